@@ -1,0 +1,1 @@
+"""Nervecord: train, compile and run spiking control policies on neuromorphic arithmetic."""

@@ -1,0 +1,62 @@
+"""The one exception family of Nervecord.
+
+Every refusal a user can meet is a `NervecordError`: what is wrong, where, and what to do about it. The command line
+prints it as one sentence and exits with 2; a traceback means a defect of ours (exit 1).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class NervecordError(Exception):
+    """Something about the input is wrong and nothing was done.
+
+    Args:
+        message: what is wrong, with the value and its limit.
+        where: the file, node, flag or step it concerns; put in front of the message.
+        hint: what the user can do about it.
+    """
+
+    def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.message}" if self.where else self.message
+        return f"{text} ({self.hint})" if self.hint else text
+
+
+class FileFormatError(NervecordError, ValueError):
+    """A file is damaged, of another kind, or newer than this version reads."""
+
+
+class GraphError(NervecordError, ValueError):
+    """A graph breaks the rules of its level."""
+
+
+class InfeasibleError(NervecordError, ValueError):
+    """A graph is sound, and the target cannot hold or express it."""
+
+
+class ContractError(NervecordError, ValueError):
+    """A policy and the world it is asked to act in do not match."""
+
+
+class MissingDependencyError(NervecordError, ImportError):
+    """An optional part of the installation is needed and absent."""
+
+
+class EngineError(NervecordError, RuntimeError):
+    """An engine died, hung, or answered something that is not an answer."""
+
+
+def unknown_name(kind: str, name: str, choices: Iterable[str], *, where: str | None = None) -> NervecordError:
+    """The error for a name that is none of `choices`: lists them and points at the nearest."""
+    known = sorted(choices)
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return NervecordError(f"unknown {kind} {name!r}", where=where, hint=f"{hint}choose from: {', '.join(known)}")
