@@ -28,7 +28,7 @@ class Node:
         for name in type(self).ARRAYS:
             value = getattr(self, name)
             if value is not None:
-                array = np.array(value, dtype=type(self).DTYPE, order="C")
+                array: Array = np.array(value, dtype=type(self).DTYPE, order="C")
                 array.setflags(write=False)
                 object.__setattr__(self, name, array)
 
