@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+
 from nervecord.compiler import nodes as n
 from nervecord.compiler import semantics
 from nervecord.compiler.graph import Graph, Level, delays
@@ -88,8 +89,7 @@ class Machine:
         for name in self._core:
             node = nodes[name]
             if delays(node):
-                # A copy: the buffer moves on at the end of this step.
-                values[name] = semantics.delayed_output(self.state[name]).copy()
+                values[name] = semantics.delayed_output(node, self.state[name])
             elif name not in values:
                 values[name] = semantics.step(node, self.state[name], self._gather(name, values), self.t)
         for name in self._core:
@@ -167,7 +167,7 @@ def simulate(graph: Graph, inputs: Array | Mapping[str, Array]) -> Trace:
     Args:
         graph: DISCRETE or INTEGER.
         inputs: for a policy (a graph with a contract): observations, (k, observations) or (k, batch, observations),
-            each one action. Else: what enters at each step, (steps, n) or (steps, batch, n), or input name -> such an array.
+            each one action. Else: what enters at each step, (steps, n) or (steps, batch, n), or input name -> such.
 
     Raises:
         GraphError: the graph is not executable, or the input's shape does not match.

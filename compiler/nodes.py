@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
+
 from nervecord.compiler.node import Array, Node, Population, Shape
 
 Reset: TypeAlias = Literal["value", "subtract", "none"]
@@ -48,13 +49,13 @@ class Output(Node):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Affine(Node):
-    """y(t) = W x(t - delay) + b, with x = 0 and no bias before the first step when delayed.
+    """y(t) = W x(t - delay) + b, with x = 0 before the first step.
 
     Args:
         weight: (out, in).
         bias: (out,) or None.
-        delay: whole steps, 0 at IMPORTED. With a delay the buffer is state and starts at zero (the bias arrives delayed
-            as well). A cycle needs one.
+        delay: whole steps, 0 at IMPORTED. With a delay the products under way are state, zero at first; the bias is
+            there from the first step on, as on a chip, where it belongs to the neuron. A cycle needs a delay.
     """
 
     weight: Array

@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
+
 from nervecord.compiler import nodes as n
 from nervecord.compiler.node import Array, Node
 from nervecord.errors import GraphError
-from numpy.typing import NDArray
 
 State: TypeAlias = dict[str, Array]
 """A node's state: name -> (batch, ...) array. "u" synaptic current, "v" membrane, "buffer" a connection's pipeline."""
@@ -62,7 +63,8 @@ def step(node: Node, state: State, x: Array, t: int) -> Array:
         case n.Input() | n.Output():
             return x
         case n.Affine():
-            return product(node, x)
+            y = product(node, x)
+            return y if node.bias is None else y + node.bias
         case n.DiscreteLI() | n.DiscreteCubaLI():
             state["v"] = _float_membrane(node, state, x)
             return state["v"]
@@ -98,11 +100,10 @@ def step(node: Node, state: State, x: Array, t: int) -> Array:
 
 
 def product(node: Node, x: Array) -> Array:
-    """What a weighted connection computes from x (batch, in) before any delay: (batch, out)."""
+    """W x of a weighted connection, before any delay and bias: (batch, in) -> (batch, out)."""
     match node:
         case n.Affine():
-            y = x @ node.weight.T
-            return y if node.bias is None else y + node.bias
+            return x @ node.weight.T
         case n.FixedDense():
             accumulated = x.astype(np.int64) @ node.weight.astype(np.int64).T
             e = node.weight_exp
@@ -110,9 +111,12 @@ def product(node: Node, x: Array) -> Array:
     raise GraphError(f"{node.kind} is no weighted connection")
 
 
-def delayed_output(state: State) -> Array:
-    """What a delaying connection gives at this step: the oldest entry of its buffer."""
-    return state["buffer"][0]
+def delayed_output(node: Node, state: State) -> Array:
+    """What a delaying connection gives at this step: the oldest product in its buffer, and its bias."""
+    y = state["buffer"][0]
+    if isinstance(node, n.Affine) and node.bias is not None:
+        return y + node.bias
+    return y.copy()
 
 
 def push(state: State, y: Array) -> None:

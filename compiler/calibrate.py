@@ -1,0 +1,96 @@
+"""Facts about a policy from recorded observations: what the float graph does on them.
+
+Calibration chooses scales; it proves nothing. Ranges are proved in `compiler.ranges`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from nervecord.compiler import nodes as n
+from nervecord.compiler.graph import Graph, Level
+from nervecord.compiler.interpret import Machine
+from nervecord.compiler.node import Array
+from nervecord.compiler.verify import require
+from nervecord.errors import ContractError
+
+MINIMUM_OBSERVATIONS = 16
+"""Fewer say nothing about a scale."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What a policy did on recorded observations.
+
+    Args:
+        observations: (k, observations), as recorded.
+        actions: (k, actions) the float graph answered, starting each from a cleared core (state "reset") or running
+            through them in order (state "carried").
+        spikes_per_action: spiking node -> mean number of spikes in one action.
+        saturated: share of normalised values at the normaliser's clip.
+    """
+
+    observations: Array
+    actions: Array
+    spikes_per_action: Mapping[str, float]
+    saturated: float
+
+
+def calibrate(graph: Graph, observations: Array | None = None) -> Calibration:
+    """Run the float policy on observations: the ones it carries, or others.
+
+    Args:
+        graph: DISCRETE, with a contract.
+        observations: (k, observations), at least 16 rows of finite numbers; None takes `graph.recorded`.
+
+    Raises:
+        ContractError: there are no observations, or they do not match the contract.
+    """
+    require(graph, Level.DISCRETE)
+    if graph.contract is None:
+        raise ContractError("the graph carries no contract, so nothing can be calibrated", where="graph")
+    given = graph.recorded if observations is None else np.asarray(observations, dtype=np.float64)
+    if given is None:
+        raise ContractError(
+            "the policy carries no recorded observations",
+            where="graph",
+            hint="give some: --calibration observations.npz",
+        )
+    size = graph.contract.observation.size
+    if given.ndim != 2 or given.shape[1] != size:
+        raise ContractError(f"observations have shape {given.shape}, (k, {size}) is needed", where="calibration")
+    if len(given) < MINIMUM_OBSERVATIONS:
+        raise ContractError(
+            f"{len(given)} observations are too few, {MINIMUM_OBSERVATIONS} are needed", where="calibration"
+        )
+    if not np.isfinite(given).all():
+        raise ContractError("observations hold NaN or infinite values", where="calibration")
+    return _run(graph, given)
+
+
+def _run(graph: Graph, observations: Array) -> Calibration:
+    assert graph.contract is not None
+    # State "reset": every observation is its own window, so all are one batch.
+    carried = graph.contract.state == "carried"
+    rows = observations[:, None, :] if carried else observations[None]
+    machine = Machine(graph, rows.shape[1])
+    spiking = [name for name, _ in graph.of_type(*n.SPIKING)]
+    totals = dict.fromkeys(spiking, 0.0)
+    actions = []
+    for row in rows:
+        action, steps = machine.window(row)
+        actions.append(action)
+        for values in steps:
+            for name in spiking:
+                totals[name] += float(values[name].sum())
+    clip = next((node.clip for _, node in graph.of_type(n.Normalise) if isinstance(node, n.Normalise)), None)
+    encoded = machine.encode(observations)
+    return Calibration(
+        observations=observations,
+        actions=np.concatenate(actions),
+        spikes_per_action={name: total / len(observations) for name, total in totals.items()},
+        saturated=0.0 if clip is None else float(np.mean(np.abs(encoded) >= clip)),
+    )
