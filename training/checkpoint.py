@@ -1,0 +1,101 @@
+"""Checkpoints: written whole or not at all, a few kept, read without executing anything.
+
+    checkpoints/step-000000250000.pt     the newest `keep`, and the best one
+    checkpoints/best.json                {"step": ..., "score": ...}, for the reader; the checkpoints hold it too
+
+A file is written under a temporary name in the same folder, synced and renamed, so that a process killed at any moment
+leaves the old state or the new one.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nervecord.errors import FileFormatError, NervecordError
+
+FORMAT = 1
+"""Version of what `save` writes."""
+
+_NAME = re.compile(r"step-(\d{12})\.pt")
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name, sync it, and rename it; the folder is synced too."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """File of the checkpoint taken at `step`."""
+    return folder / f"step-{step:012d}.pt"
+
+
+def steps_in(folder: Path) -> list[int]:
+    """Steps of the checkpoints in a folder, ascending."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(match[1]) for entry in folder.iterdir() if (match := _NAME.fullmatch(entry.name)))
+
+
+def save(folder: Path, step: int, content: dict[str, Any], *, best: dict[str, float] | None, keep: int) -> None:
+    """Write the checkpoint of `step`, then delete those beyond the newest `keep` and the best.
+
+    `best` is {"step", "score"} of the best checkpoint so far, this one included, or None.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "step": step, **content}, buffer)
+    write_whole(checkpoint_path(folder, step), buffer.getvalue())
+    if best is not None:
+        write_whole(folder / "best.json", (json.dumps(best) + "\n").encode())
+    for old in steps_in(folder)[:-keep]:
+        if best is None or old != best["step"]:
+            checkpoint_path(folder, old).unlink(missing_ok=True)
+    for leftover in folder.glob(".step-*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
+def load(folder: Path, step: int | None = None) -> dict[str, Any]:
+    """Read a checkpoint, the newest where no step is given.
+
+    Raises:
+        NervecordError: there is none.
+        FileFormatError: the file is damaged or newer than this version reads.
+    """
+    steps = steps_in(folder)
+    if not steps or (step is not None and step not in steps):
+        raise NervecordError(
+            "holds no checkpoint" if step is None else f"holds no checkpoint of step {step}",
+            where=str(folder),
+            hint="the run was stopped before its first checkpoint: start it anew under another name",
+        )
+    path = checkpoint_path(folder, steps[-1] if step is None else step)
+    try:
+        # weights_only: tensors and plain containers, no code.
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+        raise FileFormatError(
+            f"is damaged: {str(error).splitlines()[0]}", where=str(path), hint="delete it to resume from the one before"
+        ) from error
+    if content.get("format") != FORMAT:
+        raise FileFormatError(
+            f"has format {content.get('format')}, this version reads {FORMAT}", where=str(path), hint="update nervecord"
+        )
+    return content

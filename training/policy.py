@@ -1,0 +1,228 @@
+"""Policies and the critic as plain torch modules: no PPO, no simulator, no normaliser.
+
+A policy maps normalised observations (B, observations), and the state that is carried from action to action, to action
+means (B, actions) and the next state. `SpikingPolicy` gives its observation to the first layer as a constant current
+for T steps; a non-spiking leaky readout is read after step T:
+
+    v_out <- d v_out + (W s_t + b)        action mean = v_out after the last step
+
+As W is the same at every step, the readout is one product with the decayed spike sum z = sum_t d^(T - t) s_t.
+
+With `delays` each connection delivers one step later: what reaches a neuron at step t is W s_(t-1) + b, the bias being
+the neuron's own and not delayed. What is on its way when an action ends arrives in the first step of the next one.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nervecord.training.config import TrainConfig
+from nervecord.training.spiking import LayerSettings, LayerState, spike_layer
+
+READOUT_GAIN = 0.1
+"""Orthogonal gain of the last layer: first actions near zero, so that the noise explores."""
+
+
+def logit(p: float) -> float:
+    """The number whose sigmoid is `p`."""
+    return math.log(p / (1 - p))
+
+
+def linear(inputs: int, outputs: int, gain: float) -> nn.Linear:
+    """A linear layer with orthogonal weights and no bias at first."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def tanh_network(inputs: int, widths: tuple[int, ...], outputs: int, gain: float) -> nn.Sequential:
+    """Linear layers with tanh between them: the critic, and the spiking policy's twin."""
+    sizes = (inputs, *widths)
+    layers: list[nn.Module] = []
+    for a, b in zip(sizes, sizes[1:], strict=False):
+        layers += [linear(a, b, math.sqrt(2)), nn.Tanh()]
+    return nn.Sequential(*layers, linear(sizes[-1], outputs, gain))
+
+
+class AnnPolicy(nn.Module):
+    """The twin without spikes: a tanh network of the same widths. It has no state."""
+
+    state_size = 0
+
+    def __init__(self, observations: int, actions: int, config: TrainConfig) -> None:
+        super().__init__()
+        self.network = tanh_network(observations, config.layers, actions, READOUT_GAIN)
+
+    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Action means (B, actions) of normalised observations (B, observations); the state is passed through."""
+        mean: Tensor = self.network(x)
+        return mean, state
+
+
+class SpikingPolicy(nn.Module):
+    """1 to n layers of snnTorch neurons and a leaky readout, over T steps for each action.
+
+    Each layer has one learnt membrane decay, and one learnt current decay where the neuron is synaptic; they are
+    sigmoids of the parameters, so that they stay between 0 and 1. The threshold is 1.
+
+    A carried state is one tensor (B, state_size), zero at the start of an episode, in this order: for each hidden layer
+    its membrane and, where synaptic, its current; with delays the last observation and each hidden layer's last spikes;
+    the readout.
+    """
+
+    def __init__(self, observations: int, actions: int, config: TrainConfig) -> None:
+        super().__init__()
+        self.observations, self.actions = observations, actions
+        self.steps = config.steps_per_action
+        self.synaptic = config.neuron == "synaptic"
+        self.carried = config.state == "carried"
+        self.delays = config.delays
+        self.literal = config.engine == "snntorch"
+        self.settings = LayerSettings(self.steps, self.synaptic, config.slope, config.detach_reset)
+        sizes = (observations, *config.layers)
+        self.hidden = nn.ModuleList(linear(a, b, math.sqrt(2)) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.readout = linear(sizes[-1], actions, READOUT_GAIN)
+        count = len(config.layers)
+        self.beta_logits = nn.Parameter(torch.full((count,), logit(config.decay)))
+        if self.synaptic:
+            self.alpha_logits = nn.Parameter(torch.full((count,), logit(config.current_decay)))
+        self.readout_logit = nn.Parameter(torch.tensor(logit(config.readout_decay)))
+        # The last spike reaches the readout undecayed; delayed, it does not reach it within the action at all.
+        exponents = torch.arange(self.steps - 1, -1, -1.0)
+        self.register_buffer("exponents", exponents, persistent=False)
+
+    @property
+    def betas(self) -> Tensor:
+        """Membrane decay of each hidden layer, (layers,)."""
+        return torch.sigmoid(self.beta_logits)
+
+    @property
+    def alphas(self) -> Tensor | None:
+        """Current decay of each hidden layer, (layers,); None where the neuron has none."""
+        return torch.sigmoid(self.alpha_logits) if self.synaptic else None
+
+    @property
+    def readout_decay(self) -> Tensor:
+        """Decay of the readout, a scalar."""
+        return torch.sigmoid(self.readout_logit)
+
+    @property
+    def state_parts(self) -> tuple[int, ...]:
+        """Widths of the parts of a carried state; empty where each action starts anew."""
+        if not self.carried:
+            return ()
+        widths = [layer.out_features for layer in self.hidden]
+        parts = [width for width in widths for _ in range(1 + self.synaptic)]
+        if self.delays:
+            parts += [self.observations, *widths]
+        return (*parts, self.actions)
+
+    @property
+    def state_size(self) -> int:
+        """Numbers carried from one action to the next."""
+        return sum(self.state_parts)
+
+    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Action means and the state after the last step.
+
+        Args:
+            x: normalised observations, (B, observations).
+            state: carried state, (B, state_size); None where each action starts anew.
+
+        Returns:
+            (B, actions), and (B, state_size) without gradient or None.
+        """
+        if self.literal:
+            from nervecord.training.literal import literal_forward
+
+            return literal_forward(self, x, state)
+        before = self.unpack(x, state)
+        decay = self.readout_decay
+        powers = decay**self.exponents
+        current = self._first_current(x, before)
+        after: list[LayerState] = []
+        for index, layer_state in enumerate(before.layers):
+            is_last = index == len(self.hidden) - 1
+            out, new = spike_layer(
+                current,
+                self.betas[index],
+                self.settings,
+                alpha=self.alphas[index] if self.alphas is not None else None,
+                weights=self._readout_weights(powers) if is_last else None,
+                state=layer_state,
+            )
+            after.append(new)
+            if not is_last:
+                current = self.hidden[index + 1](self._delivered(out, layer_state))
+        if self.delays:
+            out = out + powers[0] * before.layers[-1].last
+        mean = functional.linear(out, self.readout.weight) + self.readout.bias * powers.sum()
+        if self.carried:
+            mean = mean + decay * powers[0] * before.readout
+        return mean, self.pack(after, x, mean)
+
+    def _first_current(self, x: Tensor, before: CarriedState) -> Tensor:
+        current: Tensor = self.hidden[0](x)[None]
+        if not self.delays:
+            return current
+        late = self.hidden[0](before.observation)[None]
+        return torch.cat([late, current.expand(self.steps - 1, -1, -1)])
+
+    def _delivered(self, spikes: Tensor, before: LayerState) -> Tensor:
+        """What the next connection is given at each step, (T, B, N)."""
+        if not self.delays:
+            return spikes
+        return torch.cat([before.last[None], spikes[:-1]])
+
+    def _readout_weights(self, powers: Tensor) -> Tensor:
+        if not self.delays:
+            return powers
+        return torch.cat([powers[1:], powers.new_zeros(1)])
+
+    def unpack(self, x: Tensor, state: Tensor | None) -> CarriedState:
+        """The parts of a carried state; zeros where there is none."""
+        batch = x.shape[0]
+        if not self.carried:
+            layers = []
+            for layer in self.hidden:
+                zeros = x.new_zeros(batch, layer.out_features)
+                layers.append(LayerState(zeros, zeros, zeros))
+            return CarriedState(layers, x, x.new_zeros(batch, self.actions))
+        if state is None:
+            state = x.new_zeros(batch, self.state_size)
+        parts = list(state.split(self.state_parts, dim=1))
+        count, stride = len(self.hidden), 1 + self.synaptic
+        membranes = parts[: count * stride : stride]
+        currents = parts[1 : count * stride : stride] if self.synaptic else membranes
+        lasts = parts[count * stride + 1 : count * stride + 1 + count] if self.delays else membranes
+        layers = [LayerState(*three) for three in zip(membranes, currents, lasts, strict=True)]
+        return CarriedState(layers, parts[count * stride] if self.delays else x, parts[-1])
+
+    def pack(self, layers: list[LayerState], x: Tensor, readout: Tensor) -> Tensor | None:
+        """The parts of a carried state as one tensor without gradient; None where nothing is carried."""
+        if not self.carried:
+            return None
+        parts = [part for layer in layers for part in ((layer.v, layer.i) if self.synaptic else (layer.v,))]
+        if self.delays:
+            parts += [x, *(layer.last for layer in layers)]
+        return torch.cat([*parts, readout], dim=1).detach()
+
+
+class CarriedState:
+    """A carried state in parts: the hidden layers, the last observation (B, observations), the readout (B, actions)."""
+
+    __slots__ = ("layers", "observation", "readout")
+
+    def __init__(self, layers: list[LayerState], observation: Tensor, readout: Tensor) -> None:
+        self.layers, self.observation, self.readout = layers, observation, readout
+
+
+def make_policy(observations: int, actions: int, config: TrainConfig) -> SpikingPolicy | AnnPolicy:
+    """The policy a configuration asks for, its weights drawn from torch's random generator."""
+    kind = SpikingPolicy if config.policy == "snn" else AnnPolicy
+    return kind(observations, actions, config)

@@ -1,0 +1,323 @@
+"""skrl's PPO, and the one module that imports skrl.
+
+skrl's rules are kept; what it leaves to its user for a simulator with NEXT_STEP autoreset is added through its own
+seams, a Memory, a preprocessor and the models:
+
+- The dummy steps in which an environment is reset are stored, as skrl stores all steps, but never sampled and not
+  counted in the normalisation of advantages. They leak into no real step: the one before them ended an episode.
+- A truncated episode, and one still running when the rollout ends, is continued by the critic's value.
+- The observation statistics stand still from the first step of a rollout to the end of its update (skrl moves them
+  during the first epoch, so that the first probability ratios are not 1), then take in the rollout.
+- Neuron state that is carried from action to action goes through skrl's `states`: recorded before each action and
+  given back, without gradient, in the update.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+from nervecord.errors import NervecordError
+from nervecord.training.config import TrainConfig
+from nervecord.training.policy import make_policy, tanh_network
+
+
+def _import_skrl() -> None:
+    """Import skrl without what it does on the way: a DEBUG log on the console, a process group, unchecked Normals."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise NervecordError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, training runs in one process",
+            where="environment",
+            hint="unset WORLD_SIZE, or do not start it with torchrun",
+        )
+    checked = torch.distributions.Distribution._validate_args
+    import skrl
+    import skrl.models.torch
+
+    torch.distributions.Distribution.set_default_validate_args(checked)
+    logger = logging.getLogger("skrl")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+    logger.setLevel(logging.WARNING)
+
+
+_import_skrl()
+
+from gymnasium.spaces import Box  # noqa: E402
+from skrl.agents.torch.ppo import PPO, PPO_CFG  # noqa: E402
+from skrl.memories.torch import RandomMemory  # noqa: E402
+from skrl.models.torch import DeterministicMixin, Model  # noqa: E402
+from skrl.resources.preprocessors.torch import RunningStandardScaler  # noqa: E402
+
+LOG_TWO_PI = math.log(2 * math.pi)
+
+
+def check_device(name: str) -> torch.device:
+    """The torch device of that name.
+
+    Raises:
+        NervecordError: torch does not know it or cannot use it here (skrl would take another without a word).
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        usable = ["cpu"] + [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        raise NervecordError(
+            f"torch cannot use {name!r} here", where="--device", hint=f"choose from: {', '.join(usable)}"
+        ) from error
+    return device
+
+
+class StillScaler(RunningStandardScaler):  # type: ignore[misc]
+    """skrl's running standard scaler, whose statistics move only in `absorb`."""
+
+    def forward(
+        self, x: Tensor | None, *, train: bool = False, inverse: bool = False, no_grad: bool = True
+    ) -> Tensor | None:
+        """Normalise as skrl does; `train` is not followed."""
+        del train
+        result: Tensor | None = super().forward(x, train=False, inverse=inverse, no_grad=no_grad)
+        return result
+
+    def absorb(self, x: Tensor) -> None:
+        """Take observations (n, size) into the statistics."""
+        if len(x) > 1:
+            self._parallel_variance(x.double().mean(0), x.double().var(0), len(x))
+
+
+class MaskedMemory(RandomMemory):  # type: ignore[misc]
+    """A rollout memory that knows which of its steps are real.
+
+    `real` (envs,) is set before each `add_samples`: False where the step only reset the environment.
+    """
+
+    def __init__(self, *, memory_size: int, num_envs: int, device: torch.device) -> None:
+        super().__init__(memory_size=memory_size, num_envs=num_envs, device=device)
+        self.create_tensor("real", size=1, dtype=torch.bool)
+        self.real = torch.ones(num_envs, dtype=torch.bool)
+
+    def add_samples(self, **tensors: Tensor) -> None:
+        """Store one step of all environments."""
+        super().add_samples(**tensors, real=self.real.to(self.device)[:, None])
+
+    def set_tensor_by_name(self, name: str, tensor: Tensor) -> None:
+        """Store a tensor; advantages are normalised again, over the real steps alone."""
+        if name == "advantages":
+            real = tensor[self.tensors["real"]]
+            tensor = (tensor - real.mean()) / (real.std() + 1e-8)
+        super().set_tensor_by_name(name, tensor)
+
+    def sample(
+        self, names: list[str], *, batch_size: int, mini_batches: int = 1, sequence_length: int = 1
+    ) -> list[list[Tensor | None]]:
+        """All real steps in random order, cut into near-equal minibatches."""
+        del batch_size, sequence_length
+        steps = self.tensors_view["real"][:, 0].nonzero()[:, 0]
+        order = steps[torch.randperm(len(steps)).to(steps.device)]
+        return [
+            [self.tensors_view[name][part] if name in self.tensors else None for name in names]
+            for part in order.tensor_split(mini_batches)
+        ]
+
+
+class Actor(Model):  # type: ignore[misc]
+    """A policy of `nervecord.training.policy` with Gaussian noise of state-independent size, as skrl wants it."""
+
+    def __init__(self, observations: int, actions: int, config: TrainConfig, device: torch.device) -> None:
+        spaces = {"observation_space": _box(observations), "action_space": _box(actions)}
+        super().__init__(**spaces, device=device)
+        self.net = make_policy(observations, actions, config)
+        self.log_std = nn.Parameter(torch.full((actions,), config.log_std))
+        self._mean = torch.zeros(1, actions)
+
+    def compute(self, inputs: dict[str, Any], role: str = "") -> tuple[Tensor, dict[str, Any]]:
+        """Action means (B, actions), and the next state under "state"."""
+        del role
+        mean, state = self.net(inputs["observations"], inputs.get("states"))
+        return mean, {"state": state}
+
+    def act(self, inputs: dict[str, Any], *, role: str = "") -> tuple[Tensor, dict[str, Any]]:
+        """Actions, drawn unless "taken_actions" gives them, and their log probability (B, 1)."""
+        mean, outputs = self.compute(inputs, role)
+        self._mean = mean
+        std = self.log_std.exp()
+        actions = inputs.get("taken_actions")
+        if actions is None:
+            actions = mean + std * torch.randn_like(mean)
+        squares = ((actions - mean) / std).square().sum(-1, keepdim=True)
+        outputs["log_prob"] = -0.5 * squares - (self.log_std.sum() + 0.5 * LOG_TWO_PI * mean.shape[-1])
+        outputs["mean_actions"] = mean
+        return actions, outputs
+
+    def distribution(self, *, role: str = "") -> Normal:
+        """Distribution of the last actions."""
+        del role
+        return Normal(self._mean, self.log_std.exp())
+
+    def get_entropy(self, *, role: str = "") -> Tensor:
+        """Entropy of the last actions, (B, 1)."""
+        return self.distribution(role=role).entropy().sum(-1, keepdim=True)
+
+
+class Critic(DeterministicMixin, Model):  # type: ignore[misc]
+    """A tanh network from normalised observations to a value."""
+
+    def __init__(self, observations: int, actions: int, widths: tuple[int, ...], device: torch.device) -> None:
+        Model.__init__(self, observation_space=_box(observations), action_space=_box(actions), device=device)
+        DeterministicMixin.__init__(self)
+        self.net = tanh_network(observations, widths, 1, 1.0)
+
+    def compute(self, inputs: dict[str, Any], role: str = "") -> tuple[Tensor, dict[str, Any]]:
+        """Values (B, 1)."""
+        del role
+        return self.net(inputs["observations"]), {}
+
+
+def _box(size: int) -> Box:
+    return Box(-math.inf, math.inf, (size,))
+
+
+class Learner:
+    """skrl's PPO agent over one rollout memory.
+
+    Drive it with `act` and `record` for each step; the update runs inside the `record` that fills the memory.
+    """
+
+    def __init__(self, observations: int, actions: int, config: TrainConfig) -> None:
+        device = check_device(config.device)
+        self.config, self.device = config, device
+        self.actor = Actor(observations, actions, config, device)
+        self.critic = Critic(observations, actions, config.critic, device)
+        self.memory = MaskedMemory(memory_size=config.rollout, num_envs=config.num_envs, device=device)
+        state_size = self.actor.net.state_size
+        self.agent = PPO(
+            models={"policy": self.actor, "value": self.critic},
+            memory=self.memory,
+            observation_space=_box(observations),
+            state_space=_box(state_size) if state_size else None,
+            action_space=_box(actions),
+            device=device,
+            cfg=_ppo_config(config, observations, device),
+        )
+        self.agent.init()
+        self.agent.enable_training_mode(True)
+        # One call for all parameters; the loop over them costs more than the arithmetic.
+        self.agent.optimizer = torch.optim.Adam(self.parameters(), lr=config.lr, fused=True)
+        self.agent.checkpoint_modules["optimizer"] = self.agent.optimizer
+        self.scaler: StillScaler = self.agent._observation_preprocessor
+        self.state = torch.zeros(config.num_envs, state_size, device=device) if state_size else None
+        self._next_state = self.state
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Parameters of policy and critic."""
+        return [*self.actor.parameters(), *self.critic.parameters()]
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Learning rate of the next update."""
+        for group in self.agent.optimizer.param_groups:
+            group["lr"] = rate
+
+    def clear_state(self, where: Tensor | None = None) -> None:
+        """Zero the carried state of the environments where `where` (N,) is true, or of all."""
+        if self.state is not None:
+            self.state = torch.zeros_like(self.state) if where is None else self.state.masked_fill(where[:, None], 0.0)
+
+    @torch.no_grad()
+    def act(self, observations: Tensor) -> Tensor:
+        """Noisy actions (N, actions) for observations (N, observations), both raw."""
+        actions, outputs = self.agent.act(observations, self.state, timestep=0, timesteps=0)
+        self._next_state = outputs["state"]
+        return actions
+
+    def record(
+        self,
+        observations: Tensor,
+        actions: Tensor,
+        rewards: Tensor,
+        next_observations: Tensor,
+        terminated: Tensor,
+        truncated: Tensor,
+        real: Tensor,
+    ) -> None:
+        """Store one step (each (N,) or (N, size)); the last of a rollout runs the update.
+
+        `real` is False where the step only reset an environment. The carried state is cleared there, as the next
+        observation is the first of an episode.
+        """
+        self.memory.real = real
+        self.agent.record_transition(
+            observations=observations,
+            states=self.state,
+            actions=actions,
+            rewards=rewards[:, None].clone(),
+            next_observations=next_observations,
+            next_states=self._next_state,
+            terminated=terminated[:, None],
+            truncated=truncated[:, None],
+            infos={},
+            timestep=0,
+            timesteps=0,
+        )
+        self.state = self._next_state
+        self.clear_state(~real)
+        self.agent.post_interaction(timestep=0, timesteps=0)
+
+    def absorb_observations(self) -> None:
+        """Take the rollout's observations into the normaliser; to be called after the update."""
+        real = self.memory.tensors_view["real"][:, 0]
+        self.scaler.absorb(self.memory.tensors_view["observations"][real])
+
+    def pop_losses(self) -> dict[str, float]:
+        """What skrl tracked since the last call."""
+        tracked = self.agent.tracking_data
+        names = {"Loss / Policy loss": "policy_loss", "Loss / Value loss": "value_loss"}
+        losses = {short: float(tracked[tag][-1]) for tag, short in names.items() if tracked.get(tag)}
+        tracked.clear()
+        return losses
+
+    @torch.no_grad()
+    def deterministic(self, observations: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Action means for raw observations, without noise and without limits, and the next state."""
+        mean, after = self.actor.net(self.scaler(observations), state)
+        return mean, after
+
+    def state_dict(self) -> dict[str, Any]:
+        """Policy, critic, optimizer, normaliser."""
+        return {name: module.state_dict() for name, module in self.agent.checkpoint_modules.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        for name, module in self.agent.checkpoint_modules.items():
+            module.load_state_dict(state[name])
+
+
+def _ppo_config(config: TrainConfig, observations: int, device: torch.device) -> PPO_CFG:
+    return PPO_CFG(
+        rollouts=config.rollout,
+        learning_epochs=config.epochs,
+        mini_batches=max(1, round(config.batch / config.minibatch)),
+        discount_factor=config.gamma,
+        gae_lambda=config.lam,
+        learning_rate=config.lr,
+        observation_preprocessor=StillScaler,
+        observation_preprocessor_kwargs={
+            "size": observations,
+            "clip_threshold": config.obs_clip,
+            "device": device,
+        },
+        grad_norm_clip=config.grad_norm,
+        ratio_clip=config.clip,
+        value_clip=0.0,
+        entropy_loss_scale=config.entropy,
+        value_loss_scale=config.value_weight,
+        time_limit_bootstrap=True,
+        # No experiment: skrl writes neither checkpoints nor events, the run folder is ours.
+        experiment={"write_interval": 0, "checkpoint_interval": 0},
+    )

@@ -1,0 +1,328 @@
+"""Training, from a configuration to a policy.
+
+The loop: a rollout of all environments, skrl's PPO update, one row of metrics; now and then a checkpoint. What the run
+does next depends on its checkpoint alone: at each one the simulators are built anew with seeds derived from its number
+(EnvPool cannot save its state), in a run that goes on as in one that is resumed. To the learner that is a truncation,
+and as it falls between two rollouts, where the critic's value continues every episode anyway, nothing is lost but the
+rest of the running episodes. So a run killed at any moment and resumed writes the metrics it would have written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nervecord.errors import NervecordError, unknown_name
+from nervecord.training import checkpoint, run_folder
+from nervecord.training.config import TrainConfig
+from nervecord.training.evaluate import Evaluation, evaluate
+from nervecord.training.ppo import Learner, check_device
+from nervecord.training.rewards import RewardNormaliser
+from nervecord.training.simulators import (
+    TEST,
+    TRAINING,
+    VALIDATION,
+    Simulator,
+    environment_seeds,
+    make_simulator,
+    resolve_kind,
+)
+
+RETURNS = 100
+"""Episodes of the training return that is reported: the last so many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a training stands, given to the callback after each update."""
+
+    step: int
+    total: int
+    rate: float
+    """Environment steps a second since this process took up the run."""
+    eta: float
+    """Seconds left at that rate."""
+    mean_return: float | None
+    """Mean return of the last 100 training episodes (with action noise), None before the first has ended."""
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a training came to."""
+
+    folder: Path
+    config: TrainConfig
+    step: int
+    """Step of the checkpoint that was exported."""
+    validation: float | None
+    """Its mean return on the validation seeds, None where nothing was validated."""
+    test: Evaluation | None
+    """Its returns on the test seeds, None where none were asked for."""
+    policy: Path | None
+    """The exported policy."""
+
+
+def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> TrainResult:
+    """Train a policy and write it to a new run folder.
+
+    Args:
+        config: the whole configuration.
+        progress: called after each update.
+
+    Raises:
+        NervecordError: the run folder exists, or the configuration cannot run here.
+    """
+    check_device(config.device)
+    sim = resolve_kind(config.env) if config.sim == "auto" else config.sim
+    config = dataclasses.replace(config, sim=sim, name=config.run_name)
+    run = Run(config, None)
+    run.folder = run_folder.create(config, sim=sim)
+    return run.finish(progress)
+
+
+def resume(
+    run_dir: str | Path, *, progress: ProgressCallback | None = None, overrides: dict[str, Any] | None = None
+) -> TrainResult:
+    """Continue a run from its newest checkpoint; a finished one is only tested and exported again.
+
+    Args:
+        run_dir: the run folder.
+        progress: called after each update.
+        overrides: fields to change: those of `CHANGEABLE`. With others the run would not be the same.
+
+    Raises:
+        NervecordError: the folder holds no run or no checkpoint, or an override may not change.
+    """
+    folder = Path(run_dir)
+    config = run_folder.open_existing(folder)
+    for name in overrides or {}:
+        if name not in CHANGEABLE:
+            raise unknown_name("field to change on resuming", name, CHANGEABLE, where="--resume")
+    if overrides:
+        config = dataclasses.replace(config, **overrides)
+        checkpoint.write_whole(folder / "config.json", config.to_json().encode())
+    run = Run(config, checkpoint.load(folder / "checkpoints"))
+    run.folder = folder
+    return run.finish(progress)
+
+
+CHANGEABLE = (
+    "steps",
+    "threads",
+    "device",
+    "keep_checkpoints",
+    "validation_episodes",
+    "test_episodes",
+    "tensorboard",
+)
+"""Fields that a resumed run may change."""
+
+
+class Run:
+    """One training in this process.
+
+    Args:
+        config: the configuration, its simulator resolved.
+        content: a checkpoint to continue from, or None.
+    """
+
+    folder: Path
+
+    def __init__(self, config: TrainConfig, content: dict[str, Any] | None) -> None:
+        self.config = config
+        torch.set_num_threads(config.threads)
+        torch.manual_seed(int(np.random.SeedSequence((config.seed, 3)).generate_state(1)[0]))
+        self.step = 0
+        self.generation = 0
+        self.returns: deque[float] = deque(maxlen=RETURNS)
+        self.episodes = 0
+        self.best: dict[str, float] | None = None
+        self.rewards = RewardNormaliser(config.num_envs, config.gamma, config.reward_clip)
+        self.recorded = torch.zeros(0)
+        self.simulator = self._open_simulator()
+        size, actions = self.simulator.observation_size, len(self.simulator.low)
+        self.learner = Learner(size, actions, config)
+        self.recorded = torch.zeros((0, size))
+        if content is not None:
+            self._restore(content)
+            self.simulator.close()
+            self.simulator = self._open_simulator()
+        self._start_episodes()
+
+    def _open_simulator(self) -> Simulator:
+        config = self.config
+        seeds = environment_seeds(config.seed, TRAINING, self.generation, config.num_envs)
+        return make_simulator(config.env, seeds, kind=config.sim, threads=config.threads)
+
+    def _start_episodes(self) -> None:
+        self.observations = self.simulator.reset()
+        self.real = np.ones(self.config.num_envs, bool)
+        self.running = np.zeros(self.config.num_envs)
+        self.rewards.restart()
+        self.learner.clear_state()
+
+    def finish(self, progress: ProgressCallback | None) -> TrainResult:
+        """Train to the last step, then test and export the best checkpoint."""
+        try:
+            self._train(progress)
+        finally:
+            self.simulator.close()
+        return self._conclude()
+
+    def _train(self, progress: ProgressCallback | None) -> None:
+        config = self.config
+        total = config.total_steps
+        started, first = time.monotonic(), self.step
+        with run_folder.Metrics(self.folder, step=self.step, tensorboard=config.tensorboard) as metrics:
+            while self.step < total:
+                if config.schedule == "linear":
+                    self.learner.set_learning_rate(config.lr * (1 - self.step / total))
+                self._rollout()
+                before, self.step = self.step, self.step + config.batch
+                seconds = time.monotonic() - started
+                rate = (self.step - first) / seconds
+                row: dict[str, float | int | None] = {
+                    "step": self.step,
+                    "episodes": self.episodes,
+                    "train_return": self._train_return(),
+                    **self.learner.pop_losses(),
+                    "log_std": float(self.learner.actor.log_std.detach().mean()),
+                    "validation_return": None,
+                    "seconds": seconds,
+                    "steps_per_second": rate,
+                }
+                is_checkpoint = self.step >= total or self.step // config.checkpoint_every > (
+                    before // config.checkpoint_every
+                )
+                if is_checkpoint:
+                    row["validation_return"] = self._validate()
+                metrics.write(row)
+                if is_checkpoint:
+                    metrics.sync()
+                    self._checkpoint()
+                if progress is not None:
+                    progress(Progress(self.step, total, rate, (total - self.step) / rate, self._train_return()))
+
+    def _train_return(self) -> float | None:
+        return float(np.mean(self.returns)) if self.returns else None
+
+    def _rollout(self) -> None:
+        """Step all environments `rollout` times; the last step runs the update."""
+        config, learner, simulator = self.config, self.learner, self.simulator
+        raw = np.empty((config.rollout, config.num_envs, simulator.observation_size), np.float32)
+        real_steps = np.empty((config.rollout, config.num_envs), bool)
+        inputs = torch.from_numpy(self.observations).float()
+        for t in range(config.rollout):
+            raw[t], real_steps[t] = self.observations, self.real
+            actions = learner.act(inputs.to(learner.device))
+            result = simulator.step(np.clip(actions.cpu().numpy(), simulator.low, simulator.high))
+            done = result.terminated | result.truncated
+            rewards = result.rewards
+            self._count_episodes(rewards, done)
+            if config.normalise_reward:
+                rewards = self.rewards(rewards, done, self.real)
+            following = torch.from_numpy(result.observations).float()
+            learner.record(
+                inputs.to(learner.device),
+                actions,
+                torch.from_numpy(rewards).float().to(learner.device),
+                following.to(learner.device),
+                torch.from_numpy(result.terminated).to(learner.device),
+                torch.from_numpy(result.truncated).to(learner.device),
+                torch.from_numpy(self.real).to(learner.device),
+            )
+            # The step after an end only resets.
+            self.observations, inputs, self.real = result.observations, following, ~done
+        learner.absorb_observations()
+        self._record(raw, real_steps)
+
+    def _count_episodes(self, rewards: np.ndarray, done: np.ndarray) -> None:
+        self.running += np.where(self.real, rewards, 0.0)
+        for index in np.flatnonzero(done):
+            self.returns.append(float(self.running[index]))
+            self.running[index] = 0.0
+            self.episodes += 1
+
+    def _record(self, raw: np.ndarray, real: np.ndarray) -> None:
+        """Keep a few raw observations of this rollout, the oldest giving way: the last 64 rollouts are kept."""
+        if not self.config.record:
+            return
+        draw = np.random.default_rng((self.config.seed, 4, self.step))
+        rows = raw[real]
+        count = min(len(rows), max(1, self.config.record // 64))
+        chosen = torch.from_numpy(rows[draw.choice(len(rows), count, replace=False)])
+        self.recorded = torch.cat([self.recorded, chosen])[-self.config.record :]
+
+    def _validate(self) -> float | None:
+        config = self.config
+        late = self.step >= config.validate_from * config.total_steps
+        if not config.validation_episodes or not late:
+            return None
+        return self._consider(evaluate(self.learner, config.validation_episodes, purpose=VALIDATION).mean)
+
+    def _consider(self, score: float) -> float:
+        if self.best is None or score > self.best["score"]:
+            self.best = {"step": self.step, "score": score}
+        return score
+
+    def _checkpoint(self) -> None:
+        """Build the simulators anew, then save: the checkpoint and the run go on from the same state."""
+        self.generation += 1
+        self.simulator.close()
+        self.simulator = self._open_simulator()
+        self._start_episodes()
+        folder = self.folder / "checkpoints"
+        content = {
+            "config": json.loads(self.config.to_json()),
+            "generation": self.generation,
+            "episodes": self.episodes,
+            "returns": list(self.returns),
+            "best": self.best,
+            "learner": self.learner.state_dict(),
+            "rewards": self.rewards.state_dict(),
+            "torch_random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state(self.learner.device) if self.learner.device.type == "cuda" else None,
+            "recorded": self.recorded.clone(),
+            "low": torch.from_numpy(self.simulator.low.copy()),
+            "high": torch.from_numpy(self.simulator.high.copy()),
+        }
+        checkpoint.save(folder, self.step, content, best=self.best, keep=self.config.keep_checkpoints)
+
+    def _restore(self, content: dict[str, Any]) -> None:
+        self.step = content["step"]
+        self.generation = content["generation"]
+        self.episodes = content["episodes"]
+        self.returns.extend(content["returns"])
+        self.best = content["best"]
+        self.learner.load_state_dict(content["learner"])
+        self.rewards.load_state_dict(content["rewards"])
+        torch.set_rng_state(content["torch_random"])
+        if content["cuda_random"] is not None and self.learner.device.type == "cuda":
+            torch.cuda.set_rng_state(content["cuda_random"], self.learner.device)
+        self.recorded = content["recorded"]
+
+    def _conclude(self) -> TrainResult:
+        config, folder = self.config, self.folder
+        step = int(self.best["step"]) if self.best else self.step
+        content = checkpoint.load(folder / "checkpoints", step)
+        self.learner.load_state_dict(content["learner"])
+        test = evaluate(self.learner, config.test_episodes, purpose=TEST) if config.test_episodes else None
+        result = {
+            "step": step,
+            "validation_return": self.best["score"] if self.best else None,
+            "test": test.as_dict() if test else None,
+        }
+        checkpoint.write_whole(folder / "result.json", (json.dumps(result, indent=2) + "\n").encode())
+        return TrainResult(folder, config, step, result["validation_return"], test, None)

@@ -1,0 +1,158 @@
+"""The folder of a run: what was asked, what ran, and what came of it.
+
+    config.json       the resolved configuration
+    versions.json     versions, platform, git commit
+    git.diff          uncommitted changes of the source tree, where there are any
+    metrics.jsonl     one JSON object for each update, plain text
+    events.*          the same for TensorBoard
+    checkpoints/      `nervecord.training.checkpoint`
+    result.json       the tested return, at the end
+    policy.nir        the policy, at the end
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from nervecord.errors import NervecordError
+from nervecord.training.checkpoint import write_whole
+from nervecord.training.config import TrainConfig
+
+PACKAGES = ("nervecord", "numpy", "numba", "torch", "snntorch", "skrl", "gymnasium", "envpool", "mujoco", "nir")
+
+WALL_CLOCK = ("seconds", "steps_per_second")
+"""Columns of metrics.jsonl that differ between two runs of the same configuration."""
+
+
+def create(config: TrainConfig, *, sim: str) -> Path:
+    """Make the folder of a new run and write down its configuration, versions and source.
+
+    Raises:
+        NervecordError: the folder exists; nothing in it is touched.
+    """
+    folder = Path(config.out) / config.run_name
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError as error:
+        raise NervecordError(
+            "exists already", where=str(folder), hint="continue it with --resume, or choose another --name"
+        ) from error
+    except OSError as error:
+        raise NervecordError(f"cannot be made: {error.strerror}", where=str(folder)) from error
+    write_whole(folder / "config.json", config.to_json().encode())
+    commit, diff = git_state(Path(__file__).resolve().parent)
+    write_whole(folder / "versions.json", (json.dumps(versions(sim, commit), indent=2) + "\n").encode())
+    if diff:
+        write_whole(folder / "git.diff", diff)
+    return folder
+
+
+def open_existing(folder: Path) -> TrainConfig:
+    """Configuration of a run that is to be continued.
+
+    Raises:
+        NervecordError: the folder holds no run.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise NervecordError("is no run folder, it has no config.json", where=str(folder))
+    return TrainConfig.from_json(path.read_text(), where=str(path))
+
+
+def versions(sim: str, commit: str | None) -> dict[str, Any]:
+    """Versions of what takes part in a training; None for what is not installed."""
+    found: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "argv": sys.argv,
+        "simulator": sim,
+        "git_commit": commit,
+        "packages": found,
+    }
+
+
+def git_state(folder: Path) -> tuple[str | None, bytes]:
+    """Commit and uncommitted changes of the tree a folder lies in; (None, b"") outside git or without it."""
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, timeout=30)
+        diff = subprocess.run(["git", "diff", "HEAD"], cwd=folder, capture_output=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None, b""
+    if commit.returncode:
+        return None, b""
+    return commit.stdout.decode().strip(), diff.stdout if not diff.returncode else b""
+
+
+class Metrics:
+    """metrics.jsonl and, on request, TensorBoard events.
+
+    Args:
+        folder: the run folder.
+        step: rows beyond this step are dropped: a killed run may have written past its last checkpoint.
+        tensorboard: write events too.
+    """
+
+    def __init__(self, folder: Path, *, step: int, tensorboard: bool) -> None:
+        self.path = folder / "metrics.jsonl"
+        self._cut(step)
+        self._file = open(self.path, "ab")  # noqa: SIM115 - closed by __exit__
+        self._events: Any = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+
+    def _cut(self, step: int) -> None:
+        if not self.path.exists():
+            return
+        kept = []
+        for line in self.path.read_bytes().splitlines(keepends=True):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                break  # the torn last line of a killed run
+            if not line.endswith(b"\n") or row["step"] > step:
+                break
+            kept.append(line)
+        write_whole(self.path, b"".join(kept))
+
+    def write(self, row: dict[str, float | int | None]) -> None:
+        """Append one row; it holds "step"."""
+        self._file.write((json.dumps(row) + "\n").encode())
+        self._file.flush()
+        if self._events is not None:
+            for name, value in row.items():
+                if name != "step" and value is not None:
+                    self._events.add_scalar(name, value, row["step"])
+
+    def sync(self) -> None:
+        """Have all rows on disk."""
+        os.fsync(self._file.fileno())
+        if self._events is not None:
+            self._events.flush()
+
+    def __enter__(self) -> Metrics:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        if self._events is not None:
+            self._events.close()

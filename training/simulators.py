@@ -1,0 +1,185 @@
+"""Simulators behind one small protocol.
+
+All step a batch of environments of one Gymnasium task and reset an environment in the step AFTER its episode ended
+(Gymnasium's AutoresetMode.NEXT_STEP): that step ignores the action, gives reward 0 and the first observation of the
+next episode. A learner leaves those steps out. All are seeded with one seed for each environment.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nervecord.errors import MissingDependencyError, NervecordError, unknown_name
+
+Array = NDArray[Any]
+
+TRAINING, VALIDATION, TEST = 0, 1, 2
+"""Purposes of a simulator: each draws its environments' seeds from a stream of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """One step of all environments: observations (N, observations) float64, rewards (N,) float64, ends (N,) bool."""
+
+    observations: Array
+    rewards: Array
+    terminated: Array
+    truncated: Array
+
+
+class Simulator(Protocol):
+    """A batch of environments with NEXT_STEP autoreset."""
+
+    num_envs: int
+    observation_size: int
+    low: Array
+    """Least action, (actions,) float64."""
+    high: Array
+    """Greatest action, (actions,) float64."""
+
+    def reset(self) -> Array:
+        """First observations, (N, observations) float64. To be called once."""
+        ...
+
+    def step(self, actions: Array) -> StepResult:
+        """Apply actions (N, actions) within the limits."""
+        ...
+
+    def close(self) -> None:
+        """Free what it holds."""
+        ...
+
+
+def environment_seeds(seed: int, purpose: int, generation: int, count: int) -> list[int]:
+    """One seed for each environment; other purposes and generations share none but by chance."""
+    words = np.random.SeedSequence((seed, purpose, generation)).generate_state(count, np.uint32)
+    return [int(word >> 1) for word in words]  # EnvPool takes signed 32-bit seeds
+
+
+def make_simulator(env: str, seeds: list[int], *, kind: str = "auto", threads: int = 1) -> Simulator:
+    """A simulator with one environment for each seed.
+
+    Args:
+        env: Gymnasium id.
+        seeds: one for each environment.
+        kind: "envpool", "gymnasium", or "auto": EnvPool where it is installed and knows the task.
+        threads: threads EnvPool steps its environments with.
+
+    Raises:
+        MissingDependencyError: the simulator asked for is not installed.
+        NervecordError: the task is unknown, or its spaces are not flat boxes.
+    """
+    if kind not in ("auto", "envpool", "gymnasium"):
+        raise unknown_name("simulator", kind, ("auto", "envpool", "gymnasium"), where="--sim")
+    if kind == "auto":
+        kind = resolve_kind(env)
+    if kind == "envpool":
+        return EnvPoolSimulator(env, seeds, threads)
+    return GymnasiumSimulator(env, seeds)
+
+
+def resolve_kind(env: str) -> str:
+    """The simulator "auto" stands for: "envpool" where it is installed and knows the task, else "gymnasium"."""
+    if importlib.util.find_spec("envpool") is None:
+        return "gymnasium"
+    import envpool
+
+    return "envpool" if env in envpool.list_all_envs() else "gymnasium"
+
+
+def _limits(env: str, observation_space: Any, action_space: Any) -> tuple[int, Array, Array]:
+    for name, space in (("observation", observation_space), ("action", action_space)):
+        if type(space).__name__ != "Box" or len(space.shape) != 1:
+            raise NervecordError(f"its {name} space is {space}, a flat Box is needed", where=env)
+    low, high = (np.asarray(side, np.float64) for side in (action_space.low, action_space.high))
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise NervecordError("its actions have no limits, finite ones are needed", where=env)
+    return int(observation_space.shape[0]), low, high
+
+
+class EnvPoolSimulator:
+    """EnvPool's environments, stepped by its own threads."""
+
+    def __init__(self, env: str, seeds: list[int], threads: int) -> None:
+        try:
+            import envpool
+        except ImportError as error:
+            raise MissingDependencyError(
+                "EnvPool is not installed", where="--sim envpool", hint="pip install envpool, or use --sim gymnasium"
+            ) from error
+        known = envpool.list_all_envs()
+        if env not in known:
+            raise unknown_name("EnvPool task", env, known, where="--env")
+        # A list of seeds: with one seed EnvPool gives environment i the seed + i, so that runs with neighbouring
+        # seeds share environments; and its reset(seed=...) does nothing.
+        self._pool = envpool.make(
+            env,
+            env_type="gymnasium",
+            num_envs=len(seeds),
+            num_threads=min(threads, len(seeds)),
+            seed=seeds[0],
+            env_seed=seeds,
+        )
+        self.num_envs = len(seeds)
+        spaces = (self._pool.observation_space, self._pool.action_space)
+        self.observation_size, self.low, self.high = _limits(env, *spaces)
+
+    def reset(self) -> Array:
+        observations, _ = self._pool.reset()
+        return np.asarray(observations, np.float64)
+
+    def step(self, actions: Array) -> StepResult:
+        observations, rewards, terminated, truncated, _ = self._pool.step(np.asarray(actions, np.float64))
+        return StepResult(
+            np.asarray(observations, np.float64), np.asarray(rewards, np.float64), terminated, truncated
+        )
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+class GymnasiumSimulator:
+    """Gymnasium's vector environment in this process; slower than EnvPool, and everywhere."""
+
+    def __init__(self, env: str, seeds: list[int]) -> None:
+        try:
+            import gymnasium
+        except ImportError as error:
+            raise MissingDependencyError(
+                "Gymnasium is not installed", where="--sim gymnasium", hint="pip install 'nervecord[mujoco]'"
+            ) from error
+        if env not in gymnasium.registry:
+            raise unknown_name("Gymnasium task", env, gymnasium.registry, where="--env")
+        with warnings.catch_warnings():
+            # Ant-v4 says that there is an Ant-v5, which is another task.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._vector = gymnasium.make_vec(
+                env,
+                num_envs=len(seeds),
+                vectorization_mode="sync",
+                vector_kwargs={"autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP},
+            )
+        self._seeds = seeds
+        self.num_envs = len(seeds)
+        self.observation_size, self.low, self.high = _limits(
+            env, self._vector.single_observation_space, self._vector.single_action_space
+        )
+
+    def reset(self) -> Array:
+        observations, _ = self._vector.reset(seed=self._seeds)
+        return np.asarray(observations, np.float64)
+
+    def step(self, actions: Array) -> StepResult:
+        observations, rewards, terminated, truncated, _ = self._vector.step(np.asarray(actions))
+        return StepResult(
+            np.asarray(observations, np.float64), np.asarray(rewards, np.float64), terminated, truncated
+        )
+
+    def close(self) -> None:
+        self._vector.close()
