@@ -30,6 +30,10 @@ class Channels:
         for label, values in (("units", self.units), ("low", self.low), ("high", self.high)):
             if values is not None and len(values) != len(self.names):
                 raise ContractError(f"{len(values)} {label} for {len(self.names)} names", where="contract")
+        for label in ("low", "high"):
+            limits = getattr(self, label)
+            if limits is not None:
+                object.__setattr__(self, label, tuple(float(x) for x in limits))
 
     @property
     def size(self) -> int:
@@ -66,6 +70,8 @@ class Contract:
     provenance: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "fail_safe", tuple(float(x) for x in self.fail_safe))
+        object.__setattr__(self, "control_period", float(self.control_period))
         if self.steps < 1:
             raise ContractError(f"steps per action is {self.steps}, at least 1 is needed", where="contract")
         if self.latency < 0:

@@ -54,6 +54,15 @@ class Machine:
             name: semantics.initial_state(self.graph.nodes[name], self.batch) for name in self._core
         }
 
+    def clear(self, rows: Array) -> None:
+        """The state of some copies (indices or mask) back to that before the first step; time goes on."""
+        for name, state in self.state.items():
+            for key, value in state.items():
+                fresh = value.copy()
+                # A buffer's first axis is its depth, the batch comes second.
+                fresh[(slice(None), rows) if key == "buffer" else rows] = 0
+                self.state[name][key] = fresh
+
     @property
     def core_inputs(self) -> tuple[str, ...]:
         """Names of the nodes whose values `step` takes: the graph's Inputs, or the last host node before the core."""

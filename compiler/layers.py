@@ -62,8 +62,8 @@ def stack(graph: Graph) -> Stack:
     """Take a DISCRETE policy apart.
 
     Raises:
-        InfeasibleError: it is no chain of Normalise, (Affine, neurons) and Decode that resets to zero; the message names
-            the node that breaks it.
+        InfeasibleError: it is no chain of Normalise, (Affine, neurons) and Decode that resets to zero; the message
+            names the node that breaks it.
     """
     require(graph, Level.DISCRETE)
     names = _chain(graph)

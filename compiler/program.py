@@ -1,0 +1,186 @@
+"""A program: one compiled policy in one file.
+
+A zip archive, uncompressed, with fixed dates: `manifest.json` (format, target, graph, contract, hashes, versions,
+provenance, allowances), `report.json`, and `arrays/<number>.npy`. The same input and versions give the same bytes.
+Loading executes nothing, refuses a newer format, and checks the hashes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nervecord.compiler.contract import Contract
+from nervecord.compiler.files import write_atomically
+from nervecord.compiler.graph import Graph
+from nervecord.compiler.node import Array
+from nervecord.compiler.serialise import arrays_hash, canonical, graph_from_data, graph_to_data, structure_hash
+from nervecord.compiler.verify import require
+from nervecord.errors import ContractError, FileFormatError
+
+FORMAT = 1
+"""Version of the file. Readers take this one and refuse what is newer."""
+SUFFIX = ".nervecord"
+MAXIMUM_BYTES = 1 << 30
+"""A larger file is refused unread."""
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A policy in a target's arithmetic.
+
+    Args:
+        target: name of the target it was compiled for.
+        graph: at the target's level, with its contract.
+        report: what compiling found and did; plain JSON types.
+        versions: tool -> version that made it.
+        allowances: what the user allowed by an explicit flag, each a sentence.
+    """
+
+    target: str
+    graph: Graph
+    report: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    allowances: tuple[str, ...] = ()
+
+    @property
+    def contract(self) -> Contract:
+        """How the policy is driven.
+
+        Raises:
+            ContractError: it carries none.
+        """
+        if self.graph.contract is None:
+            raise ContractError("the program carries no contract", where=self.target)
+        return self.graph.contract
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file; a crash leaves the old one or the new one."""
+        write_atomically(path, self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """The file's content."""
+        structure, arrays = graph_to_data(self.graph)
+        names = sorted(arrays)
+        manifest = {
+            "format": FORMAT,
+            "target": self.target,
+            "graph": structure,
+            "arrays": names,
+            "hashes": {"structure": structure_hash(structure), "weights": arrays_hash(arrays)},
+            "versions": dict(self.versions),
+            "allowances": list(self.allowances),
+        }
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+            _put(archive, "manifest.json", canonical(manifest))
+            _put(archive, "report.json", canonical(dict(self.report)))
+            for k, name in enumerate(names):
+                buffer = io.BytesIO()
+                np.lib.format.write_array(buffer, np.ascontiguousarray(arrays[name]), allow_pickle=False)
+                _put(archive, f"arrays/{k}.npy", buffer.getvalue())
+        return out.getvalue()
+
+
+def load(path: str | os.PathLike[str]) -> Program:
+    """Read a program.
+
+    Raises:
+        FileFormatError: it is missing, damaged, no program, or newer than this version.
+    """
+    where = str(path)
+    file = Path(path)
+    if not file.exists():
+        raise FileFormatError("does not exist", where=where)
+    if file.is_dir():
+        raise FileFormatError("is a folder, not a program", where=where)
+    size = file.stat().st_size
+    if size > MAXIMUM_BYTES:
+        raise FileFormatError(f"has {size} bytes, at most {MAXIMUM_BYTES} are read", where=where)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return _read(archive, where)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        raise FileFormatError(
+            f"is no program, or a damaged one ({error})", where=where, hint="`nervecord compile` writes programs"
+        ) from None
+    except OSError as error:
+        raise FileFormatError(f"cannot be read: {error.strerror or error}", where=where) from None
+
+
+def _put(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+    info = zipfile.ZipInfo(name, _EPOCH)
+    info.external_attr = 0o644 << 16
+    info.create_system = 3
+    archive.writestr(info, data)
+
+
+def _read(archive: zipfile.ZipFile, where: str) -> Program:
+    for info in archive.infolist():
+        if info.compress_type != zipfile.ZIP_STORED:
+            raise FileFormatError("has compressed parts, which no program has", where=where)
+    manifest = _json(archive, "manifest.json", where)
+    found = manifest.get("format")
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise FileFormatError(f"says format {found!r}, which is no version", where=where)
+    if found > FORMAT:
+        raise FileFormatError(
+            f"has format {found}, this version reads up to {FORMAT}", where=where, hint="upgrade nervecord"
+        )
+    try:
+        names = [str(name) for name in manifest["arrays"]]
+        structure, hashes = manifest["graph"], manifest["hashes"]
+        target, versions = str(manifest["target"]), {str(k): str(v) for k, v in manifest["versions"].items()}
+        allowances = tuple(str(text) for text in manifest["allowances"])
+        wanted = (hashes["structure"], hashes["weights"])
+    except KeyError as error:
+        raise FileFormatError(f"{error.args[0]!r} is missing from its manifest", where=where) from None
+    except (TypeError, AttributeError) as error:
+        raise FileFormatError(f"its manifest is malformed: {error}", where=where) from None
+    arrays = {name: _array(archive, f"arrays/{k}.npy", where) for k, name in enumerate(names)}
+    for what, expected, actual in zip(
+        ("structure", "weights"), wanted, (structure_hash(structure), arrays_hash(arrays)), strict=True
+    ):
+        if expected != actual:
+            raise FileFormatError(
+                f"its {what} do not have the hash that its manifest gives: it was changed or damaged after compiling",
+                where=where,
+                hint="compile it again",
+            )
+    graph = require(graph_from_data(structure, arrays, where=where), where=where)
+    return Program(target, graph, _json(archive, "report.json", where), versions, allowances)
+
+
+def _member(archive: zipfile.ZipFile, name: str, where: str) -> bytes:
+    try:
+        return archive.read(name)
+    except KeyError:
+        raise FileFormatError(
+            f"has no {name}, so it is no program", where=where, hint="`nervecord compile` writes programs"
+        ) from None
+
+
+def _json(archive: zipfile.ZipFile, name: str, where: str) -> dict[str, Any]:
+    try:
+        data = json.loads(_member(archive, name, where))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise FileFormatError(f"its {name} is no JSON: {error}", where=where) from None
+    if not isinstance(data, dict):
+        raise FileFormatError(f"its {name} is no JSON object", where=where)
+    return data
+
+
+def _array(archive: zipfile.ZipFile, name: str, where: str) -> Array:
+    try:
+        return np.load(io.BytesIO(_member(archive, name, where)), allow_pickle=False)
+    except (ValueError, EOFError, OSError, MemoryError, SyntaxError) as error:
+        raise FileFormatError(f"its {name} is no array: {error}", where=where) from None

@@ -1,0 +1,200 @@
+"""A float policy to Loihi 2's integers, with the pipeline of Lava's Dense handled exactly.
+
+Every Dense delivers one step late. In a policy whose state is cleared before each action, layer l (counted from 1)
+therefore does its T useful steps at steps l .. l + T - 1 of a window of T + L, L being the number of connections. Its
+neurons are cleared at step l (LIFReset with that offset), so whatever a bias or a synaptic current did before, while
+the pipeline filled or drained, is gone when the first useful input arrives; and what layer l - 1 sends in its own T
+useful steps is just what layer l receives in its. The result equals the delay-free network of the training, step for
+step, with biases and synaptic currents, whatever stood in the Dense buffers. The readout is read in the window's last
+step.
+
+With carried state there is no window: the policy must have been trained with a delay of one step per connection.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nervecord.compiler import nodes as n
+from nervecord.compiler.calibrate import Calibration
+from nervecord.compiler.graph import Graph, Level, chain
+from nervecord.compiler.interpret import Machine
+from nervecord.compiler.layers import Layer, Stack, stack
+from nervecord.compiler.node import Array, Node
+from nervecord.compiler.quantise import (
+    COARSE_THRESHOLD,
+    FixedLayer,
+    Incoming,
+    Window,
+    needs_constant,
+    quantise_layer,
+)
+from nervecord.compiler.verify import require
+from nervecord.errors import InfeasibleError
+
+INPUT_EXPONENTS = range(2, 11)
+"""Encoder scales tried, as powers of two: integers per unit of the normalised observation."""
+SEARCH_OBSERVATIONS = 256
+"""Recorded observations that choose the encoder's scale."""
+PAYLOAD_BITS = 16
+"""Graded spikes stay within this many bits, sign included."""
+
+
+def lower(graph: Graph, calibration: Calibration, *, weight_bits: int = 8) -> tuple[Graph, dict[str, Any]]:
+    """DISCRETE policy -> INTEGER policy and what it cost.
+
+    The encoder's scale is the one of `INPUT_EXPONENTS` with the smallest error of the action over recorded
+    observations; all other scales follow from the proof of their ranges.
+
+    Args:
+        graph: a DISCRETE policy.
+        calibration: its behaviour on recorded observations.
+        weight_bits: 2..8.
+
+    Returns:
+        The INTEGER graph, its contract's latency set; and a report of plain JSON types: "layers" (range, step and error
+        of each), "input_scale", "action_error_rms" and "action_error_max" against float on the recorded observations
+        (free-running where state is carried), "warnings".
+
+    Raises:
+        InfeasibleError: the policy cannot be expressed or its ranges cannot be proved.
+    """
+    if not 2 <= weight_bits <= 8:
+        raise InfeasibleError(f"{weight_bits} weight bits lie outside 2..8", where="weight_bits")
+    parts = stack(graph)
+    _require_pipeline(graph, parts)
+    chosen: tuple[float, Graph, list[FixedLayer]] | None = None
+    refused: InfeasibleError | None = None
+    rows = _spread(len(calibration.observations), SEARCH_OBSERVATIONS, carried=_carried(graph))
+    for exponent in INPUT_EXPONENTS:
+        if parts.normalise[1].clip * 2**exponent >= 1 << (PAYLOAD_BITS - 1):
+            break
+        try:
+            candidate, layers = _quantise(graph, parts, 2.0**exponent, weight_bits)
+        except InfeasibleError as error:
+            refused = error
+            continue
+        error_rms, _ = action_error(candidate, calibration, rows)
+        if chosen is None or error_rms < chosen[0]:
+            chosen = (error_rms, candidate, layers)
+    if chosen is None:
+        assert refused is not None
+        raise refused
+    _, lowered, layers = chosen
+    return require(lowered, Level.INTEGER), _report(lowered, layers, calibration)
+
+
+def action_error(graph: Graph, calibration: Calibration, rows: Array | None = None) -> tuple[float, float]:
+    """(rms, max) difference between the integer policy's actions and the float ones on recorded observations."""
+    taken = np.arange(len(calibration.observations)) if rows is None else rows
+    observations = calibration.observations[taken]
+    if _carried(graph):
+        machine = Machine(graph)
+        actions = np.concatenate([machine.window(row[None])[0] for row in observations])
+    else:
+        actions, _ = Machine(graph, len(observations)).window(observations)
+    difference = actions - calibration.actions[taken]
+    return float(np.sqrt(np.mean(difference**2))), float(np.abs(difference).max())
+
+
+def _carried(graph: Graph) -> bool:
+    return graph.contract is not None and graph.contract.state == "carried"
+
+
+def _spread(available: int, wanted: int, *, carried: bool) -> Array:
+    """Row numbers: spread over all, or the first ones where they must follow one another."""
+    count = min(available, wanted)
+    return np.arange(count) if carried else np.unique(np.linspace(0, available - 1, count).astype(np.int64))
+
+
+def _require_pipeline(graph: Graph, parts: Stack) -> None:
+    for layer in parts.layers:
+        where = layer.affine_origin[0]
+        if _carried(graph) and layer.delay != 1:
+            raise InfeasibleError(
+                f"state is carried and this connection has a delay of {layer.delay} steps, the chip's is 1",
+                where=where,
+                hint="train with --state carried --delays, or with --state reset",
+            )
+        if not _carried(graph) and layer.delay != 0:
+            raise InfeasibleError(
+                "state is cleared before each action and this connection has a delay",
+                where=where,
+                hint="train without --delays: reset windows staggered by layer absorb the chip's delay exactly",
+            )
+
+
+def _quantise(graph: Graph, parts: Stack, input_scale: float, weight_bits: int) -> tuple[Graph, list[FixedLayer]]:
+    assert graph.contract is not None
+    carried = _carried(graph)
+    depth = len(parts.layers)
+    name, normalise = parts.normalise
+    limit = int(np.rint(normalise.clip * input_scale))
+    constant = _constant(parts.layers[0], input_scale) if needs_constant(parts.layers[0]) else 0
+    size = normalise.in_shape[0]
+    low, high = np.full(size, -limit, dtype=np.int64), np.full(size, limit, dtype=np.int64)
+    if constant:
+        low, high = np.append(low, 0), np.append(high, constant)
+    incoming = Incoming(low, high, input_scale, graded=True, constant=constant)
+    nodes: list[tuple[str, Node]] = [
+        (graph.inputs[0], graph.nodes[graph.inputs[0]]),
+        (name, normalise),
+        ("quantise", n.Quantise(size, input_scale, limit, constant)),
+    ]
+    fixed: list[FixedLayer] = []
+    for k, layer in enumerate(parts.layers, start=1):
+        window = Window(0, 0) if carried else Window(graph.contract.steps + depth, k)
+        following = parts.layers[k] if k < depth else None
+        drive = following is not None and needs_constant(following)
+        done = quantise_layer(layer, incoming, window, weight_bits=weight_bits, drive_next=drive)
+        fixed.append(done)
+        nodes += [(layer.affine, done.dense), (layer.neuron, done.neuron)]
+        count = done.neuron.in_shape[0]
+        incoming = Incoming(
+            np.zeros(count, dtype=np.int64), np.ones(count, dtype=np.int64), 1.0, graded=False, constant=int(drive)
+        )
+    decode_name, decode = parts.decode
+    nodes += [
+        (
+            decode_name,
+            n.Decode(decode.scale / fixed[-1].scale, decode.offset, decode.low, decode.high, origin=decode.origin),
+        ),
+        (graph.outputs[0], graph.nodes[graph.outputs[0]]),
+    ]
+    contract = dataclasses.replace(graph.contract, latency=0 if carried else depth)
+    lowered = chain(Level.INTEGER, nodes, dt=graph.dt, contract=contract)
+    return lowered, fixed
+
+
+def _constant(layer: Layer, input_scale: float) -> int:
+    """Value of the bias channel: the power of two with which the largest bias is no larger than the largest weight."""
+    ratio = float(np.abs(layer.current_bias).max()) * input_scale / max(float(np.abs(layer.weight).max()), 1e-30)
+    return int(2 ** np.ceil(np.log2(max(ratio, 1.0))))
+
+
+def _report(lowered: Graph, layers: Sequence[FixedLayer], calibration: Calibration) -> dict[str, Any]:
+    rms, largest = action_error(lowered, calibration)
+    (quantiser,) = (node for _, node in lowered.of_type(n.Quantise))
+    assert isinstance(quantiser, n.Quantise)
+    warnings = [
+        f"{layer.report.layer}: the threshold is only {layer.report.threshold} units, so rounding is coarse"
+        for layer in layers
+        if layer.report.threshold is not None and layer.report.threshold < COARSE_THRESHOLD
+    ]
+    if _carried(lowered) and quantiser.constant:
+        warnings.append("the bias channel starts one step late at an episode's first step")
+    return {
+        "input_scale": quantiser.scale,
+        "input_limit": quantiser.limit,
+        "bias_channel": quantiser.constant,
+        "layers": [layer.report.to_dict() for layer in layers],
+        "action_error_rms": rms,
+        "action_error_max": largest,
+        "observations": len(calibration.observations),
+        "observations_clipped": calibration.saturated,
+        "warnings": warnings,
+    }
