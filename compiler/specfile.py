@@ -1,0 +1,193 @@
+"""Reads a target's spec.toml, strictly, and writes it as documentation.
+
+Every hardware statement in the file is a table {value, source, confidence}; a key that is not known, a number without a
+source, or a value without a confidence is refused with its name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_args
+
+from nervecord.compiler import nodes
+from nervecord.compiler.graph import Level
+from nervecord.compiler.node import Node
+from nervecord.compiler.target import (
+    UNLIMITED,
+    Behaviour,
+    Confidence,
+    Convolution,
+    Energy,
+    Fact,
+    Limits,
+    Packing,
+    TargetSpec,
+)
+from nervecord.errors import FileFormatError
+
+R = TypeVar("R")
+
+_NEEDED = ("name", "title", "summary", "engines", "arithmetic", "nodes", "behaviour", "limits")
+_ALLOWED = ("convolution", "packing", "energy", "not_checked")
+
+
+def read_spec(path: Path) -> TargetSpec:
+    """Read a spec.toml.
+
+    Raises:
+        FileFormatError: a key is unknown or missing, a value of the wrong type, or a number stands without a source.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FileFormatError(f"is no TOML file: {error}", where=str(path)) from None
+    return spec_from_dict(data, where=str(path))
+
+
+def spec_from_dict(data: Mapping[str, Any], *, where: str = "spec") -> TargetSpec:
+    """A spec from the dictionary of its TOML; see `read_spec`."""
+    reader = _Reader(where)
+    reader.keys("", data, needed=_NEEDED, allowed=_ALLOWED)
+    return TargetSpec(
+        name=reader.text("name", data["name"]),
+        title=reader.text("title", data["title"]),
+        summary=reader.text("summary", data["summary"]),
+        engines=reader.texts("engines", data["engines"]),
+        arithmetic=reader.text("arithmetic", data["arithmetic"]),
+        nodes=reader.nodes(data["nodes"]),
+        nodes_source=reader.text("nodes.source", data["nodes"].get("source")),
+        behaviour=reader.section("behaviour", Behaviour, data["behaviour"]),
+        limits=reader.section("limits", Limits, data["limits"]),
+        convolution=reader.section("convolution", Convolution, data["convolution"]) if "convolution" in data else None,
+        packing=reader.record("packing", Packing, data["packing"]) if "packing" in data else None,
+        energy=reader.record("energy", Energy, data["energy"]) if "energy" in data else None,
+        not_checked=reader.texts("not_checked", data.get("not_checked", [])),
+    )
+
+
+class _Reader:
+    """Checks every value of a spec.toml and names the key that is wrong."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def wrong(self, key: str, message: str, hint: str | None = None) -> FileFormatError:
+        return FileFormatError(f"{key}: {message}", where=self.where, hint=hint)
+
+    def keys(self, section: str, data: Any, *, needed: Sequence[str], allowed: Sequence[str]) -> None:
+        if not isinstance(data, Mapping):
+            raise self.wrong(section, "a table is needed")
+        prefix = f"{section}." if section else ""
+        for key in data:
+            if key not in needed and key not in allowed:
+                choices = ", ".join(sorted((*needed, *allowed)))
+                raise self.wrong(f"{prefix}{key}", "unknown key", f"choose from: {choices}")
+        for key in needed:
+            if key not in data:
+                raise self.wrong(f"{prefix}{key}", "is missing")
+
+    def text(self, key: str, value: Any) -> str:
+        if not isinstance(value, str) or not value:
+            raise self.wrong(key, "a text is needed")
+        return value
+
+    def texts(self, key: str, value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list):
+            raise self.wrong(key, "a list of texts is needed")
+        return tuple(self.text(key, item) for item in value)
+
+    def nodes(self, data: Any) -> dict[Level, tuple[str, ...]]:
+        self.keys("nodes", data, needed=("source",), allowed=tuple(level.value for level in Level))
+        found = {}
+        for level in Level:
+            kinds = self.texts(f"nodes.{level.value}", data.get(level.value, []))
+            for kind in kinds:
+                node = getattr(nodes, kind, None)
+                if not (isinstance(node, type) and issubclass(node, Node)):
+                    raise self.wrong(f"nodes.{level.value}", f"{kind!r} is no kind of node")
+            found[level] = kinds
+        return found
+
+    def confidence(self, key: str, value: Any) -> Confidence:
+        if value not in get_args(Confidence):
+            raise self.wrong(key, f"confidence {value!r} is none of {', '.join(get_args(Confidence))}")
+        return cast(Confidence, value)
+
+    def section(self, section: str, kind: type[R], data: Any) -> R:
+        """A dataclass of facts; those the file leaves out stay unknown."""
+        fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+        self.keys(section, data, needed=(), allowed=tuple(fields))
+        return kind(**{name: self.fact(f"{section}.{name}", str(fields[name].type), data[name]) for name in data})
+
+    def fact(self, key: str, kind: str, data: Any) -> Fact[Any]:
+        self.keys(key, data, needed=("source", "confidence"), allowed=("value",))
+        confidence = self.confidence(f"{key}.confidence", data["confidence"])
+        source = self.text(f"{key}.source", data["source"])
+        if (confidence == "unknown") == ("value" in data):
+            raise self.wrong(key, 'a value is needed, or confidence = "unknown" without one')
+        return Fact(self.value(key, kind, data["value"]) if "value" in data else None, source, confidence)
+
+    def value(self, key: str, kind: str, value: Any) -> object:
+        """A value of the field type written as `kind`."""
+        if kind == "Number":
+            if value == "unlimited":
+                return UNLIMITED
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise self.wrong(key, 'a number or "unlimited" is needed')
+            return value
+        if kind == "Fact[bool]":
+            if not isinstance(value, bool):
+                raise self.wrong(key, "true or false is needed")
+            return value
+        if kind == "Fact[str]":
+            return self.text(key, value)
+        item = int if "int" in kind else str
+        if not isinstance(value, list) or not all(type(element) is item for element in value):
+            raise self.wrong(key, f"a list of {item.__name__} is needed")
+        return tuple(value)
+
+    def record(self, section: str, kind: type[R], data: Any) -> R:
+        """A dataclass of plain values."""
+        fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+        needed = tuple(f.name for f in fields.values() if f.default is dataclasses.MISSING)
+        self.keys(section, data, needed=needed, allowed=tuple(name for name in fields if name not in needed))
+        return kind(**{name: self.plain(f"{section}.{name}", str(fields[name].type), data[name]) for name in data})
+
+    def plain(self, key: str, kind: str, value: Any) -> object:
+        if kind == "str":
+            return self.text(key, value)
+        if kind == "Confidence":
+            return self.confidence(key, value)
+        if kind.startswith("tuple"):
+            return self.value(key, kind, value)
+        if isinstance(value, bool) or not isinstance(value, int if kind == "int" else (int, float)):
+            raise self.wrong(key, f"a number ({kind}) is needed")
+        return value
+
+
+def spec_table(spec: TargetSpec) -> str:
+    """The spec as a markdown section, for docs/targets.md: every fact with value, confidence and source."""
+    engines = ", ".join(spec.engines) or "none, inspect only"
+    lines = [f"## {spec.name}: {spec.title}", "", spec.summary, "", f"Engines: {engines}.", ""]
+    lines += [f"Arithmetic: {spec.arithmetic}.", ""]
+    lines += [f"- nodes, {level.value}: {', '.join(spec.kinds(level)) or 'none'}" for level in Level]
+    lines += [f"- source: {spec.nodes_source}", "", "| what | value | confidence | source |", "|---|---|---|---|"]
+    lines += [
+        f"| `{name}`: {about} | {fact} | {fact.confidence} | {fact.source} |"
+        for name, about, fact in spec.facts()
+        if fact.value != UNLIMITED
+    ]
+    unlimited = [name for name, _, fact in spec.facts() if fact.value == UNLIMITED]
+    if unlimited:
+        lines += ["", "No limit: " + ", ".join(f"`{name}`" for name in unlimited) + "."]
+    if spec.packing is not None:
+        lines += ["", f"Synapse memory is counted as {spec.packing.source} does ({spec.packing.confidence})."]
+    if spec.energy is not None:
+        parts = ", ".join(f"{value:g} pJ per {what}" for what, value in spec.energy.constants())
+        lines += ["", f"Energy, for estimates only: {parts}; {spec.energy.citation}."]
+    if spec.not_checked:
+        lines += ["", "Not checked, whatever the verdict:", ""] + [f"- {item}" for item in spec.not_checked]
+    return "\n".join(lines) + "\n"
