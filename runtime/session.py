@@ -1,7 +1,7 @@
 """A session: a policy that is running. Observation in, action out, state kept.
 
-`MachineSession` runs a graph by its definition (`compiler.interpret`), float or integer, one robot or many at once. Faster
-engines offer the same methods and are tested against it.
+`MachineSession` runs a graph by its definition (`compiler.interpret`), float or integer, one robot or many at once.
+Faster engines offer the same methods and are tested against it.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ def checked_observation(contract: Contract, observation: Array, batch: int) -> t
             hint="the contract lists the channels in order: nervecord inspect",
         )
     array = array.astype(np.float64).reshape(batch, size)
-    return array, np.isfinite(array).all(axis=1)
+    trusted = np.asarray(np.isfinite(array).all(axis=1))
+    return array, trusted
 
 
 class MachineSession:
@@ -107,8 +108,8 @@ class MachineSession:
         engine: what to call it in results.
         batch: number of robots.
 
-    An observation with a NaN or an infinity gives that robot the contract's fail-safe action, counted; its core sees the
-    normaliser's mean meanwhile, so that nothing it holds is spoilt.
+    An observation with a NaN or an infinity gives that robot the contract's fail-safe action, counted; its core sees
+    the normaliser's mean meanwhile, so that nothing it holds is spoilt.
 
     Raises:
         GraphError: the graph is not executable.
@@ -125,9 +126,9 @@ class MachineSession:
         self.engine = engine
         self.counts = Counts()
         self._machine = Machine(graph, batch)
-        self._mean = next(
-            (node.mean for _, node in graph.of_type(n.Normalise)), np.zeros(self.contract.observation.size)
-        )  # type: ignore[attr-defined]
+        self._mean: Array = np.zeros(self.contract.observation.size)
+        for _, node in graph.of_type(n.Normalise):
+            self._mean = node.mean  # type: ignore[attr-defined]
         self._fail_safe = np.array(self.contract.fail_safe)
         self._last: list[dict[str, Array]] = []
         self._closed = False

@@ -1,0 +1,80 @@
+"""Gymnasium environments: made, checked against a contract, seeded. The door to gymnasium and MuJoCo for the loop."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+
+from nervecord.compiler.contract import Contract
+from nervecord.errors import ContractError, MissingDependencyError, NervecordError
+
+
+def make_environment(name: str, **options: Any) -> Any:
+    """A Gymnasium environment.
+
+    Raises:
+        MissingDependencyError: gymnasium or the simulator is not installed.
+        NervecordError: no environment has that name.
+    """
+    try:
+        import gymnasium
+    except ImportError:
+        raise MissingDependencyError(
+            "gymnasium is not installed", where=name, hint="pip install 'nervecord[mujoco]'"
+        ) from None
+    with warnings.catch_warnings():
+        # The contract names the version it was trained in; that a later one exists is no news.
+        warnings.filterwarnings("ignore", message=".*is out of date.*")
+        try:
+            return gymnasium.make(name, **options)
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise MissingDependencyError(
+                f"its simulator is not installed ({error})", where=name, hint="pip install 'nervecord[mujoco]'"
+            ) from None
+        except (gymnasium.error.Error, ModuleNotFoundError) as error:
+            raise NervecordError(f"no such environment ({error})", where=name, hint="for example Ant-v4") from None
+
+
+def check_environment(contract: Contract, environment: Any, name: str, *, allow_other: bool = False) -> None:
+    """Refuse an environment that is not the policy's.
+
+    Raises:
+        ContractError: name, observation, action or control period differ; `allow_other` lets the name differ.
+    """
+    if name != contract.environment and not allow_other:
+        raise ContractError(
+            f"the policy was trained in {contract.environment}",
+            where=name,
+            hint=f"run it there: --env {contract.environment}; --allow-other-env if the two are really alike",
+        )
+    observed = getattr(environment.observation_space, "shape", None)
+    if observed != (contract.observation.size,):
+        raise ContractError(
+            f"observations have shape {observed}, the policy takes {contract.observation.size} values", where=name
+        )
+    actions = environment.action_space
+    if getattr(actions, "shape", None) != (contract.action.size,):
+        raise ContractError(
+            f"actions have shape {getattr(actions, 'shape', None)}, the policy gives {contract.action.size}", where=name
+        )
+    for label, wanted, given in (
+        ("low", contract.action.low, actions.low),
+        ("high", contract.action.high, actions.high),
+    ):
+        if wanted is not None and not np.allclose(wanted, given):
+            raise ContractError(
+                f"action limits ({label}) are {given.tolist()}, the policy's {list(wanted)}", where=name
+            )
+    period = getattr(environment.unwrapped, "dt", None)
+    if period is not None and not math.isclose(period, contract.control_period, rel_tol=1e-6):
+        raise ContractError(
+            f"acts every {period} s, the policy was trained for {contract.control_period} s", where=name
+        )
+
+
+def episode_seeds(seed: int, episodes: int) -> list[int]:
+    """Seeds of the episodes, the same for every engine and any number of environments."""
+    return [int(x) for x in np.random.SeedSequence(seed).generate_state(episodes, dtype=np.uint32)]

@@ -1,0 +1,236 @@
+"""The control loop: a session in a Gymnasium environment, episode by episode, with everything a table needs.
+
+Episodes are told apart by seeds of their own, drawn from one: the same seed gives the same episodes whatever the number
+of environments that run side by side.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from nervecord.compiler.node import Array
+from nervecord.errors import EngineError, NervecordError
+from nervecord.runtime.environment import check_environment, episode_seeds, make_environment
+from nervecord.runtime.result import Episode, Result
+from nervecord.runtime.session import Session
+
+LATENCY_PROBES = 400
+"""Actions at batch 1 that are timed after a run with several environments side by side."""
+
+Progress: TypeAlias = Callable[[int, int, float], None]
+"""(episodes done, of, mean return so far)."""
+
+
+def run_policy(
+    session: Session,
+    environment: str,
+    episodes: int,
+    seed: int,
+    *,
+    environments: int = 1,
+    record: bool = False,
+    allow_other: bool = False,
+    progress: Progress | None = None,
+) -> Result:
+    """Run a policy for whole episodes.
+
+    Args:
+        session: open; its batch is set to `environments`.
+        environment: Gymnasium id.
+        episodes: at least 1. seed: of the episodes' seeds.
+        environments: how many run side by side; 1 measures latency as a robot would feel it.
+        record: keep the first episode.
+        allow_other: an environment of another name than the contract's, of the same shapes.
+
+    Raises:
+        ContractError: policy and environment do not match.
+    """
+    if episodes < 1:
+        raise NervecordError(f"is {episodes}, at least 1 is needed", where="episodes")
+    if environments < 1:
+        raise NervecordError(f"is {environments}, at least 1 is needed", where="environments")
+    width = min(environments, episodes)
+    made = [make_environment(environment) for _ in range(width)]
+    try:
+        check_environment(session.contract, made[0], environment, allow_other=allow_other)
+        return _Loop(session, environment, made, episode_seeds(seed, episodes), seed, record, progress).run()
+    finally:
+        for env in made:
+            env.close()
+
+
+class _Loop:
+    """State of one `run_policy`: environments, their episodes, and the clocks."""
+
+    def __init__(
+        self,
+        session: Session,
+        name: str,
+        environments: list[Any],
+        seeds: list[int],
+        seed: int,
+        record: bool,
+        progress: Progress | None,
+    ) -> None:
+        self.session, self.name, self.envs, self.seeds, self.seed = session, name, environments, seeds, seed
+        self.contract = session.contract
+        self.progress = progress
+        self.returns = np.zeros(len(seeds))
+        self.lengths = np.zeros(len(seeds), dtype=np.int64)
+        self.latencies: list[float] = []
+        self.missed = 0
+        self.environment_seconds = 0.0
+        self.recorder = _Recorder(seeds[0]) if record else None
+        self.seen: list[Array] = []
+        self.fail_safe = np.array(self.contract.fail_safe)
+        self.dead = False
+        self.finished: list[float] = []
+
+    def run(self) -> Result:
+        """All episodes."""
+        began = time.perf_counter()
+        width = len(self.envs)
+        self.session.reset(width)
+        observations = np.zeros((width, self.contract.observation.size))
+        playing: list[int | None] = list(range(width))
+        waiting = list(range(width, len(self.seeds)))
+        for row in range(width):
+            observations[row] = self._begin(row, row)
+        while any(episode is not None for episode in playing):
+            actions = self._act(observations)
+            for row, episode in enumerate(playing):
+                if episode is None:
+                    continue
+                observations[row], ended = self._advance(row, episode, actions[row])
+                if not ended:
+                    continue
+                self.finished.append(float(self.returns[episode]))
+                if self.progress is not None:
+                    self.progress(len(self.finished), len(self.seeds), float(np.mean(self.finished)))
+                playing[row] = waiting.pop(0) if waiting else None
+                following = playing[row]
+                if following is not None:
+                    observations[row] = self._begin(row, following)
+                    if not self.dead:
+                        self.session.reset(rows=np.array([row]))
+        seconds = time.perf_counter() - began
+        counts = self.session.counts
+        per_action = counts.per_action()
+        failed = dict(counts.fail_safe)
+        if width > 1 and not self.dead:
+            self._probe_latency()
+        return Result(
+            environment=self.name,
+            engine=self.session.engine,
+            seed=self.seed,
+            returns=self.returns,
+            lengths=self.lengths,
+            latency_us=_latency(self.latencies),
+            per_action=per_action,
+            fail_safe=failed,
+            deadline_us=self.contract.control_period * 1e6,
+            deadline_missed=self.missed,
+            seconds=seconds,
+            seconds_in_environment=self.environment_seconds,
+            environments=width,
+            recorded=self.recorder.episode() if self.recorder else None,
+        )
+
+    def _begin(self, row: int, episode: int) -> Array:
+        observation, _ = self.envs[row].reset(seed=self.seeds[episode])
+        if self.recorder and episode == 0:
+            self.recorder.begin(self.envs[row])
+        return np.asarray(observation, dtype=np.float64)
+
+    def _act(self, observations: Array) -> Array:
+        if len(self.seen) < LATENCY_PROBES:
+            self.seen.append(observations[0].copy())
+        if self.dead:
+            self.session.counts.fail("engine failed", len(observations))
+            return np.tile(self.fail_safe, (len(observations), 1))
+        began = time.perf_counter()
+        try:
+            actions = self.session.step(observations)
+        except EngineError:
+            # A robot is attached: it gets the safe action now and the caller gets the count; never a stale action.
+            self.dead = True
+            return self._act(observations)
+        taken = time.perf_counter() - began
+        if len(self.envs) == 1:
+            self.latencies.append(taken)
+            if taken > self.contract.control_period:
+                self.missed += 1
+                self.session.counts.fail("deadline missed")
+                actions = self.fail_safe[None].copy()
+        bad = np.asarray(~np.isfinite(actions).all(axis=1))
+        if bad.any():
+            self.session.counts.fail("action not finite", int(np.count_nonzero(bad)))
+            actions = np.where(bad[:, None], self.fail_safe, actions)
+        return actions
+
+    def _advance(self, row: int, episode: int, action: Array) -> tuple[Array, bool]:
+        began = time.perf_counter()
+        observation, reward, terminated, truncated, _ = self.envs[row].step(action.astype(np.float32))
+        self.environment_seconds += time.perf_counter() - began
+        self.returns[episode] += float(reward)
+        self.lengths[episode] += 1
+        if self.recorder and episode == 0:
+            self.recorder.add(self.envs[row], observation, action, float(reward))
+        return np.asarray(observation, dtype=np.float64), bool(terminated or truncated)
+
+    def _probe_latency(self) -> None:
+        """Time single actions on observations of this run, as a robot would feel them."""
+        self.session.reset(1)
+        for observation in self.seen:
+            began = time.perf_counter()
+            self.session.step(observation[None])
+            self.latencies.append(time.perf_counter() - began)
+
+
+def _latency(seconds: list[float]) -> dict[str, float]:
+    if not seconds:
+        return {"median": math.nan, "p99": math.nan}
+    micro = np.array(seconds) * 1e6
+    return {"median": float(np.median(micro)), "p99": float(np.quantile(micro, 0.99))}
+
+
+class _Recorder:
+    """Keeps the first episode."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.observations: list[Array] = []
+        self.actions: list[Array] = []
+        self.rewards: list[float] = []
+        self.positions: list[Array] = []
+
+    def begin(self, environment: Any) -> None:
+        """The episode starts."""
+        self._position(environment)
+
+    def add(self, environment: Any, observation: Array, action: Array, reward: float) -> None:
+        """One step."""
+        self.observations.append(np.asarray(observation, dtype=np.float64))
+        self.actions.append(action.copy())
+        self.rewards.append(reward)
+        self._position(environment)
+
+    def _position(self, environment: Any) -> None:
+        data = getattr(environment.unwrapped, "data", None)
+        if data is not None and hasattr(data, "qpos"):
+            self.positions.append(np.array(data.qpos))
+
+    def episode(self) -> Episode:
+        """What was kept."""
+        return Episode(
+            seed=self.seed,
+            observations=np.array(self.observations),
+            actions=np.array(self.actions),
+            rewards=np.array(self.rewards),
+            positions=np.array(self.positions) if self.positions else None,
+        )
