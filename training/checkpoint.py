@@ -90,7 +90,7 @@ def load(folder: Path, step: int | None = None) -> dict[str, Any]:
     try:
         # weights_only: tensors and plain containers, no code.
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, ValueError) as error:
         raise FileFormatError(
             f"is damaged: {str(error).splitlines()[0]}", where=str(path), hint="delete it to resume from the one before"
         ) from error

@@ -14,6 +14,7 @@ the neuron's own and not delayed. What is on its way when an action ends arrives
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -44,7 +45,7 @@ def tanh_network(inputs: int, widths: tuple[int, ...], outputs: int, gain: float
     """Linear layers with tanh between them: the critic, and the spiking policy's twin."""
     sizes = (inputs, *widths)
     layers: list[nn.Module] = []
-    for a, b in zip(sizes, sizes[1:], strict=False):
+    for a, b in itertools.pairwise(sizes):
         layers += [linear(a, b, math.sqrt(2)), nn.Tanh()]
     return nn.Sequential(*layers, linear(sizes[-1], outputs, gain))
 
@@ -85,7 +86,7 @@ class SpikingPolicy(nn.Module):
         self.literal = config.engine == "snntorch"
         self.settings = LayerSettings(self.steps, self.synaptic, config.slope, config.detach_reset)
         sizes = (observations, *config.layers)
-        self.hidden = nn.ModuleList(linear(a, b, math.sqrt(2)) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.hidden = nn.ModuleList(linear(a, b, math.sqrt(2)) for a, b in itertools.pairwise(sizes))
         self.readout = linear(sizes[-1], actions, READOUT_GAIN)
         count = len(config.layers)
         self.beta_logits = nn.Parameter(torch.full((count,), logit(config.decay)))

@@ -37,8 +37,7 @@ def _import_skrl() -> None:
             hint="unset WORLD_SIZE, or do not start it with torchrun",
         )
     checked = torch.distributions.Distribution._validate_args
-    import skrl
-    import skrl.models.torch
+    from skrl.models import torch as _models  # noqa: F401 - it is this import that switches the checks off
 
     torch.distributions.Distribution.set_default_validate_args(checked)
     logger = logging.getLogger("skrl")

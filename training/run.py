@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nervecord.errors import NervecordError, unknown_name
+from nervecord.errors import unknown_name
 from nervecord.training import checkpoint, run_folder
 from nervecord.training.config import TrainConfig
 from nervecord.training.evaluate import Evaluation, evaluate
@@ -283,7 +283,7 @@ class Run:
         self.simulator.close()
         self.simulator = self._open_simulator()
         self._start_episodes()
-        folder = self.folder / "checkpoints"
+        device = self.learner.device
         content = {
             "config": json.loads(self.config.to_json()),
             "generation": self.generation,
@@ -293,11 +293,12 @@ class Run:
             "learner": self.learner.state_dict(),
             "rewards": self.rewards.state_dict(),
             "torch_random": torch.get_rng_state(),
-            "cuda_random": torch.cuda.get_rng_state(self.learner.device) if self.learner.device.type == "cuda" else None,
+            "cuda_random": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
             "recorded": self.recorded.clone(),
             "low": torch.from_numpy(self.simulator.low.copy()),
             "high": torch.from_numpy(self.simulator.high.copy()),
         }
+        folder = self.folder / "checkpoints"
         checkpoint.save(folder, self.step, content, best=self.best, keep=self.config.keep_checkpoints)
 
     def _restore(self, content: dict[str, Any]) -> None:

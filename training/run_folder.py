@@ -1,5 +1,7 @@
 """The folder of a run: what was asked, what ran, and what came of it.
 
+Its files:
+
     config.json       the resolved configuration
     versions.json     versions, platform, git commit
     git.diff          uncommitted changes of the source tree, where there are any

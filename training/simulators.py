@@ -136,9 +136,7 @@ class EnvPoolSimulator:
 
     def step(self, actions: Array) -> StepResult:
         observations, rewards, terminated, truncated, _ = self._pool.step(np.asarray(actions, np.float64))
-        return StepResult(
-            np.asarray(observations, np.float64), np.asarray(rewards, np.float64), terminated, truncated
-        )
+        return StepResult(np.asarray(observations, np.float64), np.asarray(rewards, np.float64), terminated, truncated)
 
     def close(self) -> None:
         self._pool.close()
@@ -177,9 +175,7 @@ class GymnasiumSimulator:
 
     def step(self, actions: Array) -> StepResult:
         observations, rewards, terminated, truncated, _ = self._vector.step(np.asarray(actions))
-        return StepResult(
-            np.asarray(observations, np.float64), np.asarray(rewards, np.float64), terminated, truncated
-        )
+        return StepResult(np.asarray(observations, np.float64), np.asarray(rewards, np.float64), terminated, truncated)
 
     def close(self) -> None:
         self._vector.close()

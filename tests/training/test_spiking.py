@@ -1,0 +1,141 @@
+"""The fused operator against snnTorch's modules stepped in a loop, in float64."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+
+from nervecord.training import spiking
+from nervecord.training.config import TrainConfig
+from nervecord.training.policy import SpikingPolicy
+from nervecord.training.spiking import LayerSettings, LayerState, spike_layer
+
+# Values of the two differ in the order of a few float64 sums.
+VALUES, GRADIENTS = 1e-9, 1e-8
+
+
+def pair(**changes: Any) -> tuple[SpikingPolicy, SpikingPolicy]:
+    """The same policy with the fused operator and with snnTorch."""
+    torch.manual_seed(0)
+    config = TrainConfig(**{"layers": (19,), "steps_per_action": 5, **changes})
+    fused = SpikingPolicy(7, 3, config).double()
+    with torch.no_grad():  # biases begin at zero, which would hide them
+        for layer in (*fused.hidden, fused.readout):
+            layer.bias.uniform_(-0.3, 0.5)
+            layer.weight.mul_(1.5)
+        fused.beta_logits.add_(torch.linspace(-0.5, 0.5, len(fused.beta_logits)))
+    literal = SpikingPolicy(7, 3, config).double()
+    literal.load_state_dict(fused.state_dict())
+    literal.literal = True
+    return fused, literal
+
+
+CASES = [
+    {"neuron": neuron, "layers": layers, "detach_reset": detached, **kind}
+    for neuron, layers, detached, kind in itertools.product(
+        ("leaky", "synaptic"),
+        ((19,), (19, 11, 6)),
+        (True, False),
+        ({}, {"state": "carried"}, {"state": "carried", "delays": True}),
+    )
+] + [{"steps_per_action": 1, "state": "carried", "delays": True}, {"steps_per_action": 1}]
+
+
+@pytest.mark.parametrize("changes", CASES, ids=lambda c: "-".join(str(v) for v in c.values()))
+def test_policy_equals_snntorch(changes: dict[str, Any]) -> None:
+    policies = pair(**changes)
+    x = torch.randn(23, 7, dtype=torch.float64)
+    states, means = [None, None], []
+    for _ in range(3):  # three actions, so that a carried state is worth carrying
+        results = [policy(x, state) for policy, state in zip(policies, states, strict=True)]
+        means = [mean for mean, _ in results]
+        states = [state for _, state in results]
+        torch.testing.assert_close(means[0], means[1], rtol=0, atol=VALUES)
+        if states[0] is not None and states[1] is not None:
+            torch.testing.assert_close(states[0], states[1], rtol=0, atol=VALUES)
+            assert not states[0].requires_grad
+        x = x + 0.3 * torch.randn_like(x)
+    target = torch.randn_like(means[0])
+    for mean in means:
+        (mean * target).sum().backward()
+    for (name, a), (_, b) in zip(policies[0].named_parameters(), policies[1].named_parameters(), strict=True):
+        assert a.grad is not None, name
+        # In one step nothing decays, and behind delays an action's own input does not reach its readout.
+        silent = policies[0].steps == 1
+        assert silent or name.startswith("readout") or a.grad.abs().max() > 0, name
+        expected = torch.zeros_like(b) if b.grad is None else b.grad
+        torch.testing.assert_close(a.grad, expected, rtol=0, atol=GRADIENTS, msg=name)
+
+
+@pytest.mark.parametrize("detached", [True, False])
+def test_spikes_are_identical_and_not_trivial(detached: bool) -> None:
+    fused, literal = pair(state="carried", delays=True, layers=(19, 11), detach_reset=detached)
+    x = torch.randn(50, 7, dtype=torch.float64)
+    states: list[Any] = [None, None]
+    seen = 0.0
+    for _ in range(20):
+        states = [policy(x, state)[1] for policy, state in zip((fused, literal), states, strict=True)]
+        spikes = [policy.unpack(x, state).layers for policy, state in zip((fused, literal), states, strict=True)]
+        for a, b in zip(*spikes, strict=True):
+            assert a.last.equal(b.last)
+            seen += float(a.last.mean()) / 40
+    assert 0.05 < seen < 0.95
+
+
+def test_the_two_resets_have_different_gradients() -> None:
+    x = torch.randn(23, 7, dtype=torch.float64)
+    grads = []
+    for detached in (True, False):
+        policy, _ = pair(detach_reset=detached)
+        policy(x)[0].sum().backward()
+        grads.append(policy.hidden[0].weight.grad)
+    assert (grads[0] - grads[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("synaptic", [False, True])
+@pytest.mark.parametrize("summed", [False, True])
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize("detached", [False, True])
+def test_kernel_equals_torch_operators(
+    dtype: torch.dtype, synaptic: bool, summed: bool, constant: bool, detached: bool
+) -> None:
+    """The operator for other devices, run on the CPU: the same spikes to the bit, the same gradients."""
+    torch.manual_seed(1)
+    settings = LayerSettings(6, synaptic, 4.0, detached)
+    current = torch.randn(1 if constant else 6, 70, 33, dtype=dtype)
+    alpha, beta = torch.tensor(0.6, dtype=dtype), torch.tensor(0.8, dtype=dtype)
+    weights = torch.rand(6, dtype=dtype) if summed else None
+    v0, i0 = 0.3 * torch.randn(70, 33, dtype=dtype), torch.randn(70, 33, dtype=dtype)
+    inputs = (current, alpha, beta, weights, v0, i0)
+    ours = spiking._forward_numba(*inputs, settings)
+    theirs = spiking._forward_torch(*inputs, settings)
+    for a, b in zip(ours, theirs, strict=True):
+        if summed and a is ours[0]:
+            torch.testing.assert_close(a, b)
+        else:
+            assert a.equal(b)
+    grad = torch.randn_like(ours[0])
+    for a, b in zip(
+        spiking._backward_numba(grad, *inputs, settings), spiking._backward_torch(grad, *inputs, settings), strict=True
+    ):
+        assert (a is None) == (b is None)
+        if a is not None:
+            # Float32 sums over 70 x 33 x 6 terms of both signs.
+            tolerance = 1e-10 if dtype == torch.float64 else 2e-4
+            torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+def test_reset_and_threshold_by_hand() -> None:
+    """v: 0.6, 1.08 > 1 spikes, 0.6, 1.08 spikes; a membrane of exactly 1 does not spike."""
+    beta = torch.tensor(0.8, dtype=torch.float64)
+    current = torch.tensor([[[0.6, 1.0]]], dtype=torch.float64)
+    spikes, state = spike_layer(current, beta, LayerSettings(4))
+    assert spikes[:, 0, 0].tolist() == [0, 1, 0, 1]
+    assert spikes[:, 0, 1].tolist() == [0, 1, 0, 1]
+    assert state.v[0].tolist() == [0, 0]
+    _, state = spike_layer(current, beta, LayerSettings(3), state=LayerState(state.v, state.i, state.last))
+    assert state.v[0, 0].item() == pytest.approx(0.6)
