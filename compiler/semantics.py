@@ -66,10 +66,10 @@ def step(node: Node, state: State, x: Array, t: int) -> Array:
             y = product(node, x)
             return y if node.bias is None else y + node.bias
         case n.DiscreteLI() | n.DiscreteCubaLI():
-            state["v"] = _float_membrane(node, state, x)
+            state["v"] = float_membrane(node, state, x)
             return state["v"]
         case n.DiscreteLIF() | n.DiscreteCubaLIF():
-            v = _float_membrane(node, state, x)
+            v = float_membrane(node, state, x)
             spiked = v > node.threshold
             state["v"] = apply_reset(node, v, spiked)
             return spiked.astype(np.float64)
@@ -141,9 +141,10 @@ def apply_reset(node: n.DiscreteLIF | n.DiscreteCubaLIF, v: Array, spiked: NDArr
     raise GraphError(f"unknown reset rule {node.reset!r}")
 
 
-def _float_membrane(
+def float_membrane(
     node: n.DiscreteLI | n.DiscreteLIF | n.DiscreteCubaLI | n.DiscreteCubaLIF, state: State, x: Array
 ) -> Array:
+    """v of this step before any reset; the synaptic current in `state` is updated, v is not."""
     if isinstance(node, (n.DiscreteCubaLI, n.DiscreteCubaLIF)):
         state["u"] = x = node.current_decay * state["u"] + node.current_gain * x
     return node.decay * state["v"] + node.gain * x + node.leak

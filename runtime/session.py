@@ -56,6 +56,7 @@ class Counts:
 class Session(Protocol):
     """What every engine offers. Also a context manager that closes it."""
 
+    graph: Graph
     contract: Contract
     counts: Counts
     engine: str

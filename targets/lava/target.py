@@ -1,0 +1,49 @@
+"""The lava target: Loihi 2 fixed point as lava-nc 0.10.0 computes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from nervecord.compiler.calibrate import Calibration
+from nervecord.compiler.graph import Graph
+from nervecord.compiler.program import Program
+from nervecord.compiler.specfile import read_spec
+from nervecord.compiler.target import Lowered, TargetSpec
+from nervecord.errors import unknown_name
+from nervecord.runtime.session import MachineSession, Session
+from nervecord.targets.lava.lower import lower
+
+
+@dataclass(frozen=True)
+class LavaTarget:
+    """Loihi 2 fixed point.
+
+    Args:
+        weight_bits: of the weights' mantissa, 2..8.
+    """
+
+    weight_bits: int = 8
+
+    @cached_property
+    def spec(self) -> TargetSpec:
+        """Its limits."""
+        return read_spec(Path(__file__).with_name("spec.toml"))
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """Names of what runs its programs, the default first."""
+        return self.spec.engines
+
+    def lower(self, graph: Graph, calibration: Calibration) -> Lowered:
+        """A DISCRETE policy in integers; see `targets.lava.lower`."""
+        lowered, report = lower(graph, calibration, weight_bits=self.weight_bits)
+        return Lowered(graph=lowered, report=report)
+
+    def open(self, program: Program, *, engine: str | None = None) -> Session:
+        """A session on the default engine (the integer emulator) or the one named."""
+        name = engine or self.engines[0]
+        if name not in self.engines:
+            raise unknown_name("engine", name, self.engines, where=self.spec.name)
+        return MachineSession(program.graph, engine=name)
