@@ -1,0 +1,54 @@
+# Every target makes its own environment if there is none. PYTHON=... chooses the interpreter it is made with.
+
+VENV   ?= .venv
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
+	$$p -c 'import venv, ensurepip' 2>/dev/null && { command -v $$p; break; }; done)
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+TYPED  := -p nervecord.compiler -p nervecord.runtime -p nervecord.targets -p nervecord.training \
+	-m nervecord -m nervecord.cli -m nervecord.demo -m nervecord.show -m nervecord.errors
+
+# One thread per process: the arrays are small, and threads would fight over the cores.
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow check format bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+
+install: $(STAMP)  ## make .venv with nervecord (editable) and everything it can use
+
+$(STAMP): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or later with venv was found. Install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than Python 3.11, which nervecord needs: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@echo "Installing into $(VENV) with $(PYTHON); torch makes this the longest step." >&2
+	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[all]'
+	@touch $@
+
+demo: $(STAMP)  ## train a spiking ant, compile it for Loihi 2, run it beside the float policy: about 8 minutes
+	$(BIN)/nervecord demo $(DEMO)
+
+test: $(STAMP)  ## the test suite, in minutes
+	$(BIN)/python -m pytest -c tests/pytest.ini -m "not slow and not lava" tests $(PYTEST)
+
+test-slow: $(STAMP)  ## the slow tests: fresh environments, long trainings
+	$(BIN)/python -m pytest -c tests/pytest.ini -m slow tests $(PYTEST)
+
+check: $(STAMP)  ## style, format, types, and who may import what
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	MYPYPATH=.types $(BIN)/mypy $(TYPED)
+	$(BIN)/lint-imports
+
+format: $(STAMP)  ## rewrite the sources in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## the benchmarks; prints a table
+	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+clean:  ## remove the environment and caches; trained runs and demos stay
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
