@@ -1,0 +1,71 @@
+"""Small policies with random weights, for tests that need a graph and no training."""
+
+from __future__ import annotations
+
+import numpy as np
+from nervecord.compiler import nodes as n
+from nervecord.compiler.contract import Channels, Contract
+from nervecord.compiler.graph import Graph, Level, chain
+from nervecord.compiler.node import Node
+
+
+def random_policy(
+    seed: int = 0,
+    *,
+    sizes: tuple[int, ...] = (27, 32, 8),
+    steps: int = 5,
+    state: str = "reset",
+    current: bool = False,
+    bias: float = 0.1,
+    environment: str = "Ant-v4",
+    control_period: float = 0.05,
+    recorded: int = 64,
+) -> Graph:
+    """A DISCRETE policy of `sizes` = (observations, hidden..., actions), lively but far from saturation."""
+    rng = np.random.default_rng(seed)
+    observations, actions = sizes[0], sizes[-1]
+    contract = Contract(
+        environment=environment,
+        observation=Channels(tuple(f"o{i}" for i in range(observations)), ("",) * observations),
+        action=Channels(
+            tuple(f"a{i}" for i in range(actions)), ("",) * actions, (-1.0,) * actions, (1.0,) * actions
+        ),
+        steps=steps,
+        state=state,  # type: ignore[arg-type]
+        control_period=control_period,
+        fail_safe=(0.0,) * actions,
+    )
+    nodes: list[tuple[str, Node]] = [
+        ("observation", n.Input((observations,))),
+        (
+            "normalise",
+            n.Normalise(rng.normal(size=observations), rng.uniform(0.1, 2, size=observations), 1e-8, 10.0),
+        ),
+    ]
+    for k, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False), start=1):
+        readout = k == len(sizes) - 1
+        gain = 0.05 if readout else (1.0 if k == 1 else 4.0) / np.sqrt(inputs)
+        weight = rng.normal(size=(outputs, inputs)) * gain
+        nodes.append((f"fc{k}", n.Affine(weight, bias * rng.normal(size=outputs), 1 if state == "carried" else 0)))
+        one, zero = np.ones(outputs), np.zeros(outputs)
+        decay = (0.9 if readout else 0.84) * one
+        neuron: Node
+        if readout:
+            neuron = n.DiscreteCubaLI(0.5 * one, one, decay, one, zero) if current else n.DiscreteLI(decay, one, zero)
+            nodes.append(("readout", neuron))
+        else:
+            neuron = (
+                n.DiscreteCubaLIF(0.5 * one, one, decay, one, zero, one, zero)
+                if current
+                else n.DiscreteLIF(decay, one, zero, one, zero)
+            )
+            nodes.append((f"lif{k}", neuron))
+    one, zero = np.ones(actions), np.zeros(actions)
+    nodes += [("decode", n.Decode(one, zero, -one, one)), ("action", n.Output((actions,)))]
+    return chain(
+        Level.DISCRETE,
+        nodes,
+        dt=1e-3,
+        contract=contract,
+        recorded=rng.normal(size=(recorded, observations)) if recorded else None,
+    )
