@@ -1,0 +1,256 @@
+"""One picture of a run: the robot walking, its path, its spikes, its actions and its returns.
+
+Drawn with matplotlib from recorded episodes; neither OpenGL nor a screen is needed. `docs/ant.png` is made by it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nervecord.compiler import nodes as n
+from nervecord.compiler.node import Array
+from nervecord.errors import MissingDependencyError, NervecordError
+from nervecord.runtime.environment import make_environment
+from nervecord.runtime.result import Episode, Result
+from nervecord.runtime.session import Session
+from nervecord.runtime.sketch import Robot, beside, draw, floor
+
+COLOURS = ("#c8502a", "#3d6b9c", "#4c8c6b", "#8a5f9e")
+"""One for each run, the first being the one the picture is about."""
+SNAPSHOTS = 7
+"""Poses of the walking robot side by side."""
+WARM_UP = 5.0
+"""Seconds at the start of an episode that the snapshots leave out (a third of a shorter one): the robot gets up."""
+RASTER_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One run in the picture. label: for the legend. spikes: (core steps, neurons) of `hidden_spikes`, or None."""
+
+    label: str
+    result: Result
+    spikes: Array | None = None
+    steps_per_action: int = 1
+
+
+def hidden_spikes(session: Session, episode: Episode, *, seconds: float = RASTER_SECONDS) -> Array | None:
+    """Spikes (core steps, neurons) of all spiking layers in `seconds` of an episode, replayed from its observations.
+
+    The replay starts a second earlier, so that a carried state is its own. None for a policy without spikes.
+    """
+    period = session.contract.control_period
+    count = max(1, round(seconds / period))
+    middle = len(episode.observations) // 2
+    first = max(0, min(middle, len(episode.observations) - count))
+    session.reset(1)
+    rows = []
+    for k in range(max(0, first - round(1.0 / period)), min(first + count, len(episode.observations))):
+        session.step(episode.observations[k])
+        if k < first:
+            continue
+        trace = session.trace()
+        layers = [trace[name][:, 0] for name, _ in session.graph.of_type(*n.SPIKING) if name in trace]
+        if not layers:
+            return None
+        rows.append(np.concatenate([layer.reshape(len(layer), -1) for layer in layers], axis=1))
+    return np.concatenate(rows) if rows else None
+
+
+def draw_picture(path: str | os.PathLike[str], runs: Sequence[Drawn], *, title: str, subtitle: str = "") -> None:
+    """Write the picture.
+
+    Args:
+        path: a file name; its ending says the format (.png, .svg, .pdf).
+        runs: recorded runs in the same environment; the first one is drawn walking.
+        title, subtitle: of the picture.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+        NervecordError: nothing was recorded, or the file cannot be written.
+    """
+    episode = runs[0].result.recorded if runs else None
+    if episode is None:
+        raise NervecordError("has no recorded episode", where="picture", hint="run with record=True")
+    figure_type = _figure_type()
+    figure = figure_type(figsize=(12, 9.4), dpi=150, facecolor="white")
+    figure.text(0.045, 0.962, title, fontsize=17, fontweight="bold", color="#22262a")
+    figure.text(0.045, 0.936, subtitle, fontsize=10.5, color="#5b6268")
+    period = runs[0].result.deadline_us * 1e-6
+    walking = episode.positions is not None and _walk(figure, runs[0].result, episode, period)
+    top = 0.535 if walking else 0.90
+    rows = figure.add_gridspec(2, 12, left=0.06, right=0.975, top=top, bottom=0.06, hspace=0.52, wspace=2.2)
+    with_paths = episode.positions is not None and episode.positions.shape[1] > 2
+    if with_paths:
+        _paths(figure.add_subplot(rows[0, :5]), runs)
+    _raster(figure.add_subplot(rows[0, 5 if with_paths else 0 :]), runs[0])
+    _actions(figure.add_subplot(rows[1, :7]), episode, period)
+    _returns(figure.add_subplot(rows[1, 7:]), runs)
+    _save(figure, path)
+
+
+def _figure_type() -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingDependencyError(
+            "matplotlib is not installed", where="picture", hint="pip install 'nervecord[plot]'"
+        ) from None
+    return Figure
+
+
+def _save(figure: Any, path: str | os.PathLike[str]) -> None:
+    file = Path(path)
+    known = sorted(figure.canvas.get_supported_filetypes())
+    if file.suffix.lstrip(".").lower() not in known:
+        raise NervecordError(
+            f"ends in {file.suffix!r}, which is no picture format", where=str(path), hint=f"one of: {', '.join(known)}"
+        )
+    try:
+        figure.savefig(file)
+    except OSError as error:
+        raise NervecordError(f"cannot be written: {error.strerror}", where=str(path)) from None
+
+
+def robot_of(environment: str) -> Robot | None:
+    """The robot of a MuJoCo environment; None where the environment has no MuJoCo model."""
+    env = make_environment(environment)
+    try:
+        model = getattr(env.unwrapped, "model", None)
+        return Robot(model) if model is not None else None
+    finally:
+        env.close()
+
+
+def _walk(figure: Any, result: Result, episode: Episode, period: float) -> bool:
+    """The strip of snapshots; False where the environment has no robot that moves over a plane."""
+    robot = robot_of(result.environment)
+    assert episode.positions is not None
+    if robot is None or episode.positions.shape[1] < 7:
+        return False
+    length = len(episode.positions)
+    moments = _moments(episode.positions[:, :2], min(round(WARM_UP / period), length // 3))
+    poses = [robot.pose(episode.positions[k]) for k in moments]
+    path = episode.positions[moments[0] : moments[-1] + 1, :2]
+    axes = figure.add_axes((0.03, 0.575, 0.945, 0.345))
+    span = max(float(np.linalg.norm(path[-1] - path[0])), 3.0)
+    camera = beside(path, distance=span * 0.95 + 2.0, height=span * 0.28 + 1.2)
+    floor(axes, camera, path.mean(axis=0), half=float(np.ceil(span * 0.8 + 3)))
+    for index, capsules in enumerate(poses):
+        draw(axes, camera, capsules, alpha=0.45 + 0.55 * (index / max(len(poses) - 1, 1)))
+    _frame(axes, camera, poses)
+    for index, (moment, capsules) in enumerate(zip(moments, poses, strict=True)):
+        low = min(float(camera.project(np.stack([c.a, c.b]))[0][:, 1].min()) for c in capsules)
+        middle = float(np.mean([camera.project(c.a[None])[0][0, 0] for c in capsules]))
+        label = f"{(moment - moments[0]) * period:.2f} s" if index else "0 s"
+        axes.text(middle, low - 0.022, label, ha="center", va="top", fontsize=8.5, color="#5b6268", zorder=9)
+    return True
+
+
+def _moments(path: Array, first: int, *, gap: float = 1.45) -> list[int]:
+    """Steps at which the robot is about `gap` metres farther along; closer together where it walks slowly."""
+    first = min(first, max(0, len(path) - 2))
+    ahead = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path[first:], axis=0), axis=1))])
+    gap = min(gap, float(ahead[-1]) / (SNAPSHOTS - 1))
+    moments = [first + int(np.searchsorted(ahead, k * gap - 1e-9)) for k in range(SNAPSHOTS)]
+    return sorted({min(m, len(path) - 1) for m in moments})
+
+
+def _frame(axes: Any, camera: Any, poses: Sequence[Any]) -> None:
+    points = np.concatenate([camera.project(np.stack([c.a, c.b]))[0] for pose in poses for c in pose])
+    low, high = points.min(axis=0), points.max(axis=0)
+    width = max(high[0] - low[0], 0.1) * 1.10
+    height = max((high[1] - low[1]) * 1.5, width * 0.26)
+    middle = (low + high) / 2
+    axes.set_xlim(middle[0] - width / 2, middle[0] + width / 2)
+    axes.set_ylim(middle[1] - height * 0.53, middle[1] + height * 0.47)
+    axes.set_aspect("equal", adjustable="box")
+    axes.axis("off")
+
+
+def _style(axes: Any, title: str) -> None:
+    axes.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color="#22262a")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color("#9aa1a7")
+    axes.tick_params(labelsize=8.5, colors="#5b6268")
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_size(9)
+        label.set_color("#5b6268")
+
+
+def _paths(axes: Any, runs: Sequence[Drawn]) -> None:
+    for run, colour in reversed(list(zip(runs, COLOURS, strict=False))):
+        episode = run.result.recorded
+        if episode is None or episode.positions is None:
+            continue
+        x, y = episode.positions[:, 0], episode.positions[:, 1]
+        axes.plot(x, y, color=colour, lw=1.6, label=run.label, solid_capstyle="round")
+        axes.plot(x[-1], y[-1], "o", color=colour, ms=5)
+    axes.plot(0, 0, "o", ms=5, mfc="white", mec="#22262a")
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.grid(color="#eceef0", lw=0.7)
+    axes.set_xlabel("x (m)")
+    axes.set_ylabel("y (m)")
+    axes.legend(frameon=False, fontsize=8.5, loc="best")
+    _style(axes, "Path seen from above, same first episode")
+
+
+def _raster(axes: Any, run: Drawn) -> None:
+    if run.spikes is None:
+        axes.axis("off")
+        axes.text(0.5, 0.5, "no spikes", ha="center", color="#5b6268", transform=axes.transAxes)
+        return
+    steps, count = run.spikes.shape
+    when, who = np.nonzero(run.spikes)
+    times = when / steps * RASTER_SECONDS
+    axes.scatter(times, who, s=2.6, marker="|", color=COLOURS[0], linewidths=0.8)
+    axes.set_xlim(0, RASTER_SECONDS)
+    axes.set_ylim(-2, count + 1)
+    axes.set_xlabel(f"time (s); {steps} core steps")
+    axes.set_ylabel("hidden neuron")
+    share = len(when) / max(run.spikes.size, 1)
+    _style(axes, f"Spikes of one second ({run.label}): {share:.1%} of neuron steps")
+
+
+def _actions(axes: Any, episode: Episode, period: float) -> None:
+    count = min(len(episode.actions), round(2.0 / period))
+    first = max(0, min(len(episode.actions) // 2, len(episode.actions) - count))
+    part = episode.actions[first : first + count]
+    limit = max(float(np.abs(part).max()), 1e-9)
+    image = axes.imshow(
+        part.T, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, extent=(0, count * period, part.shape[1] - 0.5, -0.5)
+    )
+    axes.set_xlabel("time (s)")
+    axes.set_ylabel("actuator")
+    bar = axes.figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=8, colors="#5b6268", length=0)
+    _style(axes, "Actions of two seconds")
+
+
+def _returns(axes: Any, runs: Sequence[Drawn]) -> None:
+    spread = np.random.default_rng(0)
+    for place, (run, colour) in enumerate(zip(runs, COLOURS, strict=False)):
+        returns, mean, half = run.result.returns, run.result.mean, run.result.ci95
+        axes.scatter(
+            place + spread.uniform(-0.16, 0.16, len(returns)), returns, s=13, color=colour, alpha=0.45, linewidths=0
+        )
+        if np.isfinite(half):
+            axes.errorbar(place + 0.3, mean, yerr=half, fmt="o", color=colour, capsize=4, ms=5, lw=1.6)
+        text = f"{mean:.0f} ± {half:.0f}" if np.isfinite(half) else f"{mean:.0f}"
+        axes.annotate(
+            text, (place + 0.3, mean), xytext=(8, 0), textcoords="offset points", va="center", fontsize=9, color=colour
+        )
+    axes.set_xlim(-0.4, len(runs) - 0.1)
+    axes.set_xticks(range(len(runs)), [run.label for run in runs])
+    axes.grid(axis="y", color="#eceef0", lw=0.7)
+    axes.set_axisbelow(True)
+    _style(axes, f"Return of {len(runs[0].result.returns)} episodes, mean with 95 % interval")
