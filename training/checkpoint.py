@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import pickle
 import re
 from pathlib import Path
@@ -19,27 +18,13 @@ from typing import Any
 
 import torch
 
+from nervecord.compiler.files import write_atomically
 from nervecord.errors import FileFormatError, NervecordError
 
 FORMAT = 1
 """Version of what `save` writes."""
 
 _NAME = re.compile(r"step-(\d{12})\.pt")
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name, sync it, and rename it; the folder is synced too."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -62,9 +47,9 @@ def save(folder: Path, step: int, content: dict[str, Any], *, best: dict[str, fl
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "step": step, **content}, buffer)
-    write_whole(checkpoint_path(folder, step), buffer.getvalue())
+    write_atomically(checkpoint_path(folder, step), buffer.getvalue())
     if best is not None:
-        write_whole(folder / "best.json", (json.dumps(best) + "\n").encode())
+        write_atomically(folder / "best.json", (json.dumps(best) + "\n").encode())
     for old in steps_in(folder)[:-keep]:
         if best is None or old != best["step"]:
             checkpoint_path(folder, old).unlink(missing_ok=True)

@@ -121,7 +121,12 @@ class TrainConfig:
 
     def to_json(self) -> str:
         """The configuration as JSON text; `from_json` gives back an equal object."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        return json.dumps(self.to_dict(), indent=2) + "\n"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Field names and values, as JSON types."""
+        values = dataclasses.asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
     def from_json(cls, text: str, *, where: str = "config.json") -> TrainConfig:

@@ -21,10 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from nervecord.compiler.files import write_atomically
 from nervecord.errors import unknown_name
 from nervecord.training import checkpoint, run_folder
 from nervecord.training.config import TrainConfig
 from nervecord.training.evaluate import Evaluation, evaluate
+from nervecord.training.export import export
 from nervecord.training.ppo import Learner, check_device
 from nervecord.training.rewards import RewardNormaliser
 from nervecord.training.simulators import (
@@ -71,7 +73,7 @@ class TrainResult:
     test: Evaluation | None
     """Its returns on the test seeds, None where none were asked for."""
     policy: Path | None
-    """The exported policy."""
+    """The exported policy, None for a policy without spikes, which NIR has no words for."""
 
 
 def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> TrainResult:
@@ -112,7 +114,7 @@ def resume(
             raise unknown_name("field to change on resuming", name, CHANGEABLE, where="--resume")
     if overrides:
         config = dataclasses.replace(config, **overrides)
-        checkpoint.write_whole(folder / "config.json", config.to_json().encode())
+        write_atomically(folder / "config.json", config.to_json().encode())
     run = Run(config, checkpoint.load(folder / "checkpoints"))
     run.folder = folder
     return run.finish(progress)
@@ -285,7 +287,7 @@ class Run:
         self._start_episodes()
         device = self.learner.device
         content = {
-            "config": json.loads(self.config.to_json()),
+            "config": self.config.to_dict(),
             "generation": self.generation,
             "episodes": self.episodes,
             "returns": list(self.returns),
@@ -325,5 +327,10 @@ class Run:
             "validation_return": self.best["score"] if self.best else None,
             "test": test.as_dict() if test else None,
         }
-        checkpoint.write_whole(folder / "result.json", (json.dumps(result, indent=2) + "\n").encode())
-        return TrainResult(folder, config, step, result["validation_return"], test, None)
+        write_atomically(folder / "result.json", (json.dumps(result, indent=2) + "\n").encode())
+        policy = None
+        if config.policy == "snn":
+            policy = folder / "policy.nir"
+            versions = json.loads((folder / "versions.json").read_text())
+            export(config, content, policy, versions=versions, result=result)
+        return TrainResult(folder, config, step, result["validation_return"], test, policy)

@@ -24,8 +24,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from nervecord.compiler.files import write_atomically
 from nervecord.errors import NervecordError
-from nervecord.training.checkpoint import write_whole
 from nervecord.training.config import TrainConfig
 
 PACKAGES = ("nervecord", "numpy", "numba", "torch", "snntorch", "skrl", "gymnasium", "envpool", "mujoco", "nir")
@@ -49,11 +49,11 @@ def create(config: TrainConfig, *, sim: str) -> Path:
         ) from error
     except OSError as error:
         raise NervecordError(f"cannot be made: {error.strerror}", where=str(folder)) from error
-    write_whole(folder / "config.json", config.to_json().encode())
+    write_atomically(folder / "config.json", config.to_json().encode())
     commit, diff = git_state(Path(__file__).resolve().parent)
-    write_whole(folder / "versions.json", (json.dumps(versions(sim, commit), indent=2) + "\n").encode())
+    write_atomically(folder / "versions.json", (json.dumps(versions(sim, commit), indent=2) + "\n").encode())
     if diff:
-        write_whole(folder / "git.diff", diff)
+        write_atomically(folder / "git.diff", diff)
     return folder
 
 
@@ -132,7 +132,7 @@ class Metrics:
             if not line.endswith(b"\n") or row["step"] > step:
                 break
             kept.append(line)
-        write_whole(self.path, b"".join(kept))
+        write_atomically(self.path, b"".join(kept))
 
     def write(self, row: dict[str, float | int | None]) -> None:
         """Append one row; it holds "step"."""

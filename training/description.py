@@ -1,0 +1,103 @@
+"""A trained spiking policy in plain numbers: float64 arrays, no torch, no graph.
+
+    x = clip((observation - mean) / (sqrt(variance) + epsilon), -clip, clip)
+    T times, layer by layer:  I = W input + b;  i = alpha i + I;  v = beta v + i;  s = v > threshold;  v = 0 where s
+                              readout: v = decay v + (W s + b)
+    action = clip(v, low, high)
+
+A layer without `alpha` has i = I. With `delay` 1, W meets its input of the step before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nervecord.training.policy import SpikingPolicy
+from nervecord.training.spiking import THRESHOLD
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class SpikingLayer:
+    """Weight (out, in), bias (out,), membrane decay, current decay or None, threshold."""
+
+    weight: Array
+    bias: Array
+    beta: float
+    alpha: float | None
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyDescription:
+    """All numbers of a spiking policy; see the module for what they do."""
+
+    mean: Array
+    variance: Array
+    epsilon: float
+    clip: float
+    layers: tuple[SpikingLayer, ...]
+    readout_weight: Array
+    readout_bias: Array
+    readout_decay: float
+    low: Array
+    high: Array
+    steps: int
+    state: str
+    delay: int
+
+    @property
+    def observations(self) -> int:
+        """Size of an observation."""
+        return len(self.mean)
+
+
+def describe(
+    policy: SpikingPolicy, *, normaliser: dict[str, Any], epsilon: float, clip: float, low: Array, high: Array
+) -> PolicyDescription:
+    """The numbers of a policy.
+
+    Args:
+        policy: on any device.
+        normaliser: state of skrl's running standard scaler: running_mean, running_variance.
+        epsilon, clip: the scaler's other two numbers.
+        low, high: action limits, (actions,).
+    """
+    betas, alphas = policy.betas, policy.alphas
+    layers = tuple(
+        SpikingLayer(
+            weight=_float64(layer.weight),
+            bias=_float64(layer.bias),
+            beta=betas[index].item(),
+            alpha=None if alphas is None else alphas[index].item(),
+            threshold=THRESHOLD,
+        )
+        for index, layer in enumerate(policy.hidden)
+    )
+    return PolicyDescription(
+        # Through float32: it is so rounded that the policy was given its statistics.
+        mean=_float64(normaliser["running_mean"].float()),
+        variance=_float64(normaliser["running_variance"].float()),
+        epsilon=epsilon,
+        clip=clip,
+        layers=layers,
+        readout_weight=_float64(policy.readout.weight),
+        readout_bias=_float64(policy.readout.bias),
+        readout_decay=policy.readout_decay.item(),
+        low=np.asarray(low, np.float64),
+        high=np.asarray(high, np.float64),
+        steps=policy.steps,
+        state="carried" if policy.carried else "reset",
+        delay=int(policy.delays),
+    )
+
+
+def _float64(tensor: torch.Tensor | Any) -> Array:
+    array: Array = tensor.detach().cpu().double().numpy().copy()
+    return array

@@ -1,0 +1,205 @@
+"""From a checkpoint to policy.nir: the compiler's DISCRETE graph, its contract, and the recorded observations."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nervecord.compiler.contract import Contract
+from nervecord.compiler.graph import Graph, Level, chain
+from nervecord.compiler.nirfile import write_nir
+from nervecord.compiler.node import Node
+from nervecord.compiler.nodes import (
+    Affine,
+    Decode,
+    DiscreteCubaLIF,
+    DiscreteLI,
+    DiscreteLIF,
+    Input,
+    Normalise,
+    Output,
+)
+from nervecord.errors import NervecordError
+from nervecord.training.config import TrainConfig
+from nervecord.training.description import PolicyDescription, SpikingLayer, describe
+from nervecord.training.policy import SpikingPolicy
+from nervecord.training.tasks import channels, control_period
+
+EPSILON = 1e-8
+"""What skrl's scaler adds to the standard deviation."""
+
+NOT_THE_POLICY = ("out", "name", "threads", "device", "keep_checkpoints", "tensorboard")
+"""Configuration that does not decide what is learnt; the hash in the provenance leaves it out."""
+
+
+def policy_from_checkpoint(config: TrainConfig, content: Mapping[str, Any]) -> SpikingPolicy:
+    """The trained spiking policy of a checkpoint, on the CPU.
+
+    Raises:
+        NervecordError: the run trained a policy without spikes.
+    """
+    if config.policy != "snn":
+        raise NervecordError(
+            "is a policy without spikes, and only spiking policies are written as NIR", where="--policy ann"
+        )
+    weights = {
+        name.removeprefix("net."): value
+        for name, value in content["learner"]["policy"].items()
+        if name.startswith("net.")
+    }
+    policy = SpikingPolicy(
+        len(content["learner"]["observation_preprocessor"]["running_mean"]), len(content["low"]), config
+    )
+    policy.load_state_dict(weights)
+    return policy
+
+
+def describe_checkpoint(config: TrainConfig, content: Mapping[str, Any]) -> PolicyDescription:
+    """The numbers of a checkpoint's policy."""
+    return describe(
+        policy_from_checkpoint(config, content),
+        normaliser=content["learner"]["observation_preprocessor"],
+        epsilon=EPSILON,
+        clip=config.obs_clip,
+        low=content["low"].numpy(),
+        high=content["high"].numpy(),
+    )
+
+
+def core_nodes(description: PolicyDescription) -> list[tuple[str, Node]]:
+    """The spiking core, in order: connection, neurons, ..., connection, readout."""
+    named: list[tuple[str, Node]] = []
+    for index, layer in enumerate(description.layers, 1):
+        named.append((f"fc{index}", Affine(layer.weight, layer.bias, delay=description.delay)))
+        named.append((f"lif{index}", _neurons(layer)))
+    size = len(description.readout_bias)
+    named.append(("fc_out", Affine(description.readout_weight, description.readout_bias, delay=description.delay)))
+    named.append(
+        ("readout", DiscreteLI(np.full(size, description.readout_decay), gain=np.ones(size), leak=np.zeros(size)))
+    )
+    return named
+
+
+def _neurons(layer: SpikingLayer) -> Node:
+    size = len(layer.bias)
+    ones, zeros = np.ones(size), np.zeros(size)
+    membrane: dict[str, Any] = {
+        "decay": layer.beta * ones,
+        "gain": ones,
+        "leak": zeros,
+        "threshold": layer.threshold * ones,
+        "reset_value": zeros,
+        "reset": "value",
+    }
+    if layer.alpha is None:
+        return DiscreteLIF(**membrane)
+    return DiscreteCubaLIF(current_decay=layer.alpha * ones, current_gain=ones, **membrane)
+
+
+def policy_graph(
+    description: PolicyDescription,
+    config: TrainConfig,
+    *,
+    recorded: np.ndarray | None = None,
+    provenance: Mapping[str, str] | None = None,
+) -> Graph:
+    """The DISCRETE graph of a policy, with its contract.
+
+    Args:
+        description: its numbers.
+        config: of its training: task, seed.
+        recorded: raw observations (k, observations) for calibration.
+        provenance: tool versions, commit, hash of the configuration.
+    """
+    size, actions = description.observations, len(description.low)
+    low, high = (tuple(float(value) for value in side) for side in (description.low, description.high))
+    observation, action = channels(config.env, size, low, high)
+    period = control_period(config.env)
+    contract = Contract(
+        environment=config.env,
+        observation=observation,
+        action=action,
+        steps=description.steps,
+        state=description.state,  # type: ignore[arg-type]  # "reset" or "carried", checked there
+        control_period=period,
+        # No torque, or the allowed value nearest to it.
+        fail_safe=tuple(float(value) for value in np.clip(0.0, description.low, description.high)),
+        seed=config.seed,
+        provenance=dict(provenance or {}),
+    )
+    normalise = Normalise(
+        description.mean, description.variance, description.epsilon, description.clip, epsilon_outside=True
+    )
+    decode = Decode(np.ones(actions), np.zeros(actions), description.low, description.high)
+    named: list[tuple[str, Node]] = [
+        ("observation", Input((size,))),
+        ("normalise", normalise),
+        *core_nodes(description),
+        ("decode", decode),
+        ("action", Output((actions,))),
+    ]
+    return chain(
+        Level.DISCRETE,
+        named,
+        dt=period / description.steps,
+        contract=contract,
+        recorded=recorded if recorded is not None and len(recorded) else None,
+    )
+
+
+def provenance(
+    config: TrainConfig, versions: Mapping[str, Any], *, step: int, result: Mapping[str, Any]
+) -> dict[str, str]:
+    """Where a policy comes from, as strings: versions, commit, hash of the configuration, step, tested return."""
+    learnt = {name: value for name, value in config.to_dict().items() if name not in NOT_THE_POLICY}
+    text = repr(sorted(learnt.items()))
+    found = {
+        "configuration_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "git_commit": versions.get("git_commit") or "unknown",
+        "python": versions["python"],
+        "simulator": versions["simulator"],
+        "training_steps": str(step),
+    }
+    found |= {f"{name}_version": version for name, version in versions["packages"].items() if version}
+    test = result.get("test")
+    if test:
+        found["test_return"] = f"{test['mean_return']:.1f}"
+        found["test_standard_error"] = f"{test['standard_error']:.1f}"
+        found["test_episodes"] = str(test["episodes"])
+    return found
+
+
+def export(
+    config: TrainConfig,
+    content: Mapping[str, Any],
+    path: Path,
+    *,
+    versions: Mapping[str, Any],
+    result: Mapping[str, Any],
+) -> Graph:
+    """Write the policy of a checkpoint as NIR and return its graph.
+
+    Args:
+        config: of the training.
+        content: the checkpoint.
+        path: of the file.
+        versions: what versions.json holds.
+        result: what result.json holds.
+
+    Raises:
+        NervecordError: the run trained a policy without spikes, or the file cannot be written.
+    """
+    recorded: torch.Tensor = content["recorded"]
+    graph = policy_graph(
+        describe_checkpoint(config, content),
+        config,
+        recorded=recorded.double().numpy(),
+        provenance=provenance(config, versions, step=int(content["step"]), result=result),
+    )
+    write_nir(graph, path)
+    return graph

@@ -1,0 +1,86 @@
+"""What a task's observation and action mean: channel names, units, and the time between two actions."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+from nervecord.compiler.contract import Channels
+from nervecord.errors import MissingDependencyError, NervecordError, unknown_name
+
+
+@dataclass(frozen=True, slots=True)
+class TaskChannels:
+    """Names and units of a task's channels, in order."""
+
+    observation_names: tuple[str, ...]
+    observation_units: tuple[str, ...]
+    action_names: tuple[str, ...]
+    action_units: tuple[str, ...]
+
+
+# Order of the joints in ant.xml. The actuators there begin with the fourth leg.
+_ANT_JOINTS = tuple(f"{part}_{leg}" for leg in (1, 2, 3, 4) for part in ("hip", "ankle"))
+_ANT_ACTUATORS = tuple(f"{part}_{leg}" for leg in (4, 1, 2, 3) for part in ("hip", "ankle"))
+
+ANT_V4 = TaskChannels(
+    observation_names=(
+        "torso.z",
+        *(f"torso.q{axis}" for axis in "wxyz"),
+        *(f"{joint}.angle" for joint in _ANT_JOINTS),
+        *(f"torso.v{axis}" for axis in "xyz"),
+        *(f"torso.w{axis}" for axis in "xyz"),
+        *(f"{joint}.velocity" for joint in _ANT_JOINTS),
+    ),
+    observation_units=("m", *("1",) * 4, *("rad",) * 8, *("m/s",) * 3, *("rad/s",) * 3, *("rad/s",) * 8),
+    action_names=_ANT_ACTUATORS,
+    # The control signal of the actuator, between -1 and 1; ant.xml turns 1 into 150 N m.
+    action_units=("1",) * 8,
+)
+"""Gymnasium's Ant-v4 with its default arguments. The torso's velocities are qvel of its free joint."""
+
+TASKS = {"Ant-v4": ANT_V4}
+
+
+def channels(env: str, observations: int, low: tuple[float, ...], high: tuple[float, ...]) -> tuple[Channels, Channels]:
+    """Observation and action channels of a task; of one that is not in `TASKS` they are numbered and have no unit."""
+    task = TASKS.get(env) or TaskChannels(
+        tuple(f"observation_{k}" for k in range(observations)),
+        ("1",) * observations,
+        tuple(f"action_{k}" for k in range(len(low))),
+        ("1",) * len(low),
+    )
+    return (
+        Channels(task.observation_names, task.observation_units),
+        Channels(task.action_names, task.action_units, low, high),
+    )
+
+
+def control_period(env: str) -> float:
+    """Seconds between two actions of a Gymnasium task.
+
+    Raises:
+        MissingDependencyError: Gymnasium is not installed.
+        NervecordError: the task is unknown, or says nothing about time.
+    """
+    try:
+        import gymnasium
+    except ImportError as error:
+        raise MissingDependencyError(
+            "Gymnasium is not installed", where=env, hint="pip install 'nervecord[train]'"
+        ) from error
+    if env not in gymnasium.registry:
+        raise unknown_name("Gymnasium task", env, gymnasium.registry, where="--env")
+    with warnings.catch_warnings():
+        # Ant-v4 says that there is an Ant-v5, which is another task.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        instance = gymnasium.make(env)
+    try:
+        period = getattr(instance.unwrapped, "dt", None)
+        if period is None and instance.metadata.get("render_fps"):
+            period = 1 / instance.metadata["render_fps"]
+    finally:
+        instance.close()
+    if period is None or not period > 0:
+        raise NervecordError("says neither dt nor render_fps, so the time between actions is unknown", where=env)
+    return float(period)
