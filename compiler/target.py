@@ -1,9 +1,9 @@
 """What a target is: its limits as cited data, and the small protocol of those that compile.
 
-A `TargetSpec` is read from a `spec.toml` (`compiler.specfile`). Each statement about hardware is a `Fact`: a value, where
-it comes from, and how far it can be trusted. A value that nobody published is None, confidence "unknown"; it is reported
-as such and never passes for a limit that was kept. Feasibility (`compiler.check`), placement, energy, documentation and
-the conformance tests all read the same data.
+A `TargetSpec` is read from a `spec.toml` (`compiler.specfile`). Each statement about hardware is a `Fact`: a value,
+where it comes from, and how far it can be trusted. A value that nobody published is None, confidence "unknown"; it is
+reported as such and never passes for a limit that was kept. Feasibility (`compiler.check`), placement, energy,
+documentation and the conformance tests all read the same data.
 """
 
 # ruff: noqa: RUF009 -- `_describe` is dataclasses.field with a description
@@ -77,6 +77,7 @@ class Behaviour:
     readout: Fact[bool] = _describe("membranes of neurons that do not spike can be read")
     recurrence: Fact[bool] = _describe("recurrent connections")
     topology: Fact[str] = _describe('"any" or "chain" (one path from input to output)')
+    free_wiring: Fact[bool] = _describe("values may pass without neurons, and spikes without weights")
     clears_buffers: Fact[bool] = _describe("what travels on a connection is cleared between two actions")
     decays: Fact[str] = _describe('"any" or "shift" (1 - 2^-k only)')
 
@@ -128,8 +129,8 @@ class Convolution:
 class Packing:
     """How synapses fill a core's memory: per axon, blocks of at most `block` synapses.
 
-    A block is `header_bits` + count * (`weight_bits` + delay bits where delays are used + index bits unless every neuron
-    is a target), rounded up to `word_bits`.
+    A block is `header_bits` + count * (`weight_bits` + delay bits where delays are used + index bits unless every
+    neuron is a target), rounded up to `word_bits`.
     """
 
     weight_bits: int
@@ -153,20 +154,17 @@ class Energy:
     process_nm: int
     source: str
     confidence: Confidence
-    synaptic_event_pj: float | None = None
-    update_active_pj: float | None = None
-    update_inactive_pj: float | None = None
-    mac_pj: float | None = None
+    synaptic_event_pj: float
+    update_active_pj: float
+    update_inactive_pj: float
 
     def constants(self) -> list[tuple[str, float]]:
-        """(operation, pJ) of the constants there are."""
-        named = (
+        """(operation, pJ)."""
+        return [
             ("synaptic event", self.synaptic_event_pj),
             ("active neuron update", self.update_active_pj),
             ("inactive neuron update", self.update_inactive_pj),
-            ("multiply-add", self.mac_pj),
-        )
-        return [(what, value) for what, value in named if value is not None]
+        ]
 
     @property
     def citation(self) -> str:

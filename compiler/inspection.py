@@ -1,0 +1,279 @@
+"""What `inspect` says: the graph, and for each target verdict, findings, resources, events and energy.
+
+Plain data: `Report.to_dict` for machines (stable, documented keys), `Report.to_text` for logs; the command line makes
+tables of the same values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nervecord.compiler.check import Verdict, check, not_checked, verdict
+from nervecord.compiler.cost import Estimate, Events, count_events, estimate
+from nervecord.compiler.findings import Finding
+from nervecord.compiler.graph import Graph
+from nervecord.compiler.node import Node
+from nervecord.compiler.place import Placement, place
+from nervecord.compiler.target import TargetSpec
+from nervecord.compiler.topology import Topology, label, size
+from nervecord.compiler.verify import verify
+
+FORMAT = 1
+"""Of `Report.to_dict`; grows when a key changes its meaning or goes away."""
+
+_SHAPELESS = ("shape", "empty", "not-finite", "time-constant", "decay")
+"""Violations with which arrays cannot be counted on, so that targets are not looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphFacts:
+    """What a graph is, whatever the target.
+
+    Args:
+        level: "imported", "discrete" or "integer". dt: seconds per step, None where nobody said.
+        nodes: (name, kind, output shape, number of parameters), in order.
+        neurons, synapses: numbers; synapses with a weight that is not zero. parameters: of connections and neurons.
+        depth: connections from input to output. recurrent: names of connections on loops.
+        policy: environment, observation and action sizes, steps, state, control period; None for a graph that is none.
+    """
+
+    level: str
+    dt: float | None
+    nodes: tuple[tuple[str, str, tuple[int, ...], int], ...]
+    neurons: int
+    synapses: int
+    parameters: int
+    depth: int
+    recurrent: tuple[str, ...]
+    policy: dict[str, Any] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        data["nodes"] = [
+            {"name": name, "kind": kind, "shape": list(shape), "parameters": count}
+            for name, kind, shape, count in self.nodes
+        ]
+        data["recurrent"] = list(self.recurrent)
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class TargetReport:
+    """A graph on one target. placement, events None where the graph itself is too damaged to look at."""
+
+    target: str
+    title: str
+    verdict: Verdict
+    findings: tuple[Finding, ...]
+    placement: Placement | None
+    events: Events | None
+    energy: Estimate | None
+    not_checked: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {
+            "target": self.target,
+            "title": self.title,
+            "verdict": self.verdict,
+            "findings": [finding.to_dict() for finding in self.findings],
+            "resources": None if self.placement is None else self.placement.to_dict(),
+            "events": None if self.events is None else self.events.to_dict(),
+            "energy": None if self.energy is None else self.energy.to_dict(),
+            "not_checked": list(self.not_checked),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `inspect` found. facts None where the graph is too damaged to describe."""
+
+    facts: GraphFacts | None
+    findings: tuple[Finding, ...]
+    targets: tuple[TargetReport, ...]
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the graph is legal and every target's verdict is "feasible"."""
+        return not self.findings and all(target.verdict == "feasible" for target in self.targets)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types; keys are stable within one `format`."""
+        return {
+            "format": FORMAT,
+            "graph": None if self.facts is None else self.facts.to_dict(),
+            "findings": [finding.to_dict() for finding in self.findings],
+            "targets": [target.to_dict() for target in self.targets],
+        }
+
+    def to_text(self) -> str:
+        """For people and logs, without colours."""
+        lines = [] if self.facts is None else _facts_text(self.facts)
+        for finding in self.findings:
+            lines += finding_text(finding)
+        for target in self.targets:
+            lines += ["", *_target_text(target)]
+        return "\n".join(lines) + "\n"
+
+
+def inspect(graph: Graph, targets: Sequence[TargetSpec]) -> Report:
+    """Look at a graph of any level, by itself and for each target; runs nothing and needs no engine.
+
+    A violation of the graph's own rules makes every verdict "infeasible"; with one that leaves its arrays without a
+    meaning, targets are not looked at further.
+    """
+    broken = tuple(verify(graph))
+    if any(finding.code in _SHAPELESS for finding in broken):
+        empty = tuple(
+            TargetReport(spec.name, spec.title, "infeasible", (), None, None, None, not_checked(spec))
+            for spec in targets
+        )
+        return Report(None, broken, empty)
+    topology = Topology.of(graph)
+    reports = tuple(_target(graph, spec, topology, legal=not broken) for spec in targets)
+    return Report(_facts(graph, topology), broken, reports)
+
+
+def _target(graph: Graph, spec: TargetSpec, topology: Topology, *, legal: bool) -> TargetReport:
+    findings = tuple(check(graph, spec))
+    events = count_events(graph, spec, topology=topology)
+    return TargetReport(
+        target=spec.name,
+        title=spec.title,
+        verdict=verdict(findings) if legal else "infeasible",
+        findings=findings,
+        placement=place(graph, spec, topology),
+        events=events,
+        energy=estimate(events, spec),
+        not_checked=not_checked(spec),
+    )
+
+
+def _facts(graph: Graph, topology: Topology) -> GraphFacts:
+    nodes = tuple(
+        (label(graph, name), node.kind, node.out_shape, _parameters(node)) for name, node in graph.nodes.items()
+    )
+    return GraphFacts(
+        level=graph.level.value,
+        dt=graph.dt,
+        nodes=nodes,
+        neurons=sum(size(node) for node in topology.populations.values()),
+        synapses=sum(connection.synapses for connection in topology.connections),
+        parameters=sum(node[3] for node in nodes),
+        depth=topology.depth,
+        recurrent=tuple(label(graph, c.name) for c in topology.connections if c.recurrent),
+        policy=_policy(graph),
+    )
+
+
+def _parameters(node: Node) -> int:
+    values = [getattr(node, name) for name in type(node).ARRAYS]
+    return int(sum(np.size(value) for value in values if value is not None))
+
+
+def _policy(graph: Graph) -> dict[str, Any] | None:
+    contract = graph.contract
+    if contract is None:
+        return None
+    return {
+        "environment": contract.environment,
+        "observations": contract.observation.size,
+        "actions": contract.action.size,
+        "steps": contract.steps,
+        "latency": contract.latency,
+        "state": contract.state,
+        "control_period": contract.control_period,
+    }
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Text
+
+
+def finding_text(finding: Finding) -> list[str]:
+    """A finding in two or three lines: what and how much, the fix, the limit's source."""
+    measure = ""
+    if finding.value is not None and finding.limit is not None:
+        measure = f" ({_number(finding.value)} against {_number(finding.limit)})"
+    lines = [f"  {finding.severity:<8} {finding.code}: {finding.node}: {finding.message}{measure}"]
+    if finding.fix:
+        lines.append(f"           fix: {finding.fix}")
+    if finding.source and finding.severity in ("error", "unknown"):
+        lines.append(f"           source: {finding.source}")
+    return lines
+
+
+def _number(value: float | int | str) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}" if isinstance(value, float) else value
+
+
+def _facts_text(facts: GraphFacts) -> list[str]:
+    step = "time step not said" if facts.dt is None else f"time step {facts.dt:g} s"
+    lines = [
+        f"graph: {facts.level}, {step}; {facts.neurons:,} neurons, {facts.synapses:,} synapses, "
+        f"{facts.parameters:,} parameters, depth {facts.depth}"
+        + (f"; recurrent: {', '.join(facts.recurrent)}" if facts.recurrent else "")
+    ]
+    if facts.policy is not None:
+        p = facts.policy
+        lines.append(
+            f"policy: {p['environment']}, {p['observations']} observations -> {p['actions']} actions, "
+            f"T = {p['steps']}, state {p['state']}, one action per {p['control_period']:g} s"
+        )
+    width = max((len(name) for name, *_ in facts.nodes), default=0)
+    lines += [
+        f"  {name:<{width}}  {kind:<20} {'x'.join(map(str, shape)):>10}  {count:>8,} parameters"
+        for name, kind, shape, count in facts.nodes
+    ]
+    return lines
+
+
+def _target_text(report: TargetReport) -> list[str]:
+    lines = [f"{report.target} ({report.title}): {report.verdict}"]
+    for finding in report.findings:
+        lines += finding_text(finding)
+    if report.placement is not None:
+        lines += _placement_text(report.placement)
+    if report.events is not None:
+        events = report.events
+        kind = "at most" if events.bound else "measured:"
+        unit = f"action ({events.steps} steps)" if events.steps > 1 else "step"
+        lines.append(
+            f"  events per {unit}: {kind} {events.input_events:,.0f} synaptic from inputs, "
+            f"{events.spike_events:,.0f} from spikes, {events.updates:,.0f} neuron updates"
+        )
+    if report.energy is not None:
+        lines.append(f"  energy: {report.energy}")
+    if report.not_checked:
+        lines.append(f"  not checked: {'; '.join(report.not_checked)}")
+    return lines
+
+
+def _placement_text(placement: Placement) -> list[str]:
+    text = (
+        f"  uses: {placement.inputs:,} inputs, {placement.neurons:,} neurons ({placement.outputs:,} outputs), "
+        f"{placement.synapses:,} synapses"
+    )
+    if placement.cores is not None:
+        text += f", {placement.cores:,} cores"
+        if placement.bits is not None:
+            text += f", {placement.bits / 8192:,.1f} KiB synapse memory"
+        if placement.confidence != "exact":
+            text += f" [{placement.confidence} limits]"
+    lines = [text]
+    if placement.cores is not None:
+        for layer in placement.layers:
+            used = ", ".join(
+                f"{value:,} {name.removesuffix('_per_core').replace('_', ' ')}"
+                for name, value in layer.per_core.items()
+                if value
+            )
+            plural = "s" if layer.cores != 1 else ""
+            lines.append(f"    {layer.label}: {layer.cores} core{plural}, {used}" + (" on one" if plural else ""))
+    return lines

@@ -1,0 +1,319 @@
+"""Where a graph's neurons would sit on a target's cores, and what that uses.
+
+Layer by layer, in graph order: each population gets the fewest cores of its own whose equal share of it keeps to the
+neurons, axons and synapse memory of a core. No core holds two populations, which is simple, never too optimistic about
+a core, and what nengo_loihi's allocators do. Limits that nobody published do not constrain; `Placement.open_limits`
+names them, and every number that rests on a second-hand limit carries that confidence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nervecord.compiler import nodes as n
+from nervecord.compiler.graph import Graph
+from nervecord.compiler.node import Array
+from nervecord.compiler.target import Packing, TargetSpec
+from nervecord.compiler.topology import CURRENT_BASED, Connection, Topology, label, size
+
+CORE_LIMITS = ("neurons_per_core", "axons_in_per_core", "axons_out_per_core", "synapse_bits_per_core")
+"""Limits of a core that decide how a population is split."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerUse:
+    """What one population uses.
+
+    Args:
+        name, label: of the population, and as its maker wrote it. kind: of its node.
+        neurons: their number, bias sources for the next layer included.
+        fan_in: most non-zero synapses into one neuron.
+        synapses: non-zero; stored: with the zeros of dense matrices.
+        cores: cores it is split over; None for a target without cores.
+        per_core: limit name -> the most that one of them uses; None where it cannot be counted.
+        bits: synapse memory over all cores; None where it cannot be counted.
+        broken: core limits that even one neuron per core exceeds.
+    """
+
+    name: str
+    label: str
+    kind: str
+    neurons: int
+    fan_in: int
+    synapses: int
+    stored: int
+    cores: int | None
+    per_core: dict[str, int | None]
+    bits: int | None
+    broken: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What a graph uses of a target.
+
+    Args:
+        layers: per population.
+        inputs, outputs: values that enter and leave the core. hidden: neurons that are no outputs.
+        bias_inputs, bias_neurons: of `inputs` and `neurons`, those that only carry a bias.
+        cores: used; None for a target without cores.
+        utilisation: limit name -> used share, of limits that have a value.
+        confidence: of the least trusted limit behind `cores`: "exact", "second-hand" or "conflicting".
+        open_limits: limits of a core that nobody published, so that they were not kept to.
+        host_values: values that host nodes handle per action.
+    """
+
+    layers: tuple[LayerUse, ...]
+    inputs: int
+    outputs: int
+    hidden: int
+    neurons: int
+    synapses: int
+    stored: int
+    bias_inputs: int
+    bias_neurons: int
+    cores: int | None
+    bits: int | None
+    utilisation: dict[str, float]
+    confidence: str
+    open_limits: tuple[str, ...]
+    host_values: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        data = dataclasses.asdict(self)
+        data["layers"] = [{**layer, "broken": list(layer["broken"])} for layer in data["layers"]]
+        data["open_limits"] = list(self.open_limits)
+        return data
+
+
+def place(graph: Graph, spec: TargetSpec, topology: Topology | None = None) -> Placement:
+    """Split every population over cores and count what is used; deterministic.
+
+    Args:
+        graph: any level; arrays must have their nodes' shapes.
+        topology: of the graph, if it is known already.
+    """
+    topology = topology or Topology.of(graph)
+    drafts = [_Draft(graph, spec, topology, name) for name in topology.populations]
+    has_cores = not math.isinf(_cap(spec, "cores")) or not math.isinf(_cap(spec, "neurons_per_core"))
+    if has_cores:
+        _split(drafts)
+    layers = tuple(draft.use(has_cores) for draft in drafts)
+    entry_bias = sum(1 for c in biased_currents(graph, topology, spec) if set(c.sources) & set(topology.entries))
+    bias_neurons = sum(draft.bias_sources for draft in drafts)
+    inputs = sum(size(graph.nodes[name]) for name in topology.entries) + entry_bias
+    outputs = sum(size(topology.populations[name]) for name in topology.readouts)
+    neurons = sum(layer.neurons for layer in layers)
+    cores = sum(layer.cores or 0 for layer in layers) if has_cores else None
+    bits = [layer.bits for layer in layers]
+    total_bits = None if any(value is None for value in bits) else sum(value or 0 for value in bits)
+    synapses, stored = sum(layer.synapses for layer in layers), sum(layer.stored for layer in layers)
+    used: dict[str, float | None] = {
+        "inputs": inputs,
+        "outputs": outputs,
+        "neurons": neurons,
+        "hidden": neurons - outputs,
+        "synapses": synapses,
+        "cores": cores,
+        **{name: _most(layer.per_core.get(name) for layer in layers) for name in CORE_LIMITS},
+    }
+    return Placement(
+        layers=layers,
+        inputs=inputs,
+        outputs=outputs,
+        hidden=neurons - outputs,
+        neurons=neurons,
+        synapses=synapses,
+        stored=stored,
+        bias_inputs=entry_bias,
+        bias_neurons=bias_neurons,
+        cores=cores,
+        bits=total_bits if has_cores else None,
+        utilisation={
+            name: round(value / _cap(spec, name), 6)
+            for name, value in used.items()
+            if value is not None and 0 < _cap(spec, name) < math.inf
+        },
+        confidence=_confidence(spec) if has_cores else "exact",
+        open_limits=tuple(name for name in CORE_LIMITS if not getattr(spec.limits, name).known) if has_cores else (),
+        host_values=sum(size(node) for _, node in graph.of_type(*n.HOST_NODES)),
+    )
+
+
+def biased_currents(graph: Graph, topology: Topology, spec: TargetSpec) -> tuple[Connection, ...]:
+    """Connections whose bias enters a synaptic current and takes a channel of its own on this target.
+
+    One per population: biases of several connections into one add up. One from an input is preferred.
+    """
+    if spec.behaviour.current_bias.value != "channel":
+        return ()
+    found: dict[str, Connection] = {}
+    from_entry = [c for c in topology.connections if any(source in topology.entries for source in c.sources)]
+    for connection in (*from_entry, *topology.connections):
+        for name in connection.destinations:
+            if connection.biased and isinstance(graph.nodes[name], CURRENT_BASED):
+                found.setdefault(name, connection)
+    names = [connection.name for connection in found.values()]
+    return tuple(connection for connection in topology.connections if connection.name in names)
+
+
+def synapse_bits(weight: Array, packing: Packing, *, delayed: bool) -> int:
+    """Memory of the synapses of `weight` (neurons of one core, axons), bits.
+
+    Dense (every synapse of an axon stored, no indices) or sparse (non-zero ones with indices), whichever is smaller; an
+    axon with no synapse here takes nothing.
+    """
+    neurons = weight.shape[0]
+    counts = np.count_nonzero(weight, axis=0)
+    each = packing.weight_bits + (packing.delay_bits if delayed else 0)
+    index = next((bits for bits in packing.index_bits if neurons <= 1 << bits), packing.index_bits[-1])
+    dense = int(_axon_bits(np.where(counts > 0, neurons, 0), each, packing).sum())
+    sparse = int(_axon_bits(counts, each + index, packing).sum())
+    return min(dense, sparse)
+
+
+def _axon_bits(counts: Array, each: int, packing: Packing) -> Array:
+    """Bits of axons with so many synapses of `each` bits: blocks with a header, rounded up to words."""
+
+    def words(count: Array) -> Array:
+        return -(-(count * each + packing.header_bits) // packing.word_bits) * packing.word_bits
+
+    full, rest = counts // packing.block, counts % packing.block
+    return full * words(np.array(packing.block)) + np.where(rest > 0, words(rest), 0)
+
+
+class _Draft:
+    """A population while it is being split: grows `cores` until its share fits."""
+
+    def __init__(self, graph: Graph, spec: TargetSpec, topology: Topology, name: str) -> None:
+        self.graph, self.spec, self.name = graph, spec, name
+        self.node = topology.populations[name]
+        self.incoming = topology.into(name)
+        self.outgoing = topology.out_of(name)
+        channels = biased_currents(graph, topology, spec)
+        self.bias_sources = sum(1 for connection in channels if name in connection.sources)
+        self.bias_inputs = sum(1 for connection in channels if name in connection.destinations)
+        self.neurons = size(self.node) + self.bias_sources
+        self.cores = 1
+        self.reached = 0
+        """Cores its spikes go to."""
+
+    def per_core(self) -> dict[str, int | None]:
+        share = -(-self.neurons // self.cores)
+        axons, bits = self._incoming(share)
+        return {
+            "neurons_per_core": share,
+            "axons_in_per_core": axons,
+            "axons_out_per_core": share * self.reached,
+            "synapse_bits_per_core": bits,
+        }
+
+    def _incoming(self, share: int) -> tuple[int, int | None]:
+        """(input axons, synapse bits) of the fullest core."""
+        axons, bits = 0, 0
+        known = True
+        for start in range(0, self.neurons, share):
+            core_axons, core_bits = self.bias_inputs, self.bias_inputs * _channel_bits(share, self.spec)
+            for connection in self.incoming:
+                used, memory = _core_synapses(connection, start, share, self.spec)
+                core_axons += used
+                known = known and memory is not None
+                core_bits += memory or 0
+            axons, bits = max(axons, core_axons), max(bits, core_bits)
+        return axons, bits if known else None
+
+    def broken(self) -> tuple[str, ...]:
+        found = self.per_core()
+        return tuple(name for name in CORE_LIMITS if (found[name] or 0) > _cap(self.spec, name))
+
+    def grow(self) -> bool:
+        """Take more cores if the share does not fit and more can help; whether it did."""
+        if not self.broken() or self.cores >= self.neurons:
+            return False
+        found = self.per_core()
+        # Axons in do not shrink in proportion, so they ask for one more core at a time.
+        wanted = max(
+            (math.ceil(self.cores * (found[name] or 0) / max(_cap(self.spec, name), 1)) for name in CORE_LIMITS
+             if name != "axons_in_per_core"),
+            default=1,
+        )  # fmt: skip
+        self.cores = min(max(self.cores + 1, wanted), self.neurons)
+        return True
+
+    def use(self, has_cores: bool) -> LayerUse:
+        extra = self.bias_inputs * size(self.node)
+        per_core = self.per_core() if has_cores else {}
+        total = 0 if has_cores else None
+        if has_cores:
+            share = -(-self.neurons // self.cores)
+            parts = [_core_synapses(c, start, share, self.spec)[1] for start in range(0, self.neurons, share)
+                     for c in self.incoming]  # fmt: skip
+            total = None if any(part is None for part in parts) else sum(part or 0 for part in parts)
+        return LayerUse(
+            name=self.name,
+            label=label(self.graph, self.name),
+            kind=self.node.kind,
+            neurons=self.neurons,
+            fan_in=sum(c.fan_in for c in self.incoming) + self.bias_inputs,
+            synapses=sum(c.synapses for c in self.incoming) + extra,
+            stored=sum(c.stored for c in self.incoming) + extra,
+            cores=self.cores if has_cores else None,
+            per_core=per_core,
+            bits=total,
+            broken=self.broken() if has_cores else (),
+        )
+
+
+def _split(drafts: list[_Draft]) -> None:
+    """Grow every population's cores until all fit or cannot; cores only ever grow, so it ends."""
+    by_name = {draft.name: draft for draft in drafts}
+    changed = True
+    while changed:
+        changed = False
+        for draft in drafts:
+            draft.reached = sum(by_name[d].cores for c in draft.outgoing for d in c.destinations if d in by_name)
+            changed = draft.grow() or changed
+
+
+def _core_synapses(connection: Connection, start: int, share: int, spec: TargetSpec) -> tuple[int, int | None]:
+    """(input axons, synapse bits) of neurons start .. start + share; bits None where the packing is not modelled."""
+    node = connection.node
+    if isinstance(node, n.Conv2d) or not isinstance(node, (n.Affine, n.FixedDense)):
+        # Chips share a kernel's weights between axons in ways that are not modelled here.
+        return int(np.count_nonzero(connection.counts)), None
+    weight = node.weight[start : start + share]
+    axons = int(np.count_nonzero(weight.any(axis=0)))
+    if spec.packing is not None:
+        return axons, synapse_bits(weight, spec.packing, delayed=getattr(node, "delay", 1) > 1)
+    if spec.limits.weight_bits.value is None:
+        return axons, None
+    return axons, weight.size * int(spec.limits.weight_bits.value)
+
+
+def _channel_bits(share: int, spec: TargetSpec) -> int:
+    """Memory of one bias channel into `share` neurons."""
+    if spec.packing is not None:
+        return synapse_bits(np.ones((share, 1)), spec.packing, delayed=False)
+    return share * int(spec.limits.weight_bits.value or 0)
+
+
+def _cap(spec: TargetSpec, name: str) -> float:
+    value: float | None = getattr(spec.limits, name).value
+    return math.inf if value is None else value
+
+
+def _most(values: Any) -> int | None:
+    known = [value for value in values if value is not None]
+    return max(known) if known else None
+
+
+def _confidence(spec: TargetSpec) -> str:
+    order = ("exact", "given", "second-hand", "conflicting")
+    found = [getattr(spec.limits, name).confidence for name in (*CORE_LIMITS, "cores")]
+    return max((c for c in found if c in order), key=order.index, default="exact")
