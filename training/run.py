@@ -191,7 +191,7 @@ class Run:
             while self.step < total:
                 if config.schedule == "linear":
                     self.learner.set_learning_rate(config.lr * (1 - self.step / total))
-                self._rollout()
+                self.rollout()
                 before, self.step = self.step, self.step + config.batch
                 seconds = time.monotonic() - started
                 rate = (self.step - first) / seconds
@@ -220,7 +220,7 @@ class Run:
     def _train_return(self) -> float | None:
         return float(np.mean(self.returns)) if self.returns else None
 
-    def _rollout(self) -> None:
+    def rollout(self) -> None:
         """Step all environments `rollout` times; the last step runs the update."""
         config, learner, simulator = self.config, self.learner, self.simulator
         raw = np.empty((config.rollout, config.num_envs, simulator.observation_size), np.float32)

@@ -1,0 +1,78 @@
+"""The fused spiking update against the literal snnTorch loop: one forward and backward of the policy, side by side.
+
+    python benchmarks/fused_update.py [--batch 1024 --neurons 256 --steps 5]
+
+Rounds of the two alternate in one process on one thread, and the median of each is taken, so that a busy machine
+slows both. Prints milliseconds, their ratio, and the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import time
+
+import torch
+
+from nervecord.training.config import TrainConfig
+from nervecord.training.policy import SpikingPolicy
+
+
+def update(policy: SpikingPolicy, x: torch.Tensor, target: torch.Tensor) -> float:
+    """CPU seconds of one forward and backward."""
+    started = time.process_time()
+    policy.zero_grad()
+    mean, _ = policy(x)
+    (mean - target).square().mean().backward()
+    return time.process_time() - started
+
+
+def machine() -> str:
+    """Processor, cores and versions in one line."""
+    name = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo") as file:
+            name = next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{name}, {torch.get_num_threads()} thread, torch {torch.__version__}, Python {platform.python_version()}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--neurons", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--observations", type=int, default=27)
+    parser.add_argument("--actions", type=int, default=8)
+    parser.add_argument("--neuron", default="leaky")
+    parser.add_argument("--rounds", type=int, default=30)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    x = torch.randn(args.batch, args.observations)
+    target = torch.randn(args.batch, args.actions)
+    policies = {}
+    for engine in ("fused", "snntorch"):
+        config = TrainConfig(layers=(args.neurons,), steps_per_action=args.steps, neuron=args.neuron, engine=engine)
+        policies[engine] = SpikingPolicy(args.observations, args.actions, config)
+    policies["snntorch"].load_state_dict(policies["fused"].state_dict())
+    seconds: dict[str, list[float]] = {engine: [] for engine in policies}
+    for round_number in range(args.rounds + 3):
+        for engine, policy in policies.items():
+            taken = update(policy, x, target)
+            if round_number >= 3:  # compiling and warming up
+                seconds[engine].append(taken)
+    gradients = [policy.hidden[0].weight.grad for policy in policies.values()]
+    milliseconds = {engine: 1e3 * statistics.median(values) for engine, values in seconds.items()}
+    print(f"machine: {machine()}")
+    print(f"batch {args.batch}, {args.neurons} {args.neuron} neurons, T = {args.steps}, forward + backward, CPU time")
+    print(f"fused     {milliseconds['fused']:8.2f} ms")
+    print(f"snnTorch  {milliseconds['snntorch']:8.2f} ms")
+    print(f"ratio     {milliseconds['snntorch'] / milliseconds['fused']:8.2f}")
+    print(f"largest difference of a weight's gradient: {(gradients[0] - gradients[1]).abs().max():.2e}")
+
+
+if __name__ == "__main__":
+    main()
