@@ -1,8 +1,8 @@
 """Proved ranges of an integer graph: what every accumulator and membrane can reach, whatever is observed.
 
 Interval arithmetic with the definition's own rounding, from the encoder's limit through the weights, over the steps
-between two resets (or to the fixed point where state is carried). Nothing measured enters, so a bound that holds here
-holds for every observation.
+between two resets (or to the limit it cannot pass where state is carried). Nothing measured enters, so a bound that
+holds here holds for every observation.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ ACCUMULATOR_LIMIT = 1 << 17
 """Below it a << 6 fits 24 bits, so the synaptic current wraps at most once and int32 never overflows."""
 PRODUCT_LIMIT = 1 << 31
 """Lava accumulates W s in int32."""
-FIXED_POINT_STEPS = 1 << 16
-"""Steps after which a carried state that still grows counts as unbounded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +145,15 @@ def _integrate(
     node: n.FixedLIF | n.FixedReadout, a_low: Array, a_high: Array
 ) -> tuple[Array, Array, tuple[int, int] | None]:
     """Bounds of u and v over the steps between two resets; of v before a spike resets it."""
+    if not node.reset_interval:
+        return _settle(node, a_low, a_high)
     bias = node.bias_mant.astype(np.int64) << node.bias_exp
     du, dv = semantics.DECAY_ONE - (node.du + 1), semantics.DECAY_ONE - node.dv
     shift = semantics.MANTISSA_SHIFT
     zero = np.zeros_like(bias)
     u_low, u_high, v_low, v_high = zero, zero, zero, zero
     worst = (zero, zero)
-    for _ in range(node.reset_interval or FIXED_POINT_STEPS):
-        before = (u_low, u_high, v_low, v_high)
+    for _ in range(node.reset_interval):
         # Zero stays inside every interval: neurons may sit still, and decay is monotone.
         u_low = np.minimum(semantics.decay(u_low, du) + (a_low << shift), 0)
         u_high = np.maximum(semantics.decay(u_high, du) + (a_high << shift), 0)
@@ -163,11 +162,29 @@ def _integrate(
         worst = (np.minimum(worst[0], v_low), np.maximum(worst[1], v_high))
         if isinstance(node, n.FixedLIF):
             v_high = np.minimum(v_high, node.threshold << shift)
-        if v_low.min() < -(1 << 40) or v_high.max() > 1 << 40:
-            return u_low, u_high, None
-        if all(np.array_equal(a, b) for a, b in zip(before, (u_low, u_high, v_low, v_high), strict=True)):
-            break
-    else:
-        if not node.reset_interval:
-            return u_low, u_high, None
     return u_low, u_high, (int(worst[0].min()), int(worst[1].max()))
+
+
+def _settle(
+    node: n.FixedLIF | n.FixedReadout, a_low: Array, a_high: Array
+) -> tuple[Array, Array, tuple[int, int] | None]:
+    """The same for state that is never cleared: x = decay(x) + c cannot pass c / (1 - decay), from either side."""
+    bias = node.bias_mant.astype(np.int64) << node.bias_exp
+    shift = semantics.MANTISSA_SHIFT
+    u_low, u_high = _limit(a_low << shift, node.du + 1), _limit(a_high << shift, node.du + 1)
+    low, high = np.minimum(u_low + bias, 0), np.maximum(u_high + bias, 0)
+    if isinstance(node, n.FixedLIF):
+        v_high = semantics.decay(np.int64(node.threshold << shift), semantics.DECAY_ONE - node.dv) + high
+        grows = low
+    else:
+        v_high = _limit(high, node.dv) if node.dv else high
+        grows = np.concatenate([low, high])
+    if node.dv == 0 and grows.any():
+        return u_low, u_high, None
+    v_low = _limit(low, node.dv) if node.dv else low
+    return u_low, u_high, (int(v_low.min()), int(v_high.max()))
+
+
+def _limit(c: Array, leak: int) -> Array:
+    """c * 4096 / leak, rounded away from zero."""
+    return np.sign(c) * -(-np.abs(c) * semantics.DECAY_ONE // leak)

@@ -76,7 +76,7 @@ def lower(graph: Graph, calibration: Calibration, *, weight_bits: int = 8) -> tu
         try:
             candidate, layers = _quantise(graph, parts, 2.0**exponent, weight_bits)
         except InfeasibleError as error:
-            refused = error
+            refused = refused or error  # the coarsest scale's reason is the one that no scale mends
             continue
         error_rms, _ = action_error(candidate, calibration, rows)
         if chosen is None or error_rms < chosen[0]:

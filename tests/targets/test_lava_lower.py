@@ -1,0 +1,148 @@
+"""Lowering to Loihi 2: the pipeline is exact, the quantisation close, the refusals named."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from policies import random_policy
+
+from nervecord.compiler import nodes as n
+from nervecord.compiler import ranges, semantics
+from nervecord.compiler.calibrate import calibrate
+from nervecord.compiler.graph import Graph, Level
+from nervecord.compiler.interpret import Machine
+from nervecord.errors import ContractError, InfeasibleError
+from nervecord.targets.lava.lower import lower
+
+
+def delay_free(graph: Graph, observation: np.ndarray) -> np.ndarray:
+    """The integer network without pipeline: layer after layer in the same step, T steps, from cleared state."""
+    assert graph.contract is not None
+    x = Machine(graph).encode(observation[None])
+    layers = [(graph.nodes[a], graph.nodes[b]) for a, b in graph.edges if isinstance(graph.nodes[a], n.FixedDense)]
+    cleared = [(dense, dataclasses.replace(neuron, reset_interval=0, reset_offset=0)) for dense, neuron in layers]
+    states = [semantics.initial_state(neuron, 1) for _, neuron in cleared]
+    for _ in range(graph.contract.steps):
+        y = x
+        for (dense, neuron), state in zip(cleared, states, strict=True):
+            y = semantics.step(neuron, state, semantics.product(dense, y), 0)
+    return y[0]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    hidden=st.lists(st.integers(3, 12), min_size=1, max_size=3),
+    steps=st.integers(1, 6),
+    current=st.booleans(),
+    bias=st.sampled_from([0.0, 0.1, 1.5]),
+)
+def test_staggered_resets_give_the_delay_free_network_to_the_bit(seed, hidden, steps, current, bias) -> None:
+    policy = random_policy(seed, sizes=(5, *hidden, 2), steps=steps, current=current, bias=bias, recorded=24)
+    graph, _ = lower(policy, calibrate(policy))
+    machine = Machine(graph)
+    assert policy.recorded is not None
+    for row in policy.recorded[:6]:
+        _, taken = machine.window(row[None])
+        assert np.array_equal(taken[-1]["readout"][0], delay_free(graph, row))
+
+
+@pytest.mark.parametrize("state", ["reset", "carried"])
+@pytest.mark.parametrize("sizes", [(27, 64, 8), (27, 32, 32, 8)])
+@pytest.mark.parametrize("current", [False, True])
+def test_eight_bits_stay_close_to_float(state: str, sizes: tuple[int, ...], current: bool) -> None:
+    policy = random_policy(3, sizes=sizes, state=state, current=current, bias=0.0 if current else 0.1, recorded=128)
+    calibration = calibrate(policy)
+    graph, report = lower(policy, calibration)
+    spread = float(calibration.actions.std())
+    assert report["action_error_rms"] < 0.2 * spread
+    assert ranges.check(ranges.prove(graph)) == []
+    rougher = lower(policy, calibration, weight_bits=3)[1]
+    assert rougher["action_error_rms"] > report["action_error_rms"]
+
+
+def test_report_names_range_step_and_error_of_every_layer() -> None:
+    policy = random_policy()
+    _, report = lower(policy, calibrate(policy))
+    hidden, readout = report["layers"]
+    assert hidden["layer"] == "lif1"
+    assert readout["threshold"] is None
+    for layer in report["layers"]:
+        assert 0 < layer["accumulator"] <= layer["accumulator_limit"]
+        assert layer["membrane_low"] < 0 < layer["membrane_high"] <= layer["membrane_limit"]
+        assert layer["unit"] > 0
+        assert 0 < layer["weight_error_rms"] < layer["weight_error_max"] <= 1.01 / 254
+
+
+def test_weights_are_what_the_chip_stores() -> None:
+    policy = random_policy()
+    graph, _ = lower(policy, calibrate(policy), weight_bits=4)
+    for _, node in graph.of_type(n.FixedDense):
+        assert isinstance(node, n.FixedDense)
+        assert (node.weight % 32 == 0).all()
+        assert np.abs(node.weight).max() <= 254
+
+
+def test_silent_carried_state_needs_no_leak() -> None:
+    node = n.FixedReadout(4095, 0, [0], 0)
+    proved = ranges.layer_range("fc", n.FixedDense([[0]], 0, 8, True), "r", node, np.array([-5]), np.array([5]))
+    assert proved.membrane == (0, 0)
+
+
+def with_node(graph: Graph, name: str, **changes: object) -> Graph:
+    nodes = dict(graph.nodes)
+    nodes[name] = dataclasses.replace(nodes[name], **changes)
+    return graph.replace(nodes=nodes)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda g: with_node(g, "lif1", reset="subtract"), "lif1.*resets by 'subtract'"),
+        (lambda g: with_node(g, "lif1", reset_value=np.full(32, 0.1)), "lif1.*resets to zero"),
+        (lambda g: with_node(g, "lif1", decay=np.linspace(0.5, 0.9, 32)), "lif1.*decay differs"),
+        (lambda g: with_node(g, "lif1", threshold=np.linspace(0.5, 0.9, 32)), "lif1.*threshold differs"),
+        (lambda g: with_node(g, "fc2", delay=1), "fc2.*has a delay"),
+        (lambda g: with_node(g, "fc1", bias=np.full(32, 1e9)), "lif1.*weight decay"),
+    ],
+)
+def test_what_the_chip_cannot_do_is_refused_by_name(change, words: str) -> None:
+    graph = change(random_policy())
+    with pytest.raises(InfeasibleError, match=words):
+        lower(graph, calibrate(graph))
+
+
+def test_carried_state_without_delays_is_refused() -> None:
+    graph = with_node(with_node(random_policy(state="carried"), "fc1", delay=0), "fc2", delay=0)
+    with pytest.raises(InfeasibleError, match="state is carried and this connection has a delay of 0"):
+        lower(graph, calibrate(graph))
+
+
+def test_carried_membrane_without_leak_cannot_be_bounded() -> None:
+    graph = with_node(random_policy(state="carried"), "readout", decay=np.ones(8))
+    with pytest.raises(InfeasibleError, match="readout: carried membrane has no bound"):
+        lower(graph, calibrate(graph))
+
+
+def test_calibration_needs_observations_that_fit() -> None:
+    graph = random_policy(recorded=0)
+    with pytest.raises(ContractError, match="no recorded observations"):
+        calibrate(graph)
+    with pytest.raises(ContractError, match=r"\(k, 27\)"):
+        calibrate(graph, np.zeros((50, 3)))
+    with pytest.raises(ContractError, match="too few"):
+        calibrate(graph, np.zeros((3, 27)))
+    with pytest.raises(ContractError, match="NaN"):
+        calibrate(graph, np.full((50, 27), np.nan))
+
+
+def test_lowering_is_deterministic_and_integer() -> None:
+    policy = random_policy()
+    first, _ = lower(policy, calibrate(policy))
+    second, _ = lower(policy, calibrate(policy))
+    assert first == second
+    assert first.level is Level.INTEGER
