@@ -52,6 +52,12 @@ RULES: tuple[Rule, ...] = (
         neurons.leak,
     ),
     Rule(
+        "no-decay", "error", FLOAT_LEVELS,
+        "The neurons leak, and the chip's only integrate.",
+        "Train integrate-and-fire neurons (decay 1).",
+        neurons.no_decay,
+    ),
+    Rule(
         "population-parameters", "error", FLOAT_LEVELS,
         "A parameter differs from neuron to neuron, and the target has one per population.",
         "Thresholds fold into the weights; for decays, train one per layer or split the layer.",
@@ -289,8 +295,8 @@ def findings_doc() -> str:
         "`nervecord compile` use the same rules. Codes are stable: tools may match on them.",
         "",
         "The verdict on a target is *infeasible* with at least one error, *unknown* with no error but at least one",
-        "unknown, else *feasible*. A limit that is exceeded is an error where it is exact, and unknown where it is only",
-        "second-hand or sources disagree. A limit nobody published is listed as not checked, and never counts as kept.",
+        "unknown, else *feasible*. A limit that is exceeded is an error where it is exact, and unknown where it is",
+        "only second-hand or sources disagree. A limit nobody published is listed as not checked, never as kept.",
         "",
         "| code | severity | levels | what it means | what to do |",
         "|---|---|---|---|---|",

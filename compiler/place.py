@@ -101,7 +101,7 @@ def place(graph: Graph, spec: TargetSpec, topology: Topology | None = None) -> P
     """
     topology = topology or Topology.of(graph)
     drafts = [_Draft(graph, spec, topology, name) for name in topology.populations]
-    has_cores = not math.isinf(_cap(spec, "cores")) or not math.isinf(_cap(spec, "neurons_per_core"))
+    has_cores = any(not math.isinf(_cap(spec, name)) for name in CORE_LIMITS)
     if has_cores:
         _split(drafts)
     layers = tuple(draft.use(has_cores) for draft in drafts)

@@ -8,11 +8,16 @@ from collections.abc import Iterator
 import numpy as np
 
 from nervecord.compiler import nodes as n
+from nervecord.compiler.findings import Severity
 from nervecord.compiler.graph import Level
 from nervecord.compiler.node import Array, Node
 from nervecord.compiler.place import biased_currents
 from nervecord.compiler.rules import Case, Hit, broken, cited, decay_of
-from nervecord.compiler.topology import CURRENT_BASED, is_core
+from nervecord.compiler.target import DECIDING
+from nervecord.compiler.topology import CURRENT_BASED, WEIGHTED, Connection, is_core
+
+RESETTING = (n.ContinuousIF, n.ContinuousLIF, n.ContinuousCubaLIF, n.DiscreteLIF, n.DiscreteCubaLIF)
+"""Neurons that spike and then reset, at float levels."""
 
 _KIND_FIXES = {
     "Conv2d": "unroll it into an Affine where it is small, or use a target that convolves (speck)",
@@ -33,14 +38,26 @@ def unsupported_node(case: Case) -> Iterator[Hit]:
         if not fix and case.spec.kinds(Level.DISCRETE) and case.graph.level is Level.INTEGER:
             fix = "this graph is already in another chip's integers: compile from the float policy"
         elif not fix:
-            fix = "replace it by one of: " + (", ".join(supported) or "nothing is known to work from this level")
-        yield Hit(case.named(name), f"{node.kind} cannot be realised", node.kind, None, fix, case.spec.nodes_source)
+            alike = [kind for kind in supported if hasattr(n, kind) and _alike(node, getattr(n, kind))]
+            fix = f"replace it by {' or '.join(alike)}" if alike else "choose another target"
+        if case.spec.nodes_confidence in DECIDING:
+            yield Hit(case.named(name), f"{node.kind} cannot be realised", None, None, fix, case.spec.nodes_source)
+        else:
+            message = f"nothing public says whether {node.kind} can be realised"
+            yield Hit(case.named(name), message, None, None, fix, case.spec.nodes_source, "unknown")
+
+
+def _alike(node: Node, kind: type[Node]) -> bool:
+    """Whether a kind could stand in for a node: spiking for spiking, readout for readout, weights for weights."""
+    groups = (n.SPIKING, tuple(kind for kind in n.NEURONS if kind not in n.SPIKING), WEIGHTED)
+    return any(isinstance(node, group) and issubclass(kind, group) for group in groups)
 
 
 def reset_rule(case: Case) -> Iterator[Hit]:
     fact = case.spec.behaviour.resets
-    for name, node in case.populations(n.DiscreteLIF, n.DiscreteCubaLIF):
-        rule: str = node.reset  # type: ignore[attr-defined]
+    for name, node in case.populations(*RESETTING):
+        # NIR's neurons have one rule: reset to a value.
+        rule: str = getattr(node, "reset", "value")
         if fact.value is None:
             yield Hit(
                 case.named(name), f"resets by {rule!r}, and what the chip does is not known", rule,
@@ -88,6 +105,19 @@ def leak(case: Case) -> Iterator[Hit]:
         )  # fmt: skip
 
 
+def no_decay(case: Case) -> Iterator[Hit]:
+    fact = case.spec.behaviour.decays
+    if fact.value != "none":
+        return
+    for name, node in case.populations():
+        for parameter, values in decay_of(node, case.graph.dt).items():
+            if (values < 1).any():
+                yield Hit(
+                    case.named(name), f"its {parameter} is not 1, and the chip's neurons only integrate",
+                    float(values.min()), 1, "train integrate-and-fire neurons (decay 1)", cited(fact), broken(fact),
+                )  # fmt: skip
+
+
 def population_parameters(case: Case) -> Iterator[Hit]:
     fact = case.spec.behaviour.per_neuron
     if fact.value is None:
@@ -133,11 +163,16 @@ def bias(case: Case) -> Iterator[Hit]:
     if fact.value:
         return
     for connection in case.topology.connections:
-        if connection.biased:
-            yield Hit(
-                case.named(connection.name), "adds a bias", fix="train with bias=False",
-                source=cited(fact), severity="unknown" if fact.value is None else broken(fact),
-            )  # fmt: skip
+        if not connection.biased or _current_based(case, connection):
+            continue
+        severity: Severity | None
+        if fact.value is None:
+            message, severity = "adds a bias, and nothing public says whether the neurons have one", "unknown"
+        else:
+            message, severity = "adds a bias, and the neurons have none", broken(fact)
+        yield Hit(
+            case.named(connection.name), message, None, None, "train with bias=False", cited(fact), severity,
+        )  # fmt: skip
 
 
 def bias_channel(case: Case) -> Iterator[Hit]:
@@ -145,13 +180,13 @@ def bias_channel(case: Case) -> Iterator[Hit]:
     if fact.value == "native":
         return
     if fact.value != "channel":
+        supported = case.spec.kinds(case.graph.level)
         for connection in case.topology.connections:
-            if connection.biased and any(
-                isinstance(case.graph.nodes[x], CURRENT_BASED) for x in connection.destinations
-            ):
+            if connection.biased and any(node.kind in supported for node in _current_based(case, connection)):
                 yield Hit(
-                    case.named(connection.name), "adds a bias to a synaptic current", fix="train with bias=False",
-                    source=cited(fact), severity="unknown" if fact.value is None else broken(fact) or "error",
+                    case.named(connection.name),
+                    "its bias enters a synaptic current, and nothing public says whether the chip's does",
+                    None, None, "train with bias=False", cited(fact), "unknown" if fact.value is None else "error",
                 )  # fmt: skip
         return
     for connection in biased_currents(case.graph, case.topology, case.spec):
@@ -161,6 +196,12 @@ def bias_channel(case: Case) -> Iterator[Hit]:
             case.named(connection.name), f"its bias enters a synaptic current, and takes one more {what}",
             1, None, "nothing to do; train with bias=False to save it", cited(fact),
         )  # fmt: skip
+
+
+def _current_based(case: Case, connection: Connection) -> list[Node]:
+    """Neurons with a synaptic current that a connection feeds."""
+    reached = (case.graph.nodes[name] for name in connection.destinations)
+    return [node for node in reached if isinstance(node, CURRENT_BASED)]
 
 
 def graded_input(case: Case) -> Iterator[Hit]:
@@ -177,8 +218,12 @@ def graded_input(case: Case) -> Iterator[Hit]:
             continue
         if real or graded:
             yield Hit(
-                case.named(name), "sends real values, and the chip takes binary spikes only", None, None,
-                code + ", and train with that encoder; or choose a target with graded spikes (lava)", cited(fact), "unknown" if fact.value is None else broken(fact),
+                case.named(name),
+                "sends real values, and the chip takes binary spikes only" if fact.known
+                else "sends real values, and nothing public says whether the chip takes them",
+                None, None,
+                code + ", and train with that encoder; or choose a target with graded spikes (lava)",
+                cited(fact), "unknown" if fact.value is None else broken(fact),
             )  # fmt: skip
         else:
             yield Hit(

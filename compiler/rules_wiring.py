@@ -71,7 +71,8 @@ def recurrence(case: Case) -> Iterator[Hit]:
         yield Hit(node, message + steps, source=cited(fact), severity="info")
     else:
         yield Hit(
-            node, message, None, None, "train a feed-forward network, or choose a target that takes recurrence",
+            node, message + (", and the chip takes no loops" if fact.known else ", and nothing says that it can be"),
+            None, None, "train a feed-forward network, or choose a target that takes recurrence",
             cited(fact), "unknown" if fact.value is None else broken(fact),
         )  # fmt: skip
 

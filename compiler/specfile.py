@@ -59,6 +59,7 @@ def spec_from_dict(data: Mapping[str, Any], *, where: str = "spec") -> TargetSpe
         arithmetic=reader.text("arithmetic", data["arithmetic"]),
         nodes=reader.nodes(data["nodes"]),
         nodes_source=reader.text("nodes.source", data["nodes"].get("source")),
+        nodes_confidence=reader.confidence("nodes.confidence", data["nodes"].get("confidence")),
         behaviour=reader.section("behaviour", Behaviour, data["behaviour"]),
         limits=reader.section("limits", Limits, data["limits"]),
         convolution=reader.section("convolution", Convolution, data["convolution"]) if "convolution" in data else None,
@@ -100,7 +101,7 @@ class _Reader:
         return tuple(self.text(key, item) for item in value)
 
     def nodes(self, data: Any) -> dict[Level, tuple[str, ...]]:
-        self.keys("nodes", data, needed=("source",), allowed=tuple(level.value for level in Level))
+        self.keys("nodes", data, needed=("source", "confidence"), allowed=tuple(level.value for level in Level))
         found = {}
         for level in Level:
             kinds = self.texts(f"nodes.{level.value}", data.get(level.value, []))
@@ -174,7 +175,12 @@ def spec_table(spec: TargetSpec) -> str:
     lines = [f"## {spec.name}: {spec.title}", "", spec.summary, "", f"Engines: {engines}.", ""]
     lines += [f"Arithmetic: {spec.arithmetic}.", ""]
     lines += [f"- nodes, {level.value}: {', '.join(spec.kinds(level)) or 'none'}" for level in Level]
-    lines += [f"- source: {spec.nodes_source}", "", "| what | value | confidence | source |", "|---|---|---|---|"]
+    lines += [
+        f"- source: {spec.nodes_source} ({spec.nodes_confidence})",
+        "",
+        "| what | value | confidence | source |",
+        "|---|---|---|---|",
+    ]
     lines += [
         f"| `{name}`: {about} | {fact} | {fact.confidence} | {fact.source} |"
         for name, about, fact in spec.facts()

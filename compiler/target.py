@@ -79,7 +79,7 @@ class Behaviour:
     topology: Fact[str] = _describe('"any" or "chain" (one path from input to output)')
     free_wiring: Fact[bool] = _describe("values may pass without neurons, and spikes without weights")
     clears_buffers: Fact[bool] = _describe("what travels on a connection is cleared between two actions")
-    decays: Fact[str] = _describe('"any" or "shift" (1 - 2^-k only)')
+    decays: Fact[str] = _describe('"any", "shift" (1 - 2^-k only) or "none" (1 only)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,8 @@ class TargetSpec:
         name: as typed on the command line. title, summary: for people.
         engines: what runs its programs; empty for a target that is only inspected.
         arithmetic: of the core, in words.
-        nodes: level -> kinds of core nodes the target can realise starting from that level; None: not known.
+        nodes: level -> kinds of core nodes the target can realise starting from that level; with a `nodes_confidence`
+            that is not exact, other kinds are unknown, not refused.
         behaviour, limits, convolution, packing, energy: see their classes; None where the section has no meaning here.
         not_checked: what nothing public allows to check; listed in every report.
     """
@@ -192,6 +193,7 @@ class TargetSpec:
     arithmetic: str
     nodes: Mapping[Level, tuple[str, ...]]
     nodes_source: str
+    nodes_confidence: Confidence
     behaviour: Behaviour
     limits: Limits
     convolution: Convolution | None = None
