@@ -188,6 +188,10 @@ class Worker:
                 finally:
                     self._child.kill()
 
+    def kill(self) -> None:
+        """End everything at once."""
+        self._child.kill()
+
     def __enter__(self) -> Self:
         return self
 
