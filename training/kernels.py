@@ -6,7 +6,8 @@ and in order, so that spikes equal those of the torch operators to the bit.
 
 Shapes: B samples, N neurons, T steps; `current` is (1, B, N) for a current that is constant over the T steps, else
 (T, B, N). Scalars come in `constants`, in the arrays' dtype (a Python float would promote float32 to float64):
-alpha, beta, threshold, slope, 1, 0. `alpha` is read only where `synaptic` is true.
+alpha, beta, threshold, slope, 1, 0. `alpha` is read only where `synaptic` is true. Without `stateful` all samples
+start from the one row that `v0` and `i0` then hold, and no state is written.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def forward(
     weights: Array,
     synaptic: bool,
     summed: bool,
+    stateful: bool,
     spikes: Array,
     z: Array,
     v: Array,
@@ -41,7 +43,7 @@ def forward(
     final membrane `v`, current `i` and spikes `last` (each (B, N)).
     """
     steps = weights.shape[0]
-    batch, size = v0.shape
+    batch, size = current.shape[1], current.shape[2]
     constant = current.shape[0] == 1
     alpha, beta, threshold = constants[0], constants[1], constants[2]
     one, zero = constants[4], constants[5]
@@ -50,10 +52,10 @@ def forward(
     fired = np.empty(size, current.dtype)
     total = np.empty(size, current.dtype)
     for b in range(batch):
-        for n in range(size):
-            membrane[n] = v0[b, n]
-            synapse[n] = i0[b, n]
-            total[n] = zero
+        first = b if stateful else 0
+        membrane[:] = v0[first]
+        synapse[:] = i0[first]
+        total[:] = zero
         for t in range(steps):
             row = current[0, b] if constant else current[t, b]
             if synaptic:
@@ -75,9 +77,10 @@ def forward(
                 spikes[t, b, :] = fired
         if summed:
             z[b, :] = total
-        v[b, :] = membrane
-        i[b, :] = synapse
-        last[b, :] = fired
+        if stateful:
+            v[b, :] = membrane
+            i[b, :] = synapse
+            last[b, :] = fired
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -89,6 +92,7 @@ def backward(
     weights: Array,
     synaptic: bool,
     summed: bool,
+    stateful: bool,
     detached: bool,
     grad_out: Array,
     grad_current: Array,
@@ -101,7 +105,7 @@ def backward(
     `grad_decays` (float64: alpha, beta) and `grad_weights` (float64, T).
     """
     steps = weights.shape[0]
-    batch, size = v0.shape
+    batch, size = current.shape[1], current.shape[2]
     constant = current.shape[0] == 1
     alpha, beta, threshold, slope = constants[0], constants[1], constants[2], constants[3]
     one, zero = constants[4], constants[5]
@@ -115,8 +119,9 @@ def backward(
     sum_beta = np.zeros(size, current.dtype)
     sum_weights = np.zeros((steps, size), current.dtype)
     for b in range(batch):
-        before[0, :] = v0[b]
-        synapse[0, :] = i0[b]
+        first = b if stateful else 0
+        before[0, :] = v0[first]
+        synapse[0, :] = i0[first]
         for t in range(steps):
             row = current[0, b] if constant else current[t, b]
             start, x = before[t], charged[t]

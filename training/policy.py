@@ -142,12 +142,12 @@ class SpikingPolicy(nn.Module):
             from nervecord.training.literal import literal_forward
 
             return literal_forward(self, x, state)
-        before = self.unpack(x, state)
+        before = self.unpack(x, state) if self.carried else None
         decay = self.readout_decay
         powers = decay**self.exponents
         current = self._first_current(x, before)
         after: list[LayerState] = []
-        for index, layer_state in enumerate(before.layers):
+        for index in range(len(self.hidden)):
             is_last = index == len(self.hidden) - 1
             out, new = spike_layer(
                 current,
@@ -155,30 +155,27 @@ class SpikingPolicy(nn.Module):
                 self.settings,
                 alpha=self.alphas[index] if self.alphas is not None else None,
                 weights=self._readout_weights(powers) if is_last else None,
-                state=layer_state,
+                state=before.layers[index] if before else None,
             )
-            after.append(new)
+            if new is not None:
+                after.append(new)
             if not is_last:
-                current = self.hidden[index + 1](self._delivered(out, layer_state))
-        if self.delays:
+                out = torch.cat([before.layers[index].last[None], out[:-1]]) if before and self.delays else out
+                current = self.hidden[index + 1](out)
+        if before and self.delays:
             out = out + powers[0] * before.layers[-1].last
         mean = functional.linear(out, self.readout.weight) + self.readout.bias * powers.sum()
-        if self.carried:
-            mean = mean + decay * powers[0] * before.readout
+        if not before:
+            return mean, None
+        mean = mean + decay * powers[0] * before.readout
         return mean, self.pack(after, x, mean)
 
-    def _first_current(self, x: Tensor, before: CarriedState) -> Tensor:
+    def _first_current(self, x: Tensor, before: CarriedState | None) -> Tensor:
         current: Tensor = self.hidden[0](x)[None]
-        if not self.delays:
+        if before is None or not self.delays:
             return current
         late = self.hidden[0](before.observation)[None]
         return torch.cat([late, current.expand(self.steps - 1, -1, -1)])
-
-    def _delivered(self, spikes: Tensor, before: LayerState) -> Tensor:
-        """What the next connection is given at each step, (T, B, N)."""
-        if not self.delays:
-            return spikes
-        return torch.cat([before.last[None], spikes[:-1]])
 
     def _readout_weights(self, powers: Tensor) -> Tensor:
         if not self.delays:

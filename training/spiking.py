@@ -15,7 +15,7 @@ did not fire. Without it, it does, as snnTorch's reset_delay=False does.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -45,6 +45,10 @@ class LayerState:
     last: Tensor
 
 
+Run: TypeAlias = "tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]"
+"""Result of a forward pass: spikes or their sum; final membrane, current and spikes where they are kept."""
+
+
 class _Layer(torch.autograd.Function):
     """The operator; the state goes in and out without gradient (no backpropagation from one action into another)."""
 
@@ -55,15 +59,15 @@ class _Layer(torch.autograd.Function):
         alpha: Tensor,
         beta: Tensor,
         weights: Tensor | None,
-        v0: Tensor,
-        i0: Tensor,
+        v0: Tensor | None,
+        i0: Tensor | None,
         settings: LayerSettings,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
         run = _forward_numba if current.device.type == "cpu" else _forward_torch
         out, v, i, last = run(current, alpha, beta, weights, v0, i0, settings)
         ctx.save_for_backward(current, alpha, beta, weights, v0, i0)
         ctx.settings = settings
-        ctx.mark_non_differentiable(v, i, last)
+        ctx.mark_non_differentiable(*(part for part in (v, i, last) if part is not None))
         ctx.set_materialize_grads(False)
         return out, v, i, last
 
@@ -85,7 +89,7 @@ def spike_layer(
     alpha: Tensor | None = None,
     weights: Tensor | None = None,
     state: LayerState | None = None,
-) -> tuple[Tensor, LayerState]:
+) -> tuple[Tensor, LayerState | None]:
     """Run one layer for `settings.steps` steps.
 
     Args:
@@ -94,22 +98,26 @@ def spike_layer(
         settings: what is fixed.
         alpha: current decay, a scalar tensor; needed where `settings.synaptic`.
         weights: (T,); with it the result is the weighted spike sum, without it the spike train.
-        state: state before the first step; None for zeros.
+        state: state before the first step; None to start from zero and to keep none.
 
     Returns:
-        sum_t weights[t] s_t, (B, N), or the spikes, (T, B, N); and the state after the last step (no gradient).
+        sum_t weights[t] s_t, (B, N), or the spikes, (T, B, N); and the state after the last step (no gradient), None
+        where none was given.
     """
-    if state is None:
-        zeros = current.new_zeros(current.shape[1:])
-        state = LayerState(zeros, zeros, zeros)
     if alpha is None:
         alpha = torch.zeros_like(beta)
-    out, v, i, last = _Layer.apply(current, alpha, beta, weights, state.v, state.i, settings)
-    return out, LayerState(v, i, last)
+    v0, i0 = (None, None) if state is None else (state.v, state.i)
+    out, v, i, last = _Layer.apply(current, alpha, beta, weights, v0, i0, settings)
+    return out, None if state is None else LayerState(v, i, last)
 
 
 def _constants(alpha: Tensor, beta: Tensor, settings: LayerSettings, dtype: np.dtype[Any]) -> np.ndarray:
     return np.array([alpha.item(), beta.item(), settings.threshold, settings.slope, 1.0, 0.0], dtype=dtype)
+
+
+def _start(current: Tensor, first: Tensor | None) -> Tensor:
+    """The first value of a state, (B, N); one row of zeros, (1, N), where there is none."""
+    return current.new_zeros(1, current.shape[-1]) if first is None else first
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -122,34 +130,33 @@ def _forward_numba(
     alpha: Tensor,
     beta: Tensor,
     weights: Tensor | None,
-    v0: Tensor,
-    i0: Tensor,
+    v0: Tensor | None,
+    i0: Tensor | None,
     settings: LayerSettings,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> Run:
     from nervecord.training import kernels
 
     summed = weights is not None
-    shape = current.shape[1:]
-    v, i, last = (current.new_empty(shape) for _ in range(3))
+    shape, stateful = current.shape[1:], v0 is not None
+    state = [current.new_empty(shape if stateful else (0, 0)) for _ in range(3)]
     out = current.new_empty(shape if summed else (settings.steps, *shape))
     unused = current.new_empty((1, 1, 1)) if summed else current.new_empty((1, 1))
     array = _array(current)
     factors = _array(weights) if weights is not None else np.zeros(settings.steps, array.dtype)
     kernels.forward(
         array,
-        _array(v0),
-        _array(i0),
+        _array(_start(current, v0)),
+        _array(_start(current, i0)),
         _constants(alpha, beta, settings, array.dtype),
         factors,
         settings.synaptic,
         summed,
+        v0 is not None,
         (unused if summed else out).numpy(),
         (out if summed else unused).numpy(),
-        v.numpy(),
-        i.numpy(),
-        last.numpy(),
+        *(part.numpy() for part in state),
     )
-    return out, v, i, last
+    return (out, *state) if stateful else (out, None, None, None)
 
 
 def _backward_numba(
@@ -158,8 +165,8 @@ def _backward_numba(
     alpha: Tensor,
     beta: Tensor,
     weights: Tensor | None,
-    v0: Tensor,
-    i0: Tensor,
+    v0: Tensor | None,
+    i0: Tensor | None,
     settings: LayerSettings,
 ) -> tuple[Tensor | None, ...]:
     from nervecord.training import kernels
@@ -173,12 +180,13 @@ def _backward_numba(
     grads = _array(grad_out)
     kernels.backward(
         array,
-        _array(v0),
-        _array(i0),
+        _array(_start(current, v0)),
+        _array(_start(current, i0)),
         _constants(alpha, beta, settings, array.dtype),
         factors,
         settings.synaptic,
         summed,
+        v0 is not None,
         settings.detached,
         grads[None] if summed else grads,
         grad_current.numpy(),
@@ -194,9 +202,11 @@ def _backward_numba(
 
 
 def _steps(
-    current: Tensor, alpha: Tensor, beta: Tensor, v0: Tensor, i0: Tensor, settings: LayerSettings
+    current: Tensor, alpha: Tensor, beta: Tensor, v0: Tensor | None, i0: Tensor | None, settings: LayerSettings
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
     """Membrane and current at the start of each step (and after the last), charged membrane, spikes."""
+    zeros = current.new_zeros(current.shape[1:])
+    v0, i0 = zeros if v0 is None else v0, zeros if i0 is None else i0
     befores, synapses, chargeds, spikes = [v0], [i0], [], []
     for t in range(settings.steps):
         row = current[0] if current.shape[0] == 1 else current[t]
@@ -213,14 +223,16 @@ def _forward_torch(
     alpha: Tensor,
     beta: Tensor,
     weights: Tensor | None,
-    v0: Tensor,
-    i0: Tensor,
+    v0: Tensor | None,
+    i0: Tensor | None,
     settings: LayerSettings,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> Run:
     """The same in torch operators, for a device numba does not serve here."""
     befores, synapses, _, spikes = _steps(current, alpha, beta, v0, i0, settings)
     train = torch.stack(spikes)
     out = train if weights is None else torch.einsum("t,tbn->bn", weights, train)
+    if v0 is None:
+        return out, None, None, None
     return out, befores[-1].clone(), synapses[-1].clone(), spikes[-1].clone()
 
 
@@ -230,14 +242,13 @@ def _backward_torch(
     alpha: Tensor,
     beta: Tensor,
     weights: Tensor | None,
-    v0: Tensor,
-    i0: Tensor,
+    v0: Tensor | None,
+    i0: Tensor | None,
     settings: LayerSettings,
 ) -> tuple[Tensor | None, ...]:
     befores, synapses, chargeds, spikes = _steps(current, alpha, beta, v0, i0, settings)
     constant = current.shape[0] == 1
-    grad_v = torch.zeros_like(v0)
-    grad_i = torch.zeros_like(v0)
+    grad_v, grad_i = torch.zeros_like(befores[0]), torch.zeros_like(befores[0])
     grad_alpha, grad_beta = torch.zeros_like(alpha), torch.zeros_like(beta)
     grad_steps: list[Tensor] = []
     for t in reversed(range(settings.steps)):

@@ -100,8 +100,9 @@ def test_the_two_resets_have_different_gradients() -> None:
 @pytest.mark.parametrize("summed", [False, True])
 @pytest.mark.parametrize("constant", [False, True])
 @pytest.mark.parametrize("detached", [False, True])
+@pytest.mark.parametrize("stateful", [False, True])
 def test_kernel_equals_torch_operators(
-    dtype: torch.dtype, synaptic: bool, summed: bool, constant: bool, detached: bool
+    dtype: torch.dtype, synaptic: bool, summed: bool, constant: bool, detached: bool, stateful: bool
 ) -> None:
     """The operator for other devices, run on the CPU: the same spikes to the bit, the same gradients."""
     torch.manual_seed(1)
@@ -110,11 +111,14 @@ def test_kernel_equals_torch_operators(
     alpha, beta = torch.tensor(0.6, dtype=dtype), torch.tensor(0.8, dtype=dtype)
     weights = torch.rand(6, dtype=dtype) if summed else None
     v0, i0 = 0.3 * torch.randn(70, 33, dtype=dtype), torch.randn(70, 33, dtype=dtype)
-    inputs = (current, alpha, beta, weights, v0, i0)
+    inputs = (current, alpha, beta, weights, *((v0, i0) if stateful else (None, None)))
     ours = spiking._forward_numba(*inputs, settings)
     theirs = spiking._forward_torch(*inputs, settings)
     for a, b in zip(ours, theirs, strict=True):
-        if summed and a is ours[0]:
+        if a is None or b is None:
+            assert a is b is None
+            assert not stateful
+        elif summed and a is ours[0]:
             torch.testing.assert_close(a, b)
         else:
             assert a.equal(b)
@@ -133,9 +137,15 @@ def test_reset_and_threshold_by_hand() -> None:
     """v: 0.6, 1.08 > 1 spikes, 0.6, 1.08 spikes; a membrane of exactly 1 does not spike."""
     beta = torch.tensor(0.8, dtype=torch.float64)
     current = torch.tensor([[[0.6, 1.0]]], dtype=torch.float64)
-    spikes, state = spike_layer(current, beta, LayerSettings(4))
+    spikes, none = spike_layer(current, beta, LayerSettings(4))
+    assert none is None
+    start = LayerState(*(torch.zeros(1, 2, dtype=torch.float64) for _ in range(3)))
+    again, state = spike_layer(current, beta, LayerSettings(4), state=start)
+    assert again.equal(spikes)
+    assert state is not None
     assert spikes[:, 0, 0].tolist() == [0, 1, 0, 1]
     assert spikes[:, 0, 1].tolist() == [0, 1, 0, 1]
     assert state.v[0].tolist() == [0, 0]
-    _, state = spike_layer(current, beta, LayerSettings(3), state=LayerState(state.v, state.i, state.last))
+    _, state = spike_layer(current, beta, LayerSettings(3), state=state)
+    assert state is not None
     assert state.v[0, 0].item() == pytest.approx(0.6)
