@@ -169,8 +169,14 @@ def _fixed_membrane(node: n.FixedLIF | n.FixedReadout, state: State, x: Array, t
 
 def normalise(node: n.Normalise, x: Array) -> Array:
     """The host's normalisation in float64: subtract, divide, clip, each rounded on its own."""
-    divisor = np.sqrt(node.variance) + node.epsilon if node.epsilon_outside else np.sqrt(node.variance + node.epsilon)
-    return np.clip((x - node.mean) / divisor, -node.clip, node.clip)
+    return np.clip((x - node.mean) / divisor(node), -node.clip, node.clip)
+
+
+def divisor(node: n.Normalise) -> Array:
+    """What the host divides by, (n,)."""
+    if node.epsilon_outside:
+        return np.sqrt(node.variance) + node.epsilon
+    return np.sqrt(node.variance + node.epsilon)
 
 
 def quantise(node: n.Quantise, x: Array) -> Array:

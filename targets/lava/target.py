@@ -42,8 +42,17 @@ class LavaTarget:
         return Lowered(graph=lowered, report=report)
 
     def open(self, program: Program, *, engine: str | None = None) -> Session:
-        """A session on the default engine (the integer emulator) or the one named."""
+        """A session on the default engine or the one named.
+
+        "emulator": compiled and exact; "definition": the same by `compiler.semantics`, slow and plain.
+        """
         name = engine or self.engines[0]
-        if name not in self.engines:
-            raise unknown_name("engine", name, self.engines, where=self.spec.name)
-        return MachineSession(program.graph, engine=name)
+        match name:
+            case "emulator":
+                # numba is imported when the first session opens, not with the catalogue.
+                from nervecord.targets.lava.emulator import EmulatorSession
+
+                return EmulatorSession(program.graph)
+            case "definition":
+                return MachineSession(program.graph, engine=name)
+        raise unknown_name("engine", name, self.engines, where=self.spec.name)

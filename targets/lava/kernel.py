@@ -1,0 +1,190 @@
+"""The emulator's inner loop, compiled by numba: whole actions, observation to action, for a batch of robots.
+
+All integers live in float64, where they are exact: |product| < 2^31, |u|, |v| < 2^24, decay factors are multiples of
+2^-12, so no operation here rounds but the ones that the arithmetic defines (floor of a shift, truncation of a decay).
+That keeps the loops in wide SIMD registers. Three facts make it fast: the observation is held over the T steps, so the
+first layer's product is taken once; spikes are sparse, so deeper products are sums of a few rows; nothing is allocated
+per step.
+
+Layout, per layer, of the rows of `table` (int64): see `Column`. Weights are stored (in, out), so that a spike adds one
+contiguous row.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+
+class Column(enum.IntEnum):
+    """Columns of the layer table."""
+
+    INPUTS = 0
+    OUTPUTS = 1
+    WEIGHT = 2  # offset into weights
+    NEURON = 3  # offset of the layer's neurons into biases, thresholds, spikes and state
+    FAN_OUT = 4  # offset into fan_out
+    INTERVAL = 5
+    OFFSET = 6
+    SPIKING = 7
+    CURRENT = 8  # whether du keeps anything of u
+    COLUMNS = 9
+
+
+_INPUTS, _OUTPUTS, _WEIGHT, _NEURON = int(Column.INPUTS), int(Column.OUTPUTS), int(Column.WEIGHT), int(Column.NEURON)
+_FAN_OUT, _INTERVAL, _OFFSET = int(Column.FAN_OUT), int(Column.INTERVAL), int(Column.OFFSET)
+_SPIKING, _CURRENT = int(Column.SPIKING), int(Column.CURRENT)
+_U_WRAP = float(1 << 23)
+_V_LIMIT = float((1 << 23) - 1)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _encode(x: Any, host: Any, clip: float, scale: float, limit: float, constant: float, out: Any) -> bool:
+    """One observation into graded integers, in `out`; False where it is not finite (then of the mean)."""
+    finite = True
+    for j in range(x.size):
+        if not np.isfinite(x[j]):
+            finite = False
+    for j in range(x.size):
+        value = (x[j] - host[0, j]) / host[1, j] if finite else 0.0
+        value = min(max(value, -clip), clip)
+        out[j] = min(max(np.rint(value * scale), -limit), limit)
+    if constant != 0.0:
+        out[x.size] = constant
+    return finite
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _membrane(pending: Any, u: Any, v: Any, bias: Any, decays: Any, current: bool, cleared: bool) -> None:
+    """u and v of a layer's neurons after receiving `pending`, before any spike."""
+    keep_u, keep_v = decays[0], decays[1]
+    for i in range(v.size):
+        a = pending[i]
+        if current:
+            was = 0.0 if cleared else u[i]
+            a += np.trunc(was * keep_u)
+            a = a - 2.0 * _U_WRAP if a > _U_WRAP else (a + 2.0 * _U_WRAP if a <= -_U_WRAP else a)
+        u[i] = a
+        held = 0.0 if cleared else v[i]
+        v[i] = min(max(np.trunc(held * keep_v) + a + bias[i], -_V_LIMIT), _V_LIMIT)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _rows(weights: Any, spikes: Any, outputs: int, factor: float, out: Any) -> None:
+    """out = 64 * floor(sum of the rows of `weights` whose spike is set, times 2^weight_exp)."""
+    for o in range(outputs):
+        out[o] = 0.0
+    for j in range(spikes.size):
+        if spikes[j]:
+            row = weights[j * outputs : (j + 1) * outputs]
+            for o in range(outputs):
+                out[o] += row[o]
+    for o in range(outputs):
+        out[o] = np.floor(out[o] * factor) * 64.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def act(
+    observation: Any,
+    action: Any,
+    host: Any,
+    decode: Any,
+    scalars: Any,
+    table: Any,
+    weights: Any,
+    biases: Any,
+    layer_floats: Any,
+    fan_out: Any,
+    state: Any,
+    spikes: Any,
+    counters: Any,
+) -> int:
+    """One action of every robot of a batch.
+
+    Args:
+        observation: (batch, observations) float64. action: (batch, actions), written.
+        host: (2, observations): mean, divisor. decode: (5, actions): scale, offset, low, high, fail-safe.
+        scalars: (7,) float64: clip, scale, limit, constant, steps T, window, clock at the window's start.
+        table: (layers, Column.COLUMNS) int64. layer_floats: (layers, 4): keep_u, keep_v, threshold << 6, 2^weight_exp.
+        weights, biases, fan_out: flat, float64.
+        state: (3, batch, neurons): pending (what Dense delivers next, << 6), u, v.
+        spikes: (window, batch, neurons) float64, written: spikes, or v of a readout.
+        counters: (layers, 2) int64, added to: spikes of the layer, synaptic events of the connection before it.
+
+    Returns:
+        Number of robots whose observation was not finite (they got the fail-safe action).
+    """
+    layers = table.shape[0]
+    steps, window, clock = int(scalars[4]), int(scalars[5]), int(scalars[6])
+    encoded = np.empty(table[0, _INPUTS])
+    first = np.empty(table[0, _OUTPUTS])
+    distrusted = 0
+    for b in range(observation.shape[0]):
+        finite = _encode(observation[b], host, scalars[0], scalars[1], scalars[2], scalars[3], encoded)
+        outputs = table[0, _OUTPUTS]
+        for o in range(outputs):
+            first[o] = 0.0
+        events = 0.0
+        for j in range(encoded.size):
+            x = encoded[j]
+            if x != 0.0:
+                events += fan_out[j]
+                row = weights[j * outputs : (j + 1) * outputs]
+                for o in range(outputs):
+                    first[o] += x * row[o]
+        for o in range(outputs):
+            first[o] = np.floor(first[o] * layer_floats[0, 3]) * 64.0
+        counters[0, 1] += int(events) * steps
+        for t in range(window):
+            for k in range(layers):
+                start = table[k, _NEURON]
+                stop = start + table[k, _OUTPUTS]
+                interval = table[k, _INTERVAL]
+                cleared = interval > 0 and (clock + t) % interval == table[k, _OFFSET]
+                v = state[2, b, start:stop]
+                _membrane(
+                    state[0, b, start:stop],
+                    state[1, b, start:stop],
+                    v,
+                    biases[start:stop],
+                    layer_floats[k],
+                    table[k, _CURRENT] != 0,
+                    cleared,
+                )
+                spiked = spikes[t, b, start:stop]
+                if table[k, _SPIKING]:
+                    threshold = layer_floats[k, 2]
+                    total = 0.0
+                    for i in range(v.size):
+                        fired = 1.0 if v[i] > threshold else 0.0
+                        spiked[i] = fired
+                        v[i] = 0.0 if fired else v[i]
+                        total += fired
+                    counters[k, 0] += int(total)
+                else:
+                    for i in range(v.size):
+                        spiked[i] = v[i]
+            pending = state[0, b, : table[0, _OUTPUTS]]
+            for o in range(outputs):
+                pending[o] = first[o] if t < steps else 0.0
+            for k in range(1, layers):
+                before = table[k - 1, _NEURON]
+                fired_before = spikes[t, b, before : before + table[k - 1, _OUTPUTS]]
+                start, count = table[k, _NEURON], table[k, _OUTPUTS]
+                weight = weights[table[k, _WEIGHT] : table[k, _WEIGHT] + fired_before.size * count]
+                _rows(weight, fired_before, count, layer_floats[k, 3], state[0, b, start : start + count])
+                reach = fan_out[table[k, _FAN_OUT] : table[k, _FAN_OUT] + fired_before.size]
+                events = 0.0
+                for j in range(reach.size):
+                    events += fired_before[j] * reach[j]
+                counters[k, 1] += int(events)
+        start = table[layers - 1, _NEURON]
+        for i in range(action.shape[1]):
+            y = spikes[window - 1, b, start + i] * decode[0, i] + decode[1, i]
+            action[b, i] = min(max(y, decode[2, i]), decode[3, i]) if finite else decode[4, i]
+        if not finite:
+            distrusted += 1
+    return distrusted
