@@ -155,7 +155,7 @@ class Worker:
         limit = self.call_timeout if timeout is None else timeout
         doing = f"during {method!r}"
         with self._lock:
-            if self._child.ended:
+            if not self.alive:
                 self._fail(f"is no longer running; asked for {method!r}", "open a new one")
             deadline = time.monotonic() + limit
             self._calls += 1

@@ -1,8 +1,8 @@
-"""Engine `lava`: an INTEGER graph run by the stock fixed-point processes of lava-nc 0.10.0, in an interpreter of theirs.
+"""Engine `lava`: an INTEGER graph run by the stock fixed-point processes of lava-nc 0.10.0, in their own interpreter.
 
 The emulator computes the same; this engine is what shows it. Each FixedDense becomes a Dense, each FixedLIF a LIF or
-LIFReset, each FixedReadout one whose threshold is the largest there is and whose v is read. Lava executes whole episodes
-as one run, one observation at a time (`lava_worker/`).
+LIFReset, each FixedReadout one whose threshold is the largest there is and whose v is read. Lava executes an episode as
+one run, one observation at a time (`lava_worker/`).
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class LavaNetwork:
         self.worker = worker or start_worker(backend=backend)
         self._begun = False
         layers = [c.describe(membrane=read) for c, read in zip(chain, self._read, strict=True)]
-        arrays = {}
+        arrays: dict[str, Array] = {}
         for k, connection in enumerate(chain):
             arrays |= {f"weight_{k}": connection.dense.weight, f"bias_{k}": connection.neuron.bias_mant}
         try:
@@ -247,6 +247,12 @@ class LavaSession:
     def worker(self) -> Worker:
         """Lava's interpreter."""
         return self._network.worker
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What runs: versions, and whether a newer Python than Lava declares needed the shim."""
+        worker = self._network.worker
+        return {"python": worker.versions.python, **{k: str(v) for k, v in worker.info.items()}}
 
     def reset(self, batch: int | None = None, *, rows: Array | None = None) -> None:
         """Clear the state: Lava's run is ended, the next step starts another.

@@ -8,14 +8,16 @@ A layer is the dictionary that `targets.lava.engine_lava` makes of a connection 
 when it is first played, and runs as one non-blocking run until it is rewound: its source waits for the next window.
 """
 
+import json
 import multiprocessing
 import sys
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-if sys.version_info >= (3, 11):
-    # Only ever reached in an environment that was made with the explicit allowance.
+SHIM = bool(json.loads((Path(sys.prefix) / "nervecord.json").read_text())["shim"])
+"""Whether this environment was made, with the explicit allowance, on a newer Python than Lava declares."""
+if SHIM:
     sys.path.insert(0, str(HERE))
     import shim
 
@@ -93,9 +95,8 @@ class Network:
         processes = chain(layers, arrays)
         self.source = ends.Source(size=arrays["weight_0"].shape[1], connection=source_theirs)
         self.source.s_out.connect(processes[0][0].s_in)
-        spiking = [neurons for layer, (_, neurons) in zip(layers, processes) if not layer["readout"]]
-        # Membranes of every layer, or of those alone that are read.
-        read = [neurons for layer, (_, neurons) in zip(layers, processes) if layer["membrane"]]
+        spiking = [processes[k][1] for k, layer in enumerate(layers) if not layer["readout"]]
+        read = [processes[k][1] for k, layer in enumerate(layers) if layer["membrane"]]
         self.sink = ends.sink_type(len(spiking), len(read))(
             spikes=[neurons.s_out.shape[0] for neurons in spiking],
             membranes=[neurons.s_out.shape[0] for neurons in read],
@@ -143,7 +144,7 @@ class Handler:
         """Versions."""
         from importlib.metadata import version
 
-        return {"lava": version("lava-nc")}
+        return {"lava": version("lava-nc"), "shim": SHIM}
 
     def open(self, values: Any, arrays: Any) -> None:
         """Describe a network; the one before is stopped."""
