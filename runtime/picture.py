@@ -28,6 +28,7 @@ SNAPSHOTS = 7
 WARM_UP = 5.0
 """Seconds at the start of an episode that the snapshots leave out (a third of a shorter one): the robot gets up."""
 RASTER_SECONDS = 1.0
+SUFFIXES = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,22 @@ class Drawn:
     result: Result
     spikes: Array | None = None
     steps_per_action: int = 1
+
+
+def require(path: str | os.PathLike[str]) -> None:
+    """Refuse a picture that could not be written, before the run and not after it.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+        NervecordError: the file's ending is no picture format.
+    """
+    _figure_type()
+    if Path(path).suffix.lower() not in SUFFIXES:
+        raise NervecordError(
+            f"ends in {Path(path).suffix!r}, which is no picture format",
+            where=str(path),
+            hint=f"one of: {', '.join(SUFFIXES)}",
+        )
 
 
 def hidden_spikes(session: Session, episode: Episode, *, seconds: float = RASTER_SECONDS) -> Array | None:
@@ -106,14 +123,9 @@ def _figure_type() -> Any:
 
 
 def _save(figure: Any, path: str | os.PathLike[str]) -> None:
-    file = Path(path)
-    known = sorted(figure.canvas.get_supported_filetypes())
-    if file.suffix.lstrip(".").lower() not in known:
-        raise NervecordError(
-            f"ends in {file.suffix!r}, which is no picture format", where=str(path), hint=f"one of: {', '.join(known)}"
-        )
+    require(path)
     try:
-        figure.savefig(file)
+        figure.savefig(path)
     except OSError as error:
         raise NervecordError(f"cannot be written: {error.strerror}", where=str(path)) from None
 
@@ -226,7 +238,12 @@ def _actions(axes: Any, episode: Episode, period: float) -> None:
     part = episode.actions[first : first + count]
     limit = max(float(np.abs(part).max()), 1e-9)
     image = axes.imshow(
-        part.T, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, extent=(0, count * period, part.shape[1] - 0.5, -0.5)
+        part.T,
+        aspect="auto",
+        cmap="RdBu_r",
+        vmin=-limit,
+        vmax=limit,
+        extent=(0, count * period, part.shape[1] - 0.5, -0.5),
     )
     axes.set_xlabel("time (s)")
     axes.set_ylabel("actuator")

@@ -1,0 +1,232 @@
+"""Text for people: results as aligned columns, progress as a bar or as plain lines.
+
+Results go to stdout without colours, so that they can be piped and pasted; progress goes to stderr, as a bar where that
+is a terminal.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from nervecord.compiler.program import Program
+    from nervecord.compiler.target import TargetSpec
+    from nervecord.runtime.compare import Comparison
+    from nervecord.runtime.result import Result
+
+LINE_SECONDS = 10.0
+"""Between two lines of progress where stderr is no terminal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a verb came to: `data` for --json, `text` for people, the exit code."""
+
+    data: dict[str, Any]
+    text: str
+    code: int = 0
+
+
+def columns(rows: Sequence[Sequence[str]], *, indent: int = 2, right: Sequence[int] = ()) -> str:
+    """Rows of text, aligned; `right` are the columns of numbers. The first row may be a heading."""
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(w) if k in right else cell.ljust(w) for k, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append((" " * indent + "  ".join(cells)).rstrip())
+    return "\n".join(lines)
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """A number with thousands separated; a dash where there is none."""
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:,.{digits}f}"
+
+
+def interval(mean: float, half: float) -> str:
+    """A mean with the half width of its 95 % interval."""
+    return f"{mean:,.0f}" if math.isnan(half) else f"{mean:,.0f} ± {half:,.0f}"
+
+
+def program_text(program: Program, path: str | None) -> str:
+    """What compiling did."""
+    report = program.report
+    placement, lowering = report["placement"], report["lowering"]
+    cores = placement["cores"]
+    bits = placement["bits"]
+    rows = [
+        ["target", program.target],
+        ["verdict", "feasible"],
+        ["cores", "-" if cores is None else f"{cores} (what a core holds: {placement['confidence']} sources)"],
+        ["memory", "-" if bits is None else f"{bits / 8192:,.1f} KiB of synapses"],
+        ["neurons", f"{placement['neurons']:,}, {placement['synapses']:,} synapses"],
+    ]
+    if path is not None:
+        rows.insert(0, ["program", path])
+    if "action_error_rms" in lowering:
+        error = f"rms {lowering['action_error_rms']:.4f}, max {lowering['action_error_max']:.4f}"
+        rows.append(["action error", f"{error} on {lowering['observations']:,} recorded observations"])
+    text = columns(rows, indent=0)
+    if lowering.get("layers"):
+        text += "\n\n" + _layers_text(lowering["layers"])
+    for warning in lowering.get("warnings", ()):
+        text += f"\nwarning: {warning}"
+    for finding in report["findings"]:
+        if finding["severity"] in ("warning", "unknown"):
+            text += f"\n{finding['severity']}: {finding['node']}: {finding['message']}"
+    return text
+
+
+def _layers_text(layers: Sequence[Mapping[str, Any]]) -> str:
+    """Ranges are proved for every input the normaliser lets through; errors are those of rounding."""
+    rows = [["layer", "accumulator", "of", "membrane", "of", "threshold", "step", "weight error", "decay error"]]
+    rows += [
+        [
+            str(layer["layer"]),
+            f"{layer['accumulator']:,.0f}",
+            f"{layer['accumulator_limit']:,.0f}",
+            f"{layer['membrane_low']:,.0f}..{layer['membrane_high']:,.0f}",
+            f"{layer['membrane_limit']:,.0f}",
+            "read" if layer["threshold"] is None else f"{layer['threshold']:,}",
+            f"{layer['unit']:.2g}",
+            f"{layer['weight_error_rms']:.2%}",
+            f"{layer['decay_error']:.1g}",
+        ]
+        for layer in layers
+    ]
+    return columns(rows, indent=0, right=range(1, 9))
+
+
+def result_text(result: Result, target: str) -> str:
+    """What a run measured."""
+    latency, budget = result.latency_us, result.deadline_us
+    rows = [
+        ["policy", f"{target}, engine {result.engine}"],
+        ["environment", f"{result.environment}, {len(result.returns)} episodes, seed {result.seed}"],
+        ["return", f"{interval(result.mean, result.ci95)} (mean with 95 % interval)"],
+        ["episode length", f"{number(float(result.lengths.mean()))} steps"],
+        ["latency", f"median {latency['median']:,.0f} us, p99 {latency['p99']:,.0f} us, of {budget:,.0f} us"],
+        ["spikes", f"{number(result.per_action['spikes'])} per action"],
+        ["synaptic events", f"{number(result.per_action['synaptic_events'], 0)} per action"],
+    ]
+    if result.deadline_missed:
+        rows.append(["deadline", f"missed {result.deadline_missed} times"])
+    rows += [["fail-safe", f"{count} actions: {reason}"] for reason, count in sorted(result.fail_safe.items())]
+    return columns(rows, indent=0)
+
+
+def comparison_text(comparison: Comparison, a: str, b: str) -> str:
+    """Where two policies part."""
+    c = comparison
+    lines = [f"{a} ({c.a}) against {b} ({c.b}), {c.observations:,} observations, mode {c.mode}"]
+    rows = [["layer", "compared", "different", "largest", "within epsilon of threshold", "first difference"]]
+    for layer in c.layers:
+        first = layer.first
+        where = "-" if first is None else f"action {first.action}, step {first.step}, neuron {first.neuron}"
+        near = "-" if layer.near is None else f"{layer.near:,}"
+        rows.append([layer.layer, f"{layer.compared:,}", f"{layer.different:,}", f"{layer.largest:.3g}", near, where])
+    lines += [columns(rows, indent=0, right=(1, 2, 3, 4))]
+    lines.append(f"actions: rms {c.action_rms:.4g}, max {c.action_max:.4g}")
+    if c.identical:
+        lines.append("identical")
+    elif c.first is not None:
+        f = c.first
+        lines.append(
+            f"they part at action {f.action}, step {f.step}, layer {f.layer}, neuron {f.neuron}: "
+            f"{f.a:g} against {f.b:g}"
+        )
+    return "\n".join(lines)
+
+
+def targets_text(specs: Sequence[TargetSpec], compiling: Sequence[str]) -> str:
+    """The targets there are."""
+    rows = [["target", "what it does", "engines", "title"]]
+    for spec in specs:
+        does = "compile, run, inspect" if spec.name in compiling else "inspect"
+        rows.append([spec.name, does, ", ".join(spec.engines) or "-", spec.title])
+    return columns(rows, indent=0)
+
+
+def target_text(spec: TargetSpec) -> str:
+    """One target with every fact and its source."""
+    lines = [f"{spec.name}: {spec.title}", spec.summary, f"arithmetic: {spec.arithmetic}", ""]
+    rows = [["fact", "value", "trust", "source"]]
+    for name, _, fact in spec.facts():
+        rows.append([name, str(fact), fact.confidence, fact.source])
+    return "\n".join(lines) + columns(rows, indent=0)
+
+
+class Ticker:
+    """Progress on stderr: a bar where that is a terminal, else a line every few seconds. quiet: neither.
+
+    Args:
+        label: what is going on.
+        unit: what is counted, in the plain lines.
+    """
+
+    def __init__(self, label: str, *, unit: str = "steps", quiet: bool = False) -> None:
+        self.label, self.unit, self.quiet = label, unit, quiet
+        self._bar: Any = None
+        self._task: Any = None
+        self._last = -math.inf
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Leave the bar as it is and go on below it."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def show(self, done: int, total: int, *, note: str = "", seconds_left: float | None = None) -> None:
+        """`done` of `total`; `note` is what has been measured so far."""
+        if self.quiet:
+            return
+        left = "" if seconds_left is None else f"{_clock(seconds_left)} left"
+        if sys.stderr.isatty():
+            self._draw(done, total, note, left)
+            return
+        now = time.monotonic()
+        if done < total and now - self._last < LINE_SECONDS:
+            return
+        self._last = now
+        parts = [f"{done:,} of {total:,} {self.unit}", left, note]
+        print(f"{self.label}: {', '.join(part for part in parts if part)}", file=sys.stderr, flush=True)
+
+    def _draw(self, done: int, total: int, note: str, left: str) -> None:
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=30),
+                TextColumn("{task.percentage:>3.0f} %  {task.fields[left]}  {task.fields[note]}"),
+                console=Console(stderr=True),
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self.label, total=total, left=left, note=note)
+        self._bar.update(self._task, completed=done, total=total, left=left, note=note)
+
+
+def _clock(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return "?"
+    whole = int(seconds + 0.5)
+    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

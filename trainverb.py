@@ -1,0 +1,167 @@
+"""The verbs that train, `train` and `demo`: `TrainConfig`'s fields as flags, progress, and what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nervecord import show
+from nervecord.errors import NervecordError
+from nervecord.show import Outcome, Ticker
+from nervecord.training.config import CHOICES, TrainConfig
+
+if TYPE_CHECKING:
+    from nervecord.training.run import Progress, TrainResult
+
+
+def number(text: str) -> int:
+    """A whole number, also as 1e6 or 1_000_000."""
+    try:
+        return int(text)
+    except ValueError:
+        value = float(text)
+        if value != int(value):
+            raise ValueError(text) from None
+        return int(value)
+
+
+number.__name__ = "whole number"  # argparse's messages use it
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """One flag for each field; a flag that is not given leaves no trace in the namespace."""
+    group = parser.add_argument_group("configuration")
+    for f in dataclasses.fields(TrainConfig):
+        name, text = "--" + f.name.replace("_", "-"), str(f.metadata["help"])
+        options: dict[str, Any] = {"dest": f.name, "default": argparse.SUPPRESS}
+        default = f.default
+        if isinstance(default, bool):
+            options["action"] = argparse.BooleanOptionalAction
+        elif isinstance(default, tuple):
+            options |= {"nargs": "+", "type": number, "metavar": "N"}
+        elif isinstance(default, int):
+            options |= {"type": number, "metavar": "N"}
+        elif isinstance(default, float):
+            options |= {"type": float, "metavar": "X"}
+        else:
+            options["metavar"] = "{" + ",".join(CHOICES[f.name]) + "}" if f.name in CHOICES else "TEXT"
+        group.add_argument(name, help=f"{text} (default {_default(default)})".replace("%", "%%"), **options)
+
+
+def given(args: argparse.Namespace) -> dict[str, Any]:
+    """The fields whose flags were given."""
+    names = {f.name for f in dataclasses.fields(TrainConfig)}
+    return {name: value for name, value in vars(args).items() if name in names}
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) else str(value) if value != "" else "none"
+
+
+class TrainProgress:
+    """The callback of a training: a bar or lines with the rate, the time left and the return so far."""
+
+    def __init__(self, ticker: Ticker, test_episodes: int) -> None:
+        self.ticker, self.test_episodes = ticker, test_episodes
+        self.step = 0
+
+    def __call__(self, progress: Progress) -> None:
+        self.step = progress.step
+        so_far = "no episode over yet" if progress.mean_return is None else f"return {progress.mean_return:,.0f}"
+        self.ticker.show(
+            progress.step,
+            progress.total,
+            note=f"{so_far}  {progress.rate:,.0f} steps/s",
+            seconds_left=progress.eta,
+        )
+        if progress.step >= progress.total and self.test_episodes and not self.ticker.quiet:
+            self.ticker.stop()
+            print(f"testing the best checkpoint: {self.test_episodes} episodes", file=sys.stderr, flush=True)
+
+
+def train_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--resume", metavar="RUN", help="continue a run folder; with it only flags that change no result are taken"
+    )
+    add_flags(parser)
+
+
+def train_verb(args: argparse.Namespace) -> Outcome:
+    chosen = given(args)
+    if args.resume is None:
+        config = TrainConfig(**chosen)
+    elif not (Path(args.resume) / "config.json").is_file():
+        raise NervecordError(f"{args.resume} is no run folder", where="--resume", hint="it has no config.json")
+    else:
+        config = TrainConfig.from_json((Path(args.resume) / "config.json").read_text(), where=args.resume)
+    from nervecord.training.run import resume, train
+
+    with Ticker("train", quiet=args.quiet) as ticker:
+        progress = TrainProgress(ticker, config.test_episodes)
+        try:
+            if args.resume is None:
+                result = train(config, progress=progress)
+            else:
+                result = resume(args.resume, progress=progress, overrides=chosen)
+        except KeyboardInterrupt:
+            folder = args.resume or str(Path(config.out) / config.run_name)
+            raise KeyboardInterrupt(
+                f"interrupted at step {progress.step:,}; nervecord train --resume {folder} goes on from its last "
+                "checkpoint, if it has one"
+            ) from None
+    return trained(result)
+
+
+def trained(result: TrainResult) -> Outcome:
+    """What a training came to."""
+    test = None if result.test is None else result.test.as_dict()
+    policy = None if result.policy is None else str(result.policy)
+    data = {
+        "run": str(result.folder),
+        "policy": policy,
+        "step": result.step,
+        "validation_return": result.validation,
+        "test": test,
+        "config": json.loads(result.config.to_json()),
+    }
+    rows = [["run", str(result.folder)], ["checkpoint", f"step {result.step:,}"]]
+    if result.validation is not None:
+        rows.append(["validation", f"{result.validation:,.0f} (it chose the checkpoint)"])
+    if test is not None:
+        low, high = test["interval95"]
+        half = show.interval(test["mean_return"], (high - low) / 2)
+        rows.append(["return", f"{half} over {test['episodes']} episodes on seeds that chose nothing"])
+    rows.append(["policy", policy or "none: NIR has no words for a policy without spikes"])
+    text = show.columns(rows, indent=0)
+    if policy is not None:
+        text += f"\nnext: nervecord compile {policy} --target lava -o ant.nervecord"
+    return Outcome(data, text)
+
+
+def demo_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out", default="demo", metavar="DIR", help="folder for the demo's numbered folders (default demo)"
+    )
+    parser.add_argument(
+        "--steps", type=number, metavar="N", help="environment steps of the training (default 1,000,000)"
+    )
+    parser.add_argument("--episodes", type=number, default=20, metavar="N", help="of each policy (default 20)")
+    parser.add_argument("--seed", type=number, default=0, metavar="N", help="of the training (default 0)")
+    parser.add_argument("--video", action="store_true", help="write a video too")
+
+
+def demo_verb(args: argparse.Namespace) -> Outcome:
+    from nervecord import demo
+
+    data, text = demo.rundemo_verb(
+        Path(args.out), steps=args.steps, episodes=args.episodes, seed=args.seed, video=args.video, quiet=args.quiet
+    )
+    return Outcome(data, text)

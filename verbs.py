@@ -1,0 +1,451 @@
+"""What each verb of the command line does: its flags, its call of the Python API, and what it gives back to print."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nervecord
+from nervecord import show, trainverb
+from nervecord.errors import NervecordError, unknown_name
+from nervecord.show import Outcome
+from nervecord.trainverb import number
+
+if TYPE_CHECKING:
+    from nervecord.compiler.node import Array
+    from nervecord.runtime.result import Result
+    from nervecord.runtime.session import Session
+
+INFEASIBLE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A verb of the command line."""
+
+    description: str
+    examples: tuple[str, ...]
+    add_flags: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], Outcome]
+
+
+def writable(path: str | None, *, where: str) -> None:
+    """Refuse a result file that could not be written, before the work is done and not after it."""
+    if path is None:
+        return
+    file = Path(path)
+    if file.is_dir():
+        raise NervecordError(f"{path} is a folder, a file name is needed", where=where)
+    if not file.parent.is_dir():
+        raise NervecordError(f"the folder {file.parent} does not exist", where=where, hint="make it first")
+
+
+def _time_step(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dt", type=float, metavar="SECONDS", help="time step; NIR files of other tools do not say it")
+    parser.add_argument(
+        "--convention", default="euler", help="how continuous time becomes steps: euler (default) or exact"
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# compile
+
+
+def _compile_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("policy", help="NIR file of a policy")
+    parser.add_argument("--target", default="lava", help="what to compile for (default lava); see nervecord targets")
+    parser.add_argument("-o", "--output", metavar="FILE", help="the program; replaced if it exists")
+    parser.add_argument("--weight-bits", type=int, metavar="N", help="bits of the weights, 2..8 (default 8)")
+    parser.add_argument("--calibration", metavar="FILE", help=".npz of observations; by default the policy's own")
+    parser.add_argument("--dump", metavar="DIR", help="write the graph as text after each step")
+    parser.add_argument("--explain", action="store_true", help="say what each step changed")
+    parser.add_argument("--dt", type=float, metavar="SECONDS", help="time step, where the file does not say it")
+
+
+def _compile(args: argparse.Namespace) -> Outcome:
+    writable(args.output, where="--output")
+
+    def explain(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    program = nervecord.compile(
+        args.policy,
+        args.target,
+        dt=args.dt,
+        calibration=args.calibration,
+        weight_bits=args.weight_bits,
+        dump=args.dump,
+        explain=explain if args.explain else None,
+    )
+    if args.output is not None:
+        program.save(args.output)
+    placement = program.report["placement"]
+    data = {
+        "program": args.output,
+        "target": program.target,
+        "verdict": "feasible",
+        "cores": placement["cores"],
+        "memory_bits": placement["bits"],
+        "report": dict(program.report),
+        "versions": dict(program.versions),
+        "allowances": list(program.allowances),
+    }
+    text = show.program_text(program, args.output)
+    if args.output is None:
+        text += "\nnothing was written: -o FILE keeps the program"
+    return Outcome(data, text)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# run
+
+
+def _run_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("policy", help="program, or NIR file of a policy (which runs in float64)")
+    parser.add_argument("--env", metavar="ID", help="Gymnasium id; by default the one the policy was trained in")
+    parser.add_argument("--episodes", type=number, default=10, metavar="N", help="whole episodes (default 10)")
+    parser.add_argument("--seed", type=number, default=0, metavar="N", help="of the episodes (default 0)")
+    parser.add_argument("--num-envs", type=number, default=1, metavar="N", help="environments side by side (default 1)")
+    parser.add_argument("--engine", metavar="NAME", help="by default the target's first; see nervecord targets")
+    parser.add_argument("--picture", metavar="FILE", help="picture of the first episode (.png, .svg, .pdf)")
+    parser.add_argument("--video", metavar="FILE", help="video of the first episode (.mp4)")
+    parser.add_argument(
+        "--allow-other-env", action="store_true", help="accept an environment of another name and the same shapes"
+    )
+
+
+def _run(args: argparse.Namespace) -> Outcome:
+    from nervecord.runtime import picture, video
+
+    writable(args.picture, where="--picture")
+    writable(args.video, where="--video")
+    if args.picture is not None:
+        picture.require(args.picture)
+    if args.video is not None:
+        video.require(args.video)
+    target = target_of(args.policy)
+    with nervecord.open(args.policy, engine=args.engine) as session:
+        result = play(
+            session,
+            args.env,
+            args.episodes,
+            args.seed,
+            environments=args.num_envs,
+            record=bool(args.picture or args.video),
+            allow_other_env=args.allow_other_env,
+            label="run",
+            quiet=args.quiet,
+        )
+        data = {"target": target, **result.to_dict()}
+        text = show.result_text(result, target)
+        if args.picture:
+            draw_one(args.picture, session, result, target)
+            data["picture"] = args.picture
+            text += f"\npicture: {args.picture}"
+    if args.video:
+        with show.Ticker("video", unit="frames", quiet=args.quiet) as ticker:
+            how = video.write_video(args.video, result, progress=ticker.show)
+        data["video"] = args.video
+        text += f"\nvideo: {args.video} ({how})"
+    return Outcome(data, text)
+
+
+def target_of(path: str) -> str:
+    """Name of the target a policy file runs on: a program's own, `reference` for a graph."""
+    from nervecord.compiler.program import Program
+
+    subject = nervecord._subject(path)
+    return subject.target if isinstance(subject, Program) else "reference"
+
+
+def play(session: Session, env: str | None, episodes: int, seed: int, *, label: str, quiet: bool, **how: Any) -> Result:
+    """`nervecord.run` with progress on stderr."""
+    with show.Ticker(label, unit="episodes", quiet=quiet) as ticker:
+
+        def progress(done: int, total: int, mean: float) -> None:
+            ticker.show(done, total, note=f"mean return {mean:,.0f}")
+
+        return nervecord.run(session, env, episodes, seed, progress=progress, **how)
+
+
+def draw_one(path: str, session: Session, result: Result, target: str) -> None:
+    """The picture of one run."""
+    from nervecord.runtime.picture import Drawn, draw_picture, hidden_spikes
+
+    assert result.recorded is not None
+    spikes = hidden_spikes(session, result.recorded)
+    title = f"{result.environment}: {target}, engine {result.engine}"
+    draw_picture(
+        path, [Drawn(target, result, spikes)], title=title, subtitle=f"first of {len(result.returns)} episodes"
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# inspect
+
+
+def _inspect_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("graph", help="any NIR file, or a program")
+    parser.add_argument("--target", nargs="+", metavar="NAME", help="by default all targets")
+    _time_step(parser)
+
+
+def _inspect(args: argparse.Namespace) -> Outcome:
+    subject = subject_of(args.graph, args.dt, args.convention)
+    report = nervecord.inspect(subject, args.target)
+    infeasible = [target.target for target in report.targets if target.verdict == "infeasible"]
+    data = {"file": args.graph, **report.to_dict()}
+    code = INFEASIBLE if args.target and infeasible else 0
+    return Outcome(data, report.to_text().rstrip("\n"), code)
+
+
+def subject_of(path: str, dt: float | None, convention: str) -> Any:
+    """The program or graph of a file; dt and convention are for graphs."""
+    if nervecord._is_program(Path(path)):
+        if dt is not None:
+            raise NervecordError("a program has its time step already", where="--dt", hint="leave --dt out")
+        return nervecord.load(path)
+    return nervecord.read(path, dt=dt, convention=convention)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# compare
+
+
+def _compare_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("a", help="policy or program")
+    parser.add_argument("b", help="policy or program")
+    parser.add_argument(
+        "--observations", metavar="FILE", help=".npz of observations; by default those that a policy.nir carries"
+    )
+    parser.add_argument("--mode", default="free", help="free: each on its own (default); layers: layer by layer")
+    parser.add_argument("--engine-a", metavar="NAME", help="engine of a")
+    parser.add_argument("--engine-b", metavar="NAME", help="engine of b")
+
+
+def _compare(args: argparse.Namespace) -> Outcome:
+    if args.mode not in ("free", "layers"):
+        raise unknown_name("mode", args.mode, ("free", "layers"), where="--mode")
+    subjects = [nervecord._subject(path) for path in (args.a, args.b)]
+    rows = nervecord._observations(args.observations)
+    if rows is None:
+        rows = _recorded(subjects)
+    with (
+        nervecord.open(subjects[0], engine=args.engine_a) as a,
+        nervecord.open(subjects[1], engine=args.engine_b) as b,
+    ):
+        comparison = nervecord.compare(a, b, rows, mode=args.mode)
+    return Outcome(comparison.to_dict(), show.comparison_text(comparison, args.a, args.b))
+
+
+def _recorded(subjects: list[Any]) -> Array:
+    for subject in subjects:
+        recorded = getattr(subject, "recorded", None)
+        if recorded is not None:
+            return recorded  # type: ignore[no-any-return]
+    raise NervecordError(
+        "neither file carries recorded observations", where="--observations", hint="a policy.nir of a training does"
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# simulate
+
+
+def _simulate_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("graph", help="any NIR file, or a program")
+    parser.add_argument(
+        "--input", required=True, metavar="FILE", help=".npz or .npy: (steps, n), or an array for each input by name"
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", help=".npz of what every node gave at every step")
+    _time_step(parser)
+
+
+def _simulate(args: argparse.Namespace) -> Outcome:
+    from nervecord.compiler.graph import Graph
+    from nervecord.runtime.arrayfile import read_arrays, read_rows, write_arrays
+
+    writable(args.output, where="--output")
+    subject = subject_of(args.graph, args.dt, args.convention)
+    graph = subject if isinstance(subject, Graph) else subject.graph
+    arrays = read_arrays(args.input)
+    named = set(arrays) == set(graph.inputs) and len(arrays) > 1
+    trace = nervecord.simulate(graph, arrays if named else read_rows(args.input))
+    spikes = {name: float(values.sum()) for name, values in trace.spikes(graph).items()}
+    data = {
+        "output": args.output,
+        "steps": len(next(iter(trace.outputs.values()), ())),
+        "nodes": {name: list(values.shape) for name, values in trace.outputs.items()},
+        "spikes": spikes,
+        "actions": None if trace.actions is None else list(trace.actions.shape),
+    }
+    if args.output is not None:
+        extra = {} if trace.actions is None else {"actions": trace.actions}
+        write_arrays(args.output, {**trace.outputs, **extra})
+    rows = [["node", "shape", "spikes"]]
+    for name, values in trace.outputs.items():
+        rows.append([name, " x ".join(map(str, values.shape)), f"{spikes[name]:,.0f}" if name in spikes else "-"])
+    text = show.columns(rows, indent=0, right=(2,))
+    text += f"\nwritten: {args.output}" if args.output else "\nnothing was written: -o FILE keeps the trace"
+    return Outcome(data, text)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# targets
+
+
+def _targets_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("words", nargs="*", metavar="NAME", help="a target to show, or: install lava")
+    parser.add_argument("--python", metavar="PATH", help="install: the Python 3.10 to build on")
+    parser.add_argument(
+        "--allow-shim", action="store_true", help="install: without a Python 3.10 use a newer one and a shim"
+    )
+
+
+def _targets(args: argparse.Namespace) -> Outcome:
+    if args.words[:1] == ["install"]:
+        return _install(args)
+    specs = nervecord.targets()
+    compiling = [spec.name for spec in specs if spec.name in nervecord._COMPILING]
+    if args.words:
+        if len(args.words) > 1:
+            raise NervecordError(f"{args.words[1]!r} is one word too many", hint="one target, or: install lava")
+        by_name = {spec.name: spec for spec in specs}
+        if args.words[0] not in by_name:
+            raise unknown_name("target", args.words[0], [*by_name, "install"])
+        specs = (by_name[args.words[0]],)
+    data = {"targets": [_spec_data(spec, compiling) for spec in specs]}
+    if args.words:
+        return Outcome(data, show.target_text(specs[0]))
+    return Outcome(data, show.targets_text(specs, compiling))
+
+
+def _spec_data(spec: Any, compiling: list[str]) -> dict[str, Any]:
+    facts = {
+        name: {"value": fact.value, "confidence": fact.confidence, "source": fact.source, "about": about}
+        for name, about, fact in spec.facts()
+    }
+    return {
+        "name": spec.name,
+        "title": spec.title,
+        "summary": spec.summary,
+        "compiles": spec.name in compiling,
+        "engines": list(spec.engines),
+        "arithmetic": spec.arithmetic,
+        "facts": facts,
+        "not_checked": list(spec.not_checked),
+    }
+
+
+def _install(args: argparse.Namespace) -> Outcome:
+    from nervecord.targets.lava import environment
+
+    names = args.words[1:]
+    if names != ["lava"]:
+        if not names:
+            raise NervecordError("install what?", hint="nervecord targets install lava")
+        raise unknown_name("installable target", names[0], ("lava",))
+
+    def progress(line: str) -> None:
+        if not args.quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    python = None if args.python is None else Path(args.python)
+    status = environment.install(progress, python=python, allow_shim=args.allow_shim)
+    data = {
+        "installed": status.installed,
+        "path": str(status.path),
+        "python": status.python_version,
+        "lava": status.lava_version,
+        "shim": status.shim,
+    }
+    text = f"lava-nc {status.lava_version} on Python {status.python_version} in {status.path}"
+    return Outcome(data, text + (" (with the shim)" if status.shim else ""))
+
+
+VERBS: dict[str, Verb] = {
+    "train": Verb(
+        "Train a policy with PPO. Writes a run folder with policy.nir, checkpoints and metrics; never overwrites one. "
+        "Needs the extra 'train'.",
+        (
+            "nervecord train",
+            "nervecord train --steps 12e6 --num-envs 64 --minibatch 1024 --threads 2 --seed 1",
+            "nervecord train --layers 128 128 --neuron synaptic --name deep",
+            "nervecord train --policy ann",
+            "nervecord train --resume runs/deep",
+        ),
+        trainverb.train_flags,
+        trainverb.train_verb,
+    ),
+    "compile": Verb(
+        "Compile a policy for a target: calibrate on recorded observations, quantise with proved ranges, check, place. "
+        "Exit code 2 where the target cannot hold it.",
+        (
+            "nervecord compile policy.nir --target lava -o ant.nervecord",
+            "nervecord compile policy.nir --weight-bits 4 -o ant4.nervecord --dump passes --explain",
+            "nervecord compile policy.nir --calibration observations.npz --json",
+        ),
+        _compile_flags,
+        _compile,
+    ),
+    "run": Verb(
+        "Run a policy for whole episodes in its Gymnasium environment: return with its interval, latency, spikes, "
+        "synaptic events. A NIR file runs in float64, a program on its target's engine. Needs the extra 'mujoco'.",
+        (
+            "nervecord run ant.nervecord",
+            "nervecord run policy.nir --env Ant-v4 --episodes 100 --num-envs 16 --seed 7",
+            "nervecord run ant.nervecord --engine lava --episodes 2",
+            "nervecord run ant.nervecord --picture ant.png --video ant.mp4 --json",
+        ),
+        _run_flags,
+        _run,
+    ),
+    "inspect": Verb(
+        "Whether targets can hold and express a graph, what it would use of them, and what to change. Runs nothing. "
+        "Exit code 2 where a target that was named is infeasible.",
+        (
+            "nervecord inspect policy.nir",
+            "nervecord inspect any.nir --target loihi1 lava --json",
+            "nervecord inspect lif.nir --dt 1e-4 --convention exact",
+        ),
+        _inspect_flags,
+        _inspect,
+    ),
+    "compare": Verb(
+        "Drive two policies over the same observations and say where they part: layer, action, step, neuron.",
+        (
+            "nervecord compare policy.nir ant.nervecord",
+            "nervecord compare policy.nir ant.nervecord --mode layers --observations trace.npz --json",
+            "nervecord compare ant.nervecord ant.nervecord --engine-b lava --observations trace.npz",
+        ),
+        _compare_flags,
+        _compare,
+    ),
+    "simulate": Verb(
+        "Run any graph on recorded input, step by step, by the definition of its nodes.",
+        (
+            "nervecord simulate lif.nir --dt 1e-4 --input spikes.npz -o trace.npz",
+            "nervecord simulate ant.nervecord --input observations.npz -o trace.npz",
+        ),
+        _simulate_flags,
+        _simulate,
+    ),
+    "targets": Verb(
+        "List the targets, show one with all its limits and their sources, or install what an engine needs.",
+        ("nervecord targets", "nervecord targets loihi1", "nervecord targets install lava"),
+        _targets_flags,
+        _targets,
+    ),
+    "demo": Verb(
+        "Train a spiking ant, compile it for Loihi 2's fixed point, run it beside the float policy, inspect it, draw "
+        "it. Takes about 8 minutes on two cores; every time a new folder. Needs the extra 'train'.",
+        ("nervecord demo", "nervecord demo --steps 300_000 --out /tmp/demo", "nervecord demo --video"),
+        trainverb.demo_flags,
+        trainverb.demo_verb,
+    ),
+}
+"""All verbs by name; `nervecord.cli.VERBS` lists them in the same order."""
