@@ -85,7 +85,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "free-wiring", "error", FLOAT_LEVELS,
         "Values pass without neurons, or spikes without weights; on the chip, connections and neurons alternate.",
-        "Put neurons (LI with decay 0) or an identity Affine between.",
+        "Multiply matrices into one, end with a readout (LI), or put an identity Affine before neurons.",
         wiring.free_wiring,
     ),
     Rule(

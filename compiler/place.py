@@ -1,6 +1,6 @@
 """Where a graph's neurons would sit on a target's cores, and what that uses.
 
-Layer by layer, in graph order: each population gets the fewest cores of its own whose equal share of it keeps to the
+Layer by layer, in graph order: each population gets cores of its own, as few as let an equal share of it keep to the
 neurons, axons and synapse memory of a core. No core holds two populations, which is simple, never too optimistic about
 a core, and what nengo_loihi's allocators do. Limits that nobody published do not constrain; `Placement.open_limits`
 names them, and every number that rests on a second-hand limit carries that confidence.
@@ -189,7 +189,7 @@ def _axon_bits(counts: Array, each: int, packing: Packing) -> Array:
 
 
 class _Draft:
-    """A population while it is being split: grows `cores` until its share fits."""
+    """A population while it is being split: `share` is its neurons per core, and shrinks until it fits."""
 
     def __init__(self, graph: Graph, spec: TargetSpec, topology: Topology, name: str) -> None:
         self.graph, self.spec, self.name = graph, spec, name
@@ -200,22 +200,18 @@ class _Draft:
         self.bias_sources = sum(1 for connection in channels if name in connection.sources)
         self.bias_inputs = sum(1 for connection in channels if name in connection.destinations)
         self.neurons = size(self.node) + self.bias_sources
-        self.cores = 1
+        self.share = self.neurons
         self.reached = 0
         """Cores its spikes go to."""
+        self.broken: tuple[str, ...] = ()
+        """Limits that one neuron alone exceeds; splitting cannot help them."""
 
-    def per_core(self) -> dict[str, int | None]:
-        share = -(-self.neurons // self.cores)
-        axons, bits = self._incoming(share)
-        return {
-            "neurons_per_core": share,
-            "axons_in_per_core": axons,
-            "axons_out_per_core": share * self.reached,
-            "synapse_bits_per_core": bits,
-        }
+    @property
+    def cores(self) -> int:
+        return -(-self.neurons // self.share)
 
-    def _incoming(self, share: int) -> tuple[int, int | None]:
-        """(input axons, synapse bits) of the fullest core."""
+    def per_core(self, share: int) -> dict[str, int | None]:
+        """What the fullest core uses with so many neurons."""
         axons, bits = 0, 0
         known = True
         for start in range(0, self.neurons, share):
@@ -226,35 +222,41 @@ class _Draft:
                 known = known and memory is not None
                 core_bits += memory or 0
             axons, bits = max(axons, core_axons), max(bits, core_bits)
-        return axons, bits if known else None
+        return {
+            "neurons_per_core": share,
+            "axons_in_per_core": axons,
+            "axons_out_per_core": share * self.reached,
+            "synapse_bits_per_core": bits if known else None,
+        }
 
-    def broken(self) -> tuple[str, ...]:
-        found = self.per_core()
+    def exceeded(self, share: int) -> tuple[str, ...]:
+        found = self.per_core(share)
         return tuple(name for name in CORE_LIMITS if (found[name] or 0) > _cap(self.spec, name))
 
-    def grow(self) -> bool:
-        """Take more cores if the share does not fit and more can help; whether it did."""
-        if not self.broken() or self.cores >= self.neurons:
+    def shrink(self) -> bool:
+        """Take the largest share that fits, by bisection; whether it changed.
+
+        Use grows with the share but for rounding, so the share found fits, and is the largest one within rounding.
+        """
+        over = self.exceeded(self.share)
+        if not over:
             return False
-        found = self.per_core()
-        # Axons in do not shrink in proportion, so they ask for one more core at a time.
-        wanted = max(
-            (math.ceil(self.cores * (found[name] or 0) / max(_cap(self.spec, name), 1)) for name in CORE_LIMITS
-             if name != "axons_in_per_core"),
-            default=1,
-        )  # fmt: skip
-        self.cores = min(max(self.cores + 1, wanted), self.neurons)
+        self.broken = self.exceeded(1)
+        if all(name in self.broken for name in over):
+            return False
+        fits, too_many = 1, self.share
+        while too_many - fits > 1:
+            middle = (fits + too_many) // 2
+            if all(name in self.broken for name in self.exceeded(middle)):
+                fits = middle
+            else:
+                too_many = middle
+        even = -(-self.neurons // -(-self.neurons // fits))
+        self.share = even if all(name in self.broken for name in self.exceeded(even)) else fits
         return True
 
     def use(self, has_cores: bool) -> LayerUse:
         extra = self.bias_inputs * size(self.node)
-        per_core = self.per_core() if has_cores else {}
-        total = 0 if has_cores else None
-        if has_cores:
-            share = -(-self.neurons // self.cores)
-            parts = [_core_synapses(c, start, share, self.spec)[1] for start in range(0, self.neurons, share)
-                     for c in self.incoming]  # fmt: skip
-            total = None if any(part is None for part in parts) else sum(part or 0 for part in parts)
         return LayerUse(
             name=self.name,
             label=label(self.graph, self.name),
@@ -264,21 +266,32 @@ class _Draft:
             synapses=sum(c.synapses for c in self.incoming) + extra,
             stored=sum(c.stored for c in self.incoming) + extra,
             cores=self.cores if has_cores else None,
-            per_core=per_core,
-            bits=total,
-            broken=self.broken() if has_cores else (),
+            per_core=self.per_core(self.share) if has_cores else {},
+            bits=self._bits() if has_cores else None,
+            broken=self.broken if has_cores else (),
         )
+
+    def _bits(self) -> int | None:
+        """Synapse memory over all cores."""
+        total = self.bias_inputs * _channel_bits(self.share, self.spec) * self.cores
+        for start in range(0, self.neurons, self.share):
+            for connection in self.incoming:
+                part = _core_synapses(connection, start, self.share, self.spec)[1]
+                if part is None:
+                    return None
+                total += part
+        return total
 
 
 def _split(drafts: list[_Draft]) -> None:
-    """Grow every population's cores until all fit or cannot; cores only ever grow, so it ends."""
+    """Shrink every population's share until all fit or cannot; shares only ever shrink, so it ends."""
     by_name = {draft.name: draft for draft in drafts}
     changed = True
     while changed:
         changed = False
         for draft in drafts:
             draft.reached = sum(by_name[d].cores for c in draft.outgoing for d in c.destinations if d in by_name)
-            changed = draft.grow() or changed
+            changed = draft.shrink() or changed
 
 
 def _core_synapses(connection: Connection, start: int, share: int, spec: TargetSpec) -> tuple[int, int | None]:

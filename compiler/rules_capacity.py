@@ -251,7 +251,7 @@ def weight_range(case: Case) -> Iterator[Hit]:
         weight = connection.node.weight
         yield from above(limits.weight_max, int(weight.max()), name, "a weight exceeds the chip's largest", fix)
         low = limits.weight_min
-        if low.value is not None and weight.min() < low.value:
+        if low.value not in (None, math.inf) and weight.min() < (low.value or 0):
             yield Hit(
                 name, "a weight lies below the chip's smallest", int(weight.min()), _whole(low.value), fix,
                 cited(low), broken(low),

@@ -131,7 +131,7 @@ def population_parameters(case: Case) -> Iterator[Hit]:
             fix = f"train one {parameter} per layer, or split the layer by it into {distinct}"
             if parameter == "threshold":
                 fix = (
-                    "divide each neuron's incoming weights and biases by its own threshold and set all thresholds "
+                    "divide each neuron's incoming weights, biases and leak by its threshold and set all thresholds "
                     "to 1: the spikes stay the same, as reset is to zero"
                 )
             yield Hit(

@@ -18,10 +18,12 @@ def free_wiring(case: Case) -> Iterator[Hit]:
         for name in connection.destinations:
             node = case.graph.nodes[name]
             if is_weighted(node) or not is_core(node):
+                fix = "end with a readout, LI, which with decay 0 passes values on"
+                if is_weighted(node):
+                    fix = "multiply the two matrices into one, or put spiking neurons between them"
                 yield Hit(
-                    case.named(connection.name), f"feeds {case.named(name)} with no neurons between", None, None,
-                    "put neurons between them (LI with decay 0 passes values on), or multiply the two matrices",
-                    cited(fact), broken(fact),
+                    case.named(connection.name), f"feeds {case.named(name)} with no neurons between",
+                    None, None, fix, cited(fact), broken(fact),
                 )  # fmt: skip
     entries = case.topology.entries
     for name, _ in case.populations():

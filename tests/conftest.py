@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,3 +66,26 @@ def _neurons(count: int, *, spiking: bool, synaptic: bool) -> Node:
 def make_policy() -> Callable[..., Graph]:
     """`random_policy`: a factory of small random policies."""
     return random_policy
+
+
+GOLDENS = Path(__file__).parent / "goldens"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--update-golden` rewrites the stored texts that tests compare with; look at the diff before committing it."""
+    parser.addoption("--update-golden", action="store_true", help="rewrite tests/goldens from what is computed now")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """compare(name, text): text must equal tests/goldens/<name>."""
+
+    def compare(name: str, text: str) -> None:
+        path = GOLDENS / name
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        assert path.exists(), f"{name} has no golden; make it with --update-golden"
+        assert text == path.read_text(encoding="utf-8"), f"{name} changed; if it should, run with --update-golden"
+
+    return compare

@@ -1,0 +1,161 @@
+"""Counting events by hand, and units: an energy must not be a thousand times off."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nervecord.compiler import nodes as n
+from nervecord.compiler.cost import (
+    FP32,
+    INT8,
+    Events,
+    arithmetic_estimate,
+    count_events,
+    energy_text,
+    estimate,
+    ratio,
+)
+from nervecord.compiler.graph import Graph, Level, chain
+from nervecord.compiler.interpret import simulate
+from nervecord.errors import NervecordError
+from nervecord.targets.catalogue import load_spec
+
+LAVA, LOIHI1, REFERENCE = (load_spec(name) for name in ("lava", "loihi1", "reference"))
+
+
+def test_worst_case_by_hand(make_policy: Callable[..., Graph]) -> None:
+    # 3 -> 4 -> 2, T = 5, dense weights; on a chip with one step of delay per connection 7 steps.
+    events = count_events(make_policy((3, 4, 2)), LAVA)
+    assert events == Events(steps=7, input_events=5 * 3 * 4, spike_events=7 * 4 * 2, updates=7 * (4 + 2), bound=True)
+    assert count_events(make_policy((3, 4, 2))).steps == 5
+    assert count_events(make_policy((3, 4, 2), state="carried"), LAVA).steps == 5
+
+
+def test_measured_activity_by_hand() -> None:
+    one = np.ones(3)
+    weight = np.array([[1.0, 1, 0], [1, 0, 0]])
+    graph = chain(
+        Level.DISCRETE,
+        [
+            ("input", n.Input((3,))), ("a", n.Affine(np.eye(3))),
+            ("x", n.DiscreteLIF(0.5 * one, one, 0 * one, one, 0 * one)),
+            ("b", n.Affine(weight)), ("y", n.DiscreteLI(one[:2], one[:2], 0 * one[:2])), ("output", n.Output((2,))),
+        ],
+        dt=1e-3,
+    )  # fmt: skip
+    # Fan-outs through weights that are not zero: 2, 1, 0.
+    assert count_events(graph, spikes={"x": np.array([1.0, 0.0, 1.0])}).spike_events == 2
+    assert count_events(graph, spikes={"x": 3}).spike_events == 3
+    assert not count_events(graph, spikes={"x": 3}).bound
+
+
+def test_measured_events_equal_a_recount_of_the_trace(make_policy: Callable[..., Graph]) -> None:
+    graph = make_policy((3, 6, 5, 2))
+    assert graph.recorded is not None
+    trace = simulate(graph, graph.recorded[:4])
+    spikes = {name: array.sum(axis=(0, 1)) / 4 for name, array in trace.spikes(graph).items()}
+    recount = 0.0
+    for source, weight in (("lif0", graph.nodes["fc1"]), ("lif1", graph.nodes["fc2"])):
+        for step, batch in itertools.product(*map(range, trace.outputs[source].shape[:2])):
+            recount += np.count_nonzero(weight.weight[:, trace.outputs[source][step, batch] > 0])  # type: ignore[attr-defined]
+    assert recount > 0
+    assert count_events(graph, spikes=spikes).spike_events * 4 == pytest.approx(recount)
+
+
+@pytest.mark.parametrize(
+    ("spikes", "words"),
+    [
+        ({}, "no activity"),
+        ({"lif0": 1, "nobody": 1}, "does not exist"),
+        ({"lif0": np.ones(3)}, "3 counts are given for 4"),
+        ({"lif0": 21}, "0..20"),
+        ({"lif0": np.full(4, 6)}, "0..5"),
+        ({"lif0": -1}, "0..20"),
+        ({"lif0": float("nan")}, "0..20"),
+    ],
+)
+def test_impossible_activity_is_refused(spikes: dict[str, Any], words: str, make_policy: Callable[..., Graph]) -> None:
+    with pytest.raises(NervecordError, match=words):
+        count_events(make_policy((3, 4, 2)), spikes=spikes)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Units
+
+
+def test_a_thousand_synaptic_events_are_23_6_nanojoules() -> None:
+    found = estimate(Events(1, 400, 600, 0, False), LOIHI1)
+    assert found is not None
+    assert found.high == pytest.approx(23.6e-9, rel=1e-12)
+    assert "23.6 nJ" in str(found)
+
+
+def test_a_million_updates_are_52_to_81_microjoules() -> None:
+    found = estimate(Events(1, 0, 0, 1_000_000, False), LOIHI1)
+    assert found is not None
+    assert (found.low, found.high) == (pytest.approx(52e-6), pytest.approx(81e-6))
+    assert "52 uJ to 81 uJ" in str(found)
+
+
+def test_energy_against_exact_arithmetic_in_integers() -> None:
+    # Picojoules as exact fractions, scaled once at the end.
+    events = Events(8, 34_560, 540_672, 4_160, True)
+    picojoules = Fraction(236, 10) * (34_560 + 540_672) + 81 * 4_160
+    found = estimate(events, LOIHI1)
+    assert found is not None
+    assert found.high == pytest.approx(float(picojoules / 10**12), rel=1e-12)
+    assert 13.9e-6 < found.high < 14e-6
+
+
+@pytest.mark.parametrize(
+    ("joules", "text"),
+    [
+        (0.0, "0 pJ"), (5e-13, "0.5 pJ"), (4.6e-12, "4.6 pJ"), (999e-12, "999 pJ"), (1e-9, "1 nJ"), (1.2e-8, "12 nJ"),
+        (11.98e-6, "12 uJ"), (1e-6, "1 uJ"), (2.5e-3, "2.5 mJ"), (3.0, "3 J"),
+    ],
+)  # fmt: skip
+def test_energy_text(joules: float, text: str) -> None:
+    assert energy_text(joules) == text
+
+
+def test_every_estimate_says_what_it_is() -> None:
+    events = Events(1, 10, 10, 10, True)
+    loihi1, lava = estimate(events, LOIHI1), estimate(events, LAVA)
+    for found in (loihi1, lava):
+        text = str(found)
+        assert all(word in text for word in ("estimate", "14 nm", "Davies et al. 2018", "not measured", "at most"))
+    assert "as if on Loihi 1" in str(lava)
+    assert "as if" not in str(loihi1)
+    assert estimate(events, REFERENCE) is None
+
+
+def test_arithmetic_of_an_ann_and_a_spiking_twin() -> None:
+    # 100 MACs against 20 MACs and 50 adds: 460 pJ and 92 + 45 pJ.
+    ann = arithmetic_estimate(Events(1, 100, 0, 0, False))
+    snn = arithmetic_estimate(Events(5, 20, 50, 0, False))
+    assert (ann.high, snn.high) == (pytest.approx(460e-12), pytest.approx(137e-12))
+    assert ratio(ann, snn) == pytest.approx(460 / 137)
+    assert arithmetic_estimate(Events(1, 100, 0, 0, False), INT8).high == pytest.approx(23e-12)
+    assert FP32.process_nm == INT8.process_nm == 45
+
+
+def test_process_nodes_are_never_mixed() -> None:
+    chip = estimate(Events(1, 10, 10, 10, False), LOIHI1)
+    assert chip is not None
+    with pytest.raises(NervecordError, match="14 nm and 45 nm"):
+        ratio(chip, arithmetic_estimate(Events(1, 10, 10, 10, False)))
+
+
+def test_a_bound_and_a_measured_count_make_no_ratio() -> None:
+    measured = arithmetic_estimate(Events(1, 1, 1, 1, False))
+    with pytest.raises(NervecordError, match="bound"):
+        ratio(measured, dataclasses.replace(measured, bound=True))
+    with pytest.raises(NervecordError, match="zero"):
+        ratio(measured, dataclasses.replace(measured, high=0.0))
