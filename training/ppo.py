@@ -107,8 +107,9 @@ class MaskedMemory(RandomMemory):  # type: ignore[misc]
         super().add_samples(**tensors, real=self.real.to(self.device)[:, None])
 
     def set_tensor_by_name(self, name: str, tensor: Tensor) -> None:
-        """Store a tensor; advantages are normalised again, over the real steps alone."""
+        """Store a tensor; advantages are made again from returns and values, and normalised over real steps alone."""
         if name == "advantages":
+            tensor = self.tensors["returns"] - self.tensors["values"]
             real = tensor[self.tensors["real"]]
             tensor = (tensor - real.mean()) / (real.std() + 1e-8)
         super().set_tensor_by_name(name, tensor)
