@@ -35,6 +35,7 @@ def run_policy(
     environments: int = 1,
     record: bool = False,
     allow_other: bool = False,
+    enforce_deadline: bool = False,
     progress: Progress | None = None,
 ) -> Result:
     """Run a policy for whole episodes.
@@ -46,6 +47,8 @@ def run_policy(
         environments: how many run side by side; 1 measures latency as a robot would feel it.
         record: keep the first episode.
         allow_other: an environment of another name than the contract's, of the same shapes.
+        enforce_deadline: an action that took longer than the control period is replaced by the fail-safe one, as on a
+            robot. By default it is only counted: a simulator waits, and a busy machine must not change a result.
 
     Raises:
         ContractError: policy and environment do not match.
@@ -58,7 +61,11 @@ def run_policy(
     made = [make_environment(environment) for _ in range(width)]
     try:
         check_environment(session.contract, made[0], environment, allow_other=allow_other)
-        return _Loop(session, environment, made, episode_seeds(seed, episodes), seed, record, progress).run()
+        loop = _Loop(session, environment, made, episode_seeds(seed, episodes), seed)
+        loop.recorder = _Recorder(loop.seeds[0]) if record else None
+        loop.enforce_deadline = enforce_deadline
+        loop.progress = progress
+        return loop.run()
     finally:
         for env in made:
             env.close()
@@ -74,18 +81,17 @@ class _Loop:
         environments: list[Any],
         seeds: list[int],
         seed: int,
-        record: bool,
-        progress: Progress | None,
     ) -> None:
         self.session, self.name, self.envs, self.seeds, self.seed = session, name, environments, seeds, seed
         self.contract = session.contract
-        self.progress = progress
+        self.progress: Progress | None = None
+        self.enforce_deadline = False
         self.returns = np.zeros(len(seeds))
         self.lengths = np.zeros(len(seeds), dtype=np.int64)
         self.latencies: list[float] = []
         self.missed = 0
         self.environment_seconds = 0.0
-        self.recorder = _Recorder(seeds[0]) if record else None
+        self.recorder: _Recorder | None = None
         self.seen: list[Array] = []
         self.fail_safe = np.array(self.contract.fail_safe)
         self.dead = False
@@ -165,8 +171,9 @@ class _Loop:
             self.latencies.append(taken)
             if taken > self.contract.control_period:
                 self.missed += 1
-                self.session.counts.fail("deadline missed")
-                actions = self.fail_safe[None].copy()
+                if self.enforce_deadline:
+                    self.session.counts.fail("deadline missed")
+                    actions = self.fail_safe[None].copy()
         bad = np.asarray(~np.isfinite(actions).all(axis=1))
         if bad.any():
             self.session.counts.fail("action not finite", int(np.count_nonzero(bad)))

@@ -45,6 +45,11 @@ class EmulatorSession:
         self._counts = Counts()
         self._closed = False
         self._pack()
+        # The kernel is compiled (or read from its cache) now, not within the first action's deadline.
+        self._allocate(1)
+        self.step(self._observation)
+        self._counts = Counts()
+        self._counters[:] = 0
         self._allocate(batch)
 
     @property
