@@ -32,15 +32,16 @@ def test_a_policy_equals_itself_and_its_emulator_the_definition(mode, state: str
     assert compare(MachineSession(integer), EmulatorSession(integer), rows, mode=mode).identical
 
 
-@pytest.mark.parametrize("state", ["reset", "carried"])
-def test_one_changed_neuron_is_named(state: str) -> None:
+# With carried state the connections delay: layer 2 hears of the observation two steps later.
+@pytest.mark.parametrize(("state", "step"), [("reset", 0), ("carried", 2)])
+def test_one_changed_neuron_is_named(state: str, step: int) -> None:
     policy = random_policy(sizes=(27, 16, 16, 8), state=state)
     bias = policy.nodes["fc2"].bias.copy()  # type: ignore[attr-defined]
-    bias[11] += 50.0
+    bias[11] -= 50.0
     other = changed(policy, "fc2", bias=bias)
     found = compare(MachineSession(policy), MachineSession(other), policy.recorded[:5], mode="layers")
     assert found.first is not None
-    assert (found.first.action, found.first.step, found.first.layer, found.first.neuron) == (0, 0, "lif2", 11)
+    assert (found.first.action, found.first.step, found.first.layer, found.first.neuron) == (0, step, "lif2", 11)
     first, second, readout = found.layers
     assert first.different == 0  # the layer before it is untouched
     assert readout.different == 0  # and fed with the same spikes, so is the one behind
@@ -56,7 +57,9 @@ def test_spikes_next_to_the_threshold_are_told_apart() -> None:
     nudged = changed(policy, "lif1", threshold=threshold * (1 + 1e-2))
     found = compare(MachineSession(policy), MachineSession(nudged), policy.recorded, mode="layers", epsilon=0.011)
     hidden = found.layers[0]
-    assert hidden.different == hidden.near > 0
+    assert hidden.near is not None
+    # The first to flip lies at the threshold; later ones follow from a membrane that was not reset with its twin.
+    assert 0.5 * hidden.different < hidden.near <= hidden.different
     strict = compare(MachineSession(policy), MachineSession(nudged), policy.recorded, mode="layers", epsilon=1e-12)
     assert strict.layers[0].near == 0
 
