@@ -158,9 +158,10 @@ class Handler:
         if self.network is None:
             self.network = Network(*self.described)
         block = np.frombuffer(self.network.play(arrays["x"]), dtype=np.int32)
-        cut = self.described[2] * self.spikes
-        membranes = block[cut:].reshape(-1, self.membranes) if self.membranes else np.zeros((0, 0), dtype=np.int32)
-        return {}, {"spikes": block[:cut].reshape(-1, self.spikes), "membranes": membranes}
+        _, _, window, every_step, _ = self.described
+        cut = window * self.spikes
+        spikes = block[:cut].reshape(window, self.spikes)
+        return {}, {"spikes": spikes, "membranes": block[cut:].reshape(window if every_step else 1, self.membranes)}
 
     def rewind(self, values: Any, arrays: Any) -> None:
         """Stop what runs; the next window starts from the beginning."""

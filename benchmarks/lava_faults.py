@@ -1,0 +1,122 @@
+"""Kills at random moments: what does engine lava leave behind? It should be nothing, every time.
+
+    python benchmarks/lava_faults.py [--runs 50 --seed 0]
+
+Each run starts a process that opens a session and acts in a loop, and kills something at a random moment between its
+start and its fiftieth action or so: that process (SIGKILL, SIGTERM, SIGINT), the worker, its guardian, or one of Lava's
+own processes. Then it counts processes that still run and shared-memory segments that still exist after a second, and
+checks that a survivor saw an EngineError. Needs Lava's environment, and Linux. Exit code 1 if anything was left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SESSION = """
+import sys
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+from lava_latency import policy
+from nervecord.errors import EngineError
+from nervecord.targets.lava.engine_lava import LavaSession
+print("begun", flush=True)
+try:
+    with LavaSession(policy((27, 64, 8)), full_trace=False) as session:
+        while True:
+            session.step(np.zeros(27))
+except EngineError:
+    sys.exit(42)
+"""
+VICTIMS = ("parent KILL", "parent TERM", "parent INT", "worker", "guardian", "lava")
+WINDOW = 3.0
+"""Seconds after its start in which a run is killed: start and first actions take about two."""
+SETTLE = 1.0
+"""Seconds until nothing may be left."""
+
+
+def marked(parent: int) -> list[int]:
+    """Living processes of this parent's workers, oldest first, and itself not among them."""
+    token = f"NERVECORD_WORKER=nvc{parent:x}_".encode()
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                if any(entry.startswith(token) for entry in (folder / "environ").read_bytes().split(b"\0")):
+                    found.append(int(folder.name))
+            except OSError:  # gone, or not ours
+                continue
+    return sorted(found)
+
+
+def segments(parent: int) -> list[str]:
+    """Names of shared-memory segments of this parent's workers."""
+    return [path.name for path in Path("/dev/shm").glob(f"nvc{parent:x}_*")]
+
+
+def strike(parent: subprocess.Popen[str], victim: str, rng: random.Random) -> str:
+    """Kill it; returns what was killed (the parent where there is nothing else yet)."""
+    name, _, number = victim.partition(" ")
+    theirs = marked(parent.pid)
+    order = {"guardian": theirs[:1], "worker": theirs[1:2], "lava": theirs[2:]}.get(name, [])
+    if not order:
+        parent.send_signal(getattr(signal, f"SIG{number or 'KILL'}"))
+        return f"parent {number or 'KILL'}"
+    os.kill(rng.choice(order), signal.SIGKILL)
+    return name
+
+
+def run(victim: str, moment: float, rng: random.Random) -> tuple[str, int, int, int]:
+    """One run: (what was killed, its exit code, processes left, segments left)."""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", SESSION, str(Path(__file__).parent)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        time.sleep(moment)
+        killed = strike(parent, victim, rng)
+        code = parent.wait(30)
+        deadline = time.monotonic() + SETTLE
+        while (marked(parent.pid) or segments(parent.pid)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return killed, code, len(marked(parent.pid)), len(segments(parent.pid))
+
+
+def main() -> None:
+    """Prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    rng = random.Random(arguments.seed)
+    runs: dict[str, int] = collections.Counter()
+    bad: dict[str, int] = collections.Counter()
+    for k in range(arguments.runs):
+        moment = rng.uniform(0, WINDOW)
+        killed, code, processes, left = run(VICTIMS[k % len(VICTIMS)], moment, rng)
+        runs[killed] += 1
+        bad["processes"] += processes
+        bad["segments"] += left
+        if not killed.startswith("parent") and code != 42:
+            bad["not told"] += 1
+        print(
+            f"{k:3d}  {killed:12s} after {moment:4.2f} s  exit {code:4d}  left: {processes} processes, {left} segments"
+        )
+    print(f"runs: {dict(runs)}")
+    print(f"left: {bad['processes']} processes, {bad['segments']} segments; deaths not reported: {bad['not told']}")
+    sys.exit(1 if any(bad.values()) else 0)
+
+
+if __name__ == "__main__":
+    main()
