@@ -127,7 +127,10 @@ class EnvPoolSimulator:
             env_seed=seeds,
         )
         self.num_envs = len(seeds)
-        spaces = (self._pool.observation_space, self._pool.action_space)
+        with warnings.catch_warnings():
+            # Gymnasium's Box warns of limits that float32 rounds.
+            warnings.simplefilter("ignore", UserWarning)
+            spaces = (self._pool.observation_space, self._pool.action_space)
         self.observation_size, self.low, self.high = _limits(env, *spaces)
 
     def reset(self) -> Array:

@@ -1,0 +1,86 @@
+"""The configuration: flags, checks, round trip."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from nervecord.errors import FileFormatError, NervecordError
+from nervecord.training.config import CHOICES, TrainConfig, demo_config
+
+
+def test_every_field_is_a_flag_with_help_and_a_plain_default() -> None:
+    for field in dataclasses.fields(TrainConfig):
+        assert len(field.metadata["help"]) > 7, field.name
+        assert type(field.default) in (str, int, float, bool, tuple), field.name
+    names = {field.name for field in dataclasses.fields(TrainConfig)}
+    assert set(CHOICES) < names
+
+
+def test_json_round_trip() -> None:
+    config = demo_config(layers=(64, 32), lr=1e-4, seed=7, state="carried", delays=True, name="a.b-c_1")
+    again = TrainConfig.from_json(config.to_json())
+    assert again == config
+    assert type(again.layers) is tuple
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"policy": "sn"}, r"--policy: unknown policy 'sn' .*did you mean 'snn'.*ann, snn"),
+        ({"engine": "cuda"}, r"--engine: unknown engine 'cuda' .*fused, snntorch"),
+        ({"steps_per_action": 0}, r"--steps-per-action: is 0, at least 1"),
+        ({"lr": 0.0}, r"--lr: is 0.0, a number above 0"),
+        ({"lr": float("nan")}, r"--lr: is nan, not a finite number"),
+        ({"lr": "fast"}, r"--lr: is 'fast', a str, where a float"),
+        ({"steps": 1.5}, r"--steps: is 1.5, a float, where a int"),
+        ({"delays": 1}, r"--delays: is 1, a int, where a bool"),
+        ({"decay": 1.0}, r"--decay: is 1.0, a decay lies strictly between 0 and 1"),
+        ({"gamma": 1.5}, r"--gamma: is 1.5"),
+        ({"layers": ()}, r"--layers: is \(\)"),
+        ({"layers": (8, 0)}, r"--layers: is \(8, 0\)"),
+        ({"minibatch": 4096}, r"--minibatch: is 4096, a rollout holds 32 environments x 64 steps = 2048"),
+        ({"delays": True}, r"--delays: has no meaning with --state reset.*use --state carried"),
+        ({"policy": "ann", "state": "carried"}, r"--state: is 'carried'.*'reset' with --policy ann"),
+        ({"policy": "ann", "neuron": "synaptic"}, r"--neuron: is 'synaptic'"),
+        ({"name": "../up"}, r"--name: is '../up'.*--out"),
+        ({"name": ".."}, r"--name: is '..'"),
+        ({"env": ""}, r"--env: is empty"),
+    ],
+)
+def test_impossible_values_are_refused_by_flag(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(NervecordError, match=message):
+        TrainConfig(**changes)
+
+
+def test_whole_numbers_are_welcome_where_floats_are_meant() -> None:
+    assert TrainConfig(obs_clip=5).obs_clip == 5.0  # type: ignore[arg-type]
+
+
+def test_steps_are_rounded_up_to_whole_rollouts() -> None:
+    config = TrainConfig(steps=1_000_000, num_envs=32, rollout=64)
+    assert config.updates == 489
+    assert config.total_steps == 489 * 2048 >= 1_000_000
+
+
+def test_damaged_and_unknown_json() -> None:
+    with pytest.raises(FileFormatError, match="not JSON"):
+        TrainConfig.from_json("{")
+    with pytest.raises(FileFormatError, match="holds list"):
+        TrainConfig.from_json("[]")
+    with pytest.raises(NervecordError, match=r"unknown field 'layer' .*'layers'"):
+        TrainConfig.from_json('{"layer": [3]}')
+
+
+def test_importing_the_configuration_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, nervecord.training.config\n"
+        "heavy = {'torch', 'skrl', 'envpool', 'gymnasium', 'mujoco', 'snntorch', 'numba', 'numpy', 'nir'}\n"
+        "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")

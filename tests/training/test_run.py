@@ -1,0 +1,153 @@
+"""The run folder, the callback, validation, both simulators, and that something is learnt."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from nervecord.errors import NervecordError
+from nervecord.training import checkpoint
+from nervecord.training.config import TrainConfig
+from nervecord.training.evaluate import Evaluation
+from nervecord.training.rewards import RewardNormaliser
+from nervecord.training.run import Progress, train
+from nervecord.training.run_folder import Metrics, git_state
+
+
+def small(out: Path, **changes: Any) -> TrainConfig:
+    base: dict[str, Any] = {
+        "env": "InvertedPendulum-v4", "layers": (16,), "critic": (8,), "steps": 512, "num_envs": 4, "rollout": 16,
+        "minibatch": 32, "epochs": 2, "steps_per_action": 3, "checkpoint_every": 128, "validate_from": 0.5,
+        "validation_episodes": 2, "test_episodes": 3, "record": 48, "tensorboard": False, "out": str(out),
+        "name": "run",
+    }  # fmt: skip
+    return TrainConfig(**{**base, **changes})
+
+
+def test_folder_holds_what_it_promises(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    result = train(small(tmp_path, tensorboard=True, keep_checkpoints=2), progress=seen.append)
+    folder = tmp_path / "run"
+    assert result.folder == folder
+    assert TrainConfig.from_json((folder / "config.json").read_text()) == result.config
+    assert result.config.sim == "envpool"
+    versions = json.loads((folder / "versions.json").read_text())
+    assert versions["packages"]["skrl"].startswith("2.1")
+    assert versions["simulator"] == "envpool"
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(64, 513, 64)) == [p.step for p in seen]
+    assert [row["validation_return"] is not None for row in rows] == [False] * 3 + [True, False] * 2 + [True]
+    assert list(folder.glob("events.out.tfevents.*"))
+    assert not list(folder.rglob("*.tmp"))
+    best = json.loads((folder / "checkpoints" / "best.json").read_text())
+    assert best["step"] == result.step
+    scores = {row["step"]: row["validation_return"] for row in rows if row["validation_return"] is not None}
+    assert best["score"] == max(scores.values()) == result.validation
+    assert set(checkpoint.steps_in(folder / "checkpoints")) == {384, 512, result.step}
+    assert result.test is not None
+    assert len(result.test.returns) == 3
+    last = seen[-1]
+    assert (last.total, last.eta) == (512, 0)
+    assert last.rate > 0
+    assert last.mean_return is not None
+
+
+def test_recorded_observations_come_from_the_last_rollouts(tmp_path: Path) -> None:
+    result = train(small(tmp_path, record=48))
+    recorded = checkpoint.load(result.folder / "checkpoints")["recorded"]
+    # One for each rollout, as 48 // 64 is 0: all eight.
+    assert recorded.shape == (8, 4)
+    assert len(recorded.unique(dim=0)) == 8
+    more = train(small(tmp_path, record=128, name="more"))
+    assert checkpoint.load(more.folder / "checkpoints")["recorded"].shape == (16, 4)
+
+
+def test_gymnasium_in_place_of_envpool(tmp_path: Path) -> None:
+    result = train(small(tmp_path, sim="gymnasium"))
+    assert json.loads((result.folder / "versions.json").read_text())["simulator"] == "gymnasium"
+    assert result.test is not None
+    assert result.test.mean > 0
+
+
+def test_same_seed_same_run_other_seed_other_run(tmp_path: Path) -> None:
+    runs = [train(small(tmp_path, seed=seed, name=name)) for seed, name in ((1, "a"), (1, "b"), (2, "c"))]
+    tests = [run.test for run in runs]
+    assert tests[0] == tests[1] != tests[2]
+
+
+@pytest.mark.parametrize("changes", [{}, {"state": "carried", "delays": True}], ids=["reset", "carried"])
+def test_a_spiking_policy_learns_to_balance(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """Untrained it falls within about 10 to 40 steps of 1000."""
+    config = small(
+        tmp_path, steps=30_000, num_envs=16, rollout=32, minibatch=128, epochs=6, layers=(32,), lr=2e-3,
+        steps_per_action=4, checkpoint_every=10_000, validation_episodes=5, test_episodes=10, **changes,
+    )  # fmt: skip
+    result = train(config)
+    assert result.test is not None
+    assert result.test.mean > 300
+
+
+def test_unknown_task_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(NervecordError, match="InvertedPendulum"):
+        train(small(tmp_path, env="InvertedPendulum-v44"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_git_state_in_and_outside_a_repository(tmp_path: Path) -> None:
+    assert git_state(tmp_path) == (None, b"") or shutil.which("git") is None
+    assert git_state(tmp_path / "nowhere") == (None, b"")
+
+
+def test_metrics_that_ran_ahead_are_cut_back(tmp_path: Path) -> None:
+    with Metrics(tmp_path, step=0, tensorboard=False) as metrics:
+        for step in (1, 2, 3):
+            metrics.write({"step": step, "x": step / 2})
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(path.read_bytes() + b'{"step": 4, "x"')
+    with Metrics(tmp_path, step=2, tensorboard=False) as metrics:
+        metrics.write({"step": 3, "x": 9})
+    assert [json.loads(line)["x"] for line in path.read_text().splitlines()] == [0.5, 1.0, 9]
+
+
+def test_reward_normaliser_by_its_definition() -> None:
+    draw = np.random.default_rng(0)
+    subject = RewardNormaliser(3, 0.9, 2.0)
+    returns, seen = np.zeros(3), []
+    for t in range(50):
+        rewards = draw.normal(5, 3, 3)
+        done = np.array([t % 7 == 6, t % 11 == 10, False])
+        real = np.array([t % 7 != 0 or t == 0, t % 11 != 0 or t == 0, True])
+        scaled = subject(rewards, done, real)
+        returns = np.where(real, 0.9 * returns + rewards, returns)
+        seen += returns[real].tolist()
+        returns[done] = 0
+        # The first value of the running variance, 1, weighs 1e-4.
+        deviation = np.sqrt(np.var(seen))
+        expected = np.where(real, np.clip(rewards / deviation, -2, 2), 0)
+        if t > 2:
+            np.testing.assert_allclose(scaled, expected, rtol=1e-3)
+    again = RewardNormaliser(3, 0.9, 2.0)
+    again.load_state_dict(subject.state_dict())
+    one = np.ones(3)
+    assert np.array_equal(again(one, one < 0, one > 0), subject(one, one < 0, one > 0))
+
+
+def test_evaluation_reports_its_uncertainty() -> None:
+    evaluation = Evaluation((1.0, 2.0, 3.0, 6.0), (10, 10, 10, 30))
+    assert evaluation.mean == 3.0
+    assert evaluation.standard_error == pytest.approx(np.std([1, 2, 3, 6], ddof=1) / 2)
+    report = evaluation.as_dict()
+    assert report["interval95"][0] == pytest.approx(3 - 1.96 * evaluation.standard_error)
+    assert report["mean_length"] == 15
+
+
+def test_checkpoint_that_is_not_ours_is_refused(tmp_path: Path) -> None:
+    torch.save({"format": 99}, tmp_path / "step-000000000001.pt")
+    with pytest.raises(NervecordError, match="has format 99, this version reads 1"):
+        checkpoint.load(tmp_path)

@@ -1,0 +1,102 @@
+"""Both simulators keep one protocol: seeds, NEXT_STEP autoreset, shapes, refusals."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from nervecord.errors import NervecordError
+from nervecord.training.simulators import TEST, TRAINING, VALIDATION, environment_seeds, make_simulator, resolve_kind
+
+KINDS = ["envpool", "gymnasium"]
+ENV = "InvertedPendulum-v4"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_step_after_an_end_only_resets(kind: str) -> None:
+    simulator = make_simulator(ENV, [3, 4, 5], kind=kind)
+    first = simulator.reset()
+    assert first.shape == (3, simulator.observation_size)
+    assert first.dtype == np.float64
+    ends = 0
+    done = np.zeros(3, bool)
+    for _ in range(80):
+        result = simulator.step(np.full((3, 1), simulator.high[0]))
+        assert result.rewards.shape == result.terminated.shape == result.truncated.shape == (3,)
+        # Where the step before ended an episode: no reward, not ended again, and a pole near upright at rest.
+        assert (result.rewards[done] == 0).all()
+        assert not (result.terminated | result.truncated)[done].any()
+        assert (np.abs(result.observations[done]) < 0.02).all()
+        assert (result.rewards[~done & ~result.terminated] == 1).all()
+        done = result.terminated | result.truncated
+        # The observation of the ending step is the last of the old episode: the pole has fallen beyond 0.2.
+        assert (np.abs(result.observations[done, 1]) > 0.2).all()
+        ends += int(done.sum())
+    simulator.close()
+    assert ends > 6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_truncation_is_told_from_termination(kind: str) -> None:
+    simulator = make_simulator("HalfCheetah-v4", [1], kind=kind)
+    simulator.reset()
+    results = [simulator.step(np.zeros((1, 6))) for _ in range(1000)]
+    simulator.close()
+    assert [bool(r.truncated[0]) for r in results] == [False] * 999 + [True]
+    assert not any(r.terminated[0] for r in results)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_seeds_belong_to_environments(kind: str) -> None:
+    """An environment's first observation depends on its own seed, not on its place or company."""
+
+    def firsts(seeds: list[int]) -> np.ndarray:
+        simulator = make_simulator(ENV, seeds, kind=kind)
+        observations = simulator.reset()
+        simulator.close()
+        return observations
+
+    together, turned, alone = firsts([11, 12, 13]), firsts([13, 12, 11]), firsts([12])
+    assert np.array_equal(together, turned[::-1])
+    assert np.array_equal(together[1:2], alone)
+    assert len(np.unique(together, axis=0)) == 3
+
+
+def test_purposes_and_generations_have_seeds_of_their_own() -> None:
+    lists = [
+        environment_seeds(seed, purpose, generation, 64)
+        for seed, purpose, generation in itertools.product((0, 1), (TRAINING, VALIDATION, TEST), (0, 1))
+    ]
+    everything = [seed for part in lists for seed in part]
+    assert len(set(everything)) == len(everything)
+    assert all(0 <= seed < 2**31 for seed in everything)
+    assert environment_seeds(0, TRAINING, 0, 4) == lists[0][:4]
+
+
+def test_ant_is_the_same_task_in_both() -> None:
+    simulators = [make_simulator("Ant-v4", [0, 1], kind=kind) for kind in KINDS]
+    for simulator in simulators:
+        assert simulator.observation_size == 27
+        assert simulator.low.tolist() == [-1.0] * 8
+        assert simulator.high.tolist() == [1.0] * 8
+        simulator.reset()
+        result = simulator.step(np.zeros((2, 8)))
+        assert result.observations.shape == (2, 27)
+        simulator.close()
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "auto"])
+def test_unknown_and_unfit_tasks_are_refused(kind: str) -> None:
+    with pytest.raises(NervecordError, match=r"unknown .*'Ant-v44'.*did you mean 'Ant-v4'"):
+        make_simulator("Ant-v44", [0], kind=kind)
+    with pytest.raises(NervecordError, match=r"CartPole-v1: its action space is .*a flat Box is needed"):
+        make_simulator("CartPole-v1", [0], kind=kind)
+
+
+def test_auto_takes_envpool_where_it_knows_the_task() -> None:
+    assert resolve_kind("Ant-v4") == "envpool"
+    assert resolve_kind("NoSuchTask-v0") == "gymnasium"
+    with pytest.raises(NervecordError, match=r"unknown simulator 'isaac'.*auto, envpool, gymnasium"):
+        make_simulator("Ant-v4", [0], kind="isaac")
