@@ -7,6 +7,7 @@ the threshold, so that the threshold itself is exact.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -135,7 +136,7 @@ def quantise_layer(
                 break
             if units > THRESHOLD_LIMIT:
                 continue
-            weight_scale = finest * np.floor(units) / units
+            weight_scale = finest * math.floor(units) / units
         fixed = _with_scale(layer, incoming, window, weight_scale, weight_exp, step, weight_bits, drive_next)
         if fixed is None:
             continue
