@@ -161,7 +161,7 @@ def demo_flags(parser: argparse.ArgumentParser) -> None:
 def demo_verb(args: argparse.Namespace) -> Outcome:
     from nervecord import demo
 
-    data, text = demo.rundemo_verb(
+    data, text = demo.run_demo(
         Path(args.out), steps=args.steps, episodes=args.episodes, seed=args.seed, video=args.video, quiet=args.quiet
     )
     return Outcome(data, text)

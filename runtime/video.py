@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -25,8 +26,8 @@ WIDTH, HEIGHT = 640, 480
 SUFFIXES = (".mp4", ".mkv", ".webm", ".gif")
 SECONDS = 20.0
 """Of the episode are shown, from its start."""
-TIMEOUT = 300.0
-"""Seconds a renderer gets."""
+TIMEOUT = 60.0
+"""Seconds a renderer gets for one frame, its start included."""
 
 Progress: TypeAlias = Callable[[int, int], Any]
 
@@ -74,7 +75,7 @@ def write_video(path: str | os.PathLike[str], result: Result, *, progress: Progr
     period = result.deadline_us * 1e-6
     positions = result.recorded.positions[: max(2, round(SECONDS / period))]
     for backend in _backends():
-        if _render(path, result.environment, positions, 1 / period, backend):
+        if _render(path, result.environment, positions, 1 / period, backend, progress):
             return f"rendered by MuJoCo ({backend})"
     _encode(path, _drawn(result.environment, positions, progress), 1 / period)
     return "drawn, as no OpenGL was found"
@@ -87,18 +88,44 @@ def _backends() -> tuple[str, ...]:
     return ("egl", "osmesa") if sys.platform.startswith("linux") else ("",)
 
 
-def _render(path: str | os.PathLike[str], environment: str, positions: Array, rate: float, backend: str) -> bool:
+def _render(
+    path: str | os.PathLike[str],
+    environment: str,
+    positions: Array,
+    rate: float,
+    backend: str,
+    progress: Progress | None,
+) -> bool:
     """Render in a child with this OpenGL; False where it has none that works."""
     header = f"{environment}\n{rate!r}\n{positions.shape[0]} {positions.shape[1]}\n".encode()
-    child = subprocess.run(
+    child = subprocess.Popen(
         [sys.executable, "-m", "nervecord.runtime.video", str(path)],
-        input=header + np.ascontiguousarray(positions, dtype=np.float64).tobytes(),
-        capture_output=True,
-        timeout=TIMEOUT,
-        check=False,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         env={**os.environ, **({"MUJOCO_GL": backend} if backend else {})},
     )
-    return child.returncode == 0
+    assert child.stdin is not None
+    assert child.stdout is not None
+    alarm = threading.Timer(TIMEOUT, child.kill)
+    alarm.start()
+    try:
+        with child.stdin as stdin:
+            stdin.write(header + np.ascontiguousarray(positions, dtype=np.float64).tobytes())
+        for done, _ in enumerate(child.stdout, start=1):
+            alarm.cancel()
+            alarm = threading.Timer(TIMEOUT, child.kill)
+            alarm.start()
+            if progress is not None:
+                progress(done, len(positions))
+        return child.wait() == 0
+    except BrokenPipeError:
+        return child.wait() == 0
+    finally:
+        alarm.cancel()
+        child.kill()
+        child.stdout.close()
+        child.wait()
 
 
 def _child(path: str) -> None:
@@ -121,12 +148,17 @@ def _rendered(environment: str, positions: Array) -> Iterator[Array]:
     camera.type = mujoco.mjtCamera.mjCAMERA_TRACKING
     # The first body of the robot; the world is body 0.
     camera.trackbodyid, camera.distance, camera.elevation, camera.azimuth = 1, 5.0, -20.0, 110.0
+    model.vis.quality.offsamples = 0
     with mujoco.Renderer(model, HEIGHT, WIDTH) as renderer:
         for row in positions:
             data.qpos[:] = row
             mujoco.mj_forward(model, data)
             renderer.update_scene(data, camera)
+            # Without a GPU shadows and mirrors take four fifths of the time.
+            renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
+            renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
             yield renderer.render()
+            print("frame", flush=True)
     env.close()
 
 

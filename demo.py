@@ -1,0 +1,248 @@
+"""The demo: the whole line, live, ending with a table and a picture.
+
+Trains a spiking policy for Ant-v4, compiles it for Loihi 2's fixed point, plays the same episodes with the float policy
+and the compiled one, inspects it, and draws it. Everything lands in a new numbered folder.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nervecord
+from nervecord import show
+from nervecord.errors import NervecordError
+from nervecord.show import Ticker
+from nervecord.trainverb import TrainProgress
+
+if TYPE_CHECKING:
+    from nervecord.compiler.cost import Estimate
+    from nervecord.compiler.graph import Graph
+    from nervecord.compiler.inspection import Report
+    from nervecord.compiler.program import Program
+    from nervecord.runtime.picture import Drawn
+    from nervecord.runtime.result import Result
+    from nervecord.runtime.session import Counts
+
+TARGETS = ("lava", "loihi1")
+"""Inspected at the end."""
+PLAY_SEED = 1000
+"""Of the episodes that are played; no training has seen them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two policies, played."""
+
+    result: Result
+    counts: Counts
+    drawn: Drawn
+    energy: Estimate | None
+
+
+def run_demo(
+    out: Path, *, steps: int | None, episodes: int, seed: int, video: bool, quiet: bool
+) -> tuple[dict[str, Any], str]:
+    """Run it all.
+
+    Args:
+        out: folder in which a new numbered folder is made.
+        steps: of the training; None for the demo's own number.
+        episodes: of each policy. seed: of the training.
+        video: write one of the compiled policy too.
+        quiet: no progress.
+
+    Returns:
+        The result as plain JSON types, and as text.
+    """
+    from nervecord.runtime import picture
+    from nervecord.runtime import video as videos
+
+    picture.require("ant.png")
+    if video:
+        videos.require("ant.mp4")
+    if episodes < 2:
+        raise NervecordError(f"is {episodes}, at least 2 are needed for an interval", where="--episodes")
+    folder = _new_folder(out)
+    clock = _Clock(quiet)
+    clock.say(f"everything goes to {folder}")
+    with clock.stage("train a spiking policy"):
+        policy_path = _train(folder, steps, seed, quiet)
+    with clock.stage("compile it for Loihi 2's fixed point"):
+        policy = nervecord.read(policy_path)
+        program = nervecord.compile(policy, "lava")
+        program.save(folder / "ant.nervecord")
+    with clock.stage(f"play {episodes} episodes with each"):
+        floating = _play("float", policy, episodes, quiet)
+        fixed = _play("fixed point", program, episodes, quiet)
+    with clock.stage("inspect and draw"):
+        report = nervecord.inspect(policy, TARGETS)
+        title = (
+            f"{policy.contract.environment}: a spiking policy, trained and compiled just now" if policy.contract else ""
+        )
+        picture.draw_picture(
+            folder / "ant.png", [fixed.drawn, floating.drawn], title=title, subtitle=_subtitle(program)
+        )
+        files = [folder / "ant.png", folder / "ant.nervecord", Path(policy_path)]
+    if video:
+        with clock.stage("film it"), Ticker("video", unit="frames", quiet=quiet) as ticker:
+            how = videos.write_video(folder / "ant.mp4", fixed.result, progress=ticker.show)
+            clock.say(how)
+            files.insert(1, folder / "ant.mp4")
+    data = _data(folder, program, floating, fixed, report, clock)
+    text = _text(program, floating, fixed, report, clock, files)
+    (folder / "demo.json").write_text(json.dumps(json.loads(_json(data)), indent=1) + "\n", encoding="utf-8")
+    (folder / "demo.txt").write_text(text + "\n", encoding="utf-8")
+    return data, text
+
+
+def _json(data: dict[str, Any]) -> str:
+    from nervecord.cli import to_json
+
+    return to_json(data)
+
+
+class _Clock:
+    """Says what is going on, and remembers how long it took."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.seconds: dict[str, float] = {}
+
+    def say(self, line: str) -> None:
+        """One line on stderr."""
+        if not self.quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    @contextmanager
+    def stage(self, what: str) -> Iterator[None]:
+        """A part of the demo."""
+        self.say(f"\n{len(self.seconds) + 1}. {what}")
+        began = time.monotonic()
+        yield
+        self.seconds[what] = time.monotonic() - began
+        self.say(f"   {self.seconds[what]:.0f} s")
+
+
+def _new_folder(out: Path) -> Path:
+    """The first free of out/1, out/2, ..."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for k in range(1, 10_000):
+            try:
+                (out / str(k)).mkdir()
+            except FileExistsError:
+                continue
+            return out / str(k)
+    except OSError as error:
+        raise NervecordError(f"cannot be made: {error.strerror}", where=str(out)) from None
+    raise NervecordError("is full", where=str(out), hint="remove old demos")
+
+
+def _train(folder: Path, steps: int | None, seed: int, quiet: bool) -> str:
+    from nervecord.training.config import demo_config
+    from nervecord.training.run import train
+
+    changes: dict[str, Any] = {} if steps is None else {"steps": steps}
+    # The episodes that are played afterwards are the test.
+    config = demo_config(out=str(folder), name="training", seed=seed, test_episodes=0, **changes)
+    with Ticker("train", quiet=quiet) as ticker:
+        result = train(config, progress=TrainProgress(ticker, 0))
+    assert result.policy is not None
+    return str(result.policy)
+
+
+def _play(label: str, policy: Graph | Program, episodes: int, quiet: bool) -> Side:
+    from nervecord.compiler.cost import count_events, estimate
+    from nervecord.runtime.picture import Drawn, hidden_spikes
+    from nervecord.targets.catalogue import load_spec
+
+    with nervecord.open(policy) as session, Ticker(label, unit="episodes", quiet=quiet) as ticker:
+        result = nervecord.run(
+            session,
+            episodes=episodes,
+            seed=PLAY_SEED,
+            environments=min(episodes, 20),
+            record=True,
+            progress=lambda done, total, mean: ticker.show(done, total, note=f"return {mean:,.0f}"),
+        )
+        counts = session.counts
+        graph, spec = session.graph, load_spec("lava")
+        spikes = {name: total / counts.actions for name, total in counts.spikes.items()}
+        energy = estimate(count_events(graph, spec, spikes), spec) if label != "float" else None
+        assert result.recorded is not None
+        return Side(result, counts, Drawn(label, result, hidden_spikes(session, result.recorded)), energy)
+
+
+def _subtitle(program: Program) -> str:
+    contract, lowering = program.contract, program.report["lowering"]
+    bits = lowering["layers"][0]["weight_bits"]
+    hidden = [str(layer["neurons"]) for layer in program.report["placement"]["layers"][:-1]]
+    shape = "-".join([str(contract.observation.size), *hidden, str(contract.action.size)])
+    return f"{shape} spiking neurons, T = {contract.steps}, {bits}-bit weights, Loihi 2 arithmetic"
+
+
+def _loss(floating: Result, fixed: Result) -> tuple[float, float]:
+    """Loss of mean return by quantisation and the half width of its 95 % interval, as shares of the float return."""
+    from nervecord.runtime.result import interval95
+
+    base = abs(floating.mean)
+    return (floating.mean - fixed.mean) / base, interval95(floating.returns - fixed.returns) / base
+
+
+def _data(folder: Path, program: Program, floating: Side, fixed: Side, report: Report, clock: _Clock) -> dict[str, Any]:
+    loss, half = _loss(floating.result, fixed.result)
+    return {
+        "folder": str(folder),
+        "float": {"target": "reference", **floating.result.to_dict()},
+        "fixed": {"target": program.target, **fixed.result.to_dict()},
+        "loss": loss,
+        "loss_ci95": half,
+        "cores": program.report["placement"]["cores"],
+        "energy_per_action": None if fixed.energy is None else fixed.energy.to_dict(),
+        "inspection": report.to_dict(),
+        "seconds": clock.seconds,
+    }
+
+
+def _text(program: Program, floating: Side, fixed: Side, report: Report, clock: _Clock, files: list[Path]) -> str:
+    a, b = floating.result, fixed.result
+    loss, half = _loss(a, b)
+    budget = f"{b.deadline_us / 1000:.0f} ms"
+
+    def latency(result: Result) -> str:
+        return f"{result.latency_us['median'] / 1000:.2f} / {result.latency_us['p99'] / 1000:.2f} ms"
+
+    rows = [
+        [f"{b.environment}, {len(b.returns)} episodes", "float", "fixed point"],
+        ["return, mean with 95 % interval", show.interval(a.mean, a.ci95), show.interval(b.mean, b.ci95)],
+        ["loss from quantisation", "", f"{loss:+.1%} ± {half:.1%}"],
+        ["episode length", show.number(float(a.lengths.mean()), 0), show.number(float(b.lengths.mean()), 0)],
+        ["spikes per action", show.number(a.per_action["spikes"]), show.number(b.per_action["spikes"])],
+        [
+            "synaptic operations per action",
+            show.number(a.per_action["synaptic_events"], 0),
+            show.number(b.per_action["synaptic_events"], 0),
+        ],
+        [f"latency median / p99, of {budget}", latency(a), latency(b)],
+        ["cores", "", str(program.report["placement"]["cores"])],
+    ]
+    lines = [show.columns(rows, indent=0, right=(1, 2)), ""]
+    if fixed.energy is not None:
+        lines.append(f"energy per action: {fixed.energy}")
+    for target in report.targets:
+        lines.append(f"{target.target}: {target.verdict}")
+        lines += [
+            f"  {finding.code}: {finding.message}; {finding.fix}"
+            for finding in target.findings
+            if finding.severity in ("error", "unknown")
+        ]
+    spent = ", ".join(f"{what} {seconds:.0f} s" for what, seconds in clock.seconds.items())
+    lines += ["", f"time: {spent}", *(f"wrote {file}" for file in files)]
+    return "\n".join(lines)
