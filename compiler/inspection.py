@@ -26,6 +26,8 @@ from nervecord.compiler.verify import verify
 FORMAT = 1
 """Of `Report.to_dict`; grows when a key changes its meaning or goes away."""
 
+_GRAVEST_FIRST = ("error", "unknown", "warning", "info")
+
 _SHAPELESS = ("shape", "empty", "not-finite", "time-constant", "decay")
 """Violations with which arrays cannot be counted on, so that targets are not looked at."""
 
@@ -216,8 +218,8 @@ def _number(value: float | int | str) -> str:
 def _facts_text(facts: GraphFacts) -> list[str]:
     step = "time step not said" if facts.dt is None else f"time step {facts.dt:g} s"
     lines = [
-        f"graph: {facts.level}, {step}; {facts.neurons:,} neurons, {facts.synapses:,} synapses, "
-        f"{facts.parameters:,} parameters, depth {facts.depth}"
+        f"graph: {facts.level}, {step}; {_count(facts.neurons, 'neuron')}, {_count(facts.synapses, 'synapse')}, "
+        f"{_count(facts.parameters, 'parameter')}, depth {facts.depth}"
         + (f"; recurrent: {', '.join(facts.recurrent)}" if facts.recurrent else "")
     ]
     if facts.policy is not None:
@@ -236,7 +238,7 @@ def _facts_text(facts: GraphFacts) -> list[str]:
 
 def _target_text(report: TargetReport) -> list[str]:
     lines = [f"{report.target} ({report.title}): {report.verdict}"]
-    for finding in report.findings:
+    for finding in sorted(report.findings, key=lambda finding: _GRAVEST_FIRST.index(finding.severity)):
         lines += finding_text(finding)
     if report.placement is not None:
         lines += _placement_text(report.placement)
@@ -255,17 +257,21 @@ def _target_text(report: TargetReport) -> list[str]:
     return lines
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
 def _placement_text(placement: Placement) -> list[str]:
     text = (
-        f"  uses: {placement.inputs:,} inputs, {placement.neurons:,} neurons ({placement.outputs:,} outputs), "
-        f"{placement.synapses:,} synapses"
+        f"  uses: {_count(placement.inputs, 'input')}, {_count(placement.neurons, 'neuron')} "
+        f"({_count(placement.outputs, 'output')}), {_count(placement.synapses, 'synapse')}"
     )
     if placement.cores is not None:
-        text += f", {placement.cores:,} cores"
+        text += f", {_count(placement.cores, 'core')}"
         if placement.bits is not None:
             text += f", {placement.bits / 8192:,.1f} KiB synapse memory"
         if placement.confidence != "exact":
-            text += f" [{placement.confidence} limits]"
+            text += f" [by limits that are {placement.confidence}]"
     lines = [text]
     if placement.cores is not None:
         for layer in placement.layers:
@@ -274,6 +280,5 @@ def _placement_text(placement: Placement) -> list[str]:
                 for name, value in layer.per_core.items()
                 if value
             )
-            plural = "s" if layer.cores != 1 else ""
-            lines.append(f"    {layer.label}: {layer.cores} core{plural}, {used}" + (" on one" if plural else ""))
+            lines.append(f"    {layer.label}: {_count(layer.cores or 0, 'core')}, the fullest with {used}")
     return lines

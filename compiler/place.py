@@ -23,6 +23,8 @@ from nervecord.compiler.topology import CURRENT_BASED, Connection, Topology, lab
 
 CORE_LIMITS = ("neurons_per_core", "axons_in_per_core", "axons_out_per_core", "synapse_bits_per_core")
 """Limits of a core that decide how a population is split."""
+BATCH = 1 << 20
+"""Synapses looked at at once, to bound the memory it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,18 +166,27 @@ def biased_currents(graph: Graph, topology: Topology, spec: TargetSpec) -> tuple
 
 
 def synapse_bits(weight: Array, packing: Packing, *, delayed: bool) -> int:
-    """Memory of the synapses of `weight` (neurons of one core, axons), bits.
+    """Memory of the synapses of `weight` (neurons of one core, axons), bits; see `core_bits`."""
+    counts = np.count_nonzero(weight, axis=0)[None]
+    return int(core_bits(counts, np.array([weight.shape[0]]), packing, delayed=delayed)[0])
+
+
+def core_bits(counts: Array, neurons: Array, packing: Packing, *, delayed: bool) -> Array:
+    """Synapse memory of each core, bits.
 
     Dense (every synapse of an axon stored, no indices) or sparse (non-zero ones with indices), whichever is smaller; an
-    axon with no synapse here takes nothing.
+    axon with no synapse on a core takes nothing there.
+
+    Args:
+        counts: (cores, axons) non-zero synapses. neurons: (cores,).
+        delayed: synapses store a delay.
     """
-    neurons = weight.shape[0]
-    counts = np.count_nonzero(weight, axis=0)
     each = packing.weight_bits + (packing.delay_bits if delayed else 0)
-    index = next((bits for bits in packing.index_bits if neurons <= 1 << bits), packing.index_bits[-1])
-    dense = int(_axon_bits(np.where(counts > 0, neurons, 0), each, packing).sum())
-    sparse = int(_axon_bits(counts, each + index, packing).sum())
-    return min(dense, sparse)
+    most = int(neurons.max(initial=1))
+    index = next((bits for bits in packing.index_bits if most <= 1 << bits), packing.index_bits[-1])
+    dense = _axon_bits(np.where(counts > 0, neurons[:, None], 0), each, packing).sum(axis=1)
+    sparse = _axon_bits(counts, each + index, packing).sum(axis=1)
+    return np.minimum(dense, sparse)
 
 
 def _axon_bits(counts: Array, each: int, packing: Packing) -> Array:
@@ -186,6 +197,30 @@ def _axon_bits(counts: Array, each: int, packing: Packing) -> Array:
 
     full, rest = counts // packing.block, counts % packing.block
     return full * words(np.array(packing.block)) + np.where(rest > 0, words(rest), 0)
+
+
+def _per_core(connection: Connection, share: int, cores: int, spec: TargetSpec) -> tuple[Array, Array | None]:
+    """(input axons, synapse bits) a connection takes of each core; bits None where the packing is not modelled."""
+    node = connection.node
+    if not isinstance(node, (n.Affine, n.FixedDense)):
+        # Chips share a kernel's weights between axons in ways that are not modelled here.
+        return np.full(cores, np.count_nonzero(connection.counts)), None
+    axons, bits = np.zeros(cores, dtype=np.int64), np.zeros(cores, dtype=np.int64)
+    rows, width = node.weight.shape
+    at_once = max(1, BATCH // max(width, 1))
+    for first in range(0, -(-rows // share), max(1, at_once)):
+        part = node.weight[first * share : (first + at_once) * share] != 0
+        starts = np.arange(0, len(part), share)
+        counts = np.add.reduceat(part, starts, axis=0, dtype=np.int64)
+        held = np.minimum(share, len(part) - starts)
+        these = slice(first, first + len(starts))
+        axons[these] = (counts > 0).sum(axis=1)
+        if spec.packing is not None:
+            bits[these] = core_bits(counts, held, spec.packing, delayed=getattr(node, "delay", 1) > 1)
+        else:
+            bits[these] = held * width * int(spec.limits.weight_bits.value or 0)
+    known = spec.packing is not None or spec.limits.weight_bits.known
+    return axons, bits if known else None
 
 
 class _Draft:
@@ -212,22 +247,24 @@ class _Draft:
 
     def per_core(self, share: int) -> dict[str, int | None]:
         """What the fullest core uses with so many neurons."""
-        axons, bits = 0, 0
-        known = True
-        for start in range(0, self.neurons, share):
-            core_axons, core_bits = self.bias_inputs, self.bias_inputs * _channel_bits(share, self.spec)
-            for connection in self.incoming:
-                used, memory = _core_synapses(connection, start, share, self.spec)
-                core_axons += used
-                known = known and memory is not None
-                core_bits += memory or 0
-            axons, bits = max(axons, core_axons), max(bits, core_bits)
+        axons, bits = self._incoming(share)
         return {
             "neurons_per_core": share,
-            "axons_in_per_core": axons,
+            "axons_in_per_core": int(axons.max(initial=0)),
             "axons_out_per_core": share * self.reached,
-            "synapse_bits_per_core": bits if known else None,
+            "synapse_bits_per_core": None if bits is None else int(bits.max(initial=0)),
         }
+
+    def _incoming(self, share: int) -> tuple[Array, Array | None]:
+        """(input axons, synapse bits) of each core."""
+        cores = -(-self.neurons // share)
+        axons = np.full(cores, self.bias_inputs)
+        bits: Array | None = np.full(cores, self.bias_inputs * _channel_bits(share, self.spec))
+        for connection in self.incoming:
+            more_axons, more_bits = _per_core(connection, share, cores, self.spec)
+            axons = axons + more_axons
+            bits = None if bits is None or more_bits is None else bits + more_bits
+        return axons, bits
 
     def exceeded(self, share: int) -> tuple[str, ...]:
         found = self.per_core(share)
@@ -257,6 +294,7 @@ class _Draft:
 
     def use(self, has_cores: bool) -> LayerUse:
         extra = self.bias_inputs * size(self.node)
+        bits = self._incoming(self.share)[1] if has_cores else None
         return LayerUse(
             name=self.name,
             label=label(self.graph, self.name),
@@ -267,20 +305,9 @@ class _Draft:
             stored=sum(c.stored for c in self.incoming) + extra,
             cores=self.cores if has_cores else None,
             per_core=self.per_core(self.share) if has_cores else {},
-            bits=self._bits() if has_cores else None,
+            bits=None if bits is None or not has_cores else int(bits.sum()),
             broken=self.broken if has_cores else (),
         )
-
-    def _bits(self) -> int | None:
-        """Synapse memory over all cores."""
-        total = self.bias_inputs * _channel_bits(self.share, self.spec) * self.cores
-        for start in range(0, self.neurons, self.share):
-            for connection in self.incoming:
-                part = _core_synapses(connection, start, self.share, self.spec)[1]
-                if part is None:
-                    return None
-                total += part
-        return total
 
 
 def _split(drafts: list[_Draft]) -> None:
@@ -292,21 +319,6 @@ def _split(drafts: list[_Draft]) -> None:
         for draft in drafts:
             draft.reached = sum(by_name[d].cores for c in draft.outgoing for d in c.destinations if d in by_name)
             changed = draft.shrink() or changed
-
-
-def _core_synapses(connection: Connection, start: int, share: int, spec: TargetSpec) -> tuple[int, int | None]:
-    """(input axons, synapse bits) of neurons start .. start + share; bits None where the packing is not modelled."""
-    node = connection.node
-    if isinstance(node, n.Conv2d) or not isinstance(node, (n.Affine, n.FixedDense)):
-        # Chips share a kernel's weights between axons in ways that are not modelled here.
-        return int(np.count_nonzero(connection.counts)), None
-    weight = node.weight[start : start + share]
-    axons = int(np.count_nonzero(weight.any(axis=0)))
-    if spec.packing is not None:
-        return axons, synapse_bits(weight, spec.packing, delayed=getattr(node, "delay", 1) > 1)
-    if spec.limits.weight_bits.value is None:
-        return axons, None
-    return axons, weight.size * int(spec.limits.weight_bits.value)
 
 
 def _channel_bits(share: int, spec: TargetSpec) -> int:
