@@ -118,8 +118,8 @@ class EmulatorSession:
         self._neurons = at_neuron
 
     def _allocate(self, batch: int) -> None:
-        self._state = np.zeros((3, batch, self._neurons))
-        self._spikes = np.zeros((self.contract.window, batch, self._neurons))
+        self._state = np.zeros((batch, 3, self._neurons))
+        self._spikes = np.zeros((batch, self.contract.window, self._neurons))
         self._before = np.zeros((batch, self._neurons))
         self._action = np.zeros((batch, self.contract.action.size))
         self._observation = np.zeros((batch, self.contract.observation.size))
@@ -130,7 +130,7 @@ class EmulatorSession:
         """Clear the state of all robots (setting their number), or of some rows."""
         self._alive()
         if rows is not None:
-            self._state[:, rows] = 0
+            self._state[rows] = 0
             return
         if batch is not None and batch < 1:
             raise ContractError(f"is {batch}, at least 1 is needed", where="batch")
@@ -155,7 +155,7 @@ class EmulatorSession:
             given[0] = observation
         else:
             given[:] = checked_observation(self.contract, observation, self.batch)[0]
-        self._before[:] = self._state[0]
+        self._before[:] = self._state[:, 0]
         distrusted = act(
             given, self._action, self._host, self._decode, self._scalars, self._table, self._weights, self._biases,
             self._floats, self._fan_out, self._state, self._spikes, self._counters,
@@ -177,14 +177,15 @@ class EmulatorSession:
             node = self.graph.nodes[connection]
             later = [semantics.product(node, x) for x in source[:-1]]
             found[connection] = np.stack([(self._before[:, span] / one).astype(np.int64), *later])
-            found[layer] = self._spikes[:, :, span].astype(np.int64)
+            found[layer] = self._spikes[:, :, span].swapaxes(0, 1).astype(np.int64)
         return found
 
     def _source(self, k: int) -> Array:
         """(window, batch, in): what fed connection k in the last action."""
         if k > 0:
             start = int(self._table[k - 1, Column.NEURON])
-            return self._spikes[:, :, start : start + int(self._table[k - 1, Column.OUTPUTS])].astype(np.int64)
+            span = slice(start, start + int(self._table[k - 1, Column.OUTPUTS]))
+            return self._spikes[:, :, span].swapaxes(0, 1).astype(np.int64)
         (normalise,) = (node for _, node in self.graph.of_type(n.Normalise))
         (quantise,) = (node for _, node in self.graph.of_type(n.Quantise))
         trusted = np.asarray(np.isfinite(self._observation).all(axis=1))[:, None]
@@ -201,7 +202,7 @@ class EmulatorSession:
         for k, (connection, layer) in enumerate(zip(self._connections, self._layers, strict=True)):
             start = int(self._table[k, Column.NEURON])
             pending, u, v = (
-                self._state[i, :, start : start + int(self._table[k, Column.OUTPUTS])].astype(np.int64)
+                self._state[:, i, start : start + int(self._table[k, Column.OUTPUTS])].astype(np.int64)
                 for i in range(3)
             )
             found[connection] = {"buffer": (pending // one)[None]}

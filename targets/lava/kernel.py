@@ -110,8 +110,8 @@ def act(
         scalars: (7,) float64: clip, scale, limit, constant, steps T, window, clock at the window's start.
         table: (layers, Column.COLUMNS) int64. layer_floats: (layers, 4): keep_u, keep_v, threshold << 6, 2^weight_exp.
         weights, biases, fan_out: flat, float64.
-        state: (3, batch, neurons): pending (what Dense delivers next, << 6), u, v.
-        spikes: (window, batch, neurons) float64, written: spikes, or v of a readout.
+        state: (batch, 3, neurons): pending (what Dense delivers next, << 6), u, v.
+        spikes: (batch, window, neurons) float64, written: spikes, or v of a readout.
         counters: (layers, 2) int64, added to: spikes of the layer, synaptic events of the connection before it.
 
     Returns:
@@ -144,17 +144,17 @@ def act(
                 stop = start + table[k, _OUTPUTS]
                 interval = table[k, _INTERVAL]
                 cleared = interval > 0 and (clock + t) % interval == table[k, _OFFSET]
-                v = state[2, b, start:stop]
+                v = state[b, 2, start:stop]
                 _membrane(
-                    state[0, b, start:stop],
-                    state[1, b, start:stop],
+                    state[b, 0, start:stop],
+                    state[b, 1, start:stop],
                     v,
                     biases[start:stop],
                     layer_floats[k],
                     table[k, _CURRENT] != 0,
                     cleared,
                 )
-                spiked = spikes[t, b, start:stop]
+                spiked = spikes[b, t, start:stop]
                 if table[k, _SPIKING]:
                     threshold = layer_floats[k, 2]
                     total = 0.0
@@ -167,15 +167,15 @@ def act(
                 else:
                     for i in range(v.size):
                         spiked[i] = v[i]
-            pending = state[0, b, : table[0, _OUTPUTS]]
+            pending = state[b, 0, : table[0, _OUTPUTS]]
             for o in range(outputs):
                 pending[o] = first[o] if t < steps else 0.0
             for k in range(1, layers):
                 before = table[k - 1, _NEURON]
-                fired_before = spikes[t, b, before : before + table[k - 1, _OUTPUTS]]
+                fired_before = spikes[b, t, before : before + table[k - 1, _OUTPUTS]]
                 start, count = table[k, _NEURON], table[k, _OUTPUTS]
                 weight = weights[table[k, _WEIGHT] : table[k, _WEIGHT] + fired_before.size * count]
-                _rows(weight, fired_before, count, layer_floats[k, 3], state[0, b, start : start + count])
+                _rows(weight, fired_before, count, layer_floats[k, 3], state[b, 0, start : start + count])
                 reach = fan_out[table[k, _FAN_OUT] : table[k, _FAN_OUT] + fired_before.size]
                 events = 0.0
                 for j in range(reach.size):
@@ -183,7 +183,7 @@ def act(
                 counters[k, 1] += int(events)
         start = table[layers - 1, _NEURON]
         for i in range(action.shape[1]):
-            y = spikes[window - 1, b, start + i] * decode[0, i] + decode[1, i]
+            y = spikes[b, window - 1, start + i] * decode[0, i] + decode[1, i]
             action[b, i] = min(max(y, decode[2, i]), decode[3, i]) if finite else decode[4, i]
         if not finite:
             distrusted += 1
