@@ -101,6 +101,12 @@ RULES: tuple[Rule, ...] = (
         wiring.spiking_readout,
     ),
     Rule(
+        "membrane-readout", "error", EVERY_LEVEL,
+        "A membrane is read at the output, and the chip gives out spikes only (or it is not known whether it does).",
+        "End with spiking neurons and decode their counts, or choose a target that reads membranes.",
+        wiring.membrane_readout,
+    ),
+    Rule(
         "recurrence", "error", EVERY_LEVEL,
         "Connections form a loop. An info where the target takes loops.",
         "Train a feed-forward network, or choose a target that takes recurrence.",

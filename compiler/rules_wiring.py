@@ -60,6 +60,21 @@ def spiking_readout(case: Case) -> Iterator[Hit]:
             )  # fmt: skip
 
 
+def membrane_readout(case: Case) -> Iterator[Hit]:
+    fact = case.spec.behaviour.readout
+    if fact.value:
+        return
+    for name in case.topology.readouts:
+        node = case.topology.populations[name]
+        if not spikes(node) and node.kind in case.spec.kinds(case.graph.level):
+            known = "the chip gives out spikes only" if fact.known else "nothing public says whether that can be read"
+            yield Hit(
+                case.named(name), f"its membrane is an output, and {known}", None, None,
+                "end with spiking neurons and decode their counts on the host", cited(fact),
+                "unknown" if fact.value is None else broken(fact),
+            )  # fmt: skip
+
+
 def recurrence(case: Case) -> Iterator[Hit]:
     fact = case.spec.behaviour.recurrence
     loops = [case.named(c.name) for c in case.topology.connections if c.recurrent]

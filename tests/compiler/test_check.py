@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nervecord.compiler import nodes as n
 from nervecord.compiler.check import RULES, check, findings_doc, not_checked, verdict
@@ -157,6 +160,7 @@ def cases(make_policy: Callable[..., Graph]) -> dict[str, Case]:
         "free-wiring": (net(affine(), affine(), lif()), LAVA),
         "analogue-layer": (net(affine(), readout(), affine(), lif()), LAVA),
         "spiking-readout": (spiking_end, LAVA),
+        "membrane-readout": (net(affine(), readout()), chip(readout=False)),
         "recurrence": (recurrent(), LAVA),
         "not-a-chain": (skip(), chip(topology="chain")),
         "delay-range": (net(affine(delay=3), lif()), LAVA),
@@ -298,6 +302,34 @@ def test_ant_policy(make_policy: Any, synaptic: bool, state: str) -> None:
 def test_ant_policy_exceeds_the_inputs_of_xylo(make_policy: Any) -> None:
     (found,) = [f for f in check(make_policy((27, 24, 8)), XYLO) if f.code == "inputs"]
     assert (found.value, found.limit, found.severity) == (27, 16, "error")
+
+
+SOUP: list[Callable[[np.random.Generator], Node]] = [
+    lambda draw: n.Affine(draw.normal(size=(4, 4)), draw.normal(size=4), int(draw.integers(3))),
+    lambda draw: lif(4, reset=draw.choice(["value", "subtract", "none"]).item(), decay=draw.random(4)),
+    lambda draw: lif(4, leak=draw.normal(size=4), threshold=draw.normal(size=4), reset_value=draw.normal(size=4)),
+    lambda draw: current_lif(4),
+    lambda draw: readout(4),
+    lambda draw: n.Scale(draw.normal(size=4)),
+    lambda draw: n.Flatten((4,), 0, 0),
+    lambda draw: n.Threshold(draw.normal(size=4)),
+]  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 9))
+def test_no_graph_makes_a_rule_fail(seed: int, count: int) -> None:
+    """Cycles, islands, several ends, anything fed by anything: findings, never an exception."""
+    draw = np.random.default_rng(seed)
+    nodes: dict[str, Node] = {"input": n.Input((4,)), "output": n.Output((4,))}
+    nodes |= {f"n{k}": SOUP[draw.integers(len(SOUP))](draw) for k in range(count)}
+    names = list(nodes)
+    pairs = {(names[draw.integers(len(names))], names[draw.integers(len(names))]): None for _ in range(2 * count)}
+    graph = Graph(Level.DISCRETE, nodes, tuple(pairs), dt=1e-3)
+    for spec in load_specs():
+        findings = check(graph, spec)
+        assert findings == check(graph, spec)
+        json.dumps([finding.to_dict() for finding in findings], allow_nan=False)
 
 
 def test_findings_speak_in_the_makers_names() -> None:
