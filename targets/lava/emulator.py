@@ -118,8 +118,8 @@ class EmulatorSession:
         self._neurons = at_neuron
 
     def _allocate(self, batch: int) -> None:
-        self._state = np.zeros((batch, 3, self._neurons))
-        self._spikes = np.zeros((batch, self.contract.window, self._neurons))
+        self._state = np.zeros((batch, 3, self._neurons), dtype=np.float32)
+        self._spikes = np.zeros((batch, self.contract.window, self._neurons), dtype=np.float32)
         self._before = np.zeros((batch, self._neurons))
         self._action = np.zeros((batch, self.contract.action.size))
         self._observation = np.zeros((batch, self.contract.observation.size))

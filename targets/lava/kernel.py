@@ -1,6 +1,6 @@
 """The emulator's inner loop, compiled by numba: whole actions, observation to action, for a batch of robots.
 
-All integers live in float64, where they are exact: |product| < 2^31, |u|, |v| < 2^24, decay factors are multiples of
+All integers are computed in float64, where they are exact: |product| < 2^31, |u|, |v| < 2^24, decay factors are multiples of
 2^-12, so no operation here rounds but the ones that the arithmetic defines (floor of a shift, truncation of a decay).
 That keeps the loops in wide SIMD registers. Three facts make it fast: the observation is held over the T steps, so the
 first layer's product is taken once; spikes are sparse, so deeper products are sums of a few rows; nothing is allocated
@@ -73,17 +73,17 @@ def _membrane(pending: Any, u: Any, v: Any, bias: Any, decays: Any, current: boo
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _rows(weights: Any, spikes: Any, outputs: int, factor: float, out: Any) -> None:
-    """out = 64 * floor(sum of the rows of `weights` whose spike is set, times 2^weight_exp)."""
+def _rows(weights: Any, spikes: Any, outputs: int, factor: float, sums: Any, out: Any) -> None:
+    """out = 64 * floor(sum of the rows of `weights` whose spike is set, times 2^weight_exp); `sums` is scratch."""
     for o in range(outputs):
-        out[o] = 0.0
+        sums[o] = 0.0
     for j in range(spikes.size):
         if spikes[j]:
             row = weights[j * outputs : (j + 1) * outputs]
             for o in range(outputs):
-                out[o] += row[o]
+                sums[o] += row[o]
     for o in range(outputs):
-        out[o] = np.floor(out[o] * factor) * 64.0
+        out[o] = np.floor(sums[o] * factor) * 64.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -110,8 +110,8 @@ def act(
         scalars: (7,) float64: clip, scale, limit, constant, steps T, window, clock at the window's start.
         table: (layers, Column.COLUMNS) int64. layer_floats: (layers, 4): keep_u, keep_v, threshold << 6, 2^weight_exp.
         weights, biases, fan_out: flat, float64.
-        state: (batch, 3, neurons): pending (what Dense delivers next, << 6), u, v.
-        spikes: (batch, window, neurons) float64, written: spikes, or v of a readout.
+        state: (batch, 3, neurons) float32, in which integers below 2^24 are exact: pending (what Dense delivers next, << 6), u, v.
+        spikes: (batch, window, neurons) float32, written: spikes, or v of a readout.
         counters: (layers, 2) int64, added to: spikes of the layer, synaptic events of the connection before it.
 
     Returns:
@@ -121,6 +121,7 @@ def act(
     steps, window, clock = int(scalars[4]), int(scalars[5]), int(scalars[6])
     encoded = np.empty(table[0, _INPUTS])
     first = np.empty(table[0, _OUTPUTS])
+    sums = np.empty(table[:, _OUTPUTS].max())
     distrusted = 0
     for b in range(observation.shape[0]):
         finite = _encode(observation[b], host, scalars[0], scalars[1], scalars[2], scalars[3], encoded)
@@ -175,7 +176,7 @@ def act(
                 fired_before = spikes[b, t, before : before + table[k - 1, _OUTPUTS]]
                 start, count = table[k, _NEURON], table[k, _OUTPUTS]
                 weight = weights[table[k, _WEIGHT] : table[k, _WEIGHT] + fired_before.size * count]
-                _rows(weight, fired_before, count, layer_floats[k, 3], state[b, 0, start : start + count])
+                _rows(weight, fired_before, count, layer_floats[k, 3], sums, state[b, 0, start : start + count])
                 reach = fan_out[table[k, _FAN_OUT] : table[k, _FAN_OUT] + fired_before.size]
                 events = 0.0
                 for j in range(reach.size):
