@@ -1,10 +1,10 @@
 """The emulator's inner loop, compiled by numba: whole actions, observation to action, for a batch of robots.
 
-All integers are computed in float64, where they are exact: |product| < 2^31, |u|, |v| < 2^24, decay factors are multiples of
-2^-12, so no operation here rounds but the ones that the arithmetic defines (floor of a shift, truncation of a decay).
-That keeps the loops in wide SIMD registers. Three facts make it fast: the observation is held over the T steps, so the
-first layer's product is taken once; spikes are sparse, so deeper products are sums of a few rows; nothing is allocated
-per step.
+All integers are computed in float64, where they are exact: |product| < 2^31, |u|, |v| < 2^24, decay factors are
+multiples of 2^-12, so no operation here rounds but the ones that the arithmetic defines (floor of a shift, truncation
+of a decay). That keeps the loops in wide SIMD registers. Three facts make it fast: the observation is held over the T
+steps, so the first layer's product is taken once; spikes are sparse, so deeper products are sums of a few rows; nothing
+is allocated per step.
 
 Layout, per layer, of the rows of `table` (int64): see `Column`. Weights are stored (in, out), so that a spike adds one
 contiguous row.
@@ -110,7 +110,8 @@ def act(
         scalars: (7,) float64: clip, scale, limit, constant, steps T, window, clock at the window's start.
         table: (layers, Column.COLUMNS) int64. layer_floats: (layers, 4): keep_u, keep_v, threshold << 6, 2^weight_exp.
         weights, biases, fan_out: flat, float64.
-        state: (batch, 3, neurons) float32, in which integers below 2^24 are exact: pending (what Dense delivers next, << 6), u, v.
+        state: (batch, 3, neurons) float32, in which integers below 2^24 are exact: pending (what Dense delivers next,
+            << 6), u, v.
         spikes: (batch, window, neurons) float32, written: spikes, or v of a readout.
         counters: (layers, 2) int64, added to: spikes of the layer, synaptic events of the connection before it.
 
