@@ -134,7 +134,8 @@ def test_a_policy_acts_as_the_emulator_does(worker: Worker, state: State) -> Non
             emulator.reset(1)
         assert lava.counts == emulator.counts
         assert lava.counts.spikes["lif1"] > 0
-        assert lava.provenance == {"python": lava.worker.versions.python, "lava": "0.10.0", "shim": "False"}
+        shim = environment.status().shim
+        assert lava.provenance == {"python": lava.worker.versions.python, "lava": "0.10.0", "shim": str(shim)}
 
 
 @needs_lava
