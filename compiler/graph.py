@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
+
 from nervecord.compiler.contract import Contract
 from nervecord.compiler.node import Array, Node
 from nervecord.compiler.nodes import HOST_NODES, Affine, FixedDense, Input, Output

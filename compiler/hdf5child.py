@@ -208,7 +208,7 @@ def main(path: str, value_bytes: str, memory: str, seconds: str) -> None:
         reply = {"refused": f"reading it takes more than the memory limit of {memory} bytes"}
     except Exception as error:
         # Not only h5py's own errors: a damaged file makes h5py and numpy raise nearly anything. The parent reports it.
-        reply = {"damaged": f"{type(error).__name__}: {error}"}
+        reply = {"damaged": str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"}
     else:
         return
     sys.stdout.buffer.write(json.dumps(reply).encode() + b"\n")

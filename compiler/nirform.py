@@ -10,7 +10,7 @@ NIR is in continuous time, and forward Euler with step dt gives the discrete upd
     i = current_decay i + current_gain x   is   tau_syn = dt / (1 - current_decay), w_in = current_gain tau_syn / dt
 
 in float64. The reset rules "subtract" and "none", host nodes and the contract cannot be said in NIR; they stand in the
-metadata. An Affine that delays becomes an Affine with a Delay behind it.
+metadata. W x(t - k dt) + b becomes a Delay of k dt seconds with the Affine behind it: its bias does not wait.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Layout:
     """A graph in NIR.
 
     Args:
-        nodes: NIR name -> type and fields, in the graph's order, a Delay behind its Affine.
+        nodes: NIR name -> type and fields, in the graph's order, a Delay before its Affine.
         edges: between NIR names, in the graph's order.
     """
 
@@ -61,19 +61,19 @@ def layout(graph: Graph) -> Layout:
     names = {name: nir_name(name) for name, node in graph.nodes.items() if not isinstance(node, n.HOST_NODES)}
     taken = set(names.values())
     forms: dict[str, Form] = {}
-    leaves = dict(names)
+    entrances = dict(names)
     for name, nir in names.items():
         node = graph.nodes[name]
-        forms[nir] = _form(node, graph.dt, name)
         if isinstance(node, n.Affine) and node.delay:
-            behind = f"{nir}%delay"
-            while behind in taken:
-                behind += "%"
-            taken.add(behind)
-            leaves[name] = behind
-            forms[behind] = ("Delay", {"delay": np.full(node.out_shape, node.delay * graph.dt)})
-    out: list[Edge] = [(names[name], leaves[name]) for name in names if leaves[name] != names[name]]
-    out += [(leaves[a], names[b]) for a, b in edges]
+            before = f"{nir}%delay"
+            while before in taken:
+                before += "%"
+            taken.add(before)
+            entrances[name] = before
+            forms[before] = ("Delay", {"delay": np.full(node.in_shape, node.delay * graph.dt)})
+        forms[nir] = _form(node, graph.dt, name)
+    out: list[Edge] = [(entrances[name], names[name]) for name in names if entrances[name] != names[name]]
+    out += [(names[a], entrances[b]) for a, b in edges]
     return Layout(forms, tuple(out))
 
 

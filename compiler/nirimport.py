@@ -118,10 +118,7 @@ def _flatten(
             through += [entrance[full], exit_[full]]
             continue
         if kind not in _READERS:
-            raise FileFormatError(
-                f"type {kind!r} is unknown", where=f"{where}: node {full!r}",
-                hint=f"{_UNREAD.get(kind, 'export it as one of')}: {', '.join([*_READERS, 'NIRGraph'])}",
-            )  # fmt: skip
+            raise _unknown(kind, f"{where}: node {full!r}")
         if full in raw:
             raise FileFormatError("two nodes have this name", where=f"{where}: node {full!r}", hint="rename one")
         raw[full] = child
@@ -130,7 +127,13 @@ def _flatten(
         edges.append((exit_.get(a, a), entrance.get(b, b)))
 
 
-_UNREAD = {"Conv1d": "a Conv1d is not read; write it as a Conv2d of height 1, or unrolled as an Affine; types read are"}
+def _unknown(kind: str, where: str) -> FileFormatError:
+    if kind == "Conv1d":
+        return FileFormatError(
+            "a Conv1d is not read", where=where, hint="write it as a Conv2d of height 1, or unrolled as an Affine"
+        )
+    known = ", ".join([*_READERS, "NIRGraph"])
+    return FileFormatError(f"type {kind!r} is unknown", where=where, hint=f"the types that are read: {known}")
 
 
 def _only(nodes: Mapping[str, Any], kind: str, name: str, where: str) -> str:

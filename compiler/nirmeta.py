@@ -39,6 +39,8 @@ FROM_NIR: dict[str, dict[str, str]] = {
 """Kind -> our field -> the NIR field that is the truth for it."""
 _AGREE = 8
 """Time constants may differ by this many units of rounding of the file's type: a tool may have saved float32."""
+_LISTS = ("origin", "shape", "input_shape")
+"""Fields of nodes that are lists; all others are single values."""
 _FRESH = f"export it again, or delete the metadata {KEY!r} to read it as plain NIR"
 
 
@@ -85,6 +87,8 @@ def restore(root: Mapping[str, Any], *, where: str) -> Graph:
     beside = root["metadata"].get(ARRAYS, {})
     if not isinstance(structure, dict) or not isinstance(keys, list) or not isinstance(beside, dict):
         raise FileFormatError("Nervecord's metadata is malformed: graph or arrays are missing", where=where)
+    if not isinstance(structure.get("contract"), (dict, type(None))):
+        raise FileFormatError("the contract in Nervecord's metadata is no object", where=where, hint=_FRESH)
     arrays = {str(key): _array(beside, f"a{k}", where) for k, key in enumerate(keys)}
     nir_nodes = _nir_nodes(root, where)
     for item in _described(structure, where):
@@ -140,6 +144,10 @@ def _described(structure: Mapping[str, Any], where: str) -> list[dict[str, Any]]
             raise FileFormatError(
                 f"its kind {item['kind']!r} is unknown", where=f"{where}: node {item['name']!r}", hint=_FRESH
             )
+        fields = item.get("fields")
+        for field, value in fields.items() if isinstance(fields, dict) else [("fields", [])]:
+            if isinstance(value, dict) or (isinstance(value, list) and field not in _LISTS):
+                raise FileFormatError(f"its {field} is malformed", where=f"{where}: node {item['name']!r}", hint=_FRESH)
     return items
 
 

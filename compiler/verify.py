@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+
 from nervecord.compiler import nodes as n
 from nervecord.compiler.findings import Finding, raise_on_errors
 from nervecord.compiler.graph import Graph, Level

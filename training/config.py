@@ -159,8 +159,18 @@ class TrainConfig:
 
 
 def demo_config(**changes: Any) -> TrainConfig:
-    """A walking spiking ant in minutes: about one million steps on two cores."""
-    base: dict[str, Any] = {"steps": 1_000_000, "num_envs": 32, "rollout": 64, "minibatch": 512, "threads": 2}
+    """A walking spiking ant in a few minutes on two cores; `changes` are fields to set otherwise."""
+    base: dict[str, Any] = {
+        "steps": 1_000_000,
+        "num_envs": 32,
+        "rollout": 64,
+        "minibatch": 512,
+        "threads": 2,
+        "checkpoint_every": 150_000,
+        "validate_from": 0.7,
+        "validation_episodes": 10,
+        "test_episodes": 20,
+    }
     return TrainConfig(**{**base, **changes})
 
 

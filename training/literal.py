@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import snntorch
+import snntorch  # type: ignore[import-untyped]
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -45,7 +45,7 @@ class _LiteralLayer:
         settings: dict[str, Any] = {
             "beta": policy.betas[index].detach(),
             "threshold": THRESHOLD,
-            "spike_grad": lambda x: _Spike.apply(x, slope),
+            "spike_grad": lambda x: _Spike.apply(x, slope),  # type: ignore[no-untyped-call]
             "reset_mechanism": "none" if self.detached else "zero",
             "reset_delay": False,
         }

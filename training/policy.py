@@ -76,6 +76,8 @@ class SpikingPolicy(nn.Module):
     the readout.
     """
 
+    exponents: Tensor
+
     def __init__(self, observations: int, actions: int, config: TrainConfig) -> None:
         super().__init__()
         self.observations, self.actions = observations, actions
@@ -86,6 +88,7 @@ class SpikingPolicy(nn.Module):
         self.literal = config.engine == "snntorch"
         self.settings = LayerSettings(self.steps, self.synaptic, config.slope, config.detach_reset)
         sizes = (observations, *config.layers)
+        self.widths = list(config.layers)
         self.hidden = nn.ModuleList(linear(a, b, math.sqrt(2)) for a, b in itertools.pairwise(sizes))
         self.readout = linear(sizes[-1], actions, READOUT_GAIN)
         count = len(config.layers)
@@ -113,15 +116,14 @@ class SpikingPolicy(nn.Module):
         return torch.sigmoid(self.readout_logit)
 
     @property
-    def state_parts(self) -> tuple[int, ...]:
+    def state_parts(self) -> list[int]:
         """Widths of the parts of a carried state; empty where each action starts anew."""
         if not self.carried:
-            return ()
-        widths = [layer.out_features for layer in self.hidden]
-        parts = [width for width in widths for _ in range(1 + self.synaptic)]
+            return []
+        parts = [width for width in self.widths for _ in range(1 + self.synaptic)]
         if self.delays:
-            parts += [self.observations, *widths]
-        return (*parts, self.actions)
+            parts += [self.observations, *self.widths]
+        return [*parts, self.actions]
 
     @property
     def state_size(self) -> int:
@@ -187,13 +189,13 @@ class SpikingPolicy(nn.Module):
         batch = x.shape[0]
         if not self.carried:
             layers = []
-            for layer in self.hidden:
-                zeros = x.new_zeros(batch, layer.out_features)
+            for width in self.widths:
+                zeros = x.new_zeros(batch, width)
                 layers.append(LayerState(zeros, zeros, zeros))
             return CarriedState(layers, x, x.new_zeros(batch, self.actions))
         if state is None:
             state = x.new_zeros(batch, self.state_size)
-        parts = list(state.split(self.state_parts, dim=1))
+        parts = list(torch.split(state, self.state_parts, dim=1))
         count, stride = len(self.hidden), 1 + self.synaptic
         membranes = parts[: count * stride : stride]
         currents = parts[1 : count * stride : stride] if self.synaptic else membranes

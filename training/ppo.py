@@ -37,7 +37,7 @@ def _import_skrl() -> None:
             hint="unset WORLD_SIZE, or do not start it with torchrun",
         )
     checked = torch.distributions.Distribution._validate_args
-    from skrl.models import torch as _models  # noqa: F401 - it is this import that switches the checks off
+    from skrl.models import torch as _models  # type: ignore[import-untyped]  # noqa: F401 - it is this import that switches the checks off
 
     torch.distributions.Distribution.set_default_validate_args(checked)
     logger = logging.getLogger("skrl")
@@ -49,10 +49,10 @@ def _import_skrl() -> None:
 _import_skrl()
 
 from gymnasium.spaces import Box  # noqa: E402
-from skrl.agents.torch.ppo import PPO, PPO_CFG  # noqa: E402
-from skrl.memories.torch import RandomMemory  # noqa: E402
-from skrl.models.torch import DeterministicMixin, Model  # noqa: E402
-from skrl.resources.preprocessors.torch import RunningStandardScaler  # noqa: E402
+from skrl.agents.torch.ppo import PPO, PPO_CFG  # type: ignore[import-untyped]  # noqa: E402
+from skrl.memories.torch import RandomMemory  # type: ignore[import-untyped]  # noqa: E402
+from skrl.models.torch import DeterministicMixin, Model  # type: ignore[import-untyped]  # noqa: E402
+from skrl.resources.preprocessors.torch import RunningStandardScaler  # type: ignore[import-untyped]  # noqa: E402
 
 LOG_TWO_PI = math.log(2 * math.pi)
 
@@ -163,7 +163,7 @@ class Actor(Model):  # type: ignore[misc]
 
     def get_entropy(self, *, role: str = "") -> Tensor:
         """Entropy of the last actions, (B, 1)."""
-        return self.distribution(role=role).entropy().sum(-1, keepdim=True)
+        return self.distribution(role=role).entropy().sum(-1, keepdim=True)  # type: ignore[no-untyped-call]
 
 
 class Critic(DeterministicMixin, Model):  # type: ignore[misc]

@@ -115,9 +115,17 @@ def resume(
     if overrides:
         config = dataclasses.replace(config, **overrides)
         write_atomically(folder / "config.json", config.to_json().encode())
-    run = Run(config, checkpoint.load(folder / "checkpoints"))
+    run = Run(config, _newest(folder, config))
     run.folder = folder
     return run.finish(progress)
+
+
+def _newest(folder: Path, config: TrainConfig) -> dict[str, Any] | None:
+    """The newest checkpoint of a run; None where it was stopped before the first: then it begins again, the same."""
+    checkpoints = folder / "checkpoints"
+    if not checkpoint.steps_in(checkpoints) and run_folder.last_step(folder) < config.checkpoint_every:
+        return None
+    return checkpoint.load(checkpoints)
 
 
 CHANGEABLE = (
@@ -147,20 +155,17 @@ class Run:
         torch.set_num_threads(config.threads)
         torch.manual_seed(int(np.random.SeedSequence((config.seed, 3)).generate_state(1)[0]))
         self.step = 0
-        self.generation = 0
+        self.generation: int = content["generation"] if content else 0
         self.returns: deque[float] = deque(maxlen=RETURNS)
         self.episodes = 0
         self.best: dict[str, float] | None = None
         self.rewards = RewardNormaliser(config.num_envs, config.gamma, config.reward_clip)
-        self.recorded = torch.zeros(0)
         self.simulator = self._open_simulator()
         size, actions = self.simulator.observation_size, len(self.simulator.low)
         self.learner = Learner(size, actions, config)
         self.recorded = torch.zeros((0, size))
         if content is not None:
             self._restore(content)
-            self.simulator.close()
-            self.simulator = self._open_simulator()
         self._start_episodes()
 
     def _open_simulator(self) -> Simulator:
@@ -305,7 +310,6 @@ class Run:
 
     def _restore(self, content: dict[str, Any]) -> None:
         self.step = content["step"]
-        self.generation = content["generation"]
         self.episodes = content["episodes"]
         self.returns.extend(content["returns"])
         self.best = content["best"]
@@ -322,9 +326,10 @@ class Run:
         content = checkpoint.load(folder / "checkpoints", step)
         self.learner.load_state_dict(content["learner"])
         test = evaluate(self.learner, config.test_episodes, purpose=TEST) if config.test_episodes else None
+        validation = self.best["score"] if self.best else None
         result = {
             "step": step,
-            "validation_return": self.best["score"] if self.best else None,
+            "validation_return": validation,
             "test": test.as_dict() if test else None,
         }
         write_atomically(folder / "result.json", (json.dumps(result, indent=2) + "\n").encode())
@@ -333,4 +338,4 @@ class Run:
             policy = folder / "policy.nir"
             versions = json.loads((folder / "versions.json").read_text())
             export(config, content, policy, versions=versions, result=result)
-        return TrainResult(folder, config, step, result["validation_return"], test, policy)
+        return TrainResult(folder, config, step, validation, test, policy)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -41,19 +42,26 @@ def create(config: TrainConfig, *, sim: str) -> Path:
         NervecordError: the folder exists; nothing in it is touched.
     """
     folder = Path(config.out) / config.run_name
+    taken = NervecordError(
+        "exists already", where=str(folder), hint="continue it with --resume, or choose another --name"
+    )
+    if folder.exists():
+        raise taken
+    # Filled under another name: a process killed here leaves no run that lacks its configuration.
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        folder.mkdir(parents=True)
-    except FileExistsError as error:
-        raise NervecordError(
-            "exists already", where=str(folder), hint="continue it with --resume, or choose another --name"
-        ) from error
+        draft.mkdir(parents=True)
+        write_atomically(draft / "config.json", config.to_json().encode())
+        commit, diff = git_state(Path(__file__).resolve().parent)
+        write_atomically(draft / "versions.json", (json.dumps(versions(sim, commit), indent=2) + "\n").encode())
+        if diff:
+            write_atomically(draft / "git.diff", diff)
+        draft.rename(folder)
     except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        if folder.exists():
+            raise taken from error
         raise NervecordError(f"cannot be made: {error.strerror}", where=str(folder)) from error
-    write_atomically(folder / "config.json", config.to_json().encode())
-    commit, diff = git_state(Path(__file__).resolve().parent)
-    write_atomically(folder / "versions.json", (json.dumps(versions(sim, commit), indent=2) + "\n").encode())
-    if diff:
-        write_atomically(folder / "git.diff", diff)
     return folder
 
 
@@ -67,6 +75,14 @@ def open_existing(folder: Path) -> TrainConfig:
     if not path.is_file():
         raise NervecordError("is no run folder, it has no config.json", where=str(folder))
     return TrainConfig.from_json(path.read_text(), where=str(path))
+
+
+def last_step(folder: Path) -> int:
+    """Step of the last whole row of metrics.jsonl; 0 where there is none."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    whole = [line for line in lines if line.endswith(b"\n")]
+    return int(json.loads(whole[-1])["step"]) if whole else 0
 
 
 def versions(sim: str, commit: str | None) -> dict[str, Any]:

@@ -173,7 +173,7 @@ class GymnasiumSimulator:
         )
 
     def reset(self) -> Array:
-        observations, _ = self._vector.reset(seed=self._seeds)
+        observations, _ = self._vector.reset(seed=self._seeds)  # type: ignore[arg-type]  # a vector takes a list
         return np.asarray(observations, np.float64)
 
     def step(self, actions: Array) -> StepResult:

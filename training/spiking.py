@@ -107,7 +107,7 @@ def spike_layer(
     if alpha is None:
         alpha = torch.zeros_like(beta)
     v0, i0 = (None, None) if state is None else (state.v, state.i)
-    out, v, i, last = _Layer.apply(current, alpha, beta, weights, v0, i0, settings)
+    out, v, i, last = _Layer.apply(current, alpha, beta, weights, v0, i0, settings)  # type: ignore[no-untyped-call]
     return out, None if state is None else LayerState(v, i, last)
 
 
@@ -138,7 +138,7 @@ def _forward_numba(
 
     summed = weights is not None
     shape, stateful = current.shape[1:], v0 is not None
-    state = [current.new_empty(shape if stateful else (0, 0)) for _ in range(3)]
+    v, i, last = (current.new_empty(shape if stateful else (0, 0)) for _ in range(3))
     out = current.new_empty(shape if summed else (settings.steps, *shape))
     unused = current.new_empty((1, 1, 1)) if summed else current.new_empty((1, 1))
     array = _array(current)
@@ -154,9 +154,11 @@ def _forward_numba(
         v0 is not None,
         (unused if summed else out).numpy(),
         (out if summed else unused).numpy(),
-        *(part.numpy() for part in state),
+        v.numpy(),
+        i.numpy(),
+        last.numpy(),
     )
-    return (out, *state) if stateful else (out, None, None, None)
+    return (out, v, i, last) if stateful else (out, None, None, None)
 
 
 def _backward_numba(

@@ -10,7 +10,7 @@ import numpy as np
 
 from nervecord.compiler import nodes as n
 from nervecord.compiler.findings import Finding, raise_on_errors
-from nervecord.compiler.graph import Edge, Graph, Level
+from nervecord.compiler.graph import Edge, Graph, Level, delays
 from nervecord.compiler.nirimport import dissolve
 from nervecord.compiler.node import Array, Node
 from nervecord.compiler.verify import require
@@ -35,7 +35,7 @@ def discretise(graph: Graph, *, dt: float | None = None, convention: str = "eule
         tau_syn i' = -i + w_in x                    i = (1 - dt/tau_syn) i + (w_in dt/tau_syn) x, then v with this i
                                                     (exact: i = a i + w_in (1 - a) x)
         Affine -> Delay of k dt                     Affine with delay k (k = 0: the Delay goes)
-        Delay of k dt -> Linear                     Affine with delay k; its buffer holds W x, which is the same
+        Delay of k dt -> Affine                     Affine with delay k
         neuron -> Affine -> the same neuron         the Affine gets delay 1
 
     Update, spike and reset happen in one step, in this order. "euler" reproduces what the makers of NIR files compute
@@ -45,9 +45,10 @@ def discretise(graph: Graph, *, dt: float | None = None, convention: str = "eule
     moves v by at most r (1 - a) |i(t) - i(t - dt)| per step.
 
     Recurrence means the spikes of the step before, as in snnTorch: the delay goes to the Affine that closes the cycle,
-    one that a neuron feeds and that leads back to a neuron not farther from the inputs than itself. Its bias is not
-    recurrent and is there from the first step: it moves into an undelayed Affine that feeds the same node. Where there
-    is none it waits with the rest, and the first step lacks it.
+    one that a neuron feeds and that leads back to a neuron not farther from the inputs than itself.
+
+    Before the first step all input is zero, so that a delayed Affine gives its bias from the first step on, and it is the
+    same whether a Delay stands before it or behind it.
 
     Pure, deterministic, idempotent: a DISCRETE graph comes back as the same object.
 
@@ -176,7 +177,7 @@ def _neuron(node: Node, dt: float, convention: str) -> Node:
 
 
 def _fold(name: str, nodes: dict[str, Node], edges: list[Edge], dt: float) -> list[Edge]:
-    """Take the Delay `name` out of `nodes`, into the Affine before it or the Linear behind it; the edges without it."""
+    """Take the Delay `name` out of `nodes`, into the Affine before or behind it; the edges without it."""
     delay = nodes.pop(name)
     assert isinstance(delay, n.Delay)
     steps = round(float(delay.delay.flat[0]) / dt)
@@ -185,7 +186,7 @@ def _fold(name: str, nodes: dict[str, Node], edges: list[Edge], dt: float) -> li
         if holder is None:
             raise GraphError(
                 f"a delay of {steps} steps ({float(delay.delay.flat[0])} s) has no Affine that it could be folded into",
-                where=name, hint="put it right behind an Affine that feeds nothing else, or right before a Linear",
+                where=name, hint="put it right behind an Affine that feeds nothing else, or right before one that nothing else feeds",
             )  # fmt: skip
         affine = nodes[holder]
         assert isinstance(affine, n.Affine)
@@ -195,51 +196,50 @@ def _fold(name: str, nodes: dict[str, Node], edges: list[Edge], dt: float) -> li
 
 
 def _holder(name: str, nodes: dict[str, Node], edges: list[Edge]) -> str | None:
-    """The Affine whose output is what the Delay `name` delays, or the Linear whose input is: nothing else may be."""
+    """The Affine whose output, or else whose input, is what the Delay `name` delays and nothing else."""
     before = [a for a, b in edges if b == name]
     if len(before) == 1 and isinstance(nodes[before[0]], n.Affine) and sum(a == before[0] for a, _ in edges) == 1:
         return before[0]
     behind = [b for a, b in edges if a == name]
-    if len(behind) == 1 and sum(b == behind[0] for _, b in edges) == 1:
-        node = nodes[behind[0]]
-        # A bias is not delayed by what stands before it.
-        if isinstance(node, n.Affine) and node.bias is None:
-            return behind[0]
+    if len(behind) == 1 and isinstance(nodes[behind[0]], n.Affine) and sum(b == behind[0] for _, b in edges) == 1:
+        return behind[0]
     return None
 
 
 def _close_cycles(nodes: dict[str, Node], edges: list[Edge]) -> None:
-    """Give delay 1 to the Affines that close cycles, in place, and move their biases."""
+    """Give delay 1 to the Affines that close cycles, in place."""
     graph = Graph(Level.DISCRETE, nodes, tuple(edges))
     _, stuck = graph.partial_order()
-    if not stuck:
-        return
     distance = _distances(graph)
-    closing = [
-        name
-        for name in stuck
-        if isinstance(nodes[name], n.Affine)
-        and all(isinstance(nodes[a], n.NEURONS) for a in graph.sources(name))
-        and _leads_back(graph, name, distance)
-    ]
-    for name in closing:
-        affine = nodes[name]
-        assert isinstance(affine, n.Affine)
-        bias = affine.bias
-        forward = _beside(graph, name, closing)
-        if bias is not None and forward is not None:
-            other = nodes[forward]
-            assert isinstance(other, n.Affine)
-            total = bias if other.bias is None else other.bias + bias
-            nodes[forward] = n.Affine(other.weight, total, other.delay, origin=other.origin)
-            bias = None
-        nodes[name] = n.Affine(affine.weight, bias, delay=1, origin=affine.origin)
-    _, stuck = Graph(Level.DISCRETE, nodes, tuple(edges)).partial_order()
+    for name in stuck:
+        node = nodes[name]
+        if (
+            isinstance(node, n.Affine)
+            and all(isinstance(nodes[a], n.NEURONS) for a in graph.sources(name))
+            and _on_cycle(graph, name)
+            and _leads_back(graph, name, distance)
+        ):
+            nodes[name] = n.Affine(node.weight, node.bias, delay=1, origin=node.origin)
+    graph = Graph(Level.DISCRETE, nodes, tuple(edges))
+    _, stuck = graph.partial_order()
     if stuck:
+        cycle = [name for name in stuck if _on_cycle(graph, name)]
         raise GraphError(
-            f"a cycle has no Affine that could carry its delay: {', '.join(stuck)}", where=stuck[0],
-            hint="put an Affine (an identity will do) or a Delay behind an Affine into the way back",
+            f"a cycle has no Affine that could carry its delay: {', '.join(cycle)}", where=cycle[0],
+            hint="put an Affine (an identity will do) or a Delay into the way back",
         )  # fmt: skip
+
+
+def _on_cycle(graph: Graph, name: str) -> bool:
+    """Whether `name` depends on its own output in the same step."""
+    seen: set[str] = set()
+    queue = [name]
+    for at in queue:
+        for b in graph.destinations(at):
+            if b not in seen and not delays(graph.nodes[b]):
+                seen.add(b)
+                queue.append(b)
+    return name in seen
 
 
 def _distances(graph: Graph) -> dict[str, int]:
@@ -267,17 +267,3 @@ def _leads_back(graph: Graph, name: str, distance: dict[str, int]) -> bool:
                 seen.add(b)
                 queue.append(b)
     return True
-
-
-def _beside(graph: Graph, name: str, closing: list[str]) -> str | None:
-    """An undelayed Affine that feeds exactly what `name` feeds, and closes no cycle itself."""
-    wanted = sorted(graph.destinations(name))
-    for other, node in graph.of_type(n.Affine):
-        if (
-            isinstance(node, n.Affine)
-            and node.delay == 0
-            and other not in closing
-            and sorted(graph.destinations(other)) == wanted
-        ):
-            return other
-    return None

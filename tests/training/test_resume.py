@@ -75,18 +75,19 @@ def kill_while_training(config: TrainConfig, folder: Path, after_rows: int) -> i
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{}, {"state": "carried", "delays": True, "neuron": "synaptic", "layers": (12, 8)}],
-    ids=["reset", "carried"],
+    ("changes", "after_rows"),
+    # Rows 5, 10, 15 carry checkpoints: killed a few rows past one, the file has run ahead of it.
+    [({}, 12), ({}, 2), ({"state": "carried", "delays": True, "neuron": "synaptic", "layers": (12, 8)}, 7)],
+    ids=["reset", "before-the-first-checkpoint", "carried"],
 )
-def test_killed_and_resumed_is_bit_identical(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_killed_and_resumed_is_bit_identical(tmp_path: Path, changes: dict[str, Any], after_rows: int) -> None:
     whole = train(small(tmp_path, "whole", **changes))
     folder = tmp_path / "killed"
-    # Rows 5, 10, 15 carry checkpoints: killed a few rows past one, the file has run ahead of it.
-    code = kill_while_training(small(tmp_path, "killed", **changes), folder, after_rows=12)
+    code = kill_while_training(small(tmp_path, "killed", **changes), folder, after_rows)
     assert code == -signal.SIGKILL, "the child ended before it could be killed"
-    stopped = checkpoint.load(folder / "checkpoints")["step"]
-    assert 0 < stopped < whole.config.total_steps
+    stopped = checkpoint.steps_in(folder / "checkpoints")
+    assert (stopped == []) == (after_rows < 5)
+    assert whole.config.total_steps not in stopped
     resumed = resume(folder)
     assert rows(folder) == rows(tmp_path / "whole")
     assert resumed.test == whole.test
@@ -121,6 +122,7 @@ def test_resume_refuses_what_would_change_the_run(tmp_path: Path) -> None:
         resume(done.folder, overrides={"seed": 3})
     with pytest.raises(NervecordError, match="no run folder"):
         resume(tmp_path / "nothing")
+    done = train(small(tmp_path, "emptied", steps=6 * 64, test_episodes=0))
     for entry in (done.folder / "checkpoints").iterdir():
         entry.unlink()
     with pytest.raises(NervecordError, match="no checkpoint"):

@@ -1,0 +1,328 @@
+"""Writing NIR files: exact round trips, the same bytes, and equations that every NIR tool reads as ours."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+import nir
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from nervecord.compiler import nodes as n
+from nervecord.compiler.contract import Channels, Contract
+from nervecord.compiler.graph import Graph, Level, chain
+from nervecord.compiler.hdf5child import load
+from nervecord.compiler.nirfile import nir_bytes, read_nir, write_nir
+from nervecord.compiler.nirform import nir_name
+from nervecord.compiler.nirimport import import_graph
+from nervecord.compiler.nirmeta import restore
+from nervecord.compiler.node import Node
+from nervecord.compiler.passes.discretise import discretise
+from nervecord.compiler.verify import require
+from nervecord.errors import FileFormatError, GraphError, NervecordError
+
+
+def contract(observations: int, actions: int) -> Contract:
+    return Contract(
+        environment="Toy-v0",
+        observation=Channels(tuple(f"o{k}" for k in range(observations)), ("rad",) * observations),
+        action=Channels(tuple(f"a{k}" for k in range(actions)), ("N m",) * actions, (-1.0,) * actions, None),
+        steps=3,
+        state="carried",
+        control_period=0.05,
+        fail_safe=(0.1,) * actions,
+        seed=7,
+        provenance={"who": "tëst"},
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Random graphs. Structure is drawn, values come from a drawn seed: fewer choices, quicker, and no less random.
+
+DECAYS = (0.0, 2.0**-40, 0.1, 0.5, 0.9, 1 - 2.0**-53)
+
+
+def decays(rng: np.random.Generator, size: int) -> np.ndarray:
+    return np.where(rng.random(size) < 0.5, rng.choice(DECAYS, size), rng.random(size))
+
+
+def neuron(kind: type[Node], rng: np.random.Generator, size: int, reset: str, integrates: bool) -> Node:
+    values: dict[str, Any] = {field: rng.normal(size=size) for field in kind.ARRAYS}
+    for field in ("decay", "current_decay"):
+        if field in values:
+            values[field] = decays(rng, size)
+    if integrates and "current_decay" not in values:
+        values |= {"decay": np.ones(size), "leak": np.zeros(size)}
+    if "threshold" in values:
+        values["reset"] = reset
+    return kind(**values, origin=("maker's name", "b"))
+
+
+names = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=6)
+SIZES = st.integers(1, 4)
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> Graph:
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    size = draw(SIZES)
+    nodes: list[Node] = [n.Input((size,))]
+    if policy := draw(st.booleans()):
+        nodes.append(n.Normalise(rng.normal(size=size), rng.random(size), 1e-8, 5.0, draw(st.booleans())))
+        observations = size
+    back: list[tuple[int, int, Node]] = []
+    for _ in range(draw(st.integers(0, 3))):
+        out = draw(SIZES)
+        bias = rng.normal(size=out) if draw(st.booleans()) else None
+        nodes.append(n.Affine(rng.normal(size=(out, size)), bias, draw(st.integers(0, 3)), origin=("fc",)))
+        size = out
+        match draw(st.sampled_from(("neuron", "scale", "threshold", "flatten"))):
+            case "neuron":
+                kind = draw(st.sampled_from(n.DISCRETE_NEURONS))
+                reset = draw(st.sampled_from(("value", "subtract", "none")))
+                nodes.append(neuron(kind, rng, size, reset, draw(st.booleans())))
+                if draw(st.booleans()):
+                    recurrent = n.Affine(rng.normal(size=(size, size)), None, draw(st.integers(1, 3)))
+                    back.append((len(nodes) - 1, len(nodes) - 1, recurrent))
+            case "scale":
+                nodes.append(n.Scale(rng.normal(size=size)))
+            case "threshold":
+                nodes.append(n.Threshold(rng.normal(size=size)))
+            case "flatten":
+                nodes.append(n.Flatten((size,), draw(st.sampled_from((0, -1))), draw(st.sampled_from((0, -1)))))
+    if policy:
+        nodes.append(n.Decode(*rng.normal(size=(2, size)), np.full(size, -np.pi), np.full(size, np.pi)))
+    nodes.append(n.Output((size,)))
+    count = len(nodes) + len(back)
+    labels = draw(st.lists(names, min_size=count, max_size=count, unique=True))
+    edges = [(labels[k], labels[k + 1]) for k in range(len(nodes) - 1)]
+    named = dict(zip(labels, nodes, strict=False))
+    for k, (source, target, node) in enumerate(back):
+        label = labels[len(nodes) + k]
+        named[label] = node
+        edges += [(labels[source], label), (label, labels[target])]
+    ordered = dict(draw(st.permutations(list(named.items()))))
+    return Graph(
+        Level.DISCRETE,
+        ordered,
+        tuple(draw(st.permutations(edges))),
+        dt=draw(st.sampled_from((1e-3, 1e-4, 1 / 3, 0.1))),
+        contract=contract(observations, size) if policy else None,
+        recorded=rng.normal(size=(3, observations)) if policy and draw(st.booleans()) else None,
+    )
+
+
+def back_from(data: bytes) -> Graph:
+    """`read_nir` without the other process."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "a.nir")
+        Path(path).write_bytes(data)
+        return restore(load(path, 1 << 26)["node"], where="a.nir")
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(graphs())
+def test_round_trip_is_exact(graph: Graph) -> None:
+    require(graph)
+    data = nir_bytes(graph)
+    again = back_from(data)
+    assert again == graph
+    assert nir_bytes(again) == data
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(graphs())
+def test_stock_nir_reads_it_and_metadata_survives(graph: Graph) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "a.nir")
+        write_nir(graph, path)
+        stock = nir.read(path)  # with its own check of types
+        nir.write(path, stock)  # alphabetical order, compressed
+        assert restore(load(path, 1 << 26)["node"], where="a.nir") == graph
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def example(reset: Any = "value", **changes: Any) -> Graph:
+    """A recurrent policy without host nodes, one of each neuron that NIR has."""
+    ones = np.ones(2)
+    rng = np.random.default_rng(1)
+    lif = {"decay": 0.9 * ones, "gain": 0.3 * ones, "leak": 0.01 * ones, "threshold": ones, "reset_value": -0.5 * ones}
+    lif |= changes
+    nodes: dict[str, Node] = {
+        "in": n.Input((2,)),
+        "fc": n.Affine(rng.normal(size=(2, 2)), rng.normal(size=2), delay=2),
+        "lif": n.DiscreteLIF(**lif, reset=reset),
+        "rec": n.Affine(rng.normal(size=(2, 2)), delay=1),
+        "fc2": n.Affine(rng.normal(size=(2, 2))),
+        "cuba": n.DiscreteCubaLIF(0.7 * ones, 2 * ones, 0.8 * ones, 0.5 * ones, 0 * ones, ones, 0 * ones),
+        "if": n.DiscreteLIF(ones, 0.25 * ones, 0 * ones, ones, 0 * ones),
+        "cubali": n.DiscreteCubaLI(0.7 * ones, 2 * ones, 0.8 * ones, 0.5 * ones, 0.1 * ones),
+        "i": n.DiscreteLI(ones, 0.25 * ones, 0 * ones),
+        "li": n.DiscreteLI(0.6 * ones, 0.25 * ones, 0.1 * ones),
+        "out": n.Output((2,)),
+    }
+    chained = [name for name in nodes if name != "rec"]
+    edges = (*zip(chained, chained[1:], strict=False), ("lif", "rec"), ("rec", "lif"))
+    return Graph(Level.DISCRETE, nodes, edges, dt=1e-3)
+
+
+def test_equations_are_ours_without_the_metadata(tmp_path: Path) -> None:
+    """Another tool sees continuous time; Euler's method at dt gives back every decay, gain, leak and delay."""
+    graph, path = example(), tmp_path / "a.nir"
+    write_nir(graph, path)
+    types = {name: type(node).__name__ for name, node in nir.read(path).nodes.items()}
+    assert types == {
+        "in": "Input", "fc": "Affine", "fc%delay": "Delay", "lif": "LIF", "rec": "Linear", "rec%delay": "Delay",
+        "fc2": "Linear", "cuba": "CubaLIF", "if": "IF", "cubali": "CubaLI", "i": "I", "li": "LI", "out": "Output",
+    }  # fmt: skip
+    root = load(str(path), 1 << 20)["node"]
+    del root["metadata"]
+    foreign = discretise(require(import_graph(root, where="a.nir", dt=1e-3)))
+    assert sorted(foreign.nodes) == sorted(graph.nodes)
+    assert sorted(foreign.edges) == sorted(graph.edges)
+    for name, node in graph.nodes.items():
+        other = foreign.nodes[name]
+        assert type(other) is type(node)
+        assert getattr(other, "delay", None) == getattr(node, "delay", None)
+        for field in type(node).ARRAYS:
+            if getattr(node, field) is not None:
+                # One rounding each in dt / (1 - decay) and back.
+                np.testing.assert_allclose(getattr(other, field), getattr(node, field), rtol=1e-14, atol=1e-15)
+
+
+def test_reset_rules_come_back(tmp_path: Path) -> None:
+    for reset in ("value", "subtract", "none"):
+        write_nir(example(reset), tmp_path / "a.nir")
+        assert read_nir(tmp_path / "a.nir") == example(reset)
+
+
+def test_same_bytes_in_every_process() -> None:
+    code = (
+        "import sys, hashlib; sys.path.insert(0, sys.argv[1]); import test_nir_write as t;"
+        "from nervecord.compiler.nirfile import nir_bytes; print(hashlib.sha256(nir_bytes(t.example())).hexdigest())"
+    )
+    digests = {hashlib.sha256(nir_bytes(example())).hexdigest()}
+    for seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(Path(__file__).parent)],
+            capture_output=True, text=True, check=True, env={**os.environ, "PYTHONHASHSEED": seed},
+        )  # fmt: skip
+        digests.add(done.stdout.strip())
+    assert len(digests) == 1
+
+
+def test_dt_of_the_file(tmp_path: Path) -> None:
+    write_nir(example(), tmp_path / "a.nir")
+    assert read_nir(tmp_path / "a.nir", dt=1e-3).dt == 1e-3
+    with pytest.raises(NervecordError, match=r"a\.nir: was made for dt = 0\.001 s, not 0\.0001 s"):
+        read_nir(tmp_path / "a.nir", dt=1e-4)
+
+
+def test_weights_may_be_edited_by_another_tool(tmp_path: Path) -> None:
+    path = tmp_path / "a.nir"
+    write_nir(example("subtract"), path)
+    graph = nir.read(path)
+    graph.nodes["fc"].weight = np.zeros((2, 2), dtype=np.float32)
+    graph.nodes["lif"].v_threshold = np.full(2, 3.0)
+    nir.write(path, graph)
+    read = read_nir(path)
+    assert not read.nodes["fc"].weight.any()  # type: ignore[attr-defined]
+    lif = read.nodes["lif"]
+    assert isinstance(lif, n.DiscreteLIF)
+    assert lif.threshold.tolist() == [3.0, 3.0]
+    assert lif.reset == "subtract"
+
+
+def test_a_tool_that_saves_float32_changes_no_decay(tmp_path: Path) -> None:
+    path = tmp_path / "a.nir"
+    write_nir(example(), path)
+    graph = nir.read(path)
+    for node in graph.nodes.values():
+        for field in ("tau", "tau_mem", "tau_syn", "r", "v_leak", "w_in", "delay"):
+            if hasattr(node, field):
+                setattr(node, field, getattr(node, field).astype(np.float32))
+    nir.write(path, graph)
+    assert read_nir(path) == example()
+
+
+@pytest.mark.parametrize(
+    ("graph", "cause"),
+    [
+        (example(decay=np.array([1.0, 0.5])), "lif: decay is 1 for 1 of 2 neurons"),
+        (example(decay=np.ones(2)), "lif: decay is 1 and leak is not 0"),
+        (example(gain=np.full(2, 1e308), decay=np.full(2, 1 - 2.0**-50)), "lif: r is beyond float64"),
+        (Graph(Level.IMPORTED, {}, ()), "graph: is imported, only a discrete graph is written"),
+        (Graph(Level.INTEGER, {}, ()), "graph: is integer, only a discrete graph is written"),
+        (example().replace(dt=None), "a positive number of seconds is needed"),
+        (
+            chain(Level.DISCRETE, [("i", n.Input(())), ("s", n.Scale(2.0)), ("o", n.Output(()))], dt=1.0),  # type: ignore[arg-type]
+            "s: scale is a scalar",
+        ),
+        (chain(Level.DISCRETE, [("", n.Input((1,))), ("o", n.Output((1,)))], dt=1.0), "a node has an empty name"),
+        (chain(Level.DISCRETE, [("\ud800", n.Input((1,))), ("o", n.Output((1,)))], dt=1.0), "its name is no Unicode"),
+    ],
+)
+def test_what_nir_cannot_say_is_refused_by_name(graph: Graph, cause: str, tmp_path: Path) -> None:
+    with pytest.raises(GraphError) as caught:
+        write_nir(graph, tmp_path / "a.nir")
+    assert cause in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_limits_that_are_not_finite_have_no_json() -> None:
+    endless = Channels(("a",), ("m",), (-float("inf"),), None)
+    policy = Contract("Toy-v0", endless, Channels(("u",), ("N",)), 1, "reset", 0.1, (0.0,))
+    graph = chain(Level.DISCRETE, [("i", n.Input((1,))), ("o", n.Output((1,)))], dt=0.1, contract=policy)
+    with pytest.raises(GraphError, match="contract: a number of its description is not finite"):
+        nir_bytes(graph)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.nir"
+    write_nir(example(), path)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(NervecordError, match="No space left"):
+        write_nir(example("none"), path)
+    monkeypatch.undo()
+    assert [file.name for file in tmp_path.iterdir()] == ["a.nir"]
+    assert read_nir(path) == example()
+
+
+def test_names(tmp_path: Path) -> None:
+    assert nir_name("a/b.c%") == "a%2Fb.c%25"
+    assert nir_name(".") == "%2E"
+    assert nir_name("\n\u00a0é") == "%0A%C2%A0é"
+    # A name that a Delay would get.
+    nodes: list[tuple[str, Node]] = [
+        ("in", n.Input((1,))), ("a", n.Affine([[2.0]], delay=1)), ("a%delay", n.Scale([3.0])), ("metadata", n.Output((1,))),  # type: ignore[arg-type]
+    ]  # fmt: skip
+    graph = chain(Level.DISCRETE, nodes, dt=0.1)
+    write_nir(graph, tmp_path / "a.nir")
+    with h5py.File(tmp_path / "a.nir") as file:
+        assert sorted(file["node/nodes"]) == ["a", "a%25delay", "a%delay", "in", "metadata"]
+    assert read_nir(tmp_path / "a.nir") == graph
+
+
+def test_foreign_reading_of_our_file_when_the_metadata_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "a.nir"
+    write_nir(example(), path)
+    with h5py.File(path, "a") as file:
+        del file["node/metadata/nervecord"]
+    graph = read_nir(path, dt=1e-3)
+    assert graph.level is Level.IMPORTED
+    with pytest.raises(FileFormatError, match="no such file"):
+        read_nir(tmp_path / "b.nir")
