@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; 
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 TYPED  := -p nervecord.compiler -p nervecord.runtime -p nervecord.targets -p nervecord.training \
-	-m nervecord -m nervecord.cli -m nervecord.demo -m nervecord.show -m nervecord.errors
+	-p nervecord.cli -m nervecord
 
 # One thread per process: the arrays are small, and threads would fight over the cores.
 export OMP_NUM_THREADS ?= 1

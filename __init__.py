@@ -196,12 +196,13 @@ def load(path: StrPath) -> Program:
     return load_program(path)
 
 
-def open(policy: Policy, *, engine: str | None = None) -> Session:
+def open(policy: Policy, *, engine: str | None = None, trace: bool = True) -> Session:
     """A session: observation in, action out, state kept. Use it as a context manager.
 
     Args:
         policy: a program, on its target's engine; a policy graph, in float64; or the file of either.
         engine: by default the target's first.
+        trace: `Session.trace` will be asked for; without it an engine in another process is faster.
 
     Raises:
         NervecordError: the target has no engine of that name; the choices are listed.
@@ -217,7 +218,7 @@ def open(policy: Policy, *, engine: str | None = None) -> Session:
     subject = _subject(policy)
     if not isinstance(subject, Program):
         subject = Program("reference", discretise(subject))
-    session: Any = _target(subject.target, None).open(subject, engine=engine)
+    session: Any = _target(subject.target, None).open(subject, engine=engine, trace=trace)
     return session
 
 

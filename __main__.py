@@ -1,6 +1,6 @@
 """`python -m nervecord`."""
 
-from nervecord.cli import main
+from nervecord.cli.command import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

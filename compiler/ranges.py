@@ -174,7 +174,8 @@ def _settle(
     u_low, u_high = _limit(a_low << shift, node.du + 1), _limit(a_high << shift, node.du + 1)
     low, high = np.minimum(u_low + bias, 0), np.maximum(u_high + bias, 0)
     if isinstance(node, n.FixedLIF):
-        v_high = semantics.decay(np.int64(node.threshold << shift), semantics.DECAY_ONE - node.dv) + high
+        threshold = np.array(node.threshold << shift, dtype=np.int64)
+        v_high = semantics.decay(threshold, semantics.DECAY_ONE - node.dv) + high
         grows = low
     else:
         v_high = _limit(high, node.dv) if node.dv else high

@@ -295,6 +295,9 @@ class Target(Protocol):
         """
         ...
 
-    def open(self, program: object, *, engine: str | None = None) -> object:
-        """A session that steps the program, on the default engine or the one named."""
+    def open(self, program: object, *, engine: str | None = None, trace: bool = True) -> object:
+        """A session that steps the program, on the default engine or the one named.
+
+        trace: its `trace` will be asked for. An engine in another process takes time to hand it over.
+        """
         ...

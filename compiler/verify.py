@@ -99,7 +99,7 @@ def _parameters(name: str, node: Node) -> Iterator[Finding]:
             yield _error("clip", name, "clip must be positive and finite", value=node.clip, limit=0)
         if not node.epsilon >= 0 or ((node.variance == 0).any() and node.epsilon == 0):
             yield _error("epsilon", name, "the divisor can be zero", value=node.epsilon, limit=0)
-    if isinstance(node, n.Decode) and (node.low > node.high).any():
+    if isinstance(node, n.Decode) and node.low.shape == node.high.shape and (node.low > node.high).any():
         yield _error("limits", name, "low exceeds high")
     if isinstance(node, n.FixedDense):
         yield from _fixed_dense(name, node)

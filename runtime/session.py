@@ -58,8 +58,12 @@ class Session(Protocol):
 
     graph: Graph
     contract: Contract
-    counts: Counts
     engine: str
+
+    @property
+    def counts(self) -> Counts:
+        """What it did since it was opened."""
+        ...
 
     def reset(self, batch: int | None = None, *, rows: Array | None = None) -> None:
         """Clear the state: of all robots, setting their number, or of the rows (indices or mask) given."""

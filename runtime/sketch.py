@@ -154,8 +154,8 @@ def floor(axes: Any, camera: Camera, centre: Array, *, half: float, step: float 
     lines = []
     for t in ticks:
         for a, b in (((t, 0), (t, 2 * half)), ((0, t), (2 * half, t))):
-            ends = np.array([[*(low + a), 0.0], [*(low + b), 0.0]])
-            ends = _in_front(ends, camera.eye, forward / np.linalg.norm(forward))
+            line = np.array([[*(low + a), 0.0], [*(low + b), 0.0]])
+            ends = _in_front(line, camera.eye, forward / np.linalg.norm(forward))
             if ends is not None:
                 lines.append(camera.project(ends)[0])
     axes.add_collection(LineCollection(lines, colors="#d9dcdf", linewidths=0.6, zorder=1))

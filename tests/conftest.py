@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from nervecord.compiler import nodes as n
 from nervecord.compiler.contract import Channels, Contract
 from nervecord.compiler.graph import Graph, Level, chain
@@ -29,9 +30,7 @@ def random_policy(
     contract = Contract(
         environment=environment,
         observation=Channels(tuple(f"o{k}" for k in range(observations)), ("1",) * observations),
-        action=Channels(
-            tuple(f"a{k}" for k in range(actions)), ("1",) * actions, (-1.0,) * actions, (1.0,) * actions
-        ),
+        action=Channels(tuple(f"a{k}" for k in range(actions)), ("1",) * actions, (-1.0,) * actions, (1.0,) * actions),
         steps=steps,
         state=state,  # type: ignore[arg-type]
         control_period=0.05,
@@ -56,7 +55,9 @@ def random_policy(
 def _neurons(count: int, *, spiking: bool, synaptic: bool) -> Node:
     one, zero = np.ones(count), np.zeros(count)
     if not spiking:
-        return n.DiscreteCubaLI(0.5 * one, one, 0.9 * one, one, zero) if synaptic else n.DiscreteLI(0.9 * one, one, zero)
+        return (
+            n.DiscreteCubaLI(0.5 * one, one, 0.9 * one, one, zero) if synaptic else n.DiscreteLI(0.9 * one, one, zero)
+        )
     if synaptic:
         return n.DiscreteCubaLIF(0.5 * one, one, 0.84 * one, one, zero, one, zero)
     return n.DiscreteLIF(0.84 * one, one, zero, one, zero)

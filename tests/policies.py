@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
+
 from nervecord.compiler import nodes as n
 from nervecord.compiler.contract import Channels, Contract
 from nervecord.compiler.graph import Graph, Level, chain
@@ -27,9 +30,7 @@ def random_policy(
     contract = Contract(
         environment=environment,
         observation=Channels(tuple(f"o{i}" for i in range(observations)), ("",) * observations),
-        action=Channels(
-            tuple(f"a{i}" for i in range(actions)), ("",) * actions, (-1.0,) * actions, (1.0,) * actions
-        ),
+        action=Channels(tuple(f"a{i}" for i in range(actions)), ("",) * actions, (-1.0,) * actions, (1.0,) * actions),
         steps=steps,
         state=state,  # type: ignore[arg-type]
         control_period=control_period,
@@ -42,7 +43,7 @@ def random_policy(
             n.Normalise(rng.normal(size=observations), rng.uniform(0.1, 2, size=observations), 1e-8, 10.0),
         ),
     ]
-    for k, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False), start=1):
+    for k, (inputs, outputs) in enumerate(itertools.pairwise(sizes), start=1):
         readout = k == len(sizes) - 1
         gain = 0.05 if readout else (1.0 if k == 1 else 4.0) / np.sqrt(inputs)
         weight = rng.normal(size=(outputs, inputs)) * gain

@@ -47,8 +47,8 @@ def discretise(graph: Graph, *, dt: float | None = None, convention: str = "eule
     Recurrence means the spikes of the step before, as in snnTorch: the delay goes to the Affine that closes the cycle,
     one that a neuron feeds and that leads back to a neuron not farther from the inputs than itself.
 
-    Before the first step all input is zero, so that a delayed Affine gives its bias from the first step on, and it is the
-    same whether a Delay stands before it or behind it.
+    Before the first step all input is zero, so that a delayed Affine gives its bias from the first step on, and it is
+    the same whether a Delay stands before it or behind it.
 
     Pure, deterministic, idempotent: a DISCRETE graph comes back as the same object.
 
@@ -186,8 +186,10 @@ def _fold(name: str, nodes: dict[str, Node], edges: list[Edge], dt: float) -> li
         if holder is None:
             raise GraphError(
                 f"a delay of {steps} steps ({float(delay.delay.flat[0])} s) has no Affine that it could be folded into",
-                where=name, hint="put it right behind an Affine that feeds nothing else, or right before one that nothing else feeds",
-            )  # fmt: skip
+                where=name,
+                hint="put it right behind an Affine that feeds nothing else, or right before one that nothing else "
+                "feeds",
+            )
         affine = nodes[holder]
         assert isinstance(affine, n.Affine)
         origin = (*affine.origin, *delay.origin)

@@ -41,10 +41,11 @@ class LavaTarget:
         lowered, report = lower(graph, calibration, weight_bits=self.weight_bits)
         return Lowered(graph=lowered, report=report)
 
-    def open(self, program: Program, *, engine: str | None = None) -> Session:
+    def open(self, program: Program, *, engine: str | None = None, trace: bool = True) -> Session:
         """A session on the default engine or the one named.
 
-        "emulator": compiled and exact; "definition": the same by `compiler.semantics`, slow and plain.
+        "emulator": compiled and exact; "definition": the same by `compiler.semantics`, slow; "lava": the stock
+        processes of lava-nc in their own interpreter, which records the readout at every step only where `trace`.
         """
         name = engine or self.engines[0]
         match name:
@@ -55,4 +56,8 @@ class LavaTarget:
                 return EmulatorSession(program.graph)
             case "definition":
                 return MachineSession(program.graph, engine=name)
+            case "lava":
+                from nervecord.targets.lava.engine_lava import LavaSession
+
+                return LavaSession(program.graph, full_trace=trace)
         raise unknown_name("engine", name, self.engines, where=self.spec.name)

@@ -32,8 +32,8 @@ class ReferenceTarget:
         """The graph itself."""
         return Lowered(graph=graph, report={})
 
-    def open(self, program: Program, *, engine: str | None = None) -> Session:
-        """A session on the default engine or the one named."""
+    def open(self, program: Program, *, engine: str | None = None, trace: bool = True) -> Session:
+        """A session on the default engine or the one named; it always traces."""
         name = engine or self.engines[0]
         if name not in self.engines:
             raise unknown_name("engine", name, self.engines, where=self.spec.name)

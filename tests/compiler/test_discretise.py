@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from nervecord.compiler import nodes as n
 from nervecord.compiler.graph import Graph, Level, chain
 from nervecord.compiler.interpret import Machine, simulate
@@ -179,7 +180,7 @@ def test_euler_formulas(name: str) -> None:
 @settings(max_examples=60, deadline=None)
 @given(tau=positive, r=positive, leak=st.floats(-5, 5), x=st.floats(-5, 5), dt=positive)
 def test_exact_step_is_the_solution(tau: float, r: float, leak: float, x: float, dt: float) -> None:
-    """From any v, one step lands where v(t) = v_inf + (v - v_inf) exp(-t / tau) is, and two halves where the whole is."""
+    """From any v, one step lands where v(t) = v_inf + (v - v_inf) exp(-t / tau) is; two halves, where the whole is."""
     node = n.ContinuousLI([tau], [r], [leak])  # type: ignore[arg-type]
     whole = discretise(imported(("x", node)), dt=dt, convention="exact").nodes["x"]
     half = discretise(imported(("x", node)), dt=dt / 2, convention="exact").nodes["x"]
@@ -241,7 +242,7 @@ def test_an_endless_time_constant_is_an_integrator() -> None:
 
 
 def test_idempotent_and_pure(braille: Graph) -> None:
-    before = {name: node for name, node in braille.nodes.items()}
+    before = dict(braille.nodes.items())
     graph = discretise(braille, dt=1e-4)
     assert discretise(graph) is graph
     assert discretise(graph, dt=1e-4, convention="exact") is graph
@@ -251,7 +252,7 @@ def test_idempotent_and_pure(braille: Graph) -> None:
 
 
 def test_dt_is_never_guessed(norse: Graph) -> None:
-    with pytest.raises(GraphError, match="does not say its time step, and it is not guessed.*--dt"):
+    with pytest.raises(GraphError, match=r"does not say its time step, and it is not guessed.*--dt"):
         discretise(norse)
     with pytest.raises(GraphError, match=r"dt is 0\.001 s, and the graph has 0\.0001 s"):
         discretise(norse.replace(dt=1e-4), dt=1e-3)
@@ -263,7 +264,7 @@ def test_dt_is_never_guessed(norse: Graph) -> None:
 
 
 def test_unknown_convention(norse: Graph) -> None:
-    with pytest.raises(NervecordError, match="unknown convention 'exakt'.*did you mean 'exact'"):
+    with pytest.raises(NervecordError, match=r"unknown convention 'exakt'.*did you mean 'exact'"):
         discretise(norse, dt=1e-4, convention="exakt")
 
 
@@ -301,7 +302,7 @@ def test_delay_behind_an_affine() -> None:
 def test_delay_before_an_affine() -> None:
     graph = discretise(imported(("d", delay(0.002, 0.002)), ("fc", FC), size=2, out=1), dt=1e-3)
     assert graph.nodes["fc"] == n.Affine(FC.weight, FC.bias, 2, origin=("fc", "d"))
-    with pytest.raises(GraphError, match="d: a delay of 2 steps .* has no Affine"):
+    with pytest.raises(GraphError, match=r"d: a delay of 2 steps .* has no Affine"):
         discretise(imported(("d", delay(0.002)), ("s", n.Scale(np.ones(1)))), dt=1e-3)
 
 
@@ -405,7 +406,7 @@ def test_only_what_lies_on_a_cycle_is_delayed() -> None:
 
 def test_a_cycle_without_an_affine_for_the_delay() -> None:
     direct = recurrent({"fc": eye(), "a": lif()}, ["in fc", "fc a", "a out", "a a"])
-    with pytest.raises(GraphError, match="a: a cycle has no Affine that could carry its delay: a.*put an Affine"):
+    with pytest.raises(GraphError, match=r"a: a cycle has no Affine that could carry its delay: a.*put an Affine"):
         discretise(direct, dt=1e-3)
     # The only Affine in the cycle lies on the way forward: a delay there would be one of the network's own.
     forward = recurrent({"a": lif(), "fc": eye(), "b": lif()}, ["in a", "a fc", "fc b", "b out", "b a"])

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.hdf5child import load
 from nervecord.compiler.hdf5guard import Limits, read_hdf5
@@ -211,7 +212,7 @@ def test_memory_limit(tmp_path: Path, generator: ModuleType) -> None:
     # 240 MB of zeros in a small file pass the check of sizes, and do not fit into the address space left.
     path = tmp_path / "bomb.nir"
     generator.edited(generator._declared((30_000_000, 1), (1_000_000, 1)))(path)
-    with pytest.raises(FileFormatError, match="memory limit|ended the reader"):
+    with pytest.raises(FileFormatError, match=r"memory limit|ended the reader"):
         read_hdf5(path, Limits(process_bytes=-(256 << 20)))
 
 
@@ -267,8 +268,10 @@ def test_more_mutated_bytes(generator: ModuleType, tmp_path: Path) -> None:
 
 
 JUNK: tuple[Any, ...] = (
-    None, True, -1, 0, 10**15, 1.5, 1e308, "", "x", "lif", "DiscreteLIF", "subtract", [], [1], ["a", "b"], [[]], {},
-    {"name": "x"}, np.zeros(0), np.zeros(2), np.full(2, np.nan), np.ones((2, 3)), np.array(1.0), np.array(-1), np.array(True),
+    None, True, -1, 0, 10**15, 1.5, 1e308, "", "x",
+    "lif", "DiscreteLIF", "subtract", [], [1], ["a", "b"], [[]], {},
+    {"name": "x"}, np.zeros(0), np.zeros(2), np.full(2, np.nan), np.ones((2, 3)),
+    np.array(1.0), np.array(-1), np.array(True),
 )  # fmt: skip
 
 
@@ -318,6 +321,6 @@ def test_mutated_content(start: str, generator: ModuleType, tmp_path: Path) -> N
             else:
                 continue
         except NervecordError as error:
-            assert "\n" not in str(error), f"seed {seed}"
+            assert "\n" not in str(error), f"seed {seed}"  # noqa: PT017
             continue
         assert verify(graph) == [], f"seed {seed}"

@@ -10,6 +10,7 @@ import h5py
 import nir
 import numpy as np
 import pytest
+
 from nervecord.compiler import nodes as n
 from nervecord.compiler.graph import Graph, Level
 from nervecord.compiler.hdf5child import load
@@ -38,9 +39,7 @@ def read(graph: nir.NIRGraph, path: Path, without: str | None = None) -> Graph:
     return require(import_graph(load(str(path), 1 << 20)["node"], where=path.name, dt=None))
 
 
-def middle(
-    node: Any, before: tuple[int, ...], after: tuple[int, ...], path: Path, without: str | None = None
-) -> Any:
+def middle(node: Any, before: tuple[int, ...], after: tuple[int, ...], path: Path, without: str | None = None) -> Any:
     """What one NIR node between an Input and an Output is read as."""
     nodes = {"input": nir.Input(shape(*before)), "x": node, "output": output(*after)}
     made = nir.NIRGraph(nodes, [("input", "x"), ("x", "output")], type_check=False)
@@ -209,7 +208,7 @@ def test_dt_and_convention_are_checked_before_the_file() -> None:
         read_nir("none.nir", dt=-1.0)
     with pytest.raises(NervecordError, match="dt is nan s"):
         read_nir("none.nir", dt=float("nan"))
-    with pytest.raises(NervecordError, match="unknown convention 'eulr'.*did you mean 'euler'"):
+    with pytest.raises(NervecordError, match=r"unknown convention 'eulr'.*did you mean 'euler'"):
         read_nir("none.nir", convention="eulr")
 
 

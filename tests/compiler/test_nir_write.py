@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from nervecord.compiler import nodes as n
 from nervecord.compiler.contract import Channels, Contract
 from nervecord.compiler.graph import Graph, Level, chain
@@ -172,7 +174,7 @@ def example(reset: Any = "value", **changes: Any) -> Graph:
         "out": n.Output((2,)),
     }
     chained = [name for name in nodes if name != "rec"]
-    edges = (*zip(chained, chained[1:], strict=False), ("lif", "rec"), ("rec", "lif"))
+    edges = (*itertools.pairwise(chained), ("lif", "rec"), ("rec", "lif"))
     return Graph(Level.DISCRETE, nodes, edges, dt=1e-3)
 
 
@@ -308,7 +310,8 @@ def test_names(tmp_path: Path) -> None:
     assert nir_name("\n\u00a0é") == "%0A%C2%A0é"
     # A name that a Delay would get.
     nodes: list[tuple[str, Node]] = [
-        ("in", n.Input((1,))), ("a", n.Affine([[2.0]], delay=1)), ("a%delay", n.Scale([3.0])), ("metadata", n.Output((1,))),  # type: ignore[arg-type]
+        ("in", n.Input((1,))), ("a", n.Affine([[2.0]], delay=1)), ("a%delay", n.Scale([3.0])),
+        ("metadata", n.Output((1,))),  # type: ignore[arg-type]
     ]  # fmt: skip
     graph = chain(Level.DISCRETE, nodes, dt=0.1)
     write_nir(graph, tmp_path / "a.nir")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+
 from nervecord.compiler import nodes as n
 from nervecord.compiler.contract import Channels, Contract
 from nervecord.compiler.graph import Graph, Level, chain

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from policies import random_policy
+
 from nervecord.compiler import nodes as n
 from nervecord.compiler.calibrate import calibrate
 from nervecord.compiler.graph import Graph, Level, chain
@@ -14,7 +18,6 @@ from nervecord.errors import ContractError, InfeasibleError
 from nervecord.runtime.session import MachineSession
 from nervecord.targets.lava.emulator import EmulatorSession
 from nervecord.targets.lava.lower import lower
-from policies import random_policy
 
 
 def random_integer_policy(seed: int) -> Graph:
@@ -30,7 +33,7 @@ def random_integer_policy(seed: int) -> Graph:
         ("quantise", n.Quantise(3, float(rng.choice([1, 8, 64])), int(rng.integers(5, 640)), constant)),
     ]
     interval = int(rng.choice([0, 3, 7]))
-    for k, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for k, (a, b) in enumerate(itertools.pairwise(sizes)):
         bits = int(rng.integers(2, 9))
         step = 1 << (9 - bits)
         weight = rng.integers(-(254 // step), 254 // step + 1, size=(b, a + (1 if k == 0 and constant else 0))) * step

@@ -21,7 +21,7 @@ from nervecord.compiler.graph import Level, chain
 from nervecord.compiler.nirfile import nir_bytes
 
 EDGES = [("input", "fc"), ("fc", "lif"), ("lif", "output")]
-MORE_EDGES = [("input", "fc"), ("fc", "fc%delay"), ("fc%delay", "lif"), ("lif", "output"), ("input", "output")]
+MORE_EDGES = [("input", "fc%delay"), ("fc%delay", "fc"), ("fc", "lif"), ("lif", "output"), ("input", "output")]
 Nodes = dict[str, dict[str, Any]]
 
 
@@ -31,7 +31,8 @@ def sound() -> Nodes:
     return {
         "input": {"type": "Input", "shape": np.array([3])},
         "fc": {"type": "Affine", "weight": np.arange(6.0).reshape(2, 3), "bias": np.zeros(2)},
-        "lif": {"type": "LIF", "tau": ones / 100, "r": ones, "v_leak": 0 * ones, "v_threshold": ones, "v_reset": 0 * ones},
+        "lif": {"type": "LIF", "tau": ones / 100, "r": ones,
+                "v_leak": 0 * ones, "v_threshold": ones, "v_reset": 0 * ones},
         "output": {"type": "Output", "shape": np.array([2])},
     }  # fmt: skip
 

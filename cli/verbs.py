@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nervecord
-from nervecord import show, trainverb
+from nervecord.cli import show, training
+from nervecord.cli.show import Outcome
+from nervecord.cli.training import number
 from nervecord.errors import NervecordError, unknown_name
-from nervecord.show import Outcome
-from nervecord.trainverb import number
 
 if TYPE_CHECKING:
     from nervecord.compiler.node import Array
@@ -128,7 +128,7 @@ def _run(args: argparse.Namespace) -> Outcome:
     if args.video is not None:
         video.require(args.video)
     target = target_of(args.policy)
-    with nervecord.open(args.policy, engine=args.engine) as session:
+    with nervecord.open(args.policy, engine=args.engine, trace=bool(args.picture)) as session:
         result = play(
             session,
             args.env,
@@ -378,8 +378,8 @@ VERBS: dict[str, Verb] = {
             "nervecord train --policy ann",
             "nervecord train --resume runs/deep",
         ),
-        trainverb.train_flags,
-        trainverb.train_verb,
+        training.train_flags,
+        training.train_verb,
     ),
     "compile": Verb(
         "Compile a policy for a target: calibrate on recorded observations, quantise with proved ranges, check, place. "
@@ -444,8 +444,8 @@ VERBS: dict[str, Verb] = {
         "Train a spiking ant, compile it for Loihi 2's fixed point, run it beside the float policy, inspect it, draw "
         "it. Takes about 8 minutes on two cores; every time a new folder. Needs the extra 'train'.",
         ("nervecord demo", "nervecord demo --steps 300_000 --out /tmp/demo", "nervecord demo --video"),
-        trainverb.demo_flags,
-        trainverb.demo_verb,
+        training.demo_flags,
+        training.demo_verb,
     ),
 }
 """All verbs by name; `nervecord.cli.VERBS` lists them in the same order."""

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nervecord
-from nervecord import show
+from nervecord.cli import show
+from nervecord.cli.show import Ticker
+from nervecord.cli.training import TrainProgress
 from nervecord.errors import NervecordError
-from nervecord.show import Ticker
-from nervecord.trainverb import TrainProgress
 
 if TYPE_CHECKING:
     from nervecord.compiler.cost import Estimate
@@ -103,7 +103,7 @@ def run_demo(
 
 
 def _json(data: dict[str, Any]) -> str:
-    from nervecord.cli import to_json
+    from nervecord.cli.command import to_json
 
     return to_json(data)
 

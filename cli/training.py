@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nervecord import show
+from nervecord.cli import show
+from nervecord.cli.show import Outcome, Ticker
 from nervecord.errors import NervecordError
-from nervecord.show import Outcome, Ticker
 from nervecord.training.config import CHOICES, TrainConfig
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def demo_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def demo_verb(args: argparse.Namespace) -> Outcome:
-    from nervecord import demo
+    from nervecord.cli import demo
 
     data, text = demo.run_demo(
         Path(args.out), steps=args.steps, episodes=args.episodes, seed=args.seed, video=args.video, quiet=args.quiet

@@ -2,7 +2,7 @@
 
 stdout is the result, stderr progress and log. Exit codes: 0 done; 1 a defect of ours, or an engine that died; 2 the
 input's fault, infeasible included; 130 interrupted; 141 the reader of stdout went away. What a verb does is in
-`nervecord.verbs`; this module imports little, so that `--help` is quick.
+`nervecord.cli.verbs`; this module imports little, so that `--help` is quick.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def make_parser(verb: str) -> Parser:
-    """The parser of a verb, with the flags that all share; the verb's own are added by `nervecord.verbs`."""
-    from nervecord import verbs
+    """The parser of a verb, with the flags that all share; the verb's own are added by `nervecord.cli.verbs`."""
+    from nervecord.cli import verbs
 
     made = verbs.VERBS[verb]
     parser = Parser(
@@ -147,7 +147,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _run(verb: str, rest: list[str]) -> int:
-    from nervecord import verbs
+    from nervecord.cli import verbs
 
     args = make_parser(verb).read(rest)
     # What libraries print is log; the result is ours alone.
