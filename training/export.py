@@ -28,7 +28,8 @@ from nervecord.errors import NervecordError
 from nervecord.training.config import TrainConfig
 from nervecord.training.description import PolicyDescription, SpikingLayer, describe
 from nervecord.training.policy import SpikingPolicy
-from nervecord.training.tasks import channels, control_period
+from nervecord.training.simulators import control_period
+from nervecord.training.tasks import channels
 
 EPSILON = 1e-8
 """What skrl's scaler adds to the standard deviation."""

@@ -182,3 +182,33 @@ class GymnasiumSimulator:
 
     def close(self) -> None:
         self._vector.close()
+
+
+def control_period(env: str) -> float:
+    """Seconds between two actions of a Gymnasium task.
+
+    Raises:
+        MissingDependencyError: Gymnasium is not installed.
+        NervecordError: the task is unknown, or says nothing about time.
+    """
+    try:
+        import gymnasium
+    except ImportError as error:
+        raise MissingDependencyError(
+            "Gymnasium is not installed", where=env, hint="pip install 'nervecord[train]'"
+        ) from error
+    if env not in gymnasium.registry:
+        raise unknown_name("Gymnasium task", env, gymnasium.registry, where="--env")
+    with warnings.catch_warnings():
+        # Ant-v4 says that there is an Ant-v5, which is another task.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        instance = gymnasium.make(env)
+    try:
+        period = getattr(instance.unwrapped, "dt", None)
+        if period is None and instance.metadata.get("render_fps"):
+            period = 1 / instance.metadata["render_fps"]
+    finally:
+        instance.close()
+    if period is None or not period > 0:
+        raise NervecordError("says neither dt nor render_fps, so the time between actions is unknown", where=env)
+    return float(period)

@@ -1,12 +1,10 @@
-"""What a task's observation and action mean: channel names, units, and the time between two actions."""
+"""What a task's observation and action mean: channel names and units."""
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 from nervecord.compiler.contract import Channels
-from nervecord.errors import MissingDependencyError, NervecordError, unknown_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,33 +52,3 @@ def channels(env: str, observations: int, low: tuple[float, ...], high: tuple[fl
         Channels(task.observation_names, task.observation_units),
         Channels(task.action_names, task.action_units, low, high),
     )
-
-
-def control_period(env: str) -> float:
-    """Seconds between two actions of a Gymnasium task.
-
-    Raises:
-        MissingDependencyError: Gymnasium is not installed.
-        NervecordError: the task is unknown, or says nothing about time.
-    """
-    try:
-        import gymnasium
-    except ImportError as error:
-        raise MissingDependencyError(
-            "Gymnasium is not installed", where=env, hint="pip install 'nervecord[train]'"
-        ) from error
-    if env not in gymnasium.registry:
-        raise unknown_name("Gymnasium task", env, gymnasium.registry, where="--env")
-    with warnings.catch_warnings():
-        # Ant-v4 says that there is an Ant-v5, which is another task.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        instance = gymnasium.make(env)
-    try:
-        period = getattr(instance.unwrapped, "dt", None)
-        if period is None and instance.metadata.get("render_fps"):
-            period = 1 / instance.metadata["render_fps"]
-    finally:
-        instance.close()
-    if period is None or not period > 0:
-        raise NervecordError("says neither dt nor render_fps, so the time between actions is unknown", where=env)
-    return float(period)
