@@ -13,7 +13,7 @@ TYPED  := -p nervecord.compiler -p nervecord.runtime -p nervecord.targets -p ner
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check format bench clean
+.PHONY: help install demo test test-slow test-lava test-lava-dl check format bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -32,10 +32,17 @@ demo: $(STAMP)  ## train a spiking ant, compile it for Loihi 2, run it beside th
 	$(BIN)/nervecord demo $(DEMO)
 
 test: $(STAMP)  ## the test suite, in minutes
-	$(BIN)/python -m pytest -c tests/pytest.ini -m "not slow and not lava" tests $(PYTEST)
+	$(BIN)/python -m pytest -c tests/pytest.ini -m "not slow and not lava_dl" tests $(PYTEST)
 
 test-slow: $(STAMP)  ## the slow tests: fresh environments, long trainings
-	$(BIN)/python -m pytest -c tests/pytest.ini -m slow tests $(PYTEST)
+	$(BIN)/python -m pytest -c tests/pytest.ini -m "slow and not lava" tests $(PYTEST)
+
+test-lava: $(STAMP)  ## install Lava, then conformance with it to the bit: 250 random graphs
+	$(BIN)/nervecord targets install lava
+	$(BIN)/python -m pytest -c tests/pytest.ini -m lava tests $(PYTEST)
+
+test-lava-dl: $(STAMP)  ## install lava-dl (1 GB), then load exported files with its netx
+	$(BIN)/python -m pytest -c tests/pytest.ini -m lava_dl tests $(PYTEST)
 
 check: $(STAMP)  ## style, format, types, and who may import what
 	$(BIN)/ruff check .

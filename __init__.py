@@ -155,6 +155,7 @@ def compile(
     dt: float | None = None,
     calibration: Array | StrPath | None = None,
     weight_bits: int | None = None,
+    netx: bool | None = None,
     dump: StrPath | None = None,
     explain: Callable[[str], None] | None = None,
 ) -> Program:
@@ -167,6 +168,7 @@ def compile(
         calibration: (k, observations) that choose the scales, or an .npz or .npy of them; by default those that the
             policy carries.
         weight_bits: of the weights, where the target has a choice (lava: 2..8, by default 8).
+        netx: lava: use no more of the arithmetic than lava-dl's netx format can say; `targets.lava.netx` writes it.
         dump: folder for the graph as text after each step. explain: called with a line for each change.
 
     Raises:
@@ -179,7 +181,7 @@ def compile(
     """
     from nervecord.compiler.compile import compile_policy
 
-    chosen = _target(target, weight_bits) if isinstance(target, str) else target
+    chosen = _target(target, weight_bits=weight_bits, netx=netx) if isinstance(target, str) else target
     graph = _graph(policy)
     rows = _observations(calibration)
     return compile_policy(graph, chosen, dt=dt, calibration=rows, dump=dump, explain=explain)
@@ -218,7 +220,7 @@ def open(policy: Policy, *, engine: str | None = None, trace: bool = True) -> Se
     subject = _subject(policy)
     if not isinstance(subject, Program):
         subject = Program("reference", discretise(subject))
-    session: Any = _target(subject.target, None).open(subject, engine=engine, trace=trace)
+    session: Any = _target(subject.target).open(subject, engine=engine, trace=trace)
     return session
 
 
@@ -314,16 +316,16 @@ def targets() -> tuple[TargetSpec, ...]:
     return load_specs()
 
 
-def target(name: str, *, weight_bits: int | None = None) -> Target:
+def target(name: str, *, weight_bits: int | None = None, netx: bool | None = None) -> Target:
     """A target that compiles and runs, by name.
 
     Raises:
         NervecordError: there is no such target, or it can only be inspected.
     """
-    return _target(name, weight_bits)
+    return _target(name, weight_bits=weight_bits, netx=netx)
 
 
-def _target(name: str, weight_bits: int | None) -> Target:
+def _target(name: str, **options: Any) -> Target:
     from nervecord.targets.catalogue import load_spec
 
     if name not in _COMPILING:
@@ -334,13 +336,12 @@ def _target(name: str, weight_bits: int | None) -> Target:
         )
     module, kind = _COMPILING[name]
     make = getattr(importlib.import_module(f"nervecord.{module}"), kind)
-    if weight_bits is None:
-        chosen: Target = make()
-    elif name == "lava":
-        chosen = make(weight_bits=weight_bits)
-    else:
-        raise NervecordError(f"target {name!r} has no choice of weight bits", where="weight_bits")
-    return chosen
+    chosen = {option: value for option, value in options.items() if value is not None}
+    for option in chosen:
+        if option not in make.__dataclass_fields__:
+            raise NervecordError(f"target {name!r} has no such option", where=option)
+    made: Target = make(**chosen)
+    return made
 
 
 def _subject(policy: Policy) -> Graph | Program:

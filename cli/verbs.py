@@ -60,6 +60,11 @@ def _compile_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", default="lava", help="what to compile for (default lava); see nervecord targets")
     parser.add_argument("-o", "--output", metavar="FILE", help="the program; replaced if it exists")
     parser.add_argument("--weight-bits", type=int, metavar="N", help="bits of the weights, 2..8 (default 8)")
+    parser.add_argument(
+        "--emit",
+        choices=("netx",),
+        help="netx: beside the program write FILE.net for lava-dl's netx, in the part of the arithmetic it can say",
+    )
     parser.add_argument("--calibration", metavar="FILE", help=".npz of observations; by default the policy's own")
     parser.add_argument("--dump", metavar="DIR", help="write the graph as text after each step")
     parser.add_argument("--explain", action="store_true", help="say what each step changed")
@@ -68,6 +73,8 @@ def _compile_flags(parser: argparse.ArgumentParser) -> None:
 
 def _compile(args: argparse.Namespace) -> Outcome:
     writable(args.output, where="--output")
+    if args.emit and args.output is None:
+        raise NervecordError("needs a name for its file", where="--emit", hint="give one with -o FILE")
 
     def explain(line: str) -> None:
         print(line, file=sys.stderr)
@@ -78,6 +85,7 @@ def _compile(args: argparse.Namespace) -> Outcome:
         dt=args.dt,
         calibration=args.calibration,
         weight_bits=args.weight_bits,
+        netx=True if args.emit else None,
         dump=args.dump,
         explain=explain if args.explain else None,
     )
@@ -95,6 +103,14 @@ def _compile(args: argparse.Namespace) -> Outcome:
         "allowances": list(program.allowances),
     }
     text = show.program_text(program, args.output)
+    if args.emit:
+        from nervecord.targets.lava.netx import export_netx
+
+        path = str(Path(args.output).with_suffix(".net"))
+        exported = export_netx(program.graph, path)
+        data["netx"] = {"file": path, "arguments": exported.arguments}
+        given = ", ".join(f"{name}={value}" for name, value in exported.arguments.items())
+        text += f"\nnetx: lava.lib.dl.netx.hdf5.Network(net_config={path!r}, {given})"
     if args.output is None:
         text += "\nnothing was written: -o FILE keeps the program"
     return Outcome(data, text)
@@ -388,6 +404,7 @@ VERBS: dict[str, Verb] = {
             "nervecord compile policy.nir --target lava -o ant.nervecord",
             "nervecord compile policy.nir --weight-bits 4 -o ant4.nervecord --dump passes --explain",
             "nervecord compile policy.nir --calibration observations.npz --json",
+            "nervecord compile policy.nir --emit netx -o ant.nervecord",
         ),
         _compile_flags,
         _compile,

@@ -106,7 +106,13 @@ def needs_constant(layer: Layer) -> bool:
 
 
 def quantise_layer(
-    layer: Layer, incoming: Incoming, window: Window, *, weight_bits: int = 8, drive_next: bool = False
+    layer: Layer,
+    incoming: Incoming,
+    window: Window,
+    *,
+    weight_bits: int = 8,
+    drive_next: bool = False,
+    whole: bool = False,
 ) -> FixedLayer:
     """Find the finest scales that are proved to fit.
 
@@ -116,19 +122,22 @@ def quantise_layer(
         window: when its neurons are cleared.
         weight_bits: of the weights' mantissa, 1..8.
         drive_next: add one neuron that spikes in every step: the next layer's constant channel.
+        whole: no exponent may cut bits off: coarser weights instead, and biases in whole units.
 
     Raises:
         InfeasibleError: no scale fits; the message lists what overflows at the coarsest one.
     """
-    step = 1 << (8 - weight_bits + 1)
+    finest_step = 1 << (8 - weight_bits + 1)
     largest = max(float(np.abs(layer.weight).max()), 1e-30)
     if needs_constant(layer):
         # The bias is a weight too, from a channel whose value is chosen by the caller.
         largest = max(largest, float(np.abs(layer.current_bias).max()) * incoming.scale / abs(incoming.constant))
-    finest = (WEIGHT_LIMIT // step * step) / largest
     findings = []
     for weight_exp in WEIGHT_EXPONENTS:
-        weight_scale = finest
+        step = max(finest_step, 1 << -weight_exp) if whole else finest_step
+        finest = weight_scale = (WEIGHT_LIMIT // step * step) / largest
+        if finest == 0:
+            break
         threshold = _threshold(layer)
         if threshold is not None:
             units = threshold * finest * incoming.scale * 2.0**weight_exp
@@ -137,14 +146,14 @@ def quantise_layer(
             if units > THRESHOLD_LIMIT:
                 continue
             weight_scale = finest * math.floor(units) / units
-        fixed = _with_scale(layer, incoming, window, weight_scale, weight_exp, step, weight_bits, drive_next)
+        fixed = _with_scale(layer, incoming, window, weight_scale, weight_exp, step, weight_bits, drive_next, whole)
         if fixed is None:
             continue
         low, high = incoming.low, incoming.high
         proved = ranges.layer_range(layer.affine, fixed[0], layer.neuron, fixed[1], low, high)
         findings = ranges.check([proved])
         if not findings:
-            return _finish(layer, incoming, *fixed, weight_scale, proved)
+            return _finish(layer, incoming, *fixed, weight_scale, proved, whole)
     raise_on_errors(findings, InfeasibleError, where=layer.neuron_origin[0])
     raise InfeasibleError(
         "no weight exponent gives both a threshold of at least one unit and a bias that fits",
@@ -173,6 +182,11 @@ def decay_code(decay: float) -> int:
     return int(np.clip(np.rint(semantics.DECAY_ONE * (1.0 - decay)), 0, semantics.DECAY_ONE - 1))
 
 
+def _lost(weight_exp: int, interval: int, whole: bool) -> float:
+    """Accumulator units that a negative exponent cuts off on average, which the bias gives back in a reset window."""
+    return 0.0 if whole or not interval else 0.5 * (1.0 - 2.0**weight_exp)
+
+
 def _threshold(layer: Layer) -> float | None:
     if layer.threshold is None:
         return None
@@ -188,6 +202,7 @@ def _with_scale(
     step: int,
     weight_bits: int,
     drive_next: bool,
+    whole: bool,
 ) -> tuple[n.FixedDense, n.FixedLIF | n.FixedReadout] | None:
     """The integer nodes of these scales; None where a bias does not fit its 13 bits and exponent."""
     unit = weight_scale * incoming.scale * 2.0**weight_exp
@@ -196,8 +211,8 @@ def _with_scale(
         column = layer.current_bias * weight_scale * incoming.scale / incoming.constant
         weight = np.concatenate([weight, column[:, None]], axis=1)
     weight = np.clip(np.rint(weight / step) * step, -256 // step * step, WEIGHT_LIMIT // step * step)
-    # a >> k rounds down: on average (1 - 2^-k) / 2 of a unit is lost at each step, which the bias gives back.
-    lost = 0.5 * (1.0 - 2.0**weight_exp) if window.interval else 0.0
+    # a >> k rounds down: on average (1 - 2^-k) / 2 of a unit is lost at each step.
+    lost = _lost(weight_exp, window.interval, whole)
     bias = (layer.bias * unit + lost) * (1 << semantics.MANTISSA_SHIFT)
     threshold = _threshold(layer)
     mantissa = None if threshold is None else int(np.rint(threshold * unit))
@@ -205,7 +220,8 @@ def _with_scale(
         assert mantissa is not None
         weight = np.concatenate([weight, np.zeros((1, weight.shape[1]))])
         bias = np.append(bias, ((mantissa + 1) << semantics.MANTISSA_SHIFT) + 1)
-    bias_exp = next((e for e in BIAS_EXPONENTS if np.abs(np.rint(bias / (1 << e))).max() <= BIAS_LIMIT), None)
+    exponents = (semantics.MANTISSA_SHIFT,) if whole else BIAS_EXPONENTS
+    bias_exp = next((e for e in exponents if np.abs(np.rint(bias / (1 << e))).max() <= BIAS_LIMIT), None)
     if bias_exp is None:
         return None
     decay = decay_code(common(layer.decay, "decay", layer, 1 / semantics.DECAY_ONE))
@@ -241,6 +257,7 @@ def _finish(
     neuron: n.FixedLIF | n.FixedReadout,
     weight_scale: float,
     proved: ranges.LayerRange,
+    whole: bool,
 ) -> FixedLayer:
     unit = weight_scale * incoming.scale * 2.0**dense.weight_exp
     size = layer.size
@@ -248,7 +265,7 @@ def _finish(
     largest = max(float(np.abs(layer.weight).max()), 1e-30)
     one = 1 << semantics.MANTISSA_SHIFT
     bias = (neuron.bias_mant[:size].astype(np.int64) << neuron.bias_exp) / (unit * one)
-    lost = 0.5 * (1.0 - 2.0**dense.weight_exp) / unit if neuron.reset_interval else 0.0
+    lost = _lost(dense.weight_exp, neuron.reset_interval, whole) / unit
     assert proved.membrane is not None
     report = LayerReport(
         layer=layer.neuron,

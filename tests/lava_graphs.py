@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -109,3 +110,19 @@ def usable(first: int, count: int) -> list[tuple[int, Graph, Array, Recorded, Re
             found.append((seed, graph, x, *wanted))
         seed += 1
     return found
+
+
+def expressible(seed: int) -> tuple[Graph, Array]:
+    """A random graph within the format: no exponent, biases in steps of 64, staggered resets."""
+    graph, x = draw(seed)
+    nodes = dict(graph.nodes)
+    rng = np.random.default_rng(seed)
+    for k, (name, node) in enumerate(graph.of_type(n.FixedLIF, n.FixedReadout)):
+        assert isinstance(node, n.FixedLIF | n.FixedReadout)
+        offset = (1 + k) % node.reset_interval if node.reset_interval else 0
+        bias = np.zeros(node.in_shape) if rng.random() < 0.5 else node.bias_mant
+        nodes[name] = dataclasses.replace(node, reset_offset=offset, bias_exp=6, bias_mant=bias)
+    for name, node in graph.of_type(n.FixedDense):
+        assert isinstance(node, n.FixedDense)
+        nodes[name] = dataclasses.replace(node, weight_exp=0)
+    return graph.replace(nodes=nodes), np.clip(x, -9, 9)

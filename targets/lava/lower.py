@@ -36,7 +36,7 @@ from nervecord.compiler.quantise import (
 from nervecord.compiler.verify import require
 from nervecord.errors import InfeasibleError
 
-INPUT_EXPONENTS = range(2, 11)
+INPUT_EXPONENTS = range(1, 11)
 """Encoder scales tried, as powers of two: integers per unit of the normalised observation."""
 SEARCH_OBSERVATIONS = 256
 """Recorded observations that choose the encoder's scale."""
@@ -44,7 +44,9 @@ PAYLOAD_BITS = 16
 """Graded spikes stay within this many bits, sign included."""
 
 
-def lower(graph: Graph, calibration: Calibration, *, weight_bits: int = 8) -> tuple[Graph, dict[str, Any]]:
+def lower(
+    graph: Graph, calibration: Calibration, *, weight_bits: int = 8, whole: bool = False
+) -> tuple[Graph, dict[str, Any]]:
     """DISCRETE policy -> INTEGER policy and what it cost.
 
     The encoder's scale is the one of `INPUT_EXPONENTS` with the smallest error of the action over recorded
@@ -54,6 +56,7 @@ def lower(graph: Graph, calibration: Calibration, *, weight_bits: int = 8) -> tu
         graph: a DISCRETE policy.
         calibration: its behaviour on recorded observations.
         weight_bits: 2..8.
+        whole: weights without an exponent that cuts bits off and biases in whole units, as netx needs.
 
     Returns:
         The INTEGER graph, its contract's latency set; and a report of plain JSON types: "layers" (range, step and error
@@ -74,7 +77,7 @@ def lower(graph: Graph, calibration: Calibration, *, weight_bits: int = 8) -> tu
         if parts.normalise[1].clip * 2**exponent >= 1 << (PAYLOAD_BITS - 1):
             break
         try:
-            candidate, layers = _quantise(graph, parts, 2.0**exponent, weight_bits)
+            candidate, layers = _quantise(graph, parts, 2.0**exponent, weight_bits, whole)
         except InfeasibleError as error:
             refused = refused or error  # the coarsest scale's reason is the one that no scale mends
             continue
@@ -128,7 +131,9 @@ def _require_pipeline(graph: Graph, parts: Stack) -> None:
             )
 
 
-def _quantise(graph: Graph, parts: Stack, input_scale: float, weight_bits: int) -> tuple[Graph, list[FixedLayer]]:
+def _quantise(
+    graph: Graph, parts: Stack, input_scale: float, weight_bits: int, whole: bool
+) -> tuple[Graph, list[FixedLayer]]:
     assert graph.contract is not None
     carried = _carried(graph)
     depth = len(parts.layers)
@@ -150,7 +155,7 @@ def _quantise(graph: Graph, parts: Stack, input_scale: float, weight_bits: int) 
         window = Window(0, 0) if carried else Window(graph.contract.steps + depth, k)
         following = parts.layers[k] if k < depth else None
         drive = following is not None and needs_constant(following)
-        done = quantise_layer(layer, incoming, window, weight_bits=weight_bits, drive_next=drive)
+        done = quantise_layer(layer, incoming, window, weight_bits=weight_bits, drive_next=drive, whole=whole)
         fixed.append(done)
         nodes += [(layer.affine, done.dense), (layer.neuron, done.neuron)]
         count = done.neuron.in_shape[0]

@@ -22,9 +22,11 @@ class LavaTarget:
 
     Args:
         weight_bits: of the weights' mantissa, 2..8.
+        netx: use no more of the arithmetic than lava-dl's netx format can say (`targets.lava.netx`).
     """
 
     weight_bits: int = 8
+    netx: bool = False
 
     @cached_property
     def spec(self) -> TargetSpec:
@@ -38,7 +40,7 @@ class LavaTarget:
 
     def lower(self, graph: Graph, calibration: Calibration) -> Lowered:
         """A DISCRETE policy in integers; see `targets.lava.lower`."""
-        lowered, report = lower(graph, calibration, weight_bits=self.weight_bits)
+        lowered, report = lower(graph, calibration, weight_bits=self.weight_bits, whole=self.netx)
         return Lowered(graph=lowered, report=report)
 
     def open(self, program: Program, *, engine: str | None = None, trace: bool = True) -> Session:

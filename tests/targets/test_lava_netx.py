@@ -6,18 +6,17 @@ every step, was checked by hand with 40 random graphs.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from lava_graphs import draw, expected
+from lava_graphs import expected, expressible
 
 from nervecord.compiler import nodes as n
 from nervecord.compiler.graph import Graph, Level, chain
-from nervecord.compiler.node import Array, Node
+from nervecord.compiler.node import Node
 from nervecord.errors import InfeasibleError
 from nervecord.targets.lava.netx import as_netx_loads, export_netx
 
@@ -53,22 +52,6 @@ def read(path: Path) -> Graph:
             nodes.append((f"neurons{k}", lif))
         nodes.append(("output", n.Output((size,))))
     return chain(Level.INTEGER, nodes, dt=1e-3)
-
-
-def expressible(seed: int) -> tuple[Graph, Array]:
-    """A random graph within the format: no exponent, biases in steps of 64, staggered resets."""
-    graph, x = draw(seed)
-    nodes = dict(graph.nodes)
-    rng = np.random.default_rng(seed)
-    for k, (name, node) in enumerate(graph.of_type(n.FixedLIF, n.FixedReadout)):
-        assert isinstance(node, n.FixedLIF | n.FixedReadout)
-        offset = (1 + k) % node.reset_interval if node.reset_interval else 0
-        bias = np.zeros(node.in_shape) if rng.random() < 0.5 else node.bias_mant
-        nodes[name] = dataclasses.replace(node, reset_offset=offset, bias_exp=6, bias_mant=bias)
-    for name, node in graph.of_type(n.FixedDense):
-        assert isinstance(node, n.FixedDense)
-        nodes[name] = dataclasses.replace(node, weight_exp=0)
-    return graph.replace(nodes=nodes), np.clip(x, -9, 9)
 
 
 def test_a_file_read_as_netx_reads_it_is_the_same_network(tmp_path: Path) -> None:
