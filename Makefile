@@ -55,7 +55,8 @@ format: $(STAMP)  ## rewrite the sources in the project's format
 	$(BIN)/ruff format .
 
 bench: $(STAMP)  ## the benchmarks; prints a table
-	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+	@set -e; for file in benchmarks/*.py; do echo "== $$file"; \
+	case $$file in */lava_*) $(BIN)/nervecord targets install lava;; esac; $(BIN)/python $$file; done
 
 clean:  ## remove the environment and caches; trained runs and demos stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

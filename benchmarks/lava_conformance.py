@@ -1,6 +1,6 @@
 """Random graphs in stock Lava and by the definition: spikes and membranes of every layer at every step, to the bit.
 
-    python benchmarks/lava_conformance.py [--graphs 2000 --first 100000]
+    python benchmarks/lava_conformance.py [--graphs 100 --first 100000]
 
 The graphs are those of the test suite (tests/lava_graphs.py), from other seeds. Prints what was compared and exits with
 1 at the first difference. Needs Lava's environment; about a second for each graph.
@@ -27,7 +27,7 @@ from lava_graphs import usable
 def main() -> None:
     """Prints a line for every hundred graphs and a summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--graphs", type=int, default=2000)
+    parser.add_argument("--graphs", type=int, default=100)
     parser.add_argument("--first", type=int, default=100_000, help="first seed")
     arguments = parser.parse_args()
     seen: dict[str, int] = collections.Counter()

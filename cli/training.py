@@ -89,7 +89,9 @@ class TrainProgress:
 
 def train_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--resume", metavar="RUN", help="continue a run folder; with it only flags that change no result are taken"
+        "--resume",
+        metavar="RUN",
+        help="continue a run folder exactly; takes few other flags, for example --steps, --threads, --test-episodes",
     )
     add_flags(parser)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nervecord.compiler.node import Array
     from nervecord.runtime.result import Result
     from nervecord.runtime.session import Session
+    from nervecord.targets.lava.environment import LavaStatus
 
 INFEASIBLE = 2
 
@@ -334,10 +335,29 @@ def _targets(args: argparse.Namespace) -> Outcome:
         if args.words[0] not in by_name:
             raise unknown_name("target", args.words[0], [*by_name, "install"])
         specs = (by_name[args.words[0]],)
-    data = {"targets": [_spec_data(spec, compiling) for spec in specs]}
+    from nervecord.targets.lava import environment
+
+    status = environment.status()
+    data = {"targets": [_spec_data(spec, compiling) for spec in specs], "lava": _status_data(status)}
     if args.words:
         return Outcome(data, show.target_text(specs[0]))
-    return Outcome(data, show.targets_text(specs, compiling))
+    there = (
+        f"lava-nc {status.lava_version} on Python {status.python_version} in {status.path}"
+        if status.installed
+        else f"{status.problem}; to install it: {environment.INSTALL_COMMAND}"
+    )
+    return Outcome(data, f"{show.targets_text(specs, compiling)}\n\nengine lava: {there}")
+
+
+def _status_data(status: LavaStatus) -> dict[str, Any]:
+    return {
+        "installed": status.installed,
+        "path": str(status.path),
+        "python": status.python_version,
+        "lava": status.lava_version,
+        "shim": status.shim,
+        "problem": status.problem,
+    }
 
 
 def _spec_data(spec: Any, compiling: list[str]) -> dict[str, Any]:
@@ -372,15 +392,8 @@ def _install(args: argparse.Namespace) -> Outcome:
 
     python = None if args.python is None else Path(args.python)
     status = environment.install(progress, python=python, allow_shim=args.allow_shim)
-    data = {
-        "installed": status.installed,
-        "path": str(status.path),
-        "python": status.python_version,
-        "lava": status.lava_version,
-        "shim": status.shim,
-    }
     text = f"lava-nc {status.lava_version} on Python {status.python_version} in {status.path}"
-    return Outcome(data, text + (" (with the shim)" if status.shim else ""))
+    return Outcome(_status_data(status), text + (" (with the shim)" if status.shim else ""))
 
 
 VERBS: dict[str, Verb] = {
@@ -465,4 +478,4 @@ VERBS: dict[str, Verb] = {
         training.demo_verb,
     ),
 }
-"""All verbs by name; `nervecord.cli.VERBS` lists them in the same order."""
+"""All verbs by name; `command.VERBS` lists them in the same order."""

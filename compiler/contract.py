@@ -50,7 +50,8 @@ class Contract:
         observation: the observation's channels, in order.
         action: the action's channels, with limits in the environment's units.
         steps: core time steps T the encoded observation is held per action.
-        latency: further steps until the readout is read: 0 in float, the number of delayed connections on a target.
+        latency: further steps of a reset window until the readout is read: the number of delayed connections on a
+            target; 0 in float and where state is carried.
         state: "reset": the core's state is cleared before each action; "carried": only at the start of an episode.
         control_period: seconds between two actions (0.05 for Ant-v4), the deadline of a step.
         fail_safe: the action taken when no trustworthy one can be computed.

@@ -419,7 +419,7 @@ class FixedLIF(Population):
     Args:
         du, dv: 0..4095, one of each per population; du = 4095 is a LIF without synaptic current.
         bias_mant: (n,), 13 bit signed. bias_exp: 0..7.
-        threshold: mantissa, 0..131071; compared with v >> 6, strictly.
+        threshold: mantissa, 0..131071; v spikes above threshold << 6, strictly.
         reset_interval: steps between two clearings of u and v, 0 for never (state carried).
         reset_offset: the step in the interval, counted from 0, before which they are cleared.
     """

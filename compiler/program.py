@@ -1,7 +1,7 @@
 """A program: one compiled policy in one file.
 
-A zip archive, uncompressed, with fixed dates: `manifest.json` (format, target, graph, contract, hashes, versions,
-provenance, allowances), `report.json`, and `arrays/<number>.npy`. The same input and versions give the same bytes.
+A zip archive, uncompressed, with fixed dates: `manifest.json` (format, target, graph with its contract, hashes,
+versions, allowances), `report.json`, and `arrays/<number>.npy`. The same input and versions give the same bytes.
 Loading executes nothing, refuses a newer format, and checks the hashes.
 """
 
@@ -125,9 +125,7 @@ def _put(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
 
 
 def _read(archive: zipfile.ZipFile, where: str) -> Program:
-    for info in archive.infolist():
-        if info.compress_type != zipfile.ZIP_STORED:
-            raise FileFormatError("has compressed parts, which no program has", where=where)
+    members = _members(archive, where)
     manifest = _json(archive, "manifest.json", where)
     found = manifest.get("format")
     if not isinstance(found, int) or isinstance(found, bool) or found < 1:
@@ -139,25 +137,46 @@ def _read(archive: zipfile.ZipFile, where: str) -> Program:
     try:
         names = [str(name) for name in manifest["arrays"]]
         structure, hashes = manifest["graph"], manifest["hashes"]
-        target, versions = str(manifest["target"]), {str(k): str(v) for k, v in manifest["versions"].items()}
+        target, versions = manifest["target"], {str(k): str(v) for k, v in manifest["versions"].items()}
         allowances = tuple(str(text) for text in manifest["allowances"])
         wanted = (hashes["structure"], hashes["weights"])
     except KeyError as error:
         raise FileFormatError(f"{error.args[0]!r} is missing from its manifest", where=where) from None
     except (TypeError, AttributeError) as error:
         raise FileFormatError(f"its manifest is malformed: {error}", where=where) from None
+    if not isinstance(target, str):
+        raise FileFormatError(f"its manifest is malformed: target is {target!r}, no name", where=where)
+    members -= {"manifest.json", "report.json", *(f"arrays/{k}.npy" for k in range(len(names)))}
+    if members:
+        raise FileFormatError(f"holds {min(members)!r}, which no program has", where=where)
     arrays = {name: _array(archive, f"arrays/{k}.npy", where) for k, name in enumerate(names)}
     for what, expected, actual in zip(
         ("structure", "weights"), wanted, (structure_hash(structure), arrays_hash(arrays)), strict=True
     ):
         if expected != actual:
             raise FileFormatError(
-                f"its {what} do not have the hash that its manifest gives: it was changed or damaged after compiling",
+                f"the hash of its {what} is not the one its manifest gives: it was changed or damaged after compiling",
                 where=where,
                 hint="compile it again",
             )
     graph = require(graph_from_data(structure, arrays, where=where), where=where)
     return Program(target, graph, _json(archive, "report.json", where), versions, allowances)
+
+
+def _members(archive: zipfile.ZipFile, where: str) -> set[str]:
+    """Names of the members; refuses compressed ones, doubled ones, and more bytes than a file may have."""
+    found = archive.infolist()
+    if any(info.compress_type != zipfile.ZIP_STORED for info in found):
+        raise FileFormatError("has compressed parts, which no program has", where=where)
+    size = sum(info.file_size for info in found)
+    if size > MAXIMUM_BYTES:
+        raise FileFormatError(f"declares {size} bytes, at most {MAXIMUM_BYTES} are read", where=where)
+    names: set[str] = set()
+    for info in found:
+        if info.filename in names:
+            raise FileFormatError(f"holds {info.filename!r} twice", where=where)
+        names.add(info.filename)
+    return names
 
 
 def _member(archive: zipfile.ZipFile, name: str, where: str) -> bytes:
@@ -170,17 +189,23 @@ def _member(archive: zipfile.ZipFile, name: str, where: str) -> bytes:
 
 
 def _json(archive: zipfile.ZipFile, name: str, where: str) -> dict[str, Any]:
+    content = _member(archive, name, where)
     try:
-        data = json.loads(_member(archive, name, where))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        data = json.loads(content, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
         raise FileFormatError(f"its {name} is no JSON: {error}", where=where) from None
     if not isinstance(data, dict):
         raise FileFormatError(f"its {name} is no JSON object", where=where)
     return data
 
 
+def _no_constant(word: str) -> Any:
+    raise ValueError(f"{word} is no number of JSON")
+
+
 def _array(archive: zipfile.ZipFile, name: str, where: str) -> Array:
+    content = _member(archive, name, where)
     try:
-        return np.load(io.BytesIO(_member(archive, name, where)), allow_pickle=False)
-    except (ValueError, EOFError, OSError, MemoryError, SyntaxError) as error:
+        return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, TypeError, OverflowError, EOFError, OSError, MemoryError, SyntaxError) as error:
         raise FileFormatError(f"its {name} is no array: {error}", where=where) from None
