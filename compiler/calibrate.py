@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nervecord.compiler import nodes as n
+from nervecord.compiler import semantics
 from nervecord.compiler.graph import Graph, Level
 from nervecord.compiler.interpret import Machine
 from nervecord.compiler.node import Array
@@ -86,11 +87,14 @@ def _run(graph: Graph, observations: Array) -> Calibration:
         for values in steps:
             for name in spiking:
                 totals[name] += float(values[name].sum())
-    clip = next((node.clip for _, node in graph.of_type(n.Normalise) if isinstance(node, n.Normalise)), None)
-    encoded = machine.encode(observations)
+    normalisers = [node for _, node in graph.of_type(n.Normalise) if isinstance(node, n.Normalise)]
     return Calibration(
         observations=observations,
         actions=np.concatenate(actions),
         spikes_per_action={name: total / len(observations) for name, total in totals.items()},
-        saturated=0.0 if clip is None else float(np.mean(np.abs(encoded) >= clip)),
+        saturated=max((_saturated(node, observations) for node in normalisers), default=0.0),
     )
+
+
+def _saturated(node: n.Normalise, observations: Array) -> float:
+    return float(np.mean(np.abs(semantics.normalise(node, observations)) >= node.clip))

@@ -14,10 +14,11 @@ import numpy as np
 from nervecord.compiler import nodes as n
 from nervecord.compiler import semantics
 from nervecord.compiler.graph import Graph, Level, delays
+from nervecord.compiler.host import Host
 from nervecord.compiler.node import Array
 from nervecord.compiler.semantics import State
 from nervecord.compiler.verify import require
-from nervecord.errors import ContractError, GraphError
+from nervecord.errors import GraphError
 
 
 class Machine:
@@ -38,9 +39,8 @@ class Machine:
             )
         self.graph = require(graph)
         order = graph.order()
-        self._before = _host_prefix(graph, order)
-        self._after = _host_suffix(graph, order)
-        host = {*self._before, *self._after}
+        self.host = Host(graph)
+        host = {*self.host.before, *self.host.after}
         self._core = tuple(name for name in order if name not in host)
         self._sources = {name: graph.sources(name) for name in order}
         self.batch = batch
@@ -50,12 +50,14 @@ class Machine:
         """Back to the state before the first step, with a new batch size if one is given."""
         self.batch = batch or self.batch
         self.t = 0
+        self.host.reset()
         self.state: dict[str, State] = {
             name: semantics.initial_state(self.graph.nodes[name], self.batch) for name in self._core
         }
 
     def clear(self, rows: Array) -> None:
         """The state of some copies (indices or mask) back to that before the first step; time goes on."""
+        self.host.clear(rows)
         for name, state in self.state.items():
             for key, value in state.items():
                 fresh = value.copy()
@@ -63,36 +65,8 @@ class Machine:
                 fresh[(slice(None), rows) if key == "buffer" else rows] = 0
                 self.state[name][key] = fresh
 
-    @property
-    def core_inputs(self) -> tuple[str, ...]:
-        """Names of the nodes whose values `step` takes: the graph's Inputs, or the last host node before the core."""
-        if not self._before:
-            return self.graph.inputs
-        return (self._before[-1],)
-
-    @property
-    def core_outputs(self) -> tuple[str, ...]:
-        """Names of the nodes whose values leave the core."""
-        if not self._after:
-            return self.graph.outputs
-        return self.graph.sources(self._after[0])
-
-    def encode(self, observation: Array) -> Array:
-        """(batch, observations) through the host nodes before the core."""
-        x = np.asarray(observation, dtype=np.float64)
-        for name in self._before:
-            x = semantics.step(self.graph.nodes[name], {}, x, 0)
-        return x
-
-    def decode(self, y: Array) -> Array:
-        """(batch, readout) through the host nodes after the core."""
-        y = np.asarray(y, dtype=np.float64)
-        for name in self._after:
-            y = semantics.step(self.graph.nodes[name], {}, y, 0)
-        return y
-
     def step(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """One core time step: values (batch, ...) of `core_inputs` in, the output of every core node out."""
+        """One core time step: values (batch, ...) of `host.sources` in, the output of every core node out."""
         values: dict[str, Array] = dict(inputs)
         nodes = self.graph.nodes
         for name in self._core:
@@ -115,42 +89,22 @@ class Machine:
         return total
 
     def window(self, observation: Array) -> tuple[Array, list[dict[str, Array]]]:
-        """One action: the observation (batch, observations) held for T steps, then the pipeline drained.
+        """One action: the observation (batch, observations) encoded for T steps, then the pipeline drained.
 
         With state "reset" a float core is cleared first; an integer core clears itself by its reset windows.
+        Afterwards `entered`, (window, batch, n), is what entered the core.
 
         Returns:
             action (batch, actions), and what every core node gave at each step.
         """
         contract = self.graph.contract
-        if contract is None:
-            raise ContractError("the graph carries no contract, so no action can be made of it", where="graph")
-        if contract.state == "reset" and self.graph.level is Level.DISCRETE:
+        if contract is not None and contract.state == "reset" and self.graph.level is Level.DISCRETE:
             self.reset()
-        (source,) = self.core_inputs
-        encoded = self.encode(observation)
-        silent = np.zeros_like(encoded)
-        steps = [self.step({source: encoded if k < contract.steps else silent}) for k in range(contract.window)]
-        (readout,) = self.core_outputs
-        return self.decode(steps[-1][readout]), steps
-
-
-def _host_prefix(graph: Graph, order: tuple[str, ...]) -> tuple[str, ...]:
-    """Input and host nodes before the core, in order; empty for a graph without host nodes there."""
-    if not any(isinstance(graph.nodes[name], (n.Normalise, n.Quantise)) for name in order):
-        return ()
-    name = graph.inputs[0]
-    found = [name]
-    while (following := graph.destinations(name)) and isinstance(graph.nodes[following[0]], (n.Normalise, n.Quantise)):
-        name = following[0]
-        found.append(name)
-    return tuple(found)
-
-
-def _host_suffix(graph: Graph, order: tuple[str, ...]) -> tuple[str, ...]:
-    """Host nodes after the core and the Output, in order; empty for a graph without host nodes there."""
-    decoders = [name for name in order if isinstance(graph.nodes[name], n.Decode)]
-    return (*decoders, *graph.outputs) if decoders else ()
+        self.entered = self.host.encode(observation)
+        (source,) = self.host.sources
+        (readout,) = self.host.readouts
+        steps = [self.step({source: row}) for row in self.entered]
+        return self.host.decode(np.stack([values[readout] for values in steps])), steps
 
 
 @dataclass(slots=True)

@@ -51,30 +51,33 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A policy graph taken apart: Input, Normalise, layers, Decode, Output."""
+    """A policy graph taken apart: Input, Normalise, an encoder or none, layers, decoder, Output."""
 
     normalise: tuple[str, n.Normalise]
+    encode: tuple[str, n.PopulationEncode] | None
     layers: tuple[Layer, ...]
-    decode: tuple[str, n.Decode]
+    decode: tuple[str, n.Decode | n.CountDecode]
 
 
 def stack(graph: Graph) -> Stack:
     """Take a DISCRETE policy apart.
 
     Raises:
-        InfeasibleError: it is no chain of Normalise, (Affine, neurons) and Decode that resets to zero; the message
-            names the node that breaks it.
+        InfeasibleError: it is no chain of Normalise, PopulationEncode or nothing, (Affine, neurons) and a decoder that
+            resets to zero; the message names the node that breaks it.
     """
     require(graph, Level.DISCRETE)
     names = _chain(graph)
     nodes = [(name, graph.nodes[name]) for name in names[1:-1]]
-    if len(nodes) < 4 or not isinstance(nodes[0][1], n.Normalise) or not isinstance(nodes[-1][1], n.Decode):
+    encode = nodes[1] if len(nodes) > 1 and isinstance(nodes[1][1], n.PopulationEncode) else None
+    core = nodes[2:-1] if encode else nodes[1:-1]
+    decode = nodes[-1][1] if nodes else None
+    if len(core) < 2 or not isinstance(nodes[0][1], n.Normalise) or not isinstance(decode, n.AFTER_CORE):
         raise InfeasibleError(
-            "is no policy: Input, Normalise, layers, Decode and Output are needed",
+            "is no policy: Input, Normalise, layers, a decoder and Output are needed",
             where="graph",
             hint="inspect and simulate take any graph; compile takes a policy that `nervecord train` wrote",
         )
-    core = nodes[1:-1]
     layers = []
     for k in range(0, len(core), 2):
         if k + 1 >= len(core) or not isinstance(core[k][1], n.Affine):
@@ -83,14 +86,17 @@ def stack(graph: Graph) -> Stack:
     for layer in layers[:-1]:
         if layer.threshold is None:
             raise InfeasibleError("a layer that does not spike stands inside the core", where=layer.neuron)
-    if layers[-1].threshold is not None:
+    if layers[-1].threshold is not None and not isinstance(decode, n.CountDecode):
         raise InfeasibleError(
-            "the last layer spikes, and its membrane cannot be read", where=layers[-1].neuron, hint="end with LI"
+            "the last layer spikes, and its membrane cannot be read",
+            where=layers[-1].neuron,
+            hint="end with LI, or decode its spike counts: train with --decoder count",
         )
     return Stack(
         normalise=(nodes[0][0], nodes[0][1]),
+        encode=encode,  # type: ignore[arg-type]  # its type was asked for above
         layers=tuple(layers),
-        decode=(nodes[-1][0], nodes[-1][1]),
+        decode=(nodes[-1][0], decode),  # type: ignore[arg-type]
     )
 
 

@@ -5,7 +5,7 @@ order, and is executed by `compiler.semantics`, the definition every engine is t
 decay, gain, threshold, reset rule and delay are fields.
 
 Notation: x is the summed input of a node at this step, y its output, v membrane potential, i synaptic current. Shapes
-leave out the batch. A spike is 1.0 (float levels) or 1 (integer level).
+leave out the batch. A spike is 1.0 (float levels) or 1 (integer level). Host nodes stand in `compiler.hostnodes`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,14 @@ from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 
+from nervecord.compiler.hostnodes import AFTER_CORE as AFTER_CORE
+from nervecord.compiler.hostnodes import BEFORE_CORE as BEFORE_CORE
+from nervecord.compiler.hostnodes import HOST_NODES as HOST_NODES
+from nervecord.compiler.hostnodes import CountDecode as CountDecode
+from nervecord.compiler.hostnodes import Decode as Decode
+from nervecord.compiler.hostnodes import Normalise as Normalise
+from nervecord.compiler.hostnodes import PopulationEncode as PopulationEncode
+from nervecord.compiler.hostnodes import Quantise as Quantise
 from nervecord.compiler.node import Array, Node, Population, Shape
 
 Reset: TypeAlias = Literal["value", "subtract", "none"]
@@ -322,59 +330,6 @@ class DiscreteCubaLIF(Population):
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# Host nodes: run once per action on the host, in float64, and are the truth the contract refers to
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Normalise(Population):
-    """y = clip((x - mean) / sqrt(variance + epsilon), -clip, clip), each operation rounded on its own.
-
-    With `epsilon_outside` (skrl's scaler) the divisor is sqrt(variance) + epsilon.
-    """
-
-    mean: Array
-    variance: Array
-    epsilon: float
-    clip: float
-    epsilon_outside: bool = False
-
-    ARRAYS: ClassVar[tuple[str, ...]] = ("mean", "variance")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Quantise(Node):
-    """y = int(clip(round_half_even(x * scale), -limit, limit)): floats become the chip's graded integers.
-
-    `constant` appends that integer as one more channel, on whenever the input is: a bias source. 0 appends nothing.
-    """
-
-    size: int
-    scale: float
-    limit: int
-    constant: int = 0
-
-    @property
-    def in_shape(self) -> Shape:
-        return (self.size,)
-
-    @property
-    def out_shape(self) -> Shape:
-        return (self.size + (1 if self.constant else 0),)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Decode(Population):
-    """y = clip(x * scale + offset, low, high), from the readout to the action, in the action's units. All (n,)."""
-
-    scale: Array
-    offset: Array
-    low: Array
-    high: Array
-
-    ARRAYS: ClassVar[tuple[str, ...]] = ("scale", "offset", "low", "high")
-
-
-# --------------------------------------------------------------------------------------------------------------------
 # INTEGER: the arithmetic of Loihi 2 as the fixed-point models of lava-nc 0.10.0 define it. All values are integers.
 
 
@@ -454,7 +409,6 @@ class FixedReadout(Population):
     DTYPE: ClassVar[type] = np.int32
 
 
-HOST_NODES: tuple[type[Node], ...] = (Normalise, Quantise, Decode)
 CONTINUOUS_NEURONS: tuple[type[Node], ...] = (
     ContinuousIntegrator,
     ContinuousIF,

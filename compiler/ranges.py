@@ -15,6 +15,7 @@ from nervecord.compiler import nodes as n
 from nervecord.compiler import semantics
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph import Graph, Level
+from nervecord.compiler.host import Host
 from nervecord.compiler.node import Array
 from nervecord.compiler.verify import require
 from nervecord.errors import GraphError
@@ -114,7 +115,8 @@ def input_range(graph: Graph) -> tuple[Array, Array]:
             low = np.append(low, min(node.constant, 0))
             high = np.append(high, max(node.constant, 0))
         return low, high
-    shape = graph.nodes[graph.inputs[0]].in_shape
+    (entry,) = Host(graph).sources
+    shape = graph.nodes[entry].out_shape
     return np.zeros(shape, dtype=np.int64), np.ones(shape, dtype=np.int64)
 
 

@@ -172,6 +172,15 @@ def normalise(node: n.Normalise, x: Array) -> Array:
     return np.clip((x - node.mean) / divisor(node), -node.clip, node.clip)
 
 
+def count_decode(node: n.CountDecode, counts: Array) -> Array:
+    """The action (batch, actions) of spike counts (batch, actions * neurons); see the node for the order of its sum."""
+    c = counts.reshape(len(counts), *node.weight.shape).astype(np.float64)
+    y = node.weight[:, 0] * c[..., 0]
+    for k in range(1, node.weight.shape[1]):
+        y = y + node.weight[:, k] * c[..., k]
+    return np.clip(y + node.offset, node.low, node.high)
+
+
 def divisor(node: n.Normalise) -> Array:
     """What the host divides by, (n,)."""
     if node.epsilon_outside:

@@ -25,8 +25,18 @@ LEGAL: dict[Level, tuple[type[Node], ...]] = {
         n.Threshold,
         *n.CONTINUOUS_NEURONS,
     ),
-    Level.DISCRETE: (*_SHARED, n.Affine, n.Scale, n.Flatten, n.Threshold, n.Normalise, n.Decode, *n.DISCRETE_NEURONS),
-    Level.INTEGER: (*_SHARED, n.Normalise, n.Quantise, n.Decode, n.FixedDense, *n.FIXED_NEURONS),
+    Level.DISCRETE: (
+        *_SHARED,
+        n.Affine,
+        n.Scale,
+        n.Flatten,
+        n.Threshold,
+        n.Normalise,
+        n.PopulationEncode,
+        *n.AFTER_CORE,
+        *n.DISCRETE_NEURONS,
+    ),
+    Level.INTEGER: (*_SHARED, *n.HOST_NODES, n.FixedDense, *n.FIXED_NEURONS),
 }
 """The node types of each level."""
 
@@ -92,6 +102,15 @@ def _parameters(name: str, node: Node) -> Iterator[Finding]:
             yield _error("shape", name, f"bias has shape {node.bias.shape}, the output {node.out_shape}")
         if node.delay < 0:
             yield _error("delay", name, "delay is negative", value=node.delay, limit=0)
+    if isinstance(node, n.HOST_NODES):
+        yield from _host_node(name, node)
+    if isinstance(node, n.FixedDense):
+        yield from _fixed_dense(name, node)
+    if isinstance(node, n.FIXED_NEURONS):
+        yield from _fixed_neuron(name, node)
+
+
+def _host_node(name: str, node: Node) -> Iterator[Finding]:
     if isinstance(node, n.Normalise):
         if (node.variance < 0).any():
             yield _error("variance", name, "variance is negative", value=float(node.variance.min()), limit=0)
@@ -99,16 +118,30 @@ def _parameters(name: str, node: Node) -> Iterator[Finding]:
             yield _error("clip", name, "clip must be positive and finite", value=node.clip, limit=0)
         if not node.epsilon >= 0 or ((node.variance == 0).any() and node.epsilon == 0):
             yield _error("epsilon", name, "the divisor can be zero", value=node.epsilon, limit=0)
-    if isinstance(node, n.Decode) and node.low.shape == node.high.shape and (node.low > node.high).any():
+    if isinstance(node, n.AFTER_CORE) and node.low.shape == node.high.shape and (node.low > node.high).any():  # type: ignore[attr-defined]
         yield _error("limits", name, "low exceeds high")
-    if isinstance(node, n.FixedDense):
-        yield from _fixed_dense(name, node)
-    if isinstance(node, n.FIXED_NEURONS):
-        yield from _fixed_neuron(name, node)
+    if isinstance(node, n.PopulationEncode):
+        yield from _population_code(name, node)
+    if isinstance(node, n.CountDecode):
+        if node.weight.ndim != 2:
+            yield _error("shape", name, f"weight has {node.weight.ndim} axes, not 2")
+        for field in ("offset", "low", "high"):
+            shape = getattr(node, field).shape
+            if shape != node.out_shape:
+                yield _error("shape", name, f"{field} has shape {shape}, the action {node.out_shape}")
+
+
+def _population_code(name: str, node: n.PopulationEncode) -> Iterator[Finding]:
+    if node.mean.ndim != 2 or node.mean.shape[-1] < 2:
+        yield _error("shape", name, f"mean has shape {node.mean.shape}, (channels, neurons) with 2 or more is needed")
+    elif not (np.diff(node.mean, axis=1) > 0).all():
+        yield _error("means", name, "the means of a channel do not ascend")
+    if not (node.sigma > 0 and np.isfinite(node.sigma)):
+        yield _error("sigma", name, "sigma must be positive and finite", value=node.sigma, limit=0)
 
 
 def _population_shapes(name: str, node: Node) -> Iterator[Finding]:
-    if isinstance(node, (n.Affine, n.Conv2d, n.FixedDense)):
+    if isinstance(node, (n.Affine, n.Conv2d, n.FixedDense, n.PopulationEncode, n.CountDecode)):
         return
     for field in type(node).ARRAYS:
         shape = getattr(node, field).shape
@@ -180,8 +213,29 @@ def _executable(graph: Graph) -> Iterator[Finding]:
             "cycle", stuck[0], "a cycle passes through no delay: " + " -> ".join(stuck),
             "a recurrent connection needs a delay of at least one step",
         )  # fmt: skip
+    yield from _host_places(graph)
     if graph.contract is not None:
         yield from _policy(graph)
+
+
+def _host_places(graph: Graph) -> Iterator[Finding]:
+    """A population code stands between Normalise and core, a count between spiking neurons and the Output."""
+    for name, node in graph.of_type(n.PopulationEncode, n.CountDecode):
+        if graph.contract is None:
+            yield _error("contract", name, f"{node.kind} needs a contract, which says the steps per action")
+        sources = [graph.nodes[a] for a in graph.sources(name)]
+        if isinstance(node, n.PopulationEncode):
+            if node.always and graph.level is not Level.INTEGER:
+                yield _error("bias-source", name, "a float connection has its own bias and needs no source for it")
+            misplaced = not all(isinstance(a, n.Normalise) for a in sources)
+            wanted = "after Normalise and before the core"
+        else:
+            counted = tuple(kind for kind in n.SPIKING if kind is not n.Threshold)
+            misplaced = not all(isinstance(a, counted) for a in sources)
+            misplaced |= not all(isinstance(graph.nodes[b], n.Output) for b in graph.destinations(name))
+            wanted = "between neurons that spike and the Output"
+        if misplaced or len(sources) > 1:
+            yield _error("misplaced", name, f"{node.kind} belongs {wanted}")
 
 
 def _policy(graph: Graph) -> Iterator[Finding]:

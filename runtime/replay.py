@@ -11,9 +11,10 @@ import numpy as np
 from nervecord.compiler import nodes as n
 from nervecord.compiler import semantics
 from nervecord.compiler.graph import Graph, delays
-from nervecord.compiler.interpret import Machine
+from nervecord.compiler.host import Host
 from nervecord.compiler.node import Array, Node
 from nervecord.compiler.semantics import State
+from nervecord.compiler.verify import require
 from nervecord.errors import ContractError
 
 
@@ -56,7 +57,7 @@ class Replay:
         if graph.contract is None:
             raise ContractError("carries no contract", where="graph")
         self.contract = graph.contract
-        self._machine = Machine(graph)
+        self._host = Host(require(graph))
         self._runners: dict[str, _Runner] = {}
         previous: str | None = None
         for name in graph.order():
@@ -73,10 +74,9 @@ class Replay:
         Returns:
             layer -> (outputs (T, n), membranes before reset (T, n) of float neurons, else None).
         """
-        encoded = self._machine.encode(observation[None])
-        held = np.repeat(encoded, self.contract.steps, axis=0)
+        sent = self._host.encode(observation[None])[: self.contract.steps, 0]
         return {
-            name: _run(runner, held if runner.source is None else given[runner.source], self.contract.state == "reset")
+            name: _run(runner, sent if runner.source is None else given[runner.source], self.contract.state == "reset")
             for name, runner in self._runners.items()
         }
 

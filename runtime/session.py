@@ -137,7 +137,7 @@ class MachineSession:
         self._fail_safe = np.array(self.contract.fail_safe)
         self._last: list[dict[str, Array]] = []
         self._closed = False
-        (self._source,) = self._machine.core_inputs
+        (self._source,) = self._machine.host.sources
         self._fan_out = {
             name: np.count_nonzero(node.weight, axis=0).astype(np.float64)  # type: ignore[attr-defined]
             for name, node in graph.of_type(n.Affine, n.FixedDense)
@@ -172,7 +172,7 @@ class MachineSession:
         if not trusted.all():
             given = np.where(trusted[:, None], given, self._mean)
         action, self._last = self._machine.window(given)
-        self._count(given)
+        self._count()
         if not trusted.all():
             action = np.where(trusted[:, None], action, self._fail_safe)
             self.counts.fail("observation not finite", int(np.count_nonzero(~trusted)))
@@ -198,19 +198,19 @@ class MachineSession:
         if self._closed:
             raise ContractError("is closed", where="session")
 
-    def _count(self, observation: Array) -> None:
+    def _count(self) -> None:
         counts, graph = self.counts, self.graph
         counts.actions += self.batch
         counts.neuron_updates += self._updates_per_action * self.batch
         trace = self.trace()
         for name, _ in graph.of_type(*n.SPIKING):
             counts.spikes[name] = counts.spikes.get(name, 0.0) + float(trace[name].sum())
-        held = (self._machine.encode(observation) != 0).astype(np.float64)
+        active = (self._machine.entered != 0).sum(axis=(0, 1))
         for name, fan_out in self._fan_out.items():
             events = 0.0
             for source in graph.sources(name):
                 if source == self._source:
-                    events += float((held @ fan_out).sum()) * self.contract.steps
+                    events += float(active @ fan_out)
                 else:
                     events += float(((trace[source] != 0) @ fan_out).sum())
             counts.synaptic_events[name] = counts.synaptic_events.get(name, 0.0) + events

@@ -23,8 +23,14 @@ def random_policy(
     environment: str = "Ant-v4",
     control_period: float = 0.05,
     recorded: int = 64,
+    population: int = 0,
+    output_population: int = 0,
 ) -> Graph:
-    """A DISCRETE policy of `sizes` = (observations, hidden..., actions), lively but far from saturation."""
+    """A DISCRETE policy of `sizes` = (observations, hidden..., actions), lively but far from saturation.
+
+    With `population` the observation enters as spikes of so many neurons per channel, with `output_population` each
+    action is decoded from the spike counts of so many neurons.
+    """
     rng = np.random.default_rng(seed)
     observations, actions = sizes[0], sizes[-1]
     contract = Contract(
@@ -43,8 +49,11 @@ def random_policy(
             n.Normalise(rng.normal(size=observations), rng.uniform(0.1, 2, size=observations), 1e-8, 10.0),
         ),
     ]
-    for k, (inputs, outputs) in enumerate(itertools.pairwise(sizes), start=1):
-        readout = k == len(sizes) - 1
+    if population:
+        nodes.append(("encode", population_code(observations, population)))
+    widths = [observations * max(population, 1), *sizes[1:-1], actions * max(output_population, 1)]
+    for k, (inputs, outputs) in enumerate(itertools.pairwise(widths), start=1):
+        readout = k == len(sizes) - 1 and not output_population
         gain = 0.05 if readout else (1.0 if k == 1 else 4.0) / np.sqrt(inputs)
         weight = rng.normal(size=(outputs, inputs)) * gain
         nodes.append((f"fc{k}", n.Affine(weight, bias * rng.normal(size=outputs), 1 if state == "carried" else 0)))
@@ -62,7 +71,11 @@ def random_policy(
             )
             nodes.append((f"lif{k}", neuron))
     one, zero = np.ones(actions), np.zeros(actions)
-    nodes += [("decode", n.Decode(one, zero, -one, one)), ("action", n.Output((actions,)))]
+    decode: Node = n.Decode(one, zero, -one, one)
+    if output_population:
+        weight = rng.normal(size=(actions, output_population)) / steps
+        decode = n.CountDecode(weight, 0.1 * rng.normal(size=actions), -one, one)
+    nodes += [("decode", decode), ("action", n.Output((actions,)))]
     return chain(
         Level.DISCRETE,
         nodes,
@@ -70,3 +83,8 @@ def random_policy(
         contract=contract,
         recorded=rng.normal(size=(recorded, observations)) if recorded else None,
     )
+
+
+def population_code(channels: int, neurons: int, sigma: float = 0.4) -> n.PopulationEncode:
+    """Receptive fields over -3..3 of each channel."""
+    return n.PopulationEncode(np.tile(np.linspace(-3, 3, neurons), (channels, 1)), sigma)

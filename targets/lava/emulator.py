@@ -7,7 +7,7 @@ than Lava's own runtime.
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -15,7 +15,8 @@ from nervecord.compiler import nodes as n
 from nervecord.compiler import semantics
 from nervecord.compiler.findings import raise_on_errors
 from nervecord.compiler.graph import Graph, Level
-from nervecord.compiler.node import Array
+from nervecord.compiler.host import Host
+from nervecord.compiler.node import Array, Node
 from nervecord.compiler.ranges import check, prove
 from nervecord.compiler.verify import require
 from nervecord.errors import ContractError, InfeasibleError
@@ -70,23 +71,10 @@ class EmulatorSession:
 
     def _pack(self) -> None:
         """The graph as the kernel's flat arrays."""
-        graph, contract = self.graph, self.contract
-        (normalise,) = (node for _, node in graph.of_type(n.Normalise))
-        (quantise,) = (node for _, node in graph.of_type(n.Quantise))
-        (decode,) = (node for _, node in graph.of_type(n.Decode))
-        assert isinstance(normalise, n.Normalise)
-        assert isinstance(quantise, n.Quantise)
-        assert isinstance(decode, n.Decode)
+        graph = self.graph
+        self._pack_host()
         pairs = [(a, b) for a, b in graph.edges if isinstance(graph.nodes[a], n.FixedDense)]
         self._connections, self._layers = [a for a, _ in pairs], [b for _, b in pairs]
-        self._host = np.stack([normalise.mean, semantics.divisor(normalise)])
-        self._decode = np.stack(
-            [decode.scale, decode.offset, decode.low, decode.high, np.array(contract.fail_safe)], dtype=np.float64
-        )
-        self._scalars = np.array(
-            [normalise.clip, quantise.scale, quantise.limit, quantise.constant, contract.steps, contract.window, 0],
-            dtype=np.float64,
-        )
         self._table = np.zeros((len(pairs), Column.COLUMNS), dtype=np.int64)
         self._floats = np.zeros((len(pairs), 4))
         weights, biases, fan_out = [], [], []
@@ -117,6 +105,25 @@ class EmulatorSession:
         self._counters = np.zeros((len(pairs), 2), dtype=np.int64)
         self._neurons = at_neuron
 
+    def _pack_host(self) -> None:
+        """The host nodes as the kernel's flat arrays."""
+        graph, contract = self.graph, self.contract
+        (normalise,) = (node for _, node in graph.of_type(n.Normalise))
+        (encoder,) = (node for _, node in graph.of_type(n.Quantise, n.PopulationEncode))
+        (decode,) = (node for _, node in graph.of_type(*n.AFTER_CORE))
+        assert isinstance(normalise, n.Normalise)
+        assert isinstance(decode, n.AFTER_CORE)
+        self._host = np.stack([normalise.mean, semantics.divisor(normalise)])
+        weights, summed = _readout_weights(decode, contract.steps)
+        fixed = [decode.offset, decode.low, decode.high, contract.fail_safe]  # type: ignore[attr-defined]
+        self._decode = np.concatenate([np.array(fixed, dtype=np.float64), weights.T])
+        graded = (encoder.scale, encoder.limit, encoder.constant) if isinstance(encoder, n.Quantise) else (0, 0, 0)
+        self._scalars = np.array(
+            [normalise.clip, *graded, contract.steps, contract.window, 0, summed], dtype=np.float64
+        )
+        self._population = encoder if isinstance(encoder, n.PopulationEncode) else None
+        self._normalise = normalise
+
     def _allocate(self, batch: int) -> None:
         self._state = np.zeros((batch, 3, self._neurons), dtype=np.float32)
         self._spikes = np.zeros((batch, self.contract.window, self._neurons), dtype=np.float32)
@@ -124,6 +131,13 @@ class EmulatorSession:
         self._action = np.zeros((batch, self.contract.action.size))
         self._observation = np.zeros((batch, self.contract.observation.size))
         self._scalars[6] = 0
+        self._encoder: tuple[Any, ...] | None = None
+        if self._population is not None:
+            code = self._population
+            accumulators = np.zeros((batch, code.mean.size))
+            pulses = np.zeros((batch, self.contract.steps, *code.out_shape), dtype=np.float32)
+            carried = self.contract.state == "carried"
+            self._encoder = (code.mean, float(code.sigma), accumulators, carried, bool(code.always), pulses)
         self._single = (self.contract.observation.size,)
 
     def reset(self, batch: int | None = None, *, rows: Array | None = None) -> None:
@@ -131,6 +145,8 @@ class EmulatorSession:
         self._alive()
         if rows is not None:
             self._state[rows] = 0
+            if self._encoder is not None:
+                self._encoder[2][rows] = 0
             return
         if batch is not None and batch < 1:
             raise ContractError(f"is {batch}, at least 1 is needed", where="batch")
@@ -158,7 +174,7 @@ class EmulatorSession:
         self._before[:] = self._state[:, 0]
         distrusted = act(
             given, self._action, self._host, self._decode, self._scalars, self._table, self._weights, self._biases,
-            self._floats, self._fan_out, self._state, self._spikes, self._counters,
+            self._floats, self._fan_out, self._state, self._spikes, self._counters, self._encoder,
         )  # fmt: skip
         self._scalars[6] += self._scalars[5]
         self._counts.actions += len(given)
@@ -186,14 +202,12 @@ class EmulatorSession:
             start = int(self._table[k - 1, Column.NEURON])
             span = slice(start, start + int(self._table[k - 1, Column.OUTPUTS]))
             return self._spikes[:, :, span].swapaxes(0, 1).astype(np.int64)
-        (normalise,) = (node for _, node in self.graph.of_type(n.Normalise))
-        (quantise,) = (node for _, node in self.graph.of_type(n.Quantise))
+        if self._encoder is not None:
+            # As it was sent: with carried state it depends on the actions before.
+            pulses: Array = self._encoder[5].swapaxes(0, 1).astype(np.int64)
+            return np.concatenate([pulses, np.zeros((self.contract.latency, *pulses.shape[1:]), dtype=np.int64)])
         trusted = np.asarray(np.isfinite(self._observation).all(axis=1))[:, None]
-        rows = np.where(trusted, self._observation, normalise.mean)  # type: ignore[attr-defined]
-        encoded = semantics.quantise(quantise, semantics.normalise(normalise, rows))  # type: ignore[arg-type]
-        return np.stack(
-            [encoded if t < self.contract.steps else np.zeros_like(encoded) for t in range(self.contract.window)]
-        )
+        return Host(self.graph).encode(np.where(trusted, self._observation, self._normalise.mean))
 
     def state(self) -> dict[str, dict[str, Array]]:
         """Integer state of every core node, as `compiler.interpret.Machine` names it."""
@@ -224,3 +238,11 @@ class EmulatorSession:
     def _alive(self) -> None:
         if self._closed:
             raise ContractError("is closed", where="session")
+
+
+def _readout_weights(decode: Node, steps: int) -> tuple[Array, int]:
+    """(actions, neurons) weights of a decoder, and how many of the window's last steps it sums over."""
+    if isinstance(decode, n.CountDecode):
+        return decode.weight, steps
+    assert isinstance(decode, n.Decode)
+    return decode.scale[:, None], 1

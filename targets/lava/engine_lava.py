@@ -17,7 +17,7 @@ import numpy as np
 
 from nervecord.compiler import nodes as n
 from nervecord.compiler.graph import Graph, Level
-from nervecord.compiler.interpret import Machine
+from nervecord.compiler.host import Host
 from nervecord.compiler.node import Array
 from nervecord.compiler.semantics import READOUT_THRESHOLD
 from nervecord.compiler.verify import require as require_level
@@ -223,14 +223,15 @@ class LavaSession:
         if graph.contract is None:
             raise ContractError("carries no contract, so it cannot act", where="graph")
         chain = connections(graph)
-        if not chain[-1].readout:
-            raise GraphError("a policy ends in neurons that are read", where=chain[-1].neuron_name)
+        counted = any(graph.of_type(n.CountDecode))
+        if not (chain[-1].readout or counted):
+            raise GraphError("a policy ends in neurons that are read or counted", where=chain[-1].neuron_name)
         self.graph = graph
         self.contract = graph.contract
         self.counts = Counts()
         self.timeout = timeout
         self._chain = chain
-        self._host = Machine(graph)  # for the host nodes before and after the core
+        self._host = Host(graph)
         self._mean: Array = np.zeros(self.contract.observation.size)
         for _, node in graph.of_type(n.Normalise):
             self._mean = node.mean  # type: ignore[attr-defined]
@@ -267,6 +268,7 @@ class LavaSession:
             )
         if rows is None or np.zeros(1)[rows].size:
             self._network.rewind()
+            self._host.reset()
             self._last = ({}, {})
 
     def step(self, observation: Array) -> Array:
@@ -278,13 +280,11 @@ class LavaSession:
         """
         self._alive()
         given, trusted = checked_observation(self.contract, observation, 1)
-        encoded = self._host.encode(given if trusted[0] else self._mean[None])
-        block = np.zeros((self.contract.window, encoded.shape[1]), dtype=np.int64)
-        block[: self.contract.steps] = encoded
+        block = self._host.encode(given if trusted[0] else self._mean[None])[:, 0]
         spikes, membranes = self._network.play(block, timeout=self.timeout)
         self._last = (spikes, membranes)
-        self._count(encoded, spikes)
-        action = self._host.decode(membranes[self._chain[-1].neuron_name][-1:])
+        self._count(block, spikes)
+        action = self._host.decode((spikes | membranes)[self._chain[-1].neuron_name][:, None])
         if not trusted[0]:
             self.counts.fail("observation not finite")
             action = np.array(self.contract.fail_safe)[None]
@@ -317,10 +317,10 @@ class LavaSession:
         if self._closed:
             raise ContractError("is closed", where="session")
 
-    def _count(self, encoded: Array, spikes: dict[str, Array]) -> None:
+    def _count(self, block: Array, spikes: dict[str, Array]) -> None:
         counts = self.counts
         counts.actions += 1
-        active = (encoded != 0).sum(axis=0) * self.contract.steps
+        active = (block != 0).sum(axis=0)
         for c in self._chain:
             fan_out = np.count_nonzero(c.dense.weight, axis=0)
             counts.synaptic_events[c.dense_name] = counts.synaptic_events.get(c.dense_name, 0.0) + float(

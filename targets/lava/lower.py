@@ -14,7 +14,7 @@ With carried state there is no window: the policy must have been trained with a 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,8 @@ def lower(
     """DISCRETE policy -> INTEGER policy and what it cost.
 
     The encoder's scale is the one of `INPUT_EXPONENTS` with the smallest error of the action over recorded
-    observations; all other scales follow from the proof of their ranges.
+    observations; all other scales follow from the proof of their ranges. A population code has no scale: its spikes
+    enter as they are.
 
     Args:
         graph: a DISCRETE policy.
@@ -60,8 +61,9 @@ def lower(
 
     Returns:
         The INTEGER graph, its contract's latency set; and a report of plain JSON types: "layers" (range, step and error
-        of each), "input_scale", "action_error_rms" and "action_error_max" against float on the recorded observations
-        (free-running where state is carried), "warnings".
+        of each), "input_scale" and "input_limit" (None behind a population code), "bias_channel", "action_error_rms"
+        and "action_error_max" against float on the recorded observations (free-running where state is carried),
+        "warnings".
 
     Raises:
         InfeasibleError: the policy cannot be expressed or its ranges cannot be proved.
@@ -73,11 +75,9 @@ def lower(
     chosen: tuple[float, Graph, list[FixedLayer]] | None = None
     refused: InfeasibleError | None = None
     rows = _spread(len(calibration.observations), SEARCH_OBSERVATIONS, carried=_carried(graph))
-    for exponent in INPUT_EXPONENTS:
-        if parts.normalise[1].clip * 2**exponent >= 1 << (PAYLOAD_BITS - 1):
-            break
+    for encoder in _encoders(parts):
         try:
-            candidate, layers = _quantise(graph, parts, 2.0**exponent, weight_bits, whole)
+            candidate, layers = _quantise(graph, parts, encoder, weight_bits, whole)
         except InfeasibleError as error:
             refused = refused or error  # the coarsest scale's reason is the one that no scale mends
             continue
@@ -131,24 +131,44 @@ def _require_pipeline(graph: Graph, parts: Stack) -> None:
             )
 
 
+def _encoders(parts: Stack) -> Iterator[tuple[str, Node, Incoming]]:
+    """What may stand between Normalise and the core: name, node, and what it sends there."""
+    normalise, first = parts.normalise[1], parts.layers[0]
+    if parts.encode is not None:
+        name, code = parts.encode
+        always = needs_constant(first)
+        yield name, dataclasses.replace(code, always=always), _spikes(code.mean.size + int(always), always)
+        return
+    size = normalise.in_shape[0]
+    for exponent in INPUT_EXPONENTS:
+        scale = 2.0**exponent
+        if normalise.clip * scale >= 1 << (PAYLOAD_BITS - 1):
+            return
+        limit = int(np.rint(normalise.clip * scale))
+        constant = _constant(first, scale) if needs_constant(first) else 0
+        low, high = np.full(size, -limit, dtype=np.int64), np.full(size, limit, dtype=np.int64)
+        if constant:
+            low, high = np.append(low, 0), np.append(high, constant)
+        incoming = Incoming(low, high, scale, graded=True, constant=constant)
+        yield "quantise", n.Quantise(size, scale, limit, constant), incoming
+
+
+def _spikes(count: int, constant: bool) -> Incoming:
+    low, high = np.zeros(count, dtype=np.int64), np.ones(count, dtype=np.int64)
+    return Incoming(low, high, 1.0, graded=False, constant=int(constant))
+
+
 def _quantise(
-    graph: Graph, parts: Stack, input_scale: float, weight_bits: int, whole: bool
+    graph: Graph, parts: Stack, encoder: tuple[str, Node, Incoming], weight_bits: int, whole: bool
 ) -> tuple[Graph, list[FixedLayer]]:
     assert graph.contract is not None
     carried = _carried(graph)
     depth = len(parts.layers)
-    name, normalise = parts.normalise
-    limit = int(np.rint(normalise.clip * input_scale))
-    constant = _constant(parts.layers[0], input_scale) if needs_constant(parts.layers[0]) else 0
-    size = normalise.in_shape[0]
-    low, high = np.full(size, -limit, dtype=np.int64), np.full(size, limit, dtype=np.int64)
-    if constant:
-        low, high = np.append(low, 0), np.append(high, constant)
-    incoming = Incoming(low, high, input_scale, graded=True, constant=constant)
+    name, encode, incoming = encoder
     nodes: list[tuple[str, Node]] = [
         (graph.inputs[0], graph.nodes[graph.inputs[0]]),
-        (name, normalise),
-        ("quantise", n.Quantise(size, input_scale, limit, constant)),
+        parts.normalise,
+        (name, encode),
     ]
     fixed: list[FixedLayer] = []
     for k, layer in enumerate(parts.layers, start=1):
@@ -158,18 +178,11 @@ def _quantise(
         done = quantise_layer(layer, incoming, window, weight_bits=weight_bits, drive_next=drive, whole=whole)
         fixed.append(done)
         nodes += [(layer.affine, done.dense), (layer.neuron, done.neuron)]
-        count = done.neuron.in_shape[0]
-        incoming = Incoming(
-            np.zeros(count, dtype=np.int64), np.ones(count, dtype=np.int64), 1.0, graded=False, constant=int(drive)
-        )
+        incoming = _spikes(done.neuron.in_shape[0], drive)
     decode_name, decode = parts.decode
-    nodes += [
-        (
-            decode_name,
-            n.Decode(decode.scale / fixed[-1].scale, decode.offset, decode.low, decode.high, origin=decode.origin),
-        ),
-        (graph.outputs[0], graph.nodes[graph.outputs[0]]),
-    ]
+    if isinstance(decode, n.Decode):
+        decode = dataclasses.replace(decode, scale=decode.scale / fixed[-1].scale)
+    nodes += [(decode_name, decode), (graph.outputs[0], graph.nodes[graph.outputs[0]])]
     contract = dataclasses.replace(graph.contract, latency=0 if carried else depth)
     lowered = chain(Level.INTEGER, nodes, dt=graph.dt, contract=contract)
     return lowered, fixed
@@ -183,19 +196,20 @@ def _constant(layer: Layer, input_scale: float) -> int:
 
 def _report(lowered: Graph, layers: Sequence[FixedLayer], calibration: Calibration) -> dict[str, Any]:
     rms, largest = action_error(lowered, calibration)
-    (quantiser,) = (node for _, node in lowered.of_type(n.Quantise))
-    assert isinstance(quantiser, n.Quantise)
+    (encoder,) = (node for _, node in lowered.of_type(n.Quantise, n.PopulationEncode))
+    quantiser = encoder if isinstance(encoder, n.Quantise) else None
+    channel = quantiser.constant if quantiser else int(encoder.always)  # type: ignore[attr-defined]
     warnings = [
         f"{layer.report.layer}: the threshold is only {layer.report.threshold} units, so rounding is coarse"
         for layer in layers
         if layer.report.threshold is not None and layer.report.threshold < COARSE_THRESHOLD
     ]
-    if _carried(lowered) and quantiser.constant:
+    if _carried(lowered) and channel:
         warnings.append("the bias channel starts one step late at an episode's first step")
     return {
-        "input_scale": quantiser.scale,
-        "input_limit": quantiser.limit,
-        "bias_channel": quantiser.constant,
+        "input_scale": quantiser.scale if quantiser else None,
+        "input_limit": quantiser.limit if quantiser else None,
+        "bias_channel": channel,
         "layers": [layer.report.to_dict() for layer in layers],
         "action_error_rms": rms,
         "action_error_max": largest,

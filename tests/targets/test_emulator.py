@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -13,6 +14,7 @@ from policies import random_policy
 from nervecord.compiler import nodes as n
 from nervecord.compiler.calibrate import calibrate
 from nervecord.compiler.graph import Graph, Level, chain
+from nervecord.compiler.node import Node
 from nervecord.compiler.ranges import check, prove
 from nervecord.errors import ContractError, InfeasibleError
 from nervecord.runtime.session import MachineSession
@@ -27,11 +29,14 @@ def random_integer_policy(seed: int) -> Graph:
     sizes = (3, *(int(x) for x in rng.integers(1, 9, size=rng.integers(1, 4))), 2)
     constant = int(rng.choice([0, 0, 9]))
     normalise = policy.nodes["normalise"]
-    nodes = [
-        ("observation", n.Input((3,))),
-        ("normalise", normalise),
-        ("quantise", n.Quantise(3, float(rng.choice([1, 8, 64])), int(rng.integers(5, 640)), constant)),
-    ]
+    encoder: Node = n.Quantise(3, float(rng.choice([1, 8, 64])), int(rng.integers(5, 640)), constant)
+    if coded := bool(rng.random() < 0.4):
+        mean = np.sort(rng.normal(size=(3, int(rng.integers(2, 6)))) * 2, axis=1)
+        encoder = n.PopulationEncode(mean, float(rng.uniform(0.1, 2)), always=bool(constant))
+    sizes = (encoder.out_shape[0] - bool(constant), *sizes[1:-1], sizes[-1])
+    counted = int(rng.integers(1, 4)) if rng.random() < 0.4 else 0
+    sizes = (*sizes[:-1], 2 * max(counted, 1))
+    nodes = [("observation", n.Input((3,))), ("normalise", normalise), ("encode", encoder)]
     interval = int(rng.choice([0, 3, 7]))
     for k, (a, b) in enumerate(itertools.pairwise(sizes)):
         bits = int(rng.integers(2, 9))
@@ -39,17 +44,24 @@ def random_integer_policy(seed: int) -> Graph:
         weight = rng.integers(-(254 // step), 254 // step + 1, size=(b, a + (1 if k == 0 and constant else 0))) * step
         weight = np.abs(weight) if rng.random() < 0.2 else weight
         exponent = int(rng.integers(-8, 1))
-        nodes.append((f"fc{k}", n.FixedDense(weight, exponent, bits, graded=k == 0)))
+        nodes.append((f"fc{k}", n.FixedDense(weight, exponent, bits, graded=k == 0 and not coded)))
         offset = int(rng.integers(0, max(interval, 1)))
         bias = rng.integers(-4096, 4096, size=b)
         shared = (int(rng.choice([0, 9, 2048, 4095])), int(rng.choice([1, 600, 2048, 4095])), bias)
         exp = int(rng.integers(0, 5))
-        if k == len(sizes) - 2:
+        if k == len(sizes) - 2 and not counted:
             nodes.append(("readout", n.FixedReadout(*shared, exp, interval, offset)))
         else:
             nodes.append((f"lif{k}", n.FixedLIF(*shared, exp, int(rng.integers(0, 900)), interval, offset)))
-    nodes += [("decode", policy.nodes["decode"]), ("action", n.Output((2,)))]
-    return chain(Level.INTEGER, nodes, dt=1e-3, contract=policy.contract)
+    decode = policy.nodes["decode"]
+    if counted:
+        decode = n.CountDecode(rng.normal(size=(2, counted)), rng.normal(size=2), [-5.0, -5.0], [5.0, 5.0])
+    nodes += [("decode", decode), ("action", n.Output((2,)))]
+    assert policy.contract is not None
+    state = "carried" if rng.random() < 0.5 else "reset"
+    latency = int(rng.integers(0, 4)) if state == "reset" else 0
+    contract = dataclasses.replace(policy.contract, state=state, latency=latency)  # type: ignore[arg-type]
+    return chain(Level.INTEGER, nodes, dt=1e-3, contract=contract)
 
 
 def assert_same(graph: Graph, rows: np.ndarray, batch: int) -> None:
@@ -68,7 +80,7 @@ def assert_same(graph: Graph, rows: np.ndarray, batch: int) -> None:
     assert plain.counts.synaptic_events == fast.counts.synaptic_events
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(seed=st.integers(0, 10**6), batch=st.sampled_from([1, 3]))
 def test_bit_exact_on_random_integer_policies(seed: int, batch: int) -> None:
     graph = random_integer_policy(seed)
@@ -83,16 +95,22 @@ def test_bit_exact_on_random_integer_policies(seed: int, batch: int) -> None:
 @pytest.mark.parametrize("state", ["reset", "carried"])
 @pytest.mark.parametrize("current", [False, True])
 @pytest.mark.parametrize("sizes", [(27, 40, 8), (27, 16, 16, 8)])
-def test_bit_exact_on_compiled_policies(state: str, current: bool, sizes: tuple[int, ...]) -> None:
-    policy = random_policy(5, sizes=sizes, state=state, current=current)
+@pytest.mark.parametrize(("population", "output_population"), [(0, 0), (6, 0), (0, 4), (6, 4)])
+def test_bit_exact_on_compiled_policies(
+    state: str, current: bool, sizes: tuple[int, ...], population: int, output_population: int
+) -> None:
+    policy = random_policy(
+        5, sizes=sizes, state=state, current=current, population=population, output_population=output_population
+    )
     graph, _ = lower(policy, calibrate(policy))
     assert policy.recorded is not None
     assert_same(graph, policy.recorded[:20], 1)
     assert_same(graph, policy.recorded[:20], 4)
 
 
-def test_a_nan_gives_that_robot_the_fail_safe_action_and_spoils_nothing() -> None:
-    policy = random_policy(state="carried")
+@pytest.mark.parametrize("population", [0, 5])
+def test_a_nan_gives_that_robot_the_fail_safe_action_and_spoils_nothing(population: int) -> None:
+    policy = random_policy(state="carried", population=population)
     graph, _ = lower(policy, calibrate(policy))
     assert policy.recorded is not None
     rows = policy.recorded[:3].copy()

@@ -22,7 +22,7 @@ from policies import random_policy
 import nervecord
 from nervecord.compiler import nodes as n
 from nervecord.compiler.graph import Graph
-from nervecord.compiler.interpret import Machine
+from nervecord.compiler.host import Host
 from nervecord.compiler.node import Array
 from nervecord.errors import InfeasibleError
 from nervecord.runtime.worker import Worker
@@ -93,12 +93,8 @@ def test_a_compiled_policy(worker: Worker, tmp_path: Path) -> None:
     program = nervecord.compile(policy, "lava", netx=True)
     core = core_of(program.graph)
     assert program.contract is not None
-    window, steps = program.contract.window, program.contract.steps
     assert policy.recorded is not None
-    encoded = Machine(program.graph, 2).encode(policy.recorded[:2])
-    x = np.zeros((2 * window, encoded.shape[1]), dtype=np.int64)
-    for k in range(2):
-        x[k * window : k * window + steps] = encoded[k]
+    x = np.concatenate(list(Host(program.graph).encode(policy.recorded[:2]).swapaxes(0, 1)))
     assert_equal(worker, core, x, tmp_path / "policy.net")
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lava_graphs import draw, expected, usable
+from policies import random_policy
 
 from nervecord.compiler import nodes as n
+from nervecord.compiler.calibrate import calibrate
 from nervecord.compiler.contract import Channels, Contract, State
 from nervecord.compiler.graph import Graph, Level, chain
 from nervecord.compiler.node import Array
@@ -20,7 +22,9 @@ from nervecord.errors import ContractError, EngineError, InfeasibleError, Missin
 from nervecord.runtime.session import MachineSession, Session
 from nervecord.runtime.worker import Worker
 from nervecord.targets.lava import environment
+from nervecord.targets.lava.emulator import EmulatorSession
 from nervecord.targets.lava.engine_lava import LavaNetwork, LavaSession, connections, start_worker
+from nervecord.targets.lava.lower import lower
 
 needs_lava = pytest.mark.lava
 
@@ -136,6 +140,37 @@ def test_a_policy_acts_as_the_emulator_does(worker: Worker, state: State) -> Non
         assert lava.counts.spikes["lif1"] > 0
         shim = environment.status().shim
         assert lava.provenance == {"python": lava.worker.versions.python, "lava": "0.10.0", "shim": str(shim)}
+
+
+@needs_lava
+@pytest.mark.parametrize("state", ["reset", "carried"])
+@pytest.mark.parametrize(("population", "output_population"), [(4, 0), (0, 3), (4, 3)])
+def test_population_code_and_spike_counts(
+    worker: Worker, state: State, population: int, output_population: int
+) -> None:
+    """Compiled policies; with counts Lava reads no membrane at all. The constant bias channel is a spike here."""
+    float_policy = random_policy(
+        4, sizes=(5, 12, 3), state=state, current=True, population=population, output_population=output_population
+    )
+    graph, _ = lower(float_policy, calibrate(float_policy))
+    assert float_policy.recorded is not None
+    with (
+        LavaSession(graph, full_trace=not output_population) as lava,
+        MachineSession(graph) as plain,
+        EmulatorSession(graph) as fast,
+    ):
+        for _ in range(2):
+            for row in float_policy.recorded[:4]:
+                action = lava.step(row)
+                np.testing.assert_array_equal(action, plain.step(row))
+                np.testing.assert_array_equal(action, fast.step(row))
+                if not output_population:
+                    for name, values in lava.trace().items():
+                        np.testing.assert_array_equal(values, plain.trace()[name])
+            for session in (lava, plain, fast):
+                session.reset(1)
+        assert lava.counts == plain.counts
+        assert lava.counts.spikes["lif1"] > 0
 
 
 @needs_lava

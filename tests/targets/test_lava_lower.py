@@ -14,6 +14,7 @@ from nervecord.compiler import nodes as n
 from nervecord.compiler import ranges, semantics
 from nervecord.compiler.calibrate import calibrate
 from nervecord.compiler.graph import Graph, Level
+from nervecord.compiler.host import Host
 from nervecord.compiler.interpret import Machine
 from nervecord.errors import ContractError, InfeasibleError
 from nervecord.targets.lava.lower import lower
@@ -22,11 +23,11 @@ from nervecord.targets.lava.lower import lower
 def delay_free(graph: Graph, observation: np.ndarray) -> np.ndarray:
     """The integer network without pipeline: layer after layer in the same step, T steps, from cleared state."""
     assert graph.contract is not None
-    x = Machine(graph).encode(observation[None])
+    sent = Host(graph).encode(observation[None])[: graph.contract.steps]
     layers = [(graph.nodes[a], graph.nodes[b]) for a, b in graph.edges if isinstance(graph.nodes[a], n.FixedDense)]
     cleared = [(dense, dataclasses.replace(neuron, reset_interval=0, reset_offset=0)) for dense, neuron in layers]
     states = [semantics.initial_state(neuron, 1) for _, neuron in cleared]
-    for _ in range(graph.contract.steps):
+    for x in sent:
         y = x
         for (dense, neuron), state in zip(cleared, states, strict=True):
             y = semantics.step(neuron, state, semantics.product(dense, y), 0)
@@ -40,9 +41,14 @@ def delay_free(graph: Graph, observation: np.ndarray) -> np.ndarray:
     steps=st.integers(1, 6),
     current=st.booleans(),
     bias=st.sampled_from([0.0, 0.1, 1.5]),
+    population=st.sampled_from([0, 0, 4]),
 )
-def test_staggered_resets_give_the_delay_free_network_to_the_bit(seed, hidden, steps, current, bias) -> None:
-    policy = random_policy(seed, sizes=(5, *hidden, 2), steps=steps, current=current, bias=bias, recorded=24)
+def test_staggered_resets_give_the_delay_free_network_to_the_bit(
+    seed, hidden, steps, current, bias, population
+) -> None:
+    policy = random_policy(
+        seed, sizes=(5, *hidden, 2), steps=steps, current=current, bias=bias, recorded=24, population=population
+    )
     graph, _ = lower(policy, calibrate(policy))
     machine = Machine(graph)
     assert policy.recorded is not None
