@@ -30,7 +30,7 @@ class Calibration:
         observations: (k, observations), as recorded.
         actions: (k, actions) the float graph answered, starting each from a cleared core (state "reset") or running
             through them in order (state "carried").
-        spikes_per_action: spiking node -> mean number of spikes in one action.
+        spikes_per_action: spiking node -> mean number of spikes in one action; the population code is one.
         saturated: share of normalised values at the normaliser's clip.
     """
 
@@ -79,11 +79,14 @@ def _run(graph: Graph, observations: Array) -> Calibration:
     rows = observations[:, None, :] if carried else observations[None]
     machine = Machine(graph, rows.shape[1])
     spiking = [name for name, _ in graph.of_type(*n.SPIKING)]
-    totals = dict.fromkeys(spiking, 0.0)
+    coded = [name for name, _ in graph.of_type(n.PopulationEncode)]
+    totals = dict.fromkeys((*coded, *spiking), 0.0)
     actions = []
     for row in rows:
         action, steps = machine.window(row)
         actions.append(action)
+        for name in coded:
+            totals[name] += float(machine.entered.sum())
         for values in steps:
             for name in spiking:
                 totals[name] += float(values[name].sum())

@@ -78,7 +78,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "graded-input", "error", EVERY_LEVEL,
         "Real values enter the core, and the chip takes binary spikes only. An info where nothing says what enters.",
-        "Use a population code or rate code on the host and train with it, or choose a target with graded spikes.",
+        "Train with --encoder population, which sends spikes, or choose a target with graded spikes.",
         neurons.graded_input,
     ),
     # Wiring and time
@@ -96,14 +96,14 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "spiking-readout", "error", EVERY_LEVEL,
-        "The policy's last layer spikes, and actions are read from membranes.",
-        "End the network with non-spiking neurons.",
+        "The policy's last layer spikes, and its decoder reads membranes.",
+        "End the network with non-spiking neurons, or count the spikes: train with --decoder count.",
         wiring.spiking_readout,
     ),
     Rule(
         "membrane-readout", "error", EVERY_LEVEL,
         "A membrane is read at the output, and the chip gives out spikes only (or it is not known whether it does).",
-        "End with spiking neurons and decode their counts, or choose a target that reads membranes.",
+        "Train with --decoder count, which decodes spike counts, or choose a target that reads membranes.",
         wiring.membrane_readout,
     ),
     Rule(

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from nervecord.compiler.graph import Graph
+from nervecord.compiler.hostnodes import PopulationEncode
 from nervecord.compiler.node import Array
 from nervecord.compiler.target import TargetSpec
 from nervecord.compiler.topology import Topology, size
@@ -33,7 +34,7 @@ class Events:
     Args:
         steps: core steps of an action on the target; 1 without a contract.
         input_events: synaptic events of values that enter (graded or real).
-        spike_events: synaptic events of spikes.
+        spike_events: synaptic events of spikes, those of a population code included.
         updates: neuron updates.
         bound: every neuron was taken to spike at every step (no activity was given).
     """
@@ -102,7 +103,8 @@ def count_events(
     Args:
         graph: any level.
         spec: the target, whose delays lengthen an action; None: the graph's own steps.
-        spikes: population -> spikes per action, in all or per neuron (n,), as measured; None: a bound.
+        spikes: population -> spikes per action, in all or per neuron (n,), as measured, and so the population code
+            where there is one; None: a bound.
 
     Raises:
         NervecordError: `spikes` lacks a spiking population, names none, or exceeds one spike per neuron and step.
@@ -110,14 +112,17 @@ def count_events(
     topology = topology or Topology.of(graph)
     steps = _steps(graph, spec, topology)
     held = 1 if graph.contract is None else graph.contract.steps
-    senders = [name for name in topology.populations if topology.out_of(name)]
+    coded = {name: held * size(node) for name, node in graph.of_type(PopulationEncode)}
+    senders = [name for name in (*coded, *topology.populations) if topology.out_of(name)]
     if spikes is not None:
         _require_activity(graph, spikes, senders, steps)
     input_events = spike_events = 0.0
     for connection in topology.connections:
         fan_out = np.asarray(connection.counts, dtype=np.float64)
         for source in connection.sources:
-            if source in topology.entries:
+            if source in coded:
+                spike_events += _spike_events(coded[source] if spikes is None else spikes[source], fan_out)
+            elif source in topology.entries:
                 # Held for T steps; while the pipeline drains, zeros are sent, which are no events.
                 input_events += held * float(fan_out.sum())
             elif source in topology.populations:

@@ -10,11 +10,13 @@ NIR is in continuous time, and forward Euler with step dt gives the discrete upd
     i = current_decay i + current_gain x   is   tau_syn = dt / (1 - current_decay), w_in = current_gain tau_syn / dt
 
 in float64. The reset rules "subtract" and "none", host nodes and the contract cannot be said in NIR; they stand in the
-metadata. W x(t - k dt) + b becomes a Delay of k dt seconds with the Affine behind it: its bias does not wait.
+metadata, and Input and Output are those of the core: what a population code sends, the neurons whose spikes count.
+W x(t - k dt) + b becomes a Delay of k dt seconds with the Affine behind it: its bias does not wait.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -63,7 +65,7 @@ def layout(graph: Graph) -> Layout:
     forms: dict[str, Form] = {}
     entrances = dict(names)
     for name, nir in names.items():
-        node = graph.nodes[name]
+        node = _end_of_core(graph, name)
         if isinstance(node, n.Affine) and node.delay:
             before = f"{nir}%delay"
             while before in taken:
@@ -75,6 +77,20 @@ def layout(graph: Graph) -> Layout:
     out: list[Edge] = [(entrances[name], names[name]) for name in names if entrances[name] != names[name]]
     out += [(names[a], entrances[b]) for a, b in edges]
     return Layout(forms, tuple(out))
+
+
+def _end_of_core(graph: Graph, name: str) -> Node:
+    """A node as it stands in the file: an Input or Output behind host nodes gets the shape it has without them."""
+    node = graph.nodes[name]
+    if not isinstance(node, (n.Input, n.Output)):
+        return node
+    inward = isinstance(node, n.Input)
+    step, kinds = (graph.destinations, n.BEFORE_CORE) if inward else (graph.sources, n.AFTER_CORE)
+    shape, at = node.shape, name
+    while (following := step(at)) and isinstance(host := graph.nodes[following[0]], kinds):
+        at = following[0]
+        shape = host.out_shape if inward else host.in_shape
+    return dataclasses.replace(node, shape=shape)
 
 
 def nir_name(name: str) -> str:

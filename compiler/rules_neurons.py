@@ -208,10 +208,10 @@ def graded_input(case: Case) -> Iterator[Hit]:
     fact = case.spec.behaviour.graded_input
     if fact.value:
         return
-    code = (
-        "encode on the host, as a population code (several spiking neurons with receptive fields per value) or a rate"
-    )
+    code = "encode on the host as spikes: train with --encoder population"
     for name in case.topology.entries:
+        if isinstance(case.graph.nodes[name], n.PopulationEncode):
+            continue
         real = case.graph.contract is not None or not isinstance(case.graph.nodes[name], n.Input)
         graded = any(getattr(c.node, "graded", False) for c in case.topology.out_of(name))
         if case.graph.level is Level.INTEGER and not graded:
@@ -222,7 +222,7 @@ def graded_input(case: Case) -> Iterator[Hit]:
                 "sends real values, and the chip takes binary spikes only" if fact.known
                 else "sends real values, and nothing public says whether the chip takes them",
                 None, None,
-                code + ", and train with that encoder; or choose a target with graded spikes (lava)",
+                code + " (each value as spikes of several neurons); or choose a target with graded spikes (lava)",
                 cited(fact), "unknown" if fact.value is None else broken(fact),
             )  # fmt: skip
         else:

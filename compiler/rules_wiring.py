@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from nervecord.compiler import nodes as n
 from nervecord.compiler.graph import Level
 from nervecord.compiler.rules import GRAPH, Case, Hit, broken, cited, spikes
 from nervecord.compiler.target import UNLIMITED
@@ -49,14 +50,16 @@ def analogue_layer(case: Case) -> Iterator[Hit]:
 
 
 def spiking_readout(case: Case) -> Iterator[Hit]:
-    # Counting spikes is no decoder of this compiler: an action is read from membranes.
     if case.graph.contract is None or case.spec.behaviour.free_wiring.value is not False or not case.spec.engines:
+        return
+    if any(case.graph.of_type(n.CountDecode)):
         return
     for name in case.topology.readouts:
         if spikes(case.topology.populations[name]):
             yield Hit(
-                case.named(name), "the last layer spikes, and an action is read from membranes", None, None,
-                "end the network with neurons that do not spike (LI)", "compiler/layers.py",
+                case.named(name), "the last layer spikes, and its decoder reads membranes", None, None,
+                "end the network with neurons that do not spike (LI), or train with --decoder count",
+                "compiler/layers.py",
             )  # fmt: skip
 
 
@@ -70,7 +73,7 @@ def membrane_readout(case: Case) -> Iterator[Hit]:
             known = "the chip gives out spikes only" if fact.known else "nothing public says whether that can be read"
             yield Hit(
                 case.named(name), f"its membrane is an output, and {known}", None, None,
-                "end with spiking neurons and decode their counts on the host", cited(fact),
+                "end with spiking neurons and decode their counts on the host: train with --decoder count", cited(fact),
                 "unknown" if fact.value is None else broken(fact),
             )  # fmt: skip
 

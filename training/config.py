@@ -21,6 +21,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "policy": ("snn", "ann"),
     "neuron": ("leaky", "synaptic"),
     "state": ("reset", "carried"),
+    "encoder": ("current", "population"),
+    "decoder": ("membrane", "count"),
     "engine": ("fused", "snntorch"),
     "schedule": ("linear", "constant"),
     "sim": ("auto", "envpool", "gymnasium"),
@@ -53,6 +55,10 @@ class TrainConfig:
     decay: float = flag(0.8, "first value of the learnt membrane decay of each hidden layer")
     current_decay: float = flag(0.5, "first value of the learnt current decay of each synaptic layer")
     readout_decay: float = flag(0.9, "first value of the learnt decay of the readout")
+    encoder: str = flag("current", "what enters: the observation as constant current, or as spikes (population)")
+    population: int = flag(10, "neurons per observation channel of the population code")
+    decoder: str = flag("membrane", "what an action is read from: a leaky readout (membrane) or spikes (count)")
+    output_population: int = flag(10, "spiking neurons per action, whose spikes the decoder counts")
     critic: tuple[int, ...] = flag((64, 64), "neurons of each hidden layer of the critic, a tanh network")
 
     steps: int = flag(1_000_000, "environment steps of the whole training")
@@ -196,6 +202,8 @@ def _check_types(config: TrainConfig) -> None:
 
 _LEAST: dict[str, float] = {
     "steps_per_action": 1,
+    "population": 2,
+    "output_population": 1,
     "steps": 1,
     "num_envs": 1,
     "rollout": 2,
@@ -266,10 +274,11 @@ def _check_together(config: TrainConfig) -> None:
             hint="drop --delays, or use --state carried",
         )
     if config.policy == "ann":
-        for name, plain in (("state", "reset"), ("neuron", "leaky")):
+        plain_only = {"state": "reset", "neuron": "leaky", "encoder": "current", "decoder": "membrane"}
+        for name, plain in plain_only.items():
             if getattr(config, name) != plain:
                 raise NervecordError(
-                    f"is {getattr(config, name)!r}, a policy without spikes has no such state",
+                    f"is {getattr(config, name)!r}, a policy without spikes has no such thing",
                     where=_flag_name(name),
                     hint=f"use {plain!r} with --policy ann",
                 )

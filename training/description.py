@@ -2,10 +2,11 @@
 
     x = clip((observation - mean) / (sqrt(variance) + epsilon), -clip, clip)
     T times, layer by layer:  I = W input + b;  i = alpha i + I;  v = beta v + i;  s = v > threshold;  v = 0 where s
-                              readout: v = decay v + (W s + b)
-    action = clip(v, low, high)
+                              membrane readout: v = decay v + (W s + b)
+    action = clip(v, low, high), or of sum(weight * spikes per step of the last layer) + offset
 
-A layer without `alpha` has i = I. With `delay` 1, W meets its input of the step before.
+The first layer's input is x, or the spikes of a population code. A layer without `alpha` has i = I. With `delay` 1, W
+meets its input of the step before.
 """
 
 from __future__ import annotations
@@ -35,6 +36,31 @@ class SpikingLayer:
 
 
 @dataclass(frozen=True, slots=True)
+class PopulationCode:
+    """Means (neurons,) of the receptive fields of every channel, and their width."""
+
+    mean: Array
+    sigma: float
+
+
+@dataclass(frozen=True, slots=True)
+class MembraneReadout:
+    """Weight (actions, in), bias (actions,), decay."""
+
+    weight: Array
+    bias: Array
+    decay: float
+
+
+@dataclass(frozen=True, slots=True)
+class CountReadout:
+    """Weight (actions, neurons of a population) per spike and step, offset (actions,)."""
+
+    weight: Array
+    offset: Array
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyDescription:
     """All numbers of a spiking policy; see the module for what they do."""
 
@@ -42,10 +68,9 @@ class PolicyDescription:
     variance: Array
     epsilon: float
     clip: float
+    encoder: PopulationCode | None
     layers: tuple[SpikingLayer, ...]
-    readout_weight: Array
-    readout_bias: Array
-    readout_decay: float
+    readout: MembraneReadout | CountReadout
     low: Array
     high: Array
     steps: int
@@ -86,10 +111,15 @@ def describe(
         variance=_float64(normaliser["running_variance"].float()),
         epsilon=epsilon,
         clip=clip,
+        encoder=None
+        if policy.encoder is None
+        else PopulationCode(_float64(policy.encoder.mean), policy.encoder.sigma.item()),
         layers=layers,
-        readout_weight=_float64(policy.readout.weight),
-        readout_bias=_float64(policy.readout.bias),
-        readout_decay=policy.readout_decay.item(),
+        readout=CountReadout(_float64(policy.readout.weight), _float64(policy.readout.bias))
+        if policy.counts
+        else MembraneReadout(
+            _float64(policy.readout.weight), _float64(policy.readout.bias), policy.readout_decay.item()
+        ),
         low=np.asarray(low, np.float64),
         high=np.asarray(high, np.float64),
         steps=policy.steps,

@@ -16,6 +16,7 @@ from nervecord.compiler.nirfile import write_nir
 from nervecord.compiler.node import Node
 from nervecord.compiler.nodes import (
     Affine,
+    CountDecode,
     Decode,
     DiscreteCubaLIF,
     DiscreteLI,
@@ -23,10 +24,17 @@ from nervecord.compiler.nodes import (
     Input,
     Normalise,
     Output,
+    PopulationEncode,
 )
 from nervecord.errors import NervecordError
 from nervecord.training.config import TrainConfig
-from nervecord.training.description import PolicyDescription, SpikingLayer, describe
+from nervecord.training.description import (
+    CountReadout,
+    MembraneReadout,
+    PolicyDescription,
+    SpikingLayer,
+    describe,
+)
 from nervecord.training.policy import SpikingPolicy
 from nervecord.training.simulators import control_period
 from nervecord.training.tasks import channels
@@ -75,15 +83,30 @@ def describe_checkpoint(config: TrainConfig, content: Mapping[str, Any]) -> Poli
 def core_nodes(description: PolicyDescription) -> list[tuple[str, Node]]:
     """The spiking core, in order: connection, neurons, ..., connection, readout."""
     named: list[tuple[str, Node]] = []
+    readout, delay = description.readout, description.delay
     for index, layer in enumerate(description.layers, 1):
-        named.append((f"fc{index}", Affine(layer.weight, layer.bias, delay=description.delay)))
-        named.append((f"lif{index}", _neurons(layer)))
-    size = len(description.readout_bias)
-    named.append(("fc_out", Affine(description.readout_weight, description.readout_bias, delay=description.delay)))
-    named.append(
-        ("readout", DiscreteLI(np.full(size, description.readout_decay), gain=np.ones(size), leak=np.zeros(size)))
-    )
+        last = isinstance(readout, CountReadout) and index == len(description.layers)
+        number = "_out" if last else str(index)
+        named += [(f"fc{number}", Affine(layer.weight, layer.bias, delay=delay)), (f"lif{number}", _neurons(layer))]
+    if isinstance(readout, MembraneReadout):
+        size = len(readout.bias)
+        neurons = DiscreteLI(np.full(size, readout.decay), gain=np.ones(size), leak=np.zeros(size))
+        named += [("fc_out", Affine(readout.weight, readout.bias, delay=delay)), ("readout", neurons)]
     return named
+
+
+def _encoder(description: PolicyDescription) -> list[tuple[str, Node]]:
+    code = description.encoder
+    if code is None:
+        return []
+    return [("encode", PopulationEncode(np.tile(code.mean, (description.observations, 1)), code.sigma))]
+
+
+def _decoder(description: PolicyDescription) -> Node:
+    readout, low, high = description.readout, description.low, description.high
+    if isinstance(readout, CountReadout):
+        return CountDecode(readout.weight / description.steps, readout.offset, low, high)
+    return Decode(np.ones(len(low)), np.zeros(len(low)), low, high)
 
 
 def _neurons(layer: SpikingLayer) -> Node:
@@ -136,12 +159,12 @@ def policy_graph(
     normalise = Normalise(
         description.mean, description.variance, description.epsilon, description.clip, epsilon_outside=True
     )
-    decode = Decode(np.ones(actions), np.zeros(actions), description.low, description.high)
     named: list[tuple[str, Node]] = [
         ("observation", Input((size,))),
         ("normalise", normalise),
+        *_encoder(description),
         *core_nodes(description),
-        ("decode", decode),
+        ("decode", _decoder(description)),
         ("action", Output((actions,))),
     ]
     return chain(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nervecord.compiler.population import ONE
 from nervecord.training.spiking import THRESHOLD, LayerState
 
 if TYPE_CHECKING:
@@ -73,17 +74,27 @@ class _LiteralLayer:
 
 
 def literal_forward(policy: SpikingPolicy, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """What `policy.forward` computes, by the letter: T steps of linear layer, neuron, ..., leaky readout."""
+    """What `policy.forward` computes, by the letter: T steps of encoder, linear layer, neuron, ..., readout."""
     before = policy.unpack(x, state)
     layers = [_LiteralLayer(policy, index, part) for index, part in enumerate(before.layers)]
-    out = before.readout
-    given = [before.observation, *(part.last for part in before.layers)]
+    out, phase, spikes = before.readout, before.phase, torch.zeros(())
+    given = [before.entered, *(part.last for part in before.layers)]
     for _ in range(policy.steps):
         now = [x]
+        if policy.encoder is not None:
+            phase = phase + policy.encoder.units(x)
+            now = [(phase >= ONE).to(x.dtype)]
+            phase = phase - ONE * now[0]
         for index, layer in enumerate(layers):
             signal = given[index] if policy.delays else now[index]
             now.append(layer.step(policy.hidden[index](signal)))
-        signal = given[-1] if policy.delays else now[-1]
-        out = policy.readout_decay * out + functional.linear(signal, policy.readout.weight, policy.readout.bias)
+        if policy.counts:
+            spikes = spikes + now[-1]
+        else:
+            signal = given[-1] if policy.delays else now[-1]
+            out = policy.readout_decay * out + functional.linear(signal, policy.readout.weight, policy.readout.bias)
         given = now
-    return out, policy.pack([LayerState(layer.v, layer.i, layer.spikes) for layer in layers], x, out)
+    if policy.counts:
+        out = policy.readout(spikes / policy.steps)
+    states = [LayerState(layer.v, layer.i, layer.spikes) for layer in layers]
+    return out, policy.pack(states, given[0], phase, out)

@@ -2,7 +2,7 @@
 
 A policy maps normalised observations (B, observations), and the state that is carried from action to action, to action
 means (B, actions) and the next state. `SpikingPolicy` gives its observation to the first layer as a constant current
-for T steps; a non-spiking leaky readout is read after step T:
+for T steps, or as the spikes of a population code; a non-spiking leaky readout is read after step T:
 
     v_out <- d v_out + (W s_t + b)        action mean = v_out after the last step
 
@@ -10,6 +10,9 @@ As W is the same at every step, the readout is one product with the decayed spik
 
 With `delays` each connection delivers one step later: what reaches a neuron at step t is W s_(t-1) + b, the bias being
 the neuron's own and not delayed. What is on its way when an action ends arrives in the first step of the next one.
+
+Where spikes are counted the readout is one more spiking layer, a population for each action, and the action mean is an
+affine function of its spike rates in the T steps of the action.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nervecord.training.coding import CountReadout, PopulationEncoder
 from nervecord.training.config import TrainConfig
 from nervecord.training.spiking import LayerSettings, LayerState, spike_layer
 
@@ -66,14 +70,14 @@ class AnnPolicy(nn.Module):
 
 
 class SpikingPolicy(nn.Module):
-    """1 to n layers of snnTorch neurons and a leaky readout, over T steps for each action.
+    """1 to n layers of snnTorch neurons and a readout, over T steps for each action.
 
     Each layer has one learnt membrane decay, and one learnt current decay where the neuron is synaptic; they are
     sigmoids of the parameters, so that they stay between 0 and 1. The threshold is 1.
 
     A carried state is one tensor (B, state_size), zero at the start of an episode, in this order: for each hidden layer
-    its membrane and, where synaptic, its current; with delays the last observation and each hidden layer's last spikes;
-    the readout.
+    its membrane and, where synaptic, its current; with delays what entered last and each hidden layer's last spikes;
+    the population code's accumulators; the membrane readout.
     """
 
     exponents: Tensor
@@ -85,17 +89,26 @@ class SpikingPolicy(nn.Module):
         self.synaptic = config.neuron == "synaptic"
         self.carried = config.state == "carried"
         self.delays = config.delays
+        self.counts = config.decoder == "count"
         self.literal = config.engine == "snntorch"
         self.settings = LayerSettings(self.steps, self.synaptic, config.slope, config.detach_reset)
-        sizes = (observations, *config.layers)
-        self.widths = list(config.layers)
+        coded = config.encoder == "population"
+        self.encoder = PopulationEncoder(observations, config.population) if coded else None
+        self.inputs = self.encoder.size if self.encoder is not None else observations
+        self.widths = [*config.layers, *([actions * config.output_population] if self.counts else [])]
+        sizes = (self.inputs, *self.widths)
         self.hidden = nn.ModuleList(linear(a, b, math.sqrt(2)) for a, b in itertools.pairwise(sizes))
-        self.readout = linear(sizes[-1], actions, READOUT_GAIN)
-        count = len(config.layers)
+        self.readout: nn.Linear | CountReadout
+        if self.counts:
+            self.readout = CountReadout(actions, config.output_population, READOUT_GAIN)
+        else:
+            self.readout = linear(sizes[-1], actions, READOUT_GAIN)
+        count = len(self.widths)
         self.beta_logits = nn.Parameter(torch.full((count,), logit(config.decay)))
         if self.synaptic:
             self.alpha_logits = nn.Parameter(torch.full((count,), logit(config.current_decay)))
-        self.readout_logit = nn.Parameter(torch.tensor(logit(config.readout_decay)))
+        if not self.counts:
+            self.readout_logit = nn.Parameter(torch.tensor(logit(config.readout_decay)))
         # The last spike reaches the readout undecayed; delayed, it does not reach it within the action at all.
         exponents = torch.arange(self.steps - 1, -1, -1.0)
         self.register_buffer("exponents", exponents, persistent=False)
@@ -112,23 +125,23 @@ class SpikingPolicy(nn.Module):
 
     @property
     def readout_decay(self) -> Tensor:
-        """Decay of the readout, a scalar."""
+        """Decay of the membrane readout, a scalar."""
         return torch.sigmoid(self.readout_logit)
 
     @property
-    def state_parts(self) -> list[int]:
-        """Widths of the parts of a carried state; empty where each action starts anew."""
-        if not self.carried:
-            return []
+    def parts(self) -> list[int]:
+        """Widths of the parts of the state between two steps."""
         parts = [width for width in self.widths for _ in range(1 + self.synaptic)]
         if self.delays:
-            parts += [self.observations, *self.widths]
-        return [*parts, self.actions]
+            parts += [self.inputs, *self.widths]
+        if self.encoder is not None:
+            parts.append(self.inputs)
+        return parts if self.counts else [*parts, self.actions]
 
     @property
     def state_size(self) -> int:
         """Numbers carried from one action to the next."""
-        return sum(self.state_parts)
+        return sum(self.parts) if self.carried else 0
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Action means and the state after the last step.
@@ -145,9 +158,11 @@ class SpikingPolicy(nn.Module):
 
             return literal_forward(self, x, state)
         before = self.unpack(x, state) if self.carried else None
-        decay = self.readout_decay
-        powers = decay**self.exponents
-        current = self._first_current(x, before)
+        entered, phase = x[None], None
+        if self.encoder is not None:
+            entered, phase = self.encoder(x, self.steps, before.phase if before else None)
+        current = self._first_current(entered, before)
+        factors = self._factors()
         after: list[LayerState] = []
         for index in range(len(self.hidden)):
             is_last = index == len(self.hidden) - 1
@@ -156,7 +171,7 @@ class SpikingPolicy(nn.Module):
                 self.betas[index],
                 self.settings,
                 alpha=self.alphas[index] if self.alphas is not None else None,
-                weights=self._readout_weights(powers) if is_last else None,
+                weights=factors if is_last else None,
                 state=before.layers[index] if before else None,
             )
             if new is not None:
@@ -164,62 +179,73 @@ class SpikingPolicy(nn.Module):
             if not is_last:
                 out = torch.cat([before.layers[index].last[None], out[:-1]]) if before and self.delays else out
                 current = self.hidden[index + 1](out)
-        if before and self.delays:
-            out = out + powers[0] * before.layers[-1].last
-        mean = functional.linear(out, self.readout.weight) + self.readout.bias * powers.sum()
-        if not before:
-            return mean, None
-        mean = mean + decay * powers[0] * before.readout
-        return mean, self.pack(after, x, mean)
+        mean: Tensor = self.readout(out) if self.counts else self._membrane(out, before)
+        return mean, self.pack(after, entered[-1], phase, mean) if before else None
 
-    def _first_current(self, x: Tensor, before: CarriedState | None) -> Tensor:
-        current: Tensor = self.hidden[0](x)[None]
+    def _first_current(self, entered: Tensor, before: CarriedState | None) -> Tensor:
+        """Input current of the first layer: (1, B, N) where it is constant, else (T, B, N)."""
+        current: Tensor = self.hidden[0](entered)
         if before is None or not self.delays:
             return current
-        late = self.hidden[0](before.observation)[None]
-        return torch.cat([late, current.expand(self.steps - 1, -1, -1)])
+        late = self.hidden[0](before.entered)[None]
+        later = current.expand(self.steps - 1, -1, -1) if self.encoder is None else current[:-1]
+        return torch.cat([late, later])
 
-    def _readout_weights(self, powers: Tensor) -> Tensor:
-        if not self.delays:
-            return powers
-        return torch.cat([powers[1:], powers.new_zeros(1)])
+    def _factors(self) -> Tensor:
+        """What a spike of the last layer counts for at each step, (T,)."""
+        if self.counts:
+            return torch.full_like(self.exponents, 1 / self.steps)
+        powers: Tensor = self.readout_decay**self.exponents
+        return torch.cat([powers[1:], powers.new_zeros(1)]) if self.delays else powers
+
+    def _membrane(self, z: Tensor, before: CarriedState | None) -> Tensor:
+        """The leaky readout after the last step, (B, actions), from the decayed spike sum (B, N)."""
+        assert isinstance(self.readout, nn.Linear)
+        decay = self.readout_decay
+        powers = decay**self.exponents
+        if before and self.delays:
+            z = z + powers[0] * before.layers[-1].last
+        mean = functional.linear(z, self.readout.weight) + self.readout.bias * powers.sum()
+        return mean if before is None else mean + decay * powers[0] * before.readout
 
     def unpack(self, x: Tensor, state: Tensor | None) -> CarriedState:
         """The parts of a carried state; zeros where there is none."""
-        batch = x.shape[0]
-        if not self.carried:
-            layers = []
-            for width in self.widths:
-                zeros = x.new_zeros(batch, width)
-                layers.append(LayerState(zeros, zeros, zeros))
-            return CarriedState(layers, x, x.new_zeros(batch, self.actions))
         if state is None:
-            state = x.new_zeros(batch, self.state_size)
-        parts = list(torch.split(state, self.state_parts, dim=1))
-        count, stride = len(self.hidden), 1 + self.synaptic
-        membranes = parts[: count * stride : stride]
-        currents = parts[1 : count * stride : stride] if self.synaptic else membranes
-        lasts = parts[count * stride + 1 : count * stride + 1 + count] if self.delays else membranes
-        layers = [LayerState(*three) for three in zip(membranes, currents, lasts, strict=True)]
-        return CarriedState(layers, parts[count * stride] if self.delays else x, parts[-1])
+            state = x.new_zeros(x.shape[0], sum(self.parts))
+        parts = iter(torch.split(state, self.parts, dim=1))
+        memories = [(v := next(parts), next(parts) if self.synaptic else v) for _ in self.widths]
+        entered = next(parts) if self.delays else x
+        lasts = [next(parts) for _ in self.widths] if self.delays else [v for v, _ in memories]
+        phase = next(parts) if self.encoder is not None else None
+        layers = [LayerState(v, i, last) for (v, i), last in zip(memories, lasts, strict=True)]
+        return CarriedState(layers, entered, phase, x if self.counts else next(parts))
 
-    def pack(self, layers: list[LayerState], x: Tensor, readout: Tensor) -> Tensor | None:
+    def pack(self, layers: list[LayerState], entered: Tensor, phase: Tensor | None, readout: Tensor) -> Tensor | None:
         """The parts of a carried state as one tensor without gradient; None where nothing is carried."""
         if not self.carried:
             return None
         parts = [part for layer in layers for part in ((layer.v, layer.i) if self.synaptic else (layer.v,))]
         if self.delays:
-            parts += [x, *(layer.last for layer in layers)]
-        return torch.cat([*parts, readout], dim=1).detach()
+            parts += [entered, *(layer.last for layer in layers)]
+        if phase is not None:
+            parts.append(phase)
+        return torch.cat(parts if self.counts else [*parts, readout], dim=1).detach()
 
 
 class CarriedState:
-    """A carried state in parts: the hidden layers, the last observation (B, observations), the readout (B, actions)."""
+    """A carried state in parts.
 
-    __slots__ = ("layers", "observation", "readout")
+    Args:
+        layers: the hidden layers.
+        entered: what entered the first layer in the last step, (B, inputs); of use with delays only.
+        phase: the population code's accumulators, (B, inputs), or None.
+        readout: of the membrane readout, (B, actions); of no use where spikes are counted.
+    """
 
-    def __init__(self, layers: list[LayerState], observation: Tensor, readout: Tensor) -> None:
-        self.layers, self.observation, self.readout = layers, observation, readout
+    __slots__ = ("entered", "layers", "phase", "readout")
+
+    def __init__(self, layers: list[LayerState], entered: Tensor, phase: Tensor | None, readout: Tensor) -> None:
+        self.layers, self.entered, self.phase, self.readout = layers, entered, phase, readout
 
 
 def make_policy(observations: int, actions: int, config: TrainConfig) -> SpikingPolicy | AnnPolicy:

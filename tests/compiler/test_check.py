@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import policies
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from nervecord.compiler.check import RULES, check, findings_doc, not_checked, ve
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph import Graph, Level, chain
 from nervecord.compiler.node import Node
+from nervecord.compiler.place import place
 from nervecord.compiler.target import Convolution, Fact, TargetSpec
 from nervecord.targets.catalogue import load_spec, load_specs
 
@@ -297,6 +299,29 @@ def test_ant_policy(make_policy: Any, synaptic: bool, state: str) -> None:
         "reference": "feasible", "lava": "feasible", "loihi1": "infeasible", "speck": "infeasible",
         "spinnaker2": "unknown", "xylo": "infeasible",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("state", ["reset", "carried"])
+def test_spikes_in_and_out_make_an_ant_policy_feasible_on_loihi1(state: str) -> None:
+    """Loihi 1 takes binary spikes: a population code gets in what a current does not, and the finding says so."""
+    current = policies.random_policy(sizes=(27, 64, 8), state=state)
+    (found,) = [finding for finding in check(current, LOIHI1) if finding.severity == "error"]
+    assert found.code == "graded-input"
+    assert "--encoder population" in found.fix
+    for output_population in (0, 10):  # a probed membrane, or spikes that are counted
+        coded = policies.random_policy(
+            sizes=(27, 64, 8), state=state, population=10, output_population=output_population
+        )
+        assert verdict(check(coded, LOIHI1)) == "feasible"
+        assert place(coded, LOIHI1).inputs == 270
+
+
+def test_spike_counts_need_no_membrane() -> None:
+    blind = chip(readout=False)
+    (found,) = [f for f in check(policies.random_policy(sizes=(5, 9, 2)), blind) if f.code == "membrane-readout"]
+    assert "--decoder count" in found.fix
+    counted = policies.random_policy(sizes=(5, 9, 2), output_population=4)
+    assert {finding.severity for finding in check(counted, blind)} <= {"info"}
 
 
 def test_ant_policy_exceeds_the_inputs_of_xylo(make_policy: Any) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from policies import random_policy
 
 from nervecord.compiler import nodes as n
+from nervecord.compiler.calibrate import calibrate
 from nervecord.compiler.cost import (
     FP32,
     INT8,
@@ -54,6 +56,20 @@ def test_measured_activity_by_hand() -> None:
     assert count_events(graph, spikes={"x": np.array([1.0, 0.0, 1.0])}).spike_events == 2
     assert count_events(graph, spikes={"x": 3}).spike_events == 3
     assert not count_events(graph, spikes={"x": 3}).bound
+
+
+def test_a_population_code_sends_spikes() -> None:
+    # 3 channels of 5 neurons, 4 neurons, 2 actions of 2 neurons, T = 5: the code is silent while the pipeline drains.
+    graph = random_policy(sizes=(3, 4, 2), population=5, output_population=2)
+    events = count_events(graph, LAVA)
+    spikes = 5 * 15 * 4 + 7 * 4 * 4
+    assert events == Events(steps=7, input_events=0, spike_events=spikes, updates=7 * 8, bound=True)
+    measured = calibrate(graph).spikes_per_action
+    assert 0 < measured["encode"] < 5 * 15
+    found = count_events(graph, spikes=measured)
+    assert found.spike_events == pytest.approx(measured["encode"] * 4 + measured["lif1"] * 4)
+    with pytest.raises(NervecordError, match="encode: no activity"):
+        count_events(graph, spikes={"lif1": 1, "lif2": 1})
 
 
 def test_measured_events_equal_a_recount_of_the_trace(make_policy: Callable[..., Graph]) -> None:

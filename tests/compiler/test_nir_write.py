@@ -80,6 +80,10 @@ def graphs(draw: st.DrawFn) -> Graph:
     if policy := draw(st.booleans()):
         nodes.append(n.Normalise(rng.normal(size=size), rng.random(size), 1e-8, 5.0, draw(st.booleans())))
         observations = size
+        if draw(st.booleans()):
+            mean = np.sort(rng.normal(size=(size, draw(st.integers(2, 4)))), axis=1)
+            nodes.append(n.PopulationEncode(mean, float(rng.uniform(0.1, 1))))
+            size = mean.size
     back: list[tuple[int, int, Node]] = []
     for _ in range(draw(st.integers(0, 3))):
         out = draw(SIZES)
@@ -100,7 +104,15 @@ def graphs(draw: st.DrawFn) -> Graph:
                 nodes.append(n.Threshold(rng.normal(size=size)))
             case "flatten":
                 nodes.append(n.Flatten((size,), draw(st.sampled_from((0, -1))), draw(st.sampled_from((0, -1)))))
-    if policy:
+    counted = policy and isinstance(nodes[-1], (n.DiscreteLIF, n.DiscreteCubaLIF)) and draw(st.booleans())
+    if counted:
+        actions = draw(st.sampled_from([k for k in range(1, size + 1) if size % k == 0]))
+        limit = np.full(actions, np.pi)
+        nodes.append(
+            n.CountDecode(rng.normal(size=(actions, size // actions)), rng.normal(size=actions), -limit, limit)
+        )
+        size = actions
+    elif policy:
         nodes.append(n.Decode(*rng.normal(size=(2, size)), np.full(size, -np.pi), np.full(size, np.pi)))
     nodes.append(n.Output((size,)))
     count = len(nodes) + len(back)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from policies import random_policy
 
 from nervecord.compiler import nodes as n
 from nervecord.compiler.calibrate import calibrate
@@ -91,7 +92,7 @@ def test_targets_doc_is_current(request: pytest.FixtureRequest) -> None:
 
 def test_reference_accepts_every_kind_that_can_be_executed() -> None:
     reference = load_spec("reference")
-    ends = {"Input", "Output", "Normalise", "Quantise", "Decode"}
+    ends = {"Input", "Output", *(kind.__name__ for kind in n.HOST_NODES)}
     for level in (Level.DISCRETE, Level.INTEGER):
         assert set(reference.kinds(level)) == {kind.__name__ for kind in LEGAL[level]} - ends
 
@@ -216,6 +217,15 @@ VARIANTS: dict[str, Callable[[Graph], Graph]] = {
         nodes={**g.nodes, "scale": n.Scale(np.ones(24))},
         edges=tuple(e for e in g.edges if e != ("fc0", "lif0")) + (("fc0", "scale"), ("scale", "lif0")),
     ),
+    "spikes that are counted": lambda g: g.replace(
+        nodes={
+            **g.nodes,
+            "readout": n.DiscreteLIF(*np.full((4, 8), 0.5), np.zeros(8)),  # type: ignore[misc]
+            "decode": n.CountDecode(np.full((8, 1), 0.1), np.zeros(8), np.full(8, -1.0), np.ones(8)),
+        }
+    ),
+    "a population code": lambda g: random_policy(sizes=(27, 24, 8), population=4),
+    "a population code and counts": lambda g: random_policy(sizes=(27, 24, 8), population=4, output_population=3),
     "a stateless spike": lambda g: g.replace(nodes={**g.nodes, "lif0": n.Threshold(np.ones(24))}),
 }
 

@@ -26,6 +26,10 @@ KINDS = {
     "carried": {"state": "carried"},
     "delays": {"state": "carried", "delays": True, "layers": (12, 9)},
     "synaptic": {"neuron": "synaptic"},
+    "population": {"encoder": "population", "population": 6},
+    "count": {"decoder": "count", "output_population": 5},
+    "population-count": {"encoder": "population", "decoder": "count"},
+    "population-count-delays": {"encoder": "population", "decoder": "count", "state": "carried", "delays": True},
     "synaptic-delays": {"neuron": "synaptic", "state": "carried", "delays": True},
 }
 

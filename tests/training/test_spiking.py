@@ -26,6 +26,8 @@ def pair(**changes: Any) -> tuple[SpikingPolicy, SpikingPolicy]:
         for layer in (*fused.hidden, fused.readout):
             layer.bias.uniform_(-0.3, 0.5)
             layer.weight.mul_(1.5)
+        if fused.encoder is not None:  # few of its neurons spike at a time
+            fused.hidden[0].weight.mul_(2)
         fused.beta_logits.add_(torch.linspace(-0.5, 0.5, len(fused.beta_logits)))
     literal = SpikingPolicy(7, 3, config).double()
     literal.load_state_dict(fused.state_dict())
@@ -33,15 +35,30 @@ def pair(**changes: Any) -> tuple[SpikingPolicy, SpikingPolicy]:
     return fused, literal
 
 
-CASES = [
-    {"neuron": neuron, "layers": layers, "detach_reset": detached, **kind}
-    for neuron, layers, detached, kind in itertools.product(
-        ("leaky", "synaptic"),
-        ((19,), (19, 11, 6)),
-        (True, False),
-        ({}, {"state": "carried"}, {"state": "carried", "delays": True}),
-    )
-] + [{"steps_per_action": 1, "state": "carried", "delays": True}, {"steps_per_action": 1}]
+CASES = (
+    [
+        {"neuron": neuron, "layers": layers, "detach_reset": detached, **kind}
+        for neuron, layers, detached, kind in itertools.product(
+            ("leaky", "synaptic"),
+            ((19,), (19, 11, 6)),
+            (True, False),
+            ({}, {"state": "carried"}, {"state": "carried", "delays": True}),
+        )
+    ]
+    + [
+        {"encoder": encoder, "decoder": decoder, "population": 6, "output_population": 4, **kind}
+        for (encoder, decoder), kind in itertools.product(
+            (("population", "membrane"), ("current", "count"), ("population", "count")),
+            (
+                {},
+                {"neuron": "synaptic", "layers": (19, 11), "detach_reset": False},
+                {"state": "carried"},
+                {"state": "carried", "delays": True, "layers": (19, 11)},
+            ),
+        )
+    ]
+    + [{"steps_per_action": 1, "state": "carried", "delays": True}, {"steps_per_action": 1}]
+)
 
 
 @pytest.mark.parametrize("changes", CASES, ids=lambda c: "-".join(str(v) for v in c.values()))
