@@ -73,4 +73,4 @@ class CountReadout(nn.Module):
 
     def forward(self, rate: Tensor) -> Tensor:
         """(B, actions * neurons) spikes per step -> (B, actions)."""
-        return (rate.unflatten(1, self.weight.shape) * self.weight).sum(-1) + self.bias
+        return (rate.reshape(len(rate), *self.weight.shape) * self.weight).sum(-1) + self.bias

@@ -81,7 +81,7 @@ def literal_forward(policy: SpikingPolicy, x: Tensor, state: Tensor | None) -> t
     given = [before.entered, *(part.last for part in before.layers)]
     for _ in range(policy.steps):
         now = [x]
-        if policy.encoder is not None:
+        if policy.encoder is not None and phase is not None:
             phase = phase + policy.encoder.units(x)
             now = [(phase >= ONE).to(x.dtype)]
             phase = phase - ONE * now[0]

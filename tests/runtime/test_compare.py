@@ -24,8 +24,11 @@ def changed(graph, name: str, **changes: object):
 
 @pytest.mark.parametrize("mode", ["free", "layers"])
 @pytest.mark.parametrize("state", ["reset", "carried"])
-def test_a_policy_equals_itself_and_its_emulator_the_definition(mode, state: str) -> None:
-    policy = random_policy(state=state)
+@pytest.mark.parametrize(("population", "output_population"), [(0, 0), (5, 4)])
+def test_a_policy_equals_itself_and_its_emulator_the_definition(
+    mode, state: str, population: int, output_population: int
+) -> None:
+    policy = random_policy(state=state, population=population, output_population=output_population)
     integer, _ = lower(policy, calibrate(policy))
     rows = policy.recorded[:12]
     assert compare(MachineSession(policy), MachineSession(policy), rows, mode=mode).identical

@@ -17,6 +17,8 @@ from nervecord.compiler.graph import Graph, Level
 from nervecord.compiler.host import Host
 from nervecord.compiler.interpret import Machine
 from nervecord.errors import ContractError, InfeasibleError
+from nervecord.runtime.compare import compare
+from nervecord.runtime.session import MachineSession
 from nervecord.targets.lava.lower import lower
 
 
@@ -69,6 +71,48 @@ def test_eight_bits_stay_close_to_float(state: str, sizes: tuple[int, ...], curr
     assert ranges.check(ranges.prove(graph)) == []
     rougher = lower(policy, calibration, weight_bits=3)[1]
     assert rougher["action_error_rms"] > report["action_error_rms"]
+
+
+@pytest.mark.parametrize("state", ["reset", "carried"])
+@pytest.mark.parametrize("current", [False, True])
+@pytest.mark.parametrize(("population", "output_population"), [(8, 0), (0, 6), (8, 6)])
+def test_spikes_in_and_counts_out_stay_close_to_float(
+    state: str, current: bool, population: int, output_population: int
+) -> None:
+    policy = random_policy(
+        3, sizes=(27, 64, 8), state=state, current=current, recorded=128,
+        population=population, output_population=output_population,
+    )  # fmt: skip
+    calibration = calibrate(policy)
+    graph, report = lower(policy, calibration)
+    # One spike more or less moves a count by one, and with carried state also what follows.
+    bound = 0.2 if state == "reset" else 0.4
+    assert report["action_error_rms"] < bound * float(calibration.actions.std())
+    assert policy.recorded is not None
+    fed_alike = compare(MachineSession(policy), MachineSession(graph), policy.recorded[:16], mode="layers")
+    for layer in fed_alike.layers:
+        assert not layer.spiking or layer.different < 0.03 * layer.compared
+    assert (report["input_scale"] is None) == (population > 0)
+    code, first = graph.nodes.get("encode"), graph.nodes["fc1"]
+    assert isinstance(first, n.FixedDense)
+    assert first.graded == (population == 0)
+    if population:
+        # The same fields, and one more channel where a bias must enter the synaptic current.
+        assert isinstance(code, n.PopulationEncode)
+        assert code == dataclasses.replace(policy.nodes["encode"], always=current)  # type: ignore[call-arg]
+        assert report["bias_channel"] == int(current)
+    if output_population:
+        assert graph.nodes["decode"] == policy.nodes["decode"]
+        assert report["layers"][-1]["threshold"] > 0
+
+
+def test_the_code_enters_the_integer_graph_spike_for_spike() -> None:
+    policy = random_policy(sizes=(5, 9, 2), population=7, state="carried")
+    graph, _ = lower(policy, calibrate(policy))
+    assert policy.recorded is not None
+    real, whole = Host(policy), Host(graph)
+    for row in policy.recorded[:5]:
+        assert np.array_equal(real.encode(row[None]), whole.encode(row[None]))
 
 
 def test_report_names_range_step_and_error_of_every_layer() -> None:

@@ -13,11 +13,15 @@ import h5py
 import numpy as np
 import pytest
 from lava_graphs import expected, expressible
+from policies import random_policy
 
 from nervecord.compiler import nodes as n
+from nervecord.compiler.calibrate import calibrate
 from nervecord.compiler.graph import Graph, Level, chain
+from nervecord.compiler.interpret import Machine
 from nervecord.compiler.node import Node
 from nervecord.errors import InfeasibleError
+from nervecord.targets.lava.lower import lower
 from nervecord.targets.lava.netx import as_netx_loads, export_netx
 
 
@@ -52,6 +56,21 @@ def read(path: Path) -> Graph:
             nodes.append((f"neurons{k}", lif))
         nodes.append(("output", n.Output((size,))))
     return chain(Level.INTEGER, nodes, dt=1e-3)
+
+
+def test_a_policy_of_spikes_needs_no_message_bits(tmp_path: Path) -> None:
+    policy = random_policy(sizes=(5, 9, 2), population=4, output_population=3)
+    graph, _ = lower(policy, calibrate(policy), whole=True)
+    exported = export_netx(graph, tmp_path / "a.net")
+    assert exported.arguments["input_message_bits"] == 0
+    found = read(tmp_path / "a.net")
+    assert found.nodes["input"].in_shape == (20,)
+    machine, core = Machine(graph), Machine(found)
+    assert policy.recorded is not None
+    _, steps = machine.window(policy.recorded[:1])
+    for row, values in zip(machine.entered, steps, strict=True):
+        got = core.step({"input": row})
+        assert np.array_equal(got["neurons1"], values["lif2"])
 
 
 def test_a_file_read_as_netx_reads_it_is_the_same_network(tmp_path: Path) -> None:
