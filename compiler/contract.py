@@ -49,7 +49,7 @@ class Contract:
         environment: id the policy was trained in, "Ant-v4".
         observation: the observation's channels, in order.
         action: the action's channels, with limits in the environment's units.
-        steps: core time steps T the encoded observation is held per action.
+        steps: core time steps T the encoded observation is held, or sent as spikes, per action.
         latency: further steps of a reset window until the readout is read: the number of delayed connections on a
             target; 0 in float and where state is carried.
         state: "reset": the core's state is cleared before each action; "carried": only at the start of an episode.

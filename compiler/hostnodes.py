@@ -73,7 +73,7 @@ class PopulationEncode(Node):
 
     @property
     def in_shape(self) -> Shape:
-        return (int(self.mean.shape[0]),)
+        return self.mean.shape[:1]
 
     @property
     def out_shape(self) -> Shape:
@@ -118,7 +118,7 @@ class CountDecode(Node):
 
     @property
     def out_shape(self) -> Shape:
-        return (int(self.weight.shape[0]),)
+        return self.weight.shape[:1]
 
 
 BEFORE_CORE: tuple[type[Node], ...] = (Normalise, Quantise, PopulationEncode)

@@ -50,8 +50,9 @@ def activation(node: PopulationEncode, x: Array) -> Array:
         (..., channels * neurons), the bias source left out.
     """
     held = np.minimum(np.maximum(x, node.mean[:, 0]), node.mean[:, -1])
-    z = (held[..., None] - node.mean) / node.sigma
-    e = np.minimum((z * z) * HALF_LOG2_E, LARGEST_EXPONENT)
+    with np.errstate(over="ignore"):  # far away from a narrow field; the limit takes it
+        z = (held[..., None] - node.mean) / node.sigma
+        e = np.minimum((z * z) * HALF_LOG2_E, LARGEST_EXPONENT)
     k = np.floor(e)
     f = e - k
     p = np.full_like(f, COEFFICIENTS[DEGREE])

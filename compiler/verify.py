@@ -228,6 +228,8 @@ def _host_places(graph: Graph) -> Iterator[Finding]:
             if node.always and graph.level is not Level.INTEGER:
                 yield _error("bias-source", name, "a float connection has its own bias and needs no source for it")
             misplaced = not all(isinstance(a, n.Normalise) for a in sources)
+            misplaced |= any(len(graph.destinations(a)) > 1 for a in graph.sources(name))
+            misplaced |= any(isinstance(graph.nodes[b], n.HOST_NODES) for b in graph.destinations(name))
             wanted = "after Normalise and before the core"
         else:
             counted = tuple(kind for kind in n.SPIKING if kind is not n.Threshold)

@@ -77,15 +77,16 @@ def graphs(draw: st.DrawFn) -> Graph:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     size = draw(SIZES)
     nodes: list[Node] = [n.Input((size,))]
+    count = draw(st.integers(0, 3))
     if policy := draw(st.booleans()):
         nodes.append(n.Normalise(rng.normal(size=size), rng.random(size), 1e-8, 5.0, draw(st.booleans())))
         observations = size
-        if draw(st.booleans()):
+        if count and draw(st.booleans()):
             mean = np.sort(rng.normal(size=(size, draw(st.integers(2, 4)))), axis=1)
             nodes.append(n.PopulationEncode(mean, float(rng.uniform(0.1, 1))))
             size = mean.size
     back: list[tuple[int, int, Node]] = []
-    for _ in range(draw(st.integers(0, 3))):
+    for _ in range(count):
         out = draw(SIZES)
         bias = rng.normal(size=out) if draw(st.booleans()) else None
         nodes.append(n.Affine(rng.normal(size=(out, size)), bias, draw(st.integers(0, 3)), origin=("fc",)))

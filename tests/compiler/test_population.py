@@ -67,6 +67,11 @@ def test_spikes_are_the_whole_part_of_the_sum(units: list[int], start: int, t: i
     assert np.array_equal(v, total[-1] % ONE)
 
 
+def test_a_field_narrower_than_floats_can_square() -> None:
+    node = n.PopulationEncode(np.array([[0.0, 1.0]]), 1e-200)
+    assert activation(node, np.array([[0.0], [0.5]])).tolist() == [[ONE, 0], [0, 0]]
+
+
 def test_the_bias_source_spikes_in_each_useful_step() -> None:
     node = n.PopulationEncode(np.zeros((2, 3)) + [0, 1, 2], 1.0, always=True)
     assert node.out_shape == (7,)
@@ -175,9 +180,15 @@ def test_what_is_refused() -> None:
     assert codes(policy.replace(contract=None)) == ["contract", "contract"]
     six, one = np.ones(6), np.zeros(6)
     assert codes(changed(policy, lif2=n.DiscreteLI(six, six, one))) == ["misplaced"]
+    for damaged in (code.mean[0], code.mean[0, 0]):
+        assert "shape" in codes(changed(policy, encode=n.PopulationEncode(damaged, 0.5)))
+    for damaged in (decode.weight[0], decode.weight[0, 0]):
+        assert "shape" in codes(changed(policy, decode=n.CountDecode(damaged, decode.offset, decode.low, decode.high)))
     order = ["observation", "encode", "normalise", *list(policy.nodes)[3:]]
     edges = tuple(itertools.pairwise(order))
     assert "misplaced" in codes(policy.replace(edges=edges))
+    past = policy.replace(edges=(*policy.edges, ("normalise", "fc1")))
+    assert "misplaced" in codes(past)
     with pytest.raises(ContractError, match="no contract"):
         Host(random_policy().replace(contract=None)).encode(np.zeros((1, 27)))
 
