@@ -23,8 +23,12 @@ def random_policy(
     environment: str = "Ant-v4",
     control_period: float = 0.05,
     recorded: int = 64,
+    first: int = 1,
 ) -> Graph:
-    """A DISCRETE policy of `sizes` = (observations, hidden..., actions), lively but far from saturation."""
+    """A DISCRETE policy of `sizes` = (observations, hidden..., actions), lively but far from saturation.
+
+    Its layers are called fc<first>, lif<first>, and so on.
+    """
     rng = np.random.default_rng(seed)
     observations, actions = sizes[0], sizes[-1]
     contract = Contract(
@@ -43,9 +47,9 @@ def random_policy(
             n.Normalise(rng.normal(size=observations), rng.uniform(0.1, 2, size=observations), 1e-8, 10.0),
         ),
     ]
-    for k, (inputs, outputs) in enumerate(itertools.pairwise(sizes), start=1):
-        readout = k == len(sizes) - 1
-        gain = 0.05 if readout else (1.0 if k == 1 else 4.0) / np.sqrt(inputs)
+    for k, (inputs, outputs) in enumerate(itertools.pairwise(sizes), start=first):
+        readout = k == len(sizes) - 2 + first
+        gain = 0.05 if readout else (1.0 if k == first else 4.0) / np.sqrt(inputs)
         weight = rng.normal(size=(outputs, inputs)) * gain
         nodes.append((f"fc{k}", n.Affine(weight, bias * rng.normal(size=outputs), 1 if state == "carried" else 0)))
         one, zero = np.ones(outputs), np.zeros(outputs)
