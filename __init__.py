@@ -56,13 +56,13 @@ __all__ = [
     "compare",
     "compile",
     "inspect",
+    "list_targets",
     "load",
     "open",
     "read",
     "run",
     "simulate",
     "target",
-    "targets",
     "train",
 ]
 
@@ -167,7 +167,7 @@ def compile(
 
     Args:
         policy: a graph with a contract, or the file of one.
-        target: a name of `targets()` that compiles, or a `Target`.
+        target: a name of `list_targets()` that compiles, or a `Target`.
         dt: seconds per step, where the file does not say.
         calibration: (k, observations) that choose the scales, or an .npz or .npy of them; by default those that the
             policy carries.
@@ -250,7 +250,7 @@ def inspect(policy: Policy, targets: Sequence[str] | str | None = None) -> Repor
 
     Args:
         policy: any graph or program, or the file of one.
-        targets: names, or one name; by default all of `nervecord.targets()`.
+        targets: names, or one name; by default all of `list_targets()`.
 
     Raises:
         NervecordError: one of the names is unknown.
@@ -316,7 +316,7 @@ def compare(a: Session, b: Session, observations: Array, *, mode: Mode = "free")
     return compare_sessions(a, b, observations, mode=mode)
 
 
-def targets() -> tuple[TargetSpec, ...]:
+def list_targets() -> tuple[TargetSpec, ...]:
     """The specs of all targets: limits with their sources."""
     from nervecord.targets.catalogue import load_specs
 

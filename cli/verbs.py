@@ -99,7 +99,7 @@ def _compile(args: argparse.Namespace) -> Outcome:
         "target": program.target,
         "verdict": "feasible",
         "cores": placement["cores"],
-        "memory_bits": placement["bits"],
+        "memory_bits": placement["memory_bits"],
         "report": dict(program.report),
         "versions": dict(program.versions),
         "allowances": list(program.allowances),
@@ -324,7 +324,7 @@ def _targets_flags(parser: argparse.ArgumentParser) -> None:
 def _targets(args: argparse.Namespace) -> Outcome:
     if args.words[:1] == ["install"]:
         return _install(args)
-    specs = nervecord.targets()
+    specs = nervecord.list_targets()
     compiling = [spec.name for spec in specs if spec.name in nervecord._COMPILING]
     if args.words:
         if len(args.words) > 1:

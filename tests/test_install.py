@@ -41,7 +41,7 @@ import sys
 import numpy as np
 import nervecord
 
-assert {target!r} in [spec.name for spec in nervecord.targets()]
+assert {target!r} in [spec.name for spec in nervecord.list_targets()]
 program = nervecord.compile({policy!r}, {target!r})
 program.save({program!r})
 with nervecord.open({program!r}) as session:

@@ -19,7 +19,19 @@ from nervecord.errors import ContractError, FileFormatError, GraphError, Nerveco
 from nervecord.runtime.session import Session
 
 DATA = Path(__file__).parent.parent / "data"
-FUNCTIONS = ("compare", "compile", "inspect", "load", "open", "read", "run", "simulate", "target", "targets", "train")
+FUNCTIONS = (
+    "compare",
+    "compile",
+    "inspect",
+    "list_targets",
+    "load",
+    "open",
+    "read",
+    "run",
+    "simulate",
+    "target",
+    "train",
+)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -31,7 +43,7 @@ def test_all_is_complete_and_every_name_is_there() -> None:
     assert set(FUNCTIONS) <= set(nervecord.__all__)
     assert set(nervecord._TYPES) <= set(nervecord.__all__)
     for name in nervecord.__all__:
-        assert getattr(nervecord, name).__module__.startswith("nervecord") or name == "targets"
+        assert getattr(nervecord, name).__module__.startswith("nervecord")
         assert name in dir(nervecord)
     public = {
         name
@@ -43,7 +55,7 @@ def test_all_is_complete_and_every_name_is_there() -> None:
 
 
 def test_functions_are_documented() -> None:
-    for name in set(FUNCTIONS) - {"targets"}:
+    for name in FUNCTIONS:
         assert len(getattr(nervecord, name).__doc__) > 60, name
 
 
@@ -57,22 +69,6 @@ def test_types_are_the_ones_the_rooms_define() -> None:
     assert nervecord.Program is Program
     assert nervecord.Session is Session
     assert nervecord.Finding is Finding
-
-
-def test_targets_can_be_called_whatever_was_imported(tmp_path: Path) -> None:
-    """The package `nervecord.targets` takes the place of the function when something imports it."""
-    code = (
-        "import nervecord\n"
-        "before = nervecord.targets()\n"
-        "from nervecord.targets.lava.target import LavaTarget\n"
-        "import nervecord.targets.reference.target as reference\n"
-        "assert nervecord.targets() == before\n"
-        "from nervecord import targets\n"
-        "assert targets() == before\n"
-        "print([spec.name for spec in before][:2], reference.ReferenceTarget().spec == before[0])\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert (done.stdout, done.stderr) == ("['reference', 'lava'] True\n", "")
 
 
 def test_each_step_imports_what_it_needs_and_no_more(files: Path, tmp_path: Path) -> None:
@@ -154,7 +150,7 @@ def test_targets_by_name_and_by_value(files: Path) -> None:
     assert nervecord.compile(files / "ant.nir", four).to_bytes() == (
         nervecord.compile(files / "ant.nir", "lava", weight_bits=4).to_bytes()
     )
-    specs = {spec.name: spec for spec in nervecord.targets()}
+    specs = {spec.name: spec for spec in nervecord.list_targets()}
     assert specs["lava"] == nervecord.target("lava").spec
     assert nervecord.target("reference").engines == specs["reference"].engines
 
@@ -175,7 +171,7 @@ def test_inspect_of_a_graph_a_program_and_a_file(files: Path) -> None:
         nervecord.inspect(files / "ant.nervecord", ["lava"]).to_dict()
     )
     everything = nervecord.inspect(graph)
-    assert [report.target for report in everything.targets] == [spec.name for spec in nervecord.targets()]
+    assert [report.target for report in everything.targets] == [spec.name for spec in nervecord.list_targets()]
     assert not nervecord.inspect(graph, ["xylo"]).feasible
     assert nervecord.inspect(graph, "xylo") == nervecord.inspect(graph, ["xylo"])
 

@@ -212,7 +212,7 @@ def test_inspect_json(nervecord_cli: Any, files: Path) -> None:
         for finding in target["findings"]:
             assert set(finding) == FINDING
             assert finding["severity"] in ("error", "unknown", "warning", "info")
-        assert {"neurons", "synapses", "cores", "bits", "layers"} <= set(target["resources"])
+        assert {"neurons", "synapses", "cores", "memory_bits", "layers"} <= set(target["resources"])
         assert {"synaptic_events", "input_events", "spike_events", "updates", "bound"} <= set(target["events"])
     by_name = {target["target"]: target for target in data["targets"]}
     assert by_name["lava"]["resources"]["neurons"] == 12 + 8
