@@ -317,7 +317,7 @@ def compare(a: Session, b: Session, observations: Array, *, mode: Mode = "free")
 
 
 def list_targets() -> tuple[TargetSpec, ...]:
-    """The specs of all targets: limits with their sources."""
+    """The specs of all targets: every limit with its source and how far it is to be trusted."""
     from nervecord.targets.catalogue import load_specs
 
     return load_specs()
