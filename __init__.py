@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nervecord.errors import NervecordError
+from nervecord.errors import ContractError, FileFormatError, MissingDependencyError, NervecordError
 
 if TYPE_CHECKING:
     import os
@@ -56,13 +56,13 @@ __all__ = [
     "compare",
     "compile",
     "inspect",
+    "list_targets",
     "load",
     "open",
     "read",
     "run",
     "simulate",
     "target",
-    "targets",
     "train",
 ]
 
@@ -113,15 +113,19 @@ def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> T
 
     Raises:
         NervecordError: the run folder exists, or the configuration cannot run here.
+        MissingDependencyError: the extra `train` is not installed.
 
     Example:
         >>> result = nervecord.train(nervecord.TrainConfig(steps=1_000_000, seed=1))  # doctest: +SKIP
         >>> result.policy  # doctest: +SKIP
         PosixPath('runs/Ant-v4-snn-256-seed1/policy.nir')
     """
-    from nervecord.training.run import train as train_policy
+    from nervecord.training.config import TrainConfig
 
-    return train_policy(config, progress=progress)
+    if not isinstance(config, TrainConfig):
+        raise TypeError(f"config is of type {type(config).__name__}, a nervecord.TrainConfig is needed")
+    result: TrainResult = _training().train(config, progress=progress)
+    return result
 
 
 def read(path: StrPath, *, dt: float | None = None, convention: str = "euler") -> Graph:
@@ -163,7 +167,7 @@ def compile(
 
     Args:
         policy: a graph with a contract, or the file of one.
-        target: a name of `targets()` that compiles, or a `Target`.
+        target: a name of `list_targets()` that compiles, or a `Target`.
         dt: seconds per step, where the file does not say.
         calibration: (k, observations) that choose the scales, or an .npz or .npy of them; by default those that the
             policy carries.
@@ -182,8 +186,8 @@ def compile(
     from nervecord.compiler.compile import compile_policy
 
     chosen = _target(target, weight_bits=weight_bits, netx=netx) if isinstance(target, str) else target
-    graph = _graph(policy)
-    rows = _observations(calibration)
+    graph = _with_contract(_graph(policy), policy)
+    rows = _observations(calibration, graph)
     return compile_policy(graph, chosen, dt=dt, calibration=rows, dump=dump, explain=explain)
 
 
@@ -191,11 +195,18 @@ def load(path: StrPath) -> Program:
     """Read a program that `compile` wrote (`Program.save`).
 
     Raises:
-        FileFormatError: it is missing, damaged, no program, or newer than this version.
+        FileFormatError: it is missing, damaged, no program, newer than this version, or for a target it does not have.
     """
     from nervecord.compiler.program import load as load_program
 
-    return load_program(path)
+    program = load_program(path)
+    if program.target not in _COMPILING:
+        raise FileFormatError(
+            f"is for target {program.target!r}, and nothing here runs that",
+            where=str(path),
+            hint=f"programs are for: {', '.join(_COMPILING)}; upgrade nervecord if a newer version compiled it",
+        )
+    return program
 
 
 def open(policy: Policy, *, engine: str | None = None, trace: bool = True) -> Session:
@@ -214,13 +225,8 @@ def open(policy: Policy, *, engine: str | None = None, trace: bool = True) -> Se
         >>> with nervecord.open("ant.nervecord") as session:  # doctest: +SKIP
         ...     action = session.step(np.zeros(27))
     """
-    from nervecord.compiler.passes.discretise import discretise
-    from nervecord.compiler.program import Program
-
-    subject = _subject(policy)
-    if not isinstance(subject, Program):
-        subject = Program("reference", discretise(subject))
-    session: Any = _target(subject.target).open(subject, engine=engine, trace=trace)
+    program = _acting(policy)
+    session: Any = _target(program.target).open(program, engine=engine, trace=trace)
     return session
 
 
@@ -239,12 +245,12 @@ def simulate(graph: Graph, inputs: Array | Mapping[str, Array]) -> Trace:
     return simulate_graph(graph, inputs)
 
 
-def inspect(policy: Policy, targets: Sequence[str] | None = None) -> Report:
+def inspect(policy: Policy, targets: Sequence[str] | str | None = None) -> Report:
     """Whether targets can hold and express a graph, what it would use of them, and what to change.
 
     Args:
         policy: any graph or program, or the file of one.
-        targets: names; by default all of `nervecord.targets()`.
+        targets: names, or one name; by default all of `list_targets()`.
 
     Raises:
         NervecordError: one of the names is unknown.
@@ -252,7 +258,8 @@ def inspect(policy: Policy, targets: Sequence[str] | None = None) -> Report:
     from nervecord.compiler.inspection import inspect as inspect_graph
     from nervecord.targets.catalogue import load_specs
 
-    return inspect_graph(_executable(policy), load_specs(None if targets is None else tuple(targets)))
+    names = (targets,) if isinstance(targets, str) else targets
+    return inspect_graph(_executable(policy), load_specs(None if names is None else tuple(names)))
 
 
 def run(
@@ -309,8 +316,8 @@ def compare(a: Session, b: Session, observations: Array, *, mode: Mode = "free")
     return compare_sessions(a, b, observations, mode=mode)
 
 
-def targets() -> tuple[TargetSpec, ...]:
-    """The specs of all targets: limits with their sources."""
+def list_targets() -> tuple[TargetSpec, ...]:
+    """The specs of all targets: every limit with its source and how far it is to be trusted."""
     from nervecord.targets.catalogue import load_specs
 
     return load_specs()
@@ -323,6 +330,18 @@ def target(name: str, *, weight_bits: int | None = None, netx: bool | None = Non
         NervecordError: there is no such target, or it can only be inspected.
     """
     return _target(name, weight_bits=weight_bits, netx=netx)
+
+
+def _training() -> Any:
+    """The module that trains; a core installation lacks what it imports."""
+    try:
+        return importlib.import_module("nervecord.training.run")
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] == "nervecord":
+            raise
+        raise MissingDependencyError(
+            f"{error.name} is not installed", where="train", hint="pip install 'nervecord[train]'"
+        ) from None
 
 
 def _target(name: str, **options: Any) -> Target:
@@ -377,6 +396,29 @@ def _graph(policy: Graph | StrPath) -> Graph:
     return subject
 
 
+def _acting(policy: Policy) -> Program:
+    """What a session runs: a program, or a policy graph as a program of `reference`."""
+    from nervecord.compiler.passes.discretise import discretise
+    from nervecord.compiler.program import Program
+
+    subject = _subject(policy)
+    if isinstance(subject, Program):
+        return subject
+    return Program("reference", discretise(_with_contract(subject, policy)))
+
+
+def _with_contract(graph: Graph, policy: Policy) -> Graph:
+    if graph.contract is None:
+        from nervecord.compiler.graph import Graph as GraphType
+
+        raise ContractError(
+            "carries no contract, so it is no policy",
+            where="graph" if isinstance(policy, GraphType) else str(policy),
+            hint="`nervecord train` writes policies; inspect and simulate take any graph",
+        )
+    return graph
+
+
 def _executable(policy: Policy) -> Graph:
     from nervecord.compiler.program import Program
 
@@ -384,9 +426,18 @@ def _executable(policy: Policy) -> Graph:
     return subject.graph if isinstance(subject, Program) else subject
 
 
-def _observations(given: Array | StrPath | None) -> Array | None:
+def _observations(given: Array | StrPath | None, policy: Graph) -> Array | None:
+    """Rows for a policy; those of a file are checked here, where its name is known."""
     if given is None or hasattr(given, "shape"):
         return given  # type: ignore[return-value]
+    from numpy import isfinite
+
     from nervecord.runtime.arrayfile import read_rows
 
-    return read_rows(given)  # type: ignore[arg-type]
+    rows, where = read_rows(given), str(given)  # type: ignore[arg-type]
+    size = None if policy.contract is None else policy.contract.observation.size
+    if size is not None and (rows.ndim != 2 or rows.shape[1] != size or len(rows) == 0):
+        raise FileFormatError(f"its observations have shape {rows.shape}, (k, {size}) is needed", where=where)
+    if not isfinite(rows).all():
+        raise FileFormatError("its observations hold NaN or infinite values", where=where)
+    return rows

@@ -1,9 +1,9 @@
 """One action of the emulator beside the definition and beside ONNX Runtime running the ANN twin, in one run.
 
-    python benchmarks/emulator.py [program.nervecord]
+    python benchmarks/emulator.py [policy.nir]
 
-Without a program it draws a random 27-256-8 policy, whose neurons spike more than a trained one's. Normalising and
-clipping the action are inside on both sides; one thread. Trust the ratios, not the times.
+The policy (by default zoo/ant, 27-256-8) is compiled and driven by the observations it carries. Normalising and
+the action are inside on both sides; one thread. Trust the ratios, not the times.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import itertools
 import platform
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -24,36 +25,12 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from nervecord.compiler.compile import compile_policy
-from nervecord.compiler.contract import Channels, Contract
-from nervecord.compiler.graph import Graph, Level, chain
-from nervecord.compiler.nodes import Affine, Decode, DiscreteLI, DiscreteLIF, Input, Normalise, Output
-from nervecord.compiler.program import Program, load
+from nervecord.compiler.nirfile import read_nir
 from nervecord.runtime.session import MachineSession
 from nervecord.targets.lava.emulator import EmulatorSession
 from nervecord.targets.lava.target import LavaTarget
 
-OBSERVATIONS, HIDDEN, ACTIONS = 27, 256, 8
-
-
-def random_policy(rng: np.random.Generator) -> Graph:
-    """27-256-8, T = 5, random weights."""
-    one, zero = np.ones(HIDDEN), np.zeros(HIDDEN)
-    a, z = np.ones(ACTIONS), np.zeros(ACTIONS)
-    channels = Channels(tuple(f"o{k}" for k in range(OBSERVATIONS)), ("",) * OBSERVATIONS)
-    action = Channels(tuple(f"a{k}" for k in range(ACTIONS)), ("",) * ACTIONS, (-1.0,) * ACTIONS, (1.0,) * ACTIONS)
-    contract = Contract("Ant-v4", channels, action, 5, "reset", 0.05, (0.0,) * ACTIONS)
-    nodes = [
-        ("observation", Input((OBSERVATIONS,))),
-        ("normalise", Normalise(np.zeros(OBSERVATIONS), np.ones(OBSERVATIONS), 1e-8, 10.0)),
-        ("fc1", Affine(rng.normal(size=(HIDDEN, OBSERVATIONS)) / np.sqrt(OBSERVATIONS) / 2, zero)),
-        ("lif1", DiscreteLIF(0.84 * one, one, zero, one, zero)),
-        ("fc2", Affine(0.02 * rng.normal(size=(ACTIONS, HIDDEN)), z)),
-        ("readout", DiscreteLI(0.9 * a, a, z)),
-        ("decode", Decode(a, z, -a, a)),
-        ("action", Output((ACTIONS,))),
-    ]
-    recorded = rng.normal(size=(256, OBSERVATIONS))
-    return chain(Level.DISCRETE, nodes, dt=0.01, contract=contract, recorded=recorded)
+OBSERVATIONS, ACTIONS = 27, 8
 
 
 def ann_twin(rng: np.random.Generator) -> onnxruntime.InferenceSession:
@@ -102,8 +79,11 @@ def median_us(call: Callable[[int], object], rounds: int) -> float:
 def main() -> None:
     """Measure and print."""
     rng = np.random.default_rng(0)
-    program: Program = load(sys.argv[1]) if len(sys.argv) > 1 else compile_policy(random_policy(rng), LavaTarget())
-    rows = rng.normal(size=(256, OBSERVATIONS))
+    zoo = Path(__file__).parent.parent / "zoo" / "ant" / "policy.nir"
+    policy = read_nir(sys.argv[1] if len(sys.argv) > 1 else zoo)
+    program = compile_policy(policy, LavaTarget())
+    assert policy.recorded is not None
+    rows = policy.recorded[rng.permutation(len(policy.recorded))[:256]]
     rows32 = rows.astype(np.float32)
     twin, fast, plain = ann_twin(rng), EmulatorSession(program.graph), MachineSession(program.graph)
     # In turns, so that a noisy machine is noisy for all three.

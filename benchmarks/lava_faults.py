@@ -29,7 +29,7 @@ from nervecord.errors import EngineError
 from nervecord.targets.lava.engine_lava import LavaSession
 print("begun", flush=True)
 try:
-    with LavaSession(policy((27, 64, 8)), full_trace=False) as session:
+    with LavaSession(policy(10)[0], full_trace=False) as session:
         while True:
             session.step(np.zeros(27))
 except EngineError:

@@ -187,6 +187,9 @@ def _report(verb: str, error: BaseException, *, machine: bool) -> int:
     else:
         code = OURS
         text = f"{type(error).__name__}: {error} (this is a defect of nervecord; --debug shows where)"
+    if code == THEIRS:
+        # A file's own words stay within the sentence.
+        text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
     for note in getattr(error, "__notes__", ()):
         text += f"\n{note}"
     print(f"nervecord {verb}: {text}", file=sys.stderr, flush=True)

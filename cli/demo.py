@@ -64,6 +64,7 @@ def run_demo(
     from nervecord.runtime import picture
     from nervecord.runtime import video as videos
 
+    nervecord._training()  # what is missing is said before a folder is made
     picture.require("ant.png")
     if video:
         videos.require("ant.mp4")

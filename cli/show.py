@@ -62,7 +62,7 @@ def program_text(program: Program, path: str | None) -> str:
     report = program.report
     placement, lowering = report["placement"], report["lowering"]
     cores = placement["cores"]
-    bits = placement["bits"]
+    bits = placement["memory_bits"]
     rows = [
         ["target", program.target],
         ["verdict", "feasible"],

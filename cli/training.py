@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import nervecord
 from nervecord.cli import show
 from nervecord.cli.show import Outcome, Ticker
 from nervecord.errors import NervecordError
@@ -104,15 +105,14 @@ def train_verb(args: argparse.Namespace) -> Outcome:
         raise NervecordError(f"{args.resume} is no run folder", where="--resume", hint="it has no config.json")
     else:
         config = TrainConfig.from_json((Path(args.resume) / "config.json").read_text(), where=args.resume)
-    from nervecord.training.run import resume, train
-
+    run = nervecord._training()
     with Ticker("train", quiet=args.quiet) as ticker:
         progress = TrainProgress(ticker, config.test_episodes)
         try:
             if args.resume is None:
-                result = train(config, progress=progress)
+                result = run.train(config, progress=progress)
             else:
-                result = resume(args.resume, progress=progress, overrides=chosen)
+                result = run.resume(args.resume, progress=progress, overrides=chosen)
         except KeyboardInterrupt:
             folder = args.resume or str(Path(config.out) / config.run_name)
             raise KeyboardInterrupt(
@@ -153,7 +153,7 @@ def demo_flags(parser: argparse.ArgumentParser) -> None:
         "--out", default="demo", metavar="DIR", help="folder for the demo's numbered folders (default demo)"
     )
     parser.add_argument(
-        "--steps", type=number, metavar="N", help="environment steps of the training (default 1,000,000)"
+        "--steps", type=number, metavar="N", help="environment steps of the training (default 1,500,000)"
     )
     parser.add_argument("--episodes", type=number, default=20, metavar="N", help="of each policy (default 20)")
     parser.add_argument("--seed", type=number, default=0, metavar="N", help="of the training (default 0)")

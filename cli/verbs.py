@@ -13,10 +13,11 @@ import nervecord
 from nervecord.cli import show, training
 from nervecord.cli.show import Outcome
 from nervecord.cli.training import number
-from nervecord.errors import NervecordError, unknown_name
+from nervecord.errors import GraphError, NervecordError, unknown_name
 
 if TYPE_CHECKING:
     from nervecord.compiler.node import Array
+    from nervecord.compiler.program import Program
     from nervecord.runtime.result import Result
     from nervecord.runtime.session import Session
     from nervecord.targets.lava.environment import LavaStatus
@@ -98,7 +99,7 @@ def _compile(args: argparse.Namespace) -> Outcome:
         "target": program.target,
         "verdict": "feasible",
         "cores": placement["cores"],
-        "memory_bits": placement["bits"],
+        "memory_bits": placement["memory_bits"],
         "report": dict(program.report),
         "versions": dict(program.versions),
         "allowances": list(program.allowances),
@@ -144,8 +145,9 @@ def _run(args: argparse.Namespace) -> Outcome:
         picture.require(args.picture)
     if args.video is not None:
         video.require(args.video)
-    target = target_of(args.policy)
-    with nervecord.open(args.policy, engine=args.engine, trace=bool(args.picture)) as session:
+    program = nervecord._acting(args.policy)
+    target = program.target
+    with nervecord.open(program, engine=args.engine, trace=bool(args.picture)) as session:
         result = play(
             session,
             args.env,
@@ -169,14 +171,6 @@ def _run(args: argparse.Namespace) -> Outcome:
         data["video"] = args.video
         text += f"\nvideo: {args.video} ({how})"
     return Outcome(data, text)
-
-
-def target_of(path: str) -> str:
-    """Name of the target a policy file runs on: a program's own, `reference` for a graph."""
-    from nervecord.compiler.program import Program
-
-    subject = nervecord._subject(path)
-    return subject.target if isinstance(subject, Program) else "reference"
 
 
 def play(session: Session, env: str | None, episodes: int, seed: int, *, label: str, quiet: bool, **how: Any) -> Result:
@@ -247,23 +241,22 @@ def _compare_flags(parser: argparse.ArgumentParser) -> None:
 def _compare(args: argparse.Namespace) -> Outcome:
     if args.mode not in ("free", "layers"):
         raise unknown_name("mode", args.mode, ("free", "layers"), where="--mode")
-    subjects = [nervecord._subject(path) for path in (args.a, args.b)]
-    rows = nervecord._observations(args.observations)
+    programs = [nervecord._acting(path) for path in (args.a, args.b)]
+    rows = nervecord._observations(args.observations, programs[0].graph)
     if rows is None:
-        rows = _recorded(subjects)
+        rows = _recorded(programs)
     with (
-        nervecord.open(subjects[0], engine=args.engine_a) as a,
-        nervecord.open(subjects[1], engine=args.engine_b) as b,
+        nervecord.open(programs[0], engine=args.engine_a) as a,
+        nervecord.open(programs[1], engine=args.engine_b) as b,
     ):
         comparison = nervecord.compare(a, b, rows, mode=args.mode)
     return Outcome(comparison.to_dict(), show.comparison_text(comparison, args.a, args.b))
 
 
-def _recorded(subjects: list[Any]) -> Array:
-    for subject in subjects:
-        recorded = getattr(subject, "recorded", None)
-        if recorded is not None:
-            return recorded  # type: ignore[no-any-return]
+def _recorded(programs: list[Program]) -> Array:
+    for program in programs:
+        if program.graph.recorded is not None:
+            return program.graph.recorded
     raise NervecordError(
         "neither file carries recorded observations", where="--observations", hint="a policy.nir of a training does"
     )
@@ -291,7 +284,12 @@ def _simulate(args: argparse.Namespace) -> Outcome:
     graph = subject if isinstance(subject, Graph) else subject.graph
     arrays = read_arrays(args.input)
     named = set(arrays) == set(graph.inputs) and len(arrays) > 1
-    trace = nervecord.simulate(graph, arrays if named else read_rows(args.input))
+    try:
+        trace = nervecord.simulate(graph, arrays if named else read_rows(args.input))
+    except GraphError as error:
+        if error.where in (*arrays, *graph.inputs):
+            error.where = f"{args.input}: {error.where}"
+        raise
     spikes = {name: float(values.sum()) for name, values in trace.spikes(graph).items()}
     data = {
         "output": args.output,
@@ -326,7 +324,7 @@ def _targets_flags(parser: argparse.ArgumentParser) -> None:
 def _targets(args: argparse.Namespace) -> Outcome:
     if args.words[:1] == ["install"]:
         return _install(args)
-    specs = nervecord.targets()
+    specs = nervecord.list_targets()
     compiling = [spec.name for spec in specs if spec.name in nervecord._COMPILING]
     if args.words:
         if len(args.words) > 1:

@@ -97,18 +97,20 @@ def one_line(text: str, limit: int = 300) -> str:
 def _checked_size(name: str, limits: Limits) -> int:
     try:
         info = os.stat(name)
-        if stat.S_ISDIR(info.st_mode):
-            raise FileFormatError("is a directory, an HDF5 file is needed", where=name)
-        if not stat.S_ISREG(info.st_mode):
-            raise FileFormatError("is no regular file", where=name, hint="save it to a file first")
-        with open(name, "rb") as file:
-            start = file.read(len(SIGNATURE))
+        start = b""
+        if stat.S_ISREG(info.st_mode):
+            with open(name, "rb") as file:
+                start = file.read(len(SIGNATURE))
     except FileNotFoundError:
         raise FileFormatError("no such file", where=name) from None
     except OSError as error:
         raise FileFormatError(f"cannot be opened: {error.strerror or error}", where=name) from None
     except ValueError as error:  # a path with a NUL in it
         raise FileFormatError(f"cannot be opened: {error}", where=ascii(name)) from None
+    if stat.S_ISDIR(info.st_mode):
+        raise FileFormatError("is a directory, an HDF5 file is needed", where=name)
+    if not stat.S_ISREG(info.st_mode):
+        raise FileFormatError("is no regular file", where=name, hint="save it to a file first")
     if not start:
         raise FileFormatError("is empty, an HDF5 file is needed", where=name)
     if start != SIGNATURE:

@@ -268,8 +268,8 @@ def _placement_text(placement: Placement) -> list[str]:
     )
     if placement.cores is not None:
         text += f", {_count(placement.cores, 'core')}"
-        if placement.bits is not None:
-            text += f", {placement.bits / 8192:,.1f} KiB synapse memory"
+        if placement.memory_bits is not None:
+            text += f", {placement.memory_bits / 8192:,.1f} KiB synapse memory"
         if placement.confidence != "exact":
             text += f" [by limits that are {placement.confidence}]"
     lines = [text]

@@ -35,7 +35,9 @@ class Machine:
     def __init__(self, graph: Graph, batch: int = 1) -> None:
         if graph.level is Level.IMPORTED:
             raise GraphError(
-                "a graph in continuous time cannot be executed", where="graph", hint="discretise it: dt=..."
+                "a graph in continuous time cannot be executed",
+                where="graph",
+                hint="give its time step: --dt 1e-4, or read(path, dt=1e-4)",
             )
         self.graph = require(graph)
         order = graph.order()
@@ -168,12 +170,13 @@ def _batched(graph: Graph, name: str, value: Array) -> Array:
         raise GraphError(f"is no input; the inputs are {', '.join(graph.inputs)}", where=name)
     shape = graph.nodes[name].in_shape
     array = np.asarray(value)
-    if not np.issubdtype(array.dtype, np.number) or not np.isfinite(array).all():
+    if array.dtype.kind not in "fiub" or not np.isfinite(array).all():
         raise GraphError("the values are not all finite numbers", where=name)
-    if array.ndim == len(shape) + 1:
-        array = array[:, None]
-    if array.ndim != len(shape) + 2 or array.shape[2:] != shape:
+    batched = array[:, None] if array.ndim == len(shape) + 1 else array
+    if batched.ndim != len(shape) + 2 or batched.shape[2:] != shape:
         raise GraphError(
             f"values have shape {array.shape}, (steps, [batch,] {', '.join(map(str, shape))}) is needed", where=name
         )
-    return array
+    if batched.size == 0:
+        raise GraphError(f"values have shape {array.shape}, at least one step is needed", where=name)
+    return batched

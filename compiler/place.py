@@ -38,7 +38,7 @@ class LayerUse:
         synapses: non-zero; stored: with the zeros of dense matrices.
         cores: cores it is split over; None for a target without cores.
         per_core: limit name -> the most that one of them uses; None where it cannot be counted.
-        bits: synapse memory over all cores; None where it cannot be counted.
+        memory_bits: synapse memory over all cores; None where it cannot be counted.
         broken: core limits that even one neuron per core exceeds.
     """
 
@@ -51,7 +51,7 @@ class LayerUse:
     stored: int
     cores: int | None
     per_core: dict[str, int | None]
-    bits: int | None
+    memory_bits: int | None
     broken: tuple[str, ...]
 
 
@@ -80,7 +80,7 @@ class Placement:
     bias_inputs: int
     bias_neurons: int
     cores: int | None
-    bits: int | None
+    memory_bits: int | None
     utilisation: dict[str, float]
     confidence: str
     open_limits: tuple[str, ...]
@@ -113,7 +113,7 @@ def place(graph: Graph, spec: TargetSpec, topology: Topology | None = None) -> P
     outputs = sum(size(topology.populations[name]) for name in topology.readouts)
     neurons = sum(layer.neurons for layer in layers)
     cores = sum(layer.cores or 0 for layer in layers) if has_cores else None
-    bits = [layer.bits for layer in layers]
+    bits = [layer.memory_bits for layer in layers]
     total_bits = None if any(value is None for value in bits) else sum(value or 0 for value in bits)
     synapses, stored = sum(layer.synapses for layer in layers), sum(layer.stored for layer in layers)
     used: dict[str, float | None] = {
@@ -136,7 +136,7 @@ def place(graph: Graph, spec: TargetSpec, topology: Topology | None = None) -> P
         bias_inputs=entry_bias,
         bias_neurons=bias_neurons,
         cores=cores,
-        bits=total_bits if has_cores else None,
+        memory_bits=total_bits if has_cores else None,
         utilisation={
             name: round(value / _cap(spec, name), 6)
             for name, value in used.items()
@@ -305,7 +305,7 @@ class _Draft:
             stored=sum(c.stored for c in self.incoming) + extra,
             cores=self.cores if has_cores else None,
             per_core=self.per_core(self.share) if has_cores else {},
-            bits=None if bits is None or not has_cores else int(bits.sum()),
+            memory_bits=None if bits is None or not has_cores else int(bits.sum()),
             broken=self.broken if has_cores else (),
         )
 

@@ -146,7 +146,7 @@ def memory_unknown(case: Case) -> Iterator[Hit]:
     if fact.value in (None, math.inf):
         return
     for layer in case.placement.layers:
-        if layer.cores is not None and layer.bits is None:
+        if layer.cores is not None and layer.memory_bits is None:
             yield Hit(
                 layer.label, "how its synapses share a core's memory is not modelled", None, _whole(fact.value),
                 "unroll the convolution into an Affine to count it without sharing", cited(fact),

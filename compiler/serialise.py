@@ -69,6 +69,11 @@ def graph_from_data(structure: Mapping[str, Any], arrays: Mapping[str, Array], *
     """
     try:
         nodes = {str(item["name"]): _node(item, arrays, where) for item in structure["nodes"]}
+        if len(nodes) != len(structure["nodes"]):
+            raise FileFormatError("two of its nodes have the same name", where=where)
+        unprintable = [name for name in nodes if not name.isprintable()]
+        if unprintable:
+            raise FileFormatError(f"the node name {unprintable[0]!r} cannot be printed", where=where)
         contract = structure["contract"]
         return Graph(
             level=Level(structure["level"]),
@@ -98,6 +103,7 @@ def _node(item: Mapping[str, Any], arrays: Mapping[str, Array], where: str) -> N
             values[field.name] = arrays.get(f"{item['name']}/{field.name}")
             if values[field.name] is None and field.default is dataclasses.MISSING:
                 raise FileFormatError(f"array {item['name']}/{field.name} is missing", where=where)
+            _check_type(values[field.name], kind, f"{item['name']}/{field.name}", where)
         elif field.name in given:
             value = given.pop(field.name)
             values[field.name] = tuple(value) if isinstance(value, list) else _scalar(value, str(field.type), where)
@@ -107,6 +113,13 @@ def _node(item: Mapping[str, Any], arrays: Mapping[str, Array], where: str) -> N
     if unknown:
         raise FileFormatError(f"node {item['name']!r} has an unknown field {unknown[0]!r}", where=where)
     return kind(**values)
+
+
+def _check_type(array: Array | None, kind: type[Node], name: str, where: str) -> None:
+    # Nodes convert what they are given; in a file that would turn text into numbers and NaN into integers.
+    if array is not None and array.dtype != kind.DTYPE:
+        wanted = np.dtype(kind.DTYPE)
+        raise FileFormatError(f"array {name} holds {array.dtype}, {wanted} is needed", where=where)
 
 
 def _scalar(value: Any, annotation: str, where: str) -> Any:

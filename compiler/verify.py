@@ -51,6 +51,8 @@ def verify(graph: Graph, level: Level | None = None) -> list[Finding]:
         if not isinstance(node, LEGAL[level]):
             found.append(_error("illegal-node", name, f"{node.kind} has no meaning at level {level.value}"))
         found += _parameters(name, node)
+    if any(isinstance(node, (n.Affine, n.FixedDense)) and node.weight.ndim != 2 for node in graph.nodes.values()):
+        return found  # it has no shape to connect
     found += _connections(graph)
     if level is not Level.IMPORTED:
         found += _executable(graph)

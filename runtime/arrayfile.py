@@ -35,6 +35,8 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
                 size = sum(info.file_size for info in archive.infolist())
         else:
             size = file.stat().st_size
+            with file.open("rb") as start:
+                np.lib.format.read_magic(start)  # else numpy takes it for a pickle, and says how to trust it
         if size > MAXIMUM_BYTES:
             raise FileFormatError(f"unpacks to {size} bytes, at most {MAXIMUM_BYTES} are read", where=where)
         loaded = np.load(file, allow_pickle=False)

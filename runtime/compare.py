@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
 from nervecord.compiler import nodes as n
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.node import Array
-from nervecord.errors import ContractError
+from nervecord.errors import ContractError, unknown_name
 from nervecord.runtime.replay import Replay, useful_steps
 from nervecord.runtime.session import Session
 
@@ -105,11 +105,15 @@ def compare(
     Raises:
         ContractError: the two do not take the same observations, or have no layer in common.
     """
+    if mode not in get_args(Mode):
+        raise unknown_name("mode", mode, get_args(Mode))
     rows = np.asarray(observations, dtype=np.float64)
     for session in (a, b):
         size = session.contract.observation.size
         if rows.ndim != 2 or rows.shape[1] != size or len(rows) == 0:
             raise ContractError(f"have shape {rows.shape}, (k, {size}) is needed", where="observations")
+    if not np.isfinite(rows).all():
+        raise ContractError("hold NaN or infinite values", where="observations")  # both would give fail-safe actions
     if a.contract.steps != b.contract.steps or a.contract.state != b.contract.state:
         raise ContractError("the two policies do not have the same steps per action and state rule", where="compare")
     shared = [name for name, _ in a.graph.of_type(*n.NEURONS) if name in b.graph.nodes]

@@ -19,23 +19,56 @@ def make_environment(name: str, **options: Any) -> Any:
         MissingDependencyError: gymnasium or the simulator is not installed.
         NervecordError: no environment has that name.
     """
-    try:
-        import gymnasium
-    except ImportError:
-        raise MissingDependencyError(
-            "gymnasium is not installed", where=name, hint="pip install 'nervecord[mujoco]'"
-        ) from None
+    gymnasium = _gymnasium(name)
     with warnings.catch_warnings():
         # The contract names the version it was trained in; that a later one exists is no news.
         warnings.filterwarnings("ignore", message=".*is out of date.*")
+        # A name without a version is no contract's; `check_environment` says so.
+        warnings.filterwarnings("ignore", message=".*Using the latest versioned environment.*")
         try:
             return gymnasium.make(name, **options)
         except gymnasium.error.DependencyNotInstalled as error:
             raise MissingDependencyError(
                 f"its simulator is not installed ({error})", where=name, hint="pip install 'nervecord[mujoco]'"
             ) from None
-        except (gymnasium.error.Error, ModuleNotFoundError) as error:
+        except ModuleNotFoundError as error:
+            if ":" in name:  # "module:id"
+                raise NervecordError(f"no such environment ({error})", where=name) from None
+            raise MissingDependencyError(
+                f"{error.name} is not installed", where=name, hint="pip install 'nervecord[mujoco]'"
+            ) from None
+        except gymnasium.error.Error as error:
             raise NervecordError(f"no such environment ({error})", where=name, hint="for example Ant-v4") from None
+
+
+def _gymnasium(name: str) -> Any:
+    try:
+        import gymnasium
+    except ImportError:
+        raise MissingDependencyError(
+            "gymnasium is not installed", where=name, hint="pip install 'nervecord[mujoco]'"
+        ) from None
+    return gymnasium
+
+
+def check_name(contract: Contract, name: str) -> None:
+    """Refuse an environment by its name before it is made, which takes seconds; a name that does not exist passes.
+
+    Raises:
+        ContractError: it is not the policy's.
+        MissingDependencyError: gymnasium is not installed.
+    """
+    if name in _gymnasium(name).registry:
+        _same_name(contract, name)
+
+
+def _same_name(contract: Contract, name: str) -> None:
+    if name != contract.environment:
+        raise ContractError(
+            f"the policy was trained in {contract.environment}",
+            where=name,
+            hint=f"run it there: --env {contract.environment}; --allow-other-env if the two are really alike",
+        )
 
 
 def check_environment(contract: Contract, environment: Any, name: str, *, allow_other: bool = False) -> None:
@@ -44,12 +77,8 @@ def check_environment(contract: Contract, environment: Any, name: str, *, allow_
     Raises:
         ContractError: name, observation, action or control period differ; `allow_other` lets the name differ.
     """
-    if name != contract.environment and not allow_other:
-        raise ContractError(
-            f"the policy was trained in {contract.environment}",
-            where=name,
-            hint=f"run it there: --env {contract.environment}; --allow-other-env if the two are really alike",
-        )
+    if not allow_other:
+        _same_name(contract, name)
     observed = getattr(environment.observation_space, "shape", None)
     if observed != (contract.observation.size,):
         raise ContractError(

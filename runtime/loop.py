@@ -15,7 +15,7 @@ import numpy as np
 
 from nervecord.compiler.node import Array
 from nervecord.errors import EngineError, NervecordError
-from nervecord.runtime.environment import check_environment, episode_seeds, make_environment
+from nervecord.runtime.environment import check_environment, check_name, episode_seeds, make_environment
 from nervecord.runtime.result import Episode, Result
 from nervecord.runtime.session import Session
 
@@ -57,6 +57,8 @@ def run_policy(
         raise NervecordError(f"is {episodes}, at least 1 is needed", where="episodes")
     if environments < 1:
         raise NervecordError(f"is {environments}, at least 1 is needed", where="environments")
+    if not allow_other:
+        check_name(session.contract, environment)
     width = min(environments, episodes)
     made = [make_environment(environment) for _ in range(width)]
     try:

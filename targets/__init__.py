@@ -1,0 +1,1 @@
+"""The targets, a folder each; `catalogue` finds them."""

@@ -23,13 +23,14 @@ def random_policy(
     environment: str = "Ant-v4",
     control_period: float = 0.05,
     recorded: int = 64,
+    first: int = 1,
     population: int = 0,
     output_population: int = 0,
 ) -> Graph:
     """A DISCRETE policy of `sizes` = (observations, hidden..., actions), lively but far from saturation.
 
-    With `population` the observation enters as spikes of so many neurons per channel, with `output_population` each
-    action is decoded from the spike counts of so many neurons.
+    Its layers are called fc<first>, lif<first>, and so on. With `population` the observation enters as spikes of so
+    many neurons per channel, with `output_population` each action is decoded from the spike counts of so many neurons.
     """
     rng = np.random.default_rng(seed)
     observations, actions = sizes[0], sizes[-1]
@@ -52,9 +53,9 @@ def random_policy(
     if population:
         nodes.append(("encode", population_code(observations, population)))
     widths = [observations * max(population, 1), *sizes[1:-1], actions * max(output_population, 1)]
-    for k, (inputs, outputs) in enumerate(itertools.pairwise(widths), start=1):
-        readout = k == len(sizes) - 1 and not output_population
-        gain = 0.05 if readout else (1.0 if k == 1 else 4.0) / np.sqrt(inputs)
+    for k, (inputs, outputs) in enumerate(itertools.pairwise(widths), start=first):
+        readout = k == len(sizes) - 2 + first and not output_population
+        gain = 0.05 if readout else (1.0 if k == first else 4.0) / np.sqrt(inputs)
         weight = rng.normal(size=(outputs, inputs)) * gain
         nodes.append((f"fc{k}", n.Affine(weight, bias * rng.normal(size=outputs), 1 if state == "carried" else 0)))
         one, zero = np.ones(outputs), np.zeros(outputs)

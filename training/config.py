@@ -80,7 +80,8 @@ class TrainConfig:
     reward_clip: float = flag(10.0, "limit of a normalised reward")
 
     seed: int = flag(0, "seed of weights, noise, minibatches and simulators")
-    threads: int = flag(1, "threads of the simulator and of torch")
+    threads: int = flag(1, "threads of the simulator")
+    torch_threads: int = flag(1, "threads of torch on the CPU; more than one slows networks of this size")
     sim: str = flag("auto", "simulator: envpool, gymnasium, or auto (envpool where it can be imported)")
     device: str = flag("cpu", "torch device of the learner, for example cpu or cuda:0")
     engine: str = flag("fused", "spiking operator: fused, or snntorch (the literal loop, slow)")
@@ -167,10 +168,12 @@ class TrainConfig:
 def demo_config(**changes: Any) -> TrainConfig:
     """A walking spiking ant in a few minutes on two cores; `changes` are fields to set otherwise."""
     base: dict[str, Any] = {
-        "steps": 1_000_000,
+        "steps": 1_500_000,
         "num_envs": 32,
         "rollout": 64,
         "minibatch": 512,
+        # Higher than for a long training: what counts is where it stands after minutes.
+        "lr": 5e-4,
         "threads": 2,
         "checkpoint_every": 150_000,
         "validate_from": 0.7,
@@ -214,6 +217,7 @@ _LEAST: dict[str, float] = {
     "grad_norm": 0,
     "seed": 0,
     "threads": 1,
+    "torch_threads": 1,
     "checkpoint_every": 1,
     "keep_checkpoints": 1,
     "validation_episodes": 0,

@@ -42,7 +42,7 @@ from nervecord.training.tasks import channels
 EPSILON = 1e-8
 """What skrl's scaler adds to the standard deviation."""
 
-NOT_THE_POLICY = ("out", "name", "threads", "device", "keep_checkpoints", "tensorboard")
+NOT_THE_POLICY = ("out", "name", "threads", "torch_threads", "device", "keep_checkpoints", "tensorboard")
 """Configuration that does not decide what is learnt; the hash in the provenance leaves it out."""
 
 

@@ -9,6 +9,7 @@ rest of the running episodes. So a run killed at any moment and resumed writes t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -27,6 +28,7 @@ from nervecord.training import checkpoint, run_folder
 from nervecord.training.config import TrainConfig
 from nervecord.training.evaluate import Evaluation, evaluate
 from nervecord.training.export import export
+from nervecord.training.figure import draw_learning_curve
 from nervecord.training.ppo import Learner, check_device
 from nervecord.training.rewards import RewardNormaliser
 from nervecord.training.simulators import (
@@ -131,6 +133,7 @@ def _newest(folder: Path, config: TrainConfig) -> dict[str, Any] | None:
 CHANGEABLE = (
     "steps",
     "threads",
+    "torch_threads",
     "device",
     "keep_checkpoints",
     "validation_episodes",
@@ -152,7 +155,7 @@ class Run:
 
     def __init__(self, config: TrainConfig, content: dict[str, Any] | None) -> None:
         self.config = config
-        torch.set_num_threads(config.threads)
+        torch.set_num_threads(config.torch_threads)
         torch.manual_seed(int(np.random.SeedSequence((config.seed, 3)).generate_state(1)[0]))
         self.step = 0
         self.generation: int = content["generation"] if content else 0
@@ -338,4 +341,7 @@ class Run:
             policy = folder / "policy.nir"
             versions = json.loads((folder / "versions.json").read_text())
             export(config, content, policy, versions=versions, result=result)
+        # Not worth the run where matplotlib, which the extra brings, was taken away.
+        with contextlib.suppress(ImportError):
+            draw_learning_curve(folder, folder / "learning.png", title=config.run_name)
         return TrainResult(folder, config, step, validation, test, policy)

@@ -110,17 +110,30 @@ def _membrane(pending: Any, u: Any, v: Any, bias: Any, decays: Any, current: boo
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _rows(weights: Any, spikes: Any, outputs: int, factor: float, sums: Any, out: Any) -> None:
-    """out = 64 * floor(sum of the rows of `weights` whose spike is set, times 2^weight_exp); `sums` is scratch."""
+def _rows(weights: Any, spikes: Any, reach: Any, outputs: int, factor: float, sums: Any, out: Any) -> float:
+    """out = 64 * floor(sum of the rows of `weights` whose spike is set, times 2^weight_exp); `sums` is scratch.
+
+    Returns the synaptic events: the sum of `reach` over the spikes.
+    """
     for o in range(outputs):
         sums[o] = 0.0
+    # First the places of the spikes, without a branch: most neurons are silent, and a branch that cannot be foreseen
+    # costs more than a place that is written over.
+    places = np.empty(spikes.size + 1, np.int64)
+    count = 0
     for j in range(spikes.size):
-        if spikes[j]:
-            row = weights[j * outputs : (j + 1) * outputs]
-            for o in range(outputs):
-                sums[o] += row[o]
+        places[count] = j
+        count += int(spikes[j])
+    events = 0.0
+    for c in range(count):
+        j = places[c]
+        events += reach[j]
+        row = weights[j * outputs : (j + 1) * outputs]
+        for o in range(outputs):
+            sums[o] += row[o]
     for o in range(outputs):
         out[o] = np.floor(sums[o] * factor) * 64.0
+    return events
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -211,13 +224,13 @@ def act(
                 spiked = spikes[b, t, start:stop]
                 if table[k, _SPIKING]:
                     threshold = layer_floats[k, 2]
-                    total = 0.0
+                    fired = 0
                     for i in range(v.size):
-                        fired = 1.0 if v[i] > threshold else 0.0
-                        spiked[i] = fired
-                        v[i] = 0.0 if fired else v[i]
-                        total += fired
-                    counters[k, 0] += int(total)
+                        over = v[i] > threshold
+                        spiked[i] = 1.0 if over else 0.0
+                        v[i] = 0.0 if over else v[i]
+                        fired += over
+                    counters[k, 0] += fired
                 else:
                     for i in range(v.size):
                         spiked[i] = v[i]
@@ -227,11 +240,8 @@ def act(
                     pending[o] = first[o] if t < steps else 0.0
             elif t < steps:
                 sent = encoder[5][b, t]
-                _rows(weights[: sent.size * outputs], sent, outputs, layer_floats[0, 3], sums, pending)
-                events = 0.0
-                for j in range(sent.size):
-                    events += sent[j] * fan_out[j]
-                counters[0, 1] += int(events)
+                weight = weights[: sent.size * outputs]
+                counters[0, 1] += int(_rows(weight, sent, fan_out, outputs, layer_floats[0, 3], sums, pending))
             else:
                 pending[:] = 0.0
             for k in range(1, layers):
@@ -239,12 +249,9 @@ def act(
                 fired_before = spikes[b, t, before : before + table[k - 1, _OUTPUTS]]
                 start, count = table[k, _NEURON], table[k, _OUTPUTS]
                 weight = weights[table[k, _WEIGHT] : table[k, _WEIGHT] + fired_before.size * count]
-                _rows(weight, fired_before, count, layer_floats[k, 3], sums, state[b, 0, start : start + count])
                 reach = fan_out[table[k, _FAN_OUT] : table[k, _FAN_OUT] + fired_before.size]
-                events = 0.0
-                for j in range(reach.size):
-                    events += fired_before[j] * reach[j]
-                counters[k, 1] += int(events)
+                pending = state[b, 0, start : start + count]
+                counters[k, 1] += int(_rows(weight, fired_before, reach, count, layer_floats[k, 3], sums, pending))
         start = table[layers - 1, _NEURON]
         for i in range(action.shape[1]):
             y = 0.0

@@ -36,7 +36,7 @@ def test_keys_are_stable(make_policy: Callable[..., Graph]) -> None:
     assert list(lava["findings"][0]) == [
         "code", "severity", "node", "message", "value", "limit", "fix", "target", "source",
     ]  # fmt: skip
-    assert {"neurons", "synapses", "cores", "bits", "inputs", "outputs", "layers", "utilisation"} <= set(
+    assert {"neurons", "synapses", "cores", "memory_bits", "inputs", "outputs", "layers", "utilisation"} <= set(
         lava["resources"]
     )
     assert {"steps", "input_events", "spike_events", "synaptic_events", "updates", "bound"} == set(lava["events"])

@@ -91,7 +91,7 @@ def test_counts_of_a_small_network() -> None:
 def test_reference_has_no_cores() -> None:
     placement = place(network(np.ones((2, 3))), REFERENCE)
     assert placement.cores is None
-    assert placement.bits is None
+    assert placement.memory_bits is None
     assert placement.utilisation == {}
 
 

@@ -44,6 +44,7 @@ def test_folder_holds_what_it_promises(tmp_path: Path) -> None:
     assert [row["step"] for row in rows] == list(range(64, 513, 64)) == [p.step for p in seen]
     assert [row["validation_return"] is not None for row in rows] == [False] * 3 + [True, False] * 2 + [True]
     assert list(folder.glob("events.out.tfevents.*"))
+    assert (folder / "learning.png").read_bytes().startswith(b"\x89PNG")
     assert not list(folder.rglob("*.tmp"))
     best = json.loads((folder / "checkpoints" / "best.json").read_text())
     assert best["step"] == result.step

@@ -1,0 +1,301 @@
+"""The command itself: verbs found, flags refused, errors turned into sentences and exit codes, streams kept apart."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nervecord.cli import command, verbs
+from nervecord.cli.show import Outcome
+from nervecord.errors import EngineError, NervecordError
+
+PYTHON = (sys.executable, "-m", "nervecord")
+
+
+def started(words: Sequence[str], cwd: Path, **how: Any) -> subprocess.CompletedProcess[str]:
+    """The command in its own process."""
+    return subprocess.run([*PYTHON, *words], cwd=cwd, capture_output=True, text=True, timeout=300, **how)
+
+
+@pytest.fixture
+def verb(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any], Outcome]], None]:
+    """replace(run): the verb `targets` does something else."""
+
+    def replace(run: Callable[[Any], Outcome]) -> None:
+        monkeypatch.setitem(verbs.VERBS, "targets", verbs.Verb("", (), lambda parser: None, run))
+
+    return replace
+
+
+def raising(error: BaseException) -> Callable[[Any], Outcome]:
+    def run(args: Any) -> Outcome:
+        raise error
+
+    return run
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Help
+
+
+def test_the_verbs_listed_are_the_verbs_there_are() -> None:
+    assert list(command.VERBS) == list(verbs.VERBS)
+
+
+def test_no_verb_shows_the_usage_and_is_the_callers_fault(nervecord_cli: Any) -> None:
+    answer = nervecord_cli()
+    assert answer.code == 2
+    assert answer.out.startswith("usage: nervecord VERB")
+    assert nervecord_cli("--help").out == answer.out
+    assert nervecord_cli("--help").code == nervecord_cli("-h").code == nervecord_cli("help").code == 0
+    for name in command.VERBS:
+        assert f"\n  {name} " in answer.out
+
+
+@pytest.mark.parametrize("name", command.VERBS)
+def test_help_of_a_verb_ends_with_examples_that_parse(name: str, nervecord_cli: Any) -> None:
+    answer = nervecord_cli(name, "--help")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.startswith(f"usage: nervecord {name}")
+    assert nervecord_cli("help", name).out == answer.out
+    examples = answer.out.split("examples:\n")[1].strip().split("\n")
+    assert len(examples) >= 2
+    for example in examples:
+        words = shlex.split(example)
+        assert words[:2] == ["nervecord", name]
+        command.make_parser(name).read(words[2:])
+    for flag in ("--json", "--quiet", "--debug"):
+        assert flag in answer.out
+
+
+def test_version(nervecord_cli: Any) -> None:
+    answer = nervecord_cli("--version")
+    assert (answer.code, answer.out, answer.err) == (0, f"nervecord {metadata.version('nervecord')}\n", "")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Words that are not understood
+
+REFUSED = {
+    "a verb": ("compil", "unknown verb 'compil' (did you mean 'compile'? choose from: compare, compile, demo"),
+    "a verb like none": ("fly", "unknown verb 'fly' (choose from: "),
+    "a flag before the verb": ("--json run", "--json stands before the verb"),
+    "a flag": ("run ant.nervecord --episods 3", "unknown flag '--episods' (did you mean '--episodes'?"),
+    "a flag with a value": ("run ant.nervecord --egnine=lava", "unknown flag '--egnine' (did you mean '--engine'?"),
+    "half a flag": ("run ant.nervecord --epi 3", "unknown flag '--epi'"),
+    "a flag of train": ("train --num-env 3", "unknown flag '--num-env' (did you mean '--num-envs'?"),
+    "a word too many": ("run ant.nervecord again", "'again' is one word too many"),
+    "a value gone": ("run ant.nervecord --episodes", "--episodes: expected one argument"),
+    "a value of another type": ("run ant.nervecord --episodes many", "--episodes: invalid whole number value: 'many'"),
+    "half an episode": ("run ant.nervecord --episodes 1.5", "--episodes: invalid whole number value: '1.5'"),
+    "a file gone": ("compile", "the following arguments are required: policy (nervecord compile --help"),
+    "a target": ("compile {ant} --target lavaa", "unknown target 'lavaa' (did you mean 'lava'? choose from: lava, l"),
+    "a target to inspect": ("inspect {ant} --target loihi", "unknown target 'loihi' (did you mean 'loihi1'?"),
+    "the second of two": ("inspect {ant} --target lava xilo", "unknown target 'xilo' (did you mean 'xylo'?"),
+    "a target to show": ("targets loihi", "unknown target 'loihi' (did you mean 'loihi1'?"),
+    "two targets to show": ("targets lava loihi1", "'loihi1' is one word too many"),
+    "a target that runs nothing": ("compile {ant} --target xylo", "target 'xylo' is inspected only"),
+    "an engine": ("run {program} --engine emulater", "unknown engine 'emulater' (did you mean 'emulator'?"),
+    "the other engine": (
+        "compare {program} {program} --observations {rows} --engine-b numpi",
+        "unknown engine 'numpi' (choose from: definition, emulator, lava)",
+    ),
+    "an engine of another target": ("run {ant} --engine emulator", "reference: unknown engine 'emulator'"),
+    "a mode": ("compare {ant} {program} --mode layer", "--mode: unknown mode 'layer' (did you mean 'layers'?"),
+    "a convention": ("inspect {ant} --convention eulr", "unknown convention 'eulr' (did you mean 'euler'?"),
+    "what to install": ("targets install lavax", "unknown installable target 'lavax' (did you mean 'lava'?"),
+    "nothing to install": ("targets install", "install what? (nervecord targets install lava)"),
+    "an environment": ("run {ant} --env Ant-v44", "Ant-v44: no such environment"),
+    "no episodes": ("run {ant} --episodes 0", "episodes: is 0, at least 1 is needed"),
+    "no environments": ("run {ant} --num-envs -1", "environments: is -1, at least 1 is needed"),
+    "bits": ("compile {ant} --weight-bits 9", "9"),
+    "bits of floats": (
+        "compile {ant} --target reference --weight-bits 4",
+        "weight_bits: target 'reference' has no such option",
+    ),
+    "a time step": ("inspect {ant} --dt -1", "dt is -1.0 s, it must be positive"),
+    "a time step of a program": ("inspect {program} --dt 1e-3", "--dt: a program has its time step already"),
+    "training a neuron": ("train --neuron leeky", "unknown neuron 'leeky' (did you mean 'leaky'?"),
+    "training nothing": ("train --steps 0", "steps"),
+    "resuming nothing": ("train --resume nowhere", "--resume: nowhere is no run folder"),
+    "a demo of one episode": ("demo --episodes 1", "--episodes: is 1, at least 2 are needed"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_understood_is_refused_by_name(
+    name: str, nervecord_cli: Any, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line, words = REFUSED[name]
+    paths = {"ant": files / "ant.nir", "program": files / "ant.nervecord", "rows": files / "rows.npz"}
+    nervecord_cli(*line.format(**paths).split()).refused(words)
+    assert os.listdir(tmp_path) == []
+
+
+def test_errors_are_objects_for_machines(nervecord_cli: Any, tmp_path: Path) -> None:
+    path = tmp_path / "none.nervecord"
+    answer = nervecord_cli("inspect", path, "--json")
+    assert answer.code == 2
+    assert answer.json == {
+        "error": {"type": "FileFormatError", "message": "does not exist", "where": str(path), "hint": None},
+        "exit_code": 2,
+    }
+    assert answer.err == f"nervecord inspect: {path}: does not exist\n"
+    for line in ("compil --json", "run --json", "targets loihi --json", "run x --episods 3 --json"):
+        answer = nervecord_cli(*line.split())
+        assert answer.code == answer.json["exit_code"] == 2
+        assert answer.json["error"]["hint"]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Exit codes
+
+ENDS: dict[str, tuple[BaseException, int, str]] = {
+    "theirs": (NervecordError("is odd", where="a.nir", hint="make it even"), 2, "a.nir: is odd (make it even)"),
+    "a dead engine": (EngineError("died", where="lava"), 1, "lava: died"),
+    "a file of the system": (PermissionError(13, "Permission denied", "/x"), 2, "/x: Permission denied"),
+    "a defect": (ValueError("oh"), 1, "ValueError: oh (this is a defect of nervecord; --debug shows where)"),
+    "no memory": (MemoryError(), 1, "MemoryError: "),
+    "interrupted": (KeyboardInterrupt(), 130, "interrupted"),
+    "interrupted and told": (KeyboardInterrupt("at step 7"), 130, "at step 7"),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_exit_codes(name: str, nervecord_cli: Any, verb: Any) -> None:
+    error, code, words = ENDS[name]
+    verb(raising(error))
+    answer = nervecord_cli("targets")
+    assert (answer.code, answer.out) == (code, "")
+    assert answer.err.startswith(f"nervecord targets: {words}")
+    assert answer.err.count("\n") == 1
+    answer = nervecord_cli("targets", "--json")
+    assert answer.code == answer.json["exit_code"] == code
+    assert answer.json["error"]["type"] == type(error).__name__
+
+
+def test_debug_shows_the_traceback(nervecord_cli: Any, verb: Any) -> None:
+    verb(raising(NervecordError("is odd")))
+    answer = nervecord_cli("targets", "--debug")
+    assert (answer.code, answer.out) == (2, "")
+    assert "Traceback (most recent call last)" in answer.err
+    assert answer.err.endswith("nervecord targets: is odd\n")
+
+
+def test_notes_are_lines_of_their_own_and_a_files_words_are_not(nervecord_cli: Any, verb: Any) -> None:
+    error = NervecordError("holds 'a\nTraceback\x1b[2J'")
+    error.add_note("seen in step 3")
+    verb(raising(error))
+    assert nervecord_cli("targets").err == (
+        "nervecord targets: holds 'a\\nTraceback\\x1b[2J'\nseen in step 3\n"
+    )  # fmt: skip
+
+
+def test_a_verb_chooses_its_exit_code(nervecord_cli: Any, files: Path) -> None:
+    assert nervecord_cli("inspect", files / "ant.nir", "--target", "xylo").code == 2
+    assert nervecord_cli("inspect", files / "ant.nir").code == 0  # nobody asked for xylo
+    assert nervecord_cli("inspect", files / "ant.nir", "--target", "lava").code == 0
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Streams
+
+
+def test_what_libraries_print_is_no_result(nervecord_cli: Any, verb: Any) -> None:
+    def run(args: Any) -> Outcome:
+        print("a library says hello")
+        return Outcome({"x": float("nan"), "y": [1, float("inf")]}, "the result", 2)
+
+    verb(run)
+    answer = nervecord_cli("targets")
+    assert (answer.code, answer.out, answer.err) == (2, "the result\n", "a library says hello\n")
+    assert nervecord_cli("targets", "--json").json == {"x": None, "y": [1, None]}
+
+
+def test_progress_goes_to_stderr_and_quiet_stops_it(nervecord_cli: Any, files: Path) -> None:
+    words = ("run", files / "pendulum.nervecord", "--episodes", 2, "--json")
+    answer = nervecord_cli(*words)
+    assert answer.json["episodes"] == 2
+    assert "run: 2 of 2 episodes, mean return" in answer.err
+    assert nervecord_cli(*words, "--quiet").err == ""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+@pytest.mark.parametrize("line", ["targets loihi1", "targets --json", "--help", "run --help", "nonsense --json"])
+def test_a_reader_that_went_away_is_no_error(line: str, tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [*PYTHON, *line.split()], cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=300
+        )
+    finally:
+        os.close(writer)
+    # argparse swallows the error where its help is longer than the buffer of stdout.
+    assert done.returncode in ((0, 141) if "run --help" in line else (141,))
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_interrupting_a_run(files: Path, tmp_path: Path) -> None:
+    words = [*PYTHON, "run", str(files / "pendulum.nir"), "--episodes", "1000000"]
+    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            assert process.stderr.readline().startswith("run: 1 of 1,000,000 episodes")
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=300)
+        finally:
+            process.kill()
+    assert (process.returncode, out) == (130, "")
+    assert err.endswith("nervecord run: interrupted\n")
+    assert "Traceback" not in err
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Processes
+
+
+def test_as_a_module_from_anywhere(tmp_path: Path) -> None:
+    done = started(["targets", "--json"], tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [target["name"] for target in json.loads(done.stdout)["targets"]][:2] == ["reference", "lava"]
+    done = started(["inspect", "none.nir"], tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "nervecord inspect: none.nir: no such file\n")
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_installed_script_is_the_command() -> None:
+    (script,) = metadata.entry_points(group="console_scripts", name="nervecord")
+    assert script.load() is command.main
+
+
+HEAVY = ("torch", "mujoco", "numba", "gymnasium", "matplotlib", "snntorch", "skrl", "envpool", "nir", "h5py")
+CHEAP = {
+    "import": "import nervecord",
+    "dir": "import nervecord; dir(nervecord); nervecord.__version__",
+    "help": "from nervecord.cli.command import main; main(['--help'])",
+    **{
+        f"{name} --help": f"from nervecord.cli.command import main; main(['{name}', '--help'])"
+        for name in ("train", "run", "demo")
+    },
+}
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_help_and_import_load_nothing_heavy(name: str, tmp_path: Path) -> None:
+    code = f"{CHEAP[name]}\nimport sys\nprint([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr.strip()) == (0, "[]")

@@ -1,0 +1,344 @@
+"""Each verb in process, on a small random policy: what it prints, what it writes, what --json holds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nervecord.compiler.compile import compile_policy
+from nervecord.compiler.nirfile import read_nir
+from nervecord.compiler.program import load
+from nervecord.targets.catalogue import target_names
+from nervecord.targets.lava.target import LavaTarget
+
+DATA = Path(__file__).parent.parent / "data"
+FINDING = {"code", "severity", "node", "message", "value", "limit", "fix", "target", "source"}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# compile
+
+
+def test_compile_writes_the_program_the_compiler_makes(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
+    path = tmp_path / "ant.nervecord"
+    answer = nervecord_cli("compile", files / "ant.nir", "-o", path)
+    assert (answer.code, answer.err) == (0, "")
+    assert path.read_bytes() == compile_policy(read_nir(files / "ant.nir"), LavaTarget()).to_bytes()
+    for words in (f"program       {path}", "verdict       feasible", "lif1", "readout"):
+        assert words in answer.out
+    assert os.listdir(tmp_path) == ["ant.nervecord"]
+
+
+def test_compile_json(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
+    path = tmp_path / "ant.nervecord"
+    data = nervecord_cli("compile", files / "ant.nir", "-o", path, "--json").json
+    assert {"program", "target", "verdict", "cores", "memory_bits", "report", "versions", "allowances"} <= set(data)
+    assert (data["program"], data["target"], data["verdict"]) == (str(path), "lava", "feasible")
+    assert data["cores"] >= 1
+    assert data["report"] == load(path).report
+    assert [layer["layer"] for layer in data["report"]["lowering"]["layers"]] == ["lif1", "readout"]
+
+
+def test_compile_without_a_file_says_so(nervecord_cli: Any, files: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = nervecord_cli("compile", files / "ant.nir", "--target", "reference")
+    assert answer.code == 0
+    assert answer.out.endswith("nothing was written: -o FILE keeps the program\n")
+    assert os.listdir(tmp_path) == []
+
+
+def test_compile_options_change_the_program(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
+    rows = np.random.default_rng(1).normal(size=(32, 27))
+    np.savez(tmp_path / "rows.npz", observations=rows)
+    for name, more in (
+        ("eight", ()),
+        ("four", ("--weight-bits", 4)),
+        ("calibrated", ("--calibration", tmp_path / "rows.npz")),
+        ("again", ("--weight-bits", 8)),
+    ):
+        assert nervecord_cli("compile", files / "ant.nir", "-o", tmp_path / name, *more).code == 0
+    eight, four, calibrated, again = (
+        (tmp_path / name).read_bytes() for name in ("eight", "four", "calibrated", "again")
+    )
+    assert eight == again
+    assert len({eight, four, calibrated}) == 3
+
+
+def test_compile_dumps_and_explains(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
+    answer = nervecord_cli("compile", files / "ant.nir", "--dump", tmp_path / "d", "--explain")
+    assert answer.code == 0
+    assert "DiscreteLIF became FixedLIF" in answer.err
+    assert "became" not in answer.out
+    assert len(os.listdir(tmp_path / "d")) == 3
+
+
+def test_an_output_is_replaced_whole_or_not_at_all(
+    nervecord_cli: Any, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "ant.nervecord"
+    path.write_bytes(b"old" * 100_000)
+    assert nervecord_cli("compile", files / "ant.nir", "-o", path).code == 0
+    new = path.read_bytes()
+    assert load(path).to_bytes() == new
+    assert oct(path.stat().st_mode & 0o777) == oct(0o666 & ~_umask())
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, "replace", full)
+    nervecord_cli("compile", files / "ant.nir", "-o", path).refused(f"{path}: cannot be written: No space left")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["ant.nervecord"]
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "compile {none} -o {folder}/none/a.nervecord",
+        "compile {none} -o {folder}",
+        "run {none} --picture {folder}/none/a.png",
+        "run {none} --video {folder}/none/a.mp4",
+        "simulate {none} --input {none} -o {folder}/none/a.npz",
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(
+    line: str, nervecord_cli: Any, tmp_path: Path
+) -> None:
+    # The policy does not exist either; whoever looks at it first would say so.
+    words = line.format(none=tmp_path / "none.nir", folder=tmp_path).split()
+    text = nervecord_cli(*words).refused()
+    assert "is a folder, a file name is needed" in text or f"the folder {tmp_path}/none does not exist" in text
+    assert os.listdir(tmp_path) == []
+
+
+def test_pictures_and_videos_need_a_known_ending(nervecord_cli: Any, tmp_path: Path) -> None:
+    nervecord_cli("run", "none.nir", "--picture", tmp_path / "a.bmp").refused("a.bmp: ends in '.bmp'", ".png, .svg")
+    nervecord_cli("run", "none.nir", "--video", tmp_path / "a.avi").refused("a.avi: ends in '.avi'", ".mp4")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# run
+
+RUN = {
+    "target", "engine", "env", "episodes", "seed", "return_mean", "return_ci95", "return_each", "length_mean",
+    "latency_us", "spikes_per_action", "synaptic_events_per_action", "fail_safe", "deadline_missed",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "engine", "more"),
+    [
+        ("pendulum.nir", "reference", "float64", ()),
+        ("pendulum.nervecord", "lava", "emulator", ()),
+        ("pendulum.nervecord", "lava", "definition", ("--engine", "definition", "--num-envs", 3)),
+    ],
+)
+def test_run_json(name: str, target: str, engine: str, more: tuple[Any, ...], nervecord_cli: Any, files: Path) -> None:
+    pytest.importorskip("gymnasium")
+    answer = nervecord_cli("run", files / name, "--episodes", 3, "--seed", 7, "--json", *more)
+    assert answer.code == 0
+    data = answer.json
+    assert set(data) >= RUN
+    assert (data["target"], data["env"], data["episodes"], data["seed"]) == (target, "Pendulum-v1", 3, 7)
+    if target == "lava":
+        assert data["engine"] == engine
+    assert len(data["return_each"]) == 3
+    assert data["return_mean"] == pytest.approx(np.mean(data["return_each"]))
+    assert data["return_ci95"] == pytest.approx(4.30265 * np.std(data["return_each"], ddof=1) / np.sqrt(3))
+    assert data["length_mean"] == 200
+    assert set(data["latency_us"]) == {"median", "p99"}
+    assert 0 < data["latency_us"]["median"] <= data["latency_us"]["p99"]
+    assert 0 < data["spikes_per_action"] <= 8 * 7
+    assert data["synaptic_events_per_action"] > 0
+    assert data["fail_safe"] == {}
+
+
+def test_run_is_the_same_by_every_engine_of_the_integers(nervecord_cli: Any, files: Path) -> None:
+    pytest.importorskip("gymnasium")
+    words = ("run", files / "pendulum.nervecord", "--episodes", 2, "--json", "--engine")
+    emulator, definition = (nervecord_cli(*words, engine).json for engine in ("emulator", "definition"))
+    for key in ("return_each", "spikes_per_action", "synaptic_events_per_action"):
+        assert emulator[key] == definition[key]
+
+
+def test_run_text(nervecord_cli: Any, files: Path) -> None:
+    pytest.importorskip("gymnasium")
+    answer = nervecord_cli("run", files / "pendulum.nervecord", "--episodes", 1)
+    assert answer.code == 0
+    lines = dict(line.split("  ", 1) for line in answer.out.splitlines())
+    assert {"policy", "environment", "return", "episode length", "latency", "spikes", "synaptic events"} <= set(lines)
+    assert "lava, engine emulator" in lines["policy"]
+    assert nervecord_cli("run", files / "pendulum.nervecord", "--episodes", 1, "--json").json["return_ci95"] is None
+
+
+def test_run_draws_an_ant(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
+    pytest.importorskip("mujoco")
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "ant.png"
+    path.write_bytes(b"old")
+    answer = nervecord_cli("run", files / "ant.nervecord", "--episodes", 1, "--picture", path, "--json")
+    assert answer.code == 0
+    assert answer.json["picture"] == str(path)
+    assert answer.json["env"] == "Ant-v4"
+    content = path.read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    assert len(content) > 20_000
+    assert os.listdir(tmp_path) == ["ant.png"]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# inspect
+
+
+def test_inspect_json(nervecord_cli: Any, files: Path) -> None:
+    answer = nervecord_cli("inspect", files / "ant.nir", "--json")
+    assert (answer.code, answer.err) == (0, "")
+    data = answer.json
+    assert {"file", "format", "graph", "findings", "targets"} <= set(data)
+    assert [target["target"] for target in data["targets"]] == list(target_names())
+    for target in data["targets"]:
+        assert target["verdict"] in ("feasible", "infeasible", "unknown")
+        for finding in target["findings"]:
+            assert set(finding) == FINDING
+            assert finding["severity"] in ("error", "unknown", "warning", "info")
+        assert {"neurons", "synapses", "cores", "memory_bits", "layers"} <= set(target["resources"])
+        assert {"synaptic_events", "input_events", "spike_events", "updates", "bound"} <= set(target["events"])
+    by_name = {target["target"]: target for target in data["targets"]}
+    assert by_name["lava"]["resources"]["neurons"] == 12 + 8
+    assert by_name["lava"]["resources"]["synapses"] == 27 * 12 + 12 * 8
+    assert by_name["lava"]["resources"]["cores"] >= 1
+    assert by_name["lava"]["verdict"] == "feasible"
+    (inputs,) = [finding for finding in by_name["xylo"]["findings"] if finding["code"] == "inputs"]
+    assert (inputs["severity"], inputs["value"]) == ("error", 27)
+    assert inputs["limit"] < 27
+    assert inputs["fix"]
+
+
+def test_inspect_named_targets_in_their_order(nervecord_cli: Any, files: Path) -> None:
+    answer = nervecord_cli("inspect", files / "ant.nervecord", "--target", "loihi1", "lava", "--json")
+    assert [target["target"] for target in answer.json["targets"]] == ["loihi1", "lava"]
+    text = nervecord_cli("inspect", files / "ant.nervecord", "--target", "loihi1", "lava").out
+    assert text.index("\nloihi1 (") < text.index("\nlava (")
+
+
+def test_inspect_what_another_tool_wrote(nervecord_cli: Any) -> None:
+    path = DATA / "nir" / "braille_noDelay_bias_zero.nir"
+    answer = nervecord_cli("inspect", path, "--json")
+    assert answer.code == 0
+    assert answer.json["graph"]["dt"] is None
+    assert answer.json["graph"]["recurrent"] == ["lif1.w_rec"]
+    assert nervecord_cli("inspect", path, "--dt", "1e-4", "--json").json["graph"]["dt"] == 1e-4
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# compare
+
+
+@pytest.mark.parametrize("mode", ["free", "layers"])
+def test_compare_a_policy_with_its_program(mode: str, nervecord_cli: Any, files: Path) -> None:
+    answer = nervecord_cli("compare", files / "ant.nir", files / "ant.nervecord", "--mode", mode, "--json")
+    assert (answer.code, answer.err) == (0, "")
+    data = answer.json
+    assert (data["mode"], data["observations"], data["b"]) == (mode, 64, "emulator")
+    assert [layer["layer"] for layer in data["layers"]] == ["lif1", "readout"]
+    assert data["identical"] is False
+    assert {"action", "step", "layer", "neuron", "a", "b"} == set(data["first"])
+    assert 0 < data["action_rms"] < data["action_max"]
+    text = nervecord_cli("compare", files / "ant.nir", files / "ant.nervecord", "--mode", mode).out
+    assert f"they part at action {data['first']['action']}, step" in text
+
+
+def test_compare_engines_on_rows_of_a_file(nervecord_cli: Any, files: Path) -> None:
+    path = files / "ant.nervecord"
+    answer = nervecord_cli(
+        "compare", path, path, "--engine-b", "definition", "--observations", files / "rows.npz", "--json"
+    )
+    assert (answer.json["identical"], answer.json["observations"], answer.json["first"]) == (True, 10, None)
+    assert (answer.json["a"], answer.json["b"]) == ("emulator", "definition")
+
+
+def test_compare_without_observations(nervecord_cli: Any, files: Path) -> None:
+    path = files / "ant.nervecord"
+    nervecord_cli("compare", path, path).refused("--observations: neither file carries recorded observations")
+    nervecord_cli("compare", files / "ant.nir", files / "pendulum.nir").refused("observations: have shape (64, 27)")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# simulate
+
+
+def test_simulate_the_published_neuron(nervecord_cli: Any, tmp_path: Path) -> None:
+    published = np.loadtxt(DATA / "nir" / "lif_exact.csv", delimiter=",")
+    np.savez(tmp_path / "in.npz", input=published[:, :1])
+    out = tmp_path / "out.npz"
+    out.write_bytes(b"old")
+    for convention in ("euler", "exact"):
+        answer = nervecord_cli(
+            "simulate", DATA / "nir" / "lif_norse.nir", "--dt", "1e-4", "--convention", convention,
+            "--input", tmp_path / "in.npz", "-o", out, "--json",
+        )  # fmt: skip
+        assert (answer.code, answer.err) == (0, "")
+        with np.load(out) as trace:
+            spikes = trace["1"][:, 0, 0]
+        assert np.flatnonzero(spikes).tolist() == np.flatnonzero(published[:, 2]).tolist() == [460, 510, 710, 760]
+        assert answer.json["steps"] == 1000
+        assert answer.json["spikes"] == {"1": 4}
+        assert answer.json["actions"] is None
+    assert sorted(os.listdir(tmp_path)) == ["in.npz", "out.npz"]
+
+
+def test_simulate_needs_a_time_step(nervecord_cli: Any, tmp_path: Path) -> None:
+    np.save(tmp_path / "in.npy", np.zeros((5, 1)))
+    path = DATA / "nir" / "lif_norse.nir"
+    nervecord_cli("simulate", path, "--input", tmp_path / "in.npy").refused("--dt")
+
+
+def test_simulate_a_program_gives_the_actions_of_its_session(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
+    import nervecord
+
+    out = tmp_path / "out.npz"
+    answer = nervecord_cli("simulate", files / "ant.nervecord", "--input", files / "rows.npz", "-o", out)
+    assert answer.code == 0
+    assert answer.out.endswith(f"written: {out}\n")
+    with np.load(out) as trace, np.load(files / "rows.npz") as rows, nervecord.open(files / "ant.nervecord") as session:
+        actions = np.array([session.step(row) for row in rows["observations"]])
+        assert np.array_equal(trace["actions"][:, 0], actions)
+    assert "nothing was written" in nervecord_cli("simulate", files / "ant.nir", "--input", files / "rows.npz").out
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# targets
+
+
+def test_targets(nervecord_cli: Any) -> None:
+    answer = nervecord_cli("targets")
+    assert (answer.code, answer.err) == (0, "")
+    for name in target_names():
+        assert f"\n{name} " in answer.out
+    data = nervecord_cli("targets", "--json").json["targets"]
+    assert [target["name"] for target in data] == list(target_names())
+    assert {target["name"] for target in data if target["compiles"]} == {"reference", "lava"}
+    assert {target["name"]: target["engines"] for target in data}["lava"][0] == "emulator"
+
+
+def test_one_target_with_its_sources(nervecord_cli: Any) -> None:
+    text = nervecord_cli("targets", "loihi1").out
+    assert text.startswith("loihi1: ")
+    (data,) = nervecord_cli("targets", "loihi1", "--json").json["targets"]
+    assert data["compiles"] is False
+    assert len(data["facts"]) > 10
+    for name, fact in data["facts"].items():
+        assert set(fact) == {"value", "confidence", "source", "about"}
+        assert fact["source"] or fact["value"] is None, name
+        assert f"\n{name} " in text

@@ -1,0 +1,234 @@
+"""What an installation can do: the core alone, and the core with an extra.
+
+The quick tests hide the optional packages from a process; the slow ones build a wheel and install it into environments
+of their own, outside the repository.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from policies import random_policy
+
+from nervecord.compiler.nirfile import write_nir
+
+ROOT = Path(__file__).parent.parent
+OPTIONAL = (
+    "torch", "snntorch", "skrl", "tensorboard", "mujoco", "gymnasium", "envpool", "matplotlib", "imageio",
+    "imageio_ffmpeg", "pytest",
+)  # fmt: skip
+
+HIDE = f"""
+import importlib.abc, sys
+
+class Hidden(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] in {OPTIONAL!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Hidden())
+"""
+
+STEP = """
+import sys
+import numpy as np
+import nervecord
+
+assert {target!r} in [spec.name for spec in nervecord.list_targets()]
+program = nervecord.compile({policy!r}, {target!r})
+program.save({program!r})
+with nervecord.open({program!r}) as session:
+    actions = [session.step(row).tolist() for row in np.random.default_rng(0).normal(size=(5, 27))]
+assert nervecord.inspect({program!r}, [{target!r}]).feasible
+print(nervecord.__file__)
+print(actions)
+"""
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    path = tmp_path / "ant.nir"
+    write_nir(random_policy(sizes=(27, 12, 8)), path)
+    return path
+
+
+def clean() -> dict[str, str]:
+    """The environment without what would lead Python to this checkout."""
+    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MYPYPATH")}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The optional packages hidden
+
+
+@pytest.fixture
+def core(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """core(code): Python without the optional packages. core(words=[...]): the command."""
+
+    def run(code: str = "", words: list[str] | None = None) -> subprocess.CompletedProcess[str]:
+        if words is not None:
+            code = f"from nervecord.cli.command import main\nraise SystemExit(main({words!r}))"
+        return subprocess.run(
+            [sys.executable, "-c", HIDE + code], cwd=tmp_path, capture_output=True, text=True, timeout=300, env=clean()
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("target", ["lava", "reference"])
+def test_the_core_inspects_compiles_and_steps(target: str, core: Callable, policy: Path, tmp_path: Path) -> None:
+    done = core(STEP.format(policy=str(policy), program=str(tmp_path / "p"), target=target))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_core_has_the_commands_that_need_no_more(core: Callable, policy: Path, tmp_path: Path) -> None:
+    program = str(tmp_path / "ant.nervecord")
+    for words in (
+        ["--help"],
+        ["train", "--help"],
+        ["targets"],
+        ["compile", str(policy), "-o", program],
+        ["inspect", program, "--target", "lava"],
+        ["compare", str(policy), program],
+    ):
+        done = core(words=words)
+        assert (done.returncode, done.stderr) == (0, ""), words
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["run", "{policy}"], "pip install 'nervecord[mujoco]'"),
+        (["run", "{policy}", "--env", "HalfCheetah-v4"], "pip install 'nervecord[mujoco]'"),
+        (["run", "{policy}", "--picture", "a.png"], "pip install 'nervecord[plot]'"),
+        (["run", "{policy}", "--video", "a.mp4"], "pip install 'nervecord[video]'"),
+        (["train", "--steps", "1000"], "pip install 'nervecord[train]'"),
+        (["demo"], "pip install 'nervecord["),
+    ],
+)
+def test_what_is_missing_is_named_with_its_extra(
+    words: list[str], hint: str, core: Callable, policy: Path, tmp_path: Path
+) -> None:
+    done = core(words=[word.format(policy=policy) for word in words])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert hint in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert os.listdir(tmp_path) == ["ant.nir"]  # no run folder, no demo folder
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Installed
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout, built from a copy, so that it stays as it is."""
+    source, out = tmp_path_factory.mktemp("source") / "nervecord", tmp_path_factory.mktemp("dist")
+    shutil.copytree(
+        ROOT, source, symlinks=True,
+        ignore=shutil.ignore_patterns(".*", "tests", "benchmarks", "runs", "demo", "shared", "build", "*.egg-info"),
+    )  # fmt: skip
+    done = _called([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)])
+    if done.returncode:
+        done = _called([sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(out), str(source)])
+    assert done.returncode == 0, done.stderr
+    (path,) = out.glob("nervecord-*.whl")
+    return path
+
+
+def _called(words: list[str], **how: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, capture_output=True, text=True, timeout=1800, env=clean(), **how)  # type: ignore[call-overload, no-any-return]
+
+
+def installed(folder: Path, wheel: Path, extra: str = "") -> Path:
+    """A fresh environment with the wheel; returns its bin folder."""
+    made = _called([sys.executable, "-m", "venv", str(folder)])
+    assert made.returncode == 0, made.stderr
+    done = _called(
+        [str(folder / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", f"{wheel}{extra}"]
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "bin"
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_what_it_needs_and_nothing_else(wheel: Path) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert all(top == "nervecord" or top.endswith(".dist-info") for top in tops), tops
+    for name in (
+        "py.typed",
+        "targets/loihi1/spec.toml",
+        "targets/lava/lava_worker/handler.py",
+        "compiler/hdf5child.py",
+    ):
+        assert f"nervecord/{name}" in names
+    assert not [name for name in names if "/tests/" in name or "/benchmarks/" in name]
+
+
+@pytest.mark.slow
+def test_core_installation(wheel: Path, policy: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    bin = installed(tmp_path / "venv", wheel)
+    listed = json.loads(_called([str(bin / "python"), "-m", "pip", "list", "--format", "json"]).stdout)
+    names = {package["name"].lower() for package in listed}
+    assert {"nervecord", "numpy", "nir", "h5py", "numba"} <= names
+    assert not names & {"torch", "mujoco", "gymnasium", "matplotlib", "snntorch", "skrl"}
+
+    program = str(home / "ant.nervecord")
+    done = _called(
+        [str(bin / "python"), "-c", STEP.format(policy=str(policy), program=program, target="lava")], cwd=home
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    place, actions = done.stdout.splitlines()
+    assert Path(place).is_relative_to(tmp_path / "venv")
+    assert str(ROOT) not in place
+    # The same actions as here.
+    here = _called([sys.executable, "-c", STEP.format(policy=str(policy), program=program, target="lava")], cwd=home)
+    assert here.stdout.splitlines()[1] == actions
+
+    command = str(bin / "nervecord")
+    for words in (
+        ["--version"],
+        ["compile", str(policy), "-o", program],
+        ["inspect", program, "--target", "lava", "--json"],
+        ["compare", str(policy), program],
+        ["targets", "loihi1"],
+    ):
+        done = _called([command, *words], cwd=home)
+        assert (done.returncode, done.stderr) == (0, ""), words
+    for words, hint in (
+        (["run", program], "pip install 'nervecord[mujoco]'"),
+        (["train", "--steps", "1000"], "pip install 'nervecord[train]'"),
+    ):
+        done = _called([command, *words], cwd=home)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert hint in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert os.listdir(home) == ["ant.nervecord"]
+
+
+@pytest.mark.slow
+def test_installation_with_mujoco(wheel: Path, policy: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    bin = installed(tmp_path / "venv", wheel, "[mujoco]")
+    done = _called([str(bin / "nervecord"), "run", str(policy), "--episodes", "1", "--json"], cwd=home)
+    assert done.returncode == 0, done.stderr
+    data = json.loads(done.stdout)
+    assert (data["env"], data["episodes"], data["fail_safe"]) == ("Ant-v4", 1, {})
+    assert data["length_mean"] > 0
+    # The same episode as here.
+    here = _called([sys.executable, "-m", "nervecord", "run", str(policy), "--episodes", "1", "--json"], cwd=home)
+    assert json.loads(here.stdout)["return_each"] == pytest.approx(data["return_each"])

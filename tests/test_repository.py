@@ -1,0 +1,199 @@
+"""The repository keeps its own rules, and its documents name what exists."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import subprocess
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from nervecord.cli import command
+from nervecord.errors import NervecordError
+
+ROOT = Path(__file__).parent.parent
+LIMIT = 500
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "zoo").glob("**/*.md"))]
+
+
+def tracked(*patterns: str) -> list[Path]:
+    """Files of the repository, tracked or about to be."""
+    done = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip("no git checkout")
+    return [ROOT / line for line in done.stdout.splitlines() if (ROOT / line).is_file()]
+
+
+def pyproject() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Sources
+
+
+def test_files_are_short() -> None:
+    sources = tracked("*.py")
+    assert ROOT / "compiler" / "program.py" in sources
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in sources}
+    assert {path: lines for path, lines in lengths.items() if lines >= LIMIT} == {}
+
+
+def test_no_utils() -> None:
+    assert [path for path in tracked("*.py") if path.stem in ("utils", "util", "helpers", "common", "misc")] == []
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Packaging
+
+
+def test_the_packages_listed_are_the_folders_with_modules() -> None:
+    skipped = ("tests", "benchmarks", "docs", "zoo")
+    folders = {
+        path.parent.relative_to(ROOT)
+        for path in tracked("*.py")
+        # What runs in another interpreter is shipped as data, if at all, and has no __init__.py.
+        if (path.parent / "__init__.py").is_file() and path.relative_to(ROOT).parts[0] not in skipped
+    }
+    packages = {".".join(("nervecord", *folder.parts)) for folder in folders}
+    assert packages == set(pyproject()["tool"]["setuptools"]["packages"])
+
+
+def test_every_source_that_runs_is_shipped() -> None:
+    """Modules outside packages (a worker's, for another interpreter) are package data."""
+    setuptools = pyproject()["tool"]["setuptools"]
+    packages, data = set(setuptools["packages"]), setuptools["package-data"]
+    shipped = set()
+    for package, patterns in data.items():
+        folder = ROOT.joinpath(*package.split(".")[1:])
+        shipped |= {path for pattern in patterns for path in folder.glob(pattern)}
+    lost = []
+    for path in tracked("*.py"):
+        parts = path.relative_to(ROOT).parts
+        if parts[0] in ("tests", "benchmarks", "docs", "zoo"):
+            continue
+        if ".".join(("nervecord", *parts[:-1])) not in packages and path not in shipped:
+            lost.append("/".join(parts))
+    assert lost == []
+
+
+def test_every_package_can_be_imported() -> None:
+    for package in pyproject()["tool"]["setuptools"]["packages"]:
+        importlib.import_module(package)
+
+
+def test_versions_agree() -> None:
+    import nervecord
+
+    assert pyproject()["project"]["version"] == metadata.version("nervecord") == nervecord.__version__
+
+
+def test_the_changelog_knows_this_version() -> None:
+    path = ROOT / "CHANGELOG.md"
+    if path.exists():
+        assert pyproject()["project"]["version"] in path.read_text(encoding="utf-8")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Makefile
+
+
+def test_make_help_lists_every_phony_target() -> None:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^\.PHONY:(.*)$", text, re.MULTILINE)
+    targets = line.split()
+    assert {"help", "install", "demo", "test", "check"} <= set(targets)
+    documented = dict(re.findall(r"^([a-z-]+):.*## +(\S.*)$", text, re.MULTILINE))
+    assert sorted(documented) == sorted(targets)
+    try:
+        done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    except FileNotFoundError:
+        pytest.skip("no make")
+    for target in targets:
+        assert re.search(rf"^ +make {target} +\S", done.stdout, re.MULTILINE), target
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Documents
+
+
+def commands(path: Path) -> list[str]:
+    """Lines of the shell blocks of a document that call nervecord; continuation lines joined."""
+    text = path.read_text(encoding="utf-8")
+    found = []
+    for block in re.findall(r"^ *```(?:console|sh|bash|shell)\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = line.strip().removeprefix("$ ").removeprefix(".venv/bin/")
+            if words.startswith("nervecord "):
+                found.append(words)
+    return found
+
+
+def refusal(line: str) -> str | None:
+    """Why the command line would not take these words; None where it does."""
+    words = shlex.split(line, comments=True)[1:]
+    for k, word in enumerate(words):
+        if word in ("|", ">", "2>", "&&", ";", "&"):
+            words = words[:k]
+            break
+    if not words or words[0] in ("--help", "--version", "help") or "--help" in words:
+        return None
+    if words[0] not in command.VERBS:
+        return f"no verb {words[0]!r}"
+    try:
+        command.make_parser(words[0]).read(words[1:])
+    except NervecordError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_in_documents_parse(path: Path) -> None:
+    wrong = {line: refusal(line) for line in commands(path)}
+    assert {line: why for line, why in wrong.items() if why is not None} == {}
+
+
+def test_the_check_of_documents_can_fail(tmp_path: Path) -> None:
+    path = tmp_path / "a.md"
+    path.write_text(
+        "```console\n$ nervecord run a.nervecord \\\n    --episods 3\n$ nervecord fly\nnervecord output\n```\n"
+        "```sh\nnervecord targets | head  # a comment\n```\n```python\nnervecord targets nonsense\n```\n"
+    )
+    lines = commands(path)
+    assert lines == [
+        "nervecord run a.nervecord      --episods 3",
+        "nervecord fly",
+        "nervecord output",
+        "nervecord targets | head  # a comment",
+    ]
+    assert refusal(lines[0]) is not None
+    assert refusal(lines[1]) == "no verb 'fly'"
+    assert refusal(lines[3]) is None
+
+
+def test_every_verb_stands_in_the_documents() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
+    if not text.strip():
+        pytest.skip("no documents yet")
+    missing = [verb for verb in command.VERBS if f"nervecord {verb}" not in text and f"make {verb}" not in text]
+    assert missing == []
+
+
+def test_links_within_the_repository_lead_somewhere() -> None:
+    broken = [
+        f"{path.relative_to(ROOT)}: {target}"
+        for path in DOCUMENTS
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text(encoding="utf-8"))
+        if not re.match(r"[a-z]+:", target) and not (path.parent / target).exists()
+    ]
+    assert broken == []

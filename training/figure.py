@@ -1,0 +1,54 @@
+"""The learning curve of a run folder as a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def draw_learning_curve(folder: Path, path: Path, *, title: str = "") -> None:
+    """Draw a run's returns against its steps, from `metrics.jsonl` and `result.json`.
+
+    Args:
+        folder: the run folder.
+        path: .png, .svg or .pdf to write.
+        title: above the axes.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows: list[dict[str, Any]] = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    figure = Figure(figsize=(8, 4.2), dpi=130, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    trained = [(row["step"] / 1e6, row["train_return"]) for row in rows if row["train_return"] is not None]
+    if trained:
+        axes.plot(*zip(*trained, strict=True), color="#2c6fbb", linewidth=1.3, label="training, with action noise")
+    validated = [(row["step"] / 1e6, row["validation_return"]) for row in rows if row["validation_return"] is not None]
+    if validated:
+        axes.plot(*zip(*validated, strict=True), "o", color="#d1495b", markersize=4, label="validation, deterministic")
+    _draw_result(axes, folder / "result.json")
+    axes.set_xlabel("environment steps, millions")
+    axes.set_ylabel("return")
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.grid(color="#e5e7e9", linewidth=0.7)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    figure.savefig(path)
+
+
+def _draw_result(axes: Any, path: Path) -> None:
+    result = json.loads(path.read_text()) if path.exists() else {}
+    test = result.get("test")
+    if test is None:
+        return
+    low, high = test["interval95"]
+    axes.errorbar(
+        [result["step"] / 1e6], [test["mean_return"]], [[test["mean_return"] - low], [high - test["mean_return"]]],
+        fmt="D", color="#1b1b1e", markersize=5, capsize=3,
+        label=f"test, {test['episodes']} other episodes, 95 % interval",
+    )  # fmt: skip
