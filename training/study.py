@@ -23,8 +23,8 @@ from typing import Any
 from nervecord.errors import FileFormatError, NervecordError, unknown_name
 from nervecord.training.config import TrainConfig
 
-SEEDS = (0, 1, 2)
-"""Where a series names none."""
+SEEDS: tuple[int, ...] = (0, 1, 2)
+"""Where the grid names none."""
 
 _FIELDS = {f.name: f.default for f in dataclasses.fields(TrainConfig)}
 _NOT_VARIED = ("seed", "name", "out")
@@ -120,8 +120,12 @@ def read_study(path: str | Path) -> Study:
     folder = Path(out) / name
     runs: dict[str, PlannedRun] = {}
     series = []
+    shared = SEEDS
     for title, block, place in blocks:
-        options, seeds = _options(block, place)
+        options, own = _options(block, place)
+        seeds = own or shared
+        if title == "grid" and block is tables.get("grid"):
+            shared = seeds  # further series have the grid's, unless they name their own
         made = _expand(base, options, seeds, folder, place)
         varied = tuple(key for key in options if len(options[key]) > 1)
         series.append(Series(title, varied, tuple(dict.fromkeys(run.cell for run in made))))
@@ -198,10 +202,10 @@ def _blocks(tables: Mapping[str, Any], where: str) -> list[tuple[str, dict[str, 
     return blocks
 
 
-def _options(block: Mapping[str, Any], place: str) -> tuple[dict[str, tuple[Any, ...]], tuple[int, ...]]:
-    """Values of each field of a series, and its seeds."""
+def _options(block: Mapping[str, Any], place: str) -> tuple[dict[str, tuple[Any, ...]], tuple[int, ...] | None]:
+    """Values of each field of a series, and its seeds where it names them."""
     options: dict[str, tuple[Any, ...]] = {}
-    seeds: tuple[int, ...] = SEEDS
+    seeds: tuple[int, ...] | None = None
     for key, value in block.items():
         if key in _NOT_VARIED:
             raise _not_here(key, place)
@@ -272,10 +276,10 @@ def _expand(
             for seed in seeds
         ]
     if errors:
-        words, error = errors[0]
+        words, first = errors[0]
         more = f", the first of {len(errors)} combinations that cannot be" if len(errors) > 1 else ""
-        error.add_note(f"in {place}: {words or 'the base'}{more}")
-        raise error
+        first.add_note(f"in {place}: {words or 'the base'}{more}")
+        raise first
     if not all(run.config.test_episodes for run in runs):
         raise NervecordError("test_episodes is 0, a study compares tested returns", where=place)
     return runs
@@ -284,9 +288,8 @@ def _expand(
 def _cell_name(config: TrainConfig, base: TrainConfig) -> str:
     """Policy, widths, and every other field that is not the base's: a name that does not depend on the series."""
     parts = [config.policy, word(config.layers)]
-    for field in differences(config, base):
-        if field not in ("policy", "layers", *_NOT_VARIED):
-            parts.append(f"{field}-{word(getattr(config, field))}")
+    others = [name for name in differences(config, base) if name not in ("policy", "layers", *_NOT_VARIED)]
+    parts += [f"{name}-{word(getattr(config, name))}" for name in others]
     return re.sub(r"[^\w.+-]", "_", "-".join(parts))
 
 

@@ -7,6 +7,7 @@ it goes on where it was when it is called again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -20,16 +21,16 @@ from typing import IO
 from nervecord.errors import EngineError, NervecordError
 from nervecord.training.study import Study
 from nervecord.training.sweep_queue import Queue, Standing, State
-from nervecord.training.sweep_worker import STOPPED, result_of
+from nervecord.training.sweep_worker import result_of
 
-POLL = 0.5
+POLL = 1.0
 PATIENCE = 30.0
 """Seconds a worker has to stop when it is told to; then it is killed."""
 
 
 @dataclass(frozen=True, slots=True)
 class SweepProgress:
-    """Where a sweep stands, given to the callback about twice a second."""
+    """Where a sweep stands, given to the callback about once a second."""
 
     standing: Standing
     steps: int
@@ -171,11 +172,9 @@ class Crew:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it died at once; look_after will say so
             _input(process).write(self._order.encode())
             _input(process).flush()
-        except BrokenPipeError:
-            pass  # it died at once; look_after will say so
         return process
 
     def _log(self, place: int) -> Path:
@@ -212,10 +211,8 @@ class Crew:
         """Tell all workers to stop, and wait; an interrupt meanwhile kills them, which costs no more than steps."""
         try:
             for process in self._processes.values():
-                try:
+                with contextlib.suppress(BrokenPipeError):
                     _input(process).close()
-                except BrokenPipeError:
-                    pass
             deadline = time.monotonic() + PATIENCE
             for process in self._processes.values():
                 try:
@@ -233,6 +230,3 @@ class Crew:
 def _input(process: subprocess.Popen[bytes]) -> IO[bytes]:
     assert process.stdin is not None
     return process.stdin
-
-
-__all__ = ["STOPPED", "Crew", "SweepProgress", "Watch", "check_tasks", "finished_runs", "run_sweep"]
