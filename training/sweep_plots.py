@@ -177,7 +177,7 @@ def _save(
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows), dpi=130, facecolor="white", layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False)
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)  # all show returns of one task
     for k, axes in enumerate(grid.flat):
         if k >= len(panels):
             axes.axis("off")
