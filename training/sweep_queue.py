@@ -41,7 +41,7 @@ JOURNAL = "sweep.journal"
 BEAT = 20.0
 SILENCE = 300.0
 DEATHS = 3
-"""Workers that may die over one run, without a checkpoint in between, before it counts as failed."""
+"""So many workers in a row die over one run without reaching another checkpoint: then it counts as failed."""
 
 
 class State(Enum):
@@ -89,15 +89,23 @@ class Queue:
         self.folder = folder
         self._seen: dict[int, tuple[Any, float]] = {}
         opened = _open_journal(folder / JOURNAL) if storage is None else _open_database(storage)
-        with _storage_errors():
-            self._study = self._optuna.create_study(
-                study_name=name,
-                storage=opened,
-                # Never asked: every trial is put in with its values.
-                sampler=self._optuna.samplers.RandomSampler(),
-                direction="maximize",
-                load_if_exists=True,
-            )
+        try:
+            with _storage_errors():
+                self._study = self._optuna.create_study(
+                    study_name=name,
+                    storage=opened,
+                    # Never asked: every trial is put in with its values.
+                    sampler=self._optuna.samplers.RandomSampler(),
+                    direction="maximize",
+                    load_if_exists=True,
+                )
+        except (ValueError, KeyError, TypeError, AssertionError) as error:
+            # What reading a damaged journal gives, which happens here.
+            raise FileFormatError(
+                f"is damaged: {type(error).__name__}: {error}",
+                where=str(folder / JOURNAL) if storage is None else "--storage",
+                hint="remove it and call again: finished runs are recognised by their folders, others resumed",
+            ) from error
 
     def fill(self, study: Study, *, retry_failed: bool = False) -> None:
         """Put in the runs that are not there yet; on request those that failed, once more.
@@ -269,8 +277,8 @@ class Queue:
         newest = _newest_checkpoint(self.folder / attributes["run"])
         attributes |= {"step": _step(trial), "newest": newest, "deaths": 0}
         if died:
-            same = trial.user_attrs.get("newest", "") == newest
-            attributes["deaths"] = 1 + (trial.user_attrs.get("deaths", 0) if same else 0)
+            got_on = trial.user_attrs.get("newest", "") != newest
+            attributes["deaths"] = 0 if got_on else 1 + trial.user_attrs.get("deaths", 0)
             if attributes["deaths"] >= DEATHS:
                 where = trial.user_attrs.get("worker", {}).get("host", "?")
                 attributes["error"] = (
@@ -417,12 +425,6 @@ def _open_journal(path: Path) -> BaseStorage:
         return JournalStorage(JournalFileBackend(str(path)))
     except OSError as error:
         raise NervecordError(f"cannot be written: {error.strerror}", where=str(path)) from None
-    except (ValueError, KeyError) as error:
-        raise FileFormatError(
-            f"is damaged: {error}",
-            where=str(path),
-            hint="remove it and call again: finished runs are recognised by their folders, others resumed",
-        ) from None
 
 
 def _open_database(url: str) -> BaseStorage:

@@ -52,7 +52,7 @@ def wait_for(what: Callable[[], Any], seconds: float = 240) -> Any:
 
 
 def test_killed_worker_and_interrupted_sweep_end_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    """kill -9 of the worker mid-run: its sweep starts another, which resumes. An interrupt: the same command goes on."""
+    """kill -9 of the worker: its sweep starts another, which resumes. An interrupt: the same command goes on."""
     study = small_study(tmp_path, "[grid]\nlayers = [[8]]\nseeds = [0]", base="steps = 40_000\ncheckpoint_every = 1024")
     (run,) = study.runs
     folder, metrics = run.folder, run.folder / "metrics.jsonl"

@@ -1,4 +1,4 @@
-"""The queue: one worker for each run, dead workers' runs taken up, failures kept, with a journal and with a database."""
+"""The queue: one worker for each run, dead workers' runs taken up, failures kept; in a journal or a database."""
 
 from __future__ import annotations
 
