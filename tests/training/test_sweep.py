@@ -42,7 +42,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name not in WALL_CLOCK} for row in found]
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 240) -> Any:
+def wait_for(what: Callable[[], Any], seconds: float = 600) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := what():
@@ -77,7 +77,7 @@ def test_killed_worker_and_interrupted_sweep_end_as_if_nothing_had_happened(tmp_
         size = metrics.stat().st_size
         wait_for(lambda: metrics.stat().st_size != size)
         sweeping.send_signal(signal.SIGINT)
-        _, said = sweeping.communicate(timeout=120)
+        _, said = sweeping.communicate(timeout=300)
     finally:
         sweeping.kill()
     assert sweeping.returncode == 130
