@@ -194,7 +194,7 @@ class Crew:
             code = process.poll()
             if code is None:
                 continue
-            _input(process).close()
+            _close(process)
             del self._processes[place]
             if code == 0:
                 continue
@@ -211,8 +211,7 @@ class Crew:
         """Tell all workers to stop, and wait; an interrupt meanwhile kills them, which costs no more than steps."""
         try:
             for process in self._processes.values():
-                with contextlib.suppress(BrokenPipeError):
-                    _input(process).close()
+                _close(process)
             deadline = time.monotonic() + PATIENCE
             for process in self._processes.values():
                 try:
@@ -225,6 +224,11 @@ class Crew:
                     process.kill()
                 process.wait()
             self._processes.clear()
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(BrokenPipeError):  # it died before it had read its order
+        _input(process).close()
 
 
 def _input(process: subprocess.Popen[bytes]) -> IO[bytes]:

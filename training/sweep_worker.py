@@ -108,6 +108,8 @@ def _stop_at_end_of_input() -> None:
     """Interrupt the main thread when the standard input ends."""
     main = threading.main_thread().ident
     assert main is not None
+    # Whoever is started in the background of a shell inherits that interrupts are ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def wait() -> None:
         while os.read(0, 4096):

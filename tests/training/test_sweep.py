@@ -51,35 +51,42 @@ def wait_for(what: Callable[[], Any], seconds: float = 600) -> Any:
     raise AssertionError("waited in vain")
 
 
+def as_from_a_terminal() -> None:
+    """Interrupts count, also where the tests run in the background; and nice, as this process must act in time."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.nice(15)
+
+
 def test_killed_worker_and_interrupted_sweep_end_as_if_nothing_had_happened(tmp_path: Path) -> None:
     """kill -9 of the worker: its sweep starts another, which resumes. An interrupt: the same command goes on."""
     study = small_study(tmp_path, "[grid]\nlayers = [[8]]\nseeds = [0]", base="steps = 40_000\ncheckpoint_every = 1024")
     (run,) = study.runs
     folder, metrics = run.folder, run.folder / "metrics.jsonl"
     command = [sys.executable, "-m", "nervecord", "sweep", str(study.path)]
-    sweeping = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert sweeping.stderr is not None
+    sweeping = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=as_from_a_terminal)
     watching = Queue(study.folder, study.name)
 
-    def worker(not_this: int = 0) -> int:
-        """Process id of the worker that trains, once it has got past a checkpoint."""
+    def worker() -> int:
+        """Process id of the worker that has the run."""
         running = [trial for trial in watching._study.trials if trial.state.name == "RUNNING"]
-        if not running or "worker" not in running[0].user_attrs or not metrics.exists():
-            return 0
-        pid = int(running[0].user_attrs["worker"]["pid"])
-        begun = metrics.read_bytes().count(b"\n")
-        return pid if pid != not_this and begun >= 20 else 0
+        return int(running[0].user_attrs["worker"]["pid"]) if running and "worker" in running[0].user_attrs else 0
+
+    def is_past_a_checkpoint() -> bool:
+        return metrics.exists() and metrics.read_bytes().count(b"\n") >= 20
 
     try:
-        first = wait_for(worker)
+        wait_for(is_past_a_checkpoint)
+        first, begun = worker(), metrics.stat().st_ino
         os.kill(first, signal.SIGKILL)
-        second = wait_for(lambda: worker(not_this=first))
-        size = metrics.stat().st_size
-        wait_for(lambda: metrics.stat().st_size != size)
+        wait_for(lambda: metrics.stat().st_ino != begun)  # resumed: it has cut the file back to the checkpoint
+        wait_for(is_past_a_checkpoint)
+        second = worker()
         sweeping.send_signal(signal.SIGINT)
+        assert sweeping.stderr is not None
         _, said = sweeping.communicate(timeout=300)
     finally:
         sweeping.kill()
+    assert second not in (0, first)
     assert sweeping.returncode == 130
     assert "was killed by signal 9" in said
     assert "interrupted with 0 of 1 runs finished; the same command goes on" in said
@@ -150,6 +157,7 @@ def test_failures_do_not_stop_the_others(
     assert standing.errors == sentences
     assert (standing.count(State.DONE), standing.count(State.FAILED)) == (2, 2)
 
+    capsys.readouterr()
     # Nothing is left to do, and the exit code says that not all is well.
     assert main(["sweep", str(path), "--json"]) == 1
     data = json.loads(capsys.readouterr().out)
