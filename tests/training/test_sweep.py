@@ -28,6 +28,15 @@ from nervecord.training.sweep import Watch, run_sweep
 from nervecord.training.sweep_queue import Queue, Standing, State
 from nervecord.training.sweep_worker import result_of, work
 
+SWEEP = """
+import os, signal, sys
+# Interrupts count, also where the tests run in the background; and nice, as the test must act while a worker trains.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+os.nice(15)
+from nervecord.cli.command import main
+sys.exit(main(["sweep", sys.argv[1]]))
+"""
+
 
 def work_here(study: Study) -> Queue:
     """Train all of a study in this process."""
@@ -51,19 +60,13 @@ def wait_for(what: Callable[[], Any], seconds: float = 600) -> Any:
     raise AssertionError("waited in vain")
 
 
-def as_from_a_terminal() -> None:
-    """Interrupts count, also where the tests run in the background; and nice, as this process must act in time."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    os.nice(15)
-
-
 def test_killed_worker_and_interrupted_sweep_end_as_if_nothing_had_happened(tmp_path: Path) -> None:
     """kill -9 of the worker: its sweep starts another, which resumes. An interrupt: the same command goes on."""
-    study = small_study(tmp_path, "[grid]\nlayers = [[8]]\nseeds = [0]", base="steps = 40_000\ncheckpoint_every = 1024")
+    study = small_study(tmp_path, "[grid]\nlayers = [[8]]\nseeds = [0]", base="steps = 20_000\ncheckpoint_every = 1024")
     (run,) = study.runs
     folder, metrics = run.folder, run.folder / "metrics.jsonl"
-    command = [sys.executable, "-m", "nervecord", "sweep", str(study.path)]
-    sweeping = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=as_from_a_terminal)
+    command = [sys.executable, "-c", SWEEP, str(study.path)]
+    sweeping = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     watching = Queue(study.folder, study.name)
 
     def worker() -> int:
@@ -94,7 +97,7 @@ def test_killed_worker_and_interrupted_sweep_end_as_if_nothing_had_happened(tmp_
         os.kill(second, 0)
     standing = watching.standing(study)
     assert standing.states[run.name] is State.WAITING
-    assert 0 < standing.steps[run.name] < 40_000
+    assert 0 < standing.steps[run.name] < 20_000
     assert result_of(folder) is None
 
     assert work_here(study).standing(study).states[run.name] is State.DONE
