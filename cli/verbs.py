@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nervecord
-from nervecord.cli import show, training
+from nervecord.cli import show, sweep, training
 from nervecord.cli.show import Outcome
 from nervecord.cli.training import number
 from nervecord.errors import GraphError, NervecordError, unknown_name
@@ -408,6 +408,7 @@ VERBS: dict[str, Verb] = {
         training.train_flags,
         training.train_verb,
     ),
+    "sweep": Verb(sweep.DESCRIPTION, sweep.EXAMPLES, sweep.sweep_flags, sweep.sweep_verb),
     "compile": Verb(
         "Compile a policy for a target: calibrate on recorded observations, quantise with proved ranges, check, place. "
         "Exit code 2 where the target cannot hold it.",

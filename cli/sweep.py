@@ -1,0 +1,173 @@
+"""The verb `sweep`: its flags, its progress, and the table it prints."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from nervecord.cli import show
+from nervecord.cli.show import Outcome, Ticker
+from nervecord.cli.training import number
+from nervecord.training.study import Study, read_study
+
+if TYPE_CHECKING:
+    from nervecord.training.sweep import SweepProgress
+    from nervecord.training.sweep_queue import Queue, Standing
+
+FAILED = 1
+"""Exit code where a run has failed."""
+
+DESCRIPTION = (
+    "Train all runs of a study, a TOML file of field values and seeds, and compare them. Every combination is checked "
+    "first. Called again it goes on: finished runs stay, interrupted ones are resumed. Exit code 1 where a run has "
+    "failed. Needs the extras 'train' and 'sweep'."
+)
+EXAMPLES = (
+    "nervecord sweep study.toml --plan",
+    "nervecord sweep study.toml --workers 4",
+    "nervecord sweep study.toml --workers 8 --storage postgresql://user@host/studies",
+    "nervecord sweep study.toml --report docs/study.md",
+)
+
+
+def sweep_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", help="the study file; see docs/sweep.md")
+    parser.add_argument(
+        "--workers", type=number, default=1, metavar="N", help="processes on this machine (default 1, one core each)"
+    )
+    parser.add_argument(
+        "--storage", metavar="URL", help="database that holds the queue (default: a journal in the study's folder)"
+    )
+    parser.add_argument("--retry-failed", action="store_true", help="try runs that failed once more")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--plan", action="store_true", help="say what would be trained, and train nothing")
+    only.add_argument(
+        "--report",
+        metavar="PATH",
+        help="train nothing: write tables and figures of what is finished, to FILE.md or a folder",
+    )
+
+
+def sweep_verb(args: argparse.Namespace) -> Outcome:
+    study = read_study(args.study)
+    if args.plan:
+        return _plan(study)
+    if args.report is not None:
+        return _report(study, args)
+    from nervecord.training.sweep import run_sweep
+
+    if not args.quiet:
+        print(_budget(study), file=sys.stderr, flush=True)
+    with Ticker("sweep", unit="runs", quiet=args.quiet) as ticker:
+        progress = _Progress(ticker, len(study.runs))
+        try:
+            standing = run_sweep(
+                study,
+                workers=args.workers,
+                storage=args.storage,
+                retry_failed=args.retry_failed,
+                progress=progress,
+            )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"interrupted with {progress.done} of {len(study.runs)} runs finished; the same command goes on, "
+                "from the last checkpoint of each run"
+            ) from None
+    return _outcome(study, standing, [])
+
+
+def _plan(study: Study) -> Outcome:
+    from nervecord.training.sweep import check_tasks
+
+    study.check_folders()
+    check_tasks(study)
+    rows = [["run", "steps", "now"]]
+    for run in study.runs:
+        now = "-" if not run.folder.exists() else "finished" if _is_finished(run.folder) else "begun"
+        rows.append([run.name, f"{run.config.total_steps:,}", now])
+    data = {
+        "study": study.name,
+        "folder": str(study.folder),
+        "total_steps": study.total_steps,
+        "runs": [
+            {"name": row[0], "steps": run.config.total_steps} for row, run in zip(rows[1:], study.runs, strict=True)
+        ],
+    }
+    return Outcome(data, f"{show.columns(rows, indent=0, right=(1,))}\n\n{_budget(study)}")
+
+
+def _is_finished(folder: Any) -> bool:
+    from nervecord.training.sweep_worker import result_of
+
+    return result_of(folder) is not None
+
+
+def _budget(study: Study) -> str:
+    """What the whole study costs, and what of it is done."""
+    done = [run for run in study.runs if _is_finished(run.folder)]
+    left = study.total_steps - sum(run.config.total_steps for run in done)
+    return (
+        f"{study.name}: {len(study.cells)} configurations, {len(study.runs)} runs, {study.total_steps:,} environment "
+        f"steps; finished: {len(done)} runs, left: {left:,} steps; in {study.folder}"
+    )
+
+
+class _Progress:
+    """The callback of a sweep."""
+
+    def __init__(self, ticker: Ticker, runs: int) -> None:
+        self.ticker, self.runs = ticker, runs
+        self.done = 0
+
+    def __call__(self, progress: SweepProgress) -> None:
+        from nervecord.training.sweep_queue import State
+
+        standing = progress.standing
+        self.done, failed = standing.count(State.DONE), standing.count(State.FAILED)
+        notes = [f"{standing.count(State.RUNNING)} running"]
+        if failed:
+            notes.append(f"{failed} failed")
+        notes.append(f"{progress.steps:,} of {progress.total_steps:,} steps")
+        if progress.event and not self.ticker.quiet:
+            self.ticker.stop()
+            print(progress.event, file=sys.stderr, flush=True)
+        self.ticker.show(self.done + failed, self.runs, note=", ".join(notes), seconds_left=progress.seconds_left)
+
+
+def _report(study: Study, args: argparse.Namespace) -> Outcome:
+    from nervecord.training.sweep_report import write_report
+
+    queue = _existing_queue(study, args.storage)
+    standing = None if queue is None else queue.standing(study)
+    written = [str(path) for path in write_report(args.report, study, standing)]
+    outcome = _outcome(study, standing, written)
+    return Outcome(outcome.data, outcome.text)
+
+
+def _existing_queue(study: Study, storage: str | None) -> Queue | None:
+    """The queue, for what it knows beyond the run folders; None where there is none."""
+    from nervecord.training.sweep_queue import JOURNAL, Queue
+
+    if storage is None and not (study.folder / JOURNAL).is_file():
+        return None
+    return Queue(study.folder, study.name, storage)
+
+
+def _outcome(study: Study, standing: Standing | None, written: list[str]) -> Outcome:
+    from nervecord.training.sweep_report import read_cells, report_data, table
+
+    cells = read_cells(study, standing)
+    data = report_data(study, cells, standing) | {"written": written}
+    parts = [f"{data['finished']} of {data['runs']} runs finished, in {study.folder}; returns on test seeds:"]
+    for series in study.series:
+        rows = table(study, series, cells)
+        parts.append(f"{series.title}\n{show.columns(rows, indent=2, right=range(2, len(rows[0])))}")
+    if data["failed"]:
+        lines = [f"  {name}: {sentence}" for name, sentence in data["failed"].items()]
+        parts.append("failed, and tried again with --retry-failed:\n" + "\n".join(lines))
+    if written:
+        parts.append("written: " + ", ".join(written))
+    else:
+        parts.append(f"next: nervecord sweep {study.path} --report {study.name}.md")
+    return Outcome(data, "\n\n".join(parts), FAILED if data["failed"] else 0)

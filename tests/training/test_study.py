@@ -1,0 +1,141 @@
+"""Study files: what they stand for, and what is refused before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from studies import small_study, write_study
+
+from nervecord.errors import NervecordError
+from nervecord.training.config import TrainConfig
+from nervecord.training.study import read_study
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_every_combination_once_first_seeds_first(tmp_path: Path) -> None:
+    study = small_study(
+        tmp_path,
+        '[grid]\npolicy = ["snn", "ann"]\ndepth = [1, 2]\nneurons = [8, 16]\nseeds = [3, 5]\n'
+        '[[also]]\nname = "time steps"\npolicy = "snn"\nlayers = [[8]]\nsteps_per_action = [1, 3]\n'
+        '[[also]]\nlayers = [[8]]\nstate = ["reset", "carried"]\nslope = 5\nseeds = [9]\n',
+    )
+    assert study.folder == tmp_path / "small"
+    names = [run.name for run in study.runs]
+    assert len(names) == len(set(names)) == 8 * 2 + 2 + 2
+    assert names[:4] == ["snn-8-seed3", "snn-8x8-seed3", "snn-16-seed3", "snn-16x16-seed3"]
+    assert [run.config.seed for run in study.runs] == [3] * 9 + [5] * 9 + [9] * 2
+    # Series that meet share their runs: three steps per action and the cleared state are the base.
+    assert study.series[1].cells == ("snn-8-steps_per_action-1", "snn-8")
+    assert study.series[2].cells == ("snn-8", "snn-8-state-carried")
+    assert [series.title for series in study.series] == ["grid", "time steps", "series 2"]
+    assert study.series[0].varied == ("policy", "layers")
+    assert study.series[2].varied == ("state",)
+    assert [run.name for run in study.cells["snn-8"]] == ["snn-8-seed3", "snn-8-seed5", "snn-8-seed9"]
+    deep = study.cells["ann-16x16"][1]
+    assert deep.config == TrainConfig.from_dict(
+        {**study.base.to_dict(), "policy": "ann", "layers": [16, 16], "seed": 5, "name": deep.name}
+        | {"out": str(study.folder)}
+    )
+    assert deep.folder == tmp_path / "small" / "ann-16x16-seed5"
+    assert study.total_steps == 20 * 512
+
+
+def test_numbers_may_be_written_with_an_exponent_and_seeds_have_a_default(tmp_path: Path) -> None:
+    study = small_study(tmp_path, "[grid]\nlr = [1e-3, 1]\nnum_envs = [2e1]", base="steps = 1e4")
+    assert [run.name for run in study.runs[:2]] == [
+        "snn-256-num_envs-20-lr-0.001-seed0",
+        "snn-256-num_envs-20-lr-1-seed0",
+    ]
+    assert (len(study.runs), study.base.steps, study.runs[0].config.num_envs) == (6, 10_000, 20)
+
+
+def test_the_example_is_the_study_it_says(tmp_path: Path) -> None:
+    study = read_study(DOCS / "study.toml")
+    grid = [run.config for run in study.runs if run.cell in study.series[0].cells]
+    assert {config.layers for config in grid} == {(n,) * d for n in (64, 128, 256) for d in (1, 2, 3)}
+    assert {config.policy for config in grid} == {"snn", "ann"}
+    assert {config.env for config in grid} == {"Ant-v4"}
+    assert len({config.total_steps for config in grid}) == 1
+    assert all(len(runs) >= 3 for runs in study.cells.values())
+    text = (DOCS / "study.toml").read_text()
+    assert f"{len(study.cells)} configurations" in text
+    assert f"{len(study.runs)} runs" in text
+
+
+@pytest.mark.parametrize(
+    ("series", "message"),
+    [
+        ("", "neither .grid. nor"),
+        ("[grids]\nlr = [1]", "unknown table 'grids'.*did you mean 'grid'"),
+        ("[grid]\nslop = [1]", "unknown field 'slop'.*did you mean 'slope'"),
+        ("[grid]\nneuron = [64]\ndepth = [1]", "depth stands without neurons"),
+        ("[grid]\nneurons = [64]\ndepth = [0]", "depth holds 0, whole numbers from 1"),
+        ("[grid]\nneurons = [64]\ndepth = [1]\nlayers = [[1]]", "both layers and depth"),
+        ("[grid]\nlayers = [64, 128]", "list of lists is needed"),
+        ("[grid]\nseed = [1]", "seed cannot be set here.*seeds"),
+        ("[grid]\nname = ['x']", "name cannot be set here"),
+        ("[grid]\nseeds = [0, 0]", "seeds holds 0 twice"),
+        ("[grid]\nseeds = [-1]", "seeds holds -1"),
+        ("[grid]\nlr = []", "lr is an empty list"),
+        ("[grid]\ntest_episodes = [0]", "test_episodes is 0"),
+        ("[also]\nlr = [1]", r"write \[\[also\]\]"),
+        ("also = [1]", "is no TOML|name is ''|unknown field"),
+        ("[grid]\nlr = [1\n", "is no TOML"),
+        ("[grid]\npolicy = ['snn', 'rnn']", "unknown policy 'rnn'"),
+        ("[grid]\nminibatch = [65]", "a rollout holds 4 environments"),
+    ],
+)
+def test_refusals(tmp_path: Path, series: str, message: str) -> None:
+    with pytest.raises(NervecordError, match=message):
+        small_study(tmp_path, series)
+    assert not (tmp_path / "small").exists()
+
+
+def test_an_impossible_combination_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NervecordError, match="a policy without spikes") as caught:
+        small_study(tmp_path, '[grid]\npolicy = ["snn", "ann"]\nstate = ["reset", "carried"]\ndepth=[1]\nneurons=[8]')
+    assert caught.value.__notes__ == [f"in {tmp_path}/study.toml, [grid]: policy = ann, state = carried, layers = 8"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[base]\nlr = 1", "name is None"),
+        ("[study]\nname = 'a/b'", "name is 'a/b'"),
+        ("[study]\nname = 'x'\nouts = 'y'", "unknown key 'outs'.*did you mean 'out'"),
+        ("[study]\nname = 'x'\nout = 3", "out is 3"),
+        ("[study]\nname = 'x'\n[base]\nstep = 3", "unknown field 'step'.*did you mean 'steps'"),
+        ("[study]\nname = 'x'\n[base]\nseed = 3", "seed cannot be set here"),
+        ("[study]\nname = 'x'\n[base]\ntest_episodes = 0", "test_episodes is 0"),
+        ("study = 1", "is no table"),
+    ],
+)
+def test_refusals_of_study_and_base(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text(text)
+    with pytest.raises(NervecordError, match=message):
+        read_study(path)
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(NervecordError, match="cannot be read"):
+        read_study(tmp_path / "none.toml")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(NervecordError, match="is no TOML"):
+        read_study(tmp_path / "binary.toml")
+
+
+def test_folders_of_another_study_are_refused(tmp_path: Path) -> None:
+    study = small_study(tmp_path, "[grid]\nslope = [2]\nseeds = [0]")
+    study.check_folders()
+    (run,) = study.runs
+    run.folder.mkdir(parents=True)
+    with pytest.raises(NervecordError, match="snn-256-slope-2-seed0 is no run folder"):
+        study.check_folders()
+    (run.folder / "config.json").write_text(run.config.to_json().replace('"sim": "auto"', '"sim": "envpool"'))
+    study.check_folders()
+    write_study(tmp_path, "[grid]\nslope = [2]\nseeds = [0]", base="steps = 1024\nthreads = 2")
+    with pytest.raises(NervecordError, match="snn-256-slope-2-seed0 has steps 512, not 1024"):
+        read_study(tmp_path / "study.toml").check_folders()
