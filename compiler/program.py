@@ -159,7 +159,11 @@ def _read(archive: zipfile.ZipFile, where: str) -> Program:
                 where=where,
                 hint="compile it again",
             )
-    graph = require(graph_from_data(structure, arrays, where=where), where=where)
+    graph = graph_from_data(structure, arrays, where=where)
+    unprintable = next((name for name in graph.nodes if not name.isprintable()), None)
+    if unprintable is not None:
+        raise FileFormatError(f"the node name {unprintable!r} cannot be printed", where=where)
+    require(graph, where=where)
     return Program(target, graph, _json(archive, "report.json", where), versions, allowances)
 
 

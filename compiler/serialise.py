@@ -71,9 +71,6 @@ def graph_from_data(structure: Mapping[str, Any], arrays: Mapping[str, Array], *
         nodes = {str(item["name"]): _node(item, arrays, where) for item in structure["nodes"]}
         if len(nodes) != len(structure["nodes"]):
             raise FileFormatError("two of its nodes have the same name", where=where)
-        unprintable = [name for name in nodes if not name.isprintable()]
-        if unprintable:
-            raise FileFormatError(f"the node name {unprintable[0]!r} cannot be printed", where=where)
         contract = structure["contract"]
         return Graph(
             level=Level(structure["level"]),
