@@ -105,7 +105,29 @@ def checked_observation(contract: Contract, observation: Array, batch: int) -> t
     return array, trusted
 
 
-class MachineSession:
+class Closing:
+    """A context manager that closes itself, and refuses to go on afterwards."""
+
+    _closed = False
+
+    def close(self) -> None:
+        """Further calls are errors."""
+        self._closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _alive(self) -> None:
+        if self._closed:
+            raise ContractError("is closed", where="session")
+
+
+class MachineSession(Closing):
     """A policy run by the definition of its nodes.
 
     Args:
@@ -136,7 +158,6 @@ class MachineSession:
             self._mean = node.mean  # type: ignore[attr-defined]
         self._fail_safe = np.array(self.contract.fail_safe)
         self._last: list[dict[str, Array]] = []
-        self._closed = False
         (self._source,) = self._machine.host.sources
         self._fan_out = {
             name: np.count_nonzero(node.weight, axis=0).astype(np.float64)  # type: ignore[attr-defined]
@@ -181,22 +202,6 @@ class MachineSession:
     def trace(self) -> dict[str, Array]:
         """What every core node gave in the last action: name -> (steps, batch, ...)."""
         return {name: np.stack([values[name] for values in self._last]) for name in (self._last or [{}])[0]}
-
-    def close(self) -> None:
-        """Nothing to give back here; further calls are errors all the same."""
-        self._closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _alive(self) -> None:
-        if self._closed:
-            raise ContractError("is closed", where="session")
 
     def _count(self) -> None:
         counts, graph = self.counts, self.graph

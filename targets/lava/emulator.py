@@ -6,8 +6,7 @@ than Lava's own runtime.
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +19,11 @@ from nervecord.compiler.node import Array, Node
 from nervecord.compiler.ranges import check, prove
 from nervecord.compiler.verify import require
 from nervecord.errors import ContractError, InfeasibleError
-from nervecord.runtime.session import Counts, checked_observation
+from nervecord.runtime.session import Closing, Counts, checked_observation
 from nervecord.targets.lava.kernel import Column, act
 
 
-class EmulatorSession:
+class EmulatorSession(Closing):
     """A chain of FixedDense and fixed neurons, stepped by a compiled kernel.
 
     Args:
@@ -44,7 +43,6 @@ class EmulatorSession:
         self.contract = graph.contract
         self.engine = engine
         self._counts = Counts()
-        self._closed = False
         self._pack()
         # The kernel is compiled (or read from its cache) now, not within the first action's deadline.
         self._allocate(1)
@@ -222,22 +220,6 @@ class EmulatorSession:
             found[connection] = {"buffer": (pending // one)[None]}
             found[layer] = {"u": u, "v": v}
         return found
-
-    def close(self) -> None:
-        """Further calls are errors."""
-        self._closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _alive(self) -> None:
-        if self._closed:
-            raise ContractError("is closed", where="session")
 
 
 def _readout_weights(decode: Node, steps: int) -> tuple[Array, int]:

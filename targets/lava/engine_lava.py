@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from nervecord.compiler.node import Array
 from nervecord.compiler.semantics import READOUT_THRESHOLD
 from nervecord.compiler.verify import require as require_level
 from nervecord.errors import ContractError, EngineError, GraphError, InfeasibleError
-from nervecord.runtime.session import Counts, checked_observation
+from nervecord.runtime.session import Closing, Counts, checked_observation
 from nervecord.runtime.worker import Worker
 from nervecord.targets.lava import environment
 
@@ -197,7 +196,7 @@ def _split(connections: list[Connection], joined: Array) -> Iterator[tuple[str, 
         start += size
 
 
-class LavaSession:
+class LavaSession(Closing):
     """A policy run by Lava, one robot.
 
     Args:
@@ -236,7 +235,6 @@ class LavaSession:
         for _, node in graph.of_type(n.Normalise):
             self._mean = node.mean  # type: ignore[attr-defined]
         self._last: tuple[dict[str, Array], dict[str, Array]] = ({}, {})
-        self._closed = False
         self._network = LavaNetwork(chain, self.contract.window, every_step=full_trace, backend=backend)
 
     @property
@@ -302,20 +300,8 @@ class LavaSession:
 
     def close(self) -> None:
         """End Lava; further calls are errors."""
-        self._closed = True
+        super().close()
         self._network.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _alive(self) -> None:
-        if self._closed:
-            raise ContractError("is closed", where="session")
 
     def _count(self, block: Array, spikes: dict[str, Array]) -> None:
         counts = self.counts
