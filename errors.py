@@ -54,9 +54,17 @@ class EngineError(NervecordError, RuntimeError):
     """An engine died, hung, or answered something that is not an answer."""
 
 
+MANY_CHOICES = 50
+"""More are not listed in an error."""
+
+
 def unknown_name(kind: str, name: str, choices: Iterable[str], *, where: str | None = None) -> NervecordError:
-    """The error for a name that is none of `choices`: lists them and points at the nearest."""
+    """The error for a name that is none of `choices`: points at the nearest and lists them, of many the nearest ten."""
     known = sorted(choices)
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return NervecordError(f"unknown {kind} {name!r}", where=where, hint=f"{hint}choose from: {', '.join(known)}")
+    shown = known
+    if len(known) > MANY_CHOICES:
+        shown = difflib.get_close_matches(name, known, n=10, cutoff=0.0)
+    more = f" and {len(known) - len(shown)} more" if len(shown) < len(known) else ""
+    return NervecordError(f"unknown {kind} {name!r}", where=where, hint=f"{hint}choose from: {', '.join(shown)}{more}")

@@ -112,7 +112,7 @@ def result_text(result: Result, target: str) -> str:
     rows = [
         ["policy", f"{target}, engine {result.engine}"],
         ["environment", f"{result.environment}, {len(result.returns)} episodes, seed {result.seed}"],
-        ["return", f"{interval(result.mean, result.ci95)} (mean with 95 % interval)"],
+        ["return", f"{interval(result.mean, result.ci95)} ({_of(len(result.returns))})"],
         ["episode length", f"{number(float(result.lengths.mean()))} steps"],
         ["latency", f"median {latency['median']:,.0f} us, p99 {latency['p99']:,.0f} us, of {budget:,.0f} us"],
         ["spikes", f"{number(result.per_action['spikes'])} per action"],
@@ -122,6 +122,10 @@ def result_text(result: Result, target: str) -> str:
         rows.append(["deadline", f"missed {result.deadline_missed} times"])
     rows += [["fail-safe", f"{count} actions: {reason}"] for reason, count in sorted(result.fail_safe.items())]
     return columns(rows, indent=0)
+
+
+def _of(episodes: int) -> str:
+    return "mean with 95 % interval" if episodes > 1 else "one episode, so no interval"
 
 
 def comparison_text(comparison: Comparison, a: str, b: str) -> str:
