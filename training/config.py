@@ -82,7 +82,9 @@ class TrainConfig:
     seed: int = flag(0, "seed of weights, noise, minibatches and simulators")
     threads: int = flag(1, "threads of the simulator")
     torch_threads: int = flag(1, "threads of torch on the CPU; more than one slows networks of this size")
-    sim: str = flag("auto", "simulator: envpool, gymnasium, warp (Ant-v4 on --device), or auto (envpool where it can be imported)")
+    sim: str = flag(
+        "auto", "simulator: envpool, gymnasium, warp (Ant-v4 on --device), or auto (envpool where it can be imported)"
+    )
     device: str = flag("cpu", "torch device of the learner and of --sim warp, for example cpu or cuda:0")
     engine: str = flag("fused", "spiking operator: fused, or snntorch (the literal loop, slow)")
 

@@ -140,8 +140,9 @@ def check_warp(env: str) -> None:
         MissingDependencyError: it is not installed.
     """
     if env != "Ant-v4":
-        raise NervecordError(f"{env} is no task of the simulator warp, which has Ant-v4 alone", where="--env",
-                             hint="use --sim auto")  # fmt: skip
+        raise NervecordError(
+            f"{env} is no task of the simulator warp, which has Ant-v4 alone", where="--env", hint="use --sim auto"
+        )
     found: dict[str, str] = {}
     for name in ("mujoco", "mujoco-warp", "warp-lang"):
         try:
@@ -152,7 +153,7 @@ def check_warp(env: str) -> None:
             ) from error
     if found["mujoco"] != found["mujoco-warp"]:
         raise NervecordError(
-            f"MuJoCo Warp {found['mujoco-warp']} does not belong to MuJoCo {found['mujoco']}, they must be of one version",
+            f"MuJoCo Warp {found['mujoco-warp']} is not of the version of MuJoCo, {found['mujoco']}",
             where="--sim warp",
             hint=f"pip install mujoco-warp=={found['mujoco']}",
         )

@@ -31,7 +31,7 @@ def plane_capsule(
     capsule_axis: wp.vec3,
     capsule_radius: float,
     capsule_half_length: float,
-) -> tuple[wp.vec2, mat23f, wp.mat33]:
+) -> tuple[wp.vec2, mat23f, wp.mat33]:  # type: ignore[valid-type]
     """Distances, positions and frame of a capsule's two contacts with a plane, the first tangent along its axis."""
     along = capsule_axis - plane_normal * wp.dot(plane_normal, capsule_axis)
     length = wp.length(along)

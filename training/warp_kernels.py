@@ -33,7 +33,7 @@ def draw_state(
     qpos: wp.array2d[float],
     qvel: wp.array2d[float],
     warmstart: wp.array2d[float],
-):
+) -> None:
     """The first state of the world's episode; the same for the same seed and episode."""
     random = wp.rand_init(seeds[world], episodes[world])
     for i in range(_POSITIONS):
@@ -56,7 +56,7 @@ def before_physics(
     qvel: wp.array2d[float],
     warmstart: wp.array2d[float],
     ctrl: wp.array2d[float],
-):
+) -> None:
     """Hand over the actions. A world whose episode is over gets a sound state and none: what it does is thrown away."""
     world = wp.tid()
     if done[world]:
@@ -86,14 +86,14 @@ def after_physics(
     rewards: wp.array[float],
     terminated: wp.array[bool],
     truncated: wp.array[bool],
-):
+) -> None:
     """Observation, reward and ends; or the first state, where the step before this one ended the episode.
 
     `lead` is the torso's place in `xpos` less that in `qpos`. MuJoCo computes `xpos` at the last of the four stages of
     its last step and moves `qpos` on afterwards, and it is `xpos` that Gymnasium takes the forward velocity from.
     """
     world = wp.tid()
-    finite = bool(True)
+    finite = bool(True)  # noqa: UP018 - what a loop changes must be no constant to Warp
     if done[world]:
         draw_state(world, seeds, episodes, qpos0, qpos, qvel, warmstart)
         episodes[world] += 1
@@ -107,7 +107,7 @@ def after_physics(
             finite = finite and wp.isfinite(qpos[world, i])
         for i in range(_VELOCITIES):
             finite = finite and wp.isfinite(qvel[world, i])
-        cost = float(0.0)
+        cost = float(0.0)  # noqa: UP018
         for i in range(_ACTIONS):
             cost += actions[world, i] * actions[world, i]
         reward = 1.0 - 0.5 * cost
