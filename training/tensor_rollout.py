@@ -66,7 +66,7 @@ class TensorRewardNormaliser:
         """Take back what `state_dict` gave."""
         self.returns = state["returns"].to(self.returns)
         for name in ("mean", "variance", "count"):
-            setattr(self, name, torch.as_tensor(state[name]).to(getattr(self, name)))
+            setattr(self, name, torch.tensor(state[name], dtype=torch.float64, device=self.returns.device))
 
 
 class TensorRollout:
