@@ -71,7 +71,8 @@ def main() -> None:
         try:
             ours = worlds / warp_seconds(worlds, args.steps, args.device)
         except NervecordError as error:
-            raise SystemExit(f"not measured: {error}") from error
+            print(f"not measured: {error}")
+            return
         pool = worlds / envpool_seconds(worlds, args.steps, args.threads)
         print(f"{worlds:8d} {ours:14,.0f} {pool:14,.0f} {ours / pool:8.2f}")
 
