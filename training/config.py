@@ -25,7 +25,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "decoder": ("membrane", "count"),
     "engine": ("fused", "snntorch"),
     "schedule": ("linear", "constant"),
-    "sim": ("auto", "envpool", "gymnasium"),
+    "sim": ("auto", "envpool", "gymnasium", "warp"),
 }
 """The fields with a closed set of values, and those values."""
 
@@ -82,8 +82,10 @@ class TrainConfig:
     seed: int = flag(0, "seed of weights, noise, minibatches and simulators")
     threads: int = flag(1, "threads of the simulator")
     torch_threads: int = flag(1, "threads of torch on the CPU; more than one slows networks of this size")
-    sim: str = flag("auto", "simulator: envpool, gymnasium, or auto (envpool where it can be imported)")
-    device: str = flag("cpu", "torch device of the learner, for example cpu or cuda:0")
+    sim: str = flag(
+        "auto", "simulator: envpool, gymnasium, warp (Ant-v4 on --device), or auto (envpool where it can be imported)"
+    )
+    device: str = flag("cpu", "torch device of the learner and of --sim warp, for example cpu or cuda:0")
     engine: str = flag("fused", "spiking operator: fused, or snntorch (the literal loop, slow)")
 
     checkpoint_every: int = flag(250_000, "environment steps between two checkpoints")

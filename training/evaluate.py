@@ -62,7 +62,7 @@ def evaluate(learner: Learner, episodes: int, *, purpose: int) -> Evaluation:
 
 def _play(learner: Learner, seeds: list[int]) -> Evaluation:
     config = learner.config
-    simulator = make_simulator(config.env, seeds, kind=config.sim, threads=config.threads)
+    simulator = make_simulator(config.env, seeds, kind=config.sim, threads=config.threads, device=config.device)
     try:
         running = np.ones(len(seeds), bool)
         returns = np.zeros(len(seeds))

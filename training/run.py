@@ -35,11 +35,13 @@ from nervecord.training.simulators import (
     TEST,
     TRAINING,
     VALIDATION,
+    DeviceSimulator,
     Simulator,
     environment_seeds,
     make_simulator,
     resolve_kind,
 )
+from nervecord.training.tensor_rollout import TensorRewardNormaliser, TensorRollout
 
 RETURNS = 100
 """Episodes of the training return that is reported: the last so many."""
@@ -162,10 +164,16 @@ class Run:
         self.returns: deque[float] = deque(maxlen=RETURNS)
         self.episodes = 0
         self.best: dict[str, float] | None = None
-        self.rewards = RewardNormaliser(config.num_envs, config.gamma, config.reward_clip)
         self.simulator = self._open_simulator()
         size, actions = self.simulator.observation_size, len(self.simulator.low)
         self.learner = Learner(size, actions, config)
+        self.rewards: RewardNormaliser | TensorRewardNormaliser
+        if isinstance(self.simulator, DeviceSimulator):
+            self.rewards = TensorRewardNormaliser(
+                config.num_envs, config.gamma, config.reward_clip, self.learner.device
+            )
+        else:
+            self.rewards = RewardNormaliser(config.num_envs, config.gamma, config.reward_clip)
         self.recorded = torch.zeros((0, size))
         if content is not None:
             self._restore(content)
@@ -174,14 +182,18 @@ class Run:
     def _open_simulator(self) -> Simulator:
         config = self.config
         seeds = environment_seeds(config.seed, TRAINING, self.generation, config.num_envs)
-        return make_simulator(config.env, seeds, kind=config.sim, threads=config.threads)
+        return make_simulator(config.env, seeds, kind=config.sim, threads=config.threads, device=config.device)
 
     def _start_episodes(self) -> None:
+        self.rewards.restart()
+        self.learner.clear_state()
+        self.on_device: TensorRollout | None = None
+        if isinstance(self.simulator, DeviceSimulator) and isinstance(self.rewards, TensorRewardNormaliser):
+            self.on_device = TensorRollout(self.config, self.simulator, self.learner, self.rewards)
+            return
         self.observations = self.simulator.reset()
         self.real = np.ones(self.config.num_envs, bool)
         self.running = np.zeros(self.config.num_envs)
-        self.rewards.restart()
-        self.learner.clear_state()
 
     def finish(self, progress: ProgressCallback | None) -> TrainResult:
         """Train to the last step, then test and export the best checkpoint."""
@@ -230,6 +242,13 @@ class Run:
 
     def rollout(self) -> None:
         """Step all environments `rollout` times; the last step runs the update."""
+        if self.on_device is not None:
+            returns, observations = self.on_device.collect()
+            self.returns.extend(returns)
+            self.episodes += len(returns)
+            self._record(observations)
+            return
+        assert isinstance(self.rewards, RewardNormaliser), "chosen with the simulator"
         config, learner, simulator = self.config, self.learner, self.simulator
         raw = np.empty((config.rollout, config.num_envs, simulator.observation_size), np.float32)
         real_steps = np.empty((config.rollout, config.num_envs), bool)
@@ -256,7 +275,7 @@ class Run:
             # The step after an end only resets.
             self.observations, inputs, self.real = result.observations, following, ~done
         learner.absorb_observations()
-        self._record(raw, real_steps)
+        self._record(torch.from_numpy(raw[real_steps]))
 
     def _count_episodes(self, rewards: np.ndarray, done: np.ndarray) -> None:
         self.running += np.where(self.real, rewards, 0.0)
@@ -265,14 +284,14 @@ class Run:
             self.running[index] = 0.0
             self.episodes += 1
 
-    def _record(self, raw: np.ndarray, real: np.ndarray) -> None:
-        """Keep a few raw observations of this rollout, the oldest giving way: the last 64 rollouts are kept."""
+    def _record(self, rows: torch.Tensor) -> None:
+        """Keep a few of this rollout's raw observations (n, size), the oldest giving way: those of 64 rollouts."""
         if not self.config.record:
             return
         draw = np.random.default_rng((self.config.seed, 4, self.step))
-        rows = raw[real]
         count = min(len(rows), max(1, self.config.record // 64))
-        chosen = torch.from_numpy(rows[draw.choice(len(rows), count, replace=False)])
+        chosen = torch.from_numpy(draw.choice(len(rows), count, replace=False)).to(rows.device)
+        chosen = rows[chosen].cpu()
         self.recorded = torch.cat([self.recorded, chosen])[-self.config.record :]
 
     def _validate(self) -> float | None:

@@ -29,7 +29,20 @@ from nervecord.compiler.files import write_atomically
 from nervecord.errors import NervecordError
 from nervecord.training.config import TrainConfig
 
-PACKAGES = ("nervecord", "numpy", "numba", "torch", "snntorch", "skrl", "gymnasium", "envpool", "mujoco", "nir")
+PACKAGES = (
+    "nervecord",
+    "numpy",
+    "numba",
+    "torch",
+    "snntorch",
+    "skrl",
+    "gymnasium",
+    "envpool",
+    "mujoco",
+    "mujoco-warp",
+    "warp-lang",
+    "nir",
+)
 
 WALL_CLOCK = ("seconds", "steps_per_second")
 """Columns of metrics.jsonl that differ between two runs of the same configuration."""

@@ -10,14 +10,21 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from dataclasses import dataclass
-from typing import Any, Protocol
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nervecord.errors import MissingDependencyError, NervecordError, unknown_name
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Array = NDArray[Any]
+
+KINDS = ("auto", "envpool", "gymnasium", "warp")
+"""Simulators by name; "auto" is EnvPool or Gymnasium."""
 
 TRAINING, VALIDATION, TEST = 0, 1, 2
 """Purposes of a simulator: each draws its environments' seeds from a stream of its own."""
@@ -56,31 +63,63 @@ class Simulator(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class TensorStep:
+    """`StepResult` as torch tensors on the simulator's device: observations and rewards float32, ends bool."""
+
+    observations: Tensor
+    rewards: Tensor
+    terminated: Tensor
+    truncated: Tensor
+
+
+@runtime_checkable
+class DeviceSimulator(Simulator, Protocol):
+    """A simulator on the learner's device, which also takes and gives tensors there: no step need pass the host."""
+
+    def reset_tensors(self) -> Tensor:
+        """As `reset`: first observations, (N, observations) float32."""
+        ...
+
+    def step_tensors(self, actions: Tensor) -> TensorStep:
+        """As `step`, for actions (N, actions); a later step does not change what this one gave."""
+        ...
+
+
 def environment_seeds(seed: int, purpose: int, generation: int, count: int) -> list[int]:
     """One seed for each environment; other purposes and generations share none but by chance."""
     words = np.random.SeedSequence((seed, purpose, generation)).generate_state(count, np.uint32)
     return [int(word >> 1) for word in words]  # EnvPool takes signed 32-bit seeds
 
 
-def make_simulator(env: str, seeds: list[int], *, kind: str = "auto", threads: int = 1) -> Simulator:
+def make_simulator(
+    env: str, seeds: list[int], *, kind: str = "auto", threads: int = 1, device: str = "cpu"
+) -> Simulator:
     """A simulator with one environment for each seed.
 
     Args:
         env: Gymnasium id.
         seeds: one for each environment.
-        kind: "envpool", "gymnasium", or "auto": EnvPool where it is installed and knows the task.
+        kind: "envpool", "gymnasium", "warp" (MuJoCo Warp, Ant-v4 alone), or "auto": EnvPool where it is installed and
+            knows the task, else Gymnasium.
         threads: threads EnvPool steps its environments with.
+        device: torch device MuJoCo Warp runs on; the others run on the CPU.
 
     Raises:
         MissingDependencyError: the simulator asked for is not installed.
-        NervecordError: the task is unknown, or its spaces are not flat boxes.
+        NervecordError: the task is unknown to it, its spaces are not flat boxes, or the device cannot be used.
     """
-    if kind not in ("auto", "envpool", "gymnasium"):
-        raise unknown_name("simulator", kind, ("auto", "envpool", "gymnasium"), where="--sim")
+    if kind not in KINDS:
+        raise unknown_name("simulator", kind, KINDS, where="--sim")
     if kind == "auto":
         kind = resolve_kind(env)
     if kind == "envpool":
         return EnvPoolSimulator(env, seeds, threads)
+    if kind == "warp":
+        check_warp(env)
+        from nervecord.training.warp_ant import WarpAnt
+
+        return WarpAnt(seeds, device)
     return GymnasiumSimulator(env, seeds)
 
 
@@ -91,6 +130,33 @@ def resolve_kind(env: str) -> str:
     import envpool
 
     return "envpool" if env in envpool.list_all_envs() else "gymnasium"
+
+
+def check_warp(env: str) -> None:
+    """Refuse what MuJoCo Warp cannot do here.
+
+    Raises:
+        NervecordError: it has no such task, or another version than MuJoCo.
+        MissingDependencyError: it is not installed.
+    """
+    if env != "Ant-v4":
+        raise NervecordError(
+            f"{env} is no task of the simulator warp, which has Ant-v4 alone", where="--env", hint="use --sim auto"
+        )
+    found: dict[str, str] = {}
+    for name in ("mujoco", "mujoco-warp", "warp-lang"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError as error:
+            raise MissingDependencyError(
+                f"{name} is not installed", where="--sim warp", hint="pip install 'nervecord[train,warp]'"
+            ) from error
+    if found["mujoco"] != found["mujoco-warp"]:
+        raise NervecordError(
+            f"MuJoCo Warp {found['mujoco-warp']} is not of the version of MuJoCo, {found['mujoco']}",
+            where="--sim warp",
+            hint=f"pip install mujoco-warp=={found['mujoco']}",
+        )
 
 
 def _limits(env: str, observation_space: Any, action_space: Any) -> tuple[int, Array, Array]:
