@@ -8,9 +8,9 @@ would compute over all environments is here computed over all processes:
 - mean and deviation of the advantages, and the observation normaliser's statistics, over the union of the steps;
 - the reward normaliser's statistics, step by step as in one process (`nervecord.training.rewards`).
 
-skrl reduces gradients alone (and the KL divergence for a learning rate that follows it, which is not used here), without
-weights, and only with NCCL. So it is told that the run is distributed, which makes it call `reduce_parameters`, and
-`nervecord.training.ppo` overrides that.
+skrl reduces gradients alone (and the KL divergence for a learning rate that follows it, which is not used here),
+without weights, and only with NCCL. So it is told that the run is distributed, which makes it call
+`reduce_parameters`, and `nervecord.training.ppo` overrides that.
 
 Sums of all processes come out of one reduction, equal to the bit everywhere, so the copies of the networks stay equal
 to the bit; `Group.check_equal` proves it at each checkpoint.
@@ -142,7 +142,8 @@ class Group:
         flat = torch.cat([g.reshape(-1) * rows for g in gradients] + [gradients[0].new_tensor([rows])])
         self.sum(flat)
         flat = flat[:-1] / flat[-1]
-        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        parts = torch.split(flat, [g.numel() for g in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
 
     def broadcast(self, module: nn.Module) -> None:

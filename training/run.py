@@ -375,7 +375,7 @@ class Run:
         everywhere = self.group.gather(random)
         if not self.group.is_first:
             return
-        content = {
+        content: dict[str, Any] = {
             "config": self.config.to_dict(),
             "generation": self.generation,
             "episodes": self.episodes,
