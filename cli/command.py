@@ -154,7 +154,8 @@ def _run(verb: str, rest: list[str]) -> int:
     # What libraries print is log; the result is ours alone.
     with contextlib.redirect_stdout(sys.stderr):
         outcome = verbs.VERBS[verb].run(args)
-    print(to_json(outcome.data) if args.json else outcome.text)
+    if not outcome.silent:
+        print(to_json(outcome.data) if args.json else outcome.text)
     return outcome.code
 
 
@@ -191,6 +192,8 @@ def _report(verb: str, error: BaseException, *, machine: bool) -> int:
     if code == THEIRS:
         # A file's own words stay within the sentence.
         text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    if code in (THEIRS, INTERRUPTED) and os.environ.get("LOCAL_RANK", "0") != "0":
+        return code  # torchrun started this with others, and the first one says the same
     for note in getattr(error, "__notes__", ()):
         text += f"\n{note}"
     print(f"nervecord {verb}: {text}", file=sys.stderr, flush=True)

@@ -26,11 +26,15 @@ LINE_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a verb came to: `data` for --json, `text` for people, the exit code."""
+    """What a verb came to: `data` for --json, `text` for people, the exit code.
+
+    Of several processes that came to the same only the first says it, the others are `silent`.
+    """
 
     data: dict[str, Any]
     text: str
     code: int = 0
+    silent: bool = False
 
 
 def columns(rows: Sequence[Sequence[str]], *, indent: int = 2, right: Sequence[int] = ()) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nervecord.cli import show
 from nervecord.cli.show import Outcome, Ticker
 from nervecord.cli.training import number
+from nervecord.training.launch import alone
 from nervecord.training.study import Study, read_study
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def sweep_verb(args: argparse.Namespace) -> Outcome:
         return _report(study, args)
     from nervecord.training.sweep import run_sweep
 
+    alone("nervecord sweep")
     if not args.quiet:
         print(_budget(study), file=sys.stderr, flush=True)
     with Ticker("sweep", unit="runs", quiet=args.quiet) as ticker:

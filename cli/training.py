@@ -14,6 +14,7 @@ from nervecord.cli import show
 from nervecord.cli.show import Outcome, Ticker
 from nervecord.errors import NervecordError
 from nervecord.training.config import CHOICES, TrainConfig
+from nervecord.training.launch import alone, launch
 
 if TYPE_CHECKING:
     from nervecord.training.run import Progress, TrainResult
@@ -105,8 +106,9 @@ def train_verb(args: argparse.Namespace) -> Outcome:
         raise NervecordError(f"{args.resume} is no run folder", where="--resume", hint="it has no config.json")
     else:
         config = TrainConfig.from_json((Path(args.resume) / "config.json").read_text(), where=args.resume)
+    is_first = launch().rank == 0
     run = nervecord._training()
-    with Ticker("train", quiet=args.quiet) as ticker:
+    with Ticker("train", quiet=args.quiet or not is_first) as ticker:
         progress = TrainProgress(ticker, config.test_episodes)
         try:
             if args.resume is None:
@@ -119,7 +121,7 @@ def train_verb(args: argparse.Namespace) -> Outcome:
                 f"interrupted at step {progress.step:,}; nervecord train --resume {folder} goes on from its last "
                 "checkpoint, if it has one"
             ) from None
-    return trained(result)
+    return dataclasses.replace(trained(result), silent=not is_first)
 
 
 def trained(result: TrainResult) -> Outcome:
@@ -163,6 +165,7 @@ def demo_flags(parser: argparse.ArgumentParser) -> None:
 def demo_verb(args: argparse.Namespace) -> Outcome:
     from nervecord.cli import demo
 
+    alone("nervecord demo")
     data, text = demo.run_demo(
         Path(args.out), steps=args.steps, episodes=args.episodes, seed=args.seed, video=args.video, quiet=args.quiet
     )

@@ -397,7 +397,7 @@ def _install(args: argparse.Namespace) -> Outcome:
 VERBS: dict[str, Verb] = {
     "train": Verb(
         "Train a policy with PPO. Writes a run folder with policy.nir, checkpoints and metrics; never overwrites one. "
-        "Needs the extra 'train'.",
+        "Needs the extra 'train'. Several processes: torchrun --nproc-per-node N -m nervecord train ...",
         (
             "nervecord train",
             "nervecord train --steps 12e6 --num-envs 64 --minibatch 1024 --threads 2 --seed 1",

@@ -62,9 +62,9 @@ class TrainConfig:
     critic: tuple[int, ...] = flag((64, 64), "neurons of each hidden layer of the critic, a tanh network")
 
     steps: int = flag(1_000_000, "environment steps of the whole training")
-    num_envs: int = flag(32, "environments stepped together")
+    num_envs: int = flag(32, "environments stepped together, over all processes")
     rollout: int = flag(64, "steps of each environment between two updates")
-    minibatch: int = flag(512, "transitions of one gradient step")
+    minibatch: int = flag(512, "transitions of one gradient step, over all processes")
     epochs: int = flag(8, "passes over the rollout at each update")
     lr: float = flag(3e-4, "learning rate of Adam")
     schedule: str = flag("linear", "learning rate: falling to 0 at the last step (linear) or constant")
@@ -80,7 +80,7 @@ class TrainConfig:
     reward_clip: float = flag(10.0, "limit of a normalised reward")
 
     seed: int = flag(0, "seed of weights, noise, minibatches and simulators")
-    threads: int = flag(1, "threads of the simulator")
+    threads: int = flag(1, "threads of the simulator, in each process")
     torch_threads: int = flag(1, "threads of torch on the CPU; more than one slows networks of this size")
     sim: str = flag(
         "auto", "simulator: envpool, gymnasium, warp (Ant-v4 on --device), or auto (envpool where it can be imported)"

@@ -10,6 +10,8 @@ seams, a Memory, a preprocessor and the models:
   during the first epoch, so that the first probability ratios are not 1), then take in the rollout.
 - Neuron state that is carried from action to action goes through skrl's `states`: recorded before each action and
   given back, without gradient, in the update.
+
+Several processes learn as one (`nervecord.training.distributed`): the same seams reduce over them.
 """
 
 from __future__ import annotations
@@ -25,19 +27,22 @@ from torch.distributions import Normal
 
 from nervecord.errors import NervecordError
 from nervecord.training.config import TrainConfig
+from nervecord.training.distributed import SOLO, Group
+from nervecord.training.launch import launch
 from nervecord.training.policy import make_policy, tanh_network
 
 
 def _import_skrl() -> None:
     """Import skrl without what it does on the way: a DEBUG log on the console, a process group, unchecked Normals."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise NervecordError(
-            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, training runs in one process",
-            where="environment",
-            hint="unset WORLD_SIZE, or do not start it with torchrun",
-        )
+    launch()  # refuses an environment of several processes that is not torchrun's
     checked = torch.distributions.Distribution._validate_args
-    from skrl.models import torch as _models  # type: ignore[import-untyped]  # noqa: F401 - it is this import that switches the checks off
+    # skrl would make a group here and now, with NCCL also where there is no card.
+    world = os.environ.pop("WORLD_SIZE", None)
+    try:
+        from skrl.models import torch as _models  # type: ignore[import-untyped]  # noqa: F401 - it is this import that switches the checks off
+    finally:
+        if world is not None:
+            os.environ["WORLD_SIZE"] = world
 
     torch.distributions.Distribution.set_default_validate_args(checked)
     logger = logging.getLogger("skrl")
@@ -49,6 +54,7 @@ def _import_skrl() -> None:
 _import_skrl()
 
 from gymnasium.spaces import Box  # noqa: E402
+from skrl import config as skrl_config  # type: ignore[import-untyped]  # noqa: E402
 from skrl.agents.torch.ppo import PPO, PPO_CFG  # type: ignore[import-untyped]  # noqa: E402
 from skrl.memories.torch import RandomMemory  # type: ignore[import-untyped]  # noqa: E402
 from skrl.models.torch import DeterministicMixin, Model  # type: ignore[import-untyped]  # noqa: E402
@@ -77,6 +83,8 @@ def check_device(name: str) -> torch.device:
 class StillScaler(RunningStandardScaler):  # type: ignore[misc]
     """skrl's running standard scaler, whose statistics move only in `absorb`."""
 
+    group: Group = SOLO
+
     def forward(
         self, x: Tensor | None, *, train: bool = False, inverse: bool = False, no_grad: bool = True
     ) -> Tensor | None:
@@ -86,8 +94,12 @@ class StillScaler(RunningStandardScaler):  # type: ignore[misc]
         return result
 
     def absorb(self, x: Tensor) -> None:
-        """Take observations (n, size) into the statistics."""
-        if len(x) > 1:
+        """Take observations (n, size) into the statistics, with those that other processes give."""
+        if self.group.several:
+            count, mean, variance = self.group.moments(x)
+            if count > 1:
+                self._parallel_variance(mean, variance, int(count))
+        elif len(x) > 1:
             self._parallel_variance(x.double().mean(0), x.double().var(0), len(x))
 
 
@@ -97,8 +109,9 @@ class MaskedMemory(RandomMemory):  # type: ignore[misc]
     `real` (envs,) is set before each `add_samples`: False where the step only reset the environment.
     """
 
-    def __init__(self, *, memory_size: int, num_envs: int, device: torch.device) -> None:
+    def __init__(self, *, memory_size: int, num_envs: int, device: torch.device, group: Group = SOLO) -> None:
         super().__init__(memory_size=memory_size, num_envs=num_envs, device=device)
+        self.group = group
         self.create_tensor("real", size=1, dtype=torch.bool)
         self.real = torch.ones(num_envs, dtype=torch.bool)
 
@@ -111,7 +124,11 @@ class MaskedMemory(RandomMemory):  # type: ignore[misc]
         if name == "advantages":
             tensor = self.tensors["returns"] - self.tensors["values"]
             real = tensor[self.tensors["real"]]
-            tensor = (tensor - real.mean()) / (real.std() + 1e-8)
+            if self.group.several:
+                _, mean, variance = self.group.moments(real[:, None])
+                tensor = (tensor - mean.float()) / (variance.sqrt().float() + 1e-8)
+            else:
+                tensor = (tensor - real.mean()) / (real.std() + 1e-8)
         super().set_tensor_by_name(name, tensor)
 
     def sample(
@@ -127,7 +144,21 @@ class MaskedMemory(RandomMemory):  # type: ignore[misc]
         ]
 
 
-class Actor(Model):  # type: ignore[misc]
+class SharedModel(Model):  # type: ignore[misc]
+    """A model whose copies in several processes stay equal; skrl calls these where it was told that there are any."""
+
+    group: Group = SOLO
+
+    def broadcast_parameters(self, *, rank: int = 0) -> None:
+        """Take the first process's parameters."""
+        del rank
+        self.group.broadcast(self)
+
+    def reduce_parameters(self) -> None:
+        """Nothing: the policy's reduces the critic's gradients too."""
+
+
+class Actor(SharedModel):
     """A policy of `nervecord.training.policy` with Gaussian noise of state-independent size, as skrl wants it."""
 
     def __init__(self, observations: int, actions: int, config: TrainConfig, device: torch.device) -> None:
@@ -136,6 +167,12 @@ class Actor(Model):  # type: ignore[misc]
         self.net = make_policy(observations, actions, config)
         self.log_std = nn.Parameter(torch.full((actions,), config.log_std))
         self._mean = torch.zeros(1, actions)
+        self.gradients_with: list[nn.Parameter] = []
+        """Parameters whose gradients are reduced, in one go as each reduction costs a round trip."""
+
+    def reduce_parameters(self) -> None:
+        """Average all gradients over the processes, before skrl limits their norm."""
+        self.group.mean_gradients(self.gradients_with, len(self._mean))
 
     def compute(self, inputs: dict[str, Any], role: str = "") -> tuple[Tensor, dict[str, Any]]:
         """Action means (B, actions), and the next state under "state"."""
@@ -166,7 +203,7 @@ class Actor(Model):  # type: ignore[misc]
         return self.distribution(role=role).entropy().sum(-1, keepdim=True)  # type: ignore[no-untyped-call]
 
 
-class Critic(DeterministicMixin, Model):  # type: ignore[misc]
+class Critic(DeterministicMixin, SharedModel):  # type: ignore[misc]
     """A tanh network from normalised observations to a value."""
 
     def __init__(self, observations: int, actions: int, widths: tuple[int, ...], device: torch.device) -> None:
@@ -184,18 +221,32 @@ def _box(size: int) -> Box:
     return Box(-math.inf, math.inf, (size,))
 
 
+def _tell_skrl(group: Group) -> None:
+    """Whether skrl is to call the models' reductions; it reads that from the environment when it is imported."""
+    settings = skrl_config.torch
+    settings._rank, settings._local_rank, settings._world_size = group.rank, group.local_rank, group.world
+    settings._is_distributed = group.several
+    assert settings.is_distributed == group.several
+    assert settings.world_size == group.world
+
+
 class Learner:
     """skrl's PPO agent over one rollout memory.
 
-    Drive it with `act` and `record` for each step; the update runs inside the `record` that fills the memory.
+    Drive it with `act` and `record` for each step; the update runs inside the `record` that fills the memory. Of
+    several processes each has one, over its share of the environments (N = num_envs / processes).
     """
 
-    def __init__(self, observations: int, actions: int, config: TrainConfig) -> None:
-        device = check_device(config.device)
+    def __init__(self, observations: int, actions: int, config: TrainConfig, group: Group = SOLO) -> None:
+        device = check_device(group.device(config.device))
         self.config, self.device = config, device
+        num_envs = group.share(config.num_envs)
         self.actor = Actor(observations, actions, config, device)
         self.critic = Critic(observations, actions, config.critic, device)
-        self.memory = MaskedMemory(memory_size=config.rollout, num_envs=config.num_envs, device=device)
+        self.actor.group = self.critic.group = group
+        self.actor.gradients_with = self.parameters()
+        self.memory = MaskedMemory(memory_size=config.rollout, num_envs=num_envs, device=device, group=group)
+        _tell_skrl(group)
         state_size = self.actor.net.state_size
         self.agent = PPO(
             models={"policy": self.actor, "value": self.critic},
@@ -212,7 +263,8 @@ class Learner:
         self.agent.optimizer = torch.optim.Adam(self.parameters(), lr=config.lr, fused=True)
         self.agent.checkpoint_modules["optimizer"] = self.agent.optimizer
         self.scaler: StillScaler = self.agent._observation_preprocessor
-        self.state = torch.zeros(config.num_envs, state_size, device=device) if state_size else None
+        self.scaler.group = group
+        self.state = torch.zeros(num_envs, state_size, device=device) if state_size else None
         self._next_state = self.state
 
     def parameters(self) -> list[nn.Parameter]:
@@ -245,11 +297,13 @@ class Learner:
         terminated: Tensor,
         truncated: Tensor,
         real: Tensor,
+        late_rewards: Tensor | None = None,
     ) -> None:
         """Store one step (each (N,) or (N, size)); the last of a rollout runs the update.
 
         `real` is False where the step only reset an environment. The carried state is cleared there, as the next
-        observation is the first of an episode.
+        observation is the first of an episode. `late_rewards` (rollout, N), given with a rollout's last step, is added
+        to the rewards of all its steps before the update: those that were not known when their step was stored.
         """
         self.memory.real = real
         self.agent.record_transition(
@@ -267,12 +321,18 @@ class Learner:
         )
         self.state = self._next_state
         self.clear_state(~real)
+        if late_rewards is not None:
+            self.memory.tensors["rewards"] += late_rewards[..., None]
         self.agent.post_interaction(timestep=0, timesteps=0)
 
     def absorb_observations(self) -> None:
         """Take the rollout's observations into the normaliser; to be called after the update."""
         real = self.memory.tensors_view["real"][:, 0]
         self.scaler.absorb(self.memory.tensors_view["observations"][real])
+
+    def real_steps(self) -> int:
+        """Steps of the last rollout that were not resets."""
+        return int(self.memory.tensors["real"].sum())
 
     def pop_losses(self) -> dict[str, float]:
         """What skrl tracked since the last call."""

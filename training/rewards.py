@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nervecord.training.distributed import Group
+
 Array = NDArray[Any]
 
 
@@ -27,9 +29,19 @@ class RewardNormaliser:
 
     def __call__(self, rewards: Array, done: Array, real: Array) -> Array:
         """Normalised rewards (N,) float64; steps that are not `real` keep 0 and teach nothing."""
+        values = self._follow(rewards, done, real)
+        if len(values):
+            self._absorb(float(values.mean()), float(values.var()), len(values))
+        return self._scale(rewards, real)
+
+    def _follow(self, rewards: Array, done: Array, real: Array) -> Array:
+        """The discounted returns of the real steps, after taking in this step's rewards."""
         self.returns = np.where(real, self.gamma * self.returns + rewards, self.returns)
-        self._absorb(self.returns[real])
+        values: Array = self.returns[real]
         self.returns[done] = 0.0
+        return values
+
+    def _scale(self, rewards: Array, real: Array) -> Array:
         scaled: Array = np.clip(rewards / np.sqrt(self.variance + 1e-8), -self.clip, self.clip)
         return np.where(real, scaled, 0.0)
 
@@ -37,10 +49,7 @@ class RewardNormaliser:
         """Begin new episodes everywhere."""
         self.returns[:] = 0.0
 
-    def _absorb(self, values: Array) -> None:
-        if not len(values):
-            return
-        mean, variance, count = float(values.mean()), float(values.var()), len(values)
+    def _absorb(self, mean: float, variance: float, count: int) -> None:
         delta, total = mean - self.mean, self.count + count
         squares = self.variance * self.count + variance * count + delta**2 * self.count * count / total
         self.mean += delta * count / total
@@ -59,3 +68,40 @@ class RewardNormaliser:
         """Take back what `state_dict` gave."""
         self.returns = state["returns"].numpy().copy()
         self.mean, self.variance, self.count = state["mean"], state["variance"], state["count"]
+
+
+class SharedRewardNormaliser(RewardNormaliser):
+    """The same over the environments of several processes, normalised at the end of a rollout.
+
+    In one process each step's rewards are divided by statistics that hold that step. To do the same at once, the
+    processes would have to wait for each other at every step. Instead each notes its steps' moments, all exchange them
+    once per rollout, and each goes through the steps again, with the moments of all.
+    """
+
+    def __init__(self, num_envs: int, gamma: float, clip: float) -> None:
+        super().__init__(num_envs, gamma, clip)
+        self._noted: list[tuple[Array, Array]] = []
+        self._moments: list[tuple[int, float, float]] = []
+
+    def note(self, rewards: Array, done: Array, real: Array) -> None:
+        """Take one step's rewards (N,), to be normalised by `settle`."""
+        values = self._follow(rewards, done, real)
+        mean, variance = (float(values.mean()), float(values.var())) if len(values) else (0.0, 0.0)
+        self._moments.append((len(values), mean, variance))
+        self._noted.append((rewards.copy(), real.copy()))
+
+    def settle(self, group: Group) -> Array:
+        """Normalised rewards (steps, N) float64 of the steps noted since the last call; all processes call it."""
+        moments = np.array(group.gather(self._moments))  # (processes, steps, 3)
+        scaled = []
+        for step, (rewards, real) in enumerate(self._noted):
+            counts, means, variances = moments[:, step].T
+            count = counts.sum()
+            if count:
+                mean = (counts * means).sum() / count
+                variance = (counts * (variances + (means - mean) ** 2)).sum() / count
+                self._absorb(float(mean), float(variance), int(count))
+            scaled.append(self._scale(rewards, real))
+        self._noted.clear()
+        self._moments.clear()
+        return np.stack(scaled)

@@ -5,12 +5,16 @@ does next depends on its checkpoint alone: at each one the simulators are built 
 (EnvPool cannot save its state), in a run that goes on as in one that is resumed. To the learner that is a truncation,
 and as it falls between two rollouts, where the critic's value continues every episode anyway, nothing is lost but the
 rest of the running episodes. So a run killed at any moment and resumed writes the metrics it would have written.
+
+Of several processes (`nervecord.training.distributed`) each runs this loop over its share of the environments. The
+first one alone writes the run folder, validates, tests and exports.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import time
 from collections import deque
@@ -23,14 +27,15 @@ import numpy as np
 import torch
 
 from nervecord.compiler.files import write_atomically
-from nervecord.errors import unknown_name
+from nervecord.errors import NervecordError, unknown_name
 from nervecord.training import checkpoint, run_folder
 from nervecord.training.config import TrainConfig
+from nervecord.training.distributed import SOLO, Group, join
 from nervecord.training.evaluate import Evaluation, evaluate
 from nervecord.training.export import export
 from nervecord.training.figure import draw_learning_curve
 from nervecord.training.ppo import Learner, check_device
-from nervecord.training.rewards import RewardNormaliser
+from nervecord.training.rewards import RewardNormaliser, SharedRewardNormaliser
 from nervecord.training.simulators import (
     TEST,
     TRAINING,
@@ -75,13 +80,15 @@ class TrainResult:
     validation: float | None
     """Its mean return on the validation seeds, None where nothing was validated."""
     test: Evaluation | None
-    """Its returns on the test seeds, None where none were asked for."""
+    """Its returns on the test seeds, None where none were asked for, and in all processes but the first."""
     policy: Path | None
-    """The exported policy, None for a policy without spikes, which NIR has no words for."""
+    """The exported policy, None for a policy without spikes, which NIR has no words for; as `test`."""
 
 
 def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> TrainResult:
     """Train a policy and write it to a new run folder.
+
+    Where torchrun started several processes with this call, they train together.
 
     Args:
         config: the whole configuration.
@@ -89,13 +96,16 @@ def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> T
 
     Raises:
         NervecordError: the run folder exists, or the configuration cannot run here.
+        EngineError: another process died or hangs.
     """
-    check_device(config.device)
-    sim = resolve_kind(config.env) if config.sim == "auto" else config.sim
-    config = dataclasses.replace(config, sim=sim, name=config.run_name)
-    run = Run(config, None)
-    run.folder = run_folder.create(config, sim=sim)
-    return run.finish(progress)
+    with join() as group:
+        group.check(config)
+        check_device(group.device(config.device))
+        sim = resolve_kind(config.env) if config.sim == "auto" else config.sim
+        config = dataclasses.replace(config, sim=sim, name=config.run_name)
+        run = Run(config, None, group)
+        run.folder = group.first(lambda: run_folder.create(config, sim=sim, processes=group.world))
+        return run.finish(progress)
 
 
 def resume(
@@ -109,19 +119,37 @@ def resume(
         overrides: fields to change: those of `CHANGEABLE`. With others the run would not be the same.
 
     Raises:
-        NervecordError: the folder holds no run or no checkpoint, or an override may not change.
+        NervecordError: the folder holds no run or no checkpoint, an override may not change, or another number of
+            processes trained it.
+        EngineError: another process died or hangs.
     """
     folder = Path(run_dir)
+    with join() as group:
+        config, content = group.first(lambda: _reopen(folder, overrides or {}, group.world))
+        check_device(group.device(config.device))
+        run = Run(config, content, group)
+        run.folder = folder
+        return run.finish(progress)
+
+
+def _reopen(folder: Path, overrides: dict[str, Any], processes: int) -> tuple[TrainConfig, dict[str, Any] | None]:
+    """Configuration and newest checkpoint of a run that is to be continued."""
     config = run_folder.open_existing(folder)
-    for name in overrides or {}:
+    trained_by = run_folder.processes(folder)
+    if trained_by != processes:
+        start = f"torchrun --nproc-per-node {trained_by} -m nervecord" if trained_by > 1 else "nervecord"
+        raise NervecordError(
+            f"is a run of {trained_by} process{'es' * (trained_by > 1)}, {processes} would not go on with it exactly",
+            where=str(folder),
+            hint=f"{start} train --resume {folder}",
+        )
+    for name in overrides:
         if name not in CHANGEABLE:
             raise unknown_name("field to change on resuming", name, CHANGEABLE, where="--resume")
     if overrides:
         config = dataclasses.replace(config, **overrides)
         write_atomically(folder / "config.json", config.to_json().encode())
-    run = Run(config, _newest(folder, config))
-    run.folder = folder
-    return run.finish(progress)
+    return config, _newest(folder, config)
 
 
 def _newest(folder: Path, config: TrainConfig) -> dict[str, Any] | None:
@@ -146,17 +174,19 @@ CHANGEABLE = (
 
 
 class Run:
-    """One training in this process.
+    """One training in this process, or this process's part of one.
 
     Args:
         config: the configuration, its simulator resolved.
         content: a checkpoint to continue from, or None.
+        group: the processes that train.
     """
 
     folder: Path
 
-    def __init__(self, config: TrainConfig, content: dict[str, Any] | None) -> None:
-        self.config = config
+    def __init__(self, config: TrainConfig, content: dict[str, Any] | None, group: Group = SOLO) -> None:
+        self.config, self.group = config, group
+        self.num_envs = group.share(config.num_envs)
         torch.set_num_threads(config.torch_threads)
         torch.manual_seed(int(np.random.SeedSequence((config.seed, 3)).generate_state(1)[0]))
         self.step = 0
@@ -164,16 +194,15 @@ class Run:
         self.returns: deque[float] = deque(maxlen=RETURNS)
         self.episodes = 0
         self.best: dict[str, float] | None = None
+        self._ended: list[tuple[int, int, float]] = []
         self.simulator = self._open_simulator()
         size, actions = self.simulator.observation_size, len(self.simulator.low)
-        self.learner = Learner(size, actions, config)
-        self.rewards: RewardNormaliser | TensorRewardNormaliser
-        if isinstance(self.simulator, DeviceSimulator):
-            self.rewards = TensorRewardNormaliser(
-                config.num_envs, config.gamma, config.reward_clip, self.learner.device
-            )
-        else:
-            self.rewards = RewardNormaliser(config.num_envs, config.gamma, config.reward_clip)
+        self.learner = Learner(size, actions, config, group)
+        self.rewards = self._make_rewards()
+        if not group.is_first:
+            # All began with the same weights; noise and minibatches are each process's own.
+            words = np.random.SeedSequence((config.seed, 3, group.rank)).generate_state(1)
+            torch.manual_seed(int(words[0]))
         self.recorded = torch.zeros((0, size))
         if content is not None:
             self._restore(content)
@@ -182,7 +211,21 @@ class Run:
     def _open_simulator(self) -> Simulator:
         config = self.config
         seeds = environment_seeds(config.seed, TRAINING, self.generation, config.num_envs)
-        return make_simulator(config.env, seeds, kind=config.sim, threads=config.threads, device=config.device)
+        own = self.group.own(seeds)
+        return make_simulator(config.env, own, kind=config.sim, threads=config.threads, device=config.device)
+
+    def _make_rewards(self) -> RewardNormaliser | TensorRewardNormaliser:
+        config = self.config
+        if isinstance(self.simulator, DeviceSimulator):
+            if self.group.several:
+                raise NervecordError(
+                    "steps on its device, and that is not joined across processes yet",
+                    where=f"--sim {config.sim}",
+                    hint="train in one process, or with --sim envpool",
+                )
+            return TensorRewardNormaliser(config.num_envs, config.gamma, config.reward_clip, self.learner.device)
+        make = SharedRewardNormaliser if self.group.several else RewardNormaliser
+        return make(self.num_envs, config.gamma, config.reward_clip)
 
     def _start_episodes(self) -> None:
         self.rewards.restart()
@@ -192,8 +235,8 @@ class Run:
             self.on_device = TensorRollout(self.config, self.simulator, self.learner, self.rewards)
             return
         self.observations = self.simulator.reset()
-        self.real = np.ones(self.config.num_envs, bool)
-        self.running = np.zeros(self.config.num_envs)
+        self.real = np.ones(self.num_envs, bool)
+        self.running = np.zeros(self.num_envs)
 
     def finish(self, progress: ProgressCallback | None) -> TrainResult:
         """Train to the last step, then test and export the best checkpoint."""
@@ -201,17 +244,25 @@ class Run:
             self._train(progress)
         finally:
             self.simulator.close()
+        # Nobody waits for the test.
+        self.group.leave()
+        if not self.group.is_first:
+            return TrainResult(self.folder, self.config, self.step, None, None, None)
         return self._conclude()
 
     def _train(self, progress: ProgressCallback | None) -> None:
         config = self.config
         total = config.total_steps
         started, first = time.monotonic(), self.step
-        with run_folder.Metrics(self.folder, step=self.step, tensorboard=config.tensorboard) as metrics:
+        with contextlib.ExitStack() as stack:
+            metrics = None
+            if self.group.is_first:
+                opened = run_folder.Metrics(self.folder, step=self.step, tensorboard=config.tensorboard)
+                metrics = stack.enter_context(opened)
             while self.step < total:
                 if config.schedule == "linear":
                     self.learner.set_learning_rate(config.lr * (1 - self.step / total))
-                self.rollout()
+                losses = self.rollout()
                 before, self.step = self.step, self.step + config.batch
                 seconds = time.monotonic() - started
                 rate = (self.step - first) / seconds
@@ -219,7 +270,7 @@ class Run:
                     "step": self.step,
                     "episodes": self.episodes,
                     "train_return": self._train_return(),
-                    **self.learner.pop_losses(),
+                    **losses,
                     "log_std": float(self.learner.actor.log_std.detach().mean()),
                     "validation_return": None,
                     "seconds": seconds,
@@ -228,40 +279,39 @@ class Run:
                 is_checkpoint = self.step >= total or self.step // config.checkpoint_every > (
                     before // config.checkpoint_every
                 )
+                if metrics is not None:
+                    if is_checkpoint:
+                        row["validation_return"] = self._validate()
+                    metrics.write(row)
+                    if is_checkpoint:
+                        metrics.sync()
                 if is_checkpoint:
-                    row["validation_return"] = self._validate()
-                metrics.write(row)
-                if is_checkpoint:
-                    metrics.sync()
                     self._checkpoint()
-                if progress is not None:
+                if progress is not None and self.group.is_first:
                     progress(Progress(self.step, total, rate, (total - self.step) / rate, self._train_return()))
 
     def _train_return(self) -> float | None:
         return float(np.mean(self.returns)) if self.returns else None
 
-    def rollout(self) -> None:
-        """Step all environments `rollout` times; the last step runs the update."""
+    def rollout(self) -> dict[str, float]:
+        """Step all environments `rollout` times; the last step runs the update. Returns its losses."""
         if self.on_device is not None:
             returns, observations = self.on_device.collect()
             self.returns.extend(returns)
             self.episodes += len(returns)
             self._record(observations)
-            return
-        assert isinstance(self.rewards, RewardNormaliser), "chosen with the simulator"
+            return self.learner.pop_losses()
         config, learner, simulator = self.config, self.learner, self.simulator
-        raw = np.empty((config.rollout, config.num_envs, simulator.observation_size), np.float32)
-        real_steps = np.empty((config.rollout, config.num_envs), bool)
+        raw = np.empty((config.rollout, self.num_envs, simulator.observation_size), np.float32)
+        real_steps = np.empty((config.rollout, self.num_envs), bool)
         inputs = torch.from_numpy(self.observations).float()
         for t in range(config.rollout):
             raw[t], real_steps[t] = self.observations, self.real
             actions = learner.act(inputs.to(learner.device))
             result = simulator.step(np.clip(actions.cpu().numpy(), simulator.low, simulator.high))
             done = result.terminated | result.truncated
-            rewards = result.rewards
-            self._count_episodes(rewards, done)
-            if config.normalise_reward:
-                rewards = self.rewards(rewards, done, self.real)
+            self._count_episodes(t, result.rewards, done)
+            rewards, late = self._normalise(result.rewards, done, is_last=t + 1 == config.rollout)
             following = torch.from_numpy(result.observations).float()
             learner.record(
                 inputs.to(learner.device),
@@ -271,22 +321,53 @@ class Run:
                 torch.from_numpy(result.terminated).to(learner.device),
                 torch.from_numpy(result.truncated).to(learner.device),
                 torch.from_numpy(self.real).to(learner.device),
+                late,
             )
             # The step after an end only resets.
             self.observations, inputs, self.real = result.observations, following, ~done
         learner.absorb_observations()
         self._record(torch.from_numpy(raw[real_steps]))
+        return self._exchange()
 
-    def _count_episodes(self, rewards: np.ndarray, done: np.ndarray) -> None:
+    def _normalise(
+        self, rewards: np.ndarray, done: np.ndarray, *, is_last: bool
+    ) -> tuple[np.ndarray, torch.Tensor | None]:
+        """What to store as this step's rewards, and with a rollout's last step what is to be added to all of them."""
+        if not self.config.normalise_reward:
+            return rewards, None
+        if isinstance(self.rewards, TensorRewardNormaliser):
+            raise AssertionError("a simulator on its device has a rollout of its own")
+        if not isinstance(self.rewards, SharedRewardNormaliser):
+            return self.rewards(rewards, done, self.real), None
+        self.rewards.note(rewards, done, self.real)
+        late = torch.from_numpy(self.rewards.settle(self.group)).float().to(self.learner.device) if is_last else None
+        return np.zeros_like(rewards), late
+
+    def _count_episodes(self, t: int, rewards: np.ndarray, done: np.ndarray) -> None:
         self.running += np.where(self.real, rewards, 0.0)
         for index in np.flatnonzero(done):
-            self.returns.append(float(self.running[index]))
+            self._ended.append((t, self.group.rank * self.num_envs + int(index), float(self.running[index])))
             self.running[index] = 0.0
+
+    def _exchange(self) -> dict[str, float]:
+        """Count the episodes that ended anywhere, in the order one process would; returns the losses of all."""
+        parts = self.group.gather((self._ended, self.learner.pop_losses(), self.learner.real_steps()))
+        for _, _, value in sorted(ended for part in parts for ended in part[0]):
+            self.returns.append(value)
             self.episodes += 1
+        self._ended = []
+        losses = parts[0][1]
+        if len(parts) > 1:
+            steps = sum(part[2] for part in parts)
+            losses = {name: sum(part[1][name] * part[2] for part in parts) / steps for name in losses}
+        return losses
 
     def _record(self, rows: torch.Tensor) -> None:
-        """Keep a few of this rollout's raw observations (n, size), the oldest giving way: those of 64 rollouts."""
-        if not self.config.record:
+        """Keep a few of this rollout's raw observations (n, size), the oldest giving way: those of 64 rollouts.
+
+        Of several processes the first keeps its own, which are as good as the others'.
+        """
+        if not self.config.record or not self.group.is_first:
             return
         draw = np.random.default_rng((self.config.seed, 4, self.step))
         count = min(len(rows), max(1, self.config.record // 64))
@@ -313,7 +394,15 @@ class Run:
         self.simulator = self._open_simulator()
         self._start_episodes()
         device = self.learner.device
-        content = {
+        random = {
+            "torch_random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        }
+        self.group.check_equal("the networks", self._digest() if self.group.several else "")
+        everywhere = self.group.gather(random)
+        if not self.group.is_first:
+            return
+        content: dict[str, Any] = {
             "config": self.config.to_dict(),
             "generation": self.generation,
             "episodes": self.episodes,
@@ -321,14 +410,25 @@ class Run:
             "best": self.best,
             "learner": self.learner.state_dict(),
             "rewards": self.rewards.state_dict(),
-            "torch_random": torch.get_rng_state(),
-            "cuda_random": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+            **random,
             "recorded": self.recorded.clone(),
             "low": torch.from_numpy(self.simulator.low.copy()),
             "high": torch.from_numpy(self.simulator.high.copy()),
         }
+        if self.group.several:
+            content["processes"] = everywhere
         folder = self.folder / "checkpoints"
         checkpoint.save(folder, self.step, content, best=self.best, keep=self.config.keep_checkpoints)
+
+    def _digest(self) -> str:
+        """Hash of what learns; the same in all processes."""
+        found = hashlib.sha256()
+        state = self.learner.state_dict()
+        for part in ("policy", "value", "observation_preprocessor"):
+            for tensor in state[part].values():
+                found.update(tensor.detach().cpu().numpy().tobytes())
+        found.update(repr((self.rewards.mean, self.rewards.variance, self.rewards.count)).encode())
+        return found.hexdigest()[:16]
 
     def _restore(self, content: dict[str, Any]) -> None:
         self.step = content["step"]
@@ -337,9 +437,10 @@ class Run:
         self.best = content["best"]
         self.learner.load_state_dict(content["learner"])
         self.rewards.load_state_dict(content["rewards"])
-        torch.set_rng_state(content["torch_random"])
-        if content["cuda_random"] is not None and self.learner.device.type == "cuda":
-            torch.cuda.set_rng_state(content["cuda_random"], self.learner.device)
+        random = content["processes"][self.group.rank] if self.group.several else content
+        torch.set_rng_state(random["torch_random"])
+        if random["cuda_random"] is not None and self.learner.device.type == "cuda":
+            torch.cuda.set_rng_state(random["cuda_random"], self.learner.device)
         self.recorded = content["recorded"]
 
     def _conclude(self) -> TrainResult:

@@ -3,7 +3,7 @@
 Its files:
 
     config.json       the resolved configuration
-    versions.json     versions, platform, git commit
+    versions.json     versions, platform, git commit, number of processes
     git.diff          uncommitted changes of the source tree, where there are any
     metrics.jsonl     one JSON object for each update, plain text
     events.*          the same for TensorBoard
@@ -48,7 +48,7 @@ WALL_CLOCK = ("seconds", "steps_per_second")
 """Columns of metrics.jsonl that differ between two runs of the same configuration."""
 
 
-def create(config: TrainConfig, *, sim: str) -> Path:
+def create(config: TrainConfig, *, sim: str, processes: int = 1) -> Path:
     """Make the folder of a new run and write down its configuration, versions and source.
 
     Raises:
@@ -66,7 +66,8 @@ def create(config: TrainConfig, *, sim: str) -> Path:
         draft.mkdir(parents=True)
         write_atomically(draft / "config.json", config.to_json().encode())
         commit, diff = git_state(Path(__file__).resolve().parent)
-        write_atomically(draft / "versions.json", (json.dumps(versions(sim, commit), indent=2) + "\n").encode())
+        found = versions(sim, commit) | {"processes": processes}
+        write_atomically(draft / "versions.json", (json.dumps(found, indent=2) + "\n").encode())
         if diff:
             write_atomically(draft / "git.diff", diff)
         draft.rename(folder)
@@ -88,6 +89,13 @@ def open_existing(folder: Path) -> TrainConfig:
     if not path.is_file():
         raise NervecordError("is no run folder, it has no config.json", where=str(folder))
     return TrainConfig.from_json(path.read_text(), where=str(path))
+
+
+def processes(folder: Path) -> int:
+    """How many processes train a run."""
+    path = folder / "versions.json"
+    # Runs that do not say were made when there was only one.
+    return int(json.loads(path.read_text()).get("processes", 1)) if path.is_file() else 1
 
 
 def last_step(folder: Path) -> int:

@@ -217,7 +217,7 @@ def test_importing_skrl_leaves_the_process_as_it_was() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-def test_several_processes_are_refused() -> None:
+def test_several_processes_without_torchrun_are_refused() -> None:
     done = run_python("import nervecord.training.ppo", WORLD_SIZE="2")
     assert done.returncode == 1
     assert b"WORLD_SIZE is 2" in done.stderr

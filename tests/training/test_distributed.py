@@ -1,0 +1,305 @@
+"""Two processes learn as one does over all their environments.
+
+Tolerance: one process sums a minibatch's gradient in one go, two sum halves, so float32 gradients differ by about 1e-7
+of their size. Adam divides by the gradient's own scale, so a difference is worth at most as much of a step, of size lr
+= 3e-4, unless the gradient itself is near 0. After 80 steps 6e-8 was measured; 1e-6 leaves room for other processors,
+and is far below the 1e-3 (gradients unweighted) or 1e-2 (statistics of each process) that a missing reduction costs.
+A spiking policy's spikes flip where a membrane is that close to its threshold; none does here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from training.test_resume import flat, rows, small
+
+from nervecord.errors import NervecordError
+from nervecord.training import checkpoint, launch
+from nervecord.training.config import TrainConfig
+from nervecord.training.distributed import SOLO, Group
+from nervecord.training.launch import Launch
+from nervecord.training.ppo import Learner, MaskedMemory
+from nervecord.training.rewards import RewardNormaliser, SharedRewardNormaliser
+from nervecord.training.run import Run, resume
+
+ENVS, STEPS, SIZE, ACTIONS, UPDATES, WORLD = 6, 12, 4, 2, 10, 2
+TOLERANCE = 1e-6
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def torchrun(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in two processes; its output names the rank where it can."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(WORLD), "--master-port"]
+    return subprocess.run(
+        [*start, free_port(), *command],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=120,
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The same rollouts, whole or shared
+
+
+def made_up(update: int) -> dict[str, torch.Tensor]:
+    """A rollout (STEPS, ENVS, ...) with ends, more of them in the first half of the environments."""
+    draw = torch.Generator().manual_seed(update)
+    often = torch.tensor([0.3] * (ENVS // 2) + [0.05] * (ENVS - ENVS // 2))
+    found = {
+        # Other means for other environments: statistics of one half are not those of all.
+        "observations": torch.randn(STEPS, ENVS, SIZE, generator=draw) * 2 + torch.arange(ENVS)[None, :, None],
+        "following": torch.randn(STEPS, ENVS, SIZE, generator=draw) * 2,
+        "noise": torch.randn(STEPS, ENVS, ACTIONS, generator=draw),
+        "rewards": torch.randn(STEPS, ENVS, generator=draw).double() * 3 + torch.arange(ENVS),
+        "terminated": torch.rand(STEPS, ENVS, generator=draw) < often,
+        "truncated": torch.rand(STEPS, ENVS, generator=draw) < 0.05,
+    }
+    real = torch.ones(STEPS, ENVS, dtype=torch.bool)
+    for t in range(1, STEPS):
+        done = (found["terminated"][t - 1] | found["truncated"][t - 1]) & real[t - 1]
+        real[t] = ~done
+    found["terminated"] &= real
+    found["truncated"] &= real & ~found["terminated"]
+    return {**found, "real": real}
+
+
+def in_order(memory: MaskedMemory, names: list[str], parts: int, blocks: int) -> list[list[Any]]:
+    """Minibatches without chance: each block of environments is cut into parts, and a minibatch takes one of each."""
+    real = memory.tensors["real"][..., 0]
+    step = torch.arange(real.numel()).view(real.shape)
+    cut = [step[:, block][real[:, block]].tensor_split(parts) for block in torch.arange(real.shape[1]).chunk(blocks)]
+    indices = [torch.cat([block[k] for block in cut]) for k in range(parts)]
+    return [[memory.tensors_view[n][part] if n in memory.tensors else None for n in names] for part in indices]
+
+
+def learn(policy: str, group: Group, blocks: int) -> dict[str, Any]:
+    """Ten updates over this process's part of the same rollouts; what they leave."""
+    config = TrainConfig(
+        policy=policy, layers=(10,), critic=(8,), num_envs=ENVS, rollout=STEPS, minibatch=18, epochs=2,
+        steps_per_action=3, entropy=0.01,
+    )  # fmt: skip
+    torch.manual_seed(3)
+    subject = Learner(SIZE, ACTIONS, config, group)
+    subject.memory.sample = lambda names, *, batch_size, mini_batches: in_order(  # type: ignore[method-assign]
+        subject.memory, names, mini_batches, blocks
+    )
+    count = group.share(ENVS)
+    own = slice(group.rank * count, (group.rank + 1) * count)
+    make = SharedRewardNormaliser if group.several else RewardNormaliser
+    normaliser = make(count, config.gamma, config.reward_clip)
+    drawn = torch.randn_like
+    advantages = []
+    for update in range(UPDATES):
+        given = {name: tensor[:, own] for name, tensor in made_up(update).items()}
+        for t in range(STEPS):
+            now = {name: tensor[t] for name, tensor in given.items()}
+            torch.randn_like = lambda mean, now=now: now["noise"]  # type: ignore[assignment]
+            actions = subject.act(now["observations"])
+            step = (now["rewards"].numpy(), (now["terminated"] | now["truncated"]).numpy(), now["real"].numpy())
+            late = None
+            if isinstance(normaliser, SharedRewardNormaliser):
+                normaliser.note(*step)
+                rewards = torch.zeros(count)
+                late = torch.from_numpy(normaliser.settle(group)).float() if t + 1 == STEPS else None
+            else:
+                rewards = torch.from_numpy(normaliser(*step)).float()
+            rest = (now[name] for name in ("following", "terminated", "truncated", "real"))
+            subject.record(now["observations"], actions, rewards, *rest, late)
+        subject.absorb_observations()
+        advantages.append(subject.memory.get_tensor_by_name("advantages")[..., 0].clone())
+    torch.randn_like = drawn
+    state = subject.state_dict()
+    return {
+        "parameters": [p.detach() for p in subject.parameters()],
+        "scaler": state["observation_preprocessor"],
+        "rewards": [normaliser.mean, normaliser.variance, normaliser.count],
+        "advantages": torch.stack(advantages),
+    }
+
+
+SHARED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import torch
+from training.test_distributed import learn, first_observations
+from nervecord.training.distributed import join
+with join() as group:
+    assert group.several and group.world == 2
+    found = {policy: learn(policy, group, 1) for policy in ("ann", "snn")}
+    found["observations"] = first_observations(group)
+    torch.save(found, f"{sys.argv[2]}/{group.rank}.pt")
+"""
+
+
+def first_observations(group: Group) -> torch.Tensor:
+    config = TrainConfig(env="InvertedPendulum-v4", layers=(4,), critic=(4,), num_envs=4, rollout=4, minibatch=8)
+    run = Run(config, None, group)
+    run.simulator.close()
+    return torch.from_numpy(run.observations)
+
+
+def test_two_processes_learn_as_one(tmp_path: Path) -> None:
+    script = tmp_path / "shared.py"
+    script.write_text(SHARED)
+    done = torchrun(str(script), str(Path(__file__).parent.parent), str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
+    # Each steps its own part of the environments that one process would step.
+    assert torch.cat([part["observations"] for part in parts]).equal(first_observations(SOLO))
+    for policy in ("ann", "snn"):
+        whole = learn(policy, SOLO, WORLD)
+        a, b = (part[policy] for part in parts)
+        for name in ("parameters", "scaler", "rewards"):  # the copies are equal to the bit
+            assert flat(a[name]) == flat(b[name]), name
+        untrained = learn_nothing(policy)
+        moved = max((p - q).abs().max().item() for p, q in zip(whole["parameters"], untrained, strict=True))
+        assert moved > 2e-3
+        for p, q in zip(a["parameters"], whole["parameters"], strict=True):
+            torch.testing.assert_close(p, q, rtol=0, atol=TOLERANCE)
+        # Statistics are float64 sums in another order.
+        np.testing.assert_allclose(a["rewards"], whole["rewards"], rtol=1e-12)
+        for name, value in whole["scaler"].items():
+            torch.testing.assert_close(a["scaler"][name], value, rtol=1e-12, atol=1e-12)
+        both = torch.cat([a["advantages"], b["advantages"]], dim=-1)
+        real = torch.stack([made_up(update)["real"] for update in range(UPDATES)])
+        torch.testing.assert_close(both[real], whole["advantages"][real], rtol=0, atol=1e-4)
+
+
+def learn_nothing(policy: str) -> list[torch.Tensor]:
+    config = TrainConfig(policy=policy, layers=(10,), critic=(8,), num_envs=2, rollout=4, minibatch=8)
+    torch.manual_seed(3)
+    return [p.detach() for p in Learner(SIZE, ACTIONS, config).parameters()]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The command
+
+
+def flags(config: TrainConfig) -> list[str]:
+    found = []
+    for name, value in config.to_dict().items():
+        if value == TrainConfig().to_dict()[name]:
+            continue
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            found.append(flag if value else flag.replace("--", "--no-", 1))
+        else:
+            found += [flag, *map(str, value if isinstance(value, list) else [value])]
+    return found
+
+
+def start_two(*command: str) -> list[subprocess.Popen[str]]:
+    """Two processes as torchrun starts them, without it: nobody ends one when the other dies."""
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    return [
+        subprocess.Popen(
+            [sys.executable, *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **where, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+        )
+        for rank in range(2)
+    ]
+
+
+def test_killed_and_resumed_with_two_processes_is_bit_identical(tmp_path: Path) -> None:
+    """A process is killed with SIGKILL; the other ends with a sentence; what both go on with is the whole run."""
+    config = small(tmp_path, "whole")
+    done = torchrun("-m", "nervecord", "train", "--json", "--quiet", *flags(config))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["run"] == str(tmp_path / "whole")  # one object: the first process's alone
+    versions = json.loads((tmp_path / "whole" / "versions.json").read_text())
+    assert versions["processes"] == WORLD
+
+    folder = tmp_path / "killed"
+    first, second = start_two("-m", "nervecord", "train", "--quiet", *flags(small(tmp_path, "killed")))
+    metrics, deadline = folder / "metrics.jsonl", time.monotonic() + 60
+    try:
+        while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= 12):
+            assert time.monotonic() < deadline
+            assert first.poll() is None, first.communicate()
+            time.sleep(0.002)
+        second.send_signal(signal.SIGKILL)
+        said, complaint = first.communicate(timeout=60)
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.communicate()
+    assert (first.returncode, said) == (1, ""), complaint
+    assert "another process of this training died" in complaint
+    assert "Traceback" not in complaint
+    assert config.total_steps not in checkpoint.steps_in(folder / "checkpoints")
+
+    with pytest.raises(NervecordError, match=r"is a run of 2 processes, 1 would not.*torchrun --nproc-per-node 2"):
+        resume(folder)
+    done = torchrun("-m", "nervecord", "train", "--resume", str(folder), "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert rows(folder) == rows(tmp_path / "whole")
+    for name in ("result.json", "checkpoints/best.json"):
+        assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    a, b = (checkpoint.load(tmp_path / name / "checkpoints", config.total_steps) for name in ("killed", "whole"))
+    for name in ("learner", "rewards", "processes", "recorded", "returns"):
+        assert flat(a[name]) == flat(b[name]), name
+    draws = [process["torch_random"].tolist() for process in a["processes"]]
+    assert len(draws) == WORLD
+    assert draws[0] != draws[1]  # noise and minibatches of their own
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Refusals
+
+
+def test_what_processes_cannot_share_is_refused() -> None:
+    group = Group(Launch(1, 3, 1, 3))
+    with pytest.raises(NervecordError, match=r"--num-envs: is 32, which 3 processes.*multiple of 3"):
+        group.check(TrainConfig())
+    with pytest.raises(NervecordError, match=r"--minibatch: is 4, 3 processes need at least 6"):
+        group.check(TrainConfig(num_envs=33, minibatch=4))
+    with pytest.raises(NervecordError, match=r"need a card each.*--device cuda"):
+        group.device("cuda:0")
+    if torch.cuda.device_count() < 3:
+        with pytest.raises(NervecordError, match="3 processes on this machine, torch sees"):
+            group.device("cuda")
+    assert group.device("cpu") == "cpu"
+    assert group.own(list(range(6))) == [2, 3]
+    assert SOLO.device("cuda:1") == "cuda:1"
+    SOLO.check(TrainConfig(num_envs=33, minibatch=2))
+
+
+def test_an_environment_that_is_not_torchruns_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert launch.launch() == Launch()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(NervecordError, match="WORLD_SIZE is 2, and RANK, LOCAL_RANK"):
+        launch.launch()
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    with pytest.raises(NervecordError, match="WORLD_SIZE is 'two'"):
+        launch.launch()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {"RANK": "1", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "1")
+    assert launch.launch() == Launch(1, 2, 1, 2)
+    with pytest.raises(NervecordError, match="nervecord demo runs in one process, WORLD_SIZE is 2"):
+        launch.alone("nervecord demo")
