@@ -75,8 +75,14 @@ def _compile_flags(parser: argparse.ArgumentParser) -> None:
 
 def _compile(args: argparse.Namespace) -> Outcome:
     writable(args.output, where="--output")
-    if args.emit and args.output is None:
-        raise NervecordError("needs a name for its file", where="--emit", hint="give one with -o FILE")
+    netx = None
+    if args.emit:
+        if args.output is None:
+            raise NervecordError("needs a name for its file", where="--emit", hint="give one with -o FILE")
+        netx = str(Path(args.output).with_suffix(".net"))
+        if Path(args.output).suffix == ".net":
+            raise NervecordError(f"{netx} is to be netx's file", where="--output", hint="give the program another name")
+        writable(netx, where="--emit")
 
     def explain(line: str) -> None:
         print(line, file=sys.stderr)
@@ -87,10 +93,16 @@ def _compile(args: argparse.Namespace) -> Outcome:
         dt=args.dt,
         calibration=args.calibration,
         weight_bits=args.weight_bits,
-        netx=True if args.emit else None,
+        netx=None if netx is None else True,
         dump=args.dump,
         explain=explain if args.explain else None,
     )
+    exported = None
+    if netx is not None:
+        from nervecord.targets.lava.netx import export_netx
+
+        # First, since it may refuse.
+        exported = export_netx(program.graph, netx)
     if args.output is not None:
         program.save(args.output)
     placement = program.report["placement"]
@@ -105,14 +117,10 @@ def _compile(args: argparse.Namespace) -> Outcome:
         "allowances": list(program.allowances),
     }
     text = show.program_text(program, args.output)
-    if args.emit:
-        from nervecord.targets.lava.netx import export_netx
-
-        path = str(Path(args.output).with_suffix(".net"))
-        exported = export_netx(program.graph, path)
-        data["netx"] = {"file": path, "arguments": exported.arguments}
+    if exported is not None:
+        data["netx"] = {"file": netx, "arguments": exported.arguments}
         given = ", ".join(f"{name}={value}" for name, value in exported.arguments.items())
-        text += f"\nnetx: lava.lib.dl.netx.hdf5.Network(net_config={path!r}, {given})"
+        text += f"\nnetx: lava.lib.dl.netx.hdf5.Network(net_config={netx!r}, {given})"
     if args.output is None:
         text += "\nnothing was written: -o FILE keeps the program"
     return Outcome(data, text)

@@ -335,8 +335,7 @@ class Run:
         """What to store as this step's rewards, and with a rollout's last step what is to be added to all of them."""
         if not self.config.normalise_reward:
             return rewards, None
-        if isinstance(self.rewards, TensorRewardNormaliser):
-            raise AssertionError("a simulator on its device has a rollout of its own")
+        assert not isinstance(self.rewards, TensorRewardNormaliser), "a simulator on its device rolls out by itself"
         if not isinstance(self.rewards, SharedRewardNormaliser):
             return self.rewards(rewards, done, self.real), None
         self.rewards.note(rewards, done, self.real)

@@ -28,7 +28,7 @@ SEEDS: tuple[int, ...] = (0, 1, 2)
 
 _FIELDS = {f.name: f.default for f in dataclasses.fields(TrainConfig)}
 _NOT_VARIED = ("seed", "name", "out")
-_FREE = ("name", "out", "sim", "threads", "device", "tensorboard", "keep_checkpoints")
+_FREE = ("name", "out", "sim", "threads", "torch_threads", "device", "tensorboard", "keep_checkpoints")
 """Fields that a run in the folder may have otherwise than the file says: they do not decide what is learnt."""
 
 

@@ -24,7 +24,7 @@ POLL = 1.0
 """Seconds between two looks at the queue while others train."""
 STOPPED = 130
 """Exit code of a worker that was told to stop."""
-_RESUMED_WITH = ("threads", "device", "tensorboard", "keep_checkpoints")
+_RESUMED_WITH = ("threads", "torch_threads", "device", "tensorboard", "keep_checkpoints")
 """Fields that a resumed run takes from the study file, whatever it began with."""
 
 

@@ -13,6 +13,7 @@ from nervecord.compiler.compile import compile_policy
 from nervecord.compiler.nirfile import read_nir
 from nervecord.compiler.program import load
 from nervecord.targets.catalogue import target_names
+from nervecord.targets.lava.netx import export_netx
 from nervecord.targets.lava.target import LavaTarget
 
 DATA = Path(__file__).parent.parent / "data"
@@ -66,6 +67,20 @@ def test_compile_options_change_the_program(nervecord_cli: Any, files: Path, tmp
     )
     assert eight == again
     assert len({eight, four, calibrated}) == 3
+
+
+def test_compile_emits_netx_beside_the_program(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
+    path = tmp_path / "ant.nervecord"
+    data = nervecord_cli("compile", files / "ant.nir", "--emit", "netx", "-o", path, "--json").json
+    assert data["netx"]["file"] == str(tmp_path / "ant.net")
+    assert set(data["netx"]["arguments"]) == {"input_message_bits", "reset_interval", "reset_offset"}
+    export_netx(load(path).graph, tmp_path / "again.net")
+    assert (tmp_path / "ant.net").read_bytes() == (tmp_path / "again.net").read_bytes()
+    emit = ("compile", files / "ant.nir", "--emit", "netx")
+    nervecord_cli(*emit).refused("--emit: needs a name for its file")
+    nervecord_cli(*emit, "-o", tmp_path / "x.net").refused("x.net is to be netx's file")
+    nervecord_cli(*emit, "-o", tmp_path / "x", "--target", "reference").refused("'reference' has no such option")
+    assert sorted(os.listdir(tmp_path)) == ["again.net", "ant.nervecord", "ant.net"]
 
 
 def test_compile_dumps_and_explains(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
