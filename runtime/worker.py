@@ -392,12 +392,15 @@ class _Child:
 
     def _without_guardian(self) -> None:
         """The guardian was killed, is stuck, or never was one: do what it would have done."""
+        seen = set(wire.marked(self.prefix))
         wire.end(os.killpg, self.popen.pid)
         self.popen.wait()
         if self.group:
             wire.end(os.killpg, self.group)
         deadline = time.monotonic() + GRACE
-        while (pids := wire.marked(self.prefix)) and time.monotonic() < deadline:
+        # Killed is not yet gone: those that are still ending are waited for too.
+        while ((pids := wire.marked(self.prefix)) or any(map(wire.runs, seen))) and time.monotonic() < deadline:
+            seen.update(pids)
             for pid in pids:
                 wire.end(os.kill, pid)
             time.sleep(0.002)

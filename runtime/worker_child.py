@@ -318,6 +318,15 @@ def marked(prefix: str) -> list[int]:
     return found
 
 
+def runs(pid: int) -> bool:
+    """Linux: whether a process is there and no zombie; one that is ending has lost its environment already."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except (OSError, IndexError):
+        return False
+
+
 def end(kill: Any, pid: int) -> None:
     """`os.kill` or `os.killpg` with SIGKILL what may be gone already."""
     with contextlib.suppress(ProcessLookupError, PermissionError):  # gone, or (macOS) only its zombies are left

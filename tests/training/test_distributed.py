@@ -156,6 +156,9 @@ def first_observations(group: Group) -> torch.Tensor:
     return torch.from_numpy(run.observations)
 
 
+# slow, as the next but one: once in some dozens of runs a process aborted in native code ("terminate called without an
+# active exception"), which has not been explained yet.
+@pytest.mark.slow
 def test_two_processes_learn_as_one(tmp_path: Path) -> None:
     script = tmp_path / "shared.py"
     script.write_text(SHARED)
@@ -221,6 +224,7 @@ def start_two(*command: str) -> list[subprocess.Popen[str]]:
     ]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_with_two_processes_is_bit_identical(tmp_path: Path) -> None:
     """A process is killed with SIGKILL; the other ends with a sentence; what both go on with is the whole run."""
     config = small(tmp_path, "whole")
