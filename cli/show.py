@@ -79,6 +79,10 @@ def program_text(program: Program, path: str | None) -> str:
     if "action_error_rms" in lowering:
         error = f"rms {lowering['action_error_rms']:.4f}, max {lowering['action_error_max']:.4f}"
         rows.append(["action error", f"{error} on {lowering['observations']:,} recorded observations"])
+    if "choices_different" in lowering:
+        margin = f", by a margin of at most {lowering['choice_margin_max']:.2g}" * bool(lowering["choices_different"])
+        error = f"{lowering['choices_different']:,} of {lowering['observations']:,} recorded observations{margin}"
+        rows.append(["choice differs", f"{error}; ties {lowering['choice_ties']:,}"])
     text = columns(rows, indent=0)
     if lowering.get("layers"):
         text += "\n\n" + _layers_text(lowering["layers"])
@@ -143,7 +147,9 @@ def comparison_text(comparison: Comparison, a: str, b: str) -> str:
         near = "-" if layer.near is None else f"{layer.near:,}"
         rows.append([layer.layer, f"{layer.compared:,}", f"{layer.different:,}", f"{layer.largest:.3g}", near, where])
     lines += [columns(rows, indent=0, right=(1, 2, 3, 4))]
-    lines.append(f"actions: rms {c.action_rms:.4g}, max {c.action_max:.4g}")
+    different = f"{c.actions_different:,} of {c.observations:,} differ"
+    size = "" if c.action_rms is None else f", rms {c.action_rms:.4g}, max {c.action_max:.4g}"
+    lines.append(f"actions: {different}{size}")
     if c.identical:
         lines.append("identical")
     elif c.first is not None:

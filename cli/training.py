@@ -101,7 +101,7 @@ def train_flags(parser: argparse.ArgumentParser) -> None:
 def train_verb(args: argparse.Namespace) -> Outcome:
     chosen = given(args)
     if args.resume is None:
-        config = TrainConfig(**chosen)
+        config = TrainConfig.for_task(**chosen)
     elif not (Path(args.resume) / "config.json").is_file():
         raise NervecordError(f"{args.resume} is no run folder", where="--resume", hint="it has no config.json")
     else:
@@ -146,7 +146,8 @@ def trained(result: TrainResult) -> Outcome:
     rows.append(["policy", policy or "none: NIR has no words for a policy without spikes"])
     text = show.columns(rows, indent=0)
     if policy is not None:
-        text += f"\nnext: nervecord compile {policy} --target lava -o ant.nervecord"
+        program = result.config.env.partition("-")[0].lower()
+        text += f"\nnext: nervecord compile {policy} --target lava -o {program}.nervecord"
     return Outcome(data, text)
 
 

@@ -32,12 +32,14 @@ class Calibration:
             through them in order (state "carried").
         spikes_per_action: spiking node -> mean number of spikes in one action; the population code is one.
         saturated: share of normalised values at the normaliser's clip.
+        preferences: (k, choices) what the float graph held of each action, where its action is a choice; else None.
     """
 
     observations: Array
     actions: Array
     spikes_per_action: Mapping[str, float]
     saturated: float
+    preferences: Array | None = None
 
 
 def calibrate(graph: Graph, observations: Array | None = None) -> Calibration:
@@ -81,10 +83,13 @@ def _run(graph: Graph, observations: Array) -> Calibration:
     spiking = [name for name, _ in graph.of_type(*n.SPIKING)]
     coded = [name for name, _ in graph.of_type(n.PopulationEncode)]
     totals = dict.fromkeys((*coded, *spiking), 0.0)
-    actions = []
+    chooses = bool(graph.contract.choices)
+    actions, preferences = [], []
     for row in rows:
         action, steps = machine.window(row)
         actions.append(action)
+        if chooses:
+            preferences.append(machine.host.preferences(machine.left))
         for name in coded:
             totals[name] += float(machine.entered.sum())
         for values in steps:
@@ -96,6 +101,7 @@ def _run(graph: Graph, observations: Array) -> Calibration:
         actions=np.concatenate(actions),
         spikes_per_action={name: total / len(observations) for name, total in totals.items()},
         saturated=max((_saturated(node, observations) for node in normalisers), default=0.0),
+        preferences=np.concatenate(preferences) if chooses else None,
     )
 
 

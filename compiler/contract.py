@@ -48,13 +48,15 @@ class Contract:
     Args:
         environment: id the policy was trained in, "Ant-v4".
         observation: the observation's channels, in order.
-        action: the action's channels, with limits in the environment's units.
+        action: the action's channels, with limits in the environment's units. Where the action is a choice it has one
+            channel, the number of the action chosen, from 0 to the number of choices - 1.
+        choices: names of the actions to choose from, in the environment's order; empty where an action is values.
         steps: core time steps T the encoded observation is held, or sent as spikes, per action.
         latency: further steps of a reset window until the readout is read: the number of delayed connections on a
             target; 0 in float and where state is carried.
         state: "reset": the core's state is cleared before each action; "carried": only at the start of an episode.
         control_period: seconds between two actions (0.05 for Ant-v4), the deadline of a step.
-        fail_safe: the action taken when no trustworthy one can be computed.
+        fail_safe: the action taken when no trustworthy one can be computed; for a choice the number of one.
         seed: of the training run.
         provenance: tool versions, commit, configuration hash; strings.
     """
@@ -69,6 +71,7 @@ class Contract:
     latency: int = 0
     seed: int | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
+    choices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fail_safe", tuple(float(x) for x in self.fail_safe))
@@ -85,6 +88,24 @@ class Contract:
             raise ContractError(
                 f"fail-safe action has {len(self.fail_safe)} values, the action {self.action.size}", where="contract"
             )
+        if self.choices:
+            self._check_choices()
+
+    def _check_choices(self) -> None:
+        last = len(self.choices) - 1
+        if len(set(self.choices)) <= last:
+            raise ContractError("two of the actions to choose from have the same name", where="contract")
+        if self.action.size != 1:
+            raise ContractError(
+                f"the action is a choice, one number, and has {self.action.size} channels", where="contract"
+            )
+        if (self.action.low, self.action.high) != ((0.0,), (float(last),)):
+            raise ContractError(
+                f"the action is a choice of {last + 1}, and its limits are {self.action.low}..{self.action.high}",
+                where="contract",
+            )
+        if self.fail_safe[0] not in range(last + 1):
+            raise ContractError(f"fail-safe action {self.fail_safe[0]:g} is none of 0..{last}", where="contract")
 
     @property
     def window(self) -> int:
@@ -95,6 +116,9 @@ class Contract:
         """As plain JSON types."""
         data = dataclasses.asdict(self)
         data["provenance"] = dict(self.provenance)
+        if not self.choices:
+            # As it was before there were choices: the same policy gives the same bytes.
+            del data["choices"]
         return data
 
     def to_json(self) -> str:
@@ -120,6 +144,8 @@ class Contract:
             values["latency"] = _integer(data.get("latency", 0))
             values["control_period"] = float(data["control_period"])
             values["fail_safe"] = tuple(float(x) for x in data["fail_safe"])
+            if "choices" in data:
+                values["choices"] = _names(data["choices"])
             values["provenance"] = {str(k): str(v) for k, v in dict(data.get("provenance", {})).items()}
             return cls(**values)
         except KeyError as error:
@@ -134,6 +160,12 @@ def _integer(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{value!r} is not a whole number")
     return value
+
+
+def _names(value: object) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)) or not value or not all(isinstance(name, str) for name in value):
+        raise TypeError("the actions to choose from are no list of names")
+    return tuple(value)
 
 
 def _channels(data: Mapping[str, Any]) -> Channels:

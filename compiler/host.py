@@ -2,7 +2,8 @@
 
 Every engine goes through it, or is tested against it. The observation is encoded once per action: it is held over the T
 steps (real values, graded integers), or becomes T steps of spikes (`PopulationEncode`). What leaves the core is read in
-the last step (`Decode`), or counted over the last layer's T steps (`CountDecode`), which are the window's last ones.
+the last step (`Decode`, `ArgmaxDecode`), or counted over the last layer's T steps (`CountDecode`, `CountArgmaxDecode`),
+which are the window's last ones.
 """
 
 from __future__ import annotations
@@ -95,10 +96,10 @@ class Host:
         """The action from what the readout gave.
 
         Args:
-            readout: (steps, batch, n) in all steps of the window; a `Decode` looks at the last alone.
+            readout: (steps, batch, n) in all steps of the window; one that reads membranes looks at the last alone.
 
         Returns:
-            (batch, actions).
+            (batch, actions); of a policy that chooses (batch, 1), the number of its action.
         """
         y = np.asarray(readout[-1], dtype=np.float64)
         for name in self.after:
@@ -106,9 +107,28 @@ class Host:
             if isinstance(node, n.CountDecode):
                 assert self.contract is not None
                 y = semantics.count_decode(node, readout[-self.contract.steps :].sum(axis=0))
+            elif isinstance(node, n.CountArgmaxDecode):
+                y = semantics.first_largest(self.preferences(readout))
             else:
                 y = semantics.step(node, {}, y, 0)
         return y
+
+    def preferences(self, readout: Array) -> Array:
+        """What a policy that chooses holds of each of its actions, (batch, choices), in units of the float policy.
+
+        Args:
+            readout: as for `decode`.
+
+        Raises:
+            ContractError: it does not choose, its actions are values.
+        """
+        node = self.graph.nodes[self.after[0]] if self.after else None
+        if isinstance(node, n.ArgmaxDecode):
+            return np.asarray(readout[-1], dtype=np.float64) * node.scale
+        if isinstance(node, n.CountArgmaxDecode):
+            assert self.contract is not None
+            return semantics.weigh_counts(node, readout[-self.contract.steps :].sum(axis=0))
+        raise ContractError("has no choice among actions", where="graph")
 
 
 def _prefix(graph: Graph) -> tuple[str, ...]:

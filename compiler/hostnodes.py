@@ -121,6 +121,60 @@ class CountDecode(Node):
         return self.weight.shape[:1]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ArgmaxDecode(Node):
+    """y = the index of the largest x, of several equally large ones the first: a choice among `size` actions.
+
+    Only the order of x decides. So it is as exact on integers as on floats, and needs no scale there. y is NaN where an
+    x is not finite.
+
+    Args:
+        size: number of actions; y has one value, a whole number in 0..size - 1.
+        scale: what one unit of x is as a preference (a logit), positive. y does not depend on it; reports and
+            comparisons of a float policy with its integers do.
+    """
+
+    size: int
+    scale: float = 1.0
+
+    @property
+    def in_shape(self) -> Shape:
+        return (self.size,)
+
+    @property
+    def out_shape(self) -> Shape:
+        return (1,)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CountArgmaxDecode(Node):
+    """From spike counts to a choice: as `CountDecode`, up to the offset, then as `ArgmaxDecode`.
+
+        p = weight[:, 0] * c[:, 0] + weight[:, 1] * c[:, 1] + ... + offset, summed in this order
+        y = the index of the largest p, of several equally large ones the first
+
+    Args:
+        weight: (actions, neurons of a population), preference per spike. offset: (actions,).
+    """
+
+    weight: Array
+    offset: Array
+
+    ARRAYS: ClassVar[tuple[str, ...]] = ("weight", "offset")
+
+    @property
+    def in_shape(self) -> Shape:
+        return (int(self.weight.size),)
+
+    @property
+    def out_shape(self) -> Shape:
+        return (1,)
+
+
 BEFORE_CORE: tuple[type[Node], ...] = (Normalise, Quantise, PopulationEncode)
-AFTER_CORE: tuple[type[Node], ...] = (Decode, CountDecode)
+AFTER_CORE: tuple[type[Node], ...] = (Decode, CountDecode, ArgmaxDecode, CountArgmaxDecode)
+COUNTING: tuple[type[Node], ...] = (CountDecode, CountArgmaxDecode)
+"""Decoders of spike counts; the others read membranes."""
+CHOOSING: tuple[type[Node], ...] = (ArgmaxDecode, CountArgmaxDecode)
+"""Decoders whose action is the number of one of several; the others give values."""
 HOST_NODES: tuple[type[Node], ...] = (*BEFORE_CORE, *AFTER_CORE)

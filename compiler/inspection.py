@@ -187,6 +187,7 @@ def _policy(graph: Graph) -> dict[str, Any] | None:
         "environment": contract.environment,
         "observations": contract.observation.size,
         "actions": contract.action.size,
+        "choices": list(contract.choices),
         "steps": contract.steps,
         "latency": contract.latency,
         "state": contract.state,
@@ -224,8 +225,10 @@ def _facts_text(facts: GraphFacts) -> list[str]:
     ]
     if facts.policy is not None:
         p = facts.policy
+        named = ", ".join(p["choices"])
+        actions = f"a choice of {len(p['choices'])} actions ({named})" if named else f"{p['actions']} actions"
         lines.append(
-            f"policy: {p['environment']}, {p['observations']} observations -> {p['actions']} actions, "
+            f"policy: {p['environment']}, {p['observations']} observations -> {actions}, "
             f"T = {p['steps']}, state {p['state']}, one action per {p['control_period']:g} s"
         )
     width = max((len(name) for name, *_ in facts.nodes), default=0)

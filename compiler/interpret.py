@@ -94,7 +94,7 @@ class Machine:
         """One action: the observation (batch, observations) encoded for T steps, then the pipeline drained.
 
         With state "reset" a float core is cleared first; an integer core clears itself by its reset windows.
-        Afterwards `entered`, (window, batch, n), is what entered the core.
+        Afterwards `entered` and `left`, (window, batch, n), are what entered the core and what left it.
 
         Returns:
             action (batch, actions), and what every core node gave at each step.
@@ -106,7 +106,8 @@ class Machine:
         (source,) = self.host.sources
         (readout,) = self.host.readouts
         steps = [self.step({source: row}) for row in self.entered]
-        return self.host.decode(np.stack([values[readout] for values in steps])), steps
+        self.left = np.stack([values[readout] for values in steps])
+        return self.host.decode(self.left), steps
 
 
 @dataclass(slots=True)

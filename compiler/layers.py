@@ -56,7 +56,7 @@ class Stack:
     normalise: tuple[str, n.Normalise]
     encode: tuple[str, n.PopulationEncode] | None
     layers: tuple[Layer, ...]
-    decode: tuple[str, n.Decode | n.CountDecode]
+    decode: tuple[str, n.Decode | n.CountDecode | n.ArgmaxDecode | n.CountArgmaxDecode]
 
 
 def stack(graph: Graph) -> Stack:
@@ -86,7 +86,7 @@ def stack(graph: Graph) -> Stack:
     for layer in layers[:-1]:
         if layer.threshold is None:
             raise InfeasibleError("a layer that does not spike stands inside the core", where=layer.neuron)
-    if layers[-1].threshold is not None and not isinstance(decode, n.CountDecode):
+    if layers[-1].threshold is not None and not isinstance(decode, n.COUNTING):
         raise InfeasibleError(
             "the last layer spikes, and its membrane cannot be read",
             where=layers[-1].neuron,

@@ -17,7 +17,11 @@ import numpy as np
 
 from nervecord.compiler.hostnodes import AFTER_CORE as AFTER_CORE
 from nervecord.compiler.hostnodes import BEFORE_CORE as BEFORE_CORE
+from nervecord.compiler.hostnodes import CHOOSING as CHOOSING
+from nervecord.compiler.hostnodes import COUNTING as COUNTING
 from nervecord.compiler.hostnodes import HOST_NODES as HOST_NODES
+from nervecord.compiler.hostnodes import ArgmaxDecode as ArgmaxDecode
+from nervecord.compiler.hostnodes import CountArgmaxDecode as CountArgmaxDecode
 from nervecord.compiler.hostnodes import CountDecode as CountDecode
 from nervecord.compiler.hostnodes import Decode as Decode
 from nervecord.compiler.hostnodes import Normalise as Normalise

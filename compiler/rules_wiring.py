@@ -52,7 +52,7 @@ def analogue_layer(case: Case) -> Iterator[Hit]:
 def spiking_readout(case: Case) -> Iterator[Hit]:
     if case.graph.contract is None or case.spec.behaviour.free_wiring.value is not False or not case.spec.engines:
         return
-    if any(case.graph.of_type(n.CountDecode)):
+    if any(case.graph.of_type(*n.COUNTING)):
         return
     for name in case.topology.readouts:
         if spikes(case.topology.populations[name]):

@@ -96,6 +96,8 @@ def step(node: Node, state: State, x: Array, t: int) -> Array:
             return quantise(node, x)
         case n.Decode():
             return np.clip(x * node.scale + node.offset, node.low, node.high)
+        case n.ArgmaxDecode():
+            return first_largest(x)
     raise GraphError(f"{node.kind} cannot be executed", where=(*node.origin, node.kind)[0])
 
 
@@ -174,11 +176,22 @@ def normalise(node: n.Normalise, x: Array) -> Array:
 
 def count_decode(node: n.CountDecode, counts: Array) -> Array:
     """The action (batch, actions) of spike counts (batch, actions * neurons); see the node for the order of its sum."""
+    return np.clip(weigh_counts(node, counts), node.low, node.high)
+
+
+def weigh_counts(node: n.CountDecode | n.CountArgmaxDecode, counts: Array) -> Array:
+    """What spike counts (batch, actions * neurons) say of each action: (batch, actions), before any limit or choice."""
     c = counts.reshape(len(counts), *node.weight.shape).astype(np.float64)
     y = node.weight[:, 0] * c[..., 0]
     for k in range(1, node.weight.shape[1]):
         y = y + node.weight[:, k] * c[..., k]
-    return np.clip(y + node.offset, node.low, node.high)
+    return y + node.offset
+
+
+def first_largest(x: Array) -> Array:
+    """The choice (batch, 1) among x (batch, actions): index of the first largest; NaN where not all are finite."""
+    chosen = np.argmax(x, axis=-1).astype(np.float64)
+    return np.where(np.isfinite(x).all(axis=-1), chosen, np.nan)[..., None]
 
 
 def divisor(node: n.Normalise) -> Array:

@@ -120,17 +120,26 @@ def _host_node(name: str, node: Node) -> Iterator[Finding]:
             yield _error("clip", name, "clip must be positive and finite", value=node.clip, limit=0)
         if not node.epsilon >= 0 or ((node.variance == 0).any() and node.epsilon == 0):
             yield _error("epsilon", name, "the divisor can be zero", value=node.epsilon, limit=0)
-    if isinstance(node, n.AFTER_CORE) and node.low.shape == node.high.shape and (node.low > node.high).any():  # type: ignore[attr-defined]
+    if isinstance(node, (n.Decode, n.CountDecode)) and _crossed(node):
         yield _error("limits", name, "low exceeds high")
     if isinstance(node, n.PopulationEncode):
         yield from _population_code(name, node)
-    if isinstance(node, n.CountDecode):
+    if isinstance(node, (n.CountDecode, n.CountArgmaxDecode)):
         if node.weight.ndim != 2:
             yield _error("shape", name, f"weight has {node.weight.ndim} axes, not 2")
-        for field in ("offset", "low", "high"):
+        for field in node.ARRAYS[1:]:
             shape = getattr(node, field).shape
-            if shape != node.out_shape:
-                yield _error("shape", name, f"{field} has shape {shape}, the action {node.out_shape}")
+            if shape != node.weight.shape[:1]:
+                yield _error("shape", name, f"{field} has shape {shape}, the action {node.weight.shape[:1]}")
+    if isinstance(node, n.ArgmaxDecode):
+        if node.size < 1:
+            yield _error("choices", name, "there is no action to choose", value=node.size, limit=1)
+        if not (node.scale > 0 and np.isfinite(node.scale)):
+            yield _error("scale", name, "scale must be positive and finite", value=node.scale, limit=0)
+
+
+def _crossed(node: n.Decode | n.CountDecode) -> bool:
+    return node.low.shape == node.high.shape and bool((node.low > node.high).any())
 
 
 def _population_code(name: str, node: n.PopulationEncode) -> Iterator[Finding]:
@@ -143,7 +152,7 @@ def _population_code(name: str, node: n.PopulationEncode) -> Iterator[Finding]:
 
 
 def _population_shapes(name: str, node: Node) -> Iterator[Finding]:
-    if isinstance(node, (n.Affine, n.Conv2d, n.FixedDense, n.PopulationEncode, n.CountDecode)):
+    if isinstance(node, (n.Affine, n.Conv2d, n.FixedDense, n.PopulationEncode, *n.COUNTING)):
         return
     for field in type(node).ARRAYS:
         shape = getattr(node, field).shape
@@ -221,8 +230,14 @@ def _executable(graph: Graph) -> Iterator[Finding]:
 
 
 def _host_places(graph: Graph) -> Iterator[Finding]:
-    """A population code stands between Normalise and core, a count between spiking neurons and the Output."""
-    for name, node in graph.of_type(n.PopulationEncode, n.CountDecode):
+    """A population code stands between Normalise and core, a count between spiking neurons and the Output.
+
+    A choice stands before the Output too.
+    """
+    for name, _ in graph.of_type(n.ArgmaxDecode):
+        if not all(isinstance(graph.nodes[b], n.Output) for b in graph.destinations(name)):
+            yield _error("misplaced", name, "ArgmaxDecode belongs before the Output")
+    for name, node in graph.of_type(n.PopulationEncode, *n.COUNTING):
         if graph.contract is None:
             yield _error("contract", name, f"{node.kind} needs a contract, which says the steps per action")
         sources = [graph.nodes[a] for a in graph.sources(name)]
@@ -255,3 +270,17 @@ def _policy(graph: Graph) -> Iterator[Finding]:
         if graph.nodes[name].in_shape != (size,):
             shape = graph.nodes[name].in_shape
             yield _error("contract", name, f"has shape {shape}, and the contract's {label} has {size} values")
+    yield from _choices(graph, contract.choices)
+
+
+def _choices(graph: Graph, choices: tuple[str, ...]) -> Iterator[Finding]:
+    """A contract with a choice of actions needs a decoder that chooses among as many, and the other way round."""
+    deciding = [(name, node) for name, node in graph.of_type(*n.CHOOSING)]
+    if choices and not deciding:
+        yield _error("contract", "graph", f"the contract has a choice of {len(choices)} actions, and nothing chooses")
+    for name, node in deciding:
+        # The number of actions: of rows of weights, or of values compared.
+        shape = node.weight.shape[:1] if isinstance(node, n.CountArgmaxDecode) else node.in_shape
+        if shape != (len(choices),):
+            count = sum(shape)
+            yield _error("contract", name, f"chooses among {count} actions, and the contract has {len(choices)}")

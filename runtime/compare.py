@@ -59,7 +59,13 @@ class LayerComparison:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What `compare` found. `first` is the earliest difference over all layers, in time, then depth."""
+    """What `compare` found.
+
+    Args:
+        action_rms, action_max: of the actions' differences; None where an action is a choice.
+        actions_different: observations on which the actions are not the same.
+        first: the earliest difference over all layers, in time, then depth.
+    """
 
     a: str
     b: str
@@ -68,14 +74,15 @@ class Comparison:
     epsilon: float
     tolerance: float
     layers: tuple[LayerComparison, ...]
-    action_rms: float
-    action_max: float
+    action_rms: float | None
+    action_max: float | None
+    actions_different: int
     first: Difference | None
 
     @property
     def identical(self) -> bool:
         """Whether nothing differed, actions included."""
-        return self.first is None and self.action_max == 0.0
+        return self.first is None and self.actions_different == 0
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -114,6 +121,8 @@ def compare(
             raise ContractError(f"have shape {rows.shape}, (k, {size}) is needed", where="observations")
     if not np.isfinite(rows).all():
         raise ContractError("hold NaN or infinite values", where="observations")  # both would give fail-safe actions
+    if a.contract.choices != b.contract.choices:
+        raise ContractError("the two policies do not choose among the same actions", where="compare")
     if a.contract.steps != b.contract.steps or a.contract.state != b.contract.state:
         raise ContractError("the two policies do not have the same steps per action and state rule", where="compare")
     shared = [name for name, _ in a.graph.of_type(*n.NEURONS) if name in b.graph.nodes]
@@ -141,6 +150,7 @@ def compare(
     found = [(layer.first, depth) for depth, layer in enumerate(layers) if layer.first is not None]
     first = min(found, key=lambda f: (f[0].action, f[0].step, f[1]), default=(None, 0))[0]
     difference = np.stack(errors)
+    chooses = bool(a.contract.choices)
     return Comparison(
         a=a.engine,
         b=b.engine,
@@ -149,8 +159,9 @@ def compare(
         epsilon=epsilon,
         tolerance=tolerance,
         layers=layers,
-        action_rms=float(np.sqrt(np.mean(difference**2))),
-        action_max=float(np.abs(difference).max()),
+        action_rms=None if chooses else float(np.sqrt(np.mean(difference**2))),
+        action_max=None if chooses else float(np.abs(difference).max()),
+        actions_different=int(np.count_nonzero(difference.any(axis=1))),
         first=first,
     )
 
@@ -205,9 +216,9 @@ _FLOAT_SPIKING = (n.DiscreteLIF, n.DiscreteCubaLIF)
 
 
 def _action_scale(graph: Graph, name: str) -> float | Array:
-    """Factor from a readout's membrane to the action's units; 1 where no decoder follows."""
+    """Factor from a readout's membrane to the action's units, or a preference's; 1 where no decoder follows."""
     for following in graph.destinations(name):
         node = graph.nodes[following]
-        if isinstance(node, n.Decode):
+        if isinstance(node, (n.Decode, n.ArgmaxDecode)):
             return node.scale
     return 1.0

@@ -84,7 +84,25 @@ def check_environment(contract: Contract, environment: Any, name: str, *, allow_
         raise ContractError(
             f"observations have shape {observed}, the policy takes {contract.observation.size} values", where=name
         )
-    actions = environment.action_space
+    _check_actions(contract, environment.action_space, name)
+    period = stated_period(environment)
+    if period is not None and not math.isclose(period, contract.control_period, rel_tol=1e-6):
+        raise ContractError(
+            f"acts every {period} s, the policy was trained for {contract.control_period} s", where=name
+        )
+
+
+def _check_actions(contract: Contract, actions: Any, name: str) -> None:
+    count = choices_of(actions)
+    if count or contract.choices:
+        given = f"takes one of {count} actions" if count else f"takes {actions}, no choice among actions"
+        chosen = len(contract.choices)
+        gives = f"chooses one of {chosen}" if chosen else f"gives {contract.action.size} values"
+        if count != chosen:
+            raise ContractError(f"{given}, and the policy {gives}", where=name)
+        if actions.start != 0:
+            raise ContractError(f"numbers its actions from {actions.start}, the policy from 0", where=name)
+        return
     if getattr(actions, "shape", None) != (contract.action.size,):
         raise ContractError(
             f"actions have shape {getattr(actions, 'shape', None)}, the policy gives {contract.action.size}", where=name
@@ -97,11 +115,18 @@ def check_environment(contract: Contract, environment: Any, name: str, *, allow_
             raise ContractError(
                 f"action limits ({label}) are {given.tolist()}, the policy's {list(wanted)}", where=name
             )
-    period = getattr(environment.unwrapped, "dt", None)
-    if period is not None and not math.isclose(period, contract.control_period, rel_tol=1e-6):
-        raise ContractError(
-            f"acts every {period} s, the policy was trained for {contract.control_period} s", where=name
-        )
+
+
+def choices_of(space: Any) -> int:
+    """Number of actions to choose from in a Gymnasium `Discrete` space; 0 for any other space."""
+    return int(space.n) if type(space).__name__ == "Discrete" else 0
+
+
+def stated_period(environment: Any) -> float | None:
+    """Seconds between two actions as the task itself says it: `dt`, or `tau` in CartPole. None where it does not."""
+    task = environment.unwrapped
+    period = getattr(task, "dt", getattr(task, "tau", None))
+    return None if period is None else float(period)
 
 
 def episode_seeds(seed: int, episodes: int) -> list[int]:

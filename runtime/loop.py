@@ -146,6 +146,7 @@ class _Loop:
             seconds=seconds,
             seconds_in_environment=self.environment_seconds,
             environments=width,
+            choices=self.contract.choices,
             recorded=self.recorder.episode() if self.recorder else None,
         )
 
@@ -184,7 +185,8 @@ class _Loop:
 
     def _advance(self, row: int, episode: int, action: Array) -> tuple[Array, bool]:
         began = time.perf_counter()
-        observation, reward, terminated, truncated, _ = self.envs[row].step(action.astype(np.float32))
+        given = int(action[0]) if self.contract.choices else action.astype(np.float32)
+        observation, reward, terminated, truncated, _ = self.envs[row].step(given)
         self.environment_seconds += time.perf_counter() - began
         self.returns[episode] += float(reward)
         self.lengths[episode] += 1

@@ -107,7 +107,7 @@ def draw_picture(path: str | os.PathLike[str], runs: Sequence[Drawn], *, title: 
     if with_paths:
         _paths(figure.add_subplot(rows[0, :5]), runs)
     _raster(figure.add_subplot(rows[0, 5 if with_paths else 0 :]), runs[0])
-    _actions(figure.add_subplot(rows[1, :7]), episode, period)
+    _actions(figure.add_subplot(rows[1, :7]), episode, period, runs[0].result.choices)
     _returns(figure.add_subplot(rows[1, 7:]), runs)
     _save(figure, path)
 
@@ -232,10 +232,16 @@ def _raster(axes: Any, run: Drawn) -> None:
     _style(axes, f"Spikes of one second ({run.label}): {share:.1%} of neuron steps")
 
 
-def _actions(axes: Any, episode: Episode, period: float) -> None:
+def _actions(axes: Any, episode: Episode, period: float, choices: Sequence[str]) -> None:
     count = min(len(episode.actions), round(2.0 / period))
     first = max(0, min(len(episode.actions) // 2, len(episode.actions) - count))
     part = episode.actions[first : first + count]
+    axes.set_xlabel("time (s)")
+    _style(axes, "Actions of two seconds")
+    if choices:
+        axes.step(np.arange(count) * period, part[:, 0], where="post", color=COLOURS[0], lw=1.2)
+        axes.set_yticks(range(len(choices)), choices)
+        return
     limit = max(float(np.abs(part).max()), 1e-9)
     image = axes.imshow(
         part.T,
@@ -245,12 +251,10 @@ def _actions(axes: Any, episode: Episode, period: float) -> None:
         vmax=limit,
         extent=(0, count * period, part.shape[1] - 0.5, -0.5),
     )
-    axes.set_xlabel("time (s)")
     axes.set_ylabel("actuator")
     bar = axes.figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, colors="#5b6268", length=0)
-    _style(axes, "Actions of two seconds")
 
 
 def _returns(axes: Any, runs: Sequence[Drawn]) -> None:

@@ -30,6 +30,7 @@ class Result:
         per_action: spikes, synaptic_events, neuron_updates.
         fail_safe: reason -> actions replaced by the fail-safe one.
         deadline_us: the control period. deadline_missed: actions that took longer, counted live for one robot only.
+        choices: names of the actions, where an action is the number of one of them; else empty.
         recorded: the first episode, if it was asked for.
     """
 
@@ -46,6 +47,7 @@ class Result:
     seconds: float
     seconds_in_environment: float
     environments: int
+    choices: tuple[str, ...] = ()
     recorded: Episode | None = None
 
     @property

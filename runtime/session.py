@@ -69,7 +69,10 @@ class Session(Protocol):
         """Clear the state: of all robots, setting their number, or of the rows (indices or mask) given."""
 
     def step(self, observation: Array) -> Array:
-        """(batch, observations) -> (batch, actions); without the batch axis for one robot."""
+        """(batch, observations) -> (batch, actions); without the batch axis for one robot.
+
+        Of a policy that chooses, the one value of an action is the number of the contract's choice.
+        """
 
     def trace(self) -> dict[str, Array]:
         """What every core node gave in the last action: name -> (steps, batch, ...)."""

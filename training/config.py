@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nervecord.errors import FileFormatError, NervecordError, unknown_name
+from nervecord.training.presets import PRESETS
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "policy": ("snn", "ann"),
@@ -104,6 +105,15 @@ class TrainConfig:
         _check_types(self)
         _check_values(self)
         _check_together(self)
+
+    @classmethod
+    def for_task(cls, env: str = "Ant-v4", **changes: Any) -> TrainConfig:
+        """What `nervecord train --env ENV` begins with: the task's preset, and `changes` for fields to set otherwise.
+
+        Raises:
+            NervecordError: a field is unknown or has an impossible value.
+        """
+        return cls.from_dict({**PRESETS.get(env, {}), "env": env, **changes})
 
     @property
     def run_name(self) -> str:

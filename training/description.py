@@ -4,6 +4,7 @@
     T times, layer by layer:  I = W input + b;  i = alpha i + I;  v = beta v + i;  s = v > threshold;  v = 0 where s
                               membrane readout: v = decay v + (W s + b)
     action = clip(v, low, high), or of sum(weight * spikes per step of the last layer) + offset
+    a choice of actions: index of the first largest of those, without limits
 
 The first layer's input is x, or the spikes of a population code. A layer without `alpha` has i = I. With `delay` 1, W
 meets its input of the step before.
@@ -76,6 +77,7 @@ class PolicyDescription:
     steps: int
     state: str
     delay: int
+    choices: int = 0
 
     @property
     def observations(self) -> int:
@@ -84,7 +86,14 @@ class PolicyDescription:
 
 
 def describe(
-    policy: SpikingPolicy, *, normaliser: dict[str, Any], epsilon: float, clip: float, low: Array, high: Array
+    policy: SpikingPolicy,
+    *,
+    normaliser: dict[str, Any],
+    epsilon: float,
+    clip: float,
+    low: Array,
+    high: Array,
+    choices: int = 0,
 ) -> PolicyDescription:
     """The numbers of a policy.
 
@@ -93,6 +102,7 @@ def describe(
         normaliser: state of skrl's running standard scaler: running_mean, running_variance.
         epsilon, clip: the scaler's other two numbers.
         low, high: action limits, (actions,).
+        choices: number of actions to choose from, 0 where an action is values.
     """
     betas, alphas = policy.betas, policy.alphas
     layers = tuple(
@@ -125,6 +135,7 @@ def describe(
         steps=policy.steps,
         state="carried" if policy.carried else "reset",
         delay=int(policy.delays),
+        choices=choices,
     )
 
 

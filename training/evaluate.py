@@ -71,8 +71,8 @@ def _play(learner: Learner, seeds: list[int]) -> Evaluation:
         state = None
         while running.any():
             inputs = torch.from_numpy(observations).to(learner.device, torch.float32)
-            means, state = learner.deterministic(inputs, state)
-            actions = np.clip(means.cpu().numpy().astype(np.float64), simulator.low, simulator.high)
+            taken, state = learner.deterministic(inputs, state)
+            actions = np.clip(taken.cpu().numpy().astype(np.float64), simulator.low, simulator.high)
             result = simulator.step(actions)
             returns += result.rewards * running
             lengths += running

@@ -16,6 +16,8 @@ from nervecord.compiler.nirfile import write_nir
 from nervecord.compiler.node import Node
 from nervecord.compiler.nodes import (
     Affine,
+    ArgmaxDecode,
+    CountArgmaxDecode,
     CountDecode,
     Decode,
     DiscreteCubaLIF,
@@ -37,7 +39,7 @@ from nervecord.training.description import (
 )
 from nervecord.training.policy import SpikingPolicy
 from nervecord.training.simulators import control_period
-from nervecord.training.tasks import channels
+from nervecord.training.tasks import channels, choice_names
 
 EPSILON = 1e-8
 """What skrl's scaler adds to the standard deviation."""
@@ -61,11 +63,15 @@ def policy_from_checkpoint(config: TrainConfig, content: Mapping[str, Any]) -> S
         for name, value in content["learner"]["policy"].items()
         if name.startswith("net.")
     }
-    policy = SpikingPolicy(
-        len(content["learner"]["observation_preprocessor"]["running_mean"]), len(content["low"]), config
-    )
+    observations = len(content["learner"]["observation_preprocessor"]["running_mean"])
+    policy = SpikingPolicy(observations, _choices(content) or len(content["low"]), config)
     policy.load_state_dict(weights)
     return policy
+
+
+def _choices(content: Mapping[str, Any]) -> int:
+    """Number of actions to choose from; checkpoints from before there were choices say nothing of them."""
+    return int(content.get("choices", 0))
 
 
 def describe_checkpoint(config: TrainConfig, content: Mapping[str, Any]) -> PolicyDescription:
@@ -77,6 +83,7 @@ def describe_checkpoint(config: TrainConfig, content: Mapping[str, Any]) -> Poli
         clip=config.obs_clip,
         low=content["low"].numpy(),
         high=content["high"].numpy(),
+        choices=_choices(content),
     )
 
 
@@ -104,6 +111,10 @@ def _encoder(description: PolicyDescription) -> list[tuple[str, Node]]:
 
 def _decoder(description: PolicyDescription) -> Node:
     readout, low, high = description.readout, description.low, description.high
+    if description.choices and isinstance(readout, CountReadout):
+        return CountArgmaxDecode(readout.weight / description.steps, readout.offset)
+    if description.choices:
+        return ArgmaxDecode(description.choices)
     if isinstance(readout, CountReadout):
         return CountDecode(readout.weight / description.steps, readout.offset, low, high)
     return Decode(np.ones(len(low)), np.zeros(len(low)), low, high)
@@ -151,10 +162,11 @@ def policy_graph(
         steps=description.steps,
         state=description.state,  # type: ignore[arg-type]  # "reset" or "carried", checked there
         control_period=period,
-        # No torque, or the allowed value nearest to it.
+        # No torque, or the allowed value nearest to it; of choices the first, as most have none that is neutral.
         fail_safe=tuple(float(value) for value in np.clip(0.0, description.low, description.high)),
         seed=config.seed,
         provenance=dict(provenance or {}),
+        choices=choice_names(config.env, description.choices),
     )
     normalise = Normalise(
         description.mean, description.variance, description.epsilon, description.clip, epsilon_outside=True

@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,9 @@ from nervecord.training.config import TrainConfig
 from nervecord.training.distributed import SOLO, Group
 from nervecord.training.launch import launch
 from nervecord.training.policy import make_policy, tanh_network
+
+if TYPE_CHECKING:
+    from nervecord.training.categorical import CategoricalActor
 
 
 def _import_skrl() -> None:
@@ -162,7 +165,7 @@ class Actor(SharedModel):
     """A policy of `nervecord.training.policy` with Gaussian noise of state-independent size, as skrl wants it."""
 
     def __init__(self, observations: int, actions: int, config: TrainConfig, device: torch.device) -> None:
-        spaces = {"observation_space": _box(observations), "action_space": _box(actions)}
+        spaces = {"observation_space": box(observations), "action_space": box(actions)}
         super().__init__(**spaces, device=device)
         self.net = make_policy(observations, actions, config)
         self.log_std = nn.Parameter(torch.full((actions,), config.log_std))
@@ -193,6 +196,15 @@ class Actor(SharedModel):
         outputs["mean_actions"] = mean
         return actions, outputs
 
+    def noise(self) -> dict[str, float | None]:
+        """How much actions vary: "log_std" of values, "entropy" of choices."""
+        return {"log_std": float(self.log_std.detach().mean()), "entropy": None}
+
+    def mode(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Actions without noise for normalised observations, and the next state."""
+        mean, after = self.net(x, state)
+        return mean, after
+
     def distribution(self, *, role: str = "") -> Normal:
         """Distribution of the last actions."""
         del role
@@ -203,11 +215,21 @@ class Actor(SharedModel):
         return self.distribution(role=role).entropy().sum(-1, keepdim=True)  # type: ignore[no-untyped-call]
 
 
+def _make_actor(
+    observations: int, actions: int, choices: int, config: TrainConfig, device: torch.device
+) -> Actor | CategoricalActor:
+    if not choices:
+        return Actor(observations, actions, config, device)
+    from nervecord.training.categorical import CategoricalActor  # it is made of this module's models
+
+    return CategoricalActor(observations, choices, config, device)
+
+
 class Critic(DeterministicMixin, SharedModel):  # type: ignore[misc]
     """A tanh network from normalised observations to a value."""
 
     def __init__(self, observations: int, actions: int, widths: tuple[int, ...], device: torch.device) -> None:
-        Model.__init__(self, observation_space=_box(observations), action_space=_box(actions), device=device)
+        Model.__init__(self, observation_space=box(observations), action_space=box(actions), device=device)
         DeterministicMixin.__init__(self)
         self.net = tanh_network(observations, widths, 1, 1.0)
 
@@ -217,7 +239,8 @@ class Critic(DeterministicMixin, SharedModel):  # type: ignore[misc]
         return self.net(inputs["observations"]), {}
 
 
-def _box(size: int) -> Box:
+def box(size: int) -> Box:
+    """A space of `size` numbers without limits, as skrl wants spaces."""
     return Box(-math.inf, math.inf, (size,))
 
 
@@ -235,13 +258,21 @@ class Learner:
 
     Drive it with `act` and `record` for each step; the update runs inside the `record` that fills the memory. Of
     several processes each has one, over its share of the environments (N = num_envs / processes).
+
+    Args:
+        observations, actions: sizes of an observation and an action.
+        config: of the run.
+        group: the processes that learn together.
+        choices: number of actions to choose from, an action being the number of one; 0 where actions are values.
     """
 
-    def __init__(self, observations: int, actions: int, config: TrainConfig, group: Group = SOLO) -> None:
+    def __init__(
+        self, observations: int, actions: int, config: TrainConfig, group: Group = SOLO, *, choices: int = 0
+    ) -> None:
         device = check_device(group.device(config.device))
         self.config, self.device = config, device
         num_envs = group.share(config.num_envs)
-        self.actor = Actor(observations, actions, config, device)
+        self.actor = _make_actor(observations, actions, choices, config, device)
         self.critic = Critic(observations, actions, config.critic, device)
         self.actor.group = self.critic.group = group
         self.actor.gradients_with = self.parameters()
@@ -251,9 +282,9 @@ class Learner:
         self.agent = PPO(
             models={"policy": self.actor, "value": self.critic},
             memory=self.memory,
-            observation_space=_box(observations),
-            state_space=_box(state_size) if state_size else None,
-            action_space=_box(actions),
+            observation_space=box(observations),
+            state_space=box(state_size) if state_size else None,
+            action_space=box(actions),
             device=device,
             cfg=_ppo_config(config, observations, device),
         )
@@ -344,9 +375,8 @@ class Learner:
 
     @torch.no_grad()
     def deterministic(self, observations: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Action means for raw observations, without noise and without limits, and the next state."""
-        mean, after = self.actor.net(self.scaler(observations), state)
-        return mean, after
+        """Actions for raw observations, without noise and without limits, and the next state."""
+        return self.actor.mode(self.scaler(observations), state)
 
     def state_dict(self) -> dict[str, Any]:
         """Policy, critic, optimizer, normaliser."""

@@ -197,7 +197,7 @@ class Run:
         self._ended: list[tuple[int, int, float]] = []
         self.simulator = self._open_simulator()
         size, actions = self.simulator.observation_size, len(self.simulator.low)
-        self.learner = Learner(size, actions, config, group)
+        self.learner = Learner(size, actions, config, group, choices=self.simulator.choices)
         self.rewards = self._make_rewards()
         if not group.is_first:
             # All began with the same weights; noise and minibatches are each process's own.
@@ -271,7 +271,7 @@ class Run:
                     "episodes": self.episodes,
                     "train_return": self._train_return(),
                     **losses,
-                    "log_std": float(self.learner.actor.log_std.detach().mean()),
+                    **self.learner.actor.noise(),
                     "validation_return": None,
                     "seconds": seconds,
                     "steps_per_second": rate,
@@ -413,6 +413,7 @@ class Run:
             "recorded": self.recorded.clone(),
             "low": torch.from_numpy(self.simulator.low.copy()),
             "high": torch.from_numpy(self.simulator.high.copy()),
+            "choices": self.simulator.choices,
         }
         if self.group.several:
             content["processes"] = everywhere

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nervecord.errors import MissingDependencyError, NervecordError, unknown_name
+from nervecord.runtime.environment import choices_of, stated_period
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,13 +50,15 @@ class Simulator(Protocol):
     """Least action, (actions,) float64."""
     high: Array
     """Greatest action, (actions,) float64."""
+    choices: int
+    """Number of actions to choose from, where an action is one value, the number of the one chosen; else 0."""
 
     def reset(self) -> Array:
         """First observations, (N, observations) float64. To be called once."""
         ...
 
     def step(self, actions: Array) -> StepResult:
-        """Apply actions (N, actions) within the limits."""
+        """Apply actions (N, actions) within the limits; choices are (N, 1), whole numbers."""
         ...
 
     def close(self) -> None:
@@ -107,7 +110,7 @@ def make_simulator(
 
     Raises:
         MissingDependencyError: the simulator asked for is not installed.
-        NervecordError: the task is unknown to it, its spaces are not flat boxes, or the device cannot be used.
+        NervecordError: the task is unknown to it, its spaces cannot be trained, or the device cannot be used.
     """
     if kind not in KINDS:
         raise unknown_name("simulator", kind, KINDS, where="--sim")
@@ -159,14 +162,33 @@ def check_warp(env: str) -> None:
         )
 
 
-def _limits(env: str, observation_space: Any, action_space: Any) -> tuple[int, Array, Array]:
-    for name, space in (("observation", observation_space), ("action", action_space)):
-        if type(space).__name__ != "Box" or len(space.shape) != 1:
-            raise NervecordError(f"its {name} space is {space}, a flat Box is needed", where=env)
+def _limits(env: str, observation_space: Any, action_space: Any) -> tuple[int, Array, Array, int]:
+    """Size of an observation, limits of an action, and the number of choices, 0 where an action is values."""
+    if not _is_flat(observation_space):
+        raise NervecordError(f"its observation space is {observation_space}, a flat Box is needed", where=env)
+    size, count = int(observation_space.shape[0]), choices_of(action_space)
+    if count and action_space.start != 0:
+        raise NervecordError(f"numbers its actions from {action_space.start}, 0 is needed", where=env)
+    if count:
+        return size, np.zeros(1), np.array([count - 1.0]), count
+    if not _is_flat(action_space):
+        raise NervecordError(f"its action space is {action_space}, a flat Box or Discrete is needed", where=env)
     low, high = (np.asarray(side, np.float64) for side in (action_space.low, action_space.high))
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise NervecordError("its actions have no limits, finite ones are needed", where=env)
-    return int(observation_space.shape[0]), low, high
+    return size, low, high, 0
+
+
+def _is_flat(space: Any) -> bool:
+    return type(space).__name__ == "Box" and len(space.shape) == 1
+
+
+ENVPOOL_OPTIONS: dict[str, dict[str, Any]] = {
+    # Gymnasium's observation holds the contact forces, which EnvPool leaves at zero in its v4 unless asked.
+    "Humanoid-v4": {"post_constraint": True},
+    "HumanoidStandup-v4": {"post_constraint": True},
+}
+"""What EnvPool must be told to give Gymnasium's task."""
 
 
 class EnvPoolSimulator:
@@ -191,20 +213,22 @@ class EnvPoolSimulator:
             num_threads=min(threads, len(seeds)),
             seed=seeds[0],
             env_seed=seeds,
+            **ENVPOOL_OPTIONS.get(env, {}),
         )
         self.num_envs = len(seeds)
         with warnings.catch_warnings():
             # Gymnasium's Box warns of limits that float32 rounds.
             warnings.simplefilter("ignore", UserWarning)
             spaces = (self._pool.observation_space, self._pool.action_space)
-        self.observation_size, self.low, self.high = _limits(env, *spaces)
+        self.observation_size, self.low, self.high, self.choices = _limits(env, *spaces)
 
     def reset(self) -> Array:
         observations, _ = self._pool.reset()
         return np.asarray(observations, np.float64)
 
     def step(self, actions: Array) -> StepResult:
-        observations, rewards, terminated, truncated, _ = self._pool.step(np.asarray(actions, np.float64))
+        given = actions[:, 0].astype(np.int32) if self.choices else np.asarray(actions, np.float64)
+        observations, rewards, terminated, truncated, _ = self._pool.step(given)
         return StepResult(np.asarray(observations, np.float64), np.asarray(rewards, np.float64), terminated, truncated)
 
     def close(self) -> None:
@@ -234,7 +258,7 @@ class GymnasiumSimulator:
             )
         self._seeds = seeds
         self.num_envs = len(seeds)
-        self.observation_size, self.low, self.high = _limits(
+        self.observation_size, self.low, self.high, self.choices = _limits(
             env, self._vector.single_observation_space, self._vector.single_action_space
         )
 
@@ -243,7 +267,8 @@ class GymnasiumSimulator:
         return np.asarray(observations, np.float64)
 
     def step(self, actions: Array) -> StepResult:
-        observations, rewards, terminated, truncated, _ = self._vector.step(np.asarray(actions))
+        given = actions[:, 0].astype(np.int64) if self.choices else np.asarray(actions)
+        observations, rewards, terminated, truncated, _ = self._vector.step(given)
         return StepResult(np.asarray(observations, np.float64), np.asarray(rewards, np.float64), terminated, truncated)
 
     def close(self) -> None:
@@ -270,11 +295,11 @@ def control_period(env: str) -> float:
         warnings.simplefilter("ignore", DeprecationWarning)
         instance = gymnasium.make(env)
     try:
-        period = getattr(instance.unwrapped, "dt", None)
+        period = stated_period(instance)
         if period is None and instance.metadata.get("render_fps"):
             period = 1 / instance.metadata["render_fps"]
     finally:
         instance.close()
     if period is None or not period > 0:
-        raise NervecordError("says neither dt nor render_fps, so the time between actions is unknown", where=env)
+        raise NervecordError("says neither dt, tau nor render_fps, so the time between actions is unknown", where=env)
     return float(period)

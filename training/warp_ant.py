@@ -50,6 +50,7 @@ class WarpAnt:
     """
 
     observation_size = OBSERVATIONS
+    choices = 0
 
     def __init__(self, seeds: list[int], device: str = "cpu") -> None:
         self.num_envs = len(seeds)

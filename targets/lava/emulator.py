@@ -12,6 +12,7 @@ import numpy as np
 
 from nervecord.compiler import nodes as n
 from nervecord.compiler import semantics
+from nervecord.compiler.contract import Contract
 from nervecord.compiler.findings import raise_on_errors
 from nervecord.compiler.graph import Graph, Level
 from nervecord.compiler.host import Host
@@ -112,12 +113,12 @@ class EmulatorSession(Closing):
         assert isinstance(normalise, n.Normalise)
         assert isinstance(decode, n.AFTER_CORE)
         self._host = np.stack([normalise.mean, semantics.divisor(normalise)])
-        weights, summed = _readout_weights(decode, contract.steps)
-        fixed = [decode.offset, decode.low, decode.high, contract.fail_safe]  # type: ignore[attr-defined]
-        self._decode = np.concatenate([np.array(fixed, dtype=np.float64), weights.T])
+        weights, fixed, summed = _decoder(decode, contract)
+        self._decode = np.concatenate([fixed, weights.T])
         graded = (encoder.scale, encoder.limit, encoder.constant) if isinstance(encoder, n.Quantise) else (0, 0, 0)
         self._scalars = np.array(
-            [normalise.clip, *graded, contract.steps, contract.window, 0, summed], dtype=np.float64
+            [normalise.clip, *graded, contract.steps, contract.window, 0, summed, bool(contract.choices)],
+            dtype=np.float64,
         )
         self._population = encoder if isinstance(encoder, n.PopulationEncode) else None
         self._normalise = normalise
@@ -222,9 +223,22 @@ class EmulatorSession(Closing):
         return found
 
 
-def _readout_weights(decode: Node, steps: int) -> tuple[Array, int]:
-    """(actions, neurons) weights of a decoder, and how many of the window's last steps it sums over."""
+def _decoder(decode: Node, contract: Contract) -> tuple[Array, Array, int]:
+    """A decoder as the kernel takes it.
+
+    Returns:
+        (actions, neurons) weights; (4, actions) offset, low, high, fail-safe; over how many of the window's last steps
+        it sums. A choice has an entry for each action to choose from, no limits, and its fail-safe in the first.
+    """
+    if isinstance(decode, n.Decode):
+        return decode.scale[:, None], np.array([decode.offset, decode.low, decode.high, contract.fail_safe]), 1
     if isinstance(decode, n.CountDecode):
-        return decode.weight, steps
-    assert isinstance(decode, n.Decode)
-    return decode.scale[:, None], 1
+        fixed = np.array([decode.offset, decode.low, decode.high, contract.fail_safe])
+        return decode.weight, fixed, contract.steps
+    fixed = np.zeros((4, len(contract.choices)))
+    fixed[3, 0] = contract.fail_safe[0]
+    if isinstance(decode, n.CountArgmaxDecode):
+        fixed[0] = decode.offset
+        return decode.weight, fixed, contract.steps
+    # The integers themselves are compared.
+    return np.ones((len(contract.choices), 1)), fixed, 1

@@ -222,7 +222,7 @@ class LavaSession(Closing):
         if graph.contract is None:
             raise ContractError("carries no contract, so it cannot act", where="graph")
         chain = connections(graph)
-        counted = any(graph.of_type(n.CountDecode))
+        counted = any(graph.of_type(*n.COUNTING))
         if not (chain[-1].readout or counted):
             raise GraphError("a policy ends in neurons that are read or counted", where=chain[-1].neuron_name)
         self.graph = graph

@@ -156,11 +156,13 @@ def act(
     """One action of every robot of a batch.
 
     Args:
-        observation: (batch, observations) float64. action: (batch, actions), written.
+        observation: (batch, observations) float64. action: (batch, actions), written; (batch, 1) for a choice.
         host: (2, observations): mean, divisor.
         decode: (4 + neurons, actions): offset, low, high, fail-safe, weights of each action's readout neurons.
-        scalars: (8,) float64: clip, scale, limit, constant, steps T, window, clock at the window's start, and over how
-            many of its last steps the readout is summed: 1 for a membrane, T for spike counts.
+            For a choice the weighted sums are compared, low and high are not used, and the fail-safe stands first.
+        scalars: (9,) float64: clip, scale, limit, constant, steps T, window, clock at the window's start, over how
+            many of its last steps the readout is summed (1 for a membrane, T for spike counts), and whether the action
+            is a choice.
         table: (layers, Column.COLUMNS) int64. layer_floats: (layers, 4): keep_u, keep_v, threshold << 6, 2^weight_exp.
         weights, biases, fan_out: flat, float64.
         state: (batch, 3, neurons) float32, in which integers below 2^24 are exact: pending (what Dense delivers next,
@@ -176,7 +178,7 @@ def act(
     """
     layers = table.shape[0]
     steps, window, clock, summed = int(scalars[4]), int(scalars[5]), int(scalars[6]), int(scalars[7])
-    neurons = decode.shape[0] - 4
+    neurons, chooses = decode.shape[0] - 4, scalars[8] != 0.0
     channels = observation.shape[1]
     encoded = np.empty(max(table[0, _INPUTS], channels))
     first = np.empty(table[0, _OUTPUTS])
@@ -253,7 +255,8 @@ def act(
                 pending = state[b, 0, start : start + count]
                 counters[k, 1] += int(_rows(weight, fired_before, reach, count, layer_floats[k, 3], sums, pending))
         start = table[layers - 1, _NEURON]
-        for i in range(action.shape[1]):
+        largest, chosen = -np.inf, 0
+        for i in range(decode.shape[1]):
             y = 0.0
             for k in range(neurons):
                 total = 0.0
@@ -261,7 +264,12 @@ def act(
                     total += spikes[b, t, start + i * neurons + k]
                 y += total * decode[4 + k, i]
             y += decode[0, i]
-            action[b, i] = min(max(y, decode[1, i]), decode[2, i]) if finite else decode[3, i]
+            if not chooses:
+                action[b, i] = min(max(y, decode[1, i]), decode[2, i]) if finite else decode[3, i]
+            elif y > largest:
+                largest, chosen = y, i
+        if chooses:
+            action[b, 0] = chosen if finite else decode[3, 0]
         if not finite:
             distrusted += 1
     return distrusted

@@ -40,6 +40,8 @@ INPUT_EXPONENTS = range(1, 11)
 """Encoder scales tried, as powers of two: integers per unit of the normalised observation."""
 SEARCH_OBSERVATIONS = 256
 """Recorded observations that choose the encoder's scale."""
+MANY_CHOICES = 0.01
+"""Above this share of observations on which integers choose another action than float: a warning."""
 PAYLOAD_BITS = 16
 """Graded spikes stay within this many bits, sign included."""
 
@@ -50,8 +52,8 @@ def lower(
     """DISCRETE policy -> INTEGER policy and what it cost.
 
     The encoder's scale is the one of `INPUT_EXPONENTS` with the smallest error of the action over recorded
-    observations; all other scales follow from the proof of their ranges. A population code has no scale: its spikes
-    enter as they are.
+    observations, or of what the choice of an action is made from; all other scales follow from the proof of their
+    ranges. A population code has no scale: its spikes enter as they are.
 
     Args:
         graph: a DISCRETE policy.
@@ -63,7 +65,7 @@ def lower(
         The INTEGER graph, its contract's latency set; and a report of plain JSON types: "layers" (range, step and error
         of each), "input_scale" and "input_limit" (None behind a population code), "bias_channel", "action_error_rms"
         and "action_error_max" against float on the recorded observations (free-running where state is carried),
-        "warnings".
+        "warnings". Where the action is a choice, instead of the action's error what `choice_report` gives.
 
     Raises:
         InfeasibleError: the policy cannot be expressed or its ranges cannot be proved.
@@ -81,7 +83,7 @@ def lower(
         except InfeasibleError as error:
             refused = refused or error  # the coarsest scale's reason is the one that no scale mends
             continue
-        error_rms, _ = action_error(candidate, calibration, rows)
+        error_rms = search_error(candidate, calibration, rows)
         if chosen is None or error_rms < chosen[0]:
             chosen = (error_rms, candidate, layers)
     if chosen is None:
@@ -91,17 +93,56 @@ def lower(
     return require(lowered, Level.INTEGER), _report(lowered, layers, calibration)
 
 
-def action_error(graph: Graph, calibration: Calibration, rows: Array | None = None) -> tuple[float, float]:
-    """(rms, max) difference between the integer policy's actions and the float ones on recorded observations."""
-    taken = np.arange(len(calibration.observations)) if rows is None else rows
-    observations = calibration.observations[taken]
-    if _carried(graph):
-        machine = Machine(graph)
-        actions = np.concatenate([machine.window(row[None])[0] for row in observations])
-    else:
-        actions, _ = Machine(graph, len(observations)).window(observations)
-    difference = actions - calibration.actions[taken]
+def search_error(graph: Graph, calibration: Calibration, rows: Array) -> float:
+    """What the encoder's scale is chosen by: rms error of the action, or of the preferences where it is a choice."""
+    actions, preferences = _answers(graph, calibration.observations[rows])
+    if calibration.preferences is None:
+        return _errors(actions - calibration.actions[rows])[0]
+    assert preferences is not None
+    return _errors(preferences - calibration.preferences[rows])[0]
+
+
+def _answers(graph: Graph, observations: Array) -> tuple[Array, Array | None]:
+    """Actions of the integer policy, and where they are choices (k, choices) what it held of each."""
+    rows = observations[:, None, :] if _carried(graph) else observations[None]
+    machine = Machine(graph, rows.shape[1])
+    chooses = graph.contract is not None and bool(graph.contract.choices)
+    actions, preferences = [], []
+    for row in rows:
+        actions.append(machine.window(row)[0])
+        if chooses:
+            preferences.append(machine.host.preferences(machine.left))
+    return np.concatenate(actions), np.concatenate(preferences) if chooses else None
+
+
+def _errors(difference: Array) -> tuple[float, float]:
     return float(np.sqrt(np.mean(difference**2))), float(np.abs(difference).max())
+
+
+def choice_report(preferred: Array, chosen: Array, held: Array) -> dict[str, Any]:
+    """What integers did to a choice of actions, on recorded observations.
+
+    Args:
+        preferred: (k, choices) preferences of the float policy. held: of the integer one, in the same units.
+        chosen: (k, 1) actions of the integer policy.
+
+    Returns:
+        "choices_different": observations on which it chose another action than float; "choice_margin_max": the largest
+        lead, in the float policy, of an action that lost (0 where none did); "choice_ties": observations on which
+        several integers were the largest, so that the rule of the first decided; "preference_error_rms" and
+        "preference_error_max", in the float policy's units.
+    """
+    taken = np.take_along_axis(preferred, chosen.astype(np.int64), axis=1)[:, 0]
+    lead = preferred.max(axis=1) - taken
+    different = preferred.argmax(axis=1) != chosen[:, 0]
+    rms, largest = _errors(held - preferred)
+    return {
+        "choices_different": int(np.count_nonzero(different)),
+        "choice_margin_max": float(lead.max()),
+        "choice_ties": int(np.count_nonzero((held == held.max(axis=1, keepdims=True)).sum(axis=1) > 1)),
+        "preference_error_rms": rms,
+        "preference_error_max": largest,
+    }
 
 
 def _carried(graph: Graph) -> bool:
@@ -182,6 +223,9 @@ def _quantise(
     decode_name, decode = parts.decode
     if isinstance(decode, n.Decode):
         decode = dataclasses.replace(decode, scale=decode.scale / fixed[-1].scale)
+    elif isinstance(decode, n.ArgmaxDecode):
+        # The readout has one scale for all actions, so their order stays; what a unit is worth is kept for reports.
+        decode = dataclasses.replace(decode, scale=float(decode.scale / fixed[-1].scale))
     nodes += [(decode_name, decode), (graph.outputs[0], graph.nodes[graph.outputs[0]])]
     contract = dataclasses.replace(graph.contract, latency=0 if carried else depth)
     lowered = chain(Level.INTEGER, nodes, dt=graph.dt, contract=contract)
@@ -195,7 +239,12 @@ def _constant(layer: Layer, input_scale: float) -> int:
 
 
 def _report(lowered: Graph, layers: Sequence[FixedLayer], calibration: Calibration) -> dict[str, Any]:
-    rms, largest = action_error(lowered, calibration)
+    actions, preferences = _answers(lowered, calibration.observations)
+    if preferences is None or calibration.preferences is None:
+        rms, largest = _errors(actions - calibration.actions)
+        error: dict[str, Any] = {"action_error_rms": rms, "action_error_max": largest}
+    else:
+        error = choice_report(calibration.preferences, actions, preferences)
     (encoder,) = (node for _, node in lowered.of_type(n.Quantise, n.PopulationEncode))
     quantiser = encoder if isinstance(encoder, n.Quantise) else None
     channel = quantiser.constant if quantiser else int(encoder.always)  # type: ignore[attr-defined]
@@ -206,13 +255,14 @@ def _report(lowered: Graph, layers: Sequence[FixedLayer], calibration: Calibrati
     ]
     if _carried(lowered) and channel:
         warnings.append("the bias channel starts one step late at an episode's first step")
+    if (changed := error.get("choices_different", 0)) > MANY_CHOICES * len(calibration.observations):
+        warnings.append(f"on {changed} of {len(calibration.observations)} observations another action is chosen")
     return {
         "input_scale": quantiser.scale if quantiser else None,
         "input_limit": quantiser.limit if quantiser else None,
         "bias_channel": channel,
         "layers": [layer.report.to_dict() for layer in layers],
-        "action_error_rms": rms,
-        "action_error_max": largest,
+        **error,
         "observations": len(calibration.observations),
         "observations_clipped": calibration.saturated,
         "warnings": warnings,
