@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
 
 from nervecord.compiler import nodes as n
+from nervecord.compiler.calibrate import calibrate
 from nervecord.compiler.contract import Channels, Contract
 from nervecord.compiler.graph import Graph, Level, chain
 from nervecord.compiler.node import Node
@@ -26,11 +28,13 @@ def random_policy(
     first: int = 1,
     population: int = 0,
     output_population: int = 0,
+    choices: bool = False,
 ) -> Graph:
     """A DISCRETE policy of `sizes` = (observations, hidden..., actions), lively but far from saturation.
 
     Its layers are called fc<first>, lif<first>, and so on. With `population` the observation enters as spikes of so
     many neurons per channel, with `output_population` each action is decoded from the spike counts of so many neurons.
+    With `choices` the action is one of `actions`.
     """
     rng = np.random.default_rng(seed)
     observations, actions = sizes[0], sizes[-1]
@@ -43,6 +47,10 @@ def random_policy(
         control_period=control_period,
         fail_safe=(0.0,) * actions,
     )
+    if choices:
+        one_channel = Channels(("action",), ("1",), (0.0,), (actions - 1.0,))
+        named = tuple(f"choice {k}" for k in range(actions))
+        contract = dataclasses.replace(contract, action=one_channel, fail_safe=(actions - 1.0,), choices=named)
     nodes: list[tuple[str, Node]] = [
         ("observation", n.Input((observations,))),
         (
@@ -76,14 +84,46 @@ def random_policy(
     if output_population:
         weight = rng.normal(size=(actions, output_population)) / steps
         decode = n.CountDecode(weight, 0.1 * rng.normal(size=actions), -one, one)
-    nodes += [("decode", decode), ("action", n.Output((actions,)))]
-    return chain(
+        if choices:
+            decode = n.CountArgmaxDecode(weight, decode.offset)
+    elif choices:
+        decode = n.ArgmaxDecode(actions)
+    nodes += [("decode", decode), ("action", n.Output((contract.action.size,)))]
+    policy = chain(
         Level.DISCRETE,
         nodes,
         dt=1e-3,
         contract=contract,
         recorded=rng.normal(size=(recorded, observations)) if recorded else None,
     )
+    return balanced(policy) if choices else policy
+
+
+def balanced(policy: Graph) -> Graph:
+    """A policy that chooses, its biases moved so that no action leads on average of the recorded observations."""
+    mean = preferences(policy)
+    decode = policy.nodes["decode"]
+    if isinstance(decode, n.CountArgmaxDecode):
+        return policy.replace(
+            nodes={**policy.nodes, "decode": n.CountArgmaxDecode(decode.weight, decode.offset - mean)}
+        )
+    (readout,) = policy.sources("decode")
+    (name,) = policy.sources(readout)
+
+    def moved(by: np.ndarray) -> Graph:
+        last = policy.nodes[name]
+        assert isinstance(last, n.Affine)
+        assert last.bias is not None
+        return policy.replace(nodes={**policy.nodes, name: n.Affine(last.weight, last.bias + by, last.delay)})
+
+    return moved(-mean / (preferences(moved(np.ones_like(mean))) - mean))
+
+
+def preferences(policy: Graph) -> np.ndarray:
+    """Mean preference of each action on the recorded observations."""
+    found = calibrate(policy).preferences
+    assert found is not None
+    return found.mean(axis=0)
 
 
 def population_code(channels: int, neurons: int, sigma: float = 0.4) -> n.PopulationEncode:

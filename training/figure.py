@@ -37,7 +37,8 @@ def draw_learning_curve(folder: Path, path: Path, *, title: str = "") -> None:
     axes.set_title(title, loc="left", fontsize=10)
     axes.grid(color="#e5e7e9", linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=8, loc="lower right")
     figure.savefig(path)
 
 

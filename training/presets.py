@@ -15,7 +15,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "layers": (32,),
         "steps": 300_000,
         "num_envs": 16,
-        "rollout": 64,
         "minibatch": 256,
         "lr": 1e-3,
         "entropy": 0.005,

@@ -32,17 +32,20 @@ from nervecord.compiler.verify import require
 from nervecord.errors import FileFormatError, GraphError, NervecordError
 
 
-def contract(observations: int, actions: int) -> Contract:
+def contract(observations: int, actions: int, chosen: int = 0) -> Contract:
+    """With `chosen` the action is one of so many."""
+    limits = ((0.0,), (chosen - 1.0,)) if chosen else ((-1.0,) * actions, None)
     return Contract(
         environment="Toy-v0",
         observation=Channels(tuple(f"o{k}" for k in range(observations)), ("rad",) * observations),
-        action=Channels(tuple(f"a{k}" for k in range(actions)), ("N m",) * actions, (-1.0,) * actions, None),
+        action=Channels(tuple(f"a{k}" for k in range(actions)), ("N m",) * actions, *limits),
         steps=3,
         state="carried",
         control_period=0.05,
-        fail_safe=(0.1,) * actions,
+        fail_safe=(0.0 if chosen else 0.1,) * actions,
         seed=7,
         provenance={"who": "tëst"},
+        choices=tuple(f"çhoice {k}" for k in range(chosen)),
     )
 
 
@@ -105,14 +108,19 @@ def graphs(draw: st.DrawFn) -> Graph:
                 nodes.append(n.Threshold(rng.normal(size=size)))
             case "flatten":
                 nodes.append(n.Flatten((size,), draw(st.sampled_from((0, -1))), draw(st.sampled_from((0, -1)))))
+    chosen = 0
     counted = policy and isinstance(nodes[-1], (n.DiscreteLIF, n.DiscreteCubaLIF)) and draw(st.booleans())
     if counted:
         actions = draw(st.sampled_from([k for k in range(1, size + 1) if size % k == 0]))
         limit = np.full(actions, np.pi)
-        nodes.append(
-            n.CountDecode(rng.normal(size=(actions, size // actions)), rng.normal(size=actions), -limit, limit)
-        )
-        size = actions
+        weight, offset = rng.normal(size=(actions, size // actions)), rng.normal(size=actions)
+        chosen = actions * draw(st.booleans())
+        nodes.append(n.CountArgmaxDecode(weight, offset) if chosen else n.CountDecode(weight, offset, -limit, limit))
+        size = 1 if chosen else actions
+    elif policy and draw(st.booleans()):
+        chosen = size
+        nodes.append(n.ArgmaxDecode(size, float(rng.uniform(0.1, 9))))
+        size = 1
     elif policy:
         nodes.append(n.Decode(*rng.normal(size=(2, size)), np.full(size, -np.pi), np.full(size, np.pi)))
     nodes.append(n.Output((size,)))
@@ -130,7 +138,7 @@ def graphs(draw: st.DrawFn) -> Graph:
         ordered,
         tuple(draw(st.permutations(edges))),
         dt=draw(st.sampled_from((1e-3, 1e-4, 1 / 3, 0.1))),
-        contract=contract(observations, size) if policy else None,
+        contract=contract(observations, size, chosen) if policy else None,
         recorded=rng.normal(size=(3, observations)) if policy and draw(st.booleans()) else None,
     )
 

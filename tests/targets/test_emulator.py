@@ -56,7 +56,12 @@ def random_integer_policy(seed: int) -> Graph:
     decode = policy.nodes["decode"]
     if counted:
         decode = n.CountDecode(rng.normal(size=(2, counted)), rng.normal(size=2), [-5.0, -5.0], [5.0, 5.0])
-    nodes += [("decode", decode), ("action", n.Output((2,)))]
+    chosen = random_policy(sizes=(3, 4, 2), choices=True) if rng.random() < 0.3 else None
+    if chosen:
+        assert chosen.contract is not None
+        decode = n.CountArgmaxDecode(decode.weight, decode.offset) if counted else n.ArgmaxDecode(2, 0.01)  # type: ignore[attr-defined]
+        policy = policy.replace(contract=chosen.contract)
+    nodes += [("decode", decode), ("action", n.Output(decode.out_shape))]
     assert policy.contract is not None
     state = "carried" if rng.random() < 0.5 else "reset"
     latency = int(rng.integers(0, 4)) if state == "reset" else 0

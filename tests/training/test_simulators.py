@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from nervecord.errors import NervecordError
-from nervecord.training.simulators import TEST, TRAINING, VALIDATION, environment_seeds, make_simulator, resolve_kind
+from nervecord.training.simulators import (
+    TEST,
+    TRAINING,
+    VALIDATION,
+    _limits,
+    environment_seeds,
+    make_simulator,
+    resolve_kind,
+)
 
 KINDS = ["envpool", "gymnasium"]
 ENV = "InvertedPendulum-v4"
@@ -91,8 +99,36 @@ def test_ant_is_the_same_task_in_both() -> None:
 def test_unknown_and_unfit_tasks_are_refused(kind: str) -> None:
     with pytest.raises(NervecordError, match=r"unknown .*'Ant-v44'.*did you mean 'Ant-v4'"):
         make_simulator("Ant-v44", [0], kind=kind)
-    with pytest.raises(NervecordError, match=r"CartPole-v1: its action space is .*a flat Box is needed"):
-        make_simulator("CartPole-v1", [0], kind=kind)
+    with pytest.raises(NervecordError, match=r"FrozenLake-v1: its observation space is .*a flat Box is needed"):
+        make_simulator("FrozenLake-v1", [0], kind=kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_choice_is_one_whole_number(kind: str) -> None:
+    simulator = make_simulator("CartPole-v1", [0, 1, 2], kind=kind)
+    assert simulator.choices == 2
+    assert (simulator.low.tolist(), simulator.high.tolist()) == ([0.0], [1.0])
+    first = simulator.reset()
+    result = simulator.step(np.array([[0.0], [1.0], [1.0]]))
+    # Pushed left, the cart gains velocity to the left.
+    assert ((result.observations - first)[:, 1] > 0).tolist() == [False, True, True]
+    simulator.close()
+    values = make_simulator("InvertedPendulum-v4", [0], kind=kind)
+    assert values.choices == 0
+    values.close()
+
+
+def test_spaces_that_cannot_be_trained() -> None:
+    from gymnasium.spaces import Box, Discrete, MultiDiscrete
+
+    flat = Box(-1, 1, (3,))
+    assert _limits("Toy-v0", flat, Discrete(4))[3] == 4
+    with pytest.raises(NervecordError, match="numbers its actions from 1, 0 is needed"):
+        _limits("Toy-v0", flat, Discrete(4, start=1))
+    with pytest.raises(NervecordError, match=r"its action space is MultiDiscrete.* a flat Box or Discrete is needed"):
+        _limits("Toy-v0", flat, MultiDiscrete([2, 3]))
+    with pytest.raises(NervecordError, match="have no limits"):
+        _limits("Toy-v0", flat, Box(-np.inf, np.inf, (2,)))
 
 
 def test_auto_takes_envpool_where_it_knows_the_task() -> None:

@@ -25,7 +25,7 @@ class InTensors:
     def __init__(self, inner: Simulator) -> None:
         self.inner = inner
         self.num_envs, self.observation_size = inner.num_envs, inner.observation_size
-        self.low, self.high = inner.low, inner.high
+        self.low, self.high, self.choices = inner.low, inner.high, inner.choices
 
     def reset(self) -> np.ndarray:
         return self.inner.reset()

@@ -1,0 +1,129 @@
+"""Policies that choose an action, in the control loop, compared, and with observations that cannot be trusted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from policies import random_policy
+
+from nervecord.compiler.calibrate import calibrate
+from nervecord.compiler.graph import Graph
+from nervecord.errors import ContractError
+from nervecord.runtime.compare import compare
+from nervecord.runtime.environment import choices_of, stated_period
+from nervecord.runtime.loop import run_policy
+from nervecord.runtime.session import MachineSession
+from nervecord.targets.lava.emulator import EmulatorSession
+from nervecord.targets.lava.lower import choice_report, lower
+
+gymnasium = pytest.importorskip("gymnasium")
+
+
+def cartpole(sizes: tuple[int, ...] = (4, 12, 2), **options: object) -> Graph:
+    made = {"choices": True, "environment": "CartPole-v1", "control_period": 0.02, **options}
+    return random_policy(7, sizes=sizes, **made)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("output_population", [0, 3])
+def test_the_loop_gives_the_environment_whole_numbers(output_population: int) -> None:
+    policy = cartpole(output_population=output_population)
+    graph, _ = lower(policy, calibrate(policy))
+    slow = run_policy(MachineSession(graph), "CartPole-v1", 6, seed=2, environments=3, record=True)
+    fast = run_policy(EmulatorSession(graph), "CartPole-v1", 6, seed=2, record=True)
+    assert slow.returns.tolist() == fast.returns.tolist() == fast.lengths.tolist()
+    assert fast.choices == ("choice 0", "choice 1")
+    assert fast.recorded is not None
+    assert set(np.unique(fast.recorded.actions)) <= {0.0, 1.0}
+    assert fast.fail_safe == {}
+    assert fast.deadline_us == pytest.approx(20_000)
+
+
+@pytest.mark.parametrize(
+    ("policy", "environment", "words"),
+    [
+        (random_policy(sizes=(4, 9, 1)), "CartPole-v1", "takes one of 2 actions, and the policy gives 1 values"),
+        (cartpole((4, 9, 3)), "CartPole-v1", "takes one of 2 actions, and the policy chooses one of 3"),
+        (
+            cartpole((3, 9, 2)),
+            "Pendulum-v1",
+            r"takes Box\(.*, no choice among actions, and the policy chooses one of 2",
+        ),
+        (cartpole(control_period=0.05), "CartPole-v1", "acts every 0.02 s"),
+    ],
+)
+def test_a_choice_and_values_do_not_fit_each_other(policy: Graph, environment: str, words: str) -> None:
+    with pytest.raises(ContractError, match=words):
+        run_policy(MachineSession(policy), environment, 1, seed=0, allow_other=True)
+
+
+class FromOne(gymnasium.Wrapper):  # type: ignore[misc, name-defined]
+    """CartPole whose actions are numbered from 1."""
+
+    def __init__(self) -> None:
+        super().__init__(gymnasium.make("CartPole-v1"))
+        self.action_space = gymnasium.spaces.Discrete(2, start=1)
+
+
+def test_actions_numbered_from_one_are_refused() -> None:
+    gymnasium.register("FromOne-v0", entry_point=FromOne)
+    try:
+        with pytest.raises(ContractError, match="numbers its actions from 1, the policy from 0"):
+            run_policy(MachineSession(cartpole()), "FromOne-v0", 1, seed=0, allow_other=True)
+    finally:
+        del gymnasium.registry["FromOne-v0"]
+
+
+def test_what_spaces_and_tasks_say() -> None:
+    assert choices_of(gymnasium.spaces.Discrete(3)) == 3
+    assert choices_of(gymnasium.spaces.Box(-1, 1, (3,))) == 0
+    for name, wanted in (("CartPole-v1", 0.02), ("Pendulum-v1", 0.05), ("Acrobot-v1", 0.2), ("MountainCar-v0", None)):
+        environment = gymnasium.make(name)
+        assert stated_period(environment) == wanted
+        environment.close()
+
+
+@pytest.mark.parametrize("engine", [MachineSession, EmulatorSession])
+def test_a_nan_gives_the_fail_safe_choice(engine: type[MachineSession] | type[EmulatorSession]) -> None:
+    policy = cartpole((4, 12, 3))
+    graph, _ = lower(policy, calibrate(policy))
+    assert policy.recorded is not None
+    rows = policy.recorded[:4].copy()
+    wanted = MachineSession(graph, batch=4).step(rows)
+    rows[1, 2] = np.nan
+    with engine(graph, batch=4) as session:
+        actions = session.step(rows)
+        assert actions.shape == (4, 1)
+        assert actions[1, 0] == 2.0  # the contract's
+        assert np.array_equal(actions[[0, 2, 3]], wanted[[0, 2, 3]])
+        assert session.counts.fail_safe == {"observation not finite": 1}
+        session.reset(1)
+        assert session.step(policy.recorded[0]).shape == (1,)
+
+
+def test_compare_counts_other_choices() -> None:
+    policy = cartpole((4, 12, 3))
+    graph, report = lower(policy, calibrate(policy))
+    assert policy.recorded is not None
+    found = compare(MachineSession(policy), MachineSession(graph), policy.recorded)
+    assert (found.action_rms, found.action_max) == (None, None)
+    assert found.actions_different == report["choices_different"]
+    readout = found.layers[-1]
+    assert readout.layer == "readout"
+    # In the float policy's units on both sides.
+    assert readout.largest < 1
+    same = compare(MachineSession(graph), EmulatorSession(graph), policy.recorded)
+    assert same.identical
+    other = cartpole((4, 12, 2))
+    with pytest.raises(ContractError, match="do not choose among the same actions"):
+        compare(MachineSession(policy), MachineSession(other), policy.recorded)
+
+
+def test_the_report_of_choices_by_hand() -> None:
+    preferred = np.array([[1.0, 0.5, 0.0], [0.2, 0.9, 0.8], [0.0, 0.0, 3.0], [1.0, 0.6, 0.9]])
+    held = np.array([[1.0, 1.0, 0.0], [0.2, 0.8, 0.9], [0.0, 0.0, 3.0], [0.7, 0.6, 0.9]])
+    chosen = held.argmax(axis=1)[:, None].astype(float)
+    report = choice_report(preferred, chosen, held)
+    assert report["choices_different"] == 2
+    assert report["choice_margin_max"] == pytest.approx(0.1)
+    assert report["choice_ties"] == 1
+    assert report["preference_error_max"] == pytest.approx(0.5)

@@ -1,0 +1,180 @@
+"""The policy of a task whose action is a choice: draws, probabilities, learning, and the file it becomes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import nervecord
+from nervecord.compiler import nodes as n
+from nervecord.compiler.interpret import simulate
+from nervecord.compiler.nirfile import read_nir
+from nervecord.training import checkpoint
+from nervecord.training.categorical import CategoricalActor, first_largest
+from nervecord.training.config import TrainConfig
+from nervecord.training.export import describe_checkpoint, policy_from_checkpoint
+from nervecord.training.ppo import Learner
+from nervecord.training.run import resume, train
+
+KINDS: dict[str, dict[str, Any]] = {
+    "membrane": {},
+    "literal": {"engine": "snntorch"},
+    "synaptic": {"neuron": "synaptic"},
+    "population": {"encoder": "population", "population": 6},
+    "count": {"decoder": "count", "output_population": 5},
+    "population-count-delays": {"encoder": "population", "decoder": "count", "state": "carried", "delays": True},
+}
+
+
+def small(out: Path, **changes: Any) -> TrainConfig:
+    base: dict[str, Any] = {
+        "layers": (12,), "critic": (8,), "steps": 8 * 64, "num_envs": 4, "rollout": 16, "minibatch": 32, "epochs": 2,
+        "steps_per_action": 4, "lr": 3e-3, "checkpoint_every": 256, "validation_episodes": 2, "test_episodes": 2,
+        "tensorboard": False, "out": str(out), "name": "run",
+    }  # fmt: skip
+    return TrainConfig(**{"env": "CartPole-v1", **base, **changes})
+
+
+def actor(choices: int = 3) -> CategoricalActor:
+    torch.manual_seed(4)
+    made = CategoricalActor(5, choices, TrainConfig(layers=(16,)), torch.device("cpu"))
+    with torch.no_grad():
+        made.net.readout.weight.mul_(20)  # type: ignore[operator,union-attr]  # a policy with opinions
+    return made
+
+
+@pytest.mark.parametrize("choices", [2, 3, 7])
+def test_probabilities_and_entropy_are_those_of_a_categorical(choices: int) -> None:
+    subject, x = actor(choices), torch.randn(40, 5)
+    actions, outputs = subject.act({"observations": x})
+    assert actions.shape == outputs["log_prob"].shape == outputs["mean_actions"].shape == (40, 1)
+    logits, _ = subject.compute({"observations": x})
+    wanted = torch.distributions.Categorical(logits=logits)
+    torch.testing.assert_close(outputs["log_prob"][:, 0], wanted.log_prob(actions[:, 0]))
+    torch.testing.assert_close(subject.get_entropy()[:, 0], wanted.entropy())
+    assert subject.noise()["entropy"] == pytest.approx(float(wanted.entropy().detach().mean()), abs=1e-6)
+    assert subject.noise()["log_std"] is None
+    again, given = subject.act({"observations": x, "taken_actions": actions})
+    assert again is actions
+    torch.testing.assert_close(given["log_prob"], outputs["log_prob"])
+    assert outputs["log_prob"].requires_grad
+
+
+def test_draws_follow_the_probabilities() -> None:
+    subject = actor()
+    x = torch.randn(1, 5)
+    torch.manual_seed(1)
+    actions, _ = subject.act({"observations": x.expand(20_000, 5)})
+    logits, _ = subject.compute({"observations": x})
+    probabilities = torch.softmax(logits[0], 0).detach().numpy()
+    assert probabilities.max() < 0.95, "a policy without doubt would prove nothing"
+    share = np.bincount(actions[:, 0].long().numpy(), minlength=3) / 20_000
+    np.testing.assert_allclose(share, probabilities, atol=4 * 0.5 / np.sqrt(20_000))
+
+
+def test_without_noise_the_first_of_the_largest() -> None:
+    ties = torch.tensor([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0], [0.0, -1.0, 0.0]])
+    assert first_largest(ties)[:, 0].tolist() == [1, 0, 0]
+    subject, x = actor(), torch.randn(30, 5)
+    taken, _ = subject.mode(x, None)
+    logits, _ = subject.compute({"observations": x})
+    assert taken.shape == (30, 1)
+    assert taken[:, 0].tolist() == logits.argmax(-1).tolist()
+
+
+def test_first_probability_ratio_is_one() -> None:
+    config = TrainConfig(layers=(10,), critic=(8,), num_envs=5, rollout=6, minibatch=10, epochs=1, steps_per_action=3)
+    torch.manual_seed(3)
+    subject = Learner(4, 1, config, choices=3)
+    false = torch.zeros(5, dtype=torch.bool)
+    for _ in range(5):
+        x = torch.randn(5, 4)
+        subject.record(x, subject.act(x), torch.zeros(5), torch.randn(5, 4), false, false, ~false)
+    stored = subject.memory.tensors
+    actions = stored["actions"][:5].reshape(-1, 1)
+    assert set(actions[:, 0].tolist()) <= {0.0, 1.0, 2.0}
+    x = subject.scaler(stored["observations"][:5].reshape(-1, 4))
+    _, outputs = subject.actor.act({"observations": x, "taken_actions": actions})
+    torch.testing.assert_close(outputs["log_prob"], stored["log_prob"][:5].reshape(-1, 1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS.keys())
+def test_the_file_chooses_as_what_was_trained(tmp_path: Path, changes: dict[str, Any]) -> None:
+    result = train(small(tmp_path, **changes))
+    assert result.policy is not None
+    graph = read_nir(result.policy)
+    assert graph.contract is not None
+    assert graph.contract.choices == ("push left", "push right")
+    assert graph.contract.action.names == ("action",)
+    assert graph.contract.fail_safe == (0.0,)
+    assert graph.contract.control_period == 0.02
+    assert graph.recorded is not None
+    content = checkpoint.load(result.folder / "checkpoints", result.step)
+    policy = policy_from_checkpoint(result.config, content).double()
+    description = describe_checkpoint(result.config, content)
+    assert description.choices == 2
+    observations = graph.recorded[:40].reshape(10, 4, -1)
+    actions = simulate(graph, observations).actions
+    assert actions is not None
+    state, clear = None, 0
+    with torch.no_grad():
+        for batch, taken in zip(observations, actions, strict=True):
+            scaled = (batch - description.mean) / (np.sqrt(description.variance) + description.epsilon)
+            logits, state = policy(torch.from_numpy(np.clip(scaled, -description.clip, description.clip)), state)
+            lead = (logits[:, 1] - logits[:, 0]).numpy()
+            # The decays of policy and file are 1e-7 apart; within that the order is open.
+            sure = np.abs(lead) > 1e-5
+            assert np.array_equal(taken[sure, 0], (lead[sure] > 0).astype(float))
+            clear += int(sure.sum())
+    assert clear > 20
+    kind = n.CountArgmaxDecode if result.config.decoder == "count" else n.ArgmaxDecode
+    assert [type(node) for _, node in graph.of_type(*n.AFTER_CORE)] == [kind]
+
+
+def test_a_spiking_policy_learns_to_choose(tmp_path: Path) -> None:
+    """A random one keeps the pole up for about 22 steps of 500."""
+    config = small(
+        tmp_path, steps=20_000, num_envs=16, rollout=32, minibatch=128, epochs=8, layers=(24,), critic=(32,),
+        checkpoint_every=5_000, validate_from=0.5, validation_episodes=5, test_episodes=20,
+    )  # fmt: skip
+    result = train(config)
+    assert result.test is not None
+    assert result.test.mean > 120
+    rows = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
+    assert all(row["log_std"] is None for row in rows)
+    assert 0 < rows[-1]["entropy"] < rows[0]["entropy"] <= np.log(2) + 1e-6
+    program = nervecord.compile(result.policy, "lava")
+    with nervecord.open(program) as session:
+        played = nervecord.run(session, episodes=20, seed=1, environments=10)
+    assert played.mean > 120
+    assert played.fail_safe == {}
+
+
+def test_the_twin_without_spikes_chooses_too(tmp_path: Path) -> None:
+    result = train(small(tmp_path, policy="ann", sim="gymnasium"))
+    assert result.policy is None
+    assert result.test is not None
+    assert result.test.mean > 5
+
+
+def test_a_resumed_run_goes_on_the_same(tmp_path: Path) -> None:
+    part = train(small(tmp_path, name="part", steps=256, schedule="constant"))
+    assert part.step == 256
+    straight = train(small(tmp_path, name="straight", schedule="constant"))
+    resumed = resume(part.folder, overrides={"steps": 512})
+    a, b = (checkpoint.load(run.folder / "checkpoints", 512) for run in (straight, resumed))
+    assert a["choices"] == b["choices"] == 2
+    for name, value in a["learner"]["policy"].items():
+        assert value.equal(b["learner"]["policy"][name]), name
+
+
+def test_checkpoints_from_before_there_were_choices_have_none(tmp_path: Path) -> None:
+    result = train(small(tmp_path, env="InvertedPendulum-v4"))
+    content = checkpoint.load(result.folder / "checkpoints", result.step)
+    del content["choices"]
+    assert describe_checkpoint(result.config, content).choices == 0
