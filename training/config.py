@@ -25,6 +25,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "decoder": ("membrane", "count"),
     "engine": ("fused", "snntorch"),
     "schedule": ("linear", "constant"),
+    "noise": ("learnt", "linear"),
     "sim": ("auto", "envpool", "gymnasium", "warp"),
 }
 """The fields with a closed set of values, and those values."""
@@ -74,7 +75,10 @@ class TrainConfig:
     entropy: float = flag(0.0, "weight of the entropy bonus")
     value_weight: float = flag(0.5, "weight of the critic's squared error")
     grad_norm: float = flag(0.5, "limit of the gradient's norm; 0 for none")
+    noise: str = flag("learnt", "size of the action noise: learnt, or falling (linear) from log_std to log_std_final")
     log_std: float = flag(-0.5, "first value of the action noise's log standard deviation")
+    log_std_final: float = flag(-2.0, "its value at the last step where the noise falls")
+    mirror: bool = flag(False, "learn from each step's mirror image too, where the body has a left and a right")
     obs_clip: float = flag(10.0, "limit of a normalised observation")
     normalise_reward: bool = flag(True, "divide rewards by the standard deviation of the discounted return")
     reward_clip: float = flag(10.0, "limit of a normalised reward")
@@ -278,6 +282,12 @@ def _check_together(config: TrainConfig) -> None:
             "which takes up the delays exactly, so the network without delays is what runs",
             where="--delays",
             hint="drop --delays, or use --state carried",
+        )
+    if config.mirror and config.state == "carried":
+        raise NervecordError(
+            "needs the state cleared before each action: a carried state has no mirror image",
+            where="--mirror",
+            hint="use --state reset, or train without --mirror",
         )
     if config.policy == "ann":
         plain_only = {"state": "reset", "neuron": "leaky", "encoder": "current", "decoder": "membrane"}

@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from nervecord.errors import NervecordError
 from nervecord.training.config import TrainConfig
 from nervecord.training.distributed import SOLO, Group
 from nervecord.training.launch import launch
+from nervecord.training.mirror import mirror_of
 from nervecord.training.policy import make_policy, tanh_network
 
 
@@ -112,6 +114,9 @@ class MaskedMemory(RandomMemory):  # type: ignore[misc]
     def __init__(self, *, memory_size: int, num_envs: int, device: torch.device, group: Group = SOLO) -> None:
         super().__init__(memory_size=memory_size, num_envs=num_envs, device=device)
         self.group = group
+        self.mirror: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] | None = None
+        """From observations and actions to their mirror images and those actions' log probability, where wanted."""
+        self._images: dict[str, Tensor] = {}
         self.create_tensor("real", size=1, dtype=torch.bool)
         self.real = torch.ones(num_envs, dtype=torch.bool)
 
@@ -129,19 +134,40 @@ class MaskedMemory(RandomMemory):  # type: ignore[misc]
                 tensor = (tensor - mean.float()) / (variance.sqrt().float() + 1e-8)
             else:
                 tensor = (tensor - real.mean()) / (real.std() + 1e-8)
+            self._reflect()
         super().set_tensor_by_name(name, tensor)
 
     def sample(
         self, names: list[str], *, batch_size: int, mini_batches: int = 1, sequence_length: int = 1
     ) -> list[list[Tensor | None]]:
-        """All real steps in random order, cut into near-equal minibatches."""
+        """All real steps in random order, cut into near-equal minibatches; each as it was or mirrored, by chance."""
         del batch_size, sequence_length
         steps = self.tensors_view["real"][:, 0].nonzero()[:, 0]
         order = steps[torch.randperm(len(steps)).to(steps.device)]
+        mirrored = order
+        if self._images:
+            mirrored = order + (torch.rand(len(order)) < 0.5).to(order) * len(self.tensors_view["real"])
         return [
-            [self.tensors_view[name][part] if name in self.tensors else None for name in names]
-            for part in order.tensor_split(mini_batches)
+            [
+                self._images[name][image]
+                if name in self._images
+                else self.tensors_view[name][part]
+                if name in self.tensors
+                else None
+                for name in names
+            ]
+            for part, image in zip(order.tensor_split(mini_batches), mirrored.tensor_split(mini_batches), strict=True)
         ]
+
+    @torch.no_grad()
+    def _reflect(self) -> None:
+        """Put the mirror images behind what was stored; the policy has not moved since it acted."""
+        if self.mirror is None:
+            return
+        view = self.tensors_view
+        images = self.mirror(view["observations"], view["actions"])
+        names = ("observations", "actions", "log_prob")
+        self._images = {name: torch.cat([view[name], image]) for name, image in zip(names, images, strict=True)}
 
 
 class SharedModel(Model):  # type: ignore[misc]
@@ -165,7 +191,8 @@ class Actor(SharedModel):
         spaces = {"observation_space": _box(observations), "action_space": _box(actions)}
         super().__init__(**spaces, device=device)
         self.net = make_policy(observations, actions, config)
-        self.log_std = nn.Parameter(torch.full((actions,), config.log_std))
+        learnt = config.noise == "learnt"
+        self.log_std = nn.Parameter(torch.full((actions,), config.log_std), requires_grad=learnt)
         self._mean = torch.zeros(1, actions)
         self.gradients_with: list[nn.Parameter] = []
         """Parameters whose gradients are reduced, in one go as each reduction costs a round trip."""
@@ -264,17 +291,30 @@ class Learner:
         self.agent.checkpoint_modules["optimizer"] = self.agent.optimizer
         self.scaler: StillScaler = self.agent._observation_preprocessor
         self.scaler.group = group
+        self.mirror = mirror_of(config.env) if config.mirror else None
+        if self.mirror is not None:
+            self.memory.mirror = self._reflect
         self.state = torch.zeros(num_envs, state_size, device=device) if state_size else None
         self._next_state = self.state
 
     def parameters(self) -> list[nn.Parameter]:
         """Parameters of policy and critic."""
-        return [*self.actor.parameters(), *self.critic.parameters()]
+        return [p for p in (*self.actor.parameters(), *self.critic.parameters()) if p.requires_grad]
 
-    def set_learning_rate(self, rate: float) -> None:
-        """Learning rate of the next update."""
-        for group in self.agent.optimizer.param_groups:
-            group["lr"] = rate
+    def set_progress(self, done: float) -> None:
+        """Set what follows a schedule, for the next rollout and its update; `done` is the part that is over, 0 to 1."""
+        config = self.config
+        if config.schedule == "linear":
+            for group in self.agent.optimizer.param_groups:
+                group["lr"] = config.lr * (1 - done)
+        if config.noise == "linear":
+            self.actor.log_std.data.fill_(config.log_std + done * (config.log_std_final - config.log_std))
+
+    def _reflect(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        assert self.mirror is not None
+        observations, actions = self.mirror.observations(observations), self.mirror.actions(actions)
+        inputs = {"observations": self.scaler(observations), "taken_actions": actions}
+        return observations, actions, self.actor.act(inputs)[1]["log_prob"]
 
     def clear_state(self, where: Tensor | None = None) -> None:
         """Zero the carried state of the environments where `where` (N,) is true, or of all."""
@@ -328,7 +368,10 @@ class Learner:
     def absorb_observations(self) -> None:
         """Take the rollout's observations into the normaliser; to be called after the update."""
         real = self.memory.tensors_view["real"][:, 0]
-        self.scaler.absorb(self.memory.tensors_view["observations"][real])
+        observations = self.memory.tensors_view["observations"][real]
+        if self.mirror is not None:
+            observations = torch.cat([observations, self.mirror.observations(observations)])
+        self.scaler.absorb(observations)
 
     def real_steps(self) -> int:
         """Steps of the last rollout that were not resets."""

@@ -260,8 +260,7 @@ class Run:
                 opened = run_folder.Metrics(self.folder, step=self.step, tensorboard=config.tensorboard)
                 metrics = stack.enter_context(opened)
             while self.step < total:
-                if config.schedule == "linear":
-                    self.learner.set_learning_rate(config.lr * (1 - self.step / total))
+                self.learner.set_progress(self.step / total)
                 losses = self.rollout()
                 before, self.step = self.step, self.step + config.batch
                 seconds = time.monotonic() - started
