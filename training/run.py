@@ -453,12 +453,13 @@ class Run:
             "validation_return": validation,
             "test": test.as_dict() if test else None,
         }
-        write_atomically(folder / "result.json", (json.dumps(result, indent=2) + "\n").encode())
         policy = None
         if config.policy == "snn":
             policy = folder / "policy.nir"
             versions = json.loads((folder / "versions.json").read_text())
             export(config, content, policy, versions=versions, result=result)
+        # Last: a folder with a result is that of a finished run.
+        write_atomically(folder / "result.json", (json.dumps(result, indent=2) + "\n").encode())
         # Not worth the run where matplotlib, which the extra brings, was taken away.
         with contextlib.suppress(ImportError):
             draw_learning_curve(folder, folder / "learning.png", title=config.run_name)
