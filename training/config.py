@@ -60,6 +60,7 @@ class TrainConfig:
     population: int = flag(10, "neurons per observation channel of the population code")
     decoder: str = flag("membrane", "what an action is read from: a leaky readout (membrane) or spikes (count)")
     output_population: int = flag(10, "spiking neurons per action, whose spikes the decoder counts")
+    mirror: bool = flag(False, "weights tied so that the policy acts in a mirror as its image does (Ant-v4)")
     critic: tuple[int, ...] = flag((64, 64), "neurons of each hidden layer of the critic, a tanh network")
 
     steps: int = flag(1_000_000, "environment steps of the whole training")
@@ -78,7 +79,6 @@ class TrainConfig:
     noise: str = flag("learnt", "size of the action noise: learnt, or falling (linear) from log_std to log_std_final")
     log_std: float = flag(-0.5, "first value of the action noise's log standard deviation")
     log_std_final: float = flag(-2.0, "its value at the last step where the noise falls")
-    mirror: bool = flag(False, "learn from each step's mirror image too, where the body has a left and a right")
     obs_clip: float = flag(10.0, "limit of a normalised observation")
     normalise_reward: bool = flag(True, "divide rewards by the standard deviation of the discounted return")
     reward_clip: float = flag(10.0, "limit of a normalised reward")
@@ -282,12 +282,6 @@ def _check_together(config: TrainConfig) -> None:
             "which takes up the delays exactly, so the network without delays is what runs",
             where="--delays",
             hint="drop --delays, or use --state carried",
-        )
-    if config.mirror and config.state == "carried":
-        raise NervecordError(
-            "needs the state cleared before each action: a carried state has no mirror image",
-            where="--mirror",
-            hint="use --state reset, or train without --mirror",
         )
     if config.policy == "ann":
         plain_only = {"state": "reset", "neuron": "leaky", "encoder": "current", "decoder": "membrane"}

@@ -1,9 +1,10 @@
-"""Left and right: the mirror image of a step.
+"""Left and right: networks that act in a mirror as their mirror image does.
 
 A body that is symmetric about its vertical plane through the x axis turns a mirrored state and a mirrored action into
-the mirrored next state, with the same reward. So each step also says what its mirror image would have done, and a
-learner that takes in both learns twice as much from one simulation, and a gait without a favourite side
-(Abdolhosseini et al. 2019, "On learning symmetric locomotion").
+the mirrored next state, with the same reward. A network whose weights are tied so that it answers the mirrored
+observation with the mirrored action learns from each step what the mirrored step would teach too, at no cost in
+simulation, and has no favourite side (Abdolhosseini et al. 2019, "On learning symmetric locomotion"). It is a plain
+network all the same: the hidden neurons are pairs, the second of a pair having the first's weights, mirrored.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from nervecord.errors import NervecordError
 from nervecord.training.tasks import ANT_V4
@@ -29,6 +31,31 @@ class Reflection:
     def __call__(self, x: Tensor) -> Tensor:
         """The mirror image of channels (..., channels)."""
         return x[..., self.order.to(x.device)] * self.signs.to(x)
+
+    @classmethod
+    def permutation(cls, order: Tensor) -> Reflection:
+        """Channels that change places and keep their signs."""
+        return cls(order, torch.ones(len(order)))
+
+    @classmethod
+    def pairs(cls, width: int) -> Reflection:
+        """Hidden neurons: the second half is the image of the first. An odd one in the middle is its own image."""
+        half = width // 2
+        order = [*range(width - half, width), *range(half, width - half), *range(half)]
+        return cls.permutation(torch.tensor(order))
+
+    def blocks(self, size: int, *, flip_odd: bool) -> Reflection:
+        """The reflection of populations, `size` neurons for each of these channels.
+
+        Args:
+            size: neurons of a population.
+            flip_odd: a changed sign turns a population's order round, as in a code whose means lie evenly about 0;
+                else it is left to the weights.
+        """
+        within = torch.arange(size).expand(len(self.order), size)
+        if flip_odd:
+            within = torch.where(self.signs[:, None] < 0, within.flip(1), within)
+        return Reflection.permutation((self.order[:, None] * size + within).flatten())
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +98,29 @@ def mirror_of(env: str) -> Mirror:
             f"no symmetry of {env} is known, only that of Ant-v4", where="--mirror", hint="train without --mirror"
         )
     return Mirror(_reflection(ANT_V4.observation_names), _reflection(ANT_V4.action_names))
+
+
+class Tied(nn.Module):
+    """A parametrization: free numbers to those that a reflection of inputs and outputs leaves as they are.
+
+    W becomes (W + Out W In) * scale, a vector b (b + Out b) * scale.
+    """
+
+    def __init__(self, out: Reflection, inputs: Reflection | None, scale: float) -> None:
+        super().__init__()
+        self.out, self.inputs, self.scale = out, inputs, scale
+
+    def forward(self, free: Tensor) -> Tensor:
+        """Numbers of the same shape."""
+        image = free if self.inputs is None else self.inputs(free)
+        image = self.out(image) if image.dim() == 1 else self.out(image.T).T
+        return (free + image) * self.scale
+
+
+def tie(module: nn.Module, out: Reflection, inputs: Reflection | None) -> None:
+    """Tie `weight` and `bias` of a module, so that it answers reflected inputs with reflected outputs.
+
+    The weights keep the size they were drawn with: each is the sum of two, divided by the square root of 2.
+    """
+    parametrize.register_parametrization(module, "weight", Tied(out, inputs, 0.5**0.5))
+    parametrize.register_parametrization(module, "bias", Tied(out, None, 0.5))

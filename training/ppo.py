@@ -19,7 +19,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,7 +30,7 @@ from nervecord.training.config import TrainConfig
 from nervecord.training.distributed import SOLO, Group
 from nervecord.training.launch import launch
 from nervecord.training.mirror import mirror_of
-from nervecord.training.policy import make_policy, tanh_network
+from nervecord.training.policy import critic_network, make_policy
 
 
 def _import_skrl() -> None:
@@ -114,9 +113,6 @@ class MaskedMemory(RandomMemory):  # type: ignore[misc]
     def __init__(self, *, memory_size: int, num_envs: int, device: torch.device, group: Group = SOLO) -> None:
         super().__init__(memory_size=memory_size, num_envs=num_envs, device=device)
         self.group = group
-        self.mirror: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] | None = None
-        """From observations and actions to their mirror images and those actions' log probability, where wanted."""
-        self._images: dict[str, Tensor] = {}
         self.create_tensor("real", size=1, dtype=torch.bool)
         self.real = torch.ones(num_envs, dtype=torch.bool)
 
@@ -134,40 +130,19 @@ class MaskedMemory(RandomMemory):  # type: ignore[misc]
                 tensor = (tensor - mean.float()) / (variance.sqrt().float() + 1e-8)
             else:
                 tensor = (tensor - real.mean()) / (real.std() + 1e-8)
-            self._reflect()
         super().set_tensor_by_name(name, tensor)
 
     def sample(
         self, names: list[str], *, batch_size: int, mini_batches: int = 1, sequence_length: int = 1
     ) -> list[list[Tensor | None]]:
-        """All real steps in random order, cut into near-equal minibatches; each as it was or mirrored, by chance."""
+        """All real steps in random order, cut into near-equal minibatches."""
         del batch_size, sequence_length
         steps = self.tensors_view["real"][:, 0].nonzero()[:, 0]
         order = steps[torch.randperm(len(steps)).to(steps.device)]
-        mirrored = order
-        if self._images:
-            mirrored = order + (torch.rand(len(order)) < 0.5).to(order) * len(self.tensors_view["real"])
         return [
-            [
-                self._images[name][image]
-                if name in self._images
-                else self.tensors_view[name][part]
-                if name in self.tensors
-                else None
-                for name in names
-            ]
-            for part, image in zip(order.tensor_split(mini_batches), mirrored.tensor_split(mini_batches), strict=True)
+            [self.tensors_view[name][part] if name in self.tensors else None for name in names]
+            for part in order.tensor_split(mini_batches)
         ]
-
-    @torch.no_grad()
-    def _reflect(self) -> None:
-        """Put the mirror images behind what was stored; the policy has not moved since it acted."""
-        if self.mirror is None:
-            return
-        view = self.tensors_view
-        images = self.mirror(view["observations"], view["actions"])
-        names = ("observations", "actions", "log_prob")
-        self._images = {name: torch.cat([view[name], image]) for name, image in zip(names, images, strict=True)}
 
 
 class SharedModel(Model):  # type: ignore[misc]
@@ -193,6 +168,7 @@ class Actor(SharedModel):
         self.net = make_policy(observations, actions, config)
         learnt = config.noise == "learnt"
         self.log_std = nn.Parameter(torch.full((actions,), config.log_std), requires_grad=learnt)
+        self.mirror = mirror_of(config.env).actions if config.mirror else None
         self._mean = torch.zeros(1, actions)
         self.gradients_with: list[nn.Parameter] = []
         """Parameters whose gradients are reduced, in one go as each reduction costs a round trip."""
@@ -207,23 +183,28 @@ class Actor(SharedModel):
         mean, state = self.net(inputs["observations"], inputs.get("states"))
         return mean, {"state": state}
 
+    def spread(self) -> Tensor:
+        """Log standard deviation of each action's noise, (actions,); that of a mirrored pair is one."""
+        return self.log_std if self.mirror is None else (self.log_std + self.log_std[self.mirror.order]) / 2
+
     def act(self, inputs: dict[str, Any], *, role: str = "") -> tuple[Tensor, dict[str, Any]]:
         """Actions, drawn unless "taken_actions" gives them, and their log probability (B, 1)."""
         mean, outputs = self.compute(inputs, role)
         self._mean = mean
-        std = self.log_std.exp()
+        log_std = self.spread()
+        std = log_std.exp()
         actions = inputs.get("taken_actions")
         if actions is None:
             actions = mean + std * torch.randn_like(mean)
         squares = ((actions - mean) / std).square().sum(-1, keepdim=True)
-        outputs["log_prob"] = -0.5 * squares - (self.log_std.sum() + 0.5 * LOG_TWO_PI * mean.shape[-1])
+        outputs["log_prob"] = -0.5 * squares - (log_std.sum() + 0.5 * LOG_TWO_PI * mean.shape[-1])
         outputs["mean_actions"] = mean
         return actions, outputs
 
     def distribution(self, *, role: str = "") -> Normal:
         """Distribution of the last actions."""
         del role
-        return Normal(self._mean, self.log_std.exp())
+        return Normal(self._mean, self.spread().exp())
 
     def get_entropy(self, *, role: str = "") -> Tensor:
         """Entropy of the last actions, (B, 1)."""
@@ -233,10 +214,10 @@ class Actor(SharedModel):
 class Critic(DeterministicMixin, SharedModel):  # type: ignore[misc]
     """A tanh network from normalised observations to a value."""
 
-    def __init__(self, observations: int, actions: int, widths: tuple[int, ...], device: torch.device) -> None:
+    def __init__(self, observations: int, actions: int, config: TrainConfig, device: torch.device) -> None:
         Model.__init__(self, observation_space=_box(observations), action_space=_box(actions), device=device)
         DeterministicMixin.__init__(self)
-        self.net = tanh_network(observations, widths, 1, 1.0)
+        self.net = critic_network(observations, config)
 
     def compute(self, inputs: dict[str, Any], role: str = "") -> tuple[Tensor, dict[str, Any]]:
         """Values (B, 1)."""
@@ -269,7 +250,7 @@ class Learner:
         self.config, self.device = config, device
         num_envs = group.share(config.num_envs)
         self.actor = Actor(observations, actions, config, device)
-        self.critic = Critic(observations, actions, config.critic, device)
+        self.critic = Critic(observations, actions, config, device)
         self.actor.group = self.critic.group = group
         self.actor.gradients_with = self.parameters()
         self.memory = MaskedMemory(memory_size=config.rollout, num_envs=num_envs, device=device, group=group)
@@ -292,8 +273,6 @@ class Learner:
         self.scaler: StillScaler = self.agent._observation_preprocessor
         self.scaler.group = group
         self.mirror = mirror_of(config.env) if config.mirror else None
-        if self.mirror is not None:
-            self.memory.mirror = self._reflect
         self.state = torch.zeros(num_envs, state_size, device=device) if state_size else None
         self._next_state = self.state
 
@@ -309,12 +288,6 @@ class Learner:
                 group["lr"] = config.lr * (1 - done)
         if config.noise == "linear":
             self.actor.log_std.data.fill_(config.log_std + done * (config.log_std_final - config.log_std))
-
-    def _reflect(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        assert self.mirror is not None
-        observations, actions = self.mirror.observations(observations), self.mirror.actions(actions)
-        inputs = {"observations": self.scaler(observations), "taken_actions": actions}
-        return observations, actions, self.actor.act(inputs)[1]["log_prob"]
 
     def clear_state(self, where: Tensor | None = None) -> None:
         """Zero the carried state of the environments where `where` (N,) is true, or of all."""

@@ -58,49 +58,52 @@ def test_twice_is_the_original() -> None:
         assert not torch.equal(reflection(x), x)
 
 
+POLICIES: list[dict[str, object]] = [
+    {},
+    {"policy": "ann", "layers": (16, 12)},
+    {"layers": (16, 9)},
+    {"neuron": "synaptic"},
+    {"encoder": "population", "decoder": "count", "population": 5},
+    {"engine": "snntorch"},
+    {"state": "carried"},
+]
+
+
 def _learner(**changes: object) -> Learner:
     torch.manual_seed(0)
-    config = TrainConfig(layers=(16,), num_envs=4, rollout=8, minibatch=8, mirror=True, **changes)  # type: ignore[arg-type]
-    return Learner(27, 8, config)
+    values: dict[str, object] = {"layers": (16,), "num_envs": 4, "rollout": 8, "minibatch": 8, "mirror": True}
+    return Learner(27, 8, TrainConfig(**{**values, **changes}))  # type: ignore[arg-type]
 
 
-def test_minibatches_hold_steps_and_images_of_steps() -> None:
-    learner = _learner()
-    memory, mirror = learner.memory, learner.mirror
-    assert mirror is not None
-    for name, tensor in memory.tensors.items():
-        if name == "real":
-            tensor.copy_(torch.rand(tensor.shape) < 0.8)
-        elif tensor.dtype == torch.float32:
-            tensor.copy_(torch.randn(tensor.shape))
-    memory.set_tensor_by_name("advantages", torch.zeros_like(memory.tensors["advantages"]))
-    names = ["observations", "states", "actions", "log_prob", "returns"]
-    columns = _columns(memory.sample(names, batch_size=32, mini_batches=4))
-    observations, actions, log_prob, returns = columns
-    real = memory.tensors_view["real"][:, 0]
-    assert len(returns) == int(real.sum())
-    assert {float(x) for x in returns[:, 0]} == {float(x) for x in memory.tensors_view["returns"][real][:, 0]}
-    inputs = {"observations": learner.scaler(observations), "taken_actions": actions}
-    expected = learner.actor.act(inputs)[1]["log_prob"]
-    images = 0
-    for k in range(len(returns)):
-        where = int((memory.tensors_view["returns"] == returns[k]).nonzero()[0, 0])
-        original, action = memory.tensors_view["observations"][where], memory.tensors_view["actions"][where]
-        if torch.equal(observations[k], original):
-            assert torch.equal(actions[k], action)
-            assert torch.equal(log_prob[k], memory.tensors_view["log_prob"][where])
-        else:
-            images += 1
-            assert torch.equal(observations[k], mirror.observations(original))
-            assert torch.equal(actions[k], mirror.actions(action))
-            # Computed in another batch shape.
-            assert torch.allclose(log_prob[k], expected[k], atol=1e-4)
-    assert 0 < images < len(returns)
+@pytest.mark.parametrize("changes", POLICIES, ids=str)
+def test_policy_and_critic_keep_the_mirror_while_they_learn(changes: dict[str, object]) -> None:
+    learner = _learner(**changes)
+    optimiser = torch.optim.Adam(learner.parameters(), lr=0.05)
+    mirror = mirror_of("Ant-v4")
+    for _ in range(3):
+        x, wanted = torch.randn(64, 27), torch.randn(64, 8)
+        mean, _ = learner.actor.compute({"observations": x})
+        image, _ = learner.actor.compute({"observations": mirror.observations(x)})
+        # float32, in another order of summation: a membrane at its threshold may then spike on one side only.
+        close = torch.isclose(mirror.actions(mean), image, atol=1e-5).all(dim=1)
+        assert close.float().mean() > 0.95
+        assert not torch.allclose(mean, image, atol=1e-2)
+        values = [learner.critic.compute({"observations": o})[0] for o in (x, mirror.observations(x))]
+        assert torch.allclose(*values, atol=1e-5)
+        log_prob = learner.actor.act({"observations": x, "taken_actions": wanted})[1]["log_prob"]
+        optimiser.zero_grad()
+        (log_prob.mean() + values[0].square().mean()).backward()
+        optimiser.step()
+    spread = learner.actor.spread()
+    assert torch.equal(spread, spread[mirror.actions.order])
+    assert (spread != -0.5).all()
 
 
-def _columns(parts: list[list[torch.Tensor | None]]) -> list[torch.Tensor]:
-    columns = zip(*parts, strict=True)
-    return [torch.cat([x for x in column if x is not None]) for column in columns if column[0] is not None]
+def test_without_it_nothing_is_tied() -> None:
+    learner, mirror = _learner(mirror=False), mirror_of("Ant-v4")
+    x = torch.randn(64, 27)
+    mean, image = (learner.actor.compute({"observations": o})[0] for o in (x, mirror.observations(x)))
+    assert not torch.isclose(mirror.actions(mean), image, atol=1e-5).all(dim=1).any()
 
 
 def test_the_normaliser_becomes_symmetric() -> None:
@@ -113,8 +116,6 @@ def test_the_normaliser_becomes_symmetric() -> None:
     assert torch.allclose(learner.mirror.observations(mean), mean, atol=1e-6)
 
 
-def test_refusals() -> None:
-    with pytest.raises(NervecordError, match="no symmetry of Hopper-v4 is known"):
-        mirror_of("Hopper-v4")
-    with pytest.raises(NervecordError, match="carried state has no mirror image"):
-        TrainConfig(mirror=True, state="carried")
+def test_unknown_symmetry() -> None:
+    with pytest.raises(NervecordError, match=r"no symmetry of Hopper-v4 is known"):
+        Learner(11, 3, TrainConfig(env="Hopper-v4", mirror=True))
