@@ -54,7 +54,7 @@ class CategoricalActor(SharedModel):
         outputs["mean_actions"] = first_largest(logits).float()
         return actions, outputs
 
-    def noise(self) -> dict[str, float | None]:
+    def exploration(self) -> dict[str, float | None]:
         """How much actions vary: "log_std" of values, "entropy" of choices, in the last minibatch."""
         return {"log_std": None, "entropy": float(self.get_entropy().detach().mean())}
 

@@ -26,6 +26,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "decoder": ("membrane", "count"),
     "engine": ("fused", "snntorch"),
     "schedule": ("linear", "constant"),
+    "noise": ("learnt", "linear"),
     "sim": ("auto", "envpool", "gymnasium", "warp"),
 }
 """The fields with a closed set of values, and those values."""
@@ -60,6 +61,7 @@ class TrainConfig:
     population: int = flag(10, "neurons per observation channel of the population code")
     decoder: str = flag("membrane", "what an action is read from: a leaky readout (membrane) or spikes (count)")
     output_population: int = flag(10, "spiking neurons per action, whose spikes the decoder counts")
+    mirror: bool = flag(False, "weights tied so that the policy acts in a mirror as its image does (Ant-v4)")
     critic: tuple[int, ...] = flag((64, 64), "neurons of each hidden layer of the critic, a tanh network")
 
     steps: int = flag(1_000_000, "environment steps of the whole training")
@@ -75,7 +77,9 @@ class TrainConfig:
     entropy: float = flag(0.0, "weight of the entropy bonus")
     value_weight: float = flag(0.5, "weight of the critic's squared error")
     grad_norm: float = flag(0.5, "limit of the gradient's norm; 0 for none")
+    noise: str = flag("learnt", "size of the action noise: learnt, or falling (linear) from log_std to log_std_final")
     log_std: float = flag(-0.5, "first value of the action noise's log standard deviation")
+    log_std_final: float = flag(-2.0, "its value at the last step where the noise falls")
     obs_clip: float = flag(10.0, "limit of a normalised observation")
     normalise_reward: bool = flag(True, "divide rewards by the standard deviation of the discounted return")
     reward_clip: float = flag(10.0, "limit of a normalised reward")

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ from torch.nn import functional
 
 from nervecord.training.coding import CountReadout, PopulationEncoder
 from nervecord.training.config import TrainConfig
+from nervecord.training.mirror import Mirror, Reflection, mirror_of, tie
 from nervecord.training.spiking import LayerSettings, LayerState, spike_layer
 
 READOUT_GAIN = 0.1
@@ -45,13 +47,41 @@ def linear(inputs: int, outputs: int, gain: float) -> nn.Linear:
     return layer
 
 
-def tanh_network(inputs: int, widths: tuple[int, ...], outputs: int, gain: float) -> nn.Sequential:
-    """Linear layers with tanh between them: the critic, and the spiking policy's twin."""
-    sizes = (inputs, *widths)
-    layers: list[nn.Module] = []
-    for a, b in itertools.pairwise(sizes):
-        layers += [linear(a, b, math.sqrt(2)), nn.Tanh()]
-    return nn.Sequential(*layers, linear(sizes[-1], outputs, gain))
+def tanh_network(
+    inputs: int, widths: tuple[int, ...], outputs: int, gain: float, ends: tuple[Reflection, Reflection] | None = None
+) -> nn.Sequential:
+    """Linear layers with tanh between them: the critic, and the spiking policy's twin.
+
+    Args:
+        inputs: width of the input.
+        widths: of the hidden layers.
+        outputs: width of the output.
+        gain: orthogonal gain of the last layer.
+        ends: reflections of input and output that the network is to keep.
+    """
+    sizes = (inputs, *widths, outputs)
+    layers = [linear(a, b, math.sqrt(2)) for a, b in itertools.pairwise(sizes[:-1])]
+    layers.append(linear(sizes[-2], outputs, gain))
+    if ends is not None:
+        tie_chain(layers, [ends[0], *map(Reflection.pairs, widths), ends[1]])
+    modules: list[nn.Module] = []
+    for layer in layers:
+        modules += [layer, nn.Tanh()]
+    return nn.Sequential(*modules[:-1])
+
+
+def tie_chain(layers: Sequence[nn.Module], reflections: Sequence[Reflection]) -> None:
+    """Tie layers that follow each other; `reflections` has one more, of the input and of what each layer gives."""
+    for layer, (before, after) in zip(layers, itertools.pairwise(reflections), strict=True):
+        tie(layer, after, before)
+
+
+def critic_network(observations: int, config: TrainConfig) -> nn.Sequential:
+    """The critic of a configuration: values (B, 1) of normalised observations."""
+    ends = None
+    if config.mirror:
+        ends = mirror_of(config.env).observations, Reflection.permutation(torch.zeros(1, dtype=torch.int64))
+    return tanh_network(observations, config.critic, 1, 1.0, ends)
 
 
 class AnnPolicy(nn.Module):
@@ -61,7 +91,9 @@ class AnnPolicy(nn.Module):
 
     def __init__(self, observations: int, actions: int, config: TrainConfig) -> None:
         super().__init__()
-        self.network = tanh_network(observations, config.layers, actions, READOUT_GAIN)
+        mirror = mirror_of(config.env) if config.mirror else None
+        ends = (mirror.observations, mirror.actions) if mirror else None
+        self.network = tanh_network(observations, config.layers, actions, READOUT_GAIN, ends)
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Action means (B, actions) of normalised observations (B, observations); the state is passed through."""
@@ -103,6 +135,8 @@ class SpikingPolicy(nn.Module):
             self.readout = CountReadout(actions, config.output_population, READOUT_GAIN)
         else:
             self.readout = linear(sizes[-1], actions, READOUT_GAIN)
+        if config.mirror:
+            self._tie(mirror_of(config.env), config)
         count = len(self.widths)
         self.beta_logits = nn.Parameter(torch.full((count,), logit(config.decay)))
         if self.synaptic:
@@ -112,6 +146,18 @@ class SpikingPolicy(nn.Module):
         # The last spike reaches the readout undecayed; delayed, it does not reach it within the action at all.
         exponents = torch.arange(self.steps - 1, -1, -1.0)
         self.register_buffer("exponents", exponents, persistent=False)
+
+    def _tie(self, mirror: Mirror, config: TrainConfig) -> None:
+        entry = mirror.observations
+        if self.encoder is not None:
+            entry = entry.blocks(config.population, flip_odd=True)
+        chain = [entry, *map(Reflection.pairs, config.layers)]
+        if self.counts:
+            chain.append(mirror.actions.blocks(config.output_population, flip_odd=False))
+            tie(self.readout, mirror.actions, None)
+            tie_chain(list(self.hidden), chain)
+        else:
+            tie_chain([*self.hidden, self.readout], [*chain, mirror.actions])
 
     @property
     def betas(self) -> Tensor:

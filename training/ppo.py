@@ -29,7 +29,8 @@ from nervecord.errors import NervecordError
 from nervecord.training.config import TrainConfig
 from nervecord.training.distributed import SOLO, Group
 from nervecord.training.launch import launch
-from nervecord.training.policy import make_policy, tanh_network
+from nervecord.training.mirror import mirror_of
+from nervecord.training.policy import critic_network, make_policy
 
 if TYPE_CHECKING:
     from nervecord.training.categorical import CategoricalActor
@@ -168,7 +169,9 @@ class Actor(SharedModel):
         spaces = {"observation_space": box(observations), "action_space": box(actions)}
         super().__init__(**spaces, device=device)
         self.net = make_policy(observations, actions, config)
-        self.log_std = nn.Parameter(torch.full((actions,), config.log_std))
+        learnt = config.noise == "learnt"
+        self.log_std = nn.Parameter(torch.full((actions,), config.log_std), requires_grad=learnt)
+        self.mirror = mirror_of(config.env).actions if config.mirror else None
         self._mean = torch.zeros(1, actions)
         self.gradients_with: list[nn.Parameter] = []
         """Parameters whose gradients are reduced, in one go as each reduction costs a round trip."""
@@ -183,20 +186,25 @@ class Actor(SharedModel):
         mean, state = self.net(inputs["observations"], inputs.get("states"))
         return mean, {"state": state}
 
+    def spread(self) -> Tensor:
+        """Log standard deviation of each action's noise, (actions,); that of a mirrored pair is one."""
+        return self.log_std if self.mirror is None else (self.log_std + self.log_std[self.mirror.order]) / 2
+
     def act(self, inputs: dict[str, Any], *, role: str = "") -> tuple[Tensor, dict[str, Any]]:
         """Actions, drawn unless "taken_actions" gives them, and their log probability (B, 1)."""
         mean, outputs = self.compute(inputs, role)
         self._mean = mean
-        std = self.log_std.exp()
+        log_std = self.spread()
+        std = log_std.exp()
         actions = inputs.get("taken_actions")
         if actions is None:
             actions = mean + std * torch.randn_like(mean)
         squares = ((actions - mean) / std).square().sum(-1, keepdim=True)
-        outputs["log_prob"] = -0.5 * squares - (self.log_std.sum() + 0.5 * LOG_TWO_PI * mean.shape[-1])
+        outputs["log_prob"] = -0.5 * squares - (log_std.sum() + 0.5 * LOG_TWO_PI * mean.shape[-1])
         outputs["mean_actions"] = mean
         return actions, outputs
 
-    def noise(self) -> dict[str, float | None]:
+    def exploration(self) -> dict[str, float | None]:
         """How much actions vary: "log_std" of values, "entropy" of choices."""
         return {"log_std": float(self.log_std.detach().mean()), "entropy": None}
 
@@ -208,7 +216,7 @@ class Actor(SharedModel):
     def distribution(self, *, role: str = "") -> Normal:
         """Distribution of the last actions."""
         del role
-        return Normal(self._mean, self.log_std.exp())
+        return Normal(self._mean, self.spread().exp())
 
     def get_entropy(self, *, role: str = "") -> Tensor:
         """Entropy of the last actions, (B, 1)."""
@@ -220,6 +228,12 @@ def _make_actor(
 ) -> Actor | CategoricalActor:
     if not choices:
         return Actor(observations, actions, config, device)
+    if config.noise != "learnt":
+        raise NervecordError(
+            f"is {config.noise!r}, and {config.env} lets choose among {choices} actions, whose draw has no such size",
+            where="--noise",
+            hint="use --entropy to keep the choice open",
+        )
     from nervecord.training.categorical import CategoricalActor  # it is made of this module's models
 
     return CategoricalActor(observations, choices, config, device)
@@ -228,10 +242,10 @@ def _make_actor(
 class Critic(DeterministicMixin, SharedModel):  # type: ignore[misc]
     """A tanh network from normalised observations to a value."""
 
-    def __init__(self, observations: int, actions: int, widths: tuple[int, ...], device: torch.device) -> None:
+    def __init__(self, observations: int, actions: int, config: TrainConfig, device: torch.device) -> None:
         Model.__init__(self, observation_space=box(observations), action_space=box(actions), device=device)
         DeterministicMixin.__init__(self)
-        self.net = tanh_network(observations, widths, 1, 1.0)
+        self.net = critic_network(observations, config)
 
     def compute(self, inputs: dict[str, Any], role: str = "") -> tuple[Tensor, dict[str, Any]]:
         """Values (B, 1)."""
@@ -273,7 +287,7 @@ class Learner:
         self.config, self.device = config, device
         num_envs = group.share(config.num_envs)
         self.actor = _make_actor(observations, actions, choices, config, device)
-        self.critic = Critic(observations, actions, config.critic, device)
+        self.critic = Critic(observations, actions, config, device)
         self.actor.group = self.critic.group = group
         self.actor.gradients_with = self.parameters()
         self.memory = MaskedMemory(memory_size=config.rollout, num_envs=num_envs, device=device, group=group)
@@ -295,17 +309,22 @@ class Learner:
         self.agent.checkpoint_modules["optimizer"] = self.agent.optimizer
         self.scaler: StillScaler = self.agent._observation_preprocessor
         self.scaler.group = group
+        self.mirror = mirror_of(config.env) if config.mirror else None
         self.state = torch.zeros(num_envs, state_size, device=device) if state_size else None
         self._next_state = self.state
 
     def parameters(self) -> list[nn.Parameter]:
         """Parameters of policy and critic."""
-        return [*self.actor.parameters(), *self.critic.parameters()]
+        return [p for p in (*self.actor.parameters(), *self.critic.parameters()) if p.requires_grad]
 
-    def set_learning_rate(self, rate: float) -> None:
-        """Learning rate of the next update."""
-        for group in self.agent.optimizer.param_groups:
-            group["lr"] = rate
+    def set_progress(self, done: float) -> None:
+        """Set what follows a schedule, for the next rollout and its update; `done` is the part that is over, 0 to 1."""
+        config = self.config
+        if config.schedule == "linear":
+            for group in self.agent.optimizer.param_groups:
+                group["lr"] = config.lr * (1 - done)
+        if config.noise == "linear" and isinstance(self.actor, Actor):
+            self.actor.log_std.data.fill_(config.log_std + done * (config.log_std_final - config.log_std))
 
     def clear_state(self, where: Tensor | None = None) -> None:
         """Zero the carried state of the environments where `where` (N,) is true, or of all."""
@@ -359,7 +378,10 @@ class Learner:
     def absorb_observations(self) -> None:
         """Take the rollout's observations into the normaliser; to be called after the update."""
         real = self.memory.tensors_view["real"][:, 0]
-        self.scaler.absorb(self.memory.tensors_view["observations"][real])
+        observations = self.memory.tensors_view["observations"][real]
+        if self.mirror is not None:
+            observations = torch.cat([observations, self.mirror.observations(observations)])
+        self.scaler.absorb(observations)
 
     def real_steps(self) -> int:
         """Steps of the last rollout that were not resets."""

@@ -260,8 +260,7 @@ class Run:
                 opened = run_folder.Metrics(self.folder, step=self.step, tensorboard=config.tensorboard)
                 metrics = stack.enter_context(opened)
             while self.step < total:
-                if config.schedule == "linear":
-                    self.learner.set_learning_rate(config.lr * (1 - self.step / total))
+                self.learner.set_progress(self.step / total)
                 losses = self.rollout()
                 before, self.step = self.step, self.step + config.batch
                 seconds = time.monotonic() - started
@@ -271,7 +270,7 @@ class Run:
                     "episodes": self.episodes,
                     "train_return": self._train_return(),
                     **losses,
-                    **self.learner.actor.noise(),
+                    **self.learner.actor.exploration(),
                     "validation_return": None,
                     "seconds": seconds,
                     "steps_per_second": rate,
@@ -455,12 +454,13 @@ class Run:
             "validation_return": validation,
             "test": test.as_dict() if test else None,
         }
-        write_atomically(folder / "result.json", (json.dumps(result, indent=2) + "\n").encode())
         policy = None
         if config.policy == "snn":
             policy = folder / "policy.nir"
             versions = json.loads((folder / "versions.json").read_text())
             export(config, content, policy, versions=versions, result=result)
+        # Last: a folder with a result is that of a finished run.
+        write_atomically(folder / "result.json", (json.dumps(result, indent=2) + "\n").encode())
         # Not worth the run where matplotlib, which the extra brings, was taken away.
         with contextlib.suppress(ImportError):
             draw_learning_curve(folder, folder / "learning.png", title=config.run_name)

@@ -14,6 +14,7 @@ import nervecord
 from nervecord.compiler import nodes as n
 from nervecord.compiler.interpret import simulate
 from nervecord.compiler.nirfile import read_nir
+from nervecord.errors import NervecordError
 from nervecord.training import checkpoint
 from nervecord.training.categorical import CategoricalActor, first_largest
 from nervecord.training.config import TrainConfig
@@ -57,8 +58,8 @@ def test_probabilities_and_entropy_are_those_of_a_categorical(choices: int) -> N
     wanted = torch.distributions.Categorical(logits=logits)
     torch.testing.assert_close(outputs["log_prob"][:, 0], wanted.log_prob(actions[:, 0]))
     torch.testing.assert_close(subject.get_entropy()[:, 0], wanted.entropy())
-    assert subject.noise()["entropy"] == pytest.approx(float(wanted.entropy().detach().mean()), abs=1e-6)
-    assert subject.noise()["log_std"] is None
+    assert subject.exploration()["entropy"] == pytest.approx(float(wanted.entropy().detach().mean()), abs=1e-6)
+    assert subject.exploration()["log_std"] is None
     again, given = subject.act({"observations": x, "taken_actions": actions})
     assert again is actions
     torch.testing.assert_close(given["log_prob"], outputs["log_prob"])
@@ -85,6 +86,11 @@ def test_without_noise_the_first_of_the_largest() -> None:
     logits, _ = subject.compute({"observations": x})
     assert taken.shape == (30, 1)
     assert taken[:, 0].tolist() == logits.argmax(-1).tolist()
+
+
+def test_noise_that_falls_is_refused() -> None:
+    with pytest.raises(NervecordError, match=r"--noise: is 'linear', and CartPole-v1 lets choose among 2 actions"):
+        Learner(4, 1, TrainConfig(env="CartPole-v1", noise="linear"), choices=2)
 
 
 def test_first_probability_ratio_is_one() -> None:

@@ -1,0 +1,85 @@
+"""Copy what the repository keeps of a training run: `python zoo/keep.py runs/NAME zoo/NAME`.
+
+Kept are config.json with the default `out`, versions.json without what names this machine, result.json, at most
+`--rows` evenly spaced rows of metrics.jsonl with the first, the last and all validated ones, and, unless `--results`
+is given, policy.nir and learning.png. Checkpoints and event files stay behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+_MACHINE = ("platform",)
+
+
+def keep(run: Path, target: Path, *, rows: int, results_only: bool) -> None:
+    """Copy one run.
+
+    Args:
+        run: folder of a finished run.
+        target: folder to write to; made where it is missing.
+        rows: rows of the metrics to keep, at most, besides the validated ones.
+        results_only: leave out the policy and the picture.
+    """
+    config = json.loads((run / "config.json").read_text())
+    versions = json.loads((run / "versions.json").read_text())
+    result = (run / "result.json").read_text()
+    config["out"] = "runs"
+    for name in _MACHINE:
+        versions.pop(name, None)
+    versions["argv"] = _argv(versions["argv"])
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (target / "versions.json").write_text(json.dumps(versions, indent=2) + "\n")
+    (target / "result.json").write_text(result)
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (target / "metrics.jsonl").write_text("".join(_thin(lines, rows)))
+    for name in () if results_only else ("policy.nir", "learning.png"):
+        if (run / name).is_file():
+            shutil.copyfile(run / name, target / name)
+
+
+def _argv(argv: list[str]) -> list[str]:
+    """The command without the folder it wrote to."""
+    kept, skip = [], False
+    for index, word in enumerate(argv):
+        if skip:
+            skip = False
+        elif word == "--out":
+            skip = True
+        elif not word.startswith("--out="):
+            kept.append(Path(word).name if index == 0 else word)
+    return kept
+
+
+def _thin(lines: list[str], rows: int) -> list[str]:
+    step = max(1, -(-len(lines) // max(rows, 1)))
+    last = len(lines) - 1
+    return [
+        line
+        for index, line in enumerate(lines)
+        if index % step == 0 or index == last or json.loads(line)["validation_return"] is not None
+    ]
+
+
+def main() -> int:
+    """Parse the command line and copy."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument("target", type=Path, help="folder to copy to")
+    parser.add_argument("--rows", type=int, default=600, metavar="N", help="rows of metrics.jsonl (default 600)")
+    parser.add_argument("--results", action="store_true", help="leave out the policy and the picture")
+    arguments = parser.parse_args()
+    if not (arguments.run / "result.json").is_file():
+        print(f"{arguments.run}: not a finished run, it has no result.json", file=sys.stderr)
+        return 2
+    keep(arguments.run, arguments.target, rows=arguments.rows, results_only=arguments.results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
