@@ -216,7 +216,8 @@ class Actor(SharedModel):
     def distribution(self, *, role: str = "") -> Normal:
         """Distribution of the last actions."""
         del role
-        return Normal(self._mean, self.spread().exp())
+        # Unchecked: a training that diverged is told from its losses, with a sentence.
+        return Normal(self._mean, self.spread().exp(), validate_args=False)
 
     def get_entropy(self, *, role: str = "") -> Tensor:
         """Entropy of the last actions, (B, 1)."""

@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -262,6 +263,7 @@ class Run:
             while self.step < total:
                 self.learner.set_progress(self.step / total)
                 losses = self.rollout()
+                self._check_finite(losses)
                 before, self.step = self.step, self.step + config.batch
                 seconds = time.monotonic() - started
                 rate = (self.step - first) / seconds
@@ -288,6 +290,16 @@ class Run:
                     self._checkpoint()
                 if progress is not None and self.group.is_first:
                     progress(Progress(self.step, total, rate, (total - self.step) / rate, self._train_return()))
+
+    def _check_finite(self, losses: dict[str, float]) -> None:
+        for name, value in losses.items():
+            if not math.isfinite(value):
+                raise NervecordError(
+                    f"diverged: the {name.replace('_', ' ')} is {value} in the update after step "
+                    f"{self.step + self.config.batch:,}",
+                    where=str(self.folder),
+                    hint=f"train with a lower --lr than {self.config.lr:g}, or a smaller --clip or --grad-norm",
+                )
 
     def _train_return(self) -> float | None:
         return float(np.mean(self.returns)) if self.returns else None

@@ -95,6 +95,12 @@ def test_a_spiking_policy_learns_to_balance(tmp_path: Path, changes: dict[str, A
     assert result.test.mean > 300
 
 
+def test_a_training_that_diverges_says_so(tmp_path: Path) -> None:
+    with pytest.raises(NervecordError, match=r"diverged: the \w+ loss is nan in the update after step") as caught:
+        train(small(tmp_path, lr=1e30, grad_norm=0.0))
+    assert "lower --lr" in str(caught.value.hint)
+
+
 def test_unknown_task_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(NervecordError, match="InvertedPendulum"):
         train(small(tmp_path, env="InvertedPendulum-v44"))
