@@ -15,6 +15,7 @@ from nervecord.cli.show import Outcome, Ticker
 from nervecord.errors import NervecordError
 from nervecord.training.config import CHOICES, TrainConfig
 from nervecord.training.launch import alone, launch
+from nervecord.training.presets import PRESETS
 
 if TYPE_CHECKING:
     from nervecord.training.run import Progress, TrainResult
@@ -36,7 +37,10 @@ number.__name__ = "whole number"  # argparse's messages use it
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """One flag for each field; a flag that is not given leaves no trace in the namespace."""
-    group = parser.add_argument_group("configuration")
+    presets = ", ".join(PRESETS)
+    group = parser.add_argument_group(
+        "configuration", f"{presets} begin with settings of their own (docs/training.md), other tasks with the defaults"
+    )
     for f in dataclasses.fields(TrainConfig):
         name, text = "--" + f.name.replace("_", "-"), str(f.metadata["help"])
         options: dict[str, Any] = {"dest": f.name, "default": argparse.SUPPRESS}

@@ -409,6 +409,7 @@ VERBS: dict[str, Verb] = {
         (
             "nervecord train",
             "nervecord train --steps 12e6 --num-envs 64 --minibatch 1024 --threads 2 --seed 1",
+            "nervecord train --env CartPole-v1",
             "nervecord train --layers 128 128 --neuron synaptic --name deep",
             "nervecord train --policy ann",
             "nervecord train --resume runs/deep",
