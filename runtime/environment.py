@@ -65,7 +65,8 @@ def check_name(contract: Contract, name: str) -> None:
 def _same_name(contract: Contract, name: str) -> None:
     if name != contract.environment:
         raise ContractError(
-            f"the policy was trained in {contract.environment}",
+            f"the policy was trained in {contract.environment}, of which it takes {contract.observation.size} "
+            "observations",
             where=name,
             hint=f"run it there: --env {contract.environment}; --allow-other-env if the two are really alike",
         )
