@@ -44,8 +44,8 @@ Array = NDArray[Any]
 
 WHERE = "--sim isaaclab"
 INSTALL = (
-    "Isaac Lab 3 needs Python 3.12: make an environment of it with pip install 'isaaclab==3.*' and pip install "
-    "'nervecord[train]', and start nervecord there"
+    "make an environment of Python 3.12, which Isaac Lab 3 needs, and start nervecord there; pip install "
+    "'nervecord[isaaclab]' brings both"
 )
 UNIT = 1.0
 """Limit of the actions of a task that has none."""
