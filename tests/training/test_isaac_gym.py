@@ -380,5 +380,7 @@ def test_the_policy_is_refused_by_ant_v4(trained: run.TrainResult, capfd: pytest
             nervecord.run(session, "Ant-v4", 1)
         with pytest.raises(ContractError, match=r"Ant-v4: observations have shape \(27,\), the policy takes 60"):
             nervecord.run(session, "Ant-v4", 1, allow_other_env=True)
-    assert "trained in IsaacGym/Ant" in refused(capfd, "run", trained.policy, "--env", "Ant-v4")
+    said = refused(capfd, "run", trained.policy, "--env", "Ant-v4")
+    assert "Ant-v4: the policy was trained in IsaacGym/Ant, of which it takes 60 observations" in said
+    assert "its shape can be trained here: nervecord train --topology-from RUN --env Ant-v4" in said
     assert "IsaacGym/Ant: no such environment" in refused(capfd, "run", trained.policy)
