@@ -424,6 +424,8 @@ class Run:
             "recorded": self.recorded.clone(),
             "low": torch.from_numpy(self.simulator.low.copy()),
             "high": torch.from_numpy(self.simulator.high.copy()),
+            # Of a task that Gymnasium does not know.
+            "control_period": getattr(self.simulator, "control_period", None),
         }
         if self.group.several:
             content["processes"] = everywhere

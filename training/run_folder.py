@@ -41,6 +41,7 @@ PACKAGES = (
     "mujoco",
     "mujoco-warp",
     "warp-lang",
+    "isaaclab",
     "nir",
 )
 
