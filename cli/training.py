@@ -107,6 +107,16 @@ def train_flags(parser: argparse.ArgumentParser) -> None:
 
 def _shaped(args: argparse.Namespace, chosen: dict[str, Any]) -> dict[str, Any]:
     """The given fields, and those of the topology that was asked for."""
+    if chosen.get("start"):
+        if args.topology_from is not None:
+            raise NervecordError(
+                "begins with another run's networks, whose shape is theirs",
+                where="--start",
+                hint="drop --topology-from",
+            )
+        from nervecord.training.start import shape_of
+
+        return {**shape_of(chosen["start"]), **chosen}
     if args.topology_from is None:
         return chosen
     topology = read_topology(args.topology_from, policy=chosen.get("policy", "snn"))

@@ -83,6 +83,7 @@ class TrainConfig:
     normalise_reward: bool = flag(True, "divide rewards by the standard deviation of the discounted return")
     reward_clip: float = flag(10.0, "limit of a normalised reward")
 
+    start: str = flag("", "run folder whose networks and statistics this training begins with; its shape is taken too")
     seed: int = flag(0, "seed of weights, noise, minibatches and simulators")
     threads: int = flag(1, "threads of the simulator, in each process")
     torch_threads: int = flag(1, "threads of torch on the CPU; more than one slows networks of this size")
