@@ -16,6 +16,7 @@ from nervecord.errors import NervecordError
 from nervecord.training.config import CHOICES, TrainConfig
 from nervecord.training.launch import alone, launch
 from nervecord.training.presets import PRESETS
+from nervecord.training.topology import read_topology
 
 if TYPE_CHECKING:
     from nervecord.training.run import Progress, TrainResult
@@ -99,13 +100,41 @@ def train_flags(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="continue a run folder exactly; takes few other flags, for example --steps, --threads, --test-episodes",
     )
+    parser.add_argument(
+        "--topology-from",
+        metavar="RUN",
+        help="take the policy's shape (layers, neuron, steps per action, state, encoder, decoder), never weights, from "
+        "another run folder, or from a study's folder the best shape; flags that are given count more",
+    )
     add_flags(parser)
+
+
+def _shaped(args: argparse.Namespace, chosen: dict[str, Any]) -> dict[str, Any]:
+    """The given fields, and those of the topology that was asked for."""
+    if chosen.get("start"):
+        if args.topology_from is not None:
+            raise NervecordError(
+                "begins with another run's networks, whose shape is theirs",
+                where="--start",
+                hint="drop --topology-from",
+            )
+        from nervecord.training.start import shape_of
+
+        return {**shape_of(chosen["start"]), **chosen}
+    if args.topology_from is None:
+        return chosen
+    topology = read_topology(args.topology_from, policy=chosen.get("policy", "snn"))
+    if not args.quiet and launch().rank == 0:
+        print(f"topology: {topology}", file=sys.stderr, flush=True)
+    return {**topology.fields, **chosen}
 
 
 def train_verb(args: argparse.Namespace) -> Outcome:
     chosen = given(args)
+    if args.resume is not None and args.topology_from is not None:
+        raise NervecordError("a run that goes on keeps its topology", where="--topology-from", hint="drop --resume")
     if args.resume is None:
-        config = TrainConfig.for_task(**chosen)
+        config = TrainConfig.for_task(**_shaped(args, chosen))
     elif not (Path(args.resume) / "config.json").is_file():
         raise NervecordError(f"{args.resume} is no run folder", where="--resume", hint="it has no config.json")
     else:

@@ -63,12 +63,19 @@ def check_name(contract: Contract, name: str) -> None:
 
 
 def _same_name(contract: Contract, name: str) -> None:
-    if name != contract.environment:
-        raise ContractError(
-            f"the policy was trained in {contract.environment}",
-            where=name,
-            hint=f"run it there: --env {contract.environment}; --allow-other-env if the two are really alike",
-        )
+    if name == contract.environment:
+        return
+    alike = "--allow-other-env if the two are really alike"
+    if contract.environment in _gymnasium(name).registry:
+        hint = f"run it there: --env {contract.environment}; {alike}"
+    else:  # of another simulator
+        shape = f"nervecord train --topology-from RUN --env {name}"
+        hint = f"which is no task of Gymnasium; its shape can be trained here: {shape}; {alike}"
+    raise ContractError(
+        f"the policy was trained in {contract.environment}, of which it takes {contract.observation.size} observations",
+        where=name,
+        hint=hint,
+    )
 
 
 def check_environment(contract: Contract, environment: Any, name: str, *, allow_other: bool = False) -> None:

@@ -27,7 +27,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "engine": ("fused", "snntorch"),
     "schedule": ("linear", "constant"),
     "noise": ("learnt", "linear"),
-    "sim": ("auto", "envpool", "gymnasium", "warp"),
+    "sim": ("auto", "envpool", "gymnasium", "warp", "isaacgym", "isaaclab"),
 }
 """The fields with a closed set of values, and those values."""
 
@@ -45,7 +45,7 @@ class TrainConfig:
         NervecordError: a field has a value it cannot have, or two fields contradict each other.
     """
 
-    env: str = flag("Ant-v4", "Gymnasium id of the task")
+    env: str = flag("Ant-v4", "Gymnasium id of the task; with --sim isaacgym the name of its task, for example Ant")
     policy: str = flag("snn", "spiking policy (snn) or its twin without spikes (ann)")
     neuron: str = flag("leaky", "snnTorch neuron: leaky (Leaky) or synaptic (Synaptic, with a current memory)")
     layers: tuple[int, ...] = flag((256,), "neurons of each hidden layer, input side first")
@@ -84,13 +84,16 @@ class TrainConfig:
     normalise_reward: bool = flag(True, "divide rewards by the standard deviation of the discounted return")
     reward_clip: float = flag(10.0, "limit of a normalised reward")
 
+    start: str = flag("", "run folder whose networks and statistics this training begins with; its shape is taken too")
     seed: int = flag(0, "seed of weights, noise, minibatches and simulators")
     threads: int = flag(1, "threads of the simulator, in each process")
     torch_threads: int = flag(1, "threads of torch on the CPU; more than one slows networks of this size")
     sim: str = flag(
-        "auto", "simulator: envpool, gymnasium, warp (Ant-v4 on --device), or auto (envpool where it can be imported)"
+        "auto",
+        "simulator: envpool, gymnasium, warp (Ant-v4 on --device), isaacgym, isaaclab, or auto (envpool where it can "
+        "be imported)",
     )
-    device: str = flag("cpu", "torch device of the learner and of --sim warp, for example cpu or cuda:0")
+    device: str = flag("cpu", "torch device of the learner and of --sim warp, isaacgym and isaaclab: cpu, cuda:0, ...")
     engine: str = flag("fused", "spiking operator: fused, or snntorch (the literal loop, slow)")
 
     checkpoint_every: int = flag(250_000, "environment steps between two checkpoints")

@@ -53,8 +53,10 @@ def evaluate(learner: Learner, episodes: int, *, purpose: int) -> Evaluation:
     seeds = environment_seeds(config.seed, purpose, 0, episodes)
     returns: list[float] = []
     lengths: list[int] = []
-    for start in range(0, episodes, LANES):
-        part = _play(learner, seeds[start : start + LANES])
+    # Isaac Lab has one simulation, that of the training, and no more environments than it.
+    lanes = min(LANES, config.num_envs) if config.sim == "isaaclab" else LANES
+    for start in range(0, episodes, lanes):
+        part = _play(learner, seeds[start : start + lanes])
         returns += part.returns
         lengths += part.lengths
     return Evaluation(tuple(returns), tuple(lengths))

@@ -39,7 +39,7 @@ from nervecord.training.description import (
 )
 from nervecord.training.policy import SpikingPolicy
 from nervecord.training.simulators import control_period
-from nervecord.training.tasks import channels, choice_names
+from nervecord.training.tasks import channels, choice_names, environment_name
 
 EPSILON = 1e-8
 """What skrl's scaler adds to the standard deviation."""
@@ -142,6 +142,7 @@ def policy_graph(
     *,
     recorded: np.ndarray | None = None,
     provenance: Mapping[str, str] | None = None,
+    period: float | None = None,
 ) -> Graph:
     """The DISCRETE graph of a policy, with its contract.
 
@@ -150,13 +151,16 @@ def policy_graph(
         config: of its training: task, seed.
         recorded: raw observations (k, observations) for calibration.
         provenance: tool versions, commit, hash of the configuration.
+        period: seconds between two actions; None: what Gymnasium's task says.
     """
     size, actions = description.observations, len(description.low)
     low, high = (tuple(float(value) for value in side) for side in (description.low, description.high))
-    observation, action = channels(config.env, size, low, high)
-    period = control_period(config.env)
+    environment = environment_name(config.env, config.sim)
+    observation, action = channels(environment, size, low, high)
+    if period is None:
+        period = control_period(config.env)
     contract = Contract(
-        environment=config.env,
+        environment=environment,
         observation=observation,
         action=action,
         steps=description.steps,
@@ -236,6 +240,7 @@ def export(
         config,
         recorded=recorded.double().numpy(),
         provenance=provenance(config, versions, step=int(content["step"]), result=result),
+        period=content.get("control_period"),
     )
     write_nir(graph, path)
     return graph

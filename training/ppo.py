@@ -406,9 +406,9 @@ class Learner:
         return {name: module.state_dict() for name, module in self.agent.checkpoint_modules.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
-        for name, module in self.agent.checkpoint_modules.items():
-            module.load_state_dict(state[name])
+        """Take back what `state_dict` gave, or a part of it."""
+        for name, values in state.items():
+            self.agent.checkpoint_modules[name].load_state_dict(values)
 
 
 def _ppo_config(config: TrainConfig, observations: int, device: torch.device) -> PPO_CFG:

@@ -47,6 +47,7 @@ from nervecord.training.simulators import (
     make_simulator,
     resolve_kind,
 )
+from nervecord.training.start import LEARNT, read_start
 from nervecord.training.tensor_rollout import TensorRewardNormaliser, TensorRollout
 
 RETURNS = 100
@@ -105,7 +106,7 @@ def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> T
         sim = resolve_kind(config.env) if config.sim == "auto" else config.sim
         config = dataclasses.replace(config, sim=sim, name=config.run_name)
         run = Run(config, None, group)
-        run.folder = group.first(lambda: run_folder.create(config, sim=sim, processes=group.world))
+        run.folder = group.first(lambda: run_folder.create(config, sim=sim, processes=group.world, start=run.start))
         return run.finish(progress)
 
 
@@ -174,6 +175,10 @@ CHANGEABLE = (
 """Fields that a resumed run may change."""
 
 
+def _statistics(rewards: dict[str, Any]) -> dict[str, Any]:
+    return {name: rewards[name] for name in ("mean", "variance", "count")}
+
+
 class Run:
     """One training in this process, or this process's part of one.
 
@@ -186,6 +191,7 @@ class Run:
     folder: Path
 
     def __init__(self, config: TrainConfig, content: dict[str, Any] | None, group: Group = SOLO) -> None:
+        begin = read_start(config) if content is None and config.start else None
         self.config, self.group = config, group
         self.num_envs = group.share(config.num_envs)
         torch.set_num_threads(config.torch_threads)
@@ -205,9 +211,17 @@ class Run:
             words = np.random.SeedSequence((config.seed, 3, group.rank)).generate_state(1)
             torch.manual_seed(int(words[0]))
         self.recorded = torch.zeros((0, size))
+        self.start: dict[str, Any] | None = None
         if content is not None:
             self._restore(content)
+        elif begin is not None:
+            self._begin_with(begin)
         self._start_episodes()
+
+    def _begin_with(self, content: dict[str, Any]) -> None:
+        self.learner.load_state_dict({name: content["learner"][name] for name in LEARNT})
+        self.rewards.load_state_dict({**self.rewards.state_dict(), **_statistics(content["rewards"])})
+        self.start = {"folder": self.config.start, "step": int(content["step"]), "networks": self._digest()}
 
     def _open_simulator(self) -> Simulator:
         config = self.config
@@ -425,6 +439,8 @@ class Run:
             "low": torch.from_numpy(self.simulator.low.copy()),
             "high": torch.from_numpy(self.simulator.high.copy()),
             "choices": self.simulator.choices,
+            # Of a task that Gymnasium does not know.
+            "control_period": getattr(self.simulator, "control_period", None),
         }
         if self.group.several:
             content["processes"] = everywhere

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-KINDS = ("auto", "envpool", "gymnasium", "warp")
+KINDS = ("auto", "envpool", "gymnasium", "warp", "isaacgym", "isaaclab")
 """Simulators by name; "auto" is EnvPool or Gymnasium."""
 
 TRAINING, VALIDATION, TEST = 0, 1, 2
@@ -101,12 +101,12 @@ def make_simulator(
     """A simulator with one environment for each seed.
 
     Args:
-        env: Gymnasium id.
+        env: Gymnasium id; for Isaac Gym the name of its task.
         seeds: one for each environment.
-        kind: "envpool", "gymnasium", "warp" (MuJoCo Warp, Ant-v4 alone), or "auto": EnvPool where it is installed and
-            knows the task, else Gymnasium.
+        kind: "envpool", "gymnasium", "warp" (MuJoCo Warp, Ant-v4 alone), "isaacgym", "isaaclab", or "auto": EnvPool
+            where it is installed and knows the task, else Gymnasium.
         threads: threads EnvPool steps its environments with.
-        device: torch device MuJoCo Warp runs on; the others run on the CPU.
+        device: torch device MuJoCo Warp, Isaac Gym and Isaac Lab run on; the others run on the CPU.
 
     Raises:
         MissingDependencyError: the simulator asked for is not installed.
@@ -123,6 +123,14 @@ def make_simulator(
         from nervecord.training.warp_ant import WarpAnt
 
         return WarpAnt(seeds, device)
+    if kind == "isaacgym":
+        from nervecord.training.isaac_gym import IsaacGymSimulator
+
+        return IsaacGymSimulator(env, seeds, device)
+    if kind == "isaaclab":
+        from nervecord.training.isaac_lab import IsaacLabSimulator
+
+        return IsaacLabSimulator(env, seeds, device)
     return GymnasiumSimulator(env, seeds)
 
 

@@ -119,25 +119,65 @@ HUMANOID_V4 = TaskChannels(
 )
 """Gymnasium's Humanoid-v4. The root's actuator forces are zero, as are the forces on the world."""
 
+_ISAAC_ANT_FEET = ("front_left_foot", "front_right_foot", "left_back_foot", "right_back_foot")
+
+ISAAC_GYM_ANT = TaskChannels(
+    observation_names=(
+        "torso.z",
+        *(f"torso.local_v{axis}" for axis in "xyz"),
+        *(f"torso.local_w{axis}" for axis in "xyz"),
+        "torso.yaw",
+        "torso.roll",
+        "torso.angle_to_target",
+        "torso.up_projection",
+        "torso.heading_projection",
+        *(f"{joint}.scaled_angle" for joint in _ANT_JOINTS),
+        *(f"{joint}.velocity" for joint in _ANT_JOINTS),
+        *(f"{foot}.{part}{axis}" for foot in _ISAAC_ANT_FEET for part in ("force_", "torque_") for axis in "xyz"),
+        *(f"{joint}.last_action" for joint in _ANT_JOINTS),
+    ),
+    observation_units=(
+        *("m", *("m/s",) * 3, *("rad/s",) * 3, *("rad",) * 3, *("1",) * 2),
+        # -1 and 1 are the joint's limits; velocities are multiplied by 0.2, the feet's sensors by 0.1.
+        *(*("1",) * 8, *("5 rad/s",) * 8, *(*("10 N",) * 3, *("10 N m",) * 3) * 4, *("1",) * 8),
+    ),
+    action_names=_ANT_JOINTS,
+    # The part of the actuator's greatest torque.
+    action_units=("1",) * 8,
+)
+"""Ant of IsaacGymEnvs: the order of `compute_ant_observations` in its tasks/ant.py, the scales of cfg/task/Ant.yaml.
+
+The joints are in the order of its nv_ant.xml, where an action goes to a joint and not to an actuator.
+"""
+
 TASKS = {
     "Ant-v4": ANT_V4,
     "CartPole-v1": CARTPOLE_V1,
     "HalfCheetah-v4": _planar(_CHEETAH_JOINTS, _CHEETAH_JOINTS),
     "Hopper-v4": _planar(_HOPPER_JOINTS, _HOPPER_JOINTS),
     "Humanoid-v4": HUMANOID_V4,
+    "IsaacGym/Ant": ISAAC_GYM_ANT,
     "Pendulum-v1": PENDULUM_V1,
     "Walker2d-v4": _planar(_WALKER_JOINTS, _WALKER_JOINTS),
 }
 
 
+def environment_name(env: str, sim: str) -> str:
+    """What a contract calls a task: its Gymnasium id, or a name of Isaac Gym's that is none."""
+    return f"IsaacGym/{env}" if sim == "isaacgym" else env
+
+
 def channels(env: str, observations: int, low: tuple[float, ...], high: tuple[float, ...]) -> tuple[Channels, Channels]:
     """Observation and action channels of a task; of one that is not in `TASKS` they are numbered and have no unit."""
-    task = TASKS.get(env) or TaskChannels(
-        tuple(f"observation_{k}" for k in range(observations)),
-        ("1",) * observations,
-        tuple(f"action_{k}" for k in range(len(low))),
-        ("1",) * len(low),
-    )
+    task = TASKS.get(env)
+    # A task that was configured to observe otherwise has lost the meaning of its names.
+    if task is None or (len(task.observation_names), len(task.action_names)) != (observations, len(low)):
+        task = TaskChannels(
+            tuple(f"observation_{k}" for k in range(observations)),
+            ("1",) * observations,
+            tuple(f"action_{k}" for k in range(len(low))),
+            ("1",) * len(low),
+        )
     return (
         Channels(task.observation_names, task.observation_units),
         Channels(task.action_names, task.action_units, low, high),

@@ -288,7 +288,8 @@ def test_too_few_observations_to_calibrate(nervecord_cli: Any, files: Path) -> N
 def test_an_ant_elsewhere(kind: str, nervecord_cli: Any, files: Path) -> None:
     path = files / f"ant.{kind}"
     nervecord_cli("run", path, "--env", "HalfCheetah-v4").refused(
-        "HalfCheetah-v4: the policy was trained in Ant-v4 (run it there: --env Ant-v4;"
+        "HalfCheetah-v4: the policy was trained in Ant-v4, of which it takes 27 observations (run it there: "
+        "--env Ant-v4;"
     )
     nervecord_cli("run", path, "--env", "Nowhere-v4").refused("Nowhere-v4: no such environment")
     nervecord_cli("run", path, "--env", "Ant").refused("Ant: the policy was trained in Ant-v4")

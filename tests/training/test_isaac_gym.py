@@ -1,0 +1,386 @@
+"""Isaac Gym up to its seam: the real worker in another process, with scripted tasks in place of Isaac Gym's.
+
+`isaac_fakes` stands for isaacgym, isaacgymenvs and hydra. NERVECORD_TEST_ISAACGYM_PYTHON may name a Python 3.8 with
+numpy and torch, in which the worker then runs; without it the worker runs in this Python.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nervecord
+from nervecord.cli.command import main
+from nervecord.compiler.nirfile import read_nir
+from nervecord.errors import ContractError, EngineError, MissingDependencyError, NervecordError
+from nervecord.runtime import worker_child
+from nervecord.targets.lava.environment import python_version
+from nervecord.training import isaac_gym, run
+from nervecord.training.config import TrainConfig
+from nervecord.training.isaac_gym import HANDLER, VARIABLE, IsaacGymSimulator
+from nervecord.training.simulators import StepResult, make_simulator
+from nervecord.training.tasks import ISAAC_GYM_ANT
+
+FAKES = Path(__file__).parent / "isaac_fakes"
+SHM = Path("/dev/shm")
+LENGTHS = (4, 9, 11)
+"""Steps of an episode of environment i % 3; the third is cut by the time limit."""
+ZEROS = np.zeros((5, 8))
+
+
+def environment(folder: Path, python: Path, *, fakes: bool) -> Path:
+    """An environment as Isaac Gym's: its Python, its torch, and, where wanted, the fakes."""
+    subprocess.run([str(python), "-m", "venv", "--without-pip", str(folder)], check=True)
+    script = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    found = subprocess.run([str(python), "-c", script], capture_output=True, text=True, check=True).stdout.strip()
+    own = next((folder / "lib").glob("python3.*")) / "site-packages"
+    (own / "beside.pth").write_text("\n".join([found, *([str(FAKES)] if fakes else [])]) + "\n")
+    return folder / "bin" / "python"
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = Path(os.environ.get("NERVECORD_TEST_ISAACGYM_PYTHON", sys.executable))
+    return environment(tmp_path_factory.mktemp("isaac") / "env", base, fakes=True)
+
+
+@pytest.fixture
+def installed(python: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(VARIABLE, str(python))
+    return python
+
+
+@pytest.fixture
+def ant(installed: Path) -> Iterator[IsaacGymSimulator]:
+    simulator = IsaacGymSimulator("Ant", [1, 2, 3, 4, 5], "cpu")
+    yield simulator
+    simulator.close()
+
+
+def walk(simulator: IsaacGymSimulator, steps: int) -> None:
+    for _ in range(steps):
+        simulator.step(np.zeros((simulator.num_envs, 8)))
+
+
+def gone(pid: int) -> bool:
+    return not worker_child.runs(pid)
+
+
+def assert_nothing_left(prefix: str, pids: tuple[int, ...]) -> None:
+    deadline = time.monotonic() + 5.0
+    while time.monotonic() < deadline and not all(map(gone, pids)):
+        time.sleep(0.01)
+    assert [pid for pid in pids if not gone(pid)] == []
+    assert list(SHM.glob(f"{prefix}*")) == []
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The protocol
+
+
+def test_sizes_limits_and_period_are_the_tasks(ant: IsaacGymSimulator) -> None:
+    assert (ant.num_envs, ant.observation_size) == (5, 60)
+    assert ant.low.tolist() == [-1.0] * 8
+    assert ant.high.tolist() == [1.0] * 8
+    assert ant.control_period == pytest.approx(0.0166)
+
+
+def test_the_first_observations_are_those_of_a_begun_episode(ant: IsaacGymSimulator) -> None:
+    """`VecTask.reset` itself gives zeros."""
+    first = ant.reset()
+    assert first.shape == (5, 60)
+    assert first.dtype == np.float64
+    assert first[:, 0].tolist() == [0, 1, 2, 3, 4]
+    assert first[:, 1].tolist() == [1] * 5
+    assert first[:, 2].tolist() == [0] * 5
+    assert (first[:, 4] > 0).all()
+
+
+def test_episodes_end_and_begin_as_the_protocol_says(ant: IsaacGymSimulator) -> None:
+    ant.reset()
+    episode, progress, resets = np.ones(5), np.zeros(5), np.zeros(5, bool)
+    lengths = np.array([LENGTHS[i % 3] for i in range(5)])
+    drawn = np.random.default_rng(0)
+    for _ in range(60):
+        actions = drawn.uniform(-1, 1, (5, 8))
+        result = ant.step(actions)
+        episode[resets] += 1
+        progress = np.where(resets, 0, progress + 1)
+        assert result.observations[:, 1].tolist() == episode.tolist()
+        # In the step that ends an episode: its last observation, not the first of the next.
+        assert result.observations[:, 2].tolist() == progress.tolist()
+        np.testing.assert_allclose(result.observations[:, 3], actions.sum(1), atol=1e-5)
+        assert result.rewards.tolist() == np.where(resets, 0.0, 0.5 + progress).tolist()
+        ended = progress == lengths
+        assert (result.terminated | result.truncated).tolist() == ended.tolist()
+        # The time limit cuts environment 2 alone.
+        assert result.truncated.tolist() == (ended & (lengths == 11)).tolist()
+        assert not (result.terminated & result.truncated).any()
+        resets = ended
+    assert episode.tolist() == [13, 7, 6, 13, 7]
+
+
+def test_a_later_step_does_not_change_what_an_earlier_one_gave(ant: IsaacGymSimulator) -> None:
+    first = ant.reset()
+    kept = first.copy()
+    one = ant.step(ZEROS)
+    copies = [getattr(one, name).copy() for name in StepResult.__slots__]
+    for _ in range(6):
+        ant.step(ZEROS + 1.0)
+    assert np.array_equal(first, kept)
+    for name, copy in zip(StepResult.__slots__, copies, strict=True):
+        assert np.array_equal(getattr(one, name), copy), name
+
+
+def test_the_seeds_decide_the_first_states(installed: Path) -> None:
+    def drawn(seeds: list[int]) -> list[float]:
+        simulator = make_simulator("Ant", seeds, kind="isaacgym")
+        first = simulator.reset()[:, 4]
+        simulator.close()
+        return first.tolist()
+
+    one, again, other = drawn([1, 2, 3]), drawn([1, 2, 3]), drawn([1, 2, 4])
+    assert one == again
+    assert len({*one, *other}) == 6
+
+
+def test_an_episode_that_ends_as_it_begins_is_reported(installed: Path) -> None:
+    """Its end comes with the step that resets, and the next step resets again: no such step is taken for a real one."""
+    simulator = IsaacGymSimulator("Restless", [1, 2, 3], "cpu")
+    simulator.reset()
+    resets, twice = np.zeros(3, bool), 0
+    for _ in range(40):
+        result = simulator.step(np.zeros((3, 8)))
+        assert (result.observations[:, 2] == 0).tolist() == resets.tolist()
+        assert (result.rewards[resets] == 0).all()
+        ended = result.terminated | result.truncated
+        twice += int((ended & resets).sum())
+        resets = ended
+    simulator.close()
+    assert twice == 3  # in episodes 2, 4 and 6 of environment 1, which has 9 steps in each other
+
+
+def test_a_task_that_loses_the_last_observation_is_refused(installed: Path) -> None:
+    simulator = IsaacGymSimulator("AnymalTerrain", [1, 2, 3], "cpu")
+    simulator.reset()
+    with pytest.raises(EngineError, match=r"AnymalTerrain resets .* whose last observation is lost \(train a task"):
+        walk(simulator, 20)
+    simulator.close()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Shared memory and processes
+
+
+def test_the_shared_memory_has_no_name_while_it_is_used_and_goes_with_its_users(ant: IsaacGymSimulator) -> None:
+    worker = ant._worker
+    prefix, pids = worker.shared_memory_prefix, worker.process_ids
+    ant.reset()
+
+    def mapped(pid: int) -> bool:
+        return prefix + "isaac" in Path(f"/proc/{pid}/maps").read_text()
+
+    # Nothing that a killed process could leave behind.
+    assert list(SHM.glob(f"{prefix}*")) == []
+    assert mapped(os.getpid())
+    assert mapped(pids[1])
+    ant.close()
+    assert_nothing_left(prefix, pids)
+    assert not mapped(os.getpid())
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_killed_worker_is_an_error_and_leaves_nothing(number: int, ant: IsaacGymSimulator) -> None:
+    worker = ant._worker
+    ant.reset()
+    os.kill(worker.process_ids[1], number)
+    with pytest.raises(EngineError, match=r"Isaac Gym worker: (died during 'step'|is no longer running)"):
+        ant.step(ZEROS)
+    assert_nothing_left(worker.shared_memory_prefix, worker.process_ids)
+
+
+def test_a_simulation_that_leaves_is_an_error_with_its_last_words(installed: Path) -> None:
+    simulator = IsaacGymSimulator("Dying", [1], "cpu")
+    simulator.reset()
+    with pytest.raises(EngineError, match="died during 'step'") as caught:
+        walk(simulator, 4)
+    assert "*** the simulation failed" in "".join(caught.value.__notes__)
+
+
+def test_a_simulation_that_hangs_is_an_error_in_time(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isaac_gym, "STEP_TIMEOUT", 1.0)
+    simulator = IsaacGymSimulator("Hanging", [1], "cpu")
+    worker = simulator._worker
+    simulator.reset()
+    with pytest.raises(EngineError, match="did not answer within 1 s during 'step'"):
+        walk(simulator, 4)
+    assert_nothing_left(worker.shared_memory_prefix, worker.process_ids)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Installations that will not do
+
+
+def test_without_an_interpreter_the_way_to_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    with pytest.raises(MissingDependencyError) as caught:
+        make_simulator("Ant", [0], kind="isaacgym")
+    text = str(caught.value)
+    for part in (
+        "--sim isaacgym: Isaac Gym needs a Python 3.8 of its own",
+        "https://developer.nvidia.com/isaac-gym",
+        "pip install -e isaacgym/python",
+        "https://github.com/isaac-sim/IsaacGymEnvs",
+        f"set {VARIABLE}",
+    ):
+        assert part in text
+
+
+def refused(capfd: pytest.CaptureFixture[str], *words: object) -> str:
+    """What the command says, which ends with exit code 2."""
+    capfd.readouterr()
+    assert main([str(word) for word in words]) == 2
+    return capfd.readouterr().err
+
+
+def test_the_command_line_says_so_too(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    said = refused(capfd, "train", "--sim", "isaacgym", "--env", "Ant", "--out", tmp_path)
+    assert "Isaac Gym needs a Python 3.8 of its own" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("named", ["/nowhere/python", "/dev/shm"])
+def test_a_variable_that_names_no_program(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, named)
+    with pytest.raises(MissingDependencyError, match=f"names {named}, which is no program"):
+        make_simulator("Ant", [0], kind="isaacgym")
+
+
+def test_a_program_that_is_no_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "/bin/true")
+    with pytest.raises(EngineError, match="Isaac Gym worker: died while starting"):
+        make_simulator("Ant", [0], kind="isaacgym")
+
+
+def test_a_python_that_is_too_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new = environment(tmp_path / "env", Path(sys.executable), fakes=False)
+    monkeypatch.setenv(VARIABLE, str(new))
+    version = ".".join(map(str, sys.version_info[:2]))
+    with pytest.raises(NervecordError, match=rf"is Python {version}, Isaac Gym preview 4 runs on 3.8 at most"):
+        make_simulator("Ant", [0], kind="isaacgym")
+
+
+def test_a_python_without_isaac_gym() -> None:
+    opened = {"missing": "isaacgym", "reason": "ModuleNotFoundError: No module named 'isaacgym'", "python": [3, 8]}
+    sentence = r"isaacgym cannot be imported in /x/python .*\(download Isaac Gym preview 4"
+    with pytest.raises(MissingDependencyError, match=sentence):
+        isaac_gym._check_opened(opened, "Ant", Path("/x/python"))
+
+
+def test_an_unknown_task(installed: Path) -> None:
+    with pytest.raises(NervecordError, match=r"--env: unknown Isaac Gym task 'Ant-v4' \(did you mean 'Ant'\?"):
+        make_simulator("Ant-v4", [0], kind="isaacgym")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Python 3.8
+
+
+def python38() -> Path | None:
+    """A Python 3.8 of this machine, with or without anything installed."""
+    folders = [*map(Path, os.get_exec_path()), *(Path.home() / ".pyenv" / "versions").glob("3.8.*/bin")]
+    return next((path for folder in folders if python_version(path := folder / "python3.8") == (3, 8)), None)
+
+
+@pytest.mark.parametrize("file", [HANDLER, Path(worker_child.__file__)], ids=lambda file: file.name)
+def test_what_runs_there_is_python_3_8(file: Path) -> None:
+    ast.parse(file.read_text(), feature_version=(3, 8))
+
+
+@pytest.mark.skipif(python38() is None, reason="no Python 3.8 on this machine")
+def test_a_real_python_3_8_without_isaac_gym(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(python38()))
+    with pytest.raises(MissingDependencyError, match=r"isaacgym cannot be imported in .*No module named 'isaacgym'"):
+        make_simulator("Ant", [0], kind="isaacgym")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# A training
+
+
+@pytest.fixture(scope="module")
+def trained(python: Path, tmp_path_factory: pytest.TempPathFactory) -> run.TrainResult:
+    config = TrainConfig(
+        env="Ant", sim="isaacgym", layers=(16,), critic=(8,), steps=384, num_envs=6, rollout=16, minibatch=48, epochs=2,
+        steps_per_action=3, checkpoint_every=384, validation_episodes=3, test_episodes=4, record=2048,
+        tensorboard=False, out=str(tmp_path_factory.mktemp("runs")), name="isaac-ant",
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, str(python))
+        return run.train(config)
+
+
+def test_a_training_exports_a_policy_with_the_tasks_observations(trained: run.TrainResult) -> None:
+    assert trained.policy is not None
+    graph = read_nir(trained.policy)
+    contract = graph.contract
+    assert contract is not None
+    assert contract.environment == "IsaacGym/Ant"
+    assert contract.observation.names == ISAAC_GYM_ANT.observation_names
+    assert contract.observation.size == 60
+    assert contract.observation.names[:2] == ("torso.z", "torso.local_vx")
+    assert contract.observation.names[28] == "front_left_foot.force_x"
+    assert contract.observation.names[59] == "ankle_4.last_action"
+    assert contract.action.size == 8
+    assert contract.control_period == pytest.approx(0.0166)
+    assert graph.recorded is not None
+    assert graph.recorded.shape[1] == 60
+    # Where an action was chosen: beginnings of episodes are among them, ends are none.
+    place, progress = graph.recorded[:, 0].astype(int), graph.recorded[:, 2]
+    assert (progress == 0).any()
+    assert (progress < np.array(LENGTHS)[place % 3]).all()
+    assert trained.test is not None
+    # Episodes of 4, 9 and 11 steps with rewards 1.5, 2.5, ...
+    assert trained.test.lengths == (4, 9, 11, 4)
+    assert trained.test.returns == tuple(sum(0.5 + step for step in range(1, n + 1)) for n in trained.test.lengths)
+
+
+def test_its_returns_count_whole_episodes(trained: run.TrainResult) -> None:
+    rows = [json.loads(line) for line in (trained.folder / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["episodes"] > 20
+    whole = [sum(0.5 + step for step in range(1, n + 1)) for n in LENGTHS]
+    assert min(whole) < rows[-1]["train_return"] < max(whole)
+
+
+def test_the_run_goes_on_where_it_stood(trained: run.TrainResult, installed: Path) -> None:
+    again = run.resume(trained.folder, overrides={"steps": 480})
+    assert again.config.steps == 480
+    assert again.test is not None
+    assert again.test.lengths == (4, 9, 11, 4)
+
+
+def test_the_policy_is_refused_by_ant_v4(trained: run.TrainResult, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its weights belong to 60 observations; the sentence names both tasks."""
+    assert trained.policy is not None
+    with nervecord.open(nervecord.compile(trained.policy, "reference")) as session:
+        with pytest.raises(ContractError, match=r"Ant-v4: .* trained in IsaacGym/Ant, .* takes 60 observations"):
+            nervecord.run(session, "Ant-v4", 1)
+        with pytest.raises(ContractError, match=r"Ant-v4: observations have shape \(27,\), the policy takes 60"):
+            nervecord.run(session, "Ant-v4", 1, allow_other_env=True)
+    said = refused(capfd, "run", trained.policy, "--env", "Ant-v4")
+    assert "Ant-v4: the policy was trained in IsaacGym/Ant, of which it takes 60 observations" in said
+    assert "its shape can be trained here: nervecord train --topology-from RUN --env Ant-v4" in said
+    assert "IsaacGym/Ant: no such environment" in refused(capfd, "run", trained.policy)

@@ -1,0 +1,56 @@
+"""Beginning with what another training has learnt: its networks and running statistics, under a schedule of its own.
+
+`--resume` goes on with a run as if it had never stopped. This begins a new one, with other settings: another learning
+rate, more noise, another simulator of the same task.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from nervecord.errors import NervecordError
+from nervecord.training import checkpoint, run_folder
+from nervecord.training.config import TrainConfig
+from nervecord.training.topology import FIELDS
+
+SHAPE = (*FIELDS, "mirror", "critic")
+"""Fields of `TrainConfig` in which the two trainings must be equal, so that the networks fit."""
+
+LEARNT = ("policy", "value", "observation_preprocessor")
+"""What is taken of a checkpoint's learner; the optimiser begins anew."""
+
+
+def shape_of(folder: str | Path) -> dict[str, Any]:
+    """The fields of `SHAPE` of a run.
+
+    Raises:
+        NervecordError: the folder holds no run.
+    """
+    config = run_folder.open_existing(Path(folder))
+    return {name: getattr(config, name) for name in SHAPE}
+
+
+def read_start(config: TrainConfig) -> dict[str, Any]:
+    """The checkpoint a training begins with: the best one of a finished run, else the newest.
+
+    Args:
+        config: of the training that begins; its `start` names the run folder.
+
+    Raises:
+        NervecordError: the folder holds no run or no checkpoint, or its networks have another shape or task.
+    """
+    folder = Path(config.start)
+    before = run_folder.open_existing(folder)
+    for name in ("env", *SHAPE):
+        if getattr(before, name) != getattr(config, name):
+            raise NervecordError(
+                f"trained with {name.replace('_', ' ')} {getattr(before, name)}, not {getattr(config, name)}: its "
+                "networks do not fit",
+                where=f"--start {folder}",
+                hint=f"give no other --{name.replace('_', '-')}, or begin anew without --start",
+            )
+    result = folder / "result.json"
+    step = int(json.loads(result.read_text(encoding="utf-8"))["step"]) if result.is_file() else None
+    return checkpoint.load(folder / "checkpoints", step)
