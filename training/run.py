@@ -30,6 +30,7 @@ import torch
 from nervecord.compiler.files import write_atomically
 from nervecord.errors import NervecordError, unknown_name
 from nervecord.training import checkpoint, run_folder
+from nervecord.training.array_rollout import ArrayRollout, Ended
 from nervecord.training.config import TrainConfig
 from nervecord.training.distributed import SOLO, Group, join
 from nervecord.training.evaluate import Evaluation, evaluate
@@ -201,7 +202,6 @@ class Run:
         self.returns: deque[float] = deque(maxlen=RETURNS)
         self.episodes = 0
         self.best: dict[str, float] | None = None
-        self._ended: list[tuple[int, int, float]] = []
         self.simulator = self._open_simulator()
         size, actions = self.simulator.observation_size, len(self.simulator.low)
         self.learner = Learner(size, actions, config, group, choices=self.simulator.choices)
@@ -245,13 +245,13 @@ class Run:
     def _start_episodes(self) -> None:
         self.rewards.restart()
         self.learner.clear_state()
-        self.on_device: TensorRollout | None = None
-        if isinstance(self.simulator, DeviceSimulator) and isinstance(self.rewards, TensorRewardNormaliser):
-            self.on_device = TensorRollout(self.config, self.simulator, self.learner, self.rewards)
-            return
-        self.observations = self.simulator.reset()
-        self.real = np.ones(self.num_envs, bool)
-        self.running = np.zeros(self.num_envs)
+        if isinstance(self.rewards, TensorRewardNormaliser):
+            assert isinstance(self.simulator, DeviceSimulator)
+            self.under_way: ArrayRollout | TensorRollout = TensorRollout(
+                self.config, self.simulator, self.learner, self.rewards
+            )
+        else:
+            self.under_way = ArrayRollout(self.config, self.simulator, self.learner, self.rewards, self.group)
 
     def finish(self, progress: ProgressCallback | None) -> TrainResult:
         """Train to the last step, then test and export the best checkpoint."""
@@ -320,66 +320,16 @@ class Run:
 
     def rollout(self) -> dict[str, float]:
         """Step all environments `rollout` times; the last step runs the update. Returns its losses."""
-        if self.on_device is not None:
-            returns, observations = self.on_device.collect()
-            self.returns.extend(returns)
-            self.episodes += len(returns)
-            self._record(observations)
-            return self.learner.pop_losses()
-        config, learner, simulator = self.config, self.learner, self.simulator
-        raw = np.empty((config.rollout, self.num_envs, simulator.observation_size), np.float32)
-        real_steps = np.empty((config.rollout, self.num_envs), bool)
-        inputs = torch.from_numpy(self.observations).float()
-        for t in range(config.rollout):
-            raw[t], real_steps[t] = self.observations, self.real
-            actions = learner.act(inputs.to(learner.device))
-            result = simulator.step(np.clip(actions.cpu().numpy(), simulator.low, simulator.high))
-            done = result.terminated | result.truncated
-            self._count_episodes(t, result.rewards, done)
-            rewards, late = self._normalise(result.rewards, done, is_last=t + 1 == config.rollout)
-            following = torch.from_numpy(result.observations).float()
-            learner.record(
-                inputs.to(learner.device),
-                actions,
-                torch.from_numpy(rewards).float().to(learner.device),
-                following.to(learner.device),
-                torch.from_numpy(result.terminated).to(learner.device),
-                torch.from_numpy(result.truncated).to(learner.device),
-                torch.from_numpy(self.real).to(learner.device),
-                late,
-            )
-            # The step after an end only resets.
-            self.observations, inputs, self.real = result.observations, following, ~done
-        learner.absorb_observations()
-        self._record(torch.from_numpy(raw[real_steps]))
-        return self._exchange()
+        ended, observations = self.under_way.collect()
+        self._record(observations)
+        return self._exchange(ended)
 
-    def _normalise(
-        self, rewards: np.ndarray, done: np.ndarray, *, is_last: bool
-    ) -> tuple[np.ndarray, torch.Tensor | None]:
-        """What to store as this step's rewards, and with a rollout's last step what is to be added to all of them."""
-        if not self.config.normalise_reward:
-            return rewards, None
-        assert not isinstance(self.rewards, TensorRewardNormaliser), "a simulator on its device rolls out by itself"
-        if not isinstance(self.rewards, SharedRewardNormaliser):
-            return self.rewards(rewards, done, self.real), None
-        self.rewards.note(rewards, done, self.real)
-        late = torch.from_numpy(self.rewards.settle(self.group)).float().to(self.learner.device) if is_last else None
-        return np.zeros_like(rewards), late
-
-    def _count_episodes(self, t: int, rewards: np.ndarray, done: np.ndarray) -> None:
-        self.running += np.where(self.real, rewards, 0.0)
-        for index in np.flatnonzero(done):
-            self._ended.append((t, self.group.rank * self.num_envs + int(index), float(self.running[index])))
-            self.running[index] = 0.0
-
-    def _exchange(self) -> dict[str, float]:
+    def _exchange(self, here: list[Ended]) -> dict[str, float]:
         """Count the episodes that ended anywhere, in the order one process would; returns the losses of all."""
-        parts = self.group.gather((self._ended, self.learner.pop_losses(), self.learner.real_steps()))
+        parts = self.group.gather((here, self.learner.pop_losses(), self.learner.real_steps()))
         for _, _, value in sorted(ended for part in parts for ended in part[0]):
             self.returns.append(value)
             self.episodes += 1
-        self._ended = []
         losses = parts[0][1]
         if len(parts) > 1:
             steps = sum(part[2] for part in parts)

@@ -1,6 +1,6 @@
 """A rollout that stays on the device: for simulators that give tensors.
 
-It does what `Run.rollout` does with numpy arrays, step for step; tests hold the two to the same result. Collecting
+It does what `ArrayRollout` does with numpy arrays, step for step; tests hold the two to the same result. Collecting
 waits for the device once, after the update, to read the returns of the episodes that ended.
 """
 
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nervecord.training.array_rollout import Ended
 from nervecord.training.config import TrainConfig
 from nervecord.training.ppo import Learner
 from nervecord.training.simulators import DeviceSimulator
@@ -91,12 +92,11 @@ class TensorRollout:
         self.real = torch.ones(config.num_envs, dtype=torch.bool, device=learner.device)
         self.running = torch.zeros(config.num_envs, dtype=torch.float64, device=learner.device)
 
-    def collect(self) -> tuple[list[float], Tensor]:
+    def collect(self) -> tuple[list[Ended], Tensor]:
         """Step all environments `rollout` times; the last step runs the update.
 
         Returns:
-            The returns of the episodes that ended, and the observations (n, observations) of the real steps, which lie
-            on the device.
+            The episodes that ended, and the observations (n, observations) of the real steps, which lie on the device.
         """
         learner, shape = self.learner, (self.config.rollout, self.config.num_envs)
         raw = self.observations.new_empty((*shape, self.simulator.observation_size))
@@ -118,4 +118,5 @@ class TensorRollout:
             )
             self.observations, self.real = result.observations, ~done
         learner.absorb_observations()
-        return returns[ended].tolist(), raw[real_steps]
+        where, values = ended.nonzero().tolist(), returns[ended].tolist()
+        return [(t, index, value) for (t, index), value in zip(where, values, strict=True)], raw[real_steps]

@@ -52,7 +52,7 @@ def _argv(argv: list[str]) -> list[str]:
         elif word == "--out":
             skip = True
         elif not word.startswith("--out="):
-            kept.append(Path(word).name if index == 0 else word)
+            kept.append("nervecord" if index == 0 else word)
     return kept
 
 
