@@ -23,6 +23,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
@@ -217,6 +218,11 @@ def join() -> Iterator[Group]:
     if place.world == 1:
         yield SOLO
         return
+    # Functions of this module have the group of the moment it is imported as a default argument, and it is imported by
+    # what a training uses. A group that is kept alive so is never parted from: gloo's threads outlive it, drop tensors
+    # while the interpreter shuts down, and abort the process.
+    import torch.distributed.nn.functional  # noqa: F401
+
     group = Group(place)
     with _stoppable(group):
         # Tensors on the CPU go through gloo and those on a card through NCCL, which connects when it is first used.
@@ -248,6 +254,8 @@ def _others(group: Group) -> Iterator[None]:
         if isinstance(error, NervecordError):
             raise
         reason = str(error).strip().splitlines() or [type(error).__name__]
+        # The frames the error came through hold the group, and would keep its threads (see `join`).
+        traceback.clear_frames(error.__traceback__)
         raise EngineError(
             f"another process of this training died, or did not answer within {TIMEOUT}; this one "
             f"(rank {group.rank} of {group.world}) stops too: {reason[0][:200]}",

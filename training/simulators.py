@@ -214,7 +214,7 @@ class EnvPoolSimulator:
             raise unknown_name("EnvPool task", env, known, where="--env")
         # A list of seeds: with one seed EnvPool gives environment i the seed + i, so that runs with neighbouring
         # seeds share environments; and its reset(seed=...) does nothing.
-        self._pool = envpool.make(
+        self._pool: Any = envpool.make(
             env,
             env_type="gymnasium",
             num_envs=len(seeds),
@@ -240,7 +240,8 @@ class EnvPoolSimulator:
         return StepResult(np.asarray(observations, np.float64), np.asarray(rewards, np.float64), terminated, truncated)
 
     def close(self) -> None:
-        self._pool.close()
+        # EnvPool's close does nothing: its threads end with the object.
+        self._pool = None
 
 
 class GymnasiumSimulator:

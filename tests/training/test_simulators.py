@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,6 +130,20 @@ def test_spaces_that_cannot_be_trained() -> None:
         _limits("Toy-v0", flat, MultiDiscrete([2, 3]))
     with pytest.raises(NervecordError, match="have no limits"):
         _limits("Toy-v0", flat, Box(-np.inf, np.inf, (2,)))
+
+
+def test_closing_ends_envpools_threads() -> None:
+    pytest.importorskip("envpool")
+
+    def running() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    before = running()
+    simulator = make_simulator("CartPole-v1", [1, 2, 3], kind="envpool", threads=3)
+    simulator.reset()
+    assert running() >= before + 3
+    simulator.close()
+    assert running() == before
 
 
 def test_auto_takes_envpool_where_it_knows_the_task() -> None:
