@@ -221,7 +221,7 @@ def join() -> Iterator[Group]:
     # Functions of this module have the group of the moment it is imported as a default argument, and it is imported by
     # what a training uses. A group that is kept alive so is never parted from: gloo's threads outlive it, drop tensors
     # while the interpreter shuts down, and abort the process.
-    import torch.distributed.nn.functional  # noqa: F401
+    import torch.distributed.nn.functional
 
     group = Group(place)
     with _stoppable(group):
