@@ -24,6 +24,7 @@ DONE, OURS, THEIRS, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 
 VERBS: dict[str, str] = {
     "train": "train a policy with PPO and write policy.nir",
+    "distill": "train a policy to act as another one does",
     "sweep": "train all runs of a study, and compare them",
     "compile": "compile a policy for a target",
     "run": "run a policy or program in its environment",

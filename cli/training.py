@@ -21,6 +21,29 @@ from nervecord.training.topology import read_topology
 if TYPE_CHECKING:
     from nervecord.training.run import Progress, TrainResult
 
+TRAIN = (
+    "Train a policy with PPO. Writes a run folder with policy.nir, checkpoints and metrics; never overwrites one. "
+    "Needs the extra 'train'. Several processes: torchrun --nproc-per-node N -m nervecord train ..."
+)
+TRAIN_EXAMPLES = (
+    "nervecord train",
+    "nervecord train --steps 12e6 --num-envs 64 --minibatch 1024 --threads 2 --seed 1",
+    "nervecord train --env CartPole-v1",
+    "nervecord train --layers 128 128 --neuron synaptic --name deep",
+    "nervecord train --policy ann",
+    "nervecord train --resume runs/deep",
+)
+DISTILL = (
+    "Train a policy to act as another run's does, a spiking one by default: it plays, and learns what the teacher "
+    "would have done. Writes a run folder as train does, takes the same flags, and is resumed by train --resume. "
+    "Needs the extra 'train'."
+)
+DISTILL_EXAMPLES = (
+    "nervecord distill runs/teacher",
+    "nervecord distill runs/teacher --layers 256 --steps 2e6 --lr 1e-3 --name student",
+    "nervecord train --start runs/student --lr 1e-4",
+)
+
 
 def number(text: str) -> int:
     """A whole number, also as 1e6 or 1_000_000."""
@@ -43,6 +66,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "configuration", f"{presets} begin with settings of their own (docs/training.md), other tasks with the defaults"
     )
     for f in dataclasses.fields(TrainConfig):
+        if f.name == "teacher":  # the verb distill's one word
+            continue
         name, text = "--" + f.name.replace("_", "-"), str(f.metadata["help"])
         options: dict[str, Any] = {"dest": f.name, "default": argparse.SUPPRESS}
         default = f.default
@@ -139,6 +164,26 @@ def train_verb(args: argparse.Namespace) -> Outcome:
         raise NervecordError(f"{args.resume} is no run folder", where="--resume", hint="it has no config.json")
     else:
         config = TrainConfig.from_json((Path(args.resume) / "config.json").read_text(), where=args.resume)
+    return _run(args, config, chosen)
+
+
+def distill_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "teacher", metavar="RUN", help="run folder of the teacher: of its best checkpoint, or its newest"
+    )
+    parser.set_defaults(resume=None)
+    add_flags(parser)
+
+
+def distill_verb(args: argparse.Namespace) -> Outcome:
+    from nervecord.training.distill import given_by
+
+    chosen = {**given_by(args.teacher), **given(args)}
+    return _run(args, TrainConfig.for_task(**chosen), chosen)
+
+
+def _run(args: argparse.Namespace, config: TrainConfig, chosen: dict[str, Any]) -> Outcome:
+    """Train, with progress; `chosen` are the fields that were given, which a run that goes on is told."""
     is_first = launch().rank == 0
     run = nervecord._training()
     with Ticker("train", quiet=args.quiet or not is_first) as ticker:

@@ -403,20 +403,8 @@ def _install(args: argparse.Namespace) -> Outcome:
 
 
 VERBS: dict[str, Verb] = {
-    "train": Verb(
-        "Train a policy with PPO. Writes a run folder with policy.nir, checkpoints and metrics; never overwrites one. "
-        "Needs the extra 'train'. Several processes: torchrun --nproc-per-node N -m nervecord train ...",
-        (
-            "nervecord train",
-            "nervecord train --steps 12e6 --num-envs 64 --minibatch 1024 --threads 2 --seed 1",
-            "nervecord train --env CartPole-v1",
-            "nervecord train --layers 128 128 --neuron synaptic --name deep",
-            "nervecord train --policy ann",
-            "nervecord train --resume runs/deep",
-        ),
-        training.train_flags,
-        training.train_verb,
-    ),
+    "train": Verb(training.TRAIN, training.TRAIN_EXAMPLES, training.train_flags, training.train_verb),
+    "distill": Verb(training.DISTILL, training.DISTILL_EXAMPLES, training.distill_flags, training.distill_verb),
     "sweep": Verb(sweep.DESCRIPTION, sweep.EXAMPLES, sweep.sweep_flags, sweep.sweep_verb),
     "compile": Verb(
         "Compile a policy for a target: calibrate on recorded observations, quantise with proved ranges, check, place. "

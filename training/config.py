@@ -85,6 +85,7 @@ class TrainConfig:
     reward_clip: float = flag(10.0, "limit of a normalised reward")
 
     start: str = flag("", "run folder whose networks and statistics this training begins with; its shape is taken too")
+    teacher: str = flag("", "run folder of the policy that this one learns to act as (nervecord distill)")
     seed: int = flag(0, "seed of weights, noise, minibatches and simulators")
     threads: int = flag(1, "threads of the simulator, in each process")
     torch_threads: int = flag(1, "threads of torch on the CPU; more than one slows networks of this size")
@@ -288,6 +289,12 @@ def _check_together(config: TrainConfig) -> None:
             f"{config.batch} transitions",
             where="--minibatch",
             hint="lower it, or raise --num-envs or --rollout",
+        )
+    if config.start and config.teacher:
+        raise NervecordError(
+            "a student takes its teacher's critic and statistics, and cannot begin with another run's",
+            where="--start",
+            hint="distill first, then nervecord train --start with the distilled run",
         )
     if config.delays and config.state == "reset":
         raise NervecordError(

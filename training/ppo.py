@@ -67,6 +67,10 @@ from skrl.resources.preprocessors.torch import RunningStandardScaler  # type: ig
 LOG_TWO_PI = math.log(2 * math.pi)
 
 
+Agent = PPO
+"""skrl's agent: the update, over the memory, of networks and statistics."""
+
+
 def check_device(name: str) -> torch.device:
     """The torch device of that name.
 
@@ -224,9 +228,10 @@ class Actor(SharedModel):
         return self.distribution(role=role).entropy().sum(-1, keepdim=True)  # type: ignore[no-untyped-call]
 
 
-def _make_actor(
+def make_actor(
     observations: int, actions: int, choices: int, config: TrainConfig, device: torch.device
 ) -> Actor | CategoricalActor:
+    """The policy as skrl wants it: of values, or of `choices` actions to choose from."""
     if not choices:
         return Actor(observations, actions, config, device)
     if config.noise != "learnt":
@@ -281,20 +286,22 @@ class Learner:
         choices: number of actions to choose from, an action being the number of one; 0 where actions are values.
     """
 
+    algorithm = Agent
+
     def __init__(
         self, observations: int, actions: int, config: TrainConfig, group: Group = SOLO, *, choices: int = 0
     ) -> None:
         device = check_device(group.device(config.device))
         self.config, self.device = config, device
         num_envs = group.share(config.num_envs)
-        self.actor = _make_actor(observations, actions, choices, config, device)
+        self.actor = make_actor(observations, actions, choices, config, device)
         self.critic = Critic(observations, actions, config, device)
         self.actor.group = self.critic.group = group
         self.actor.gradients_with = self.parameters()
         self.memory = MaskedMemory(memory_size=config.rollout, num_envs=num_envs, device=device, group=group)
         _tell_skrl(group)
         state_size = self.actor.net.state_size
-        self.agent = PPO(
+        self.agent = self.algorithm(
             models={"policy": self.actor, "value": self.critic},
             memory=self.memory,
             observation_space=box(observations),

@@ -32,6 +32,7 @@ from nervecord.errors import NervecordError, unknown_name
 from nervecord.training import checkpoint, run_folder
 from nervecord.training.array_rollout import ArrayRollout, Ended
 from nervecord.training.config import TrainConfig
+from nervecord.training.distill import Student, read_teacher
 from nervecord.training.distributed import SOLO, Group, join
 from nervecord.training.evaluate import Evaluation, evaluate
 from nervecord.training.export import export
@@ -107,7 +108,7 @@ def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> T
         sim = resolve_kind(config.env) if config.sim == "auto" else config.sim
         config = dataclasses.replace(config, sim=sim, name=config.run_name)
         run = Run(config, None, group)
-        run.folder = group.first(lambda: run_folder.create(config, sim=sim, processes=group.world, start=run.start))
+        run.folder = group.first(lambda: run_folder.create(config, sim=sim, processes=group.world, origins=run.origins))
         return run.finish(progress)
 
 
@@ -176,6 +177,16 @@ CHANGEABLE = (
 """Fields that a resumed run may change."""
 
 
+def _digest(content: dict[str, Any]) -> str:
+    """Hash of what a checkpoint's run has learnt; the same in all processes."""
+    found = hashlib.sha256()
+    for part in LEARNT:
+        for tensor in content["learner"][part].values():
+            found.update(tensor.detach().cpu().numpy().tobytes())
+    found.update(repr(tuple(_statistics(content["rewards"]).values())).encode())
+    return found.hexdigest()[:16]
+
+
 def _statistics(rewards: dict[str, Any]) -> dict[str, Any]:
     return {name: rewards[name] for name in ("mean", "variance", "count")}
 
@@ -193,6 +204,7 @@ class Run:
 
     def __init__(self, config: TrainConfig, content: dict[str, Any] | None, group: Group = SOLO) -> None:
         begin = read_start(config) if content is None and config.start else None
+        teacher = read_teacher(config) if content is None and config.teacher else None
         self.config, self.group = config, group
         self.num_envs = group.share(config.num_envs)
         torch.set_num_threads(config.torch_threads)
@@ -203,25 +215,46 @@ class Run:
         self.episodes = 0
         self.best: dict[str, float] | None = None
         self.simulator = self._open_simulator()
-        size, actions = self.simulator.observation_size, len(self.simulator.low)
-        self.learner = Learner(size, actions, config, group, choices=self.simulator.choices)
+        size = self.simulator.observation_size
+        self.learner = self._make_learner(teacher or content)
         self.rewards = self._make_rewards()
         if not group.is_first:
             # All began with the same weights; noise and minibatches are each process's own.
             words = np.random.SeedSequence((config.seed, 3, group.rank)).generate_state(1)
             torch.manual_seed(int(words[0]))
         self.recorded = torch.zeros((0, size))
-        self.start: dict[str, Any] | None = None
+        self.origins: dict[str, Any] = {}
+        """What is not this run's own work, by the field that asked for it: folder, step and a hash of the networks."""
         if content is not None:
             self._restore(content)
         elif begin is not None:
             self._begin_with(begin)
+        elif teacher is not None:
+            self._learn_from(teacher)
         self._start_episodes()
 
     def _begin_with(self, content: dict[str, Any]) -> None:
         self.learner.load_state_dict({name: content["learner"][name] for name in LEARNT})
         self.rewards.load_state_dict({**self.rewards.state_dict(), **_statistics(content["rewards"])})
-        self.start = {"folder": self.config.start, "step": int(content["step"]), "networks": self._digest()}
+        self.origins["start"] = self._origin(self.config.start, content)
+
+    def _learn_from(self, teacher: dict[str, Any]) -> None:
+        assert isinstance(self.learner, Student)
+        self.learner.take_over(teacher)
+        self.rewards.load_state_dict({**self.rewards.state_dict(), **_statistics(teacher["rewards"])})
+        self.origins["teacher"] = self._origin(self.config.teacher, teacher)
+
+    def _origin(self, folder: str, content: dict[str, Any]) -> dict[str, Any]:
+        return {"folder": folder, "step": int(content["step"]), "networks": _digest(content)}
+
+    def _make_learner(self, teacher: dict[str, Any] | None) -> Learner:
+        config, simulator = self.config, self.simulator
+        size, choices = simulator.observation_size, simulator.choices
+        if not config.teacher:
+            return Learner(size, len(simulator.low), config, self.group, choices=choices)
+        assert teacher is not None
+        low, high = torch.from_numpy(simulator.low), torch.from_numpy(simulator.high)
+        return Student(size, low, high, config, self.group, choices=choices, teacher=teacher)
 
     def _open_simulator(self) -> Simulator:
         config = self.config
@@ -372,7 +405,7 @@ class Run:
             "torch_random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         }
-        self.group.check_equal("the networks", self._digest() if self.group.several else "")
+        self.group.check_equal("the networks", _digest(self._state()) if self.group.several else "")
         everywhere = self.group.gather(random)
         if not self.group.is_first:
             return
@@ -382,8 +415,7 @@ class Run:
             "episodes": self.episodes,
             "returns": list(self.returns),
             "best": self.best,
-            "learner": self.learner.state_dict(),
-            "rewards": self.rewards.state_dict(),
+            **self._state(),
             **random,
             "recorded": self.recorded.clone(),
             "low": torch.from_numpy(self.simulator.low.copy()),
@@ -397,15 +429,8 @@ class Run:
         folder = self.folder / "checkpoints"
         checkpoint.save(folder, self.step, content, best=self.best, keep=self.config.keep_checkpoints)
 
-    def _digest(self) -> str:
-        """Hash of what learns; the same in all processes."""
-        found = hashlib.sha256()
-        state = self.learner.state_dict()
-        for part in ("policy", "value", "observation_preprocessor"):
-            for tensor in state[part].values():
-                found.update(tensor.detach().cpu().numpy().tobytes())
-        found.update(repr((self.rewards.mean, self.rewards.variance, self.rewards.count)).encode())
-        return found.hexdigest()[:16]
+    def _state(self) -> dict[str, Any]:
+        return {"learner": self.learner.state_dict(), "rewards": self.rewards.state_dict()}
 
     def _restore(self, content: dict[str, Any]) -> None:
         self.step = content["step"]

@@ -50,8 +50,8 @@ WALL_CLOCK = ("seconds", "steps_per_second")
 """Columns of metrics.jsonl that differ between two runs of the same configuration."""
 
 
-def create(config: TrainConfig, *, sim: str, processes: int = 1, start: Mapping[str, Any] | None = None) -> Path:
-    """Make the folder of a new run and write down its configuration, versions and source; `start`: what it began with.
+def create(config: TrainConfig, *, sim: str, processes: int = 1, origins: Mapping[str, Any] | None = None) -> Path:
+    """Make the folder of a new run and write down its configuration, versions, source, and where networks come from.
 
     Raises:
         NervecordError: the folder exists; nothing in it is touched.
@@ -69,8 +69,7 @@ def create(config: TrainConfig, *, sim: str, processes: int = 1, start: Mapping[
         write_atomically(draft / "config.json", config.to_json().encode())
         commit, diff = git_state(Path(__file__).resolve().parent)
         found = versions(sim, commit) | {"processes": processes}
-        if start is not None:
-            found["start"] = dict(start)
+        found |= origins or {}
         write_atomically(draft / "versions.json", (json.dumps(found, indent=2) + "\n").encode())
         if diff:
             write_atomically(draft / "git.diff", diff)

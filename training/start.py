@@ -51,6 +51,15 @@ def read_start(config: TrainConfig) -> dict[str, Any]:
                 where=f"--start {folder}",
                 hint=f"give no other --{name.replace('_', '-')}, or begin anew without --start",
             )
+    return read_best(folder)
+
+
+def read_best(folder: Path) -> dict[str, Any]:
+    """The best checkpoint of a finished run, the newest of one that is not finished.
+
+    Raises:
+        NervecordError: it has none.
+    """
     result = folder / "result.json"
     step = int(json.loads(result.read_text(encoding="utf-8"))["step"]) if result.is_file() else None
     return checkpoint.load(folder / "checkpoints", step)

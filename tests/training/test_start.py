@@ -46,7 +46,8 @@ def test_begins_with_the_best_checkpoint_and_a_new_schedule(tmp_path: Path) -> N
 
     second = train(config)
     start = json.loads((second.folder / "versions.json").read_text())["start"]
-    assert start == {"folder": str(first.folder), "step": first.step, "networks": run.start["networks"]}  # type: ignore[index]
+    assert start == run.origins["start"]
+    assert (start["folder"], start["step"]) == (str(first.folder), first.step)
     assert second.step > 0
     moved = networks(checkpoint.load(second.folder / "checkpoints"))
     assert any(not torch.equal(value, moved[name]) for name, value in networks(wanted).items())

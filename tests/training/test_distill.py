@@ -1,0 +1,136 @@
+"""A student learns to act as its teacher does."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training.test_resume import flat
+from training.test_start import networks, small
+
+from nervecord.errors import NervecordError
+from nervecord.training import checkpoint
+from nervecord.training.config import TrainConfig
+from nervecord.training.distill import Student, Teacher, distance, given_by, read_teacher
+from nervecord.training.run import Run, resume, train
+
+
+def learning(out: Path, teacher: Path, /, name: str = "student", **changes: Any) -> TrainConfig:
+    base = {"policy": "snn", "layers": (32,), "steps": 4096, "epochs": 8, "lr": 3e-3, "checkpoint_every": 1024}
+    return small(out, name, **{"teacher": str(teacher), **base, **changes})
+
+
+def test_a_student_comes_to_act_as_its_teacher_does(tmp_path: Path) -> None:
+    teacher = train(small(tmp_path, "teacher", policy="ann", lr=3e-3, steps=2048))
+    config = learning(tmp_path, teacher.folder)
+    content = checkpoint.load(teacher.folder / "checkpoints", teacher.step)
+    result = train(config)
+    assert result.policy is not None  # the teacher's own kind is not written as NIR
+    wanted, after = networks(content), networks(checkpoint.load(result.folder / "checkpoints"))
+    for name, value in wanted.items():
+        if not name.startswith("policy."):
+            assert torch.equal(value, after[name]), name
+    assert torch.equal(wanted["policy.log_std"], after["policy.log_std"])
+    assert json.loads((result.folder / "versions.json").read_text())["teacher"]["step"] == teacher.step
+
+    end = checkpoint.load(result.folder / "checkpoints")
+    before, learnt = (run_of(c, result.folder) for c in (None, end))
+    observations = end["recorded"]
+    assert isinstance(learnt, Student)
+    labels = learnt.teacher(observations).clamp(-3, 3)
+    spread = labels.std()
+    errors = [(s.deterministic(observations, None)[0] - labels).square().mean().sqrt() for s in (before, learnt)]
+    assert errors[0] > 0.5 * spread
+    assert errors[1] < 0.25 * spread
+
+
+def run_of(content: dict[str, Any] | None, folder: Path) -> Any:
+    """The learner of a run folder, at a checkpoint or before its first step."""
+    run = Run(TrainConfig.from_json((folder / "config.json").read_text()), content)
+    run.simulator.close()
+    return run.learner
+
+
+def test_a_distillation_that_goes_on_is_the_same_without_its_teachers_folder(tmp_path: Path) -> None:
+    teacher = train(small(tmp_path, "teacher", policy="ann"))
+    changes = {"steps": 512, "checkpoint_every": 128}
+    whole = train(learning(tmp_path, teacher.folder, "whole", **changes))
+    # As if killed half way: the newer checkpoints are gone.
+    folder = whole.folder
+    last = flat(checkpoint.load(folder / "checkpoints")["learner"])
+    for step in checkpoint.steps_in(folder / "checkpoints"):
+        if step > 256:
+            checkpoint.checkpoint_path(folder / "checkpoints", step).unlink()
+    (tmp_path / "teacher").rename(tmp_path / "elsewhere")
+    again = resume(folder)
+    assert again.test == whole.test
+    assert flat(checkpoint.load(folder / "checkpoints")["learner"]) == last
+    with pytest.raises(NervecordError, match="is no run folder"):
+        train(dataclasses.replace(whole.config, name="new"))
+
+
+def test_ppo_begins_with_a_student(tmp_path: Path) -> None:
+    teacher = train(small(tmp_path, "teacher", policy="ann"))
+    student = train(learning(tmp_path, teacher.folder, steps=256))
+    run = Run(small(tmp_path, "more", layers=(32,), start=str(student.folder)), None)
+    run.simulator.close()
+    wanted = networks(checkpoint.load(student.folder / "checkpoints", student.step))
+    assert all(
+        torch.equal(value, wanted[name]) for name, value in networks({"learner": run.learner.state_dict()}).items()
+    )
+
+
+def test_a_choice_is_learnt_as_a_distribution(tmp_path: Path) -> None:
+    teacher = train(small(tmp_path, "teacher", env="CartPole-v1", policy="ann"))
+    content = checkpoint.load(teacher.folder / "checkpoints", teacher.step)
+    asked = Teacher(content, 1, 2, torch.device("cpu"))
+    assert asked(torch.zeros(3, 4)).shape == (3, 2)
+    result = train(learning(tmp_path, teacher.folder, env="CartPole-v1", steps=1024))
+    rows = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["policy_loss"] <= rows[0]["policy_loss"]
+
+
+def test_distance_beyond_a_limit_is_none() -> None:
+    limits = torch.tensor([-1.0, -1.0]), torch.tensor([1.0, 1.0])
+    wanted = torch.tensor([[3.0, 0.5], [-2.0, 0.5]])
+    assert distance(torch.tensor([[1.5, 0.5], [-1.0, 0.5]]), wanted, limits) == 0
+    means = torch.tensor([[0.5, 1.5], [0.0, 0.5]], requires_grad=True)
+    found = distance(means, wanted, limits)
+    assert found.item() == pytest.approx((0.25 + 1 + 1) / 2)
+    found.backward()  # type: ignore[no-untyped-call]
+    assert means.grad is not None
+    assert means.grad.tolist() == [[-0.5, 1.0], [1.0, 0.0]]
+    # Of choices the distance is least where both prefer alike, whatever is added to all preferences.
+    logits = torch.tensor([[1.0, 2.0]])
+    assert distance(logits + 3, logits, None) < distance(logits * 2, logits, None)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "message"),
+    [
+        ({}, {"critic": (8, 8)}, r"trained with critic \(8,\), not \(8, 8\)"),
+        ({}, {"env": "InvertedDoublePendulum-v4"}, "trained with env InvertedPendulum-v4"),
+        ({}, {"teacher": "nowhere"}, "is no run folder"),
+        ({"policy": "snn", "state": "carried"}, {}, "carries state from action to action"),
+    ],
+)
+def test_what_cannot_teach_is_refused(
+    tmp_path: Path, teacher: dict[str, Any], student: dict[str, Any], message: str
+) -> None:
+    folder = train(small(tmp_path, "teacher", **{"policy": "ann", **teacher}, steps=64)).folder
+    assert given_by(folder)["critic"] == (8,)
+    config = learning(tmp_path, folder, **student)
+    with pytest.raises(NervecordError, match=message):
+        read_teacher(config)
+    with pytest.raises(NervecordError, match=message):
+        train(config)
+    assert not (tmp_path / "student").exists()
+
+
+def test_a_student_begins_with_no_other_run() -> None:
+    with pytest.raises(NervecordError, match="distill first"):
+        TrainConfig(start="a", teacher="b")
