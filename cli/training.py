@@ -32,6 +32,7 @@ TRAIN_EXAMPLES = (
     "nervecord train --layers 128 128 --neuron synaptic --name deep",
     "nervecord train --policy ann",
     "nervecord train --resume runs/deep",
+    "nervecord train --start runs/deep --lr 1e-4 --name deeper",
 )
 DISTILL = (
     "Train a policy to act as another run's does, a spiking one by default: it plays, and learns what the teacher "
@@ -41,7 +42,6 @@ DISTILL = (
 DISTILL_EXAMPLES = (
     "nervecord distill runs/teacher",
     "nervecord distill runs/teacher --layers 256 --steps 2e6 --lr 1e-3 --name student",
-    "nervecord train --start runs/student --lr 1e-4",
 )
 
 
