@@ -2,7 +2,8 @@
 
 Kept are config.json with the default `out`, versions.json without what names this machine, result.json, at most
 `--rows` evenly spaced rows of metrics.jsonl with the first, the last and all validated ones, and, unless `--results`
-is given, policy.nir and learning.png. Checkpoints and event files stay behind.
+is given, policy.nir and learning.png. Event files stay behind, and checkpoints unless `--checkpoint` is given: then the
+best one of a finished run is kept, or the newest, which `nervecord distill` and `nervecord train --start` begin with.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 _MACHINE = ("platform",)
 
 
-def keep(run: Path, target: Path, *, rows: int, results_only: bool) -> None:
+def keep(run: Path, target: Path, *, rows: int, results_only: bool, checkpoint: bool) -> None:
     """Copy one run.
 
     Args:
@@ -24,10 +25,10 @@ def keep(run: Path, target: Path, *, rows: int, results_only: bool) -> None:
         target: folder to write to; made where it is missing.
         rows: rows of the metrics to keep, at most, besides the validated ones.
         results_only: leave out the policy and the picture.
+        checkpoint: keep the best checkpoint of a finished run, or the newest.
     """
     config = json.loads((run / "config.json").read_text())
     versions = json.loads((run / "versions.json").read_text())
-    result = (run / "result.json").read_text()
     config["out"] = "runs"
     for name in _MACHINE:
         versions.pop(name, None)
@@ -35,12 +36,25 @@ def keep(run: Path, target: Path, *, rows: int, results_only: bool) -> None:
     target.mkdir(parents=True, exist_ok=True)
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (target / "versions.json").write_text(json.dumps(versions, indent=2) + "\n")
-    (target / "result.json").write_text(result)
+    if (run / "result.json").is_file():
+        shutil.copyfile(run / "result.json", target / "result.json")
     lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
     (target / "metrics.jsonl").write_text("".join(_thin(lines, rows)))
     for name in () if results_only else ("policy.nir", "learning.png"):
         if (run / name).is_file():
             shutil.copyfile(run / name, target / name)
+    if checkpoint:
+        _keep_checkpoint(run, target)
+
+
+def _keep_checkpoint(run: Path, target: Path) -> None:
+    """Copy the checkpoint that another training begins with."""
+    files = sorted((run / "checkpoints").glob("step-*.pt"))
+    if (run / "result.json").is_file():
+        step = json.loads((run / "result.json").read_text())["step"]
+        files = [run / "checkpoints" / f"step-{step:012d}.pt"]
+    (target / "checkpoints").mkdir(exist_ok=True)
+    shutil.copyfile(files[-1], target / "checkpoints" / files[-1].name)
 
 
 def _argv(argv: list[str]) -> list[str]:
@@ -73,11 +87,19 @@ def main() -> int:
     parser.add_argument("target", type=Path, help="folder to copy to")
     parser.add_argument("--rows", type=int, default=600, metavar="N", help="rows of metrics.jsonl (default 600)")
     parser.add_argument("--results", action="store_true", help="leave out the policy and the picture")
+    parser.add_argument("--checkpoint", action="store_true", help="keep the best or newest checkpoint too")
+    parser.add_argument("--unfinished", action="store_true", help="take a run that was interrupted")
     arguments = parser.parse_args()
-    if not (arguments.run / "result.json").is_file():
+    if not (arguments.run / "result.json").is_file() and not arguments.unfinished:
         print(f"{arguments.run}: not a finished run, it has no result.json", file=sys.stderr)
         return 2
-    keep(arguments.run, arguments.target, rows=arguments.rows, results_only=arguments.results)
+    keep(
+        arguments.run,
+        arguments.target,
+        rows=arguments.rows,
+        results_only=arguments.results,
+        checkpoint=arguments.checkpoint,
+    )
     return 0
 
 

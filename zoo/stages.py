@@ -1,0 +1,71 @@
+"""Draw the learning curve of a policy that was trained in stages: `python zoo/stages.py zoo/NAME`.
+
+The stages are the folders in `stages/`, in the order of their names, and then the folder itself. Each begins where the
+one before it ended. Writes `stages.png`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+COLOURS = ("#2c6fbb", "#2a9d8f", "#e9a23b", "#d1495b", "#6a4c93")
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """The kept rows of a stage's metrics."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def label(folder: Path, number: int) -> str:
+    """What a stage was."""
+    config = json.loads((folder / "config.json").read_text())
+    policy = "spiking" if config["policy"] == "snn" else "without spikes"
+    return f"{number}. {policy}, {'distillation' if config.get('teacher') else 'PPO'}"
+
+
+def draw(folder: Path) -> None:
+    """Write `stages.png` of one zoo folder."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.2), dpi=130, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    before = 0.0
+    for number, stage in enumerate([*sorted((folder / "stages").iterdir()), folder], 1):
+        colour = COLOURS[(number - 1) % len(COLOURS)]
+        found = rows(stage)
+        trained = [
+            (before + row["step"] / 1e6, row["train_return"]) for row in found if row["train_return"] is not None
+        ]
+        axes.plot(*zip(*trained, strict=True), color=colour, linewidth=1.3, label=label(stage, number))
+        validated = [
+            (before + row["step"] / 1e6, row["validation_return"])
+            for row in found
+            if row["validation_return"] is not None
+        ]
+        if validated:
+            axes.plot(*zip(*validated, strict=True), "o", color=colour, markersize=4)
+        before += found[-1]["step"] / 1e6
+    axes.set_xlabel("environment steps of all stages, millions")
+    axes.set_ylabel("return (lines: with action noise; dots: deterministic, validation)", fontsize=8)
+    axes.grid(color="#e5e7e9", linewidth=0.7)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    figure.savefig(folder / "stages.png")
+
+
+def main() -> int:
+    """Parse the command line and draw."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path, help="folder of the zoo")
+    draw(parser.parse_args().folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
