@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import math
 import time
@@ -49,7 +48,7 @@ from nervecord.training.simulators import (
     make_simulator,
     resolve_kind,
 )
-from nervecord.training.start import LEARNT, read_start
+from nervecord.training.start import LEARNT, digest, read_start, reward_statistics
 from nervecord.training.tensor_rollout import TensorRewardNormaliser, TensorRollout
 
 RETURNS = 100
@@ -177,20 +176,6 @@ CHANGEABLE = (
 """Fields that a resumed run may change."""
 
 
-def _digest(content: dict[str, Any]) -> str:
-    """Hash of what a checkpoint's run has learnt; the same in all processes."""
-    found = hashlib.sha256()
-    for part in LEARNT:
-        for tensor in content["learner"][part].values():
-            found.update(tensor.detach().cpu().numpy().tobytes())
-    found.update(repr(tuple(_statistics(content["rewards"]).values())).encode())
-    return found.hexdigest()[:16]
-
-
-def _statistics(rewards: dict[str, Any]) -> dict[str, Any]:
-    return {name: rewards[name] for name in ("mean", "variance", "count")}
-
-
 class Run:
     """One training in this process, or this process's part of one.
 
@@ -235,17 +220,17 @@ class Run:
 
     def _begin_with(self, content: dict[str, Any]) -> None:
         self.learner.load_state_dict({name: content["learner"][name] for name in LEARNT})
-        self.rewards.load_state_dict({**self.rewards.state_dict(), **_statistics(content["rewards"])})
+        self.rewards.load_state_dict({**self.rewards.state_dict(), **reward_statistics(content["rewards"])})
         self.origins["start"] = self._origin(self.config.start, content)
 
     def _learn_from(self, teacher: dict[str, Any]) -> None:
         assert isinstance(self.learner, Student)
         self.learner.take_over(teacher)
-        self.rewards.load_state_dict({**self.rewards.state_dict(), **_statistics(teacher["rewards"])})
+        self.rewards.load_state_dict({**self.rewards.state_dict(), **reward_statistics(teacher["rewards"])})
         self.origins["teacher"] = self._origin(self.config.teacher, teacher)
 
     def _origin(self, folder: str, content: dict[str, Any]) -> dict[str, Any]:
-        return {"folder": folder, "step": int(content["step"]), "networks": _digest(content)}
+        return {"folder": folder, "step": int(content["step"]), "networks": digest(content)}
 
     def _make_learner(self, teacher: dict[str, Any] | None) -> Learner:
         config, simulator = self.config, self.simulator
@@ -405,7 +390,7 @@ class Run:
             "torch_random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         }
-        self.group.check_equal("the networks", _digest(self._state()) if self.group.several else "")
+        self.group.check_equal("the networks", digest(self._state()) if self.group.several else "")
         everywhere = self.group.gather(random)
         if not self.group.is_first:
             return

@@ -6,6 +6,7 @@ rate, more noise, another simulator of the same task.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -63,3 +64,18 @@ def read_best(folder: Path) -> dict[str, Any]:
     result = folder / "result.json"
     step = int(json.loads(result.read_text(encoding="utf-8"))["step"]) if result.is_file() else None
     return checkpoint.load(folder / "checkpoints", step)
+
+
+def reward_statistics(rewards: dict[str, Any]) -> dict[str, Any]:
+    """What the reward normaliser of a checkpoint has learnt."""
+    return {name: rewards[name] for name in ("mean", "variance", "count")}
+
+
+def digest(content: dict[str, Any]) -> str:
+    """Hash of the networks and statistics of a checkpoint; of several processes the same in all."""
+    found = hashlib.sha256()
+    for part in LEARNT:
+        for tensor in content["learner"][part].values():
+            found.update(tensor.detach().cpu().numpy().tobytes())
+    found.update(repr(tuple(reward_statistics(content["rewards"]).values())).encode())
+    return found.hexdigest()[:16]
