@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -15,7 +16,9 @@ import nervecord
 from nervecord.runtime.environment import episode_seeds, make_environment
 from nervecord.runtime.result import interval95
 from nervecord.targets.lava import environment
+from nervecord.training import checkpoint
 from nervecord.training.config import TrainConfig
+from nervecord.training.start import digest
 
 ZOO = Path(__file__).parent.parent / "zoo"
 NAMES = sorted(path.parent.name for path in ZOO.glob("*/policy.nir"))
@@ -30,6 +33,11 @@ FILES = {
 def evaluations(name: str) -> list[dict[str, Any]]:
     """Of float, then of fixed point."""
     return [json.loads((ZOO / name / f"evaluation-{side}.json").read_text()) for side in ("float", "fixed")]
+
+
+def stages(name: str) -> list[Path]:
+    """Folders of the trainings that went before, in order."""
+    return sorted((ZOO / name / "stages").glob("*"))
 
 
 def test_every_folder_is_tested() -> None:
@@ -112,18 +120,35 @@ def test_its_loss_has_an_interval(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_its_files_are_complete_and_tell_nothing_of_the_machine(name: str) -> None:
     found = {path.name for path in (ZOO / name).iterdir()}
-    assert found == FILES | {f"{name}.nervecord"}
+    assert found == FILES | {f"{name}.nervecord"} | ({"stages", "stages.png"} if stages(name) else set())
     text = (ZOO / name / "README.md").read_text()
     assert all(f"`{file}`" in text for file in found - {"README.md"})
-    for file in found - {"learning.png", "policy.nir", "README.md"}:
-        content = (ZOO / name / file).read_bytes()
-        assert not re.search(rb"/(home|root|tmp|work|Users)/", content), file
-    assert TrainConfig.from_json((ZOO / name / "config.json").read_text()).out == "runs"
-    argv = json.loads((ZOO / name / "versions.json").read_text())["argv"]
-    assert " ".join(argv) in re.sub(r"\s*\\\s+", " ", text), "its README gives another command"
-    assert sum((ZOO / name / file).stat().st_size for file in found) < (1_600_000 if name == "ant" else 1_000_000)
-    steps = [json.loads(line)["step"] for line in (ZOO / name / "metrics.jsonl").read_text().splitlines()]
-    assert steps == sorted(set(steps))
+    files = [path for path in (ZOO / name).rglob("*") if path.is_file()]
+    for file in files:
+        if file.suffix not in (".png", ".nir", ".md"):
+            assert not re.search(rb"/(home|root|tmp|work|Users)/", file.read_bytes()), file
+    assert sum(file.stat().st_size for file in files) < (3_000_000 if stages(name) else 1_600_000)
+    for folder in (*stages(name), ZOO / name):
+        assert TrainConfig.from_json((folder / "config.json").read_text()).out == "runs"
+        argv = json.loads((folder / "versions.json").read_text())["argv"]
+        assert " ".join(argv) in re.sub(r"\s*\\\s+", " ", text), "its README gives another command"
+        steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        assert steps == sorted(set(steps))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if stages(name)])
+def test_each_stage_begins_where_the_one_before_it_ended(name: str) -> None:
+    folders = [*stages(name), ZOO / name]
+    for before, after in itertools.pairwise(folders):
+        said = json.loads((before / "config.json").read_text())
+        steps = [json.loads(line)["step"] for line in (before / "metrics.jsonl").read_text().splitlines()]
+        origins = json.loads((after / "versions.json").read_text())
+        (origin,) = [origins[key] for key in ("start", "teacher") if key in origins]
+        assert Path(origin["folder"]).name == said["name"]
+        assert origin["step"] in steps
+        if (before / "checkpoints").exists():
+            assert digest(checkpoint.load(before / "checkpoints")) == origin["networks"]
+    assert (folders[-2] / "checkpoints").exists()
 
 
 @pytest.mark.lava

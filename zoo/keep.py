@@ -4,6 +4,7 @@ Kept are config.json with the default `out`, versions.json without what names th
 `--rows` evenly spaced rows of metrics.jsonl with the first, the last and all validated ones, and, unless `--results`
 is given, policy.nir and learning.png. Event files stay behind, and checkpoints unless `--checkpoint` is given: then the
 best one of a finished run is kept, or the newest, which `nervecord distill` and `nervecord train --start` begin with.
+The metrics of an interrupted run are kept up to its newest checkpoint.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ def keep(run: Path, target: Path, *, rows: int, results_only: bool, checkpoint: 
     if (run / "result.json").is_file():
         shutil.copyfile(run / "result.json", target / "result.json")
     lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    if not (run / "result.json").is_file():
+        last = int(_checkpoints(run)[-1].stem.removeprefix("step-"))
+        lines = [line for line in lines if json.loads(line)["step"] <= last]
     (target / "metrics.jsonl").write_text("".join(_thin(lines, rows)))
     for name in () if results_only else ("policy.nir", "learning.png"):
         if (run / name).is_file():
@@ -49,12 +53,16 @@ def keep(run: Path, target: Path, *, rows: int, results_only: bool, checkpoint: 
 
 def _keep_checkpoint(run: Path, target: Path) -> None:
     """Copy the checkpoint that another training begins with."""
-    files = sorted((run / "checkpoints").glob("step-*.pt"))
+    files = _checkpoints(run)
     if (run / "result.json").is_file():
         step = json.loads((run / "result.json").read_text())["step"]
         files = [run / "checkpoints" / f"step-{step:012d}.pt"]
     (target / "checkpoints").mkdir(exist_ok=True)
     shutil.copyfile(files[-1], target / "checkpoints" / files[-1].name)
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    return sorted((run / "checkpoints").glob("step-*.pt"))
 
 
 def _argv(argv: list[str]) -> list[str]:
