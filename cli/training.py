@@ -143,9 +143,9 @@ def _shaped(args: argparse.Namespace, chosen: dict[str, Any]) -> dict[str, Any]:
                 where="--start",
                 hint="drop --topology-from",
             )
-        from nervecord.training.start import shape_of
+        from nervecord.training.start import SHAPE, fields_of
 
-        return {**shape_of(chosen["start"]), **chosen}
+        return {**fields_of(chosen["start"], SHAPE), **chosen}
     if args.topology_from is None:
         return chosen
     topology = read_topology(args.topology_from, policy=chosen.get("policy", "snn"))
@@ -176,9 +176,10 @@ def distill_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def distill_verb(args: argparse.Namespace) -> Outcome:
-    from nervecord.training.distill import given_by
+    from nervecord.training.distill import GIVEN
+    from nervecord.training.start import fields_of
 
-    chosen = {**given_by(args.teacher), **given(args)}
+    chosen = {**fields_of(args.teacher, GIVEN), **given(args)}
     return _run(args, TrainConfig.for_task(**chosen), chosen)
 
 

@@ -24,20 +24,10 @@ from nervecord.training import run_folder
 from nervecord.training.config import TrainConfig
 from nervecord.training.distributed import SOLO, Group
 from nervecord.training.ppo import Agent, Learner, StillScaler, make_actor
-from nervecord.training.start import read_best
+from nervecord.training.start import read_best, require_equal
 
 GIVEN = ("env", "critic", "obs_clip")
 """Fields of `TrainConfig` that the teacher sets: with others its critic and statistics would not fit."""
-
-
-def given_by(folder: str | Path) -> dict[str, Any]:
-    """The fields of `GIVEN` of a teacher's run.
-
-    Raises:
-        NervecordError: the folder holds no run.
-    """
-    config = run_folder.open_existing(Path(folder))
-    return {name: getattr(config, name) for name in GIVEN}
 
 
 def read_teacher(config: TrainConfig) -> dict[str, Any]:
@@ -51,14 +41,8 @@ def read_teacher(config: TrainConfig) -> dict[str, Any]:
     """
     folder = Path(config.teacher)
     teacher = run_folder.open_existing(folder)
-    where = f"distill {folder}"
-    for name in GIVEN:
-        if getattr(teacher, name) != getattr(config, name):
-            raise NervecordError(
-                f"trained with {name.replace('_', ' ')} {getattr(teacher, name)}, not {getattr(config, name)}",
-                where=where,
-                hint=f"give no other --{name.replace('_', '-')}",
-            )
+    where = str(folder)
+    require_equal(teacher, config, GIVEN, where=where)
     if teacher.state != "reset":
         raise NervecordError(
             "carries state from action to action, so what it would do does not follow from an observation alone",

@@ -16,21 +16,37 @@ from nervecord.training import checkpoint, run_folder
 from nervecord.training.config import TrainConfig
 from nervecord.training.topology import FIELDS
 
-SHAPE = (*FIELDS, "mirror", "critic")
+SHAPE = ("env", *FIELDS, "mirror", "critic")
 """Fields of `TrainConfig` in which the two trainings must be equal, so that the networks fit."""
 
 LEARNT = ("policy", "value", "observation_preprocessor")
 """What is taken of a checkpoint's learner; the optimiser begins anew."""
 
 
-def shape_of(folder: str | Path) -> dict[str, Any]:
-    """The fields of `SHAPE` of a run.
+def fields_of(folder: str | Path, names: tuple[str, ...]) -> dict[str, Any]:
+    """Some fields of the configuration of a run.
 
     Raises:
         NervecordError: the folder holds no run.
     """
     config = run_folder.open_existing(Path(folder))
-    return {name: getattr(config, name) for name in SHAPE}
+    return {name: getattr(config, name) for name in names}
+
+
+def require_equal(before: TrainConfig, config: TrainConfig, names: tuple[str, ...], *, where: str) -> None:
+    """Refuse a configuration that differs from another run's in a field both must share.
+
+    Raises:
+        NervecordError: it does; the error names the first such field.
+    """
+    for name in names:
+        if getattr(before, name) != getattr(config, name):
+            raise NervecordError(
+                f"trained with {name.replace('_', ' ')} {getattr(before, name)}, not {getattr(config, name)}: its "
+                "networks do not fit",
+                where=where,
+                hint=f"give no other --{name.replace('_', '-')}; it is taken from that run",
+            )
 
 
 def read_start(config: TrainConfig) -> dict[str, Any]:
@@ -43,15 +59,7 @@ def read_start(config: TrainConfig) -> dict[str, Any]:
         NervecordError: the folder holds no run or no checkpoint, or its networks have another shape or task.
     """
     folder = Path(config.start)
-    before = run_folder.open_existing(folder)
-    for name in ("env", *SHAPE):
-        if getattr(before, name) != getattr(config, name):
-            raise NervecordError(
-                f"trained with {name.replace('_', ' ')} {getattr(before, name)}, not {getattr(config, name)}: its "
-                "networks do not fit",
-                where=f"--start {folder}",
-                hint=f"give no other --{name.replace('_', '-')}, or begin anew without --start",
-            )
+    require_equal(run_folder.open_existing(folder), config, SHAPE, where=f"--start {folder}")
     return read_best(folder)
 
 

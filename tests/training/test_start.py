@@ -13,7 +13,7 @@ from nervecord.errors import NervecordError
 from nervecord.training import checkpoint
 from nervecord.training.config import TrainConfig
 from nervecord.training.run import Run, resume, train
-from nervecord.training.start import read_start, shape_of
+from nervecord.training.start import SHAPE, fields_of, read_start
 
 
 def small(out: Path, name: str, **changes: Any) -> TrainConfig:
@@ -87,7 +87,7 @@ def test_a_fixed_noise_schedule_counts_more_than_the_noise_that_was_learnt(tmp_p
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     first = train(small(tmp_path, "first"))
-    assert shape_of(first.folder)["layers"] == (16,)
+    assert fields_of(first.folder, SHAPE)["layers"] == (16,)
     config = small(tmp_path, "second", **{"start": str(first.folder), **changes})
     with pytest.raises(NervecordError, match=message):
         read_start(config)
