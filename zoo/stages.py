@@ -12,7 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-COLOURS = ("#2c6fbb", "#2a9d8f", "#e9a23b", "#d1495b", "#6a4c93")
+COLOURS = ("#2c6fbb", "#2a9d8f", "#e9a23b", "#8d99ae", "#6a4c93", "#d1495b", "#1b1b1e")
+
+EPISODES = 100
+"""A training return is the mean of so many."""
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -39,15 +42,13 @@ def draw(folder: Path) -> None:
     for number, stage in enumerate([*sorted((folder / "stages").iterdir()), folder], 1):
         colour = COLOURS[(number - 1) % len(COLOURS)]
         found = rows(stage)
-        trained = [
-            (before + row["step"] / 1e6, row["train_return"]) for row in found if row["train_return"] is not None
+        # The first episodes to end are those of falls.
+        whole = [row for row in found if number == 1 or row["episodes"] >= EPISODES]
+        trained = [(before + row["step"] / 1e6, row["train_return"]) for row in whole if row["episodes"]]
+        validated = [
+            (before + row["step"] / 1e6, row["validation_return"]) for row in found if row["validation_return"]
         ]
         axes.plot(*zip(*trained, strict=True), color=colour, linewidth=1.3, label=label(stage, number))
-        validated = [
-            (before + row["step"] / 1e6, row["validation_return"])
-            for row in found
-            if row["validation_return"] is not None
-        ]
         if validated:
             axes.plot(*zip(*validated, strict=True), "o", color=colour, markersize=4)
         before += found[-1]["step"] / 1e6
@@ -55,7 +56,7 @@ def draw(folder: Path) -> None:
     axes.set_ylabel("return (lines: with action noise; dots: deterministic, validation)", fontsize=8)
     axes.grid(color="#e5e7e9", linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(frameon=False, fontsize=8, loc="lower center")
     figure.savefig(folder / "stages.png")
 
 
