@@ -147,7 +147,7 @@ class Student(Learner):
     """A learner that imitates.
 
     Args:
-        teacher: checkpoint of the teacher's training, or of a distillation that goes on.
+        teacher: checkpoint of the teacher's training, or what `Teacher.state` of a distillation that goes on is.
         low, high: limits of an action, each (actions,).
     """
 
@@ -165,7 +165,7 @@ class Student(Learner):
         teacher: dict[str, Any],
     ) -> None:
         super().__init__(observations, len(low), config, group, choices=choices)
-        self.teacher = Teacher(teacher["learner"].get("teacher", teacher), len(low), choices, self.device)
+        self.teacher = Teacher(teacher, len(low), choices, self.device)
         self.agent.teacher, self.agent.group = self.teacher, group
         limits = tuple(side.to(self.device, torch.float32) for side in (low, high))
         self.agent.limits = None if choices else limits

@@ -201,7 +201,7 @@ class Run:
         self.best: dict[str, float] | None = None
         self.simulator = self._open_simulator()
         size = self.simulator.observation_size
-        self.learner = self._make_learner(teacher or content)
+        self.learner = self._make_learner(teacher, content)
         self.rewards = self._make_rewards()
         if not group.is_first:
             # All began with the same weights; noise and minibatches are each process's own.
@@ -232,12 +232,14 @@ class Run:
     def _origin(self, folder: str, content: dict[str, Any]) -> dict[str, Any]:
         return {"folder": folder, "step": int(content["step"]), "networks": digest(content)}
 
-    def _make_learner(self, teacher: dict[str, Any] | None) -> Learner:
+    def _make_learner(self, teacher: dict[str, Any] | None, content: dict[str, Any] | None) -> Learner:
         config, simulator = self.config, self.simulator
         size, choices = simulator.observation_size, simulator.choices
         if not config.teacher:
             return Learner(size, len(simulator.low), config, self.group, choices=choices)
-        assert teacher is not None
+        if teacher is None:  # a distillation that goes on
+            assert content is not None
+            teacher = content["learner"]["teacher"]
         low, high = torch.from_numpy(simulator.low), torch.from_numpy(simulator.high)
         return Student(size, low, high, config, self.group, choices=choices, teacher=teacher)
 

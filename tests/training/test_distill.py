@@ -84,6 +84,17 @@ def test_ppo_begins_with_a_student(tmp_path: Path) -> None:
     )
 
 
+def test_a_student_can_teach(tmp_path: Path) -> None:
+    """It is asked itself, not the teacher that its checkpoints hold."""
+    teacher = train(small(tmp_path, "teacher", policy="ann"))
+    student = train(learning(tmp_path, teacher.folder, steps=256))
+    content = checkpoint.load(student.folder / "checkpoints", student.step)
+    second = run_of(None, train(learning(tmp_path, student.folder, "second", steps=64)).folder)
+    observations = content["recorded"]
+    wanted = run_of(content, student.folder).deterministic(observations, None)[0]
+    assert torch.equal(second.teacher(observations), wanted)
+
+
 def test_a_choice_is_learnt_as_a_distribution(tmp_path: Path) -> None:
     teacher = train(small(tmp_path, "teacher", env="CartPole-v1", policy="ann"))
     content = checkpoint.load(teacher.folder / "checkpoints", teacher.step)
