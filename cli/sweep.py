@@ -40,6 +40,7 @@ def sweep_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--storage", metavar="URL", help="database that holds the queue (default: a journal in the study's folder)"
     )
+    parser.add_argument("--out", metavar="FOLDER", help="what holds the study's folder, instead of the file's `out`")
     parser.add_argument("--retry-failed", action="store_true", help="try runs that failed once more")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--plan", action="store_true", help="say what would be trained, and train nothing")
@@ -51,7 +52,7 @@ def sweep_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def sweep_verb(args: argparse.Namespace) -> Outcome:
-    study = read_study(args.study)
+    study = read_study(args.study, out=args.out)
     if args.plan:
         return _plan(study)
     if args.report is not None:
@@ -171,5 +172,5 @@ def _outcome(study: Study, standing: Standing | None, written: list[str]) -> Out
     if written:
         parts.append("written: " + ", ".join(written))
     else:
-        parts.append(f"next: nervecord sweep {study.path} --report {study.name}.md")
+        parts.append(f"next: the same command with --report {study.name}.md")
     return Outcome(data, "\n\n".join(parts), FAILED if data["failed"] else 0)

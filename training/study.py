@@ -1,6 +1,6 @@
 """A study: many trainings that differ in a few fields, read from a TOML file and checked before anything runs.
 
-    [study]                       name, and out: the folder that holds the study's folder
+    [study]                       name; out: the folder that holds the study's folder; notes: a text for the report
     [base]                        fields of `TrainConfig` that all runs share
     [grid]                        field = list of values: every combination is a cell; seeds = [0, 1, 2]
     [[also]]                      a further series, for example of one field, over the same base
@@ -27,6 +27,7 @@ SEEDS: tuple[int, ...] = (0, 1, 2)
 """Where the grid names none."""
 
 _FIELDS = {f.name: f.default for f in dataclasses.fields(TrainConfig)}
+_HEAD = ("name", "out", "notes")
 _NOT_VARIED = ("seed", "name", "out")
 _FREE = ("name", "out", "sim", "threads", "torch_threads", "device", "tensorboard", "keep_checkpoints")
 """Fields that a run in the folder may have otherwise than the file says: they do not decide what is learnt."""
@@ -68,6 +69,8 @@ class Study:
     path: Path
     name: str
     folder: Path
+    notes: str
+    """What its author says of the results, Markdown; empty where nothing."""
     base: TrainConfig
     series: tuple[Series, ...]
     runs: tuple[PlannedRun, ...]
@@ -100,8 +103,12 @@ class Study:
             )
 
 
-def read_study(path: str | Path) -> Study:
+def read_study(path: str | Path, *, out: str | None = None) -> Study:
     """Read a study file and make every configuration of it.
+
+    Args:
+        path: the TOML file.
+        out: the folder that holds the study's folder, instead of the file's.
 
     Raises:
         FileFormatError: it cannot be read or is no TOML.
@@ -114,10 +121,12 @@ def read_study(path: str | Path) -> Study:
     for name in tables:
         if name not in ("study", "base", "grid", "also"):
             raise unknown_name("table", name, ("study", "base", "grid", "also"), where=where)
-    name, out = _head(tables.get("study", {}), where)
+    name, own_out, notes = _head(tables.get("study", {}), where)
     base = _base(tables.get("base", {}), where)
     blocks = _blocks(tables, where)
-    folder = Path(out) / name
+    if out == "":
+        raise NervecordError("is empty, a folder is needed", where="--out")
+    folder = Path(own_out if out is None else out) / name
     runs: dict[str, PlannedRun] = {}
     series = []
     shared = SEEDS
@@ -133,7 +142,7 @@ def read_study(path: str | Path) -> Study:
             runs.setdefault(run.name, run)
     rank = {run: k for k, run in enumerate(runs)}
     ordered = sorted(runs.values(), key=lambda run: (run.config.seed, rank[run.name]))
-    return Study(path, name, folder, base, tuple(series), tuple(ordered))
+    return Study(path, name, folder, notes, base, tuple(series), tuple(ordered))
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -145,14 +154,14 @@ def _load(path: Path) -> dict[str, Any]:
         raise FileFormatError(f"is no TOML: {error}", where=str(path)) from None
 
 
-def _head(table: Any, where: str) -> tuple[str, str]:
+def _head(table: Any, where: str) -> tuple[str, str, str]:
     place = f"{where}, [study]"
     if not isinstance(table, dict):
         raise NervecordError("is no table", where=place)
     for key in table:
-        if key not in ("name", "out"):
-            raise unknown_name("key", key, ("name", "out"), where=place)
-    name, out = table.get("name"), table.get("out", "runs")
+        if key not in _HEAD:
+            raise unknown_name("key", key, _HEAD, where=place)
+    name, out, notes = table.get("name"), table.get("out", "runs"), table.get("notes", "")
     if not isinstance(name, str) or not re.fullmatch(r"[\w+-][\w.+-]*", name):
         raise NervecordError(
             f"name is {name!r}, a name of letters, digits and . _ + - is needed",
@@ -161,7 +170,9 @@ def _head(table: Any, where: str) -> tuple[str, str]:
         )
     if not isinstance(out, str) or not out:
         raise NervecordError(f"out is {out!r}, a folder is needed", where=place)
-    return name, out
+    if not isinstance(notes, str):
+        raise NervecordError(f"notes is {notes!r}, a text is needed", where=place)
+    return name, out, notes.strip()
 
 
 def _base(table: Any, where: str) -> TrainConfig:

@@ -223,6 +223,8 @@ def write_report(target: str | Path, study: Study, standing: Standing | None = N
 def markdown(study: Study, cells: dict[str, Cell], standing: Standing | None, figures: Sequence[str]) -> str:
     """The report as Markdown."""
     parts = [f"# {study.name}", _summary(study), _completeness(study, cells, standing)]
+    if study.notes:
+        parts.append(study.notes)
     for series in study.series:
         parts += [f"## {series.title[:1].upper()}{series.title[1:]}", _pipes(table(study, series, cells))]
     if figures:

@@ -106,6 +106,7 @@ def test_an_impossible_combination_is_named(tmp_path: Path) -> None:
         ("[study]\nname = 'a/b'", "name is 'a/b'"),
         ("[study]\nname = 'x'\nouts = 'y'", "unknown key 'outs'.*did you mean 'out'"),
         ("[study]\nname = 'x'\nout = 3", "out is 3"),
+        ("[study]\nname = 'x'\nnotes = 3", "notes is 3"),
         ("[study]\nname = 'x'\n[base]\nstep = 3", "unknown field 'step'.*did you mean 'steps'"),
         ("[study]\nname = 'x'\n[base]\nseed = 3", "seed cannot be set here"),
         ("[study]\nname = 'x'\n[base]\ntest_episodes = 0", "test_episodes is 0"),
@@ -117,6 +118,16 @@ def test_refusals_of_study_and_base(tmp_path: Path, text: str, message: str) -> 
     path.write_text(text)
     with pytest.raises(NervecordError, match=message):
         read_study(path)
+
+
+def test_another_folder_than_the_files(tmp_path: Path) -> None:
+    path = write_study(tmp_path, "[grid]\nslope = [1, 2]")
+    other = read_study(path, out=str(tmp_path / "other"))
+    assert other.folder == tmp_path / "other" / "small"
+    assert {run.folder.parent for run in other.runs} == {other.folder}
+    assert [run.name for run in other.runs] == [run.name for run in read_study(path).runs]
+    with pytest.raises(NervecordError, match="--out: is empty"):
+        read_study(path, out="")
 
 
 def test_unreadable_files(tmp_path: Path) -> None:

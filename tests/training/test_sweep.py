@@ -186,6 +186,17 @@ def test_failures_do_not_stop_the_others(
     assert "4 of 4 runs finished" in capsys.readouterr().out
     assert "All runs are finished." in (tmp_path / "folder" / "report.md").read_text()
 
+    # Kept elsewhere, the runs are found there, and the report says what the file's author found.
+    (tmp_path / "kept").mkdir()
+    study.folder.rename(tmp_path / "kept" / "small")
+    path.write_text(path.read_text().replace('name = "small"', 'name = "small"\nnotes = "Depth does **not** help."'))
+    command = ["sweep", str(path), "--report", str(tmp_path / "study.md")]
+    for out, finished in (("kept", "All runs are finished."), ("none", "**Not complete:** 0 of 4 runs")):
+        assert main([*command, "--out", str(tmp_path / out)]) == 0
+        text = (tmp_path / "study.md").read_text()
+        assert finished in text
+        assert "\n\nDepth does **not** help.\n\n" in text
+
 
 def test_a_report_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_study(tmp_path, "[grid]\nslope = [1, 2]\nseeds = [0, 1, 2]")
