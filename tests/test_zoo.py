@@ -130,9 +130,7 @@ def test_its_files_are_complete_and_tell_nothing_of_the_machine(name: str) -> No
     for file in files:
         if file.suffix not in (".png", ".nir", ".md"):
             assert not re.search(rb"/(home|root|tmp|work|Users)/", file.read_bytes()), file
-    assert sum(file.stat().st_size for file in files) < {"ant": 4_000_000, "ant-population": 2_000_000}.get(
-        name, 1_000_000
-    )
+    assert sum(file.stat().st_size for file in files) < MOST.get(name, 1_000_000)
     for folder in (*stages(name), ZOO / name):
         assert TrainConfig.from_json((folder / "config.json").read_text()).out == "runs"
         argv = json.loads((folder / "versions.json").read_text())["argv"]
