@@ -12,10 +12,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-COLOURS = ("#2c6fbb", "#2a9d8f", "#e9a23b", "#8d99ae", "#6a4c93", "#d1495b", "#1b1b1e")
+COLOURS = ("#2c6fbb", "#2a9d8f", "#e9a23b", "#8d99ae", "#6a4c93", "#d1495b", "#1b1b1e", "#b5651d", "#0b7a75")
 
 EPISODES = 100
 """A training return is the mean of so many."""
+
+LENGTH = 1000
+"""Steps of a whole episode. Simulators begin anew at every checkpoint: where that is sooner, only falls end."""
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -30,6 +33,14 @@ def label(folder: Path, number: int) -> str:
     return f"{number}. {policy}, {'distillation' if config.get('teacher') else 'PPO'}"
 
 
+def trained_rows(folder: Path, number: int) -> list[dict[str, Any]]:
+    """Rows whose training return says something: none where only falls end, and not those of the first falls."""
+    config = json.loads((folder / "config.json").read_text())
+    if config["checkpoint_every"] < LENGTH * config["num_envs"]:
+        return []
+    return [row for row in rows(folder) if row["episodes"] and (number == 1 or row["episodes"] >= EPISODES)]
+
+
 def draw(folder: Path) -> None:
     """Write `stages.png` of one zoo folder."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -42,18 +53,21 @@ def draw(folder: Path) -> None:
     for number, stage in enumerate([*sorted((folder / "stages").iterdir()), folder], 1):
         colour = COLOURS[(number - 1) % len(COLOURS)]
         found = rows(stage)
-        # The first episodes to end are those of falls.
-        whole = [row for row in found if number == 1 or row["episodes"] >= EPISODES]
-        trained = [(before + row["step"] / 1e6, row["train_return"]) for row in whole if row["episodes"]]
+        trained = [(before + row["step"] / 1e6, row["train_return"]) for row in trained_rows(stage, number)]
         validated = [
             (before + row["step"] / 1e6, row["validation_return"]) for row in found if row["validation_return"]
         ]
-        axes.plot(*zip(*trained, strict=True), color=colour, linewidth=1.3, label=label(stage, number))
+        axes.plot([x for x, _ in trained], [y for _, y in trained], color=colour, lw=1.3, label=label(stage, number))
         if validated:
             axes.plot(*zip(*validated, strict=True), "o", color=colour, markersize=4)
+        result = stage / "result.json"
+        test = json.loads(result.read_text())["test"] if result.is_file() else None
+        if test:
+            end = before + json.loads(result.read_text())["step"] / 1e6
+            axes.plot([end], [test["mean_return"]], "D", color=colour, markersize=5)
         before += found[-1]["step"] / 1e6
     axes.set_xlabel("environment steps of all stages, millions")
-    axes.set_ylabel("return (lines: with action noise; dots: deterministic, validation)", fontsize=8)
+    axes.set_ylabel("return (lines: with action noise;\nwithout: dots validation, diamonds test)", fontsize=8)
     axes.grid(color="#e5e7e9", linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, loc="lower center")
