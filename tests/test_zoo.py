@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -41,6 +42,19 @@ def evaluations(name: str) -> list[dict[str, Any]]:
 def stages(name: str) -> list[Path]:
     """Folders of the trainings that went before, in order."""
     return sorted((ZOO / name / "stages").glob("*"))
+
+
+def seeds(name: str) -> list[Path]:
+    """Folders of the shorter chain of trainings, one for each seed."""
+    return sorted((ZOO / name / "seeds").glob("*"))
+
+
+def chains(name: str) -> list[list[Path]]:
+    """Trainings that go on from each other, the first of each chain first."""
+    return [
+        [*stages(name), ZOO / name],
+        *(sorted(path for path in seed.iterdir() if path.is_dir()) for seed in seeds(name)),
+    ]
 
 
 def test_every_folder_is_tested() -> None:
@@ -123,7 +137,8 @@ def test_its_loss_has_an_interval(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_its_files_are_complete_and_tell_nothing_of_the_machine(name: str) -> None:
     found = {path.name for path in (ZOO / name).iterdir()}
-    assert found == FILES | {f"{name}.nervecord"} | ({"stages", "stages.png", "checkpoints"} if stages(name) else set())
+    more = ({"stages", "stages.png", "checkpoints"} if stages(name) else set()) | ({"seeds"} if seeds(name) else set())
+    assert found == FILES | {f"{name}.nervecord"} | more
     text = (ZOO / name / "README.md").read_text()
     assert all(f"`{file}`" in text for file in found - {"README.md"})
     files = [path for path in (ZOO / name).rglob("*") if path.is_file()]
@@ -131,28 +146,53 @@ def test_its_files_are_complete_and_tell_nothing_of_the_machine(name: str) -> No
         if file.suffix not in (".png", ".nir", ".md"):
             assert not re.search(rb"/(home|root|tmp|work|Users)/", file.read_bytes()), file
     assert sum(file.stat().st_size for file in files) < MOST.get(name, 1_000_000)
-    for folder in (*stages(name), ZOO / name):
+    for folder in itertools.chain(*chains(name)):
         assert TrainConfig.from_json((folder / "config.json").read_text()).out == "runs"
         argv = json.loads((folder / "versions.json").read_text())["argv"]
-        assert " ".join(argv) in re.sub(r"\s*\\\s+", " ", text), "its README gives another command"
+        command = " ".join(argv)
+        if seeds(name) and folder.parent in seeds(name):
+            command = command.replace(f"--seed {folder.parent.name} ", "--seed S ")
+        assert command in re.sub(r"\s*\\\s+", " ", text), "its README gives another command"
         steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
         assert steps == sorted(set(steps))
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if stages(name)])
 def test_each_stage_begins_where_the_one_before_it_ended(name: str) -> None:
-    folders = [*stages(name), ZOO / name]
-    for before, after in itertools.pairwise(folders):
+    for before, after in itertools.chain(*(itertools.pairwise(chain) for chain in chains(name))):
         said = json.loads((before / "config.json").read_text())
         steps = [json.loads(line)["step"] for line in (before / "metrics.jsonl").read_text().splitlines()]
         origins = json.loads((after / "versions.json").read_text())
         (origin,) = [origins[key] for key in ("start", "teacher") if key in origins]
-        assert Path(origin["folder"]).name == said["name"]
+        # What stands in the zoo now may have gone on from what stood there before.
+        assert Path(origin["folder"]).name == said["name"] or origin["folder"] == f"zoo/{name}"
         assert origin["step"] in steps
         if (before / "checkpoints").exists():
             assert digest(checkpoint.load(before / "checkpoints")) == origin["networks"]
         # A stranger need not train the teacher to have its student.
-        assert "teacher" not in origins or (before / "checkpoints").exists()
+        assert "teacher" not in origins or (before / "checkpoints").exists() or before.parent in seeds(name)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if seeds(name)])
+def test_the_spread_over_seeds_is_that_of_equal_trainings(name: str) -> None:
+    text, means = (ZOO / name / "README.md").read_text(), []
+    assert len(seeds(name)) >= 3
+    configs = []
+    for folder in seeds(name):
+        side = json.loads((folder / "evaluation-fixed.json").read_text())
+        returns = np.array(side["return_each"])
+        assert (side["target"], side["seed"], side["episodes"]) == ("lava", 20261125, len(returns))
+        means.append(float(returns.mean()))
+        (row,) = [line for line in text.splitlines() if line.startswith(f"| {folder.name} |")]
+        assert f"| {returns.mean():,.0f} ± {interval95(returns):,.0f} | {returns.std(ddof=1):,.0f} |" in row
+        (chain,) = [chain for chain in chains(name) if chain[0].parent == folder]
+        own = [TrainConfig.from_json((stage / "config.json").read_text()) for stage in chain]
+        assert {config.seed for config in own} == {int(folder.name)}
+        configs.append([dataclasses.replace(config, seed=0) for config in own])
+    assert all(config == configs[0] for config in configs)
+    spread = f"{np.mean(means):,.0f} ± {interval95(np.array(means)):,.0f} (95 %, Student's t, {len(means)} seeds)"
+    assert f"Over the seeds the mean is {spread}" in text
+    assert f"standard deviation {np.std(means, ddof=1):,.0f}" in text
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if stages(name)])
