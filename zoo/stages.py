@@ -55,16 +55,18 @@ def draw(folder: Path) -> None:
         found = rows(stage)
         trained = [(before + row["step"] / 1e6, row["train_return"]) for row in trained_rows(stage, number)]
         validated = [
-            (before + row["step"] / 1e6, row["validation_return"]) for row in found if row["validation_return"]
+            (before + row["step"] / 1e6, row["validation_return"])
+            for row in found
+            if row["validation_return"] is not None
         ]
         axes.plot([x for x, _ in trained], [y for _, y in trained], color=colour, lw=1.3, label=label(stage, number))
         if validated:
             axes.plot(*zip(*validated, strict=True), "o", color=colour, markersize=4)
-        result = stage / "result.json"
-        test = json.loads(result.read_text())["test"] if result.is_file() else None
-        if test:
-            end = before + json.loads(result.read_text())["step"] / 1e6
-            axes.plot([end], [test["mean_return"]], "D", color=colour, markersize=5)
+        path = stage / "result.json"
+        result = json.loads(path.read_text()) if path.is_file() else {"test": None}
+        if result["test"]:
+            end = before + result["step"] / 1e6
+            axes.plot([end], [result["test"]["mean_return"]], "D", color=colour, markersize=5)
         before += found[-1]["step"] / 1e6
     axes.set_xlabel("environment steps of all stages, millions")
     axes.set_ylabel("return (lines: with action noise;\nwithout: dots validation, diamonds test)", fontsize=8)
