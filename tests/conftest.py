@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,10 @@ import pytest
 from policies import random_policy
 
 from nervecord.compiler.graph import Graph
+
+# A shell ignores interrupts for what it starts in the background, and processes inherit that: the tests that interrupt
+# a process would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -29,10 +29,8 @@ from nervecord.training.sweep_queue import Queue, Standing, State
 from nervecord.training.sweep_worker import result_of, work
 
 SWEEP = """
-import os, signal, sys
-# Interrupts count, also where the tests run in the background; and nice, as the test must act while a worker trains.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-os.nice(15)
+import os, sys
+os.nice(15)  # the test must act while a worker trains
 from nervecord.cli.command import main
 sys.exit(main(["sweep", sys.argv[1]]))
 """
