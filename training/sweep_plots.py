@@ -40,16 +40,16 @@ def require() -> None:
 def draw_returns(path: str | os.PathLike[str], study: Study, cells: dict[str, Cell]) -> None:
     """Tested return: for each width against depth, for each further series against what it varies.
 
-    A series that varies several fields besides policy and layers has no panel; its table says all.
+    Where that is several fields, the last is the axis, and each combination of the others a line.
     """
     panels: list[Panel] = []
     for series in study.series:
         others = [name for name in series.varied if name not in ("policy", "layers")]
         if "layers" in series.varied and not others:
             panels += _against_depth(series, cells)
-        elif len(others) == 1:
-            panels.append(_against_field(series, others[0], cells))
-        elif not others:
+        elif others:
+            panels.append(_against_field(series, others[-1], cells))
+        else:
             panels.append(_against_policy(series, cells))
     if panels:
         _save(panels, path, columns=3, ylabel="tested return")

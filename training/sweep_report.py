@@ -160,6 +160,36 @@ def table(study: Study, series: Series, cells: dict[str, Cell]) -> list[list[str
     return rows
 
 
+def depth_table(series: Series, cells: dict[str, Cell]) -> list[list[str]]:
+    """The rows of a series' runs pooled over widths, by number of layers, headings first; none where that says nothing.
+
+    Layers of unequal widths are left out.
+    """
+    varied = [name for name in series.varied if name not in ("policy", "layers")]
+    pools: dict[tuple[Any, ...], dict[int, list[Finished]]] = {}
+    for cell in (cells[name] for name in series.cells):
+        layers = cell.config.layers
+        if len(set(layers)) == 1:
+            others = tuple(word(getattr(cell.config, name)) for name in varied)
+            widths = pools.setdefault((cell.config.policy.upper(), str(len(layers)), *others), {})
+            widths.setdefault(layers[0], []).extend(cell.finished)
+    if len({depth for _, depth, *_ in pools}) < 2 or all(len(widths) < 2 for widths in pools.values()):
+        return []
+    rows = [["policy", "layers", *varied, "widths", "runs", "mean, 95 % interval", "while training, 95 % interval"]]
+    for (policy, depth, *rest), widths in pools.items():
+        runs = [run for of_width in widths.values() for run in of_width]
+        training = [run.training for run in runs if run.training is not None]
+        values = [_interval([run.test for run in runs]), _interval(training)]
+        rows.append([policy, depth, *rest, ", ".join(map(str, widths)), str(len(runs)), *values])
+    return rows
+
+
+def _interval(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return "-"
+    return f"{_number(float(np.mean(values)))} ± {_number(interval95(np.array(values)))}"
+
+
 def _seeds(cell: Cell) -> str:
     text = f"{len(cell.finished)} of {len(cell.seeds)}"
     return text + (f", {len(cell.failed)} failed" if cell.failed else "")
@@ -222,11 +252,13 @@ def write_report(target: str | Path, study: Study, standing: Standing | None = N
 
 def markdown(study: Study, cells: dict[str, Cell], standing: Standing | None, figures: Sequence[str]) -> str:
     """The report as Markdown."""
-    parts = [f"# {study.name}", _summary(study), _completeness(study, cells, standing)]
+    parts = [f"# Study: {study.name}", _summary(study), _completeness(study, cells, standing)]
     if study.notes:
         parts.append(study.notes)
     for series in study.series:
         parts += [f"## {series.title[:1].upper()}{series.title[1:]}", _pipes(table(study, series, cells))]
+        if pooled := depth_table(series, cells):
+            parts += ["By depth, the runs of all widths and seeds together:", _pipes(pooled)]
     if figures:
         returns, curves = figures
         parts += [
@@ -280,7 +312,7 @@ def _completeness(study: Study, cells: dict[str, Cell], standing: Standing | Non
 
 def _pipes(rows: Sequence[Sequence[str]]) -> str:
     head, *body = rows
-    left = {"policy", "layers"}
+    left = {"policy", "layers", "widths"}
     rule = [":--" if name in left else "--:" for name in head]
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *body))
 
