@@ -1,0 +1,69 @@
+"""docs/study.md is what the trainings kept in zoo/study say, and they are those docs/study.toml asks for."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nervecord.cli.command import main
+from nervecord.runtime.result import interval95
+from nervecord.training.study import read_study
+from nervecord.training.sweep_report import read_cells
+
+ROOT = Path(__file__).parent.parent
+STUDY, KEPT, REPORT = ROOT / "docs" / "study.toml", ROOT / "zoo" / "study", ROOT / "docs" / "study.md"
+
+
+def test_every_run_was_finished_with_the_same_budget() -> None:
+    study = read_study(STUDY, out=str(KEPT))
+    assert {path.name for path in study.folder.iterdir()} == {run.name for run in study.runs}
+    for run in study.runs:
+        result = json.loads((run.folder / "result.json").read_text())
+        assert (result["step"], result["test"]["episodes"]) == (run.config.total_steps, run.config.test_episodes)
+    for cell in read_cells(study).values():
+        assert [run.seed for run in cell.finished] == list(cell.seeds)
+        assert len(cell.seeds) >= 3
+
+
+def test_the_report_is_theirs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(KEPT.rglob("*"))
+    report = tmp_path / "study.md"
+    assert main(["sweep", str(STUDY), "--out", str(KEPT), "--report", str(report)]) == 0, capsys.readouterr()
+    assert report.read_text(encoding="utf-8") == REPORT.read_text(encoding="utf-8")
+    drawn = {path.name for path in tmp_path.glob("*.png")}
+    assert drawn == {"study-returns.png", "study-curves.png"}
+    assert all((ROOT / "docs" / name).is_file() for name in drawn)
+    assert sorted(KEPT.rglob("*")) == before
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("policy", ["snn", "ann"])
+def test_all_widths_are_pooled_by_depth(policy: str, depth: int) -> None:
+    names = ["x".join([str(width)] * depth) for width in (64, 128, 256)]
+    folders = [KEPT / "depth" / f"{policy}-{name}-seed{seed}" for name in names for seed in (1, 2, 3)]
+    tests = np.array([json.loads((folder / "result.json").read_text())["test"]["mean_return"] for folder in folders])
+    assert (
+        f"| {policy.upper()} | {depth} | 64, 128, 256 | 9 | {tests.mean():,.0f} ± {interval95(tests):,.0f} |"
+        in REPORT.read_text(encoding="utf-8")
+    )
+
+
+def test_the_notes_give_figures_of_the_tables() -> None:
+    notes = read_study(STUDY).notes
+    tables = REPORT.read_text(encoding="utf-8").replace(notes, "")
+    figures = re.findall(r"[\d,.]+ ± [\d,.]*\d", notes)
+    assert len(figures) >= 6
+    assert [figure for figure in figures if f"| {figure} |" not in tables] == []
+
+
+def test_the_runs_tell_nothing_of_the_machine() -> None:
+    files = [path for path in KEPT.rglob("*") if path.is_file()]
+    assert {path.name for path in files if path.parent.parent == KEPT / "depth"} == {
+        "config.json", "metrics.jsonl", "result.json", "versions.json",
+    }  # fmt: skip
+    assert not [path for path in files if re.search(rb"/(home|root|tmp|work|Users)/", path.read_bytes())]
+    assert sum(path.stat().st_size for path in files) < 2_000_000
