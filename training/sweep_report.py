@@ -327,8 +327,8 @@ def _method(study: Study) -> str:
     text = (
         f"The tested policy is {choice}. Its tested return is the mean of {base.test_episodes} deterministic episodes "
         "on seeds that chose nothing; that is one value for each seed of a configuration. Median, quartiles "
-        '(interpolated) and the 95 % interval of the mean (Student\'s t) are over the values of a row. "While '
-        'training" is the mean return of the last 100 training episodes, with action noise, at the end; the median over '
+        "(interpolated) and the 95 % interval of the mean (Student's t) are over the values of a row. The return while "
+        "training is the mean of the last 100 training episodes, with action noise, at the end; the median over the "
         "seeds, where no mean is named."
     )
     made = sorted({line for run in study.runs if (line := _versions(run.folder))})
