@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[all]'
 	@touch $@
 
-demo: $(STAMP)  ## train a spiking ant, compile it for Loihi 2, run it beside the float policy: 6 to 9 minutes
+demo: $(STAMP)  ## train a spiking ant, compile it for Loihi 2, run it beside the float policy: 5 to 9 minutes
 	$(BIN)/nervecord demo $(DEMO)
 
 test: $(STAMP)  ## the test suite, in minutes

@@ -468,7 +468,7 @@ VERBS: dict[str, Verb] = {
     ),
     "demo": Verb(
         "Train a spiking ant, compile it for Loihi 2's fixed point, run it beside the float policy, inspect it, draw "
-        "it. Takes 6 to 9 minutes on two cores; every time a new folder. Needs the extra 'train'.",
+        "it. Takes 5 to 9 minutes on two cores; every time a new folder. Needs the extra 'train'.",
         ("nervecord demo", "nervecord demo --steps 300_000 --out demos", "nervecord demo --video"),
         training.demo_flags,
         training.demo_verb,
