@@ -52,8 +52,6 @@ class Contract:
             channel, the number of the action chosen, from 0 to the number of choices - 1.
         choices: names of the actions to choose from, in the environment's order; empty where an action is values.
         steps: core time steps T the encoded observation is held, or sent as spikes, per action.
-        latency: further steps of a reset window until the readout is read: the number of delayed connections on a
-            target; 0 in float and where state is carried.
         state: "reset": the core's state is cleared before each action; "carried": only at the start of an episode.
         control_period: seconds between two actions (0.05 for Ant-v4), the deadline of a step.
         fail_safe: the action taken when no trustworthy one can be computed; for a choice the number of one.
@@ -68,7 +66,6 @@ class Contract:
     state: State
     control_period: float
     fail_safe: tuple[float, ...]
-    latency: int = 0
     seed: int | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
     choices: tuple[str, ...] = ()
@@ -78,8 +75,6 @@ class Contract:
         object.__setattr__(self, "control_period", float(self.control_period))
         if self.steps < 1:
             raise ContractError(f"steps per action is {self.steps}, at least 1 is needed", where="contract")
-        if self.latency < 0:
-            raise ContractError(f"latency is {self.latency} steps, it cannot be negative", where="contract")
         if self.state not in ("reset", "carried"):
             raise ContractError(f"state is {self.state!r}, neither 'reset' nor 'carried'", where="contract")
         if not self.control_period > 0:
@@ -106,11 +101,6 @@ class Contract:
             )
         if self.fail_safe[0] not in range(last + 1):
             raise ContractError(f"fail-safe action {self.fail_safe[0]:g} is none of 0..{last}", where="contract")
-
-    @property
-    def window(self) -> int:
-        """Core steps per action: held input and pipeline latency."""
-        return self.steps + self.latency
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -141,7 +131,6 @@ class Contract:
             values["observation"] = _channels(data["observation"])
             values["action"] = _channels(data["action"])
             values["steps"] = _integer(data["steps"])
-            values["latency"] = _integer(data.get("latency", 0))
             values["control_period"] = float(data["control_period"])
             values["fail_safe"] = tuple(float(x) for x in data["fail_safe"])
             if "choices" in data:

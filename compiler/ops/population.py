@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nervecord.compiler.hostnodes import PopulationEncode
-from nervecord.compiler.node import Array
+from nervecord.compiler.ops.fields import Array
 
 ONE = 1 << 20
 """An accumulator spikes where it reaches this."""
@@ -35,7 +34,7 @@ COEFFICIENTS = _coefficients()
 """The error of the polynomial on 0 <= f <= 1 is below 1e-14, a unit of the result is 1e-6."""
 
 
-def activation(node: PopulationEncode, x: Array) -> Array:
+def activation(mean: Array, sigma: float, x: Array) -> Array:
     """Units of 2^-20 that each neuron's accumulator gains per step: whole numbers 0..2^20 in float64.
 
         x = min(max(x, first mean), last mean);  z = (x - mean) / sigma;  e = min((z * z) * HALF_LOG2_E, 32)
@@ -43,15 +42,15 @@ def activation(node: PopulationEncode, x: Array) -> Array:
         a = round_half_even((p * 2^-k) * 2^20)
 
     Args:
-        node: the encoder.
+        mean: (channels, neurons) centres. sigma: width of the fields.
         x: (..., channels) normalised observations.
 
     Returns:
         (..., channels * neurons), the bias source left out.
     """
-    held = np.minimum(np.maximum(x, node.mean[:, 0]), node.mean[:, -1])
+    held = np.minimum(np.maximum(x, mean[:, 0]), mean[:, -1])
     with np.errstate(over="ignore"):  # far away from a narrow field; the limit takes it
-        z = (held[..., None] - node.mean) / node.sigma
+        z = (held[..., None] - mean) / sigma
         e = np.minimum((z * z) * HALF_LOG2_E, LARGEST_EXPONENT)
     k = np.floor(e)
     f = e - k
@@ -59,17 +58,16 @@ def activation(node: PopulationEncode, x: Array) -> Array:
     for c in COEFFICIENTS[DEGREE - 1 :: -1]:
         p = p * f + c
     units: Array = np.rint((p * POWERS[k.astype(np.int64)]) * float(ONE))
-    return units.reshape(*x.shape[:-1], node.mean.size)
+    return units.reshape(*x.shape[:-1], mean.size)
 
 
-def pulses(node: PopulationEncode, units: Array, v: Array, steps: int) -> tuple[Array, Array]:
+def pulses(units: Array, v: Array, steps: int, *, always: bool) -> tuple[Array, Array]:
     """T steps of the accumulators.
 
     Args:
-        node: the encoder.
         units: (..., n) of `activation`.
         v: (..., n) accumulators before the first step, whole numbers 0..2^20 - 1.
-        steps: T.
+        steps: T. always: a last channel that spikes in every step.
 
     Returns:
         Spikes (steps, ..., out) int64, the bias source last; and v after the last step.
@@ -79,6 +77,6 @@ def pulses(node: PopulationEncode, units: Array, v: Array, steps: int) -> tuple[
         v = v + units
         train[t] = v >= ONE
         v = v - float(ONE) * train[t]
-    if node.always:
+    if always:
         train = np.concatenate([train, np.ones((*train.shape[:-1], 1), dtype=np.int64)], axis=-1)
     return train, v
