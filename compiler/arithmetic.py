@@ -52,6 +52,8 @@ class Arithmetic:
         spikes_per_step: most spikes of a neuron in one step; more than one need reset by subtraction.
         bias_bits: signed, of the mantissa; 0: there is no bias. bias_exponent_high: largest exponent, from 0.
         bias_enters: "membrane" or "current".
+        readout: how a membrane is read: "membrane"; "largest-threshold": of a neuron with the largest threshold there
+            is, which must not reach it; "none": it cannot be.
         graded_bits: signed, of values that a host may send; 0: binary spikes only.
         connection_delay: steps a weighted connection costs. delay_max: longest delay, that included.
     """
@@ -80,6 +82,7 @@ class Arithmetic:
     bias_bits: int
     bias_exponent_high: int
     bias_enters: Literal["membrane", "current"]
+    readout: Literal["membrane", "largest-threshold", "none"]
     graded_bits: int
     connection_delay: int
     delay_max: int
@@ -128,6 +131,13 @@ class Arithmetic:
     def membrane_range(self) -> tuple[int, int]:
         """Smallest and largest value of a membrane."""
         return _limits(self.membrane_bits, self.membrane_overflow)
+
+    @property
+    def readout_limit(self) -> int:
+        """Largest value of a membrane that is read."""
+        if self.readout == "largest-threshold":
+            return self.threshold_largest << self.threshold_shift
+        return self.membrane_range[1]
 
     @property
     def current_range(self) -> tuple[int, int]:

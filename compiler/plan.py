@@ -210,7 +210,7 @@ def plan(subject: Graph | Policy, schedule: Schedule | None = None) -> Plan:
     core = tuple(made(name) for name in order if name in behind)
     entering = [n for n in before if any(b in behind for b in graph.destinations(n))]
     entries = tuple(
-        Entry(n, graph.nodes[n], _entering(graph.nodes[n], schedule), _graded(graph, n), keeps.get(n, 0))
+        Entry(n, graph.nodes[n], _entering(graph.nodes[n], schedule), not graph.nodes[n].spikes, keeps.get(n, 0))
         for n in entering
     )
     after_steps = _joined([made(name) for name in after], graph)
@@ -253,11 +253,6 @@ def _entering(op: Op, schedule: Schedule) -> Entering:
     if isinstance(op, PopulationEncode):
         return "pulses"
     return "held" if schedule.held else "stream"
-
-
-def _graded(graph: Graph, name: str) -> bool:
-    op = graph.nodes[name]
-    return not op.spikes if graph.level is Level.DISCRETE else not op.spikes or isinstance(op, Quantise)
 
 
 def _phases(graph: Graph, order: tuple[str, ...], core: set[str], *, staggered: bool) -> dict[str, int]:

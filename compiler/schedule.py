@@ -9,7 +9,7 @@ from nervecord.errors import GraphError
 
 StateRule: TypeAlias = Literal["reset", "carried"]
 """reset: all state is cleared before each block of steps; carried: never."""
-LONGEST_BLOCK = 1 << 20
+LONGEST_BLOCK = 1 << 16
 """Steps of the longest block."""
 
 

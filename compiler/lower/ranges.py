@@ -1,193 +1,256 @@
-"""Proved ranges of an integer graph: what every accumulator and membrane can reach, whatever is observed.
+"""Proved ranges of a plan of integers: what every sum and membrane can reach, whatever comes in.
 
-Interval arithmetic with the definition's own rounding, from the encoder's limit through the weights, over the steps
-between two resets (or to the limit it cannot pass where state is carried). Nothing measured enters, so a bound that
-holds here holds for every observation.
+Interval arithmetic with the definition's own rounding, from the limits of what enters through the weights, over the
+steps between two resets (or to the limit that cannot be passed where state is carried). Nothing measured enters, so a
+bound that holds here holds for every input.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from nervecord.compiler import nodes as n
-from nervecord.compiler import semantics
+from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.findings import Finding
-from nervecord.compiler.graph import Graph, Level
-from nervecord.compiler.host import Host
-from nervecord.compiler.node import Array
-from nervecord.compiler.verify import require
-from nervecord.errors import GraphError
+from nervecord.compiler.ops import (
+    Array,
+    Dense,
+    Input,
+    IntegerMembrane,
+    IntegerSpike,
+    IntegerSynapse,
+    Neuron,
+    Op,
+    Quantise,
+)
+from nervecord.compiler.plan import Plan, Unit
 
-ACCUMULATOR_LIMIT = 1 << 17
-"""Below it a << 6 fits 24 bits, so the synaptic current wraps at most once and int32 never overflows."""
-PRODUCT_LIMIT = 1 << 31
-"""Lava accumulates W s in int32."""
+ROWS = 1 << 20
+"""Weights looked at at once, to bound the memory it takes."""
+UNBOUNDED = 1 << 62
+"""Stands for a bound that does not exist."""
+BEYOND = 1 << 30
+"""No accumulator reaches it."""
+FAR = 1 << 46
+"""No synaptic current reaches it."""
 
 
 @dataclass(frozen=True, slots=True)
-class LayerRange:
-    """What one connection and the neurons behind it can reach.
+class UnitRange:
+    """What one population and the connections that feed it can reach.
 
     Args:
-        dense, neuron: names.
-        product: largest |W s| before the weight exponent.
-        accumulator: largest |a| after it.
-        current: largest |u|.
-        membrane: smallest and largest v before a reset, in v's units (64 per threshold unit); None: no bound was found.
-        readout: the neurons are read and must not spike.
+        name: of the population. connections: names.
+        product: largest |W s| of a connection before its exponent.
+        accumulator: largest magnitude of the sum that enters.
+        current: largest magnitude of the synaptic current.
+        membrane: smallest and largest v before a reset and before any overflow, in v's units.
+        readout: the membrane is read and must not spike.
     """
 
-    dense: str
-    neuron: str
+    name: str
+    connections: tuple[str, ...]
     product: int
     accumulator: int
     current: int
-    membrane: tuple[int, int] | None
+    membrane: tuple[int, int]
     readout: bool
 
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return dataclasses.asdict(self)
 
-def prove(graph: Graph) -> list[LayerRange]:
-    """Ranges of every layer, in order.
+
+def prove(plan: Plan) -> list[UnitRange]:
+    """Ranges of every population, in execution order.
 
     Args:
-        graph: INTEGER, a chain of FixedDense and FixedLIF or FixedReadout.
-
-    Raises:
-        GraphError: the graph is no such chain.
+        plan: of an INTEGER graph.
     """
-    require(graph, Level.INTEGER)
-    low, high = input_range(graph)
-    ranges = []
-    for name in graph.order():
-        node = graph.nodes[name]
-        if not isinstance(node, n.FixedDense):
-            continue
-        (neuron,) = graph.destinations(name)
-        target = graph.nodes[neuron]
-        if not isinstance(target, (n.FixedLIF, n.FixedReadout)) or len(graph.sources(neuron)) != 1:
-            raise GraphError("only chains of connection and neurons can be bounded", where=neuron)
-        proved = layer_range(name, node, neuron, target, low, high)
-        ranges.append(proved)
-        low, high = np.zeros(target.in_shape, dtype=np.int64), np.ones(target.in_shape, dtype=np.int64)
-    return ranges
+    arithmetic = plan.graph.arithmetic
+    assert arithmetic is not None
+    interval = plan.window if plan.schedule.resets else 0
+    limits = entering(plan)
+    return [_unit(unit, arithmetic, interval, limits) for unit in plan.units]
 
 
-def check(ranges: list[LayerRange]) -> list[Finding]:
-    """One finding for every range that the arithmetic cannot hold."""
-    found = []
-    limits = [("product", PRODUCT_LIMIT - 1), ("accumulator", ACCUMULATOR_LIMIT - 1), ("current", semantics.V_LIMIT)]
-    for layer in ranges:
-        for field, limit in limits:
-            value = getattr(layer, field)
-            if value > limit:
-                found.append(_overflow(f"{field}-overflow", layer.dense, f"{field} may overflow", value, limit))
-        if layer.membrane is None:
-            found.append(_overflow("membrane-unbounded", layer.neuron, "carried membrane has no bound", "none", 0))
-            continue
-        low, high = layer.membrane
-        if -low > semantics.V_LIMIT:
-            found.append(_overflow("membrane-saturates", layer.neuron, "may saturate", low, -semantics.V_LIMIT))
-        limit = semantics.READOUT_THRESHOLD << semantics.MANTISSA_SHIFT
-        if layer.readout:
-            if high > limit:
-                found.append(_overflow("readout-saturates", layer.neuron, "readout may spike", high, limit))
-        elif high > semantics.V_LIMIT:
-            found.append(_overflow("membrane-saturates", layer.neuron, "may saturate", high, semantics.V_LIMIT))
+def overflows(ranges: Sequence[UnitRange], arithmetic: Arithmetic) -> list[Finding]:
+    """One finding for every range that the arithmetic cannot hold; a warning where it saturates, which is exact."""
+    found: list[Finding] = []
+    for r in ranges:
+        where = " + ".join(r.connections)
+        for field, limit in (("product", arithmetic.product_limit), ("accumulator", arithmetic.accumulator_limit)):
+            value = getattr(r, field)
+            if value >= limit:
+                found.append(_overflow(f"{field}-overflow", "error", where, f"its {field} may overflow", value, limit - 1))
+        saturates = arithmetic.current_overflow.startswith("saturate")
+        if r.current > arithmetic.current_range[1]:
+            found.append(_overflow(
+                "current-overflow", "warning" if saturates else "error", r.name, "its current may overflow",
+                r.current, arithmetic.current_range[1],
+            ))  # fmt: skip
+        found += _membrane(r, arithmetic)
     return found
 
 
-def _overflow(code: str, node: str, message: str, value: int | str, limit: int) -> Finding:
-    return Finding(code, "error", node, message, value, limit, fix="scale the weights down: a smaller weight exponent")
+def _membrane(r: UnitRange, arithmetic: Arithmetic) -> list[Finding]:
+    low, high = r.membrane
+    least, most = arithmetic.membrane_range
+    if r.readout and high > arithmetic.readout_limit and arithmetic.readout == "largest-threshold":
+        return [_overflow("readout-saturates", "error", r.name, "may spike, and it is read", high,
+                          arithmetic.readout_limit)]  # fmt: skip
+    if low >= least and high <= most:
+        return []
+    exact = arithmetic.membrane_overflow.startswith("saturate")
+    value, limit = (low, least) if low < least else (high, most)
+    return [_overflow("membrane-saturates", "warning" if exact else "error", r.name, "may saturate", value, limit)]
 
 
-def input_range(graph: Graph) -> tuple[Array, Array]:
-    """(low, high) of what enters the core: the encoder's limits, or binary spikes."""
-    quantisers = [node for _, node in graph.of_type(n.Quantise)]
-    if quantisers:
-        (node,) = quantisers
-        assert isinstance(node, n.Quantise)
-        high = np.full(node.size, node.limit, dtype=np.int64)
+def _overflow(code: str, severity: Any, node: str, message: str, value: int, limit: int) -> Finding:
+    shown: int | str = "none" if abs(value) >= UNBOUNDED else value
+    fix = "scale the weights down: a smaller weight exponent" if severity == "error" else "nothing to do: it is exact"
+    return Finding(code, severity, node, message, shown, limit, fix=fix)
+
+
+def entering(plan: Plan) -> dict[str, tuple[Array, Array]]:
+    """Entry -> (low, high), one value per channel, of what it sends."""
+    return {entry.name: op_range(entry.op) for entry in plan.entries}
+
+
+def op_range(op: Op) -> tuple[Array, Array]:
+    """(low, high) per channel of what an integer entry sends."""
+    if isinstance(op, Quantise):
+        high = np.full(op.width, op.limit, dtype=np.int64)
         low = -high
-        if node.constant:
-            # The source also sends zeros, while the pipeline drains.
-            low = np.append(low, min(node.constant, 0))
-            high = np.append(high, max(node.constant, 0))
+        if op.constant:
+            low, high = np.append(low, 0), np.append(high, op.constant)
         return low, high
-    (entry,) = Host(graph).sources
-    shape = graph.nodes[entry].out_shape
-    return np.zeros(shape, dtype=np.int64), np.ones(shape, dtype=np.int64)
+    if isinstance(op, Input) and not op.spikes:
+        assert op.limit is not None  # verified
+        high = np.full(op.size, int(op.limit), dtype=np.int64)
+        return -high, high
+    return np.zeros(op.size, dtype=np.int64), np.ones(op.size, dtype=np.int64)
 
 
-def layer_range(
-    name: str, dense: n.FixedDense, neuron: str, node: n.FixedLIF | n.FixedReadout, low: Array, high: Array
-) -> LayerRange:
-    """Range of one layer whose inputs, (in,) each, lie in low..high or are absent."""
-    # The input may always be absent (a drained pipeline), so zero belongs to its range.
-    low, high = np.minimum(low, 0), np.maximum(high, 0)
-    weight = dense.weight.astype(np.int64)
-    positive, negative = np.maximum(weight, 0), np.minimum(weight, 0)
-    top, bottom = positive @ high + negative @ low, positive @ low + negative @ high
-    e = dense.weight_exp
-    a_top, a_bottom = (top << e, bottom << e) if e > 0 else (top >> -e, bottom >> -e)
-    u_low, u_high, membrane = _integrate(node, a_bottom, a_top)
-    return LayerRange(
-        dense=name,
-        neuron=neuron,
-        product=int(max(top.max(), -bottom.min())),
-        accumulator=int(max(a_top.max(), -a_bottom.min())),
-        current=int(max(u_high.max(), -u_low.min())),
+def _unit(
+    unit: Unit, arithmetic: Arithmetic, interval: int, entries: Mapping[str, tuple[Array, Array]]
+) -> UnitRange:
+    op = unit.step.op
+    assert isinstance(op, Neuron)
+    product = 0
+    total_low = total_high = np.zeros(op.size, dtype=np.int64)
+    for connection in unit.incoming:
+        dense = connection.op
+        assert isinstance(dense, Dense)
+        low = high = np.zeros(dense.in_shape, dtype=np.int64)
+        for tap in connection.taps:
+            most = np.full(dense.in_shape, arithmetic.spikes_per_step)
+            a, b = entries.get(tap.source, (np.zeros_like(most), most))
+            # What feeds it may be silent, so zero belongs to every range.
+            low, high = low + np.minimum(a, 0), high + np.maximum(b, 0)
+        reach, bottom, top = dense_range(dense, arithmetic, low, high)
+        product = max(product, reach)
+        total_low, total_high = total_low + bottom, total_high + top
+    current, membrane = integrate(op, arithmetic, interval, total_low, total_high)
+    return UnitRange(
+        name=unit.step.name,
+        connections=tuple(c.name for c in unit.incoming),
+        product=product,
+        accumulator=int(max(total_high.max(), -total_low.min())),
+        current=current,
         membrane=membrane,
-        readout=isinstance(node, n.FixedReadout),
+        readout=op.spike is None,
     )
 
 
-def _integrate(
-    node: n.FixedLIF | n.FixedReadout, a_low: Array, a_high: Array
-) -> tuple[Array, Array, tuple[int, int] | None]:
-    """Bounds of u and v over the steps between two resets; of v before a spike resets it."""
-    if not node.reset_interval:
-        return _settle(node, a_low, a_high)
-    bias = node.bias_mant.astype(np.int64) << node.bias_exp
-    du, dv = semantics.DECAY_ONE - (node.du + 1), semantics.DECAY_ONE - node.dv
-    shift = semantics.MANTISSA_SHIFT
+def dense_range(dense: Dense, arithmetic: Arithmetic, low: Array, high: Array) -> tuple[int, Array, Array]:
+    """(largest |product| before the exponent, low, high per output after it) of inputs in low..high per channel."""
+    rows, width = dense.weight.shape
+    bottom, top = np.empty(rows), np.empty(rows)
+    at_once = max(1, ROWS // max(width, 1))
+    span = (high - low).astype(np.float64)
+    floats = low.astype(np.float64), high.astype(np.float64)
+    for start in range(0, rows, at_once):
+        # Whole numbers below 2^53: float64 is exact in any order, and its matrix product is fast.
+        weight = dense.weight[start : start + at_once].astype(np.float64)
+        upward = np.maximum(weight, 0) @ span
+        these = slice(start, start + len(weight))
+        top[these], bottom[these] = weight @ floats[0] + upward, weight @ floats[1] - upward
+    reach = int(max(top.max(), -bottom.min()))
+    if arithmetic.accumulate == "shift-each" and dense.weight_exp < 0:
+        ends = [(dense.weight.astype(np.int64) * end) >> -dense.weight_exp for end in (low, high)]
+        return reach, np.minimum(*ends).sum(axis=1), np.maximum(*ends).sum(axis=1)
+    exact = (arithmetic.shifted(end.astype(np.int64), dense.weight_exp) for end in (bottom, top))
+    return reach, *exact
+
+
+def integrate(
+    op: Neuron, arithmetic: Arithmetic, interval: int, low: Array, high: Array
+) -> tuple[int, tuple[int, int]]:
+    """Largest |current|, and the range of the membrane before a spike and before overflow.
+
+    Args:
+        interval: steps between two clearings of the state; 0: it is carried.
+        low, high: of what enters at a step, per neuron.
+    """
+    held = op.membrane
+    assert isinstance(held, IntegerMembrane)
+    bias = held.bias.astype(np.int64) << held.bias_exp
+    # Far beyond what any accumulator holds, so that nothing is hidden, and int64 holds all that follows.
+    a_low, a_high = (np.clip(end, -BEYOND, BEYOND) << arithmetic.input_shift for end in (low, high))
+    if arithmetic.bias_enters == "current":
+        a_low, a_high, bias = a_low + bias, a_high + bias, np.zeros_like(bias)
+    if not interval:
+        return _settle(op, arithmetic, a_low, a_high, bias)
+    keep_u = op.synapse.decay if isinstance(op.synapse, IntegerSynapse) else None
+    threshold = op.spike.threshold << arithmetic.threshold_shift if isinstance(op.spike, IntegerSpike) else None
     zero = np.zeros_like(bias)
     u_low, u_high, v_low, v_high = zero, zero, zero, zero
     worst = (zero, zero)
-    for _ in range(node.reset_interval):
+    for _ in range(interval):
         # Zero stays inside every interval: neurons may sit still, and decay is monotone.
-        u_low = np.minimum(semantics.decay(u_low, du) + (a_low << shift), 0)
-        u_high = np.maximum(semantics.decay(u_high, du) + (a_high << shift), 0)
-        v_low = np.minimum(semantics.decay(v_low, dv) + u_low + bias, 0)
-        v_high = np.maximum(semantics.decay(v_high, dv) + u_high + bias, 0)
+        before = (u_low, u_high, v_low, v_high)
+        u_low = np.minimum((zero if keep_u is None else arithmetic.decayed(u_low, keep_u)) + a_low, 0)
+        u_high = np.maximum((zero if keep_u is None else arithmetic.decayed(u_high, keep_u)) + a_high, 0)
+        u_low, u_high = np.maximum(u_low, -FAR), np.minimum(u_high, FAR)
+        v_low = np.minimum(arithmetic.decayed(v_low, held.decay) + u_low + bias, 0)
+        v_high = np.maximum(arithmetic.decayed(v_high, held.decay) + u_high + bias, 0)
         worst = (np.minimum(worst[0], v_low), np.maximum(worst[1], v_high))
-        if isinstance(node, n.FixedLIF):
-            v_high = np.minimum(v_high, node.threshold << shift)
-    return u_low, u_high, (int(worst[0].min()), int(worst[1].max()))
+        v_low, v_high = arithmetic.membrane(v_low), arithmetic.membrane(v_high)
+        if threshold is not None and arithmetic.spikes_per_step == 1 and arithmetic.reset == "zero":
+            v_high = np.minimum(v_high, max(threshold, 0))
+        if all(np.array_equal(a, b) for a, b in zip(before, (u_low, u_high, v_low, v_high), strict=True)):
+            break  # the steps that are left change nothing
+    return int(max(u_high.max(), -u_low.min())), (int(worst[0].min()), int(worst[1].max()))
 
 
 def _settle(
-    node: n.FixedLIF | n.FixedReadout, a_low: Array, a_high: Array
-) -> tuple[Array, Array, tuple[int, int] | None]:
-    """The same for state that is never cleared: x = decay(x) + c cannot pass c / (1 - decay), from either side."""
-    bias = node.bias_mant.astype(np.int64) << node.bias_exp
-    shift = semantics.MANTISSA_SHIFT
-    u_low, u_high = _limit(a_low << shift, node.du + 1), _limit(a_high << shift, node.du + 1)
+    op: Neuron, arithmetic: Arithmetic, a_low: Array, a_high: Array, bias: Array
+) -> tuple[int, tuple[int, int]]:
+    """The same for state that is never cleared: x = keep x + c cannot pass c / (1 - keep), from either side."""
+    held = op.membrane
+    assert isinstance(held, IntegerMembrane)
+    u_low, u_high = np.minimum(a_low, 0), np.maximum(a_high, 0)
+    if isinstance(op.synapse, IntegerSynapse):
+        u_low, u_high = (np.clip(_limit(c, op.synapse.decay, arithmetic), -FAR, FAR) for c in (u_low, u_high))
     low, high = np.minimum(u_low + bias, 0), np.maximum(u_high + bias, 0)
-    if isinstance(node, n.FixedLIF):
-        threshold = np.array(node.threshold << shift, dtype=np.int64)
-        v_high = semantics.decay(threshold, semantics.DECAY_ONE - node.dv) + high
-        grows = low
-    else:
-        v_high = _limit(high, node.dv) if node.dv else high
-        grows = np.concatenate([low, high])
-    if node.dv == 0 and grows.any():
-        return u_low, u_high, None
-    v_low = _limit(low, node.dv) if node.dv else low
-    return u_low, u_high, (int(v_low.min()), int(v_high.max()))
+    v_low, v_high = _limit(low, held.decay, arithmetic), _limit(high, held.decay, arithmetic)
+    if isinstance(op.spike, IntegerSpike) and arithmetic.reset == "zero":
+        level = np.array(op.spike.threshold << arithmetic.threshold_shift, dtype=np.int64)
+        v_high = arithmetic.decayed(level, held.decay) + high
+    current = int(max(u_high.max(), -u_low.min()))
+    return current, (int(v_low.min()), int(v_high.max()))
 
 
-def _limit(c: Array, leak: int) -> Array:
-    """c * 4096 / leak, rounded away from zero."""
-    return np.sign(c) * -(-np.abs(c) * semantics.DECAY_ONE // leak)
+def _limit(c: Array, code: int, arithmetic: Arithmetic) -> Array:
+    """The bound of x = decayed(x) + c, rounded away from zero; `UNBOUNDED` where nothing decays."""
+    if arithmetic.decay == "shift":
+        # What is lost is at least x / 2^code - 1, so x stays within (|c| + 1) * 2^code.
+        return np.where(c == 0, 0, np.sign(c) * ((np.abs(c) + 1) << min(code, 30)))
+    if code == 0:
+        return np.sign(c) * UNBOUNDED
+    return np.sign(c) * -(-np.abs(c) * arithmetic.decay_codes // code)

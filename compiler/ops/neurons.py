@@ -151,6 +151,11 @@ class Neuron(Op):
     LEVELS: ClassVar[frozenset[Level]] = EVERY_LEVEL
     NIR: ClassVar[tuple[str, ...]] = ("I", "IF", "LI", "LIF", "CubaLI", "CubaLIF")
 
+    @classmethod
+    def kinds(cls, level: Level) -> tuple[str, ...]:
+        # In steps an integrator is a leaky neuron of decay 1.
+        return cls.NIR if level is Level.IMPORTED else tuple(kind for kind in cls.NIR if "LI" in kind)
+
     @property
     def kind(self) -> str:
         integrates = isinstance(self.membrane, ContinuousMembrane) and self.membrane.tau is None
@@ -245,6 +250,9 @@ class Neuron(Op):
         v = arithmetic.membrane(arithmetic.decayed(state["v"], held.decay) + received + bias)
         if self.spike is None:
             state["v"] = v
+            if arithmetic.readout == "largest-threshold" and (v > arithmetic.readout_limit).any():
+                # The chip's neuron would spike and lose its value here; compiling proves that it does not.
+                raise GraphError("a membrane that is read passed its threshold", where=self.label)
             return v
         assert isinstance(self.spike, IntegerSpike)
         spikes, state["v"] = arithmetic.fire(v, self.spike.threshold)
