@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
+from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.graph import Graph, Level
 from nervecord.errors import NervecordError
 
@@ -179,7 +180,7 @@ class TargetSpec:
     Args:
         name: as typed on the command line. title, summary: for people.
         engines: what runs its programs; empty for a target that is only inspected.
-        arithmetic: of the core, in words.
+        arithmetic: of the core, in words. integers: the same as data, where the target computes in integers here.
         nodes: level -> kinds of core nodes the target can realise starting from that level; with a `nodes_confidence`
             that is not exact, other kinds are unknown, not refused.
         behaviour, limits, convolution, packing, energy: see their classes; None where the section has no meaning here.
@@ -199,6 +200,7 @@ class TargetSpec:
     convolution: Convolution | None = None
     packing: Packing | None = None
     energy: Energy | None = None
+    integers: Arithmetic | None = None
     not_checked: tuple[str, ...] = ()
 
     SECTIONS: ClassVar[tuple[str, ...]] = ("behaviour", "limits", "convolution")

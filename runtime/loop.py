@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from nervecord.compiler.node import Array
+from nervecord.compiler.ops import Array
 from nervecord.errors import EngineError, NervecordError
 from nervecord.runtime.environment import check_environment, check_name, episode_seeds, make_environment
 from nervecord.runtime.result import Episode, Result

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nervecord.compiler import nodes as n
-from nervecord.compiler.node import Array
+from nervecord.compiler.ops import Array
 from nervecord.errors import MissingDependencyError, NervecordError
 from nervecord.runtime.environment import make_environment
 from nervecord.runtime.result import Episode, Result
