@@ -10,11 +10,16 @@ Values are whole numbers. A connection sums weights, scaled by 2^exponent; the s
 from __future__ import annotations
 
 import dataclasses
+import functools
+import typing
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from nervecord.compiler import schema
+from nervecord.errors import FileFormatError
 
 Array: TypeAlias = NDArray[Any]
 Overflow: TypeAlias = Literal["saturate", "saturate-symmetric", "wrap", "wrap-once"]
@@ -256,3 +261,37 @@ BOUNDS: dict[str, tuple[int, int]] = {
     "delay_max": (0, LARGEST_DELAY),
 }
 """What the numbers of an arithmetic may be: within these, int64 holds every intermediate value."""
+
+
+def arithmetic_from(data: Any, where: str) -> Arithmetic:
+    """The arithmetic that a file states: a program's, or the table [arithmetic] of a target's spec.
+
+    Args:
+        data: field -> value, as JSON or TOML give them. where: file and place, for messages.
+
+    Raises:
+        FileFormatError: a field is missing, unknown, of another type, out of `BOUNDS`, or contradicts another one.
+    """
+    said = schema.checked(data, _form(), where)
+    made = Arithmetic(**{f.name: getattr(said, f.name) for f in dataclasses.fields(Arithmetic)})
+    for wrong, message in (
+        (made.decay_rounding == "at-least-one" and made.decay == "factor", "at-least-one rounds shifts, no factors"),
+        (made.decay_rounding == "zero" and made.decay == "shift", "a decay that shifts rounds down, or at-least-one"),
+        (made.decay == "shift" and made.decay_bits > 5, "a decay that shifts has at most 5 bits: no shift is longer"),
+        (made.current_decay_low > made.decay_codes, "current_decay_low is no code of decay_bits"),
+        (made.spikes_per_step > 1 and made.reset != "subtract", "several spikes in a step need reset by subtraction"),
+        (made.connection_delay > made.delay_max, "connection_delay is longer than delay_max"),
+    ):
+        if wrong:
+            raise FileFormatError(message, where=where)
+    return made
+
+
+@functools.cache
+def _form() -> Any:
+    """An arithmetic as a file holds it."""
+    hints = typing.get_type_hints(Arithmetic)
+    return schema.record("arithmetic", [
+        (f.name, schema.whole(*BOUNDS[f.name]) if f.name in BOUNDS else hints[f.name])
+        for f in dataclasses.fields(Arithmetic)
+    ])  # fmt: skip

@@ -1,59 +1,66 @@
-"""One float layer to Loihi's integers: scales, rounding, and the proof that they fit.
+"""One population and its links to integers: scales, rounding, and the proof that they fit.
 
-A real current of 1 becomes S = weight_scale * input_scale * 2^weight_exp accumulator units. The weight exponent is the
-largest with which every range is proved (`compiler.ranges`); then the weight scale is lowered by less than one unit of
-the threshold, so that the threshold itself is exact.
+All links of a population share one accumulator, so they have one unit: a real current of 1 becomes
+
+    S = weight_scale * input_scale * 2^weight_exp
+
+accumulator units on every one of them. S is the largest with which every range is proved (`compiler.lower.ranges`);
+then it is lowered by less than one unit of the threshold, so that the threshold itself is exact.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from nervecord.compiler import nodes as n
-from nervecord.compiler import ranges, semantics
-from nervecord.compiler.findings import raise_on_errors
-from nervecord.compiler.layers import Layer
-from nervecord.compiler.node import Array
+from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.findings import Finding, raise_on_errors
+from nervecord.compiler.lower import ranges
+from nervecord.compiler.lower.normal import Link, Population
+from nervecord.compiler.ops import Array, Dense, IntegerMembrane, IntegerSpike, IntegerSynapse, Neuron
 from nervecord.errors import InfeasibleError
 
-WEIGHT_LIMIT = 254
-"""Largest mixed-sign mantissa; all below are even."""
-BIAS_LIMIT = 4095
-BIAS_EXPONENTS = range(8)
-WEIGHT_EXPONENTS = range(0, -9, -1)
-"""Tried from the finest. Positive ones would only add zeros below weights that are integers already."""
-THRESHOLD_LIMIT = 131071
 COARSE_THRESHOLD = 32
 """Below so many units per threshold the accumulator's rounding is felt: a warning, not an error."""
+SMALLEST = 1e-30
+"""Stands for the largest weight of a matrix of zeros."""
 
 
 @dataclass(frozen=True, slots=True)
-class LayerReport:
-    """What quantising did to one layer.
+class LinkReport:
+    """What quantising did to one connection: errors are in units of its largest weight."""
 
-    Args:
-        layer: the neurons' name.
-        weight_scale: integers per real weight. weight_exp, weight_bits: of the connection.
-        unit: real current of one accumulator unit: the step of the arithmetic.
-        threshold: its mantissa; None for a readout.
-        weight_error_max, weight_error_rms: in units of the largest weight.
-        decay_error, bias_error_max: absolute.
-        accumulator, accumulator_limit: proved bound and what the arithmetic holds.
-        membrane_low, membrane_high, membrane_limit: the same of v, in threshold units.
-    """
-
-    layer: str
+    connection: str
     weight_scale: float
     weight_exp: int
     weight_bits: int
-    unit: float
-    threshold: int | None
+    delay: int
     weight_error_max: float
     weight_error_rms: float
+
+
+@dataclass(frozen=True, slots=True)
+class PopulationReport:
+    """What quantising did to one population.
+
+    Args:
+        population: its name. connections: of each link.
+        unit: real current of one accumulator unit: the step of the arithmetic.
+        threshold: its mantissa; None where it does not spike.
+        decay_error, bias_error_max: absolute.
+        accumulator, accumulator_limit: proved bound and what the arithmetic holds.
+        membrane_low, membrane_high, membrane_limit: the same of v, in accumulator units.
+    """
+
+    population: str
+    connections: tuple[LinkReport, ...]
+    unit: float
+    threshold: int | None
     decay_error: float
     bias_error_max: float
     accumulator: int
@@ -64,105 +71,128 @@ class LayerReport:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
-        return asdict(self)
+        data = dataclasses.asdict(self)
+        data["connections"] = [dict(link) for link in data["connections"]]
+        return data
 
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """What reaches a layer: integers low..high per channel, `scale` of them to a real 1.
+    """What a link's source sends: integers low..high per channel, `scale` of them to a real 1.
 
-    `constant`: value of a last, extra channel that is on in every useful step, 0 where there is none. The layer's
-    current bias comes through it.
+    `constant`: value of a last, extra channel that is on in every useful step, 0 where there is none. `carries`: the
+    population's current bias comes through that channel of this link.
     """
 
     low: Array
     high: Array
     scale: float
-    graded: bool
     constant: int = 0
+    carries: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """The reset window of a layer's neurons: interval 0 for carried state."""
+class Settings:
+    """How to quantise.
 
+    Args:
+        arithmetic: of the target. weight_bits: of mantissas.
+        interval: steps between two clearings of the state; 0 where it is carried.
+        whole: no exponent may cut bits off: coarser weights instead, and biases in whole units.
+    """
+
+    arithmetic: Arithmetic
+    weight_bits: int
     interval: int
-    offset: int
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class FixedLayer:
-    """A layer in integers. scale: membrane units (v) per real 1."""
+class Quantised:
+    """A population in integers. scale: membrane units (v) per real 1."""
 
-    dense: n.FixedDense
-    neuron: n.FixedLIF | n.FixedReadout
+    links: tuple[Dense, ...]
+    neuron: Neuron
     scale: float
-    report: LayerReport
+    report: PopulationReport
+    warnings: tuple[Finding, ...] = ()
 
 
-def needs_constant(layer: Layer) -> bool:
-    """Whether the layer's bias enters the synaptic current, which the chip's own bias does not."""
-    return bool((layer.current_bias != 0).any())
+@dataclass(frozen=True, slots=True)
+class _Scales:
+    """Per link, integers per real weight and exponent; unit: accumulator units per real 1.
+
+    passed_over: the threshold is beyond its largest mantissa, and a smaller exponent is to be tried.
+    """
+
+    weight_scale: tuple[float, ...]
+    weight_exp: tuple[int, ...]
+    step: tuple[int, ...]
+    unit: float
+    passed_over: bool = False
 
 
-def quantise_layer(
-    layer: Layer,
-    incoming: Incoming,
-    window: Window,
+def quantise(
+    population: Population,
+    incoming: Sequence[Incoming],
+    waits: Sequence[int],
+    settings: Settings,
     *,
-    weight_bits: int = 8,
-    drive_next: bool = False,
-    whole: bool = False,
-) -> FixedLayer:
+    drives: bool = False,
+    cap: float | None = None,
+) -> Quantised:
     """Find the finest scales that are proved to fit.
 
     Args:
-        layer: in normal form, one decay and threshold for the whole population.
-        incoming: what reaches it.
-        window: when its neurons are cleared.
-        weight_bits: of the weights' mantissa, 1..8.
-        drive_next: add one neuron that spikes in every step: the next layer's constant channel.
-        whole: no exponent may cut bits off: coarser weights instead, and biases in whole units.
+        population: in normal form, one decay and threshold for all its neurons.
+        incoming: of each link. waits: steps each link's connection takes.
+        drives: add one neuron that spikes in every step: a bias channel for what it feeds.
+        cap: largest unit allowed, for readouts that share a decoder.
 
     Raises:
         InfeasibleError: no scale fits; the message lists what overflows at the coarsest one.
     """
-    finest_step = 1 << (8 - weight_bits + 1)
-    largest = max(float(np.abs(layer.weight).max()), 1e-30)
-    if needs_constant(layer):
-        # The bias is a weight too, from a channel whose value is chosen by the caller.
-        largest = max(largest, float(np.abs(layer.current_bias).max()) * incoming.scale / abs(incoming.constant))
-    findings = []
-    for weight_exp in WEIGHT_EXPONENTS:
-        step = max(finest_step, 1 << -weight_exp) if whole else finest_step
-        finest = weight_scale = (WEIGHT_LIMIT // step * step) / largest
-        if finest == 0:
+    a = settings.arithmetic
+    largest = [_largest(population, link, source) for link, source in zip(population.links, incoming, strict=True)]
+    reach = _real_reach(population, incoming)
+    findings: list[Finding] = []
+    saturating: Quantised | None = None
+    for exponent in range(0, a.weight_exponent_low - 1, -1):
+        scales = _scales(population, incoming, largest, exponent, settings, cap)
+        if scales is None:
             break
-        threshold = _threshold(layer)
-        if threshold is not None:
-            units = threshold * finest * incoming.scale * 2.0**weight_exp
-            if units < 1:
-                break
-            if units > THRESHOLD_LIMIT:
-                continue
-            weight_scale = finest * math.floor(units) / units
-        fixed = _with_scale(layer, incoming, window, weight_scale, weight_exp, step, weight_bits, drive_next, whole)
-        if fixed is None:
+        if scales.passed_over:
             continue
-        low, high = incoming.low, incoming.high
-        proved = ranges.layer_range(layer.affine, fixed[0], layer.neuron, fixed[1], low, high)
-        findings = ranges.check([proved])
+        if exponent > a.weight_exponent_low and _surely_too_large(scales, reach, incoming, a):
+            continue
+        made = _with_scales(population, incoming, waits, scales, settings, drives)
+        if made is None:
+            continue
+        links, neuron = made
+        proved = _prove(population, links, neuron, incoming, settings)
+        findings = ranges.overflows([proved], a)
+        if any(finding.severity == "error" for finding in findings):
+            continue
+        if findings and saturating is not None:
+            continue
+        report = _report(population, incoming, scales, links, neuron, proved, settings)
+        scale = scales.unit * (1 << a.input_shift)
+        quantised = Quantised(links, neuron, scale, report, tuple(findings))
         if not findings:
-            return _finish(layer, incoming, *fixed, weight_scale, proved, whole)
-    raise_on_errors(findings, InfeasibleError, where=layer.neuron_origin[0])
+            return quantised
+        # It may saturate, which is exact; a coarser unit that does not is better.
+        saturating = quantised
+    if saturating is not None:
+        return saturating
+    raise_on_errors(findings, InfeasibleError, where=population.label)
     raise InfeasibleError(
         "no weight exponent gives both a threshold of at least one unit and a bias that fits",
-        where=layer.neuron_origin[0],
+        where=population.label,
         hint="weights, threshold and bias of this layer lie too far apart; train with weight decay",
     )
 
 
-def common(values: Array, what: str, layer: Layer, grid: float) -> float:
+def common(values: Array, what: str, population: Population, grid: float) -> float:
     """The one value of a population.
 
     Raises:
@@ -171,117 +201,235 @@ def common(values: Array, what: str, layer: Layer, grid: float) -> float:
     if float(values.max() - values.min()) > grid:
         raise InfeasibleError(
             f"{what} differs within the population ({values.min():.6g} to {values.max():.6g})",
-            where=layer.neuron_origin[0],
+            where=population.label,
             hint="the chip has one per population: split the layer, or train one decay and threshold per layer",
         )
     return float(values.mean())
 
 
-def decay_code(decay: float) -> int:
-    """dv (or du + 1) of a decay factor: 4096 * (1 - decay), rounded, 0..4095."""
-    return int(np.clip(np.rint(semantics.DECAY_ONE * (1.0 - decay)), 0, semantics.DECAY_ONE - 1))
+def _largest(population: Population, link: Link, source: Incoming) -> float:
+    largest = max(float(np.abs(link.weight).max()), SMALLEST)
+    if source.carries:
+        # The bias is a weight too, from a channel whose value is chosen by the caller.
+        bias = float(np.abs(population.current_bias).max()) * source.scale / abs(source.constant)
+        largest = max(largest, bias)
+    return largest
 
 
-def _lost(weight_exp: int, interval: int, whole: bool) -> float:
-    """Accumulator units that a negative exponent cuts off on average, which the bias gives back in a reset window."""
-    return 0.0 if whole or not interval else 0.5 * (1.0 - 2.0**weight_exp)
-
-
-def _threshold(layer: Layer) -> float | None:
-    if layer.threshold is None:
+def _threshold(population: Population) -> float | None:
+    if population.threshold is None:
         return None
-    return common(layer.threshold, "threshold", layer, 1e-9 * float(np.abs(layer.threshold).max()))
+    return common(population.threshold, "threshold", population, 1e-9 * float(np.abs(population.threshold).max()))
 
 
-def _with_scale(
-    layer: Layer,
-    incoming: Incoming,
-    window: Window,
-    weight_scale: float,
-    weight_exp: int,
-    step: int,
-    weight_bits: int,
-    drive_next: bool,
-    whole: bool,
-) -> tuple[n.FixedDense, n.FixedLIF | n.FixedReadout] | None:
-    """The integer nodes of these scales; None where a bias does not fit its 13 bits and exponent."""
-    unit = weight_scale * incoming.scale * 2.0**weight_exp
-    weight = layer.weight * weight_scale
-    if incoming.constant:
-        column = layer.current_bias * weight_scale * incoming.scale / incoming.constant
-        weight = np.concatenate([weight, column[:, None]], axis=1)
-    weight = np.clip(np.rint(weight / step) * step, -256 // step * step, WEIGHT_LIMIT // step * step)
-    # a >> k rounds down: on average (1 - 2^-k) / 2 of a unit is lost at each step.
-    lost = _lost(weight_exp, window.interval, whole)
-    bias = (layer.bias * unit + lost) * (1 << semantics.MANTISSA_SHIFT)
-    threshold = _threshold(layer)
-    mantissa = None if threshold is None else int(np.rint(threshold * unit))
-    if drive_next:
-        assert mantissa is not None
-        weight = np.concatenate([weight, np.zeros((1, weight.shape[1]))])
-        bias = np.append(bias, ((mantissa + 1) << semantics.MANTISSA_SHIFT) + 1)
-    exponents = (semantics.MANTISSA_SHIFT,) if whole else BIAS_EXPONENTS
-    bias_exp = next((e for e in exponents if np.abs(np.rint(bias / (1 << e))).max() <= BIAS_LIMIT), None)
+def _scales(
+    population: Population,
+    incoming: Sequence[Incoming],
+    largest: Sequence[float],
+    exponent: int,
+    settings: Settings,
+    cap: float | None,
+) -> _Scales | None:
+    """Scales in which the link that limits the unit has this exponent; None where there is nothing left to try."""
+    a = settings.arithmetic
+    finest_step = a.weight_step(settings.weight_bits, mixed=True)
+    steps = [max(finest_step, 1 << -exponent) if settings.whole else finest_step] * len(incoming)
+    finest = [(a.weight_largest // step * step) / most for step, most in zip(steps, largest, strict=True)]
+    if 0 in finest:
+        return None
+    units = [f * source.scale * 2.0**exponent for f, source in zip(finest, incoming, strict=True)]
+    first = min(range(len(units)), key=units.__getitem__)
+    limit, base = units[first], finest[first]
+    if cap is not None and limit > cap:
+        base, limit = base * cap / limit, cap
+    own, shrink, passed_over = base, 1.0, False
+    threshold = _threshold(population)
+    if threshold is not None:
+        held = threshold * base * incoming[first].scale * 2.0**exponent
+        held *= 2.0 ** (a.input_shift - a.threshold_shift)
+        if held < 1:
+            return None
+        top = a.threshold_largest - (1 if a.compare == ">=" else 0)
+        passed_over = held > top and exponent > a.weight_exponent_low
+        whole = min(math.floor(held), top)
+        own, shrink = base * whole / held, whole / held
+    weight_scale, exponents = [own] * len(incoming), [exponent] * len(incoming)
+    for k, source in enumerate(incoming):
+        if k == first:
+            continue
+        # The others have room: finer mantissas below a smaller exponent, the same unit.
+        if not settings.whole:
+            down = exponent - max(math.floor(math.log2(units[k] / limit)), 0)
+            exponents[k] = max(down, a.weight_exponent_low)
+        weight_scale[k] = limit / (source.scale * 2.0 ** exponents[k]) * shrink
+    unit = own * incoming[first].scale * 2.0**exponent
+    return _Scales(tuple(weight_scale), tuple(exponents), tuple(steps), unit, passed_over)
+
+
+def _real_reach(population: Population, incoming: Sequence[Incoming]) -> float:
+    """Largest magnitude of the real current that can enter a neuron, bias channels left out."""
+    high = low = np.zeros(population.size)
+    for link, source in zip(population.links, incoming, strict=True):
+        width = link.weight.shape[1]
+        least = np.minimum(source.low[:width], 0) / source.scale
+        most = np.maximum(source.high[:width], 0) / source.scale
+        upward = np.maximum(link.weight, 0) @ (most - least)
+        high, low = high + link.weight @ least + upward, low + link.weight @ most - upward
+    return float(max(high.max(), -low.min()))
+
+
+def _surely_too_large(
+    scales: _Scales, reach: float, incoming: Sequence[Incoming], arithmetic: Arithmetic
+) -> bool:
+    """Whether the accumulator overflows whatever the rounding of weights does: then no proof need be tried."""
+    slack = 1.0
+    for exp, step, source in zip(scales.weight_exp, scales.step, incoming, strict=True):
+        magnitude = np.maximum(np.abs(source.low), np.abs(source.high)).sum(dtype=np.float64)
+        slack += float(magnitude) * (step / 2) * 2.0**exp + 1
+    return reach * scales.unit - slack > arithmetic.accumulator_limit
+
+
+def _with_scales(
+    population: Population,
+    incoming: Sequence[Incoming],
+    waits: Sequence[int],
+    scales: _Scales,
+    settings: Settings,
+    drives: bool,
+) -> tuple[tuple[Dense, ...], Neuron] | None:
+    """The integer ops of these scales; None where a bias does not fit its mantissa and exponent."""
+    a = settings.arithmetic
+    least, most = a.weight_range(mixed=True)
+    links = []
+    for k, (link, source) in enumerate(zip(population.links, incoming, strict=True)):
+        step = scales.step[k]
+        weight = link.weight * scales.weight_scale[k]
+        if source.constant:
+            column = np.zeros(population.size)
+            if source.carries:
+                column = population.current_bias * scales.weight_scale[k] * source.scale / source.constant
+            weight = np.concatenate([weight, column[:, None]], axis=1)
+        weight /= step
+        np.rint(weight, out=weight)
+        weight *= step
+        np.clip(weight, least // step * step, most // step * step, out=weight)
+        if drives:
+            weight = np.concatenate([weight, np.zeros((1, weight.shape[1]))])
+        links.append(Dense(
+            weight.astype(np.int32), scales.weight_exp[k], settings.weight_bits, waits[k], origin=link.origin
+        ))  # fmt: skip
+    threshold = _threshold(population)
+    spike = None
+    if threshold is not None:
+        # Float spikes are above their threshold, strictly.
+        exact = int(np.rint(threshold * scales.unit * 2.0 ** (a.input_shift - a.threshold_shift)))
+        spike = IntegerSpike(exact + (1 if a.compare == ">=" and a.threshold_shift == 0 else 0))
+    bias = (population.bias * scales.unit + _lost(scales.weight_exp, settings)) * (1 << a.input_shift)
+    if a.bias_enters == "current" and population.current_decay is not None:
+        bias = population.current_bias * scales.unit * (1 << a.input_shift)
+    if drives:
+        assert spike is not None
+        bias = np.append(bias, ((spike.threshold + 1) << a.threshold_shift) + 1)
+    exponents = (a.input_shift,) if settings.whole else range(a.bias_exponent_high + 1)
+    high = a.bias_range[1]
+    bias_exp = next((e for e in exponents if np.abs(np.rint(bias / (1 << e))).max() <= high), None)
     if bias_exp is None:
         return None
-    decay = decay_code(common(layer.decay, "decay", layer, 1 / semantics.DECAY_ONE))
-    if layer.current_decay is None:
-        du = semantics.DECAY_ONE - 1
-    else:
-        du = max(decay_code(common(layer.current_decay, "current decay", layer, 1 / semantics.DECAY_ONE)) - 1, 0)
-    shared: dict[str, Any] = {
-        "du": du,
-        "dv": decay,
-        "bias_mant": np.rint(bias / (1 << bias_exp)).astype(np.int32),
-        "bias_exp": bias_exp,
-        "reset_interval": window.interval,
-        "reset_offset": window.offset,
-        "origin": layer.neuron_origin,
-    }
-    dense = n.FixedDense(
-        weight=weight.astype(np.int32),
-        weight_exp=weight_exp,
-        weight_bits=weight_bits,
-        graded=incoming.graded,
-        origin=layer.affine_origin,
+    grid = 1 / a.decay_codes if a.decay == "factor" else 1e-9
+    membrane = IntegerMembrane(
+        a.decay_code(common(population.decay, "decay", population, grid)),
+        np.rint(bias / (1 << bias_exp)).astype(np.int32),
+        bias_exp,
     )
-    if mantissa is None:
-        return dense, n.FixedReadout(**shared)
-    return dense, n.FixedLIF(threshold=mantissa, **shared)
+    synapse = None
+    if population.current_decay is not None:
+        keep = common(population.current_decay, "current decay", population, grid)
+        synapse = IntegerSynapse(a.decay_code(keep, current=True))
+    return tuple(links), Neuron(membrane, synapse, spike, origin=population.origin)
 
 
-def _finish(
-    layer: Layer,
-    incoming: Incoming,
-    dense: n.FixedDense,
-    neuron: n.FixedLIF | n.FixedReadout,
-    weight_scale: float,
-    proved: ranges.LayerRange,
-    whole: bool,
-) -> FixedLayer:
-    unit = weight_scale * incoming.scale * 2.0**dense.weight_exp
-    size = layer.size
-    error = dense.weight[:size, : layer.weight.shape[1]] / weight_scale - layer.weight
-    largest = max(float(np.abs(layer.weight).max()), 1e-30)
-    one = 1 << semantics.MANTISSA_SHIFT
-    bias = (neuron.bias_mant[:size].astype(np.int64) << neuron.bias_exp) / (unit * one)
-    lost = _lost(dense.weight_exp, neuron.reset_interval, whole) / unit
-    assert proved.membrane is not None
-    report = LayerReport(
-        layer=layer.neuron,
-        weight_scale=weight_scale,
-        weight_exp=dense.weight_exp,
-        weight_bits=dense.weight_bits,
-        unit=1.0 / unit,
-        threshold=neuron.threshold if isinstance(neuron, n.FixedLIF) else None,
-        weight_error_max=float(np.abs(error).max()) / largest,
-        weight_error_rms=float(np.sqrt(np.mean(error**2))) / largest,
-        decay_error=float(np.abs((semantics.DECAY_ONE - neuron.dv) / semantics.DECAY_ONE - layer.decay).max()),
-        bias_error_max=float(np.abs(bias - lost - layer.bias).max()),
+def _lost(exponents: Sequence[int], settings: Settings) -> float:
+    """Accumulator units that negative exponents cut off on average, which the bias gives back in a reset window.
+
+    a >> k rounds down: each connection loses (1 - 2^-k) / 2 of a unit at each step, on average.
+    """
+    if settings.whole or not settings.interval or not settings.arithmetic.bias_bits:
+        return 0.0
+    return sum(0.5 * (1.0 - 2.0**exponent) for exponent in exponents if exponent < 0)
+
+
+def _prove(
+    population: Population,
+    links: Sequence[Dense],
+    neuron: Neuron,
+    incoming: Sequence[Incoming],
+    settings: Settings,
+) -> ranges.UnitRange:
+    a = settings.arithmetic
+    product, low, high = 0, np.zeros(neuron.size, dtype=np.int64), np.zeros(neuron.size, dtype=np.int64)
+    for dense, source in zip(links, incoming, strict=True):
+        # A source may be silent, so zero belongs to its range.
+        reach, bottom, top = ranges.dense_range(dense, a, np.minimum(source.low, 0), np.maximum(source.high, 0))
+        product, low, high = max(product, reach), low + bottom, high + top
+    current, membrane = ranges.integrate(neuron, a, settings.interval, low, high)
+    return ranges.UnitRange(
+        name=population.label,
+        connections=tuple(link.origin[0] for link in population.links),
+        product=product,
+        accumulator=int(max(high.max(), -low.min())),
+        current=current,
+        membrane=membrane,
+        readout=neuron.spike is None,
+    )
+
+
+def _report(
+    population: Population,
+    incoming: Sequence[Incoming],
+    scales: _Scales,
+    links: Sequence[Dense],
+    neuron: Neuron,
+    proved: ranges.UnitRange,
+    settings: Settings,
+) -> PopulationReport:
+    a = settings.arithmetic
+    size, one = population.size, 1 << a.input_shift
+    membrane = neuron.membrane
+    assert isinstance(membrane, IntegerMembrane)
+    bias = (membrane.bias[:size].astype(np.int64) << membrane.bias_exp) / (scales.unit * one)
+    wanted = population.bias
+    if a.bias_enters == "current" and population.current_decay is not None:
+        wanted = population.current_bias
+    lost = _lost(scales.weight_exp, settings) / scales.unit
+    return PopulationReport(
+        population=population.name,
+        connections=tuple(
+            _link_report(link, dense, scale) for link, dense, scale in
+            zip(population.links, links, scales.weight_scale, strict=True)
+        ),
+        unit=1.0 / scales.unit,
+        threshold=neuron.spike.threshold if isinstance(neuron.spike, IntegerSpike) else None,
+        decay_error=float(np.abs(a.factor(membrane.decay) - population.decay).max()),
+        bias_error_max=float(np.abs(bias - lost - wanted).max()),
         accumulator=proved.accumulator,
-        accumulator_limit=ranges.ACCUMULATOR_LIMIT - 1,
+        accumulator_limit=a.accumulator_limit - 1,
         membrane_low=proved.membrane[0] / one,
         membrane_high=proved.membrane[1] / one,
-        membrane_limit=semantics.V_LIMIT // one,
+        membrane_limit=a.membrane_range[1] // one,
+    )  # fmt: skip
+
+
+def _link_report(link: Link, dense: Dense, scale: float) -> LinkReport:
+    rows, width = link.weight.shape
+    error = dense.weight[:rows, :width] / scale
+    error -= link.weight
+    largest = max(float(np.abs(link.weight).max()), SMALLEST)
+    return LinkReport(
+        connection=link.name,
+        weight_scale=scale,
+        weight_exp=dense.weight_exp,
+        weight_bits=dense.weight_bits,
+        delay=dense.delay,
+        weight_error_max=float(np.abs(error).max()) / largest,
+        weight_error_rms=float(np.sqrt(np.mean(np.square(error)))) / largest,
     )
-    return FixedLayer(dense=dense, neuron=neuron, scale=unit * one, report=report)
