@@ -1,147 +1,194 @@
-"""A graph as plain JSON types and named arrays, and back. Programs are written with it.
+"""A graph as plain JSON types and named arrays, and back: in programs, and in the metadata of NIR files.
 
-Only the node types of `compiler.nodes` exist in a file; a name that is none of them is refused, nothing is imported or
-executed by name.
+    {"level": "discrete", "dt": 0.001, "nodes": [NODE, ...], "edges": [["fc1", "lif1"], ...]}
+    NODE   {"name": "lif1", "kind": "Neuron", "membrane": {"kind": "Membrane"}, "spike": {"kind": "Spike", ...}}
+
+Arrays stand apart, as "node/field", of a part as "node/part.field". All of it follows the declarations of the ops: a
+new op needs no line here. Only these ops exist in a file; a name that is none of them is refused, and nothing is
+imported or executed by name.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
+import functools
+import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Union
 
 import numpy as np
 
-from nervecord.compiler import nodes as n
-from nervecord.compiler.contract import Contract
-from nervecord.compiler.graph import Graph, Level
-from nervecord.compiler.node import Array, Node
-from nervecord.errors import FileFormatError, NervecordError
+from nervecord.compiler import schema
+from nervecord.compiler.graph import Graph
+from nervecord.compiler.ops import EXECUTABLE, OPS, Array, Level, Op, Part
+from nervecord.compiler.ops.fields import KEY, Declared, declarations
+from nervecord.compiler.schema import Field, checked
+from nervecord.compiler.verify import MOST_EDGES, MOST_NODES
+from nervecord.errors import FileFormatError, GraphError
 
-NODE_TYPES: dict[str, type[Node]] = {
-    kind.__name__: kind
-    for kind in (
-        n.Input,
-        n.Output,
-        n.Affine,
-        n.Scale,
-        n.Flatten,
-        n.Threshold,
-        *n.HOST_NODES,
-        n.FixedDense,
-        *n.DISCRETE_NEURONS,
-        *n.FIXED_NEURONS,
-    )
-}
-"""What a file may hold: the executable levels."""
+NAME = schema.text(4096, least=1)
+MOST_ORIGINS = 1 << 12
+"""Names that a node may have had."""
+MOST_AXES = 64
 
 
 def graph_to_data(graph: Graph) -> tuple[dict[str, Any], dict[str, Array]]:
-    """(structure, arrays): JSON types, and arrays under "node/field"; `recorded` is left out."""
+    """(structure, arrays): JSON types, and arrays by name. The arithmetic is left to the caller."""
     arrays: dict[str, Array] = {}
-    described = []
-    for name, node in graph.nodes.items():
-        fields: dict[str, Any] = {}
-        for field in dataclasses.fields(node):
-            value = getattr(node, field.name)
-            if isinstance(value, np.ndarray):
-                arrays[f"{name}/{field.name}"] = value
-            elif value is not None:
-                fields[field.name] = list(value) if isinstance(value, tuple) else value
-        described.append({"name": name, "kind": node.kind, "fields": fields})
+    nodes = []
+    for name, op in graph.nodes.items():
+        said: dict[str, Any] = {"name": name}
+        if op.origin:
+            said["origin"] = list(op.origin)
+        nodes.append(said | _said(op, f"{name}/", arrays))
     structure = {
         "level": graph.level.value,
         "dt": graph.dt,
-        "nodes": described,
+        "nodes": nodes,
         "edges": [list(edge) for edge in graph.edges],
-        "contract": None if graph.contract is None else graph.contract.to_dict(),
     }
     return structure, arrays
 
 
-def graph_from_data(structure: Mapping[str, Any], arrays: Mapping[str, Array], *, where: str) -> Graph:
-    """The graph of `graph_to_data`.
+def _said(value: Op | Part, prefix: str, arrays: dict[str, Array]) -> dict[str, Any]:
+    found: dict[str, Any] = {"kind": type(value).__name__}
+    for name, declared in declarations(type(value)):
+        given = getattr(value, name)
+        if given is None:
+            continue
+        match declared.kind:
+            case "array":
+                arrays[prefix + name] = given
+            case "part":
+                found[name] = _said(given, f"{prefix}{name}.", arrays)
+            case "shape":
+                found[name] = [int(k) for k in given]
+            case "integer":
+                found[name] = int(given)
+            case "number":
+                found[name] = float(given)
+            case _:
+                found[name] = given
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Reading
+
+
+def graph_from_data(structure: Any, arrays: Mapping[str, Array], *, where: str) -> Graph:
+    """The graph of `graph_to_data`, its fields within their declarations; how they fit together is for `verify`.
+
+    Args:
+        structure: of JSON. arrays: by name. where: the file's name.
 
     Raises:
-        FileFormatError: something is missing, unknown or of the wrong type.
+        FileFormatError: something is missing, unknown or of the wrong type; it names the node.
     """
+    frame = checked(structure, _frame(), f"{where}: the graph")
+    left = dict(arrays)
+    nodes: dict[str, Op] = {}
+    for item in frame.nodes:
+        name = item.get("name")
+        at = where if not isinstance(name, str) else f"{where}: node {name!r}"
+        said = checked(item, _node(), at)
+        if not said.name.isprintable():
+            raise FileFormatError(f"the node name {said.name!r} cannot be printed", where=where)
+        if said.name in nodes:
+            raise FileFormatError("two nodes have this name", where=at)
+        kind = OPS[item["kind"]]
+        nodes[said.name] = kind(**_values(kind, said, f"{said.name}/", left, at), origin=tuple(said.origin))
+    if left:
+        raise FileFormatError(f"the array {min(left)!r} belongs to no node", where=where)
     try:
-        nodes = {str(item["name"]): _node(item, arrays, where) for item in structure["nodes"]}
-        if len(nodes) != len(structure["nodes"]):
-            raise FileFormatError("two of its nodes have the same name", where=where)
-        contract = structure["contract"]
-        return Graph(
-            level=Level(structure["level"]),
-            nodes=nodes,
-            edges=tuple((str(a), str(b)) for a, b in structure["edges"]),
-            dt=None if structure["dt"] is None else float(structure["dt"]),
-            contract=None if contract is None else Contract.from_dict(contract),
-        )
-    except NervecordError as error:
-        if error.where == where:
-            raise
-        raise FileFormatError(str(error), where=where) from None
-    except KeyError as error:
-        raise FileFormatError(f"{error.args[0]!r} is missing from the description of the graph", where=where) from None
-    except (TypeError, ValueError) as error:
-        raise FileFormatError(f"the description of the graph is malformed: {error}", where=where) from None
+        return Graph(Level(frame.level), nodes, frame.edges, frame.dt)
+    except GraphError as error:
+        raise FileFormatError(error.message, where=f"{where}: {error.where}", hint=error.hint) from None
 
 
-def _node(item: Mapping[str, Any], arrays: Mapping[str, Array], where: str) -> Node:
-    kind = NODE_TYPES.get(item["kind"])
-    if kind is None:
-        raise FileFormatError(f"unknown node type {item['kind']!r}", where=where, hint="made by a newer version?")
+def _values(kind: type, said: Any, prefix: str, left: dict[str, Array], where: str) -> dict[str, Any]:
+    """The fields of an op or a part; its arrays are taken out of `left`."""
     values: dict[str, Any] = {}
-    given = dict(item["fields"])
-    for field in dataclasses.fields(kind):
-        if field.name in kind.ARRAYS:
-            values[field.name] = arrays.get(f"{item['name']}/{field.name}")
-            if values[field.name] is None and field.default is dataclasses.MISSING:
-                raise FileFormatError(f"array {item['name']}/{field.name} is missing", where=where)
-            _check_type(values[field.name], kind, f"{item['name']}/{field.name}", where)
-        elif field.name in given:
-            value = given.pop(field.name)
-            values[field.name] = tuple(value) if isinstance(value, list) else _scalar(value, str(field.type), where)
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise FileFormatError(f"field {field.name!r} of node {item['name']!r} is missing", where=where)
-    unknown = sorted(set(given) - {field.name for field in dataclasses.fields(kind)})
-    if unknown:
-        raise FileFormatError(f"node {item['name']!r} has an unknown field {unknown[0]!r}", where=where)
-    return kind(**values)
+    for name, declared in declarations(kind):
+        if declared.kind == "array":
+            values[name] = _array(prefix + name, declared, left, where)
+        elif declared.kind == "part":
+            part = getattr(said, name)
+            of = None if part is None else _parts(kind, name)[type(part).__struct_config__.tag]
+            values[name] = None if of is None else of(**_values(of, part, f"{prefix}{name}.", left, where))
+        else:
+            values[name] = getattr(said, name)
+    return values
 
 
-def _check_type(array: Array | None, kind: type[Node], name: str, where: str) -> None:
-    # Nodes convert what they are given; in a file that would turn text into numbers and NaN into integers.
-    if array is not None and array.dtype != kind.DTYPE:
-        wanted = np.dtype(kind.DTYPE)
-        raise FileFormatError(f"array {name} holds {array.dtype}, {wanted} is needed", where=where)
+def _array(name: str, declared: Declared, left: dict[str, Array], where: str) -> Array | None:
+    found = left.pop(name, None)
+    if found is None:
+        if declared.optional:
+            return None
+        raise FileFormatError(f"the array {name!r} is missing", where=where)
+    # Ops convert what they are given; in a file that would turn text into numbers and NaN into integers.
+    if found.dtype != declared.dtype:
+        raise FileFormatError(
+            f"the array {name!r} holds {found.dtype}, {np.dtype(declared.dtype)} is needed", where=where
+        )
+    return found
 
 
-def _scalar(value: Any, annotation: str, where: str) -> Any:
-    expected: dict[str, Any] = {"int": (int,), "float": (int, float), "bool": (bool,), "Reset": (str,)}
-    types = expected.get(annotation)
-    if types is None or not isinstance(value, types) or (isinstance(value, bool) and annotation != "bool"):
-        raise FileFormatError(f"{value!r} stands where a value of type {annotation} belongs", where=where)
-    return float(value) if annotation == "float" else value
+@functools.cache
+def _frame() -> Any:
+    """A graph whose nodes are not looked at."""
+    levels = tuple(level.value for level in Level if level in EXECUTABLE)
+    return schema.record("graph", [
+        ("level", schema.one_of(levels)),
+        ("dt", schema.real(above=0)),
+        ("nodes", schema.row(dict[str, Any], MOST_NODES, least=1)),
+        ("edges", schema.row(tuple[NAME, NAME], MOST_EDGES)),
+    ])  # fmt: skip
 
 
-def canonical(data: Any) -> bytes:
-    """JSON with sorted keys and no spaces: the same data, the same bytes."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+@functools.cache
+def _node() -> Any:
+    """Any op, told apart by its kind."""
+    return Union[tuple(_record(kind, [("name", NAME), ("origin", schema.row(NAME, MOST_ORIGINS), ())])
+                       for kind in OPS.values() if kind.LEVELS & EXECUTABLE)]  # fmt: skip
 
 
-def structure_hash(structure: Mapping[str, Any]) -> str:
-    """SHA-256 of the graph's description, weights apart."""
-    return hashlib.sha256(canonical(structure)).hexdigest()
+@functools.cache
+def _parts(kind: type, field: str) -> dict[str, type[Part]]:
+    """Name -> part that may stand in this field of a composed op."""
+    allowed = typing.get_args(typing.get_type_hints(kind)[field])
+    return {part.__name__: part for part in allowed if isinstance(part, type) and issubclass(part, Part)}
 
 
-def arrays_hash(arrays: Mapping[str, Array]) -> str:
-    """SHA-256 over names, types, shapes and bytes of all arrays, in order of their names."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(canonical([name, array.dtype.str, list(array.shape)]))
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+def _record(kind: type[Op] | type[Part], first: list[Field]) -> Any:
+    fields = first
+    for declared_field in kind.__dataclass_fields__.values():
+        declared: Declared | None = declared_field.metadata.get(KEY)
+        if declared is None or declared.kind == "array":
+            continue
+        of = _type(kind, declared_field.name, declared)
+        default = declared_field.default
+        if declared.optional:
+            fields = [*fields, (declared_field.name, Union[of, None], None)]
+        elif isinstance(default, (int, float, str, tuple)):
+            fields = [*fields, (declared_field.name, of, default)]
+        else:
+            fields = [*fields, (declared_field.name, of)]
+    return schema.record(kind.__name__, fields, kind=kind.__name__)
+
+
+def _type(kind: type, name: str, declared: Declared) -> Any:
+    match declared.kind:
+        case "integer":
+            return schema.whole(int(declared.low), int(declared.high))
+        case "number":
+            return schema.real(declared.low, declared.high, declared.above)
+        case "flag":
+            return bool
+        case "choice":
+            return schema.one_of(declared.options)
+        case "shape":
+            return schema.row(schema.whole(int(declared.low), int(declared.high)), MOST_AXES, declared.least)
+        case "part":
+            return Union[tuple(_record(part, []) for part in _parts(kind, name).values())]
+    raise TypeError(f"{kind.__name__}.{name} is declared as {declared.kind}, which no file can hold")

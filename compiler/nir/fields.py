@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from nervecord.compiler.node import Array, Shape
+from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.errors import FileFormatError
+
+MOST_REPEATED = 1 << 22
+"""Values that the scalars of one file may stand for together: a file of a few bytes must not ask for gigabytes."""
+
+MOST_AXES = 64
+"""Whole numbers in one field: sizes, strides and the like."""
+
+
+class Repeats:
+    """Counts the values that a file's scalars are repeated to."""
+
+    def __init__(self) -> None:
+        self.left = MOST_REPEATED
 
 
 class Fields:
@@ -18,11 +32,13 @@ class Fields:
         values: the node's group.
         name: the node's name.
         where: the file's name.
+        repeats: what is left of the file's allowance; None gives the node one of its own.
     """
 
-    def __init__(self, values: Mapping[str, Any], name: str, where: str) -> None:
+    def __init__(self, values: Mapping[str, Any], name: str, where: str, repeats: Repeats | None = None) -> None:
         self._values = values
         self._taken = {"type", "metadata"}
+        self._repeats = repeats or Repeats()
         self._where = f"{where}: node {name!r}"
         self.type: str = values["type"]
         self.origin = (name,)
@@ -34,6 +50,11 @@ class Fields:
     def has(self, field: str) -> bool:
         """Whether the file gives this field."""
         return field in self._values
+
+    def present(self, field: str) -> bool:
+        """Whether the file gives it a value; an empty list, which some tools write for None, is none."""
+        value = self._take(field)
+        return not (isinstance(value, np.ndarray) and value.size == 0)
 
     def done(self) -> None:
         """Refuse fields nobody took: they mean something that would be lost."""
@@ -65,12 +86,13 @@ class Fields:
             raise self.error(f"{field} has {len(values)} values, one is needed")
         return values[0]
 
-    def pair(self, field: str, least: int) -> tuple[int, int]:
-        """Two whole numbers; a single one stands for both."""
+    def sizes(self, field: str, axes: int, least: int) -> Shape:
+        """A whole number for each axis; a single one stands for all."""
         values = self._integers(field, least)
-        if len(values) not in (1, 2):
-            raise self.error(f"{field} has {len(values)} values, one or two are needed")
-        return values[0], values[-1]
+        if len(values) not in (1, axes):
+            wanted = "one is" if axes == 1 else f"1 or {axes} are"
+            raise self.error(f"{field} has {len(values)} values, {wanted} needed")
+        return tuple(values * axes if len(values) == 1 else values)
 
     def shape(self, field: str) -> Shape:
         """A shape without the batch: at least one axis."""
@@ -87,6 +109,36 @@ class Fields:
             raise self.error(f"is fed shape {shape}, {axes} axes are needed")
         return shape
 
+    def elementwise(
+        self, names: Mapping[str, str], fed: Shape | None, defaults: Mapping[str, float] | None = None
+    ) -> dict[str, Array]:
+        """Parameters of one shape, as a population has them.
+
+        A scalar takes the shape of the others, and where all are scalars the shape that feeds the node.
+
+        Args:
+            names: our name -> the file's.
+            fed: the shape that feeds the node, where it is known.
+            defaults: the file's name -> what a field stands for that the file may leave out.
+        """
+        given: dict[str, Array] = {}
+        for ours, theirs in names.items():
+            default = (defaults or {}).get(theirs)
+            given[ours] = self.array(theirs) if default is None or self.has(theirs) else np.array(default)
+        shapes = {value.shape: names[ours] for ours, value in reversed(given.items()) if value.ndim}
+        if len(shapes) > 1:
+            text = ", ".join(f"{field} {shape}" for shape, field in reversed(shapes.items()))
+            raise self.error(f"parameters differ in shape: {text}")
+        shape = next(iter(shapes)) if shapes else self.fed(fed)
+        size = math.prod(shape)
+        self._repeats.left -= size * sum(value.ndim == 0 for value in given.values())
+        if self._repeats.left < 0:
+            raise self.error(
+                f"its scalars stand for {size} neurons, a file's may stand for {MOST_REPEATED} values together",
+                "write the parameters as arrays",
+            )
+        return {ours: np.broadcast_to(value, shape) for ours, value in given.items()}
+
     def _take(self, field: str) -> Any:
         if field not in self._values:
             raise self.error(f"field {field!r} is missing")
@@ -102,8 +154,8 @@ class Fields:
 
     def _integers(self, field: str, least: int | None) -> list[int]:
         values = self._numbers(field)
-        if values.ndim > 1:
-            raise self.error(f"{field} has shape {values.shape}, a list of whole numbers is needed")
+        if values.ndim > 1 or values.size > MOST_AXES:
+            raise self.error(f"{field} has shape {values.shape}, a list of up to {MOST_AXES} whole numbers is needed")
         if not (np.isfinite(values) & (values == np.floor(values))).all():
             raise self.error(f"{field} holds {values.tolist()}, whole numbers are needed")
         whole = [int(value) for value in values.reshape(-1)]

@@ -13,24 +13,26 @@ from typing import Any
 
 import numpy as np
 
-from nervecord.compiler.files import write_atomically
-from nervecord.compiler.graph import Graph, Level
-from nervecord.compiler.hdf5guard import LIMITS, Limits, read_hdf5
-from nervecord.compiler.nirform import Form, layout
-from nervecord.compiler.nirimport import import_graph
-from nervecord.compiler.nirmeta import KEY, metadata, restore
+from nervecord.compiler.files.atomic import write_atomically
+from nervecord.compiler.graph import Graph
+from nervecord.compiler.nir.form import layout
+from nervecord.compiler.nir.hdf5guard import LIMITS, Limits, read_hdf5
+from nervecord.compiler.nir.metadata import KEY, metadata, restore
+from nervecord.compiler.nir.reading import import_graph
+from nervecord.compiler.ops import Level, NirForm
 from nervecord.compiler.passes.discretise import check_convention
+from nervecord.compiler.policy import Policy, parts
 from nervecord.compiler.verify import require
 from nervecord.errors import FileFormatError, GraphError, NervecordError
 
 
 def read_nir(
     path: str | os.PathLike[str], *, dt: float | None = None, convention: str = "euler", limits: Limits = LIMITS
-) -> Graph:
-    """The graph of a NIR file.
+) -> Graph | Policy:
+    """What a NIR file holds.
 
-    A file that Nervecord wrote gives the DISCRETE graph exactly as it was written. Any other gives an IMPORTED graph in
-    continuous time; `discretise` makes it executable.
+    A file that Nervecord wrote gives exactly what was written: a policy where it holds a contract, else a DISCRETE
+    graph. Any other gives an IMPORTED graph in continuous time; `discretise` makes it executable.
 
     Args:
         path: the file.
@@ -53,15 +55,16 @@ def read_nir(
     if not isinstance(described, dict) or KEY not in described:
         return require(import_graph(root, where=where, dt=dt), Level.IMPORTED, where=where)
     try:
-        graph = restore(root, where=where)
+        subject = restore(root, where=where)
     except NervecordError as error:
         # The graph, the contract and the serialiser know no file; a message that names none is of little use.
         if not str(error).startswith(where):
             error.where = f"{where}: {error.where}" if error.where else where
         raise
-    if dt is not None and dt != graph.dt:
-        raise NervecordError(f"was made for dt = {graph.dt} s, not {dt} s", where=where, hint="leave --dt out")
-    return graph
+    made_for = parts(subject)[0].dt
+    if dt is not None and dt != made_for:
+        raise NervecordError(f"was made for dt = {made_for} s, not {dt} s", where=where, hint="leave --dt out")
+    return subject
 
 
 def _root(tree: dict[str, Any], where: str) -> dict[str, Any]:
@@ -76,33 +79,35 @@ def _root(tree: dict[str, Any], where: str) -> dict[str, Any]:
     return root
 
 
-def write_nir(graph: Graph, path: str | os.PathLike[str]) -> None:
-    """Write a DISCRETE graph, so that `read_nir` gives it back exactly and every NIR tool reads its core.
+def write_nir(subject: Graph | Policy, path: str | os.PathLike[str]) -> None:
+    """Write a DISCRETE graph or policy, so that `read_nir` gives it back exactly and every NIR tool reads its core.
 
-    The same graph gives the same bytes; a crash leaves the old file or the new one. See `compiler.nirform` for the
-    equations, `compiler.nirmeta` for what stands in the metadata: reset rules other than to a value, host nodes and the
-    contract are known to Nervecord only.
+    The same subject gives the same bytes; a crash leaves the old file or the new one. See `compiler.nir.form` for the
+    equations, `compiler.nir.metadata` for what stands in the metadata: reset rules other than to a value, host ops and
+    the contract are known to Nervecord only.
 
     Raises:
         GraphError: the graph is not DISCRETE, not legal, or holds something NIR cannot say; it names the node.
         NervecordError: the file cannot be written.
     """
-    write_atomically(path, nir_bytes(graph))
+    write_atomically(path, nir_bytes(subject))
 
 
-def nir_bytes(graph: Graph) -> bytes:
+def nir_bytes(subject: Graph | Policy) -> bytes:
     """The content of the file `write_nir` writes."""
     import nir  # type: ignore[import-untyped]  # only writers need it, and it loads h5py
 
+    graph, _ = parts(subject)
     if graph.level is not Level.DISCRETE:
         hint = "discretise it first" if graph.level is Level.IMPORTED else "an integer graph is kept in a program"
         raise GraphError(f"is {graph.level.value}, only a discrete graph is written as NIR", where="graph", hint=hint)
-    require(graph)
+    require(subject)
     said = layout(graph)
     made = nir.NIRGraph(
         nodes={name: _node(nir, form) for name, form in said.nodes.items()},
         edges=list(said.edges),
-        metadata=metadata(graph),
+        metadata=metadata(subject),
+        type_check=False,  # `require` has checked, and nir knows no groups of a convolution
     )
     image = io.BytesIO()
     # Uncompressed: no other version of zlib gives other bytes.
@@ -110,7 +115,7 @@ def nir_bytes(graph: Graph) -> bytes:
     return image.getvalue()
 
 
-def _node(nir: Any, form: Form) -> Any:
+def _node(nir: Any, form: NirForm) -> Any:
     kind, fields = form
     match kind:
         case "Input":
@@ -118,10 +123,12 @@ def _node(nir: Any, form: Form) -> Any:
         case "Output":
             return nir.Output(output_type={"output": fields["shape"]})
         case "Flatten":
-            return nir.Flatten(
-                input_type={"input": fields["input_type"]},
-                start_dim=int(fields["start_dim"]),
-                end_dim=int(fields["end_dim"]),
-            )
-    # Copies: nir keeps what it is given, and ours are read-only.
-    return getattr(nir, kind)(**{name: np.array(value) for name, value in fields.items()})
+            fields = {**fields, "input_type": {"input": fields["input_type"]}}  # type: ignore[dict-item]
+    # Copies: nir keeps what it is given, and ours are read-only. Single whole numbers it wants as int.
+    return getattr(nir, kind)(**{name: _copied(value) for name, value in fields.items()})
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return value
+    return int(value) if value.ndim == 0 and value.dtype.kind == "i" else np.array(value)

@@ -1,78 +1,83 @@
 """What NIR cannot say, in the metadata of a NIR file's root: one canonical JSON text, and arrays beside it.
 
-    node/metadata/nervecord          {"format": 1, "graph": ..., "arrays": ["lif1/decay", ...]}
+    node/metadata/nervecord          {"format": 2, "graph": ..., "contract": ..., "arrays": ["lif1/membrane.decay", ...],
+                                      "nir": {"fc1/weight": "weight", ...}}
     node/metadata/nervecord_arrays/  a0, a1, ... in that list's order; "recorded" for recorded observations
 
-The graph's description is that of `compiler.serialise`. Weights, biases, scales, thresholds and reset values stand in
-the NIR nodes only: another tool may change them. Decays, gains and leaks stand in both, exact here and as time
-constants there, and must agree.
+The graph's description is that of `compiler.files.serialise`. What an op hands over to NIR unchanged (weights, biases,
+scales, thresholds, reset values) stands in the NIR nodes only, and "nir" names the field: another tool may change it.
+All else stands in both, exact here and as time constants there, and must agree. Format 1 is read as well.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
-from nervecord.compiler import nodes as n
-from nervecord.compiler.graph import Edge, Graph, Level
-from nervecord.compiler.nirfields import Fields
-from nervecord.compiler.nirform import Form, layout, nir_name
-from nervecord.compiler.nirimport import pairs
-from nervecord.compiler.node import Array
-from nervecord.compiler.serialise import canonical, graph_from_data, graph_to_data
-from nervecord.compiler.verify import LEGAL, require
+from nervecord.compiler import schema
+from nervecord.compiler.contract import Contract
+from nervecord.compiler.files.arrays import MOST_ARRAYS
+from nervecord.compiler.files.serialise import graph_from_data, graph_to_data
+from nervecord.compiler.graph import Edge, Graph
+from nervecord.compiler.nir import format1
+from nervecord.compiler.nir.fields import Fields
+from nervecord.compiler.nir.form import layout, nir_name
+from nervecord.compiler.nir.reading import pairs
+from nervecord.compiler.ops import Array, Level, NirForm
+from nervecord.compiler.policy import Policy, parts
+from nervecord.compiler.verify import require
 from nervecord.errors import FileFormatError, GraphError
 
-FORMAT = 1
+FORMAT = 2
 """Of the metadata; a reader refuses newer ones."""
 KEY, ARRAYS, RECORDED = "nervecord", "nervecord_arrays", "recorded"
-FROM_NIR: dict[str, dict[str, str]] = {
-    "Affine": {"weight": "weight", "bias": "bias"},
-    "Scale": {"scale": "scale"},
-    "Threshold": {"threshold": "threshold"},
-    "DiscreteLIF": {"threshold": "v_threshold", "reset_value": "v_reset"},
-    "DiscreteCubaLIF": {"threshold": "v_threshold", "reset_value": "v_reset"},
-}
-"""Kind -> our field -> the NIR field that is the truth for it."""
 _AGREE = 8
 """Time constants may differ by this many units of rounding of the file's type: a tool may have saved float32."""
-_LISTS = ("origin", "shape", "input_shape")
-"""Fields of nodes that are lists; all others are single values."""
 _FRESH = f"export it again, or delete the metadata {KEY!r} to read it as plain NIR"
+_NAME = schema.text(1 << 13, least=1)
+_HEAD = schema.record("head", [("format", Any, None)], closed=False)
+_METADATA = schema.record("metadata", [
+    ("format", int),
+    ("graph", dict[str, Any]),
+    ("contract", dict[str, Any] | None, None),
+    ("arrays", schema.row(_NAME, MOST_ARRAYS)),
+    ("nir", dict[str, str]),
+])  # fmt: skip
 
 
-def metadata(graph: Graph) -> dict[str, Any]:
+def metadata(subject: Graph | Policy) -> dict[str, Any]:
     """What `restore` needs beside the NIR nodes, as nir.write takes it.
 
     Raises:
-        GraphError: the contract or the recorded observations hold values that are not finite.
+        GraphError: the recorded observations hold values that are not finite.
     """
+    graph, contract = parts(subject)
     structure, arrays = graph_to_data(graph)
-    kept = sorted(
-        f"{name}/{field}"
-        for name, node in graph.nodes.items()
-        for field in type(node).ARRAYS
-        if field not in FROM_NIR.get(node.kind, {})
-    )
+    forms = layout(graph).nodes
+    unchanged: dict[str, str] = {}
+    for key, value in arrays.items():
+        _, fields = forms.get(nir_name(key.rpartition("/")[0]), ("", {}))
+        unchanged |= {key: field for field, given in fields.items() if given is value}
+    kept = sorted(set(arrays) - set(unchanged))
     beside = {f"a{k}": arrays[key] for k, key in enumerate(kept)}
-    if graph.recorded is not None:
-        _check_recorded(graph.recorded, "graph")
-        beside[RECORDED] = graph.recorded
-    try:
-        text = canonical({"format": FORMAT, "graph": structure, "arrays": kept}).decode()
-    except ValueError as error:
-        raise GraphError(
-            f"a number of its description is not finite: {error}", where="contract", hint="use None for no limit"
-        ) from None
+    recorded = subject.recorded if isinstance(subject, Policy) else None
+    if recorded is not None:
+        wrong = _wrong_recorded(recorded)
+        if wrong:
+            raise GraphError(wrong, where="graph")
+        beside[RECORDED] = recorded
+    said = {"format": FORMAT, "graph": structure, "arrays": kept, "nir": unchanged}
+    if contract is not None:
+        said["contract"] = contract.to_dict()
+    text = schema.canonical(said).decode()
     # nir skips no empty group, and cannot read one back as anything but an empty dict; there is nothing to say then.
     return {KEY: text, ARRAYS: beside} if beside else {KEY: text}
 
 
-def restore(root: Mapping[str, Any], *, where: str) -> Graph:
-    """The graph as it was written.
+def restore(root: Mapping[str, Any], *, where: str) -> Graph | Policy:
+    """What was written: a policy where there is a contract, else a graph.
 
     Args:
         root: the tree of the group "node", with Nervecord's metadata.
@@ -80,75 +85,43 @@ def restore(root: Mapping[str, Any], *, where: str) -> Graph:
 
     Raises:
         FileFormatError: the metadata is newer, malformed, or says something else than the NIR nodes.
+        ContractError: the contract is malformed.
         GraphError: the graph is not legal.
     """
-    data = _parse(root["metadata"][KEY], where)
-    structure, keys = data.get("graph"), data.get("arrays")
-    beside = root["metadata"].get(ARRAYS, {})
-    if not isinstance(structure, dict) or not isinstance(keys, list) or not isinstance(beside, dict):
-        raise FileFormatError("Nervecord's metadata is malformed: graph or arrays are missing", where=where)
-    if not isinstance(structure.get("contract"), (dict, type(None))):
-        raise FileFormatError("the contract in Nervecord's metadata is no object", where=where, hint=_FRESH)
-    arrays = {str(key): _array(beside, f"a{k}", where) for k, key in enumerate(keys)}
     nir_nodes = _nir_nodes(root, where)
-    for item in _described(structure, where):
-        arrays |= _from_nir(item["name"], item["kind"], nir_nodes, where)
-    graph = graph_from_data(structure, arrays, where=where)
-    _check_values(graph, where)
-    if RECORDED in beside:
-        graph = graph.replace(recorded=_check_recorded(_array(beside, RECORDED, where), where))
-    require(graph, Level.DISCRETE, where=where)
+    said = _parse(root["metadata"][KEY], nir_nodes, where)
+    beside = root["metadata"].get(ARRAYS, {})
+    if not isinstance(beside, dict):
+        raise FileFormatError("the arrays of Nervecord's metadata are no group", where=where, hint=_FRESH)
+    arrays = {key: _array(beside, f"a{k}", where) for k, key in enumerate(said.arrays)}
+    arrays |= _from_nir(said.nir, arrays, nir_nodes, where)
+    graph = graph_from_data(said.graph, arrays, where=where)
+    subject: Graph | Policy = graph
+    if said.contract is not None:
+        contract = Contract.from_dict(said.contract, where=f"{where}: contract")
+        subject = Policy(graph, contract, _recorded(beside, where))
+    elif RECORDED in beside:
+        raise FileFormatError("holds recorded observations and no contract", where=where, hint=_FRESH)
+    require(subject, Level.DISCRETE, where=where)
     _check_agreement(graph, nir_nodes, pairs(root.get("edges"), where), where)
-    return graph
+    return subject
 
 
-def _parse(text: Any, where: str) -> dict[str, Any]:
+def _parse(text: Any, nir_nodes: Mapping[str, Mapping[str, Any]], where: str) -> Any:
     if not isinstance(text, str):
         raise FileFormatError("Nervecord's metadata is no text", where=where, hint=_FRESH)
-    try:
-        data = json.loads(text, parse_constant=_refuse_constant, parse_int=_small_integer)
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(f"Nervecord's metadata is no valid JSON: {error}", where=where, hint=_FRESH) from None
-    version = data.get("format") if isinstance(data, dict) else None
+    at = f"{where}: Nervecord's metadata"
+    version = schema.from_json(text, _HEAD, at).format
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise FileFormatError("Nervecord's metadata names no format", where=where, hint=_FRESH)
+        raise FileFormatError("names no format", where=at, hint=_FRESH)
     if version > FORMAT:
         raise FileFormatError(
-            f"its metadata has the newer format {version}, this version reads up to {FORMAT}", where=where,
+            f"has the newer format {schema.printable(repr(version))}, this version reads up to {FORMAT}", where=at,
             hint="upgrade nervecord",
         )  # fmt: skip
-    assert isinstance(data, dict)  # else there was no format
-    return data
-
-
-def _refuse_constant(text: str) -> float:
-    raise ValueError(f"{text} is no number of JSON")
-
-
-def _small_integer(text: str) -> int:
-    if len(text) > 19:
-        raise ValueError(f"the number {text[:19]}... is too large")
-    return int(text)
-
-
-def _described(structure: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
-    items = structure.get("nodes")
-    if not isinstance(items, list) or not all(
-        isinstance(item, dict) and isinstance(item.get("name"), str) and isinstance(item.get("kind"), str)
-        for item in items
-    ):
-        raise FileFormatError("Nervecord's metadata is malformed: nodes without name or kind", where=where)
-    known = {kind.__name__ for kind in LEGAL[Level.DISCRETE]}
-    for item in items:
-        if item["kind"] not in known:
-            raise FileFormatError(
-                f"its kind {item['kind']!r} is unknown", where=f"{where}: node {item['name']!r}", hint=_FRESH
-            )
-        fields = item.get("fields")
-        for field, value in fields.items() if isinstance(fields, dict) else [("fields", [])]:
-            if isinstance(value, dict) or (isinstance(value, list) and field not in _LISTS):
-                raise FileFormatError(f"its {field} is malformed", where=f"{where}: node {item['name']!r}", hint=_FRESH)
-    return items
+    if version == 1:
+        return schema.checked(format1.translated(text, nir_nodes, at), _METADATA, at)
+    return schema.from_json(text, _METADATA, at)
 
 
 def _array(group: Mapping[str, Any], name: str, where: str) -> Array:
@@ -158,13 +131,20 @@ def _array(group: Mapping[str, Any], name: str, where: str) -> Array:
     return value.astype(np.float64)
 
 
-def _check_recorded(recorded: Array, where: str) -> Array:
-    if recorded.ndim != 2 or not np.isfinite(recorded).all():
-        raise FileFormatError(
-            f"the recorded observations have shape {recorded.shape} or values that are not finite, (k, n) is needed",
-            where=where,
-        )
+def _recorded(beside: Mapping[str, Any], where: str) -> Array | None:
+    if RECORDED not in beside:
+        return None
+    recorded = _array(beside, RECORDED, where)
+    wrong = _wrong_recorded(recorded)
+    if wrong:
+        raise FileFormatError(wrong, where=where)
     return recorded
+
+
+def _wrong_recorded(recorded: Array) -> str:
+    if recorded.ndim == 2 and np.isfinite(recorded).all():
+        return ""
+    return f"the recorded observations have shape {recorded.shape} or values that are not finite, (k, n) is needed"
 
 
 def _nir_nodes(root: Mapping[str, Any], where: str) -> dict[str, Mapping[str, Any]]:
@@ -177,40 +157,24 @@ def _nir_nodes(root: Mapping[str, Any], where: str) -> dict[str, Mapping[str, An
     return nodes
 
 
-def _from_nir(name: str, kind: str, nodes: Mapping[str, Mapping[str, Any]], where: str) -> dict[str, Array]:
-    """The arrays of one node that stand in the file's NIR nodes, as "name/field"."""
-    taken = FROM_NIR.get(kind)
-    if taken is None:
-        return {}
-    nir = nir_name(name)
-    if nir not in nodes:
-        raise FileFormatError(
-            "stands in the metadata and not among the NIR nodes", where=f"{where}: node {name!r}", hint=_FRESH
-        )
-    fields = Fields(nodes[nir], nir, where)
-    axes = {"weight": 2, "bias": 1}
-    return {
-        f"{name}/{ours}": fields.array(theirs, axes.get(ours))
-        for ours, theirs in taken.items()
-        if ours != "bias" or fields.has(theirs)
-    }
-
-
-def _check_values(graph: Graph, where: str) -> None:
-    """What node types promise of their scalars and a file can break."""
-    for name, node in graph.nodes.items():
+def _from_nir(
+    named: Mapping[str, str], held: Mapping[str, Array], nodes: Mapping[str, Mapping[str, Any]], where: str
+) -> dict[str, Array]:
+    """The arrays that stand in the file's NIR nodes: "node/field" -> values, of "node/field" -> NIR's field."""
+    found: dict[str, Array] = {}
+    for key, field in named.items():
+        name = key.rpartition("/")[0]
         at = f"{where}: node {name!r}"
-        if not all(isinstance(text, str) for text in node.origin):
-            raise FileFormatError("its origin holds more than names", where=at)
-        if isinstance(node, (n.DiscreteLIF, n.DiscreteCubaLIF)) and node.reset not in get_args(n.Reset):
-            raise FileFormatError(f"its reset rule {node.reset!r} is unknown", where=at)
-        for shape in (getattr(node, field, (1,)) for field in ("shape", "input_shape")):
-            if not shape or not all(isinstance(k, int) and not isinstance(k, bool) and k > 0 for k in shape):
-                raise FileFormatError(f"its shape {shape!r} is no list of positive whole numbers", where=at)
-        if isinstance(node, n.Flatten):
-            axes = len(node.input_shape)
-            if not (-axes <= node.start < axes and -axes <= node.end < axes and node.start % axes <= node.end % axes):
-                raise FileFormatError(f"axes {node.start}..{node.end} are none of {node.input_shape}", where=at)
+        try:
+            nir = nir_name(name)
+        except GraphError as error:
+            raise FileFormatError(error.message, where=at) from None
+        if nir not in nodes:
+            raise FileFormatError("stands in the metadata and not among the NIR nodes", where=at, hint=_FRESH)
+        if key in held:
+            raise FileFormatError(f"the array {key!r} stands in the metadata and in the NIR nodes", where=at)
+        found[key] = Fields(nodes[nir], nir, where).array(field)
+    return found
 
 
 def _check_agreement(graph: Graph, nodes: Mapping[str, Mapping[str, Any]], edges: list[Edge], where: str) -> None:
@@ -223,14 +187,15 @@ def _check_agreement(graph: Graph, nodes: Mapping[str, Mapping[str, Any]], edges
         )
     for name, form in said.nodes.items():
         _check_form(form, Fields(nodes[name], name, where), graph.dt)
-    for a, b in [*(e for e in said.edges if e not in edges), *(e for e in edges if e not in said.edges)]:
+    here, there = set(said.edges), set(edges)
+    for a, b in [*(e for e in said.edges if e not in there), *(e for e in edges if e not in here)]:
         raise FileFormatError(
-            f"edge {a} -> {b} stands only in the {'metadata' if (a, b) in said.edges else 'NIR edges'}", where=where,
+            f"edge {a} -> {b} stands only in the {'metadata' if (a, b) in here else 'NIR edges'}", where=where,
             hint=_FRESH,
         )  # fmt: skip
 
 
-def _check_form(form: Form, fields: Fields, dt: float | None) -> None:
+def _check_form(form: NirForm, fields: Fields, dt: float | None) -> None:
     kind, wanted = form
     if fields.type != kind:
         raise fields.error(f"the metadata describes a {kind}", _FRESH)

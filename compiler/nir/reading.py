@@ -9,16 +9,17 @@ node. Whole numbers are read as floats; text, booleans and complex numbers are r
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from nervecord.compiler import nodes as n
-from nervecord.compiler.graph import Edge, Graph, Level
-from nervecord.compiler.nirfields import Fields
-from nervecord.compiler.node import Array, Node, Shape
+from nervecord.compiler.graph import Edge, Graph
+from nervecord.compiler.nir.fields import Fields, Repeats
+from nervecord.compiler.ops import NIR_READERS, Level, Op
+from nervecord.compiler.verify import MOST_EDGES, MOST_NODES
+from nervecord.compiler.wiring import cycles, dissolve, reading_order
 from nervecord.errors import FileFormatError, GraphError
 
 Raw: TypeAlias = dict[str, Mapping[str, Any]]
@@ -45,9 +46,12 @@ def import_graph(root: Mapping[str, Any], *, where: str, dt: float | None) -> Gr
     edges: list[Edge] = []
     through: list[str] = []
     _flatten(root, "", where, raw, edges, through)
+    edges = dissolve(edges, through, where=where)
     for name in through:
-        edges = dissolve(edges, name)
         del raw[name]
+    for what, count, most in (("nodes", len(raw), MOST_NODES), ("edges", len(edges), MOST_EDGES)):
+        if count > most:
+            raise FileFormatError(f"has {count} {what}, at most {most} are read", where=where)
     for edge in edges:
         for end in edge:
             if end not in raw:
@@ -55,45 +59,21 @@ def import_graph(root: Mapping[str, Any], *, where: str, dt: float | None) -> Gr
                     f"edge {edge[0]} -> {edge[1]} names {end!r}, and no node has that name", where=where,
                     hint=f"the nodes are: {', '.join(sorted(raw)[:20])}",
                 )  # fmt: skip
-    doubled = sorted({edge for edge in edges if edges.count(edge) > 1})
-    if doubled:
-        raise GraphError(f"edge {doubled[0][0]} -> {doubled[0][1]} appears twice", where=where)
+    doubled = min((edge for edge, count in Counter(edges).items() if count > 1), default=None)
+    if doubled is not None:
+        raise GraphError(f"edge {doubled[0]} -> {doubled[1]} appears twice", where=where)
     _check_cycles(raw, edges, where)
-    nodes: dict[str, Node] = {}
+    sources: dict[str, list[str]] = {name: [] for name in raw}
+    for a, b in edges:
+        sources[b].append(a)
+    repeats = Repeats()
+    nodes: dict[str, Op] = {}
     for name in reading_order(raw, edges):
-        sources = [nodes[a] for a, b in edges if b == name and a in nodes]
-        fed = sources[0].out_shape if sources else None
-        fields = Fields(raw[name], name, where)
-        nodes[name] = _READERS[fields.type](fields, fed)
+        known = next((nodes[a] for a in sources[name] if a in nodes), None)
+        fields = Fields(raw[name], name, where, repeats)
+        nodes[name] = NIR_READERS[fields.type].from_nir(fields, None if known is None else known.out_shape)
         fields.done()
     return Graph(level=Level.IMPORTED, nodes=nodes, edges=tuple(edges), dt=dt)
-
-
-def reading_order(names: Iterable[str], edges: Iterable[Edge]) -> list[str]:
-    """Topological, ties by name; in a cycle, first the smallest name that something already placed feeds."""
-    waiting = dict.fromkeys(sorted(names), 0)
-    out: dict[str, list[str]] = {name: [] for name in waiting}
-    for a, b in edges:
-        waiting[b] += 1
-        out[a].append(b)
-    ready = [name for name, count in waiting.items() if count == 0]
-    reached: set[str] = set()
-    order: list[str] = []
-    while waiting:
-        if ready:
-            name = heapq.heappop(ready)
-        else:
-            # Sorted already: `waiting` keeps its first order.
-            name = next((k for k in waiting if k in reached), next(iter(waiting)))
-        del waiting[name]
-        order.append(name)
-        for b in out[name]:
-            if b in waiting:
-                reached.add(b)
-                waiting[b] -= 1
-                if waiting[b] == 0:
-                    heapq.heappush(ready, b)
-    return order
 
 
 def _flatten(
@@ -117,7 +97,7 @@ def _flatten(
             entrance[full], exit_[full] = (f"{full}{SEPARATOR}{ends[side]}" for side in ("Input", "Output"))
             through += [entrance[full], exit_[full]]
             continue
-        if kind not in _READERS:
+        if kind not in NIR_READERS:
             raise _unknown(kind, f"{where}: node {full!r}")
         if full in raw:
             raise FileFormatError("two nodes have this name", where=f"{where}: node {full!r}", hint="rename one")
@@ -128,11 +108,7 @@ def _flatten(
 
 
 def _unknown(kind: str, where: str) -> FileFormatError:
-    if kind == "Conv1d":
-        return FileFormatError(
-            "a Conv1d is not read", where=where, hint="write it as a Conv2d of height 1, or unrolled as an Affine"
-        )
-    known = ", ".join([*_READERS, "NIRGraph"])
+    known = ", ".join([*NIR_READERS, "NIRGraph"])
     return FileFormatError(f"type {kind!r} is unknown", where=where, hint=f"the types that are read: {known}")
 
 
@@ -161,146 +137,10 @@ def pairs(value: Any, where: str) -> list[Edge]:
     return [(a, b) for a, b in value]
 
 
-def dissolve(edges: list[Edge], name: str) -> list[Edge]:
-    """The edges with `name` taken out: what fed it feeds what it fed, at the place of the edges that led to it."""
-    following = [b for a, b in edges if a == name]
-    kept: list[Edge] = []
-    for a, b in edges:
-        if b == name:
-            kept += [(a, c) for c in following]
-        elif a != name:
-            kept.append((a, b))
-    return kept
-
-
 def _check_cycles(raw: Raw, edges: list[Edge], where: str) -> None:
-    left = {name for name, fields in raw.items() if fields["type"] not in STATEFUL}
-    while True:
-        fed = {b for a, b in edges if a in left and b in left}
-        feeding = {a for a, b in edges if a in left and b in left}
-        if left == fed & feeding:
-            break
-        left = fed & feeding
+    left = cycles((name for name, fields in raw.items() if fields["type"] not in STATEFUL), edges)
     if left:
         raise GraphError(
-            f"a cycle without delay: {', '.join(sorted(left))} feed one another and none of them keeps state",
+            f"a cycle without delay: {', '.join(sorted(left)[:20])} feed one another and none of them keeps state",
             where=where, hint="put a Delay or a neuron into the cycle",
         )  # fmt: skip
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# One reader per type: (fields, shape that feeds the node or None) -> node
-
-
-def _input(f: Fields, fed: Shape | None) -> Node:
-    return n.Input(f.shape("shape"), origin=f.origin)
-
-
-def _output(f: Fields, fed: Shape | None) -> Node:
-    return n.Output(f.shape("shape"), origin=f.origin)
-
-
-def _affine(f: Fields, fed: Shape | None) -> Node:
-    return n.Affine(f.array("weight", axes=2), f.array("bias", axes=1), origin=f.origin)
-
-
-def _linear(f: Fields, fed: Shape | None) -> Node:
-    return n.Affine(f.array("weight", axes=2), origin=f.origin)
-
-
-def _flat(f: Fields, fed: Shape | None) -> Node:
-    shape = f.shape("input_type") if f.has("input_type") else f.fed(fed)
-    start, end = f.integer("start_dim"), f.integer("end_dim")
-    axes = len(shape)
-    if not (-axes <= start < axes and -axes <= end < axes and start % axes <= end % axes):
-        raise f.error(f"start_dim {start} and end_dim {end} are no axes of the shape {shape}, in this order")
-    return n.Flatten(shape, start, end, origin=f.origin)
-
-
-def _conv2d(f: Fields, fed: Shape | None) -> Node:
-    weight = f.array("weight", axes=4)
-    dilation, stride = f.pair("dilation", least=1), f.pair("stride", least=1)
-    size = f.pair("input_shape", least=1) if f.has("input_shape") else f.fed(fed, axes=3)[1:]
-    padding: Any
-    match f.text("padding"):
-        case None:
-            padding = f.pair("padding", least=0)
-        case "valid":
-            padding = (0, 0)
-        case "same":
-            reach = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
-            if stride != (1, 1) or any(r % 2 for r in reach):
-                raise f.error(f"padding 'same' with stride {stride} and kernel {weight.shape[2:]} is not symmetric")
-            padding = (reach[0] // 2, reach[1] // 2)
-        case other:
-            raise f.error(f"padding is {other!r}, neither numbers nor 'same' or 'valid'")
-    groups = f.integer("groups", least=1)
-    if weight.shape[0] % groups:
-        raise f.error(f"{weight.shape[0]} output channels do not divide into {groups} groups")
-    node = n.Conv2d(
-        weight, f.array("bias", axes=1), stride, padding, dilation, groups, (size[0], size[1]), origin=f.origin
-    )
-    if node.bias is not None and node.bias.shape != weight.shape[:1]:
-        raise f.error(f"bias has shape {node.bias.shape}, the output {weight.shape[0]} channels")
-    return _sized(f, node)
-
-
-def _pool(mode: Any) -> Callable[[Fields, Shape | None], Node]:
-    def read(f: Fields, fed: Shape | None) -> Node:
-        kernel, stride, padding = f.pair("kernel_size", least=1), f.pair("stride", least=1), f.pair("padding", least=0)
-        return _sized(f, n.Pool2d(mode, kernel, stride, padding, f.fed(fed, axes=3), origin=f.origin))
-
-    return read
-
-
-def _sized(f: Fields, node: Node) -> Node:
-    if min(node.out_shape) < 1:
-        raise f.error(f"its kernel does not fit its input {node.in_shape}")
-    return node
-
-
-def _population(
-    kind: Callable[..., Node], names: Mapping[str, str], defaults: Mapping[str, float] | None = None
-) -> Callable[[Fields, Shape | None], Node]:
-    """A reader for nodes of elementwise parameters: our field -> the file's, and values of those it may leave out."""
-
-    def read(f: Fields, fed: Shape | None) -> Node:
-        given: dict[str, Array] = {}
-        for ours, theirs in names.items():
-            default = (defaults or {}).get(theirs)
-            given[ours] = f.array(theirs) if default is None or f.has(theirs) else np.array(default)
-        shapes = {value.shape: names[ours] for ours, value in reversed(given.items()) if value.ndim}
-        if len(shapes) > 1:
-            text = ", ".join(f"{field} {shape}" for shape, field in reversed(shapes.items()))
-            raise f.error(f"parameters differ in shape: {text}")
-        shape = next(iter(shapes)) if shapes else f.fed(fed)
-        return kind(**{ours: np.broadcast_to(value, shape) for ours, value in given.items()}, origin=f.origin)
-
-    return read
-
-
-_MEMBRANE = {"r": "r", "leak": "v_leak"}
-_SPIKE = {"threshold": "v_threshold", "reset_value": "v_reset"}
-_CURRENT = {"tau_syn": "tau_syn", "tau": "tau_mem", **_MEMBRANE, "w_in": "w_in"}
-# What files of nir 0.1 and 0.2 leave out, with the value their makers meant.
-_OLD = {"v_reset": 0.0, "w_in": 1.0}
-
-_READERS: dict[str, Callable[[Fields, Shape | None], Node]] = {
-    "Input": _input,
-    "Output": _output,
-    "Affine": _affine,
-    "Linear": _linear,
-    "Scale": _population(n.Scale, {"scale": "scale"}),
-    "Flatten": _flat,
-    "Conv2d": _conv2d,
-    "SumPool2d": _pool("sum"),
-    "AvgPool2d": _pool("average"),
-    "Delay": _population(n.Delay, {"delay": "delay"}),
-    "Threshold": _population(n.Threshold, {"threshold": "threshold"}),
-    "I": _population(n.ContinuousIntegrator, {"r": "r"}),
-    "IF": _population(n.ContinuousIF, {"r": "r", **_SPIKE}, _OLD),
-    "LI": _population(n.ContinuousLI, {"tau": "tau", **_MEMBRANE}),
-    "LIF": _population(n.ContinuousLIF, {"tau": "tau", **_MEMBRANE, **_SPIKE}, _OLD),
-    "CubaLI": _population(n.ContinuousCubaLI, _CURRENT, _OLD),
-    "CubaLIF": _population(n.ContinuousCubaLIF, {**_CURRENT, **_SPIKE}, _OLD),
-}

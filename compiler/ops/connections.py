@@ -13,6 +13,7 @@ from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.level import FLOAT_LEVELS, Level
 from nervecord.compiler.ops.op import NirForm, Op, Role, State, Synapses
+from nervecord.errors import GraphError
 
 if TYPE_CHECKING:
     from nervecord.compiler.arithmetic import Arithmetic
@@ -88,6 +89,10 @@ class Conv(Op):
     ROLE: ClassVar[Role] = "connection"
     LEVELS: ClassVar[frozenset[Level]] = FLOAT_LEVELS
     NIR: ClassVar[tuple[str, ...]] = ("Conv1d", "Conv2d")
+
+    @classmethod
+    def kinds(cls, level: Level) -> tuple[str, ...]:
+        return cls.NIR if level in cls.LEVELS else ()
 
     @property
     def kind(self) -> str:
@@ -167,6 +172,17 @@ class Conv(Op):
         if min(made.out_shape) < 1:
             raise given.error(f"its kernel does not fit its input {made.in_shape}")
         return made
+
+    def to_nir(self, dt: float, name: str) -> NirForm:
+        def said(values: Shape) -> Array:
+            return np.array(values if len(values) > 1 else values[0])
+
+        bias = np.zeros(self.weight.shape[0]) if self.bias is None else self.bias  # NIR's always have one
+        return self.kind, {
+            "input_shape": said(self.input_size), "weight": self.weight, "stride": said(self.stride),
+            "padding": said(self.padding), "dilation": said(self.dilation), "groups": np.array(self.groups),
+            "bias": bias,
+        }  # fmt: skip
 
 
 def _padding(given: Fields, axes: int, kernel: Shape, stride: Shape, dilation: Shape) -> Shape:
@@ -282,6 +298,10 @@ class Pool(Op):
     LEVELS: ClassVar[frozenset[Level]] = FLOAT_LEVELS
     NIR: ClassVar[tuple[str, ...]] = ("SumPool2d", "AvgPool2d")
 
+    @classmethod
+    def kinds(cls, level: Level) -> tuple[str, ...]:
+        return cls.NIR if level in cls.LEVELS else ()
+
     @property
     def kind(self) -> str:
         return "SumPool2d" if self.mode == "sum" else "AvgPool2d"
@@ -321,6 +341,12 @@ class Pool(Op):
         if min(made.out_shape) < 1:
             raise given.error(f"its kernel does not fit its input {made.in_shape}")
         return made
+
+    def to_nir(self, dt: float, name: str) -> NirForm:
+        if len(self.kernel) != 2:
+            raise GraphError("NIR pools over two spatial axes only", where=name)
+        fields = {"kernel_size": self.kernel, "stride": self.stride, "padding": self.padding}
+        return self.kind, {field: np.array(value) for field, value in fields.items()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,120 @@
+"""What comes from a file passes here: typed, bounded, finite, nothing unknown. The door to msgspec.
+
+A record is a type of msgspec with strict fields; `whole`, `real` and `text` are its bounded values. What does not fit is
+one sentence that names the file and the field.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from nervecord.errors import FileFormatError, NervecordError
+
+Field: TypeAlias = tuple[str, Any] | tuple[str, Any, Any]
+"""Name, type and, where it may be left out, its value then."""
+
+LARGEST = sys.float_info.max
+LONGEST_TEXT = 1 << 16
+"""Characters of a text."""
+LONGEST_MESSAGE = 300
+
+
+def whole(low: int, high: int) -> Any:
+    """The type of a whole number in low..high."""
+    return Annotated[int, Meta(ge=low, le=high)]
+
+
+def real(low: float = -LARGEST, high: float = LARGEST, above: float | None = None) -> Any:
+    """The type of a finite number in low..high, and above `above`."""
+    low, high = max(low, -LARGEST), min(high, LARGEST)
+    return Annotated[float, Meta(le=high, ge=low) if above is None or above < low else Meta(le=high, gt=above)]
+
+
+def text(longest: int = LONGEST_TEXT, least: int = 0) -> Any:
+    """The type of a text."""
+    return Annotated[str, Meta(min_length=least, max_length=longest)]
+
+
+def one_of(words: tuple[str, ...]) -> Any:
+    """The type of one of some words."""
+    return Literal[words]
+
+
+def row(kind: Any, longest: int, least: int = 0) -> Any:
+    """The type of a list of values of one type."""
+    return Annotated[tuple[kind, ...], Meta(min_length=least, max_length=longest)]
+
+
+def record(name: str, fields: Iterable[Field], *, kind: str | None = None, closed: bool = True) -> Any:
+    """A record type.
+
+    Args:
+        kind: what its field "kind" says, in a union of records. closed: unknown fields are refused.
+    """
+    return msgspec.defstruct(
+        name, list(fields), kw_only=True, forbid_unknown_fields=closed, frozen=True, tag=kind,
+        tag_field=None if kind is None else "kind",
+    )  # fmt: skip
+
+
+def checked(data: Any, kind: Any, where: str, error: type[NervecordError] = FileFormatError) -> Any:
+    """Plain data (of JSON, TOML) as a value of `kind`.
+
+    Raises:
+        error: something is missing, unknown, of another type or out of bounds.
+    """
+    try:
+        return msgspec.convert(data, kind, strict=True)
+    except msgspec.ValidationError as wrong:
+        raise error(sentence(wrong), where=where) from None
+    except RecursionError:
+        raise error("is nested too deeply", where=where) from None
+
+
+def from_json(content: bytes | str, kind: Any, where: str) -> Any:
+    """JSON as a value of `kind`.
+
+    Raises:
+        FileFormatError: it is no JSON, or not of that kind; NaN and infinities are no JSON.
+    """
+    try:
+        return msgspec.json.decode(content, type=kind, strict=True)
+    except msgspec.ValidationError as wrong:
+        raise FileFormatError(sentence(wrong), where=where) from None
+    except (msgspec.DecodeError, UnicodeError) as wrong:
+        raise FileFormatError(f"is no JSON: {printable(str(wrong))}", where=where) from None
+    except RecursionError:
+        raise FileFormatError("is nested too deeply", where=where) from None
+
+
+def sentence(wrong: Exception) -> str:
+    """msgspec's message, its place in front: "steps: expected int <= 10"."""
+    reason, _, path = str(wrong).partition(" - at `$")
+    reason = reason.replace("Object missing required field `", "field `").replace("Object contains unknown", "unknown")
+    if reason.startswith("field `"):
+        reason += " is missing"
+    reason = reason[:1].lower() + reason[1:]
+    place = path.rstrip("`").lstrip(".")
+    return printable((f"{place}: {reason}" if place else reason).replace("`", "'"))
+
+
+def printable(message: str) -> str:
+    """A message that may quote a file: short, on one line, nothing in it that a terminal would obey."""
+    if len(message) > LONGEST_MESSAGE:
+        message = message[:LONGEST_MESSAGE] + "..."
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+
+
+def canonical(data: Any) -> bytes:
+    """JSON with sorted keys and no spaces: the same data, the same bytes.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
