@@ -41,6 +41,10 @@ class Input(Op):
     def spikes(self) -> bool:
         return self.carries == "spikes"
 
+    @property
+    def bound(self) -> float | None:
+        return 1.0 if self.spikes else self.limit
+
     def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
         if self.limit is None or self.spikes:
             return x

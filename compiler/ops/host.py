@@ -45,6 +45,10 @@ class Normalise(Op):
         return tuple(self.mean.shape)
 
     @property
+    def bound(self) -> float | None:
+        return self.clip
+
+    @property
     def divisor(self) -> Array:
         """What is divided by."""
         if self.epsilon_outside:
@@ -83,6 +87,10 @@ class Quantise(Op):
     @property
     def out_shape(self) -> Shape:
         return (self.width + (1 if self.constant else 0),)
+
+    @property
+    def bound(self) -> float | None:
+        return float(max(self.limit, self.constant))
 
     def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
         y = np.clip(np.rint(x * self.scale), -self.limit, self.limit).astype(np.int64)

@@ -68,6 +68,11 @@ class Op:
         """The name that findings, specs and dumps print."""
         return type(self).__name__
 
+    @classmethod
+    def kinds(cls, level: Level) -> tuple[str, ...]:
+        """What `kind` can be at a level; empty where the op has no meaning there."""
+        return (cls.__name__,) if level in cls.LEVELS else ()
+
     @property
     def levels(self) -> frozenset[Level]:
         """Levels at which this op is legal."""
@@ -97,6 +102,11 @@ class Op:
     def spikes(self) -> bool:
         """Whether it gives spikes rather than values."""
         return False
+
+    @property
+    def bound(self) -> float | None:
+        """Largest magnitude of what it gives, whatever it gets; None where there is none."""
+        return 1.0 if self.spikes else None
 
     def violations(self) -> Iterator[fields.Violation]:
         """What of its fields goes against their declarations and the op's own rules."""

@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from nervecord.compiler import nodes as n
+from nervecord.compiler.check.topology import Topology, Wire, label
 from nervecord.compiler.graph import Graph
-from nervecord.compiler.node import Array
+from nervecord.compiler.ops import Affine, Array, Dense, Neuron, Op, is_host
 from nervecord.compiler.target import Packing, TargetSpec
-from nervecord.compiler.topology import CURRENT_BASED, Connection, Topology, label, size
 
 CORE_LIMITS = ("neurons_per_core", "axons_in_per_core", "axons_out_per_core", "synapse_bits_per_core")
 """Limits of a core that decide how a population is split."""
@@ -28,18 +27,18 @@ BATCH = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class LayerUse:
+class PopulationUse:
     """What one population uses.
 
     Args:
-        name, label: of the population, and as its maker wrote it. kind: of its node.
+        name, label: of the population, and as its maker wrote it. kind: of its op.
         neurons: their number, bias sources for the next layer included.
         fan_in: most non-zero synapses into one neuron.
         synapses: non-zero; stored: with the zeros of dense matrices.
         cores: cores it is split over; None for a target without cores.
         per_core: limit name -> the most that one of them uses; None where it cannot be counted.
         memory_bits: synapse memory over all cores; None where it cannot be counted.
-        broken: core limits that even one neuron per core exceeds.
+        exceeded: core limits that even one neuron per core exceeds.
     """
 
     name: str
@@ -52,7 +51,7 @@ class LayerUse:
     cores: int | None
     per_core: dict[str, int | None]
     memory_bits: int | None
-    broken: tuple[str, ...]
+    exceeded: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +66,10 @@ class Placement:
         utilisation: limit name -> used share, of limits that have a value.
         confidence: of the least trusted limit behind `cores`: "exact", "second-hand" or "conflicting".
         open_limits: limits of a core that nobody published, so that they were not kept to.
-        host_values: values that host nodes handle per action.
+        host_values: values that host ops handle per action.
     """
 
-    layers: tuple[LayerUse, ...]
+    layers: tuple[PopulationUse, ...]
     inputs: int
     outputs: int
     hidden: int
@@ -89,7 +88,7 @@ class Placement:
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
         data = dataclasses.asdict(self)
-        data["layers"] = [{**layer, "broken": list(layer["broken"])} for layer in data["layers"]]
+        data["layers"] = [{**layer, "exceeded": list(layer["exceeded"])} for layer in data["layers"]]
         data["open_limits"] = list(self.open_limits)
         return data
 
@@ -98,19 +97,21 @@ def place(graph: Graph, spec: TargetSpec, topology: Topology | None = None) -> P
     """Split every population over cores and count what is used; deterministic.
 
     Args:
-        graph: any level; arrays must have their nodes' shapes.
+        graph: any level; arrays must have their ops' shapes.
         topology: of the graph, if it is known already.
     """
     topology = topology or Topology.of(graph)
-    drafts = [_Draft(graph, spec, topology, name) for name in topology.populations]
+    channels = biased_currents(graph, topology, spec)
+    drafts = _drafts(graph, spec, topology, channels)
     has_cores = any(not math.isinf(_cap(spec, name)) for name in CORE_LIMITS)
     if has_cores:
         _split(drafts)
     layers = tuple(draft.use(has_cores) for draft in drafts)
-    entry_bias = sum(1 for c in biased_currents(graph, topology, spec) if set(c.sources) & set(topology.entries))
+    entries = set(topology.entries)
+    entry_bias = sum(1 for wire in channels if not entries.isdisjoint(wire.sources))
     bias_neurons = sum(draft.bias_sources for draft in drafts)
-    inputs = sum(size(graph.nodes[name]) for name in topology.entries) + entry_bias
-    outputs = sum(size(topology.populations[name]) for name in topology.readouts)
+    inputs = sum(graph.nodes[name].size for name in topology.entries) + entry_bias
+    outputs = sum(topology.populations[name].size for name in topology.readouts)
     neurons = sum(layer.neurons for layer in layers)
     cores = sum(layer.cores or 0 for layer in layers) if has_cores else None
     bits = [layer.memory_bits for layer in layers]
@@ -144,25 +145,32 @@ def place(graph: Graph, spec: TargetSpec, topology: Topology | None = None) -> P
         },
         confidence=_confidence(spec) if has_cores else "exact",
         open_limits=tuple(name for name in CORE_LIMITS if not getattr(spec.limits, name).known) if has_cores else (),
-        host_values=sum(size(node) for _, node in graph.of_type(*n.HOST_NODES)),
+        host_values=sum(op.size for op in graph.nodes.values() if is_host(op)),
     )
 
 
-def biased_currents(graph: Graph, topology: Topology, spec: TargetSpec) -> tuple[Connection, ...]:
+def has_current(op: Op) -> bool:
+    """Whether neurons have a synaptic current, which a bias of what feeds them enters."""
+    return isinstance(op, Neuron) and op.synapse is not None
+
+
+def biased_currents(graph: Graph, topology: Topology, spec: TargetSpec) -> tuple[Wire, ...]:
     """Connections whose bias enters a synaptic current and takes a channel of its own on this target.
 
     One per population: biases of several connections into one add up. One from an input is preferred.
     """
     if spec.behaviour.current_bias.value != "channel":
         return ()
-    found: dict[str, Connection] = {}
-    from_entry = [c for c in topology.connections if any(source in topology.entries for source in c.sources)]
-    for connection in (*from_entry, *topology.connections):
-        for name in connection.destinations:
-            if connection.biased and isinstance(graph.nodes[name], CURRENT_BASED):
-                found.setdefault(name, connection)
-    names = [connection.name for connection in found.values()]
-    return tuple(connection for connection in topology.connections if connection.name in names)
+    found: dict[str, Wire] = {}
+    biased = [wire for wire in topology.wires if wire.biased]
+    entries = set(topology.entries)
+    from_entry = [wire for wire in biased if not entries.isdisjoint(wire.sources)]
+    for wire in (*from_entry, *biased):
+        for name in wire.destinations:
+            if has_current(graph.nodes[name]):
+                found.setdefault(name, wire)
+    names = {wire.name for wire in found.values()}
+    return tuple(wire for wire in biased if wire.name in names)
 
 
 def synapse_bits(weight: Array, packing: Packing, *, delayed: bool) -> int:
@@ -199,12 +207,12 @@ def _axon_bits(counts: Array, each: int, packing: Packing) -> Array:
     return full * words(np.array(packing.block)) + np.where(rest > 0, words(rest), 0)
 
 
-def _per_core(connection: Connection, share: int, cores: int, spec: TargetSpec) -> tuple[Array, Array | None]:
+def _per_core(wire: Wire, share: int, cores: int, spec: TargetSpec) -> tuple[Array, Array | None]:
     """(input axons, synapse bits) a connection takes of each core; bits None where the packing is not modelled."""
-    node = connection.node
-    if not isinstance(node, (n.Affine, n.FixedDense)):
+    node = wire.op
+    if not isinstance(node, (Affine, Dense)):
         # Chips share a kernel's weights between axons in ways that are not modelled here.
-        return np.full(cores, np.count_nonzero(connection.counts)), None
+        return np.full(cores, np.count_nonzero(wire.fan_out)), None
     axons, bits = np.zeros(cores, dtype=np.int64), np.zeros(cores, dtype=np.int64)
     rows, width = node.weight.shape
     at_once = max(1, BATCH // max(width, 1))
@@ -216,7 +224,7 @@ def _per_core(connection: Connection, share: int, cores: int, spec: TargetSpec) 
         these = slice(first, first + len(starts))
         axons[these] = (counts > 0).sum(axis=1)
         if spec.packing is not None:
-            bits[these] = core_bits(counts, held, spec.packing, delayed=getattr(node, "delay", 1) > 1)
+            bits[these] = core_bits(counts, held, spec.packing, delayed=node.delay > 1)
         else:
             bits[these] = held * width * int(spec.limits.weight_bits.value or 0)
     known = spec.packing is not None or spec.limits.weight_bits.known
@@ -231,15 +239,14 @@ class _Draft:
         self.node = topology.populations[name]
         self.incoming = topology.into(name)
         self.outgoing = topology.out_of(name)
-        channels = biased_currents(graph, topology, spec)
-        self.bias_sources = sum(1 for connection in channels if name in connection.sources)
-        self.bias_inputs = sum(1 for connection in channels if name in connection.destinations)
-        self.neurons = size(self.node) + self.bias_sources
-        self.share = self.neurons
+        self.bias_sources = self.bias_inputs = 0
+        """Channels that only carry a bias, and start or end here."""
+        self.neurons = self.share = self.node.size
         self.reached = 0
         """Cores its spikes go to."""
-        self.broken: tuple[str, ...] = ()
+        self.hopeless: tuple[str, ...] = ()
         """Limits that one neuron alone exceeds; splitting cannot help them."""
+        self._counted: dict[int, tuple[Array, Array | None]] = {}
 
     @property
     def cores(self) -> int:
@@ -257,13 +264,16 @@ class _Draft:
 
     def _incoming(self, share: int) -> tuple[Array, Array | None]:
         """(input axons, synapse bits) of each core."""
+        if share in self._counted:
+            return self._counted[share]
         cores = -(-self.neurons // share)
         axons = np.full(cores, self.bias_inputs)
         bits: Array | None = np.full(cores, self.bias_inputs * _channel_bits(share, self.spec))
-        for connection in self.incoming:
-            more_axons, more_bits = _per_core(connection, share, cores, self.spec)
+        for wire in self.incoming:
+            more_axons, more_bits = _per_core(wire, share, cores, self.spec)
             axons = axons + more_axons
             bits = None if bits is None or more_bits is None else bits + more_bits
+        self._counted[share] = axons, bits
         return axons, bits
 
     def exceeded(self, share: int) -> tuple[str, ...]:
@@ -278,24 +288,24 @@ class _Draft:
         over = self.exceeded(self.share)
         if not over:
             return False
-        self.broken = self.exceeded(1)
-        if all(name in self.broken for name in over):
+        self.hopeless = self.exceeded(1)
+        if all(name in self.hopeless for name in over):
             return False
         fits, too_many = 1, self.share
         while too_many - fits > 1:
             middle = (fits + too_many) // 2
-            if all(name in self.broken for name in self.exceeded(middle)):
+            if all(name in self.hopeless for name in self.exceeded(middle)):
                 fits = middle
             else:
                 too_many = middle
         even = -(-self.neurons // -(-self.neurons // fits))
-        self.share = even if all(name in self.broken for name in self.exceeded(even)) else fits
+        self.share = even if all(name in self.hopeless for name in self.exceeded(even)) else fits
         return True
 
-    def use(self, has_cores: bool) -> LayerUse:
-        extra = self.bias_inputs * size(self.node)
+    def use(self, has_cores: bool) -> PopulationUse:
+        extra = self.bias_inputs * self.node.size
         bits = self._incoming(self.share)[1] if has_cores else None
-        return LayerUse(
+        return PopulationUse(
             name=self.name,
             label=label(self.graph, self.name),
             kind=self.node.kind,
@@ -306,8 +316,22 @@ class _Draft:
             cores=self.cores if has_cores else None,
             per_core=self.per_core(self.share) if has_cores else {},
             memory_bits=None if bits is None or not has_cores else int(bits.sum()),
-            broken=self.broken if has_cores else (),
+            exceeded=self.hopeless if has_cores else (),
         )
+
+
+def _drafts(graph: Graph, spec: TargetSpec, topology: Topology, channels: tuple[Wire, ...]) -> list[_Draft]:
+    drafts = {name: _Draft(graph, spec, topology, name) for name in topology.populations}
+    for wire in channels:
+        for name in wire.sources:
+            if name in drafts:
+                drafts[name].bias_sources += 1
+        for name in wire.destinations:
+            if name in drafts:
+                drafts[name].bias_inputs += 1
+    for draft in drafts.values():
+        draft.neurons = draft.share = draft.node.size + draft.bias_sources
+    return list(drafts.values())
 
 
 def _split(drafts: list[_Draft]) -> None:

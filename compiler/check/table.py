@@ -15,12 +15,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
-from nervecord.compiler import rules_capacity as capacity
-from nervecord.compiler import rules_neurons as neurons
-from nervecord.compiler import rules_wiring as wiring
+from nervecord.compiler.check import capacity, neurons, wiring
+from nervecord.compiler.check.rules import EVERY_LEVEL, FLOAT_LEVELS, INTEGER_LEVEL, Case, Rule
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph import Graph
-from nervecord.compiler.rules import EVERY_LEVEL, FLOAT_LEVELS, INTEGER_LEVEL, Case, Rule
+from nervecord.compiler.policy import Policy
+from nervecord.compiler.schedule import Schedule
 from nervecord.compiler.target import TargetSpec
 
 Verdict: TypeAlias = Literal["feasible", "infeasible", "unknown"]
@@ -46,10 +46,16 @@ RULES: tuple[Rule, ...] = (
         neurons.reset_value,
     ),
     Rule(
+        "refractory", "error", FLOAT_LEVELS,
+        "The neuron is silent for some steps after a spike, and the chip's neurons are not.",
+        "Train without a refractory period.",
+        neurons.refractory,
+    ),
+    Rule(
         "leak", "error", FLOAT_LEVELS,
         "The membrane leaks towards a value other than zero. An info where the neuron's bias can do it.",
         "Set v_leak to 0 and retrain.",
-        neurons.leak,
+        neurons.leak_term,
     ),
     Rule(
         "no-decay", "error", FLOAT_LEVELS,
@@ -81,6 +87,18 @@ RULES: tuple[Rule, ...] = (
         "Train with --encoder population, which sends spikes, or choose a target with graded spikes.",
         neurons.graded_input,
     ),
+    Rule(
+        "undeclared-input", "error", EVERY_LEVEL,
+        "Nothing says whether spikes or values enter. Unknown in continuous time, where there is still time to say it.",
+        "Declare the inputs as spikes, or as values with a limit.",
+        neurons.undeclared_input,
+    ),
+    Rule(
+        "unlimited-input", "error", EVERY_LEVEL,
+        "Values enter that may be as large as they like, and the chip takes integers of so many bits.",
+        "Give the input a limit at which values are clipped, or normalise them with a clip.",
+        neurons.unlimited_input,
+    ),
     # Wiring and time
     Rule(
         "free-wiring", "error", FLOAT_LEVELS,
@@ -96,7 +114,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "spiking-readout", "error", EVERY_LEVEL,
-        "The policy's last layer spikes, and its decoder reads membranes.",
+        "A layer that the policy's decoder reads spikes, and the decoder reads membranes.",
         "End the network with non-spiking neurons, or count the spikes: train with --decoder count.",
         wiring.spiking_readout,
     ),
@@ -113,15 +131,10 @@ RULES: tuple[Rule, ...] = (
         wiring.recurrence,
     ),
     Rule(
-        "not-a-chain", "error", EVERY_LEVEL,
-        "The graph branches or joins, and this target's lowering takes one path from one input to one output.",
-        "Merge parallel layers into one wider layer.",
-        wiring.not_a_chain,
-    ),
-    Rule(
         "delay-range", "error", FLOAT_LEVELS,
-        "A connection's delay is longer than the target's longest.",
-        "Train with shorter delays.",
+        "A connection's delay, its own or one that balances paths, is longer than the target's longest. An info where "
+        "it carries spikes, which further populations pass on.",
+        "Train with shorter delays, or with paths that differ by less.",
         wiring.delay_range,
     ),
     Rule(
@@ -137,20 +150,21 @@ RULES: tuple[Rule, ...] = (
         wiring.reset_with_delays,
     ),
     Rule(
-        "loop-delay", "error", EVERY_LEVEL,
-        "A loop becomes longer on the chip, as each of its connections costs steps.",
+        "loop-delay", "error", FLOAT_LEVELS,
+        "A loop has fewer steps of delay than its connections cost on the chip.",
         "Train with a delay on every connection of the loop.",
         wiring.loop_delay,
     ),
     Rule(
-        "unbalanced-paths", "error", EVERY_LEVEL,
-        "Signals that met at the same step in training arrive at different ones, as paths have different lengths.",
-        "Train with a delay on every connection, or make the paths equally long.",
+        "unbalanced-paths", "info", FLOAT_LEVELS,
+        "A connection leads past a longer way. What it carries is delayed, so that the same things meet as in training.",
+        "Nothing to do. Where delays are short of a chip's longest they cost nothing but memory.",
         wiring.unbalanced_paths,
     ),
     Rule(
         "latency", "info", EVERY_LEVEL,
-        "Chip steps per action: the steps T the observation is held, and those its effect takes through the layers.",
+        "Chip steps per action: the steps T the observation is held, and those its effect takes through the layers. Of "
+        "a graph that is no policy: how many steps later it answers.",
         "Nothing to do; fewer layers or a smaller T make it shorter.",
         wiring.latency,
     ),
@@ -162,8 +176,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "no-contract", "info", EVERY_LEVEL,
-        "The graph says nothing about observations, actions and steps: it is no policy.",
-        "Inspect and simulate it; compile takes policies.",
+        "The graph says nothing about observations and actions: it is no policy. It compiles as a stream.",
+        "Nothing to do for a stream. To make it act, give it a contract file.",
         wiring.no_contract,
     ),
     # What fits
@@ -222,7 +236,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "capacity-unknown", "unknown", EVERY_LEVEL, "Nothing public says how many neurons the chip holds.",
-        "Ask the vendor, and override the limit.", capacity.capacity_unknown,
+        "Ask the vendor, and give the limit with `--set neurons=N`.", capacity.capacity_unknown,
     ),
     # What bits can tell apart
     Rule(
@@ -258,24 +272,34 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "second-hand-limits", "info", EVERY_LEVEL, "Limits that were kept, but that are not official.",
-        "If you have better numbers, override them.", capacity.second_hand_limits,
+        "If you have better numbers, give them with `--set LIMIT=N`.", capacity.second_hand_limits,
     ),
 )  # fmt: skip
 """Every rule, in the order findings are reported."""
 
 
-def check(graph: Graph, spec: TargetSpec) -> list[Finding]:
-    """Everything that speaks against, or is worth knowing about, this graph on this target.
+def assess(subject: Graph | Policy, spec: TargetSpec, schedule: Schedule | None = None) -> list[Finding]:
+    """Everything that speaks against, or is worth knowing about, this graph or policy on this target.
 
     Args:
-        graph: any level; arrays must have their nodes' shapes (see `compiler.verify`).
+        subject: at any level; arrays must have their ops' shapes (see `compiler.verify`).
         spec: the target.
+        schedule: of a graph that is no policy; by default a stream.
 
     Returns:
         Findings in the order of `RULES`, then of the graph; an empty list where there is nothing to say.
     """
-    case = Case.of(graph, spec)
+    return assess_case(Case.of(subject, spec, schedule))
+
+
+def assess_case(case: Case) -> list[Finding]:
+    """The same of what is analysed already."""
     return [finding for rule in RULES for finding in rule(case)]
+
+
+def errors(subject: Graph | Policy, spec: TargetSpec, schedule: Schedule | None = None) -> list[Finding]:
+    """What of `assess` forbids compiling: lowering refuses these, and nothing else."""
+    return [finding for finding in assess(subject, spec, schedule) if finding.severity == "error"]
 
 
 def verdict(findings: Sequence[Finding]) -> Verdict:
@@ -297,7 +321,7 @@ def findings_doc() -> str:
     lines = [
         "# Findings",
         "",
-        "Written from the rule table (`compiler/check.py`); a test keeps it current. `nervecord inspect` and",
+        "Written from the rule table (`compiler/check/table.py`); a test keeps it current. `nervecord inspect` and",
         "`nervecord compile` use the same rules. Codes are stable: tools may match on them.",
         "",
         "The verdict on a target is *infeasible* with at least one error, *unknown* with no error but at least one",

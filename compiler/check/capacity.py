@@ -8,11 +8,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nervecord.compiler import nodes as n
-from nervecord.compiler.node import Array
-from nervecord.compiler.rules import GRAPH, Case, Hit, above, broken, cited, decay_of
+from nervecord.compiler.check.rules import GRAPH, Case, Hit, above, breaking, cited, decays, threshold, whole
+from nervecord.compiler.check.topology import Wire
+from nervecord.compiler.ops import Array, Conv, Dense, IntegerSpike, Neuron, Pool
 from nervecord.compiler.target import Fact, Limits
-from nervecord.compiler.topology import POPULATIONS, Connection, size
 
 LOST_WEIGHTS = 0.25
 """Share of a connection's weights that may round to zero before it is worth a warning."""
@@ -74,10 +73,10 @@ def fan_in(case: Case) -> Iterator[Hit]:
 
 def fan_out(case: Case) -> Iterator[Hit]:
     sources: dict[str, Array] = {}
-    for connection in case.topology.connections:
-        for name in connection.sources:
-            if size(case.graph.nodes[name]) == connection.counts.size:
-                sources[name] = sources.get(name, np.zeros_like(connection.counts)) + connection.counts
+    for wire in case.topology.wires:
+        for name in wire.sources:
+            if case.graph.nodes[name].size == wire.fan_out.size:
+                sources[name] = sources.get(name, np.zeros_like(wire.fan_out)) + wire.fan_out
     for name, counts in sources.items():
         yield from above(
             case.spec.limits.fan_out, int(counts.max(initial=0)), case.named(name),
@@ -93,7 +92,7 @@ def capacity_unknown(case: Case) -> Iterator[Hit]:
         return
     yield Hit(
         GRAPH, "nothing public says how many neurons the chip holds", case.placement.neurons,
-        fix="ask the vendor, then give what you know: override(neurons=...)", source=limits.neurons.source,
+        fix="ask the vendor, then give what you know: --set neurons=N", source=limits.neurons.source,
     )  # fmt: skip
 
 
@@ -107,7 +106,7 @@ _CORE_FIXES = {
 
 def core_limit(case: Case) -> Iterator[Hit]:
     for layer in case.placement.layers:
-        for name in layer.broken:
+        for name in layer.exceeded:
             fact = getattr(case.spec.limits, name)
             message, fix = _CORE_FIXES[name]
             yield from above(fact, layer.per_core[name] or 0, layer.label, message, fix)
@@ -148,25 +147,25 @@ def memory_unknown(case: Case) -> Iterator[Hit]:
     for layer in case.placement.layers:
         if layer.cores is not None and layer.memory_bits is None:
             yield Hit(
-                layer.label, "how its synapses share a core's memory is not modelled", None, _whole(fact.value),
+                layer.label, "how its synapses share a core's memory is not modelled", None, whole(fact.value or 0),
                 "unroll the convolution into an Affine to count it without sharing", cited(fact),
             )  # fmt: skip
 
 
 def configurations(case: Case) -> Iterator[Hit]:
     limits = case.spec.limits
-    for name, node in case.populations():
-        decays = decay_of(node, case.graph.dt)
-        if decays:
-            pairs = np.stack([_on_grid(case, values.ravel()) for values in decays.values()], axis=1)
+    for name, op in case.topology.populations.items():
+        known = decays(op, case.graph.dt) if isinstance(op, Neuron) else {}
+        if known:
+            pairs = np.stack([_on_grid(case, values.ravel()) for values in known.values()], axis=1)
             yield from above(
                 limits.decays_per_core, len(np.unique(pairs, axis=0)), case.named(name),
                 "has more different decays than a core's table", "train fewer time constants per layer",
             )  # fmt: skip
-        threshold = getattr(node, "threshold", None)
-        if isinstance(threshold, np.ndarray):
+        values_of = threshold(op)
+        if values_of is not None:
             yield from above(
-                limits.thresholds_per_core, len(np.unique(threshold)), case.named(name),
+                limits.thresholds_per_core, len(np.unique(values_of)), case.named(name),
                 "has more different thresholds than a core's table",
                 "divide each neuron's incoming weights by its threshold, and set all thresholds to 1",
             )  # fmt: skip
@@ -186,15 +185,17 @@ def weight_resolution(case: Case) -> Iterator[Hit]:
     if fact.value is None or fact.value > 16:
         return
     levels = 2 ** (int(fact.value) - 1) - 1
-    for connection in case.topology.connections:
-        weight = np.abs(getattr(connection.node, "weight", np.zeros(0)))
+    for wire in case.topology.wires:
+        if wire.weight is None:
+            continue
+        weight = np.abs(wire.weight)
         used = weight[weight > 0]
         if not used.size:
             continue
         lost = float(np.mean(used < used.max() / levels / 2))
         if lost > LOST_WEIGHTS:
             yield Hit(
-                case.named(connection.name),
+                case.named(wire.name),
                 f"{lost:.0%} of its weights become zero in {int(fact.value)} bits, as the largest is "
                 f"{used.max() / np.median(used):.0f} times the median",
                 round(lost, 4), LOST_WEIGHTS, "train with weight decay or clip the largest weights", cited(fact),
@@ -203,8 +204,8 @@ def weight_resolution(case: Case) -> Iterator[Hit]:
 
 def decay_resolution(case: Case) -> Iterator[Hit]:
     bits, kind = case.spec.limits.decay_bits, case.spec.behaviour.decays
-    for name, node in case.populations():
-        for parameter, decay in decay_of(node, case.graph.dt).items():
+    for name, op in case.neurons():
+        for parameter, decay in decays(op, case.graph.dt).items():
             lost = 1 - decay[decay < 1]
             if not lost.size:
                 continue
@@ -231,41 +232,44 @@ def threshold_range(case: Case) -> Iterator[Hit]:
     fact = case.spec.limits.threshold_max
     if fact.value == math.inf:
         return
-    for name, node in case.populations(*n.SPIKING):
-        threshold = np.asarray(getattr(node, "threshold", 1))
-        if isinstance(node, n.FixedLIF):
-            yield from above(fact, node.threshold, case.named(name), "its threshold exceeds the chip's", "lower scales")
-        elif (threshold <= 0).any():
+    for name, op in case.topology.populations.items():
+        values = threshold(op)
+        if isinstance(op, Neuron) and isinstance(op.spike, IntegerSpike):
+            largest = op.spike.threshold
+            yield from above(fact, largest, case.named(name), "its threshold exceeds the chip's", "lower scales")
+        elif values is not None and (values <= 0).any():
             yield Hit(
-                case.named(name), "has a threshold that is not positive", float(threshold.min()), 0,
-                "train with positive thresholds: it spikes without input", cited(fact), broken(fact),
+                case.named(name), "has a threshold that is not positive", float(values.min()), 0,
+                "train with positive thresholds: it spikes without input", cited(fact), breaking(fact),
             )  # fmt: skip
 
 
 def weight_range(case: Case) -> Iterator[Hit]:
     limits = case.spec.limits
-    for connection in case.topology.connections:
-        if not isinstance(connection.node, n.FixedDense) or not connection.node.weight.size:
+    for wire in case.topology.wires:
+        if not isinstance(wire.op, Dense):
             continue
-        name, fix = case.named(connection.name), "compile again from the float policy for this target"
-        weight = connection.node.weight
+        name, fix = case.named(wire.name), "compile again from the float policy for this target"
+        weight = wire.op.weight
         yield from above(limits.weight_max, int(weight.max()), name, "a weight exceeds the chip's largest", fix)
         low = limits.weight_min
         if low.value not in (None, math.inf) and weight.min() < (low.value or 0):
             yield Hit(
-                name, "a weight lies below the chip's smallest", int(weight.min()), _whole(low.value), fix,
-                cited(low), broken(low),
+                name, "a weight lies below the chip's smallest", int(weight.min()), whole(low.value or 0), fix,
+                cited(low), breaking(low),
             )  # fmt: skip
-        yield from above(limits.weight_bits, connection.node.weight_bits, name, "weights have more bits", fix)
+        yield from above(limits.weight_bits, wire.op.weight_bits, name, "weights have more bits", fix)
 
 
 def graded_range(case: Case) -> Iterator[Hit]:
     fact = case.spec.limits.message_bits
     if not case.spec.behaviour.graded_input.value:
         return
-    for name, node in case.graph.of_type(n.Quantise):
-        assert isinstance(node, n.Quantise)
-        bits = int(max(node.limit, abs(node.constant))).bit_length() + 1
+    for name in case.topology.entries:
+        op = case.graph.nodes[name]
+        if op.spikes or op.bound is None:
+            continue
+        bits = int(op.bound).bit_length() + 1
         yield from above(
             fact, bits, case.named(name), "its integers exceed a graded spike", "lower the encoder's scale"
         )
@@ -279,8 +283,7 @@ def convolution(case: Case) -> Iterator[Hit]:
     limits = case.spec.convolution
     if limits is None:
         return
-    for name, node in case.graph.of_type(n.Conv2d):
-        assert isinstance(node, n.Conv2d)
+    for name, node in case.graph.of_type(Conv):
         where = case.named(name)
         edge = max(node.weight.shape[2:])
         yield from above(
@@ -291,8 +294,7 @@ def convolution(case: Case) -> Iterator[Hit]:
             limits.features_max, features, where, "has more features than the chip", "train fewer features"
         )
         yield from _among(where, "its stride is none of the chip's", max(node.stride), limits.strides)
-    for name, node in case.graph.of_type(n.Pool2d):
-        assert isinstance(node, n.Pool2d)
+    for name, node in case.graph.of_type(Pool):
         yield from _among(case.named(name), "its kernel is none of the chip's", max(node.kernel), limits.pools)
 
 
@@ -300,7 +302,7 @@ def _among(node: str, message: str, value: int, fact: Fact[tuple[int, ...]]) -> 
     allowed = fact.value
     if allowed is not None and value not in allowed:
         text = ", ".join(str(item) for item in allowed)
-        yield Hit(node, message, value, text, f"use one of {text}", cited(fact), broken(fact))
+        yield Hit(node, message, value, text, f"use one of {text}", cited(fact), breaking(fact))
 
 
 def convolution_memory(case: Case) -> Iterator[Hit]:
@@ -308,24 +310,24 @@ def convolution_memory(case: Case) -> Iterator[Hit]:
     if limits is None or limits.kernel_memory.value is None or limits.neuron_memory.value is None:
         return
     slots = list(zip(limits.kernel_memory.value, limits.neuron_memory.value, strict=True))
-    wanted = [(c, *_layer_memory(case, c)) for c in case.topology.connections]
+    wanted = [(wire, *_layer_memory(case, wire)) for wire in case.topology.wires]
     fitting = [[k for k, (a, b) in enumerate(slots) if kernel <= a and cells <= b] for _, kernel, cells in wanted]
     placed = _match(fitting)
-    for (connection, kernel, cells), slot in zip(wanted, placed, strict=True):
+    for (wire, kernel, cells), slot in zip(wanted, placed, strict=True):
         if slot is None:
             yield Hit(
-                case.named(connection.name),
+                case.named(wire.name),
                 f"needs memory for {kernel} weights and {cells} neurons, and no layer of the chip that has it is left",
                 kernel, max(slots)[0], "train fewer features, smaller kernels, or pool earlier",
-                cited(limits.kernel_memory), broken(limits.kernel_memory),
+                cited(limits.kernel_memory), breaking(limits.kernel_memory),
             )  # fmt: skip
 
 
-def _layer_memory(case: Case, connection: Connection) -> tuple[int, int]:
+def _layer_memory(case: Case, wire: Wire) -> tuple[int, int]:
     """(weights, neurons) a connection and the population behind it take."""
-    behind = [name for name in connection.destinations if isinstance(case.graph.nodes[name], POPULATIONS)]
-    cells = max((size(case.topology.populations[name]) for name in behind), default=size(connection.node))
-    return int(getattr(connection.node, "weight", np.zeros(0)).size), cells
+    populations = case.topology.populations
+    cells = max((populations[name].size for name in wire.destinations if name in populations), default=wire.op.size)
+    return 0 if wire.weight is None else int(wire.weight.size), cells
 
 
 def _match(choices: list[list[int]]) -> list[int | None]:
@@ -358,13 +360,9 @@ def second_hand_limits(case: Case) -> Iterator[Hit]:
         fact = getattr(case.spec.limits, name) if name in known else None
         if fact is not None and fact.confidence in ("second-hand", "conflicting") and share <= 1:
             part = f"{share:.1%}" if share >= 0.001 else "under 0.1%"
-            parts.append(f"{name.replace('_', ' ')} {part} of {fact}")
+            parts.append(f"{name} {part} of {fact}")
     if parts:
         yield Hit(
             GRAPH, "keeps to limits that are not official: " + "; ".join(parts),
-            fix="if you have better numbers, override them", source="see each limit's source in the target's table",
+            fix="if you have better numbers, give them: --set LIMIT=N", source="see each limit's source in the target's table",
         )  # fmt: skip
-
-
-def _whole(value: float | None) -> float | int | None:
-    return int(value) if value is not None and float(value).is_integer() else value

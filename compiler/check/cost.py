@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from nervecord.compiler.check.timing import steps_per_block
+from nervecord.compiler.check.topology import Topology
 from nervecord.compiler.graph import Graph
-from nervecord.compiler.hostnodes import PopulationEncode
-from nervecord.compiler.node import Array
+from nervecord.compiler.ops import Array
+from nervecord.compiler.policy import Policy, parts
+from nervecord.compiler.schedule import Schedule
 from nervecord.compiler.target import TargetSpec
-from nervecord.compiler.topology import Topology, size
 from nervecord.errors import NervecordError
 
 PICO = 1e-12
@@ -29,10 +31,10 @@ _UNITS = ((1e-12, "pJ"), (1e-9, "nJ"), (1e-6, "uJ"), (1e-3, "mJ"), (1.0, "J"))
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """What happens during one action, or during one step for a graph that is no policy.
+    """What happens during one block of steps: an action of a policy, by default one step of a graph that is none.
 
     Args:
-        steps: core steps of an action on the target; 1 without a contract.
+        steps: core steps of a block on the target.
         input_events: synaptic events of values that enter (graded or real).
         spike_events: synaptic events of spikes, those of a population code included.
         updates: neuron updates.
@@ -93,42 +95,45 @@ class Estimate:
 
 
 def count_events(
-    graph: Graph,
+    subject: Graph | Policy,
     spec: TargetSpec | None = None,
     spikes: Mapping[str, float | Array] | None = None,
     topology: Topology | None = None,
+    schedule: Schedule | None = None,
 ) -> Events:
-    """Count events per action (per step without a contract).
+    """Count events per action of a policy, or per block of `schedule`: one step by default.
 
     Args:
-        graph: any level.
+        subject: at any level.
         spec: the target, whose delays lengthen an action; None: the graph's own steps.
-        spikes: population -> spikes per action, in all or per neuron (n,), as measured, and so the population code
-            where there is one; None: a bound.
+        spikes: population -> spikes per action, in all or per neuron (n,), as measured, and so of what enters as
+            spikes (a population code, an Input); None: a bound.
 
     Raises:
         NervecordError: `spikes` lacks a spiking population, names none, or exceeds one spike per neuron and step.
     """
+    graph, _ = parts(subject)
     topology = topology or Topology.of(graph)
-    steps = _steps(graph, spec, topology)
-    held = 1 if graph.contract is None else graph.contract.steps
-    coded = {name: held * size(node) for name, node in graph.of_type(PopulationEncode)}
-    senders = [name for name in (*coded, *topology.populations) if topology.out_of(name)]
+    cost = 0 if spec is None else int(spec.limits.connection_delay.value or 0)
+    steps, held = steps_per_block(subject, topology, cost, schedule)
+    sent = {name: held * graph.nodes[name].size for name in topology.entries if graph.nodes[name].spikes}
+    senders = [name for name in (*sent, *topology.populations) if topology.out_of(name)]
     if spikes is not None:
         _require_activity(graph, spikes, senders, steps)
+    entries = set(topology.entries)
     input_events = spike_events = 0.0
-    for connection in topology.connections:
-        fan_out = np.asarray(connection.counts, dtype=np.float64)
-        for source in connection.sources:
-            if source in coded:
-                spike_events += _spike_events(coded[source] if spikes is None else spikes[source], fan_out)
-            elif source in topology.entries:
+    for wire in topology.wires:
+        fan_out = np.asarray(wire.fan_out, dtype=np.float64)
+        for source in wire.sources:
+            if source in sent:
+                spike_events += _spike_events(sent[source] if spikes is None else spikes[source], fan_out)
+            elif source in entries:
                 # Held for T steps; while the pipeline drains, zeros are sent, which are no events.
                 input_events += held * float(fan_out.sum())
             elif source in topology.populations:
-                rate: float | Array = steps * size(topology.populations[source]) if spikes is None else spikes[source]
+                rate: float | Array = steps * topology.populations[source].size if spikes is None else spikes[source]
                 spike_events += _spike_events(rate, fan_out)
-    neurons = sum(size(node) for node in topology.populations.values())
+    neurons = sum(op.size for op in topology.populations.values())
     return Events(steps, input_events, spike_events, float(steps * neurons), spikes is None)
 
 
@@ -139,16 +144,6 @@ def _spike_events(spikes: float | Array, fan_out: Array) -> float:
     return float(np.asarray(spikes, dtype=np.float64).ravel() @ fan_out)
 
 
-def _steps(graph: Graph, spec: TargetSpec | None, topology: Topology) -> int:
-    contract = graph.contract
-    if contract is None:
-        return 1
-    delay = 0 if spec is None else int(spec.limits.connection_delay.value or 0)
-    if contract.latency or contract.state == "carried":
-        return contract.window
-    return contract.steps + topology.depth * delay
-
-
 def _require_activity(graph: Graph, spikes: Mapping[str, float | Array], senders: list[str], steps: int) -> None:
     for name in senders:
         if name not in spikes:
@@ -157,7 +152,7 @@ def _require_activity(graph: Graph, spikes: Mapping[str, float | Array], senders
         if name not in graph.nodes:
             raise NervecordError("activity is given for a node that does not exist", where=name)
         count = np.asarray(value, dtype=np.float64)
-        neurons = size(graph.nodes[name])
+        neurons = graph.nodes[name].size
         if count.ndim and count.size != neurons:
             raise NervecordError(f"{count.size} counts are given for {neurons} neurons", where=name)
         most = steps if count.ndim else steps * neurons
@@ -187,7 +182,7 @@ def estimate(events: Events, spec: TargetSpec) -> Estimate | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Arithmetic:
+class BareArithmetic:
     """Energy of bare arithmetic, pJ: what a spiking network and its ANN twin are compared by, memory left out."""
 
     name: str
@@ -197,11 +192,11 @@ class Arithmetic:
     source: str
 
 
-FP32 = Arithmetic("float32 arithmetic", 4.6, 0.9, 45, "Horowitz, ISSCC 2014")
-INT8 = Arithmetic("int8 arithmetic", 0.23, 0.03, 45, "Horowitz, ISSCC 2014")
+FP32 = BareArithmetic("float32 arithmetic", 4.6, 0.9, 45, "Horowitz, ISSCC 2014")
+INT8 = BareArithmetic("int8 arithmetic", 0.23, 0.03, 45, "Horowitz, ISSCC 2014")
 
 
-def arithmetic_estimate(events: Events, arithmetic: Arithmetic = FP32) -> Estimate:
+def arithmetic_estimate(events: Events, arithmetic: BareArithmetic = FP32) -> Estimate:
     """Energy of the arithmetic alone: a multiply-add per event of a real value, an add per event of a spike.
 
     An ANN's layers are `Events(1, macs, 0, 0, False)`: every synapse multiplies.

@@ -7,57 +7,69 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nervecord.compiler import nodes as n
+from nervecord.compiler.check.placement import biased_currents, has_current
+from nervecord.compiler.check.rules import (
+    Case,
+    Hit,
+    breaking,
+    cited,
+    decays,
+    float_spike,
+    leak,
+    threshold,
+    time_constants,
+)
+from nervecord.compiler.check.topology import Wire
 from nervecord.compiler.findings import Severity
-from nervecord.compiler.graph import Level
-from nervecord.compiler.node import Array, Node
-from nervecord.compiler.place import biased_currents
-from nervecord.compiler.rules import Case, Hit, broken, cited, decay_of
+from nervecord.compiler.ops import OPS, Array, Level, Neuron, Op, is_core
 from nervecord.compiler.target import DECIDING
-from nervecord.compiler.topology import CURRENT_BASED, WEIGHTED, Connection, is_core
 
-RESETTING = (n.ContinuousIF, n.ContinuousLIF, n.ContinuousCubaLIF, n.DiscreteLIF, n.DiscreteCubaLIF)
-"""Neurons that spike and then reset, at float levels."""
-
-_KIND_FIXES = {
+KIND_FIXES = {
+    "Conv1d": "unroll it into an Affine where it is small, or use a target that convolves (speck)",
     "Conv2d": "unroll it into an Affine where it is small, or use a target that convolves (speck)",
-    "Pool2d": "fold it into the next layer's weights, or use strides in place of pooling",
+    "SumPool2d": "fold it into the next layer's weights, or use strides in place of pooling",
+    "AvgPool2d": "fold it into the next layer's weights, or use strides in place of pooling",
     "Delay": "delay a whole connection by steps (Affine.delay) instead",
     "Scale": "fold the factors into the weights of the connection before or after it",
     "Flatten": "give the network flat vectors; its order of values is what the weights expect",
     "Threshold": "use an IF neuron, which spikes on its membrane",
 }
+"""Kind -> what a user can do where a target has nothing like it."""
 
 
 def unsupported_node(case: Case) -> Iterator[Hit]:
     supported = case.spec.kinds(case.graph.level)
-    for name, node in case.graph.nodes.items():
-        if not is_core(node) or node.kind in supported:
+    for name, op in case.graph.nodes.items():
+        if not is_core(op) or op.kind in supported:
             continue
-        fix = _KIND_FIXES.get(node.kind, "")
+        fix = KIND_FIXES.get(op.kind, "")
         if not fix and case.spec.kinds(Level.DISCRETE) and case.graph.level is Level.INTEGER:
             fix = "this graph is already in another chip's integers: compile from the float policy"
         elif not fix:
-            alike = [kind for kind in supported if hasattr(n, kind) and _alike(node, getattr(n, kind))]
+            alike = [kind for kind in supported if _alike(op, kind, case.graph.level)]
             fix = f"replace it by {' or '.join(alike)}" if alike else "choose another target"
         if case.spec.nodes_confidence in DECIDING:
-            yield Hit(case.named(name), f"{node.kind} cannot be realised", None, None, fix, case.spec.nodes_source)
+            yield Hit(case.named(name), f"{op.kind} cannot be realised", None, None, fix, case.spec.nodes_source)
         else:
-            message = f"nothing public says whether {node.kind} can be realised"
+            message = f"nothing public says whether {op.kind} can be realised"
             yield Hit(case.named(name), message, None, None, fix, case.spec.nodes_source, "unknown")
 
 
-def _alike(node: Node, kind: type[Node]) -> bool:
-    """Whether a kind could stand in for a node: spiking for spiking, readout for readout, weights for weights."""
-    groups = (n.SPIKING, tuple(kind for kind in n.NEURONS if kind not in n.SPIKING), WEIGHTED)
-    return any(isinstance(node, group) and issubclass(kind, group) for group in groups)
+def _alike(op: Op, kind: str, level: Level) -> bool:
+    """Whether a kind could stand in for an op: spiking for spiking, readout for readout, weights for weights."""
+    made_by = next((made for made in OPS.values() if kind in made.kinds(level)), None)
+    if made_by is None or made_by.ROLE != type(op).ROLE:
+        return False
+    return op.spikes == kind.endswith("F") if made_by is Neuron else made_by.ROLE in ("connection", "population")
 
 
 def reset_rule(case: Case) -> Iterator[Hit]:
     fact = case.spec.behaviour.resets
-    for name, node in case.populations(*RESETTING):
-        # NIR's neurons have one rule: reset to a value.
-        rule: str = getattr(node, "reset", "value")
+    for name, op in case.neurons():
+        spike = float_spike(op)
+        if spike is None:
+            continue
+        rule = spike.reset
         if fact.value is None:
             yield Hit(
                 case.named(name), f"resets by {rule!r}, and what the chip does is not known", rule,
@@ -69,27 +81,40 @@ def reset_rule(case: Case) -> Iterator[Hit]:
                 "train with reset to zero: no conversion keeps the spikes"
                 if "value" in fact.value
                 else f"train with reset by {fact.value[0]!r}: no conversion keeps the spikes",
-                cited(fact), broken(fact),
+                cited(fact), breaking(fact),
             )  # fmt: skip
 
 
 def reset_value(case: Case) -> Iterator[Hit]:
     fact = case.spec.behaviour.nonzero_reset
-    for name, node in case.populations():
-        value = getattr(node, "reset_value", None)
-        if value is None or not (value != 0).any() or getattr(node, "reset", "value") != "value" or fact.value:
+    for name, op in case.neurons():
+        spike = float_spike(op)
+        if spike is None or spike.reset != "value" or not (spike.reset_value != 0).any() or fact.value:
             continue
         yield Hit(
-            case.named(name), "resets to a value other than zero", _extreme(value), 0,
+            case.named(name), "resets to a value other than zero", _extreme(spike.reset_value), 0,
             "train with a reset value of 0, or shift v, threshold and leak by it (v then starts at minus that)",
-            cited(fact), "unknown" if fact.value is None else broken(fact),
+            cited(fact), "unknown" if fact.value is None else breaking(fact),
         )  # fmt: skip
 
 
-def leak(case: Case) -> Iterator[Hit]:
+def refractory(case: Case) -> Iterator[Hit]:
+    fact = case.spec.behaviour.resets
+    for name, op in case.neurons():
+        spike = float_spike(op)
+        if spike is None or not spike.refractory or (fact.value is not None and "refractory" in fact.value):
+            continue
+        known = "and the chip's neurons do not" if fact.known else "and whether the chip's do is not known"
+        yield Hit(
+            case.named(name), f"rests for some steps after a spike, {known}", spike.refractory, 0,
+            "train without a refractory period", cited(fact), "unknown" if fact.value is None else breaking(fact),
+        )  # fmt: skip
+
+
+def leak_term(case: Case) -> Iterator[Hit]:
     fact = case.spec.behaviour.leak
-    for name, node in case.populations():
-        value = getattr(node, "leak", None)
+    for name, op in case.neurons():
+        value = leak(op)
         if value is None or not (value != 0).any() or fact.value == "native":
             continue
         if fact.value == "bias":
@@ -101,7 +126,7 @@ def leak(case: Case) -> Iterator[Hit]:
         yield Hit(
             case.named(name), "has a leak towards a value other than zero", _extreme(value), 0,
             "set v_leak to 0 and shift the threshold, or train without it", cited(fact),
-            "unknown" if fact.value is None else broken(fact),
+            "unknown" if fact.value is None else breaking(fact),
         )  # fmt: skip
 
 
@@ -109,12 +134,12 @@ def no_decay(case: Case) -> Iterator[Hit]:
     fact = case.spec.behaviour.decays
     if fact.value != "none":
         return
-    for name, node in case.populations():
-        for parameter, values in decay_of(node, case.graph.dt).items():
+    for name, op in case.neurons():
+        for parameter, values in decays(op, case.graph.dt).items():
             if (values < 1).any():
                 yield Hit(
                     case.named(name), f"its {parameter} is not 1, and the chip's neurons only integrate",
-                    float(values.min()), 1, "train integrate-and-fire neurons (decay 1)", cited(fact), broken(fact),
+                    float(values.min()), 1, "train integrate-and-fire neurons (decay 1)", cited(fact), breaking(fact),
                 )  # fmt: skip
 
 
@@ -122,8 +147,8 @@ def population_parameters(case: Case) -> Iterator[Hit]:
     fact = case.spec.behaviour.per_neuron
     if fact.value is None:
         return
-    for name, node in case.populations():
-        for parameter, values, grid in _parameters(case, node):
+    for name, op in case.topology.populations.items():
+        for parameter, values, grid in _parameters(case, op):
             spread = float(values.max() - values.min()) if values.size else 0.0
             if parameter in fact.value or spread <= grid:
                 continue
@@ -137,42 +162,39 @@ def population_parameters(case: Case) -> Iterator[Hit]:
             yield Hit(
                 case.named(name),
                 f"{parameter} differs from neuron to neuron ({values.min():.6g} to {values.max():.6g})",
-                distinct, 1, fix, cited(fact), broken(fact),
+                distinct, 1, fix, cited(fact), breaking(fact),
             )  # fmt: skip
 
 
-def _parameters(case: Case, node: Node) -> Iterator[tuple[str, Array, float]]:
+def _parameters(case: Case, op: Op) -> Iterator[tuple[str, Array, float]]:
     """(name, values, largest difference that does not matter) of what may have to be equal in a population."""
     bits = case.spec.limits.decay_bits.value
     grid = 0.0 if bits is None or math.isinf(bits) else 2.0 ** -float(bits)
-    decays = decay_of(node, case.graph.dt)
-    for name, values in decays.items():
-        yield name, values, grid
-    if not decays:
-        for name, field in (("decay", "tau"), ("current decay", "tau_syn")):
-            times: Array | None = getattr(node, field, None)
-            if times is not None and np.isfinite(times).all():
+    if isinstance(op, Neuron):
+        known = decays(op, case.graph.dt)
+        for name, values in known.items():
+            yield name, values, grid
+        for name, times in time_constants(op).items() if not known else ():
+            if np.isfinite(times).all():
                 yield name, times, 1e-6 * float(np.abs(times).max(initial=0))
-    threshold = getattr(node, "threshold", None)
-    if isinstance(threshold, np.ndarray):
-        yield "threshold", threshold, 1e-9 * float(np.abs(threshold).max(initial=0))
+    values_of = threshold(op)
+    if values_of is not None:
+        yield "threshold", values_of, 1e-9 * float(np.abs(values_of).max(initial=0))
 
 
 def bias(case: Case) -> Iterator[Hit]:
     fact = case.spec.behaviour.bias
     if fact.value:
         return
-    for connection in case.topology.connections:
-        if not connection.biased or _current_based(case, connection):
+    for wire in case.topology.wires:
+        if not wire.biased or _with_current(case, wire):
             continue
         severity: Severity | None
         if fact.value is None:
             message, severity = "adds a bias, and nothing public says whether the neurons have one", "unknown"
         else:
-            message, severity = "adds a bias, and the neurons have none", broken(fact)
-        yield Hit(
-            case.named(connection.name), message, None, None, "train with bias=False", cited(fact), severity,
-        )  # fmt: skip
+            message, severity = "adds a bias, and the neurons have none", breaking(fact)
+        yield Hit(case.named(wire.name), message, None, None, "train with bias=False", cited(fact), severity)
 
 
 def bias_channel(case: Case) -> Iterator[Hit]:
@@ -181,27 +203,30 @@ def bias_channel(case: Case) -> Iterator[Hit]:
         return
     if fact.value != "channel":
         supported = case.spec.kinds(case.graph.level)
-        for connection in case.topology.connections:
-            if connection.biased and any(node.kind in supported for node in _current_based(case, connection)):
+        for wire in case.topology.wires:
+            if wire.biased and any(op.kind in supported for op in _with_current(case, wire)):
                 yield Hit(
-                    case.named(connection.name),
+                    case.named(wire.name),
                     "its bias enters a synaptic current, and nothing public says whether the chip's does",
                     None, None, "train with bias=False", cited(fact), "unknown" if fact.value is None else "error",
                 )  # fmt: skip
         return
-    for connection in biased_currents(case.graph, case.topology, case.spec):
-        from_input = any(source in case.topology.entries for source in connection.sources)
+    for wire in biased_currents(case.graph, case.topology, case.spec):
+        from_input = any(source in case.topology.entries for source in wire.sources)
         what = "input that is always on" if from_input else "neuron that spikes in every step"
         yield Hit(
-            case.named(connection.name), f"its bias enters a synaptic current, and takes one more {what}",
+            case.named(wire.name), f"its bias enters a synaptic current, and takes one more {what}",
             1, None, "nothing to do; train with bias=False to save it", cited(fact),
         )  # fmt: skip
 
 
-def _current_based(case: Case, connection: Connection) -> list[Node]:
+def _with_current(case: Case, wire: Wire) -> list[Op]:
     """Neurons with a synaptic current that a connection feeds."""
-    reached = (case.graph.nodes[name] for name in connection.destinations)
-    return [node for node in reached if isinstance(node, CURRENT_BASED)]
+    return [op for op in (case.graph.nodes[name] for name in wire.destinations) if has_current(op)]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What enters
 
 
 def graded_input(case: Case) -> Iterator[Hit]:
@@ -209,27 +234,57 @@ def graded_input(case: Case) -> Iterator[Hit]:
     if fact.value:
         return
     code = "encode on the host as spikes: train with --encoder population"
-    for name in case.topology.entries:
-        if isinstance(case.graph.nodes[name], n.PopulationEncode):
+    for name, op in _entries(case):
+        if op.spikes:
             continue
-        real = case.graph.contract is not None or not isinstance(case.graph.nodes[name], n.Input)
-        graded = any(getattr(c.node, "graded", False) for c in case.topology.out_of(name))
-        if case.graph.level is Level.INTEGER and not graded:
-            continue
-        if real or graded:
+        if case.contract is not None or not _undeclared(op) or case.graph.level is Level.INTEGER:
             yield Hit(
                 case.named(name),
                 "sends real values, and the chip takes binary spikes only" if fact.known
                 else "sends real values, and nothing public says whether the chip takes them",
                 None, None,
                 code + " (each value as spikes of several neurons); or choose a target with graded spikes (lava)",
-                cited(fact), "unknown" if fact.value is None else broken(fact),
+                cited(fact), "unknown" if fact.value is None else breaking(fact),
             )  # fmt: skip
         else:
             yield Hit(
                 case.named(name), "must carry spikes: the chip takes no real values",
                 fix="nothing to do if the input is spikes; if not, " + code, source=cited(fact), severity="info",
             )  # fmt: skip
+
+
+def undeclared_input(case: Case) -> Iterator[Hit]:
+    if not case.integers:
+        return
+    fact = case.spec.limits.message_bits
+    for name, op in _entries(case):
+        if _undeclared(op):
+            yield Hit(
+                case.named(name), "nothing says whether spikes or values enter here, and integers need to know",
+                None, None, "declare its inputs as spikes or values (Input.carries), values with a limit",
+                cited(fact), "unknown" if case.graph.level is Level.IMPORTED else None,
+            )  # fmt: skip
+
+
+def unlimited_input(case: Case) -> Iterator[Hit]:
+    if not case.integers:
+        return
+    fact = case.spec.limits.message_bits
+    for name, op in _entries(case):
+        if op.bound is None and not _undeclared(op):
+            yield Hit(
+                case.named(name), "values enter without a limit, and the chip's integers have one", None, None,
+                "give the Input a limit, at which values are clipped, or put a Normalise before the core",
+                cited(fact),
+            )  # fmt: skip
+
+
+def _entries(case: Case) -> Iterator[tuple[str, Op]]:
+    return ((name, case.graph.nodes[name]) for name in case.topology.entries)
+
+
+def _undeclared(op: Op) -> bool:
+    return getattr(op, "carries", "") == "unknown"
 
 
 def _extreme(values: Array) -> float:
