@@ -1,7 +1,7 @@
-"""How a chip computes, as data: widths, rounding, overflow, order. Integer ops, quantisation, proofs and engines use it.
+"""How a chip computes, as data: widths, rounding, overflow, order. Ops, quantisation, proofs and engines use it.
 
-A target states it in the section [arithmetic] of its spec, a user in a file of her own; it is a closed schema, and every
-program of integers carries it. What a chip does that cannot be said here is code, not data.
+A target states it in the section [arithmetic] of its spec, a user in a file of her own; it is a closed schema, and
+every program of integers carries it. What a chip does that cannot be said here is code, not data.
 
 Values are whole numbers. A connection sums weights, scaled by 2^exponent; the sum enters the neuron shifted up by
 `input_shift`, as the threshold is by `threshold_shift`. All methods take and give int64 arrays.

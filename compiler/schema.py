@@ -1,12 +1,14 @@
 """What comes from a file passes here: typed, bounded, finite, nothing unknown. The door to msgspec.
 
-A record is a type of msgspec with strict fields; `whole`, `real` and `text` are its bounded values. What does not fit is
-one sentence that names the file and the field.
+A record is a type of msgspec with strict fields; `whole`, `real` and `text` are its bounded values. What does not fit
+is one sentence that names the file and the field.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 import sys
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeAlias
@@ -44,6 +46,16 @@ def text(longest: int = LONGEST_TEXT, least: int = 0) -> Any:
 def one_of(words: tuple[str, ...]) -> Any:
     """The type of one of some words."""
     return Literal[words]
+
+
+def any_of(kinds: Iterable[Any]) -> Any:
+    """The type of any of some; records among them are told apart by their kind."""
+    return functools.reduce(operator.or_, kinds)
+
+
+def pair(kind: Any) -> Any:
+    """The type of a list of two."""
+    return tuple[kind, kind]
 
 
 def row(kind: Any, longest: int, least: int = 0) -> Any:

@@ -29,7 +29,7 @@ from nervecord.compiler.ops import (
 from nervecord.compiler.policy import Policy, parts
 from nervecord.errors import GraphError
 
-Subject = TypeVar("Subject", Graph, Policy)
+Subject = TypeVar("Subject", bound=Graph | Policy)
 MOST_NODES = 1 << 16
 """No graph has more nodes."""
 MOST_EDGES = 1 << 17
@@ -232,6 +232,36 @@ def _policy(graph: Graph, contract: Contract) -> Iterator[Finding]:
             yield _error("decoder", name, "nothing decodes an action from what the core gives",
                          "put a decoder before it")  # fmt: skip
     yield from _choices(graph, contract.choices)
+    yield from _limits(graph, contract)
+
+
+def _limits(graph: Graph, contract: Contract) -> Iterator[Finding]:
+    """No action outside the contract's limits: what the decoders of an Output can give together lies within them."""
+    low, high = contract.action.low, contract.action.high
+    first = 0
+    for name in graph.outputs:
+        size = graph.nodes[name].size
+        decoders = [graph.nodes[a] for a in graph.sources(name)]
+        part = slice(first, first + size)
+        first += size
+        if any(isinstance(op, Decoder) and op.choices for op in decoders):
+            continue  # the contract's own check of choices covers it
+        ranges = [op.limits for op in decoders if isinstance(op, Decoder)]
+        for side, given, allowed in (("low", 0, low), ("high", 1, high)):
+            if allowed is None or len(allowed) < first:
+                continue
+            if any(limits is None for limits in ranges):
+                yield _error("limits", name, "its decoder has no limits, and the contract's action has")
+                break
+            total = sum(limits[given] for limits in ranges if limits is not None)
+            wanted = np.array(allowed[part])
+            beyond = total < wanted if given == 0 else total > wanted
+            if np.any(beyond):
+                k = int(np.flatnonzero(beyond)[0])
+                yield _error(
+                    "limits", name, f"can go beyond the contract's limit ({side}) of {contract.action.names[part][k]}",
+                    value=float(np.broadcast_to(total, wanted.shape)[k]), limit=float(wanted[k]),
+                )  # fmt: skip
 
 
 def _choices(graph: Graph, choices: tuple[str, ...]) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Edges of graphs that are being read or rewritten: nodes taken out, cycles found, an order made. All in linear time."""
+"""Edges of graphs that are read or rewritten: nodes taken out, cycles found, an order made. All in linear time."""
 
 from __future__ import annotations
 

@@ -60,9 +60,8 @@ def _compressed(array: Array) -> tuple[Array, Array, Array] | None:
     if count * (array.itemsize + INDEX.itemsize) + (len(array) + 1) * INDEX.itemsize >= array.nbytes:
         return None
     rows, columns = np.nonzero(bits)
-    starts = np.zeros(len(array) + 1, dtype=INDEX)
-    np.cumsum(np.bincount(rows, minlength=len(array)), out=starts[1:], casting="unsafe")
-    return array[rows, columns], columns.astype(INDEX), starts
+    starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(array)))])
+    return array[rows, columns], columns.astype(INDEX), starts.astype(INDEX)
 
 
 def unpack(index: Any, data: bytes, *, where: str) -> dict[str, Array]:

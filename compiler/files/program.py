@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, get_args
 
 from nervecord.compiler import schema
-from nervecord.compiler.arithmetic import Arithmetic, arithmetic_from
+from nervecord.compiler.arithmetic import arithmetic_from
 from nervecord.compiler.contract import Contract
 from nervecord.compiler.files.arrays import ENTRY, MOST_ARRAYS, pack, unpack
 from nervecord.compiler.files.atomic import write_atomically

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import typing
 from collections.abc import Mapping
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 
@@ -142,15 +142,15 @@ def _frame() -> Any:
         ("level", schema.one_of(levels)),
         ("dt", schema.real(above=0)),
         ("nodes", schema.row(dict[str, Any], MOST_NODES, least=1)),
-        ("edges", schema.row(tuple[NAME, NAME], MOST_EDGES)),
+        ("edges", schema.row(schema.pair(NAME), MOST_EDGES)),
     ])  # fmt: skip
 
 
 @functools.cache
 def _node() -> Any:
     """Any op, told apart by its kind."""
-    return Union[tuple(_record(kind, [("name", NAME), ("origin", schema.row(NAME, MOST_ORIGINS), ())])
-                       for kind in OPS.values() if kind.LEVELS & EXECUTABLE)]  # fmt: skip
+    first: list[Field] = [("name", NAME), ("origin", schema.row(NAME, MOST_ORIGINS), ())]
+    return schema.any_of(_record(kind, first) for kind in OPS.values() if kind.LEVELS & EXECUTABLE)
 
 
 @functools.cache
@@ -169,7 +169,7 @@ def _record(kind: type[Op] | type[Part], first: list[Field]) -> Any:
         of = _type(kind, declared_field.name, declared)
         default = declared_field.default
         if declared.optional:
-            fields = [*fields, (declared_field.name, Union[of, None], None)]
+            fields = [*fields, (declared_field.name, schema.any_of((of, None)), None)]
         elif isinstance(default, (int, float, str, tuple)):
             fields = [*fields, (declared_field.name, of, default)]
         else:
@@ -190,5 +190,5 @@ def _type(kind: type, name: str, declared: Declared) -> Any:
         case "shape":
             return schema.row(schema.whole(int(declared.low), int(declared.high)), MOST_AXES, declared.least)
         case "part":
-            return Union[tuple(_record(part, []) for part in _parts(kind, name).values())]
+            return schema.any_of(_record(part, []) for part in _parts(kind, name).values())
     raise TypeError(f"{kind.__name__}.{name} is declared as {declared.kind}, which no file can hold")

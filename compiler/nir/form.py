@@ -83,7 +83,11 @@ def _end_of_core(graph: Graph, name: str) -> Op:
     inward = isinstance(op, Input)
     step, role = (graph.destinations, "before") if inward else (graph.sources, "after")
     shape, at = op.shape, name
-    while (following := step(at)) and type(host := graph.nodes[following[0]]).ROLE == role:
+    while following := step(at):
+        host = graph.nodes[following[0]]
+        found = type(host).ROLE
+        if found != role:
+            break
         at = following[0]
         shape = host.out_shape if inward else host.in_shape
     return op.replace(shape=shape)

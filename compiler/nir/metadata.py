@@ -1,7 +1,7 @@
 """What NIR cannot say, in the metadata of a NIR file's root: one canonical JSON text, and arrays beside it.
 
-    node/metadata/nervecord          {"format": 2, "graph": ..., "contract": ..., "arrays": ["lif1/membrane.decay", ...],
-                                      "nir": {"fc1/weight": "weight", ...}}
+    node/metadata/nervecord          {"format": 2, "graph": ..., "contract": ...,
+                                      "arrays": ["lif1/membrane.decay", ...], "nir": {"fc1/weight": "weight", ...}}
     node/metadata/nervecord_arrays/  a0, a1, ... in that list's order; "recorded" for recorded observations
 
 The graph's description is that of `compiler.files.serialise`. What an op hands over to NIR unchanged (weights, biases,
@@ -59,7 +59,7 @@ def metadata(subject: Graph | Policy) -> dict[str, Any]:
     unchanged: dict[str, str] = {}
     for key, value in arrays.items():
         _, fields = forms.get(nir_name(key.rpartition("/")[0]), ("", {}))
-        unchanged |= {key: field for field, given in fields.items() if given is value}
+        unchanged.update((key, field) for field, given in fields.items() if given is value)
     kept = sorted(set(arrays) - set(unchanged))
     beside = {f"a{k}": arrays[key] for k, key in enumerate(kept)}
     recorded = subject.recorded if isinstance(subject, Policy) else None

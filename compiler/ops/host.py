@@ -167,6 +167,11 @@ class Decoder(Op):
         """Number of actions it chooses among; 0 where its action is values."""
         return 0
 
+    @property
+    def limits(self) -> tuple[Array, Array] | None:
+        """Smallest and largest y; None where it has none."""
+        return None
+
     def preferences(self, x: Array) -> Array:
         """What it holds of each action it chooses among, (batch, choices), in units of the float policy."""
         raise TypeError(f"{self.kind} does not choose")
@@ -186,6 +191,10 @@ class Decode(Decoder):
     @property
     def in_shape(self) -> Shape:
         return tuple(self.scale.shape)
+
+    @property
+    def limits(self) -> tuple[Array, Array] | None:
+        return self.low, self.high
 
     def violations(self) -> Iterator[fields.Violation]:
         yield from fields.violations(self)
@@ -236,6 +245,10 @@ class CountDecode(Decoder):
     @property
     def out_shape(self) -> Shape:
         return self.weight.shape[:1]
+
+    @property
+    def limits(self) -> tuple[Array, Array] | None:
+        return self.low, self.high
 
     def violations(self) -> Iterator[fields.Violation]:
         yield from fields.violations(self)

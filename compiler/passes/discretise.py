@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, TypeAlias, TypeVar, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -23,14 +23,13 @@ from nervecord.compiler.ops import (
     Output,
 )
 from nervecord.compiler.ops.connections import LONGEST_DELAY
-from nervecord.compiler.policy import Policy, parts, with_graph
-from nervecord.compiler.verify import require
+from nervecord.compiler.policy import parts, with_graph
+from nervecord.compiler.verify import Subject, require
 from nervecord.compiler.wiring import components, dissolve
 from nervecord.errors import GraphError, unknown_name
 
 Convention: TypeAlias = Literal["euler", "exact"]
 """How an equation in time becomes a step. "euler": as snnTorch, Norse and Lava; "exact": input held over the step."""
-Subject = TypeVar("Subject", Graph, Policy)
 
 GRID = 1e-6
 """A delay may miss a whole number of steps by this part of itself: float32 files do."""
@@ -87,7 +86,7 @@ def discretise(subject: Subject, *, dt: float | None = None, convention: str = "
     edges = _fold_delays(nodes, graph.edges, step)
     _close_cycles(nodes, edges)
     made = with_graph(subject, Graph(Level.DISCRETE, nodes, tuple(edges), step))
-    return require(made)  # type: ignore[type-var,return-value]
+    return require(made)  # type: ignore[return-value]
 
 
 def check_convention(convention: str) -> None:
@@ -223,6 +222,7 @@ def _close_cycles(nodes: dict[str, Op], edges: Sequence[Edge]) -> None:
 
 def _on_cycles(graph: Graph) -> list[str]:
     """Names that depend on their own output in the same step, in the graph's order."""
+
     def following(name: str) -> list[str]:
         return [b for b in graph.destinations(name) if not graph.nodes[b].lag]
 
