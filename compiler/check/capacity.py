@@ -73,13 +73,16 @@ def fan_in(case: Case) -> Iterator[Hit]:
 
 def fan_out(case: Case) -> Iterator[Hit]:
     sources: dict[str, Array] = {}
+    fact = case.spec.limits.fan_out
+    if fact.value is None or math.isinf(fact.value):
+        return
     for wire in case.topology.wires:
         for name in wire.sources:
             if case.graph.nodes[name].size == wire.fan_out.size:
                 sources[name] = sources.get(name, np.zeros_like(wire.fan_out)) + wire.fan_out
     for name, counts in sources.items():
         yield from above(
-            case.spec.limits.fan_out, int(counts.max(initial=0)), case.named(name),
+            fact, int(counts.max(initial=0)), case.named(name),
             "a neuron or input reaches more neurons than the chip allows",
             "prune its outputs, or repeat the neuron and share its targets",
         )  # fmt: skip
@@ -154,6 +157,8 @@ def memory_unknown(case: Case) -> Iterator[Hit]:
 
 def configurations(case: Case) -> Iterator[Hit]:
     limits = case.spec.limits
+    if not any(fact.value is not None for fact in (limits.decays_per_core, limits.thresholds_per_core)):
+        return
     for name, op in case.topology.populations.items():
         known = decays(op, case.graph.dt) if isinstance(op, Neuron) else {}
         if known:

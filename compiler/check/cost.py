@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from nervecord.compiler.check.timing import steps_per_block
-from nervecord.compiler.check.topology import Topology
+from nervecord.compiler.check.topology import Topology, Wire
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.ops import Array
 from nervecord.compiler.policy import Policy, parts
@@ -123,25 +123,24 @@ def count_events(
     entries = set(topology.entries)
     input_events = spike_events = 0.0
     for wire in topology.wires:
-        fan_out = np.asarray(wire.fan_out, dtype=np.float64)
         for source in wire.sources:
             if source in sent:
-                spike_events += _spike_events(sent[source] if spikes is None else spikes[source], fan_out)
+                spike_events += _spike_events(sent[source] if spikes is None else spikes[source], wire)
             elif source in entries:
                 # Held for T steps; while the pipeline drains, zeros are sent, which are no events.
-                input_events += held * float(fan_out.sum())
+                input_events += held * float(wire.synapses)
             elif source in topology.populations:
                 rate: float | Array = steps * topology.populations[source].size if spikes is None else spikes[source]
-                spike_events += _spike_events(rate, fan_out)
+                spike_events += _spike_events(rate, wire)
     neurons = sum(op.size for op in topology.populations.values())
     return Events(steps, input_events, spike_events, float(steps * neurons), spikes is None)
 
 
-def _spike_events(spikes: float | Array, fan_out: Array) -> float:
+def _spike_events(spikes: float | Array, wire: Wire) -> float:
     """Events of spikes, in all (spread evenly) or per neuron."""
-    if np.ndim(spikes) == 0:
-        return float(spikes) * float(fan_out.mean())
-    return float(np.asarray(spikes, dtype=np.float64).ravel() @ fan_out)
+    if isinstance(spikes, (int, float)) or np.ndim(spikes) == 0:
+        return float(spikes) * wire.synapses / wire.fan_out.size
+    return float(np.asarray(spikes, dtype=np.float64).ravel() @ wire.fan_out)
 
 
 def _require_activity(graph: Graph, spikes: Mapping[str, float | Array], senders: list[str], steps: int) -> None:

@@ -337,11 +337,15 @@ def _drafts(graph: Graph, spec: TargetSpec, topology: Topology, channels: tuple[
 def _split(drafts: list[_Draft]) -> None:
     """Shrink every population's share until all fit or cannot; shares only ever shrink, so it ends."""
     by_name = {draft.name: draft for draft in drafts}
+    ends = {
+        draft.name: [by_name[d] for wire in draft.outgoing for d in wire.destinations if d in by_name]
+        for draft in drafts
+    }
     changed = True
     while changed:
         changed = False
         for draft in drafts:
-            draft.reached = sum(by_name[d].cores for c in draft.outgoing for d in c.destinations if d in by_name)
+            draft.reached = sum(end.cores for end in ends[draft.name])
             changed = draft.shrink() or changed
 
 

@@ -28,6 +28,7 @@ class Wire:
         sources: populations, Inputs and host ops that reach it, through ops that pass values on.
         destinations: populations (or Outputs, decoders, other connections) it reaches in the same way.
         fan_out: (in,) synapses with a non-zero weight of each source value.
+        synapses: sum of them.
         fan_in: most synapses into one output value.
         stored: synapses with the zeros of a dense matrix.
         recurrent: it lies on a cycle.
@@ -38,14 +39,10 @@ class Wire:
     sources: tuple[str, ...]
     destinations: tuple[str, ...]
     fan_out: Array
+    synapses: int
     fan_in: int
     stored: int
     recurrent: bool
-
-    @property
-    def synapses(self) -> int:
-        """Synapses with a non-zero weight."""
-        return int(self.fan_out.sum())
 
     @property
     def delay(self) -> int:
@@ -208,6 +205,7 @@ def _wires(graph: Graph, component: dict[str, int], cyclic: frozenset[int]) -> I
             sources=sources,
             destinations=destinations,
             fan_out=synapses.fan_out,
+            synapses=int(synapses.fan_out.sum()),
             fan_in=synapses.fan_in,
             stored=synapses.stored,
             recurrent=component[name] in cyclic,

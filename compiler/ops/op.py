@@ -7,6 +7,7 @@ the batch first; shapes leave it out. Float levels compute in float64, the integ
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
@@ -91,7 +92,7 @@ class Op:
     @property
     def size(self) -> int:
         """Number of values it gives."""
-        return int(np.prod(self.out_shape, dtype=np.int64))
+        return math.prod(self.out_shape)
 
     @property
     def lag(self) -> int:
