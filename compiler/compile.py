@@ -82,7 +82,7 @@ def compile_graph(
             **_activity(calibrated),
         },
         versions={**{name: metadata.version(name) for name in VERSIONED}, "python": platform.python_version()},
-        allowances=lowered.allowances,
+        allowances=(*target.spec.given, *lowered.allowances),
     )
 
 

@@ -74,7 +74,10 @@ class GraphFacts:
 
 @dataclass(frozen=True, slots=True)
 class TargetReport:
-    """A graph on one target. placement, events None where the graph itself is too damaged to look at."""
+    """A graph on one target. placement, events None where the graph itself is too damaged to look at.
+
+    limits_given: a sentence for each limit that is the user's own, in place of the target's.
+    """
 
     target: str
     title: str
@@ -84,6 +87,7 @@ class TargetReport:
     events: Events | None
     energy: Estimate | None
     not_checked: tuple[str, ...]
+    limits_given: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -96,6 +100,7 @@ class TargetReport:
             "events": None if self.events is None else self.events.to_dict(),
             "energy": None if self.energy is None else self.energy.to_dict(),
             "not_checked": list(self.not_checked),
+            "limits_given": list(self.limits_given),
         }
 
 
@@ -143,7 +148,7 @@ def inspect(subject: Graph | Policy, targets: Sequence[TargetSpec], schedule: Sc
     violations = tuple(verify(subject))
     if violations and (_damaged(subject) or any(finding.code == "size" for finding in violations)):
         empty = tuple(
-            TargetReport(spec.name, spec.title, "infeasible", (), None, None, None, not_checked(spec))
+            TargetReport(spec.name, spec.title, "infeasible", (), None, None, None, not_checked(spec), spec.given)
             for spec in targets
         )
         return Report(None, violations, empty)
@@ -174,6 +179,7 @@ def _target(
         events=events,
         energy=estimate(events, spec),
         not_checked=not_checked(spec),
+        limits_given=spec.given,
     )
 
 
@@ -287,6 +293,7 @@ def _channels_text(what: str, channels: list[dict[str, Any]]) -> list[str]:
 
 def _target_text(report: TargetReport) -> list[str]:
     lines = [f"{report.target} ({report.title}): {report.verdict}"]
+    lines += [f"  limit given: {sentence}" for sentence in report.limits_given]
     for finding in sorted(report.findings, key=lambda finding: _GRAVEST_FIRST.index(finding.severity)):
         lines += finding_text(finding)
     if report.placement is not None:

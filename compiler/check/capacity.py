@@ -369,5 +369,6 @@ def second_hand_limits(case: Case) -> Iterator[Hit]:
     if parts:
         yield Hit(
             GRAPH, "keeps to limits that are not official: " + "; ".join(parts),
-            fix="if you have better numbers, give them: --set LIMIT=N", source="see each limit's source in the target's table",
+            fix="if you have better numbers, give them: --set LIMIT=N",
+            source="see each limit's source in the target's table",
         )  # fmt: skip

@@ -48,7 +48,7 @@ def test_compile_without_a_file_says_so(nervecord_cli: Any, files: Path, tmp_pat
     monkeypatch.chdir(tmp_path)
     answer = nervecord_cli("compile", files / "ant.nir", "--target", "reference")
     assert answer.code == 0
-    assert answer.out.endswith("nothing was written: -o FILE keeps the program\n")
+    assert answer.out.endswith("no program was written: -o FILE keeps it\n")
     assert os.listdir(tmp_path) == []
 
 
@@ -69,18 +69,22 @@ def test_compile_options_change_the_program(nervecord_cli: Any, files: Path, tmp
     assert len({eight, four, calibrated}) == 3
 
 
-def test_compile_emits_netx_beside_the_program(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
-    path = tmp_path / "ant.nervecord"
-    data = nervecord_cli("compile", files / "ant.nir", "--emit", "netx", "-o", path, "--json").json
-    assert data["netx"]["file"] == str(tmp_path / "ant.net")
-    assert set(data["netx"]["arguments"]) == {"input_message_bits", "reset_interval", "reset_offset"}
+def test_compile_emits_what_the_target_makes(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
+    path, folder = tmp_path / "ant.nervecord", tmp_path / "new" / "netx"
+    emit = ("compile", files / "ant.nir", "--emit", folder)
+    (emitted,) = nervecord_cli(*emit, "--netx", "-o", path, "--json").json["emitted"]
+    assert emitted["file"] == str(folder / "policy.net")
+    assert set(emitted["arguments"]) == {"input_message_bits", "reset_interval", "reset_offset"}
+    assert f"net_config='{folder}/policy.net', input_message_bits=16" in emitted["use"]
     export_netx(load(path).graph, tmp_path / "again.net")
-    assert (tmp_path / "ant.net").read_bytes() == (tmp_path / "again.net").read_bytes()
-    emit = ("compile", files / "ant.nir", "--emit", "netx")
-    nervecord_cli(*emit).refused("--emit: needs a name for its file")
-    nervecord_cli(*emit, "-o", tmp_path / "x.net").refused("x.net is to be netx's file")
-    nervecord_cli(*emit, "-o", tmp_path / "x", "--target", "reference").refused("'reference' has no such option")
-    assert sorted(os.listdir(tmp_path)) == ["again.net", "ant.nervecord", "ant.net"]
+    assert (folder / "policy.net").read_bytes() == (tmp_path / "again.net").read_bytes()
+    (folder / "policy.net").unlink()
+    nervecord_cli(*emit, "--target", "reference").refused("target 'reference': writes no files for other tools")
+    nervecord_cli("compile", files / "ant.nir", "--emit", path).refused("ant.nervecord is a file, a folder is needed")
+    answer = nervecord_cli(*emit, "-o", path.with_name("plain.nervecord"))
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.endswith("(--netx) keeps to the part of the arithmetic that this file can say\n")
+    assert sorted(os.listdir(tmp_path)) == ["again.net", "ant.nervecord", "new"]
 
 
 def test_compile_dumps_and_explains(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:

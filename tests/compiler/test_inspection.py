@@ -32,7 +32,9 @@ def test_keys_are_stable(make_policy: Callable[..., Graph]) -> None:
         "level", "dt", "nodes", "neurons", "synapses", "parameters", "depth", "recurrent", "policy",
     ]  # fmt: skip
     lava = data["targets"][1]
-    assert list(lava) == ["target", "title", "verdict", "findings", "resources", "events", "energy", "not_checked"]
+    assert list(lava) == [
+        "target", "title", "verdict", "findings", "resources", "events", "energy", "not_checked", "limits_given",
+    ]  # fmt: skip
     assert list(lava["findings"][0]) == [
         "code", "severity", "node", "message", "value", "limit", "fix", "target", "source",
     ]  # fmt: skip
