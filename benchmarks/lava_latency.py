@@ -20,7 +20,7 @@ import numpy as np
 
 from nervecord.compiler.compile import compile_policy
 from nervecord.compiler.graph import Graph
-from nervecord.compiler.nirfile import read_nir
+from nervecord.compiler.nir.file import read_nir
 from nervecord.runtime.session import MachineSession, Session
 from nervecord.targets.lava.emulator import EmulatorSession
 from nervecord.targets.lava.engine_lava import LavaSession

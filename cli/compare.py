@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import nervecord
 from nervecord.cli import show
@@ -13,8 +14,7 @@ from nervecord.cli.verb import Verb
 from nervecord.errors import NervecordError, unknown_name
 
 if TYPE_CHECKING:
-    from nervecord.compiler.node import Array
-    from nervecord.compiler.program import Program
+    from nervecord.compiler.ops import Array
     from nervecord.runtime.compare import Comparison
 
 DIFFERENT = 2
@@ -40,16 +40,17 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> Outcome:
-    from nervecord.targets.given import acting, observations
+    from nervecord.targets.given import acting, read_given, recorded_input
 
     if args.mode not in ("free", "layers"):
         raise unknown_name("mode", args.mode, ("free", "layers"), where="--mode")
     if args.tolerance is not None and not (math.isfinite(args.tolerance) and args.tolerance >= 0):
         raise NervecordError(f"is {args.tolerance}, zero or more is needed", where="--tolerance")
-    programs = [acting(path) for path in (args.a, args.b)]
-    rows = observations(args.observations, programs[0].graph)
+    found = [read_given(path) for path in (args.a, args.b)]
+    programs = [acting(subject) for subject in found]
+    rows: Any = recorded_input(args.observations, programs[0].policy)
     if rows is None:
-        rows = _recorded(programs)
+        rows = _recorded(found)
     with (
         nervecord.open(programs[0], engine=args.engine_a) as a,
         nervecord.open(programs[1], engine=args.engine_b) as b,
@@ -75,10 +76,12 @@ def within_tolerance(comparison: Comparison) -> bool:
     return comparison.action_max <= comparison.tolerance
 
 
-def _recorded(programs: list[Program]) -> Array:
-    for program in programs:
-        if program.graph.recorded is not None:
-            return program.graph.recorded
+def _recorded(found: Sequence[object]) -> Array:
+    from nervecord.compiler.policy import Policy
+
+    for subject in found:
+        if isinstance(subject, Policy) and subject.recorded is not None:
+            return subject.recorded
     raise NervecordError(
         "neither file carries recorded observations", where="--observations", hint="a policy.nir of a training does"
     )

@@ -18,12 +18,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from nervecord.compiler.arithmetic import Arithmetic
-from nervecord.compiler.graph import Graph, Level
+from nervecord.compiler.graph import Graph
+from nervecord.compiler.ops import Level
+from nervecord.compiler.policy import Policy
+from nervecord.compiler.schedule import Schedule
 from nervecord.errors import NervecordError, unknown_name
 
 if TYPE_CHECKING:
-    from nervecord.compiler.calibrate import Calibration
-    from nervecord.compiler.program import Program
+    from nervecord.compiler.calibrate import Calibration, StreamCalibration
+    from nervecord.compiler.files.program import Program
 
 Confidence: TypeAlias = Literal["exact", "second-hand", "conflicting", "given", "unknown"]
 """exact: read in the source named; second-hand: repeated by others, the source itself not read or not public;
@@ -276,15 +279,15 @@ def _show(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """A graph in a target's arithmetic.
+    """A graph or policy in a target's arithmetic.
 
     Args:
-        graph: INTEGER (or DISCRETE where the target computes in floats).
+        subject: INTEGER (or DISCRETE where the target computes in floats).
         report: ranges, steps and errors per layer; plain JSON types.
         allowances: explicit permissions it was made with (`--allow-...`), kept in the program's manifest.
     """
 
-    graph: Graph
+    subject: Graph | Policy
     report: Mapping[str, object]
     allowances: tuple[str, ...] = ()
 
@@ -321,8 +324,17 @@ class Target(Protocol[SessionT]):
         """Its limits."""
         ...
 
-    def lower(self, graph: Graph, calibration: Calibration) -> Lowered:
-        """A DISCRETE policy in the target's arithmetic.
+    def lower(
+        self,
+        subject: Graph | Policy,
+        calibration: Calibration | StreamCalibration | None,
+        schedule: Schedule,
+    ) -> Lowered:
+        """A DISCRETE graph or policy in the target's arithmetic.
+
+        Args:
+            calibration: what it does on recorded input; None where a graph that is no policy came without.
+            schedule: of a graph that is no policy.
 
         Raises:
             InfeasibleError: it cannot be held or expressed.
@@ -333,6 +345,14 @@ class Target(Protocol[SessionT]):
         """A session that steps the program, on the first engine of the spec or the one named.
 
         trace: its `trace` will be asked for. An engine in another process takes time to hand it over.
+
+        Raises:
+            NervecordError: there is no engine of that name.
+        """
+        ...
+
+    def stream(self, program: Program, *, engine: str | None = None) -> object:
+        """A session that steps a program which is no policy, on the first engine of the spec or the one named.
 
         Raises:
             NervecordError: there is no engine of that name.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nervecord.compiler.files import write_atomically
+from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.ops import Array
 from nervecord.errors import FileFormatError, NervecordError
 
