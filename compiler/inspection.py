@@ -17,9 +17,9 @@ import numpy as np
 from nervecord.compiler.check.cost import Estimate, Events, count_events, estimate
 from nervecord.compiler.check.placement import Placement
 from nervecord.compiler.check.rules import Case
-from nervecord.compiler.check.table import Verdict, assess_case, not_checked, verdict
-from nervecord.compiler.check.topology import Topology, label
+from nervecord.compiler.check.table import Verdict, case_findings, not_checked, verdict
 from nervecord.compiler.check.timing import Timing
+from nervecord.compiler.check.topology import Topology, label
 from nervecord.compiler.contract import Channels, Contract
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph import Graph
@@ -168,7 +168,7 @@ def _target(
     subject: Graph | Policy, spec: TargetSpec, topology: Topology, schedule: Schedule | None, *, legal: bool
 ) -> TargetReport:
     case = Case.of(subject, spec, schedule, topology)
-    findings = tuple(assess_case(case))
+    findings = tuple(case_findings(case))
     events = count_events(subject, spec, topology=topology, schedule=schedule)
     return TargetReport(
         target=spec.name,

@@ -18,8 +18,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from nervecord.compiler.ops import ArgmaxDecode, Array, Decode, Dense, Level
-from nervecord.compiler.plan import Plan, Unit, plan
-from nervecord.compiler.policy import Policy
+from nervecord.compiler.plan import Plan, Unit
 from nervecord.errors import ContractError, unknown_name
 from nervecord.runtime.replay import Replay, threshold_of, useful_steps
 from nervecord.runtime.session import Session
@@ -131,7 +130,7 @@ def compare(
             width.
     """
     rows = _checked(a, b, observations, mode, tolerance)
-    left, right = plan(a.policy), plan(b.policy)
+    left, right = a.plan, b.plan
     pairs = _pairs(left, right)
     if tolerance is None:
         tolerance = 0.0 if left.graph.level is right.graph.level else 0.01

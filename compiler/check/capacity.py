@@ -299,8 +299,8 @@ def convolution(case: Case) -> Iterator[Hit]:
             limits.features_max, features, where, "has more features than the chip", "train fewer features"
         )
         yield from _among(where, "its stride is none of the chip's", max(node.stride), limits.strides)
-    for name, node in case.graph.of_type(Pool):
-        yield from _among(case.named(name), "its kernel is none of the chip's", max(node.kernel), limits.pools)
+    for name, pool in case.graph.of_type(Pool):
+        yield from _among(case.named(name), "its kernel is none of the chip's", max(pool.kernel), limits.pools)
 
 
 def _among(node: str, message: str, value: int, fact: Fact[tuple[int, ...]]) -> Iterator[Hit]:

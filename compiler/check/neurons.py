@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nervecord.compiler.check.placement import biased_currents, has_current
+from nervecord.compiler.check.placement import bias_carriers, has_current
 from nervecord.compiler.check.rules import (
     Case,
     Hit,
@@ -21,7 +21,7 @@ from nervecord.compiler.check.rules import (
 )
 from nervecord.compiler.check.topology import Wire
 from nervecord.compiler.findings import Severity
-from nervecord.compiler.ops import OPS, Array, Level, Neuron, Op, is_core
+from nervecord.compiler.ops import OPS, Array, Input, Level, Neuron, Op, is_core
 from nervecord.compiler.target import DECIDING
 
 KIND_FIXES = {
@@ -117,6 +117,12 @@ def leak_term(case: Case) -> Iterator[Hit]:
         value = leak(op)
         if value is None or not (value != 0).any() or fact.value == "native":
             continue
+        if fact.value == "bias" and has_current(op) and case.spec.behaviour.current_bias.value == "native":
+            yield Hit(
+                case.named(name), "has a leak beside a synaptic current, and the chip's bias enters the current",
+                _extreme(value), 0, "train without a leak term", cited(case.spec.behaviour.current_bias),
+            )  # fmt: skip
+            continue
         if fact.value == "bias":
             yield Hit(
                 case.named(name), "its leak term becomes the neuron's bias", _extreme(value),
@@ -211,11 +217,19 @@ def bias_channel(case: Case) -> Iterator[Hit]:
                     None, None, "train with bias=False", cited(fact), "unknown" if fact.value is None else "error",
                 )  # fmt: skip
         return
-    for wire in biased_currents(case.graph, case.topology, case.spec):
-        from_input = any(source in case.topology.entries for source in wire.sources)
-        what = "input that is always on" if from_input else "neuron that spikes in every step"
+    for name, source in bias_carriers(case.graph, case.topology, case.spec).items():
+        biased = next(wire for wire in case.topology.into(name) if wire.biased)
+        if source is None:
+            yield Hit(
+                case.named(biased.name),
+                f"its bias enters the synaptic current of {case.named(name)}, and nothing that feeds that can carry a "
+                "bias: only encoders of the host can, and spiking neurons that are not read",
+                None, None, "train with bias=False, or without a synaptic current", cited(fact), "error",
+            )  # fmt: skip
+            continue
+        what = "input that is always on" if source in case.topology.entries else "neuron that spikes in every step"
         yield Hit(
-            case.named(wire.name), f"its bias enters a synaptic current, and takes one more {what}",
+            case.named(biased.name), f"its bias enters a synaptic current, and takes one more {what}",
             1, None, "nothing to do; train with bias=False to save it", cited(fact),
         )  # fmt: skip
 
@@ -284,7 +298,7 @@ def _entries(case: Case) -> Iterator[tuple[str, Op]]:
 
 
 def _undeclared(op: Op) -> bool:
-    return getattr(op, "carries", "") == "unknown"
+    return isinstance(op, Input) and op.carries == "unknown" and op.limit is None
 
 
 def _extreme(values: Array) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,14 +102,13 @@ def place(graph: Graph, spec: TargetSpec, topology: Topology | None = None) -> P
         topology: of the graph, if it is known already.
     """
     topology = topology or Topology.of(graph)
-    channels = biased_currents(graph, topology, spec)
-    drafts = _drafts(graph, spec, topology, channels)
+    carriers = bias_carriers(graph, topology, spec)
+    drafts = _drafts(graph, spec, topology, carriers)
     has_cores = any(not math.isinf(_cap(spec, name)) for name in CORE_LIMITS)
     if has_cores:
         _split(drafts)
     layers = tuple(draft.use(has_cores) for draft in drafts)
-    entries = set(topology.entries)
-    entry_bias = sum(1 for wire in channels if not entries.isdisjoint(wire.sources))
+    entry_bias = len(set(topology.entries) & set(carriers.values()))
     bias_neurons = sum(draft.bias_sources for draft in drafts)
     inputs = sum(graph.nodes[name].size for name in topology.entries) + entry_bias
     outputs = sum(topology.populations[name].size for name in topology.readouts)
@@ -154,23 +154,26 @@ def has_current(op: Op) -> bool:
     return isinstance(op, Neuron) and op.synapse is not None
 
 
-def biased_currents(graph: Graph, topology: Topology, spec: TargetSpec) -> tuple[Wire, ...]:
-    """Connections whose bias enters a synaptic current and takes a channel of its own on this target.
+def bias_carriers(graph: Graph, topology: Topology, spec: TargetSpec) -> dict[str, str | None]:
+    """Population -> what carries its bias, where that enters a synaptic current and takes a channel on this target.
 
-    One per population: biases of several connections into one add up. One from an input is preferred.
+    An encoder of the host that feeds it, else spiking neurons that do and that nothing outside the core reads: they get
+    one channel more, which is always on. None where there is neither.
     """
     if spec.behaviour.current_bias.value != "channel":
-        return ()
-    found: dict[str, Wire] = {}
-    biased = [wire for wire in topology.wires if wire.biased]
-    entries = set(topology.entries)
-    from_entry = [wire for wire in biased if not entries.isdisjoint(wire.sources)]
-    for wire in (*from_entry, *biased):
-        for name in wire.destinations:
-            if has_current(graph.nodes[name]):
-                found.setdefault(name, wire)
-    names = {wire.name for wire in found.values()}
-    return tuple(wire for wire in biased if wire.name in names)
+        return {}
+    read = set(topology.readouts)
+    encoders = {name for name in topology.entries if not (type(graph.nodes[name]).ROLE == "input" and
+                                                          graph.nodes[name].spikes)}  # fmt: skip
+    spiking = {name for name, op in topology.populations.items() if op.spikes and name not in read}
+    found: dict[str, str | None] = {}
+    for name, op in topology.populations.items():
+        incoming = topology.into(name)
+        if has_current(op) and any(wire.biased for wire in incoming):
+            sources = [source for wire in incoming for source in wire.sources]
+            fitting = (source for group in (encoders, spiking) for source in sources if source in group)
+            found[name] = next(fitting, None)
+    return found
 
 
 def synapse_bits(weight: Array, packing: Packing, *, delayed: bool) -> int:
@@ -240,7 +243,7 @@ class _Draft:
         self.incoming = topology.into(name)
         self.outgoing = topology.out_of(name)
         self.bias_sources = self.bias_inputs = 0
-        """Channels that only carry a bias, and start or end here."""
+        """Channels that only carry a bias, and start or end here: 0 or 1."""
         self.neurons = self.share = self.node.size
         self.reached = 0
         """Cores its spikes go to."""
@@ -320,15 +323,12 @@ class _Draft:
         )
 
 
-def _drafts(graph: Graph, spec: TargetSpec, topology: Topology, channels: tuple[Wire, ...]) -> list[_Draft]:
+def _drafts(graph: Graph, spec: TargetSpec, topology: Topology, carriers: Mapping[str, str | None]) -> list[_Draft]:
     drafts = {name: _Draft(graph, spec, topology, name) for name in topology.populations}
-    for wire in channels:
-        for name in wire.sources:
-            if name in drafts:
-                drafts[name].bias_sources += 1
-        for name in wire.destinations:
-            if name in drafts:
-                drafts[name].bias_inputs += 1
+    for name, source in carriers.items():
+        drafts[name].bias_inputs = 0 if source is None else 1
+        if source in drafts:
+            drafts[source].bias_sources = 1
     for draft in drafts.values():
         draft.neurons = draft.share = draft.node.size + draft.bias_sources
     return list(drafts.values())

@@ -77,7 +77,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "bias-channel", "info", FLOAT_LEVELS,
-        "The bias enters a synaptic current (the chip's, the membrane): it takes an input or neuron that is always on.",
+        "The bias enters a synaptic current (the chip's, the membrane): it takes an input or neuron that is always on. "
+        "An error where nothing that feeds the neurons can have one.",
         "Nothing to do. Train with bias=False to save it.",
         neurons.bias_channel,
     ),
@@ -114,7 +115,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "spiking-readout", "error", EVERY_LEVEL,
-        "A layer that the policy's decoder reads spikes, and the decoder reads membranes.",
+        "A layer spikes, and the decoder that reads it reads membranes; or spikes and membranes are added at an end.",
         "End the network with non-spiking neurons, or count the spikes: train with --decoder count.",
         wiring.spiking_readout,
     ),
@@ -157,7 +158,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "unbalanced-paths", "info", FLOAT_LEVELS,
-        "A connection leads past a longer way. What it carries is delayed, so that the same things meet as in training.",
+        "A connection leads past a longer way. What it carries is delayed, so that things meet as in training.",
         "Nothing to do. Where delays are short of a chip's longest they cost nothing but memory.",
         wiring.unbalanced_paths,
     ),
@@ -278,7 +279,7 @@ RULES: tuple[Rule, ...] = (
 """Every rule, in the order findings are reported."""
 
 
-def assess(subject: Graph | Policy, spec: TargetSpec, schedule: Schedule | None = None) -> list[Finding]:
+def findings_of(subject: Graph | Policy, spec: TargetSpec, schedule: Schedule | None = None) -> list[Finding]:
     """Everything that speaks against, or is worth knowing about, this graph or policy on this target.
 
     Args:
@@ -289,17 +290,17 @@ def assess(subject: Graph | Policy, spec: TargetSpec, schedule: Schedule | None 
     Returns:
         Findings in the order of `RULES`, then of the graph; an empty list where there is nothing to say.
     """
-    return assess_case(Case.of(subject, spec, schedule))
+    return case_findings(Case.of(subject, spec, schedule))
 
 
-def assess_case(case: Case) -> list[Finding]:
+def case_findings(case: Case) -> list[Finding]:
     """The same of what is analysed already."""
     return [finding for rule in RULES for finding in rule(case)]
 
 
 def errors(subject: Graph | Policy, spec: TargetSpec, schedule: Schedule | None = None) -> list[Finding]:
-    """What of `assess` forbids compiling: lowering refuses these, and nothing else."""
-    return [finding for finding in assess(subject, spec, schedule) if finding.severity == "error"]
+    """What of `findings_of` forbids compiling: lowering refuses these, and nothing else."""
+    return [finding for finding in findings_of(subject, spec, schedule) if finding.severity == "error"]
 
 
 def verdict(findings: Sequence[Finding]) -> Verdict:

@@ -71,7 +71,7 @@ class Timing:
         """Of a graph at a float level, on a target whose connections cost so many steps."""
         own = {wire.name: wire.delay for wire in topology.wires}
         if graph.level is Level.IMPORTED:
-            own |= {name: 1 for name in _closing(graph, topology)}
+            own |= dict.fromkeys(_closing(graph, topology), 1)
         shifts = {name: cost - steps for name, steps in own.items()}
         if graph.level is Level.IMPORTED and graph.dt:
             shifts |= {name: -_steps(op, graph.dt) for name, op in graph.of_type(Delay)}
@@ -153,9 +153,7 @@ def _closing(graph: Graph, topology: Topology) -> Iterator[str]:
             yield wire.name
 
 
-def _latest(
-    graph: Graph, topology: Topology, shifts: dict[str, int]
-) -> tuple[dict[str, int], list[list[str]]]:
+def _latest(graph: Graph, topology: Topology, shifts: dict[str, int]) -> tuple[dict[str, int], list[list[str]]]:
     """(name -> steps it is late, one cycle that grows later in each round for each component that has one).
 
     Args:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.ops import Array, Op, is_core
+from nervecord.compiler.wiring import components
 from nervecord.errors import GraphError
 
 MOST_PAIRS = 1 << 20
@@ -94,12 +95,10 @@ class Topology:
         Raises:
             GraphError: ops that pass values on join more connections than can be looked at.
         """
-        component = components(graph)
-        sizes: dict[int, int] = {}
-        for number in component.values():
-            sizes[number] = sizes.get(number, 0) + 1
+        groups = components(graph.nodes, graph.destinations)
+        component = {name: number for number, group in enumerate(groups) for name in group}
         cyclic = frozenset(
-            number for name, number in component.items() if sizes[number] > 1 or name in graph.destinations(name)
+            number for number, group in enumerate(groups) if len(group) > 1 or group[0] in graph.destinations(group[0])
         )
         wires = tuple(_wires(graph, component, cyclic))
         fed = {source for name, op in graph.nodes.items() if is_core(op) for source in graph.sources(name)}
@@ -145,46 +144,6 @@ def passes_on(op: Op) -> bool:
     return type(op).ROLE == "passing"
 
 
-def components(graph: Graph) -> dict[str, int]:
-    """Name -> number of its strongly connected component; what a component feeds has smaller numbers (Tarjan 1972)."""
-    found: dict[str, int] = {}
-    index: dict[str, int] = {}
-    lowest: dict[str, int] = {}
-    path: list[str] = []
-    count = 0
-    for root in graph.nodes:
-        if root in index:
-            continue
-        walk: list[tuple[str, Iterator[str]]] = []
-        entering: str | None = root
-        while walk or entering is not None:
-            if entering is not None:
-                index[entering] = lowest[entering] = len(index)
-                path.append(entering)
-                walk.append((entering, iter(graph.destinations(entering))))
-            at, following = walk[-1]
-            entering = None
-            for b in following:
-                if b not in index:
-                    entering = b
-                    break
-                if b not in found:
-                    lowest[at] = min(lowest[at], index[b])
-            if entering is not None:
-                continue
-            walk.pop()
-            if walk:
-                lowest[walk[-1][0]] = min(lowest[walk[-1][0]], lowest[at])
-            if lowest[at] == index[at]:
-                while True:
-                    name = path.pop()
-                    found[name] = count
-                    if name == at:
-                        break
-                count += 1
-    return found
-
-
 def forward(graph: Graph, component: dict[str, int]) -> list[str]:
     """The nodes in an order in which each component comes before what it feeds."""
     return sorted(graph.nodes, key=lambda name: -component[name])
@@ -212,9 +171,7 @@ def _wires(graph: Graph, component: dict[str, int], cyclic: frozenset[int]) -> I
         )
 
 
-def _reach(
-    graph: Graph, name: str, step: Callable[[str], tuple[str, ...]], most: int
-) -> tuple[tuple[str, ...], int]:
+def _reach(graph: Graph, name: str, step: Callable[[str], tuple[str, ...]], most: int) -> tuple[tuple[str, ...], int]:
     """Nodes reached from `name` by `step`, through ops that pass values on, in order; and how many were looked at."""
     found: list[str] = []
     seen: set[str] = set()

@@ -50,16 +50,24 @@ def analogue_layer(case: Case) -> Iterator[Hit]:
 
 
 def spiking_readout(case: Case) -> Iterator[Hit]:
-    if case.contract is None or not case.separates or not case.spec.engines:
+    if not case.integers or not case.separates:
         return
-    for name in case.topology.readouts:
-        read_by = [case.graph.nodes[b] for b in case.graph.destinations(name)]
-        last = [op for op in read_by if isinstance(op, Decoder) and type(op).READS == "last"]
-        if case.topology.populations[name].spikes and last:
+    fact = case.spec.behaviour.free_wiring
+    populations = case.topology.populations
+    for end, op in case.graph.nodes.items():
+        read = [name for name in case.graph.sources(end) if name in populations]
+        spiking = [name for name in read if populations[name].spikes]
+        if is_core(op) or not spiking:
+            continue
+        if isinstance(op, Decoder) and type(op).READS == "last":
             yield Hit(
-                case.named(name), f"spikes, and {last[0].kind} reads a membrane in the last step of an action", None,
-                None, "end the network with neurons that do not spike (LI), or train with --decoder count",
-                cited(case.spec.behaviour.free_wiring),
+                case.named(spiking[0]), f"spikes, and {case.named(end)} ({op.kind}) reads a membrane", None, None,
+                "end the network with neurons that do not spike (LI), or train with --decoder count", cited(fact),
+            )  # fmt: skip
+        elif len(spiking) < len(read):
+            yield Hit(
+                case.named(end), "adds spikes and membranes, which are integers of different scales", None, None,
+                "give each an Output of its own", cited(fact),
             )  # fmt: skip
 
 
@@ -105,7 +113,8 @@ def loop_delay(case: Case) -> Iterator[Hit]:
         names = ", ".join(case.named(name) for name in loop.wires)
         connections = "its connection costs" if len(loop.wires) == 1 else f"its {len(loop.wires)} connections cost"
         yield Hit(
-            case.named(loop.wires[0]), f"the loop through {names} has fewer steps of delay than {connections} on the chip",
+            case.named(loop.wires[0]),
+            f"the loop through {names} has fewer steps of delay than {connections} on the chip",
             loop.delay, loop.least, f"train with delays of {loop.least} steps or more in all on this loop",
             cited(fact), breaking(fact),
         )  # fmt: skip
@@ -135,7 +144,7 @@ def reset_with_delays(case: Case) -> Iterator[Hit]:
 
 def carried_without_delays(case: Case) -> Iterator[Hit]:
     fact = case.spec.limits.connection_delay
-    if not case.carried or case.timing.loops or not case.timing.latency(case.topology):
+    if not case.carried or case.timing.loops or not any(case.timing.late[name] for name in case.topology.populations):
         return
     for wire in case.topology.wires:
         own = case.timing.own[wire.name]
@@ -165,6 +174,11 @@ def unbalanced_paths(case: Case) -> Iterator[Hit]:
             )  # fmt: skip
 
 
+def _relays(case: Case) -> bool:
+    """Whether the target is lowered to, and its neurons can pass spikes on."""
+    return bool(case.spec.engines) and "value" in (case.spec.behaviour.resets.value or ())
+
+
 def delay_range(case: Case) -> Iterator[Hit]:
     fact = case.spec.limits.delay_max
     longest = fact.value
@@ -175,8 +189,10 @@ def delay_range(case: Case) -> Iterator[Hit]:
             continue
         wire, most = wait.wire, int(longest)
         values = [name for name in wire.sources if not case.graph.nodes[name].spikes]
-        relays = -(-wait.delay // most) - 1
-        if not values and case.spec.engines:
+        hops = -(-wait.delay // max(most, 1))
+        relays = hops - 1
+        # A relay is a neuron that forgets: it takes a reset to zero, and each of its connections costs steps.
+        if not values and _relays(case) and wait.delay // hops >= case.connection_delay:
             yield Hit(
                 case.named(wire.name), "its delay is longer than the chip's longest: its spikes pass "
                 + ("a further population" if relays == 1 else f"{relays} further populations"),
@@ -207,7 +223,8 @@ def latency(case: Case) -> Iterator[Hit]:
     elif case.contract is not None:
         yield Hit(GRAPH, f"takes {steps} chip steps per action", steps, source=cited(fact))
     elif late:
-        yield Hit(GRAPH, f"answers {late} {'step' if late == 1 else 'steps'} later than the graph says", late, source=cited(fact))
+        unit = "step" if late == 1 else "steps"
+        yield Hit(GRAPH, f"answers {late} {unit} later than the graph says", late, source=cited(fact))
 
 
 def time_step(case: Case) -> Iterator[Hit]:
