@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from nervecord.compiler.calibrate import Calibration, StreamCalibration, calibrate, calibrate_stream
-from nervecord.compiler.check.table import errors, findings_of
 from nervecord.compiler.check.placement import place
+from nervecord.compiler.check.table import errors, findings_of
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.files.program import Program
 from nervecord.compiler.findings import raise_on_errors
@@ -77,7 +77,7 @@ def compile_graph(
         schedule=final.schedule if isinstance(final, Policy) else schedule,
         report={
             "lowering": dict(lowered.report),
-            "placement": place(final, target.spec).to_dict(),
+            "placement": place(parts(final)[0], target.spec).to_dict(),
             "findings": [finding.to_dict() for finding in found],
             **_activity(calibrated),
         },

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from nervecord.compiler.files.atomic import program
+from nervecord.compiler.files import program
 from nervecord.compiler.files.program import SUFFIX, Program
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.nir.file import read_nir
