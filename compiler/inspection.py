@@ -146,7 +146,7 @@ def inspect(subject: Graph | Policy, targets: Sequence[TargetSpec], schedule: Sc
         schedule: of a graph that is no policy; by default a stream.
     """
     violations = tuple(verify(subject))
-    if violations and (_damaged(subject) or any(finding.code == "size" for finding in violations)):
+    if violations and (_damaged(subject) or any(finding.code in ("size", "shape") for finding in violations)):
         empty = tuple(
             TargetReport(spec.name, spec.title, "infeasible", (), None, None, None, not_checked(spec), spec.given)
             for spec in targets

@@ -98,7 +98,11 @@ def _change(name: str, before: Op, after: Op) -> str:
     ]
     if before.kind == after.kind and before.levels == after.levels:
         return f"{_name(name)} ({after.kind}) has another {', '.join(changed)}"
-    values = [f"{field} {_range(value)}" for field, value in _values(after) if isinstance(value, np.ndarray)]
+    values = [
+        f"{field} {_range(value)}"
+        for field, value in _values(after)
+        if isinstance(value, np.ndarray) and old.get(field) != new[field]
+    ]
     here = "" if before.kind != after.kind else f" ({', '.join(level.value for level in after.levels)})"
     return f"{_name(name)}: {before.kind} became {after.kind}{here}" + (f" with {', '.join(values)}" if values else "")
 

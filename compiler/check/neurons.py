@@ -270,7 +270,7 @@ def graded_input(case: Case) -> Iterator[Hit]:
 def undeclared_input(case: Case) -> Iterator[Hit]:
     if not case.integers:
         return
-    fact = case.spec.limits.message_bits
+    fact = case.spec.behaviour.graded_input
     for name, op in _entries(case):
         if _undeclared(op):
             yield Hit(
@@ -283,7 +283,7 @@ def undeclared_input(case: Case) -> Iterator[Hit]:
 def unlimited_input(case: Case) -> Iterator[Hit]:
     if not case.integers:
         return
-    fact = case.spec.limits.message_bits
+    fact = case.spec.behaviour.graded_input
     for name, op in _entries(case):
         if op.bound is None and not _undeclared(op):
             yield Hit(

@@ -64,6 +64,41 @@ def test_facts_of_a_policy(make_policy: Callable[..., Policy]) -> None:
     assert facts.policy["steps"] == 5
 
 
+def test_the_contracts_channels_come_in_order(make_policy: Callable[..., Policy]) -> None:
+    policy = make_policy((3, 4, 2))
+    named = dataclasses.replace(policy.contract.observation, names=("z", "roll", "speed"), units=("m", "rad", "m/s"))
+    report = inspect(policy.replace(contract=dataclasses.replace(policy.contract, observation=named)), ())
+    assert report.facts is not None
+    assert report.facts.policy is not None
+    assert [(c["name"], c["unit"], c["low"]) for c in report.facts.policy["observation"]] == [
+        ("z", "m", None), ("roll", "rad", None), ("speed", "m/s", None)
+    ]  # fmt: skip
+    assert report.facts.policy["action"][1] == {"name": "a1", "unit": "", "low": -1.0, "high": 1.0}
+    text = report.to_text()
+    assert "  observation: z m, roll rad, speed m/s\n" in text
+    assert "  action: a0 -1..1, a1 -1..1\n" in text
+
+
+def test_a_branched_policy_is_inspected() -> None:
+    report = inspect(random_dag(1, carried=True, recurrent=True), load_specs(("reference", "lava")))
+    assert report.feasible
+    assert report.facts is not None
+    assert report.facts.recurrent == ("back",)
+    assert inspect(random_dag(0), load_specs(("reference", "lava"))).feasible
+
+
+def test_a_window_of_a_graph_is_looked_at(make_policy: Callable[..., Policy]) -> None:
+    nodes = [("input", Input((2,), "spikes")), ("fc", Affine(np.ones((2, 2)))), ("lif", lif(2)),
+             ("output", Output((2,)))]  # fmt: skip
+    graph = chain(Level.DISCRETE, nodes, dt=1e-3)
+    (stream,) = inspect(graph, load_specs(("lava",))).targets
+    (window,) = inspect(graph, load_specs(("lava",)), Schedule(6, "reset")).targets
+    assert stream.events is not None
+    assert window.events is not None
+    assert (stream.events.steps, window.events.steps) == (1, 7)
+    assert any("7 chip steps per block" in finding.message for finding in window.findings)
+
+
 def test_verdicts_and_feasible(make_policy: Callable[..., Policy]) -> None:
     assert inspect(make_policy(), load_specs(("reference", "lava"))).feasible
     assert not inspect(make_policy(), load_specs(("lava", "xylo"))).feasible
