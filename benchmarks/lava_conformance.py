@@ -1,4 +1,4 @@
-"""Random graphs in stock Lava and by the definition: spikes and membranes of every population at every step, to the bit.
+"""Random graphs in stock Lava and by the definition: spikes and membranes at every step, to the bit.
 
     python benchmarks/lava_conformance.py [--graphs 100 --first 100000]
 

@@ -15,7 +15,6 @@ from nervecord.errors import NervecordError, unknown_name
 
 if TYPE_CHECKING:
     from nervecord.compiler.ops import Array
-    from nervecord.runtime.compare import Comparison
 
 DIFFERENT = 2
 """Exit code. Not 1, which is a defect of ours: what was asked of these two files does not hold, as with `inspect`."""
@@ -59,21 +58,8 @@ def _run(args: argparse.Namespace) -> Outcome:
     data, text = comparison.to_dict(), show.comparison_text(comparison, args.a, args.b)
     if args.tolerance is None:
         return Outcome(data, text)
-    within = within_tolerance(comparison)
-    data["within_tolerance"] = within
-    verdict = f"{'within' if within else 'beyond'} the tolerance of {comparison.tolerance:g}"
-    return Outcome(data, f"{text}\n{verdict}", 0 if within else DIFFERENT)
-
-
-def within_tolerance(comparison: Comparison) -> bool:
-    """Whether two policies agree as closely as was asked; see the flag."""
-    if comparison.identical or comparison.tolerance == 0:
-        return comparison.identical
-    if any(layer.different for layer in comparison.layers if not layer.spiking):
-        return False
-    if comparison.action_max is None:
-        return comparison.actions_different == 0
-    return comparison.action_max <= comparison.tolerance
+    verdict = f"{'within' if comparison.agrees else 'beyond'} the tolerance of {comparison.tolerance:g}"
+    return Outcome(data, f"{text}\n{verdict}", 0 if comparison.agrees else DIFFERENT)
 
 
 def _recorded(found: Sequence[object]) -> Array:

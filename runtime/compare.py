@@ -3,10 +3,10 @@
 Two modes. "free": each session runs on its own; one flipped spike changes what follows, as in closed loop. "layers":
 every population of b is given what its sources gave in a, so a difference is that population's own.
 
-A target with pipeline latency runs deeper populations some steps late; steps are counted within each population's useful
-ones, so that step k means the same on both sides. Populations of the same name are compared, all their neurons: widths
-that differ are an error. The one exception is a neuron that lowering appends as a bias source (`bias_source`): it has no
-twin, and is left out.
+A target with pipeline latency runs deeper populations some steps late; steps are counted within each population's
+useful ones, so that step k means the same on both sides. Populations of the same name are compared, all their neurons:
+widths that differ are an error. The one exception is a neuron that lowering appends as a bias source (`bias_source`):
+it has no twin, and is left out.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Populations run alone on recorded spikes: what each would have done with what it was given.
 
 A plan is replayed in useful steps: step k is every population's k-th of the T steps that belong to an action, so that
-the latency of a pipeline is not seen. Each population hears what its sources are said to have given, whatever they would
-have given here, so that nothing it does reaches another.
+the latency of a pipeline is not seen. Each population hears what its sources are said to have given, whatever they
+would have given here, so that nothing it does reaches another.
 """
 
 from __future__ import annotations

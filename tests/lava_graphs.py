@@ -105,7 +105,10 @@ def chained(seed: int) -> Case:
         ]
         for k, size in enumerate(sizes[1:]):
             last = k == len(sizes) - 2 and rng.random() < 0.7
-            nodes += [(f"dense{k}", _plain_dense(rng, size, sizes[k])), (f"neurons{k}", _plain_neurons(rng, size, last))]
+            nodes += [
+                (f"dense{k}", _plain_dense(rng, size, sizes[k])),
+                (f"neurons{k}", _plain_neurons(rng, size, last)),
+            ]
         nodes.append(("output", Output((sizes[-1],))))
         steps = int(rng.integers(1, 12))
         schedule = Schedule(steps, "reset" if rng.random() < 0.6 else "carried")

@@ -35,6 +35,10 @@ Backend: TypeAlias = Literal["sim", "loihi2"]
 """Where Lava runs the network. "loihi2" is a seam: it needs Intel's closed package and a board, and is untested."""
 
 
+LIMITS = ("graded_bits", "delay_max")
+"""What a user may have given a smaller value: these bound a plan, and change nothing of how it is computed."""
+
+
 def require_arithmetic(arithmetic: Arithmetic | None) -> None:
     """Whether Lava computes so.
 
@@ -48,6 +52,7 @@ def require_arithmetic(arithmetic: Arithmetic | None) -> None:
         f"{f.name} is {getattr(arithmetic, f.name)} where Lava has {getattr(lava, f.name)}"
         for f in dataclasses.fields(Arithmetic)
         if getattr(arithmetic, f.name) != getattr(lava, f.name)
+        and not (f.name in LIMITS and getattr(arithmetic, f.name) < getattr(lava, f.name))
     ]
     if differing:
         raise InfeasibleError(

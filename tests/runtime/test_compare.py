@@ -65,9 +65,7 @@ def test_policies_that_branch_equal_themselves(mode, carried: bool, recurrent: b
         assert found.alone == ()
         integer = lowered(policy)
         assert compare(MachineSession(integer), EmulatorSession(integer), rows, mode=mode).identical, seed
-        seen += sum(
-            isinstance(step.op, Affine) and step.op.delay > 1 for step in plan(policy).connections
-        )
+        seen += sum(isinstance(step.op, Affine) and step.op.delay > 1 for step in plan(policy).connections)
     assert seen or not carried
 
 
@@ -231,8 +229,8 @@ def test_what_cannot_be_compared_is_refused() -> None:
         compare(MachineSession(policy), MachineSession(random_policy(steps=4)), rows)
     with pytest.raises(ContractError, match="number of actions"):
         compare(MachineSession(policy), MachineSession(random_policy(sizes=(27, 32, 7))), rows)
+    other = renamed(renamed(policy, "lif", "x"), "readout", "y")
     with pytest.raises(ContractError, match="no population of the same name"):
-        other = renamed(renamed(policy, "lif", "x"), "readout", "y")
         compare(MachineSession(policy), MachineSession(other), rows)
 
 
