@@ -18,7 +18,7 @@ from nervecord.errors import ContractError
 
 MINIMUM_OBSERVATIONS = 16
 """Fewer say nothing about a scale."""
-WORK = 40_000_000_000
+WORK = 1_500_000_000
 """Multiplications that running recorded input may cost: of a large network fewer observations are taken."""
 MEMORY = 1 << 25
 """Values of float64 that a batch of windows may keep at once."""

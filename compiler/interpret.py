@@ -33,6 +33,7 @@ class Machine:
         self.graph = self.plan.graph
         self.before = Before(self.plan)
         self.after = After(self.plan)
+        self._steppers = {step.name: step.op.stepper(self.graph.arithmetic) for step in self.plan.core}
         self._clears_all = self.graph.level is Level.DISCRETE and self.plan.schedule.resets
         self._dtype: type = np.float64 if self.graph.level is Level.DISCRETE else np.int64
         self.batch = batch
@@ -75,7 +76,7 @@ class Machine:
                 x = x + self._tap(tap, values)
             if clears and self.state[step.name] and self.plan.clears(step, self.t):
                 self.state[step.name] = step.op.state(self.batch)
-            values[step.name] = step.op.step(self.state[step.name], x, self.graph.arithmetic)
+            values[step.name] = self._steppers[step.name](self.state[step.name], x)
         for name, kept in self.history.items():
             kept[:-1] = kept[1:]
             kept[-1] = values[name]

@@ -138,6 +138,13 @@ def _host_places(graph: Graph, contract: Contract | None) -> Iterator[Finding]:
             misplaced = "has one Output"
         if misplaced:
             yield _error("misplaced", name, f"{op.kind} {misplaced}")
+        read = {"counted" if isinstance(b, Decoder) and type(b).READS == "sum" else "read" for b in destinations
+                if not is_core(b)}  # fmt: skip
+        if is_core(op) and len(read) > 1:
+            yield _error("read-twice", name, "is read at the end and counted over all steps at once",
+                         "read it in one way")  # fmt: skip
+        if role == "output" and len(sources) > 1 and any(isinstance(a, Decoder) and a.choices for a in sources):
+            yield _error("misplaced", name, "takes a choice, to which nothing can be added")
         if role == "output" and not (all(map(is_core, sources)) or all(type(a).ROLE == "after" for a in sources)):
             yield _error("misplaced", name, "takes what the core or what decoders give, not both, and no input directly")
 
@@ -157,6 +164,9 @@ def _integers(graph: Graph) -> Iterator[Finding]:
                     yield _error("wiring", name, f"is fed by the connection {a}, with no neurons between")
                 elif isinstance(source, Neuron) and not source.spikes:
                     yield _error("analogue-layer", a, f"sends its membrane, not spikes, to {name}")
+                elif type(source).ROLE == "before" and not (source.spikes or isinstance(source, Quantise)):
+                    yield _error("wiring", name, f"is fed real numbers by {a}, and takes integers",
+                                 "put a Quantise between them")  # fmt: skip
         elif isinstance(op, Neuron):
             if not all(isinstance(a, Dense) for a in sources):
                 yield _error("wiring", name, "neurons are fed by connections only")
@@ -187,7 +197,7 @@ def _dense(name: str, op: Dense, graph: Graph) -> Iterator[Finding]:
         yield from _between(name, "weight", low, least, most)
         yield from _between(name, "weight", high, least, most)
     step = arithmetic.weight_step(min(op.weight_bits, arithmetic.weight_bits), mixed=mixed)
-    if (op.weight % step).any():
+    if int(np.bitwise_or.reduce(op.weight, axis=None)) & (step - 1):  # a step is a power of two
         yield _error("weight-grid", name, f"weights are no multiples of {step}, as {op.weight_bits} bits need")
 
 

@@ -18,7 +18,7 @@ from nervecord.compiler.schedule import Schedule
 
 SEARCH_OBSERVATIONS = 256
 """Recorded observations that choose the encoder's scale."""
-SEARCH_WORK = 4_000_000_000
+SEARCH_WORK = 200_000_000
 """Multiplications that judging one choice of scales may cost: of a large network fewer observations are taken."""
 MANY_CHOICES = 0.01
 """Above this share of observations on which integers choose another action than float: a warning."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,6 +17,10 @@ from nervecord.compiler.ops.op import Op, Role, State, Synapses
 
 if TYPE_CHECKING:
     from nervecord.compiler.arithmetic import Arithmetic
+
+
+SINGLE = 1 << 24
+"""Whole numbers below it are exact in float32."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,17 +51,31 @@ class Dense(Op):
         return self.delay
 
     def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
+        return self.stepper(arithmetic)(state, x)
+
+    def stepper(self, arithmetic: Arithmetic | None) -> Callable[[State, Array], Array]:
         assert arithmetic is not None
-        weight = self.weight.astype(np.float64)
-        if arithmetic.accumulate == "shift-each" and self.weight_exp < 0:
-            # Each product is rounded on its own, so that no matrix product can do it.
-            total = np.zeros((len(x), self.weight.shape[0]), dtype=np.int64)
-            for j in range(self.weight.shape[1]):
-                total += (x[:, j, None].astype(np.int64) * self.weight[:, j]) >> -self.weight_exp
-            return total
-        # Sums stay far below 2^53, where float64 is exact in any order of adding, and its matrix product is fast.
-        total = (x.astype(np.float64) @ weight.T).astype(np.int64)
-        return arithmetic.shifted(total, self.weight_exp)
+        shift, exponent = arithmetic.shifted, self.weight_exp
+        if arithmetic.accumulate == "shift-each" and exponent < 0:
+            return lambda state, x: self._shift_each(x)
+        # Whole sums below 2^53, of binary spikes mostly below 2^24: there floats are exact in any order of adding, and
+        # their matrix products are fast.
+        largest = int(np.abs(self.weight).sum(axis=1, dtype=np.int64).max())
+        floats = self.weight.T.astype(np.float64 if largest >= SINGLE else np.float32)
+
+        def product(state: State, x: Array) -> Array:
+            reach = largest * int(np.abs(x).max(initial=0))
+            weight = floats.astype(np.float64) if reach >= SINGLE and floats.dtype == np.float32 else floats
+            return shift((x.astype(weight.dtype) @ weight).astype(np.int64), exponent)
+
+        return product
+
+    def _shift_each(self, x: Array) -> Array:
+        """Each product is rounded on its own, so that no matrix product can do it."""
+        total = np.zeros((len(x), self.weight.shape[0]), dtype=np.int64)
+        for j in range(self.weight.shape[1]):
+            total += (x[:, j, None].astype(np.int64) * self.weight[:, j]) >> -self.weight_exp
+        return total
 
     def synapses(self) -> Synapses:
         return matrix_synapses(self.weight)

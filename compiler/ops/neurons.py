@@ -164,7 +164,7 @@ class Neuron(Op):
 
     @property
     def levels(self) -> frozenset[Level]:
-        return frozenset({self.membrane.LEVEL})
+        return frozenset({self.membrane.LEVEL}) if isinstance(self.membrane, AnyMembrane) else frozenset()
 
     @property
     def in_shape(self) -> Shape:
@@ -180,6 +180,8 @@ class Neuron(Op):
     def violations(self) -> Iterator[fields.Violation]:
         found = list(fields.violations(self))
         yield from found
+        if not isinstance(self.membrane, AnyMembrane):
+            return
         level = self.membrane.LEVEL
         for name, part in (("synapse", self.synapse), ("spike", self.spike)):
             if part is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
@@ -127,6 +127,10 @@ class Op:
         raise GraphError(
             f"{self.kind} has no meaning in steps of time", where=self.label, hint="give --dt, which makes steps of it"
         )
+
+    def stepper(self, arithmetic: Arithmetic | None) -> Callable[[State, Array], Array]:
+        """`step` for many steps: what does not change between them is prepared once."""
+        return lambda state, x: self.step(state, x, arithmetic)
 
     def discrete(self, dt: float, convention: str) -> Op:
         """The op in steps of dt seconds; see `compiler.passes.discretise`. The op itself where it has no time in it."""
