@@ -146,7 +146,7 @@ def _host_places(graph: Graph, contract: Contract | None) -> Iterator[Finding]:
         if role == "output" and len(sources) > 1 and any(isinstance(a, Decoder) and a.choices for a in sources):
             yield _error("misplaced", name, "takes a choice, to which nothing can be added")
         if role == "output" and not (all(map(is_core, sources)) or all(type(a).ROLE == "after" for a in sources)):
-            yield _error("misplaced", name, "takes what the core or what decoders give, not both, and no input directly")
+            yield _error("misplaced", name, "takes what the core or what decoders give, not both, and no input")
 
 
 def _integers(graph: Graph) -> Iterator[Finding]:
