@@ -32,6 +32,8 @@ from nervecord.runtime.session import (
 )
 from nervecord.runtime.tables import Header, Hold, Pop
 
+_FLOAT64 = np.dtype(np.float64)
+
 
 def _kernel() -> Any:
     """The compiled loop. numba is imported when the first emulator opens, not before."""
@@ -93,15 +95,19 @@ class Emulator:
         state, memory = packed.dtypes
         self._state = np.zeros((count, packed.state), dtype=state)
         self._memory = np.zeros((count, packed.memory), dtype=memory)
-        self._accumulators = np.zeros((count, packed.accumulators))
+        self._scratch = np.zeros((count, packed.scratch))
         packed.table[Header.CLOCK] = 0
+        self._arrays = (
+            packed.table, packed.reals, packed.weights, packed.columns, self._state, self._memory, self._scratch,
+            self.counters,
+        )  # fmt: skip
 
     def clear(self, rows: Array) -> None:
         """The state of some copies (indices or mask) back to that before the first step; time goes on."""
         self.before.clear(rows)
         self._state[rows] = 0
         self._memory[rows] = 0
-        self._accumulators[rows] = 0
+        self._scratch[rows] = 0
 
     def act(self, observation: Array, action: Array, active: Array) -> int:
         """One action of a policy whose host part is fused.
@@ -113,11 +119,7 @@ class Emulator:
         Returns:
             Number of active copies whose observation was not finite; their action is the fail-safe one.
         """
-        packed = self.packed
-        distrusted: int = self._loop.act(
-            observation, action, packed.table, packed.reals, packed.weights, packed.columns, self._state, self._memory,
-            self.counters, self._accumulators, active,
-        )  # fmt: skip
+        distrusted: int = self._loop.act(observation, action, *self._arrays, active)
         return distrusted
 
     def block(self, inputs: Mapping[str, Array], active: Array) -> dict[str, Array]:
@@ -141,7 +143,7 @@ class Emulator:
         self._loop.run(
             np.concatenate([np.zeros((batch, 0), np.int64), *held], axis=1),
             np.concatenate([np.zeros((steps, batch, 0), np.int64), *streamed], axis=2),
-            packed.table, packed.reals, packed.weights, packed.columns, self._state, self._memory, self.counters, active,
+            *self._arrays, active,
         )  # fmt: skip
         return self.after.leave({read.source: self._gave(read.source) for read in self.plan.reads})
 
@@ -243,6 +245,7 @@ class EmulatorSession(Closing):
         self.engine = engine
         checked_batch(batch)
         self._emulator = Emulator(self.plan, 1, **form)
+        self._fused = self._emulator.packed.fused
         self._neutral = neutral(self.plan)
         self._fail_safe = np.array(self.contract.fail_safe)
         self._updates = neurons(self.plan) * self.plan.window
@@ -259,7 +262,8 @@ class EmulatorSession(Closing):
         self._action = np.zeros((batch, self.contract.action.size))
         self._observation = np.zeros((batch, self.contract.observation.size))
         self._every = np.ones(batch, dtype=np.bool_)
-        self._single = (self.contract.observation.size,)
+        size = self.contract.observation.size
+        self._shapes = {(batch, size)} | ({(size,)} if batch == 1 else set())
 
     @property
     def batch(self) -> int:
@@ -295,24 +299,22 @@ class EmulatorSession(Closing):
                 self._alive()
             given = self._observation
             # The usual case of a robot's loop first: it costs a microsecond less than the general check.
-            if type(observation) is np.ndarray and observation.dtype == np.float64 and observation.shape == given.shape:
+            if type(observation) is np.ndarray and observation.dtype == _FLOAT64 and observation.shape in self._shapes:
                 given[:] = observation
-            elif (
-                type(observation) is np.ndarray and observation.dtype == np.float64
-                and observation.shape == self._single and len(given) == 1
-            ):  # fmt: skip
-                given[0] = observation
+                single = observation.ndim == 1
             else:
                 given[:] = checked_observation(self.contract, observation, self.batch)[0]
+                single = np.ndim(observation) == 1
             counted = self._every if active is None else checked_active(active, len(given))
-            if self._emulator.packed.fused:
+            if self._fused:
                 failed = self._emulator.act(given, self._action, counted)
             else:
                 failed = self._general(given, counted)
-            self._counts.actions += len(given) if active is None else int(np.count_nonzero(counted))
+            counts = self._counts
+            counts.actions += len(given) if active is None else int(np.count_nonzero(counted))
             if failed:
-                self._counts.fail("observation not finite", failed)
-            return self._action[0].copy() if np.ndim(observation) == 1 else self._action.copy()
+                counts.fail("observation not finite", failed)
+            return self._action[0].copy() if single else self._action.copy()
 
     def _general(self, given: Array, active: Array) -> int:
         """One action with the host's ops in numpy; returns how many active robots got the fail-safe one."""

@@ -24,120 +24,135 @@ from numba import njit
 from nervecord.compiler.ops import population
 from nervecord.runtime.tables import Code, Con, Fan, Header, Hold, Kind, Pop, Real, Ring
 
+_U = np.uint64
 _ONE = float(population.ONE)
 _HALF_LOG2_E, _LARGEST_EXPONENT = population.HALF_LOG2_E, population.LARGEST_EXPONENT
 _POWERS, _COEFFICIENTS, _DEGREE = population.POWERS, population.COEFFICIENTS, population.DEGREE
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# Connections
+# Connections. What loops over rows takes places as unsigned numbers: of signed ones numba looks at every index whether
+# it counts from the end, and the loop stays out of wide registers. Slices are avoided for what they cost.
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _shift(sums: Any, exponent: int) -> None:
+def _clear(mem: Any, place: int, count: int) -> None:
+    at = _U(place)
+    for o in range(_U(count)):
+        mem[at + o] = 0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _shift(mem: Any, place: int, count: int, exponent: int) -> None:
     """Sums times 2^exponent, rounded down, in place."""
+    at, n = _U(place), _U(count)
     if exponent > 0:
-        for o in range(sums.size):
-            sums[o] <<= exponent
+        for o in range(n):
+            mem[at + o] <<= exponent
     elif exponent < 0:
-        for o in range(sums.size):
-            sums[o] >>= -exponent
+        by = -exponent
+        for o in range(n):
+            mem[at + o] >>= by
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _sum_rows(table: Any, weights: Any, columns: Any, c: int, listed: Any, sums: Any) -> None:
-    """What connection c gives of binary spikes at the places `listed`."""
-    outputs, place, exponent = table[c + Con.OUTPUTS], table[c + Con.WEIGHT], table[c + Con.EXPONENT]
-    count = listed.size
-    sums[:] = 0
-    if table[c + Con.SPAN] >= 0:
-        span, column = table[c + Con.SPAN], table[c + Con.COLUMN]
+def _sum_rows(table: Any, weights: Any, columns: Any, c: int, mem: Any, listed: int, count: int, sums: int) -> None:
+    """What connection c gives of binary spikes; `count` places of theirs stand at `listed`, the sums go to `sums`."""
+    outputs, exponent, span = table[c + Con.OUTPUTS], table[c + Con.EXPONENT], table[c + Con.SPAN]
+    n, base, at, place = _U(outputs), _U(table[c + Con.WEIGHT]), _U(sums), _U(listed)
+    _clear(mem, sums, outputs)
+    if span >= 0:
+        column = table[c + Con.COLUMN]
         shift = -exponent if table[c + Con.EACH] else 0
         for k in range(count):
-            j = span + listed[k]
+            j = span + mem[listed + k]
             for q in range(table[j], table[j + 1]):
-                sums[columns[q + column]] += weights[q] >> shift
+                mem[sums + columns[q + column]] += weights[q] >> shift
     elif table[c + Con.EACH]:
-        for k in range(count):
-            start = place + listed[k] * outputs
-            row = weights[start : start + outputs]
-            for o in range(outputs):
-                sums[o] += row[o] >> -exponent
+        for k in range(_U(count)):
+            row = base + _U(mem[place + k]) * n
+            for o in range(n):
+                mem[at + o] += weights[row + o] >> -exponent
     else:
         # Four rows at once: the sums are read and written a quarter as often.
-        for k in range(0, count - 3, 4):
-            a, b = place + listed[k] * outputs, place + listed[k + 1] * outputs
-            c1, d = place + listed[k + 2] * outputs, place + listed[k + 3] * outputs
-            row_a, row_b = weights[a : a + outputs], weights[b : b + outputs]
-            row_c, row_d = weights[c1 : c1 + outputs], weights[d : d + outputs]
-            for o in range(outputs):
-                sums[o] += row_a[o] + row_b[o] + row_c[o] + row_d[o]
-        for k in range(count - count % 4, count):
-            start = place + listed[k] * outputs
-            row = weights[start : start + outputs]
-            for o in range(outputs):
-                sums[o] += row[o]
+        fours = _U(count - count % 4)
+        for k in range(_U(0), fours, _U(4)):
+            row_a, row_b = base + _U(mem[place + k]) * n, base + _U(mem[place + k + _U(1)]) * n
+            row_c, row_d = base + _U(mem[place + k + _U(2)]) * n, base + _U(mem[place + k + _U(3)]) * n
+            for o in range(n):
+                mem[at + o] += weights[row_a + o] + weights[row_b + o] + weights[row_c + o] + weights[row_d + o]
+        for k in range(fours, _U(count)):
+            row = base + _U(mem[place + k]) * n
+            for o in range(n):
+                mem[at + o] += weights[row + o]
     if not table[c + Con.EACH]:
-        _shift(sums, exponent)
+        _shift(mem, sums, outputs, exponent)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _product(table: Any, weights: Any, columns: Any, c: int, x: Any, sums: Any, real: Any) -> None:
-    """What connection c gives of the values x (inputs); `real` is scratch."""
+def _product(table: Any, weights: Any, columns: Any, c: int, mem: Any, start: int, sums: int, scratch: Any) -> None:
+    """What connection c gives of the values that stand in memory from `start` on."""
+    outputs, exponent = table[c + Con.OUTPUTS], table[c + Con.EXPONENT]
+    inputs, n, base, at = table[c + Con.INPUTS], _U(outputs), _U(table[c + Con.WEIGHT]), _U(sums)
+    if table[c + Con.EACH] or table[c + Con.SPAN] >= 0:
+        _product_each(table, weights, columns, c, mem, start, sums)
+    elif table[c + Con.REAL]:
+        real = _U(table[Header.TOTAL])
+        for o in range(n):
+            scratch[real + o] = 0.0
+        for j in range(inputs):
+            factor = np.float64(mem[start + j])
+            if factor != 0.0:
+                row = base + _U(j) * n
+                for o in range(n):
+                    scratch[real + o] += factor * weights[row + o]
+        scale = 2.0**exponent
+        for o in range(n):
+            mem[at + o] = np.int64(np.floor(scratch[real + o] * scale))
+    else:
+        _clear(mem, sums, outputs)
+        for j in range(inputs):
+            value = mem[start + j]
+            if value != 0:
+                row = base + _U(j) * n
+                for o in range(n):
+                    mem[at + o] += value * weights[row + o]
+        _shift(mem, sums, outputs, exponent)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _product_each(table: Any, weights: Any, columns: Any, c: int, mem: Any, start: int, sums: int) -> None:
+    """`_product` of a sparse matrix, or where products are shifted before they are added; without wide registers."""
     outputs, place, exponent = table[c + Con.OUTPUTS], table[c + Con.WEIGHT], table[c + Con.EXPONENT]
     span, each = table[c + Con.SPAN], table[c + Con.EACH]
-    sums[:] = 0
-    if each or span >= 0:
-        # Rare, and without a wide register.
-        total = np.zeros(outputs, np.int64)
-        for j in range(x.size):
-            value = np.int64(x[j])
-            if value == 0:
-                continue
-            first, last = place + j * outputs, place + (j + 1) * outputs
-            if span >= 0:
-                first, last = table[span + j], table[span + j + 1]
-            for q in range(first, last):
-                o = columns[q + table[c + Con.COLUMN]] if span >= 0 else q - first
-                total[o] += (value * weights[q]) >> (-exponent if each else 0)
+    total = np.zeros(outputs, np.int64)
+    for j in range(table[c + Con.INPUTS]):
+        value = np.int64(mem[start + j])
+        if value == 0:
+            continue
+        first, last = place + j * outputs, place + (j + 1) * outputs
+        if span >= 0:
+            first, last = table[span + j], table[span + j + 1]
+        for q in range(first, last):
+            o = columns[q + table[c + Con.COLUMN]] if span >= 0 else q - first
+            total[o] += (value * weights[q]) >> (-exponent if each else 0)
+    for o in range(outputs):
+        scaled = total[o]
         if not each:
-            _shift(total, exponent)
-        for o in range(outputs):
-            sums[o] = total[o]
-    elif table[c + Con.REAL]:
-        for o in range(outputs):
-            real[o] = 0.0
-        for j in range(x.size):
-            factor = np.float64(x[j])
-            if factor != 0.0:
-                row = weights[place + j * outputs : place + (j + 1) * outputs]
-                for o in range(outputs):
-                    real[o] += factor * row[o]
-        scale = 2.0**exponent
-        for o in range(outputs):
-            sums[o] = np.int64(np.floor(real[o] * scale))
-    else:
-        for j in range(x.size):
-            factor = x[j]
-            if factor != 0:
-                row = weights[place + j * outputs : place + (j + 1) * outputs]
-                for o in range(outputs):
-                    sums[o] += factor * row[o]
-        _shift(sums, exponent)
+            scaled = scaled << exponent if exponent > 0 else scaled >> -exponent
+        mem[sums + o] = scaled
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _count_events(table: Any, events: Any, fan: int, fans: int, listed: Any) -> None:
-    """Spikes (or non-zero values) at the places `listed`, times the synapses that each reaches."""
+def _count_events(table: Any, counters: Any, fan: int, fans: int, mem: Any, listed: int, count: int) -> None:
+    """Spikes (or non-zero values), whose places stand at `listed`, times the synapses that each reaches."""
     for f in range(fan, fan + fans * Fan.SIZE, Fan.SIZE):
-        total = 0
-        place = table[f + Fan.PLACE]
-        if place < 0:
-            total = listed.size * table[f + Fan.REACH]
-        else:
-            for k in range(listed.size):
-                total += table[place + listed[k]]
-        events[table[f + Fan.CONNECTION]] += total
+        total, place = count * table[f + Fan.REACH], table[f + Fan.PLACE]
+        if place >= 0:
+            total = 0
+            for k in range(count):
+                total += table[place + mem[listed + k]]
+        counters[table[f + Fan.COUNTER]] += total
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -145,62 +160,20 @@ def _count_events(table: Any, events: Any, fan: int, fans: int, listed: Any) -> 
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _send(table: Any, mem: Any, r: int, t: int, x: Any) -> int:
-    """Values x of step t into ring r; returns how many are not zero."""
-    slot, width = t % table[r + Ring.STEPS], table[r + Ring.WIDTH]
-    listed = mem[table[r + Ring.PLACE] + slot * width : table[r + Ring.PLACE] + (slot + 1) * width]
-    count = 0
-    valued = table[r + Ring.VALUE] >= 0
-    for j in range(x.size):
-        if x[j] != 0:
-            listed[count] = j
-            if valued:
-                mem[table[r + Ring.VALUE] + slot * width + count] = x[j]
+def _send(table: Any, counters: Any, mem: Any, ring: int, k: int, x: Any, start: int, counted: bool) -> None:
+    """The values that stand in x from `start` on into a ring, as those of the block's step k; their events."""
+    r, t = table[Header.RING] + ring * Ring.SIZE, table[Header.CLOCK] + k
+    slot, width, value = t % table[r + Ring.STEPS], table[r + Ring.WIDTH], table[r + Ring.VALUE]
+    listed, count = table[r + Ring.PLACE] + slot * width, 0
+    for j in range(width):
+        if x[start + j] != 0:
+            mem[listed + count] = j
+            if value >= 0:
+                mem[value + slot * width + count] = x[start + j]
             count += 1
     mem[table[r + Ring.COUNT] + slot] = count
-    return count
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _hold(
-    table: Any, weights: Any, columns: Any, mem: Any, events: Any, h: int, counted: bool, real: Any
-) -> None:
-    """A held entry whose values stand in its memory of this block: its products, ring and events."""
-    steps, window, clock = table[Header.STEPS], table[Header.WINDOW], table[Header.CLOCK]
-    width, block = table[h + Hold.WIDTH], clock // window
-    start = table[h + Hold.SENT] + block % table[h + Hold.BLOCKS] * width
-    x = mem[start : start + width]
     if counted:
-        for f in range(table[h + Hold.FAN], table[h + Hold.FAN] + table[h + Hold.FANS] * Fan.SIZE, Fan.SIZE):
-            total, place = 0, table[f + Fan.PLACE]
-            for j in range(width):
-                if x[j] != 0:
-                    total += table[f + Fan.REACH] if place < 0 else table[place + j]
-            events[table[f + Fan.CONNECTION]] += total * steps
-    for p in range(table[h + Hold.PRODUCT], table[h + Hold.PRODUCT] + table[h + Hold.PRODUCTS]):
-        c = table[Header.CONNECTION] + table[p] * Con.SIZE
-        outputs = table[c + Con.OUTPUTS]
-        at = table[c + Con.SUM] + block % table[c + Con.BLOCKS] * outputs
-        _product(table, weights, columns, c, x, mem[at : at + outputs], real)
-    ring = table[h + Hold.RING]
-    if ring >= 0:
-        r = table[Header.RING] + ring * Ring.SIZE
-        for k in range(window):
-            if k < steps:
-                _send(table, mem, r, clock + k, x)
-            else:
-                mem[table[r + Ring.COUNT] + (clock + k) % table[r + Ring.STEPS]] = 0
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _stream(table: Any, mem: Any, events: Any, ring: int, k: int, x: Any, counted: bool) -> None:
-    """Values x of the block's step k into a ring, and their events."""
-    r = table[Header.RING] + ring * Ring.SIZE
-    t = table[Header.CLOCK] + k
-    count = _send(table, mem, r, t, x)
-    if counted:
-        start = table[r + Ring.PLACE] + t % table[r + Ring.STEPS] * table[r + Ring.WIDTH]
-        _count_events(table, events, table[r + Ring.FAN], table[r + Ring.FANS], mem[start : start + count])
+        _count_events(table, counters, table[r + Ring.FAN], table[r + Ring.FANS], mem, listed, count)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -211,41 +184,88 @@ def _silence(table: Any, mem: Any, ring: int) -> None:
         mem[table[r + Ring.COUNT] + (table[Header.CLOCK] + k) % table[r + Ring.STEPS]] = 0
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def _hold(
+    table: Any, weights: Any, columns: Any, mem: Any, counters: Any, h: int, counted: bool, scratch: Any
+) -> None:
+    """A held entry whose values stand in its memory of this block: its products, ring and events."""
+    steps, window, clock = table[Header.STEPS], table[Header.WINDOW], table[Header.CLOCK]
+    width, block = table[h + Hold.WIDTH], clock // window
+    start = table[h + Hold.SENT] + block % table[h + Hold.BLOCKS] * width
+    if counted:
+        for f in range(table[h + Hold.FAN], table[h + Hold.FAN] + table[h + Hold.FANS] * Fan.SIZE, Fan.SIZE):
+            total, place = 0, table[f + Fan.PLACE]
+            for j in range(width):
+                if mem[start + j] != 0:
+                    total += table[f + Fan.REACH] if place < 0 else table[place + j]
+            counters[table[f + Fan.COUNTER]] += total * steps
+    for p in range(table[h + Hold.PRODUCT], table[h + Hold.PRODUCT] + table[h + Hold.PRODUCTS]):
+        c = table[Header.CONNECTION] + table[p] * Con.SIZE
+        sums = table[c + Con.SUM] + block % table[c + Con.BLOCKS] * table[c + Con.OUTPUTS]
+        _product(table, weights, columns, c, mem, start, sums, scratch)
+    ring = table[h + Hold.RING]
+    if ring >= 0:
+        for k in range(steps):
+            _send(table, counters, mem, ring, k, mem, start, False)
+        _silence(table, mem, ring)
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Populations
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _leak(entering: Any, u: Any, v: Any, bias: Any, own: Any, current: bool) -> None:
-    """u and v after receiving what enters, before any spike; the fast form."""
-    keep_u, keep_v, lift = own[Real.KEEP_U], own[Real.KEEP_V], own[Real.LIFT]
-    low, high = own[Real.V_LOW], own[Real.V_HIGH]
+def _leak(
+    mem: Any, entering: int, st: Any, state: int, count: int, reals: Any, bias: int, real: int, current: bool
+) -> None:
+    """u and v after receiving what enters, before any spike; the fast form. Arguments beside arrays are places."""
+    a, n, r = _U(entering), _U(count), _U(real)
+    u, v, b = _U(state), _U(state + count), _U(bias)
+    keep_v, lift = reals[r + _U(Real.KEEP_V)], reals[r + _U(Real.LIFT)]
+    low, high = reals[r + _U(Real.V_LOW)], reals[r + _U(Real.V_HIGH)]
     if not current:
-        for i in range(v.size):
-            v[i] = min(max(np.trunc(v[i] * keep_v) + entering[i] * lift + bias[i], low), high)
+        for i in range(n):
+            st[v + i] = min(max(np.trunc(st[v + i] * keep_v) + mem[a + i] * lift + reals[b + i], low), high)
         return
-    span, u_low, u_high = own[Real.SPAN], own[Real.U_LOW], own[Real.U_HIGH]
-    for i in range(v.size):
-        a = np.trunc(u[i] * keep_u) + entering[i] * lift
+    keep_u, span = reals[r + _U(Real.KEEP_U)], reals[r + _U(Real.SPAN)]
+    u_low, u_high = reals[r + _U(Real.U_LOW)], reals[r + _U(Real.U_HIGH)]
+    for i in range(n):
+        x = np.trunc(st[u + i] * keep_u) + mem[a + i] * lift
         if span != 0.0:
-            a = a - span if a > u_high else (a + span if a < u_low else a)
+            x = x - span if x > u_high else (x + span if x < u_low else x)
         else:
-            a = min(max(a, u_low), u_high)
-        u[i] = a
-        v[i] = min(max(np.trunc(v[i] * keep_v) + a + bias[i], low), high)
+            x = min(max(x, u_low), u_high)
+        st[u + i] = x
+        st[v + i] = min(max(np.trunc(st[v + i] * keep_v) + x + reals[b + i], low), high)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _decayed(x: int, code: int, own: Any) -> int:
-    if own[Code.SHIFTS]:
+def _fire(st: Any, membranes: int, count: int, level: float, mem: Any, listed: int) -> int:
+    """The places of the spikes, and the reset to zero; returns how many they are."""
+    v, place, n = _U(membranes), _U(listed), _U(count)
+    last = place
+    # Without a branch: most neurons are silent, and a branch that cannot be foreseen costs more than a place that is
+    # written over.
+    for i in range(n):
+        mem[last] = i
+        last += _U(st[v + i] > level)
+    for c in range(place, last):
+        st[v + _U(mem[c])] = 0
+    return np.int64(last - place)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _decayed(x: int, code: int, table: Any, own: int) -> int:
+    if table[own + Code.SHIFTS]:
         lost = x >> min(code, 63)
-        if own[Code.ROUNDING] == 2 and lost == 0:
+        if table[own + Code.ROUNDING] == 2 and lost == 0:
             lost = 1 if x > 0 else 0
         return x - lost
-    keep = (1 << own[Code.DECAY_BITS]) - code
-    if own[Code.ROUNDING] == 0:
-        return (x * keep) >> own[Code.DECAY_BITS]
-    kept = (abs(x) * keep) >> own[Code.DECAY_BITS]
+    bits = table[own + Code.DECAY_BITS]
+    keep = (1 << bits) - code
+    if table[own + Code.ROUNDING] == 0:
+        return (x * keep) >> bits
+    kept = (abs(x) * keep) >> bits
     return -kept if x < 0 else kept
 
 
@@ -264,117 +284,118 @@ def _overflown(x: int, bits: int, overflow: int) -> int:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _fires(v: int, own: Any) -> int:
+def _fires(v: int, table: Any, own: int) -> int:
     """Spikes of a membrane."""
-    level = own[Code.LEVEL]
-    over = v >= level if own[Code.AT_LEVEL] else v > level
-    if not over:
+    level, most, at_level = table[own + Code.LEVEL], table[own + Code.MOST], table[own + Code.AT_LEVEL]
+    if not (v >= level if at_level else v > level):
         return 0
-    if own[Code.MOST] == 1 or not own[Code.SUBTRACTS] or level <= 0:
+    if most == 1 or not table[own + Code.SUBTRACTS] or level <= 0:
         return 1
-    count = v // level if own[Code.AT_LEVEL] else -(-v // level) - 1
-    return min(count, own[Code.MOST])
+    return min(v // level if at_level else -(-v // level) - 1, most)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _update(
-    entering: Any, u: Any, v: Any, bias: Any, own: Any, current: bool, spiking: bool, listed: Any, values: Any
-) -> int:
-    """One step of a population in any arithmetic; returns how many neurons spiked, their places and spikes listed."""
+    mem: Any, entering: int, st: Any, state: int, n: int, reals: Any, bias: int, table: Any, own: int, current: bool,
+    listed: int, values: int,
+) -> int:  # fmt: skip
+    """One step of a population in any arithmetic; returns how many neurons spiked.
+
+    Args:
+        entering, state, bias, own: places. current: it has a synaptic current.
+        listed: where the places of spikes go; -1: nothing spikes. values: where their numbers go; -1: each is one.
+    """
     count = 0
-    for i in range(v.size):
-        a = np.int64(entering[i]) << own[Code.LIFT]
-        added = np.int64(bias[i])
-        received = np.int64(u[i]) if current else 0
-        late = received
+    for i in range(n):
+        a, added = np.int64(mem[entering + i]) << table[own + Code.LIFT], np.int64(reals[bias + i])
+        late = np.int64(st[state + i])
         if current:
-            a += _decayed(received, own[Code.U_DECAY], own)
-        if own[Code.BIAS_IN_CURRENT]:
+            a += _decayed(late, table[own + Code.U_DECAY], table, own)
+        if table[own + Code.BIAS_IN_CURRENT]:
             a += added
             added = 0
-        a = _overflown(a, own[Code.U_BITS], own[Code.U_OVERFLOW])
+        a = _overflown(a, table[own + Code.U_BITS], table[own + Code.U_OVERFLOW])
         if current:
-            u[i] = a
-        if not (current and own[Code.LATE]):
-            late = a
-        x = _decayed(np.int64(v[i]), own[Code.V_DECAY], own) + late + added
-        x = _overflown(x, own[Code.V_BITS], own[Code.V_OVERFLOW])
-        if spiking:
-            spikes = _fires(x, own)
+            st[state + i] = a
+        received = late if current and table[own + Code.LATE] else a
+        v = _decayed(np.int64(st[state + n + i]), table[own + Code.V_DECAY], table, own) + received + added
+        v = _overflown(v, table[own + Code.V_BITS], table[own + Code.V_OVERFLOW])
+        if listed >= 0:
+            spikes = _fires(v, table, own)
             if spikes:
-                x = x - spikes * own[Code.LEVEL] if own[Code.SUBTRACTS] else 0
-                listed[count] = i
-                if values.size:
-                    values[count] = spikes
+                v = v - spikes * table[own + Code.LEVEL] if table[own + Code.SUBTRACTS] else 0
+                mem[listed + count] = i
+                if values >= 0:
+                    mem[values + count] = spikes
                 count += 1
-        v[i] = x
+        st[state + n + i] = v
     return count
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _populate(table: Any, reals: Any, mem: Any, st: Any, events: Any, fired: Any, index: int, k: int, at: Any,
-              counted: bool) -> None:  # fmt: skip
-    """One step of a population: what enters it, its membranes, its spikes."""
-    p = table[Header.POPULATION] + index * Pop.SIZE
-    n, tap, place, bias = table[p + Pop.NEURONS], table[p + Pop.TAP], table[p + Pop.STATE], table[p + Pop.BIAS]
-    taps = table[p + Pop.TAPS]
-    entering = mem[at[table[tap]] : at[table[tap]] + n]
-    if taps > 1:
-        total = mem[table[p + Pop.SUM] : table[p + Pop.SUM] + n]
-        total[:] = entering
-        for q in range(tap + 1, tap + taps):
-            other = mem[at[table[q]] : at[table[q]] + n]
-            for i in range(n):
-                total[i] += other[i]
-        entering = total
-    current = table[p + Pop.CURRENT] != 0
-    u, v = st[place : place + n], st[place + n : place + 2 * n]
-    if table[Header.RESETS] and k == table[p + Pop.PHASE]:
-        u[:] = 0
-        v[:] = 0
-    ring, t = table[p + Pop.RING], table[Header.CLOCK] + k
-    r = table[Header.RING] + max(ring, 0) * Ring.SIZE
-    slot = t % table[r + Ring.STEPS]
-    start = table[r + Ring.PLACE] + slot * n
-    listed = mem[start : start + n] if ring >= 0 else mem[:0]
-    valued = ring >= 0 and table[r + Ring.VALUE] >= 0
-    values = mem[table[r + Ring.VALUE] + slot * n : table[r + Ring.VALUE] + (slot + 1) * n] if valued else mem[:0]
-    count = 0
-    if table[p + Pop.LEAKY]:
-        own = reals[table[p + Pop.REAL] : table[p + Pop.REAL] + Real.SIZE]
-        _leak(entering, u, v, reals[bias : bias + n], own, current)
-        if ring >= 0:
-            # The places of the spikes, without a branch: most neurons are silent, and a branch that cannot be foreseen
-            # costs more than a place that is written over.
-            level = own[Real.LEVEL]
-            for i in range(n):
-                listed[count] = i
-                count += 1 if v[i] > level else 0
-            for c in range(count):
-                v[listed[c]] = 0
-    else:
-        code = table[table[p + Pop.INTEGER] : table[p + Pop.INTEGER] + Code.SIZE]
-        count = _update(entering, u, v, reals[bias : bias + n], code, current, ring >= 0, listed, values)
-    if ring < 0:
-        start = table[p + Pop.VALUE] + k * n
-        st[start : start + n] = v
-        return
-    mem[table[r + Ring.COUNT] + slot] = count
-    if counted:
-        if valued:
-            for c in range(count):
-                fired[index] += values[c]
-        else:
-            fired[index] += count
-        _count_events(table, events, table[r + Ring.FAN], table[r + Ring.FANS], listed[:count])
+def _gather(table: Any, mem: Any, p: int) -> int:
+    """Where in memory what enters a population stands: the sum of what its connections give."""
+    n, tap, taps = table[p + Pop.NEURONS], table[p + Pop.TAP], table[p + Pop.TAPS]
+    if taps == 1:
+        return mem[table[Header.AT] + table[tap]]
+    total = _U(table[p + Pop.SUM])
+    _clear(mem, table[p + Pop.SUM], n)
+    for q in range(tap, tap + taps):
+        other = _U(mem[table[Header.AT] + table[q]])
+        for i in range(_U(n)):
+            mem[total + i] += mem[other + i]
+    return table[p + Pop.SUM]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _connect(table: Any, weights: Any, columns: Any, mem: Any, kind: int, index: int, k: int, real: Any,
-             gathered: Any) -> int:  # fmt: skip
+def _populate(
+    table: Any, reals: Any, mem: Any, st: Any, counters: Any, index: int, k: int, counted: bool
+) -> None:
+    """One step of a population: what enters it, its membranes, its spikes."""
+    p = table[Header.POPULATION] + index * Pop.SIZE
+    n, state, bias, ring = table[p + Pop.NEURONS], table[p + Pop.STATE], table[p + Pop.BIAS], table[p + Pop.RING]
+    entering = _gather(table, mem, p)
+    current = table[p + Pop.CURRENT] != 0
+    if table[Header.RESETS] and k == table[p + Pop.PHASE]:
+        _clear(st, state, 2 * n)
+    r, slot, listed, values = 0, 0, -1, -1
+    if ring >= 0:
+        r = table[Header.RING] + ring * Ring.SIZE
+        slot = (table[Header.CLOCK] + k) % table[r + Ring.STEPS]
+        listed = table[r + Ring.PLACE] + slot * n
+        if table[r + Ring.VALUE] >= 0:
+            values = table[r + Ring.VALUE] + slot * n
+    count = 0
+    if table[p + Pop.LEAKY]:
+        own = table[p + Pop.REAL]
+        _leak(mem, entering, st, state, n, reals, bias, own, current)
+        if ring >= 0:
+            count = _fire(st, state + n, n, reals[own + Real.LEVEL], mem, listed)
+    else:
+        own = table[p + Pop.INTEGER]
+        count = _update(mem, entering, st, state, n, reals, bias, table, own, current, listed, values)
+    if ring < 0:
+        read, v = _U(table[p + Pop.VALUE] + k * n), _U(state + n)
+        for i in range(_U(n)):
+            st[read + i] = st[v + i]
+        return
+    mem[table[r + Ring.COUNT] + slot] = count
+    if counted:
+        total = count
+        if values >= 0:
+            total = 0
+            for c in range(count):
+                total += mem[values + c]
+        counters[index] += total
+        _count_events(table, counters, table[r + Ring.FAN], table[r + Ring.FANS], mem, listed, count)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _connect(table: Any, weights: Any, columns: Any, mem: Any, kind: int, index: int, k: int,
+             scratch: Any) -> int:  # fmt: skip
     """One step of a connection; returns where in memory what it gives stands."""
     c = table[Header.CONNECTION] + index * Con.SIZE
-    outputs, sums, delay, tap = table[c + Con.OUTPUTS], table[c + Con.SUM], table[c + Con.DELAY], table[c + Con.TAP]
+    sums, delay, tap = table[c + Con.SUM], table[c + Con.DELAY], table[c + Con.TAP]
     if kind == Kind.HELD:
         window = table[Header.WINDOW]
         s, back = k - delay, 0
@@ -383,41 +404,39 @@ def _connect(table: Any, weights: Any, columns: Any, mem: Any, kind: int, index:
             s += back * window
         if s >= table[Header.STEPS]:
             return table[Header.ZERO]
-        return sums + (table[Header.CLOCK] // window - back) % table[c + Con.BLOCKS] * outputs
+        return sums + (table[Header.CLOCK] // window - back) % table[c + Con.BLOCKS] * table[c + Con.OUTPUTS]
     t = table[Header.CLOCK] + k - delay
     if kind == Kind.ROWS:
         r = table[Header.RING] + table[tap] * Ring.SIZE
         slot = t % table[r + Ring.STEPS]
-        start = table[r + Ring.PLACE] + slot * table[r + Ring.WIDTH]
-        listed = mem[start : start + mem[table[r + Ring.COUNT] + slot]]
-        _sum_rows(table, weights, columns, c, listed, mem[sums : sums + outputs])
+        listed, count = table[r + Ring.PLACE] + slot * table[r + Ring.WIDTH], mem[table[r + Ring.COUNT] + slot]
+        _sum_rows(table, weights, columns, c, mem, listed, count, sums)
         return sums
-    x = gathered[: table[c + Con.INPUTS]]
-    x[:] = 0
+    gathered = table[Header.GATHERED]
+    _clear(mem, gathered, table[c + Con.INPUTS])
     for q in range(tap, tap + table[c + Con.TAPS]):
         r = table[Header.RING] + table[q] * Ring.SIZE
         slot, width, value = t % table[r + Ring.STEPS], table[r + Ring.WIDTH], table[r + Ring.VALUE]
         for j in range(mem[table[r + Ring.COUNT] + slot]):
-            x[mem[table[r + Ring.PLACE] + slot * width + j]] += mem[value + slot * width + j] if value >= 0 else 1
-    _product(table, weights, columns, c, x, mem[sums : sums + outputs], real)
+            sent = mem[value + slot * width + j] if value >= 0 else 1
+            mem[gathered + mem[table[r + Ring.PLACE] + slot * width + j]] += sent
+    _product(table, weights, columns, c, mem, gathered, sums, scratch)
     return sums
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _block(
-    table: Any, reals: Any, weights: Any, columns: Any, mem: Any, st: Any, counters: Any, counted: bool, real: Any,
-    gathered: Any, at: Any,
-) -> None:  # fmt: skip
+    table: Any, reals: Any, weights: Any, columns: Any, mem: Any, st: Any, counters: Any, counted: bool, scratch: Any
+) -> None:
     """The steps of one block of one robot."""
-    fired, events = counters[: table[Header.POPULATIONS]], counters[table[Header.POPULATIONS] :]
-    order = table[Header.ORDER]
+    order, at = table[Header.ORDER], table[Header.AT]
     for k in range(table[Header.WINDOW]):
         for s in range(order, order + 2 * table[Header.ORDERS], 2):
             kind, index = table[s], table[s + 1]
             if kind == Kind.NEURONS:
-                _populate(table, reals, mem, st, events, fired, index, k, at, counted)
+                _populate(table, reals, mem, st, counters, index, k, counted)
             else:
-                at[index] = _connect(table, weights, columns, mem, kind, index, k, real, gathered)
+                mem[at + index] = _connect(table, weights, columns, mem, kind, index, k, scratch)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -425,73 +444,91 @@ def _block(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _encode(table: Any, host: Any, x: Any, v: Any, units: Any, pulse: Any, mem: Any, events: Any,
-            counted: bool) -> None:  # fmt: skip
+def _normalised(x: float, mean: float, divisor: float, clip: float, finite: bool) -> float:
+    """A channel of an observation; of one that is not finite the mean."""
+    return min(max((x - mean) / divisor if finite else 0.0, -clip), clip)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _quantise(table: Any, reals: Any, x: Any, mem: Any, finite: bool) -> None:
+    """What a held entry of graded integers sends."""
+    h, n = table[Header.HELD], table[Header.OBSERVATIONS]
+    block = table[Header.CLOCK] // table[Header.WINDOW]
+    start = table[h + Hold.SENT] + block % table[h + Hold.BLOCKS] * table[h + Hold.WIDTH]
+    clip, scale, limit, constant = reals[0], reals[1], reals[2], reals[3]
+    for j in range(n):
+        y = _normalised(x[j], reals[5 + j], reals[5 + n + j], clip, finite)
+        mem[start + j] = np.int64(min(max(np.rint(y * scale), -limit), limit))
+    if constant != 0.0:
+        mem[start + n] = np.int64(constant)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _encode(
+    table: Any, reals: Any, x: Any, mem: Any, counters: Any, counted: bool, scratch: Any, finite: bool
+) -> None:
     """One action of the population code (`compiler.ops.population`): its T steps of spikes; v is carried on."""
-    channels, neurons = table[Header.OBSERVATIONS], table[Header.CHANNEL]
-    sigma = host[4]
-    mean = host[host.size - channels * neurons :]
+    channels, neurons, pulse, units = (
+        table[Header.OBSERVATIONS], table[Header.CHANNEL], table[Header.PULSE], table[Header.UNITS]
+    )  # fmt: skip
+    sigma, means = reals[4], table[Header.REALS] - channels * neurons
+    if not table[Header.CARRIED]:
+        scratch[:units] = 0.0
     for j in range(channels):
-        held = min(max(x[j], mean[j * neurons]), mean[j * neurons + neurons - 1])
+        mean = means + j * neurons
+        y = _normalised(x[j], reals[5 + j], reals[5 + channels + j], reals[0], finite)
+        held = min(max(y, reals[mean]), reals[mean + neurons - 1])
         for i in range(neurons):
-            z = (held - mean[j * neurons + i]) / sigma
+            z = (held - reals[mean + i]) / sigma
             e = min((z * z) * _HALF_LOG2_E, _LARGEST_EXPONENT)
             k = np.floor(e)
             f = e - k
             p = _COEFFICIENTS[_DEGREE]
             for c in range(_DEGREE - 1, -1, -1):
                 p = p * f + _COEFFICIENTS[c]
-            units[j * neurons + i] = np.rint((p * _POWERS[int(k)]) * _ONE)
+            scratch[units + j * neurons + i] = np.rint((p * _POWERS[int(k)]) * _ONE)
     if table[Header.ALWAYS]:
-        pulse[units.size] = 1
+        mem[pulse + channels * neurons] = 1
     for t in range(table[Header.STEPS]):
-        for i in range(units.size):
-            total = v[i] + units[i]
+        at, own, gain = _U(pulse), _U(0), _U(units)
+        for i in range(_U(channels * neurons)):
+            total = scratch[own + i] + scratch[gain + i]
             fired = 1.0 if total >= _ONE else 0.0
-            v[i] = total - _ONE * fired
-            pulse[i] = fired
-        _stream(table, mem, events, table[table[Header.STREAMED]], t, pulse, counted)
+            scratch[own + i] = total - _ONE * fired
+            mem[at + i] = np.int64(fired)
+        _send(table, counters, mem, table[table[Header.STREAMED]], t, mem, pulse, counted)
     _silence(table, mem, table[table[Header.STREAMED]])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _read(table: Any, mem: Any, st: Any, values: Any) -> None:
-    """What the decoder takes: the membranes of its step, or the counts of its steps."""
+def _count_spikes(table: Any, mem: Any, scratch: Any) -> None:
+    """The spike counts that the decoder takes."""
     p = table[Header.POPULATION] + table[Header.READ] * Pop.SIZE
-    n = table[p + Pop.NEURONS]
-    if not table[Header.COUNTED]:
-        start = table[p + Pop.VALUE] + table[Header.FIRST] * n
-        for i in range(n):
-            values[i] = st[start + i]
-        return
-    values[:] = 0.0
+    n, counts = table[p + Pop.NEURONS], table[Header.COUNTS]
+    _clear(scratch, counts, n)
     r = table[Header.RING] + table[p + Pop.RING] * Ring.SIZE
     value = table[r + Ring.VALUE]
     for k in range(table[Header.FIRST], table[Header.LAST] + 1):
         slot = (table[Header.CLOCK] + k) % table[r + Ring.STEPS]
         for j in range(mem[table[r + Ring.COUNT] + slot]):
             spikes = mem[value + slot * n + j] if value >= 0 else 1
-            values[mem[table[r + Ring.PLACE] + slot * n + j]] += spikes
+            scratch[counts + mem[table[r + Ring.PLACE] + slot * n + j]] += spikes
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _decode(table: Any, host: Any, values: Any, action: Any, finite: bool) -> None:
-    """From what was read to the action; `runtime.packing` says what stands in `host`."""
+def _decode(table: Any, reals: Any, values: Any, start: int, action: Any) -> None:
+    """From what was read, in `values` from `start` on, to the action; `runtime.packing` says what stands in `reals`."""
     count, neurons = table[Header.DECODED], table[Header.EACH]
-    fixed = host[5 + 2 * table[Header.OBSERVATIONS] :]
+    fixed = 5 + 2 * table[Header.OBSERVATIONS]
     chooses = table[Header.CHOOSES] != 0
-    if not finite:
-        for i in range(action.size):
-            action[i] = fixed[3 * count + i]
-        return
     largest, chosen = -np.inf, 0.0
     for i in range(count):
-        y = values[i * neurons] * fixed[4 * count + i]
+        y = values[start + i * neurons] * reals[fixed + 4 * count + i]
         for k in range(1, neurons):
-            y = y + fixed[(4 + k) * count + i] * values[i * neurons + k]
-        y = y + fixed[i]
+            y = y + reals[fixed + (4 + k) * count + i] * values[start + i * neurons + k]
+        y = y + reals[fixed + i]
         if not chooses:
-            action[i] = min(max(y, fixed[count + i]), fixed[2 * count + i])
+            action[i] = min(max(y, reals[fixed + count + i]), reals[fixed + 2 * count + i])
         elif not np.isfinite(y):
             chosen, largest = np.nan, np.inf
         elif y > largest:
@@ -503,96 +540,80 @@ def _decode(table: Any, host: Any, values: Any, action: Any, finite: bool) -> No
 @njit(cache=True, nogil=True, error_model="numpy")
 def act(
     observation: Any, action: Any, table: Any, reals: Any, weights: Any, columns: Any, state: Any, memory: Any,
-    counters: Any, accumulators: Any, active: Any,
+    scratch: Any, counters: Any, active: Any,
 ) -> int:  # fmt: skip
     """One action of every robot of a batch, observation to action.
 
     Args:
         observation: (batch, observations) float64. action: (batch, actions), written.
         table, reals, weights, columns: of `runtime.packing`; the table's clock goes on by a block.
-        state, memory: (batch, ...), one row per robot.
+        state, memory, scratch: (batch, ...), one row per robot; scratch in float64, a population code's accumulators
+            first.
         counters: spikes of each population, then synaptic events of each connection; added to.
-        accumulators: (batch, n) of a population code.
         active: (batch,) whether a robot is counted.
 
     Returns:
         Number of active robots whose observation was not finite (they got the fail-safe action).
     """
-    real, at = np.empty(table[Header.WIDEST]), np.empty(table[Header.CONNECTIONS], np.int64)
-    gathered = np.empty(table[Header.WIDEST], memory.dtype)
-    observations = observation.shape[1]
-    host = reals[: table[Header.REALS]]
-    clip, scale, limit, constant = host[0], host[1], host[2], host[3]
-    events = counters[table[Header.POPULATIONS] :]
-    normal = np.empty(observations)
-    values = np.empty(table[Header.DECODED] * table[Header.EACH])
-    units = np.empty(accumulators.shape[1])
-    pulse = np.empty(accumulators.shape[1] + table[Header.ALWAYS], np.int64)
+    fixed = 5 + 2 * table[Header.OBSERVATIONS] + 3 * table[Header.DECODED]
+    p = table[Header.POPULATION] + table[Header.READ] * Pop.SIZE
+    read = table[p + Pop.VALUE] + table[Header.FIRST] * table[p + Pop.NEURONS]
     distrusted = 0
     for b in range(observation.shape[0]):
-        mem, st, x = memory[b], state[b], observation[b]
+        mem, st, x, own = memory[b], state[b], observation[b], scratch[b]
         finite = True
-        for j in range(observations):
+        for j in range(x.size):
             if not np.isfinite(x[j]):
                 finite = False
-        for j in range(observations):
-            value = (x[j] - host[5 + j]) / host[5 + observations + j] if finite else 0.0
-            normal[j] = min(max(value, -clip), clip)
         if table[Header.PULSED]:
-            if not table[Header.CARRIED]:
-                accumulators[b, :] = 0.0
-            _encode(table, host, normal, accumulators[b], units, pulse, mem, events, active[b])
+            _encode(table, reals, x, mem, counters, active[b], own, finite)
         else:
-            h = table[Header.HELD]
-            block = table[Header.CLOCK] // table[Header.WINDOW]
-            start = table[h + Hold.SENT] + block % table[h + Hold.BLOCKS] * table[h + Hold.WIDTH]
-            for j in range(observations):
-                mem[start + j] = np.int64(min(max(np.rint(normal[j] * scale), -limit), limit))
-            if constant != 0.0:
-                mem[start + observations] = np.int64(constant)
-            _hold(table, weights, columns, mem, events, h, active[b], real)
-        _block(table, reals, weights, columns, mem, st, counters, active[b], real, gathered, at)
-        _read(table, mem, st, values)
-        _decode(table, host, values, action[b], finite)
-        if active[b] and not finite:
-            distrusted += 1
+            _quantise(table, reals, x, mem, finite)
+            _hold(table, weights, columns, mem, counters, table[Header.HELD], active[b], own)
+        _block(table, reals, weights, columns, mem, st, counters, active[b], own)
+        if not finite:
+            for i in range(action.shape[1]):
+                action[b, i] = reals[fixed + i]
+            if active[b]:
+                distrusted += 1
+        elif table[Header.COUNTED]:
+            _count_spikes(table, mem, own)
+            _decode(table, reals, own, table[Header.COUNTS], action[b])
+        else:
+            _decode(table, reals, st, read, action[b])
     table[Header.CLOCK] += table[Header.WINDOW]
     return distrusted
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def run(
-    held: Any, streamed: Any, table: Any, reals: Any, weights: Any, columns: Any, state: Any, memory: Any,
+    held: Any, streamed: Any, table: Any, reals: Any, weights: Any, columns: Any, state: Any, memory: Any, scratch: Any,
     counters: Any, active: Any,
 ) -> None:  # fmt: skip
     """One block of every robot, for what enters the core.
 
     Args:
         held: (batch, n) of all held entries, side by side. streamed: (T, batch, n) of all others.
-        table, reals, weights, columns, state, memory, counters, active: as for `act`.
+        table, reals, weights, columns, state, memory, scratch, counters, active: as for `act`.
     """
-    real, at = np.empty(table[Header.WIDEST]), np.empty(table[Header.CONNECTIONS], np.int64)
-    gathered = np.empty(table[Header.WIDEST], memory.dtype)
-    events = counters[table[Header.POPULATIONS] :]
     block = table[Header.CLOCK] // table[Header.WINDOW]
     for b in range(memory.shape[0]):
-        mem, st = memory[b], state[b]
+        mem, st, own = memory[b], state[b], scratch[b]
         for e in range(table[Header.HELDS]):
             h = table[Header.HELD] + e * Hold.SIZE
             width = table[h + Hold.WIDTH]
             start = table[h + Hold.SENT] + block % table[h + Hold.BLOCKS] * width
             for j in range(width):
                 mem[start + j] = held[b, table[h + Hold.START] + j]
-            _hold(table, weights, columns, mem, events, h, active[b], real)
+            _hold(table, weights, columns, mem, counters, h, active[b], own)
         first = 0
         for e in range(table[Header.STREAMEDS]):
             ring = table[table[Header.STREAMED] + e]
-            width = table[table[Header.RING] + ring * Ring.SIZE + Ring.WIDTH]
             for k in range(table[Header.STEPS]):
-                _stream(table, mem, events, ring, k, streamed[k, b, first : first + width], active[b])
+                _send(table, counters, mem, ring, k, streamed[k, b], first, active[b])
             _silence(table, mem, ring)
-            first += width
-        _block(table, reals, weights, columns, mem, st, counters, active[b], real, gathered, at)
+            first += table[table[Header.RING] + ring * Ring.SIZE + Ring.WIDTH]
+        _block(table, reals, weights, columns, mem, st, counters, active[b], own)
     table[Header.CLOCK] += table[Header.WINDOW]
 
 

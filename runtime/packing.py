@@ -52,7 +52,7 @@ class Packed:
     Args:
         table, reals, weights, columns: of the graph.
         state, memory: numbers of one robot; `dtypes` are theirs.
-        accumulators: of the host's population code.
+        scratch: numbers of one robot in float64, the accumulators of the host's population code among them.
         fused: whether the kernel does the host's part too.
         populations, connections: names, in the order of the counters.
         rings: entry or population -> its ring. held: entry -> place of its row in the table.
@@ -64,7 +64,7 @@ class Packed:
     columns: Array
     state: int
     memory: int
-    accumulators: int
+    scratch: int
     fused: bool
     narrow: bool
     populations: tuple[str, ...]
@@ -277,7 +277,7 @@ class _Packer:
             assert synapses is not None
             reach = np.asarray(synapses.fan_out, dtype=np.int64).ravel()
             uniform = bool((reach == reach[0]).all())
-            rows.append([self.connections[step.name], -1 if uniform else self._rows([reach]), int(reach[0])])
+            rows.append([len(self.units) + self.connections[step.name], -1 if uniform else self._rows([reach]), int(reach[0])])
         assert all(len(row) == Fan.SIZE for row in rows)
         return (self._rows(rows) if rows else 0), len(rows)
 
@@ -389,7 +389,7 @@ class _Packer:
     def packed(self) -> Packed:
         """All tables."""
         plan, h = self.plan, self.header
-        accumulators = self._host() if self.fused else 0
+        scratch = self._host() if self.fused else 0
         h[Header.STEPS], h[Header.WINDOW], h[Header.RESETS] = plan.schedule.steps, plan.window, plan.schedule.resets
         h[Header.REALS] = self.real
         connections = [self._connection(step) for step in plan.connections]
@@ -416,6 +416,7 @@ class _Packer:
         h[Header.HELD], h[Header.HELDS] = self._rows(held), len(held)
         h[Header.STREAMED], h[Header.STREAMEDS] = self._rows(streamed), len(streamed)
         h[Header.ZERO], h[Header.WIDEST] = self._reserve(widest), widest
+        h[Header.AT], h[Header.GATHERED], h[Header.TOTAL] = self._reserve(len(order)), self._reserve(widest), scratch
         places = {entry.name: int(h[Header.HELD]) + k * Hold.SIZE for k, entry in enumerate(self.held)}
         return Packed(
             table=np.concatenate(self.table),
@@ -424,7 +425,7 @@ class _Packer:
             columns=np.concatenate([*self.columns, np.zeros(1, np.int32)]),
             state=self.state,
             memory=self.memory,
-            accumulators=accumulators,
+            scratch=scratch + widest,
             fused=self.fused,
             narrow=self.narrow,
             populations=tuple(self.populations),
@@ -438,7 +439,7 @@ class _Packer:
         decoder's offset, low, high, fail-safe, and weights by neuron; the population code's means.
 
         Returns:
-            How many accumulators the encoder has.
+            How many numbers in float64 it needs.
         """
         plan, h = self.plan, self.header
         normalise, encoder, decode = plan.before[1].op, plan.before[2].op, plan.after[0].op
@@ -463,7 +464,10 @@ class _Packer:
         (read,) = plan.reads
         h[Header.READ], h[Header.FIRST], h[Header.LAST] = self.populations[read.source], read.first, read.last
         h[Header.DECODED], h[Header.EACH] = weight.shape
-        return int(encoder.mean.size) if isinstance(encoder, PopulationEncode) else 0
+        accumulators = encoder.mean.size if isinstance(encoder, PopulationEncode) else 0
+        h[Header.UNITS], h[Header.COUNTS] = accumulators, 2 * accumulators
+        h[Header.PULSE] = self._reserve(accumulators + 1) if pulsed else 0
+        return int(2 * accumulators + (weight.size if h[Header.COUNTED] else 0))
 
 
 def _decoder(decode: Any, fail_safe: tuple[float, ...]) -> tuple[Array, Array]:

@@ -42,7 +42,13 @@ class Header(enum.IntEnum):
     LAST = 27
     DECODED = 28  # actions, or choices
     EACH = 29  # neurons of each
-    SIZE = 30
+    AT = 30  # place in memory of where each connection's sums stand in this step
+    GATHERED = 31  # place in memory of the values that enter a connection
+    PULSE = 32  # place in memory of what the encoder sends in a step
+    UNITS = 33  # places in scratch: of the encoder, behind its accumulators;
+    TOTAL = 34  # of sums that need float64;
+    COUNTS = 35  # of the spike counts that the decoder takes
+    SIZE = 36
 
 
 class Kind(enum.IntEnum):
@@ -123,7 +129,7 @@ class Hold(enum.IntEnum):
 class Fan(enum.IntEnum):
     """Columns of the fan-outs."""
 
-    CONNECTION = 0
+    COUNTER = 0
     PLACE = 1  # -1: every source reaches as many
     REACH = 2
     SIZE = 3
