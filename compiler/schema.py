@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import operator
+import re
 import sys
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeAlias
@@ -63,14 +64,10 @@ def row(kind: Any, longest: int, least: int = 0) -> Any:
     return Annotated[tuple[kind, ...], Meta(min_length=least, max_length=longest)]
 
 
-def record(name: str, fields: Iterable[Field], *, kind: str | None = None, closed: bool = True) -> Any:
-    """A record type.
-
-    Args:
-        kind: what its field "kind" says, in a union of records. closed: unknown fields are refused.
-    """
+def record(name: str, fields: Iterable[Field], *, kind: str | None = None) -> Any:
+    """A record type without unknown fields; `kind` is what its field "kind" says, in a union of records."""
     return msgspec.defstruct(
-        name, list(fields), kw_only=True, forbid_unknown_fields=closed, frozen=True, tag=kind,
+        name, list(fields), kw_only=True, forbid_unknown_fields=True, frozen=True, tag=kind,
         tag_field=None if kind is None else "kind",
     )  # fmt: skip
 
@@ -84,7 +81,7 @@ def checked(data: Any, kind: Any, where: str, error: type[NervecordError] = File
     try:
         return msgspec.convert(data, kind, strict=True)
     except msgspec.ValidationError as wrong:
-        raise error(sentence(wrong), where=where) from None
+        raise error(sentence(wrong, data), where=where) from None
     except RecursionError:
         raise error("is nested too deeply", where=where) from None
 
@@ -96,24 +93,46 @@ def from_json(content: bytes | str, kind: Any, where: str) -> Any:
         FileFormatError: it is no JSON, or not of that kind; NaN and infinities are no JSON.
     """
     try:
-        return msgspec.json.decode(content, type=kind, strict=True)
-    except msgspec.ValidationError as wrong:
-        raise FileFormatError(sentence(wrong), where=where) from None
+        return checked(msgspec.json.decode(content), kind, where)
+    except msgspec.ValidationError as wrong:  # a number that no float holds
+        raise FileFormatError(sentence(wrong, None), where=where) from None
     except (msgspec.DecodeError, UnicodeError) as wrong:
-        raise FileFormatError(f"is no JSON: {printable(str(wrong))}", where=where) from None
+        reason = str(wrong).removeprefix("JSON is malformed: ")
+        raise FileFormatError(f"is no JSON: {printable(reason)}", where=where) from None
     except RecursionError:
         raise FileFormatError("is nested too deeply", where=where) from None
 
 
-def sentence(wrong: Exception) -> str:
-    """msgspec's message, its place in front: "steps: expected int <= 10"."""
+def sentence(wrong: Exception, data: Any) -> str:
+    """msgspec's message, its place in front and the value behind: "steps: expected int <= 10, got 12"."""
     reason, _, path = str(wrong).partition(" - at `$")
-    reason = reason.replace("Object missing required field `", "field `").replace("Object contains unknown", "unknown")
-    if reason.startswith("field `"):
-        reason += " is missing"
-    reason = reason[:1].lower() + reason[1:]
-    place = path.rstrip("`").lstrip(".")
-    return printable((f"{place}: {reason}" if place else reason).replace("`", "'"))
+    path = path.rstrip("`")
+    if field := re.fullmatch(r"Object missing required field `(.*)`", reason, re.DOTALL):
+        reason = f"field {field[1]!r} is missing"
+    elif field := re.fullmatch(r"Object contains unknown field `(.*)`", reason, re.DOTALL):
+        reason = f"unknown field {field[1]!r}"
+    elif word := re.fullmatch(r"Invalid (?:enum )?value (.*)", reason, re.DOTALL):
+        reason = f"{word[1]} is unknown"
+    else:
+        reason = reason[:1].lower() + reason[1:].replace("`", "")
+        if "got" not in reason:
+            reason += _value_at(data, path)
+    place = path.lstrip(".")
+    return printable(f"{place}: {reason}" if place else reason)
+
+
+def _value_at(data: Any, path: str) -> str:
+    """The value that msgspec's path leads to, for a message; empty where it leads nowhere."""
+    for key, index in re.findall(r"\.([^.\[\]]+)|\[(\d+)\]", path):
+        try:
+            data = data[key] if key else data[int(index)]
+        except (KeyError, IndexError, TypeError):
+            return ""
+    if isinstance(data, (int, float)) and not isinstance(data, bool) and abs(data) < 1 << 64:
+        return f", got {data!r}"
+    if isinstance(data, (str, list)):
+        return f", got a length of {len(data)}"
+    return ""
 
 
 def printable(message: str) -> str:

@@ -28,7 +28,7 @@ from nervecord.compiler.graph import Graph
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import LONGEST_BLOCK, STREAM, Schedule, StateRule
 from nervecord.compiler.schema import canonical
-from nervecord.compiler.verify import require
+from nervecord.compiler.verify import require, unprintable
 from nervecord.errors import ContractError, FileFormatError, GraphError, NervecordError
 
 FORMAT = 2
@@ -140,7 +140,6 @@ def _hashes(described: Mapping[str, Any], data: bytes) -> dict[str, str]:
 # --------------------------------------------------------------------------------------------------------------------
 # Reading
 
-_HEAD = schema.record("head", [("format", Any, None)], closed=False)
 _SCHEDULE = schema.record("schedule", [
     ("steps", schema.whole(1, LONGEST_BLOCK)),
     ("state", schema.one_of(get_args(StateRule))),
@@ -205,9 +204,9 @@ def _opened(path: str | os.PathLike[str], where: str) -> BinaryIO:
 def _read(file: BinaryIO, where: str) -> Program:
     manifest_text, report_text, data = _members(file, where)
     at = f"{where}: manifest.json"
-    _check_format(schema.from_json(manifest_text, _HEAD, at).format, where)
     # As plain data first: the hash is over what the file says.
     plain = schema.from_json(manifest_text, dict[str, Any], at)
+    _check_format(plain.get("format"), where)
     manifest = schema.checked(plain, _MANIFEST, at)
     described = {key: plain[key] for key in ("graph", "arithmetic", "contract", "schedule", "arrays")}
     try:
@@ -239,6 +238,9 @@ def _read(file: BinaryIO, where: str) -> Program:
         versions=manifest.versions,
         allowances=tuple(manifest.allowances),
     )
+    name = unprintable(graph)
+    if name is not None:
+        raise FileFormatError(f"the name {schema.printable(repr(name))} cannot be printed", where=where)
     require(program.subject, where=where)
     return program
 

@@ -91,8 +91,6 @@ def graph_from_data(structure: Any, arrays: Mapping[str, Array], *, where: str) 
         name = item.get("name")
         at = where if not isinstance(name, str) else f"{where}: node {name!r}"
         said = checked(item, _node(), at)
-        if not said.name.isprintable():
-            raise FileFormatError(f"the node name {said.name!r} cannot be printed", where=where)
         if said.name in nodes:
             raise FileFormatError("two nodes have this name", where=at)
         kind = OPS[item["kind"]]

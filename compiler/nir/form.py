@@ -23,7 +23,6 @@ import numpy as np
 
 from nervecord.compiler.graph import Edge, Graph
 from nervecord.compiler.ops import Affine, Input, NirForm, Op, Output, is_host
-from nervecord.compiler.ops.fields import declarations
 from nervecord.compiler.wiring import dissolve
 from nervecord.errors import GraphError
 
@@ -61,7 +60,6 @@ def layout(graph: Graph) -> Layout:
     entrances = dict(names)
     for name, nir in names.items():
         op = _end_of_core(graph, name)
-        _check_arrays(op, name)
         if isinstance(op, Affine) and op.delay:
             before = f"{nir}%delay"
             while before in taken:
@@ -91,20 +89,6 @@ def _end_of_core(graph: Graph, name: str) -> Op:
         at = following[0]
         shape = host.out_shape if inward else host.in_shape
     return op.replace(shape=shape)
-
-
-def _check_arrays(op: Op, name: str) -> None:
-    for field, declared in declarations(type(op)):
-        value = getattr(op, field)
-        for part, array in (
-            [(f, getattr(value, f)) for f, _ in declarations(type(value))]
-            if declared.kind == "part" and value is not None
-            else [(field, value)]
-        ):
-            if isinstance(array, np.ndarray) and array.ndim == 0:
-                raise GraphError(
-                    f"{part} is a scalar, NIR files hold arrays", where=name, hint="give it the shape (1,)"
-                )
 
 
 def nir_name(name: str) -> str:

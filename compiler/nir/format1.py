@@ -51,16 +51,16 @@ _METADATA = schema.record("metadata", [
 ])  # fmt: skip
 
 
-def translated(text: str, nir_nodes: Mapping[str, Mapping[str, Any]], where: str) -> dict[str, Any]:
+def translated(plain: Any, nir_nodes: Mapping[str, Mapping[str, Any]], where: str) -> dict[str, Any]:
     """The metadata in format 2, as plain data; its values are for the reader of that format to check.
 
     Args:
-        text: of the file. nir_nodes: the file's nodes. where: the file's name, for messages.
+        plain: the file's metadata. nir_nodes: the file's nodes. where: the file's name, for messages.
 
     Raises:
         FileFormatError: it is malformed.
     """
-    said = schema.from_json(text, _METADATA, where)
+    said = schema.checked(plain, _METADATA, where)
     kinds: dict[str, str] = {}
     nodes, nir = [], {}
     for node in said.graph.nodes:

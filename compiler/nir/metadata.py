@@ -28,7 +28,7 @@ from nervecord.compiler.nir.reading import pairs
 from nervecord.compiler.ops import Array, Level, NirForm
 from nervecord.compiler.policy import Policy, parts
 from nervecord.compiler.verify import require
-from nervecord.errors import FileFormatError, GraphError
+from nervecord.errors import ContractError, FileFormatError, GraphError
 
 FORMAT = 2
 """Of the metadata; a reader refuses newer ones."""
@@ -37,7 +37,6 @@ _AGREE = 8
 """Time constants may differ by this many units of rounding of the file's type: a tool may have saved float32."""
 _FRESH = f"export it again, or delete the metadata {KEY!r} to read it as plain NIR"
 _NAME = schema.text(1 << 13, least=1)
-_HEAD = schema.record("head", [("format", Any, None)], closed=False)
 _METADATA = schema.record("metadata", [
     ("format", int),
     ("graph", dict[str, Any]),
@@ -88,11 +87,19 @@ def restore(root: Mapping[str, Any], *, where: str) -> Graph | Policy:
         ContractError: the contract is malformed.
         GraphError: the graph is not legal.
     """
+    try:
+        return _restored(root, where)
+    except (FileFormatError, ContractError) as error:
+        error.hint = error.hint or _FRESH
+        raise
+
+
+def _restored(root: Mapping[str, Any], where: str) -> Graph | Policy:
     nir_nodes = _nir_nodes(root, where)
     said = _parse(root["metadata"][KEY], nir_nodes, where)
     beside = root["metadata"].get(ARRAYS, {})
     if not isinstance(beside, dict):
-        raise FileFormatError("the arrays of Nervecord's metadata are no group", where=where, hint=_FRESH)
+        raise FileFormatError("the arrays of Nervecord's metadata are no group", where=where)
     arrays = {key: _array(beside, f"a{k}", where) for k, key in enumerate(said.arrays)}
     arrays |= _from_nir(said.nir, arrays, nir_nodes, where)
     graph = graph_from_data(said.graph, arrays, where=where)
@@ -101,7 +108,7 @@ def restore(root: Mapping[str, Any], *, where: str) -> Graph | Policy:
         contract = Contract.from_dict(said.contract, where=f"{where}: contract")
         subject = Policy(graph, contract, _recorded(beside, where))
     elif RECORDED in beside:
-        raise FileFormatError("holds recorded observations and no contract", where=where, hint=_FRESH)
+        raise FileFormatError("holds recorded observations and no contract", where=where)
     require(subject, Level.DISCRETE, where=where)
     _check_agreement(graph, nir_nodes, pairs(root.get("edges"), where), where)
     return subject
@@ -109,19 +116,20 @@ def restore(root: Mapping[str, Any], *, where: str) -> Graph | Policy:
 
 def _parse(text: Any, nir_nodes: Mapping[str, Mapping[str, Any]], where: str) -> Any:
     if not isinstance(text, str):
-        raise FileFormatError("Nervecord's metadata is no text", where=where, hint=_FRESH)
+        raise FileFormatError("Nervecord's metadata is no text", where=where)
     at = f"{where}: Nervecord's metadata"
-    version = schema.from_json(text, _HEAD, at).format
+    plain = schema.from_json(text, dict[str, Any], at)
+    version = plain.get("format")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise FileFormatError("names no format", where=at, hint=_FRESH)
+        raise FileFormatError("names no format", where=at)
     if version > FORMAT:
         raise FileFormatError(
             f"has the newer format {schema.printable(repr(version))}, this version reads up to {FORMAT}", where=at,
             hint="upgrade nervecord",
         )  # fmt: skip
     if version == 1:
-        return schema.checked(format1.translated(text, nir_nodes, at), _METADATA, at)
-    return schema.from_json(text, _METADATA, at)
+        plain = format1.translated(plain, nir_nodes, at)
+    return schema.checked(plain, _METADATA, at)
 
 
 def _array(group: Mapping[str, Any], name: str, where: str) -> Array:
@@ -170,7 +178,7 @@ def _from_nir(
         except GraphError as error:
             raise FileFormatError(error.message, where=at) from None
         if nir not in nodes:
-            raise FileFormatError("stands in the metadata and not among the NIR nodes", where=at, hint=_FRESH)
+            raise FileFormatError("stands in the metadata and not among the NIR nodes", where=at)
         if key in held:
             raise FileFormatError(f"the array {key!r} stands in the metadata and in the NIR nodes", where=at)
         found[key] = Fields(nodes[nir], nir, where).array(field)
@@ -183,32 +191,31 @@ def _check_agreement(graph: Graph, nodes: Mapping[str, Mapping[str, Any]], edges
     for name in [*(k for k in said.nodes if k not in nodes), *(k for k in sorted(nodes) if k not in said.nodes)]:
         missing, place = ("NIR nodes", "metadata") if name in said.nodes else ("metadata", "NIR nodes")
         raise FileFormatError(
-            f"stands in the {place} and not in the {missing}", where=f"{where}: node {name!r}", hint=_FRESH
+            f"stands in the {place} and not in the {missing}", where=f"{where}: node {name!r}"
         )
     for name, form in said.nodes.items():
         _check_form(form, Fields(nodes[name], name, where), graph.dt)
     here, there = set(said.edges), set(edges)
     for a, b in [*(e for e in said.edges if e not in there), *(e for e in edges if e not in here)]:
         raise FileFormatError(
-            f"edge {a} -> {b} stands only in the {'metadata' if (a, b) in here else 'NIR edges'}", where=where,
-            hint=_FRESH,
-        )  # fmt: skip
+            f"edge {a} -> {b} stands only in the {'metadata' if (a, b) in here else 'NIR edges'}", where=where
+        )
 
 
 def _check_form(form: NirForm, fields: Fields, dt: float | None) -> None:
     kind, wanted = form
     if fields.type != kind:
-        raise fields.error(f"the metadata describes a {kind}", _FRESH)
+        raise fields.error(f"the metadata describes a {kind}")
     for field, value in wanted.items():
         found = fields.array(field)
         if found.shape != value.shape:
-            raise fields.error(f"{field} has shape {found.shape}, the metadata says {value.shape}", _FRESH)
+            raise fields.error(f"{field} has shape {found.shape}, the metadata says {value.shape}")
         tolerance = _AGREE * fields.rounding(field) * np.abs(value)
         apart = ~(np.abs(found - value) <= tolerance)
         if apart.any():
             first = int(np.flatnonzero(apart)[0])
             raise fields.error(
                 f"{field} and the metadata disagree: {found.flat[first]:.9g} against {value.flat[first]:.9g}"
-                f" at dt = {dt} s (element {first}); one of them was edited", _FRESH,
+                f" at dt = {dt} s (element {first}); one of them was edited",
             )  # fmt: skip
     fields.done()
