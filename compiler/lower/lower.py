@@ -26,7 +26,7 @@ from nervecord.compiler.lower.choose import choose, report_error
 from nervecord.compiler.lower.normal import Link, Population, populations
 from nervecord.compiler.lower.quantise import COARSE_THRESHOLD, Incoming, Quantised, Settings, quantise
 from nervecord.compiler.lower.relay import relays
-from nervecord.compiler.lower.retime import Loop, Timing, refuse_loop, retime
+from nervecord.compiler.lower.retime import Timing, retime
 from nervecord.compiler.ops import (
     ArgmaxDecode,
     Decode,
@@ -164,9 +164,7 @@ def _draft(
         )
     made = plan(subject) if isinstance(subject, Policy) else plan(subject, schedule)
     found = populations(made)
-    timing = retime(found, arithmetic.connection_delay)
-    if isinstance(timing, Loop):
-        raise refuse_loop(timing, timing.members[0])
+    timing = retime(made, found, arithmetic.connection_delay)
     _require_timing(made, found, timing)
     entries = tuple(_entering(made, entry.name, entry.op) for entry in made.entries)
     found, timing = relays(found, timing, arithmetic, {e.name for e in entries if e.limit is not None})
