@@ -16,6 +16,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.findings import raise_on_errors
+from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.ops import Array, Dense, IntegerMembrane, IntegerSpike, IntegerSynapse, Level, Neuron
 from nervecord.compiler.plan import Plan, Step, Unit
 from nervecord.errors import EngineError, GraphError, InfeasibleError
@@ -64,12 +66,15 @@ def require_arithmetic(arithmetic: Arithmetic | None) -> None:
 def runnable(plan: Plan) -> Plan:
     """The plan itself.
 
+    Its ranges are proved here again: outside them Lava's integers overflow, and a membrane that is read would spike.
+
     Raises:
-        InfeasibleError: its arithmetic is not Lava's, or it has no population.
+        InfeasibleError: its arithmetic is not Lava's, a range cannot be proved, or it has no population.
     """
     require_arithmetic(plan.graph.arithmetic if plan.graph.level is Level.INTEGER else None)
     if not plan.units:
         raise InfeasibleError("there is no population to run", where="graph")
+    raise_on_errors(overflows(prove(plan), lava_arithmetic()), InfeasibleError, where="lava")
     return plan
 
 
@@ -151,8 +156,7 @@ class LavaNetwork:
             which it was not read.
 
         Raises:
-            EngineError: Lava died or did not answer in time: nothing of it is left. Or a membrane that is read passed
-                Lava's largest threshold.
+            EngineError: Lava died or did not answer in time. Nothing of it is left.
         """
         limit = timeout if self._begun else timeout + BUILD_TIMEOUT
         self._begun = True
@@ -163,14 +167,10 @@ class LavaNetwork:
             # Also where the worker itself lives on: a network that lost a process is of no use.
             self.worker.kill()
             raise
-        spikes = dict(_split(self.plan.units, reply.arrays["spikes"]))
-        for unit in self.plan.units:
-            if not unit.step.op.spikes and spikes.pop(unit.step.name).any():
-                raise EngineError(
-                    f"the membrane that is read passed {lava_arithmetic().readout_limit}, where Lava's neurons spike",
-                    where=unit.step.name, hint="scale the weights down, so that it cannot",
-                )  # fmt: skip
-        return {"spikes": spikes, "membranes": self._membranes(reply.arrays["membranes"])}
+        return {
+            "spikes": dict(_split(self.plan.units, reply.arrays["spikes"])),
+            "membranes": self._membranes(reply.arrays["membranes"]),
+        }
 
     def _membranes(self, joined: Array) -> dict[str, Array]:
         found: dict[str, Array] = {}
@@ -248,6 +248,7 @@ def _describe(plan: Plan, reads: list[list[int]]) -> tuple[dict[str, Any], dict[
             "dv": lif.dv,
             "bias_exp": lif.bias_exp,
             "threshold": lif.threshold,
+            "spikes": neuron.spikes,
             "reset_interval": plan.window if plan.schedule.resets else 0,
             "reset_offset": unit.step.phase % plan.window,
         })  # fmt: skip
@@ -279,6 +280,8 @@ def _dense(step: Step) -> Dense:
 def _split(units: tuple[Unit, ...], joined: Array) -> Iterator[tuple[str, Array]]:
     start = 0
     for unit in units:
+        if not unit.step.op.spikes:
+            continue
         size = unit.step.op.size
         yield unit.step.name, joined[:, start : start + size].astype(np.int64)
         start += size

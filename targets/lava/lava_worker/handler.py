@@ -89,7 +89,8 @@ class Network:
 
     Args:
         description: "entries": sizes. "connections": see `connection`, with "sources", each ["entry" or "population",
-            its number]. "populations": see `population`, with "incoming", numbers of connections. "reads": for every
+            its number]. "populations": see `population`, with "incoming", numbers of connections, and whether it
+            "spikes". "reads": for every
             step of a block the numbers of the populations whose membranes are read.
     """
 
@@ -108,15 +109,15 @@ class Network:
             for k in described["incoming"]:
                 connections[k].a_out.connect(made.a_in)
         read = sorted({k for row in description["reads"] for k in row})
-        sizes = [made.s_out.shape[0] for made in populations]
-        self.sink = ends.sink_type(len(populations), len(read))(
-            spikes=sizes,
-            membranes=[sizes[k] for k in read],
+        spiking = [k for k, described in enumerate(description["populations"]) if described["spikes"]]
+        self.sink = ends.sink_type(len(spiking), len(read))(
+            spikes=[populations[k].s_out.shape[0] for k in spiking],
+            membranes=[populations[k].s_out.shape[0] for k in read],
             reads=[[read.index(k) for k in row] for row in description["reads"]],
             connection=sink_theirs,
         )
-        for k, made in enumerate(populations):
-            made.s_out.connect(getattr(self.sink, f"s_in_{k}"))
+        for k, number in enumerate(spiking):
+            populations[number].s_out.connect(getattr(self.sink, f"s_in_{k}"))
         for k, number in enumerate(read):
             getattr(self.sink, f"v_{k}").connect_var(populations[number].v)
         self.source.run(condition=RunSteps(num_steps=MOST_STEPS, blocking=False), run_cfg=run_config(backend))
@@ -161,7 +162,7 @@ class Handler:
         """Describe a network; the one before is stopped."""
         self.rewind({}, {})
         self.described = (values, arrays)
-        self.width = sum(len(arrays[f"bias_{k}"]) for k in range(len(values["populations"])))
+        self.width = sum(len(arrays[f"bias_{k}"]) for k, p in enumerate(values["populations"]) if p["spikes"])
 
     def play(self, values: Any, arrays: Any) -> Any:
         """One block."""

@@ -99,7 +99,8 @@ class SinkModel(PyLoihiProcessModel):
     def run_spk(self) -> None:
         """One step's spikes."""
         row = [getattr(self, f"s_in_{k}").recv() for k in range(self.ports)]
-        self.spikes[self.step] = np.concatenate(row)
+        if row:
+            self.spikes[self.step] = np.concatenate(row)
         if not self.reads[self.step]:
             self._give()
 
