@@ -25,6 +25,7 @@ from nervecord.compiler.specfile import read_spec
 from nervecord.compiler.target import Emitted, Lowered, Target, TargetSpec
 from nervecord.errors import FileFormatError, NervecordError, unknown_name
 from nervecord.runtime.session import Session
+from nervecord.runtime.stream import StreamSession
 from nervecord.targets.integers import IntegerTarget
 
 GROUP = "nervecord.targets"
@@ -54,6 +55,10 @@ class InspectedTarget:
         self.refuse()
 
     def open(self, program: Program, *, engine: str | None = None, trace: bool = True) -> Session:
+        """Refused."""
+        self.refuse()
+
+    def stream(self, program: Program, *, engine: str | None = None) -> StreamSession:
         """Refused."""
         self.refuse()
 

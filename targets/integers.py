@@ -13,11 +13,13 @@ from nervecord.compiler.files.program import Program
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.options import option
+from nervecord.compiler.plan import plan
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import Schedule
 from nervecord.compiler.target import Behaviour, Emitted, Limits, Lowered, TargetSpec
 from nervecord.errors import NervecordError, unknown_name
 from nervecord.runtime.session import MachineSession, Session
+from nervecord.runtime.stream import MachineStream, StreamSession
 
 ENGINES = ("emulator", "definition")
 """What runs integers of any arithmetic: the compiled loop, and the ops' own steps."""
@@ -90,8 +92,9 @@ def open_integers(program: Program, engine: str) -> Session:
 
 def stream_integers(program: Program, engine: str) -> StreamSession:
     """The same for a program that is no policy."""
+    made = plan(program.graph, program.schedule)
     if engine == "definition":
-        return MachineStream(plan(program.graph, program.schedule), engine=engine)
+        return cast(StreamSession, MachineStream(made, engine=engine))
     from nervecord.runtime.emulator import EmulatorStream
 
-    return EmulatorStream(plan(program.graph, program.schedule))
+    return cast(StreamSession, EmulatorStream(made))

@@ -11,13 +11,15 @@ from nervecord.compiler.files.program import Program
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.options import option
+from nervecord.compiler.plan import plan
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import Schedule
 from nervecord.compiler.specfile import read_spec
 from nervecord.compiler.target import Emitted, Installation, Lowered, TargetSpec
 from nervecord.errors import InfeasibleError, unknown_name
 from nervecord.runtime.session import Session
-from nervecord.targets.integers import integers, open_integers
+from nervecord.runtime.stream import StreamSession
+from nervecord.targets.integers import integers, open_integers, stream_integers
 from nervecord.targets.lava import environment
 
 NETX_FILE = "policy.net"
@@ -54,6 +56,17 @@ class LavaTarget:
 
             return LavaSession(program.policy, full_trace=trace)
         return open_integers(program, name)
+
+    def stream(self, program: Program, *, engine: str | None = None) -> StreamSession:
+        """A session of a program that is no policy, on the default engine or the one named."""
+        name = engine or self.spec.engines[0]
+        if name not in self.spec.engines:
+            raise unknown_name("engine", name, self.spec.engines, where=self.spec.name)
+        if name == "lava":
+            from nervecord.targets.lava.engine_lava import LavaStream
+
+            return LavaStream(plan(program.graph, program.schedule))
+        return stream_integers(program, name)
 
     def emit(self, program: Program, folder: Path) -> tuple[Emitted, ...]:
         """The HDF5 file that lava-dl's netx loads; see `targets.lava.netx`.
