@@ -22,7 +22,7 @@ from nervecord.runtime.packing import pack
 from nervecord.runtime.session import (
     Closing,
     Counts,
-    check_entered,
+    check_inputs,
     checked_active,
     checked_batch,
     checked_observation,
@@ -30,6 +30,7 @@ from nervecord.runtime.session import (
     neutral,
     planned,
 )
+from nervecord.runtime.stream import Streaming
 from nervecord.runtime.tables import Header, Hold, Pop
 
 _FLOAT64 = np.dtype(np.float64)
@@ -93,8 +94,8 @@ class Emulator:
         packed, count = self.packed, batch or self.batch
         self.before.reset(count)
         state, memory = packed.dtypes
-        self._state = np.zeros((count, packed.state), dtype=state)
-        self._memory = np.zeros((count, packed.memory), dtype=memory)
+        self._state: Array = np.zeros((count, packed.state), dtype=state)
+        self._memory: Array = np.zeros((count, packed.memory), dtype=memory)
         self._scratch = np.zeros((count, packed.scratch))
         packed.table[Header.CLOCK] = 0
         self._arrays = (
@@ -133,11 +134,11 @@ class Emulator:
             Output -> (batch, ...) where inputs are held, (T, batch, ...) of a stream.
 
         Raises:
-            ContractError: an input carries more than its limit.
+            GraphError: an Input that carries spikes is given something else.
         """
-        packed, batch, steps = self.packed, self.batch, self.plan.schedule.steps
+        batch, steps = self.batch, self.plan.schedule.steps
+        check_inputs(self.plan, inputs)
         entered = self.before.enter(inputs, np.int64)
-        check_entered(self.plan, entered)
         held = [entered[name][0].reshape(batch, -1) for name in self._held]
         streamed = [entered[name][:steps].reshape(steps, batch, -1) for name in self._streamed]
         self._loop.run(
@@ -249,18 +250,18 @@ class EmulatorSession(Closing):
         self._neutral = neutral(self.plan)
         self._fail_safe = np.array(self.contract.fail_safe)
         self._updates = neurons(self.plan) * self.plan.window
+        self._counts = Counts()
         # The loop is compiled (or read from its cache) now, not within the first action's deadline.
         self._allocate(1)
-        self.step(self._observation)
+        self.step(np.zeros((1, self.contract.observation.size)))
         self._emulator.counters[:] = 0
         self._counts = Counts()
         self._allocate(batch)
 
     def _allocate(self, batch: int) -> None:
         self._emulator.reset(batch)
-        self._counts = getattr(self, "_counts", Counts())
-        self._action = np.zeros((batch, self.contract.action.size))
-        self._observation = np.zeros((batch, self.contract.observation.size))
+        self._action: Array = np.zeros((batch, self.contract.action.size))
+        self._observation: Array = np.zeros((batch, self.contract.observation.size))
         self._every = np.ones(batch, dtype=np.bool_)
         size = self.contract.observation.size
         self._shapes = {(batch, size)} | ({(size,)} if batch == 1 else set())
@@ -326,7 +327,7 @@ class EmulatorSession(Closing):
         return int(np.count_nonzero(~trusted & active))
 
     def trace(self) -> dict[str, Array]:
-        """What every core node gave in the last action: name -> (window, batch, ...), integers. Until the next reset."""
+        """What every core node gave in the last action: name -> (window, batch, ...), integers."""
         with self._lock:
             return self._emulator.trace()
 
@@ -334,3 +335,47 @@ class EmulatorSession(Closing):
         """Integer state of every core node, as `compiler.interpret.Machine` names it."""
         with self._lock:
             return self._emulator.state()
+
+
+class EmulatorStream(Streaming):
+    """A graph of integers that is no policy, run by the compiled loop.
+
+    Args:
+        subject: INTEGER graph, run step by step with its state carried, or a plan.
+        batch: number of copies.
+        engine: what to call it in results.
+        form: of `Emulator`.
+
+    Raises:
+        GraphError: it is no graph of integers, or a policy's plan.
+        InfeasibleError: a range cannot be proved.
+    """
+
+    def __init__(self, subject: Graph | Plan, batch: int = 1, engine: str = "emulator", **form: Any) -> None:
+        super().__init__(subject if isinstance(subject, Plan) else plan(subject), engine, batch)
+        self._emulator = Emulator(self.plan, batch, **form)
+
+    @property
+    def counts(self) -> Counts:
+        """What it did since it was opened: a copy."""
+        with self._lock:
+            return tally(self._emulator, self._counts)
+
+    def trace(self) -> dict[str, Array]:
+        """What every core node gave in the last block: name -> (window, batch, ...), integers."""
+        with self._lock:
+            return self._emulator.trace()
+
+    def state(self) -> dict[str, dict[str, Array]]:
+        """Integer state of every core node, as `compiler.interpret.Machine` names it."""
+        with self._lock:
+            return self._emulator.state()
+
+    def _block(self, inputs: dict[str, Array], active: Array) -> dict[str, Array]:
+        return self._emulator.block(inputs, active)
+
+    def _restart(self, batch: int) -> None:
+        self._emulator.reset(batch)
+
+    def _clear(self, rows: Array) -> None:
+        self._emulator.clear(rows)

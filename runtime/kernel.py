@@ -1,13 +1,9 @@
 """The emulator's inner loop, compiled by numba once for every graph: blocks of steps, for a batch of robots.
 
 The graph comes as tables of whole numbers (`runtime.packing` writes them): steps in execution order, what feeds each,
-and where it keeps its state. Nothing is compiled for a graph. What makes it fast: a value that is held over the steps
-of an action is multiplied once; spikes are kept as lists of places, so that a product is a sum of a few rows of the
-weights; nothing is allocated in a step; and membranes are computed in wide registers, in float64, where whole numbers
-below 2^53 are exact and nothing rounds but what the arithmetic rounds. Any other arithmetic is computed in int64.
-
-There are two forms by type: weights of 16 bits, sums of 32, state in float32, where proved ranges allow it; else 32,
-64, 64. Weights are stored (in, out), so that a spike adds one contiguous row.
+and where it keeps its state. Nothing is compiled for a graph. There are two forms by type: weights of 16 bits, sums of
+32, state in float32, where proved ranges allow it; else 32, 64, 64. Weights are stored (in, out), so that a spike adds
+one contiguous row.
 
 Memory of one robot, all in one row: sums of connections; products of held entries; what held entries sent; of every
 ring the number of spikes of each step, their places, and their values where they are not 0 and 1. A ring goes back as
@@ -16,13 +12,18 @@ far as the longest delay behind it, and over the block before, so that a block c
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numba import njit
 
 from nervecord.compiler.ops import population
-from nervecord.runtime.tables import Code, Con, Fan, Header, Hold, Kind, Pop, Real, Ring
+from nervecord.runtime import kernel_steps, tables
+from nervecord.runtime.kernel_steps import clear, hold, one_block, send, silence
+from nervecord.runtime.tables import Header, Hold, Pop, Ring
 
 _U = np.uint64
 _ONE = float(population.ONE)
@@ -30,426 +31,13 @@ _HALF_LOG2_E, _LARGEST_EXPONENT = population.HALF_LOG2_E, population.LARGEST_EXP
 _POWERS, _COEFFICIENTS, _DEGREE = population.POWERS, population.COEFFICIENTS, population.DEGREE
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# Connections. What loops over rows takes places as unsigned numbers: of signed ones numba looks at every index whether
-# it counts from the end, and the loop stays out of wide registers. Slices are avoided for what they cost.
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _clear(mem: Any, place: int, count: int) -> None:
-    at = _U(place)
-    for o in range(_U(count)):
-        mem[at + o] = 0
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _shift(mem: Any, place: int, count: int, exponent: int) -> None:
-    """Sums times 2^exponent, rounded down, in place."""
-    at, n = _U(place), _U(count)
-    if exponent > 0:
-        for o in range(n):
-            mem[at + o] <<= exponent
-    elif exponent < 0:
-        by = -exponent
-        for o in range(n):
-            mem[at + o] >>= by
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _sum_rows(table: Any, weights: Any, columns: Any, c: int, mem: Any, listed: int, count: int, sums: int) -> None:
-    """What connection c gives of binary spikes; `count` places of theirs stand at `listed`, the sums go to `sums`."""
-    outputs, exponent, span = table[c + Con.OUTPUTS], table[c + Con.EXPONENT], table[c + Con.SPAN]
-    n, base, at, place = _U(outputs), _U(table[c + Con.WEIGHT]), _U(sums), _U(listed)
-    _clear(mem, sums, outputs)
-    if span >= 0:
-        column = table[c + Con.COLUMN]
-        shift = -exponent if table[c + Con.EACH] else 0
-        for k in range(count):
-            j = span + mem[listed + k]
-            for q in range(table[j], table[j + 1]):
-                mem[sums + columns[q + column]] += weights[q] >> shift
-    elif table[c + Con.EACH]:
-        for k in range(_U(count)):
-            row = base + _U(mem[place + k]) * n
-            for o in range(n):
-                mem[at + o] += weights[row + o] >> -exponent
-    else:
-        # Four rows at once: the sums are read and written a quarter as often.
-        fours = _U(count - count % 4)
-        for k in range(_U(0), fours, _U(4)):
-            row_a, row_b = base + _U(mem[place + k]) * n, base + _U(mem[place + k + _U(1)]) * n
-            row_c, row_d = base + _U(mem[place + k + _U(2)]) * n, base + _U(mem[place + k + _U(3)]) * n
-            for o in range(n):
-                mem[at + o] += weights[row_a + o] + weights[row_b + o] + weights[row_c + o] + weights[row_d + o]
-        for k in range(fours, _U(count)):
-            row = base + _U(mem[place + k]) * n
-            for o in range(n):
-                mem[at + o] += weights[row + o]
-    if not table[c + Con.EACH]:
-        _shift(mem, sums, outputs, exponent)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _product(table: Any, weights: Any, columns: Any, c: int, mem: Any, start: int, sums: int, scratch: Any) -> None:
-    """What connection c gives of the values that stand in memory from `start` on."""
-    outputs, exponent = table[c + Con.OUTPUTS], table[c + Con.EXPONENT]
-    inputs, n, base, at = table[c + Con.INPUTS], _U(outputs), _U(table[c + Con.WEIGHT]), _U(sums)
-    if table[c + Con.EACH] or table[c + Con.SPAN] >= 0:
-        _product_each(table, weights, columns, c, mem, start, sums)
-    elif table[c + Con.REAL]:
-        real = _U(table[Header.TOTAL])
-        for o in range(n):
-            scratch[real + o] = 0.0
-        for j in range(inputs):
-            factor = np.float64(mem[start + j])
-            if factor != 0.0:
-                row = base + _U(j) * n
-                for o in range(n):
-                    scratch[real + o] += factor * weights[row + o]
-        scale = 2.0**exponent
-        for o in range(n):
-            mem[at + o] = np.int64(np.floor(scratch[real + o] * scale))
-    else:
-        _clear(mem, sums, outputs)
-        for j in range(inputs):
-            value = mem[start + j]
-            if value != 0:
-                row = base + _U(j) * n
-                for o in range(n):
-                    mem[at + o] += value * weights[row + o]
-        _shift(mem, sums, outputs, exponent)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _product_each(table: Any, weights: Any, columns: Any, c: int, mem: Any, start: int, sums: int) -> None:
-    """`_product` of a sparse matrix, or where products are shifted before they are added; without wide registers."""
-    outputs, place, exponent = table[c + Con.OUTPUTS], table[c + Con.WEIGHT], table[c + Con.EXPONENT]
-    span, each = table[c + Con.SPAN], table[c + Con.EACH]
-    total = np.zeros(outputs, np.int64)
-    for j in range(table[c + Con.INPUTS]):
-        value = np.int64(mem[start + j])
-        if value == 0:
-            continue
-        first, last = place + j * outputs, place + (j + 1) * outputs
-        if span >= 0:
-            first, last = table[span + j], table[span + j + 1]
-        for q in range(first, last):
-            o = columns[q + table[c + Con.COLUMN]] if span >= 0 else q - first
-            total[o] += (value * weights[q]) >> (-exponent if each else 0)
-    for o in range(outputs):
-        scaled = total[o]
-        if not each:
-            scaled = scaled << exponent if exponent > 0 else scaled >> -exponent
-        mem[sums + o] = scaled
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _count_events(table: Any, counters: Any, fan: int, fans: int, mem: Any, listed: int, count: int) -> None:
-    """Spikes (or non-zero values), whose places stand at `listed`, times the synapses that each reaches."""
-    for f in range(fan, fan + fans * Fan.SIZE, Fan.SIZE):
-        total, place = count * table[f + Fan.REACH], table[f + Fan.PLACE]
-        if place >= 0:
-            total = 0
-            for k in range(count):
-                total += table[place + mem[listed + k]]
-        counters[table[f + Fan.COUNTER]] += total
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# What enters
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _send(table: Any, counters: Any, mem: Any, ring: int, k: int, x: Any, start: int, counted: bool) -> None:
-    """The values that stand in x from `start` on into a ring, as those of the block's step k; their events."""
-    r, t = table[Header.RING] + ring * Ring.SIZE, table[Header.CLOCK] + k
-    slot, width, value = t % table[r + Ring.STEPS], table[r + Ring.WIDTH], table[r + Ring.VALUE]
-    listed, count = table[r + Ring.PLACE] + slot * width, 0
-    for j in range(width):
-        if x[start + j] != 0:
-            mem[listed + count] = j
-            if value >= 0:
-                mem[value + slot * width + count] = x[start + j]
-            count += 1
-    mem[table[r + Ring.COUNT] + slot] = count
-    if counted:
-        _count_events(table, counters, table[r + Ring.FAN], table[r + Ring.FANS], mem, listed, count)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _silence(table: Any, mem: Any, ring: int) -> None:
-    """Nothing in the steps of the block after the T steps."""
-    r = table[Header.RING] + ring * Ring.SIZE
-    for k in range(table[Header.STEPS], table[Header.WINDOW]):
-        mem[table[r + Ring.COUNT] + (table[Header.CLOCK] + k) % table[r + Ring.STEPS]] = 0
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _hold(
-    table: Any, weights: Any, columns: Any, mem: Any, counters: Any, h: int, counted: bool, scratch: Any
-) -> None:
-    """A held entry whose values stand in its memory of this block: its products, ring and events."""
-    steps, window, clock = table[Header.STEPS], table[Header.WINDOW], table[Header.CLOCK]
-    width, block = table[h + Hold.WIDTH], clock // window
-    start = table[h + Hold.SENT] + block % table[h + Hold.BLOCKS] * width
-    if counted:
-        for f in range(table[h + Hold.FAN], table[h + Hold.FAN] + table[h + Hold.FANS] * Fan.SIZE, Fan.SIZE):
-            total, place = 0, table[f + Fan.PLACE]
-            for j in range(width):
-                if mem[start + j] != 0:
-                    total += table[f + Fan.REACH] if place < 0 else table[place + j]
-            counters[table[f + Fan.COUNTER]] += total * steps
-    for p in range(table[h + Hold.PRODUCT], table[h + Hold.PRODUCT] + table[h + Hold.PRODUCTS]):
-        c = table[Header.CONNECTION] + table[p] * Con.SIZE
-        sums = table[c + Con.SUM] + block % table[c + Con.BLOCKS] * table[c + Con.OUTPUTS]
-        _product(table, weights, columns, c, mem, start, sums, scratch)
-    ring = table[h + Hold.RING]
-    if ring >= 0:
-        for k in range(steps):
-            _send(table, counters, mem, ring, k, mem, start, False)
-        _silence(table, mem, ring)
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Populations
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _leak(
-    mem: Any, entering: int, st: Any, state: int, count: int, reals: Any, bias: int, real: int, current: bool
-) -> None:
-    """u and v after receiving what enters, before any spike; the fast form. Arguments beside arrays are places."""
-    a, n, r = _U(entering), _U(count), _U(real)
-    u, v, b = _U(state), _U(state + count), _U(bias)
-    keep_v, lift = reals[r + _U(Real.KEEP_V)], reals[r + _U(Real.LIFT)]
-    low, high = reals[r + _U(Real.V_LOW)], reals[r + _U(Real.V_HIGH)]
-    if not current:
-        for i in range(n):
-            st[v + i] = min(max(np.trunc(st[v + i] * keep_v) + mem[a + i] * lift + reals[b + i], low), high)
-        return
-    keep_u, span = reals[r + _U(Real.KEEP_U)], reals[r + _U(Real.SPAN)]
-    u_low, u_high = reals[r + _U(Real.U_LOW)], reals[r + _U(Real.U_HIGH)]
-    for i in range(n):
-        x = np.trunc(st[u + i] * keep_u) + mem[a + i] * lift
-        if span != 0.0:
-            x = x - span if x > u_high else (x + span if x < u_low else x)
-        else:
-            x = min(max(x, u_low), u_high)
-        st[u + i] = x
-        st[v + i] = min(max(np.trunc(st[v + i] * keep_v) + x + reals[b + i], low), high)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _fire(st: Any, membranes: int, count: int, level: float, mem: Any, listed: int) -> int:
-    """The places of the spikes, and the reset to zero; returns how many they are."""
-    v, place, n = _U(membranes), _U(listed), _U(count)
-    last = place
-    # Without a branch: most neurons are silent, and a branch that cannot be foreseen costs more than a place that is
-    # written over.
-    for i in range(n):
-        mem[last] = i
-        last += _U(st[v + i] > level)
-    for c in range(place, last):
-        st[v + _U(mem[c])] = 0
-    return np.int64(last - place)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _decayed(x: int, code: int, table: Any, own: int) -> int:
-    if table[own + Code.SHIFTS]:
-        lost = x >> min(code, 63)
-        if table[own + Code.ROUNDING] == 2 and lost == 0:
-            lost = 1 if x > 0 else 0
-        return x - lost
-    bits = table[own + Code.DECAY_BITS]
-    keep = (1 << bits) - code
-    if table[own + Code.ROUNDING] == 0:
-        return (x * keep) >> bits
-    kept = (abs(x) * keep) >> bits
-    return -kept if x < 0 else kept
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _overflown(x: int, bits: int, overflow: int) -> int:
-    half = 1 << (bits - 1)
-    if overflow == 0:
-        return min(max(x, -half), half - 1)
-    if overflow == 1:
-        return min(max(x, 1 - half), half - 1)
-    if overflow == 2:
-        return ((x + half) & (2 * half - 1)) - half
-    if x > half:
-        return x - 2 * half
-    return x + 2 * half if x < 1 - half else x
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _fires(v: int, table: Any, own: int) -> int:
-    """Spikes of a membrane."""
-    level, most, at_level = table[own + Code.LEVEL], table[own + Code.MOST], table[own + Code.AT_LEVEL]
-    if not (v >= level if at_level else v > level):
-        return 0
-    if most == 1 or not table[own + Code.SUBTRACTS] or level <= 0:
-        return 1
-    return min(v // level if at_level else -(-v // level) - 1, most)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _update(
-    mem: Any, entering: int, st: Any, state: int, n: int, reals: Any, bias: int, table: Any, own: int, current: bool,
-    listed: int, values: int,
-) -> int:  # fmt: skip
-    """One step of a population in any arithmetic; returns how many neurons spiked.
-
-    Args:
-        entering, state, bias, own: places. current: it has a synaptic current.
-        listed: where the places of spikes go; -1: nothing spikes. values: where their numbers go; -1: each is one.
-    """
-    count = 0
-    for i in range(n):
-        a, added = np.int64(mem[entering + i]) << table[own + Code.LIFT], np.int64(reals[bias + i])
-        late = np.int64(st[state + i])
-        if current:
-            a += _decayed(late, table[own + Code.U_DECAY], table, own)
-        if table[own + Code.BIAS_IN_CURRENT]:
-            a += added
-            added = 0
-        a = _overflown(a, table[own + Code.U_BITS], table[own + Code.U_OVERFLOW])
-        if current:
-            st[state + i] = a
-        received = late if current and table[own + Code.LATE] else a
-        v = _decayed(np.int64(st[state + n + i]), table[own + Code.V_DECAY], table, own) + received + added
-        v = _overflown(v, table[own + Code.V_BITS], table[own + Code.V_OVERFLOW])
-        if listed >= 0:
-            spikes = _fires(v, table, own)
-            if spikes:
-                v = v - spikes * table[own + Code.LEVEL] if table[own + Code.SUBTRACTS] else 0
-                mem[listed + count] = i
-                if values >= 0:
-                    mem[values + count] = spikes
-                count += 1
-        st[state + n + i] = v
-    return count
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _gather(table: Any, mem: Any, p: int) -> int:
-    """Where in memory what enters a population stands: the sum of what its connections give."""
-    n, tap, taps = table[p + Pop.NEURONS], table[p + Pop.TAP], table[p + Pop.TAPS]
-    if taps == 1:
-        return mem[table[Header.AT] + table[tap]]
-    total = _U(table[p + Pop.SUM])
-    _clear(mem, table[p + Pop.SUM], n)
-    for q in range(tap, tap + taps):
-        other = _U(mem[table[Header.AT] + table[q]])
-        for i in range(_U(n)):
-            mem[total + i] += mem[other + i]
-    return table[p + Pop.SUM]
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _populate(
-    table: Any, reals: Any, mem: Any, st: Any, counters: Any, index: int, k: int, counted: bool
-) -> None:
-    """One step of a population: what enters it, its membranes, its spikes."""
-    p = table[Header.POPULATION] + index * Pop.SIZE
-    n, state, bias, ring = table[p + Pop.NEURONS], table[p + Pop.STATE], table[p + Pop.BIAS], table[p + Pop.RING]
-    entering = _gather(table, mem, p)
-    current = table[p + Pop.CURRENT] != 0
-    if table[Header.RESETS] and k == table[p + Pop.PHASE]:
-        _clear(st, state, 2 * n)
-    r, slot, listed, values = 0, 0, -1, -1
-    if ring >= 0:
-        r = table[Header.RING] + ring * Ring.SIZE
-        slot = (table[Header.CLOCK] + k) % table[r + Ring.STEPS]
-        listed = table[r + Ring.PLACE] + slot * n
-        if table[r + Ring.VALUE] >= 0:
-            values = table[r + Ring.VALUE] + slot * n
-    count = 0
-    if table[p + Pop.LEAKY]:
-        own = table[p + Pop.REAL]
-        _leak(mem, entering, st, state, n, reals, bias, own, current)
-        if ring >= 0:
-            count = _fire(st, state + n, n, reals[own + Real.LEVEL], mem, listed)
-    else:
-        own = table[p + Pop.INTEGER]
-        count = _update(mem, entering, st, state, n, reals, bias, table, own, current, listed, values)
-    if ring < 0:
-        read, v = _U(table[p + Pop.VALUE] + k * n), _U(state + n)
-        for i in range(_U(n)):
-            st[read + i] = st[v + i]
-        return
-    mem[table[r + Ring.COUNT] + slot] = count
-    if counted:
-        total = count
-        if values >= 0:
-            total = 0
-            for c in range(count):
-                total += mem[values + c]
-        counters[index] += total
-        _count_events(table, counters, table[r + Ring.FAN], table[r + Ring.FANS], mem, listed, count)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _connect(table: Any, weights: Any, columns: Any, mem: Any, kind: int, index: int, k: int,
-             scratch: Any) -> int:  # fmt: skip
-    """One step of a connection; returns where in memory what it gives stands."""
-    c = table[Header.CONNECTION] + index * Con.SIZE
-    sums, delay, tap = table[c + Con.SUM], table[c + Con.DELAY], table[c + Con.TAP]
-    if kind == Kind.HELD:
-        window = table[Header.WINDOW]
-        s, back = k - delay, 0
-        if s < 0:
-            back = (-s + window - 1) // window
-            s += back * window
-        if s >= table[Header.STEPS]:
-            return table[Header.ZERO]
-        return sums + (table[Header.CLOCK] // window - back) % table[c + Con.BLOCKS] * table[c + Con.OUTPUTS]
-    t = table[Header.CLOCK] + k - delay
-    if kind == Kind.ROWS:
-        r = table[Header.RING] + table[tap] * Ring.SIZE
-        slot = t % table[r + Ring.STEPS]
-        listed, count = table[r + Ring.PLACE] + slot * table[r + Ring.WIDTH], mem[table[r + Ring.COUNT] + slot]
-        _sum_rows(table, weights, columns, c, mem, listed, count, sums)
-        return sums
-    gathered = table[Header.GATHERED]
-    _clear(mem, gathered, table[c + Con.INPUTS])
-    for q in range(tap, tap + table[c + Con.TAPS]):
-        r = table[Header.RING] + table[q] * Ring.SIZE
-        slot, width, value = t % table[r + Ring.STEPS], table[r + Ring.WIDTH], table[r + Ring.VALUE]
-        for j in range(mem[table[r + Ring.COUNT] + slot]):
-            sent = mem[value + slot * width + j] if value >= 0 else 1
-            mem[gathered + mem[table[r + Ring.PLACE] + slot * width + j]] += sent
-    _product(table, weights, columns, c, mem, gathered, sums, scratch)
-    return sums
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _block(
-    table: Any, reals: Any, weights: Any, columns: Any, mem: Any, st: Any, counters: Any, counted: bool, scratch: Any
-) -> None:
-    """The steps of one block of one robot."""
-    order, at = table[Header.ORDER], table[Header.AT]
-    for k in range(table[Header.WINDOW]):
-        for s in range(order, order + 2 * table[Header.ORDERS], 2):
-            kind, index = table[s], table[s + 1]
-            if kind == Kind.NEURONS:
-                _populate(table, reals, mem, st, counters, index, k, counted)
-            else:
-                mem[at + index] = _connect(table, weights, columns, mem, kind, index, k, scratch)
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Host
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _normalised(x: float, mean: float, divisor: float, clip: float, finite: bool) -> float:
     """A channel of an observation; of one that is not finite the mean."""
     return min(max((x - mean) / divisor if finite else 0.0, -clip), clip)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _quantise(table: Any, reals: Any, x: Any, mem: Any, finite: bool) -> None:
     """What a held entry of graded integers sends."""
     h, n = table[Header.HELD], table[Header.OBSERVATIONS]
@@ -463,10 +51,8 @@ def _quantise(table: Any, reals: Any, x: Any, mem: Any, finite: bool) -> None:
         mem[start + n] = np.int64(constant)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _encode(
-    table: Any, reals: Any, x: Any, mem: Any, counters: Any, counted: bool, scratch: Any, finite: bool
-) -> None:
+@njit(nogil=True, error_model="numpy")
+def _encode(table: Any, reals: Any, x: Any, mem: Any, counters: Any, counted: bool, scratch: Any, finite: bool) -> None:
     """One action of the population code (`compiler.ops.population`): its T steps of spikes; v is carried on."""
     channels, neurons, pulse, units = (
         table[Header.OBSERVATIONS], table[Header.CHANNEL], table[Header.PULSE], table[Header.UNITS]
@@ -496,16 +82,16 @@ def _encode(
             fired = 1.0 if total >= _ONE else 0.0
             scratch[own + i] = total - _ONE * fired
             mem[at + i] = np.int64(fired)
-        _send(table, counters, mem, table[table[Header.STREAMED]], t, mem, pulse, counted)
-    _silence(table, mem, table[table[Header.STREAMED]])
+        send(table, counters, mem, table[table[Header.STREAMED]], t, mem, pulse, counted)
+    silence(table, mem, table[table[Header.STREAMED]])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _count_spikes(table: Any, mem: Any, scratch: Any) -> None:
     """The spike counts that the decoder takes."""
     p = table[Header.POPULATION] + table[Header.READ] * Pop.SIZE
     n, counts = table[p + Pop.NEURONS], table[Header.COUNTS]
-    _clear(scratch, counts, n)
+    clear(scratch, counts, n)
     r = table[Header.RING] + table[p + Pop.RING] * Ring.SIZE
     value = table[r + Ring.VALUE]
     for k in range(table[Header.FIRST], table[Header.LAST] + 1):
@@ -515,7 +101,7 @@ def _count_spikes(table: Any, mem: Any, scratch: Any) -> None:
             scratch[counts + mem[table[r + Ring.PLACE] + slot * n + j]] += spikes
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _decode(table: Any, reals: Any, values: Any, start: int, action: Any) -> None:
     """From what was read, in `values` from `start` on, to the action; `runtime.packing` says what stands in `reals`."""
     count, neurons = table[Header.DECODED], table[Header.EACH]
@@ -537,8 +123,8 @@ def _decode(table: Any, reals: Any, values: Any, start: int, action: Any) -> Non
         action[0] = chosen
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def act(
+@njit(nogil=True, error_model="numpy")
+def _act(
     observation: Any, action: Any, table: Any, reals: Any, weights: Any, columns: Any, state: Any, memory: Any,
     scratch: Any, counters: Any, active: Any,
 ) -> int:  # fmt: skip
@@ -569,8 +155,8 @@ def act(
             _encode(table, reals, x, mem, counters, active[b], own, finite)
         else:
             _quantise(table, reals, x, mem, finite)
-            _hold(table, weights, columns, mem, counters, table[Header.HELD], active[b], own)
-        _block(table, reals, weights, columns, mem, st, counters, active[b], own)
+            hold(table, weights, columns, mem, counters, table[Header.HELD], active[b], own)
+        one_block(table, reals, weights, columns, mem, st, counters, active[b], own)
         if not finite:
             for i in range(action.shape[1]):
                 action[b, i] = reals[fixed + i]
@@ -585,8 +171,8 @@ def act(
     return distrusted
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def run(
+@njit(nogil=True, error_model="numpy")
+def _run(
     held: Any, streamed: Any, table: Any, reals: Any, weights: Any, columns: Any, state: Any, memory: Any, scratch: Any,
     counters: Any, active: Any,
 ) -> None:  # fmt: skip
@@ -605,21 +191,21 @@ def run(
             start = table[h + Hold.SENT] + block % table[h + Hold.BLOCKS] * width
             for j in range(width):
                 mem[start + j] = held[b, table[h + Hold.START] + j]
-            _hold(table, weights, columns, mem, counters, h, active[b], own)
+            hold(table, weights, columns, mem, counters, h, active[b], own)
         first = 0
         for e in range(table[Header.STREAMEDS]):
             ring = table[table[Header.STREAMED] + e]
             for k in range(table[Header.STEPS]):
-                _send(table, counters, mem, ring, k, streamed[k, b], first, active[b])
-            _silence(table, mem, ring)
+                send(table, counters, mem, ring, k, streamed[k, b], first, active[b])
+            silence(table, mem, ring)
             first += table[table[Header.RING] + ring * Ring.SIZE + Ring.WIDTH]
-        _block(table, reals, weights, columns, mem, st, counters, active[b], own)
+        one_block(table, reals, weights, columns, mem, st, counters, active[b], own)
     table[Header.CLOCK] += table[Header.WINDOW]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def look_back(table: Any, memory: Any, ring: int, first: int, values: Any) -> None:
-    """What a ring held: values (steps, batch, n), written, of the steps from `first` on, counted from the last reset."""
+@njit(nogil=True, error_model="numpy")
+def _look_back(table: Any, memory: Any, ring: int, first: int, values: Any) -> None:
+    """What a ring held, into values (steps, batch, n): of the steps from `first` on, counted from the last reset."""
     r = table[Header.RING] + ring * Ring.SIZE
     n, value = table[r + Ring.WIDTH], table[r + Ring.VALUE]
     values[:] = 0
@@ -632,3 +218,48 @@ def look_back(table: Any, memory: Any, ring: int, first: int, values: Any) -> No
             for j in range(mem[table[r + Ring.COUNT] + slot]):
                 spikes = mem[value + slot * n + j] if value >= 0 else 1
                 values[k, b, mem[table[r + Ring.PLACE] + slot * n + j]] = spikes
+
+
+def _entry_points(stamp: int) -> tuple[Callable[..., int], Callable[..., None], Callable[..., None]]:
+    """`_act`, `_run` and `_look_back`, kept in numba's cache.
+
+    numba looks for changes in the file of a function alone, and a layout that is not the one compiled would write
+    anywhere. What a function encloses is part of the cache's key, so it encloses the stamp of all files.
+    """
+
+    @njit(cache=True, nogil=True, error_model="numpy")
+    def act(
+        observation: Any, action: Any, table: Any, reals: Any, weights: Any, columns: Any, state: Any, memory: Any,
+        scratch: Any, counters: Any, active: Any,
+    ) -> int:  # fmt: skip
+        if stamp < 0:
+            return 0
+        return _act(  # type: ignore[no-any-return]
+            observation, action, table, reals, weights, columns, state, memory, scratch, counters, active
+        )
+
+    @njit(cache=True, nogil=True, error_model="numpy")
+    def run(
+        held: Any, streamed: Any, table: Any, reals: Any, weights: Any, columns: Any, state: Any, memory: Any,
+        scratch: Any, counters: Any, active: Any,
+    ) -> None:  # fmt: skip
+        if stamp >= 0:
+            _run(held, streamed, table, reals, weights, columns, state, memory, scratch, counters, active)
+
+    @njit(cache=True, nogil=True, error_model="numpy")
+    def look_back(table: Any, memory: Any, ring: int, first: int, values: Any) -> None:
+        if stamp >= 0:
+            _look_back(table, memory, ring, first, values)
+
+    return act, run, look_back
+
+
+def _stamp() -> int:
+    """Of the files that the compiled loop is made of."""
+    found = 0
+    for path in (__file__, kernel_steps.__file__, tables.__file__, population.__file__):
+        found = zlib.crc32(Path(path).read_bytes(), found)
+    return found
+
+
+act, run, look_back = _entry_points(_stamp())

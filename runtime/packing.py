@@ -167,7 +167,7 @@ class _Packer:
         self.populations = {name: k for k, name in enumerate(self.units)}
         self.table: list[Array] = [np.zeros(Header.SIZE, dtype=np.int64)]
         self.header = self.table[0]
-        self.size = Header.SIZE
+        self.size = int(Header.SIZE)
         self.reals: list[Array] = []
         self.real = 0
         self.weights: list[Array] = []
@@ -193,10 +193,9 @@ class _Packer:
             return False  # nothing says that once is enough
         if max(*a.membrane_range, -a.membrane_range[0], *a.current_range, -a.current_range[0]) > FLOAT32:
             return False
-        return all(
-            value < NARROW and (a.current_overflow != "wrap-once" or self._wraps_once(value))
-            for value in self.entering.values()
-        ) and max(self.sent.values()) < NARROW
+        if max(*self.entering.values(), *self.sent.values()) >= NARROW:
+            return False
+        return a.current_overflow != "wrap-once" or all(map(self._wraps_once, self.entering.values()))
 
     def _wraps_once(self, entering: int) -> bool:
         """Whether one correction brings any current back into its range."""
@@ -239,7 +238,7 @@ class _Packer:
     # ------------------------------------------------------------------------------------------------ rings
 
     def _ringed(self) -> list[tuple[str, int, int, bool]]:
-        """(name, width, keeps, valued) of what needs a ring: all that sends, but held entries that are only products."""
+        """(name, width, keeps, valued) of what needs a ring: all that sends, but held entries of which products do."""
         hoisted = {step.name for step in self.plan.connections if self._hoisted(step)}
         found = []
         for entry in self.plan.entries:
@@ -277,7 +276,8 @@ class _Packer:
             assert synapses is not None
             reach = np.asarray(synapses.fan_out, dtype=np.int64).ravel()
             uniform = bool((reach == reach[0]).all())
-            rows.append([len(self.units) + self.connections[step.name], -1 if uniform else self._rows([reach]), int(reach[0])])
+            counter = len(self.units) + self.connections[step.name]
+            rows.append([counter, -1 if uniform else self._rows([reach]), int(reach[0])])
         assert all(len(row) == Fan.SIZE for row in rows)
         return (self._rows(rows) if rows else 0), len(rows)
 
@@ -327,7 +327,7 @@ class _Packer:
         return next(valued for name, _, _, valued in self._ringed() if name == source)
 
     def _population(self, step: Step) -> list[int]:
-        op, a = step.op, self.arithmetic
+        op = step.op
         assert isinstance(op, Neuron)
         assert isinstance(op.membrane, IntegerMembrane)
         n = op.size
@@ -376,9 +376,8 @@ class _Packer:
     def _hold_row(self, entry: Entry, start: int) -> list[int]:
         width, blocks = entry.op.size, self._blocks(entry.keeps)
         fan, fans = self._fans(entry.name)
-        products = [
-            self.connections[s.name] for s in self.plan.connections if self._hoisted(s) and s.taps[0].source == entry.name
-        ]
+        hoisted = [step for step in self.plan.connections if self._hoisted(step)]
+        products = [self.connections[step.name] for step in hoisted if step.taps[0].source == entry.name]
         return [
             width, self._reserve(width * blocks), blocks, self.rings.get(entry.name, -1), fan, fans,
             self._rows(products) if products else 0, len(products), start,

@@ -21,7 +21,7 @@ from nervecord.compiler.interpret import Machine
 from nervecord.compiler.ops import Array, Level, Normalise
 from nervecord.compiler.plan import Plan, plan
 from nervecord.compiler.policy import Policy
-from nervecord.errors import ContractError
+from nervecord.errors import ContractError, GraphError
 
 
 @dataclass(slots=True)
@@ -179,21 +179,19 @@ def checked_active(active: Array | None, batch: int) -> Array:
     return array
 
 
-def check_entered(plan: Plan, entered: Mapping[str, Array]) -> None:
-    """Refuse what no proved range holds for: more than an entry's limit. Integer level.
+def check_inputs(plan: Plan, inputs: Mapping[str, Array]) -> None:
+    """Refuse what no proved range of integers holds for: other than spikes where an Input carries them.
+
+    Values are clipped to their limit, whatever comes.
 
     Raises:
-        ContractError: an entry carries larger values, or others than 0 and 1 where it carries spikes.
+        GraphError: an Input that carries spikes is given other values than 0 and 1.
     """
-    for entry in plan.entries:
-        values, bound = entered[entry.name], entry.op.bound
-        if bound is None:
-            continue
-        low = 0 if entry.op.spikes else -bound
-        if values.min(initial=0) < low or values.max(initial=0) > bound:
-            worst = float(values.min() if values.min() < low else values.max())
-            what = "spikes are 0 or 1" if entry.op.spikes else f"its limit is {bound:g}"
-            raise ContractError(f"has the value {worst:g}, and {what}", where=entry.name)
+    for name in plan.graph.inputs:
+        values = inputs[name]
+        if plan.graph.nodes[name].spikes and ((values != 0) & (values != 1)).any():
+            worst = float(values[(values != 0) & (values != 1)][0])
+            raise GraphError(f"is given {worst:g}, and it carries spikes, which are 0 or 1", where=name)
 
 
 def neutral(plan: Plan) -> Array:
@@ -330,6 +328,7 @@ class MachineSession(Closing):
 
         Raises:
             ContractError: the observation's shape or type is wrong.
+            GraphError: an Input that carries spikes is given something else.
         """
         with self._lock:
             self._alive()
@@ -338,7 +337,7 @@ class MachineSession(Closing):
             if not trusted.all():
                 given = np.where(trusted[:, None], given, self._neutral)
             if self.graph.level is Level.INTEGER:
-                self._check(given)
+                check_inputs(self.plan, self._machine.before.split(given))
             action, self._last = self._machine.window(given)
             self._count(counted)
             if not trusted.all():
@@ -356,13 +355,6 @@ class MachineSession(Closing):
         """State of every core node, as `compiler.interpret.Machine` names it: a copy."""
         with self._lock:
             return copy.deepcopy(self._machine.state)
-
-    def _check(self, given: Array) -> None:
-        """Inputs that enter integers directly."""
-        parts = self._machine.before.split(given)
-        direct = {entry.name: parts[entry.name] for entry in self.plan.entries if entry.name in parts}
-        if direct:
-            check_entered(self.plan, {entry.name: direct.get(entry.name, np.zeros(1)) for entry in self.plan.entries})
 
     def _count(self, active: Array) -> None:
         counts, robots = self._counts, int(np.count_nonzero(active))
