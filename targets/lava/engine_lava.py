@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from nervecord.compiler.graph import Graph
 from nervecord.compiler.host import After, Before
 from nervecord.compiler.ops import Array
-from nervecord.compiler.plan import Plan
+from nervecord.compiler.plan import Plan, plan
 from nervecord.compiler.policy import Policy
 from nervecord.errors import ContractError
 from nervecord.runtime.session import (
     Closing,
     Counts,
     add,
-    check_entered,
+    check_inputs,
     checked_active,
     checked_observation,
     count_block,
@@ -21,8 +24,82 @@ from nervecord.runtime.session import (
     neutral,
     planned,
 )
+from nervecord.runtime.stream import Streaming
 from nervecord.runtime.worker import Worker
 from nervecord.targets.lava.network import STEP_TIMEOUT, Backend, LavaNetwork
+
+
+class Core:
+    """A plan running in Lava, with the host's ops around it: what both kinds of session share.
+
+    Args:
+        made: INTEGER, in Lava's arithmetic.
+        full_trace: record the membranes that are read at every step, not only where they are read.
+        timeout: seconds a block may take. backend: see `Backend`.
+    """
+
+    def __init__(self, made: Plan, *, full_trace: bool, timeout: float, backend: Backend) -> None:
+        self.plan = made
+        self.full_trace = full_trace
+        self.timeout = timeout
+        self._before, self._after = Before(made), After(made)
+        self._last: dict[str, Array] = {}
+        self.network = LavaNetwork(made, membranes="read" if full_trace else "due", backend=backend)
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What runs: versions, and whether a newer Python than Lava declares needed the shim."""
+        worker = self.network.worker
+        return {"python": worker.versions.python, **{k: str(v) for k, v in worker.info.items()}}
+
+    def block(self, inputs: Mapping[str, Array], active: Array, counts: Counts) -> dict[str, Array]:
+        """One block, counted: as `compiler.interpret.Machine.block` takes and gives it."""
+        check_inputs(self.plan, inputs)
+        entered = self._before.enter(inputs, np.int64)
+        played = self.network.play({name: rows[:, 0] for name, rows in entered.items()}, timeout=self.timeout)
+        self._last = {name: rows[:, None] for kind in ("spikes", "membranes") for name, rows in played[kind].items()}
+        spikes, events = count_block(self.plan, entered, self._last, active)
+        add(counts.spikes, spikes)
+        add(counts.synaptic_events, events)
+        return self._after.leave(self._last)
+
+    def split(self, observation: Array) -> dict[str, Array]:
+        """See `compiler.host.Before.split`."""
+        return self._before.split(observation)
+
+    def join(self, outputs: Mapping[str, Array]) -> Array:
+        """See `compiler.host.After.join`."""
+        return self._after.join(outputs)
+
+    def rewind(self) -> None:
+        """Back to the state before the first step: Lava's run is ended, the next block starts another."""
+        self.network.rewind()
+        self._before.reset(1)
+        self._last = {}
+
+    def trace(self) -> dict[str, Array]:
+        """What every population gave in the last block: name -> (window, 1, n). Connections are not observed.
+
+        Raises:
+            ContractError: it was opened without `full_trace`.
+        """
+        if not self.full_trace:
+            raise ContractError(
+                "records membranes only where they are read", where="session", hint="use full_trace=True"
+            )
+        return dict(self._last)
+
+
+def one_robot(batch: int | None) -> None:
+    """Refuse more than one.
+
+    Raises:
+        ContractError: it is more, or less.
+    """
+    if batch not in (None, 1):
+        raise ContractError(
+            f"is {batch}, and engine 'lava' runs one", where="batch", hint="engine 'emulator' runs many"
+        )
 
 
 class LavaSession(Closing):
@@ -39,7 +116,7 @@ class LavaSession(Closing):
 
     Raises:
         GraphError, ContractError: it is no policy that can be executed.
-        InfeasibleError: its arithmetic is not Lava's.
+        InfeasibleError: its arithmetic is not Lava's, or a range cannot be proved.
         MissingDependencyError: Lava's environment is not installed.
         EngineError: it does not start.
     """
@@ -53,14 +130,10 @@ class LavaSession(Closing):
         super().__init__()
         self.plan, self.contract = planned(subject)
         self.graph = self.plan.graph
-        self.timeout = timeout
         self._counts = Counts()
-        self._full_trace = full_trace
-        self._before, self._after = Before(self.plan), After(self.plan)
         self._neutral = neutral(self.plan)
         self._updates = neurons(self.plan) * self.plan.window
-        self._last: dict[str, Array] = {}
-        self._network = LavaNetwork(self.plan, membranes="read" if full_trace else "due", backend=backend)
+        self._core = Core(self.plan, full_trace=full_trace, timeout=timeout, backend=backend)
 
     @property
     def batch(self) -> int:
@@ -75,13 +148,12 @@ class LavaSession(Closing):
     @property
     def worker(self) -> Worker:
         """Lava's interpreter."""
-        return self._network.worker
+        return self._core.network.worker
 
     @property
     def provenance(self) -> dict[str, str]:
         """What runs: versions, and whether a newer Python than Lava declares needed the shim."""
-        worker = self._network.worker
-        return {"python": worker.versions.python, **{k: str(v) for k, v in worker.info.items()}}
+        return self._core.provenance
 
     def reset(self, batch: int | None = None, *, rows: Array | None = None) -> None:
         """Clear the state: Lava's run is ended, the next step starts another.
@@ -91,14 +163,9 @@ class LavaSession(Closing):
         """
         with self._lock:
             self._alive()
-            if batch not in (None, 1):
-                raise ContractError(
-                    f"is {batch}, and engine 'lava' runs one robot", where="batch", hint="engine 'emulator' runs many"
-                )
+            one_robot(batch)
             if rows is None or np.zeros(1)[rows].size:
-                self._network.rewind()
-                self._before.reset(1)
-                self._last = {}
+                self._core.rewind()
 
     def step(self, observation: Array, active: Array | None = None) -> Array:
         """(1, observations) or (observations,) -> the action of the same form.
@@ -111,40 +178,90 @@ class LavaSession(Closing):
             self._alive()
             given, trusted = checked_observation(self.contract, observation, 1)
             counted = checked_active(active, 1)
-            entered = self._before.enter(self._before.split(given if trusted[0] else self._neutral[None]), np.int64)
-            check_entered(self.plan, entered)
-            played = self._network.play({name: rows[:, 0] for name, rows in entered.items()}, timeout=self.timeout)
-            self._last = {n: rows[:, None] for kind in ("spikes", "membranes") for n, rows in played[kind].items()}
-            self._count(entered, counted)
-            action = self._after.join(self._after.leave(self._last))
+            inputs = self._core.split(given if trusted[0] else self._neutral[None])
+            action = self._core.join(self._core.block(inputs, counted, self._counts))
+            robots = int(np.count_nonzero(counted))
+            self._counts.actions += robots
+            self._counts.neuron_updates += self._updates * robots
             if not trusted[0]:
                 action = np.array(self.contract.fail_safe)[None]
-                if counted[0]:
+                if robots:
                     self._counts.fail("observation not finite")
             return action if np.ndim(observation) == 2 else action[0]
 
-    def _count(self, entered: dict[str, Array], active: Array) -> None:
-        robots = int(np.count_nonzero(active))
-        self._counts.actions += robots
-        self._counts.neuron_updates += self._updates * robots
-        spikes, events = count_block(self.plan, entered, self._last, active)
-        add(self._counts.spikes, spikes)
-        add(self._counts.synaptic_events, events)
-
     def trace(self) -> dict[str, Array]:
-        """What every population gave in the last action: name -> (steps, 1, n). Connections are not observed.
+        """What every population gave in the last action: name -> (window, 1, n). Connections are not observed.
 
         Raises:
             ContractError: the session was opened without `full_trace`.
         """
-        if not self._full_trace:
-            raise ContractError(
-                "records membranes only where they are read", where="session", hint="use full_trace=True"
-            )
         with self._lock:
-            return dict(self._last)
+            return self._core.trace()
 
     def close(self) -> None:
         """End Lava; further calls are errors."""
         super().close()
-        self._network.close()
+        self._core.network.close()
+
+
+class LavaStream(Streaming):
+    """A graph that is no policy, run by Lava, one copy.
+
+    Args:
+        subject: INTEGER graph in Lava's arithmetic, run step by step with its state carried, or a plan.
+        full_trace, timeout, backend: as of `LavaSession`; the timeout is that of a block.
+
+    Raises:
+        GraphError: it cannot be executed, or it is a policy's plan.
+        InfeasibleError, MissingDependencyError, EngineError: as of `LavaSession`.
+    """
+
+    def __init__(
+        self, subject: Graph | Plan, *, full_trace: bool = True, timeout: float = STEP_TIMEOUT,
+        backend: Backend = "sim",
+    ) -> None:  # fmt: skip
+        super().__init__(subject if isinstance(subject, Plan) else plan(subject), "lava", 1)
+        self._core = Core(self.plan, full_trace=full_trace, timeout=timeout, backend=backend)
+
+    @property
+    def counts(self) -> Counts:
+        """What it did since it was opened: a copy."""
+        return self._counts.copy()
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What runs, as of `LavaSession`."""
+        return self._core.provenance
+
+    def reset(self, batch: int | None = None, *, rows: Array | None = None) -> None:
+        """Clear the state: Lava's run is ended, the next block starts another.
+
+        Raises:
+            ContractError: more than one copy is asked for.
+        """
+        one_robot(batch)
+        super().reset(batch, rows=rows)
+
+    def trace(self) -> dict[str, Array]:
+        """What every population gave in the last block: name -> (window, 1, n). Connections are not observed.
+
+        Raises:
+            ContractError: the stream was opened without `full_trace`.
+        """
+        with self._lock:
+            return self._core.trace()
+
+    def close(self) -> None:
+        """End Lava; further calls are errors."""
+        super().close()
+        self._core.network.close()
+
+    def _block(self, inputs: dict[str, Array], active: Array) -> dict[str, Array]:
+        return self._core.block(inputs, active, self._counts)
+
+    def _restart(self, batch: int) -> None:
+        self._core.rewind()
+
+    def _clear(self, rows: Array) -> None:
+        if np.zeros(1)[rows].size:
+            self._core.rewind()

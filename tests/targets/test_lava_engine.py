@@ -36,11 +36,12 @@ from nervecord.compiler.ops import (
 from nervecord.compiler.plan import plan
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import Schedule, StateRule
-from nervecord.errors import ContractError, EngineError, InfeasibleError, MissingDependencyError
+from nervecord.errors import ContractError, EngineError, GraphError, InfeasibleError, MissingDependencyError
 from nervecord.runtime.session import MachineSession, Session
+from nervecord.runtime.stream import MachineStream, StreamSession
 from nervecord.runtime.worker import Worker
 from nervecord.targets.lava import environment
-from nervecord.targets.lava.engine_lava import LavaSession
+from nervecord.targets.lava.engine_lava import LavaSession, LavaStream
 from nervecord.targets.lava.network import LavaNetwork, start_worker
 
 needs_lava = pytest.mark.lava
@@ -265,7 +266,7 @@ def test_an_observation_that_cannot_be_trusted(worker: Worker) -> None:
         assert lava.counts.fail_safe == {"observation not finite": 1}
         with pytest.raises(ContractError, match="full_trace"):
             lava.trace()
-        with pytest.raises(ContractError, match="one robot"):
+        with pytest.raises(ContractError, match="runs one"):
             lava.reset(2)
         lava.reset(rows=np.array([False]))
         np.testing.assert_array_equal(lava.step(rows[0]), plain.step(rows[0]))
@@ -276,6 +277,55 @@ def test_an_observation_that_cannot_be_trusted(worker: Worker) -> None:
             lava.step(rows[0, :3])
     with pytest.raises(ContractError, match="closed"):
         lava.step(rows[0])
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Streams
+
+
+@needs_lava
+@pytest.mark.parametrize("state", ["reset", "carried"])
+def test_a_stream_gives_what_the_definition_gives(worker: Worker, state: StateRule) -> None:
+    """Of a graph that is no policy: step by step with its state carried, or in blocks with windows of its own."""
+    case = next(
+        c for c in map(draw, range(100))
+        if c.plan.schedule.state == state and len(c.plan.reads) > 1 and traits(c)["readouts"]
+    )  # fmt: skip
+    steps = case.plan.schedule.steps
+    x = {name: values[: 4 * steps] for name, values in case.inputs.items()}
+    with LavaStream(case.plan) as lava, MachineStream(case.plan) as plain:
+        assert isinstance(lava, StreamSession)
+        wanted = plain.run(x)
+        for name, values in lava.run(x).items():
+            np.testing.assert_array_equal(values, wanted[name])
+        block = {name: values[:steps] for name, values in x.items()}
+        for session in (lava, plain):
+            session.reset()
+            session.step(block)
+        for name, values in lava.trace().items():
+            np.testing.assert_array_equal(values, plain.trace()[name])
+        assert lava.counts == plain.counts
+        with pytest.raises(ContractError, match="runs one"):
+            lava.reset(2)
+
+
+@needs_lava
+def test_a_stream_takes_what_it_says(worker: Worker) -> None:
+    nodes: list[tuple[str, Op]] = [
+        ("in", Input((2,), "spikes")),
+        ("dense", Dense(np.array([[254, 100]]), 0, 8, 1)),
+        ("lif", Neuron(IntegerMembrane(10, np.zeros(1), 0), None, IntegerSpike(200))),
+        ("out", Output((1,))),
+    ]
+    with LavaStream(chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA), full_trace=False) as lava:
+        assert [int(lava.step(np.array([1, 0]))[0]) for _ in range(3)] == [0, 1, 1]
+        with pytest.raises(GraphError, match="in: is given 2"):
+            lava.step(np.array([2, 0]))
+        with pytest.raises(ContractError, match="full_trace"):
+            lava.trace()
+        assert lava.provenance["lava"] == "0.10.0"
+    with pytest.raises(GraphError, match="is a policy"):
+        LavaStream(plan(policy()))
 
 
 # --------------------------------------------------------------------------------------------------------------------
