@@ -413,8 +413,9 @@ def compare(
         a, b: sessions over policies with the same layer names.
         observations: (k, observations).
         mode: "free": each on its own; "layers": each layer of b is fed what the layer before it gave in a.
-        tolerance: membranes of a readout that differ by no more count as equal, in the action's units; by default 0
-            where both compute in the same arithmetic, else 0.01.
+        tolerance: actions, and membranes that are read, which differ by no more agree (`Comparison.agrees`), in the
+            action's units; by default 0 where both compute in the same arithmetic, else 0.01. At 0 spikes must be the
+            same as well.
     """
     from nervecord.runtime.compare import compare as compare_sessions
 
