@@ -80,7 +80,7 @@ class LavaTarget:
 
         path = folder / NETX_FILE
         try:
-            arguments = export_netx(program.policy, path).arguments
+            arguments = export_netx(plan(program.subject, program.schedule), path).arguments
         except InfeasibleError as error:
             if not self.netx:
                 error.add_note("the option netx (--netx) keeps to the part of the arithmetic that this file can say")

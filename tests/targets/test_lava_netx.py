@@ -13,10 +13,13 @@ import h5py
 import numpy as np
 import pytest
 from lava_graphs import LAVA, chained, entered, expected
+from policies import lif
 
+import nervecord
 from nervecord.compiler.graph import Graph, chain
 from nervecord.compiler.interpret import Machine
 from nervecord.compiler.ops import (
+    Affine,
     Array,
     Dense,
     Input,
@@ -194,3 +197,27 @@ def test_another_arithmetic_is_refused(tmp_path: Path) -> None:
     other = graph.replace(arithmetic=dataclasses.replace(LAVA, membrane_bits=16))
     with pytest.raises(InfeasibleError, match="membrane_bits is 16"):
         export_netx(plan(other, Schedule(4)), tmp_path / "a.net")
+
+
+def test_a_compiled_graph_that_is_no_policy_is_written_too(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    network = chain(
+        Level.DISCRETE,
+        [
+            ("in", Input((4,))),
+            ("fc", Affine(rng.normal(size=(6, 4)), None, 1)),
+            ("lif", lif(6)),
+            ("out", Output((6,))),
+        ],
+        dt=1e-3,
+    )
+    program = nervecord.compile(network, "lava", inputs="spikes", netx=True)
+    (emitted,) = nervecord.emit(program, tmp_path)
+    assert emitted.arguments == {"input_message_bits": 0}
+    x = rng.integers(0, 2, size=(30, 4))
+    (name,) = (unit.step.name for unit in plan(program.graph).units)
+    got = membranes(*read(emitted.path), x)
+    machine = Machine(plan(program.graph))
+    for t, row in enumerate(x):
+        machine.step({"in": row[None]})
+        np.testing.assert_array_equal(got["neurons0"][t], machine.state[name]["v"][0])
