@@ -72,6 +72,12 @@ def record(name: str, fields: Iterable[Field], *, kind: str | None = None) -> An
     )  # fmt: skip
 
 
+def kind_of(value: Any) -> str:
+    """What the field "kind" of a record said."""
+    said: str = type(value).__struct_config__.tag
+    return said
+
+
 def checked(data: Any, kind: Any, where: str, error: type[NervecordError] = FileFormatError) -> Any:
     """Plain data (of JSON, TOML) as a value of `kind`.
 

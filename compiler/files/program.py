@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import stat
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from nervecord.compiler.arithmetic import arithmetic_from
 from nervecord.compiler.contract import Contract
 from nervecord.compiler.files.arrays import ENTRY, MOST_ARRAYS, pack, unpack
 from nervecord.compiler.files.atomic import write_atomically
+from nervecord.compiler.files.regular import open_regular
 from nervecord.compiler.files.serialise import graph_from_data, graph_to_data
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.policy import Policy
@@ -166,7 +166,7 @@ def load(path: str | os.PathLike[str]) -> Program:
         FileFormatError: it is missing, damaged, no program, or of another format.
     """
     where = schema.printable(os.fspath(path))
-    with _opened(path, where) as file:
+    with open_regular(path, where, MAXIMUM_BYTES, "program") as file:
         try:
             return _read(file, where)
         except NervecordError as error:
@@ -175,30 +175,6 @@ def load(path: str | os.PathLike[str]) -> Program:
             raise
         except OSError as error:
             raise FileFormatError(f"cannot be read: {error.strerror or error}", where=where) from None
-
-
-def _opened(path: str | os.PathLike[str], where: str) -> BinaryIO:
-    """The file, if it is one and no larger than a program can be; pipes and devices are not waited for."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except FileNotFoundError:
-        raise FileFormatError("does not exist", where=where) from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise FileFormatError(f"cannot be read: {reason}", where=where) from None
-    file = os.fdopen(descriptor, "rb")
-    found = os.fstat(descriptor)
-    wrong = ""
-    if stat.S_ISDIR(found.st_mode):
-        wrong = "is a folder, not a program"
-    elif not stat.S_ISREG(found.st_mode):
-        wrong = "is no regular file"
-    elif found.st_size > MAXIMUM_BYTES:
-        wrong = f"has {found.st_size} bytes, at most {MAXIMUM_BYTES} are read"
-    if wrong:
-        file.close()
-        raise FileFormatError(wrong, where=where)
-    return file
 
 
 def _read(file: BinaryIO, where: str) -> Program:

@@ -111,7 +111,7 @@ def _values(kind: type, said: Any, prefix: str, left: dict[str, Array], where: s
             values[name] = _array(prefix + name, declared, left, where)
         elif declared.kind == "part":
             part = getattr(said, name)
-            of = None if part is None else _parts(kind, name)[type(part).__struct_config__.tag]
+            of = None if part is None else _parts(kind, name)[schema.kind_of(part)]
             values[name] = None if of is None else of(**_values(of, part, f"{prefix}{name}.", left, where))
         else:
             values[name] = getattr(said, name)
