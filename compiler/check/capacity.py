@@ -8,13 +8,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nervecord.compiler.check.rules import GRAPH, Case, Hit, above, breaking, cited, decays, threshold, whole
+from nervecord.compiler.check.rules import GRAPH, Case, Hit, Look, above, breaking, cited, decays, threshold, whole
 from nervecord.compiler.check.topology import Wire
-from nervecord.compiler.ops import Array, Conv, Dense, IntegerSpike, Neuron, Pool
+from nervecord.compiler.lower.lower import INPUT_EXPONENTS
+from nervecord.compiler.ops import Array, Conv, Dense, IntegerSpike, Level, Neuron, Pool
 from nervecord.compiler.target import Fact, Limits
 
 LOST_WEIGHTS = 0.25
 """Share of a connection's weights that may round to zero before it is worth a warning."""
+COARSEST = 2.0**INPUT_EXPONENTS.start
+"""Integers per unit of what enters, at least."""
 DECAY_ERROR = 0.1
 """Relative error of 1 - decay, so of the time constant, that is worth a warning."""
 
@@ -274,10 +277,55 @@ def graded_range(case: Case) -> Iterator[Hit]:
         op = case.graph.nodes[name]
         if op.spikes or op.bound is None:
             continue
+        if case.graph.level is not Level.INTEGER:
+            yield from _coarsest(case, name, op.bound)
+            continue
         bits = int(op.bound).bit_length() + 1
         yield from above(
             fact, bits, case.named(name), "its integers exceed a graded spike", "lower the encoder's scale"
         )
+
+
+def _coarsest(case: Case, name: str, bound: float) -> Iterator[Hit]:
+    """Values are sent as `COARSEST` integers per unit or more."""
+    if case.spec.integers is not None and bound * COARSEST >= case.spec.integers.graded_limit + 1:
+        most = case.spec.integers.graded_limit / COARSEST
+        yield Hit(
+            case.named(name), "its values are too large for the chip's integers", whole(bound), whole(most),
+            f"a clip or limit of at most {most:g}", case.spec.arithmetic,
+        )  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What can be proved
+
+
+def _proved(code: str) -> Look:
+    def look(case: Case) -> Iterator[Hit]:
+        for finding in case.overflows:
+            if finding.code == code:
+                yield Hit(
+                    finding.node, finding.message, finding.value, finding.limit, finding.fix, case.spec.arithmetic,
+                    finding.severity,
+                )  # fmt: skip
+
+    return look
+
+
+product_overflow = _proved("product-overflow")
+accumulator_overflow = _proved("accumulator-overflow")
+current_overflow = _proved("current-overflow")
+membrane_saturates = _proved("membrane-saturates")
+readout_saturates = _proved("readout-saturates")
+
+
+def no_scale(case: Case) -> Iterator[Hit]:
+    refusal = case.refusal
+    if refusal is not None:
+        yield Hit(
+            refusal.where or GRAPH, refusal.message, None, None,
+            refusal.hint or "train with a smaller range of weights, or with weight decay", case.spec.arithmetic,
+        )  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------------------------

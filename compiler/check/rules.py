@@ -6,8 +6,10 @@ documentation. Rules never raise on a graph whose arrays have their shapes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,6 +20,8 @@ from nervecord.compiler.check.topology import Topology, label
 from nervecord.compiler.contract import Contract
 from nervecord.compiler.findings import Finding, Severity
 from nervecord.compiler.graph import Graph
+from nervecord.compiler.lower.lower import trial
+from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.ops import (
     Array,
     ContinuousMembrane,
@@ -30,9 +34,11 @@ from nervecord.compiler.ops import (
     Synapse,
     Threshold,
 )
+from nervecord.compiler.plan import plan
 from nervecord.compiler.policy import Policy, parts
 from nervecord.compiler.schedule import Schedule
 from nervecord.compiler.target import Fact, TargetSpec
+from nervecord.errors import GraphError, InfeasibleError
 
 EVERY_LEVEL: tuple[Level, ...] = tuple(Level)
 FLOAT_LEVELS: tuple[Level, ...] = (Level.IMPORTED, Level.DISCRETE)
@@ -55,7 +61,7 @@ class Hit:
     severity: Severity | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Case:
     """A graph or policy held against a target: what every rule is given.
 
@@ -65,6 +71,7 @@ class Case:
         timing: when things arrive on the target.
     """
 
+    subject: Graph | Policy
     graph: Graph
     contract: Contract | None
     schedule: Schedule
@@ -87,7 +94,7 @@ class Case:
         when = schedule_of(subject, schedule)
         cost = int(spec.limits.connection_delay.value or 0)
         timing = timing_of(graph, topology, cost, when)
-        return cls(graph, contract, when, spec, topology, place(graph, spec, topology), timing)
+        return cls(subject, graph, contract, when, spec, topology, place(graph, spec, topology), timing)
 
     def named(self, name: str) -> str:
         """A node's name as its maker wrote it."""
@@ -118,7 +125,31 @@ class Case:
     def integers(self) -> bool:
         """Whether the target takes values that enter as integers of so many bits, which need a limit."""
         bits = self.spec.limits.message_bits.value
-        return bool(self.spec.behaviour.graded_input.value) and bits is not None and np.isfinite(bits)
+        counted = self.spec.integers is not None or (bits is not None and math.isfinite(bits))
+        return bool(self.spec.behaviour.graded_input.value) and counted
+
+    @cached_property
+    def overflows(self) -> tuple[Finding, ...]:
+        """What the ranges of a graph of integers are proved to exceed; nothing of a graph that is not legal."""
+        try:
+            made = plan(self.subject) if isinstance(self.subject, Policy) else plan(self.graph, self.schedule)
+        except GraphError:
+            return ()
+        assert self.graph.arithmetic is not None
+        return tuple(overflows(prove(made), self.graph.arithmetic))
+
+    @cached_property
+    def refusal(self) -> InfeasibleError | None:
+        """Why a float graph that the other rules allow has no scales in the target's integers."""
+        if self.spec.integers is None:
+            return None
+        try:
+            trial(self.subject, self.spec.integers, schedule=self.schedule)
+        except InfeasibleError as error:
+            return error
+        except GraphError:
+            return None  # it is not legal, which `verify` says
+        return None
 
 
 Look: TypeAlias = Callable[[Case], Iterator[Hit]]
@@ -135,6 +166,7 @@ class Rule:
         means: what a finding of this code says, for docs/findings.md.
         remedy: what to do about it, for the same.
         look: the function.
+        last: it is only asked where nothing else speaks against the graph.
     """
 
     code: str
@@ -143,6 +175,7 @@ class Rule:
     means: str
     remedy: str
     look: Look
+    last: bool = False
 
     def __call__(self, case: Case) -> Iterator[Finding]:
         """Findings of this rule."""

@@ -19,6 +19,7 @@ from nervecord.compiler.check import capacity, neurons, wiring
 from nervecord.compiler.check.rules import EVERY_LEVEL, FLOAT_LEVELS, INTEGER_LEVEL, Case, Rule
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph import Graph
+from nervecord.compiler.ops import Level
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import Schedule
 from nervecord.compiler.target import TargetSpec
@@ -163,6 +164,12 @@ RULES: tuple[Rule, ...] = (
         wiring.unbalanced_paths,
     ),
     Rule(
+        "ends-apart", "error", FLOAT_LEVELS,
+        "What leaves a stream is the sum of populations of which one leads to the other, so that it is later.",
+        "Give each an output of its own.",
+        wiring.ends_apart,
+    ),
+    Rule(
         "latency", "info", EVERY_LEVEL,
         "Chip steps per action: the steps T the observation is held, and those its effect takes through the layers. Of "
         "a graph that is no policy: how many steps later it answers.",
@@ -258,8 +265,37 @@ RULES: tuple[Rule, ...] = (
         "Compile again from the float policy for this target.", capacity.weight_range,
     ),
     Rule(
-        "graded-range", "error", INTEGER_LEVEL, "The encoder's integers exceed what a graded spike carries.",
-        "Lower the encoder's scale.", capacity.graded_range,
+        "graded-range", "error", EVERY_LEVEL,
+        "Values that enter, or the encoder's integers for them, exceed what the chip's messages carry.",
+        "Give a smaller limit or clip.", capacity.graded_range,
+    ),
+    # What can be proved of integers
+    Rule(
+        "no-scale", "error", (Level.DISCRETE,),
+        "No scale of the integers fits: sums would overflow, or weights, thresholds and biases lie too far apart.",
+        "Train with a smaller range of weights, or with weight decay.", capacity.no_scale, last=True,
+    ),
+    Rule(
+        "product-overflow", "error", INTEGER_LEVEL, "A sum of products may exceed the chip's width.",
+        "Scale the weights down.", capacity.product_overflow,
+    ),
+    Rule(
+        "accumulator-overflow", "error", INTEGER_LEVEL, "What enters a neuron may exceed the chip's width.",
+        "Scale the weights down.", capacity.accumulator_overflow,
+    ),
+    Rule(
+        "current-overflow", "error", INTEGER_LEVEL,
+        "A synaptic current may exceed the chip's width. A warning where it saturates, which is exact.",
+        "Scale the weights down.", capacity.current_overflow,
+    ),
+    Rule(
+        "membrane-saturates", "error", INTEGER_LEVEL,
+        "A membrane may exceed the chip's width. A warning where it saturates, which is exact.",
+        "Nothing to do where it saturates; else scale the weights down.", capacity.membrane_saturates,
+    ),
+    Rule(
+        "readout-saturates", "error", INTEGER_LEVEL, "A membrane that is read may reach the chip's largest threshold.",
+        "Scale the weights down.", capacity.readout_saturates,
     ),
     # Chips that convolve
     Rule(
@@ -295,12 +331,18 @@ def findings_of(subject: Graph | Policy, spec: TargetSpec, schedule: Schedule | 
 
 def case_findings(case: Case) -> list[Finding]:
     """The same of what is analysed already."""
-    return [finding for rule in RULES for finding in rule(case)]
+    found: list[Finding] = []
+    for rule in sorted(RULES, key=lambda rule: rule.last):
+        if not (rule.last and any(finding.severity in ("error", "unknown") for finding in found)):
+            found += rule(case)
+    return found
 
 
 def errors(subject: Graph | Policy, spec: TargetSpec, schedule: Schedule | None = None) -> list[Finding]:
-    """What of `findings_of` forbids compiling: lowering refuses these, and nothing else."""
-    return [finding for finding in findings_of(subject, spec, schedule) if finding.severity == "error"]
+    """What of `findings_of` forbids lowering, which then finds out by itself whether there are scales."""
+    case = Case.of(subject, spec, schedule)
+    found = [finding for rule in RULES if not rule.last for finding in rule(case)]
+    return [finding for finding in found if finding.severity == "error"]
 
 
 def verdict(findings: Sequence[Finding]) -> Verdict:
@@ -328,6 +370,9 @@ def findings_doc() -> str:
         "The verdict on a target is *infeasible* with at least one error, *unknown* with no error but at least one",
         "unknown, else *feasible*. A limit that is exceeded is an error where it is exact, and unknown where it is",
         "only second-hand or sources disagree. A limit nobody published is listed as not checked, never as kept.",
+        "",
+        "Compiling adds two warnings to a program's report, of integers that answer unlike the floats they were made",
+        "of: `action-error` and, where the action is a choice, `choice-error`.",
         "",
         "| code | severity | levels | what it means | what to do |",
         "|---|---|---|---|---|",

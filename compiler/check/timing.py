@@ -59,16 +59,23 @@ class Timing:
         own: connection -> steps of delay that the graph gives it.
         loops: that are too short, one of each strongly connected component that has such.
         cost: steps that each connection costs on the target.
+        apart: what is outside the core and adds up populations that cannot be made equally late.
     """
 
     late: dict[str, int]
     own: dict[str, int]
     loops: tuple[Loop, ...]
     cost: int
+    apart: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, graph: Graph, topology: Topology, cost: int) -> Timing:
-        """Of a graph at a float level, on a target whose connections cost so many steps."""
+    def of(cls, graph: Graph, topology: Topology, cost: int, *, aligned: bool = False) -> Timing:
+        """Of a graph at a float level, on a target whose connections cost so many steps.
+
+        Args:
+            aligned: populations that are added up outside the core are read in the same step, and so must be equally
+                late; in a window that is cleared each is read in its own.
+        """
         own = {wire.name: wire.delay for wire in topology.wires}
         if graph.level is Level.IMPORTED:
             own |= dict.fromkeys(_closing(graph, topology), 1)
@@ -80,7 +87,8 @@ class Timing:
         for cycle in cycles:
             wires = tuple(name for name in cycle if name in own)
             loops.append(Loop(wires, sum(own[name] for name in wires), cost * len(wires)))
-        return cls(late, own, tuple(loops), cost)
+        apart = _align(graph, topology, late) if aligned and not loops else ()
+        return cls(late, own, tuple(loops), cost, apart)
 
     @classmethod
     def of_integers(cls, graph: Graph, topology: Topology) -> Timing:
@@ -114,7 +122,7 @@ def schedule_of(subject: Graph | Policy, schedule: Schedule | None = None) -> Sc
 def timing_of(graph: Graph, topology: Topology, cost: int, schedule: Schedule) -> Timing:
     """Of a graph at any level, on a target whose connections cost so many steps."""
     if graph.level is not Level.INTEGER:
-        return Timing.of(graph, topology, cost)
+        return Timing.of(graph, topology, cost, aligned=not schedule.resets)
     if schedule.resets:
         return Timing.of_integers(graph, topology)
     # Its delays are the target's already, and nothing is cleared that would have to be cleared later.
@@ -151,6 +159,29 @@ def _closing(graph: Graph, topology: Topology) -> Iterator[str]:
         here = distance.get(wire.name, 0)
         if wire.recurrent and all(distance.get(name, 0) < here for name in wire.destinations):
             yield wire.name
+
+
+def read_by(graph: Graph, topology: Topology, output: str) -> tuple[str, ...]:
+    """Populations whose values leave by this Output, by themselves or through decoders."""
+    read: dict[str, None] = {}
+    for a in graph.sources(output):
+        read |= dict.fromkeys((a,) if is_core(graph.nodes[a]) else graph.sources(a))
+    return tuple(name for name in read if name in topology.populations)
+
+
+def _align(graph: Graph, topology: Topology, late: dict[str, int]) -> tuple[str, ...]:
+    """Let readouts wait for those that they are added to; the ends where one cannot wait, since others depend on it."""
+    added = {name: read for name in graph.outputs if len(read := read_by(graph, topology, name)) > 1}
+    changed = True
+    while changed:
+        changed = False
+        for name, read in added.items():
+            latest = max(late[a] for a in read)
+            for a in read:
+                if late[a] < latest and not topology.out_of(a):
+                    late[a], changed = latest, True
+            late |= dict.fromkeys([name, *(a for a in graph.sources(name) if a not in topology.populations)], latest)
+    return tuple(name for name, read in added.items() if len({late[a] for a in read}) > 1)
 
 
 def _latest(graph: Graph, topology: Topology, shifts: dict[str, int]) -> tuple[dict[str, int], list[list[str]]]:

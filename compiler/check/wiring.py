@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nervecord.compiler.check.rules import GRAPH, Case, Hit, breaking, cited
-from nervecord.compiler.check.timing import Wait
+from nervecord.compiler.check.timing import Wait, read_by
 from nervecord.compiler.ops import Decoder, Level, is_core
 from nervecord.compiler.target import UNLIMITED
 
@@ -172,6 +172,19 @@ def unbalanced_paths(case: Case) -> Iterator[Hit]:
                 "leads past a longer way, and what it carries is delayed until that has arrived", wait.waits, None,
                 "nothing to do: the same things meet as in training; equally long paths cost no delays", cited(fact),
             )  # fmt: skip
+
+
+def ends_apart(case: Case) -> Iterator[Hit]:
+    fact = case.spec.limits.connection_delay
+    for end in case.timing.apart:
+        read = {name: case.timing.late[name] for name in read_by(case.graph, case.topology, end)}
+        early, latest = min(read, key=read.__getitem__), max(read, key=read.__getitem__)
+        yield Hit(
+            case.named(end),
+            f"adds {case.named(early)} and {case.named(latest)}, and on the chip the latter is later", read[latest],
+            read[early], "give each an Output of its own, or a delay to every connection between them", cited(fact),
+            breaking(fact),
+        )  # fmt: skip
 
 
 def _relays(case: Case) -> bool:

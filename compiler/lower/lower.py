@@ -155,6 +155,25 @@ def lower(
     return best.subject, _report(draft, best, calibration)
 
 
+def trial(subject: Graph | Policy, arithmetic: Arithmetic, *, schedule: Schedule | None = None) -> None:
+    """Whether there are scales, without choosing among them.
+
+    Raises:
+        InfeasibleError: `lower` would raise the same.
+    """
+    draft = _draft(subject, arithmetic, schedule, arithmetic.weight_bits, False)
+    refused = None
+    for scale in _encoder_scales(draft):
+        try:
+            _candidate(draft, subject, scale)
+        except InfeasibleError as error:
+            refused = refused or error
+        else:
+            return
+    assert refused is not None
+    raise refused
+
+
 def _draft(
     subject: Graph | Policy, arithmetic: Arithmetic, schedule: Schedule | None, weight_bits: int, whole: bool
 ) -> Draft:

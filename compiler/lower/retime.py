@@ -31,12 +31,17 @@ def retime(made: Plan, populations: Sequence[Population], cost: int) -> Timing:
     Raises:
         InfeasibleError: a loop does not pay for its connections; names both numbers.
     """
-    late = Lateness.of(made.graph, Topology.of(made.graph), cost)
+    late = Lateness.of(made.graph, Topology.of(made.graph), cost, aligned=not made.schedule.resets)
     for loop in late.loops:
         raise InfeasibleError(
             f"the loop of {', '.join(loop.wires)} has a delay of {loop.delay} steps, and its connections cost "
             f"{loop.least} on the chip",
             where=loop.wires[0], hint="train with a delay on every connection of the loop",
+        )  # fmt: skip
+    for end in late.apart:
+        raise InfeasibleError(
+            "adds populations of which one leads to the other, so that it is later on the chip", where=end,
+            hint="give each an Output of its own",
         )  # fmt: skip
     phase = {p.name: late.late[p.name] for p in populations}
     wait = {

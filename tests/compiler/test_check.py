@@ -16,12 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nervecord.compiler.calibrate import calibrate
 from nervecord.compiler.check.placement import place
 from nervecord.compiler.check.table import RULES, errors, findings_doc, findings_of, not_checked, verdict
 from nervecord.compiler.check.timing import Timing
 from nervecord.compiler.check.topology import Topology
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph import Graph, chain
+from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.ops import (
     Affine,
     ContinuousMembrane,
@@ -32,6 +34,7 @@ from nervecord.compiler.ops import (
     Input,
     IntegerMembrane,
     IntegerSpike,
+    IntegerSynapse,
     Level,
     Membrane,
     Neuron,
@@ -47,6 +50,7 @@ from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import Schedule
 from nervecord.compiler.target import Convolution, Fact, TargetSpec
 from nervecord.compiler.verify import verify
+from nervecord.errors import InfeasibleError
 from nervecord.targets.catalogue import load_spec, load_specs
 
 REPOSITORY = Path(__file__).parents[2]
@@ -137,7 +141,7 @@ def skip() -> Graph:
 
 def fixed(limit: int = 100, weight: int = 2, threshold: int = 1000) -> Graph:
     """An integer graph: Quantise -> Dense -> LIF."""
-    neuron = Neuron(IntegerMembrane(100, np.zeros(2)), None, IntegerSpike(threshold))
+    neuron = Neuron(IntegerMembrane(4000, np.zeros(2)), None, IntegerSpike(threshold))
     dense = Dense(np.full((2, 2), weight))
     return net(Quantise(2, 1.0, limit), dense, neuron, level=Level.INTEGER).replace(arithmetic=ARITHMETIC)
 
@@ -187,6 +191,8 @@ def cases(make_policy: Callable[..., Policy]) -> dict[str, Case]:
     undeclared = net(affine(), lif())
     undeclared = undeclared.replace(nodes={**undeclared.nodes, "input": Input((2,))})
     unlimited = undeclared.replace(nodes={**undeclared.nodes, "input": Input((2,), "values")})
+    joined = two_readouts()
+    joined = joined.replace(edges=(*joined.edges, ("lif1", "output")))
     two = (affine(), lif(), affine(), lif())
     return {
         "unsupported-node": (net(affine(), Threshold(np.ones(2))), LAVA),
@@ -211,6 +217,7 @@ def cases(make_policy: Callable[..., Policy]) -> dict[str, Case]:
         "reset-with-delays": (with_contract(carried, state="reset"), LAVA),
         "loop-delay": (recurrent(delay=1), chip(connection_delay=2)),
         "unbalanced-paths": (skip(), chip(connection_delay=1)),
+        "ends-apart": (joined, LAVA),
         "latency": (policy, LAVA),
         "time-step": (continuous, LAVA),
         "no-contract": (net(affine(), lif()), LAVA),
@@ -235,12 +242,30 @@ def cases(make_policy: Callable[..., Policy]) -> dict[str, Case]:
         "threshold-range": (net(affine(), lif(threshold=-np.ones(2))), LAVA),
         "weight-range": (fixed(weight=200), chip(weight_max=127)),
         "graded-range": (fixed(limit=40_000), chip(message_bits=16)),
+        "no-scale": (net(affine(), lif(threshold=np.full(2, 1e-9))), LAVA),
+        "product-overflow": (proving(product_bits=12), OPEN_CHIP),
+        "accumulator-overflow": (proving(current_bits=16), OPEN_CHIP),
+        "current-overflow": (proving(current_bits=26, membrane_bits=32, synapse=IntegerSynapse(1)), OPEN_CHIP),
+        "membrane-saturates": (proving(decay=0), OPEN_CHIP),
+        "readout-saturates": (proving(spiking=False, decay=0), OPEN_CHIP),
         "convolution": (convolution(kernel=17), convolving(kernel_max=16)),
         "convolution-memory": (
             convolution(features=100), convolving(kernel_memory=(800, 850), neuron_memory=(9000, 99999)),
         ),
         "second-hand-limits": (net(affine(), lif()), LAVA),
     }  # fmt: skip
+
+
+OPEN_CHIP = chip(neurons=100)
+"""It can do everything; what a graph of integers is proved to exceed is its own arithmetic's."""
+
+
+def proving(*, spiking: bool = True, synapse: IntegerSynapse | None = None, decay: int = 4095, **widths: int) -> Graph:
+    """Weights and inputs of one size, in an arithmetic of these widths."""
+    spike = IntegerSpike(131071) if spiking else None
+    neuron = Neuron(IntegerMembrane(decay, np.zeros(2)), synapse, spike)
+    core = (Quantise(2, 1.0, 100), Dense(np.full((2, 2), 254)), neuron)
+    return net(*core, level=Level.INTEGER).replace(arithmetic=dataclasses.replace(ARITHMETIC, **widths))
 
 
 XYLO_FOR_ZERO_RESET = dataclasses.replace(
@@ -253,6 +278,13 @@ ASIDE = (
     "unbalanced-paths",
 )  # fmt: skip
 """Codes that may come along with another one, as infos."""
+
+
+ALONG = {
+    "accumulator-overflow": ("current-overflow", "membrane-saturates"),
+    "current-overflow": ("membrane-saturates",),
+}
+"""What is too much for the accumulator is so for what takes it up."""
 
 
 def as_text(findings: list[Finding]) -> str:
@@ -268,7 +300,9 @@ def test_golden(code: str, cases: dict[str, Case], golden: Callable[[str, str], 
     graph, spec = cases[code]
     found = findings_of(graph, spec)
     own = [finding for finding in found if finding.code == code]
-    others = [f for f in found if f.code != code and not (f.code in ASIDE and f.severity == "info")]
+    others = [f for f in found if f.code not in (code, *ALONG.get(code, ())) and not (
+        f.code in ASIDE and f.severity == "info"
+    )]  # fmt: skip
     assert own
     assert not others
     golden(f"findings/{code}.txt", as_text(own))
@@ -610,3 +644,71 @@ def test_large_graphs_take_seconds(kind: str) -> None:
     assert time.process_time() - start < 20
     assert "loop-delay" not in {finding.code for finding in found}
     assert kind == "random" or Topology.of(graph).depth == (5000 if kind == "chain" else 0)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What leaves, and what can be proved
+
+
+def two_readouts(**nodes: Op) -> Graph:
+    """input -> fc1 -> lif1 -> fc2 -> deep -> output."""
+    named: dict[str, Op] = {
+        "input": entry(), "fc1": affine(), "lif1": lif(), "fc2": affine(), "deep": lif(), "output": Output((2,)),
+    }  # fmt: skip
+    named |= nodes
+    edges = (("input", "fc1"), ("fc1", "lif1"), ("lif1", "fc2"), ("fc2", "deep"), ("deep", "output"))
+    return Graph(Level.DISCRETE, named, edges, dt=1e-3)
+
+
+def test_readouts_that_are_added_wait_for_each_other() -> None:
+    graph = two_readouts(deep=readout())
+    shallow = graph.replace(
+        nodes={**graph.nodes, "around": affine(), "shallow": readout()},
+        edges=(*graph.edges, ("input", "around"), ("around", "shallow"), ("shallow", "output")),
+    )
+    (found,) = [finding for finding in findings_of(shallow, LAVA) if finding.code == "unbalanced-paths"]
+    assert (found.node, found.value) == ("around", 1)
+    assert verdict(findings_of(shallow, LAVA)) == "feasible"
+    # In a window each is read in its own step.
+    assert "unbalanced-paths" not in codes(shallow, schedule=Schedule(4, "reset"))
+    # One that leads to the other cannot wait for it.
+    inner = two_readouts()
+    inner = inner.replace(edges=(*inner.edges, ("lif1", "output")))
+    assert codes(inner)["ends-apart"] == "error"
+    assert "ends-apart" not in codes(inner, schedule=Schedule(4, "reset"))
+    apart = inner.replace(
+        nodes={**inner.nodes, "output2": Output((2,))}, edges=(*inner.edges[:-1], ("lif1", "output2"))
+    )
+    assert verdict(findings_of(apart, LAVA)) == "feasible"
+
+
+def test_a_layer_without_scales_is_found_by_inspecting() -> None:
+    """Weights beside a threshold that is a million times smaller: no unit holds both."""
+    far = net(affine(), lif(threshold=np.full(2, 1e-9)))
+    (found,) = [finding for finding in findings_of(far, LAVA) if finding.severity == "error"]
+    assert found.code == "no-scale"
+    assert "no weight exponent" in found.message
+    with pytest.raises(InfeasibleError, match="no weight exponent"):
+        lower(far, ARITHMETIC, None)
+    assert "no-scale" not in codes(net(affine(), lif()))
+    # Where another rule refuses it, nothing is tried.
+    assert "no-scale" not in codes(net(affine(), lif(threshold=np.full(2, 1e-9), reset="none")))
+
+
+def test_values_that_no_message_carries_are_found_by_inspecting() -> None:
+    graph = net(affine(), lif())
+    wide = graph.replace(nodes={**graph.nodes, "input": Input((2,), "values", 20_000.0)})
+    (found,) = [finding for finding in findings_of(wide, LAVA) if finding.severity == "error"]
+    assert (found.code, found.value, found.limit) == ("graded-range", 20_000, 16383.5)
+    with pytest.raises(InfeasibleError, match="too large"):
+        lower(wide, ARITHMETIC, None)
+
+
+@pytest.mark.parametrize("carried", [False, True])
+@pytest.mark.parametrize("seed", range(12))
+def test_what_no_rule_refuses_is_lowered(seed: int, carried: bool) -> None:
+    policy = policies.random_dag(seed, carried=carried, recurrent=carried)
+    assert errors(policy, LAVA) == []
+    assert verdict(findings_of(policy, LAVA)) == "feasible"
+    lowered, _ = lower(policy, ARITHMETIC, calibrate(policy))
+    assert {finding.severity for finding in findings_of(lowered, LAVA)} <= {"info", "warning"}
