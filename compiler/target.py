@@ -74,7 +74,9 @@ def _describe(text: str) -> Any:
 class Behaviour:
     """What the target's neurons and connections can do."""
 
-    resets: Fact[tuple[str, ...]] = _describe('reset rules: "value", "subtract", "none"')
+    resets: Fact[tuple[str, ...]] = _describe(
+        'what a spike does: "value" or "subtract" (reset), "none", "refractory" (silent for some steps)'
+    )
     nonzero_reset: Fact[bool] = _describe("reset to a value other than zero")
     leak: Fact[str] = _describe('a constant leak term: "native", "bias" (through the neuron\'s bias) or "no"')
     bias: Fact[bool] = _describe("a bias of connections into neurons without synaptic current")
@@ -85,7 +87,6 @@ class Behaviour:
     graded_input: Fact[bool] = _describe("real-valued input, as graded spikes or floats")
     readout: Fact[bool] = _describe("membranes of neurons that do not spike can be read")
     recurrence: Fact[bool] = _describe("recurrent connections")
-    topology: Fact[str] = _describe('"any" or "chain" (one path from input to output)')
     free_wiring: Fact[bool] = _describe("values may pass without neurons, and spikes without weights")
     clears_buffers: Fact[bool] = _describe("what travels on a connection is cleared between two actions")
     decays: Fact[str] = _describe('"any", "shift" (1 - 2^-k only) or "none" (1 only)')
