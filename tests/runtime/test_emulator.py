@@ -222,9 +222,11 @@ def test_one_session_in_two_threads_gives_each_its_own_actions() -> None:
     wrong: list[int] = []
 
     def drive(order: range) -> None:
-        for k in order:
-            if not np.array_equal(session.step(policy.recorded[k % 64]), wanted[k % 64]):  # type: ignore[index]
-                wrong.append(k)
+        assert policy.recorded is not None
+        rows = [policy.recorded[k % 64] for k in order]
+        wrong.extend(
+            k for k, row in zip(order, rows, strict=True) if not np.array_equal(session.step(row), wanted[k % 64])
+        )
 
     threads = [threading.Thread(target=drive, args=(range(start, start + 1500),)) for start in (0, 31)]
     for thread in threads:
