@@ -296,3 +296,12 @@ def test_an_unfit_threshold_is_no_spike() -> None:
     graph = chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA)
     session = EmulatorStream(graph)
     assert not any(session.step(np.array([1])).any() for _ in range(3))
+
+
+def test_the_benchmark_runs() -> None:
+    path = Path(__file__).parents[2] / "benchmarks" / "emulator.py"
+    found = subprocess.run([sys.executable, path, "--rounds", "1"], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert "policy Ant-v4" in found.stdout
+    assert "emulator against definition" in found.stdout
+    assert "actions per second" in found.stdout
