@@ -19,8 +19,6 @@ from hypothesis import strategies as st
 from nervecord.compiler.calibrate import calibrate
 from nervecord.compiler.check.placement import place
 from nervecord.compiler.check.table import RULES, errors, findings_doc, findings_of, not_checked, verdict
-from nervecord.compiler.check.timing import Timing
-from nervecord.compiler.check.topology import Topology
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph import Graph, chain
 from nervecord.compiler.lower.lower import lower
@@ -49,6 +47,8 @@ from nervecord.compiler.ops import (
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import Schedule
 from nervecord.compiler.target import Convolution, Fact, TargetSpec
+from nervecord.compiler.timing import Timing
+from nervecord.compiler.topology import Topology
 from nervecord.compiler.verify import verify
 from nervecord.errors import InfeasibleError
 from nervecord.targets.catalogue import load_spec, load_specs
