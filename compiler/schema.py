@@ -26,6 +26,10 @@ LARGEST = sys.float_info.max
 LONGEST_TEXT = 1 << 16
 """Characters of a text."""
 LONGEST_MESSAGE = 300
+NESTED = 64
+"""JSON that is nested deeper is refused; how deep Python itself can read differs from version to version."""
+_BRACKET = re.compile(rb'"(?:[^"\\]|\\.?)*(?:"|\Z)|[\[\]{}]', re.DOTALL)
+"""A text, to its end or the file's, or a bracket outside of texts."""
 
 
 def whole(low: int, high: int) -> Any:
@@ -98,6 +102,8 @@ def from_json(content: bytes | str, kind: Any, where: str) -> Any:
     Raises:
         FileFormatError: it is no JSON, or not of that kind; NaN and infinities are no JSON.
     """
+    if nesting(content.encode() if isinstance(content, str) else content) > NESTED:
+        raise FileFormatError(f"is nested more than {NESTED} deep", where=where)
     try:
         return checked(msgspec.json.decode(content), kind, where)
     except msgspec.ValidationError as wrong:  # a number that no float holds
@@ -105,8 +111,15 @@ def from_json(content: bytes | str, kind: Any, where: str) -> Any:
     except (msgspec.DecodeError, UnicodeError) as wrong:
         reason = str(wrong).removeprefix("JSON is malformed: ")
         raise FileFormatError(f"is no JSON: {printable(reason)}", where=where) from None
-    except RecursionError:
-        raise FileFormatError("is nested too deeply", where=where) from None
+
+
+def nesting(content: bytes) -> int:
+    """How deep the brackets of a JSON text are nested; those inside its texts do not count."""
+    deepest = depth = 0
+    for found in _BRACKET.finditer(content):
+        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(found[0], 0)
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def sentence(wrong: Exception, data: Any) -> str:

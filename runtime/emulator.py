@@ -79,9 +79,16 @@ class Emulator:
         self._streamed = [entry.name for entry in self.plan.entries if entry.entering != "held"]
         self.reset(batch)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_loop"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._loop = _kernel()
+
     @property
     def fused(self) -> bool:
-        """Whether `act` serves it."""
+        """Whether `act` serves it, which does the host's part as well."""
         return self.packed.fused
 
     @property
@@ -246,7 +253,7 @@ class EmulatorSession(Closing):
         self.engine = engine
         checked_batch(batch)
         self._emulator = Emulator(self.plan, 1, **form)
-        self._fused = self._emulator.packed.fused
+        self._fused = self._emulator.fused
         self._neutral = neutral(self.plan)
         self._fail_safe = np.array(self.contract.fail_safe)
         self._updates = neurons(self.plan) * self.plan.window
@@ -265,6 +272,11 @@ class EmulatorSession(Closing):
         self._every = np.ones(batch, dtype=np.bool_)
         size = self.contract.observation.size
         self._shapes = {(batch, size)} | ({(size,)} if batch == 1 else set())
+
+    @property
+    def fused(self) -> bool:
+        """Whether the host's part is in the compiled loop."""
+        return self._fused
 
     @property
     def batch(self) -> int:

@@ -69,9 +69,7 @@ def draw(seed: int, arithmetic: Arithmetic = LAVA) -> Case:
     raise AssertionError(f"no legal graph was drawn for seed {seed}")
 
 
-def _attempt(
-    rng: np.random.Generator, arithmetic: Arithmetic
-) -> tuple[Graph, Schedule, dict[str, Array]] | None:
+def _attempt(rng: np.random.Generator, arithmetic: Arithmetic) -> tuple[Graph, Schedule, dict[str, Array]] | None:
     carried = bool(rng.random() < 0.5)
     steps = int(rng.integers(1, 12)) if not carried or rng.random() < 0.3 else 1
     nodes: dict[str, Op] = {}
@@ -79,7 +77,7 @@ def _attempt(
     limits: dict[str, int] = {}
     for k in range(int(rng.integers(1, 3))):
         graded = arithmetic.graded_bits > 0 and rng.random() < 0.5
-        limit = int(rng.choice([1, 9, 500, arithmetic.graded_limit])) if graded else 1
+        limit = min(int(rng.choice([1, 9, 500, arithmetic.graded_limit])), arithmetic.graded_limit) if graded else 1
         size = int(rng.integers(1, 8))
         nodes[f"input{k}"] = Input((size,), "values" if graded else "spikes", float(limit) if graded else None)
         limits[f"input{k}"] = limit if graded else 0
@@ -105,7 +103,9 @@ def _attempt(
             nodes[f"dense{k}.{j}"] = dense
             edges += [(source, f"dense{k}.{j}"), (f"dense{k}.{j}", name)]
             shifted = int(np.abs(dense.weight).max())
-            largest = max(largest, shifted << dense.weight_exp if dense.weight_exp > 0 else shifted >> -dense.weight_exp)
+            largest = max(
+                largest, shifted << dense.weight_exp if dense.weight_exp > 0 else shifted >> -dense.weight_exp
+            )
         nodes[name] = _neurons(rng, arithmetic, size, largest)
         phases[name], sizes[name] = phase, size
         populations.append(name)
@@ -121,7 +121,7 @@ def _attempt(
         nodes[f"output{k}"] = Output((sizes[name],))
         edges.append((name, f"output{k}"))
         if name not in fed and rng.random() < 0.5 and arithmetic.readout != "none":
-            nodes[name] = _readout(rng, nodes[name])
+            nodes[name] = _readout(rng, arithmetic, nodes[name])
     names = [str(name) for name in rng.permutation(list(nodes))]
     graph = Graph(
         Level.INTEGER, {name: nodes[name] for name in names}, tuple(edges[int(i)] for i in rng.permutation(len(edges))),
@@ -150,7 +150,7 @@ def _recurrence(
 ) -> None:  # fmt: skip
     for k in range(int(rng.integers(0, 3))):
         a, b = (str(name) for name in rng.choice(populations, size=2))
-        delay = max(int(rng.choice([arithmetic.connection_delay, 1, 3])), 1)
+        delay = min(max(int(rng.choice([arithmetic.connection_delay, 1, 3])), 1), arithmetic.delay_max)
         nodes[f"back{k}"] = _dense(rng, arithmetic, sizes[a], sizes[b], 1, delay, 3)
         edges += [(a, f"back{k}"), (f"back{k}", b)]
 
@@ -205,12 +205,12 @@ def _neurons(rng: np.random.Generator, arithmetic: Arithmetic, size: int, typica
     return Neuron(membrane, synapse, IntegerSpike(min(threshold, most)))
 
 
-def _readout(rng: np.random.Generator, neuron: Op) -> Neuron:
+def _readout(rng: np.random.Generator, arithmetic: Arithmetic, neuron: Op) -> Neuron:
     """Read instead of spiking, with biases that do not saturate it."""
     assert isinstance(neuron, Neuron)
     membrane = neuron.membrane
     assert isinstance(membrane, IntegerMembrane)
-    bias = rng.integers(-1, 1, endpoint=True, size=membrane.bias.shape)
+    bias = rng.integers(-1, 1, endpoint=True, size=membrane.bias.shape).clip(*arithmetic.bias_range)
     return neuron.replace(membrane=dataclasses.replace(membrane, bias=bias, bias_exp=0), spike=None)
 
 
@@ -223,7 +223,9 @@ def expected(case: Case) -> tuple[dict[str, Array], dict[str, Array]] | None:
     steps = case.plan.schedule.steps
     try:
         for start in range(0, len(next(iter(case.inputs.values()))), steps):
-            entered = machine.before.enter({n: x[start : start + steps, None] for n, x in case.inputs.items()}, np.int64)
+            entered = machine.before.enter(
+                {n: x[start : start + steps, None] for n, x in case.inputs.items()}, np.int64
+            )
             for t in range(case.plan.window):
                 values = machine.step({name: rows[t] for name, rows in entered.items()})
                 for name, value in values.items():

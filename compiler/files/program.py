@@ -36,6 +36,7 @@ FORMAT = 2
 SUFFIX = ".nervecord"
 MAXIMUM_BYTES = 1 << 30
 """A larger file is refused unread."""
+_HASHED = ("graph", "arithmetic", "contract", "schedule", "arrays")
 MEMBERS = ("manifest.json", "report.json", "arrays.bin")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _END = struct.Struct("<4s4H2LH")
@@ -112,7 +113,7 @@ class Program:
                 "format": FORMAT,
                 "target": self.target,
                 **described,
-                "hashes": _hashes(described, data),
+                "hashes": described_hashes(described, data),
                 "versions": dict(self.versions),
                 "allowances": list(self.allowances),
             }
@@ -133,7 +134,9 @@ def _schedule_data(schedule: Schedule) -> dict[str, Any]:
     return {"steps": schedule.steps, "state": schedule.state, "held": schedule.held}
 
 
-def _hashes(described: Mapping[str, Any], data: bytes) -> dict[str, str]:
+def described_hashes(manifest: Mapping[str, Any], data: bytes) -> dict[str, str]:
+    """The hashes that a manifest gives: of what it says of the graph, and of the arrays' bytes."""
+    described = {key: manifest[key] for key in _HASHED}
     return {"structure": hashlib.sha256(canonical(described)).hexdigest(), "arrays": hashlib.sha256(data).hexdigest()}
 
 
@@ -184,9 +187,8 @@ def _read(file: BinaryIO, where: str) -> Program:
     plain = schema.from_json(manifest_text, dict[str, Any], at)
     _check_format(plain.get("format"), where)
     manifest = schema.checked(plain, _MANIFEST, at)
-    described = {key: plain[key] for key in ("graph", "arithmetic", "contract", "schedule", "arrays")}
     try:
-        actual = _hashes(described, data)
+        actual = described_hashes(plain, data)
     except (ValueError, RecursionError) as error:
         raise FileFormatError(f"is malformed: {schema.printable(str(error))}", where=at) from None
     for what in ("structure", "arrays"):

@@ -13,9 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lava_graphs import LAVA, Case, differences, draw, entered, expected, traits
+from policies import random_dag, random_policy
 
+from nervecord.compiler.calibrate import calibrate
 from nervecord.compiler.contract import Channels, Contract
 from nervecord.compiler.graph import Graph, chain
+from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.ops import (
     Array,
     CountDecode,
@@ -37,6 +40,8 @@ from nervecord.compiler.plan import plan
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import Schedule, StateRule
 from nervecord.errors import ContractError, EngineError, GraphError, InfeasibleError, MissingDependencyError
+from nervecord.runtime.compare import compare
+from nervecord.runtime.emulator import EmulatorSession
 from nervecord.runtime.session import MachineSession, Session
 from nervecord.runtime.stream import MachineStream, StreamSession
 from nervecord.runtime.worker import Worker
@@ -253,6 +258,27 @@ def test_a_policy_acts_as_the_definition_does(worker: Worker, state: StateRule, 
         assert lava.counts.spikes["lif1"] > 0
         shim = environment.status().shim
         assert lava.provenance == {"python": lava.worker.versions.python, "lava": "0.10.0", "shim": str(shim)}
+
+
+@needs_lava
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: random_policy(4, sizes=(5, 12, 3), state="carried", current=True, population=4),
+        lambda: random_policy(4, sizes=(5, 12, 3), current=True, output_population=3),
+        lambda: random_dag(1),
+        lambda: random_dag(2, carried=True, recurrent=True),
+    ],
+    ids=["population code, carried", "spike counts", "branches", "loops"],
+)
+def test_compiled_policies_act_as_the_emulator_does(worker: Worker, made) -> None:
+    """With counts Lava reads no membrane at all. The bias of a synaptic current is a channel, or a neuron more."""
+    policy = made()
+    integer, _ = lower(policy, LAVA, calibrate(policy))
+    with LavaSession(integer) as lava, EmulatorSession(integer) as fast:
+        assert compare(lava, fast, policy.recorded[:5]).identical
+        assert lava.counts == fast.counts
+        assert sum(lava.counts.spikes.values()) > 0
 
 
 @needs_lava
