@@ -160,6 +160,8 @@ def test_what_is_not_understood_is_refused_by_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     line, words = REFUSED[name]
+    if line.startswith("demo"):
+        pytest.importorskip("torch")
     paths = {"ant": files / "ant.nir", "program": files / "ant.nervecord", "rows": files / "rows.npz"}
     nervecord_cli(*line.format(**paths).split()).refused(words)
     assert os.listdir(tmp_path) == []
