@@ -102,9 +102,14 @@ def part(about: str, *, optional: bool = False, default: Any = dataclasses.MISSI
     return _field(Declared("part", about, optional=optional), default)
 
 
-@functools.cache
 def declarations(kind: type) -> tuple[tuple[str, Declared], ...]:
     """(name, declaration) of a type's declared fields, in order."""
+    of: Any = kind  # its values have no hash, it has
+    return _declarations(of)
+
+
+@functools.cache
+def _declarations(kind: Any) -> tuple[tuple[str, Declared], ...]:
     return tuple((field.name, field.metadata[KEY]) for field in dataclasses.fields(kind) if KEY in field.metadata)
 
 

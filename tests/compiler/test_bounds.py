@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -85,7 +86,7 @@ def scales(pairs: Callable[[int], list[tuple[str, str]]], count: int) -> Tree:
 
 def in_a_row(count: int) -> list[tuple[str, str]]:
     names = ["in", *(f"s{k}" for k in range(count)), "out"]
-    return list(zip(names, names[1:], strict=False))
+    return list(itertools.pairwise(names))
 
 
 def side_by_side(count: int) -> list[tuple[str, str]]:
