@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from nervecord.errors import FileFormatError, NervecordError
+from nervecord.errors import FileFormatError, NervecordError, escaped
 
 Field: TypeAlias = tuple[str, Any] | tuple[str, Any, Any]
 """Name, type and, where it may be left out, its value then."""
@@ -158,7 +158,7 @@ def printable(message: str) -> str:
     """A message that may quote a file: short, on one line, nothing in it that a terminal would obey."""
     if len(message) > LONGEST_MESSAGE:
         message = message[:LONGEST_MESSAGE] + "..."
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+    return escaped(message).replace("\n", "\\n")
 
 
 def canonical(data: Any) -> bytes:
