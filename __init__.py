@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     import os
 
     from nervecord.compiler.contract import Contract
+    from nervecord.compiler.files.program import Program
     from nervecord.compiler.findings import Finding
     from nervecord.compiler.graph import Graph
     from nervecord.compiler.inspection import Report
     from nervecord.compiler.interpret import Trace
     from nervecord.compiler.ops import Array
     from nervecord.compiler.policy import Policy
-    from nervecord.compiler.files.program import Program
     from nervecord.compiler.schedule import Schedule
     from nervecord.compiler.target import Emitted, Target, TargetSpec
     from nervecord.runtime.compare import Comparison, Mode
@@ -256,7 +256,8 @@ def stream(given: Given, *, engine: str | None = None, steps: int | None = None)
     from nervecord.targets.given import streaming
 
     program = streaming(given, _schedule(steps))
-    return runner(program).stream(program, engine=engine)
+    session: Any = runner(program).stream(program, engine=engine)
+    return session
 
 
 def emit(program: Program | StrPath, folder: StrPath) -> tuple[Emitted, ...]:

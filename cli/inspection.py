@@ -36,9 +36,7 @@ def _run(args: argparse.Namespace) -> Outcome:
     if limits and len(targets) != 1:
         raise NervecordError("sets a limit of one target", where="--set", hint="name it, and no other: --target NAME")
     subject = subject_of(args.graph, args.dt, args.convention)
-    report = nervecord.inspect(
-        subject, targets or None, limits=limits, inputs=inputs_of(args.inputs), steps=args.steps
-    )
+    report = nervecord.inspect(subject, targets or None, limits=limits, inputs=inputs_of(args.inputs), steps=args.steps)
     infeasible = [target.target for target in report.targets if target.verdict == "infeasible"]
     data = {"file": args.graph, **report.to_dict()}
     return Outcome(data, report.to_text().rstrip("\n"), INFEASIBLE if targets and infeasible else 0)

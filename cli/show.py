@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from nervecord.compiler.options import Option
     from nervecord.compiler.files.program import Program
+    from nervecord.compiler.options import Option
     from nervecord.compiler.target import TargetSpec
     from nervecord.runtime.compare import Comparison
     from nervecord.runtime.result import Result

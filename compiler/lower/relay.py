@@ -28,7 +28,7 @@ def relays(
     """
     phase, wait = dict(timing.phase), dict(timing.wait)
     found: list[Population] = []
-    sizes = {p.name: p.size for p in populations}
+    sizes: dict[str, int] = {p.name: p.size for p in populations}
     for p in populations:
         links = list(p.links)
         for k, link in enumerate(links):
@@ -47,7 +47,7 @@ def relays(
                     "neurons cannot relay spikes", where=link.origin[0], hint="make the paths equally long",
                 )  # fmt: skip
             source, at = link.source, phase.get(link.source, 0)
-            width = sizes.get(source, link.weight.shape[1])
+            width = sizes.get(source, int(link.weight.shape[1]))
             for hop, steps in enumerate(waits[:-1]):
                 at += steps
                 relay = _relay(f"{link.name}.relay{hop}", source, link, width)

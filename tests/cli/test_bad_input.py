@@ -17,8 +17,8 @@ import pytest
 
 from nervecord.compiler.nir import file as nirfile
 from nervecord.compiler.nir import hdf5child, hdf5guard
-from nervecord.compiler.nir.hdf5guard import LIMITS, Limits
 from nervecord.compiler.nir.file import read_nir
+from nervecord.compiler.nir.hdf5guard import LIMITS, Limits
 from nervecord.errors import FileFormatError, NervecordError
 
 FOLDER = Path(__file__).parent.parent / "data" / "malformed"
@@ -66,6 +66,7 @@ CAUSES = {
     "versions_are_a_list": "manifest.json: versions: expected object, got array",
     "allowances_are_a_number": "manifest.json: allowances: expected array, got int",
     "report_a_list": "report.json: expected object, got array",
+    "report_escape": "the text '\\x1b[2J' cannot be printed",
     "report_nested": "report.json: is nested more than 64 deep",
     "structure_hash": "the hash of its structure is not the one its manifest gives: it was changed or damaged a",
     "arrays_hash": "the hash of its arrays is not the one its manifest gives: it was changed or damaged afte",
@@ -119,8 +120,8 @@ CAUSES = {
     "shape_too_large": "node 'observation': shape[0]: expected int <= 67108864, got 134217728",
     "origin_a_number": "node 'lif1': origin[0]: expected str, got int",
     "duplicate_node": "node 'quantise': two nodes have this name",
-    "name_with_newline": "the name 'a\\nb' cannot be printed",
-    "name_with_escape": "the name '\\x1b[2J' cannot be printed",
+    "name_with_newline": "the text 'a\\nb' cannot be printed",
+    "name_with_escape": "the text '\\x1b[2J' cannot be printed",
     "edge_of_three": "the graph: edges[8]: expected array of length 2, got 3",
     "edge_gone": "decode: it feeds nothing",
     "edge_twice": "edges: the same edge appears twice (merge its weights into one node)",
@@ -147,7 +148,7 @@ CAUSES = {
     "contract_fail_safe_outside": "contract: the fail-safe value of right is 1.5, and its limits are -1..1",
     "contract_fail_safe_text": "contract: fail_safe[0]: expected float, got str",
     "contract_limits_narrower": "action: can go beyond the contract's limit (high) of right (1.0 against 0.5)",
-    "contract_escape": "contract: the text '\\x1b[2J' cannot be printed",
+    "contract_escape": "the text '\\x1b[2J' cannot be printed",
     "contract_period_400_digits": "contract: control_period: number out of range",
 }
 
