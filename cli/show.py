@@ -122,7 +122,7 @@ def program_text(program: Program, path: str | None) -> str:
 
 
 def _populations_text(populations: Sequence[Mapping[str, Any]]) -> str:
-    """Ranges are proved for every input that the limits let through; errors are those of rounding, of the worst link."""
+    """Ranges are proved for every input that the limits let through; errors are those of the worst link's rounding."""
     rows = [["neurons", "accumulator", "of", "membrane", "of", "threshold", "step", "weight error", "decay error"]]
     rows += [
         [

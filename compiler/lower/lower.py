@@ -3,9 +3,9 @@
 Every connection costs steps. In a policy whose state is cleared before each action, a population whose longest path
 from the inputs costs p steps therefore does its T useful steps at steps p .. p + T - 1 of a block of T + L, L being the
 latency of the last read. Shorter paths are delayed, so that what met in training still meets; each population is
-cleared when its turn comes, so that whatever a bias or a synaptic current did before, while the pipeline filled or drained, is
-gone when the first useful input arrives. The result equals the delay-free network of the training, step for step, with
-biases and synaptic currents, whatever stood in the connections' buffers.
+cleared when its turn comes, so that whatever a bias or a synaptic current did before, while the pipeline filled or
+drained, is gone when the first useful input arrives. The result equals the delay-free network of the training, step for
+step, with biases and synaptic currents, whatever stood in the connections' buffers.
 
 With carried state there is no window: connections wait as long as in training, where that pays for what they cost.
 """

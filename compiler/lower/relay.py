@@ -37,8 +37,8 @@ def relays(
                 continue
             if link.source in graded:
                 raise InfeasibleError(
-                    f"must wait {wait[link.name]} steps, the chip's longest delay is {arithmetic.delay_max}, and values "
-                    "cannot be relayed by neurons", where=link.origin[0],
+                    f"must wait {wait[link.name]} steps, the chip's longest delay is {arithmetic.delay_max}, and "
+                    "values cannot be relayed by neurons", where=link.origin[0],
                     hint="put spiking neurons into this path, or make the other paths shorter",
                 )  # fmt: skip
             if arithmetic.reset != "zero" or min(waits) < arithmetic.connection_delay:
