@@ -161,6 +161,20 @@ def printable(message: str) -> str:
     return escaped(message).replace("\n", "\\n")
 
 
+def unprintable(data: Any) -> str | None:
+    """The first text in plain data, keys included, that cannot be printed; None where all can."""
+    left = [data]
+    while left:
+        value = left.pop()
+        if isinstance(value, str) and not value.isprintable():
+            return value
+        if isinstance(value, dict):
+            left += [*value, *value.values()]
+        elif isinstance(value, (list, tuple)):
+            left += value
+    return None
+
+
 def canonical(data: Any) -> bytes:
     """JSON with sorted keys and no spaces: the same data, the same bytes.
 

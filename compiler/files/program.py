@@ -28,7 +28,7 @@ from nervecord.compiler.graph import Graph
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import LONGEST_BLOCK, STREAM, Schedule, StateRule
 from nervecord.compiler.schema import canonical
-from nervecord.compiler.verify import require, unprintable
+from nervecord.compiler.verify import require
 from nervecord.errors import ContractError, FileFormatError, GraphError, NervecordError
 
 FORMAT = 2
@@ -187,6 +187,11 @@ def _read(file: BinaryIO, where: str) -> Program:
     plain = schema.from_json(manifest_text, dict[str, Any], at)
     _check_format(plain.get("format"), where)
     manifest = schema.checked(plain, _MANIFEST, at)
+    report = schema.from_json(report_text, dict[str, Any], f"{where}: report.json")
+    for part in (plain, report):
+        text = schema.unprintable(part)
+        if text is not None:
+            raise FileFormatError(f"the text {schema.printable(repr(text))} cannot be printed", where=where)
     try:
         actual = described_hashes(plain, data)
     except (ValueError, RecursionError) as error:
@@ -212,13 +217,10 @@ def _read(file: BinaryIO, where: str) -> Program:
         graph=graph,
         contract=contract,
         schedule=STREAM if manifest.schedule is None else _schedule(manifest.schedule),
-        report=schema.from_json(report_text, dict[str, Any], f"{where}: report.json"),
+        report=report,
         versions=manifest.versions,
         allowances=tuple(manifest.allowances),
     )
-    name = unprintable(graph)
-    if name is not None:
-        raise FileFormatError(f"the name {schema.printable(repr(name))} cannot be printed", where=where)
     require(program.subject, where=where)
     return program
 

@@ -314,6 +314,7 @@ FILES: dict[str, Callable[[], bytes]] = {
     "versions_are_a_list": manifest(lambda data: data.update(versions=["0.1.0"])),
     "allowances_are_a_number": manifest(lambda data: data.update(allowances=1)),
     "report_a_list": members(lambda held: held.update({"report.json": b"[]"})),
+    "report_escape": members(lambda held: held.update({"report.json": b'{"lowering":"\\u001b[2J"}'})),
     "report_nested": members(lambda held: held.update({"report.json": b'{"a":' + NESTED + b"}"})),
     # Hashes.
     "structure_hash": manifest(lambda data: data["graph"].update(dt=0.5)),
