@@ -42,6 +42,7 @@ CAUSES = {
     "duplicate_manifest": "holds 4 entries, a program has manifest.json, report.json, arrays.bin and no others",
     "missing_member": "holds 2 entries, a program has manifest.json, report.json, arrays.bin and no others",
     "encrypted": "has compressed or encrypted parts, which no program has",
+    "zip64": "is no program, or a damaged one",
     "comment": "is no program, or a damaged one",
     "no_manifest": "holds 'report.json', 'arrays.bin', 'manifest.txt', a program has manifest.json, report.j",
     "manifest_no_json": "manifest.json: is no JSON: object keys must be strings",

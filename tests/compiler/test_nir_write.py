@@ -34,6 +34,9 @@ from nervecord.compiler.verify import require
 from nervecord.errors import ContractError, FileFormatError, GraphError, NervecordError
 
 
+ZOO = Path(__file__).parents[2] / "zoo"
+
+
 def contract(observations: int, actions: int, chosen: int = 0) -> Contract:
     """With `chosen` the action is one of so many."""
     limits = ((0.0,), (chosen - 1.0,)) if chosen else ((-4.0,) * actions, None)
@@ -247,6 +250,16 @@ def test_same_bytes_in_every_process() -> None:
         )  # fmt: skip
         digests.add(done.stdout.strip())
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize("path", sorted(ZOO.glob("*/policy.nir")), ids=lambda path: path.parent.name)
+def test_the_zoos_policies_are_written_as_they_were_read(path: Path, tmp_path: Path) -> None:
+    """Files of format 1, written anew."""
+    policy = read_nir(path)
+    assert isinstance(policy, Policy)
+    assert policy.recorded is not None
+    write_nir(policy, tmp_path / "a.nir")
+    assert read_nir(tmp_path / "a.nir") == policy
 
 
 def test_dt_of_the_file(tmp_path: Path) -> None:

@@ -289,6 +289,7 @@ FILES: dict[str, Callable[[], bytes]] = {
     "duplicate_manifest": added(("manifest.json", b"{}")),
     "missing_member": members(lambda held: held.pop("arrays.bin")),
     "encrypted": content(encrypted),
+    "zip64": content(lambda data: data[:-22] + b"PK\6\7" + bytes(16) + data[-22:]),
     "comment": content(lambda data: data[:-2] + b"\5\0hello"),
     # The manifest.
     "no_manifest": members(lambda held: held.update({"manifest.txt": held.pop("manifest.json")})),
