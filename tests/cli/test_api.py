@@ -101,8 +101,8 @@ assert loaded("torch", "mujoco", "gymnasium", "matplotlib") == []
 
 def test_from_a_file_to_a_program_and_its_actions(files: Path, tmp_path: Path) -> None:
     policy = nervecord.read(files / "ant.nir")
-    assert policy.level is Level.DISCRETE
-    assert policy.contract is not None
+    assert isinstance(policy, nervecord.Policy)
+    assert policy.graph.level is Level.DISCRETE
     program = nervecord.compile(policy, target="lava")
     program.save(tmp_path / "ant.nervecord")
     again = nervecord.load(tmp_path / "ant.nervecord")
@@ -236,9 +236,20 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
     "load a number": (lambda f: nervecord.load(3.5), TypeError, "os.PathLike"),
     "open a number": (lambda f: nervecord.open(7), TypeError, "os.PathLike"),
     "open a graph of another tool": (
-        lambda f: nervecord.open(DATA / "nir" / "lif_norse.nir"),
+        lambda f: nervecord.open(nervecord.read(DATA / "nir" / "lif_norse.nir", dt=1e-4)),
         ContractError,
-        "lif_norse.nir: carries no contract",
+        "carries no contract",
+    ),
+    "open what has no time step": (
+        lambda f: nervecord.open(DATA / "nir" / "lif_norse.nir"),
+        GraphError,
+        "NIR does not say its time step",
+    ),
+    "stream a policy": (lambda f: nervecord.stream(f / "ant.nir"), NervecordError, "ant.nir: is a policy"),
+    "inputs of a policy": (
+        lambda f: nervecord.compile(f / "ant.nir", inputs="spikes"),
+        NervecordError,
+        "inputs: the file carries a contract already",
     ),
     "compile a number": (lambda f: nervecord.compile(7), TypeError, "os.PathLike"),
     "compile a program": (lambda f: nervecord.compile(f / "ant.nervecord"), NervecordError, "compiled already"),
@@ -267,7 +278,7 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
     "simulate without time": (
         lambda f: nervecord.simulate(nervecord.read(DATA / "nir" / "lif_norse.nir"), np.ones((3, 1))),
         GraphError,
-        "dt=1e-4",
+        "NIR does not say its time step",
     ),
     "simulate nothing": (
         lambda f: nervecord.simulate(nervecord.read(f / "ant.nir"), np.zeros((0, 27))),
