@@ -28,18 +28,21 @@ if TYPE_CHECKING:
     from nervecord.compiler.graph import Graph
     from nervecord.compiler.inspection import Report
     from nervecord.compiler.interpret import Trace
-    from nervecord.compiler.node import Array
-    from nervecord.compiler.program import Program
+    from nervecord.compiler.ops import Array
+    from nervecord.compiler.policy import Policy
+    from nervecord.compiler.files.program import Program
+    from nervecord.compiler.schedule import Schedule
     from nervecord.compiler.target import Emitted, Target, TargetSpec
     from nervecord.runtime.compare import Comparison, Mode
     from nervecord.runtime.loop import Progress
     from nervecord.runtime.result import Result
     from nervecord.runtime.session import Session
+    from nervecord.runtime.stream import StreamSession
     from nervecord.training.config import TrainConfig
     from nervecord.training.run import ProgressCallback, TrainResult
 
     StrPath = str | os.PathLike[str]
-    Policy = Graph | Program | StrPath
+    Given = Graph | Policy | Program | StrPath
 
 __all__ = [
     "Comparison",
@@ -47,6 +50,7 @@ __all__ = [
     "Finding",
     "Graph",
     "NervecordError",
+    "Policy",
     "Program",
     "Report",
     "Result",
@@ -64,6 +68,7 @@ __all__ = [
     "read",
     "run",
     "simulate",
+    "stream",
     "target",
     "train",
 ]
@@ -73,7 +78,8 @@ _TYPES = {
     "Contract": "compiler.contract",
     "Finding": "compiler.findings",
     "Graph": "compiler.graph",
-    "Program": "compiler.program",
+    "Program": "compiler.files.program",
+    "Policy": "compiler.policy",
     "Report": "compiler.inspection",
     "Result": "runtime.result",
     "Session": "runtime.session",
@@ -125,8 +131,8 @@ def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> T
     return result
 
 
-def read(path: StrPath, *, dt: float | None = None, convention: str = "euler") -> Graph:
-    """The graph of a NIR file, ready to execute where its time step is known.
+def read(path: StrPath, *, dt: float | None = None, convention: str = "euler") -> Graph | Policy:
+    """The graph of a NIR file, ready to execute where its time step is known; a policy where it carries a contract.
 
     Args:
         path: a NIR file, of Nervecord or of any other tool.
@@ -142,54 +148,63 @@ def read(path: StrPath, *, dt: float | None = None, convention: str = "euler") -
         >>> nervecord.read("lif.nir", dt=1e-4).level  # doctest: +SKIP
         <Level.DISCRETE: 'discrete'>
     """
-    from nervecord.compiler.nirfile import read_nir
+    from nervecord.compiler.nir.file import read_nir
     from nervecord.compiler.passes.discretise import discretise
 
-    graph = read_nir(path, dt=dt, convention=convention)
-    return graph if dt is None else discretise(graph, dt=dt, convention=convention)
+    found = read_nir(path, dt=dt, convention=convention)
+    return found if dt is None else discretise(found, dt=dt, convention=convention)
 
 
 def compile(
-    policy: Graph | StrPath,
+    network: Graph | Policy | StrPath,
     target: str | Target[Session] | None = None,
     *,
+    contract: StrPath | None = None,
+    inputs: str | float | Mapping[str, str | float] | None = None,
+    steps: int | None = None,
     dt: float | None = None,
-    calibration: Array | StrPath | None = None,
+    convention: str = "euler",
+    calibration: Array | Mapping[str, Array] | StrPath | None = None,
     limits: Mapping[str, float] | None = None,
     dump: StrPath | None = None,
     explain: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Program:
-    """Compile a policy for a target.
+    """Compile a policy for a target; or a graph that is none, whose program takes and gives spikes or values in steps.
 
     Args:
-        policy: a graph with a contract, or the file of one.
+        network: a graph or policy, or the file of one.
         target: a name of `list_targets()` that compiles, or what `target` gave; by default Loihi 2's fixed point.
-        dt: seconds per step, where the file does not say.
-        calibration: (k, observations) that choose the scales, or an .npz or .npy of them; by default those that the
-            policy carries.
+        contract: a file that makes a policy of a graph of any tool; `contract` writes one to start from.
+        inputs: what a graph's Inputs carry: "spikes", or the limit of values; or Input -> such.
+        steps: of a graph that is no policy: its state is cleared before each block of so many steps; None: carried.
+        dt: seconds per step, where the file does not say. convention: see `read`.
+        calibration: recorded input that chooses the scales, or an .npz or .npy of it. Of a policy (k, observations), by
+            default those that it carries; of a graph (steps, n), or Input -> such.
         limits: limit -> your own number, in place of one that is not exact; the program keeps it as an allowance.
         dump: folder for the graph as text after each step. explain: called with a line for each change.
         options: of the target that is named, such as `weight_bits=4`; `nervecord targets NAME` lists them.
 
     Raises:
         InfeasibleError: the target cannot hold or express it; every reason is listed.
-        ContractError: it is no policy, or nothing calibrates it.
+        ContractError: nothing calibrates a policy, or contract and graph do not match.
 
     Example:
         >>> program = nervecord.compile("policy.nir", target="lava")  # doctest: +SKIP
         >>> program.save("ant.nervecord")  # doctest: +SKIP
     """
-    from nervecord.compiler.compile import compile_policy
+    from nervecord.compiler.compile import compile_graph
     from nervecord.targets.catalogue import InspectedTarget
-    from nervecord.targets.given import observations, policy_graph
+    from nervecord.targets.given import prepared, recorded_input
 
     chosen = _target(target, limits, options)
     if isinstance(chosen, InspectedTarget):
         chosen.refuse()
-    graph = policy_graph(policy)
-    rows = observations(calibration, graph)
-    return compile_policy(graph, chosen, dt=dt, calibration=rows, dump=dump, explain=explain)
+    subject = prepared(network, contract=contract, inputs=inputs, dt=dt, convention=convention)
+    given = recorded_input(calibration, subject)
+    return compile_graph(
+        subject, chosen, dt=dt, schedule=_schedule(steps), calibration=given, dump=dump, explain=explain
+    )
 
 
 def load(path: StrPath) -> Program:
@@ -203,26 +218,45 @@ def load(path: StrPath) -> Program:
     return load_program(path)
 
 
-def open(policy: Policy, *, engine: str | None = None, trace: bool = True) -> Session:
+def open(given: Given, *, engine: str | None = None, trace: bool = True) -> Session:
     """A session: observation in, action out, state kept. Use it as a context manager.
 
     Args:
-        policy: a program, on its target's engine; a policy graph, in float64; or the file of either.
+        given: a program, on its target's engine; a policy, in float64; or the file of either.
         engine: by default the target's first.
         trace: `Session.trace` will be asked for; without it an engine in another process is faster.
 
     Raises:
         NervecordError: the target has no engine of that name; the choices are listed.
-        ContractError: it carries no contract, so it cannot act.
+        ContractError: it carries no contract, so it cannot act; `stream` steps any graph.
 
     Example:
         >>> with nervecord.open("ant.nervecord") as session:  # doctest: +SKIP
         ...     action = session.step(np.zeros(27))
     """
+    from nervecord.targets.catalogue import runner
     from nervecord.targets.given import acting
 
-    program = acting(policy)
-    return target(program.target).open(program, engine=engine, trace=trace)
+    program = acting(given)
+    return runner(program).open(program, engine=engine, trace=trace)
+
+
+def stream(given: Given, *, engine: str | None = None, steps: int | None = None) -> StreamSession:
+    """A session of a graph that is no policy: spikes or values in and out, step by step, or block by block.
+
+    Args:
+        given: a program or graph, or the file of one.
+        engine: by default the target's first.
+        steps: of a graph that is no program: its state is cleared before each block of so many steps.
+
+    Raises:
+        NervecordError: the target has no engine of that name; it is a policy.
+    """
+    from nervecord.targets.catalogue import runner
+    from nervecord.targets.given import streaming
+
+    program = streaming(given, _schedule(steps))
+    return runner(program).stream(program, engine=engine)
 
 
 def emit(program: Program | StrPath, folder: StrPath) -> tuple[Emitted, ...]:
@@ -238,30 +272,62 @@ def emit(program: Program | StrPath, folder: StrPath) -> tuple[Emitted, ...]:
     Raises:
         NervecordError: the target makes no such files, or they cannot say what the program says.
     """
-    from nervecord.compiler.files import made_folder
+    from nervecord.compiler.files.atomic import made_folder
+    from nervecord.targets.catalogue import runner
     from nervecord.targets.given import acting
 
     given = acting(program)
-    return target(given.target).emit(given, made_folder(folder))
+    return runner(given).emit(given, made_folder(folder))
 
 
-def simulate(graph: Graph, inputs: Array | Mapping[str, Array]) -> Trace:
-    """Run any executable graph on recorded input and return everything it did.
+def simulate(
+    given: Given,
+    inputs: Array | Mapping[str, Array],
+    *,
+    steps: int | None = None,
+) -> Trace:
+    """Run any executable graph on recorded input, by definition, and return everything it did.
 
     Args:
-        graph: with a fixed time step (`read(path, dt=...)`), or the graph of a program.
+        given: with a fixed time step (`read(path, dt=...)`), or a program.
         inputs: (steps, n) or (steps, batch, n), or input name -> such; for a policy observations, one per action.
+        steps: of a graph that is no policy: its state is cleared before each block of so many steps.
 
     Raises:
         GraphError: the graph is not executable, or the input's shape does not match.
     """
     from nervecord.compiler.interpret import simulate as simulate_graph
+    from nervecord.targets.given import acting
 
-    return simulate_graph(graph, inputs)
+    program = acting(given)
+    schedule = program.schedule if steps is None else _schedule(steps)
+    return simulate_graph(program.subject, inputs, schedule)
+
+
+def contract(env: str, path: StrPath | None = None) -> str:
+    """A commented contract file for an environment, to start from.
+
+    Args:
+        env: Gymnasium id, or "module:id" to import a module that registers it.
+        path: where to write it; None: nowhere.
+
+    Returns:
+        Its text.
+
+    Raises:
+        ContractError: the environment's spaces are not flat and bounded.
+    """
+    from nervecord.compiler.files.atomic import write_atomically
+    from nervecord.runtime.environment import contract_file
+
+    text = contract_file(env)
+    if path is not None:
+        write_atomically(path, text.encode())
+    return text
 
 
 def inspect(
-    policy: Policy,
+    given: Given,
     targets: Sequence[str | Target[Session]] | str | Target[Session] | None = None,
     *,
     limits: Mapping[str, float] | None = None,
@@ -269,7 +335,7 @@ def inspect(
     """Whether targets can hold and express a graph, what it would use of them, and what to change.
 
     Args:
-        policy: any graph or program, or the file of one.
+        given: any graph, policy or program, or the file of one.
         targets: names or what `target` gave, one or several; by default all of `list_targets()`.
         limits: limit -> your own number, in place of one that is not exact; for one target.
 
@@ -278,7 +344,7 @@ def inspect(
     """
     from nervecord.compiler.inspection import inspect as inspect_graph
     from nervecord.targets.catalogue import load_spec, load_specs, with_limits
-    from nervecord.targets.given import graph_of
+    from nervecord.targets.given import scheduled_subject
 
     if targets is None:
         chosen: Sequence[str | Target[Session]] | None = None
@@ -292,7 +358,8 @@ def inspect(
         specs = load_specs()
     else:
         specs = tuple(load_spec(it) if isinstance(it, str) else it.spec for it in chosen)
-    return inspect_graph(graph_of(policy), specs)
+    subject, schedule = scheduled_subject(given)
+    return inspect_graph(subject, specs, schedule)
 
 
 def run(
@@ -346,8 +413,9 @@ def compare(
         a, b: sessions over policies with the same layer names.
         observations: (k, observations).
         mode: "free": each on its own; "layers": each layer of b is fed what the layer before it gave in a.
-        tolerance: membranes of a readout that differ by no more count as equal, in the action's units; by default 0
-            where both compute in the same arithmetic, else 0.01.
+        tolerance: actions, and membranes that are read, which differ by no more agree (`Comparison.agrees`), in the
+            action's units; by default 0 where both compute in the same arithmetic, else 0.01. At 0 spikes must be the
+            same as well.
     """
     from nervecord.runtime.compare import compare as compare_sessions
 
@@ -399,6 +467,13 @@ def _training() -> Any:
         raise MissingDependencyError(
             f"{error.name} is not installed", where="train", hint="pip install 'nervecord[train]'"
         ) from None
+
+
+def _schedule(steps: int | None) -> Schedule:
+    """Of a graph that is no policy."""
+    from nervecord.compiler.schedule import STREAM, Schedule
+
+    return STREAM if steps is None else Schedule(steps, "reset")
 
 
 def _target(

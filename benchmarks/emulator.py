@@ -25,7 +25,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from nervecord.compiler.compile import compile_policy
-from nervecord.compiler.nirfile import read_nir
+from nervecord.compiler.nir.file import read_nir
 from nervecord.runtime.session import MachineSession
 from nervecord.targets.lava.emulator import EmulatorSession
 from nervecord.targets.lava.target import LavaTarget

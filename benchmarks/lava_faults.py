@@ -27,9 +27,10 @@ sys.path.insert(0, sys.argv[1])
 from lava_latency import policy
 from nervecord.errors import EngineError
 from nervecord.targets.lava.engine_lava import LavaSession
+compiled, _ = policy(10)
 print("begun", flush=True)
 try:
-    with LavaSession(policy(10)[0], full_trace=False) as session:
+    with LavaSession(compiled, full_trace=False) as session:
         while True:
             session.step(np.zeros(27))
 except EngineError:

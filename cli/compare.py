@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import nervecord
 from nervecord.cli import show
@@ -13,9 +14,7 @@ from nervecord.cli.verb import Verb
 from nervecord.errors import NervecordError, unknown_name
 
 if TYPE_CHECKING:
-    from nervecord.compiler.node import Array
-    from nervecord.compiler.program import Program
-    from nervecord.runtime.compare import Comparison
+    from nervecord.compiler.ops import Array
 
 DIFFERENT = 2
 """Exit code. Not 1, which is a defect of ours: what was asked of these two files does not hold, as with `inspect`."""
@@ -40,16 +39,17 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> Outcome:
-    from nervecord.targets.given import acting, observations
+    from nervecord.targets.given import acting, read_given, recorded_input
 
     if args.mode not in ("free", "layers"):
         raise unknown_name("mode", args.mode, ("free", "layers"), where="--mode")
     if args.tolerance is not None and not (math.isfinite(args.tolerance) and args.tolerance >= 0):
         raise NervecordError(f"is {args.tolerance}, zero or more is needed", where="--tolerance")
-    programs = [acting(path) for path in (args.a, args.b)]
-    rows = observations(args.observations, programs[0].graph)
+    found = [read_given(path) for path in (args.a, args.b)]
+    programs = [acting(subject) for subject in found]
+    rows: Any = recorded_input(args.observations, programs[0].policy)
     if rows is None:
-        rows = _recorded(programs)
+        rows = _recorded(found)
     with (
         nervecord.open(programs[0], engine=args.engine_a) as a,
         nervecord.open(programs[1], engine=args.engine_b) as b,
@@ -58,27 +58,16 @@ def _run(args: argparse.Namespace) -> Outcome:
     data, text = comparison.to_dict(), show.comparison_text(comparison, args.a, args.b)
     if args.tolerance is None:
         return Outcome(data, text)
-    within = within_tolerance(comparison)
-    data["within_tolerance"] = within
-    verdict = f"{'within' if within else 'beyond'} the tolerance of {comparison.tolerance:g}"
-    return Outcome(data, f"{text}\n{verdict}", 0 if within else DIFFERENT)
+    verdict = f"{'within' if comparison.agrees else 'beyond'} the tolerance of {comparison.tolerance:g}"
+    return Outcome(data, f"{text}\n{verdict}", 0 if comparison.agrees else DIFFERENT)
 
 
-def within_tolerance(comparison: Comparison) -> bool:
-    """Whether two policies agree as closely as was asked; see the flag."""
-    if comparison.identical or comparison.tolerance == 0:
-        return comparison.identical
-    if any(layer.different for layer in comparison.layers if not layer.spiking):
-        return False
-    if comparison.action_max is None:
-        return comparison.actions_different == 0
-    return comparison.action_max <= comparison.tolerance
+def _recorded(found: Sequence[object]) -> Array:
+    from nervecord.compiler.policy import Policy
 
-
-def _recorded(programs: list[Program]) -> Array:
-    for program in programs:
-        if program.graph.recorded is not None:
-            return program.graph.recorded
+    for subject in found:
+        if isinstance(subject, Policy) and subject.recorded is not None:
+            return subject.recorded
     raise NervecordError(
         "neither file carries recorded observations", where="--observations", hint="a policy.nir of a training does"
     )

@@ -26,10 +26,10 @@ from nervecord.errors import NervecordError
 from nervecord.training.launch import alone
 
 if TYPE_CHECKING:
-    from nervecord.compiler.cost import Estimate
+    from nervecord.compiler.check.cost import Estimate
     from nervecord.compiler.graph import Graph
     from nervecord.compiler.inspection import Report
-    from nervecord.compiler.program import Program
+    from nervecord.compiler.files.program import Program
     from nervecord.runtime.picture import Drawn
     from nervecord.runtime.result import Result
     from nervecord.runtime.session import Counts
@@ -158,7 +158,7 @@ def _train(folder: Path, steps: int | None, seed: int, quiet: bool) -> str:
 
 
 def _play(label: str, policy: Graph | Program, episodes: int, quiet: bool) -> Side:
-    from nervecord.compiler.cost import count_events, estimate
+    from nervecord.compiler.check.cost import count_events, estimate
     from nervecord.runtime.picture import Drawn, hidden_spikes
     from nervecord.targets.catalogue import load_spec
 

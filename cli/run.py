@@ -12,7 +12,7 @@ from nervecord.cli.show import Outcome
 from nervecord.cli.verb import Verb
 
 if TYPE_CHECKING:
-    from nervecord.compiler.program import Program
+    from nervecord.compiler.files.program import Program
     from nervecord.runtime.result import Result
     from nervecord.runtime.session import Session
 

@@ -7,29 +7,35 @@ tables of the same values.
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from nervecord.compiler.check import Verdict, check, not_checked, verdict
-from nervecord.compiler.cost import Estimate, Events, count_events, estimate
+from nervecord.compiler.check.cost import Estimate, Events, count_events, estimate
+from nervecord.compiler.check.placement import Placement
+from nervecord.compiler.check.rules import Case
+from nervecord.compiler.check.table import Verdict, case_findings, not_checked, verdict
+from nervecord.compiler.check.timing import Timing
+from nervecord.compiler.check.topology import Topology, label
+from nervecord.compiler.contract import Channels, Contract
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph import Graph
-from nervecord.compiler.node import Node
-from nervecord.compiler.place import Placement, place
+from nervecord.compiler.ops import Level, fields
+from nervecord.compiler.policy import Policy, parts
+from nervecord.compiler.schedule import Schedule
 from nervecord.compiler.target import TargetSpec
-from nervecord.compiler.topology import Topology, label, size
 from nervecord.compiler.verify import verify
 
-FORMAT = 1
-"""Of `Report.to_dict`; grows when a key changes its meaning or goes away."""
+FORMAT = 2
+"""Of `Report.to_dict`; grows when a key changes its meaning or goes away. (2: `exceeded` of a layer was `broken`.)"""
 
 _GRAVEST_FIRST = ("error", "unknown", "warning", "info")
 
-_SHAPELESS = ("shape", "empty", "not-finite", "time-constant", "decay")
-"""Violations with which arrays cannot be counted on, so that targets are not looked at."""
+_WIDTH = 116
+"""Columns of the text, for lists that are broken into lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +47,8 @@ class GraphFacts:
         nodes: (name, kind, output shape, number of parameters), in order.
         neurons, synapses: numbers; synapses with a weight that is not zero. parameters: of connections and neurons.
         depth: connections from input to output. recurrent: names of connections on loops.
-        policy: environment, observation and action sizes, steps, state, control period; None for a graph that is none.
+        policy: environment, observation and action with their channels in order, steps, state, control period; None for
+            a graph that is none.
     """
 
     level: str
@@ -129,33 +136,46 @@ class Report:
         return "\n".join(lines) + "\n"
 
 
-def inspect(graph: Graph, targets: Sequence[TargetSpec]) -> Report:
-    """Look at a graph of any level, by itself and for each target; runs nothing and needs no engine.
+def inspect(subject: Graph | Policy, targets: Sequence[TargetSpec], schedule: Schedule | None = None) -> Report:
+    """Look at a graph or policy of any level, by itself and for each target; runs nothing and needs no engine.
 
-    A violation of the graph's own rules makes every verdict "infeasible"; with one that leaves its arrays without a
-    meaning, targets are not looked at further.
+    A violation of the graph's own rules makes every verdict "infeasible"; where an op goes against what it declares of
+    itself, or there is more than can be looked at, targets are not looked at further.
+
+    Args:
+        schedule: of a graph that is no policy; by default a stream.
     """
-    violations = tuple(verify(graph))
-    if any(finding.code in _SHAPELESS for finding in violations):
+    violations = tuple(verify(subject))
+    if violations and (_damaged(subject) or any(finding.code in ("size", "shape") for finding in violations)):
         empty = tuple(
             TargetReport(spec.name, spec.title, "infeasible", (), None, None, None, not_checked(spec), spec.given)
             for spec in targets
         )
         return Report(None, violations, empty)
+    graph, contract = parts(subject)
     topology = Topology.of(graph)
-    reports = tuple(_target(graph, spec, topology, legal=not violations) for spec in targets)
-    return Report(_facts(graph, topology), violations, reports)
+    reports = tuple(_target(subject, spec, topology, schedule, legal=not violations) for spec in targets)
+    return Report(_facts(graph, contract, topology), violations, reports)
 
 
-def _target(graph: Graph, spec: TargetSpec, topology: Topology, *, legal: bool) -> TargetReport:
-    findings = tuple(check(graph, spec))
-    events = count_events(graph, spec, topology=topology)
+def _damaged(subject: Graph | Policy) -> bool:
+    """Whether an op goes against its declarations, so that nothing can be said of its arrays."""
+    graph, _ = parts(subject)
+    return any(True for op in graph.nodes.values() for _ in op.violations())
+
+
+def _target(
+    subject: Graph | Policy, spec: TargetSpec, topology: Topology, schedule: Schedule | None, *, legal: bool
+) -> TargetReport:
+    case = Case.of(subject, spec, schedule, topology)
+    findings = tuple(case_findings(case))
+    events = count_events(subject, spec, topology=topology, schedule=schedule)
     return TargetReport(
         target=spec.name,
         title=spec.title,
         verdict=verdict(findings) if legal else "infeasible",
         findings=findings,
-        placement=place(graph, spec, topology),
+        placement=case.placement,
         events=events,
         energy=estimate(events, spec),
         not_checked=not_checked(spec),
@@ -163,42 +183,53 @@ def _target(graph: Graph, spec: TargetSpec, topology: Topology, *, legal: bool) 
     )
 
 
-def _facts(graph: Graph, topology: Topology) -> GraphFacts:
-    nodes = tuple(
-        (label(graph, name), node.kind, node.out_shape, _parameters(node)) for name, node in graph.nodes.items()
-    )
+def _facts(graph: Graph, contract: Contract | None, topology: Topology) -> GraphFacts:
+    nodes = tuple((label(graph, name), op.kind, op.out_shape, _parameters(op)) for name, op in graph.nodes.items())
     return GraphFacts(
         level=graph.level.value,
         dt=graph.dt,
         nodes=nodes,
-        neurons=sum(size(node) for node in topology.populations.values()),
-        synapses=sum(connection.synapses for connection in topology.connections),
+        neurons=sum(op.size for op in topology.populations.values()),
+        synapses=sum(wire.synapses for wire in topology.wires),
         parameters=sum(node[3] for node in nodes),
         depth=topology.depth,
-        recurrent=tuple(label(graph, c.name) for c in topology.connections if c.recurrent),
-        policy=_policy(graph),
+        recurrent=tuple(label(graph, wire.name) for wire in topology.wires if wire.recurrent),
+        policy=None if contract is None else _policy(graph, contract, topology),
     )
 
 
-def _parameters(node: Node) -> int:
-    values = [getattr(node, name) for name in type(node).ARRAYS]
-    return int(sum(np.size(value) for value in values if value is not None))
+def _parameters(value: object) -> int:
+    """Numbers in the arrays of an op and its parts."""
+    total = 0
+    for name, declared in fields.declarations(type(value)):
+        held = getattr(value, name)
+        if held is not None and declared.kind in ("array", "part"):
+            total += _parameters(held) if declared.kind == "part" else int(np.size(held))
+    return total
 
 
-def _policy(graph: Graph) -> dict[str, Any] | None:
-    contract = graph.contract
-    if contract is None:
-        return None
+def _policy(graph: Graph, contract: Contract, topology: Topology) -> dict[str, Any]:
+    staggered = graph.level is Level.INTEGER and contract.state == "reset"
     return {
         "environment": contract.environment,
         "observations": contract.observation.size,
         "actions": contract.action.size,
+        "observation": _channels(contract.observation),
+        "action": _channels(contract.action),
         "choices": list(contract.choices),
         "steps": contract.steps,
-        "latency": contract.latency,
+        "latency": Timing.of_integers(graph, topology).latency(topology) if staggered else 0,
         "state": contract.state,
         "control_period": contract.control_period,
     }
+
+
+def _channels(channels: Channels) -> list[dict[str, Any]]:
+    """The channels in order, with limits where they are known."""
+    count = channels.size
+    low, high = channels.low or (None,) * count, channels.high or (None,) * count
+    rows = zip(channels.names, channels.units, low, high, strict=True)
+    return [{"name": name, "unit": unit, "low": least, "high": most} for name, unit, least, most in rows]
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -237,12 +268,27 @@ def _facts_text(facts: GraphFacts) -> list[str]:
             f"policy: {p['environment']}, {p['observations']} observations -> {actions}, "
             f"T = {p['steps']}, state {p['state']}, one action per {p['control_period']:g} s"
         )
+        lines += [*_channels_text("observation", p["observation"]), *_channels_text("action", p["action"])]
     width = max((len(name) for name, *_ in facts.nodes), default=0)
     lines += [
         f"  {name:<{width}}  {kind:<20} {'x'.join(map(str, shape)):>10}  {count:>8,} parameters"
         for name, kind, shape, count in facts.nodes
     ]
     return lines
+
+
+def _channels_text(what: str, channels: list[dict[str, Any]]) -> list[str]:
+    """The channels in order, broken into lines."""
+    texts = []
+    for channel in channels:
+        limits = ""
+        if channel["low"] is not None and channel["high"] is not None:
+            limits = f" {channel['low']:g}..{channel['high']:g}"
+        texts.append(channel["name"] + limits + (f" {channel['unit']}" if channel["unit"] else ""))
+    return textwrap.wrap(
+        f"{what}: {', '.join(texts)}", _WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def _target_text(report: TargetReport) -> list[str]:

@@ -11,11 +11,10 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
-from nervecord.compiler import nodes
-from nervecord.compiler.graph import Level
-from nervecord.compiler.node import Node
+from nervecord.compiler.arithmetic import BOUNDS, Arithmetic
+from nervecord.compiler.ops import OPS, Level
 from nervecord.compiler.target import (
     UNLIMITED,
     Behaviour,
@@ -73,12 +72,14 @@ def spec_from_dict(data: Mapping[str, Any], *, where: str = "spec") -> TargetSpe
     """A spec from the dictionary of its TOML; see `read_spec`."""
     reader = _Reader(where)
     reader.keys("", data, needed=_NEEDED, allowed=_ALLOWED)
+    arithmetic = reader.arithmetic(data["arithmetic"])
     return TargetSpec(
         name=reader.name("name", data["name"]),
         title=reader.text("title", data["title"]),
         summary=reader.text("summary", data["summary"]),
         engines=reader.texts("engines", data["engines"]),
-        arithmetic=reader.text("arithmetic", data["arithmetic"]),
+        arithmetic=reader.text("arithmetic", arithmetic["summary"]),
+        integers=reader.integers("arithmetic", arithmetic),
         nodes=reader.nodes(data["nodes"]),
         nodes_source=reader.text("nodes.source", data["nodes"].get("source")),
         nodes_confidence=reader.confidence("nodes.confidence", data["nodes"].get("confidence")),
@@ -142,10 +143,12 @@ class _Reader:
         found = {}
         for level in Level:
             kinds = self.texts(f"nodes.{level.value}", data.get(level.value, []))
+            legal = [kind for op in OPS.values() for kind in op.kinds(level)]
             for kind in kinds:
-                node = getattr(nodes, kind, None)
-                if not (isinstance(node, type) and issubclass(node, Node)):
-                    raise self.wrong(f"nodes.{level.value}", f"{kind!r} is no kind of node")
+                if kind not in legal:
+                    raise self.wrong(
+                        f"nodes.{level.value}", f"{kind!r} is no kind of node", f"choose from: {', '.join(legal)}"
+                    )
             found[level] = kinds
         return found
 
@@ -153,6 +156,33 @@ class _Reader:
         if value not in get_args(Confidence):
             raise self.wrong(key, f"confidence {value!r} is none of {', '.join(get_args(Confidence))}")
         return cast(Confidence, value)
+
+    def arithmetic(self, data: Any) -> Mapping[str, Any]:
+        """Its table; of a target that computes elsewhere a text that stands for the summary."""
+        if isinstance(data, str):
+            return {"summary": data}
+        fields = tuple(f.name for f in dataclasses.fields(Arithmetic))
+        self.keys("arithmetic", data, needed=("summary", "source", "confidence", *fields), allowed=())
+        self.text("arithmetic.source", data["source"])
+        self.confidence("arithmetic.confidence", data["confidence"])
+        return cast(Mapping[str, Any], data)
+
+    def integers(self, section: str, data: Mapping[str, Any]) -> Arithmetic | None:
+        """The arithmetic of its table, every number within `BOUNDS`; None where there is a text alone."""
+        if "source" not in data:
+            return None
+        hints = get_type_hints(Arithmetic)
+        values = {f.name: data[f.name] for f in dataclasses.fields(Arithmetic)}
+        for name, value in values.items():
+            key = f"{section}.{name}"
+            if name not in BOUNDS:
+                if value not in get_args(hints[name]):
+                    raise self.wrong(key, f"{value!r} is none of {', '.join(get_args(hints[name]))}")
+                continue
+            low, high = BOUNDS[name]
+            if type(value) is not int or not low <= value <= high:
+                raise self.wrong(key, f"a whole number from {low} to {high} is needed")
+        return Arithmetic(**values)
 
     def section(self, section: str, kind: type[R], data: Any) -> R:
         """A dataclass of facts; those the file leaves out stay unknown."""

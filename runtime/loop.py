@@ -15,7 +15,7 @@ from typing import Any, Self, TypeAlias
 
 import numpy as np
 
-from nervecord.compiler.node import Array
+from nervecord.compiler.ops import Array
 from nervecord.errors import EngineError, NervecordError
 from nervecord.runtime.environment import (
     check_environment,

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nervecord.compiler import nodes as n
-from nervecord.compiler.node import Array
+from nervecord.compiler.ops import Array
 from nervecord.errors import MissingDependencyError, NervecordError
 from nervecord.runtime.environment import make_environment
 from nervecord.runtime.result import Episode, Result
@@ -73,7 +72,7 @@ def hidden_spikes(session: Session, episode: Episode, *, seconds: float = RASTER
         if k < first:
             continue
         trace = session.trace()
-        layers = [trace[name][:, 0] for name, _ in session.graph.of_type(*n.SPIKING) if name in trace]
+        layers = [trace[name][:, 0] for name, op in session.graph.nodes.items() if op.spikes and name in trace]
         if not layers:
             return None
         rows.append(np.concatenate([layer.reshape(len(layer), -1) for layer in layers], axis=1))

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from nervecord.compiler.node import Array
+from nervecord.compiler.ops import Array
 from nervecord.errors import EngineError, MissingDependencyError, NervecordError
 from nervecord.runtime.picture import robot_of
 from nervecord.runtime.result import Result

@@ -20,9 +20,9 @@ from policies import random_policy
 import nervecord
 from nervecord.cli.command import main
 from nervecord.compiler.graph import Graph
-from nervecord.compiler.nirfile import write_nir
+from nervecord.compiler.nir.file import write_nir
 from nervecord.compiler.options import Option, check_options, option, options_of
-from nervecord.compiler.program import Program
+from nervecord.compiler.files.program import Program
 from nervecord.compiler.target import UNLIMITED, Target, TargetSpec
 from nervecord.errors import FileFormatError, InfeasibleError, NervecordError
 from nervecord.targets import catalogue
