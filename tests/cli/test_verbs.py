@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from nervecord.compiler.compile import compile_graph
-from nervecord.compiler.nir.file import read_nir
 from nervecord.compiler.files.program import load
+from nervecord.compiler.nir.file import read_nir
 from nervecord.targets.catalogue import target_names
 from nervecord.targets.lava.netx import export_netx
 from nervecord.targets.lava.target import LavaTarget
