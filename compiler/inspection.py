@@ -18,8 +18,6 @@ from nervecord.compiler.check.cost import Estimate, Events, count_events, estima
 from nervecord.compiler.check.placement import Placement
 from nervecord.compiler.check.rules import Case
 from nervecord.compiler.check.table import Verdict, case_findings, not_checked, verdict
-from nervecord.compiler.check.timing import Timing
-from nervecord.compiler.check.topology import Topology, label
 from nervecord.compiler.contract import Channels, Contract
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph import Graph
@@ -27,6 +25,8 @@ from nervecord.compiler.ops import Level, fields
 from nervecord.compiler.policy import Policy, parts
 from nervecord.compiler.schedule import Schedule
 from nervecord.compiler.target import TargetSpec
+from nervecord.compiler.timing import Timing
+from nervecord.compiler.topology import Topology, label
 from nervecord.compiler.verify import verify
 
 FORMAT = 2

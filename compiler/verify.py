@@ -176,9 +176,12 @@ def _integers(graph: Graph) -> Iterator[Finding]:
         elif isinstance(op, Quantise) and op.limit > max(arithmetic.graded_limit, 1):
             yield _error("limit", name, "sends larger values than the arithmetic takes",
                          value=op.limit, limit=arithmetic.graded_limit)  # fmt: skip
-        elif isinstance(op, Input) and op.carries != "spikes" and any(
-            is_core(graph.nodes[b]) for b in graph.destinations(name)
-        ) and (op.limit is None or op.limit > arithmetic.graded_limit):
+        elif (
+            isinstance(op, Input)
+            and op.carries != "spikes"
+            and any(is_core(graph.nodes[b]) for b in graph.destinations(name))
+            and (op.limit is None or op.limit > arithmetic.graded_limit)
+        ):
             yield _error("limit", name, "what it carries into integers has no limit that they can hold",
                          value=op.limit, limit=arithmetic.graded_limit)  # fmt: skip
 
@@ -290,4 +293,3 @@ def unprintable(graph: Graph) -> str | None:
     """The first name that cannot be printed; None where all can."""
     names: list[str] = [*graph.nodes, *(text for op in graph.nodes.values() for text in op.origin)]
     return next((name for name in names if not name.isprintable()), None)
-

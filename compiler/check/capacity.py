@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from nervecord.compiler.check.rules import GRAPH, Case, Hit, Look, above, breaking, cited, decays, threshold, whole
-from nervecord.compiler.check.topology import Wire
 from nervecord.compiler.lower.lower import INPUT_EXPONENTS
 from nervecord.compiler.ops import Array, Conv, Dense, IntegerSpike, Level, Neuron, Pool
 from nervecord.compiler.target import Fact, Limits
+from nervecord.compiler.topology import Wire
 
 LOST_WEIGHTS = 0.25
 """Share of a connection's weights that may round to zero before it is worth a warning."""

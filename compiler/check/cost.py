@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from nervecord.compiler.check.timing import steps_per_block
-from nervecord.compiler.check.topology import Topology, Wire
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.ops import Array
 from nervecord.compiler.policy import Policy, parts
 from nervecord.compiler.schedule import Schedule
 from nervecord.compiler.target import TargetSpec
+from nervecord.compiler.timing import steps_per_block
+from nervecord.compiler.topology import Topology, Wire
 from nervecord.errors import NervecordError
 
 PICO = 1e-12

@@ -19,10 +19,10 @@ from nervecord.compiler.check.rules import (
     threshold,
     time_constants,
 )
-from nervecord.compiler.check.topology import Wire
 from nervecord.compiler.findings import Severity
 from nervecord.compiler.ops import OPS, Array, Input, Level, Neuron, Op, is_core
 from nervecord.compiler.target import DECIDING
+from nervecord.compiler.topology import Wire
 
 KIND_FIXES = {
     "Conv1d": "unroll it into an Affine where it is small, or use a target that convolves (speck)",

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from nervecord.compiler.check.topology import Topology, Wire, label
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.ops import Affine, Array, Dense, Neuron, Op, is_host
 from nervecord.compiler.target import Packing, TargetSpec
+from nervecord.compiler.topology import Topology, Wire, label
 
 CORE_LIMITS = ("neurons_per_core", "axons_in_per_core", "axons_out_per_core", "synapse_bits_per_core")
 """Limits of a core that decide how a population is split."""

@@ -15,8 +15,6 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from nervecord.compiler.check.placement import Placement, place
-from nervecord.compiler.check.timing import Timing, schedule_of, timing_of
-from nervecord.compiler.check.topology import Topology, label
 from nervecord.compiler.contract import Contract
 from nervecord.compiler.findings import Finding, Severity
 from nervecord.compiler.graph import Graph
@@ -38,6 +36,8 @@ from nervecord.compiler.plan import plan
 from nervecord.compiler.policy import Policy, parts
 from nervecord.compiler.schedule import Schedule
 from nervecord.compiler.target import Fact, TargetSpec
+from nervecord.compiler.timing import Timing, schedule_of, timing_of
+from nervecord.compiler.topology import Topology, label
 from nervecord.errors import GraphError, InfeasibleError
 
 EVERY_LEVEL: tuple[Level, ...] = tuple(Level)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nervecord.compiler.check.rules import GRAPH, Case, Hit, breaking, cited
-from nervecord.compiler.check.timing import Wait, read_by
 from nervecord.compiler.ops import Decoder, Level, is_core
 from nervecord.compiler.target import UNLIMITED
+from nervecord.compiler.timing import Wait, read_by
 
 
 def free_wiring(case: Case) -> Iterator[Hit]:

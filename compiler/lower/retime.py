@@ -1,6 +1,6 @@
 """When every population works on a chip whose connections cost steps, so that what met in training still meets.
 
-Each population gets a phase: the steps by which it is later than in training (`compiler.check.timing`, which the rules
+Each population gets a phase: the steps by which it is later than in training (`compiler.timing`, which the rules
 use too). A connection then waits delay + phase(destination) - phase(source) steps. Around a loop the phases cancel, so
 that its delay must pay for all its connections.
 """
@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nervecord.compiler.check.timing import Timing as Lateness
-from nervecord.compiler.check.topology import Topology
 from nervecord.compiler.lower.normal import Population
 from nervecord.compiler.plan import Plan
+from nervecord.compiler.timing import Timing as Lateness
+from nervecord.compiler.topology import Topology
 from nervecord.errors import InfeasibleError
 
 

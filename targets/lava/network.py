@@ -3,7 +3,8 @@
 The emulator computes the same; this engine is what shows it. Each connection becomes a Dense, or a DelayDense where its
 delay is longer than one step; each population a LIF or LIFReset; one that is read a LIF with the largest threshold
 there is. Whatever the plan's wiring is, Lava's ports take it: several connections into one population add up there.
-Lava executes a session as one run, a block at a time (`lava_worker/`).
+DelayDense is a model of its own, which shifts and rounds together what has the same delay: all synapses of a connection
+here, so that it rounds as Dense does. Lava executes a session as one run, a block at a time (`lava_worker/`).
 """
 
 from __future__ import annotations

@@ -222,9 +222,11 @@ def test_one_session_in_two_threads_gives_each_its_own_actions() -> None:
     wrong: list[int] = []
 
     def drive(order: range) -> None:
-        for k in order:
-            if not np.array_equal(session.step(policy.recorded[k % 64]), wanted[k % 64]):  # type: ignore[index]
-                wrong.append(k)
+        assert policy.recorded is not None
+        rows = [policy.recorded[k % 64] for k in order]
+        wrong.extend(
+            k for k, row in zip(order, rows, strict=True) if not np.array_equal(session.step(row), wanted[k % 64])
+        )
 
     threads = [threading.Thread(target=drive, args=(range(start, start + 1500),)) for start in (0, 31)]
     for thread in threads:
@@ -294,3 +296,12 @@ def test_an_unfit_threshold_is_no_spike() -> None:
     graph = chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA)
     session = EmulatorStream(graph)
     assert not any(session.step(np.array([1])).any() for _ in range(3))
+
+
+def test_the_benchmark_runs() -> None:
+    path = Path(__file__).parents[2] / "benchmarks" / "emulator.py"
+    found = subprocess.run([sys.executable, path, "--rounds", "1"], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert "policy Ant-v4" in found.stdout
+    assert "emulator against definition" in found.stdout
+    assert "actions per second" in found.stdout

@@ -17,11 +17,11 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from nervecord.compiler.check.topology import Topology, Wire, forward
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.ops import Delay, Level, is_core
 from nervecord.compiler.policy import Policy, parts
 from nervecord.compiler.schedule import STREAM, Schedule
+from nervecord.compiler.topology import Topology, Wire, forward
 
 NEVER = -math.inf
 
