@@ -318,9 +318,19 @@ def contract(env: str, path: StrPath | None = None) -> str:
         ContractError: the environment's spaces are not flat and bounded.
     """
     from nervecord.compiler.files.atomic import write_atomically
-    from nervecord.runtime.environment import contract_file
+    from nervecord.compiler.files.contracttemplate import Surroundings, contract_template
+    from nervecord.runtime.environment import spaces_of
+    from nervecord.training.tasks import channels, choice_names
 
-    text = contract_file(env)
+    spaces = spaces_of(env)
+    low, high = spaces.low, spaces.high
+    observation, action = channels(env, spaces.observations, low or (0.0,), high or (0.0,))
+    text = contract_template(
+        Surroundings(
+            env, observation.names, observation.units, () if spaces.choices else action.names,
+            () if spaces.choices else action.units, low, high, choice_names(env, spaces.choices), spaces.period,
+        )
+    )  # fmt: skip
     if path is not None:
         write_atomically(path, text.encode())
     return text

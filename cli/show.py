@@ -176,6 +176,8 @@ def comparison_text(comparison: Comparison, a: str, b: str) -> str:
         near = "-" if layer.near is None else f"{layer.near:,}"
         rows.append([layer.layer, f"{layer.compared:,}", f"{layer.different:,}", f"{layer.largest:.3g}", near, where])
     lines += [columns(rows, indent=0, right=(1, 2, 3, 4))]
+    if c.alone:
+        lines.append("on one side alone, and not compared: " + ", ".join(c.alone))
     different = f"{c.actions_different:,} of {c.observations:,} differ"
     size = "" if c.action_rms is None else f", rms {c.action_rms:.4g}, max {c.action_max:.4g}"
     lines.append(f"actions: {different}{size}")

@@ -42,11 +42,11 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> Outcome:
     from nervecord.runtime.arrayfile import write_arrays
-    from nervecord.targets.given import acting
+    from nervecord.targets.given import acting, stream_values
 
     writable(args.output, where="--output")
     program = acting(subject_of(args.graph, args.dt, args.convention))
-    values = _values(args.input, program.graph)
+    values = stream_values(args.input, program.graph)
     try:
         found = _simulate(program, values, args.engine, args.steps)
     except GraphError as error:
@@ -92,16 +92,6 @@ def _simulate(program: Program, values: Any, engine: str | None, steps: int | No
         raise NervecordError("a program says it itself", where="--steps", hint="leave --steps out")
     with nervecord.stream(program, engine=engine) as session:
         return dict(session.run(values))
-
-
-def _values(path: str, graph: Any) -> Any:
-    """What the file holds for the graph: an array for each input by name, or the one array there is."""
-    from nervecord.runtime.arrayfile import only_array, read_arrays
-
-    arrays = read_arrays(path)
-    if set(arrays) == set(graph.inputs) and len(arrays) > 1:
-        return arrays
-    return only_array(arrays, where=path)
 
 
 VERBS = {

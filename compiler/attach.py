@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from nervecord.compiler.files.contractfile import ContractFile
 from nervecord.compiler.graph import Edge, Graph
 from nervecord.compiler.ops import Array, Input, Level, Op, Output, is_host
@@ -78,7 +80,7 @@ class _Names:
 
 def _pairs(chained: dict[str, Op]) -> list[Edge]:
     names = list(chained)
-    return list(zip(names, names[1:], strict=False))
+    return list(itertools.pairwise(names))
 
 
 def _row(op: Op, name: str, said: ContractFile) -> int:

@@ -5,6 +5,7 @@ Fields are checked by their declarations, whatever the op. What stands here is a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -22,10 +23,12 @@ from nervecord.compiler.ops import (
     IntegerSynapse,
     Level,
     Neuron,
+    Op,
     PopulationEncode,
     Quantise,
     is_core,
 )
+from nervecord.compiler.ops.fields import declarations
 from nervecord.compiler.policy import Policy, parts
 from nervecord.errors import GraphError
 
@@ -34,6 +37,10 @@ MOST_NODES = 1 << 16
 """No graph has more nodes."""
 MOST_EDGES = 1 << 17
 """No graph has more edges."""
+MOST_VALUES = 1 << 24
+"""No op takes or gives more values."""
+MOST_HELD = 1 << 26
+"""Values of all ops together, of all delays, of the steps of an action: half a gigabyte each."""
 
 
 def verify(subject: Graph | Policy, level: Level | None = None) -> list[Finding]:
@@ -51,10 +58,13 @@ def verify(subject: Graph | Policy, level: Level | None = None) -> list[Finding]
         if level not in op.levels:
             found.append(_error("illegal-node", name, f"{op.kind} has no meaning at level {level.value}"))
         for code, message, value, limit in op.violations():
-            shapeless |= code in ("shape", "missing", "empty", "part", "type", "axes")
+            shapeless |= code in ("shape", "missing", "empty", "part", "type", "axes") or _has_sizes(op)
             found.append(_error(code, name, message, value=value, limit=limit))
     if shapeless:
         return found  # it has no shape to connect
+    found += _sizes(graph, contract)
+    if any(finding.code == "size" for finding in found):
+        return found  # the rest would take as long as running it
     found += _connections(graph)
     if level is not Level.IMPORTED:
         found += _executable(graph, contract)
@@ -77,6 +87,26 @@ def require(subject: Subject, level: Level | None = None, *, where: str | None =
 
 def _error(code: str, node: str, message: str, fix: str = "", **measure: float | int | str | None) -> Finding:
     return Finding(code, "error", node, message, fix=fix, **measure)  # type: ignore[arg-type]
+
+
+def _has_sizes(op: Op) -> bool:
+    return any(declared.kind == "shape" for _, declared in declarations(type(op)))
+
+
+def _sizes(graph: Graph, contract: Contract | None) -> Iterator[Finding]:
+    """A few bytes of a file must not ask for gigabytes: shapes are numbers, and what they stand for is memory."""
+    total = waiting = held = 0
+    for name, op in graph.nodes.items():
+        values = max(math.prod(op.in_shape), op.size)
+        if values > MOST_VALUES:
+            yield _error("size", name, "has too many values", value=min(values, 1 << 62), limit=MOST_VALUES)
+        total += values
+        if type(op).ROLE in ("input", "before"):
+            held += op.size * (contract.steps if contract else 1)
+        waiting += op.lag * math.prod(op.in_shape)
+    for what, count in (("values", total), ("values that wait in delays", waiting), ("values in a block", held)):
+        if count > MOST_HELD:
+            yield _error("size", "graph", f"has too many {what}", value=min(count, 1 << 62), limit=MOST_HELD)
 
 
 def _connections(graph: Graph) -> Iterator[Finding]:

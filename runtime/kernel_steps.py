@@ -53,12 +53,13 @@ def _sum_rows(table: Any, weights: Any, columns: Any, c: int, mem: Any, listed: 
     n, base, at, place = _U(outputs), _U(table[c + Con.WEIGHT]), _U(sums), _U(listed)
     clear(mem, sums, outputs)
     if span >= 0:
-        column = table[c + Con.COLUMN]
         shift = -exponent if table[c + Con.EACH] else 0
-        for k in range(count):
-            j = span + mem[listed + k]
-            for q in range(table[j], table[j + 1]):
-                mem[sums + columns[q + column]] += weights[q] >> shift
+        # Counted from a weight's place modulo 2^64, so that it may lie before it.
+        rows, column = _U(span), _U(table[c + Con.COLUMN])
+        for k in range(_U(count)):
+            j = rows + _U(mem[place + k])
+            for q in range(_U(table[j]), _U(table[j + _U(1)])):
+                mem[at + _U(columns[q + column])] += weights[q] >> shift
     elif table[c + Con.EACH]:
         for k in range(_U(count)):
             row = base + _U(mem[place + k]) * n

@@ -9,7 +9,9 @@ from typing import TypeAlias
 
 import numpy as np
 
+from nervecord.compiler.attach import attach
 from nervecord.compiler.files import program
+from nervecord.compiler.files.contractfile import read_contract
 from nervecord.compiler.files.program import SUFFIX, Program
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.nir.file import read_nir
@@ -19,7 +21,7 @@ from nervecord.compiler.passes.discretise import discretise
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import Schedule
 from nervecord.errors import ContractError, FileFormatError, NervecordError
-from nervecord.runtime.arrayfile import read_arrays, read_rows
+from nervecord.runtime.arrayfile import only_array, read_arrays, read_rows
 from nervecord.targets.catalogue import FLOAT, compiling_names
 
 StrPath: TypeAlias = str | os.PathLike[str]
@@ -104,9 +106,7 @@ def prepared(
         found = declare(found, inputs)
     if contract is None:
         return found
-    from nervecord.compiler.files.contractfile import attach
-
-    return attach(found, contract)
+    return attach(found, read_contract(contract))
 
 
 def streaming(given: Given, schedule: Schedule) -> Program:
@@ -160,7 +160,19 @@ def recorded_input(
         return dict(given)
     if isinstance(subject, Policy):
         return _observations(given, subject)
-    return read_arrays(given)
+    return stream_values(given, subject)
+
+
+def stream_values(path: StrPath, graph: Graph) -> Array | dict[str, Array]:
+    """What a file holds for a graph: an array for each input by name, or the one array there is.
+
+    Raises:
+        FileFormatError: it holds neither.
+    """
+    arrays = read_arrays(path)
+    if set(arrays) == set(graph.inputs) and len(arrays) > 1:
+        return arrays
+    return only_array(arrays, where=str(path))
 
 
 def _observations(given: StrPath, policy: Policy) -> Array:

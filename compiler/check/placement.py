@@ -219,13 +219,13 @@ def _per_core(wire: Wire, share: int, cores: int, spec: TargetSpec) -> tuple[Arr
     axons, bits = np.zeros(cores, dtype=np.int64), np.zeros(cores, dtype=np.int64)
     rows, width = node.weight.shape
     at_once = max(1, BATCH // max(width, 1))
-    for first in range(0, -(-rows // share), max(1, at_once)):
+    for first in range(0, -(-rows // share), at_once):
         part = node.weight[first * share : (first + at_once) * share] != 0
-        starts = np.arange(0, len(part), share)
-        counts = np.add.reduceat(part, starts, axis=0, dtype=np.int64)
-        held = np.minimum(share, len(part) - starts)
+        starts = range(0, len(part), share)
+        counts = part if share == 1 else np.stack([part[k : k + share].sum(axis=0, dtype=np.int32) for k in starts])
+        held = np.minimum(share, len(part) - np.array(starts))
         these = slice(first, first + len(starts))
-        axons[these] = (counts > 0).sum(axis=1)
+        axons[these] = np.count_nonzero(counts, axis=1)
         if spec.packing is not None:
             bits[these] = core_bits(counts, held, spec.packing, delayed=node.delay > 1)
         else:

@@ -17,7 +17,6 @@ import os
 import re
 import tomllib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -117,9 +116,7 @@ class ContractFile:
             return 1
         neurons = decoder.neurons if kind_of(decoder) == "count" else 1
         if size % neurons:
-            raise self.wrong(
-                f"decodes each action from {neurons} neurons, and the Output {name} has {size}", "decoder"
-            )
+            raise self.wrong(f"decodes each action from {neurons} neurons, and the Output {name} has {size}", "decoder")
         return size // neurons
 
     def after(self, part: slice, size: int, *, spikes: bool) -> Decoder:

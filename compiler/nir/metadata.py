@@ -190,9 +190,7 @@ def _check_agreement(graph: Graph, nodes: Mapping[str, Mapping[str, Any]], edges
     said = layout(graph)
     for name in [*(k for k in said.nodes if k not in nodes), *(k for k in sorted(nodes) if k not in said.nodes)]:
         missing, place = ("NIR nodes", "metadata") if name in said.nodes else ("metadata", "NIR nodes")
-        raise FileFormatError(
-            f"stands in the {place} and not in the {missing}", where=f"{where}: node {name!r}"
-        )
+        raise FileFormatError(f"stands in the {place} and not in the {missing}", where=f"{where}: node {name!r}")
     for name, form in said.nodes.items():
         _check_form(form, Fields(nodes[name], name, where), graph.dt)
     here, there = set(said.edges), set(edges)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -249,7 +250,7 @@ class Flatten(Op):
     def out_shape(self) -> Shape:
         end = self.end % len(self.input_shape)
         start = self.start % len(self.input_shape)
-        joined = int(np.prod(self.input_shape[start : end + 1]))
+        joined = math.prod(self.input_shape[start : end + 1])
         return self.input_shape[:start] + (joined,) + self.input_shape[end + 1 :]
 
     def violations(self) -> Iterator[fields.Violation]:

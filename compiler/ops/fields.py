@@ -10,6 +10,7 @@ same size; ("...",) binds a whole shape, that of a population.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -101,11 +102,15 @@ def part(about: str, *, optional: bool = False, default: Any = dataclasses.MISSI
     return _field(Declared("part", about, optional=optional), default)
 
 
-def declarations(kind: type) -> Iterator[tuple[str, Declared]]:
+def declarations(kind: type) -> tuple[tuple[str, Declared], ...]:
     """(name, declaration) of a type's declared fields, in order."""
-    for field in dataclasses.fields(kind):
-        if KEY in field.metadata:
-            yield field.name, field.metadata[KEY]
+    of: Any = kind  # its values have no hash, it has
+    return _declarations(of)
+
+
+@functools.cache
+def _declarations(kind: Any) -> tuple[tuple[str, Declared], ...]:
+    return tuple((field.name, field.metadata[KEY]) for field in dataclasses.fields(kind) if KEY in field.metadata)
 
 
 def freeze(value: object) -> None:

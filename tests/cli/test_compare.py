@@ -7,6 +7,11 @@ from typing import Any
 
 import pytest
 
+<<<<<<< HEAD
+=======
+from nervecord.runtime.compare import Comparison, LayerComparison
+
+>>>>>>> core
 
 @pytest.mark.parametrize("mode", ["free", "layers"])
 def test_compare_a_policy_with_its_program(mode: str, nervecord_cli: Any, files: Path) -> None:
@@ -49,7 +54,41 @@ def test_compare_asks_for_everything_with_a_tolerance_of_zero(nervecord_cli: Any
     path, rows = files / "ant.nervecord", files / "rows.npz"
     words = ("compare", path, path, "--engine-b", "definition", "--observations", rows, "--tolerance", 0)
     assert nervecord_cli(*words).code == 0
+<<<<<<< HEAD
     assert "tolerance of" not in nervecord_cli(*words[:-2]).out
+=======
+    assert nervecord_cli(*words[:-2], "--json").json["agrees"] is True
+
+
+def compared(**changes: Any) -> Comparison:
+    """A comparison of a policy with one layer of spikes and a readout; equal but for the changes."""
+    return Comparison(**{
+        "a": "x", "b": "y", "mode": "free", "observations": 5, "epsilon": 0.0, "tolerance": 0.5, "alone": (),
+        "layers": (
+            LayerComparison("lif", True, 10, changes.pop("spikes", 0), None, 1.0, None),
+            LayerComparison("readout", False, 10, changes.pop("membranes", 0), None, 0.4, None),
+        ),
+        "action_rms": 0.1, "action_max": 0.4, "actions_different": 3, "actions_beyond": 0, "first": None, **changes,
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("comparison", "within"),
+    [
+        (compared(actions_different=0), True),
+        (compared(), True),
+        (compared(spikes=4), True),
+        (compared(actions_beyond=1), False),
+        (compared(membranes=1), False),
+        (compared(tolerance=0.0, actions_different=0), True),
+        (compared(tolerance=0.0, actions_beyond=3), False),
+        (compared(tolerance=0.0, actions_different=0, spikes=1), False),
+        (compared(action_max=None, action_rms=None, actions_beyond=3), False),
+    ],
+)
+def test_what_lies_within_a_tolerance(comparison: Comparison, within: bool) -> None:
+    assert comparison.agrees is within
+>>>>>>> core
 
 
 def test_compare_without_observations(nervecord_cli: Any, files: Path) -> None:

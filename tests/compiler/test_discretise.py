@@ -219,7 +219,7 @@ def test_exact_step_is_the_solution(tau: float, r: float, leak: float, x: float,
     half = membrane_of(discretise(imported(("x", node)), dt=dt / 2, convention="exact"), "x")
     rest, v = leak + r * x, 0.75
 
-    def update(step: Any, v: float) -> float:
+    def update(step: n.Membrane, v: float) -> float:
         return float(step.decay[0] * v + step.gain[0] * x + step.leak[0])
 
     solution = rest + (v - rest) * np.exp(-dt / tau)

@@ -101,9 +101,7 @@ def graphs(draw: st.DrawFn) -> Graph | Policy:
                 spike = draw(st.sampled_from(("value", "subtract", "none", None)))
                 cuba, integrates = draw(st.booleans()), draw(st.booleans())
                 refractory = draw(st.sampled_from((0, 0, 3)))
-                nodes.append(
-                    neuron(rng, size, cuba=cuba, spike=spike, refractory=refractory, integrates=integrates)
-                )
+                nodes.append(neuron(rng, size, cuba=cuba, spike=spike, refractory=refractory, integrates=integrates))
                 if draw(st.booleans()):
                     recurrent = n.Affine(rng.normal(size=(size, size)), None, draw(st.integers(1, 3)))
                     back.append((len(nodes) - 1, len(nodes) - 1, recurrent))
@@ -319,9 +317,9 @@ def test_what_nir_cannot_say_is_refused_by_name(graph: Graph, cause: str, tmp_pa
 
 def test_no_contract_holds_what_is_not_finite() -> None:
     for limit in (float("inf"), float("nan")):
-        with pytest.raises(ContractError, match="contract: low has values that are not finite.*None stands for no"):
+        with pytest.raises(ContractError, match=r"contract: low has values that are not finite.*None stands for no"):
             Channels(("a",), ("m",), (-limit,), None)
-        with pytest.raises(ContractError, match="contract: the fail-safe value of u is .*, a finite one is needed"):
+        with pytest.raises(ContractError, match=r"contract: the fail-safe value of u is .*, a finite one is needed"):
             Contract("Toy-v0", Channels(("a",), ("m",)), Channels(("u",), ("N",)), 1, "reset", 0.1, (limit,))
 
 

@@ -129,7 +129,7 @@ def test_nothing_of_a_file_is_executed(program, tmp_path) -> None:
         manifest["arrays"][0]["dtype"] = "|O"
         manifest["hashes"] = files_program.described_hashes(manifest, members["arrays.bin"])
 
-    with pytest.raises(FileFormatError, match="dtype: '|O' is unknown"):
+    with pytest.raises(FileFormatError, match=r"dtype: '\|O' is unknown"):
         load(rewritten(program.to_bytes(), tmp_path, objects))
     assert not (tmp_path / "executed").exists()
 

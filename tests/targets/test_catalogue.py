@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
@@ -20,8 +19,10 @@ from policies import random_policy
 
 import nervecord
 from nervecord.cli.command import main
+from nervecord.compiler.graph import Graph
 from nervecord.compiler.nir.file import write_nir
 from nervecord.compiler.options import Option, check_options, option, options_of
+from nervecord.compiler.files.program import Program
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.target import UNLIMITED, Target, TargetSpec
 from nervecord.errors import FileFormatError, InfeasibleError, NervecordError
@@ -59,7 +60,7 @@ def declare(folder: Path, *lines: str) -> None:
 
 
 @pytest.mark.usefixtures("installed")
-def test_it_is_found_inspected_compiled_and_run(policy: Policy, tmp_path: Path) -> None:
+def test_it_is_found_inspected_compiled_and_run(policy: Graph, tmp_path: Path) -> None:
     assert catalogue.target_names()[-1] == "example-chip"
     assert "example-chip" in [spec.name for spec in nervecord.list_targets()]
     report = nervecord.inspect(policy, "example-chip")
@@ -79,7 +80,7 @@ def test_it_is_found_inspected_compiled_and_run(policy: Policy, tmp_path: Path) 
     assert isinstance(nervecord.target("example-chip"), Target)
 
 
-def test_by_the_command_line_in_a_process_of_its_own(policy: Policy, tmp_path: Path) -> None:
+def test_by_the_command_line_in_a_process_of_its_own(policy: Graph, tmp_path: Path) -> None:
     write_nir(policy, tmp_path / "policy.nir")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(CHIP), os.environ.get("PYTHONPATH", "")])}
 
@@ -146,7 +147,7 @@ def test_a_program_makes_nothing_be_imported(installed: Path, policy: Policy, tm
     (installed / "trap.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w').close()\n")
     good = nervecord.compile(policy, "reference")
     for name in ("trap", "trap:Chip", "nervecord.trap", "../trap", "targets.lava.target", "xylo", "example_chip"):
-        dataclasses.replace(good, target=name).save(tmp_path / "p.nervecord")
+        Program(name, good.graph, good.contract, report=good.report, versions=good.versions).save(tmp_path / "p.nervecord")
         for call in (nervecord.open, nervecord.load, nervecord.inspect):
             with pytest.raises(FileFormatError, match=r"nothing here runs that \(programs are for: reference, lava"):
                 call(tmp_path / "p.nervecord")
@@ -240,7 +241,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 # Limits of the user's own
 
 
-def test_a_limit_is_set_and_kept(policy: Policy, tmp_path: Path) -> None:
+def test_a_limit_is_set_and_kept(policy: Graph, tmp_path: Path) -> None:
     limits = {"neurons_per_core": 4, "fan_in": UNLIMITED}
     report = nervecord.inspect(policy, "lava", limits=limits)
     sentences = (
@@ -259,14 +260,14 @@ def test_a_limit_is_set_and_kept(policy: Policy, tmp_path: Path) -> None:
     assert nervecord.compile(policy, nervecord.target("lava", limits=limits)) == program
 
 
-def test_a_limit_that_was_given_decides(policy: Policy) -> None:
+def test_a_limit_that_was_given_decides(policy: Graph) -> None:
     with pytest.raises(InfeasibleError, match="more neurons than the chip"):
         nervecord.compile(policy, "lava", limits={"neurons": 19})
     assert nervecord.inspect(policy, "lava", limits={"neurons": 19}).targets[0].verdict == "infeasible"
     assert nervecord.inspect(policy, "lava", limits={"neurons": 20}).targets[0].verdict == "feasible"
 
 
-def test_findings_that_ask_for_a_number_name_the_flag_that_takes_it(policy: Policy) -> None:
+def test_findings_that_ask_for_a_number_name_the_flag_that_takes_it(policy: Graph) -> None:
     for name, code, given in (
         ("lava", "second-hand-limits", {}),
         ("spinnaker2", "capacity-unknown", {"neurons": 100_000}),
@@ -278,7 +279,7 @@ def test_findings_that_ask_for_a_number_name_the_flag_that_takes_it(policy: Poli
             assert code not in codes
 
 
-def test_limits_are_those_of_one_target(policy: Policy) -> None:
+def test_limits_are_those_of_one_target(policy: Graph) -> None:
     for targets in (None, ["lava", "xylo"]):
         with pytest.raises(NervecordError, match="limits: are those of one target"):
             nervecord.inspect(policy, targets, limits={"cores": 3})
@@ -288,7 +289,7 @@ def test_limits_are_those_of_one_target(policy: Policy) -> None:
 
 
 @pytest.mark.usefixtures("installed")
-def test_limits_of_a_target_that_a_package_adds(policy: Policy) -> None:
+def test_limits_of_a_target_that_a_package_adds(policy: Graph) -> None:
     assert nervecord.inspect(policy, "example-chip", limits={"neurons_per_core": 12}).targets[0].placement.cores == 2  # type: ignore[union-attr]
     with pytest.raises(NervecordError, match=r"4 is exact for example-chip \(its maker\)"):
         nervecord.compile(policy, "example-chip", limits={"cores": 5})
@@ -344,7 +345,7 @@ def test_values_that_are_not(name: str, value: object) -> None:
         check_options(Chosen, {name: value}, of="it")
 
 
-def test_options_that_are_not_there(policy: Policy) -> None:
+def test_options_that_are_not_there(policy: Graph) -> None:
     with pytest.raises(
         NervecordError, match=r"target 'lava': unknown option 'weight_bit' \(did you mean 'weight_bits'"
     ):

@@ -353,7 +353,7 @@ FILES: dict[str, Callable[[], bytes]] = {
     "unknown_kind": node("lif1", kind="Izhikevich"),
     "part_of_a_kind": node("lif1", "membrane", kind="Spike"),
     "part_of_another_level": node("lif1", membrane={"kind": "Membrane"}),
-    "part_gone": graph(lambda data: [item for item in data["nodes"] if item["name"] == "lif1"][0].pop("membrane")),
+    "part_gone": graph(lambda data: next(item for item in data["nodes"] if item["name"] == "lif1").pop("membrane")),
     "unknown_field": node("lif1", refractory=3),
     "field_of_another_type": node("lif1", "spike", threshold=7.5),
     "field_a_list": node("lif1", "spike", threshold=[1]),

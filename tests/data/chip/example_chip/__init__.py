@@ -11,11 +11,13 @@ from nervecord.compiler.calibrate import Calibration, StreamCalibration
 from nervecord.compiler.files.program import Program
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.options import option
+from nervecord.compiler.plan import plan
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import Schedule
 from nervecord.compiler.target import Emitted, Fact, Limits, Lowered, TargetSpec
-from nervecord.errors import NervecordError, unknown_name
+from nervecord.errors import unknown_name
 from nervecord.runtime.session import MachineSession, Session
+from nervecord.runtime.stream import MachineStream, StreamSession
 from nervecord.targets.reference.target import ReferenceTarget
 
 
@@ -55,9 +57,9 @@ class ExampleChip:
             raise unknown_name("engine", name, self.spec.engines, where=self.spec.name)
         return MachineSession(program.policy, engine=name)
 
-    def stream(self, program: Program, *, engine: str | None = None) -> object:
-        """Policies only."""
-        raise NervecordError("takes policies only", where=f"target {self.spec.name!r}")
+    def stream(self, program: Program, *, engine: str | None = None) -> StreamSession:
+        """The same for a program that is no policy."""
+        return MachineStream(plan(program.graph, program.schedule), engine=engine or self.spec.engines[0])
 
     def emit(self, program: Program, folder: Path) -> tuple[Emitted, ...]:
         """The names of the layers."""
