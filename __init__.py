@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     import os
 
     from nervecord.compiler.contract import Contract
+    from nervecord.compiler.files.program import Program
     from nervecord.compiler.findings import Finding
     from nervecord.compiler.graph import Graph
     from nervecord.compiler.inspection import Report
     from nervecord.compiler.interpret import Trace
     from nervecord.compiler.ops import Array
     from nervecord.compiler.policy import Policy
-    from nervecord.compiler.files.program import Program
     from nervecord.compiler.schedule import Schedule
     from nervecord.compiler.target import Emitted, Target, TargetSpec
     from nervecord.runtime.compare import Comparison, Mode
@@ -256,7 +256,8 @@ def stream(given: Given, *, engine: str | None = None, steps: int | None = None)
     from nervecord.targets.given import streaming
 
     program = streaming(given, _schedule(steps))
-    return runner(program).stream(program, engine=engine)
+    session: Any = runner(program).stream(program, engine=engine)
+    return session
 
 
 def emit(program: Program | StrPath, folder: StrPath) -> tuple[Emitted, ...]:
@@ -341,6 +342,8 @@ def inspect(
     targets: Sequence[str | Target[Session]] | str | Target[Session] | None = None,
     *,
     limits: Mapping[str, float] | None = None,
+    inputs: str | float | Mapping[str, str | float] | None = None,
+    steps: int | None = None,
 ) -> Report:
     """Whether targets can hold and express a graph, what it would use of them, and what to change.
 
@@ -348,6 +351,7 @@ def inspect(
         given: any graph, policy or program, or the file of one.
         targets: names or what `target` gave, one or several; by default all of `list_targets()`.
         limits: limit -> your own number, in place of one that is not exact; for one target.
+        inputs, steps: of a graph that is no policy; see `compile`.
 
     Raises:
         NervecordError: one of the names is unknown; or limits cannot be replaced.
@@ -368,8 +372,8 @@ def inspect(
         specs = load_specs()
     else:
         specs = tuple(load_spec(it) if isinstance(it, str) else it.spec for it in chosen)
-    subject, schedule = scheduled_subject(given)
-    return inspect_graph(subject, specs, schedule)
+    subject, schedule = scheduled_subject(given, inputs)
+    return inspect_graph(subject, specs, schedule if steps is None else _schedule(steps))
 
 
 def run(

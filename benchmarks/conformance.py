@@ -4,9 +4,9 @@
 
 The integer graphs are those of the test suite (tests/graphs.py), from other seeds: skips, fan-in, several ends,
 recurrence, delays, nodes and edges in any order, extremes of every parameter. The float graphs (tests/policies.py)
-branch in the same ways; what is refused is counted by its code. With NUMBA_BOUNDSCHECK=1 the emulator's loop also checks
-every place that it reads and writes. Exits with 1 at the first difference. benchmarks/lava_conformance.py does the same
-in Lava.
+branch in the same ways; what is refused is counted by its code. With NUMBA_BOUNDSCHECK=1 the emulator's loop also
+checks every place that it reads and writes. Exits with 1 at the first difference. benchmarks/lava_conformance.py does
+the same in Lava.
 """
 
 from __future__ import annotations

@@ -104,15 +104,15 @@ def _run(args: argparse.Namespace) -> Outcome:
 
 VERBS = {
     "compile": Verb(
-        "Compile for a target: calibrate on recorded input, quantise with proved ranges, check, place. A network without "
-        "a contract becomes a program that takes and gives spikes or values step by step (nervecord simulate runs it). "
+        "Compile for a target: calibrate on recorded input, quantise with proved ranges, check, place. A network "
+        "without a contract becomes a program that takes and gives spikes or values step by step (nervecord simulate runs it). "
         "Exit code 2 where the target cannot hold it.",
         (
             "nervecord compile policy.nir --target lava -o ant.nervecord",
             "nervecord compile policy.nir --weight-bits 4 -o ant4.nervecord --dump passes --explain",
             "nervecord compile policy.nir --calibration observations.npz --json",
             "nervecord compile policy.nir --set neurons_per_core=4096 -o ant.nervecord",
-            "nervecord compile any.nir --dt 1e-4 --contract contract.toml --calibration observations.npz -o mine.nervecord",
+            "nervecord compile any.nir --dt 1e-4 --contract contract.toml --calibration rows.npz -o mine.nervecord",
             "nervecord compile any.nir --dt 1e-4 --inputs spikes -o net.nervecord",
             "nervecord compile policy.nir --netx --emit netx -o ant.nervecord",
         ),

@@ -11,7 +11,9 @@ from nervecord.cli.verb import Verb
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--env", required=True, metavar="ID", help="Gymnasium id, or module:id to import a module first")
+    parser.add_argument(
+        "--env", required=True, metavar="ID", help="Gymnasium id, or module:id to import a module first"
+    )
     parser.add_argument("-o", "--output", metavar="FILE", help="where to write it; by default to stdout")
 
 

@@ -27,9 +27,9 @@ from nervecord.training.launch import alone
 
 if TYPE_CHECKING:
     from nervecord.compiler.check.cost import Estimate
+    from nervecord.compiler.files.program import Program
     from nervecord.compiler.graph import Graph
     from nervecord.compiler.inspection import Report
-    from nervecord.compiler.files.program import Program
     from nervecord.runtime.picture import Drawn
     from nervecord.runtime.result import Result
     from nervecord.runtime.session import Counts

@@ -92,7 +92,9 @@ def _carried(text: str) -> str | float:
         return float(text)
     except ValueError:
         raise NervecordError(
-            f"{text!r} is neither spikes nor the limit of values", where="--inputs", hint="--inputs spikes, --inputs 4.0"
+            f"{text!r} is neither spikes nor the limit of values",
+            where="--inputs",
+            hint="--inputs spikes, --inputs 4.0",
         ) from None
 
 

@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from nervecord.compiler.options import Option
     from nervecord.compiler.files.program import Program
+    from nervecord.compiler.options import Option
     from nervecord.compiler.target import TargetSpec
     from nervecord.runtime.compare import Comparison
     from nervecord.runtime.result import Result
@@ -122,7 +122,7 @@ def program_text(program: Program, path: str | None) -> str:
 
 
 def _populations_text(populations: Sequence[Mapping[str, Any]]) -> str:
-    """Ranges are proved for every input that the limits let through; errors are those of rounding, of the worst link."""
+    """Ranges are proved for every input that the limits let through; errors are those of the worst link's rounding."""
     rows = [["neurons", "accumulator", "of", "membrane", "of", "threshold", "step", "weight error", "decay error"]]
     rows += [
         [

@@ -157,8 +157,9 @@ def batches(made: Plan, observations: Array) -> list[Array]:
 def _saturated(machine: Machine, observations: Array) -> float:
     """Share of values at the clip of a normaliser that an Input feeds."""
     given = machine.before.split(observations)
-    shares = []
-    for step in machine.plan.before:
-        if isinstance(step.op, Normalise) and step.taps[0].source in given:
-            shares.append(float(np.mean(np.abs(step.op.step({}, given[step.taps[0].source])) >= step.op.clip)))
-    return max(shares, default=0.0)
+    fed = [
+        (step.op, given[step.taps[0].source])
+        for step in machine.plan.before
+        if isinstance(step.op, Normalise) and step.taps[0].source in given
+    ]
+    return max((float(np.mean(np.abs(op.step({}, x)) >= op.clip)) for op, x in fed), default=0.0)

@@ -158,9 +158,9 @@ class Contract:
             ContractError: a field is missing, unknown, of the wrong type, or out of bounds.
         """
         said = schema.checked(data, _form(), where, ContractError)
-        unprintable = next((text for text in _texts(said) if not text.isprintable()), None)
-        if unprintable is not None:
-            raise ContractError(f"the text {schema.printable(repr(unprintable))} cannot be printed", where=where)
+        text = schema.unprintable(data)
+        if text is not None:
+            raise ContractError(f"the text {text!r} cannot be printed", where=where)
         values = {f.name: getattr(said, f.name) for f in dataclasses.fields(cls)}
         try:
             values["observation"], values["action"] = (_channels(values[k]) for k in ("observation", "action"))
@@ -172,11 +172,6 @@ class Contract:
 
 def _channels(said: Any) -> Channels:
     return Channels(said.names, said.units, said.low, said.high)
-
-
-def _texts(said: Any) -> list[str]:
-    sides = [text for side in (said.observation, said.action) for text in (*side.names, *side.units)]
-    return [said.environment, *sides, *said.choices, *said.provenance, *said.provenance.values()]
 
 
 @functools.cache

@@ -13,7 +13,7 @@ import numpy as np
 
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.host import After, Before
-from nervecord.compiler.ops import Array, Level, Neuron, State
+from nervecord.compiler.ops import Array, Level, State
 from nervecord.compiler.plan import Plan, Tap, plan
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import Schedule
@@ -101,9 +101,7 @@ class Machine:
         if self._clears_all:
             self._begin()
         self.entered = self.before.enter(inputs, self._dtype)
-        steps = [
-            self.step({name: rows[k] for name, rows in self.entered.items()}) for k in range(self.plan.window)
-        ]
+        steps = [self.step({name: rows[k] for name, rows in self.entered.items()}) for k in range(self.plan.window)]
         self.left = {read.source: np.stack([values[read.source] for values in steps]) for read in self.plan.reads}
         return self.after.leave(self.left), steps
 
@@ -136,9 +134,7 @@ class Trace:
         return {name: values for name, values in self.outputs.items() if graph.nodes[name].spikes}
 
 
-def simulate(
-    subject: Graph | Policy, inputs: Array | Mapping[str, Array], schedule: Schedule | None = None
-) -> Trace:
+def simulate(subject: Graph | Policy, inputs: Array | Mapping[str, Array], schedule: Schedule | None = None) -> Trace:
     """Run a graph on recorded input.
 
     Args:

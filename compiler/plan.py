@@ -243,10 +243,9 @@ def _downstream(graph: Graph, core: set[str]) -> set[str]:
 
 def _joined(steps: list[Step], graph: Graph) -> tuple[Step, ...]:
     """Outputs last, in the graph's order."""
-    outputs = [name for name in graph.outputs]
     named = {step.name: step for step in steps}
     inner = [step for step in steps if not isinstance(step.op, Output)]
-    return (*inner, *(named[name] for name in outputs if name in named))
+    return (*inner, *(named[name] for name in graph.outputs if name in named))
 
 
 def _entering(op: Op, schedule: Schedule) -> Entering:

@@ -11,9 +11,9 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args, get_type_hints
+from typing import Any, TypeVar, cast, get_args
 
-from nervecord.compiler.arithmetic import BOUNDS, Arithmetic
+from nervecord.compiler.arithmetic import Arithmetic, arithmetic_from
 from nervecord.compiler.ops import OPS, Level
 from nervecord.compiler.target import (
     UNLIMITED,
@@ -36,6 +36,7 @@ LARGEST = 2**53
 """No number of a spec lies beyond: all are exact as floats."""
 _NAME = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,62}[a-z0-9])?", re.ASCII)
 
+_SOURCED = ("source", "confidence")
 _NEEDED = ("name", "title", "summary", "engines", "arithmetic", "nodes", "behaviour", "limits")
 _ALLOWED = ("convolution", "packing", "energy", "not_checked")
 
@@ -161,28 +162,21 @@ class _Reader:
         """Its table; of a target that computes elsewhere a text that stands for the summary."""
         if isinstance(data, str):
             return {"summary": data}
-        fields = tuple(f.name for f in dataclasses.fields(Arithmetic))
-        self.keys("arithmetic", data, needed=("summary", "source", "confidence", *fields), allowed=())
+        if not isinstance(data, Mapping):
+            raise self.wrong("arithmetic", "a table is needed")
+        for key in ("summary", *_SOURCED):
+            if key not in data:
+                raise self.wrong(f"arithmetic.{key}", "is missing")
         self.text("arithmetic.source", data["source"])
         self.confidence("arithmetic.confidence", data["confidence"])
         return cast(Mapping[str, Any], data)
 
     def integers(self, section: str, data: Mapping[str, Any]) -> Arithmetic | None:
-        """The arithmetic of its table, every number within `BOUNDS`; None where there is a text alone."""
+        """The arithmetic of its table; None where there is a text alone."""
         if "source" not in data:
             return None
-        hints = get_type_hints(Arithmetic)
-        values = {f.name: data[f.name] for f in dataclasses.fields(Arithmetic)}
-        for name, value in values.items():
-            key = f"{section}.{name}"
-            if name not in BOUNDS:
-                if value not in get_args(hints[name]):
-                    raise self.wrong(key, f"{value!r} is none of {', '.join(get_args(hints[name]))}")
-                continue
-            low, high = BOUNDS[name]
-            if type(value) is not int or not low <= value <= high:
-                raise self.wrong(key, f"a whole number from {low} to {high} is needed")
-        return Arithmetic(**values)
+        numbers = {key: value for key, value in data.items() if key not in ("summary", *_SOURCED)}
+        return arithmetic_from(numbers, f"{self.where}: {section}")
 
     def section(self, section: str, kind: type[R], data: Any) -> R:
         """A dataclass of facts; those the file leaves out stay unknown."""

@@ -26,6 +26,7 @@ from nervecord.runtime.session import (
     checked_active,
     checked_batch,
     checked_observation,
+    checked_rows,
     neurons,
     neutral,
     planned,
@@ -99,11 +100,18 @@ class Emulator:
     def reset(self, batch: int | None = None) -> None:
         """Back to the state before the first step, with a new batch size if one is given."""
         packed, count = self.packed, batch or self.batch
-        self.before.reset(count)
         state, memory = packed.dtypes
-        self._state: Array = np.zeros((count, packed.state), dtype=state)
-        self._memory: Array = np.zeros((count, packed.memory), dtype=memory)
-        self._scratch = np.zeros((count, packed.scratch))
+        try:
+            self._state: Array = np.zeros((count, packed.state), dtype=state)
+            self._memory: Array = np.zeros((count, packed.memory), dtype=memory)
+            self._scratch = np.zeros((count, packed.scratch))
+        except (MemoryError, ValueError):
+            size = count * (packed.memory * np.dtype(memory).itemsize + packed.state * np.dtype(state).itemsize)
+            raise InfeasibleError(
+                f"needs {size / 1e9:.1f} GB for {count} copies, and there is not as much", where="emulator",
+                hint="a smaller batch, shorter delays or shorter blocks",
+            ) from None  # fmt: skip
+        self.before.reset(count)
         packed.table[Header.CLOCK] = 0
         self._arrays = (
             packed.table, packed.reals, packed.weights, packed.columns, self._state, self._memory, self._scratch,
@@ -297,7 +305,7 @@ class EmulatorSession(Closing):
             self._alive()
             checked_batch(batch)
             if rows is not None:
-                self._emulator.clear(rows)
+                self._emulator.clear(checked_rows(rows, self.batch))
             else:
                 self._allocate(batch or self.batch)
 

@@ -24,16 +24,18 @@ from nervecord.compiler.ops import (
     Quantise,
 )
 from nervecord.compiler.plan import Entry, Plan, Step
-from nervecord.errors import GraphError
+from nervecord.errors import GraphError, InfeasibleError
 from nervecord.runtime.tables import Code, Con, Fan, Header, Hold, Kind, Pop, Real, Ring
 
 NARROW = 1 << 31
 """Sums below it are exact in int32."""
 FLOAT32 = 1 << 24
 """Whole numbers up to it are exact in float32."""
+MOST_MEMORY = NARROW - 1
+"""Places in a robot's memory are kept in that memory."""
 SPARSE = 1 / 16
-"""A matrix with a smaller part of weights that are not zero is stored by its rows. Measured: with a tenth of the sources
-spiking, rows win below 7 % in matrices of 256 x 256 and 1024 x 1024, below 12 % in one of 4096 x 4096."""
+"""A matrix with a smaller part of weights that are not zero is stored by its rows. Measured, with a tenth of the
+sources spiking: rows win below 7 % in matrices of 256 x 256 and 1024 x 1024, below 12 % in one of 4096 x 4096."""
 OVERFLOWS = ("saturate", "saturate-symmetric", "wrap", "wrap-once")
 ROUNDINGS = ("floor", "zero", "at-least-one")
 
@@ -145,6 +147,7 @@ def pack(plan: Plan, *, fuse: bool = True, wide: bool = False, sparse: float = S
 
     Raises:
         GraphError: an entry has no limit.
+        InfeasibleError: it needs more memory than can be addressed.
     """
     return _Packer(plan, fuse and fusable(plan), wide, sparse).packed()
 
@@ -417,6 +420,11 @@ class _Packer:
         h[Header.STREAMED], h[Header.STREAMEDS] = self._rows(streamed), len(streamed)
         h[Header.ZERO], h[Header.WIDEST] = self._reserve(widest), widest
         h[Header.AT], h[Header.GATHERED], h[Header.TOTAL] = self._reserve(len(order)), self._reserve(widest), scratch
+        if self.memory > MOST_MEMORY:
+            raise InfeasibleError(
+                f"one copy needs {self.memory} numbers of memory, at most {MOST_MEMORY} can be addressed",
+                where="emulator", hint="shorter delays or shorter blocks",
+            )  # fmt: skip
         places = {entry.name: int(h[Header.HELD]) + k * Hold.SIZE for k, entry in enumerate(self.held)}
         return Packed(
             table=np.concatenate(self.table),

@@ -165,6 +165,20 @@ def checked_batch(batch: int | None) -> None:
         raise ContractError(f"is {batch}, at least 1 is needed", where="batch")
 
 
+def checked_rows(rows: Array, batch: int) -> Array:
+    """Rows of robots, as indices or a mask.
+
+    Raises:
+        ContractError: they are none of this batch's.
+    """
+    found = np.asarray(rows)
+    try:
+        np.zeros(batch)[found]
+    except IndexError as error:
+        raise ContractError(f"are not rows of {batch} robots: {error}", where="rows") from None
+    return found
+
+
 def checked_active(active: Array | None, batch: int) -> Array:
     """Which robots are counted, (batch,) bool.
 
@@ -318,7 +332,7 @@ class MachineSession(Closing):
             self._alive()
             checked_batch(batch)
             if rows is not None:
-                self._machine.clear(rows)
+                self._machine.clear(checked_rows(rows, self.batch))
                 return
             self._machine.reset(batch)
             self._last = []

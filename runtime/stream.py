@@ -25,6 +25,7 @@ from nervecord.runtime.session import (
     check_inputs,
     checked_active,
     checked_batch,
+    checked_rows,
     count_block,
     neurons,
 )
@@ -136,7 +137,7 @@ class Streaming(Closing):
             self._alive()
             checked_batch(batch)
             if rows is not None:
-                self._clear(rows)
+                self._clear(checked_rows(rows, self._batch))
                 return
             self._batch = batch or self._batch
             self._restart(self._batch)

@@ -129,9 +129,19 @@ def streaming(given: Given, schedule: Schedule) -> Program:
     return Program(FLOAT, graph, None, schedule)
 
 
-def scheduled_subject(given: Given) -> tuple[Graph | Policy, Schedule | None]:
-    """The graph or policy, and of a program its schedule."""
+def scheduled_subject(
+    given: Given, inputs: str | float | Mapping[str, str | float] | None
+) -> tuple[Graph | Policy, Schedule | None]:
+    """The graph or policy, its inputs declared, and of a program its schedule.
+
+    Raises:
+        NervecordError: inputs are declared of a policy or program, which say what enters.
+    """
     found = read_given(given)
+    if inputs is not None:
+        if not isinstance(found, Graph):
+            raise NervecordError("what enters is said already", where="inputs")
+        found = declare(found, inputs)
     return (found.subject, found.schedule) if isinstance(found, Program) else (found, None)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.calibrate import Calibration, StreamCalibration
@@ -72,7 +72,7 @@ class IntegerTarget:
 def integers(spec: TargetSpec) -> Arithmetic:
     """The arithmetic of a spec, with the limits that the user gave in place of those that are not exact."""
     assert spec.integers is not None
-    changes = {}
+    changes: dict[str, Any] = {}
     for limit, name in (("delay_max", "delay_max"), ("message_bits", "graded_bits")):
         fact = getattr(spec.limits, limit)
         if fact.confidence == "given" and fact.value is not None:

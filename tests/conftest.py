@@ -21,7 +21,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def make_policy() -> Callable[..., Policy]:
     """A factory of small random policies; `policies.random_policy` with sizes first and layers counted from 0."""
 
-    def make(sizes: tuple[int, ...] = (27, 24, 8), *, synaptic: bool = False, **options: Any) -> Graph:
+    def make(sizes: tuple[int, ...] = (27, 24, 8), *, synaptic: bool = False, **options: Any) -> Policy:
         return random_policy(sizes=sizes, current=synaptic, first=0, **options)
 
     return make

@@ -95,7 +95,9 @@ def random_policy(
         weight = rng.normal(size=(outputs, inputs)) * gain
         nodes.append((f"fc{k}", Affine(weight, bias * rng.normal(size=outputs), 1 if state == "carried" else 0)))
         synapse = 0.5 if current else None
-        nodes.append(("readout", li(outputs, current=synapse)) if readout else (f"lif{k}", lif(outputs, current=synapse)))
+        nodes.append(
+            ("readout", li(outputs, current=synapse)) if readout else (f"lif{k}", lif(outputs, current=synapse))
+        )
     one, zero = np.ones(actions), np.zeros(actions)
     decode: Op = Decode(one, zero, -one, one)
     if output_population:
@@ -176,7 +178,9 @@ def random_dag(seed: int, *, carried: bool = False, recurrent: bool = False) -> 
         size = int(rng.integers(2, 12))
         # The first ones take all inputs, so that none is left over.
         chosen = [f"normalise{k}"] if k < len(observations) else []
-        chosen += [s for s in rng.permutation(sorted(sources)) if s not in chosen][: int(rng.integers(0 if chosen else 1, 3))]
+        chosen += [s for s in rng.permutation(sorted(sources)) if s not in chosen][
+            : int(rng.integers(0 if chosen else 1, 3))
+        ]
         for j, source in enumerate(chosen):
             gain = 1.0 if source.startswith("normalise") else 3.0
             connect(f"fc{k}.{j}", str(source), f"lif{k}", size, gain, int(rng.integers(0, 3)) if carried else 0)

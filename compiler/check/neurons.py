@@ -275,8 +275,8 @@ def undeclared_input(case: Case) -> Iterator[Hit]:
         if _undeclared(op):
             yield Hit(
                 case.named(name), "nothing says whether spikes or values enter here, and integers need to know",
-                None, None, "declare its inputs as spikes or values (Input.carries), values with a limit",
-                cited(fact), "unknown" if case.graph.level is Level.IMPORTED else None,
+                None, None, "say it: --inputs spikes, or --inputs 4.0, the limit of values; or give it a contract",
+                cited(fact), "unknown",
             )  # fmt: skip
 
 

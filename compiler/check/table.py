@@ -12,6 +12,7 @@ verdict follows from them:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
@@ -90,9 +91,9 @@ RULES: tuple[Rule, ...] = (
         neurons.graded_input,
     ),
     Rule(
-        "undeclared-input", "error", EVERY_LEVEL,
-        "Nothing says whether spikes or values enter. Unknown in continuous time, where there is still time to say it.",
-        "Declare the inputs as spikes, or as values with a limit.",
+        "undeclared-input", "unknown", EVERY_LEVEL,
+        "Nothing says whether spikes or values enter. Compiling needs an answer, and refuses without one.",
+        "Say what the inputs carry: --inputs spikes, --inputs 4.0 (the limit of values), or a contract.",
         neurons.undeclared_input,
     ),
     Rule(
@@ -315,6 +316,10 @@ RULES: tuple[Rule, ...] = (
 """Every rule, in the order findings are reported."""
 
 
+UNANSWERED = ("undeclared-input",)
+"""Codes of what `inspect` leaves open and compiling must know."""
+
+
 def findings_of(subject: Graph | Policy, spec: TargetSpec, schedule: Schedule | None = None) -> list[Finding]:
     """Everything that speaks against, or is worth knowing about, this graph or policy on this target.
 
@@ -342,7 +347,11 @@ def errors(subject: Graph | Policy, spec: TargetSpec, schedule: Schedule | None 
     """What of `findings_of` forbids lowering, which then finds out by itself whether there are scales."""
     case = Case.of(subject, spec, schedule)
     found = [finding for rule in RULES if not rule.last for finding in rule(case)]
-    return [finding for finding in found if finding.severity == "error"]
+    return [
+        dataclasses.replace(finding, severity="error")
+        for finding in found
+        if finding.severity == "error" or finding.code in UNANSWERED
+    ]
 
 
 def verdict(findings: Sequence[Finding]) -> Verdict:

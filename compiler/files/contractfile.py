@@ -172,23 +172,15 @@ def contract_from_toml(content: str, where: str) -> ContractFile:
     except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError, as is a number of 5000 digits
         raise FileFormatError(f"is no TOML: {schema.printable(str(error))}", where=where) from None
     said = schema.checked(data, _form(), where, ContractError)
-    unprintable = next((text for text in _texts(data) if not text.isprintable()), None)
-    if unprintable is not None:
-        raise ContractError(f"the text {schema.printable(repr(unprintable))} cannot be printed", where=where)
+    text = schema.unprintable(data)
+    if text is not None:
+        raise ContractError(f"the text {text!r} cannot be printed", where=where)
     try:
         return _made(said, where)
     except ContractError as error:
         if not str(error).startswith(where):
             error.where = where
         raise
-
-
-def _texts(data: Any) -> list[str]:
-    if isinstance(data, dict):
-        return [text for key, value in data.items() for text in (key, *_texts(value))]
-    if isinstance(data, list):
-        return [text for value in data for text in _texts(value)]
-    return [data] if isinstance(data, str) else []
 
 
 def _made(said: Any, where: str) -> ContractFile:

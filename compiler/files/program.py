@@ -28,7 +28,7 @@ from nervecord.compiler.graph import Graph
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import LONGEST_BLOCK, STREAM, Schedule, StateRule
 from nervecord.compiler.schema import canonical
-from nervecord.compiler.verify import require, unprintable
+from nervecord.compiler.verify import require
 from nervecord.errors import ContractError, FileFormatError, GraphError, NervecordError
 
 FORMAT = 2
@@ -41,6 +41,8 @@ MEMBERS = ("manifest.json", "report.json", "arrays.bin")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _END = struct.Struct("<4s4H2LH")
 """The end of a zip archive without a comment: signature, disks, entries (twice), size and place of its directory."""
+_END64 = 20
+"""Bytes in front of it, where an archive of the larger form says so."""
 _DIRECTORY_BYTES = 1024
 """Of the directory of three entries; checked before anything of it is read."""
 
@@ -187,6 +189,11 @@ def _read(file: BinaryIO, where: str) -> Program:
     plain = schema.from_json(manifest_text, dict[str, Any], at)
     _check_format(plain.get("format"), where)
     manifest = schema.checked(plain, _MANIFEST, at)
+    report = schema.from_json(report_text, dict[str, Any], f"{where}: report.json")
+    for part in (plain, report):
+        text = schema.unprintable(part)
+        if text is not None:
+            raise FileFormatError(f"the text {schema.printable(repr(text))} cannot be printed", where=where)
     try:
         actual = described_hashes(plain, data)
     except (ValueError, RecursionError) as error:
@@ -212,13 +219,10 @@ def _read(file: BinaryIO, where: str) -> Program:
         graph=graph,
         contract=contract,
         schedule=STREAM if manifest.schedule is None else _schedule(manifest.schedule),
-        report=schema.from_json(report_text, dict[str, Any], f"{where}: report.json"),
+        report=report,
         versions=manifest.versions,
         allowances=tuple(manifest.allowances),
     )
-    name = unprintable(graph)
-    if name is not None:
-        raise FileFormatError(f"the name {schema.printable(repr(name))} cannot be printed", where=where)
     require(program.subject, where=where)
     return program
 
@@ -249,10 +253,12 @@ def _members(file: BinaryIO, where: str) -> list[bytes]:
     """
     hint = "`nervecord compile` writes programs"
     size = os.fstat(file.fileno()).st_size
-    file.seek(max(size - _END.size, 0))
-    tail = file.read(_END.size)
-    if len(tail) < _END.size or not tail.startswith(b"PK\5\6"):
+    file.seek(max(size - _END.size - _END64, 0))
+    tail = file.read()
+    # The larger form of a directory (zip64) would be read in place of this one, however long it is.
+    if not tail[-_END.size :].startswith(b"PK\5\6") or len(tail) < _END.size or b"PK\6\7" in tail:
         raise FileFormatError("is no program, or a damaged one", where=where, hint=hint)
+    tail = tail[-_END.size :]
     *_, entries, directory, _, _ = _END.unpack(tail)
     if entries != len(MEMBERS) or directory > _DIRECTORY_BYTES:
         if _is_old(file):

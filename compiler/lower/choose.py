@@ -164,4 +164,3 @@ def _stream_error(candidate: Planned, made: Plan, calibration: StreamCalibration
         if all(made.graph.nodes[a].spikes for a in made.graph.sources(name)):
             different += int(np.count_nonzero(error))
     return float(np.sqrt(squares / max(count, 1))), largest, different
-

@@ -1,11 +1,11 @@
 """A float graph to the integers of an arithmetic, with what its connections cost in steps handled exactly.
 
-Every connection costs steps. In a policy whose state is cleared before each action, a population whose longest path from
-the inputs costs p steps therefore does its T useful steps at steps p .. p + T - 1 of a block of T + L, L being the
-latency of the last read. Shorter paths are delayed, so that what met in training still meets; each population is cleared
-when its turn comes, so that whatever a bias or a synaptic current did before, while the pipeline filled or drained, is
-gone when the first useful input arrives. The result equals the delay-free network of the training, step for step, with
-biases and synaptic currents, whatever stood in the connections' buffers.
+Every connection costs steps. In a policy whose state is cleared before each action, a population whose longest path
+from the inputs costs p steps therefore does its T useful steps at steps p .. p + T - 1 of a block of T + L, L being the
+latency of the last read. Shorter paths are delayed, so that what met in training still meets; each population is
+cleared when its turn comes, so that whatever a bias or a synaptic current did before, while the pipeline filled or
+drained, is gone when the first useful input arrives. The result equals the delay-free network of the training, step for
+step, with biases and synaptic currents, whatever stood in the connections' buffers.
 
 With carried state there is no window: connections wait as long as in training, where that pays for what they cost.
 """
@@ -178,9 +178,7 @@ def _draft(
     subject: Graph | Policy, arithmetic: Arithmetic, schedule: Schedule | None, weight_bits: int, whole: bool
 ) -> Draft:
     if not 2 <= weight_bits <= arithmetic.weight_bits:
-        raise InfeasibleError(
-            f"{weight_bits} weight bits lie outside 2..{arithmetic.weight_bits}", where="weight_bits"
-        )
+        raise InfeasibleError(f"{weight_bits} weight bits lie outside 2..{arithmetic.weight_bits}", where="weight_bits")
     made = plan(subject) if isinstance(subject, Policy) else plan(subject, schedule)
     found = populations(made)
     timing = retime(made, found, arithmetic.connection_delay)
@@ -368,9 +366,7 @@ def _shared_reads(made: Plan) -> list[set[str]]:
     return groups
 
 
-def _incoming(
-    draft: Draft, p: Population, link: Link, codes: Mapping[str, Op], scale: Mapping[str, float]
-) -> Incoming:
+def _incoming(draft: Draft, p: Population, link: Link, codes: Mapping[str, Op], scale: Mapping[str, float]) -> Incoming:
     carries = p.name in draft.carriers and draft.carriers[p.name].name == link.name
     width = link.weight.shape[1]
     code = codes.get(link.source)
@@ -406,9 +402,7 @@ def _after(made: Plan, layers: Mapping[str, Quantised], nodes: dict[str, Op], ed
         edges += [(s, step.name) for s in sources]
 
 
-def _report(
-    draft: Draft, best: Candidate, calibration: Calibration | StreamCalibration | None
-) -> dict[str, Any]:
+def _report(draft: Draft, best: Candidate, calibration: Calibration | StreamCalibration | None) -> dict[str, Any]:
     made = best.plan(draft.plan.schedule)
     error, findings = report_error(best, calibration, draft.plan, made)
     warnings = [
@@ -440,4 +434,3 @@ def _report(
         "warnings": warnings,
         "findings": [finding.to_dict() for finding in found],
     }
-

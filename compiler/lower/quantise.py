@@ -278,9 +278,7 @@ def _real_reach(population: Population, incoming: Sequence[Incoming]) -> float:
     return float(max(high.max(), -low.min()))
 
 
-def _surely_too_large(
-    scales: _Scales, reach: float, incoming: Sequence[Incoming], arithmetic: Arithmetic
-) -> bool:
+def _surely_too_large(scales: _Scales, reach: float, incoming: Sequence[Incoming], arithmetic: Arithmetic) -> bool:
     """Whether the accumulator overflows whatever the rounding of weights does: then no proof need be tried."""
     slack = 1.0
     for exp, step, source in zip(scales.weight_exp, scales.step, incoming, strict=True):

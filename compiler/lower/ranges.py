@@ -86,7 +86,9 @@ def overflows(ranges: Sequence[UnitRange], arithmetic: Arithmetic) -> list[Findi
         for field, limit in (("product", arithmetic.product_limit), ("accumulator", arithmetic.accumulator_limit)):
             value = getattr(r, field)
             if value >= limit:
-                found.append(_overflow(f"{field}-overflow", "error", where, f"its {field} may overflow", value, limit - 1))
+                found.append(
+                    _overflow(f"{field}-overflow", "error", where, f"its {field} may overflow", value, limit - 1)
+                )
         saturates = arithmetic.current_overflow.startswith("saturate")
         if r.current > arithmetic.current_range[1]:
             found.append(_overflow(
@@ -136,9 +138,7 @@ def op_range(op: Op) -> tuple[Array, Array]:
     return np.zeros(op.size, dtype=np.int64), np.ones(op.size, dtype=np.int64)
 
 
-def _unit(
-    unit: Unit, arithmetic: Arithmetic, interval: int, entries: Mapping[str, tuple[Array, Array]]
-) -> UnitRange:
+def _unit(unit: Unit, arithmetic: Arithmetic, interval: int, entries: Mapping[str, tuple[Array, Array]]) -> UnitRange:
     op = unit.step.op
     assert isinstance(op, Neuron)
     product = 0
@@ -184,8 +184,8 @@ def dense_range(dense: Dense, arithmetic: Arithmetic, low: Array, high: Array) -
     if arithmetic.accumulate == "shift-each" and dense.weight_exp < 0:
         ends = [(dense.weight.astype(np.int64) * end) >> -dense.weight_exp for end in (low, high)]
         return reach, np.minimum(*ends).sum(axis=1), np.maximum(*ends).sum(axis=1)
-    exact = (arithmetic.shifted(end.astype(np.int64), dense.weight_exp) for end in (bottom, top))
-    return reach, *exact
+    low_end, high_end = (arithmetic.shifted(end.astype(np.int64), dense.weight_exp) for end in (bottom, top))
+    return reach, low_end, high_end
 
 
 def integrate(

@@ -28,7 +28,7 @@ def relays(
     """
     phase, wait = dict(timing.phase), dict(timing.wait)
     found: list[Population] = []
-    sizes = {p.name: p.size for p in populations}
+    sizes: dict[str, int] = {p.name: p.size for p in populations}
     for p in populations:
         links = list(p.links)
         for k, link in enumerate(links):
@@ -37,8 +37,8 @@ def relays(
                 continue
             if link.source in graded:
                 raise InfeasibleError(
-                    f"must wait {wait[link.name]} steps, the chip's longest delay is {arithmetic.delay_max}, and values "
-                    "cannot be relayed by neurons", where=link.origin[0],
+                    f"must wait {wait[link.name]} steps, the chip's longest delay is {arithmetic.delay_max}, and "
+                    "values cannot be relayed by neurons", where=link.origin[0],
                     hint="put spiking neurons into this path, or make the other paths shorter",
                 )  # fmt: skip
             if arithmetic.reset != "zero" or min(waits) < arithmetic.connection_delay:
@@ -47,7 +47,7 @@ def relays(
                     "neurons cannot relay spikes", where=link.origin[0], hint="make the paths equally long",
                 )  # fmt: skip
             source, at = link.source, phase.get(link.source, 0)
-            width = sizes.get(source, link.weight.shape[1])
+            width = sizes.get(source, int(link.weight.shape[1]))
             for hop, steps in enumerate(waits[:-1]):
                 at += steps
                 relay = _relay(f"{link.name}.relay{hop}", source, link, width)

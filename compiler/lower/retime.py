@@ -44,9 +44,7 @@ def retime(made: Plan, populations: Sequence[Population], cost: int) -> Timing:
             hint="give each an Output of its own",
         )  # fmt: skip
     phase = {p.name: late.late[p.name] for p in populations}
-    wait = {
-        link.name: link.delay + phase[p.name] - phase.get(link.source, 0) for p in populations for link in p.links
-    }
+    wait = {link.name: link.delay + phase[p.name] - phase.get(link.source, 0) for p in populations for link in p.links}
     return Timing(phase, wait)
 
 

@@ -1,6 +1,6 @@
 """NIR files: the one door to the `nir` package.
 
-Reading goes through `compiler.hdf5guard` and never calls nir, whose reader trusts its file. Writing makes nir's own
+Reading goes through `compiler.nir.hdf5guard` and never calls nir, whose reader trusts its file. Writing makes nir's own
 objects, so that every NIR tool reads the result.
 """
 
@@ -22,7 +22,7 @@ from nervecord.compiler.nir.reading import import_graph
 from nervecord.compiler.ops import Level, NirForm
 from nervecord.compiler.passes.discretise import check_convention
 from nervecord.compiler.policy import Policy, parts
-from nervecord.compiler.verify import require
+from nervecord.compiler.verify import require, unprintable
 from nervecord.errors import FileFormatError, GraphError, NervecordError
 
 
@@ -61,6 +61,9 @@ def read_nir(
         if not str(error).startswith(where):
             error.where = f"{where}: {error.where}" if error.where else where
         raise
+    name = unprintable(parts(subject)[0])
+    if name is not None:
+        raise FileFormatError(f"the name {name!r} cannot be printed", where=where)
     made_for = parts(subject)[0].dt
     if dt is not None and dt != made_for:
         raise NervecordError(f"was made for dt = {made_for} s, not {dt} s", where=where, hint="leave --dt out")
@@ -90,6 +93,9 @@ def write_nir(subject: Graph | Policy, path: str | os.PathLike[str]) -> None:
         GraphError: the graph is not DISCRETE, not legal, or holds something NIR cannot say; it names the node.
         NervecordError: the file cannot be written.
     """
+    name = unprintable(parts(subject)[0])
+    if name is not None:
+        raise GraphError(f"the name {name!r} cannot be printed", where="graph", hint="rename it")
     write_atomically(path, nir_bytes(subject))
 
 

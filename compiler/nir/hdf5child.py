@@ -1,4 +1,4 @@
-"""Reads one HDF5 file into plain values; run in a process of its own by `compiler.hdf5guard`.
+"""Reads one HDF5 file into plain values; run in a process of its own by `compiler.nir.hdf5guard`.
 
 It imports the standard library, numpy and h5py only: it starts in a tenth of a second, and whatever a hostile file
 does to libhdf5 happens here, under limits, and not in the compiler.

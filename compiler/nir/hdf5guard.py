@@ -1,8 +1,8 @@
 """Reads HDF5 files that nobody vouches for: in another process, under limits of time, memory and size.
 
 libhdf5 can be made to hang, to ask for terabytes, to crash and to return other files of the disk. So the file is parsed
-by `compiler.hdf5child` in its own process, which refuses such files; this module starts it, watches it, and turns every
-outcome into a tree of plain values or one `FileFormatError`.
+by `compiler.nir.hdf5child` in its own process, which refuses such files; this module starts it, watches it, and turns
+every outcome into a tree of plain values or one `FileFormatError`.
 """
 
 from __future__ import annotations

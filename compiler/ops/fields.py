@@ -62,7 +62,9 @@ def _field(declared: Declared, default: Any = dataclasses.MISSING) -> Any:
     return dataclasses.field(default=default, metadata={KEY: declared})
 
 
-def array(about: str, *symbols: str, dtype: type = np.float64, default: Any = dataclasses.MISSING, **bounds: Any) -> Any:
+def array(
+    about: str, *symbols: str, dtype: type = np.float64, default: Any = dataclasses.MISSING, **bounds: Any
+) -> Any:
     """An array field; `default=None` makes it optional."""
     return _field(Declared("array", about, symbols, dtype, optional=default is None, **bounds), default)
 

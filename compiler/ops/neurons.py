@@ -191,9 +191,9 @@ class Neuron(Op):
                 yield "part", f"its {name} is {type(part).__name__}, and its membrane {level.value}", None, None
         if level is Level.INTEGER:
             return
-        for part in (self.membrane, self.synapse, self.spike):
-            for name, declared in fields.declarations(type(part)) if part is not None else ():
-                value = getattr(part, name)
+        for piece in (self.membrane, self.synapse, self.spike):
+            for name, declared in fields.declarations(type(piece)) if piece is not None else ():
+                value = getattr(piece, name)
                 if declared.kind == "array" and value is not None and value.shape != self.in_shape:
                     yield "shape", f"{name} has shape {value.shape}, the population {self.in_shape}", None, None
 

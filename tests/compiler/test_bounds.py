@@ -19,8 +19,9 @@ from nervecord.compiler.graph import Graph, chain
 from nervecord.compiler.nir.reading import import_graph
 from nervecord.compiler.ops import Affine, Conv, Input, Level, Membrane, Neuron, Op, Output, Spike
 from nervecord.compiler.plan import plan
+from nervecord.compiler.schema import MOST_JSON, from_json, nesting
 from nervecord.compiler.verify import require, verify
-from nervecord.errors import GraphError, NervecordError
+from nervecord.errors import FileFormatError, GraphError, NervecordError
 
 Tree = dict[str, Any]
 
@@ -167,3 +168,17 @@ def test_sizes_that_make_no_shape_are_said_and_not_stumbled_over() -> None:
     nodes: list[tuple[str, Op]] = [("in", Input((1, 3, 3))), ("x", conv), ("out", Output((1, 2, 2)))]
     with pytest.raises(GraphError, match=r"x: stride is too small \(0 against 1\)"):
         require(chain(Level.DISCRETE, nodes, dt=1e-3))
+
+
+def test_a_manifest_of_hundreds_of_megabytes_is_not_read() -> None:
+    with within(2), pytest.raises(FileFormatError, match="a: has 67108865 bytes of JSON, at most 67108864 are read"):
+        from_json(b" " * (MOST_JSON + 1), dict[str, Any], "a")
+
+
+def test_a_long_text_in_json_takes_little_memory() -> None:
+    tracing = pytest.importorskip("resource")
+    content = b'"' + b"a" * 20_000_000 + b'\\n"'
+    before = tracing.getrusage(tracing.RUSAGE_SELF).ru_maxrss
+    with within(5):
+        assert nesting(content) == 0
+    assert tracing.getrusage(tracing.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB

@@ -14,9 +14,9 @@ from nervecord.compiler import ops as n
 from nervecord.compiler.calibrate import calibrate
 from nervecord.compiler.compile import compile_graph
 from nervecord.compiler.contract import Channels, Contract
+from nervecord.compiler.files.program import load
 from nervecord.compiler.interpret import Machine, simulate
 from nervecord.compiler.nir.file import read_nir, write_nir
-from nervecord.compiler.files.program import load
 from nervecord.compiler.ops.host import first_largest
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.verify import verify
@@ -113,9 +113,9 @@ def test_integers_are_compared_without_a_scale_and_reported_with_one() -> None:
     assert policy.recorded is not None
     pair = [simulate(graph, policy.recorded).actions for graph in (program.policy, other)]
     assert np.array_equal(*pair)  # type: ignore[arg-type]
+    machine = Machine(random_policy())
+    machine.window(np.zeros((1, 27)))
     with pytest.raises(ContractError, match="no choice"):
-        machine = Machine(random_policy())
-        machine.window(np.zeros((1, 27)))
         machine.preferences()
 
 

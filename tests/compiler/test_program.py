@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import io
 import json
 import os
+import random
 import time
 import zipfile
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,8 +26,10 @@ from nervecord.compiler.files.arrays import ENTRY, pack, unpack
 from nervecord.compiler.files.program import Program, load
 from nervecord.compiler.graph import Graph, chain
 from nervecord.compiler.ops import Affine, Input, IntegerMembrane, Level, Membrane, Neuron, Op, Output, Spike
+from nervecord.compiler.plan import plan
 from nervecord.compiler.schedule import STREAM, Schedule
 from nervecord.compiler.schema import checked, nesting, row
+from nervecord.compiler.verify import verify
 from nervecord.errors import ContractError, FileFormatError, GraphError, InfeasibleError, NervecordError
 from nervecord.targets.lava.target import LavaTarget
 from nervecord.targets.reference.target import ReferenceTarget
@@ -112,7 +119,6 @@ def test_changed_files_are_refused_in_a_sentence(name: str, program, tmp_path) -
 
 def test_nothing_of_a_file_is_executed(program, tmp_path) -> None:
     """Arrays are bytes under a closed list of types: there is no pickle to load, and no name to import."""
-    import io
 
     class Trap:
         def __reduce__(self):
@@ -312,3 +318,72 @@ def test_what_looks_like_texts_is_read_in_one_go() -> None:
     for piece in (b'\\"', b'"', b"\\", b'"\\'):
         nesting(b'"' + piece * 500_000)
     assert time.perf_counter() - began < 20  # a second look at every quote would take hours
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Mutated content under hashes that are right: the reader has to look further than them. Seeded.
+
+JUNK: tuple[Any, ...] = (
+    None, True, -1, 0, 1 << 31, 1 << 60, 1.5, -1e308, "", "x", "\x1b[2J", "lif1", "Neuron", "Dense", "reset",
+    [], [1], ["a", "b"], [[]], [None], {}, {"kind": "Spike"}, {"name": "x", "kind": "Input", "shape": [1]},
+)  # fmt: skip
+
+
+def mutate(tree: Any, rng: random.Random) -> None:
+    """Replace, remove, double or add one thing somewhere in nested dicts and lists."""
+    places: list[tuple[Any, Any]] = []
+
+    def walk(value: Any) -> None:
+        for key in list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+            places.append((value, key))
+            walk(value[key])
+
+    walk(tree)
+    parent, key = rng.choice(places)
+    chance = rng.random()
+    if chance < 0.15:
+        del parent[key]
+    elif chance < 0.3 and isinstance(parent, list):
+        parent.insert(rng.randrange(len(parent) + 1), copy.deepcopy(parent[key]))
+    elif chance < 0.4:
+        other, at = rng.choice(places)
+        parent[key] = copy.deepcopy(other[at])
+    else:
+        parent[key] = copy.deepcopy(rng.choice(JUNK))
+
+
+@pytest.mark.parametrize("target", [LavaTarget(), ReferenceTarget()], ids=["lava", "reference"])
+def test_mutated_manifests(target: Any, tmp_path) -> None:
+    content = compile_graph(random_policy(sizes=(3, 4, 2)), target).to_bytes()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    sound = json.loads(members["manifest.json"])
+    read = 0
+    for seed in range(1000):
+        rng = random.Random(seed)
+        manifest = copy.deepcopy(sound)
+        for _ in range(rng.choice((1, 1, 2, 4))):
+            mutate(manifest, rng)
+        if set(sound) <= set(manifest):
+            manifest["hashes"] = files_program.described_hashes(manifest, members["arrays.bin"])
+        path = tmp_path / "p"
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in members:
+                archive.writestr(name, json.dumps(manifest) if name == "manifest.json" else members[name])
+        try:
+            program = load(path)
+        except NervecordError as error:
+            text = str(error)
+            assert text.startswith(f"{path}: "), f"seed {seed}"
+            assert text.isprintable(), f"seed {seed}"
+        else:
+            assert verify(program.subject) == [], f"seed {seed}"
+            plan_or_refusal(program)
+            read += 1
+    assert 0 < read < 500
+
+
+def plan_or_refusal(program: Program) -> None:
+    """What is read can be planned, or is refused in a sentence."""
+    with contextlib.suppress(NervecordError):
+        plan(program.subject, None if program.contract else program.schedule)

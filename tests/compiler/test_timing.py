@@ -31,9 +31,9 @@ from nets import (
 
 from nervecord.compiler.calibrate import calibrate
 from nervecord.compiler.check.table import errors, findings_of, verdict
-from nervecord.compiler.graph import Graph, chain
+from nervecord.compiler.graph import Graph
 from nervecord.compiler.lower.lower import lower
-from nervecord.compiler.ops import ContinuousMembrane, Decode, Input, Level, Neuron, Op, Output, Spike
+from nervecord.compiler.ops import Decode, Input, Level, Op, Output
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import Schedule
 from nervecord.compiler.target import TargetSpec
@@ -51,13 +51,12 @@ def test_what_enters_is_declared_where_it_must_be() -> None:
     graph = net(affine(), lif())
     unknown = graph.replace(nodes={**graph.nodes, "input": Input((2,))})
     assert verdict(findings_of(graph, LAVA)) == "feasible"
-    assert codes(unknown)["undeclared-input"] == "error"
-    # In continuous time there is still time to declare it: nothing is known against the graph.
-    neuron = Neuron(ContinuousMembrane(np.ones(2), np.ones(2)), None, Spike(np.ones(2), np.zeros(2)))
-    imported = chain(Level.IMPORTED, [("input", Input((2,))), ("fc", affine()), ("lif", neuron),
-                                      ("output", Output((2,)))], dt=1e-3)  # fmt: skip
-    assert codes(imported)["undeclared-input"] == "unknown"
-    assert verdict(findings_of(imported, LAVA)) == "unknown"
+    # Inspecting leaves it open; compiling must know.
+    assert codes(unknown)["undeclared-input"] == "unknown"
+    assert verdict(findings_of(unknown, LAVA)) == "unknown"
+    (found,) = errors(unknown, LAVA)
+    assert (found.code, found.severity) == ("undeclared-input", "error")
+    assert "--inputs" in found.fix
     # Floats need no limits.
     assert verdict(findings_of(unknown, REFERENCE)) == "feasible"
     spiking = graph.replace(nodes={**graph.nodes, "input": Input((2,), "spikes")})

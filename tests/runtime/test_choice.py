@@ -12,8 +12,8 @@ from nervecord.compiler.lower.choose import choice_report
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.policy import Policy
 from nervecord.errors import ContractError
-from nervecord.runtime.emulator import EmulatorSession
 from nervecord.runtime.compare import compare
+from nervecord.runtime.emulator import EmulatorSession
 from nervecord.runtime.environment import choices_of, stated_period
 from nervecord.runtime.loop import run_policy
 from nervecord.runtime.session import MachineSession

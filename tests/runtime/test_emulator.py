@@ -164,6 +164,17 @@ def test_the_longest_delay_and_wide_products() -> None:
     assert seen > 0
 
 
+def test_more_memory_than_there_is_is_refused() -> None:
+    """Rings of the longest block; and a batch that no machine holds."""
+    graph = delayed(1, Schedule(), None)
+    wide = {**graph.nodes, "in": Input((40000,), "spikes"), "dense": Dense(np.zeros((4, 40000)), 0, 8, 1)}
+    with pytest.raises(InfeasibleError, match=r"numbers of memory, at most"):
+        EmulatorStream(plan(graph.replace(nodes=wide), Schedule(1 << 16, "carried")))
+    session = EmulatorStream(graph)
+    with pytest.raises(InfeasibleError, match=r"GB for 1000000000000000 copies"):
+        session.reset(10**15)
+
+
 def test_what_is_out_of_range_is_refused() -> None:
     graph = delayed(1, Schedule(), 32767.0)
     nodes = dict(graph.nodes)

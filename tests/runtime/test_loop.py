@@ -18,10 +18,10 @@ from nervecord.compiler.compile import compile_graph
 from nervecord.compiler.contract import Channels
 from nervecord.compiler.policy import Policy
 from nervecord.errors import ContractError, EngineError, NervecordError
+from nervecord.runtime.emulator import EmulatorSession
 from nervecord.runtime.loop import run_policy
 from nervecord.runtime.result import interval95
 from nervecord.runtime.session import MachineSession, Session
-from nervecord.runtime.emulator import EmulatorSession
 from nervecord.targets.lava.target import LavaTarget
 
 gymnasium = pytest.importorskip("gymnasium")

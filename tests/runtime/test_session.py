@@ -133,3 +133,5 @@ def test_closed_and_contractless_sessions_are_refused() -> None:
         MachineSession(plan(policy.graph))
     with pytest.raises(ContractError, match="batch: is 0"):
         MachineSession(policy).reset(0)
+    with pytest.raises(ContractError, match="rows: are not rows of 1 robots"):
+        MachineSession(policy).reset(rows=np.array([3]))

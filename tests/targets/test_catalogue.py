@@ -19,10 +19,10 @@ from policies import random_policy
 
 import nervecord
 from nervecord.cli.command import main
+from nervecord.compiler.files.program import Program
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.nir.file import write_nir
 from nervecord.compiler.options import Option, check_options, option, options_of
-from nervecord.compiler.files.program import Program
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.target import UNLIMITED, Target, TargetSpec
 from nervecord.errors import FileFormatError, InfeasibleError, NervecordError
@@ -147,7 +147,7 @@ def test_a_program_makes_nothing_be_imported(installed: Path, policy: Policy, tm
     (installed / "trap.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w').close()\n")
     good = nervecord.compile(policy, "reference")
     for name in ("trap", "trap:Chip", "nervecord.trap", "../trap", "targets.lava.target", "xylo", "example_chip"):
-        Program(name, good.graph, good.contract, report=good.report, versions=good.versions).save(tmp_path / "p.nervecord")
+        Program(name, good.graph, good.contract, report=good.report).save(tmp_path / "p.nervecord")
         for call in (nervecord.open, nervecord.load, nervecord.inspect):
             with pytest.raises(FileFormatError, match=r"nothing here runs that \(programs are for: reference, lava"):
                 call(tmp_path / "p.nervecord")

@@ -19,7 +19,6 @@ from nervecord.targets.lava.netx import export_netx
 from nervecord.targets.lava.target import LavaTarget
 
 
-
 def lowered(policy: Policy, **options: object) -> tuple[Policy, dict[str, object]]:
     made, report = lower(policy, lava_arithmetic(), calibrate(policy), **options)  # type: ignore[arg-type]
     assert isinstance(made, Policy)

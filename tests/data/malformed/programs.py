@@ -289,6 +289,7 @@ FILES: dict[str, Callable[[], bytes]] = {
     "duplicate_manifest": added(("manifest.json", b"{}")),
     "missing_member": members(lambda held: held.pop("arrays.bin")),
     "encrypted": content(encrypted),
+    "zip64": content(lambda data: data[:-22] + b"PK\6\7" + bytes(16) + data[-22:]),
     "comment": content(lambda data: data[:-2] + b"\5\0hello"),
     # The manifest.
     "no_manifest": members(lambda held: held.update({"manifest.txt": held.pop("manifest.json")})),
@@ -314,6 +315,7 @@ FILES: dict[str, Callable[[], bytes]] = {
     "versions_are_a_list": manifest(lambda data: data.update(versions=["0.1.0"])),
     "allowances_are_a_number": manifest(lambda data: data.update(allowances=1)),
     "report_a_list": members(lambda held: held.update({"report.json": b"[]"})),
+    "report_escape": members(lambda held: held.update({"report.json": b'{"lowering":"\\u001b[2J"}'})),
     "report_nested": members(lambda held: held.update({"report.json": b'{"a":' + NESTED + b"}"})),
     # Hashes.
     "structure_hash": manifest(lambda data: data["graph"].update(dt=0.5)),
