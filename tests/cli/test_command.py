@@ -319,7 +319,7 @@ CHEAP = {
     "help": "from nervecord.cli.command import main; main(['--help'])",
     **{
         f"{name} --help": f"from nervecord.cli.command import main; main(['{name}', '--help'])"
-        for name in ("train", "run", "compile", "targets", "demo")
+        for name in ("train", "run", "demo")
     },
 }
 

@@ -7,11 +7,8 @@ from typing import Any
 
 import pytest
 
-<<<<<<< HEAD
-=======
 from nervecord.runtime.compare import Comparison, LayerComparison
 
->>>>>>> core
 
 @pytest.mark.parametrize("mode", ["free", "layers"])
 def test_compare_a_policy_with_its_program(mode: str, nervecord_cli: Any, files: Path) -> None:
@@ -54,9 +51,6 @@ def test_compare_asks_for_everything_with_a_tolerance_of_zero(nervecord_cli: Any
     path, rows = files / "ant.nervecord", files / "rows.npz"
     words = ("compare", path, path, "--engine-b", "definition", "--observations", rows, "--tolerance", 0)
     assert nervecord_cli(*words).code == 0
-<<<<<<< HEAD
-    assert "tolerance of" not in nervecord_cli(*words[:-2]).out
-=======
     assert nervecord_cli(*words[:-2], "--json").json["agrees"] is True
 
 
@@ -88,7 +82,6 @@ def compared(**changes: Any) -> Comparison:
 )
 def test_what_lies_within_a_tolerance(comparison: Comparison, within: bool) -> None:
     assert comparison.agrees is within
->>>>>>> core
 
 
 def test_compare_without_observations(nervecord_cli: Any, files: Path) -> None:

@@ -11,19 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-<<<<<<< HEAD
-import nervecord
-from nervecord.compiler.nir.file import write_nir
-from nervecord.compiler.policy import Policy
-from nervecord.errors import EngineError
-from nervecord.runtime.emulator import EmulatorSession
-=======
 from nervecord.compiler.compile import compile_graph
 from nervecord.compiler.nir.file import read_nir, write_nir
 from nervecord.errors import EngineError
 from nervecord.runtime.emulator import EmulatorSession
 from nervecord.targets.lava.target import LavaTarget
->>>>>>> core
 
 RUN = {
     "target", "engine", "env", "episodes", "seed", "return_mean", "return_ci95", "return_each", "length_mean",
@@ -130,19 +122,11 @@ def test_run_imports_what_the_user_names_and_not_what_the_file_does(
         "gymnasium.register('Evil-v0', lambda: gymnasium.make('Pendulum-v1'))\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-<<<<<<< HEAD
-    policy = nervecord.read(files / "pendulum.nir")
-    assert isinstance(policy, Policy)
-    policy = policy.replace(contract=dataclasses.replace(policy.contract, environment="evil:Evil-v0"))
-    write_nir(policy, tmp_path / "p.nir")
-    nervecord.compile(policy, "lava").save(tmp_path / "p.nervecord")
-=======
     graph = read_nir(files / "pendulum.nir")
     assert graph.contract is not None
     contract = dataclasses.replace(graph.contract, environment="evil:Evil-v0")
     write_nir(graph.replace(contract=contract), tmp_path / "p.nir")
     compile_graph(graph.replace(contract=contract), LavaTarget()).save(tmp_path / "p.nervecord")
->>>>>>> core
     for name in ("p.nir", "p.nervecord"):
         nervecord_cli("run", tmp_path / name, "--episodes", 1).refused(
             "evil:Evil-v0: no such environment is registered, and what a file names is never imported (if you trust "
