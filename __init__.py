@@ -60,6 +60,7 @@ __all__ = [
     "TrainConfig",
     "compare",
     "compile",
+    "contract",
     "emit",
     "inspect",
     "list_targets",

@@ -15,6 +15,7 @@ import nervecord
 from nervecord.compiler.files.program import Program
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph import Graph, Level
+from nervecord.compiler.policy import Policy
 from nervecord.errors import ContractError, FileFormatError, GraphError, NervecordError
 from nervecord.runtime.session import Session
 
@@ -22,6 +23,8 @@ DATA = Path(__file__).parent.parent / "data"
 FUNCTIONS = (
     "compare",
     "compile",
+    "contract",
+    "emit",
     "inspect",
     "list_targets",
     "load",
@@ -101,8 +104,8 @@ assert loaded("torch", "mujoco", "gymnasium", "matplotlib") == []
 
 def test_from_a_file_to_a_program_and_its_actions(files: Path, tmp_path: Path) -> None:
     policy = nervecord.read(files / "ant.nir")
-    assert policy.level is Level.DISCRETE
-    assert policy.contract is not None
+    assert isinstance(policy, Policy)
+    assert policy.graph.level is Level.DISCRETE
     program = nervecord.compile(policy, target="lava")
     program.save(tmp_path / "ant.nervecord")
     again = nervecord.load(tmp_path / "ant.nervecord")
@@ -237,8 +240,8 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
     "open a number": (lambda f: nervecord.open(7), TypeError, "os.PathLike"),
     "open a graph of another tool": (
         lambda f: nervecord.open(DATA / "nir" / "lif_norse.nir"),
-        ContractError,
-        "lif_norse.nir: carries no contract",
+        GraphError,
+        "NIR does not say its time step",
     ),
     "compile a number": (lambda f: nervecord.compile(7), TypeError, "os.PathLike"),
     "compile a program": (lambda f: nervecord.compile(f / "ant.nervecord"), NervecordError, "compiled already"),
@@ -267,7 +270,7 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
     "simulate without time": (
         lambda f: nervecord.simulate(nervecord.read(DATA / "nir" / "lif_norse.nir"), np.ones((3, 1))),
         GraphError,
-        "dt=1e-4",
+        "NIR does not say its time step",
     ),
     "simulate nothing": (
         lambda f: nervecord.simulate(nervecord.read(f / "ant.nir"), np.zeros((0, 27))),

@@ -75,7 +75,7 @@ def test_help_of_a_verb_ends_with_examples_that_parse(name: str, nervecord_cli: 
     examples = answer.out.split("examples:\n")[1].strip().split("\n")
     assert len(examples) >= 2
     for example in examples:
-        words = shlex.split(example)
+        words = shlex.split(example.partition(" > ")[0])
         assert words[:2] == ["nervecord", name]
         command.find_verb(name).parser(name).read(words[2:])
     for flag in ("--json", "--quiet", "--debug"):
@@ -91,7 +91,10 @@ def test_version(nervecord_cli: Any) -> None:
 # Words that are not understood
 
 REFUSED = {
-    "a verb": ("compil", "unknown verb 'compil' (did you mean 'compile'? choose from: compare, compile, demo"),
+    "a verb": (
+        "compil",
+        "unknown verb 'compil' (did you mean 'compile'? choose from: compare, compile, contract, demo",
+    ),
     "a verb like none": ("fly", "unknown verb 'fly' (choose from: "),
     "a flag before the verb": ("--json run", "--json stands before the verb"),
     "a flag": ("run ant.nervecord --episods 3", "unknown flag '--episods' (did you mean '--episodes'?"),
@@ -102,7 +105,7 @@ REFUSED = {
     "a value gone": ("run ant.nervecord --episodes", "--episodes: expected one argument"),
     "a value of another type": ("run ant.nervecord --episodes many", "--episodes: invalid whole number value: 'many'"),
     "half an episode": ("run ant.nervecord --episodes 1.5", "--episodes: invalid whole number value: '1.5'"),
-    "a file gone": ("compile", "the following arguments are required: policy (nervecord compile --help"),
+    "a file gone": ("compile", "the following arguments are required: FILE (nervecord compile --help"),
     "a target": ("compile {ant} --target lavaa", "unknown target 'lavaa' (did you mean 'lava'? choose from: lava, l"),
     "a target to inspect": ("inspect {ant} --target loihi", "unknown target 'loihi' (did you mean 'loihi1'?"),
     "the second of two": ("inspect {ant} --target lava xilo", "unknown target 'xilo' (did you mean 'xylo'?"),

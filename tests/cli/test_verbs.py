@@ -41,7 +41,8 @@ def test_compile_json(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
     assert (data["program"], data["target"], data["verdict"]) == (str(path), "lava", "feasible")
     assert data["cores"] >= 1
     assert data["report"] == load(path).report
-    assert [layer["layer"] for layer in data["report"]["lowering"]["layers"]] == ["lif1", "readout"]
+    populations = data["report"]["lowering"]["populations"]
+    assert [population["population"] for population in populations] == ["lif1", "readout"]
 
 
 def test_compile_without_a_file_says_so(nervecord_cli: Any, files: Path, tmp_path: Path, monkeypatch: Any) -> None:
@@ -76,7 +77,7 @@ def test_compile_emits_what_the_target_makes(nervecord_cli: Any, files: Path, tm
     assert emitted["file"] == str(folder / "policy.net")
     assert set(emitted["arguments"]) == {"input_message_bits", "reset_interval", "reset_offset"}
     assert f"net_config='{folder}/policy.net', input_message_bits=16" in emitted["use"]
-    export_netx(load(path).graph, tmp_path / "again.net")
+    export_netx(load(path).policy, tmp_path / "again.net")
     assert (folder / "policy.net").read_bytes() == (tmp_path / "again.net").read_bytes()
     (folder / "policy.net").unlink()
     nervecord_cli(*emit, "--target", "reference").refused("target 'reference': writes no files for other tools")
@@ -90,7 +91,7 @@ def test_compile_emits_what_the_target_makes(nervecord_cli: Any, files: Path, tm
 def test_compile_dumps_and_explains(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
     answer = nervecord_cli("compile", files / "ant.nir", "--dump", tmp_path / "d", "--explain")
     assert answer.code == 0
-    assert "DiscreteLIF became FixedLIF" in answer.err
+    assert "lif1: LIF became LIF (integer)" in answer.err
     assert "became" not in answer.out
     assert len(os.listdir(tmp_path / "d")) == 3
 
@@ -222,8 +223,8 @@ def test_simulate_the_published_neuron(nervecord_cli: Any, tmp_path: Path) -> No
             spikes = trace["1"][:, 0, 0]
         assert np.flatnonzero(spikes).tolist() == np.flatnonzero(published[:, 2]).tolist() == [460, 510, 710, 760]
         assert answer.json["steps"] == 1000
-        assert answer.json["spikes"] == {"1": 4}
-        assert answer.json["actions"] is None
+        assert answer.json["spikes"] == {"1": 4, "output": 4}
+        assert "actions" not in answer.json["nodes"]
     assert sorted(os.listdir(tmp_path)) == ["in.npz", "out.npz"]
 
 
