@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
 from nervecord.compiler.arithmetic import Arithmetic, arithmetic_from
+from nervecord.compiler.implied import with_implied
 from nervecord.compiler.ops import OPS, Level
 from nervecord.compiler.target import (
     UNLIMITED,
@@ -74,7 +75,7 @@ def spec_from_dict(data: Mapping[str, Any], *, where: str = "spec") -> TargetSpe
     reader = _Reader(where)
     reader.keys("", data, needed=_NEEDED, allowed=_ALLOWED)
     arithmetic = reader.arithmetic(data["arithmetic"])
-    return TargetSpec(
+    spec = TargetSpec(
         name=reader.name("name", data["name"]),
         title=reader.text("title", data["title"]),
         summary=reader.text("summary", data["summary"]),
@@ -91,6 +92,7 @@ def spec_from_dict(data: Mapping[str, Any], *, where: str = "spec") -> TargetSpe
         energy=reader.record("energy", Energy, data["energy"]) if "energy" in data else None,
         not_checked=reader.texts("not_checked", data.get("not_checked", [])),
     )
+    return with_implied(spec, arithmetic.get("source", ""), arithmetic.get("confidence", "exact"), where=where)
 
 
 class _Reader:
@@ -243,7 +245,7 @@ def targets_doc(specs: Sequence[TargetSpec]) -> str:
         "",
         "`nervecord inspect any.nir --target-file my_chip.toml` inspects for a target that a file describes, in the",
         "form of `targets/*/spec.toml`. The keys `name` (a to z, 0 to 9, `.`, `-`, `_`), `title`, `summary` and",
-        "`arithmetic` are texts, `engines` is `[]`. `[nodes]` lists the kinds of nodes that it realises, for each",
+        "`arithmetic` (in words) are texts, `engines` is `[]`. `[nodes]` lists the kinds of nodes that it realises, for each",
         "level that a graph can have (`imported`, `discrete`, `integer`), with a `source` and a `confidence`. In",
         "`[behaviour]`, `[limits]` and `[convolution]` every statement has the form",
         "",
@@ -252,7 +254,14 @@ def targets_doc(specs: Sequence[TargetSpec]) -> str:
         f"with a confidence of {', '.join(get_args(Confidence))}. What is left out is unknown. A number may be",
         '`"unlimited"`. `targets/xylo/spec.toml` is an example to start from.',
         "",
-        'A target that also compiles and runs is a class in a package of yours; see CONTRIBUTING.md, "A target".',
+        "A chip whose way of computing can be said as data compiles and runs from its file alone: `arithmetic` is then a",
+        "table, `[arithmetic]`, with a `summary`, a `source` and a `confidence` beside its widths and rules, which",
+        "`compiler/arithmetic.py` explains; `targets/lava/spec.toml` is an example. Behaviour and limits that follow from",
+        "it need not be said again, and what contradicts it is refused. `nervecord compile any.nir --target-file",
+        "my_chip.toml` writes a program that carries the arithmetic; the emulator runs it, and it is exact to that",
+        "description, not to the chip.",
+        "",
+        'A target that needs code to compile or run is a class in a package of yours; see CONTRIBUTING.md, "A target".',
         "",
         "| section | key | what |",
         "|---|---|---|",

@@ -117,6 +117,11 @@ class Case:
         return int(self.spec.limits.connection_delay.value or 0)
 
     @property
+    def compiles(self) -> bool:
+        """Whether graphs are compiled for the target, and not inspected only."""
+        return bool(self.spec.engines) or self.spec.integers is not None
+
+    @property
     def separates(self) -> bool:
         """Whether connections and neurons must alternate on the target."""
         return self.spec.behaviour.free_wiring.value is False

@@ -189,7 +189,7 @@ def ends_apart(case: Case) -> Iterator[Hit]:
 
 def _relays(case: Case) -> bool:
     """Whether the target is lowered to, and its neurons can pass spikes on."""
-    return bool(case.spec.engines) and "value" in (case.spec.behaviour.resets.value or ())
+    return case.compiles and "value" in (case.spec.behaviour.resets.value or ())
 
 
 def delay_range(case: Case) -> Iterator[Hit]:
@@ -249,7 +249,7 @@ def time_step(case: Case) -> Iterator[Hit]:
 
 
 def no_contract(case: Case) -> Iterator[Hit]:
-    if case.contract is None and case.spec.engines:
+    if case.contract is None and case.compiles:
         yield Hit(
             GRAPH, "is no policy: it compiles as a stream, which takes and gives values or spikes step by step", None,
             None, "to make it act in an environment, give it a contract: --contract contract.toml "

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
-from nervecord.errors import NervecordError
+from nervecord.errors import NervecordError, escaped
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
@@ -15,45 +15,28 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     Raises:
         NervecordError: the folder does not exist or cannot be written.
     """
+    where = escaped(os.fspath(path))
     target = Path(path)
-    if target.is_dir():
-        raise NervecordError("is a folder, a file name is needed", where=str(path))
+    # Made with the rights that the user's umask leaves; asking for the umask would change it for all threads.
+    temporary = target.parent / f".{target.name[:32]}.{secrets.token_hex(8)}.tmp"
     try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    except OSError as error:
-        raise NervecordError(
-            f"cannot be written: {error.strerror}", where=str(path), hint="does the folder exist?"
-        ) from None
+        if target.is_dir():
+            raise NervecordError("is a folder, a file name is needed", where=where)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise NervecordError(f"cannot be written: {reason}", where=where, hint="does the folder exist?") from None
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files private; a result is as readable as the user's umask says.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, target)
     except OSError as error:
-        raise NervecordError(f"cannot be written: {error.strerror}", where=str(path)) from None
+        raise NervecordError(f"cannot be written: {error.strerror}", where=where) from None
     finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
     _sync_folder(target.parent)
-
-
-def made_folder(path: str | os.PathLike[str]) -> Path:
-    """The folder, made if it does not exist.
-
-    Raises:
-        NervecordError: it is a file, or cannot be made.
-    """
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NervecordError(f"cannot be made: {error.strerror}", where=str(path)) from None
-    return folder
 
 
 def _sync_folder(folder: Path) -> None:

@@ -271,6 +271,23 @@ def test_a_crash_while_writing_leaves_the_old_file(program, tmp_path, monkeypatc
     assert os.listdir(tmp_path) == ["p"]
 
 
+def test_a_file_is_as_readable_as_the_umask_says_and_the_umask_stays(program, tmp_path, monkeypatch) -> None:
+    def refused(mask: int) -> int:
+        raise AssertionError("asking for the umask changes it for all threads")
+
+    before = os.umask(0o027)
+    try:
+        monkeypatch.setattr(os, "umask", refused)
+        program.save(tmp_path / "p")
+        monkeypatch.undo()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "p").stat().st_mode & 0o777 == 0o640
+    program.save(tmp_path / ("x" * 255))  # the longest name there is
+    with pytest.raises(NervecordError, match="embedded null byte"):
+        program.save("a\0b")
+
+
 def test_writing_where_nothing_can_be_written_is_a_sentence(program, tmp_path) -> None:
     with pytest.raises(NervecordError, match="does the folder exist"):
         program.save(tmp_path / "none" / "p")

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from policies import li, lif, random_dag, random_policy, with_node
 
-from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.check.table import findings_of, verdict
 from nervecord.compiler.compile import compile_graph
 from nervecord.compiler.ops import OPS, Affine, CountDecode, Level, Op, Scale, Threshold, is_core
@@ -84,25 +83,6 @@ def test_kinds_are_those_that_ops_have() -> None:
     for op in policy.nodes.values():
         assert op.kind in type(op).kinds(Level.DISCRETE)
         assert is_core(op) == (op.kind in core_kinds(Level.DISCRETE))
-
-
-@pytest.mark.parametrize("spec", [spec for spec in ALL if spec.integers is not None], ids=lambda spec: spec.name)
-def test_limits_and_arithmetic_say_the_same(spec: TargetSpec) -> None:
-    a, limits = spec.integers, spec.limits
-    assert isinstance(a, Arithmetic)
-    said = {
-        "weight_bits": a.weight_bits, "weight_min": a.weight_range(mixed=True)[0],
-        "weight_max": a.weight_range(mixed=False)[1], "state_bits": a.membrane_bits, "decay_bits": a.decay_bits,
-        "threshold_max": a.threshold_largest, "bias_bits": a.bias_bits, "connection_delay": a.connection_delay,
-        "delay_max": a.delay_max,
-    }  # fmt: skip
-    assert {name: getattr(limits, name).value for name in said} == said
-    # Less than a message could carry is used, so that sums stay small.
-    assert a.graded_bits <= (limits.message_bits.value or 0)
-    assert a.connection_delay <= a.delay_max
-    assert spec.behaviour.decays.value == ("any" if a.decay == "factor" else "shift")
-    assert spec.behaviour.resets.value == (("value",) if a.reset == "zero" else ("subtract",))
-    assert (spec.behaviour.current_bias.value == "channel") == (a.bias_enters == "membrane")
 
 
 @pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.name)

@@ -1,0 +1,86 @@
+"""What an arithmetic says of a target that computes by it.
+
+A spec with a section [arithmetic] need not say the same again as behaviour and limits: what it leaves open is filled in
+here, and what contradicts the arithmetic is refused. So the rules, which go by facts, and lowering, which goes by the
+arithmetic, cannot part.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.target import Confidence, Fact, TargetSpec
+from nervecord.errors import FileFormatError
+
+ABILITIES = ("bias", "graded_input", "readout", "recurrence")
+"""A chip may have less of these than its arithmetic can: a fact that says "no" restricts, and contradicts nothing."""
+FREE = ("message_bits",)
+"""A chip's messages may be wider than the integers that are sent in them."""
+
+
+def behaviour(a: Arithmetic) -> dict[str, Any]:
+    """Behaviour that follows: fact -> value."""
+    channel = "channel" if a.bias_enters == "membrane" else "native"
+    return {
+        "resets": ("value",) if a.reset == "zero" else ("subtract",),
+        "nonzero_reset": False,
+        "leak": "bias" if a.bias_bits else "no",
+        "bias": a.bias_bits > 0,
+        "current_bias": channel if a.bias_bits or a.bias_enters == "membrane" else "no",
+        "per_neuron": (),
+        "graded_input": a.graded_bits > 0,
+        "readout": a.readout != "none",
+        "recurrence": True,
+        "free_wiring": False,
+        "clears_buffers": False,
+        "decays": "any" if a.decay == "factor" else "shift",
+    }
+
+
+def limits(a: Arithmetic) -> dict[str, int]:
+    """Limits that follow: fact -> number."""
+    found = {
+        "weight_bits": a.weight_bits,
+        "weight_min": a.weight_range(mixed=True)[0],
+        "weight_max": max(a.weight_range(mixed=True)[1], a.weight_range(mixed=False)[1]),
+        "state_bits": a.membrane_bits,
+        "threshold_max": a.threshold_largest,
+        "bias_bits": a.bias_bits,
+        "message_bits": max(a.graded_bits, 1),
+        "connection_delay": a.connection_delay,
+        "delay_max": a.delay_max,
+    }
+    # A decay by shifts is no number of so many bits.
+    return {**found, "decay_bits": a.decay_bits} if a.decay == "factor" else found
+
+
+def with_implied(spec: TargetSpec, source: str, confidence: Confidence, *, where: str) -> TargetSpec:
+    """The spec with what follows from its arithmetic, where it was left open.
+
+    Args:
+        source, confidence: of the arithmetic.
+
+    Raises:
+        FileFormatError: a fact says something else than the arithmetic.
+    """
+    if spec.integers is None:
+        return spec
+    # That it is computed so is certain, however well the chip is known.
+    trust: Confidence = "exact" if confidence == "unknown" else confidence
+    changes: dict[str, Any] = {}
+    for section, follows in (("behaviour", behaviour(spec.integers)), ("limits", limits(spec.integers))):
+        held = getattr(spec, section)
+        filled = {}
+        for name, value in follows.items():
+            fact: Fact[Any] = getattr(held, name)
+            if fact.value is None:
+                filled[name] = Fact(value, f"[arithmetic]: {source}", trust)
+            elif fact.value != value and name not in FREE and not (name in ABILITIES and fact.value is False):
+                raise FileFormatError(
+                    f"{section}.{name}: says {fact}, and from [arithmetic] follows {Fact(value)}", where=where,
+                    hint="leave the fact out, or mend the arithmetic",
+                )  # fmt: skip
+        changes[section] = dataclasses.replace(held, **filled)
+    return dataclasses.replace(spec, **changes)
