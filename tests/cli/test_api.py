@@ -22,6 +22,8 @@ DATA = Path(__file__).parent.parent / "data"
 FUNCTIONS = (
     "compare",
     "compile",
+    "contract",
+    "emit",
     "inspect",
     "list_targets",
     "load",
