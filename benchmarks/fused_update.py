@@ -16,7 +16,7 @@ import time
 import torch
 
 from nervecord.training.config import TrainConfig
-from nervecord.training.policy import SpikingPolicy
+from nervecord.training.policy.network import SpikingPolicy
 
 
 def update(policy: SpikingPolicy, x: torch.Tensor, target: torch.Tensor) -> float:

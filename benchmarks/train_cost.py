@@ -20,7 +20,7 @@ from fused_update import machine
 
 from nervecord.training.config import TrainConfig
 from nervecord.training.run import Run
-from nervecord.training.simulators import TRAINING, Simulator, StepResult, environment_seeds, make_simulator
+from nervecord.training.simulators.base import TRAINING, Simulator, StepResult, environment_seeds, make_simulator
 
 
 def cpu_seconds() -> float:

@@ -16,7 +16,7 @@ import torch
 from fused_update import machine
 
 from nervecord.errors import NervecordError
-from nervecord.training.simulators import DeviceSimulator, make_simulator
+from nervecord.training.simulators.base import DeviceSimulator, make_simulator
 
 
 def warp_seconds(worlds: int, steps: int, device: str) -> float:

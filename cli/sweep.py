@@ -10,11 +10,11 @@ from nervecord.cli import show
 from nervecord.cli.show import Outcome, Ticker
 from nervecord.cli.training import number
 from nervecord.training.launch import alone
-from nervecord.training.study import Study, read_study
+from nervecord.training.sweeps.study import Study, read_study
 
 if TYPE_CHECKING:
-    from nervecord.training.sweep import SweepProgress
-    from nervecord.training.sweep_queue import Queue, Standing
+    from nervecord.training.sweeps.sweep import SweepProgress
+    from nervecord.training.sweeps.queue import Queue, Standing
 
 FAILED = 1
 """Exit code where a run has failed."""
@@ -57,7 +57,7 @@ def sweep_verb(args: argparse.Namespace) -> Outcome:
         return _plan(study)
     if args.report is not None:
         return _report(study, args)
-    from nervecord.training.sweep import run_sweep
+    from nervecord.training.sweeps.sweep import run_sweep
 
     alone("nervecord sweep")
     if not args.quiet:
@@ -81,7 +81,7 @@ def sweep_verb(args: argparse.Namespace) -> Outcome:
 
 
 def _plan(study: Study) -> Outcome:
-    from nervecord.training.sweep import check_tasks
+    from nervecord.training.sweeps.sweep import check_tasks
 
     study.check_folders()
     check_tasks(study)
@@ -101,7 +101,7 @@ def _plan(study: Study) -> Outcome:
 
 
 def _is_finished(folder: Any) -> bool:
-    from nervecord.training.sweep_worker import result_of
+    from nervecord.training.sweeps.worker import result_of
 
     return result_of(folder) is not None
 
@@ -124,7 +124,7 @@ class _Progress:
         self.done = 0
 
     def __call__(self, progress: SweepProgress) -> None:
-        from nervecord.training.sweep_queue import State
+        from nervecord.training.sweeps.queue import State
 
         standing = progress.standing
         self.done, failed = standing.count(State.DONE), standing.count(State.FAILED)
@@ -139,7 +139,7 @@ class _Progress:
 
 
 def _report(study: Study, args: argparse.Namespace) -> Outcome:
-    from nervecord.training.sweep_report import write_report
+    from nervecord.training.sweeps.report import write_report
 
     queue = _existing_queue(study, args.storage)
     standing = None if queue is None else queue.standing(study)
@@ -150,7 +150,7 @@ def _report(study: Study, args: argparse.Namespace) -> Outcome:
 
 def _existing_queue(study: Study, storage: str | None) -> Queue | None:
     """The queue, for what it knows beyond the run folders; None where there is none."""
-    from nervecord.training.sweep_queue import JOURNAL, Queue
+    from nervecord.training.sweeps.queue import JOURNAL, Queue
 
     if storage is None and not (study.folder / JOURNAL).is_file():
         return None
@@ -158,7 +158,7 @@ def _existing_queue(study: Study, storage: str | None) -> Queue | None:
 
 
 def _outcome(study: Study, standing: Standing | None, written: list[str]) -> Outcome:
-    from nervecord.training.sweep_report import read_cells, report_data, table
+    from nervecord.training.sweeps.report import read_cells, report_data, table
 
     cells = read_cells(study, standing)
     data = report_data(study, cells, standing) | {"written": written}

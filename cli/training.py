@@ -176,7 +176,7 @@ def distill_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def distill_verb(args: argparse.Namespace) -> Outcome:
-    from nervecord.training.distill import GIVEN
+    from nervecord.training.learners.distill import GIVEN
     from nervecord.training.start import fields_of
 
     chosen = {**fields_of(args.teacher, GIVEN), **given(args)}

@@ -11,8 +11,8 @@ import pytest
 
 from nervecord.cli.command import main
 from nervecord.runtime.result import interval95
-from nervecord.training.study import read_study
-from nervecord.training.sweep_report import read_cells
+from nervecord.training.sweeps.study import read_study
+from nervecord.training.sweeps.report import read_cells
 
 ROOT = Path(__file__).parent.parent
 STUDY, KEPT, REPORT = ROOT / "docs" / "study.toml", ROOT / "zoo" / "study", ROOT / "docs" / "study.md"

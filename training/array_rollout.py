@@ -9,9 +9,9 @@ from torch import Tensor
 
 from nervecord.training.config import TrainConfig
 from nervecord.training.distributed import Group
-from nervecord.training.ppo import Learner
+from nervecord.training.learners.ppo import Learner
 from nervecord.training.rewards import RewardNormaliser, SharedRewardNormaliser
-from nervecord.training.simulators import Simulator
+from nervecord.training.simulators.base import Simulator
 
 Ended = tuple[int, int, float]
 """An episode that ended: step of the rollout, environment (of all processes), return."""

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nervecord.training.policy import SpikingPolicy
-from nervecord.training.spiking import THRESHOLD
+from nervecord.training.policy.network import SpikingPolicy
+from nervecord.training.policy.spiking import THRESHOLD
 
 Array = NDArray[np.float64]
 

@@ -10,7 +10,7 @@ would compute over all environments is here computed over all processes:
 
 skrl reduces gradients alone (and the KL divergence for a learning rate that follows it, which is not used here),
 without weights, and only with NCCL. So it is told that the run is distributed, which makes it call
-`reduce_parameters`, and `nervecord.training.ppo` overrides that.
+`reduce_parameters`, and `nervecord.training.learners.ppo` overrides that.
 
 Sums of all processes come out of one reduction, equal to the bit everywhere, so the copies of the networks stay equal
 to the bit; `Group.check_equal` proves it at each checkpoint.

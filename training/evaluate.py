@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from nervecord.training.ppo import Learner
-from nervecord.training.simulators import environment_seeds, make_simulator
+from nervecord.training.learners.ppo import Learner
+from nervecord.training.simulators.base import environment_seeds, make_simulator
 
 LANES = 128
 """Environments stepped together at most."""

@@ -37,8 +37,8 @@ from nervecord.training.description import (
     SpikingLayer,
     describe,
 )
-from nervecord.training.policy import SpikingPolicy
-from nervecord.training.simulators import control_period
+from nervecord.training.policy.network import SpikingPolicy
+from nervecord.training.simulators.base import control_period
 from nervecord.training.tasks import channels, choice_names, environment_name
 
 EPSILON = 1e-8

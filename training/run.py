@@ -31,14 +31,14 @@ from nervecord.errors import NervecordError, unknown_name
 from nervecord.training import checkpoint, run_folder
 from nervecord.training.array_rollout import ArrayRollout, Ended
 from nervecord.training.config import TrainConfig
-from nervecord.training.distill import Student, read_teacher
+from nervecord.training.learners.distill import Student, read_teacher
 from nervecord.training.distributed import SOLO, Group, join
 from nervecord.training.evaluate import Evaluation, evaluate
 from nervecord.training.export import export
 from nervecord.training.figure import draw_learning_curve
-from nervecord.training.ppo import Learner, check_device
+from nervecord.training.learners.ppo import Learner, check_device
 from nervecord.training.rewards import RewardNormaliser, SharedRewardNormaliser
-from nervecord.training.simulators import (
+from nervecord.training.simulators.base import (
     TEST,
     TRAINING,
     VALIDATION,

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from nervecord.training.array_rollout import Ended
 from nervecord.training.config import TrainConfig
-from nervecord.training.ppo import Learner
-from nervecord.training.simulators import DeviceSimulator
+from nervecord.training.learners.ppo import Learner
+from nervecord.training.simulators.base import DeviceSimulator
 
 
 class TensorRewardNormaliser:

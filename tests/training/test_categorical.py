@@ -16,10 +16,10 @@ from nervecord.compiler.interpret import simulate
 from nervecord.compiler.nirfile import read_nir
 from nervecord.errors import NervecordError
 from nervecord.training import checkpoint
-from nervecord.training.categorical import CategoricalActor, first_largest
+from nervecord.training.policy.categorical import CategoricalActor, first_largest
 from nervecord.training.config import TrainConfig
 from nervecord.training.export import describe_checkpoint, policy_from_checkpoint
-from nervecord.training.ppo import Learner
+from nervecord.training.learners.ppo import Learner
 from nervecord.training.run import resume, train
 
 KINDS: dict[str, dict[str, Any]] = {

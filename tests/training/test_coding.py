@@ -15,9 +15,9 @@ from nervecord.compiler.nirfile import read_nir
 from nervecord.compiler.population import ONE, activation, pulses
 from nervecord.errors import NervecordError
 from nervecord.targets.catalogue import load_spec
-from nervecord.training.coding import CountReadout, PopulationEncoder
+from nervecord.training.policy.coding import CountReadout, PopulationEncoder
 from nervecord.training.config import TrainConfig
-from nervecord.training.policy import SpikingPolicy
+from nervecord.training.policy.network import SpikingPolicy
 from nervecord.training.run import train
 
 

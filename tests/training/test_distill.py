@@ -15,7 +15,7 @@ from training.test_start import networks, small
 from nervecord.errors import NervecordError
 from nervecord.training import checkpoint
 from nervecord.training.config import TrainConfig
-from nervecord.training.distill import Student, Teacher, distance, read_teacher
+from nervecord.training.learners.distill import Student, Teacher, distance, read_teacher
 from nervecord.training.run import Run, resume, train
 
 

@@ -30,7 +30,7 @@ from nervecord.training.array_rollout import ArrayRollout
 from nervecord.training.config import TrainConfig
 from nervecord.training.distributed import SOLO, Group
 from nervecord.training.launch import Launch
-from nervecord.training.ppo import Learner, MaskedMemory
+from nervecord.training.learners.ppo import Learner, MaskedMemory
 from nervecord.training.rewards import RewardNormaliser, SharedRewardNormaliser
 from nervecord.training.run import Run, resume
 

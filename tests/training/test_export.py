@@ -17,7 +17,7 @@ from nervecord.training import checkpoint
 from nervecord.training.config import TrainConfig
 from nervecord.training.export import describe_checkpoint, policy_from_checkpoint
 from nervecord.training.run import train
-from nervecord.training.simulators import control_period
+from nervecord.training.simulators.base import control_period
 from nervecord.training.tasks import channels
 
 KINDS = {

@@ -25,10 +25,11 @@ from nervecord.compiler.nirfile import read_nir
 from nervecord.errors import ContractError, EngineError, MissingDependencyError, NervecordError
 from nervecord.runtime import worker_child
 from nervecord.targets.lava.environment import python_version
-from nervecord.training import isaac_gym, run
+from nervecord.training import run
+from nervecord.training.simulators import isaac_gym
 from nervecord.training.config import TrainConfig
-from nervecord.training.isaac_gym import HANDLER, VARIABLE, IsaacGymSimulator
-from nervecord.training.simulators import StepResult, make_simulator
+from nervecord.training.simulators.isaac_gym import HANDLER, VARIABLE, IsaacGymSimulator
+from nervecord.training.simulators.base import StepResult, make_simulator
 from nervecord.training.tasks import ISAAC_GYM_ANT
 
 FAKES = Path(__file__).parent / "isaac_fakes"

@@ -13,10 +13,11 @@ import torch
 
 from nervecord.compiler.nirfile import read_nir
 from nervecord.errors import EngineError, MissingDependencyError, NervecordError
-from nervecord.training import isaac_lab, run
+from nervecord.training import run
+from nervecord.training.simulators import isaac_lab
 from nervecord.training.config import TrainConfig
-from nervecord.training.isaac_lab import IsaacLabSimulator
-from nervecord.training.simulators import DeviceSimulator, TensorStep, make_simulator
+from nervecord.training.simulators.isaac_lab import IsaacLabSimulator
+from nervecord.training.simulators.base import DeviceSimulator, TensorStep, make_simulator
 
 FAKES = Path(__file__).parent / "isaac_fakes" / "lab"
 LENGTHS = (4, 9, 11)

@@ -9,8 +9,8 @@ import torch
 
 from nervecord.errors import NervecordError
 from nervecord.training.config import TrainConfig
-from nervecord.training.mirror import mirror_of
-from nervecord.training.ppo import Learner
+from nervecord.training.policy.mirror import mirror_of
+from nervecord.training.learners.ppo import Learner
 
 # The two trajectories are computed from other numbers, and MuJoCo's solver stops at a tolerance of 1e-8; contacts
 # let the difference grow over the 50 steps.

@@ -14,7 +14,7 @@ import torch
 
 from nervecord.errors import NervecordError
 from nervecord.training.config import TrainConfig
-from nervecord.training.ppo import Learner, StillScaler, check_device
+from nervecord.training.learners.ppo import Learner, StillScaler, check_device
 
 ENVS, STEPS, SIZE, ACTIONS = 5, 12, 4, 2
 
@@ -209,7 +209,7 @@ def test_importing_skrl_leaves_the_process_as_it_was() -> None:
     done = run_python(
         "import logging, torch\n"
         "before = torch.distributions.Distribution._validate_args\n"
-        "import nervecord.training.ppo\n"
+        "import nervecord.training.learners.ppo\n"
         "assert before is torch.distributions.Distribution._validate_args is True\n"
         "assert not logging.getLogger('skrl').handlers\n"
         "assert logging.getLogger('skrl').level == logging.WARNING\n"
@@ -218,7 +218,7 @@ def test_importing_skrl_leaves_the_process_as_it_was() -> None:
 
 
 def test_several_processes_without_torchrun_are_refused() -> None:
-    done = run_python("import nervecord.training.ppo", WORLD_SIZE="2")
+    done = run_python("import nervecord.training.learners.ppo", WORLD_SIZE="2")
     assert done.returncode == 1
     assert b"WORLD_SIZE is 2" in done.stderr
 

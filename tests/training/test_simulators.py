@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nervecord.errors import NervecordError
-from nervecord.training.simulators import (
+from nervecord.training.simulators.base import (
     TEST,
     TRAINING,
     VALIDATION,

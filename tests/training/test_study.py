@@ -9,7 +9,7 @@ from studies import small_study, write_study
 
 from nervecord.errors import NervecordError
 from nervecord.training.config import TrainConfig
-from nervecord.training.study import read_study
+from nervecord.training.sweeps.study import read_study
 
 DOCS = Path(__file__).parents[2] / "docs"
 

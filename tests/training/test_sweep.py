@@ -19,14 +19,14 @@ from studies import small_study, write_study
 from nervecord.cli.command import main
 from nervecord.errors import NervecordError
 from nervecord.training import run as training
-from nervecord.training import sweep
+from nervecord.training.sweeps import sweep
 from nervecord.training.config import TrainConfig
 from nervecord.training.run import TrainResult, train
 from nervecord.training.run_folder import WALL_CLOCK
-from nervecord.training.study import Study, read_study
-from nervecord.training.sweep import Watch, run_sweep
-from nervecord.training.sweep_queue import Queue, Standing, State
-from nervecord.training.sweep_worker import result_of, work
+from nervecord.training.sweeps.study import Study, read_study
+from nervecord.training.sweeps.sweep import Watch, run_sweep
+from nervecord.training.sweeps.queue import Queue, Standing, State
+from nervecord.training.sweeps.worker import result_of, work
 
 SWEEP = """
 import os, sys

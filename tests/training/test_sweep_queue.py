@@ -9,10 +9,10 @@ import pytest
 from studies import small_study
 
 from nervecord.errors import NervecordError
-from nervecord.training import sweep_queue
-from nervecord.training.lease import Lease
-from nervecord.training.study import Study
-from nervecord.training.sweep_queue import JOURNAL, Claim, Queue, State
+from nervecord.training.sweeps import queue as sweep_queue
+from nervecord.training.sweeps.lease import Lease
+from nervecord.training.sweeps.study import Study
+from nervecord.training.sweeps.queue import JOURNAL, Claim, Queue, State
 
 SERIES = '[grid]\npolicy = ["snn", "ann"]\nlayers = [[8, 4]]\nseeds = [0, 1]\nslope = [1.5]\n'
 

@@ -14,7 +14,7 @@ from nervecord.runtime.environment import make_environment
 from nervecord.training.config import TrainConfig
 from nervecord.training.presets import PRESETS
 from nervecord.training.run import train
-from nervecord.training.simulators import control_period, make_simulator
+from nervecord.training.simulators.base import control_period, make_simulator
 from nervecord.training.tasks import TASKS, channels, choice_names
 
 MUJOCO = ["Hopper-v4", "HalfCheetah-v4", "Walker2d-v4", "Humanoid-v4"]

@@ -15,7 +15,7 @@ from nervecord.training import checkpoint, run
 from nervecord.training.config import TrainConfig
 from nervecord.training.rewards import RewardNormaliser
 from nervecord.training.run_folder import WALL_CLOCK
-from nervecord.training.simulators import DeviceSimulator, Simulator, StepResult, TensorStep, make_simulator
+from nervecord.training.simulators.base import DeviceSimulator, Simulator, StepResult, TensorStep, make_simulator
 from nervecord.training.tensor_rollout import TensorRewardNormaliser
 
 

@@ -13,7 +13,7 @@ from nervecord.compiler.nirfile import read_nir
 from nervecord.errors import FileFormatError, NervecordError
 from nervecord.training import run
 from nervecord.training.config import TrainConfig
-from nervecord.training.study import read_study
+from nervecord.training.sweeps.study import read_study
 from nervecord.training.topology import FIELDS, read_topology
 
 STUDY = Path(__file__).parents[2] / "docs" / "study-isaacgym.toml"

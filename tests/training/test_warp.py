@@ -21,7 +21,7 @@ import pytest
 
 import nervecord
 from nervecord.errors import MissingDependencyError, NervecordError
-from nervecord.training.simulators import DeviceSimulator, make_simulator
+from nervecord.training.simulators.base import DeviceSimulator, make_simulator
 
 OBSERVATIONS, REWARDS = 5e-5, 1e-5
 ANT = Path(__file__).parent.parent.parent / "zoo" / "ant" / "ant.nervecord"
@@ -116,7 +116,7 @@ def test_contact_frames_are_mujocos_for_steep_legs() -> None:
     import mujoco
     import mujoco_warp
 
-    from nervecord.training.warp_ant import model_file
+    from nervecord.training.simulators.warp_ant import model_file
 
     model = mujoco.MjModel.from_xml_path(str(model_file()))
     data = mujoco.MjData(model)
@@ -274,7 +274,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, absent: str) 
             raise metadata.PackageNotFoundError(name)
         return "3.17.0"
 
-    monkeypatch.setattr("nervecord.training.simulators.metadata.version", version)
+    monkeypatch.setattr("nervecord.training.simulators.base.metadata.version", version)
     with pytest.raises(MissingDependencyError, match=rf"--sim warp: {absent} is not installed") as caught:
         make_simulator("Ant-v4", [0], kind="warp")
     assert "nervecord[train,warp]" in (caught.value.hint or "")
@@ -282,7 +282,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, absent: str) 
 
 def test_mujoco_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"mujoco": "3.17.0", "mujoco-warp": "3.16.0", "warp-lang": "1.19.0"}
-    monkeypatch.setattr("nervecord.training.simulators.metadata.version", versions.__getitem__)
+    monkeypatch.setattr("nervecord.training.simulators.base.metadata.version", versions.__getitem__)
     with pytest.raises(
         NervecordError, match=r"MuJoCo Warp 3\.16\.0 is not of the version of MuJoCo, 3\.17\.0"
     ) as caught:
@@ -299,7 +299,7 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 
 @needs_warp
 def test_an_unknown_contact_function_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    contact = importlib.import_module("nervecord.training.warp_contact")
+    contact = importlib.import_module("nervecord.training.simulators.warp_contact")
     contact.use_mujoco_frame()
     contact.use_mujoco_frame()
     assert contact.collision_primitive.plane_capsule is contact.plane_capsule

@@ -1,6 +1,6 @@
 """A sweep: the runs of a study, trained by worker processes of this machine, and of others that share its folder.
 
-`run_sweep` fills the queue (`nervecord.training.sweep_queue`), starts the workers (`nervecord.training.sweep_worker`)
+`run_sweep` fills the queue (`nervecord.training.sweeps.queue`), starts the workers (`nervecord.training.sweeps.worker`)
 and watches them: one that dies is started again, and its run is resumed. Killed itself at any moment, or interrupted,
 it goes on where it was when it is called again.
 """
@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import IO
 
 from nervecord.errors import EngineError, NervecordError
-from nervecord.training.study import Study
-from nervecord.training.sweep_queue import Queue, Standing, State
-from nervecord.training.sweep_worker import result_of
+from nervecord.training.sweeps.study import Study
+from nervecord.training.sweeps.queue import Queue, Standing, State
+from nervecord.training.sweeps.worker import result_of
 
 POLL = 1.0
 PATIENCE = 30.0
@@ -101,7 +101,7 @@ def check_tasks(study: Study) -> None:
         MissingDependencyError: Gymnasium is not installed.
         NervecordError: a task is unknown.
     """
-    from nervecord.training.simulators import control_period
+    from nervecord.training.simulators.base import control_period
 
     # Tasks of Isaac Gym and Isaac Lab are known to their simulators alone.
     ours = [run.config.env for run in study.runs if run.config.sim not in ("isaacgym", "isaaclab")]
@@ -168,7 +168,7 @@ class Crew:
     def _start(self, place: int) -> subprocess.Popen[bytes]:
         with open(self._log(place), "ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "nervecord.training.sweep_worker"],
+                [sys.executable, "-m", "nervecord.training.sweeps.worker"],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -29,11 +29,11 @@ from nervecord.errors import NervecordError
 from nervecord.training.config import TrainConfig
 from nervecord.training.distributed import SOLO, Group
 from nervecord.training.launch import launch
-from nervecord.training.mirror import mirror_of
-from nervecord.training.policy import critic_network, make_policy
+from nervecord.training.policy.mirror import mirror_of
+from nervecord.training.policy.network import critic_network, make_policy
 
 if TYPE_CHECKING:
-    from nervecord.training.categorical import CategoricalActor
+    from nervecord.training.policy.categorical import CategoricalActor
 
 
 def _import_skrl() -> None:
@@ -167,7 +167,7 @@ class SharedModel(Model):  # type: ignore[misc]
 
 
 class Actor(SharedModel):
-    """A policy of `nervecord.training.policy` with Gaussian noise of state-independent size, as skrl wants it."""
+    """A policy of `nervecord.training.policy.network` with Gaussian noise of state-independent size, as skrl wants it."""
 
     def __init__(self, observations: int, actions: int, config: TrainConfig, device: torch.device) -> None:
         spaces = {"observation_space": box(observations), "action_space": box(actions)}
@@ -240,7 +240,7 @@ def make_actor(
             where="--noise",
             hint="use --entropy to keep the choice open",
         )
-    from nervecord.training.categorical import CategoricalActor  # it is made of this module's models
+    from nervecord.training.policy.categorical import CategoricalActor  # it is made of this module's models
 
     return CategoricalActor(observations, choices, config, device)
 

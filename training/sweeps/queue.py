@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from nervecord.errors import EngineError, FileFormatError, MissingDependencyError, NervecordError
 from nervecord.training.config import CHOICES, TrainConfig
-from nervecord.training.lease import Lease, machine
-from nervecord.training.study import PlannedRun, Study, differences
+from nervecord.training.sweeps.lease import Lease, machine
+from nervecord.training.sweeps.study import PlannedRun, Study, differences
 
 if TYPE_CHECKING:
     from optuna import Trial

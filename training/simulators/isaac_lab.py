@@ -37,8 +37,8 @@ from torch import Tensor
 from nervecord.errors import EngineError, MissingDependencyError, NervecordError
 
 # The import of skrl that switches off what it does on the way.
-from nervecord.training.ppo import check_device
-from nervecord.training.simulators import StepResult, TensorStep
+from nervecord.training.learners.ppo import check_device
+from nervecord.training.simulators.base import StepResult, TensorStep
 
 Array = NDArray[Any]
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.distributions import Categorical
 
 from nervecord.training.config import TrainConfig
-from nervecord.training.policy import make_policy
-from nervecord.training.ppo import SharedModel, box
+from nervecord.training.policy.network import make_policy
+from nervecord.training.learners.ppo import SharedModel, box
 
 
 def first_largest(logits: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ def first_largest(logits: Tensor) -> Tensor:
 
 
 class CategoricalActor(SharedModel):
-    """A policy of `nervecord.training.policy` whose outputs are logits, as skrl wants it."""
+    """A policy of `nervecord.training.policy.network` whose outputs are logits, as skrl wants it."""
 
     def __init__(self, observations: int, choices: int, config: TrainConfig, device: torch.device) -> None:
         super().__init__(observation_space=box(observations), action_space=box(1), device=device)

@@ -120,15 +120,15 @@ def make_simulator(
         return EnvPoolSimulator(env, seeds, threads)
     if kind == "warp":
         check_warp(env)
-        from nervecord.training.warp_ant import WarpAnt
+        from nervecord.training.simulators.warp_ant import WarpAnt
 
         return WarpAnt(seeds, device)
     if kind == "isaacgym":
-        from nervecord.training.isaac_gym import IsaacGymSimulator
+        from nervecord.training.simulators.isaac_gym import IsaacGymSimulator
 
         return IsaacGymSimulator(env, seeds, device)
     if kind == "isaaclab":
-        from nervecord.training.isaac_lab import IsaacLabSimulator
+        from nervecord.training.simulators.isaac_lab import IsaacLabSimulator
 
         return IsaacLabSimulator(env, seeds, device)
     return GymnasiumSimulator(env, seeds)

@@ -25,10 +25,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nervecord.training.coding import CountReadout, PopulationEncoder
+from nervecord.training.policy.coding import CountReadout, PopulationEncoder
 from nervecord.training.config import TrainConfig
-from nervecord.training.mirror import Mirror, Reflection, mirror_of, tie
-from nervecord.training.spiking import LayerSettings, LayerState, spike_layer
+from nervecord.training.policy.mirror import Mirror, Reflection, mirror_of, tie
+from nervecord.training.policy.spiking import LayerSettings, LayerState, spike_layer
 
 READOUT_GAIN = 0.1
 """Orthogonal gain of the last layer: first actions near zero, so that the noise explores."""
@@ -200,7 +200,7 @@ class SpikingPolicy(nn.Module):
             (B, actions), and (B, state_size) without gradient or None.
         """
         if self.literal:
-            from nervecord.training.literal import literal_forward
+            from nervecord.training.policy.literal import literal_forward
 
             return literal_forward(self, x, state)
         before = self.unpack(x, state) if self.carried else None

@@ -1,6 +1,6 @@
 """Ant-v4 in MuJoCo Warp: thousands of worlds on a GPU, or a few on the CPU. One of the doors of warp and mujoco_warp.
 
-The model is the file Gymnasium ships, the rest of the task is `nervecord.training.warp_kernels`. On a GPU one step of
+The model is the file Gymnasium ships, the rest of the task is `nervecord.training.simulators.warp_kernels`. On a GPU one step of
 all worlds is one CUDA graph, and nothing is copied to the host; on the CPU the kernels are launched one by one.
 """
 
@@ -24,9 +24,9 @@ import mujoco  # noqa: E402
 import mujoco_warp  # noqa: E402
 
 from nervecord.errors import NervecordError  # noqa: E402
-from nervecord.training.simulators import StepResult, TensorStep  # noqa: E402
-from nervecord.training.warp_contact import use_mujoco_frame  # noqa: E402
-from nervecord.training.warp_kernels import ACTIONS, OBSERVATIONS, after_physics, before_physics  # noqa: E402
+from nervecord.training.simulators.base import StepResult, TensorStep  # noqa: E402
+from nervecord.training.simulators.warp_contact import use_mujoco_frame  # noqa: E402
+from nervecord.training.simulators.warp_kernels import ACTIONS, OBSERVATIONS, after_physics, before_physics  # noqa: E402
 
 Array = NDArray[Any]
 

@@ -18,9 +18,9 @@ from nervecord.compiler.files import write_atomically
 from nervecord.errors import NervecordError
 from nervecord.runtime.result import interval95
 from nervecord.training.config import TrainConfig
-from nervecord.training.study import PlannedRun, Series, Study, differences, word
-from nervecord.training.sweep_queue import Standing, State
-from nervecord.training.sweep_worker import result_of
+from nervecord.training.sweeps.study import PlannedRun, Series, Study, differences, word
+from nervecord.training.sweeps.queue import Standing, State
+from nervecord.training.sweeps.worker import result_of
 
 Row = dict[str, Any]
 
@@ -235,7 +235,7 @@ def write_report(target: str | Path, study: Study, standing: Standing | None = N
         MissingDependencyError: matplotlib is not installed.
         NervecordError: it cannot be written.
     """
-    from nervecord.training import sweep_plots
+    from nervecord.training.sweeps import plots as sweep_plots
 
     path, returns, curves = report_paths(target)
     sweep_plots.require()

@@ -1,6 +1,6 @@
 """A worker of a sweep: takes one run after another from the queue and trains it.
 
-Started as `python -m nervecord.training.sweep_worker` by `nervecord.training.sweep`, with one line of JSON on its
+Started as `python -m nervecord.training.sweeps.worker` by `nervecord.training.sweeps.sweep`, with one line of JSON on its
 standard input: {"folder": ..., "study": ..., "storage": ...}. The input stays open: when it ends, because the process
 at its other end says so or is gone, the worker leaves its run where it is and stops.
 """
@@ -18,7 +18,7 @@ import traceback
 from pathlib import Path
 
 from nervecord.errors import NervecordError
-from nervecord.training.sweep_queue import Claim, Queue
+from nervecord.training.sweeps.queue import Claim, Queue
 
 POLL = 1.0
 """Seconds between two looks at the queue while others train."""

@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from nervecord.compiler.population import ONE
-from nervecord.training.spiking import THRESHOLD, LayerState
+from nervecord.training.policy.spiking import THRESHOLD, LayerState
 
 if TYPE_CHECKING:
-    from nervecord.training.policy import SpikingPolicy
+    from nervecord.training.policy.network import SpikingPolicy
 
 
 class _Spike(torch.autograd.Function):

@@ -6,7 +6,7 @@
     v_t = 0 where s_t = 1
 
 These are snnTorch's Leaky and Synaptic with reset_mechanism="zero" and the reset in the step of the spike
-(reset_delay=False); `nervecord.training.literal` runs those modules, and the tests hold the two equal.
+(reset_delay=False); `nervecord.training.policy.literal` runs those modules, and the tests hold the two equal.
 
 The reset: with `detached` the gradient does not go through the s_t of the last line, only through v_t where the neuron
 did not fire. Without it, it does, as snnTorch's reset_delay=False does.
@@ -134,7 +134,7 @@ def _forward_numba(
     i0: Tensor | None,
     settings: LayerSettings,
 ) -> Run:
-    from nervecord.training import kernels
+    from nervecord.training.policy import kernels
 
     summed = weights is not None
     shape, stateful = current.shape[1:], v0 is not None
@@ -171,7 +171,7 @@ def _backward_numba(
     i0: Tensor | None,
     settings: LayerSettings,
 ) -> tuple[Tensor | None, ...]:
-    from nervecord.training import kernels
+    from nervecord.training.policy import kernels
 
     summed = weights is not None
     array = _array(current)

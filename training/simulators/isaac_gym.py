@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from nervecord.errors import EngineError, MissingDependencyError, NervecordError, unknown_name
 from nervecord.runtime.worker import Worker
-from nervecord.training.simulators import StepResult
+from nervecord.training.simulators.base import StepResult
 
 Array = NDArray[Any]
 

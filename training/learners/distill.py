@@ -23,7 +23,7 @@ from nervecord.errors import NervecordError
 from nervecord.training import run_folder
 from nervecord.training.config import TrainConfig
 from nervecord.training.distributed import SOLO, Group
-from nervecord.training.ppo import Agent, Learner, StillScaler, make_actor
+from nervecord.training.learners.ppo import Agent, Learner, StillScaler, make_actor
 from nervecord.training.start import read_best, require_equal
 
 GIVEN = ("env", "critic", "obs_clip")

@@ -10,10 +10,10 @@ import numpy as np
 
 from nervecord.errors import MissingDependencyError, NervecordError
 from nervecord.runtime.picture import COLOURS
-from nervecord.training.study import Series, Study, word
+from nervecord.training.sweeps.study import Series, Study, word
 
 if TYPE_CHECKING:
-    from nervecord.training.sweep_report import Cell
+    from nervecord.training.sweeps.report import Cell
 
 PANEL = (4.2, 3.1)
 """Inches of one panel."""
