@@ -55,7 +55,7 @@ def main() -> None:
     target = torch.randn(args.batch, args.actions)
     policies = {}
     for engine in ("fused", "snntorch"):
-        config = TrainConfig(layers=(args.neurons,), steps_per_action=args.steps, neuron=args.neuron, engine=engine)
+        config = TrainConfig.of(layers=(args.neurons,), steps_per_action=args.steps, neuron=args.neuron, engine=engine)
         policies[engine] = SpikingPolicy(args.observations, args.actions, config)
     policies["snntorch"].load_state_dict(policies["fused"].state_dict())
     seconds: dict[str, list[float]] = {engine: [] for engine in policies}

@@ -15,7 +15,13 @@ import numpy as np
 
 from nervecord.compiler.node import Array
 from nervecord.errors import EngineError, NervecordError
-from nervecord.runtime.environment import check_environment, check_name, episode_seeds, make_environment
+from nervecord.runtime.environment import (
+    check_environment,
+    check_name,
+    environment_title,
+    episode_seeds,
+    make_environments,
+)
 from nervecord.runtime.result import Episode, Result
 from nervecord.runtime.session import Session
 
@@ -28,7 +34,7 @@ Progress: TypeAlias = Callable[[int, int, float], None]
 
 def run_policy(
     session: Session,
-    environment: str,
+    environment: Any,
     episodes: int,
     seed: int,
     *,
@@ -42,7 +48,7 @@ def run_policy(
 
     Args:
         session: open; its batch is set to `environments`.
-        environment: Gymnasium id.
+        environment: Gymnasium id, also module:Id; an environment, or a function that makes one, whose name may be any.
         episodes: at least 1. seed: of the episodes' seeds.
         environments: how many run side by side; 1 measures latency as a robot would feel it.
         record: keep the first episode.
@@ -57,13 +63,15 @@ def run_policy(
         raise NervecordError(f"is {episodes}, at least 1 is needed", where="episodes")
     if environments < 1:
         raise NervecordError(f"is {environments}, at least 1 is needed", where="environments")
+    name = environment_title(environment)
+    allow_other |= not isinstance(environment, str)
     if not allow_other:
-        check_name(session.contract, environment)
+        check_name(session.contract, name)
     width = min(environments, episodes)
-    made = [make_environment(environment) for _ in range(width)]
+    made = make_environments(environment, width)
     try:
-        check_environment(session.contract, made[0], environment, allow_other=allow_other)
-        loop = _Loop(session, environment, made, episode_seeds(seed, episodes), seed)
+        check_environment(session.contract, made[0], name, allow_other=allow_other)
+        loop = _Loop(session, name, made, episode_seeds(seed, episodes), seed)
         loop.recorder = _Recorder(loop.seeds[0]) if record else None
         loop.enforce_deadline = enforce_deadline
         loop.progress = progress

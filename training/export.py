@@ -29,7 +29,7 @@ from nervecord.compiler.nodes import (
     PopulationEncode,
 )
 from nervecord.errors import NervecordError
-from nervecord.training.config import TrainConfig
+from nervecord.training.config import TD7, TrainConfig, marked
 from nervecord.training.description import (
     CountReadout,
     MembraneReadout,
@@ -38,14 +38,18 @@ from nervecord.training.description import (
     describe,
 )
 from nervecord.training.policy.network import SpikingPolicy
+from nervecord.training.policy.normaliser import EPSILON
 from nervecord.training.simulators.base import control_period
 from nervecord.training.tasks import channels, choice_names, environment_name
 
-EPSILON = 1e-8
-"""What skrl's scaler adds to the standard deviation."""
 
-NOT_THE_POLICY = ("out", "name", "threads", "torch_threads", "device", "keep_checkpoints", "tensorboard")
-"""Configuration that does not decide what is learnt; the hash in the provenance leaves it out."""
+def exportable(config: TrainConfig) -> str | None:
+    """Why the policy of a configuration is not written as NIR; None where it is."""
+    if isinstance(config.algorithm, TD7) or config.network.policy != "snn":
+        return "NIR has no words for a policy without spikes"
+    if config.network.recurrent:
+        return "layers that hear themselves are not exported yet"
+    return None
 
 
 def policy_from_checkpoint(config: TrainConfig, content: Mapping[str, Any]) -> SpikingPolicy:
@@ -54,36 +58,28 @@ def policy_from_checkpoint(config: TrainConfig, content: Mapping[str, Any]) -> S
     Raises:
         NervecordError: the run trained a policy without spikes.
     """
-    if config.policy != "snn":
+    if config.network.policy != "snn":
         raise NervecordError(
             "is a policy without spikes, and only spiking policies are written as NIR", where="--policy ann"
         )
-    weights = {
-        name.removeprefix("net."): value
-        for name, value in content["learner"]["policy"].items()
-        if name.startswith("net.")
-    }
-    observations = len(content["learner"]["observation_preprocessor"]["running_mean"])
-    policy = SpikingPolicy(observations, _choices(content) or len(content["low"]), config)
+    learnt = content["learner"]
+    weights = {name.removeprefix("net."): value for name, value in learnt["actor"].items() if name.startswith("net.")}
+    observations, actions = len(learnt["obs_rms"]["mean"]), content["choices"] or len(content["low"])
+    policy = SpikingPolicy(observations, actions, config)
     policy.load_state_dict(weights)
     return policy
-
-
-def _choices(content: Mapping[str, Any]) -> int:
-    """Number of actions to choose from; checkpoints from before there were choices say nothing of them."""
-    return int(content.get("choices", 0))
 
 
 def describe_checkpoint(config: TrainConfig, content: Mapping[str, Any]) -> PolicyDescription:
     """The numbers of a checkpoint's policy."""
     return describe(
         policy_from_checkpoint(config, content),
-        normaliser=content["learner"]["observation_preprocessor"],
+        normaliser=content["learner"]["obs_rms"],
         epsilon=EPSILON,
-        clip=config.obs_clip,
+        clip=config.task.obs_clip,
         low=content["low"].numpy(),
         high=content["high"].numpy(),
-        choices=_choices(content),
+        choices=content["choices"],
     )
 
 
@@ -155,10 +151,10 @@ def policy_graph(
     """
     size, actions = description.observations, len(description.low)
     low, high = (tuple(float(value) for value in side) for side in (description.low, description.high))
-    environment = environment_name(config.env, config.sim)
+    environment = environment_name(config.task.env, config.run.sim)
     observation, action = channels(environment, size, low, high)
     if period is None:
-        period = control_period(config.env)
+        period = control_period(config.task.env)
     contract = Contract(
         environment=environment,
         observation=observation,
@@ -168,9 +164,9 @@ def policy_graph(
         control_period=period,
         # No torque, or the allowed value nearest to it; of choices the first, as most have none that is neutral.
         fail_safe=tuple(float(value) for value in np.clip(0.0, description.low, description.high)),
-        seed=config.seed,
+        seed=config.run.seed,
         provenance=dict(provenance or {}),
-        choices=choice_names(config.env, description.choices),
+        choices=choice_names(config.task.env, description.choices),
     )
     normalise = Normalise(
         description.mean, description.variance, description.epsilon, description.clip, epsilon_outside=True
@@ -196,7 +192,7 @@ def provenance(
     config: TrainConfig, versions: Mapping[str, Any], *, step: int, result: Mapping[str, Any]
 ) -> dict[str, str]:
     """Where a policy comes from, as strings: versions, commit, hash of the configuration, step, tested return."""
-    learnt = {name: value for name, value in config.to_dict().items() if name not in NOT_THE_POLICY}
+    learnt = {name: value for name, value in config.fields.items() if name not in marked("free")}
     text = repr(sorted(learnt.items()))
     found = {
         "configuration_sha256": hashlib.sha256(text.encode()).hexdigest(),

@@ -53,7 +53,7 @@ def small(out: Path, **changes: Any) -> TrainConfig:
         "out": str(out),
         "name": "run",
     }
-    return TrainConfig(**{**base, **changes})
+    return TrainConfig.of(**{**base, **changes})
 
 
 @pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS.keys())

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from simulating import FIELDS, make_simulator
 
 import nervecord
 from nervecord.cli.command import main
@@ -26,10 +27,9 @@ from nervecord.errors import ContractError, EngineError, MissingDependencyError,
 from nervecord.runtime import worker_child
 from nervecord.targets.lava.environment import python_version
 from nervecord.training import run
-from nervecord.training.simulators import isaac_gym
 from nervecord.training.config import TrainConfig
+from nervecord.training.simulators import isaac_gym
 from nervecord.training.simulators.isaac_gym import HANDLER, VARIABLE, IsaacGymSimulator
-from nervecord.training.simulators.base import StepResult, make_simulator
 from nervecord.training.tasks import ISAAC_GYM_ANT
 
 FAKES = Path(__file__).parent / "isaac_fakes"
@@ -135,11 +135,11 @@ def test_a_later_step_does_not_change_what_an_earlier_one_gave(ant: IsaacGymSimu
     first = ant.reset()
     kept = first.copy()
     one = ant.step(ZEROS)
-    copies = [getattr(one, name).copy() for name in StepResult.__slots__]
+    copies = [getattr(one, name).copy() for name in FIELDS]
     for _ in range(6):
         ant.step(ZEROS + 1.0)
     assert np.array_equal(first, kept)
-    for name, copy in zip(StepResult.__slots__, copies, strict=True):
+    for name, copy in zip(FIELDS, copies, strict=True):
         assert np.array_equal(getattr(one, name), copy), name
 
 
@@ -324,7 +324,7 @@ def test_a_real_python_3_8_without_isaac_gym(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture(scope="module")
 def trained(python: Path, tmp_path_factory: pytest.TempPathFactory) -> run.TrainResult:
-    config = TrainConfig(
+    config = TrainConfig.of(
         env="Ant", sim="isaacgym", layers=(16,), critic=(8,), steps=384, num_envs=6, rollout=16, minibatch=48, epochs=2,
         steps_per_action=3, checkpoint_every=384, validation_episodes=3, test_episodes=4, record=2048,
         tensorboard=False, out=str(tmp_path_factory.mktemp("runs")), name="isaac-ant",
@@ -368,7 +368,7 @@ def test_its_returns_count_whole_episodes(trained: run.TrainResult) -> None:
 
 def test_the_run_goes_on_where_it_stood(trained: run.TrainResult, installed: Path) -> None:
     again = run.resume(trained.folder, overrides={"steps": 480})
-    assert again.config.steps == 480
+    assert again.config.algorithm.steps == 480
     assert again.test is not None
     assert again.test.lengths == (4, 9, 11, 4)
 

@@ -44,10 +44,11 @@ def small(out: Path, name: str, **changes: Any) -> TrainConfig:
         "test_episodes": 2,
         "record": 64,
         "tensorboard": False,
+        "exact_resume": True,
         "out": str(out),
         "name": name,
     }
-    return TrainConfig(**{**base, **changes})
+    return TrainConfig.of(**{**base, **changes})
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:

@@ -3,7 +3,9 @@
 `snn.Leaky` and `snn.Synaptic` are made with reset_mechanism="zero". Through a reset that is not detached they run with
 reset_delay=False. snnTorch has no such setting with the gradient of the reset cut off (its reset_delay=True resets one
 step later; for Leaky that is the same sequence of spikes, for Synaptic one input is lost), so there the module runs
-with reset_mechanism="none" and the reset is applied here, from detached spikes.
+with reset_mechanism="none" and the reset is applied here, from detached spikes. Layers that hear themselves are
+`snn.RLeaky` and `snn.RSynaptic`; the latter's reset_delay=False takes the spikes of the step before and drops the
+result (snnTorch 1.0.0), so it too runs without its reset.
 """
 
 from __future__ import annotations
@@ -16,25 +18,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from nervecord.compiler.population import ONE
-from nervecord.training.policy.spiking import THRESHOLD, LayerState
+from nervecord.training.policy.spiking import THRESHOLD, LayerState, Spike
 
 if TYPE_CHECKING:
     from nervecord.training.policy.network import SpikingPolicy
-
-
-class _Spike(torch.autograd.Function):
-    """Step function; gradient 1 / (1 + slope |x|)^2, x being the membrane above the threshold."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, slope: float) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.slope = slope
-        return (x > 0).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (x,) = ctx.saved_tensors
-        return grad / (1 + ctx.slope * x.abs()) ** 2, None
 
 
 class _LiteralLayer:
@@ -42,20 +29,28 @@ class _LiteralLayer:
 
     def __init__(self, policy: SpikingPolicy, index: int, state: LayerState) -> None:
         self.synaptic, self.detached = policy.synaptic, policy.settings.detached
+        self.hears_itself = bool(policy.recurrent)
+        self.resets_here = self.detached or (self.hears_itself and self.synaptic)
         slope = policy.settings.slope
         settings: dict[str, Any] = {
             "beta": policy.betas[index].detach(),
             "threshold": THRESHOLD,
-            "spike_grad": lambda x: _Spike.apply(x, slope),  # type: ignore[no-untyped-call]
-            "reset_mechanism": "none" if self.detached else "zero",
+            "spike_grad": lambda x: Spike.apply(x, slope),  # type: ignore[no-untyped-call]
+            "reset_mechanism": "none" if self.resets_here else "zero",
             "reset_delay": False,
         }
         alphas = policy.alphas
+        leaky, synaptic = snntorch.Leaky, snntorch.Synaptic
+        if self.hears_itself:
+            leaky, synaptic = snntorch.RLeaky, snntorch.RSynaptic
+            settings |= {"linear_features": policy.widths[index]}
         if alphas is not None:
-            self.neuron = snntorch.Synaptic(alpha=alphas[index].detach(), **settings)
+            self.neuron = synaptic(alpha=alphas[index].detach(), **settings)
             self.neuron.alpha = alphas[index]
         else:
-            self.neuron = snntorch.Leaky(**settings)
+            self.neuron = leaky(**settings)
+        if self.hears_itself:
+            self.neuron.recurrent = policy.recurrent[index]
         # Given as buffers, so that the decays' gradient reaches the policy's own parameters.
         self.neuron.beta = policy.betas[index]
         # snnTorch keeps every neuron ever made in a list of the class.
@@ -64,12 +59,13 @@ class _LiteralLayer:
 
     def step(self, current: Tensor) -> Tensor:
         """Spikes (B, N) of one step with the input current (B, N)."""
+        heard = (self.spikes,) if self.hears_itself else ()
         if self.synaptic:
-            self.spikes, self.i, self.v = self.neuron(current, self.i, self.v)
+            self.spikes, self.i, self.v = self.neuron(current, *heard, self.i, self.v)
         else:
-            self.spikes, self.v = self.neuron(current, self.v)
-        if self.detached:
-            self.v = self.v * (1 - self.spikes.detach())
+            self.spikes, self.v = self.neuron(current, *heard, self.v)
+        if self.resets_here:
+            self.v = self.v * (1 - (self.spikes.detach() if self.detached else self.spikes))
         return self.spikes
 
 

@@ -118,9 +118,10 @@ class Tied(nn.Module):
 
 
 def tie(module: nn.Module, out: Reflection, inputs: Reflection | None) -> None:
-    """Tie `weight` and `bias` of a module, so that it answers reflected inputs with reflected outputs.
+    """Tie `weight` and any `bias` of a module, so that it answers reflected inputs with reflected outputs.
 
     The weights keep the size they were drawn with: each is the sum of two, divided by the square root of 2.
     """
     parametrize.register_parametrization(module, "weight", Tied(out, inputs, 0.5**0.5))
-    parametrize.register_parametrization(module, "bias", Tied(out, None, 0.5))
+    if module.bias is not None:
+        parametrize.register_parametrization(module, "bias", Tied(out, None, 0.5))

@@ -11,6 +11,8 @@ As W is the same at every step, the readout is one product with the decayed spik
 With `delays` each connection delivers one step later: what reaches a neuron at step t is W s_(t-1) + b, the bias being
 the neuron's own and not delayed. What is on its way when an action ends arrives in the first step of the next one.
 
+With `recurrent` each hidden layer also hears its own spikes of the step before, V s_(t-1), V being learnt.
+
 Where spikes are counted the readout is one more spiking layer, a population for each action, and the action mean is an
 affine function of its spike rates in the T steps of the action.
 """
@@ -25,13 +27,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nervecord.training.config import NetworkConfig, OnPolicy, TrainConfig
 from nervecord.training.policy.coding import CountReadout, PopulationEncoder
-from nervecord.training.config import TrainConfig
 from nervecord.training.policy.mirror import Mirror, Reflection, mirror_of, tie
 from nervecord.training.policy.spiking import LayerSettings, LayerState, spike_layer
 
 READOUT_GAIN = 0.1
 """Orthogonal gain of the last layer: first actions near zero, so that the noise explores."""
+RECURRENT_GAIN = 0.3
+"""Orthogonal gain of the matrices through which layers hear themselves: a whisper at first."""
 
 
 def logit(p: float) -> float:
@@ -78,10 +82,11 @@ def tie_chain(layers: Sequence[nn.Module], reflections: Sequence[Reflection]) ->
 
 def critic_network(observations: int, config: TrainConfig) -> nn.Sequential:
     """The critic of a configuration: values (B, 1) of normalised observations."""
+    assert isinstance(config.algorithm, OnPolicy)
     ends = None
-    if config.mirror:
-        ends = mirror_of(config.env).observations, Reflection.permutation(torch.zeros(1, dtype=torch.int64))
-    return tanh_network(observations, config.critic, 1, 1.0, ends)
+    if config.network.mirror:
+        ends = mirror_of(config.task.env).observations, Reflection.permutation(torch.zeros(1, dtype=torch.int64))
+    return tanh_network(observations, config.algorithm.critic, 1, 1.0, ends)
 
 
 class AnnPolicy(nn.Module):
@@ -91,9 +96,9 @@ class AnnPolicy(nn.Module):
 
     def __init__(self, observations: int, actions: int, config: TrainConfig) -> None:
         super().__init__()
-        mirror = mirror_of(config.env) if config.mirror else None
+        mirror = mirror_of(config.task.env) if config.network.mirror else None
         ends = (mirror.observations, mirror.actions) if mirror else None
-        self.network = tanh_network(observations, config.layers, actions, READOUT_GAIN, ends)
+        self.network = tanh_network(observations, config.network.layers, actions, READOUT_GAIN, ends)
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Action means (B, actions) of normalised observations (B, observations); the state is passed through."""
@@ -116,44 +121,52 @@ class SpikingPolicy(nn.Module):
 
     def __init__(self, observations: int, actions: int, config: TrainConfig) -> None:
         super().__init__()
+        network = config.network
         self.observations, self.actions = observations, actions
-        self.steps = config.steps_per_action
-        self.synaptic = config.neuron == "synaptic"
-        self.carried = config.state == "carried"
-        self.delays = config.delays
-        self.counts = config.decoder == "count"
-        self.literal = config.engine == "snntorch"
-        self.settings = LayerSettings(self.steps, self.synaptic, config.slope, config.detach_reset)
-        coded = config.encoder == "population"
-        self.encoder = PopulationEncoder(observations, config.population) if coded else None
+        self.steps = network.steps_per_action
+        self.synaptic = network.neuron == "synaptic"
+        self.carried = network.state == "carried"
+        self.delays = network.delays
+        self.counts = network.decoder == "count"
+        self.literal = config.run.engine == "snntorch"
+        self.settings = LayerSettings(self.steps, self.synaptic, network.slope, network.detach_reset)
+        coded = network.encoder == "population"
+        self.encoder = PopulationEncoder(observations, network.population) if coded else None
         self.inputs = self.encoder.size if self.encoder is not None else observations
-        self.widths = [*config.layers, *([actions * config.output_population] if self.counts else [])]
+        self.widths = [*network.layers, *([actions * network.output_population] if self.counts else [])]
         sizes = (self.inputs, *self.widths)
         self.hidden = nn.ModuleList(linear(a, b, math.sqrt(2)) for a, b in itertools.pairwise(sizes))
         self.readout: nn.Linear | CountReadout
         if self.counts:
-            self.readout = CountReadout(actions, config.output_population, READOUT_GAIN)
+            self.readout = CountReadout(actions, network.output_population, READOUT_GAIN)
         else:
             self.readout = linear(sizes[-1], actions, READOUT_GAIN)
-        if config.mirror:
-            self._tie(mirror_of(config.env), config)
+        self.recurrent = nn.ModuleList(
+            nn.Linear(width, width, bias=False) for width in (network.layers if network.recurrent else ())
+        )
+        for module in self.recurrent:
+            nn.init.orthogonal_(module.weight, RECURRENT_GAIN)
+        if network.mirror:
+            self._tie(mirror_of(config.task.env), network)
         count = len(self.widths)
-        self.beta_logits = nn.Parameter(torch.full((count,), logit(config.decay)))
+        self.beta_logits = nn.Parameter(torch.full((count,), logit(network.decay)))
         if self.synaptic:
-            self.alpha_logits = nn.Parameter(torch.full((count,), logit(config.current_decay)))
+            self.alpha_logits = nn.Parameter(torch.full((count,), logit(network.current_decay)))
         if not self.counts:
-            self.readout_logit = nn.Parameter(torch.tensor(logit(config.readout_decay)))
+            self.readout_logit = nn.Parameter(torch.tensor(logit(network.readout_decay)))
         # The last spike reaches the readout undecayed; delayed, it does not reach it within the action at all.
         exponents = torch.arange(self.steps - 1, -1, -1.0)
         self.register_buffer("exponents", exponents, persistent=False)
 
-    def _tie(self, mirror: Mirror, config: TrainConfig) -> None:
+    def _tie(self, mirror: Mirror, network: NetworkConfig) -> None:
         entry = mirror.observations
         if self.encoder is not None:
-            entry = entry.blocks(config.population, flip_odd=True)
-        chain = [entry, *map(Reflection.pairs, config.layers)]
+            entry = entry.blocks(network.population, flip_odd=True)
+        chain = [entry, *map(Reflection.pairs, network.layers)]
+        for module, pairs in zip(self.recurrent, chain[1:], strict=False):
+            tie(module, pairs, pairs)
         if self.counts:
-            chain.append(mirror.actions.blocks(config.output_population, flip_odd=False))
+            chain.append(mirror.actions.blocks(network.output_population, flip_odd=False))
             tie(self.readout, mirror.actions, None)
             tie_chain(list(self.hidden), chain)
         else:
@@ -204,11 +217,31 @@ class SpikingPolicy(nn.Module):
 
             return literal_forward(self, x, state)
         before = self.unpack(x, state) if self.carried else None
-        entered, phase = x[None], None
-        if self.encoder is not None:
-            entered, phase = self.encoder(x, self.steps, before.phase if before else None)
+        entered, phase = self._enter(x, before)
+        outs, after = self._layers(entered, before, summed=True)
+        mean: Tensor = self.readout(outs[-1]) if self.counts else self._membrane(outs[-1], before)
+        return mean, self.pack(after, entered[-1], phase, mean) if before else None
+
+    @torch.no_grad()
+    def rates(self, x: Tensor, state: Tensor | None = None) -> list[Tensor]:
+        """Spikes per step of each neuron, (neurons,), of each layer; arguments as of `forward`."""
+        before = self.unpack(x, state) if self.carried else None
+        outs, _ = self._layers(self._enter(x, before)[0], before, summed=False)
+        return [out.mean((0, 1)) for out in outs]
+
+    def _enter(self, x: Tensor, before: CarriedState | None) -> tuple[Tensor, Tensor | None]:
+        """What enters the first layer, (1 or T, B, inputs), and the population code's accumulators afterwards."""
+        if self.encoder is None:
+            return x[None], None
+        return self.encoder(x, self.steps, before.phase if before else None)  # type: ignore[no-any-return]
+
+    def _layers(
+        self, entered: Tensor, before: CarriedState | None, *, summed: bool
+    ) -> tuple[list[Tensor], list[LayerState]]:
+        """Spikes (T, B, N) of each layer, of the last with `summed` what the readout takes of them, (B, N); and the
+        states afterwards, where they are kept."""
         current = self._first_current(entered, before)
-        factors = self._factors()
+        outs: list[Tensor] = []
         after: list[LayerState] = []
         for index in range(len(self.hidden)):
             is_last = index == len(self.hidden) - 1
@@ -217,16 +250,17 @@ class SpikingPolicy(nn.Module):
                 self.betas[index],
                 self.settings,
                 alpha=self.alphas[index] if self.alphas is not None else None,
-                weights=factors if is_last else None,
+                weights=self._factors() if is_last and summed else None,
                 state=before.layers[index] if before else None,
+                recurrent=self.recurrent[index].weight if self.recurrent else None,
             )
+            outs.append(out)
             if new is not None:
                 after.append(new)
             if not is_last:
                 out = torch.cat([before.layers[index].last[None], out[:-1]]) if before and self.delays else out
                 current = self.hidden[index + 1](out)
-        mean: Tensor = self.readout(out) if self.counts else self._membrane(out, before)
-        return mean, self.pack(after, entered[-1], phase, mean) if before else None
+        return outs, after
 
     def _first_current(self, entered: Tensor, before: CarriedState | None) -> Tensor:
         """Input current of the first layer: (1, B, N) where it is constant, else (T, B, N)."""
@@ -296,5 +330,5 @@ class CarriedState:
 
 def make_policy(observations: int, actions: int, config: TrainConfig) -> SpikingPolicy | AnnPolicy:
     """The policy a configuration asks for, its weights drawn from torch's random generator."""
-    kind = SpikingPolicy if config.policy == "snn" else AnnPolicy
+    kind = SpikingPolicy if config.network.policy == "snn" else AnnPolicy
     return kind(observations, actions, config)

@@ -89,6 +89,7 @@ def spike_layer(
     alpha: Tensor | None = None,
     weights: Tensor | None = None,
     state: LayerState | None = None,
+    recurrent: Tensor | None = None,
 ) -> tuple[Tensor, LayerState | None]:
     """Run one layer for `settings.steps` steps.
 
@@ -99,6 +100,7 @@ def spike_layer(
         alpha: current decay, a scalar tensor; needed where `settings.synaptic`.
         weights: (T,); with it the result is the weighted spike sum, without it the spike train.
         state: state before the first step; None to start from zero and to keep none.
+        recurrent: weights (N, N) through which the layer hears its own spikes of the step before.
 
     Returns:
         sum_t weights[t] s_t, (B, N), or the spikes, (T, B, N); and the state after the last step (no gradient), None
@@ -106,9 +108,52 @@ def spike_layer(
     """
     if alpha is None:
         alpha = torch.zeros_like(beta)
+    if recurrent is not None:
+        return _recurrent_layer(current, alpha, beta, settings, weights, state, recurrent)
     v0, i0 = (None, None) if state is None else (state.v, state.i)
     out, v, i, last = _Layer.apply(current, alpha, beta, weights, v0, i0, settings)  # type: ignore[no-untyped-call]
     return out, None if state is None else LayerState(v, i, last)
+
+
+class Spike(torch.autograd.Function):
+    """Step function; gradient 1 / (1 + slope |x|)^2, x being the membrane above the threshold."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.slope = slope
+        return (x > 0).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        return grad / (1 + ctx.slope * x.abs()) ** 2, None
+
+
+def _recurrent_layer(
+    current: Tensor,
+    alpha: Tensor,
+    beta: Tensor,
+    settings: LayerSettings,
+    weights: Tensor | None,
+    state: LayerState | None,
+    recurrent: Tensor,
+) -> tuple[Tensor, LayerState | None]:
+    """A layer that hears itself, in torch's operators step by step: a product at each step leaves nothing to fuse."""
+    zeros = current.new_zeros(current.shape[1:])
+    v, i, spikes = (zeros, zeros, zeros) if state is None else (state.v, state.i, state.last)
+    train = []
+    for t in range(settings.steps):
+        row = current[0] if current.shape[0] == 1 else current[t]
+        entering = row + torch.nn.functional.linear(spikes, recurrent)
+        i = alpha * i + entering if settings.synaptic else i
+        v = beta * v + (i if settings.synaptic else entering)
+        spikes = Spike.apply(v - settings.threshold, settings.slope)  # type: ignore[no-untyped-call]
+        v = v * (1 - (spikes.detach() if settings.detached else spikes))
+        train.append(spikes)
+    stacked = torch.stack(train)
+    out = stacked if weights is None else torch.einsum("t,tbn->bn", weights, stacked)
+    return out, None if state is None else LayerState(v.detach(), i.detach(), spikes.detach())
 
 
 def _constants(alpha: Tensor, beta: Tensor, settings: LayerSettings, dtype: np.dtype[Any]) -> np.ndarray:

@@ -29,11 +29,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from nervecord.errors import EngineError, MissingDependencyError, NervecordError, unknown_name
 from nervecord.runtime.worker import Worker
-from nervecord.training.simulators.base import StepResult
+from nervecord.training.simulators.base import Step
 
 Array = NDArray[Any]
 
@@ -85,6 +87,8 @@ class IsaacGymSimulator:
     """
 
     choices = 0
+    time_limit = 0
+    device = torch.device("cpu")
 
     def __init__(self, env: str, seeds: list[int], device: str) -> None:
         python = interpreter()
@@ -113,24 +117,35 @@ class IsaacGymSimulator:
         """Seconds between two actions."""
         self._resets = np.zeros(self.num_envs, bool)
 
-    def reset(self) -> Array:
-        """First observations, (N, observations) float64."""
+    def reset(self) -> Tensor:
+        """First observations, (N, observations); they lie in the shared memory, as those of `step` do."""
         self._worker.call("reset")
-        return self._views["observations"].astype(np.float64)
+        return torch.from_numpy(self._views["observations"])
 
-    def step(self, actions: Array) -> StepResult:
+    def step(self, actions: Tensor) -> Step:
         """Apply actions (N, actions) within the limits."""
-        self._views["actions"][:] = actions
+        self._views["actions"][:] = actions.numpy()
         self._worker.call("step")
         views, resets = self._views, self._resets
         ended, timed_out = views["ended"] != 0, views["timed_out"] != 0
         self._resets = ended
-        return StepResult(
-            views["observations"].astype(np.float64),
-            np.where(resets, 0.0, views["rewards"].astype(np.float64)),
-            ended & ~timed_out,
-            ended & timed_out,
-        )
+        rewards = np.where(resets, np.float32(0.0), views["rewards"])
+        ends = (ended & ~timed_out, ended & timed_out)
+        return Step(torch.from_numpy(views["observations"]), *(torch.from_numpy(x) for x in (rewards, *ends)))
+
+    def cut(self, where: Tensor) -> None:
+        """Nothing: Isaac Gym draws the lengths of first episodes itself where a task asks for it."""
+
+    def state_dict(self) -> None:
+        """None: PhysX cannot be saved."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Refuse.
+
+        Raises:
+            NervecordError: always.
+        """
+        raise NervecordError("cannot go on from a saved state", where=WHERE)
 
     def close(self) -> None:
         """End the worker; the shared memory goes with it and this object."""

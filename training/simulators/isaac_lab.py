@@ -35,10 +35,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nervecord.errors import EngineError, MissingDependencyError, NervecordError
-
-# The import of skrl that switches off what it does on the way.
-from nervecord.training.learners.ppo import check_device
-from nervecord.training.simulators.base import StepResult, TensorStep
+from nervecord.training.learners.base import check_device
+from nervecord.training.quiet_skrl import import_skrl
+from nervecord.training.simulators.base import Step
 
 Array = NDArray[Any]
 
@@ -60,6 +59,7 @@ def load(env: str, num_envs: int, seed: int, device: str) -> Any:
     """
     if importlib.util.find_spec("isaaclab") is None or importlib.util.find_spec("isaaclab_tasks") is None:
         raise MissingDependencyError("Isaac Lab is not installed here", where=WHERE, hint=INSTALL)
+    import_skrl()
     from skrl.envs.loaders.torch import load_isaaclab_env  # type: ignore[import-untyped]
 
     # The loader hands --device to the launcher alone, and not to the task.
@@ -131,8 +131,12 @@ class IsaacLabSimulator:
     """
 
     choices = 0
+    time_limit = 0
+    is_shared = True
+    """A process has one simulation: who validates takes it over."""
 
     def __init__(self, env: str, seeds: list[int], device: str) -> None:
+        import_skrl()
         from skrl import config as skrl_config  # type: ignore[import-untyped]
         from skrl.envs.wrappers.torch import wrap_env  # type: ignore[import-untyped]
 
@@ -147,6 +151,7 @@ class IsaacLabSimulator:
         skrl_config.torch.key = seed
         self._env = wrap_env(self._held.inner, wrapper="isaaclab-single-agent", verbose=False)
         self.observation_size, self.low, self.high = _sizes(env, self._env.observation_space, self._env.action_space)
+        self.device = torch.device(self._env.device)
         self.control_period = float(self._env.unwrapped.step_dt)
         """Seconds between two actions."""
         self._all_actions = torch.zeros((self._env.num_envs, len(self.low)), device=self._env.device)
@@ -154,21 +159,7 @@ class IsaacLabSimulator:
         self._resets = torch.zeros(self.num_envs, dtype=torch.bool, device=self._env.device)
         self._seen = torch.zeros((self.num_envs, self.observation_size), device=self._env.device)
 
-    def reset(self) -> Array:
-        """First observations, (N, observations) float64."""
-        return self.reset_tensors().cpu().numpy().astype(np.float64)
-
-    def step(self, actions: Array) -> StepResult:
-        """Apply actions (N, actions) within the limits; everything passes through the host."""
-        result = self.step_tensors(torch.from_numpy(np.asarray(actions, np.float32)).to(self._env.device))
-        return StepResult(
-            result.observations.cpu().numpy().astype(np.float64),
-            result.rewards.cpu().numpy().astype(np.float64),
-            result.terminated.cpu().numpy(),
-            result.truncated.cpu().numpy(),
-        )
-
-    def reset_tensors(self) -> Tensor:
+    def reset(self) -> Tensor:
         """First observations, (N, observations) float32; every environment begins anew."""
         self._check_holder()
         with _own_randomness(self._held.device), contextlib.redirect_stdout(sys.stderr):
@@ -177,7 +168,7 @@ class IsaacLabSimulator:
         self._seen = observations[: self.num_envs].float().clone()
         return self._seen
 
-    def step_tensors(self, actions: Tensor) -> TensorStep:
+    def step(self, actions: Tensor) -> Step:
         """Apply actions (N, actions) that lie on the device; so do the results, which no later step touches."""
         self._check_holder()
         count, resets = self.num_envs, self._resets
@@ -188,12 +179,26 @@ class IsaacLabSimulator:
         last = info["final_obs"]["policy"][:count].float() if "final_obs" in info else self._seen
         self._seen = torch.where(ended[:, None], last, observations[:count].float())
         self._resets = ended
-        return TensorStep(
+        return Step(
             self._seen.clone(),
             rewards[:count, 0].float().masked_fill(resets, 0.0),
             terminated.clone(),
-            truncated & ~terminated,
+            truncated.clone(),
         )
+
+    def cut(self, where: Tensor) -> None:
+        """Nothing: Isaac Lab holds no single environment."""
+
+    def state_dict(self) -> None:
+        """None: the simulation cannot be saved."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Refuse.
+
+        Raises:
+            NervecordError: always.
+        """
+        raise NervecordError("cannot go on from a saved state", where=WHERE)
 
     def close(self) -> None:
         """Let go of the simulation, which stays for the next simulator of this process."""

@@ -1,7 +1,7 @@
 """Ant-v4 in MuJoCo Warp: thousands of worlds on a GPU, or a few on the CPU. One of the doors of warp and mujoco_warp.
 
-The model is the file Gymnasium ships, the rest of the task is `nervecord.training.simulators.warp_kernels`. On a GPU one step of
-all worlds is one CUDA graph, and nothing is copied to the host; on the CPU the kernels are launched one by one.
+The model is the file Gymnasium ships, the rest of the task is `warp_kernels`. On a GPU one step of all
+worlds is one CUDA graph, and nothing is copied to the host; on the CPU the kernels are launched one by one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import mujoco  # noqa: E402
 import mujoco_warp  # noqa: E402
 
 from nervecord.errors import NervecordError  # noqa: E402
-from nervecord.training.simulators.base import StepResult, TensorStep  # noqa: E402
+from nervecord.training.simulators.base import Step  # noqa: E402
 from nervecord.training.simulators.warp_contact import use_mujoco_frame  # noqa: E402
 from nervecord.training.simulators.warp_kernels import ACTIONS, OBSERVATIONS, after_physics, before_physics  # noqa: E402
 
@@ -51,6 +51,7 @@ class WarpAnt:
 
     observation_size = OBSERVATIONS
     choices = 0
+    time_limit = 1000
 
     def __init__(self, seeds: list[int], device: str = "cpu") -> None:
         self.num_envs = len(seeds)
@@ -73,28 +74,21 @@ class WarpAnt:
             self._graph = self._capture() if self._device.is_cuda else None
         views = (self._actions, self._observations, self._rewards, self._terminated, self._truncated)
         self._action_view, *self._views = (wp.to_torch(array) for array in views)
+        kept = {
+            "qpos": self._data.qpos, "qvel": self._data.qvel, "qacc_warmstart": self._data.qacc_warmstart,
+            "done": self._done, "episodes": self._episodes, "elapsed": self._elapsed, "diverged": self._diverged,
+            "lead": self._lead,
+        }  # fmt: skip
+        self._saved = {name: wp.to_torch(array) for name, array in kept.items()}
+        self.device = self._action_view.device
 
-    def reset(self) -> Array:
-        """First observations, (N, 27) float64."""
-        return self.reset_tensors().cpu().numpy().astype(np.float64)
-
-    def step(self, actions: Array) -> StepResult:
-        """Apply actions (N, 8); everything passes through the host."""
-        result = self.step_tensors(torch.from_numpy(np.asarray(actions, np.float32)).to(self._action_view.device))
-        return StepResult(
-            result.observations.cpu().numpy().astype(np.float64),
-            result.rewards.cpu().numpy().astype(np.float64),
-            result.terminated.cpu().numpy(),
-            result.truncated.cpu().numpy(),
-        )
-
-    def reset_tensors(self) -> Tensor:
+    def reset(self) -> Tensor:
         """First observations, (N, 27) float32 on the device."""
         with self._stream():
             self._finish()
         return self._views[0].clone()
 
-    def step_tensors(self, actions: Tensor) -> TensorStep:
+    def step(self, actions: Tensor) -> Step:
         """Apply actions (N, 8) that lie on the device; so do the results, which no later step touches."""
         self._action_view.copy_(actions)
         with self._stream():
@@ -102,7 +96,20 @@ class WarpAnt:
                 self._advance()
             else:
                 wp.capture_launch(self._graph)
-        return TensorStep(*(view.clone() for view in self._views))
+        return Step(*(view.clone() for view in self._views))
+
+    def cut(self, where: Tensor) -> None:
+        """End episodes, (N,) bool: the next step only resets these worlds."""
+        self._saved["done"].logical_or_(where)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of all worlds."""
+        return {name: view.cpu().clone() for name, view in self._saved.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave, in place of `reset`."""
+        for name, view in self._saved.items():
+            view.copy_(state[name])
 
     def set_state(self, qpos: Array, qvel: Array, torso_x: Array | None = None, warmstart: Array | None = None) -> None:
         """Put every world into a state, in the middle of an episode.

@@ -45,7 +45,9 @@ def draw_returns(path: str | os.PathLike[str], study: Study, cells: dict[str, Ce
     panels: list[Panel] = []
     for series in study.series:
         others = [name for name in series.varied if name not in ("policy", "layers")]
-        if "layers" in series.varied and not others:
+        if series.is_search:
+            panels += [_against_drawn(series, name, cells) for name in series.varied]
+        elif "layers" in series.varied and not others:
             panels += _against_depth(series, cells)
         elif others:
             panels.append(_against_field(series, others[-1], cells))
@@ -61,7 +63,7 @@ def draw_curves(path: str | os.PathLike[str], study: Study, cells: dict[str, Cel
     first, *further = study.series
     groups: dict[tuple[int, ...], list[str]] = {}
     for name in first.cells:
-        groups.setdefault(cells[name].config.layers, []).append(name)
+        groups.setdefault(cells[name].config.network.layers, []).append(name)
     for layers, names in groups.items():
         panels.append((f"layers {word(layers)}", _curves(first, names, cells)))
     depths = len({len(layers) for layers in groups})
@@ -70,11 +72,11 @@ def draw_curves(path: str | os.PathLike[str], study: Study, cells: dict[str, Cel
 
 
 def _label(series: Series, cell: Cell, *, without: Sequence[str] = (), with_layers: bool = False) -> str:
-    parts = [cell.config.policy.upper()]
+    parts = [cell.config.network.policy.upper()]
     if with_layers:
-        parts.append(word(cell.config.layers))
+        parts.append(word(cell.config.network.layers))
     parts += [
-        f"{name} {word(getattr(cell.config, name))}"
+        f"{name} {word(cell.config.fields[name])}"
         for name in series.varied
         if name not in ("policy", "layers", *without)
     ]
@@ -86,7 +88,7 @@ def _against_depth(series: Series, cells: dict[str, Cell]) -> list[Panel]:
     widths: dict[int, dict[str, list[tuple[float, Cell]]]] = {}
     for name in series.cells:
         cell = cells[name]
-        layers = cell.config.layers
+        layers = cell.config.network.layers
         if len(set(layers)) == 1:
             lines = widths.setdefault(layers[0], {})
             lines.setdefault(_label(series, cell), []).append((float(len(layers)), cell))
@@ -97,14 +99,30 @@ def _against_depth(series: Series, cells: dict[str, Cell]) -> list[Panel]:
 
 
 def _against_field(series: Series, field: str, cells: dict[str, Cell]) -> Panel:
-    values = list(dict.fromkeys(getattr(cells[name].config, field) for name in series.cells))
+    values = list(dict.fromkeys(cells[name].config.fields[field] for name in series.cells))
     with_layers = "layers" in series.varied
     lines: dict[str, list[tuple[float, Cell]]] = {}
     for name in series.cells:
         cell = cells[name]
         label = _label(series, cell, without=(field,), with_layers=with_layers)
-        lines.setdefault(label, []).append((float(values.index(getattr(cell.config, field))), cell))
+        lines.setdefault(label, []).append((float(values.index(cell.config.fields[field])), cell))
     return series.title, _medians(lines, field.replace("_", " "), [word(value) for value in values])
+
+
+def _against_drawn(series: Series, field: str, cells: dict[str, Cell]) -> Panel:
+    """A dot for each configuration that was drawn: the median of its seeds against one of its fields."""
+    found = [cells[name] for name in series.cells if cells[name].finished]
+    values = [cell.config.fields[field] for cell in found]
+    numbers = [value for value in values if type(value) in (int, float)]
+
+    def draw(axes: Any) -> None:
+        medians = [float(np.median(cell.tests)) for cell in found]
+        axes.scatter(values if len(numbers) == len(values) else [word(v) for v in values], medians, s=16, c=COLOURS[0])
+        if numbers and min(numbers) > 0 and max(numbers) > 30 * min(numbers):
+            axes.set_xscale("log")
+        axes.set_xlabel(field.replace("_", " "))
+
+    return f"{series.title}: {field.replace('_', ' ')}", draw
 
 
 def _against_policy(series: Series, cells: dict[str, Cell]) -> Panel:

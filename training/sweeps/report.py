@@ -18,9 +18,8 @@ from nervecord.compiler.files import write_atomically
 from nervecord.errors import NervecordError
 from nervecord.runtime.result import interval95
 from nervecord.training.config import TrainConfig
+from nervecord.training.sweeps.engine import Standing, State, result_of
 from nervecord.training.sweeps.study import PlannedRun, Series, Study, differences, word
-from nervecord.training.sweeps.queue import Standing, State
-from nervecord.training.sweeps.worker import result_of
 
 Row = dict[str, Any]
 
@@ -49,7 +48,7 @@ class Cell:
     """Those planned."""
     finished: tuple[Finished, ...]
     failed: tuple[int, ...]
-    """Seeds whose run failed, where the queue says so."""
+    """Seeds whose run failed, where the study's folder says so."""
 
     @property
     def tests(self) -> np.ndarray:
@@ -61,12 +60,12 @@ class Cell:
         tests = self.tests
         training = [run.training for run in self.finished]
         known = [value for value in training if value is not None]
-        config = self.config.to_dict()
+        config = self.config.fields
         several = len(tests) > 1
         return {
             "cell": self.name,
-            "policy": self.config.policy,
-            "layers": config["layers"],
+            "policy": self.config.network.policy,
+            "layers": list(config["layers"]),
             "fields": {name: config[name] for name in other_fields(self.config, base)},
             "steps": self.config.total_steps,
             "seeds": list(self.seeds),
@@ -96,9 +95,11 @@ def read_cells(study: Study, standing: Standing | None = None) -> dict[str, Cell
         finished = tuple(done for run in runs if (done := _finished(run)) is not None)
         have = {done.seed for done in finished}
         failed = tuple(
-            run.config.seed for run in runs if states.get(run.name) is State.FAILED and run.config.seed not in have
+            run.config.run.seed
+            for run in runs
+            if states.get(run.name) is State.FAILED and run.config.run.seed not in have
         )
-        cells[name] = Cell(name, runs[0].config, tuple(run.config.seed for run in runs), finished, failed)
+        cells[name] = Cell(name, runs[0].config, tuple(run.config.run.seed for run in runs), finished, failed)
     return cells
 
 
@@ -109,7 +110,7 @@ def _finished(run: PlannedRun) -> Finished | None:
     path = run.folder / "metrics.jsonl"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
     curve = tuple((row["step"], row["train_return"]) for row in rows if row["train_return"] is not None)
-    return Finished(run.config.seed, test, rows[-1]["train_return"] if rows else None, curve)
+    return Finished(run.config.run.seed, test, rows[-1]["train_return"] if rows else None, curve)
 
 
 def report_data(study: Study, cells: dict[str, Cell], standing: Standing | None = None) -> dict[str, Any]:
@@ -121,7 +122,7 @@ def report_data(study: Study, cells: dict[str, Cell], standing: Standing | None 
         "folder": str(study.folder),
         "runs": len(study.runs),
         "finished": finished,
-        "running": 0 if standing is None else standing.count(State.RUNNING),
+        "begun": 0 if standing is None else standing.count(State.BEGUN),
         "failed": errors,
         "total_steps": study.total_steps,
         "series": [
@@ -147,9 +148,9 @@ def table(study: Study, series: Series, cells: dict[str, Cell]) -> list[list[str
         mean = "-" if test["ci95"] is None else f"{_number(test['mean'])} ± {_number(test['ci95'])}"
         rows.append(
             [
-                cell.config.policy.upper(),
-                word(cell.config.layers),
-                *(word(getattr(cell.config, field)) for field in shown),
+                cell.config.network.policy.upper(),
+                word(cell.config.network.layers),
+                *(word(cell.config.fields[field]) for field in shown),
                 _seeds(cell),
                 _number(test["median"]),
                 quartiles,
@@ -168,10 +169,10 @@ def depth_table(series: Series, cells: dict[str, Cell]) -> list[list[str]]:
     varied = [name for name in series.varied if name not in ("policy", "layers")]
     pools: dict[tuple[Any, ...], dict[int, list[Finished]]] = {}
     for cell in (cells[name] for name in series.cells):
-        layers = cell.config.layers
+        layers = cell.config.network.layers
         if len(set(layers)) == 1:
-            others = tuple(word(getattr(cell.config, name)) for name in varied)
-            widths = pools.setdefault((cell.config.policy.upper(), str(len(layers)), *others), {})
+            others = tuple(word(cell.config.fields[name]) for name in varied)
+            widths = pools.setdefault((cell.config.network.policy.upper(), str(len(layers)), *others), {})
             widths.setdefault(layers[0], []).extend(cell.finished)
     if len({depth for _, depth, *_ in pools}) < 2 or all(len(widths) < 2 for widths in pools.values()):
         return []
@@ -226,7 +227,7 @@ def write_report(target: str | Path, study: Study, standing: Standing | None = N
 
     Args:
         target: a file that ends in .md, with the figures beside it, or a folder.
-        study, standing: what was asked for, and where it stands by the queue's word.
+        study, standing: what was asked for, and where it stands by its folder's word.
 
     Returns:
         What was written; no figures where nothing is finished.
@@ -279,7 +280,7 @@ def markdown(study: Study, cells: dict[str, Cell], standing: Standing | None, fi
 
 def _summary(study: Study) -> str:
     configs = [run.config for run in study.runs]
-    tasks = ", ".join(dict.fromkeys(config.env for config in configs))
+    tasks = ", ".join(dict.fromkeys(config.task.env for config in configs))
     return (
         f"{len(study.cells)} configurations on {tasks}, {len(study.runs)} runs of "
         f"{_range([config.total_steps for config in configs])} environment steps each, {study.total_steps:,} in all."
@@ -299,7 +300,7 @@ def _completeness(study: Study, cells: dict[str, Cell], standing: Standing | Non
     if standing is not None:
         parts += [
             f"{count} {words}"
-            for state, words in ((State.FAILED, "failed"), (State.RUNNING, "running"))
+            for state, words in ((State.FAILED, "failed"), (State.BEGUN, "begun"))
             if (count := standing.count(state))
         ]
     empty = sum(not cell.finished for cell in cells.values())
@@ -320,13 +321,14 @@ def _pipes(rows: Sequence[Sequence[str]]) -> str:
 def _method(study: Study) -> str:
     base = study.base
     choice = (
-        f"the checkpoint with the highest mean of {base.validation_episodes} deterministic episodes on validation seeds"
-        if base.validation_episodes
+        f"the checkpoint with the highest mean of {base.run.validation_episodes} deterministic episodes on validation "
+        "seeds"
+        if base.run.validation_episodes
         else "the last checkpoint"
     )
     text = (
-        f"The tested policy is {choice}. Its tested return is the mean of {base.test_episodes} deterministic episodes "
-        "on seeds that chose nothing; that is one value for each seed of a configuration. Median, quartiles "
+        f"The tested policy is {choice}. Its tested return is the mean of {base.run.test_episodes} deterministic "
+        "episodes on seeds that chose nothing; that is one value for each seed of a configuration. Median, quartiles "
         "(interpolated) and the 95 % interval of the mean (Student's t) are over the values of a row. The return while "
         "training is the mean of the last 100 training episodes, with action noise, at the end; the median over the "
         "seeds, where no mean is named."

@@ -4,6 +4,7 @@
     [base]                        fields of `TrainConfig` that all runs share
     [grid]                        field = list of values: every combination is a cell; seeds = [0, 1, 2]
     [[also]]                      a further series, for example of one field, over the same base
+    [[search]]                    configurations drawn from ranges of fields: samples = 20
 
 `depth` and `neurons` together stand for `layers`: d layers of n neurons each. Two series that meet in a configuration
 share its runs. Importing this module loads neither torch nor a simulator.
@@ -11,7 +12,6 @@ share its runs. Importing this module loads neither torch nor a simulator.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import re
 import tomllib
@@ -21,21 +21,21 @@ from pathlib import Path
 from typing import Any
 
 from nervecord.errors import FileFormatError, NervecordError, unknown_name
-from nervecord.training.config import TrainConfig
+from nervecord.training.config import TrainConfig, all_fields, marked
+from nervecord.training.sweeps.search import draw
 
 SEEDS: tuple[int, ...] = (0, 1, 2)
 """Where the grid names none."""
 
-_FIELDS = {f.name: f.default for f in dataclasses.fields(TrainConfig)}
+_FIELDS = {name: f.default for name, f in all_fields().items()}
+_TABLES = ("study", "base", "grid", "also", "search")
 _HEAD = ("name", "out", "notes")
 _NOT_VARIED = ("seed", "name", "out")
-_FREE = ("name", "out", "sim", "threads", "torch_threads", "device", "tensorboard", "keep_checkpoints")
-"""Fields that a run in the folder may have otherwise than the file says: they do not decide what is learnt."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedRun:
-    """One training of a study: `config.name` is the run folder's name, `config.out` the study's folder."""
+    """One training of a study: `config.run.name` is the run folder's name, `config.run.out` the study's folder."""
 
     cell: str
     """Its name without the seed; the runs of a cell differ in nothing else."""
@@ -44,12 +44,12 @@ class PlannedRun:
     @property
     def name(self) -> str:
         """Name of the run folder."""
-        return self.config.name
+        return self.config.run.name
 
     @property
     def folder(self) -> Path:
         """The run folder."""
-        return Path(self.config.out) / self.config.name
+        return Path(self.config.run.out) / self.config.run.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,8 @@ class Series:
     varied: tuple[str, ...]
     """Fields with more than one value; seed is none of them."""
     cells: tuple[str, ...]
+    is_search: bool = False
+    """Whether its values were drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +121,8 @@ def read_study(path: str | Path, *, out: str | None = None) -> Study:
     tables = _load(path)
     where = str(path)
     for name in tables:
-        if name not in ("study", "base", "grid", "also"):
-            raise unknown_name("table", name, ("study", "base", "grid", "also"), where=where)
+        if name not in _TABLES:
+            raise unknown_name("table", name, _TABLES, where=where)
     name, own_out, notes = _head(tables.get("study", {}), where)
     base = _base(tables.get("base", {}), where)
     blocks = _blocks(tables, where)
@@ -131,17 +133,23 @@ def read_study(path: str | Path, *, out: str | None = None) -> Study:
     series = []
     shared = SEEDS
     for title, block, place in blocks:
-        options, own = _options(block, place)
+        is_search = "[[search]]" in place
+        if is_search:
+            drawn, own = _drawn(block, f"{name}/{title}", place)
+            varied = tuple(key for key in drawn[0] if len({repr(each[key]) for each in drawn}) > 1)
+        else:
+            options, own = _options(block, place)
+            drawn = [dict(zip(options, chosen, strict=True)) for chosen in itertools.product(*options.values())]
+            varied = tuple(key for key in options if len(options[key]) > 1)
         seeds = own or shared
         if title == "grid" and block is tables.get("grid"):
             shared = seeds  # further series have the grid's, unless they name their own
-        made = _expand(base, options, seeds, folder, place)
-        varied = tuple(key for key in options if len(options[key]) > 1)
-        series.append(Series(title, varied, tuple(dict.fromkeys(run.cell for run in made))))
+        made = _expand(base, drawn, seeds, folder, place)
+        series.append(Series(title, varied, tuple(dict.fromkeys(run.cell for run in made)), is_search))
         for run in made:
             runs.setdefault(run.name, run)
     rank = {run: k for k, run in enumerate(runs)}
-    ordered = sorted(runs.values(), key=lambda run: (run.config.seed, rank[run.name]))
+    ordered = sorted(runs.values(), key=lambda run: (run.config.run.seed, rank[run.name]))
     return Study(path, name, folder, notes, base, tuple(series), tuple(ordered))
 
 
@@ -183,11 +191,11 @@ def _base(table: Any, where: str) -> TrainConfig:
         if key in _NOT_VARIED:
             raise _not_here(key, place)
     try:
-        config = TrainConfig.from_dict({key: _plain(key, value) for key, value in table.items()}, where=place)
+        config = TrainConfig().replace(**{key: _plain(key, value) for key, value in table.items()}, where=place)
     except NervecordError as error:
         error.add_note(f"in {place}")
         raise
-    if not config.test_episodes:
+    if not config.run.test_episodes:
         raise NervecordError("test_episodes is 0, a study compares tested returns", where=place)
     return config
 
@@ -197,17 +205,22 @@ def _blocks(tables: Mapping[str, Any], where: str) -> list[tuple[str, dict[str, 
     blocks = []
     if "grid" in tables:
         blocks.append(("grid", tables["grid"], f"{where}, [grid]"))
-    also = tables.get("also", [])
-    if not isinstance(also, list):
-        raise NervecordError("is one table, further series are a list of tables", where=where, hint="write [[also]]")
-    for number, table in enumerate(also, 1):
-        title = table.get("name", f"series {number}") if isinstance(table, dict) else ""
-        if not isinstance(title, str) or not title:
-            raise NervecordError(f"name is {title!r}, a text is needed", where=f"{where}, [[also]] number {number}")
-        block = {key: value for key, value in table.items() if key != "name"}
-        blocks.append((title, block, f"{where}, [[also]] {title!r}"))
+    for kind, other in (("also", "series"), ("search", "search")):
+        also = tables.get(kind, [])
+        if not isinstance(also, list):
+            raise NervecordError(
+                f"{kind} is one table, further series are a list of tables", where=where, hint=f"write [[{kind}]]"
+            )
+        for number, table in enumerate(also, 1):
+            title = table.get("name", f"{other} {number}") if isinstance(table, dict) else ""
+            if not isinstance(title, str) or not title:
+                raise NervecordError(
+                    f"name is {title!r}, a text is needed", where=f"{where}, [[{kind}]] number {number}"
+                )
+            block = {key: value for key, value in table.items() if key != "name"}
+            blocks.append((title, block, f"{where}, [[{kind}]] {title!r}"))
     if not blocks:
-        raise NervecordError("has neither [grid] nor [[also]], so nothing varies", where=where)
+        raise NervecordError("has neither [grid], [[also]] nor [[search]], so nothing varies", where=where)
     if not isinstance(blocks[0][1], dict):
         raise NervecordError("is no table", where=blocks[0][2])
     return blocks
@@ -220,8 +233,8 @@ def _options(block: Mapping[str, Any], place: str) -> tuple[dict[str, tuple[Any,
     for key, value in block.items():
         if key in _NOT_VARIED:
             raise _not_here(key, place)
-        if key not in (*_FIELDS, "depth", "neurons", "seeds"):
-            choices = [name for name in _FIELDS if name not in _NOT_VARIED]
+        if key not in ("algorithm", *_FIELDS, "depth", "neurons", "seeds"):
+            choices = [name for name in ("algorithm", *_FIELDS) if name not in _NOT_VARIED]
             raise unknown_name("field", key, [*choices, "depth", "neurons", "seeds"], where=place)
         values = _values(key, value, place)
         if key == "seeds":
@@ -229,6 +242,24 @@ def _options(block: Mapping[str, Any], place: str) -> tuple[dict[str, tuple[Any,
         else:
             options[key] = values
     return _with_layers(options, place), seeds
+
+
+def _drawn(block: Mapping[str, Any], key: str, place: str) -> tuple[list[dict[str, Any]], tuple[int, ...] | None]:
+    """What a search draws, and its seeds where it names them."""
+    fields = {name: value for name, value in block.items() if name not in ("samples", "seeds")}
+    (samples,) = _whole("samples", (block.get("samples", 0),), 1, place)
+    seeds = _whole("seeds", _values("seeds", block["seeds"], place), 0, place) if "seeds" in block else None
+    for name in fields:
+        if name in _NOT_VARIED:
+            raise _not_here(name, place)
+        if name not in ("algorithm", *_FIELDS):
+            choices = [known for known in ("algorithm", *_FIELDS) if known not in _NOT_VARIED]
+            raise unknown_name("field", name, [*choices, "samples", "seeds"], where=place)
+    if not fields:
+        raise NervecordError("names no field, so nothing varies", where=place)
+    whole = frozenset(name for name, default in _FIELDS.items() if type(default) is int)
+    drawn = draw(fields, samples, key, whole=whole, place=place)
+    return [{name: _plain(name, value) for name, value in each.items()} for each in drawn], seeds
 
 
 def _values(key: str, value: Any, place: str) -> tuple[Any, ...]:
@@ -269,44 +300,44 @@ def _with_layers(options: dict[str, tuple[Any, ...]], place: str) -> dict[str, t
 
 
 def _expand(
-    base: TrainConfig, options: Mapping[str, tuple[Any, ...]], seeds: tuple[int, ...], folder: Path, place: str
+    base: TrainConfig, combinations: list[dict[str, Any]], seeds: tuple[int, ...], folder: Path, place: str
 ) -> list[PlannedRun]:
     """Every combination as a configuration."""
     runs: list[PlannedRun] = []
     errors: list[tuple[str, NervecordError]] = []
-    for combination in itertools.product(*options.values()):
-        changes = dict(zip(options, combination, strict=True))
+    for changes in combinations:
         try:
-            config = dataclasses.replace(base, **changes)
+            config = base.replace(**changes, where=place)
         except NervecordError as error:
             errors.append((_words(changes), error))
             continue
         cell = _cell_name(config, base)
         runs += [
-            PlannedRun(cell, dataclasses.replace(config, seed=seed, name=f"{cell}-seed{seed}", out=str(folder)))
-            for seed in seeds
+            PlannedRun(cell, config.replace(seed=seed, name=f"{cell}-seed{seed}", out=str(folder))) for seed in seeds
         ]
     if errors:
         words, first = errors[0]
         more = f", the first of {len(errors)} combinations that cannot be" if len(errors) > 1 else ""
         first.add_note(f"in {place}: {words or 'the base'}{more}")
         raise first
-    if not all(run.config.test_episodes for run in runs):
+    if not all(run.config.run.test_episodes for run in runs):
         raise NervecordError("test_episodes is 0, a study compares tested returns", where=place)
     return runs
 
 
 def _cell_name(config: TrainConfig, base: TrainConfig) -> str:
     """Policy, widths, and every other field that is not the base's: a name that does not depend on the series."""
-    parts = [config.policy, word(config.layers)]
+    fields = config.fields
+    parts = [config.network.policy, word(config.network.layers)]
     others = [name for name in differences(config, base) if name not in ("policy", "layers", *_NOT_VARIED)]
-    parts += [f"{name}-{word(getattr(config, name))}" for name in others]
+    parts += [f"{name}-{word(fields[name])}" for name in others]
     return re.sub(r"[^\w.+-]", "_", "-".join(parts))
 
 
 def differences(config: TrainConfig, base: TrainConfig) -> list[str]:
     """Fields in which a configuration is not the base, in the order of `TrainConfig`."""
-    return [name for name in _FIELDS if getattr(config, name) != getattr(base, name)]
+    before = base.fields
+    return [name for name, value in config.fields.items() if name not in before or value != before[name]]
 
 
 def _mismatch(run: PlannedRun) -> str | None:
@@ -317,13 +348,14 @@ def _mismatch(run: PlannedRun) -> str | None:
     if not path.is_file():
         return f"{run.name} is no run folder"
     there = TrainConfig.from_json(path.read_text(encoding="utf-8"), where=str(path))
-    other = [name for name in differences(there, run.config) if name not in _FREE]
-    if there.sim != run.config.sim and run.config.sim != "auto":
+    found, planned = there.fields, run.config.fields
+    other = [name for name in differences(there, run.config) if name not in marked("free")]
+    if found["sim"] != planned["sim"] and planned["sim"] != "auto":
         other.append("sim")
     if not other:
         return None
     first = other[0]
-    return f"{run.name} has {first} {word(getattr(there, first))}, not {word(getattr(run.config, first))}"
+    return f"{run.name} has {first} {word(found[first])}, not {word(planned.get(first, 'that'))}"
 
 
 def _plain(key: str, value: Any) -> Any:
