@@ -13,8 +13,7 @@ from nervecord.training.launch import alone
 from nervecord.training.sweeps.study import Study, read_study
 
 if TYPE_CHECKING:
-    from nervecord.training.sweeps.queue import Standing
-    from nervecord.training.sweeps.sweep import SweepProgress
+    from nervecord.training.sweeps.engine import Standing, SweepProgress
 
 FAILED = 1
 """Exit code where a run has failed."""

@@ -115,7 +115,7 @@ def describe(
             beta=betas[index].item(),
             alpha=None if alphas is None else alphas[index].item(),
             threshold=THRESHOLD,
-            recurrent=_float64(policy.recurrent[index].weight) if policy.recurrent else None,
+            recurrent=None if (own := policy.recurrent_weight(index)) is None else _float64(own),
         )
         for index, layer in enumerate(policy.hidden)
     )

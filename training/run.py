@@ -106,8 +106,9 @@ def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> T
         check_device(group.device(config.run.device))
         config = resolved(config)
         run = Run(config, None, group)
-        make = {"sim": config.run.sim, "processes": group.world, "origins": run.origins}
-        run.folder = group.first(lambda: run_folder.create(config, **make))
+        run.folder = group.first(
+            lambda: run_folder.create(config, sim=config.run.sim, processes=group.world, origins=run.origins)
+        )
         return run.finish(progress)
 
 

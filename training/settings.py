@@ -31,7 +31,8 @@ def flag_name(name: str) -> str:
 
 def _check(part: Part, f: dataclasses.Field[Any]) -> None:
     """Refuse a value of another type than the default, or out of its bounds; an int may stand for a float."""
-    value, default, where, bounds = getattr(part, f.name), f.default, flag_name(f.name), f.metadata
+    value: Any = getattr(part, f.name)
+    default, where, bounds = f.default, flag_name(f.name), f.metadata
     if isinstance(default, float) and type(value) is int:
         value = float(value)
         object.__setattr__(part, f.name, value)

@@ -67,7 +67,7 @@ class Steady:
     def act(self, observations: Tensor, state: Tensor | None) -> Act:
         assert state is not None
         count = len(observations)
-        return Act(torch.full((count, 1), 5.0), torch.zeros(count), torch.zeros(count), state + 1)
+        return Act(torch.full((count, 1), 5.0), torch.zeros(count, 1), state + 1)
 
 
 def collected(script: Script, steps: int, *, stagger: int | None = None) -> tuple[Any, list[Any], Any]:

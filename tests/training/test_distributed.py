@@ -110,7 +110,7 @@ def learn(policy: str, group: Group, blocks: int) -> dict[str, Any]:
             torch.randn_like = lambda mean, t=t, given=given: given["noise"][t]  # type: ignore[assignment]
             acts.append(subject.act(given["observations"][t], None))
         rollout = Rollout(
-            given["observations"], torch.stack([a.actions for a in acts]), torch.stack([a.log_prob for a in acts]),
+            given["observations"], torch.stack([a.actions for a in acts]), torch.stack([a.outputs for a in acts]),
             None, given["rewards"], given["terminated"], given["truncated"], given["valid"],
         )  # fmt: skip
         losses.append(subject.update(rollout)["value_loss"])

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from simulating import FIELDS, make_simulator
+from simulating import FIELDS, InArrays, make_simulator
 
 import nervecord
 from nervecord.cli.command import main
@@ -62,13 +62,13 @@ def installed(python: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def ant(installed: Path) -> Iterator[IsaacGymSimulator]:
-    simulator = IsaacGymSimulator("Ant", [1, 2, 3, 4, 5], "cpu")
+def ant(installed: Path) -> Iterator[InArrays]:
+    simulator = InArrays(IsaacGymSimulator("Ant", [1, 2, 3, 4, 5], "cpu"))
     yield simulator
     simulator.close()
 
 
-def walk(simulator: IsaacGymSimulator, steps: int) -> None:
+def walk(simulator: InArrays, steps: int) -> None:
     for _ in range(steps):
         simulator.step(np.zeros((simulator.num_envs, 8)))
 
@@ -89,14 +89,14 @@ def assert_nothing_left(prefix: str, pids: tuple[int, ...]) -> None:
 # The protocol
 
 
-def test_sizes_limits_and_period_are_the_tasks(ant: IsaacGymSimulator) -> None:
+def test_sizes_limits_and_period_are_the_tasks(ant: InArrays) -> None:
     assert (ant.num_envs, ant.observation_size) == (5, 60)
     assert ant.low.tolist() == [-1.0] * 8
     assert ant.high.tolist() == [1.0] * 8
     assert ant.control_period == pytest.approx(0.0166)
 
 
-def test_the_first_observations_are_those_of_a_begun_episode(ant: IsaacGymSimulator) -> None:
+def test_the_first_observations_are_those_of_a_begun_episode(ant: InArrays) -> None:
     """`VecTask.reset` itself gives zeros."""
     first = ant.reset()
     assert first.shape == (5, 60)
@@ -107,7 +107,7 @@ def test_the_first_observations_are_those_of_a_begun_episode(ant: IsaacGymSimula
     assert (first[:, 4] > 0).all()
 
 
-def test_episodes_end_and_begin_as_the_protocol_says(ant: IsaacGymSimulator) -> None:
+def test_episodes_end_and_begin_as_the_protocol_says(ant: InArrays) -> None:
     ant.reset()
     episode, progress, resets = np.ones(5), np.zeros(5), np.zeros(5, bool)
     lengths = np.array([LENGTHS[i % 3] for i in range(5)])
@@ -131,7 +131,7 @@ def test_episodes_end_and_begin_as_the_protocol_says(ant: IsaacGymSimulator) -> 
     assert episode.tolist() == [13, 7, 6, 13, 7]
 
 
-def test_a_later_step_does_not_change_what_an_earlier_one_gave(ant: IsaacGymSimulator) -> None:
+def test_a_later_step_does_not_change_what_an_earlier_one_gave(ant: InArrays) -> None:
     first = ant.reset()
     kept = first.copy()
     one = ant.step(ZEROS)
@@ -157,7 +157,7 @@ def test_the_seeds_decide_the_first_states(installed: Path) -> None:
 
 def test_an_episode_that_ends_as_it_begins_is_reported(installed: Path) -> None:
     """Its end comes with the step that resets, and the next step resets again: no such step is taken for a real one."""
-    simulator = IsaacGymSimulator("Restless", [1, 2, 3], "cpu")
+    simulator = InArrays(IsaacGymSimulator("Restless", [1, 2, 3], "cpu"))
     simulator.reset()
     resets, twice = np.zeros(3, bool), 0
     for _ in range(40):
@@ -172,7 +172,7 @@ def test_an_episode_that_ends_as_it_begins_is_reported(installed: Path) -> None:
 
 
 def test_a_task_that_loses_the_last_observation_is_refused(installed: Path) -> None:
-    simulator = IsaacGymSimulator("AnymalTerrain", [1, 2, 3], "cpu")
+    simulator = InArrays(IsaacGymSimulator("AnymalTerrain", [1, 2, 3], "cpu"))
     simulator.reset()
     with pytest.raises(EngineError, match=r"AnymalTerrain resets .* whose last observation is lost \(train a task"):
         walk(simulator, 20)
@@ -183,7 +183,7 @@ def test_a_task_that_loses_the_last_observation_is_refused(installed: Path) -> N
 # Shared memory and processes
 
 
-def test_the_shared_memory_has_no_name_while_it_is_used_and_goes_with_its_users(ant: IsaacGymSimulator) -> None:
+def test_the_shared_memory_has_no_name_while_it_is_used_and_goes_with_its_users(ant: InArrays) -> None:
     worker = ant._worker
     prefix, pids = worker.shared_memory_prefix, worker.process_ids
     ant.reset()
@@ -201,7 +201,7 @@ def test_the_shared_memory_has_no_name_while_it_is_used_and_goes_with_its_users(
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-def test_a_killed_worker_is_an_error_and_leaves_nothing(number: int, ant: IsaacGymSimulator) -> None:
+def test_a_killed_worker_is_an_error_and_leaves_nothing(number: int, ant: InArrays) -> None:
     worker = ant._worker
     ant.reset()
     os.kill(worker.process_ids[1], number)
@@ -211,7 +211,7 @@ def test_a_killed_worker_is_an_error_and_leaves_nothing(number: int, ant: IsaacG
 
 
 def test_a_simulation_that_leaves_is_an_error_with_its_last_words(installed: Path) -> None:
-    simulator = IsaacGymSimulator("Dying", [1], "cpu")
+    simulator = InArrays(IsaacGymSimulator("Dying", [1], "cpu"))
     simulator.reset()
     with pytest.raises(EngineError, match="died during 'step'") as caught:
         walk(simulator, 4)
@@ -220,7 +220,7 @@ def test_a_simulation_that_leaves_is_an_error_with_its_last_words(installed: Pat
 
 def test_a_simulation_that_hangs_is_an_error_in_time(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isaac_gym, "STEP_TIMEOUT", 1.0)
-    simulator = IsaacGymSimulator("Hanging", [1], "cpu")
+    simulator = InArrays(IsaacGymSimulator("Hanging", [1], "cpu"))
     worker = simulator._worker
     simulator.reset()
     with pytest.raises(EngineError, match="did not answer within 1 s during 'step'"):

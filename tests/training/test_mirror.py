@@ -92,7 +92,7 @@ def test_policy_and_critic_keep_the_mirror_while_they_learn(changes: dict[str, o
         assert not torch.allclose(mean, image, atol=1e-2)
         values = [learner.critic(o) for o in (x, mirror.observations(x))]
         assert torch.allclose(*values, atol=1e-5)
-        log_prob = learner.actor(x, None, wanted).log_prob
+        log_prob = learner.actor.log_prob(mean, wanted)
         optimiser.zero_grad()
         (log_prob.mean() + values[0].square().mean()).backward()
         optimiser.step()

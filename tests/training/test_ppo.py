@@ -42,11 +42,11 @@ def rollout(subject: PPOLearner, garbage: int = 0) -> Rollout:
     valid = torch.cat([torch.ones(1, ENVS, dtype=torch.bool), ~(terminated | truncated)[:-1]])
     torch.manual_seed(11)
     acts = [subject.act(row, None) for row in observations[:-1]]
-    actions, log_prob = torch.stack([a.actions for a in acts]), torch.stack([a.log_prob for a in acts])
+    actions, outputs = torch.stack([a.actions for a in acts]), torch.stack([a.outputs for a in acts])
     noise = torch.Generator().manual_seed(garbage)
-    for tensor in (rewards, actions, log_prob):
+    for tensor in (rewards, actions, outputs):
         tensor[~valid] += garbage * torch.randn(tensor[~valid].shape, generator=noise).to(tensor)
-    return Rollout(observations, actions, log_prob, None, rewards, terminated, truncated, valid)
+    return Rollout(observations, actions, outputs, None, rewards, terminated, truncated, valid)
 
 
 def expected_advantages(episode: Rollout, values: np.ndarray) -> np.ndarray:
@@ -149,8 +149,8 @@ def test_log_probability_and_entropy_are_those_of_a_normal() -> None:
     act = subject.actor(x)
     mean, _ = subject.actor.mode(x)
     normal = torch.distributions.Normal(mean, subject.actor.log_std.exp())  # type: ignore[operator]
-    torch.testing.assert_close(act.log_prob, normal.log_prob(act.actions).sum(-1))
-    torch.testing.assert_close(act.entropy, normal.entropy().sum(-1))
+    torch.testing.assert_close(subject.actor.log_prob(act.outputs, act.actions), normal.log_prob(act.actions).sum(-1))
+    torch.testing.assert_close(subject.actor.entropy(act.outputs), normal.entropy().sum(-1).mean())
 
 
 def test_observations_are_normalised_and_clipped() -> None:
@@ -190,7 +190,7 @@ def test_a_carried_state_is_given_back_as_it_was() -> None:
     acts = [subject.act(o, s) for o, s in zip(episode.observations[:-1], states, strict=True)]
     carried = replace(
         episode, states=states, actions=torch.stack([a.actions for a in acts]),
-        log_prob=torch.stack([a.log_prob for a in acts]),
+        outputs=torch.stack([a.outputs for a in acts]),
     )  # fmt: skip
     assert abs(subject.update(carried)["kl"]) < 1e-6
 

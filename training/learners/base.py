@@ -25,8 +25,8 @@ class Rollout:
     """Raw, (T + 1, N, observations) float32; the last row begins the next rollout."""
     actions: Tensor
     """As drawn, beyond the limits too, (T, N, actions) float32."""
-    log_prob: Tensor
-    """Of the actions, (T, N) float32."""
+    outputs: Tensor
+    """What the network gave, of which the actions were drawn: means or logits, (T, N, outputs) float32."""
     states: Tensor | None
     """Carried state before each action, (T, N, state_size), or None."""
     rewards: Tensor

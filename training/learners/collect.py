@@ -49,9 +49,10 @@ class Collector:
         self.valid = torch.ones((steps + 1, count), dtype=torch.bool, device=device)
         self.state = torch.zeros((count, learner.state_size), device=device) if learner.state_size else None
         self.value = torch.zeros(count, dtype=torch.float64, device=device)
+        """Return of the running episodes so far, and beside it their length."""
         self.length = torch.zeros(count, dtype=torch.int64, device=device)
         self.limit = torch.zeros(count, dtype=torch.int64, device=device)
-        """Steps after which the first episode is cut; 0 in later ones."""
+        """Steps after which the first episode is cut; 0 where it is over."""
         self.age = 0
         if stagger is not None and simulator.time_limit > 1:
             draw = torch.Generator().manual_seed(stagger)
@@ -66,44 +67,55 @@ class Collector:
         steps, count = len(self.observations) - 1, self.simulator.num_envs
         self.observations[0], self.valid[0] = self.observations[steps], self.valid[steps]
         rewards = torch.empty((steps, count), dtype=torch.float64, device=self.device)
-        terminated, truncated, counted = (
-            torch.empty((steps, count), dtype=torch.bool, device=self.device) for _ in range(3)
-        )
-        values, lengths = torch.empty_like(rewards), torch.empty_like(rewards, dtype=torch.int64)
-        actions, log_probs, states = [], [], []
+        terminated, truncated = torch.empty((2, steps, count), dtype=torch.bool, device=self.device)
+        cut = torch.zeros_like(truncated)
+        place = self.simulator.device
+        actions, outputs, states = [], [], []
         for t in range(steps):
             act = learner.act(self.observations[t], self.state)
-            result = self.simulator.step(act.actions.clamp(self.low, self.high).to(self.simulator.device))
+            result = self.simulator.step(act.actions.clamp(self.low, self.high).to(place))
             actions.append(act.actions)
-            log_probs.append(act.log_prob)
-            if self.state is not None:
-                states.append(self.state)
+            outputs.append(act.outputs)
             self.observations[t + 1] = result.observations
             rewards[t], terminated[t], truncated[t] = result.rewards, result.terminated, result.truncated
-            counted[t] = (terminated[t] | truncated[t]) & self.valid[t]
-            self.value += rewards[t].where(self.valid[t], 0.0)
-            self.length += self.valid[t]
-            values[t], lengths[t] = self.value, self.length
             if self.age < self.simulator.time_limit:
-                truncated[t] |= self._cut(counted[t])
+                cut[t] = self._cut(terminated[t] | truncated[t])
+                truncated[t] |= cut[t]
             done = terminated[t] | truncated[t]
-            self.valid[t + 1] = ~done
-            self.value = self.value.masked_fill(done, 0.0)
-            self.length = self.length.masked_fill(done, 0)
-            if act.state is not None:
+            torch.logical_not(done, out=self.valid[t + 1])
+            if self.state is not None and act.state is not None:
+                states.append(self.state)
                 # The step after an end only resets, and what it makes of the state is nobody's.
                 self.state = act.state.masked_fill((done | ~self.valid[t])[:, None], 0.0)
             self.age += 1
         rollout = Rollout(
-            self.observations, torch.stack(actions), torch.stack(log_probs), torch.stack(states) if states else None,
+            self.observations, torch.stack(actions), torch.stack(outputs), torch.stack(states) if states else None,
             rewards, terminated, truncated, self.valid[:steps],
         )  # fmt: skip
-        where, found, long = counted.nonzero().tolist(), values[counted].tolist(), lengths[counted].tolist()
-        return rollout, [Episode(t, env, v, n) for (t, env), v, n in zip(where, found, long, strict=True)]
+        return rollout, self._count(rollout, cut)
+
+    def _count(self, rollout: Rollout, cut: Tensor) -> list[Episode]:
+        """The episodes that ended, but those that were cut; and the running ones' returns and lengths."""
+        values = rollout.rewards.where(rollout.valid, 0.0).cumsum(0)
+        lengths = rollout.valid.cumsum(0)
+        done = rollout.done
+        left_out = cut | ~rollout.valid
+        found = zip(
+            done.nonzero().tolist(), *(part[done].tolist() for part in (values, lengths, left_out)), strict=True
+        )
+        before, passed = (-self.value).tolist(), (-self.length).tolist()
+        episodes = []
+        for (t, env), value, length, is_left_out in found:
+            if not is_left_out:
+                episodes.append(Episode(t, env, value - before[env], length - passed[env]))
+            before[env], passed[env] = value, length
+        self.value = values[-1] - torch.tensor(before, dtype=torch.float64, device=self.device)
+        self.length = lengths[-1] - torch.tensor(passed, device=self.device)
+        return episodes
 
     def _cut(self, ended: Tensor) -> Tensor:
         """Where a first episode is cut now, (N,) bool; `ended` are those that ended by themselves."""
-        cut = (self.limit > 0) & (self.length == self.limit) & ~ended
+        cut = (self.limit == self.age + 1) & ~ended
         self.limit = self.limit.masked_fill(ended | cut, 0)
         self.simulator.cut(cut.to(self.simulator.device))
         return cut

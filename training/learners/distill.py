@@ -194,7 +194,7 @@ class Student(OnPolicyLearner):
             assert isinstance(self.actor, GaussianActor)
             wanted = self.teacher(observations).clamp(*self.limits)
             wanted = wanted + self.actor.spread().exp() * torch.randn_like(wanted)
-        return Act(torch.where(self.guided[:, None], wanted, own.actions), own.log_prob, own.entropy, own.state)
+        return Act(torch.where(self.guided[:, None], wanted, own.actions), own.outputs, own.state)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Move the policy towards the teacher, in as many steps as passes over the rollout have; the critic stays."""

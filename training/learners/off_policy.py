@@ -75,8 +75,7 @@ class TD7Learner:
             actions = torch.rand(len(observations), len(self.low)) * 2 - 1
         else:
             actions = self.agent.act(observations, self.settings.exploration)
-        none = observations.new_zeros(len(observations))
-        return Act(self._scaled(actions), none, none, state)
+        return Act(self._scaled(actions), actions, state)
 
     def mode(self, observations: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Actions without noise."""
@@ -105,9 +104,9 @@ class TD7Learner:
         valid = rollout.valid
         taken = (rollout.actions - self.low) / (self.high - self.low) * 2 - 1
         parts = (rollout.observations[:-1], taken.clamp(-1, 1), rollout.observations[1:])
-        self.replay.add(
-            *(part[valid].numpy() for part in parts), rollout.rewards[valid].numpy(), rollout.terminated[valid].numpy()
-        )
+        observations, actions, following = (part[valid].numpy() for part in parts)
+        rewards, terminated = rollout.rewards[valid].numpy(), rollout.terminated[valid].numpy()
+        self.replay.add(observations, actions, following, rewards, terminated)
         return int(valid.sum())
 
     def absorb(self, rollout: Rollout) -> None:

@@ -38,29 +38,30 @@ class PPOLearner(OnPolicyLearner):
         deviation = (squares / (count - 1)).sqrt()
         advantages = (advantages - mean.float()) / (deviation.float() + 1e-8)
 
-        x, taken, before = rollout.flat(observations), rollout.flat(rollout.actions), rollout.flat(rollout.log_prob)
+        x, taken = rollout.flat(observations), rollout.flat(rollout.actions)
+        with torch.no_grad():
+            before = self.actor.log_prob(rollout.flat(rollout.outputs), taken)
         advantage, wanted = rollout.flat(advantages), rollout.flat(returns)
         states = None if rollout.states is None else rollout.flat(rollout.states)
         parameters, measured = self.parameters(), []
         for part in self.minibatches(rollout):
             seen = x[part]
-            act = self.actor(seen, None if states is None else states[part], taken[part])
-            shift = act.log_prob - before[part]
+            outputs, _ = self.actor.net(seen, None if states is None else states[part])
+            shift = self.actor.log_prob(outputs, taken[part]) - before[part]
             ratio, gain = shift.exp(), advantage[part]
             clipped = ratio.clamp(1 - settings.clip, 1 + settings.clip)
             policy_loss = -torch.min(gain * ratio, gain * clipped).mean()
             value_loss = functional.mse_loss(self.critic(seen)[:, 0], wanted[part])
             loss = policy_loss + settings.value_weight * value_loss
+            entropy = self.actor.entropy(outputs)
             if settings.entropy:
-                loss = loss - settings.entropy * act.entropy.mean()
+                loss = loss - settings.entropy * entropy
             norm = self.descend(loss, parameters, len(part))
             with torch.no_grad():
                 # Schulman's estimate of the KL divergence, which is never negative.
                 kl = (ratio - 1 - shift).mean()
                 clips = (ratio != clipped).float().mean()
-            measured.append(
-                torch.stack([policy_loss.detach(), value_loss.detach(), act.entropy.detach().mean(), kl, clips, norm])
-            )
+            measured.append(torch.stack([policy_loss.detach(), value_loss.detach(), entropy.detach(), kl, clips, norm]))
         names = ("policy_loss", "value_loss", "entropy", "kl", "clip_fraction", "gradient_norm")
         found = dict(zip(names, torch.stack(measured).mean(0), strict=True)) | self.measure(rollout)
         found["explained_variance"] = explained_variance(values[:-1], returns, rollout.valid)

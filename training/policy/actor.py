@@ -23,33 +23,44 @@ LOG_TWO_PI = math.log(2 * math.pi)
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """What an actor does in a batch of states: actions (B, actions), log probability and entropy (B,), the next state
-    (B, state_size) or None."""
+    """What is done in a batch of states: actions (B, actions); what the network gave, means or logits (B, outputs);
+    the next state (B, state_size) or None."""
 
     actions: Tensor
-    log_prob: Tensor
-    entropy: Tensor
+    outputs: Tensor
     state: Tensor | None
 
 
 class Actor(nn.Module):
-    """A network whose outputs are the middle of what is done."""
+    """A network whose outputs are the middle of what is done, and a distribution about it."""
 
     net: SpikingPolicy | AnnPolicy
 
-    def forward(self, x: Tensor, state: Tensor | None = None, taken: Tensor | None = None) -> Act:
-        """Act in normalised observations (B, observations).
+    def forward(self, x: Tensor, state: Tensor | None = None) -> Act:
+        """Act in normalised observations (B, observations), the carried state being (B, state_size) or None."""
+        outputs, after = self.net(x, state)
+        return Act(self.draw(outputs), outputs, after)
 
-        Args:
-            x: the observations.
-            state: carried state (B, state_size), where the network has one.
-            taken: actions (B, actions) whose probability is asked for; None to draw them.
-        """
+    def draw(self, outputs: Tensor) -> Tensor:
+        """Actions (B, actions) for what the network gave."""
+        raise NotImplementedError
+
+    def log_prob(self, outputs: Tensor, actions: Tensor) -> Tensor:
+        """Log probability (B,) of actions."""
+        raise NotImplementedError
+
+    def entropy(self, outputs: Tensor) -> Tensor:
+        """Mean entropy of the distributions, a scalar."""
+        raise NotImplementedError
+
+    def best(self, outputs: Tensor) -> Tensor:
+        """Actions (B, actions) without chance."""
         raise NotImplementedError
 
     def mode(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Actions without noise, and the next state."""
-        raise NotImplementedError
+        """Actions without chance, and the next state."""
+        outputs, after = self.net(x, state)
+        return self.best(outputs), after
 
     def exploration(self) -> dict[str, Tensor]:
         """How much actions vary, for the metrics."""
@@ -78,19 +89,19 @@ class GaussianActor(Actor):
         """Log standard deviation of each action's noise, (actions,); that of a mirrored pair is one."""
         return self.log_std if self.pairs is None else (self.log_std + self.log_std[self.pairs]) / 2
 
-    def forward(self, x: Tensor, state: Tensor | None = None, taken: Tensor | None = None) -> Act:
-        mean, after = self.net(x, state)
-        log_std = self.spread()
-        std = log_std.exp()
-        actions = mean + std * torch.randn_like(mean) if taken is None else taken
-        constant = log_std.sum() + 0.5 * LOG_TWO_PI * mean.shape[-1]
-        log_prob = -0.5 * ((actions - mean) / std).square().sum(-1) - constant
-        entropy = (constant + 0.5 * mean.shape[-1]).expand(len(mean))
-        return Act(actions, log_prob, entropy, after)
+    def draw(self, outputs: Tensor) -> Tensor:
+        return outputs + self.spread().exp() * torch.randn_like(outputs)
 
-    def mode(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        mean, after = self.net(x, state)
-        return mean, after
+    def log_prob(self, outputs: Tensor, actions: Tensor) -> Tensor:
+        log_std = self.spread()
+        constant = log_std.sum() + 0.5 * LOG_TWO_PI * outputs.shape[-1]
+        return -0.5 * ((actions - outputs) * (-log_std).exp()).square().sum(-1) - constant
+
+    def entropy(self, outputs: Tensor) -> Tensor:
+        return self.spread().sum() + 0.5 * (LOG_TWO_PI + 1) * outputs.shape[-1]
+
+    def best(self, outputs: Tensor) -> Tensor:
+        return outputs
 
     def exploration(self) -> dict[str, Tensor]:
         return {"log_std": self.log_std.detach().mean()}
@@ -108,17 +119,18 @@ class CategoricalActor(Actor):
         super().__init__()
         self.net = make_policy(observations, choices, config)
 
-    def forward(self, x: Tensor, state: Tensor | None = None, taken: Tensor | None = None) -> Act:
-        logits, after = self.net(x, state)
-        logs = torch.log_softmax(logits, dim=-1)
-        probabilities = logs.exp()
-        actions = torch.multinomial(probabilities.detach(), 1).float() if taken is None else taken
-        log_prob = logs.gather(-1, actions.long())[:, 0]
-        return Act(actions, log_prob, -(probabilities * logs).sum(-1), after)
+    def draw(self, outputs: Tensor) -> Tensor:
+        return torch.multinomial(torch.softmax(outputs, dim=-1), 1).float()
 
-    def mode(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        logits, after = self.net(x, state)
-        return first_largest(logits).float(), after
+    def log_prob(self, outputs: Tensor, actions: Tensor) -> Tensor:
+        return torch.log_softmax(outputs, dim=-1).gather(-1, actions.long())[:, 0]
+
+    def entropy(self, outputs: Tensor) -> Tensor:
+        logs = torch.log_softmax(outputs, dim=-1)
+        return -(logs.exp() * logs).sum(-1).mean()
+
+    def best(self, outputs: Tensor) -> Tensor:
+        return first_largest(outputs).float()
 
 
 def first_largest(logits: Tensor) -> Tensor:

@@ -144,8 +144,8 @@ class SpikingPolicy(nn.Module):
         self.recurrent = nn.ModuleList(
             nn.Linear(width, width, bias=False) for width in (network.layers if network.recurrent else ())
         )
-        for module in self.recurrent:
-            nn.init.orthogonal_(module.weight, RECURRENT_GAIN)
+        for weight in self.recurrent.parameters():
+            nn.init.orthogonal_(weight, RECURRENT_GAIN)
         if network.mirror:
             self._tie(mirror_of(config.task.env), network)
         count = len(self.widths)
@@ -186,6 +186,14 @@ class SpikingPolicy(nn.Module):
     def readout_decay(self) -> Tensor:
         """Decay of the membrane readout, a scalar."""
         return torch.sigmoid(self.readout_logit)
+
+    def recurrent_weight(self, index: int) -> Tensor | None:
+        """Weight (N, N) through which a hidden layer hears itself, None where it does not."""
+        if not self.recurrent:
+            return None
+        module = self.recurrent[index]
+        assert isinstance(module, nn.Linear)
+        return module.weight
 
     @property
     def parts(self) -> list[int]:
@@ -241,18 +249,19 @@ class SpikingPolicy(nn.Module):
         """Spikes (T, B, N) of each layer, of the last with `summed` what the readout takes of them, (B, N); and the
         states afterwards, where they are kept."""
         current = self._first_current(entered, before)
+        betas, alphas = self.betas, self.alphas
         outs: list[Tensor] = []
         after: list[LayerState] = []
         for index in range(len(self.hidden)):
             is_last = index == len(self.hidden) - 1
             out, new = spike_layer(
                 current,
-                self.betas[index],
+                betas[index],
                 self.settings,
-                alpha=self.alphas[index] if self.alphas is not None else None,
+                alpha=alphas[index] if alphas is not None else None,
                 weights=self._factors() if is_last and summed else None,
                 state=before.layers[index] if before else None,
-                recurrent=self.recurrent[index].weight if self.recurrent else None,
+                recurrent=self.recurrent_weight(index),
             )
             outs.append(out)
             if new is not None:

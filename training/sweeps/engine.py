@@ -213,7 +213,7 @@ def _tune(study: Study, runs: list[PlannedRun], *, workers: int, cpus: int, gpus
         ),
     )
     results = tuner.fit()
-    for run, result in zip(runs, results, strict=True):
+    for run, result in zip(runs, list(results), strict=True):  # type: ignore[call-overload]  # it iterates by index
         if result.error is not None and result_of(run.folder) is None and not _error_file(run).is_file():
             died = f"its process died {RETRIES + 1} times: {str(result.error).strip().splitlines()[-1][:200]}"
             _fail(run.config, died, study.folder)
