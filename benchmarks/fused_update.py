@@ -39,7 +39,8 @@ def machine() -> str:
     return f"{name}, {torch.get_num_threads()} thread, torch {torch.__version__}, Python {platform.python_version()}"
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Measure and print; returns milliseconds by engine."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--neurons", type=int, default=256)
@@ -48,7 +49,7 @@ def main() -> None:
     parser.add_argument("--actions", type=int, default=8)
     parser.add_argument("--neuron", default="leaky")
     parser.add_argument("--rounds", type=int, default=30)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     x = torch.randn(args.batch, args.observations)
@@ -72,6 +73,7 @@ def main() -> None:
     print(f"snnTorch  {milliseconds['snntorch']:8.2f} ms")
     print(f"ratio     {milliseconds['snntorch'] / milliseconds['fused']:8.2f}")
     print(f"largest difference of a weight's gradient: {(gradients[0] - gradients[1]).abs().max():.2e}")
+    return milliseconds
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import nervecord
 from nervecord.cli import show
 from nervecord.cli.show import Outcome, Ticker
 from nervecord.errors import NervecordError
-from nervecord.training.config import PPO, TD7, Distill, TrainConfig, all_fields
+from nervecord.training.config import PPO, SAC, TD3, TD7, Distill, TrainConfig, all_fields
 from nervecord.training.launch import alone, launch
 from nervecord.training.presets import PRESETS
 from nervecord.training.topology import read_topology
@@ -140,10 +140,10 @@ def train_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--algorithm",
         default=argparse.SUPPRESS,
-        metavar="{ppo,td7}",
-        help="how it learns: ppo (default), or td7, off-policy, for teachers without spikes",
+        metavar="{ppo,td7,sac,td3}",
+        help="how it learns: ppo (default); td7, and skrl's sac and td3: off-policy, without spikes",
     )
-    add_flags(parser, PPO, TD7)
+    add_flags(parser, PPO, TD7, SAC, TD3)
 
 
 def _shaped(args: argparse.Namespace, chosen: dict[str, Any]) -> dict[str, Any]:

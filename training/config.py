@@ -23,6 +23,8 @@ from nervecord.training.presets import PRESETS
 from nervecord.training.settings import (
     ALGORITHMS,
     PPO,
+    SAC,
+    TD3,
     TD7,
     Algorithm,
     Distill,
@@ -30,6 +32,7 @@ from nervecord.training.settings import (
     OnPolicy,
     Part,
     RunConfig,
+    SkrlAlgorithm,
     TaskConfig,
     flag_name,
 )
@@ -37,12 +40,15 @@ from nervecord.training.settings import (
 __all__ = [
     "ALGORITHMS",
     "PPO",
+    "SAC",
+    "TD3",
     "TD7",
     "Algorithm",
     "Distill",
     "NetworkConfig",
     "OnPolicy",
     "RunConfig",
+    "SkrlAlgorithm",
     "TaskConfig",
     "TrainConfig",
     "all_fields",
@@ -71,12 +77,12 @@ class TrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
-        if isinstance(self.algorithm, TD7) and self.network != NetworkConfig():
+        if self.algorithm.own_networks and self.network != NetworkConfig():
             changed = [n for n, v in self.network.to_dict().items() if v != NetworkConfig().to_dict()[n]]
             raise NervecordError(
-                "has no meaning with --algorithm td7, whose networks are its own",
+                f"has no meaning with --algorithm {self.algorithm.name}, whose networks are its own",
                 where=flag_name(changed[0]),
-                hint="use --hidden and --embedding",
+                hint="--hidden sets their width",
             )
         if self.network.mirror and self.task.env != "Ant-v4":
             raise NervecordError(
@@ -103,8 +109,8 @@ class TrainConfig:
         """
         kind = algorithm_named(changes.get("algorithm", PPO.name))
         own = {f.name for f in _all_fields(kind)}
-        if kind is TD7:  # presets are of the policies that the network part says
-            own -= set(_names(NetworkConfig)) | set(_names(TD7))
+        if kind.own_networks:  # presets are of the policies that the network part says
+            own -= set(_names(NetworkConfig)) | set(_names(kind))
         preset = {name: value for name, value in PRESETS.get(env, {}).items() if name in own}
         return cls.of(**{**preset, "env": env, **changes})
 
@@ -152,7 +158,7 @@ class TrainConfig:
         if self.run.name:
             return self.run.name
         widths = "x".join(map(str, self.network.layers))
-        acts = "td7" if isinstance(self.algorithm, TD7) else f"{self.network.policy}-{widths}"
+        acts = self.algorithm.name if self.algorithm.own_networks else f"{self.network.policy}-{widths}"
         task = self.task.env.rpartition(":")[2].replace("/", "-")
         return f"{task}-{acts}-seed{self.run.seed}"
 

@@ -29,7 +29,7 @@ from nervecord.compiler.nodes import (
     PopulationEncode,
 )
 from nervecord.errors import NervecordError
-from nervecord.training.config import TD7, TrainConfig, marked
+from nervecord.training.config import TrainConfig, marked
 from nervecord.training.description import (
     CountReadout,
     MembraneReadout,
@@ -45,7 +45,7 @@ from nervecord.training.tasks import channels, choice_names, environment_name
 
 def exportable(config: TrainConfig) -> str | None:
     """Why the policy of a configuration is not written as NIR; None where it is."""
-    if isinstance(config.algorithm, TD7) or config.network.policy != "snn":
+    if config.algorithm.own_networks or config.network.policy != "snn":
         return "NIR has no words for a policy without spikes"
     if config.network.recurrent:
         return "layers that hear themselves are not exported yet"

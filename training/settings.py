@@ -32,7 +32,8 @@ def flag_name(name: str) -> str:
 def _check(part: Part, f: dataclasses.Field[Any]) -> None:
     """Refuse a value of another type than the default, or out of its bounds; an int may stand for a float."""
     value: Any = getattr(part, f.name)
-    default, where, bounds = f.default, flag_name(f.name), f.metadata
+    default: Any = f.default
+    where, bounds = flag_name(f.name), f.metadata
     if isinstance(default, float) and type(value) is int:
         value = float(value)
         object.__setattr__(part, f.name, value)
@@ -174,6 +175,8 @@ class Algorithm(Part):
     name: ClassVar[str]
     fixed_rollout: ClassVar[int] = 0
     """Steps of each environment between two updates, where no field says it."""
+    own_networks: ClassVar[bool] = False
+    """Whether it has networks of its own, without spikes, in place of those of the part `network`."""
 
     steps: int = flag(1_000_000, "environment steps of the whole training", least=1, resumable=True)
     num_envs: int = flag(32, "environments stepped together, over all processes", least=1)
@@ -261,6 +264,7 @@ class TD7(Algorithm):
 
     name: ClassVar[str] = "td7"
     fixed_rollout: ClassVar[int] = 32
+    own_networks: ClassVar[bool] = True
 
     num_envs: int = flag(16, "environments stepped together", least=1)
     minibatch: int = flag(256, "transitions of one gradient step", least=1)
@@ -278,7 +282,36 @@ class TD7(Algorithm):
     precision: str = flag("float32", "of the matrix products", choices=("float32", "bfloat16"))
 
 
-ALGORITHMS: dict[str, type[Algorithm]] = {kind.name: kind for kind in (PPO, TD7, Distill)}
+@dataclass(frozen=True)
+class SkrlAlgorithm(Algorithm):
+    """One of skrl's off-policy agents, with plain networks."""
+
+    fixed_rollout: ClassVar[int] = 32
+    own_networks: ClassVar[bool] = True
+
+    num_envs: int = flag(16, "environments stepped together", least=1)
+    minibatch: int = flag(256, "transitions of one gradient step", least=1)
+    steps_per_update: float = flag(2.0, "environment steps for each update", above=0)
+    hidden: int = flag(256, "neurons of each of its two hidden layers", least=1)
+    capacity: int = flag(1_000_000, "transitions in the replay", least=1)
+    random_steps: int = flag(25_000, "steps of uniformly random actions before the first update", least=1)
+
+
+@dataclass(frozen=True)
+class SAC(SkrlAlgorithm):
+    """skrl's soft actor-critic."""
+
+    name: ClassVar[str] = "sac"
+
+
+@dataclass(frozen=True)
+class TD3(SkrlAlgorithm):
+    """skrl's TD3."""
+
+    name: ClassVar[str] = "td3"
+
+
+ALGORITHMS: dict[str, type[Algorithm]] = {kind.name: kind for kind in (PPO, TD7, SAC, TD3, Distill)}
 """By name."""
 
 

@@ -91,3 +91,27 @@ def test_a_spiking_student_comes_to_act_as_td7_does(tmp_path: Path) -> None:
     wanted, own = learner.teacher(seen), learner.mode(seen, None)[0].clamp(-2, 2)
     assert wanted.abs().max() <= 2
     assert (own - wanted).square().mean() < 0.3 * wanted.std() ** 2 + 0.05
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+def test_skrls_agents_learn_and_go_on(tmp_path: Path, algorithm: str) -> None:
+    base = {name: value for name, value in small(tmp_path).fields.items() if name in SHARED}
+    config = TrainConfig.of(**{**base, "algorithm": algorithm})
+    result = train(config)
+    assert result.policy is None
+    rows = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
+    assert "value_loss" not in rows[1]  # random actions, no updates
+    assert rows[-1]["value_loss"] > 0
+    first, last = (checkpoint.load(result.folder / "checkpoints", step)["learner"] for step in (512, 1024))
+    weight = "net.0.weight"
+    assert not torch.equal(first["agent"]["policy"][weight], last["agent"]["policy"][weight])
+    again = resume(result.folder, overrides={"steps": 1152})
+    assert again.config.total_steps == 1152
+    with pytest.raises(NervecordError, match=f"was trained with {algorithm}, whose policies teach nothing yet"):
+        train(TrainConfig.of(algorithm="distill", teacher=str(result.folder), env="Pendulum-v1", out=str(tmp_path)))
+
+
+SHARED = {
+    "env", "steps", "num_envs", "random_steps", "minibatch", "steps_per_update", "hidden", "capacity",
+    "validation_episodes", "test_episodes", "checkpoint_every", "tensorboard", "out", "name",
+}  # fmt: skip

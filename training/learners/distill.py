@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from nervecord.errors import NervecordError
 from nervecord.training import run_folder
-from nervecord.training.config import TD7, Distill, TrainConfig
+from nervecord.training.config import TD7, Distill, SkrlAlgorithm, TrainConfig
 from nervecord.training.distributed import SOLO, Group
 from nervecord.training.learners.base import Rollout
 from nervecord.training.learners.off_policy import td7_settings
@@ -49,6 +49,12 @@ def read_teacher(config: TrainConfig) -> dict[str, Any]:
     teacher = run_folder.open_existing(folder)
     where = str(folder)
     require_equal(teacher, config, where=where, network=False)
+    if isinstance(teacher.algorithm, SkrlAlgorithm):
+        raise NervecordError(
+            f"was trained with {teacher.algorithm.name}, whose policies teach nothing yet",
+            where=where,
+            hint="take a teacher of ppo, td7 or distill",
+        )
     if teacher.network.state != "reset":
         raise NervecordError(
             "carries state from action to action, so what it would do does not follow from an observation alone",

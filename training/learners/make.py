@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from nervecord.training.config import PPO, TD7, Distill, TrainConfig
+from nervecord.training.config import PPO, TD7, Distill, SkrlAlgorithm, TrainConfig
 from nervecord.training.distributed import Group
 from nervecord.training.learners.base import Learner
 from nervecord.training.learners.distill import Student, read_teacher
@@ -68,6 +68,10 @@ def make_learner(
     low, high = torch.from_numpy(simulator.low), torch.from_numpy(simulator.high)
     if isinstance(config.algorithm, TD7):
         return TD7Learner(size, low, high, config, group, choices=choices)
+    if isinstance(config.algorithm, SkrlAlgorithm):
+        from nervecord.training.learners.skrl_agents import SkrlLearner  # it imports skrl, which others do not need
+
+        return SkrlLearner(size, low, high, config, group, choices=choices)
     if isinstance(config.algorithm, Distill):
         teacher = content["learner"]["teacher"] if content is not None else None
         if source is not None:
