@@ -36,6 +36,7 @@ from nervecord.training.distributed import SOLO, Group, join
 from nervecord.training.evaluate import Evaluation, evaluate
 from nervecord.training.export import export, exportable
 from nervecord.training.figure import draw_learning_curve
+from nervecord.training.launch import launch
 from nervecord.training.learners.base import Learner, Rollout, check_device
 from nervecord.training.learners.collect import Collector, Episode
 from nervecord.training.learners.make import begin, make_learner
@@ -143,7 +144,9 @@ def resolved(config: TrainConfig) -> TrainConfig:
     sim, threads = config.run.sim, config.run.threads
     if sim == "auto":
         sim = resolve_kind(config.task.env, config.task.wrappers)
-    return config.replace(sim=sim, threads=threads or len(os.sched_getaffinity(0)), name=config.run_name)
+    return config.replace(
+        sim=sim, threads=threads or max(1, len(os.sched_getaffinity(0)) // launch().local_world), name=config.run_name
+    )
 
 
 def _reopen(folder: Path, overrides: dict[str, Any], processes: int) -> tuple[TrainConfig, dict[str, Any] | None]:

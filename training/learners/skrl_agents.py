@@ -86,6 +86,9 @@ class _Rows(RandomMemory):  # type: ignore[misc]
     """A memory with a row for each transition, of any number at a time: skrl 2.1's own moves its index on for each
     tensor of them, so that the parts of a transition come to lie in different rows."""
 
+    memory_index: int
+    filled: bool
+
     def add_samples(self, **tensors: Tensor | None) -> None:
         """Store transitions, each tensor (K, size)."""
         given = {name: tensor for name, tensor in tensors.items() if name in self.tensors and tensor is not None}
