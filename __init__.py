@@ -120,7 +120,7 @@ def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> T
         MissingDependencyError: the extra `train` is not installed.
 
     Example:
-        >>> result = nervecord.train(nervecord.TrainConfig(steps=1_000_000, seed=1))  # doctest: +SKIP
+        >>> result = nervecord.train(nervecord.TrainConfig.of(steps=1_000_000, seed=1))  # doctest: +SKIP
         >>> result.policy  # doctest: +SKIP
         PosixPath('runs/Ant-v4-snn-256-seed1/policy.nir')
     """
@@ -379,7 +379,7 @@ def inspect(
 
 def run(
     session: Session,
-    env: str | None = None,
+    env: Any = None,
     episodes: int = 10,
     seed: int = 0,
     *,
@@ -392,8 +392,9 @@ def run(
 
     Args:
         session: from `open`.
-        env: Gymnasium id, or "module:id" to import a module that registers it; by default the environment the policy
-            was trained in, which must be registered: a policy's file never says what to import.
+        env: Gymnasium id, or "module:id" to import a module that registers it; an environment, or a function that
+            makes one; by default the environment the policy was trained in, which must be registered: a policy's file
+            never says what to import.
         episodes, seed: the same seed gives the same episodes for every policy and any number of environments.
         environments: how many run side by side.
         record: keep the first episode, for pictures and videos.

@@ -16,7 +16,7 @@ import time
 import torch
 
 from nervecord.training.config import TrainConfig
-from nervecord.training.policy import SpikingPolicy
+from nervecord.training.policy.network import SpikingPolicy
 
 
 def update(policy: SpikingPolicy, x: torch.Tensor, target: torch.Tensor) -> float:
@@ -39,7 +39,8 @@ def machine() -> str:
     return f"{name}, {torch.get_num_threads()} thread, torch {torch.__version__}, Python {platform.python_version()}"
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Measure and print; returns milliseconds by engine."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--neurons", type=int, default=256)
@@ -48,14 +49,14 @@ def main() -> None:
     parser.add_argument("--actions", type=int, default=8)
     parser.add_argument("--neuron", default="leaky")
     parser.add_argument("--rounds", type=int, default=30)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     x = torch.randn(args.batch, args.observations)
     target = torch.randn(args.batch, args.actions)
     policies = {}
     for engine in ("fused", "snntorch"):
-        config = TrainConfig(layers=(args.neurons,), steps_per_action=args.steps, neuron=args.neuron, engine=engine)
+        config = TrainConfig.of(layers=(args.neurons,), steps_per_action=args.steps, neuron=args.neuron, engine=engine)
         policies[engine] = SpikingPolicy(args.observations, args.actions, config)
     policies["snntorch"].load_state_dict(policies["fused"].state_dict())
     seconds: dict[str, list[float]] = {engine: [] for engine in policies}
@@ -72,6 +73,7 @@ def main() -> None:
     print(f"snnTorch  {milliseconds['snntorch']:8.2f} ms")
     print(f"ratio     {milliseconds['snntorch'] / milliseconds['fused']:8.2f}")
     print(f"largest difference of a weight's gradient: {(gradients[0] - gradients[1]).abs().max():.2e}")
+    return milliseconds
 
 
 if __name__ == "__main__":

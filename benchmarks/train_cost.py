@@ -2,25 +2,26 @@
 
     python benchmarks/train_cost.py [--updates 4]
 
-A real training runs for some updates with every action written down; then a fresh simulator with the same seeds is
-stepped with those actions and nothing else. The difference is what learning costs: policy, memory, PPO. CPU time is
-that of the whole process, simulator threads included (RUSAGE_SELF).
+A real training runs for some updates with the CPU time inside its simulator counted apart: that of the whole process,
+simulator threads included, so that both are measured on the same steps and under the same load. The difference is what
+learning costs: policy, rollout, update. Each part is the median over updates.
 """
 
 from __future__ import annotations
 
 import argparse
 import resource
+import statistics
 import tempfile
 from typing import Any
 
-import numpy as np
 import torch
 from fused_update import machine
+from torch import Tensor
 
 from nervecord.training.config import TrainConfig
-from nervecord.training.run import Run
-from nervecord.training.simulators import TRAINING, Simulator, StepResult, environment_seeds, make_simulator
+from nervecord.training.run import Run, resolved
+from nervecord.training.simulators.base import Simulator, Step
 
 
 def cpu_seconds() -> float:
@@ -29,65 +30,64 @@ def cpu_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-class Recording:
-    """A simulator that writes down the actions it is given."""
+class Timed:
+    """A simulator that adds up the CPU time of its steps; everything else is the simulator's own."""
 
     def __init__(self, inner: Simulator) -> None:
-        self.inner, self.actions = inner, []
-        self.num_envs, self.observation_size = inner.num_envs, inner.observation_size
-        self.low, self.high = inner.low, inner.high
+        self.inner, self.seconds = inner, 0.0
 
-    def reset(self) -> Any:
-        return self.inner.reset()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
 
-    def step(self, actions: Any) -> StepResult:
-        self.actions.append(np.array(actions))
-        return self.inner.step(actions)
-
-    def close(self) -> None:
-        self.inner.close()
+    def step(self, actions: Tensor) -> Step:
+        """A step of the simulator."""
+        before = cpu_seconds()
+        result = self.inner.step(actions)
+        self.seconds += cpu_seconds() - before
+        return result
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Measure and print; returns microseconds for each environment step: total, simulator, outside."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--updates", type=int, default=4)
+    parser.add_argument("--env", default="Ant-v4")
+    parser.add_argument("--updates", type=int, default=6)
+    parser.add_argument("--num-envs", type=int, default=64)
+    parser.add_argument("--minibatch", type=int, default=1024)
     parser.add_argument("--neurons", type=int, default=256)
     parser.add_argument("--steps", type=int, default=5, help="steps per action")
     parser.add_argument("--policy", default="snn")
-    args = parser.parse_args()
-    config = TrainConfig(
-        policy=args.policy, layers=(args.neurons,), steps_per_action=args.steps, num_envs=64, rollout=64,
-        minibatch=1024, epochs=8, threads=1, out=tempfile.gettempdir(),
+    args = parser.parse_args(argv)
+    config = resolved(
+        TrainConfig.of(
+            env=args.env, policy=args.policy, layers=(args.neurons,), steps_per_action=args.steps,
+            num_envs=args.num_envs, rollout=64, minibatch=args.minibatch, epochs=8, threads=1,
+            out=tempfile.gettempdir(),
+        )
     )  # fmt: skip
     run = Run(config, None)
     run.rollout()  # compiles, and warms up
-    recording = Recording(run.simulator)
-    run.simulator = recording
-    before = cpu_seconds()
+    timed = Timed(run.simulator)
+    run.collector.simulator = timed  # type: ignore[assignment]  # it has all that a simulator has
+    total, own = [], []
     for _ in range(args.updates):
+        before, timed.seconds = cpu_seconds(), 0.0
         run.rollout()
-    training = cpu_seconds() - before
+        total.append(1e6 * (cpu_seconds() - before) / config.batch)
+        own.append(1e6 * timed.seconds / config.batch)
     run.simulator.close()
-
-    seeds = environment_seeds(config.seed, TRAINING, 0, config.num_envs)
-    simulator = make_simulator(config.env, seeds, kind=config.sim, threads=1)
-    simulator.reset()
-    before = cpu_seconds()
-    for actions in recording.actions:
-        simulator.step(actions)
-    simulating = cpu_seconds() - before
-    simulator.close()
-
-    steps = args.updates * config.batch
-    total, own = 1e6 * training / steps, 1e6 * simulating / steps
+    outside = [a - b for a, b in zip(total, own, strict=True)]
+    found = {name: statistics.median(part) for name, part in (("training", total), ("simulator", own))}
+    found["outside"] = statistics.median(outside)
     print(f"machine: {machine()}")
     print(
-        f"{config.env}, {args.policy} {args.neurons}, T = {args.steps}, {config.epochs} epochs, minibatch "
-        f"{config.minibatch}, {steps} environment steps, CPU microseconds for each"
+        f"{args.env}, {args.policy} {args.neurons}, T = {args.steps}, 8 epochs, minibatch {args.minibatch}, "
+        f"{args.num_envs} environments, {args.updates} x {config.batch} environment steps, CPU microseconds for each"
     )
-    print(f"training          {total:8.1f}")
-    print(f"simulator alone   {own:8.1f}")
-    print(f"outside it        {total - own:8.1f}")
+    print(f"training          {found['training']:8.1f}")
+    print(f"simulator         {found['simulator']:8.1f}")
+    print(f"outside it        {found['outside']:8.1f} (from {min(outside):.1f} to {max(outside):.1f})")
+    return found
 
 
 if __name__ == "__main__":

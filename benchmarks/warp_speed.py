@@ -16,14 +16,13 @@ import torch
 from fused_update import machine
 
 from nervecord.errors import NervecordError
-from nervecord.training.simulators import DeviceSimulator, make_simulator
+from nervecord.training.simulators.base import make_simulator
 
 
 def warp_seconds(worlds: int, steps: int, device: str) -> float:
     """Seconds of one step of all worlds."""
     simulator = make_simulator("Ant-v4", list(range(worlds)), kind="warp", device=device)
-    assert isinstance(simulator, DeviceSimulator)
-    observations = simulator.reset_tensors()
+    observations = simulator.reset()
     draw = torch.Generator(observations.device).manual_seed(0)
     seconds = 0.0
     for step in range(-10, steps):
@@ -31,7 +30,7 @@ def warp_seconds(worlds: int, steps: int, device: str) -> float:
             _wait(observations.device)
             seconds = -time.perf_counter()
         actions = torch.rand(worlds, 8, generator=draw, device=observations.device) * 2 - 1
-        simulator.step_tensors(actions)
+        simulator.step(actions)
     _wait(observations.device)
     return (seconds + time.perf_counter()) / steps
 
@@ -45,7 +44,7 @@ def envpool_seconds(worlds: int, steps: int, threads: int) -> float:
     for step in range(-10, steps):
         if step == 0:
             seconds = -time.perf_counter()
-        simulator.step(draw.uniform(-1, 1, (worlds, 8)))
+        simulator.step(torch.from_numpy(draw.uniform(-1, 1, (worlds, 8))))
     seconds += time.perf_counter()
     simulator.close()
     return seconds / steps

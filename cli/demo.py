@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nervecord.compiler.files.program import Program
     from nervecord.compiler.graph import Graph
     from nervecord.compiler.inspection import Report
+    from nervecord.compiler.policy import Policy
     from nervecord.runtime.picture import Drawn
     from nervecord.runtime.result import Result
     from nervecord.runtime.session import Counts
@@ -88,9 +89,7 @@ def run_demo(
         fixed = _play("fixed point", program, episodes, quiet)
     with clock.stage("inspect and draw"):
         report = nervecord.inspect(policy, TARGETS)
-        title = (
-            f"{policy.contract.environment}: a spiking policy, trained and compiled just now" if policy.contract else ""
-        )
+        title = f"{program.policy.contract.environment}: a spiking policy, trained and compiled just now"
         picture.draw_picture(
             folder / "ant.png", [fixed.drawn, floating.drawn], title=title, subtitle=_subtitle(program)
         )
@@ -157,8 +156,9 @@ def _train(folder: Path, steps: int | None, seed: int, quiet: bool) -> str:
     return str(result.policy)
 
 
-def _play(label: str, policy: Graph | Program, episodes: int, quiet: bool) -> Side:
+def _play(label: str, policy: Graph | Policy | Program, episodes: int, quiet: bool) -> Side:
     from nervecord.compiler.check.cost import count_events, estimate
+    from nervecord.compiler.policy import Policy
     from nervecord.runtime.picture import Drawn, hidden_spikes
     from nervecord.targets.catalogue import load_spec
 
@@ -172,16 +172,16 @@ def _play(label: str, policy: Graph | Program, episodes: int, quiet: bool) -> Si
             progress=lambda done, total, mean: ticker.show(done, total, note=f"return {mean:,.0f}"),
         )
         counts = session.counts
-        graph, spec = session.graph, load_spec("lava")
+        spec = load_spec("lava")
         spikes = {name: total / counts.actions for name, total in counts.spikes.items()}
-        energy = estimate(count_events(graph, spec, spikes), spec) if label != "float" else None
+        energy = estimate(count_events(Policy(session.graph, session.contract), spec, spikes), spec) if label != "float" else None
         assert result.recorded is not None
         return Side(result, counts, Drawn(label, result, hidden_spikes(session, result.recorded)), energy)
 
 
 def _subtitle(program: Program) -> str:
-    contract, lowering = program.contract, program.report["lowering"]
-    bits = lowering["layers"][0]["weight_bits"]
+    contract, lowering = program.policy.contract, program.report["lowering"]
+    bits = lowering["populations"][0]["connections"][0]["weight_bits"]
     hidden = [str(layer["neurons"]) for layer in program.report["placement"]["layers"][:-1]]
     shape = "-".join([str(contract.observation.size), *hidden, str(contract.action.size)])
     return f"{shape} spiking neurons, T = {contract.steps}, {bits}-bit weights, Loihi 2 arithmetic"

@@ -11,11 +11,10 @@ from nervecord.cli.flags import whole_number
 from nervecord.cli.show import Outcome, Ticker
 from nervecord.cli.verb import Verb
 from nervecord.training.launch import alone
-from nervecord.training.study import Study, read_study
+from nervecord.training.sweeps.study import Study, read_study
 
 if TYPE_CHECKING:
-    from nervecord.training.sweep import SweepProgress
-    from nervecord.training.sweep_queue import Queue, Standing
+    from nervecord.training.sweeps.engine import Standing, SweepProgress
 
 FAILED = 1
 """Exit code where a run has failed."""
@@ -28,7 +27,7 @@ DESCRIPTION = (
 EXAMPLES = (
     "nervecord sweep study.toml --plan",
     "nervecord sweep study.toml --workers 4",
-    "nervecord sweep study.toml --workers 8 --storage postgresql://user@host/studies",
+    "nervecord sweep study.toml --workers 64 --address auto",
     "nervecord sweep study.toml --report docs/study.md",
 )
 
@@ -40,10 +39,14 @@ def sweep_flags(parser: argparse.ArgumentParser) -> None:
         type=whole_number,
         default=1,
         metavar="N",
-        help="processes on this machine (default 1, one core each)",
+        help="runs at once (default 1), each in a process of its own",
+    )
+    parser.add_argument("--cpus", type=whole_number, default=1, metavar="N", help="cores of each run (default 1)")
+    parser.add_argument(
+        "--gpus", type=float, default=0.0, metavar="X", help="cards of each run, 0.5 is a half (default 0)"
     )
     parser.add_argument(
-        "--storage", metavar="URL", help="database that holds the queue (default: a journal in the study's folder)"
+        "--address", metavar="HOST:PORT", help="a Ray cluster, or auto; by default Ray is started on this machine"
     )
     parser.add_argument("--out", metavar="FOLDER", help="what holds the study's folder, instead of the file's `out`")
     parser.add_argument("--retry-failed", action="store_true", help="try runs that failed once more")
@@ -62,7 +65,7 @@ def sweep_verb(args: argparse.Namespace) -> Outcome:
         return _plan(study)
     if args.report is not None:
         return _report(study, args)
-    from nervecord.training.sweep import run_sweep
+    from nervecord.training.sweeps.engine import run_sweep
 
     alone("nervecord sweep")
     if not args.quiet:
@@ -73,7 +76,9 @@ def sweep_verb(args: argparse.Namespace) -> Outcome:
             standing = run_sweep(
                 study,
                 workers=args.workers,
-                storage=args.storage,
+                cpus=args.cpus,
+                gpus=args.gpus,
+                address=args.address,
                 retry_failed=args.retry_failed,
                 progress=progress,
             )
@@ -86,7 +91,7 @@ def sweep_verb(args: argparse.Namespace) -> Outcome:
 
 
 def _plan(study: Study) -> Outcome:
-    from nervecord.training.sweep import check_tasks
+    from nervecord.training.sweeps.engine import check_tasks
 
     study.check_folders()
     check_tasks(study)
@@ -106,7 +111,7 @@ def _plan(study: Study) -> Outcome:
 
 
 def _is_finished(folder: Any) -> bool:
-    from nervecord.training.sweep_worker import result_of
+    from nervecord.training.sweeps.engine import result_of
 
     return result_of(folder) is not None
 
@@ -129,41 +134,29 @@ class _Progress:
         self.done = 0
 
     def __call__(self, progress: SweepProgress) -> None:
-        from nervecord.training.sweep_queue import State
+        from nervecord.training.sweeps.engine import State
 
         standing = progress.standing
         self.done, failed = standing.count(State.DONE), standing.count(State.FAILED)
-        notes = [f"{standing.count(State.RUNNING)} running"]
+        notes = [f"{standing.count(State.BEGUN)} begun"]
         if failed:
             notes.append(f"{failed} failed")
         notes.append(f"{progress.steps:,} of {progress.total_steps:,} steps")
-        if progress.event and not self.ticker.quiet:
-            self.ticker.stop()
-            print(progress.event, file=sys.stderr, flush=True)
         self.ticker.show(self.done + failed, self.runs, note=", ".join(notes), seconds_left=progress.seconds_left)
 
 
 def _report(study: Study, args: argparse.Namespace) -> Outcome:
-    from nervecord.training.sweep_report import write_report
+    from nervecord.training.sweeps.engine import standing_of
+    from nervecord.training.sweeps.report import write_report
 
-    queue = _existing_queue(study, args.storage)
-    standing = None if queue is None else queue.standing(study)
+    standing = standing_of(study)
     written = [str(path) for path in write_report(args.report, study, standing)]
     outcome = _outcome(study, standing, written)
     return Outcome(outcome.data, outcome.text)
 
 
-def _existing_queue(study: Study, storage: str | None) -> Queue | None:
-    """The queue, for what it knows beyond the run folders; None where there is none."""
-    from nervecord.training.sweep_queue import JOURNAL, Queue
-
-    if storage is None and not (study.folder / JOURNAL).is_file():
-        return None
-    return Queue(study.folder, study.name, storage)
-
-
-def _outcome(study: Study, standing: Standing | None, written: list[str]) -> Outcome:
-    from nervecord.training.sweep_report import read_cells, report_data, table
+def _outcome(study: Study, standing: Standing, written: list[str]) -> Outcome:
+    from nervecord.training.sweeps.report import read_cells, report_data, table
 
     cells = read_cells(study, standing)
     data = report_data(study, cells, standing) | {"written": written}

@@ -15,7 +15,7 @@ from nervecord.cli.flags import whole_number
 from nervecord.cli.show import Outcome, Ticker
 from nervecord.cli.verb import Verb
 from nervecord.errors import NervecordError
-from nervecord.training.config import CHOICES, TrainConfig
+from nervecord.training.config import PPO, SAC, TD3, TD7, Distill, TrainConfig, all_fields
 from nervecord.training.launch import launch
 from nervecord.training.presets import PRESETS
 from nervecord.training.topology import read_topology
@@ -47,34 +47,41 @@ DISTILL_EXAMPLES = (
 )
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """One flag for each field; a flag that is not given leaves no trace in the namespace."""
+def add_flags(parser: argparse.ArgumentParser, *algorithms: type[Any]) -> None:
+    """One flag for each field of these algorithms; a flag that is not given leaves no trace in the namespace."""
     presets = ", ".join(PRESETS)
     group = parser.add_argument_group(
         "configuration", f"{presets} begin with settings of their own (docs/training.md), other tasks with the defaults"
     )
-    for f in dataclasses.fields(TrainConfig):
-        if f.name == "teacher":  # the verb distill's one word
+    for name, f in all_fields(*algorithms).items():
+        if name == "teacher":  # the verb distill's one word
             continue
-        name, text = "--" + f.name.replace("_", "-"), str(f.metadata["help"])
-        options: dict[str, Any] = {"dest": f.name, "default": argparse.SUPPRESS}
+        text = str(f.metadata["help"])
+        owners = [a.name for a in algorithms if name in {each.name for each in dataclasses.fields(a)}]
+        if owners and len(owners) < len(algorithms):
+            text += f"; with --algorithm {' or '.join(owners)}"
+        options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS}
         default = f.default
         if isinstance(default, bool):
             options["action"] = argparse.BooleanOptionalAction
         elif isinstance(default, tuple):
-            options |= {"nargs": "+", "type": whole_number, "metavar": "N"}
+            numbers = "least" in f.metadata
+            kind, metavar = (whole_number, "N") if numbers else (str, "NAME")
+            options |= {"nargs": "+", "type": kind, "metavar": metavar}
         elif isinstance(default, int):
             options |= {"type": whole_number, "metavar": "N"}
         elif isinstance(default, float):
             options |= {"type": float, "metavar": "X"}
         else:
-            options["metavar"] = "{" + ",".join(CHOICES[f.name]) + "}" if f.name in CHOICES else "TEXT"
-        group.add_argument(name, help=f"{text} (default {_default(default)})".replace("%", "%%"), **options)
+            choices = f.metadata.get("choices")
+            options["metavar"] = "{" + ",".join(choices) + "}" if choices else "TEXT"
+        flag = "--" + name.replace("_", "-")
+        group.add_argument(flag, help=f"{text} (default {_default(default)})".replace("%", "%%"), **options)
 
 
 def given(args: argparse.Namespace) -> dict[str, Any]:
-    """The fields whose flags were given."""
-    names = {f.name for f in dataclasses.fields(TrainConfig)}
+    """The fields whose flags were given, and the algorithm."""
+    names = {"algorithm", *all_fields()}
     return {name: value for name, value in vars(args).items() if name in names}
 
 
@@ -119,7 +126,13 @@ def train_flags(parser: argparse.ArgumentParser) -> None:
         help="take the policy's shape (layers, neuron, steps per action, state, encoder, decoder), never weights, from "
         "another run folder, or from a study's folder the best shape; flags that are given count more",
     )
-    add_flags(parser)
+    parser.add_argument(
+        "--algorithm",
+        default=argparse.SUPPRESS,
+        metavar="{ppo,td7,sac,td3}",
+        help="how it learns: ppo (default); td7, and skrl's sac and td3: off-policy, without spikes",
+    )
+    add_flags(parser, PPO, TD7, SAC, TD3)
 
 
 def _shaped(args: argparse.Namespace, chosen: dict[str, Any]) -> dict[str, Any]:
@@ -131,9 +144,9 @@ def _shaped(args: argparse.Namespace, chosen: dict[str, Any]) -> dict[str, Any]:
                 where="--start",
                 hint="drop --topology-from",
             )
-        from nervecord.training.start import SHAPE, fields_of
+        from nervecord.training.start import shared_with
 
-        return {**fields_of(chosen["start"], SHAPE), **chosen}
+        return {**shared_with(chosen["start"]), **chosen}
     if args.topology_from is None:
         return chosen
     topology = read_topology(args.topology_from, policy=chosen.get("policy", "snn"))
@@ -160,14 +173,13 @@ def distill_flags(parser: argparse.ArgumentParser) -> None:
         "teacher", metavar="RUN", help="run folder of the teacher: of its best checkpoint, or its newest"
     )
     parser.set_defaults(resume=None)
-    add_flags(parser)
+    add_flags(parser, Distill)
 
 
 def distill_verb(args: argparse.Namespace) -> Outcome:
-    from nervecord.training.distill import GIVEN
-    from nervecord.training.start import fields_of
+    from nervecord.training.start import shared_with
 
-    chosen = {**fields_of(args.teacher, GIVEN), **given(args)}
+    chosen = {**shared_with(args.teacher, network=False), **given(args), "algorithm": Distill.name}
     return _run(args, TrainConfig.for_task(**chosen), chosen)
 
 
@@ -176,14 +188,16 @@ def _run(args: argparse.Namespace, config: TrainConfig, chosen: dict[str, Any]) 
     is_first = launch().rank == 0
     run = nervecord._training()
     with Ticker("train", quiet=args.quiet or not is_first) as ticker:
-        progress = TrainProgress(ticker, config.test_episodes)
+        progress = TrainProgress(ticker, config.run.test_episodes)
         try:
             if args.resume is None:
                 result = run.train(config, progress=progress)
             else:
                 result = run.resume(args.resume, progress=progress, overrides=chosen)
-        except KeyboardInterrupt:
-            folder = args.resume or str(Path(config.out) / config.run_name)
+        except KeyboardInterrupt as interrupt:
+            if str(interrupt):
+                raise
+            folder = args.resume or str(Path(config.run.out) / config.run_name)
             raise KeyboardInterrupt(
                 f"interrupted at step {progress.step:,}; nervecord train --resume {folder} goes on from its last "
                 "checkpoint, if it has one"
@@ -210,12 +224,18 @@ def trained(result: TrainResult) -> Outcome:
         low, high = test["interval95"]
         half = show.interval(test["mean_return"], (high - low) / 2)
         rows.append(["return", f"{half} over {test['episodes']} episodes on seeds that chose nothing"])
-    rows.append(["policy", policy or "none: NIR has no words for a policy without spikes"])
+    rows.append(["policy", policy or f"none: {_unwritten(result)}"])
     text = show.columns(rows, indent=0)
     if policy is not None:
-        program = result.config.env.partition("-")[0].lower()
+        program = result.config.task.env.rpartition(":")[2].partition("-")[0].lower()
         text += f"\nnext: nervecord compile {policy} --target lava -o {program}.nervecord"
     return Outcome(data, text)
+
+
+def _unwritten(result: TrainResult) -> str | None:
+    from nervecord.training.export import exportable
+
+    return exportable(result.config)
 
 
 VERBS = {

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import os
+import sys
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +43,63 @@ def make_environment(name: str, **options: Any) -> Any:
             ) from None
         except gymnasium.error.Error as error:
             raise NervecordError(f"no such environment ({error})", where=name, hint="for example Ant-v4") from None
+
+
+def make_environments(given: Any, count: int) -> list[Any]:
+    """Environments to play in.
+
+    Args:
+        given: a Gymnasium id, also module:Id; a function without arguments that makes an environment, such as its
+            class; or an environment, for a single one.
+        count: how many are wanted.
+
+    Raises:
+        NervecordError: there is no such environment, or one is to be several.
+    """
+    if isinstance(given, str):
+        import_task(given)
+        return [make_environment(given) for _ in range(count)]
+    if hasattr(given, "step") and not isinstance(given, type):
+        if count > 1:
+            raise NervecordError(
+                f"is one environment, and {count} run side by side", where="env", hint="give a function that makes one"
+            )
+        return [given]
+    if not callable(given):
+        raise TypeError(f"env is of type {type(given).__name__}, an id, an environment or a function is needed")
+    return [given() for _ in range(count)]
+
+
+def environment_title(given: Any) -> str:
+    """What to call an environment that was given as `make_environments` takes it."""
+    if isinstance(given, str):
+        return given
+    spec = getattr(given, "spec", None)
+    return str(getattr(spec, "id", None) or getattr(given, "__name__", None) or type(given).__name__)
+
+
+def import_task(name: str) -> None:
+    """Import the module of a task named "module:Id", which registers it; any other name passes.
+
+    The user names the module, so it may be imported, also from the working directory as with `python -m`; programs
+    name tasks without modules.
+
+    Raises:
+        NervecordError: the module is not found.
+    """
+    module, colon, _ = name.partition(":")
+    if not colon:
+        return
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise NervecordError(
+            f"no module {error.name!r} is found", where=name, hint="it is looked up as in python -m, here and installed"
+        ) from None
 
 
 def _gymnasium(name: str) -> Any:

@@ -19,8 +19,9 @@ from nervecord.errors import EngineError, NervecordError
 from nervecord.runtime.environment import (
     check_environment,
     check_name,
+    environment_title,
     episode_seeds,
-    make_environment,
+    make_environments,
     registered_environment,
 )
 from nervecord.runtime.result import Episode, Result
@@ -35,7 +36,7 @@ Progress: TypeAlias = Callable[[int, int, float], None]
 
 def run_policy(
     session: Session,
-    environment: str | None,
+    environment: Any,
     episodes: int,
     seed: int,
     *,
@@ -49,8 +50,9 @@ def run_policy(
 
     Args:
         session: open; its batch is set to `environments`.
-        environment: Gymnasium id, or "module:id", which imports the module; None is the contract's, which must be
-            registered: what a file says is never imported.
+        environment: Gymnasium id, also "module:Id", which imports the module; an environment, or a function that makes
+            one, whose name may be any; None is the contract's, which must be registered: what a file says is never
+            imported.
         episodes: at least 1. seed: of the episodes' seeds.
         environments: how many run side by side; 1 measures latency as a robot would feel it.
         record: keep the first episode.
@@ -68,11 +70,14 @@ def run_policy(
         raise NervecordError(f"is {episodes}, at least 1 is needed", where="episodes")
     if environments < 1:
         raise NervecordError(f"is {environments}, at least 1 is needed", where="environments")
-    name = registered_environment(session.contract) if environment is None else environment
+    if environment is None:
+        environment = registered_environment(session.contract)
+    name = environment_title(environment)
+    allow_other |= not isinstance(environment, str)
     if not allow_other:
         check_name(session.contract, name)
     width = min(environments, episodes)
-    made = [make_environment(name) for _ in range(width)]
+    made = make_environments(environment, width)
     try:
         check_environment(session.contract, made[0], name, allow_other=allow_other)
         loop = _Loop(session, name, made, episode_seeds(seed, episodes), seed)

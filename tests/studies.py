@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nervecord.training.study import Study, read_study
+from nervecord.training.sweeps.study import Study, read_study
 
 BASE = """
 env = "InvertedPendulum-v4"

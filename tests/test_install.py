@@ -170,7 +170,7 @@ def test_the_wheel_holds_what_it_needs_and_nothing_else(wheel: Path) -> None:
         "py.typed",
         "targets/loihi1/spec.toml",
         "targets/lava/lava_worker/handler.py",
-        "training/isaac_worker/handler.py",
+        "training/simulators/isaac_worker/handler.py",
         "compiler/hdf5child.py",
     ):
         assert f"nervecord/{name}" in names

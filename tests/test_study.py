@@ -11,8 +11,8 @@ import pytest
 
 from nervecord.cli.command import main
 from nervecord.runtime.result import interval95
-from nervecord.training.study import read_study
-from nervecord.training.sweep_report import read_cells
+from nervecord.training.sweeps.report import read_cells
+from nervecord.training.sweeps.study import read_study
 
 ROOT = Path(__file__).parent.parent
 STUDY, KEPT, REPORT = ROOT / "docs" / "study.toml", ROOT / "zoo" / "study", ROOT / "docs" / "study.md"
@@ -23,7 +23,7 @@ def test_every_run_was_finished_with_the_same_budget() -> None:
     assert {path.name for path in study.folder.iterdir()} == {run.name for run in study.runs}
     for run in study.runs:
         result = json.loads((run.folder / "result.json").read_text())
-        assert (result["step"], result["test"]["episodes"]) == (run.config.total_steps, run.config.test_episodes)
+        assert (result["step"], result["test"]["episodes"]) == (run.config.total_steps, run.config.run.test_episodes)
     for cell in read_cells(study).values():
         assert [run.seed for run in cell.finished] == list(cell.seeds)
         assert len(cell.seeds) >= 3

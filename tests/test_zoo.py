@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import math
@@ -146,7 +145,7 @@ def test_its_files_are_complete_and_tell_nothing_of_the_machine(name: str) -> No
             assert not re.search(rb"/(home|root|tmp|work|Users)/", file.read_bytes()), file
     assert sum(file.stat().st_size for file in files) < MOST.get(name, 1_000_000)
     for folder in itertools.chain(*chains(name)):
-        assert TrainConfig.from_json((folder / "config.json").read_text()).out == "runs"
+        assert TrainConfig.from_json((folder / "config.json").read_text()).run.out == "runs"
         argv = json.loads((folder / "versions.json").read_text())["argv"]
         command = " ".join(argv)
         if seeds(name) and folder.parent in seeds(name):
@@ -168,7 +167,7 @@ def test_each_stage_begins_where_the_one_before_it_ended(name: str) -> None:
         assert was_here or Path(origin["folder"]).name == said["name"]
         assert origin["step"] in steps
         if (before / "checkpoints").exists():
-            assert digest(checkpoint.load(before / "checkpoints")) == origin["networks"]
+            assert digest(checkpoint.load(before / "checkpoints")["learner"]) == origin["networks"]
         # A stranger need not train the teacher to have its student.
         assert "teacher" not in origins or (before / "checkpoints").exists() or before.parent in seeds(name)
 
@@ -187,8 +186,8 @@ def test_the_spread_over_seeds_is_that_of_equal_trainings(name: str) -> None:
         assert f"| {returns.mean():,.0f} ± {interval95(returns):,.0f} | {returns.std(ddof=1):,.0f} |" in row
         (chain,) = [chain for chain in chains(name) if chain[0].parent == folder]
         own = [TrainConfig.from_json((stage / "config.json").read_text()) for stage in chain]
-        assert {config.seed for config in own} == {int(folder.name)}
-        configs.append([dataclasses.replace(config, seed=0) for config in own])
+        assert {config.run.seed for config in own} == {int(folder.name)}
+        configs.append([config.replace(seed=0) for config in own])
     assert all(config == configs[0] for config in configs)
     spread = f"{np.mean(means):,.0f} ± {interval95(np.array(means)):,.0f} (95 %, Student's t, {len(means)} seeds)"
     assert f"Over the seeds the mean is {spread}" in text

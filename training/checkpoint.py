@@ -18,11 +18,12 @@ from typing import Any
 
 import torch
 
-from nervecord.compiler.files import write_atomically
+from nervecord.compiler.files.atomic import write_atomically
 from nervecord.errors import FileFormatError, NervecordError
 
-FORMAT = 1
-"""Version of what `save` writes."""
+FORMAT = 2
+"""Version of what `save` writes; the first one, of which `load` makes the second, named the learner's parts after
+skrl."""
 
 _NAME = re.compile(r"step-(\d{12})\.pt")
 
@@ -43,13 +44,23 @@ def save(folder: Path, step: int, content: dict[str, Any], *, best: dict[str, fl
     """Write the checkpoint of `step`, then delete those beyond the newest `keep` and the best.
 
     `best` is {"step", "score"} of the best checkpoint so far, this one included, or None.
+
+    Raises:
+        NervecordError: it cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "step": step, **content}, buffer)
-    write_atomically(checkpoint_path(folder, step), buffer.getvalue())
-    if best is not None:
-        write_atomically(folder / "best.json", (json.dumps(best) + "\n").encode())
+    try:
+        write_atomically(checkpoint_path(folder, step), buffer.getvalue())
+        if best is not None:
+            write_atomically(folder / "best.json", (json.dumps(best) + "\n").encode())
+    except OSError as error:
+        raise NervecordError(
+            f"the checkpoint of step {step:,} cannot be written: {error.strerror}",
+            where=str(folder),
+            hint="mend that, then --resume goes on from the checkpoint before",
+        ) from error
     for old in steps_in(folder)[:-keep]:
         if best is None or old != best["step"]:
             checkpoint_path(folder, old).unlink(missing_ok=True)
@@ -79,8 +90,48 @@ def load(folder: Path, step: int | None = None) -> dict[str, Any]:
         raise FileFormatError(
             f"is damaged: {str(error).splitlines()[0]}", where=str(path), hint="delete it to resume from the one before"
         ) from error
+    if content.get("format") == 1:
+        return _from_first_format(content)
     if content.get("format") != FORMAT:
         raise FileFormatError(
             f"has format {content.get('format')}, this version reads {FORMAT}", where=str(path), hint="update nervecord"
         )
     return content
+
+
+def _from_first_format(content: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint of the first format as one of the second. Its simulators were built anew after it."""
+    before, rewards = content.pop("learner"), content.pop("rewards")
+    normaliser = before["observation_preprocessor"]
+    as_row = {name: torch.tensor([rewards[name]], dtype=torch.float64) for name in ("mean", "variance")}
+    learner = {
+        "actor": before["policy"],
+        "critic": {name.removeprefix("net."): value for name, value in before["value"].items()},
+        "obs_rms": {
+            "mean": normaliser["running_mean"],
+            "variance": normaliser["running_variance"],
+            "count": normaliser["current_count"],
+        },
+        "reward_rms": {
+            "returns": rewards["returns"],
+            **as_row,
+            "count": torch.tensor(rewards["count"], dtype=torch.float64),
+        },
+        **{name: before[name] for name in ("optimizer", "teacher") if name in before},
+    }
+    if "teacher" in learner:
+        parts = learner["teacher"]["learner"]
+        moments = parts["observation_preprocessor"]
+        learner["teacher"] = {
+            "config": learner["teacher"]["config"],
+            "learner": {
+                "actor": parts["policy"],
+                "obs_rms": {
+                    "mean": moments["running_mean"],
+                    "variance": moments["running_variance"],
+                    "count": moments["current_count"],
+                },
+            },
+        }
+    choices = int(content.pop("choices", 0))  # the first checkpoints came before there were choices
+    return {**content, "format": FORMAT, "learner": learner, "choices": choices, "collector": None}

@@ -6,7 +6,8 @@
     action = clip(v, low, high), or of sum(weight * spikes per step of the last layer) + offset
     a choice of actions: index of the first largest of those, without limits
 
-The first layer's input is x, or the spikes of a population code. A layer without `alpha` has i = I. With `delay` 1, W
+The first layer's input is x, or the spikes of a population code. A layer without `alpha` has i = I, and one
+that hears itself has V s of the step before in I. With `delay` 1, W
 meets its input of the step before.
 """
 
@@ -19,21 +20,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nervecord.training.policy import SpikingPolicy
-from nervecord.training.spiking import THRESHOLD
+from nervecord.training.policy.network import SpikingPolicy
+from nervecord.training.policy.spiking import THRESHOLD
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class SpikingLayer:
-    """Weight (out, in), bias (out,), membrane decay, current decay or None, threshold."""
+    """Weight (out, in), bias (out,), membrane decay, current decay or None, threshold; recurrent weight or None."""
 
     weight: Array
     bias: Array
     beta: float
     alpha: float | None
     threshold: float
+    recurrent: Array | None = None
+    """Weight (out, out) through which the layer hears its own spikes of the step before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +102,8 @@ def describe(
 
     Args:
         policy: on any device.
-        normaliser: state of skrl's running standard scaler: running_mean, running_variance.
-        epsilon, clip: the scaler's other two numbers.
+        normaliser: state of the observation normaliser: mean, variance.
+        epsilon, clip: the normaliser's other two numbers.
         low, high: action limits, (actions,).
         choices: number of actions to choose from, 0 where an action is values.
     """
@@ -112,13 +115,14 @@ def describe(
             beta=betas[index].item(),
             alpha=None if alphas is None else alphas[index].item(),
             threshold=THRESHOLD,
+            recurrent=None if (own := policy.recurrent_weight(index)) is None else _float64(own),
         )
         for index, layer in enumerate(policy.hidden)
     )
     return PolicyDescription(
         # Through float32: it is so rounded that the policy was given its statistics.
-        mean=_float64(normaliser["running_mean"].float()),
-        variance=_float64(normaliser["running_variance"].float()),
+        mean=_float64(normaliser["mean"].float()),
+        variance=_float64(normaliser["variance"].float()),
         epsilon=epsilon,
         clip=clip,
         encoder=None

@@ -5,12 +5,7 @@ would compute over all environments is here computed over all processes:
 
 - gradients: the mean over the union of the processes' minibatches, weighted by their sizes, which differ as steps that
   only reset an environment are left out;
-- mean and deviation of the advantages, and the observation normaliser's statistics, over the union of the steps;
-- the reward normaliser's statistics, step by step as in one process (`nervecord.training.rewards`).
-
-skrl reduces gradients alone (and the KL divergence for a learning rate that follows it, which is not used here),
-without weights, and only with NCCL. So it is told that the run is distributed, which makes it call
-`reduce_parameters`, and `nervecord.training.ppo` overrides that.
+- mean and deviation of advantages, observations and discounted returns, over the union of the steps.
 
 Sums of all processes come out of one reduction, equal to the bit everywhere, so the copies of the networks stay equal
 to the bit; `Group.check_equal` proves it at each checkpoint.
@@ -33,7 +28,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from nervecord.errors import EngineError, NervecordError
-from nervecord.training.config import TrainConfig
+from nervecord.training.config import OnPolicy, TrainConfig
 from nervecord.training.launch import Launch, launch
 
 T = TypeVar("T")
@@ -102,16 +97,16 @@ class Group:
         Raises:
             NervecordError: environments do not divide evenly, or a minibatch may leave a process without a step.
         """
-        if config.num_envs % self.world:
+        if config.algorithm.num_envs % self.world:
             raise NervecordError(
-                f"is {config.num_envs}, which {self.world} processes cannot share evenly",
+                f"is {config.algorithm.num_envs}, which {self.world} processes cannot share evenly",
                 where="--num-envs",
                 hint=f"it counts the environments of all processes: use a multiple of {self.world}",
             )
         # Every second step may only reset an environment, and each process needs a step in each minibatch.
-        if self.several and config.minibatch < 2 * self.world:
+        if self.several and isinstance(config.algorithm, OnPolicy) and config.algorithm.minibatch < 2 * self.world:
             raise NervecordError(
-                f"is {config.minibatch}, {self.world} processes need at least {2 * self.world}",
+                f"is {config.algorithm.minibatch}, {self.world} processes need at least {2 * self.world}",
                 where="--minibatch",
                 hint="it counts the transitions of all processes together",
             )
@@ -126,16 +121,17 @@ class Group:
                 dist.all_reduce(tensor)
         return tensor
 
-    def moments(self, x: Tensor) -> tuple[float, Tensor, Tensor]:
-        """Number of rows, mean and unbiased variance (size,) of all processes' rows (n, size), in float64.
+    def moments(self, rows: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the valid ones (n,) bool of all processes' rows (n, size), in float64: their number, mean, and sum of
+        squares about it (size,). Mean and squares are 0 where there are none.
 
         Two passes, the second about the common mean: as exact as in one process, where sums of squares are not.
         """
-        x = x.double()
-        sums = self.sum(torch.cat([x.sum(0), x.new_tensor([len(x)])]))
-        count, mean = float(sums[-1]), sums[:-1] / sums[-1]
-        squares = self.sum((x - mean).square().sum(0))
-        return count, mean, squares / (count - 1)
+        rows = torch.where(valid[:, None], rows.double(), 0.0)
+        sums = self.sum(torch.cat([rows.sum(0), valid.sum()[None].double()]))
+        count = sums[-1]
+        mean = sums[:-1] / count.clamp(min=1)
+        return count, mean, self.sum(torch.where(valid[:, None], (rows - mean).square(), 0.0).sum(0))
 
     def mean_gradients(self, parameters: Iterable[nn.Parameter], rows: int) -> None:
         """Replace gradients of means over this process's `rows` by those of the mean over all processes' rows."""

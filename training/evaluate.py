@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from nervecord.training.ppo import Learner
-from nervecord.training.simulators import environment_seeds, make_simulator
+from nervecord.runtime.result import interval95
+from nervecord.training.config import TrainConfig
+from nervecord.training.learners.base import Learner
+from nervecord.training.simulators.base import environment_seeds, make_simulator
 
 LANES = 128
 """Environments stepped together at most."""
@@ -36,8 +38,8 @@ class Evaluation:
         return float(np.std(self.returns, ddof=1) / math.sqrt(len(self.returns)))
 
     def as_dict(self) -> dict[str, Any]:
-        """Mean, standard error, 95 % interval (normal), number and mean length of episodes."""
-        half = 1.96 * self.standard_error
+        """Mean, standard error, 95 % interval (Student's t), number and mean length of episodes."""
+        half = interval95(np.array(self.returns))
         return {
             "mean_return": self.mean,
             "standard_error": self.standard_error,
@@ -47,39 +49,43 @@ class Evaluation:
         }
 
 
-def evaluate(learner: Learner, episodes: int, *, purpose: int) -> Evaluation:
+def evaluate(learner: Learner, config: TrainConfig, episodes: int, *, purpose: int) -> Evaluation:
     """Play `episodes` episodes on the seeds of a purpose (`VALIDATION` or `TEST`); no random state is touched."""
-    config = learner.config
-    seeds = environment_seeds(config.seed, purpose, 0, episodes)
+    seeds = environment_seeds(config.run.seed, purpose, 0, episodes)
     returns: list[float] = []
     lengths: list[int] = []
     # Isaac Lab has one simulation, that of the training, and no more environments than it.
-    lanes = min(LANES, config.num_envs) if config.sim == "isaaclab" else LANES
+    lanes = min(LANES, config.algorithm.num_envs) if config.run.sim == "isaaclab" else LANES
     for start in range(0, episodes, lanes):
-        part = _play(learner, seeds[start : start + lanes])
+        part = _play(learner, config, seeds[start : start + lanes])
         returns += part.returns
         lengths += part.lengths
     return Evaluation(tuple(returns), tuple(lengths))
 
 
-def _play(learner: Learner, seeds: list[int]) -> Evaluation:
-    config = learner.config
-    simulator = make_simulator(config.env, seeds, kind=config.sim, threads=config.threads, device=config.device)
+def _play(learner: Learner, config: TrainConfig, seeds: list[int]) -> Evaluation:
+    simulator = make_simulator(
+        config.task.env, seeds, kind=config.run.sim, wrappers=config.task.wrappers, threads=config.run.threads,
+        device=config.run.device,
+    )  # fmt: skip
+    device = learner.device
+    low, high = (torch.as_tensor(side, dtype=torch.float32, device=device) for side in (simulator.low, simulator.high))
     try:
-        running = np.ones(len(seeds), bool)
-        returns = np.zeros(len(seeds))
-        lengths = np.zeros(len(seeds), np.int64)
-        observations = simulator.reset()
-        state = None
-        while running.any():
-            inputs = torch.from_numpy(observations).to(learner.device, torch.float32)
-            taken, state = learner.deterministic(inputs, state)
-            actions = np.clip(taken.cpu().numpy().astype(np.float64), simulator.low, simulator.high)
-            result = simulator.step(actions)
-            returns += result.rewards * running
+        running = torch.ones(len(seeds), dtype=torch.bool, device=device)
+        returns = torch.zeros(len(seeds), dtype=torch.float64, device=device)
+        lengths = torch.zeros(len(seeds), dtype=torch.int64, device=device)
+        observations = simulator.reset().to(device, torch.float32)
+        state, steps = None, 0
+        # On a card the look at what still runs waits for it, so it is taken now and then; what ended is not counted on.
+        every = 1 if device.type == "cpu" else 25
+        while steps % every or running.any():
+            taken, state = learner.mode(observations, state)
+            result = simulator.step(taken.clamp(low, high).to(simulator.device))
+            returns += result.rewards.to(returns).where(running, 0.0)
             lengths += running
-            running &= ~(result.terminated | result.truncated)
-            observations = result.observations
+            running &= ~(result.terminated | result.truncated).to(device)
+            observations = result.observations.to(device, torch.float32)
+            steps += 1
     finally:
         simulator.close()
     return Evaluation(tuple(returns.tolist()), tuple(lengths.tolist()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,25 +12,28 @@ import numpy as np
 import torch
 
 from nervecord.compiler.contract import Contract
-from nervecord.compiler.graph import Graph, Level, chain
-from nervecord.compiler.nirfile import write_nir
-from nervecord.compiler.node import Node
-from nervecord.compiler.nodes import (
+from nervecord.compiler.graph import Edge, Graph
+from nervecord.compiler.nir.file import write_nir
+from nervecord.compiler.ops import (
     Affine,
     ArgmaxDecode,
     CountArgmaxDecode,
     CountDecode,
     Decode,
-    DiscreteCubaLIF,
-    DiscreteLI,
-    DiscreteLIF,
     Input,
+    Level,
+    Membrane,
+    Neuron,
     Normalise,
+    Op,
     Output,
     PopulationEncode,
+    Spike,
+    Synapse,
 )
+from nervecord.compiler.policy import Policy
 from nervecord.errors import NervecordError
-from nervecord.training.config import TrainConfig
+from nervecord.training.config import TrainConfig, marked
 from nervecord.training.description import (
     CountReadout,
     MembraneReadout,
@@ -37,15 +41,17 @@ from nervecord.training.description import (
     SpikingLayer,
     describe,
 )
-from nervecord.training.policy import SpikingPolicy
-from nervecord.training.simulators import control_period
+from nervecord.training.policy.network import SpikingPolicy
+from nervecord.training.policy.normaliser import EPSILON
+from nervecord.training.simulators.base import control_period
 from nervecord.training.tasks import channels, choice_names, environment_name
 
-EPSILON = 1e-8
-"""What skrl's scaler adds to the standard deviation."""
 
-NOT_THE_POLICY = ("out", "name", "threads", "torch_threads", "device", "keep_checkpoints", "tensorboard")
-"""Configuration that does not decide what is learnt; the hash in the provenance leaves it out."""
+def exportable(config: TrainConfig) -> str | None:
+    """Why the policy of a configuration is not written as NIR; None where it is."""
+    if config.algorithm.own_networks or config.network.policy != "snn":
+        return "NIR has no words for a policy without spikes"
+    return None
 
 
 def policy_from_checkpoint(config: TrainConfig, content: Mapping[str, Any]) -> SpikingPolicy:
@@ -54,42 +60,34 @@ def policy_from_checkpoint(config: TrainConfig, content: Mapping[str, Any]) -> S
     Raises:
         NervecordError: the run trained a policy without spikes.
     """
-    if config.policy != "snn":
+    if config.network.policy != "snn":
         raise NervecordError(
             "is a policy without spikes, and only spiking policies are written as NIR", where="--policy ann"
         )
-    weights = {
-        name.removeprefix("net."): value
-        for name, value in content["learner"]["policy"].items()
-        if name.startswith("net.")
-    }
-    observations = len(content["learner"]["observation_preprocessor"]["running_mean"])
-    policy = SpikingPolicy(observations, _choices(content) or len(content["low"]), config)
+    learnt = content["learner"]
+    weights = {name.removeprefix("net."): value for name, value in learnt["actor"].items() if name.startswith("net.")}
+    observations, actions = len(learnt["obs_rms"]["mean"]), content["choices"] or len(content["low"])
+    policy = SpikingPolicy(observations, actions, config)
     policy.load_state_dict(weights)
     return policy
-
-
-def _choices(content: Mapping[str, Any]) -> int:
-    """Number of actions to choose from; checkpoints from before there were choices say nothing of them."""
-    return int(content.get("choices", 0))
 
 
 def describe_checkpoint(config: TrainConfig, content: Mapping[str, Any]) -> PolicyDescription:
     """The numbers of a checkpoint's policy."""
     return describe(
         policy_from_checkpoint(config, content),
-        normaliser=content["learner"]["observation_preprocessor"],
+        normaliser=content["learner"]["obs_rms"],
         epsilon=EPSILON,
-        clip=config.obs_clip,
+        clip=config.task.obs_clip,
         low=content["low"].numpy(),
         high=content["high"].numpy(),
-        choices=_choices(content),
+        choices=content["choices"],
     )
 
 
-def core_nodes(description: PolicyDescription) -> list[tuple[str, Node]]:
-    """The spiking core, in order: connection, neurons, ..., connection, readout."""
-    named: list[tuple[str, Node]] = []
+def core_nodes(description: PolicyDescription) -> list[tuple[str, Op]]:
+    """The spiking core's chain, in order: connection, neurons, ..., connection, readout."""
+    named: list[tuple[str, Op]] = []
     readout, delay = description.readout, description.delay
     for index, layer in enumerate(description.layers, 1):
         last = isinstance(readout, CountReadout) and index == len(description.layers)
@@ -97,19 +95,28 @@ def core_nodes(description: PolicyDescription) -> list[tuple[str, Node]]:
         named += [(f"fc{number}", Affine(layer.weight, layer.bias, delay=delay)), (f"lif{number}", _neurons(layer))]
     if isinstance(readout, MembraneReadout):
         size = len(readout.bias)
-        neurons = DiscreteLI(np.full(size, readout.decay), gain=np.ones(size), leak=np.zeros(size))
+        neurons = Neuron(Membrane(np.full(size, readout.decay), np.ones(size), np.zeros(size)))
         named += [("fc_out", Affine(readout.weight, readout.bias, delay=delay)), ("readout", neurons)]
     return named
 
 
-def _encoder(description: PolicyDescription) -> list[tuple[str, Node]]:
+def _loops(description: PolicyDescription) -> list[tuple[str, Op, str]]:
+    """Of every layer that hears itself: the connection's name, the connection, the neurons."""
+    return [
+        (f"back{index}", Affine(layer.recurrent, delay=1), f"lif{index}")
+        for index, layer in enumerate(description.layers, 1)
+        if layer.recurrent is not None
+    ]
+
+
+def _encoder(description: PolicyDescription) -> list[tuple[str, Op]]:
     code = description.encoder
     if code is None:
         return []
     return [("encode", PopulationEncode(np.tile(code.mean, (description.observations, 1)), code.sigma))]
 
 
-def _decoder(description: PolicyDescription) -> Node:
+def _decoder(description: PolicyDescription) -> Op:
     readout, low, high = description.readout, description.low, description.high
     if description.choices and isinstance(readout, CountReadout):
         return CountArgmaxDecode(readout.weight / description.steps, readout.offset)
@@ -120,20 +127,11 @@ def _decoder(description: PolicyDescription) -> Node:
     return Decode(np.ones(len(low)), np.zeros(len(low)), low, high)
 
 
-def _neurons(layer: SpikingLayer) -> Node:
+def _neurons(layer: SpikingLayer) -> Neuron:
     size = len(layer.bias)
     ones, zeros = np.ones(size), np.zeros(size)
-    membrane: dict[str, Any] = {
-        "decay": layer.beta * ones,
-        "gain": ones,
-        "leak": zeros,
-        "threshold": layer.threshold * ones,
-        "reset_value": zeros,
-        "reset": "value",
-    }
-    if layer.alpha is None:
-        return DiscreteLIF(**membrane)
-    return DiscreteCubaLIF(current_decay=layer.alpha * ones, current_gain=ones, **membrane)
+    synapse = None if layer.alpha is None else Synapse(layer.alpha * ones, ones)
+    return Neuron(Membrane(layer.beta * ones, ones, zeros), synapse, Spike(layer.threshold * ones, zeros))
 
 
 def policy_graph(
@@ -143,8 +141,8 @@ def policy_graph(
     recorded: np.ndarray | None = None,
     provenance: Mapping[str, str] | None = None,
     period: float | None = None,
-) -> Graph:
-    """The DISCRETE graph of a policy, with its contract.
+) -> Policy:
+    """The policy, at the DISCRETE level, with its contract.
 
     Args:
         description: its numbers.
@@ -155,10 +153,10 @@ def policy_graph(
     """
     size, actions = description.observations, len(description.low)
     low, high = (tuple(float(value) for value in side) for side in (description.low, description.high))
-    environment = environment_name(config.env, config.sim)
+    environment = environment_name(config.task.env, config.run.sim)
     observation, action = channels(environment, size, low, high)
     if period is None:
-        period = control_period(config.env)
+        period = control_period(config.task.env)
     contract = Contract(
         environment=environment,
         observation=observation,
@@ -168,35 +166,34 @@ def policy_graph(
         control_period=period,
         # No torque, or the allowed value nearest to it; of choices the first, as most have none that is neutral.
         fail_safe=tuple(float(value) for value in np.clip(0.0, description.low, description.high)),
-        seed=config.seed,
+        seed=config.run.seed,
         provenance=dict(provenance or {}),
-        choices=choice_names(config.env, description.choices),
+        choices=choice_names(config.task.env, description.choices),
     )
     normalise = Normalise(
         description.mean, description.variance, description.epsilon, description.clip, epsilon_outside=True
     )
-    named: list[tuple[str, Node]] = [
+    named: dict[str, Op] = dict([
         ("observation", Input((size,))),
         ("normalise", normalise),
         *_encoder(description),
         *core_nodes(description),
         ("decode", _decoder(description)),
         ("action", Output((actions,))),
-    ]
-    return chain(
-        Level.DISCRETE,
-        named,
-        dt=period / description.steps,
-        contract=contract,
-        recorded=recorded if recorded is not None and len(recorded) else None,
-    )
+    ])  # fmt: skip
+    edges: list[Edge] = list(itertools.pairwise(named))
+    for name, connection, neurons in _loops(description):
+        named[name] = connection
+        edges += [(neurons, name), (name, neurons)]
+    graph = Graph(Level.DISCRETE, named, tuple(edges), period / description.steps)
+    return Policy(graph, contract, recorded if recorded is not None and len(recorded) else None)
 
 
 def provenance(
     config: TrainConfig, versions: Mapping[str, Any], *, step: int, result: Mapping[str, Any]
 ) -> dict[str, str]:
     """Where a policy comes from, as strings: versions, commit, hash of the configuration, step, tested return."""
-    learnt = {name: value for name, value in config.to_dict().items() if name not in NOT_THE_POLICY}
+    learnt = {name: value for name, value in config.fields.items() if name not in marked("free")}
     text = repr(sorted(learnt.items()))
     found = {
         "configuration_sha256": hashlib.sha256(text.encode()).hexdigest(),
@@ -221,8 +218,8 @@ def export(
     *,
     versions: Mapping[str, Any],
     result: Mapping[str, Any],
-) -> Graph:
-    """Write the policy of a checkpoint as NIR and return its graph.
+) -> Policy:
+    """Write the policy of a checkpoint as NIR and return it.
 
     Args:
         config: of the training.
@@ -235,12 +232,12 @@ def export(
         NervecordError: the run trained a policy without spikes, or the file cannot be written.
     """
     recorded: torch.Tensor = content["recorded"]
-    graph = policy_graph(
+    policy = policy_graph(
         describe_checkpoint(config, content),
         config,
         recorded=recorded.double().numpy(),
         provenance=provenance(config, versions, step=int(content["step"]), result=result),
         period=content.get("control_period"),
     )
-    write_nir(graph, path)
-    return graph
+    write_nir(policy, path)
+    return policy

@@ -5,20 +5,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import socket
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from nervecord.errors import NervecordError
-
-
-def machine() -> str:
-    """Which running kernel this is. Locks between two processes of one are exact; across a network they may not be."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return socket.gethostname()
 
 
 class Lease:

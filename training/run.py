@@ -1,10 +1,9 @@
-"""Training, from a configuration to a policy.
+"""Training, from a configuration to a policy. The loop stands in `Run.train`: collect, update, absorb.
 
-The loop: a rollout of all environments, skrl's PPO update, one row of metrics; now and then a checkpoint. What the run
-does next depends on its checkpoint alone: at each one the simulators are built anew with seeds derived from its number
-(EnvPool cannot save its state), in a run that goes on as in one that is resumed. To the learner that is a truncation,
-and as it falls between two rollouts, where the critic's value continues every episode anyway, nothing is lost but the
-rest of the running episodes. So a run killed at any moment and resumed writes the metrics it would have written.
+A checkpoint does not end episodes: what a simulator can save of them goes into it, and they are begun anew only where a
+resumed run finds nothing saved. With `exact_resume` a simulator that cannot save its state is built anew at each
+checkpoint, with seeds derived from its number, in a run that goes on as in one that is resumed: then a run killed at
+any moment and resumed writes the metrics it would have written.
 
 Of several processes (`nervecord.training.distributed`) each runs this loop over its share of the environments. The
 first one alone writes the run folder, validates, tests and exports.
@@ -13,12 +12,15 @@ first one alone writes the run folder, validates, tests and exports.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
+import logging
 import math
+import os
+import signal
+import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,30 +28,28 @@ from typing import Any
 import numpy as np
 import torch
 
-from nervecord.compiler.files import write_atomically
+from nervecord.compiler.files.atomic import write_atomically
 from nervecord.errors import NervecordError, unknown_name
 from nervecord.training import checkpoint, run_folder
-from nervecord.training.array_rollout import ArrayRollout, Ended
-from nervecord.training.config import TrainConfig
-from nervecord.training.distill import Student, read_teacher
+from nervecord.training.config import TrainConfig, marked
 from nervecord.training.distributed import SOLO, Group, join
 from nervecord.training.evaluate import Evaluation, evaluate
-from nervecord.training.export import export
+from nervecord.training.export import export, exportable
 from nervecord.training.figure import draw_learning_curve
-from nervecord.training.ppo import Learner, check_device
-from nervecord.training.rewards import RewardNormaliser, SharedRewardNormaliser
-from nervecord.training.simulators import (
+from nervecord.training.launch import launch
+from nervecord.training.learners.base import Learner, Rollout, check_device
+from nervecord.training.learners.collect import Collector, Episode
+from nervecord.training.learners.make import begin, make_learner
+from nervecord.training.simulators.base import (
     TEST,
     TRAINING,
     VALIDATION,
-    DeviceSimulator,
     Simulator,
     environment_seeds,
     make_simulator,
     resolve_kind,
 )
-from nervecord.training.start import LEARNT, digest, read_start, reward_statistics
-from nervecord.training.tensor_rollout import TensorRewardNormaliser, TensorRollout
+from nervecord.training.start import digest
 
 RETURNS = 100
 """Episodes of the training return that is reported: the last so many."""
@@ -85,7 +85,7 @@ class TrainResult:
     test: Evaluation | None
     """Its returns on the test seeds, None where none were asked for, and in all processes but the first."""
     policy: Path | None
-    """The exported policy, None for a policy without spikes, which NIR has no words for; as `test`."""
+    """The exported policy, None where `export.exportable` says why there is none; as `test`."""
 
 
 def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> TrainResult:
@@ -100,14 +100,16 @@ def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> T
     Raises:
         NervecordError: the run folder exists, or the configuration cannot run here.
         EngineError: another process died or hangs.
+        KeyboardInterrupt: interrupted; the text says the step and how to go on.
     """
     with join() as group:
         group.check(config)
-        check_device(group.device(config.device))
-        sim = resolve_kind(config.env) if config.sim == "auto" else config.sim
-        config = dataclasses.replace(config, sim=sim, name=config.run_name)
+        check_device(group.device(config.run.device))
+        config = resolved(config)
         run = Run(config, None, group)
-        run.folder = group.first(lambda: run_folder.create(config, sim=sim, processes=group.world, origins=run.origins))
+        run.folder = group.first(
+            lambda: run_folder.create(config, sim=config.run.sim, processes=group.world, origins=run.origins)
+        )
         return run.finish(progress)
 
 
@@ -119,20 +121,32 @@ def resume(
     Args:
         run_dir: the run folder.
         progress: called after each update.
-        overrides: fields to change: those of `CHANGEABLE`. With others the run would not be the same.
+        overrides: fields to change, by their names alone: those that are marked as resumable. With others the run would
+            not be the same.
 
     Raises:
-        NervecordError: the folder holds no run or no checkpoint, an override may not change, or another number of
-            processes trained it.
+        NervecordError: the folder holds no run or no checkpoint, an override may not change, another number of
+            processes trained it, or another process trains it now.
         EngineError: another process died or hangs.
+        KeyboardInterrupt: as of `train`.
     """
     folder = Path(run_dir)
     with join() as group:
         config, content = group.first(lambda: _reopen(folder, overrides or {}, group.world))
-        check_device(group.device(config.device))
+        check_device(group.device(config.run.device))
         run = Run(config, content, group)
         run.folder = folder
         return run.finish(progress)
+
+
+def resolved(config: TrainConfig) -> TrainConfig:
+    """The same with what depends on this machine filled in: simulator, threads, and the run's name."""
+    sim, threads = config.run.sim, config.run.threads
+    if sim == "auto":
+        sim = resolve_kind(config.task.env, config.task.wrappers)
+    return config.replace(
+        sim=sim, threads=threads or max(1, len(os.sched_getaffinity(0)) // launch().local_world), name=config.run_name
+    )
 
 
 def _reopen(folder: Path, overrides: dict[str, Any], processes: int) -> tuple[TrainConfig, dict[str, Any] | None]:
@@ -147,40 +161,29 @@ def _reopen(folder: Path, overrides: dict[str, Any], processes: int) -> tuple[Tr
             hint=f"{start} train --resume {folder}",
         )
     for name in overrides:
-        if name not in CHANGEABLE:
-            raise unknown_name("field to change on resuming", name, CHANGEABLE, where="--resume")
-    if overrides:
-        config = dataclasses.replace(config, **overrides)
-        write_atomically(folder / "config.json", config.to_json().encode())
-    return config, _newest(folder, config)
+        if name not in marked("resumable"):
+            raise unknown_name("field to change on resuming", name, sorted(marked("resumable")), where="--resume")
+    changed = resolved(config.replace(**overrides))
+    if changed != config:
+        write_atomically(folder / "config.json", changed.to_json().encode())
+    return changed, _newest(folder, changed)
 
 
 def _newest(folder: Path, config: TrainConfig) -> dict[str, Any] | None:
     """The newest checkpoint of a run; None where it was stopped before the first: then it begins again, the same."""
     checkpoints = folder / "checkpoints"
-    if not checkpoint.steps_in(checkpoints) and run_folder.last_step(folder) < config.checkpoint_every:
+    first = min(math.ceil(config.run.checkpoint_every / config.batch) * config.batch, config.total_steps)
+    # The row of the step that brings the first checkpoint is written before it.
+    if not checkpoint.steps_in(checkpoints) and run_folder.last_step(folder) <= first:
         return None
     return checkpoint.load(checkpoints)
-
-
-CHANGEABLE = (
-    "steps",
-    "threads",
-    "torch_threads",
-    "device",
-    "keep_checkpoints",
-    "validation_episodes",
-    "test_episodes",
-    "tensorboard",
-)
-"""Fields that a resumed run may change."""
 
 
 class Run:
     """One training in this process, or this process's part of one.
 
     Args:
-        config: the configuration, its simulator resolved.
+        config: the configuration, `resolved`.
         content: a checkpoint to continue from, or None.
         group: the processes that train.
     """
@@ -188,212 +191,209 @@ class Run:
     folder: Path
 
     def __init__(self, config: TrainConfig, content: dict[str, Any] | None, group: Group = SOLO) -> None:
-        begin = read_start(config) if content is None and config.start else None
-        teacher = read_teacher(config) if content is None and config.teacher else None
         self.config, self.group = config, group
-        self.num_envs = group.share(config.num_envs)
-        torch.set_num_threads(config.torch_threads)
-        torch.manual_seed(int(np.random.SeedSequence((config.seed, 3)).generate_state(1)[0]))
+        torch.set_num_threads(config.run.torch_threads)
+        torch.manual_seed(int(np.random.SeedSequence((config.run.seed, 3)).generate_state(1)[0]))
         self.step = 0
         self.generation: int = content["generation"] if content else 0
         self.returns: deque[float] = deque(maxlen=RETURNS)
+        self.lengths: deque[int] = deque(maxlen=RETURNS)
         self.episodes = 0
         self.best: dict[str, float] | None = None
-        self.simulator = self._open_simulator()
-        size = self.simulator.observation_size
-        self.learner = self._make_learner(teacher, content)
-        self.rewards = self._make_rewards()
-        if not group.is_first:
-            # All began with the same weights; noise and minibatches are each process's own.
-            words = np.random.SeedSequence((config.seed, 3, group.rank)).generate_state(1)
-            torch.manual_seed(int(words[0]))
-        self.recorded = torch.zeros((0, size))
+        self.lent = False
+        """Whether a validation has taken over the simulation, of which a process has one alone."""
         self.origins: dict[str, Any] = {}
         """What is not this run's own work, by the field that asked for it: folder, step and a hash of the networks."""
+        source = begin(config) if content is None else None
+        self.simulator = self._open_simulator()
+        self.learner: Learner = make_learner(self.simulator, config, group, source=source, content=content)
+        if not group.is_first:
+            # All began with the same weights; noise and minibatches are each process's own.
+            words = np.random.SeedSequence((config.run.seed, 3, group.rank)).generate_state(1)
+            torch.manual_seed(int(words[0]))
+        self.recorded = torch.zeros((0, self.simulator.observation_size))
+        if source is not None:
+            self.origins[source.field] = source.origin
         if content is not None:
             self._restore(content)
-        elif begin is not None:
-            self._begin_with(begin)
-        elif teacher is not None:
-            self._learn_from(teacher)
-        self._start_episodes()
-
-    def _begin_with(self, content: dict[str, Any]) -> None:
-        self.learner.load_state_dict({name: content["learner"][name] for name in LEARNT})
-        self.rewards.load_state_dict({**self.rewards.state_dict(), **reward_statistics(content["rewards"])})
-        self.origins["start"] = self._origin(self.config.start, content)
-
-    def _learn_from(self, teacher: dict[str, Any]) -> None:
-        assert isinstance(self.learner, Student)
-        self.learner.take_over(teacher)
-        self.rewards.load_state_dict({**self.rewards.state_dict(), **reward_statistics(teacher["rewards"])})
-        self.origins["teacher"] = self._origin(self.config.teacher, teacher)
-
-    def _origin(self, folder: str, content: dict[str, Any]) -> dict[str, Any]:
-        return {"folder": folder, "step": int(content["step"]), "networks": digest(content)}
-
-    def _make_learner(self, teacher: dict[str, Any] | None, content: dict[str, Any] | None) -> Learner:
-        config, simulator = self.config, self.simulator
-        size, choices = simulator.observation_size, simulator.choices
-        if not config.teacher:
-            return Learner(size, len(simulator.low), config, self.group, choices=choices)
-        if teacher is None:  # a distillation that goes on
-            assert content is not None
-            teacher = content["learner"]["teacher"]
-        low, high = torch.from_numpy(simulator.low), torch.from_numpy(simulator.high)
-        return Student(size, low, high, config, self.group, choices=choices, teacher=teacher)
+        else:
+            self._begin_episodes()
 
     def _open_simulator(self) -> Simulator:
         config = self.config
-        seeds = environment_seeds(config.seed, TRAINING, self.generation, config.num_envs)
-        own = self.group.own(seeds)
-        return make_simulator(config.env, own, kind=config.sim, threads=config.threads, device=config.device)
+        seeds = environment_seeds(config.run.seed, TRAINING, self.generation, config.algorithm.num_envs)
+        return make_simulator(
+            config.task.env, self.group.own(seeds), kind=config.run.sim, wrappers=config.task.wrappers,
+            threads=config.run.threads, device=self.group.device(config.run.device),
+        )  # fmt: skip
 
-    def _make_rewards(self) -> RewardNormaliser | TensorRewardNormaliser:
+    def _begin_episodes(self, saved: dict[str, Any] | None = None) -> None:
+        """Take up the running episodes that were saved, or begin new ones everywhere."""
         config = self.config
-        if isinstance(self.simulator, DeviceSimulator):
-            if self.group.several:
-                raise NervecordError(
-                    "steps on its device, and that is not joined across processes yet",
-                    where=f"--sim {config.sim}",
-                    hint="train in one process, or with --sim envpool",
-                )
-            return TensorRewardNormaliser(config.num_envs, config.gamma, config.reward_clip, self.learner.device)
-        make = SharedRewardNormaliser if self.group.several else RewardNormaliser
-        return make(self.num_envs, config.gamma, config.reward_clip)
-
-    def _start_episodes(self) -> None:
-        self.rewards.restart()
-        self.learner.clear_state()
-        if isinstance(self.rewards, TensorRewardNormaliser):
-            assert isinstance(self.simulator, DeviceSimulator)
-            self.under_way: ArrayRollout | TensorRollout = TensorRollout(
-                self.config, self.simulator, self.learner, self.rewards
-            )
-        else:
-            self.under_way = ArrayRollout(self.config, self.simulator, self.learner, self.rewards, self.group)
+        rollout = config.batch // config.algorithm.num_envs
+        words = np.random.SeedSequence((config.run.seed, 5, self.generation, self.group.rank)).generate_state(1)
+        stagger = None if config.run.exact_resume else int(words[0])
+        self.collector = Collector(self.simulator, self.learner, rollout, stagger=stagger, begin=saved is None)
+        if saved is not None:
+            self.collector.load_state_dict(saved)
+        elif (reward_rms := getattr(self.learner, "reward_rms", None)) is not None:
+            reward_rms.restart()
 
     def finish(self, progress: ProgressCallback | None) -> TrainResult:
         """Train to the last step, then test and export the best checkpoint."""
-        try:
-            self._train(progress)
-        finally:
-            self.simulator.close()
-        # Nobody waits for the test.
-        self.group.leave()
-        if not self.group.is_first:
-            return TrainResult(self.folder, self.config, self.step, None, None, None)
-        return self._conclude()
-
-    def _train(self, progress: ProgressCallback | None) -> None:
-        config = self.config
-        total = config.total_steps
-        started, first = time.monotonic(), self.step
         with contextlib.ExitStack() as stack:
-            metrics = None
             if self.group.is_first:
-                opened = run_folder.Metrics(self.folder, step=self.step, tensorboard=config.tensorboard)
-                metrics = stack.enter_context(opened)
+                stack.enter_context(run_folder.hold(self.folder))
+            with run_folder.mujoco_log(self.folder if self.group.is_first else None):
+                try:
+                    self.train(progress)
+                finally:
+                    self.simulator.close()
+                # Nobody waits for the test.
+                self.group.leave()
+                if not self.group.is_first:
+                    return TrainResult(self.folder, self.config, self.step, None, None, None)
+                return self._conclude()
+
+    def train(self, progress: ProgressCallback | None = None) -> None:
+        """The loop: collect a rollout, update on it, absorb it into the statistics; note, and keep, what came of it."""
+        config, total, first = self.config, self.config.total_steps, self.step
+        started = time.monotonic()
+        with _interrupts() as interrupted, self._metrics() as metrics:
             while self.step < total:
-                self.learner.set_progress(self.step / total)
-                losses = self.rollout()
-                self._check_finite(losses)
+                self.learner.schedule(self.step, total)
+                rollout, episodes = self.collector.collect(self.learner)
+                losses = self.learner.update(rollout)
+                self.learner.absorb(rollout)
+
+                self._record(rollout)
                 before, self.step = self.step, self.step + config.batch
+                stop, losses = self._exchange(episodes, losses, stop=interrupted.is_set())
+                self._check_finite(losses)
+                is_due = self.step >= total or self._crosses(before)
                 seconds = time.monotonic() - started
                 rate = (self.step - first) / seconds
-                row: dict[str, float | int | None] = {
-                    "step": self.step,
-                    "episodes": self.episodes,
-                    "train_return": self._train_return(),
-                    **losses,
-                    **self.learner.actor.exploration(),
-                    "validation_return": None,
-                    "seconds": seconds,
-                    "steps_per_second": rate,
-                }
-                is_checkpoint = self.step >= total or self.step // config.checkpoint_every > (
-                    before // config.checkpoint_every
-                )
                 if metrics is not None:
-                    if is_checkpoint:
-                        row["validation_return"] = self._validate()
-                    metrics.write(row)
-                    if is_checkpoint:
+                    metrics.write(self._row(losses, seconds, rate, self._validate() if is_due else None))
+                if is_due or (stop and not self._only_exact()):
+                    if metrics is not None:
                         metrics.sync()
-                if is_checkpoint:
                     self._checkpoint()
                 if progress is not None and self.group.is_first:
                     progress(Progress(self.step, total, rate, (total - self.step) / rate, self._train_return()))
+                if stop and self.step < total:
+                    raise KeyboardInterrupt(self._stopped())
+
+    def rollout(self) -> dict[str, float]:
+        """One turn of the loop without metrics and checkpoints, for measuring it; returns the losses."""
+        rollout, _ = self.collector.collect(self.learner)
+        losses = self.learner.update(rollout)
+        self.learner.absorb(rollout)
+        return losses
+
+    def _metrics(self) -> contextlib.AbstractContextManager[run_folder.Metrics | None]:
+        if not self.group.is_first:
+            return contextlib.nullcontext()
+        return run_folder.Metrics(self.folder, step=self.step, tensorboard=self.config.run.tensorboard)
+
+    def _row(
+        self, losses: dict[str, float], seconds: float, rate: float, validation: float | None
+    ) -> dict[str, float | int | None]:
+        return {
+            "step": self.step,
+            "episodes": self.episodes,
+            "train_return": self._train_return(),
+            "episode_length": float(np.mean(self.lengths)) if self.lengths else None,
+            **losses,
+            "validation_return": validation,
+            "seconds": seconds,
+            "steps_per_second": rate,
+        }
+
+    def _crosses(self, before: int) -> bool:
+        every = self.config.run.checkpoint_every
+        return self.step // every > before // every
+
+    def _only_exact(self) -> bool:
+        """Whether a checkpoint at another step than planned would make the run another one."""
+        return self.config.run.exact_resume and self.simulator.state_dict() is None
+
+    def _stopped(self) -> str:
+        steps = checkpoint.steps_in(self.folder / "checkpoints")
+        kept = f"from step {steps[-1]:,}" if steps else "from its beginning, as no checkpoint was due yet"
+        return f"interrupted at step {self.step:,}; nervecord train --resume {self.folder} goes on {kept}"
 
     def _check_finite(self, losses: dict[str, float]) -> None:
         for name, value in losses.items():
-            if not math.isfinite(value):
+            if name.endswith("loss") and not math.isfinite(value):
                 raise NervecordError(
-                    f"diverged: the {name.replace('_', ' ')} is {value} in the update after step "
-                    f"{self.step + self.config.batch:,}",
+                    f"diverged: the {name.replace('_', ' ')} is {value} in the update after step {self.step:,}",
                     where=str(self.folder),
-                    hint=f"train with a lower --lr than {self.config.lr:g}, or a smaller --clip or --grad-norm",
+                    hint=f"train with a lower --lr than {self.config.algorithm.lr:g}, or a smaller --clip or "
+                    "--grad-norm",
                 )
 
     def _train_return(self) -> float | None:
         return float(np.mean(self.returns)) if self.returns else None
 
-    def rollout(self) -> dict[str, float]:
-        """Step all environments `rollout` times; the last step runs the update. Returns its losses."""
-        ended, observations = self.under_way.collect()
-        self._record(observations)
-        return self._exchange(ended)
-
-    def _exchange(self, here: list[Ended]) -> dict[str, float]:
-        """Count the episodes that ended anywhere, in the order one process would; returns the losses of all."""
-        parts = self.group.gather((here, self.learner.pop_losses(), self.learner.real_steps()))
-        for _, _, value in sorted(ended for part in parts for ended in part[0]):
+    def _exchange(self, here: list[Episode], losses: dict[str, float], *, stop: bool) -> tuple[bool, dict[str, float]]:
+        """Count the episodes that ended anywhere, in the order one process would; whether any process was told to stop,
+        and the mean of all losses."""
+        first = self.group.rank * self.simulator.num_envs
+        mine = [(episode.step, first + episode.environment, episode.value, episode.length) for episode in here]
+        parts = self.group.gather((mine, losses, stop))
+        for _, _, value, length in sorted(ended for part in parts for ended in part[0]):
             self.returns.append(value)
+            self.lengths.append(length)
             self.episodes += 1
-        losses = parts[0][1]
         if len(parts) > 1:
-            steps = sum(part[2] for part in parts)
-            losses = {name: sum(part[1][name] * part[2] for part in parts) / steps for name in losses}
-        return losses
+            losses = {name: float(np.mean([part[1][name] for part in parts])) for name in losses}
+        return any(part[2] for part in parts), losses
 
-    def _record(self, rows: torch.Tensor) -> None:
-        """Keep a few of this rollout's raw observations (n, size), the oldest giving way: those of 64 rollouts.
+    def _record(self, rollout: Rollout) -> None:
+        """Keep a few of this rollout's raw observations, the oldest giving way: those of 64 rollouts.
 
         Of several processes the first keeps its own, which are as good as the others'.
         """
-        if not self.config.record or not self.group.is_first:
+        config = self.config.run
+        if not config.record or not self.group.is_first:
             return
-        draw = np.random.default_rng((self.config.seed, 4, self.step))
-        count = min(len(rows), max(1, self.config.record // 64))
-        chosen = torch.from_numpy(draw.choice(len(rows), count, replace=False)).to(rows.device)
-        chosen = rows[chosen].cpu()
-        self.recorded = torch.cat([self.recorded, chosen])[-self.config.record :]
+        draw = np.random.default_rng((config.seed, 4, self.step))
+        steps = rollout.flat(rollout.valid).nonzero()[:, 0]
+        count = min(len(steps), max(1, config.record // 64))
+        chosen = steps[torch.from_numpy(draw.choice(len(steps), count, replace=False)).to(steps.device)]
+        self.recorded = torch.cat([self.recorded, rollout.flat(rollout.observations)[chosen].cpu()])[-config.record :]
 
     def _validate(self) -> float | None:
-        config = self.config
-        late = self.step >= config.validate_from * config.total_steps
-        if not config.validation_episodes or not late:
+        run = self.config.run
+        late = self.step >= run.validate_from * self.config.total_steps
+        if not run.validation_episodes or not late:
             return None
-        return self._consider(evaluate(self.learner, config.validation_episodes, purpose=VALIDATION).mean)
-
-    def _consider(self, score: float) -> float:
+        score = evaluate(self.learner, self.config, run.validation_episodes, purpose=VALIDATION).mean
+        self.lent = getattr(self.simulator, "is_shared", False)
         if self.best is None or score > self.best["score"]:
             self.best = {"step": self.step, "score": score}
         return score
 
     def _checkpoint(self) -> None:
-        """Build the simulators anew, then save: the checkpoint and the run go on from the same state."""
+        """Save what this run and one that is resumed go on from."""
+        episodes = self.collector.state_dict()
         self.generation += 1
-        self.simulator.close()
-        self.simulator = self._open_simulator()
-        self._start_episodes()
+        if self.lent or (episodes is None and self.config.run.exact_resume):
+            self.lent = False
+            self._warn_of_short_episodes()
+            self.simulator.close()
+            self.simulator = self._open_simulator()
+            self._begin_episodes()
         device = self.learner.device
-        random = {
+        own = {
             "torch_random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+            "collector": episodes,
         }
-        self.group.check_equal("the networks", digest(self._state()) if self.group.several else "")
-        everywhere = self.group.gather(random)
+        learnt = self.learner.state_dict()
+        self.group.check_equal("the networks", digest(learnt) if self.group.several else "")
+        everywhere = self.group.gather(own)
         if not self.group.is_first:
             return
         content: dict[str, Any] = {
@@ -401,9 +401,10 @@ class Run:
             "generation": self.generation,
             "episodes": self.episodes,
             "returns": list(self.returns),
+            "lengths": list(self.lengths),
             "best": self.best,
-            **self._state(),
-            **random,
+            "learner": learnt,
+            **own,
             "recorded": self.recorded.clone(),
             "low": torch.from_numpy(self.simulator.low.copy()),
             "high": torch.from_numpy(self.simulator.high.copy()),
@@ -414,30 +415,38 @@ class Run:
         if self.group.several:
             content["processes"] = everywhere
         folder = self.folder / "checkpoints"
-        checkpoint.save(folder, self.step, content, best=self.best, keep=self.config.keep_checkpoints)
+        checkpoint.save(folder, self.step, content, best=self.best, keep=self.config.run.keep_checkpoints)
 
-    def _state(self) -> dict[str, Any]:
-        return {"learner": self.learner.state_dict(), "rewards": self.rewards.state_dict()}
+    def _warn_of_short_episodes(self) -> None:
+        steps, limit = self.config.run.checkpoint_every // self.config.algorithm.num_envs, self.simulator.time_limit
+        if self.generation == 1 and self.config.run.exact_resume and steps < limit:
+            logging.getLogger("nervecord").warning(
+                "--exact-resume begins all episodes anew at each checkpoint, here every %d steps of an environment, "
+                "and an episode has up to %d: no whole one is seen; raise --checkpoint-every or drop --exact-resume",
+                steps,
+                limit,
+            )
 
     def _restore(self, content: dict[str, Any]) -> None:
-        self.step = content["step"]
-        self.episodes = content["episodes"]
+        self.step, self.episodes, self.best = (content[name] for name in ("step", "episodes", "best"))
         self.returns.extend(content["returns"])
-        self.best = content["best"]
+        self.lengths.extend(content.get("lengths", ()))
         self.learner.load_state_dict(content["learner"])
-        self.rewards.load_state_dict(content["rewards"])
-        random = content["processes"][self.group.rank] if self.group.several else content
-        torch.set_rng_state(random["torch_random"])
-        if random["cuda_random"] is not None and self.learner.device.type == "cuda":
-            torch.cuda.set_rng_state(random["cuda_random"], self.learner.device)
+        own = content["processes"][self.group.rank] if self.group.several else content
+        self._begin_episodes(own["collector"])
+        torch.set_rng_state(own["torch_random"])
+        if own["cuda_random"] is not None and self.learner.device.type == "cuda":
+            torch.cuda.set_rng_state(own["cuda_random"], self.learner.device)
         self.recorded = content["recorded"]
+        self.learner.prepare(lambda: self.collector.collect(self.learner)[0])
 
     def _conclude(self) -> TrainResult:
         config, folder = self.config, self.folder
         step = int(self.best["step"]) if self.best else self.step
         content = checkpoint.load(folder / "checkpoints", step)
         self.learner.load_state_dict(content["learner"])
-        test = evaluate(self.learner, config.test_episodes, purpose=TEST) if config.test_episodes else None
+        episodes = config.run.test_episodes
+        test = evaluate(self.learner, config, episodes, purpose=TEST) if episodes else None
         validation = self.best["score"] if self.best else None
         result = {
             "step": step,
@@ -445,7 +454,7 @@ class Run:
             "test": test.as_dict() if test else None,
         }
         policy = None
-        if config.policy == "snn":
+        if exportable(config) is None:
             policy = folder / "policy.nir"
             versions = json.loads((folder / "versions.json").read_text())
             export(config, content, policy, versions=versions, result=result)
@@ -455,3 +464,23 @@ class Run:
         with contextlib.suppress(ImportError):
             draw_learning_curve(folder, folder / "learning.png", title=config.run_name)
         return TrainResult(folder, config, step, validation, test, policy)
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets, so that the update is finished; the second one interrupts at once."""
+    told = threading.Event()
+
+    def tell(number: int, frame: Any) -> None:
+        told.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield told
+        return
+    signal.signal(signal.SIGINT, tell)
+    try:
+        yield told
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -10,25 +10,29 @@ Its files:
     checkpoints/      `nervecord.training.checkpoint`
     result.json       the tested return, at the end
     policy.nir        the policy, at the end
+    mujoco.log        MuJoCo's warnings, where there were any
+    .lock             while a process trains
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from nervecord.compiler.files import write_atomically
+from nervecord.compiler.files.atomic import write_atomically
 from nervecord.errors import NervecordError
 from nervecord.training.config import TrainConfig
+from nervecord.training.lease import Lease
 
 PACKAGES = (
     "nervecord",
@@ -46,6 +50,9 @@ PACKAGES = (
     "nir",
 )
 
+LOCK = ".lock"
+"""Held by the process that trains."""
+
 WALL_CLOCK = ("seconds", "steps_per_second")
 """Columns of metrics.jsonl that differ between two runs of the same configuration."""
 
@@ -53,15 +60,19 @@ WALL_CLOCK = ("seconds", "steps_per_second")
 def create(config: TrainConfig, *, sim: str, processes: int = 1, origins: Mapping[str, Any] | None = None) -> Path:
     """Make the folder of a new run and write down its configuration, versions, source, and where networks come from.
 
+    A folder in which a training began and did not come to its first update is made anew.
+
     Raises:
         NervecordError: the folder exists; nothing in it is touched.
     """
-    folder = Path(config.out) / config.run_name
+    folder = Path(config.run.out) / config.run_name
     taken = NervecordError(
         "exists already", where=str(folder), hint="continue it with --resume, or choose another --name"
     )
     if folder.exists():
-        raise taken
+        if not _is_failed_start(folder):
+            raise taken
+        shutil.rmtree(folder)
     # Filled under another name: a process killed here leaves no run that lacks its configuration.
     draft = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
@@ -80,6 +91,53 @@ def create(config: TrainConfig, *, sim: str, processes: int = 1, origins: Mappin
             raise taken from error
         raise NervecordError(f"cannot be made: {error.strerror}", where=str(folder)) from error
     return folder
+
+
+def _is_failed_start(folder: Path) -> bool:
+    """Whether a folder holds nothing but the beginning of a run that no process is at."""
+    left = {"config.json", "versions.json", "git.diff", "metrics.jsonl", LOCK}
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
+    ours = {name for name in found if name in left or name.startswith("events.out.")}
+    if "versions.json" not in found or found != ours or last_step(folder):
+        return False
+    with Lease(folder / LOCK, wait=False) as lease:
+        return lease.held
+
+
+@contextlib.contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Train in a run folder alone.
+
+    Raises:
+        NervecordError: another process does.
+    """
+    with Lease(folder / LOCK, wait=False) as lease:
+        if not lease.held:
+            raise NervecordError(
+                "is being trained by another process", where=str(folder), hint="wait for it, or stop it first"
+            )
+        try:
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def mujoco_log(folder: Path | None) -> Iterator[None]:
+    """MuJoCo writes its warnings into a file in the working directory; one that appears meanwhile goes to the run
+    folder, or nowhere where there is none."""
+    log = Path("MUJOCO_LOG.TXT")
+    was_there = log.exists()
+    try:
+        yield
+    finally:
+        if not was_there and log.exists():
+            with contextlib.suppress(OSError):
+                text = log.read_bytes()
+                log.unlink()
+                if folder is not None:
+                    with open(folder / "mujoco.log", "ab") as file:
+                        file.write(text)
 
 
 def open_existing(folder: Path) -> TrainConfig:
@@ -175,9 +233,16 @@ class Metrics:
         write_atomically(self.path, b"".join(kept))
 
     def write(self, row: dict[str, float | int | None]) -> None:
-        """Append one row; it holds "step"."""
-        self._file.write((json.dumps(row) + "\n").encode())
-        self._file.flush()
+        """Append one row; it holds "step".
+
+        Raises:
+            NervecordError: it cannot be written.
+        """
+        try:
+            self._file.write((json.dumps(row) + "\n").encode())
+            self._file.flush()
+        except OSError as error:
+            raise NervecordError(f"cannot be written: {error.strerror}", where=str(self.path)) from error
         if self._events is not None:
             for name, value in row.items():
                 if name != "step" and value is not None:

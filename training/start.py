@@ -13,53 +13,64 @@ from typing import Any
 
 from nervecord.errors import NervecordError
 from nervecord.training import checkpoint, run_folder
-from nervecord.training.config import TrainConfig
-from nervecord.training.topology import FIELDS
+from nervecord.training.config import PPO, OnPolicy, TrainConfig
+from nervecord.training.settings import flag_name
 
-SHAPE = ("env", *FIELDS, "mirror", "critic")
-"""Fields of `TrainConfig` in which the two trainings must be equal, so that the networks fit."""
-
-LEARNT = ("policy", "value", "observation_preprocessor")
-"""What is taken of a checkpoint's learner; the optimiser begins anew."""
+LEARNT = ("actor", "critic", "obs_rms")
+"""What is taken of a checkpoint's learner, and the statistics of its rewards; the optimiser begins anew."""
 
 
-def fields_of(folder: str | Path, names: tuple[str, ...]) -> dict[str, Any]:
-    """Some fields of the configuration of a run.
+def shared_with(folder: str | Path, *, network: bool = True) -> dict[str, Any]:
+    """The fields, by their names alone, that a training takes from the run that it begins with or learns from.
+
+    Args:
+        folder: of that run.
+        network: the network too, where its weights are taken.
 
     Raises:
         NervecordError: the folder holds no run.
     """
     config = run_folder.open_existing(Path(folder))
-    return {name: getattr(config, name) for name in names}
+    found = config.task.to_dict() | (config.network.to_dict() if network else {})
+    return found | ({"critic": config.algorithm.critic} if isinstance(config.algorithm, OnPolicy) else {})
 
 
-def require_equal(before: TrainConfig, config: TrainConfig, names: tuple[str, ...], *, where: str) -> None:
-    """Refuse a configuration that differs from another run's in a field both must share.
+def require_equal(before: TrainConfig, config: TrainConfig, *, where: str, network: bool = True) -> None:
+    """Refuse a configuration that differs from another run's in what both must share: the task, the critic, and the
+    network where its weights are taken.
 
     Raises:
         NervecordError: it does; the error names the first such field.
     """
-    for name in names:
-        if getattr(before, name) != getattr(config, name):
+    parts = [(before.task, config.task)] + ([(before.network, config.network)] if network else [])
+    pairs = [(name, was, now[name]) for a, b in parts for now in [b.to_dict()] for name, was in a.to_dict().items()]
+    if isinstance(before.algorithm, OnPolicy) and isinstance(config.algorithm, OnPolicy):
+        pairs.append(("critic", list(before.algorithm.critic), list(config.algorithm.critic)))
+    for name, was, now in pairs:
+        if was != now:
             raise NervecordError(
-                f"trained with {name.replace('_', ' ')} {getattr(before, name)}, not {getattr(config, name)}: its "
-                "networks do not fit",
+                f"trained with {name.replace('_', ' ')} {_word(was)}, not {_word(now)}: its networks do not fit",
                 where=where,
-                hint=f"give no other --{name.replace('_', '-')}; it is taken from that run",
+                hint=f"give no other {flag_name(name)}; it is taken from that run",
             )
+
+
+def _word(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def read_start(config: TrainConfig) -> dict[str, Any]:
     """The checkpoint a training begins with: the best one of a finished run, else the newest.
 
     Args:
-        config: of the training that begins; its `start` names the run folder.
+        config: of the training that begins; its `algorithm.start` names the run folder.
 
     Raises:
         NervecordError: the folder holds no run or no checkpoint, or its networks have another shape or task.
     """
-    folder = Path(config.start)
-    require_equal(run_folder.open_existing(folder), config, SHAPE, where=f"--start {folder}")
+    assert isinstance(config.algorithm, PPO)
+    folder = Path(config.algorithm.start)
+    require_equal(run_folder.open_existing(folder), config, where=f"--start {folder}")
     return read_best(folder)
 
 
@@ -74,16 +85,17 @@ def read_best(folder: Path) -> dict[str, Any]:
     return checkpoint.load(folder / "checkpoints", step)
 
 
-def reward_statistics(rewards: dict[str, Any]) -> dict[str, Any]:
-    """What the reward normaliser of a checkpoint has learnt."""
-    return {name: rewards[name] for name in ("mean", "variance", "count")}
+def statistics(reward_rms: dict[str, Any]) -> dict[str, Any]:
+    """What the reward normaliser of a checkpoint has learnt, without its running episodes."""
+    return {name: reward_rms[name] for name in ("mean", "variance", "count")}
 
 
-def digest(content: dict[str, Any]) -> str:
-    """Hash of the networks and statistics of a checkpoint; of several processes the same in all."""
+def digest(learner: dict[str, Any]) -> str:
+    """Hash of a learner's networks and statistics; of several processes the same in all."""
     found = hashlib.sha256()
     for part in LEARNT:
-        for tensor in content["learner"][part].values():
+        for tensor in learner.get(part, {}).values():
             found.update(tensor.detach().cpu().numpy().tobytes())
-    found.update(repr(tuple(reward_statistics(content["rewards"]).values())).encode())
+    if "reward_rms" in learner:
+        found.update(repr(tuple(float(value) for value in statistics(learner["reward_rms"]).values())).encode())
     return found.hexdigest()[:16]

@@ -6,6 +6,7 @@ loads neither torch nor a simulator.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,27 +15,13 @@ from typing import Any
 from nervecord.errors import FileFormatError, NervecordError
 from nervecord.training.config import TrainConfig
 
-FIELDS = (
-    "policy",
-    "neuron",
-    "layers",
-    "steps_per_action",
-    "state",
-    "delays",
-    "encoder",
-    "population",
-    "decoder",
-    "output_population",
-)
-"""Fields of `TrainConfig` that make the policy's shape."""
-
 
 @dataclass(frozen=True, slots=True)
 class Topology:
     """A policy's shape and where it comes from."""
 
     fields: dict[str, Any]
-    """Those of `FIELDS`, as `TrainConfig` takes them."""
+    """The `network` of its configuration, as `TrainConfig.of` takes it."""
     source: Path
     """The run folder; of several that have it, one."""
     env: str
@@ -68,9 +55,9 @@ def read_topology(folder: str | Path, *, policy: str = "snn") -> Topology:
     envs = set()
     for path in sorted(place.glob("*/config.json")):
         config, value = _config(path.parent), _tested(path.parent)
-        if config.policy == policy and value is not None:
+        if config.network.policy == policy and value is not None:
             found.setdefault(json.dumps(_fields(config)), []).append((path.parent, value))
-            envs.add(config.env)
+            envs.add(config.task.env)
     if not found:
         raise NervecordError(
             f"holds neither a run nor a study with finished runs of policy {policy}",
@@ -90,11 +77,11 @@ def read_topology(folder: str | Path, *, policy: str = "snn") -> Topology:
 def _topology(run: Path, values: list[float]) -> Topology:
     config = _config(run)
     mean = sum(values) / len(values) if values else None
-    return Topology(_fields(config), run, config.env, mean, max(1, len(values)))
+    return Topology(_fields(config), run, config.task.env, mean, max(1, len(values)))
 
 
 def _fields(config: TrainConfig) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in FIELDS}
+    return {f.name: getattr(config.network, f.name) for f in dataclasses.fields(config.network)}
 
 
 def _config(run: Path) -> TrainConfig:

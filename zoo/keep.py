@@ -30,7 +30,7 @@ def keep(run: Path, target: Path, *, rows: int, results_only: bool, checkpoint: 
     """
     config = json.loads((run / "config.json").read_text())
     versions = json.loads((run / "versions.json").read_text())
-    config["out"] = "runs"
+    config.get("run", config)["out"] = "runs"
     for name in _MACHINE:
         versions.pop(name, None)
     versions["argv"] = _argv(versions["argv"])

@@ -12,13 +12,25 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from nervecord.training.config import TrainConfig
+
 COLOURS = ("#2c6fbb", "#2a9d8f", "#e9a23b", "#8d99ae", "#6a4c93", "#d1495b", "#1b1b1e", "#b5651d", "#0b7a75")
 
 EPISODES = 100
 """A training return is the mean of so many."""
 
 LENGTH = 1000
-"""Steps of a whole episode. Simulators begin anew at every checkpoint: where that is sooner, only falls end."""
+"""Steps of a whole episode. With exact resuming simulators begin anew at every checkpoint: where that is sooner, only
+falls end."""
+
+NAMES = {"ppo": "PPO", "distill": "distillation"}
+"""Of algorithms."""
+
+
+def read(folder: Path) -> TrainConfig:
+    """The configuration of a stage."""
+    path = folder / "config.json"
+    return TrainConfig.from_json(path.read_text(), where=str(path))
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -28,15 +40,15 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 def label(folder: Path, number: int) -> str:
     """What a stage was."""
-    config = json.loads((folder / "config.json").read_text())
-    policy = "spiking" if config["policy"] == "snn" else "without spikes"
-    return f"{number}. {policy}, {'distillation' if config.get('teacher') else 'PPO'}"
+    config = read(folder)
+    policy = "spiking" if config.network.policy == "snn" else "without spikes"
+    return f"{number}. {policy}, {NAMES.get(config.algorithm.name, config.algorithm.name.upper())}"
 
 
 def trained_rows(folder: Path, number: int) -> list[dict[str, Any]]:
     """Rows whose training return says something: none where only falls end, and not those of the first falls."""
-    config = json.loads((folder / "config.json").read_text())
-    if config["checkpoint_every"] < LENGTH * config["num_envs"]:
+    config = read(folder)
+    if config.run.exact_resume and config.run.checkpoint_every < LENGTH * config.algorithm.num_envs:
         return []
     return [row for row in rows(folder) if row["episodes"] and (number == 1 or row["episodes"] >= EPISODES)]
 

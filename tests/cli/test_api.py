@@ -221,10 +221,10 @@ def test_simulate_any_graph() -> None:
 
 
 def test_train_takes_a_config() -> None:
-    config = nervecord.TrainConfig(steps=1000, layers=(16, 16), seed=3)
-    assert config.layers == (16, 16)
+    config = nervecord.TrainConfig.of(steps=1000, layers=(16, 16), seed=3)
+    assert config.network.layers == (16, 16)
     with pytest.raises(NervecordError, match="did you mean 'leaky'"):
-        nervecord.TrainConfig(neuron="leeky")
+        nervecord.TrainConfig.of(neuron="leeky")
 
 
 # --------------------------------------------------------------------------------------------------------------------

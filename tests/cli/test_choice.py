@@ -29,9 +29,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_train_begins_with_the_preset_and_flags_replace_it(trained: Path) -> None:
     config = json.loads((trained / "config.json").read_text())
     preset = PRESETS["CartPole-v1"]
-    assert config["layers"] == list(preset["layers"])
-    assert config["num_envs"] == preset["num_envs"]
-    assert (config["steps"], config["lr"]) == (2048, 2e-3)
+    assert config["network"]["layers"] == list(preset["layers"])
+    assert config["algorithm"]["num_envs"] == preset["num_envs"]
+    assert (config["algorithm"]["steps"], config["algorithm"]["lr"]) == (2048, 2e-3)
 
 
 def test_compile_says_what_rounding_changes(nervecord_cli: Any, trained: Path) -> None:

@@ -15,9 +15,9 @@ from nervecord.compiler.nirfile import read_nir
 from nervecord.compiler.population import ONE, activation, pulses
 from nervecord.errors import NervecordError
 from nervecord.targets.catalogue import load_spec
-from nervecord.training.coding import CountReadout, PopulationEncoder
 from nervecord.training.config import TrainConfig
-from nervecord.training.policy import SpikingPolicy
+from nervecord.training.policy.coding import CountReadout, PopulationEncoder
+from nervecord.training.policy.network import SpikingPolicy
 from nervecord.training.run import train
 
 
@@ -53,7 +53,7 @@ def test_first_actions_are_near_zero() -> None:
 def test_state_holds_what_the_ends_need() -> None:
     base = {"layers": (7,), "state": "carried", "population": 6, "output_population": 5}
     sizes = {
-        (encoder, decoder): SpikingPolicy(3, 2, TrainConfig(encoder=encoder, decoder=decoder, **base)).state_size
+        (encoder, decoder): SpikingPolicy(3, 2, TrainConfig.of(encoder=encoder, decoder=decoder, **base)).state_size
         for encoder in ("current", "population")
         for decoder in ("membrane", "count")
     }
@@ -68,7 +68,7 @@ def test_state_holds_what_the_ends_need() -> None:
 @pytest.mark.parametrize("change", [{"encoder": "population"}, {"decoder": "count"}])
 def test_the_twin_without_spikes_has_neither(change: dict[str, str]) -> None:
     with pytest.raises(NervecordError, match="without spikes has no such thing"):
-        TrainConfig(policy="ann", **change)  # type: ignore[arg-type]
+        TrainConfig.of(policy="ann", **change)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -77,12 +77,12 @@ def test_the_twin_without_spikes_has_neither(change: dict[str, str]) -> None:
 )
 def test_wrong_values_are_refused(change: dict[str, object], words: str) -> None:
     with pytest.raises(NervecordError, match=words):
-        TrainConfig(**change)  # type: ignore[arg-type]
+        TrainConfig.of(**change)  # type: ignore[arg-type]
 
 
 def test_learns_to_balance_with_spikes_in_and_out(tmp_path: Path) -> None:
     """Population code and spike counts, from training through NIR and Loihi's arithmetic to the environment."""
-    config = TrainConfig(
+    config = TrainConfig.of(
         env="InvertedPendulum-v4", layers=(32,), critic=(32, 32), encoder="population", decoder="count",
         steps=20_000, num_envs=8, rollout=64, minibatch=128, lr=2e-3, checkpoint_every=5_000,
         validation_episodes=4, test_episodes=8, tensorboard=False, out=str(tmp_path), name="run",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
 from typing import Any
@@ -10,22 +11,37 @@ from typing import Any
 import pytest
 
 from nervecord.errors import FileFormatError, NervecordError
-from nervecord.training.config import CHOICES, TrainConfig, demo_config
+from nervecord.training.config import (
+    ALGORITHMS,
+    PPO,
+    NetworkConfig,
+    RunConfig,
+    TaskConfig,
+    TrainConfig,
+    all_fields,
+    demo_config,
+    marked,
+)
 
 
-def test_every_field_is_a_flag_with_help_and_a_plain_default() -> None:
-    for field in dataclasses.fields(TrainConfig):
-        assert len(field.metadata["help"]) > 7, field.name
-        assert type(field.default) in (str, int, float, bool, tuple), field.name
-    names = {field.name for field in dataclasses.fields(TrainConfig)}
-    assert set(CHOICES) < names
+def test_every_field_has_a_name_of_its_own_help_and_a_plain_default() -> None:
+    for algorithm in ALGORITHMS.values():
+        parts = (TaskConfig, NetworkConfig, algorithm, RunConfig)
+        names = [field.name for part in parts for field in dataclasses.fields(part)]
+        assert len(names) == len(set(names))
+    for name, field in all_fields().items():
+        assert len(field.metadata["help"]) > 7, name
+        assert type(field.default) in (str, int, float, bool, tuple), name
 
 
 def test_json_round_trip() -> None:
     config = demo_config(layers=(64, 32), lr=1e-4, seed=7, state="carried", delays=True, name="a.b-c_1")
     again = TrainConfig.from_json(config.to_json())
     assert again == config
-    assert type(again.layers) is tuple
+    assert type(again.network.layers) is tuple
+    assert TrainConfig.of(**config.fields) == config
+    student = TrainConfig.of(algorithm="distill", teacher="runs/a", epochs=3)
+    assert TrainConfig.from_json(student.to_json()) == student
 
 
 @pytest.mark.parametrize(
@@ -50,19 +66,25 @@ def test_json_round_trip() -> None:
         ({"name": "../up"}, r"--name: is '../up'.*--out"),
         ({"name": ".."}, r"--name: is '..'"),
         ({"env": ""}, r"--env: is empty"),
+        ({"teacher": "runs/a"}, r"--teacher: has no meaning with --algorithm ppo, only with distill"),
+        ({"algorithm": "distill", "teacher": "a", "lam": 0.9}, r"--lam: has no meaning with --algorithm distill"),
+        ({"algorithm": "a2c"}, r"unknown algorithm 'a2c'"),
+        ({"mirror": True, "env": "Hopper-v4"}, r"--mirror: no symmetry of Hopper-v4 is known"),
+        ({"recurrent": True}, r"--recurrent: needs --state carried"),
+        ({"wrappers": (3,)}, r"--wrappers: is \(3,\), names are needed"),
     ],
 )
 def test_impossible_values_are_refused_by_flag(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(NervecordError, match=message):
-        TrainConfig(**changes)
+        TrainConfig.of(**changes)
 
 
 def test_whole_numbers_are_welcome_where_floats_are_meant() -> None:
-    assert TrainConfig(obs_clip=5).obs_clip == 5.0  # type: ignore[arg-type]
+    assert TrainConfig.of(obs_clip=5).task.obs_clip == 5.0  # type: ignore[arg-type]
 
 
 def test_steps_are_rounded_up_to_whole_rollouts() -> None:
-    config = TrainConfig(steps=1_000_000, num_envs=32, rollout=64)
+    config = TrainConfig.of(steps=1_000_000, num_envs=32, rollout=64)
     assert config.updates == 489
     assert config.total_steps == 489 * 2048 >= 1_000_000
 
@@ -74,6 +96,30 @@ def test_damaged_and_unknown_json() -> None:
         TrainConfig.from_json("[]")
     with pytest.raises(NervecordError, match=r"unknown field 'layer' .*'layers'"):
         TrainConfig.from_json('{"layer": [3]}')
+    with pytest.raises(NervecordError, match=r"unknown field 'layer' .*'layers'"):
+        TrainConfig.from_json('{"task": {}, "network": {"layer": [3]}}')
+    with pytest.raises(NervecordError, match=r"unknown part 'networks'"):
+        TrainConfig.from_json('{"task": {}, "networks": {}}')
+    with pytest.raises(FileFormatError, match="network is 3, not an object"):
+        TrainConfig.from_json('{"task": {}, "network": 3}')
+
+
+def test_what_was_written_before_there_were_parts_is_read() -> None:
+    flat = {"env": "Hopper-v4", "layers": [8], "lam": 0.9, "teacher": "", "sim": "envpool"}
+    config = TrainConfig.from_json(json.dumps(flat))
+    # At each checkpoint simulators were built anew then.
+    assert config == TrainConfig.of(env="Hopper-v4", layers=(8,), lam=0.9, sim="envpool", exact_resume=True, threads=1)
+    student = TrainConfig.from_json(json.dumps({**flat, "teacher": "runs/a"}))
+    assert (student.algorithm.name, student.network.layers) == ("distill", (8,))
+
+
+def test_parts_are_compared_and_replaced() -> None:
+    config = TrainConfig(network=NetworkConfig(layers=(8,)), algorithm=PPO(steps=7))
+    assert config.replace(lr=1e-3).network is config.network
+    assert config.replace(lr=1e-3) == TrainConfig.of(layers=(8,), steps=7, lr=1e-3)
+    assert config.replace(algorithm="distill", teacher="a").algorithm.steps == 1_000_000
+    assert {"threads", "out", "name", "device"} <= marked("free")
+    assert "seed" not in marked("free") | marked("resumable")
 
 
 def test_importing_the_configuration_loads_nothing_heavy() -> None:

@@ -15,9 +15,9 @@ from nervecord.compiler.verify import verify
 from nervecord.errors import NervecordError
 from nervecord.training import checkpoint
 from nervecord.training.config import TrainConfig
-from nervecord.training.export import describe_checkpoint, policy_from_checkpoint
+from nervecord.training.export import describe_checkpoint, exportable, policy_from_checkpoint
 from nervecord.training.run import train
-from nervecord.training.simulators import control_period
+from nervecord.training.simulators.base import control_period
 from nervecord.training.tasks import channels
 
 KINDS = {
@@ -53,7 +53,7 @@ def small(out: Path, **changes: Any) -> TrainConfig:
         "out": str(out),
         "name": "run",
     }
-    return TrainConfig(**{**base, **changes})
+    return TrainConfig.of(**{**base, **changes})
 
 
 @pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS.keys())
@@ -110,6 +110,18 @@ def test_a_policy_without_spikes_is_trained_and_not_exported(tmp_path: Path) -> 
     content = checkpoint.load(result.folder / "checkpoints", result.step)
     with pytest.raises(NervecordError, match="without spikes"):
         policy_from_checkpoint(result.config, content)
+
+
+def test_layers_that_hear_themselves_are_trained_described_and_not_exported_yet(tmp_path: Path) -> None:
+    result = train(small(tmp_path, recurrent=True, state="carried", delays=True))
+    assert result.policy is None
+    assert exportable(result.config) == "layers that hear themselves are not exported yet"
+    content = checkpoint.load(result.folder / "checkpoints", result.step)
+    (layer,) = describe_checkpoint(result.config, content).layers
+    assert layer.recurrent is not None
+    assert layer.recurrent.shape == (12, 12)
+    first = checkpoint.load(result.folder / "checkpoints", 256)["learner"]["actor"]["net.recurrent.0.weight"]
+    assert not torch.equal(first, content["learner"]["actor"]["net.recurrent.0.weight"]) or result.step == 256
 
 
 def test_ant_channels_follow_the_model() -> None:

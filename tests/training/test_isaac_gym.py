@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from simulating import FIELDS, InArrays, make_simulator
 
 import nervecord
 from nervecord.cli.command import main
@@ -25,10 +26,10 @@ from nervecord.compiler.nirfile import read_nir
 from nervecord.errors import ContractError, EngineError, MissingDependencyError, NervecordError
 from nervecord.runtime import worker_child
 from nervecord.targets.lava.environment import python_version
-from nervecord.training import isaac_gym, run
+from nervecord.training import run
 from nervecord.training.config import TrainConfig
-from nervecord.training.isaac_gym import HANDLER, VARIABLE, IsaacGymSimulator
-from nervecord.training.simulators import StepResult, make_simulator
+from nervecord.training.simulators import isaac_gym
+from nervecord.training.simulators.isaac_gym import HANDLER, VARIABLE, IsaacGymSimulator
 from nervecord.training.tasks import ISAAC_GYM_ANT
 
 FAKES = Path(__file__).parent / "isaac_fakes"
@@ -61,13 +62,13 @@ def installed(python: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def ant(installed: Path) -> Iterator[IsaacGymSimulator]:
-    simulator = IsaacGymSimulator("Ant", [1, 2, 3, 4, 5], "cpu")
+def ant(installed: Path) -> Iterator[InArrays]:
+    simulator = InArrays(IsaacGymSimulator("Ant", [1, 2, 3, 4, 5], "cpu"))
     yield simulator
     simulator.close()
 
 
-def walk(simulator: IsaacGymSimulator, steps: int) -> None:
+def walk(simulator: InArrays, steps: int) -> None:
     for _ in range(steps):
         simulator.step(np.zeros((simulator.num_envs, 8)))
 
@@ -88,14 +89,14 @@ def assert_nothing_left(prefix: str, pids: tuple[int, ...]) -> None:
 # The protocol
 
 
-def test_sizes_limits_and_period_are_the_tasks(ant: IsaacGymSimulator) -> None:
+def test_sizes_limits_and_period_are_the_tasks(ant: InArrays) -> None:
     assert (ant.num_envs, ant.observation_size) == (5, 60)
     assert ant.low.tolist() == [-1.0] * 8
     assert ant.high.tolist() == [1.0] * 8
     assert ant.control_period == pytest.approx(0.0166)
 
 
-def test_the_first_observations_are_those_of_a_begun_episode(ant: IsaacGymSimulator) -> None:
+def test_the_first_observations_are_those_of_a_begun_episode(ant: InArrays) -> None:
     """`VecTask.reset` itself gives zeros."""
     first = ant.reset()
     assert first.shape == (5, 60)
@@ -106,7 +107,7 @@ def test_the_first_observations_are_those_of_a_begun_episode(ant: IsaacGymSimula
     assert (first[:, 4] > 0).all()
 
 
-def test_episodes_end_and_begin_as_the_protocol_says(ant: IsaacGymSimulator) -> None:
+def test_episodes_end_and_begin_as_the_protocol_says(ant: InArrays) -> None:
     ant.reset()
     episode, progress, resets = np.ones(5), np.zeros(5), np.zeros(5, bool)
     lengths = np.array([LENGTHS[i % 3] for i in range(5)])
@@ -130,15 +131,15 @@ def test_episodes_end_and_begin_as_the_protocol_says(ant: IsaacGymSimulator) -> 
     assert episode.tolist() == [13, 7, 6, 13, 7]
 
 
-def test_a_later_step_does_not_change_what_an_earlier_one_gave(ant: IsaacGymSimulator) -> None:
+def test_a_later_step_does_not_change_what_an_earlier_one_gave(ant: InArrays) -> None:
     first = ant.reset()
     kept = first.copy()
     one = ant.step(ZEROS)
-    copies = [getattr(one, name).copy() for name in StepResult.__slots__]
+    copies = [getattr(one, name).copy() for name in FIELDS]
     for _ in range(6):
         ant.step(ZEROS + 1.0)
     assert np.array_equal(first, kept)
-    for name, copy in zip(StepResult.__slots__, copies, strict=True):
+    for name, copy in zip(FIELDS, copies, strict=True):
         assert np.array_equal(getattr(one, name), copy), name
 
 
@@ -156,7 +157,7 @@ def test_the_seeds_decide_the_first_states(installed: Path) -> None:
 
 def test_an_episode_that_ends_as_it_begins_is_reported(installed: Path) -> None:
     """Its end comes with the step that resets, and the next step resets again: no such step is taken for a real one."""
-    simulator = IsaacGymSimulator("Restless", [1, 2, 3], "cpu")
+    simulator = InArrays(IsaacGymSimulator("Restless", [1, 2, 3], "cpu"))
     simulator.reset()
     resets, twice = np.zeros(3, bool), 0
     for _ in range(40):
@@ -171,7 +172,7 @@ def test_an_episode_that_ends_as_it_begins_is_reported(installed: Path) -> None:
 
 
 def test_a_task_that_loses_the_last_observation_is_refused(installed: Path) -> None:
-    simulator = IsaacGymSimulator("AnymalTerrain", [1, 2, 3], "cpu")
+    simulator = InArrays(IsaacGymSimulator("AnymalTerrain", [1, 2, 3], "cpu"))
     simulator.reset()
     with pytest.raises(EngineError, match=r"AnymalTerrain resets .* whose last observation is lost \(train a task"):
         walk(simulator, 20)
@@ -182,7 +183,7 @@ def test_a_task_that_loses_the_last_observation_is_refused(installed: Path) -> N
 # Shared memory and processes
 
 
-def test_the_shared_memory_has_no_name_while_it_is_used_and_goes_with_its_users(ant: IsaacGymSimulator) -> None:
+def test_the_shared_memory_has_no_name_while_it_is_used_and_goes_with_its_users(ant: InArrays) -> None:
     worker = ant._worker
     prefix, pids = worker.shared_memory_prefix, worker.process_ids
     ant.reset()
@@ -200,7 +201,7 @@ def test_the_shared_memory_has_no_name_while_it_is_used_and_goes_with_its_users(
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-def test_a_killed_worker_is_an_error_and_leaves_nothing(number: int, ant: IsaacGymSimulator) -> None:
+def test_a_killed_worker_is_an_error_and_leaves_nothing(number: int, ant: InArrays) -> None:
     worker = ant._worker
     ant.reset()
     os.kill(worker.process_ids[1], number)
@@ -210,7 +211,7 @@ def test_a_killed_worker_is_an_error_and_leaves_nothing(number: int, ant: IsaacG
 
 
 def test_a_simulation_that_leaves_is_an_error_with_its_last_words(installed: Path) -> None:
-    simulator = IsaacGymSimulator("Dying", [1], "cpu")
+    simulator = InArrays(IsaacGymSimulator("Dying", [1], "cpu"))
     simulator.reset()
     with pytest.raises(EngineError, match="died during 'step'") as caught:
         walk(simulator, 4)
@@ -219,7 +220,7 @@ def test_a_simulation_that_leaves_is_an_error_with_its_last_words(installed: Pat
 
 def test_a_simulation_that_hangs_is_an_error_in_time(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isaac_gym, "STEP_TIMEOUT", 1.0)
-    simulator = IsaacGymSimulator("Hanging", [1], "cpu")
+    simulator = InArrays(IsaacGymSimulator("Hanging", [1], "cpu"))
     worker = simulator._worker
     simulator.reset()
     with pytest.raises(EngineError, match="did not answer within 1 s during 'step'"):
@@ -323,7 +324,7 @@ def test_a_real_python_3_8_without_isaac_gym(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture(scope="module")
 def trained(python: Path, tmp_path_factory: pytest.TempPathFactory) -> run.TrainResult:
-    config = TrainConfig(
+    config = TrainConfig.of(
         env="Ant", sim="isaacgym", layers=(16,), critic=(8,), steps=384, num_envs=6, rollout=16, minibatch=48, epochs=2,
         steps_per_action=3, checkpoint_every=384, validation_episodes=3, test_episodes=4, record=2048,
         tensorboard=False, out=str(tmp_path_factory.mktemp("runs")), name="isaac-ant",
@@ -367,7 +368,7 @@ def test_its_returns_count_whole_episodes(trained: run.TrainResult) -> None:
 
 def test_the_run_goes_on_where_it_stood(trained: run.TrainResult, installed: Path) -> None:
     again = run.resume(trained.folder, overrides={"steps": 480})
-    assert again.config.steps == 480
+    assert again.config.algorithm.steps == 480
     assert again.test is not None
     assert again.test.lengths == (4, 9, 11, 4)
 

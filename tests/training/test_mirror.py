@@ -9,8 +9,9 @@ import torch
 
 from nervecord.errors import NervecordError
 from nervecord.training.config import TrainConfig
-from nervecord.training.mirror import mirror_of
-from nervecord.training.ppo import Learner
+from nervecord.training.learners.base import Rollout
+from nervecord.training.learners.ppo import PPOLearner
+from nervecord.training.policy.mirror import mirror_of
 
 # The two trajectories are computed from other numbers, and MuJoCo's solver stops at a tolerance of 1e-8; contacts
 # let the difference grow over the 50 steps.
@@ -66,13 +67,14 @@ POLICIES: list[dict[str, object]] = [
     {"encoder": "population", "decoder": "count", "population": 5},
     {"engine": "snntorch"},
     {"state": "carried"},
+    {"state": "carried", "delays": True, "recurrent": True},
 ]
 
 
-def _learner(**changes: object) -> Learner:
+def _learner(**changes: object) -> PPOLearner:
     torch.manual_seed(0)
     values: dict[str, object] = {"layers": (16,), "num_envs": 4, "rollout": 8, "minibatch": 8, "mirror": True}
-    return Learner(27, 8, TrainConfig(**{**values, **changes}))  # type: ignore[arg-type]
+    return PPOLearner(27, 8, TrainConfig.of(**{**values, **changes}))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("changes", POLICIES, ids=str)
@@ -82,15 +84,15 @@ def test_policy_and_critic_keep_the_mirror_while_they_learn(changes: dict[str, o
     mirror = mirror_of("Ant-v4")
     for _ in range(3):
         x, wanted = torch.randn(64, 27), torch.randn(64, 8)
-        mean, _ = learner.actor.compute({"observations": x})
-        image, _ = learner.actor.compute({"observations": mirror.observations(x)})
+        mean, _ = learner.actor.mode(x)
+        image, _ = learner.actor.mode(mirror.observations(x))
         # float32, in another order of summation: a membrane at its threshold may then spike on one side only.
         close = torch.isclose(mirror.actions(mean), image, atol=1e-5).all(dim=1)
         assert close.float().mean() > 0.95
         assert not torch.allclose(mean, image, atol=1e-2)
-        values = [learner.critic.compute({"observations": o})[0] for o in (x, mirror.observations(x))]
+        values = [learner.critic(o) for o in (x, mirror.observations(x))]
         assert torch.allclose(*values, atol=1e-5)
-        log_prob = learner.actor.act({"observations": x, "taken_actions": wanted})[1]["log_prob"]
+        log_prob = learner.actor.log_prob(mean, wanted)
         optimiser.zero_grad()
         (log_prob.mean() + values[0].square().mean()).backward()
         optimiser.step()
@@ -102,20 +104,20 @@ def test_policy_and_critic_keep_the_mirror_while_they_learn(changes: dict[str, o
 def test_without_it_nothing_is_tied() -> None:
     learner, mirror = _learner(mirror=False), mirror_of("Ant-v4")
     x = torch.randn(64, 27)
-    mean, image = (learner.actor.compute({"observations": o})[0] for o in (x, mirror.observations(x)))
+    mean, image = (learner.actor.mode(o)[0] for o in (x, mirror.observations(x)))
     assert not torch.isclose(mirror.actions(mean), image, atol=1e-5).all(dim=1).any()
 
 
 def test_the_normaliser_becomes_symmetric() -> None:
     learner = _learner()
     assert learner.mirror is not None
-    learner.memory.tensors["observations"].copy_(torch.randn(8, 4, 27) + 1)
-    learner.memory.tensors["real"].fill_(True)
-    learner.absorb_observations()
-    mean = learner.scaler.running_mean.float()
+    none, ends = torch.zeros(8, 4), torch.zeros(8, 4, dtype=torch.bool)
+    learner.absorb(Rollout(torch.randn(9, 4, 27) + 1, torch.zeros(8, 4, 8), none, None, none, ends, ends, ~ends))
+    mean = learner.obs_rms.moments.mean.float()
     assert torch.allclose(learner.mirror.observations(mean), mean, atol=1e-6)
+    assert not torch.allclose(mean, torch.zeros(27), atol=1e-2)
 
 
 def test_unknown_symmetry() -> None:
     with pytest.raises(NervecordError, match=r"no symmetry of Hopper-v4 is known"):
-        Learner(11, 3, TrainConfig(env="Hopper-v4", mirror=True))
+        mirror_of("Hopper-v4")

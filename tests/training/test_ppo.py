@@ -1,11 +1,11 @@
-"""What skrl leaves open, and how the learner closes it."""
+"""PPO's update: advantages, masks, statistics; written against definitions."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,183 +14,185 @@ import torch
 
 from nervecord.errors import NervecordError
 from nervecord.training.config import TrainConfig
-from nervecord.training.ppo import Learner, StillScaler, check_device
+from nervecord.training.learners.base import Rollout, check_device
+from nervecord.training.learners.ppo import PPOLearner, explained_variance, generalised_advantages
+from nervecord.training.policy.normaliser import EPSILON, ObservationNormaliser
 
 ENVS, STEPS, SIZE, ACTIONS = 5, 12, 4, 2
 
 
-def learner(**changes: Any) -> Learner:
+def learner(**changes: Any) -> PPOLearner:
     base: dict[str, Any] = {
         "layers": (10,), "critic": (8,), "num_envs": ENVS, "rollout": STEPS, "minibatch": 16, "epochs": 2,
-        "steps_per_action": 3, "gamma": 0.9, "lam": 0.8,
+        "steps_per_action": 3, "gamma": 0.9, "lam": 0.8, "normalise_reward": False,
     }  # fmt: skip
     torch.manual_seed(3)
-    return Learner(SIZE, ACTIONS, TrainConfig(**{**base, **changes}))
+    return PPOLearner(SIZE, ACTIONS, TrainConfig.of(**{**base, **changes}))
 
 
-@dataclass
-class Episode:
-    """A made-up rollout with NEXT_STEP autoreset: each entry (STEPS, ENVS, ...)."""
-
-    observations: torch.Tensor
-    following: torch.Tensor
-    rewards: torch.Tensor
-    terminated: torch.Tensor
-    truncated: torch.Tensor
-    real: torch.Tensor
-
-
-def rollout(garbage: int = 0) -> Episode:
-    """Terminations and truncations, also in the last step and in the last but one; `garbage` changes dummies alone."""
+def rollout(subject: PPOLearner, garbage: int = 0) -> Rollout:
+    """A made-up one: terminations and truncations, also in the last step, and both at once; what a step that only
+    resets holds is noise of the size `garbage`."""
     draw = torch.Generator().manual_seed(5)
     observations = torch.randn(STEPS + 1, ENVS, SIZE, generator=draw)
-    rewards = torch.randn(STEPS, ENVS, generator=draw)
-    terminated = torch.zeros(STEPS, ENVS, dtype=torch.bool)
-    truncated = torch.zeros(STEPS, ENVS, dtype=torch.bool)
-    terminated[3, 0] = terminated[STEPS - 1, 1] = terminated[STEPS - 2, 2] = True
-    truncated[5, 3] = truncated[2, 0] = truncated[STEPS - 1, 4] = False
-    truncated[5, 3] = truncated[7, 0] = truncated[STEPS - 1, 4] = True
-    done = terminated | truncated
-    real = torch.cat([torch.ones(1, ENVS, dtype=torch.bool), ~done[:-1]])
-    following = observations[1:].clone()
-    noise = torch.Generator().manual_seed(garbage)
-    # A dummy step sees the last observation of the old episode, and whatever action and reward come with it.
-    observations = observations[:-1].clone()
-    observations[~real] += garbage * torch.randn(int((~real).sum()), SIZE, generator=noise)
-    rewards[~real] += garbage
-    return Episode(observations, following, rewards, terminated, truncated, real)
-
-
-def play(subject: Learner, episode: Episode, *, stop: int = STEPS) -> None:
+    rewards = torch.randn(STEPS, ENVS, generator=draw).double()
+    terminated, truncated = torch.zeros(2, STEPS, ENVS, dtype=torch.bool)
+    terminated[3, 0] = terminated[STEPS - 1, 1] = terminated[STEPS - 2, 2] = terminated[6, 4] = True
+    truncated[5, 3] = truncated[7, 0] = truncated[STEPS - 1, 4] = truncated[6, 4] = True
+    valid = torch.cat([torch.ones(1, ENVS, dtype=torch.bool), ~(terminated | truncated)[:-1]])
     torch.manual_seed(11)
-    for t in range(stop):
-        actions = subject.act(episode.observations[t])
-        subject.record(
-            episode.observations[t],
-            actions,
-            episode.rewards[t],
-            episode.following[t],
-            episode.terminated[t],
-            episode.truncated[t],
-            episode.real[t],
-        )
+    acts = [subject.act(row, None) for row in observations[:-1]]
+    actions, outputs = torch.stack([a.actions for a in acts]), torch.stack([a.outputs for a in acts])
+    noise = torch.Generator().manual_seed(garbage)
+    for tensor in (rewards, actions, outputs):
+        tensor[~valid] += garbage * torch.randn(tensor[~valid].shape, generator=noise).to(tensor)
+    return Rollout(observations, actions, outputs, None, rewards, terminated, truncated, valid)
 
 
-def expected_advantages(episode: Episode, values: np.ndarray, following: np.ndarray) -> np.ndarray:
-    """GAE by its definition, environment by environment, over the real steps alone."""
+def expected_advantages(episode: Rollout, values: np.ndarray) -> np.ndarray:
+    """GAE by its definition, environment by environment, over the valid steps alone."""
     advantages = np.full((STEPS, ENVS), np.nan)
     for env in range(ENVS):
         running = 0.0
         for t in reversed(range(STEPS)):
-            if not episode.real[t, env]:
+            if not episode.valid[t, env]:
                 running = 0.0
                 continue
-            ended, cut = bool(episode.terminated[t, env]), bool(episode.truncated[t, env])
-            bootstrap = 0.0 if ended else following[t, env]
-            if ended or cut or t == STEPS - 1:
+            # A fall in the last step that time allows is a fall: nothing follows it.
+            bootstrap = 0.0 if episode.terminated[t, env] else values[t + 1, env]
+            if episode.done[t, env] or t == STEPS - 1:
                 running = 0.0
-            delta = float(episode.rewards[t, env]) + 0.9 * bootstrap - values[t, env]
-            running = delta + 0.9 * 0.8 * running
+            running = float(episode.rewards[t, env]) + 0.9 * bootstrap - values[t, env] + 0.9 * 0.8 * running
             advantages[t, env] = running
     return advantages
 
 
-def test_advantages_bootstrap_truncations_and_leave_dummies_out() -> None:
-    subject, episode = learner(), rollout()
+def test_advantages_bootstrap_truncations_and_never_a_fall() -> None:
+    subject = learner()
+    episode = rollout(subject)
+    assert bool((episode.terminated & episode.truncated).any())
     with torch.no_grad():
-        values = subject.critic.net(episode.observations)[..., 0].numpy()
-        following = subject.critic.net(episode.following)[..., 0].numpy()
-    expected = expected_advantages(episode, values, following)
-    play(subject, episode)
-    real = episode.real.numpy()
-    returns = subject.memory.get_tensor_by_name("returns")[..., 0].numpy()
-    np.testing.assert_allclose(returns[real], (expected + values)[real], atol=1e-5)
-    kept = expected[real]
-    advantages = subject.memory.get_tensor_by_name("advantages")[..., 0].numpy()
-    np.testing.assert_allclose(advantages[real], (kept - kept.mean()) / kept.std(ddof=1), atol=1e-4)
+        values = subject.critic(subject.obs_rms(episode.observations))[..., 0]
+    found = generalised_advantages(
+        episode.rewards.float(), values, episode.terminated, episode.truncated, 0.9, 0.8
+    ).numpy()
+    valid = episode.valid.numpy()
+    np.testing.assert_allclose(found[valid], expected_advantages(episode, values.numpy())[valid], atol=1e-5)
 
 
-def test_minibatches_hold_every_real_step_once_and_no_dummy() -> None:
-    subject, episode = learner(), rollout()
-    play(subject, episode)
-    batches = subject.memory.sample(["observations"], batch_size=len(subject.memory), mini_batches=4)
-    seen = torch.cat([batch[0] for batch in batches])
-    wanted = episode.observations[episode.real]
-    assert len(seen) == len(wanted) == STEPS * ENVS - 4
-    assert sorted(map(tuple, seen.tolist())) == sorted(map(tuple, wanted.tolist()))
+def test_minibatches_hold_every_valid_step_once_and_no_other() -> None:
+    subject = learner()
+    episode = rollout(subject)
+    parts = list(subject.minibatches(episode))
+    assert len(parts) == 2 * 4
+    seen = torch.cat(parts[:4])
+    assert sorted(seen.tolist()) == episode.valid.flatten().nonzero()[:, 0].tolist()
+    assert sorted(torch.cat(parts[4:]).tolist()) == sorted(seen.tolist()) != seen.tolist()
 
 
-def test_what_a_dummy_step_holds_changes_no_parameter() -> None:
-    """Two updates, so that the statistics that the first one leaves are covered too."""
+def test_what_a_step_that_only_resets_holds_changes_no_parameter() -> None:
+    """Two updates, so that the statistics that the first one leaves are covered too; rewards are normalised."""
     results = []
     for garbage in (0, 7):
-        subject = learner()
+        subject = learner(normalise_reward=True)
         for _ in range(2):
-            play(subject, rollout(garbage))
-            subject.absorb_observations()
+            episode = rollout(subject, garbage)
+            subject.update(episode)
+            subject.absorb(episode)
         results.append([p.detach().clone() for p in subject.parameters()])
-    untrained = learner().parameters()
-    assert any(not a.equal(b) for a, b in zip(results[0], untrained, strict=True))
+    assert any(not a.equal(b) for a, b in zip(results[0], learner().parameters(), strict=True))
     for a, b in zip(*results, strict=True):
         assert a.equal(b)
 
 
 def test_statistics_stand_still_until_the_rollout_is_absorbed() -> None:
-    subject, episode = learner(), rollout()
-    subject.scaler.absorb(torch.randn(50, SIZE) * 3 + 1)
-    before = subject.scaler.running_mean.clone()
-    play(subject, episode)
-    assert subject.scaler.running_mean.equal(before)
-    count, mean = subject.scaler.current_count.item(), before.numpy()
-    subject.absorb_observations()
-    real = episode.observations[episode.real].double().numpy()
-    expected = (mean * count + real.sum(0)) / (count + len(real))
-    np.testing.assert_allclose(subject.scaler.running_mean.numpy(), expected, rtol=1e-12)
+    subject = learner()
+    subject.obs_rms.absorb(torch.randn(50, SIZE) * 3 + 1, torch.ones(50, dtype=torch.bool))
+    episode = rollout(subject)
+    moments = subject.obs_rms.moments
+    count, mean = moments.count.item(), moments.mean.numpy().copy()
+    subject.update(episode)
+    assert np.array_equal(moments.mean.numpy(), mean)
+    subject.absorb(episode)
+    valid = episode.observations[:-1][episode.valid].double().numpy()
+    expected = (mean * count + valid.sum(0)) / (count + len(valid))
+    np.testing.assert_allclose(moments.mean.numpy(), expected, rtol=1e-12)
 
 
-def test_first_probability_ratio_is_one() -> None:
-    """The log probability that skrl recomputes in the first minibatch is the recorded one, to the bit."""
-    subject, episode = learner(), rollout()
-    subject.scaler.absorb(torch.randn(50, SIZE) * 3 + 1)
-    play(subject, episode, stop=STEPS - 1)
-    memory = subject.memory
-    steps = slice(0, STEPS - 1)
-    scaled = subject.scaler(memory.tensors["observations"][steps].reshape(-1, SIZE), train=True)
-    inputs = {"observations": scaled, "taken_actions": memory.tensors["actions"][steps].reshape(-1, ACTIONS)}
-    _, outputs = subject.actor.act(inputs)
-    torch.testing.assert_close(outputs["log_prob"], memory.tensors["log_prob"][steps].reshape(-1, 1), rtol=0, atol=1e-5)
+def test_the_first_update_begins_at_ratio_one() -> None:
+    """In one pass over one minibatch nothing is clipped, and the policy's loss is the mean advantage: 0."""
+    subject = learner(epochs=1, minibatch=ENVS * STEPS)
+    losses = subject.update(rollout(subject))
+    assert abs(losses["policy_loss"]) < 1e-6
+    assert losses["clip_fraction"] == 0
+    assert abs(losses["kl"]) < 1e-6
+    assert losses["learning_rate"] == 3e-4
+
+
+def test_what_is_measured_is_what_it_says() -> None:
+    subject = learner(epochs=8, lr=1e-2)
+    losses = subject.update(rollout(subject))
+    assert losses["kl"] > 0
+    assert 0 < losses["clip_fraction"] < 1
+    assert losses["gradient_norm"] > 0
+    assert 0 <= losses["silent_1"] <= 1
+    assert 0 < losses["rate_1"] < 1
+    values, returns = torch.randn(STEPS, ENVS), torch.randn(STEPS, ENVS)
+    valid = torch.rand(STEPS, ENVS) < 0.7
+    expected = 1 - (returns - values)[valid].var(correction=0) / returns[valid].var(correction=0)
+    torch.testing.assert_close(explained_variance(values, returns, valid), expected)
 
 
 def test_log_probability_and_entropy_are_those_of_a_normal() -> None:
     subject = learner()
     x = torch.randn(6, SIZE)
-    actions, outputs = subject.actor.act({"observations": x})
-    normal = torch.distributions.Normal(outputs["mean_actions"], subject.actor.log_std.exp())
-    torch.testing.assert_close(outputs["log_prob"], normal.log_prob(actions).sum(-1, keepdim=True))
-    torch.testing.assert_close(subject.actor.get_entropy(), normal.entropy().sum(-1, keepdim=True))
+    act = subject.actor(x)
+    mean, _ = subject.actor.mode(x)
+    normal = torch.distributions.Normal(mean, subject.actor.log_std.exp())  # type: ignore[operator]
+    torch.testing.assert_close(subject.actor.log_prob(act.outputs, act.actions), normal.log_prob(act.actions).sum(-1))
+    torch.testing.assert_close(subject.actor.entropy(act.outputs), normal.entropy().sum(-1).mean())
 
 
-def test_carried_state_is_stored_and_cleared_with_the_episode() -> None:
-    subject, episode = learner(state="carried", delays=True), rollout()
-    play(subject, episode, stop=STEPS - 1)
-    stored = subject.memory.get_tensor_by_name("states")
-    real = episode.real
-    assert (stored[0] == 0).all()
-    for t in range(1, STEPS - 1):
-        for env in range(ENVS):
-            is_first = not real[t - 1, env]
-            assert bool((stored[t, env] == 0).all()) == is_first, (t, env)
+def test_observations_are_normalised_and_clipped() -> None:
+    subject = ObservationNormaliser(3, 10.0, torch.device("cpu"))
+    rows, valid = torch.randn(100, 3) * 2 + 5, torch.rand(100) < 0.5
+    subject.absorb(rows, valid)
+    kept = torch.cat([torch.tensor([[-1.0], [1.0]]).expand(2, 3), rows[valid]])  # one row of mean 0 and variance 1
+    mean = rows[valid].double().sum(0) / (1 + valid.sum())
+    torch.testing.assert_close(subject.moments.mean, mean)
+    squares = ((rows[valid].double() - mean) ** 2).sum(0) + 1 + mean**2
+    torch.testing.assert_close(subject.moments.variance, squares / (1 + valid.sum()))
+    assert len(kept) == valid.sum() + 2
+    x = torch.randn(7, 3) * 100
+    deviation = subject.moments.variance.float().sqrt() + EPSILON
+    torch.testing.assert_close(subject(x), ((x - mean.float()) / deviation).clamp(-10, 10))
+    assert subject(x).abs().max() == 10
+    before = subject.moments.state_dict()
+    subject.absorb(rows, torch.zeros(100, dtype=torch.bool))
+    assert all(torch.equal(value, before[name]) for name, value in subject.moments.state_dict().items())
 
 
-def test_scaler_is_skrls_with_our_clip() -> None:
-    scaler = StillScaler(3, clip_threshold=10.0, device="cpu")
-    assert scaler.epsilon == 1e-8
-    scaler.absorb(torch.randn(100, 3) * 2)
-    x = torch.randn(7, 3) * 30
-    mean, variance = scaler.running_mean.float(), scaler.running_variance.float()
-    expected = ((x - mean) / (variance.sqrt() + 1e-8)).clamp(-10, 10)
-    assert scaler(x).equal(expected)
-    assert scaler(x).abs().max() == 10
+def test_schedules() -> None:
+    subject = learner(noise="linear", log_std=-1.0, log_std_final=-2.0)
+    subject.schedule(1, 4)
+    assert subject.optimizer.param_groups[0]["lr"] == pytest.approx(3e-4 * 0.75)
+    assert subject.actor.log_std.tolist() == [-1.25] * ACTIONS  # type: ignore[union-attr,operator]
+    constant = learner(schedule="constant")
+    constant.schedule(3, 4)
+    assert constant.optimizer.param_groups[0]["lr"] == 3e-4
+
+
+def test_a_carried_state_is_given_back_as_it_was() -> None:
+    """The probability of an action in the update is that in which it was drawn, also behind a state."""
+    subject = learner(state="carried", delays=True, epochs=1, minibatch=ENVS * STEPS)
+    episode = rollout(learner())
+    states = torch.randn(STEPS, ENVS, subject.state_size)
+    acts = [subject.act(o, s) for o, s in zip(episode.observations[:-1], states, strict=True)]
+    carried = replace(
+        episode, states=states, actions=torch.stack([a.actions for a in acts]),
+        outputs=torch.stack([a.outputs for a in acts]),
+    )  # fmt: skip
+    assert abs(subject.update(carried)["kl"]) < 1e-6
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "nonsense", "cpu:3x"])
@@ -209,7 +211,8 @@ def test_importing_skrl_leaves_the_process_as_it_was() -> None:
     done = run_python(
         "import logging, torch\n"
         "before = torch.distributions.Distribution._validate_args\n"
-        "import nervecord.training.ppo\n"
+        "from nervecord.training.quiet_skrl import import_skrl\n"
+        "import_skrl()\n"
         "assert before is torch.distributions.Distribution._validate_args is True\n"
         "assert not logging.getLogger('skrl').handlers\n"
         "assert logging.getLogger('skrl').level == logging.WARNING\n"
@@ -218,7 +221,7 @@ def test_importing_skrl_leaves_the_process_as_it_was() -> None:
 
 
 def test_several_processes_without_torchrun_are_refused() -> None:
-    done = run_python("import nervecord.training.ppo", WORLD_SIZE="2")
+    done = run_python("from nervecord.training.quiet_skrl import import_skrl\nimport_skrl()", WORLD_SIZE="2")
     assert done.returncode == 1
     assert b"WORLD_SIZE is 2" in done.stderr
 
@@ -227,7 +230,7 @@ def test_training_prints_nothing(tmp_path: Any) -> None:
     done = run_python(
         "from nervecord.training.config import TrainConfig\n"
         "from nervecord.training.run import train\n"
-        "train(TrainConfig(env='InvertedPendulum-v4', layers=(8,), critic=(8,), steps=128, num_envs=4, rollout=16,\n"
+        "train(TrainConfig.of(env='InvertedPendulum-v4', layers=(8,), critic=(8,), steps=128, num_envs=4, rollout=16,\n"
         f"    minibatch=32, epochs=1, validation_episodes=1, test_episodes=1, out={str(tmp_path)!r}))\n"
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

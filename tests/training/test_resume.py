@@ -17,7 +17,7 @@ from nervecord.errors import NervecordError
 from nervecord.training import checkpoint
 from nervecord.training.config import TrainConfig
 from nervecord.training.run import resume, train
-from nervecord.training.run_folder import WALL_CLOCK
+from nervecord.training.run_folder import WALL_CLOCK, Metrics, create, hold, mujoco_log
 
 CHILD = """
 import sys
@@ -44,10 +44,11 @@ def small(out: Path, name: str, **changes: Any) -> TrainConfig:
         "test_episodes": 2,
         "record": 64,
         "tensorboard": False,
+        "exact_resume": True,
         "out": str(out),
         "name": name,
     }
-    return TrainConfig(**{**base, **changes})
+    return TrainConfig.of(**{**base, **changes})
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -144,3 +145,114 @@ def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(NervecordError, match=r"exists already.*--resume"):
         train(config)
     assert before == {path: path.read_bytes() for path in done.folder.rglob("*") if path.is_file()}
+
+
+def test_a_simulator_that_saves_its_state_goes_on_in_its_episodes(tmp_path: Path) -> None:
+    """Gymnasium's, without exact_resume: no checkpoint ends an episode, and the resumed run is the same to the bit."""
+    changes: dict[str, Any] = {"sim": "gymnasium", "exact_resume": False}
+    whole = train(small(tmp_path, "whole", **changes))
+    folder = tmp_path / "killed"
+    code = kill_while_training(small(tmp_path, "killed", **changes), folder, 12)
+    assert code == -signal.SIGKILL, "the child ended before it could be killed"
+    assert whole.config.total_steps not in checkpoint.steps_in(folder / "checkpoints")
+    assert resume(folder).test == whole.test
+    assert rows(folder) == rows(tmp_path / "whole")
+
+
+def test_checkpoints_do_not_end_episodes(tmp_path: Path) -> None:
+    """HalfCheetah, which never falls: a checkpoint every 40 steps of an environment, and whole episodes of 1000."""
+    config = small(
+        tmp_path, "cheetah", env="HalfCheetah-v4", steps=4 * 2048, rollout=64, minibatch=256, epochs=1, layers=(4,),
+        checkpoint_every=4 * 64, exact_resume=False, keep_checkpoints=1, validation_episodes=0, test_episodes=0,
+    )  # fmt: skip
+    train(config)
+    last = rows(tmp_path / "cheetah")[-1]
+    # The first episodes are cut, the second ones are whole.
+    assert last["episodes"] >= 4
+    assert last["episode_length"] == 1000
+
+
+def test_exact_resume_that_sees_no_whole_episode_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train(small(tmp_path, "short", test_episodes=0, validation_episodes=0, steps=640))
+    assert "here every 80 steps of an environment, and an episode has up to 1000" in caplog.text
+
+
+def test_an_interrupt_keeps_what_there_is_and_says_the_step(tmp_path: Path) -> None:
+    config = small(tmp_path, "told", steps=200 * 64, exact_resume=False, checkpoint_every=10**6)
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    assert child.stdin is not None
+    child.stdin.write(config.to_json().encode())
+    child.stdin.close()
+    child.stdin = None
+    metrics = tmp_path / "told" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (metrics.exists() and metrics.read_bytes().count(b"\n") >= 3):
+        time.sleep(0.002)
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=120)
+    (step,) = checkpoint.steps_in(tmp_path / "told" / "checkpoints")
+    assert rows(tmp_path / "told")[-1]["step"] == step < config.total_steps
+    assert f"interrupted at step {step:,}; nervecord train --resume".encode() in said
+    assert f"goes on from step {step:,}".encode() in said
+    assert not (tmp_path / "told" / ".lock").exists()
+
+
+def test_a_run_killed_between_its_first_row_and_its_first_checkpoint_begins_again(tmp_path: Path) -> None:
+    config = small(tmp_path, "gap", steps=4 * 64, checkpoint_every=64)
+    whole = train(config)
+    kept = rows(whole.folder)
+    for path in [*(whole.folder / "checkpoints").iterdir(), whole.folder / "result.json"]:
+        path.unlink()
+    lines = (whole.folder / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (whole.folder / "metrics.jsonl").write_bytes(lines[0])
+    assert resume(whole.folder).test == whole.test
+    assert rows(whole.folder) == kept
+
+
+def test_two_processes_cannot_train_one_run(tmp_path: Path) -> None:
+    done = train(small(tmp_path, "run", steps=64, test_episodes=0))
+    with hold(done.folder), pytest.raises(NervecordError, match="is being trained by another process"):
+        resume(done.folder)
+    assert resume(done.folder).step == 64
+
+
+def test_a_failed_start_does_not_block_the_next_try(tmp_path: Path) -> None:
+    config = small(tmp_path, "run", steps=64, test_episodes=0)
+    create(config, sim="envpool")
+    (tmp_path / "run" / "metrics.jsonl").write_bytes(b"")
+    assert train(config).step == 64
+    with pytest.raises(NervecordError, match="exists already"):
+        train(config)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "versions.json").write_text("{}")
+    (tmp_path / "other" / "thesis.md").write_text("mine")
+    with pytest.raises(NervecordError, match="exists already"):
+        train(small(tmp_path, "other"))
+    assert (tmp_path / "other" / "thesis.md").exists()
+
+
+def test_mujocos_log_goes_to_the_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    with mujoco_log(tmp_path / "run"):
+        Path("MUJOCO_LOG.TXT").write_text("WARNING: Nan in QACC")
+    assert not Path("MUJOCO_LOG.TXT").exists()
+    assert (tmp_path / "run" / "mujoco.log").read_text() == "WARNING: Nan in QACC"
+    Path("MUJOCO_LOG.TXT").write_text("the user's")
+    with mujoco_log(tmp_path / "run"):
+        pass
+    assert Path("MUJOCO_LOG.TXT").exists()
+
+
+def test_a_disk_that_is_full_is_said_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/dev/full takes nothing, as a full disk does."""
+    with (
+        Metrics(tmp_path, step=0, tensorboard=False) as metrics,
+        open("/dev/full", "wb", buffering=0) as full,
+        monkeypatch.context() as patch,
+    ):
+        patch.setattr(metrics, "_file", full)
+        with pytest.raises(NervecordError, match=r"metrics\.jsonl: cannot be written: No space left on device"):
+            metrics.write({"step": 1})

@@ -15,7 +15,7 @@ from nervecord.errors import NervecordError
 from nervecord.training import checkpoint
 from nervecord.training.config import TrainConfig
 from nervecord.training.evaluate import Evaluation
-from nervecord.training.rewards import RewardNormaliser
+from nervecord.training.policy.normaliser import RewardNormaliser
 from nervecord.training.run import Progress, train
 from nervecord.training.run_folder import Metrics, git_state
 
@@ -27,7 +27,7 @@ def small(out: Path, **changes: Any) -> TrainConfig:
         "validation_episodes": 2, "test_episodes": 3, "record": 48, "tensorboard": False, "out": str(out),
         "name": "run",
     }  # fmt: skip
-    return TrainConfig(**{**base, **changes})
+    return TrainConfig.of(**{**base, **changes})
 
 
 def test_folder_holds_what_it_promises(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_folder_holds_what_it_promises(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert result.folder == folder
     assert TrainConfig.from_json((folder / "config.json").read_text()) == result.config
-    assert result.config.sim == "envpool"
+    assert result.config.run.sim == "envpool"
     versions = json.loads((folder / "versions.json").read_text())
     assert versions["packages"]["skrl"].startswith("2.1")
     assert versions["simulator"] == "envpool"
@@ -124,26 +124,26 @@ def test_metrics_that_ran_ahead_are_cut_back(tmp_path: Path) -> None:
 
 
 def test_reward_normaliser_by_its_definition() -> None:
+    """Two rollouts: the returns of each are taken in before its rewards are divided; running returns go on."""
     draw = np.random.default_rng(0)
-    subject = RewardNormaliser(3, 0.9, 2.0)
+    subject = RewardNormaliser(3, 0.9, 2.0, torch.device("cpu"))
     returns, seen = np.zeros(3), []
-    for t in range(50):
-        rewards = draw.normal(5, 3, 3)
-        done = np.array([t % 7 == 6, t % 11 == 10, False])
-        real = np.array([t % 7 != 0 or t == 0, t % 11 != 0 or t == 0, True])
-        scaled = subject(rewards, done, real)
-        returns = np.where(real, 0.9 * returns + rewards, returns)
-        seen += returns[real].tolist()
-        returns[done] = 0
+    for _ in range(2):
+        rewards, done = draw.normal(5, 3, (40, 3)), draw.random((40, 3)) < 0.1
+        valid = np.concatenate([np.ones((1, 3), bool), ~done[:-1]])
+        done &= valid
+        scaled = subject(*(torch.from_numpy(part) for part in (rewards, done, valid))).numpy()
+        for t in range(40):
+            returns = np.where(valid[t], 0.9 * returns + rewards[t], returns)
+            seen += returns[valid[t]].tolist()
+            returns[done[t]] = 0
         # The first value of the running variance, 1, weighs 1e-4.
-        deviation = np.sqrt(np.var(seen))
-        expected = np.where(real, np.clip(rewards / deviation, -2, 2), 0)
-        if t > 2:
-            np.testing.assert_allclose(scaled, expected, rtol=1e-3)
-    again = RewardNormaliser(3, 0.9, 2.0)
+        expected = np.where(valid, np.clip(rewards / np.std(seen), -2, 2), 0)
+        np.testing.assert_allclose(scaled, expected, rtol=1e-4)
+    again = RewardNormaliser(3, 0.9, 2.0, torch.device("cpu"))
     again.load_state_dict(subject.state_dict())
-    one = np.ones(3)
-    assert np.array_equal(again(one, one < 0, one > 0), subject(one, one < 0, one > 0))
+    ones = torch.ones(1, 3)
+    assert torch.equal(again(ones, ones < 0, ones > 0), subject(ones, ones < 0, ones > 0))
 
 
 def test_evaluation_reports_its_uncertainty() -> None:
@@ -151,11 +151,12 @@ def test_evaluation_reports_its_uncertainty() -> None:
     assert evaluation.mean == 3.0
     assert evaluation.standard_error == pytest.approx(np.std([1, 2, 3, 6], ddof=1) / 2)
     report = evaluation.as_dict()
-    assert report["interval95"][0] == pytest.approx(3 - 1.96 * evaluation.standard_error)
+    # Student's t with 3 degrees of freedom.
+    assert report["interval95"][0] == pytest.approx(3 - 3.18245 * evaluation.standard_error, rel=1e-3)
     assert report["mean_length"] == 15
 
 
 def test_checkpoint_that_is_not_ours_is_refused(tmp_path: Path) -> None:
     torch.save({"format": 99}, tmp_path / "step-000000000001.pt")
-    with pytest.raises(NervecordError, match="has format 99, this version reads 1"):
+    with pytest.raises(NervecordError, match="has format 99, this version reads 2"):
         checkpoint.load(tmp_path)

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from simulating import make_simulator
 
 from nervecord.errors import NervecordError
-from nervecord.training.simulators import (
+from nervecord.training.simulators.base import (
     TEST,
     TRAINING,
     VALIDATION,
-    _limits,
     environment_seeds,
-    make_simulator,
     resolve_kind,
 )
+from nervecord.training.simulators.spaces import limits
 
 KINDS = ["envpool", "gymnasium"]
 ENV = "InvertedPendulum-v4"
@@ -123,13 +123,13 @@ def test_spaces_that_cannot_be_trained() -> None:
     from gymnasium.spaces import Box, Discrete, MultiDiscrete
 
     flat = Box(-1, 1, (3,))
-    assert _limits("Toy-v0", flat, Discrete(4))[3] == 4
+    assert limits("Toy-v0", flat, Discrete(4))[3] == 4
     with pytest.raises(NervecordError, match="numbers its actions from 1, 0 is needed"):
-        _limits("Toy-v0", flat, Discrete(4, start=1))
+        limits("Toy-v0", flat, Discrete(4, start=1))
     with pytest.raises(NervecordError, match=r"its action space is MultiDiscrete.* a flat Box or Discrete is needed"):
-        _limits("Toy-v0", flat, MultiDiscrete([2, 3]))
+        limits("Toy-v0", flat, MultiDiscrete([2, 3]))
     with pytest.raises(NervecordError, match="have no limits"):
-        _limits("Toy-v0", flat, Box(-np.inf, np.inf, (2,)))
+        limits("Toy-v0", flat, Box(-np.inf, np.inf, (2,)))
 
 
 def test_closing_ends_envpools_threads() -> None:

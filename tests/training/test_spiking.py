@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from nervecord.training import spiking
 from nervecord.training.config import TrainConfig
-from nervecord.training.policy import SpikingPolicy
-from nervecord.training.spiking import LayerSettings, LayerState, spike_layer
+from nervecord.training.policy import spiking
+from nervecord.training.policy.network import SpikingPolicy
+from nervecord.training.policy.spiking import LayerSettings, LayerState, spike_layer
 
 # Values of the two differ in the order of a few float64 sums.
 VALUES, GRADIENTS = 1e-9, 1e-8
@@ -20,7 +20,7 @@ VALUES, GRADIENTS = 1e-9, 1e-8
 def pair(**changes: Any) -> tuple[SpikingPolicy, SpikingPolicy]:
     """The same policy with the fused operator and with snnTorch."""
     torch.manual_seed(0)
-    config = TrainConfig(**{"layers": (19,), "steps_per_action": 5, **changes})
+    config = TrainConfig.of(**{"layers": (19,), "steps_per_action": 5, **changes})
     fused = SpikingPolicy(7, 3, config).double()
     with torch.no_grad():  # biases begin at zero, which would hide them
         for layer in (*fused.hidden, fused.readout):
@@ -58,6 +58,16 @@ CASES = (
         )
     ]
     + [{"steps_per_action": 1, "state": "carried", "delays": True}, {"steps_per_action": 1}]
+    + [
+        {"recurrent": True, "state": "carried", "delays": True, **kind}
+        for kind in (
+            {},
+            {"detach_reset": False},
+            {"neuron": "synaptic", "layers": (19, 11)},
+            {"neuron": "synaptic", "detach_reset": False},
+            {"encoder": "population", "population": 6},
+        )
+    ]
 )
 
 

@@ -12,8 +12,8 @@ import torch
 from nervecord.errors import NervecordError
 from nervecord.training import checkpoint
 from nervecord.training.config import TrainConfig
-from nervecord.training.run import Run, resume, train
-from nervecord.training.start import SHAPE, fields_of, read_start
+from nervecord.training.run import Run, resolved, resume, train
+from nervecord.training.start import read_start, shared_with
 
 
 def small(out: Path, name: str, **changes: Any) -> TrainConfig:
@@ -23,11 +23,11 @@ def small(out: Path, name: str, **changes: Any) -> TrainConfig:
         "validation_episodes": 2, "test_episodes": 3, "record": 48, "tensorboard": False, "out": str(out),
         "name": name, "sim": "envpool",
     }  # fmt: skip
-    return TrainConfig(**{**base, **changes})
+    return TrainConfig.of(**{**base, **changes})
 
 
 def networks(content: dict[str, Any]) -> dict[str, torch.Tensor]:
-    parts = ("policy", "value", "observation_preprocessor")
+    parts = ("actor", "critic", "obs_rms")
     return {f"{part}.{name}": value for part in parts for name, value in content["learner"][part].items()}
 
 
@@ -35,13 +35,13 @@ def test_begins_with_the_best_checkpoint_and_a_new_schedule(tmp_path: Path) -> N
     first = train(small(tmp_path, "first"))
     config = small(tmp_path, "second", start=str(first.folder), num_envs=8, lr=1e-5)
     wanted = checkpoint.load(first.folder / "checkpoints", first.step)
-    run = Run(config, None)
+    run = Run(resolved(config), None)
     run.simulator.close()
     state = run.learner.state_dict()
     for name, value in networks({"learner": state}).items():
         assert torch.equal(value, networks(wanted)[name]), name
     assert not state["optimizer"]["state"]
-    assert run.rewards.count == wanted["rewards"]["count"]
+    assert run.learner.reward_rms.moments.count == wanted["learner"]["reward_rms"]["count"]
     assert (run.step, run.episodes, run.best) == (0, 0, None)
 
     second = train(config)
@@ -70,9 +70,9 @@ def test_killed_before_its_first_checkpoint_it_begins_so_again(tmp_path: Path) -
 
 def test_a_fixed_noise_schedule_counts_more_than_the_noise_that_was_learnt(tmp_path: Path) -> None:
     first = train(small(tmp_path, "first"))
-    run = Run(small(tmp_path, "second", start=str(first.folder), noise="linear", log_std=-1.0), None)
+    run = Run(resolved(small(tmp_path, "second", start=str(first.folder), noise="linear", log_std=-1.0)), None)
     run.simulator.close()
-    run.learner.set_progress(0.0)
+    run.learner.schedule(0, 1)
     assert run.learner.actor.spread().tolist() == [-1.0]
 
 
@@ -87,7 +87,7 @@ def test_a_fixed_noise_schedule_counts_more_than_the_noise_that_was_learnt(tmp_p
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     first = train(small(tmp_path, "first"))
-    assert fields_of(first.folder, SHAPE)["layers"] == (16,)
+    assert shared_with(first.folder)["layers"] == [16]
     config = small(tmp_path, "second", **{"start": str(first.folder), **changes})
     with pytest.raises(NervecordError, match=message):
         read_start(config)

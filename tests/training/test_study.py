@@ -8,8 +8,7 @@ import pytest
 from studies import small_study, write_study
 
 from nervecord.errors import NervecordError
-from nervecord.training.config import TrainConfig
-from nervecord.training.study import read_study
+from nervecord.training.sweeps.study import read_study
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -25,7 +24,7 @@ def test_every_combination_once_first_seeds_first(tmp_path: Path) -> None:
     names = [run.name for run in study.runs]
     assert len(names) == len(set(names)) == 8 * 2 + 2 + 2
     assert names[:4] == ["snn-8-seed3", "snn-8x8-seed3", "snn-16-seed3", "snn-16x16-seed3"]
-    assert [run.config.seed for run in study.runs] == [3] * 9 + [5] * 9 + [9] * 2
+    assert [run.config.run.seed for run in study.runs] == [3] * 9 + [5] * 9 + [9] * 2
     # Series that meet share their runs: three steps per action and the cleared state are the base.
     assert study.series[1].cells == ("snn-8-steps_per_action-1", "snn-8")
     assert study.series[2].cells == ("snn-8", "snn-8-state-carried")
@@ -34,9 +33,8 @@ def test_every_combination_once_first_seeds_first(tmp_path: Path) -> None:
     assert study.series[2].varied == ("state",)
     assert [run.name for run in study.cells["snn-8"]] == ["snn-8-seed3", "snn-8-seed5", "snn-8-seed9"]
     deep = study.cells["ann-16x16"][1]
-    assert deep.config == TrainConfig.from_dict(
-        {**study.base.to_dict(), "policy": "ann", "layers": [16, 16], "seed": 5, "name": deep.name}
-        | {"out": str(study.folder)}
+    assert deep.config == study.base.replace(
+        policy="ann", layers=[16, 16], seed=5, name=deep.name, out=str(study.folder)
     )
     assert deep.folder == tmp_path / "small" / "ann-16x16-seed5"
     assert study.total_steps == 20 * 512
@@ -48,15 +46,15 @@ def test_numbers_may_be_written_with_an_exponent_and_seeds_have_a_default(tmp_pa
         "snn-256-num_envs-20-lr-0.001-seed0",
         "snn-256-num_envs-20-lr-1-seed0",
     ]
-    assert (len(study.runs), study.base.steps, study.runs[0].config.num_envs) == (6, 10_000, 20)
+    assert (len(study.runs), study.base.algorithm.steps, study.runs[0].config.algorithm.num_envs) == (6, 10_000, 20)
 
 
 def test_the_example_is_the_study_it_says(tmp_path: Path) -> None:
     study = read_study(DOCS / "study.toml")
     grid = [run.config for run in study.runs if run.cell in study.series[0].cells]
-    assert {config.layers for config in grid} == {(n,) * d for n in (64, 128, 256) for d in (1, 2, 3)}
-    assert {config.policy for config in grid} == {"snn", "ann"}
-    assert {config.env for config in grid} == {"Ant-v4"}
+    assert {config.network.layers for config in grid} == {(n,) * d for n in (64, 128, 256) for d in (1, 2, 3)}
+    assert {config.network.policy for config in grid} == {"snn", "ann"}
+    assert {config.task.env for config in grid} == {"Ant-v4"}
     assert len({config.total_steps for config in grid}) == 1
     assert all(len(runs) >= 3 for runs in study.cells.values())
     text = (DOCS / "study.toml").read_text()
@@ -64,10 +62,28 @@ def test_the_example_is_the_study_it_says(tmp_path: Path) -> None:
     assert f"{len(study.runs)} runs" in text
 
 
+def test_a_search_draws_the_same_whenever_it_is_read_and_more_keep_the_first(tmp_path: Path) -> None:
+    series = (
+        '[[search]]\nname = "rates"\nsamples = 6\nseeds = [4]\nlr = { log = [1e-4, 1e-2] }\n'
+        "gamma = { uniform = [0.9, 1.0] }\nepochs = { uniform = [1, 9] }\nlayers = [[8], [8, 8]]\n"
+    )
+    study = small_study(tmp_path, series)
+    assert [run.name for run in study.runs] == [run.name for run in small_study(tmp_path, series).runs]
+    more = small_study(tmp_path, series.replace("samples = 6", "samples = 8"))
+    assert [run.name for run in more.runs[:6]] == [run.name for run in study.runs]
+    assert (len(study.runs), len(more.runs)) == (6, 8)
+    configs = [run.config for run in more.runs]
+    assert all(1e-4 <= config.algorithm.lr <= 1e-2 and 0.9 <= config.algorithm.gamma <= 1 for config in configs)
+    assert {type(config.fields["epochs"]) for config in configs} == {int}
+    assert {config.network.layers for config in configs} == {(8,), (8, 8)}
+    assert study.series[0].is_search
+    assert study.series[0].varied == ("lr", "gamma", "epochs", "layers")
+
+
 @pytest.mark.parametrize(
     ("series", "message"),
     [
-        ("", "neither .grid. nor"),
+        ("", "neither .grid."),
         ("[grids]\nlr = [1]", "unknown table 'grids'.*did you mean 'grid'"),
         ("[grid]\nslop = [1]", "unknown field 'slop'.*did you mean 'slope'"),
         ("[grid]\nneuron = [64]\ndepth = [1]", "depth stands without neurons"),
@@ -83,6 +99,11 @@ def test_the_example_is_the_study_it_says(tmp_path: Path) -> None:
         ("[also]\nlr = [1]", r"write \[\[also\]\]"),
         ("also = [1]", "is no TOML|name is ''|unknown field"),
         ("[grid]\nlr = [1\n", "is no TOML"),
+        ("[[search]]\nlr = [1]", "samples holds 0, whole numbers from 1"),
+        ("[[search]]\nsamples = 2", "names no field"),
+        ("[[search]]\nsamples = 2\nlr = 3", "lr is 3, no range.*log = "),
+        ("[[search]]\nsamples = 2\nlr = { log = [0, 1] }", "no range"),
+        ("[[search]]\nsamples = 2\nlearning = [1]", "unknown field 'learning'"),
         ("[grid]\npolicy = ['snn', 'rnn']", "unknown policy 'rnn'"),
         ("[grid]\nminibatch = [65]", "a rollout holds 4 environments"),
     ],

@@ -9,44 +9,36 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from studies import small_study, write_study
+from training.test_resume import rows
 
 from nervecord.cli.command import main
-from nervecord.errors import NervecordError
+from nervecord.errors import EngineError, NervecordError
 from nervecord.training import run as training
-from nervecord.training import sweep
 from nervecord.training.config import TrainConfig
 from nervecord.training.run import TrainResult, train
-from nervecord.training.run_folder import WALL_CLOCK
-from nervecord.training.study import Study, read_study
-from nervecord.training.sweep import Watch, run_sweep
-from nervecord.training.sweep_queue import Queue, Standing, State
-from nervecord.training.sweep_worker import result_of, work
+from nervecord.training.sweeps import engine
+from nervecord.training.sweeps.engine import State, result_of, run_sweep, standing_of, train_one
+from nervecord.training.sweeps.study import Study, read_study
 
 SWEEP = """
 import os, sys
-os.nice(15)  # the test must act while a worker trains
+os.setsid()
 from nervecord.cli.command import main
-sys.exit(main(["sweep", sys.argv[1]]))
+sys.exit(main(["sweep", *sys.argv[1:]]))
 """
 
 
-def work_here(study: Study) -> Queue:
-    """Train all of a study in this process."""
-    queue = Queue(study.folder, study.name)
-    queue.fill(study)
-    work(queue)
-    return queue
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name not in WALL_CLOCK} for row in found]
+def work_here(study: Study) -> None:
+    """Train all of a study in this process, as Ray's processes would, one after the other."""
+    study.folder.mkdir(parents=True, exist_ok=True)
+    for run in study.runs:
+        if standing_of(study).states[run.name] is not State.FAILED:
+            train_one({"order": {"config": run.config.to_json(), "cpus": 1}})
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 600) -> Any:
@@ -58,81 +50,86 @@ def wait_for(what: Callable[[], Any], seconds: float = 600) -> Any:
     raise AssertionError("waited in vain")
 
 
-def test_killed_worker_and_interrupted_sweep_end_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    """kill -9 of the worker: its sweep starts another, which resumes. An interrupt: the same command goes on."""
-    study = small_study(tmp_path, "[grid]\nlayers = [[8]]\nseeds = [0]", base="steps = 20_000\ncheckpoint_every = 1024")
-    (run,) = study.runs
-    folder, metrics = run.folder, run.folder / "metrics.jsonl"
-    command = [sys.executable, "-c", SWEEP, str(study.path)]
-    sweeping = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    watching = Queue(study.folder, study.name)
+def trial_of(metrics: Path) -> int:
+    """Process that has a run's metrics open; 0 where there is none."""
+    for entry in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if os.readlink(entry) == str(metrics):
+                return int(entry.parts[2])
+        except OSError:
+            continue
+    return 0
 
-    def worker() -> int:
-        """Process id of the worker that has the run."""
-        running = [trial for trial in watching._study.trials if trial.state.name == "RUNNING"]
-        return int(running[0].user_attrs["worker"]["pid"]) if running and "worker" in running[0].user_attrs else 0
 
-    def is_past_a_checkpoint() -> bool:
+@pytest.mark.slow  # Ray starts three times
+def test_a_killed_trial_and_a_killed_sweep_lose_nothing_and_train_nothing_twice(tmp_path: Path) -> None:
+    """kill -9 of a trial: Ray takes it up again. kill -9 of the sweep: the same command goes on. Both resume."""
+    series = "[grid]\nlayers = [[8]]\nseeds = [0, 1]"
+    study = small_study(tmp_path, series, base="steps = 20_000\ncheckpoint_every = 1024\nexact_resume = true")
+    first, second = study.runs
+    command = [sys.executable, "-c", SWEEP, str(study.path), "--workers", "1"]
+
+    def is_past_a_checkpoint(folder: Path) -> bool:
+        metrics = folder / "metrics.jsonl"
         return metrics.exists() and metrics.read_bytes().count(b"\n") >= 20
 
+    sweeping = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
-        wait_for(is_past_a_checkpoint)
-        first, begun = worker(), metrics.stat().st_ino
-        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: is_past_a_checkpoint(first.folder))
+        metrics = first.folder / "metrics.jsonl"
+        trial, begun = wait_for(lambda: trial_of(metrics)), metrics.stat().st_ino
+        os.kill(trial, signal.SIGKILL)
         wait_for(lambda: metrics.stat().st_ino != begun)  # resumed: it has cut the file back to the checkpoint
-        wait_for(is_past_a_checkpoint)
-        second = worker()
-        sweeping.send_signal(signal.SIGINT)
-        assert sweeping.stderr is not None
-        _, said = sweeping.communicate(timeout=300)
+        assert trial_of(metrics) != trial
+        wait_for(lambda: result_of(first.folder) is not None)
+        wait_for(lambda: is_past_a_checkpoint(second.folder))
     finally:
-        sweeping.kill()
-    assert second not in (0, first)
-    assert sweeping.returncode == 130
-    assert "was killed by signal 9" in said
-    assert "interrupted with 0 of 1 runs finished; the same command goes on" in said
-    with pytest.raises(ProcessLookupError):
-        os.kill(second, 0)
-    standing = watching.standing(study)
-    assert standing.states[run.name] is State.WAITING
-    assert 0 < standing.steps[run.name] < 20_000
-    assert result_of(folder) is None
+        os.killpg(sweeping.pid, signal.SIGKILL)
+        sweeping.communicate()
+    assert result_of(second.folder) is None
+    assert standing_of(study).states == {first.name: State.DONE, second.name: State.BEGUN}
+    wait_for(lambda: trial_of(second.folder / "metrics.jsonl") == 0)  # Ray's processes end with their driver
+    kept = {p: p.stat().st_mtime_ns for p in first.folder.rglob("*")}
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {p: p.stat().st_mtime_ns for p in first.folder.rglob("*")} == kept
+    for run in study.runs:
+        whole = train(run.config.replace(out=str(tmp_path), name=f"whole-{run.config.run.seed}", threads=1))
+        assert rows(run.folder) == rows(whole.folder)
+        assert json.loads((run.folder / "result.json").read_text()) == json.loads(
+            (whole.folder / "result.json").read_text()
+        )
 
-    assert work_here(study).standing(study).states[run.name] is State.DONE
-    whole = train(replace(run.config, out=str(tmp_path), name="whole"))
-    assert rows(folder) == rows(whole.folder)
-    assert json.loads((folder / "result.json").read_text()) == json.loads((whole.folder / "result.json").read_text())
 
-
-def test_workers_of_this_machine_finish_a_study_and_find_nothing_to_do_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = write_study(tmp_path, '[grid]\npolicy = ["snn", "ann"]\nneurons = [8]\ndepth = [1, 2]\nseeds = [0, 1]')
-    assert main(["sweep", str(path), "--plan"]) == 0
-    assert "4 configurations, 8 runs, 4,096 environment steps" in capsys.readouterr().out
-    assert not (tmp_path / "small").exists()
-    assert main(["sweep", str(path), "--workers", "2", "--json"]) == 0
-    out, err = capsys.readouterr()
-    assert "small: 4 configurations, 8 runs, 4,096 environment steps; finished: 0 runs" in err
-    assert "8 of 8 runs" in err
-    data = json.loads(out)
-    assert (data["finished"], data["failed"]) == (8, {})
+def test_ray_finishes_a_study_and_finds_nothing_to_do_again(tmp_path: Path) -> None:
+    path = write_study(tmp_path, '[grid]\npolicy = ["snn", "ann"]\nneurons = [8]\ndepth = [1]\nseeds = [0, 1]')
+    command = [sys.executable, "-m", "nervecord", "sweep", str(path), "--workers", "2", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    assert "small: 2 configurations, 4 runs, 2,048 environment steps; finished: 0 runs" in done.stderr
+    assert "4 of 4 runs" in done.stderr
+    data = json.loads(done.stdout)
+    assert (data["finished"], data["failed"]) == (4, {})
     study = read_study(path)
     for cell in data["cells"]:
-        results = [result_of(run.folder) for run in study.cells[cell["cell"]]]
-        assert cell["test_return"]["each"] == results
+        assert cell["test_return"]["each"] == [result_of(run.folder) for run in study.cells[cell["cell"]]]
         assert cell["finished"] == [0, 1]
-    assert len(list((tmp_path / "small" / "logs").iterdir())) == 2
+    assert {p.name for p in (tmp_path / "small" / "logs").iterdir()} == {f"{run.name}.log" for run in study.runs}
+    assert all(TrainConfig.from_json((run.folder / "config.json").read_text()).run.threads == 1 for run in study.runs)
 
-    monkeypatch.setattr(sweep, "Crew", None)  # a second call starts no worker
+
+def test_nothing_is_trained_again(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    path = write_study(tmp_path, '[grid]\npolicy = "ann"\nlayers = [[8]]\nseeds = [0, 1]')
+    assert main(["sweep", str(path), "--plan"]) == 0
+    assert "1 configurations, 2 runs, 1,024 environment steps" in capsys.readouterr().out
+    assert not (tmp_path / "small").exists()
+    study = read_study(path)
+    work_here(study)
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "small").glob("*-seed*/**/*")}
+    work_here(study)
+    monkeypatch.setattr(engine, "_tune", None)  # a second call does not start Ray
     assert main(["sweep", str(path), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == data
-    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "small").glob("*-seed*/**/*")}
-
-    # The queue is lost, the runs are not.
-    (tmp_path / "small" / "sweep.journal").unlink()
-    assert work_here(study).standing(study).count(State.DONE) == 8
+    assert json.loads(capsys.readouterr().out)["finished"] == 2
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "small").glob("*-seed*/**/*")}
 
 
@@ -143,20 +140,22 @@ def test_failures_do_not_stop_the_others(
     study = read_study(path)
 
     def some_train(config: TrainConfig, **how: Any) -> TrainResult:
-        if config.name == "ann-8-seed1":
+        if config.run.name == "ann-8-seed1":
             raise NervecordError("cannot be trained", where="the simulator", hint="mend it")
-        if config.name == "ann-8x8-seed0":
+        if config.run.name == "ann-8x8-seed0":
             raise ZeroDivisionError("a defect")
         return train(config, **how)
 
     monkeypatch.setattr(training, "train", some_train)
-    standing = work_here(study).standing(study)
+    work_here(study)
+    standing = standing_of(study)
     sentences = {
         "ann-8-seed1": "the simulator: cannot be trained (mend it)",
         "ann-8x8-seed0": "ZeroDivisionError: a defect",
     }
     assert standing.errors == sentences
     assert (standing.count(State.DONE), standing.count(State.FAILED)) == (2, 2)
+    assert "ZeroDivisionError: a defect" in (study.folder / "logs" / "ann-8x8-seed0.log").read_text()
 
     capsys.readouterr()
     # Nothing is left to do, and the exit code says that not all is well.
@@ -176,10 +175,10 @@ def test_failures_do_not_stop_the_others(
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
     monkeypatch.undo()
-    queue = Queue(study.folder, study.name)
-    queue.fill(study, retry_failed=True)
-    work(queue)
-    assert queue.standing(study).count(State.DONE) == 4
+    # --retry-failed takes the sentences away and trains what is missing; Ray is not what is tested here.
+    monkeypatch.setattr(engine, "_ray", lambda *_: training.contextlib.nullcontext())
+    monkeypatch.setattr(engine, "_tune", lambda study, runs, **how: work_here(study))
+    assert run_sweep(study, retry_failed=True).count(State.DONE) == 4
     assert main(["sweep", str(path), "--report", str(tmp_path / "folder")]) == 0
     assert "4 of 4 runs finished" in capsys.readouterr().out
     assert "All runs are finished." in (tmp_path / "folder" / "report.md").read_text()
@@ -194,6 +193,19 @@ def test_failures_do_not_stop_the_others(
         text = (tmp_path / "study.md").read_text()
         assert finished in text
         assert "\n\nDepth does **not** help.\n\n" in text
+
+
+def test_a_dead_engine_is_left_to_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process's death is no fault of the run: nothing is written down, and Ray tries again."""
+    study = small_study(tmp_path, "[grid]\nslope = [1]\nseeds = [0]")
+
+    def dead(config: TrainConfig, **how: Any) -> TrainResult:
+        raise EngineError("its simulator died", where="here")
+
+    monkeypatch.setattr(training, "train", dead)
+    with pytest.raises(EngineError, match="its simulator died"):
+        work_here(study)
+    assert standing_of(study).states == {study.runs[0].name: State.WAITING}
 
 
 def test_a_report_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,33 +229,19 @@ def test_refusals_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["sweep", str(path)]) == 2
     assert "policy = ann, state = carried" in capsys.readouterr().err
     path = write_study(tmp_path, "[grid]\nslope = [1]")
-    assert main(["sweep", str(path), "--workers", "0"]) == 2
-    assert "--workers" in capsys.readouterr().err
+    for flag in ("--workers", "--cpus"):
+        assert main(["sweep", str(path), flag, "0"]) == 2
+        assert flag in capsys.readouterr().err
     assert not list((tmp_path / "small").glob("*-seed*"))
 
 
-def test_workers_that_die_and_die_end_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    study = small_study(tmp_path, "[grid]\nslope = [1]")
-    monkeypatch.setattr(sweep.sys, "executable", "/bin/false")
-    monkeypatch.setattr(sweep, "POLL", 0.01)
-    monkeypatch.setattr(sweep, "check_tasks", lambda study: None)
-    with pytest.raises(NervecordError, match=r"worker 1 ended with code 1; its log is .*and no run ended"):
-        run_sweep(study)
-
-
-def test_time_left_is_from_the_steps_made_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    study = small_study(tmp_path, "[grid]\nslope = [1]")
-    names = [run.name for run in study.runs]
-    now = 100.0
-    monkeypatch.setattr(sweep.time, "monotonic", lambda: now)
-    watch = Watch(study)
-
-    def seconds(*states_and_steps: tuple[State, int]) -> float | None:
-        states, steps = zip(*states_and_steps, strict=True)
-        standing = Standing(dict(zip(names, states, strict=True)), dict(zip(names, steps, strict=True)), {})
-        return watch.progress(standing, "").seconds_left
-
-    assert seconds((State.DONE, 512), (State.RUNNING, 0), (State.WAITING, 0)) is None
-    now = 110.0
-    assert seconds((State.DONE, 512), (State.RUNNING, 256), (State.WAITING, 0)) == pytest.approx(10 * 768 / 256)
-    assert seconds((State.DONE, 512), (State.RUNNING, 256), (State.FAILED, 0)) == pytest.approx(10)
+def test_progress_is_read_from_the_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = small_study(tmp_path, "[grid]\nslope = [1]\nseeds = [0, 1]")
+    monkeypatch.setattr(engine, "POLL", 0.01)
+    seen: list[engine.SweepProgress] = []
+    with engine._watched(study, seen.append):
+        work_here(study)
+    assert seen[-1].steps == seen[-1].total_steps == 1024
+    assert [p.standing.count(State.DONE) for p in seen] == sorted(p.standing.count(State.DONE) for p in seen)
+    assert any(p.standing.count(State.BEGUN) for p in seen)
+    assert seen[-1].seconds_left == 0

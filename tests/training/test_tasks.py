@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from simulating import make_simulator
 
 import nervecord
 from nervecord.errors import NervecordError
@@ -14,7 +15,7 @@ from nervecord.runtime.environment import make_environment
 from nervecord.training.config import TrainConfig
 from nervecord.training.presets import PRESETS
 from nervecord.training.run import train
-from nervecord.training.simulators import control_period, make_simulator
+from nervecord.training.simulators.base import control_period
 from nervecord.training.tasks import TASKS, channels, choice_names
 
 MUJOCO = ["Hopper-v4", "HalfCheetah-v4", "Walker2d-v4", "Humanoid-v4"]
@@ -203,14 +204,14 @@ def test_a_task_trains_compiles_and_runs(env: str, tmp_path: Path) -> None:
 def test_presets_are_settings_that_flags_replace(env: str) -> None:
     config = TrainConfig.for_task(env)
     for name, value in PRESETS[env].items():
-        assert getattr(config, name) == value != getattr(TrainConfig(), name)
-    assert TrainConfig.for_task(env, steps=77, layers=[9]).steps == 77
-    assert TrainConfig.for_task(env, layers=[9]).layers == (9,)
+        assert config.fields[name] == value != TrainConfig().fields[name]
+    assert TrainConfig.for_task(env, steps=77, layers=[9]).algorithm.steps == 77
+    assert TrainConfig.for_task(env, layers=[9]).network.layers == (9,)
 
 
 def test_without_a_preset_the_defaults_hold() -> None:
     assert TrainConfig.for_task() == TrainConfig()
-    assert TrainConfig.for_task("Swimmer-v4") == TrainConfig(env="Swimmer-v4")
+    assert TrainConfig.for_task("Swimmer-v4") == TrainConfig.of(env="Swimmer-v4")
     assert set(PRESETS) <= set(TASKS)
     with pytest.raises(NervecordError, match="unknown field 'leyers'"):
         TrainConfig.for_task("CartPole-v1", leyers=(3,))

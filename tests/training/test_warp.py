@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from simulating import FIELDS, make_simulator
 
 import nervecord
 from nervecord.errors import MissingDependencyError, NervecordError
-from nervecord.training.simulators import DeviceSimulator, make_simulator
 
 OBSERVATIONS, REWARDS = 5e-5, 1e-5
 ANT = Path(__file__).parent.parent.parent / "zoo" / "ant" / "ant.nervecord"
@@ -116,7 +116,7 @@ def test_contact_frames_are_mujocos_for_steep_legs() -> None:
     import mujoco
     import mujoco_warp
 
-    from nervecord.training.warp_ant import model_file
+    from nervecord.training.simulators.warp_ant import model_file
 
     model = mujoco.MjModel.from_xml_path(str(model_file()))
     data = mujoco.MjData(model)
@@ -214,23 +214,36 @@ def test_first_states_have_gymnasiums_distribution() -> None:
 
 
 @needs_warp
-def test_tensors_and_arrays_are_the_same_steps() -> None:
+def test_a_later_step_does_not_change_what_an_earlier_one_gave() -> None:
     import torch
 
-    arrays, tensors = make([1, 2]), make([1, 2])
-    assert isinstance(tensors, DeviceSimulator)
-    assert (arrays.observation_size, arrays.low.tolist(), arrays.high.tolist()) == (27, [-1.0] * 8, [1.0] * 8)
-    first = tensors.reset_tensors()
-    assert np.array_equal(arrays.reset(), first.numpy())
-    kept = first.clone()
+    simulator = make([1, 2]).inner
+    assert (simulator.observation_size, simulator.low.tolist(), simulator.high.tolist()) == (27, [-1.0] * 8, [1.0] * 8)
+    first = simulator.reset()
+    step = simulator.step(torch.zeros(2, 8))
+    kept = [first.clone(), *(getattr(step, name).clone() for name in FIELDS)]
     for _ in range(3):
-        actions = np.random.default_rng(0).uniform(-1, 1, (2, 8))
-        one, other = arrays.step(actions), tensors.step_tensors(torch.from_numpy(actions).float())
-        for field in ("observations", "rewards", "terminated", "truncated"):
-            assert np.array_equal(getattr(one, field), getattr(other, field).numpy())
-    assert one.observations.dtype == one.rewards.dtype == np.float64
-    assert one.terminated.dtype == bool
-    assert torch.equal(first, kept), "a later step changed what an earlier one gave"
+        simulator.step(torch.rand(2, 8))
+    for given, copy in zip([first, *(getattr(step, name) for name in FIELDS)], kept, strict=True):
+        assert torch.equal(given, copy)
+
+
+@needs_warp
+def test_a_saved_state_goes_on_the_same() -> None:
+    import torch
+
+    one, other = make([1, 2]), make([7, 8])
+    one.reset()
+    actions = np.random.default_rng(0).uniform(-1, 1, (8, 2, 8))
+    for row in actions[:4]:
+        one.step(row)
+    one.cut(torch.tensor([True, False]))
+    other.load_state_dict(one.state_dict())
+    other.inner._seeds.assign(one.inner._seeds)  # a resumed run has them from its configuration
+    for row in actions[4:]:
+        a, b = one.step(row), other.step(row)
+        for name in FIELDS:
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
 
 
 @needs_warp
@@ -240,7 +253,7 @@ def test_training_and_resuming(tmp_path: Path) -> None:
     from nervecord.training.run import resume, train
     from nervecord.training.run_folder import WALL_CLOCK
 
-    config = TrainConfig(
+    config = TrainConfig.of(
         sim="warp", layers=(16,), critic=(8,), steps=2048, num_envs=32, rollout=16, minibatch=64, epochs=2,
         checkpoint_every=1024, validation_episodes=0, test_episodes=0, record=64, tensorboard=False,
         out=str(tmp_path), name="whole",
@@ -274,7 +287,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, absent: str) 
             raise metadata.PackageNotFoundError(name)
         return "3.17.0"
 
-    monkeypatch.setattr("nervecord.training.simulators.metadata.version", version)
+    monkeypatch.setattr("nervecord.training.simulators.base.metadata.version", version)
     with pytest.raises(MissingDependencyError, match=rf"--sim warp: {absent} is not installed") as caught:
         make_simulator("Ant-v4", [0], kind="warp")
     assert "nervecord[train,warp]" in (caught.value.hint or "")
@@ -282,7 +295,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, absent: str) 
 
 def test_mujoco_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"mujoco": "3.17.0", "mujoco-warp": "3.16.0", "warp-lang": "1.19.0"}
-    monkeypatch.setattr("nervecord.training.simulators.metadata.version", versions.__getitem__)
+    monkeypatch.setattr("nervecord.training.simulators.base.metadata.version", versions.__getitem__)
     with pytest.raises(
         NervecordError, match=r"MuJoCo Warp 3\.16\.0 is not of the version of MuJoCo, 3\.17\.0"
     ) as caught:
@@ -299,7 +312,7 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 
 @needs_warp
 def test_an_unknown_contact_function_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    contact = importlib.import_module("nervecord.training.warp_contact")
+    contact = importlib.import_module("nervecord.training.simulators.warp_contact")
     contact.use_mujoco_frame()
     contact.use_mujoco_frame()
     assert contact.collision_primitive.plane_capsule is contact.plane_capsule

@@ -1,0 +1,36 @@
+"""The benchmarks of training run, on little, and measure something."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    for name in ("train_cost", "fused_update"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+def test_train_cost_tells_the_simulators_time_from_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    import train_cost  # type: ignore[import-not-found]
+
+    found = train_cost.main(["--updates", "1", "--num-envs", "4", "--minibatch", "64", "--neurons", "8"])
+    assert found["simulator"] > 20, "Ant takes longer than that anywhere"
+    assert found["outside"] > 1
+    assert found["training"] == pytest.approx(found["simulator"] + found["outside"])
+    assert "outside it" in capsys.readouterr().out
+
+
+def test_fused_update_compares_the_two(capsys: pytest.CaptureFixture[str]) -> None:
+    import fused_update  # type: ignore[import-not-found]
+
+    found = fused_update.main(["--batch", "16", "--neurons", "8", "--rounds", "2"])
+    assert found["fused"] > 0
+    assert found["snntorch"] > 0
+    assert "largest difference of a weight's gradient" in capsys.readouterr().out

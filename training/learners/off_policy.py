@@ -1,0 +1,128 @@
+"""TD7 as a learner: its agent and its replay (`td7`, `replay`) behind the protocol.
+
+The replay is in no checkpoint. A resumed run fills it again by acting, before it goes on: without updates, and not
+counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nervecord.errors import NervecordError
+from nervecord.training.config import TD7 as TD7Config
+from nervecord.training.config import TrainConfig
+from nervecord.training.distributed import Group
+from nervecord.training.learners.base import Rollout, check_device
+from nervecord.training.learners.replay import Replay
+from nervecord.training.learners.td7 import TD7, TD7Settings
+from nervecord.training.policy.actor import Act
+
+REFILL = 400_000
+"""Transitions that a resumed run fills the replay with, at most."""
+
+
+def td7_settings(config: TD7Config) -> TD7Settings:
+    """The agent's settings."""
+    shared = set(TD7Settings.__dataclass_fields__) & set(config.to_dict())
+    return TD7Settings(batch=config.minibatch, **{name: getattr(config, name) for name in shared})
+
+
+class TD7Learner:
+    """TD7 in raw observations; actions are values between limits.
+
+    Args:
+        observations: size of an observation.
+        low, high: limits of an action, (actions,).
+        config: of the run.
+        group: of one process.
+        choices: 0; TD7 has no choices.
+
+    Raises:
+        NervecordError: the task lets choose, there are several processes, or the device is not the CPU.
+    """
+
+    state_size = 0
+
+    def __init__(
+        self, observations: int, low: Tensor, high: Tensor, config: TrainConfig, group: Group, *, choices: int = 0
+    ) -> None:
+        assert isinstance(config.algorithm, TD7Config)
+        where = "--algorithm td7"
+        if choices:
+            raise NervecordError(f"has values for actions, and {config.task.env} lets choose", where=where)
+        if group.several:
+            raise NervecordError("learns in one process", where=where, hint="start it without torchrun")
+        self.device = check_device(config.run.device)
+        if self.device.type != "cpu":
+            raise NervecordError(f"learns on the CPU, --device is {self.device}", where=where)
+        self.settings = config.algorithm
+        self.low, self.high = low.float(), high.float()
+        self.agent = TD7(observations, len(low), td7_settings(self.settings))
+        self.replay = Replay(observations, len(low), self.settings.capacity, config.run.seed)
+        self.stored, self.owed = 0, 0.0
+        """Transitions so far, and updates that they still allow."""
+
+    def schedule(self, step: int, total: int) -> None:
+        """Nothing follows a schedule."""
+
+    def act(self, observations: Tensor, state: Tensor | None) -> Act:
+        """Noisy actions; uniform ones until there have been `random_steps`."""
+        if self.stored < self.settings.random_steps:
+            actions = torch.rand(len(observations), len(self.low)) * 2 - 1
+        else:
+            actions = self.agent.act(observations, self.settings.exploration)
+        return Act(self._scaled(actions), actions, state)
+
+    def mode(self, observations: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Actions without noise."""
+        return self._scaled(self.agent.act(observations, 0.0)), state
+
+    def _scaled(self, actions: Tensor) -> Tensor:
+        return self.low + (actions + 1) / 2 * (self.high - self.low)
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """Store the valid steps, then one update for every `steps_per_update` of them."""
+        count = self._store(rollout)
+        first = self.stored < self.settings.random_steps
+        self.stored += count
+        if first:
+            return {}
+        self.owed += count / self.settings.steps_per_update
+        sums: dict[str, float] = {}
+        updates = int(self.owed)
+        for _ in range(updates):
+            for name, value in self.agent.update(self.replay).items():
+                sums[name] = sums.get(name, 0.0) + value
+        self.owed -= updates
+        return {name: value / updates for name, value in sums.items()} | {"updates": float(self.agent.updates)}
+
+    def _store(self, rollout: Rollout) -> int:
+        valid = rollout.valid
+        taken = (rollout.actions - self.low) / (self.high - self.low) * 2 - 1
+        parts = (rollout.observations[:-1], taken.clamp(-1, 1), rollout.observations[1:])
+        observations, actions, following = (part[valid].numpy() for part in parts)
+        rewards, terminated = rollout.rewards[valid].numpy(), rollout.terminated[valid].numpy()
+        self.replay.add(observations, actions, following, rewards, terminated)
+        return int(valid.sum())
+
+    def absorb(self, rollout: Rollout) -> None:
+        """Nothing: TD7 sees observations as they are."""
+
+    def prepare(self, collect: Callable[[], Rollout]) -> None:
+        """Fill the replay of a resumed run again."""
+        wanted = min(self.stored, self.settings.capacity, REFILL)
+        while len(self.replay) < wanted:
+            self._store(collect())
+
+    def state_dict(self) -> dict[str, Any]:
+        """The agent, and how much it has seen."""
+        return {"td7": self.agent.state_dict(), "stored": self.stored, "owed": self.owed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self.agent.load_state_dict(state["td7"])
+        self.stored, self.owed = state["stored"], state["owed"]

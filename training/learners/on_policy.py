@@ -1,0 +1,139 @@
+"""What learners of the newest rollout share: actor, critic, statistics, optimiser and minibatches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nervecord.training.config import OnPolicy, TrainConfig
+from nervecord.training.distributed import SOLO, Group
+from nervecord.training.learners.base import Rollout, check_device
+from nervecord.training.policy.actor import Act, GaussianActor, make_actor
+from nervecord.training.policy.mirror import mirror_of
+from nervecord.training.policy.network import SpikingPolicy, critic_network
+from nervecord.training.policy.normaliser import ObservationNormaliser, RewardNormaliser
+
+WATCHED = 256
+"""States of a rollout in which spikes are counted for the metrics."""
+
+
+class OnPolicyLearner:
+    """An actor and a critic that learn from the newest rollout. Of several processes each has one, over its share of
+    the environments.
+
+    Args:
+        observations, actions: sizes of an observation and an action.
+        config: of the run.
+        group: the processes that learn together.
+        choices: number of actions to choose from, an action being the number of one; 0 where actions are values.
+    """
+
+    settings: OnPolicy
+
+    def __init__(
+        self, observations: int, actions: int, config: TrainConfig, group: Group = SOLO, *, choices: int = 0
+    ) -> None:
+        assert isinstance(config.algorithm, OnPolicy)
+        self.config, self.settings, self.group = config, config.algorithm, group
+        settings = self.settings
+        self.device = check_device(group.device(config.run.device))
+        self.actor = make_actor(observations, actions, choices, config).to(self.device)
+        self.critic = critic_network(observations, config).to(self.device)
+        # One call for all parameters; the loop over them costs more than the arithmetic.
+        self.optimizer = torch.optim.Adam(self.parameters(), lr=settings.lr, fused=True)
+        self.obs_rms = ObservationNormaliser(observations, config.task.obs_clip, self.device, group)
+        self.reward_rms = RewardNormaliser(
+            group.share(settings.num_envs), settings.gamma, settings.reward_clip, self.device, group
+        )
+        self.mirror = mirror_of(config.task.env) if config.network.mirror else None
+        self.state_size = self.actor.net.state_size
+        for module in (self.actor, self.critic):
+            group.broadcast(module)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Parameters of actor and critic."""
+        return [p for p in (*self.actor.parameters(), *self.critic.parameters()) if p.requires_grad]
+
+    def schedule(self, step: int, total: int) -> None:
+        """Set learning rate and noise for the next rollout and its update."""
+        settings, done = self.settings, step / total
+        if settings.schedule == "linear":
+            for group in self.optimizer.param_groups:
+                group["lr"] = settings.lr * (1 - done)
+        if settings.noise == "linear" and isinstance(self.actor, GaussianActor):
+            first, last = settings.log_std, settings.log_std_final
+            self.actor.log_std.data.fill_(first + done * (last - first))
+
+    @torch.no_grad()
+    def act(self, observations: Tensor, state: Tensor | None) -> Act:
+        """Act with chance in raw observations."""
+        act: Act = self.actor(self.obs_rms(observations), state)
+        return act
+
+    @torch.no_grad()
+    def mode(self, observations: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Actions without chance for raw observations, and the next state."""
+        return self.actor.mode(self.obs_rms(observations), state)
+
+    def absorb(self, rollout: Rollout) -> None:
+        """Take the rollout's observations into the statistics."""
+        observations, valid = rollout.flat(rollout.observations), rollout.flat(rollout.valid)
+        if self.mirror is not None:
+            observations = torch.cat([observations, self.mirror.observations(observations)])
+            valid = valid.repeat(2)
+        self.obs_rms.absorb(observations, valid)
+
+    def prepare(self, collect: Callable[[], Rollout]) -> None:
+        """Nothing: the newest rollout is all it learns from."""
+
+    def minibatches(self, rollout: Rollout) -> Iterator[Tensor]:
+        """Indices of the valid steps, `epochs` times in random order, cut into near-equal minibatches."""
+        settings = self.settings
+        steps = rollout.flat(rollout.valid).nonzero()[:, 0]
+        count = max(1, round(settings.batch / settings.minibatch))
+        for _ in range(settings.epochs):
+            order = steps[torch.randperm(len(steps), device=steps.device)]
+            yield from order.tensor_split(count)
+
+    def descend(self, loss: Tensor, parameters: list[nn.Parameter], rows: int) -> Tensor:
+        """One step down the gradient of a loss, a mean over `rows`; the gradient's norm, before it is limited."""
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.group.several:
+            self.group.mean_gradients(parameters, rows)
+        limit = self.settings.grad_norm or float("inf")
+        norm = nn.utils.clip_grad_norm_(parameters, limit)
+        self.optimizer.step()
+        return norm
+
+    def measure(self, rollout: Rollout) -> dict[str, Tensor]:
+        """What says how the policy is doing: noise, learning rate, firing rates and silent neurons of each layer."""
+        found = self.actor.exploration()
+        net = self.actor.net
+        if isinstance(net, SpikingPolicy):
+            stride = max(1, rollout.valid.numel() // WATCHED)
+            seen = self.obs_rms(rollout.flat(rollout.observations)[::stride])
+            state = None if rollout.states is None else rollout.flat(rollout.states)[::stride]
+            for number, rates in enumerate(net.rates(seen, state), 1):
+                found[f"rate_{number}"] = rates.mean()
+                found[f"silent_{number}"] = (rates == 0).float().mean()
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks, statistics, optimiser."""
+        return {name: part.state_dict() for name, part in self._parts().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave, or a part of it."""
+        parts = self._parts()
+        for name, values in state.items():
+            parts[name].load_state_dict(values)
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "actor": self.actor, "critic": self.critic, "obs_rms": self.obs_rms, "reward_rms": self.reward_rms,
+            "optimizer": self.optimizer,
+        }  # fmt: skip

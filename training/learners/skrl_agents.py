@@ -1,0 +1,239 @@
+"""skrl's SAC and TD3 as learners: its agents, with transitions and time steps handed to them as they want them.
+
+The networks are plain, of raw observations; actions lie between -1 and 1. The memory is in no checkpoint: a resumed run
+fills it again by acting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nervecord.errors import NervecordError
+from nervecord.training.config import SkrlAlgorithm, TrainConfig
+from nervecord.training.distributed import Group
+from nervecord.training.learners.base import Rollout, check_device
+from nervecord.training.policy.actor import Act
+from nervecord.training.quiet_skrl import import_skrl
+
+import_skrl()
+
+from gymnasium.spaces import Box  # noqa: E402
+from skrl.agents.torch.sac import SAC, SAC_CFG  # type: ignore[import-untyped]  # noqa: E402
+from skrl.agents.torch.td3 import TD3, TD3_CFG  # type: ignore[import-untyped]  # noqa: E402
+from skrl.memories.torch import RandomMemory  # type: ignore[import-untyped]  # noqa: E402
+from skrl.models.torch import DeterministicMixin, GaussianMixin, Model  # type: ignore[import-untyped]  # noqa: E402
+from skrl.resources.noises.torch import GaussianNoise  # type: ignore[import-untyped]  # noqa: E402
+
+REFILL = 400_000
+"""Transitions that a resumed run fills the memory with, at most."""
+LOG_STD = (-5.0, 2.0)
+"""Limits of SAC's log standard deviation."""
+
+
+def _network(inputs: int, outputs: int, hidden: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, outputs)
+    )
+
+
+class _Stochastic(GaussianMixin, Model):  # type: ignore[misc]
+    """SAC's policy."""
+
+    def __init__(self, spaces: dict[str, Any], hidden: int) -> None:
+        Model.__init__(self, **spaces)
+        GaussianMixin.__init__(
+            self, clip_actions=True, clip_log_std=True, min_log_std=LOG_STD[0], max_log_std=LOG_STD[1]
+        )
+        self.net = _network(self.num_observations, 2 * self.num_actions, hidden)
+
+    def compute(self, inputs: dict[str, Any], role: str = "") -> tuple[Tensor, dict[str, Any]]:
+        """Means between -1 and 1, and log standard deviations."""
+        mean, log_std = self.net(inputs["observations"]).chunk(2, -1)
+        return torch.tanh(mean), {"log_std": log_std.clamp(*LOG_STD)}
+
+
+class _Certain(DeterministicMixin, Model):  # type: ignore[misc]
+    """TD3's policy."""
+
+    def __init__(self, spaces: dict[str, Any], hidden: int) -> None:
+        Model.__init__(self, **spaces)
+        DeterministicMixin.__init__(self, clip_actions=True)
+        self.net = _network(self.num_observations, self.num_actions, hidden)
+
+    def compute(self, inputs: dict[str, Any], role: str = "") -> tuple[Tensor, dict[str, Any]]:
+        """Actions between -1 and 1."""
+        return torch.tanh(self.net(inputs["observations"])), {}
+
+
+class _Critic(DeterministicMixin, Model):  # type: ignore[misc]
+    """A value of observation and action."""
+
+    def __init__(self, spaces: dict[str, Any], hidden: int) -> None:
+        Model.__init__(self, **spaces)
+        DeterministicMixin.__init__(self)
+        self.net = _network(self.num_observations + self.num_actions, 1, hidden)
+
+    def compute(self, inputs: dict[str, Any], role: str = "") -> tuple[Tensor, dict[str, Any]]:
+        """Values (B, 1)."""
+        return self.net(torch.cat([inputs["observations"], inputs["taken_actions"]], -1)), {}
+
+
+class _Rows(RandomMemory):  # type: ignore[misc]
+    """A memory with a row for each transition, of any number at a time: skrl 2.1's own moves its index on for each
+    tensor of them, so that the parts of a transition come to lie in different rows."""
+
+    memory_index: int
+    filled: bool
+
+    def add_samples(self, **tensors: Tensor | None) -> None:
+        """Store transitions, each tensor (K, size)."""
+        given = {name: tensor for name, tensor in tensors.items() if name in self.tensors and tensor is not None}
+        count = len(given["observations"])
+        where = (self.memory_index + torch.arange(count, device=self.device)) % self.memory_size
+        for name, tensor in given.items():
+            self.tensors[name][where, 0] = tensor.to(self.tensors[name].dtype)
+        end = self.memory_index + count
+        self.filled = self.filled or end >= self.memory_size
+        self.memory_index = end % self.memory_size
+
+
+class SkrlLearner:
+    """One of skrl's off-policy agents.
+
+    Args:
+        observations: size of an observation.
+        low, high: limits of an action, (actions,).
+        config: of the run.
+        group: of one process.
+        choices: 0; these have no choices.
+
+    Raises:
+        NervecordError: the task lets choose, or there are several processes.
+    """
+
+    state_size = 0
+
+    def __init__(
+        self, observations: int, low: Tensor, high: Tensor, config: TrainConfig, group: Group, *, choices: int = 0
+    ) -> None:
+        assert isinstance(config.algorithm, SkrlAlgorithm)
+        settings = self.settings = config.algorithm
+        where = f"--algorithm {settings.name}"
+        if choices:
+            raise NervecordError(f"has values for actions, and {config.task.env} lets choose", where=where)
+        if group.several:
+            raise NervecordError("learns in one process", where=where, hint="start it without torchrun")
+        self.device = check_device(config.run.device)
+        self.low, self.high = low.to(self.device, torch.float32), high.to(self.device, torch.float32)
+        spaces: dict[str, Any] = {
+            "observation_space": Box(-float("inf"), float("inf"), (observations,)),
+            "action_space": Box(-1.0, 1.0, (len(low),)), "device": self.device,
+        }  # fmt: skip
+        policy = _Stochastic if settings.name == "sac" else _Certain
+        models: dict[str, Any] = {"policy": policy(spaces, settings.hidden)}
+        if settings.name == "td3":
+            models["target_policy"] = policy(spaces, settings.hidden)
+        for name in ("critic_1", "critic_2", "target_critic_1", "target_critic_2"):
+            models[name] = _Critic(spaces, settings.hidden)
+        # One row for each transition: those that are not valid are not stored.
+        self.memory = _Rows(memory_size=settings.capacity, num_envs=1, device=self.device)
+        agent: Any = SAC if settings.name == "sac" else TD3
+        self.agent = agent(models=models, memory=self.memory, cfg=_cfg(settings, len(low), self.device), **spaces)
+        self.agent.init()
+        self.agent.enable_training_mode(True)
+        self.step, self.total = 0, 1
+        """Steps of the environments side by side, so far and in all: skrl's time."""
+        self.stored, self.seconds = 0, 0.0
+
+    def schedule(self, step: int, total: int) -> None:
+        """Tell the time."""
+        self.step, self.total = step // self.settings.num_envs, total // self.settings.num_envs
+
+    @torch.no_grad()
+    def act(self, observations: Tensor, state: Tensor | None) -> Act:
+        """Noisy actions; uniform ones in the first steps."""
+        actions, _ = self.agent.act(observations, None, timestep=self.step, timesteps=self.total)
+        return Act(self._scaled(actions.clamp(-1, 1)), actions, state)
+
+    @torch.no_grad()
+    def mode(self, observations: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Actions without chance."""
+        actions, _ = self.agent.policy.compute({"observations": observations}, role="policy")
+        return self._scaled(actions), state
+
+    def _scaled(self, actions: Tensor) -> Tensor:
+        return self.low + (actions + 1) / 2 * (self.high - self.low)
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """Hand the rollout's valid steps to the agent, which updates after each step of the environments."""
+        for t in range(len(rollout.valid)):
+            self.stored += self._record(rollout, t)
+            self.agent.post_interaction(timestep=self.step + t, timesteps=self.total)
+        names = {"Loss / Policy loss": "policy_loss", "Loss / Critic loss": "value_loss"}
+        tracked = self.agent.tracking_data
+        found = {short: float(tracked[tag][-1]) for tag, short in names.items() if tracked.get(tag)}
+        tracked.clear()
+        return found
+
+    def _record(self, rollout: Rollout, t: int) -> int:
+        valid = rollout.valid[t]
+        actions = (rollout.actions[t] - self.low) / (self.high - self.low) * 2 - 1
+        self.agent.record_transition(
+            observations=rollout.observations[t][valid], states=None, actions=actions[valid],
+            rewards=rollout.rewards[t][valid, None].float(), next_observations=rollout.observations[t + 1][valid],
+            next_states=None, terminated=rollout.terminated[t][valid, None],
+            truncated=rollout.truncated[t][valid, None], infos={}, timestep=self.step + t, timesteps=self.total,
+        )  # fmt: skip
+        return int(valid.sum())
+
+    def absorb(self, rollout: Rollout) -> None:
+        """Nothing: observations are seen as they are."""
+
+    def prepare(self, collect: Callable[[], Rollout]) -> None:
+        """Fill the memory of a resumed run again."""
+        wanted, held = min(self.stored, self.settings.capacity, REFILL), 0
+        while held < wanted:
+            rollout = collect()
+            held += sum(self._record(rollout, t) for t in range(len(rollout.valid)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks, optimisers and entropy of the agent."""
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        entropy = getattr(self.agent, "log_entropy_coefficient", None)
+        return {"agent": parts, "stored": self.stored, "entropy": None if entropy is None else entropy.detach().cpu()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state["agent"][name])
+        self.stored = state["stored"]
+        if state["entropy"] is not None:
+            with torch.no_grad():
+                self.agent.log_entropy_coefficient.copy_(state["entropy"])
+                self.agent._entropy_coefficient = self.agent.log_entropy_coefficient.exp()
+
+    def _parts(self) -> dict[str, Any]:
+        return {n: part for n, part in self.agent.checkpoint_modules.items() if hasattr(part, "load_state_dict")}
+
+
+def _cfg(settings: SkrlAlgorithm, actions: int, device: torch.device) -> Any:
+    shared: dict[str, Any] = {
+        "gradient_steps": max(1, round(settings.num_envs / settings.steps_per_update)),
+        "batch_size": settings.minibatch, "discount_factor": settings.gamma, "learning_rate": settings.lr,
+        "random_timesteps": settings.random_steps // settings.num_envs,
+        "learning_starts": settings.random_steps // settings.num_envs,
+        # No experiment: skrl writes neither checkpoints nor events, the run folder is ours.
+        "experiment": {"write_interval": 0, "checkpoint_interval": 0},
+    }  # fmt: skip
+    if settings.name == "sac":
+        return SAC_CFG(**shared)
+    noise = {"mean": 0.0, "device": device}
+    return TD3_CFG(
+        **shared, exploration_noise=GaussianNoise, exploration_noise_kwargs={**noise, "std": 0.1},
+        smooth_regularization_noise=GaussianNoise, smooth_regularization_noise_kwargs={**noise, "std": 0.2},
+        smooth_regularization_clip=0.5,
+    )  # fmt: skip

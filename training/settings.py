@@ -1,0 +1,369 @@
+"""The parts of a training's configuration: what each field means, its default and its bounds.
+
+Help, bounds and choices stand in the field, so that flags, checks and documents are loops over fields. Fields have
+names of their own over all parts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from nervecord.errors import NervecordError, unknown_name
+
+
+def flag(default: Any, text: str, **bounds: Any) -> Any:
+    """A field with its default, the help text of its flag, and its bounds.
+
+    Bounds: `choices`, `least`, `above` (it must be greater), `unit` ("open" or "closed": between 0 and 1). `free` marks
+    what does not decide what is learnt, `resumable` what `--resume` may change.
+    """
+    return field(default=default, metadata={"help": text, **bounds})
+
+
+def flag_name(name: str) -> str:
+    """The flag of a field."""
+    return "--" + name.replace("_", "-")
+
+
+def _check(part: Part, f: dataclasses.Field[Any]) -> None:
+    """Refuse a value of another type than the default, or out of its bounds; an int may stand for a float."""
+    value: Any = getattr(part, f.name)
+    default: Any = f.default
+    where, bounds = flag_name(f.name), f.metadata
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+        object.__setattr__(part, f.name, value)
+    if type(value) is not type(default):
+        raise NervecordError(
+            f"is {value!r}, a {type(value).__name__}, where a {type(default).__name__} is needed", where=where
+        )
+    if isinstance(value, float) and not math.isfinite(value):
+        raise NervecordError(f"is {value}, not a finite number", where=where)
+    if "choices" in bounds and value not in bounds["choices"]:
+        raise unknown_name(f.name, value, bounds["choices"], where=where)
+    if isinstance(value, tuple):
+        element = int if "least" in bounds else str
+        if any(type(item) is not element or (element is int and item < bounds["least"]) for item in value):
+            need = "widths of at least 1 are" if element is int else "names are"
+            raise NervecordError(f"is {value}, {need} needed", where=where)
+    elif "least" in bounds and value < bounds["least"]:
+        raise NervecordError(f"is {value}, at least {bounds['least']:g} is needed", where=where)
+    if "above" in bounds and not value > bounds["above"]:
+        raise NervecordError(f"is {value}, a number above {bounds['above']:g} is needed", where=where)
+    if bounds.get("unit") == "open" and not 0 < value < 1:
+        raise NervecordError(f"is {value}, a decay lies strictly between 0 and 1", where=where)
+    if bounds.get("unit") == "closed" and not 0 <= value <= 1:
+        raise NervecordError(f"is {value}, it lies between 0 and 1", where=where)
+
+
+class Part:
+    """A part of the configuration: a frozen dataclass whose fields are flags."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):  # type: ignore[arg-type]  # a Part is always a dataclass
+            if isinstance(f.default, tuple):
+                object.__setattr__(self, f.name, tuple(getattr(self, f.name)))
+            _check(self, f)
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Refuse fields that contradict each other."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Field names and values, as JSON types."""
+        values = dataclasses.asdict(self)  # type: ignore[call-overload]
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class TaskConfig(Part):
+    """What is learnt."""
+
+    env: str = flag(
+        "Ant-v4",
+        "Gymnasium id of the task, also module:Id of your own (the module is imported); with --sim isaacgym the "
+        "name of its task, for example Ant",
+    )
+    wrappers: tuple[str, ...] = flag(
+        (), "wrappers around each environment, innermost first: names of gymnasium.wrappers, or module:Class"
+    )
+    obs_clip: float = flag(10.0, "limit of a normalised observation", above=0)
+
+    def _check_together(self) -> None:
+        if not self.env:
+            raise NervecordError("is empty, a Gymnasium id is needed", where="--env", hint="for example Ant-v4")
+
+
+@dataclass(frozen=True)
+class NetworkConfig(Part):
+    """What acts."""
+
+    policy: str = flag("snn", "spiking policy (snn) or its twin without spikes (ann)", choices=("snn", "ann"))
+    neuron: str = flag(
+        "leaky",
+        "snnTorch neuron: leaky (Leaky) or synaptic (Synaptic, with a current memory)",
+        choices=("leaky", "synaptic"),
+    )
+    layers: tuple[int, ...] = flag((256,), "neurons of each hidden layer, input side first", least=1)
+    steps_per_action: int = flag(5, "time steps T of the spiking core for each action", least=1)
+    state: str = flag(
+        "reset",
+        "whether each action starts from a cleared state (reset) or goes on (carried)",
+        choices=("reset", "carried"),
+    )
+    delays: bool = flag(False, "every connection delivers one step later, as on the chip (needs state carried)")
+    recurrent: bool = flag(
+        False, "each hidden layer also hears its own spikes of the step before (needs state carried and delays)"
+    )
+    slope: float = flag(5.0, "steepness k of the surrogate gradient 1 / (1 + k |v - threshold|)^2", above=0)
+    detach_reset: bool = flag(True, "do not differentiate through the reset to zero")
+    decay: float = flag(0.8, "first value of the learnt membrane decay of each hidden layer", unit="open")
+    current_decay: float = flag(0.5, "first value of the learnt current decay of each synaptic layer", unit="open")
+    readout_decay: float = flag(0.9, "first value of the learnt decay of the readout", unit="open")
+    encoder: str = flag(
+        "current",
+        "what enters: the observation as constant current, or as spikes (population)",
+        choices=("current", "population"),
+    )
+    population: int = flag(10, "neurons per observation channel of the population code", least=2)
+    decoder: str = flag(
+        "membrane",
+        "what an action is read from: a leaky readout (membrane) or spikes (count)",
+        choices=("membrane", "count"),
+    )
+    output_population: int = flag(10, "spiking neurons per action, whose spikes the decoder counts", least=1)
+    mirror: bool = flag(False, "weights tied so that the policy acts in a mirror as its image does (Ant-v4)")
+
+    def _check_together(self) -> None:
+        if not self.layers:
+            raise NervecordError("is (), one or more widths of at least 1 are needed", where="--layers")
+        if self.delays and self.state == "reset":
+            raise NervecordError(
+                "has no meaning with --state reset: the target resets each layer one step after the layer before it, "
+                "which takes up the delays exactly, so the network without delays is what runs",
+                where="--delays",
+                hint="drop --delays, or use --state carried",
+            )
+        if self.recurrent and not (self.state == "carried" and self.delays and self.decoder == "membrane"):
+            raise NervecordError(
+                "needs --state carried, --delays and --decoder membrane: a layer that hears itself has a delay of one "
+                "step, and so must every connection",
+                where="--recurrent",
+                hint="add --state carried --delays",
+            )
+        if self.policy == "ann":
+            plain = {"state": "reset", "neuron": "leaky", "encoder": "current", "decoder": "membrane"}
+            for name, value in plain.items():
+                if getattr(self, name) != value:
+                    raise NervecordError(
+                        f"is {getattr(self, name)!r}, a policy without spikes has no such thing",
+                        where=flag_name(name),
+                        hint=f"use {value!r} with --policy ann",
+                    )
+
+
+@dataclass(frozen=True)
+class Algorithm(Part):
+    """How it learns: what every algorithm has."""
+
+    name: ClassVar[str]
+    fixed_rollout: ClassVar[int] = 0
+    """Steps of each environment between two updates, where no field says it."""
+    own_networks: ClassVar[bool] = False
+    """Whether it has networks of its own, without spikes, in place of those of the part `network`."""
+
+    steps: int = flag(1_000_000, "environment steps of the whole training", least=1, resumable=True)
+    num_envs: int = flag(32, "environments stepped together, over all processes", least=1)
+    gamma: float = flag(0.99, "discount", unit="closed")
+    lr: float = flag(3e-4, "learning rate of Adam", above=0)
+
+    @property
+    def batch(self) -> int:
+        """Transitions of one rollout over all environments."""
+        return self.num_envs * getattr(self, "rollout", self.fixed_rollout)
+
+
+@dataclass(frozen=True)
+class OnPolicy(Algorithm):
+    """What learns from the newest rollout alone."""
+
+    rollout: int = flag(64, "steps of each environment between two updates", least=2)
+    minibatch: int = flag(512, "transitions of one gradient step, over all processes", least=2)
+    epochs: int = flag(8, "passes over the rollout at each update", least=1)
+    schedule: str = flag(
+        "linear", "learning rate: falling to 0 at the last step (linear) or constant", choices=("linear", "constant")
+    )
+    grad_norm: float = flag(0.5, "limit of the gradient's norm; 0 for none", least=0)
+    critic: tuple[int, ...] = flag((64, 64), "neurons of each hidden layer of the critic, a tanh network", least=1)
+    noise: str = flag(
+        "learnt",
+        "size of the action noise: learnt, or falling (linear) from log_std to log_std_final",
+        choices=("learnt", "linear"),
+    )
+    log_std: float = flag(-0.5, "first value of the action noise's log standard deviation")
+    log_std_final: float = flag(-2.0, "its value at the last step where the noise falls")
+    normalise_reward: bool = flag(True, "divide rewards by the standard deviation of the discounted return")
+    reward_clip: float = flag(10.0, "limit of a normalised reward", above=0)
+
+    def _check_together(self) -> None:
+        if not self.critic:
+            raise NervecordError("is (), one or more widths of at least 1 are needed", where="--critic")
+        if self.minibatch > self.batch:
+            raise NervecordError(
+                f"is {self.minibatch}, a rollout holds {self.num_envs} environments x {self.rollout} steps = "
+                f"{self.batch} transitions",
+                where="--minibatch",
+                hint="lower it, or raise --num-envs or --rollout",
+            )
+
+
+@dataclass(frozen=True)
+class PPO(OnPolicy):
+    """Proximal policy optimisation."""
+
+    name: ClassVar[str] = "ppo"
+
+    lam: float = flag(0.95, "lambda of the advantage estimator", unit="closed")
+    clip: float = flag(0.2, "PPO's clip of the probability ratio", above=0)
+    entropy: float = flag(0.0, "weight of the entropy bonus", least=0)
+    value_weight: float = flag(0.5, "weight of the critic's squared error", least=0)
+    start: str = flag("", "run folder whose networks and statistics this training begins with; its shape is taken too")
+
+
+@dataclass(frozen=True)
+class Distill(OnPolicy):
+    """The imitation of a teacher in all states that it and the student have come to."""
+
+    name: ClassVar[str] = "distill"
+
+    teacher: str = flag("", "run folder of the policy that this one learns to act as (nervecord distill)")
+    capacity: int = flag(1_000_000, "states kept to learn from, the newest; 0 for those of the newest rollout", least=0)
+    teacher_steps: int = flag(0, "environment steps in which the teacher acts alone", least=0)
+    handover_steps: int = flag(0, "environment steps in which its share then falls to 0", least=0)
+    margin: float = flag(
+        0.0, "a wanted action this near to a limit, in halves of the range, is any from there", least=0
+    )
+    fall_steps: int = flag(40, "steps before a failure that are drawn more often", least=1)
+    fall_weight: float = flag(1.0, "how much more often", least=1)
+
+    def _check_together(self) -> None:
+        super()._check_together()
+        if not self.teacher:
+            raise NervecordError("is empty, a run folder is needed", where="--teacher", hint="nervecord distill RUN")
+
+
+@dataclass(frozen=True)
+class TD7(Algorithm):
+    """TD7 (Fujimoto et al. 2023, arXiv 2306.02451): off-policy, a teacher without spikes."""
+
+    name: ClassVar[str] = "td7"
+    fixed_rollout: ClassVar[int] = 32
+    own_networks: ClassVar[bool] = True
+
+    num_envs: int = flag(16, "environments stepped together", least=1)
+    minibatch: int = flag(256, "transitions of one gradient step", least=1)
+    steps_per_update: float = flag(2.0, "environment steps for each update", above=0)
+    hidden: int = flag(256, "neurons of each hidden layer of its networks", least=1)
+    embedding: int = flag(256, "width of its embeddings", least=1)
+    exploration: float = flag(0.1, "deviation of the noise of actions, in halves of their range", least=0)
+    target_noise: float = flag(0.2, "deviation of the noise of the target's actions", least=0)
+    target_noise_clip: float = flag(0.5, "greatest noise of the target's actions", least=0)
+    target_every: int = flag(250, "updates between two copies of the networks into the targets", least=1)
+    policy_every: int = flag(2, "updates of the critic for each of the actor", least=1)
+    capacity: int = flag(1_000_000, "transitions in the replay", least=1)
+    random_steps: int = flag(25_000, "steps of uniformly random actions before the first update", least=1)
+    smoothness: float = flag(0.0, "weight of the squared change of the action from step to step (CAPS)", least=0)
+    precision: str = flag("float32", "of the matrix products", choices=("float32", "bfloat16"))
+
+
+@dataclass(frozen=True)
+class SkrlAlgorithm(Algorithm):
+    """One of skrl's off-policy agents, with plain networks."""
+
+    fixed_rollout: ClassVar[int] = 32
+    own_networks: ClassVar[bool] = True
+
+    num_envs: int = flag(16, "environments stepped together", least=1)
+    minibatch: int = flag(256, "transitions of one gradient step", least=1)
+    steps_per_update: float = flag(2.0, "environment steps for each update", above=0)
+    hidden: int = flag(256, "neurons of each of its two hidden layers", least=1)
+    capacity: int = flag(1_000_000, "transitions in the replay", least=1)
+    random_steps: int = flag(25_000, "steps of uniformly random actions before the first update", least=1)
+
+
+@dataclass(frozen=True)
+class SAC(SkrlAlgorithm):
+    """skrl's soft actor-critic."""
+
+    name: ClassVar[str] = "sac"
+
+
+@dataclass(frozen=True)
+class TD3(SkrlAlgorithm):
+    """skrl's TD3."""
+
+    name: ClassVar[str] = "td3"
+
+
+ALGORITHMS: dict[str, type[Algorithm]] = {kind.name: kind for kind in (PPO, TD7, SAC, TD3, Distill)}
+"""By name."""
+
+
+@dataclass(frozen=True)
+class RunConfig(Part):
+    """How and where a training is computed, and what is kept of it."""
+
+    seed: int = flag(0, "seed of weights, noise, minibatches and simulators", least=0)
+    sim: str = flag(
+        "auto",
+        "simulator: envpool, gymnasium, warp (Ant-v4 on --device), isaacgym, isaaclab, or auto (envpool where it can "
+        "be imported)",
+        choices=("auto", "envpool", "gymnasium", "warp", "isaacgym", "isaaclab"),
+        free=True,
+    )
+    threads: int = flag(
+        0, "threads of the simulator, in each process; 0 for one on each core", least=0, free=True, resumable=True
+    )
+    torch_threads: int = flag(1, "threads of torch on the CPU", least=1, free=True, resumable=True)
+    device: str = flag(
+        "cpu",
+        "torch device of the learner and of --sim warp, isaacgym and isaaclab: cpu, cuda:0, ...",
+        free=True,
+        resumable=True,
+    )
+    engine: str = flag(
+        "fused", "spiking operator: fused, or snntorch (the literal loop, slow)", choices=("fused", "snntorch")
+    )
+    checkpoint_every: int = flag(250_000, "environment steps between two checkpoints", least=1)
+    keep_checkpoints: int = flag(3, "newest checkpoints kept, besides the best", least=1, free=True, resumable=True)
+    exact_resume: bool = flag(
+        False,
+        "begin all episodes anew at each checkpoint where the simulator cannot save its state, so that a resumed "
+        "run is the same to the bit",
+    )
+    validate_from: float = flag(0.5, "part of the training after which checkpoints are validated", unit="closed")
+    validation_episodes: int = flag(
+        20, "deterministic episodes that rank a checkpoint; 0 exports the last one", least=0, resumable=True
+    )
+    test_episodes: int = flag(
+        100, "deterministic episodes, on seeds of their own, that the result reports; 0 for none", least=0,
+        resumable=True,
+    )  # fmt: skip
+    record: int = flag(2048, "raw observations kept with the policy for calibration", least=0)
+    tensorboard: bool = flag(True, "write TensorBoard events beside metrics.jsonl", free=True, resumable=True)
+    out: str = flag("runs", "folder that holds the run folders", free=True)
+    name: str = flag("", "name of the run folder; empty for one made of env, policy and seed", free=True)
+
+    def _check_together(self) -> None:
+        if self.name and (not re.fullmatch(r"[\w.+-]+", self.name) or self.name in (".", "..")):
+            raise NervecordError(
+                f"is {self.name!r}, only letters, digits and . _ + - make a folder's name",
+                where="--name",
+                hint="use --out for the folder it lies in",
+            )

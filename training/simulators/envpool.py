@@ -1,0 +1,107 @@
+"""EnvPool's environments, stepped by its own threads. The door to EnvPool."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nervecord.errors import MissingDependencyError, NervecordError, unknown_name
+from nervecord.training.simulators.base import Step
+from nervecord.training.simulators.spaces import limits
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    # Gymnasium's observation holds the contact forces, which EnvPool leaves at zero in its v4 unless asked.
+    "Humanoid-v4": {"post_constraint": True},
+    "HumanoidStandup-v4": {"post_constraint": True},
+}
+"""What EnvPool must be told to give Gymnasium's task."""
+
+
+class EnvPoolSimulator:
+    """EnvPool's environments.
+
+    Args:
+        env: a task of EnvPool.
+        seeds: one for each environment.
+        threads: threads that step them.
+
+    Raises:
+        MissingDependencyError: EnvPool is not installed.
+        NervecordError: it has no such task, or its spaces cannot be trained.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, env: str, seeds: list[int], threads: int) -> None:
+        try:
+            import envpool
+        except ImportError as error:
+            raise MissingDependencyError(
+                "EnvPool is not installed", where="--sim envpool", hint="pip install envpool, or use --sim gymnasium"
+            ) from error
+        known = envpool.list_all_envs()
+        if env not in known:
+            raise unknown_name("EnvPool task", env, known, where="--env")
+        # A list of seeds: with one seed EnvPool gives environment i the seed + i, so that runs with neighbouring
+        # seeds share environments; and its reset(seed=...) does nothing.
+        self._pool: Any = envpool.make(
+            env,
+            env_type="gymnasium",
+            num_envs=len(seeds),
+            num_threads=min(threads, len(seeds)),
+            seed=seeds[0],
+            env_seed=seeds,
+            **OPTIONS.get(env, {}),
+        )
+        self.num_envs = len(seeds)
+        with warnings.catch_warnings():
+            # Gymnasium's Box warns of limits that float32 rounds.
+            warnings.simplefilter("ignore", UserWarning)
+            spaces = (self._pool.observation_space, self._pool.action_space)
+        self.observation_size, self.low, self.high, self.choices = limits(env, *spaces)
+        self.time_limit = int(self._pool.config.get("max_episode_steps", 0))
+        self._cut = np.zeros(0, np.int32)
+
+    def reset(self) -> Tensor:
+        """First observations, (N, observations)."""
+        observations, _ = self._pool.reset()
+        return torch.from_numpy(observations)
+
+    def step(self, actions: Tensor) -> Step:
+        """Apply actions (N, actions) within the limits."""
+        given = actions[:, 0].to(torch.int32) if self.choices else actions.double()
+        observations, rewards, terminated, truncated, _ = self._pool.step(given.numpy())
+        if len(self._cut):
+            # What these environments did with the action is nobody's; now they begin anew.
+            first, _ = self._pool.reset(self._cut)
+            for array in (observations, rewards, terminated, truncated):
+                array.flags.writeable or array.setflags(write=True)
+            observations[self._cut] = first
+            for array in (rewards, terminated, truncated):
+                array[self._cut] = 0
+            self._cut = self._cut[:0]
+        return Step(*(torch.from_numpy(array) for array in (observations, rewards, terminated, truncated)))
+
+    def cut(self, where: Tensor) -> None:
+        """End episodes, (N,) bool: the next step only resets these environments."""
+        self._cut = np.flatnonzero(where.numpy()).astype(np.int32)
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """None: EnvPool cannot save its environments."""
+        return None
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Refuse.
+
+        Raises:
+            NervecordError: always.
+        """
+        raise NervecordError("cannot go on from a saved state", where="--sim envpool", hint="use --sim gymnasium")
+
+    def close(self) -> None:
+        """End the threads; EnvPool's own close does nothing, they end with the object."""
+        self._pool = None

@@ -1,0 +1,137 @@
+"""Gymnasium's vector environment in this process: any task, also a user's own, with wrappers. Slower than EnvPool."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nervecord.errors import MissingDependencyError, NervecordError, unknown_name
+from nervecord.runtime.environment import import_task
+from nervecord.training.simulators import saving
+from nervecord.training.simulators.base import Step
+from nervecord.training.simulators.spaces import limits
+
+
+class GymnasiumSimulator:
+    """Gymnasium's environments, one after the other.
+
+    Args:
+        env: Gymnasium id, also module:Id.
+        seeds: one for each environment.
+        wrappers: names of `gymnasium.wrappers`, or module:Class, innermost first.
+
+    Raises:
+        MissingDependencyError: Gymnasium is not installed.
+        NervecordError: the task or a wrapper is unknown, or the spaces cannot be trained.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, env: str, seeds: list[int], wrappers: tuple[str, ...] = ()) -> None:
+        try:
+            import gymnasium
+        except ImportError as error:
+            raise MissingDependencyError(
+                "Gymnasium is not installed", where="--sim gymnasium", hint="pip install 'nervecord[mujoco]'"
+            ) from error
+        import_task(env)
+        if env.rpartition(":")[2] not in gymnasium.registry:
+            raise unknown_name("Gymnasium task", env, gymnasium.registry, where="--env")
+        around = [_wrapper(text) for text in wrappers]
+        with warnings.catch_warnings():
+            # Ant-v4 says that there is an Ant-v5, which is another task.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            try:
+                self._vector = gymnasium.make_vec(
+                    env,
+                    num_envs=len(seeds),
+                    vectorization_mode="sync",
+                    vector_kwargs={"autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP},
+                    wrappers=around,
+                )
+            except gymnasium.error.DependencyNotInstalled as error:
+                raise MissingDependencyError(f"something it needs is not installed ({error})", where=env) from error
+        self._seeds = seeds
+        self.num_envs = len(seeds)
+        self.observation_size, self.low, self.high, self.choices = limits(
+            env, self._vector.single_observation_space, self._vector.single_action_space
+        )
+        spec = self._vector.spec
+        self.time_limit = int(spec.max_episode_steps or 0) if spec is not None else 0
+        self._cut: np.ndarray | None = None
+
+    def reset(self) -> Tensor:
+        """First observations, (N, observations)."""
+        observations, _ = self._vector.reset(seed=self._seeds)  # type: ignore[arg-type]  # a vector takes a list
+        return torch.from_numpy(np.asarray(observations))
+
+    def step(self, actions: Tensor) -> Step:
+        """Apply actions (N, actions) within the limits."""
+        given = actions[:, 0].long().numpy() if self.choices else actions.double().numpy()
+        observations, rewards, terminated, truncated, _ = self._vector.step(given)
+        if self._cut is not None:
+            # What these environments did with the action is nobody's; now they begin anew.
+            observations, _ = self._vector.reset(options={"reset_mask": self._cut})
+            for array in (rewards, terminated, truncated):
+                array[self._cut] = 0
+            self._cut = None
+        return Step(*(torch.from_numpy(np.asarray(array)) for array in (observations, rewards, terminated, truncated)))
+
+    def cut(self, where: Tensor) -> None:
+        """End episodes, (N,) bool: the next step only resets these environments."""
+        self._cut = where.numpy().copy() if where.any() else None
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """The state of all environments; None where one of them cannot be saved (`saving`)."""
+        found = saving.save(self._vector)
+        cut = None if self._cut is None else torch.from_numpy(self._cut)
+        return None if found is None else {"environments": found, "cut": cut}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave, in place of `reset`."""
+        self.reset()
+        saving.load(self._vector, state["environments"])
+        self._cut = None if state["cut"] is None else state["cut"].numpy()
+
+    def close(self) -> None:
+        """Close the environments."""
+        self._vector.close()
+
+
+def _wrapper(text: str) -> Any:
+    """A wrapper by its name, with what stands behind a second colon as its arguments: whole numbers or floats.
+
+    FlattenObservation, TimeAwareObservation, ResizeObservation:16,16 (several make one tuple), my_module:MyWrapper.
+    """
+    import gymnasium
+
+    name, _, rest = text.partition(":")
+    if rest and not rest[0].isdigit() and rest[0] != "-":
+        kind, _, rest = rest.partition(":")
+        import_task(text)
+        found = getattr(importlib.import_module(name), kind, None)
+        if found is None:
+            raise NervecordError(f"module {name} has no {kind}", where=f"--wrappers {text}")
+    else:
+        known = [each for each in dir(gymnasium.wrappers) if each[0].isupper()]
+        if name not in known:
+            raise unknown_name("wrapper", name, known, where="--wrappers")
+        found = getattr(gymnasium.wrappers, name)
+    if not rest:
+        return found
+    try:
+        numbers = [float(part) if "." in part or "e" in part else int(part) for part in rest.split(",")]
+    except ValueError:
+        raise NervecordError(f"{rest!r} is no list of numbers", where=f"--wrappers {text}") from None
+    value: Any = numbers[0] if len(numbers) == 1 else tuple(numbers)
+    return functools.partial(_wrapped, found, value)
+
+
+def _wrapped(kind: Any, value: Any, env: Any) -> Any:
+    return kind(env, value)

@@ -1,0 +1,293 @@
+"""Training the runs of a study, by Ray Tune: on this machine, or on a cluster by its address. The door to Ray.
+
+Ray places the trials, restarts those whose process dies, and says when all are over. What is finished is decided by the
+run folders alone, since Ray writes its own state only now and then: a trial looks into its folder, gives the result
+that is there, resumes what is not finished, or begins. So a sweep that is killed at any moment, and called again, loses
+no finished run and trains none twice; and a run folder that is held by one process is refused to another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from nervecord.errors import EngineError, MissingDependencyError, NervecordError
+from nervecord.training import run_folder
+from nervecord.training.config import TrainConfig, marked
+from nervecord.training.sweeps.study import PlannedRun, Study
+
+POLL = 1.0
+"""Seconds between two looks at the run folders, for the progress."""
+RETRIES = 3
+"""How often a run is taken up again whose process died."""
+
+
+class State(Enum):
+    """Of a run."""
+
+    WAITING = "waiting"
+    BEGUN = "begun"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where the runs of a study stand, by their names."""
+
+    states: dict[str, State]
+    steps: dict[str, int]
+    errors: dict[str, str]
+    """Why runs failed."""
+
+    def count(self, state: State) -> int:
+        """Runs in a state."""
+        return sum(each is state for each in self.states.values())
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to train."""
+        return self.count(State.DONE) + self.count(State.FAILED) == len(self.states)
+
+
+@dataclass(frozen=True, slots=True)
+class SweepProgress:
+    """Where a sweep stands, given to the callback about once a second."""
+
+    standing: Standing
+    steps: int
+    """Environment steps of all runs together so far."""
+    total_steps: int
+    seconds_left: float | None
+    """At the rate since this process began; None before there is one."""
+
+
+ProgressCallback = Callable[[SweepProgress], None]
+
+
+def result_of(folder: Path) -> float | None:
+    """Tested return of a finished run; None for one that is not finished. A training writes its result last."""
+    path = folder / "result.json"
+    if not path.is_file():
+        return None
+    test = json.loads(path.read_text(encoding="utf-8"))["test"]
+    return None if test is None else float(test["mean_return"])
+
+
+def standing_of(study: Study) -> Standing:
+    """Where a study stands, by its folder alone."""
+    states, steps, errors = {}, {}, {}
+    for run in study.runs:
+        failed = _error_file(run)
+        if result_of(run.folder) is not None:
+            states[run.name], steps[run.name] = State.DONE, run.config.total_steps
+            continue
+        steps[run.name] = run_folder.last_step(run.folder)
+        states[run.name] = State.BEGUN if run.folder.exists() else State.WAITING
+        if failed.is_file():
+            states[run.name], errors[run.name] = State.FAILED, failed.read_text(encoding="utf-8").strip()
+    return Standing(states, steps, errors)
+
+
+def _error_file(run: PlannedRun) -> Path:
+    return Path(run.config.run.out) / "errors" / f"{run.name}.txt"
+
+
+def run_sweep(
+    study: Study,
+    *,
+    workers: int = 1,
+    cpus: int = 1,
+    gpus: float = 0.0,
+    address: str | None = None,
+    retry_failed: bool = False,
+    progress: ProgressCallback | None = None,
+) -> Standing:
+    """Train what is missing of a study; returns when every run is done or has failed.
+
+    Args:
+        study: from `read_study`; on a cluster its folder lies on a file system that all machines share.
+        workers: runs at once.
+        cpus, gpus: what each of them takes, cores and cards; a part of a card too.
+        address: of a Ray cluster, or "auto"; None starts Ray on this machine, for as long as this takes.
+        retry_failed: try runs that failed once more.
+        progress: called while it goes on.
+
+    Raises:
+        MissingDependencyError: Ray is not installed.
+        NervecordError: a run folder holds another training, the task is unknown, or there is no cluster.
+        KeyboardInterrupt: interrupted; the runs have stopped.
+    """
+    for name, value, least in (("--workers", workers, 1), ("--cpus", cpus, 1), ("--gpus", gpus, 0)):
+        if value < least:
+            raise NervecordError(f"is {value}, at least {least} is needed", where=name)
+    study.check_folders()
+    standing = standing_of(study)
+    if retry_failed:
+        for run in study.runs:
+            _error_file(run).unlink(missing_ok=True)
+        standing = standing_of(study)
+    if standing.is_over:
+        return standing
+    check_tasks(study)
+    _require_ray()
+    missing = [run for run in study.runs if standing.states[run.name] in (State.WAITING, State.BEGUN)]
+    with _ray(workers * cpus, gpus * workers, address), _watched(study, progress):
+        _tune(study, missing, workers=workers, cpus=cpus, gpus=gpus)
+    return standing_of(study)
+
+
+def check_tasks(study: Study) -> None:
+    """Refuse tasks that are unknown.
+
+    Raises:
+        MissingDependencyError: Gymnasium is not installed.
+        NervecordError: a task is unknown.
+    """
+    from nervecord.training.simulators.base import control_period
+
+    # Tasks of Isaac Gym and Isaac Lab are known to their simulators alone.
+    ours = [run.config.task.env for run in study.runs if run.config.run.sim not in ("isaacgym", "isaaclab")]
+    for env in dict.fromkeys(ours):
+        control_period(env)
+
+
+def _require_ray() -> None:
+    try:
+        import ray.tune  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"Ray Tune is not installed ({error})", where="nervecord sweep", hint="pip install 'nervecord[sweep]'"
+        ) from error
+
+
+@contextlib.contextmanager
+def _ray(cpus: int, gpus: float, address: str | None) -> Iterator[None]:
+    """Ray on this machine, with as many places as are asked for, or a cluster's."""
+    import ray
+
+    # Trials keep the working directory, so that names of folders mean there what they mean here.
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if address is None:
+            ray.init(num_cpus=cpus, num_gpus=math.ceil(gpus), include_dashboard=False, **quiet)
+        else:
+            ray.init(address=address, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        text = str(error).strip().splitlines() or [type(error).__name__]
+        raise NervecordError(f"Ray cannot be reached: {text[0]}", where=f"--address {address}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _tune(study: Study, runs: list[PlannedRun], *, workers: int, cpus: int, gpus: float) -> None:
+    from ray import tune
+
+    own = (study.folder / ".ray").resolve()
+    shutil.rmtree(own, ignore_errors=True)
+    own.mkdir(parents=True)
+    orders = [{"config": run.config.replace(out=str(study.folder.resolve())).to_json(), "cpus": cpus} for run in runs]
+    tuner = tune.Tuner(
+        tune.with_resources(train_one, {"cpu": cpus, "gpu": gpus}),
+        param_space={"order": tune.grid_search(orders)},
+        tune_config=tune.TuneConfig(max_concurrent_trials=workers, trial_dirname_creator=lambda trial: trial.trial_id),
+        run_config=tune.RunConfig(
+            name="sweep", storage_path=str(own), verbose=0, failure_config=tune.FailureConfig(max_failures=RETRIES)
+        ),
+    )
+    results = tuner.fit()
+    for run, result in zip(runs, list(results), strict=True):  # type: ignore[call-overload]  # it iterates by index
+        if result.error is not None and result_of(run.folder) is None and not _error_file(run).is_file():
+            died = f"its process died {RETRIES + 1} times: {str(result.error).strip().splitlines()[-1][:200]}"
+            _fail(run.config, died, study.folder)
+
+
+def train_one(given: dict[str, Any]) -> dict[str, Any]:
+    """A trial, in a process of Ray: train, resume, or just read the run of an order.
+
+    What is wrong with the run itself is written down and not tried again; where the process dies, Ray tries again.
+    """
+    from nervecord.training.run import resume, train
+
+    config = TrainConfig.from_json(given["order"]["config"], where="the study")
+    if not config.run.threads:
+        config = config.replace(threads=int(given["order"]["cpus"]))
+    folder = Path(config.run.out) / config.run.name
+    logs = Path(config.run.out) / "logs"
+    logs.mkdir(exist_ok=True)
+    with open(logs / f"{config.run.name}.log", "a", buffering=1) as log, contextlib.redirect_stderr(log):
+        try:
+            value = result_of(folder)
+            if value is None and (folder / "config.json").is_file():
+                # What a run may take from the study file whatever it began with.
+                names = marked("free") & marked("resumable")
+                result = resume(folder, overrides={name: v for name, v in config.fields.items() if name in names})
+                value = result.test.mean if result.test else math.nan
+            elif value is None:
+                result = train(config)
+                value = result.test.mean if result.test else math.nan
+            if not math.isfinite(value):
+                raise NervecordError(f"its tested return is {value}", where=config.run.name)
+        except EngineError:
+            traceback.print_exc(file=sys.stderr)
+            raise  # another process died; Ray tries again
+        except Exception as error:
+            traceback.print_exc(file=sys.stderr)
+            is_ours = not isinstance(error, (NervecordError, OSError))
+            _fail(config, f"{type(error).__name__}: {error}" if is_ours else str(error), Path(config.run.out))
+            return {"failed": True}
+    return {"test_return": value}
+
+
+def _fail(config: TrainConfig, sentence: str, folder: Path) -> None:
+    (folder / "errors").mkdir(parents=True, exist_ok=True)
+    (folder / "errors" / f"{config.run.name}.txt").write_text(sentence + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _watched(study: Study, progress: ProgressCallback | None) -> Iterator[None]:
+    """Tell the progress meanwhile, from the run folders."""
+    if progress is None:
+        yield
+        return
+    over = threading.Event()
+    began, first = time.monotonic(), sum(standing_of(study).steps.values())
+
+    def look() -> None:
+        standing = standing_of(study)
+        steps, total = sum(standing.steps.values()), study.total_steps
+        failed = {name for name, state in standing.states.items() if state is State.FAILED}
+        left = sum(run.config.total_steps - standing.steps[run.name] for run in study.runs if run.name not in failed)
+        gained = steps - first
+        seconds = left * (time.monotonic() - began) / gained if gained > 0 else None
+        progress(SweepProgress(standing, steps, total, seconds))
+
+    def watch() -> None:
+        while not over.wait(POLL):
+            look()
+
+    watcher = threading.Thread(target=watch, name="progress", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+        look()

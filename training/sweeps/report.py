@@ -1,0 +1,354 @@
+"""What a study has come to so far: its cells as data, as text, and as a Markdown report with figures.
+
+Numbers are read from the run folders alone, and only from finished runs. A cell is one configuration; its values are
+the tested returns of its seeds, one for each.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nervecord.compiler.files.atomic import write_atomically
+from nervecord.errors import NervecordError
+from nervecord.runtime.result import interval95
+from nervecord.training.config import TrainConfig
+from nervecord.training.sweeps.engine import Standing, State, result_of
+from nervecord.training.sweeps.study import PlannedRun, Series, Study, differences, word
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """One finished run."""
+
+    seed: int
+    test: float
+    """Mean return of the deterministic episodes on the test seeds."""
+    training: float | None
+    """Mean return of the last 100 training episodes, with noise; None where none had ended."""
+    curve: tuple[tuple[int, float], ...]
+    """Training return at each update that had one: (step, return)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One configuration of a study over its seeds."""
+
+    name: str
+    config: TrainConfig
+    """Of its first seed."""
+    seeds: tuple[int, ...]
+    """Those planned."""
+    finished: tuple[Finished, ...]
+    failed: tuple[int, ...]
+    """Seeds whose run failed, where the study's folder says so."""
+
+    @property
+    def tests(self) -> np.ndarray:
+        """Tested return of each finished seed."""
+        return np.array([run.test for run in self.finished])
+
+    def to_dict(self, base: TrainConfig) -> dict[str, Any]:
+        """As plain JSON types; what too few seeds leave unknown is None."""
+        tests = self.tests
+        training = [run.training for run in self.finished]
+        known = [value for value in training if value is not None]
+        config = self.config.fields
+        several = len(tests) > 1
+        return {
+            "cell": self.name,
+            "policy": self.config.network.policy,
+            "layers": list(config["layers"]),
+            "fields": {name: config[name] for name in other_fields(self.config, base)},
+            "steps": self.config.total_steps,
+            "seeds": list(self.seeds),
+            "finished": [run.seed for run in self.finished],
+            "failed": list(self.failed),
+            "test_return": {
+                "each": tests.tolist(),
+                "median": float(np.median(tests)) if len(tests) else None,
+                "quartiles": [float(q) for q in np.quantile(tests, (0.25, 0.75))] if several else None,
+                "mean": float(tests.mean()) if len(tests) else None,
+                "ci95": interval95(tests) if several else None,
+            },
+            "training_return": {"each": training, "median": float(np.median(known)) if known else None},
+        }
+
+
+def other_fields(config: TrainConfig, base: TrainConfig) -> list[str]:
+    """Fields besides policy, layers and seed in which a configuration is not the base."""
+    return [name for name in differences(config, base) if name not in ("policy", "layers", "seed", "name", "out")]
+
+
+def read_cells(study: Study, standing: Standing | None = None) -> dict[str, Cell]:
+    """The cells of a study by name, in the order of its series; `standing` tells which runs failed."""
+    states = {} if standing is None else standing.states
+    cells = {}
+    for name, runs in study.cells.items():
+        finished = tuple(done for run in runs if (done := _finished(run)) is not None)
+        have = {done.seed for done in finished}
+        failed = tuple(
+            run.config.run.seed
+            for run in runs
+            if states.get(run.name) is State.FAILED and run.config.run.seed not in have
+        )
+        cells[name] = Cell(name, runs[0].config, tuple(run.config.run.seed for run in runs), finished, failed)
+    return cells
+
+
+def _finished(run: PlannedRun) -> Finished | None:
+    test = result_of(run.folder)
+    if test is None:
+        return None
+    path = run.folder / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    curve = tuple((row["step"], row["train_return"]) for row in rows if row["train_return"] is not None)
+    return Finished(run.config.run.seed, test, rows[-1]["train_return"] if rows else None, curve)
+
+
+def report_data(study: Study, cells: dict[str, Cell], standing: Standing | None = None) -> dict[str, Any]:
+    """Everything the report says, as plain JSON types."""
+    errors = {} if standing is None else dict(standing.errors)
+    finished = sum(len(cell.finished) for cell in cells.values())
+    return {
+        "study": study.name,
+        "folder": str(study.folder),
+        "runs": len(study.runs),
+        "finished": finished,
+        "begun": 0 if standing is None else standing.count(State.BEGUN),
+        "failed": errors,
+        "total_steps": study.total_steps,
+        "series": [
+            {"title": series.title, "varied": list(series.varied), "cells": list(series.cells)}
+            for series in study.series
+        ],
+        "cells": [cell.to_dict(study.base) for cell in cells.values()],
+    }
+
+
+def table(study: Study, series: Series, cells: dict[str, Cell]) -> list[list[str]]:
+    """The rows of a series, headings first."""
+    shown = list(dict.fromkeys(name for cell in series.cells for name in other_fields(cells[cell].config, study.base)))
+    varied = [name for name in series.varied if name not in ("policy", "layers")]
+    shown = [*varied, *(name for name in shown if name not in varied)]
+    head = ["policy", "layers", *shown, "seeds", "median", "quartiles", "mean, 95 % interval", "while training"]
+    rows = [head]
+    for name in series.cells:
+        cell = cells[name]
+        data = cell.to_dict(study.base)
+        test, training = data["test_return"], data["training_return"]["median"]
+        quartiles = "-" if test["quartiles"] is None else " .. ".join(map(_number, test["quartiles"]))
+        mean = "-" if test["ci95"] is None else f"{_number(test['mean'])} ± {_number(test['ci95'])}"
+        rows.append(
+            [
+                cell.config.network.policy.upper(),
+                word(cell.config.network.layers),
+                *(word(cell.config.fields[field]) for field in shown),
+                _seeds(cell),
+                _number(test["median"]),
+                quartiles,
+                mean,
+                _number(training),
+            ]
+        )
+    return rows
+
+
+def depth_table(series: Series, cells: dict[str, Cell]) -> list[list[str]]:
+    """The rows of a series' runs pooled over widths, by number of layers, headings first; none where that says nothing.
+
+    Layers of unequal widths are left out.
+    """
+    varied = [name for name in series.varied if name not in ("policy", "layers")]
+    pools: dict[tuple[Any, ...], dict[int, list[Finished]]] = {}
+    for cell in (cells[name] for name in series.cells):
+        layers = cell.config.network.layers
+        if len(set(layers)) == 1:
+            others = tuple(word(cell.config.fields[name]) for name in varied)
+            widths = pools.setdefault((cell.config.network.policy.upper(), str(len(layers)), *others), {})
+            widths.setdefault(layers[0], []).extend(cell.finished)
+    if len({depth for _, depth, *_ in pools}) < 2 or all(len(widths) < 2 for widths in pools.values()):
+        return []
+    rows = [["policy", "layers", *varied, "widths", "runs", "mean, 95 % interval", "while training, 95 % interval"]]
+    for (policy, depth, *rest), widths in pools.items():
+        runs = [run for of_width in widths.values() for run in of_width]
+        training = [run.training for run in runs if run.training is not None]
+        values = [_interval([run.test for run in runs]), _interval(training)]
+        rows.append([policy, depth, *rest, ", ".join(map(str, widths)), str(len(runs)), *values])
+    return rows
+
+
+def _interval(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return "-"
+    return f"{_number(float(np.mean(values)))} ± {_number(interval95(np.array(values)))}"
+
+
+def _seeds(cell: Cell) -> str:
+    text = f"{len(cell.finished)} of {len(cell.seeds)}"
+    return text + (f", {len(cell.failed)} failed" if cell.failed else "")
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"
+
+
+def report_paths(target: str | Path) -> tuple[Path, Path, Path]:
+    """The Markdown file and the two figures of a report: a name that ends in .md, or a folder.
+
+    Raises:
+        NervecordError: the folder of the file does not exist, or a folder cannot be made.
+    """
+    path = Path(target)
+    if path.suffix.lower() != ".md":
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise NervecordError(
+                f"cannot be made: {error.strerror}", where=str(path), hint="a folder, or a file that ends in .md"
+            ) from None
+        path = path / "report.md"
+    if not path.parent.is_dir():
+        raise NervecordError(f"the folder {path.parent} does not exist", where="--report", hint="make it first")
+    return path, path.with_name(f"{path.stem}-returns.png"), path.with_name(f"{path.stem}-curves.png")
+
+
+def write_report(target: str | Path, study: Study, standing: Standing | None = None) -> list[Path]:
+    """Write the report and its figures.
+
+    Args:
+        target: a file that ends in .md, with the figures beside it, or a folder.
+        study, standing: what was asked for, and where it stands by its folder's word.
+
+    Returns:
+        What was written; no figures where nothing is finished.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+        NervecordError: it cannot be written.
+    """
+    from nervecord.training.sweeps import plots as sweep_plots
+
+    path, returns, curves = report_paths(target)
+    sweep_plots.require()
+    cells = read_cells(study, standing)
+    written = [path]
+    if any(cell.finished for cell in cells.values()):
+        sweep_plots.draw_returns(returns, study, cells)
+        sweep_plots.draw_curves(curves, study, cells)
+        written += [returns, curves]
+    text = markdown(study, cells, standing, [figure.name for figure in written[1:]])
+    write_atomically(path, text.encode())
+    return written
+
+
+def markdown(study: Study, cells: dict[str, Cell], standing: Standing | None, figures: Sequence[str]) -> str:
+    """The report as Markdown."""
+    parts = [f"# Study: {study.name}", _summary(study), _completeness(study, cells, standing)]
+    if study.notes:
+        parts.append(study.notes)
+    for series in study.series:
+        parts += [f"## {series.title[:1].upper()}{series.title[1:]}", _pipes(table(study, series, cells))]
+        if pooled := depth_table(series, cells):
+            parts += ["By depth, the runs of all widths and seeds together:", _pipes(pooled)]
+    if figures:
+        returns, curves = figures
+        parts += [
+            "## Figures",
+            f"![Tested return]({returns})",
+            "Tested return: a dot for each seed, the line through the medians, bars from quartile to quartile. A "
+            "fraction beside a median says how many of the planned seeds it has, where some are missing.",
+            f"![Learning curves]({curves})",
+            "Mean return of the last 100 training episodes, with noise: a thin line for each seed, a thick one for "
+            "their median.",
+        ]
+    parts += ["## How it was measured", _method(study)]
+    if standing is not None and standing.errors:
+        lines = [f"- `{name}`: {' '.join(sentence.split())}" for name, sentence in standing.errors.items()]
+        parts += ["## Failed runs", "\n".join(lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _summary(study: Study) -> str:
+    configs = [run.config for run in study.runs]
+    tasks = ", ".join(dict.fromkeys(config.task.env for config in configs))
+    return (
+        f"{len(study.cells)} configurations on {tasks}, {len(study.runs)} runs of "
+        f"{_range([config.total_steps for config in configs])} environment steps each, {study.total_steps:,} in all."
+    )
+
+
+def _range(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _completeness(study: Study, cells: dict[str, Cell], standing: Standing | None) -> str:
+    finished = sum(len(cell.finished) for cell in cells.values())
+    if finished == len(study.runs):
+        return "All runs are finished."
+    parts = [f"{finished} of {len(study.runs)} runs are finished"]
+    if standing is not None:
+        parts += [
+            f"{count} {words}"
+            for state, words in ((State.FAILED, "failed"), (State.BEGUN, "begun"))
+            if (count := standing.count(state))
+        ]
+    empty = sum(not cell.finished for cell in cells.values())
+    short = sum(0 < len(cell.finished) < len(cell.seeds) for cell in cells.values())
+    return (
+        f"**Not complete:** {', '.join(parts)}. {empty} configurations have no finished run and {short} have fewer "
+        "seeds than planned: compare with care."
+    )
+
+
+def _pipes(rows: Sequence[Sequence[str]]) -> str:
+    head, *body = rows
+    left = {"policy", "layers", "widths"}
+    rule = [":--" if name in left else "--:" for name in head]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *body))
+
+
+def _method(study: Study) -> str:
+    base = study.base
+    choice = (
+        f"the checkpoint with the highest mean of {base.run.validation_episodes} deterministic episodes on validation "
+        "seeds"
+        if base.run.validation_episodes
+        else "the last checkpoint"
+    )
+    text = (
+        f"The tested policy is {choice}. Its tested return is the mean of {base.run.test_episodes} deterministic "
+        "episodes on seeds that chose nothing; that is one value for each seed of a configuration. Median, quartiles "
+        "(interpolated) and the 95 % interval of the mean (Student's t) are over the values of a row. The return while "
+        "training is the mean of the last 100 training episodes, with action noise, at the end; the median over the "
+        "seeds, where no mean is named."
+    )
+    made = sorted({line for run in study.runs if (line := _versions(run.folder))})
+    if not made:
+        return text
+    return text + "\n\nTrained with:\n\n" + "\n".join(f"- {line}" for line in made)
+
+
+def _versions(folder: Path) -> str:
+    """What trained a finished run, in one line."""
+    path = folder / "versions.json"
+    if result_of(folder) is None or not path.is_file():
+        return ""
+    versions = json.loads(path.read_text(encoding="utf-8"))
+    names = ("nervecord", "torch", "snntorch", "skrl", "envpool", "mujoco")
+    packages = ", ".join(f"{name} {versions['packages'][name]}" for name in names if versions["packages"].get(name))
+    commit = f", commit {versions['git_commit'][:12]}" if versions.get("git_commit") else ""
+    changed = ", with uncommitted changes" if (folder / "git.diff").is_file() else ""
+    return (
+        f"{packages}; Python {versions['python']} on {versions['machine']}, {versions['cores']} cores{commit}{changed}"
+    )

@@ -1,0 +1,391 @@
+"""A study: many trainings that differ in a few fields, read from a TOML file and checked before anything runs.
+
+    [study]                       name; out: the folder that holds the study's folder; notes: a text for the report
+    [base]                        fields of `TrainConfig` that all runs share
+    [grid]                        field = list of values: every combination is a cell; seeds = [0, 1, 2]
+    [[also]]                      a further series, for example of one field, over the same base
+    [[search]]                    configurations drawn from ranges of fields: samples = 20
+
+`depth` and `neurons` together stand for `layers`: d layers of n neurons each. Two series that meet in a configuration
+share its runs. Importing this module loads neither torch nor a simulator.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nervecord.errors import FileFormatError, NervecordError, unknown_name
+from nervecord.training.config import TrainConfig, all_fields, marked
+from nervecord.training.sweeps.search import draw
+
+SEEDS: tuple[int, ...] = (0, 1, 2)
+"""Where the grid names none."""
+
+_FIELDS = {name: f.default for name, f in all_fields().items()}
+_TABLES = ("study", "base", "grid", "also", "search")
+_HEAD = ("name", "out", "notes")
+_NOT_VARIED = ("seed", "name", "out")
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """One training of a study: `config.run.name` is the run folder's name, `config.run.out` the study's folder."""
+
+    cell: str
+    """Its name without the seed; the runs of a cell differ in nothing else."""
+    config: TrainConfig
+
+    @property
+    def name(self) -> str:
+        """Name of the run folder."""
+        return self.config.run.name
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.config.run.out) / self.config.run.name
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Cells that are shown together: the grid, or one of the further series."""
+
+    title: str
+    varied: tuple[str, ...]
+    """Fields with more than one value; seed is none of them."""
+    cells: tuple[str, ...]
+    is_search: bool = False
+    """Whether its values were drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """Everything a study file asks for."""
+
+    path: Path
+    name: str
+    folder: Path
+    notes: str
+    """What its author says of the results, Markdown; empty where nothing."""
+    base: TrainConfig
+    series: tuple[Series, ...]
+    runs: tuple[PlannedRun, ...]
+    """Each once, in the order in which they are trained: all cells with the first seed, then with the second."""
+
+    @property
+    def cells(self) -> dict[str, tuple[PlannedRun, ...]]:
+        """Runs of each cell, in the order of the series."""
+        order = dict.fromkeys(cell for series in self.series for cell in series.cells)
+        return {cell: tuple(run for run in self.runs if run.cell == cell) for cell in order}
+
+    @property
+    def total_steps(self) -> int:
+        """Environment steps of the whole study."""
+        return sum(run.config.total_steps for run in self.runs)
+
+    def check_folders(self) -> None:
+        """Refuse run folders that hold another training than the study asks for.
+
+        Raises:
+            NervecordError: one does; all are listed.
+        """
+        wrong = [text for run in self.runs if (text := _mismatch(run))]
+        if wrong:
+            shown = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+            raise NervecordError(
+                f"holds other runs than {self.path} asks for: {shown}",
+                where=str(self.folder),
+                hint="give the study another name, or move the folder away",
+            )
+
+
+def read_study(path: str | Path, *, out: str | None = None) -> Study:
+    """Read a study file and make every configuration of it.
+
+    Args:
+        path: the TOML file.
+        out: the folder that holds the study's folder, instead of the file's.
+
+    Raises:
+        FileFormatError: it cannot be read or is no TOML.
+        NervecordError: a table or field is unknown, or a combination is impossible; the error has a note that says
+            which.
+    """
+    path = Path(path)
+    tables = _load(path)
+    where = str(path)
+    for name in tables:
+        if name not in _TABLES:
+            raise unknown_name("table", name, _TABLES, where=where)
+    name, own_out, notes = _head(tables.get("study", {}), where)
+    base = _base(tables.get("base", {}), where)
+    blocks = _blocks(tables, where)
+    if out == "":
+        raise NervecordError("is empty, a folder is needed", where="--out")
+    folder = Path(own_out if out is None else out) / name
+    runs: dict[str, PlannedRun] = {}
+    series = []
+    shared = SEEDS
+    for title, block, place in blocks:
+        is_search = "[[search]]" in place
+        if is_search:
+            drawn, own = _drawn(block, f"{name}/{title}", place)
+            varied = tuple(key for key in drawn[0] if len({repr(each[key]) for each in drawn}) > 1)
+        else:
+            options, own = _options(block, place)
+            drawn = [dict(zip(options, chosen, strict=True)) for chosen in itertools.product(*options.values())]
+            varied = tuple(key for key in options if len(options[key]) > 1)
+        seeds = own or shared
+        if title == "grid" and block is tables.get("grid"):
+            shared = seeds  # further series have the grid's, unless they name their own
+        made = _expand(base, drawn, seeds, folder, place)
+        series.append(Series(title, varied, tuple(dict.fromkeys(run.cell for run in made)), is_search))
+        for run in made:
+            runs.setdefault(run.name, run)
+    rank = {run: k for k, run in enumerate(runs)}
+    ordered = sorted(runs.values(), key=lambda run: (run.config.run.seed, rank[run.name]))
+    return Study(path, name, folder, notes, base, tuple(series), tuple(ordered))
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FileFormatError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FileFormatError(f"is no TOML: {error}", where=str(path)) from None
+
+
+def _head(table: Any, where: str) -> tuple[str, str, str]:
+    place = f"{where}, [study]"
+    if not isinstance(table, dict):
+        raise NervecordError("is no table", where=place)
+    for key in table:
+        if key not in _HEAD:
+            raise unknown_name("key", key, _HEAD, where=place)
+    name, out, notes = table.get("name"), table.get("out", "runs"), table.get("notes", "")
+    if not isinstance(name, str) or not re.fullmatch(r"[\w+-][\w.+-]*", name):
+        raise NervecordError(
+            f"name is {name!r}, a name of letters, digits and . _ + - is needed",
+            where=place,
+            hint="it names the study's folder",
+        )
+    if not isinstance(out, str) or not out:
+        raise NervecordError(f"out is {out!r}, a folder is needed", where=place)
+    if not isinstance(notes, str):
+        raise NervecordError(f"notes is {notes!r}, a text is needed", where=place)
+    return name, out, notes.strip()
+
+
+def _base(table: Any, where: str) -> TrainConfig:
+    place = f"{where}, [base]"
+    if not isinstance(table, dict):
+        raise NervecordError("is no table", where=place)
+    for key in table:
+        if key in _NOT_VARIED:
+            raise _not_here(key, place)
+    try:
+        config = TrainConfig().replace(**{key: _plain(key, value) for key, value in table.items()}, where=place)
+    except NervecordError as error:
+        error.add_note(f"in {place}")
+        raise
+    if not config.run.test_episodes:
+        raise NervecordError("test_episodes is 0, a study compares tested returns", where=place)
+    return config
+
+
+def _blocks(tables: Mapping[str, Any], where: str) -> list[tuple[str, dict[str, Any], str]]:
+    """Title, table and place of each series."""
+    blocks = []
+    if "grid" in tables:
+        blocks.append(("grid", tables["grid"], f"{where}, [grid]"))
+    for kind, other in (("also", "series"), ("search", "search")):
+        also = tables.get(kind, [])
+        if not isinstance(also, list):
+            raise NervecordError(
+                f"{kind} is one table, further series are a list of tables", where=where, hint=f"write [[{kind}]]"
+            )
+        for number, table in enumerate(also, 1):
+            title = table.get("name", f"{other} {number}") if isinstance(table, dict) else ""
+            if not isinstance(title, str) or not title:
+                raise NervecordError(
+                    f"name is {title!r}, a text is needed", where=f"{where}, [[{kind}]] number {number}"
+                )
+            block = {key: value for key, value in table.items() if key != "name"}
+            blocks.append((title, block, f"{where}, [[{kind}]] {title!r}"))
+    if not blocks:
+        raise NervecordError("has neither [grid], [[also]] nor [[search]], so nothing varies", where=where)
+    if not isinstance(blocks[0][1], dict):
+        raise NervecordError("is no table", where=blocks[0][2])
+    return blocks
+
+
+def _options(block: Mapping[str, Any], place: str) -> tuple[dict[str, tuple[Any, ...]], tuple[int, ...] | None]:
+    """Values of each field of a series, and its seeds where it names them."""
+    options: dict[str, tuple[Any, ...]] = {}
+    seeds: tuple[int, ...] | None = None
+    for key, value in block.items():
+        if key in _NOT_VARIED:
+            raise _not_here(key, place)
+        if key not in ("algorithm", *_FIELDS, "depth", "neurons", "seeds"):
+            choices = [name for name in ("algorithm", *_FIELDS) if name not in _NOT_VARIED]
+            raise unknown_name("field", key, [*choices, "depth", "neurons", "seeds"], where=place)
+        values = _values(key, value, place)
+        if key == "seeds":
+            seeds = _whole(key, values, 0, place)
+        else:
+            options[key] = values
+    return _with_layers(options, place), seeds
+
+
+def _drawn(block: Mapping[str, Any], key: str, place: str) -> tuple[list[dict[str, Any]], tuple[int, ...] | None]:
+    """What a search draws, and its seeds where it names them."""
+    fields = {name: value for name, value in block.items() if name not in ("samples", "seeds")}
+    (samples,) = _whole("samples", (block.get("samples", 0),), 1, place)
+    seeds = _whole("seeds", _values("seeds", block["seeds"], place), 0, place) if "seeds" in block else None
+    for name in fields:
+        if name in _NOT_VARIED:
+            raise _not_here(name, place)
+        if name not in ("algorithm", *_FIELDS):
+            choices = [known for known in ("algorithm", *_FIELDS) if known not in _NOT_VARIED]
+            raise unknown_name("field", name, [*choices, "samples", "seeds"], where=place)
+    if not fields:
+        raise NervecordError("names no field, so nothing varies", where=place)
+    whole = frozenset(name for name, default in _FIELDS.items() if type(default) is int)
+    drawn = draw(fields, samples, key, whole=whole, place=place)
+    return [{name: _plain(name, value) for name, value in each.items()} for each in drawn], seeds
+
+
+def _values(key: str, value: Any, place: str) -> tuple[Any, ...]:
+    """The values of a field; a single one may stand without its list."""
+    widths = isinstance(_FIELDS.get(key), tuple)
+    if widths and isinstance(value, list) and any(not isinstance(item, list) for item in value):
+        raise NervecordError(
+            f"{key} is {value}, a list of lists is needed here",
+            where=place,
+            hint=f"for example {key} = [[64], [64, 64]]" + (", or depth and neurons" if key == "layers" else ""),
+        )
+    values = tuple(_plain(key, item) for item in (value if isinstance(value, list) else [value]))
+    if not values:
+        raise NervecordError(f"{key} is an empty list", where=place)
+    for k, item in enumerate(values):
+        if item in values[:k]:
+            raise NervecordError(f"{key} holds {item!r} twice", where=place)
+    return values
+
+
+def _with_layers(options: dict[str, tuple[Any, ...]], place: str) -> dict[str, tuple[Any, ...]]:
+    """`depth` and `neurons` replaced by `layers`, in the place of the first of them."""
+    shape = [key for key in ("depth", "neurons") if key in options]
+    if not shape:
+        return options
+    if len(shape) == 1:
+        missing = "neurons" if shape == ["depth"] else "depth"
+        raise NervecordError(f"{shape[0]} stands without {missing}", where=place, hint="together they make the layers")
+    if "layers" in options:
+        raise NervecordError("has both layers and depth with neurons", where=place, hint="say it one way")
+    depths = _whole("depth", options["depth"], 1, place)
+    neurons = _whole("neurons", options["neurons"], 1, place)
+    layers = tuple((n,) * d for n in neurons for d in depths)
+    made: dict[str, tuple[Any, ...]] = {}
+    for key, values in options.items():
+        made |= {"layers": layers} if key in shape else {key: values}
+    return made
+
+
+def _expand(
+    base: TrainConfig, combinations: list[dict[str, Any]], seeds: tuple[int, ...], folder: Path, place: str
+) -> list[PlannedRun]:
+    """Every combination as a configuration."""
+    runs: list[PlannedRun] = []
+    errors: list[tuple[str, NervecordError]] = []
+    for changes in combinations:
+        try:
+            config = base.replace(**changes, where=place)
+        except NervecordError as error:
+            errors.append((_words(changes), error))
+            continue
+        cell = _cell_name(config, base)
+        runs += [
+            PlannedRun(cell, config.replace(seed=seed, name=f"{cell}-seed{seed}", out=str(folder))) for seed in seeds
+        ]
+    if errors:
+        words, first = errors[0]
+        more = f", the first of {len(errors)} combinations that cannot be" if len(errors) > 1 else ""
+        first.add_note(f"in {place}: {words or 'the base'}{more}")
+        raise first
+    if not all(run.config.run.test_episodes for run in runs):
+        raise NervecordError("test_episodes is 0, a study compares tested returns", where=place)
+    return runs
+
+
+def _cell_name(config: TrainConfig, base: TrainConfig) -> str:
+    """Policy, widths, and every other field that is not the base's: a name that does not depend on the series."""
+    fields = config.fields
+    parts = [config.network.policy, word(config.network.layers)]
+    others = [name for name in differences(config, base) if name not in ("policy", "layers", *_NOT_VARIED)]
+    parts += [f"{name}-{word(fields[name])}" for name in others]
+    return re.sub(r"[^\w.+-]", "_", "-".join(parts))
+
+
+def differences(config: TrainConfig, base: TrainConfig) -> list[str]:
+    """Fields in which a configuration is not the base, in the order of `TrainConfig`."""
+    before = base.fields
+    return [name for name, value in config.fields.items() if name not in before or value != before[name]]
+
+
+def _mismatch(run: PlannedRun) -> str | None:
+    """What in an existing run folder is not what is planned; None where it fits or is not there yet."""
+    if not run.folder.exists():
+        return None
+    path = run.folder / "config.json"
+    if not path.is_file():
+        return f"{run.name} is no run folder"
+    there = TrainConfig.from_json(path.read_text(encoding="utf-8"), where=str(path))
+    found, planned = there.fields, run.config.fields
+    other = [name for name in differences(there, run.config) if name not in marked("free")]
+    if found["sim"] != planned["sim"] and planned["sim"] != "auto":
+        other.append("sim")
+    if not other:
+        return None
+    first = other[0]
+    return f"{run.name} has {first} {word(found[first])}, not {word(planned.get(first, 'that'))}"
+
+
+def _plain(key: str, value: Any) -> Any:
+    """A value as its field wants it: 1e6 may be a whole number, a list of widths is a tuple."""
+    default = _FIELDS.get(key, 0)
+    if type(default) is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _whole(key: str, values: tuple[Any, ...], least: int, place: str) -> tuple[int, ...]:
+    for value in values:
+        if type(value) is not int or value < least:
+            raise NervecordError(f"{key} holds {value!r}, whole numbers from {least} are needed", where=place)
+    return values
+
+
+def _not_here(key: str, place: str) -> NervecordError:
+    hint = "a series has seeds = [0, 1, 2]" if key == "seed" else "[study] has name and out; runs are named by it"
+    return NervecordError(f"{key} cannot be set here", where=place, hint=hint)
+
+
+def _words(changes: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} = {word(value)}" for key, value in changes.items())
+
+
+def word(value: Any) -> str:
+    """A value in a name or a table."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return "x".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
