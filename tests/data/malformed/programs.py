@@ -112,11 +112,11 @@ def added(*more: tuple[str, bytes]) -> Callable[[], bytes]:
     return lambda: packed([*opened().items(), *more])
 
 
-def manifest(change: Callable[[Manifest], object]) -> Callable[[], bytes]:
+def manifest(change: Callable[[Manifest], object], target: Target[object] | None = None) -> Callable[[], bytes]:
     """A file with another manifest, its hashes as they were."""
 
     def make() -> bytes:
-        held = opened()
+        held = opened(target)
         data = json.loads(held["manifest.json"])
         change(data)
         held["manifest.json"] = json.dumps(data).encode()
@@ -306,8 +306,9 @@ FILES: dict[str, Callable[[], bytes]] = {
     "format_is_text": manifest(lambda data: data.update(format="1")),
     "no_target": manifest(lambda data: data.pop("target")),
     "target_is_a_list": manifest(lambda data: data.update(target=["lava"])),
-    "unknown_target": manifest(lambda data: data.update(target="lavva")),
-    "inspected_target": manifest(lambda data: data.update(target="xylo")),
+    # Of floats: integers say their arithmetic, and are run by it whatever their target is called.
+    "unknown_target": manifest(lambda data: data.update(target="lavva"), ReferenceTarget()),
+    "inspected_target": manifest(lambda data: data.update(target="xylo"), ReferenceTarget()),
     "no_graph": manifest(lambda data: data.pop("graph")),
     "no_hashes": manifest(lambda data: data.pop("hashes")),
     "hashes_are_text": manifest(lambda data: data.update(hashes="sha256")),
