@@ -336,6 +336,25 @@ def test_an_unfit_threshold_is_no_spike() -> None:
     assert not any(session.step(np.array([1])).any() for _ in range(3))
 
 
+def test_numba_is_imported_with_the_first_emulator_and_its_absence_is_said() -> None:
+    tests = Path(__file__).parent.parent
+    code = (
+        "import sys; from emulated import *; from graphs import draw\n"
+        "import nervecord.runtime.stream as stream\n"
+        "from nervecord.errors import NervecordError\n"
+        "assert 'numba' not in sys.modules\n"
+        "sys.modules['numba'] = None\n"
+        "case = draw(1); stream.MachineStream(case.plan).run(case.inputs)\n"
+        "try: Emulator(case.plan)\n"
+        "except NervecordError as error: print(error, '|', error.hint)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tests)}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert "emulator: needs numba" in found.stdout
+    assert "the engine definition" in found.stdout
+
+
 def test_the_benchmark_runs() -> None:
     path = Path(__file__).parents[2] / "benchmarks" / "emulator.py"
     found = subprocess.run([sys.executable, path, "--rounds", "1"], capture_output=True, text=True, check=False)
