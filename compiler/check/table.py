@@ -117,7 +117,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "spiking-readout", "error", EVERY_LEVEL,
-        "A layer spikes, and the decoder that reads it reads membranes; or spikes and membranes are added at an end.",
+        "A layer spikes, and the decoder that reads it reads membranes.",
         "End the network with non-spiking neurons, or count the spikes: train with --decoder count.",
         wiring.spiking_readout,
     ),

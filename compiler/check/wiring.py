@@ -55,19 +55,11 @@ def spiking_readout(case: Case) -> Iterator[Hit]:
     fact = case.spec.behaviour.free_wiring
     populations = case.topology.populations
     for end, op in case.graph.nodes.items():
-        read = [name for name in case.graph.sources(end) if name in populations]
-        spiking = [name for name in read if populations[name].spikes]
-        if is_core(op) or not spiking:
-            continue
-        if isinstance(op, Decoder) and type(op).READS == "last":
+        spiking = [name for name in case.graph.sources(end) if name in populations and populations[name].spikes]
+        if spiking and isinstance(op, Decoder) and type(op).READS == "last":
             yield Hit(
                 case.named(spiking[0]), f"spikes, and {case.named(end)} ({op.kind}) reads a membrane", None, None,
                 "end the network with neurons that do not spike (LI), or train with --decoder count", cited(fact),
-            )  # fmt: skip
-        elif len(spiking) < len(read):
-            yield Hit(
-                case.named(end), "adds spikes and membranes, which are integers of different scales", None, None,
-                "give each an Output of its own", cited(fact),
             )  # fmt: skip
 
 
@@ -144,11 +136,8 @@ def reset_with_delays(case: Case) -> Iterator[Hit]:
 
 def carried_without_delays(case: Case) -> Iterator[Hit]:
     fact = case.spec.limits.connection_delay
-    if (
-        not case.carried
-        or case.lateness.loops
-        or not any(case.lateness.late[name] for name in case.topology.populations)
-    ):
+    late = case.lateness
+    if not case.carried or late.loops or not any(late.late[name] for name in case.topology.populations):
         return
     for wire in case.topology.wires:
         own = late.own[wire.name]

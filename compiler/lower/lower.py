@@ -357,12 +357,17 @@ def _quantise(draft: Draft, codes: Mapping[str, Op], scale: Mapping[str, float])
 
 
 def _shared_reads(made: Plan) -> list[set[str]]:
-    """Populations without spikes that one host step adds up."""
-    groups = []
+    """Populations without spikes whose integers decoders add up, those of decoders that share one together."""
+    read = {r.source for r in made.reads}
+    groups: list[set[str]] = []
     for step in made.after:
-        sources = {tap.source for tap in step.taps if tap.source in {read.source for read in made.reads}}
-        if len(sources) > 1 and not any(made.step(name).op.spikes for name in sources):
-            groups.append(sources)
+        sources = {tap.source for tap in step.taps if tap.source in read}
+        if isinstance(step.op, Output) or len(sources) < 2 or any(made.step(name).op.spikes for name in sources):
+            continue
+        for group in [group for group in groups if group & sources]:
+            groups.remove(group)
+            sources |= group
+        groups.append(sources)
     return groups
 
 
@@ -391,15 +396,25 @@ def _after(made: Plan, layers: Mapping[str, Quantised], nodes: dict[str, Op], ed
         elif isinstance(op, ArgmaxDecode):
             # The readout has one scale for all actions, so their order stays; what a unit is worth is for reports.
             op = op.replace(scale=float(op.scale / min(scales)))
-        elif isinstance(op, Output) and scales and not any(made.step(s).op.spikes for s in sources):
-            name = f"{step.name}.rescale"
-            while name in nodes or name in made.graph.nodes:
-                name += "'"
-            nodes[name] = Rescale(np.full(op.in_shape, 1 / min(scales)))
-            edges += [(s, name) for s in sources]
-            sources = [name]
+        elif isinstance(op, Output) and scales and not all(made.step(s).op.spikes for s in sources):
+            # Each in its own unit: what is added are the values that integers stand for.
+            sources = [_rescaled(s, op, made, layers, nodes, edges) for s in sources]
         nodes[step.name] = op
         edges += [(s, step.name) for s in sources]
+
+
+def _rescaled(
+    source: str, op: Op, made: Plan, layers: Mapping[str, Quantised], nodes: dict[str, Op], edges: list[Edge]
+) -> str:
+    """The name of what gives a population's membranes as the values they stand for, and its spikes as they are."""
+    scale = 1.0 if made.step(source).op.spikes else 1 / layers[source].scale
+    name = f"{source}.rescale"
+    while name in made.graph.nodes:
+        name += "'"
+    if name not in nodes:
+        nodes[name] = Rescale(np.full(op.in_shape, scale))
+        edges.append((source, name))
+    return name
 
 
 def _report(draft: Draft, best: Candidate, calibration: Calibration | StreamCalibration | None) -> dict[str, Any]:
