@@ -150,7 +150,7 @@ def sealed(change: Callable[[Manifest], object]) -> Callable[[], bytes]:
     """A file with another manifest, under hashes that are right."""
 
     def make() -> bytes:
-        held = opened(target)
+        held = opened()
         data = json.loads(held["manifest.json"])
         change(data)
         return resealed(held, data)
