@@ -42,11 +42,11 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> Outcome:
     from nervecord.runtime.arrayfile import write_arrays
-    from nervecord.targets.given import acting, stream_values
+    from nervecord.targets.given import acting, recorded_input
 
     writable(args.output, where="--output")
     program = acting(subject_of(args.graph, args.dt, args.convention))
-    values = stream_values(args.input, program.graph)
+    values = recorded_input(args.input, program.subject)
     try:
         found = _simulate(program, values, args.engine, args.steps)
     except GraphError as error:

@@ -20,7 +20,7 @@ from nervecord.compiler.passes.declare import declare
 from nervecord.compiler.passes.discretise import discretise
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import Schedule
-from nervecord.errors import ContractError, FileFormatError, NervecordError
+from nervecord.errors import ContractError, FileFormatError, GraphError, NervecordError
 from nervecord.runtime.arrayfile import only_array, read_arrays, read_rows
 from nervecord.targets.catalogue import FLOAT, compiling_names
 
@@ -83,6 +83,18 @@ def uncompiled(given: Graph | Policy | StrPath) -> Graph | Policy:
     return found
 
 
+def _in_steps(
+    found: Graph | Policy, given: Given, dt: float | None = None, convention: str = "euler"
+) -> Graph | Policy:
+    """The subject with a fixed time step; what is wrong with a file's is said with its name."""
+    try:
+        return discretise(found, dt=dt, convention=convention)
+    except GraphError as error:
+        if isinstance(given, (str, os.PathLike)):
+            error.add_note(f"it is the graph of {os.fspath(given)}")
+        raise
+
+
 def prepared(
     given: Graph | Policy | StrPath,
     *,
@@ -96,7 +108,7 @@ def prepared(
     Raises:
         NervecordError: it is a program; or a policy already, which needs no contract and no declaration.
     """
-    found = discretise(uncompiled(given), dt=dt, convention=convention)
+    found = _in_steps(uncompiled(given), given, dt, convention)
     if isinstance(found, Policy):
         for where, value in (("contract", contract), ("inputs", inputs)):
             if value is not None:
@@ -124,7 +136,7 @@ def streaming(given: Given, schedule: Schedule) -> Program:
         )
     if isinstance(found, Program):
         return found
-    graph = discretise(found)
+    graph = _in_steps(found, given)
     assert isinstance(graph, Graph)
     return Program(FLOAT, graph, None, schedule)
 
@@ -150,7 +162,7 @@ def acting(given: Given) -> Program:
     found = read_given(given)
     if isinstance(found, Program):
         return found
-    discrete = discretise(found)
+    discrete = _in_steps(found, given)
     if isinstance(discrete, Policy):
         return Program(FLOAT, discrete.graph, discrete.contract)
     return Program(FLOAT, discrete)

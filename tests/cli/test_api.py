@@ -104,7 +104,7 @@ assert loaded("torch", "mujoco", "gymnasium", "matplotlib") == []
 
 def test_from_a_file_to_a_program_and_its_actions(files: Path, tmp_path: Path) -> None:
     policy = nervecord.read(files / "ant.nir")
-    assert isinstance(policy, Policy)
+    assert isinstance(policy, nervecord.Policy)
     assert policy.graph.level is Level.DISCRETE
     program = nervecord.compile(policy, target="lava")
     program.save(tmp_path / "ant.nervecord")
@@ -239,9 +239,20 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
     "load a number": (lambda f: nervecord.load(3.5), TypeError, "os.PathLike"),
     "open a number": (lambda f: nervecord.open(7), TypeError, "os.PathLike"),
     "open a graph of another tool": (
+        lambda f: nervecord.open(nervecord.read(DATA / "nir" / "lif_norse.nir", dt=1e-4)),
+        ContractError,
+        "carries no contract",
+    ),
+    "open what has no time step": (
         lambda f: nervecord.open(DATA / "nir" / "lif_norse.nir"),
         GraphError,
         "NIR does not say its time step",
+    ),
+    "stream a policy": (lambda f: nervecord.stream(f / "ant.nir"), NervecordError, "ant.nir: is a policy"),
+    "inputs of a policy": (
+        lambda f: nervecord.compile(f / "ant.nir", inputs="spikes"),
+        NervecordError,
+        "inputs: the file carries a contract already",
     ),
     "compile a number": (lambda f: nervecord.compile(7), TypeError, "os.PathLike"),
     "compile a program": (lambda f: nervecord.compile(f / "ant.nervecord"), NervecordError, "compiled already"),

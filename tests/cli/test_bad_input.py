@@ -260,8 +260,8 @@ def test_what_is_no_file(verb: str, nervecord_cli: Any, tmp_path: Path) -> None:
 def test_a_policy_of_another_tool_has_no_contract(nervecord_cli: Any) -> None:
     path = FOLDER.parent / "nir" / "lif_norse.nir"
     for verb in ("compile", "run"):
-        nervecord_cli(verb, path).refused("NIR does not say its time step, and it is not guessed (give --dt")
-    nervecord_cli("compile", path, "--dt", 1e-4).refused("nothing says whether spikes or values enter here")
+        nervecord_cli(verb, path).refused("NIR does not say its time step", str(path), notes=1)
+    nervecord_cli("compile", path, "--dt", 1e-4).refused("nothing says whether spikes or values enter", "--inputs spikes")
 
 
 def bomb(path: Path) -> None:

@@ -89,7 +89,7 @@ CAUSES = {
     "metadata_no_json": "Nervecord's metadata: is no JSON",
     "metadata_no_text": "Nervecord's metadata is no text",
     "metadata_nan": "Nervecord's metadata: is no JSON: invalid character",
-    "metadata_nested": "Nervecord's metadata: is nested too deeply",
+    "metadata_nested": "Nervecord's metadata: is nested more than 64 deep",
     "metadata_huge_number": "dt: number out of range",
     "metadata_level": "is at level integer, not discrete",
     "metadata_negative_dt": "dt: expected float > 0.0, got -0.001",
