@@ -15,7 +15,6 @@ import nervecord
 from nervecord.compiler.files.program import Program
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph import Graph, Level
-from nervecord.compiler.policy import Policy
 from nervecord.errors import ContractError, FileFormatError, GraphError, NervecordError
 from nervecord.runtime.session import Session
 
@@ -23,8 +22,6 @@ DATA = Path(__file__).parent.parent / "data"
 FUNCTIONS = (
     "compare",
     "compile",
-    "contract",
-    "emit",
     "inspect",
     "list_targets",
     "load",

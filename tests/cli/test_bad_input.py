@@ -78,7 +78,7 @@ CAUSES = {
     "array_sparse_terabytes": "the array 'fc1/weight' in compressed rows has shape (67108864, 67108864): a matrix is ne",
     "array_negative": "the index of arrays: [4].shape[0]: expected int >= 0, got -1",
     "array_pickled": "the index of arrays: [4].dtype: '|O' is unknown",
-    "array_records": "the index of arrays: [4].dtype: \"[('a', '<i4')]\" is unknown",
+    "array_records": 'the index of arrays: [4].dtype: "[(\'a\', \'<i4\')]" is unknown',
     "array_complex": "the index of arrays: [4].dtype: '<c16' is unknown",
     "array_float": "node 'fc1': the array 'fc1/weight' holds float64, int32 is needed",
     "array_short": "the hash of its arrays is not the one its manifest gives: it was changed or damaged afte",
@@ -314,7 +314,7 @@ def test_files_of_observations(name: str, nervecord_cli: Any, files: Path, tmp_p
         ("simulate", policy, "--input", path, "-o", output),
     ):
         answer = nervecord_cli(*line)
-        if answer.err.startswith("nervecord simulate: observations: "):  # its shape is for the graph to judge
+        if answer.err.startswith("nervecord simulate: observation: "):  # its shape is for the graph to judge
             text = answer.refused(words, f"\nits values are those of {path}\n", notes=1)
         else:
             text = answer.refused(f"nervecord {line[0]}: {path}: ", words)

@@ -75,7 +75,7 @@ def test_help_of_a_verb_ends_with_examples_that_parse(name: str, nervecord_cli: 
     examples = answer.out.split("examples:\n")[1].strip().split("\n")
     assert len(examples) >= 2
     for example in examples:
-        words = shlex.split(example.partition(" > ")[0])
+        words = shlex.split(example)
         assert words[:2] == ["nervecord", name]
         command.find_verb(name).parser(name).read(words[2:])
     for flag in ("--json", "--quiet", "--debug"):

@@ -112,7 +112,7 @@ def added(*more: tuple[str, bytes]) -> Callable[[], bytes]:
     return lambda: packed([*opened().items(), *more])
 
 
-def manifest(change: Callable[[Manifest], object], target: Target[Any] | None = None) -> Callable[[], bytes]:
+def manifest(change: Callable[[Manifest], object], target: Target[object] | None = None) -> Callable[[], bytes]:
     """A file with another manifest, its hashes as they were."""
 
     def make() -> bytes:
@@ -306,6 +306,7 @@ FILES: dict[str, Callable[[], bytes]] = {
     "format_is_text": manifest(lambda data: data.update(format="1")),
     "no_target": manifest(lambda data: data.pop("target")),
     "target_is_a_list": manifest(lambda data: data.update(target=["lava"])),
+    # Of floats: integers say their arithmetic, and are run by it whatever their target is called.
     "unknown_target": manifest(lambda data: data.update(target="lavva"), ReferenceTarget()),
     "inspected_target": manifest(lambda data: data.update(target="xylo"), ReferenceTarget()),
     "no_graph": manifest(lambda data: data.pop("graph")),
