@@ -25,7 +25,7 @@ from nervecord.compiler.ops import Level, fields
 from nervecord.compiler.policy import Policy, parts
 from nervecord.compiler.schedule import Schedule
 from nervecord.compiler.target import TargetSpec
-from nervecord.compiler.timing import Timing
+from nervecord.compiler.timing import Lateness
 from nervecord.compiler.topology import Topology, label
 from nervecord.compiler.verify import verify
 
@@ -218,7 +218,7 @@ def _policy(graph: Graph, contract: Contract, topology: Topology) -> dict[str, A
         "action": _channels(contract.action),
         "choices": list(contract.choices),
         "steps": contract.steps,
-        "latency": Timing.of_integers(graph, topology).latency(topology) if staggered else 0,
+        "latency": Lateness.of_integers(graph, topology).latency(topology) if staggered else 0,
         "state": contract.state,
         "control_period": contract.control_period,
     }

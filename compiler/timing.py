@@ -51,7 +51,7 @@ class Wait:
 
 
 @dataclass(frozen=True)
-class Timing:
+class Lateness:
     """See the module.
 
     Args:
@@ -69,7 +69,7 @@ class Timing:
     apart: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, graph: Graph, topology: Topology, cost: int, *, aligned: bool = False) -> Timing:
+    def of(cls, graph: Graph, topology: Topology, cost: int, *, aligned: bool = False) -> Lateness:
         """Of a graph at a float level, on a target whose connections cost so many steps.
 
         Args:
@@ -91,7 +91,7 @@ class Timing:
         return cls(late, own, tuple(loops), cost, apart)
 
     @classmethod
-    def of_integers(cls, graph: Graph, topology: Topology) -> Timing:
+    def of_integers(cls, graph: Graph, topology: Topology) -> Lateness:
         """Of a graph whose delays are the target's already: how late each node works in a window that is cleared."""
         own = {wire.name: wire.delay for wire in topology.wires}
         late, _ = _latest(graph, topology, own)
@@ -119,14 +119,14 @@ def schedule_of(subject: Graph | Policy, schedule: Schedule | None = None) -> Sc
     return schedule or STREAM
 
 
-def timing_of(graph: Graph, topology: Topology, cost: int, schedule: Schedule) -> Timing:
+def lateness_of(graph: Graph, topology: Topology, cost: int, schedule: Schedule) -> Lateness:
     """Of a graph at any level, on a target whose connections cost so many steps."""
     if graph.level is not Level.INTEGER:
-        return Timing.of(graph, topology, cost, aligned=not schedule.resets)
+        return Lateness.of(graph, topology, cost, aligned=not schedule.resets)
     if schedule.resets:
-        return Timing.of_integers(graph, topology)
+        return Lateness.of_integers(graph, topology)
     # Its delays are the target's already, and nothing is cleared that would have to be cleared later.
-    return Timing(dict.fromkeys(graph.nodes, 0), {wire.name: wire.delay for wire in topology.wires}, (), 0)
+    return Lateness(dict.fromkeys(graph.nodes, 0), {wire.name: wire.delay for wire in topology.wires}, (), 0)
 
 
 def steps_per_block(
@@ -137,7 +137,7 @@ def steps_per_block(
     when = schedule_of(subject, schedule)
     if not when.resets:
         return when.steps, when.steps
-    return when.steps + timing_of(graph, topology, cost, when).latency(topology), when.steps
+    return when.steps + lateness_of(graph, topology, cost, when).latency(topology), when.steps
 
 
 def _steps(op: Delay, dt: float) -> int:

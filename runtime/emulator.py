@@ -5,8 +5,9 @@ Same results as the definition (`compiler.interpret`) on the same plan, at every
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -37,15 +38,15 @@ from nervecord.runtime.tables import Header, Hold, Pop
 _FLOAT64 = np.dtype(np.float64)
 
 
-def _kernel() -> Any:
-    """The compiled loop. numba is imported when the first emulator opens, not before."""
+def _compiled(*, cache: bool = True) -> Any:
+    """The compiled loop, as `runtime.kernel.Loop`. numba is imported when the first emulator opens, not before."""
     try:
         from nervecord.runtime import kernel
     except ImportError as error:
         raise NervecordError(
             f"needs numba: {error}", where="emulator", hint="pip install numba, or use the engine definition"
         ) from None
-    return kernel
+    return kernel.loop(cache=cache)
 
 
 class Emulator:
@@ -58,8 +59,11 @@ class Emulator:
 
     Raises:
         GraphError: the graph is not at the integer level, or not executable.
-        InfeasibleError: a range cannot be proved: the loop would not be exact.
+        InfeasibleError: a range cannot be proved: the loop would not be exact, or there is not the memory.
     """
+
+    cached: ClassVar[bool] = True
+    """Whether numba's cache serves in this process."""
 
     def __init__(self, subject: Plan | Graph | Policy, batch: int = 1, **form: Any) -> None:
         self.plan = subject if isinstance(subject, Plan) else plan(subject)
@@ -71,21 +75,53 @@ class Emulator:
             )  # fmt: skip
         assert self.graph.arithmetic is not None
         raise_on_errors(overflows(prove(self.plan), self.graph.arithmetic), InfeasibleError, where="emulator")
-        self._loop = _kernel()
         self.packed = pack(self.plan, **form)
         self.before = Before(self.plan)
         self.after = After(self.plan)
         self.counters = np.zeros(len(self.packed.populations) + len(self.packed.connections), dtype=np.int64)
         self._held = [entry.name for entry in self.plan.entries if entry.entering == "held"]
         self._streamed = [entry.name for entry in self.plan.entries if entry.entering != "held"]
+        self._compile()
         self.reset(batch)
+
+    def _compile(self) -> None:
+        """Compile the loop for this plan's types, or read it from numba's cache: now, not within a deadline."""
+        try:
+            self._loop = _compiled(cache=Emulator.cached)
+            self._try()
+        except (NervecordError, MemoryError):
+            raise
+        except Exception as error:
+            # No folder to write to, a full disk, or a damaged file, from which anything may be raised. What is wrong
+            # with the loop itself is raised again.
+            if not Emulator.cached:
+                raise
+            Emulator.cached = False
+            warnings.warn(
+                f"numba's cache cannot be used, each start compiles anew: {error}", RuntimeWarning, stacklevel=4
+            )
+            self._loop = _compiled(cache=False)
+            self._try()
+
+    def _try(self) -> None:
+        """One block of one copy, and a look at it."""
+        self.reset(1)
+        active = np.zeros(1, dtype=np.bool_)
+        contract, steps = self.plan.contract, self.plan.schedule.steps
+        if self.fused and contract is not None:
+            self.act(np.zeros((1, contract.observation.size)), np.zeros((1, contract.action.size)), active)
+        else:
+            shapes = {name: self.graph.nodes[name].in_shape for name in self.graph.inputs}
+            lead = (1,) if self.plan.schedule.held else (steps, 1)
+            self.block({name: np.zeros((*lead, *shape)) for name, shape in shapes.items()}, active)
+        self.trace()
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_loop"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._loop = _kernel()
+        self._loop = _compiled(cache=Emulator.cached)
 
     @property
     def fused(self) -> bool:
@@ -265,11 +301,6 @@ class EmulatorSession(Closing):
         self._neutral = neutral(self.plan)
         self._fail_safe = np.array(self.contract.fail_safe)
         self._updates = neurons(self.plan) * self.plan.window
-        self._counts = Counts()
-        # The loop is compiled (or read from its cache) now, not within the first action's deadline.
-        self._allocate(1)
-        self.step(np.zeros((1, self.contract.observation.size)))
-        self._emulator.counters[:] = 0
         self._counts = Counts()
         self._allocate(batch)
 

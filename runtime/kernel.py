@@ -12,10 +12,11 @@ far as the longest delay behind it, and over the block before, so that a block c
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -220,14 +221,22 @@ def _look_back(table: Any, memory: Any, ring: int, first: int, values: Any) -> N
                 values[k, b, mem[table[r + Ring.PLACE] + slot * n + j]] = spikes
 
 
-def _entry_points(stamp: int) -> tuple[Callable[..., int], Callable[..., None], Callable[..., None]]:
-    """`_act`, `_run` and `_look_back`, kept in numba's cache.
+class Loop(NamedTuple):
+    """What a session calls: `_act`, `_run` and `_look_back`."""
+
+    act: Callable[..., int]
+    run: Callable[..., None]
+    look_back: Callable[..., None]
+
+
+def _loop(stamp: int, cache: bool) -> Loop:
+    """The entry points.
 
     numba looks for changes in the file of a function alone, and a layout that is not the one compiled would write
     anywhere. What a function encloses is part of the cache's key, so it encloses the stamp of all files.
     """
 
-    @njit(cache=True, nogil=True, error_model="numpy")
+    @njit(cache=cache, nogil=True, error_model="numpy")
     def act(
         observation: Any, action: Any, table: Any, reals: Any, weights: Any, columns: Any, state: Any, memory: Any,
         scratch: Any, counters: Any, active: Any,
@@ -238,7 +247,7 @@ def _entry_points(stamp: int) -> tuple[Callable[..., int], Callable[..., None], 
             observation, action, table, reals, weights, columns, state, memory, scratch, counters, active
         )
 
-    @njit(cache=True, nogil=True, error_model="numpy")
+    @njit(cache=cache, nogil=True, error_model="numpy")
     def run(
         held: Any, streamed: Any, table: Any, reals: Any, weights: Any, columns: Any, state: Any, memory: Any,
         scratch: Any, counters: Any, active: Any,
@@ -246,12 +255,12 @@ def _entry_points(stamp: int) -> tuple[Callable[..., int], Callable[..., None], 
         if stamp >= 0:
             _run(held, streamed, table, reals, weights, columns, state, memory, scratch, counters, active)
 
-    @njit(cache=True, nogil=True, error_model="numpy")
+    @njit(cache=cache, nogil=True, error_model="numpy")
     def look_back(table: Any, memory: Any, ring: int, first: int, values: Any) -> None:
         if stamp >= 0:
             _look_back(table, memory, ring, first, values)
 
-    return act, run, look_back
+    return Loop(act, run, look_back)
 
 
 def _stamp() -> int:
@@ -262,4 +271,11 @@ def _stamp() -> int:
     return found
 
 
-act, run, look_back = _entry_points(_stamp())
+@functools.cache
+def loop(*, cache: bool = True) -> Loop:
+    """The entry points, from numba's cache or compiled at their first call.
+
+    Raises:
+        RuntimeError: numba finds no folder that it can write its cache to.
+    """
+    return _loop(_stamp(), cache)

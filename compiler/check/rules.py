@@ -36,7 +36,7 @@ from nervecord.compiler.plan import plan
 from nervecord.compiler.policy import Policy, parts
 from nervecord.compiler.schedule import Schedule
 from nervecord.compiler.target import Fact, TargetSpec
-from nervecord.compiler.timing import Timing, schedule_of, timing_of
+from nervecord.compiler.timing import Lateness, lateness_of, schedule_of
 from nervecord.compiler.topology import Topology, label
 from nervecord.errors import GraphError, InfeasibleError
 
@@ -68,7 +68,7 @@ class Case:
     Args:
         contract: of a policy, else None.
         schedule: when it works; of a graph that is no policy a stream, unless something else is said.
-        timing: when things arrive on the target.
+        lateness: when things arrive on the target.
     """
 
     subject: Graph | Policy
@@ -78,7 +78,7 @@ class Case:
     spec: TargetSpec
     topology: Topology
     placement: Placement
-    timing: Timing
+    lateness: Lateness
 
     @classmethod
     def of(
@@ -93,8 +93,8 @@ class Case:
         topology = topology or Topology.of(graph)
         when = schedule_of(subject, schedule)
         cost = int(spec.limits.connection_delay.value or 0)
-        timing = timing_of(graph, topology, cost, when)
-        return cls(subject, graph, contract, when, spec, topology, place(graph, spec, topology), timing)
+        lateness = lateness_of(graph, topology, cost, when)
+        return cls(subject, graph, contract, when, spec, topology, place(graph, spec, topology), lateness)
 
     def named(self, name: str) -> str:
         """A node's name as its maker wrote it."""

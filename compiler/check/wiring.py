@@ -109,7 +109,7 @@ def recurrence(case: Case) -> Iterator[Hit]:
 
 def loop_delay(case: Case) -> Iterator[Hit]:
     fact = case.spec.limits.connection_delay
-    for loop in case.timing.loops:
+    for loop in case.lateness.loops:
         names = ", ".join(case.named(name) for name in loop.wires)
         connections = "its connection costs" if len(loop.wires) == 1 else f"its {len(loop.wires)} connections cost"
         yield Hit(
@@ -144,10 +144,14 @@ def reset_with_delays(case: Case) -> Iterator[Hit]:
 
 def carried_without_delays(case: Case) -> Iterator[Hit]:
     fact = case.spec.limits.connection_delay
-    if not case.carried or case.timing.loops or not any(case.timing.late[name] for name in case.topology.populations):
+    if (
+        not case.carried
+        or case.lateness.loops
+        or not any(case.lateness.late[name] for name in case.topology.populations)
+    ):
         return
     for wire in case.topology.wires:
-        own = case.timing.own[wire.name]
+        own = late.own[wire.name]
         if own < case.connection_delay:
             yield Hit(
                 case.named(wire.name),
@@ -160,7 +164,7 @@ def carried_without_delays(case: Case) -> Iterator[Hit]:
 
 def _waiting(case: Case) -> Iterator[Wait]:
     """What must wait for what; nothing can where a loop is too short."""
-    return case.timing.waiting(case.topology.wires) if not case.timing.loops else iter(())
+    return case.lateness.waiting(case.topology.wires) if not case.lateness.loops else iter(())
 
 
 def unbalanced_paths(case: Case) -> Iterator[Hit]:
@@ -176,8 +180,8 @@ def unbalanced_paths(case: Case) -> Iterator[Hit]:
 
 def ends_apart(case: Case) -> Iterator[Hit]:
     fact = case.spec.limits.connection_delay
-    for end in case.timing.apart:
-        read = {name: case.timing.late[name] for name in read_by(case.graph, case.topology, end)}
+    for end in case.lateness.apart:
+        read = {name: case.lateness.late[name] for name in read_by(case.graph, case.topology, end)}
         early, latest = min(read, key=read.__getitem__), max(read, key=read.__getitem__)
         yield Hit(
             case.named(end),
@@ -223,7 +227,7 @@ def latency(case: Case) -> Iterator[Hit]:
     fact = case.spec.limits.connection_delay
     if not case.connection_delay:
         return
-    late = case.timing.latency(case.topology)
+    late = case.lateness.latency(case.topology)
     steps = case.schedule.steps
     if case.schedule.resets:
         unit = "action" if case.contract is not None else "block"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from nervecord.compiler.lower.normal import Population
 from nervecord.compiler.plan import Plan
-from nervecord.compiler.timing import Timing as Lateness
+from nervecord.compiler.timing import Lateness
 from nervecord.compiler.topology import Topology
 from nervecord.errors import InfeasibleError
 

@@ -37,7 +37,7 @@ from nervecord.compiler.ops import Decode, Input, Level, Op, Output
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import Schedule
 from nervecord.compiler.target import TargetSpec
-from nervecord.compiler.timing import Timing
+from nervecord.compiler.timing import Lateness
 from nervecord.compiler.topology import Topology
 from nervecord.compiler.verify import verify
 from nervecord.errors import InfeasibleError
@@ -155,7 +155,7 @@ def test_timing_equals_brute_force(seed: int, count: int, cost: int) -> None:
         late[a, b] = max(late[a, b], cost - delay)
     names = [str(name) for name in draw.permutation(list(nodes))]
     graph = Graph(Level.DISCRETE, {name: nodes[name] for name in names}, tuple(edges), dt=1e-3)
-    timing = Timing.of(graph, Topology.of(graph), cost)
+    timing = Lateness.of(graph, Topology.of(graph), cost)
     longest = np.maximum(late, np.where(np.eye(count + 1, dtype=bool), 0, -np.inf))
     for _ in range(count + 2):  # walks of up to 2^k edges
         longest = np.maximum(longest, (longest[:, :, None] + longest[None]).max(axis=1))

@@ -284,6 +284,33 @@ def test_nothing_is_read_or_written_out_of_bounds(tmp_path: Path) -> None:
     assert (found.returncode, found.stdout.strip()) == (0, "done"), found.stderr[-2000:]
 
 
+@pytest.mark.slow
+def test_a_damaged_cache_costs_time_and_one_warning(tmp_path: Path) -> None:
+    tests = Path(__file__).parent.parent
+    code = (
+        "import warnings; from emulated import *; from graphs import draw\n"
+        "with warnings.catch_warnings(record=True) as said:\n"
+        "    warnings.simplefilter('always')\n"
+        "    assert_same_blocks(draw(3), 1); assert_same_blocks(draw(4), 1)\n"
+        "print([str(w.message).split(',')[0] for w in said])\n"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(tests)}
+
+    def run() -> str:
+        found = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+        )
+        assert found.returncode == 0, found.stderr[-2000:]
+        return found.stdout.strip()
+
+    assert run() == "[]"
+    files = list((tmp_path / "cache").rglob("*.nb[ic]"))
+    assert files
+    for path in files:
+        path.write_bytes(path.read_bytes()[:50])
+    assert run() == '["numba\'s cache cannot be used"]'
+
+
 def test_population_codes_are_in_the_loop() -> None:
     policy = compiled(population=6)
     assert any(isinstance(op, PopulationEncode) for op in policy.graph.nodes.values())
