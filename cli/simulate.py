@@ -50,7 +50,7 @@ def _run(args: argparse.Namespace) -> Outcome:
     try:
         found = _simulate(program, values, args.engine, args.steps)
     except GraphError as error:
-        if error.where in (*program.graph.inputs, "inputs", "observations"):
+        if error.where in (*program.graph.inputs, "inputs"):
             error.add_note(f"its values are those of {args.input}")
         raise
     spiking = {name for name, op in program.graph.nodes.items() if op.spikes}

@@ -22,8 +22,6 @@ DATA = Path(__file__).parent.parent / "data"
 FUNCTIONS = (
     "compare",
     "compile",
-    "contract",
-    "emit",
     "inspect",
     "list_targets",
     "load",
