@@ -32,6 +32,7 @@ VERBS: dict[str, str] = {
     "compare": "drive two policies over the same observations",
     "simulate": "run any graph on recorded input",
     "targets": "list targets, show one, install an engine",
+    "doctor": "what is installed, what works here, and what mends the rest",
     "demo": "train, compile, run and inspect a spiking ant, in minutes",
 }
 
@@ -42,7 +43,7 @@ Train spiking control policies, compile them for neuromorphic fixed point, run t
 {verbs}
 
   nervecord VERB --help     flags and examples of a verb
-  nervecord --version
+  nervecord --version [--json]
 
 Every verb takes --json (the result for machines, on stdout), --quiet (no progress) and --debug (tracebacks).
 Exit codes: 0 done, 1 a defect or a dead engine, 2 something is wrong with the input (infeasible included).
@@ -128,10 +129,7 @@ def _dispatch(words: list[str]) -> int:
         print(HELP.format(verbs="\n".join(f"  {verb:<{width}}  {does}" for verb, does in VERBS.items())))
         return DONE if words else THEIRS
     if words[0] == "--version":
-        from importlib import metadata
-
-        print(f"nervecord {metadata.version('nervecord')}")
-        return DONE
+        return _version(words[1:])
     verb, rest = words[0], words[1:]
     machine, debug = "--json" in rest, "--debug" in rest
     try:
@@ -146,6 +144,22 @@ def _dispatch(words: list[str]) -> int:
         if debug and not isinstance(error, KeyboardInterrupt):
             traceback.print_exc()
         return _report(verb, error, machine=machine)
+
+
+def _version(rest: list[str]) -> int:
+    """`--version`, for people, or with --json of all that matters to a result."""
+    if rest not in ([], ["--json"]):
+        surplus = next((word for word in rest if word != "--json"), "--json")
+        return _report("--version", NervecordError(f"{surplus!r} is one word too many"), machine="--json" in rest)
+    if rest:
+        from nervecord.cli.doctor import versions
+
+        print(to_json(versions()))
+    else:
+        from importlib import metadata
+
+        print(f"nervecord {metadata.version('nervecord')}")
+    return DONE
 
 
 def _run(verb: str, rest: list[str]) -> int:

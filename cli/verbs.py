@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nervecord
-from nervecord.cli import show, sweep, training
+from nervecord.cli import doctor, show, sweep, training
 from nervecord.cli.show import Outcome
 from nervecord.cli.training import number
 from nervecord.errors import GraphError, NervecordError, unknown_name
@@ -466,6 +466,7 @@ VERBS: dict[str, Verb] = {
         _targets_flags,
         _targets,
     ),
+    "doctor": Verb(doctor.DESCRIPTION, doctor.EXAMPLES, doctor.doctor_flags, doctor.doctor_verb),
     "demo": Verb(
         "Train a spiking ant, compile it for Loihi 2's fixed point, run it beside the float policy, inspect it, draw "
         "it. Takes 5 to 9 minutes on two cores; every time a new folder. Needs the extra 'train'.",
