@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nervecord.errors import ContractError, FileFormatError, MissingDependencyError, NervecordError
+from nervecord.errors import ContractError, FileFormatError, MissingDependencyError, NervecordError, install_command
 
 if TYPE_CHECKING:
     import os
@@ -340,7 +340,7 @@ def _training() -> Any:
         if str(error.name).partition(".")[0] == "nervecord":
             raise
         raise MissingDependencyError(
-            f"{error.name} is not installed", where="train", hint="pip install 'nervecord[train]'"
+            f"{error.name} is not installed", where="train", hint=install_command("train")
         ) from None
 
 

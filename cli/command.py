@@ -15,7 +15,7 @@ import os
 import sys
 import textwrap
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from nervecord.errors import EngineError, NervecordError, unknown_name
@@ -170,8 +170,22 @@ def _run(verb: str, rest: list[str]) -> int:
     with contextlib.redirect_stdout(sys.stderr):
         outcome = verbs.VERBS[verb].run(args)
     if not outcome.silent:
-        print(to_json(outcome.data) if args.json else outcome.text)
-    return outcome.code
+        print(to_json(outcome.data) if args.json else outcome.text, flush=True)
+    return max([outcome.code, *(_afterwards(verb, task, args) for task in outcome.after)])
+
+
+def _afterwards(verb: str, task: Callable[[], str], args: argparse.Namespace) -> int:
+    """Draw something of a result that is printed already; one that fails does not keep the others from coming."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            line = task()
+    except Exception as error:
+        if args.debug:
+            traceback.print_exc()
+        return _report(verb, error, machine=False)
+    if line and not args.quiet:
+        print(line, file=sys.stderr, flush=True)
+    return DONE
 
 
 def to_json(data: Any) -> str:

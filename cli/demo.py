@@ -161,7 +161,8 @@ def _train(folder: Path, steps: int | None, seed: int, quiet: bool) -> str:
 
 def _play(label: str, policy: Graph | Program, episodes: int, quiet: bool) -> Side:
     from nervecord.compiler.cost import count_events, estimate
-    from nervecord.runtime.picture import Drawn, hidden_spikes
+    from nervecord.runtime.activity import replay_activity
+    from nervecord.runtime.picture import Drawn
     from nervecord.targets.catalogue import load_spec
 
     with nervecord.open(policy) as session, Ticker(label, unit="episodes", quiet=quiet) as ticker:
@@ -178,7 +179,7 @@ def _play(label: str, policy: Graph | Program, episodes: int, quiet: bool) -> Si
         spikes = {name: total / counts.actions for name, total in counts.spikes.items()}
         energy = estimate(count_events(graph, spec, spikes), spec) if label != "float" else None
         assert result.recorded is not None
-        return Side(result, counts, Drawn(label, result, hidden_spikes(session, result.recorded)), energy)
+        return Side(result, counts, Drawn(label, result, replay_activity(session, result.recorded)), energy)
 
 
 def _subtitle(program: Program) -> str:

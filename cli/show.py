@@ -7,12 +7,16 @@ is a terminal.
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+
+from nervecord.errors import NervecordError
 
 if TYPE_CHECKING:
     from nervecord.compiler.program import Program
@@ -28,13 +32,29 @@ LINE_SECONDS = 10.0
 class Outcome:
     """What a verb came to: `data` for --json, `text` for people, the exit code.
 
-    Of several processes that came to the same only the first says it, the others are `silent`.
+    Of several processes that came to the same only the first says it, the others are `silent`. What is drawn from a
+    result comes `after` it was printed, so that no picture that fails takes it away: each call returns a line for
+    stderr.
     """
 
     data: dict[str, Any]
     text: str
     code: int = 0
     silent: bool = False
+    after: Sequence[Callable[[], str]] = ()
+
+
+def writable(path: str | None, *, where: str) -> None:
+    """Refuse a result file that could not be written, before the work is done and not after it."""
+    if path is None:
+        return
+    file = Path(path)
+    if file.is_dir():
+        raise NervecordError(f"{path} is a folder, a file name is needed", where=where)
+    if not file.parent.is_dir():
+        raise NervecordError(f"the folder {file.parent} does not exist", where=where, hint="make it first")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise NervecordError(f"{path} cannot be written: permission denied", where=where)
 
 
 def columns(rows: Sequence[Sequence[str]], *, indent: int = 2, right: Sequence[int] = ()) -> str:

@@ -10,16 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nervecord
-from nervecord.cli import doctor, show, sweep, training
-from nervecord.cli.show import Outcome
-from nervecord.cli.training import number
+from nervecord.cli import doctor, html, run, show, sweep, training
+from nervecord.cli.show import Outcome, writable
 from nervecord.errors import GraphError, NervecordError, unknown_name
 
 if TYPE_CHECKING:
     from nervecord.compiler.node import Array
     from nervecord.compiler.program import Program
-    from nervecord.runtime.result import Result
-    from nervecord.runtime.session import Session
     from nervecord.targets.lava.environment import LavaStatus
 
 INFEASIBLE = 2
@@ -33,17 +30,6 @@ class Verb:
     examples: tuple[str, ...]
     add_flags: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], Outcome]
-
-
-def writable(path: str | None, *, where: str) -> None:
-    """Refuse a result file that could not be written, before the work is done and not after it."""
-    if path is None:
-        return
-    file = Path(path)
-    if file.is_dir():
-        raise NervecordError(f"{path} is a folder, a file name is needed", where=where)
-    if not file.parent.is_dir():
-        raise NervecordError(f"the folder {file.parent} does not exist", where=where, hint="make it first")
 
 
 def _time_step(parser: argparse.ArgumentParser) -> None:
@@ -71,10 +57,12 @@ def _compile_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dump", metavar="DIR", help="write the graph as text after each step")
     parser.add_argument("--explain", action="store_true", help="say what each step changed")
     parser.add_argument("--dt", type=float, metavar="SECONDS", help="time step, where the file does not say it")
+    html.add_flag(parser)
 
 
 def _compile(args: argparse.Namespace) -> Outcome:
     writable(args.output, where="--output")
+    html.require(args)
     netx = None
     if args.emit:
         if args.output is None:
@@ -123,84 +111,8 @@ def _compile(args: argparse.Namespace) -> Outcome:
         text += f"\nnetx: lava.lib.dl.netx.hdf5.Network(net_config={netx!r}, {given})"
     if args.output is None:
         text += "\nnothing was written: -o FILE keeps the program"
-    return Outcome(data, text)
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# run
-
-
-def _run_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("policy", help="program, or NIR file of a policy (which runs in float64)")
-    parser.add_argument("--env", metavar="ID", help="Gymnasium id; by default the one the policy was trained in")
-    parser.add_argument("--episodes", type=number, default=10, metavar="N", help="whole episodes (default 10)")
-    parser.add_argument("--seed", type=number, default=0, metavar="N", help="of the episodes (default 0)")
-    parser.add_argument("--num-envs", type=number, default=1, metavar="N", help="environments side by side (default 1)")
-    parser.add_argument("--engine", metavar="NAME", help="by default the target's first; see nervecord targets")
-    parser.add_argument("--picture", metavar="FILE", help="picture of the first episode (.png, .svg, .pdf)")
-    parser.add_argument("--video", metavar="FILE", help="video of the first episode (.mp4)")
-    parser.add_argument(
-        "--allow-other-env", action="store_true", help="accept an environment of another name and the same shapes"
-    )
-
-
-def _run(args: argparse.Namespace) -> Outcome:
-    from nervecord.runtime import picture, video
-
-    writable(args.picture, where="--picture")
-    writable(args.video, where="--video")
-    if args.picture is not None:
-        picture.require(args.picture)
-    if args.video is not None:
-        video.require(args.video)
-    program = nervecord._acting(args.policy)
-    target = program.target
-    with nervecord.open(program, engine=args.engine, trace=bool(args.picture)) as session:
-        result = play(
-            session,
-            args.env,
-            args.episodes,
-            args.seed,
-            environments=args.num_envs,
-            record=bool(args.picture or args.video),
-            allow_other_env=args.allow_other_env,
-            label="run",
-            quiet=args.quiet,
-        )
-        data = {"target": target, **result.to_dict()}
-        text = show.result_text(result, target)
-        if args.picture:
-            draw_one(args.picture, session, result, target)
-            data["picture"] = args.picture
-            text += f"\npicture: {args.picture}"
-    if args.video:
-        with show.Ticker("video", unit="frames", quiet=args.quiet) as ticker:
-            how = video.write_video(args.video, result, progress=ticker.show)
-        data["video"] = args.video
-        text += f"\nvideo: {args.video} ({how})"
-    return Outcome(data, text)
-
-
-def play(session: Session, env: str | None, episodes: int, seed: int, *, label: str, quiet: bool, **how: Any) -> Result:
-    """`nervecord.run` with progress on stderr."""
-    with show.Ticker(label, unit="episodes", quiet=quiet) as ticker:
-
-        def progress(done: int, total: int, mean: float) -> None:
-            ticker.show(done, total, note=f"mean return {mean:,.0f}")
-
-        return nervecord.run(session, env, episodes, seed, progress=progress, **how)
-
-
-def draw_one(path: str, session: Session, result: Result, target: str) -> None:
-    """The picture of one run."""
-    from nervecord.runtime.picture import Drawn, draw_picture, hidden_spikes
-
-    assert result.recorded is not None
-    spikes = hidden_spikes(session, result.recorded)
-    title = f"{result.environment}: {target}, engine {result.engine}"
-    draw_picture(
-        path, [Drawn(target, result, spikes)], title=title, subtitle=f"first of {len(result.returns)} episodes"
-    )
+    report = html.after(args, data, [program], labels=[args.output or args.policy])
+    return Outcome(data, text, after=report)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -211,15 +123,20 @@ def _inspect_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("graph", help="any NIR file, or a program")
     parser.add_argument("--target", nargs="+", metavar="NAME", help="by default all targets")
     _time_step(parser)
+    html.add_flag(parser)
+    html.add_drawing_flags(parser)
 
 
 def _inspect(args: argparse.Namespace) -> Outcome:
+    html.require(args)
     subject = subject_of(args.graph, args.dt, args.convention)
     report = nervecord.inspect(subject, args.target)
     infeasible = [target.target for target in report.targets if target.verdict == "infeasible"]
     data = {"file": args.graph, **report.to_dict()}
     code = INFEASIBLE if args.target and infeasible else 0
-    return Outcome(data, report.to_text().rstrip("\n"), code)
+    drawn = html.drawings(args, data, report)
+    after = (*drawn, *html.after(args, data, [subject], targets=args.target, labels=[args.graph]))
+    return Outcome(data, report.to_text().rstrip("\n"), code, after=after)
 
 
 def subject_of(path: str, dt: float | None, convention: str) -> Any:
@@ -244,11 +161,13 @@ def _compare_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mode", default="free", help="free: each on its own (default); layers: layer by layer")
     parser.add_argument("--engine-a", metavar="NAME", help="engine of a")
     parser.add_argument("--engine-b", metavar="NAME", help="engine of b")
+    html.add_flag(parser)
 
 
 def _compare(args: argparse.Namespace) -> Outcome:
     if args.mode not in ("free", "layers"):
         raise unknown_name("mode", args.mode, ("free", "layers"), where="--mode")
+    html.require(args)
     programs = [nervecord._acting(path) for path in (args.a, args.b)]
     rows = nervecord._observations(args.observations, programs[0].graph)
     if rows is None:
@@ -258,7 +177,9 @@ def _compare(args: argparse.Namespace) -> Outcome:
         nervecord.open(programs[1], engine=args.engine_b) as b,
     ):
         comparison = nervecord.compare(a, b, rows, mode=args.mode)
-    return Outcome(comparison.to_dict(), show.comparison_text(comparison, args.a, args.b))
+    data = comparison.to_dict()
+    after = html.after(args, data, programs, comparison=comparison, labels=[args.a, args.b])
+    return Outcome(data, show.comparison_text(comparison, args.a, args.b), after=after)
 
 
 def _recorded(programs: list[Program]) -> Array:
@@ -426,9 +347,10 @@ VERBS: dict[str, Verb] = {
             "nervecord run policy.nir --env Ant-v4 --episodes 100 --num-envs 16 --seed 7",
             "nervecord run ant.nervecord --engine lava --episodes 2",
             "nervecord run ant.nervecord --picture ant.png --video ant.mp4 --json",
+            "nervecord run ant.nervecord --beside policy.nir --video ant.mp4 --html ant.html",
         ),
-        _run_flags,
-        _run,
+        run.run_flags,
+        run.run_verb,
     ),
     "inspect": Verb(
         "Whether targets can hold and express a graph, what it would use of them, and what to change. Runs nothing. "

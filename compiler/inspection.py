@@ -6,21 +6,19 @@ tables of the same values.
 
 from __future__ import annotations
 
-import dataclasses
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any
-
-import numpy as np
 
 from nervecord.compiler.check import Verdict, check, not_checked, verdict
 from nervecord.compiler.cost import Estimate, Events, count_events, estimate
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph import Graph
-from nervecord.compiler.node import Node
+from nervecord.compiler.graphfacts import GraphFacts, graph_facts
 from nervecord.compiler.place import Placement, place
 from nervecord.compiler.target import TargetSpec
-from nervecord.compiler.topology import Topology, label, size
+from nervecord.compiler.topology import Topology
 from nervecord.compiler.verify import verify
 
 FORMAT = 1
@@ -30,39 +28,6 @@ _GRAVEST_FIRST = ("error", "unknown", "warning", "info")
 
 _SHAPELESS = ("shape", "empty", "not-finite", "time-constant", "decay")
 """Violations with which arrays cannot be counted on, so that targets are not looked at."""
-
-
-@dataclass(frozen=True, slots=True)
-class GraphFacts:
-    """What a graph is, whatever the target.
-
-    Args:
-        level: "imported", "discrete" or "integer". dt: seconds per step, None where nobody said.
-        nodes: (name, kind, output shape, number of parameters), in order.
-        neurons, synapses: numbers; synapses with a weight that is not zero. parameters: of connections and neurons.
-        depth: connections from input to output. recurrent: names of connections on loops.
-        policy: environment, observation and action sizes, steps, state, control period; None for a graph that is none.
-    """
-
-    level: str
-    dt: float | None
-    nodes: tuple[tuple[str, str, tuple[int, ...], int], ...]
-    neurons: int
-    synapses: int
-    parameters: int
-    depth: int
-    recurrent: tuple[str, ...]
-    policy: dict[str, Any] | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        data["nodes"] = [
-            {"name": name, "kind": kind, "shape": list(shape), "parameters": count}
-            for name, kind, shape, count in self.nodes
-        ]
-        data["recurrent"] = list(self.recurrent)
-        return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +42,8 @@ class TargetReport:
     events: Events | None
     energy: Estimate | None
     not_checked: tuple[str, ...]
+    limits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Limit name -> value, about, source, confidence, of the limits that somebody published."""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -89,6 +56,7 @@ class TargetReport:
             "events": None if self.events is None else self.events.to_dict(),
             "energy": None if self.energy is None else self.energy.to_dict(),
             "not_checked": list(self.not_checked),
+            "limits": self.limits,
         }
 
 
@@ -139,7 +107,7 @@ def inspect(graph: Graph, targets: Sequence[TargetSpec]) -> Report:
         return Report(None, broken, empty)
     topology = Topology.of(graph)
     reports = tuple(_target(graph, spec, topology, legal=not broken) for spec in targets)
-    return Report(_facts(graph, topology), broken, reports)
+    return Report(graph_facts(graph, topology), broken, reports)
 
 
 def _target(graph: Graph, spec: TargetSpec, topology: Topology, *, legal: bool) -> TargetReport:
@@ -154,45 +122,18 @@ def _target(graph: Graph, spec: TargetSpec, topology: Topology, *, legal: bool) 
         events=events,
         energy=estimate(events, spec),
         not_checked=not_checked(spec),
+        limits=_limits(spec),
     )
 
 
-def _facts(graph: Graph, topology: Topology) -> GraphFacts:
-    nodes = tuple(
-        (label(graph, name), node.kind, node.out_shape, _parameters(node)) for name, node in graph.nodes.items()
-    )
-    return GraphFacts(
-        level=graph.level.value,
-        dt=graph.dt,
-        nodes=nodes,
-        neurons=sum(size(node) for node in topology.populations.values()),
-        synapses=sum(connection.synapses for connection in topology.connections),
-        parameters=sum(node[3] for node in nodes),
-        depth=topology.depth,
-        recurrent=tuple(label(graph, c.name) for c in topology.connections if c.recurrent),
-        policy=_policy(graph),
-    )
-
-
-def _parameters(node: Node) -> int:
-    values = [getattr(node, name) for name in type(node).ARRAYS]
-    return int(sum(np.size(value) for value in values if value is not None))
-
-
-def _policy(graph: Graph) -> dict[str, Any] | None:
-    contract = graph.contract
-    if contract is None:
-        return None
-    return {
-        "environment": contract.environment,
-        "observations": contract.observation.size,
-        "actions": contract.action.size,
-        "choices": list(contract.choices),
-        "steps": contract.steps,
-        "latency": contract.latency,
-        "state": contract.state,
-        "control_period": contract.control_period,
-    }
+def _limits(spec: TargetSpec) -> dict[str, dict[str, Any]]:
+    found = {}
+    for f in fields(spec.limits):
+        fact = getattr(spec.limits, f.name)
+        if fact.known and not math.isinf(fact.value):
+            stated = {"value": fact.value, "source": fact.source, "confidence": fact.confidence}
+            found[f.name] = {**stated, "about": f.metadata["about"]}
+    return found
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -231,10 +172,10 @@ def _facts_text(facts: GraphFacts) -> list[str]:
             f"policy: {p['environment']}, {p['observations']} observations -> {actions}, "
             f"T = {p['steps']}, state {p['state']}, one action per {p['control_period']:g} s"
         )
-    width = max((len(name) for name, *_ in facts.nodes), default=0)
+    width = max((len(node.name) for node in facts.nodes), default=0)
     lines += [
-        f"  {name:<{width}}  {kind:<20} {'x'.join(map(str, shape)):>10}  {count:>8,} parameters"
-        for name, kind, shape, count in facts.nodes
+        f"  {node.name:<{width}}  {node.kind:<20} {node.size:>10}  {node.parameters:>8,} parameters"
+        for node in facts.nodes
     ]
     return lines
 

@@ -63,6 +63,19 @@ class Program:
             raise ContractError("the program carries no contract", where=self.target)
         return self.graph.contract
 
+    def to_dict(self) -> dict[str, Any]:
+        """What it is and how it was made, as plain JSON types, without its arrays."""
+        structure, arrays = graph_to_data(self.graph)
+        return {
+            "format": FORMAT,
+            "target": self.target,
+            "contract": None if self.graph.contract is None else json.loads(self.graph.contract.to_json()),
+            "report": json.loads(json.dumps(dict(self.report))),
+            "hashes": {"structure": structure_hash(structure), "weights": arrays_hash(arrays)},
+            "versions": dict(self.versions),
+            "allowances": list(self.allowances),
+        }
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file; a crash leaves the old one or the new one."""
         write_atomically(path, self.to_bytes())

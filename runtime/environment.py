@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from nervecord.compiler.contract import Contract
-from nervecord.errors import ContractError, MissingDependencyError, NervecordError
+from nervecord.compiler.node import Array
+from nervecord.errors import ContractError, MissingDependencyError, NervecordError, install_command
 
 
 def make_environment(name: str, **options: Any) -> Any:
@@ -29,13 +30,13 @@ def make_environment(name: str, **options: Any) -> Any:
             return gymnasium.make(name, **options)
         except gymnasium.error.DependencyNotInstalled as error:
             raise MissingDependencyError(
-                f"its simulator is not installed ({error})", where=name, hint="pip install 'nervecord[mujoco]'"
+                f"its simulator is not installed ({error})", where=name, hint=install_command("mujoco")
             ) from None
         except ModuleNotFoundError as error:
             if ":" in name:  # "module:id"
                 raise NervecordError(f"no such environment ({error})", where=name) from None
             raise MissingDependencyError(
-                f"{error.name} is not installed", where=name, hint="pip install 'nervecord[mujoco]'"
+                f"{error.name} is not installed", where=name, hint=install_command("mujoco")
             ) from None
         except gymnasium.error.Error as error:
             raise NervecordError(f"no such environment ({error})", where=name, hint="for example Ant-v4") from None
@@ -45,9 +46,7 @@ def _gymnasium(name: str) -> Any:
     try:
         import gymnasium
     except ImportError:
-        raise MissingDependencyError(
-            "gymnasium is not installed", where=name, hint="pip install 'nervecord[mujoco]'"
-        ) from None
+        raise MissingDependencyError("gymnasium is not installed", where=name, hint=install_command("mujoco")) from None
     return gymnasium
 
 
@@ -127,6 +126,11 @@ def _check_actions(contract: Contract, actions: Any, name: str) -> None:
 def choices_of(space: Any) -> int:
     """Number of actions to choose from in a Gymnasium `Discrete` space; 0 for any other space."""
     return int(space.n) if type(space).__name__ == "Discrete" else 0
+
+
+def given_action(action: Array, choices: tuple[str, ...]) -> Any:
+    """An action of a session (channels,) as the environment takes it."""
+    return int(action[0]) if choices else action.astype(np.float32)
 
 
 def stated_period(environment: Any) -> float | None:

@@ -15,7 +15,13 @@ import numpy as np
 
 from nervecord.compiler.node import Array
 from nervecord.errors import EngineError, NervecordError
-from nervecord.runtime.environment import check_environment, check_name, episode_seeds, make_environment
+from nervecord.runtime.environment import (
+    check_environment,
+    check_name,
+    episode_seeds,
+    given_action,
+    make_environment,
+)
 from nervecord.runtime.result import Episode, Result
 from nervecord.runtime.session import Session
 
@@ -185,7 +191,7 @@ class _Loop:
 
     def _advance(self, row: int, episode: int, action: Array) -> tuple[Array, bool]:
         began = time.perf_counter()
-        given = int(action[0]) if self.contract.choices else action.astype(np.float32)
+        given = given_action(action, self.contract.choices)
         observation, reward, terminated, truncated, _ = self.envs[row].step(given)
         self.environment_seconds += time.perf_counter() - began
         self.returns[episode] += float(reward)

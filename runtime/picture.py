@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from nervecord.compiler import nodes as n
 from nervecord.compiler.node import Array
-from nervecord.errors import MissingDependencyError, NervecordError
+from nervecord.errors import MissingDependencyError, NervecordError, install_command
+from nervecord.runtime.activity import Activity
 from nervecord.runtime.environment import make_environment
 from nervecord.runtime.result import Episode, Result
-from nervecord.runtime.session import Session
 from nervecord.runtime.sketch import Robot, beside, draw, floor
 
 COLOURS = ("#c8502a", "#3d6b9c", "#4c8c6b", "#8a5f9e")
@@ -27,18 +26,16 @@ SNAPSHOTS = 7
 """Poses of the walking robot side by side."""
 WARM_UP = 5.0
 """Seconds at the start of an episode that the snapshots leave out (a third of a shorter one): the robot gets up."""
-RASTER_SECONDS = 1.0
 SUFFIXES = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """One run in the picture. label: for the legend. spikes: (core steps, neurons) of `hidden_spikes`, or None."""
+    """One run in the picture. label: for the legend. activity: of its recorded episode, or None."""
 
     label: str
     result: Result
-    spikes: Array | None = None
-    steps_per_action: int = 1
+    activity: Activity | None = None
 
 
 def require(path: str | os.PathLike[str]) -> None:
@@ -55,29 +52,6 @@ def require(path: str | os.PathLike[str]) -> None:
             where=str(path),
             hint=f"one of: {', '.join(SUFFIXES)}",
         )
-
-
-def hidden_spikes(session: Session, episode: Episode, *, seconds: float = RASTER_SECONDS) -> Array | None:
-    """Spikes (core steps, neurons) of all spiking layers in `seconds` of an episode, replayed from its observations.
-
-    The replay starts a second earlier, so that a carried state is its own. None for a policy without spikes.
-    """
-    period = session.contract.control_period
-    count = max(1, round(seconds / period))
-    middle = len(episode.observations) // 2
-    first = max(0, min(middle, len(episode.observations) - count))
-    session.reset(1)
-    rows = []
-    for k in range(max(0, first - round(1.0 / period)), min(first + count, len(episode.observations))):
-        session.step(episode.observations[k])
-        if k < first:
-            continue
-        trace = session.trace()
-        layers = [trace[name][:, 0] for name, _ in session.graph.of_type(*n.SPIKING) if name in trace]
-        if not layers:
-            return None
-        rows.append(np.concatenate([layer.reshape(len(layer), -1) for layer in layers], axis=1))
-    return np.concatenate(rows) if rows else None
 
 
 def draw_picture(path: str | os.PathLike[str], runs: Sequence[Drawn], *, title: str, subtitle: str = "") -> None:
@@ -117,7 +91,7 @@ def _figure_type() -> Any:
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingDependencyError(
-            "matplotlib is not installed", where="picture", hint="pip install 'nervecord[plot]'"
+            "matplotlib is not installed", where="picture", hint=install_command("plot")
         ) from None
     return Figure
 
@@ -216,20 +190,26 @@ def _paths(axes: Any, runs: Sequence[Drawn]) -> None:
 
 
 def _raster(axes: Any, run: Drawn) -> None:
-    if run.spikes is None:
+    spikes = None if run.activity is None else run.activity.raster
+    if run.activity is None or spikes is None:
         axes.axis("off")
         axes.text(0.5, 0.5, "no spikes", ha="center", color="#5b6268", transform=axes.transAxes)
         return
-    steps, count = run.spikes.shape
-    when, who = np.nonzero(run.spikes)
-    times = when / steps * RASTER_SECONDS
+    steps, count = spikes.shape
+    when, who = np.nonzero(spikes)
+    seconds = run.activity.seconds
+    times = when / steps * seconds
     axes.scatter(times, who, s=2.6, marker="|", color=COLOURS[0], linewidths=0.8)
-    axes.set_xlim(0, RASTER_SECONDS)
+    axes.set_xlim(0, seconds)
     axes.set_ylim(-2, count + 1)
     axes.set_xlabel(f"time (s); {steps} core steps")
     axes.set_ylabel("hidden neuron")
-    share = len(when) / max(run.spikes.size, 1)
-    _style(axes, f"Spikes of one second ({run.label}): {share:.1%} of neuron steps")
+    share = len(when) / max(spikes.size, 1)
+    _style(axes, f"Spikes of {_seconds(seconds)} ({run.label}): {share:.1%} of neuron steps")
+
+
+def _seconds(seconds: float) -> str:
+    return "one second" if np.isclose(seconds, 1.0) else f"{seconds:.3g} seconds"
 
 
 def _actions(axes: Any, episode: Episode, period: float, choices: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from nervecord.compiler.node import Array
-from nervecord.errors import EngineError, MissingDependencyError, NervecordError
+from nervecord.errors import EngineError, MissingDependencyError, NervecordError, install_command
 from nervecord.runtime.picture import robot_of
 from nervecord.runtime.result import Result
 from nervecord.runtime.sketch import Camera, Robot, draw, floor
@@ -49,7 +49,7 @@ def require(path: str | os.PathLike[str]) -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
-            f"{error.name} is not installed", where="video", hint="pip install 'nervecord[video]'"
+            f"{error.name} is not installed", where="video", hint=install_command("video")
         ) from None
 
 
