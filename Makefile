@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 demo: $(STAMP)  ## train a spiking ant, compile it for Loihi 2, run it beside the float policy: 5 to 9 minutes
-	$(BIN)/nervecord demo $(DEMO)
+	$(BIN)/nervecord demo --html $(DEMO)
 
 test: $(STAMP)  ## the test suite, in minutes
 	$(BIN)/python -m pytest -c tests/pytest.ini -m "not slow and not lava_dl" tests $(PYTEST)

@@ -7,9 +7,10 @@ and the compiled one, inspects it, and draws it. Everything lands in a new numbe
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import nervecord
 from nervecord.cli import show
-from nervecord.cli.show import Ticker
+from nervecord.cli.show import Outcome, Ticker
 from nervecord.cli.training import TrainProgress
 from nervecord.errors import NervecordError
 
@@ -40,6 +41,7 @@ PLAY_SEED = 1000
 class Side:
     """One of the two policies, played."""
 
+    policy: Graph | Program
     result: Result
     counts: Counts
     drawn: Drawn
@@ -47,19 +49,19 @@ class Side:
 
 
 def run_demo(
-    out: Path, *, steps: int | None, episodes: int, seed: int, video: bool, quiet: bool
-) -> tuple[dict[str, Any], str]:
+    out: Path, *, steps: int | None, episodes: int, seed: int, video: bool, html: bool, quiet: bool
+) -> Outcome:
     """Run it all.
 
     Args:
         out: folder in which a new numbered folder is made.
         steps: of the training; None for the demo's own number.
         episodes: of each policy. seed: of the training.
-        video: write one of the compiled policy too.
+        video: film both side by side. html: write a report of both.
         quiet: no progress.
 
     Returns:
-        The result as plain JSON types, and as text.
+        The result, and what is filmed and written once it has been printed.
     """
     from nervecord.runtime import picture
     from nervecord.runtime import video as videos
@@ -67,7 +69,11 @@ def run_demo(
     nervecord._training()  # what is missing is said before a folder is made
     picture.require("ant.png")
     if video:
-        videos.require("ant.mp4")
+        videos.require("ant.mp4", "Ant-v4")
+    if html:
+        from nervecord.runtime.html import page
+
+        page.require("report.html")
     if episodes < 2:
         raise NervecordError(f"is {episodes}, at least 2 are needed for an interval", where="--episodes")
     folder = _new_folder(out)
@@ -91,16 +97,39 @@ def run_demo(
             folder / "ant.png", [fixed.drawn, floating.drawn], title=title, subtitle=_subtitle(program)
         )
         files = [folder / "ant.png", folder / "ant.nervecord", Path(policy_path)]
-    if video:
-        with clock.stage("film it"), Ticker("video", unit="frames", quiet=quiet) as ticker:
-            how = videos.write_video(folder / "ant.mp4", fixed.result, progress=ticker.show)
-            clock.say(how)
-            files.insert(1, folder / "ant.mp4")
     data = _data(folder, program, floating, fixed, report, clock)
     text = _text(program, floating, fixed, report, clock, files)
     (folder / "demo.json").write_text(json.dumps(json.loads(_json(data)), indent=1) + "\n", encoding="utf-8")
     (folder / "demo.txt").write_text(text + "\n", encoding="utf-8")
-    return data, text
+    after: list[Callable[[], str]] = []
+    if html:
+        after.append(lambda: _report(folder / "report.html", title, fixed, floating))
+    if video:
+        after.append(lambda: _film(folder / "ant.mp4", [fixed, floating], quiet))
+    return Outcome(data, text, after=after)
+
+
+def _report(path: Path, title: str, *sides: Side) -> str:
+    from nervecord.cli import html
+
+    labels = [side.drawn.label for side in sides]
+    results = [side.result for side in sides]
+    html.write(path, [side.policy for side in sides], targets=TARGETS, results=results, labels=labels, title=title)
+    return f"wrote {path}"
+
+
+def _film(path: Path, sides: list[Side], quiet: bool) -> str:
+    """Both, side by side, the whole episode."""
+    from nervecord.runtime import video
+    from nervecord.runtime.picture import Drawn
+
+    runs = []
+    for side in sides:
+        with nervecord.open(side.policy) as session:
+            runs.append(Drawn.of(session, side.drawn.label, side.result, seconds=math.inf, first=0))
+    with Ticker("video", unit="frames", quiet=quiet) as ticker:
+        how = video.write_video(path, runs, progress=ticker.show)
+    return f"wrote {path} ({how})"
 
 
 def _json(data: dict[str, Any]) -> str:
@@ -161,7 +190,6 @@ def _train(folder: Path, steps: int | None, seed: int, quiet: bool) -> str:
 
 def _play(label: str, policy: Graph | Program, episodes: int, quiet: bool) -> Side:
     from nervecord.compiler.cost import count_events, estimate
-    from nervecord.runtime.activity import replay_activity
     from nervecord.runtime.picture import Drawn
     from nervecord.targets.catalogue import load_spec
 
@@ -178,8 +206,7 @@ def _play(label: str, policy: Graph | Program, episodes: int, quiet: bool) -> Si
         graph, spec = session.graph, load_spec("lava")
         spikes = {name: total / counts.actions for name, total in counts.spikes.items()}
         energy = estimate(count_events(graph, spec, spikes), spec) if label != "float" else None
-        assert result.recorded is not None
-        return Side(result, counts, Drawn(label, result, replay_activity(session, result.recorded)), energy)
+        return Side(policy, result, counts, Drawn.of(session, label, result), energy)
 
 
 def _subtitle(program: Program) -> str:

@@ -124,7 +124,7 @@ PARTS: tuple[Part, ...] = (
     Part(
         "ffmpeg",
         "run --video",
-        ("imageio", "imageio-ffmpeg"),
+        ("imageio-ffmpeg", "pillow"),
         "import imageio_ffmpeg; print('ffmpeg', imageio_ffmpeg.get_ffmpeg_version())",
         "video",
     ),

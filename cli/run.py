@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import functools
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -66,9 +66,7 @@ def _require(args: argparse.Namespace, environment: str) -> None:
     if args.video is not None:
         video.require(args.video, environment)
     elif args.video_seconds is not None:
-        raise NervecordError(
-            "says how much to film, and nothing is filmed", where="--video-seconds", hint="add --video"
-        )
+        raise NervecordError("nothing is filmed", where="--video-seconds", hint="add --video")
     if args.video_seconds is not None and not args.video_seconds > 0:
         raise NervecordError(f"is {args.video_seconds}, more than 0 is needed", where="--video-seconds")
 
@@ -106,23 +104,27 @@ def _drawn(
 ) -> list[Callable[[], str]]:
     """What is to be drawn of the first episodes, and named in `data`."""
     from nervecord.runtime import picture, video
+    from nervecord.runtime.activity import SECONDS
 
-    @functools.cache
-    def drawn() -> list[Drawn]:
-        return [
-            _replayed(program, label, result, None if k else args.engine)
-            for k, (program, label, result) in enumerate(zip(programs, labels, played, strict=True))
-        ]
+    def drawn(first: int | None, seconds: float) -> list[Drawn]:
+        """The runs with what their neurons did in a part of the recorded episode."""
+        found = []
+        for k, (program, label, result) in enumerate(zip(programs, labels, played, strict=True)):
+            with nervecord.open(program, engine=None if k else args.engine) as session:
+                found.append(picture.Drawn.of(session, label, result, seconds=seconds, first=first))
+        return found
 
     def draw() -> str:
         result = played[0]
         title = f"{result.environment}: {' beside '.join(labels)}, engine {result.engine}"
-        picture.draw_picture(args.picture, drawn(), title=title, subtitle=f"first of {len(result.returns)} episodes")
+        subtitle = f"first of {len(result.returns)} episodes"
+        picture.draw_picture(args.picture, drawn(None, SECONDS), title=title, subtitle=subtitle)
         return f"picture: {args.picture}"
 
     def film() -> str:
+        seconds = args.video_seconds or math.inf
         with show.Ticker("video", unit="frames", quiet=args.quiet) as ticker:
-            how = video.write_video(args.video, drawn(), seconds=args.video_seconds, progress=ticker.show)
+            how = video.write_video(args.video, drawn(0, seconds), seconds=args.video_seconds, progress=ticker.show)
         return f"video: {args.video} ({how})"
 
     asked: list[Callable[[], str]] = []
@@ -130,14 +132,6 @@ def _drawn(
         if getattr(args, flag) is not None:
             data[flag] = getattr(args, flag)
             asked.append(task)
-    how: dict[str, Any] = {"results": played, "labels": labels, "engine": args.engine}
+    title = f"{played[0].environment}: {' beside '.join(labels)}"
+    how: dict[str, Any] = {"results": played, "labels": labels, "engine": args.engine, "title": title}
     return [*asked, *html.after(args, data, programs, targets=("reference",), **how)]
-
-
-def _replayed(program: Program, label: str, result: Result, engine: str | None) -> Drawn:
-    from nervecord.runtime.activity import replay_activity
-    from nervecord.runtime.picture import Drawn
-
-    assert result.recorded is not None
-    with nervecord.open(program, engine=engine) as session:
-        return Drawn(label, result, replay_activity(session, result.recorded))

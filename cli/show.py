@@ -7,8 +7,8 @@ is a terminal.
 from __future__ import annotations
 
 import math
-import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,8 +53,14 @@ def writable(path: str | None, *, where: str) -> None:
         raise NervecordError(f"{path} is a folder, a file name is needed", where=where)
     if not file.parent.is_dir():
         raise NervecordError(f"the folder {file.parent} does not exist", where=where, hint="make it first")
-    if not os.access(file if file.exists() else file.parent, os.W_OK):
-        raise NervecordError(f"{path} cannot be written: permission denied", where=where)
+    if file.exists() and not file.is_file():
+        raise NervecordError(f"{path} is no ordinary file", where=where)
+    try:
+        # Files are written beside their place and renamed into it, so it is the folder that must take one.
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+    except OSError as error:
+        raise NervecordError(f"{path} cannot be written: {error.strerror}", where=where) from None
 
 
 def columns(rows: Sequence[Sequence[str]], *, indent: int = 2, right: Sequence[int] = ()) -> str:

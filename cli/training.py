@@ -239,14 +239,20 @@ def demo_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--episodes", type=number, default=20, metavar="N", help="of each policy (default 20)")
     parser.add_argument("--seed", type=number, default=0, metavar="N", help="of the training (default 0)")
-    parser.add_argument("--video", action="store_true", help="write a video too")
+    parser.add_argument("--video", action="store_true", help="write a video of both policies too")
+    parser.add_argument("--html", action="store_true", help="write a report of both as one page too")
 
 
 def demo_verb(args: argparse.Namespace) -> Outcome:
     from nervecord.cli import demo
 
     alone("nervecord demo")
-    data, text = demo.run_demo(
-        Path(args.out), steps=args.steps, episodes=args.episodes, seed=args.seed, video=args.video, quiet=args.quiet
+    return demo.run_demo(
+        Path(args.out),
+        steps=args.steps,
+        episodes=args.episodes,
+        seed=args.seed,
+        video=args.video,
+        html=args.html,
+        quiet=args.quiet,
     )
-    return Outcome(data, text)

@@ -15,7 +15,7 @@ from nervecord.compiler.serialise import arrays_hash, graph_to_data, structure_h
 from nervecord.compiler.topology import Topology, is_core, label, size
 
 BINS = 48
-"""Of a histogram of weights."""
+"""Of a histogram of weights, at most: few weights get fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def _edges(weights: Array, nonzero: Array) -> Array | int:
     """
     low, high = float(nonzero.min()), float(nonzero.max())
     if weights.dtype.kind not in "iu" and not bool((nonzero == np.rint(nonzero)).all()):
-        return BINS
+        return min(BINS, max(8, round(2 * nonzero.size**0.5)))
     step = max(1, int(np.gcd.reduce(np.abs(nonzero).astype(np.int64))))
     width = step * max(1, -(-int((high - low) / step + 1) // BINS))
     return np.arange(low - step / 2, high + width, width)

@@ -71,7 +71,7 @@ def replay_activity(
     """
     period = session.contract.control_period
     total = len(episode.observations)
-    count = max(1, min(total, round(seconds / period)))
+    count = max(1, round(min(seconds / period, total)))
     if first is None:
         first = max(0, min(total // 2, total - count))
     session.reset(1)

@@ -38,6 +38,10 @@ def make_environment(name: str, **options: Any) -> Any:
             raise MissingDependencyError(
                 f"{error.name} is not installed", where=name, hint=install_command("mujoco")
             ) from None
+        except RuntimeError as error:
+            if "MUJOCO_GL" not in str(error):  # MuJoCo reads it when it is imported
+                raise
+            raise NervecordError(str(error), where=name, hint="set MUJOCO_GL to egl or osmesa, or unset it") from None
         except gymnasium.error.Error as error:
             raise NervecordError(f"no such environment ({error})", where=name, hint="for example Ant-v4") from None
 

@@ -153,6 +153,7 @@ class _Loop:
             seconds_in_environment=self.environment_seconds,
             environments=width,
             choices=self.contract.choices,
+            channels=self.contract.action.names,
             recorded=self.recorder.episode() if self.recorder else None,
         )
 

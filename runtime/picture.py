@@ -15,9 +15,10 @@ import numpy as np
 
 from nervecord.compiler.node import Array
 from nervecord.errors import MissingDependencyError, NervecordError, install_command
-from nervecord.runtime.activity import Activity
+from nervecord.runtime.activity import SECONDS, Activity, replay_activity
 from nervecord.runtime.environment import make_environment
 from nervecord.runtime.result import Episode, Result
+from nervecord.runtime.session import Session
 from nervecord.runtime.sketch import Robot, beside, draw, floor
 
 COLOURS = ("#c8502a", "#3d6b9c", "#4c8c6b", "#8a5f9e")
@@ -26,6 +27,8 @@ SNAPSHOTS = 7
 """Poses of the walking robot side by side."""
 WARM_UP = 5.0
 """Seconds at the start of an episode that the snapshots leave out (a third of a shorter one): the robot gets up."""
+MOST_NAMES = 24
+"""Of an action's values are written at the heat map; more would not be read."""
 SUFFIXES = (".png", ".svg", ".pdf")
 
 
@@ -36,6 +39,15 @@ class Drawn:
     label: str
     result: Result
     activity: Activity | None = None
+
+    @classmethod
+    def of(
+        cls, session: Session, label: str, result: Result, *, seconds: float = SECONDS, first: int | None = None
+    ) -> Drawn:
+        """A run with what its neurons did in a part of its recorded episode; see `replay_activity`."""
+        if result.recorded is None:
+            raise NervecordError("has no recorded episode", where="picture", hint="run with record=True")
+        return cls(label, result, replay_activity(session, result.recorded, seconds=seconds, first=first))
 
 
 def require(path: str | os.PathLike[str]) -> None:
@@ -81,7 +93,7 @@ def draw_picture(path: str | os.PathLike[str], runs: Sequence[Drawn], *, title: 
     if with_paths:
         _paths(figure.add_subplot(rows[0, :5]), runs)
     _raster(figure.add_subplot(rows[0, 5 if with_paths else 0 :]), runs[0])
-    _actions(figure.add_subplot(rows[1, :7]), episode, period, runs[0].result.choices)
+    _actions(figure.add_subplot(rows[1, :7]), episode, period, runs[0].result)
     _returns(figure.add_subplot(rows[1, 7:]), runs)
     _save(figure, path)
 
@@ -209,15 +221,17 @@ def _raster(axes: Any, run: Drawn) -> None:
 
 
 def _seconds(seconds: float) -> str:
-    return "one second" if np.isclose(seconds, 1.0) else f"{seconds:.3g} seconds"
+    words = {1.0: "one second", 2.0: "two seconds"}
+    return words.get(round(seconds, 6), f"{seconds:.3g} seconds")
 
 
-def _actions(axes: Any, episode: Episode, period: float, choices: Sequence[str]) -> None:
+def _actions(axes: Any, episode: Episode, period: float, result: Result) -> None:
+    choices = result.choices
     count = min(len(episode.actions), round(2.0 / period))
     first = max(0, min(len(episode.actions) // 2, len(episode.actions) - count))
     part = episode.actions[first : first + count]
     axes.set_xlabel("time (s)")
-    _style(axes, "Actions of two seconds")
+    _style(axes, f"Actions of {_seconds(count * period)}")
     if choices:
         axes.step(np.arange(count) * period, part[:, 0], where="post", color=COLOURS[0], lw=1.2)
         axes.set_yticks(range(len(choices)), choices)
@@ -231,10 +245,18 @@ def _actions(axes: Any, episode: Episode, period: float, choices: Sequence[str])
         vmax=limit,
         extent=(0, count * period, part.shape[1] - 0.5, -0.5),
     )
-    axes.set_ylabel("actuator")
+    names = result.channels
+    if len(names) == part.shape[1] and len(names) <= MOST_NAMES:
+        axes.set_yticks(range(len(names)), [_short(name) for name in names])
+    else:
+        axes.set_ylabel("actuator")
     bar = axes.figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, colors="#5b6268", length=0)
+
+
+def _short(name: str, length: int = 16) -> str:
+    return name if len(name) <= length else name[: length - 1] + "…"
 
 
 def _returns(axes: Any, runs: Sequence[Drawn]) -> None:

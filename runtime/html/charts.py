@@ -13,6 +13,7 @@ from nervecord.runtime.html.layout import printable
 Figure: TypeAlias = dict[str, Any]
 """{"data": traces, "layout": layout}."""
 
+DIVERGING = [[0.0, "#2166ac"], [0.5, "#f7f7f7"], [1.0, "#b2182b"]]
 MOST_SPIKES = 20_000
 """In a raster; of a layer that fires more, the first neurons are drawn."""
 
@@ -148,7 +149,7 @@ def actions(activity: Mapping[str, Any], names: Sequence[str], choices: Sequence
     heat = {
         "type": "heatmap", "x": times, "y": [plain(name) for name in names],
         "z": [list(channel) for channel in zip(*rows, strict=True)],
-        "zmin": -most, "zmax": most, "colorscale": "RdBu", "reversescale": True, "colorbar": {"thickness": 12},
+        "zmin": -most, "zmax": most, "colorscale": DIVERGING, "colorbar": {"thickness": 12},
         "hovertemplate": "%{x:.2f} s, %{y}: %{z:.3f}<extra></extra>",
     }  # fmt: skip
     return _figure([heat], height=max(230, 90 + 24 * len(names)), x="time (s)", yaxis={"autorange": "reversed"})
@@ -176,7 +177,7 @@ def returns(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> Figure:
              "hovertemplate": "mean %{y:,.1f}<extra>" + plain(label) + "</extra>"}
         )  # fmt: skip
     x_axis = {"tickvals": list(range(len(runs))), "ticktext": [plain(label) for label, _ in runs],
-              "range": [-0.5, len(runs) - 0.3], "showgrid": False}  # fmt: skip
+              "range": [-0.5, len(runs) - 0.3], "showgrid": False, "zeroline": False}  # fmt: skip
     return _figure(traces, height=320, y="return of an episode", xaxis=x_axis)
 
 

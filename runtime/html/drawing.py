@@ -15,7 +15,7 @@ INK, GREY, LINE = "#22262a", "#5b6268", "#9aa1a7"
 BOX = (1.5, 0.92)
 """Width and height of a node, inches."""
 GAP = (0.42, 0.34)
-NAME_LENGTH = 20
+NAME_LENGTH = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def draw_svg(graph: Mapping[str, Any], placement: Mapping[str, Any] | None = Non
 
     layout = lay_out(graph)
     width = layout.columns * (BOX[0] + GAP[0]) + GAP[0]
-    height = layout.rows * (BOX[1] + GAP[1]) + GAP[1] + 0.55
+    height = layout.rows * (BOX[1] + GAP[1]) + 0.55
     figure = Figure(figsize=(width, height), facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, width)

@@ -58,7 +58,7 @@ def _cut_loops(drawn: nx.DiGraph) -> set[tuple[str, str]]:
     for start in starts:
         for name, steps in nx.single_source_shortest_path_length(drawn, start).items():
             depth[name] = min(steps, depth.get(name, steps))
-    back = set()
+    back: set[tuple[str, str]] = set()
     while True:
         try:
             loop = nx.find_cycle(drawn)
