@@ -256,10 +256,15 @@ def inspect(policy: Policy, targets: Sequence[str] | str | None = None) -> Repor
         NervecordError: one of the names is unknown.
     """
     from nervecord.compiler.inspection import inspect as inspect_graph
+    from nervecord.compiler.inspection import with_measured
+    from nervecord.compiler.program import Program
     from nervecord.targets.catalogue import load_specs
 
     names = (targets,) if isinstance(targets, str) else targets
-    return inspect_graph(_executable(policy), load_specs(None if names is None else tuple(names)))
+    subject = _subject(policy)
+    graph = subject.graph if isinstance(subject, Program) else subject
+    report = inspect_graph(graph, load_specs(None if names is None else tuple(names)))
+    return with_measured(report, subject) if isinstance(subject, Program) else report
 
 
 def run(
@@ -417,13 +422,6 @@ def _with_contract(graph: Graph, policy: Policy) -> Graph:
             hint="`nervecord train` writes policies; inspect and simulate take any graph",
         )
     return graph
-
-
-def _executable(policy: Policy) -> Graph:
-    from nervecord.compiler.program import Program
-
-    subject = _subject(policy)
-    return subject.graph if isinstance(subject, Program) else subject
 
 
 def _observations(given: Array | StrPath | None, policy: Graph) -> Array | None:

@@ -164,13 +164,17 @@ def _version(rest: list[str]) -> int:
 
 def _run(verb: str, rest: list[str]) -> int:
     from nervecord.cli import verbs
+    from nervecord.cli.show import put
 
     args = make_parser(verb).read(rest)
     # What libraries print is log; the result is ours alone.
     with contextlib.redirect_stdout(sys.stderr):
         outcome = verbs.VERBS[verb].run(args)
     if not outcome.silent:
-        print(to_json(outcome.data) if args.json else outcome.text, flush=True)
+        if args.json:
+            print(to_json(outcome.data), flush=True)
+        else:
+            put(outcome.text)
     return max([outcome.code, *(_afterwards(verb, task, args) for task in outcome.after)])
 
 
@@ -220,7 +224,9 @@ def _report(verb: str, error: BaseException, *, machine: bool) -> int:
         text = f"{type(error).__name__}: {error} (this is a defect of nervecord; --debug shows where)"
     if code == THEIRS:
         # A file's own words stay within the sentence.
-        text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+        from nervecord.cli.show import clean
+
+        text = clean(text)
     if code in (THEIRS, INTERRUPTED) and os.environ.get("LOCAL_RANK", "0") != "0":
         return code  # torchrun started this with others, and the first one says the same
     for note in getattr(error, "__notes__", ()):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import nervecord
 from nervecord.cli import doctor, html, run, show, sweep, training
+from nervecord.cli.inspect_text import inspect_text
 from nervecord.cli.show import Outcome, writable
 from nervecord.errors import GraphError, NervecordError, unknown_name
 
@@ -125,6 +126,7 @@ def _inspect_flags(parser: argparse.ArgumentParser) -> None:
     _time_step(parser)
     html.add_flag(parser)
     html.add_drawing_flags(parser)
+    parser.add_argument("--verbose", action="store_true", help="nodes, notes, resources, events and sources too")
 
 
 def _inspect(args: argparse.Namespace) -> Outcome:
@@ -136,7 +138,7 @@ def _inspect(args: argparse.Namespace) -> Outcome:
     code = INFEASIBLE if args.target and infeasible else 0
     drawn = html.drawings(args, data, report)
     after = (*drawn, *html.after(args, data, [subject], targets=args.target, labels=[args.graph]))
-    return Outcome(data, report.to_text().rstrip("\n"), code, after=after)
+    return Outcome(data, inspect_text(report, args.graph, verbose=args.verbose), code, after=after)
 
 
 def subject_of(path: str, dt: float | None, convention: str) -> Any:

@@ -20,6 +20,7 @@ from nervecord.compiler import rules_neurons as neurons
 from nervecord.compiler import rules_wiring as wiring
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph import Graph
+from nervecord.compiler.measured import CODES
 from nervecord.compiler.rules import EVERY_LEVEL, FLOAT_LEVELS, INTEGER_LEVEL, Case, Rule
 from nervecord.compiler.target import TargetSpec
 
@@ -312,4 +313,5 @@ def findings_doc() -> str:
         f"| {rule.means} | {rule.remedy} |"
         for rule in RULES
     ]
+    lines += [f"| `{code}` | warning | integer | {means} | {remedy} |" for code, (means, remedy) in CODES.items()]
     return "\n".join(lines) + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from nervecord.compiler.check import check
 from nervecord.compiler.files import write_atomically
 from nervecord.compiler.findings import raise_on_errors
 from nervecord.compiler.graph import Graph, Level
+from nervecord.compiler.measured import measured_findings, measured_spikes
 from nervecord.compiler.node import Array
 from nervecord.compiler.passes.discretise import discretise
 from nervecord.compiler.place import place
@@ -68,7 +70,7 @@ def compile_policy(
     final = steps.done("lowered", require(lowered.graph))
     findings = check(final, target.spec)
     raise_on_errors(findings, InfeasibleError, where=target.spec.name)
-    return Program(
+    program = Program(
         target=target.spec.name,
         graph=final.replace(recorded=None),
         report={
@@ -80,6 +82,18 @@ def compile_policy(
         versions={**{name: metadata.version(name) for name in VERSIONED}, "python": platform.python_version()},
         allowances=lowered.allowances,
     )
+    rows = discrete.recorded if calibration is None else calibration
+    return program if rows is None or final.level is not Level.INTEGER else _measured(program, rows)
+
+
+def _measured(program: Program, observations: Array) -> Program:
+    """The program with what it does on these observations in its report."""
+    report = dict(program.report)
+    spikes = measured_spikes(program.graph, observations)
+    found = measured_findings(program.contract, report["lowering"], report["spikes_per_action_float"], spikes)
+    report["spikes_per_action"] = spikes
+    report["findings"] = [*report["findings"], *(finding.to_dict() for finding in found)]
+    return dataclasses.replace(program, report=report)
 
 
 class _Steps:

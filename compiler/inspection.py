@@ -6,6 +6,7 @@ tables of the same values.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -16,10 +17,13 @@ from nervecord.compiler.cost import Estimate, Events, count_events, estimate
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.graphfacts import GraphFacts, graph_facts
+from nervecord.compiler.measured import CODES
 from nervecord.compiler.place import Placement, place
+from nervecord.compiler.program import Program
 from nervecord.compiler.target import TargetSpec
 from nervecord.compiler.topology import Topology
 from nervecord.compiler.verify import verify
+from nervecord.errors import FileFormatError
 
 FORMAT = 1
 """Of `Report.to_dict`; grows when a key changes its meaning or goes away."""
@@ -134,6 +138,23 @@ def _limits(spec: TargetSpec) -> dict[str, dict[str, Any]]:
             stated = {"value": fact.value, "source": fact.source, "confidence": fact.confidence}
             found[f.name] = {**stated, "about": f.metadata["about"]}
     return found
+
+
+def with_measured(report: Report, program: Program) -> Report:
+    """What `inspect` says of a program's graph, and what was found when it was compiled.
+
+    Raises:
+        FileFormatError: the program's own report is malformed.
+    """
+    said = program.report.get("findings", [])
+    if not isinstance(said, list):
+        raise FileFormatError("its report's findings are no list", where="report.json")
+    found = tuple(finding for finding in map(Finding.from_dict, said) if finding.code in CODES)
+    targets = tuple(
+        dataclasses.replace(target, findings=(*target.findings, *found)) if target.target == program.target else target
+        for target in report.targets
+    )
+    return dataclasses.replace(report, targets=targets)
 
 
 # --------------------------------------------------------------------------------------------------------------------
