@@ -4,6 +4,7 @@ VENV   ?= .venv
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
 	$$p -c 'import venv, ensurepip' 2>/dev/null && { command -v $$p; break; }; done)
+EXTRAS ?= all
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 TYPED  := -p nervecord.compiler -p nervecord.runtime -p nervecord.targets -p nervecord.training \
@@ -13,19 +14,19 @@ TYPED  := -p nervecord.compiler -p nervecord.runtime -p nervecord.targets -p ner
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-lava test-lava-dl test-warp check format bench clean
+.PHONY: help install demo test test-quick test-slow test-lava test-lava-dl test-warp check format bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
-install: $(STAMP)  ## make .venv with nervecord (editable) and everything it can use
+install: $(STAMP)  ## make .venv with nervecord (editable) and everything it can use, or EXTRAS=... of it
 
 $(STAMP): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or later with venv was found. Install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than Python 3.11, which nervecord needs: make PYTHON=/path/to/python3.12" >&2; exit 1; }
-	@echo "Installing into $(VENV) with $(PYTHON); torch makes this the longest step." >&2
+	@echo "Installing into $(VENV) with $(PYTHON); where torch is part of it, it takes longest." >&2
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[all]'
+	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[$(EXTRAS)]'
 	@touch $@
 
 demo: $(STAMP)  ## train a spiking ant, compile it for Loihi 2, run it beside the float policy: 5 to 9 minutes
@@ -33,6 +34,10 @@ demo: $(STAMP)  ## train a spiking ant, compile it for Loihi 2, run it beside th
 
 test: $(STAMP)  ## the test suite, in minutes
 	$(BIN)/python -m pytest -c tests/pytest.ini -m "not slow and not lava_dl" tests $(PYTEST)
+
+test-quick: $(STAMP)  ## the tests of all that needs no torch: EXTRAS=mujoco,plot,video,dev is enough for them
+	$(BIN)/python -m pytest -c tests/pytest.ini -m "not slow and not lava and not lava_dl" \
+	tests/cli tests/compiler tests/runtime tests/targets tests/test_repository.py $(PYTEST)
 
 test-slow: $(STAMP)  ## the slow tests: fresh environments, long trainings
 	$(BIN)/python -m pytest -c tests/pytest.ini -m "slow and not lava" tests $(PYTEST)
@@ -63,4 +68,4 @@ bench: $(STAMP)  ## the benchmarks; prints a table
 	case $$file in */lava_*) $(BIN)/nervecord targets install lava;; esac; $(BIN)/python $$file; done
 
 clean:  ## remove the environment and caches; trained runs and demos stay
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-* build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

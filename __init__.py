@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nervecord.errors import ContractError, FileFormatError, MissingDependencyError, NervecordError, install_command
+from nervecord.errors import MissingDependencyError, NervecordError, install_command
 
 if TYPE_CHECKING:
     import os
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from nervecord.compiler.interpret import Trace
     from nervecord.compiler.node import Array
     from nervecord.compiler.program import Program
-    from nervecord.compiler.target import Target, TargetSpec
+    from nervecord.compiler.target import Emitted, Target, TargetSpec
     from nervecord.runtime.compare import Comparison, Mode
     from nervecord.runtime.loop import Progress
     from nervecord.runtime.result import Result
@@ -51,10 +51,12 @@ __all__ = [
     "Report",
     "Result",
     "Session",
+    "Target",
     "Trace",
     "TrainConfig",
     "compare",
     "compile",
+    "emit",
     "inspect",
     "list_targets",
     "load",
@@ -75,16 +77,11 @@ _TYPES = {
     "Report": "compiler.inspection",
     "Result": "runtime.result",
     "Session": "runtime.session",
+    "Target": "compiler.target",
     "Trace": "compiler.interpret",
     "TrainConfig": "training.config",
 }
 """Types that are part of the interface -> the module that defines them, imported on first use."""
-
-_COMPILING = {
-    "reference": ("targets.reference.target", "ReferenceTarget"),
-    "lava": ("targets.lava.target", "LavaTarget"),
-}
-"""Targets that compile and run -> where they are defined. The others are data: `inspect` takes them."""
 
 
 def __getattr__(name: str) -> Any:
@@ -154,26 +151,26 @@ def read(path: StrPath, *, dt: float | None = None, convention: str = "euler") -
 
 def compile(
     policy: Graph | StrPath,
-    target: str | Target = "lava",
+    target: str | Target[Session] | None = None,
     *,
     dt: float | None = None,
     calibration: Array | StrPath | None = None,
-    weight_bits: int | None = None,
-    netx: bool | None = None,
+    limits: Mapping[str, float] | None = None,
     dump: StrPath | None = None,
     explain: Callable[[str], None] | None = None,
+    **options: Any,
 ) -> Program:
     """Compile a policy for a target.
 
     Args:
         policy: a graph with a contract, or the file of one.
-        target: a name of `list_targets()` that compiles, or a `Target`.
+        target: a name of `list_targets()` that compiles, or what `target` gave; by default Loihi 2's fixed point.
         dt: seconds per step, where the file does not say.
         calibration: (k, observations) that choose the scales, or an .npz or .npy of them; by default those that the
             policy carries.
-        weight_bits: of the weights, where the target has a choice (lava: 2..8, by default 8).
-        netx: lava: use no more of the arithmetic than lava-dl's netx format can say; `targets.lava.netx` writes it.
+        limits: limit -> your own number, in place of one that is not exact; the program keeps it as an allowance.
         dump: folder for the graph as text after each step. explain: called with a line for each change.
+        options: of the target that is named, such as `weight_bits=4`; `nervecord targets NAME` lists them.
 
     Raises:
         InfeasibleError: the target cannot hold or express it; every reason is listed.
@@ -184,10 +181,14 @@ def compile(
         >>> program.save("ant.nervecord")  # doctest: +SKIP
     """
     from nervecord.compiler.compile import compile_policy
+    from nervecord.targets.catalogue import InspectedTarget
+    from nervecord.targets.given import observations, policy_graph
 
-    chosen = _target(target, weight_bits=weight_bits, netx=netx) if isinstance(target, str) else target
-    graph = _with_contract(_graph(policy), policy)
-    rows = _observations(calibration, graph)
+    chosen = _target(target, limits, options)
+    if isinstance(chosen, InspectedTarget):
+        chosen.refuse()
+    graph = policy_graph(policy)
+    rows = observations(calibration, graph)
     return compile_policy(graph, chosen, dt=dt, calibration=rows, dump=dump, explain=explain)
 
 
@@ -197,16 +198,9 @@ def load(path: StrPath) -> Program:
     Raises:
         FileFormatError: it is missing, damaged, no program, newer than this version, or for a target it does not have.
     """
-    from nervecord.compiler.program import load as load_program
+    from nervecord.targets.given import load_program
 
-    program = load_program(path)
-    if program.target not in _COMPILING:
-        raise FileFormatError(
-            f"is for target {program.target!r}, and nothing here runs that",
-            where=str(path),
-            hint=f"programs are for: {', '.join(_COMPILING)}; upgrade nervecord if a newer version compiled it",
-        )
-    return program
+    return load_program(path)
 
 
 def open(policy: Policy, *, engine: str | None = None, trace: bool = True) -> Session:
@@ -225,9 +219,30 @@ def open(policy: Policy, *, engine: str | None = None, trace: bool = True) -> Se
         >>> with nervecord.open("ant.nervecord") as session:  # doctest: +SKIP
         ...     action = session.step(np.zeros(27))
     """
-    program = _acting(policy)
-    session: Any = _target(program.target).open(program, engine=engine, trace=trace)
-    return session
+    from nervecord.targets.given import acting
+
+    program = acting(policy)
+    return target(program.target).open(program, engine=engine, trace=trace)
+
+
+def emit(program: Program | StrPath, folder: StrPath) -> tuple[Emitted, ...]:
+    """Write a program in the forms that other tools take, those that its target makes.
+
+    Args:
+        program: from `compile`, or the file of one.
+        folder: made if it does not exist; files of these names in it are replaced.
+
+    Returns:
+        Each file with how to use it.
+
+    Raises:
+        NervecordError: the target makes no such files, or they cannot say what the program says.
+    """
+    from nervecord.compiler.files import made_folder
+    from nervecord.targets.given import acting
+
+    given = acting(program)
+    return target(given.target).emit(given, made_folder(folder))
 
 
 def simulate(graph: Graph, inputs: Array | Mapping[str, Array]) -> Trace:
@@ -245,26 +260,44 @@ def simulate(graph: Graph, inputs: Array | Mapping[str, Array]) -> Trace:
     return simulate_graph(graph, inputs)
 
 
-def inspect(policy: Policy, targets: Sequence[str] | str | None = None) -> Report:
+def inspect(
+    policy: Policy,
+    targets: Sequence[str | Target[Session]] | str | Target[Session] | None = None,
+    *,
+    limits: Mapping[str, float] | None = None,
+) -> Report:
     """Whether targets can hold and express a graph, what it would use of them, and what to change.
 
     Args:
         policy: any graph or program, or the file of one.
-        targets: names, or one name; by default all of `list_targets()`.
+        targets: names or what `target` gave, one or several; by default all of `list_targets()`.
+        limits: limit -> your own number, in place of one that is not exact; for one target.
 
     Raises:
-        NervecordError: one of the names is unknown.
+        NervecordError: one of the names is unknown; or limits cannot be replaced.
     """
     from nervecord.compiler.inspection import inspect as inspect_graph
     from nervecord.compiler.inspection import with_measured
     from nervecord.compiler.program import Program
-    from nervecord.targets.catalogue import load_specs
+    from nervecord.targets.catalogue import load_spec, load_specs, with_limits
+    from nervecord.targets.given import subject
 
-    names = (targets,) if isinstance(targets, str) else targets
-    subject = _subject(policy)
-    graph = subject.graph if isinstance(subject, Program) else subject
-    report = inspect_graph(graph, load_specs(None if names is None else tuple(names)))
-    return with_measured(report, subject) if isinstance(subject, Program) else report
+    if targets is None:
+        chosen: Sequence[str | Target[Session]] | None = None
+    else:
+        chosen = [targets] if isinstance(targets, str) or not isinstance(targets, Sequence) else targets
+    if limits:
+        if chosen is None or len(chosen) != 1:
+            raise NervecordError("are those of one target", where="limits", hint="name it, and no other")
+        chosen = [with_limits(target(it) if isinstance(it, str) else it, limits) for it in chosen]
+    if chosen is None:
+        specs = load_specs()
+    else:
+        specs = tuple(load_spec(it) if isinstance(it, str) else it.spec for it in chosen)
+    held = subject(policy)
+    if isinstance(held, Program):
+        return with_measured(inspect_graph(held.graph, specs), held)
+    return inspect_graph(held, specs)
 
 
 def run(
@@ -282,7 +315,8 @@ def run(
 
     Args:
         session: from `open`.
-        env: Gymnasium id; by default the environment the policy was trained in.
+        env: Gymnasium id, or "module:id" to import a module that registers it; by default the environment the policy
+            was trained in, which must be registered: a policy's file never says what to import.
         episodes, seed: the same seed gives the same episodes for every policy and any number of environments.
         environments: how many run side by side.
         record: keep the first episode, for pictures and videos.
@@ -298,7 +332,7 @@ def run(
 
     return run_policy(
         session,
-        env or session.contract.environment,
+        env,
         episodes,
         seed,
         environments=environments,
@@ -308,17 +342,21 @@ def run(
     )
 
 
-def compare(a: Session, b: Session, observations: Array, *, mode: Mode = "free") -> Comparison:
+def compare(
+    a: Session, b: Session, observations: Array, *, mode: Mode = "free", tolerance: float | None = None
+) -> Comparison:
     """Drive two sessions over the same observations and say where they part.
 
     Args:
         a, b: sessions over policies with the same layer names.
         observations: (k, observations).
         mode: "free": each on its own; "layers": each layer of b is fed what the layer before it gave in a.
+        tolerance: membranes of a readout that differ by no more count as equal, in the action's units; by default 0
+            where both compute in the same arithmetic, else 0.01.
     """
     from nervecord.runtime.compare import compare as compare_sessions
 
-    return compare_sessions(a, b, observations, mode=mode)
+    return compare_sessions(a, b, observations, mode=mode, tolerance=tolerance)
 
 
 def list_targets() -> tuple[TargetSpec, ...]:
@@ -328,13 +366,32 @@ def list_targets() -> tuple[TargetSpec, ...]:
     return load_specs()
 
 
-def target(name: str, *, weight_bits: int | None = None, netx: bool | None = None) -> Target:
-    """A target that compiles and runs, by name.
+def target(
+    name: str | None = None,
+    *,
+    file: StrPath | None = None,
+    limits: Mapping[str, float] | None = None,
+    **options: Any,
+) -> Target[Session]:
+    """A target, by name or as a file describes it.
+
+    Args:
+        name: of `list_targets()`; by default Loihi 2's fixed point.
+        file: instead of a name, a file in the form of the package's spec.toml.
+        limits: limit -> your own number, in place of one that is not exact.
+        options: of the target, such as `weight_bits=4`; `nervecord targets NAME` lists them.
 
     Raises:
-        NervecordError: there is no such target, or it can only be inspected.
+        NervecordError: there is no such target, option or limit.
+        FileFormatError: the file describes no target; names the key.
     """
-    return _target(name, weight_bits=weight_bits, netx=netx)
+    from nervecord.targets import catalogue
+
+    if file is None:
+        return catalogue.find_target(catalogue.DEFAULT if name is None else name, limits=limits, options=options)
+    if name is not None or options:
+        raise NervecordError("is a target of its own", where=str(file), hint="give no name and no options beside it")
+    return catalogue.target_from_file(Path(file), limits=limits)
 
 
 def _training() -> Any:
@@ -349,93 +406,14 @@ def _training() -> Any:
         ) from None
 
 
-def _target(name: str, **options: Any) -> Target:
-    from nervecord.targets.catalogue import load_spec
+def _target(
+    given: str | Target[Session] | None, limits: Mapping[str, float] | None, options: Mapping[str, Any]
+) -> Target[Session]:
+    """The target that a caller named or brought."""
+    if given is None or isinstance(given, str):
+        return target(given, limits=limits, **options)
+    if options:
+        raise NervecordError("the target has its options already", where=next(iter(options)))
+    from nervecord.targets.catalogue import with_limits
 
-    if name not in _COMPILING:
-        load_spec(name)  # refuses a name that is no target at all, and lists those there are
-        raise NervecordError(
-            f"target {name!r} is inspected only, nothing compiles for it",
-            hint=f"these compile: {', '.join(_COMPILING)}; nervecord inspect takes it",
-        )
-    module, kind = _COMPILING[name]
-    make = getattr(importlib.import_module(f"nervecord.{module}"), kind)
-    chosen = {option: value for option, value in options.items() if value is not None}
-    for option in chosen:
-        if option not in make.__dataclass_fields__:
-            raise NervecordError(f"target {name!r} has no such option", where=option)
-    made: Target = make(**chosen)
-    return made
-
-
-def _subject(policy: Policy) -> Graph | Program:
-    """What a file holds; graphs and programs pass."""
-    from nervecord.compiler.graph import Graph
-    from nervecord.compiler.program import Program
-
-    if isinstance(policy, (Graph, Program)):
-        return policy
-    return load(policy) if _is_program(Path(policy)) else read(policy)
-
-
-def _is_program(path: Path) -> bool:
-    """By content; a file that is neither is judged by its name, so that the reader of that kind says what is wrong."""
-    from nervecord.compiler.program import SUFFIX
-
-    try:
-        with path.open("rb") as file:
-            start = file.read(8)
-    except OSError:
-        start = b""
-    if start.startswith(b"PK"):
-        return True
-    return path.suffix == SUFFIX and not start.startswith(b"\x89HDF")
-
-
-def _graph(policy: Graph | StrPath) -> Graph:
-    from nervecord.compiler.program import Program
-
-    subject = _subject(policy)
-    if isinstance(subject, Program):
-        raise NervecordError("is a program, compiled already", where=str(policy), hint="a policy.nir is needed")
-    return subject
-
-
-def _acting(policy: Policy) -> Program:
-    """What a session runs: a program, or a policy graph as a program of `reference`."""
-    from nervecord.compiler.passes.discretise import discretise
-    from nervecord.compiler.program import Program
-
-    subject = _subject(policy)
-    if isinstance(subject, Program):
-        return subject
-    return Program("reference", discretise(_with_contract(subject, policy)))
-
-
-def _with_contract(graph: Graph, policy: Policy) -> Graph:
-    if graph.contract is None:
-        from nervecord.compiler.graph import Graph as GraphType
-
-        raise ContractError(
-            "carries no contract, so it is no policy",
-            where="graph" if isinstance(policy, GraphType) else str(policy),
-            hint="`nervecord train` writes policies; inspect and simulate take any graph",
-        )
-    return graph
-
-
-def _observations(given: Array | StrPath | None, policy: Graph) -> Array | None:
-    """Rows for a policy; those of a file are checked here, where its name is known."""
-    if given is None or hasattr(given, "shape"):
-        return given  # type: ignore[return-value]
-    from numpy import isfinite
-
-    from nervecord.runtime.arrayfile import read_rows
-
-    rows, where = read_rows(given), str(given)  # type: ignore[arg-type]
-    size = None if policy.contract is None else policy.contract.observation.size
-    if size is not None and (rows.ndim != 2 or rows.shape[1] != size or len(rows) == 0):
-        raise FileFormatError(f"its observations have shape {rows.shape}, (k, {size}) is needed", where=where)
-    if not isfinite(rows).all():
-        raise FileFormatError("its observations hold NaN or infinite values", where=where)
-    return rows
+    return with_limits(given, limits)

@@ -1,1 +1,1 @@
-"""The command line: `command` finds the verb and turns errors into exit codes, `verbs` says what each one does."""
+"""The command line: `command` finds the verb and turns errors into exit codes; each verb has a module of its own."""

@@ -1,40 +1,41 @@
 """The command `nervecord`: finds the verb, runs it, and turns errors into a sentence and an exit code.
 
 stdout is the result, stderr progress and log. Exit codes: 0 done; 1 a defect of ours, or an engine that died; 2 the
-input's fault, infeasible included; 130 interrupted; 141 the reader of stdout went away. What a verb does is in
-`nervecord.cli.verbs`; this module imports little, so that `--help` is quick.
+input's fault, infeasible and beyond a tolerance included; 130 interrupted; 141 the reader of stdout went away. Each
+verb has a module of its own; this one imports little, so that `--help` is quick.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import math
+import importlib
 import os
 import sys
-import textwrap
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
+from nervecord.cli.show import clean, put, to_json
+from nervecord.cli.verb import Verb
 from nervecord.errors import EngineError, NervecordError, unknown_name
 
 DONE, OURS, THEIRS, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 
-VERBS: dict[str, str] = {
-    "train": "train a policy with PPO and write policy.nir",
-    "distill": "train a policy to act as another one does",
-    "sweep": "train all runs of a study, and compare them",
-    "compile": "compile a policy for a target",
-    "run": "run a policy or program in its environment",
-    "inspect": "whether targets can hold a graph, and what it would use",
-    "compare": "drive two policies over the same observations",
-    "simulate": "run any graph on recorded input",
-    "targets": "list targets, show one, install an engine",
-    "doctor": "what is installed, what works here, and what mends the rest",
-    "demo": "train, compile, run and inspect a spiking ant, in minutes",
+VERBS: dict[str, tuple[str, str]] = {
+    "train": ("training", "train a policy with PPO and write policy.nir"),
+    "distill": ("training", "train a policy to act as another one does"),
+    "sweep": ("sweep", "train all runs of a study, and compare them"),
+    "compile": ("compile", "compile a policy for a target"),
+    "run": ("run", "run a policy or program in its environment"),
+    "inspect": ("inspection", "whether targets can hold a graph, and what it would use"),
+    "compare": ("compare", "drive two policies over the same observations"),
+    "simulate": ("simulate", "run any graph on recorded input"),
+    "targets": ("targets", "list targets, show one, install an engine"),
+    "doctor": ("doctor", "what is installed, what works here, and what mends the rest"),
+    "demo": ("demo", "train, compile, run and inspect a spiking ant, in minutes"),
 }
+"""Verb -> (module of this folder whose `VERBS` holds it, one line for --help). Only the one called is imported."""
 
 HELP = """usage: nervecord VERB ...
 
@@ -46,51 +47,13 @@ Train spiking control policies, compile them for neuromorphic fixed point, run t
   nervecord --version [--json]
 
 Every verb takes --json (the result for machines, on stdout), --quiet (no progress) and --debug (tracebacks).
-Exit codes: 0 done, 1 a defect or a dead engine, 2 something is wrong with the input (infeasible included).
+Exit codes: 0 done, 1 a defect or a dead engine, 2 something is wrong with the input (infeasible included, and what
+differs beyond a tolerance).
 
   nervecord train --steps 1e6                          a spiking policy for Ant-v4 in runs/
   nervecord compile policy.nir --target lava -o ant.nervecord
   nervecord run ant.nervecord --episodes 20 --picture ant.png
   nervecord inspect ant.nervecord"""
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse whose refusals are `NervecordError`s that name the nearest flag."""
-
-    def error(self, message: str) -> NoReturn:
-        text = message.removeprefix("argument ")
-        raise NervecordError(text, hint=f"{self.prog} --help lists the flags and examples")
-
-    def read(self, argv: Sequence[str]) -> argparse.Namespace:
-        """Parse; unknown flags and surplus words are refused by name."""
-        args, surplus = self.parse_known_args(list(argv))
-        if not surplus:
-            return args
-        flag = surplus[0].split("=")[0]
-        if flag.startswith("-"):
-            known = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
-            raise unknown_name("flag", flag, known)
-        raise NervecordError(f"{surplus[0]!r} is one word too many", hint=f"{self.prog} --help shows the usage")
-
-
-def make_parser(verb: str) -> Parser:
-    """The parser of a verb, with the flags that all share; the verb's own are added by `nervecord.cli.verbs`."""
-    from nervecord.cli import verbs
-
-    made = verbs.VERBS[verb]
-    parser = Parser(
-        prog=f"nervecord {verb}",
-        description=textwrap.fill(made.description, 100),
-        epilog="examples:\n" + "\n".join(f"  {line}" for line in made.examples),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    made.add_flags(parser)
-    shared = parser.add_argument_group("output")
-    shared.add_argument("--json", action="store_true", help="the result as one JSON object on stdout")
-    shared.add_argument("--quiet", action="store_true", help="no progress on stderr")
-    shared.add_argument("--debug", action="store_true", help="a traceback where something goes wrong")
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -126,7 +89,7 @@ def _dispatch(words: list[str]) -> int:
         if len(words) > 1 and words[0] == "help":
             return _dispatch([words[1], "--help"])
         width = max(map(len, VERBS))
-        print(HELP.format(verbs="\n".join(f"  {verb:<{width}}  {does}" for verb, does in VERBS.items())))
+        print(HELP.format(verbs="\n".join(f"  {verb:<{width}}  {does}" for verb, (_, does) in VERBS.items())))
         return DONE if words else THEIRS
     if words[0] == "--version":
         return _version(words[1:])
@@ -162,20 +125,25 @@ def _version(rest: list[str]) -> int:
     return DONE
 
 
-def _run(verb: str, rest: list[str]) -> int:
-    from nervecord.cli import verbs
-    from nervecord.cli.show import put
+def find_verb(name: str) -> Verb:
+    """A verb of `VERBS`."""
+    module, _ = VERBS[name]
+    found: dict[str, Verb] = importlib.import_module(f"nervecord.cli.{module}").VERBS
+    return found[name]
 
-    args = make_parser(verb).read(rest)
+
+def _run(name: str, rest: list[str]) -> int:
+    verb = find_verb(name)
+    args = verb.parser(name).read(rest)
     # What libraries print is log; the result is ours alone.
     with contextlib.redirect_stdout(sys.stderr):
-        outcome = verbs.VERBS[verb].run(args)
+        outcome = verb.run(args)
     if not outcome.silent:
         if args.json:
             print(to_json(outcome.data), flush=True)
         else:
             put(outcome.text)
-    return max([outcome.code, *(_afterwards(verb, task, args) for task in outcome.after)])
+    return max([outcome.code, *(_afterwards(name, task, args) for task in outcome.after)])
 
 
 def _afterwards(verb: str, task: Callable[[], str], args: argparse.Namespace) -> int:
@@ -190,23 +158,6 @@ def _afterwards(verb: str, task: Callable[[], str], args: argparse.Namespace) ->
     if line and not args.quiet:
         print(line, file=sys.stderr, flush=True)
     return DONE
-
-
-def to_json(data: Any) -> str:
-    """JSON without NaN or infinities, which it has no words for: null stands for them."""
-    return json.dumps(_plain(data), indent=1, allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
 def _report(verb: str, error: BaseException, *, machine: bool) -> int:
@@ -224,16 +175,13 @@ def _report(verb: str, error: BaseException, *, machine: bool) -> int:
         text = f"{type(error).__name__}: {error} (this is a defect of nervecord; --debug shows where)"
     if code == THEIRS:
         # A file's own words stay within the sentence.
-        from nervecord.cli.show import clean
-
         text = clean(text)
     if code in (THEIRS, INTERRUPTED) and os.environ.get("LOCAL_RANK", "0") != "0":
         return code  # torchrun started this with others, and the first one says the same
-    for note in getattr(error, "__notes__", ()):
-        text += f"\n{note}"
-    print(f"nervecord {verb}: {text}", file=sys.stderr, flush=True)
+    notes = [clean(note) for note in getattr(error, "__notes__", ())]
+    print("\n".join([f"nervecord {verb}: {text}", *notes]), file=sys.stderr, flush=True)
     if machine:
-        print(to_json({"error": details, "exit_code": code}))
+        print(to_json({"error": {**details, "notes": notes}, "exit_code": code}))
     return code
 
 

@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeAlias
 
 from nervecord.cli import show
 from nervecord.cli.show import Outcome
+from nervecord.cli.verb import Verb
 from nervecord.errors import install_command
 
 DESCRIPTION = (
@@ -241,11 +242,11 @@ def _compiler() -> Check:
     return Check(part, "works", (done.stdout.splitlines() or [path])[0].strip())
 
 
-def doctor_flags(parser: argparse.ArgumentParser) -> None:
+def _flags(parser: argparse.ArgumentParser) -> None:
     """None of its own."""
 
 
-def doctor_verb(args: argparse.Namespace) -> Outcome:
+def _run(args: argparse.Namespace) -> Outcome:
     """The verb."""
     with show.Ticker("trying every part", unit="parts", quiet=args.quiet) as ticker:
         checks = diagnose(progress=ticker.show)
@@ -284,3 +285,6 @@ def doctor_text(machine: dict[str, Any], checks: Sequence[Check]) -> str:
         lines += ["", "to have what is missing:"]
         lines.append(show.columns([[", ".join(names), mend] for mend, names in amiss.items()]))
     return "\n".join(lines)
+
+
+VERBS = {"doctor": Verb(DESCRIPTION, EXAMPLES, _flags, _run)}

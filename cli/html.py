@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import nervecord
-from nervecord.cli.show import writable
+from nervecord.cli.flags import writable
 from nervecord.errors import NervecordError
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def write(
     policies: Sequence[Graph | Program | str | os.PathLike[str]],
     *,
     targets: Sequence[str] | None = None,
+    report: Report | None = None,
     results: Sequence[Result] = (),
     comparison: Comparison | None = None,
     title: str | None = None,
@@ -99,17 +100,24 @@ def write(
     Args:
         policies: graphs, programs, or the files of such.
         targets: of graphs, what they are inspected for, by default all; a program is inspected for its own.
+        report: of the only policy, where it was inspected already.
         results: of `run`, one for each of the first policies; a recorded episode is replayed for its spikes.
         comparison: of the first two policies.
         title: of the page. labels: of the policies, by default their files' names or targets.
         engine: that replays the first policy.
     """
+    from nervecord.compiler.program import Program
     from nervecord.runtime.html import page
+    from nervecord.targets import given
 
     page.require(path)
     named = [labels[k] if k < len(labels) else _label(policy) for k, policy in enumerate(policies)]
-    held = [nervecord._subject(policy) for policy in policies]
-    subjects = [_subject(name, subject, targets) for name, subject in zip(named, held, strict=True)]
+    held = [given.subject(policy) for policy in policies]
+    reports = [report] if report is not None else [_inspected(subject, targets) for subject in held]
+    subjects = [
+        page.Subject(name, found.to_dict(), subject.to_dict() if isinstance(subject, Program) else None)
+        for name, subject, found in zip(named, held, reports, strict=True)
+    ]
     played = [
         _played(name, subject, result, engine if k == 0 else None)
         for k, (name, subject, result) in enumerate(zip(named, held, results, strict=False))
@@ -131,13 +139,10 @@ def _label(policy: Graph | Program | str | os.PathLike[str]) -> str:
     return f"program for {target}" if target else "graph"
 
 
-def _subject(name: str, subject: Graph | Program, targets: Sequence[str] | None) -> Subject:
+def _inspected(subject: Graph | Program, targets: Sequence[str] | None) -> Report:
     from nervecord.compiler.program import Program
-    from nervecord.runtime.html.page import Subject
 
-    if isinstance(subject, Program):
-        return Subject(name, nervecord.inspect(subject, (subject.target,)).to_dict(), subject.to_dict())
-    return Subject(name, nervecord.inspect(subject, targets).to_dict())
+    return nervecord.inspect(subject, (subject.target,) if isinstance(subject, Program) else targets)
 
 
 def _played(name: str, subject: Graph | Program, result: Result, engine: str | None) -> Played:

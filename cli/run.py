@@ -9,22 +9,33 @@ from typing import TYPE_CHECKING, Any
 
 import nervecord
 from nervecord.cli import html, show
-from nervecord.cli.show import Outcome, writable
-from nervecord.cli.training import number
+from nervecord.cli.flags import whole_number, writable
+from nervecord.cli.show import Outcome
+from nervecord.cli.verb import Verb
 from nervecord.errors import NervecordError
 
 if TYPE_CHECKING:
+    from nervecord.compiler.contract import Contract
     from nervecord.compiler.program import Program
     from nervecord.runtime.picture import Drawn
     from nervecord.runtime.result import Result
 
+ENGINE_DIED = 1
+"""Exit code."""
 
-def run_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("policy", help="NIR file of a policy, or a program")
-    parser.add_argument("--env", metavar="ID", help="by default the environment the policy was trained in")
-    parser.add_argument("--episodes", type=number, default=10, metavar="N", help="default 10")
-    parser.add_argument("--seed", type=number, default=0, metavar="N", help="of the episodes; the same for any policy")
-    parser.add_argument("--num-envs", type=number, default=1, metavar="N", help="environments side by side (default 1)")
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("policy", help="program, or NIR file of a policy (which runs in float64)")
+    parser.add_argument(
+        "--env",
+        metavar="ID",
+        help="Gymnasium id, or MODULE:ID, which imports the module; by default the one the policy was trained in",
+    )
+    parser.add_argument("--episodes", type=whole_number, default=10, metavar="N", help="whole episodes (default 10)")
+    parser.add_argument("--seed", type=whole_number, default=0, metavar="N", help="of the episodes (default 0)")
+    parser.add_argument(
+        "--num-envs", type=whole_number, default=1, metavar="N", help="environments side by side (default 1)"
+    )
     parser.add_argument("--engine", metavar="NAME", help="by default the target's first; see nervecord targets")
     parser.add_argument("--beside", metavar="FILE", help="play the same episodes with this policy too, and show both")
     parser.add_argument("--picture", metavar="FILE", help="picture of the first episode (.png, .svg, .pdf)")
@@ -38,9 +49,11 @@ def run_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run_verb(args: argparse.Namespace) -> Outcome:
-    programs = [nervecord._acting(path) for path in (args.policy, args.beside) if path is not None]
-    _require(args, args.env or programs[0].contract.environment)
+def _run(args: argparse.Namespace) -> Outcome:
+    from nervecord.targets.given import acting
+
+    programs = [acting(path) for path in (args.policy, args.beside) if path is not None]
+    _require(args, programs[0].contract)
     labels = _labels(args, programs)
     played = [
         _play(args, program, label, None if k else args.engine)
@@ -51,12 +64,15 @@ def run_verb(args: argparse.Namespace) -> Outcome:
     if args.beside is not None:
         data["beside"] = {"target": programs[1].target, **played[1].to_dict()}
         text += f"\n\n{show.result_text(played[1], programs[1].target)}"
+    if any(result.engine_error is not None for result in played):
+        return Outcome(data, text, ENGINE_DIED)
     return Outcome(data, text, after=_drawn(args, data, programs, labels, played))
 
 
-def _require(args: argparse.Namespace, environment: str) -> None:
+def _require(args: argparse.Namespace, contract: Contract) -> None:
     """Refuse what could not be drawn, before the run and not after it."""
     from nervecord.runtime import picture, video
+    from nervecord.runtime.environment import registered_environment
 
     for flag in ("picture", "video"):
         writable(getattr(args, flag), where=f"--{flag}")
@@ -64,7 +80,7 @@ def _require(args: argparse.Namespace, environment: str) -> None:
     if args.picture is not None:
         picture.require(args.picture)
     if args.video is not None:
-        video.require(args.video, environment)
+        video.require(args.video, args.env or registered_environment(contract))
     elif args.video_seconds is not None:
         raise NervecordError("nothing is filmed", where="--video-seconds", hint="add --video")
     if args.video_seconds is not None and not args.video_seconds > 0:
@@ -135,3 +151,21 @@ def _drawn(
     title = f"{played[0].environment}: {' beside '.join(labels)}"
     how: dict[str, Any] = {"results": played, "labels": labels, "engine": args.engine, "title": title}
     return [*asked, *html.after(args, data, programs, targets=("reference",), **how)]
+
+
+VERBS = {
+    "run": Verb(
+        "Run a policy for whole episodes in its Gymnasium environment: return with its interval, latency, spikes, "
+        "synaptic events. A NIR file runs in float64, a program on its target's engine. Exit code 1 where the engine "
+        "died: every later action was the fail-safe one. Needs the extra 'mujoco'.",
+        (
+            "nervecord run ant.nervecord",
+            "nervecord run policy.nir --env Ant-v4 --episodes 100 --num-envs 16 --seed 7",
+            "nervecord run ant.nervecord --engine lava --episodes 2",
+            "nervecord run ant.nervecord --picture ant.png --video ant.mp4 --json",
+            "nervecord run ant.nervecord --beside policy.nir --video ant.mp4 --html ant.html",
+        ),
+        _flags,
+        _run,
+    )
+}

@@ -6,22 +6,20 @@ is a terminal.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
-
-from nervecord.errors import NervecordError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from nervecord.compiler.options import Option
     from nervecord.compiler.program import Program
     from nervecord.compiler.target import TargetSpec
     from nervecord.runtime.compare import Comparison
@@ -49,25 +47,6 @@ class Outcome:
     after: Sequence[Callable[[], str]] = ()
 
 
-def writable(path: str | None, *, where: str) -> None:
-    """Refuse a result file that could not be written, before the work is done and not after it."""
-    if path is None:
-        return
-    file = Path(path)
-    if file.is_dir():
-        raise NervecordError(f"{path} is a folder, a file name is needed", where=where)
-    if not file.parent.is_dir():
-        raise NervecordError(f"the folder {file.parent} does not exist", where=where, hint="make it first")
-    if file.exists() and not file.is_file():
-        raise NervecordError(f"{path} is no ordinary file", where=where)
-    try:
-        # Files are written beside their place and renamed into it, so it is the folder that must take one.
-        with tempfile.TemporaryFile(dir=file.parent):
-            pass
-    except OSError as error:
-        raise NervecordError(f"{path} cannot be written: {error.strerror}", where=where) from None
-
-
 def clean(text: str) -> str:
     """A file's own words, with nothing in them that a terminal would obey."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
@@ -87,6 +66,23 @@ def put(text: str | RenderableType) -> None:
         console.print(text)
     # Columns are filled up with blanks, which nobody wants in a file.
     print("\n".join(line.rstrip() for line in laid_out.get().splitlines()), flush=True)
+
+
+def to_json(data: Any) -> str:
+    """JSON without NaN or infinities, which it has no words for: null stands for them."""
+    return json.dumps(_plain(data), indent=1, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
 def columns(rows: Sequence[Sequence[str]], *, indent: int = 2, right: Sequence[int] = ()) -> str:
@@ -139,6 +135,8 @@ def program_text(program: Program, path: str | None) -> str:
     text = columns(rows, indent=0)
     if lowering.get("layers"):
         text += "\n\n" + _layers_text(lowering["layers"])
+    for sentence in program.allowances:
+        text += f"\nallowed: {sentence}"
     for warning in lowering.get("warnings", ()):
         text += f"\nwarning: {warning}"
     for finding in report["findings"]:
@@ -184,6 +182,8 @@ def result_text(result: Result, target: str) -> str:
         ["spikes", f"{number(result.per_action['spikes'])} per action"],
         ["synaptic events", f"{number(result.per_action['synaptic_events'], 0)} per action"],
     ]
+    if result.engine_error is not None:
+        rows.append(["engine died", result.engine_error])
     if result.deadline_missed:
         rows.append(["deadline", f"missed {result.deadline_missed} times"])
     rows += [["fail-safe", f"{count} actions: {reason}"] for reason, count in sorted(result.fail_safe.items())]
@@ -219,22 +219,26 @@ def comparison_text(comparison: Comparison, a: str, b: str) -> str:
     return "\n".join(lines)
 
 
-def targets_text(specs: Sequence[TargetSpec], compiling: Sequence[str]) -> str:
-    """The targets there are."""
+def targets_text(targets: Sequence[tuple[TargetSpec, bool]]) -> str:
+    """The targets there are: (spec, whether it compiles)."""
     rows = [["target", "what it does", "engines", "title"]]
-    for spec in specs:
-        does = "compile, run, inspect" if spec.name in compiling else "inspect"
+    for spec, compiles in targets:
+        does = "compile, run, inspect" if compiles else "inspect"
         rows.append([spec.name, does, ", ".join(spec.engines) or "-", spec.title])
     return columns(rows, indent=0)
 
 
-def target_text(spec: TargetSpec) -> str:
-    """One target with every fact and its source."""
+def target_text(spec: TargetSpec, options: Sequence[Option]) -> str:
+    """One target with its options, and every fact with its source."""
     lines = [f"{spec.name}: {spec.title}", spec.summary, f"arithmetic: {spec.arithmetic}", ""]
+    if options:
+        rows = [["option", "takes", "default", "what it is"]]
+        rows += [[option.flag, option.allowed, str(option.default).lower(), option.about] for option in options]
+        lines += [columns(rows, indent=0), ""]
     rows = [["fact", "value", "trust", "source"]]
     for name, _, fact in spec.facts():
         rows.append([name, str(fact), fact.confidence, fact.source])
-    return "\n".join(lines) + columns(rows, indent=0)
+    return "\n".join(lines) + "\n" + columns(rows, indent=0)
 
 
 class Ticker:

@@ -7,8 +7,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from nervecord.cli import show
+from nervecord.cli.flags import whole_number
 from nervecord.cli.show import Outcome, Ticker
-from nervecord.cli.training import number
+from nervecord.cli.verb import Verb
 from nervecord.training.launch import alone
 from nervecord.training.study import Study, read_study
 
@@ -35,7 +36,11 @@ EXAMPLES = (
 def sweep_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", help="the study file; see docs/sweep.md")
     parser.add_argument(
-        "--workers", type=number, default=1, metavar="N", help="processes on this machine (default 1, one core each)"
+        "--workers",
+        type=whole_number,
+        default=1,
+        metavar="N",
+        help="processes on this machine (default 1, one core each)",
     )
     parser.add_argument(
         "--storage", metavar="URL", help="database that holds the queue (default: a journal in the study's folder)"
@@ -174,3 +179,6 @@ def _outcome(study: Study, standing: Standing | None, written: list[str]) -> Out
     else:
         parts.append(f"next: the same command with --report {study.name}.md")
     return Outcome(data, "\n\n".join(parts), FAILED if data["failed"] else 0)
+
+
+VERBS = {"sweep": Verb(DESCRIPTION, EXAMPLES, sweep_flags, sweep_verb)}

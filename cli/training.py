@@ -1,4 +1,4 @@
-"""The verbs that train, `train` and `demo`: `TrainConfig`'s fields as flags, progress, and what came of it."""
+"""The verbs that train, `train` and `distill`: `TrainConfig`'s fields as flags, progress, and what came of it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import nervecord
 from nervecord.cli import show
+from nervecord.cli.flags import whole_number
 from nervecord.cli.show import Outcome, Ticker
+from nervecord.cli.verb import Verb
 from nervecord.errors import NervecordError
 from nervecord.training.config import CHOICES, TrainConfig
-from nervecord.training.launch import alone, launch
+from nervecord.training.launch import launch
 from nervecord.training.presets import PRESETS
 from nervecord.training.topology import read_topology
 
@@ -45,20 +47,6 @@ DISTILL_EXAMPLES = (
 )
 
 
-def number(text: str) -> int:
-    """A whole number, also as 1e6 or 1_000_000."""
-    try:
-        return int(text)
-    except ValueError:
-        value = float(text)
-        if value != int(value):
-            raise ValueError(text) from None
-        return int(value)
-
-
-number.__name__ = "whole number"  # argparse's messages use it
-
-
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """One flag for each field; a flag that is not given leaves no trace in the namespace."""
     presets = ", ".join(PRESETS)
@@ -74,9 +62,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         if isinstance(default, bool):
             options["action"] = argparse.BooleanOptionalAction
         elif isinstance(default, tuple):
-            options |= {"nargs": "+", "type": number, "metavar": "N"}
+            options |= {"nargs": "+", "type": whole_number, "metavar": "N"}
         elif isinstance(default, int):
-            options |= {"type": number, "metavar": "N"}
+            options |= {"type": whole_number, "metavar": "N"}
         elif isinstance(default, float):
             options |= {"type": float, "metavar": "X"}
         else:
@@ -230,29 +218,7 @@ def trained(result: TrainResult) -> Outcome:
     return Outcome(data, text)
 
 
-def demo_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--out", default="demo", metavar="DIR", help="folder for the demo's numbered folders (default demo)"
-    )
-    parser.add_argument(
-        "--steps", type=number, metavar="N", help="environment steps of the training (default 1,500,000)"
-    )
-    parser.add_argument("--episodes", type=number, default=20, metavar="N", help="of each policy (default 20)")
-    parser.add_argument("--seed", type=number, default=0, metavar="N", help="of the training (default 0)")
-    parser.add_argument("--video", action="store_true", help="write a video of both policies too")
-    parser.add_argument("--html", action="store_true", help="write a report of both as one page too")
-
-
-def demo_verb(args: argparse.Namespace) -> Outcome:
-    from nervecord.cli import demo
-
-    alone("nervecord demo")
-    return demo.run_demo(
-        Path(args.out),
-        steps=args.steps,
-        episodes=args.episodes,
-        seed=args.seed,
-        video=args.video,
-        html=args.html,
-        quiet=args.quiet,
-    )
+VERBS = {
+    "train": Verb(TRAIN, TRAIN_EXAMPLES, train_flags, train_verb),
+    "distill": Verb(DISTILL, DISTILL_EXAMPLES, distill_flags, distill_verb),
+}

@@ -223,7 +223,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "capacity-unknown", "unknown", EVERY_LEVEL, "Nothing public says how many neurons the chip holds.",
-        "Ask the vendor, and override the limit.", capacity.capacity_unknown,
+        "Ask the vendor, and give the limit with `--set neurons=N`.", capacity.capacity_unknown,
     ),
     # What bits can tell apart
     Rule(
@@ -259,7 +259,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "second-hand-limits", "info", EVERY_LEVEL, "Limits that were kept, but that are not official.",
-        "If you have better numbers, override them.", capacity.second_hand_limits,
+        "If you have better numbers, give them with `--set LIMIT=N`.", capacity.second_hand_limits,
     ),
 )  # fmt: skip
 """Every rule, in the order findings are reported."""

@@ -31,7 +31,7 @@ VERSIONED = ("nervecord", "numpy", "nir")
 
 def compile_policy(
     graph: Graph,
-    target: Target,
+    target: Target[object],
     *,
     dt: float | None = None,
     calibration: Array | None = None,
@@ -80,7 +80,7 @@ def compile_policy(
             "spikes_per_action_float": dict(calibrated.spikes_per_action),
         },
         versions={**{name: metadata.version(name) for name in VERSIONED}, "python": platform.python_version()},
-        allowances=lowered.allowances,
+        allowances=(*target.spec.given, *lowered.allowances),
     )
     rows = discrete.recorded if calibration is None else calibration
     return program if rows is None or final.level is not Level.INTEGER else _measured(program, rows)

@@ -42,6 +42,20 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     _sync_folder(target.parent)
 
 
+def made_folder(path: str | os.PathLike[str]) -> Path:
+    """The folder, made if it does not exist.
+
+    Raises:
+        NervecordError: it is a file, or cannot be made.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NervecordError(f"cannot be made: {error.strerror}", where=str(path)) from None
+    return folder
+
+
 def _sync_folder(folder: Path) -> None:
     if os.name != "posix":
         return

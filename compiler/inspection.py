@@ -36,7 +36,10 @@ _SHAPELESS = ("shape", "empty", "not-finite", "time-constant", "decay")
 
 @dataclass(frozen=True, slots=True)
 class TargetReport:
-    """A graph on one target. placement, events None where the graph itself is too damaged to look at."""
+    """A graph on one target. placement, events None where the graph itself is too damaged to look at.
+
+    limits_given: a sentence for each limit that is the user's own, in place of the target's.
+    """
 
     target: str
     title: str
@@ -46,6 +49,7 @@ class TargetReport:
     events: Events | None
     energy: Estimate | None
     not_checked: tuple[str, ...]
+    limits_given: tuple[str, ...] = ()
     limits: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Limit name -> value, about, source, confidence, of the limits that somebody published."""
 
@@ -60,6 +64,7 @@ class TargetReport:
             "events": None if self.events is None else self.events.to_dict(),
             "energy": None if self.energy is None else self.energy.to_dict(),
             "not_checked": list(self.not_checked),
+            "limits_given": list(self.limits_given),
             "limits": self.limits,
         }
 
@@ -102,16 +107,16 @@ def inspect(graph: Graph, targets: Sequence[TargetSpec]) -> Report:
     A violation of the graph's own rules makes every verdict "infeasible"; with one that leaves its arrays without a
     meaning, targets are not looked at further.
     """
-    broken = tuple(verify(graph))
-    if any(finding.code in _SHAPELESS for finding in broken):
+    violations = tuple(verify(graph))
+    if any(finding.code in _SHAPELESS for finding in violations):
         empty = tuple(
-            TargetReport(spec.name, spec.title, "infeasible", (), None, None, None, not_checked(spec))
+            TargetReport(spec.name, spec.title, "infeasible", (), None, None, None, not_checked(spec), spec.given)
             for spec in targets
         )
-        return Report(None, broken, empty)
+        return Report(None, violations, empty)
     topology = Topology.of(graph)
-    reports = tuple(_target(graph, spec, topology, legal=not broken) for spec in targets)
-    return Report(graph_facts(graph, topology), broken, reports)
+    reports = tuple(_target(graph, spec, topology, legal=not violations) for spec in targets)
+    return Report(graph_facts(graph, topology), violations, reports)
 
 
 def _target(graph: Graph, spec: TargetSpec, topology: Topology, *, legal: bool) -> TargetReport:
@@ -126,6 +131,7 @@ def _target(graph: Graph, spec: TargetSpec, topology: Topology, *, legal: bool) 
         events=events,
         energy=estimate(events, spec),
         not_checked=not_checked(spec),
+        limits_given=spec.given,
         limits=_limits(spec),
     )
 
@@ -203,6 +209,7 @@ def _facts_text(facts: GraphFacts) -> list[str]:
 
 def _target_text(report: TargetReport) -> list[str]:
     lines = [f"{report.target} ({report.title}): {report.verdict}"]
+    lines += [f"  limit given: {sentence}" for sentence in report.limits_given]
     for finding in sorted(report.findings, key=lambda finding: _GRAVEST_FIRST.index(finding.severity)):
         lines += finding_text(finding)
     if report.placement is not None:

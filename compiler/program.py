@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,10 @@ FORMAT = 1
 SUFFIX = ".nervecord"
 MAXIMUM_BYTES = 1 << 30
 """A larger file is refused unread."""
+NESTED = 64
+"""JSON that is nested deeper is refused; how deep Python itself can read differs from version to version."""
+_BRACKET = re.compile(rb'"(?:[^"\\]|\\.?)*(?:"|\Z)|[\[\]{}]', re.DOTALL)
+"""A text, to its end or the file's, or a bracket outside of texts."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -208,12 +213,23 @@ def _member(archive: zipfile.ZipFile, name: str, where: str) -> bytes:
 def _json(archive: zipfile.ZipFile, name: str, where: str) -> dict[str, Any]:
     content = _member(archive, name, where)
     try:
+        if _depth(content) > NESTED:
+            raise ValueError(f"nested more than {NESTED} deep")
         data = json.loads(content, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise FileFormatError(f"its {name} is no JSON: {error}", where=where) from None
     if not isinstance(data, dict):
         raise FileFormatError(f"its {name} is no JSON object", where=where)
     return data
+
+
+def _depth(content: bytes) -> int:
+    """How deep brackets are nested; those inside texts do not count."""
+    deepest = depth = 0
+    for found in _BRACKET.finditer(content):
+        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(found[0], 0)
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _no_constant(word: str) -> Any:

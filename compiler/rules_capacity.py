@@ -93,7 +93,7 @@ def capacity_unknown(case: Case) -> Iterator[Hit]:
         return
     yield Hit(
         GRAPH, "nothing public says how many neurons the chip holds", case.placement.neurons,
-        fix="ask the vendor, then give what you know: override(neurons=...)", source=limits.neurons.source,
+        fix="ask the vendor, then give what you know: --set neurons=N", source=limits.neurons.source,
     )  # fmt: skip
 
 
@@ -358,11 +358,12 @@ def second_hand_limits(case: Case) -> Iterator[Hit]:
         fact = getattr(case.spec.limits, name) if name in known else None
         if fact is not None and fact.confidence in ("second-hand", "conflicting") and share <= 1:
             part = f"{share:.1%}" if share >= 0.001 else "under 0.1%"
-            parts.append(f"{name.replace('_', ' ')} {part} of {fact}")
+            parts.append(f"{name} {part} of {fact}")
     if parts:
         yield Hit(
             GRAPH, "keeps to limits that are not official: " + "; ".join(parts),
-            fix="if you have better numbers, override them", source="see each limit's source in the target's table",
+            fix="if you have better numbers, give them: --set LIMIT=N",
+            source="see each limit's source in the target's table",
         )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ source, or a value without a confidence is refused with its name.
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,12 @@ from nervecord.errors import FileFormatError
 
 R = TypeVar("R")
 
+MAXIMUM_BYTES = 1 << 20
+"""A larger file is refused."""
+LARGEST = 2**53
+"""No number of a spec lies beyond: all are exact as floats."""
+_NAME = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,62}[a-z0-9])?", re.ASCII)
+
 _NEEDED = ("name", "title", "summary", "engines", "arithmetic", "nodes", "behaviour", "limits")
 _ALLOWED = ("convolution", "packing", "energy", "not_checked")
 
@@ -38,13 +45,28 @@ def read_spec(path: Path) -> TargetSpec:
     """Read a spec.toml.
 
     Raises:
-        FileFormatError: a key is unknown or missing, a value of the wrong type, or a number stands without a source.
+        FileFormatError: it cannot be read, a key is unknown or missing, a value of the wrong type or beyond all bounds,
+            or a number stands without a source.
     """
+    where = str(path)
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(MAXIMUM_BYTES + 1)
+    except OSError as error:
+        raise FileFormatError(f"cannot be read: {error.strerror or error}", where=where) from None
+    except ValueError as error:  # a path with a null character
+        raise FileFormatError(f"is no file name: {error}", where=where) from None
+    if len(content) > MAXIMUM_BYTES:
+        raise FileFormatError(f"has more than {MAXIMUM_BYTES} bytes, which no spec has", where=where)
+    try:
+        data = tomllib.loads(content.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FileFormatError(f"is no TOML file: {error}", where=str(path)) from None
-    return spec_from_dict(data, where=str(path))
+        raise FileFormatError(f"is no TOML file: {error}", where=where) from None
+    except (RecursionError, ValueError):  # nested beyond Python's stack; a number of more digits than Python reads
+        raise FileFormatError(
+            "is no TOML file that can be read: nested too deeply, or a number too long", where=where
+        ) from None
+    return spec_from_dict(data, where=where)
 
 
 def spec_from_dict(data: Mapping[str, Any], *, where: str = "spec") -> TargetSpec:
@@ -52,7 +74,7 @@ def spec_from_dict(data: Mapping[str, Any], *, where: str = "spec") -> TargetSpe
     reader = _Reader(where)
     reader.keys("", data, needed=_NEEDED, allowed=_ALLOWED)
     return TargetSpec(
-        name=reader.text("name", data["name"]),
+        name=reader.name("name", data["name"]),
         title=reader.text("title", data["title"]),
         summary=reader.text("summary", data["summary"]),
         engines=reader.texts("engines", data["engines"]),
@@ -90,9 +112,24 @@ class _Reader:
             if key not in data:
                 raise self.wrong(f"{prefix}{key}", "is missing")
 
+    def name(self, key: str, value: Any) -> str:
+        if not isinstance(value, str) or not _NAME.fullmatch(value):
+            raise self.wrong(key, f"{value!r} is no name", "at most 64 of a to z, 0 to 9, '.', '-' and '_'")
+        return value
+
     def text(self, key: str, value: Any) -> str:
         if not isinstance(value, str) or not value:
             raise self.wrong(key, "a text is needed")
+        if not value.isprintable():
+            raise self.wrong(key, "the text has characters that cannot be printed, such as line breaks")
+        return value
+
+    def number(self, key: str, value: Any, kind: str) -> float:
+        """A finite number; kind: "int" or "float"."""
+        if isinstance(value, bool) or not isinstance(value, int if kind == "int" else (int, float)):
+            raise self.wrong(key, f"a number ({kind}) is needed")
+        if not -LARGEST <= value <= LARGEST:  # also where it is NaN
+            raise self.wrong(key, f"a number between -{LARGEST} and {LARGEST} is needed")
         return value
 
     def texts(self, key: str, value: Any) -> tuple[str, ...]:
@@ -136,9 +173,9 @@ class _Reader:
         if kind == "Number":
             if value == "unlimited":
                 return UNLIMITED
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
+            if isinstance(value, str):
                 raise self.wrong(key, 'a number or "unlimited" is needed')
-            return value
+            return self.number(key, value, "float")
         if kind == "Fact[bool]":
             if not isinstance(value, bool):
                 raise self.wrong(key, "true or false is needed")
@@ -148,7 +185,7 @@ class _Reader:
         item = int if "int" in kind else str
         if not isinstance(value, list) or not all(type(element) is item for element in value):
             raise self.wrong(key, f"a list of {item.__name__} is needed")
-        return tuple(value)
+        return tuple(self.number(key, element, "int") if item is int else self.text(key, element) for element in value)
 
     def record(self, section: str, kind: type[R], data: Any) -> R:
         """A dataclass of plain values."""
@@ -164,9 +201,41 @@ class _Reader:
             return self.confidence(key, value)
         if kind.startswith("tuple"):
             return self.value(key, kind, value)
-        if isinstance(value, bool) or not isinstance(value, int if kind == "int" else (int, float)):
-            raise self.wrong(key, f"a number ({kind}) is needed")
-        return value
+        return self.number(key, value, kind)
+
+
+def targets_doc(specs: Sequence[TargetSpec]) -> str:
+    """docs/targets.md: how to describe a target, and every one that is described here."""
+    lines = [
+        "# Targets",
+        "",
+        "Written from `targets/*/spec.toml` and `compiler/target.py`; a test keeps it current.",
+        "",
+        "`nervecord targets` lists the targets, `nervecord targets NAME` shows one with its options and limits. A",
+        "limit whose confidence is not *exact* gives way to your own number: `--set neurons_per_core=4096` with",
+        "`inspect` and `compile`, `limits={...}` in Python. Programs and reports keep what was given.",
+        "",
+        "## A target of your own",
+        "",
+        "`nervecord inspect any.nir --target-file my_chip.toml` inspects for a target that a file describes, in the",
+        "form of `targets/*/spec.toml`. The keys `name` (a to z, 0 to 9, `.`, `-`, `_`), `title`, `summary` and",
+        "`arithmetic` are texts, `engines` is `[]`. `[nodes]` lists the kinds of nodes that it realises, for each",
+        "level that a graph can have (`imported`, `discrete`, `integer`), with a `source` and a `confidence`. In",
+        "`[behaviour]`, `[limits]` and `[convolution]` every statement has the form",
+        "",
+        '    neurons = { value = 1008, source = "where you read it", confidence = "exact" }',
+        "",
+        f"with a confidence of {', '.join(get_args(Confidence))}. What is left out is unknown. A number may be",
+        '`"unlimited"`. `targets/xylo/spec.toml` is an example to start from.',
+        "",
+        'A target that also compiles and runs is a class in a package of yours; see CONTRIBUTING.md, "A target".',
+        "",
+        "| section | key | what |",
+        "|---|---|---|",
+    ]
+    for section, kind in (("behaviour", Behaviour), ("limits", Limits), ("convolution", Convolution)):
+        lines += [f"| `{section}` | `{f.name}` | {f.metadata['about']} |" for f in dataclasses.fields(kind)]
+    return "\n".join([*lines, "", *map(spec_table, specs)])
 
 
 def spec_table(spec: TargetSpec) -> str:

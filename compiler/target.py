@@ -1,4 +1,4 @@
-"""What a target is: its limits as cited data, and the small protocol of those that compile.
+"""What a target is: its limits as cited data, and a small protocol.
 
 A `TargetSpec` is read from a `spec.toml` (`compiler.specfile`). Each statement about hardware is a `Fact`: a value,
 where it comes from, and how far it can be trusted. A value that nobody published is None, confidence "unknown"; it is
@@ -11,13 +11,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from nervecord.compiler.graph import Graph, Level
-from nervecord.errors import NervecordError
+from nervecord.errors import NervecordError, unknown_name
+
+if TYPE_CHECKING:
+    from nervecord.compiler.calibrate import Calibration
+    from nervecord.compiler.program import Program
 
 Confidence: TypeAlias = Literal["exact", "second-hand", "conflicting", "given", "unknown"]
 """exact: read in the source named; second-hand: repeated by others, the source itself not read or not public;
@@ -206,6 +211,10 @@ class TargetSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "nodes", MappingProxyType(dict(self.nodes)))
 
+    def __hash__(self) -> int:
+        # A mapping has no hash; specs that differ in their nodes alone are still told apart by `==`.
+        return hash((self.name, self.behaviour, self.limits))
+
     def kinds(self, level: Level) -> tuple[str, ...]:
         """Kinds of core nodes that can be realised from `level`; empty where none can."""
         return self.nodes.get(level, ())
@@ -223,27 +232,32 @@ class TargetSpec:
         """A copy with limits replaced by the user's own, for chips whose limits are not public.
 
         Args:
-            values: limit name -> number, e.g. `neurons_per_core=4096`. Their confidence becomes "given".
+            values: limit name -> whole number, or `UNLIMITED`, e.g. `neurons_per_core=4096`. Their confidence becomes
+                "given".
 
         Raises:
-            NervecordError: no such limit, or its value is exact and so not open to opinion.
+            NervecordError: no such limit, its value is exact and so not open to opinion, or the number is none.
         """
-        known = {f.name for f in dataclasses.fields(Limits)}
         changes: dict[str, Any] = {}
         for name, value in values.items():
-            if name not in known:
-                raise NervecordError(
-                    f"{self.name} has no limit {name!r}", where=name, hint=f"choose from: {', '.join(sorted(known))}"
-                )
+            if name not in {f.name for f in dataclasses.fields(Limits)}:
+                raise unknown_name("limit", name, (f.name for f in dataclasses.fields(Limits)), where=self.name)
             old: Number = getattr(self.limits, name)
-            if old.decides and old.confidence != "given":
+            if old.confidence == "exact":
                 raise NervecordError(
                     f"{old} is exact for {self.name} ({old.source}) and cannot be overridden", where=name
                 )
-            if math.isnan(value) or value < 0:
-                raise NervecordError(f"{value} is no limit; zero or more is needed", where=name)
-            changes[name] = Fact(value, f"given by the user, in place of {old} ({old.confidence})", "given")
+            if value < 0 or not (value == UNLIMITED or float(value).is_integer()):
+                raise NervecordError(f"{value} is no limit, a whole number of zero or more is needed", where=name)
+            whole = UNLIMITED if value == UNLIMITED else int(value)
+            before = f"in place of {old} ({old.confidence})" if old.known else "where nothing is published"
+            changes[name] = Fact(whole, f"given by the user, {before}", "given")
         return dataclasses.replace(self, limits=dataclasses.replace(self.limits, **changes))
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """A sentence for each limit that is the user's own; programs and reports keep them."""
+        return tuple(f"{name} = {fact}: {fact.source}" for name, _, fact in self.facts() if fact.confidence == "given")
 
 
 def _show(value: object) -> str:
@@ -273,21 +287,39 @@ class Lowered:
     allowances: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """A file that a target wrote for another tool.
+
+    Args:
+        path: the file.
+        use: how that tool takes it, in one line.
+        arguments: what it must be told beside the file's name; plain JSON types.
+    """
+
+    path: Path
+    use: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+SessionT = TypeVar("SessionT", covariant=True)
+"""A session of the runtime; the compiler does not look at it."""
+
+
 @runtime_checkable
-class Target(Protocol):
-    """A target that compiles and runs. Targets that are only inspected have a spec and nothing else."""
+class Target(Protocol[SessionT]):
+    """A target: a frozen dataclass with its `spec` as one field and its options (`compiler.options`) as the others.
+
+    A copy with another spec, which holds limits of the user's own, must do. One that is only inspected refuses the
+    three methods.
+    """
 
     @property
     def spec(self) -> TargetSpec:
         """Its limits."""
         ...
 
-    @property
-    def engines(self) -> tuple[str, ...]:
-        """Names of what runs its programs, the default first."""
-        ...
-
-    def lower(self, graph: Graph, calibration: object) -> Lowered:
+    def lower(self, graph: Graph, calibration: Calibration) -> Lowered:
         """A DISCRETE policy in the target's arithmetic.
 
         Raises:
@@ -295,9 +327,56 @@ class Target(Protocol):
         """
         ...
 
-    def open(self, program: object, *, engine: str | None = None, trace: bool = True) -> object:
-        """A session that steps the program, on the default engine or the one named.
+    def open(self, program: Program, *, engine: str | None = None, trace: bool = True) -> SessionT:
+        """A session that steps the program, on the first engine of the spec or the one named.
 
         trace: its `trace` will be asked for. An engine in another process takes time to hand it over.
+
+        Raises:
+            NervecordError: there is no engine of that name.
+        """
+        ...
+
+    def emit(self, program: Program, folder: Path) -> tuple[Emitted, ...]:
+        """Write the program in the forms that other tools take, into a folder that exists.
+
+        Raises:
+            NervecordError: there is no such form, or it cannot say what the program says.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """Whether an engine can run that needs an interpreter of its own.
+
+    Args:
+        engine: its name.
+        about: what is installed and where; or what is missing, and how to get it.
+        details: the same for machines; plain JSON types.
+    """
+
+    engine: str
+    installed: bool
+    about: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Installable(Protocol):
+    """What a target has beside `Target` if one of its engines must be installed by `nervecord targets install`."""
+
+    def installation(self) -> Installation:
+        """What is there; starts nothing."""
+        ...
+
+    def install(self, progress: Callable[[str], None], *, python: Path | None, allow_shim: bool) -> Installation:
+        """Make the engine's environment, unless it is there.
+
+        Args:
+            progress: receives one line at a time, for people.
+            python: the interpreter to build on; None looks for one.
+            allow_shim: where there is no interpreter of the version that the engine declares, use a newer one with
+                changes of ours.
         """
         ...

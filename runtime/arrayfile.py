@@ -59,7 +59,15 @@ def read_rows(path: str | os.PathLike[str]) -> Array:
     Raises:
         FileFormatError: see `read_arrays`; or it holds several arrays and none of these names.
     """
-    arrays = read_arrays(path)
+    return only_array(read_arrays(path), where=str(path))
+
+
+def only_array(arrays: Mapping[str, Array], *, where: str) -> Array:
+    """The one array of `read_arrays`, or the one called "observations" or "input".
+
+    Raises:
+        FileFormatError: there are several and none of these names.
+    """
     if len(arrays) == 1:
         return next(iter(arrays.values()))
     for name in _FLAT:
@@ -67,7 +75,7 @@ def read_rows(path: str | os.PathLike[str]) -> Array:
             return arrays[name]
     names = ", ".join(sorted(arrays)) or "nothing"
     raise FileFormatError(
-        f"holds {names}, and which array is meant is not clear", where=str(path), hint='call it "observations"'
+        f"holds {names}, and which array is meant is not clear", where=where, hint='call it "observations"'
     )
 
 

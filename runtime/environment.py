@@ -54,6 +54,28 @@ def _gymnasium(name: str) -> Any:
     return gymnasium
 
 
+def registered_environment(contract: Contract) -> str:
+    """The environment a policy names, which must be registered already.
+
+    Gymnasium imports the module of a name "module:id". A name from a file must not decide what is imported, so that
+    one is for the user to say.
+
+    Raises:
+        MissingDependencyError: gymnasium is not installed.
+        NervecordError: it is not registered.
+    """
+    name = contract.environment
+    if name in _gymnasium(name).registry and ":" not in name:
+        return name
+    if ":" in name:
+        hint = f"if you trust that module, name it yourself: --env {name}"
+    else:
+        hint = "name one that is: --env ID, or --env MODULE:ID for a module that registers it"
+    raise NervecordError(
+        "no such environment is registered, and what a file names is never imported", where=name, hint=hint
+    )
+
+
 def check_name(contract: Contract, name: str) -> None:
     """Refuse an environment by its name before it is made, which takes seconds; a name that does not exist passes.
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from dataclasses import astuple, dataclass
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 
@@ -21,9 +23,10 @@ from nervecord.runtime.environment import (
     episode_seeds,
     given_action,
     make_environment,
+    registered_environment,
 )
 from nervecord.runtime.result import Episode, Result
-from nervecord.runtime.session import Session
+from nervecord.runtime.session import Counts, Session
 
 LATENCY_PROBES = 400
 """Actions at batch 1 that are timed after a run with several environments side by side."""
@@ -34,7 +37,7 @@ Progress: TypeAlias = Callable[[int, int, float], None]
 
 def run_policy(
     session: Session,
-    environment: str,
+    environment: str | None,
     episodes: int,
     seed: int,
     *,
@@ -48,7 +51,8 @@ def run_policy(
 
     Args:
         session: open; its batch is set to `environments`.
-        environment: Gymnasium id.
+        environment: Gymnasium id, or "module:id", which imports the module; None is the contract's, which must be
+            registered: what a file says is never imported.
         episodes: at least 1. seed: of the episodes' seeds.
         environments: how many run side by side; 1 measures latency as a robot would feel it.
         record: keep the first episode.
@@ -56,20 +60,24 @@ def run_policy(
         enforce_deadline: an action that took longer than the control period is replaced by the fail-safe one, as on a
             robot. By default it is only counted: a simulator waits, and a busy machine must not change a result.
 
+    An engine that dies gives fail-safe actions to the end, and `Result.engine_error`.
+
     Raises:
         ContractError: policy and environment do not match.
+        EngineError: the engine is dead from the start.
     """
     if episodes < 1:
         raise NervecordError(f"is {episodes}, at least 1 is needed", where="episodes")
     if environments < 1:
         raise NervecordError(f"is {environments}, at least 1 is needed", where="environments")
+    name = registered_environment(session.contract) if environment is None else environment
     if not allow_other:
-        check_name(session.contract, environment)
+        check_name(session.contract, name)
     width = min(environments, episodes)
-    made = [make_environment(environment) for _ in range(width)]
+    made = [make_environment(name) for _ in range(width)]
     try:
-        check_environment(session.contract, made[0], environment, allow_other=allow_other)
-        loop = _Loop(session, environment, made, episode_seeds(seed, episodes), seed)
+        check_environment(session.contract, made[0], name, allow_other=allow_other)
+        loop = _Loop(session, name, made, episode_seeds(seed, episodes), seed)
         loop.recorder = _Recorder(loop.seeds[0]) if record else None
         loop.enforce_deadline = enforce_deadline
         loop.progress = progress
@@ -77,6 +85,40 @@ def run_policy(
     finally:
         for env in made:
             env.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Tally:
+    """What a session did, summed over its robots; see `runtime.session.Counts`."""
+
+    actions: float
+    spikes: float
+    synaptic_events: float
+    neuron_updates: float
+
+    @classmethod
+    def of(cls, counts: Counts) -> Self:
+        """Since the session was opened."""
+        spikes, events = sum(counts.spikes.values()), sum(counts.synaptic_events.values())
+        return cls(counts.actions, spikes, events, counts.neuron_updates)
+
+    def less(self, other: _Tally, times: float = 1.0) -> _Tally:
+        """Without `other`, as often as said."""
+        return _Tally(
+            self.actions - other.actions * times,
+            self.spikes - other.spikes * times,
+            self.synaptic_events - other.synaptic_events * times,
+            self.neuron_updates - other.neuron_updates * times,
+        )
+
+    def per_action(self) -> dict[str, float]:
+        """Spikes, synaptic events and neuron updates per action."""
+        actions = max(self.actions, 1)
+        return {
+            "spikes": self.spikes / actions,
+            "synaptic_events": self.synaptic_events / actions,
+            "neuron_updates": self.neuron_updates / actions,
+        }
 
 
 class _Loop:
@@ -102,22 +144,26 @@ class _Loop:
         self.recorder: _Recorder | None = None
         self.seen: list[Array] = []
         self.fail_safe = np.array(self.contract.fail_safe)
-        self.dead = False
+        self.failed: Counter[str] = Counter()
+        self.engine_error: EngineError | None = None
         self.finished: list[float] = []
+        self.playing: list[int | None] = list(range(len(environments)))
+        self.idle_actions = 0
 
     def run(self) -> Result:
         """All episodes."""
         began = time.perf_counter()
         width = len(self.envs)
+        idle = self._idle(width)
         self.session.reset(width)
+        before, failed_before = _Tally.of(self.session.counts), Counter(self.session.counts.fail_safe)
         observations = np.zeros((width, self.contract.observation.size))
-        playing: list[int | None] = list(range(width))
         waiting = list(range(width, len(self.seeds)))
         for row in range(width):
             observations[row] = self._begin(row, row)
-        while any(episode is not None for episode in playing):
+        while any(episode is not None for episode in self.playing):
             actions = self._act(observations)
-            for row, episode in enumerate(playing):
+            for row, episode in enumerate(self.playing):
                 if episode is None:
                     continue
                 observations[row], ended = self._advance(row, episode, actions[row])
@@ -126,17 +172,16 @@ class _Loop:
                 self.finished.append(float(self.returns[episode]))
                 if self.progress is not None:
                     self.progress(len(self.finished), len(self.seeds), float(np.mean(self.finished)))
-                playing[row] = waiting.pop(0) if waiting else None
-                following = playing[row]
+                self.playing[row] = following = waiting.pop(0) if waiting else None
+                observations[row] = 0.0
                 if following is not None:
                     observations[row] = self._begin(row, following)
-                    if not self.dead:
-                        self.session.reset(rows=np.array([row]))
+                    self._clear(row)
         seconds = time.perf_counter() - began
-        counts = self.session.counts
-        per_action = counts.per_action()
-        failed = dict(counts.fail_safe)
-        if width > 1 and not self.dead:
+        done = _Tally.of(self.session.counts).less(before).less(idle, self.idle_actions)
+        failed = Counter(self.session.counts.fail_safe)
+        failed.subtract(failed_before)
+        if width > 1:
             self._probe_latency()
         return Result(
             environment=self.name,
@@ -145,8 +190,8 @@ class _Loop:
             returns=self.returns,
             lengths=self.lengths,
             latency_us=_latency(self.latencies),
-            per_action=per_action,
-            fail_safe=failed,
+            per_action=done.per_action(),
+            fail_safe=dict(+failed + self.failed),
             deadline_us=self.contract.control_period * 1e6,
             deadline_missed=self.missed,
             seconds=seconds,
@@ -155,7 +200,29 @@ class _Loop:
             choices=self.contract.choices,
             channels=self.contract.action.names,
             recorded=self.recorder.episode() if self.recorder else None,
+            engine_error=None if self.engine_error is None else str(self.engine_error),
         )
+
+    def _idle(self, width: int) -> _Tally:
+        """What one row does in an action that starts from cleared state and sees zeros.
+
+        A session steps all its rows. Those whose episodes are over do just this, so that it can be taken off again.
+        """
+        if width == 1:
+            return _Tally(0, 0, 0, 0)
+        self.session.reset(width)
+        before = _Tally.of(self.session.counts)
+        self.session.step(np.zeros((width, self.contract.observation.size)))
+        every = _Tally.of(self.session.counts).less(before)
+        return _Tally(*(value / width for value in astuple(every)))
+
+    def _clear(self, *rows: int) -> None:
+        """Clear the state of these rows."""
+        if self.engine_error is None:
+            try:
+                self.session.reset(rows=np.array(rows))
+            except EngineError as error:
+                self.engine_error = error
 
     def _begin(self, row: int, episode: int) -> Array:
         observation, _ = self.envs[row].reset(seed=self.seeds[episode])
@@ -166,27 +233,32 @@ class _Loop:
     def _act(self, observations: Array) -> Array:
         if len(self.seen) < LATENCY_PROBES:
             self.seen.append(observations[0].copy())
-        if self.dead:
-            self.session.counts.fail("engine failed", len(observations))
-            return np.tile(self.fail_safe, (len(observations), 1))
+        over = [row for row, episode in enumerate(self.playing) if episode is None]
+        playing = len(observations) - len(over)
+        if over and self.contract.state == "carried":
+            self._clear(*over)
         began = time.perf_counter()
-        try:
-            actions = self.session.step(observations)
-        except EngineError:
+        if self.engine_error is None:
+            try:
+                actions = self.session.step(observations)
+            except EngineError as error:
+                self.engine_error = error
+        if self.engine_error is not None:
             # A robot is attached: it gets the safe action now and the caller gets the count; never a stale action.
-            self.dead = True
-            return self._act(observations)
+            self.failed["engine failed"] += playing
+            return np.tile(self.fail_safe, (len(observations), 1))
         taken = time.perf_counter() - began
+        self.idle_actions += len(over)
         if len(self.envs) == 1:
             self.latencies.append(taken)
             if taken > self.contract.control_period:
                 self.missed += 1
                 if self.enforce_deadline:
-                    self.session.counts.fail("deadline missed")
+                    self.failed["deadline missed"] += 1
                     actions = self.fail_safe[None].copy()
         bad = np.asarray(~np.isfinite(actions).all(axis=1))
         if bad.any():
-            self.session.counts.fail("action not finite", int(np.count_nonzero(bad)))
+            self.failed["action not finite"] += sum(bool(bad[row]) for row in range(len(bad)) if row not in over)
             actions = np.where(bad[:, None], self.fail_safe, actions)
         return actions
 
@@ -203,11 +275,16 @@ class _Loop:
 
     def _probe_latency(self) -> None:
         """Time single actions on observations of this run, as a robot would feel them."""
-        self.session.reset(1)
-        for observation in self.seen:
-            began = time.perf_counter()
-            self.session.step(observation[None])
-            self.latencies.append(time.perf_counter() - began)
+        if self.engine_error is not None:
+            return
+        try:
+            self.session.reset(1)
+            for observation in self.seen:
+                began = time.perf_counter()
+                self.session.step(observation[None])
+                self.latencies.append(time.perf_counter() - began)
+        except EngineError as error:
+            self.engine_error = error
 
 
 def _latency(seconds: list[float]) -> dict[str, float]:

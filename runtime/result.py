@@ -27,12 +27,13 @@ class Result:
     Args:
         returns, lengths: per episode, in the order of their seeds.
         latency_us: {"median", "p99"} wall time of `session.step` for one robot; microseconds.
-        per_action: spikes, synaptic_events, neuron_updates.
+        per_action: spikes, synaptic_events, neuron_updates of this run's episodes.
         fail_safe: reason -> actions replaced by the fail-safe one.
         deadline_us: the control period. deadline_missed: actions that took longer, counted live for one robot only.
         choices: names of the actions, where an action is the number of one of them; else empty.
         channels: names of an action's values, such as joints, in order.
         recorded: the first episode, if it was asked for.
+        engine_error: what the engine died of; from then on every action was the fail-safe one. None where it lived.
     """
 
     environment: str
@@ -51,6 +52,7 @@ class Result:
     choices: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
     recorded: Episode | None = None
+    engine_error: str | None = None
 
     @property
     def mean(self) -> float:
@@ -82,6 +84,7 @@ class Result:
             "synaptic_events_per_action": self.per_action["synaptic_events"],
             "neuron_updates_per_action": self.per_action["neuron_updates"],
             "fail_safe": self.fail_safe,
+            "engine_error": self.engine_error,
             "environments": self.environments,
             "seconds": self.seconds,
             "share_of_time_in_environment": self.seconds_in_environment / max(self.seconds, 1e-9),

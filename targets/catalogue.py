@@ -1,36 +1,149 @@
-"""The targets there are: the folders of this package that hold a spec.toml."""
+"""The targets there are, each found by its name, and those that a file describes.
+
+A name stands for a folder of this package with a `spec.toml`, or for an entry point of the group `nervecord.targets`
+of any installed package. A folder whose `target.py` names a class `TARGET` compiles and runs; the others are
+inspected. Nothing else is ever imported: a program names its target, and the name is only looked up here.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
+from typing import Any, NoReturn, TypeAlias, cast
 
+from nervecord.compiler.calibrate import Calibration
+from nervecord.compiler.graph import Graph
+from nervecord.compiler.options import check_options
+from nervecord.compiler.program import Program
 from nervecord.compiler.specfile import read_spec
-from nervecord.compiler.target import TargetSpec
-from nervecord.errors import unknown_name
+from nervecord.compiler.target import Emitted, Lowered, Target, TargetSpec
+from nervecord.errors import FileFormatError, NervecordError, unknown_name
+from nervecord.runtime.session import Session
 
+GROUP = "nervecord.targets"
+"""Of the entry points by which an installed package adds a target: name = "module:Class"."""
 SPEC_FILE = "spec.toml"
+TARGET_FILE = "target.py"
+DEFAULT = "lava"
+"""What is compiled for where nobody says."""
+FLOAT = "reference"
+"""What runs a policy as it was trained."""
+
+AnyTarget: TypeAlias = Target[Session]
+
 _HERE = Path(__file__).parent
-_FIRST = ("reference", "lava")
-"""The targets that compile come first in lists."""
+
+
+@dataclass(frozen=True)
+class InspectedTarget:
+    """A target that is limits and nothing else: nothing compiles for it."""
+
+    spec: TargetSpec
+
+    def lower(self, graph: Graph, calibration: Calibration) -> Lowered:
+        """Refused."""
+        self.refuse()
+
+    def open(self, program: Program, *, engine: str | None = None, trace: bool = True) -> Session:
+        """Refused."""
+        self.refuse()
+
+    def emit(self, program: Program, folder: Path) -> tuple[Emitted, ...]:
+        """Refused."""
+        self.refuse()
+
+    def refuse(self) -> NoReturn:
+        """Say that it is only inspected, and which targets compile."""
+        raise NervecordError(
+            f"target {self.spec.name!r} is inspected only, nothing compiles for it",
+            hint=f"these compile: {', '.join(compiling_names())}; nervecord inspect takes it",
+        )
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# By name
 
 
 def target_names() -> tuple[str, ...]:
-    """Names of all targets: those that compile, then those that are inspected only, by name."""
-    found = sorted(path.parent.name for path in _HERE.glob(f"*/{SPEC_FILE}"))
-    return tuple(sorted(found, key=lambda name: (_FIRST.index(name) if name in _FIRST else len(_FIRST), name)))
+    """All names: the float target, those that compile, those that are inspected, then what was installed."""
+    names = sorted(_folders(), key=lambda name: (name != FLOAT, not _compiles(name), name))
+    return (*names, *(name for name in sorted(_declared()) if name not in names))
+
+
+def compiling_names() -> tuple[str, ...]:
+    """Names of what compiles and runs, as far as can be told without importing it."""
+    folders = _folders()
+    return tuple(name for name in target_names() if name not in folders or _compiles(name))
+
+
+def target_class(name: str) -> type[AnyTarget]:
+    """The class of a target.
+
+    Raises:
+        NervecordError: there is no such target (the choices are listed, and the nearest one), two packages declare it,
+            or the package that does cannot be loaded.
+    """
+    folders, declared = _folders(), _declared()
+    if name not in folders and name not in declared:
+        raise unknown_name("target", name, (*folders, *declared))
+    packages = [*(["nervecord"] if name in folders else []), *(_package(entry) for entry in declared.get(name, ()))]
+    if len(packages) > 1:
+        raise NervecordError(
+            f"is declared by {' and by '.join(packages)}", where=f"target {name!r}", hint="uninstall all but one"
+        )
+    if name in folders:
+        if not _compiles(name):
+            return InspectedTarget
+        # A folder of this package, found above: not a name that a file brought.
+        made: type[AnyTarget] = importlib.import_module(f"nervecord.targets.{name}.target").TARGET
+        return made
+    return _load(declared[name][0])
+
+
+def find_target(
+    name: str, *, limits: Mapping[str, float] | None = None, options: Mapping[str, object] | None = None
+) -> AnyTarget:
+    """A target by name.
+
+    Args:
+        limits: limit -> the user's own number, in place of one that is not exact.
+        options: option -> value; see `options_of(target_class(name))`.
+
+    Raises:
+        NervecordError: see `target_class`, `check_options` and `TargetSpec.override`.
+    """
+    kind: Any = target_class(name)
+    check_options(kind, options or {}, of=f"target {name!r}")
+    if kind is InspectedTarget:
+        made: AnyTarget = InspectedTarget(read_spec(_HERE / name / SPEC_FILE))
+    else:
+        made = kind(**(options or {}))
+    return with_limits(made, limits)
+
+
+def with_limits(target: AnyTarget, limits: Mapping[str, float] | None) -> AnyTarget:
+    """The target with limits of the user's own."""
+    if not limits:
+        return target
+    known: Any = target
+    changed: AnyTarget = dataclasses.replace(known, spec=target.spec.override(**limits))
+    return changed
 
 
 def load_spec(name: str) -> TargetSpec:
-    """The spec of a target.
+    """The spec of a target; one of this package is read without importing what compiles for it.
 
     Raises:
-        NervecordError: there is no such target; the message lists the choices and the nearest one.
+        NervecordError: see `target_class`.
         FileFormatError: its spec.toml is damaged.
     """
-    names = target_names()
-    if name not in names:
-        raise unknown_name("target", name, names)
-    return read_spec(_HERE / name / SPEC_FILE)
+    if name in _folders() and name not in _declared():
+        return read_spec(_HERE / name / SPEC_FILE)
+    return find_target(name).spec
 
 
 def load_specs(names: tuple[str, ...] | None = None) -> tuple[TargetSpec, ...]:
@@ -40,3 +153,74 @@ def load_specs(names: tuple[str, ...] | None = None) -> tuple[TargetSpec, ...]:
         NervecordError: one of the names is unknown.
     """
     return tuple(load_spec(name) for name in (target_names() if names is None else names))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# By file
+
+
+def target_from_file(path: Path, *, limits: Mapping[str, float] | None = None) -> AnyTarget:
+    """A target that a file describes, in the form of this package's spec.toml.
+
+    Raises:
+        FileFormatError: see `read_spec`; it takes the name of an installed target, or names engines.
+        NervecordError: see `TargetSpec.override`.
+    """
+    spec = read_spec(path)
+    if spec.name in target_names():
+        raise FileFormatError(
+            f"calls itself {spec.name!r}, which is an installed target", where=str(path), hint="give it another name"
+        )
+    if spec.engines:
+        raise FileFormatError(
+            f"engines: {', '.join(spec.engines)} cannot come with a file", where=str(path), hint="write engines = []"
+        )
+    return with_limits(InspectedTarget(spec), limits)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What is installed
+
+
+def _folders() -> tuple[str, ...]:
+    return tuple(sorted(path.parent.name for path in _HERE.glob(f"*/{SPEC_FILE}")))
+
+
+def _compiles(folder: str) -> bool:
+    return (_HERE / folder / TARGET_FILE).is_file()
+
+
+def _declared() -> dict[str, list[metadata.EntryPoint]]:
+    """Name -> entry points of that name; more than one where packages disagree."""
+    found: dict[str, list[metadata.EntryPoint]] = {}
+    for entry in metadata.entry_points(group=GROUP):
+        found.setdefault(entry.name, []).append(entry)
+    return found
+
+
+def _package(entry: metadata.EntryPoint) -> str:
+    return "a package" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
+
+
+def _load(entry: metadata.EntryPoint) -> type[AnyTarget]:
+    """The class an entry point leads to.
+
+    The package is the user's, not ours: whatever goes wrong in it is said with its name.
+    """
+    where = f"target {entry.name!r} of {_package(entry)}"
+    try:
+        kind: Any = entry.load()
+        made = kind()
+    except Exception as error:
+        raise NervecordError(
+            f"cannot be loaded: {type(error).__name__}: {error}",
+            where=where,
+            hint="uninstall that package, or name the targets that are meant",
+        ) from error
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(made, Target)):
+        raise NervecordError(
+            f"{entry.value} is no target", where=where, hint="it must be a dataclass that keeps nervecord.Target"
+        )
+    if made.spec.name != entry.name:
+        raise NervecordError(f"its spec calls it {made.spec.name!r}", where=where, hint="the two must agree")
+    return cast(type[AnyTarget], kind)

@@ -151,7 +151,7 @@ def refusal(line: str) -> str | None:
     if words[0] not in command.VERBS:
         return f"no verb {words[0]!r}"
     try:
-        command.make_parser(words[0]).read(words[1:])
+        command.find_verb(words[0]).parser(words[0]).read(words[1:])
     except NervecordError as error:
         return str(error)
     return None

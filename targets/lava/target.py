@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nervecord.compiler.calibrate import Calibration
 from nervecord.compiler.graph import Graph
+from nervecord.compiler.options import option
 from nervecord.compiler.program import Program
 from nervecord.compiler.specfile import read_spec
-from nervecord.compiler.target import Lowered, TargetSpec
-from nervecord.errors import unknown_name
+from nervecord.compiler.target import Emitted, Installation, Lowered, TargetSpec
+from nervecord.errors import InfeasibleError, unknown_name
 from nervecord.runtime.session import MachineSession, Session
+from nervecord.targets.lava import environment
 from nervecord.targets.lava.lower import lower
+
+NETX_FILE = "policy.net"
 
 
 @dataclass(frozen=True)
 class LavaTarget:
-    """Loihi 2 fixed point.
+    """Loihi 2 fixed point."""
 
-    Args:
-        weight_bits: of the weights' mantissa, 2..8.
-        netx: use no more of the arithmetic than lava-dl's netx format can say (`targets.lava.netx`).
-    """
-
-    weight_bits: int = 8
-    netx: bool = False
-
-    @cached_property
-    def spec(self) -> TargetSpec:
-        """Its limits."""
-        return read_spec(Path(__file__).with_name("spec.toml"))
-
-    @property
-    def engines(self) -> tuple[str, ...]:
-        """Names of what runs its programs, the default first."""
-        return self.spec.engines
+    spec: TargetSpec = field(default_factory=lambda: read_spec(Path(__file__).with_name("spec.toml")))
+    weight_bits: int = option(8, "bits of a weight's mantissa", low=2, high=8)
+    netx: bool = option(False, "use no more of the arithmetic than lava-dl's netx can say, so that --emit can write it")
 
     def lower(self, graph: Graph, calibration: Calibration) -> Lowered:
         """A DISCRETE policy in integers; see `targets.lava.lower`."""
@@ -49,7 +39,7 @@ class LavaTarget:
         "emulator": compiled and exact; "definition": the same by `compiler.semantics`, slow; "lava": the stock
         processes of lava-nc in their own interpreter, which records the readout at every step only where `trace`.
         """
-        name = engine or self.engines[0]
+        name = engine or self.spec.engines[0]
         match name:
             case "emulator":
                 # numba is imported when the first session opens, not with the catalogue.
@@ -62,4 +52,51 @@ class LavaTarget:
                 from nervecord.targets.lava.engine_lava import LavaSession
 
                 return LavaSession(program.graph, full_trace=trace)
-        raise unknown_name("engine", name, self.engines, where=self.spec.name)
+        raise unknown_name("engine", name, self.spec.engines, where=self.spec.name)
+
+    def emit(self, program: Program, folder: Path) -> tuple[Emitted, ...]:
+        """The HDF5 file that lava-dl's netx loads; see `targets.lava.netx`.
+
+        Raises:
+            InfeasibleError: the format cannot say it; a program compiled with the option `netx` has no weights or
+                biases that it cannot say.
+        """
+        # h5py is imported where a file is written, not with the catalogue.
+        from nervecord.targets.lava.netx import export_netx
+
+        path = folder / NETX_FILE
+        try:
+            arguments = export_netx(program.graph, path).arguments
+        except InfeasibleError as error:
+            if not self.netx:
+                error.add_note("the option netx (--netx) keeps to the part of the arithmetic that this file can say")
+            raise
+        given = "".join(f", {name}={value}" for name, value in arguments.items())
+        return (Emitted(path, f"lava.lib.dl.netx.hdf5.Network(net_config={str(path)!r}{given})", arguments),)
+
+    def installation(self) -> Installation:
+        """Whether the engine "lava" can run here."""
+        return _installation(environment.status())
+
+    def install(self, progress: Callable[[str], None], *, python: Path | None, allow_shim: bool) -> Installation:
+        """Make the environment of the engine "lava", unless it is there; see `targets.lava.environment`."""
+        return _installation(environment.install(progress, python=python, allow_shim=allow_shim))
+
+
+def _installation(found: environment.LavaStatus) -> Installation:
+    about = f"lava-nc {found.lava_version} on Python {found.python_version} in {found.path}"
+    if found.shim:
+        about += " (with the shim)"
+    if not found.installed:
+        about = f"{found.problem}; to install it: {environment.INSTALL_COMMAND}"
+    details = {
+        "path": str(found.path),
+        "python": found.python_version,
+        "lava": found.lava_version,
+        "shim": found.shim,
+        "problem": found.problem,
+    }
+    return Installation("lava", found.installed, about, details)
+
+
+TARGET = LavaTarget

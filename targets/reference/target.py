@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from nervecord.compiler.calibrate import Calibration
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.program import Program
 from nervecord.compiler.specfile import read_spec
-from nervecord.compiler.target import Lowered, TargetSpec
-from nervecord.errors import unknown_name
+from nervecord.compiler.target import Emitted, Lowered, TargetSpec
+from nervecord.errors import NervecordError, unknown_name
 from nervecord.runtime.session import MachineSession, Session
 
 
 @dataclass(frozen=True)
 class ReferenceTarget:
-    """Float64 on the host: what every other target is compared with."""
+    """Float64 on the host: what every other target is compared with. It has no limits and no options."""
 
-    @cached_property
-    def spec(self) -> TargetSpec:
-        """Its limits: none."""
-        return read_spec(Path(__file__).with_name("spec.toml"))
+    spec: TargetSpec = field(default_factory=lambda: read_spec(Path(__file__).with_name("spec.toml")))
 
-    @property
-    def engines(self) -> tuple[str, ...]:
-        """Names of what runs its programs, the default first."""
-        return self.spec.engines
-
-    def lower(self, graph: Graph, calibration: object) -> Lowered:
+    def lower(self, graph: Graph, calibration: Calibration) -> Lowered:
         """The graph itself."""
         return Lowered(graph=graph, report={})
 
     def open(self, program: Program, *, engine: str | None = None, trace: bool = True) -> Session:
         """A session on the default engine or the one named; it always traces."""
-        name = engine or self.engines[0]
-        if name not in self.engines:
-            raise unknown_name("engine", name, self.engines, where=self.spec.name)
+        name = engine or self.spec.engines[0]
+        if name not in self.spec.engines:
+            raise unknown_name("engine", name, self.spec.engines, where=self.spec.name)
         return MachineSession(program.graph, engine=name)
+
+    def emit(self, program: Program, folder: Path) -> tuple[Emitted, ...]:
+        """Nothing: the policy's NIR file is what other tools take."""
+        raise NervecordError("writes no files for other tools", where=f"target {self.spec.name!r}")
+
+
+TARGET = ReferenceTarget

@@ -34,13 +34,13 @@ class Answer:
         """stdout, which must be one JSON object."""
         return json.loads(self.out)
 
-    def refused(self, *words: str) -> str:
-        """Asserts a refusal: exit code 2, nothing on stdout, one sentence on stderr with these words; returns it."""
+    def refused(self, *words: str, notes: int = 0) -> str:
+        """Asserts a refusal: exit code 2, nothing on stdout, a sentence and notes on stderr with these words."""
         assert self.code == 2, self
         assert self.out == ""
         assert self.err.startswith("nervecord ")
         assert self.err.endswith("\n")
-        assert self.err.count("\n") == 1, self.err
+        assert self.err.count("\n") == 1 + notes, self.err
         assert "Traceback" not in self.err
         for word in words:
             assert word in self.err, f"{word!r} is not in {self.err!r}"

@@ -152,7 +152,9 @@ def test_targets_by_name_and_by_value(files: Path) -> None:
     )
     specs = {spec.name: spec for spec in nervecord.list_targets()}
     assert specs["lava"] == nervecord.target("lava").spec
-    assert nervecord.target("reference").engines == specs["reference"].engines
+    assert nervecord.target("reference").spec.engines == specs["reference"].engines
+    assert nervecord.target() == nervecord.target("lava")
+    assert isinstance(four, nervecord.Target)
 
 
 def test_dump_and_explain(files: Path, tmp_path: Path) -> None:

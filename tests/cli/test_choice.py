@@ -16,6 +16,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder of CartPole-v1, trained for a moment with the preset, and its program beside it."""
     from nervecord.cli.command import main
 
+    pytest.importorskip("torch")
     out = tmp_path_factory.mktemp("runs")
     flags = ["--steps", "2048", "--validation-episodes", "0", "--test-episodes", "2", "--lr", "2e-3"]
     assert main(["train", "--env", "CartPole-v1", *flags, "--out", str(out), "--name", "run", "--quiet"]) == 0

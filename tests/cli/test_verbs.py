@@ -48,7 +48,7 @@ def test_compile_without_a_file_says_so(nervecord_cli: Any, files: Path, tmp_pat
     monkeypatch.chdir(tmp_path)
     answer = nervecord_cli("compile", files / "ant.nir", "--target", "reference")
     assert answer.code == 0
-    assert answer.out.endswith("nothing was written: -o FILE keeps the program\n")
+    assert answer.out.endswith("no program was written: -o FILE keeps it\n")
     assert os.listdir(tmp_path) == []
 
 
@@ -69,18 +69,22 @@ def test_compile_options_change_the_program(nervecord_cli: Any, files: Path, tmp
     assert len({eight, four, calibrated}) == 3
 
 
-def test_compile_emits_netx_beside_the_program(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
-    path = tmp_path / "ant.nervecord"
-    data = nervecord_cli("compile", files / "ant.nir", "--emit", "netx", "-o", path, "--json").json
-    assert data["netx"]["file"] == str(tmp_path / "ant.net")
-    assert set(data["netx"]["arguments"]) == {"input_message_bits", "reset_interval", "reset_offset"}
+def test_compile_emits_what_the_target_makes(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
+    path, folder = tmp_path / "ant.nervecord", tmp_path / "new" / "netx"
+    emit = ("compile", files / "ant.nir", "--emit", folder)
+    (emitted,) = nervecord_cli(*emit, "--netx", "-o", path, "--json").json["emitted"]
+    assert emitted["file"] == str(folder / "policy.net")
+    assert set(emitted["arguments"]) == {"input_message_bits", "reset_interval", "reset_offset"}
+    assert f"net_config='{folder}/policy.net', input_message_bits=16" in emitted["use"]
     export_netx(load(path).graph, tmp_path / "again.net")
-    assert (tmp_path / "ant.net").read_bytes() == (tmp_path / "again.net").read_bytes()
-    emit = ("compile", files / "ant.nir", "--emit", "netx")
-    nervecord_cli(*emit).refused("--emit: needs a name for its file")
-    nervecord_cli(*emit, "-o", tmp_path / "x.net").refused("x.net is to be netx's file")
-    nervecord_cli(*emit, "-o", tmp_path / "x", "--target", "reference").refused("'reference' has no such option")
-    assert sorted(os.listdir(tmp_path)) == ["again.net", "ant.nervecord", "ant.net"]
+    assert (folder / "policy.net").read_bytes() == (tmp_path / "again.net").read_bytes()
+    (folder / "policy.net").unlink()
+    nervecord_cli(*emit, "--target", "reference").refused("target 'reference': writes no files for other tools")
+    nervecord_cli("compile", files / "ant.nir", "--emit", path).refused("ant.nervecord is a file, a folder is needed")
+    answer = nervecord_cli(*emit, "-o", path.with_name("plain.nervecord"))
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.endswith("(--netx) keeps to the part of the arithmetic that this file can say\n")
+    assert sorted(os.listdir(tmp_path)) == ["again.net", "ant.nervecord", "new"]
 
 
 def test_compile_dumps_and_explains(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
@@ -143,76 +147,6 @@ def test_pictures_and_videos_need_a_known_ending(nervecord_cli: Any, tmp_path: P
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# run
-
-RUN = {
-    "target", "engine", "env", "episodes", "seed", "return_mean", "return_ci95", "return_each", "length_mean",
-    "latency_us", "spikes_per_action", "synaptic_events_per_action", "fail_safe", "deadline_missed",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("name", "target", "engine", "more"),
-    [
-        ("pendulum.nir", "reference", "float64", ()),
-        ("pendulum.nervecord", "lava", "emulator", ()),
-        ("pendulum.nervecord", "lava", "definition", ("--engine", "definition", "--num-envs", 3)),
-    ],
-)
-def test_run_json(name: str, target: str, engine: str, more: tuple[Any, ...], nervecord_cli: Any, files: Path) -> None:
-    pytest.importorskip("gymnasium")
-    answer = nervecord_cli("run", files / name, "--episodes", 3, "--seed", 7, "--json", *more)
-    assert answer.code == 0
-    data = answer.json
-    assert set(data) >= RUN
-    assert (data["target"], data["env"], data["episodes"], data["seed"]) == (target, "Pendulum-v1", 3, 7)
-    if target == "lava":
-        assert data["engine"] == engine
-    assert len(data["return_each"]) == 3
-    assert data["return_mean"] == pytest.approx(np.mean(data["return_each"]))
-    assert data["return_ci95"] == pytest.approx(4.30265 * np.std(data["return_each"], ddof=1) / np.sqrt(3))
-    assert data["length_mean"] == 200
-    assert set(data["latency_us"]) == {"median", "p99"}
-    assert 0 < data["latency_us"]["median"] <= data["latency_us"]["p99"]
-    assert 0 < data["spikes_per_action"] <= 8 * 7
-    assert data["synaptic_events_per_action"] > 0
-    assert data["fail_safe"] == {}
-
-
-def test_run_is_the_same_by_every_engine_of_the_integers(nervecord_cli: Any, files: Path) -> None:
-    pytest.importorskip("gymnasium")
-    words = ("run", files / "pendulum.nervecord", "--episodes", 2, "--json", "--engine")
-    emulator, definition = (nervecord_cli(*words, engine).json for engine in ("emulator", "definition"))
-    for key in ("return_each", "spikes_per_action", "synaptic_events_per_action"):
-        assert emulator[key] == definition[key]
-
-
-def test_run_text(nervecord_cli: Any, files: Path) -> None:
-    pytest.importorskip("gymnasium")
-    answer = nervecord_cli("run", files / "pendulum.nervecord", "--episodes", 1)
-    assert answer.code == 0
-    lines = dict(line.split("  ", 1) for line in answer.out.splitlines())
-    assert {"policy", "environment", "return", "episode length", "latency", "spikes", "synaptic events"} <= set(lines)
-    assert "lava, engine emulator" in lines["policy"]
-    assert nervecord_cli("run", files / "pendulum.nervecord", "--episodes", 1, "--json").json["return_ci95"] is None
-
-
-def test_run_draws_an_ant(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
-    pytest.importorskip("mujoco")
-    pytest.importorskip("matplotlib")
-    path = tmp_path / "ant.png"
-    path.write_bytes(b"old")
-    answer = nervecord_cli("run", files / "ant.nervecord", "--episodes", 1, "--picture", path, "--json")
-    assert answer.code == 0
-    assert answer.json["picture"] == str(path)
-    assert answer.json["env"] == "Ant-v4"
-    content = path.read_bytes()
-    assert content.startswith(b"\x89PNG\r\n\x1a\n")
-    assert len(content) > 20_000
-    assert os.listdir(tmp_path) == ["ant.png"]
-
-
-# --------------------------------------------------------------------------------------------------------------------
 # inspect
 
 
@@ -247,6 +181,19 @@ def test_inspect_named_targets_in_their_order(nervecord_cli: Any, files: Path) -
     assert text.index("\nloihi1 (") < text.index("\nlava (")
 
 
+def test_a_limit_that_was_given_is_kept(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
+    sentence = "neurons_per_core = 4: given by the user, in place of 8,192 (second-hand)"
+    words = ("--target", "lava", "--set", "neurons_per_core=4")
+    (lava,) = nervecord_cli("inspect", files / "ant.nir", *words, "--json").json["targets"]
+    assert lava["limits_given"] == [sentence]
+    assert lava["resources"]["cores"] == 5
+    assert f"  limit given: {sentence}\n" in nervecord_cli("inspect", files / "ant.nir", *words).out
+    path = tmp_path / "ant.nervecord"
+    assert f"allowed: {sentence}\n" in nervecord_cli("compile", files / "ant.nir", *words, "-o", path).out
+    assert load(path).allowances == (sentence,)
+    assert nervecord_cli("inspect", files / "ant.nir", *words[:2], "--set", "neurons=unlimited").code == 0
+
+
 def test_inspect_what_another_tool_wrote(nervecord_cli: Any) -> None:
     path = DATA / "nir" / "braille_noDelay_bias_zero.nir"
     answer = nervecord_cli("inspect", path, "--json")
@@ -254,39 +201,6 @@ def test_inspect_what_another_tool_wrote(nervecord_cli: Any) -> None:
     assert answer.json["graph"]["dt"] is None
     assert answer.json["graph"]["recurrent"] == ["lif1.w_rec"]
     assert nervecord_cli("inspect", path, "--dt", "1e-4", "--json").json["graph"]["dt"] == 1e-4
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# compare
-
-
-@pytest.mark.parametrize("mode", ["free", "layers"])
-def test_compare_a_policy_with_its_program(mode: str, nervecord_cli: Any, files: Path) -> None:
-    answer = nervecord_cli("compare", files / "ant.nir", files / "ant.nervecord", "--mode", mode, "--json")
-    assert (answer.code, answer.err) == (0, "")
-    data = answer.json
-    assert (data["mode"], data["observations"], data["b"]) == (mode, 64, "emulator")
-    assert [layer["layer"] for layer in data["layers"]] == ["lif1", "readout"]
-    assert data["identical"] is False
-    assert {"action", "step", "layer", "neuron", "a", "b"} == set(data["first"])
-    assert 0 < data["action_rms"] < data["action_max"]
-    text = nervecord_cli("compare", files / "ant.nir", files / "ant.nervecord", "--mode", mode).out
-    assert f"they part at action {data['first']['action']}, step" in text
-
-
-def test_compare_engines_on_rows_of_a_file(nervecord_cli: Any, files: Path) -> None:
-    path = files / "ant.nervecord"
-    answer = nervecord_cli(
-        "compare", path, path, "--engine-b", "definition", "--observations", files / "rows.npz", "--json"
-    )
-    assert (answer.json["identical"], answer.json["observations"], answer.json["first"]) == (True, 10, None)
-    assert (answer.json["a"], answer.json["b"]) == ("emulator", "definition")
-
-
-def test_compare_without_observations(nervecord_cli: Any, files: Path) -> None:
-    path = files / "ant.nervecord"
-    nervecord_cli("compare", path, path).refused("--observations: neither file carries recorded observations")
-    nervecord_cli("compare", files / "ant.nir", files / "pendulum.nir").refused("observations: have shape (64, 27)")
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -344,10 +258,18 @@ def test_targets(nervecord_cli: Any) -> None:
     data = nervecord_cli("targets", "--json").json["targets"]
     assert [target["name"] for target in data] == list(target_names())
     assert {target["name"] for target in data if target["compiles"]} == {"reference", "lava"}
-    assert {target["name"]: target["engines"] for target in data}["lava"][0] == "emulator"
+    lava = {target["name"]: target for target in data}["lava"]
+    assert lava["engines"][0] == "emulator"
+    assert [(option["name"], option["type"], option["default"]) for option in lava["options"]] == [
+        ("weight_bits", "int", 8),
+        ("netx", "bool", False),
+    ]
+    assert set(lava["installation"]) == {"engine", "installed", "path", "python", "lava", "shim", "problem"}
+    assert [target["name"] for target in data if target["installation"] is not None] == ["lava"]
 
 
 def test_one_target_with_its_sources(nervecord_cli: Any) -> None:
+    assert "--weight-bits  a whole number from 2 to 8  8" in nervecord_cli("targets", "lava").out
     text = nervecord_cli("targets", "loihi1").out
     assert text.startswith("loihi1: ")
     (data,) = nervecord_cli("targets", "loihi1", "--json").json["targets"]

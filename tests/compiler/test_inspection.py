@@ -37,7 +37,8 @@ def test_keys_are_stable(make_policy: Callable[..., Graph]) -> None:
     ]  # fmt: skip
     lava = data["targets"][1]
     assert list(lava) == [
-        "target", "title", "verdict", "findings", "resources", "events", "energy", "not_checked", "limits",
+        "target", "title", "verdict", "findings", "resources", "events", "energy", "not_checked", "limits_given",
+        "limits",
     ]  # fmt: skip
     assert list(lava["limits"]["cores"]) == ["value", "source", "confidence", "about"]
     assert lava["energy"]["constants"]["synaptic event"] == 23.6

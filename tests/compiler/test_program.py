@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import zipfile
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from policies import random_policy
 
 from nervecord.compiler.compile import compile_policy
-from nervecord.compiler.program import load
+from nervecord.compiler.program import _depth, load
 from nervecord.errors import ContractError, FileFormatError, InfeasibleError, NervecordError
 from nervecord.targets.lava.target import LavaTarget
 from nervecord.targets.reference.target import ReferenceTarget
@@ -191,3 +192,26 @@ def test_dump_and_explain_show_every_step(tmp_path) -> None:
     compile_policy(random_policy(), LavaTarget(), dump=tmp_path / "d", explain=lines.append)
     assert sorted(os.listdir(tmp_path / "d")) == ["00-read.txt", "01-discrete.txt", "02-lowered.txt"]
     assert any("DiscreteLIF became FixedLIF" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("content", "depth"),
+    [
+        (b"", 0),
+        (b'{"a": [[], {}]}', 3),
+        (b'["[[[", "\\"[[", "\\\\", []]', 2),
+        (b'["no end [[[', 1),
+        (b'["a lone backslash [[\\', 1),
+        (b"]][[", 0),
+        (b'[\n"a\n[",\n[\n]]', 2),
+    ],
+)
+def test_how_deep_json_is_nested(content: bytes, depth: int) -> None:
+    assert _depth(content) == depth
+
+
+def test_what_looks_like_texts_is_read_in_one_go() -> None:
+    began = time.perf_counter()
+    for piece in (b'\\"', b'"', b"\\", b'"\\'):
+        _depth(b'"' + piece * 500_000)
+    assert time.perf_counter() - began < 20  # a second look at every quote would take hours

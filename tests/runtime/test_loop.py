@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from policies import random_policy
 
+from nervecord.compiler.compile import compile_policy
 from nervecord.compiler.contract import Channels
+from nervecord.compiler.graph import Graph
 from nervecord.errors import ContractError, EngineError, NervecordError
 from nervecord.runtime.loop import run_policy
 from nervecord.runtime.result import interval95
-from nervecord.runtime.session import MachineSession
+from nervecord.runtime.session import MachineSession, Session
+from nervecord.targets.lava.emulator import EmulatorSession
+from nervecord.targets.lava.target import LavaTarget
 
-pytest.importorskip("gymnasium")
+gymnasium = pytest.importorskip("gymnasium")
 pytest.importorskip("mujoco")
 
 
@@ -92,9 +100,147 @@ def test_a_dead_engine_gives_fail_safe_actions_to_the_end_and_is_counted() -> No
     graph = in_pendulum_limits(pendulum())
     result = run_policy(DyingSession(graph), "Pendulum-v1", 1, seed=0, record=True)
     assert result.fail_safe == {"engine failed": 150}
+    assert result.engine_error == result.to_dict()["engine_error"] == "engine: the process ended"
     assert result.recorded is not None
     assert (result.recorded.actions[50:] == 0).all()
     assert (result.recorded.actions[:50] != 0).any()
+
+
+def test_of_several_environments_only_those_that_play_get_fail_safe_actions() -> None:
+    graph = in_pendulum_limits(pendulum())
+    # 3 actions before the run begins, then 47 / 3 rounded up: 16 steps; the second round has two of the three rows.
+    result = run_policy(DyingSession(graph), "Pendulum-v1", 5, seed=0, environments=3)
+    assert result.fail_safe == {"engine failed": (200 - 16) * 3 + 200 * 2}
+    assert math.isnan(result.latency_us["median"])
+
+
+class DyingAtReset(MachineSession):
+    """An engine that dies when the second episode begins."""
+
+    def reset(self, batch: int | None = None, *, rows: np.ndarray | None = None) -> None:
+        if rows is not None:
+            raise EngineError("the process ended", where="engine")
+        super().reset(batch)
+
+
+def test_an_engine_may_die_between_two_episodes() -> None:
+    result = run_policy(DyingAtReset(in_pendulum_limits(pendulum())), "Pendulum-v1", 3, seed=0)
+    assert result.fail_safe == {"engine failed": 400}
+    assert result.engine_error == "engine: the process ended"
+
+
+def test_an_engine_that_is_dead_from_the_start_is_an_error() -> None:
+    session = DyingSession(in_pendulum_limits(pendulum()))
+    session.counts.actions = 50
+    with pytest.raises(EngineError, match="the process ended"):
+        run_policy(session, "Pendulum-v1", 4, seed=0, environments=2)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What is counted
+
+
+def opened(graph: Graph, engine: str) -> Session:
+    """A session on one of the two engines that step several robots."""
+    return MachineSession(graph) if engine == "definition" else EmulatorSession(graph)
+
+
+def lowered(state: str) -> Graph:
+    return compile_policy(in_pendulum_limits(pendulum(state=state)), LavaTarget()).graph
+
+
+class Uneven(gymnasium.Wrapper):  # type: ignore[type-arg]
+    """Pendulum whose episodes have lengths of their own: 20 to 119 steps, by their seed."""
+
+    def reset(self, *, seed: int | None = None, options: object = None) -> Any:
+        self.left = 20 + (seed or 0) % 100
+        return self.env.reset(seed=seed)
+
+    def step(self, action: Any) -> Any:
+        observation, reward, terminated, _, info = self.env.step(action)
+        self.left -= 1
+        return observation, reward, terminated, self.left == 0, info
+
+
+@pytest.fixture
+def uneven() -> Iterator[str]:
+    gymnasium.register("UnevenPendulum-v0", lambda: Uneven(gymnasium.make("Pendulum-v1")))
+    yield "UnevenPendulum-v0"
+    del gymnasium.registry["UnevenPendulum-v0"]
+
+
+@pytest.mark.parametrize("engine", ["definition", "emulator", "float"])
+@pytest.mark.parametrize("state", ["reset", "carried"])
+def test_figures_per_action_do_not_depend_on_how_many_run_side_by_side(state: str, engine: str, uneven: str) -> None:
+    graph = in_pendulum_limits(pendulum(state=state)) if engine == "float" else lowered(state)
+    results = [
+        run_policy(
+            opened(graph, "definition" if engine == "float" else engine),
+            uneven, 5, seed=2, environments=width, allow_other=True,
+        )
+        for width in (1, 2, 3, 5)
+    ]  # fmt: skip
+    alone = results[0]
+    assert len(set(alone.lengths)) == 5  # rows are idle for long
+    assert alone.per_action["spikes"] > 0
+    for result in results:
+        assert result.lengths.tolist() == alone.lengths.tolist()
+        assert result.per_action == pytest.approx(alone.per_action, rel=1e-12)
+
+
+def test_a_second_run_counts_itself_alone() -> None:
+    graph = in_pendulum_limits(pendulum())
+    session = MachineSession(graph)
+    fresh = run_policy(MachineSession(graph), "Pendulum-v1", 1, seed=7)
+    session.step(np.full(3, np.nan))  # a fail-safe action before any run
+    first = run_policy(session, "Pendulum-v1", 2, seed=3)
+    second = run_policy(session, "Pendulum-v1", 1, seed=7)
+    assert first.per_action != second.per_action
+    assert second.per_action == fresh.per_action
+    assert first.fail_safe == second.fail_safe == {}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Whose word is imported
+
+MODULE = """
+from pathlib import Path
+Path({marker!r}).write_text("imported")
+import gymnasium
+gymnasium.register("Named-v0", lambda: gymnasium.make("Pendulum-v1"))
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """What a module that Gymnasium could import leaves behind where it was."""
+    marker = tmp_path / "marker"
+    (tmp_path / "named_environments.py").write_text(MODULE.format(marker=str(marker)))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield marker
+    sys.modules.pop("named_environments", None)
+    gymnasium.registry.pop("Named-v0", None)
+
+
+@pytest.mark.parametrize("name", ["named_environments:Named-v0", "named_environments:Pendulum-v1", "Named-v0"])
+def test_what_a_policy_names_is_never_imported(name: str, module: Path) -> None:
+    graph = in_pendulum_limits(random_policy(sizes=(3, 8, 1), environment=name, control_period=0.05))
+    with pytest.raises(NervecordError, match="is registered, and what a file names is never imported") as caught:
+        run_policy(MachineSession(graph), None, 1, seed=0)
+    assert "--env" in str(caught.value)
+    assert not module.exists()
+
+
+def test_what_the_user_names_is(module: Path) -> None:
+    name = "named_environments:Named-v0"
+    graph = in_pendulum_limits(random_policy(sizes=(3, 8, 1), environment=name, control_period=0.05))
+    assert run_policy(MachineSession(graph), name, 1, seed=0).lengths.tolist() == [200]
+    assert module.exists()
+
+
+def test_a_registered_environment_is_the_contracts() -> None:
+    result = run_policy(MachineSession(in_pendulum_limits(pendulum())), None, 1, seed=0)
+    assert result.environment == "Pendulum-v1"
 
 
 class SlowSession(MachineSession):

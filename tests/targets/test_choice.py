@@ -55,7 +55,7 @@ def test_netx_takes_the_core_of_a_policy_that_chooses(tmp_path: object) -> None:
     graph, _ = lower(policy, calibrate(policy), whole=True)
     path = f"{tmp_path}/choice.net"
     assert export_netx(graph, path).layers == 2
-    assert LavaTarget().engines[0] == "emulator"
+    assert LavaTarget().spec.engines[0] == "emulator"
 
 
 @pytest.mark.lava

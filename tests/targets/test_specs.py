@@ -17,7 +17,7 @@ from nervecord.compiler import nodes as n
 from nervecord.compiler.calibrate import calibrate
 from nervecord.compiler.check import check, verdict
 from nervecord.compiler.graph import Graph, Level
-from nervecord.compiler.specfile import read_spec, spec_from_dict, spec_table
+from nervecord.compiler.specfile import read_spec, spec_from_dict, spec_table, targets_doc
 from nervecord.compiler.target import Energy, Fact, TargetSpec
 from nervecord.compiler.verify import LEGAL
 from nervecord.errors import FileFormatError, InfeasibleError, NervecordError
@@ -81,9 +81,7 @@ def test_table_shows_every_fact_with_its_source(spec: TargetSpec) -> None:
 
 
 def test_targets_doc_is_current(request: pytest.FixtureRequest) -> None:
-    text = "# Targets\n\nWritten from targets/*/spec.toml; a test keeps it current.\n\n" + "\n".join(
-        map(spec_table, ALL)
-    )
+    text = targets_doc(ALL)
     path = REPOSITORY / "docs" / "targets.md"
     if request.config.getoption("--update-golden"):
         path.write_text(text, encoding="utf-8")
@@ -174,8 +172,9 @@ def test_override() -> None:
 
 @pytest.mark.parametrize(
     ("values", "words"),
-    [({"weight_bits": 16}, "exact"), ({"corse": 1}, "no limit 'corse'"), ({"cores": -1}, "no limit"),
-     ({"cores": float("nan")}, "no limit")],
+    [({"weight_bits": 16}, "exact"), ({"corse": 1}, "unknown limit 'corse'"), ({"cores": -1}, "no limit"),
+     ({"cores": float("nan")}, "no limit"),
+     ({"cores": 1.5}, "a whole number")],
 )  # fmt: skip
 def test_override_refuses(values: dict[str, float], words: str) -> None:
     with pytest.raises(NervecordError, match=words):

@@ -60,14 +60,14 @@ def policy() -> Graph:
 
 
 @functools.cache
-def sound(target: Target | None = None) -> Program:
+def sound(target: Target[object] | None = None) -> Program:
     """The program all files start from."""
     program = compile_policy(policy(), target or LavaTarget())
     # Neither the report nor the tools' versions matter to a reader.
     return Program(program.target, program.graph, {}, {"nervecord": "0.1.0"})
 
 
-def opened(target: Target | None = None) -> Members:
+def opened(target: Target[object] | None = None) -> Members:
     """The sound program's members by name."""
     with zipfile.ZipFile(io.BytesIO(sound(target).to_bytes())) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
@@ -130,7 +130,7 @@ def manifest(change: Callable[[Manifest], object]) -> Callable[[], bytes]:
     return make
 
 
-def rehashed(change: Callable[[Manifest, Arrays], object], target: Target | None = None) -> Callable[[], bytes]:
+def rehashed(change: Callable[[Manifest, Arrays], object], target: Target[object] | None = None) -> Callable[[], bytes]:
     """A file with another graph or other arrays, under hashes that are right."""
 
     def make() -> bytes:
@@ -166,7 +166,7 @@ def node(name: str, **values: Any) -> Callable[[], bytes]:
     return graph(change)
 
 
-def array(name: str, change: Callable[[Any], Any], target: Target | None = None) -> Callable[[], bytes]:
+def array(name: str, change: Callable[[Any], Any], target: Target[object] | None = None) -> Callable[[], bytes]:
     """A file with one other array; None leaves it out."""
 
     def make(data: Manifest, arrays: Arrays) -> None:

@@ -1,0 +1,103 @@
+"""The verb `compare`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import TYPE_CHECKING
+
+import nervecord
+from nervecord.cli import html, show
+from nervecord.cli.show import Outcome
+from nervecord.cli.verb import Verb
+from nervecord.errors import NervecordError, unknown_name
+
+if TYPE_CHECKING:
+    from nervecord.compiler.node import Array
+    from nervecord.compiler.program import Program
+    from nervecord.runtime.compare import Comparison
+
+DIFFERENT = 2
+"""Exit code. Not 1, which is a defect of ours: what was asked of these two files does not hold, as with `inspect`."""
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("a", help="policy or program")
+    parser.add_argument("b", help="policy or program")
+    parser.add_argument(
+        "--observations", metavar="FILE", help=".npz of observations; by default those that a policy.nir carries"
+    )
+    parser.add_argument("--mode", default="free", help="free: each on its own (default); layers: layer by layer")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="X",
+        help="exit with 2 where an action, or a readout's membrane in the action's units, differs by more; 0 asks for "
+        "everything to be identical, spikes included. Of actions that are choices each must be the same",
+    )
+    parser.add_argument("--engine-a", metavar="NAME", help="engine of a")
+    parser.add_argument("--engine-b", metavar="NAME", help="engine of b")
+    html.add_flag(parser)
+
+
+def _run(args: argparse.Namespace) -> Outcome:
+    from nervecord.targets.given import acting, observations
+
+    if args.mode not in ("free", "layers"):
+        raise unknown_name("mode", args.mode, ("free", "layers"), where="--mode")
+    if args.tolerance is not None and not (math.isfinite(args.tolerance) and args.tolerance >= 0):
+        raise NervecordError(f"is {args.tolerance}, zero or more is needed", where="--tolerance")
+    html.require(args)
+    programs = [acting(path) for path in (args.a, args.b)]
+    rows = observations(args.observations, programs[0].graph)
+    if rows is None:
+        rows = _recorded(programs)
+    with (
+        nervecord.open(programs[0], engine=args.engine_a) as a,
+        nervecord.open(programs[1], engine=args.engine_b) as b,
+    ):
+        comparison = nervecord.compare(a, b, rows, mode=args.mode, tolerance=args.tolerance)
+    data, text = comparison.to_dict(), show.comparison_text(comparison, args.a, args.b)
+    after = html.after(args, data, programs, comparison=comparison, labels=[args.a, args.b])
+    if args.tolerance is None:
+        return Outcome(data, text, after=after)
+    within = within_tolerance(comparison)
+    data["within_tolerance"] = within
+    verdict = f"{'within' if within else 'beyond'} the tolerance of {comparison.tolerance:g}"
+    return Outcome(data, f"{text}\n{verdict}", 0 if within else DIFFERENT, after=after)
+
+
+def within_tolerance(comparison: Comparison) -> bool:
+    """Whether two policies agree as closely as was asked; see the flag."""
+    if comparison.identical or comparison.tolerance == 0:
+        return comparison.identical
+    if any(layer.different for layer in comparison.layers if not layer.spiking):
+        return False
+    if comparison.action_max is None:
+        return comparison.actions_different == 0
+    return comparison.action_max <= comparison.tolerance
+
+
+def _recorded(programs: list[Program]) -> Array:
+    for program in programs:
+        if program.graph.recorded is not None:
+            return program.graph.recorded
+    raise NervecordError(
+        "neither file carries recorded observations", where="--observations", hint="a policy.nir of a training does"
+    )
+
+
+VERBS = {
+    "compare": Verb(
+        "Drive two policies over the same observations and say where they part: layer, action, step, neuron. With "
+        "--tolerance exit code 2 where they differ by more.",
+        (
+            "nervecord compare policy.nir ant.nervecord",
+            "nervecord compare policy.nir ant.nervecord --mode layers --observations trace.npz --json",
+            "nervecord compare policy.nir ant.nervecord --tolerance 0.05",
+            "nervecord compare ant.nervecord ant.nervecord --engine-b lava --observations trace.npz --tolerance 0",
+        ),
+        _flags,
+        _run,
+    )
+}

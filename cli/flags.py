@@ -1,0 +1,168 @@
+"""Flags that several verbs have, and what their words mean."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nervecord
+from nervecord.cli.verb import Parser
+from nervecord.compiler.options import Option, options_of
+from nervecord.errors import NervecordError
+
+if TYPE_CHECKING:
+    from nervecord.compiler.target import Target
+    from nervecord.runtime.session import Session
+
+
+_OPTION = "option of the target: "
+"""Before the names of options in a namespace, where they must not meet those of the verb's own flags."""
+
+
+def whole_number(text: str) -> int:
+    """A whole number, also as 1e6 or 1_000_000."""
+    try:
+        return int(text)
+    except ValueError:
+        value = float(text)
+        if value != int(value):
+            raise ValueError(text) from None
+        return int(value)
+
+
+whole_number.__name__ = "whole number"  # argparse's messages use it
+
+
+def writable(path: str | None, *, where: str) -> None:
+    """Refuse a result file that could not be written, before the work is done and not after it."""
+    if path is None:
+        return
+    file = Path(path)
+    if file.is_dir():
+        raise NervecordError(f"{path} is a folder, a file name is needed", where=where)
+    if not file.parent.is_dir():
+        raise NervecordError(f"the folder {file.parent} does not exist", where=where, hint="make it first")
+    if file.exists() and not file.is_file():
+        raise NervecordError(f"{path} is no ordinary file", where=where)
+    try:
+        # Files are written beside their place and renamed into it, so it is the folder that must take one.
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+    except OSError as error:
+        raise NervecordError(f"{path} cannot be written: {error.strerror}", where=where) from None
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Graphs
+
+
+def time_step_flags(parser: argparse.ArgumentParser) -> None:
+    """--dt and --convention."""
+    parser.add_argument("--dt", type=float, metavar="SECONDS", help="time step; NIR files of other tools do not say it")
+    parser.add_argument(
+        "--convention", default="euler", help="how continuous time becomes steps: euler (default) or exact"
+    )
+
+
+def subject_of(path: str, dt: float | None, convention: str) -> Any:
+    """The program or graph of a file; dt and convention are for graphs."""
+    from nervecord.targets.given import is_program
+
+    if is_program(Path(path)):
+        if dt is not None:
+            raise NervecordError("a program has its time step already", where="--dt", hint="leave --dt out")
+        return nervecord.load(path)
+    return nervecord.read(path, dt=dt, convention=convention)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Targets
+
+
+def limit_flags(parser: argparse.ArgumentParser) -> None:
+    """--target-file and --set."""
+    parser.add_argument("--target-file", metavar="FILE", help="a target of your own, described as docs/targets.md says")
+    parser.add_argument(
+        "--set",
+        dest="limits",
+        action="append",
+        metavar="LIMIT=N",
+        help="your own number for a limit of the target that is not exact: a whole number, or unlimited",
+    )
+
+
+def limits_of(words: Sequence[str] | None) -> dict[str, float]:
+    """The limits that --set gives."""
+    found: dict[str, float] = {}
+    for word in words or ():
+        name, equals, text = word.partition("=")
+        if not equals or not name:
+            raise NervecordError(f"{word!r} is not LIMIT=N", where="--set", hint="such as --set neurons_per_core=4096")
+        if name in found:
+            raise NervecordError(f"{name} is given twice", where="--set")
+        try:
+            found[name] = math.inf if text == "unlimited" else whole_number(text)
+        except (ValueError, OverflowError):
+            raise NervecordError(f"{text!r} is no whole number", where=f"--set {name}") from None
+    return found
+
+
+def target_of(args: argparse.Namespace, **options: Any) -> Target[Session]:
+    """The target that --target or --target-file means, with the limits of --set."""
+    limits = limits_of(args.limits)
+    if args.target_file is None:
+        return nervecord.target(args.target, limits=limits, **options)
+    if args.target is not None:
+        raise NervecordError("a target is named beside it", where="--target-file", hint="drop --target")
+    return nervecord.target(file=args.target_file, limits=limits, **options)
+
+
+def option_flags(parser: Parser, argv: Sequence[str]) -> None:
+    """A flag for each option that the target declares which these words name."""
+    from nervecord.targets.catalogue import DEFAULT, target_class
+
+    early = Parser(prog=parser.prog, add_help=False, allow_abbrev=False)
+    early.add_argument("--target")
+    early.add_argument("--target-file")
+    named, _ = early.parse_known_args(list(argv))
+    if named.target_file is not None:
+        return
+    name = DEFAULT if named.target is None else named.target
+    options = options_of(target_class(name))
+    if not options:
+        return
+    taken = {flag for action in parser._actions for flag in action.option_strings}
+    group = parser.add_argument_group(f"options of target {name}")
+    for option in options:
+        if option.flag in taken:
+            raise NervecordError(
+                f"its option {option.name!r} has the name of the flag {option.flag}", where=f"target {name!r}"
+            )
+        _option_flag(group, option)
+
+
+def _option_flag(group: Any, option: Option) -> None:
+    text = option.about.replace("%", "%%")
+    if isinstance(option.default, bool):
+        action = argparse.BooleanOptionalAction if option.default else "store_true"
+        group.add_argument(option.flag, dest=_OPTION + option.name, action=action, default=argparse.SUPPRESS, help=text)
+        return
+    kinds = {int: (whole_number, "N"), float: (float, "X"), str: (str, "TEXT")}
+    kind, metavar = kinds[type(option.default)]
+    group.add_argument(
+        option.flag,
+        dest=_OPTION + option.name,
+        type=kind,
+        metavar="{" + ",".join(option.choices) + "}" if option.choices else metavar,
+        default=argparse.SUPPRESS,
+        help=f"{text}: {option.allowed} (default {option.default})",
+    )
+
+
+def options_given(args: argparse.Namespace) -> dict[str, Any]:
+    """The target's options whose flags were given."""
+    return {name.removeprefix(_OPTION): value for name, value in vars(args).items() if name.startswith(_OPTION)}

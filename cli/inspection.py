@@ -1,0 +1,62 @@
+"""The verb `inspect`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import nervecord
+from nervecord.cli import html
+from nervecord.cli.flags import limit_flags, limits_of, subject_of, time_step_flags
+from nervecord.cli.inspect_text import inspect_text
+from nervecord.cli.show import Outcome
+from nervecord.cli.verb import Verb
+from nervecord.errors import NervecordError
+
+INFEASIBLE = 2
+"""Exit code."""
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("graph", help="any NIR file, or a program")
+    parser.add_argument("--target", nargs="+", metavar="NAME", help="by default all targets")
+    limit_flags(parser)
+    time_step_flags(parser)
+    html.add_flag(parser)
+    html.add_drawing_flags(parser)
+    parser.add_argument("--verbose", action="store_true", help="nodes, notes, resources, events and sources too")
+
+
+def _run(args: argparse.Namespace) -> Outcome:
+    html.require(args)
+    limits = limits_of(args.limits)
+    targets: list[Any] = list(args.target or ())
+    if args.target_file is not None:
+        targets.append(nervecord.target(file=args.target_file))
+    if limits and len(targets) != 1:
+        raise NervecordError("sets a limit of one target", where="--set", hint="name it, and no other: --target NAME")
+    subject = subject_of(args.graph, args.dt, args.convention)
+    report = nervecord.inspect(subject, targets or None, limits=limits)
+    infeasible = [target.target for target in report.targets if target.verdict == "infeasible"]
+    data = {"file": args.graph, **report.to_dict()}
+    after = [*html.drawings(args, data, report), *html.after(args, data, [subject], report=report, labels=[args.graph])]
+    text = inspect_text(report, args.graph, verbose=args.verbose)
+    return Outcome(data, text, INFEASIBLE if targets and infeasible else 0, after=after)
+
+
+VERBS = {
+    "inspect": Verb(
+        "Whether targets can hold and express a graph, what it would use of them, and what to change. Runs nothing. "
+        "Exit code 2 where a target that was named is infeasible.",
+        (
+            "nervecord inspect policy.nir",
+            "nervecord inspect any.nir --target loihi1 lava --json",
+            "nervecord inspect any.nir --target lava --set neurons_per_core=4096 --set cores=120",
+            "nervecord inspect any.nir --target-file my_chip.toml",
+            "nervecord inspect lif.nir --dt 1e-4 --convention exact",
+            "nervecord inspect policy.nir --html policy.html --svg policy.svg",
+        ),
+        _flags,
+        _run,
+    )
+}

@@ -1,0 +1,156 @@
+"""The verb `run`: what it prints, what --json holds, engines that die, and whose word is imported."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nervecord.compiler.compile import compile_policy
+from nervecord.compiler.nirfile import read_nir, write_nir
+from nervecord.errors import EngineError
+from nervecord.targets.lava.emulator import EmulatorSession
+from nervecord.targets.lava.target import LavaTarget
+
+RUN = {
+    "target", "engine", "env", "episodes", "seed", "return_mean", "return_ci95", "return_each", "length_mean",
+    "latency_us", "spikes_per_action", "synaptic_events_per_action", "fail_safe", "deadline_missed",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "engine", "more"),
+    [
+        ("pendulum.nir", "reference", "float64", ()),
+        ("pendulum.nervecord", "lava", "emulator", ()),
+        ("pendulum.nervecord", "lava", "definition", ("--engine", "definition", "--num-envs", 3)),
+    ],
+)
+def test_run_json(name: str, target: str, engine: str, more: tuple[Any, ...], nervecord_cli: Any, files: Path) -> None:
+    pytest.importorskip("gymnasium")
+    answer = nervecord_cli("run", files / name, "--episodes", 3, "--seed", 7, "--json", *more)
+    assert answer.code == 0
+    data = answer.json
+    assert set(data) >= RUN
+    assert (data["target"], data["env"], data["episodes"], data["seed"]) == (target, "Pendulum-v1", 3, 7)
+    if target == "lava":
+        assert data["engine"] == engine
+    assert len(data["return_each"]) == 3
+    assert data["return_mean"] == pytest.approx(np.mean(data["return_each"]))
+    assert data["return_ci95"] == pytest.approx(4.30265 * np.std(data["return_each"], ddof=1) / np.sqrt(3))
+    assert data["length_mean"] == 200
+    assert set(data["latency_us"]) == {"median", "p99"}
+    assert 0 < data["latency_us"]["median"] <= data["latency_us"]["p99"]
+    assert 0 < data["spikes_per_action"] <= 8 * 7
+    assert data["synaptic_events_per_action"] > 0
+    assert data["fail_safe"] == {}
+
+
+def test_run_is_the_same_by_every_engine_of_the_integers(nervecord_cli: Any, files: Path) -> None:
+    pytest.importorskip("gymnasium")
+    words = ("run", files / "pendulum.nervecord", "--episodes", 2, "--json", "--engine")
+    emulator, definition = (nervecord_cli(*words, engine).json for engine in ("emulator", "definition"))
+    for key in ("return_each", "spikes_per_action", "synaptic_events_per_action"):
+        assert emulator[key] == definition[key]
+
+
+def test_run_text(nervecord_cli: Any, files: Path) -> None:
+    pytest.importorskip("gymnasium")
+    answer = nervecord_cli("run", files / "pendulum.nervecord", "--episodes", 1)
+    assert answer.code == 0
+    lines = dict(line.split("  ", 1) for line in answer.out.splitlines())
+    assert {"policy", "environment", "return", "episode length", "latency", "spikes", "synaptic events"} <= set(lines)
+    assert "lava, engine emulator" in lines["policy"]
+    assert nervecord_cli("run", files / "pendulum.nervecord", "--episodes", 1, "--json").json["return_ci95"] is None
+
+
+def test_a_dead_engine_ends_a_run_with_exit_code_1(
+    nervecord_cli: Any, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gymnasium")
+    step = EmulatorSession.step
+
+    def dying(self: EmulatorSession, observation: Any) -> Any:
+        if self.counts.actions >= 150:
+            raise EngineError("the process ended", where="engine")
+        return step(self, observation)
+
+    monkeypatch.setattr(EmulatorSession, "step", dying)
+    words = ("run", files / "pendulum.nervecord", "--episodes", 1)
+    answer = nervecord_cli(*words, "--json")
+    assert answer.code == 1
+    assert answer.json["engine_error"] == "engine: the process ended"
+    assert answer.json["fail_safe"] == {"engine failed": 50}
+    assert len(answer.json["return_each"]) == 1
+    text = nervecord_cli(*words)
+    assert text.code == 1
+    assert "engine died      engine: the process ended\n" in text.out
+    # A dead engine has no spikes to draw, and the result is kept.
+    pytest.importorskip("matplotlib")
+    answer = nervecord_cli(*words, "--picture", tmp_path / "a.png", "--json")
+    assert (answer.code, "picture" in answer.json) == (1, False)
+    monkeypatch.undo()
+    assert nervecord_cli(*words, "--json").json["engine_error"] is None
+
+
+def test_an_engine_that_never_starts_is_exit_code_1(
+    nervecord_cli: Any, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gymnasium")
+
+    def dead(self: EmulatorSession, *_: Any, **__: Any) -> None:
+        raise EngineError("the process ended", where="engine")
+
+    monkeypatch.setattr(EmulatorSession, "reset", dead)
+    answer = nervecord_cli("run", files / "pendulum.nervecord", "--json")
+    assert answer.code == answer.json["exit_code"] == 1
+    assert answer.json["error"]["type"] == "EngineError"
+
+
+def test_run_imports_what_the_user_names_and_not_what_the_file_does(
+    nervecord_cli: Any, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gymnasium = pytest.importorskip("gymnasium")
+    (tmp_path / "evil.py").write_text(
+        f"open({str(tmp_path / 'ran')!r}, 'w').close()\n"
+        "import gymnasium\n"
+        "gymnasium.register('Evil-v0', lambda: gymnasium.make('Pendulum-v1'))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    graph = read_nir(files / "pendulum.nir")
+    assert graph.contract is not None
+    contract = dataclasses.replace(graph.contract, environment="evil:Evil-v0")
+    write_nir(graph.replace(contract=contract), tmp_path / "p.nir")
+    compile_policy(graph.replace(contract=contract), LavaTarget()).save(tmp_path / "p.nervecord")
+    for name in ("p.nir", "p.nervecord"):
+        nervecord_cli("run", tmp_path / name, "--episodes", 1).refused(
+            "evil:Evil-v0: no such environment is registered, and what a file names is never imported (if you trust "
+            "that module, name it yourself: --env evil:Evil-v0)"
+        )
+    assert not (tmp_path / "ran").exists()
+    try:
+        assert nervecord_cli("run", tmp_path / "p.nir", "--env", "evil:Evil-v0", "--episodes", 1).code == 0
+    finally:
+        gymnasium.registry.pop("Evil-v0", None)
+        sys.modules.pop("evil", None)
+    assert (tmp_path / "ran").exists()
+
+
+def test_run_draws_an_ant(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
+    pytest.importorskip("mujoco")
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "ant.png"
+    path.write_bytes(b"old")
+    answer = nervecord_cli("run", files / "ant.nervecord", "--episodes", 1, "--picture", path, "--json")
+    assert answer.code == 0
+    assert answer.json["picture"] == str(path)
+    assert answer.json["env"] == "Ant-v4"
+    content = path.read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    assert len(content) > 20_000
+    assert os.listdir(tmp_path) == ["ant.png"]
