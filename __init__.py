@@ -13,6 +13,7 @@ Importing this package loads nothing else: each function imports what it needs w
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from nervecord.errors import MissingDependencyError, NervecordError, install_com
 if TYPE_CHECKING:
     import os
 
+    from nervecord.cli.html import report
     from nervecord.compiler.contract import Contract
     from nervecord.compiler.findings import Finding
     from nervecord.compiler.graph import Graph
@@ -33,10 +35,13 @@ if TYPE_CHECKING:
     from nervecord.compiler.target import Emitted, Target, TargetSpec
     from nervecord.runtime.compare import Comparison, Mode
     from nervecord.runtime.loop import Progress
+    from nervecord.runtime.picture import picture
     from nervecord.runtime.result import Result
     from nervecord.runtime.session import Session
+    from nervecord.runtime.video import video
     from nervecord.training.config import TrainConfig
     from nervecord.training.run import ProgressCallback, TrainResult
+    from nervecord.training.sweep_queue import Standing
 
     StrPath = str | os.PathLike[str]
     Policy = Graph | Program | StrPath
@@ -56,19 +61,24 @@ __all__ = [
     "TrainConfig",
     "compare",
     "compile",
+    "distill",
     "emit",
     "inspect",
     "list_targets",
     "load",
     "open",
+    "picture",
     "read",
+    "report",
     "run",
     "simulate",
+    "sweep",
     "target",
     "train",
+    "video",
 ]
 
-_TYPES = {
+_ELSEWHERE = {
     "Comparison": "runtime.compare",
     "Contract": "compiler.contract",
     "Finding": "compiler.findings",
@@ -80,8 +90,11 @@ _TYPES = {
     "Target": "compiler.target",
     "Trace": "compiler.interpret",
     "TrainConfig": "training.config",
+    "picture": "runtime.picture",
+    "report": "cli.html",
+    "video": "runtime.video",
 }
-"""Types that are part of the interface -> the module that defines them, imported on first use."""
+"""Names that are part of the interface -> the module that defines them, imported on first use."""
 
 
 def __getattr__(name: str) -> Any:
@@ -89,13 +102,13 @@ def __getattr__(name: str) -> Any:
         from importlib import metadata
 
         return metadata.version("nervecord")
-    if name in _TYPES:
-        return getattr(importlib.import_module(f"nervecord.{_TYPES[name]}"), name)
+    if name in _ELSEWHERE:
+        return getattr(importlib.import_module(f"nervecord.{_ELSEWHERE[name]}"), name)
     raise AttributeError(f"module 'nervecord' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_TYPES, "__version__"])
+    return sorted([*__all__, "__version__"])
 
 
 def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> TrainResult:
@@ -125,11 +138,55 @@ def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> T
     return result
 
 
+def distill(teacher: StrPath, *, progress: ProgressCallback | None = None, **fields: Any) -> TrainResult:
+    """Train a policy to act as another run's does, and write it to a new run folder. Needs the extra `train`.
+
+    Args:
+        teacher: run folder of the policy to learn from.
+        progress: as of `train`.
+        fields: of `TrainConfig`, for the student; what the teacher sets (environment, critic) comes from it.
+
+    Raises:
+        NervecordError: the folder holds no run, or this student cannot learn from it.
+    """
+    run = _training()
+    from nervecord.training.config import TrainConfig
+    from nervecord.training.distill import GIVEN
+    from nervecord.training.start import fields_of
+
+    config = TrainConfig.for_task(**{**fields_of(str(teacher), GIVEN), **fields, "teacher": str(teacher)})
+    result: TrainResult = run.train(config, progress=progress)
+    return result
+
+
+def sweep(study: StrPath, *, workers: int = 1, out: StrPath | None = None, retry_failed: bool = False) -> Standing:
+    """Train all runs of a study, as `nervecord sweep` does. Needs the extras `train` and `sweep`.
+
+    Args:
+        study: TOML file (docs/sweep.md).
+        workers: processes on this machine.
+        out: folder for the study's folder, in place of the file's own.
+        retry_failed: try runs that failed once more.
+
+    Returns:
+        What is finished and what failed.
+
+    Raises:
+        NervecordError: the study is malformed, or does not fit what its folder holds.
+    """
+    _training()
+    from nervecord.training.study import read_study
+    from nervecord.training.sweep import run_sweep
+
+    found = read_study(Path(study), out=None if out is None else str(out))
+    return run_sweep(found, workers=workers, retry_failed=retry_failed)
+
+
 def read(path: StrPath, *, dt: float | None = None, convention: str = "euler") -> Graph:
     """The graph of a NIR file, ready to execute where its time step is known.
 
     Args:
-        path: a NIR file, of Nervecord or of any other tool.
+        path: a NIR file, of Nervecord or of any other tool; or a run folder.
         dt: seconds per step; NIR does not say it. Without it a file of another tool stays in continuous time, which is
             enough for `inspect`.
         convention: how continuous time becomes steps: "euler" (as snnTorch and Norse do) or "exact".
@@ -144,8 +201,9 @@ def read(path: StrPath, *, dt: float | None = None, convention: str = "euler") -
     """
     from nervecord.compiler.nirfile import read_nir
     from nervecord.compiler.passes.discretise import discretise
+    from nervecord.targets.given import policy_file
 
-    graph = read_nir(path, dt=dt, convention=convention)
+    graph = read_nir(policy_file(path), dt=dt, convention=convention)
     return graph if dt is None else discretise(graph, dt=dt, convention=convention)
 
 
@@ -343,20 +401,30 @@ def run(
 
 
 def compare(
-    a: Session, b: Session, observations: Array, *, mode: Mode = "free", tolerance: float | None = None
+    a: Session | Policy,
+    b: Session | Policy,
+    observations: Array | StrPath | None = None,
+    *,
+    mode: Mode = "free",
+    tolerance: float | None = None,
 ) -> Comparison:
-    """Drive two sessions over the same observations and say where they part.
+    """Drive two policies over the same observations and say where they part.
 
     Args:
-        a, b: sessions over policies with the same layer names.
-        observations: (k, observations).
+        a, b: policies with the same layer names: sessions, graphs, programs, or the files of such.
+        observations: (k, observations), or an .npz or .npy of them; by default those that one of the policies carries.
         mode: "free": each on its own; "layers": each layer of b is fed what the layer before it gave in a.
         tolerance: membranes of a readout that differ by no more count as equal, in the action's units; by default 0
             where both compute in the same arithmetic, else 0.01.
     """
     from nervecord.runtime.compare import compare as compare_sessions
+    from nervecord.targets.given import acting, observations_for
 
-    return compare_sessions(a, b, observations, mode=mode, tolerance=tolerance)
+    sides: list[Any] = [it if hasattr(it, "step") else acting(it) for it in (a, b)]
+    rows = observations_for(observations, [side.graph for side in sides])
+    with contextlib.ExitStack() as opened:
+        first, second = (side if hasattr(side, "step") else opened.enter_context(open(side)) for side in sides)
+        return compare_sessions(first, second, rows, mode=mode, tolerance=tolerance)
 
 
 def list_targets() -> tuple[TargetSpec, ...]:

@@ -16,7 +16,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nervecord.cli.show import clean, put, to_json
+from nervecord.cli.show import clean, laid_out, to_json
+from nervecord.cli.streams import discard_stdout, prepare, say
 from nervecord.cli.verb import Verb
 from nervecord.errors import EngineError, NervecordError, unknown_name
 
@@ -59,6 +60,7 @@ differs beyond a tolerance).
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    prepare()
     try:
         code = _dispatch(words)
         sys.stdout.flush()
@@ -67,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _flushed(done.code if isinstance(done.code, int) else DONE)
     except BrokenPipeError:
         return _pipe_closed()
+    except NervecordError as error:  # stdout's, while it was told what is there
+        return _report("", error, machine=False)
 
 
 def _flushed(code: int) -> int:
@@ -78,9 +82,7 @@ def _flushed(code: int) -> int:
 
 
 def _pipe_closed() -> int:
-    # Python would complain about stdout once more at exit.
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    discard_stdout()
     return PIPE_CLOSED
 
 
@@ -89,7 +91,7 @@ def _dispatch(words: list[str]) -> int:
         if len(words) > 1 and words[0] == "help":
             return _dispatch([words[1], "--help"])
         width = max(map(len, VERBS))
-        print(HELP.format(verbs="\n".join(f"  {verb:<{width}}  {does}" for verb, (_, does) in VERBS.items())))
+        say(HELP.format(verbs="\n".join(f"  {verb:<{width}}  {does}" for verb, (_, does) in VERBS.items())))
         return DONE if words else THEIRS
     if words[0] == "--version":
         return _version(words[1:])
@@ -117,11 +119,11 @@ def _version(rest: list[str]) -> int:
     if rest:
         from nervecord.cli.doctor import versions
 
-        print(to_json(versions()))
+        say(to_json(versions()))
     else:
         from importlib import metadata
 
-        print(f"nervecord {metadata.version('nervecord')}")
+        say(f"nervecord {metadata.version('nervecord')}")
     return DONE
 
 
@@ -139,10 +141,7 @@ def _run(name: str, rest: list[str]) -> int:
     with contextlib.redirect_stdout(sys.stderr):
         outcome = verb.run(args)
     if not outcome.silent:
-        if args.json:
-            print(to_json(outcome.data), flush=True)
-        else:
-            put(outcome.text)
+        say(to_json(outcome.data) if args.json else laid_out(outcome.text))
     return max([outcome.code, *(_afterwards(name, task, args) for task in outcome.after)])
 
 
@@ -179,9 +178,12 @@ def _report(verb: str, error: BaseException, *, machine: bool) -> int:
     if code in (THEIRS, INTERRUPTED) and os.environ.get("LOCAL_RANK", "0") != "0":
         return code  # torchrun started this with others, and the first one says the same
     notes = [clean(note) for note in getattr(error, "__notes__", ())]
-    print("\n".join([f"nervecord {verb}: {text}", *notes]), file=sys.stderr, flush=True)
+    said = f"nervecord {verb}: {text}" if verb else f"nervecord: {text}"
+    print("\n".join([said, *notes]), file=sys.stderr, flush=True)
     if machine:
-        print(to_json({"error": {**details, "notes": notes}, "exit_code": code}))
+        # A stdout that takes nothing is what the line above is about.
+        with contextlib.suppress(NervecordError):
+            say(to_json({"error": {**details, "notes": notes}, "exit_code": code}))
     return code
 
 

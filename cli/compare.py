@@ -13,8 +13,6 @@ from nervecord.cli.verb import Verb
 from nervecord.errors import NervecordError, unknown_name
 
 if TYPE_CHECKING:
-    from nervecord.compiler.node import Array
-    from nervecord.compiler.program import Program
     from nervecord.runtime.compare import Comparison
 
 DIFFERENT = 2
@@ -41,7 +39,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> Outcome:
-    from nervecord.targets.given import acting, observations
+    from nervecord.targets.given import acting, observations_for
 
     if args.mode not in ("free", "layers"):
         raise unknown_name("mode", args.mode, ("free", "layers"), where="--mode")
@@ -49,9 +47,7 @@ def _run(args: argparse.Namespace) -> Outcome:
         raise NervecordError(f"is {args.tolerance}, zero or more is needed", where="--tolerance")
     html.require(args)
     programs = [acting(path) for path in (args.a, args.b)]
-    rows = observations(args.observations, programs[0].graph)
-    if rows is None:
-        rows = _recorded(programs)
+    rows = observations_for(args.observations, [program.graph for program in programs])
     with (
         nervecord.open(programs[0], engine=args.engine_a) as a,
         nervecord.open(programs[1], engine=args.engine_b) as b,
@@ -76,15 +72,6 @@ def within_tolerance(comparison: Comparison) -> bool:
     if comparison.action_max is None:
         return comparison.actions_different == 0
     return comparison.action_max <= comparison.tolerance
-
-
-def _recorded(programs: list[Program]) -> Array:
-    for program in programs:
-        if program.graph.recorded is not None:
-            return program.graph.recorded
-    raise NervecordError(
-        "neither file carries recorded observations", where="--observations", hint="a policy.nir of a training does"
-    )
 
 
 VERBS = {

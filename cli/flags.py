@@ -29,7 +29,7 @@ def whole_number(text: str) -> int:
         return int(text)
     except ValueError:
         value = float(text)
-        if value != int(value):
+        if not math.isfinite(value) or value != int(value):
             raise ValueError(text) from None
         return int(value)
 
@@ -70,8 +70,9 @@ def time_step_flags(parser: argparse.ArgumentParser) -> None:
 
 def subject_of(path: str, dt: float | None, convention: str) -> Any:
     """The program or graph of a file; dt and convention are for graphs."""
-    from nervecord.targets.given import is_program
+    from nervecord.targets.given import is_program, policy_file
 
+    path = str(policy_file(path))
     if is_program(Path(path)):
         if dt is not None:
             raise NervecordError("a program has its time step already", where="--dt", hint="leave --dt out")

@@ -76,11 +76,38 @@ def after(
         return []
     data["html"] = args.html
 
-    def report() -> str:
+    def written() -> str:
         write(args.html, policies, **how)
         return f"wrote {args.html}"
 
-    return [report]
+    return [written]
+
+
+def report(
+    path: str | os.PathLike[str],
+    *policies: Graph | Program | str | os.PathLike[str],
+    targets: Sequence[str] | None = None,
+    results: Sequence[Result] = (),
+    comparison: Comparison | None = None,
+    title: str | None = None,
+) -> None:
+    """Write a report as one HTML page that needs nothing else. Needs the extra `report`.
+
+    Args:
+        path: .html; replaced if it exists.
+        policies: graphs, programs, or the files of such.
+        targets: what graphs are inspected for, by default all; a program is inspected for its own.
+        results: of `run`, one for each of the first policies; with record=True their spikes are shown.
+        comparison: of the first two.
+        title: of the page.
+
+    Raises:
+        MissingDependencyError: the extra is not installed.
+
+    Example:
+        >>> nervecord.report("ant.html", "ant.nervecord")  # doctest: +SKIP
+    """
+    write(path, policies, targets=targets, results=results, comparison=comparison, title=title)
 
 
 def write(

@@ -52,20 +52,19 @@ def clean(text: str) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
-def put(text: str | RenderableType) -> None:
-    """Print a result for people: as it is, or laid out to the terminal's width."""
+def laid_out(text: str | RenderableType) -> str:
+    """A result for people as it is printed: text as it is, what rich lays out to the terminal's width."""
     if isinstance(text, str):
-        print(text, flush=True)
-        return
+        return text
     from rich.console import Console
 
     # Where there is no terminal that has a width, lines stay readable ones.
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else LINE_WIDTH
     console = Console(width=width, highlight=False, markup=False, emoji=False)
-    with console.capture() as laid_out:
+    with console.capture() as printed:
         console.print(text)
     # Columns are filled up with blanks, which nobody wants in a file.
-    print("\n".join(line.rstrip() for line in laid_out.get().splitlines()), flush=True)
+    return "\n".join(line.rstrip() for line in printed.get().splitlines())
 
 
 def to_json(data: Any) -> str:

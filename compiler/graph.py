@@ -21,6 +21,7 @@ import numpy as np
 from nervecord.compiler.contract import Contract
 from nervecord.compiler.node import Array, Node
 from nervecord.compiler.nodes import HOST_NODES, Affine, FixedDense, Input, Output
+from nervecord.compiler.notebook import table
 from nervecord.errors import GraphError
 
 Edge = tuple[str, str]
@@ -67,6 +68,14 @@ class Graph:
             array = np.array(self.recorded, dtype=np.float64)
             array.setflags(write=False)
             object.__setattr__(self, "recorded", array)
+
+    def __repr__(self) -> str:
+        policy = "" if self.contract is None else f", policy for {self.contract.environment}"
+        return f"<Graph {self.level.value}, {len(self.nodes)} nodes, {len(self.edges)} edges{policy}>"
+
+    def _repr_html_(self) -> str:
+        rows = [(name, node.kind, "x".join(map(str, node.out_shape))) for name, node in self.nodes.items()]
+        return table(repr(self).strip("<>"), ("node", "kind", "shape"), rows)
 
     def replace(self, **changes: object) -> Graph:
         """A copy with these fields changed."""

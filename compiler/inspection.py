@@ -18,6 +18,7 @@ from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.graphfacts import GraphFacts, graph_facts
 from nervecord.compiler.measured import CODES
+from nervecord.compiler.notebook import table
 from nervecord.compiler.place import Placement, place
 from nervecord.compiler.program import Program
 from nervecord.compiler.target import TargetSpec
@@ -76,6 +77,18 @@ class Report:
     facts: GraphFacts | None
     findings: tuple[Finding, ...]
     targets: tuple[TargetReport, ...]
+
+    def __repr__(self) -> str:
+        verdicts = ", ".join(f"{target.target} {target.verdict}" for target in self.targets)
+        return f"<Report: {verdicts or 'no target'}>"
+
+    def _repr_html_(self) -> str:
+        grave = ("error", "unknown", "warning")
+        rows = []
+        for target in self.targets:
+            codes = dict.fromkeys(f.code for f in target.findings if f.severity in grave)
+            rows.append((target.target, target.verdict, ", ".join(codes)))
+        return table("Report", ("target", "verdict", "because of"), rows)
 
     @property
     def feasible(self) -> bool:

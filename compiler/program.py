@@ -23,6 +23,7 @@ from nervecord.compiler.contract import Contract
 from nervecord.compiler.files import write_atomically
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.node import Array
+from nervecord.compiler.notebook import table
 from nervecord.compiler.serialise import arrays_hash, canonical, graph_from_data, graph_to_data, structure_hash
 from nervecord.compiler.verify import require
 from nervecord.errors import ContractError, FileFormatError
@@ -80,6 +81,17 @@ class Program:
             "versions": dict(self.versions),
             "allowances": list(self.allowances),
         }
+
+    def __repr__(self) -> str:
+        policy = "" if self.graph.contract is None else f", policy for {self.graph.contract.environment}"
+        return f"<Program for {self.target}, {len(self.graph.nodes)} nodes{policy}>"
+
+    def _repr_html_(self) -> str:
+        rows = [("target", self.target), *((f"made with {name}", version) for name, version in self.versions.items())]
+        if self.graph.contract is not None:
+            rows.insert(1, ("environment", self.graph.contract.environment))
+        rows += [("allowed", sentence) for sentence in self.allowances]
+        return table(repr(self).strip("<>"), ("", ""), rows)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file; a crash leaves the old one or the new one."""

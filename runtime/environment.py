@@ -168,4 +168,6 @@ def stated_period(environment: Any) -> float | None:
 
 def episode_seeds(seed: int, episodes: int) -> list[int]:
     """Seeds of the episodes, the same for every engine and any number of environments."""
+    if seed < 0:
+        raise NervecordError(f"is {seed}, zero or more is needed", where="seed")
     return [int(x) for x in np.random.SeedSequence(seed).generate_state(episodes, dtype=np.uint32)]

@@ -66,6 +66,23 @@ def require(path: str | os.PathLike[str]) -> None:
         )
 
 
+def picture(path: str | os.PathLike[str], session: Session, result: Result, *, label: str | None = None) -> None:
+    """Draw a recorded run: the robot walking, its path, its spikes, its actions, its returns. Needs the extra `plot`.
+
+    Args:
+        path: .png, .svg or .pdf.
+        session: over the policy that was run; it replays a second of the first episode.
+        result: of `run` with record=True.
+        label: of the policy in the picture, by default its engine.
+
+    Raises:
+        NervecordError: nothing was recorded, or the file cannot be written.
+    """
+    drawn = Drawn.of(session, label or session.engine, result)
+    subtitle = f"first of {len(result.returns)} episodes"
+    draw_picture(path, [drawn], title=f"{result.environment}: {drawn.label}", subtitle=subtitle)
+
+
 def draw_picture(path: str | os.PathLike[str], runs: Sequence[Drawn], *, title: str, subtitle: str = "") -> None:
     """Write the picture.
 

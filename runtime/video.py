@@ -6,6 +6,7 @@ how much of the episode is shown.
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,8 @@ from nervecord.compiler.node import Array
 from nervecord.errors import EngineError, MissingDependencyError, NervecordError, install_command
 from nervecord.runtime.frames import HEIGHT, WIDTH, Frames, require_frames
 from nervecord.runtime.picture import COLOURS, Drawn
+from nervecord.runtime.result import Result
+from nervecord.runtime.session import Session
 
 SUFFIXES = (".mp4", ".mkv", ".webm", ".gif")
 RASTER, CURVE = 150, 90
@@ -60,6 +63,25 @@ def require(path: str | os.PathLike[str], environment: str | None = None) -> Non
             encode(Path(folder) / f"try{suffix}", iter([blank, blank]), 20.0, (WIDTH, HEIGHT))
     except OSError as error:
         raise NervecordError(f"its folder cannot be written: {error.strerror}", where=str(path)) from None
+
+
+def video(path: str | os.PathLike[str], *runs: tuple[Session, Result], seconds: float | None = None) -> str:
+    """Film recorded runs side by side, with their spikes and returns. Needs the extra `video`.
+
+    Args:
+        path: .mp4, .mkv, .webm or .gif.
+        runs: (session, result) of each policy; results of `run` with record=True.
+        seconds: of the first episode, from its start; by default all of it.
+
+    Returns:
+        What made the pictures, and how much of the episode is shown.
+
+    Raises:
+        NervecordError: nothing was recorded, or the environment has no pictures.
+    """
+    length = math.inf if seconds is None else seconds
+    drawn = [Drawn.of(session, session.engine, result, seconds=length, first=0) for session, result in runs]
+    return write_video(path, drawn, seconds=seconds)
 
 
 def write_video(

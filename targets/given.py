@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,6 +20,8 @@ from nervecord.runtime.arrayfile import read_rows
 from nervecord.targets.catalogue import FLOAT, compiling_names
 
 StrPath: TypeAlias = str | os.PathLike[str]
+RUN_POLICY = "policy.nir"
+"""Name of the policy in a run folder."""
 Given: TypeAlias = Graph | Program | StrPath
 
 
@@ -38,10 +41,36 @@ def load_program(path: StrPath) -> Program:
     return loaded
 
 
+def policy_file(given: StrPath) -> StrPath:
+    """The file of a policy: of a run folder its policy.nir, anything else as it is.
+
+    Raises:
+        FileFormatError: it is a folder without one.
+    """
+    if not _is_folder(given):
+        return given
+    inside = Path(given) / RUN_POLICY
+    if not inside.is_file():
+        raise FileFormatError(
+            f"is a folder without {RUN_POLICY}",
+            where=str(given),
+            hint="a finished run folder has one, unless its policy has no spikes",
+        )
+    return inside
+
+
+def _is_folder(given: StrPath) -> bool:
+    try:
+        return Path(given).is_dir()
+    except ValueError:  # a name that no file can have
+        return False
+
+
 def subject(given: Given) -> Graph | Program:
-    """What a file holds; graphs and programs pass."""
+    """What a file or a run folder holds; graphs and programs pass."""
     if isinstance(given, (Graph, Program)):
         return given
+    given = policy_file(given)
     return load_program(given) if is_program(Path(given)) else read_nir(given)
 
 
@@ -98,6 +127,23 @@ def observations(given: Array | StrPath | None, policy: Graph) -> Array | None:
     if not np.isfinite(rows).all():
         raise FileFormatError("its observations hold NaN or infinite values", where=where)
     return rows
+
+
+def observations_for(given: Array | StrPath | None, policies: Sequence[Graph]) -> Array:
+    """Rows to drive several policies with: those given, or those that one of them carries.
+
+    Raises:
+        NervecordError: none are given, and none are carried. FileFormatError: as `observations`.
+    """
+    rows = observations(given, policies[0])
+    if rows is not None:
+        return rows
+    for policy in policies:
+        if policy.recorded is not None:
+            return policy.recorded
+    raise NervecordError(
+        "none of these policies carries recorded ones", where="observations", hint="a policy.nir of a training does"
+    )
 
 
 def _with_contract(graph: Graph, given: Given) -> Graph:
