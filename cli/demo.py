@@ -69,11 +69,13 @@ def run_demo(
     """
     from nervecord.runtime import picture
     from nervecord.runtime import video as videos
+    from nervecord.runtime.frames import require_frames
 
     nervecord._training()  # what is missing is said before a folder is made
     picture.require("ant.png")
     if video:
-        videos.require("ant.mp4", "Ant-v4")
+        videos.require("ant.mp4")
+        require_frames("Ant-v4")
     if html:
         from nervecord.runtime.html import page
 

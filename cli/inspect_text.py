@@ -120,6 +120,8 @@ def _because(target: TargetReport) -> Text:
 
 
 def _target(target: TargetReport, *, verbose: bool) -> Iterator[RenderableType]:
+    for sentence in target.limits_given:
+        yield _indented(f"limit given: {sentence}")
     yield from _findings(target.findings, verbose=verbose)
     if not verbose:
         return

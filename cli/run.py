@@ -15,7 +15,6 @@ from nervecord.cli.verb import Verb
 from nervecord.errors import NervecordError
 
 if TYPE_CHECKING:
-    from nervecord.compiler.contract import Contract
     from nervecord.compiler.program import Program
     from nervecord.runtime.picture import Drawn
     from nervecord.runtime.result import Result
@@ -50,10 +49,14 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> Outcome:
+    from nervecord.runtime.environment import registered_environment
+    from nervecord.runtime.frames import require_frames
     from nervecord.targets.given import acting
 
+    _require(args)
     programs = [acting(path) for path in (args.policy, args.beside) if path is not None]
-    _require(args, programs[0].contract)
+    if args.video is not None:
+        require_frames(args.env or registered_environment(programs[0].contract))
     labels = _labels(args, programs)
     played = [
         _play(args, program, label, None if k else args.engine)
@@ -69,10 +72,9 @@ def _run(args: argparse.Namespace) -> Outcome:
     return Outcome(data, text, after=_drawn(args, data, programs, labels, played))
 
 
-def _require(args: argparse.Namespace, contract: Contract) -> None:
-    """Refuse what could not be drawn, before the run and not after it."""
+def _require(args: argparse.Namespace) -> None:
+    """Refuse files that could not be written, before anything else is done."""
     from nervecord.runtime import picture, video
-    from nervecord.runtime.environment import registered_environment
 
     for flag in ("picture", "video"):
         writable(getattr(args, flag), where=f"--{flag}")
@@ -80,7 +82,7 @@ def _require(args: argparse.Namespace, contract: Contract) -> None:
     if args.picture is not None:
         picture.require(args.picture)
     if args.video is not None:
-        video.require(args.video, args.env or registered_environment(contract))
+        video.require(args.video)
     elif args.video_seconds is not None:
         raise NervecordError("nothing is filmed", where="--video-seconds", hint="add --video")
     if args.video_seconds is not None and not args.video_seconds > 0:

@@ -17,7 +17,7 @@ import numpy as np
 
 from nervecord.compiler.node import Array
 from nervecord.errors import EngineError, MissingDependencyError, NervecordError, install_command
-from nervecord.runtime.frames import HEIGHT, WIDTH, Frames, require_frames
+from nervecord.runtime.frames import HEIGHT, WIDTH, Frames
 from nervecord.runtime.picture import COLOURS, Drawn
 from nervecord.runtime.result import Result
 from nervecord.runtime.session import Session
@@ -32,15 +32,14 @@ INK, GREY, PAPER = (34, 38, 42), (140, 146, 152), (255, 255, 255)
 Progress: TypeAlias = Callable[[int, int], Any]
 
 
-def require(path: str | os.PathLike[str], environment: str | None = None) -> None:
-    """Refuse a video that could not be made, before the run and not after it: two frames are encoded to find out.
+def require(path: str | os.PathLike[str]) -> None:
+    """Refuse a video that could not be written, before the run and not after it: two frames are encoded to find out.
 
-    Args:
-        environment: of the episode; None leaves the question open whether it can be filmed.
+    Whether an environment can be filmed is `frames.require_frames`' to say.
 
     Raises:
-        MissingDependencyError: imageio-ffmpeg or Pillow is not installed, or what renders the environment.
-        NervecordError: the file's ending is no video format, the folder cannot be written, or there is nothing to film.
+        MissingDependencyError: imageio-ffmpeg or Pillow is not installed.
+        NervecordError: the file's ending is no video format, or the folder cannot be written.
         EngineError: ffmpeg cannot encode it.
     """
     suffix = Path(path).suffix.lower()
@@ -55,8 +54,6 @@ def require(path: str | os.PathLike[str], environment: str | None = None) -> Non
         raise MissingDependencyError(
             f"{error.name} is not installed", where="video", hint=install_command("video")
         ) from None
-    if environment is not None:
-        require_frames(environment)
     try:
         with tempfile.TemporaryDirectory(dir=Path(path).resolve().parent, prefix=".nervecord-") as folder:
             blank = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)

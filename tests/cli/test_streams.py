@@ -17,8 +17,8 @@ needs_full = pytest.mark.skipif(not FULL.exists(), reason="the system has no /de
 
 
 def shell(line: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A line for the shell, in which `nervecord` is the command."""
-    line = line.replace("nervecord", f"{sys.executable} -m nervecord")
+    """A line for the shell that begins with `nervecord`."""
+    line = f"{sys.executable} -m {line}"
     return subprocess.run(
         ["sh", "-c", line], cwd=cwd, capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
     )
@@ -79,7 +79,7 @@ def test_a_file_that_begins_like_a_flag(nervecord_cli: Any, files: Path, tmp_pat
     [
         ("--episodes 1e400", "--episodes: invalid whole number value: '1e400'"),
         ("--episodes nan", "--episodes: invalid whole number value: 'nan'"),
-        ("--num-envs -inf", "--num-envs: invalid whole number value: '-inf'"),
+        ("--num-envs=-inf", "--num-envs: invalid whole number value: '-inf'"),
         ("--seed -1", "seed: is -1, zero or more is needed"),
     ],
 )
