@@ -59,7 +59,7 @@ class EngineError(NervecordError, RuntimeError):
 def install_command(extra: str) -> str:
     """The command that installs what an extra (or several, comma between) brings; "" is the core.
 
-    There is no release yet: what exists is a checkout, whose folder the installation remembers (PEP 610).
+    There is no release yet: what exists is a checkout or a wheel, which the installation remembers (PEP 610).
     """
     from pathlib import Path
     from urllib.parse import unquote, urlparse
@@ -68,7 +68,7 @@ def install_command(extra: str) -> str:
     try:
         origin = json.loads(metadata.distribution("nervecord").read_text("direct_url.json") or "{}")
         found = Path(unquote(urlparse(origin["url"]).path))
-        if (found / "pyproject.toml").is_file() and found != Path.cwd():
+        if found.is_file() or ((found / "pyproject.toml").is_file() and found != Path.cwd()):
             folder = found
     except (metadata.PackageNotFoundError, KeyError, ValueError, OSError):
         pass

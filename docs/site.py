@@ -7,6 +7,7 @@ that leads nowhere ends the build.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import nervecord
 ROOT = Path(__file__).resolve().parent.parent
 STAGE = ROOT / "build" / "docs"
 """Where the documents are gathered; MkDocs reads no folder that holds its own configuration."""
+SOURCES = ROOT / "build" / "sources"
+ROOMS = ("compiler", "runtime", "targets", "training", "cli")
 SUFFIXES = {".md", ".png", ".svg", ".toml"}
 TOP = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE")
 FOLDERS = ("docs", "zoo")
@@ -38,6 +41,13 @@ def gather() -> None:
         target = STAGE / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
+    # The sources alone: beside them a checkout holds environments, which would all be searched.
+    shutil.rmtree(SOURCES, ignore_errors=True)
+    for room in ROOMS:
+        skipped = shutil.ignore_patterns("__pycache__", "*_worker")
+        shutil.copytree(ROOT / room, SOURCES / "nervecord" / room, ignore=skipped)
+    for path in ROOT.glob("*.py"):
+        shutil.copyfile(path, SOURCES / "nervecord" / path.name)
     (STAGE / "docs" / "api.md").write_text(api_page(), encoding="utf-8")
 
 
@@ -57,7 +67,12 @@ def main() -> int:
     """Gather and build; returns MkDocs' exit code."""
     gather()
     words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--config-file", str(ROOT / "mkdocs.yml")]
-    return subprocess.run(words, cwd=ROOT, check=False).returncode
+    # The theme speaks of its successor at every build.
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(words, cwd=ROOT, check=False, env=environment)
+    if done.returncode == 0:
+        print(f"wrote {(ROOT / 'build' / 'site' / 'index.html').relative_to(ROOT)}")
+    return done.returncode
 
 
 if __name__ == "__main__":

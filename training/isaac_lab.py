@@ -34,7 +34,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nervecord.errors import EngineError, MissingDependencyError, NervecordError
+from nervecord.errors import EngineError, MissingDependencyError, NervecordError, install_command
 
 # The import of skrl that switches off what it does on the way.
 from nervecord.training.ppo import check_device
@@ -44,8 +44,8 @@ Array = NDArray[Any]
 
 WHERE = "--sim isaaclab"
 INSTALL = (
-    "make an environment of Python 3.12, which Isaac Lab 3 needs, and start nervecord there; pip install "
-    "'nervecord[isaaclab]' brings both"
+    "make an environment of Python 3.12, which Isaac Lab 3 needs, and start nervecord there; "
+    f"{install_command('isaaclab')} brings both"
 )
 UNIT = 1.0
 """Limit of the actions of a task that has none."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from nervecord.errors import MissingDependencyError, NervecordError, unknown_name
+from nervecord.errors import MissingDependencyError, NervecordError, install_command, unknown_name
 from nervecord.runtime.environment import choices_of, stated_period
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def check_warp(env: str) -> None:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError as error:
             raise MissingDependencyError(
-                f"{name} is not installed", where="--sim warp", hint="pip install 'nervecord[train,warp]'"
+                f"{name} is not installed", where="--sim warp", hint=install_command("train,warp")
             ) from error
     if found["mujoco"] != found["mujoco-warp"]:
         raise NervecordError(
@@ -252,7 +252,7 @@ class GymnasiumSimulator:
             import gymnasium
         except ImportError as error:
             raise MissingDependencyError(
-                "Gymnasium is not installed", where="--sim gymnasium", hint="pip install 'nervecord[mujoco]'"
+                "Gymnasium is not installed", where="--sim gymnasium", hint=install_command("mujoco")
             ) from error
         if env not in gymnasium.registry:
             raise unknown_name("Gymnasium task", env, gymnasium.registry, where="--env")
@@ -294,9 +294,7 @@ def control_period(env: str) -> float:
     try:
         import gymnasium
     except ImportError as error:
-        raise MissingDependencyError(
-            "Gymnasium is not installed", where=env, hint="pip install 'nervecord[train]'"
-        ) from error
+        raise MissingDependencyError("Gymnasium is not installed", where=env, hint=install_command("train")) from error
     if env not in gymnasium.registry:
         raise unknown_name("Gymnasium task", env, gymnasium.registry, where="--env")
     with warnings.catch_warnings():

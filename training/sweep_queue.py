@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from nervecord.errors import EngineError, FileFormatError, MissingDependencyError, NervecordError
+from nervecord.errors import EngineError, FileFormatError, MissingDependencyError, NervecordError, install_command
 from nervecord.training.config import CHOICES, TrainConfig
 from nervecord.training.lease import Lease, machine
 from nervecord.training.study import PlannedRun, Study, differences
@@ -410,7 +410,7 @@ def _import_optuna() -> Any:
         import optuna
     except ImportError:
         raise MissingDependencyError(
-            "Optuna is not installed", where="nervecord sweep", hint="pip install 'nervecord[sweep]'"
+            "Optuna is not installed", where="nervecord sweep", hint=install_command("sweep")
         ) from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna

@@ -75,6 +75,8 @@ def test_two_paths_are_compared_as_in_the_shell(files: Path) -> None:
 
 
 def test_pictures_videos_and_reports(files: Path, tmp_path: Path) -> None:
+    for needed in ("mujoco", "matplotlib", "imageio_ffmpeg", "plotly", "jinja2", "networkx"):
+        pytest.importorskip(needed)
     with nervecord.open(files / "ant.nervecord") as session:
         result = nervecord.run(session, episodes=1, record=True)
         nervecord.picture(tmp_path / "ant.png", session, result)

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-import gymnasium
-import imageio_ffmpeg
 import numpy as np
 import pytest
 from policies import random_policy
@@ -21,6 +19,9 @@ from nervecord.compiler.compile import compile_policy
 from nervecord.compiler.contract import Channels
 from nervecord.compiler.nirfile import write_nir
 from nervecord.targets.lava.target import LavaTarget
+
+gymnasium = pytest.importorskip("gymnasium")
+imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
 
 
 class Lamp(gymnasium.Env):
@@ -163,7 +164,13 @@ def test_mujoco_is_rendered_or_drawn(nervecord_cli: Any, files: Path, tmp_path: 
 # Reports
 
 
+def needs_report() -> None:
+    for needed in ("plotly", "jinja2", "networkx"):
+        pytest.importorskip(needed, reason="the extra report is not installed")
+
+
 def test_reports_of_the_verbs(nervecord_cli: Any, own: Path, tmp_path: Path) -> None:
+    needs_report()
     policy, program = own / "Lamp.nir", own / "Lamp.nervecord"
     for name, words in {
         "inspect": ["inspect", policy, "--svg", tmp_path / "a.svg", "--dot", tmp_path / "a.dot"],
@@ -186,15 +193,18 @@ def test_reports_of_the_verbs(nervecord_cli: Any, own: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("flag", ["--html", "--svg", "--dot"])
 def test_reports_are_refused_before_the_work(flag: str, nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
+    needs_report()
     nervecord_cli("inspect", "none.nir", flag, tmp_path).refused(f"{flag}: {tmp_path} is a folder")
     nervecord_cli("inspect", "none.nir", flag, tmp_path / "no" / "a.html").refused("does not exist (make it first)")
 
 
 def test_a_report_with_another_ending_is_refused(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
+    needs_report()
     nervecord_cli("compile", files / "ant.nir", "--html", tmp_path / "a.pdf").refused("which is no page")
 
 
 def test_a_drawing_of_a_damaged_graph_leaves_the_result(nervecord_cli: Any, tmp_path: Path) -> None:
+    needs_report()
     damaged = Path(__file__).parents[1] / "data" / "malformed" / "decay_edited.nir"
     answer = nervecord_cli("inspect", damaged, "--svg", tmp_path / "a.svg")
     assert "Traceback" not in answer.err

@@ -3,6 +3,7 @@
 The pages are opened in a headless Chromium of the system's, where there is one.
 """
 
+# ruff: noqa: E402 -- what a machine without the extra must not import comes after the question whether it is there
 from __future__ import annotations
 
 import dataclasses
@@ -18,7 +19,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from plotly.offline import get_plotlyjs
+
+for needed in ("plotly", "jinja2", "networkx", "matplotlib"):
+    pytest.importorskip(needed, reason="the extra report is not installed")
+
 from policies import random_policy
 
 import nervecord
@@ -120,6 +124,8 @@ class _Reader(HTMLParser):
 
 
 def parsed(text: str) -> _Reader:
+    from plotly.offline import get_plotlyjs
+
     reader = _Reader()
     # Plotly itself is five million letters of script.
     reader.feed(text.replace(get_plotlyjs(), ""))
