@@ -26,25 +26,28 @@ if TYPE_CHECKING:
 
     from nervecord.cli.html import report
     from nervecord.compiler.contract import Contract
+    from nervecord.compiler.files.program import Program
     from nervecord.compiler.findings import Finding
     from nervecord.compiler.graph import Graph
     from nervecord.compiler.inspection import Report
     from nervecord.compiler.interpret import Trace
-    from nervecord.compiler.node import Array
-    from nervecord.compiler.program import Program
+    from nervecord.compiler.ops import Array
+    from nervecord.compiler.policy import Policy
+    from nervecord.compiler.schedule import Schedule
     from nervecord.compiler.target import Emitted, Target, TargetSpec
     from nervecord.runtime.compare import Comparison, Mode
     from nervecord.runtime.loop import Progress
     from nervecord.runtime.picture import picture
     from nervecord.runtime.result import Result
     from nervecord.runtime.session import Session
+    from nervecord.runtime.stream import StreamSession
     from nervecord.runtime.video import video
     from nervecord.training.config import TrainConfig
     from nervecord.training.run import ProgressCallback, TrainResult
     from nervecord.training.sweep_queue import Standing
 
     StrPath = str | os.PathLike[str]
-    Policy = Graph | Program | StrPath
+    Given = Graph | Policy | Program | StrPath
 
 __all__ = [
     "Comparison",
@@ -52,6 +55,7 @@ __all__ = [
     "Finding",
     "Graph",
     "NervecordError",
+    "Policy",
     "Program",
     "Report",
     "Result",
@@ -72,6 +76,7 @@ __all__ = [
     "report",
     "run",
     "simulate",
+    "stream",
     "sweep",
     "target",
     "train",
@@ -83,7 +88,8 @@ _ELSEWHERE = {
     "Contract": "compiler.contract",
     "Finding": "compiler.findings",
     "Graph": "compiler.graph",
-    "Program": "compiler.program",
+    "Program": "compiler.files.program",
+    "Policy": "compiler.policy",
     "Report": "compiler.inspection",
     "Result": "runtime.result",
     "Session": "runtime.session",
@@ -182,8 +188,8 @@ def sweep(study: StrPath, *, workers: int = 1, out: StrPath | None = None, retry
     return run_sweep(found, workers=workers, retry_failed=retry_failed)
 
 
-def read(path: StrPath, *, dt: float | None = None, convention: str = "euler") -> Graph:
-    """The graph of a NIR file, ready to execute where its time step is known.
+def read(path: StrPath, *, dt: float | None = None, convention: str = "euler") -> Graph | Policy:
+    """The graph of a NIR file, ready to execute where its time step is known; a policy where it carries a contract.
 
     Args:
         path: a NIR file, of Nervecord or of any other tool; or a run folder.
@@ -199,55 +205,64 @@ def read(path: StrPath, *, dt: float | None = None, convention: str = "euler") -
         >>> nervecord.read("lif.nir", dt=1e-4).level  # doctest: +SKIP
         <Level.DISCRETE: 'discrete'>
     """
-    from nervecord.compiler.nirfile import read_nir
+    from nervecord.compiler.nir.file import read_nir
     from nervecord.compiler.passes.discretise import discretise
     from nervecord.targets.given import policy_file
 
-    graph = read_nir(policy_file(path), dt=dt, convention=convention)
-    return graph if dt is None else discretise(graph, dt=dt, convention=convention)
+    found = read_nir(policy_file(path), dt=dt, convention=convention)
+    return found if dt is None else discretise(found, dt=dt, convention=convention)
 
 
 def compile(
-    policy: Graph | StrPath,
+    network: Graph | Policy | StrPath,
     target: str | Target[Session] | None = None,
     *,
+    contract: StrPath | None = None,
+    inputs: str | float | Mapping[str, str | float] | None = None,
+    steps: int | None = None,
     dt: float | None = None,
-    calibration: Array | StrPath | None = None,
+    convention: str = "euler",
+    calibration: Array | Mapping[str, Array] | StrPath | None = None,
     limits: Mapping[str, float] | None = None,
     dump: StrPath | None = None,
     explain: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Program:
-    """Compile a policy for a target.
+    """Compile a policy for a target; or a graph that is none, whose program takes and gives spikes or values in steps.
 
     Args:
-        policy: a graph with a contract, or the file of one.
+        network: a graph or policy, or the file of one.
         target: a name of `list_targets()` that compiles, or what `target` gave; by default Loihi 2's fixed point.
-        dt: seconds per step, where the file does not say.
-        calibration: (k, observations) that choose the scales, or an .npz or .npy of them; by default those that the
-            policy carries.
+        contract: a file that makes a policy of a graph of any tool; `contract` writes one to start from.
+        inputs: what a graph's Inputs carry: "spikes", or the limit of values; or Input -> such.
+        steps: of a graph that is no policy: its state is cleared before each block of so many steps; None: carried.
+        dt: seconds per step, where the file does not say. convention: see `read`.
+        calibration: recorded input that chooses the scales, or an .npz or .npy of it. Of a policy (k, observations), by
+            default those that it carries; of a graph (steps, n), or Input -> such.
         limits: limit -> your own number, in place of one that is not exact; the program keeps it as an allowance.
         dump: folder for the graph as text after each step. explain: called with a line for each change.
         options: of the target that is named, such as `weight_bits=4`; `nervecord targets NAME` lists them.
 
     Raises:
         InfeasibleError: the target cannot hold or express it; every reason is listed.
-        ContractError: it is no policy, or nothing calibrates it.
+        ContractError: nothing calibrates a policy, or contract and graph do not match.
 
     Example:
         >>> program = nervecord.compile("policy.nir", target="lava")  # doctest: +SKIP
         >>> program.save("ant.nervecord")  # doctest: +SKIP
     """
-    from nervecord.compiler.compile import compile_policy
+    from nervecord.compiler.compile import compile_graph
     from nervecord.targets.catalogue import InspectedTarget
-    from nervecord.targets.given import observations, policy_graph
+    from nervecord.targets.given import prepared, recorded_input
 
     chosen = _target(target, limits, options)
     if isinstance(chosen, InspectedTarget):
         chosen.refuse()
-    graph = policy_graph(policy)
-    rows = observations(calibration, graph)
-    return compile_policy(graph, chosen, dt=dt, calibration=rows, dump=dump, explain=explain)
+    subject = prepared(network, contract=contract, inputs=inputs, dt=dt, convention=convention)
+    given = recorded_input(calibration, subject)
+    return compile_graph(
+        subject, chosen, dt=dt, schedule=_schedule(steps), calibration=given, dump=dump, explain=explain
+    )
 
 
 def load(path: StrPath) -> Program:
@@ -261,26 +276,46 @@ def load(path: StrPath) -> Program:
     return load_program(path)
 
 
-def open(policy: Policy, *, engine: str | None = None, trace: bool = True) -> Session:
+def open(given: Given, *, engine: str | None = None, trace: bool = True) -> Session:
     """A session: observation in, action out, state kept. Use it as a context manager.
 
     Args:
-        policy: a program, on its target's engine; a policy graph, in float64; or the file of either.
+        given: a program, on its target's engine; a policy, in float64; or the file of either.
         engine: by default the target's first.
         trace: `Session.trace` will be asked for; without it an engine in another process is faster.
 
     Raises:
         NervecordError: the target has no engine of that name; the choices are listed.
-        ContractError: it carries no contract, so it cannot act.
+        ContractError: it carries no contract, so it cannot act; `stream` steps any graph.
 
     Example:
         >>> with nervecord.open("ant.nervecord") as session:  # doctest: +SKIP
         ...     action = session.step(np.zeros(27))
     """
+    from nervecord.targets.catalogue import runner
     from nervecord.targets.given import acting
 
-    program = acting(policy)
-    return target(program.target).open(program, engine=engine, trace=trace)
+    program = acting(given)
+    return runner(program).open(program, engine=engine, trace=trace)
+
+
+def stream(given: Given, *, engine: str | None = None, steps: int | None = None) -> StreamSession:
+    """A session of a graph that is no policy: spikes or values in and out, step by step, or block by block.
+
+    Args:
+        given: a program or graph, or the file of one.
+        engine: by default the target's first.
+        steps: of a graph that is no program: its state is cleared before each block of so many steps.
+
+    Raises:
+        NervecordError: the target has no engine of that name; it is a policy.
+    """
+    from nervecord.targets.catalogue import runner
+    from nervecord.targets.given import streaming
+
+    program = streaming(given, _schedule(steps))
+    session: Any = runner(program).stream(program, engine=engine)
+    return session
 
 
 def emit(program: Program | StrPath, folder: StrPath) -> tuple[Emitted, ...]:
@@ -296,49 +331,94 @@ def emit(program: Program | StrPath, folder: StrPath) -> tuple[Emitted, ...]:
     Raises:
         NervecordError: the target makes no such files, or they cannot say what the program says.
     """
-    from nervecord.compiler.files import made_folder
+    from nervecord.compiler.files.atomic import made_folder
+    from nervecord.targets.catalogue import runner
     from nervecord.targets.given import acting
 
     given = acting(program)
-    return target(given.target).emit(given, made_folder(folder))
+    return runner(given).emit(given, made_folder(folder))
 
 
-def simulate(graph: Graph, inputs: Array | Mapping[str, Array]) -> Trace:
-    """Run any executable graph on recorded input and return everything it did.
+def simulate(
+    given: Given,
+    inputs: Array | Mapping[str, Array],
+    *,
+    steps: int | None = None,
+) -> Trace:
+    """Run any executable graph on recorded input, by definition, and return everything it did.
 
     Args:
-        graph: with a fixed time step (`read(path, dt=...)`), or the graph of a program.
+        given: with a fixed time step (`read(path, dt=...)`), or a program.
         inputs: (steps, n) or (steps, batch, n), or input name -> such; for a policy observations, one per action.
+        steps: of a graph that is no policy: its state is cleared before each block of so many steps.
 
     Raises:
         GraphError: the graph is not executable, or the input's shape does not match.
     """
     from nervecord.compiler.interpret import simulate as simulate_graph
+    from nervecord.targets.given import acting
 
-    return simulate_graph(graph, inputs)
+    program = acting(given)
+    schedule = program.schedule if steps is None else _schedule(steps)
+    return simulate_graph(program.subject, inputs, schedule)
+
+
+def contract(env: str, path: StrPath | None = None) -> str:
+    """A commented contract file for an environment, to start from.
+
+    Args:
+        env: Gymnasium id, or "module:id" to import a module that registers it.
+        path: where to write it; None: nowhere.
+
+    Returns:
+        Its text.
+
+    Raises:
+        ContractError: the environment's spaces are not flat and bounded.
+    """
+    from nervecord.compiler.files.atomic import write_atomically
+    from nervecord.compiler.files.contracttemplate import Surroundings, contract_template
+    from nervecord.runtime.environment import spaces_of
+    from nervecord.training.tasks import channels, choice_names
+
+    spaces = spaces_of(env)
+    low, high = spaces.low, spaces.high
+    observation, action = channels(env, spaces.observations, low or (0.0,), high or (0.0,))
+    text = contract_template(
+        Surroundings(
+            env, observation.names, observation.units, () if spaces.choices else action.names,
+            () if spaces.choices else action.units, low, high, choice_names(env, spaces.choices), spaces.period,
+        )
+    )  # fmt: skip
+    if path is not None:
+        write_atomically(path, text.encode())
+    return text
 
 
 def inspect(
-    policy: Policy,
+    given: Given,
     targets: Sequence[str | Target[Session]] | str | Target[Session] | None = None,
     *,
     limits: Mapping[str, float] | None = None,
+    inputs: str | float | Mapping[str, str | float] | None = None,
+    steps: int | None = None,
 ) -> Report:
     """Whether targets can hold and express a graph, what it would use of them, and what to change.
 
     Args:
-        policy: any graph or program, or the file of one.
+        given: any graph, policy or program, or the file of one.
         targets: names or what `target` gave, one or several; by default all of `list_targets()`.
         limits: limit -> your own number, in place of one that is not exact; for one target.
+        inputs, steps: of a graph that is no policy; see `compile`.
 
     Raises:
         NervecordError: one of the names is unknown; or limits cannot be replaced.
     """
+    from nervecord.compiler.files.program import Program
     from nervecord.compiler.inspection import inspect as inspect_graph
     from nervecord.compiler.inspection import with_measured
-    from nervecord.compiler.program import Program
     from nervecord.targets.catalogue import load_spec, load_specs, with_limits
-    from nervecord.targets.given import subject
+    from nervecord.targets.given import read_given, scheduled_subject
 
     if targets is None:
         chosen: Sequence[str | Target[Session]] | None = None
@@ -352,10 +432,10 @@ def inspect(
         specs = load_specs()
     else:
         specs = tuple(load_spec(it) if isinstance(it, str) else it.spec for it in chosen)
-    held = subject(policy)
-    if isinstance(held, Program):
-        return with_measured(inspect_graph(held.graph, specs), held)
-    return inspect_graph(held, specs)
+    held = read_given(given)
+    subject, schedule = scheduled_subject(held, inputs)
+    report = inspect_graph(subject, specs, schedule if steps is None else _schedule(steps))
+    return with_measured(report, held) if isinstance(held, Program) else report
 
 
 def run(
@@ -401,8 +481,8 @@ def run(
 
 
 def compare(
-    a: Session | Policy,
-    b: Session | Policy,
+    a: Session | Given,
+    b: Session | Given,
     observations: Array | StrPath | None = None,
     *,
     mode: Mode = "free",
@@ -414,14 +494,16 @@ def compare(
         a, b: policies with the same layer names: sessions, graphs, programs, or the files of such.
         observations: (k, observations), or an .npz or .npy of them; by default those that one of the policies carries.
         mode: "free": each on its own; "layers": each layer of b is fed what the layer before it gave in a.
-        tolerance: membranes of a readout that differ by no more count as equal, in the action's units; by default 0
-            where both compute in the same arithmetic, else 0.01.
+        tolerance: actions, and membranes that are read, which differ by no more agree (`Comparison.agrees`), in the
+            action's units; by default 0 where both compute in the same arithmetic, else 0.01. At 0 spikes must be the
+            same as well.
     """
     from nervecord.runtime.compare import compare as compare_sessions
-    from nervecord.targets.given import acting, observations_for
+    from nervecord.targets.given import acting, observations_for, read_given
 
-    sides: list[Any] = [it if hasattr(it, "step") else acting(it) for it in (a, b)]
-    rows = observations_for(observations, [side.graph for side in sides])
+    carried: list[Any] = [it if hasattr(it, "step") else read_given(it) for it in (a, b)]
+    rows = observations_for(observations, carried)
+    sides: list[Any] = [it if hasattr(it, "step") else acting(it) for it in carried]
     with contextlib.ExitStack() as opened:
         first, second = (side if hasattr(side, "step") else opened.enter_context(open(side)) for side in sides)
         return compare_sessions(first, second, rows, mode=mode, tolerance=tolerance)
@@ -472,6 +554,13 @@ def _training() -> Any:
         raise MissingDependencyError(
             f"{error.name} is not installed", where="train", hint=install_command("train")
         ) from None
+
+
+def _schedule(steps: int | None) -> Schedule:
+    """Of a graph that is no policy."""
+    from nervecord.compiler.schedule import STREAM, Schedule
+
+    return STREAM if steps is None else Schedule(steps, "reset")
 
 
 def _target(

@@ -29,7 +29,14 @@ class NervecordError(Exception):
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.message}" if self.where else self.message
-        return f"{text} ({self.hint})" if self.hint else text
+        return escaped(f"{text} ({self.hint})" if self.hint else text)
+
+
+def escaped(text: str) -> str:
+    """Text that may quote a file, with nothing in it that a terminal would obey: `\\x1b` for an escape."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 class FileFormatError(NervecordError, ValueError):

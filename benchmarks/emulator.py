@@ -1,40 +1,43 @@
 """One action of the emulator beside the definition and beside ONNX Runtime running the ANN twin, in one run.
 
-    python benchmarks/emulator.py [policy.nir]
+    python benchmarks/emulator.py [policy.nir] [--rounds N]
 
 The policy (by default zoo/ant, 27-256-8) is compiled and driven by the observations it carries. Normalising and
-the action are inside on both sides; one thread. Trust the ratios, not the times.
+the action are inside on both sides; one thread. Trust the ratios, not the times. Without onnx and onnxruntime the twin
+is left out.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import argparse
 import itertools
 import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
-from onnx import TensorProto, helper, numpy_helper
 
-from nervecord.compiler.compile import compile_policy
-from nervecord.compiler.nirfile import read_nir
+import nervecord
+from nervecord.runtime.emulator import EmulatorSession
 from nervecord.runtime.session import MachineSession
-from nervecord.targets.lava.emulator import EmulatorSession
-from nervecord.targets.lava.target import LavaTarget
 
 OBSERVATIONS, ACTIONS = 27, 8
 
 
-def ann_twin(rng: np.random.Generator) -> onnxruntime.InferenceSession:
-    """Normalise, 64-64 tanh, clip: what ONNX Runtime is given."""
+def ann_twin(rng: np.random.Generator) -> Any:
+    """Normalise, 64-64 tanh, clip: an inference session of ONNX Runtime; None where that is not installed."""
+    try:
+        import onnx
+        import onnxruntime
+        from onnx import TensorProto, helper, numpy_helper
+    except ImportError:
+        return None
     sizes = (OBSERVATIONS, 64, 64, ACTIONS)
     weights = {"mean": np.zeros(OBSERVATIONS), "scale": np.ones(OBSERVATIONS), "high": np.array(10.0)}
     weights |= {"low": np.array(-10.0), "one": np.array(1.0), "minus": np.array(-1.0)}
@@ -78,34 +81,44 @@ def median_us(call: Callable[[int], object], rounds: int) -> float:
 
 def main() -> None:
     """Measure and print."""
-    rng = np.random.default_rng(0)
     zoo = Path(__file__).parent.parent / "zoo" / "ant" / "policy.nir"
-    policy = read_nir(sys.argv[1] if len(sys.argv) > 1 else zoo)
-    program = compile_policy(policy, LavaTarget())
-    assert policy.recorded is not None
-    rows = policy.recorded[rng.permutation(len(policy.recorded))[:256]]
-    rows32 = rows.astype(np.float32)
-    twin, fast, plain = ann_twin(rng), EmulatorSession(program.graph), MachineSession(program.graph)
-    # In turns, so that a noisy machine is noisy for all three.
-    found: dict[str, list[float]] = {"emulator": [], "onnxruntime, ANN twin": [], "definition": []}
-    for _ in range(5):
-        found["emulator"].append(median_us(lambda k: fast.step(rows[k % 256]), 2000))
-        found["onnxruntime, ANN twin"].append(
-            median_us(lambda k: twin.run(None, {"x": rows32[k % 256 : k % 256 + 1]}), 2000)
-        )
-        found["definition"].append(median_us(lambda k: plain.step(rows[k % 256]), 60))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("policy", nargs="?", default=zoo, help="a policy's NIR file")
+    parser.add_argument("--rounds", type=int, default=5, help="of 2000 actions each")
+    arguments = parser.parse_args()
+    rng = np.random.default_rng(0)
+    given = nervecord.read(arguments.policy)
+    assert isinstance(given, nervecord.Policy)
+    program = nervecord.compile(given, target="lava")
+    assert program.contract is not None
+    assert given.recorded is not None
+    rows = given.recorded[rng.permutation(len(given.recorded))[:256]]
+    fast, plain = EmulatorSession(program.policy), MachineSession(program.policy)
+    count = len(rows)
+    calls: dict[str, tuple[Callable[[int], object], int]] = {"emulator": (lambda k: fast.step(rows[k % count]), 2000)}
+    twin = ann_twin(rng)
+    if twin is not None:
+        inputs = rng.normal(size=(256, 1, OBSERVATIONS)).astype(np.float32)
+        calls["onnxruntime, ANN twin"] = (lambda k: twin.run(None, {"x": inputs[k % 256]}), 2000)
+    calls["definition"] = (lambda k: plain.step(rows[k % count]), 60)
+    # In turns, so that a noisy machine is noisy for all of them.
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(arguments.rounds):
+        for name, (call, actions) in calls.items():
+            found[name].append(median_us(call, actions))
     best = {name: min(values) for name, values in found.items()}
     spikes = fast.counts.per_action()["spikes"]
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, one thread")
     print(f"policy {program.contract.environment}: {spikes:.0f} spikes per action\n")
     for name, value in best.items():
-        ratio = value / best["onnxruntime, ANN twin"]
-        print(f"{name:24} {value:9.1f} us per action   {ratio:6.2f} x the ANN twin")
+        ratio = f"{value / best['onnxruntime, ANN twin']:6.2f} x the ANN twin" if twin is not None else ""
+        print(f"{name:24} {value:9.1f} us per action   {ratio}".rstrip())
     print(f"\nemulator against definition: {best['definition'] / best['emulator']:.0f} times faster")
     for batch in (1, 64, 4096):
         fast.reset(batch)
-        many = np.tile(rows, (batch // 256 + 1, 1))[:batch]
-        each = min(median_us(lambda _, many=many: fast.step(many), max(5, 2000 // batch)) for _ in range(3)) / batch
+        many = np.tile(rows, (batch // count + 1, 1))[:batch]
+        rounds = max(5, 400 * arguments.rounds // batch)
+        each = min(median_us(lambda _, many=many: fast.step(many), rounds) for _ in range(3)) / batch  # type: ignore[misc]
         print(f"batch {batch:5}: {each:6.1f} us per action, {1e6 / each:9.0f} actions per second on one core")
 
 

@@ -1,9 +1,10 @@
-"""Random graphs in stock Lava and by the definition: spikes and membranes of every layer at every step, to the bit.
+"""Random graphs in stock Lava and by the definition: spikes and membranes at every step, to the bit.
 
     python benchmarks/lava_conformance.py [--graphs 100 --first 100000]
 
-The graphs are those of the test suite (tests/lava_graphs.py), from other seeds. Prints what was compared and exits with
-1 at the first difference. Needs Lava's environment; about a second for each graph.
+The graphs are those of the test suite (tests/graphs.py), from other seeds: skips, fan-in, several ends, recurrence,
+delays, nodes and edges in any order. Prints what was compared and exits with 1 at the first difference. Needs Lava's
+environment; about a second for each graph.
 """
 
 from __future__ import annotations
@@ -16,12 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nervecord.compiler import nodes as n
-from nervecord.compiler.semantics import V_LIMIT
-from nervecord.targets.lava.engine_lava import LavaNetwork, connections, start_worker
+from nervecord.targets.lava.network import start_worker
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from lava_graphs import usable
+from lava_graphs import differences, draw, traits
 
 
 def main() -> None:
@@ -30,36 +29,25 @@ def main() -> None:
     parser.add_argument("--graphs", type=int, default=100)
     parser.add_argument("--first", type=int, default=100_000, help="first seed")
     arguments = parser.parse_args()
-    seen: dict[str, int] = collections.Counter()
-    begun, seed = time.monotonic(), arguments.first
+    sizes: dict[str, int] = collections.Counter()
+    having: dict[str, int] = collections.Counter()
+    begun = time.monotonic()
     with start_worker() as worker:
-        while seen["graphs"] < arguments.graphs:
-            ((used, graph, x, spikes, membranes),) = usable(seed, 1)
-            seed = used + 1
-            network = LavaNetwork(connections(graph), len(x), membranes="all", worker=worker)
-            got_spikes, got_membranes = network.play(x)
-            network.rewind()
-            for name, values in got_membranes.items():
-                if not np.array_equal(values, membranes[name]):
-                    sys.exit(f"graph {used}: v of {name} differs")
-                seen["membranes"] += values.size
-                seen["saturated"] += int((np.abs(values) == V_LIMIT).sum())
-            for name, values in got_spikes.items():
-                if not np.array_equal(values, spikes[name]):
-                    sys.exit(f"graph {used}: spikes of {name} differ")
-                seen["places for a spike"] += values.size
-                seen["spikes"] += int(values.sum())
-            seen["graphs"] += 1
-            seen["steps"] += len(x)
-            seen["layers"] += len(connections(graph))
-            seen["graded"] += any(node.graded for _, node in graph.of_type(n.FixedDense))  # type: ignore[attr-defined]
-            seen["with reset windows"] += any(
-                node.reset_interval  # type: ignore[attr-defined]
-                for _, node in graph.of_type(*n.FIXED_NEURONS)
-            )
-            if seen["graphs"] % 100 == 0:
-                print(f"{seen['graphs']:5d} equal, {time.monotonic() - begun:.0f} s", flush=True)
-    print("equal to the bit: " + ", ".join(f"{count:,} {what}" for what, count in seen.items()))
+        for k in range(arguments.graphs):
+            case = draw(arguments.first + k)
+            wrong, spikes = differences(case, worker)
+            if wrong:
+                sys.exit(f"graph {case.seed}: {', '.join(wrong)} differ")
+            sizes["populations"] += len(spikes) + sum(not unit.step.op.spikes for unit in case.plan.units)
+            sizes["places for a spike"] += sum(values.size for values in spikes.values())
+            sizes["spikes"] += sum(int(np.sum(values)) for values in spikes.values())
+            for what, has in traits(case).items():
+                having[what] += has
+            if (k + 1) % 100 == 0:
+                print(f"{k + 1:5d} equal, {time.monotonic() - begun:.0f} s", flush=True)
+    print(f"equal to the bit: {arguments.graphs:,} graphs in {time.monotonic() - begun:.0f} s; "
+          + ", ".join(f"{count:,} {what}" for what, count in sizes.items()))  # fmt: skip
+    print("of the graphs: " + ", ".join(f"{count:,} with {what}" for what, count in having.items()))
 
 
 if __name__ == "__main__":

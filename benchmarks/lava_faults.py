@@ -21,15 +21,18 @@ import time
 from pathlib import Path
 
 SESSION = """
+import signal
 import sys
 import numpy as np
 sys.path.insert(0, sys.argv[1])
 from lava_latency import policy
 from nervecord.errors import EngineError
 from nervecord.targets.lava.engine_lava import LavaSession
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+compiled, _ = policy(10)
 print("begun", flush=True)
 try:
-    with LavaSession(policy(10)[0], full_trace=False) as session:
+    with LavaSession(compiled, full_trace=False) as session:
         while True:
             session.step(np.zeros(27))
 except EngineError:

@@ -18,22 +18,20 @@ from pathlib import Path
 
 import numpy as np
 
-from nervecord.compiler.compile import compile_policy
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.nirfile import read_nir
+import nervecord
+from nervecord.compiler.policy import Policy
+from nervecord.runtime.emulator import EmulatorSession
 from nervecord.runtime.session import MachineSession, Session
-from nervecord.targets.lava.emulator import EmulatorSession
 from nervecord.targets.lava.engine_lava import LavaSession
-from nervecord.targets.lava.target import LavaTarget
 
 
-def policy(steps: int) -> tuple[Graph, np.ndarray]:
+def policy(steps: int) -> tuple[Policy, np.ndarray]:
     """zoo/ant (27-256-8) with `steps` steps per action, compiled, and the observations it carries."""
-    trained = read_nir(Path(__file__).parent.parent / "zoo" / "ant" / "policy.nir")
-    assert trained.contract is not None
+    trained = nervecord.read(Path(__file__).parent.parent / "zoo" / "ant" / "policy.nir")
+    assert isinstance(trained, Policy)
     assert trained.recorded is not None
     longer = trained.replace(contract=dataclasses.replace(trained.contract, steps=steps))
-    return compile_policy(longer, LavaTarget()).graph, trained.recorded
+    return nervecord.compile(longer, "lava").policy, trained.recorded
 
 
 medians: dict[str, float] = {}
@@ -65,16 +63,16 @@ def main() -> None:
     parser.add_argument("--actions", type=int, default=200)
     parser.add_argument("--steps", type=int, default=10)
     arguments = parser.parse_args()
-    graph, recorded = policy(arguments.steps)
+    compiled, recorded = policy(arguments.steps)
     observations = np.random.default_rng(1).permutation(recorded)[: arguments.actions + 1]
     print(f"27-256-8, {arguments.steps} steps per action, {arguments.actions} actions")
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     print(f"{'milliseconds':34s} {'median':>8s} {'p99':>8s} {'to 1st act':>10s} {'close':>8s}")
     found = [
-        measure("emulator", lambda: EmulatorSession(graph), observations),
-        measure("definition", lambda: MachineSession(graph), observations),
-        measure("lava", lambda: LavaSession(graph, full_trace=False), observations),
-        measure("lava, readout at every step", lambda: LavaSession(graph), observations),
+        measure("emulator", lambda: EmulatorSession(compiled), observations),
+        measure("definition", lambda: MachineSession(compiled), observations),
+        measure("lava", lambda: LavaSession(compiled, full_trace=False), observations),
+        measure("lava, readout at every step", lambda: LavaSession(compiled), observations),
     ]
     print(f"emulator faster than lava: {medians['lava'] / medians['emulator']:.0f} times")
     print("actions equal to the bit:", all(np.array_equal(found[0], other) for other in found[1:]))

@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "distill": ("training", "train a policy to act as another one does"),
     "sweep": ("sweep", "train all runs of a study, and compare them"),
     "compile": ("compile", "compile a policy for a target"),
+    "contract": ("contract", "a commented contract file for an environment, to start from"),
     "run": ("run", "run a policy or program in its environment"),
     "inspect": ("inspection", "whether targets can hold a graph, and what it would use"),
     "compare": ("compare", "drive two policies over the same observations"),

@@ -13,7 +13,7 @@ from nervecord.cli.verb import Verb
 from nervecord.errors import NervecordError, unknown_name
 
 if TYPE_CHECKING:
-    from nervecord.runtime.compare import Comparison
+    pass
 
 DIFFERENT = 2
 """Exit code. Not 1, which is a defect of ours: what was asked of these two files does not hold, as with `inspect`."""
@@ -39,39 +39,27 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> Outcome:
-    from nervecord.targets.given import acting, observations_for
+    from nervecord.targets.given import acting, observations_for, read_given
 
     if args.mode not in ("free", "layers"):
         raise unknown_name("mode", args.mode, ("free", "layers"), where="--mode")
     if args.tolerance is not None and not (math.isfinite(args.tolerance) and args.tolerance >= 0):
         raise NervecordError(f"is {args.tolerance}, zero or more is needed", where="--tolerance")
     html.require(args)
-    programs = [acting(path) for path in (args.a, args.b)]
-    rows = observations_for(args.observations, [program.graph for program in programs])
+    found = [read_given(path) for path in (args.a, args.b)]
+    programs = [acting(subject) for subject in found]
+    rows = observations_for(args.observations, found)
     with (
         nervecord.open(programs[0], engine=args.engine_a) as a,
         nervecord.open(programs[1], engine=args.engine_b) as b,
     ):
         comparison = nervecord.compare(a, b, rows, mode=args.mode, tolerance=args.tolerance)
     data, text = comparison.to_dict(), show.comparison_text(comparison, args.a, args.b)
-    after = html.after(args, data, programs, comparison=comparison, labels=[args.a, args.b])
+    after = html.after(args, data, found, comparison=comparison, targets=("reference",), labels=[args.a, args.b])
     if args.tolerance is None:
         return Outcome(data, text, after=after)
-    within = within_tolerance(comparison)
-    data["within_tolerance"] = within
-    verdict = f"{'within' if within else 'beyond'} the tolerance of {comparison.tolerance:g}"
-    return Outcome(data, f"{text}\n{verdict}", 0 if within else DIFFERENT, after=after)
-
-
-def within_tolerance(comparison: Comparison) -> bool:
-    """Whether two policies agree as closely as was asked; see the flag."""
-    if comparison.identical or comparison.tolerance == 0:
-        return comparison.identical
-    if any(layer.different for layer in comparison.layers if not layer.spiking):
-        return False
-    if comparison.action_max is None:
-        return comparison.actions_different == 0
-    return comparison.action_max <= comparison.tolerance
+    verdict = f"{'within' if comparison.agrees else 'beyond'} the tolerance of {comparison.tolerance:g}"
+    return Outcome(data, f"{text}\n{verdict}", 0 if comparison.agrees else DIFFERENT, after=after)
 
 
 VERBS = {

@@ -9,17 +9,26 @@ from typing import Any
 
 import nervecord
 from nervecord.cli import html, show
-from nervecord.cli.flags import limit_flags, option_flags, options_given, target_of, writable
+from nervecord.cli.flags import (
+    inputs_of,
+    limit_flags,
+    option_flags,
+    options_given,
+    target_of,
+    time_step_flags,
+    whole_number,
+    writable,
+)
 from nervecord.cli.show import Outcome
 from nervecord.cli.verb import Verb
-from nervecord.compiler.files import made_folder
+from nervecord.compiler.files.atomic import made_folder
 from nervecord.errors import NervecordError
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
     from nervecord.targets.catalogue import DEFAULT
 
-    parser.add_argument("policy", help="NIR file of a policy")
+    parser.add_argument("policy", metavar="FILE", help="NIR file of a policy, or of any network")
     parser.add_argument(
         "--target", metavar="NAME", help=f"what to compile for (default {DEFAULT}); see nervecord targets"
     )
@@ -28,10 +37,25 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--emit", metavar="DIR", help="also write what the target makes for other tools into this folder"
     )
-    parser.add_argument("--calibration", metavar="FILE", help=".npz of observations; by default the policy's own")
+    parser.add_argument(
+        "--contract", metavar="FILE", help="makes a policy of a network of any tool; see nervecord contract"
+    )
+    parser.add_argument(
+        "--inputs",
+        metavar="KIND",
+        help="what enters a network that is no policy: spikes, or the limit of values; or NAME=KIND,NAME=KIND",
+    )
+    parser.add_argument(
+        "--steps", type=whole_number, metavar="N",
+        help="clear such a network's state before each block of N steps; by default it is carried",
+    )  # fmt: skip
+    parser.add_argument(
+        "--calibration", metavar="FILE",
+        help=".npz of recorded input that chooses the scales; by default a policy's own observations",
+    )  # fmt: skip
     parser.add_argument("--dump", metavar="DIR", help="write the graph as text after each step")
     parser.add_argument("--explain", action="store_true", help="say what each step changed")
-    parser.add_argument("--dt", type=float, metavar="SECONDS", help="time step, where the file does not say it")
+    time_step_flags(parser)
     html.add_flag(parser)
 
 
@@ -48,7 +72,11 @@ def _run(args: argparse.Namespace) -> Outcome:
     program = nervecord.compile(
         args.policy,
         target,
+        contract=args.contract,
+        inputs=inputs_of(args.inputs),
+        steps=args.steps,
         dt=args.dt,
+        convention=args.convention,
         calibration=args.calibration,
         dump=args.dump,
         explain=explain if args.explain else None,
@@ -79,13 +107,17 @@ def _run(args: argparse.Namespace) -> Outcome:
 
 VERBS = {
     "compile": Verb(
-        "Compile a policy for a target: calibrate on recorded observations, quantise with proved ranges, check, place. "
+        "Compile for a target: calibrate on recorded input, quantise with proved ranges, check, place. A network "
+        "without a contract becomes a program that takes and gives spikes or values step by step (nervecord simulate "
+        "runs it). "
         "Exit code 2 where the target cannot hold it.",
         (
             "nervecord compile policy.nir --target lava -o ant.nervecord",
             "nervecord compile policy.nir --weight-bits 4 -o ant4.nervecord --dump passes --explain",
             "nervecord compile policy.nir --calibration observations.npz --json",
             "nervecord compile policy.nir --set neurons_per_core=4096 -o ant.nervecord",
+            "nervecord compile any.nir --dt 1e-4 --contract contract.toml --calibration rows.npz -o mine.nervecord",
+            "nervecord compile any.nir --dt 1e-4 --inputs spikes -o net.nervecord",
             "nervecord compile policy.nir --netx --emit netx -o ant.nervecord",
         ),
         _flags,

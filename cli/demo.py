@@ -27,10 +27,10 @@ from nervecord.errors import NervecordError
 from nervecord.training.launch import alone
 
 if TYPE_CHECKING:
-    from nervecord.compiler.cost import Estimate
-    from nervecord.compiler.graph import Graph
+    from nervecord.compiler.check.cost import Estimate
+    from nervecord.compiler.files.program import Program
     from nervecord.compiler.inspection import Report
-    from nervecord.compiler.program import Program
+    from nervecord.compiler.policy import Policy
     from nervecord.runtime.picture import Drawn
     from nervecord.runtime.result import Result
     from nervecord.runtime.session import Counts
@@ -45,7 +45,7 @@ PLAY_SEED = 1000
 class Side:
     """One of the two policies, played."""
 
-    policy: Graph | Program
+    policy: Policy | Program
     result: Result
     counts: Counts
     drawn: Drawn
@@ -70,6 +70,7 @@ def run_demo(
     from nervecord.runtime import picture
     from nervecord.runtime import video as videos
     from nervecord.runtime.frames import require_frames
+    from nervecord.targets.given import policy_of
 
     nervecord._training()  # what is missing is said before a folder is made
     picture.require("ant.png")
@@ -88,7 +89,7 @@ def run_demo(
     with clock.stage("train a spiking policy"):
         policy_path = _train(folder, steps, seed, quiet)
     with clock.stage("compile it for Loihi 2's fixed point"):
-        policy = nervecord.read(policy_path)
+        policy = policy_of(policy_path)
         program = nervecord.compile(policy, "lava")
         program.save(folder / "ant.nervecord")
     with clock.stage(f"play {episodes} episodes with each"):
@@ -96,9 +97,7 @@ def run_demo(
         fixed = _play("fixed point", program, episodes, quiet)
     with clock.stage("inspect and draw"):
         report = nervecord.inspect(policy, TARGETS)
-        title = (
-            f"{policy.contract.environment}: a spiking policy, trained and compiled just now" if policy.contract else ""
-        )
+        title = f"{policy.contract.environment}: a spiking policy, trained and compiled just now"
         picture.draw_picture(
             folder / "ant.png", [fixed.drawn, floating.drawn], title=title, subtitle=_subtitle(program)
         )
@@ -188,8 +187,8 @@ def _train(folder: Path, steps: int | None, seed: int, quiet: bool) -> str:
     return str(result.policy)
 
 
-def _play(label: str, policy: Graph | Program, episodes: int, quiet: bool) -> Side:
-    from nervecord.compiler.cost import count_events, estimate
+def _play(label: str, policy: Policy | Program, episodes: int, quiet: bool) -> Side:
+    from nervecord.compiler.check.cost import count_events, estimate
     from nervecord.runtime.picture import Drawn
     from nervecord.targets.catalogue import load_spec
 
@@ -210,8 +209,8 @@ def _play(label: str, policy: Graph | Program, episodes: int, quiet: bool) -> Si
 
 
 def _subtitle(program: Program) -> str:
-    contract, lowering = program.contract, program.report["lowering"]
-    bits = lowering["layers"][0]["weight_bits"]
+    contract, lowering = program.policy.contract, program.report["lowering"]
+    bits = lowering["populations"][0]["connections"][0]["weight_bits"]
     hidden = [str(layer["neurons"]) for layer in program.report["placement"]["layers"][:-1]]
     shape = "-".join([str(contract.observation.size), *hidden, str(contract.action.size)])
     return f"{shape} spiking neurons, T = {contract.steps}, {bits}-bit weights, Loihi 2 arithmetic"

@@ -80,6 +80,34 @@ def subject_of(path: str, dt: float | None, convention: str) -> Any:
     return nervecord.read(path, dt=dt, convention=convention)
 
 
+def inputs_of(text: str | None) -> str | float | dict[str, str | float] | None:
+    """What --inputs says: "spikes", a limit, or a mapping of them."""
+    if text is None:
+        return None
+    if "=" not in text:
+        return _carried(text)
+    found: dict[str, str | float] = {}
+    for word in text.split(","):
+        name, equals, kind = word.rpartition("=")
+        if not equals or not name:
+            raise NervecordError(f"{word!r} is not NAME=KIND", where="--inputs", hint="NAME=spikes or NAME=4.0")
+        found[name] = _carried(kind)
+    return found
+
+
+def _carried(text: str) -> str | float:
+    if text == "spikes":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise NervecordError(
+            f"{text!r} is neither spikes nor the limit of values",
+            where="--inputs",
+            hint="--inputs spikes, --inputs 4.0",
+        ) from None
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Targets
 

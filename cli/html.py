@@ -13,9 +13,10 @@ from nervecord.cli.flags import writable
 from nervecord.errors import NervecordError
 
 if TYPE_CHECKING:
+    from nervecord.compiler.files.program import Program
     from nervecord.compiler.graph import Graph
     from nervecord.compiler.inspection import Report
-    from nervecord.compiler.program import Program
+    from nervecord.compiler.policy import Policy
     from nervecord.runtime.compare import Comparison
     from nervecord.runtime.html.page import Played, Subject
     from nervecord.runtime.result import Result
@@ -48,7 +49,7 @@ def drawings(args: argparse.Namespace, data: dict[str, Any], report: Report) -> 
     """What `--svg` and `--dot` ask for, to be written after the result is printed; named in `data`."""
 
     def draw(flag: str, path: str) -> str:
-        from nervecord.compiler.files import write_atomically
+        from nervecord.compiler.files.atomic import write_atomically
         from nervecord.runtime.html import drawing, layout
 
         found = report.to_dict()
@@ -85,7 +86,7 @@ def after(
 
 def report(
     path: str | os.PathLike[str],
-    *policies: Graph | Program | str | os.PathLike[str],
+    *policies: Graph | Policy | Program | str | os.PathLike[str],
     targets: Sequence[str] | None = None,
     results: Sequence[Result] = (),
     comparison: Comparison | None = None,
@@ -112,7 +113,7 @@ def report(
 
 def write(
     path: str | os.PathLike[str],
-    policies: Sequence[Graph | Program | str | os.PathLike[str]],
+    policies: Sequence[Graph | Policy | Program | str | os.PathLike[str]],
     *,
     targets: Sequence[str] | None = None,
     report: Report | None = None,
@@ -133,13 +134,13 @@ def write(
         title: of the page. labels: of the policies, by default their files' names or targets.
         engine: that replays the first policy.
     """
-    from nervecord.compiler.program import Program
+    from nervecord.compiler.files.program import Program
     from nervecord.runtime.html import page
     from nervecord.targets import given
 
     page.require(path)
     named = [labels[k] if k < len(labels) else _label(policy) for k, policy in enumerate(policies)]
-    held = [given.subject(policy) for policy in policies]
+    held = [given.read_given(policy) for policy in policies]
     reports = [report] if report is not None else [_inspected(subject, targets) for subject in held]
     subjects = [
         page.Subject(name, found.to_dict(), subject.to_dict() if isinstance(subject, Program) else None)
@@ -159,20 +160,20 @@ def write(
     page.write_report(path, contents)
 
 
-def _label(policy: Graph | Program | str | os.PathLike[str]) -> str:
+def _label(policy: Graph | Policy | Program | str | os.PathLike[str]) -> str:
     if isinstance(policy, (str, os.PathLike)):
         return str(policy)
     target = getattr(policy, "target", None)
     return f"program for {target}" if target else "graph"
 
 
-def _inspected(subject: Graph | Program, targets: Sequence[str] | None) -> Report:
-    from nervecord.compiler.program import Program
+def _inspected(subject: Graph | Policy | Program, targets: Sequence[str] | None) -> Report:
+    from nervecord.compiler.files.program import Program
 
     return nervecord.inspect(subject, (subject.target,) if isinstance(subject, Program) else targets)
 
 
-def _played(name: str, subject: Graph | Program, result: Result, engine: str | None) -> Played:
+def _played(name: str, subject: Graph | Policy | Program, result: Result, engine: str | None) -> Played:
     from nervecord.runtime.activity import replay_activity
     from nervecord.runtime.html.page import Played
 

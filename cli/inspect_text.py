@@ -15,13 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from nervecord.cli.show import clean
-from nervecord.compiler.cost import energy_text
+from nervecord.compiler.check.cost import energy_text
 
 if TYPE_CHECKING:
+    from nervecord.compiler.check.placement import Placement
     from nervecord.compiler.findings import Finding
     from nervecord.compiler.graphfacts import GraphFacts
     from nervecord.compiler.inspection import Report, TargetReport
-    from nervecord.compiler.place import Placement
 
 GRAVEST_FIRST = ("error", "unknown", "warning", "info")
 STYLES = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import nervecord
 from nervecord.cli import html
-from nervecord.cli.flags import limit_flags, limits_of, subject_of, time_step_flags
+from nervecord.cli.flags import inputs_of, limit_flags, limits_of, subject_of, time_step_flags, whole_number
 from nervecord.cli.inspect_text import inspect_text
 from nervecord.cli.show import Outcome
 from nervecord.cli.verb import Verb
@@ -21,6 +21,12 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("graph", help="any NIR file, or a program")
     parser.add_argument("--target", nargs="+", metavar="NAME", help="by default all targets")
     limit_flags(parser)
+    parser.add_argument(
+        "--inputs", metavar="KIND", help="what enters a network that is no policy: spikes, or the limit of values"
+    )
+    parser.add_argument(
+        "--steps", type=whole_number, metavar="N", help="such a network's state is cleared before each N steps"
+    )
     time_step_flags(parser)
     html.add_flag(parser)
     html.add_drawing_flags(parser)
@@ -36,7 +42,7 @@ def _run(args: argparse.Namespace) -> Outcome:
     if limits and len(targets) != 1:
         raise NervecordError("sets a limit of one target", where="--set", hint="name it, and no other: --target NAME")
     subject = subject_of(args.graph, args.dt, args.convention)
-    report = nervecord.inspect(subject, targets or None, limits=limits)
+    report = nervecord.inspect(subject, targets or None, limits=limits, inputs=inputs_of(args.inputs), steps=args.steps)
     infeasible = [target.target for target in report.targets if target.verdict == "infeasible"]
     data = {"file": args.graph, **report.to_dict()}
     after = [*html.drawings(args, data, report), *html.after(args, data, [subject], report=report, labels=[args.graph])]
@@ -54,6 +60,7 @@ VERBS = {
             "nervecord inspect any.nir --target lava --set neurons_per_core=4096 --set cores=120",
             "nervecord inspect any.nir --target-file my_chip.toml",
             "nervecord inspect lif.nir --dt 1e-4 --convention exact",
+            "nervecord inspect lif.nir --dt 1e-4 --inputs spikes --target lava",
             "nervecord inspect policy.nir --html policy.html --svg policy.svg",
         ),
         _flags,

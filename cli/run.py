@@ -15,7 +15,7 @@ from nervecord.cli.verb import Verb
 from nervecord.errors import NervecordError
 
 if TYPE_CHECKING:
-    from nervecord.compiler.program import Program
+    from nervecord.compiler.files.program import Program
     from nervecord.runtime.picture import Drawn
     from nervecord.runtime.result import Result
 
@@ -56,7 +56,7 @@ def _run(args: argparse.Namespace) -> Outcome:
     _require(args)
     programs = [acting(path) for path in (args.policy, args.beside) if path is not None]
     if args.video is not None:
-        require_frames(args.env or registered_environment(programs[0].contract))
+        require_frames(args.env or registered_environment(programs[0].policy.contract))
     labels = _labels(args, programs)
     played = [
         _play(args, program, label, None if k else args.engine)

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from nervecord.compiler.files.program import Program
     from nervecord.compiler.options import Option
-    from nervecord.compiler.program import Program
     from nervecord.compiler.target import TargetSpec
     from nervecord.runtime.compare import Comparison
     from nervecord.runtime.result import Result
@@ -114,7 +114,8 @@ def program_text(program: Program, path: str | None) -> str:
     placement, lowering = report["placement"], report["lowering"]
     cores = placement["cores"]
     bits = placement["memory_bits"]
-    warnings = sum(finding["severity"] == "warning" for finding in report["findings"])
+    found = (*report["findings"], *lowering.get("findings", ()))
+    warnings = sum(finding["severity"] == "warning" for finding in found)
     rows = [
         ["target", program.target],
         ["verdict", f"feasible, with {_warnings(warnings)}" if warnings else "feasible"],
@@ -131,9 +132,15 @@ def program_text(program: Program, path: str | None) -> str:
         margin = f", by a margin of at most {lowering['choice_margin_max']:.2g}" * bool(lowering["choices_different"])
         error = f"{lowering['choices_different']:,} of {lowering['observations']:,} recorded observations{margin}"
         rows.append(["choice differs", f"{error}; ties {lowering['choice_ties']:,}"])
+    if "output_error_rms" in lowering:
+        error = f"rms {lowering['output_error_rms']:.4g}, max {lowering['output_error_max']:.4g}"
+        changed = f", {lowering['spikes_different']:,} spikes differ" * bool(lowering["spikes_different"])
+        rows.append(["output error", f"{error} over {lowering['observations']:,} recorded steps{changed}"])
+    if program.contract is None and lowering.get("latency"):
+        rows.append(["latency", f"{lowering['latency']} steps from input to output"])
     text = columns(rows, indent=0)
-    if lowering.get("layers"):
-        text += "\n\n" + _layers_text(lowering["layers"])
+    if lowering.get("populations"):
+        text += "\n\n" + _populations_text(lowering["populations"])
     for sentence in program.allowances:
         text += f"\nallowed: {sentence}"
     for warning in lowering.get("warnings", ()):
@@ -149,22 +156,22 @@ def _warnings(count: int) -> str:
     return "a warning" if count == 1 else f"{count} warnings"
 
 
-def _layers_text(layers: Sequence[Mapping[str, Any]]) -> str:
-    """Ranges are proved for every input the normaliser lets through; errors are those of rounding."""
-    rows = [["layer", "accumulator", "of", "membrane", "of", "threshold", "step", "weight error", "decay error"]]
+def _populations_text(populations: Sequence[Mapping[str, Any]]) -> str:
+    """Ranges are proved for every input that the limits let through; errors are those of the worst link's rounding."""
+    rows = [["neurons", "accumulator", "of", "membrane", "of", "threshold", "step", "weight error", "decay error"]]
     rows += [
         [
-            str(layer["layer"]),
-            f"{layer['accumulator']:,.0f}",
-            f"{layer['accumulator_limit']:,.0f}",
-            f"{layer['membrane_low']:,.0f}..{layer['membrane_high']:,.0f}",
-            f"{layer['membrane_limit']:,.0f}",
-            "read" if layer["threshold"] is None else f"{layer['threshold']:,}",
-            f"{layer['unit']:.2g}",
-            f"{layer['weight_error_rms']:.2%}",
-            f"{layer['decay_error']:.1g}",
+            str(one["population"]),
+            f"{one['accumulator']:,.0f}",
+            f"{one['accumulator_limit']:,.0f}",
+            f"{one['membrane_low']:,.0f}..{one['membrane_high']:,.0f}",
+            f"{one['membrane_limit']:,.0f}",
+            "read" if one["threshold"] is None else f"{one['threshold']:,}",
+            f"{one['unit']:.2g}",
+            f"{max(link['weight_error_rms'] for link in one['connections']):.2%}",
+            f"{one['decay_error']:.1g}",
         ]
-        for layer in layers
+        for one in populations
     ]
     return columns(rows, indent=0, right=range(1, 9))
 
@@ -204,6 +211,8 @@ def comparison_text(comparison: Comparison, a: str, b: str) -> str:
         near = "-" if layer.near is None else f"{layer.near:,}"
         rows.append([layer.layer, f"{layer.compared:,}", f"{layer.different:,}", f"{layer.largest:.3g}", near, where])
     lines += [columns(rows, indent=0, right=(1, 2, 3, 4))]
+    if c.alone:
+        lines.append("on one side alone, and not compared: " + ", ".join(c.alone))
     different = f"{c.actions_different:,} of {c.observations:,} differ"
     size = "" if c.action_rms is None else f", rms {c.action_rms:.4g}, max {c.action_max:.4g}"
     lines.append(f"actions: {different}{size}")

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 import nervecord
 from nervecord.cli import show
-from nervecord.cli.flags import subject_of, time_step_flags, writable
+from nervecord.cli.flags import subject_of, time_step_flags, whole_number, writable
 from nervecord.cli.show import Outcome
 from nervecord.cli.verb import Verb
-from nervecord.errors import GraphError
+from nervecord.compiler.interpret import checked
+from nervecord.errors import GraphError, NervecordError
+
+if TYPE_CHECKING:
+    from nervecord.compiler.files.program import Program
+    from nervecord.compiler.ops import Array
+
+DEFINITION = "definition"
+"""The engine that shows everything."""
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
@@ -18,59 +28,79 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--input", required=True, metavar="FILE", help=".npz or .npy: (steps, n), or an array for each input by name"
     )
+    parser.add_argument(
+        "--engine", metavar="NAME",
+        help="what runs it; by default the definition, which shows what every node gave; others show what leaves",
+    )  # fmt: skip
+    parser.add_argument(
+        "--steps", type=whole_number, metavar="N",
+        help="clear the state of a network that is no policy before each block of N steps; a program says it itself",
+    )  # fmt: skip
     parser.add_argument("-o", "--output", metavar="FILE", help=".npz of what every node gave at every step")
     time_step_flags(parser)
 
 
 def _run(args: argparse.Namespace) -> Outcome:
-    from nervecord.compiler.graph import Graph
     from nervecord.runtime.arrayfile import write_arrays
+    from nervecord.targets.given import acting, stream_values
 
     writable(args.output, where="--output")
-    subject = subject_of(args.graph, args.dt, args.convention)
-    graph = subject if isinstance(subject, Graph) else subject.graph
-    values = _values(args.input, graph)
+    program = acting(subject_of(args.graph, args.dt, args.convention))
+    values = stream_values(args.input, program.graph)
     try:
-        trace = nervecord.simulate(graph, values)
+        found = _simulate(program, values, args.engine, args.steps)
     except GraphError as error:
-        if error.where in (*graph.inputs, "inputs"):
+        if error.where in (*program.graph.inputs, "inputs"):
             error.add_note(f"its values are those of {args.input}")
         raise
-    spikes = {name: float(values.sum()) for name, values in trace.spikes(graph).items()}
+    spiking = {name for name, op in program.graph.nodes.items() if op.spikes}
+    spikes = {name: float(rows.sum()) for name, rows in found.items() if _spikes(program.graph, name, spiking)}
     data = {
         "output": args.output,
-        "steps": len(next(iter(trace.outputs.values()), ())),
-        "nodes": {name: list(values.shape) for name, values in trace.outputs.items()},
+        "engine": args.engine or DEFINITION,
+        "steps": len(next(iter(found.values()), ())),
+        "nodes": {name: list(rows.shape) for name, rows in found.items()},
         "spikes": spikes,
-        "actions": None if trace.actions is None else list(trace.actions.shape),
     }
     if args.output is not None:
-        extra = {} if trace.actions is None else {"actions": trace.actions}
-        write_arrays(args.output, {**trace.outputs, **extra})
-    rows = [["node", "shape", "spikes"]]
-    for name, values in trace.outputs.items():
-        rows.append([name, " x ".join(map(str, values.shape)), f"{spikes[name]:,.0f}" if name in spikes else "-"])
-    text = show.columns(rows, indent=0, right=(2,))
+        write_arrays(args.output, found)
+    table = [["node", "shape", "spikes"]]
+    for name, rows in found.items():
+        table.append([name, " x ".join(map(str, rows.shape)), f"{spikes[name]:,.0f}" if name in spikes else "-"])
+    text = show.columns(table, indent=0, right=(2,))
     text += f"\nwritten: {args.output}" if args.output else "\nnothing was written: -o FILE keeps the trace"
     return Outcome(data, text)
 
 
-def _values(path: str, graph: Any) -> Any:
-    """What the file holds for the graph: an array for each input by name, or the one array there is."""
-    from nervecord.runtime.arrayfile import only_array, read_arrays
+def _spikes(graph: Any, name: str, spiking: set[str]) -> bool:
+    """Whether spikes stand under this name: of a spiking node, or of an Output that it feeds."""
+    return name in spiking or (name in graph.outputs and all(source in spiking for source in graph.sources(name)))
 
-    arrays = read_arrays(path)
-    if set(arrays) == set(graph.inputs) and len(arrays) > 1:
-        return arrays
-    return only_array(arrays, where=path)
+
+def _simulate(program: Program, values: Any, engine: str | None, steps: int | None) -> dict[str, Array]:
+    """What every node gave, by definition; or what left the graph, on an engine."""
+    if engine in (None, DEFINITION):
+        trace = nervecord.simulate(program, values, steps=steps)
+        actions = {} if trace.actions is None else {"actions": trace.actions}
+        return {**trace.outputs, **trace.left, **actions}
+    if program.contract is not None:
+        with nervecord.open(program, engine=engine) as session:
+            rows = checked(np.asarray(values), (program.contract.observation.size,), "observations")
+            session.reset(rows.shape[1])
+            return {"actions": np.stack([session.step(row) for row in rows])}
+    if steps is not None:
+        raise NervecordError("a program says it itself", where="--steps", hint="leave --steps out")
+    with nervecord.stream(program, engine=engine) as session:
+        return dict(session.run(values))
 
 
 VERBS = {
     "simulate": Verb(
-        "Run any graph on recorded input, step by step, by the definition of its nodes.",
+        "Run any graph or program on recorded input, step by step: by the definition of its ops, or on an engine.",
         (
             "nervecord simulate lif.nir --dt 1e-4 --input spikes.npz -o trace.npz",
             "nervecord simulate ant.nervecord --input observations.npz -o trace.npz",
+            "nervecord simulate net.nervecord --input spikes.npz --engine emulator -o out.npz",
         ),
         _flags,
         _run,

@@ -1,25 +1,27 @@
-"""Facts about a policy from recorded observations: what the float graph does on them.
+"""Facts about a graph from recorded input: what its floats do on it.
 
-Calibration chooses scales; it proves nothing. Ranges are proved in `compiler.ranges`.
+Calibration chooses scales; it proves nothing. Ranges are proved in `compiler.lower.ranges`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from nervecord.compiler import nodes as n
-from nervecord.compiler import semantics
-from nervecord.compiler.graph import Graph, Level
-from nervecord.compiler.interpret import Machine
-from nervecord.compiler.node import Array
-from nervecord.compiler.verify import require
+from nervecord.compiler.interpret import Machine, Trace, simulate, stream_inputs
+from nervecord.compiler.ops import Array, Normalise
+from nervecord.compiler.plan import Plan, plan
+from nervecord.compiler.policy import Policy
 from nervecord.errors import ContractError
 
 MINIMUM_OBSERVATIONS = 16
 """Fewer say nothing about a scale."""
+WORK = 1_500_000_000
+"""Multiplications that running recorded input may cost: of a large network fewer observations are taken."""
+MEMORY = 1 << 25
+"""Values of float64 that a batch of windows may keep at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Calibration:
         observations: (k, observations), as recorded.
         actions: (k, actions) the float graph answered, starting each from a cleared core (state "reset") or running
             through them in order (state "carried").
-        spikes_per_action: spiking node -> mean number of spikes in one action; the population code is one.
+        spikes_per_action: spiking population -> mean number of spikes in one action; the population code is one.
         saturated: share of normalised values at the normaliser's clip.
         preferences: (k, choices) what the float graph held of each action, where its action is a choice; else None.
     """
@@ -42,27 +44,38 @@ class Calibration:
     preferences: Array | None = None
 
 
-def calibrate(graph: Graph, observations: Array | None = None) -> Calibration:
+@dataclass(frozen=True, slots=True)
+class StreamCalibration:
+    """What a graph that is no policy did on recorded input.
+
+    Args:
+        inputs: Input -> (steps, ...). left: Output -> (steps, ...) of the float graph.
+        spikes_per_step: spiking population -> mean number of spikes in one step.
+    """
+
+    inputs: Mapping[str, Array]
+    left: Mapping[str, Array]
+    spikes_per_step: Mapping[str, float] = field(default_factory=dict)
+
+
+def calibrate(policy: Policy, observations: Array | None = None) -> Calibration:
     """Run the float policy on observations: the ones it carries, or others.
 
     Args:
-        graph: DISCRETE, with a contract.
-        observations: (k, observations), at least 16 rows of finite numbers; None takes `graph.recorded`.
+        policy: DISCRETE.
+        observations: (k, observations), at least 16 rows of finite numbers; None takes `policy.recorded`.
 
     Raises:
         ContractError: there are no observations, or they do not match the contract.
     """
-    require(graph, Level.DISCRETE)
-    if graph.contract is None:
-        raise ContractError("the graph carries no contract, so nothing can be calibrated", where="graph")
-    given = graph.recorded if observations is None else np.asarray(observations, dtype=np.float64)
+    given = policy.recorded if observations is None else np.asarray(observations, dtype=np.float64)
     if given is None:
         raise ContractError(
             "the policy carries no recorded observations",
             where="graph",
             hint="give some: --calibration observations.npz",
         )
-    size = graph.contract.observation.size
+    size = policy.contract.observation.size
     if given.ndim != 2 or given.shape[1] != size:
         raise ContractError(f"observations have shape {given.shape}, (k, {size}) is needed", where="calibration")
     if len(given) < MINIMUM_OBSERVATIONS:
@@ -71,39 +84,82 @@ def calibrate(graph: Graph, observations: Array | None = None) -> Calibration:
         )
     if not np.isfinite(given).all():
         raise ContractError("observations hold NaN or infinite values", where="calibration")
-    return _run(graph, given)
+    made = plan(policy)
+    return _run(made, given[spread(len(given), affordable(made, len(given)), carried=not made.schedule.resets)])
 
 
-def _run(graph: Graph, observations: Array) -> Calibration:
-    assert graph.contract is not None
-    # State "reset": every observation is its own window, so all are one batch.
-    carried = graph.contract.state == "carried"
-    rows = observations[:, None, :] if carried else observations[None]
-    machine = Machine(graph, rows.shape[1])
-    spiking = [name for name, _ in graph.of_type(*n.SPIKING)]
-    coded = [name for name, _ in graph.of_type(n.PopulationEncode)]
+def calibrate_stream(made: Plan, inputs: Array | Mapping[str, Array]) -> StreamCalibration:
+    """Run a float graph that is no policy on recorded input, (steps, n) of each Input.
+
+    Raises:
+        GraphError: an input is missing, unknown, or of another shape.
+    """
+    arrays = {name: rows[:, 0] for name, rows in stream_inputs(made.graph, inputs).items()}
+    count = affordable(made, len(next(iter(arrays.values()))))
+    arrays = {name: rows[:count] for name, rows in arrays.items()}
+    trace: Trace = simulate(made.graph, arrays, made.schedule)
+    spikes = {name: float(rows.sum()) / len(rows) for name, rows in trace.spikes(made.graph).items()}
+    return StreamCalibration(arrays, {name: rows[:, 0] for name, rows in trace.left.items()}, spikes)
+
+
+def affordable(made: Plan, count: int, work: int = WORK) -> int:
+    """How many of `count` blocks can be run for `work` multiplications; at least `MINIMUM_OBSERVATIONS`."""
+    weights = sum(s.stored for s in (step.op.synapses() for step in made.connections) if s is not None)
+    return min(count, max(MINIMUM_OBSERVATIONS, work // max(weights * made.window, 1)))
+
+
+def spread(available: int, wanted: int, *, carried: bool) -> Array:
+    """Row numbers: spread over all, or the first ones where they must follow one another."""
+    count = min(available, wanted)
+    return np.arange(count) if carried else np.unique(np.linspace(0, available - 1, count).astype(np.int64))
+
+
+def _run(made: Plan, observations: Array) -> Calibration:
+    machine = Machine(made)
+    spiking = [step.name for step in made.core if step.op.spikes]
+    coded = [entry.name for entry in made.entries if entry.entering == "pulses"]
     totals = dict.fromkeys((*coded, *spiking), 0.0)
-    chooses = bool(graph.contract.choices)
+    chooses = made.contract is not None and bool(made.contract.choices)
     actions, preferences = [], []
-    for row in rows:
+    for row in batches(made, observations):
+        if len(row) != machine.batch:
+            machine.reset(len(row))
         action, steps = machine.window(row)
         actions.append(action)
         if chooses:
-            preferences.append(machine.host.preferences(machine.left))
+            preferences.append(machine.preferences())
         for name in coded:
-            totals[name] += float(machine.entered.sum())
+            totals[name] += float(machine.entered[name].sum())
         for values in steps:
             for name in spiking:
                 totals[name] += float(values[name].sum())
-    normalisers = [node for _, node in graph.of_type(n.Normalise) if isinstance(node, n.Normalise)]
     return Calibration(
         observations=observations,
         actions=np.concatenate(actions),
         spikes_per_action={name: total / len(observations) for name, total in totals.items()},
-        saturated=max((_saturated(node, observations) for node in normalisers), default=0.0),
+        saturated=_saturated(machine, observations),
         preferences=np.concatenate(preferences) if chooses else None,
     )
 
 
-def _saturated(node: n.Normalise, observations: Array) -> float:
-    return float(np.mean(np.abs(semantics.normalise(node, observations)) >= node.clip))
+def batches(made: Plan, observations: Array) -> list[Array]:
+    """Observations as what a machine is given at once: one by one where state is carried, else as many as memory takes.
+
+    With state "reset" every observation is its own window, so that all could be one batch.
+    """
+    if not made.schedule.resets:
+        return list(observations[:, None, :])
+    values = sum(step.op.size for step in made.core)
+    most = max(MINIMUM_OBSERVATIONS, MEMORY // max(values * made.window, 1))
+    return [observations[start : start + most] for start in range(0, len(observations), most)]
+
+
+def _saturated(machine: Machine, observations: Array) -> float:
+    """Share of values at the clip of a normaliser that an Input feeds."""
+    given = machine.before.split(observations)
+    fed = [
+        (step.op, given[step.taps[0].source])
+        for step in machine.plan.before
+        if isinstance(step.op, Normalise) and step.taps[0].source in given
+    ]
+    return max((float(np.mean(np.abs(op.step({}, x)) >= op.clip)) for op, x in fed), default=0.0)

@@ -1,99 +1,123 @@
-"""The one straight line from a policy to a program."""
+"""The one straight line from a graph or policy to a program."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-from nervecord.compiler.calibrate import calibrate
-from nervecord.compiler.check import check
-from nervecord.compiler.files import write_atomically
+from nervecord.compiler.calibrate import Calibration, StreamCalibration, calibrate, calibrate_stream
+from nervecord.compiler.check.placement import place
+from nervecord.compiler.check.table import errors, findings_of
+from nervecord.compiler.files.atomic import write_atomically
+from nervecord.compiler.files.program import Program
 from nervecord.compiler.findings import raise_on_errors
-from nervecord.compiler.graph import Graph, Level
-from nervecord.compiler.measured import measured_findings, measured_spikes
-from nervecord.compiler.node import Array
+from nervecord.compiler.graph import Graph
+from nervecord.compiler.measured import measured_spikes, silent_layers
+from nervecord.compiler.ops import Array, Level
 from nervecord.compiler.passes.discretise import discretise
-from nervecord.compiler.place import place
-from nervecord.compiler.program import Program
+from nervecord.compiler.plan import plan
+from nervecord.compiler.policy import Policy, parts
+from nervecord.compiler.schedule import STREAM, Schedule
 from nervecord.compiler.target import Target
 from nervecord.compiler.textform import explain as explain_change
 from nervecord.compiler.textform import to_text
 from nervecord.compiler.verify import require
-from nervecord.errors import ContractError, InfeasibleError
+from nervecord.errors import InfeasibleError
 
 VERSIONED = ("nervecord", "numpy", "nir")
 """Packages whose versions a program names."""
 
 
-def compile_policy(
-    graph: Graph,
-    target: Target[object],
+def compile_graph(
+    subject: Graph | Policy,
+    target: Target[Any],
     *,
     dt: float | None = None,
-    calibration: Array | None = None,
+    schedule: Schedule = STREAM,
+    calibration: Array | Mapping[str, Array] | None = None,
     dump: str | os.PathLike[str] | None = None,
     explain: Callable[[str], None] | None = None,
 ) -> Program:
-    """Compile a policy.
+    """Compile a policy, or a graph that is none: its program then takes and gives spikes or values step by step.
 
     After each step the graph is verified; with `dump` it is written as text, with `explain` its changes are told.
 
     Args:
-        graph: a policy, at IMPORTED or DISCRETE level, with a contract.
+        subject: at IMPORTED or DISCRETE level.
         target: what for.
         dt: seconds per step, where the graph does not say.
-        calibration: (k, observations) that choose the scales; by default those the policy carries.
+        schedule: of a graph that is no policy: a stream whose state is carried, or blocks before which it is cleared.
+        calibration: recorded input that chooses the scales. Of a policy (k, observations), by default those it carries;
+            of a graph (steps, n), or Input -> such.
         dump: folder for `00-read.txt`, `01-discrete.txt`, `02-lowered.txt`; made if missing.
         explain: called with one line per change.
 
     Raises:
         GraphError: the graph is not legal.
-        ContractError: it carries no contract or no observations to calibrate with.
+        ContractError: a policy has no observations to calibrate with.
         InfeasibleError: the target cannot hold or express it; every reason is listed.
     """
     steps = _Steps(dump, explain)
-    steps.done("read", require(graph))
-    discrete = steps.done("discrete", require(discretise(graph, dt=dt), Level.DISCRETE))
-    if discrete.contract is None:
-        raise ContractError(
-            "the graph carries no contract, so it is no policy",
-            where="graph",
-            hint="`nervecord train` writes policies; inspect and simulate take any NIR graph",
-        )
-    raise_on_errors(check(discrete, target.spec), InfeasibleError, where=target.spec.name)
-    calibrated = calibrate(discrete, calibration)
-    lowered = target.lower(discrete, calibrated)
-    final = steps.done("lowered", require(lowered.graph))
-    findings = check(final, target.spec)
-    raise_on_errors(findings, InfeasibleError, where=target.spec.name)
+    steps.done("read", require(subject))
+    discrete = steps.done("discrete", require(discretise(subject, dt=dt), Level.DISCRETE))
+    raise_on_errors(errors(discrete, target.spec, schedule), InfeasibleError, where=target.spec.name)
+    calibrated = _calibrate(discrete, schedule, calibration)
+    lowered = target.lower(discrete, calibrated, schedule)
+    final = steps.done("lowered", require(lowered.subject))
+    found = findings_of(final, target.spec, schedule)
+    raise_on_errors(found, InfeasibleError, where=target.spec.name)
+    graph, contract = parts(final)
     program = Program(
         target=target.spec.name,
-        graph=final.replace(recorded=None),
+        graph=graph,
+        contract=contract,
+        schedule=final.schedule if isinstance(final, Policy) else schedule,
         report={
             "lowering": dict(lowered.report),
-            "placement": place(final, target.spec).to_dict(),
-            "findings": [finding.to_dict() for finding in findings],
-            "spikes_per_action_float": dict(calibrated.spikes_per_action),
+            "placement": place(parts(final)[0], target.spec).to_dict(),
+            "findings": [finding.to_dict() for finding in found],
+            **_activity(calibrated),
         },
         versions={**{name: metadata.version(name) for name in VERSIONED}, "python": platform.python_version()},
         allowances=(*target.spec.given, *lowered.allowances),
     )
-    rows = discrete.recorded if calibration is None else calibration
-    return program if rows is None or final.level is not Level.INTEGER else _measured(program, rows)
+    if isinstance(final, Policy) and isinstance(calibrated, Calibration) and graph.level is Level.INTEGER:
+        return _measured(program, calibrated)
+    return program
 
 
-def _measured(program: Program, observations: Array) -> Program:
-    """The program with what it does on these observations in its report."""
-    report = dict(program.report)
-    spikes = measured_spikes(program.graph, observations)
-    found = measured_findings(program.contract, report["lowering"], report["spikes_per_action_float"], spikes)
-    report["spikes_per_action"] = spikes
-    report["findings"] = [*report["findings"], *(finding.to_dict() for finding in found)]
+def _measured(program: Program, calibrated: Calibration) -> Program:
+    """The program with what it does on the observations that calibrated it in its report."""
+    spikes = measured_spikes(program.policy, calibrated.observations)
+    found = [finding.to_dict() for finding in silent_layers(calibrated.spikes_per_action, spikes)]
+    report = {
+        **program.report,
+        "spikes_per_action": spikes,
+        "findings": [*program.report["findings"], *found],
+    }
     return dataclasses.replace(program, report=report)
+
+
+def _calibrate(
+    subject: Graph | Policy, schedule: Schedule, given: Array | Mapping[str, Array] | None
+) -> Calibration | StreamCalibration | None:
+    if isinstance(subject, Policy):
+        return calibrate(subject, given)  # type: ignore[arg-type]  # the front tells the two apart
+    return None if given is None else calibrate_stream(plan(subject, schedule), given)
+
+
+def _activity(calibrated: Calibration | StreamCalibration | None) -> dict[str, Any]:
+    match calibrated:
+        case Calibration():
+            return {"spikes_per_action_float": dict(calibrated.spikes_per_action)}
+        case StreamCalibration():
+            return {"spikes_per_step_float": dict(calibrated.spikes_per_step)}
+    return {}
 
 
 class _Steps:
@@ -102,17 +126,17 @@ class _Steps:
     def __init__(self, dump: str | os.PathLike[str] | None, explain: Callable[[str], None] | None) -> None:
         self.folder = None if dump is None else Path(dump)
         self.explain = explain
-        self.before: Graph | None = None
+        self.before: Graph | Policy | None = None
         self.count = 0
 
-    def done(self, name: str, graph: Graph) -> Graph:
+    def done(self, name: str, subject: Graph | Policy) -> Graph | Policy:
         """`name` is what was just done."""
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.folder / f"{self.count:02}-{name}.txt", to_text(graph).encode())
+            write_atomically(self.folder / f"{self.count:02}-{name}.txt", to_text(subject).encode())
         if self.explain is not None and self.before is not None:
-            for line in explain_change(self.before, graph):
+            for line in explain_change(self.before, subject):
                 self.explain(f"{name}: {line}")
-        self.before = graph
+        self.before = subject
         self.count += 1
-        return graph
+        return subject

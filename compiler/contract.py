@@ -7,14 +7,20 @@ meet. The host nodes of the graph (`Normalise`, `Decode`) are the truth about va
 from __future__ import annotations
 
 import dataclasses
-import json
+import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, get_args
 
+from nervecord.compiler import schema
+from nervecord.compiler.schedule import LONGEST_BLOCK, StateRule
 from nervecord.errors import ContractError
 
-State: TypeAlias = Literal["reset", "carried"]
+MOST_CHANNELS = 1 << 20
+"""Values of the largest observation or action."""
+LONGEST_PERIOD = 1e6
+"""Seconds between two actions, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,14 @@ class Channels:
             limits = getattr(self, label)
             if limits is not None:
                 object.__setattr__(self, label, tuple(float(x) for x in limits))
+                if not all(math.isfinite(x) for x in getattr(self, label)):
+                    raise ContractError(
+                        f"{label} has values that are not finite", where="contract", hint="None stands for no limits"
+                    )
+        if self.low is not None and self.high is not None:
+            for name, low, high in zip(self.names, self.low, self.high, strict=True):
+                if low > high:
+                    raise ContractError(f"the limits of {name} are {low:g}..{high:g}", where="contract")
 
     @property
     def size(self) -> int:
@@ -52,8 +66,6 @@ class Contract:
             channel, the number of the action chosen, from 0 to the number of choices - 1.
         choices: names of the actions to choose from, in the environment's order; empty where an action is values.
         steps: core time steps T the encoded observation is held, or sent as spikes, per action.
-        latency: further steps of a reset window until the readout is read: the number of delayed connections on a
-            target; 0 in float and where state is carried.
         state: "reset": the core's state is cleared before each action; "carried": only at the start of an episode.
         control_period: seconds between two actions (0.05 for Ant-v4), the deadline of a step.
         fail_safe: the action taken when no trustworthy one can be computed; for a choice the number of one.
@@ -65,10 +77,9 @@ class Contract:
     observation: Channels
     action: Channels
     steps: int
-    state: State
+    state: StateRule
     control_period: float
     fail_safe: tuple[float, ...]
-    latency: int = 0
     seed: int | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
     choices: tuple[str, ...] = ()
@@ -76,20 +87,39 @@ class Contract:
     def __post_init__(self) -> None:
         object.__setattr__(self, "fail_safe", tuple(float(x) for x in self.fail_safe))
         object.__setattr__(self, "control_period", float(self.control_period))
-        if self.steps < 1:
-            raise ContractError(f"steps per action is {self.steps}, at least 1 is needed", where="contract")
-        if self.latency < 0:
-            raise ContractError(f"latency is {self.latency} steps, it cannot be negative", where="contract")
-        if self.state not in ("reset", "carried"):
-            raise ContractError(f"state is {self.state!r}, neither 'reset' nor 'carried'", where="contract")
-        if not self.control_period > 0:
-            raise ContractError(f"control period is {self.control_period} s, it must be positive", where="contract")
-        if len(self.fail_safe) != self.action.size:
+        if not 1 <= self.steps <= LONGEST_BLOCK:
             raise ContractError(
-                f"fail-safe action has {len(self.fail_safe)} values, the action {self.action.size}", where="contract"
+                f"steps per action is {self.steps}, 1 to {LONGEST_BLOCK} are possible", where="contract"
             )
+        if self.state not in get_args(StateRule):
+            raise ContractError(f"state is {self.state!r}, neither 'reset' nor 'carried'", where="contract")
+        if not 0 < self.control_period <= LONGEST_PERIOD:
+            raise ContractError(
+                f"control period is {self.control_period} s, it must be positive, and at most {LONGEST_PERIOD:g} s",
+                where="contract",
+            )
+        self._check_fail_safe()
         if self.choices:
             self._check_choices()
+
+    def _check_fail_safe(self) -> None:
+        """It is taken when all else has failed: one that cannot be taken is refused here."""
+        size = self.action.size
+        if len(self.fail_safe) != size:
+            raise ContractError(
+                f"fail-safe action has {len(self.fail_safe)} values, the action {size}", where="contract"
+            )
+        low = self.action.low or (-math.inf,) * size
+        high = self.action.high or (math.inf,) * size
+        for name, value, least, most in zip(self.action.names, self.fail_safe, low, high, strict=True):
+            if not math.isfinite(value):
+                raise ContractError(f"the fail-safe value of {name} is {value}, a finite one is needed",
+                                    where="contract")  # fmt: skip
+            if not least <= value <= most:
+                raise ContractError(
+                    f"the fail-safe value of {name} is {value:g}, and its limits are {least:g}..{most:g}",
+                    where="contract",
+                )
 
     def _check_choices(self) -> None:
         last = len(self.choices) - 1
@@ -107,11 +137,6 @@ class Contract:
         if self.fail_safe[0] not in range(last + 1):
             raise ContractError(f"fail-safe action {self.fail_safe[0]:g} is none of 0..{last}", where="contract")
 
-    @property
-    def window(self) -> int:
-        """Core steps per action: held input and pipeline latency."""
-        return self.steps + self.latency
-
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
         data = dataclasses.asdict(self)
@@ -123,58 +148,52 @@ class Contract:
 
     def to_json(self) -> str:
         """Canonical text: sorted keys, no spaces, so the same contract gives the same bytes."""
-        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return schema.canonical(self.to_dict()).decode()
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Contract:
-        """From `to_dict`.
+    def from_dict(cls, data: Any, *, where: str = "contract") -> Contract:
+        """From `to_dict`, of a file.
 
         Raises:
-            ContractError: a field is missing, unknown, or of the wrong type.
+            ContractError: a field is missing, unknown, of the wrong type, or out of bounds.
         """
-        known = {f.name for f in dataclasses.fields(cls)}
-        unknown = sorted(set(data) - known)
-        if unknown:
-            raise ContractError(f"unknown field {unknown[0]!r}", where="contract")
+        said = schema.checked(data, _form(), where, ContractError)
+        text = schema.unprintable(data)
+        if text is not None:
+            raise ContractError(f"the text {text!r} cannot be printed", where=where)
+        values = {f.name: getattr(said, f.name) for f in dataclasses.fields(cls)}
         try:
-            values = dict(data)
-            values["observation"] = _channels(data["observation"])
-            values["action"] = _channels(data["action"])
-            values["steps"] = _integer(data["steps"])
-            values["latency"] = _integer(data.get("latency", 0))
-            values["control_period"] = float(data["control_period"])
-            values["fail_safe"] = tuple(float(x) for x in data["fail_safe"])
-            if "choices" in data:
-                values["choices"] = _names(data["choices"])
-            values["provenance"] = {str(k): str(v) for k, v in dict(data.get("provenance", {})).items()}
+            values["observation"], values["action"] = (_channels(values[k]) for k in ("observation", "action"))
             return cls(**values)
-        except KeyError as error:
-            raise ContractError(f"field {error.args[0]!r} is missing", where="contract") from None
-        except (TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, ContractError):
-                raise
-            raise ContractError(f"malformed: {error}", where="contract") from None
+        except ContractError as error:
+            error.where = where
+            raise
 
 
-def _integer(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{value!r} is not a whole number")
-    return value
+def _channels(said: Any) -> Channels:
+    return Channels(said.names, said.units, said.low, said.high)
 
 
-def _names(value: object) -> tuple[str, ...]:
-    if not isinstance(value, (list, tuple)) or not value or not all(isinstance(name, str) for name in value):
-        raise TypeError("the actions to choose from are no list of names")
-    return tuple(value)
-
-
-def _channels(data: Mapping[str, Any]) -> Channels:
-    def floats(values: Any) -> tuple[float, ...] | None:
-        return None if values is None else tuple(float(x) for x in values)
-
-    return Channels(
-        names=tuple(str(x) for x in data["names"]),
-        units=tuple(str(x) for x in data["units"]),
-        low=floats(data.get("low")),
-        high=floats(data.get("high")),
-    )
+@functools.cache
+def _form() -> Any:
+    """The contract as a file holds it."""
+    name = schema.text(4096)
+    limits = schema.row(schema.real(), MOST_CHANNELS) | None
+    channels = schema.record("channels", [
+        ("names", schema.row(name, MOST_CHANNELS)),
+        ("units", schema.row(name, MOST_CHANNELS)),
+        ("low", limits, None),
+        ("high", limits, None),
+    ])  # fmt: skip
+    return schema.record("contract", [
+        ("environment", name),
+        ("observation", channels),
+        ("action", channels),
+        ("steps", schema.whole(1, LONGEST_BLOCK)),
+        ("state", Literal[get_args(StateRule)]),
+        ("control_period", schema.real(above=0)),
+        ("fail_safe", schema.row(schema.real(), MOST_CHANNELS)),
+        ("seed", schema.whole(-(1 << 63), (1 << 63) - 1) | None, None),
+        ("provenance", dict[str, str], {}),
+        ("choices", schema.row(name, MOST_CHANNELS), ()),
+    ])  # fmt: skip

@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from nervecord.compiler.contract import Channels, Contract
+from nervecord.compiler.files.program import describe, described_hashes
 from nervecord.compiler.graph import Graph
-from nervecord.compiler.node import Array, Node
-from nervecord.compiler.serialise import arrays_hash, graph_to_data, structure_hash
-from nervecord.compiler.topology import Topology, is_core, label, size
+from nervecord.compiler.ops import Array, Level, fields, is_core
+from nervecord.compiler.schedule import STREAM, Schedule
+from nervecord.compiler.timing import Timing
+from nervecord.compiler.topology import Topology, label
 
 BINS = 48
 """Of a histogram of weights, at most: few weights get fewer."""
@@ -116,9 +119,10 @@ class GraphFacts:
         nodes: in order. edges: (from, to), by the nodes' ids.
         neurons, synapses: numbers; synapses with a weight that is not zero. parameters: of connections and neurons.
         depth: connections from input to output. recurrent: names of connections on loops.
-        policy: environment, observation and action sizes, steps, state, control period; None for a graph that is none.
+        policy: environment, observation and action with their channels in order, steps, state, control period; None for
+            a graph that is none.
         contract: all of it, as `Contract.to_dict` gives it; None as well.
-        hashes: "structure", "weights": the same as a program's file carries, so that two graphs can be told apart.
+        hashes: "structure", "arrays": the same as a program's file carries, so that two graphs can be told apart.
     """
 
     level: str
@@ -143,65 +147,88 @@ class GraphFacts:
         return data
 
 
-def graph_facts(graph: Graph, topology: Topology | None = None) -> GraphFacts:
-    """Describe a graph of any level whose arrays have their nodes' shapes.
+def graph_facts(
+    graph: Graph, contract: Contract | None = None, schedule: Schedule | None = None, topology: Topology | None = None
+) -> GraphFacts:
+    """Describe a graph of any level whose arrays have their ops' shapes.
 
     Args:
+        contract: of a policy. schedule: of a graph that is none; by default a stream.
         topology: of the graph, if it is known already.
     """
     topology = topology or Topology.of(graph)
-    connections = {connection.name: connection for connection in topology.connections}
+    wires = {wire.name: wire for wire in topology.wires}
     nodes = tuple(
         NodeFacts(
             id=name,
             name=label(graph, name),
-            kind=node.kind,
-            shape=node.out_shape,
-            parameters=_parameters(node),
-            side="core" if is_core(node) else "host",
-            recurrent=name in connections and connections[name].recurrent,
-            weights=_spread(node) if name in connections else None,
+            kind=op.kind,
+            shape=op.out_shape,
+            parameters=_parameters(op),
+            side="core" if is_core(op) else "host",
+            recurrent=name in wires and wires[name].recurrent,
+            weights=_spread(wires[name].weight) if name in wires else None,
         )
-        for name, node in graph.nodes.items()
+        for name, op in graph.nodes.items()
     )
-    structure, arrays = graph_to_data(graph)
     return GraphFacts(
         level=graph.level.value,
         dt=graph.dt,
         nodes=nodes,
         edges=graph.edges,
-        neurons=sum(size(node) for node in topology.populations.values()),
-        synapses=sum(connection.synapses for connection in topology.connections),
+        neurons=sum(op.size for op in topology.populations.values()),
+        synapses=sum(wire.synapses for wire in topology.wires),
         parameters=sum(node.parameters for node in nodes),
         depth=topology.depth,
         recurrent=tuple(node.name for node in nodes if node.recurrent),
-        policy=_policy(graph),
-        contract=None if graph.contract is None else json.loads(graph.contract.to_json()),
-        hashes={"structure": structure_hash(structure), "weights": arrays_hash(arrays)},
+        policy=None if contract is None else _policy(graph, contract, topology),
+        contract=None if contract is None else json.loads(contract.to_json()),
+        hashes=_hashes(graph, contract, schedule),
     )
 
 
-def _parameters(node: Node) -> int:
-    values = [getattr(node, name) for name in type(node).ARRAYS]
-    return int(sum(np.size(value) for value in values if value is not None))
+def _hashes(graph: Graph, contract: Contract | None, schedule: Schedule | None) -> dict[str, str]:
+    """As a program of this graph carries them; none for a graph that no file can hold, as verification says."""
+    described, data = describe(graph, contract, schedule or STREAM)
+    try:
+        return described_hashes(described, data)
+    except ValueError:  # a number that is not finite
+        return {}
 
 
-def _spread(node: Node) -> Spread | None:
-    weights = getattr(node, "weight", None)
+def _spread(weights: Array | None) -> Spread | None:
     return None if weights is None or not np.size(weights) else Spread.of(np.asarray(weights))
 
 
-def _policy(graph: Graph) -> dict[str, Any] | None:
-    contract = graph.contract
-    if contract is None:
-        return None
+def _parameters(value: object) -> int:
+    """Numbers in the arrays of an op and its parts."""
+    total = 0
+    for name, declared in fields.declarations(type(value)):
+        held = getattr(value, name)
+        if held is not None and declared.kind in ("array", "part"):
+            total += _parameters(held) if declared.kind == "part" else int(np.size(held))
+    return total
+
+
+def _policy(graph: Graph, contract: Contract, topology: Topology) -> dict[str, Any]:
+    staggered = graph.level is Level.INTEGER and contract.state == "reset"
     return {
         "environment": contract.environment,
         "observations": contract.observation.size,
         "actions": contract.action.size,
+        "observation": _channels(contract.observation),
+        "action": _channels(contract.action),
         "choices": list(contract.choices),
         "steps": contract.steps,
-        "latency": contract.latency,
+        "latency": Timing.of_integers(graph, topology).latency(topology) if staggered else 0,
         "state": contract.state,
         "control_period": contract.control_period,
     }
+
+
+def _channels(channels: Channels) -> list[dict[str, Any]]:
+    """The channels in order, with limits where they are known."""
+    count = channels.size
+    low, high = channels.low or (None,) * count, channels.high or (None,) * count
+    rows = zip(channels.names, channels.units, low, high, strict=True)
+    return [{"name": name, "unit": unit, "low": least, "high": most} for name, unit, least, most in rows]

@@ -1,142 +1,140 @@
-"""The host's side of a policy: from the observation to what enters the core at each step, from the core to the action.
+"""The host's side of a plan: from what comes in to what enters the core, and from what leaves it to what goes out.
 
-Every engine goes through it, or is tested against it. The observation is encoded once per action: it is held over the T
-steps (real values, graded integers), or becomes T steps of spikes (`PopulationEncode`). What leaves the core is read in
-the last step (`Decode`, `ArgmaxDecode`), or counted over the last layer's T steps (`CountDecode`, `CountArgmaxDecode`),
-which are the window's last ones.
+Every engine goes through it, or is tested against it. Where inputs are held, the host's ops work once per action; in a
+stream they work at every step.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from nervecord.compiler import nodes as n
-from nervecord.compiler import population, semantics
-from nervecord.compiler.graph import Graph, Level
-from nervecord.compiler.node import Array
+from nervecord.compiler.ops import Array, Decoder, PopulationEncode, State
+from nervecord.compiler.plan import Plan
 from nervecord.errors import ContractError
 
 
-class Host:
-    """The host nodes of a graph, with their state.
+class Before:
+    """Host ops before the core, with the state of spike encoders.
 
     Args:
-        graph: DISCRETE or INTEGER, legal.
+        plan: of the graph.
     """
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.contract = graph.contract
-        order = graph.order()
-        self.before = _prefix(graph)
-        """Input and host nodes before the core, in order; empty for a graph without host nodes there."""
-        decoders = tuple(name for name in order if isinstance(graph.nodes[name], n.AFTER_CORE))
-        self.after = (*decoders, *graph.outputs) if decoders else ()
-        """Host nodes after the core and the Output, in order; empty for a graph without host nodes there."""
-        self.reset()
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._encoders = [step for step in plan.before if isinstance(step.op, PopulationEncode)]
+        self.reset(1)
 
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Names of the nodes whose values enter the core: the last host node before it, or the graph's Inputs."""
-        return (self.before[-1],) if self.before else self.graph.inputs
-
-    @property
-    def readouts(self) -> tuple[str, ...]:
-        """Names of the nodes whose values leave the core."""
-        return self.graph.sources(self.after[0]) if self.after else self.graph.outputs
-
-    def reset(self) -> None:
-        """Back to the state before the first action."""
-        self._v: Array | None = None
+    def reset(self, batch: int) -> None:
+        """Back to the state before the first action, for so many copies."""
+        self._states: dict[str, State] = {step.name: step.op.state(batch) for step in self._encoders}
 
     def clear(self, rows: Array) -> None:
         """The state of some copies (indices or mask) back to that before the first action."""
-        if self._v is not None:
-            self._v[rows] = 0
+        for state in self._states.values():
+            for values in state.values():
+                values[rows] = 0
 
-    def encode(self, observation: Array) -> Array:
-        """What enters the core in one action.
-
-        Args:
-            observation: (batch, observations); with carried state the same copies in every call.
-
-        Returns:
-            (window, batch, n): T steps of the encoded observation, then zeros while the pipeline drains. Float64 at the
-            discrete level, integers at the integer level.
-
-        Raises:
-            ContractError: the graph carries no contract.
-        """
-        if self.contract is None:
-            raise ContractError("the graph carries no contract, so no action can be made of it", where="graph")
-        steps = self.contract.steps
+    def split(self, observation: Array) -> dict[str, Array]:
+        """A policy's observation, (batch, observations), as its Inputs take it."""
         x = np.asarray(observation, dtype=np.float64)
-        sent: Array | None = None
-        for name in self.before:
-            node = self.graph.nodes[name]
-            if isinstance(node, n.PopulationEncode):
-                sent = self._pulses(node, x, steps)
-            else:
-                x = semantics.step(node, {}, x, 0)
-        held = np.broadcast_to(x, (steps, *x.shape)) if sent is None else sent
-        dtype = np.float64 if self.graph.level is Level.DISCRETE else np.int64
-        block = np.zeros((self.contract.window, *held.shape[1:]), dtype=dtype)
-        block[:steps] = held
-        return block
+        graph = self.plan.graph
+        found: dict[str, Array] = {}
+        start = 0
+        for name in graph.inputs:
+            size = graph.nodes[name].size
+            found[name] = x[..., start : start + size]
+            start += size
+        return found
 
-    def _pulses(self, node: n.PopulationEncode, x: Array, steps: int) -> Array:
-        units = population.activation(node, x)
-        assert self.contract is not None
-        if self.contract.state == "reset" or self._v is None:
-            self._v = np.zeros_like(units)
-        sent, self._v = population.pulses(node, units, self._v, steps)
-        return sent
-
-    def decode(self, readout: Array) -> Array:
-        """The action from what the readout gave.
+    def enter(self, inputs: Mapping[str, Array], dtype: type = np.float64) -> dict[str, Array]:
+        """What enters the core in a block.
 
         Args:
-            readout: (steps, batch, n) in all steps of the window; one that reads membranes looks at the last alone.
+            inputs: Input -> (batch, ...) where it is held, (T, batch, ...) of a stream.
+            dtype: of the result.
 
         Returns:
-            (batch, actions); of a policy that chooses (batch, 1), the number of its action.
+            Entry -> (window, batch, ...): T steps, then zeros until the last read has seen all of them.
         """
-        y = np.asarray(readout[-1], dtype=np.float64)
-        for name in self.after:
-            node = self.graph.nodes[name]
-            if isinstance(node, n.CountDecode):
-                assert self.contract is not None
-                y = semantics.count_decode(node, readout[-self.contract.steps :].sum(axis=0))
-            elif isinstance(node, n.CountArgmaxDecode):
-                y = semantics.first_largest(self.preferences(readout))
+        steps, held = self.plan.schedule.steps, self.plan.schedule.held
+        values: dict[str, Array] = {}
+        for step in self.plan.before:
+            if type(step.op).ROLE == "input":
+                given = np.asarray(inputs[step.name])
             else:
-                y = semantics.step(node, {}, y, 0)
-        return y
+                given = values[step.taps[0].source]
+                for tap in step.taps[1:]:
+                    given = given + values[tap.source]
+            if isinstance(step.op, PopulationEncode):
+                if self.plan.schedule.resets:
+                    self._states[step.name] = step.op.state(len(given))
+                values[step.name] = step.op.train(self._states[step.name], given, steps)
+            elif held:
+                values[step.name] = step.op.step({}, given)
+            else:
+                rows = step.op.step({}, given.reshape(-1, *given.shape[2:]))
+                values[step.name] = rows.reshape(*given.shape[:2], *rows.shape[1:])
+        found = {}
+        for entry in self.plan.entries:
+            x = values[entry.name]
+            sent = np.broadcast_to(x, (steps, *x.shape)) if entry.entering == "held" else x
+            block = np.zeros((self.plan.window, *sent.shape[1:]), dtype=dtype)
+            block[:steps] = sent
+            found[entry.name] = block
+        return found
 
-    def preferences(self, readout: Array) -> Array:
+
+class After:
+    """Host ops after the core; they have no state.
+
+    Args:
+        plan: of the graph.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    def leave(self, left: Mapping[str, Array]) -> dict[str, Array]:
+        """What goes out.
+
+        Args:
+            left: core step -> (window, batch, ...), of every read.
+
+        Returns:
+            Output -> (batch, ...) where inputs are held, (T, batch, ...) of a stream.
+        """
+        held = self.plan.schedule.held
+        values: dict[str, Array] = {}
+        for read in self.plan.reads:
+            rows = left[read.source][read.first : read.last + 1]
+            values[read.source] = rows.sum(axis=0) if held else rows
+        for step in self.plan.after:
+            x = values[step.taps[0].source]
+            for tap in step.taps[1:]:
+                x = x + values[tap.source]
+            values[step.name] = step.op.step({}, np.asarray(x, dtype=np.float64) if isinstance(step.op, Decoder) else x)
+        return {name: values[name] for name in self.plan.graph.outputs}
+
+    def join(self, outputs: Mapping[str, Array]) -> Array:
+        """A policy's action, (batch, actions), of what its Outputs give."""
+        rows = [outputs[name] for name in self.plan.graph.outputs]
+        return rows[0] if len(rows) == 1 else np.concatenate(rows, axis=-1)
+
+    def preferences(self, left: Mapping[str, Array]) -> Array:
         """What a policy that chooses holds of each of its actions, (batch, choices), in units of the float policy.
 
         Args:
-            readout: as for `decode`.
+            left: as for `leave`.
 
         Raises:
             ContractError: it does not choose, its actions are values.
         """
-        node = self.graph.nodes[self.after[0]] if self.after else None
-        if isinstance(node, n.ArgmaxDecode):
-            return np.asarray(readout[-1], dtype=np.float64) * node.scale
-        if isinstance(node, n.CountArgmaxDecode):
-            assert self.contract is not None
-            return semantics.weigh_counts(node, readout[-self.contract.steps :].sum(axis=0))
+        for step in self.plan.after:
+            if isinstance(step.op, Decoder) and step.op.choices:
+                reads = [self.plan.read(tap.source) for tap in step.taps]
+                x = sum(left[read.source][read.first : read.last + 1].sum(axis=0) for read in reads)
+                return step.op.preferences(np.asarray(x, dtype=np.float64))
         raise ContractError("has no choice among actions", where="graph")
-
-
-def _prefix(graph: Graph) -> tuple[str, ...]:
-    if not any(isinstance(node, n.BEFORE_CORE) for node in graph.nodes.values()):
-        return ()
-    name = graph.inputs[0]
-    found = [name]
-    while (following := graph.destinations(name)) and isinstance(graph.nodes[following[0]], n.BEFORE_CORE):
-        name = following[0]
-        found.append(name)
-    return tuple(found)

@@ -8,31 +8,35 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from nervecord.compiler.check import Verdict, check, not_checked, verdict
-from nervecord.compiler.cost import Estimate, Events, count_events, estimate
+from nervecord.compiler.check.cost import Estimate, Events, count_events, estimate
+from nervecord.compiler.check.placement import Placement
+from nervecord.compiler.check.rules import Case
+from nervecord.compiler.check.table import Verdict, case_findings, not_checked, verdict
+from nervecord.compiler.files.program import Program
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.graphfacts import GraphFacts, graph_facts
 from nervecord.compiler.measured import CODES
 from nervecord.compiler.notebook import table
-from nervecord.compiler.place import Placement, place
-from nervecord.compiler.program import Program
+from nervecord.compiler.policy import Policy, parts
+from nervecord.compiler.schedule import Schedule
 from nervecord.compiler.target import TargetSpec
 from nervecord.compiler.topology import Topology
 from nervecord.compiler.verify import verify
 from nervecord.errors import FileFormatError
 
-FORMAT = 1
-"""Of `Report.to_dict`; grows when a key changes its meaning or goes away."""
+FORMAT = 2
+"""Of `Report.to_dict`; grows when a key changes its meaning or goes away. (2: `exceeded` of a layer was `broken`.)"""
 
 _GRAVEST_FIRST = ("error", "unknown", "warning", "info")
 
-_SHAPELESS = ("shape", "empty", "not-finite", "time-constant", "decay")
-"""Violations with which arrays cannot be counted on, so that targets are not looked at."""
+_WIDTH = 116
+"""Columns of the text, for lists that are broken into lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class TargetReport:
     """A graph on one target. placement, events None where the graph itself is too damaged to look at.
 
     limits_given: a sentence for each limit that is the user's own, in place of the target's.
+    limits: name -> value, about, source, confidence, of the limits that somebody published.
     """
 
     target: str
@@ -52,7 +57,6 @@ class TargetReport:
     not_checked: tuple[str, ...]
     limits_given: tuple[str, ...] = ()
     limits: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Limit name -> value, about, source, confidence, of the limits that somebody published."""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -114,33 +118,46 @@ class Report:
         return "\n".join(lines) + "\n"
 
 
-def inspect(graph: Graph, targets: Sequence[TargetSpec]) -> Report:
-    """Look at a graph of any level, by itself and for each target; runs nothing and needs no engine.
+def inspect(subject: Graph | Policy, targets: Sequence[TargetSpec], schedule: Schedule | None = None) -> Report:
+    """Look at a graph or policy of any level, by itself and for each target; runs nothing and needs no engine.
 
-    A violation of the graph's own rules makes every verdict "infeasible"; with one that leaves its arrays without a
-    meaning, targets are not looked at further.
+    A violation of the graph's own rules makes every verdict "infeasible"; where an op goes against what it declares of
+    itself, or there is more than can be looked at, targets are not looked at further.
+
+    Args:
+        schedule: of a graph that is no policy; by default a stream.
     """
-    violations = tuple(verify(graph))
-    if any(finding.code in _SHAPELESS for finding in violations):
+    violations = tuple(verify(subject))
+    if violations and (_damaged(subject) or any(finding.code in ("size", "shape") for finding in violations)):
         empty = tuple(
             TargetReport(spec.name, spec.title, "infeasible", (), None, None, None, not_checked(spec), spec.given)
             for spec in targets
         )
         return Report(None, violations, empty)
+    graph, contract = parts(subject)
     topology = Topology.of(graph)
-    reports = tuple(_target(graph, spec, topology, legal=not violations) for spec in targets)
-    return Report(graph_facts(graph, topology), violations, reports)
+    reports = tuple(_target(subject, spec, topology, schedule, legal=not violations) for spec in targets)
+    return Report(graph_facts(graph, contract, schedule, topology), violations, reports)
 
 
-def _target(graph: Graph, spec: TargetSpec, topology: Topology, *, legal: bool) -> TargetReport:
-    findings = tuple(check(graph, spec))
-    events = count_events(graph, spec, topology=topology)
+def _damaged(subject: Graph | Policy) -> bool:
+    """Whether an op goes against its declarations, so that nothing can be said of its arrays."""
+    graph, _ = parts(subject)
+    return any(True for op in graph.nodes.values() for _ in op.violations())
+
+
+def _target(
+    subject: Graph | Policy, spec: TargetSpec, topology: Topology, schedule: Schedule | None, *, legal: bool
+) -> TargetReport:
+    case = Case.of(subject, spec, schedule, topology)
+    findings = tuple(case_findings(case))
+    events = count_events(subject, spec, topology=topology, schedule=schedule)
     return TargetReport(
         target=spec.name,
         title=spec.title,
         verdict=verdict(findings) if legal else "infeasible",
         findings=findings,
-        placement=place(graph, spec, topology),
+        placement=case.placement,
         events=events,
         energy=estimate(events, spec),
         not_checked=not_checked(spec),
@@ -168,7 +185,11 @@ def with_measured(report: Report, program: Program) -> Report:
     said = program.report.get("findings", [])
     if not isinstance(said, list):
         raise FileFormatError("its report's findings are no list", where="report.json")
-    found = tuple(finding for finding in map(Finding.from_dict, said) if finding.code in CODES)
+    lowering = program.report.get("lowering", {})
+    more = lowering.get("findings", []) if isinstance(lowering, dict) else []
+    if not isinstance(more, list):
+        raise FileFormatError("its report's findings are no list", where="report.json")
+    found = tuple(finding for finding in map(Finding.from_dict, [*said, *more]) if finding.code in CODES)
     targets = tuple(
         dataclasses.replace(target, findings=(*target.findings, *found)) if target.target == program.target else target
         for target in report.targets
@@ -212,12 +233,27 @@ def _facts_text(facts: GraphFacts) -> list[str]:
             f"policy: {p['environment']}, {p['observations']} observations -> {actions}, "
             f"T = {p['steps']}, state {p['state']}, one action per {p['control_period']:g} s"
         )
+        lines += [*_channels_text("observation", p["observation"]), *_channels_text("action", p["action"])]
     width = max((len(node.name) for node in facts.nodes), default=0)
     lines += [
         f"  {node.name:<{width}}  {node.kind:<20} {node.size:>10}  {node.parameters:>8,} parameters"
         for node in facts.nodes
     ]
     return lines
+
+
+def _channels_text(what: str, channels: list[dict[str, Any]]) -> list[str]:
+    """The channels in order, broken into lines."""
+    texts = []
+    for channel in channels:
+        limits = ""
+        if channel["low"] is not None and channel["high"] is not None:
+            limits = f" {channel['low']:g}..{channel['high']:g}"
+        texts.append(channel["name"] + limits + (f" {channel['unit']}" if channel["unit"] else ""))
+    return textwrap.wrap(
+        f"{what}: {', '.join(texts)}", _WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def _target_text(report: TargetReport) -> list[str]:

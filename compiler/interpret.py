@@ -1,6 +1,6 @@
-"""Executes a graph by its definition: step by step, node by node, in plain numpy.
+"""Executes a plan by the definition of its ops: step by step, in plain numpy.
 
-`Machine` runs the core's steps and, for a policy, the window that makes an action of an observation. It is what every
+`Machine` runs the core's steps and, for a policy, the block that makes an action of an observation. It is what every
 faster engine is compared with. `simulate` runs any graph on recorded input and returns everything it did.
 """
 
@@ -11,103 +11,108 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from nervecord.compiler import nodes as n
-from nervecord.compiler import semantics
-from nervecord.compiler.graph import Graph, Level, delays
-from nervecord.compiler.host import Host
-from nervecord.compiler.node import Array
-from nervecord.compiler.semantics import State
-from nervecord.compiler.verify import require
+from nervecord.compiler.graph import Graph
+from nervecord.compiler.host import After, Before
+from nervecord.compiler.ops import Array, Level, State
+from nervecord.compiler.plan import Plan, Tap, plan
+from nervecord.compiler.policy import Policy
+from nervecord.compiler.schedule import Schedule
 from nervecord.errors import GraphError
 
 
 class Machine:
-    """A graph with its state, for a batch of independent copies.
+    """A plan with its state, for a batch of independent copies.
 
     Args:
-        graph: DISCRETE or INTEGER; verified here.
+        plan: what to run, or a graph or policy, planned here.
         batch: number of copies.
-
-    Raises:
-        GraphError: the graph is not executable.
     """
 
-    def __init__(self, graph: Graph, batch: int = 1) -> None:
-        if graph.level is Level.IMPORTED:
-            raise GraphError(
-                "a graph in continuous time cannot be executed",
-                where="graph",
-                hint="give its time step: --dt 1e-4, or read(path, dt=1e-4)",
-            )
-        self.graph = require(graph)
-        order = graph.order()
-        self.host = Host(graph)
-        host = {*self.host.before, *self.host.after}
-        self._core = tuple(name for name in order if name not in host)
-        self._sources = {name: graph.sources(name) for name in order}
+    def __init__(self, subject: Plan | Graph | Policy, batch: int = 1) -> None:
+        self.plan = subject if isinstance(subject, Plan) else plan(subject)
+        self.graph = self.plan.graph
+        self.before = Before(self.plan)
+        self.after = After(self.plan)
+        self._steppers = {step.name: step.op.stepper(self.graph.arithmetic) for step in self.plan.core}
+        self._clears_all = self.graph.level is Level.DISCRETE and self.plan.schedule.resets
+        self._dtype: type = np.float64 if self.graph.level is Level.DISCRETE else np.int64
         self.batch = batch
         self.reset()
 
     def reset(self, batch: int | None = None) -> None:
         """Back to the state before the first step, with a new batch size if one is given."""
         self.batch = batch or self.batch
+        self.before.reset(self.batch)
+        self._begin()
         self.t = 0
-        self.host.reset()
-        self.state: dict[str, State] = {
-            name: semantics.initial_state(self.graph.nodes[name], self.batch) for name in self._core
+
+    def _begin(self) -> None:
+        """The core's state before the first step."""
+        self.state: dict[str, State] = {step.name: step.op.state(self.batch) for step in self.plan.core}
+        kept = [(e.name, e.op.out_shape, e.keeps) for e in self.plan.entries]
+        kept += [(s.name, s.op.out_shape, s.keeps) for s in self.plan.core]
+        # What was given `lag` steps ago stands at [-lag].
+        self.history: dict[str, Array] = {
+            name: np.zeros((keeps, self.batch, *shape), dtype=self._dtype) for name, shape, keeps in kept if keeps
         }
 
     def clear(self, rows: Array) -> None:
         """The state of some copies (indices or mask) back to that before the first step; time goes on."""
-        self.host.clear(rows)
-        for name, state in self.state.items():
+        self.before.clear(rows)
+        for state in self.state.values():
             for key, value in state.items():
-                fresh = value.copy()
-                # A buffer's first axis is its depth, the batch comes second.
-                fresh[(slice(None), rows) if key == "buffer" else rows] = 0
-                self.state[name][key] = fresh
+                state[key] = value.copy()
+                state[key][rows] = 0
+        for values in self.history.values():
+            values[:, rows] = 0
 
-    def step(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """One core time step: values (batch, ...) of `host.sources` in, the output of every core node out."""
-        values: dict[str, Array] = dict(inputs)
-        nodes = self.graph.nodes
-        for name in self._core:
-            node = nodes[name]
-            if delays(node):
-                values[name] = semantics.delayed_output(node, self.state[name])
-            elif name not in values:
-                values[name] = semantics.step(node, self.state[name], self._gather(name, values), self.t)
-        for name in self._core:
-            if delays(nodes[name]):
-                semantics.push(self.state[name], semantics.product(nodes[name], self._gather(name, values)))
+    def step(self, entered: Mapping[str, Array]) -> dict[str, Array]:
+        """One core time step: values (batch, ...) of every entry in, the output of every core step out."""
+        values: dict[str, Array] = dict(entered)
+        clears = self.graph.level is Level.INTEGER
+        for step in self.plan.core:
+            x = self._tap(step.taps[0], values)
+            for tap in step.taps[1:]:
+                x = x + self._tap(tap, values)
+            if clears and self.state[step.name] and self.plan.clears(step, self.t):
+                self.state[step.name] = step.op.state(self.batch)
+            values[step.name] = self._steppers[step.name](self.state[step.name], x)
+        for name, kept in self.history.items():
+            kept[:-1] = kept[1:]
+            kept[-1] = values[name]
         self.t += 1
-        return {name: values[name] for name in self._core}
+        return {step.name: values[step.name] for step in self.plan.core}
 
-    def _gather(self, name: str, values: Mapping[str, Array]) -> Array:
-        sources = self._sources[name]
-        total = values[sources[0]]
-        for source in sources[1:]:
-            total = total + values[source]
-        return total
+    def _tap(self, tap: Tap, values: Mapping[str, Array]) -> Array:
+        return self.history[tap.source][-tap.lag] if tap.lag else values[tap.source]
 
-    def window(self, observation: Array) -> tuple[Array, list[dict[str, Array]]]:
-        """One action: the observation (batch, observations) encoded for T steps, then the pipeline drained.
+    def block(self, inputs: Mapping[str, Array]) -> tuple[dict[str, Array], list[dict[str, Array]]]:
+        """One block of steps; of a policy, one action.
 
-        With state "reset" a float core is cleared first; an integer core clears itself by its reset windows.
-        Afterwards `entered` and `left`, (window, batch, n), are what entered the core and what left it.
+        Afterwards `entered` holds what entered the core: entry -> (window, batch, ...).
+
+        Args:
+            inputs: Input -> what it carries: (batch, ...) where it is held, (T, batch, ...) of a stream.
 
         Returns:
-            action (batch, actions), and what every core node gave at each step.
+            Output -> (batch, ...) where inputs are held, (T, batch, ...) of a stream; and what every core step gave at
+            each step of the block.
         """
-        contract = self.graph.contract
-        if contract is not None and contract.state == "reset" and self.graph.level is Level.DISCRETE:
-            self.reset()
-        self.entered = self.host.encode(observation)
-        (source,) = self.host.sources
-        (readout,) = self.host.readouts
-        steps = [self.step({source: row}) for row in self.entered]
-        self.left = np.stack([values[readout] for values in steps])
-        return self.host.decode(self.left), steps
+        if self._clears_all:
+            self._begin()
+        self.entered = self.before.enter(inputs, self._dtype)
+        steps = [self.step({name: rows[k] for name, rows in self.entered.items()}) for k in range(self.plan.window)]
+        self.left = {read.source: np.stack([values[read.source] for values in steps]) for read in self.plan.reads}
+        return self.after.leave(self.left), steps
+
+    def window(self, observation: Array) -> tuple[Array, list[dict[str, Array]]]:
+        """One action of a policy: (batch, observations) -> (batch, actions), and what every core step gave."""
+        outputs, steps = self.block(self.before.split(observation))
+        return self.after.join(outputs), steps
+
+    def preferences(self) -> Array:
+        """What a policy that chooses held of each of its actions in the last block, (batch, choices)."""
+        return self.after.preferences(self.left)
 
 
 @dataclass(slots=True)
@@ -117,60 +122,101 @@ class Trace:
     Args:
         outputs: node -> (steps, batch, ...): what every core node gave at every step.
         actions: (observations, batch, actions) of a policy, else None.
+        left: Output -> (steps, batch, ...) of a graph that is no policy.
     """
 
     outputs: dict[str, Array] = field(default_factory=dict)
     actions: Array | None = None
+    left: dict[str, Array] = field(default_factory=dict)
 
     def spikes(self, graph: Graph) -> dict[str, Array]:
         """node -> (steps, batch, n) of the spiking nodes."""
-        return {name: self.outputs[name] for name, _ in graph.of_type(*n.SPIKING) if name in self.outputs}
+        return {name: values for name, values in self.outputs.items() if graph.nodes[name].spikes}
 
 
-def simulate(graph: Graph, inputs: Array | Mapping[str, Array]) -> Trace:
+def simulate(subject: Graph | Policy, inputs: Array | Mapping[str, Array], schedule: Schedule | None = None) -> Trace:
     """Run a graph on recorded input.
 
     Args:
-        graph: DISCRETE or INTEGER.
-        inputs: for a policy (a graph with a contract): observations, (k, observations) or (k, batch, observations),
-            each one action. Else: what enters at each step, (steps, n) or (steps, batch, n), or input name -> such.
+        subject: DISCRETE or INTEGER.
+        inputs: for a policy: observations, (k, observations) or (k, batch, observations), each one action. Else: what
+            enters at each step, (steps, n) or (steps, batch, n), or input name -> such.
+        schedule: of a graph that is no policy; by default a stream without resets. A block that is not full is filled
+            up with zeros.
 
     Raises:
         GraphError: the graph is not executable, or the input's shape does not match.
     """
-    named = dict(inputs) if isinstance(inputs, Mapping) else {_only_input(graph): inputs}
-    arrays = {name: _batched(graph, name, value) for name, value in named.items()}
-    missing = [name for name in graph.inputs if name not in arrays]
+    made = plan(subject, schedule)
+    if isinstance(subject, Policy):
+        return _act(made, np.asarray(inputs))
+    return _stream(made, stream_inputs(made.graph, inputs))
+
+
+def _act(made: Plan, observations: Array) -> Trace:
+    assert made.contract is not None
+    rows = checked(observations, (made.contract.observation.size,), "observations")
+    machine = Machine(made, rows.shape[1])
+    taken: list[dict[str, Array]] = []
+    actions = []
+    for row in rows:
+        action, steps = machine.window(row)
+        actions.append(action)
+        taken += steps
+    return Trace({name: np.stack([values[name] for values in taken]) for name in taken[0]}, np.stack(actions))
+
+
+def _stream(made: Plan, arrays: dict[str, Array]) -> Trace:
+    steps, batch = next(iter(arrays.values())).shape[:2]
+    machine = Machine(made, batch)
+    taken: list[dict[str, Array]] = []
+    left: dict[str, list[Array]] = {}
+    for start in range(0, steps, made.schedule.steps):
+        outputs, values = machine.block({name: _part(x, start, made.schedule.steps) for name, x in arrays.items()})
+        taken += values
+        for name, rows in outputs.items():
+            left.setdefault(name, []).append(rows)
+    return Trace(
+        outputs={name: np.stack([values[name] for values in taken]) for name in taken[0]},
+        left={name: np.concatenate(rows)[:steps] for name, rows in left.items()},
+    )
+
+
+def _part(x: Array, start: int, count: int) -> Array:
+    found = x[start : start + count]
+    if len(found) < count:
+        found = np.concatenate([found, np.zeros((count - len(found), *x.shape[1:]), dtype=x.dtype)])
+    return found
+
+
+def stream_inputs(graph: Graph, inputs: Array | Mapping[str, Array]) -> dict[str, Array]:
+    """Inputs of a stream by name, each (steps, batch, ...).
+
+    Raises:
+        GraphError: one is missing, unknown, of another shape, or not finite.
+    """
+    if not isinstance(inputs, Mapping):
+        if len(graph.inputs) != 1:
+            raise GraphError(f"has {len(graph.inputs)} inputs", where="graph", hint="give the values by name")
+        inputs = {graph.inputs[0]: inputs}
+    unknown = [name for name in inputs if name not in graph.inputs]
+    if unknown:
+        raise GraphError(f"is no input; the inputs are {', '.join(graph.inputs)}", where=unknown[0])
+    missing = [name for name in graph.inputs if name not in inputs]
     if missing:
         raise GraphError("no values given for this input", where=missing[0])
+    arrays = {name: checked(np.asarray(inputs[name]), graph.nodes[name].in_shape, name) for name in graph.inputs}
     if len({array.shape[:2] for array in arrays.values()}) != 1:
         raise GraphError("inputs differ in their number of steps or their batch", where="inputs")
-    steps, batch = next(iter(arrays.values())).shape[:2]
-    machine = Machine(graph, batch)
-    taken: list[dict[str, Array]] = []
-    actions: list[Array] = []
-    for k in range(steps):
-        if graph.contract is not None:
-            action, window = machine.window(arrays[graph.inputs[0]][k])
-            actions.append(action)
-            taken += window
-        else:
-            taken.append(machine.step({name: array[k] for name, array in arrays.items()}))
-    outputs = {name: np.stack([values[name] for values in taken]) for name in taken[0]} if taken else {}
-    return Trace(outputs=outputs, actions=np.stack(actions) if actions else None)
+    return arrays
 
 
-def _only_input(graph: Graph) -> str:
-    if len(graph.inputs) != 1:
-        raise GraphError(f"has {len(graph.inputs)} inputs", where="graph", hint="give the values by name")
-    return graph.inputs[0]
+def checked(array: Array, shape: tuple[int, ...], name: str) -> Array:
+    """Values as (steps, batch, *shape).
 
-
-def _batched(graph: Graph, name: str, value: Array) -> Array:
-    if name not in graph.inputs:
-        raise GraphError(f"is no input; the inputs are {', '.join(graph.inputs)}", where=name)
-    shape = graph.nodes[name].in_shape
-    array = np.asarray(value)
+    Raises:
+        GraphError: they are of another shape, none, or not finite.
+    """
     if array.dtype.kind not in "fiub" or not np.isfinite(array).all():
         raise GraphError("the values are not all finite numbers", where=name)
     batched = array[:, None] if array.ndim == len(shape) + 1 else array

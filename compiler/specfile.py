@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
-from nervecord.compiler import nodes
-from nervecord.compiler.graph import Level
-from nervecord.compiler.node import Node
+from nervecord.compiler.arithmetic import Arithmetic, arithmetic_from
+from nervecord.compiler.ops import OPS, Level
 from nervecord.compiler.target import (
     UNLIMITED,
     Behaviour,
@@ -37,6 +36,7 @@ LARGEST = 2**53
 """No number of a spec lies beyond: all are exact as floats."""
 _NAME = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,62}[a-z0-9])?", re.ASCII)
 
+_SOURCED = ("source", "confidence")
 _NEEDED = ("name", "title", "summary", "engines", "arithmetic", "nodes", "behaviour", "limits")
 _ALLOWED = ("convolution", "packing", "energy", "not_checked")
 
@@ -73,12 +73,14 @@ def spec_from_dict(data: Mapping[str, Any], *, where: str = "spec") -> TargetSpe
     """A spec from the dictionary of its TOML; see `read_spec`."""
     reader = _Reader(where)
     reader.keys("", data, needed=_NEEDED, allowed=_ALLOWED)
+    arithmetic = reader.arithmetic(data["arithmetic"])
     return TargetSpec(
         name=reader.name("name", data["name"]),
         title=reader.text("title", data["title"]),
         summary=reader.text("summary", data["summary"]),
         engines=reader.texts("engines", data["engines"]),
-        arithmetic=reader.text("arithmetic", data["arithmetic"]),
+        arithmetic=reader.text("arithmetic", arithmetic["summary"]),
+        integers=reader.integers("arithmetic", arithmetic),
         nodes=reader.nodes(data["nodes"]),
         nodes_source=reader.text("nodes.source", data["nodes"].get("source")),
         nodes_confidence=reader.confidence("nodes.confidence", data["nodes"].get("confidence")),
@@ -142,10 +144,12 @@ class _Reader:
         found = {}
         for level in Level:
             kinds = self.texts(f"nodes.{level.value}", data.get(level.value, []))
+            legal = [kind for op in OPS.values() for kind in op.kinds(level)]
             for kind in kinds:
-                node = getattr(nodes, kind, None)
-                if not (isinstance(node, type) and issubclass(node, Node)):
-                    raise self.wrong(f"nodes.{level.value}", f"{kind!r} is no kind of node")
+                if kind not in legal:
+                    raise self.wrong(
+                        f"nodes.{level.value}", f"{kind!r} is no kind of node", f"choose from: {', '.join(legal)}"
+                    )
             found[level] = kinds
         return found
 
@@ -153,6 +157,26 @@ class _Reader:
         if value not in get_args(Confidence):
             raise self.wrong(key, f"confidence {value!r} is none of {', '.join(get_args(Confidence))}")
         return cast(Confidence, value)
+
+    def arithmetic(self, data: Any) -> Mapping[str, Any]:
+        """Its table; of a target that computes elsewhere a text that stands for the summary."""
+        if isinstance(data, str):
+            return {"summary": data}
+        if not isinstance(data, Mapping):
+            raise self.wrong("arithmetic", "a table is needed")
+        for key in ("summary", *_SOURCED):
+            if key not in data:
+                raise self.wrong(f"arithmetic.{key}", "is missing")
+        self.text("arithmetic.source", data["source"])
+        self.confidence("arithmetic.confidence", data["confidence"])
+        return cast(Mapping[str, Any], data)
+
+    def integers(self, section: str, data: Mapping[str, Any]) -> Arithmetic | None:
+        """The arithmetic of its table; None where there is a text alone."""
+        if "source" not in data:
+            return None
+        numbers = {key: value for key, value in data.items() if key not in ("summary", *_SOURCED)}
+        return arithmetic_from(numbers, f"{self.where}: {section}")
 
     def section(self, section: str, kind: type[R], data: Any) -> R:
         """A dataclass of facts; those the file leaves out stay unknown."""

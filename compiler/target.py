@@ -17,12 +17,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
-from nervecord.compiler.graph import Graph, Level
+from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.graph import Graph
+from nervecord.compiler.ops import Level
+from nervecord.compiler.policy import Policy
+from nervecord.compiler.schedule import Schedule
 from nervecord.errors import NervecordError, unknown_name
 
 if TYPE_CHECKING:
-    from nervecord.compiler.calibrate import Calibration
-    from nervecord.compiler.program import Program
+    from nervecord.compiler.calibrate import Calibration, StreamCalibration
+    from nervecord.compiler.files.program import Program
 
 Confidence: TypeAlias = Literal["exact", "second-hand", "conflicting", "given", "unknown"]
 """exact: read in the source named; second-hand: repeated by others, the source itself not read or not public;
@@ -70,7 +74,9 @@ def _describe(text: str) -> Any:
 class Behaviour:
     """What the target's neurons and connections can do."""
 
-    resets: Fact[tuple[str, ...]] = _describe('reset rules: "value", "subtract", "none"')
+    resets: Fact[tuple[str, ...]] = _describe(
+        'what a spike does: "value" or "subtract" (reset), "none", "refractory" (silent for some steps)'
+    )
     nonzero_reset: Fact[bool] = _describe("reset to a value other than zero")
     leak: Fact[str] = _describe('a constant leak term: "native", "bias" (through the neuron\'s bias) or "no"')
     bias: Fact[bool] = _describe("a bias of connections into neurons without synaptic current")
@@ -81,7 +87,6 @@ class Behaviour:
     graded_input: Fact[bool] = _describe("real-valued input, as graded spikes or floats")
     readout: Fact[bool] = _describe("membranes of neurons that do not spike can be read")
     recurrence: Fact[bool] = _describe("recurrent connections")
-    topology: Fact[str] = _describe('"any" or "chain" (one path from input to output)')
     free_wiring: Fact[bool] = _describe("values may pass without neurons, and spikes without weights")
     clears_buffers: Fact[bool] = _describe("what travels on a connection is cleared between two actions")
     decays: Fact[str] = _describe('"any", "shift" (1 - 2^-k only) or "none" (1 only)')
@@ -184,7 +189,7 @@ class TargetSpec:
     Args:
         name: as typed on the command line. title, summary: for people.
         engines: what runs its programs; empty for a target that is only inspected.
-        arithmetic: of the core, in words.
+        arithmetic: of the core, in words. integers: the same as data, where the target computes in integers here.
         nodes: level -> kinds of core nodes the target can realise starting from that level; with a `nodes_confidence`
             that is not exact, other kinds are unknown, not refused.
         behaviour, limits, convolution, packing, energy: see their classes; None where the section has no meaning here.
@@ -204,6 +209,7 @@ class TargetSpec:
     convolution: Convolution | None = None
     packing: Packing | None = None
     energy: Energy | None = None
+    integers: Arithmetic | None = None
     not_checked: tuple[str, ...] = ()
 
     SECTIONS: ClassVar[tuple[str, ...]] = ("behaviour", "limits", "convolution")
@@ -274,15 +280,15 @@ def _show(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """A graph in a target's arithmetic.
+    """A graph or policy in a target's arithmetic.
 
     Args:
-        graph: INTEGER (or DISCRETE where the target computes in floats).
+        subject: INTEGER (or DISCRETE where the target computes in floats).
         report: ranges, steps and errors per layer; plain JSON types.
         allowances: explicit permissions it was made with (`--allow-...`), kept in the program's manifest.
     """
 
-    graph: Graph
+    subject: Graph | Policy
     report: Mapping[str, object]
     allowances: tuple[str, ...] = ()
 
@@ -319,8 +325,17 @@ class Target(Protocol[SessionT]):
         """Its limits."""
         ...
 
-    def lower(self, graph: Graph, calibration: Calibration) -> Lowered:
-        """A DISCRETE policy in the target's arithmetic.
+    def lower(
+        self,
+        subject: Graph | Policy,
+        calibration: Calibration | StreamCalibration | None,
+        schedule: Schedule,
+    ) -> Lowered:
+        """A DISCRETE graph or policy in the target's arithmetic.
+
+        Args:
+            calibration: what it does on recorded input; None where a graph that is no policy came without.
+            schedule: of a graph that is no policy.
 
         Raises:
             InfeasibleError: it cannot be held or expressed.
@@ -331,6 +346,14 @@ class Target(Protocol[SessionT]):
         """A session that steps the program, on the first engine of the spec or the one named.
 
         trace: its `trace` will be asked for. An engine in another process takes time to hand it over.
+
+        Raises:
+            NervecordError: there is no engine of that name.
+        """
+        ...
+
+    def stream(self, program: Program, *, engine: str | None = None) -> object:
+        """A session that steps a program which is no policy, on the first engine of the spec or the one named.
 
         Raises:
             NervecordError: there is no engine of that name.

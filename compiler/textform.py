@@ -1,119 +1,145 @@
-"""A graph as text, for `--dump`, goldens and reading; and what changed between two graphs, in words.
+"""A graph or policy as text, for `--dump`, goldens and reading; and what changed between two of them, in words.
 
     graph discrete dt=0.0001
-    policy Ant-v4: observation 105, action 8, steps 4, latency 0, state reset, period 0.05 s
+    policy Ant-v4: observation 105, action 8, steps 4, state reset, period 0.05 s, contract #5d1e90aa
     input   Input            (105,) -> (105,)
-    fc1     Affine           (105,) -> (64,)  delay=0 weight=f8(64,105)[-0.31, 0.29]#5d1e90aa bias=-
+    fc1     Affine           (105,) -> (64,)  weight=f8(64,105)[-0.31, 0.29]#5d1e90aa bias=- delay=0
+    lif1    LIF              (64,) -> (64,)  membrane.decay=f8(64)[0.84]#... spike.threshold=f8(64)[1.0]#... ...
     ...
     input -> fc1
 
 The same graph gives the same text, one line per node and per edge, so that a difference of texts is a difference of
-graphs: an array's hash covers its bytes.
+graphs: an array's hash covers its bytes. Fields come from the ops' declarations, those of a part behind its name.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 
 from nervecord.compiler.contract import Contract
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.node import Array, Node
+from nervecord.compiler.graph import Edge, Graph
+from nervecord.compiler.ops import Array, Op
+from nervecord.compiler.ops.fields import declarations
+from nervecord.compiler.policy import Policy, parts
 
 
-def to_text(graph: Graph) -> str:
-    """The canonical text of a graph; ends in a newline."""
-    head = f"graph {graph.level.value} dt={_scalar(graph.dt)}"
-    lines = [head]
-    if graph.contract is not None:
-        lines.append(_policy(graph.contract))
-    if graph.recorded is not None:
-        lines.append(f"recorded {_array(graph.recorded)}")
+def to_text(subject: Graph | Policy) -> str:
+    """The canonical text of a graph or policy; ends in a newline."""
+    graph, contract = parts(subject)
+    lines = [f"graph {graph.level.value} dt={_scalar(graph.dt)}"]
+    if graph.arithmetic is not None:
+        lines.append("arithmetic " + " ".join(f"{name}={value}" for name, value in graph.arithmetic.to_dict().items()))
+    if contract is not None:
+        lines.append(_policy(contract))
+    if isinstance(subject, Policy) and subject.recorded is not None:
+        lines.append(f"recorded {_array(subject.recorded)}")
     widths = [max((len(_name(name)) for name in graph.nodes), default=0)]
-    widths.append(max((len(node.kind) for node in graph.nodes.values()), default=0))
+    widths.append(max((len(op.kind) for op in graph.nodes.values()), default=0))
     lines.append("")
-    for name, node in graph.nodes.items():
-        shapes = f"{_shape(node.in_shape)} -> {_shape(node.out_shape)}"
-        fields = " ".join(f"{field}={text}" for field, text in _fields(name, node).items())
-        lines.append(f"{_name(name):{widths[0]}}  {node.kind:{widths[1]}}  {shapes}  {fields}".rstrip())
+    for name, op in graph.nodes.items():
+        shapes = f"{_shape(op.in_shape)} -> {_shape(op.out_shape)}"
+        fields = " ".join(f"{field}={text}" for field, text in _fields(name, op).items())
+        lines.append(f"{_name(name):{widths[0]}}  {op.kind:{widths[1]}}  {shapes}  {fields}".rstrip())
     lines.append("")
-    lines += [f"{_name(a)} -> {_name(b)}" for a, b in graph.edges]
+    lines += [_edge(edge) for edge in graph.edges]
     return "\n".join(lines) + "\n"
 
 
-def explain(before: Graph, after: Graph) -> list[str]:
+def explain(before: Graph | Policy, after: Graph | Policy) -> list[str]:
     """What a pass did, one sentence per change; empty where it did nothing."""
+    (old, old_contract), (new, new_contract) = parts(before), parts(after)
+    said = _explain_graphs(old, new)
+    if old_contract != new_contract:
+        said.append("the contract changed")
+    if _recorded(before) != _recorded(after):
+        said.append("the recorded observations changed")
+    return said
+
+
+def _explain_graphs(before: Graph, after: Graph) -> list[str]:
     said: list[str] = []
     if before.level is not after.level:
         said.append(f"the graph went from {before.level.value} to {after.level.value}")
     if before.dt != after.dt:
         said.append(f"dt: {_scalar(before.dt)} -> {_scalar(after.dt)} s")
-    heir = {origin: name for name, node in after.nodes.items() for origin in node.origin}
-    for name, node in before.nodes.items():
+    if before.arithmetic != after.arithmetic and None not in (before.arithmetic, after.arithmetic):
+        said.append("the arithmetic changed")
+    heir = {origin: name for name, op in after.nodes.items() for origin in op.origin}
+    for name, op in before.nodes.items():
         if name not in after.nodes:
-            into = next((heir[origin] for origin in (*node.origin, name) if origin in heir), None)
-            said.append(f"{_name(name)} ({node.kind}) " + (f"went into {_name(into)}" if into else "is gone"))
-    for name, node in after.nodes.items():
+            into = next((heir[origin] for origin in (*op.origin, name) if origin in heir), None)
+            said.append(f"{_name(name)} ({op.kind}) " + (f"went into {_name(into)}" if into else "is gone"))
+    for name, op in after.nodes.items():
         if name not in before.nodes:
-            said.append(f"{_name(name)} ({node.kind}) is new")
-        elif before.nodes[name] != node:
-            said.append(_change(name, before.nodes[name], node))
+            said.append(f"{_name(name)} ({op.kind}) is new")
+        elif before.nodes[name] != op:
+            said.append(_change(name, before.nodes[name], op))
     for label, one, other in (("gone", before, after), ("new", after, before)):
-        lost = [f"{_name(a)} -> {_name(b)}" for a, b in one.edges if (a, b) not in other.edges]
+        kept = set(other.edges)
+        lost = [_edge(edge) for edge in one.edges if edge not in kept]
         if lost:
             said.append(f"edges {label}: {', '.join(lost)}")
     if list(before.nodes) != list(after.nodes) and sorted(before.nodes) == sorted(after.nodes):
         said.append("the order of the nodes changed")
     if before.edges != after.edges and sorted(before.edges) == sorted(after.edges):
         said.append("the order of the edges changed")
-    if before.contract != after.contract:
-        said.append("the contract changed")
-    if (before.recorded is None) != (after.recorded is None) or (
-        before.recorded is not None and after.recorded is not None and not _equal(before.recorded, after.recorded)
-    ):
-        said.append("the recorded observations changed")
     return said
 
 
-def _change(name: str, before: Node, after: Node) -> str:
+def _change(name: str, before: Op, after: Op) -> str:
     old, new = _fields(name, before), _fields(name, after)
-    fields = ", ".join(
+    changed = [
         f"{field}: {old.get(field, 'none')} -> {new.get(field, 'none')}"
         for field in dict.fromkeys([*old, *new])
         if old.get(field) != new.get(field)
-    )
-    if type(before) is type(after):
-        return f"{_name(name)} ({after.kind}) has another {fields}"
-    values = ", ".join(f"{field} {_range(value)}" for field, value in _arrays(after).items() if field not in old)
-    return f"{_name(name)}: {before.kind} became {after.kind}" + (f" with {values}" if values else "")
+    ]
+    if before.kind == after.kind and before.levels == after.levels:
+        return f"{_name(name)} ({after.kind}) has another {', '.join(changed)}"
+    values = [
+        f"{field} {_range(value)}"
+        for field, value in _values(after)
+        if isinstance(value, np.ndarray) and old.get(field) != new[field]
+    ]
+    here = "" if before.kind != after.kind else f" ({', '.join(level.value for level in after.levels)})"
+    return f"{_name(name)}: {before.kind} became {after.kind}{here}" + (f" with {', '.join(values)}" if values else "")
 
 
-def _fields(name: str, node: Node) -> dict[str, str]:
-    """Field -> text, in the order of the type's definition; the origin where it is not the name."""
-    texts: dict[str, str] = {}
-    for field in dataclasses.fields(node):
-        value = getattr(node, field.name)
-        if field.name == "origin":
-            continue
-        texts[field.name] = _array(value) if isinstance(value, np.ndarray) else _scalar(value)
-    if node.origin not in ((), (name,)):
-        texts["origin"] = "+".join(_name(text) for text in node.origin)
+def _fields(name: str, op: Op) -> dict[str, str]:
+    """Field -> text, in the order of the declarations; the origin where it is not the name."""
+    texts = {field: _array(value) if isinstance(value, np.ndarray) else _scalar(value) for field, value in _values(op)}
+    if op.origin not in ((), (name,)):
+        texts["origin"] = "+".join(_name(text) for text in op.origin)
     return texts
 
 
-def _arrays(node: Node) -> dict[str, Array]:
-    found = {field: getattr(node, field) for field in type(node).ARRAYS}
-    return {field: value for field, value in found.items() if value is not None}
+def _values(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """(field, value) of every declared field; those of a part as part.field."""
+    for field, declared in declarations(type(value)):
+        held = getattr(value, field)
+        if declared.kind == "part" and held is not None:
+            yield from _values(held, f"{prefix}{field}.")
+        else:
+            yield prefix + field, held
 
 
 def _policy(contract: Contract) -> str:
     return (
         f"policy {_name(contract.environment)}: observation {contract.observation.size}, action {contract.action.size},"
-        f" steps {contract.steps}, latency {contract.latency}, state {contract.state},"
-        f" period {contract.control_period!r} s, contract #{_hash(contract.to_json().encode())}"
+        f" steps {contract.steps}, state {contract.state}, period {contract.control_period!r} s,"
+        f" contract #{_hash(contract.to_json().encode())}"
     )
+
+
+def _recorded(subject: Graph | Policy) -> tuple[tuple[int, ...], bytes] | None:
+    recorded = subject.recorded if isinstance(subject, Policy) else None
+    return None if recorded is None else (recorded.shape, recorded.tobytes())
+
+
+def _edge(edge: Edge) -> str:
+    return f"{_name(edge[0])} -> {_name(edge[1])}"
 
 
 def _array(value: Array) -> str:
@@ -147,7 +173,3 @@ def _name(name: str) -> str:
 
 def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:8]
-
-
-def _equal(a: Array, b: Array) -> bool:
-    return a.shape == b.shape and a.tobytes() == b.tobytes()

@@ -1,201 +1,112 @@
-"""Whether a graph is legal at its level: every violation at once, each with the node it concerns."""
+"""Whether a graph is legal at its level: every violation at once, each with the node it concerns.
+
+Fields are checked by their declarations, whatever the op. What stands here is about how ops are connected.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from typing import TypeVar
 
 import numpy as np
 
-from nervecord.compiler import nodes as n
+from nervecord.compiler.contract import Contract
 from nervecord.compiler.findings import Finding, raise_on_errors
-from nervecord.compiler.graph import Graph, Level
-from nervecord.compiler.node import Node
+from nervecord.compiler.graph import Graph
+from nervecord.compiler.ops import (
+    Decoder,
+    Dense,
+    Input,
+    IntegerMembrane,
+    IntegerSpike,
+    IntegerSynapse,
+    Level,
+    Neuron,
+    Op,
+    PopulationEncode,
+    Quantise,
+    is_core,
+)
+from nervecord.compiler.ops.fields import declarations
+from nervecord.compiler.policy import Policy, parts
 from nervecord.errors import GraphError
 
-_SHARED = (n.Input, n.Output)
-LEGAL: dict[Level, tuple[type[Node], ...]] = {
-    Level.IMPORTED: (
-        *_SHARED,
-        n.Affine,
-        n.Scale,
-        n.Flatten,
-        n.Conv2d,
-        n.Pool2d,
-        n.Delay,
-        n.Threshold,
-        *n.CONTINUOUS_NEURONS,
-    ),
-    Level.DISCRETE: (
-        *_SHARED,
-        n.Affine,
-        n.Scale,
-        n.Flatten,
-        n.Threshold,
-        n.Normalise,
-        n.PopulationEncode,
-        *n.AFTER_CORE,
-        *n.DISCRETE_NEURONS,
-    ),
-    Level.INTEGER: (*_SHARED, *n.HOST_NODES, n.FixedDense, *n.FIXED_NEURONS),
-}
-"""The node types of each level."""
+Subject = TypeVar("Subject", bound=Graph | Policy)
+MOST_NODES = 1 << 16
+"""No graph has more nodes."""
+MOST_EDGES = 1 << 17
+"""No graph has more edges."""
+MOST_VALUES = 1 << 24
+"""No op takes or gives more values."""
+MOST_HELD = 1 << 26
+"""Values of all ops together, of all delays, of the steps of an action: half a gigabyte each."""
 
 
-def verify(graph: Graph, level: Level | None = None) -> list[Finding]:
-    """Every violation of the rules of `level` (the graph's own by default); an empty list for a legal graph."""
+def verify(subject: Graph | Policy, level: Level | None = None) -> list[Finding]:
+    """Every violation of the rules of `level` (the graph's own by default); an empty list for a legal subject."""
+    graph, contract = parts(subject)
     level = level or graph.level
     found: list[Finding] = []
     if graph.level is not level:
         found.append(_error("level", "graph", f"is at level {graph.level.value}, not {level.value}"))
-    for name, node in graph.nodes.items():
-        if not isinstance(node, LEGAL[level]):
-            found.append(_error("illegal-node", name, f"{node.kind} has no meaning at level {level.value}"))
-        found += _parameters(name, node)
-    if any(isinstance(node, (n.Affine, n.FixedDense)) and node.weight.ndim != 2 for node in graph.nodes.values()):
+    for what, count, most in (("nodes", len(graph.nodes), MOST_NODES), ("edges", len(graph.edges), MOST_EDGES)):
+        if count > most:
+            return [*found, _error("size", "graph", f"has too many {what}", value=count, limit=most)]
+    shapeless = False
+    for name, op in graph.nodes.items():
+        if level not in op.levels:
+            found.append(_error("illegal-node", name, f"{op.kind} has no meaning at level {level.value}"))
+        for code, message, value, limit in op.violations():
+            shapeless |= code in ("shape", "missing", "empty", "part", "type", "axes") or _has_sizes(op)
+            found.append(_error(code, name, message, value=value, limit=limit))
+    if shapeless:
         return found  # it has no shape to connect
+    found += _sizes(graph, contract)
+    if any(finding.code == "size" for finding in found):
+        return found  # the rest would take as long as running it
     found += _connections(graph)
     if level is not Level.IMPORTED:
-        found += _executable(graph)
+        found += _executable(graph, contract)
+    if level is Level.INTEGER:
+        found += _integers(graph)
+    if contract is not None:
+        found += _policy(graph, contract)
     return found
 
 
-def require(graph: Graph, level: Level | None = None, *, where: str | None = None) -> Graph:
-    """The graph itself.
+def require(subject: Subject, level: Level | None = None, *, where: str | None = None) -> Subject:
+    """The subject itself.
 
     Raises:
         GraphError: it is not legal; the message lists every violation.
     """
-    raise_on_errors(verify(graph, level), GraphError, where=where)
-    return graph
+    raise_on_errors(verify(subject, level), GraphError, where=where)
+    return subject
 
 
-def _error(code: str, node: str, message: str, fix: str = "", **measure: float | int | str) -> Finding:
+def _error(code: str, node: str, message: str, fix: str = "", **measure: float | int | str | None) -> Finding:
     return Finding(code, "error", node, message, fix=fix, **measure)  # type: ignore[arg-type]
 
 
-def _parameters(name: str, node: Node) -> Iterator[Finding]:
-    for field in type(node).ARRAYS:
-        array = getattr(node, field)
-        if array is None:
-            continue
-        bad = int(np.count_nonzero(~np.isfinite(array)))
-        if bad and not (field == "tau" and not np.isnan(array).any()):
-            yield _error(
-                "not-finite", name, f"{field} has {bad} values that are NaN or infinite", "retrain or repair it"
-            )
-        if array.size == 0:
-            yield _error("empty", name, f"{field} has no elements")
-    yield from _population_shapes(name, node)
-    for field in ("tau", "tau_syn"):
-        tau = getattr(node, field, None)
-        if tau is not None and (tau <= 0).any():
-            yield _error(
-                "time-constant", name, f"{field} must be positive", "a time constant is in seconds",
-                value=float(tau.min()), limit=0,
-            )  # fmt: skip
-    for field in ("decay", "current_decay"):
-        decay = getattr(node, field, None)
-        if decay is not None and not ((decay >= 0) & (decay <= 1)).all():
-            yield _error("decay", name, f"{field} lies outside 0..1", value=float(decay.max()), limit=1)
-    if isinstance(node, n.Affine):
-        if node.weight.ndim != 2:
-            yield _error("shape", name, f"weight has {node.weight.ndim} axes, not 2")
-        elif node.bias is not None and node.bias.shape != node.out_shape:
-            yield _error("shape", name, f"bias has shape {node.bias.shape}, the output {node.out_shape}")
-        if node.delay < 0:
-            yield _error("delay", name, "delay is negative", value=node.delay, limit=0)
-    if isinstance(node, n.HOST_NODES):
-        yield from _host_node(name, node)
-    if isinstance(node, n.FixedDense):
-        yield from _fixed_dense(name, node)
-    if isinstance(node, n.FIXED_NEURONS):
-        yield from _fixed_neuron(name, node)
+def _has_sizes(op: Op) -> bool:
+    return any(declared.kind == "shape" for _, declared in declarations(type(op)))
 
 
-def _host_node(name: str, node: Node) -> Iterator[Finding]:
-    if isinstance(node, n.Normalise):
-        if (node.variance < 0).any():
-            yield _error("variance", name, "variance is negative", value=float(node.variance.min()), limit=0)
-        if not (node.clip > 0 and np.isfinite(node.clip)):
-            yield _error("clip", name, "clip must be positive and finite", value=node.clip, limit=0)
-        if not node.epsilon >= 0 or ((node.variance == 0).any() and node.epsilon == 0):
-            yield _error("epsilon", name, "the divisor can be zero", value=node.epsilon, limit=0)
-    if isinstance(node, (n.Decode, n.CountDecode)) and _crossed(node):
-        yield _error("limits", name, "low exceeds high")
-    if isinstance(node, n.PopulationEncode):
-        yield from _population_code(name, node)
-    if isinstance(node, (n.CountDecode, n.CountArgmaxDecode)):
-        if node.weight.ndim != 2:
-            yield _error("shape", name, f"weight has {node.weight.ndim} axes, not 2")
-        for field in node.ARRAYS[1:]:
-            shape = getattr(node, field).shape
-            if shape != node.weight.shape[:1]:
-                yield _error("shape", name, f"{field} has shape {shape}, the action {node.weight.shape[:1]}")
-    if isinstance(node, n.ArgmaxDecode):
-        if node.size < 1:
-            yield _error("choices", name, "there is no action to choose", value=node.size, limit=1)
-        if not (node.scale > 0 and np.isfinite(node.scale)):
-            yield _error("scale", name, "scale must be positive and finite", value=node.scale, limit=0)
-
-
-def _crossed(node: n.Decode | n.CountDecode) -> bool:
-    return node.low.shape == node.high.shape and bool((node.low > node.high).any())
-
-
-def _population_code(name: str, node: n.PopulationEncode) -> Iterator[Finding]:
-    if node.mean.ndim != 2 or node.mean.shape[-1] < 2:
-        yield _error("shape", name, f"mean has shape {node.mean.shape}, (channels, neurons) with 2 or more is needed")
-    elif not (np.diff(node.mean, axis=1) > 0).all():
-        yield _error("means", name, "the means of a channel do not ascend")
-    if not (node.sigma > 0 and np.isfinite(node.sigma)):
-        yield _error("sigma", name, "sigma must be positive and finite", value=node.sigma, limit=0)
-
-
-def _population_shapes(name: str, node: Node) -> Iterator[Finding]:
-    if isinstance(node, (n.Affine, n.Conv2d, n.FixedDense, n.PopulationEncode, *n.COUNTING)):
-        return
-    for field in type(node).ARRAYS:
-        shape = getattr(node, field).shape
-        if shape != node.in_shape:
-            yield _error("shape", name, f"{field} has shape {shape}, the population {node.in_shape}")
-
-
-def _between(name: str, field: str, value: int, low: int, high: int) -> Iterator[Finding]:
-    if not low <= value <= high:
-        yield _error(
-            "range", name, f"{field} lies outside {low}..{high}", value=value, limit=high if value > high else low
-        )
-
-
-def _fixed_dense(name: str, node: n.FixedDense) -> Iterator[Finding]:
-    yield from _between(name, "weight_exp", node.weight_exp, -8, 7)
-    yield from _between(name, "weight_bits", node.weight_bits, 1, 8)
-    if node.weight.ndim != 2:
-        yield _error("shape", name, f"weight has {node.weight.ndim} axes, not 2")
-        return
-    low, high = (int(node.weight.min()), int(node.weight.max())) if node.weight.size else (0, 0)
-    mixed = low < 0 < high
-    yield from _between(name, "weight", low, -256 if mixed else -255, 255)
-    yield from _between(name, "weight", high, -256, 254 if mixed else 255)
-    step = 1 << (8 - node.weight_bits + (1 if mixed else 0))
-    if (node.weight % step).any():
-        yield _error("weight-grid", name, f"weights are no multiples of {step}, as {node.weight_bits} bits need")
-
-
-def _fixed_neuron(name: str, node: Node) -> Iterator[Finding]:
-    assert isinstance(node, n.FIXED_NEURONS)
-    yield from _between(name, "du", node.du, 0, 4095)  # type: ignore[attr-defined]
-    yield from _between(name, "dv", node.dv, 0, 4095)  # type: ignore[attr-defined]
-    yield from _between(name, "bias_exp", node.bias_exp, 0, 7)  # type: ignore[attr-defined]
-    bias = node.bias_mant  # type: ignore[attr-defined]
-    if bias.size:
-        yield from _between(name, "bias_mant", int(bias.min()), -4096, 4095)
-        yield from _between(name, "bias_mant", int(bias.max()), -4096, 4095)
-    if isinstance(node, n.FixedLIF):
-        yield from _between(name, "threshold", node.threshold, 0, 131071)
-    interval, offset = node.reset_interval, node.reset_offset  # type: ignore[attr-defined]
-    if interval < 0 or not 0 <= offset < max(interval, 1):
-        yield _error("reset-window", name, f"reset offset {offset} lies outside its interval of {interval} steps")
+def _sizes(graph: Graph, contract: Contract | None) -> Iterator[Finding]:
+    """A few bytes of a file must not ask for gigabytes: shapes are numbers, and what they stand for is memory."""
+    total = waiting = held = 0
+    for name, op in graph.nodes.items():
+        values = max(math.prod(op.in_shape), op.size)
+        if values > MOST_VALUES:
+            yield _error("size", name, "has too many values", value=min(values, 1 << 62), limit=MOST_VALUES)
+        total += values
+        if type(op).ROLE in ("input", "before"):
+            held += op.size * (contract.steps if contract else 1)
+        waiting += op.lag * math.prod(op.in_shape)
+    for what, count in (("values", total), ("values that wait in delays", waiting), ("values in a block", held)):
+        if count > MOST_HELD:
+            yield _error("size", "graph", f"has too many {what}", value=min(count, 1 << 62), limit=MOST_HELD)
 
 
 def _connections(graph: Graph) -> Iterator[Finding]:
@@ -206,81 +117,209 @@ def _connections(graph: Graph) -> Iterator[Finding]:
         shape, wanted = graph.nodes[a].out_shape, graph.nodes[b].in_shape
         if shape != wanted:
             yield _error("shape", b, f"takes shape {wanted}, and {a} gives {shape}")
-    for name, node in graph.nodes.items():
-        if not graph.sources(name) and not isinstance(node, n.Input):
+    for name, op in graph.nodes.items():
+        role = type(op).ROLE
+        if not graph.sources(name) and role != "input":
             yield _error("disconnected", name, "nothing feeds it", "connect it or remove it")
-        if not graph.destinations(name) and not isinstance(node, n.Output):
+        if not graph.destinations(name) and role != "output":
             yield _error("disconnected", name, "it feeds nothing", "connect it or remove it")
-        if isinstance(node, n.Input) and graph.sources(name):
+        if role == "input" and graph.sources(name):
             yield _error("end", name, "an Input node is fed by another node")
+        if role == "output" and graph.destinations(name):
+            yield _error("end", name, "an Output node feeds another node")
 
 
-def _executable(graph: Graph) -> Iterator[Finding]:
+def _executable(graph: Graph, contract: Contract | None) -> Iterator[Finding]:
     if graph.dt is None or not (np.isfinite(graph.dt) and graph.dt > 0):
         yield _error("dt", "graph", f"dt is {graph.dt}, a positive number of seconds is needed", "give --dt")
-    _, stuck = graph.partial_order()
+    _, stuck = graph.order()
     if stuck:
         yield _error(
-            "cycle", stuck[0], "a cycle passes through no delay: " + " -> ".join(stuck),
+            "cycle", stuck[0], "a cycle passes through no delay: " + " -> ".join(stuck[:20]),
             "a recurrent connection needs a delay of at least one step",
         )  # fmt: skip
-    yield from _host_places(graph)
-    if graph.contract is not None:
-        yield from _policy(graph)
+    yield from _host_places(graph, contract)
 
 
-def _host_places(graph: Graph) -> Iterator[Finding]:
-    """A population code stands between Normalise and core, a count between spiking neurons and the Output.
-
-    A choice stands before the Output too.
-    """
-    for name, _ in graph.of_type(n.ArgmaxDecode):
-        if not all(isinstance(graph.nodes[b], n.Output) for b in graph.destinations(name)):
-            yield _error("misplaced", name, "ArgmaxDecode belongs before the Output")
-    for name, node in graph.of_type(n.PopulationEncode, *n.COUNTING):
-        if graph.contract is None:
-            yield _error("contract", name, f"{node.kind} needs a contract, which says the steps per action")
+def _host_places(graph: Graph, contract: Contract | None) -> Iterator[Finding]:
+    """What runs on the host stands before the core or after it; spike encoders and counters stand at its border."""
+    for name, op in graph.nodes.items():
+        role = type(op).ROLE
         sources = [graph.nodes[a] for a in graph.sources(name)]
-        if isinstance(node, n.PopulationEncode):
-            if node.always and graph.level is not Level.INTEGER:
+        destinations = [graph.nodes[b] for b in graph.destinations(name)]
+        misplaced = ""
+        if role == "before" and not all(type(a).ROLE in ("input", "before") for a in sources):
+            misplaced = "belongs before the core, behind Inputs and what runs before it"
+        if role == "after" and not all(type(b).ROLE == "output" for b in destinations):
+            misplaced = "belongs after the core and before the Output"
+        if role == "after" and not all(is_core(a) for a in sources):
+            misplaced = "belongs behind the core's neurons"
+        if isinstance(op, PopulationEncode):
+            if op.always and graph.level is not Level.INTEGER:
                 yield _error("bias-source", name, "a float connection has its own bias and needs no source for it")
-            misplaced = not all(isinstance(a, n.Normalise) for a in sources)
-            misplaced |= any(len(graph.destinations(a)) > 1 for a in graph.sources(name))
-            misplaced |= any(isinstance(graph.nodes[b], n.HOST_NODES) for b in graph.destinations(name))
-            wanted = "after Normalise and before the core"
-        else:
-            counted = tuple(kind for kind in n.SPIKING if kind is not n.Threshold)
-            misplaced = not all(isinstance(a, counted) for a in sources)
-            misplaced |= not all(isinstance(graph.nodes[b], n.Output) for b in graph.destinations(name))
-            wanted = "between neurons that spike and the Output"
-        if misplaced or len(sources) > 1:
-            yield _error("misplaced", name, f"{node.kind} belongs {wanted}")
+            if not all(is_core(b) for b in destinations):
+                misplaced = "belongs right before the core"
+        counts = isinstance(op, Decoder) and type(op).READS == "sum"
+        if counts and not all(isinstance(a, Neuron) and a.spikes for a in sources):
+            misplaced = "belongs between neurons that spike and the Output"
+        if (isinstance(op, PopulationEncode) or counts) and contract is None:
+            yield _error("contract", name, f"{op.kind} needs a contract, which says the steps per action")
+        if isinstance(op, Decoder) and op.choices and len(graph.destinations(name)) > 1:
+            misplaced = "has one Output"
+        if misplaced:
+            yield _error("misplaced", name, f"{op.kind} {misplaced}")
+        read = {"counted" if isinstance(b, Decoder) and type(b).READS == "sum" else "read" for b in destinations
+                if not is_core(b)}  # fmt: skip
+        if is_core(op) and len(read) > 1:
+            yield _error("read-twice", name, "is read at the end and counted over all steps at once",
+                         "read it in one way")  # fmt: skip
+        if role == "output" and len(sources) > 1 and any(isinstance(a, Decoder) and a.choices for a in sources):
+            yield _error("misplaced", name, "takes a choice, to which nothing can be added")
+        if role == "output" and not (all(map(is_core, sources)) or all(type(a).ROLE == "after" for a in sources)):
+            yield _error("misplaced", name, "takes what the core or what decoders give, not both, and no input")
 
 
-def _policy(graph: Graph) -> Iterator[Finding]:
-    contract = graph.contract
-    assert contract is not None
-    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
-        yield _error("policy-ends", "graph", "a policy has one Input and one Output")
+def _integers(graph: Graph) -> Iterator[Finding]:
+    """At the integer level connections and neurons alternate, within what the arithmetic can hold."""
+    arithmetic = graph.arithmetic
+    if arithmetic is None:
+        yield _error("arithmetic", "graph", "is in integers, and does not say of which arithmetic")
         return
-    for name, label, size in (
-        (graph.inputs[0], "observation", contract.observation.size),
-        (graph.outputs[0], "action", contract.action.size),
+    for name, op in graph.nodes.items():
+        sources = [graph.nodes[a] for a in graph.sources(name)]
+        if isinstance(op, Dense):
+            yield from _dense(name, op, graph)
+            for a, source in zip(graph.sources(name), sources, strict=True):
+                if isinstance(source, Dense):
+                    yield _error("wiring", name, f"is fed by the connection {a}, with no neurons between")
+                elif isinstance(source, Neuron) and not source.spikes:
+                    yield _error("analogue-layer", a, f"sends its membrane, not spikes, to {name}")
+                elif type(source).ROLE == "before" and not (source.spikes or isinstance(source, Quantise)):
+                    yield _error("wiring", name, f"is fed real numbers by {a}, and takes integers",
+                                 "put a Quantise between them")  # fmt: skip
+        elif isinstance(op, Neuron):
+            if not all(isinstance(a, Dense) for a in sources):
+                yield _error("wiring", name, "neurons are fed by connections only")
+            yield from _neuron(name, op, graph)
+        elif type(op).ROLE in ("after", "output") and any(isinstance(a, Dense) for a in sources):
+            yield _error("wiring", name, "is fed by a connection, with no neurons between")
+        elif isinstance(op, Quantise) and op.limit > max(arithmetic.graded_limit, 1):
+            yield _error("limit", name, "sends larger values than the arithmetic takes",
+                         value=op.limit, limit=arithmetic.graded_limit)  # fmt: skip
+        elif (
+            isinstance(op, Input)
+            and op.carries != "spikes"
+            and any(is_core(graph.nodes[b]) for b in graph.destinations(name))
+            and (op.limit is None or op.limit > arithmetic.graded_limit)
+        ):
+            yield _error("limit", name, "what it carries into integers has no limit that they can hold",
+                         value=op.limit, limit=arithmetic.graded_limit)  # fmt: skip
+
+
+def _dense(name: str, op: Dense, graph: Graph) -> Iterator[Finding]:
+    arithmetic = graph.arithmetic
+    assert arithmetic is not None
+    yield from _between(name, "weight_exp", op.weight_exp,
+                        arithmetic.weight_exponent_low, arithmetic.weight_exponent_high)  # fmt: skip
+    yield from _between(name, "weight_bits", op.weight_bits, 1, arithmetic.weight_bits)
+    yield from _between(name, "delay", op.delay, arithmetic.connection_delay, arithmetic.delay_max)
+    low, high = int(op.weight.min()), int(op.weight.max())
+    mixed = low < 0 < high
+    least, most = arithmetic.weight_range(mixed=mixed, positive=high > 0)
+    if not (low == high == 0):
+        yield from _between(name, "weight", low, least, most)
+        yield from _between(name, "weight", high, least, most)
+    step = arithmetic.weight_step(min(op.weight_bits, arithmetic.weight_bits), mixed=mixed)
+    if int(np.bitwise_or.reduce(op.weight, axis=None)) & (step - 1):  # a step is a power of two
+        yield _error("weight-grid", name, f"weights are no multiples of {step}, as {op.weight_bits} bits need")
+
+
+def _neuron(name: str, op: Neuron, graph: Graph) -> Iterator[Finding]:
+    arithmetic = graph.arithmetic
+    assert arithmetic is not None
+    last = arithmetic.decay_codes - 1
+    if isinstance(op.membrane, IntegerMembrane):
+        yield from _between(name, "decay", op.membrane.decay, 0, last)
+        yield from _between(name, "bias_exp", op.membrane.bias_exp, 0, arithmetic.bias_exponent_high)
+        low, high = arithmetic.bias_range
+        yield from _between(name, "bias", int(op.membrane.bias.min()), low, high)
+        yield from _between(name, "bias", int(op.membrane.bias.max()), low, high)
+    if isinstance(op.synapse, IntegerSynapse):
+        most = last + 1 if arithmetic.decay == "factor" else last
+        yield from _between(name, "synapse decay", op.synapse.decay, arithmetic.current_decay_low, most)
+    if isinstance(op.spike, IntegerSpike):
+        yield from _between(name, "threshold", op.spike.threshold, 0, arithmetic.threshold_largest)
+
+
+def _between(node: str, field: str, value: int, low: int, high: int) -> Iterator[Finding]:
+    if not low <= value <= high:
+        yield _error("range", node, f"{field} lies outside {low}..{high}", value=value,
+                     limit=high if value > high else low)  # fmt: skip
+
+
+def _policy(graph: Graph, contract: Contract) -> Iterator[Finding]:
+    for role, label, wanted in (
+        ("input", "observation", contract.observation.size),
+        ("output", "action", contract.action.size),
     ):
-        if graph.nodes[name].in_shape != (size,):
-            shape = graph.nodes[name].in_shape
-            yield _error("contract", name, f"has shape {shape}, and the contract's {label} has {size} values")
+        ends = [(name, graph.nodes[name]) for name in graph.of_role(role)]
+        for name, op in ends:
+            if len(op.in_shape) != 1:
+                yield _error("contract", name, f"has shape {op.in_shape}, and a policy's values are one row")
+        total = sum(op.size for _, op in ends)
+        if ends and total != wanted:
+            names = " + ".join(name for name, _ in ends)
+            yield _error("contract", names, f"has {total} values, and the contract's {label} has {wanted}")
+    for name in graph.outputs:
+        if any(is_core(graph.nodes[a]) for a in graph.sources(name)):
+            yield _error("decoder", name, "nothing decodes an action from what the core gives",
+                         "put a decoder before it")  # fmt: skip
     yield from _choices(graph, contract.choices)
+    yield from _limits(graph, contract)
+
+
+def _limits(graph: Graph, contract: Contract) -> Iterator[Finding]:
+    """No action outside the contract's limits: what the decoders of an Output can give together lies within them."""
+    low, high = contract.action.low, contract.action.high
+    first = 0
+    for name in graph.outputs:
+        size = graph.nodes[name].size
+        decoders = [graph.nodes[a] for a in graph.sources(name)]
+        part = slice(first, first + size)
+        first += size
+        if any(isinstance(op, Decoder) and op.choices for op in decoders):
+            continue  # the contract's own check of choices covers it
+        ranges = [op.limits for op in decoders if isinstance(op, Decoder)]
+        for side, given, allowed in (("low", 0, low), ("high", 1, high)):
+            if allowed is None or len(allowed) < first:
+                continue
+            if any(limits is None for limits in ranges):
+                yield _error("limits", name, "its decoder has no limits, and the contract's action has")
+                break
+            total = sum(limits[given] for limits in ranges if limits is not None)
+            wanted = np.array(allowed[part])
+            beyond = total < wanted if given == 0 else total > wanted
+            if np.any(beyond):
+                k = int(np.flatnonzero(beyond)[0])
+                yield _error(
+                    "limits", name, f"can go beyond the contract's limit ({side}) of {contract.action.names[part][k]}",
+                    value=float(np.broadcast_to(total, wanted.shape)[k]), limit=float(wanted[k]),
+                )  # fmt: skip
 
 
 def _choices(graph: Graph, choices: tuple[str, ...]) -> Iterator[Finding]:
     """A contract with a choice of actions needs a decoder that chooses among as many, and the other way round."""
-    deciding = [(name, node) for name, node in graph.of_type(*n.CHOOSING)]
+    deciding = [(name, op) for name, op in graph.nodes.items() if isinstance(op, Decoder) and op.choices]
     if choices and not deciding:
         yield _error("contract", "graph", f"the contract has a choice of {len(choices)} actions, and nothing chooses")
-    for name, node in deciding:
-        # The number of actions: of rows of weights, or of values compared.
-        shape = node.weight.shape[:1] if isinstance(node, n.CountArgmaxDecode) else node.in_shape
-        if shape != (len(choices),):
-            count = sum(shape)
-            yield _error("contract", name, f"chooses among {count} actions, and the contract has {len(choices)}")
+    for name, op in deciding:
+        assert isinstance(op, Decoder)
+        if op.choices != len(choices):
+            yield _error("contract", name,
+                         f"chooses among {op.choices} actions, and the contract has {len(choices)}")  # fmt: skip
+
+
+def unprintable(graph: Graph) -> str | None:
+    """The first name that cannot be printed; None where all can."""
+    names: list[str] = [*graph.nodes, *(text for op in graph.nodes.values() for text in op.origin)]
+    return next((name for name in names if not name.isprintable()), None)

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nervecord.compiler import nodes as n
-from nervecord.compiler.node import Array
+from nervecord.compiler.ops import Array
 from nervecord.runtime.result import Episode
 from nervecord.runtime.session import Session
 
@@ -81,8 +80,8 @@ def replay_activity(
         if k < first:
             continue
         trace = session.trace()
-        for name, _ in session.graph.of_type(*n.SPIKING):
-            if name in trace:
+        for name, op in session.graph.nodes.items():
+            if op.spikes and name in trace:
                 layer = trace[name][:, 0]
                 found.setdefault(name, []).append(layer.reshape(len(layer), -1))
     return Activity(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nervecord.compiler.files import write_atomically
-from nervecord.compiler.node import Array
+from nervecord.compiler.files.atomic import write_atomically
+from nervecord.compiler.ops import Array
 from nervecord.errors import FileFormatError, NervecordError
 
 MAXIMUM_BYTES = 1 << 30

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from nervecord.compiler.contract import Contract
-from nervecord.compiler.node import Array
+from nervecord.compiler.ops import Array
 from nervecord.errors import ContractError, MissingDependencyError, NervecordError, install_command
 
 
@@ -157,6 +158,49 @@ def choices_of(space: Any) -> int:
 def given_action(action: Array, choices: tuple[str, ...]) -> Any:
     """An action of a session (channels,) as the environment takes it."""
     return int(action[0]) if choices else action.astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Spaces:
+    """What an environment says of itself.
+
+    Args:
+        observations: number of values. low, high: limits of the action's values; empty where it is a choice.
+        choices: number of actions to choose from; 0 where the action is values.
+        period: seconds between two actions; None where it does not say.
+    """
+
+    observations: int
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    choices: int
+    period: float | None
+
+
+def spaces_of(name: str) -> Spaces:
+    """The spaces of an environment that a policy could act in.
+
+    Raises:
+        NervecordError: no environment has that name.
+        ContractError: observations or actions are not flat.
+    """
+    environment = make_environment(name)
+    try:
+        observed = getattr(environment.observation_space, "shape", None)
+        if observed is None or len(observed) != 1:
+            raise ContractError(
+                f"observations have shape {observed}, and a policy takes one row of values", where=name,
+                hint="gymnasium.wrappers.FlattenObservation makes one of them: register the wrapped environment",
+            )  # fmt: skip
+        actions, period = environment.action_space, stated_period(environment)
+        if (count := getattr(actions, "n", None)) is not None:
+            return Spaces(observed[0], (), (), int(count), period)
+        low, high = getattr(actions, "low", None), getattr(actions, "high", None)
+        if low is None or high is None or low.ndim != 1:
+            raise ContractError(f"its actions are {actions}, one row of values or a choice is needed", where=name)
+        return Spaces(observed[0], tuple(map(float, low)), tuple(map(float, high)), 0, period)
+    finally:
+        environment.close()
 
 
 def stated_period(environment: Any) -> float | None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from nervecord.compiler.node import Array
+from nervecord.compiler.ops import Array
 from nervecord.errors import EngineError, MissingDependencyError, NervecordError
 from nervecord.runtime.environment import given_action, make_environment
 from nervecord.runtime.result import Episode

@@ -10,12 +10,11 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from nervecord.compiler.node import Array
+from nervecord.compiler.ops import Array
 from nervecord.errors import EngineError, NervecordError
 from nervecord.runtime.environment import (
     check_environment,
@@ -26,7 +25,7 @@ from nervecord.runtime.environment import (
     registered_environment,
 )
 from nervecord.runtime.result import Episode, Result
-from nervecord.runtime.session import Counts, Session
+from nervecord.runtime.session import Session
 
 LATENCY_PROBES = 400
 """Actions at batch 1 that are timed after a run with several environments side by side."""
@@ -87,40 +86,6 @@ def run_policy(
             env.close()
 
 
-@dataclass(frozen=True, slots=True)
-class _Tally:
-    """What a session did, summed over its robots; see `runtime.session.Counts`."""
-
-    actions: float
-    spikes: float
-    synaptic_events: float
-    neuron_updates: float
-
-    @classmethod
-    def of(cls, counts: Counts) -> Self:
-        """Since the session was opened."""
-        spikes, events = sum(counts.spikes.values()), sum(counts.synaptic_events.values())
-        return cls(counts.actions, spikes, events, counts.neuron_updates)
-
-    def less(self, other: _Tally, times: float = 1.0) -> _Tally:
-        """Without `other`, as often as said."""
-        return _Tally(
-            self.actions - other.actions * times,
-            self.spikes - other.spikes * times,
-            self.synaptic_events - other.synaptic_events * times,
-            self.neuron_updates - other.neuron_updates * times,
-        )
-
-    def per_action(self) -> dict[str, float]:
-        """Spikes, synaptic events and neuron updates per action."""
-        actions = max(self.actions, 1)
-        return {
-            "spikes": self.spikes / actions,
-            "synaptic_events": self.synaptic_events / actions,
-            "neuron_updates": self.neuron_updates / actions,
-        }
-
-
 class _Loop:
     """State of one `run_policy`: environments, their episodes, and the clocks."""
 
@@ -148,15 +113,13 @@ class _Loop:
         self.engine_error: EngineError | None = None
         self.finished: list[float] = []
         self.playing: list[int | None] = list(range(len(environments)))
-        self.idle_actions = 0
 
     def run(self) -> Result:
         """All episodes."""
         began = time.perf_counter()
         width = len(self.envs)
-        idle = self._idle(width)
         self.session.reset(width)
-        before, failed_before = _Tally.of(self.session.counts), Counter(self.session.counts.fail_safe)
+        before = self.session.counts
         observations = np.zeros((width, self.contract.observation.size))
         waiting = list(range(width, len(self.seeds)))
         for row in range(width):
@@ -178,9 +141,7 @@ class _Loop:
                     observations[row] = self._begin(row, following)
                     self._clear(row)
         seconds = time.perf_counter() - began
-        done = _Tally.of(self.session.counts).less(before).less(idle, self.idle_actions)
-        failed = Counter(self.session.counts.fail_safe)
-        failed.subtract(failed_before)
+        done = self.session.counts.since(before)
         if width > 1:
             self._probe_latency()
         return Result(
@@ -191,7 +152,7 @@ class _Loop:
             lengths=self.lengths,
             latency_us=_latency(self.latencies),
             per_action=done.per_action(),
-            fail_safe=dict(+failed + self.failed),
+            fail_safe=dict(Counter(done.fail_safe) + self.failed),
             deadline_us=self.contract.control_period * 1e6,
             deadline_missed=self.missed,
             seconds=seconds,
@@ -203,24 +164,11 @@ class _Loop:
             engine_error=None if self.engine_error is None else str(self.engine_error),
         )
 
-    def _idle(self, width: int) -> _Tally:
-        """What one row does in an action that starts from cleared state and sees zeros.
-
-        A session steps all its rows. Those whose episodes are over do just this, so that it can be taken off again.
-        """
-        if width == 1:
-            return _Tally(0, 0, 0, 0)
-        self.session.reset(width)
-        before = _Tally.of(self.session.counts)
-        self.session.step(np.zeros((width, self.contract.observation.size)))
-        every = _Tally.of(self.session.counts).less(before)
-        return _Tally(*(value / width for value in astuple(every)))
-
-    def _clear(self, *rows: int) -> None:
-        """Clear the state of these rows."""
+    def _clear(self, row: int) -> None:
+        """Clear the state of a row."""
         if self.engine_error is None:
             try:
-                self.session.reset(rows=np.array(rows))
+                self.session.reset(rows=np.array([row]))
             except EngineError as error:
                 self.engine_error = error
 
@@ -233,22 +181,19 @@ class _Loop:
     def _act(self, observations: Array) -> Array:
         if len(self.seen) < LATENCY_PROBES:
             self.seen.append(observations[0].copy())
-        over = [row for row, episode in enumerate(self.playing) if episode is None]
-        playing = len(observations) - len(over)
-        if over and self.contract.state == "carried":
-            self._clear(*over)
+        # A session steps all its rows; those whose episodes are over are not counted.
+        playing = np.array([episode is not None for episode in self.playing])
         began = time.perf_counter()
         if self.engine_error is None:
             try:
-                actions = self.session.step(observations)
+                actions = self.session.step(observations, playing)
             except EngineError as error:
                 self.engine_error = error
         if self.engine_error is not None:
             # A robot is attached: it gets the safe action now and the caller gets the count; never a stale action.
-            self.failed["engine failed"] += playing
+            self.failed["engine failed"] += int(playing.sum())
             return np.tile(self.fail_safe, (len(observations), 1))
         taken = time.perf_counter() - began
-        self.idle_actions += len(over)
         if len(self.envs) == 1:
             self.latencies.append(taken)
             if taken > self.contract.control_period:
@@ -258,7 +203,7 @@ class _Loop:
                     actions = self.fail_safe[None].copy()
         bad = np.asarray(~np.isfinite(actions).all(axis=1))
         if bad.any():
-            self.failed["action not finite"] += sum(bool(bad[row]) for row in range(len(bad)) if row not in over)
+            self.failed["action not finite"] += int(np.count_nonzero(bad & playing))
             actions = np.where(bad[:, None], self.fail_safe, actions)
         return actions
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nervecord.compiler.node import Array
+from nervecord.compiler.ops import Array
 from nervecord.errors import MissingDependencyError, NervecordError, install_command
 from nervecord.runtime.activity import SECONDS, Activity, replay_activity
 from nervecord.runtime.environment import make_environment

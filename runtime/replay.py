@@ -1,111 +1,151 @@
-"""Single layers run on recorded inputs: what a layer would have done with what it was given."""
+"""Populations run alone on recorded spikes: what each would have done with what it was given.
+
+A plan is replayed in useful steps: step k is every population's k-th of the T steps that belong to an action, so that
+the latency of a pipeline is not seen. Each population hears what its sources are said to have given, whatever they
+would have given here, so that nothing it does reaches another.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from nervecord.compiler import nodes as n
-from nervecord.compiler import semantics
-from nervecord.compiler.graph import Graph, delays
-from nervecord.compiler.host import Host
-from nervecord.compiler.node import Array, Node
-from nervecord.compiler.semantics import State
-from nervecord.compiler.verify import require
-from nervecord.errors import ContractError
+from nervecord.compiler.host import Before
+from nervecord.compiler.ops import Array, Level, Neuron, Op, Spike, State, Threshold
+from nervecord.compiler.plan import Plan, Step
 
 
-def useful_steps(graph: Graph, trace: Mapping[str, Array]) -> dict[str, Array]:
-    """(T, n) of every neuron layer of one robot: the T steps of the last action that belong to it.
+def useful_steps(plan: Plan, trace: Mapping[str, Array]) -> dict[str, Array]:
+    """(T, n) of every population of one robot: the T steps of the last action that belong to it."""
+    return {unit.step.name: trace[unit.step.name][plan.useful(unit.step.name), 0] for unit in plan.units}
 
-    With a reset window, layer l starts at its reset offset; else all layers work in all steps.
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What a population did in one action.
+
+    Args:
+        outputs: (T, ...).
+        membranes: (T, ...) before the spike is decided, of floats that spike; else None.
     """
-    assert graph.contract is not None
-    steps = graph.contract.steps
-    found = {}
-    for name, node in graph.of_type(*n.NEURONS):
-        start = node.reset_offset if isinstance(node, (n.FixedLIF, n.FixedReadout)) and node.reset_interval else 0
-        found[name] = trace[name][start : start + steps, 0]
-    return found
 
-
-@dataclass(slots=True)
-class _Runner:
-    """One connection and its neurons, from a source layer (None: the encoded observation)."""
-
-    source: str | None
-    connection: Node
-    neuron: Node
-    state: State
-    pending: Array
+    outputs: Array
+    membranes: Array | None
 
 
 class Replay:
-    """Runs each layer of a policy alone.
+    """Runs each population of a policy alone, for one robot.
 
     Args:
-        graph: DISCRETE or INTEGER, a chain with a contract.
-
-    Raises:
-        ContractError: the graph carries no contract.
+        plan: of a policy, DISCRETE or INTEGER.
     """
 
-    def __init__(self, graph: Graph) -> None:
-        if graph.contract is None:
-            raise ContractError("carries no contract", where="graph")
-        self.contract = graph.contract
-        self._host = Host(require(graph))
-        self._runners: dict[str, _Runner] = {}
-        previous: str | None = None
-        for name in graph.order():
-            node = graph.nodes[name]
-            if not isinstance(node, n.NEURONS):
-                continue
-            (connection,) = graph.sources(name)
-            self._runners[name] = _runner(previous, graph.nodes[connection], node)
-            previous = name
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._steps = plan.schedule.steps
+        self._dtype = np.float64 if plan.graph.level is Level.DISCRETE else np.int64
+        self._before = Before(plan)
+        self._populations = {unit.step.name for unit in plan.units}
+        self._phases = {entry.name: 0 for entry in plan.entries} | {step.name: step.phase for step in plan.core}
+        self._keeps = {entry.name: entry.keeps for entry in plan.entries} | {s.name: s.keeps for s in plan.core}
+        self.reset()
 
-    def action(self, observation: Array, given: Mapping[str, Array]) -> dict[str, tuple[Array, Array | None]]:
-        """What every layer does in one action when the layer before it gives `given`, (T, n) each.
+    def reset(self) -> None:
+        """Back to the state before the first action."""
+        self._before.reset(1)
+        self._clear()
 
-        Returns:
-            layer -> (outputs (T, n), membranes before reset (T, n) of float neurons, else None).
+    def _clear(self) -> None:
+        self._states: dict[str, State] = {step.name: step.op.state(1) for step in self.plan.core}
+        self._past: dict[str, Array] = {}
+
+    def action(self, observation: Array, given: Mapping[str, Array]) -> dict[str, Replayed]:
+        """What every population does in one action.
+
+        Args:
+            observation: (observations,).
+            given: population -> (T, n), what its readers hear of it; one that is left out is heard as it is here.
         """
-        sent = self._host.encode(observation[None])[: self.contract.steps, 0]
+        if self.plan.schedule.resets:
+            self._clear()
+        entered = self._before.enter(self._before.split(observation[None]), self._dtype)
+        heard = {name: rows[: self._steps, 0] for name, rows in entered.items()}
+        heard |= {name: given[name].astype(self._dtype) for name in given if name in self._populations}
+        # What was heard stands behind what was heard before, so that a lag reaches back.
+        rows = {name: self._behind(name, values) for name, values in heard.items()}
+        found: dict[str, list[Array]] = {name: [] for name in self._populations}
+        membranes: dict[str, list[Array]] = {name: [] for name in self._populations}
+        order = self._order(heard)
+        for step in order:
+            if step.name not in heard:
+                rows[step.name] = self._behind(step.name, np.zeros((self._steps, *step.op.out_shape), self._dtype))
+        for k in range(self._steps):
+            for step in order:
+                x = self._input(step, rows, k)
+                if step.name in self._populations:
+                    v = before_spike(step.op, self._states[step.name], x)
+                    if v is not None:
+                        membranes[step.name].append(v[0])
+                y = step.op.step(self._states[step.name], x, self.plan.graph.arithmetic)
+                if step.name in self._populations:
+                    found[step.name].append(y[0])
+                if step.name not in heard:
+                    rows[step.name][self._keeps[step.name] + k] = y[0]
+        self._past = {name: values[len(values) - self._keeps[name] :].copy() for name, values in rows.items()}
         return {
-            name: _run(runner, sent if runner.source is None else given[runner.source], self.contract.state == "reset")
-            for name, runner in self._runners.items()
+            name: Replayed(np.stack(found[name]), np.stack(membranes[name]) if membranes[name] else None)
+            for name in found
         }
 
+    def _behind(self, name: str, values: Array) -> Array:
+        keeps = self._keeps[name]
+        past = self._past.get(name, np.zeros((keeps, *values.shape[1:]), dtype=self._dtype))
+        return np.concatenate([past, values])
 
-def _runner(source: str | None, connection: Node, neuron: Node) -> _Runner:
-    if isinstance(neuron, (n.FixedLIF, n.FixedReadout)):
-        # The window is the caller's here: inputs come without latency, state is cleared before each action.
-        neuron = dataclasses.replace(neuron, reset_interval=0, reset_offset=0)
-    return _Runner(source, connection, neuron, semantics.initial_state(neuron, 1), np.zeros((1, *connection.out_shape)))
+    def _input(self, step: Step, rows: dict[str, Array], k: int) -> Array:
+        """What enters at useful step k, (1, ...)."""
+        total: Array | None = None
+        for tap in step.taps:
+            part = rows[tap.source][self._keeps[tap.source] + k - self._lag(step, tap.source, tap.lag)]
+            total = part if total is None else total + part
+        assert total is not None
+        return total[None]
+
+    def _lag(self, step: Step, source: str, lag: int) -> int:
+        """In useful steps: what the phases do not make up for already."""
+        return lag - (self._phases[step.name] - self._phases[source])
+
+    def _order(self, heard: Mapping[str, Array]) -> list[Step]:
+        """The core so that what a step needs of its own time stands before it."""
+        done = set(heard)
+        waiting, order = list(self.plan.core), []
+        while waiting:
+            ready = [
+                s for s in waiting
+                if all(tap.source in done or self._lag(s, tap.source, tap.lag) > 0 for tap in s.taps)
+            ]  # fmt: skip
+            order += ready
+            done |= {step.name for step in ready}
+            chosen = {step.name for step in ready}
+            waiting = [step for step in waiting if step.name not in chosen]
+        return order
 
 
-def _run(runner: _Runner, inputs: Array, cleared: bool) -> tuple[Array, Array | None]:
-    wanted = runner.connection.in_shape[0]
-    if inputs.shape[1] == wanted - 1:
-        # The bias channel of an integer layer: a neuron that spikes in every step.
-        inputs = np.concatenate([inputs, np.ones((len(inputs), 1), dtype=inputs.dtype)], axis=1)
-    inputs = inputs[:, :wanted]
-    if cleared:
-        runner.state = semantics.initial_state(runner.neuron, 1)
-    outputs, membranes = [], []
-    for x in inputs:
-        y = semantics.product(runner.connection, x[None])
-        if not cleared and delays(runner.connection):
-            # Carried state: the connection's delay is part of the policy.
-            y, runner.pending = runner.pending.astype(y.dtype), y
-        if isinstance(runner.connection, n.Affine) and runner.connection.bias is not None:
-            y = y + runner.connection.bias
-        if isinstance(runner.neuron, (n.DiscreteLIF, n.DiscreteCubaLIF)):
-            before = {key: value.copy() for key, value in runner.state.items()}
-            membranes.append(semantics.float_membrane(runner.neuron, before, y)[0])
-        outputs.append(semantics.step(runner.neuron, runner.state, y, 0)[0])
-    return np.array(outputs), np.array(membranes) if membranes else None
+def before_spike(op: Op, state: State, x: Array) -> Array | None:
+    """The value that is compared with the threshold in this step, of floats that spike; else None."""
+    if isinstance(op, Threshold):
+        return x
+    if isinstance(op, Neuron) and isinstance(op.spike, Spike):
+        return op.before_spike({name: value.copy() for name, value in state.items()}, x)
+    return None
+
+
+def threshold_of(op: Op) -> Array | None:
+    """What `before_spike` is compared with."""
+    if isinstance(op, Threshold):
+        return op.threshold
+    if isinstance(op, Neuron) and isinstance(op.spike, Spike):
+        return op.spike.threshold
+    return None

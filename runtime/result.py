@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from nervecord.compiler.node import Array
+from nervecord.compiler.ops import Array
 
 
 @dataclass(slots=True)

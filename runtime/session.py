@@ -1,31 +1,35 @@
 """A session: a policy that is running. Observation in, action out, state kept.
 
-`MachineSession` runs a graph by its definition (`compiler.interpret`), float or integer, one robot or many at once.
-Faster engines offer the same methods and are tested against it.
+`MachineSession` runs a policy by its definition (`compiler.interpret`), float or integer, one robot or many at once.
+Faster engines offer the same methods and are tested against it. For graphs that are no policies see `runtime.stream`.
 """
 
 from __future__ import annotations
 
+import copy
+import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 
-from nervecord.compiler import nodes as n
 from nervecord.compiler.contract import Contract
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.interpret import Machine
-from nervecord.compiler.node import Array
-from nervecord.errors import ContractError
+from nervecord.compiler.ops import Array, Level, Normalise
+from nervecord.compiler.plan import Plan, plan
+from nervecord.compiler.policy import Policy
+from nervecord.errors import ContractError, GraphError
 
 
 @dataclass(slots=True)
 class Counts:
-    """What a session did since it was opened, summed over its robots.
+    """What a session did since it was opened, summed over the robots that were active.
 
     Args:
-        actions: number of actions.
+        actions: number of actions; of a stream, of steps.
         spikes: spiking node -> spikes.
         synaptic_events: connection -> spikes (or non-zero graded values) times the synapses each reached.
         neuron_updates: neuron updates, idle ones included.
@@ -51,31 +55,59 @@ class Counts:
         """Count fail-safe actions."""
         self.fail_safe[reason] = self.fail_safe.get(reason, 0) + times
 
+    def copy(self) -> Counts:
+        """As it stands now; a session's own counts go on."""
+        return copy.deepcopy(self)
+
+    def since(self, before: Counts) -> Counts:
+        """What was done after `before`, a copy taken earlier."""
+        failed = {k: n - before.fail_safe.get(k, 0) for k, n in self.fail_safe.items()}
+        return Counts(
+            self.actions - before.actions,
+            {k: n - before.spikes.get(k, 0.0) for k, n in self.spikes.items()},
+            {k: n - before.synaptic_events.get(k, 0.0) for k, n in self.synaptic_events.items()},
+            self.neuron_updates - before.neuron_updates,
+            {k: n for k, n in failed.items() if n},
+        )
+
 
 @runtime_checkable
 class Session(Protocol):
-    """What every engine offers. Also a context manager that closes it."""
+    """What every engine offers. Also a context manager that closes it.
 
+    A session may be used from several threads: its calls wait for one another.
+    """
+
+    plan: Plan
     graph: Graph
     contract: Contract
     engine: str
 
     @property
+    def batch(self) -> int:
+        """Number of robots."""
+        ...
+
+    @property
     def counts(self) -> Counts:
-        """What it did since it was opened."""
+        """What it did since it was opened: a copy."""
         ...
 
     def reset(self, batch: int | None = None, *, rows: Array | None = None) -> None:
         """Clear the state: of all robots, setting their number, or of the rows (indices or mask) given."""
 
-    def step(self, observation: Array) -> Array:
+    def step(self, observation: Array, active: Array | None = None) -> Array:
         """(batch, observations) -> (batch, actions); without the batch axis for one robot.
 
         Of a policy that chooses, the one value of an action is the number of the contract's choice.
+
+        Args:
+            observation: of every robot.
+            active: (batch,) bool, which robots are counted; all by default. The others go on as well.
         """
 
     def trace(self) -> dict[str, Array]:
-        """What every core node gave in the last action: name -> (steps, batch, ...)."""
+        """What every core node gave in the last action: name -> (window, batch, ...). Until the next reset."""
 
     def close(self) -> None:
         """Give everything back; further calls are errors."""
@@ -85,6 +117,21 @@ class Session(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+def planned(subject: Policy | Plan) -> tuple[Plan, Contract]:
+    """The plan of a policy, and its contract.
+
+    Raises:
+        GraphError: it is not executable.
+        ContractError: it is no policy.
+    """
+    made = subject if isinstance(subject, Plan) else plan(subject)
+    if made.contract is None:
+        raise ContractError(
+            "carries no contract, so it cannot act", where="graph", hint="a stream session runs any graph step by step"
+        )
+    return made, made.contract
 
 
 def checked_observation(contract: Contract, observation: Array, batch: int) -> tuple[Array, Array]:
@@ -108,10 +155,112 @@ def checked_observation(contract: Contract, observation: Array, batch: int) -> t
     return array, trusted
 
 
-class Closing:
-    """A context manager that closes itself, and refuses to go on afterwards."""
+def checked_batch(batch: int | None) -> None:
+    """Refuse a number of robots below 1.
 
-    _closed = False
+    Raises:
+        ContractError: it is.
+    """
+    if batch is not None and batch < 1:
+        raise ContractError(f"is {batch}, at least 1 is needed", where="batch")
+
+
+def checked_rows(rows: Array, batch: int) -> Array:
+    """Rows of robots, as indices or a mask.
+
+    Raises:
+        ContractError: they are none of this batch's.
+    """
+    found = np.asarray(rows)
+    try:
+        np.zeros(batch)[found]
+    except IndexError as error:
+        raise ContractError(f"are not rows of {batch} robots: {error}", where="rows") from None
+    return found
+
+
+def checked_active(active: Array | None, batch: int) -> Array:
+    """Which robots are counted, (batch,) bool.
+
+    Raises:
+        ContractError: its shape or type is another.
+    """
+    if active is None:
+        return np.ones(batch, dtype=np.bool_)
+    array = np.asarray(active)
+    if array.shape != (batch,) or array.dtype != np.bool_:
+        raise ContractError(f"has shape {array.shape} of {array.dtype}, ({batch},) of bool is needed", where="active")
+    return array
+
+
+def check_inputs(plan: Plan, inputs: Mapping[str, Array]) -> None:
+    """Refuse what no proved range of integers holds for: other than spikes where an Input carries them.
+
+    Values are clipped to their limit, whatever comes.
+
+    Raises:
+        GraphError: an Input that carries spikes is given other values than 0 and 1.
+    """
+    for name in plan.graph.inputs:
+        values = inputs[name]
+        if plan.graph.nodes[name].spikes and ((values != 0) & (values != 1)).any():
+            worst = float(values[(values != 0) & (values != 1)][0])
+            raise GraphError(f"is given {worst:g}, and it carries spikes, which are 0 or 1", where=name)
+
+
+def neutral(plan: Plan) -> Array:
+    """(observations,) what a core sees instead of an observation that cannot be trusted: the normalisers' means."""
+    graph = plan.graph
+    found = {name: np.zeros(graph.nodes[name].in_shape) for name in graph.inputs}
+    for name in found:
+        for b in graph.destinations(name):
+            op = graph.nodes[b]
+            if isinstance(op, Normalise):
+                found[name] = op.mean
+    return np.concatenate([values.ravel() for values in found.values()])
+
+
+def neurons(plan: Plan) -> int:
+    """Neurons of a plan."""
+    return sum(step.op.neurons for step in plan.core)
+
+
+def count_block(plan: Plan, entered: Mapping[str, Array], trace: Mapping[str, Array], active: Array) -> tuple[
+    dict[str, float], dict[str, float]
+]:  # fmt: skip
+    """(spikes, synaptic events) of one block, counted when they are sent.
+
+    Args:
+        entered: entry -> (window, batch, ...). trace: core node -> the same. active: (batch,) bool.
+    """
+    spikes = {
+        step.name: float(trace[step.name][:, active].sum())
+        for step in plan.core if type(step.op).ROLE == "population" and step.op.spikes
+    }  # fmt: skip
+    events: dict[str, float] = {}
+    for step in plan.connections:
+        synapses = step.op.synapses()
+        assert synapses is not None
+        events[step.name] = 0.0
+        for tap in step.taps:
+            sent = entered[tap.source] if tap.source in entered else trace[tap.source]
+            at_each = (sent[:, active] != 0).sum(axis=(0, 1)).ravel()
+            events[step.name] += float(at_each @ synapses.fan_out)
+    return spikes, events
+
+
+def add(total: dict[str, float], more: Mapping[str, float]) -> None:
+    """Sums by name, in place."""
+    for name, value in more.items():
+        total[name] = total.get(name, 0.0) + value
+
+
+class Closing:
+    """A context manager that closes itself and refuses to go on afterwards, and the lock of a session's calls."""
+
+    def __init__(self) -> None:
+        self._closed = False
+        self._lock = threading.RLock()
 
     def close(self) -> None:
         """Further calls are errors."""
@@ -125,16 +274,24 @@ class Closing:
     ) -> None:
         self.close()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has a lock of its own.
+        return {key: value for key, value in self.__dict__.items() if key != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
+
     def _alive(self) -> None:
         if self._closed:
             raise ContractError("is closed", where="session")
 
 
 class MachineSession(Closing):
-    """A policy run by the definition of its nodes.
+    """A policy run by the definition of its ops.
 
     Args:
-        graph: DISCRETE or INTEGER, with a contract.
+        subject: DISCRETE or INTEGER, a policy or its plan.
         engine: what to call it in results.
         batch: number of robots.
 
@@ -146,79 +303,77 @@ class MachineSession(Closing):
         ContractError: it carries no contract.
     """
 
-    def __init__(self, graph: Graph, *, engine: str = "numpy", batch: int = 1) -> None:
-        if graph.contract is None:
-            raise ContractError(
-                "carries no contract, so it cannot act", where="graph", hint="simulate runs any graph on recorded input"
-            )
-        self.graph = graph
-        self.contract = graph.contract
+    def __init__(self, subject: Policy | Plan, *, engine: str = "definition", batch: int = 1) -> None:
+        super().__init__()
+        self.plan, self.contract = planned(subject)
+        self.graph = self.plan.graph
         self.engine = engine
-        self.counts = Counts()
-        self._machine = Machine(graph, batch)
-        self._mean: Array = np.zeros(self.contract.observation.size)
-        for _, node in graph.of_type(n.Normalise):
-            self._mean = node.mean  # type: ignore[attr-defined]
+        checked_batch(batch)
+        self._counts = Counts()
+        self._machine = Machine(self.plan, batch)
+        self._neutral = neutral(self.plan)
         self._fail_safe = np.array(self.contract.fail_safe)
         self._last: list[dict[str, Array]] = []
-        (self._source,) = self._machine.host.sources
-        self._fan_out = {
-            name: np.count_nonzero(node.weight, axis=0).astype(np.float64)  # type: ignore[attr-defined]
-            for name, node in graph.of_type(n.Affine, n.FixedDense)
-        }
-        neurons = sum(int(np.prod(node.in_shape)) for _, node in graph.of_type(*n.NEURONS))
-        self._updates_per_action = neurons * self.contract.window
+        self._updates = neurons(self.plan) * self.plan.window
 
     @property
     def batch(self) -> int:
         """Number of robots."""
         return self._machine.batch
 
+    @property
+    def counts(self) -> Counts:
+        """What it did since it was opened: a copy."""
+        return self._counts.copy()
+
     def reset(self, batch: int | None = None, *, rows: Array | None = None) -> None:
         """Clear the state of all robots (setting their number), or of some rows."""
-        self._alive()
-        if rows is not None:
-            self._machine.clear(rows)
-            return
-        if batch is not None and batch < 1:
-            raise ContractError(f"is {batch}, at least 1 is needed", where="batch")
-        self._machine.reset(batch)
-        self._last = []
+        with self._lock:
+            self._alive()
+            checked_batch(batch)
+            if rows is not None:
+                self._machine.clear(checked_rows(rows, self.batch))
+                return
+            self._machine.reset(batch)
+            self._last = []
 
-    def step(self, observation: Array) -> Array:
+    def step(self, observation: Array, active: Array | None = None) -> Array:
         """(batch, observations) -> (batch, actions); (observations,) -> (actions,) for one robot.
 
         Raises:
             ContractError: the observation's shape or type is wrong.
+            GraphError: an Input that carries spikes is given something else.
         """
-        self._alive()
-        given, trusted = checked_observation(self.contract, observation, self.batch)
-        if not trusted.all():
-            given = np.where(trusted[:, None], given, self._mean)
-        action, self._last = self._machine.window(given)
-        self._count()
-        if not trusted.all():
-            action = np.where(trusted[:, None], action, self._fail_safe)
-            self.counts.fail("observation not finite", int(np.count_nonzero(~trusted)))
-        return action if np.ndim(observation) == 2 else action[0]
+        with self._lock:
+            self._alive()
+            given, trusted = checked_observation(self.contract, observation, self.batch)
+            counted = checked_active(active, self.batch)
+            if not trusted.all():
+                given = np.where(trusted[:, None], given, self._neutral)
+            if self.graph.level is Level.INTEGER:
+                check_inputs(self.plan, self._machine.before.split(given))
+            action, self._last = self._machine.window(given)
+            self._count(counted)
+            if not trusted.all():
+                action = np.where(trusted[:, None], action, self._fail_safe)
+                if failed := int(np.count_nonzero(~trusted & counted)):
+                    self._counts.fail("observation not finite", failed)
+            return action if np.ndim(observation) == 2 else action[0]
 
     def trace(self) -> dict[str, Array]:
-        """What every core node gave in the last action: name -> (steps, batch, ...)."""
-        return {name: np.stack([values[name] for values in self._last]) for name in (self._last or [{}])[0]}
+        """What every core node gave in the last action: name -> (window, batch, ...)."""
+        with self._lock:
+            return {name: np.stack([values[name] for values in self._last]) for name in (self._last or [{}])[0]}
 
-    def _count(self) -> None:
-        counts, graph = self.counts, self.graph
-        counts.actions += self.batch
-        counts.neuron_updates += self._updates_per_action * self.batch
-        trace = self.trace()
-        for name, _ in graph.of_type(*n.SPIKING):
-            counts.spikes[name] = counts.spikes.get(name, 0.0) + float(trace[name].sum())
-        active = (self._machine.entered != 0).sum(axis=(0, 1))
-        for name, fan_out in self._fan_out.items():
-            events = 0.0
-            for source in graph.sources(name):
-                if source == self._source:
-                    events += float(active @ fan_out)
-                else:
-                    events += float(((trace[source] != 0) @ fan_out).sum())
-            counts.synaptic_events[name] = counts.synaptic_events.get(name, 0.0) + events
+    def state(self) -> dict[str, dict[str, Array]]:
+        """State of every core node, as `compiler.interpret.Machine` names it: a copy."""
+        with self._lock:
+            return copy.deepcopy(self._machine.state)
+
+    def _count(self, active: Array) -> None:
+        counts, robots = self._counts, int(np.count_nonzero(active))
+        counts.actions += robots
+        counts.neuron_updates += self._updates * robots
+        spikes, events = count_block(self.plan, self._machine.entered, self.trace(), active)
+        add(counts.spikes, spikes)
+        add(counts.synaptic_events, events)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nervecord.compiler.node import Array
+from nervecord.compiler.ops import Array
 from nervecord.errors import MissingDependencyError, NervecordError, install_command
 
 LIGHT = np.array([0.35, -0.25, 1.0])

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from nervecord.compiler.node import Array
+from nervecord.compiler.ops import Array
 from nervecord.errors import EngineError, MissingDependencyError, NervecordError, install_command
 from nervecord.runtime.frames import HEIGHT, WIDTH, Frames
 from nervecord.runtime.picture import COLOURS, Drawn

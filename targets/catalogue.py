@@ -15,14 +15,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, cast
 
-from nervecord.compiler.calibrate import Calibration
+from nervecord.compiler.calibrate import Calibration, StreamCalibration
+from nervecord.compiler.files.program import Program
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.options import check_options
-from nervecord.compiler.program import Program
+from nervecord.compiler.policy import Policy
+from nervecord.compiler.schedule import Schedule
 from nervecord.compiler.specfile import read_spec
 from nervecord.compiler.target import Emitted, Lowered, Target, TargetSpec
 from nervecord.errors import FileFormatError, NervecordError, unknown_name
 from nervecord.runtime.session import Session
+from nervecord.runtime.stream import StreamSession
+from nervecord.targets.integers import IntegerTarget
 
 GROUP = "nervecord.targets"
 """Of the entry points by which an installed package adds a target: name = "module:Class"."""
@@ -44,11 +48,17 @@ class InspectedTarget:
 
     spec: TargetSpec
 
-    def lower(self, graph: Graph, calibration: Calibration) -> Lowered:
+    def lower(
+        self, subject: Graph | Policy, calibration: Calibration | StreamCalibration | None, schedule: Schedule
+    ) -> Lowered:
         """Refused."""
         self.refuse()
 
     def open(self, program: Program, *, engine: str | None = None, trace: bool = True) -> Session:
+        """Refused."""
+        self.refuse()
+
+    def stream(self, program: Program, *, engine: str | None = None) -> StreamSession:
         """Refused."""
         self.refuse()
 
@@ -162,6 +172,8 @@ def load_specs(names: tuple[str, ...] | None = None) -> tuple[TargetSpec, ...]:
 def target_from_file(path: Path, *, limits: Mapping[str, float] | None = None) -> AnyTarget:
     """A target that a file describes, in the form of this package's spec.toml.
 
+    With a section [arithmetic] it compiles and runs, in our emulator; without one it is inspected.
+
     Raises:
         FileFormatError: see `read_spec`; it takes the name of an installed target, or names engines.
         NervecordError: see `TargetSpec.override`.
@@ -175,7 +187,19 @@ def target_from_file(path: Path, *, limits: Mapping[str, float] | None = None) -
         raise FileFormatError(
             f"engines: {', '.join(spec.engines)} cannot come with a file", where=str(path), hint="write engines = []"
         )
-    return with_limits(InspectedTarget(spec), limits)
+    made: AnyTarget = InspectedTarget(spec) if spec.integers is None else IntegerTarget(spec)
+    return with_limits(made, limits)
+
+
+def runner(program: Program) -> AnyTarget:
+    """What runs a program: its target, or where that is not here, the arithmetic that the program carries.
+
+    Raises:
+        NervecordError: neither is there.
+    """
+    if program.target in compiling_names() or program.graph.arithmetic is None:
+        return find_target(program.target)
+    return cast(AnyTarget, IntegerTarget.of(program))
 
 
 # --------------------------------------------------------------------------------------------------------------------

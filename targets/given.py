@@ -1,38 +1,43 @@
-"""What a caller hands over: a policy or a program, or the file of one. For the Python API and the command line."""
+"""What a caller hands over: a graph, a policy or a program, or the file of one. For Python and the command line."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
-from nervecord.compiler import program
+from nervecord.compiler.attach import attach
+from nervecord.compiler.files import program
+from nervecord.compiler.files.contractfile import read_contract
+from nervecord.compiler.files.program import SUFFIX, Program
 from nervecord.compiler.graph import Graph
-from nervecord.compiler.nirfile import read_nir
-from nervecord.compiler.node import Array
+from nervecord.compiler.nir.file import read_nir
+from nervecord.compiler.ops import Array
+from nervecord.compiler.passes.declare import declare
 from nervecord.compiler.passes.discretise import discretise
-from nervecord.compiler.program import SUFFIX, Program
+from nervecord.compiler.policy import Policy
+from nervecord.compiler.schedule import Schedule
 from nervecord.errors import ContractError, FileFormatError, NervecordError
-from nervecord.runtime.arrayfile import read_rows
+from nervecord.runtime.arrayfile import only_array, read_arrays, read_rows
 from nervecord.targets.catalogue import FLOAT, compiling_names
 
 StrPath: TypeAlias = str | os.PathLike[str]
 RUN_POLICY = "policy.nir"
 """Name of the policy in a run folder."""
-Given: TypeAlias = Graph | Program | StrPath
+Given: TypeAlias = Graph | Policy | Program | StrPath
 
 
 def load_program(path: StrPath) -> Program:
-    """Read a program, of a target that is here.
+    """Read a program, of a target that is here, or of integers whose arithmetic it carries.
 
     Raises:
         FileFormatError: it is missing, damaged, no program, newer than this version, or for a target it does not have.
     """
     loaded, names = program.load(path), compiling_names()
-    if loaded.target not in names:
+    if loaded.target not in names and loaded.graph.arithmetic is None:
         raise FileFormatError(
             f"is for target {loaded.target!r}, and nothing here runs that",
             where=str(path),
@@ -66,9 +71,9 @@ def _is_folder(given: StrPath) -> bool:
         return False
 
 
-def subject(given: Given) -> Graph | Program:
-    """What a file or a run folder holds; graphs and programs pass."""
-    if isinstance(given, (Graph, Program)):
+def read_given(given: Given) -> Graph | Policy | Program:
+    """What a file or a run folder holds; graphs, policies and programs pass."""
+    if isinstance(given, (Graph, Policy, Program)):
         return given
     given = policy_file(given)
     return load_program(given) if is_program(Path(given)) else read_nir(given)
@@ -77,6 +82,8 @@ def subject(given: Given) -> Graph | Program:
 def is_program(path: Path) -> bool:
     """By content; a file that is neither is judged by its name, so that the reader of that kind says what is wrong."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return path.suffix == SUFFIX
         with path.open("rb") as file:
             start = file.read(8)
     except (OSError, ValueError):
@@ -86,71 +93,174 @@ def is_program(path: Path) -> bool:
     return path.suffix == SUFFIX and not start.startswith(b"\x89HDF")
 
 
-def graph_of(given: Given) -> Graph:
-    """The graph of a policy or program."""
-    found = subject(given)
-    return found.graph if isinstance(found, Program) else found
+def subject_of(given: Given) -> Graph | Policy:
+    """The graph or policy, of a program too."""
+    found = read_given(given)
+    return found.subject if isinstance(found, Program) else found
 
 
-def policy_graph(given: Graph | StrPath) -> Graph:
-    """A policy that can be compiled.
+def uncompiled(given: Graph | Policy | StrPath) -> Graph | Policy:
+    """What can be compiled.
 
     Raises:
-        NervecordError: it is a program. ContractError: it is no policy.
+        NervecordError: it is a program.
     """
-    found = subject(given)
+    found = read_given(given)
     if isinstance(found, Program):
-        raise NervecordError("is a program, compiled already", where=str(given), hint="a policy.nir is needed")
-    return _with_contract(found, given)
+        raise NervecordError("is a program, compiled already", where=str(given), hint="a NIR file is needed")
+    return found
+
+
+def prepared(
+    given: Graph | Policy | StrPath,
+    *,
+    contract: StrPath | None,
+    inputs: str | float | Mapping[str, str | float] | None,
+    dt: float | None,
+    convention: str,
+) -> Graph | Policy:
+    """What is to be compiled: in steps, its inputs declared, with a contract where a file gives one.
+
+    Raises:
+        NervecordError: it is a program; or a policy already, which needs no contract and no declaration.
+    """
+    found = discretise(uncompiled(given), dt=dt, convention=convention)
+    if isinstance(found, Policy):
+        for where, value in (("contract", contract), ("inputs", inputs)):
+            if value is not None:
+                raise NervecordError("the file carries a contract already, which says it", where=where)
+        return found
+    if inputs is not None:
+        found = declare(found, inputs)
+    if contract is None:
+        return found
+    return attach(found, read_contract(contract))
+
+
+def streaming(given: Given, schedule: Schedule) -> Program:
+    """A program that is no policy; a graph as one of the target that computes in floats.
+
+    Raises:
+        NervecordError: it is a policy.
+    """
+    found = read_given(given)
+    if isinstance(found, Policy) or (isinstance(found, Program) and found.contract is not None):
+        raise NervecordError(
+            "is a policy: it takes observations and gives actions",
+            where="stream" if isinstance(given, (Policy, Program)) else str(given),
+            hint="open it, or simulate it",
+        )
+    if isinstance(found, Program):
+        return found
+    graph = discretise(found)
+    assert isinstance(graph, Graph)
+    return Program(FLOAT, graph, None, schedule)
+
+
+def scheduled_subject(
+    given: Given, inputs: str | float | Mapping[str, str | float] | None
+) -> tuple[Graph | Policy, Schedule | None]:
+    """The graph or policy, its inputs declared, and of a program its schedule.
+
+    Raises:
+        NervecordError: inputs are declared of a policy or program, which say what enters.
+    """
+    found = read_given(given)
+    if inputs is not None:
+        if not isinstance(found, Graph):
+            raise NervecordError("what enters is said already", where="inputs")
+        found = declare(found, inputs)
+    return (found.subject, found.schedule) if isinstance(found, Program) else (found, None)
 
 
 def acting(given: Given) -> Program:
-    """What a session runs: a program, or a policy graph as one of the target that computes in floats."""
-    found = subject(given)
+    """What a session runs: a program, or a graph or policy as one of the target that computes in floats."""
+    found = read_given(given)
     if isinstance(found, Program):
         return found
-    return Program(FLOAT, discretise(_with_contract(found, given)))
+    discrete = discretise(found)
+    if isinstance(discrete, Policy):
+        return Program(FLOAT, discrete.graph, discrete.contract)
+    return Program(FLOAT, discrete)
 
 
-def observations(given: Array | StrPath | None, policy: Graph) -> Array | None:
-    """Rows for a policy; those of a file are checked here, where its name is known.
+def recorded_input(
+    given: Array | Mapping[str, Array] | StrPath | None, subject: Graph | Policy
+) -> Array | dict[str, Array] | None:
+    """Recorded input that calibrates; of a file it is checked here, where its name is known.
 
     Raises:
-        FileFormatError: the file holds no (k, observations) finite numbers.
+        FileFormatError: the file holds no such numbers.
     """
     if given is None or isinstance(given, np.ndarray):
         return given
+    if isinstance(given, Mapping):
+        return dict(given)
+    if isinstance(subject, Policy):
+        return _observations(given, subject)
+    return stream_values(given, subject)
+
+
+def stream_values(path: StrPath, graph: Graph) -> Array | dict[str, Array]:
+    """What a file holds for a graph: an array for each input by name, or the one array there is.
+
+    Raises:
+        FileFormatError: it holds neither.
+    """
+    arrays = read_arrays(path)
+    if set(arrays) == set(graph.inputs) and len(arrays) > 1:
+        return arrays
+    return only_array(arrays, where=str(path))
+
+
+def _observations(given: StrPath, policy: Policy) -> Array:
+    return _rows(given, policy.contract.observation.size)
+
+
+def _rows(given: StrPath, size: int) -> Array:
     rows, where = read_rows(given), str(given)
-    size = None if policy.contract is None else policy.contract.observation.size
-    if size is not None and (rows.ndim != 2 or rows.shape[1] != size or len(rows) == 0):
+    if rows.ndim != 2 or rows.shape[1] != size or len(rows) == 0:
         raise FileFormatError(f"its observations have shape {rows.shape}, (k, {size}) is needed", where=where)
     if not np.isfinite(rows).all():
         raise FileFormatError("its observations hold NaN or infinite values", where=where)
     return rows
 
 
-def observations_for(given: Array | StrPath | None, policies: Sequence[Graph]) -> Array:
+def observations_for(given: Array | StrPath | None, sides: Sequence[object]) -> Array:
     """Rows to drive several policies with: those given, or those that one of them carries.
 
+    Args:
+        sides: policies, programs or sessions.
+
     Raises:
-        NervecordError: none are given, and none are carried. FileFormatError: as `observations`.
+        NervecordError: none are given, and none are carried. FileFormatError: the file holds none.
     """
-    rows = observations(given, policies[0])
-    if rows is not None:
-        return rows
-    for policy in policies:
-        if policy.recorded is not None:
-            return policy.recorded
+    if isinstance(given, np.ndarray):
+        return given
+    if given is not None:
+        contract = getattr(sides[0], "contract", None)
+        if contract is None:
+            raise ContractError("carries no contract, so it is no policy", where="compare")
+        return _rows(given, contract.observation.size)
+    for side in sides:
+        if isinstance(side, Policy) and side.recorded is not None:
+            return side.recorded
     raise NervecordError(
         "none of these policies carries recorded ones", where="observations", hint="a policy.nir of a training does"
     )
 
 
-def _with_contract(graph: Graph, given: Given) -> Graph:
-    if graph.contract is None:
-        raise ContractError(
-            "carries no contract, so it is no policy",
-            where="graph" if isinstance(given, Graph) else str(given),
-            hint="`nervecord train` writes policies; inspect and simulate take any graph",
-        )
-    return graph
+def policy_of(given: Given) -> Policy:
+    """A policy.
+
+    Raises:
+        ContractError: it is none.
+    """
+    found = subject_of(given)
+    if isinstance(found, Policy):
+        return found
+    raise ContractError(
+        "carries no contract, so it is no policy",
+        where="graph" if isinstance(given, (Graph, Program)) else str(given),
+        hint="give it one when compiling: --contract contract.toml; `nervecord contract` writes one to start from",
+    )

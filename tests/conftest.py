@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from policies import random_policy
 
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.policy import Policy
 
 # A shell ignores interrupts for what it starts in the background, and processes inherit that: the tests that interrupt
 # a process would wait for ever.
@@ -18,10 +18,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
-def make_policy() -> Callable[..., Graph]:
+def make_policy() -> Callable[..., Policy]:
     """A factory of small random policies; `policies.random_policy` with sizes first and layers counted from 0."""
 
-    def make(sizes: tuple[int, ...] = (27, 24, 8), *, synaptic: bool = False, **options: Any) -> Graph:
+    def make(sizes: tuple[int, ...] = (27, 24, 8), *, synaptic: bool = False, **options: Any) -> Policy:
         return random_policy(sizes=sizes, current=synaptic, first=0, **options)
 
     return make

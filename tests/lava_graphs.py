@@ -1,128 +1,140 @@
-"""Random INTEGER graphs within what the chip's arithmetic can hold, for the conformance tests."""
+"""Random graphs in stock Lava: what the conformance tests and benchmarks/lava_conformance.py share."""
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-
 import numpy as np
+from graphs import LAVA, Case, draw, expected
 
-from nervecord.compiler import nodes as n
-from nervecord.compiler.graph import Graph, Level, chain
-from nervecord.compiler.interpret import Machine
-from nervecord.compiler.node import Array, Node
-from nervecord.compiler.ranges import ACCUMULATOR_LIMIT, PRODUCT_LIMIT
-from nervecord.errors import GraphError
+from nervecord.compiler.graph import chain
+from nervecord.compiler.host import Before
+from nervecord.compiler.lower.ranges import overflows, prove
+from nervecord.compiler.ops import (
+    Array,
+    Dense,
+    Input,
+    IntegerMembrane,
+    IntegerSpike,
+    IntegerSynapse,
+    Level,
+    Neuron,
+    Op,
+    Output,
+)
+from nervecord.compiler.plan import plan
+from nervecord.compiler.schedule import Schedule
+from nervecord.runtime.worker import Worker
+from nervecord.targets.lava.network import LavaNetwork
 
 Recorded = dict[str, Array]
 
 
-def draw(seed: int) -> tuple[Graph, Array]:
-    """A chain of 1 to 3 layers and its input (steps, n)."""
-    rng = np.random.default_rng(seed)
-    sizes = [int(k) for k in rng.integers(1, 13, size=rng.integers(2, 5))]
-    steps = int(rng.integers(20, 60))
-    graded = bool(rng.random() < 0.6)
-    limit = int(rng.choice([1, 9, 500, 32767])) if graded else 1
-    window = int(rng.integers(1, 16)) if rng.random() < 0.6 else 0
-    nodes: list[tuple[str, Node]] = [("input", n.Input((sizes[0],)))]
-    for k, (fan_in, size) in enumerate(itertools.pairwise(sizes)):
-        dense = _dense(rng, fan_in, size, limit if k == 0 else 1, graded=k == 0 and graded)
-        last = k == len(sizes) - 2 and rng.random() < 0.7
-        nodes += [(f"dense{k}", dense), (f"neurons{k}", _neurons(rng, dense, size, window, readout=last))]
-    nodes.append(("output", n.Output((sizes[-1],))))
-    x = rng.integers(-limit if graded else 0, limit, endpoint=True, size=(steps, sizes[0]))
-    # Stretches of extreme and of no input.
-    x[rng.random(steps) < 0.1] = limit
-    x[rng.random(steps) < 0.2] = 0
-    return chain(Level.INTEGER, nodes, dt=1e-3), x
+def entered(case: Case) -> Recorded:
+    """Entry -> (steps, n): what enters the core over all blocks of a case."""
+    before, steps = Before(case.plan), case.plan.schedule.steps
+    length = len(next(iter(case.inputs.values())))
+    blocks = [
+        before.enter({name: x[start : start + steps, None] for name, x in case.inputs.items()}, np.int64)
+        for start in range(0, length, steps)
+    ]
+    return {name: np.concatenate([block[name][:, 0] for block in blocks]) for name in blocks[0]}
 
 
-def _dense(rng: np.random.Generator, fan_in: int, size: int, limit: int, *, graded: bool) -> n.FixedDense:
-    mode = rng.choice(["mixed", "excitatory", "inhibitory"], p=[0.6, 0.25, 0.15])
-    bits = int(rng.integers(2 if mode == "mixed" else 1, 9))
-    step = 1 << (8 - bits + (1 if mode == "mixed" else 0))
-    low, high = {"mixed": (-256, 254), "excitatory": (0, 255), "inhibitory": (-255, 0)}[str(mode)]
-    weight = rng.integers(-(-low // step), high // step, endpoint=True, size=(size, fan_in)) * step
-    while True:
-        product = int(np.abs(weight).sum(axis=1).max()) * limit
-        if product < PRODUCT_LIMIT:
-            break
-        weight[:, np.abs(weight).sum(axis=0).argmax()] = 0
-    if weight.max() <= 0:  # then the chip takes them for inhibitory, which have no -256
-        weight[weight == -256] += step
-    # Often the largest exponent whose sum the accumulator still holds.
-    exponents = [e for e in range(-8, 8) if (product << e if e > 0 else product >> -e) < ACCUMULATOR_LIMIT - 1]
-    if not exponents:
-        return n.FixedDense(np.zeros_like(weight), 0, bits, graded)
-    exponent = exponents[-1] if rng.random() < 0.5 else int(rng.choice(exponents))
-    return n.FixedDense(weight, exponent, bits, graded)
+def differences(case: Case, worker: Worker) -> tuple[list[str], Recorded]:
+    """(the populations whose spikes or membranes are not the same in Lava and by definition, Lava's spikes)."""
+    wanted = expected(case)
+    assert wanted is not None  # the ranges of a case are proved
+    outputs, membranes = wanted
+    x = entered(case)
+    network = LavaNetwork(case.plan, block=len(next(iter(x.values()))), membranes="all", worker=worker)
+    got = network.play(x)
+    network.rewind()
+    wrong = [f"v of {name}" for name, v in got["membranes"].items() if not np.array_equal(v, membranes[name])]
+    wrong += [f"spikes of {name}" for name, s in got["spikes"].items() if not np.array_equal(s, outputs[name])]
+    assert len(got["membranes"]) == len(case.plan.units)
+    return wrong, got["spikes"]
 
 
-def _neurons(rng: np.random.Generator, dense: n.FixedDense, size: int, window: int, *, readout: bool) -> Node:
-    def decay() -> int:
-        return int(rng.choice([0, 1, 4094, 4095, rng.integers(4096)]))
-
-    biases = [0, 1, 100, 4095]
-    if readout:  # one that does not saturate: its own layer's scale decides
-        biases = [0, 1]
-    largest = int(rng.choice(biases))
-    shared = {
-        "du": decay(),
-        "dv": decay(),
-        "bias_mant": rng.integers(-largest, largest, endpoint=True, size=size),
-        "bias_exp": 0 if readout else int(rng.integers(8)),
-        "reset_interval": window,
-        "reset_offset": int(rng.integers(window)) if window else 0,
-    }
-    if readout:
-        return n.FixedReadout(**shared)
-    typical = int(np.abs(dense.weight).max()) << max(dense.weight_exp, 0)
-    threshold = int(rng.choice([0, 1, typical, 3 * typical, 131071, rng.integers(131072)]))
-    return n.FixedLIF(threshold=min(threshold, 131071), **shared)
-
-
-def expected(graph: Graph, x: Array) -> tuple[Recorded, Recorded] | None:
-    """Spikes and membranes of every layer at every step by definition; None where a readout passes its threshold."""
-    machine = Machine(graph)
-    names = [name for name, _ in graph.of_type(*n.FIXED_NEURONS)]
-    spikes: dict[str, list[Array]] = {name: [] for name in names}
-    membranes: dict[str, list[Array]] = {name: [] for name in names}
-    try:
-        for row in x:
-            outputs = machine.step({"input": row[None]})
-            for name in names:
-                spikes[name].append(outputs[name][0])
-                membranes[name].append(machine.state[name]["v"][0])
-    except GraphError:
-        return None
-    return {name: np.stack(v) for name, v in spikes.items()}, {name: np.stack(v) for name, v in membranes.items()}
+def traits(case: Case) -> dict[str, bool]:
+    """What of all that there is this case has."""
+    made = case.plan
+    dense = [(step.name, step.op) for step in made.connections]
+    neurons = [unit.step.op for unit in made.units]
+    senders = [entry.name for entry in made.entries] + [unit.step.name for unit in made.units]
+    return {
+        "delays above 1": any(isinstance(op, Dense) and op.delay > 1 for _, op in dense),
+        "the longest delay": any(isinstance(op, Dense) and op.delay == LAVA.delay_max for _, op in dense),
+        "graded input": any(made.graded.values()),
+        "graded input into a delay": any(
+            made.graded[name] and isinstance(op, Dense) and op.delay > 1 for name, op in dense
+        ),
+        "fan-in": any(len(unit.incoming) > 1 for unit in made.units),
+        "fan-out": any(
+            sum(tap.source == name for step in made.connections for tap in step.taps) > 1
+            for name in senders
+        ),
+        "several inputs": len(made.entries) > 1,
+        "several ends": len(made.reads) > 1,
+        "recurrence": any(name in _reached(case, name) for name in senders),
+        "carried state": not made.schedule.resets,
+        "reset windows": made.schedule.resets,
+        "readouts": any(not op.spikes for op in neurons),
+        "synaptic current": any(isinstance(op, Neuron) and op.synapse is not None for op in neurons),
+        "negative exponents": any(isinstance(op, Dense) and op.weight_exp < 0 for _, op in dense),
+    }  # fmt: skip
 
 
-def usable(first: int, count: int) -> list[tuple[int, Graph, Array, Recorded, Recorded]]:
-    """This many graphs whose readouts hold, from this seed on: (seed, graph, input, spikes, membranes)."""
-    found = []
-    seed = first
-    while len(found) < count:
-        graph, x = draw(seed)
-        wanted = expected(graph, x)
-        if wanted is not None:
-            found.append((seed, graph, x, *wanted))
-        seed += 1
+def _reached(case: Case, name: str) -> set[str]:
+    found: set[str] = set()
+    waiting = list(case.plan.graph.destinations(name))
+    while waiting:
+        following = waiting.pop()
+        if following not in found:
+            found.add(following)
+            waiting += case.plan.graph.destinations(following)
     return found
 
 
-def expressible(seed: int) -> tuple[Graph, Array]:
-    """A random graph within the format: no exponent, biases in steps of 64, staggered resets."""
-    graph, x = draw(seed)
-    nodes = dict(graph.nodes)
-    rng = np.random.default_rng(seed)
-    for k, (name, node) in enumerate(graph.of_type(n.FixedLIF, n.FixedReadout)):
-        assert isinstance(node, n.FixedLIF | n.FixedReadout)
-        offset = (1 + k) % node.reset_interval if node.reset_interval else 0
-        bias = np.zeros(node.in_shape) if rng.random() < 0.5 else node.bias_mant
-        nodes[name] = dataclasses.replace(node, reset_offset=offset, bias_exp=6, bias_mant=bias)
-    for name, node in graph.of_type(n.FixedDense):
-        assert isinstance(node, n.FixedDense)
-        nodes[name] = dataclasses.replace(node, weight_exp=0)
-    return graph.replace(nodes=nodes), np.clip(x, -9, 9)
+def chained(seed: int) -> Case:
+    """A random chain within netx's format: no exponent, biases in steps of 64, no delays."""
+    for attempt in range(100):
+        rng = np.random.default_rng([seed, attempt])
+        sizes = [int(k) for k in rng.integers(1, 13, size=rng.integers(2, 5))]
+        graded = bool(rng.random() < 0.6)
+        nodes: list[tuple[str, Op]] = [
+            ("input", Input((sizes[0],), "values" if graded else "spikes", 9.0 if graded else None))
+        ]
+        for k, size in enumerate(sizes[1:]):
+            last = k == len(sizes) - 2 and rng.random() < 0.7
+            nodes += [
+                (f"dense{k}", _plain_dense(rng, size, sizes[k])),
+                (f"neurons{k}", _plain_neurons(rng, size, last)),
+            ]
+        nodes.append(("output", Output((sizes[-1],))))
+        steps = int(rng.integers(1, 12))
+        schedule = Schedule(steps, "reset" if rng.random() < 0.6 else "carried")
+        made = plan(chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA), schedule)
+        if any(f.severity == "error" for f in overflows(prove(made), LAVA)):
+            continue
+        x = rng.integers(-9 if graded else 0, 9 if graded else 1, endpoint=True, size=(steps * (30 // steps), sizes[0]))
+        return Case(seed, made, {"input": x})
+    raise AssertionError(f"no chain was drawn for seed {seed}")
+
+
+def _plain_dense(rng: np.random.Generator, size: int, fan_in: int) -> Dense:
+    low, high, mixed = ((-128, 127, True), (0, 255, False), (-255, 0, False))[int(rng.integers(3))]
+    bits = int(rng.integers(2, 9))
+    step = LAVA.weight_step(bits, mixed=mixed)
+    return Dense(rng.integers(-(-low // step), high // step, endpoint=True, size=(size, fan_in)) * step, 0, bits, 1)
+
+
+def _plain_neurons(rng: np.random.Generator, size: int, last: bool) -> Neuron:
+    def decay(least: int) -> int:
+        return int(rng.choice([least, 4094, 4095, rng.integers(least, 4096)]))
+
+    bias = rng.integers(-20, 20, size=size) * int(rng.integers(2))
+    synapse = IntegerSynapse(decay(1)) if rng.random() < 0.5 else None
+    spike = None if last else IntegerSpike(int(rng.choice([1, 300, rng.integers(131072)])))
+    return Neuron(IntegerMembrane(decay(1), bias, 6), synapse, spike)
+
+
+__all__ = ["Case", "chained", "differences", "draw", "entered", "expected", "traits"]

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from policies import random_policy
 
-from nervecord.compiler.nirfile import write_nir
+from nervecord.compiler.nir.file import write_nir
 
 ROOT = Path(__file__).parent.parent
 OPTIONAL = (

@@ -17,6 +17,7 @@ import os
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -89,6 +90,8 @@ class Queue:
         self.folder = folder
         self._seen: dict[int, tuple[Any, float]] = {}
         opened = _open_journal(folder / JOURNAL) if storage is None else _open_database(storage)
+        # The pool of a database keeps its connections; Python 3.13 complains of those that are left to be collected.
+        weakref.finalize(self, _disconnect, opened)
         try:
             with _storage_errors():
                 self._study = self._optuna.create_study(
@@ -414,6 +417,13 @@ def _import_optuna() -> Any:
         ) from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
+
+
+def _disconnect(storage: BaseStorage) -> None:
+    """Close the connections to a database; a journal has none."""
+    engine = getattr(storage, "engine", None)
+    if engine is not None:
+        engine.dispose()
 
 
 def _open_journal(path: Path) -> BaseStorage:

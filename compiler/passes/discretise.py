@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Any, Literal, TypeAlias, get_args
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
-from nervecord.compiler import nodes as n
 from nervecord.compiler.findings import Finding, raise_on_errors
-from nervecord.compiler.graph import Edge, Graph, Level, delays
-from nervecord.compiler.nirimport import dissolve
-from nervecord.compiler.node import Array, Node
-from nervecord.compiler.verify import require
+from nervecord.compiler.graph import Edge, Graph
+from nervecord.compiler.ops import (
+    Affine,
+    Array,
+    ContinuousMembrane,
+    ContinuousSynapse,
+    Delay,
+    Level,
+    Neuron,
+    Op,
+    Output,
+)
+from nervecord.compiler.ops.connections import LONGEST_DELAY
+from nervecord.compiler.policy import parts, with_graph
+from nervecord.compiler.verify import Subject, require
+from nervecord.compiler.wiring import components, dissolve
 from nervecord.errors import GraphError, unknown_name
 
 Convention: TypeAlias = Literal["euler", "exact"]
@@ -21,11 +33,9 @@ Convention: TypeAlias = Literal["euler", "exact"]
 
 GRID = 1e-6
 """A delay may miss a whole number of steps by this part of itself: float32 files do."""
-MAX_DELAY = 1 << 16
-"""Steps of the longest delay: a connection's buffer holds them all."""
 
 
-def discretise(graph: Graph, *, dt: float | None = None, convention: str = "euler") -> Graph:
+def discretise(subject: Subject, *, dt: float | None = None, convention: str = "euler") -> Subject:
     """Fix the time step: neurons get decays, delays become whole steps, recurrence waits one step.
 
     Before, at IMPORTED (tau in s)              After, at DISCRETE, "euler" ("exact": a = exp(-dt / tau))
@@ -53,7 +63,7 @@ def discretise(graph: Graph, *, dt: float | None = None, convention: str = "eule
     Pure, deterministic, idempotent: a DISCRETE graph comes back as the same object.
 
     Args:
-        graph: IMPORTED (or DISCRETE).
+        subject: a graph or policy, IMPORTED (or DISCRETE).
         dt: seconds per step; by default the graph's own. Nothing is guessed.
         convention: "euler" or "exact".
 
@@ -63,24 +73,20 @@ def discretise(graph: Graph, *, dt: float | None = None, convention: str = "eule
         NervecordError: an unknown convention.
     """
     check_convention(convention)
+    graph, _ = parts(subject)
     if graph.level is Level.INTEGER:
         raise GraphError("is integer already", where="graph")
     step = _step(graph, dt)
     if graph.level is Level.DISCRETE:
-        return graph
-    found: list[Finding] = []
-    nodes: dict[str, Node] = {}
-    for name, node in graph.nodes.items():
-        found += _check(name, node, step, convention)
+        return subject
+    found = [finding for name, op in graph.nodes.items() for finding in _check(name, op, step, convention)]
     raise_on_errors(found, GraphError)
-    for name, node in graph.nodes.items():
-        with np.errstate(all="ignore"):  # what overflows is not finite, and `require` says so by name
-            nodes[name] = _neuron(node, step, convention)
-    edges = list(graph.edges)
-    for name, _ in graph.of_type(n.Delay):
-        edges = _fold(name, nodes, edges, step)
+    with np.errstate(all="ignore"):  # what overflows is not finite, and `require` says so by name
+        nodes = {name: op.discrete(step, convention) for name, op in graph.nodes.items()}
+    edges = _fold_delays(nodes, graph.edges, step)
     _close_cycles(nodes, edges)
-    return require(Graph(Level.DISCRETE, nodes, tuple(edges), step, graph.contract, graph.recorded))
+    made = with_graph(subject, Graph(Level.DISCRETE, nodes, tuple(edges), step))
+    return require(made)  # type: ignore[return-value]
 
 
 def check_convention(convention: str) -> None:
@@ -103,21 +109,17 @@ def _step(graph: Graph, dt: float | None) -> float:
     return step
 
 
-def _check(name: str, node: Node, dt: float, convention: str) -> Iterable[Finding]:
-    if isinstance(node, (n.Conv2d, n.Pool2d)):
-        yield Finding(
-            "not-executable", "error", name, f"a {node.kind} is read to be inspected and has no executable meaning",
-            fix="export the network with Affine in its place",
-        )  # fmt: skip
-    for field in ("tau", "tau_syn"):
-        tau = getattr(node, field, None)
-        if convention == "euler" and tau is not None and float(tau.min()) < dt:
-            yield Finding(
-                "time-step", "error", name, f"{field} is shorter than the step, so that Euler's decay is negative",
-                value=float(tau.min()), limit=dt, fix="a smaller --dt, or convention 'exact'",
-            )  # fmt: skip
-    if isinstance(node, n.Delay):
-        yield from _check_delay(name, node.delay, dt)
+def _check(name: str, op: Op, dt: float, convention: str) -> Iterable[Finding]:
+    if isinstance(op, Neuron) and convention == "euler":
+        for field, part in (("tau", op.membrane), ("tau_syn", op.synapse)):
+            tau = part.tau if isinstance(part, (ContinuousMembrane, ContinuousSynapse)) else None
+            if tau is not None and float(tau.min()) < dt:
+                yield Finding(
+                    "time-step", "error", name, f"{field} is shorter than the step, so that Euler's decay is negative",
+                    value=float(tau.min()), limit=dt, fix="a smaller --dt, or convention 'exact'",
+                )  # fmt: skip
+    if isinstance(op, Delay):
+        yield from _check_delay(name, op.delay, dt)
 
 
 def _check_delay(name: str, delay: Array, dt: float) -> Iterable[Finding]:
@@ -125,9 +127,9 @@ def _check_delay(name: str, delay: Array, dt: float) -> Iterable[Finding]:
     if low < 0:
         yield Finding("delay", "error", name, "delay is negative", value=low, limit=0)
         return
-    if high > MAX_DELAY * dt:
+    if high > LONGEST_DELAY * dt:
         yield Finding(
-            "delay", "error", name, f"delay is longer than {MAX_DELAY} steps", value=high, limit=MAX_DELAY * dt,
+            "delay", "error", name, f"delay is longer than {LONGEST_DELAY} steps", value=high, limit=LONGEST_DELAY * dt,
             fix="a larger --dt; every step of it is kept in memory",
         )  # fmt: skip
         return
@@ -146,102 +148,89 @@ def _check_delay(name: str, delay: Array, dt: float) -> Iterable[Finding]:
         )  # fmt: skip
 
 
-def _leak(tau: Array, dt: float, convention: str) -> tuple[Array, Array]:
-    """(decay, 1 - decay), each with its own rounding."""
-    share = dt / tau
-    return (1 - share, share) if convention == "euler" else (np.exp(-share), -np.expm1(-share))
+def _fold_delays(nodes: dict[str, Op], edges: Sequence[Edge], dt: float) -> list[Edge]:
+    """Take every Delay out of `nodes`, into the Affine before or behind it; the edges without them."""
+    delays = {name: op for name, op in nodes.items() if isinstance(op, Delay)}
+    before: dict[str, Counter[str]] = {name: Counter() for name in nodes}
+    behind: dict[str, Counter[str]] = {name: Counter() for name in nodes}
+    for a, b in edges:
+        before[b][a] += 1
+        behind[a][b] += 1
+    left = dissolve(edges, delays, where="graph")
+    for name, delay in delays.items():
+        del nodes[name]
+        steps = round(float(delay.delay.flat[0]) / dt)
+        if steps:
+            holder = _holder(name, nodes, before, behind)
+            if holder is None:
+                raise GraphError(
+                    f"a delay of {steps} steps ({float(delay.delay.flat[0])} s) has no Affine that it could be folded "
+                    "into",
+                    where=name,
+                    hint="put it right behind an Affine that feeds nothing else, or right before one that nothing else "
+                    "feeds",
+                )
+            affine = nodes[holder]
+            assert isinstance(affine, Affine)
+            nodes[holder] = affine.replace(delay=affine.delay + steps, origin=(*affine.origin, *delay.origin))
+        _take_out(name, before, behind)
+    return left
 
 
-def _neuron(node: Node, dt: float, convention: str) -> Node:
-    spike: dict[str, Any] = {}
-    if isinstance(node, (n.ContinuousIF, n.ContinuousLIF, n.ContinuousCubaLIF)):
-        spike = {"threshold": node.threshold, "reset_value": node.reset_value, "reset": "value"}
-    kind: Callable[..., Node]
-    match node:
-        case n.ContinuousIntegrator() | n.ContinuousIF():
-            kind = n.DiscreteLIF if spike else n.DiscreteLI
-            one, zero = np.ones_like(node.r), np.zeros_like(node.r)
-            return kind(one, node.r * dt, zero, **spike, origin=node.origin)
-        case n.ContinuousLI() | n.ContinuousLIF():
-            kind = n.DiscreteLIF if spike else n.DiscreteLI
-            decay, share = _leak(node.tau, dt, convention)
-            return kind(decay, node.r * share, node.leak * share, **spike, origin=node.origin)
-        case n.ContinuousCubaLI() | n.ContinuousCubaLIF():
-            kind = n.DiscreteCubaLIF if spike else n.DiscreteCubaLI
-            decay, share = _leak(node.tau, dt, convention)
-            current, entering = _leak(node.tau_syn, dt, convention)
-            return kind(
-                current, node.w_in * entering, decay, node.r * share, node.leak * share, **spike, origin=node.origin
-            )
-    return node
-
-
-def _fold(name: str, nodes: dict[str, Node], edges: list[Edge], dt: float) -> list[Edge]:
-    """Take the Delay `name` out of `nodes`, into the Affine before or behind it; the edges without it."""
-    delay = nodes.pop(name)
-    assert isinstance(delay, n.Delay)
-    steps = round(float(delay.delay.flat[0]) / dt)
-    if steps:
-        holder = _holder(name, nodes, edges)
-        if holder is None:
-            raise GraphError(
-                f"a delay of {steps} steps ({float(delay.delay.flat[0])} s) has no Affine that it could be folded into",
-                where=name,
-                hint="put it right behind an Affine that feeds nothing else, or right before one that nothing else "
-                "feeds",
-            )
-        affine = nodes[holder]
-        assert isinstance(affine, n.Affine)
-        origin = (*affine.origin, *delay.origin)
-        nodes[holder] = n.Affine(affine.weight, affine.bias, affine.delay + steps, origin=origin)
-    return dissolve(edges, name)
-
-
-def _holder(name: str, nodes: dict[str, Node], edges: list[Edge]) -> str | None:
+def _holder(
+    name: str, nodes: Mapping[str, Op], before: Mapping[str, Counter[str]], behind: Mapping[str, Counter[str]]
+) -> str | None:
     """The Affine whose output, or else whose input, is what the Delay `name` delays and nothing else."""
-    before = [a for a, b in edges if b == name]
-    if len(before) == 1 and isinstance(nodes[before[0]], n.Affine) and sum(a == before[0] for a, _ in edges) == 1:
-        return before[0]
-    behind = [b for a, b in edges if a == name]
-    if len(behind) == 1 and isinstance(nodes[behind[0]], n.Affine) and sum(b == behind[0] for _, b in edges) == 1:
-        return behind[0]
+    for near, back in ((before, behind), (behind, before)):
+        if len(near[name]) == 1:
+            (found,) = near[name]
+            alone = near[name][found] == 1 and back[found].total() == 1
+            if alone and isinstance(nodes[found], Affine):
+                return found
     return None
 
 
-def _close_cycles(nodes: dict[str, Node], edges: list[Edge]) -> None:
+def _take_out(name: str, before: dict[str, Counter[str]], behind: dict[str, Counter[str]]) -> None:
+    """What fed `name` feeds what it fed."""
+    sources, destinations = before.pop(name), behind.pop(name)
+    for a in sources:
+        del behind[a][name]
+        behind[a].update(destinations)
+    for b in destinations:
+        del before[b][name]
+        before[b].update(sources)
+
+
+def _close_cycles(nodes: dict[str, Op], edges: Sequence[Edge]) -> None:
     """Give delay 1 to the Affines that close cycles, in place."""
     graph = Graph(Level.DISCRETE, nodes, tuple(edges))
-    _, stuck = graph.partial_order()
-    distance = _distances(graph)
-    for name in stuck:
-        node = nodes[name]
-        if (
-            isinstance(node, n.Affine)
-            and all(isinstance(nodes[a], n.NEURONS) for a in graph.sources(name))
-            and _on_cycle(graph, name)
-            and _leads_back(graph, name, distance)
-        ):
-            nodes[name] = n.Affine(node.weight, node.bias, delay=1, origin=node.origin)
-    graph = Graph(Level.DISCRETE, nodes, tuple(edges))
-    _, stuck = graph.partial_order()
-    if stuck:
-        cycle = [name for name in stuck if _on_cycle(graph, name)]
+    cyclic = _on_cycles(graph)
+    if cyclic:
+        back = _leading_back(graph)
+        for name in cyclic:
+            op = nodes[name]
+            fed = all(isinstance(nodes[a], Neuron) for a in graph.sources(name))
+            if isinstance(op, Affine) and fed and name in back:
+                nodes[name] = op.replace(delay=1)
+    left = _on_cycles(Graph(Level.DISCRETE, nodes, tuple(edges)))
+    if left:
         raise GraphError(
-            f"a cycle has no Affine that could carry its delay: {', '.join(cycle)}", where=cycle[0],
+            f"a cycle has no Affine that could carry its delay: {', '.join(left[:20])}", where=left[0],
             hint="put an Affine (an identity will do) or a Delay into the way back",
         )  # fmt: skip
 
 
-def _on_cycle(graph: Graph, name: str) -> bool:
-    """Whether `name` depends on its own output in the same step."""
-    seen: set[str] = set()
-    queue = [name]
-    for at in queue:
-        for b in graph.destinations(at):
-            if b not in seen and not delays(graph.nodes[b]):
-                seen.add(b)
-                queue.append(b)
-    return name in seen
+def _on_cycles(graph: Graph) -> list[str]:
+    """Names that depend on their own output in the same step, in the graph's order."""
+
+    def following(name: str) -> list[str]:
+        return [b for b in graph.destinations(name) if not graph.nodes[b].lag]
+
+    found = set()
+    for group in components(graph.nodes, following):
+        if len(group) > 1 or group[0] in following(group[0]):
+            found.update(group)
+    return [name for name in graph.nodes if name in found]
 
 
 def _distances(graph: Graph) -> dict[str, int]:
@@ -256,16 +245,31 @@ def _distances(graph: Graph) -> dict[str, int]:
     return distance
 
 
-def _leads_back(graph: Graph, name: str, distance: dict[str, int]) -> bool:
-    """Whether every way from `name` on arrives at a neuron that is nearer to the inputs, before or at the first one."""
-    seen = {name}
-    queue = [name]
-    for at in queue:
-        for b in graph.destinations(at):
-            if isinstance(graph.nodes[b], (n.Output, *n.NEURONS)):
-                if isinstance(graph.nodes[b], n.Output) or distance.get(b, 0) >= distance.get(name, 0):
-                    return False
-            elif b not in seen:
-                seen.add(b)
-                queue.append(b)
-    return True
+def _leading_back(graph: Graph) -> set[str]:
+    """Names from which every way arrives at a population that is nearer to the inputs, before or at the first one."""
+    distance = _distances(graph)
+
+    def arrives(name: str) -> bool:
+        return isinstance(graph.nodes[name], (Output, Neuron))
+
+    def following(name: str) -> tuple[str, ...]:
+        return () if arrives(name) else graph.destinations(name)
+
+    # The farthest first population on any way from a node; nodes in a circle share it.
+    farthest: dict[str, float] = {}
+    found = set()
+    for group in components(graph.nodes, following):
+        reached = -math.inf
+        for name in group:
+            for b in graph.destinations(name):
+                if isinstance(graph.nodes[b], Output):
+                    reached = math.inf
+                elif arrives(b):
+                    reached = max(reached, distance.get(b, 0))
+                else:
+                    reached = max(reached, farthest.get(b, -math.inf))
+        for name in group:
+            farthest[name] = reached
+            if reached < distance.get(name, 0):
+                found.add(name)
+    return found

@@ -98,7 +98,7 @@ def write_report(path: str | os.PathLike[str], contents: Contents) -> None:
     Raises:
         MissingDependencyError, NervecordError: as `require`; or the file cannot be written.
     """
-    from nervecord.compiler.files import write_atomically
+    from nervecord.compiler.files.atomic import write_atomically
 
     require(path)
     write_atomically(path, render(contents).encode("utf-8"))
@@ -209,13 +209,22 @@ def _subject(subject: Subject, board: _Board) -> dict[str, Any]:
 def _lowering(program: Mapping[str, Any] | None, board: _Board) -> dict[str, Any]:
     """What compiling measured: per layer ranges and rounding, and the action's error."""
     lowering: Mapping[str, Any] = (program or {}).get("report", {}).get("lowering", {})
-    layers: Sequence[Mapping[str, Any]] = lowering.get("layers") or ()
+    layers = [_population(one) for one in lowering.get("populations") or ()]
     return {
         "lowering": lowering,
         "layers": layers,
         "ranges": board.add_chart("ranges", layers) if layers else None,
         "errors": board.add_chart("errors", layers) if layers else None,
     }
+
+
+def _population(one: Mapping[str, Any]) -> dict[str, Any]:
+    """A population's report with the rounding of its worst connection."""
+    links = one["connections"]
+    worst = {key: max(link[key] for link in links) for key in ("weight_error_rms", "weight_error_max")} if links else {}
+    bits = sorted({link["weight_bits"] for link in links})
+    none = {"weight_error_rms": None, "weight_error_max": None}
+    return {**one, **none, **worst, "layer": one["population"], "weight_bits": ", ".join(map(str, bits)) or "-"}
 
 
 def _target(target: Mapping[str, Any], graph: Mapping[str, Any] | None, board: _Board) -> dict[str, Any]:
@@ -227,7 +236,7 @@ def _target(target: Mapping[str, Any], graph: Mapping[str, Any] | None, board: _
             for name in PER_CORE:
                 used, limit = layer["per_core"].get(name), limits.get(name, {}).get("value")
                 share = None if used is None or not limit else used / limit
-                cells.append({"used": used, "limit": limit, "share": share, "broken": name in layer["broken"]})
+                cells.append({"used": used, "limit": limit, "share": share, "exceeded": name in layer["exceeded"]})
             rows.append((layer, cells))
     return {
         "raw": target,
@@ -338,7 +347,7 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 
 def _energy(joules: float) -> str:
-    from nervecord.compiler.cost import energy_text
+    from nervecord.compiler.check.cost import energy_text
 
     return energy_text(joules)
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nervecord.compiler.files import write_atomically
+from nervecord.compiler.files.atomic import write_atomically
 from nervecord.errors import EngineError, MissingDependencyError, NervecordError
 
 LAVA_VERSION = "0.10.0"

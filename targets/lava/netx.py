@@ -22,16 +22,16 @@ from typing import Any
 import h5py  # type: ignore[import-untyped]
 import numpy as np
 
-from nervecord.compiler import nodes as n
-from nervecord.compiler.files import write_atomically
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.node import Array
-from nervecord.compiler.semantics import READOUT_THRESHOLD
+from nervecord.compiler.files.atomic import write_atomically
+from nervecord.compiler.ops import Array, Dense, Neuron
+from nervecord.compiler.plan import Plan, Step, Unit, plan
+from nervecord.compiler.policy import Policy
 from nervecord.errors import InfeasibleError
-from nervecord.targets.lava.engine_lava import Connection, connections
+from nervecord.targets.lava.network import LavaLIF, runnable
 
 BIAS_EXP = 6
 """netx's own, for every layer."""
+BIAS_LIMIT = 4095
 MESSAGE_BITS = 16
 
 
@@ -48,32 +48,95 @@ class Exported:
     layers: int
 
 
-def export_netx(graph: Graph, path: str | os.PathLike[str]) -> Exported:
-    """Write `graph` for netx, whole or not at all.
+def export_netx(subject: Plan | Policy, path: str | os.PathLike[str]) -> Exported:
+    """Write the core of a plan for netx, whole or not at all.
 
     Args:
-        graph: INTEGER, a chain. Host nodes are left out: they stay with whoever drives the network.
+        subject: INTEGER, in Lava's arithmetic. Host ops are left out: they stay with whoever drives the network.
 
     Raises:
         GraphError: the graph breaks the rules of its level.
         InfeasibleError: the format, or netx, cannot say the same; names what.
     """
-    chain = connections(graph)
-    arguments = {"input_message_bits": MESSAGE_BITS if chain[0].dense.graded else 0, **_reset_arguments(chain)}
+    made = subject if isinstance(subject, Plan) else plan(subject)
+    layers = layers_of(made)
+    graded = made.graded[layers[0].connection.name]
+    arguments = {"input_message_bits": MESSAGE_BITS if graded else 0, **_reset_arguments(made, layers)}
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", track_order=True) as file:
         file.attrs["nervecord"] = json.dumps(arguments, sort_keys=True)
-        layers = file.create_group("layer", track_order=True)
-        first = layers.create_group("0")
-        _put(first, type=b"input", shape=np.array(chain[0].dense.in_shape))
-        for k, connection in enumerate(chain, start=1):
-            group = layers.create_group(str(k))
-            _put(group, type=b"dense", shape=np.array(connection.dense.out_shape), weight=_weight(connection))
-            if connection.neuron.bias_mant.any():
-                _put(group, bias=_bias(connection))
-            _put(group.create_group("neuron"), **_neuron(connection.neuron))
+        groups = file.create_group("layer", track_order=True)
+        _put(groups.create_group("0"), type=b"input", shape=np.array(layers[0].dense.in_shape))
+        for k, layer in enumerate(layers, start=1):
+            group = groups.create_group(str(k))
+            _put(group, type=b"dense", shape=np.array(layer.dense.out_shape), weight=_weight(layer))
+            if layer.neurons.bias_mant.any():
+                _put(group, bias=_bias(layer))
+            _put(group.create_group("neuron"), **_neuron(layer.neurons))
     write_atomically(path, buffer.getvalue())
-    return Exported(arguments=arguments, layers=len(chain))
+    return Exported(arguments=arguments, layers=len(layers))
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A connection and the population it feeds, which netx has as one."""
+
+    connection: Step
+    dense: Dense
+    population: Step
+    neurons: LavaLIF
+
+
+def layers_of(made: Plan) -> tuple[Layer, ...]:
+    """The layers of a plan that is a chain of them.
+
+    Raises:
+        InfeasibleError: it is none; names the place.
+    """
+    runnable(made)
+    if len(made.entries) != 1:
+        names = ", ".join(entry.name for entry in made.entries)
+        raise InfeasibleError(f"netx has one input layer, and {len(made.entries)} are there: {names}", where="graph")
+    units = {unit.step.name: unit for unit in made.units}
+    source = made.entries[0].name
+    found: list[Layer] = []
+    while len(found) < len(units):
+        fed = [step.name for step in made.connections if any(tap.source == source for tap in step.taps)]
+        if len(fed) != 1:
+            raise _no_chain(source, f"feeds {len(fed)} connections")
+        found.append(_layer(made, made.step(fed[0]), units))
+        source = found[-1].population.name
+    readers = [step.name for step in made.connections if any(tap.source == source for tap in step.taps)]
+    if readers:
+        raise _no_chain(readers[0], "leads back into the network")
+    for read in made.reads:
+        if read.source != source:
+            raise _no_chain(read.source, "is read before the end of the chain")
+    return tuple(found)
+
+
+def _layer(made: Plan, connection: Step, units: dict[str, Unit]) -> Layer:
+    dense = connection.op
+    assert isinstance(dense, Dense)  # the only connection there is in integers
+    if len(connection.taps) != 1:
+        raise _no_chain(connection.name, f"is fed by {len(connection.taps)} sources")
+    if dense.delay != 1:
+        raise InfeasibleError(f"has a delay of {dense.delay} steps, and netx's layers have one", where=connection.name)
+    following = made.graph.destinations(connection.name)
+    if len(following) != 1:
+        raise _no_chain(connection.name, f"feeds {len(following)} populations")
+    unit = units[following[0]]
+    if len(unit.incoming) != 1:
+        raise _no_chain(following[0], f"is fed by {len(unit.incoming)} connections")
+    neuron = unit.step.op
+    assert isinstance(neuron, Neuron)
+    return Layer(connection, dense, unit.step, LavaLIF.of(neuron))
+
+
+def _no_chain(where: str, what: str) -> InfeasibleError:
+    return InfeasibleError(
+        f"{what}, and netx's format says chains of layers only", where=where, hint="engine 'lava' runs it without netx"
+    )
 
 
 def _put(group: h5py.Group, **values: Any) -> None:
@@ -81,47 +144,46 @@ def _put(group: h5py.Group, **values: Any) -> None:
         group.create_dataset(name, data=value)
 
 
-def _neuron(neuron: n.FixedLIF | n.FixedReadout) -> dict[str, Any]:
-    threshold = READOUT_THRESHOLD if isinstance(neuron, n.FixedReadout) else neuron.threshold
+def _neuron(neurons: LavaLIF) -> dict[str, Any]:
     # netx takes one off iDecay, for the one that the neuron model adds.
     return {
         "type": b"CUBA",
-        "iDecay": neuron.du + 1,
-        "vDecay": neuron.dv,
-        "vThMant": threshold,
+        "iDecay": neurons.du + 1,
+        "vDecay": neurons.dv,
+        "vThMant": neurons.threshold,
         "refDelay": 1,
         "gradedSpike": False,
     }
 
 
-def _bias(connection: Connection) -> Array:
-    bias = connection.neuron.bias_mant.astype(np.int64) << connection.neuron.bias_exp
+def _bias(layer: Layer) -> Array:
+    bias = layer.neurons.bias_mant.astype(np.int64) << layer.neurons.bias_exp
     mantissa = bias >> BIAS_EXP
-    if (mantissa << BIAS_EXP != bias).any() or np.abs(mantissa).max() > 4095:
+    if (mantissa << BIAS_EXP != bias).any() or np.abs(mantissa).max() > BIAS_LIMIT:
         raise InfeasibleError(
             f"its bias is not expressible in netx's steps of {1 << BIAS_EXP}",
-            where=connection.neuron_name,
+            where=layer.population.name,
             hint="use engine 'lava', which needs no netx",
         )
     return mantissa
 
 
-def _weight(connection: Connection) -> Array:
+def _weight(layer: Layer) -> Array:
     """The weights with their exponent applied, if netx hands just these to Lava."""
-    dense = connection.dense
+    dense = layer.dense
     weight = dense.weight.astype(np.int64)
     effective = weight << dense.weight_exp if dense.weight_exp > 0 else weight >> -dense.weight_exp
     if dense.weight_exp < 0 and (effective << -dense.weight_exp != weight).any():
         raise InfeasibleError(
             f"weight exponent {dense.weight_exp} cuts bits off the sum, which netx's format cannot say",
-            where=connection.dense_name,
+            where=layer.connection.name,
             hint="use engine 'lava', which needs no netx",
         )
     loaded = as_netx_loads(effective)
     if loaded is None or not np.array_equal(loaded.weight, effective << -loaded.weight_exp):
         raise InfeasibleError(
             f"netx would not keep these weights ({effective.min()}..{effective.max()}, its range is -256..254)",
-            where=connection.dense_name,
+            where=layer.connection.name,
             hint="use engine 'lava', which needs no netx",
         )
     return effective
@@ -166,17 +228,15 @@ def as_netx_loads(weight: Array) -> Loaded | None:
     return Loaded(sign * ((stored >> cut) << cut), bits, -scale_bits)
 
 
-def _reset_arguments(chain: tuple[Connection, ...]) -> dict[str, int]:
+def _reset_arguments(made: Plan, layers: tuple[Layer, ...]) -> dict[str, int]:
     """netx clears layer l at offset + l, counting steps from 1 as Lava does."""
-    intervals = {connection.neuron.reset_interval for connection in chain}
-    if intervals == {0}:
+    if not made.schedule.resets:
         return {}
-    (interval, *others) = intervals
-    first = chain[0].neuron.reset_offset
-    for k, connection in enumerate(chain):
-        if others or connection.neuron.reset_offset != (first + k) % interval:
+    first = layers[0].population.phase
+    for k, layer in enumerate(layers):
+        if layer.population.phase != first + k:
             raise InfeasibleError(
                 "netx clears all layers at one interval, each a step after the one before",
-                where=connection.neuron_name,
+                where=layer.population.name,
             )
-    return {"reset_interval": interval, "reset_offset": first}
+    return {"reset_interval": made.window, "reset_offset": first}

@@ -6,16 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nervecord.compiler.calibrate import Calibration
+from nervecord.compiler.calibrate import Calibration, StreamCalibration
+from nervecord.compiler.files.program import Program
 from nervecord.compiler.graph import Graph
+from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.options import option
-from nervecord.compiler.program import Program
+from nervecord.compiler.plan import plan
+from nervecord.compiler.policy import Policy
+from nervecord.compiler.schedule import Schedule
 from nervecord.compiler.specfile import read_spec
 from nervecord.compiler.target import Emitted, Installation, Lowered, TargetSpec
 from nervecord.errors import InfeasibleError, unknown_name
-from nervecord.runtime.session import MachineSession, Session
+from nervecord.runtime.session import Session
+from nervecord.runtime.stream import StreamSession
+from nervecord.targets.integers import integers, open_integers, stream_integers
 from nervecord.targets.lava import environment
-from nervecord.targets.lava.lower import lower
 
 NETX_FILE = "policy.net"
 
@@ -28,31 +33,40 @@ class LavaTarget:
     weight_bits: int = option(8, "bits of a weight's mantissa", low=2, high=8)
     netx: bool = option(False, "use no more of the arithmetic than lava-dl's netx can say, so that --emit can write it")
 
-    def lower(self, graph: Graph, calibration: Calibration) -> Lowered:
-        """A DISCRETE policy in integers; see `targets.lava.lower`."""
-        lowered, report = lower(graph, calibration, weight_bits=self.weight_bits, whole=self.netx)
-        return Lowered(graph=lowered, report=report)
+    def lower(
+        self, subject: Graph | Policy, calibration: Calibration | StreamCalibration | None, schedule: Schedule
+    ) -> Lowered:
+        """A DISCRETE graph or policy in Lava's integers; see `compiler.lower`."""
+        lowered, report = lower(
+            subject, integers(self.spec), calibration, schedule=schedule, weight_bits=self.weight_bits, whole=self.netx
+        )
+        return Lowered(subject=lowered, report=report)
 
     def open(self, program: Program, *, engine: str | None = None, trace: bool = True) -> Session:
         """A session on the default engine or the one named.
 
-        "emulator": compiled and exact; "definition": the same by `compiler.semantics`, slow; "lava": the stock
-        processes of lava-nc in their own interpreter, which records the readout at every step only where `trace`.
+        "emulator": compiled and exact; "definition": the same by the ops' own steps, slow; "lava": the stock processes
+        of lava-nc in their own interpreter, which records the readout at every step only where `trace`.
         """
         name = engine or self.spec.engines[0]
-        match name:
-            case "emulator":
-                # numba is imported when the first session opens, not with the catalogue.
-                from nervecord.targets.lava.emulator import EmulatorSession
+        if name not in self.spec.engines:
+            raise unknown_name("engine", name, self.spec.engines, where=self.spec.name)
+        if name == "lava":
+            from nervecord.targets.lava.engine_lava import LavaSession
 
-                return EmulatorSession(program.graph)
-            case "definition":
-                return MachineSession(program.graph, engine=name)
-            case "lava":
-                from nervecord.targets.lava.engine_lava import LavaSession
+            return LavaSession(program.policy, full_trace=trace)
+        return open_integers(program, name)
 
-                return LavaSession(program.graph, full_trace=trace)
-        raise unknown_name("engine", name, self.spec.engines, where=self.spec.name)
+    def stream(self, program: Program, *, engine: str | None = None) -> StreamSession:
+        """A session of a program that is no policy, on the default engine or the one named."""
+        name = engine or self.spec.engines[0]
+        if name not in self.spec.engines:
+            raise unknown_name("engine", name, self.spec.engines, where=self.spec.name)
+        if name == "lava":
+            from nervecord.targets.lava.engine_lava import LavaStream
+
+            return LavaStream(plan(program.graph, program.schedule))
+        return stream_integers(program, name)
 
     def emit(self, program: Program, folder: Path) -> tuple[Emitted, ...]:
         """The HDF5 file that lava-dl's netx loads; see `targets.lava.netx`.
@@ -66,7 +80,7 @@ class LavaTarget:
 
         path = folder / NETX_FILE
         try:
-            arguments = export_netx(program.graph, path).arguments
+            arguments = export_netx(plan(program.subject, program.schedule), path).arguments
         except InfeasibleError as error:
             if not self.netx:
                 error.add_note("the option netx (--netx) keeps to the part of the arithmetic that this file can say")

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
-from nervecord.compiler.calibrate import Calibration
+from nervecord.compiler.calibrate import Calibration, StreamCalibration
+from nervecord.compiler.files.program import Program
 from nervecord.compiler.graph import Graph
-from nervecord.compiler.program import Program
+from nervecord.compiler.plan import plan
+from nervecord.compiler.policy import Policy
+from nervecord.compiler.schedule import Schedule
 from nervecord.compiler.specfile import read_spec
 from nervecord.compiler.target import Emitted, Lowered, TargetSpec
 from nervecord.errors import NervecordError, unknown_name
 from nervecord.runtime.session import MachineSession, Session
+from nervecord.runtime.stream import MachineStream, StreamSession
 
 
 @dataclass(frozen=True)
@@ -20,16 +25,25 @@ class ReferenceTarget:
 
     spec: TargetSpec = field(default_factory=lambda: read_spec(Path(__file__).with_name("spec.toml")))
 
-    def lower(self, graph: Graph, calibration: Calibration) -> Lowered:
-        """The graph itself."""
-        return Lowered(graph=graph, report={})
+    def lower(
+        self, subject: Graph | Policy, calibration: Calibration | StreamCalibration | None, schedule: Schedule
+    ) -> Lowered:
+        """The subject itself."""
+        return Lowered(subject=subject, report={})
 
     def open(self, program: Program, *, engine: str | None = None, trace: bool = True) -> Session:
         """A session on the default engine or the one named; it always traces."""
         name = engine or self.spec.engines[0]
         if name not in self.spec.engines:
             raise unknown_name("engine", name, self.spec.engines, where=self.spec.name)
-        return MachineSession(program.graph, engine=name)
+        return MachineSession(program.policy, engine=name)
+
+    def stream(self, program: Program, *, engine: str | None = None) -> StreamSession:
+        """A session of a graph that is no policy."""
+        name = engine or self.spec.engines[0]
+        if name not in self.spec.engines:
+            raise unknown_name("engine", name, self.spec.engines, where=self.spec.name)
+        return cast(StreamSession, MachineStream(plan(program.graph, program.schedule), engine=name))
 
     def emit(self, program: Program, folder: Path) -> tuple[Emitted, ...]:
         """Nothing: the policy's NIR file is what other tools take."""

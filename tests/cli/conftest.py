@@ -14,10 +14,10 @@ import pytest
 from policies import random_policy
 
 from nervecord.cli.command import main
-from nervecord.compiler.compile import compile_policy
+from nervecord.compiler.compile import compile_graph
 from nervecord.compiler.contract import Channels
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.nirfile import write_nir
+from nervecord.compiler.nir.file import write_nir
+from nervecord.compiler.policy import Policy
 from nervecord.targets.lava.target import LavaTarget
 
 
@@ -70,14 +70,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("files")
     for name, graph in (("ant", random_policy(sizes=(27, 12, 8))), ("pendulum", pendulum())):
         write_nir(graph, folder / f"{name}.nir")
-        compile_policy(graph, LavaTarget()).save(folder / f"{name}.nervecord")
+        compile_graph(graph, LavaTarget()).save(folder / f"{name}.nervecord")
     np.savez(folder / "rows.npz", observations=np.random.default_rng(5).normal(size=(10, 27)))
     return folder
 
 
-def pendulum() -> Graph:
+def pendulum() -> Policy:
     """A policy of Gymnasium's Pendulum-v1, whose episodes have 200 steps and no MuJoCo."""
-    graph = random_policy(sizes=(3, 8, 1), environment="Pendulum-v1", control_period=0.05)
-    assert graph.contract is not None
+    policy = random_policy(sizes=(3, 8, 1), environment="Pendulum-v1", control_period=0.05)
     action = Channels(("torque",), ("N m",), (-2.0,), (2.0,))
-    return graph.replace(contract=dataclasses.replace(graph.contract, action=action))
+    return policy.replace(contract=dataclasses.replace(policy.contract, action=action))

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import nervecord
+from nervecord.compiler.files.program import Program
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph import Graph, Level
-from nervecord.compiler.program import Program
 from nervecord.errors import ContractError, FileFormatError, GraphError, NervecordError
 from nervecord.runtime.session import Session
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 import nervecord
 from nervecord.cli.inspect_text import inspect_text
-from nervecord.compiler.nirfile import write_nir
+from nervecord.compiler.nir.file import write_nir
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "nir"
 
@@ -79,7 +79,7 @@ def test_a_published_graph_without_a_time_step() -> None:
 
 
 def test_a_graph_that_is_damaged_has_its_violations() -> None:
-    text = laid_out(nervecord.inspect(random_policy().replace(dt=None), "lava"), 110)
+    text = laid_out(nervecord.inspect(random_policy().graph.replace(dt=None), "lava"), 110)
     assert "the graph itself" in text
     assert "infeasible" in text
 
@@ -92,7 +92,7 @@ def test_colour_where_there_is_one_and_no_color_kept(monkeypatch: pytest.MonkeyP
 
 
 def test_names_cannot_speak_to_the_terminal() -> None:
-    graph = random_policy()
+    graph = random_policy().graph
     nodes = {f"\x1b[31m{name}": node for name, node in graph.nodes.items()}
     edges = tuple((f"\x1b[31m{a}", f"\x1b[31m{b}") for a, b in graph.edges)
     text = laid_out(nervecord.inspect(graph.replace(nodes=nodes, edges=edges)), 110, verbose=True)

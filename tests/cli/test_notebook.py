@@ -34,7 +34,8 @@ def read(html: str) -> _Cells:
 
 def test_texts_are_short_and_say_what_it_is(files: Path) -> None:
     graph = nervecord.read(files / "ant.nir")
-    assert repr(graph) == "<Graph discrete, 8 nodes, 7 edges, policy for Ant-v4>"
+    assert repr(graph) == "<Policy for Ant-v4, discrete, 8 nodes>"
+    assert repr(random_policy().graph) == "<Graph discrete, 8 nodes, 7 edges>"
     assert repr(nervecord.load(files / "ant.nervecord")) == "<Program for lava, 9 nodes, policy for Ant-v4>"
     assert repr(nervecord.inspect(graph, ("lava", "xylo"))) == "<Report: lava feasible, xylo infeasible>"
 
@@ -49,7 +50,7 @@ def test_tables_for_notebooks(files: Path) -> None:
 
 
 def test_names_of_a_file_are_text_in_a_notebook() -> None:
-    graph = random_policy()
+    graph = random_policy().graph
     evil = {name: f"<script>{name}</script>" for name in graph.nodes}
     named = {evil[name]: node for name, node in graph.nodes.items()}
     graph = graph.replace(nodes=named, edges=tuple((evil[a], evil[b]) for a, b in graph.edges))

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nervecord.compiler.compile import compile_policy
-from nervecord.compiler.nirfile import read_nir, write_nir
+from nervecord.compiler.compile import compile_graph
+from nervecord.compiler.nir.file import read_nir, write_nir
 from nervecord.errors import EngineError
-from nervecord.targets.lava.emulator import EmulatorSession
+from nervecord.runtime.emulator import EmulatorSession
 from nervecord.targets.lava.target import LavaTarget
 
 RUN = {
@@ -75,10 +75,10 @@ def test_a_dead_engine_ends_a_run_with_exit_code_1(
     pytest.importorskip("gymnasium")
     step = EmulatorSession.step
 
-    def dying(self: EmulatorSession, observation: Any) -> Any:
+    def dying(self: EmulatorSession, observation: Any, active: Any = None) -> Any:
         if self.counts.actions >= 150:
             raise EngineError("the process ended", where="engine")
-        return step(self, observation)
+        return step(self, observation, active)
 
     monkeypatch.setattr(EmulatorSession, "step", dying)
     words = ("run", files / "pendulum.nervecord", "--episodes", 1)
@@ -126,7 +126,7 @@ def test_run_imports_what_the_user_names_and_not_what_the_file_does(
     assert graph.contract is not None
     contract = dataclasses.replace(graph.contract, environment="evil:Evil-v0")
     write_nir(graph.replace(contract=contract), tmp_path / "p.nir")
-    compile_policy(graph.replace(contract=contract), LavaTarget()).save(tmp_path / "p.nervecord")
+    compile_graph(graph.replace(contract=contract), LavaTarget()).save(tmp_path / "p.nervecord")
     for name in ("p.nir", "p.nervecord"):
         nervecord_cli("run", tmp_path / name, "--episodes", 1).refused(
             "evil:Evil-v0: no such environment is registered, and what a file names is never imported (if you trust "

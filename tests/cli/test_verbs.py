@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nervecord.compiler.compile import compile_policy
-from nervecord.compiler.nirfile import read_nir
-from nervecord.compiler.program import load
+from nervecord.compiler.compile import compile_graph
+from nervecord.compiler.files.program import load
+from nervecord.compiler.nir.file import read_nir
 from nervecord.targets.catalogue import target_names
 from nervecord.targets.lava.netx import export_netx
 from nervecord.targets.lava.target import LavaTarget
@@ -28,7 +28,7 @@ def test_compile_writes_the_program_the_compiler_makes(nervecord_cli: Any, files
     path = tmp_path / "ant.nervecord"
     answer = nervecord_cli("compile", files / "ant.nir", "-o", path)
     assert (answer.code, answer.err) == (0, "")
-    assert path.read_bytes() == compile_policy(read_nir(files / "ant.nir"), LavaTarget()).to_bytes()
+    assert path.read_bytes() == compile_graph(read_nir(files / "ant.nir"), LavaTarget()).to_bytes()
     for words in (f"program       {path}", "verdict       feasible", "lif1", "readout"):
         assert words in answer.out
     assert os.listdir(tmp_path) == ["ant.nervecord"]

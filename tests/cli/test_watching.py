@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from policies import random_policy
 
-from nervecord.compiler.compile import compile_policy
+from nervecord.compiler.compile import compile_graph
 from nervecord.compiler.contract import Channels
-from nervecord.compiler.nirfile import write_nir
+from nervecord.compiler.nir.file import write_nir
 from nervecord.targets.lava.target import LavaTarget
 
 gymnasium = pytest.importorskip("gymnasium")
@@ -70,11 +70,10 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         name = f"{kind.__name__}-v0"
         gymnasium.register(name, kind, disable_env_checker=True)
         graph = random_policy(sizes=(3, 8, 1), environment=name, control_period=0.05)
-        assert graph.contract is not None
         action = Channels(("light",), ("1",), (-1.0,), (1.0,))
         graph = graph.replace(contract=dataclasses.replace(graph.contract, action=action))
         write_nir(graph, folder / f"{kind.__name__}.nir")
-        compile_policy(graph, LavaTarget()).save(folder / f"{kind.__name__}.nervecord")
+        compile_graph(graph, LavaTarget()).save(folder / f"{kind.__name__}.nervecord")
     yield folder
     for kind in (Lamp, Chance, Dark):
         del gymnasium.registry[f"{kind.__name__}-v0"]

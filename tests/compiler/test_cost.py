@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from policies import random_policy
+from policies import li, lif, random_dag, random_policy
 
-from nervecord.compiler import nodes as n
 from nervecord.compiler.calibrate import calibrate
-from nervecord.compiler.cost import (
+from nervecord.compiler.check.cost import (
     FP32,
     INT8,
     Events,
@@ -24,15 +23,18 @@ from nervecord.compiler.cost import (
     estimate,
     ratio,
 )
-from nervecord.compiler.graph import Graph, Level, chain
+from nervecord.compiler.graph import chain
 from nervecord.compiler.interpret import simulate
+from nervecord.compiler.ops import Affine, Input, Level, Output
+from nervecord.compiler.policy import Policy
+from nervecord.compiler.schedule import Schedule
 from nervecord.errors import NervecordError
 from nervecord.targets.catalogue import load_spec
 
 LAVA, LOIHI1, REFERENCE = (load_spec(name) for name in ("lava", "loihi1", "reference"))
 
 
-def test_worst_case_by_hand(make_policy: Callable[..., Graph]) -> None:
+def test_worst_case_by_hand(make_policy: Callable[..., Policy]) -> None:
     # 3 -> 4 -> 2, T = 5, dense weights; on a chip with one step of delay per connection 7 steps.
     events = count_events(make_policy((3, 4, 2)), LAVA)
     assert events == Events(steps=7, input_events=5 * 3 * 4, spike_events=7 * 4 * 2, updates=7 * (4 + 2), bound=True)
@@ -41,14 +43,12 @@ def test_worst_case_by_hand(make_policy: Callable[..., Graph]) -> None:
 
 
 def test_measured_activity_by_hand() -> None:
-    one = np.ones(3)
     weight = np.array([[1.0, 1, 0], [1, 0, 0]])
     graph = chain(
         Level.DISCRETE,
         [
-            ("input", n.Input((3,))), ("a", n.Affine(np.eye(3))),
-            ("x", n.DiscreteLIF(0.5 * one, one, 0 * one, one, 0 * one)),
-            ("b", n.Affine(weight)), ("y", n.DiscreteLI(one[:2], one[:2], 0 * one[:2])), ("output", n.Output((2,))),
+            ("input", Input((3,))), ("a", Affine(np.eye(3))), ("x", lif(3)), ("b", Affine(weight)), ("y", li(2)),
+            ("output", Output((2,))),
         ],
         dt=1e-3,
     )  # fmt: skip
@@ -72,17 +72,54 @@ def test_a_population_code_sends_spikes() -> None:
         count_events(graph, spikes={"lif1": 1, "lif2": 1})
 
 
-def test_measured_events_equal_a_recount_of_the_trace(make_policy: Callable[..., Graph]) -> None:
-    graph = make_policy((3, 6, 5, 2))
-    assert graph.recorded is not None
-    trace = simulate(graph, graph.recorded[:4])
+def test_measured_events_equal_a_recount_of_the_trace(make_policy: Callable[..., Policy]) -> None:
+    policy = make_policy((3, 6, 5, 2))
+    graph = policy.graph
+    assert policy.recorded is not None
+    trace = simulate(policy, policy.recorded[:4])
     spikes = {name: array.sum(axis=(0, 1)) / 4 for name, array in trace.spikes(graph).items()}
     recount = 0.0
     for source, weight in (("lif0", graph.nodes["fc1"]), ("lif1", graph.nodes["fc2"])):
         for step, batch in itertools.product(*map(range, trace.outputs[source].shape[:2])):
             recount += np.count_nonzero(weight.weight[:, trace.outputs[source][step, batch] > 0])  # type: ignore[attr-defined]
     assert recount > 0
-    assert count_events(graph, spikes=spikes).spike_events * 4 == pytest.approx(recount)
+    assert count_events(policy, spikes=spikes).spike_events * 4 == pytest.approx(recount)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_measured_events_of_a_branched_graph_equal_a_recount(seed: int) -> None:
+    """Skips, several populations into one, several readouts and Inputs: every (spike, synapse) pair once."""
+    policy = random_dag(seed, carried=seed % 2 == 1, recurrent=seed % 2 == 1)
+    graph = policy.graph
+    assert policy.recorded is not None
+    trace = simulate(policy, policy.recorded[:3])
+    spikes = {name: array.sum(axis=(0, 1)) / 3 for name, array in trace.spikes(graph).items()}
+    recount = 0.0
+    for name, fired in trace.spikes(graph).items():
+        for b in graph.destinations(name):
+            weight = graph.nodes[b].weight  # type: ignore[attr-defined]
+            recount += float(((weight != 0).sum(axis=0) * fired).sum())
+    assert recount > 0
+    found = count_events(policy, spikes=spikes)
+    assert found.spike_events * 3 == pytest.approx(recount)
+    entering = sum(
+        np.count_nonzero(graph.nodes[b].weight)  # type: ignore[attr-defined]
+        for name in graph.of_role("before") for b in graph.destinations(name)
+    )  # fmt: skip
+    assert found.input_events == policy.contract.steps * entering
+
+
+def test_a_graph_without_a_contract_counts_per_step_or_per_block() -> None:
+    graph = chain(
+        Level.DISCRETE,
+        [("input", Input((3,), "spikes")), ("a", Affine(np.ones((2, 3)))), ("x", lif(2)), ("output", Output((2,)))],
+        dt=1e-3,
+    )
+    assert count_events(graph, LAVA) == Events(1, input_events=0, spike_events=6, updates=2, bound=True)
+    # A window that is cleared takes one step more per connection on the way.
+    window = Schedule(4, "reset")
+    assert count_events(graph, LAVA, schedule=window) == Events(5, 0, spike_events=4 * 6, updates=5 * 2, bound=True)
+    assert count_events(graph, spikes={"input": 2}).spike_events == 2 * 2
 
 
 @pytest.mark.parametrize(
@@ -97,7 +134,7 @@ def test_measured_events_equal_a_recount_of_the_trace(make_policy: Callable[...,
         ({"lif0": float("nan")}, "0..20"),
     ],
 )
-def test_impossible_activity_is_refused(spikes: dict[str, Any], words: str, make_policy: Callable[..., Graph]) -> None:
+def test_impossible_activity_is_refused(spikes: dict[str, Any], words: str, make_policy: Callable[..., Policy]) -> None:
     with pytest.raises(NervecordError, match=words):
         count_events(make_policy((3, 4, 2)), spikes=spikes)
 

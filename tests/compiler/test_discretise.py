@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from policies import random_policy
 
-from nervecord.compiler import nodes as n
-from nervecord.compiler.graph import Graph, Level, chain
+from nervecord.compiler import ops as n
+from nervecord.compiler.files.serialise import graph_to_data
+from nervecord.compiler.graph import Graph, chain
 from nervecord.compiler.interpret import Machine, simulate
-from nervecord.compiler.nirfile import read_nir
-from nervecord.compiler.node import Node
+from nervecord.compiler.nir.file import read_nir
+from nervecord.compiler.ops import Level, Op
 from nervecord.compiler.passes.discretise import discretise
+from nervecord.compiler.policy import Policy
 from nervecord.compiler.verify import verify
 from nervecord.errors import GraphError, NervecordError
 
@@ -23,7 +26,7 @@ DATA = Path(__file__).parent.parent / "data" / "nir"
 CONVENTIONS = ("euler", "exact")
 
 
-def imported(*named: tuple[str, Node], size: int = 1, out: int | None = None, dt: float | None = None) -> Graph:
+def imported(*named: tuple[str, Op], size: int = 1, out: int | None = None, dt: float | None = None) -> Graph:
     ends = ("in", n.Input((size,))), ("out", n.Output((size if out is None else out,)))
     return chain(Level.IMPORTED, [ends[0], *named, ends[1]], dt=dt)
 
@@ -47,12 +50,24 @@ def membrane(graph: Graph, name: str, inputs: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def norse() -> Graph:
-    return read_nir(DATA / "lif_norse.nir")
+    graph = read_nir(DATA / "lif_norse.nir")
+    assert isinstance(graph, Graph)
+    return graph
 
 
 @pytest.fixture(scope="module")
 def braille() -> Graph:
-    return read_nir(DATA / "braille_noDelay_bias_zero.nir")
+    graph = read_nir(DATA / "braille_noDelay_bias_zero.nir")
+    assert isinstance(graph, Graph)
+    return graph
+
+
+def parts(op: Op) -> tuple[n.Membrane, n.Synapse]:
+    """Membrane and synapse of discrete neurons that have both."""
+    assert isinstance(op, n.Neuron)
+    assert isinstance(op.membrane, n.Membrane)
+    assert isinstance(op.synapse, n.Synapse)
+    return op.membrane, op.synapse
 
 
 def spikes(graph: Graph) -> list[int]:
@@ -101,13 +116,13 @@ EXACT_TOLERANCE = 1e-6
 def test_braille_parameters_are_snntorchs(braille: Graph) -> None:
     graph = discretise(braille, dt=1e-4)
     assert verify(graph) == []
-    first = graph.nodes["lif1.lif"]
-    assert isinstance(first, n.DiscreteCubaLIF)
-    np.testing.assert_allclose(first.current_decay, 0.55, atol=2e-8)
-    np.testing.assert_allclose(first.decay, 0.9, atol=3e-8)
+    assert graph.nodes["lif1.lif"].kind == "CubaLIF"
+    membrane, synapse = parts(graph.nodes["lif1.lif"])
+    np.testing.assert_allclose(synapse.decay, 0.55, atol=2e-8)
+    np.testing.assert_allclose(membrane.decay, 0.9, atol=3e-8)
     # snnTorch has no gains: r = tau_mem / dt and w_in = tau_syn / dt make them 1.
-    np.testing.assert_allclose(first.current_gain, 1, rtol=1e-15)
-    np.testing.assert_allclose(first.gain, 1, rtol=1e-15)
+    np.testing.assert_allclose(synapse.gain, 1, rtol=1e-15)
+    np.testing.assert_allclose(membrane.gain, 1, rtol=1e-15)
 
 
 def test_braille_recurrence_is_that_of_the_step_before(braille: Graph) -> None:
@@ -122,15 +137,15 @@ def test_braille_recurrence_is_that_of_the_step_before(braille: Graph) -> None:
     assert isinstance(fc1, n.Affine)
     assert isinstance(rec, n.Affine)
     assert isinstance(fc2, n.Affine)
-    one, two = graph.nodes["lif1.lif"], graph.nodes["lif2"]
+    (one, into_one), (two, into_two) = (parts(graph.nodes[name]) for name in ("lif1.lif", "lif2"))
     i1, v1, s1, i2, v2 = (np.zeros(k) for k in (38, 38, 38, 7, 7))
     for k, value in enumerate(x):
-        i1 = one.current_decay * i1 + fc1.weight @ value + fc1.bias + rec.weight @ s1 + rec.bias  # type: ignore[attr-defined]
-        v1 = one.decay * v1 + i1  # type: ignore[attr-defined]
+        i1 = into_one.decay * i1 + fc1.weight @ value + fc1.bias + rec.weight @ s1 + rec.bias
+        v1 = one.decay * v1 + i1
         s1 = (v1 > 1).astype(float)
         v1 = np.where(s1 > 0, 0, v1)
-        i2 = two.current_decay * i2 + fc2.weight @ s1 + fc2.bias  # type: ignore[attr-defined]
-        v2 = two.decay * v2 + i2  # type: ignore[attr-defined]
+        i2 = into_two.decay * i2 + fc2.weight @ s1 + fc2.bias
+        v2 = two.decay * v2 + i2
         s2 = (v2 > 1).astype(float)
         v2 = np.where(s2 > 0, 0, v2)
         assert trace.outputs["lif1.lif"][k, 0].tolist() == s1.tolist(), f"step {k}"
@@ -143,50 +158,68 @@ def test_braille_recurrence_is_that_of_the_step_before(braille: Graph) -> None:
 # Equations
 
 positive = st.floats(0.01, 10)
-NEURONS: dict[str, Any] = {
-    "LI": (n.ContinuousLI, n.DiscreteLI),
-    "LIF": (n.ContinuousLIF, n.DiscreteLIF),
-    "I": (n.ContinuousIntegrator, n.DiscreteLI),
-    "IF": (n.ContinuousIF, n.DiscreteLIF),
-    "CubaLI": (n.ContinuousCubaLI, n.DiscreteCubaLI),
-    "CubaLIF": (n.ContinuousCubaLIF, n.DiscreteCubaLIF),
-}
+KINDS = ("LI", "LIF", "I", "IF", "CubaLI", "CubaLIF")
 
 
-@pytest.mark.parametrize("name", NEURONS)
+def continuous(kind: str, given_: dict[str, np.ndarray], origin: tuple[str, ...] = ()) -> n.Neuron:
+    """Neurons in continuous time of NIR's kinds."""
+    membrane = n.ContinuousMembrane(given_["r"], given_.get("tau"), given_.get("leak"))
+    synapse = n.ContinuousSynapse(given_["tau_syn"], given_["w_in"]) if kind.startswith("Cuba") else None
+    spike = n.Spike(given_["threshold"], given_["reset_value"]) if kind.endswith("F") else None
+    return n.Neuron(membrane, synapse, spike, origin=origin)
+
+
+def li(tau: list[float], r: list[float], leak: list[float]) -> n.Neuron:
+    return continuous("LI", {"tau": np.array(tau), "r": np.array(r), "leak": np.array(leak)})
+
+
+def membrane_of(graph: Graph, name: str) -> n.Membrane:
+    op = graph.nodes[name]
+    assert isinstance(op, n.Neuron)
+    assert isinstance(op.membrane, n.Membrane)
+    return op.membrane
+
+
+@pytest.mark.parametrize("name", KINDS)
 def test_euler_formulas(name: str) -> None:
-    before, after = NEURONS[name]
-    given_ = {field: np.array([0.5 + 0.25 * k]) for k, field in enumerate(before.ARRAYS)}
-    node = discretise(imported(("x", before(**given_, origin=("maker",)))), dt=0.1).nodes["x"]
-    assert type(node) is after
+    fields = ["r", *(["tau", "leak"] if "L" in name else []), *(["tau_syn", "w_in"] if "Cuba" in name else []),
+              *(["threshold", "reset_value"] if name.endswith("F") else [])]  # fmt: skip
+    given_ = {field: np.array([0.5 + 0.25 * k]) for k, field in enumerate(fields)}
+    graph = discretise(imported(("x", continuous(name, given_, ("maker",)))), dt=0.1)
+    node = graph.nodes["x"]
+    # An integrator is what leaks nothing: the composition is the same.
+    assert node.kind == {"I": "LI", "IF": "LIF"}.get(name, name)
     assert node.origin == ("maker",)
     share = 0.1 / given_["tau"] if "tau" in given_ else np.array([0.1])
     expected = {
-        "decay": 1 - share if "tau" in given_ else np.ones(1),
-        "gain": given_["r"] * share,
-        "leak": given_["leak"] * share if "leak" in given_ else np.zeros(1),
+        "membrane.decay": 1 - share if "tau" in given_ else np.ones(1),
+        "membrane.gain": given_["r"] * share,
+        "membrane.leak": given_["leak"] * share if "leak" in given_ else np.zeros(1),
     }
     if "tau_syn" in given_:
-        expected["current_decay"] = 1 - 0.1 / given_["tau_syn"]
-        expected["current_gain"] = given_["w_in"] * (0.1 / given_["tau_syn"])
+        expected["synapse.decay"] = 1 - 0.1 / given_["tau_syn"]
+        expected["synapse.gain"] = given_["w_in"] * (0.1 / given_["tau_syn"])
+    if "threshold" in given_:
+        expected |= {"spike.threshold": given_["threshold"], "spike.reset_value": given_["reset_value"]}
+        assert isinstance(node, n.Neuron)
+        assert isinstance(node.spike, n.Spike)
+        assert (node.spike.reset, node.spike.refractory) == ("value", 0)
+    arrays = {key.removeprefix("x/"): value for key, value in graph_to_data(graph)[1].items()}
+    assert sorted(arrays) == sorted(expected)
     for field, value in expected.items():
-        assert getattr(node, field).tolist() == value.tolist(), field
-    for field in ("threshold", "reset_value"):
-        if field in given_:
-            assert getattr(node, field).tolist() == given_[field].tolist()
-            assert node.reset == "value"  # type: ignore[attr-defined]
+        assert arrays[field].tolist() == value.tolist(), field
 
 
 @settings(max_examples=60, deadline=None)
 @given(tau=positive, r=positive, leak=st.floats(-5, 5), x=st.floats(-5, 5), dt=positive)
 def test_exact_step_is_the_solution(tau: float, r: float, leak: float, x: float, dt: float) -> None:
     """From any v, one step lands where v(t) = v_inf + (v - v_inf) exp(-t / tau) is; two halves, where the whole is."""
-    node = n.ContinuousLI([tau], [r], [leak])  # type: ignore[arg-type]
-    whole = discretise(imported(("x", node)), dt=dt, convention="exact").nodes["x"]
-    half = discretise(imported(("x", node)), dt=dt / 2, convention="exact").nodes["x"]
+    node = li([tau], [r], [leak])
+    whole = membrane_of(discretise(imported(("x", node)), dt=dt, convention="exact"), "x")
+    half = membrane_of(discretise(imported(("x", node)), dt=dt / 2, convention="exact"), "x")
     rest, v = leak + r * x, 0.75
 
-    def update(step: Any, v: float) -> float:
+    def update(step: n.Membrane, v: float) -> float:
         return float(step.decay[0] * v + step.gain[0] * x + step.leak[0])
 
     solution = rest + (v - rest) * np.exp(-dt / tau)
@@ -198,8 +231,8 @@ def test_exact_step_is_the_solution(tau: float, r: float, leak: float, x: float,
 @given(tau=positive, x=st.floats(-5, 5), part=st.floats(0.001, 1))
 def test_euler_error_is_what_the_docstring_says(tau: float, x: float, part: float) -> None:
     """(dt/tau)^2 / 2 of the distance to equilibrium, at most."""
-    node = n.ContinuousLI([tau], [1.0], [0.0])  # type: ignore[arg-type]
-    step: Any = discretise(imported(("x", node)), dt=part * tau).nodes["x"]
+    node = li([tau], [1.0], [0.0])
+    step = membrane_of(discretise(imported(("x", node)), dt=part * tau), "x")
     v = 0.75
     error = abs(step.decay[0] * v + step.gain[0] * x - (x + (v - x) * np.exp(-part)))
     assert error <= part**2 / 2 * abs(v - x) * (1 + 1e-9) + 1e-12
@@ -208,11 +241,12 @@ def test_euler_error_is_what_the_docstring_says(tau: float, x: float, part: floa
 @settings(max_examples=20, deadline=None)
 @given(tau=st.floats(0.5, 5), tau_syn=st.floats(0.5, 5), x=st.floats(-2, 2), dt=st.floats(0.05, 1))
 def test_exact_current_is_held_within_its_bound(tau: float, tau_syn: float, x: float, dt: float) -> None:
-    node = n.ContinuousCubaLI([tau_syn], [tau], [1.0], [0.0], [1.0])  # type: ignore[arg-type]
-    step: Any = discretise(imported(("x", node)), dt=dt, convention="exact").nodes["x"]
+    values = {"tau_syn": tau_syn, "tau": tau, "r": 1.0, "leak": 0.0, "w_in": 1.0}
+    node = continuous("CubaLI", {field: np.array([value]) for field, value in values.items()})
+    membrane, synapse = parts(discretise(imported(("x", node)), dt=dt, convention="exact").nodes["x"])
     i, v = 0.5, -0.25
-    new = step.current_decay[0] * i + step.current_gain[0] * x
-    ours = step.decay[0] * v + step.gain[0] * new
+    new = synapse.decay[0] * i + synapse.gain[0] * x
+    ours = membrane.decay[0] * v + membrane.gain[0] * new
     assert new == pytest.approx(x + (i - x) * np.exp(-dt / tau_syn), rel=1e-12)
     # The truth, by a fine midpoint rule on v(dt) = a v + 1/tau * integral of exp(-(dt - s)/tau) i(s).
     s = (np.arange(4000) + 0.5) * dt / 4000
@@ -223,16 +257,15 @@ def test_exact_current_is_held_within_its_bound(tau: float, tau_syn: float, x: f
 
 
 def test_a_step_longer_than_a_time_constant() -> None:
-    lif = n.ContinuousLI([1e-3, 5e-3], [1, 1], [0, 0])  # type: ignore[arg-type]
-    graph = imported(("li", lif), size=2)
+    graph = imported(("li", li([1e-3, 5e-3], [1, 1], [0, 0])), size=2)
     with pytest.raises(GraphError, match=r"li: tau is shorter than the step.*\(0\.001 against 0\.002\)"):
         discretise(graph, dt=2e-3)
-    assert discretise(graph, dt=1e-3).nodes["li"].decay[0] == 0  # type: ignore[attr-defined]
-    assert discretise(graph, dt=2e-3, convention="exact").nodes["li"].decay[0] > 0  # type: ignore[attr-defined]
+    assert membrane_of(discretise(graph, dt=1e-3), "li").decay[0] == 0
+    assert membrane_of(discretise(graph, dt=2e-3, convention="exact"), "li").decay[0] > 0
 
 
 def test_an_endless_time_constant_is_an_integrator() -> None:
-    node: Any = discretise(imported(("li", n.ContinuousLI([np.inf], [1.0], [0.0]))), dt=1e-3).nodes["li"]  # type: ignore[arg-type]
+    node = membrane_of(discretise(imported(("li", li([np.inf], [1.0], [0.0]))), dt=1e-3), "li")
     assert node.decay[0] == 1
     assert node.gain[0] == 0
 
@@ -269,13 +302,20 @@ def test_unknown_convention(norse: Graph) -> None:
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
-    conv = n.Conv2d(np.ones((1, 1, 2, 2)), None, (1, 1), (0, 0), (1, 1), 1, (2, 2))
-    pool = n.Pool2d("sum", (1, 1), (1, 1), (0, 0), (1, 1, 1))
-    nodes = [("in", n.Input((1, 2, 2))), ("conv", conv), ("pool", pool), ("out", n.Output((1, 1, 1)))]
+    graph = imported(("li", li([1e-4], [1], [0])), ("fc", n.Affine([[1.0]])), ("d", delay(0.0015)))  # type: ignore[arg-type]
     with pytest.raises(GraphError) as caught:
-        discretise(chain(Level.IMPORTED, nodes), dt=1e-3)
-    for name in ("conv: a Conv2d is read to be inspected", "pool: a Pool2d is read to be inspected"):
+        discretise(graph, dt=1e-3)
+    for name in ("li: tau is shorter than the step", "d: delay is no whole number of steps"):
         assert name in str(caught.value)
+
+
+def test_convolutions_stay_what_they_are() -> None:
+    conv = n.Conv(np.ones((1, 1, 2, 2)), None, input_size=(3, 3))
+    pool = n.Pool("sum", (2, 2), (1, 1), (0, 0), (1, 2, 2))
+    nodes = [("in", n.Input((1, 3, 3))), ("conv", conv), ("pool", pool), ("out", n.Output((1, 1, 1)))]
+    graph = discretise(chain(Level.IMPORTED, nodes), dt=1e-3)
+    assert graph.nodes["conv"] is conv
+    assert simulate(graph, np.ones((2, 1, 3, 3))).outputs["pool"].ravel().tolist() == [16, 16]
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -295,7 +335,7 @@ def test_delay_behind_an_affine() -> None:
     assert graph.nodes["fc"] == n.Affine(FC.weight, FC.bias, 3, origin=("fc", "d"))
     # y(t) = W x(t - 3 dt) + b, with zero input before the first step.
     x = np.arange(10.0).reshape(5, 2)
-    y = simulate(graph, x).outputs["out"][:, 0, 0]
+    y = simulate(graph, x).outputs["fc"][:, 0, 0]
     assert y.tolist() == [3, 3, 3, 2 + 3, 8 + 3]
 
 
@@ -311,7 +351,9 @@ def test_delays_add_up_and_zero_goes() -> None:
     fc = discretise(graph, dt=1e-3).nodes["fc"]
     assert isinstance(fc, n.Affine)
     assert fc.delay == 3
-    assert list(discretise(imported(("d", delay(0.0))), dt=1e-3).nodes) == ["in", "out"]
+    gone = discretise(imported(("d", delay(0.0)), ("s", n.Scale(np.ones(1)))), dt=1e-3)
+    assert list(gone.nodes) == ["in", "s", "out"]
+    assert gone.edges == (("in", "s"), ("s", "out"))
 
 
 def test_a_delay_with_company_is_refused() -> None:
@@ -352,18 +394,18 @@ def test_delays_saved_as_float32() -> None:
 # Recurrence
 
 
-def lif(size: int = 1) -> n.ContinuousLIF:
+def lif(size: int = 1) -> n.Neuron:
     ones = np.ones(size)
-    return n.ContinuousLIF(ones / 10, ones, 0 * ones, ones, 0 * ones)
+    return n.Neuron(n.ContinuousMembrane(ones, ones / 10, 0 * ones), None, n.Spike(ones, 0 * ones))
 
 
 def eye(bias: bool = False) -> n.Affine:
     return n.Affine(np.eye(1), np.ones(1) if bias else None)
 
 
-def recurrent(nodes: dict[str, Node], edges: list[str]) -> Graph:
+def recurrent(nodes: dict[str, Op], edges: list[str]) -> Graph:
     """Edges as "a b"."""
-    ends: dict[str, Node] = {"in": n.Input((1,)), "out": n.Output((1,))}
+    ends: dict[str, Op] = {"in": n.Input((1,)), "out": n.Output((1,))}
     return Graph(Level.IMPORTED, {**ends, **nodes}, tuple((e.split()[0], e.split()[1]) for e in edges))
 
 
@@ -373,7 +415,7 @@ def delays(graph: Graph) -> dict[str, int]:
 
 def test_the_way_back_gets_the_delay_whatever_the_order() -> None:
     """Two layers, a loop over both: fc2 lies on the way from input to output, back does not."""
-    nodes: dict[str, Node] = {"fc": eye(), "a": lif(), "fc2": eye(), "b": lif(), "back": eye()}
+    nodes: dict[str, Op] = {"fc": eye(), "a": lif(), "fc2": eye(), "b": lif(), "back": eye()}
     edges = ["in fc", "fc a", "a fc2", "fc2 b", "b out", "b back", "back a"]
     for turn in range(len(edges)):
         mixed = dict(list(nodes.items())[turn % 5 :] + list(nodes.items())[: turn % 5])
@@ -382,7 +424,7 @@ def test_the_way_back_gets_the_delay_whatever_the_order() -> None:
 
 
 def test_the_way_back_through_other_nodes() -> None:
-    nodes: dict[str, Node] = {"fc": eye(), "a": lif(), "rec": eye(), "scale": n.Scale(np.ones(1)), "rec2": eye()}
+    nodes: dict[str, Op] = {"fc": eye(), "a": lif(), "rec": eye(), "scale": n.Scale(np.ones(1)), "rec2": eye()}
     edges = ["in fc", "fc a", "a out", "a rec", "rec scale", "scale rec2", "rec2 a"]
     graph = discretise(recurrent(nodes, edges), dt=1e-3)
     # One delay on the way, at the Affine that the neuron feeds.
@@ -390,14 +432,14 @@ def test_the_way_back_through_other_nodes() -> None:
 
 
 def test_a_delay_on_the_way_back_is_enough() -> None:
-    nodes: dict[str, Node] = {"fc": eye(), "a": lif(), "rec": eye(bias=True), "d": delay(0.004)}
+    nodes: dict[str, Op] = {"fc": eye(), "a": lif(), "rec": eye(bias=True), "d": delay(0.004)}
     graph = discretise(recurrent(nodes, ["in fc", "fc a", "a out", "a rec", "rec d", "d a"]), dt=1e-3)
     assert delays(graph) == {"fc": 0, "rec": 4}
 
 
 def test_only_what_lies_on_a_cycle_is_delayed() -> None:
     """fc2 leads to a neuron nearer to the input than itself, and no cycle passes through it."""
-    nodes: dict[str, Node] = {"fc": eye(), "a": lif(), "rec": eye(bias=True), "fc2": eye(), "near": lif()}
+    nodes: dict[str, Op] = {"fc": eye(), "a": lif(), "rec": eye(bias=True), "fc2": eye(), "near": lif()}
     edges = ["in near", "near out", "in fc", "fc a", "a rec", "rec a", "a fc2", "fc2 near"]
     graph = discretise(recurrent(nodes, edges), dt=1e-3)
     assert delays(graph) == {"fc": 0, "rec": 1, "fc2": 0}
@@ -412,3 +454,77 @@ def test_a_cycle_without_an_affine_for_the_delay() -> None:
     forward = recurrent({"a": lif(), "fc": eye(), "b": lif()}, ["in a", "a fc", "fc b", "b out", "b a"])
     with pytest.raises(GraphError, match="a cycle has no Affine"):
         discretise(forward, dt=1e-3)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Large graphs: linear time
+
+
+def quickly(graph: Graph) -> Graph:
+    start = time.process_time()
+    made = discretise(graph, dt=1e-3)
+    assert time.process_time() - start < 10  # a second or so; anything quadratic takes minutes
+    return made
+
+
+def test_a_long_chain_of_delays() -> None:
+    named: list[tuple[str, Op]] = []
+    for k in range(4_000):
+        named += [(f"fc{k}", eye()), (f"d{k}", delay(0.002))]
+    graph = quickly(imported(*named))
+    assert list(graph.nodes) == ["in", *(f"fc{k}" for k in range(4_000)), "out"]
+    assert set(delays(graph).values()) == {2}
+
+
+def test_a_hub_of_delays() -> None:
+    """One neuron feeds thousands of Affines over delays of their own, and all of them feed another one."""
+    count = 5_000
+    nodes: dict[str, Op] = {"fc": eye(), "a": lif(), "b": lif()}
+    edges = ["in fc", "fc a", "b out"]
+    for k in range(count):
+        nodes |= {f"d{k}": delay(0.001), f"fc{k}": eye()}
+        edges += [f"a d{k}", f"d{k} fc{k}", f"fc{k} b"]
+    graph = quickly(recurrent(nodes, edges))
+    assert len(graph.nodes) == 5 + count
+    assert set(delays(graph).values()) == {0, 1}
+
+
+def test_a_long_loop_and_many_short_ones() -> None:
+    count = 3_000
+    nodes: dict[str, Op] = {}
+    edges = []
+    before = "in"
+    for k in range(count):
+        nodes |= {f"fc{k}": eye(), f"a{k}": lif(), f"rec{k}": eye()}
+        edges += [f"{before} fc{k}", f"fc{k} a{k}", f"a{k} rec{k}", f"rec{k} a{k}"]
+        before = f"a{k}"
+    nodes["back"] = eye()
+    edges += [f"{before} out", f"{before} back", "back a0"]
+    graph = quickly(recurrent(nodes, edges))
+    assert {name for name, k in delays(graph).items() if k} == {"back", *(f"rec{k}" for k in range(count))}
+
+
+def test_delays_that_multiply_edges_are_refused() -> None:
+    """A delay between 600 sources and 600 destinations stands for 360,000 edges."""
+    nodes: dict[str, Op] = {"fc": eye(), "d": delay(0.0)}
+    edges = []
+    for k in range(600):
+        nodes |= {f"a{k}": eye(), f"b{k}": eye()}
+        edges += [f"in a{k}", f"a{k} d", f"d b{k}", f"b{k} out"]
+    edges += ["in fc", "fc out"]
+    with pytest.raises(GraphError, match="graph: it has more than 131072 edges when nodes that only pass values on"):
+        discretise(recurrent(nodes, edges), dt=1e-3)
+
+
+def test_delays_in_a_circle_of_their_own() -> None:
+    graph = recurrent({"d": delay(0.0), "e": delay(0.0), "fc": eye()}, ["in fc", "fc out", "d e", "e d"])
+    with pytest.raises(GraphError, match="graph: d, e feed one another and nothing else"):
+        discretise(graph, dt=1e-3)
+
+
+def test_a_policy_keeps_its_contract(norse: Graph) -> None:
+    policy = Policy(norse, random_policy(sizes=(1, 1, 1)).contract)
+    with pytest.raises(GraphError, match="nothing decodes an action"):  # looked at as a policy
+        discretise(policy, dt=1e-4)
+    ready = random_policy()
+    assert discretise(ready) is ready

@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from policies import lif, random_dag
 
-from nervecord.compiler import nodes as n
-from nervecord.compiler.graph import Graph, Level, chain
+from nervecord.compiler.graph import chain
 from nervecord.compiler.inspection import Report, inspect
-from nervecord.compiler.nirfile import read_nir
+from nervecord.compiler.nir.file import read_nir
+from nervecord.compiler.ops import Affine, Input, Level, Output
+from nervecord.compiler.policy import Policy
+from nervecord.compiler.schedule import Schedule
 from nervecord.targets.catalogue import load_spec, load_specs, target_names
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "nir"
@@ -24,10 +27,10 @@ def by_target(report: Report) -> dict[str, Any]:
     return {target["target"]: target for target in report.to_dict()["targets"]}
 
 
-def test_keys_are_stable(make_policy: Callable[..., Graph]) -> None:
+def test_keys_are_stable(make_policy: Callable[..., Policy]) -> None:
     data = inspect(make_policy(), load_specs()).to_dict()
     assert list(data) == ["format", "graph", "findings", "targets"]
-    assert data["format"] == 1
+    assert data["format"] == 2
     assert list(data["graph"]) == [
         "level", "dt", "nodes", "edges", "neurons", "synapses", "parameters", "depth", "recurrent", "policy",
         "contract", "hashes",
@@ -52,13 +55,13 @@ def test_keys_are_stable(make_policy: Callable[..., Graph]) -> None:
     assert lava["energy"]["kind"] == "estimate"
 
 
-def test_json_round_trip(make_policy: Callable[..., Graph]) -> None:
+def test_json_round_trip(make_policy: Callable[..., Policy]) -> None:
     data = inspect(make_policy(), load_specs()).to_dict()
     assert json.loads(json.dumps(data, allow_nan=False)) == data
     assert data == inspect(make_policy(), load_specs()).to_dict()
 
 
-def test_facts_of_a_policy(make_policy: Callable[..., Graph]) -> None:
+def test_facts_of_a_policy(make_policy: Callable[..., Policy]) -> None:
     facts = inspect(make_policy((3, 4, 2)), ()).facts
     assert facts is not None
     assert (facts.level, facts.dt, facts.neurons, facts.synapses, facts.depth) == ("discrete", 1e-3, 6, 20, 2)
@@ -68,15 +71,50 @@ def test_facts_of_a_policy(make_policy: Callable[..., Graph]) -> None:
     assert facts.policy["steps"] == 5
 
 
-def test_verdicts_and_feasible(make_policy: Callable[..., Graph]) -> None:
+def test_the_contracts_channels_come_in_order(make_policy: Callable[..., Policy]) -> None:
+    policy = make_policy((3, 4, 2))
+    named = dataclasses.replace(policy.contract.observation, names=("z", "roll", "speed"), units=("m", "rad", "m/s"))
+    report = inspect(policy.replace(contract=dataclasses.replace(policy.contract, observation=named)), ())
+    assert report.facts is not None
+    assert report.facts.policy is not None
+    assert [(c["name"], c["unit"], c["low"]) for c in report.facts.policy["observation"]] == [
+        ("z", "m", None), ("roll", "rad", None), ("speed", "m/s", None)
+    ]  # fmt: skip
+    assert report.facts.policy["action"][1] == {"name": "a1", "unit": "", "low": -1.0, "high": 1.0}
+    text = report.to_text()
+    assert "  observation: z m, roll rad, speed m/s\n" in text
+    assert "  action: a0 -1..1, a1 -1..1\n" in text
+
+
+def test_a_branched_policy_is_inspected() -> None:
+    report = inspect(random_dag(1, carried=True, recurrent=True), load_specs(("reference", "lava")))
+    assert report.feasible
+    assert report.facts is not None
+    assert report.facts.recurrent == ("back",)
+    assert inspect(random_dag(0), load_specs(("reference", "lava"))).feasible
+
+
+def test_a_window_of_a_graph_is_looked_at(make_policy: Callable[..., Policy]) -> None:
+    nodes = [("input", Input((2,), "spikes")), ("fc", Affine(np.ones((2, 2)))), ("lif", lif(2)),
+             ("output", Output((2,)))]  # fmt: skip
+    graph = chain(Level.DISCRETE, nodes, dt=1e-3)
+    (stream,) = inspect(graph, load_specs(("lava",))).targets
+    (window,) = inspect(graph, load_specs(("lava",)), Schedule(6, "reset")).targets
+    assert stream.events is not None
+    assert window.events is not None
+    assert (stream.events.steps, window.events.steps) == (1, 7)
+    assert any("7 chip steps per block" in finding.message for finding in window.findings)
+
+
+def test_verdicts_and_feasible(make_policy: Callable[..., Policy]) -> None:
     assert inspect(make_policy(), load_specs(("reference", "lava"))).feasible
     assert not inspect(make_policy(), load_specs(("lava", "xylo"))).feasible
     assert not inspect(make_policy(), load_specs(("spinnaker2",))).feasible
 
 
-def test_graph_problems_make_every_verdict_infeasible(make_policy: Callable[..., Graph]) -> None:
-    graph = make_policy().replace(dt=None)
-    report = inspect(graph, load_specs())
+def test_graph_problems_make_every_verdict_infeasible(make_policy: Callable[..., Policy]) -> None:
+    policy = make_policy()
+    report = inspect(policy.replace(graph=policy.graph.replace(dt=None)), load_specs())
     assert [finding.code for finding in report.findings] == ["dt"]
     assert {target.verdict for target in report.targets} == {"infeasible"}
     assert report.facts is not None
@@ -86,11 +124,8 @@ def test_graph_problems_make_every_verdict_infeasible(make_policy: Callable[...,
     "weight", [np.full((2, 2), np.nan), np.ones((2, 3)), np.ones((0, 2))], ids=["nan", "wide", "empty"]
 )
 def test_damaged_arrays_are_reported_and_raise_nothing(weight: Any) -> None:
-    one = np.ones(2)
-    neuron = n.DiscreteLIF(0.5 * one, one, 0 * one, one, 0 * one)
-    named = [("input", n.Input((2,))), ("fc", n.Affine(np.ones((2, 2)))), ("lif", neuron), ("output", n.Output((2,)))]
+    named = [("input", Input((2,))), ("fc", Affine(weight)), ("lif", lif(2)), ("output", Output((2,)))]
     graph = chain(Level.DISCRETE, named, dt=1e-3)
-    graph = graph.replace(nodes={**graph.nodes, "fc": n.Affine(weight)})
     report = inspect(graph, load_specs())
     assert report.findings
     assert report.facts is None
@@ -99,7 +134,7 @@ def test_damaged_arrays_are_reported_and_raise_nothing(weight: Any) -> None:
     json.dumps(report.to_dict(), allow_nan=False)
 
 
-def test_text_names_what_decides(make_policy: Callable[..., Graph]) -> None:
+def test_text_names_what_decides(make_policy: Callable[..., Policy]) -> None:
     text = inspect(make_policy((27, 24, 8)), load_specs(("xylo", "lava"))).to_text()
     assert "xylo (XyloAudio 2): infeasible" in text
     assert "inputs: normalise: has more input channels than the chip (27 against 16)" in text
@@ -113,9 +148,8 @@ def test_text_names_what_decides(make_policy: Callable[..., Graph]) -> None:
 def test_more_cores_than_the_chip_has() -> None:
     # Loihi 1: 1024 neurons per core and 128 cores; a layer of 132000 with one input fits no chip.
     size = 132_000
-    one = np.ones(size)
-    neuron = n.DiscreteLIF(0.5 * one, one, 0 * one, one, 0 * one)
-    named = [("input", n.Input((1,))), ("fc", n.Affine(one[:, None])), ("lif", neuron), ("output", n.Output((size,)))]
+    wide = Affine(np.ones((size, 1)))
+    named = [("input", Input((1,), "spikes")), ("fc", wide), ("lif", lif(size)), ("output", Output((size,)))]
     report = by_target(inspect(chain(Level.DISCRETE, named, dt=1e-3), load_specs(("loihi1",))))["loihi1"]
     assert report["resources"]["cores"] == 129
     assert {"cores", "neurons"} <= {finding["code"] for finding in report["findings"]}
@@ -130,9 +164,11 @@ def test_norse_graph(dt: float | None, golden: Callable[[str, str], None]) -> No
     report = inspect(read_nir(PUBLISHED / "lif_norse.nir", dt=dt), load_specs())
     verdicts = {target.target: target.verdict for target in report.targets}
     assert verdicts == {
-        "reference": "feasible", "lava": "feasible", "loihi1": "feasible", "speck": "infeasible",
+        "reference": "feasible", "lava": "unknown", "loihi1": "feasible", "speck": "infeasible",
         "spinnaker2": "unknown", "xylo": "infeasible",
     }  # fmt: skip
+    lava = next(target for target in report.targets if target.target == "lava")
+    assert [f.code for f in lava.findings if f.severity == "unknown"] == ["undeclared-input"]
     golden(f"inspect/lif_norse-{'undated' if dt is None else 'dated'}.txt", report.to_text())
 
 
@@ -140,10 +176,10 @@ def test_braille_graph(golden: Callable[[str, str], None]) -> None:
     report = inspect(read_nir(PUBLISHED / "braille_noDelay_bias_zero.nir", dt=1e-4), load_specs())
     targets = {target.target: target for target in report.targets}
     assert {name: target.verdict for name, target in targets.items()} == {
-        "reference": "feasible", "lava": "infeasible", "loihi1": "feasible", "speck": "infeasible",
+        "reference": "feasible", "lava": "unknown", "loihi1": "feasible", "speck": "infeasible",
         "spinnaker2": "unknown", "xylo": "infeasible",
     }  # fmt: skip
-    assert [f.code for f in targets["lava"].findings if f.severity == "error"] == ["recurrence"]
+    assert [f.code for f in targets["lava"].findings if f.severity == "unknown"] == ["undeclared-input"]
     assert report.facts is not None
     # 12 x 38, 38 x 38 and 38 x 7.
     assert report.facts.synapses == 456 + 1444 + 266
@@ -151,18 +187,18 @@ def test_braille_graph(golden: Callable[[str, str], None]) -> None:
     golden("inspect/braille.txt", report.to_text())
 
 
-def test_inspecting_all_targets_covers_the_catalogue(make_policy: Callable[..., Graph]) -> None:
+def test_inspecting_all_targets_covers_the_catalogue(make_policy: Callable[..., Policy]) -> None:
     assert tuple(by_target(inspect(make_policy(), load_specs()))) == target_names()
 
 
-def test_overridden_limits_are_used(make_policy: Callable[..., Graph]) -> None:
+def test_overridden_limits_are_used(make_policy: Callable[..., Policy]) -> None:
     spec = load_spec("lava").override(neurons_per_core=10)
     placement = inspect(make_policy((27, 24, 8)), [spec]).targets[0].placement
     assert placement is not None
     assert placement.layers[0].cores == 3
 
 
-def test_a_report_is_a_value(make_policy: Callable[..., Graph]) -> None:
+def test_a_report_is_a_value(make_policy: Callable[..., Policy]) -> None:
     report = inspect(make_policy(), load_specs(("lava",)))
     with pytest.raises(dataclasses.FrozenInstanceError):
         report.targets = ()  # type: ignore[misc]

@@ -11,33 +11,34 @@ import pytest
 from policies import random_policy
 
 import nervecord
-from nervecord.compiler import nodes as n
-from nervecord.compiler.contract import Channels
 from nervecord.compiler.findings import Finding
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.measured import measured_findings
+from nervecord.compiler.measured import silent_layers
+from nervecord.compiler.ops import Affine, Normalise
+from nervecord.compiler.policy import Policy
 from nervecord.errors import FileFormatError
 
 
 def codes(program: nervecord.Program) -> list[str]:
-    return [finding["code"] for finding in program.report["findings"]]
+    found = (*program.report["findings"], *program.report["lowering"]["findings"])
+    return [finding["code"] for finding in found]
 
 
-def deafened() -> Graph:
+def deafened() -> Policy:
     """A policy that lives on small weights beside a large one from a channel that is always zero.
 
     With 2 bits the large one is all that is left of the first layer.
     """
-    graph = random_policy(sizes=(4, 16, 2), bias=0.0)
-    first = graph.nodes["fc1"]
-    assert isinstance(first, n.Affine)
-    weight = first.weight.copy()
+    policy = random_policy(sizes=(4, 16, 2), bias=0.0)
+    graph = policy.graph
+    first, normalise = graph.nodes["fc1"], graph.nodes["normalise"]
+    assert isinstance(first, Affine)
+    assert isinstance(normalise, Normalise)
+    weight = np.array(first.weight)
     weight[:, 0] = 60.0
     rows = np.random.default_rng(0).normal(size=(64, 4))
-    normalise = graph.nodes["normalise"]
-    assert isinstance(normalise, n.Normalise)
     rows[:, 0] = normalise.mean[0]
-    return graph.replace(nodes={**graph.nodes, "fc1": n.Affine(weight, first.bias, first.delay)}, recorded=rows)
+    nodes = {**graph.nodes, "fc1": dataclasses.replace(first, weight=weight)}
+    return Policy(graph.replace(nodes=nodes), policy.contract, rows)
 
 
 def test_coarse_weights_are_a_warning_and_fine_ones_none() -> None:
@@ -67,23 +68,12 @@ def test_inspecting_a_program_shows_what_was_measured(tmp_path: Path) -> None:
     assert report.targets[0].verdict == "feasible"
 
 
-def test_the_limits() -> None:
-    contract = random_policy().contract
-    assert contract is not None
+def test_what_is_silent() -> None:
+    def found(floating: float, compiled: float) -> list[str]:
+        return [f.code for f in silent_layers({"lif1": floating}, {"lif1": compiled})]
 
-    def found(lowering: dict[str, Any], chosen: Any = contract, spikes: float = 1.0) -> list[str]:
-        return [f.code for f in measured_findings(chosen, lowering, {"lif1": 2.0}, {"lif1": spikes})]
-
-    # The range of an action is 2.
-    assert found({"action_error_rms": 0.1}) == []
-    assert found({"action_error_rms": 0.1001}) == ["action-error"]
-    assert found({}) == []
-    unlimited = dataclasses.replace(contract, action=Channels(contract.action.names, contract.action.units))
-    assert found({"action_error_rms": 9.0}, unlimited) == []
-    assert found({"choices_different": 5, "observations": 100}) == []
-    assert found({"choices_different": 6, "observations": 100}) == ["choice-error"]
-    assert found({}, spikes=0.0) == ["silent-layer"]
-    assert [f.code for f in measured_findings(contract, {}, {"lif1": 0.0}, {"lif1": 0.0})] == []
+    assert found(2.0, 0.0) == ["silent-layer"]
+    assert found(2.0, 0.1) == found(0.0, 0.0) == []
 
 
 DAMAGED = {

@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 
 from nervecord.compiler.graph import Graph
-from nervecord.compiler.hdf5child import load
-from nervecord.compiler.hdf5guard import Limits, read_hdf5
-from nervecord.compiler.nirfile import nir_bytes, read_nir
-from nervecord.compiler.nirimport import import_graph
-from nervecord.compiler.nirmeta import restore
+from nervecord.compiler.nir.file import nir_bytes, read_nir
+from nervecord.compiler.nir.hdf5child import load
+from nervecord.compiler.nir.hdf5guard import Limits, read_hdf5
+from nervecord.compiler.nir.metadata import restore
+from nervecord.compiler.nir.reading import import_graph
+from nervecord.compiler.policy import Policy
 from nervecord.compiler.verify import require, verify
 from nervecord.errors import FileFormatError, NervecordError
 
@@ -41,15 +42,15 @@ CAUSES = {
     "type_is_a_number": "node 'lif': has no type",
     "type_is_no_text": "/node/nodes/fc/type holds bytes that are no text",
     "unknown_type": "node 'lif': type 'Izhikevich' is unknown",
-    "conv1d": "node 'fc': a Conv1d is not read",
+    "conv1d": "node 'fc': Conv1d: weight has shape (2, 3), 3 axes are needed",
     "unknown_field": "node 'lif': LIF: field 'refractory' is unknown",
     "missing_field": "node 'lif': LIF: field 'tau' is missing",
     "nan_weights": "fc: weight has 6 values that are NaN or infinite",
     "infinite_r": "lif: r has 2 values that are NaN or infinite",
-    "negative_tau": "lif: tau must be positive (-0.01 against 0)",
-    "zero_tau": "lif: tau must be positive (0.0 against 0)",
+    "negative_tau": "lif: tau must be more than 0 (-0.01 against 0)",
+    "zero_tau": "lif: tau must be more than 0 (0.0 against 0)",
     "shape_mismatch": "lif: takes shape (2,), and fc gives (4,)",
-    "bias_mismatch": "fc: bias has shape (5,), the output (2,)",
+    "bias_mismatch": "fc: bias has 5 for out, another field 2 (5 against 2)",
     "parameters_differ": "parameters differ in shape: tau (3,), r (2,)",
     "weight_one_axis": "weight has shape (6,), 2 axes are needed",
     "negative_shape": "shape holds -3, the least is 1",
@@ -83,41 +84,50 @@ CAUSES = {
     "huge_chunk": "declares 536870912 bytes of values or more, the limit is 268435456",
     "plugin_filter": "is compressed with filter 32015",
     "unprintable_name": "contains 'li\\nf', a name that cannot be printed",
-    "newer_format": "newer format 2, this version reads up to 1 (upgrade nervecord)",
+    "newer_format": "newer format 3, this version reads up to 2 (upgrade nervecord)",
     "no_format": "names no format",
-    "metadata_no_json": "no valid JSON",
+    "metadata_no_json": "Nervecord's metadata: is no JSON",
     "metadata_no_text": "Nervecord's metadata is no text",
-    "metadata_nan": "NaN is no number of JSON",
-    "metadata_nested": "no valid JSON",
-    "metadata_huge_number": "is too large",
+    "metadata_nan": "Nervecord's metadata: is no JSON: invalid character",
+    "metadata_nested": "Nervecord's metadata: is nested too deeply",
+    "metadata_huge_number": "dt: number out of range",
     "metadata_level": "is at level integer, not discrete",
-    "metadata_negative_dt": "dt is -0.001, a positive number of seconds is needed",
+    "metadata_negative_dt": "dt: expected float > 0.0, got -0.001",
     "metadata_other_dt": "disagree: 0.002 against 0.004 at dt = 0.002 s",
     "metadata_edge_gone": "lif: nothing feeds it",
     "metadata_edge_added": "edge input -> output stands only in the NIR edges",
     "metadata_node_gone": "node 'lif': stands in the metadata and not among the NIR nodes",
     "metadata_node_added": "node 'lif2': stands in the NIR nodes and not in the metadata",
     "metadata_type_edited": "node 'lif': LI: the metadata describes a LIF",
-    "metadata_unknown_kind": "node 'lif': its kind 'Izhikevich' is unknown",
-    "metadata_integer_kind": "node 'lif': its kind 'FixedLIF' is unknown",
-    "metadata_reset_rule": "node 'lif': its reset rule 'hard' is unknown",
-    "metadata_bad_shape": "node 'input': its shape ('three',) is no list of positive whole numbers",
-    "metadata_bad_clip": "normalise: clip must be positive and finite",
+    "metadata_unknown_kind": "node 'lif': kind: 'Izhikevich' is unknown",
+    "metadata_integer_kind": "lif: Quantise has no meaning at level discrete",
+    "metadata_reset_rule": "node 'lif': spike.reset: 'hard' is unknown",
+    "metadata_bad_shape": "node 'input': shape[0]: expected int, got str",
+    "metadata_bad_clip": "node 'normalise': clip: expected float > 0.0, got 0.0",
     "metadata_array_gone": "the array 'a3' of Nervecord's metadata is missing",
     "metadata_array_text": "the array 'a3' of Nervecord's metadata is missing or no numbers",
+    "metadata_delay": "node 'fc': delay: expected int <= 65536, got 2147483648",
+    "metadata_old_kind": "node 'lif': kind: 'DiscreteLIF' is unknown",
+    "metadata_part": "node 'lif': synapse.kind: 'Membrane' is unknown",
+    "metadata_refractory": "node 'lif': spike.refractory: expected int <= 65536, got 2147483648",
     "decay_edited": "node 'lif': LIF: tau and the metadata disagree: 0.01 against 0.005",
     "tau_edited": "node 'lif': LIF: tau and the metadata disagree: 0.02 against 0.01",
     "delay_edited": "node 'fc%delay': Delay: delay and the metadata disagree: 0.003 against 0.002",
     "recorded_shape": "recorded observations have shape (4,)",
-    "contract_no_object": "the contract in Nervecord's metadata is no object",
+    "contract_no_object": "Nervecord's metadata: contract: expected object | null, got array",
     "contract_field_gone": "contract: field 'steps' is missing",
     "contract_unknown_field": "contract: unknown field 'mood'",
-    "contract_wrong_type": "'four' is not a whole number",
-    "contract_other_size": "the contract's observation has 1 values",
+    "contract_wrong_type": "contract: steps: expected int, got str",
+    "contract_other_size": "input: has 3 values, and the contract's observation has 1",
+    "contract_escape": "contract: the text '\\x1b[2J' cannot be printed",
+    "contract_fail_safe": "contract: the fail-safe value of w is 5, and its limits are -1..1",
+    "contract_infinite": "contract: control_period: number out of range",
+    "contract_limits": "output: can go beyond the contract's limit (high) of w (1.0 against 0.5)",
+    "contract_steps": "contract: steps: expected int <= 65536, got 2147483648",
 }
 
 
-def outcome(path: Path, limits: Limits | None = None) -> Graph | Exception:
+def outcome(path: Path, limits: Limits | None = None) -> Graph | Policy | Exception:
     """The graph, or whatever was raised: threads cannot raise for us."""
     try:
         return read_nir(path) if limits is None else read_nir(path, limits=limits)
@@ -126,7 +136,7 @@ def outcome(path: Path, limits: Limits | None = None) -> Graph | Exception:
 
 
 @pytest.fixture(scope="module")
-def outcomes() -> dict[str, Graph | Exception]:
+def outcomes() -> dict[str, Graph | Policy | Exception]:
     """All files read, two at a time: each takes a process."""
     paths = sorted(FOLDER.glob("*.nir"))
     with ThreadPoolExecutor(2) as pool:
@@ -164,6 +174,11 @@ def test_the_generator_makes_these_files(generator: ModuleType, tmp_path: Path) 
     again = outcome(tmp_path / "tau_edited.nir")
     assert isinstance(again, FileFormatError)
     assert CAUSES["tau_edited"] in str(again)
+
+
+def test_a_file_of_format_1_reads_as_what_it_was_written_from(generator: ModuleType) -> None:
+    """Its kinds of neurons became compositions, its contract's latency follows from the graph; all else is the same."""
+    assert read_nir(FOLDER.parent / "format1.nir") == generator.policy()
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -242,16 +257,18 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
 
 def fuzz(seeds: range, generator: ModuleType, folder: Path) -> None:
     generator.write(folder / "foreign.nir", generator.sound())
-    originals = [(folder / "foreign.nir").read_bytes(), nir_bytes(generator.policy())]
+    # The last one is of format 1, the metadata's first.
+    old = (FOLDER.parent / "format1.nir").read_bytes()
+    originals = [(folder / "foreign.nir").read_bytes(), nir_bytes(generator.policy()), old]
 
-    def one(seed: int) -> Graph | Exception:
+    def one(seed: int) -> Graph | Policy | Exception:
         path = folder / f"{seed}.nir"
-        path.write_bytes(mutate(originals[seed % 2], random.Random(seed)))
+        path.write_bytes(mutate(originals[seed % 3], random.Random(seed)))
         return outcome(path, Limits(seconds=10))
 
     with ThreadPoolExecutor(2) as pool:
         for seed, result in zip(seeds, pool.map(one, seeds), strict=True):
-            if isinstance(result, Graph):
+            if isinstance(result, (Graph, Policy)):
                 assert verify(result) == [], f"seed {seed}"
             else:
                 assert isinstance(result, NervecordError), f"seed {seed}: {result!r}"
@@ -269,7 +286,7 @@ def test_more_mutated_bytes(generator: ModuleType, tmp_path: Path) -> None:
 
 JUNK: tuple[Any, ...] = (
     None, True, -1, 0, 10**15, 1.5, 1e308, "", "x",
-    "lif", "DiscreteLIF", "subtract", [], [1], ["a", "b"], [[]], {},
+    "lif", "DiscreteLIF", "Neuron", "subtract", [], [1], ["a", "b"], [[]], {},
     {"name": "x"}, np.zeros(0), np.zeros(2), np.full(2, np.nan), np.ones((2, 3)),
     np.array(1.0), np.array(-1), np.array(True),
 )  # fmt: skip
@@ -294,19 +311,21 @@ def mutate_tree(tree: Any, rng: random.Random) -> None:
         parent[key] = copy.deepcopy(rng.choice(JUNK))
 
 
-@pytest.mark.parametrize("start", ["foreign", "ours", "metadata"])
+@pytest.mark.parametrize("start", ["foreign", "ours", "metadata", "format 1"])
 def test_mutated_content(start: str, generator: ModuleType, tmp_path: Path) -> None:
     """Well-formed HDF5 with anything in it: nodes, edges, Nervecord's description."""
     path = tmp_path / "a.nir"
     if start == "foreign":
         generator.write(path, generator.sound())
+    elif start == "format 1":
+        path = FOLDER.parent / "format1.nir"
     else:
         path.write_bytes(nir_bytes(generator.policy()))
     root = load(str(path), 1 << 20)["node"]
     for seed in range(600):
         rng = random.Random(seed)
         tree = copy.deepcopy(root)
-        if start == "metadata":
+        if start in ("metadata", "format 1"):
             data = json.loads(tree["metadata"]["nervecord"])
             # Only what JSON can hold.
             mutate_tree(data, rng)

@@ -11,12 +11,14 @@ import nir
 import numpy as np
 import pytest
 
-from nervecord.compiler import nodes as n
-from nervecord.compiler.graph import Graph, Level
-from nervecord.compiler.hdf5child import load
-from nervecord.compiler.nirfile import read_nir
-from nervecord.compiler.nirimport import import_graph, reading_order
+from nervecord.compiler import ops as n
+from nervecord.compiler.graph import Graph
+from nervecord.compiler.nir.file import read_nir
+from nervecord.compiler.nir.hdf5child import load
+from nervecord.compiler.nir.reading import import_graph
+from nervecord.compiler.ops import Level
 from nervecord.compiler.verify import require, verify
+from nervecord.compiler.wiring import reading_order
 from nervecord.errors import FileFormatError, GraphError, NervecordError
 
 DATA = Path(__file__).parent.parent / "data" / "nir"
@@ -51,7 +53,7 @@ def random(*sizes: int) -> np.ndarray:
 
 
 V = {"v_threshold": random(3), "v_reset": -random(3)}
-SPIKE = {"threshold": V["v_threshold"], "reset_value": V["v_reset"]}
+SPIKE = n.Spike(V["v_threshold"], V["v_reset"])
 A, B, C, D, E = (random(3) + k for k in range(5))
 ONE = ("x",)
 
@@ -64,23 +66,25 @@ ONE = ("x",)
         (nir.Scale(A), n.Scale(A, origin=ONE)),
         (nir.Threshold(A), n.Threshold(A, origin=ONE)),
         (nir.Delay(A), n.Delay(A, origin=ONE)),
-        (nir.I(A), n.ContinuousIntegrator(A, origin=ONE)),
-        (nir.IF(A, **V), n.ContinuousIF(A, **SPIKE, origin=ONE)),
-        (nir.LI(tau=A, r=B, v_leak=C), n.ContinuousLI(A, B, C, origin=ONE)),
-        (nir.LIF(tau=A, r=B, v_leak=C, **V), n.ContinuousLIF(A, B, C, **SPIKE, origin=ONE)),
+        (nir.I(A), n.Neuron(n.ContinuousMembrane(A), origin=ONE)),
+        (nir.IF(A, **V), n.Neuron(n.ContinuousMembrane(A), spike=SPIKE, origin=ONE)),
+        (nir.LI(tau=A, r=B, v_leak=C), n.Neuron(n.ContinuousMembrane(B, A, C), origin=ONE)),
+        (nir.LIF(tau=A, r=B, v_leak=C, **V), n.Neuron(n.ContinuousMembrane(B, A, C), spike=SPIKE, origin=ONE)),
         (
             nir.CubaLI(tau_syn=A, tau_mem=B, r=C, v_leak=D, w_in=E),
-            n.ContinuousCubaLI(tau_syn=A, tau=B, r=C, leak=D, w_in=E, origin=ONE),
+            n.Neuron(n.ContinuousMembrane(C, B, D), n.ContinuousSynapse(A, E), origin=ONE),
         ),
         (
             nir.CubaLIF(tau_syn=A, tau_mem=B, r=C, v_leak=D, w_in=E, **V),
-            n.ContinuousCubaLIF(tau_syn=A, tau=B, r=C, leak=D, w_in=E, **SPIKE, origin=ONE),
+            n.Neuron(n.ContinuousMembrane(C, B, D), n.ContinuousSynapse(A, E), SPIKE, origin=ONE),
         ),
     ],
     ids=lambda value: type(value).__name__,
 )
 def test_elementwise_and_weighted_types(node: Any, expected: Any, tmp_path: Path) -> None:
-    assert middle(node, (3,), (3,), tmp_path / "a.nir") == expected
+    read_ = middle(node, (3,), (3,), tmp_path / "a.nir")
+    assert read_ == expected
+    assert read_.kind == {"Linear": "Affine"}.get(type(node).__name__, type(node).__name__)
 
 
 def test_flatten_counts_axes_without_the_batch(tmp_path: Path) -> None:
@@ -96,7 +100,19 @@ def test_conv2d(without: str | None, tmp_path: Path) -> None:
     weight = random(4, 1, 3, 2)
     conv = nir.Conv2d((6, 5), weight, (2, 1), (1, 0), 1, 2, np.arange(4.0))
     node = middle(conv, (2, 6, 5), (4, 3, 4), tmp_path / "a.nir", without)
-    assert node == n.Conv2d(weight, np.arange(4.0), (2, 1), (1, 0), (1, 1), 2, (6, 5), origin=ONE)
+    assert node == n.Conv(weight, np.arange(4.0), (2, 1), (1, 0), (1, 1), 2, (6, 5), origin=ONE)
+
+
+@pytest.mark.parametrize("without", [None, "input_shape"])
+def test_conv1d(without: str | None, tmp_path: Path) -> None:
+    weight = random(4, 1, 3)
+    node = middle(nir.Conv1d(6, weight, 2, 1, 1, 2, np.arange(4.0)), (2, 6), (4, 3), tmp_path / "a.nir", without)
+    assert node == n.Conv(weight, np.arange(4.0), (2,), (1,), (1,), 2, (6,), origin=ONE)
+    assert node.kind == "Conv1d"
+    same = middle(nir.Conv1d(6, weight, 1, "same", 1, 2, np.zeros(4)), (2, 6), (4, 6), tmp_path / "b.nir")
+    assert same.padding == (1,)
+    with pytest.raises(FileFormatError, match="stride has 2 values, one is needed"):
+        middle(nir.Conv1d(6, weight, np.array([1, 2]), 0, 1, 2, np.zeros(4)), (2, 6), (4, 3), tmp_path / "c.nir")
 
 
 def test_conv2d_padding_by_name(tmp_path: Path) -> None:
@@ -112,7 +128,7 @@ def test_conv2d_padding_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("kind", "mode"), [(nir.SumPool2d, "sum"), (nir.AvgPool2d, "average")])
 def test_pools_take_their_shape_from_what_feeds_them(kind: Any, mode: Any, tmp_path: Path) -> None:
     node = middle(kind(np.array([2, 2]), np.array(2), np.array([0, 0])), (3, 6, 4), (3, 3, 2), tmp_path / "a.nir")
-    assert node == n.Pool2d(mode, (2, 2), (2, 2), (0, 0), (3, 6, 4), origin=ONE)
+    assert node == n.Pool(mode, (2, 2), (2, 2), (0, 0), (3, 6, 4), origin=ONE)
 
 
 def test_scalars_and_integers(tmp_path: Path) -> None:
@@ -120,12 +136,12 @@ def test_scalars_and_integers(tmp_path: Path) -> None:
     mixed = nir.LI(tau=np.full(3, 0.01), r=np.full(3, 2), v_leak=np.zeros(3))
     mixed.r = np.array(2)
     node = middle(mixed, (3,), (3,), tmp_path / "a.nir")
-    assert node.tau.tolist() == [0.01] * 3
-    assert node.r.dtype == np.float64
-    assert node.r.tolist() == [2.0] * 3
+    assert node.membrane.tau.tolist() == [0.01] * 3
+    assert node.membrane.r.dtype == np.float64
+    assert node.membrane.r.tolist() == [2.0] * 3
     # All of them scalars, as snnTorch leaves a scalar beta.
     scalar = np.array(2.0)
-    assert middle(nir.LI(scalar, scalar, scalar), (3,), (3,), tmp_path / "b.nir").tau.tolist() == [2.0] * 3
+    assert middle(nir.LI(scalar, scalar, scalar), (3,), (3,), tmp_path / "b.nir").membrane.tau.tolist() == [2.0] * 3
 
 
 def lif(size: int) -> nir.LIF:
@@ -183,13 +199,18 @@ def test_a_cycle_needs_state(tmp_path: Path) -> None:
 
 def test_norse_file_of_nir_0_1() -> None:
     graph = read_nir(DATA / "lif_norse.nir")
+    assert isinstance(graph, Graph)
     assert graph.level is Level.IMPORTED
     assert graph.dt is None
     assert list(graph.nodes) == ["input", "0", "1", "output"]
     tau = float(np.float32(0.0025))
     # No v_reset in files of that time.
-    assert graph.nodes["1"] == n.ContinuousLIF([tau], [1], [0], [float(np.float32(0.1))], [0], origin=("1",))  # type: ignore[arg-type]
-    assert read_nir(DATA / "lif_norse.nir", dt=1e-4).dt == 1e-4
+    membrane = n.ContinuousMembrane(r=[1], tau=[tau], leak=[0])  # type: ignore[arg-type]
+    spike = n.Spike([float(np.float32(0.1))], [0])  # type: ignore[arg-type]
+    assert graph.nodes["1"] == n.Neuron(membrane, spike=spike, origin=("1",))
+    again = read_nir(DATA / "lif_norse.nir", dt=1e-4)
+    assert isinstance(again, Graph)
+    assert again.dt == 1e-4
 
 
 def test_braille_file_of_nir_0_2_is_quick_to_read() -> None:
@@ -197,6 +218,7 @@ def test_braille_file_of_nir_0_2_is_quick_to_read() -> None:
     graph = read_nir(DATA / "braille_noDelay_bias_zero.nir")
     # A quarter of a second alone; the bound allows for a busy machine.
     assert time.monotonic() - start < 5
+    assert isinstance(graph, Graph)
     assert verify(graph) == []
     assert list(graph.nodes) == ["input", "fc1", "lif1.lif", "fc2", "lif1.w_rec", "lif2", "output"]
     assert ("lif1.w_rec", "lif1.lif") in graph.edges
@@ -216,6 +238,6 @@ def test_reading_does_not_load_nir_or_hdf5() -> None:
     import subprocess
     import sys
 
-    code = "import sys, nervecord.compiler.nirfile; print(sorted({'nir', 'h5py'} & set(sys.modules)))"
+    code = "import sys, nervecord.compiler.nir.file; print(sorted({'nir', 'h5py'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from policies import lif
 
-from nervecord.compiler import nodes as n
-from nervecord.compiler.graph import Graph, Level, chain
-from nervecord.compiler.place import CORE_LIMITS, place, synapse_bits
+from nervecord.compiler.check.placement import CORE_LIMITS, place, synapse_bits
+from nervecord.compiler.graph import Graph, chain
+from nervecord.compiler.ops import Affine, Conv, Input, Level, Op, Output
 from nervecord.compiler.target import Fact, Packing
 from nervecord.compiler.topology import Topology
 from nervecord.targets.catalogue import load_spec
@@ -24,14 +25,12 @@ PACKING = LOIHI1.packing
 
 
 def layer(weight: Any, name: str = "lif") -> list[tuple[str, Any]]:
-    size = len(weight)
-    one = np.ones(size)
-    return [(f"fc_{name}", n.Affine(weight)), (name, n.DiscreteLIF(0.5 * one, one, 0 * one, one, 0 * one))]
+    return [(f"fc_{name}", Affine(weight)), (name, lif(len(weight)))]
 
 
 def network(*weights: Any) -> Graph:
     core = [item for k, weight in enumerate(weights) for item in layer(np.asarray(weight), f"lif{k}")]
-    ends = (n.Input((np.shape(weights[0])[1],)), n.Output((np.shape(weights[-1])[0],)))
+    ends = (Input((np.shape(weights[0])[1],)), Output((np.shape(weights[-1])[0],)))
     return chain(Level.DISCRETE, [("input", ends[0]), *core, ("output", ends[1])], dt=1e-3)
 
 
@@ -112,7 +111,7 @@ def test_split_by_memory() -> None:
     assert cores is not None
     assert used <= 16384 * 64
     assert cores >= 1000 * 2000 * 8 / (16384 * 64)
-    assert not placement.layers[0].broken
+    assert not placement.layers[0].exceeded
 
 
 def test_split_by_output_axons() -> None:
@@ -126,21 +125,27 @@ def test_split_by_output_axons() -> None:
 
 def test_a_neuron_that_fits_no_core_is_reported_and_placing_ends() -> None:
     placement = place(network(np.ones((3, 5000))), LOIHI1)
-    assert placement.layers[0].broken == ("axons_in_per_core",)
+    assert placement.layers[0].exceeded == ("axons_in_per_core",)
     assert placement.cores == 1
 
 
 def test_a_bias_into_a_current_takes_a_channel() -> None:
-    one = np.ones(2)
-    neuron = n.DiscreteCubaLIF(0.5 * one, one, 0.5 * one, one, 0 * one, one, 0 * one)
-    nodes = [
-        ("input", n.Input((3,))), ("a", n.Affine(np.ones((2, 3)), one)), ("x", neuron),
-        ("b", n.Affine(np.ones((2, 2)), one)), ("y", neuron), ("output", n.Output((2,))),
+    one, neuron = np.ones(2), lif(2, current=0.5)
+    nodes: list[tuple[str, Op]] = [
+        ("input", Input((3,))), ("a", Affine(np.ones((2, 3)), one)), ("x", neuron),
+        ("b", Affine(np.ones((2, 2)), one)), ("y", neuron), ("output", Output((2,))),
     ]  # fmt: skip
-    placement = place(chain(Level.DISCRETE, nodes, dt=1e-3), LAVA)
+    graph = chain(Level.DISCRETE, nodes, dt=1e-3)
+    placement = place(graph, LAVA)
     assert (placement.inputs, placement.bias_inputs) == (4, 1)
     assert (placement.neurons, placement.bias_neurons) == (5, 1)
     assert placement.synapses == 6 + 4 + 2 + 2
+    # Several populations share a channel of what feeds them all.
+    more = {**graph.nodes, "c": Affine(np.ones((2, 2)), one), "z": neuron, "output2": Output((2,))}
+    edges = (*graph.edges, ("x", "c"), ("c", "z"), ("z", "output2"))
+    shared = place(graph.replace(nodes=more, edges=edges), LAVA)
+    assert (shared.bias_inputs, shared.bias_neurons, shared.neurons) == (1, 1, 7)
+    assert shared.synapses == 6 + 4 + 4 + 2 + 2 + 2
 
 
 def test_confidence_is_that_of_the_least_trusted_limit() -> None:
@@ -166,7 +171,7 @@ def test_no_core_exceeds_a_limit_unless_reported(sizes: list[int], caps: tuple[i
     for item in placement.layers:
         assert item.cores is not None
         over = tuple(name for name in CORE_LIMITS if (item.per_core[name] or 0) > facts[name].value)  # type: ignore[operator]
-        assert over == item.broken
+        assert over == item.exceeded
         assert (item.per_core["neurons_per_core"] or 0) * item.cores >= item.neurons
 
 
@@ -174,7 +179,7 @@ def test_no_core_exceeds_a_limit_unless_reported(sizes: list[int], caps: tuple[i
 def test_convolution_counts_equal_brute_force(
     stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int]
 ) -> None:
-    node = n.Conv2d(np.ones((4, 1, 3, 2)), None, stride, padding, dilation, 2, (7, 6))
+    node = Conv(np.ones((4, 1, 3, 2)), None, stride, padding, dilation, 2, (7, 6))
     channels, height, width = node.in_shape
     counts = np.zeros((channels, height, width), dtype=int)
     for out in range(4):
@@ -186,9 +191,9 @@ def test_convolution_counts_equal_brute_force(
                         column = x * stride[1] - padding[1] + kx * dilation[1]
                         if 0 <= row < height and 0 <= column < width:
                             counts[out // 2, row, column] += 1
-    nodes = [("input", n.Input(node.in_shape)), ("conv", node), ("output", n.Output(node.out_shape))]
-    (connection,) = Topology.of(chain(Level.IMPORTED, nodes)).connections
-    assert np.array_equal(connection.counts, counts.ravel())
+    nodes: list[tuple[str, Op]] = [("input", Input(node.in_shape)), ("conv", node), ("output", Output(node.out_shape))]
+    (wire,) = Topology.of(chain(Level.IMPORTED, nodes)).wires
+    assert np.array_equal(wire.fan_out, counts.ravel())
 
 
 def test_packing_of_the_spec_is_the_one_of_the_source() -> None:

@@ -9,37 +9,36 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policies import population_code, random_policy
+from policies import li, population_code, random_policy
 
-from nervecord.compiler import nodes as n
-from nervecord.compiler import semantics
+from nervecord.compiler import ops as n
 from nervecord.compiler.calibrate import calibrate
 from nervecord.compiler.graph import Graph
-from nervecord.compiler.host import Host
+from nervecord.compiler.host import Before
 from nervecord.compiler.interpret import Machine
-from nervecord.compiler.population import ONE, activation, pulses
+from nervecord.compiler.ops.population import ONE, activation, pulses
+from nervecord.compiler.plan import plan
+from nervecord.compiler.policy import Policy
 from nervecord.compiler.verify import verify
-from nervecord.errors import ContractError
 
 FINITE = st.floats(-1e6, 1e6)
 
 
 def test_a_worked_example() -> None:
     # Fields at -1, 0, 1; sigma 1. At x = 1: distances 2, 1, 0, so a = e^-2, e^-1/2, 1 = 0.1353, 0.6065, 1.
-    node = n.PopulationEncode(np.array([[-1.0, 0.0, 1.0]]), 1.0)
-    units = activation(node, np.array([[1.0]]))
+    mean = np.array([[-1.0, 0.0, 1.0]])
+    units = activation(mean, 1.0, np.array([[1.0]]))
     assert units.tolist() == [[round(ONE * math.exp(-2)), round(ONE * math.exp(-0.5)), ONE]]
-    train, v = pulses(node, units, np.zeros((1, 3)), 5)
+    train, v = pulses(units, np.zeros((1, 3)), 5, always=False)
     # 0.6065, 1.213 -> spike, 0.2131; 0.8196, 1.4261 -> spike, 0.4261; 1.0327 -> spike.
     assert train[:, 0].T.tolist() == [[0, 0, 0, 0, 0], [0, 1, 0, 1, 1], [1, 1, 1, 1, 1]]
     assert v.tolist() == [[5 * units[0, 0], 5 * units[0, 1] - 3 * ONE, 0]]
     # Beyond the outermost mean is at it.
-    assert np.array_equal(activation(node, np.array([[7.0]])), units)
+    assert np.array_equal(activation(mean, 1.0, np.array([[7.0]])), units)
 
 
 def test_an_accumulator_that_reaches_one_spikes() -> None:
-    node = n.PopulationEncode(np.array([[0.0, 1.0]]), 1.0)
-    train, v = pulses(node, np.array([[ONE / 2, ONE]]), np.zeros((1, 2)), 4)
+    train, v = pulses(np.array([[ONE / 2, ONE]]), np.zeros((1, 2)), 4, always=False)
     assert train[:, 0].T.tolist() == [[0, 1, 0, 1], [1, 1, 1, 1]]
     assert not v.any()
 
@@ -47,10 +46,10 @@ def test_an_accumulator_that_reaches_one_spikes() -> None:
 @settings(max_examples=200, deadline=None)
 @given(x=FINITE, low=st.floats(-5, 5), gap=st.floats(1e-3, 3), sigma=st.floats(1e-3, 50), count=st.integers(2, 12))
 def test_activations_are_the_exponential_to_a_unit(x: float, low: float, gap: float, sigma: float, count: int) -> None:
-    node = n.PopulationEncode(low + gap * np.arange(count)[None], sigma)
-    units = activation(node, np.array([x]))
-    held = np.clip(x, node.mean[0, 0], node.mean[0, -1])
-    expected = np.exp(-((held - node.mean[0]) ** 2) / (2 * sigma**2)) * ONE
+    mean = low + gap * np.arange(count)[None]
+    units = activation(mean, sigma, np.array([x]))
+    held = np.clip(x, mean[0, 0], mean[0, -1])
+    expected = np.exp(-((held - mean[0]) ** 2) / (2 * sigma**2)) * ONE
     assert units.shape == (count,)
     assert ((units >= 0) & (units <= ONE) & (units == np.rint(units))).all()
     assert np.abs(units - expected).max() <= 0.5 + 1e-6
@@ -60,22 +59,20 @@ def test_activations_are_the_exponential_to_a_unit(x: float, low: float, gap: fl
 @given(units=st.lists(st.integers(0, ONE), min_size=1, max_size=5), start=st.integers(0, ONE - 1), t=st.integers(1, 40))
 def test_spikes_are_the_whole_part_of_the_sum(units: list[int], start: int, t: int) -> None:
     """Closed form of the accumulators: after k steps there were (start + k a) >> 20 spikes."""
-    node = n.PopulationEncode(np.arange(len(units) + 1.0)[None], 1.0)
-    train, v = pulses(node, np.array(units, dtype=float), np.full(len(units), float(start)), t)
+    train, v = pulses(np.array(units, dtype=float), np.full(len(units), float(start)), t, always=False)
     total = start + np.arange(1, t + 1)[:, None] * np.array(units)
     assert np.array_equal(train.cumsum(axis=0), total >> 20)
     assert np.array_equal(v, total[-1] % ONE)
 
 
 def test_a_field_narrower_than_floats_can_square() -> None:
-    node = n.PopulationEncode(np.array([[0.0, 1.0]]), 1e-200)
-    assert activation(node, np.array([[0.0], [0.5]])).tolist() == [[ONE, 0], [0, 0]]
+    assert activation(np.array([[0.0, 1.0]]), 1e-200, np.array([[0.0], [0.5]])).tolist() == [[ONE, 0], [0, 0]]
 
 
 def test_the_bias_source_spikes_in_each_useful_step() -> None:
     node = n.PopulationEncode(np.zeros((2, 3)) + [0, 1, 2], 1.0, always=True)
     assert node.out_shape == (7,)
-    train, _ = pulses(node, activation(node, np.zeros((4, 2))), np.zeros((4, 6)), 3)
+    train = node.train(node.state(4), np.zeros((4, 2)), 3)
     assert train.shape == (3, 4, 7)
     assert (train[..., -1] == 1).all()
 
@@ -83,15 +80,14 @@ def test_the_bias_source_spikes_in_each_useful_step() -> None:
 def test_counts_are_decoded_in_order() -> None:
     # 0.1 * 3 + 0.2 * 1 + 0.3 * 2, then the offset; other orders give other bits.
     node = n.CountDecode([[0.1, 0.2, 0.3], [9.0, 0.0, 0.0]], [0.05, 0.0], [-2.0, -2.0], [2.0, 2.0])
-    y = semantics.count_decode(node, np.array([[3, 1, 2, 4, 0, 0]]))
+    y = node.step({}, np.array([[3, 1, 2, 4, 0, 0]]))
     assert y.tolist() == [[((0.1 * 3 + 0.2 * 1) + 0.3 * 2) + 0.05, 2.0]]
     assert (node.in_shape, node.out_shape) == ((6,), (2,))
 
 
-def by_hand(graph: Graph, rows: np.ndarray) -> np.ndarray:
+def by_hand(policy: Policy, rows: np.ndarray) -> np.ndarray:
     """Actions of a policy with encoder and counts, one neuron layer after the other, written out once more."""
-    contract = graph.contract
-    assert contract is not None
+    contract, graph = policy.contract, policy.graph
     code, normalise, decode = (graph.nodes[name] for name in ("encode", "normalise", "decode"))
     pairs = [(graph.nodes[a], graph.nodes[b]) for a, b in graph.edges if isinstance(graph.nodes[a], n.Affine)]
     v = [np.zeros(neuron.in_shape) for _, neuron in pairs]
@@ -102,7 +98,7 @@ def by_hand(graph: Graph, rows: np.ndarray) -> np.ndarray:
         if contract.state == "reset":
             v = [0 * part for part in v]
             phase = 0 * phase
-        gain = activation(code, semantics.normalise(normalise, row[None]))[0]  # type: ignore[arg-type]
+        gain = activation(code.mean, code.sigma, normalise.step({}, row[None]))[0]  # type: ignore[attr-defined]
         counts = np.zeros(pairs[-1][1].in_shape)
         for _ in range(contract.steps):
             phase = phase + gain
@@ -110,8 +106,8 @@ def by_hand(graph: Graph, rows: np.ndarray) -> np.ndarray:
             phase = phase - ONE * s
             for k, (affine, neuron) in enumerate(pairs):
                 given, late[k] = (late[k], s) if affine.delay else (s, s)  # type: ignore[attr-defined]
-                v[k] = neuron.decay * v[k] + affine.weight @ given + affine.bias  # type: ignore[attr-defined]
-                s = (v[k] > neuron.threshold).astype(float)  # type: ignore[attr-defined]
+                v[k] = neuron.membrane.decay * v[k] + affine.weight @ given + affine.bias  # type: ignore[attr-defined]
+                s = (v[k] > neuron.spike.threshold).astype(float)  # type: ignore[attr-defined]
                 v[k] = np.where(s > 0, 0, v[k])
             counts += s
         y = (decode.weight * counts.reshape(decode.weight.shape)).sum(axis=1) + decode.offset  # type: ignore[attr-defined]
@@ -121,31 +117,37 @@ def by_hand(graph: Graph, rows: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("state", ["reset", "carried"])
 def test_a_policy_does_what_its_nodes_say(state: str) -> None:
-    graph = random_policy(2, sizes=(4, 20, 3), state=state, population=6, output_population=5)
-    assert verify(graph) == []
-    assert graph.recorded is not None
-    machine = Machine(graph)
-    actions = np.concatenate([machine.window(row[None])[0] for row in graph.recorded[:12]])
-    np.testing.assert_allclose(actions, by_hand(graph, graph.recorded[:12]), rtol=0, atol=1e-12)
+    policy = random_policy(2, sizes=(4, 20, 3), state=state, population=6, output_population=5)
+    assert verify(policy) == []
+    assert policy.recorded is not None
+    machine = Machine(policy)
+    actions = np.concatenate([machine.window(row[None])[0] for row in policy.recorded[:12]])
+    np.testing.assert_allclose(actions, by_hand(policy, policy.recorded[:12]), rtol=0, atol=1e-12)
     assert np.ptp(actions) > 0.1
 
 
 def test_state_of_the_accumulators() -> None:
     """Cleared for each action, or carried from action to action and cleared by copy."""
     rows = np.random.default_rng(0).normal(size=(3, 4))
-    plain = Host(random_policy(sizes=(4, 5, 3), population=6))
-    first = plain.encode(rows)
-    assert np.array_equal(plain.encode(rows), first)
-    host = Host(random_policy(sizes=(4, 5, 3), state="carried", population=6))
-    assert np.array_equal(host.encode(rows), first)
-    later = host.encode(rows)
+    plain = Before(plan(random_policy(sizes=(4, 5, 3), population=6)))
+    first = sent(plain, rows)
+    assert np.array_equal(sent(plain, rows), first)
+    host = Before(plan(random_policy(sizes=(4, 5, 3), state="carried", population=6)))
+    host.reset(3)
+    assert np.array_equal(sent(host, rows), first)
+    later = sent(host, rows)
     assert not np.array_equal(later, first)
     host.clear(np.array([True, False, False]))
-    cleared = host.encode(rows)
+    cleared = sent(host, rows)
     assert np.array_equal(cleared[:, 0], first[:, 0])
     assert not np.array_equal(cleared[:, 1:], first[:, 1:])
-    host.reset()
-    assert np.array_equal(host.encode(rows), first)
+    host.reset(3)
+    assert np.array_equal(sent(host, rows), first)
+
+
+def sent(host: Before, rows: np.ndarray) -> np.ndarray:
+    """What enters the core in one action."""
+    return host.enter(host.split(rows))["encode"]
 
 
 def test_calibration_knows_the_clip_behind_the_code() -> None:
@@ -155,42 +157,39 @@ def test_calibration_knows_the_clip_behind_the_code() -> None:
     assert calibrate(policy).saturated == 0.0
 
 
-def changed(graph: Graph, **nodes: n.Node) -> Graph:
-    return graph.replace(nodes={**graph.nodes, **nodes})
+def changed(policy: Policy, **nodes: n.Op) -> Policy:
+    return policy.replace(graph=policy.graph.replace(nodes={**policy.graph.nodes, **nodes}))
 
 
 def test_what_is_refused() -> None:
     policy = random_policy(sizes=(2, 5, 3), population=3, output_population=2)
-    code, decode = policy.nodes["encode"], policy.nodes["decode"]
+    code, decode = policy.graph.nodes["encode"], policy.graph.nodes["decode"]
     assert isinstance(code, n.PopulationEncode)
     assert isinstance(decode, n.CountDecode)
 
-    def codes(graph: Graph) -> list[str]:
-        return [finding.code for finding in verify(graph)]
+    def codes(subject: Policy | Graph) -> list[str]:
+        return [finding.code for finding in verify(subject)]
 
     assert codes(changed(policy, encode=n.PopulationEncode(code.mean[:, ::-1], 0.5))) == ["means"]
     assert codes(changed(policy, encode=n.PopulationEncode(code.mean, 0.0))) == ["sigma"]
-    assert codes(changed(policy, encode=n.PopulationEncode(code.mean, math.nan))) == ["sigma"]
+    assert codes(changed(policy, encode=n.PopulationEncode(code.mean, math.nan))) == ["not-finite"]
     assert codes(changed(policy, encode=n.PopulationEncode(code.mean, 0.5, always=True))) == ["shape", "bias-source"]
     assert "shape" in codes(changed(policy, encode=n.PopulationEncode(code.mean[:, :1], 0.5)))
     assert "shape" in codes(changed(policy, decode=n.CountDecode(decode.weight, [0.0], decode.low, decode.high)))
     assert codes(changed(policy, decode=n.CountDecode(decode.weight, 0 * decode.low, decode.high, decode.low))) == [
         "limits"
     ]
-    assert codes(policy.replace(contract=None)) == ["contract", "contract"]
-    six, one = np.ones(6), np.zeros(6)
-    assert codes(changed(policy, lif2=n.DiscreteLI(six, six, one))) == ["misplaced"]
+    assert codes(policy.graph) == ["contract", "contract"]
+    assert codes(changed(policy, lif2=li(6))) == ["misplaced"]
     for damaged in (code.mean[0], code.mean[0, 0]):
         assert "shape" in codes(changed(policy, encode=n.PopulationEncode(damaged, 0.5)))
     for damaged in (decode.weight[0], decode.weight[0, 0]):
         assert "shape" in codes(changed(policy, decode=n.CountDecode(damaged, decode.offset, decode.low, decode.high)))
-    order = ["observation", "encode", "normalise", *list(policy.nodes)[3:]]
+    order = ["observation", "encode", "normalise", *list(policy.graph.nodes)[3:]]
     edges = tuple(itertools.pairwise(order))
-    assert "misplaced" in codes(policy.replace(edges=edges))
-    past = policy.replace(edges=(*policy.edges, ("normalise", "fc1")))
-    assert "misplaced" in codes(past)
-    with pytest.raises(ContractError, match="no contract"):
-        Host(random_policy().replace(contract=None)).encode(np.zeros((1, 27)))
+    assert "misplaced" in codes(policy.replace(graph=policy.graph.replace(edges=edges)))
+    past = policy.graph.replace(edges=(*policy.graph.edges, ("normalise", "fc1")))
+    assert codes(policy.replace(graph=past)) == ["shape"]
 
 
 def test_shapes_of_a_code() -> None:

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from graphs import LAVA
 from policies import random_policy
 
 from nervecord.compiler.calibrate import calibrate
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.lower.choose import choice_report
+from nervecord.compiler.lower.lower import lower
+from nervecord.compiler.policy import Policy
 from nervecord.errors import ContractError
 from nervecord.runtime.compare import compare
+from nervecord.runtime.emulator import EmulatorSession
 from nervecord.runtime.environment import choices_of, stated_period
 from nervecord.runtime.loop import run_policy
 from nervecord.runtime.session import MachineSession
-from nervecord.targets.lava.emulator import EmulatorSession
-from nervecord.targets.lava.lower import choice_report, lower
 
 gymnasium = pytest.importorskip("gymnasium")
 
 
-def cartpole(sizes: tuple[int, ...] = (4, 12, 2), **options: object) -> Graph:
+def lowered(policy: Policy) -> tuple[Policy, dict[str, object]]:
+    """In Lava's integers, and the report."""
+    made, report = lower(policy, LAVA, calibrate(policy))
+    assert isinstance(made, Policy)
+    return made, report
+
+
+def cartpole(sizes: tuple[int, ...] = (4, 12, 2), **options: object) -> Policy:
     made = {"choices": True, "environment": "CartPole-v1", "control_period": 0.02, **options}
     return random_policy(7, sizes=sizes, **made)  # type: ignore[arg-type]
 
@@ -27,9 +36,9 @@ def cartpole(sizes: tuple[int, ...] = (4, 12, 2), **options: object) -> Graph:
 @pytest.mark.parametrize("output_population", [0, 3])
 def test_the_loop_gives_the_environment_whole_numbers(output_population: int) -> None:
     policy = cartpole(output_population=output_population)
-    graph, _ = lower(policy, calibrate(policy))
-    slow = run_policy(MachineSession(graph), "CartPole-v1", 6, seed=2, environments=3, record=True)
-    fast = run_policy(EmulatorSession(graph), "CartPole-v1", 6, seed=2, record=True)
+    made, _ = lowered(policy)
+    slow = run_policy(MachineSession(made), "CartPole-v1", 6, seed=2, environments=3, record=True)
+    fast = run_policy(EmulatorSession(made), "CartPole-v1", 6, seed=2, record=True)
     assert slow.returns.tolist() == fast.returns.tolist() == fast.lengths.tolist()
     assert fast.choices == ("choice 0", "choice 1")
     assert fast.recorded is not None
@@ -51,7 +60,7 @@ def test_the_loop_gives_the_environment_whole_numbers(output_population: int) ->
         (cartpole(control_period=0.05), "CartPole-v1", "acts every 0.02 s"),
     ],
 )
-def test_a_choice_and_values_do_not_fit_each_other(policy: Graph, environment: str, words: str) -> None:
+def test_a_choice_and_values_do_not_fit_each_other(policy: Policy, environment: str, words: str) -> None:
     with pytest.raises(ContractError, match=words):
         run_policy(MachineSession(policy), environment, 1, seed=0, allow_other=True)
 
@@ -85,12 +94,12 @@ def test_what_spaces_and_tasks_say() -> None:
 @pytest.mark.parametrize("engine", [MachineSession, EmulatorSession])
 def test_a_nan_gives_the_fail_safe_choice(engine: type[MachineSession] | type[EmulatorSession]) -> None:
     policy = cartpole((4, 12, 3))
-    graph, _ = lower(policy, calibrate(policy))
+    made, _ = lowered(policy)
     assert policy.recorded is not None
     rows = policy.recorded[:4].copy()
-    wanted = MachineSession(graph, batch=4).step(rows)
+    wanted = MachineSession(made, batch=4).step(rows)
     rows[1, 2] = np.nan
-    with engine(graph, batch=4) as session:
+    with engine(made, batch=4) as session:
         actions = session.step(rows)
         assert actions.shape == (4, 1)
         assert actions[1, 0] == 2.0  # the contract's
@@ -102,16 +111,16 @@ def test_a_nan_gives_the_fail_safe_choice(engine: type[MachineSession] | type[Em
 
 def test_compare_counts_other_choices() -> None:
     policy = cartpole((4, 12, 3))
-    graph, report = lower(policy, calibrate(policy))
+    made, report = lowered(policy)
     assert policy.recorded is not None
-    found = compare(MachineSession(policy), MachineSession(graph), policy.recorded)
+    found = compare(MachineSession(policy), MachineSession(made), policy.recorded)
     assert (found.action_rms, found.action_max) == (None, None)
     assert found.actions_different == report["choices_different"]
     readout = found.layers[-1]
     assert readout.layer == "readout"
     # In the float policy's units on both sides.
     assert readout.largest < 1
-    same = compare(MachineSession(graph), EmulatorSession(graph), policy.recorded)
+    same = compare(MachineSession(made), EmulatorSession(made), policy.recorded)
     assert same.identical
     other = cartpole((4, 12, 2))
     with pytest.raises(ContractError, match="do not choose among the same actions"):

@@ -27,7 +27,8 @@ from policies import random_policy
 
 import nervecord
 from nervecord.compiler.graph import Graph
-from nervecord.compiler.nirfile import read_nir
+from nervecord.compiler.nir.file import read_nir
+from nervecord.compiler.policy import Policy
 from nervecord.runtime.html import charts, layout, page
 from nervecord.runtime.html.drawing import cores_of, draw_svg
 from nervecord.runtime.html.layout import lay_out, to_dot
@@ -36,7 +37,7 @@ PUBLISHED = Path(__file__).parents[1] / "data" / "nir"
 HOSTILE = "</script><script>window.hacked = 1</script><img src='https://example.org/x' onerror='window.hacked = 2'>"
 
 
-def facts(graph: Graph) -> dict[str, Any]:
+def facts(graph: Graph | Policy) -> dict[str, Any]:
     found = nervecord.inspect(graph, ()).to_dict()["graph"]
     assert found is not None
     return found
@@ -47,20 +48,20 @@ def braille() -> Graph:
     return nervecord.read(PUBLISHED / "braille_noDelay_bias_zero.nir", dt=1e-4)
 
 
-def hostile() -> Graph:
+def hostile() -> Policy:
     """A policy every name of which would be markup."""
-    graph = random_policy(sizes=(3, 4, 2), choices=False)
+    policy = random_policy(sizes=(3, 4, 2))
+    graph, contract = policy.graph, policy.contract
     names = {name: f"{k}{HOSTILE}" for k, name in enumerate(graph.nodes)}
-    contract = graph.contract
-    assert contract is not None
     contract = dataclasses.replace(
         contract,
         environment=HOSTILE,
         action=dataclasses.replace(contract.action, names=(HOSTILE, "$x^2$")),
         provenance={HOSTILE: HOSTILE},
     )
-    nodes = {names[name]: dataclasses.replace(node, origin=(names[name],)) for name, node in graph.nodes.items()}
-    return graph.replace(nodes=nodes, edges=tuple((names[a], names[b]) for a, b in graph.edges), contract=contract)
+    nodes = {names[name]: dataclasses.replace(op, origin=(names[name],)) for name, op in graph.nodes.items()}
+    renamed = graph.replace(nodes=nodes, edges=tuple((names[a], names[b]) for a, b in graph.edges))
+    return Policy(renamed, contract, policy.recorded)
 
 
 def contents(kind: str) -> page.Contents:
@@ -72,7 +73,7 @@ def contents(kind: str) -> page.Contents:
     if kind == "continuous time":
         return page.Contents("lif", subjects=(subject(read_nir(PUBLISHED / "lif_norse.nir")),))
     if kind == "damaged":
-        graph = random_policy()
+        graph = random_policy().graph
         damaged = graph.replace(nodes={**graph.nodes, "fc1": dataclasses.replace(graph.nodes["fc1"], weight=[[1.0]])})
         return page.Contents("damaged", subjects=(subject(damaged),))
     if kind == "hostile":
@@ -92,7 +93,7 @@ def contents(kind: str) -> page.Contents:
 KINDS = ("inspect", "loop", "continuous time", "damaged", "hostile", "compile", "compare")
 
 
-def subject(graph: Graph, label: str = "a graph") -> page.Subject:
+def subject(graph: Graph | Policy, label: str = "a graph") -> page.Subject:
     return page.Subject(label, nervecord.inspect(graph).to_dict())
 
 
@@ -165,7 +166,7 @@ def test_what_a_report_of_a_program_says() -> None:
     assert "23.6" in words
     for value in (*data["hashes"].values(), *data["versions"].values()):
         assert value in words
-    for layer in data["report"]["lowering"]["layers"]:
+    for layer in data["report"]["lowering"]["populations"]:
         assert f"{layer['accumulator']:,}" in words
     assert page.number(data["report"]["lowering"]["action_error_rms"]) in words
     assert '"control_period": 0.05' in words

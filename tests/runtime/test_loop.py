@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from policies import random_policy
 
-from nervecord.compiler.compile import compile_policy
+from nervecord.compiler.compile import compile_graph
 from nervecord.compiler.contract import Channels
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.policy import Policy
 from nervecord.errors import ContractError, EngineError, NervecordError
+from nervecord.runtime.emulator import EmulatorSession
 from nervecord.runtime.loop import run_policy
 from nervecord.runtime.result import interval95
 from nervecord.runtime.session import MachineSession, Session
-from nervecord.targets.lava.emulator import EmulatorSession
 from nervecord.targets.lava.target import LavaTarget
 
 gymnasium = pytest.importorskip("gymnasium")
@@ -90,10 +90,10 @@ def test_another_name_is_allowed_only_when_said() -> None:
 class DyingSession(MachineSession):
     """An engine that dies after some actions."""
 
-    def step(self, observation: np.ndarray) -> np.ndarray:
+    def step(self, observation: np.ndarray, active: np.ndarray | None = None) -> np.ndarray:
         if self.counts.actions >= 50:
             raise EngineError("the process ended", where="engine")
-        return super().step(observation)
+        return super().step(observation, active)
 
 
 def test_a_dead_engine_gives_fail_safe_actions_to_the_end_and_is_counted() -> None:
@@ -108,9 +108,9 @@ def test_a_dead_engine_gives_fail_safe_actions_to_the_end_and_is_counted() -> No
 
 def test_of_several_environments_only_those_that_play_get_fail_safe_actions() -> None:
     graph = in_pendulum_limits(pendulum())
-    # 3 actions before the run begins, then 47 / 3 rounded up: 16 steps; the second round has two of the three rows.
+    # 50 / 3 rounded up: 17 steps; the second round has two of the three rows.
     result = run_policy(DyingSession(graph), "Pendulum-v1", 5, seed=0, environments=3)
-    assert result.fail_safe == {"engine failed": (200 - 16) * 3 + 200 * 2}
+    assert result.fail_safe == {"engine failed": (200 - 17) * 3 + 200 * 2}
     assert math.isnan(result.latency_us["median"])
 
 
@@ -130,8 +130,11 @@ def test_an_engine_may_die_between_two_episodes() -> None:
 
 
 def test_an_engine_that_is_dead_from_the_start_is_an_error() -> None:
-    session = DyingSession(in_pendulum_limits(pendulum()))
-    session.counts.actions = 50
+    class Dead(MachineSession):
+        def reset(self, batch: int | None = None, *, rows: np.ndarray | None = None) -> None:
+            raise EngineError("the process ended", where="engine")
+
+    session = Dead(in_pendulum_limits(pendulum()))
     with pytest.raises(EngineError, match="the process ended"):
         run_policy(session, "Pendulum-v1", 4, seed=0, environments=2)
 
@@ -140,13 +143,13 @@ def test_an_engine_that_is_dead_from_the_start_is_an_error() -> None:
 # What is counted
 
 
-def opened(graph: Graph, engine: str) -> Session:
+def opened(graph: Policy, engine: str) -> Session:
     """A session on one of the two engines that step several robots."""
     return MachineSession(graph) if engine == "definition" else EmulatorSession(graph)
 
 
-def lowered(state: str) -> Graph:
-    return compile_policy(in_pendulum_limits(pendulum(state=state)), LavaTarget()).graph
+def lowered(state: str) -> Policy:
+    return compile_graph(in_pendulum_limits(pendulum(state=state)), LavaTarget()).policy
 
 
 class Uneven(gymnasium.Wrapper):  # type: ignore[type-arg]
@@ -246,10 +249,10 @@ def test_a_registered_environment_is_the_contracts() -> None:
 class SlowSession(MachineSession):
     """Three actions take longer than the control period."""
 
-    def step(self, observation: np.ndarray) -> np.ndarray:
+    def step(self, observation: np.ndarray, active: np.ndarray | None = None) -> np.ndarray:
         if self.counts.actions in (10, 20, 30):
             time.sleep(0.06)
-        return super().step(observation)
+        return super().step(observation, active)
 
 
 def test_missed_deadlines_are_counted_and_replaced_on_request() -> None:

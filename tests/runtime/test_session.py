@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
-from policies import random_policy
+from graphs import LAVA
+from policies import random_policy, with_node
 
-from nervecord.compiler import nodes as n
 from nervecord.compiler.calibrate import calibrate
 from nervecord.compiler.interpret import simulate
+from nervecord.compiler.lower.lower import lower
+from nervecord.compiler.ops import Affine, Normalise
+from nervecord.compiler.plan import plan
+from nervecord.compiler.policy import Policy
 from nervecord.errors import ContractError
-from nervecord.runtime.session import MachineSession, Session
-from nervecord.targets.lava.lower import lower
+from nervecord.runtime.emulator import EmulatorSession
+from nervecord.runtime.session import Counts, MachineSession, Session
 
 
 def test_a_session_answers_what_simulate_does_and_is_a_session() -> None:
@@ -27,13 +33,19 @@ def test_a_session_answers_what_simulate_does_and_is_a_session() -> None:
     assert np.array_equal(session.step(policy.recorded[0]), actions[0])
 
 
+def integer(policy: Policy) -> Policy:
+    """The policy in Lava's integers."""
+    made, _ = lower(policy, LAVA, calibrate(policy))
+    assert isinstance(made, Policy)
+    return made
+
+
 def test_counts_are_spikes_times_the_synapses_they_reach() -> None:
     policy = random_policy(sizes=(3, 4, 2), steps=3)
-    nodes = dict(policy.nodes)
     weight = np.array([[1.0, 0.0, 2.0]] * 4)
-    nodes["fc1"] = n.Affine(weight, np.full(4, 5.0))  # every neuron spikes at every step
-    nodes["normalise"] = n.Normalise(np.zeros(3), np.ones(3), 0.0, 10.0)
-    session = MachineSession(policy.replace(nodes=nodes))
+    policy = with_node(policy, "fc1", Affine(weight, np.full(4, 5.0)))  # every neuron spikes at every step
+    policy = with_node(policy, "normalise", Normalise(np.zeros(3), np.ones(3), 0.0, 10.0))
+    session = MachineSession(policy)
     session.step(np.array([1.0, 1.0, 0.0]))  # one non-zero channel with weights, one without, one silent
     assert session.counts.spikes == {"lif1": 12.0}
     assert session.counts.synaptic_events == {"fc1": 1 * 4 * 3, "fc2": 12 * 2}
@@ -42,13 +54,46 @@ def test_counts_are_spikes_times_the_synapses_they_reach() -> None:
 
 def test_integer_counts_include_what_the_pipeline_does() -> None:
     policy = random_policy()
-    graph, _ = lower(policy, calibrate(policy))
-    session = MachineSession(graph)
+    session = MachineSession(integer(policy))
     assert policy.recorded is not None
     session.step(policy.recorded[0])
-    assert graph.contract is not None
     assert session.counts.neuron_updates == (32 + 8) * (5 + 2)
     assert session.trace()["lif1"].shape == (7, 1, 32)
+
+
+@pytest.mark.parametrize("engine", [MachineSession, EmulatorSession])
+def test_counts_are_of_active_robots_and_can_be_read_as_a_difference(engine: Callable[..., Session]) -> None:
+    """Two robots of three, and one alone after them: as sessions of one robot each count."""
+    policy = integer(random_policy(state="carried"))
+    rows = np.random.default_rng(1).normal(size=(3, 27))
+    alone = [engine(policy, batch=1) for _ in range(3)]
+    for session, row in zip(alone, rows, strict=True):
+        session.step(row)
+    singles = [session.counts for session in alone]
+    session = engine(policy, batch=3)
+    session.step(rows, np.array([True, False, True]))
+    first = session.counts
+    assert first.actions == 2
+    assert first.spikes["lif1"] == singles[0].spikes["lif1"] + singles[2].spikes["lif1"]
+    assert first.synaptic_events["fc2"] == singles[0].synaptic_events["fc2"] + singles[2].synaptic_events["fc2"]
+    session.reset()
+    session.step(rows, np.array([False, True, False]))
+    difference = session.counts.since(first)
+    assert difference == singles[1]
+    assert difference.per_action() == singles[1].per_action()
+    assert first.since(Counts()) == first
+    with pytest.raises(ContractError, match="active: has shape"):
+        session.step(rows, np.ones(2, dtype=bool))
+
+
+def test_a_difference_of_counts_names_the_failures_of_its_own() -> None:
+    session = MachineSession(random_policy())
+    session.step(np.full(27, np.nan))
+    before = session.counts
+    session.step(np.zeros(27))
+    assert session.counts.since(before).fail_safe == {}
+    session.step(np.full(27, np.inf))
+    assert session.counts.since(before).fail_safe == {"observation not finite": 1}
 
 
 def test_a_bad_row_gets_the_fail_safe_action_alone() -> None:
@@ -85,6 +130,8 @@ def test_closed_and_contractless_sessions_are_refused() -> None:
     with pytest.raises(ContractError, match="closed"):
         session.step(np.zeros(27))
     with pytest.raises(ContractError, match="no contract"):
-        MachineSession(policy.replace(contract=None))
+        MachineSession(plan(policy.graph))
     with pytest.raises(ContractError, match="batch: is 0"):
         MachineSession(policy).reset(0)
+    with pytest.raises(ContractError, match="rows: are not rows of 1 robots"):
+        MachineSession(policy).reset(rows=np.array([3]))

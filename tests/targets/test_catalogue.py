@@ -19,10 +19,11 @@ from policies import random_policy
 
 import nervecord
 from nervecord.cli.command import main
+from nervecord.compiler.files.program import Program
 from nervecord.compiler.graph import Graph
-from nervecord.compiler.nirfile import write_nir
+from nervecord.compiler.nir.file import write_nir
 from nervecord.compiler.options import Option, check_options, option, options_of
-from nervecord.compiler.program import Program
+from nervecord.compiler.policy import Policy
 from nervecord.compiler.target import UNLIMITED, Target, TargetSpec
 from nervecord.errors import FileFormatError, InfeasibleError, NervecordError
 from nervecord.targets import catalogue
@@ -34,7 +35,7 @@ SPEC = (ROOT / "targets" / "xylo" / "spec.toml").read_text(encoding="utf-8")
 
 
 @pytest.fixture
-def policy() -> Graph:
+def policy() -> Policy:
     return random_policy(sizes=(27, 12, 8))
 
 
@@ -75,7 +76,7 @@ def test_it_is_found_inspected_compiled_and_run(policy: Graph, tmp_path: Path) -
     with pytest.raises(NervecordError, match="example-chip: unknown engine 'lava'"):
         nervecord.open(tmp_path / "p.nervecord", engine="lava")
     (emitted,) = nervecord.emit(tmp_path / "p.nervecord", tmp_path / "out")
-    assert json.loads(emitted.path.read_text()) == list(policy.nodes)
+    assert json.loads(emitted.path.read_text()) == list(policy.graph.nodes)
     assert isinstance(nervecord.target("example-chip"), Target)
 
 
@@ -131,7 +132,7 @@ BROKEN: dict[str, tuple[tuple[str, ...], str, str]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_package_is_named_and_harms_no_other_target(name: str, installed: Path, policy: Graph) -> None:
+def test_a_broken_package_is_named_and_harms_no_other_target(name: str, installed: Path, policy: Policy) -> None:
     lines, target, words = BROKEN[name]
     declare(installed, *lines)
     with pytest.raises(NervecordError, match=words) as caught:
@@ -142,11 +143,11 @@ def test_a_broken_package_is_named_and_harms_no_other_target(name: str, installe
     nervecord.compile(policy, "reference")
 
 
-def test_a_program_makes_nothing_be_imported(installed: Path, policy: Graph, tmp_path: Path) -> None:
+def test_a_program_makes_nothing_be_imported(installed: Path, policy: Policy, tmp_path: Path) -> None:
     (installed / "trap.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w').close()\n")
     good = nervecord.compile(policy, "reference")
     for name in ("trap", "trap:Chip", "nervecord.trap", "../trap", "targets.lava.target", "xylo", "example_chip"):
-        Program(name, good.graph, good.report, good.versions).save(tmp_path / "p.nervecord")
+        Program(name, good.graph, good.contract, report=good.report).save(tmp_path / "p.nervecord")
         for call in (nervecord.open, nervecord.load, nervecord.inspect):
             with pytest.raises(FileFormatError, match=r"nothing here runs that \(programs are for: reference, lava"):
                 call(tmp_path / "p.nervecord")
@@ -173,7 +174,7 @@ def described(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def test_a_file_is_inspected_as_a_target_of_ours_is(described: Callable[..., Path], policy: Graph) -> None:
+def test_a_file_is_inspected_as_a_target_of_ours_is(described: Callable[..., Path], policy: Policy) -> None:
     mine = nervecord.target(file=described())
     report, xylo = nervecord.inspect(policy, mine), nervecord.inspect(policy, "xylo")
     assert report.targets[0].target == "my-chip"
@@ -185,7 +186,7 @@ def test_a_file_is_inspected_as_a_target_of_ours_is(described: Callable[..., Pat
 
 
 def test_a_file_on_the_command_line(
-    described: Callable[..., Path], policy: Graph, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    described: Callable[..., Path], policy: Policy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_nir(policy, tmp_path / "policy.nir")
     words = ["--target-file", str(described()), "--json"]

@@ -6,15 +6,24 @@ import numpy as np
 import pytest
 from policies import random_policy
 
-from nervecord.compiler import nodes as n
 from nervecord.compiler.calibrate import calibrate
+from nervecord.compiler.lower.lower import lower
+from nervecord.compiler.ops import ArgmaxDecode
+from nervecord.compiler.policy import Policy
+from nervecord.runtime.emulator import EmulatorSession
 from nervecord.runtime.session import MachineSession
 from nervecord.targets.lava import environment
-from nervecord.targets.lava.emulator import EmulatorSession
+from nervecord.targets.lava.arithmetic import lava_arithmetic
 from nervecord.targets.lava.engine_lava import LavaSession
-from nervecord.targets.lava.lower import lower
 from nervecord.targets.lava.netx import export_netx
 from nervecord.targets.lava.target import LavaTarget
+
+
+def lowered(policy: Policy, **options: object) -> tuple[Policy, dict[str, object]]:
+    made, report = lower(policy, lava_arithmetic(), calibrate(policy), **options)  # type: ignore[arg-type]
+    assert isinstance(made, Policy)
+    return made, report
+
 
 CASES = [(0, 0), (5, 0), (0, 4), (5, 4)]
 
@@ -25,9 +34,9 @@ def test_definition_and_emulator(state: str, population: int, output_population:
     policy = random_policy(
         5, sizes=(6, 20, 4), state=state, population=population, output_population=output_population, choices=True
     )
-    graph, report = lower(policy, calibrate(policy))
+    made, report = lowered(policy)
     assert policy.recorded is not None
-    plain, fast = MachineSession(graph), EmulatorSession(graph)
+    plain, fast = MachineSession(made), EmulatorSession(made)
     actions = []
     for row in policy.recorded:
         actions.append(plain.step(row))
@@ -37,13 +46,12 @@ def test_definition_and_emulator(state: str, population: int, output_population:
     assert len(np.unique(actions)) > 1
     assert report["choices_different"] <= (0.1 if state == "reset" else 0.3) * len(policy.recorded)
     if state == "reset" and not output_population:
-        decode = graph.nodes["decode"]
-        assert isinstance(decode, n.ArgmaxDecode)
+        assert isinstance(made.graph.nodes["decode"], ArgmaxDecode)
 
 
 def test_coarse_weights_change_choices_and_say_so() -> None:
     policy = random_policy(5, sizes=(6, 20, 4), choices=True)
-    fine, coarse = (lower(policy, calibrate(policy), weight_bits=bits)[1] for bits in (8, 2))
+    fine, coarse = (lowered(policy, weight_bits=bits)[1] for bits in (8, 2))
     assert coarse["choices_different"] > fine["choices_different"]
     assert coarse["choice_margin_max"] > 0
     assert any("another action is chosen" in warning for warning in coarse["warnings"])
@@ -52,9 +60,9 @@ def test_coarse_weights_change_choices_and_say_so() -> None:
 
 def test_netx_takes_the_core_of_a_policy_that_chooses(tmp_path: object) -> None:
     policy = random_policy(5, sizes=(6, 20, 4), choices=True)
-    graph, _ = lower(policy, calibrate(policy), whole=True)
+    made, _ = lowered(policy, whole=True)
     path = f"{tmp_path}/choice.net"
-    assert export_netx(graph, path).layers == 2
+    assert export_netx(made, path).layers == 2
     assert LavaTarget().spec.engines[0] == "emulator"
 
 
@@ -66,9 +74,9 @@ def test_lava_itself(population: int, output_population: int) -> None:
     policy = random_policy(
         4, sizes=(5, 12, 3), population=population, output_population=output_population, choices=True
     )
-    graph, _ = lower(policy, calibrate(policy))
+    made, _ = lowered(policy)
     assert policy.recorded is not None
-    with LavaSession(graph, full_trace=False) as lava, EmulatorSession(graph) as fast:
+    with LavaSession(made, full_trace=False) as lava, EmulatorSession(made) as fast:
         taken = [lava.step(row) for row in policy.recorded[:12]]
         np.testing.assert_array_equal(taken, [fast.step(row) for row in policy.recorded[:12]])
         assert len(np.unique(taken)) > 1

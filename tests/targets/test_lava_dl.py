@@ -16,14 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lava_graphs import expected, expressible
+from lava_graphs import Case, chained, entered, expected
 from policies import random_policy
 
 import nervecord
-from nervecord.compiler import nodes as n
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.host import Host
-from nervecord.compiler.node import Array
+from nervecord.compiler.interpret import Machine
+from nervecord.compiler.ops import Array
+from nervecord.compiler.plan import Plan, plan
 from nervecord.errors import InfeasibleError
 from nervecord.runtime.worker import Worker
 from nervecord.targets.lava import environment
@@ -62,27 +61,30 @@ def worker() -> Iterator[Worker]:
         yield running
 
 
-def assert_equal(worker: Worker, graph: Graph, x: Array, path: Path) -> None:
+def assert_equal(worker: Worker, made: Plan, x: Array, wanted: dict[str, Array], path: Path) -> None:
     """Membranes of all layers at every step, by lava-dl and by definition."""
-    exported = export_netx(graph, path)
-    wanted = expected(graph, x)
-    assert wanted is not None
+    exported = export_netx(made, path)
     reply = worker.call("play", {"file": str(path), "arguments": exported.arguments}, {"x": x}, timeout=120)
-    for k, (name, values) in enumerate(wanted[1].items()):
-        np.testing.assert_array_equal(reply.arrays[f"v_{k}"], values, err_msg=name)
+    for k, unit in enumerate(made.units):
+        name = unit.step.name
+        np.testing.assert_array_equal(reply.arrays[f"v_{k}"], wanted[name], err_msg=name)
+
+
+def membranes(case: Case) -> dict[str, Array]:
+    found = expected(case)
+    assert found is not None
+    return found[1]
 
 
 def test_random_graphs(worker: Worker, tmp_path: Path) -> None:
     same = 0
     for seed in range(60):
-        graph, x = expressible(seed)
+        case = chained(seed)
         try:
-            export_netx(graph, tmp_path / "a.net")
+            export_netx(case.plan, tmp_path / "a.net")
         except InfeasibleError:
             continue
-        if expected(graph, x) is None:
-            continue
-        assert_equal(worker, graph, x, tmp_path / f"{seed}.net")
+        assert_equal(worker, case.plan, entered(case)["input"], membranes(case), tmp_path / f"{seed}.net")
         same += 1
     assert same > 20
 
@@ -91,17 +93,17 @@ def test_a_compiled_policy(worker: Worker, tmp_path: Path) -> None:
     """Two actions of a policy, encoded as it encodes them."""
     policy = random_policy(sizes=(27, 64, 8))
     program = nervecord.compile(policy, "lava", netx=True)
-    core = core_of(program.graph)
-    assert program.contract is not None
     assert policy.recorded is not None
-    x = np.concatenate(list(Host(program.graph).encode(policy.recorded[:2]).swapaxes(0, 1)))
-    assert_equal(worker, core, x, tmp_path / "policy.net")
-
-
-def core_of(graph: Graph) -> Graph:
-    """Without the nodes of the host."""
-    names = [name for name in graph.order() if name in graph.core]
-    first, last = graph.nodes[names[0]], graph.nodes[names[-1]]
-    nodes = {"input": n.Input(first.in_shape), **{k: graph.nodes[k] for k in names}, "output": n.Output(last.out_shape)}
-    order = list(nodes)
-    return graph.replace(nodes=nodes, edges=tuple(zip(order, order[1:])), contract=None)  # noqa: B905, RUF007
+    made = plan(program.policy)
+    machine = Machine(made)
+    wanted: dict[str, list[Array]] = {unit.step.name: [] for unit in made.units}
+    x = []
+    for row in policy.recorded[:2]:
+        entering = machine.before.enter(machine.before.split(row[None]), np.int64)
+        (rows,) = entering.values()
+        for t in range(made.window):
+            machine.step({name: values[t] for name, values in entering.items()})
+            for name, found in wanted.items():
+                found.append(machine.state[name]["v"][0])
+        x.append(rows[:, 0])
+    assert_equal(worker, made, np.concatenate(x), {n: np.stack(v) for n, v in wanted.items()}, tmp_path / "policy.net")

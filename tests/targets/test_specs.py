@@ -11,18 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from policies import random_policy
+from policies import li, lif, random_dag, random_policy, with_node
 
-from nervecord.compiler import nodes as n
-from nervecord.compiler.calibrate import calibrate
-from nervecord.compiler.check import check, verdict
-from nervecord.compiler.graph import Graph, Level
+from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.check.table import findings_of, verdict
+from nervecord.compiler.compile import compile_graph
+from nervecord.compiler.ops import OPS, Affine, CountDecode, Level, Op, Scale, Threshold, is_core
+from nervecord.compiler.policy import Policy
 from nervecord.compiler.specfile import read_spec, spec_from_dict, spec_table, targets_doc
 from nervecord.compiler.target import Energy, Fact, TargetSpec
-from nervecord.compiler.verify import LEGAL
 from nervecord.errors import FileFormatError, InfeasibleError, NervecordError
 from nervecord.targets.catalogue import load_spec, load_specs, target_names
-from nervecord.targets.lava.lower import lower
+from nervecord.targets.lava.target import LavaTarget
 
 REPOSITORY = Path(__file__).parents[2]
 ALL = load_specs()
@@ -68,8 +68,41 @@ def test_every_value_has_a_source_and_a_confidence(spec: TargetSpec) -> None:
 @pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.name)
 def test_nodes_are_legal_at_their_level(spec: TargetSpec) -> None:
     for level in Level:
-        legal = {kind.__name__ for kind in LEGAL[level]}
-        assert set(spec.kinds(level)) <= legal
+        assert set(spec.kinds(level)) <= core_kinds(level)
+
+
+def core_kinds(level: Level) -> set[str]:
+    """Kinds of ops that run on a target."""
+    return {
+        kind for op in OPS.values() if op.ROLE in ("connection", "passing", "population") for kind in op.kinds(level)
+    }
+
+
+def test_kinds_are_those_that_ops_have() -> None:
+    """What an op says of its kinds is what its instances are."""
+    policy = random_dag(0).graph
+    for op in policy.nodes.values():
+        assert op.kind in type(op).kinds(Level.DISCRETE)
+        assert is_core(op) == (op.kind in core_kinds(Level.DISCRETE))
+
+
+@pytest.mark.parametrize("spec", [spec for spec in ALL if spec.integers is not None], ids=lambda spec: spec.name)
+def test_limits_and_arithmetic_say_the_same(spec: TargetSpec) -> None:
+    a, limits = spec.integers, spec.limits
+    assert isinstance(a, Arithmetic)
+    said = {
+        "weight_bits": a.weight_bits, "weight_min": a.weight_range(mixed=True)[0],
+        "weight_max": a.weight_range(mixed=False)[1], "state_bits": a.membrane_bits, "decay_bits": a.decay_bits,
+        "threshold_max": a.threshold_largest, "bias_bits": a.bias_bits, "connection_delay": a.connection_delay,
+        "delay_max": a.delay_max,
+    }  # fmt: skip
+    assert {name: getattr(limits, name).value for name in said} == said
+    # Less than a message could carry is used, so that sums stay small.
+    assert a.graded_bits <= (limits.message_bits.value or 0)
+    assert a.connection_delay <= a.delay_max
+    assert spec.behaviour.decays.value == ("any" if a.decay == "factor" else "shift")
+    assert spec.behaviour.resets.value == (("value",) if a.reset == "zero" else ("subtract",))
+    assert (spec.behaviour.current_bias.value == "channel") == (a.bias_enters == "membrane")
 
 
 @pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.name)
@@ -90,9 +123,8 @@ def test_targets_doc_is_current(request: pytest.FixtureRequest) -> None:
 
 def test_reference_accepts_every_kind_that_can_be_executed() -> None:
     reference = load_spec("reference")
-    ends = {"Input", "Output", *(kind.__name__ for kind in n.HOST_NODES)}
-    for level in (Level.DISCRETE, Level.INTEGER):
-        assert set(reference.kinds(level)) == {kind.__name__ for kind in LEGAL[level]} - ends
+    for level in Level:
+        assert set(reference.kinds(level)) == core_kinds(level)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -185,71 +217,100 @@ def test_override_refuses(values: dict[str, float], words: str) -> None:
 # The lava spec and the lava lowering cannot disagree
 
 
-def lif_with(graph: Graph, **changes: Any) -> Graph:
-    return graph.replace(nodes={**graph.nodes, "lif0": dataclasses.replace(graph.nodes["lif0"], **changes)})
+def part(policy: Policy, which: str, **changes: Any) -> Policy:
+    """The policy with fields of a part of its hidden layer changed."""
+    op = policy.graph.nodes["lif0"]
+    return with_node(policy, "lif0", op.replace(**{which: dataclasses.replace(getattr(op, which), **changes)}))
 
 
-def per_neuron(low: float, high: float) -> Any:
+def wired(policy: Policy, cut: tuple[str, str], *edges: tuple[str, str], **nodes: Op) -> Policy:
+    graph = policy.graph
+    kept = tuple(edge for edge in graph.edges if edge != cut)
+    return policy.replace(graph=graph.replace(nodes={**graph.nodes, **nodes}, edges=(*kept, *edges)))
+
+
+def carried(policy: Policy) -> Policy:
+    return policy.replace(contract=dataclasses.replace(policy.contract, state="carried"))
+
+
+def each(low: float, high: float) -> Any:
     return np.linspace(low, high, 24)
 
 
-VARIANTS: dict[str, Callable[[Graph], Graph]] = {
-    "as it is": lambda g: g,
-    "leak": lambda g: lif_with(g, leak=np.full(24, 0.1)),
-    "threshold 2": lambda g: lif_with(g, threshold=np.full(24, 2.0)),
-    "reset by subtraction": lambda g: lif_with(g, reset="subtract"),
-    "no reset": lambda g: lif_with(g, reset="none"),
-    "reset to 0.1": lambda g: lif_with(g, reset_value=np.full(24, 0.1)),
-    "different decays": lambda g: lif_with(g, decay=per_neuron(0.5, 0.9)),
-    "decays that 12 bits cannot tell apart": lambda g: lif_with(g, decay=per_neuron(0.5, 0.5001)),
-    "different thresholds": lambda g: lif_with(g, threshold=per_neuron(1, 2)),
-    "negative threshold": lambda g: lif_with(g, threshold=np.full(24, -1.0)),
-    "a delay": lambda g: g.replace(nodes={**g.nodes, "fc0": dataclasses.replace(g.nodes["fc0"], delay=1)}),  # type: ignore[call-arg]
-    "carried without delays": lambda g: g.replace(contract=dataclasses.replace(g.contract, state="carried")),  # type: ignore[type-var]
-    "a readout that spikes": lambda g: g.replace(
-        nodes={**g.nodes, "readout": n.DiscreteLIF(*np.full((5, 8), 0.5))}  # type: ignore[misc]
+NOWHERE = ("", "")
+COUNT = CountDecode(np.full((8, 1), 0.1), np.zeros(8), np.full(8, -1.0), np.ones(8))
+AROUND = Affine(np.full((8, 27), 0.01))
+BACK = Affine(np.eye(24) / 4, None, 1)
+VARIANTS: dict[str, tuple[Callable[[Policy], Policy], str]] = {
+    "as it is": (lambda p: p, ""),
+    "leak": (lambda p: part(p, "membrane", leak=np.full(24, 0.1)), ""),
+    "threshold 2": (lambda p: part(p, "spike", threshold=np.full(24, 2.0)), ""),
+    "reset by subtraction": (lambda p: part(p, "spike", reset="subtract"), "reset-rule"),
+    "no reset": (lambda p: part(p, "spike", reset="none"), "reset-rule"),
+    "reset to 0.1": (lambda p: part(p, "spike", reset_value=np.full(24, 0.1)), "reset-value"),
+    "a refractory period": (lambda p: part(p, "spike", refractory=1), "refractory"),
+    "different decays": (lambda p: part(p, "membrane", decay=each(0.5, 0.9)), "population-parameters"),
+    "decays that 12 bits cannot tell apart": (lambda p: part(p, "membrane", decay=each(0.5, 0.5001)), ""),
+    "different thresholds": (lambda p: part(p, "spike", threshold=each(1, 2)), "population-parameters"),
+    "negative threshold": (lambda p: part(p, "spike", threshold=np.full(24, -1.0)), "threshold-range"),
+    "a threshold without a unit": (lambda p: part(p, "spike", threshold=np.full(24, 1e-9)), "no-scale"),
+    "a delay": (lambda p: with_node(p, "fc0", p.graph.nodes["fc0"].replace(delay=1)), "reset-with-delays"),
+    "carried without delays": (carried, "carried-without-delays"),
+    "recurrence in a window": (
+        lambda p: wired(p, NOWHERE, ("lif0", "back"), ("back", "lif0"), back=BACK), "reset-with-delays",
     ),
-    "a hidden layer that does not": lambda g: g.replace(
-        nodes={**g.nodes, "lif0": n.DiscreteLI(*np.full((3, 24), 0.5))}  # type: ignore[misc]
+    "recurrence where state is carried": (lambda p: random_dag(5, carried=True, recurrent=True), ""),
+    "a readout that spikes": (lambda p: with_node(p, "readout", lif(8, 0.5, threshold=0.5)), "spiking-readout"),
+    "a hidden layer that does not": (lambda p: with_node(p, "lif0", li(24, 0.5)), "analogue-layer"),
+    "scaled weights": (
+        lambda p: wired(p, ("fc0", "lif0"), ("fc0", "scale"), ("scale", "lif0"), scale=Scale(np.ones(24))),
+        "unsupported-node",
     ),
-    "scaled weights": lambda g: g.replace(
-        nodes={**g.nodes, "scale": n.Scale(np.ones(24))},
-        edges=tuple(e for e in g.edges if e != ("fc0", "lif0")) + (("fc0", "scale"), ("scale", "lif0")),
+    "neurons behind neurons": (
+        lambda p: wired(p, ("lif0", "fc1"), ("lif0", "more"), ("more", "fc1"), more=lif(24)), "free-wiring",
     ),
-    "spikes that are counted": lambda g: g.replace(
-        nodes={
-            **g.nodes,
-            "readout": n.DiscreteLIF(*np.full((4, 8), 0.5), np.zeros(8)),  # type: ignore[misc]
-            "decode": n.CountDecode(np.full((8, 1), 0.1), np.zeros(8), np.full(8, -1.0), np.ones(8)),
-        }
+    "spikes that are counted": (
+        lambda p: with_node(with_node(p, "readout", lif(8, 0.5, threshold=0.5)), "decode", COUNT), "",
     ),
-    "a population code": lambda g: random_policy(sizes=(27, 24, 8), population=4),
-    "a population code and counts": lambda g: random_policy(sizes=(27, 24, 8), population=4, output_population=3),
-    "a stateless spike": lambda g: g.replace(nodes={**g.nodes, "lif0": n.Threshold(np.ones(24))}),
-}
+    "a skip": (
+        lambda p: wired(p, NOWHERE, ("normalise", "around"), ("around", "readout"), around=AROUND), "",
+    ),
+    "branches": (lambda p: random_dag(3), ""),
+    "a population code": (lambda p: random_policy(sizes=(27, 24, 8), population=4), ""),
+    "a population code and counts": (
+        lambda p: random_policy(sizes=(27, 24, 8), population=4, output_population=3), "",
+    ),
+    "a stateless spike": (lambda p: with_node(p, "lif0", Threshold(np.ones(24))), "unsupported-node"),
+}  # fmt: skip
+"""What is done to a policy, and the code of what then speaks against it on lava; none: it compiles."""
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_inspect_and_lower_agree_about_lava(variant: str, make_policy: Callable[..., Graph]) -> None:
-    graph = VARIANTS[variant](make_policy((27, 24, 8)))
-    feasible = verdict(check(graph, load_spec("lava"))) == "feasible"
-    calibration = calibrate(make_policy((27, 24, 8)), None)
-    try:
-        lower(graph, calibration)
-        lowered = True
-    except InfeasibleError:
-        lowered = False
-    assert feasible == lowered
+def test_inspect_and_compile_agree_about_lava(variant: str, make_policy: Callable[..., Policy]) -> None:
+    change, code = VARIANTS[variant]
+    policy = change(make_policy((27, 24, 8)))
+    findings = findings_of(policy, load_spec("lava"))
+    assert {finding.code for finding in findings if finding.severity == "error"} == ({code} if code else set())
+    if code:
+        assert verdict(findings) == "infeasible"
+        with pytest.raises(InfeasibleError) as caught:
+            compile_graph(policy, LavaTarget())
+        error = next(finding for finding in findings if finding.severity == "error")
+        assert error.message in str(caught.value)
+        return
+    assert verdict(findings) == "feasible"
+    lowering: Any = compile_graph(policy, LavaTarget()).report["lowering"]
+    assert lowering["action_error_rms"] < 0.2
 
 
 @pytest.mark.parametrize("state", ["reset", "carried"])
 @pytest.mark.parametrize("synaptic", [False, True])
 def test_a_lowered_policy_passes_the_check_of_integers(
-    state: str, synaptic: bool, make_policy: Callable[..., Graph]
+    state: str, synaptic: bool, make_policy: Callable[..., Policy]
 ) -> None:
-    graph = make_policy((27, 24, 8), state=state, synaptic=synaptic)
-    lowered, _ = lower(graph, calibrate(graph, None))
-    findings = check(lowered, load_spec("lava"))
+    program = compile_graph(make_policy((27, 24, 8), state=state, synaptic=synaptic), LavaTarget())
+    assert program.contract is not None
+    findings = findings_of(Policy(program.graph, program.contract), load_spec("lava"))
     assert verdict(findings) == "feasible"
     assert {finding.severity for finding in findings} == {"info"}
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import sys
 import threading
 from pathlib import Path
 
@@ -57,6 +60,25 @@ def test_each_run_goes_to_one_and_its_end_is_kept(tmp_path: Path, kind: str) -> 
     assert standing.errors == {study.runs[3].name: "the sentence"}
     assert standing.is_over
     assert (tmp_path / "small" / JOURNAL).exists() == (kind == "journal")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="sqlite3 complains of connections left open from 3.13 on")
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are counted in /proc")
+def test_a_database_is_disconnected_with_its_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    plain = sweep_queue._open_database
+    monkeypatch.setattr(sweep_queue, "_open_database", lambda url: opened.append(plain(url)) or opened[-1])
+
+    def connections() -> int:
+        links = (os.path.realpath(path) for path in Path("/proc/self/fd").iterdir())
+        return sum(link == str(tmp_path.resolve() / "queue.db") for link in links)
+
+    _, queue = filled(tmp_path, f"sqlite:///{tmp_path}/queue.db")
+    assert connections() > 0
+    del queue
+    gc.collect()
+    assert len(opened) == 1  # and still there: its connections were closed, not collected
+    assert connections() == 0
 
 
 def test_values_are_there_for_other_tools(tmp_path: Path) -> None:

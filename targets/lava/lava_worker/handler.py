@@ -1,11 +1,11 @@
-"""A chain of stock Lava processes that runs in closed loop. Runs in Lava's interpreter, under `runtime.worker_child`.
+"""A network of stock Lava processes that runs in closed loop. Runs in Lava's interpreter, under `runtime.worker_child`.
 
-    open(layers, window, every_step)  with arrays weight_K, bias_K: describe the network
-    play(x: (window, n) integers)     one window: spikes of every layer at each step, membranes at each step or the last
-    rewind()                          back to the state before the first step
+    open(entries, connections, populations, reads)  with arrays weight_K, bias_K: describe the network
+    play(x: (block, n) integers)  one block: spikes of every population at each step, membranes as `reads` says
+    rewind()                      back to the state before the first step
 
-A layer is the dictionary that `targets.lava.engine_lava` makes of a connection and its neurons. The network is built
-when it is first played, and runs as one non-blocking run until it is rewound: its source waits for the next window.
+The description is what `targets.lava.engine_lava` makes of a plan. The network is built when it is first played, and
+runs as one non-blocking run until it is rewound: its source waits for the next block.
 """
 
 import json
@@ -28,7 +28,7 @@ import ends  # noqa: E402
 import numpy as np  # noqa: E402
 from lava.magma.core.run_conditions import RunSteps  # noqa: E402
 from lava.magma.core.run_configs import Loihi2HwCfg, Loihi2SimCfg  # noqa: E402
-from lava.proc.dense.process import Dense  # noqa: E402
+from lava.proc.dense.process import DelayDense, Dense  # noqa: E402
 from lava.proc.lif.process import LIF, LIFReset  # noqa: E402
 
 MOST_STEPS = 2**31 - 1
@@ -54,64 +54,76 @@ def run_config(backend: str) -> Any:
     return {"sim": Loihi2SimCfg, "loihi2": Loihi2HwCfg}[backend](select_tag="fixed_pt")
 
 
-def chain(layers: Any, arrays: Any) -> Any:
-    """The stock processes of a chain: [(Dense, LIF or LIFReset), ...], connected to one another."""
-    made: Any = []
-    for k, layer in enumerate(layers):
-        weight = arrays[f"weight_{k}"]
-        dense = Dense(
-            weights=weight,
-            weight_exp=layer["weight_exp"],
-            num_weight_bits=layer["weight_bits"],
-            num_message_bits=MESSAGE_BITS if layer["graded"] else 0,
-        )
-        shared = {
-            "shape": (weight.shape[0],),
-            "du": layer["du"],
-            "dv": layer["dv"],
-            "bias_mant": arrays[f"bias_{k}"],
-            "bias_exp": layer["bias_exp"],
-            "vth": layer["threshold"],
-        }
-        if layer["reset_interval"]:
-            # Lava's first step has number 1, ours 0.
-            offset = (layer["reset_offset"] + 1) % layer["reset_interval"]
-            neurons = LIFReset(reset_interval=layer["reset_interval"], reset_offset=offset, **shared)
-        else:
-            neurons = LIF(**shared)
-        dense.a_out.connect(neurons.a_in)
-        if made:
-            made[-1][1].s_out.connect(dense.s_in)
-        made.append((dense, neurons))
-    return made
+def connection(weight: Any, described: Any) -> Any:
+    """A Dense; a DelayDense where a spike takes more than the one step that every connection costs."""
+    shared = {
+        "weights": weight,
+        "weight_exp": described["weight_exp"],
+        "num_weight_bits": described["weight_bits"],
+        "num_message_bits": MESSAGE_BITS if described["graded"] else 0,
+    }
+    if described["delay"] == 1:
+        return Dense(**shared)
+    return DelayDense(delays=np.full(weight.shape, described["delay"] - 1, dtype=int), **shared)
+
+
+def population(bias: Any, described: Any) -> Any:
+    """A LIF, or a LIFReset where its state is cleared."""
+    shared = {
+        "shape": bias.shape,
+        "du": described["du"],
+        "dv": described["dv"],
+        "bias_mant": bias,
+        "bias_exp": described["bias_exp"],
+        "vth": described["threshold"],
+    }
+    if not described["reset_interval"]:
+        return LIF(**shared)
+    # Lava's first step has number 1, ours 0.
+    offset = (described["reset_offset"] + 1) % described["reset_interval"]
+    return LIFReset(reset_interval=described["reset_interval"], reset_offset=offset, **shared)
 
 
 class Network:
-    """A chain that runs."""
+    """A network that runs.
 
-    def __init__(self, layers: Any, arrays: Any, window: int, every_step: bool, backend: str) -> None:
+    Args:
+        description: "entries": sizes. "connections": see `connection`, with "sources", each ["entry" or "population",
+            its number]. "populations": see `population`, with "incoming", numbers of connections, and whether it
+            "spikes". "reads": for every
+            step of a block the numbers of the populations whose membranes are read.
+    """
+
+    def __init__(self, description: Any, arrays: Any, backend: str) -> None:
         source_theirs, self.request = multiprocessing.Pipe(duplex=False)
         self.answer, sink_theirs = multiprocessing.Pipe(duplex=False)
-        processes = chain(layers, arrays)
-        self.source = ends.Source(size=arrays["weight_0"].shape[1], connection=source_theirs)
-        self.source.s_out.connect(processes[0][0].s_in)
-        spiking = [processes[k][1] for k, layer in enumerate(layers) if not layer["readout"]]
-        read = [processes[k][1] for k, layer in enumerate(layers) if layer["membrane"]]
+        entries = description["entries"]
+        self.source = ends.source_type(len(entries))(sizes=entries, connection=source_theirs)
+        connections = [connection(arrays[f"weight_{k}"], c) for k, c in enumerate(description["connections"])]
+        populations = [population(arrays[f"bias_{k}"], p) for k, p in enumerate(description["populations"])]
+        for made, described in zip(connections, description["connections"]):  # noqa: B905 - as old as Python 3.10
+            for kind, k in described["sources"]:
+                port = getattr(self.source, f"s_out_{k}") if kind == "entry" else populations[k].s_out
+                port.connect(made.s_in)
+        for made, described in zip(populations, description["populations"]):  # noqa: B905
+            for k in described["incoming"]:
+                connections[k].a_out.connect(made.a_in)
+        read = sorted({k for row in description["reads"] for k in row})
+        spiking = [k for k, described in enumerate(description["populations"]) if described["spikes"]]
         self.sink = ends.sink_type(len(spiking), len(read))(
-            spikes=[neurons.s_out.shape[0] for neurons in spiking],
-            membranes=[neurons.s_out.shape[0] for neurons in read],
-            window=window,
-            every_step=every_step,
+            spikes=[populations[k].s_out.shape[0] for k in spiking],
+            membranes=[populations[k].s_out.shape[0] for k in read],
+            reads=[[read.index(k) for k in row] for row in description["reads"]],
             connection=sink_theirs,
         )
-        for k, neurons in enumerate(spiking):
-            neurons.s_out.connect(getattr(self.sink, f"s_in_{k}"))
-        for k, neurons in enumerate(read):
-            getattr(self.sink, f"v_{k}").connect_var(neurons.v)
+        for k, number in enumerate(spiking):
+            populations[number].s_out.connect(getattr(self.sink, f"s_in_{k}"))
+        for k, number in enumerate(read):
+            getattr(self.sink, f"v_{k}").connect_var(populations[number].v)
         self.source.run(condition=RunSteps(num_steps=MOST_STEPS, blocking=False), run_cfg=run_config(backend))
 
     def play(self, x: Any) -> bytes:
-        """One window."""
+        """One block."""
         self.request.send_bytes(np.ascontiguousarray(x, dtype=np.int32).tobytes())
         while not self.answer.poll(LIVENESS):
             dead = [actor.name for actor in self.actors if not actor.is_alive()]
@@ -149,22 +161,20 @@ class Handler:
     def open(self, values: Any, arrays: Any) -> None:
         """Describe a network; the one before is stopped."""
         self.rewind({}, {})
-        self.described = (values["layers"], arrays, values["window"], values["every_step"], self.backend)
-        self.spikes = sum(len(arrays[f"bias_{k}"]) for k, layer in enumerate(values["layers"]) if not layer["readout"])
-        self.membranes = sum(len(arrays[f"bias_{k}"]) for k, layer in enumerate(values["layers"]) if layer["membrane"])
+        self.described = (values, arrays)
+        self.width = sum(len(arrays[f"bias_{k}"]) for k, p in enumerate(values["populations"]) if p["spikes"])
 
     def play(self, values: Any, arrays: Any) -> Any:
-        """One window."""
+        """One block."""
         if self.network is None:
-            self.network = Network(*self.described)
+            self.network = Network(*self.described, self.backend)
         block = np.frombuffer(self.network.play(arrays["x"]), dtype=np.int32)
-        _, _, window, every_step, _ = self.described
-        cut = window * self.spikes
-        spikes = block[:cut].reshape(window, self.spikes)
-        return {}, {"spikes": spikes, "membranes": block[cut:].reshape(window if every_step else 1, self.membranes)}
+        steps = len(self.described[0]["reads"])
+        cut = steps * self.width
+        return {}, {"spikes": block[:cut].reshape(steps, self.width), "membranes": block[cut:]}
 
     def rewind(self, values: Any, arrays: Any) -> None:
-        """Stop what runs; the next window starts from the beginning."""
+        """Stop what runs; the next block starts from the beginning."""
         if self.network is not None:
             self.network.stop()
             self.network = None

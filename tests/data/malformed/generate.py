@@ -15,10 +15,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from nervecord.compiler import nodes as n
+from nervecord.compiler import ops as n
 from nervecord.compiler.contract import Channels, Contract
-from nervecord.compiler.graph import Level, chain
-from nervecord.compiler.nirfile import nir_bytes
+from nervecord.compiler.graph import chain
+from nervecord.compiler.nir.file import nir_bytes
+from nervecord.compiler.policy import Policy
 
 EDGES = [("input", "fc"), ("fc", "lif"), ("lif", "output")]
 MORE_EDGES = [("input", "fc%delay"), ("fc%delay", "fc"), ("fc", "lif"), ("lif", "output"), ("input", "output")]
@@ -106,7 +107,7 @@ def ours(edit: Callable[[h5py.File], object]) -> Callable[[Path], None]:
     return make
 
 
-def policy() -> Any:
+def policy() -> Policy:
     """A small policy with everything in it that stands in metadata."""
     ones = np.ones(2)
     contract = Contract(
@@ -122,11 +123,11 @@ def policy() -> Any:
         ("input", n.Input((3,))),
         ("normalise", n.Normalise(np.zeros(3), np.ones(3), 1e-8, 5.0)),
         ("fc", n.Affine(np.arange(6.0).reshape(2, 3) / 8, delay=2)),
-        ("lif", n.DiscreteLIF(0.9 * ones, 0.5 * ones, 0 * ones, ones, 0 * ones, reset="subtract")),
+        ("lif", n.Neuron(n.Membrane(0.9 * ones, 0.5 * ones, 0 * ones), None, n.Spike(ones, 0 * ones, "subtract"))),
         ("decode", n.Decode(ones, 0 * ones, -ones, ones)),
         ("output", n.Output((2,))),
     ]
-    return chain(Level.DISCRETE, nodes, dt=1e-3, contract=contract, recorded=np.zeros((2, 3)))
+    return Policy(chain(n.Level.DISCRETE, nodes, dt=1e-3), contract, np.zeros((2, 3)))
 
 
 def meta(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
@@ -146,10 +147,24 @@ def described(name: str, **fields: Any) -> Callable[[dict[str, Any]], None]:
 
     def change(data: dict[str, Any]) -> None:
         (item,) = [item for item in data["graph"]["nodes"] if item["name"] == name]
-        item["fields"].update({k: v for k, v in fields.items() if k != "kind"})
-        item["kind"] = fields.get("kind", item["kind"])
+        item.update(fields)
 
     return change
+
+
+def spike(**fields: Any) -> Callable[[dict[str, Any]], None]:
+    """A change of the neurons' spike."""
+
+    def change(data: dict[str, Any]) -> None:
+        (item,) = [item for item in data["graph"]["nodes"] if item["name"] == "lif"]
+        item["spike"].update(fields)
+
+    return change
+
+
+def contract(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    """A policy with another contract in its metadata."""
+    return meta(lambda data: change(data["contract"]))
 
 
 def replaced(path: str, value: Any) -> Callable[[h5py.File], None]:
@@ -235,6 +250,13 @@ def _pool(**fields: Any) -> Callable[[Path], None]:
     return make
 
 
+def _integer_op(data: dict[str, Any]) -> None:
+    (at,) = [k for k, item in enumerate(data["graph"]["nodes"]) if item["name"] == "lif"]
+    data["graph"]["nodes"][at] = {"name": "lif", "kind": "Quantise", "width": 2, "scale": 1.0, "limit": 7}
+    data["arrays"] = [key for key in data["arrays"] if not key.startswith("lif/")]
+    data["nir"] = {key: field for key, field in data["nir"].items() if not key.startswith("lif/")}
+
+
 FILES: dict[str, Callable[[Path], object]] = {
     "not_hdf5": lambda path: path.write_text("weights: [1, 2, 3]\n"),
     "empty": lambda path: path.write_bytes(b""),
@@ -290,7 +312,7 @@ FILES: dict[str, Callable[[Path], object]] = {
     "huge_chunk": edited(_declared((2, 3), (1 << 13, 1 << 13))),
     "plugin_filter": edited(_plugin),
     "unprintable_name": edited(lambda file: file["node/nodes"].move("lif", "li\nf")),
-    "newer_format": meta(lambda data: data.update(format=2)),
+    "newer_format": meta(lambda data: data.update(format=3)),
     "no_format": meta(lambda data: data.pop("format")),
     "metadata_no_json": meta(lambda data: "{format: 1}"),
     "metadata_no_text": ours(replaced("node/metadata/nervecord", np.ones(3))),
@@ -306,8 +328,12 @@ FILES: dict[str, Callable[[Path], object]] = {
     "metadata_node_added": ours(lambda file: file.copy("node/nodes/lif", "node/nodes/lif2")),
     "metadata_type_edited": ours(replaced("node/nodes/lif/type", "LI")),
     "metadata_unknown_kind": meta(described("lif", kind="Izhikevich")),
-    "metadata_integer_kind": meta(described("lif", kind="FixedLIF")),
-    "metadata_reset_rule": meta(described("lif", reset="hard")),
+    "metadata_integer_kind": meta(_integer_op),
+    "metadata_reset_rule": meta(spike(reset="hard")),
+    "metadata_old_kind": meta(described("lif", kind="DiscreteLIF")),
+    "metadata_part": meta(described("lif", synapse={"kind": "Membrane"})),
+    "metadata_refractory": meta(spike(refractory=1 << 31)),
+    "metadata_delay": meta(described("fc", delay=1 << 31)),
     "metadata_bad_shape": meta(described("input", shape=["three"])),
     "metadata_bad_clip": meta(described("normalise", clip=0.0)),
     "metadata_array_gone": ours(replaced("node/metadata/nervecord_arrays/a3", None)),
@@ -316,11 +342,16 @@ FILES: dict[str, Callable[[Path], object]] = {
     "tau_edited": ours(lambda file: file["node/nodes/lif/tau"].__setitem__(1, 0.02)),
     "delay_edited": ours(lambda file: file["node/nodes/fc%delay/delay"].__setitem__(1, 0.003)),
     "recorded_shape": ours(replaced("node/metadata/nervecord_arrays/recorded", np.zeros(4))),
-    "contract_no_object": meta(lambda data: data["graph"].update(contract=[1, 2])),
-    "contract_field_gone": meta(lambda data: data["graph"]["contract"].pop("steps")),
-    "contract_unknown_field": meta(lambda data: data["graph"]["contract"].update(mood="calm")),
-    "contract_wrong_type": meta(lambda data: data["graph"]["contract"].update(steps="four")),
-    "contract_other_size": meta(lambda data: data["graph"]["contract"]["observation"].update(names=["a"], units=["m"])),
+    "contract_no_object": meta(lambda data: data.update(contract=[1, 2])),
+    "contract_field_gone": contract(lambda data: data.pop("steps")),
+    "contract_unknown_field": contract(lambda data: data.update(mood="calm")),
+    "contract_wrong_type": contract(lambda data: data.update(steps="four")),
+    "contract_other_size": contract(lambda data: data["observation"].update(names=["a"], units=["m"])),
+    "contract_steps": contract(lambda data: data.update(steps=1 << 31)),
+    "contract_fail_safe": contract(lambda data: data.update(fail_safe=[0.0, 5.0])),
+    "contract_limits": contract(lambda data: data["action"].update(high=[1.0, 0.5])),
+    "contract_infinite": contract(lambda data: data.update(control_period=10**400)),
+    "contract_escape": contract(lambda data: data["action"].update(names=["u", "\x1b[2J"])),
 }  # fmt: skip
 
 

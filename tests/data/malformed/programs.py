@@ -18,12 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from nervecord.compiler import nodes as n
-from nervecord.compiler.compile import compile_policy
+from nervecord.compiler import ops as n
+from nervecord.compiler.compile import compile_graph
 from nervecord.compiler.contract import Channels, Contract
-from nervecord.compiler.graph import Graph, Level, chain
-from nervecord.compiler.program import Program
-from nervecord.compiler.serialise import arrays_hash, canonical, structure_hash
+from nervecord.compiler.files.arrays import ENTRY, pack, unpack
+from nervecord.compiler.files.program import Program, described_hashes
+from nervecord.compiler.graph import chain
+from nervecord.compiler.policy import Policy
+from nervecord.compiler.schema import canonical, checked, row
 from nervecord.compiler.target import Target
 from nervecord.targets.lava.target import LavaTarget
 from nervecord.targets.reference.target import ReferenceTarget
@@ -33,7 +35,7 @@ Arrays = dict[str, Any]
 Manifest = dict[str, Any]
 
 
-def policy() -> Graph:
+def policy() -> Policy:
     """The policy all programs come from."""
     draw = np.random.default_rng(0)
     one, zero = np.ones(2), np.zeros(2)
@@ -50,21 +52,21 @@ def policy() -> Graph:
         ("observation", n.Input((3,))),
         ("normalise", n.Normalise(np.zeros(3), np.ones(3), 1e-8, 10.0)),
         ("fc1", n.Affine(draw.normal(size=(2, 3)), zero)),
-        ("lif1", n.DiscreteLIF(0.84 * one, one, zero, one, zero)),
+        ("lif1", n.Neuron(n.Membrane(0.84 * one, one, zero), None, n.Spike(one, zero))),
         ("fc2", n.Affine(0.1 * draw.normal(size=(2, 2)), zero)),
-        ("readout", n.DiscreteLI(0.9 * one, one, zero)),
+        ("readout", n.Neuron(n.Membrane(0.9 * one, one, zero))),
         ("decode", n.Decode(one, zero, -one, one)),
         ("action", n.Output((2,))),
     ]
-    return chain(Level.DISCRETE, named, dt=1e-3, contract=contract, recorded=draw.normal(size=(16, 3)))
+    return Policy(chain(n.Level.DISCRETE, named, dt=1e-3), contract, draw.normal(size=(16, 3)))
 
 
 @functools.cache
 def sound(target: Target[object] | None = None) -> Program:
     """The program all files start from."""
-    program = compile_policy(policy(), target or LavaTarget())
+    program = compile_graph(policy(), target or LavaTarget())
     # Neither the report nor the tools' versions matter to a reader.
-    return Program(program.target, program.graph, {}, {"nervecord": "0.1.0"})
+    return Program(program.target, program.graph, program.contract, versions={"nervecord": "0.1.0"})
 
 
 def opened(target: Target[object] | None = None) -> Members:
@@ -82,13 +84,6 @@ def packed(members: list[tuple[str, bytes]], *, compression: int = zipfile.ZIP_S
             info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
             info.compress_type = compression
             archive.writestr(info, data)
-    return out.getvalue()
-
-
-def npy(array: Any) -> bytes:
-    """An array as the content of an .npy file."""
-    out = io.BytesIO()
-    np.lib.format.write_array(out, np.asarray(array), allow_pickle=True)
     return out.getvalue()
 
 
@@ -130,43 +125,75 @@ def manifest(change: Callable[[Manifest], object]) -> Callable[[], bytes]:
     return make
 
 
-def rehashed(change: Callable[[Manifest, Arrays], object], target: Target[object] | None = None) -> Callable[[], bytes]:
+def rehashed(change: Callable[[Manifest, Arrays], object], target: Target[Any] | None = None) -> Callable[[], bytes]:
     """A file with another graph or other arrays, under hashes that are right."""
 
     def make() -> bytes:
         held = opened(target)
-        data = json.loads(held.pop("manifest.json"))
-        arrays = {name: np.load(io.BytesIO(held.pop(f"arrays/{k}.npy"))) for k, name in enumerate(data["arrays"])}
+        data = json.loads(held["manifest.json"])
+        arrays = unpack(checked(data["arrays"], row(ENTRY, 1000), "index"), held["arrays.bin"], where="sound")
         change(data, arrays)
-        names = sorted(arrays)
-        data["arrays"] = names
-        data["hashes"] = {"structure": structure_hash(data["graph"]), "weights": arrays_hash(arrays)}
-        files = [(f"arrays/{k}.npy", npy(arrays[name])) for k, name in enumerate(names)]
-        return packed([("manifest.json", canonical(data)), *held.items(), *files])
+        data["arrays"], held["arrays.bin"] = pack(arrays)
+        return resealed(held, data)
+
+    return make
+
+
+def resealed(held: Members, data: Manifest) -> bytes:
+    """A file of this manifest under the right hashes."""
+    data["hashes"] = described_hashes(data, held["arrays.bin"])
+    held["manifest.json"] = canonical(data)
+    return packed(list(held.items()))
+
+
+def sealed(change: Callable[[Manifest], object]) -> Callable[[], bytes]:
+    """A file with another manifest, under hashes that are right."""
+
+    def make() -> bytes:
+        held = opened()
+        data = json.loads(held["manifest.json"])
+        change(data)
+        return resealed(held, data)
 
     return make
 
 
 def graph(change: Callable[[dict[str, Any]], object]) -> Callable[[], bytes]:
     """A file with another graph."""
-    return rehashed(lambda data, arrays: change(data["graph"]))
+    return sealed(lambda data: change(data["graph"]))
 
 
-def node(name: str, **values: Any) -> Callable[[], bytes]:
-    """A file whose node has another kind, name or fields."""
+def contract(change: Callable[[dict[str, Any]], object]) -> Callable[[], bytes]:
+    """A file with another contract."""
+    return sealed(lambda data: change(data["contract"]))
+
+
+def arithmetic(**values: Any) -> Callable[[], bytes]:
+    """A file with other numbers in its arithmetic."""
+    return sealed(lambda data: data["arithmetic"].update(values))
+
+
+def entry(name: str, **values: Any) -> Callable[[], bytes]:
+    """A file whose index says something else of an array."""
+
+    def change(data: Manifest) -> None:
+        (found,) = [item for item in data["arrays"] if item["name"] == name]
+        found.update(values)
+
+    return sealed(change)
+
+
+def node(name: str, part: str = "", **values: Any) -> Callable[[], bytes]:
+    """A file whose node, or a part of it, has another kind, name or fields."""
 
     def change(data: dict[str, Any]) -> None:
         (found,) = [item for item in data["nodes"] if item["name"] == name]
-        for key, value in values.items():
-            if key in ("kind", "name"):
-                found[key] = value
-            else:
-                found["fields"][key] = value
+        (found[part] if part else found).update(values)
 
     return graph(change)
 
 
-def array(name: str, change: Callable[[Any], Any], target: Target[object] | None = None) -> Callable[[], bytes]:
+def array(name: str, change: Callable[[Any], Any], target: Target[Any] | None = None) -> Callable[[], bytes]:
     """A file with one other array; None leaves it out."""
 
     def make(data: Manifest, arrays: Arrays) -> None:
@@ -182,21 +209,44 @@ def array(name: str, change: Callable[[Any], Any], target: Target[object] | None
 
 
 def flipped(held: Members) -> None:
-    data = bytearray(held["arrays/0.npy"])
+    data = bytearray(held["arrays.bin"])
     data[-1] ^= 1
-    held["arrays/0.npy"] = bytes(data)
+    held["arrays.bin"] = bytes(data)
 
 
-def terabytes(held: Members) -> None:
-    """An array of 8 TB, as far as its header goes."""
-    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,), }"
-    header += b" " * (-(len(header) + 11) % 64) + b"\n"
-    held["arrays/0.npy"] = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+def encrypted(data: bytes) -> bytes:
+    """The directory says that the manifest is encrypted."""
+    at = data.index(b"PK\1\2")
+    return data[: at + 8] + b"\1\0" + data[at + 10 :]
+
+
+def sparse(**values: Any) -> Callable[[], bytes]:
+    """A file with a matrix of 64 x 64 in compressed rows, whose index or bytes are changed by name."""
+
+    def make() -> bytes:
+        held = opened()
+        data = json.loads(held["manifest.json"])
+        weight = np.zeros((64, 64), dtype="<i4")
+        weight[3, [2, 5]] = 1, 2
+        index, content = pack({"fc1/weight": weight})
+        for key, value in values.items():
+            if key in index[0]:
+                index[0][key] = value
+            else:  # the third of (values, columns, starts), in numbers of four bytes
+                numbers = np.frombuffer(content, "<u4").copy()
+                first = {"columns": 2, "starts": 4}[key]
+                numbers[first : first + len(value)] = value
+                content = numbers.tobytes()
+        data["arrays"] = index
+        held["arrays.bin"] = content
+        return resealed(held, data)
+
+    return make
 
 
 def overlapping() -> bytes:
     """More bytes than the file has: 50 entries of the directory name the same ones."""
-    data = packed([*opened().items(), ("arrays/bomb.npy", b"\0" * 10_000)])
+    data = packed([*opened().items(), ("bomb", b"\0" * 10_000)])
     end = data.rindex(b"PK\5\6")
     start = int.from_bytes(data[end + 16 : end + 20], "little")
     entry = data[data.rindex(b"PK\1\2") : end]
@@ -237,16 +287,21 @@ FILES: dict[str, Callable[[], bytes]] = {
     "absolute_name": added(("/tmp/escaped", b"x")),
     "surplus_member": added(("arrays/readme.txt", b"hello")),
     "duplicate_manifest": added(("manifest.json", b"{}")),
-    "duplicate_array": added(("arrays/0.npy", npy(np.zeros(2)))),
+    "missing_member": members(lambda held: held.pop("arrays.bin")),
+    "encrypted": content(encrypted),
+    "zip64": content(lambda data: data[:-22] + b"PK\6\7" + bytes(16) + data[-22:]),
+    "comment": content(lambda data: data[:-2] + b"\5\0hello"),
     # The manifest.
-    "no_manifest": members(lambda held: held.pop("manifest.json")),
+    "no_manifest": members(lambda held: held.update({"manifest.txt": held.pop("manifest.json")})),
     "manifest_no_json": members(lambda held: held.update({"manifest.json": b"{'format': 1}"})),
     "manifest_no_text": members(lambda held: held.update({"manifest.json": b"\xff\xfe\xfd"})),
     "manifest_a_list": members(lambda held: held.update({"manifest.json": b"[]"})),
     "manifest_nested": members(lambda held: held.update({"manifest.json": NESTED[:4000] + NESTED[-4000:]})),
     "manifest_huge_number": members(lambda held: held.update({"manifest.json": b'{"format": ' + b"9" * 5000 + b"}"})),
     "manifest_nan": manifest(lambda data: data["graph"].update(dt=float("nan"))),
-    "newer_format": manifest(lambda data: data.update(format=2)),
+    "manifest_surrogate": members(lambda held: held.update({"manifest.json": b'{"format":2,"target":"\\ud800"}'})),
+    "old_format": manifest(lambda data: data.update(format=1)),
+    "newer_format": manifest(lambda data: data.update(format=3)),
     "no_format": manifest(lambda data: data.pop("format")),
     "format_is_text": manifest(lambda data: data.update(format="1")),
     "no_target": manifest(lambda data: data.pop("target")),
@@ -259,51 +314,97 @@ FILES: dict[str, Callable[[], bytes]] = {
     "arrays_are_a_number": manifest(lambda data: data.update(arrays=3)),
     "versions_are_a_list": manifest(lambda data: data.update(versions=["0.1.0"])),
     "allowances_are_a_number": manifest(lambda data: data.update(allowances=1)),
-    "no_report": members(lambda held: held.pop("report.json")),
     "report_a_list": members(lambda held: held.update({"report.json": b"[]"})),
+    "report_escape": members(lambda held: held.update({"report.json": b'{"lowering":"\\u001b[2J"}'})),
+    "report_nested": members(lambda held: held.update({"report.json": b'{"a":' + NESTED + b"}"})),
     # Hashes.
     "structure_hash": manifest(lambda data: data["graph"].update(dt=0.5)),
-    "weights_hash": members(flipped),
+    "arrays_hash": members(flipped),
     # Arrays.
-    "array_member_gone": members(lambda held: held.pop("arrays/1.npy")),
     "array_gone": array("fc1/weight", lambda weight: None),
-    "array_no_array": members(lambda held: held.update({"arrays/0.npy": b"hello"})),
-    "array_terabytes": members(terabytes),
-    "array_a_zip": members(lambda held: held.update({"arrays/0.npy": packed([("a.npy", held["arrays/0.npy"])])})),
-    "array_pickled": members(lambda held: held.update({"arrays/0.npy": npy(np.array([{}, 1], dtype=object))})),
-    "array_text": array("fc1/weight", lambda weight: weight.astype(str)),
-    "array_complex": array("fc1/weight", lambda weight: weight * 1j),
-    "array_records": array("fc1/weight", lambda weight: np.zeros(weight.shape, dtype=[("a", "<i4")])),
-    "array_shape": array("fc1/weight", lambda weight: weight[:, :2]),
+    "array_surplus": rehashed(lambda data, arrays: arrays.update({"fc1/mood": np.zeros(2)})),
+    "array_twice": sealed(lambda data: data["arrays"].append(data["arrays"][0])),
+    "array_terabytes": entry("fc1/weight", shape=[1 << 20, 1 << 20]),
+    "array_sparse_terabytes": entry("fc1/weight", shape=[1 << 26, 1 << 26], nonzero=1),
+    "array_negative": entry("fc1/weight", shape=[-1, -1]),
+    "array_pickled": entry("fc1/weight", dtype="|O"),
+    "array_records": entry("fc1/weight", dtype="[('a', '<i4')]"),
+    "array_complex": entry("fc1/weight", dtype="<c16"),
+    "array_float": array("fc1/weight", lambda weight: weight.astype(np.float64)),
+    "array_short": members(lambda held: held.update({"arrays.bin": held["arrays.bin"][:-8]})),
+    "array_left_over": rehashed(lambda data, arrays: arrays.pop("fc1/weight")),
+    "array_shape": array("fc1/weight", lambda weight: weight[:, :2].copy()),
     "array_scalar": array("fc1/weight", lambda weight: weight[0, 0]),
+    "sparse_columns": sparse(columns=[5, 2]),
+    "sparse_far_column": sparse(columns=[2, 64]),
+    "sparse_rows": sparse(starts=[0, 2, 1]),
+    "sparse_start": sparse(starts=[1]),
+    "sparse_of_three_axes": sparse(shape=[4, 16, 64]),
+    "sparse_count": sparse(nonzero=3),
     "weights_nan": array("fc1/weight", lambda weight: weight * np.nan, ReferenceTarget()),
     "weights_infinite": array("fc1/weight", lambda weight: weight * np.inf, ReferenceTarget()),
     "weights_scalar": array("fc1/weight", lambda weight: weight[0, 0], ReferenceTarget()),
-    "weights_float": array("fc1/weight", lambda weight: weight + 0.5),
-    "weights_too_wide": array("fc1/weight", lambda weight: weight + 2**20),
+    "weights_too_wide": array("fc1/weight", lambda weight: weight + np.int32(2**20)),
     "mean_nan": array("normalise/mean", lambda mean: mean * np.nan),
     # The graph.
-    "graph_a_list": rehashed(lambda data, arrays: data.update(graph=[1, 2])),
+    "graph_a_list": manifest(lambda data: data.update(graph=[1, 2])),
     "nodes_a_number": graph(lambda data: data.update(nodes=7)),
     "no_nodes": graph(lambda data: data.update(nodes=[], edges=[])),
     "node_without_kind": graph(lambda data: data["nodes"][2].pop("kind")),
-    "kind_is_a_list": node("lif1", kind=["FixedLIF"]),
+    "kind_is_a_list": node("lif1", kind=["Neuron"]),
     "unknown_kind": node("lif1", kind="Izhikevich"),
+    "part_of_a_kind": node("lif1", "membrane", kind="Spike"),
+    "part_of_another_level": node("lif1", membrane={"kind": "Membrane"}),
+    "part_gone": graph(lambda data: next(item for item in data["nodes"] if item["name"] == "lif1").pop("membrane")),
     "unknown_field": node("lif1", refractory=3),
-    "field_of_another_type": node("lif1", threshold=7.5),
+    "field_of_another_type": node("lif1", "spike", threshold=7.5),
+    "field_a_list": node("lif1", "spike", threshold=[1]),
+    "field_a_flag": node("lif1", "spike", threshold=True),
+    "field_too_large": node("lif1", "membrane", decay=1 << 31),
+    "weight_bits_64": node("fc1", weight_bits=64),
+    "delay_too_long": node("fc1", delay=1 << 31),
+    "quantise_limit": node("quantise", limit=1 << 60),
+    "clip_a_list": node("normalise", clip=[1.0]),
+    "clip_too_large": node("normalise", clip=1e300),
+    "shape_empty": node("observation", shape=[]),
+    "shape_of_words": node("observation", shape=["a"]),
+    "shape_of_nothing": node("observation", shape=[None]),
+    "shape_too_large": node("observation", shape=[1 << 27]),
+    "origin_a_number": node("lif1", origin=[5]),
     "duplicate_node": graph(lambda data: data["nodes"].append(data["nodes"][2])),
     "name_with_newline": graph(lambda data: data["nodes"].append({**data["nodes"][0], "name": "a\nb"})),
+    "name_with_escape": graph(lambda data: data["nodes"].append({**data["nodes"][0], "name": "\x1b[2J"})),
     "edge_of_three": graph(lambda data: data["edges"].append(["fc1", "lif1", "fc2"])),
     "edge_gone": graph(lambda data: data["edges"].pop()),
+    "edge_twice": graph(lambda data: data["edges"].append(data["edges"][0])),
     "dangling_edge": graph(lambda data: data["edges"].append(["fc1", "nobody"])),
     "unknown_level": graph(lambda data: data.update(level="quantum")),
     "imported_level": graph(lambda data: data.update(level="imported")),
     "dt_is_text": graph(lambda data: data.update(dt="soon")),
     "dt_is_negative": graph(lambda data: data.update(dt=-1.0)),
-    "contract_a_list": graph(lambda data: data.update(contract=[1])),
-    "contract_field_gone": graph(lambda data: data["contract"].pop("steps")),
-    "contract_unknown_field": graph(lambda data: data["contract"].update(mood="calm")),
-    "contract_of_another_size": graph(lambda data: data["contract"]["observation"].update(names=["a"], units=["m"])),
+    # Arithmetic, schedule, contract.
+    "no_arithmetic": sealed(lambda data: data.update(arithmetic=None)),
+    "arithmetic_a_list": sealed(lambda data: data.update(arithmetic=[1])),
+    "arithmetic_field_gone": sealed(lambda data: data["arithmetic"].pop("membrane_bits")),
+    "arithmetic_unknown_field": arithmetic(mood=1),
+    "arithmetic_too_wide": arithmetic(membrane_bits=64),
+    "arithmetic_unknown_rounding": arithmetic(decay_rounding="up"),
+    "arithmetic_contradiction": arithmetic(decay_rounding="at-least-one"),
+    "no_schedule": sealed(lambda data: data.update(contract=None)),
+    "schedule_twice": sealed(lambda data: data.update(schedule={"steps": 1, "state": "reset", "held": True})),
+    "schedule_of_an_age": sealed(
+        lambda data: data.update(contract=None, schedule={"steps": 1 << 31, "state": "reset", "held": True})
+    ),
+    "contract_a_list": sealed(lambda data: data.update(contract=[1])),
+    "contract_field_gone": contract(lambda data: data.pop("steps")),
+    "contract_unknown_field": contract(lambda data: data.update(mood="calm")),
+    "contract_of_another_size": contract(lambda data: data["observation"].update(names=["a"], units=["m"])),
+    "contract_of_an_age": contract(lambda data: data.update(steps=1 << 60)),
+    "contract_fail_safe_outside": contract(lambda data: data.update(fail_safe=[0.0, 1.5])),
+    "contract_fail_safe_text": contract(lambda data: data.update(fail_safe=["off", "off"])),
+    "contract_limits_narrower": contract(lambda data: data["action"].update(high=[1.0, 0.5])),
+    "contract_escape": contract(lambda data: data["action"].update(names=["left", "\x1b[2J"])),
+    "contract_period_400_digits": contract(lambda data: data.update(control_period=10**400)),
 }
 
 

@@ -7,13 +7,17 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nervecord.compiler.calibrate import Calibration
+from nervecord.compiler.calibrate import Calibration, StreamCalibration
+from nervecord.compiler.files.program import Program
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.options import option
-from nervecord.compiler.program import Program
+from nervecord.compiler.plan import plan
+from nervecord.compiler.policy import Policy
+from nervecord.compiler.schedule import Schedule
 from nervecord.compiler.target import Emitted, Fact, Limits, Lowered, TargetSpec
 from nervecord.errors import unknown_name
 from nervecord.runtime.session import MachineSession, Session
+from nervecord.runtime.stream import MachineStream, StreamSession
 from nervecord.targets.reference.target import ReferenceTarget
 
 
@@ -40,16 +44,22 @@ class ExampleChip:
     gain: float = option(1.0, "of the output stage", low=0.0)
     traced: bool = option(False, "keep a trace on the chip")
 
-    def lower(self, graph: Graph, calibration: Calibration) -> Lowered:
+    def lower(
+        self, subject: Graph | Policy, calibration: Calibration | StreamCalibration | None, schedule: Schedule
+    ) -> Lowered:
         """As it is."""
-        return Lowered(graph=graph, report={"clock_mhz": self.clock_mhz, "mode": self.mode})
+        return Lowered(subject=subject, report={"clock_mhz": self.clock_mhz, "mode": self.mode})
 
     def open(self, program: Program, *, engine: str | None = None, trace: bool = True) -> Session:
         """On the one engine there is."""
         name = engine or self.spec.engines[0]
         if name not in self.spec.engines:
             raise unknown_name("engine", name, self.spec.engines, where=self.spec.name)
-        return MachineSession(program.graph, engine=name)
+        return MachineSession(program.policy, engine=name)
+
+    def stream(self, program: Program, *, engine: str | None = None) -> StreamSession:
+        """The same for a program that is no policy."""
+        return MachineStream(plan(program.graph, program.schedule), engine=engine or self.spec.engines[0])
 
     def emit(self, program: Program, folder: Path) -> tuple[Emitted, ...]:
         """The names of the layers."""

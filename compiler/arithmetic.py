@@ -1,0 +1,297 @@
+"""How a chip computes, as data: widths, rounding, overflow, order. Ops, quantisation, proofs and engines use it.
+
+A target states it in the section [arithmetic] of its spec, a user in a file of her own; it is a closed schema, and
+every program of integers carries it. What a chip does that cannot be said here is code, not data.
+
+Values are whole numbers. A connection sums weights, scaled by 2^exponent; the sum enters the neuron shifted up by
+`input_shift`, as the threshold is by `threshold_shift`. All methods take and give int64 arrays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nervecord.compiler import schema
+from nervecord.errors import FileFormatError
+
+Array: TypeAlias = NDArray[Any]
+Overflow: TypeAlias = Literal["saturate", "saturate-symmetric", "wrap", "wrap-once"]
+"""saturate: at -2^(b-1) and 2^(b-1) - 1; saturate-symmetric: at +-(2^(b-1) - 1); wrap: modulo 2^b; wrap-once: one
+correction by 2^b into -2^(b-1) + 1 .. 2^(b-1), as Lava does: what is beyond twice the range stays outside."""
+
+PRODUCT_BITS = 53
+"""Sums of products below 2^53 are exact in float64, in any order; no arithmetic here has larger ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """One chip's arithmetic.
+
+    Args:
+        weight_bits: of the widest weight.
+        weight_signs: "twos-complement"; or "mode": a matrix of one sign has its magnitude in all bits, one of mixed
+            signs spends a bit on them, so that its mantissas are even.
+        weight_exponent_low, weight_exponent_high: sums are shifted left by a positive exponent, right (rounding down)
+            by a negative one.
+        accumulate: "sum-then-shift", or "shift-each": every product is shifted before it is added.
+        product_bits: width of the sum before the shift; proved, never exceeded.
+        input_shift: bits by which a sum is shifted up as it enters the neuron.
+        current_bits, current_overflow: of the synaptic current.
+        membrane_bits, membrane_overflow: of the membrane.
+        decay: "factor": x keeps (2^decay_bits - code) / 2^decay_bits of itself; "shift": x loses x >> code.
+        decay_bits: of the factor; of the shift, the number of bits of the code.
+        decay_rounding: of what is kept (factor): "zero" or "floor"; of what is lost (shift): "floor", or
+            "at-least-one", which always takes one off what is not zero.
+        current_decay_low: smallest code of a current's decay (Lava's always loses something).
+        order: "current-first": the membrane receives this step's current; "membrane-first": the one of the step before.
+        threshold_bits, threshold_shift: of the threshold's mantissa, and its shift up to the membrane's unit.
+        compare: a spike where v > threshold, or v >= threshold.
+        reset: of the membrane after a spike: to "zero", or "subtract" the threshold.
+        spikes_per_step: most spikes of a neuron in one step; more than one need reset by subtraction.
+        bias_bits: signed, of the mantissa; 0: there is no bias. bias_exponent_high: largest exponent, from 0.
+        bias_enters: "membrane" or "current".
+        readout: how a membrane is read: "membrane"; "largest-threshold": of a neuron with the largest threshold there
+            is, which must not reach it; "none": it cannot be.
+        graded_bits: signed, of values that a host may send; 0: binary spikes only.
+        connection_delay: steps a weighted connection costs. delay_max: longest delay, that included.
+    """
+
+    weight_bits: int
+    weight_signs: Literal["twos-complement", "mode"]
+    weight_exponent_low: int
+    weight_exponent_high: int
+    accumulate: Literal["sum-then-shift", "shift-each"]
+    product_bits: int
+    input_shift: int
+    current_bits: int
+    current_overflow: Overflow
+    membrane_bits: int
+    membrane_overflow: Overflow
+    decay: Literal["factor", "shift"]
+    decay_bits: int
+    decay_rounding: Literal["zero", "floor", "at-least-one"]
+    current_decay_low: int
+    order: Literal["current-first", "membrane-first"]
+    threshold_bits: int
+    threshold_shift: int
+    compare: Literal[">", ">="]
+    reset: Literal["zero", "subtract"]
+    spikes_per_step: int
+    bias_bits: int
+    bias_exponent_high: int
+    bias_enters: Literal["membrane", "current"]
+    readout: Literal["membrane", "largest-threshold", "none"]
+    graded_bits: int
+    connection_delay: int
+    delay_max: int
+
+    # ------------------------------------------------------------------------------------------------ ranges
+
+    def weight_step(self, bits: int, *, mixed: bool) -> int:
+        """Distance of neighbouring mantissas of `bits` bits."""
+        return 1 << (self.weight_bits - bits + (1 if mixed and self.weight_signs == "mode" else 0))
+
+    def weight_range(self, *, mixed: bool, positive: bool = True) -> tuple[int, int]:
+        """Smallest and largest mantissa; of one sign where not mixed."""
+        if self.weight_signs == "twos-complement":
+            return -(1 << (self.weight_bits - 1)), (1 << (self.weight_bits - 1)) - 1
+        most = 1 << self.weight_bits
+        if mixed:
+            return -most, most - 2
+        return (0, most - 1) if positive else (1 - most, 0)
+
+    @property
+    def weight_largest(self) -> int:
+        """Largest magnitude that both signs have, of a matrix of mixed signs."""
+        return self.weight_range(mixed=True)[1]
+
+    @property
+    def accumulator_limit(self) -> int:
+        """A sum below this in magnitude enters the neuron without overflow of its own."""
+        return 1 << (min(self.current_bits, self.membrane_bits) - 1 - self.input_shift)
+
+    @property
+    def product_limit(self) -> int:
+        """Sums before the shift stay below this in magnitude."""
+        return 1 << (self.product_bits - 1)
+
+    @property
+    def threshold_largest(self) -> int:
+        """Largest mantissa of a threshold."""
+        return (1 << self.threshold_bits) - 1
+
+    @property
+    def bias_range(self) -> tuple[int, int]:
+        """Smallest and largest mantissa of a bias."""
+        return (-(1 << (self.bias_bits - 1)), (1 << (self.bias_bits - 1)) - 1) if self.bias_bits else (0, 0)
+
+    @property
+    def membrane_range(self) -> tuple[int, int]:
+        """Smallest and largest value of a membrane."""
+        return _limits(self.membrane_bits, self.membrane_overflow)
+
+    @property
+    def readout_limit(self) -> int:
+        """Largest value of a membrane that is read."""
+        if self.readout == "largest-threshold":
+            return self.threshold_largest << self.threshold_shift
+        return self.membrane_range[1]
+
+    @property
+    def current_range(self) -> tuple[int, int]:
+        """Smallest and largest value of a synaptic current."""
+        return _limits(self.current_bits, self.current_overflow)
+
+    @property
+    def graded_limit(self) -> int:
+        """Largest magnitude of a graded value; 0 where there are none."""
+        return (1 << (self.graded_bits - 1)) - 1 if self.graded_bits else 0
+
+    @property
+    def decay_codes(self) -> int:
+        """Number of codes of a decay."""
+        return 1 << self.decay_bits
+
+    def factor(self, code: int) -> float:
+        """What a decay code keeps, as a real factor."""
+        if self.decay == "shift":
+            return 1.0 - 2.0**-code
+        return (self.decay_codes - code) / self.decay_codes
+
+    def decay_code(self, keep: float, *, current: bool = False) -> int:
+        """The code whose factor is nearest to `keep`."""
+        low = self.current_decay_low if current else 0
+        if self.decay == "shift":
+            codes = np.arange(max(low, 0), self.decay_codes)
+            return int(codes[np.abs(1.0 - 2.0**-codes - keep).argmin()])
+        high = self.decay_codes if current else self.decay_codes - 1
+        return int(np.clip(np.rint(self.decay_codes * (1.0 - keep)), low, high))
+
+    # ------------------------------------------------------------------------------------------------ operations
+
+    def shifted(self, total: Array, exponent: int) -> Array:
+        """total * 2^exponent, rounded down."""
+        return total << exponent if exponent > 0 else total >> -exponent
+
+    def decayed(self, x: Array, code: int) -> Array:
+        """What is left of x after one step."""
+        if self.decay == "shift":
+            lost = x >> code
+            if self.decay_rounding == "at-least-one":
+                lost = np.where(lost == 0, np.sign(x), lost)
+            return x - lost
+        keep = self.decay_codes - code
+        if self.decay_rounding == "floor":
+            return (x * keep) >> self.decay_bits
+        return np.sign(x) * ((np.abs(x) * keep) >> self.decay_bits)
+
+    def current(self, x: Array) -> Array:
+        """x as a synaptic current holds it."""
+        return _overflown(x, self.current_bits, self.current_overflow)
+
+    def membrane(self, x: Array) -> Array:
+        """x as a membrane holds it."""
+        return _overflown(x, self.membrane_bits, self.membrane_overflow)
+
+    def fire(self, v: Array, threshold: int) -> tuple[Array, Array]:
+        """(spikes, v after the reset) of membranes; threshold as its mantissa."""
+        level = threshold << self.threshold_shift
+        spiked = (v > level) if self.compare == ">" else (v >= level)
+        if self.reset == "zero":
+            return spiked.astype(np.int64), np.where(spiked, 0, v)
+        if self.spikes_per_step == 1 or level <= 0:
+            return spiked.astype(np.int64), np.where(spiked, v - level, v)
+        counts = v // level if self.compare == ">=" else -(-v // level) - 1
+        counts = np.clip(counts, 0, self.spikes_per_step)
+        return counts, v - counts * level
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return dataclasses.asdict(self)
+
+
+def _limits(bits: int, overflow: Overflow) -> tuple[int, int]:
+    half = 1 << (bits - 1)
+    return {
+        "saturate": (-half, half - 1),
+        "saturate-symmetric": (1 - half, half - 1),
+        "wrap": (-half, half - 1),
+        "wrap-once": (1 - half, half),
+    }[overflow]
+
+
+def _overflown(x: Array, bits: int, overflow: Overflow) -> Array:
+    low, high = _limits(bits, overflow)
+    match overflow:
+        case "saturate" | "saturate-symmetric":
+            return np.clip(x, low, high)
+        case "wrap":
+            return ((x - low) & ((1 << bits) - 1)) + low
+        case "wrap-once":
+            return np.where(x > high, x - (1 << bits), np.where(x < low, x + (1 << bits), x))
+
+
+LARGEST_DELAY = 4096
+"""Steps of the longest delay that any arithmetic may state."""
+
+BOUNDS: dict[str, tuple[int, int]] = {
+    "weight_bits": (1, 16),
+    "weight_exponent_low": (-24, 0),
+    "weight_exponent_high": (0, 24),
+    "product_bits": (8, 53),
+    "input_shift": (0, 16),
+    "current_bits": (8, 32),
+    "membrane_bits": (8, 32),
+    "decay_bits": (1, 16),
+    "current_decay_low": (0, 1 << 16),
+    "threshold_bits": (1, 32),
+    "threshold_shift": (0, 16),
+    "spikes_per_step": (1, 255),
+    "bias_bits": (0, 24),
+    "bias_exponent_high": (0, 16),
+    "graded_bits": (0, 24),
+    "connection_delay": (0, LARGEST_DELAY),
+    "delay_max": (0, LARGEST_DELAY),
+}
+"""What the numbers of an arithmetic may be: within these, int64 holds every intermediate value."""
+
+
+def arithmetic_from(data: Any, where: str) -> Arithmetic:
+    """The arithmetic that a file states: a program's, or the table [arithmetic] of a target's spec.
+
+    Args:
+        data: field -> value, as JSON or TOML give them. where: file and place, for messages.
+
+    Raises:
+        FileFormatError: a field is missing, unknown, of another type, out of `BOUNDS`, or contradicts another one.
+    """
+    said = schema.checked(data, _form(), where)
+    made = Arithmetic(**{f.name: getattr(said, f.name) for f in dataclasses.fields(Arithmetic)})
+    for wrong, message in (
+        (made.decay_rounding == "at-least-one" and made.decay == "factor", "at-least-one rounds shifts, no factors"),
+        (made.decay_rounding == "zero" and made.decay == "shift", "a decay that shifts rounds down, or at-least-one"),
+        (made.decay == "shift" and made.decay_bits > 5, "a decay that shifts has at most 5 bits: no shift is longer"),
+        (made.current_decay_low > made.decay_codes, "current_decay_low is no code of decay_bits"),
+        (made.spikes_per_step > 1 and made.reset != "subtract", "several spikes in a step need reset by subtraction"),
+        (made.connection_delay > made.delay_max, "connection_delay is longer than delay_max"),
+    ):
+        if wrong:
+            raise FileFormatError(message, where=where)
+    return made
+
+
+@functools.cache
+def _form() -> Any:
+    """An arithmetic as a file holds it."""
+    hints = typing.get_type_hints(Arithmetic)
+    return schema.record("arithmetic", [
+        (f.name, schema.whole(*BOUNDS[f.name]) if f.name in BOUNDS else hints[f.name])
+        for f in dataclasses.fields(Arithmetic)
+    ])  # fmt: skip

@@ -1,0 +1,1 @@
+"""Files: programs, how graphs stand in them, and writing that a crash cannot halve."""

@@ -1,0 +1,1 @@
+"""Lowering: from a float graph to integers of any arithmetic that is stated as data."""

@@ -1,0 +1,436 @@
+"""A float graph to the integers of an arithmetic, with what its connections cost in steps handled exactly.
+
+Every connection costs steps. In a policy whose state is cleared before each action, a population whose longest path
+from the inputs costs p steps therefore does its T useful steps at steps p .. p + T - 1 of a block of T + L, L being the
+latency of the last read. Shorter paths are delayed, so that what met in training still meets; each population is
+cleared when its turn comes, so that whatever a bias or a synaptic current did before, while the pipeline filled or
+drained, is gone when the first useful input arrives. The result equals the delay-free network of the training, step for
+step, with biases and synaptic currents, whatever stood in the connections' buffers.
+
+With carried state there is no window: connections wait as long as in training, where that pays for what they cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.calibrate import Calibration, StreamCalibration
+from nervecord.compiler.findings import Finding
+from nervecord.compiler.graph import Edge, Graph
+from nervecord.compiler.lower.choose import choose, report_error
+from nervecord.compiler.lower.normal import Link, Population, populations
+from nervecord.compiler.lower.quantise import COARSE_THRESHOLD, Incoming, Quantised, Settings, quantise
+from nervecord.compiler.lower.relay import relays
+from nervecord.compiler.lower.retime import Timing, retime
+from nervecord.compiler.ops import (
+    ArgmaxDecode,
+    Decode,
+    Input,
+    Level,
+    Normalise,
+    Op,
+    Output,
+    PopulationEncode,
+    Quantise,
+    Rescale,
+)
+from nervecord.compiler.plan import Plan, plan
+from nervecord.compiler.policy import Policy
+from nervecord.compiler.schedule import Schedule
+from nervecord.errors import InfeasibleError
+
+INPUT_EXPONENTS = range(1, 11)
+"""Encoder scales tried, as powers of two: integers per unit of what enters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entering:
+    """How one entry of the float graph enters the integers.
+
+    Args:
+        name: of the entry in the float graph. op: the op there.
+        limit: largest magnitude of real values; None for spikes.
+        code: name of the node that sends, in the integer graph.
+    """
+
+    name: str
+    op: Op
+    limit: float | None
+    code: str
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What stays the same whatever scale the encoders have.
+
+    Args:
+        plan: of the float graph.
+        arithmetic, weight_bits, whole: as of `lower`.
+        populations: in normal form. timing: of them.
+        carriers: population -> the link that carries its current bias.
+        drivers: populations that get a neuron more, a bias channel for what they feed.
+    """
+
+    plan: Plan
+    arithmetic: Arithmetic
+    weight_bits: int
+    whole: bool
+    populations: tuple[Population, ...]
+    timing: Timing
+    entries: tuple[Entering, ...]
+    carriers: Mapping[str, Link]
+    drivers: frozenset[str]
+    done: dict[str, Quantised] = field(default_factory=dict)
+    """Populations that no encoder's scale changes, quantised once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An integer graph of one choice of scales.
+
+    Args:
+        scale: entry -> integers per unit.
+        late: Output -> steps by which it is later than the float graph's.
+    """
+
+    subject: Graph | Policy
+    layers: tuple[Quantised, ...]
+    scale: Mapping[str, float]
+    late: Mapping[str, int]
+
+    def plan(self, schedule: Schedule) -> Plan:
+        """Of the graph or policy."""
+        return plan(self.subject) if isinstance(self.subject, Policy) else plan(self.subject, schedule)
+
+
+def lower(
+    subject: Graph | Policy,
+    arithmetic: Arithmetic,
+    calibration: Calibration | StreamCalibration | None,
+    *,
+    schedule: Schedule | None = None,
+    weight_bits: int | None = None,
+    whole: bool = False,
+) -> tuple[Graph | Policy, dict[str, Any]]:
+    """DISCRETE -> INTEGER, and what it cost.
+
+    The encoders' scale is the one of `INPUT_EXPONENTS` with the smallest error of what leaves over recorded input; all
+    other scales follow from the proof of their ranges. Spikes that enter have no scale.
+
+    Args:
+        subject: a DISCRETE policy, or a graph that the rules allow.
+        arithmetic: of the target.
+        calibration: its behaviour on recorded input; None only for a graph whose inputs are spikes, or to take the
+            finest scale that fits.
+        schedule: of a graph that is no policy.
+        weight_bits: of mantissas; by default all that the arithmetic has.
+        whole: weights without an exponent that cuts bits off and biases in whole units, as some formats need.
+
+    Returns:
+        The INTEGER subject; and a report of plain JSON types: "populations" (range, step and error of each), "entries"
+        (scale, limit and bias channel of each encoder), "latency" (steps until the last output has seen an input),
+        the error against float on recorded input ("action_error_rms" and so on), "warnings", "findings".
+
+    Raises:
+        InfeasibleError: it cannot be expressed or its ranges cannot be proved.
+    """
+    draft = _draft(subject, arithmetic, schedule, weight_bits or arithmetic.weight_bits, whole)
+    candidates, refused = [], None
+    for scale in _encoder_scales(draft):
+        try:
+            candidates.append(_candidate(draft, subject, scale))
+        except InfeasibleError as error:
+            refused = refused or error  # the coarsest scale's reason is the one that no scale mends
+    if not candidates:
+        assert refused is not None
+        raise refused
+    # One in which nothing saturates is better than one in which something may, whatever the recorded input says.
+    clean = [candidate for candidate in candidates if not any(layer.warnings for layer in candidate.layers)]
+    best = choose(clean or candidates, calibration, draft.plan)
+    return best.subject, _report(draft, best, calibration)
+
+
+def trial(subject: Graph | Policy, arithmetic: Arithmetic, *, schedule: Schedule | None = None) -> None:
+    """Whether there are scales, without choosing among them.
+
+    Raises:
+        InfeasibleError: `lower` would raise the same.
+    """
+    draft = _draft(subject, arithmetic, schedule, arithmetic.weight_bits, False)
+    refused = None
+    for scale in _encoder_scales(draft):
+        try:
+            _candidate(draft, subject, scale)
+        except InfeasibleError as error:
+            refused = refused or error
+        else:
+            return
+    assert refused is not None
+    raise refused
+
+
+def _draft(
+    subject: Graph | Policy, arithmetic: Arithmetic, schedule: Schedule | None, weight_bits: int, whole: bool
+) -> Draft:
+    if not 2 <= weight_bits <= arithmetic.weight_bits:
+        raise InfeasibleError(f"{weight_bits} weight bits lie outside 2..{arithmetic.weight_bits}", where="weight_bits")
+    made = plan(subject) if isinstance(subject, Policy) else plan(subject, schedule)
+    found = populations(made)
+    timing = retime(made, found, arithmetic.connection_delay)
+    _require_timing(made, found, timing)
+    entries = tuple(_entering(made, entry.name, entry.op) for entry in made.entries)
+    found, timing = relays(found, timing, arithmetic, {e.name for e in entries if e.limit is not None})
+    carriers = _carriers(made, found, arithmetic, entries)
+    drivers = frozenset(link.source for link in carriers.values()) - {entry.name for entry in entries}
+    return Draft(made, arithmetic, weight_bits, whole, tuple(found), timing, entries, carriers, drivers)
+
+
+def _require_timing(made: Plan, found: Sequence[Population], timing: Timing) -> None:
+    """What would be late in a way that training knew nothing of. The rules say the same, with their sources."""
+    for p in found:
+        for link in p.links:
+            if made.schedule.resets and link.delay:
+                raise InfeasibleError(
+                    "state is cleared before each action and this connection has a delay", where=link.origin[0],
+                    hint="train without delays: windows shifted by layer absorb the chip's delay exactly",
+                )  # fmt: skip
+    if made.contract is not None and not made.schedule.resets:
+        late = next((p for p in found if timing.phase[p.name]), None)
+        if late is not None:
+            raise InfeasibleError(
+                f"state is carried between actions, and on the chip this is {timing.phase[late.name]} steps later than "
+                "it was trained", where=late.label, hint="train with --state carried --delays, or with --state reset",
+            )  # fmt: skip
+
+
+def _entering(made: Plan, name: str, op: Op) -> Entering:
+    if op.spikes:
+        return Entering(name, op, None, name)
+    limit = op.clip if isinstance(op, Normalise) else op.limit if isinstance(op, Input) else None
+    if limit is None:
+        raise InfeasibleError(
+            "sends values without a limit, and integers need one", where=op.label if op.origin else name,
+            hint="normalise with a clip, or declare the input's limit",
+        )  # fmt: skip
+    code = "quantise" if len(made.entries) == 1 else f"quantise.{name}"
+    while code in made.graph.nodes:
+        code += "'"
+    return Entering(name, op, limit, code)
+
+
+def _carriers(
+    made: Plan, found: Sequence[Population], arithmetic: Arithmetic, entries: Sequence[Entering]
+) -> dict[str, Link]:
+    """Which link carries a population's current bias: one from an encoder, else from spikes that nothing reads."""
+    if arithmetic.bias_enters == "current":
+        late = next((p for p in found if p.needs_channel and (p.bias != 0).any()), None)
+        if late is not None:
+            raise InfeasibleError("has a leak beside a bias, and the chip's bias enters the current", where=late.label)
+        return {}
+    encoders = {e.name for e in entries if not isinstance(e.op, Input) or e.limit is not None}
+    read = {read.source for read in made.reads}
+    spiking = {p.name for p in found if p.threshold is not None} - read
+    carriers: dict[str, Link] = {}
+    for p in found:
+        if not p.needs_channel:
+            continue
+        fitting = [link for group in (encoders, spiking) for link in p.links if link.source in group]
+        if not fitting:
+            raise InfeasibleError(
+                "its bias enters a synaptic current, and nothing that feeds it can carry one", where=p.label,
+                hint="train with bias=False, or without a synaptic current",
+            )  # fmt: skip
+        carriers[p.name] = fitting[0]
+    return carriers
+
+
+def _encoder_scales(draft: Draft) -> list[dict[str, float]]:
+    """Entry -> integers per unit, of every choice that is tried, from the coarsest."""
+    limits = {entry.name: entry.limit for entry in draft.entries if entry.limit is not None}
+    if not limits:
+        return [{}]
+    found: list[dict[str, float]] = []
+    for exponent in INPUT_EXPONENTS:
+        scales = {}
+        for name, limit in limits.items():
+            scale = 2.0**exponent
+            while limit * scale >= draft.arithmetic.graded_limit + 1 and scale > 2.0**INPUT_EXPONENTS.start:
+                scale /= 2  # this one's values would be too large: it stays at the finest scale it can have
+            if limit * scale >= draft.arithmetic.graded_limit + 1:
+                raise InfeasibleError(
+                    "its values are too large for the chip's messages", where=name,
+                    hint=f"a clip or limit below {(draft.arithmetic.graded_limit + 1) / 2:g}",
+                )  # fmt: skip
+            scales[name] = scale
+        if not found or found[-1] != scales:
+            found.append(scales)
+    return found
+
+
+def _constant(p: Population, scale: float) -> int:
+    """Value of the bias channel: the power of two with which the largest bias is no larger than the largest weight."""
+    largest = max(max(float(np.abs(link.weight).max()) for link in p.links), 1e-30)
+    ratio = float(np.abs(p.current_bias).max()) * scale / largest
+    return int(2 ** np.ceil(np.log2(max(ratio, 1.0))))
+
+
+def _candidate(draft: Draft, subject: Graph | Policy, scale: Mapping[str, float]) -> Candidate:
+    made = draft.plan
+    constants = {
+        entry.name: max(
+            (_constant(p, scale.get(entry.name, 1.0)) for p in draft.populations
+             if p.name in draft.carriers and draft.carriers[p.name].source == entry.name), default=0,
+        )
+        for entry in draft.entries
+    }  # fmt: skip
+    codes = {entry.name: _code(entry, scale.get(entry.name), constants[entry.name]) for entry in draft.entries}
+    layers = _quantise(draft, codes, scale)
+    nodes: dict[str, Op] = {step.name: step.op for step in made.before}
+    edges: list[Edge] = [(tap.source, step.name) for step in made.before for tap in step.taps]
+    sender = {entry.name: entry.code for entry in draft.entries}
+    for entry in draft.entries:
+        if entry.code != entry.name:
+            edges.append((entry.name, entry.code))
+        nodes[entry.code] = codes[entry.name]
+    for p, layer in zip(draft.populations, layers, strict=True):
+        for link, dense in zip(p.links, layer.links, strict=True):
+            nodes[link.name] = dense
+            edges += [(sender.get(link.source, link.source), link.name), (link.name, p.name)]
+        nodes[p.name] = layer.neuron
+    _after(made, {p.name: layer for p, layer in zip(draft.populations, layers, strict=True)}, nodes, edges)
+    graph = Graph(Level.INTEGER, nodes, tuple(edges), made.graph.dt, draft.arithmetic)
+    lowered: Graph | Policy = graph if made.contract is None else Policy(graph, made.contract)
+    return Candidate(lowered, tuple(layers), dict(scale), _late(draft))
+
+
+def _late(draft: Draft) -> dict[str, int]:
+    """Output -> the phase of what it reads, through a decoder if there is one."""
+    found: dict[str, int] = {}
+    for step in draft.plan.after:
+        phases = [draft.timing.phase.get(tap.source, found.get(tap.source, 0)) for tap in step.taps]
+        found[step.name] = max(phases)
+    return {name: found[name] for name in draft.plan.graph.outputs}
+
+
+def _code(entry: Entering, scale: float | None, constant: int) -> Op:
+    """What sends an entry's values or spikes into the integers."""
+    if isinstance(entry.op, PopulationEncode):
+        return entry.op.replace(always=bool(constant))
+    if entry.limit is None or scale is None:
+        return entry.op
+    return Quantise(entry.op.size, scale, int(np.rint(entry.limit * scale)), constant)
+
+
+def _quantise(draft: Draft, codes: Mapping[str, Op], scale: Mapping[str, float]) -> list[Quantised]:
+    interval = 0
+    if draft.plan.schedule.resets:
+        reads = [draft.timing.phase[read.source] for read in draft.plan.reads]
+        interval = draft.plan.schedule.steps + max(reads)
+    settings = Settings(draft.arithmetic, draft.weight_bits, interval, draft.whole)
+
+    def one(p: Population, cap: float | None = None) -> Quantised:
+        incoming = [_incoming(draft, p, link, codes, scale) for link in p.links]
+        waits = [draft.timing.wait[link.name] for link in p.links]
+        return quantise(p, incoming, waits, settings, drives=p.name in draft.drivers, cap=cap)
+
+    found: dict[str, Quantised] = {}
+    for p in draft.populations:
+        graded = any(link.source in scale for link in p.links)
+        if graded or p.name not in draft.done:
+            found[p.name] = one(p)
+            if not graded:
+                draft.done[p.name] = found[p.name]
+        else:
+            found[p.name] = draft.done[p.name]
+    for group in _shared_reads(draft.plan):
+        # Membranes that a decoder adds up mean the same: the coarsest unit of them serves all.
+        unit = min(1 / found[name].report.unit for name in group)
+        for p in draft.populations:
+            if p.name in group and 1 / found[p.name].report.unit != unit:
+                found[p.name] = one(p, cap=unit)
+    return [found[p.name] for p in draft.populations]
+
+
+def _shared_reads(made: Plan) -> list[set[str]]:
+    """Populations without spikes that one host step adds up."""
+    groups = []
+    for step in made.after:
+        sources = {tap.source for tap in step.taps if tap.source in {read.source for read in made.reads}}
+        if len(sources) > 1 and not any(made.step(name).op.spikes for name in sources):
+            groups.append(sources)
+    return groups
+
+
+def _incoming(draft: Draft, p: Population, link: Link, codes: Mapping[str, Op], scale: Mapping[str, float]) -> Incoming:
+    carries = p.name in draft.carriers and draft.carriers[p.name].name == link.name
+    width = link.weight.shape[1]
+    code = codes.get(link.source)
+    if isinstance(code, Quantise):
+        low, high = np.full(width, -code.limit, dtype=np.int64), np.full(width, code.limit, dtype=np.int64)
+        if code.constant:
+            low, high = np.append(low, 0), np.append(high, code.constant)
+        return Incoming(low, high, scale[link.source], code.constant, carries)
+    always = (isinstance(code, PopulationEncode) and code.always) or link.source in draft.drivers
+    low, high = np.zeros(width + always, dtype=np.int64), np.ones(width + always, dtype=np.int64)
+    return Incoming(low, high, 1.0, int(always), carries)
+
+
+def _after(made: Plan, layers: Mapping[str, Quantised], nodes: dict[str, Op], edges: list[Edge]) -> None:
+    """Decoders in the integers' scale, and Outputs; a stream's membranes leave as the values they stand for."""
+    for step in made.after:
+        sources = [tap.source for tap in step.taps]
+        scales = {layers[s].scale for s in sources if s in layers}
+        op = step.op
+        if isinstance(op, (Decode, Rescale)):
+            op = op.replace(scale=op.scale / min(scales))
+        elif isinstance(op, ArgmaxDecode):
+            # The readout has one scale for all actions, so their order stays; what a unit is worth is for reports.
+            op = op.replace(scale=float(op.scale / min(scales)))
+        elif isinstance(op, Output) and scales and not any(made.step(s).op.spikes for s in sources):
+            name = f"{step.name}.rescale"
+            while name in nodes or name in made.graph.nodes:
+                name += "'"
+            nodes[name] = Rescale(np.full(op.in_shape, 1 / min(scales)))
+            edges += [(s, name) for s in sources]
+            sources = [name]
+        nodes[step.name] = op
+        edges += [(s, step.name) for s in sources]
+
+
+def _report(draft: Draft, best: Candidate, calibration: Calibration | StreamCalibration | None) -> dict[str, Any]:
+    made = best.plan(draft.plan.schedule)
+    error, findings = report_error(best, calibration, draft.plan, made)
+    warnings = [
+        f"{layer.report.population}: the threshold is only {layer.report.threshold} units, so rounding is coarse"
+        for layer in best.layers
+        if layer.report.threshold is not None and layer.report.threshold < COARSE_THRESHOLD
+    ]
+    found: list[Finding] = [finding for layer in best.layers for finding in layer.warnings] + findings
+    warnings += [str(finding) for finding in found]
+    entries = []
+    for entry in draft.entries:
+        code = made.graph.nodes[entry.code]
+        quantiser = code if isinstance(code, Quantise) else None
+        channel = quantiser.constant if quantiser else int(isinstance(code, PopulationEncode) and code.always)
+        entries.append({
+            "name": entry.name,
+            "scale": quantiser.scale if quantiser else None,
+            "limit": quantiser.limit if quantiser else None,
+            "bias_channel": channel,
+        })  # fmt: skip
+        if channel and not made.schedule.resets:
+            warnings.append("the bias channel starts one step late at an episode's first step")
+    return {
+        "entries": entries,
+        "populations": [layer.report.to_dict() for layer in best.layers],
+        "latency": max(best.late.values()),
+        "output_latency": dict(best.late),
+        **error,
+        "warnings": warnings,
+        "findings": [finding.to_dict() for finding in found],
+    }

@@ -1,0 +1,127 @@
+"""The normal form that lowering starts from: populations, and the links that feed them.
+
+A link is what one source sends one population through one matrix. An Affine with several sources or several
+destinations becomes several links, since a chip's connection joins one of each and carries binary spikes; gains are
+folded into the weights, which changes nothing: gain * (W x + b) + leak = (gain W) x + (gain b + leak) to the last bit
+of float64 rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nervecord.compiler.ops import Affine, Array, Membrane, Neuron, Spike, Synapse
+from nervecord.compiler.plan import Plan, Step, Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """W x of one source, for one population.
+
+    Args:
+        name: of the connection it becomes. source: a population or an entry. origin: its maker's names.
+        weight: (out, in), gains folded in.
+        delay: steps, as trained.
+    """
+
+    name: str
+    source: str
+    origin: tuple[str, ...]
+    weight: Array
+    delay: int
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """Neurons in normal form.
+
+        i = current_decay * i + sum of W x + current_bias      (i = sum of W x + current_bias without a synapse)
+        v = decay * v + i + bias; spike where v > threshold, v = 0
+
+    Args:
+        name, origin: of the population.
+        links: what feeds it.
+        current_bias, bias, decay: (n,). threshold: (n,), None where it does not spike.
+        current_decay: (n,) or None: no synapse, and current_bias is then folded into bias.
+    """
+
+    name: str
+    origin: tuple[str, ...]
+    links: tuple[Link, ...]
+    current_bias: Array
+    bias: Array
+    decay: Array
+    threshold: Array | None
+    current_decay: Array | None
+
+    @property
+    def size(self) -> int:
+        """Number of neurons."""
+        return int(self.decay.size)
+
+    @property
+    def needs_channel(self) -> bool:
+        """Whether its bias enters a synaptic current, which a chip's own bias may not."""
+        return bool((self.current_bias != 0).any())
+
+    @property
+    def label(self) -> str:
+        """Its maker's name for it."""
+        return self.origin[0] if self.origin else self.name
+
+
+def populations(plan: Plan) -> list[Population]:
+    """Of a DISCRETE plan, in execution order.
+
+    The graph holds nothing but Affine connections and Neurons in its core, connections and neurons alternating: the
+    rules have seen to it.
+    """
+    taken = set(plan.graph.nodes)
+    return [_population(plan, unit, taken) for unit in plan.units]
+
+
+def _population(plan: Plan, unit: Unit, taken: set[str]) -> Population:
+    node = unit.step.op
+    assert isinstance(node, Neuron)
+    membrane, synapse, spike = node.membrane, node.synapse, node.spike
+    assert isinstance(membrane, Membrane)
+    assert synapse is None or isinstance(synapse, Synapse)
+    assert spike is None or isinstance(spike, Spike)
+    gain = membrane.gain if synapse is None else membrane.gain * synapse.gain
+    bias = np.zeros(node.size)
+    links: list[Link] = []
+    for step in unit.incoming:
+        affine = step.op
+        assert isinstance(affine, Affine)
+        if affine.bias is not None:
+            bias = bias + affine.bias if bias.any() else affine.bias
+        weight = affine.weight if (gain == 1).all() else gain[:, None] * affine.weight
+        several = len(plan.graph.destinations(step.name)) > 1
+        for tap in step.taps:
+            name = _link_name(step, tap.source, unit.step.name if several else None, taken)
+            links.append(Link(name, tap.source, affine.origin or (step.name,), weight, affine.delay))
+    current = synapse is not None
+    return Population(
+        name=unit.step.name,
+        origin=node.origin or (unit.step.name,),
+        links=tuple(links),
+        current_bias=gain * bias if current else np.zeros_like(bias),
+        bias=membrane.leak + (0 if current else gain * bias),
+        decay=membrane.decay,
+        threshold=None if spike is None else spike.threshold,
+        current_decay=None if synapse is None else synapse.decay,
+    )
+
+
+def _link_name(step: Step, source: str, destination: str | None, taken: set[str]) -> str:
+    """The connection's own name where it becomes one link; else with the ends that tell the links apart."""
+    parts = [step.name, *([source] if len(step.taps) > 1 else []), *([destination] if destination else [])]
+    if len(parts) == 1:
+        return step.name
+    name = ".".join(parts)
+    while name in taken:
+        name += "'"
+    taken.add(name)
+    return name

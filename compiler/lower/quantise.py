@@ -1,0 +1,433 @@
+"""One population and its links to integers: scales, rounding, and the proof that they fit.
+
+All links of a population share one accumulator, so they have one unit: a real current of 1 becomes
+
+    S = weight_scale * input_scale * 2^weight_exp
+
+accumulator units on every one of them. S is the largest with which every range is proved (`compiler.lower.ranges`);
+then it is lowered by less than one unit of the threshold, so that the threshold itself is exact.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.findings import Finding, raise_on_errors
+from nervecord.compiler.lower import ranges
+from nervecord.compiler.lower.normal import Link, Population
+from nervecord.compiler.ops import Array, Dense, IntegerMembrane, IntegerSpike, IntegerSynapse, Neuron
+from nervecord.errors import InfeasibleError
+
+COARSE_THRESHOLD = 32
+"""Below so many units per threshold the accumulator's rounding is felt: a warning, not an error."""
+SMALLEST = 1e-30
+"""Stands for the largest weight of a matrix of zeros."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkReport:
+    """What quantising did to one connection: errors are in units of its largest weight."""
+
+    connection: str
+    weight_scale: float
+    weight_exp: int
+    weight_bits: int
+    delay: int
+    weight_error_max: float
+    weight_error_rms: float
+
+
+@dataclass(frozen=True, slots=True)
+class PopulationReport:
+    """What quantising did to one population.
+
+    Args:
+        population: its name. connections: of each link.
+        unit: real current of one accumulator unit: the step of the arithmetic.
+        threshold: its mantissa; None where it does not spike.
+        decay_error, bias_error_max: absolute.
+        accumulator, accumulator_limit: proved bound and what the arithmetic holds.
+        membrane_low, membrane_high, membrane_limit: the same of v, in accumulator units.
+    """
+
+    population: str
+    connections: tuple[LinkReport, ...]
+    unit: float
+    threshold: int | None
+    decay_error: float
+    bias_error_max: float
+    accumulator: int
+    accumulator_limit: int
+    membrane_low: float
+    membrane_high: float
+    membrane_limit: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        data = dataclasses.asdict(self)
+        data["connections"] = [dict(link) for link in data["connections"]]
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """What a link's source sends: integers low..high per channel, `scale` of them to a real 1.
+
+    `constant`: value of a last, extra channel that is on in every useful step, 0 where there is none. `carries`: the
+    population's current bias comes through that channel of this link.
+    """
+
+    low: Array
+    high: Array
+    scale: float
+    constant: int = 0
+    carries: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to quantise.
+
+    Args:
+        arithmetic: of the target. weight_bits: of mantissas.
+        interval: steps between two clearings of the state; 0 where it is carried.
+        whole: no exponent may cut bits off: coarser weights instead, and biases in whole units.
+    """
+
+    arithmetic: Arithmetic
+    weight_bits: int
+    interval: int
+    whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Quantised:
+    """A population in integers. scale: membrane units (v) per real 1."""
+
+    links: tuple[Dense, ...]
+    neuron: Neuron
+    scale: float
+    report: PopulationReport
+    warnings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Scales:
+    """Per link, integers per real weight and exponent; unit: accumulator units per real 1.
+
+    passed_over: the threshold is beyond its largest mantissa, and a smaller exponent is to be tried.
+    """
+
+    weight_scale: tuple[float, ...]
+    weight_exp: tuple[int, ...]
+    step: tuple[int, ...]
+    unit: float
+    passed_over: bool = False
+
+
+def quantise(
+    population: Population,
+    incoming: Sequence[Incoming],
+    waits: Sequence[int],
+    settings: Settings,
+    *,
+    drives: bool = False,
+    cap: float | None = None,
+) -> Quantised:
+    """Find the finest scales that are proved to fit.
+
+    Args:
+        population: in normal form, one decay and threshold for all its neurons.
+        incoming: of each link. waits: steps each link's connection takes.
+        drives: add one neuron that spikes in every step: a bias channel for what it feeds.
+        cap: largest unit allowed, for readouts that share a decoder.
+
+    Raises:
+        InfeasibleError: no scale fits; the message lists what overflows at the coarsest one.
+    """
+    a = settings.arithmetic
+    largest = [_largest(population, link, source) for link, source in zip(population.links, incoming, strict=True)]
+    reach = _real_reach(population, incoming)
+    findings: list[Finding] = []
+    saturating: Quantised | None = None
+    for exponent in range(0, a.weight_exponent_low - 1, -1):
+        scales = _scales(population, incoming, largest, exponent, settings, cap)
+        if scales is None:
+            break
+        if scales.passed_over:
+            continue
+        if exponent > a.weight_exponent_low and _surely_too_large(scales, reach, incoming, a):
+            continue
+        made = _with_scales(population, incoming, waits, scales, settings, drives)
+        if made is None:
+            continue
+        links, neuron = made
+        proved = _prove(population, links, neuron, incoming, settings)
+        findings = ranges.overflows([proved], a)
+        if any(finding.severity == "error" for finding in findings):
+            continue
+        if findings and saturating is not None:
+            continue
+        report = _report(population, incoming, scales, links, neuron, proved, settings)
+        scale = scales.unit * (1 << a.input_shift)
+        quantised = Quantised(links, neuron, scale, report, tuple(findings))
+        if not findings:
+            return quantised
+        # It may saturate, which is exact; a coarser unit that does not is better.
+        saturating = quantised
+    if saturating is not None:
+        return saturating
+    raise_on_errors(findings, InfeasibleError, where=population.label)
+    raise InfeasibleError(
+        "no weight exponent gives both a threshold of at least one unit and a bias that fits",
+        where=population.label,
+        hint="weights, threshold and bias of this layer lie too far apart; train with weight decay",
+    )
+
+
+def common(values: Array, what: str, population: Population, grid: float) -> float:
+    """The one value of a population.
+
+    Raises:
+        InfeasibleError: they differ by more than `grid`, the step the chip could tell apart.
+    """
+    if float(values.max() - values.min()) > grid:
+        raise InfeasibleError(
+            f"{what} differs within the population ({values.min():.6g} to {values.max():.6g})",
+            where=population.label,
+            hint="the chip has one per population: split the layer, or train one decay and threshold per layer",
+        )
+    return float(values.mean())
+
+
+def _largest(population: Population, link: Link, source: Incoming) -> float:
+    largest = max(float(np.abs(link.weight).max()), SMALLEST)
+    if source.carries:
+        # The bias is a weight too, from a channel whose value is chosen by the caller.
+        bias = float(np.abs(population.current_bias).max()) * source.scale / abs(source.constant)
+        largest = max(largest, bias)
+    return largest
+
+
+def _threshold(population: Population) -> float | None:
+    if population.threshold is None:
+        return None
+    return common(population.threshold, "threshold", population, 1e-9 * float(np.abs(population.threshold).max()))
+
+
+def _scales(
+    population: Population,
+    incoming: Sequence[Incoming],
+    largest: Sequence[float],
+    exponent: int,
+    settings: Settings,
+    cap: float | None,
+) -> _Scales | None:
+    """Scales in which the link that limits the unit has this exponent; None where there is nothing left to try."""
+    a = settings.arithmetic
+    finest_step = a.weight_step(settings.weight_bits, mixed=True)
+    steps = [max(finest_step, 1 << -exponent) if settings.whole else finest_step] * len(incoming)
+    finest = [(a.weight_largest // step * step) / most for step, most in zip(steps, largest, strict=True)]
+    if 0 in finest:
+        return None
+    units = [f * source.scale * 2.0**exponent for f, source in zip(finest, incoming, strict=True)]
+    first = min(range(len(units)), key=units.__getitem__)
+    limit, base = units[first], finest[first]
+    if cap is not None and limit > cap:
+        base, limit = base * cap / limit, cap
+    own, shrink, passed_over = base, 1.0, False
+    threshold = _threshold(population)
+    if threshold is not None:
+        held = threshold * base * incoming[first].scale * 2.0**exponent
+        held *= 2.0 ** (a.input_shift - a.threshold_shift)
+        if held < 1:
+            return None
+        top = a.threshold_largest - (1 if a.compare == ">=" else 0)
+        passed_over = held > top and exponent > a.weight_exponent_low
+        whole = min(math.floor(held), top)
+        own, shrink = base * whole / held, whole / held
+    weight_scale, exponents = [own] * len(incoming), [exponent] * len(incoming)
+    for k, source in enumerate(incoming):
+        if k == first:
+            continue
+        # The others have room: finer mantissas below a smaller exponent, the same unit.
+        if not settings.whole:
+            down = exponent - max(math.floor(math.log2(units[k] / limit)), 0)
+            exponents[k] = max(down, a.weight_exponent_low)
+        weight_scale[k] = limit / (source.scale * 2.0 ** exponents[k]) * shrink
+    unit = own * incoming[first].scale * 2.0**exponent
+    return _Scales(tuple(weight_scale), tuple(exponents), tuple(steps), unit, passed_over)
+
+
+def _real_reach(population: Population, incoming: Sequence[Incoming]) -> float:
+    """Largest magnitude of the real current that can enter a neuron, bias channels left out."""
+    high = low = np.zeros(population.size)
+    for link, source in zip(population.links, incoming, strict=True):
+        width = link.weight.shape[1]
+        least = np.minimum(source.low[:width], 0) / source.scale
+        most = np.maximum(source.high[:width], 0) / source.scale
+        upward = np.maximum(link.weight, 0) @ (most - least)
+        high, low = high + link.weight @ least + upward, low + link.weight @ most - upward
+    return float(max(high.max(), -low.min()))
+
+
+def _surely_too_large(scales: _Scales, reach: float, incoming: Sequence[Incoming], arithmetic: Arithmetic) -> bool:
+    """Whether the accumulator overflows whatever the rounding of weights does: then no proof need be tried."""
+    slack = 1.0
+    for exp, step, source in zip(scales.weight_exp, scales.step, incoming, strict=True):
+        magnitude = np.maximum(np.abs(source.low), np.abs(source.high)).sum(dtype=np.float64)
+        slack += float(magnitude) * (step / 2) * 2.0**exp + 1
+    return reach * scales.unit - slack > arithmetic.accumulator_limit
+
+
+def _with_scales(
+    population: Population,
+    incoming: Sequence[Incoming],
+    waits: Sequence[int],
+    scales: _Scales,
+    settings: Settings,
+    drives: bool,
+) -> tuple[tuple[Dense, ...], Neuron] | None:
+    """The integer ops of these scales; None where a bias does not fit its mantissa and exponent."""
+    a = settings.arithmetic
+    least, most = a.weight_range(mixed=True)
+    links = []
+    for k, (link, source) in enumerate(zip(population.links, incoming, strict=True)):
+        step = scales.step[k]
+        weight = link.weight * scales.weight_scale[k]
+        if source.constant:
+            column = np.zeros(population.size)
+            if source.carries:
+                column = population.current_bias * scales.weight_scale[k] * source.scale / source.constant
+            weight = np.concatenate([weight, column[:, None]], axis=1)
+        weight /= step
+        np.rint(weight, out=weight)
+        weight *= step
+        np.clip(weight, least // step * step, most // step * step, out=weight)
+        if drives:
+            weight = np.concatenate([weight, np.zeros((1, weight.shape[1]))])
+        links.append(Dense(
+            weight.astype(np.int32), scales.weight_exp[k], settings.weight_bits, waits[k], origin=link.origin
+        ))  # fmt: skip
+    threshold = _threshold(population)
+    spike = None
+    if threshold is not None:
+        # Float spikes are above their threshold, strictly.
+        exact = int(np.rint(threshold * scales.unit * 2.0 ** (a.input_shift - a.threshold_shift)))
+        spike = IntegerSpike(exact + (1 if a.compare == ">=" and a.threshold_shift == 0 else 0))
+    bias = (population.bias * scales.unit + _lost(scales.weight_exp, settings)) * (1 << a.input_shift)
+    if a.bias_enters == "current" and population.current_decay is not None:
+        bias = population.current_bias * scales.unit * (1 << a.input_shift)
+    if drives:
+        assert spike is not None
+        bias = np.append(bias, ((spike.threshold + 1) << a.threshold_shift) + 1)
+    exponents = (a.input_shift,) if settings.whole else range(a.bias_exponent_high + 1)
+    high = a.bias_range[1]
+    bias_exp = next((e for e in exponents if np.abs(np.rint(bias / (1 << e))).max() <= high), None)
+    if bias_exp is None:
+        return None
+    grid = 1 / a.decay_codes if a.decay == "factor" else 1e-9
+    membrane = IntegerMembrane(
+        a.decay_code(common(population.decay, "decay", population, grid)),
+        np.rint(bias / (1 << bias_exp)).astype(np.int32),
+        bias_exp,
+    )
+    synapse = None
+    if population.current_decay is not None:
+        keep = common(population.current_decay, "current decay", population, grid)
+        synapse = IntegerSynapse(a.decay_code(keep, current=True))
+    return tuple(links), Neuron(membrane, synapse, spike, origin=population.origin)
+
+
+def _lost(exponents: Sequence[int], settings: Settings) -> float:
+    """Accumulator units that negative exponents cut off on average, which the bias gives back in a reset window.
+
+    a >> k rounds down: each connection loses (1 - 2^-k) / 2 of a unit at each step, on average.
+    """
+    if settings.whole or not settings.interval or not settings.arithmetic.bias_bits:
+        return 0.0
+    return sum(0.5 * (1.0 - 2.0**exponent) for exponent in exponents if exponent < 0)
+
+
+def _prove(
+    population: Population,
+    links: Sequence[Dense],
+    neuron: Neuron,
+    incoming: Sequence[Incoming],
+    settings: Settings,
+) -> ranges.UnitRange:
+    a = settings.arithmetic
+    product, low, high = 0, np.zeros(neuron.size, dtype=np.int64), np.zeros(neuron.size, dtype=np.int64)
+    for dense, source in zip(links, incoming, strict=True):
+        # A source may be silent, so zero belongs to its range.
+        reach, bottom, top = ranges.dense_range(dense, a, np.minimum(source.low, 0), np.maximum(source.high, 0))
+        product, low, high = max(product, reach), low + bottom, high + top
+    current, membrane = ranges.integrate(neuron, a, settings.interval, low, high)
+    return ranges.UnitRange(
+        name=population.label,
+        connections=tuple(link.origin[0] for link in population.links),
+        product=product,
+        accumulator=int(max(high.max(), -low.min())),
+        current=current,
+        membrane=membrane,
+        readout=neuron.spike is None,
+    )
+
+
+def _report(
+    population: Population,
+    incoming: Sequence[Incoming],
+    scales: _Scales,
+    links: Sequence[Dense],
+    neuron: Neuron,
+    proved: ranges.UnitRange,
+    settings: Settings,
+) -> PopulationReport:
+    a = settings.arithmetic
+    size, one = population.size, 1 << a.input_shift
+    membrane = neuron.membrane
+    assert isinstance(membrane, IntegerMembrane)
+    bias = (membrane.bias[:size].astype(np.int64) << membrane.bias_exp) / (scales.unit * one)
+    wanted = population.bias
+    if a.bias_enters == "current" and population.current_decay is not None:
+        wanted = population.current_bias
+    lost = _lost(scales.weight_exp, settings) / scales.unit
+    return PopulationReport(
+        population=population.name,
+        connections=tuple(
+            _link_report(link, dense, scale) for link, dense, scale in
+            zip(population.links, links, scales.weight_scale, strict=True)
+        ),
+        unit=1.0 / scales.unit,
+        threshold=neuron.spike.threshold if isinstance(neuron.spike, IntegerSpike) else None,
+        decay_error=float(np.abs(a.factor(membrane.decay) - population.decay).max()),
+        bias_error_max=float(np.abs(bias - lost - wanted).max()),
+        accumulator=proved.accumulator,
+        accumulator_limit=a.accumulator_limit - 1,
+        membrane_low=proved.membrane[0] / one,
+        membrane_high=proved.membrane[1] / one,
+        membrane_limit=a.membrane_range[1] // one,
+    )  # fmt: skip
+
+
+def _link_report(link: Link, dense: Dense, scale: float) -> LinkReport:
+    rows, width = link.weight.shape
+    error = dense.weight[:rows, :width] / scale
+    error -= link.weight
+    largest = max(float(np.abs(link.weight).max()), SMALLEST)
+    return LinkReport(
+        connection=link.name,
+        weight_scale=scale,
+        weight_exp=dense.weight_exp,
+        weight_bits=dense.weight_bits,
+        delay=dense.delay,
+        weight_error_max=float(np.abs(error).max()) / largest,
+        weight_error_rms=float(np.sqrt(np.mean(np.square(error)))) / largest,
+    )

@@ -1,0 +1,70 @@
+"""Relays: neurons that spike where they are spiked at, for waits beyond a chip's longest delay."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.lower.normal import Link, Population
+from nervecord.compiler.lower.retime import Timing, hops
+from nervecord.errors import InfeasibleError
+
+
+def relays(
+    populations: Sequence[Population], timing: Timing, arithmetic: Arithmetic, graded: set[str]
+) -> tuple[list[Population], Timing]:
+    """The populations with a relay, or several in a row, in every link that waits longer than one connection can.
+
+    A relay has a neuron for each of its source's, which spikes one wait after that and forgets: the same spikes, later.
+
+    Args:
+        graded: sources that send values, which neurons do not pass on.
+
+    Raises:
+        InfeasibleError: a link from values waits too long, or the arithmetic's neurons cannot relay.
+    """
+    phase, wait = dict(timing.phase), dict(timing.wait)
+    found: list[Population] = []
+    sizes: dict[str, int] = {p.name: p.size for p in populations}
+    for p in populations:
+        links = list(p.links)
+        for k, link in enumerate(links):
+            waits = hops(wait[link.name], max(arithmetic.delay_max, 1))
+            if len(waits) == 1:
+                continue
+            if link.source in graded:
+                raise InfeasibleError(
+                    f"must wait {wait[link.name]} steps, the chip's longest delay is {arithmetic.delay_max}, and "
+                    "values cannot be relayed by neurons", where=link.origin[0],
+                    hint="put spiking neurons into this path, or make the other paths shorter",
+                )  # fmt: skip
+            if arithmetic.reset != "zero" or min(waits) < arithmetic.connection_delay:
+                raise InfeasibleError(
+                    f"must wait {wait[link.name]} steps, the chip's longest delay is {arithmetic.delay_max}, and its "
+                    "neurons cannot relay spikes", where=link.origin[0], hint="make the paths equally long",
+                )  # fmt: skip
+            source, at = link.source, phase.get(link.source, 0)
+            width = sizes.get(source, int(link.weight.shape[1]))
+            for hop, steps in enumerate(waits[:-1]):
+                at += steps
+                relay = _relay(f"{link.name}.relay{hop}", source, link, width)
+                found.append(relay)
+                phase[relay.name], wait[relay.links[0].name], source = at, steps, relay.name
+                sizes[relay.name] = width
+            links[k] = dataclasses.replace(link, source=source, delay=waits[-1])
+            wait[link.name] = waits[-1]
+        found.append(dataclasses.replace(p, links=tuple(links)))
+    return found, Timing(phase, wait)
+
+
+def _relay(name: str, source: str, link: Link, width: int) -> Population:
+    """One neuron per source: a spike of weight 1 is above its threshold of one half, and nothing is kept."""
+    zero = np.zeros(width)
+    identity = Link(f"{name}.in", source, link.origin, np.eye(width), 0)
+    return Population(
+        name=name, origin=link.origin, links=(identity,), current_bias=zero, bias=zero, decay=zero,
+        threshold=np.full(width, 0.5), current_decay=None,
+    )  # fmt: skip

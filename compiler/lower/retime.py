@@ -1,0 +1,54 @@
+"""When every population works on a chip whose connections cost steps, so that what met in training still meets.
+
+Each population gets a phase: the steps by which it is later than in training (`compiler.timing`, which the rules
+use too). A connection then waits delay + phase(destination) - phase(source) steps. Around a loop the phases cancel, so
+that its delay must pay for all its connections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nervecord.compiler.lower.normal import Population
+from nervecord.compiler.plan import Plan
+from nervecord.compiler.timing import Timing as Lateness
+from nervecord.compiler.topology import Topology
+from nervecord.errors import InfeasibleError
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Phases of populations, and the steps each link waits (its cost included)."""
+
+    phase: dict[str, int]
+    wait: dict[str, int]
+
+
+def retime(made: Plan, populations: Sequence[Population], cost: int) -> Timing:
+    """The timing of a DISCRETE plan on a chip whose connections cost `cost` steps.
+
+    Raises:
+        InfeasibleError: a loop does not pay for its connections; names both numbers.
+    """
+    late = Lateness.of(made.graph, Topology.of(made.graph), cost, aligned=not made.schedule.resets)
+    for loop in late.loops:
+        raise InfeasibleError(
+            f"the loop of {', '.join(loop.wires)} has a delay of {loop.delay} steps, and its connections cost "
+            f"{loop.least} on the chip",
+            where=loop.wires[0], hint="train with a delay on every connection of the loop",
+        )  # fmt: skip
+    for end in late.apart:
+        raise InfeasibleError(
+            "adds populations of which one leads to the other, so that it is later on the chip", where=end,
+            hint="give each an Output of its own",
+        )  # fmt: skip
+    phase = {p.name: late.late[p.name] for p in populations}
+    wait = {link.name: link.delay + phase[p.name] - phase.get(link.source, 0) for p in populations for link in p.links}
+    return Timing(phase, wait)
+
+
+def hops(wait: int, longest: int) -> list[int]:
+    """A wait as the waits of relays in a row, each at most `longest`."""
+    count = -(-wait // longest)
+    return [wait // count + (1 if k < wait % count else 0) for k in range(count)]

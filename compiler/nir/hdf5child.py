@@ -1,0 +1,214 @@
+"""Reads one HDF5 file into plain values; run in a process of its own by `compiler.nir.hdf5guard`.
+
+It imports the standard library, numpy and h5py only: it starts in a tenth of a second, and whatever a hostile file
+does to libhdf5 happens here, under limits, and not in the compiler.
+
+Everything that makes HDF5 reach outside its file or ask for more than the file holds is refused before a value is read:
+links other than hard ones, external storage, virtual datasets, filters that are not HDF5's own, groups that contain
+themselves, and declared sizes beyond the limit. Attributes are never read.
+
+What comes back: groups are dicts, strings are str, arrays of strings are nested lists of str, numbers are numpy arrays
+in native byte order (0-d for scalars).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any, BinaryIO, TypeAlias
+
+import h5py  # type: ignore[import-untyped]
+import numpy as np
+
+Tree: TypeAlias = dict[str, Any]
+"""Name -> Tree, str, nested list of str, or array."""
+
+MAX_DEPTH = 64
+"""Groups in groups. A NIR graph takes two per nesting of subgraphs."""
+MAX_OBJECTS = 200_000
+"""Groups and datasets in one file."""
+TEXT_BYTES = 64
+"""What one string of variable length is counted as; its real length is known only when it has been read."""
+# HDF5's own: deflate, shuffle, fletcher32, szip, nbit, scale-offset, and h5py's lzf. Others would load plug-ins.
+FILTERS = frozenset({1, 2, 3, 4, 5, 6, 32000})
+
+
+class RefusedError(Exception):
+    """The file is readable and asks for something it must not have; the text says what and where."""
+
+
+class _Walk:
+    """One pass over a file's objects: refuses what is not allowed, adds up what is declared."""
+
+    def __init__(self, value_bytes: int) -> None:
+        self.value_bytes = value_bytes
+        self.declared = 0
+        self.seen: set[Any] = set()
+
+    def scan(self, group: Any, path: str, depth: int) -> None:
+        """Check everything below `group` without reading a value."""
+        self._enter(group, path)
+        if depth > MAX_DEPTH:
+            raise RefusedError(f"{path}: groups are nested deeper than {MAX_DEPTH} levels")
+        for name in group:
+            where = f"{path}/{_printable(name, path)}"
+            link = group.get(name, getlink=True)
+            if isinstance(link, h5py.ExternalLink):
+                raise RefusedError(f"{where} is a link into another file")
+            if not isinstance(link, h5py.HardLink):
+                raise RefusedError(f"{where} is a symbolic link")
+            item = group[name]
+            if isinstance(item, h5py.Group):
+                self.scan(item, where, depth + 1)
+            elif isinstance(item, h5py.Dataset):
+                self._enter(item, where)
+                self._dataset(item, where)
+            else:
+                raise RefusedError(f"{where} is neither a group nor a dataset")
+
+    def _enter(self, item: Any, path: str) -> None:
+        info = h5py.h5o.get_info(item.id)
+        key = (info.fileno, info.addr)
+        if key in self.seen:
+            raise RefusedError(f"{path} is reached by two links: a group inside itself, or a shared object")
+        self.seen.add(key)
+        if len(self.seen) > MAX_OBJECTS:
+            raise RefusedError(f"{path}: more than {MAX_OBJECTS} groups and datasets")
+
+    def _dataset(self, item: Any, path: str) -> None:
+        plan = item.id.get_create_plist()
+        if plan.get_layout() == h5py.h5d.VIRTUAL:
+            raise RefusedError(f"{path} is a virtual dataset: its values lie in other files")
+        if plan.get_external_count():
+            raise RefusedError(f"{path} has external storage: its values lie in another file")
+        for k in range(plan.get_nfilters()):
+            code = plan.get_filter(k)[0]
+            if code not in FILTERS:
+                raise RefusedError(f"{path} is compressed with filter {code}, which is not one of HDF5's own")
+        if item.shape is None:
+            raise RefusedError(f"{path} is declared and holds no value")
+        each = _value_bytes(item.dtype, path)
+        self._add(each * int(np.prod([int(size) for size in item.shape], dtype=object)), path)
+        # One chunk is expanded whole, even where the dataset is smaller.
+        if item.chunks is not None:
+            self._fits(each * int(np.prod([int(size) for size in item.chunks], dtype=object)), path)
+
+    def _add(self, count: int, path: str) -> None:
+        self.declared += count
+        self._fits(self.declared, path)
+
+    def _fits(self, count: int, path: str) -> None:
+        if count > self.value_bytes:
+            raise RefusedError(
+                f"{path}: the file declares {count} bytes of values or more, the limit is {self.value_bytes}"
+            )
+
+
+def _value_bytes(dtype: np.dtype[Any], path: str) -> int:
+    if h5py.check_string_dtype(dtype) is not None:
+        return max(int(dtype.itemsize), TEXT_BYTES)
+    if dtype.kind in "iub" or (dtype.kind == "f" and dtype.itemsize in (2, 4, 8)):
+        return int(dtype.itemsize)
+    raise RefusedError(f"{path} holds {_kind(dtype)}, neither numbers nor text")
+
+
+def _kind(dtype: np.dtype[Any]) -> str:
+    names = {"O": "objects", "V": "records", "c": "complex numbers", "f": f"{dtype.itemsize * 8}-bit floats"}
+    return names.get(dtype.kind, str(dtype))
+
+
+def _printable(name: str, path: str) -> str:
+    if not name.isprintable() or name == ".":
+        raise RefusedError(f"{path} contains {name!a}, a name that cannot be printed")
+    return name
+
+
+def _values(group: Any, path: str) -> Tree:
+    tree: Tree = {}
+    for name in group:
+        item = group[name]
+        where = f"{path}/{name}"
+        tree[name] = _values(item, where) if isinstance(item, h5py.Group) else _value(item, where)
+    return tree
+
+
+def _value(item: Any, path: str) -> Any:
+    if h5py.check_string_dtype(item.dtype) is not None:
+        try:
+            text = item.asstr()[()]
+        except UnicodeDecodeError:
+            raise RefusedError(f"{path} holds bytes that are no text") from None
+        return text.tolist() if isinstance(text, np.ndarray) else str(text)
+    array = np.asarray(item[()])
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")).reshape(array.shape)
+
+
+def load(path: str, value_bytes: int) -> Tree:
+    """The file's content; with no protection of its own beyond the checks above.
+
+    Args:
+        path: the file.
+        value_bytes: most bytes that all values together may take.
+
+    Raises:
+        RefusedError: see the module.
+        Exception: whatever h5py says of a damaged file.
+    """
+    with h5py.File(path, "r", locking=False) as file:
+        _Walk(value_bytes).scan(file["/"], "", 0)
+        return _values(file, "")
+
+
+def pack(tree: Tree, out: BinaryIO) -> None:
+    """Write a tree as one JSON line (arrays as dtype and shape) followed by the arrays' bytes in the same order."""
+    arrays: list[np.ndarray[Any, Any]] = []
+
+    def shell(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: shell(child) for name, child in value.items()}
+        if isinstance(value, np.ndarray):
+            arrays.append(value)
+            return ["array", value.dtype.str, list(value.shape)]
+        return ["text", value]
+
+    out.write(json.dumps({"tree": shell(tree)}).encode() + b"\n")
+    for array in arrays:
+        out.write(array.reshape(-1).view(np.uint8).data)
+
+
+def _limit(memory: int, seconds: int) -> None:
+    try:
+        import resource
+    except ImportError:  # Windows: the parent's time limit and the checks of sizes remain.
+        return
+    wanted = {
+        resource.RLIMIT_AS: memory,
+        resource.RLIMIT_CPU: seconds,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_FSIZE: 0,
+    }
+    for what, value in wanted.items():
+        _, hard = resource.getrlimit(what)
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        try:
+            resource.setrlimit(what, (value, value))
+        except (ValueError, OSError) as error:  # macOS has no limit on address space
+            print(f"limit {what} not set: {error}", file=sys.stderr)
+
+
+def main(path: str, value_bytes: str, memory: str, seconds: str) -> None:
+    """Load `path` and write the reply to stdout: a packed tree, or one JSON line with "refused" or "damaged"."""
+    _limit(int(memory), int(seconds))
+    try:
+        tree = load(path, int(value_bytes))
+        pack(tree, sys.stdout.buffer)
+    except RefusedError as error:
+        reply = {"refused": str(error)}
+    except MemoryError:
+        reply = {"refused": f"reading it takes more than the memory limit of {memory} bytes"}
+    except Exception as error:
+        # Not only h5py's own errors: a damaged file makes h5py and numpy raise nearly anything. The parent reports it.
+        reply = {"damaged": str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"}
+    else:
+        return
+    sys.stdout.buffer.write(json.dumps(reply).encode() + b"\n")

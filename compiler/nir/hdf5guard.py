@@ -1,0 +1,198 @@
+"""Reads HDF5 files that nobody vouches for: in another process, under limits of time, memory and size.
+
+libhdf5 can be made to hang, to ask for terabytes, to crash and to return other files of the disk. So the file is parsed
+by `compiler.nir.hdf5child` in its own process, which refuses such files; this module starts it, watches it, and turns
+every outcome into a tree of plain values or one `FileFormatError`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import stat
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nervecord.errors import FileFormatError, MissingDependencyError
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_MIB = 1 << 20
+_HERE = Path(__file__).parent
+# The child's own folder comes last, so that its modules shadow nothing.
+_START = (
+    "import sys; sys.path[:] = sys.argv[6:] + sys.path + [sys.argv[5]]\n"
+    "import hdf5child; hdf5child.main(*sys.argv[1:5])"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What reading one file may take.
+
+    Args:
+        seconds: of wall-clock time until the process is killed.
+        file_bytes: largest file that is opened.
+        value_bytes: least that a file's values may take together, expanded; larger files may take
+            `expansion` times their size.
+        expansion: see there. Deflate reaches 1000, on constants, which the floor is there for.
+        process_bytes: address space beside the values: the interpreter, numpy and libhdf5 take about 110 MiB.
+    """
+
+    seconds: float = 20.0
+    file_bytes: int = 2048 * _MIB
+    value_bytes: int = 256 * _MIB
+    expansion: int = 16
+    process_bytes: int = 512 * _MIB
+
+    def values_of(self, size: int) -> int:
+        """Bytes that the values of a file of `size` bytes may take."""
+        return max(self.value_bytes, self.expansion * size)
+
+
+LIMITS = Limits()
+
+
+def read_hdf5(path: str | os.PathLike[str], limits: Limits = LIMITS) -> dict[str, Any]:
+    """The content of an HDF5 file as a tree.
+
+    Groups are dicts by name, strings str, arrays of strings nested lists of str, numbers read-only arrays (0-d for
+    scalars). Attributes are left out.
+
+    Raises:
+        FileFormatError: it is missing, no HDF5, damaged, refused, or too large or slow to read; one sentence.
+    """
+    name = os.fspath(path)
+    size = _checked_size(name, limits)
+    reply = _run(name, size, limits)
+    head, newline, body = reply.partition(b"\n")
+    if not newline:
+        raise FileFormatError("reading it gave no answer", where=name, hint="the file is damaged; write it again")
+    answer = json.loads(head)
+    if "refused" in answer:
+        raise FileFormatError(
+            one_line(answer["refused"]), where=name, hint="write it with nir.write, everything in this one file"
+        )
+    if "damaged" in answer:
+        raise FileFormatError(f"damaged: {one_line(answer['damaged'])}", where=name, hint="write or copy it again")
+    tree, used = _unpack(answer["tree"], body, 0)
+    if used != len(body):
+        raise FileFormatError("reading it ended half way", where=name, hint="the file is damaged; write it again")
+    assert isinstance(tree, dict)  # the root of an HDF5 file is a group
+    return tree
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """`text` with its whitespace made single blanks, cut at `limit` characters: for messages of foreign libraries."""
+    joined = " ".join(text.split())
+    return joined if len(joined) <= limit else joined[: limit - 3] + "..."
+
+
+def _checked_size(name: str, limits: Limits) -> int:
+    try:
+        info = os.stat(name)
+        start = b""
+        if stat.S_ISREG(info.st_mode):
+            with open(name, "rb") as file:
+                start = file.read(len(SIGNATURE))
+    except FileNotFoundError:
+        raise FileFormatError("no such file", where=name) from None
+    except OSError as error:
+        raise FileFormatError(f"cannot be opened: {error.strerror or error}", where=name) from None
+    except ValueError as error:  # a path with a NUL in it
+        raise FileFormatError(f"cannot be opened: {error}", where=ascii(name)) from None
+    if stat.S_ISDIR(info.st_mode):
+        raise FileFormatError("is a directory, an HDF5 file is needed", where=name)
+    if not stat.S_ISREG(info.st_mode):
+        raise FileFormatError("is no regular file", where=name, hint="save it to a file first")
+    if not start:
+        raise FileFormatError("is empty, an HDF5 file is needed", where=name)
+    if start != SIGNATURE:
+        raise FileFormatError("is not an HDF5 file: its first bytes are not HDF5's signature", where=name)
+    if info.st_size > limits.file_bytes:
+        raise FileFormatError(f"has {info.st_size} bytes, the limit is {limits.file_bytes}", where=name)
+    return info.st_size
+
+
+def _search_path() -> list[str]:
+    """Folders that h5py and numpy come from, so that the child need not process this environment's .pth files."""
+    folders: list[str] = []
+    for module in ("h5py", "numpy"):
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:
+            raise MissingDependencyError(f"{module} is not installed", hint=f"pip install {module}")
+        folder = str(Path(spec.origin).parent.parent)
+        if folder not in folders:
+            folders.append(folder)
+    return folders
+
+
+def _run(name: str, size: int, limits: Limits) -> bytes:
+    if not sys.executable:
+        raise FileFormatError(
+            "cannot be read safely: this Python does not know its own executable", where=name, hint="set sys.executable"
+        )
+    values = limits.values_of(size)
+    # Once to read, once to convert or expand.
+    memory = limits.process_bytes + 2 * values
+    command = [
+        sys.executable, "-I", "-S", "-c", _START,
+        os.path.abspath(name), str(values), str(memory), str(math.ceil(limits.seconds) + 1),
+        str(_HERE), *_search_path(),
+    ]  # fmt: skip
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        # No plug-in filters, whatever the file names.
+        "HDF5_PLUGIN_PRELOAD": "::",
+    }
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as child:
+        try:
+            out, err = child.communicate(timeout=limits.seconds)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.communicate()
+            raise FileFormatError(
+                f"reading it took longer than {limits.seconds:g} s", where=name, hint="the file is damaged or hostile"
+            ) from None
+        except BaseException:
+            child.kill()
+            raise
+    if child.returncode != 0:
+        raise FileFormatError(
+            f"reading it ended the reader: {_ending(child.returncode, err)}", where=name, hint="write or copy it again"
+        )
+    return out
+
+
+def _ending(code: int, err: bytes) -> str:
+    if code < 0:
+        return f"killed by signal {-code}"
+    lines = err.decode(errors="replace").strip().splitlines()
+    return one_line(lines[-1]) if lines else f"exit status {code}"
+
+
+def _unpack(shell: Any, body: bytes, at: int) -> tuple[Any, int]:
+    """(value, bytes of `body` used so far) of what `hdf5child.pack` wrote."""
+    if isinstance(shell, dict):
+        tree: dict[str, Any] = {}
+        for name, child in shell.items():
+            tree[name], at = _unpack(child, body, at)
+        return tree, at
+    if shell[0] == "text":
+        return shell[1], at
+    _, dtype, shape = shell
+    count = math.prod(shape)
+    if at + count * np.dtype(dtype).itemsize > len(body):
+        return np.zeros(0), len(body) + 1
+    array = np.frombuffer(body, dtype, count, at).reshape(shape)
+    return array, at + array.nbytes

@@ -1,0 +1,73 @@
+"""Every kind of op, each one definition: fields, shapes, levels, state, step, cost, and its form in NIR.
+
+`OPS` is the table that readers, writers, verification and documents loop over: a new op is one class in a file here and
+its name in that table.
+"""
+
+from __future__ import annotations
+
+from nervecord.compiler.ops.connections import Affine, Conv, Delay, Flatten, Pool, Scale, Threshold
+from nervecord.compiler.ops.ends import Input, Output
+from nervecord.compiler.ops.fields import Array, Shape
+from nervecord.compiler.ops.host import (
+    ArgmaxDecode,
+    CountArgmaxDecode,
+    CountDecode,
+    Decode,
+    Decoder,
+    Normalise,
+    PopulationEncode,
+    Quantise,
+    Rescale,
+)
+from nervecord.compiler.ops.integer import Dense
+from nervecord.compiler.ops.level import EVERY_LEVEL, EXECUTABLE, FLOAT_LEVELS, Level
+from nervecord.compiler.ops.neurons import (
+    PARTS,
+    ContinuousMembrane,
+    ContinuousSynapse,
+    IntegerMembrane,
+    IntegerSpike,
+    IntegerSynapse,
+    Membrane,
+    Neuron,
+    Spike,
+    Synapse,
+)
+from nervecord.compiler.ops.op import NirForm, Op, Part, Role, State, Synapses
+
+OPS: dict[str, type[Op]] = {
+    kind.__name__: kind
+    for kind in (
+        Input, Output, Affine, Conv, Scale, Flatten, Pool, Delay, Threshold, Neuron, Dense,
+        Normalise, Quantise, PopulationEncode, Decode, Rescale, CountDecode, ArgmaxDecode, CountArgmaxDecode,
+    )
+}  # fmt: skip
+"""Name -> op."""
+PART_TYPES: dict[str, type[Part]] = {kind.__name__: kind for kind in PARTS}
+"""Name -> part of a composed op."""
+NIR_READERS: dict[str, type[Op]] = {nir: kind for kind in OPS.values() for nir in kind.NIR}
+"""NIR type -> the op that reads it."""
+
+HOST_ROLES: tuple[Role, ...] = ("before", "after")
+CORE_ROLES: tuple[Role, ...] = ("connection", "passing", "population")
+
+
+def is_core(op: Op) -> bool:
+    """Whether it runs on the target."""
+    return type(op).ROLE in CORE_ROLES
+
+
+def is_host(op: Op) -> bool:
+    """Whether it runs on the host."""
+    return type(op).ROLE in HOST_ROLES
+
+
+__all__ = [
+    "CORE_ROLES", "EVERY_LEVEL", "EXECUTABLE", "FLOAT_LEVELS", "HOST_ROLES", "NIR_READERS", "OPS", "PART_TYPES",
+    "Affine", "ArgmaxDecode", "Array", "ContinuousMembrane", "ContinuousSynapse", "Conv", "CountArgmaxDecode",
+    "CountDecode", "Decode", "Decoder", "Delay", "Dense", "Flatten", "Input", "IntegerMembrane", "IntegerSpike",
+    "IntegerSynapse", "Level", "Membrane", "Neuron", "NirForm", "Normalise", "Op", "Output", "Part", "Pool",
+    "PopulationEncode", "Quantise", "Rescale", "Role", "Scale", "Shape", "Spike", "State", "Synapse", "Synapses",
+    "Threshold", "is_core", "is_host",
+]  # fmt: skip

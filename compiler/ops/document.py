@@ -1,0 +1,141 @@
+"""Every op as documentation, written from what the ops declare of themselves: docs/ops.md."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from nervecord.compiler.ops import OPS, PART_TYPES
+from nervecord.compiler.ops.fields import LARGEST_AXIS, Declared, declarations
+from nervecord.compiler.ops.level import Level
+from nervecord.compiler.ops.op import Op, Part
+
+ROLES = {
+    "input": "an end: where values enter",
+    "output": "an end: where values leave",
+    "before": "runs on the host, before the core",
+    "after": "runs on the host, after the core",
+    "connection": "a weighted connection",
+    "passing": "passes values on",
+    "population": "a population of neurons",
+}
+"""Role of an op -> in words."""
+
+HEAD = """# Ops
+
+Written from the declarations in `compiler/ops/` (`compiler/ops/document.py`); a test keeps it current.
+
+A graph is named ops and edges; several edges into one op add up. Arrays have the batch first, shapes here leave it out.
+Sizes are written in symbols: the same symbol in two fields of an op is the same size, "..." is a whole shape.
+[semantics.md](semantics.md) says how graphs are executed.
+
+Levels: *imported* is what a NIR file said, in continuous time; *discrete* has steps of dt and is executed in float64;
+*integer* is a target's arithmetic, executed in int64. The *kind* is the name that findings, targets and dumps print.
+"""
+
+
+def ops_doc() -> str:
+    """docs/ops.md."""
+    lines = [HEAD]
+    for op in OPS.values():
+        lines += _op(op)
+    lines += ["## Parts of neurons", "", "A `Neuron` is composed of these; a neuron's parts are of one level.", ""]
+    for part in PART_TYPES.values():
+        lines += [f"### {part.__name__}", "", f"Level: {_levels(frozenset({part.LEVEL}), part)}.", ""]
+        lines += [*_text(part), *_table(part)]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _op(op: type[Op]) -> Iterator[str]:
+    yield f"## {op.__name__}"
+    yield ""
+    facts = [f"Role: {ROLES[op.ROLE]}", f"levels: {_levels(op.LEVELS, op)}"]
+    kinds = {level: op.kinds(level) for level in Level if op.kinds(level)}
+    if any(names != (op.__name__,) for names in kinds.values()):
+        by_names: dict[tuple[str, ...], list[str]] = {}
+        for level, names in kinds.items():
+            by_names.setdefault(names, []).append(level.value)
+        facts.append("kinds: " + "; ".join(f"{', '.join(k)} ({', '.join(at)})" for k, at in by_names.items()))
+    if op.NIR:
+        facts.append(f"in NIR: {', '.join(op.NIR)}")
+    yield "; ".join(facts) + "."
+    yield ""
+    yield from _text(op)
+    yield from _table(op)
+
+
+def _text(kind: type[Op] | type[Part]) -> Iterator[str]:
+    """The docstring; what is indented in it becomes a block of code."""
+    lines = inspect.cleandoc(kind.__doc__ or "").splitlines()
+    for before, line in zip(["", *lines], lines, strict=False):
+        if line.startswith("    ") and before and not before.startswith("    "):
+            yield ""
+        yield line if line.startswith("    ") else _plain(line)
+    yield ""
+
+
+def _plain(text: str) -> str:
+    """Text in which no star is taken for emphasis."""
+    return text.replace("*", "\\*")
+
+
+def _table(kind: type[Op] | type[Part]) -> Iterator[str]:
+    yield "| field | what it is | allowed | default | meaning |"
+    yield "|---|---|---|---|---|"
+    defaults = {f.name: f.default for f in dataclasses.fields(kind)}
+    for name, declared in declarations(kind):
+        default = defaults[name]
+        shown = "" if default is dataclasses.MISSING else "none" if default is None else f"{default}"
+        yield f"| `{name}` | {_what(declared)} | {_allowed(declared)} | {shown} | {_plain(declared.about)} |"
+    yield ""
+
+
+def _what(declared: Declared) -> str:
+    optional = ", or none" if declared.optional else ""
+    match declared.kind:
+        case "array":
+            size = _plain(", ".join(declared.symbols))
+            return f"{np.dtype(declared.dtype).name} ({size}){optional}"
+        case "integer":
+            return f"whole number{optional}"
+        case "number":
+            return f"number{optional}"
+        case "flag":
+            return "true or false"
+        case "choice":
+            return "word"
+        case "shape":
+            return "sizes"
+        case "part":
+            return f"part{optional}"
+    return declared.kind
+
+
+def _allowed(declared: Declared) -> str:
+    if declared.options:
+        return ", ".join(declared.options)
+    bounds = []
+    if declared.above > -math.inf:
+        bounds.append(f"above {declared.above:g}")
+    elif declared.low > -math.inf:
+        bounds.append(f"from {_number(declared.low)}")
+    if declared.high < math.inf:
+        bounds.append(f"to {_number(declared.high)}")
+    if declared.infinite:
+        bounds.append("or infinite")
+    return " ".join(bounds) or ("finite" if declared.kind in ("array", "number") else "")
+
+
+def _number(value: float) -> str:
+    return "2^26" if value == LARGEST_AXIS else f"{value:,.0f}" if float(value).is_integer() else f"{value:g}"
+
+
+def _levels(levels: frozenset[Level], kind: type) -> str:
+    names = [level.value for level in Level if level in levels]
+    if kind.__name__ == "Spike":
+        names = [level.value for level in (Level.IMPORTED, Level.DISCRETE)]
+    return ", ".join(names)

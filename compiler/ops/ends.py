@@ -1,0 +1,84 @@
+"""Where values enter and leave a graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from nervecord.compiler.ops import fields
+from nervecord.compiler.ops.fields import Array, Shape
+from nervecord.compiler.ops.level import EVERY_LEVEL, Level
+from nervecord.compiler.ops.op import NirForm, Op, Role, State
+
+if TYPE_CHECKING:
+    from nervecord.compiler.arithmetic import Arithmetic
+    from nervecord.compiler.nir.fields import Fields
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Input(Op):
+    """Where values enter: y = x, clipped to -limit..limit where there is a limit.
+
+    What enters is not known from the network alone, and integers need to know it: `carries` says "spikes" (0 or 1) or
+    "values"; "unknown" until somebody has said it.
+    """
+
+    shape: Shape = fields.shape("shape of what enters, without the batch")
+    carries: str = fields.choice("what enters", ("unknown", "spikes", "values"), "unknown")
+    limit: float | None = fields.number("values are clipped to -limit..limit", None, above=0)
+
+    ROLE: ClassVar[Role] = "input"
+    LEVELS: ClassVar[frozenset[Level]] = EVERY_LEVEL
+    NIR: ClassVar[tuple[str, ...]] = ("Input",)
+
+    @property
+    def in_shape(self) -> Shape:
+        return self.shape
+
+    @property
+    def spikes(self) -> bool:
+        return self.carries == "spikes"
+
+    @property
+    def bound(self) -> float | None:
+        return 1.0 if self.spikes else self.limit
+
+    def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
+        if self.limit is None or self.spikes:
+            return x
+        return np.clip(x, -self.limit, self.limit)
+
+    @classmethod
+    def from_nir(cls, given: Fields, fed: Shape | None) -> Op:
+        return cls(given.shape("shape"), origin=given.origin)
+
+    def to_nir(self, dt: float, name: str) -> NirForm:
+        return "Input", {"shape": np.array(self.shape)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Output(Op):
+    """Where values leave: y = x."""
+
+    shape: Shape = fields.shape("shape of what leaves, without the batch")
+
+    ROLE: ClassVar[Role] = "output"
+    LEVELS: ClassVar[frozenset[Level]] = EVERY_LEVEL
+    NIR: ClassVar[tuple[str, ...]] = ("Output",)
+
+    @property
+    def in_shape(self) -> Shape:
+        return self.shape
+
+    def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
+        return x
+
+    @classmethod
+    def from_nir(cls, given: Fields, fed: Shape | None) -> Op:
+        shape = given.shape("shape") if given.has("shape") else given.fed(fed)
+        return cls(shape, origin=given.origin)
+
+    def to_nir(self, dt: float, name: str) -> NirForm:
+        return "Output", {"shape": np.array(self.shape)}

@@ -1,0 +1,81 @@
+"""The weighted connection in a target's integers. (Neurons in integers are compositions like the others.)"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from nervecord.compiler.arithmetic import LARGEST_DELAY
+from nervecord.compiler.ops import fields
+from nervecord.compiler.ops.connections import matrix_synapses
+from nervecord.compiler.ops.fields import Array, Shape
+from nervecord.compiler.ops.level import Level
+from nervecord.compiler.ops.op import Op, Role, State, Synapses
+
+if TYPE_CHECKING:
+    from nervecord.compiler.arithmetic import Arithmetic
+
+
+SINGLE = 1 << 24
+"""Whole numbers below it are exact in float32."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dense(Op):
+    """y(t) = (W x(t - delay)) * 2^weight_exp, rounded down; what a neuron's reset clears is not the connection's.
+
+    Binary spikes or graded values enter, as its sources give; the plan says which.
+    """
+
+    weight: Array = fields.array("mantissas as the chip stores them", "out", "in", dtype=np.int32)
+    weight_exp: int = fields.integer("exponent of the sum", -24, 24, 0)
+    weight_bits: int = fields.integer("bits of a mantissa", 1, 16, 8)
+    delay: int = fields.integer("steps, those that the target's connections cost included", 0, LARGEST_DELAY, 1)
+
+    ROLE: ClassVar[Role] = "connection"
+    LEVELS: ClassVar[frozenset[Level]] = frozenset({Level.INTEGER})
+
+    @property
+    def in_shape(self) -> Shape:
+        return (int(self.weight.shape[1]),)
+
+    @property
+    def out_shape(self) -> Shape:
+        return (int(self.weight.shape[0]),)
+
+    @property
+    def lag(self) -> int:
+        return self.delay
+
+    def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
+        return self.stepper(arithmetic)(state, x)
+
+    def stepper(self, arithmetic: Arithmetic | None) -> Callable[[State, Array], Array]:
+        assert arithmetic is not None
+        shift, exponent = arithmetic.shifted, self.weight_exp
+        if arithmetic.accumulate == "shift-each" and exponent < 0:
+            return lambda state, x: self._shift_each(x)
+        # Whole sums below 2^53, of binary spikes mostly below 2^24: there floats are exact in any order of adding, and
+        # their matrix products are fast.
+        largest = int(np.abs(self.weight).sum(axis=1, dtype=np.int64).max())
+        floats = self.weight.T.astype(np.float64 if largest >= SINGLE else np.float32)
+
+        def product(state: State, x: Array) -> Array:
+            reach = largest * int(np.abs(x).max(initial=0))
+            weight = floats.astype(np.float64) if reach >= SINGLE and floats.dtype == np.float32 else floats
+            return shift((x.astype(weight.dtype) @ weight).astype(np.int64), exponent)
+
+        return product
+
+    def _shift_each(self, x: Array) -> Array:
+        """Each product is rounded on its own, so that no matrix product can do it."""
+        total = np.zeros((len(x), self.weight.shape[0]), dtype=np.int64)
+        for j in range(self.weight.shape[1]):
+            total += (x[:, j, None].astype(np.int64) * self.weight[:, j]) >> -self.weight_exp
+        return total
+
+    def synapses(self) -> Synapses:
+        return matrix_synapses(self.weight)

@@ -1,0 +1,350 @@
+"""Neurons: a synapse (or none), a membrane, and a spike (or none); each part once for each level.
+
+    Neuron(None, membrane, None)          leaky integrator (LI), an integrator where nothing leaks (I): gives its v
+    Neuron(None, membrane, spike)         LIF, IF: gives spikes
+    Neuron(synapse, membrane, spike)      current-based (CubaLIF)
+
+Within a step the synapse is updated first, then the membrane with the new current, then the spike is decided and the
+membrane reset. (An integer arithmetic may say another order.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+import numpy as np
+
+from nervecord.compiler.ops import fields
+from nervecord.compiler.ops.fields import Array, Shape
+from nervecord.compiler.ops.level import EVERY_LEVEL, FLOAT_LEVELS, Level
+from nervecord.compiler.ops.op import NirForm, Op, Part, Role, State
+from nervecord.errors import GraphError
+
+if TYPE_CHECKING:
+    from nervecord.compiler.arithmetic import Arithmetic
+    from nervecord.compiler.nir.fields import Fields
+
+RESETS = ("value", "subtract", "none")
+"""What a spike does to the membrane, in the same step: set it to a value, subtract the threshold, or nothing."""
+LONGEST_REFRACTORY = 1 << 16
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Parts in continuous time, times in seconds
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ContinuousSynapse(Part):
+    """tau di/dt = -i + w_in x."""
+
+    tau: Array = fields.array("time constant, s", "...", above=0)
+    w_in: Array = fields.array("gain of the input", "...")
+
+    LEVEL: ClassVar[Level] = Level.IMPORTED
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ContinuousMembrane(Part):
+    """tau dv/dt = (leak - v) + r i; without tau an integrator, dv/dt = r i. Without a synapse i is the input."""
+
+    r: Array = fields.array("resistance; of an integrator its gain per second", "...")
+    tau: Array | None = fields.array("time constant, s", "...", default=None, above=0, infinite=True)
+    leak: Array | None = fields.array("what it leaks towards", "...", default=None)
+
+    LEVEL: ClassVar[Level] = Level.IMPORTED
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Parts in steps
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Synapse(Part):
+    """i = decay * i + gain * x."""
+
+    decay: Array = fields.array("what a step keeps", "...", low=0, high=1)
+    gain: Array = fields.array("gain of the input", "...")
+
+    LEVEL: ClassVar[Level] = Level.DISCRETE
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Membrane(Part):
+    """v = decay * v + gain * i + leak. Without a synapse i is the input. Decay 1: an integrator."""
+
+    decay: Array = fields.array("what a step keeps", "...", low=0, high=1)
+    gain: Array = fields.array("gain of the current", "...")
+    leak: Array = fields.array("added at every step", "...")
+
+    LEVEL: ClassVar[Level] = Level.DISCRETE
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spike(Part):
+    """A spike where v > threshold, strictly; then the reset, in the same step. The synapse is not reset.
+
+    For `refractory` steps after a spike the membrane stays as it was reset and the neuron is silent.
+    """
+
+    threshold: Array = fields.array("spikes above it", "...")
+    reset_value: Array = fields.array("v after a spike, where the reset is to a value", "...")
+    reset: str = fields.choice("what a spike does to v", RESETS, "value")
+    refractory: int = fields.integer("silent steps after a spike", 0, LONGEST_REFRACTORY, 0)
+
+    LEVEL: ClassVar[Level] = Level.DISCRETE
+    """It has no time in it but `refractory`, so that it is the same in continuous time."""
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Parts in a target's integers
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IntegerSynapse(Part):
+    """The synaptic current: its decay, as a code of the arithmetic."""
+
+    decay: int = fields.integer("code of the decay", 0, 1 << 16)
+
+    LEVEL: ClassVar[Level] = Level.INTEGER
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IntegerMembrane(Part):
+    """The membrane: its decay, as a code of the arithmetic, and what is added at every step, bias << bias_exp."""
+
+    decay: int = fields.integer("code of the decay", 0, 1 << 16)
+    bias: Array = fields.array("mantissas", "n", dtype=np.int32)
+    bias_exp: int = fields.integer("exponent of the bias", 0, 16, 0)
+
+    LEVEL: ClassVar[Level] = Level.INTEGER
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IntegerSpike(Part):
+    """The threshold's mantissa, one for all neurons; comparison and reset are the arithmetic's."""
+
+    threshold: int = fields.integer("mantissa", 0)
+
+    LEVEL: ClassVar[Level] = Level.INTEGER
+
+
+AnySynapse: TypeAlias = ContinuousSynapse | Synapse | IntegerSynapse
+AnyMembrane: TypeAlias = ContinuousMembrane | Membrane | IntegerMembrane
+AnySpike: TypeAlias = Spike | IntegerSpike
+PARTS: tuple[type[Part], ...] = (
+    ContinuousSynapse, ContinuousMembrane, Synapse, Membrane, Spike, IntegerSynapse, IntegerMembrane, IntegerSpike,
+)  # fmt: skip
+"""Every kind of part."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Neuron(Op):
+    """A population of neurons of one composition. Without a spike it gives its membrane, with one its spikes."""
+
+    membrane: AnyMembrane = fields.part("the membrane")
+    synapse: AnySynapse | None = fields.part("the synaptic current", optional=True, default=None)
+    spike: AnySpike | None = fields.part("spike and reset", optional=True, default=None)
+
+    ROLE: ClassVar[Role] = "population"
+    LEVELS: ClassVar[frozenset[Level]] = EVERY_LEVEL
+    NIR: ClassVar[tuple[str, ...]] = ("I", "IF", "LI", "LIF", "CubaLI", "CubaLIF")
+
+    @classmethod
+    def kinds(cls, level: Level) -> tuple[str, ...]:
+        # In steps an integrator is a leaky neuron of decay 1.
+        return cls.NIR if level is Level.IMPORTED else tuple(kind for kind in cls.NIR if "LI" in kind)
+
+    @property
+    def kind(self) -> str:
+        integrates = isinstance(self.membrane, ContinuousMembrane) and self.membrane.tau is None
+        name = ("I" if integrates else "LI") + ("F" if self.spike is not None else "")
+        return ("Cuba" if self.synapse is not None else "") + name
+
+    @property
+    def levels(self) -> frozenset[Level]:
+        return frozenset({self.membrane.LEVEL}) if isinstance(self.membrane, AnyMembrane) else frozenset()
+
+    @property
+    def in_shape(self) -> Shape:
+        held = self.membrane
+        shape: Shape = (held.bias if isinstance(held, IntegerMembrane) else held.r
+                        if isinstance(held, ContinuousMembrane) else held.decay).shape  # fmt: skip
+        return shape
+
+    @property
+    def spikes(self) -> bool:
+        return self.spike is not None
+
+    def violations(self) -> Iterator[fields.Violation]:
+        found = list(fields.violations(self))
+        yield from found
+        if not isinstance(self.membrane, AnyMembrane):
+            return
+        level = self.membrane.LEVEL
+        for name, part in (("synapse", self.synapse), ("spike", self.spike)):
+            if part is None:
+                continue
+            fits = part.LEVEL is level or (isinstance(part, Spike) and level in FLOAT_LEVELS)
+            if not fits or (name == "synapse") != isinstance(part, AnySynapse):
+                yield "part", f"its {name} is {type(part).__name__}, and its membrane {level.value}", None, None
+        if level is Level.INTEGER:
+            return
+        for piece in (self.membrane, self.synapse, self.spike):
+            for name, declared in fields.declarations(type(piece)) if piece is not None else ():
+                value = getattr(piece, name)
+                if declared.kind == "array" and value is not None and value.shape != self.in_shape:
+                    yield "shape", f"{name} has shape {value.shape}, the population {self.in_shape}", None, None
+
+    def state(self, batch: int) -> State:
+        dtype = np.int64 if isinstance(self.membrane, IntegerMembrane) else np.float64
+        names = ["v", *(["u"] if self.synapse is not None else [])]
+        state = {name: np.zeros((batch, *self.in_shape), dtype=dtype) for name in names}
+        if isinstance(self.spike, Spike) and self.spike.refractory:
+            state["rest"] = np.zeros((batch, *self.in_shape), dtype=np.int64)
+        return state
+
+    def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
+        if isinstance(self.membrane, IntegerMembrane):
+            assert arithmetic is not None
+            return self._integer_step(state, x, arithmetic)
+        v = self.before_spike(state, x)
+        if self.spike is None:
+            state["v"] = v
+            return v
+        assert isinstance(self.spike, Spike)
+        spiked: Any = v > self.spike.threshold
+        if "rest" in state:
+            resting = state["rest"] > 0
+            spiked &= ~resting
+            v = np.where(resting, state["v"], v)
+            state["rest"] = np.where(spiked, self.spike.refractory, np.maximum(state["rest"] - 1, 0))
+        state["v"] = _reset(self.spike, v, spiked)
+        return spiked.astype(np.float64)
+
+    def before_spike(self, state: State, x: Array) -> Array:
+        """v of this step before any spike; the synaptic current in `state` is updated, v is not. Float levels."""
+        held = self.membrane
+        if not isinstance(held, Membrane):
+            raise GraphError(
+                f"{self.kind} in continuous time has no steps", where=self.label, hint="give --dt, which makes them"
+            )
+        if isinstance(self.synapse, Synapse):
+            state["u"] = x = self.synapse.decay * state["u"] + self.synapse.gain * x
+        return held.decay * state["v"] + held.gain * x + held.leak
+
+    def _integer_step(self, state: State, x: Array, arithmetic: Arithmetic) -> Array:
+        held = self.membrane
+        assert isinstance(held, IntegerMembrane)
+        entering = x.astype(np.int64) << arithmetic.input_shift
+        bias = held.bias.astype(np.int64) << held.bias_exp
+        late = state["u"] if self.synapse is not None and arithmetic.order == "membrane-first" else None
+        if isinstance(self.synapse, IntegerSynapse):
+            entering = arithmetic.decayed(state["u"], self.synapse.decay) + entering
+        if arithmetic.bias_enters == "current":
+            entering = entering + bias
+            bias = np.zeros_like(bias)
+        entering = arithmetic.current(entering)
+        if self.synapse is not None:
+            state["u"] = entering
+        received = entering if late is None else late
+        v = arithmetic.membrane(arithmetic.decayed(state["v"], held.decay) + received + bias)
+        if self.spike is None:
+            state["v"] = v
+            if arithmetic.readout == "largest-threshold" and (v > arithmetic.readout_limit).any():
+                # The chip's neuron would spike and lose its value here; compiling proves that it does not.
+                raise GraphError("a membrane that is read passed its threshold", where=self.label)
+            return v
+        assert isinstance(self.spike, IntegerSpike)
+        spikes, state["v"] = arithmetic.fire(v, self.spike.threshold)
+        return spikes
+
+    # ------------------------------------------------------------------------------------------------ time and NIR
+
+    def discrete(self, dt: float, convention: str) -> Op:
+        held = self.membrane
+        if not isinstance(held, ContinuousMembrane):
+            return self
+        if held.tau is None:
+            membrane = Membrane(np.ones_like(held.r), held.r * dt, np.zeros_like(held.r))
+        else:
+            decay, share = leaking(held.tau, dt, convention)
+            leak = np.zeros_like(held.r) if held.leak is None else held.leak
+            membrane = Membrane(decay, held.r * share, leak * share)
+        synapse = None
+        if isinstance(self.synapse, ContinuousSynapse):
+            decay, share = leaking(self.synapse.tau, dt, convention)
+            synapse = Synapse(decay, self.synapse.w_in * share)
+        return Neuron(membrane, synapse, self.spike, origin=self.origin)
+
+    @classmethod
+    def from_nir(cls, given: Fields, fed: Shape | None) -> Op:
+        kind, cuba = given.type.removeprefix("Cuba"), given.type.startswith("Cuba")
+        names = {"r": "r"}
+        if kind.startswith("L"):
+            names |= {"tau": "tau_mem" if cuba else "tau", "leak": "v_leak"}
+        if cuba:
+            names |= {"tau_syn": "tau_syn", "w_in": "w_in"}
+        if kind.endswith("F"):
+            names |= {"threshold": "v_threshold", "reset_value": "v_reset"}
+        # What files of nir 0.1 and 0.2 leave out, with the value their makers meant.
+        values = given.elementwise(names, fed, {"v_reset": 0.0, "w_in": 1.0})
+        synapse = ContinuousSynapse(values["tau_syn"], values["w_in"]) if cuba else None
+        spike = Spike(values["threshold"], values["reset_value"]) if kind.endswith("F") else None
+        membrane = ContinuousMembrane(values["r"], values.get("tau"), values.get("leak"))
+        return cls(membrane, synapse, spike, origin=given.origin)
+
+    def to_nir(self, dt: float, name: str) -> NirForm:
+        """See `compiler.nir.form` for the equations."""
+        held = self.membrane
+        assert isinstance(held, Membrane)
+        found: dict[str, Array] = {}
+        integrates = bool((held.decay == 1).all()) and self.synapse is None
+        with np.errstate(all="ignore"):  # what overflows is refused below, by name
+            if integrates:
+                if held.leak.any():
+                    raise GraphError(
+                        "decay is 1 and leak is not 0: NIR's I and IF have no leak", where=name,
+                        hint="add the leak as a bias to what feeds it",
+                    )  # fmt: skip
+                found["r"] = held.gain / dt
+            else:
+                tau = _time_constant(held.decay, dt, "decay", name)
+                key = "tau" if self.synapse is None else "tau_mem"
+                found |= {key: tau, "r": held.gain * tau / dt, "v_leak": held.leak * tau / dt}
+            if isinstance(self.synapse, Synapse):
+                tau_syn = _time_constant(self.synapse.decay, dt, "the synapse's decay", name)
+                found |= {"tau_syn": tau_syn, "w_in": self.synapse.gain * tau_syn / dt}
+        if isinstance(self.spike, Spike):
+            found |= {"v_threshold": self.spike.threshold, "v_reset": self.spike.reset_value}
+        for field, value in found.items():
+            if not np.isfinite(value).all():
+                raise GraphError(f"{field} is beyond float64 in NIR's units", where=name, hint="rescale it")
+        kind = ("I" if integrates else "LI") + ("F" if self.spike is not None else "")
+        return ("Cuba" if self.synapse is not None else "") + kind, found
+
+
+def leaking(tau: Array, dt: float, convention: str) -> tuple[Array, Array]:
+    """(decay, 1 - decay) of a time constant in steps of dt, each with its own rounding."""
+    share = dt / tau
+    return (1 - share, share) if convention == "euler" else (np.exp(-share), -np.expm1(-share))
+
+
+def _reset(spike: Spike, v: Array, spiked: Array) -> Array:
+    match spike.reset:
+        case "value":
+            return np.where(spiked, spike.reset_value, v)
+        case "subtract":
+            return np.where(spiked, v - spike.threshold, v)
+    return v
+
+
+def _time_constant(decay: Array, dt: float, field: str, name: str) -> Array:
+    ones = int(np.count_nonzero(decay == 1))
+    if ones:
+        raise GraphError(
+            f"{field} is 1 for {ones} of {decay.size} neurons, and NIR has no such neuron beside leaky ones",
+            where=name, hint="split the population, or make it less than 1",
+        )  # fmt: skip
+    return dt / (1 - decay)

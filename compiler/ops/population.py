@@ -1,0 +1,82 @@
+"""The population code's arithmetic, to the bit: receptive fields, and the accumulators that turn them into spikes.
+
+The exponential function is not the same in every library, and one different bit can move a spike. So it is computed
+here from additions, multiplications and powers of two alone, in a fixed order, and only its first 20 bits are used:
+accumulators then hold whole numbers below 2^21, exact in any order, in float32, int32 or float64.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nervecord.compiler.ops.fields import Array
+
+ONE = 1 << 20
+"""An accumulator spikes where it reaches this."""
+HALF_LOG2_E = 0.7213475204444817
+"""exp(-z^2 / 2) = 2^(-z^2 * this)."""
+LARGEST_EXPONENT = 32.0
+"""Beyond it an activation is zero: it rounds to no unit of 2^-20."""
+POWERS = 2.0 ** -np.arange(LARGEST_EXPONENT + 1)
+"""2^-k, k whole; exact."""
+DEGREE = 14
+
+
+def _coefficients() -> Array:
+    """Of 2^-f = sum_i c_i f^i, i = 0..DEGREE: c_i = c_(i - 1) * -ln 2 / i, in this order of operations."""
+    found = [1.0]
+    for i in range(1, DEGREE + 1):
+        found.append(found[-1] * -0.6931471805599453 / i)
+    return np.array(found)
+
+
+COEFFICIENTS = _coefficients()
+"""The error of the polynomial on 0 <= f <= 1 is below 1e-14, a unit of the result is 1e-6."""
+
+
+def activation(mean: Array, sigma: float, x: Array) -> Array:
+    """Units of 2^-20 that each neuron's accumulator gains per step: whole numbers 0..2^20 in float64.
+
+        x = min(max(x, first mean), last mean);  z = (x - mean) / sigma;  e = min((z * z) * HALF_LOG2_E, 32)
+        k = floor(e);  f = e - k;  p = (((c_14 * f + c_13) * f + c_12) ... ) * f + c_0
+        a = round_half_even((p * 2^-k) * 2^20)
+
+    Args:
+        mean: (channels, neurons) centres. sigma: width of the fields.
+        x: (..., channels) normalised observations.
+
+    Returns:
+        (..., channels * neurons), the bias source left out.
+    """
+    held = np.minimum(np.maximum(x, mean[:, 0]), mean[:, -1])
+    with np.errstate(over="ignore"):  # far away from a narrow field; the limit takes it
+        z = (held[..., None] - mean) / sigma
+        e = np.minimum((z * z) * HALF_LOG2_E, LARGEST_EXPONENT)
+    k = np.floor(e)
+    f = e - k
+    p = np.full_like(f, COEFFICIENTS[DEGREE])
+    for c in COEFFICIENTS[DEGREE - 1 :: -1]:
+        p = p * f + c
+    units: Array = np.rint((p * POWERS[k.astype(np.int64)]) * float(ONE))
+    return units.reshape(*x.shape[:-1], mean.size)
+
+
+def pulses(units: Array, v: Array, steps: int, *, always: bool) -> tuple[Array, Array]:
+    """T steps of the accumulators.
+
+    Args:
+        units: (..., n) of `activation`.
+        v: (..., n) accumulators before the first step, whole numbers 0..2^20 - 1.
+        steps: T. always: a last channel that spikes in every step.
+
+    Returns:
+        Spikes (steps, ..., out) int64, the bias source last; and v after the last step.
+    """
+    train = np.zeros((steps, *units.shape), dtype=np.int64)
+    for t in range(steps):
+        v = v + units
+        train[t] = v >= ONE
+        v = v - float(ONE) * train[t]
+    if always:
+        train = np.concatenate([train, np.ones((*train.shape[:-1], 1), dtype=np.int64)], axis=-1)
+    return train, v

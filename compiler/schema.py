@@ -1,0 +1,184 @@
+"""What comes from a file passes here: typed, bounded, finite, nothing unknown. The door to msgspec.
+
+A record is a type of msgspec with strict fields; `whole`, `real` and `text` are its bounded values. What does not fit
+is one sentence that names the file and the field.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import operator
+import re
+import sys
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from nervecord.errors import FileFormatError, NervecordError, escaped
+
+Field: TypeAlias = tuple[str, Any] | tuple[str, Any, Any]
+"""Name, type and, where it may be left out, its value then."""
+
+LARGEST = sys.float_info.max
+LONGEST_TEXT = 1 << 16
+"""Characters of a text."""
+LONGEST_MESSAGE = 300
+NESTED = 64
+"""JSON that is nested deeper is refused; how deep Python itself can read differs from version to version."""
+_BRACKET = re.compile(rb'"(?:[^"\\]|\\.?)*(?:"|\Z)|[\[\]{}]', re.DOTALL)
+"""A text, to its end or the file's, or a bracket outside of texts."""
+
+
+def whole(low: int, high: int) -> Any:
+    """The type of a whole number in low..high."""
+    return Annotated[int, Meta(ge=low, le=high)]
+
+
+def real(low: float = -LARGEST, high: float = LARGEST, above: float | None = None) -> Any:
+    """The type of a finite number in low..high, and above `above`."""
+    low, high = max(low, -LARGEST), min(high, LARGEST)
+    return Annotated[float, Meta(le=high, ge=low) if above is None or above < low else Meta(le=high, gt=above)]
+
+
+def text(longest: int = LONGEST_TEXT, least: int = 0) -> Any:
+    """The type of a text."""
+    return Annotated[str, Meta(min_length=least, max_length=longest)]
+
+
+def one_of(words: tuple[str, ...]) -> Any:
+    """The type of one of some words."""
+    return Literal[words]
+
+
+def any_of(kinds: Iterable[Any]) -> Any:
+    """The type of any of some; records among them are told apart by their kind."""
+    return functools.reduce(operator.or_, kinds)
+
+
+def pair(kind: Any) -> Any:
+    """The type of a list of two."""
+    return tuple[kind, kind]
+
+
+def row(kind: Any, longest: int, least: int = 0) -> Any:
+    """The type of a list of values of one type."""
+    return Annotated[tuple[kind, ...], Meta(min_length=least, max_length=longest)]
+
+
+def record(name: str, fields: Iterable[Field], *, kind: str | None = None) -> Any:
+    """A record type without unknown fields; `kind` is what its field "kind" says, in a union of records."""
+    return msgspec.defstruct(
+        name, list(fields), kw_only=True, forbid_unknown_fields=True, frozen=True, tag=kind,
+        tag_field=None if kind is None else "kind",
+    )  # fmt: skip
+
+
+def kind_of(value: Any) -> str:
+    """What the field "kind" of a record said."""
+    said: str = type(value).__struct_config__.tag
+    return said
+
+
+def checked(data: Any, kind: Any, where: str, error: type[NervecordError] = FileFormatError) -> Any:
+    """Plain data (of JSON, TOML) as a value of `kind`.
+
+    Raises:
+        error: something is missing, unknown, of another type or out of bounds.
+    """
+    try:
+        return msgspec.convert(data, kind, strict=True)
+    except msgspec.ValidationError as wrong:
+        raise error(sentence(wrong, data), where=where) from None
+    except RecursionError:
+        raise error("is nested too deeply", where=where) from None
+
+
+def from_json(content: bytes | str, kind: Any, where: str) -> Any:
+    """JSON as a value of `kind`.
+
+    Raises:
+        FileFormatError: it is no JSON, or not of that kind; NaN and infinities are no JSON.
+    """
+    if nesting(content.encode() if isinstance(content, str) else content) > NESTED:
+        raise FileFormatError(f"is nested more than {NESTED} deep", where=where)
+    try:
+        return checked(msgspec.json.decode(content), kind, where)
+    except msgspec.ValidationError as wrong:  # a number that no float holds
+        raise FileFormatError(sentence(wrong, None), where=where) from None
+    except (msgspec.DecodeError, UnicodeError) as wrong:
+        reason = str(wrong).removeprefix("JSON is malformed: ")
+        raise FileFormatError(f"is no JSON: {printable(reason)}", where=where) from None
+
+
+def nesting(content: bytes) -> int:
+    """How deep the brackets of a JSON text are nested; those inside its texts do not count."""
+    deepest = depth = 0
+    for found in _BRACKET.finditer(content):
+        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(found[0], 0)
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def sentence(wrong: Exception, data: Any) -> str:
+    """msgspec's message, its place in front and the value behind: "steps: expected int <= 10, got 12"."""
+    reason, _, path = str(wrong).partition(" - at `$")
+    path = path.rstrip("`")
+    if field := re.fullmatch(r"Object missing required field `(.*)`", reason, re.DOTALL):
+        reason = f"field {field[1]!r} is missing"
+    elif field := re.fullmatch(r"Object contains unknown field `(.*)`", reason, re.DOTALL):
+        reason = f"unknown field {field[1]!r}"
+    elif word := re.fullmatch(r"Invalid (?:enum )?value (.*)", reason, re.DOTALL):
+        reason = f"{word[1]} is unknown"
+    else:
+        reason = reason[:1].lower() + reason[1:].replace("`", "")
+        if "got" not in reason:
+            reason += _value_at(data, path)
+    place = path.lstrip(".")
+    return printable(f"{place}: {reason}" if place else reason)
+
+
+def _value_at(data: Any, path: str) -> str:
+    """The value that msgspec's path leads to, for a message; empty where it leads nowhere."""
+    for key, index in re.findall(r"\.([^.\[\]]+)|\[(\d+)\]", path):
+        try:
+            data = data[key] if key else data[int(index)]
+        except (KeyError, IndexError, TypeError):
+            return ""
+    if isinstance(data, (int, float)) and not isinstance(data, bool) and abs(data) < 1 << 64:
+        return f", got {data!r}"
+    if isinstance(data, (str, list)):
+        return f", got a length of {len(data)}"
+    return ""
+
+
+def printable(message: str) -> str:
+    """A message that may quote a file: short, on one line, nothing in it that a terminal would obey."""
+    if len(message) > LONGEST_MESSAGE:
+        message = message[:LONGEST_MESSAGE] + "..."
+    return escaped(message).replace("\n", "\\n")
+
+
+def unprintable(data: Any) -> str | None:
+    """The first text in plain data, keys included, that cannot be printed; None where all can."""
+    left = [data]
+    while left:
+        value = left.pop()
+        if isinstance(value, str) and not value.isprintable():
+            return value
+        if isinstance(value, dict):
+            left += [*value, *value.values()]
+        elif isinstance(value, (list, tuple)):
+            left += value
+    return None
+
+
+def canonical(data: Any) -> bytes:
+    """JSON with sorted keys and no spaces: the same data, the same bytes.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()

@@ -1,0 +1,285 @@
+"""Streams: sessions of graphs that are no policies. Spikes or values in, spikes or values out, state kept.
+
+A stream works in the blocks of its schedule: a step at a time where state is carried, T steps at a time where it is
+cleared before each block. `MachineStream` runs a graph by its definition; `runtime.emulator` has the compiled one.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
+
+import numpy as np
+
+from nervecord.compiler.graph import Graph
+from nervecord.compiler.interpret import Machine, stream_inputs
+from nervecord.compiler.ops import Array, Level
+from nervecord.compiler.plan import Plan, plan
+from nervecord.errors import GraphError
+from nervecord.runtime.session import (
+    Closing,
+    Counts,
+    add,
+    check_inputs,
+    checked_active,
+    checked_batch,
+    checked_rows,
+    count_block,
+    neurons,
+)
+
+Values: TypeAlias = Array | Mapping[str, Array]
+"""By name of the end, or the one array of a graph that has one end of the kind."""
+
+
+@runtime_checkable
+class StreamSession(Protocol):
+    """What every engine offers for a graph that is no policy. Also a context manager that closes it.
+
+    A session may be used from several threads: its calls wait for one another.
+    """
+
+    plan: Plan
+    graph: Graph
+    engine: str
+
+    @property
+    def batch(self) -> int:
+        """Number of copies."""
+        ...
+
+    @property
+    def counts(self) -> Counts:
+        """What it did since it was opened: a copy. Its `actions` are steps of input."""
+        ...
+
+    def reset(self, batch: int | None = None, *, rows: Array | None = None) -> None:
+        """Clear the state: of all copies, setting their number, or of the rows (indices or mask) given."""
+
+    def step(self, inputs: Values, active: Array | None = None) -> Any:
+        """One block. Arrays are (T, batch, ...); of a block of one step without T, of one copy without the batch.
+
+        Args:
+            inputs: by name of the Input, or one array where there is one Input. Of a schedule whose inputs are held
+                (batch, ...), and so are the outputs.
+            active: (batch,) bool, which copies are counted; all by default.
+
+        Returns:
+            As the inputs were given: by name of the Output, or one array where there is one Output.
+        """
+
+    def run(self, inputs: Values) -> dict[str, Array]:
+        """All steps of a recording, from cleared state: (steps, n) or (steps, batch, n) in, (steps, batch, ...) out.
+
+        By name of the Output. A last block that is not full is filled up with zeros.
+        """
+
+    def trace(self) -> dict[str, Array]:
+        """What every core node gave in the last block: name -> (window, batch, ...). Until the next reset."""
+
+    def close(self) -> None:
+        """Give everything back; further calls are errors."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Streaming(Closing):
+    """What streams share: the shapes of what comes and goes, and the counts. An engine says what a block does.
+
+    Args:
+        made: the plan of a graph that is no policy.
+        engine: what to call it in results.
+        batch: number of copies.
+
+    Raises:
+        GraphError: it is a policy's plan.
+    """
+
+    def __init__(self, made: Plan, engine: str, batch: int) -> None:
+        super().__init__()
+        if made.contract is not None:
+            raise GraphError(
+                "is a policy, and a stream is of a graph that is none", where="plan", hint="open a session"
+            )
+        checked_batch(batch)
+        self.plan = made
+        self.graph = made.graph
+        self.engine = engine
+        self._counts = Counts()
+        self._batch = batch
+
+    @property
+    def batch(self) -> int:
+        """Number of copies."""
+        return self._batch
+
+    def _block(self, inputs: dict[str, Array], active: Array) -> dict[str, Array]:
+        """One block: Input -> (T, batch, ...), or (batch, ...) where inputs are held; Outputs in the same form."""
+        raise NotImplementedError
+
+    def _restart(self, batch: int) -> None:
+        """Back to the state before the first step, with so many copies."""
+        raise NotImplementedError
+
+    def _clear(self, rows: Array) -> None:
+        """The same for some copies."""
+        raise NotImplementedError
+
+    def reset(self, batch: int | None = None, *, rows: Array | None = None) -> None:
+        """Clear the state of all copies (setting their number), or of some rows."""
+        with self._lock:
+            self._alive()
+            checked_batch(batch)
+            if rows is not None:
+                self._clear(checked_rows(rows, self._batch))
+                return
+            self._batch = batch or self._batch
+            self._restart(self._batch)
+
+    def step(self, inputs: Values, active: Array | None = None) -> Any:
+        """One block; see `StreamSession`.
+
+        Raises:
+            GraphError: an input is missing, unknown, of another shape, not finite, or beyond its limit.
+        """
+        with self._lock:
+            self._alive()
+            named = self._named(inputs)
+            axes = {name: x.ndim - len(self.graph.nodes[name].in_shape) for name, x in named.items()}
+            if len(set(axes.values())) != 1:
+                raise GraphError("inputs differ in their number of steps or their batch", where="inputs")
+            full = {name: self._full(name, x) for name, x in named.items()}
+            outputs = self._counted(full, checked_active(active, self._batch))
+            shown = {name: self._as_given(name, x, next(iter(axes.values()))) for name, x in outputs.items()}
+            return shown if isinstance(inputs, Mapping) or len(shown) > 1 else next(iter(shown.values()))
+
+    def run(self, inputs: Values) -> dict[str, Array]:
+        """All steps of a recording, from cleared state; see `StreamSession`.
+
+        Raises:
+            GraphError: as of `step`.
+        """
+        with self._lock:
+            self._alive()
+            arrays = stream_inputs(self.graph, inputs)
+            steps, batch = next(iter(arrays.values())).shape[:2]
+            self.reset(batch)
+            per_block = 1 if self.plan.schedule.held else self.plan.schedule.steps
+            every = np.ones(batch, dtype=np.bool_)
+            found: dict[str, list[Array]] = {}
+            for start in range(0, steps, per_block):
+                block = {name: _filled(x[start : start + per_block], per_block) for name, x in arrays.items()}
+                if self.plan.schedule.held:
+                    block = {name: x[0] for name, x in block.items()}
+                for name, rows in self._counted(block, every).items():
+                    found.setdefault(name, []).append(rows[None] if self.plan.schedule.held else rows)
+            return {name: np.concatenate(rows)[:steps] for name, rows in found.items()}
+
+    def _counted(self, full: dict[str, Array], active: Array) -> dict[str, Array]:
+        outputs = self._block(full, active)
+        steps = 1 if self.plan.schedule.held else self.plan.schedule.steps
+        robots = int(np.count_nonzero(active))
+        self._counts.actions += steps * robots
+        self._counts.neuron_updates += neurons(self.plan) * self.plan.window * robots
+        return outputs
+
+    def _named(self, inputs: Values) -> dict[str, Array]:
+        names = self.graph.inputs
+        if not isinstance(inputs, Mapping):
+            if len(names) != 1:
+                raise GraphError(f"has {len(names)} inputs", where="graph", hint="give the values by name")
+            inputs = {names[0]: inputs}
+        for name in inputs:
+            if name not in names:
+                raise GraphError(f"is no input; the inputs are {', '.join(names)}", where=name)
+        for name in names:
+            if name not in inputs:
+                raise GraphError("no values given for this input", where=name)
+        return {name: np.asarray(inputs[name]) for name in names}
+
+    def _full(self, name: str, x: Array) -> Array:
+        """Values with every axis, checked."""
+        shape = self.graph.nodes[name].in_shape
+        steps = () if self.plan.schedule.held else (self.plan.schedule.steps,)
+        wanted = (*steps, self._batch, *shape)
+        short = {wanted}
+        if steps == (1,):
+            short.add(wanted[1:])
+        if self._batch == 1:
+            short |= {(*form[: len(form) - len(shape) - 1], *shape) for form in list(short)}
+        if x.dtype.kind not in "fiub" or not np.isfinite(x).all():
+            raise GraphError("the values are not all finite numbers", where=name)
+        if x.shape not in short:
+            raise GraphError(f"values have shape {x.shape}, {wanted} is needed", where=name)
+        return x.reshape(wanted)
+
+    def _as_given(self, name: str, x: Array, axes: int) -> Array:
+        """Outputs (T, batch, ...) with as many axes before their shape as the inputs had."""
+        shape = x.shape[-len(self.graph.nodes[name].in_shape) :]
+        missing = x.ndim - len(shape) - axes
+        if not missing:
+            return x
+        if axes == 0:
+            return x.reshape(shape)
+        # Of two axes the one that may be left out is missing: the steps of a block of one, else the batch of one.
+        return x[0] if x.shape[0] == 1 and self.plan.schedule.steps == 1 else x[:, 0]
+
+
+def _filled(x: Array, count: int) -> Array:
+    """(count, batch, ...): zeros where x ends early."""
+    return x if len(x) == count else np.concatenate([x, np.zeros((count - len(x), *x.shape[1:]), dtype=x.dtype)])
+
+
+class MachineStream(Streaming):
+    """A stream by the definition of its ops.
+
+    Args:
+        subject: DISCRETE or INTEGER, a graph, run step by step with its state carried, or a plan.
+        engine: what to call it in results.
+        batch: number of copies.
+
+    Raises:
+        GraphError: the graph is not executable, or it is a policy's plan.
+    """
+
+    def __init__(self, subject: Graph | Plan, *, engine: str = "definition", batch: int = 1) -> None:
+        super().__init__(subject if isinstance(subject, Plan) else plan(subject), engine, batch)
+        self._machine = Machine(self.plan, batch)
+        self._last: list[dict[str, Array]] = []
+
+    @property
+    def counts(self) -> Counts:
+        """What it did since it was opened: a copy."""
+        return self._counts.copy()
+
+    def trace(self) -> dict[str, Array]:
+        """What every core node gave in the last block: name -> (window, batch, ...)."""
+        with self._lock:
+            return {name: np.stack([values[name] for values in self._last]) for name in (self._last or [{}])[0]}
+
+    def state(self) -> dict[str, dict[str, Array]]:
+        """State of every core node, as `compiler.interpret.Machine` names it: a copy."""
+        with self._lock:
+            return copy.deepcopy(self._machine.state)
+
+    def _block(self, inputs: dict[str, Array], active: Array) -> dict[str, Array]:
+        if self.graph.level is Level.INTEGER:
+            check_inputs(self.plan, inputs)
+        outputs, self._last = self._machine.block(inputs)
+        spikes, events = count_block(self.plan, self._machine.entered, self.trace(), active)
+        add(self._counts.spikes, spikes)
+        add(self._counts.synaptic_events, events)
+        return outputs
+
+    def _restart(self, batch: int) -> None:
+        self._machine.reset(batch)
+        self._last = []
+
+    def _clear(self, rows: Array) -> None:
+        self._machine.clear(rows)

@@ -1,0 +1,100 @@
+"""What targets that compute in integers share: lowering and engines by the arithmetic that their spec states."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.calibrate import Calibration, StreamCalibration
+from nervecord.compiler.files.program import Program
+from nervecord.compiler.graph import Graph
+from nervecord.compiler.lower.lower import lower
+from nervecord.compiler.options import option
+from nervecord.compiler.plan import plan
+from nervecord.compiler.policy import Policy
+from nervecord.compiler.schedule import Schedule
+from nervecord.compiler.target import Behaviour, Emitted, Limits, Lowered, TargetSpec
+from nervecord.errors import NervecordError, unknown_name
+from nervecord.runtime.session import MachineSession, Session
+from nervecord.runtime.stream import MachineStream, StreamSession
+
+ENGINES = ("emulator", "definition")
+"""What runs integers of any arithmetic: the compiled loop, and the ops' own steps."""
+
+
+@dataclass(frozen=True)
+class IntegerTarget:
+    """A chip that a file describes, arithmetic included."""
+
+    spec: TargetSpec
+    weight_bits: int = option(0, "bits of a weight's mantissa; 0: all that the arithmetic has", low=0, high=16)
+
+    @classmethod
+    def of(cls, program: Program) -> IntegerTarget:
+        """What runs a program whose target is not here: its arithmetic, and no limits."""
+        spec = TargetSpec(
+            name=program.target, title=program.target, summary="known from a program alone", engines=(),
+            arithmetic="as the program carries it", integers=program.graph.arithmetic, nodes={}, nodes_source="program",
+            nodes_confidence="unknown", behaviour=Behaviour(), limits=Limits(),
+        )  # fmt: skip
+        return cls(spec)
+
+    def lower(
+        self, subject: Graph | Policy, calibration: Calibration | StreamCalibration | None, schedule: Schedule
+    ) -> Lowered:
+        """A DISCRETE graph or policy in the spec's arithmetic; see `compiler.lower`."""
+        bits = self.weight_bits or None
+        lowered, report = lower(subject, integers(self.spec), calibration, schedule=schedule, weight_bits=bits)
+        return Lowered(subject=lowered, report=report)
+
+    def open(self, program: Program, *, engine: str | None = None, trace: bool = True) -> Session:
+        """A session on the emulator, or by the definition; it always traces."""
+        name = engine or ENGINES[0]
+        if name not in ENGINES:
+            raise unknown_name("engine", name, ENGINES, where=self.spec.name)
+        return open_integers(program, name)
+
+    def stream(self, program: Program, *, engine: str | None = None) -> StreamSession:
+        """A session of a program that is no policy; see `open`."""
+        name = engine or ENGINES[0]
+        if name not in ENGINES:
+            raise unknown_name("engine", name, ENGINES, where=self.spec.name)
+        return stream_integers(program, name)
+
+    def emit(self, program: Program, folder: Path) -> tuple[Emitted, ...]:
+        """Nothing: no other tool knows this chip."""
+        raise NervecordError("writes no files for other tools", where=f"target {self.spec.name!r}")
+
+
+def integers(spec: TargetSpec) -> Arithmetic:
+    """The arithmetic of a spec, with the limits that the user gave in place of those that are not exact."""
+    assert spec.integers is not None
+    changes: dict[str, Any] = {}
+    for limit, name in (("delay_max", "delay_max"), ("message_bits", "graded_bits")):
+        fact = getattr(spec.limits, limit)
+        if fact.confidence == "given" and fact.value is not None:
+            changes[name] = int(fact.value)
+    return dataclasses.replace(spec.integers, **changes)
+
+
+def open_integers(program: Program, engine: str) -> Session:
+    """A session of a program of integers: on the compiled loop, or by the definition."""
+    if engine == "definition":
+        return cast(Session, MachineSession(program.policy, engine=engine))
+    # numba is imported when the first session opens, not with the catalogue.
+    from nervecord.runtime.emulator import EmulatorSession
+
+    return cast(Session, EmulatorSession(program.policy))
+
+
+def stream_integers(program: Program, engine: str) -> StreamSession:
+    """The same for a program that is no policy."""
+    made = plan(program.graph, program.schedule)
+    if engine == "definition":
+        return cast(StreamSession, MachineStream(made, engine=engine))
+    from nervecord.runtime.emulator import EmulatorStream
+
+    return cast(StreamSession, EmulatorStream(made))

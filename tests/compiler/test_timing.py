@@ -1,0 +1,259 @@
+"""What enters, loops, delays, ends and proofs, on a target that computes in integers; graphs of ten thousand nodes."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import policies
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nets import (
+    ARITHMETIC,
+    LAVA,
+    LOIHI1,
+    REFERENCE,
+    affine,
+    current_lif,
+    entry,
+    fact,
+    lif,
+    net,
+    readout,
+    recurrent,
+    skip,
+    two_readouts,
+)
+
+from nervecord.compiler.calibrate import calibrate
+from nervecord.compiler.check.table import errors, findings_of, verdict
+from nervecord.compiler.graph import Graph
+from nervecord.compiler.lower.lower import lower
+from nervecord.compiler.ops import Decode, Input, Level, Op, Output
+from nervecord.compiler.policy import Policy
+from nervecord.compiler.schedule import Schedule
+from nervecord.compiler.target import TargetSpec
+from nervecord.compiler.timing import Timing
+from nervecord.compiler.topology import Topology
+from nervecord.compiler.verify import verify
+from nervecord.errors import InfeasibleError
+
+
+def codes(subject: Graph | Policy, spec: TargetSpec = LAVA, **given: Any) -> dict[str, str]:
+    return {finding.code: finding.severity for finding in findings_of(subject, spec, **given)}
+
+
+def test_what_enters_is_declared_where_it_must_be() -> None:
+    graph = net(affine(), lif())
+    unknown = graph.replace(nodes={**graph.nodes, "input": Input((2,))})
+    assert verdict(findings_of(graph, LAVA)) == "feasible"
+    # Inspecting leaves it open; compiling must know.
+    assert codes(unknown)["undeclared-input"] == "unknown"
+    assert verdict(findings_of(unknown, LAVA)) == "unknown"
+    (found,) = errors(unknown, LAVA)
+    assert (found.code, found.severity) == ("undeclared-input", "error")
+    assert "--inputs" in found.fix
+    # Floats need no limits.
+    assert verdict(findings_of(unknown, REFERENCE)) == "feasible"
+    spiking = graph.replace(nodes={**graph.nodes, "input": Input((2,), "spikes")})
+    assert verdict(findings_of(spiking, LAVA)) == verdict(findings_of(spiking, LOIHI1)) == "feasible"
+    assert codes(graph, LOIHI1)["graded-input"] == "error"
+
+
+def test_a_loop_must_pay_for_all_its_connections() -> None:
+    nodes = {"there": affine(), "second": lif(), "back": affine(delay=1)}
+    graph = recurrent(**nodes)
+    edges = (*graph.edges[:3], ("lif", "there"), ("there", "second"), ("second", "back"), ("back", "lif"))
+    long = graph.replace(edges=edges)
+    (found,) = errors(long, LAVA)
+    assert (found.code, found.value, found.limit) == ("loop-delay", 1, 2)
+    assert "back" in found.message
+    assert "there" in found.message
+    for delays in ((1, 1), (2, 0), (0, 2), (5, 5)):
+        paid = {**long.nodes, "there": affine(delay=delays[0]), "back": affine(delay=delays[1])}
+        assert errors(long.replace(nodes=paid), LAVA) == []
+    assert codes(recurrent(delay=1))["recurrence"] == "info"
+
+
+def test_loops_and_delays_are_refused_where_state_is_cleared() -> None:
+    window = Schedule(5, "reset")
+    assert codes(recurrent(), schedule=window)["reset-with-delays"] == "error"
+    assert codes(net(affine(delay=1), lif()), schedule=window)["reset-with-delays"] == "error"
+    assert codes(skip(), schedule=window) == codes(skip())
+    assert verdict(findings_of(skip(), LAVA, window)) == "feasible"
+
+
+def test_the_shorter_path_waits_and_says_how_long(make_policy: Callable[..., Policy]) -> None:
+    (found,) = [finding for finding in findings_of(skip(), LAVA) if finding.code == "unbalanced-paths"]
+    assert (found.severity, found.node, found.value) == ("info", "around", 1)
+    policy = make_policy((3, 4, 5, 2))
+    edges = (*policy.graph.edges, ("normalise", "around"), ("around", "readout"))
+    branched = policy.replace(graph=policy.graph.replace(
+        nodes={**policy.graph.nodes, "around": affine(3, 2)}, edges=edges
+    ))  # fmt: skip
+    assert verify(branched) == []
+    found, late = [f for f in findings_of(branched, LAVA) if f.code in ("unbalanced-paths", "latency")]
+    assert (found.node, found.value) == ("around", 2)
+    assert late.value == 5 + 3
+
+
+def test_spikes_are_relayed_and_values_are_not() -> None:
+    relayed = net(affine(), lif(), affine(delay=200), lif())
+    (found,) = [finding for finding in findings_of(relayed, LAVA) if finding.code == "delay-range"]
+    assert (found.severity, found.node, found.value, found.limit) == ("info", "affine2", 199, 63)
+    # The first layer is one step late, which this delay takes back; three populations cut the rest into four.
+    assert "3 further populations" in found.message
+    assert verdict(findings_of(relayed, LAVA)) == "feasible"
+    assert codes(net(affine(delay=64), lif()))["delay-range"] == "error"
+    assert "delay-range" not in codes(net(affine(delay=63), lif()))
+    assert codes(net(affine(delay=64), lif(), spiking=True))["delay-range"] == "info"
+    # A chip that only subtracts has no neuron that forgets.
+    subtracting = dataclasses.replace(LAVA, behaviour=dataclasses.replace(LAVA.behaviour, resets=fact(("subtract",))))
+    assert codes(relayed, subtracting)["delay-range"] == "error"
+
+
+def test_a_bias_into_a_current_needs_something_that_can_carry_it() -> None:
+    """Spikes that come from outside cannot: nobody knows when they are on."""
+    values = net(affine(bias=True), current_lif())
+    assert codes(values)["bias-channel"] == "info"
+    assert codes(net(affine(bias=True), current_lif(), spiking=True))["bias-channel"] == "error"
+    deeper = net(affine(), lif(), affine(bias=True), current_lif(), spiking=True)
+    assert codes(deeper)["bias-channel"] == "info"
+    # A population that is read has no neuron to spare: its spikes are the output.
+    read = deeper.replace(nodes={**deeper.nodes, "output2": Output((2,))}, edges=(*deeper.edges, ("lif1", "output2")))
+    assert codes(read)["bias-channel"] == "error"
+
+
+def test_spikes_and_membranes_are_not_added_at_an_end() -> None:
+    graph = net(affine(), lif(), affine(), readout())
+    both = graph.replace(edges=(*graph.edges, ("lif1", "output")))
+    assert codes(both)["spiking-readout"] == "error"
+    assert "spiking-readout" not in codes(graph)
+    assert "spiking-readout" not in codes(both, REFERENCE)
+    decoded = net(affine(), lif(), Decode(*np.ones((4, 2))))
+    assert codes(decoded)["spiking-readout"] == "error"
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 5), cost=st.integers(0, 3))
+def test_timing_equals_brute_force(seed: int, count: int, cost: int) -> None:
+    """Longest paths and loops that are too short, by trying all walks."""
+    draw = np.random.default_rng(seed)
+    nodes: dict[str, Op] = {"input": entry(1), "output": Output((1,))}
+    edges: dict[tuple[str, str], None] = {}
+    late = np.full((count + 1, count + 1), -np.inf)  # by how much b is later than a; the last one is the input
+    for k in range(count):
+        nodes[f"lif{k}"] = lif(1)
+    for k in range(2 * count):
+        a, b, delay = draw.integers(count + 1), draw.integers(count), int(draw.integers(4))
+        nodes[f"fc{k}"] = affine(1, 1, delay=delay)
+        edges |= {("input" if a == count else f"lif{a}", f"fc{k}"): None, (f"fc{k}", f"lif{b}"): None}
+        late[a, b] = max(late[a, b], cost - delay)
+    names = [str(name) for name in draw.permutation(list(nodes))]
+    graph = Graph(Level.DISCRETE, {name: nodes[name] for name in names}, tuple(edges), dt=1e-3)
+    timing = Timing.of(graph, Topology.of(graph), cost)
+    longest = np.maximum(late, np.where(np.eye(count + 1, dtype=bool), 0, -np.inf))
+    for _ in range(count + 2):  # walks of up to 2^k edges
+        longest = np.maximum(longest, (longest[:, :, None] + longest[None]).max(axis=1))
+    if (np.diag(longest) > 0).any():
+        assert timing.loops
+        assert all(loop.delay < loop.least == cost * len(loop.wires) for loop in timing.loops)
+    else:
+        assert timing.loops == ()
+        # Nothing works earlier than the graph says, so every population is a start.
+        assert [timing.late[f"lif{k}"] for k in range(count)] == longest.max(axis=0)[:count].tolist()
+
+
+def large(kind: str) -> Graph:
+    """10,000 nodes; a ring, a chain, or 90,000 edges at random."""
+    draw = np.random.default_rng(0)
+    count = 5000
+    nodes: dict[str, Op] = {"input": entry(1)}
+    nodes |= {f"lif{k}": lif(1) for k in range(count)}
+    nodes |= {f"fc{k}": affine(1, 1, delay=2 if kind == "ring" and k % 2 else int(kind == "random"))
+              for k in range(count)}  # fmt: skip
+    edges = {("input", "fc0"): None, ("lif4999", "output"): None}
+    nodes["output"] = Output((1,))
+    if kind == "random":
+        for a, b, forth in zip(*draw.integers(count, size=(2, 90_000)), draw.random(90_000) < 0.5, strict=True):
+            edges[(f"lif{a}", f"fc{b}") if forth else (f"fc{a}", f"lif{b}")] = None
+    else:
+        for k in range(count):
+            edges |= {(f"fc{k}", f"lif{k}"): None, (f"lif{k}", f"fc{k + 1}"): None}
+        del edges["lif4999", "fc5000"]
+        if kind == "ring":
+            edges["lif4999", "fc0"] = None
+    return Graph(Level.DISCRETE, nodes, tuple(edges), dt=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["chain", "ring", "random"])
+def test_large_graphs_take_seconds(kind: str) -> None:
+    """Measured: 0.5 to 2 s of one core. What grows with the square of the size takes minutes."""
+    graph = large(kind)
+    start = time.process_time()
+    found = findings_of(graph, LAVA)
+    assert time.process_time() - start < 20
+    assert "loop-delay" not in {finding.code for finding in found}
+    assert kind == "random" or Topology.of(graph).depth == (5000 if kind == "chain" else 0)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What leaves, and what can be proved
+
+
+def test_readouts_that_are_added_wait_for_each_other() -> None:
+    graph = two_readouts(deep=readout())
+    shallow = graph.replace(
+        nodes={**graph.nodes, "around": affine(), "shallow": readout()},
+        edges=(*graph.edges, ("input", "around"), ("around", "shallow"), ("shallow", "output")),
+    )
+    (found,) = [finding for finding in findings_of(shallow, LAVA) if finding.code == "unbalanced-paths"]
+    assert (found.node, found.value) == ("around", 1)
+    assert verdict(findings_of(shallow, LAVA)) == "feasible"
+    # In a window each is read in its own step.
+    assert "unbalanced-paths" not in codes(shallow, schedule=Schedule(4, "reset"))
+    # One that leads to the other cannot wait for it.
+    inner = two_readouts()
+    inner = inner.replace(edges=(*inner.edges, ("lif1", "output")))
+    assert codes(inner)["ends-apart"] == "error"
+    assert "ends-apart" not in codes(inner, schedule=Schedule(4, "reset"))
+    apart = inner.replace(
+        nodes={**inner.nodes, "output2": Output((2,))}, edges=(*inner.edges[:-1], ("lif1", "output2"))
+    )
+    assert verdict(findings_of(apart, LAVA)) == "feasible"
+
+
+def test_a_layer_without_scales_is_found_by_inspecting() -> None:
+    """Weights beside a threshold that is a million times smaller: no unit holds both."""
+    far = net(affine(), lif(threshold=np.full(2, 1e-9)))
+    (found,) = [finding for finding in findings_of(far, LAVA) if finding.severity == "error"]
+    assert found.code == "no-scale"
+    assert "no weight exponent" in found.message
+    with pytest.raises(InfeasibleError, match="no weight exponent"):
+        lower(far, ARITHMETIC, None)
+    assert "no-scale" not in codes(net(affine(), lif()))
+    # Where another rule refuses it, nothing is tried.
+    assert "no-scale" not in codes(net(affine(), lif(threshold=np.full(2, 1e-9), reset="none")))
+
+
+def test_values_that_no_message_carries_are_found_by_inspecting() -> None:
+    graph = net(affine(), lif())
+    wide = graph.replace(nodes={**graph.nodes, "input": Input((2,), "values", 20_000.0)})
+    (found,) = [finding for finding in findings_of(wide, LAVA) if finding.severity == "error"]
+    assert (found.code, found.value, found.limit) == ("graded-range", 20_000, 16383.5)
+    with pytest.raises(InfeasibleError, match="too large"):
+        lower(wide, ARITHMETIC, None)
+
+
+@pytest.mark.parametrize("carried", [False, True])
+@pytest.mark.parametrize("seed", range(12))
+def test_what_no_rule_refuses_is_lowered(seed: int, carried: bool) -> None:
+    policy = policies.random_dag(seed, carried=carried, recurrent=carried)
+    assert errors(policy, LAVA) == []
+    assert verdict(findings_of(policy, LAVA)) == "feasible"
+    lowered, _ = lower(policy, ARITHMETIC, calibrate(policy))
+    assert {finding.severity for finding in findings_of(lowered, LAVA)} <= {"info", "warning"}

@@ -1,0 +1,165 @@
+"""What the emulator's tests and its long run share: other arithmetics, policies of every shape, and the comparison."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from graphs import Case
+
+from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.contract import Channels, Contract
+from nervecord.compiler.graph import Edge
+from nervecord.compiler.interpret import Machine
+from nervecord.compiler.lower.ranges import overflows, prove
+from nervecord.compiler.ops import (
+    ArgmaxDecode,
+    Array,
+    CountArgmaxDecode,
+    CountDecode,
+    Decode,
+    Input,
+    Neuron,
+    Normalise,
+    Op,
+    Output,
+    PopulationEncode,
+    Quantise,
+)
+from nervecord.compiler.plan import Plan, plan
+from nervecord.compiler.policy import Policy
+from nervecord.runtime.emulator import Emulator
+
+
+def random_arithmetic(seed: int) -> Arithmetic:
+    """Any arithmetic that the schema can say, of every choice and many widths."""
+    rng = np.random.default_rng(seed)
+
+    def one(*options: Any) -> Any:
+        return options[int(rng.integers(len(options)))]
+
+    decay = one("factor", "shift")
+    current_bits, membrane_bits = int(rng.integers(14, 33)), int(rng.integers(12, 33))
+    input_shift = int(rng.integers(0, 7))
+    reset = one("zero", "subtract")
+    threshold_shift = int(rng.integers(0, 7))
+    delay = one(0, 1, 1)
+    return Arithmetic(
+        weight_bits=int(rng.integers(4, 17)), weight_signs=one("twos-complement", "mode"),
+        weight_exponent_low=-int(rng.integers(0, 13)), weight_exponent_high=int(rng.integers(0, 8)),
+        accumulate=one("sum-then-shift", "shift-each"), product_bits=int(rng.integers(32, 54)), input_shift=input_shift,
+        current_bits=current_bits, current_overflow=one("saturate", "saturate-symmetric", "wrap", "wrap-once"),
+        membrane_bits=membrane_bits, membrane_overflow=one("saturate", "saturate-symmetric", "wrap", "wrap-once"),
+        decay=decay, decay_bits=int(rng.integers(2, 6)) if decay == "shift" else int(rng.integers(4, 17)),
+        decay_rounding=one("floor", "at-least-one") if decay == "shift" else one("zero", "floor"),
+        current_decay_low=one(0, 1), order=one("current-first", "membrane-first"),
+        threshold_bits=max(1, min(membrane_bits - 1 - threshold_shift, 20)), threshold_shift=threshold_shift,
+        compare=one(">", ">="), reset=reset, spikes_per_step=one(1, 3, 255) if reset == "subtract" else 1,
+        bias_bits=one(0, 8, 13), bias_exponent_high=int(rng.integers(0, 5)), bias_enters=one("membrane", "current"),
+        readout=one("membrane", "membrane", "largest-threshold"), graded_bits=one(0, 8, 16, 24), connection_delay=delay,
+        delay_max=one(max(delay, 1), 63, 4096),
+    )  # fmt: skip
+
+
+def policy_of(case: Case, *, choices: bool = False) -> Policy | None:
+    """A case's graph as a policy: normalised and encoded observations in, decoded actions out.
+
+    None where no range can be proved for it.
+    """
+    rng = np.random.default_rng(case.seed)
+    graph = case.plan.graph
+    nodes: dict[str, Op] = {}
+    edges: list[Edge] = []
+    observations = actions = 0
+    for name, op in graph.nodes.items():
+        if isinstance(op, Input):
+            coded = op.spikes and op.size >= 2
+            channels = op.size // 2 if coded else op.size
+            code: Op = Quantise(channels, float(rng.choice([1, 30, 500])), int(op.bound or 1))
+            if coded:
+                means = np.sort(rng.normal(size=(channels, 2)) * 2, axis=1)
+                code = PopulationEncode(means, float(rng.uniform(0.1, 2)), always=bool(op.size % 2))
+            normalise = Normalise(rng.normal(size=channels), rng.uniform(0.1, 2, size=channels), 1e-8, 8.0)
+            nodes |= {name: Input((channels,)), f"{name} normalised": normalise, f"{name} coded": code}
+            edges += [(name, f"{name} normalised"), (f"{name} normalised", f"{name} coded")]
+            observations += channels
+        elif isinstance(op, Output):
+            (source,) = graph.sources(name)
+            decode = _decoder(rng, graph.nodes[source], choices and len(graph.outputs) == 1)
+            nodes |= {f"{name} decoded": decode, name: Output(decode.out_shape)}
+            edges.append((f"{name} decoded", name))
+            actions += decode.size
+        else:
+            nodes[name] = op
+    for a, b in graph.edges:
+        start = f"{a} coded" if isinstance(graph.nodes[a], Input) else a
+        edges.append((start, f"{b} decoded" if isinstance(graph.nodes[b], Output) else b))
+    chosen = next((op.choices for op in nodes.values() if isinstance(op, (ArgmaxDecode, CountArgmaxDecode))), 0)
+    limits = ((0.0,), (chosen - 1.0,)) if chosen else ((-9.0,) * actions, (9.0,) * actions)
+    contract = Contract(
+        environment="none", steps=case.plan.schedule.steps, state=case.plan.schedule.state, control_period=0.05,
+        observation=Channels(tuple(f"o{k}" for k in range(observations)), ("",) * observations),
+        action=Channels(tuple(f"a{k}" for k in range(actions)), ("",) * actions, *limits),
+        fail_safe=limits[1], choices=tuple(f"choice {k}" for k in range(chosen)),
+    )  # fmt: skip
+    policy = Policy(graph.replace(nodes=nodes, edges=tuple(edges)), contract)
+    assert graph.arithmetic is not None
+    ranges = overflows(prove(plan(policy)), graph.arithmetic)
+    return None if any(finding.severity == "error" for finding in ranges) else policy
+
+
+def _decoder(rng: np.random.Generator, source: Op, choices: bool) -> Op:
+    assert isinstance(source, Neuron)
+    n = source.size
+    if not source.spikes:
+        if choices and n > 1:
+            return ArgmaxDecode(n, 0.1)
+        return Decode(rng.normal(size=n) * 0.01, rng.normal(size=n), [-9.0] * n, [9.0] * n)
+    neurons = 2 if n % 2 == 0 else 1
+    shape = (n // neurons, neurons)
+    if choices and shape[0] > 1:
+        return CountArgmaxDecode(rng.normal(size=shape), rng.normal(size=shape[0]))
+    return CountDecode(rng.normal(size=shape), rng.normal(size=shape[0]), [-9.0] * shape[0], [9.0] * shape[0])
+
+
+def observations_of(policy: Policy, seed: int, count: int, batch: int) -> Array:
+    """(count, batch, observations), now and then far out."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(count, batch, policy.contract.observation.size)) * 3
+    x[rng.random(x.shape) < 0.05] *= 1e6
+    return x
+
+
+def assert_same_blocks(case: Case, batch: int, **form: Any) -> Emulator:
+    """Definition and emulator on a case: what leaves, every value of every step, and the state after every block."""
+    made: Plan = case.plan
+    machine, emulator = Machine(made, batch), Emulator(made, batch, **form)
+    steps = made.schedule.steps
+    inputs = {
+        name: np.stack([np.roll(x, 3 * b, axis=0) for b in range(batch)], axis=1) for name, x in case.inputs.items()
+    }
+    every = np.ones(batch, dtype=np.bool_)
+    for start in range(0, len(next(iter(inputs.values()))), steps):
+        block = {name: x[start : start + steps] for name, x in inputs.items()}
+        (wanted, values), found = machine.block(block), emulator.block(block, every)
+        for name, rows in wanted.items():
+            np.testing.assert_array_equal(found[name], rows, err_msg=f"seed {case.seed}, {start}: {name}")
+        trace = emulator.trace()
+        assert list(trace) == list(values[0])
+        for name, rows in trace.items():
+            given = np.stack([step[name] for step in values])
+            np.testing.assert_array_equal(rows, given, err_msg=f"seed {case.seed}, {start}: {name}")
+        assert_same_state(machine.state, emulator.state())
+        if batch > 1 and start == 5 * steps:
+            machine.clear(np.array([1]))
+            emulator.clear(np.array([1]))
+    return emulator
+
+
+def assert_same_state(wanted: dict[str, dict[str, Array]], found: dict[str, dict[str, Array]]) -> None:
+    """Integer states by node and name."""
+    assert list(wanted) == list(found)
+    for name, state in wanted.items():
+        assert sorted(state) == sorted(found[name]), name
+        for key, value in state.items():
+            np.testing.assert_array_equal(found[name][key], value, err_msg=f"{name}: {key}")

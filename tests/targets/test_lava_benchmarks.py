@@ -1,0 +1,34 @@
+"""The benchmarks of engine lava still run: each as it is called, on as little as it takes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nervecord.targets.lava import environment
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.mark.lava
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("lava_conformance.py", ["--graphs", "2", "--first", "7"], "equal to the bit: 2 graphs"),
+        ("lava_latency.py", ["--actions", "2", "--steps", "3"], "actions equal to the bit: True"),
+        ("lava_faults.py", ["--runs", "1"], "left: 0 processes, 0 segments; deaths not reported: 0"),
+    ],
+)
+def test_a_benchmark_runs(name: str, arguments: list[str], said: str) -> None:
+    if not environment.status().installed:
+        pytest.skip(f"no Lava environment; run {environment.INSTALL_COMMAND}")
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / name), *arguments], capture_output=True, text=True, timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout
