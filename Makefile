@@ -14,7 +14,7 @@ TYPED  := -p nervecord.compiler -p nervecord.runtime -p nervecord.targets -p ner
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick test-slow test-lava test-lava-dl test-warp check format bench clean
+.PHONY: help install demo docs test test-quick test-slow test-lava test-lava-dl test-warp check format bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -26,11 +26,11 @@ $(STAMP): pyproject.toml
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than Python 3.11, which nervecord needs: make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@echo "Installing into $(VENV) with $(PYTHON); where torch is part of it, it takes longest." >&2
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
 	@touch $@
 
 demo: $(STAMP)  ## train a spiking ant, compile it for Loihi 2, run it beside the float policy: 5 to 9 minutes
-	$(BIN)/nervecord demo $(DEMO)
+	$(BIN)/nervecord demo --html $(DEMO)
 
 test: $(STAMP)  ## the test suite, in minutes
 	$(BIN)/python -m pytest -c tests/pytest.ini -m "not slow and not lava_dl" tests $(PYTEST)
@@ -53,7 +53,10 @@ test-warp: $(STAMP)  ## install MuJoCo Warp (400 MB), then compare its Ant-v4 wi
 test-lava-dl: $(STAMP)  ## install lava-dl (1 GB), then load exported files with its netx
 	$(BIN)/python -m pytest -c tests/pytest.ini -m lava_dl tests $(PYTEST)
 
-check: $(STAMP)  ## style, format, types, and who may import what
+docs: $(STAMP)  ## the documentation site in build/site; a link or a name that leads nowhere ends it
+	@$(BIN)/python docs/site.py
+
+check: $(STAMP) docs  ## style, format, types, who may import what, and the documentation's links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	MYPYPATH=.types $(BIN)/mypy $(TYPED)

@@ -13,16 +13,18 @@ Importing this package loads nothing else: each function imports what it needs w
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nervecord.errors import MissingDependencyError, NervecordError
+from nervecord.errors import NervecordError
 
 if TYPE_CHECKING:
     import os
 
+    from nervecord.cli.html import report
     from nervecord.compiler.contract import Contract
     from nervecord.compiler.files.program import Program
     from nervecord.compiler.findings import Finding
@@ -35,11 +37,13 @@ if TYPE_CHECKING:
     from nervecord.compiler.target import Emitted, Target, TargetSpec
     from nervecord.runtime.compare import Comparison, Mode
     from nervecord.runtime.loop import Progress
+    from nervecord.runtime.picture import picture
     from nervecord.runtime.result import Result
     from nervecord.runtime.session import Session
     from nervecord.runtime.stream import StreamSession
+    from nervecord.runtime.video import video
     from nervecord.training.config import TrainConfig
-    from nervecord.training.run import ProgressCallback, TrainResult
+    from nervecord.training.front import contract, distill, sweep, train
 
     StrPath = str | os.PathLike[str]
     Given = Graph | Policy | Program | StrPath
@@ -61,20 +65,25 @@ __all__ = [
     "compare",
     "compile",
     "contract",
+    "distill",
     "emit",
     "inspect",
     "list_targets",
     "load",
     "open",
+    "picture",
     "read",
+    "report",
     "run",
     "simulate",
     "stream",
+    "sweep",
     "target",
     "train",
+    "video",
 ]
 
-_TYPES = {
+_ELSEWHERE = {
     "Comparison": "runtime.compare",
     "Contract": "compiler.contract",
     "Finding": "compiler.findings",
@@ -87,8 +96,15 @@ _TYPES = {
     "Target": "compiler.target",
     "Trace": "compiler.interpret",
     "TrainConfig": "training.config",
+    "contract": "training.front",
+    "distill": "training.front",
+    "picture": "runtime.picture",
+    "report": "cli.html",
+    "sweep": "training.front",
+    "train": "training.front",
+    "video": "runtime.video",
 }
-"""Types that are part of the interface -> the module that defines them, imported on first use."""
+"""Names that are part of the interface -> the module that defines them, imported on first use."""
 
 
 def __getattr__(name: str) -> Any:
@@ -96,47 +112,20 @@ def __getattr__(name: str) -> Any:
         from importlib import metadata
 
         return metadata.version("nervecord")
-    if name in _TYPES:
-        return getattr(importlib.import_module(f"nervecord.{_TYPES[name]}"), name)
+    if name in _ELSEWHERE:
+        return getattr(importlib.import_module(f"nervecord.{_ELSEWHERE[name]}"), name)
     raise AttributeError(f"module 'nervecord' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_TYPES, "__version__"])
-
-
-def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> TrainResult:
-    """Train a policy with PPO and write it to a new run folder. Needs the extra `train`.
-
-    Args:
-        config: everything that decides the run; `TrainConfig()` is Ant-v4 with 256 neurons for a million steps.
-        progress: called after each update with step, total, rate, eta and mean return.
-
-    Returns:
-        The run folder, the policy's path, and its return on seeds that chose nothing.
-
-    Raises:
-        NervecordError: the run folder exists, or the configuration cannot run here.
-        MissingDependencyError: the extra `train` is not installed.
-
-    Example:
-        >>> result = nervecord.train(nervecord.TrainConfig.of(steps=1_000_000, seed=1))  # doctest: +SKIP
-        >>> result.policy  # doctest: +SKIP
-        PosixPath('runs/Ant-v4-snn-256-seed1/policy.nir')
-    """
-    from nervecord.training.config import TrainConfig
-
-    if not isinstance(config, TrainConfig):
-        raise TypeError(f"config is of type {type(config).__name__}, a nervecord.TrainConfig is needed")
-    result: TrainResult = _training().train(config, progress=progress)
-    return result
+    return sorted([*__all__, "__version__"])
 
 
 def read(path: StrPath, *, dt: float | None = None, convention: str = "euler") -> Graph | Policy:
     """The graph of a NIR file, ready to execute where its time step is known; a policy where it carries a contract.
 
     Args:
-        path: a NIR file, of Nervecord or of any other tool.
+        path: a NIR file, of Nervecord or of any other tool; or a run folder.
         dt: seconds per step; NIR does not say it. Without it a file of another tool stays in continuous time, which is
             enough for `inspect`.
         convention: how continuous time becomes steps: "euler" (as snnTorch and Norse do) or "exact".
@@ -151,8 +140,9 @@ def read(path: StrPath, *, dt: float | None = None, convention: str = "euler") -
     """
     from nervecord.compiler.nir.file import read_nir
     from nervecord.compiler.passes.discretise import discretise
+    from nervecord.targets.given import policy_file
 
-    found = read_nir(path, dt=dt, convention=convention)
+    found = read_nir(policy_file(path), dt=dt, convention=convention)
     return found if dt is None else discretise(found, dt=dt, convention=convention)
 
 
@@ -306,38 +296,6 @@ def simulate(
     return simulate_graph(program.subject, inputs, schedule)
 
 
-def contract(env: str, path: StrPath | None = None) -> str:
-    """A commented contract file for an environment, to start from.
-
-    Args:
-        env: Gymnasium id, or "module:id" to import a module that registers it.
-        path: where to write it; None: nowhere.
-
-    Returns:
-        Its text.
-
-    Raises:
-        ContractError: the environment's spaces are not flat and bounded.
-    """
-    from nervecord.compiler.files.atomic import write_atomically
-    from nervecord.compiler.files.contracttemplate import Surroundings, contract_template
-    from nervecord.runtime.environment import spaces_of
-    from nervecord.training.tasks import channels, choice_names
-
-    spaces = spaces_of(env)
-    low, high = spaces.low, spaces.high
-    observation, action = channels(env, spaces.observations, low or (0.0,), high or (0.0,))
-    text = contract_template(
-        Surroundings(
-            env, observation.names, observation.units, () if spaces.choices else action.names,
-            () if spaces.choices else action.units, low, high, choice_names(env, spaces.choices), spaces.period,
-        )
-    )  # fmt: skip
-    if path is not None:
-        write_atomically(path, text.encode())
-    return text
-
-
 def inspect(
     given: Given,
     targets: Sequence[str | Target[Session]] | str | Target[Session] | None = None,
@@ -357,9 +315,11 @@ def inspect(
     Raises:
         NervecordError: one of the names is unknown; or limits cannot be replaced.
     """
+    from nervecord.compiler.files.program import Program
     from nervecord.compiler.inspection import inspect as inspect_graph
+    from nervecord.compiler.inspection import with_measured
     from nervecord.targets.catalogue import load_spec, load_specs, with_limits
-    from nervecord.targets.given import scheduled_subject
+    from nervecord.targets.given import read_given, scheduled_subject
 
     if targets is None:
         chosen: Sequence[str | Target[Session]] | None = None
@@ -373,8 +333,10 @@ def inspect(
         specs = load_specs()
     else:
         specs = tuple(load_spec(it) if isinstance(it, str) else it.spec for it in chosen)
-    subject, schedule = scheduled_subject(given, inputs)
-    return inspect_graph(subject, specs, schedule if steps is None else _schedule(steps))
+    held = read_given(given)
+    subject, schedule = scheduled_subject(held, inputs)
+    report = inspect_graph(subject, specs, schedule if steps is None else _schedule(steps))
+    return with_measured(report, held) if isinstance(held, Program) else report
 
 
 def run(
@@ -421,21 +383,32 @@ def run(
 
 
 def compare(
-    a: Session, b: Session, observations: Array, *, mode: Mode = "free", tolerance: float | None = None
+    a: Session | Given,
+    b: Session | Given,
+    observations: Array | StrPath | None = None,
+    *,
+    mode: Mode = "free",
+    tolerance: float | None = None,
 ) -> Comparison:
-    """Drive two sessions over the same observations and say where they part.
+    """Drive two policies over the same observations and say where they part.
 
     Args:
-        a, b: sessions over policies with the same layer names.
-        observations: (k, observations).
+        a, b: policies with the same layer names: sessions, graphs, programs, or the files of such.
+        observations: (k, observations), or an .npz or .npy of them; by default those that one of the policies carries.
         mode: "free": each on its own; "layers": each layer of b is fed what the layer before it gave in a.
         tolerance: actions, and membranes that are read, which differ by no more agree (`Comparison.agrees`), in the
             action's units; by default 0 where both compute in the same arithmetic, else 0.01. At 0 spikes must be the
             same as well.
     """
     from nervecord.runtime.compare import compare as compare_sessions
+    from nervecord.targets.given import acting, observations_for, read_given
 
-    return compare_sessions(a, b, observations, mode=mode, tolerance=tolerance)
+    carried: list[Any] = [it if hasattr(it, "step") else read_given(it) for it in (a, b)]
+    rows = observations_for(observations, carried)
+    sides: list[Any] = [it if hasattr(it, "step") else acting(it) for it in carried]
+    with contextlib.ExitStack() as opened:
+        first, second = (side if hasattr(side, "step") else opened.enter_context(open(side)) for side in sides)
+        return compare_sessions(first, second, rows, mode=mode, tolerance=tolerance)
 
 
 def list_targets() -> tuple[TargetSpec, ...]:
@@ -471,18 +444,6 @@ def target(
     if name is not None or options:
         raise NervecordError("is a target of its own", where=str(file), hint="give no name and no options beside it")
     return catalogue.target_from_file(Path(file), limits=limits)
-
-
-def _training() -> Any:
-    """The module that trains; a core installation lacks what it imports."""
-    try:
-        return importlib.import_module("nervecord.training.run")
-    except ModuleNotFoundError as error:
-        if str(error.name).partition(".")[0] == "nervecord":
-            raise
-        raise MissingDependencyError(
-            f"{error.name} is not installed", where="train", hint="pip install 'nervecord[train]'"
-        ) from None
 
 
 def _schedule(steps: int | None) -> Schedule:

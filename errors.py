@@ -7,7 +7,9 @@ prints it as one sentence and exits with 2; a traceback means a defect of ours (
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable
+from importlib import metadata
 
 
 class NervecordError(Exception):
@@ -59,6 +61,25 @@ class MissingDependencyError(NervecordError, ImportError):
 
 class EngineError(NervecordError, RuntimeError):
     """An engine died, hung, or answered something that is not an answer."""
+
+
+def install_command(extra: str) -> str:
+    """The command that installs what an extra (or several, comma between) brings; "" is the core.
+
+    There is no release yet: what exists is a checkout or a wheel, which the installation remembers (PEP 610).
+    """
+    from pathlib import Path
+    from urllib.parse import unquote, urlparse
+
+    folder = Path(".")
+    try:
+        origin = json.loads(metadata.distribution("nervecord").read_text("direct_url.json") or "{}")
+        found = Path(unquote(urlparse(origin["url"]).path))
+        if found.is_file() or ((found / "pyproject.toml").is_file() and found != Path.cwd()):
+            folder = found
+    except (metadata.PackageNotFoundError, KeyError, ValueError, OSError):
+        pass
+    return f"pip install '{folder}[{extra}]'" if extra else f"pip install '{folder}'"
 
 
 MANY_CHOICES = 50

@@ -7,15 +7,17 @@ verb has a module of its own; this one imports little, so that `--help` is quick
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from nervecord.cli.show import to_json
+from nervecord.cli.show import clean, laid_out, to_json
+from nervecord.cli.streams import discard_stdout, prepare, say
 from nervecord.cli.verb import Verb
 from nervecord.errors import EngineError, NervecordError, unknown_name
 
@@ -32,6 +34,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "compare": ("compare", "drive two policies over the same observations"),
     "simulate": ("simulate", "run any graph on recorded input"),
     "targets": ("targets", "list targets, show one, install an engine"),
+    "doctor": ("doctor", "what is installed, what works here, and what mends the rest"),
     "demo": ("demo", "train, compile, run and inspect a spiking ant, in minutes"),
 }
 """Verb -> (module of this folder whose `VERBS` holds it, one line for --help). Only the one called is imported."""
@@ -43,7 +46,7 @@ Train spiking control policies, compile them for neuromorphic fixed point, run t
 {verbs}
 
   nervecord VERB --help     flags and examples of a verb
-  nervecord --version
+  nervecord --version [--json]
 
 Every verb takes --json (the result for machines, on stdout), --quiet (no progress) and --debug (tracebacks).
 Exit codes: 0 done, 1 a defect or a dead engine, 2 something is wrong with the input (infeasible included, and what
@@ -58,6 +61,7 @@ differs beyond a tolerance).
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    prepare()
     try:
         code = _dispatch(words)
         sys.stdout.flush()
@@ -66,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _flushed(done.code if isinstance(done.code, int) else DONE)
     except BrokenPipeError:
         return _pipe_closed()
+    except NervecordError as error:  # stdout's, while it was told what is there
+        return _report("", error, machine=False)
 
 
 def _flushed(code: int) -> int:
@@ -77,9 +83,7 @@ def _flushed(code: int) -> int:
 
 
 def _pipe_closed() -> int:
-    # Python would complain about stdout once more at exit.
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    discard_stdout()
     return PIPE_CLOSED
 
 
@@ -88,13 +92,10 @@ def _dispatch(words: list[str]) -> int:
         if len(words) > 1 and words[0] == "help":
             return _dispatch([words[1], "--help"])
         width = max(map(len, VERBS))
-        print(HELP.format(verbs="\n".join(f"  {verb:<{width}}  {does}" for verb, (_, does) in VERBS.items())))
+        say(HELP.format(verbs="\n".join(f"  {verb:<{width}}  {does}" for verb, (_, does) in VERBS.items())))
         return DONE if words else THEIRS
     if words[0] == "--version":
-        from importlib import metadata
-
-        print(f"nervecord {metadata.version('nervecord')}")
-        return DONE
+        return _version(words[1:])
     verb, rest = words[0], words[1:]
     machine, debug = "--json" in rest, "--debug" in rest
     try:
@@ -111,6 +112,22 @@ def _dispatch(words: list[str]) -> int:
         return _report(verb, error, machine=machine)
 
 
+def _version(rest: list[str]) -> int:
+    """`--version`, for people, or with --json of all that matters to a result."""
+    if rest not in ([], ["--json"]):
+        surplus = next((word for word in rest if word != "--json"), "--json")
+        return _report("--version", NervecordError(f"{surplus!r} is one word too many"), machine="--json" in rest)
+    if rest:
+        from nervecord.cli.doctor import versions
+
+        say(to_json(versions()))
+    else:
+        from importlib import metadata
+
+        say(f"nervecord {metadata.version('nervecord')}")
+    return DONE
+
+
 def find_verb(name: str) -> Verb:
     """A verb of `VERBS`."""
     module, _ = VERBS[name]
@@ -125,8 +142,22 @@ def _run(name: str, rest: list[str]) -> int:
     with contextlib.redirect_stdout(sys.stderr):
         outcome = verb.run(args)
     if not outcome.silent:
-        print(to_json(outcome.data) if args.json else outcome.text)
-    return outcome.code
+        say(to_json(outcome.data) if args.json else laid_out(outcome.text))
+    return max([outcome.code, *(_afterwards(name, task, args) for task in outcome.after)])
+
+
+def _afterwards(verb: str, task: Callable[[], str], args: argparse.Namespace) -> int:
+    """Draw something of a result that is printed already; one that fails does not keep the others from coming."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            line = task()
+    except Exception as error:
+        if args.debug:
+            traceback.print_exc()
+        return _report(verb, error, machine=False)
+    if line and not args.quiet:
+        print(line, file=sys.stderr, flush=True)
+    return DONE
 
 
 def _report(verb: str, error: BaseException, *, machine: bool) -> int:
@@ -144,18 +175,17 @@ def _report(verb: str, error: BaseException, *, machine: bool) -> int:
         text = f"{type(error).__name__}: {error} (this is a defect of nervecord; --debug shows where)"
     if code == THEIRS:
         # A file's own words stay within the sentence.
-        text = _one_line(text)
+        text = clean(text)
     if code in (THEIRS, INTERRUPTED) and os.environ.get("LOCAL_RANK", "0") != "0":
         return code  # torchrun started this with others, and the first one says the same
-    notes = [_one_line(note) for note in getattr(error, "__notes__", ())]
-    print("\n".join([f"nervecord {verb}: {text}", *notes]), file=sys.stderr, flush=True)
+    notes = [clean(note) for note in getattr(error, "__notes__", ())]
+    said = f"nervecord {verb}: {text}" if verb else f"nervecord: {text}"
+    print("\n".join([said, *notes]), file=sys.stderr, flush=True)
     if machine:
-        print(to_json({"error": {**details, "notes": notes}, "exit_code": code}))
+        # A stdout that takes nothing is what the line above is about.
+        with contextlib.suppress(NervecordError):
+            say(to_json({"error": {**details, "notes": notes}, "exit_code": code}))
     return code
-
-
-def _one_line(text: str) -> str:
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 if __name__ == "__main__":

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import nervecord
-from nervecord.cli import show
+from nervecord.cli import html, show
 from nervecord.cli.show import Outcome
 from nervecord.cli.verb import Verb
 from nervecord.errors import NervecordError, unknown_name
 
 if TYPE_CHECKING:
-    from nervecord.compiler.ops import Array
+    pass
 
 DIFFERENT = 2
 """Exit code. Not 1, which is a defect of ours: what was asked of these two files does not hold, as with `inspect`."""
@@ -36,41 +35,31 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--engine-a", metavar="NAME", help="engine of a")
     parser.add_argument("--engine-b", metavar="NAME", help="engine of b")
+    html.add_flag(parser)
 
 
 def _run(args: argparse.Namespace) -> Outcome:
-    from nervecord.targets.given import acting, read_given, recorded_input
+    from nervecord.targets.given import acting, observations_for, read_given
 
     if args.mode not in ("free", "layers"):
         raise unknown_name("mode", args.mode, ("free", "layers"), where="--mode")
     if args.tolerance is not None and not (math.isfinite(args.tolerance) and args.tolerance >= 0):
         raise NervecordError(f"is {args.tolerance}, zero or more is needed", where="--tolerance")
+    html.require(args)
     found = [read_given(path) for path in (args.a, args.b)]
     programs = [acting(subject) for subject in found]
-    rows: Any = recorded_input(args.observations, programs[0].policy)
-    if rows is None:
-        rows = _recorded(found)
+    rows = observations_for(args.observations, found)
     with (
         nervecord.open(programs[0], engine=args.engine_a) as a,
         nervecord.open(programs[1], engine=args.engine_b) as b,
     ):
         comparison = nervecord.compare(a, b, rows, mode=args.mode, tolerance=args.tolerance)
     data, text = comparison.to_dict(), show.comparison_text(comparison, args.a, args.b)
+    after = html.after(args, data, found, comparison=comparison, targets=("reference",), labels=[args.a, args.b])
     if args.tolerance is None:
-        return Outcome(data, text)
+        return Outcome(data, text, after=after)
     verdict = f"{'within' if comparison.agrees else 'beyond'} the tolerance of {comparison.tolerance:g}"
-    return Outcome(data, f"{text}\n{verdict}", 0 if comparison.agrees else DIFFERENT)
-
-
-def _recorded(found: Sequence[object]) -> Array:
-    from nervecord.compiler.policy import Policy
-
-    for subject in found:
-        if isinstance(subject, Policy) and subject.recorded is not None:
-            return subject.recorded
-    raise NervecordError(
-        "neither file carries recorded observations", where="--observations", hint="a policy.nir of a training does"
-    )
+    return Outcome(data, f"{text}\n{verdict}", 0 if comparison.agrees else DIFFERENT, after=after)
 
 
 VERBS = {

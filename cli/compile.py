@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import nervecord
-from nervecord.cli import show
+from nervecord.cli import html, show
 from nervecord.cli.flags import (
     inputs_of,
     limit_flags,
@@ -56,10 +56,12 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dump", metavar="DIR", help="write the graph as text after each step")
     parser.add_argument("--explain", action="store_true", help="say what each step changed")
     time_step_flags(parser)
+    html.add_flag(parser)
 
 
 def _run(args: argparse.Namespace) -> Outcome:
     writable(args.output, where="--output")
+    html.require(args)
     if args.emit is not None and Path(args.emit).exists() and not Path(args.emit).is_dir():
         raise NervecordError(f"{args.emit} is a file, a folder is needed", where="--emit")
     target = target_of(args, **options_given(args))
@@ -99,13 +101,15 @@ def _run(args: argparse.Namespace) -> Outcome:
     lines += [f"emitted: {it.path}\n  {it.use}" for it in emitted]
     if args.output is None:
         lines.append("no program was written: -o FILE keeps it")
-    return Outcome(data, "\n".join(lines))
+    report = html.after(args, data, [program], labels=[args.output or args.policy])
+    return Outcome(data, "\n".join(lines), after=report)
 
 
 VERBS = {
     "compile": Verb(
         "Compile for a target: calibrate on recorded input, quantise with proved ranges, check, place. A network "
-        "without a contract becomes a program that takes and gives spikes or values step by step (nervecord simulate runs it). "
+        "without a contract becomes a program that takes and gives spikes or values step by step (nervecord simulate "
+        "runs it). "
         "Exit code 2 where the target cannot hold it.",
         (
             "nervecord compile policy.nir --target lava -o ant.nervecord",

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +24,12 @@ from nervecord.cli.show import Outcome, Ticker
 from nervecord.cli.training import TrainProgress
 from nervecord.cli.verb import Verb
 from nervecord.errors import NervecordError
+from nervecord.training import front
 from nervecord.training.launch import alone
 
 if TYPE_CHECKING:
     from nervecord.compiler.check.cost import Estimate
     from nervecord.compiler.files.program import Program
-    from nervecord.compiler.graph import Graph
     from nervecord.compiler.inspection import Report
     from nervecord.compiler.policy import Policy
     from nervecord.runtime.picture import Drawn
@@ -45,6 +46,7 @@ PLAY_SEED = 1000
 class Side:
     """One of the two policies, played."""
 
+    policy: Policy | Program
     result: Result
     counts: Counts
     drawn: Drawn
@@ -52,27 +54,34 @@ class Side:
 
 
 def run_demo(
-    out: Path, *, steps: int | None, episodes: int, seed: int, video: bool, quiet: bool
-) -> tuple[dict[str, Any], str]:
+    out: Path, *, steps: int | None, episodes: int, seed: int, video: bool, html: bool, quiet: bool
+) -> Outcome:
     """Run it all.
 
     Args:
         out: folder in which a new numbered folder is made.
         steps: of the training; None for the demo's own number.
         episodes: of each policy. seed: of the training.
-        video: write one of the compiled policy too.
+        video: film both side by side. html: write a report of both.
         quiet: no progress.
 
     Returns:
-        The result as plain JSON types, and as text.
+        The result, and what is filmed and written once it has been printed.
     """
     from nervecord.runtime import picture
     from nervecord.runtime import video as videos
+    from nervecord.runtime.frames import require_frames
+    from nervecord.targets.given import policy_of
 
-    nervecord._training()  # what is missing is said before a folder is made
+    front.training()  # what is missing is said before a folder is made
     picture.require("ant.png")
     if video:
         videos.require("ant.mp4")
+        require_frames("Ant-v4")
+    if html:
+        from nervecord.runtime.html import page
+
+        page.require("report.html")
     if episodes < 2:
         raise NervecordError(f"is {episodes}, at least 2 are needed for an interval", where="--episodes")
     folder = _new_folder(out)
@@ -81,7 +90,7 @@ def run_demo(
     with clock.stage("train a spiking policy"):
         policy_path = _train(folder, steps, seed, quiet)
     with clock.stage("compile it for Loihi 2's fixed point"):
-        policy = nervecord.read(policy_path)
+        policy = policy_of(policy_path)
         program = nervecord.compile(policy, "lava")
         program.save(folder / "ant.nervecord")
     with clock.stage(f"play {episodes} episodes with each"):
@@ -94,16 +103,39 @@ def run_demo(
             folder / "ant.png", [fixed.drawn, floating.drawn], title=title, subtitle=_subtitle(program)
         )
         files = [folder / "ant.png", folder / "ant.nervecord", Path(policy_path)]
-    if video:
-        with clock.stage("film it"), Ticker("video", unit="frames", quiet=quiet) as ticker:
-            how = videos.write_video(folder / "ant.mp4", fixed.result, progress=ticker.show)
-            clock.say(how)
-            files.insert(1, folder / "ant.mp4")
     data = _data(folder, program, floating, fixed, report, clock)
     text = _text(program, floating, fixed, report, clock, files)
     (folder / "demo.json").write_text(json.dumps(json.loads(show.to_json(data)), indent=1) + "\n", encoding="utf-8")
     (folder / "demo.txt").write_text(text + "\n", encoding="utf-8")
-    return data, text
+    after: list[Callable[[], str]] = []
+    if html:
+        after.append(lambda: _report(folder / "report.html", title, fixed, floating))
+    if video:
+        after.append(lambda: _film(folder / "ant.mp4", [fixed, floating], quiet))
+    return Outcome(data, text, after=after)
+
+
+def _report(path: Path, title: str, *sides: Side) -> str:
+    from nervecord.cli import html
+
+    labels = [side.drawn.label for side in sides]
+    results = [side.result for side in sides]
+    html.write(path, [side.policy for side in sides], targets=TARGETS, results=results, labels=labels, title=title)
+    return f"wrote {path}"
+
+
+def _film(path: Path, sides: list[Side], quiet: bool) -> str:
+    """Both, side by side, the whole episode."""
+    from nervecord.runtime import video
+    from nervecord.runtime.picture import Drawn
+
+    runs = []
+    for side in sides:
+        with nervecord.open(side.policy) as session:
+            runs.append(Drawn.of(session, side.drawn.label, side.result, seconds=math.inf, first=0))
+    with Ticker("video", unit="frames", quiet=quiet) as ticker:
+        how = video.write_video(path, runs, progress=ticker.show)
+    return f"wrote {path} ({how})"
 
 
 class _Clock:
@@ -156,10 +188,10 @@ def _train(folder: Path, steps: int | None, seed: int, quiet: bool) -> str:
     return str(result.policy)
 
 
-def _play(label: str, policy: Graph | Policy | Program, episodes: int, quiet: bool) -> Side:
+def _play(label: str, policy: Policy | Program, episodes: int, quiet: bool) -> Side:
     from nervecord.compiler.check.cost import count_events, estimate
     from nervecord.compiler.policy import Policy
-    from nervecord.runtime.picture import Drawn, hidden_spikes
+    from nervecord.runtime.picture import Drawn
     from nervecord.targets.catalogue import load_spec
 
     with nervecord.open(policy) as session, Ticker(label, unit="episodes", quiet=quiet) as ticker:
@@ -174,9 +206,9 @@ def _play(label: str, policy: Graph | Policy | Program, episodes: int, quiet: bo
         counts = session.counts
         spec = load_spec("lava")
         spikes = {name: total / counts.actions for name, total in counts.spikes.items()}
-        energy = estimate(count_events(Policy(session.graph, session.contract), spec, spikes), spec) if label != "float" else None
-        assert result.recorded is not None
-        return Side(result, counts, Drawn(label, result, hidden_spikes(session, result.recorded)), energy)
+        acting = Policy(session.graph, session.contract)
+        energy = estimate(count_events(acting, spec, spikes), spec) if label != "float" else None
+        return Side(policy, result, counts, Drawn.of(session, label, result), energy)
 
 
 def _subtitle(program: Program) -> str:
@@ -256,15 +288,21 @@ def demo_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--episodes", type=whole_number, default=20, metavar="N", help="of each policy (default 20)")
     parser.add_argument("--seed", type=whole_number, default=0, metavar="N", help="of the training (default 0)")
-    parser.add_argument("--video", action="store_true", help="write a video too")
+    parser.add_argument("--video", action="store_true", help="write a video of both policies too")
+    parser.add_argument("--html", action="store_true", help="write a report of both as one page too")
 
 
 def demo_verb(args: argparse.Namespace) -> Outcome:
     alone("nervecord demo")
-    data, text = run_demo(
-        Path(args.out), steps=args.steps, episodes=args.episodes, seed=args.seed, video=args.video, quiet=args.quiet
+    return run_demo(
+        Path(args.out),
+        steps=args.steps,
+        episodes=args.episodes,
+        seed=args.seed,
+        video=args.video,
+        html=args.html,
+        quiet=args.quiet,
     )
-    return Outcome(data, text)
 
 
 VERBS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ def whole_number(text: str) -> int:
         return int(text)
     except ValueError:
         value = float(text)
-        if value != int(value):
+        if not math.isfinite(value) or value != int(value):
             raise ValueError(text) from None
         return int(value)
 
@@ -45,6 +46,14 @@ def writable(path: str | None, *, where: str) -> None:
         raise NervecordError(f"{path} is a folder, a file name is needed", where=where)
     if not file.parent.is_dir():
         raise NervecordError(f"the folder {file.parent} does not exist", where=where, hint="make it first")
+    if file.exists() and not file.is_file():
+        raise NervecordError(f"{path} is no ordinary file", where=where)
+    try:
+        # Files are written beside their place and renamed into it, so it is the folder that must take one.
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+    except OSError as error:
+        raise NervecordError(f"{path} cannot be written: {error.strerror}", where=where) from None
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -61,8 +70,9 @@ def time_step_flags(parser: argparse.ArgumentParser) -> None:
 
 def subject_of(path: str, dt: float | None, convention: str) -> Any:
     """The program or graph of a file; dt and convention are for graphs."""
-    from nervecord.targets.given import is_program
+    from nervecord.targets.given import is_program, policy_file
 
+    path = str(policy_file(path))
     if is_program(Path(path)):
         if dt is not None:
             raise NervecordError("a program has its time step already", where="--dt", hint="leave --dt out")

@@ -6,7 +6,9 @@ import argparse
 from typing import Any
 
 import nervecord
+from nervecord.cli import html
 from nervecord.cli.flags import inputs_of, limit_flags, limits_of, subject_of, time_step_flags, whole_number
+from nervecord.cli.inspect_text import inspect_text
 from nervecord.cli.show import Outcome
 from nervecord.cli.verb import Verb
 from nervecord.errors import NervecordError
@@ -26,9 +28,13 @@ def _flags(parser: argparse.ArgumentParser) -> None:
         "--steps", type=whole_number, metavar="N", help="such a network's state is cleared before each N steps"
     )
     time_step_flags(parser)
+    html.add_flag(parser)
+    html.add_drawing_flags(parser)
+    parser.add_argument("--verbose", action="store_true", help="nodes, notes, resources, events and sources too")
 
 
 def _run(args: argparse.Namespace) -> Outcome:
+    html.require(args)
     limits = limits_of(args.limits)
     targets: list[Any] = list(args.target or ())
     if args.target_file is not None:
@@ -39,7 +45,9 @@ def _run(args: argparse.Namespace) -> Outcome:
     report = nervecord.inspect(subject, targets or None, limits=limits, inputs=inputs_of(args.inputs), steps=args.steps)
     infeasible = [target.target for target in report.targets if target.verdict == "infeasible"]
     data = {"file": args.graph, **report.to_dict()}
-    return Outcome(data, report.to_text().rstrip("\n"), INFEASIBLE if targets and infeasible else 0)
+    after = [*html.drawings(args, data, report), *html.after(args, data, [subject], report=report, labels=[args.graph])]
+    text = inspect_text(report, args.graph, verbose=args.verbose)
+    return Outcome(data, text, INFEASIBLE if targets and infeasible else 0, after=after)
 
 
 VERBS = {
@@ -53,6 +61,7 @@ VERBS = {
             "nervecord inspect any.nir --target-file my_chip.toml",
             "nervecord inspect lif.nir --dt 1e-4 --convention exact",
             "nervecord inspect lif.nir --dt 1e-4 --inputs spikes --target lava",
+            "nervecord inspect policy.nir --html policy.html --svg policy.svg",
         ),
         _flags,
         _run,

@@ -1,20 +1,23 @@
-"""The verb `run`."""
+"""The verb `run`: a policy in its environment, alone or beside another one, and what is drawn of it."""
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import nervecord
-from nervecord.cli import show
+from nervecord.cli import html, show
 from nervecord.cli.flags import whole_number, writable
 from nervecord.cli.show import Outcome
 from nervecord.cli.verb import Verb
+from nervecord.errors import NervecordError
 
 if TYPE_CHECKING:
     from nervecord.compiler.files.program import Program
+    from nervecord.runtime.picture import Drawn
     from nervecord.runtime.result import Result
-    from nervecord.runtime.session import Session
 
 ENGINE_DIED = 1
 """Exit code."""
@@ -33,66 +36,123 @@ def _flags(parser: argparse.ArgumentParser) -> None:
         "--num-envs", type=whole_number, default=1, metavar="N", help="environments side by side (default 1)"
     )
     parser.add_argument("--engine", metavar="NAME", help="by default the target's first; see nervecord targets")
+    parser.add_argument("--beside", metavar="FILE", help="play the same episodes with this policy too, and show both")
     parser.add_argument("--picture", metavar="FILE", help="picture of the first episode (.png, .svg, .pdf)")
     parser.add_argument("--video", metavar="FILE", help="video of the first episode (.mp4)")
+    parser.add_argument(
+        "--video-seconds", type=float, metavar="S", help="film so much of the episode (by default all of it)"
+    )
+    html.add_flag(parser)
     parser.add_argument(
         "--allow-other-env", action="store_true", help="accept an environment of another name and the same shapes"
     )
 
 
 def _run(args: argparse.Namespace) -> Outcome:
-    from nervecord.runtime import picture, video
+    from nervecord.runtime.environment import registered_environment
+    from nervecord.runtime.frames import require_frames
     from nervecord.targets.given import acting
 
-    writable(args.picture, where="--picture")
-    writable(args.video, where="--video")
+    _require(args)
+    programs = [acting(path) for path in (args.policy, args.beside) if path is not None]
+    if args.video is not None:
+        require_frames(args.env or registered_environment(programs[0].policy.contract))
+    labels = _labels(args, programs)
+    played = [
+        _play(args, program, label, None if k else args.engine)
+        for k, (program, label) in enumerate(zip(programs, labels, strict=True))
+    ]
+    data: dict[str, Any] = {"target": programs[0].target, **played[0].to_dict()}
+    text = show.result_text(played[0], programs[0].target)
+    if args.beside is not None:
+        data["beside"] = {"target": programs[1].target, **played[1].to_dict()}
+        text += f"\n\n{show.result_text(played[1], programs[1].target)}"
+    if any(result.engine_error is not None for result in played):
+        return Outcome(data, text, ENGINE_DIED)
+    return Outcome(data, text, after=_drawn(args, data, programs, labels, played))
+
+
+def _require(args: argparse.Namespace) -> None:
+    """Refuse files that could not be written, before anything else is done."""
+    from nervecord.runtime import picture, video
+
+    for flag in ("picture", "video"):
+        writable(getattr(args, flag), where=f"--{flag}")
+    html.require(args)
     if args.picture is not None:
         picture.require(args.picture)
     if args.video is not None:
         video.require(args.video)
-    program = acting(args.policy)
-    target = program.target
-    with nervecord.open(program, engine=args.engine, trace=bool(args.picture)) as session:
-        result = _play(session, args)
-        data = {"target": target, **result.to_dict()}
-        text = show.result_text(result, target)
-        if result.engine_error is not None:
-            return Outcome(data, text, ENGINE_DIED)
-        if args.picture:
-            _draw(args.picture, session, result, program)
-            data["picture"] = args.picture
-            text += f"\npicture: {args.picture}"
-    if args.video:
-        with show.Ticker("video", unit="frames", quiet=args.quiet) as ticker:
-            how = video.write_video(args.video, result, progress=ticker.show)
-        data["video"] = args.video
-        text += f"\nvideo: {args.video} ({how})"
-    return Outcome(data, text)
+    elif args.video_seconds is not None:
+        raise NervecordError("nothing is filmed", where="--video-seconds", hint="add --video")
+    if args.video_seconds is not None and not args.video_seconds > 0:
+        raise NervecordError(f"is {args.video_seconds}, more than 0 is needed", where="--video-seconds")
 
 
-def _play(session: Session, args: argparse.Namespace) -> Result:
-    with show.Ticker("run", unit="episodes", quiet=args.quiet) as ticker:
+def _labels(args: argparse.Namespace, programs: list[Program]) -> list[str]:
+    """What each is called in pictures: the target where they differ by it, else the file."""
+    targets = [program.target for program in programs]
+    return targets if len(set(targets)) == len(targets) else [args.policy, args.beside]
+
+
+def _play(args: argparse.Namespace, program: Program, label: str, engine: str | None) -> Result:
+    watched = any(path is not None for path in (args.picture, args.video, args.html))
+    with (
+        nervecord.open(program, engine=engine, trace=False) as session,
+        show.Ticker("run" if args.beside is None else f"run {label}", unit="episodes", quiet=args.quiet) as ticker,
+    ):
+
+        def progress(done: int, total: int, mean: float) -> None:
+            ticker.show(done, total, note=f"mean return {mean:,.0f}")
+
         return nervecord.run(
             session,
             args.env,
             args.episodes,
             args.seed,
             environments=args.num_envs,
-            record=bool(args.picture or args.video),
+            record=watched,
             allow_other_env=args.allow_other_env,
-            progress=lambda done, total, mean: ticker.show(done, total, note=f"mean return {mean:,.0f}"),
+            progress=progress,
         )
 
 
-def _draw(path: str, session: Session, result: Result, program: Program) -> None:
-    """The picture of one run."""
-    from nervecord.runtime.picture import Drawn, draw_picture, hidden_spikes
+def _drawn(
+    args: argparse.Namespace, data: dict[str, Any], programs: list[Program], labels: list[str], played: list[Result]
+) -> list[Callable[[], str]]:
+    """What is to be drawn of the first episodes, and named in `data`."""
+    from nervecord.runtime import picture, video
+    from nervecord.runtime.activity import SECONDS
 
-    assert result.recorded is not None
-    spikes = hidden_spikes(session, result.recorded)
-    title = f"{result.environment}: {program.target}, engine {result.engine}"
-    subtitle = f"first of {len(result.returns)} episodes"
-    draw_picture(path, [Drawn(program.target, result, spikes)], title=title, subtitle=subtitle)
+    def drawn(first: int | None, seconds: float) -> list[Drawn]:
+        """The runs with what their neurons did in a part of the recorded episode."""
+        found = []
+        for k, (program, label, result) in enumerate(zip(programs, labels, played, strict=True)):
+            with nervecord.open(program, engine=None if k else args.engine) as session:
+                found.append(picture.Drawn.of(session, label, result, seconds=seconds, first=first))
+        return found
+
+    def draw() -> str:
+        result = played[0]
+        title = f"{result.environment}: {' beside '.join(labels)}, engine {result.engine}"
+        subtitle = f"first of {len(result.returns)} episodes"
+        picture.draw_picture(args.picture, drawn(None, SECONDS), title=title, subtitle=subtitle)
+        return f"picture: {args.picture}"
+
+    def film() -> str:
+        seconds = args.video_seconds or math.inf
+        with show.Ticker("video", unit="frames", quiet=args.quiet) as ticker:
+            how = video.write_video(args.video, drawn(0, seconds), seconds=args.video_seconds, progress=ticker.show)
+        return f"video: {args.video} ({how})"
+
+    asked: list[Callable[[], str]] = []
+    for flag, task in (("picture", draw), ("video", film)):
+        if getattr(args, flag) is not None:
+            data[flag] = getattr(args, flag)
+            asked.append(task)
+    title = f"{played[0].environment}: {' beside '.join(labels)}"
+    how: dict[str, Any] = {"results": played, "labels": labels, "engine": args.engine, "title": title}
+    return [*asked, *html.after(args, data, programs, targets=("reference",), **how)]
 
 
 VERBS = {
@@ -105,6 +165,7 @@ VERBS = {
             "nervecord run policy.nir --env Ant-v4 --episodes 100 --num-envs 16 --seed 7",
             "nervecord run ant.nervecord --engine lava --episodes 2",
             "nervecord run ant.nervecord --picture ant.png --video ant.mp4 --json",
+            "nervecord run ant.nervecord --beside policy.nir --video ant.mp4 --html ant.html",
         ),
         _flags,
         _run,

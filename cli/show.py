@@ -8,35 +8,63 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from nervecord.compiler.files.program import Program
     from nervecord.compiler.options import Option
     from nervecord.compiler.target import TargetSpec
     from nervecord.runtime.compare import Comparison
     from nervecord.runtime.result import Result
 
+LINE_WIDTH = 110
+"""Of a result that goes to no terminal, letters."""
 LINE_SECONDS = 10.0
 """Between two lines of progress where stderr is no terminal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a verb came to: `data` for --json, `text` for people, the exit code.
+    """What a verb came to: `data` for --json, `text` (or what rich lays out) for people, the exit code.
 
-    Of several processes that came to the same only the first says it, the others are `silent`.
+    Of several processes that came to the same only the first says it, the others are `silent`. What is drawn from a
+    result comes `after` it was printed, so that no picture that fails takes it away: each call returns a line for
+    stderr.
     """
 
     data: dict[str, Any]
-    text: str
+    text: str | RenderableType
     code: int = 0
     silent: bool = False
+    after: Sequence[Callable[[], str]] = ()
+
+
+def clean(text: str) -> str:
+    """A file's own words, with nothing in them that a terminal would obey."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def laid_out(text: str | RenderableType) -> str:
+    """A result for people as it is printed: text as it is, what rich lays out to the terminal's width."""
+    if isinstance(text, str):
+        return text
+    from rich.console import Console
+
+    # Where there is no terminal that has a width, lines stay readable ones.
+    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else LINE_WIDTH
+    console = Console(width=width, highlight=False, markup=False, emoji=False)
+    with console.capture() as printed:
+        console.print(text)
+    # Columns are filled up with blanks, which nobody wants in a file.
+    return "\n".join(line.rstrip() for line in printed.get().splitlines())
 
 
 def to_json(data: Any) -> str:
@@ -86,9 +114,11 @@ def program_text(program: Program, path: str | None) -> str:
     placement, lowering = report["placement"], report["lowering"]
     cores = placement["cores"]
     bits = placement["memory_bits"]
+    found = (*report["findings"], *lowering.get("findings", ()))
+    warnings = sum(finding["severity"] == "warning" for finding in found)
     rows = [
         ["target", program.target],
-        ["verdict", "feasible"],
+        ["verdict", f"feasible, with {_warnings(warnings)}" if warnings else "feasible"],
         ["cores", "-" if cores is None else f"{cores} (what a core holds: {placement['confidence']} sources)"],
         ["memory", "-" if bits is None else f"{bits / 8192:,.1f} KiB of synapses"],
         ["neurons", f"{placement['neurons']:,}, {placement['synapses']:,} synapses"],
@@ -117,8 +147,13 @@ def program_text(program: Program, path: str | None) -> str:
         text += f"\nwarning: {warning}"
     for finding in report["findings"]:
         if finding["severity"] in ("warning", "unknown"):
-            text += f"\n{finding['severity']}: {finding['node']}: {finding['message']}"
+            fix = f" ({finding['fix']})" if finding["fix"] else ""
+            text += f"\n{finding['severity']}: {finding['node']}: {finding['message']}{fix}"
     return text
+
+
+def _warnings(count: int) -> str:
+    return "a warning" if count == 1 else f"{count} warnings"
 
 
 def _populations_text(populations: Sequence[Mapping[str, Any]]) -> str:

@@ -6,15 +6,16 @@ import argparse
 import dataclasses
 import json
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import nervecord
 from nervecord.cli import show
 from nervecord.cli.flags import whole_number
 from nervecord.cli.show import Outcome, Ticker
 from nervecord.cli.verb import Verb
 from nervecord.errors import NervecordError
+from nervecord.training import front
 from nervecord.training.config import PPO, SAC, TD3, TD7, Distill, TrainConfig, all_fields
 from nervecord.training.launch import launch
 from nervecord.training.presets import PRESETS
@@ -99,6 +100,8 @@ class TrainProgress:
     def __init__(self, ticker: Ticker, test_episodes: int) -> None:
         self.ticker, self.test_episodes = ticker, test_episodes
         self.step = 0
+        self._began: tuple[float, int] | None = None
+        """Time and step of the first call: what came before it (imports, compiling) will not come again."""
 
     def __call__(self, progress: Progress) -> None:
         self.step = progress.step
@@ -107,11 +110,21 @@ class TrainProgress:
             progress.step,
             progress.total,
             note=f"{so_far}  {progress.rate:,.0f} steps/s",
-            seconds_left=progress.eta,
+            seconds_left=self._left(progress),
         )
         if progress.step >= progress.total and self.test_episodes and not self.ticker.quiet:
             self.ticker.stop()
             print(f"testing the best checkpoint: {self.test_episodes} episodes", file=sys.stderr, flush=True)
+
+    def _left(self, progress: Progress) -> float | None:
+        """Seconds left at the pace since the first call; None while nobody can know."""
+        now = time.monotonic()
+        if self._began is None:
+            self._began = (now, progress.step)
+            return None
+        began, first = self._began
+        done = progress.step - first
+        return None if done <= 0 else (progress.total - progress.step) * (now - began) / done
 
 
 def train_flags(parser: argparse.ArgumentParser) -> None:
@@ -186,7 +199,7 @@ def distill_verb(args: argparse.Namespace) -> Outcome:
 def _run(args: argparse.Namespace, config: TrainConfig, chosen: dict[str, Any]) -> Outcome:
     """Train, with progress; `chosen` are the fields that were given, which a run that goes on is told."""
     is_first = launch().rank == 0
-    run = nervecord._training()
+    run = front.training()
     with Ticker("train", quiet=args.quiet or not is_first) as ticker:
         progress = TrainProgress(ticker, config.run.test_episodes)
         try:

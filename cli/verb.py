@@ -6,9 +6,10 @@ import argparse
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from nervecord.cli.show import Outcome
+from nervecord.cli.streams import say
 from nervecord.errors import NervecordError, unknown_name
 
 
@@ -21,6 +22,9 @@ class Parser(argparse.ArgumentParser):
         text = message.removeprefix("argument ")
         raise NervecordError(text, hint=f"{self.prog} --help lists the flags and examples")
 
+    def print_help(self, file: Any = None) -> None:
+        say(self.format_help().rstrip("\n"))
+
     def read(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse; unknown flags and surplus words are refused by name. May be called once."""
         if self.late_flags is not None:
@@ -28,6 +32,10 @@ class Parser(argparse.ArgumentParser):
         args, surplus = self.parse_known_args(list(argv))
         if not surplus:
             return args
+        if "--" in argv and surplus[0] in list(argv)[list(argv).index("--") :]:
+            raise NervecordError(
+                f"{surplus[0]!r} stands after --, where every word is a file or a name", hint="put flags before --"
+            )
         flag = surplus[0].split("=")[0]
         if flag.startswith("-"):
             known = [option for action in self._actions for option in action.option_strings if option.startswith("--")]

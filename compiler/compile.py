@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.files.program import Program
 from nervecord.compiler.findings import raise_on_errors
 from nervecord.compiler.graph import Graph
+from nervecord.compiler.measured import measured_spikes, silent_layers
 from nervecord.compiler.ops import Array, Level
 from nervecord.compiler.passes.discretise import discretise
 from nervecord.compiler.plan import plan
@@ -70,7 +72,7 @@ def compile_graph(
     found = findings_of(final, target.spec, schedule)
     raise_on_errors(found, InfeasibleError, where=target.spec.name)
     graph, contract = parts(final)
-    return Program(
+    program = Program(
         target=target.spec.name,
         graph=graph,
         contract=contract,
@@ -84,6 +86,21 @@ def compile_graph(
         versions={**{name: metadata.version(name) for name in VERSIONED}, "python": platform.python_version()},
         allowances=(*target.spec.given, *lowered.allowances),
     )
+    if isinstance(final, Policy) and isinstance(calibrated, Calibration) and graph.level is Level.INTEGER:
+        return _measured(program, calibrated)
+    return program
+
+
+def _measured(program: Program, calibrated: Calibration) -> Program:
+    """The program with what it does on the observations that calibrated it in its report."""
+    spikes = measured_spikes(program.policy, calibrated.observations)
+    found = [finding.to_dict() for finding in silent_layers(calibrated.spikes_per_action, spikes)]
+    report = {
+        **program.report,
+        "spikes_per_action": spikes,
+        "findings": [*program.report["findings"], *found],
+    }
+    return dataclasses.replace(program, report=report)
 
 
 def _calibrate(

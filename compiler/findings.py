@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
-from nervecord.errors import NervecordError
+from nervecord.errors import FileFormatError, NervecordError
 
 Severity: TypeAlias = Literal["error", "unknown", "warning", "info"]
 """error: it cannot work; unknown: nothing public says whether it can; warning: it can, and costs; info: a fact."""
@@ -40,6 +40,27 @@ class Finding:
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: object) -> Finding:
+        """From `to_dict`, as a file holds it.
+
+        Raises:
+            FileFormatError: it is none.
+        """
+        try:
+            made = cls(**data)  # type: ignore[arg-type]
+        except TypeError:
+            raise FileFormatError("holds a finding that is none", where="report.json") from None
+        words = (made.code, made.node, made.message, made.fix, made.target or "", made.source or "")
+        measures = (made.value, made.limit)
+        if (
+            made.severity not in get_args(Severity)
+            or not all(isinstance(word, str) for word in words)
+            or not all(measure is None or isinstance(measure, (int, float, str)) for measure in measures)
+        ):
+            raise FileFormatError("holds a finding that is none", where="report.json")
+        return made
 
     def __str__(self) -> str:
         measure = (

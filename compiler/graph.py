@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.notebook import table
 from nervecord.compiler.ops import Level, Op, is_core
 from nervecord.errors import GraphError
 
@@ -49,6 +50,13 @@ class Graph:
                     raise GraphError(f"edge {edge[0]} -> {edge[1]} names a node that does not exist", where=end)
         if len(set(self.edges)) != len(self.edges):
             raise GraphError("the same edge appears twice", where="edges", hint="merge its weights into one node")
+
+    def __repr__(self) -> str:
+        return f"<Graph {self.level.value}, {len(self.nodes)} nodes, {len(self.edges)} edges>"
+
+    def _repr_html_(self) -> str:
+        rows = [(name, op.kind, "x".join(map(str, op.out_shape))) for name, op in self.nodes.items()]
+        return table(repr(self).strip("<>"), ("node", "kind", "shape"), rows)
 
     def replace(self, **changes: object) -> Graph:
         """A copy with these fields changed."""

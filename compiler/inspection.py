@@ -7,27 +7,28 @@ tables of the same values.
 from __future__ import annotations
 
 import dataclasses
+import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any
-
-import numpy as np
 
 from nervecord.compiler.check.cost import Estimate, Events, count_events, estimate
 from nervecord.compiler.check.placement import Placement
 from nervecord.compiler.check.rules import Case
 from nervecord.compiler.check.table import Verdict, case_findings, not_checked, verdict
-from nervecord.compiler.contract import Channels, Contract
+from nervecord.compiler.files.program import Program
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph import Graph
-from nervecord.compiler.ops import Level, fields
+from nervecord.compiler.graphfacts import GraphFacts, graph_facts
+from nervecord.compiler.measured import CODES
+from nervecord.compiler.notebook import table
 from nervecord.compiler.policy import Policy, parts
 from nervecord.compiler.schedule import Schedule
 from nervecord.compiler.target import TargetSpec
-from nervecord.compiler.timing import Lateness
-from nervecord.compiler.topology import Topology, label
+from nervecord.compiler.topology import Topology
 from nervecord.compiler.verify import verify
+from nervecord.errors import FileFormatError
 
 FORMAT = 2
 """Of `Report.to_dict`; grows when a key changes its meaning or goes away. (2: `exceeded` of a layer was `broken`.)"""
@@ -39,44 +40,11 @@ _WIDTH = 116
 
 
 @dataclass(frozen=True, slots=True)
-class GraphFacts:
-    """What a graph is, whatever the target.
-
-    Args:
-        level: "imported", "discrete" or "integer". dt: seconds per step, None where nobody said.
-        nodes: (name, kind, output shape, number of parameters), in order.
-        neurons, synapses: numbers; synapses with a weight that is not zero. parameters: of connections and neurons.
-        depth: connections from input to output. recurrent: names of connections on loops.
-        policy: environment, observation and action with their channels in order, steps, state, control period; None for
-            a graph that is none.
-    """
-
-    level: str
-    dt: float | None
-    nodes: tuple[tuple[str, str, tuple[int, ...], int], ...]
-    neurons: int
-    synapses: int
-    parameters: int
-    depth: int
-    recurrent: tuple[str, ...]
-    policy: dict[str, Any] | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        data["nodes"] = [
-            {"name": name, "kind": kind, "shape": list(shape), "parameters": count}
-            for name, kind, shape, count in self.nodes
-        ]
-        data["recurrent"] = list(self.recurrent)
-        return data
-
-
-@dataclass(frozen=True, slots=True)
 class TargetReport:
     """A graph on one target. placement, events None where the graph itself is too damaged to look at.
 
     limits_given: a sentence for each limit that is the user's own, in place of the target's.
+    limits: name -> value, about, source, confidence, of the limits that somebody published.
     """
 
     target: str
@@ -88,6 +56,7 @@ class TargetReport:
     energy: Estimate | None
     not_checked: tuple[str, ...]
     limits_given: tuple[str, ...] = ()
+    limits: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -101,6 +70,7 @@ class TargetReport:
             "energy": None if self.energy is None else self.energy.to_dict(),
             "not_checked": list(self.not_checked),
             "limits_given": list(self.limits_given),
+            "limits": self.limits,
         }
 
 
@@ -111,6 +81,18 @@ class Report:
     facts: GraphFacts | None
     findings: tuple[Finding, ...]
     targets: tuple[TargetReport, ...]
+
+    def __repr__(self) -> str:
+        verdicts = ", ".join(f"{target.target} {target.verdict}" for target in self.targets)
+        return f"<Report: {verdicts or 'no target'}>"
+
+    def _repr_html_(self) -> str:
+        grave = ("error", "unknown", "warning")
+        rows = []
+        for target in self.targets:
+            codes = dict.fromkeys(f.code for f in target.findings if f.severity in grave)
+            rows.append((target.target, target.verdict, ", ".join(codes)))
+        return table("Report", ("target", "verdict", "because of"), rows)
 
     @property
     def feasible(self) -> bool:
@@ -155,7 +137,7 @@ def inspect(subject: Graph | Policy, targets: Sequence[TargetSpec], schedule: Sc
     graph, contract = parts(subject)
     topology = Topology.of(graph)
     reports = tuple(_target(subject, spec, topology, schedule, legal=not violations) for spec in targets)
-    return Report(_facts(graph, contract, topology), violations, reports)
+    return Report(graph_facts(graph, contract, schedule, topology), violations, reports)
 
 
 def _damaged(subject: Graph | Policy) -> bool:
@@ -180,56 +162,39 @@ def _target(
         energy=estimate(events, spec),
         not_checked=not_checked(spec),
         limits_given=spec.given,
+        limits=_limits(spec),
     )
 
 
-def _facts(graph: Graph, contract: Contract | None, topology: Topology) -> GraphFacts:
-    nodes = tuple((label(graph, name), op.kind, op.out_shape, _parameters(op)) for name, op in graph.nodes.items())
-    return GraphFacts(
-        level=graph.level.value,
-        dt=graph.dt,
-        nodes=nodes,
-        neurons=sum(op.size for op in topology.populations.values()),
-        synapses=sum(wire.synapses for wire in topology.wires),
-        parameters=sum(node[3] for node in nodes),
-        depth=topology.depth,
-        recurrent=tuple(label(graph, wire.name) for wire in topology.wires if wire.recurrent),
-        policy=None if contract is None else _policy(graph, contract, topology),
+def _limits(spec: TargetSpec) -> dict[str, dict[str, Any]]:
+    found = {}
+    for f in fields(spec.limits):
+        fact = getattr(spec.limits, f.name)
+        if fact.known and not math.isinf(fact.value):
+            stated = {"value": fact.value, "source": fact.source, "confidence": fact.confidence}
+            found[f.name] = {**stated, "about": f.metadata["about"]}
+    return found
+
+
+def with_measured(report: Report, program: Program) -> Report:
+    """What `inspect` says of a program's graph, and what was found when it was compiled.
+
+    Raises:
+        FileFormatError: the program's own report is malformed.
+    """
+    said = program.report.get("findings", [])
+    if not isinstance(said, list):
+        raise FileFormatError("its report's findings are no list", where="report.json")
+    lowering = program.report.get("lowering", {})
+    more = lowering.get("findings", []) if isinstance(lowering, dict) else []
+    if not isinstance(more, list):
+        raise FileFormatError("its report's findings are no list", where="report.json")
+    found = tuple(finding for finding in map(Finding.from_dict, [*said, *more]) if finding.code in CODES)
+    targets = tuple(
+        dataclasses.replace(target, findings=(*target.findings, *found)) if target.target == program.target else target
+        for target in report.targets
     )
-
-
-def _parameters(value: object) -> int:
-    """Numbers in the arrays of an op and its parts."""
-    total = 0
-    for name, declared in fields.declarations(type(value)):
-        held = getattr(value, name)
-        if held is not None and declared.kind in ("array", "part"):
-            total += _parameters(held) if declared.kind == "part" else int(np.size(held))
-    return total
-
-
-def _policy(graph: Graph, contract: Contract, topology: Topology) -> dict[str, Any]:
-    staggered = graph.level is Level.INTEGER and contract.state == "reset"
-    return {
-        "environment": contract.environment,
-        "observations": contract.observation.size,
-        "actions": contract.action.size,
-        "observation": _channels(contract.observation),
-        "action": _channels(contract.action),
-        "choices": list(contract.choices),
-        "steps": contract.steps,
-        "latency": Lateness.of_integers(graph, topology).latency(topology) if staggered else 0,
-        "state": contract.state,
-        "control_period": contract.control_period,
-    }
-
-
-def _channels(channels: Channels) -> list[dict[str, Any]]:
-    """The channels in order, with limits where they are known."""
-    count = channels.size
-    low, high = channels.low or (None,) * count, channels.high or (None,) * count
-    rows = zip(channels.names, channels.units, low, high, strict=True)
-    return [{"name": name, "unit": unit, "low": least, "high": most} for name, unit, least, most in rows]
+    return dataclasses.replace(report, targets=targets)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -269,10 +234,10 @@ def _facts_text(facts: GraphFacts) -> list[str]:
             f"T = {p['steps']}, state {p['state']}, one action per {p['control_period']:g} s"
         )
         lines += [*_channels_text("observation", p["observation"]), *_channels_text("action", p["action"])]
-    width = max((len(name) for name, *_ in facts.nodes), default=0)
+    width = max((len(node.name) for node in facts.nodes), default=0)
     lines += [
-        f"  {name:<{width}}  {kind:<20} {'x'.join(map(str, shape)):>10}  {count:>8,} parameters"
-        for name, kind, shape, count in facts.nodes
+        f"  {node.name:<{width}}  {node.kind:<20} {node.size:>10}  {node.parameters:>8,} parameters"
+        for node in facts.nodes
     ]
     return lines
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 
@@ -40,6 +41,13 @@ class Policy:
     def schedule(self) -> Schedule:
         """When it works: T steps per action, its state cleared before each or carried."""
         return Schedule(self.contract.steps, self.contract.state, held=True)
+
+    def __repr__(self) -> str:
+        graph = self.graph
+        return f"<Policy for {self.contract.environment}, {graph.level.value}, {len(graph.nodes)} nodes>"
+
+    def _repr_html_(self) -> str:
+        return self.graph._repr_html_().replace(escape(repr(self.graph).strip("<>")), escape(repr(self).strip("<>")), 1)
 
     def replace(self, **changes: object) -> Policy:
         """A copy with these fields changed."""

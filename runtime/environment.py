@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from nervecord.compiler.contract import Contract
-from nervecord.errors import ContractError, MissingDependencyError, NervecordError
+from nervecord.compiler.ops import Array
+from nervecord.errors import ContractError, MissingDependencyError, NervecordError, install_command
 
 
 def make_environment(name: str, **options: Any) -> Any:
@@ -33,14 +34,18 @@ def make_environment(name: str, **options: Any) -> Any:
             return gymnasium.make(name, **options)
         except gymnasium.error.DependencyNotInstalled as error:
             raise MissingDependencyError(
-                f"its simulator is not installed ({error})", where=name, hint="pip install 'nervecord[mujoco]'"
+                f"its simulator is not installed ({error})", where=name, hint=install_command("mujoco")
             ) from None
         except ModuleNotFoundError as error:
             if ":" in name:  # "module:id"
                 raise NervecordError(f"no such environment ({error})", where=name) from None
             raise MissingDependencyError(
-                f"{error.name} is not installed", where=name, hint="pip install 'nervecord[mujoco]'"
+                f"{error.name} is not installed", where=name, hint=install_command("mujoco")
             ) from None
+        except RuntimeError as error:
+            if "MUJOCO_GL" not in str(error):  # MuJoCo reads it when it is imported
+                raise
+            raise NervecordError(str(error), where=name, hint="set MUJOCO_GL to egl or osmesa, or unset it") from None
         except gymnasium.error.Error as error:
             raise NervecordError(f"no such environment ({error})", where=name, hint="for example Ant-v4") from None
 
@@ -106,9 +111,7 @@ def _gymnasium(name: str) -> Any:
     try:
         import gymnasium
     except ImportError:
-        raise MissingDependencyError(
-            "gymnasium is not installed", where=name, hint="pip install 'nervecord[mujoco]'"
-        ) from None
+        raise MissingDependencyError("gymnasium is not installed", where=name, hint=install_command("mujoco")) from None
     return gymnasium
 
 
@@ -212,6 +215,11 @@ def choices_of(space: Any) -> int:
     return int(space.n) if type(space).__name__ == "Discrete" else 0
 
 
+def given_action(action: Array, choices: tuple[str, ...]) -> Any:
+    """An action of a session (channels,) as the environment takes it."""
+    return int(action[0]) if choices else action.astype(np.float32)
+
+
 @dataclass(frozen=True, slots=True)
 class Spaces:
     """What an environment says of itself.
@@ -264,4 +272,6 @@ def stated_period(environment: Any) -> float | None:
 
 def episode_seeds(seed: int, episodes: int) -> list[int]:
     """Seeds of the episodes, the same for every engine and any number of environments."""
+    if seed < 0:
+        raise NervecordError(f"is {seed}, zero or more is needed", where="seed")
     return [int(x) for x in np.random.SeedSequence(seed).generate_state(episodes, dtype=np.uint32)]

@@ -21,6 +21,7 @@ from nervecord.runtime.environment import (
     check_name,
     environment_title,
     episode_seeds,
+    given_action,
     make_environments,
     registered_environment,
 )
@@ -163,6 +164,7 @@ class _Loop:
             seconds_in_environment=self.environment_seconds,
             environments=width,
             choices=self.contract.choices,
+            channels=self.contract.action.names,
             recorded=self.recorder.episode() if self.recorder else None,
             engine_error=None if self.engine_error is None else str(self.engine_error),
         )
@@ -212,7 +214,7 @@ class _Loop:
 
     def _advance(self, row: int, episode: int, action: Array) -> tuple[Array, bool]:
         began = time.perf_counter()
-        given = int(action[0]) if self.contract.choices else action.astype(np.float32)
+        given = given_action(action, self.contract.choices)
         observation, reward, terminated, truncated, _ = self.envs[row].step(given)
         self.environment_seconds += time.perf_counter() - began
         self.returns[episode] += float(reward)

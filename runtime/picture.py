@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from nervecord.compiler.ops import Array
-from nervecord.errors import MissingDependencyError, NervecordError
+from nervecord.errors import MissingDependencyError, NervecordError, install_command
+from nervecord.runtime.activity import SECONDS, Activity, replay_activity
 from nervecord.runtime.environment import make_environment
 from nervecord.runtime.result import Episode, Result
 from nervecord.runtime.session import Session
@@ -26,18 +27,27 @@ SNAPSHOTS = 7
 """Poses of the walking robot side by side."""
 WARM_UP = 5.0
 """Seconds at the start of an episode that the snapshots leave out (a third of a shorter one): the robot gets up."""
-RASTER_SECONDS = 1.0
+MOST_NAMES = 24
+"""Of an action's values are written at the heat map; more would not be read."""
 SUFFIXES = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """One run in the picture. label: for the legend. spikes: (core steps, neurons) of `hidden_spikes`, or None."""
+    """One run in the picture. label: for the legend. activity: of its recorded episode, or None."""
 
     label: str
     result: Result
-    spikes: Array | None = None
-    steps_per_action: int = 1
+    activity: Activity | None = None
+
+    @classmethod
+    def of(
+        cls, session: Session, label: str, result: Result, *, seconds: float = SECONDS, first: int | None = None
+    ) -> Drawn:
+        """A run with what its neurons did in a part of its recorded episode; see `replay_activity`."""
+        if result.recorded is None:
+            raise NervecordError("has no recorded episode", where="picture", hint="run with record=True")
+        return cls(label, result, replay_activity(session, result.recorded, seconds=seconds, first=first))
 
 
 def require(path: str | os.PathLike[str]) -> None:
@@ -56,27 +66,21 @@ def require(path: str | os.PathLike[str]) -> None:
         )
 
 
-def hidden_spikes(session: Session, episode: Episode, *, seconds: float = RASTER_SECONDS) -> Array | None:
-    """Spikes (core steps, neurons) of all spiking layers in `seconds` of an episode, replayed from its observations.
+def picture(path: str | os.PathLike[str], session: Session, result: Result, *, label: str | None = None) -> None:
+    """Draw a recorded run: the robot walking, its path, its spikes, its actions, its returns. Needs the extra `plot`.
 
-    The replay starts a second earlier, so that a carried state is its own. None for a policy without spikes.
+    Args:
+        path: .png, .svg or .pdf.
+        session: over the policy that was run; it replays a second of the first episode.
+        result: of `run` with record=True.
+        label: of the policy in the picture, by default its engine.
+
+    Raises:
+        NervecordError: nothing was recorded, or the file cannot be written.
     """
-    period = session.contract.control_period
-    count = max(1, round(seconds / period))
-    middle = len(episode.observations) // 2
-    first = max(0, min(middle, len(episode.observations) - count))
-    session.reset(1)
-    rows = []
-    for k in range(max(0, first - round(1.0 / period)), min(first + count, len(episode.observations))):
-        session.step(episode.observations[k])
-        if k < first:
-            continue
-        trace = session.trace()
-        layers = [trace[name][:, 0] for name, op in session.graph.nodes.items() if op.spikes and name in trace]
-        if not layers:
-            return None
-        rows.append(np.concatenate([layer.reshape(len(layer), -1) for layer in layers], axis=1))
-    return np.concatenate(rows) if rows else None
+    drawn = Drawn.of(session, label or session.engine, result)
+    subtitle = f"first of {len(result.returns)} episodes"
+    draw_picture(path, [drawn], title=f"{result.environment}: {drawn.label}", subtitle=subtitle)
 
 
 def draw_picture(path: str | os.PathLike[str], runs: Sequence[Drawn], *, title: str, subtitle: str = "") -> None:
@@ -106,7 +110,7 @@ def draw_picture(path: str | os.PathLike[str], runs: Sequence[Drawn], *, title: 
     if with_paths:
         _paths(figure.add_subplot(rows[0, :5]), runs)
     _raster(figure.add_subplot(rows[0, 5 if with_paths else 0 :]), runs[0])
-    _actions(figure.add_subplot(rows[1, :7]), episode, period, runs[0].result.choices)
+    _actions(figure.add_subplot(rows[1, :7]), episode, period, runs[0].result)
     _returns(figure.add_subplot(rows[1, 7:]), runs)
     _save(figure, path)
 
@@ -116,7 +120,7 @@ def _figure_type() -> Any:
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingDependencyError(
-            "matplotlib is not installed", where="picture", hint="pip install 'nervecord[plot]'"
+            "matplotlib is not installed", where="picture", hint=install_command("plot")
         ) from None
     return Figure
 
@@ -215,28 +219,36 @@ def _paths(axes: Any, runs: Sequence[Drawn]) -> None:
 
 
 def _raster(axes: Any, run: Drawn) -> None:
-    if run.spikes is None:
+    spikes = None if run.activity is None else run.activity.raster
+    if run.activity is None or spikes is None:
         axes.axis("off")
         axes.text(0.5, 0.5, "no spikes", ha="center", color="#5b6268", transform=axes.transAxes)
         return
-    steps, count = run.spikes.shape
-    when, who = np.nonzero(run.spikes)
-    times = when / steps * RASTER_SECONDS
+    steps, count = spikes.shape
+    when, who = np.nonzero(spikes)
+    seconds = run.activity.seconds
+    times = when / steps * seconds
     axes.scatter(times, who, s=2.6, marker="|", color=COLOURS[0], linewidths=0.8)
-    axes.set_xlim(0, RASTER_SECONDS)
+    axes.set_xlim(0, seconds)
     axes.set_ylim(-2, count + 1)
     axes.set_xlabel(f"time (s); {steps} core steps")
     axes.set_ylabel("hidden neuron")
-    share = len(when) / max(run.spikes.size, 1)
-    _style(axes, f"Spikes of one second ({run.label}): {share:.1%} of neuron steps")
+    share = len(when) / max(spikes.size, 1)
+    _style(axes, f"Spikes of {_seconds(seconds)} ({run.label}): {share:.1%} of neuron steps")
 
 
-def _actions(axes: Any, episode: Episode, period: float, choices: Sequence[str]) -> None:
+def _seconds(seconds: float) -> str:
+    words = {1.0: "one second", 2.0: "two seconds"}
+    return words.get(round(seconds, 6), f"{seconds:.3g} seconds")
+
+
+def _actions(axes: Any, episode: Episode, period: float, result: Result) -> None:
+    choices = result.choices
     count = min(len(episode.actions), round(2.0 / period))
     first = max(0, min(len(episode.actions) // 2, len(episode.actions) - count))
     part = episode.actions[first : first + count]
     axes.set_xlabel("time (s)")
-    _style(axes, "Actions of two seconds")
+    _style(axes, f"Actions of {_seconds(count * period)}")
     if choices:
         axes.step(np.arange(count) * period, part[:, 0], where="post", color=COLOURS[0], lw=1.2)
         axes.set_yticks(range(len(choices)), choices)
@@ -250,10 +262,18 @@ def _actions(axes: Any, episode: Episode, period: float, choices: Sequence[str])
         vmax=limit,
         extent=(0, count * period, part.shape[1] - 0.5, -0.5),
     )
-    axes.set_ylabel("actuator")
+    names = result.channels
+    if len(names) == part.shape[1] and len(names) <= MOST_NAMES:
+        axes.set_yticks(range(len(names)), [_short(name) for name in names])
+    else:
+        axes.set_ylabel("actuator")
     bar = axes.figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, colors="#5b6268", length=0)
+
+
+def _short(name: str, length: int = 16) -> str:
+    return name if len(name) <= length else name[: length - 1] + "…"
 
 
 def _returns(axes: Any, runs: Sequence[Drawn]) -> None:

@@ -31,6 +31,7 @@ class Result:
         fail_safe: reason -> actions replaced by the fail-safe one.
         deadline_us: the control period. deadline_missed: actions that took longer, counted live for one robot only.
         choices: names of the actions, where an action is the number of one of them; else empty.
+        channels: names of an action's values, such as joints, in order.
         recorded: the first episode, if it was asked for.
         engine_error: what the engine died of; from then on every action was the fail-safe one. None where it lived.
     """
@@ -49,6 +50,7 @@ class Result:
     seconds_in_environment: float
     environments: int
     choices: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
     recorded: Episode | None = None
     engine_error: str | None = None
 

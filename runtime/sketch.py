@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nervecord.compiler.ops import Array
-from nervecord.errors import MissingDependencyError, NervecordError
+from nervecord.errors import MissingDependencyError, NervecordError, install_command
 
 LIGHT = np.array([0.35, -0.25, 1.0])
 """Direction to the light; shadows fall away from it."""
@@ -46,7 +46,7 @@ class Robot:
             import mujoco
         except ImportError:
             raise MissingDependencyError(
-                "mujoco is not installed", where="picture", hint="pip install 'nervecord[mujoco]'"
+                "mujoco is not installed", where="picture", hint=install_command("mujoco")
             ) from None
         self._mujoco, self._model = mujoco, model
         self._data = mujoco.MjData(model)

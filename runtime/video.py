@@ -1,43 +1,46 @@
-"""A video of a recorded episode: rendered by MuJoCo where there is OpenGL, else drawn.
+"""A video of recorded episodes: policies side by side, each with its spikes and its return so far.
 
-Rendering happens in a process of its own: MuJoCo chooses its OpenGL when it is first imported, and a driver that fails
-takes its process with it. The answer always says which of the two it was.
+Pillow puts the frames together and ffmpeg (by imageio-ffmpeg) encodes them. The answer says what made the pictures and
+how much of the episode is shown.
 """
 
 from __future__ import annotations
 
+import math
 import os
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from nervecord.compiler.ops import Array
-from nervecord.errors import EngineError, MissingDependencyError, NervecordError
-from nervecord.runtime.picture import robot_of
+from nervecord.errors import EngineError, MissingDependencyError, NervecordError, install_command
+from nervecord.runtime.frames import HEIGHT, WIDTH, Frames
+from nervecord.runtime.picture import COLOURS, Drawn
 from nervecord.runtime.result import Result
-from nervecord.runtime.sketch import Camera, Robot, draw, floor
+from nervecord.runtime.session import Session
 
-WIDTH, HEIGHT = 640, 480
 SUFFIXES = (".mp4", ".mkv", ".webm", ".gif")
-SECONDS = 20.0
-"""Of the episode are shown, from its start."""
-TIMEOUT = 60.0
-"""Seconds a renderer gets for one frame, its start included."""
+RASTER, CURVE = 150, 90
+"""Heights of the strips below each picture, pixels."""
+WINDOW = 3.0
+"""Seconds of spikes that the raster shows, the newest at its right edge."""
+INK, GREY, PAPER = (34, 38, 42), (140, 146, 152), (255, 255, 255)
 
 Progress: TypeAlias = Callable[[int, int], Any]
 
 
 def require(path: str | os.PathLike[str]) -> None:
-    """Refuse a video that could not be written, before the run and not after it.
+    """Refuse a video that could not be written, before the run and not after it: two frames are encoded to find out.
+
+    Whether an environment can be filmed is `frames.require_frames`' to say.
 
     Raises:
-        MissingDependencyError: imageio-ffmpeg or matplotlib is not installed.
-        NervecordError: the file's ending is no video format.
+        MissingDependencyError: imageio-ffmpeg or Pillow is not installed.
+        NervecordError: the file's ending is no video format, or the folder cannot be written.
+        EngineError: ffmpeg cannot encode it.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
@@ -46,176 +49,226 @@ def require(path: str | os.PathLike[str]) -> None:
         )
     try:
         import imageio_ffmpeg  # noqa: F401
-        import matplotlib  # noqa: F401
+        import PIL.Image  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
-            f"{error.name} is not installed", where="video", hint="pip install 'nervecord[video]'"
+            f"{error.name} is not installed", where="video", hint=install_command("video")
         ) from None
+    try:
+        with tempfile.TemporaryDirectory(dir=Path(path).resolve().parent, prefix=".nervecord-") as folder:
+            blank = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
+            encode(Path(folder) / f"try{suffix}", iter([blank, blank]), 20.0, (WIDTH, HEIGHT))
+    except OSError as error:
+        raise NervecordError(f"its folder cannot be written: {error.strerror}", where=str(path)) from None
 
 
-def write_video(path: str | os.PathLike[str], result: Result, *, progress: Progress | None = None) -> str:
-    """Write the recorded episode of a run.
+def video(path: str | os.PathLike[str], *runs: tuple[Session, Result], seconds: float | None = None) -> str:
+    """Film recorded runs side by side, with their spikes and returns. Needs the extra `video`.
+
+    Args:
+        path: .mp4, .mkv, .webm or .gif.
+        runs: (session, result) of each policy; results of `run` with record=True.
+        seconds: of the first episode, from its start; by default all of it.
+
+    Returns:
+        What made the pictures, and how much of the episode is shown.
+
+    Raises:
+        NervecordError: nothing was recorded, or the environment has no pictures.
+    """
+    length = math.inf if seconds is None else seconds
+    drawn = [Drawn.of(session, session.engine, result, seconds=length, first=0) for session, result in runs]
+    return write_video(path, drawn, seconds=seconds)
+
+
+def write_video(
+    path: str | os.PathLike[str],
+    runs: Sequence[Drawn],
+    *,
+    seconds: float | None = None,
+    progress: Progress | None = None,
+) -> str:
+    """Write the recorded first episodes of runs in the same environment, side by side.
 
     Args:
         path: .mp4, .mkv, .webm or .gif; replaced if it exists.
-        result: with its first episode recorded, in a MuJoCo environment.
+        runs: each with its first episode recorded, and with its activity from the first action on, or None.
+        seconds: of the episode that are shown, from its start; None: all of it.
         progress: called with frames done and of how many.
 
     Returns:
-        "rendered by MuJoCo (egl)", or "drawn, as no OpenGL was found".
+        "rendered by MuJoCo (egl); the whole episode, 50.0 s".
 
     Raises:
         NervecordError: nothing that can be shown was recorded, or the file cannot be written.
+        EngineError: the renderer or ffmpeg died.
     """
     require(path)
-    if result.recorded is None or result.recorded.positions is None:
-        raise NervecordError(
-            "no positions were recorded; only MuJoCo environments have them", where="video", hint="run with record=True"
-        )
-    period = result.deadline_us * 1e-6
-    positions = result.recorded.positions[: max(2, round(SECONDS / period))]
-    for backend in _backends():
-        if _render(path, result.environment, positions, 1 / period, backend, progress):
-            return f"rendered by MuJoCo ({backend})"
-    _encode(path, _drawn(result.environment, positions, progress), 1 / period)
-    return "drawn, as no OpenGL was found"
+    if not runs or any(run.result.recorded is None for run in runs):
+        raise NervecordError("has no recorded episode", where="video", hint="run with record=True")
+    period = runs[0].result.deadline_us * 1e-6
+    most = None if seconds is None else max(2, round(seconds / period))
+    views = [_View(run, colour, most) for run, colour in zip(runs, _colours(len(runs)), strict=True)]
+    total = max(view.frames.count for view in views)
+    size = (WIDTH * len(views), HEIGHT + RASTER + CURVE)
+    encode(path, _composed(views, total, progress), 1 / period, size)
+    longest = max(view.length for view in views)
+    shown = f"the first {total * period:.1f} of {longest * period:.1f} s"
+    if total > longest:
+        shown = f"the whole episode, {longest * period:.1f} s"
+    return f"{' / '.join(dict.fromkeys(view.frames.how for view in views))}; {shown}"
 
 
-def _backends() -> tuple[str, ...]:
-    chosen = os.environ.get("MUJOCO_GL")
-    if chosen:
-        return (chosen,)
-    return ("egl", "osmesa") if sys.platform.startswith("linux") else ("",)
+def encode(path: str | os.PathLike[str], frames: Iterator[Array], rate: float, size: tuple[int, int]) -> None:
+    """Write frames (height, width, 3) to a temporary file beside `path` and rename it.
 
-
-def _render(
-    path: str | os.PathLike[str],
-    environment: str,
-    positions: Array,
-    rate: float,
-    backend: str,
-    progress: Progress | None,
-) -> bool:
-    """Render in a child with this OpenGL; False where it has none that works."""
-    header = f"{environment}\n{rate!r}\n{positions.shape[0]} {positions.shape[1]}\n".encode()
-    child = subprocess.Popen(
-        [sys.executable, "-m", "nervecord.runtime.video", str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, **({"MUJOCO_GL": backend} if backend else {})},
-    )
-    assert child.stdin is not None
-    assert child.stdout is not None
-    alarm = threading.Timer(TIMEOUT, child.kill)
-    alarm.start()
-    try:
-        with child.stdin as stdin:
-            stdin.write(header + np.ascontiguousarray(positions, dtype=np.float64).tobytes())
-        for done, _ in enumerate(child.stdout, start=1):
-            alarm.cancel()
-            alarm = threading.Timer(TIMEOUT, child.kill)
-            alarm.start()
-            if progress is not None:
-                progress(done, len(positions))
-        return child.wait() == 0
-    except BrokenPipeError:
-        return child.wait() == 0
-    finally:
-        alarm.cancel()
-        child.kill()
-        child.stdout.close()
-        child.wait()
-
-
-def _child(path: str) -> None:
-    """The other side of `_render`: header and positions on stdin, the file written."""
-    environment, rate, shape = (sys.stdin.buffer.readline().decode().strip() for _ in range(3))
-    rows, width = (int(part) for part in shape.split())
-    positions = np.frombuffer(sys.stdin.buffer.read(), dtype=np.float64).reshape(rows, width)
-    _encode(path, _rendered(environment, positions), float(rate))
-
-
-def _rendered(environment: str, positions: Array) -> Iterator[Array]:
-    import mujoco
-
-    from nervecord.runtime.environment import make_environment
-
-    env = make_environment(environment)
-    model = env.unwrapped.model
-    data = mujoco.MjData(model)
-    camera = mujoco.MjvCamera()
-    camera.type = mujoco.mjtCamera.mjCAMERA_TRACKING
-    # The first body of the robot; the world is body 0.
-    camera.trackbodyid, camera.distance, camera.elevation, camera.azimuth = 1, 5.0, -20.0, 110.0
-    model.vis.quality.offsamples = 0
-    with mujoco.Renderer(model, HEIGHT, WIDTH) as renderer:
-        for row in positions:
-            data.qpos[:] = row
-            mujoco.mj_forward(model, data)
-            renderer.update_scene(data, camera)
-            # Without a GPU shadows and mirrors take four fifths of the time.
-            renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
-            renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
-            yield renderer.render()
-            print("frame", flush=True)
-    env.close()
-
-
-def _drawn(environment: str, positions: Array, progress: Progress | None) -> Iterator[Array]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    robot = robot_of(environment)
-    if robot is None:
-        raise NervecordError("has no MuJoCo robot to draw", where=environment)
-    figure = Figure(figsize=(WIDTH / 100, HEIGHT / 100), dpi=100, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
-    for k, row in enumerate(positions):
-        figure.clear()
-        _frame(figure, robot, positions, k)
-        figure.text(
-            0.97, 0.03, f"drawn, not rendered  {k + 1}/{len(positions)}", ha="right", fontsize=7, color="#8a9096"
-        )
-        canvas.draw()
-        yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
-        if progress is not None:
-            progress(k + 1, len(positions))
-        del row
-
-
-def _frame(figure: Any, robot: Robot, positions: Array, k: int) -> None:
-    axes = figure.add_axes((0, 0, 1, 1))
-    # The camera follows the mean of a second, so that it does not shake with each step.
-    near = positions[max(0, k - 10) : k + 11, :2].mean(axis=0)
-    camera = Camera(np.array([near[0] + 1.2, near[1] - 4.2, 2.2]), np.array([near[0], near[1], 0.4]))
-    floor(axes, camera, near, half=9.0)
-    draw(axes, camera, robot.pose(positions[k]))
-    axes.set_xlim(-0.42, 0.42)
-    axes.set_ylim(-0.315, 0.315)
-    axes.axis("off")
-
-
-def _encode(path: str | os.PathLike[str], frames: Iterator[Array], rate: float) -> None:
-    """Write frames to a temporary file beside `path` and rename it."""
+    Raises:
+        EngineError: ffmpeg did not write it.
+    """
     import imageio_ffmpeg
 
     target = Path(path)
     temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
     writer = imageio_ffmpeg.write_frames(
-        str(temporary), (WIDTH, HEIGHT), fps=rate, macro_block_size=1, ffmpeg_log_level="error"
+        str(temporary), size, fps=rate, macro_block_size=1, ffmpeg_log_level="error", codec=_codec(target.suffix)
     )
     try:
         writer.send(None)
         for frame in frames:
             writer.send(np.ascontiguousarray(frame))
-        writer.close()
+        writer.close()  # waits for ffmpeg
         os.replace(temporary, target)
     except OSError as error:
         raise EngineError(f"ffmpeg did not write it: {error}", where=str(path)) from None
     finally:
+        writer.close()
         temporary.unlink(missing_ok=True)
 
 
-if __name__ == "__main__":
-    _child(sys.argv[1])
+def _codec(suffix: str) -> str | None:
+    return {".webm": "libvpx-vp9", ".gif": "gif"}.get(suffix.lower(), "libx264")
+
+
+def _colours(count: int) -> list[tuple[int, int, int]]:
+    found = []
+    for k in range(count):
+        text = COLOURS[k % len(COLOURS)].lstrip("#")
+        found.append((int(text[0:2], 16), int(text[2:4], 16), int(text[4:6], 16)))
+    return found
+
+
+class _View:
+    """One policy's column: its picture, its spikes, its return."""
+
+    def __init__(self, run: Drawn, colour: tuple[int, int, int], most: int | None) -> None:
+        episode = run.result.recorded
+        assert episode is not None
+        self.run, self.colour = run, colour
+        self.length = len(episode.actions)
+        self.frames = Frames(run.result.environment, episode, run.result.choices, most or self.length + 1)
+        self.period = run.result.deadline_us * 1e-6
+        self.returns = np.concatenate([[0.0], np.cumsum(episode.rewards)])
+        self.strip = None if run.activity is None else _strip(run.activity.spikes, run.activity.seconds)
+        self.curve: Array | None = None
+
+    def below(self, k: int, low: float, high: float, span: int) -> Array:
+        """The strips under frame k, (RASTER + CURVE, WIDTH, 3)."""
+        if self.curve is None:
+            self.curve = _curve(self.returns, low, high, span, self.colour)
+        out = np.full((RASTER + CURVE, WIDTH, 3), 255, dtype=np.uint8)
+        if self.strip is not None:
+            end = round(min(k, self.length) * self.period / WINDOW * WIDTH)
+            part = self.strip[:, max(0, end - WIDTH) : end]
+            if part.shape[1]:
+                out[:RASTER, WIDTH - part.shape[1] :] = part
+        out[RASTER:] = self.curve
+        now = min(WIDTH - 1, round(min(k, self.length) / max(span, 1) * (WIDTH - 1)))
+        out[RASTER:, max(0, now - 1) : now + 1] = self.colour
+        out[[0, RASTER]] = 223
+        return out
+
+
+def _composed(views: list[_View], total: int, progress: Progress | None) -> Iterator[Array]:
+    low = min(float(view.returns[:total].min()) for view in views)
+    high = max(float(view.returns[:total].max()) for view in views)
+    sources = [iter(view.frames) for view in views]
+    last: list[Array] = [np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)] * len(views)
+    for k in range(total):
+        columns = []
+        for number, view in enumerate(views):
+            # An episode that is over stays on its last picture.
+            frame = next(sources[number], None)
+            if frame is not None:
+                last[number] = _fitted(frame)
+            below = view.below(k, low, high, total - 1)
+            columns.append(_labelled(np.concatenate([last[number], below]), view, k))
+        yield np.concatenate(columns, axis=1)
+        if progress is not None:
+            progress(k + 1, total)
+
+
+def _fitted(frame: Array) -> Array:
+    """A picture of any size, scaled into WIDTH x HEIGHT with white at the sides."""
+    if frame.shape == (HEIGHT, WIDTH, 3):
+        return frame
+    from PIL import Image, ImageOps
+
+    return np.asarray(ImageOps.pad(Image.fromarray(frame), (WIDTH, HEIGHT), color=PAPER))
+
+
+def _labelled(column: Array, view: _View, k: int) -> Array:
+    from PIL import Image, ImageDraw, ImageFont
+
+    image = Image.fromarray(column)
+    pen = ImageDraw.Draw(image)
+    step = min(k, view.length)
+    over = "  (over)" if k > view.length else ""
+    title = f"{_short(view.run.label)}    return {view.returns[step]:,.1f}    {step * view.period:.2f} s{over}"
+    pen.rectangle((0, 0, WIDTH, 30), fill=PAPER)
+    pen.rectangle((0, 0, 8, 30), fill=view.colour)
+    pen.text((18, 6), title, fill=INK, font=ImageFont.load_default(16))
+    small = ImageFont.load_default(12)
+    spikes = f"spikes of the last {WINDOW:g} s" if view.strip is not None else "no spikes"
+    pen.text((8, HEIGHT + 4), spikes, fill=GREY, font=small)
+    pen.text((8, HEIGHT + RASTER + 4), "return so far", fill=GREY, font=small)
+    return np.asarray(image)
+
+
+def _short(label: str, length: int = 28) -> str:
+    return label if len(label) <= length else "…" + label[-length + 1 :]
+
+
+def _strip(spikes: dict[str, Array], seconds: float) -> Array | None:
+    """All spikes as one long picture (RASTER, pixels, 3), dark where any neuron of a pixel fired in its time."""
+    if not spikes:
+        return None
+    matrix = np.concatenate(list(spikes.values()), axis=1) != 0
+    layer = np.concatenate([np.full(values.shape[1], k) for k, values in enumerate(spikes.values())])
+    width = max(1, round(seconds / WINDOW * WIDTH))
+    when = np.arange(width) * matrix.shape[0] // width
+    rows = min(RASTER - 24, matrix.shape[1])
+    who = np.arange(rows) * matrix.shape[1] // rows
+    fired = np.maximum.reduceat(np.maximum.reduceat(matrix, when, axis=0), who, axis=1).T
+    fired = fired[np.arange(RASTER - 24) * rows // (RASTER - 24)]
+    dark = np.array(_colours(len(COLOURS)), dtype=np.uint8)
+    colours = dark[layer[who] % len(dark)][np.arange(RASTER - 24) * rows // (RASTER - 24)]
+    out = np.full((RASTER, width, 3), 255, dtype=np.uint8)
+    out[22:-2] = np.where(fired[..., None], colours[:, None, :], 255)
+    return out
+
+
+def _curve(returns: Array, low: float, high: float, span: int, colour: tuple[int, int, int]) -> Array:
+    """The return over the steps shown, (CURVE, WIDTH, 3), on the scale that all views share."""
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", (WIDTH, CURVE), PAPER)
+    height = max(high - low, 1e-9)
+    shown = returns[: span + 1]
+    points = [
+        (k / max(span, 1) * (WIDTH - 1), CURVE - 6 - (float(value) - low) / height * (CURVE - 28))
+        for k, value in enumerate(shown)
+    ]
+    if len(points) > 1:
+        pale = tuple(round(255 - (255 - part) * 0.55) for part in colour)
+        ImageDraw.Draw(image).line(points, fill=pale, width=2)
+    return np.asarray(image)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -25,6 +25,8 @@ from nervecord.runtime.arrayfile import only_array, read_arrays, read_rows
 from nervecord.targets.catalogue import FLOAT, compiling_names
 
 StrPath: TypeAlias = str | os.PathLike[str]
+RUN_POLICY = "policy.nir"
+"""Name of the policy in a run folder."""
 Given: TypeAlias = Graph | Policy | Program | StrPath
 
 
@@ -44,10 +46,36 @@ def load_program(path: StrPath) -> Program:
     return loaded
 
 
+def policy_file(given: StrPath) -> StrPath:
+    """The file of a policy: of a run folder its policy.nir, anything else as it is.
+
+    Raises:
+        FileFormatError: it is a folder without one.
+    """
+    if not _is_folder(given):
+        return given
+    inside = Path(given) / RUN_POLICY
+    if not inside.is_file():
+        raise FileFormatError(
+            f"is a folder without {RUN_POLICY}",
+            where=str(given),
+            hint="a finished run folder has one, unless its policy has no spikes",
+        )
+    return inside
+
+
+def _is_folder(given: StrPath) -> bool:
+    try:
+        return Path(given).is_dir()
+    except ValueError:  # a name that no file can have
+        return False
+
+
 def read_given(given: Given) -> Graph | Policy | Program:
-    """What a file holds; graphs, policies and programs pass."""
+    """What a file or a run folder holds; graphs, policies and programs pass."""
     if isinstance(given, (Graph, Policy, Program)):
         return given
+    given = policy_file(given)
     return load_program(given) if is_program(Path(given)) else read_nir(given)
 
 
@@ -198,13 +226,40 @@ def stream_values(path: StrPath, graph: Graph) -> Array | dict[str, Array]:
 
 
 def _observations(given: StrPath, policy: Policy) -> Array:
+    return _rows(given, policy.contract.observation.size)
+
+
+def _rows(given: StrPath, size: int) -> Array:
     rows, where = read_rows(given), str(given)
-    size = policy.contract.observation.size
     if rows.ndim != 2 or rows.shape[1] != size or len(rows) == 0:
         raise FileFormatError(f"its observations have shape {rows.shape}, (k, {size}) is needed", where=where)
     if not np.isfinite(rows).all():
         raise FileFormatError("its observations hold NaN or infinite values", where=where)
     return rows
+
+
+def observations_for(given: Array | StrPath | None, sides: Sequence[object]) -> Array:
+    """Rows to drive several policies with: those given, or those that one of them carries.
+
+    Args:
+        sides: policies, programs or sessions.
+
+    Raises:
+        NervecordError: none are given, and none are carried. FileFormatError: the file holds none.
+    """
+    if isinstance(given, np.ndarray):
+        return given
+    if given is not None:
+        contract = getattr(sides[0], "contract", None)
+        if contract is None:
+            raise ContractError("carries no contract, so it is no policy", where="compare")
+        return _rows(given, contract.observation.size)
+    for side in sides:
+        if isinstance(side, Policy) and side.recorded is not None:
+            return side.recorded
+    raise NervecordError(
+        "none of these policies carries recorded ones", where="observations", hint="a policy.nir of a training does"
+    )
 
 
 def policy_of(given: Given) -> Policy:

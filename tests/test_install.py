@@ -21,8 +21,8 @@ from nervecord.compiler.nir.file import write_nir
 
 ROOT = Path(__file__).parent.parent
 OPTIONAL = (
-    "torch", "snntorch", "skrl", "tensorboard", "mujoco", "gymnasium", "envpool", "matplotlib", "imageio",
-    "imageio_ffmpeg", "pytest",
+    "torch", "snntorch", "skrl", "tensorboard", "mujoco", "gymnasium", "envpool", "matplotlib", "PIL",
+    "imageio_ffmpeg", "plotly", "jinja2", "networkx", "pytest",
 )  # fmt: skip
 
 HIDE = f"""
@@ -105,12 +105,14 @@ def test_the_core_has_the_commands_that_need_no_more(core: Callable, policy: Pat
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (["run", "{policy}"], "pip install 'nervecord[mujoco]'"),
-        (["run", "{policy}", "--env", "HalfCheetah-v4"], "pip install 'nervecord[mujoco]'"),
-        (["run", "{policy}", "--picture", "a.png"], "pip install 'nervecord[plot]'"),
-        (["run", "{policy}", "--video", "a.mp4"], "pip install 'nervecord[video]'"),
-        (["train", "--steps", "1000"], "pip install 'nervecord[train]'"),
-        (["demo"], "pip install 'nervecord["),
+        (["run", "{policy}"], "[mujoco]'"),
+        (["run", "{policy}", "--env", "HalfCheetah-v4"], "[mujoco]'"),
+        (["run", "{policy}", "--picture", "a.png"], "[plot]'"),
+        (["run", "{policy}", "--video", "a.mp4"], "[video]'"),
+        (["train", "--steps", "1000"], "[train]'"),
+        (["demo"], "pip install '"),
+        (["inspect", "{policy}", "--html", "a.html"], "[report]'"),
+        (["inspect", "{policy}", "--svg", "a.svg"], "[report]'"),
     ],
 )
 def test_what_is_missing_is_named_with_its_extra(
@@ -119,6 +121,7 @@ def test_what_is_missing_is_named_with_its_extra(
     done = core(words=[word.format(policy=policy) for word in words])
     assert (done.returncode, done.stdout) == (2, "")
     assert hint in done.stderr
+    assert "(pip install '" in done.stderr
     assert done.stderr.count("\n") == 1
     assert os.listdir(tmp_path) == ["ant.nir"]  # no run folder, no demo folder
 
@@ -128,18 +131,21 @@ def test_what_is_missing_is_named_with_its_extra(
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this checkout, built from a copy, so that it stays as it is."""
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist of this checkout and the wheel made from it; of a copy, so that it stays as it is."""
     source, out = tmp_path_factory.mktemp("source") / "nervecord", tmp_path_factory.mktemp("dist")
     shutil.copytree(
         ROOT, source, symlinks=True,
         ignore=shutil.ignore_patterns(".*", "tests", "benchmarks", "runs", "demo", "shared", "build", "*.egg-info"),
     )  # fmt: skip
-    done = _called([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)])
-    if done.returncode:
-        done = _called([sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(out), str(source)])
+    done = _called([sys.executable, "-m", "build", "--outdir", str(out), str(source)])
     assert done.returncode == 0, done.stderr
-    (path,) = out.glob("nervecord-*.whl")
+    return out
+
+
+@pytest.fixture(scope="module")
+def wheel(distributions: Path) -> Path:
+    (path,) = distributions.glob("nervecord-*.whl")
     return path
 
 
@@ -172,9 +178,35 @@ def test_the_wheel_holds_what_it_needs_and_nothing_else(wheel: Path) -> None:
         "targets/lava/lava_worker/handler.py",
         "training/simulators/isaac_worker/handler.py",
         "compiler/hdf5child.py",
+        "runtime/html/report.html.jinja",
+        "runtime/html/report.css",
+        "runtime/html/report.js",
     ):
         assert f"nervecord/{name}" in names
     assert not [name for name in names if "/tests/" in name or "/benchmarks/" in name]
+
+
+@pytest.mark.slow
+def test_the_sdist_installs_too(distributions: Path, policy: Path, tmp_path: Path) -> None:
+    (sdist,) = distributions.glob("nervecord-*.tar.gz")
+    bin = installed(tmp_path / "venv", sdist)
+    done = _called([str(bin / "nervecord"), "compile", str(policy), "-o", str(tmp_path / "a.nervecord")], cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = _called([str(bin / "nervecord"), "doctor", "--json", "--quiet"], cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    parts = {part["part"]: part for part in json.loads(done.stdout)["parts"]}
+    assert parts["numba"]["status"] == "works"
+    assert parts["torch, snnTorch"]["status"] == "missing"
+    assert parts["torch, snnTorch"]["mend"] == f"pip install '{sdist}[train]'"
+
+
+@pytest.mark.slow
+def test_a_report_from_an_installation(wheel: Path, policy: Path, tmp_path: Path) -> None:
+    """The page's template and styles are shipped."""
+    bin = installed(tmp_path / "venv", wheel, "[report]")
+    done = _called([str(bin / "nervecord"), "inspect", str(policy), "--html", str(tmp_path / "a.html")], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Content-Security-Policy" in (tmp_path / "a.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -210,8 +242,8 @@ def test_core_installation(wheel: Path, policy: Path, tmp_path: Path) -> None:
         done = _called([command, *words], cwd=home)
         assert (done.returncode, done.stderr) == (0, ""), words
     for words, hint in (
-        (["run", program], "pip install 'nervecord[mujoco]'"),
-        (["train", "--steps", "1000"], "pip install 'nervecord[train]'"),
+        (["run", program], "[mujoco]'"),
+        (["train", "--steps", "1000"], "[train]'"),
     ):
         done = _called([command, *words], cwd=home)
         assert (done.returncode, done.stdout) == (2, "")

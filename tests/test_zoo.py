@@ -23,7 +23,14 @@ from nervecord.training.start import digest
 
 ZOO = Path(__file__).parent.parent / "zoo"
 NAMES = sorted(path.parent.name for path in ZOO.glob("*/policy.nir"))
-LEAST = {"ant": 5000, "ant-population": 5000, "cartpole": 490, "cartpole-recurrent": 490, "halfcheetah": 4800, "hopper": 2500}
+LEAST = {
+    "ant": 5000,
+    "ant-population": 5000,
+    "cartpole": 490,
+    "cartpole-recurrent": 490,
+    "halfcheetah": 4800,
+    "hopper": 2500,
+}
 """Mean return that four episodes must reach: below what they are, far above what a broken policy does."""
 MOST = {"ant": 4_000_000, "ant-population": 2_000_000}
 """Bytes of a folder, where it may be more than one million."""

@@ -67,6 +67,7 @@ class Estimate:
         stands_in: the constants are another chip's, as none are published for this target.
         bound: the events behind it are a bound.
         parts: what -> joules, of `high`.
+        constants: operation -> picojoules, what the counts were multiplied by; all of `source`.
     """
 
     low: float
@@ -78,11 +79,12 @@ class Estimate:
     stands_in: bool
     bound: bool
     parts: Mapping[str, float]
+    constants: Mapping[str, float]
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types; energies in joules."""
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {**data, "parts": dict(self.parts), "kind": "estimate"}
+        return {**data, "parts": dict(self.parts), "constants": dict(self.constants), "kind": "estimate"}
 
     def __str__(self) -> str:
         amount = energy_text(self.high)
@@ -177,6 +179,7 @@ def estimate(events: Events, spec: TargetSpec) -> Estimate | None:
         stands_in=energy.measured_on != spec.title,
         bound=events.bound,
         parts={"synaptic events": synaptic, "neuron updates": active},
+        constants=dict(energy.constants()),
     )
 
 
@@ -212,6 +215,7 @@ def arithmetic_estimate(events: Events, arithmetic: BareArithmetic = FP32) -> Es
         stands_in=True,
         bound=events.bound,
         parts={"multiply-adds": multiply, "adds": add},
+        constants={"multiply-add": arithmetic.mac_pj, "add": arithmetic.add_pj},
     )
 
 

@@ -20,6 +20,7 @@ from nervecord.compiler.check import capacity, neurons, wiring
 from nervecord.compiler.check.rules import EVERY_LEVEL, FLOAT_LEVELS, INTEGER_LEVEL, Case, Rule
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph import Graph
+from nervecord.compiler.measured import CODES
 from nervecord.compiler.ops import Level
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import Schedule
@@ -380,8 +381,7 @@ def findings_doc() -> str:
         "unknown, else *feasible*. A limit that is exceeded is an error where it is exact, and unknown where it is",
         "only second-hand or sources disagree. A limit nobody published is listed as not checked, never as kept.",
         "",
-        "Compiling adds two warnings to a program's report, of integers that answer unlike the floats they were made",
-        "of: `action-error` and, where the action is a choice, `choice-error`.",
+        "Compiling adds warnings of what the integers did on the recorded observations: the last ones of this table.",
         "",
         "| code | severity | levels | what it means | what to do |",
         "|---|---|---|---|---|",
@@ -391,4 +391,5 @@ def findings_doc() -> str:
         f"| {rule.means} | {rule.remedy} |"
         for rule in RULES
     ]
+    lines += [f"| `{code}` | warning | integer | {means} | {remedy} |" for code, (means, remedy) in CODES.items()]
     return "\n".join(lines) + "\n"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import struct
 import zipfile
@@ -25,6 +26,7 @@ from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.files.regular import open_regular
 from nervecord.compiler.files.serialise import graph_from_data, graph_to_data
 from nervecord.compiler.graph import Graph
+from nervecord.compiler.notebook import table
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import LONGEST_BLOCK, STREAM, Schedule, StateRule
 from nervecord.compiler.schema import canonical
@@ -91,6 +93,35 @@ class Program:
         """The policy, where there is a contract, else the graph."""
         return self.graph if self.contract is None else self.policy
 
+    def __repr__(self) -> str:
+        policy = "" if self.contract is None else f", policy for {self.contract.environment}"
+        return f"<Program for {self.target}, {len(self.graph.nodes)} nodes{policy}>"
+
+    def _repr_html_(self) -> str:
+        rows = [("target", self.target), *((f"made with {name}", version) for name, version in self.versions.items())]
+        if self.contract is not None:
+            rows.insert(1, ("environment", self.contract.environment))
+        rows += [("allowed", sentence) for sentence in self.allowances]
+        return table(repr(self).strip("<>"), ("", ""), rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What it is and how it was made, as plain JSON types, without its arrays.
+
+        Raises:
+            GraphError: a number is not finite.
+        """
+        described, data = describe(self.graph, self.contract, self.schedule)
+        return {
+            "format": FORMAT,
+            "target": self.target,
+            "contract": None if self.contract is None else json.loads(self.contract.to_json()),
+            "schedule": _schedule_data(self.schedule),
+            "report": json.loads(json.dumps(dict(self.report))),
+            "hashes": described_hashes(described, data),
+            "versions": dict(self.versions),
+            "allowances": list(self.allowances),
+        }
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file; a crash leaves the old one or the new one."""
         write_atomically(path, self.to_bytes())
@@ -101,15 +132,7 @@ class Program:
         Raises:
             GraphError: a number is not finite.
         """
-        structure, arrays = graph_to_data(self.graph)
-        index, data = pack(arrays)
-        described = {
-            "graph": structure,
-            "arithmetic": None if self.graph.arithmetic is None else self.graph.arithmetic.to_dict(),
-            "contract": None if self.contract is None else self.contract.to_dict(),
-            "schedule": None if self.contract is not None else _schedule_data(self.schedule),
-            "arrays": index,
-        }
+        described, data = describe(self.graph, self.contract, self.schedule)
         try:
             manifest = {
                 "format": FORMAT,
@@ -134,6 +157,19 @@ class Program:
 
 def _schedule_data(schedule: Schedule) -> dict[str, Any]:
     return {"steps": schedule.steps, "state": schedule.state, "held": schedule.held}
+
+
+def describe(graph: Graph, contract: Contract | None, schedule: Schedule) -> tuple[dict[str, Any], bytes]:
+    """What a manifest says of a graph and how it is driven, and the bytes of its arrays."""
+    structure, arrays = graph_to_data(graph)
+    index, data = pack(arrays)
+    return {
+        "graph": structure,
+        "arithmetic": None if graph.arithmetic is None else graph.arithmetic.to_dict(),
+        "contract": None if contract is None else contract.to_dict(),
+        "schedule": None if contract is not None else _schedule_data(schedule),
+        "arrays": index,
+    }, data
 
 
 def described_hashes(manifest: Mapping[str, Any], data: bytes) -> dict[str, str]:

@@ -41,7 +41,7 @@ FUNCTIONS = (
 def test_all_is_complete_and_every_name_is_there() -> None:
     assert sorted(nervecord.__all__) == list(nervecord.__all__)
     assert set(FUNCTIONS) <= set(nervecord.__all__)
-    assert set(nervecord._TYPES) <= set(nervecord.__all__)
+    assert set(nervecord._ELSEWHERE) <= set(nervecord.__all__)
     for name in nervecord.__all__:
         assert getattr(nervecord, name).__module__.startswith("nervecord")
         assert name in dir(nervecord)

@@ -78,7 +78,7 @@ CAUSES = {
     "array_sparse_terabytes": "the array 'fc1/weight' in compressed rows has shape (67108864, 67108864): a matrix is ne",
     "array_negative": "the index of arrays: [4].shape[0]: expected int >= 0, got -1",
     "array_pickled": "the index of arrays: [4].dtype: '|O' is unknown",
-    "array_records": 'the index of arrays: [4].dtype: "[(\'a\', \'<i4\')]" is unknown',
+    "array_records": "the index of arrays: [4].dtype: \"[('a', '<i4')]\" is unknown",
     "array_complex": "the index of arrays: [4].dtype: '<c16' is unknown",
     "array_float": "node 'fc1': the array 'fc1/weight' holds float64, int32 is needed",
     "array_short": "the hash of its arrays is not the one its manifest gives: it was changed or damaged afte",
@@ -261,7 +261,9 @@ def test_a_policy_of_another_tool_has_no_contract(nervecord_cli: Any) -> None:
     path = FOLDER.parent / "nir" / "lif_norse.nir"
     for verb in ("compile", "run"):
         nervecord_cli(verb, path).refused("NIR does not say its time step", str(path), notes=1)
-    nervecord_cli("compile", path, "--dt", 1e-4).refused("nothing says whether spikes or values enter", "--inputs spikes")
+    nervecord_cli("compile", path, "--dt", 1e-4).refused(
+        "nothing says whether spikes or values enter", "--inputs spikes"
+    )
 
 
 def bomb(path: Path) -> None:

@@ -91,7 +91,10 @@ def test_version(nervecord_cli: Any) -> None:
 # Words that are not understood
 
 REFUSED = {
-    "a verb": ("compil", "unknown verb 'compil' (did you mean 'compile'? choose from: compare, compile, contract, demo"),
+    "a verb": (
+        "compil",
+        "unknown verb 'compil' (did you mean 'compile'? choose from: compare, compile, contract, demo",
+    ),
     "a verb like none": ("fly", "unknown verb 'fly' (choose from: "),
     "a flag before the verb": ("--json run", "--json stands before the verb"),
     "a flag": ("run ant.nervecord --episods 3", "unknown flag '--episods' (did you mean '--episodes'?"),

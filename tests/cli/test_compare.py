@@ -86,5 +86,5 @@ def test_what_lies_within_a_tolerance(comparison: Comparison, within: bool) -> N
 
 def test_compare_without_observations(nervecord_cli: Any, files: Path) -> None:
     path = files / "ant.nervecord"
-    nervecord_cli("compare", path, path).refused("--observations: neither file carries recorded observations")
+    nervecord_cli("compare", path, path).refused("observations: none of these policies carries recorded ones")
     nervecord_cli("compare", files / "ant.nir", files / "pendulum.nir").refused("observations: have shape (64, 27)")

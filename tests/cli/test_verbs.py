@@ -178,7 +178,7 @@ def test_inspect_named_targets_in_their_order(nervecord_cli: Any, files: Path) -
     answer = nervecord_cli("inspect", files / "ant.nervecord", "--target", "loihi1", "lava", "--json")
     assert [target["target"] for target in answer.json["targets"]] == ["loihi1", "lava"]
     text = nervecord_cli("inspect", files / "ant.nervecord", "--target", "loihi1", "lava").out
-    assert text.index("\nloihi1 (") < text.index("\nlava (")
+    assert text.index("\nloihi1 ") < text.index("\nlava ")
 
 
 def test_a_limit_that_was_given_is_kept(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_limit_that_was_given_is_kept(nervecord_cli: Any, files: Path, tmp_pat
     (lava,) = nervecord_cli("inspect", files / "ant.nir", *words, "--json").json["targets"]
     assert lava["limits_given"] == [sentence]
     assert lava["resources"]["cores"] == 5
-    assert f"  limit given: {sentence}\n" in nervecord_cli("inspect", files / "ant.nir", *words).out
+    assert f"limit given: {sentence} " in " ".join(nervecord_cli("inspect", files / "ant.nir", *words).out.split())
     path = tmp_path / "ant.nervecord"
     assert f"allowed: {sentence}\n" in nervecord_cli("compile", files / "ant.nir", *words, "-o", path).out
     assert load(path).allowances == (sentence,)

@@ -32,12 +32,19 @@ def test_keys_are_stable(make_policy: Callable[..., Policy]) -> None:
     assert list(data) == ["format", "graph", "findings", "targets"]
     assert data["format"] == 2
     assert list(data["graph"]) == [
-        "level", "dt", "nodes", "neurons", "synapses", "parameters", "depth", "recurrent", "policy",
+        "level", "dt", "nodes", "edges", "neurons", "synapses", "parameters", "depth", "recurrent", "policy",
+        "contract", "hashes",
+    ]  # fmt: skip
+    assert list(data["graph"]["nodes"][0]) == [
+        "id", "name", "kind", "shape", "parameters", "side", "recurrent", "weights",
     ]  # fmt: skip
     lava = data["targets"][1]
     assert list(lava) == [
         "target", "title", "verdict", "findings", "resources", "events", "energy", "not_checked", "limits_given",
+        "limits",
     ]  # fmt: skip
+    assert list(lava["limits"]["cores"]) == ["value", "source", "confidence", "about"]
+    assert lava["energy"]["constants"]["synaptic event"] == 23.6
     assert list(lava["findings"][0]) == [
         "code", "severity", "node", "message", "value", "limit", "fix", "target", "source",
     ]  # fmt: skip

@@ -33,7 +33,6 @@ from nervecord.compiler.policy import Policy
 from nervecord.compiler.verify import require
 from nervecord.errors import ContractError, FileFormatError, GraphError, NervecordError
 
-
 ZOO = Path(__file__).parents[2] / "zoo"
 
 

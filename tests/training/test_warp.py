@@ -30,7 +30,7 @@ try:
     VERSION = metadata.version("mujoco-warp")
 except metadata.PackageNotFoundError:
     VERSION = ""
-needs_warp = pytest.mark.skipif(not VERSION, reason="MuJoCo Warp is not installed; pip install 'nervecord[warp]'")
+needs_warp = pytest.mark.skipif(not VERSION, reason="MuJoCo Warp is not installed; make test-warp")
 
 
 @dataclasses.dataclass
@@ -290,7 +290,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, absent: str) 
     monkeypatch.setattr("nervecord.training.simulators.base.metadata.version", version)
     with pytest.raises(MissingDependencyError, match=rf"--sim warp: {absent} is not installed") as caught:
         make_simulator("Ant-v4", [0], kind="warp")
-    assert "nervecord[train,warp]" in (caught.value.hint or "")
+    assert "[train,warp]" in (caught.value.hint or "")
 
 
 def test_mujoco_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

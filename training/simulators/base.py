@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nervecord.errors import MissingDependencyError, NervecordError, unknown_name
+from nervecord.errors import MissingDependencyError, NervecordError, install_command, unknown_name
 from nervecord.runtime.environment import import_task, stated_period
 from nervecord.training.settings import RunConfig
 
@@ -177,7 +177,7 @@ def check_warp(env: str) -> None:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError as error:
             raise MissingDependencyError(
-                f"{name} is not installed", where="--sim warp", hint="pip install 'nervecord[train,warp]'"
+                f"{name} is not installed", where="--sim warp", hint=install_command("train,warp")
             ) from error
     if found["mujoco"] != found["mujoco-warp"]:
         raise NervecordError(
@@ -197,9 +197,7 @@ def control_period(env: str) -> float:
     try:
         import gymnasium
     except ImportError as error:
-        raise MissingDependencyError(
-            "Gymnasium is not installed", where=env, hint="pip install 'nervecord[train]'"
-        ) from error
+        raise MissingDependencyError("Gymnasium is not installed", where=env, hint=install_command("train")) from error
     import_task(env)
     if env.rpartition(":")[2] not in gymnasium.registry:
         raise unknown_name("Gymnasium task", env, gymnasium.registry, where="--env")

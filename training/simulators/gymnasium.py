@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nervecord.errors import MissingDependencyError, NervecordError, unknown_name
+from nervecord.errors import MissingDependencyError, NervecordError, install_command, unknown_name
 from nervecord.runtime.environment import import_task
 from nervecord.training.simulators import saving
 from nervecord.training.simulators.base import Step
@@ -38,7 +38,7 @@ class GymnasiumSimulator:
             import gymnasium
         except ImportError as error:
             raise MissingDependencyError(
-                "Gymnasium is not installed", where="--sim gymnasium", hint="pip install 'nervecord[mujoco]'"
+                "Gymnasium is not installed", where="--sim gymnasium", hint=install_command("mujoco")
             ) from error
         import_task(env)
         if env.rpartition(":")[2] not in gymnasium.registry:

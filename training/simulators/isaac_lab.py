@@ -34,7 +34,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nervecord.errors import EngineError, MissingDependencyError, NervecordError
+from nervecord.errors import EngineError, MissingDependencyError, NervecordError, install_command
 from nervecord.training.learners.base import check_device
 from nervecord.training.quiet_skrl import import_skrl
 from nervecord.training.simulators.base import Step
@@ -43,8 +43,8 @@ Array = NDArray[Any]
 
 WHERE = "--sim isaaclab"
 INSTALL = (
-    "make an environment of Python 3.12, which Isaac Lab 3 needs, and start nervecord there; pip install "
-    "'nervecord[isaaclab]' brings both"
+    "make an environment of Python 3.12, which Isaac Lab 3 needs, and start nervecord there; "
+    f"{install_command('isaaclab')} brings both"
 )
 UNIT = 1.0
 """Limit of the actions of a task that has none."""

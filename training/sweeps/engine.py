@@ -23,7 +23,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from nervecord.errors import EngineError, MissingDependencyError, NervecordError
+from nervecord.errors import EngineError, MissingDependencyError, NervecordError, install_command
 from nervecord.training import run_folder
 from nervecord.training.config import TrainConfig, marked
 from nervecord.training.sweeps.study import PlannedRun, Study
@@ -169,7 +169,7 @@ def _require_ray() -> None:
         import ray.tune  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
-            f"Ray Tune is not installed ({error})", where="nervecord sweep", hint="pip install 'nervecord[sweep]'"
+            f"Ray Tune is not installed ({error})", where="nervecord sweep", hint=install_command("sweep")
         ) from error
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nervecord.errors import MissingDependencyError, NervecordError
+from nervecord.errors import MissingDependencyError, NervecordError, install_command
 from nervecord.runtime.picture import COLOURS
 from nervecord.training.sweeps.study import Series, Study, word
 
@@ -33,7 +33,7 @@ def require() -> None:
         import matplotlib.figure  # noqa: F401
     except ImportError:
         raise MissingDependencyError(
-            "matplotlib is not installed", where="--report", hint="pip install 'nervecord[plot]'"
+            "matplotlib is not installed", where="--report", hint=install_command("plot")
         ) from None
 
 

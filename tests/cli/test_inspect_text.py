@@ -1,0 +1,100 @@
+"""What `inspect` prints for people."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from policies import random_policy
+from rich.console import Console
+
+import nervecord
+from nervecord.cli.inspect_text import inspect_text
+from nervecord.compiler.nir.file import write_nir
+
+PUBLISHED = Path(__file__).parents[1] / "data" / "nir"
+
+
+def laid_out(report: Any, width: int, *, verbose: bool = False, colour: bool = False) -> str:
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=colour, color_system="standard" if colour else None)
+    console.print(inspect_text(report, "a.nir", verbose=verbose))
+    return out.getvalue()
+
+
+def test_verdicts_come_first_and_findings_say_what_to_do(nervecord_cli: Any, tmp_path: Path) -> None:
+    write_nir(random_policy(), tmp_path / "a.nir")
+    answer = nervecord_cli("inspect", tmp_path / "a.nir")
+    assert (answer.code, answer.err) == (0, "")
+    text = answer.out
+    report = nervecord.inspect(tmp_path / "a.nir")
+    first = text.index("\nloihi1 (Loihi 1): infeasible")
+    for target in report.targets:
+        line = next(line for line in text.splitlines() if line.startswith(f"{target.target} "))
+        assert line.split()[1] == target.verdict
+        assert text.index(line) < first
+        for finding in target.findings:
+            assert (finding.code in text) == (finding.severity != "info")
+            if finding.fix and finding.severity != "info":
+                assert " ".join(finding.fix.split()[:4]) in text
+    assert "energy is an estimate, not measured" in text
+
+
+def test_what_is_said_of_several_nodes_is_said_once() -> None:
+    report = nervecord.inspect(random_policy(), "spinnaker2")
+    assert [f.node for f in report.targets[0].findings if f.code == "bias"] == ["fc1", "fc2"]
+    text = laid_out(report, 110)
+    assert text.count("nothing public says whether the neurons have one") == 1
+    assert "bias  fc1, fc2 " in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 110, 200])
+@pytest.mark.parametrize("verbose", [False, True])
+def test_lines_keep_to_the_width(width: int, verbose: bool) -> None:
+    text = laid_out(nervecord.inspect(random_policy()), width, verbose=verbose)
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_verbose_says_everything_that_the_report_says() -> None:
+    report = nervecord.inspect(random_policy(), ("lava", "loihi1"))
+    words = " ".join(laid_out(report, 400, verbose=True).split())
+    assert report.facts is not None
+    for node in report.facts.nodes:
+        assert node.name in words
+    for target in report.targets:
+        for finding in target.findings:
+            for part in (finding.message, finding.fix, finding.source or ""):
+                assert " ".join(part.split()) in words
+        for text in target.not_checked:
+            assert " ".join(text.split()) in words
+        assert str(target.energy) in words
+
+
+def test_a_published_graph_without_a_time_step() -> None:
+    text = laid_out(nervecord.inspect(PUBLISHED / "lif_norse.nir", "lava"), 110)
+    assert "time step not said" in text
+    assert "energy per step" in text
+
+
+def test_a_graph_that_is_damaged_has_its_violations() -> None:
+    text = laid_out(nervecord.inspect(random_policy().graph.replace(dt=None), "lava"), 110)
+    assert "the graph itself" in text
+    assert "infeasible" in text
+
+
+def test_colour_where_there_is_one_and_no_color_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = nervecord.inspect(random_policy(), "lava")
+    assert "\x1b[1;32mfeasible" in laid_out(report, 110, colour=True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "32m" not in laid_out(report, 110, colour=True)
+
+
+def test_names_cannot_speak_to_the_terminal() -> None:
+    graph = random_policy().graph
+    nodes = {f"\x1b[31m{name}": node for name, node in graph.nodes.items()}
+    edges = tuple((f"\x1b[31m{a}", f"\x1b[31m{b}") for a, b in graph.edges)
+    text = laid_out(nervecord.inspect(graph.replace(nodes=nodes, edges=edges)), 110, verbose=True)
+    assert "\x1b" not in text
+    assert "\\x1b[31mfc1" in text

@@ -1,0 +1,100 @@
+"""Findings of what a compiled policy did: coarse weights, silent layers; in the program, and when it is inspected."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from policies import random_policy
+
+import nervecord
+from nervecord.compiler.findings import Finding
+from nervecord.compiler.measured import silent_layers
+from nervecord.compiler.ops import Affine, Normalise
+from nervecord.compiler.policy import Policy
+from nervecord.errors import FileFormatError
+
+
+def codes(program: nervecord.Program) -> list[str]:
+    found = (*program.report["findings"], *program.report["lowering"]["findings"])
+    return [finding["code"] for finding in found]
+
+
+def deafened() -> Policy:
+    """A policy that lives on small weights beside a large one from a channel that is always zero.
+
+    With 2 bits the large one is all that is left of the first layer.
+    """
+    policy = random_policy(sizes=(4, 16, 2), bias=0.0)
+    graph = policy.graph
+    first, normalise = graph.nodes["fc1"], graph.nodes["normalise"]
+    assert isinstance(first, Affine)
+    assert isinstance(normalise, Normalise)
+    weight = np.array(first.weight)
+    weight[:, 0] = 60.0
+    rows = np.random.default_rng(0).normal(size=(64, 4))
+    rows[:, 0] = normalise.mean[0]
+    nodes = {**graph.nodes, "fc1": dataclasses.replace(first, weight=weight)}
+    return Policy(graph.replace(nodes=nodes), policy.contract, rows)
+
+
+def test_coarse_weights_are_a_warning_and_fine_ones_none() -> None:
+    graph = random_policy()
+    assert "action-error" in codes(nervecord.compile(graph, weight_bits=2))
+    assert "action-error" not in codes(nervecord.compile(graph, weight_bits=8))
+
+
+def test_a_layer_that_falls_silent_is_a_warning() -> None:
+    program = nervecord.compile(deafened(), weight_bits=2)
+    (found,) = [finding for finding in program.report["findings"] if finding["code"] == "silent-layer"]
+    assert (found["severity"], found["node"], found["value"]) == ("warning", "lif1", 0)
+    assert program.report["spikes_per_action"] == {"lif1": 0.0}
+    assert program.report["spikes_per_action_float"]["lif1"] > 1
+    lively = nervecord.compile(random_policy())
+    assert "silent-layer" not in codes(lively)
+    assert lively.report["spikes_per_action"]["lif1"] > 1
+
+
+def test_inspecting_a_program_shows_what_was_measured(tmp_path: Path) -> None:
+    program = nervecord.compile(random_policy(), weight_bits=2)
+    program.save(tmp_path / "a.nervecord")
+    report = nervecord.inspect(tmp_path / "a.nervecord", ("lava", "loihi1"))
+    found = {target.target: [finding.code for finding in target.findings] for target in report.targets}
+    assert "action-error" in found["lava"]
+    assert "action-error" not in found["loihi1"]
+    assert report.targets[0].verdict == "feasible"
+
+
+def test_what_is_silent() -> None:
+    def found(floating: float, compiled: float) -> list[str]:
+        return [f.code for f in silent_layers({"lif1": floating}, {"lif1": compiled})]
+
+    assert found(2.0, 0.0) == ["silent-layer"]
+    assert found(2.0, 0.1) == found(0.0, 0.0) == []
+
+
+DAMAGED = {
+    "no list": {"findings": 3},
+    "no object": {"findings": ["action-error"]},
+    "a field gone": {"findings": [{"code": "action-error"}]},
+    "a field too many": {"findings": [{"code": "a", "severity": "info", "node": "", "message": "", "more": 1}]},
+    "no severity": {"findings": [{"code": "a", "severity": "grave", "node": "", "message": ""}]},
+    "a severity that cannot be hashed": {"findings": [{"code": "a", "severity": [], "node": "", "message": ""}]},
+    "a number for a message": {"findings": [{"code": "a", "severity": "info", "node": "", "message": 3}]},
+    "a list for a value": {"findings": [{"code": "a", "severity": "info", "node": "", "message": "", "value": []}]},
+}
+
+
+@pytest.mark.parametrize("report", DAMAGED.values(), ids=DAMAGED)
+def test_a_report_that_was_edited_is_refused(report: dict[str, Any]) -> None:
+    program = dataclasses.replace(nervecord.compile(random_policy()), report=report)
+    with pytest.raises(FileFormatError, match=r"report\.json"):
+        nervecord.inspect(program, "lava")
+
+
+def test_a_finding_comes_back_from_its_data() -> None:
+    finding = Finding("a-code", "warning", "lif1", "is so", 3, 2.5, "do", "lava", "a paper")
+    assert Finding.from_dict(finding.to_dict()) == finding
