@@ -104,7 +104,7 @@ def test_a_killed_trial_and_a_killed_sweep_lose_nothing_and_train_nothing_twice(
 def test_ray_finishes_a_study_and_finds_nothing_to_do_again(tmp_path: Path) -> None:
     path = write_study(tmp_path, '[grid]\npolicy = ["snn", "ann"]\nneurons = [8]\ndepth = [1]\nseeds = [0, 1]')
     command = [sys.executable, "-m", "nervecord", "sweep", str(path), "--workers", "2", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stderr
     assert "small: 2 configurations, 4 runs, 2,048 environment steps; finished: 0 runs" in done.stderr
     assert "4 of 4 runs" in done.stderr

@@ -30,6 +30,8 @@ from skrl.resources.noises.torch import GaussianNoise  # type: ignore[import-unt
 
 REFILL = 400_000
 """Transitions that a resumed run fills the memory with, at most."""
+NEVER = 2**62
+"""An interval that no training comes to."""
 LOG_STD = (-5.0, 2.0)
 """Limits of SAC's log standard deviation."""
 
@@ -172,7 +174,10 @@ class SkrlLearner:
         """Hand the rollout's valid steps to the agent, which updates after each step of the environments."""
         for t in range(len(rollout.valid)):
             self.stored += self._record(rollout, t)
+            # SAC notes its losses only where it is to write them, some day.
+            self.agent.write_interval = NEVER
             self.agent.post_interaction(timestep=self.step + t, timesteps=self.total)
+            self.agent.write_interval = 0
         names = {"Loss / Policy loss": "policy_loss", "Loss / Critic loss": "value_loss"}
         tracked = self.agent.tracking_data
         found = {short: float(tracked[tag][-1]) for tag, short in names.items() if tracked.get(tag)}
