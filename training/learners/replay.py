@@ -1,0 +1,139 @@
+"""Replay with LAP's priorities (Fujimoto, Meger and Precup 2020, arXiv 2007.06049).
+
+A transition is drawn with probability proportional to its priority, max(|TD error|, least)^alpha. New transitions have
+the greatest priority there is. The loss that belongs to it is a Huber loss (`nervecord.training.learners.td7`), which
+makes importance weights needless.
+
+Priorities lie in a sum tree: drawing and changing B of N cost B log N, not N.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Array = NDArray[Any]
+
+
+class SumTree:
+    """Weights of which one can be drawn in proportion, and changed, in the logarithm of their number.
+
+    Args:
+        size: number of weights; all are 0 at first.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.depth = max(1, (size - 1).bit_length())
+        self.leaves = 1 << self.depth
+        # Node k has the children 2k and 2k + 1; node 1 is the root, the leaves are the last half.
+        self.nodes = np.zeros(2 * self.leaves, np.float64)
+
+    @property
+    def total(self) -> float:
+        """Sum of all weights."""
+        return float(self.nodes[1])
+
+    def get(self, count: int) -> Array:
+        """The first `count` weights, a view."""
+        return self.nodes[self.leaves : self.leaves + count]
+
+    def set(self, index: Array, weights: Array | float) -> None:
+        """Set weights (B,) at `index` (B,) int64; where an index comes twice, its last weight holds."""
+        node = index + self.leaves
+        self.nodes[node] = weights
+        for _ in range(self.depth):
+            node = node >> 1
+            self.nodes[node] = self.nodes[2 * node] + self.nodes[2 * node + 1]
+
+    def find(self, sums: Array) -> Array:
+        """For each of `sums` (B,), in [0, total), the index at which the running sum of weights first exceeds it."""
+        left = sums.copy()
+        node = np.ones(len(sums), np.int64)
+        for _ in range(self.depth):
+            node = node << 1
+            here = self.nodes[node]
+            # A right child of weight 0 is never entered, which rounding in `left` could ask for.
+            right = (left >= here) & (self.nodes[node + 1] > 0)
+            left = np.where(right, left - here, left)
+            node = node + right
+        return node - self.leaves
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Transitions: float32 tensors of B rows. `continues` is 0 where the next state is terminal, else 1."""
+
+    observations: Tensor
+    """(B, observations)."""
+    actions: Tensor
+    """(B, actions), between -1 and 1."""
+    next_observations: Tensor
+    """(B, observations)."""
+    rewards: Tensor
+    """(B, 1)."""
+    continues: Tensor
+    """(B, 1)."""
+
+
+class Replay:
+    """The newest transitions, drawn by priority.
+
+    Args:
+        observations, actions: sizes of an observation and of an action.
+        capacity: number of transitions held; the oldest goes first.
+        seed: of the draws.
+    """
+
+    def __init__(self, observations: int, actions: int, capacity: int, seed: int) -> None:
+        self.capacity = capacity
+        self.sizes = [observations, actions, observations, 1, 1]
+        # One row for each transition: drawing one touches one place in memory.
+        self.rows = np.zeros((capacity, sum(self.sizes)), np.float32)
+        self.tree = SumTree(capacity)
+        self.generator = np.random.default_rng(seed)
+        self.size, self.next = 0, 0
+        self.max_priority = 1.0
+
+    def __len__(self) -> int:
+        return self.size
+
+    def add(self, observations: Array, actions: Array, next_observations: Array, rewards: Array, ends: Array) -> None:
+        """Store K transitions: (K, observations), (K, actions), (K, observations), (K,), and (K,) bool, true where the
+        next state is terminal (not where an episode was cut by a time limit)."""
+        count = len(rewards)
+        where = (self.next + np.arange(count)) % self.capacity
+        parts = (observations, actions, next_observations, rewards[:, None], ~ends[:, None])
+        self.rows[where] = np.concatenate(parts, axis=1, dtype=np.float32, casting="unsafe")
+        self.tree.set(where, self.max_priority)
+        self.next = int(self.next + count) % self.capacity
+        self.size = min(self.size + count, self.capacity)
+
+    def sample(self, count: int) -> tuple[Batch, Array]:
+        """Draw `count` transitions in proportion to their priority, with replacement, and their indices (B,)."""
+        index = self.tree.find(self.generator.random(count) * self.tree.total)
+        return Batch(*torch.from_numpy(self.rows[index]).split(self.sizes, dim=1)), index
+
+    def set_priorities(self, index: Array, priorities: Array) -> None:
+        """Set priorities (B,), above 0, of the transitions at `index` (B,)."""
+        self.tree.set(index, priorities)
+        self.max_priority = max(self.max_priority, float(priorities.max()))
+
+    def forget_max_priority(self) -> None:
+        """Let new transitions have the greatest priority that is held now, not the greatest that ever was."""
+        if self.size:
+            self.max_priority = float(self.tree.get(self.size).max())
+
+    def held(self) -> dict[str, Array | int]:
+        """What it holds, for `restore`: rows, priorities, and where the next transition goes."""
+        return {"rows": self.rows[: self.size], "priorities": self.tree.get(self.size), "next": self.next}
+
+    def restore(self, rows: Array, priorities: Array, following: int) -> None:
+        """Take back what `held` gave, into an empty replay of the same capacity."""
+        self.size, self.next = len(rows), following
+        self.rows[: self.size] = rows
+        self.tree.set(np.arange(self.size), priorities)
