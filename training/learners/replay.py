@@ -1,14 +1,15 @@
-"""Replay with LAP's priorities (Fujimoto, Meger and Precup 2020, arXiv 2007.06049).
+"""Rows drawn by weight: what an off-policy learner, or an imitator, has seen.
 
-A transition is drawn with probability proportional to its priority, max(|TD error|, least)^alpha. New transitions have
-the greatest priority there is. The loss that belongs to it is a Huber loss (`nervecord.training.learners.td7`), which
-makes importance weights needless.
+`Replay` has LAP's priorities (Fujimoto, Meger and Precup 2020, arXiv 2007.06049): a transition is drawn with a
+probability proportional to max(|TD error|, least)^alpha, and a new one has the greatest priority there is. The loss
+that belongs to it is a Huber loss (`nervecord.training.learners.td7`), which makes importance weights needless.
 
-Priorities lie in a sum tree: drawing and changing B of N cost B log N, not N.
+Weights lie in a sum tree: drawing and changing B of N cost B log N, not N.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +65,52 @@ class SumTree:
         return node - self.leaves
 
 
+class WeightedRows:
+    """The newest rows of float32 numbers, drawn in proportion to their weights.
+
+    Args:
+        sizes: of the parts of a row.
+        capacity: number of rows held; the oldest goes first.
+        seed: of the draws.
+    """
+
+    def __init__(self, sizes: Sequence[int], capacity: int, seed: int) -> None:
+        self.sizes, self.capacity = list(sizes), capacity
+        # All parts in one row: drawing it touches one place in memory.
+        self.rows = np.zeros((capacity, sum(sizes)), np.float32)
+        self.tree = SumTree(capacity)
+        self.generator = np.random.default_rng(seed)
+        self.size, self.next = 0, 0
+
+    def __len__(self) -> int:
+        return self.size
+
+    def append(self, parts: Sequence[Array], weight: float) -> Array:
+        """Store K rows, part by part, each (K, size), with one weight; returns where they are, (K,)."""
+        count = len(parts[0])
+        where: Array = (self.next + np.arange(count)) % self.capacity
+        self.rows[where] = np.concatenate(parts, axis=1, dtype=np.float32, casting="unsafe")
+        self.tree.set(where, weight)
+        self.next = int(self.next + count) % self.capacity
+        self.size = min(self.size + count, self.capacity)
+        return where
+
+    def draw(self, count: int) -> tuple[tuple[Tensor, ...], Array]:
+        """Draw `count` rows with replacement: their parts, each (count, size) float32, and where they are."""
+        index = self.tree.find(self.generator.random(count) * self.tree.total)
+        return torch.split(torch.from_numpy(self.rows[index]), self.sizes, dim=1), index
+
+    def held(self) -> dict[str, Array]:
+        """What it holds, for `restore`: rows, weights, and where the next row goes."""
+        return {"rows": self.rows[: self.size], "weights": self.tree.get(self.size), "next": np.array(self.next)}
+
+    def restore(self, rows: Array, weights: Array, following: int) -> None:
+        """Take back what `held` gave, while nothing is held, with the same capacity."""
+        self.size, self.next = len(rows), following
+        self.rows[: self.size] = rows
+        self.tree.set(np.arange(self.size), weights)
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Transitions: float32 tensors of B rows. `continues` is 0 where the next state is terminal, else 1."""
@@ -80,7 +127,7 @@ class Batch:
     """(B, 1)."""
 
 
-class Replay:
+class Replay(WeightedRows):
     """The newest transitions, drawn by priority.
 
     Args:
@@ -90,33 +137,18 @@ class Replay:
     """
 
     def __init__(self, observations: int, actions: int, capacity: int, seed: int) -> None:
-        self.capacity = capacity
-        self.sizes = [observations, actions, observations, 1, 1]
-        # One row for each transition: drawing one touches one place in memory.
-        self.rows = np.zeros((capacity, sum(self.sizes)), np.float32)
-        self.tree = SumTree(capacity)
-        self.generator = np.random.default_rng(seed)
-        self.size, self.next = 0, 0
+        super().__init__((observations, actions, observations, 1, 1), capacity, seed)
         self.max_priority = 1.0
-
-    def __len__(self) -> int:
-        return self.size
 
     def add(self, observations: Array, actions: Array, next_observations: Array, rewards: Array, ends: Array) -> None:
         """Store K transitions: (K, observations), (K, actions), (K, observations), (K,), and (K,) bool, true where the
         next state is terminal (not where an episode was cut by a time limit)."""
-        count = len(rewards)
-        where = (self.next + np.arange(count)) % self.capacity
-        parts = (observations, actions, next_observations, rewards[:, None], ~ends[:, None])
-        self.rows[where] = np.concatenate(parts, axis=1, dtype=np.float32, casting="unsafe")
-        self.tree.set(where, self.max_priority)
-        self.next = int(self.next + count) % self.capacity
-        self.size = min(self.size + count, self.capacity)
+        self.append((observations, actions, next_observations, rewards[:, None], ~ends[:, None]), self.max_priority)
 
     def sample(self, count: int) -> tuple[Batch, Array]:
-        """Draw `count` transitions in proportion to their priority, with replacement, and their indices (B,)."""
-        index = self.tree.find(self.generator.random(count) * self.tree.total)
-        return Batch(*torch.from_numpy(self.rows[index]).split(self.sizes, dim=1)), index
+        """Draw `count` transitions in proportion to their priority, with replacement, and where they are (B,)."""
+        parts, index = self.draw(count)
+        return Batch(*parts), index
 
     def set_priorities(self, index: Array, priorities: Array) -> None:
         """Set priorities (B,), above 0, of the transitions at `index` (B,)."""
@@ -127,13 +159,3 @@ class Replay:
         """Let new transitions have the greatest priority that is held now, not the greatest that ever was."""
         if self.size:
             self.max_priority = float(self.tree.get(self.size).max())
-
-    def held(self) -> dict[str, Array | int]:
-        """What it holds, for `restore`: rows, priorities, and where the next transition goes."""
-        return {"rows": self.rows[: self.size], "priorities": self.tree.get(self.size), "next": self.next}
-
-    def restore(self, rows: Array, priorities: Array, following: int) -> None:
-        """Take back what `held` gave, into an empty replay of the same capacity."""
-        self.size, self.next = len(rows), following
-        self.rows[: self.size] = rows
-        self.tree.set(np.arange(self.size), priorities)

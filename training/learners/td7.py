@@ -229,6 +229,14 @@ class TD7:
             actions: Tensor = self.actor(observations, self.fixed.state(observations))
         return (actions + noise * torch.randn_like(actions)).clamp(-1, 1)
 
+    def value(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """The lesser of the two values, (B, 1), of raw observations (B, observations) and actions (B, actions)
+        between -1 and 1, of which it has the gradient."""
+        with self._products():
+            zs = self.fixed.state(observations)
+            values: Tensor = self.critic(observations, actions, self.fixed.state_action(zs, actions), zs)
+        return values.amin(1, keepdim=True)
+
     def policy(self) -> TD7Policy:
         """A copy of what acts, in float32."""
         policy = TD7Policy(*self.sizes, self.settings.hidden, self.settings.embedding)
@@ -241,8 +249,10 @@ class TD7:
         settings = self.settings
         self.updates += 1
         batch, index = replay.sample(settings.batch)
+        # One region for each network: within one, weights are rounded to bfloat16 once, before they are moved.
         with self._products():
             encoder_loss = self._update_encoder(batch)
+        with self._products():
             target = self._target(batch)
             with torch.no_grad():
                 zs = self.fixed.state(batch.observations)
@@ -251,9 +261,10 @@ class TD7:
             errors = (values - target).abs()
             critic_loss = lap_huber(errors, settings.least_priority)
             self._step("critic", critic_loss)
-            priorities = errors.detach().amax(1).clamp(min=settings.least_priority) ** settings.priority_exponent
-            replay.set_priorities(index, priorities.numpy())
-            if self.updates % settings.policy_every == 0:
+        priorities = errors.detach().amax(1).clamp(min=settings.least_priority) ** settings.priority_exponent
+        replay.set_priorities(index, priorities.numpy())
+        if self.updates % settings.policy_every == 0:
+            with self._products():
                 self._update_actor(batch, zs)
         if self.updates % settings.target_every == 0:
             self._copy_targets()

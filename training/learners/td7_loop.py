@@ -167,7 +167,7 @@ class Training:
         self.replay.max_priority = content["max_priority"]
         if self.replay_file and self.replay_file.exists():
             with np.load(self.replay_file) as kept:
-                self.replay.restore(kept["rows"], kept["priorities"], int(kept["next"]))
+                self.replay.restore(kept["rows"], kept["weights"], int(kept["next"]))
             return
         while len(self.replay) < min(self.loop.refill, content["held"]):
             self.collector.step(self._actions())
@@ -234,14 +234,15 @@ class Training:
             file.write(json.dumps(row) + "\n")
         print(json.dumps(row), flush=True)
 
-    def content(self, *, compact: bool = False) -> dict[str, Any]:
+    def content(self) -> dict[str, Any]:
         """What a checkpoint holds."""
         return {
             "format": FORMAT,
             "loop": dataclasses.asdict(self.loop),
             "settings": dataclasses.asdict(self.settings),
             "generation": self.generation,
-            "agent": self.agent.compact_state_dict() if compact else self.agent.state_dict(),
+            "sizes": list(self.agent.sizes),
+            "agent": self.agent.state_dict(),
             "steps": self.steps,
             "random_left": self.random_left,
             "debt": self.debt,
@@ -255,7 +256,8 @@ class Training:
         """Write everything but the replay; that too where a file for it was given."""
         if self.replay_file:
             partial = self.replay_file.with_suffix(".tmp.npz")
-            np.savez(partial, **self.replay.held())
+            held = self.replay.held()
+            np.savez(partial, rows=held["rows"], weights=held["weights"], next=held["next"])
             os.replace(partial, self.replay_file)
         save(self.content(), self.out / "state.pt")
 
@@ -263,9 +265,8 @@ class Training:
 def pack(folder: Path, out: Path) -> None:
     """Copy a training's folder to `out` with its newest checkpoint made compact."""
     content = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
-    first = content["agent"]["modules"]["actor"]["first.weight"]
-    last = content["agent"]["modules"]["actor"]["rest.4.bias"]
-    agent = TD7(first.shape[1], len(last), TD7Settings(**content["settings"]))
+    observations, actions = content["sizes"]
+    agent = TD7(observations, actions, TD7Settings(**content["settings"]))
     agent.load_state_dict(content["agent"])
     out.mkdir(parents=True, exist_ok=True)
     save({**content, "agent": agent.compact_state_dict()}, out / "state.pt")
