@@ -23,7 +23,7 @@ from nervecord.training.learners.imitation import (
     lambda_returns,
 )
 from nervecord.training.learners.imitation_loop import Distillation, td7_teacher
-from nervecord.training.learners.td7 import TD7Policy, pack_policy
+from nervecord.training.learners.td7_networks import TD7Policy, pack_policy
 from nervecord.training.mirror import mirror_of
 from nervecord.training.run import Run
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from torch import Tensor
 
 from nervecord.errors import NervecordError
 from nervecord.training.learners.replay import Replay, SumTree
-from nervecord.training.learners.td7 import TD7, TD7Settings, lap_huber, pack_policy, unpack_policy
+from nervecord.training.learners.td7 import TD7, TD7Settings, lap_huber
 from nervecord.training.learners.td7_loop import LoopSettings, Training, assess, pack
+from nervecord.training.learners.td7_networks import pack_policy, unpack_policy
 
 SMALL = TD7Settings(batch=32, hidden=16, embedding=8, capacity=500, target_every=5, random_steps=64)
 
@@ -195,6 +197,19 @@ def test_a_compact_state_is_small_and_near() -> None:
     other.update(replay)
     # Adam's second moments are there: a step is no longer than its rate.
     assert (flat(other.critic) - before).abs().max() < 1.1 * SMALL.lr
+
+
+def test_smoothness_makes_actions_change_less_from_step_to_step() -> None:
+    changes = []
+    for smoothness in (0.0, 1.0):
+        torch.manual_seed(0)
+        agent, replay = TD7(3, 2, dataclasses.replace(SMALL, smoothness=smoothness, lr=3e-3)), filled()
+        for _ in range(150):
+            agent.update(replay)
+        rows = torch.from_numpy(replay.rows[:200])
+        change = agent.act(rows[:, 5:8], 0.0) - agent.act(rows[:, :3], 0.0)
+        changes.append(float(change[rows[:, 9] == 1].square().sum(1).mean()))
+    assert changes[1] < 0.3 * changes[0]
 
 
 def test_a_packed_policy_acts_as_the_agent_does() -> None:

@@ -29,7 +29,8 @@ from nervecord.training.config import TrainConfig
 from nervecord.training.evaluate import evaluate
 from nervecord.training.export import export
 from nervecord.training.learners.imitation import Critic, Imitation, ImitationSettings, Teacher, ValueFit
-from nervecord.training.learners.td7 import TD7, TD7Settings, unpack_policy
+from nervecord.training.learners.td7 import TD7, TD7Settings
+from nervecord.training.learners.td7_networks import unpack_policy
 from nervecord.training.mirror import mirror_of
 from nervecord.training.ppo import Learner
 from nervecord.training.rewards import RewardNormaliser

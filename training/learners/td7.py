@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nervecord.training.learners.replay import Batch, Replay
+from nervecord.training.learners.td7_networks import Actor, Critic, Encoder, TD7Policy, rounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,121 +52,16 @@ class TD7Settings:
     """Transitions in the replay."""
     random_steps: int = 25_000
     """Steps of uniformly random actions before the first update."""
+    smoothness: float = 0.0
+    """Weight of the change of the action from one step to the next in the actor's loss, beside values that are divided by
+    their mean size (CAPS, Mysore et al. 2021, arXiv 2012.06644): a policy that is easier to imitate. Not in TD7."""
     precision: str = "float32"
     """Of the matrix products: "float32" or "bfloat16"."""
-
-
-def average_l1_norm(x: Tensor) -> Tensor:
-    """Rows divided by their mean absolute value, in float32, (B, N) to (B, N)."""
-    x = x.float()
-    return x / x.abs().mean(-1, keepdim=True).clamp(min=1e-8)
 
 
 def lap_huber(errors: Tensor, least: float) -> Tensor:
     """LAP's loss of absolute TD errors (B, critics): squared under `least`, linear above; a mean over the batch."""
     return torch.where(errors < least, 0.5 * errors.square(), least * errors).sum(1).mean()
-
-
-class StateEncoder(nn.Module):
-    """Embedding of a state, (B, observations) to (B, embedding)."""
-
-    def __init__(self, observations: int, hidden: int, embedding: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(observations, hidden), nn.ELU(), nn.Linear(hidden, hidden), nn.ELU(), nn.Linear(hidden, embedding)
-        )
-
-    def forward(self, observations: Tensor) -> Tensor:
-        return average_l1_norm(self.layers(observations))
-
-
-class Encoder(nn.Module):
-    """Embeddings of a state, and of a state and an action: the second predicts the first one step later."""
-
-    def __init__(self, observations: int, actions: int, hidden: int, embedding: int) -> None:
-        super().__init__()
-        self.state = StateEncoder(observations, hidden, embedding)
-        self.pair = nn.Sequential(
-            nn.Linear(embedding + actions, hidden),
-            nn.ELU(),
-            nn.Linear(hidden, hidden),
-            nn.ELU(),
-            nn.Linear(hidden, embedding),
-        )
-
-    def state_action(self, zs: Tensor, actions: Tensor) -> Tensor:
-        """(B, embedding) of a state's embedding (B, embedding) and actions (B, actions)."""
-        out: Tensor = self.pair(torch.cat([zs, actions], 1))
-        return out
-
-
-class Actor(nn.Module):
-    """Actions between -1 and 1, (B, actions), of observations (B, observations) and their embedding."""
-
-    def __init__(self, observations: int, actions: int, hidden: int, embedding: int) -> None:
-        super().__init__()
-        self.first = nn.Linear(observations, hidden)
-        self.rest = nn.Sequential(
-            nn.Linear(hidden + embedding, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, actions),
-        )
-
-    def forward(self, observations: Tensor, zs: Tensor) -> Tensor:
-        out: Tensor = self.rest(torch.cat([average_l1_norm(self.first(observations)), zs], 1))
-        return torch.tanh(out.float())
-
-
-class Value(nn.Module):
-    """The value of a state and an action, (B, 1)."""
-
-    def __init__(self, observations: int, actions: int, hidden: int, embedding: int) -> None:
-        super().__init__()
-        self.first = nn.Linear(observations + actions, hidden)
-        self.rest = nn.Sequential(
-            nn.Linear(hidden + 2 * embedding, hidden),
-            nn.ELU(),
-            nn.Linear(hidden, hidden),
-            nn.ELU(),
-            nn.Linear(hidden, 1),
-        )
-
-    def forward(self, raw: Tensor, embeddings: Tensor) -> Tensor:
-        """`raw` is observations and actions, `embeddings` those of state and action and of the state."""
-        out: Tensor = self.rest(torch.cat([average_l1_norm(self.first(raw)), embeddings], 1))
-        return out.float()
-
-
-class Critic(nn.Module):
-    """Two values, (B, 2)."""
-
-    def __init__(self, observations: int, actions: int, hidden: int, embedding: int) -> None:
-        super().__init__()
-        self.values = nn.ModuleList(Value(observations, actions, hidden, embedding) for _ in range(2))
-
-    def forward(self, observations: Tensor, actions: Tensor, zsa: Tensor, zs: Tensor) -> Tensor:
-        raw, embeddings = torch.cat([observations, actions], 1), torch.cat([zsa, zs], 1)
-        return torch.cat([value(raw, embeddings) for value in self.values], 1)
-
-
-class TD7Policy(nn.Module):
-    """What acts, and all of it: actions (B, actions), between -1 and 1, of raw observations (B, observations).
-
-    Args:
-        observations, actions: sizes of an observation and of an action.
-        hidden, embedding: widths, as in `TD7Settings`.
-    """
-
-    def __init__(self, observations: int, actions: int, hidden: int = 256, embedding: int = 256) -> None:
-        super().__init__()
-        self.encoder = StateEncoder(observations, hidden, embedding)
-        self.actor = Actor(observations, actions, hidden, embedding)
-
-    def forward(self, observations: Tensor) -> Tensor:
-        out: Tensor = self.actor(observations, self.encoder(observations))
-        return out
 
 
 def _frozen(module: nn.Module, dtype: torch.dtype) -> Any:
@@ -307,7 +203,12 @@ class TD7:
     def _update_actor(self, batch: Batch, zs: Tensor) -> None:
         actions = self.actor(batch.observations, zs)
         values = self.critic(batch.observations, actions, self.fixed.state_action(zs, actions), zs)
-        self._step("actor", -values.mean())
+        loss = -values.mean()
+        if self.settings.smoothness:
+            following = self.actor(batch.next_observations, self.fixed.state(batch.next_observations))
+            change = (batch.continues * (following - actions).square()).sum(1).mean()
+            loss = loss + self.settings.smoothness * values.detach().abs().mean() * change
+        self._step("actor", loss)
 
     def _copy_targets(self) -> None:
         _copy_into(self.actor_target, self.actor)
@@ -336,8 +237,8 @@ class TD7:
         """
         learnt = self._learnt()
         return {
-            "compact": {name: _to(module.state_dict(), torch.float16) for name, module in learnt.items()},
-            "fixed_target": _to(self.fixed_target.state_dict(), torch.bfloat16),
+            "compact": {name: rounded(module.state_dict(), torch.float16) for name, module in learnt.items()},
+            "fixed_target": rounded(self.fixed_target.state_dict(), torch.bfloat16),
             "moments": {
                 name: [self.optimizers[name].state[p]["exp_avg_sq"].to(torch.bfloat16) for p in module.parameters()]
                 for name, module in learnt.items()
@@ -379,26 +280,3 @@ class TD7:
 def optimizer_steps(optimizer: torch.optim.Optimizer) -> int:
     """Steps that an Adam has made."""
     return max((int(values["step"]) for values in optimizer.state.values()), default=0)
-
-
-def _to(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    return {name: value.to(dtype) for name, value in state.items()}
-
-
-def pack_policy(policy: TD7Policy) -> dict[str, Any]:
-    """A policy for a file: weights in float16, and the sizes that `unpack_policy` builds it from."""
-    first = policy.actor.first
-    sizes = {
-        "observations": first.in_features,
-        "actions": policy.actor.rest[-1].out_features,
-        "hidden": first.out_features,
-        "embedding": policy.encoder.layers[-1].out_features,
-    }
-    return {"sizes": sizes, "weights": _to(policy.state_dict(), torch.float16)}
-
-
-def unpack_policy(content: dict[str, Any]) -> TD7Policy:
-    """The policy that `pack_policy` packed, in float32 and without gradient."""
-    policy = TD7Policy(**content["sizes"])
-    policy.load_state_dict(content["weights"])
-    return policy.requires_grad_(False)

@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 
 from nervecord.errors import NervecordError
 from nervecord.training.learners.replay import Replay
-from nervecord.training.learners.td7 import TD7, TD7Policy, TD7Settings, pack_policy
+from nervecord.training.learners.td7 import TD7, TD7Settings
+from nervecord.training.learners.td7_networks import TD7Policy, pack_policy
 from nervecord.training.simulators import TRAINING, VALIDATION, Simulator, environment_seeds, make_simulator
 
 Array = NDArray[Any]

@@ -1,0 +1,143 @@
+"""TD7's networks: encoder, actor, critic, and the policy that an encoder and an actor make.
+
+Where they run under autocast, products are in bfloat16; normalisation, actions and values are float32 all the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def average_l1_norm(x: Tensor) -> Tensor:
+    """Rows divided by their mean absolute value, in float32, (B, N) to (B, N)."""
+    x = x.float()
+    return x / x.abs().mean(-1, keepdim=True).clamp(min=1e-8)
+
+
+class StateEncoder(nn.Module):
+    """Embedding of a state, (B, observations) to (B, embedding)."""
+
+    def __init__(self, observations: int, hidden: int, embedding: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(observations, hidden), nn.ELU(), nn.Linear(hidden, hidden), nn.ELU(), nn.Linear(hidden, embedding)
+        )
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return average_l1_norm(self.layers(observations))
+
+
+class Encoder(nn.Module):
+    """Embeddings of a state, and of a state and an action: the second predicts the first one step later."""
+
+    def __init__(self, observations: int, actions: int, hidden: int, embedding: int) -> None:
+        super().__init__()
+        self.state = StateEncoder(observations, hidden, embedding)
+        self.pair = nn.Sequential(
+            nn.Linear(embedding + actions, hidden),
+            nn.ELU(),
+            nn.Linear(hidden, hidden),
+            nn.ELU(),
+            nn.Linear(hidden, embedding),
+        )
+
+    def state_action(self, zs: Tensor, actions: Tensor) -> Tensor:
+        """(B, embedding) of a state's embedding (B, embedding) and actions (B, actions)."""
+        out: Tensor = self.pair(torch.cat([zs, actions], 1))
+        return out
+
+
+class Actor(nn.Module):
+    """Actions between -1 and 1, (B, actions), of observations (B, observations) and their embedding."""
+
+    def __init__(self, observations: int, actions: int, hidden: int, embedding: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(observations, hidden)
+        self.rest = nn.Sequential(
+            nn.Linear(hidden + embedding, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, actions),
+        )
+
+    def forward(self, observations: Tensor, zs: Tensor) -> Tensor:
+        out: Tensor = self.rest(torch.cat([average_l1_norm(self.first(observations)), zs], 1))
+        return torch.tanh(out.float())
+
+
+class Value(nn.Module):
+    """The value of a state and an action, (B, 1)."""
+
+    def __init__(self, observations: int, actions: int, hidden: int, embedding: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(observations + actions, hidden)
+        self.rest = nn.Sequential(
+            nn.Linear(hidden + 2 * embedding, hidden),
+            nn.ELU(),
+            nn.Linear(hidden, hidden),
+            nn.ELU(),
+            nn.Linear(hidden, 1),
+        )
+
+    def forward(self, raw: Tensor, embeddings: Tensor) -> Tensor:
+        """`raw` is observations and actions, `embeddings` those of state and action and of the state."""
+        out: Tensor = self.rest(torch.cat([average_l1_norm(self.first(raw)), embeddings], 1))
+        return out.float()
+
+
+class Critic(nn.Module):
+    """Two values, (B, 2)."""
+
+    def __init__(self, observations: int, actions: int, hidden: int, embedding: int) -> None:
+        super().__init__()
+        self.values = nn.ModuleList(Value(observations, actions, hidden, embedding) for _ in range(2))
+
+    def forward(self, observations: Tensor, actions: Tensor, zsa: Tensor, zs: Tensor) -> Tensor:
+        raw, embeddings = torch.cat([observations, actions], 1), torch.cat([zsa, zs], 1)
+        return torch.cat([value(raw, embeddings) for value in self.values], 1)
+
+
+class TD7Policy(nn.Module):
+    """What acts, and all of it: actions (B, actions), between -1 and 1, of raw observations (B, observations).
+
+    Args:
+        observations, actions: sizes of an observation and of an action.
+        hidden, embedding: widths, as in `TD7Settings`.
+    """
+
+    def __init__(self, observations: int, actions: int, hidden: int = 256, embedding: int = 256) -> None:
+        super().__init__()
+        self.encoder = StateEncoder(observations, hidden, embedding)
+        self.actor = Actor(observations, actions, hidden, embedding)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        out: Tensor = self.actor(observations, self.encoder(observations))
+        return out
+
+
+def rounded(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """A module's state in another type."""
+    return {name: value.to(dtype) for name, value in state.items()}
+
+
+def pack_policy(policy: TD7Policy) -> dict[str, Any]:
+    """A policy for a file: weights in float16, and the sizes that `unpack_policy` builds it from."""
+    first = policy.actor.first
+    sizes = {
+        "observations": first.in_features,
+        "actions": policy.actor.rest[-1].out_features,
+        "hidden": first.out_features,
+        "embedding": policy.encoder.layers[-1].out_features,
+    }
+    return {"sizes": sizes, "weights": rounded(policy.state_dict(), torch.float16)}
+
+
+def unpack_policy(content: dict[str, Any]) -> TD7Policy:
+    """The policy that `pack_policy` packed, in float32 and without gradient."""
+    policy = TD7Policy(**content["sizes"])
+    policy.load_state_dict(content["weights"])
+    return policy.requires_grad_(False)
