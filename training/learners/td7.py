@@ -53,8 +53,8 @@ class TD7Settings:
     random_steps: int = 25_000
     """Steps of uniformly random actions before the first update."""
     smoothness: float = 0.0
-    """Weight of the change of the action from one step to the next in the actor's loss, beside values that are divided by
-    their mean size (CAPS, Mysore et al. 2021, arXiv 2012.06644): a policy that is easier to imitate. Not in TD7."""
+    """Weight of the squared change of the action from step to step in the actor's loss, in units of the values' mean
+    size (CAPS, Mysore et al. 2021, arXiv 2012.06644): a policy that is easier to imitate. Not in TD7."""
     precision: str = "float32"
     """Of the matrix products: "float32" or "bfloat16"."""
 
