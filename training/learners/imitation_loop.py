@@ -38,6 +38,8 @@ from nervecord.training.simulators import TRAINING, VALIDATION, environment_seed
 from nervecord.training.start import LEARNT, read_best
 
 Array = NDArray[Any]
+ROWS = 5
+"""Assessments of a student while it learns."""
 
 
 class Raw(nn.Module):
@@ -55,8 +57,8 @@ class Raw(nn.Module):
         return result
 
 
-def td7_teacher(folder: Path, low: Tensor, high: Tensor) -> Teacher:
-    """The best policy of a TD7 training as a function from raw observations to actions within the limits.
+def read_policy(folder: Path) -> dict[str, Any]:
+    """The file of the best policy of a training with TD7.
 
     Raises:
         NervecordError: the folder holds none.
@@ -64,7 +66,17 @@ def td7_teacher(folder: Path, low: Tensor, high: Tensor) -> Teacher:
     path = folder / "best.pt"
     if not path.exists():
         raise NervecordError("holds no best.pt", where=str(folder), hint="give the folder of a training with TD7")
-    policy = unpack_policy(torch.load(path, map_location="cpu", weights_only=True))
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return content
+
+
+def td7_teacher(folder: Path, low: Tensor, high: Tensor) -> Teacher:
+    """The best policy of a TD7 training as a function from raw observations to actions within the limits.
+
+    Raises:
+        NervecordError: the folder holds none.
+    """
+    policy = unpack_policy(read_policy(folder))
 
     def act(observations: Tensor) -> Tensor:
         with torch.no_grad():
@@ -132,9 +144,9 @@ class Distillation:
         self.real = np.ones(config.num_envs, bool)
 
     def run(self, folder: Path) -> None:
-        """Train to the end, with a row in metrics.jsonl for each tenth, then export."""
+        """Train to the end, with a row in metrics.jsonl for each fifth, then export."""
         config, began, parts, error = self.config, time.monotonic(), {"distance": 0.0}, 0.0
-        tenths = 0
+        rows = 0
         while self.imitation.steps < config.total_steps:
             rollout: list[tuple[Array, ...]] = []
             for _ in range(config.rollout):
@@ -144,8 +156,8 @@ class Distillation:
             if self.scaled and self.imitation.teacher_share() < 0.5:
                 observations, following, rewards, terminated, ended, real = map(np.stack, zip(*rollout, strict=True))
                 error = self.values.absorb(observations, following, rewards, terminated, ended, real)
-            if 10 * self.imitation.steps // config.total_steps > tenths:
-                tenths += 1
+            if ROWS * self.imitation.steps // config.total_steps > rows:
+                rows += 1
                 self._row(folder, {**parts, "value_error": error, "minutes": (time.monotonic() - began) / 60})
         self._conclude(folder)
 
@@ -247,6 +259,7 @@ def main() -> None:
     settings = ImitationSettings(**{field.name: flags[field.name] for field in own}, mirror=flags["mirror_states"])
     folder = run_folder.create(config, sim=config.sim)
     said = {"teacher": str(flags["teacher"]), "start": str(flags["start"] or ""), "updates": flags["updates"]}
+    said["teacher_row"] = read_policy(flags["teacher"]).get("row")
     text = json.dumps({**said, **dataclasses.asdict(settings)}, indent=2)
     write_atomically(folder / "imitation.json", (text + "\n").encode())
     Distillation(config, settings, flags["teacher"], flags["updates"], flags["start"]).run(folder)
