@@ -164,6 +164,16 @@ def test_priorities_are_the_greater_error_of_the_two_critics() -> None:
     assert np.allclose(replay.tree.get(32), wanted.numpy(), rtol=1e-6)
 
 
+def test_a_held_actor_stands_still_while_the_critic_moves() -> None:
+    torch.manual_seed(0)
+    agent, replay = TD7(3, 2, SMALL), filled()
+    before = flat(agent.actor), flat(agent.critic)
+    for _ in range(4):
+        agent.update(replay, hold_actor=True)
+    assert torch.equal(before[0], flat(agent.actor))
+    assert not torch.equal(before[1], flat(agent.critic))
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_an_agent_that_is_taken_back_goes_on_the_same(precision: str) -> None:
     settings = TD7Settings(batch=32, hidden=16, embedding=8, target_every=5, precision=precision)
@@ -227,7 +237,7 @@ def test_a_packed_policy_acts_as_the_agent_does() -> None:
 
 def pendulum(out: Path, updates: int, **changes: Any) -> Training:
     loop = {"num_envs": 4, "steps_per_update": 1.0, "assess_every": 500, "episodes": 10, "confirm": 0}
-    loop |= {"checkpoint_every": 500, "refill": 600}
+    loop |= {"checkpoint_every": 500, "refill": 600, "settle": 100}
     settings = {"hidden": 64, "embedding": 32, "random_steps": 1000, "capacity": 20_000, "lr": 1e-3}
     return Training(
         out,

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from nervecord.errors import NervecordError
 from nervecord.training.learners.replay import Replay
@@ -35,6 +36,8 @@ from nervecord.training.simulators import TRAINING, VALIDATION, Simulator, envir
 
 Array = NDArray[Any]
 FORMAT = 1
+REFILL_NOISE = 5.0
+"""How much more noise than in training the last environment is refilled with, in units of that noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,8 @@ class LoopSettings:
     checkpoint_every: int = 10_000
     refill: int = 400_000
     """Steps that fill the replay after a resumption, at most as many as it had held."""
+    settle: int = 2_000
+    """Updates after a refill in which the actor stands still: the critic first has to know what it sees now."""
     torch_threads: int = 1
     """Threads of torch; more than one slows networks of this size."""
 
@@ -138,6 +143,7 @@ class Training:
         self.out, self.loop, self.settings, self.replay_file = out, loop, settings, replay_file
         self.steps, self.random_left, self.debt, self.seconds = 0, settings.random_steps, 0.0, 0.0
         self.generation, self.best = 0, -float("inf")
+        self.hold_until = 0
         out.mkdir(parents=True, exist_ok=True)
         torch.set_num_threads(loop.torch_threads)
         content = None
@@ -170,15 +176,19 @@ class Training:
             with np.load(self.replay_file) as kept:
                 self.replay.restore(kept["rows"], kept["weights"], int(kept["next"]))
             return
+        # A replay grown in training holds much that the policy of now would not do, which keeps the critic from
+        # dreaming of it. So the environments are refilled with more and more noise.
+        widest = 1 + REFILL_NOISE * torch.linspace(0, 1, self.loop.num_envs)[:, None]
         while len(self.replay) < min(self.loop.refill, content["held"]):
-            self.collector.step(self._actions())
+            self.collector.step(self._actions(self.settings.exploration * widest))
+        self.hold_until = self.agent.updates + self.loop.settle
 
-    def _actions(self) -> Array:
+    def _actions(self, noise: float | Tensor) -> Array:
         if self.random_left > 0:
             actions = torch.rand(self.simulator.num_envs, self.agent.sizes[1]) * 2 - 1
         else:
             observations = torch.as_tensor(self.collector.observations, dtype=torch.float32)
-            actions = self.agent.act(observations, self.settings.exploration)
+            actions = self.agent.act(observations, noise)
         return actions.double().numpy()
 
     def run(self) -> None:
@@ -187,7 +197,7 @@ class Training:
         text = json.dumps({"loop": dataclasses.asdict(loop), "td7": dataclasses.asdict(self.settings)}, indent=1)
         (self.out / "settings.json").write_text(text + "\n")
         while self.agent.updates < loop.updates:
-            taken = self.collector.step(self._actions())
+            taken = self.collector.step(self._actions(self.settings.exploration))
             self.steps += taken
             if self.random_left > 0:
                 self.random_left -= taken
@@ -195,7 +205,7 @@ class Training:
             self.debt += taken / loop.steps_per_update
             while self.debt >= 1 and self.agent.updates < loop.updates:
                 self.debt -= 1
-                losses = self.agent.update(self.replay)
+                losses = self.agent.update(self.replay, hold_actor=self.agent.updates < self.hold_until)
                 self.seconds = time.monotonic() - began
                 if self.agent.updates % loop.assess_every == 0:
                     self._assess(losses)
