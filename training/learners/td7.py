@@ -119,8 +119,9 @@ class TD7:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.dtype is torch.bfloat16)
 
     @torch.no_grad()
-    def act(self, observations: Tensor, noise: float) -> Tensor:
-        """Actions (B, actions) between -1 and 1 for raw observations (B, observations), with Gaussian noise."""
+    def act(self, observations: Tensor, noise: float | Tensor) -> Tensor:
+        """Actions (B, actions) between -1 and 1 for raw observations (B, observations), with Gaussian noise of a size
+        for all or for each row, (B, 1)."""
         with self._products():
             actions: Tensor = self.actor(observations, self.fixed.state(observations))
         return (actions + noise * torch.randn_like(actions)).clamp(-1, 1)
@@ -140,8 +141,9 @@ class TD7:
         _copy_into(policy.actor, self.actor)
         return policy
 
-    def update(self, replay: Replay) -> dict[str, float]:
-        """One update of encoder and critic, and every few of the actor; returns the losses and the mean value."""
+    def update(self, replay: Replay, *, hold_actor: bool = False) -> dict[str, float]:
+        """One update of encoder and critic, and every few of the actor unless it is held; returns the losses and the
+        mean value."""
         settings = self.settings
         self.updates += 1
         batch, index = replay.sample(settings.batch)
@@ -159,7 +161,7 @@ class TD7:
             self._step("critic", critic_loss)
         priorities = errors.detach().amax(1).clamp(min=settings.least_priority) ** settings.priority_exponent
         replay.set_priorities(index, priorities.numpy())
-        if self.updates % settings.policy_every == 0:
+        if self.updates % settings.policy_every == 0 and not hold_actor:
             with self._products():
                 self._update_actor(batch, zs)
         if self.updates % settings.target_every == 0:

@@ -1,0 +1,277 @@
+"""TD7: its replay against a plain one, its targets, its copies, and that it learns and goes on."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from nervecord.errors import NervecordError
+from nervecord.training.learners.replay import Replay, SumTree
+from nervecord.training.learners.td7 import TD7, TD7Settings, lap_huber
+from nervecord.training.learners.td7_loop import LoopSettings, Training, assess, pack
+from nervecord.training.learners.td7_networks import pack_policy, unpack_policy
+
+SMALL = TD7Settings(batch=32, hidden=16, embedding=8, capacity=500, target_every=5, random_steps=64)
+
+
+def filled(count: int = 200, seed: int = 0, capacity: int = 500) -> Replay:
+    """A replay of random transitions of 3 observations and 2 actions, one in ten of them terminal."""
+    draw = np.random.default_rng(seed)
+    replay = Replay(3, 2, capacity, seed)
+    replay.add(
+        draw.normal(size=(count, 3)),
+        draw.uniform(-1, 1, (count, 2)),
+        draw.normal(size=(count, 3)),
+        draw.normal(size=count),
+        draw.random(count) < 0.1,
+    )
+    return replay
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 64, 1000])
+def test_the_tree_finds_what_a_running_sum_finds(size: int) -> None:
+    draw = np.random.default_rng(size)
+    tree = SumTree(size)
+    weights = draw.integers(0, 5, size).astype(float)
+    weights[draw.integers(size)] = 3.0
+    tree.set(np.arange(size), weights)
+    for _ in range(3):  # whole numbers, whose sums are exact, so that every boundary is met
+        sums = np.arange(int(weights.sum())).astype(float)
+        assert tree.total == weights.sum()
+        assert np.array_equal(tree.find(sums), np.searchsorted(np.cumsum(weights), sums, side="right"))
+        index = draw.integers(0, size, 5)
+        tree.set(index, weights[index] + 1.0)
+        weights[index] += 1.0
+
+
+def test_transitions_are_drawn_in_proportion_to_their_priority() -> None:
+    replay = filled(4)
+    priorities = np.array([1.0, 2.0, 0.5, 4.0])
+    replay.set_priorities(np.arange(4), priorities)
+    counts = np.bincount(np.concatenate([replay.sample(500)[1] for _ in range(80)]), minlength=4)
+    expected = 40_000 * priorities / priorities.sum()
+    # Chi-squared with 3 degrees of freedom passes 16.3 once in a thousand.
+    assert ((counts - expected) ** 2 / expected).sum() < 16.3
+
+
+def test_what_is_drawn_is_what_was_stored_and_the_oldest_goes_first() -> None:
+    replay = Replay(1, 1, 8, 0)
+    for start in (0, 6):
+        k = np.arange(start, start + 6.0)
+        replay.add(k[:, None], -k[:, None] / 100, k[:, None] + 1, 10 * k, k % 2 == 0)
+    batch, _ = replay.sample(400)
+    seen = batch.observations[:, 0]
+    assert set(seen.tolist()) == set(range(4, 12))
+    assert torch.equal(batch.next_observations[:, 0], seen + 1)
+    assert torch.equal(batch.rewards[:, 0], 10 * seen)
+    assert torch.equal(batch.continues[:, 0], seen % 2)
+    assert torch.allclose(batch.actions[:, 0], -seen / 100)
+
+
+def test_new_transitions_have_the_greatest_priority_until_it_is_forgotten() -> None:
+    replay = filled(4)
+    one = np.zeros((1, 3)), np.zeros((1, 2)), np.zeros((1, 3)), np.zeros(1), np.zeros(1, bool)
+    replay.set_priorities(np.array([0]), np.array([7.0]))
+    replay.set_priorities(np.array([0]), np.array([2.0]))
+    replay.add(*one)
+    assert replay.tree.get(5).tolist() == [2, 1, 1, 1, 7]
+    replay.set_priorities(np.array([4]), np.array([1.5]))
+    replay.forget_max_priority()
+    replay.add(*one)
+    assert replay.tree.get(6).tolist() == [2, 1, 1, 1, 1.5, 2]
+
+
+def test_the_loss_is_squared_below_the_least_priority_and_linear_above() -> None:
+    errors = torch.tensor([[0.5, 3.0], [0.0, 1.0]])
+    assert lap_huber(errors, 1.0).item() == pytest.approx((0.125 + 3.0 + 0.0 + 1.0) / 2)
+
+
+def test_targets_are_clipped_to_the_range_seen() -> None:
+    torch.manual_seed(0)
+    agent, replay = TD7(3, 2, SMALL), filled()
+    batch, _ = replay.sample(64)
+
+    def target(clip: tuple[float, float]) -> Tensor:
+        agent.clip = clip
+        torch.manual_seed(1)  # the noise of the target's actions
+        return agent._target(batch)
+
+    free = target((-1e9, 1e9))
+    agent.seen = (-1.0, 2.0)
+    goes_on = batch.continues == 1
+    assert torch.equal(free[~goes_on], batch.rewards[~goes_on])
+    values = (free - batch.rewards)[goes_on] / SMALL.gamma
+    low, high = values.quantile(0.3).item(), values.quantile(0.6).item()
+    clipped = target((low, high))
+    wanted = batch.rewards + SMALL.gamma * batch.continues * ((free - batch.rewards) / SMALL.gamma).clamp(low, high)
+    assert torch.allclose(clipped, wanted, atol=1e-6)
+    assert (clipped != free).float().mean() > 0.5
+    assert agent.seen == (min(-1.0, clipped.min().item()), max(2.0, clipped.max().item()))
+
+
+def flat(module: torch.nn.Module) -> Tensor:
+    return torch.cat([p.detach().float().flatten() for p in module.parameters()])
+
+
+def test_an_update_moves_each_network_by_its_own_loss_and_copies_follow_in_turn() -> None:
+    torch.manual_seed(0)
+    agent, replay = TD7(3, 2, SMALL), filled()
+    for number in range(1, 11):
+        names = ("encoder", "critic", "actor", "fixed", "fixed_target", "critic_target", "actor_target")
+        before = {name: flat(getattr(agent, name)) for name in names}
+        agent.update(replay)
+        after = {name: flat(getattr(agent, name)) for name in names}
+        moved = {name for name in names if not torch.equal(before[name], after[name])}
+        expected = {"encoder", "critic"} | ({"actor"} if number % 2 == 0 else set())
+        if number % 5 == 0:
+            assert torch.equal(after["fixed"], after["encoder"])
+            assert torch.equal(after["fixed_target"], before["fixed"])
+            assert torch.equal(after["critic_target"], after["critic"])
+            assert torch.equal(after["actor_target"], after["actor"])
+            assert agent.clip == agent.seen
+            # The first copy of the fixed encoder is of the same weights as its target has.
+            expected |= {"fixed", "critic_target", "actor_target"} | ({"fixed_target"} if number > 5 else set())
+        assert moved == expected
+
+
+def test_priorities_are_the_greater_error_of_the_two_critics() -> None:
+    torch.manual_seed(0)
+    agent, replay = TD7(3, 2, SMALL), filled(40, capacity=40)
+    replay.rows[:, -2] *= 20  # rewards, so that errors are above the least priority
+    clone = copy.deepcopy(agent)
+    # Every transition once, so that no later error of the same one stands in its place.
+    batch, _ = replay.sample(32)
+    index = np.arange(32)
+    replay.sample = lambda count: (batch, index)  # type: ignore[method-assign]
+    torch.manual_seed(5)
+    agent.update(replay)
+    torch.manual_seed(5)
+    target = clone._target(batch)
+    with torch.no_grad():
+        zs = clone.fixed.state(batch.observations)
+        zsa = clone.fixed.state_action(zs, batch.actions)
+        errors = (clone.critic(batch.observations, batch.actions, zsa, zs) - target).abs()
+    wanted = errors.max(1).values.clamp(min=1.0) ** 0.4
+    assert (wanted > 1).any()
+    assert np.allclose(replay.tree.get(32), wanted.numpy(), rtol=1e-6)
+
+
+def test_a_held_actor_stands_still_while_the_critic_moves() -> None:
+    torch.manual_seed(0)
+    agent, replay = TD7(3, 2, SMALL), filled()
+    before = flat(agent.actor), flat(agent.critic)
+    for _ in range(4):
+        agent.update(replay, hold_actor=True)
+    assert torch.equal(before[0], flat(agent.actor))
+    assert not torch.equal(before[1], flat(agent.critic))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_an_agent_that_is_taken_back_goes_on_the_same(precision: str) -> None:
+    settings = TD7Settings(batch=32, hidden=16, embedding=8, target_every=5, precision=precision)
+    torch.manual_seed(0)
+    agent, replay = TD7(3, 2, settings), filled()
+    for _ in range(7):
+        agent.update(replay)
+    other = TD7(3, 2, settings)
+    other.load_state_dict(copy.deepcopy(agent.state_dict()))
+    rows = []
+    for one, held in ((agent, copy.deepcopy(replay)), (other, copy.deepcopy(replay))):
+        torch.manual_seed(3)
+        rows.append([one.update(held) for _ in range(6)])
+    assert rows[0] == rows[1]
+    assert torch.equal(flat(agent.actor), flat(other.actor))
+
+
+def test_a_compact_state_is_small_and_near() -> None:
+    torch.manual_seed(0)
+    agent, replay = TD7(3, 2, SMALL), filled()
+    for _ in range(10):
+        agent.update(replay)
+    other = TD7(3, 2, SMALL)
+    other.load_state_dict(agent.compact_state_dict())
+    for name in ("encoder", "critic", "actor", "fixed", "fixed_target", "critic_target", "actor_target"):
+        # float16 has 11 bits, bfloat16 has 8.
+        tolerance = 2**-8 if name == "fixed_target" else 2**-11
+        assert torch.allclose(flat(getattr(agent, name)), flat(getattr(other, name)), rtol=tolerance, atol=1e-7), name
+    assert (other.updates, other.seen, other.clip) == (10, agent.seen, agent.clip)
+    before = flat(other.critic)
+    other.update(replay)
+    # Adam's second moments are there: a step is no longer than its rate.
+    assert (flat(other.critic) - before).abs().max() < 1.1 * SMALL.lr
+
+
+def test_smoothness_makes_actions_change_less_from_step_to_step() -> None:
+    changes = []
+    for smoothness in (0.0, 1.0):
+        torch.manual_seed(0)
+        agent, replay = TD7(3, 2, dataclasses.replace(SMALL, smoothness=smoothness, lr=3e-3)), filled()
+        # The best action depends on the state, and states follow each other at random.
+        replay.rows[:200, -2] = (replay.rows[:200, 3:5] * np.sign(replay.rows[:200, :2])).sum(1)
+        for _ in range(300):
+            agent.update(replay)
+        rows = torch.from_numpy(replay.rows[:200])
+        change = agent.act(rows[:, 5:8], 0.0) - agent.act(rows[:, :3], 0.0)
+        changes.append(float(change[rows[:, 9] == 1].square().sum(1).mean()))
+    assert changes[0] > 1
+    assert changes[1] < 0.3 * changes[0]
+
+
+def test_a_packed_policy_acts_as_the_agent_does() -> None:
+    torch.manual_seed(0)
+    agent, replay = TD7(3, 2, SMALL), filled()
+    for _ in range(10):
+        agent.update(replay)
+    observations = torch.randn(20, 3)
+    policy = unpack_policy(pack_policy(agent.policy()))
+    assert torch.allclose(policy(observations), agent.act(observations, 0.0), atol=2e-3)
+
+
+def pendulum(out: Path, updates: int, **changes: Any) -> Training:
+    loop = {"num_envs": 4, "steps_per_update": 1.0, "assess_every": 500, "episodes": 10, "confirm": 0}
+    loop |= {"checkpoint_every": 500, "refill": 600, "settle": 100}
+    settings = {"hidden": 64, "embedding": 32, "random_steps": 1000, "capacity": 20_000, "lr": 1e-3}
+    return Training(
+        out,
+        LoopSettings("Pendulum-v1", 0, updates, **(loop | changes)),  # type: ignore[arg-type]
+        TD7Settings(**settings),  # type: ignore[arg-type]
+        None,
+    )
+
+
+def test_it_learns_pendulum_also_when_it_is_cut_off(tmp_path: Path) -> None:
+    pendulum(tmp_path, 1600).run()  # as if killed 100 updates after its last checkpoint
+    training = pendulum(tmp_path, 4000)
+    assert training.agent.updates == 1500
+    assert 600 <= len(training.replay) < 604
+    training.run()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["updates"] for row in rows] == list(range(500, 4001, 500))
+    assert rows[-1]["steps"] == pytest.approx(1000 + 4000, abs=8)
+    best = torch.load(tmp_path / "best.pt", weights_only=True)
+    returns, lengths = assess(unpack_policy(best), "Pendulum-v1", list(range(100, 120)), 20)
+    assert lengths.tolist() == [200] * 20
+    # A policy that does nothing has about -1,200; the best there is about -150.
+    assert returns.mean() > -250
+
+    pack(tmp_path, tmp_path / "packed")
+    assert (tmp_path / "packed/state.pt").stat().st_size < 0.45 * (tmp_path / "state.pt").stat().st_size
+    again = pendulum(tmp_path / "packed", 4500)
+    again.run()
+    row = json.loads((tmp_path / "packed/metrics.jsonl").read_text().splitlines()[-1])
+    assert row["updates"] == 4500
+    assert row["return"] > -350
+
+
+def test_choices_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(NervecordError, match="values") as error:
+        Training(tmp_path, LoopSettings("CartPole-v1", 0), SMALL)
+    assert error.value.hint == "train it with PPO"
