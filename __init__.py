@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from nervecord.runtime.stream import StreamSession
     from nervecord.runtime.video import video
     from nervecord.training.config import TrainConfig
+    from nervecord.training.front import distill, sweep
     from nervecord.training.run import ProgressCallback, TrainResult
-    from nervecord.training.sweep_queue import Standing
 
     StrPath = str | os.PathLike[str]
     Given = Graph | Policy | Program | StrPath
@@ -96,8 +96,10 @@ _ELSEWHERE = {
     "Target": "compiler.target",
     "Trace": "compiler.interpret",
     "TrainConfig": "training.config",
+    "distill": "training.front",
     "picture": "runtime.picture",
     "report": "cli.html",
+    "sweep": "training.front",
     "video": "runtime.video",
 }
 """Names that are part of the interface -> the module that defines them, imported on first use."""
@@ -142,50 +144,6 @@ def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> T
         raise TypeError(f"config is of type {type(config).__name__}, a nervecord.TrainConfig is needed")
     result: TrainResult = _training().train(config, progress=progress)
     return result
-
-
-def distill(teacher: StrPath, *, progress: ProgressCallback | None = None, **fields: Any) -> TrainResult:
-    """Train a policy to act as another run's does, and write it to a new run folder. Needs the extra `train`.
-
-    Args:
-        teacher: run folder of the policy to learn from.
-        progress: as of `train`.
-        fields: of `TrainConfig`, for the student; what the teacher sets (environment, critic) comes from it.
-
-    Raises:
-        NervecordError: the folder holds no run, or this student cannot learn from it.
-    """
-    run = _training()
-    from nervecord.training.config import TrainConfig
-    from nervecord.training.distill import GIVEN
-    from nervecord.training.start import fields_of
-
-    config = TrainConfig.for_task(**{**fields_of(str(teacher), GIVEN), **fields, "teacher": str(teacher)})
-    result: TrainResult = run.train(config, progress=progress)
-    return result
-
-
-def sweep(study: StrPath, *, workers: int = 1, out: StrPath | None = None, retry_failed: bool = False) -> Standing:
-    """Train all runs of a study, as `nervecord sweep` does. Needs the extras `train` and `sweep`.
-
-    Args:
-        study: TOML file (docs/sweep.md).
-        workers: processes on this machine.
-        out: folder for the study's folder, in place of the file's own.
-        retry_failed: try runs that failed once more.
-
-    Returns:
-        What is finished and what failed.
-
-    Raises:
-        NervecordError: the study is malformed, or does not fit what its folder holds.
-    """
-    _training()
-    from nervecord.training.study import read_study
-    from nervecord.training.sweep import run_sweep
-
-    found = read_study(Path(study), out=None if out is None else str(out))
-    return run_sweep(found, workers=workers, retry_failed=retry_failed)
 
 
 def read(path: StrPath, *, dt: float | None = None, convention: str = "euler") -> Graph | Policy:
