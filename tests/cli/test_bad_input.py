@@ -75,7 +75,7 @@ CAUSES = {
     "array_surplus": "the array 'fc1/mood' belongs to no node",
     "array_twice": "the array 'decode/high' stands twice in its index",
     "array_terabytes": "the array 'fc1/weight' takes 4398046511104 bytes, and 104 are left in arrays.bin",
-    "array_sparse_terabytes": "the array 'fc1/weight' in compressed rows has shape (67108864, 67108864): a matrix is ne",
+    "array_sparse_terabytes": "the array 'fc1/weight' in compressed rows has shape (67108864, 67108864): a matrix is",
     "array_negative": "the index of arrays: [4].shape[0]: expected int >= 0, got -1",
     "array_pickled": "the index of arrays: [4].dtype: '|O' is unknown",
     "array_records": "the index of arrays: [4].dtype: \"[('a', '<i4')]\" is unknown",

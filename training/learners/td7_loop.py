@@ -85,7 +85,9 @@ class Collector:
     def step(self, actions: Array) -> int:
         """Apply actions (N, actions) between -1 and 1; returns the number of transitions stored."""
         result = self.simulator.step(torch.as_tensor(scaled(self.simulator, actions)))
-        observations, rewards, terminated = (x.numpy() for x in (result.observations, result.rewards, result.terminated))
+        observations, rewards, terminated = (
+            x.numpy() for x in (result.observations, result.rewards, result.terminated)
+        )
         real, ended = self.real, terminated | result.truncated.numpy()
         self.replay.add(
             self.observations[real],
