@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import nervecord
-from nervecord.compiler import nodes as n
+from nervecord.compiler import ops as n
 from nervecord.compiler.interpret import simulate
-from nervecord.compiler.nirfile import read_nir
+from nervecord.compiler.nir.file import read_nir
 from nervecord.errors import NervecordError
 from nervecord.training import checkpoint
 from nervecord.training.config import TrainConfig
@@ -119,7 +119,7 @@ def test_the_file_chooses_as_what_was_trained(tmp_path: Path, changes: dict[str,
             clear += int(sure.sum())
     assert clear > 20
     kind = n.CountArgmaxDecode if result.config.network.decoder == "count" else n.ArgmaxDecode
-    assert [type(node) for _, node in graph.of_type(*n.AFTER_CORE)] == [kind]
+    assert [type(node) for node in graph.graph.nodes.values() if isinstance(node, n.Decoder)] == [kind]
 
 
 def test_a_spiking_policy_learns_to_choose(tmp_path: Path) -> None:

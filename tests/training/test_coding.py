@@ -9,12 +9,10 @@ import pytest
 import torch
 
 import nervecord
-from nervecord.compiler import nodes as n
-from nervecord.compiler.check import check, verdict
-from nervecord.compiler.nirfile import read_nir
-from nervecord.compiler.population import ONE, activation, pulses
+from nervecord.compiler import ops as n
+from nervecord.compiler.nir.file import read_nir
+from nervecord.compiler.ops.population import ONE, activation, pulses
 from nervecord.errors import NervecordError
-from nervecord.targets.catalogue import load_spec
 from nervecord.training.config import TrainConfig
 from nervecord.training.policy.coding import CountReadout, PopulationEncoder
 from nervecord.training.policy.network import SpikingPolicy
@@ -24,13 +22,13 @@ from nervecord.training.run import train
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_encoder_equals_the_definition(dtype: torch.dtype) -> None:
     encoder = PopulationEncoder(5, 8).to(dtype)
-    node = n.PopulationEncode(np.tile(encoder.mean.double().numpy(), (5, 1)), encoder.sigma.item())
+    node = n.PopulationEncode(np.tile(encoder.mean.double().numpy(), (5, 1)), encoder.sigma.item(), always=False)
     x = 2 * torch.randn(40, 5, generator=torch.Generator().manual_seed(0), dtype=dtype)
     phase, v = None, np.zeros((40, 40))
     for _ in range(3):  # the accumulators go on
         spikes, phase = encoder(x, 20, phase)
-        units = activation(node, x.double().numpy())
-        expected, v = pulses(node, units, v, 20)
+        units = activation(node.mean, node.sigma, x.double().numpy())
+        expected, v = pulses(units, v, 20, always=False)
         if dtype is torch.float64:
             assert np.array_equal(spikes.numpy(), expected)
             assert np.array_equal(phase.numpy(), v)
@@ -92,7 +90,8 @@ def test_learns_to_balance_with_spikes_in_and_out(tmp_path: Path) -> None:
     assert result.policy is not None
     assert result.test.mean > 100  # an untrained policy stays upright for 5 to 20 steps
     graph = read_nir(result.policy)
-    assert verdict(check(graph, load_spec("loihi1"))) == "feasible"
+    report = nervecord.inspect(result.policy, "loihi1")
+    assert [target.verdict for target in report.targets] == ["feasible"]
     program = nervecord.compile(graph, "lava")
     with nervecord.open(program) as session:
         played = nervecord.run(session, "InvertedPendulum-v4", episodes=4, seed=0)

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from nervecord.compiler.interpret import simulate
-from nervecord.compiler.nirfile import read_nir
+from nervecord.compiler.nir.file import read_nir
+from nervecord.compiler.ops import Affine
 from nervecord.compiler.verify import verify
 from nervecord.errors import NervecordError
 from nervecord.training import checkpoint
@@ -31,6 +32,7 @@ KINDS = {
     "population-count": {"encoder": "population", "decoder": "count"},
     "population-count-delays": {"encoder": "population", "decoder": "count", "state": "carried", "delays": True},
     "synaptic-delays": {"neuron": "synaptic", "state": "carried", "delays": True},
+    "recurrent": {"recurrent": True, "state": "carried", "delays": True},
 }
 
 
@@ -79,7 +81,7 @@ def test_the_file_computes_what_was_trained(tmp_path: Path, changes: dict[str, A
             scaled = np.clip(scaled, -description.clip, description.clip)
             mean, state = policy(torch.from_numpy(scaled), state)
             expected.append(np.clip(mean.numpy(), description.low, description.high))
-    traced = simulate(graph, observations).spikes(graph)
+    traced = simulate(graph, observations).spikes(graph.graph)
     spikes = sum(int(train.sum()) for train in traced.values())
     assert spikes > 0, "a silent policy would agree with anything"
     assert np.ptp(actions) > 0
@@ -112,14 +114,17 @@ def test_a_policy_without_spikes_is_trained_and_not_exported(tmp_path: Path) -> 
         policy_from_checkpoint(result.config, content)
 
 
-def test_layers_that_hear_themselves_are_trained_described_and_not_exported_yet(tmp_path: Path) -> None:
+def test_layers_that_hear_themselves_are_trained_and_exported(tmp_path: Path) -> None:
     result = train(small(tmp_path, recurrent=True, state="carried", delays=True))
-    assert result.policy is None
-    assert exportable(result.config) == "layers that hear themselves are not exported yet"
+    assert result.policy is not None
+    assert exportable(result.config) is None
+    back = read_nir(result.policy).graph.nodes["back1"]
+    assert isinstance(back, Affine)
     content = checkpoint.load(result.folder / "checkpoints", result.step)
     (layer,) = describe_checkpoint(result.config, content).layers
     assert layer.recurrent is not None
     assert layer.recurrent.shape == (12, 12)
+    np.testing.assert_allclose(back.weight, layer.recurrent, rtol=1e-6)
     first = checkpoint.load(result.folder / "checkpoints", 256)["learner"]["actor"]["net.recurrent.0.weight"]
     assert not torch.equal(first, content["learner"]["actor"]["net.recurrent.0.weight"]) or result.step == 256
 

@@ -22,7 +22,7 @@ from simulating import FIELDS, InArrays, make_simulator
 
 import nervecord
 from nervecord.cli.command import main
-from nervecord.compiler.nirfile import read_nir
+from nervecord.compiler.nir.file import read_nir
 from nervecord.errors import ContractError, EngineError, MissingDependencyError, NervecordError
 from nervecord.runtime import worker_child
 from nervecord.targets.lava.environment import python_version

@@ -13,7 +13,7 @@ import pytest
 import torch
 from simulating import FIELDS, make_simulator
 
-from nervecord.compiler.nirfile import read_nir
+from nervecord.compiler.nir.file import read_nir
 from nervecord.errors import EngineError, MissingDependencyError, NervecordError
 from nervecord.training import run
 from nervecord.training.config import TrainConfig
