@@ -83,7 +83,7 @@ def test_it_fits_and_says_where_it_is_from(name: str) -> None:
     assert [target.verdict for target in nervecord.inspect(policy, ["lava"]).targets] == ["feasible"]
     config = json.loads((ZOO / name / "config.json").read_text())
     result = json.loads((ZOO / name / "result.json").read_text())
-    assert policy.contract.environment == config["env"]
+    assert policy.contract.environment == config.get("task", config)["env"]
     assert policy.contract.provenance["training_steps"] == str(result["step"])
     assert policy.contract.provenance["test_return"] == f"{result['test']['mean_return']:.1f}"
 
@@ -205,7 +205,7 @@ def test_the_spread_over_seeds_is_that_of_equal_trainings(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if stages(name)])
 def test_its_checkpoint_is_the_policy(name: str) -> None:
     config = TrainConfig.from_json((ZOO / name / "config.json").read_text())
-    graph = nervecord.read(ZOO / name / "policy.nir")
+    graph = nervecord.read(ZOO / name / "policy.nir").graph
     made = policy_graph(describe_checkpoint(config, checkpoint.load(ZOO / name / "checkpoints")), config)
     assert graph.nodes.keys() == made.nodes.keys()
     assert {key for key, node in graph.nodes.items() if node != made.nodes[key]} == set()

@@ -248,8 +248,8 @@ def test_what_is_no_file(verb: str, nervecord_cli: Any, tmp_path: Path) -> None:
         ("none.nir", "no such file"),
         ("none.nervecord", "does not exist"),
         ("none", "no such file"),
-        ("folder.nervecord", "is a folder, not a program"),
-        (".", "is a directory, an HDF5 file is needed"),
+        ("folder.nervecord", "is a folder without policy.nir"),
+        (".", "is a folder without policy.nir"),
         ("text.txt", "is not an HDF5 file"),
         ("no\nfile", "no such file"),
     ):
@@ -349,7 +349,7 @@ def test_an_ant_elsewhere(kind: str, nervecord_cli: Any, files: Path) -> None:
     )
     nervecord_cli("run", path, "--env", "Nowhere-v4").refused("Nowhere-v4: no such environment")
     nervecord_cli("run", path, "--env", "Ant").refused("Ant: the policy was trained in Ant-v4")
-    nervecord_cli("run", path, "--env", "no_module:Ant-v0").refused("no_module:Ant-v0: no such environment")
+    nervecord_cli("run", path, "--env", "no_module:Ant-v0").refused("no_module:Ant-v0: no module 'no_module' is found")
     nervecord_cli("run", path, "--env", "Pendulum-v1", "--allow-other-env", "--episodes", 1).refused(
         "Pendulum-v1: observations have shape (3,), the policy takes 27 values"
     )
