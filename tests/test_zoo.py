@@ -206,7 +206,7 @@ def test_the_spread_over_seeds_is_that_of_equal_trainings(name: str) -> None:
 def test_its_checkpoint_is_the_policy(name: str) -> None:
     config = TrainConfig.from_json((ZOO / name / "config.json").read_text())
     graph = nervecord.read(ZOO / name / "policy.nir").graph
-    made = policy_graph(describe_checkpoint(config, checkpoint.load(ZOO / name / "checkpoints")), config)
+    made = policy_graph(describe_checkpoint(config, checkpoint.load(ZOO / name / "checkpoints")), config).graph
     assert graph.nodes.keys() == made.nodes.keys()
     assert {key for key, node in graph.nodes.items() if node != made.nodes[key]} == set()
 
