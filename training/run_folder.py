@@ -30,7 +30,7 @@ from types import TracebackType
 from typing import Any
 
 from nervecord.compiler.files.atomic import write_atomically
-from nervecord.errors import NervecordError
+from nervecord.errors import MissingDependencyError, NervecordError, install_command
 from nervecord.training.config import TrainConfig
 from nervecord.training.lease import Lease
 
@@ -206,16 +206,26 @@ class Metrics:
         folder: the run folder.
         step: rows beyond this step are dropped: a killed run may have written past its last checkpoint.
         tensorboard: write events too.
+
+    Raises:
+        MissingDependencyError: events are to be written and TensorBoard is not installed.
     """
 
     def __init__(self, folder: Path, *, step: int, tensorboard: bool) -> None:
+        if tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise MissingDependencyError(
+                    "TensorBoard is not installed",
+                    where="--tensorboard",
+                    hint=f"{install_command('train')}, or train with --no-tensorboard",
+                ) from error
         self.path = folder / "metrics.jsonl"
         self._cut(step)
         self._file = open(self.path, "ab")  # noqa: SIM115 - closed by __exit__
         self._events: Any = None
         if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
             self._events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
     def _cut(self, step: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from nervecord.errors import NervecordError
+from nervecord.errors import MissingDependencyError, NervecordError
 from nervecord.training import checkpoint
 from nervecord.training.config import TrainConfig
 from nervecord.training.evaluate import Evaluation
@@ -110,6 +111,13 @@ def test_unknown_task_leaves_no_folder(tmp_path: Path) -> None:
 def test_git_state_in_and_outside_a_repository(tmp_path: Path) -> None:
     assert git_state(tmp_path) == (None, b"") or shutil.which("git") is None
     assert git_state(tmp_path / "nowhere") == (None, b"")
+
+
+def test_without_tensorboard_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(MissingDependencyError, match=r"TensorBoard is not installed.*--no-tensorboard"):
+        Metrics(tmp_path, step=0, tensorboard=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_metrics_that_ran_ahead_are_cut_back(tmp_path: Path) -> None:
