@@ -279,6 +279,13 @@ class TD7(Algorithm):
     capacity: int = flag(1_000_000, "transitions in the replay", least=1)
     random_steps: int = flag(25_000, "steps of uniformly random actions before the first update", least=1)
     smoothness: float = flag(0.0, "weight of the squared change of the action from step to step (CAPS)", least=0)
+    keep_replay: bool = flag(
+        False, "keep the replay in each checkpoint: up to 250 MB for the ant, and a resumed run loses nothing",
+        free=True, resumable=True,
+    )  # fmt: skip
+    settle: int = flag(
+        2_000, "updates for which the actor stands still after the replay was filled again", least=0, resumable=True
+    )
     precision: str = flag("float32", "of the matrix products", choices=("float32", "bfloat16"))
 
 

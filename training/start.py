@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from nervecord.errors import NervecordError
 from nervecord.training import checkpoint, run_folder
@@ -90,12 +93,25 @@ def statistics(reward_rms: dict[str, Any]) -> dict[str, Any]:
     return {name: reward_rms[name] for name in ("mean", "variance", "count")}
 
 
+def _tensors(content: Any) -> Iterator[torch.Tensor]:
+    """The tensors in nested containers, in order."""
+    if isinstance(content, torch.Tensor):
+        yield content.reshape(-1)
+    elif isinstance(content, dict):
+        for value in content.values():
+            yield from _tensors(value)
+    elif isinstance(content, list | tuple):
+        for value in content:
+            yield from _tensors(value)
+
+
 def digest(learner: dict[str, Any]) -> str:
-    """Hash of a learner's networks and statistics; of several processes the same in all."""
+    """Hash of a learner's networks and statistics; of one that keeps them otherwise (TD7, skrl's agents) of all its
+    tensors but the replay's. Of several processes it is the same in all."""
     found = hashlib.sha256()
-    for part in LEARNT:
-        for tensor in learner.get(part, {}).values():
-            found.update(tensor.detach().cpu().numpy().tobytes())
+    parts = [learner[part] for part in LEARNT if part in learner]
+    for tensor in _tensors(parts or [part for name, part in learner.items() if name != "replay"]):
+        found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     if "reward_rms" in learner:
         found.update(repr(tuple(float(value) for value in statistics(learner["reward_rms"]).values())).encode())
     return found.hexdigest()[:16]

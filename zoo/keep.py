@@ -4,7 +4,8 @@ Kept are config.json with the default `out`, versions.json without what names th
 `--rows` evenly spaced rows of metrics.jsonl with the first, the last and all validated ones, and, unless `--results`
 is given, policy.nir and learning.png. Event files stay behind, and checkpoints unless `--checkpoint` is given: then the
 best one of a finished run is kept, or the newest, which `nervecord distill` and `nervecord train --start` begin with.
-The metrics of an interrupted run are kept up to its newest checkpoint.
+That of TD7 is kept in a third of its size (`TD7.compact_state_dict`); `nervecord train --resume` goes on from it. The
+metrics of an interrupted run are kept up to its newest checkpoint.
 """
 
 from __future__ import annotations
@@ -14,6 +15,12 @@ import json
 import shutil
 import sys
 from pathlib import Path
+
+from nervecord.training import checkpoint
+from nervecord.training.config import TD7 as TD7Config
+from nervecord.training.config import TrainConfig
+from nervecord.training.learners.off_policy import td7_settings
+from nervecord.training.learners.td7 import TD7
 
 _MACHINE = ("platform",)
 
@@ -57,8 +64,23 @@ def _keep_checkpoint(run: Path, target: Path) -> None:
     if (run / "result.json").is_file():
         step = json.loads((run / "result.json").read_text())["step"]
         files = [run / "checkpoints" / f"step-{step:012d}.pt"]
-    (target / "checkpoints").mkdir(exist_ok=True)
-    shutil.copyfile(files[-1], target / "checkpoints" / files[-1].name)
+    kept = target / "checkpoints"
+    kept.mkdir(exist_ok=True)
+    content = checkpoint.load(run / "checkpoints", int(files[-1].stem.removeprefix("step-")))
+    if "td7" not in content["learner"]:
+        shutil.copyfile(files[-1], kept / files[-1].name)
+        return
+    learner = content["learner"]
+    settings = TrainConfig.from_dict(content["config"]).algorithm
+    assert isinstance(settings, TD7Config)
+    actor = learner["td7"]["modules"]["actor"]
+    agent = TD7(actor["first.weight"].shape[1], len(actor["rest.4.bias"]), td7_settings(settings))
+    agent.load_state_dict(learner["td7"])
+    content["learner"] = {**learner, "td7": agent.compact_state_dict(), "replay": None}
+    step = content.pop("step")
+    if content["best"] and content["best"]["step"] != step:
+        content["best"] = None  # its checkpoint is not kept, so it cannot be what the training ends with
+    checkpoint.save(kept, step, content, best=None, keep=1)
 
 
 def _checkpoints(run: Path) -> list[Path]:

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from nervecord.errors import NervecordError
 from nervecord.training.learners.replay import Replay, SumTree
 from nervecord.training.learners.td7 import TD7, TD7Settings, lap_huber
-from nervecord.training.learners.td7_loop import LoopSettings, Training, assess, pack
 from nervecord.training.learners.td7_networks import pack_policy, unpack_policy
 
 SMALL = TD7Settings(batch=32, hidden=16, embedding=8, capacity=500, target_every=5, random_steps=64)
@@ -233,45 +228,3 @@ def test_a_packed_policy_acts_as_the_agent_does() -> None:
     observations = torch.randn(20, 3)
     policy = unpack_policy(pack_policy(agent.policy()))
     assert torch.allclose(policy(observations), agent.act(observations, 0.0), atol=2e-3)
-
-
-def pendulum(out: Path, updates: int, **changes: Any) -> Training:
-    loop = {"num_envs": 4, "steps_per_update": 1.0, "assess_every": 500, "episodes": 10, "confirm": 0}
-    loop |= {"checkpoint_every": 500, "refill": 600, "settle": 100}
-    settings = {"hidden": 64, "embedding": 32, "random_steps": 1000, "capacity": 20_000, "lr": 1e-3}
-    return Training(
-        out,
-        LoopSettings("Pendulum-v1", 0, updates, **(loop | changes)),  # type: ignore[arg-type]
-        TD7Settings(**settings),  # type: ignore[arg-type]
-        None,
-    )
-
-
-def test_it_learns_pendulum_also_when_it_is_cut_off(tmp_path: Path) -> None:
-    pendulum(tmp_path, 1600).run()  # as if killed 100 updates after its last checkpoint
-    training = pendulum(tmp_path, 4000)
-    assert training.agent.updates == 1500
-    assert 600 <= len(training.replay) < 604
-    training.run()
-    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [row["updates"] for row in rows] == list(range(500, 4001, 500))
-    assert rows[-1]["steps"] == pytest.approx(1000 + 4000, abs=8)
-    best = torch.load(tmp_path / "best.pt", weights_only=True)
-    returns, lengths = assess(unpack_policy(best), "Pendulum-v1", list(range(100, 120)), 20)
-    assert lengths.tolist() == [200] * 20
-    # A policy that does nothing has about -1,200; the best there is about -150.
-    assert returns.mean() > -250
-
-    pack(tmp_path, tmp_path / "packed")
-    assert (tmp_path / "packed/state.pt").stat().st_size < 0.45 * (tmp_path / "state.pt").stat().st_size
-    again = pendulum(tmp_path / "packed", 4500)
-    again.run()
-    row = json.loads((tmp_path / "packed/metrics.jsonl").read_text().splitlines()[-1])
-    assert row["updates"] == 4500
-    assert row["return"] > -350
-
-
-def test_choices_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(NervecordError, match="values") as error:
-        Training(tmp_path, LoopSettings("CartPole-v1", 0), SMALL)
-    assert error.value.hint == "train it with PPO"

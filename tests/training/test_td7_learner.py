@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from nervecord.errors import NervecordError
 from nervecord.training import checkpoint
 from nervecord.training.config import TrainConfig
+from nervecord.training.learners.base import Rollout
 from nervecord.training.learners.distill import Student
 from nervecord.training.learners.off_policy import TD7Learner
 from nervecord.training.run import Run, resolved, resume, train
+from nervecord.training.start import digest
 
 
 def small(out: Path, **changes: Any) -> TrainConfig:
@@ -42,6 +49,111 @@ def test_it_learns_from_its_replay_and_refills_it_when_it_goes_on(tmp_path: Path
     run.simulator.close()
     again = resume(result.folder, overrides={"steps": 1152})
     assert again.config.total_steps == 1152
+
+
+def pendulum(out: Path, **changes: Any) -> TrainConfig:
+    """A training of 4,000 updates, one for each step after 1,000 random ones."""
+    base: dict[str, Any] = {
+        "env": "Pendulum-v1", "algorithm": "td7", "steps": 5120, "num_envs": 4, "random_steps": 1000,
+        "steps_per_update": 1.0, "hidden": 64, "embedding": 32, "capacity": 20_000, "lr": 1e-3, "settle": 100,
+        "validation_episodes": 10, "validate_from": 0.0, "test_episodes": 20, "checkpoint_every": 512, "record": 0,
+        "tensorboard": False, "out": str(out), "name": "pendulum",
+    }  # fmt: skip
+    return TrainConfig.of(**{**base, **changes})
+
+
+def test_it_learns_pendulum_also_when_it_is_cut_off_and_kept_compact(tmp_path: Path) -> None:
+    begun = train(pendulum(tmp_path, steps=2560))
+    (begun.folder / "result.json").unlink()
+    result = resume(begun.folder, overrides={"steps": 5120})
+    rows = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if row["validation_return"] is not None] == list(range(512, 5121, 512))
+    # The steps that only reset an environment bring no update, and there are some in every rollout.
+    assert 3900 < rows[-1]["updates"] <= 4120
+    assert result.test is not None
+    # A policy that does nothing has about -1,200; the best there is about -150.
+    assert result.test.mean > -250
+
+    packed = tmp_path / "packed"
+    keep = Path(__file__).parents[2] / "zoo/keep.py"
+    subprocess.run([sys.executable, keep, result.folder, packed, "--checkpoint"], check=True)
+    (file,) = (packed / "checkpoints").iterdir()
+    assert file.stat().st_size < 0.45 * (result.folder / "checkpoints" / file.name).stat().st_size
+    (packed / "result.json").unlink()
+    step = checkpoint.load(packed / "checkpoints")["step"]
+    resume(packed, overrides={"steps": step + 512, "test_episodes": 0})
+    row = json.loads((packed / "metrics.jsonl").read_text().splitlines()[-1])
+    assert row["step"] == step + 512
+    assert row["validation_return"] > -350
+
+
+def test_a_refilled_replay_has_more_noise_and_the_actor_then_stands_still(tmp_path: Path) -> None:
+    config = small(tmp_path, random_steps=1)
+    learner = TD7Learner(3, torch.tensor([-2.0]), torch.tensor([2.0]), config, group_of_one())
+    learner.stored, learner.agent.updates = 300, 50
+    x = torch.zeros(2000, 3)
+    spreads: list[Tensor] = []
+
+    def collect() -> Rollout:
+        noise = learner.act(x, None).actions - learner.mode(x, None)[0]
+        spreads.append(torch.stack([noise[:200].std(), noise[-200:].std()]))
+        return rollout_of(160)
+
+    learner.prepare(collect)
+    assert len(learner.replay) == 320
+    assert len(spreads) == 2
+    # A tenth of half the range at first; at last six times that, cut by the limits.
+    assert 0.1 < spreads[0][0] < 0.4 < spreads[0][1]
+    assert learner.act(x, None).actions[-200:].std() < 0.3
+    assert learner.hold_until == 50 + config.fields["settle"]
+    before = learner.agent.actor.first.weight.clone()
+    learner.update(rollout_of(160))
+    assert learner.agent.updates > 52
+    assert torch.equal(before, learner.agent.actor.first.weight)
+    learner.hold_until = 0
+    learner.update(rollout_of(160))
+    assert not torch.equal(before, learner.agent.actor.first.weight)
+
+
+def rollout_of(count: int) -> Rollout:
+    """Random steps of one environment."""
+    draw = torch.Generator().manual_seed(count)
+    never = torch.zeros(count, 1, dtype=torch.bool)
+    actions = torch.rand(count, 1, 1, generator=draw)
+    observations = torch.randn(count + 1, 1, 3, generator=draw)
+    return Rollout(observations, actions, actions, None, torch.ones(count, 1).double(), never, never, ~never)
+
+
+def test_a_kept_replay_comes_back_as_it_was_and_nothing_is_filled_again(tmp_path: Path) -> None:
+    config = small(tmp_path, random_steps=1, keep_replay=True, capacity=200)
+    first, second = (TD7Learner(3, torch.tensor([-2.0]), torch.tensor([2.0]), config, group_of_one()) for _ in range(2))
+    for _ in range(3):
+        first.update(rollout_of(160))
+    buffer = io.BytesIO()
+    torch.save(first.state_dict(), buffer)
+    buffer.seek(0)
+    second.load_state_dict(torch.load(buffer, weights_only=True))
+    second.prepare(lambda: pytest.fail("it collects"))
+    assert second.hold_until == 0
+    losses = []
+    for learner in (first, second):
+        torch.manual_seed(5)
+        losses.append(learner.update(rollout_of(160)))
+    assert losses[0] == losses[1]
+    assert np.array_equal(first.replay.rows, second.replay.rows)
+    plain = TD7Learner(3, torch.tensor([-2.0]), torch.tensor([2.0]), config.replace(keep_replay=False), group_of_one())
+    assert plain.state_dict()["replay"] is None
+
+
+def test_a_teacher_is_named_by_a_hash_of_its_networks(tmp_path: Path) -> None:
+    config = small(tmp_path, random_steps=1, keep_replay=True)
+    learner = TD7Learner(3, torch.tensor([-2.0]), torch.tensor([2.0]), config, group_of_one())
+    before = digest(learner.state_dict())
+    learner.replay.add(*(np.ones(shape) for shape in ((1, 3), (1, 1), (1, 3), 1)), np.zeros(1, bool))
+    assert digest(learner.state_dict()) == before
+    with torch.no_grad():
+        learner.agent.actor.first.bias[0] += 1e-6
+    assert digest(learner.state_dict()) != before
 
 
 def test_its_actions_are_within_the_limits_and_noise_is_added() -> None:

@@ -112,9 +112,8 @@ def td7_policy(settings: TD7, parts: dict[str, Any]) -> TD7Policy:
     """What acts of a checkpoint of TD7, or of what a teacher's `state` holds."""
     if "policy" in parts:
         return unpack_policy(parts["policy"])
-    modules = parts["td7"]["modules"]
-    observations = modules["actor"]["first.weight"].shape[1]
-    agent = TD7Agent(observations, len(modules["actor"]["rest.4.bias"]), td7_settings(settings))
+    actor = (parts["td7"].get("compact") or parts["td7"]["modules"])["actor"]
+    agent = TD7Agent(actor["first.weight"].shape[1], len(actor["rest.4.bias"]), td7_settings(settings))
     agent.load_state_dict(parts["td7"])
     return agent.policy()
 

@@ -1,11 +1,14 @@
 """TD7 as a learner: its agent and its replay (`td7`, `replay`) behind the protocol.
 
-The replay is in no checkpoint. A resumed run fills it again by acting, before it goes on: without updates, and not
-counted.
+The replay is in the checkpoints where `keep_replay` asks for it. Else a resumed run fills it again by acting, before it
+goes on: without updates, and not counted. A replay grown in training holds much that the policy of now would not do,
+which keeps the critic from overrating it; so it is filled with more and more noise from environment to environment, and
+the actor then stands still until the critic knows what it sees now.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +26,9 @@ from nervecord.training.policy.actor import Act
 
 REFILL = 400_000
 """Transitions that a resumed run fills the replay with, at most."""
+
+REFILL_NOISE = 5.0
+"""How much more noise than in training the last environment is refilled with, in units of that noise."""
 
 
 def td7_settings(config: TD7Config) -> TD7Settings:
@@ -65,6 +71,8 @@ class TD7Learner:
         self.replay = Replay(observations, len(low), self.settings.capacity, config.run.seed)
         self.stored, self.owed = 0, 0.0
         """Transitions so far, and updates that they still allow."""
+        self.refilling, self.hold_until = False, 0
+        """Whether the replay is being filled again, and the number of updates before which the actor stands still."""
 
     def schedule(self, step: int, total: int) -> None:
         """Nothing follows a schedule."""
@@ -74,7 +82,10 @@ class TD7Learner:
         if self.stored < self.settings.random_steps:
             actions = torch.rand(len(observations), len(self.low)) * 2 - 1
         else:
-            actions = self.agent.act(observations, self.settings.exploration)
+            noise = torch.full((len(observations), 1), self.settings.exploration)
+            if self.refilling:
+                noise = noise * (1 + REFILL_NOISE * torch.linspace(0, 1, len(noise))[:, None])
+            actions = self.agent.act(observations, noise)
         return Act(self._scaled(actions), actions, state)
 
     def mode(self, observations: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -95,7 +106,8 @@ class TD7Learner:
         sums: dict[str, float] = {}
         updates = int(self.owed)
         for _ in range(updates):
-            for name, value in self.agent.update(self.replay).items():
+            hold_actor = self.agent.updates < self.hold_until
+            for name, value in self.agent.update(self.replay, hold_actor=hold_actor).items():
                 sums[name] = sums.get(name, 0.0) + value
         self.owed -= updates
         return {name: value / updates for name, value in sums.items()} | {"updates": float(self.agent.updates)}
@@ -113,16 +125,45 @@ class TD7Learner:
         """Nothing: TD7 sees observations as they are."""
 
     def prepare(self, collect: Callable[[], Rollout]) -> None:
-        """Fill the replay of a resumed run again."""
+        """Fill the replay of a resumed run again, unless its checkpoint brought it."""
         wanted = min(self.stored, self.settings.capacity, REFILL)
+        if len(self.replay) >= wanted:
+            return
+        self.refilling = True
         while len(self.replay) < wanted:
             self._store(collect())
+        self.refilling = False
+        if self.agent.updates:
+            self.hold_until = self.agent.updates + self.settings.settle
 
     def state_dict(self) -> dict[str, Any]:
-        """The agent, and how much it has seen."""
-        return {"td7": self.agent.state_dict(), "stored": self.stored, "owed": self.owed}
+        """The agent, how much it has seen, and the replay where it is to be kept."""
+        return {
+            "td7": self.agent.state_dict(),
+            "stored": self.stored,
+            "owed": self.owed,
+            "hold_until": self.hold_until,
+            "max_priority": self.replay.max_priority,
+            "replay": self._kept_replay() if self.settings.keep_replay else None,
+        }
+
+    def _kept_replay(self) -> dict[str, Any]:
+        held = self.replay.held()
+        return {
+            "rows": torch.from_numpy(held["rows"]),
+            "weights": torch.from_numpy(held["weights"]),
+            "next": int(held["next"]),
+            "draws": json.dumps(self.replay.generator.bit_generator.state),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
         self.agent.load_state_dict(state["td7"])
         self.stored, self.owed = state["stored"], state["owed"]
+        # The first checkpoints came before there were these.
+        self.hold_until, kept = state.get("hold_until", 0), state.get("replay")
+        if kept is not None:
+            self.replay = Replay(*self.agent.sizes, self.settings.capacity, 0)
+            self.replay.restore(kept["rows"].numpy(), kept["weights"].numpy(), kept["next"])
+            self.replay.generator.bit_generator.state = json.loads(kept["draws"])
+        self.replay.max_priority = state.get("max_priority", 1.0)
