@@ -28,10 +28,10 @@ for number, (kind, text) in enumerate(json.load(open("tutorial.json"))):
 
 
 def blocks(text: str) -> list[tuple[str, str]]:
-    """("python" or "console", code) in order; of a console block each command."""
+    """("python", "toml" or "console", code) in order; of a console block each command. Of TOML only files are taken."""
     found: list[tuple[str, str]] = []
-    for kind, body in re.findall(r"^```(python|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-        if kind == "python":
+    for kind, body in re.findall(r"^```(python|toml|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        if kind != "console":
             found.append((kind, body))
         else:
             found += [(kind, line.removeprefix("$ ")) for line in body.splitlines() if line.startswith("$ ")]
@@ -39,7 +39,7 @@ def blocks(text: str) -> list[tuple[str, str]]:
 
 
 def test_there_are_tutorials_and_each_has_something_to_run() -> None:
-    assert len(TUTORIALS) >= 2
+    assert len(TUTORIALS) >= 3
     for path in TUTORIALS:
         assert len(blocks(path.read_text(encoding="utf-8"))) >= 3
 
@@ -47,14 +47,14 @@ def test_there_are_tutorials_and_each_has_something_to_run() -> None:
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
 def test_tutorial(path: Path, tmp_path: Path) -> None:
     """A new user's walk, in an empty folder with zoo/ beside it."""
-    for needed in ("torch", "snntorch", "gymnasium"):
+    for needed in ("torch", "snntorch", "nirtorch", "gymnasium"):
         pytest.importorskip(needed)
     steps = []
     for kind, text in blocks(path.read_text(encoding="utf-8")):
         name = re.match(r"# file: (\S+)\n", text)
         if name:
             (tmp_path / name[1]).write_text(text, encoding="utf-8")
-        else:
+        elif kind != "toml":
             steps.append((kind, text))
     (tmp_path / "zoo").symlink_to(ROOT / "zoo")
     (tmp_path / "tutorial.json").write_text(json.dumps(steps), encoding="utf-8")

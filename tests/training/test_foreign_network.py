@@ -1,4 +1,4 @@
-"""docs/foreign-network.md as it stands: a network trained in a loop of its owner becomes a policy in fixed point."""
+"""docs/tutorials/foreign-network.md as it stands: a network trained in a loop of its owner becomes a policy in fixed point."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import nervecord
 pytest.importorskip("snntorch")
 pytest.importorskip("nirtorch")
 pytest.importorskip("gymnasium")
-PAGE = Path(__file__).parents[2] / "docs" / "foreign-network.md"
+PAGE = Path(__file__).parents[2] / "docs" / "tutorials" / "foreign-network.md"
 
 
 def blocks(language: str) -> list[str]:
@@ -26,8 +26,8 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("foreign")
-    (code,), (contract,) = blocks("python"), blocks("toml")
-    (made / "train.py").write_text(code, encoding="utf-8")
+    (code, inputs), (contract,) = blocks("python"), blocks("toml")
+    (made / "train.py").write_text(code + inputs, encoding="utf-8")
     (made / "contract.toml").write_text(contract, encoding="utf-8")
     # In a process of its own: it is its owner's script, and its libraries warn as they like.
     done = subprocess.run(
