@@ -14,7 +14,7 @@ TYPED  := -p nervecord.compiler -p nervecord.runtime -p nervecord.targets -p ner
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs test test-quick test-slow test-lava test-lava-dl test-warp check format bench clean
+.PHONY: help install demo docs test test-quick test-slow test-lava test-lava-dl test-neurobench test-warp check format bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -45,6 +45,10 @@ test-slow: $(STAMP)  ## the slow tests: fresh environments, long trainings
 test-lava: $(STAMP)  ## install Lava, then conformance with it to the bit: 250 random graphs
 	$(BIN)/nervecord targets install lava
 	$(BIN)/python -m pytest -c tests/pytest.ini -m lava tests $(PYTEST)
+
+test-neurobench: $(STAMP)  ## install NeuroBench without what only its data sets need, then compare the metrics with it
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps neurobench==2.3.0
+	$(BIN)/python -m pytest -c tests/pytest.ini tests/runtime/test_neurobench.py $(PYTEST)
 
 test-warp: $(STAMP)  ## install MuJoCo Warp (400 MB), then compare its Ant-v4 with Gymnasium's
 	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[warp]'

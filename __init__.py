@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from nervecord.runtime.session import Session
     from nervecord.runtime.stream import StreamSession
     from nervecord.runtime.video import video
+    from nervecord.targets.measures import certify, neurobench
     from nervecord.training.config import TrainConfig
     from nervecord.training.front import contract, distill, sweep, train
 
@@ -62,6 +63,7 @@ __all__ = [
     "Target",
     "Trace",
     "TrainConfig",
+    "certify",
     "compare",
     "compile",
     "contract",
@@ -70,6 +72,7 @@ __all__ = [
     "inspect",
     "list_targets",
     "load",
+    "neurobench",
     "open",
     "picture",
     "read",
@@ -96,8 +99,10 @@ _ELSEWHERE = {
     "Target": "compiler.target",
     "Trace": "compiler.interpret",
     "TrainConfig": "training.config",
+    "certify": "targets.measures",
     "contract": "training.front",
     "distill": "training.front",
+    "neurobench": "targets.measures",
     "picture": "runtime.picture",
     "report": "cli.html",
     "sweep": "training.front",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nervecord
 from nervecord.cli import html, show
@@ -23,6 +25,9 @@ from nervecord.cli.show import Outcome
 from nervecord.cli.verb import Verb
 from nervecord.compiler.files.atomic import made_folder
 from nervecord.errors import NervecordError
+
+if TYPE_CHECKING:
+    from nervecord.compiler.files.program import Program
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
@@ -53,13 +58,55 @@ def _flags(parser: argparse.ArgumentParser) -> None:
         "--calibration", metavar="FILE",
         help=".npz of recorded input that chooses the scales; by default a policy's own observations",
     )  # fmt: skip
+    parser.add_argument(
+        "--certify", type=_part, metavar="P%",
+        help="play the same episodes with both policies until the loss of return is known to this, such as 1%%; the "
+        "certificate is kept in the program",
+    )  # fmt: skip
+    parser.add_argument("--env", metavar="ID", help="to certify in; by default the one the policy was trained in")
+    parser.add_argument(
+        "--certify-episodes", type=whole_number, default=1000, metavar="N", help="at most so many (default 1000)"
+    )
+    parser.add_argument("--certify-seed", type=whole_number, default=0, metavar="N", help="of the episodes (default 0)")
     parser.add_argument("--dump", metavar="DIR", help="write the graph as text after each step")
     parser.add_argument("--explain", action="store_true", help="say what each step changed")
     time_step_flags(parser)
     html.add_flag(parser)
 
 
+def _part(text: str) -> float:
+    """A part of a whole: 1% or 0.01."""
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and 0 < value < 1):
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0% and 100%")
+    return value
+
+
+def _certified(args: argparse.Namespace, program: Program) -> Program:
+    """The program with its certificate in its report."""
+    from nervecord.targets.given import prepared
+
+    policy = prepared(
+        args.policy, contract=args.contract, inputs=inputs_of(args.inputs), dt=args.dt, convention=args.convention
+    )
+    with show.Ticker("certify", unit="pairs", quiet=args.quiet) as ticker:
+
+        def progress(done: int, most: int, half: float) -> None:
+            ticker.show(done, most, note=f"the loss is known to {half:.2%}")
+
+        found = nervecord.certify(
+            program, policy, args.env, args.certify, observations=args.calibration, most=args.certify_episodes,
+            seed=args.certify_seed, progress=progress,
+        )  # fmt: skip
+    return dataclasses.replace(program, report={**program.report, "certificate": found.to_dict()})
+
+
 def _run(args: argparse.Namespace) -> Outcome:
+    if args.env is not None and args.certify is None:
+        raise NervecordError("is for certifying", where="--env", hint="add --certify 1%")
     writable(args.output, where="--output")
     html.require(args)
     if args.emit is not None and Path(args.emit).exists() and not Path(args.emit).is_dir():
@@ -81,6 +128,8 @@ def _run(args: argparse.Namespace) -> Outcome:
         dump=args.dump,
         explain=explain if args.explain else None,
     )
+    if args.certify is not None:
+        program = _certified(args, program)
     # First, since it may refuse.
     emitted = target.emit(program, made_folder(args.emit)) if args.emit is not None else ()
     if args.output is not None:
@@ -115,6 +164,7 @@ VERBS = {
             "nervecord compile policy.nir --target lava -o ant.nervecord",
             "nervecord compile policy.nir --weight-bits 4 -o ant4.nervecord --dump passes --explain",
             "nervecord compile policy.nir --calibration observations.npz --json",
+            "nervecord compile policy.nir --env Ant-v4 --certify 1% -o ant.nervecord",
             "nervecord compile policy.nir --set neurons_per_core=4096 -o ant.nervecord",
             "nervecord compile any.nir --dt 1e-4 --contract contract.toml --calibration rows.npz -o mine.nervecord",
             "nervecord compile any.nir --dt 1e-4 --inputs spikes -o net.nervecord",

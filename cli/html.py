@@ -151,6 +151,7 @@ def write(
         for k, (name, subject, result) in enumerate(zip(named, held, results, strict=False))
     ]
     contents = page.Contents(
+        certificates=_certificates(held),
         title=title or " and ".join(named),
         subtitle=_subtitle(subjects),
         subjects=tuple(subjects),
@@ -158,6 +159,15 @@ def write(
         comparison=None if comparison is None else comparison.to_dict(),
     )
     page.write_report(path, contents)
+
+
+def _certificates(held: Sequence[Graph | Policy | Program]) -> tuple[tuple[str, str], ...]:
+    """What the programs' certificates say."""
+    from nervecord.cli.show import certificate_rows
+    from nervecord.compiler.files.program import Program
+
+    found = [it.report["certificate"] for it in held if isinstance(it, Program) and "certificate" in it.report]
+    return tuple((what, value) for one in found for what, value in certificate_rows(one))
 
 
 def _label(policy: Graph | Policy | Program | str | os.PathLike[str]) -> str:

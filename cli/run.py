@@ -44,6 +44,9 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     )
     html.add_flag(parser)
     parser.add_argument(
+        "--neurobench", action="store_true", help="count the first episode in the names and definitions of NeuroBench"
+    )
+    parser.add_argument(
         "--allow-other-env", action="store_true", help="accept an environment of another name and the same shapes"
     )
 
@@ -64,6 +67,9 @@ def _run(args: argparse.Namespace) -> Outcome:
     ]
     data: dict[str, Any] = {"target": programs[0].target, **played[0].to_dict()}
     text = show.result_text(played[0], programs[0].target)
+    if args.neurobench:
+        data["neurobench"], lines = _neurobench(programs[0], played[0])
+        text += f"\n\n{lines}"
     if args.beside is not None:
         data["beside"] = {"target": programs[1].target, **played[1].to_dict()}
         text += f"\n\n{show.result_text(played[1], programs[1].target)}"
@@ -96,7 +102,7 @@ def _labels(args: argparse.Namespace, programs: list[Program]) -> list[str]:
 
 
 def _play(args: argparse.Namespace, program: Program, label: str, engine: str | None) -> Result:
-    watched = any(path is not None for path in (args.picture, args.video, args.html))
+    watched = args.neurobench or any(path is not None for path in (args.picture, args.video, args.html))
     with (
         nervecord.open(program, engine=engine, trace=False) as session,
         show.Ticker("run" if args.beside is None else f"run {label}", unit="episodes", quiet=args.quiet) as ticker,
@@ -115,6 +121,13 @@ def _play(args: argparse.Namespace, program: Program, label: str, engine: str | 
             allow_other_env=args.allow_other_env,
             progress=progress,
         )
+
+
+def _neurobench(program: Program, result: Result) -> tuple[dict[str, Any], str]:
+    """NeuroBench's metrics of the first episode, for --json and for people."""
+    assert result.recorded is not None
+    found = nervecord.neurobench(program, result.recorded.observations)
+    return found.to_dict(), show.neurobench_text(found)
 
 
 def _drawn(
@@ -166,6 +179,7 @@ VERBS = {
             "nervecord run ant.nervecord --engine lava --episodes 2",
             "nervecord run ant.nervecord --picture ant.png --video ant.mp4 --json",
             "nervecord run ant.nervecord --beside policy.nir --video ant.mp4 --html ant.html",
+            "nervecord run ant.nervecord --neurobench --episodes 1",
         ),
         _flags,
         _run,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nervecord.compiler.options import Option
     from nervecord.compiler.target import TargetSpec
     from nervecord.runtime.compare import Comparison
+    from nervecord.runtime.neurobench import NeuroBench
     from nervecord.runtime.result import Result
 
 LINE_WIDTH = 110
@@ -138,6 +139,8 @@ def program_text(program: Program, path: str | None) -> str:
         rows.append(["output error", f"{error} over {lowering['observations']:,} recorded steps{changed}"])
     if program.contract is None and lowering.get("latency"):
         rows.append(["latency", f"{lowering['latency']} steps from input to output"])
+    if "certificate" in report:
+        rows += certificate_rows(report["certificate"])
     text = columns(rows, indent=0)
     if lowering.get("populations"):
         text += "\n\n" + _populations_text(lowering["populations"])
@@ -198,6 +201,45 @@ def result_text(result: Result, target: str) -> str:
 
 def _of(episodes: int) -> str:
     return "mean with 95 % interval" if episodes > 1 else "one episode, so no interval"
+
+
+def neurobench_text(found: NeuroBench) -> str:
+    """NeuroBench's metrics, per action and per episode."""
+    rows = [
+        ["Footprint", f"{found.footprint:,} bytes"],
+        ["ParameterCount", f"{found.parameter_count:,}"],
+        ["ConnectionSparsity", f"{found.connection_sparsity:.4f}"],
+        ["ActivationSparsity", f"{found.activation_sparsity:.4f}"],
+        ["ModelExecutionRate", f"{found.execution_rate:g} Hz"],
+    ]
+    counts = [
+        ["SynapticOperations, Dense", found.dense],
+        ["SynapticOperations, Effective_MACs", found.effective_macs],
+        ["SynapticOperations, Effective_ACs", found.effective_acs],
+        ["MembraneUpdates", found.membrane_updates],
+    ]
+    table = [["NeuroBench", "per action", f"per episode ({found.actions:,} actions)"]]
+    table += [[str(name), number(float(n)), number(float(n) * found.actions, 0)] for name, n in counts]
+    return f"{columns(rows, indent=0)}\n{columns(table, indent=0, right=(1, 2))}"
+
+
+def certificate_rows(found: Mapping[str, Any]) -> list[list[str]]:
+    """What a certificate says, of `Certificate.to_dict`: (what, value)."""
+    words = {
+        "holds": f"holds: the loss is at most {found['tolerance']:.2%}",
+        "fails": f"fails: the loss is above {found['tolerance']:.2%}",
+        "open": f"open: {found['tolerance']:.2%} lies within the interval of the loss",
+    }
+    error = found["action_error"]
+    apart = ", ".join(f"{name} {value:.4g}" for name, value in error.items())
+    return [
+        ["certificate", words[found["verdict"]]],
+        ["loss of return", f"{found['loss']:+.2%} ± {found['loss_ci95']:.2%} (95 %, {found['pairs']} paired episodes)"],
+        ["return, float", interval(found["return_float"], found["return_float_ci95"])],
+        ["return, compiled", interval(found["return_compiled"], found["return_compiled_ci95"])],
+        ["error of actions", f"{apart} on {found['observations']:,} recorded observations"],
+        ["episodes", f"{found['environment']}, from seed {found['seed']} on"],
+    ]
 
 
 def comparison_text(comparison: Comparison, a: str, b: str) -> str:

@@ -6,7 +6,7 @@ faster engine is compared with. `simulate` runs any graph on recorded input and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -98,12 +98,17 @@ class Machine:
             Output -> (batch, ...) where inputs are held, (T, batch, ...) of a stream; and what every core step gave at
             each step of the block.
         """
+        steps = list(self.steps(inputs))
+        self.left = {read.source: np.stack([values[read.source] for values in steps]) for read in self.plan.reads}
+        return self.after.leave(self.left), steps
+
+    def steps(self, inputs: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
+        """The steps of one block as they happen: the output of every core step. `inputs` as of `block`."""
         if self._clears_all:
             self._begin()
         self.entered = self.before.enter(inputs, self._dtype)
-        steps = [self.step({name: rows[k] for name, rows in self.entered.items()}) for k in range(self.plan.window)]
-        self.left = {read.source: np.stack([values[read.source] for values in steps]) for read in self.plan.reads}
-        return self.after.leave(self.left), steps
+        for k in range(self.plan.window):
+            yield self.step({name: rows[k] for name, rows in self.entered.items()})
 
     def window(self, observation: Array) -> tuple[Array, list[dict[str, Array]]]:
         """One action of a policy: (batch, observations) -> (batch, actions), and what every core step gave."""

@@ -17,7 +17,7 @@ from nervecord.errors import NervecordError
 
 ROOT = Path(__file__).parent.parent
 LIMIT = 500
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "zoo").glob("**/*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md")), *sorted((ROOT / "zoo").glob("**/*.md"))]
 
 
 def tracked(*patterns: str) -> list[Path]:

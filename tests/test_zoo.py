@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import nervecord
 from nervecord.runtime.environment import episode_seeds, make_environment
@@ -18,7 +20,12 @@ from nervecord.runtime.result import interval95
 from nervecord.targets.lava import environment
 from nervecord.training import checkpoint
 from nervecord.training.config import TrainConfig
+from nervecord.training.distributed import SOLO
+from nervecord.training.evaluate import evaluate
 from nervecord.training.export import describe_checkpoint, policy_graph
+from nervecord.training.learners.distill import Teacher, read_teacher
+from nervecord.training.learners.make import make_learner
+from nervecord.training.simulators.base import VALIDATION
 from nervecord.training.start import digest
 
 ZOO = Path(__file__).parent.parent / "zoo"
@@ -32,7 +39,7 @@ LEAST = {
     "hopper": 2500,
 }
 """Mean return that four episodes must reach: below what they are, far above what a broken policy does."""
-MOST = {"ant": 10_000_000, "ant-population": 2_000_000}
+MOST = {"ant": 4_000_000, "ant-population": 2_000_000}
 """Bytes of a folder, where it may be more than one million."""
 FILES = {
     "README.md", "policy.nir", "config.json", "versions.json", "metrics.jsonl", "result.json", "learning.png",
@@ -143,7 +150,6 @@ def test_its_loss_has_an_interval(name: str) -> None:
 def test_its_files_are_complete_and_tell_nothing_of_the_machine(name: str) -> None:
     found = {path.name for path in (ZOO / name).iterdir()}
     more = ({"stages", "stages.png", "checkpoints"} if stages(name) else set()) | ({"seeds"} if seeds(name) else set())
-    more |= {"teachers"} if name == "ant" else set()
     assert found == FILES | {f"{name}.nervecord"} | more
     text = (ZOO / name / "README.md").read_text()
     assert all(f"`{file}`" in text for file in found - {"README.md"})
@@ -237,3 +243,36 @@ def test_three_episodes_in_lava_action_by_action(name: str) -> None:
         world.close()
         assert emulator.counts.spikes == lava.counts.spikes
     assert compared > 1000
+
+
+def test_the_teacher_that_is_kept_teaches_and_goes_on(tmp_path: Path) -> None:
+    folder = ZOO / "ant-teacher"
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert sum(file.stat().st_size for file in files) < 6_000_000
+    for file in files:
+        if file.suffix in (".json", ".jsonl"):
+            assert not re.search(rb"/(home|root|tmp|work|Users)/", file.read_bytes()), file
+    config = TrainConfig.from_json((folder / "config.json").read_text())
+    content = checkpoint.load(folder / "checkpoints")
+    student = TrainConfig.of(algorithm="distill", teacher=str(folder), env="Ant-v4")
+    assert digest(read_teacher(student)["learner"]) == digest(content["learner"])
+    low, high = -torch.ones(8), torch.ones(8)
+    learner = make_learner(FakeSizes(27, low.numpy(), high.numpy()), config, SOLO, source=None, content=None)
+    learner.load_state_dict(content["learner"])
+    teacher = Teacher(content, low, high, 0, torch.device("cpu"))
+    observations = torch.randn(50, 27)
+    taken, _ = learner.mode(observations, None)
+    # The learner's copies are in bfloat16 as it learns; what teaches is in float32.
+    assert (teacher(observations) - taken).abs().median() < 0.05
+    played = evaluate(learner, config.replace(sim="auto"), 4, purpose=VALIDATION)
+    assert played.mean > 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeSizes:
+    """What a learner asks of a simulator: sizes."""
+
+    observation_size: int
+    low: Any
+    high: Any
+    choices: int = 0

@@ -59,7 +59,7 @@ class Contents:
     Args:
         title: the headline. subtitle: a sentence under it.
         comparison: `Comparison.to_dict` of the two subjects.
-        facts: (what, value) rows at the top.
+        facts: (what, value) rows at the top. certificates: such rows of what compiling cost.
     """
 
     title: str
@@ -68,6 +68,7 @@ class Contents:
     subjects: tuple[Subject, ...] = ()
     runs: tuple[Played, ...] = ()
     comparison: Mapping[str, Any] | None = None
+    certificates: tuple[tuple[str, str], ...] = ()
 
 
 def require(path: str | os.PathLike[str]) -> None:
@@ -120,6 +121,7 @@ def render(contents: Contents) -> str:
         "title": contents.title,
         "subtitle": contents.subtitle,
         "facts": contents.facts,
+        "certificates": contents.certificates,
         "subjects": [_subject(subject, board) for subject in contents.subjects],
         "runs": contents.runs,
         "run_charts": _runs(contents, board),

@@ -154,3 +154,52 @@ def test_run_draws_an_ant(nervecord_cli: Any, files: Path, tmp_path: Path) -> No
     assert content.startswith(b"\x89PNG\r\n\x1a\n")
     assert len(content) > 20_000
     assert os.listdir(tmp_path) == ["ant.png"]
+
+
+def test_run_counts_the_first_episode_as_neurobench_does(nervecord_cli: Any, files: Path) -> None:
+    pytest.importorskip("gymnasium")
+    words = ("run", files / "pendulum.nervecord", "--episodes", 2, "--neurobench")
+    data = nervecord_cli(*words, "--json").json["neurobench"]
+    assert data["actions"] == 200
+    each, all_of_it = data["per_action"]["SynapticOperations"], data["per_episode"]["SynapticOperations"]
+    assert 0 < each["Effective_ACs"] < each["Dense"]
+    assert all_of_it["Dense"] == pytest.approx(200 * each["Dense"])
+    text = nervecord_cli(*words).out
+    for name in ("Footprint", "ActivationSparsity", "Effective_MACs", "per episode (200 actions)"):
+        assert name in text
+    assert "neurobench" not in nervecord_cli("run", files / "pendulum.nervecord", "--episodes", 1, "--json").json
+
+
+def test_compile_certifies_and_the_program_keeps_it(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gymnasium")
+    written = tmp_path / "certified.nervecord"
+    words = ("compile", files / "pendulum.nir", "--certify", "30%", "--certify-episodes", 50, "-o", written)
+    answer = nervecord_cli(*words, "--env", "Pendulum-v1", "--html", tmp_path / "report.html")
+    assert answer.code == 0
+    assert "certificate" in answer.out
+    assert "50 paired episodes" in answer.out
+    import nervecord
+
+    found = nervecord.load(written).report["certificate"]
+    assert (found["environment"], found["pairs"], found["tolerance"]) == ("Pendulum-v1", 50, 0.3)
+    assert {"median", "p99", "max"} == set(found["action_error"])
+    assert found["verdict"] in ("holds", "fails", "open")
+    page = (tmp_path / "report.html").read_text()
+    assert "<h2>Certificate</h2>" in page
+    assert "50 paired episodes" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--certify", "0%"), "between 0% and 100%"),
+        (("--certify", "much"), "between 0% and 100%"),
+        (("--env", "Pendulum-v1"), "--env: is for certifying"),
+        (("--certify", "1%", "--certify-episodes", "3"), "at least 50 pairs"),
+    ],
+)
+def test_certificates_that_make_no_sense(words: tuple[str, ...], message: str, nervecord_cli: Any, files: Path) -> None:
+    pytest.importorskip("gymnasium")
+    answer = nervecord_cli("compile", files / "pendulum.nir", *words)
+    assert answer.code == 2
+    assert message in answer.err

@@ -1,4 +1,4 @@
-"""docs/tutorials/foreign-network.md as it stands: a network trained in a loop of its owner becomes a policy in fixed point."""
+"""docs/tutorials/foreign-network.md: a network trained in a loop of its owner becomes a policy in fixed point."""
 
 from __future__ import annotations
 

@@ -1,0 +1,75 @@
+"""What is measured of a policy through its targets' engines: NeuroBench's metrics, and the certificate."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from nervecord.compiler.ops import Array
+from nervecord.runtime.certify import Certificate, Seen
+from nervecord.runtime.certify import certify as measure
+from nervecord.runtime.neurobench import NeuroBench
+from nervecord.runtime.neurobench import neurobench as count
+from nervecord.runtime.session import Session
+from nervecord.targets.catalogue import runner
+from nervecord.targets.given import acting, observations_for, read_given
+
+if TYPE_CHECKING:
+    from nervecord.compiler.files.program import Program
+    from nervecord.targets.given import Given, StrPath
+
+
+def neurobench(given: Given, observations: Array | StrPath | None = None) -> NeuroBench:
+    """NeuroBench's metrics of a policy or a program over an episode: footprint, sparsities, synaptic operations.
+
+    Args:
+        given: a policy, a program, or the file of one.
+        observations: of the episode, (actions, observations), or an .npz or .npy of them; by default those that the
+            policy carries, which are no episode but drawn from many.
+
+    Raises:
+        ContractError: it is no policy, or there are no observations.
+    """
+    return count(acting(given).policy, observations_for(observations, (read_given(given),)))
+
+
+def certify(
+    program: Program | StrPath,
+    policy: Given,
+    env: Any = None,
+    tolerance: float = 0.01,
+    *,
+    observations: Array | StrPath | None = None,
+    most: int = 1000,
+    seed: int = 0,
+    environments: int = 10,
+    progress: Seen | None = None,
+) -> Certificate:
+    """What compiling cost: both play the same episodes until the loss is known to `tolerance`. Needs `mujoco`.
+
+    Args:
+        program: from `compile`. policy: what it was compiled from.
+        env: as of `run`.
+        tolerance: of the loss of return, in parts of the float policy's.
+        observations: recorded ones, on which the actions are compared; by default those that the policy carries.
+        most: pairs of episodes, at most. seed: of the episodes. environments: side by side.
+        progress: called with the pairs played, those at most, and the interval's half width.
+
+    Raises:
+        NervecordError: a value is out of range, or policy and environment do not match.
+        EngineError: an engine died.
+    """
+    rows = observations_for(observations, (read_given(policy),))
+    with _opened(policy) as floating, _opened(program) as compiled:
+        return measure(
+            floating, compiled, rows, env, tolerance, most=most, seed=seed, environments=environments,
+            progress=progress,
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _opened(given: Given) -> Iterator[Session]:
+    program = acting(given)
+    with runner(program).open(program, engine=None, trace=False) as session:
+        yield session
