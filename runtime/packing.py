@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.lower.ranges import entering
 from nervecord.compiler.ops import (
     ArgmaxDecode,
     Array,
@@ -24,7 +25,7 @@ from nervecord.compiler.ops import (
     Quantise,
 )
 from nervecord.compiler.plan import Entry, Plan, Step
-from nervecord.errors import GraphError, InfeasibleError
+from nervecord.errors import InfeasibleError
 from nervecord.runtime.tables import Code, Con, Fan, Header, Hold, Kind, Pop, Real, Ring
 
 NARROW = 1 << 31
@@ -90,11 +91,8 @@ def largest(plan: Plan) -> dict[str, int]:
     arithmetic = plan.graph.arithmetic
     assert arithmetic is not None
     found = {}
-    for entry in plan.entries:
-        bound = entry.op.bound
-        if bound is None:
-            raise GraphError("what it sends into integers has no limit", where=entry.name)
-        found[entry.name] = int(bound)
+    for name, (low, high) in entering(plan).items():
+        found[name] = int(max(high.max(), -low.min()))
     several = arithmetic.spikes_per_step if arithmetic.reset == "subtract" else 1
     for unit in plan.units:
         found[unit.step.name] = several

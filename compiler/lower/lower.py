@@ -25,6 +25,7 @@ from nervecord.compiler.graph import Edge, Graph
 from nervecord.compiler.lower.choose import choose, report_error
 from nervecord.compiler.lower.normal import Link, Population, populations
 from nervecord.compiler.lower.quantise import COARSE_THRESHOLD, Incoming, Quantised, Settings, quantise
+from nervecord.compiler.lower.ranges import op_range
 from nervecord.compiler.lower.relay import relays
 from nervecord.compiler.lower.retime import Timing, retime
 from nervecord.compiler.ops import (
@@ -376,9 +377,7 @@ def _incoming(draft: Draft, p: Population, link: Link, codes: Mapping[str, Op], 
     width = link.weight.shape[1]
     code = codes.get(link.source)
     if isinstance(code, Quantise):
-        low, high = np.full(width, -code.limit, dtype=np.int64), np.full(width, code.limit, dtype=np.int64)
-        if code.constant:
-            low, high = np.append(low, 0), np.append(high, code.constant)
+        low, high = op_range(code)
         return Incoming(low, high, scale[link.source], code.constant, carries)
     always = (isinstance(code, PopulationEncode) and code.always) or link.source in draft.drivers
     low, high = np.zeros(width + always, dtype=np.int64), np.ones(width + always, dtype=np.int64)

@@ -19,15 +19,14 @@ from nervecord.compiler.findings import Finding
 from nervecord.compiler.ops import (
     Array,
     Dense,
-    Input,
     IntegerMembrane,
     IntegerSpike,
     IntegerSynapse,
     Neuron,
     Op,
-    Quantise,
 )
 from nervecord.compiler.plan import Plan, Unit
+from nervecord.errors import GraphError
 
 ROWS = 1 << 20
 """Weights looked at at once, to bound the memory it takes."""
@@ -120,22 +119,22 @@ def _overflow(code: str, severity: Any, node: str, message: str, value: int, lim
 
 def entering(plan: Plan) -> dict[str, tuple[Array, Array]]:
     """Entry -> (low, high), one value per channel, of what it sends."""
-    return {entry.name: op_range(entry.op) for entry in plan.entries}
+    return {entry.name: op_range(entry.op, entry.name) for entry in plan.entries}
 
 
-def op_range(op: Op) -> tuple[Array, Array]:
-    """(low, high) per channel of what an integer entry sends."""
-    if isinstance(op, Quantise):
-        high = np.full(op.width, op.limit, dtype=np.int64)
-        low = -high
-        if op.constant:
-            low, high = np.append(low, 0), np.append(high, op.constant)
-        return low, high
-    if isinstance(op, Input) and not op.spikes:
-        assert op.limit is not None  # verified
-        high = np.full(op.size, int(op.limit), dtype=np.int64)
-        return -high, high
-    return np.zeros(op.size, dtype=np.int64), np.ones(op.size, dtype=np.int64)
+def op_range(op: Op, name: str = "") -> tuple[Array, Array]:
+    """(low, high) per channel of what an integer entry sends.
+
+    Raises:
+        GraphError: it sends real numbers, or integers without a limit.
+    """
+    found = op.sends
+    if found is None:
+        raise GraphError(
+            f"{op.kind} sends values of which no range in integers is known", where=name or op.label,
+            hint="put a Quantise between it and the integers, or give the Input a limit",
+        )  # fmt: skip
+    return found
 
 
 def _unit(unit: Unit, arithmetic: Arithmetic, interval: int, entries: Mapping[str, tuple[Array, Array]]) -> UnitRange:

@@ -92,6 +92,14 @@ class Quantise(Op):
     def bound(self) -> float | None:
         return float(max(self.limit, self.constant))
 
+    @property
+    def sends(self) -> tuple[Array, Array] | None:
+        high = np.full(self.width, self.limit, dtype=np.int64)
+        low = -high
+        if self.constant:
+            low, high = np.append(low, 0), np.append(high, self.constant)
+        return low, high
+
     def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
         y = np.clip(np.rint(x * self.scale), -self.limit, self.limit).astype(np.int64)
         if not self.constant:

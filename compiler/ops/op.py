@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
+import numpy as np
+
 from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.level import EXECUTABLE, Level
@@ -106,6 +108,16 @@ class Op:
     def bound(self) -> float | None:
         """Largest magnitude of what it gives, whatever it gets; None where there is none."""
         return 1.0 if self.spikes else None
+
+    @property
+    def sends(self) -> tuple[Array, Array] | None:
+        """(low, high), one integer per value, of what it sends into integers from the host, whatever it gets.
+
+        None where it sends real numbers, or integers without a limit: no range of integers can be proved behind it.
+        """
+        if not self.spikes:
+            return None
+        return np.zeros(self.size, dtype=np.int64), np.ones(self.size, dtype=np.int64)
 
     def violations(self) -> Iterator[fields.Violation]:
         """What of its fields goes against their declarations and the op's own rules."""
