@@ -180,6 +180,14 @@ class Decoder(Op):
         """Smallest and largest y; None where it has none."""
         return None
 
+    def violations(self) -> Iterator[fields.Violation]:
+        yield from fields.violations(self)
+        if self.limits is None:
+            return
+        low, high = self.limits
+        if low.shape == high.shape and (low > high).any():
+            yield "limits", "low exceeds high", None, None
+
     def preferences(self, x: Array) -> Array:
         """What it holds of each action it chooses among, (batch, choices), in units of the float policy."""
         raise TypeError(f"{self.kind} does not choose")
@@ -203,11 +211,6 @@ class Decode(Decoder):
     @property
     def limits(self) -> tuple[Array, Array] | None:
         return self.low, self.high
-
-    def violations(self) -> Iterator[fields.Violation]:
-        yield from fields.violations(self)
-        if self.low.shape == self.high.shape and (self.low > self.high).any():
-            yield "limits", "low exceeds high", None, None
 
     def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
         return np.clip(x * self.scale + self.offset, self.low, self.high)
@@ -257,11 +260,6 @@ class CountDecode(Decoder):
     @property
     def limits(self) -> tuple[Array, Array] | None:
         return self.low, self.high
-
-    def violations(self) -> Iterator[fields.Violation]:
-        yield from fields.violations(self)
-        if self.low.shape == self.high.shape and (self.low > self.high).any():
-            yield "limits", "low exceeds high", None, None
 
     def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
         return np.clip(weigh(self.weight, self.offset, x), self.low, self.high)
