@@ -17,6 +17,7 @@ from nervecord.compiler.interpret import Machine
 from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.ops import (
     Array,
+    BiasChannel,
     Dense,
     Input,
     IntegerMembrane,
@@ -81,7 +82,11 @@ def _attempt(rng: np.random.Generator, arithmetic: Arithmetic) -> tuple[Graph, S
         size = int(rng.integers(1, 8))
         nodes[f"input{k}"] = Input((size,), "values" if graded else "spikes", float(limit) if graded else None)
         limits[f"input{k}"] = limit if graded else 0
-    sources = list(nodes)
+        if not graded and rng.random() < 0.3:
+            nodes[f"bias{k}"] = BiasChannel(size)
+            edges.append((f"input{k}", f"bias{k}"))
+    behind = dict(edges)
+    sources = [behind.get(name, name) for name in nodes if name.startswith("input")]
     populations: list[str] = []
     phases = dict.fromkeys(sources, 0)
     sizes = {name: nodes[name].size for name in sources}
@@ -113,8 +118,11 @@ def _attempt(rng: np.random.Generator, arithmetic: Arithmetic) -> tuple[Graph, S
     if carried:
         _recurrence(rng, arithmetic, nodes, edges, populations, sizes)
     fed = {a for a, _ in edges}
-    for name in [n for n in nodes if n.startswith("input") and n not in fed]:
+    for name in [n for n in limits if behind.get(n, n) not in fed]:
         del nodes[name], limits[name]
+        if name in behind:
+            del nodes[behind[name]]
+            edges.remove((name, behind[name]))
     ends = [name for name in populations if name not in fed]
     ends += [name for name in populations if name in fed and rng.random() < 0.2]
     for k, name in enumerate(ends or populations[-1:]):

@@ -6,7 +6,7 @@ import numpy as np
 from graphs import LAVA, Case, chained, draw, expected
 
 from nervecord.compiler.host import Before
-from nervecord.compiler.ops import Array, Dense, Neuron
+from nervecord.compiler.ops import Array, BiasChannel, Dense, Neuron
 from nervecord.runtime.worker import Worker
 from nervecord.targets.lava.network import LavaNetwork
 
@@ -52,6 +52,7 @@ def traits(case: Case) -> dict[str, bool]:
         "graded input into a delay": any(
             made.graded[name] and isinstance(op, Dense) and op.delay > 1 for name, op in dense
         ),
+        "bias channel": any(isinstance(entry.op, BiasChannel) for entry in made.entries),
         "fan-in": any(len(unit.incoming) > 1 for unit in made.units),
         "fan-out": any(
             sum(tap.source == name for step in made.connections for tap in step.taps) > 1

@@ -108,6 +108,31 @@ class Quantise(Op):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class BiasChannel(Op):
+    """y = x and one more channel that spikes in each of the T steps: a bias source for neurons that spikes feed."""
+
+    width: int = fields.integer("number of values of x", 1, fields.LARGEST_AXIS)
+
+    ROLE: ClassVar[Role] = "before"
+    LEVELS: ClassVar[frozenset[Level]] = frozenset({Level.INTEGER})
+
+    @property
+    def in_shape(self) -> Shape:
+        return (self.width,)
+
+    @property
+    def out_shape(self) -> Shape:
+        return (self.width + 1,)
+
+    @property
+    def spikes(self) -> bool:
+        return True
+
+    def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
+        return np.concatenate([x, np.ones((x.shape[0], 1), dtype=x.dtype)], axis=1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class PopulationEncode(Op):
     """Each channel as the spikes of a population of neurons with Gaussian receptive fields. Binary, step by step.
 
