@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -36,6 +36,21 @@ class Dense(Matrix):
     delay: int = fields.integer("steps, those that the target's connections cost included", 0, LARGEST_DELAY, 1)
 
     LEVELS: ClassVar[frozenset[Level]] = frozenset({Level.INTEGER})
+
+    def misfits(self, arithmetic: Arithmetic) -> Iterator[fields.Violation]:
+        a = arithmetic
+        yield from fields.outside("weight_exp", self.weight_exp, a.weight_exponent_low, a.weight_exponent_high)
+        yield from fields.outside("weight_bits", self.weight_bits, 1, a.weight_bits)
+        yield from fields.outside("delay", self.delay, a.connection_delay, a.delay_max)
+        low, high = int(self.weight.min()), int(self.weight.max())
+        mixed = low < 0 < high
+        least, most = a.weight_range(mixed=mixed, positive=high > 0)
+        if not (low == high == 0):
+            yield from fields.outside("weight", low, least, most)
+            yield from fields.outside("weight", high, least, most)
+        step = a.weight_step(min(self.weight_bits, a.weight_bits), mixed=mixed)
+        if int(np.bitwise_or.reduce(self.weight, axis=None)) & (step - 1):  # a step is a power of two
+            yield "weight-grid", f"weights are no multiples of {step}, as {self.weight_bits} bits need", None, None
 
     def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
         return self.stepper(arithmetic)(state, x)
