@@ -16,11 +16,7 @@ from nervecord.compiler.findings import Finding, raise_on_errors
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.ops import (
     Decoder,
-    Dense,
     Input,
-    IntegerMembrane,
-    IntegerSpike,
-    IntegerSynapse,
     Level,
     Neuron,
     Op,
@@ -187,21 +183,21 @@ def _integers(graph: Graph) -> Iterator[Finding]:
         return
     for name, op in graph.nodes.items():
         sources = [graph.nodes[a] for a in graph.sources(name)]
-        if isinstance(op, Dense):
-            yield from _dense(name, op, graph)
+        for code, message, value, limit in op.misfits(arithmetic):
+            yield _error(code, name, message, value=value, limit=limit)
+        if type(op).ROLE == "connection":
             for a, source in zip(graph.sources(name), sources, strict=True):
-                if isinstance(source, Dense):
+                if type(source).ROLE == "connection":
                     yield _error("wiring", name, f"is fed by the connection {a}, with no neurons between")
-                elif isinstance(source, Neuron) and not source.spikes:
+                elif type(source).ROLE == "population" and not source.sending:
                     yield _error("analogue-layer", a, f"sends its membrane, not spikes, to {name}")
-                elif type(source).ROLE == "before" and not (source.spikes or isinstance(source, Quantise)):
+                elif type(source).ROLE == "before" and source.sends is None:
                     yield _error("wiring", name, f"is fed real numbers by {a}, and takes integers",
                                  "put a Quantise between them")  # fmt: skip
-        elif isinstance(op, Neuron):
-            if not all(isinstance(a, Dense) for a in sources):
+        elif type(op).ROLE == "population":
+            if not all(type(a).ROLE == "connection" for a in sources):
                 yield _error("wiring", name, "neurons are fed by connections only")
-            yield from _neuron(name, op, graph)
-        elif type(op).ROLE in ("after", "output") and any(isinstance(a, Dense) for a in sources):
+        elif type(op).ROLE in ("after", "output") and any(type(a).ROLE == "connection" for a in sources):
             yield _error("wiring", name, "is fed by a connection, with no neurons between")
         elif isinstance(op, Quantise) and op.limit > max(arithmetic.graded_limit, 1):
             yield _error("limit", name, "sends larger values than the arithmetic takes",
@@ -214,47 +210,6 @@ def _integers(graph: Graph) -> Iterator[Finding]:
         ):
             yield _error("limit", name, "what it carries into integers has no limit that they can hold",
                          value=op.limit, limit=arithmetic.graded_limit)  # fmt: skip
-
-
-def _dense(name: str, op: Dense, graph: Graph) -> Iterator[Finding]:
-    arithmetic = graph.arithmetic
-    assert arithmetic is not None
-    yield from _between(name, "weight_exp", op.weight_exp,
-                        arithmetic.weight_exponent_low, arithmetic.weight_exponent_high)  # fmt: skip
-    yield from _between(name, "weight_bits", op.weight_bits, 1, arithmetic.weight_bits)
-    yield from _between(name, "delay", op.delay, arithmetic.connection_delay, arithmetic.delay_max)
-    low, high = int(op.weight.min()), int(op.weight.max())
-    mixed = low < 0 < high
-    least, most = arithmetic.weight_range(mixed=mixed, positive=high > 0)
-    if not (low == high == 0):
-        yield from _between(name, "weight", low, least, most)
-        yield from _between(name, "weight", high, least, most)
-    step = arithmetic.weight_step(min(op.weight_bits, arithmetic.weight_bits), mixed=mixed)
-    if int(np.bitwise_or.reduce(op.weight, axis=None)) & (step - 1):  # a step is a power of two
-        yield _error("weight-grid", name, f"weights are no multiples of {step}, as {op.weight_bits} bits need")
-
-
-def _neuron(name: str, op: Neuron, graph: Graph) -> Iterator[Finding]:
-    arithmetic = graph.arithmetic
-    assert arithmetic is not None
-    last = arithmetic.decay_codes - 1
-    if isinstance(op.membrane, IntegerMembrane):
-        yield from _between(name, "decay", op.membrane.decay, 0, last)
-        yield from _between(name, "bias_exp", op.membrane.bias_exp, 0, arithmetic.bias_exponent_high)
-        low, high = arithmetic.bias_range
-        yield from _between(name, "bias", int(op.membrane.bias.min()), low, high)
-        yield from _between(name, "bias", int(op.membrane.bias.max()), low, high)
-    if isinstance(op.synapse, IntegerSynapse):
-        most = last + 1 if arithmetic.decay == "factor" else last
-        yield from _between(name, "synapse decay", op.synapse.decay, arithmetic.current_decay_low, most)
-    if isinstance(op.spike, IntegerSpike):
-        yield from _between(name, "threshold", op.spike.threshold, 0, arithmetic.threshold_largest)
-
-
-def _between(node: str, field: str, value: int, low: int, high: int) -> Iterator[Finding]:
-    if not low <= value <= high:
-        yield _error("range", node, f"{field} lies outside {low}..{high}", value=value,
-                     limit=high if value > high else low)  # fmt: skip
 
 
 def _policy(graph: Graph, contract: Contract) -> Iterator[Finding]:

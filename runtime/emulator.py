@@ -226,7 +226,7 @@ class Emulator:
                 continue
             n, place = self._row(step.name, Pop.NEURONS), self._row(step.name, Pop.STATE)
             for key in step.op.state(1):
-                start = place + (n if key == "v" else 0)
+                start = place + n * step.op.STATE.index(key)
                 found[step.name][key] = self._state[:, start : start + n].astype(np.int64)
         return found
 
@@ -269,7 +269,7 @@ def tally(emulator: Emulator, counts: Counts) -> Counts:
     """A copy of `counts` with the emulator's spikes and events in it."""
     found = counts.copy()
     packed = emulator.packed
-    spiking = [name for name in packed.populations if name in packed.rings]
+    spiking = [name for name in packed.populations if emulator.plan.step(name).op.spikes]
     at = {name: k for k, name in enumerate((*packed.populations, *packed.connections))}
     found.spikes = {name: float(emulator.counters[at[name]]) for name in spiking}
     found.synaptic_events = {name: float(emulator.counters[at[name]]) for name in packed.connections}

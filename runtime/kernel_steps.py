@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from nervecord.runtime.tables import Code, Con, Fan, Header, Hold, Kind, Pop, Real, Ring
+from nervecord.runtime.tables import Code, Con, Fan, Form, Header, Hold, Kind, Pop, Real, Ring
 
 _U = np.uint64
 
@@ -348,7 +348,7 @@ def _populate(table: Any, reals: Any, mem: Any, st: Any, counters: Any, index: i
     entering = _gather(table, mem, p)
     current = table[p + Pop.CURRENT] != 0
     if table[Header.RESETS] and k == table[p + Pop.PHASE]:
-        clear(st, state, 2 * n)
+        clear(st, state, table[p + Pop.STATES] * n)
     r, slot, listed, values = 0, 0, -1, -1
     if ring >= 0:
         r = table[Header.RING] + ring * Ring.SIZE
@@ -356,8 +356,8 @@ def _populate(table: Any, reals: Any, mem: Any, st: Any, counters: Any, index: i
         listed = table[r + Ring.PLACE] + slot * n
         if table[r + Ring.VALUE] >= 0:
             values = table[r + Ring.VALUE] + slot * n
-    count = 0
-    if table[p + Pop.LEAKY]:
+    count, form = 0, table[p + Pop.FORM]
+    if form == Form.LEAKY:
         own = table[p + Pop.REAL]
         _leak(mem, entering, st, state, n, reals, bias, own, current)
         if ring >= 0:
@@ -366,9 +366,9 @@ def _populate(table: Any, reals: Any, mem: Any, st: Any, counters: Any, index: i
         own = table[p + Pop.INTEGER]
         count = _update(mem, entering, st, state, n, reals, bias, table, own, current, listed, values)
     if ring < 0:
-        read, v = _U(table[p + Pop.VALUE] + k * n), _U(state + n)
+        read, shown = _U(table[p + Pop.VALUE] + k * n), _U(state + table[p + Pop.SHOWN] * n)
         for i in range(_U(n)):
-            st[read + i] = st[v + i]
+            st[read + i] = st[shown + i]
         return
     mem[table[r + Ring.COUNT] + slot] = count
     if counted:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.lower.ranges import entering, prove
 from nervecord.compiler.ops import (
     ArgmaxDecode,
     Array,
@@ -15,17 +16,14 @@ from nervecord.compiler.ops import (
     CountDecode,
     Decode,
     Dense,
-    IntegerMembrane,
-    IntegerSpike,
-    IntegerSynapse,
-    Neuron,
     Normalise,
     PopulationEncode,
     Quantise,
 )
 from nervecord.compiler.plan import Entry, Plan, Step
-from nervecord.errors import GraphError, InfeasibleError
-from nervecord.runtime.tables import Code, Con, Fan, Header, Hold, Kind, Pop, Real, Ring
+from nervecord.errors import InfeasibleError
+from nervecord.runtime.populations import NARROW_KINDS, Given, formed, wraps_once
+from nervecord.runtime.tables import Con, Fan, Header, Hold, Kind, Pop, Ring
 
 NARROW = 1 << 31
 """Sums below it are exact in int32."""
@@ -36,8 +34,6 @@ MOST_MEMORY = NARROW - 1
 SPARSE = 1 / 16
 """A matrix with a smaller part of weights that are not zero is stored by its rows. Measured, with a tenth of the
 sources spiking: rows win below 7 % in matrices of 256 x 256 and 1024 x 1024, below 12 % in one of 4096 x 4096."""
-OVERFLOWS = ("saturate", "saturate-symmetric", "wrap", "wrap-once")
-ROUNDINGS = ("floor", "zero", "at-least-one")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +78,7 @@ class Packed:
 
 
 def largest(plan: Plan) -> dict[str, int]:
-    """Entry or population that spikes -> largest magnitude of one value that it sends.
+    """Entry or population -> largest magnitude of one value that it sends.
 
     Raises:
         GraphError: an entry has no limit.
@@ -90,14 +86,12 @@ def largest(plan: Plan) -> dict[str, int]:
     arithmetic = plan.graph.arithmetic
     assert arithmetic is not None
     found = {}
-    for entry in plan.entries:
-        bound = entry.op.bound
-        if bound is None:
-            raise GraphError("what it sends into integers has no limit", where=entry.name)
-        found[entry.name] = int(bound)
+    for name, (low, high) in entering(plan).items():
+        found[name] = int(max(high.max(), -low.min()))
     several = arithmetic.spikes_per_step if arithmetic.reset == "subtract" else 1
-    for unit in plan.units:
-        found[unit.step.name] = several
+    found |= {unit.step.name: several for unit in plan.units}
+    if any(unit.step.op.messages for unit in plan.units):
+        found |= {proved.name: proved.message for proved in prove(plan)}
     return found
 
 
@@ -135,7 +129,7 @@ def fusable(plan: Plan) -> bool:
     decode = plan.after[0].op
     population = plan.step(plan.reads[0].source).op
     counts = isinstance(decode, (CountDecode, CountArgmaxDecode))
-    return isinstance(decode, (Decode, CountDecode, ArgmaxDecode, CountArgmaxDecode)) and population.spikes == counts
+    return isinstance(decode, (Decode, CountDecode, ArgmaxDecode, CountArgmaxDecode)) and population.sending == counts
 
 
 def pack(plan: Plan, *, fuse: bool = True, wide: bool = False, sparse: float = SPARSE) -> Packed:
@@ -187,6 +181,8 @@ class _Packer:
     def _is_narrow(self) -> bool:
         """Whether weights of 16 bits, sums of 32 and a state in float32 are exact."""
         a = self.arithmetic
+        if not all(isinstance(unit.step.op, NARROW_KINDS) for unit in self.plan.units):
+            return False
         for step in self.plan.connections:
             assert isinstance(step.op, Dense)
             if step.op.weight.min() < -(1 << 15) or step.op.weight.max() >= 1 << 15:
@@ -199,31 +195,13 @@ class _Packer:
             return False
         if max(*self.entering.values(), *self.sent.values()) >= NARROW:
             return False
-        return a.current_overflow != "wrap-once" or all(map(self._wraps_once, self.entering.values()))
-
-    def _wraps_once(self, entering: int) -> bool:
-        """Whether one correction brings any current back into its range."""
-        bias = 1 << (self.arithmetic.bias_bits + self.arithmetic.bias_exponent_high)
-        return entering + (bias if self.arithmetic.bias_enters == "current" else 0) <= 1 << self.arithmetic.current_bits
-
-    def _leaky(self, op: Neuron, name: str) -> bool:
-        """Whether a population is computed in the fast form."""
-        a = self.arithmetic
-        if (a.decay, a.decay_rounding, a.reset, a.compare) != ("factor", "zero", "zero", ">"):
-            return False
-        if not a.membrane_overflow.startswith("saturate") or (op.spike is not None and self.sent[name] > 1):
-            return False
-        if op.synapse is None:
-            return a.bias_enters == "membrane" and self.entering[name] <= a.current_range[1]
-        if a.order != "current-first" or a.bias_enters != "membrane" or a.current_overflow == "wrap":
-            return False
-        return a.current_overflow != "wrap-once" or self._wraps_once(self.entering[name])
+        return a.current_overflow != "wrap-once" or all(wraps_once(x, a) for x in self.entering.values())
 
     # ------------------------------------------------------------------------------------------------ places
 
-    def _rows(self, rows: list[Any]) -> int:
+    def put_rows(self, rows: list[Any]) -> int:
         """Numbers into the table; returns where they begin."""
-        found = np.array(rows, dtype=np.int64).ravel()
+        found: Array = np.array(rows, dtype=np.int64).ravel()
         self.table.append(found)
         self.size += found.size
         return self.size - found.size
@@ -233,7 +211,8 @@ class _Packer:
         self.memory += count
         return self.memory - count
 
-    def _real(self, values: Array) -> int:
+    def put_real(self, values: Array) -> int:
+        """Numbers among the reals; returns where they begin."""
         found = np.asarray(values, dtype=np.float64).ravel()
         self.reals.append(found)
         self.real += found.size
@@ -250,8 +229,9 @@ class _Packer:
             if entry.entering != "held" or any(step.name not in hoisted for step in readers):
                 found.append((entry.name, entry.op.size, entry.keeps, entry.graded))
         for name, unit in self.units.items():
-            if unit.step.op.spikes:
-                found.append((name, unit.step.op.size, unit.step.keeps, self.sent[name] > 1))
+            op = unit.step.op
+            if op.sending:
+                found.append((name, op.size, unit.step.keeps, self.sent[name] > 1 or op.messages))
         return found
 
     def _hoisted(self, step: Step) -> bool:
@@ -281,9 +261,9 @@ class _Packer:
             reach = np.asarray(synapses.fan_out, dtype=np.int64).ravel()
             uniform = bool((reach == reach[0]).all())
             counter = len(self.units) + self.connections[step.name]
-            rows.append([counter, -1 if uniform else self._rows([reach]), int(reach[0])])
+            rows.append([counter, -1 if uniform else self.put_rows([reach]), int(reach[0])])
         assert all(len(row) == Fan.SIZE for row in rows)
-        return (self._rows(rows) if rows else 0), len(rows)
+        return (self.put_rows(rows) if rows else 0), len(rows)
 
     # ------------------------------------------------------------------------------------------------ steps
 
@@ -299,7 +279,7 @@ class _Packer:
         real = self.narrow and self.bounds[step.name].product >= NARROW
         return [
             inputs, outputs, weight, span, dense.weight_exp, each, real, self._reserve(outputs * blocks), dense.delay,
-            blocks, self._rows(taps), len(taps), column,
+            blocks, self.put_rows(taps), len(taps), column,
         ]  # fmt: skip
 
     def _blocks(self, delay: int) -> int:
@@ -313,7 +293,7 @@ class _Packer:
         place, span, column = self.weight, -1, 0
         if sparse:
             source, columns = np.nonzero(rows)
-            span = self._rows([place + np.concatenate([[0], np.cumsum(np.count_nonzero(rows, axis=1))])])
+            span = self.put_rows([place + np.concatenate([[0], np.cumsum(np.count_nonzero(rows, axis=1))])])
             column = sum(map(len, self.columns)) - place
             self.columns.append(columns.astype(np.int32))
             rows = rows[source, columns]
@@ -331,51 +311,21 @@ class _Packer:
         return next(valued for name, _, _, valued in self._ringed() if name == source)
 
     def _population(self, step: Step) -> list[int]:
-        op = step.op
-        assert isinstance(op, Neuron)
-        assert isinstance(op.membrane, IntegerMembrane)
-        n = op.size
+        op, n = step.op, step.op.size
         taps = [self.connections[tap.source] for tap in step.taps]
         state = self.state
-        self.state += 2 * n
+        self.state += len(op.STATE) * n
         value = -1
-        if not op.spikes:
+        if not op.sending:
             value = self.state
             self.state += n * self.plan.window
-        leaky = self._leaky(op, step.name)
+        given = Given(self.arithmetic, self.entering[step.name], self.sent[step.name])
+        own = formed(op, step.name, given, self)
         return [
-            n, state, self._rows(taps), len(taps), self._reserve(n) if len(taps) > 1 else 0,
-            step.phase % self.plan.window, self.rings.get(step.name, -1), value, leaky, op.synapse is not None,
-            0 if leaky else self._rows([self._code(op, step.name)]), self._real(self._own(op)) if leaky else 0,
-            self._real(op.membrane.bias.astype(np.int64) << op.membrane.bias_exp),
+            n, state, len(op.STATE), own.shown, self.put_rows(taps), len(taps),
+            self._reserve(n) if len(taps) > 1 else 0, step.phase % self.plan.window, self.rings.get(step.name, -1),
+            value, own.form, own.current, own.integer, own.real, own.bias,
         ]  # fmt: skip
-
-    def _code(self, op: Neuron, name: str) -> list[int]:
-        a = self.arithmetic
-        assert isinstance(op.membrane, IntegerMembrane)
-        u_decay = op.synapse.decay if isinstance(op.synapse, IntegerSynapse) else 0
-        threshold = op.spike.threshold if isinstance(op.spike, IntegerSpike) else 0
-        found = [
-            a.decay == "shift", a.decay_bits, ROUNDINGS.index(a.decay_rounding), u_decay, op.membrane.decay,
-            a.order == "membrane-first", a.input_shift, a.bias_enters == "current",
-            a.current_bits, OVERFLOWS.index(a.current_overflow), a.membrane_bits, OVERFLOWS.index(a.membrane_overflow),
-            threshold << a.threshold_shift, a.compare == ">=", a.reset == "subtract", self.sent[name],
-        ]  # fmt: skip
-        assert len(found) == Code.SIZE
-        return found
-
-    def _own(self, op: Neuron) -> Array:
-        a = self.arithmetic
-        assert isinstance(op.membrane, IntegerMembrane)
-        u_decay = op.synapse.decay if isinstance(op.synapse, IntegerSynapse) else a.decay_codes
-        threshold = op.spike.threshold if isinstance(op.spike, IntegerSpike) else 0
-        span = 1 << a.current_bits if a.current_overflow == "wrap-once" else 0
-        found = [
-            a.factor(u_decay), a.factor(op.membrane.decay), 1 << a.input_shift, span, *a.current_range,
-            *a.membrane_range, threshold << a.threshold_shift,
-        ]  # fmt: skip
-        assert len(found) == Real.SIZE
-        return np.array(found, dtype=np.float64)
 
     def _hold_row(self, entry: Entry, start: int) -> list[int]:
         width, blocks = entry.op.size, self._blocks(entry.keeps)
@@ -384,7 +334,7 @@ class _Packer:
         products = [self.connections[step.name] for step in hoisted if step.taps[0].source == entry.name]
         return [
             width, self._reserve(width * blocks), blocks, self.rings.get(entry.name, -1), fan, fans,
-            self._rows(products) if products else 0, len(products), start,
+            self.put_rows(products) if products else 0, len(products), start,
         ]  # fmt: skip
 
     # ------------------------------------------------------------------------------------------------ the whole
@@ -412,12 +362,12 @@ class _Packer:
         assert all(len(row) == size for rows, size in (
             (connections, Con.SIZE), (populations, Pop.SIZE), (held, Hold.SIZE), (rings, Ring.SIZE)
         ) for row in rows)  # fmt: skip
-        h[Header.ORDER], h[Header.ORDERS] = self._rows(order), len(order)
-        h[Header.CONNECTION], h[Header.CONNECTIONS] = self._rows(connections), len(connections)
-        h[Header.POPULATION], h[Header.POPULATIONS] = self._rows(populations), len(populations)
-        h[Header.RING] = self._rows(rings)
-        h[Header.HELD], h[Header.HELDS] = self._rows(held), len(held)
-        h[Header.STREAMED], h[Header.STREAMEDS] = self._rows(streamed), len(streamed)
+        h[Header.ORDER], h[Header.ORDERS] = self.put_rows(order), len(order)
+        h[Header.CONNECTION], h[Header.CONNECTIONS] = self.put_rows(connections), len(connections)
+        h[Header.POPULATION], h[Header.POPULATIONS] = self.put_rows(populations), len(populations)
+        h[Header.RING] = self.put_rows(rings)
+        h[Header.HELD], h[Header.HELDS] = self.put_rows(held), len(held)
+        h[Header.STREAMED], h[Header.STREAMEDS] = self.put_rows(streamed), len(streamed)
         h[Header.ZERO], h[Header.WIDEST] = self._reserve(widest), widest
         h[Header.AT], h[Header.GATHERED], h[Header.TOTAL] = self._reserve(len(order)), self._reserve(widest), scratch
         if self.memory > MOST_MEMORY:
@@ -456,14 +406,14 @@ class _Packer:
         pulsed = isinstance(encoder, PopulationEncode)
         graded = (encoder.scale, encoder.limit, encoder.constant) if isinstance(encoder, Quantise) else (0, 0, 0)
         sigma = encoder.sigma if isinstance(encoder, PopulationEncode) else 1.0
-        self._real(np.array([normalise.clip, *graded, sigma]))
-        self._real(normalise.mean)
-        self._real(normalise.divisor)
+        self.put_real(np.array([normalise.clip, *graded, sigma]))
+        self.put_real(normalise.mean)
+        self.put_real(normalise.divisor)
         weight, fixed = _decoder(decode, plan.contract.fail_safe)
-        self._real(fixed)
-        self._real(weight.T)
+        self.put_real(fixed)
+        self.put_real(weight.T)
         if isinstance(encoder, PopulationEncode):
-            self._real(encoder.mean)
+            self.put_real(encoder.mean)
             h[Header.ALWAYS], h[Header.CHANNEL] = encoder.always, encoder.mean.shape[1]
         h[Header.PULSED], h[Header.CARRIED] = pulsed, not plan.schedule.resets
         h[Header.OBSERVATIONS] = normalise.mean.size

@@ -71,21 +71,19 @@ class Counts:
         )
 
 
-@runtime_checkable
-class Session(Protocol):
-    """What every engine offers. Also a context manager that closes it.
+class Running(Protocol):
+    """What policies and streams offer that are running. Also a context manager that closes it.
 
-    A session may be used from several threads: its calls wait for one another.
+    It may be used from several threads: its calls wait for one another.
     """
 
     plan: Plan
     graph: Graph
-    contract: Contract
     engine: str
 
     @property
     def batch(self) -> int:
-        """Number of robots."""
+        """Number of copies, each a robot of its own."""
         ...
 
     @property
@@ -94,7 +92,29 @@ class Session(Protocol):
         ...
 
     def reset(self, batch: int | None = None, *, rows: Array | None = None) -> None:
-        """Clear the state: of all robots, setting their number, or of the rows (indices or mask) given."""
+        """Clear the state: of all copies, setting their number, or of the rows (indices or mask) given."""
+
+    def trace(self) -> dict[str, Array]:
+        """What every core node gave in the last block (a policy's action): name -> (window, batch, ...).
+
+        Until the next reset.
+        """
+
+    def close(self) -> None:
+        """Give everything back; further calls are errors."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+@runtime_checkable
+class Session(Running, Protocol):
+    """What every engine offers for a policy."""
+
+    contract: Contract
 
     def step(self, observation: Array, active: Array | None = None) -> Array:
         """(batch, observations) -> (batch, actions); without the batch axis for one robot.
@@ -105,18 +125,6 @@ class Session(Protocol):
             observation: of every robot.
             active: (batch,) bool, which robots are counted; all by default. The others go on as well.
         """
-
-    def trace(self) -> dict[str, Array]:
-        """What every core node gave in the last action: name -> (window, batch, ...). Until the next reset."""
-
-    def close(self) -> None:
-        """Give everything back; further calls are errors."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
 
 
 def planned(subject: Policy | Plan) -> tuple[Plan, Contract]:

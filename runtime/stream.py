@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from nervecord.errors import GraphError
 from nervecord.runtime.session import (
     Closing,
     Counts,
+    Running,
     add,
     check_inputs,
     checked_active,
@@ -35,28 +35,8 @@ Values: TypeAlias = Array | Mapping[str, Array]
 
 
 @runtime_checkable
-class StreamSession(Protocol):
-    """What every engine offers for a graph that is no policy. Also a context manager that closes it.
-
-    A session may be used from several threads: its calls wait for one another.
-    """
-
-    plan: Plan
-    graph: Graph
-    engine: str
-
-    @property
-    def batch(self) -> int:
-        """Number of copies."""
-        ...
-
-    @property
-    def counts(self) -> Counts:
-        """What it did since it was opened: a copy. Its `actions` are steps of input."""
-        ...
-
-    def reset(self, batch: int | None = None, *, rows: Array | None = None) -> None:
-        """Clear the state: of all copies, setting their number, or of the rows (indices or mask) given."""
+class StreamSession(Running, Protocol):
+    """What every engine offers for a graph that is no policy. The `actions` of its counts are steps of input."""
 
     def step(self, inputs: Values, active: Array | None = None) -> Any:
         """One block. Arrays are (T, batch, ...); of a block of one step without T, of one copy without the batch.
@@ -75,18 +55,6 @@ class StreamSession(Protocol):
 
         By name of the Output. A last block that is not full is filled up with zeros.
         """
-
-    def trace(self) -> dict[str, Array]:
-        """What every core node gave in the last block: name -> (window, batch, ...). Until the next reset."""
-
-    def close(self) -> None:
-        """Give everything back; further calls are errors."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
 
 
 class Streaming(Closing):

@@ -83,19 +83,28 @@ class Pop(enum.IntEnum):
     """Columns of the populations."""
 
     NEURONS = 0
-    STATE = 1  # place of u in the state, v behind it
-    TAP = 2  # connections that feed it, in the table
-    TAPS = 3
-    SUM = 4  # place in memory where several connections are added
-    PHASE = 5
-    RING = 6  # -1: it is read
-    VALUE = 7  # place in the state of the values that are read, of each step of the block
-    LEAKY = 8  # the fast form
-    CURRENT = 9  # it has a synaptic current
-    INTEGER = 10  # the arithmetic, in the table
-    REAL = 11  # decays and limits, among the reals
-    BIAS = 12  # among the reals
-    SIZE = 13
+    STATE = 1  # place of its rows of state, one number per neuron each
+    STATES = 2  # how many rows these are
+    SHOWN = 3  # which of them is read
+    TAP = 4  # connections that feed it, in the table
+    TAPS = 5
+    SUM = 6  # place in memory where several connections are added
+    PHASE = 7
+    RING = 8  # -1: it is read
+    VALUE = 9  # place in the state of the values that are read, of each step of the block
+    FORM = 10
+    CURRENT = 11  # it has a synaptic current
+    INTEGER = 12  # its whole numbers, in the table
+    REAL = 13  # decays and limits, among the reals
+    BIAS = 14  # among the reals
+    SIZE = 15
+
+
+class Form(enum.IntEnum):
+    """Which steps of the loop run a population."""
+
+    ANY = 0  # neurons in any arithmetic
+    LEAKY = 1  # neurons whose arithmetic the fast form has
 
 
 class Ring(enum.IntEnum):
@@ -136,7 +145,7 @@ class Fan(enum.IntEnum):
 
 
 class Code(enum.IntEnum):
-    """Numbers of the arithmetic of a population that is not computed in the fast form."""
+    """Numbers of the arithmetic of neurons that are not computed in the fast form."""
 
     SHIFTS = 0  # decay by a shift, else by a factor
     DECAY_BITS = 1
@@ -158,7 +167,7 @@ class Code(enum.IntEnum):
 
 
 class Real(enum.IntEnum):
-    """Numbers of a population in the fast form."""
+    """Numbers of neurons in the fast form."""
 
     KEEP_U = 0
     KEEP_V = 1

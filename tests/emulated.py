@@ -15,6 +15,7 @@ from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.ops import (
     ArgmaxDecode,
     Array,
+    BiasChannel,
     CountArgmaxDecode,
     CountDecode,
     Decode,
@@ -64,10 +65,13 @@ def random_arithmetic(seed: int) -> Arithmetic:
 def policy_of(case: Case, *, choices: bool = False) -> Policy | None:
     """A case's graph as a policy: normalised and encoded observations in, decoded actions out.
 
-    None where no range can be proved for it.
+    None where no range can be proved for it, and where a bias channel stands beside its spikes: the population code
+    that stands for those has a channel of its own.
     """
     rng = np.random.default_rng(case.seed)
     graph = case.plan.graph
+    if any(isinstance(op, BiasChannel) for op in graph.nodes.values()):
+        return None
     nodes: dict[str, Op] = {}
     edges: list[Edge] = []
     observations = actions = 0

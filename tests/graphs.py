@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from nervecord.compiler.arithmetic import Arithmetic
-from nervecord.compiler.graph import Edge, Graph
+from nervecord.compiler.graph import Edge, Graph, chain
 from nervecord.compiler.interpret import Machine
 from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.ops import (
     Array,
+    BiasChannel,
     Dense,
     Input,
     IntegerMembrane,
@@ -81,7 +82,11 @@ def _attempt(rng: np.random.Generator, arithmetic: Arithmetic) -> tuple[Graph, S
         size = int(rng.integers(1, 8))
         nodes[f"input{k}"] = Input((size,), "values" if graded else "spikes", float(limit) if graded else None)
         limits[f"input{k}"] = limit if graded else 0
-    sources = list(nodes)
+        if not graded and rng.random() < 0.3:
+            nodes[f"bias{k}"] = BiasChannel(size)
+            edges.append((f"input{k}", f"bias{k}"))
+    behind = dict(edges)
+    sources = [behind.get(name, name) for name in nodes if name.startswith("input")]
     populations: list[str] = []
     phases = dict.fromkeys(sources, 0)
     sizes = {name: nodes[name].size for name in sources}
@@ -113,8 +118,11 @@ def _attempt(rng: np.random.Generator, arithmetic: Arithmetic) -> tuple[Graph, S
     if carried:
         _recurrence(rng, arithmetic, nodes, edges, populations, sizes)
     fed = {a for a, _ in edges}
-    for name in [n for n in nodes if n.startswith("input") and n not in fed]:
+    for name in [n for n in limits if behind.get(n, n) not in fed]:
         del nodes[name], limits[name]
+        if name in behind:
+            del nodes[behind[name]]
+            edges.remove((name, behind[name]))
     ends = [name for name in populations if name not in fed]
     ends += [name for name in populations if name in fed and rng.random() < 0.2]
     for k, name in enumerate(ends or populations[-1:]):
@@ -212,6 +220,49 @@ def _readout(rng: np.random.Generator, arithmetic: Arithmetic, neuron: Op) -> Ne
     assert isinstance(membrane, IntegerMembrane)
     bias = rng.integers(-1, 1, endpoint=True, size=membrane.bias.shape).clip(*arithmetic.bias_range)
     return neuron.replace(membrane=dataclasses.replace(membrane, bias=bias, bias_exp=0), spike=None)
+
+
+def chained(seed: int) -> Case:
+    """A random chain within netx's format: no exponent, biases in steps of 64, no delays."""
+    for attempt in range(100):
+        rng = np.random.default_rng([seed, attempt])
+        sizes = [int(k) for k in rng.integers(1, 13, size=rng.integers(2, 5))]
+        graded = bool(rng.random() < 0.6)
+        nodes: list[tuple[str, Op]] = [
+            ("input", Input((sizes[0],), "values" if graded else "spikes", 9.0 if graded else None))
+        ]
+        for k, size in enumerate(sizes[1:]):
+            last = k == len(sizes) - 2 and rng.random() < 0.7
+            nodes += [
+                (f"dense{k}", _plain_dense(rng, size, sizes[k])),
+                (f"neurons{k}", _plain_neurons(rng, size, last)),
+            ]
+        nodes.append(("output", Output((sizes[-1],))))
+        steps = int(rng.integers(1, 12))
+        schedule = Schedule(steps, "reset" if rng.random() < 0.6 else "carried")
+        made = plan(chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA), schedule)
+        if any(f.severity == "error" for f in overflows(prove(made), LAVA)):
+            continue
+        x = rng.integers(-9 if graded else 0, 9 if graded else 1, endpoint=True, size=(steps * (30 // steps), sizes[0]))
+        return Case(seed, made, {"input": x})
+    raise AssertionError(f"no chain was drawn for seed {seed}")
+
+
+def _plain_dense(rng: np.random.Generator, size: int, fan_in: int) -> Dense:
+    low, high, mixed = ((-128, 127, True), (0, 255, False), (-255, 0, False))[int(rng.integers(3))]
+    bits = int(rng.integers(2, 9))
+    step = LAVA.weight_step(bits, mixed=mixed)
+    return Dense(rng.integers(-(-low // step), high // step, endpoint=True, size=(size, fan_in)) * step, 0, bits, 1)
+
+
+def _plain_neurons(rng: np.random.Generator, size: int, last: bool) -> Neuron:
+    def decay(least: int) -> int:
+        return int(rng.choice([least, 4094, 4095, rng.integers(least, 4096)]))
+
+    bias = rng.integers(-20, 20, size=size) * int(rng.integers(2))
+    synapse = IntegerSynapse(decay(1)) if rng.random() < 0.5 else None
+    spike = None if last else IntegerSpike(int(rng.choice([1, 300, rng.integers(131072)])))
+    return Neuron(IntegerMembrane(decay(1), bias, 6), synapse, spike)
 
 
 def expected(case: Case) -> tuple[dict[str, Array], dict[str, Array]] | None:

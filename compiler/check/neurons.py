@@ -223,8 +223,9 @@ def bias_channel(case: Case) -> Iterator[Hit]:
             yield Hit(
                 case.named(biased.name),
                 f"its bias enters the synaptic current of {case.named(name)}, and nothing that feeds that can carry a "
-                "bias: only encoders of the host can, and spiking neurons that are not read",
-                None, None, "train with bias=False, or without a synaptic current", cited(fact), "error",
+                "bias: only Inputs, encoders of the host, and spiking neurons that are not read can",
+                None, None, "train it with bias=False, or without a synaptic current; or read other neurons",
+                cited(fact), "error",
             )  # fmt: skip
             continue
         what = "input that is always on" if source in case.topology.entries else "neuron that spikes in every step"

@@ -157,21 +157,22 @@ def has_current(op: Op) -> bool:
 def bias_carriers(graph: Graph, topology: Topology, spec: TargetSpec) -> dict[str, str | None]:
     """Population -> what carries its bias, where that enters a synaptic current and takes a channel on this target.
 
-    An encoder of the host that feeds it, else spiking neurons that do and that nothing outside the core reads: they get
-    one channel more, which is always on. None where there is neither.
+    An encoder of the host that feeds it, else spiking neurons that do and that nothing outside the core reads, else an
+    Input of spikes: it gets one channel more, which is always on. None where there is none of them.
     """
     if spec.behaviour.current_bias.value != "channel":
         return {}
     read = set(topology.readouts)
     encoders = {name for name in topology.entries if not (type(graph.nodes[name]).ROLE == "input" and
                                                           graph.nodes[name].spikes)}  # fmt: skip
+    inputs = set(topology.entries) - encoders
     spiking = {name for name, op in topology.populations.items() if op.spikes and name not in read}
     found: dict[str, str | None] = {}
     for name, op in topology.populations.items():
         incoming = topology.into(name)
         if has_current(op) and any(wire.biased for wire in incoming):
             sources = [source for wire in incoming for source in wire.sources]
-            fitting = (source for group in (encoders, spiking) for source in sources if source in group)
+            fitting = (source for group in (encoders, spiking, inputs) for source in sources if source in group)
             found[name] = next(fitting, None)
     return found
 

@@ -41,7 +41,7 @@ def analogue_layer(case: Case) -> Iterator[Hit]:
         return
     for name, op in case.topology.populations.items():
         following = case.topology.out_of(name)
-        if following and not op.spikes:
+        if following and not op.sending:
             yield Hit(
                 case.named(name), f"sends its membrane, not spikes, to {case.named(following[0].name)}", None, None,
                 "use a spiking neuron inside the network; non-spiking ones are for the readout",

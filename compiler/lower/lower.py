@@ -12,6 +12,7 @@ With carried state there is no window: connections wait as long as in training, 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,10 +26,12 @@ from nervecord.compiler.graph import Edge, Graph
 from nervecord.compiler.lower.choose import choose, report_error
 from nervecord.compiler.lower.normal import Link, Population, populations
 from nervecord.compiler.lower.quantise import COARSE_THRESHOLD, Incoming, Quantised, Settings, quantise
+from nervecord.compiler.lower.ranges import op_range
 from nervecord.compiler.lower.relay import relays
 from nervecord.compiler.lower.retime import Timing, retime
 from nervecord.compiler.ops import (
     ArgmaxDecode,
+    BiasChannel,
     Decode,
     Input,
     Level,
@@ -186,7 +189,9 @@ def _draft(
     entries = tuple(_entering(made, entry.name, entry.op) for entry in made.entries)
     found, timing = relays(found, timing, arithmetic, {e.name for e in entries if e.limit is not None})
     carriers = _carriers(made, found, arithmetic, entries)
-    drivers = frozenset(link.source for link in carriers.values()) - {entry.name for entry in entries}
+    sources = {link.source for link in carriers.values()}
+    entries = tuple(_with_channel(made, e) if e.name in sources and e.code == e.name else e for e in entries)
+    drivers = frozenset(sources) - {entry.name for entry in entries}
     return Draft(made, arithmetic, weight_bits, whole, tuple(found), timing, entries, carriers, drivers)
 
 
@@ -217,33 +222,47 @@ def _entering(made: Plan, name: str, op: Op) -> Entering:
             "sends values without a limit, and integers need one", where=op.label if op.origin else name,
             hint="normalise with a clip, or declare the input's limit",
         )  # fmt: skip
-    code = "quantise" if len(made.entries) == 1 else f"quantise.{name}"
+    return Entering(name, op, limit, _code_name(made, name, "quantise"))
+
+
+def _with_channel(made: Plan, entry: Entering) -> Entering:
+    """An entry that spikes and carries a bias. A population code has room for the channel itself, an Input has not."""
+    if isinstance(entry.op, PopulationEncode):
+        return entry
+    return dataclasses.replace(entry, code=_code_name(made, entry.name, "bias"))
+
+
+def _code_name(made: Plan, entry: str, kind: str) -> str:
+    """A name that no node has, of what sends an entry's values."""
+    code = kind if len(made.entries) == 1 else f"{kind}.{entry}"
     while code in made.graph.nodes:
         code += "'"
-    return Entering(name, op, limit, code)
+    return code
 
 
 def _carriers(
     made: Plan, found: Sequence[Population], arithmetic: Arithmetic, entries: Sequence[Entering]
 ) -> dict[str, Link]:
-    """Which link carries a population's current bias: one from an encoder, else from spikes that nothing reads."""
+    """Which link carries a population's current bias: one from an encoder, else from neurons whose spikes nothing
+    reads, else from an Input of spikes, beside which the host sends one more."""
     if arithmetic.bias_enters == "current":
         late = next((p for p in found if p.needs_channel and (p.bias != 0).any()), None)
         if late is not None:
             raise InfeasibleError("has a leak beside a bias, and the chip's bias enters the current", where=late.label)
         return {}
     encoders = {e.name for e in entries if not isinstance(e.op, Input) or e.limit is not None}
+    inputs = {e.name for e in entries} - encoders
     read = {read.source for read in made.reads}
     spiking = {p.name for p in found if p.threshold is not None} - read
     carriers: dict[str, Link] = {}
     for p in found:
         if not p.needs_channel:
             continue
-        fitting = [link for group in (encoders, spiking) for link in p.links if link.source in group]
+        fitting = [link for group in (encoders, spiking, inputs) for link in p.links if link.source in group]
         if not fitting:
             raise InfeasibleError(
-                "its bias enters a synaptic current, and nothing that feeds it can carry one", where=p.label,
-                hint="train with bias=False, or without a synaptic current",
+                "its bias enters a synaptic current, and nothing that feeds it can carry one: all of it is read",
+                where=p.label, hint="train it with bias=False, or without a synaptic current; or read other neurons",
             )  # fmt: skip
         carriers[p.name] = fitting[0]
     return carriers
@@ -322,8 +341,13 @@ def _code(entry: Entering, scale: float | None, constant: int) -> Op:
     if isinstance(entry.op, PopulationEncode):
         return entry.op.replace(always=bool(constant))
     if entry.limit is None or scale is None:
-        return entry.op
+        return BiasChannel(entry.op.size) if constant else entry.op
     return Quantise(entry.op.size, scale, int(np.rint(entry.limit * scale)), constant)
+
+
+def _always_on(code: Op) -> bool:
+    """Whether what sends spikes has a channel that spikes in each of the T steps."""
+    return isinstance(code, BiasChannel) or (isinstance(code, PopulationEncode) and code.always)
 
 
 def _quantise(draft: Draft, codes: Mapping[str, Op], scale: Mapping[str, float]) -> list[Quantised]:
@@ -376,11 +400,9 @@ def _incoming(draft: Draft, p: Population, link: Link, codes: Mapping[str, Op], 
     width = link.weight.shape[1]
     code = codes.get(link.source)
     if isinstance(code, Quantise):
-        low, high = np.full(width, -code.limit, dtype=np.int64), np.full(width, code.limit, dtype=np.int64)
-        if code.constant:
-            low, high = np.append(low, 0), np.append(high, code.constant)
+        low, high = op_range(code)
         return Incoming(low, high, scale[link.source], code.constant, carries)
-    always = (isinstance(code, PopulationEncode) and code.always) or link.source in draft.drivers
+    always = (code is not None and _always_on(code)) or link.source in draft.drivers
     low, high = np.zeros(width + always, dtype=np.int64), np.ones(width + always, dtype=np.int64)
     return Incoming(low, high, 1.0, int(always), carries)
 
@@ -431,7 +453,7 @@ def _report(draft: Draft, best: Candidate, calibration: Calibration | StreamCali
     for entry in draft.entries:
         code = made.graph.nodes[entry.code]
         quantiser = code if isinstance(code, Quantise) else None
-        channel = quantiser.constant if quantiser else int(isinstance(code, PopulationEncode) and code.always)
+        channel = quantiser.constant if quantiser else int(_always_on(code))
         entries.append({
             "name": entry.name,
             "scale": quantiser.scale if quantiser else None,

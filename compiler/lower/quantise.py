@@ -23,6 +23,7 @@ from nervecord.compiler.findings import Finding, raise_on_errors
 from nervecord.compiler.lower import ranges
 from nervecord.compiler.lower.normal import Link, Population
 from nervecord.compiler.ops import Array, Dense, IntegerMembrane, IntegerSpike, IntegerSynapse, Neuron
+from nervecord.compiler.ops.reach import Sent
 from nervecord.errors import InfeasibleError
 
 COARSE_THRESHOLD = 32
@@ -363,22 +364,13 @@ def _prove(
     incoming: Sequence[Incoming],
     settings: Settings,
 ) -> ranges.UnitRange:
-    a = settings.arithmetic
-    product, low, high = 0, np.zeros(neuron.size, dtype=np.int64), np.zeros(neuron.size, dtype=np.int64)
+    product, entering = 0, Sent.nothing(neuron.size)
     for dense, source in zip(links, incoming, strict=True):
-        # A source may be silent, so zero belongs to its range.
-        reach, bottom, top = ranges.dense_range(dense, a, np.minimum(source.low, 0), np.maximum(source.high, 0))
-        product, low, high = max(product, reach), low + bottom, high + top
-    current, membrane = ranges.integrate(neuron, a, settings.interval, low, high)
-    return ranges.UnitRange(
-        name=population.label,
-        connections=tuple(link.origin[0] for link in population.links),
-        product=product,
-        accumulator=int(max(high.max(), -low.min())),
-        current=current,
-        membrane=membrane,
-        readout=neuron.spike is None,
-    )
+        reach, passed = ranges.through(dense, settings.arithmetic, settings.interval, Sent(source.low, source.high))
+        product, entering = max(product, reach), entering + passed
+    reached = neuron.reach(settings.arithmetic, settings.interval, entering)
+    names = [link.origin[0] for link in population.links]
+    return ranges.UnitRange.of(population.label, names, product, entering, reached)
 
 
 def _report(

@@ -8,35 +8,24 @@ bound that holds here holds for every input.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.arithmetic import PRODUCT_BITS, Arithmetic
 from nervecord.compiler.findings import Finding
-from nervecord.compiler.ops import (
-    Array,
-    Dense,
-    Input,
-    IntegerMembrane,
-    IntegerSpike,
-    IntegerSynapse,
-    Neuron,
-    Op,
-    Quantise,
-)
+from nervecord.compiler.ops import Array, Dense, Op
+from nervecord.compiler.ops.reach import UNBOUNDED, Reach, Sent, spiking
 from nervecord.compiler.plan import Plan, Unit
+from nervecord.errors import GraphError, InfeasibleError
 
 ROWS = 1 << 20
 """Weights looked at at once, to bound the memory it takes."""
-UNBOUNDED = 1 << 62
-"""Stands for a bound that does not exist."""
-BEYOND = 1 << 30
-"""No accumulator reaches it."""
-FAR = 1 << 46
-"""No synaptic current reaches it."""
+LONGEST_RUN = 1 << 28
+"""Steps without a reset for which sums over carried state are proved: three days at a thousand steps a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +39,9 @@ class UnitRange:
         current: largest magnitude of the synaptic current.
         membrane: smallest and largest v before a reset and before any overflow, in v's units.
         readout: the membrane is read and must not spike.
+        message: largest magnitude of what it sends at a step; 0 where it sends nothing.
+        accumulator_limit: the accumulator must stay below it.
+        membrane_limits: smallest and largest v that is held; exact: beyond those it saturates.
     """
 
     name: str
@@ -59,6 +51,27 @@ class UnitRange:
     current: int
     membrane: tuple[int, int]
     readout: bool
+    message: int
+    accumulator_limit: int
+    membrane_limits: tuple[int, int]
+    exact: bool
+
+    @classmethod
+    def of(cls, name: str, connections: Sequence[str], product: int, entering: Sent, reached: Reach) -> UnitRange:
+        """Of what enters a population, and what it reaches then."""
+        return cls(
+            name=name,
+            connections=tuple(connections),
+            product=product,
+            accumulator=entering.largest,
+            current=reached.current,
+            membrane=reached.state,
+            readout=reached.readout,
+            message=0 if reached.sends is None else reached.sends.largest,
+            accumulator_limit=reached.accumulator_limit,
+            membrane_limits=reached.state_limits,
+            exact=reached.exact,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -74,8 +87,10 @@ def prove(plan: Plan) -> list[UnitRange]:
     arithmetic = plan.graph.arithmetic
     assert arithmetic is not None
     interval = plan.window if plan.schedule.resets else 0
-    limits = entering(plan)
-    return [_unit(unit, arithmetic, interval, limits) for unit in plan.units]
+    sent = {name: Sent(*found) for name, found in entering(plan).items()}
+    # Of spikes the range is known beforehand, so that loops of them are no loops here.
+    sent |= {u.step.name: spiking(u.step.op.size, arithmetic) for u in plan.units if u.step.op.spikes}
+    return [_unit(unit, arithmetic, interval, sent) for unit in plan.units]
 
 
 def overflows(ranges: Sequence[UnitRange], arithmetic: Arithmetic) -> list[Finding]:
@@ -83,7 +98,7 @@ def overflows(ranges: Sequence[UnitRange], arithmetic: Arithmetic) -> list[Findi
     found: list[Finding] = []
     for r in ranges:
         where = " + ".join(r.connections)
-        for field, limit in (("product", arithmetic.product_limit), ("accumulator", arithmetic.accumulator_limit)):
+        for field, limit in (("product", arithmetic.product_limit), ("accumulator", r.accumulator_limit)):
             value = getattr(r, field)
             if value >= limit:
                 found.append(
@@ -101,15 +116,14 @@ def overflows(ranges: Sequence[UnitRange], arithmetic: Arithmetic) -> list[Findi
 
 def _membrane(r: UnitRange, arithmetic: Arithmetic) -> list[Finding]:
     low, high = r.membrane
-    least, most = arithmetic.membrane_range
+    least, most = r.membrane_limits
     if r.readout and high > arithmetic.readout_limit and arithmetic.readout == "largest-threshold":
         return [_overflow("readout-saturates", "error", r.name, "may spike, and it is read", high,
                           arithmetic.readout_limit)]  # fmt: skip
     if low >= least and high <= most:
         return []
-    exact = arithmetic.membrane_overflow.startswith("saturate")
     value, limit = (low, least) if low < least else (high, most)
-    return [_overflow("membrane-saturates", "warning" if exact else "error", r.name, "may saturate", value, limit)]
+    return [_overflow("membrane-saturates", "warning" if r.exact else "error", r.name, "may saturate", value, limit)]
 
 
 def _overflow(code: str, severity: Any, node: str, message: str, value: int, limit: int) -> Finding:
@@ -120,51 +134,61 @@ def _overflow(code: str, severity: Any, node: str, message: str, value: int, lim
 
 def entering(plan: Plan) -> dict[str, tuple[Array, Array]]:
     """Entry -> (low, high), one value per channel, of what it sends."""
-    return {entry.name: op_range(entry.op) for entry in plan.entries}
+    return {entry.name: op_range(entry.op, entry.name) for entry in plan.entries}
 
 
-def op_range(op: Op) -> tuple[Array, Array]:
-    """(low, high) per channel of what an integer entry sends."""
-    if isinstance(op, Quantise):
-        high = np.full(op.width, op.limit, dtype=np.int64)
-        low = -high
-        if op.constant:
-            low, high = np.append(low, 0), np.append(high, op.constant)
-        return low, high
-    if isinstance(op, Input) and not op.spikes:
-        assert op.limit is not None  # verified
-        high = np.full(op.size, int(op.limit), dtype=np.int64)
-        return -high, high
-    return np.zeros(op.size, dtype=np.int64), np.ones(op.size, dtype=np.int64)
+def op_range(op: Op, name: str = "") -> tuple[Array, Array]:
+    """(low, high) per channel of what an integer entry sends.
+
+    Raises:
+        GraphError: it sends real numbers, or integers without a limit.
+    """
+    found = op.sends
+    if found is None:
+        raise GraphError(
+            f"{op.kind} sends values of which no range in integers is known", where=name or op.label,
+            hint="put a Quantise between it and the integers, or give the Input a limit",
+        )  # fmt: skip
+    return found
 
 
-def _unit(unit: Unit, arithmetic: Arithmetic, interval: int, entries: Mapping[str, tuple[Array, Array]]) -> UnitRange:
-    op = unit.step.op
-    assert isinstance(op, Neuron)
-    product = 0
-    total_low = total_high = np.zeros(op.size, dtype=np.int64)
+def _unit(unit: Unit, arithmetic: Arithmetic, interval: int, sent: dict[str, Sent]) -> UnitRange:
+    op, product, entering = unit.step.op, 0, Sent.nothing(unit.step.op.size)
     for connection in unit.incoming:
         dense = connection.op
         assert isinstance(dense, Dense)
-        low = high = np.zeros(dense.in_shape, dtype=np.int64)
+        given = Sent.nothing(math.prod(dense.in_shape))
         for tap in connection.taps:
-            most = np.full(dense.in_shape, arithmetic.spikes_per_step)
-            a, b = entries.get(tap.source, (np.zeros_like(most), most))
-            # What feeds it may be silent, so zero belongs to every range.
-            low, high = low + np.minimum(a, 0), high + np.maximum(b, 0)
-        reach, bottom, top = dense_range(dense, arithmetic, low, high)
-        product = max(product, reach)
-        total_low, total_high = total_low + bottom, total_high + top
-    current, membrane = integrate(op, arithmetic, interval, total_low, total_high)
-    return UnitRange(
-        name=unit.step.name,
-        connections=tuple(c.name for c in unit.incoming),
-        product=product,
-        accumulator=int(max(total_high.max(), -total_low.min())),
-        current=current,
-        membrane=membrane,
-        readout=op.spike is None,
-    )
+            if tap.source not in sent:
+                raise InfeasibleError(
+                    "is part of a loop of messages, and nothing bounds how large they get", where=tap.source,
+                    hint="take the loop out, or let spiking neurons close it",
+                )  # fmt: skip
+            given = given + sent[tap.source]
+        reach, passed = through(dense, arithmetic, interval, given)
+        product, entering = max(product, reach), entering + passed
+    reached = op.reach(arithmetic, interval, entering)
+    if reached.sends is not None:
+        sent[unit.step.name] = reached.sends
+    return UnitRange.of(unit.step.name, [c.name for c in unit.incoming], product, entering, reached)
+
+
+def through(dense: Dense, arithmetic: Arithmetic, interval: int, given: Sent) -> tuple[int, Sent]:
+    """(largest |product| before the exponent, what it gives) of a connection.
+
+    Where an exponent rounds down, a sum over steps loses less than one unit in each of them.
+    """
+    # What feeds it may be silent, so zero belongs to every range.
+    product, low, high = dense_range(dense, arithmetic, np.minimum(given.low, 0), np.maximum(given.high, 0))
+    if given.total is None:
+        return product, Sent(low, high)
+    reach, least, most = dense_range(dense, arithmetic, *given.total)
+    if reach >= 1 << PRODUCT_BITS:
+        return product, Sent(low, high)  # floats are not exact there, and nothing holds it
+    if dense.weight_exp < 0:
+        roundings = dense.weight.shape[1] if arithmetic.accumulate == "shift-each" else 1
+        least = least - roundings * (interval or LONGEST_RUN)
+    return product, Sent(low, high, (least, most))
 
 
 def dense_range(dense: Dense, arithmetic: Arithmetic, low: Array, high: Array) -> tuple[int, Array, Array]:
@@ -186,71 +210,3 @@ def dense_range(dense: Dense, arithmetic: Arithmetic, low: Array, high: Array) -
         return reach, np.minimum(*ends).sum(axis=1), np.maximum(*ends).sum(axis=1)
     low_end, high_end = (arithmetic.shifted(end.astype(np.int64), dense.weight_exp) for end in (bottom, top))
     return reach, low_end, high_end
-
-
-def integrate(
-    op: Neuron, arithmetic: Arithmetic, interval: int, low: Array, high: Array
-) -> tuple[int, tuple[int, int]]:
-    """Largest |current|, and the range of the membrane before a spike and before overflow.
-
-    Args:
-        interval: steps between two clearings of the state; 0: it is carried.
-        low, high: of what enters at a step, per neuron.
-    """
-    held = op.membrane
-    assert isinstance(held, IntegerMembrane)
-    bias = held.bias.astype(np.int64) << held.bias_exp
-    # Far beyond what any accumulator holds, so that nothing is hidden, and int64 holds all that follows.
-    a_low, a_high = (np.clip(end, -BEYOND, BEYOND) << arithmetic.input_shift for end in (low, high))
-    if arithmetic.bias_enters == "current":
-        a_low, a_high, bias = a_low + bias, a_high + bias, np.zeros_like(bias)
-    if not interval:
-        return _settle(op, arithmetic, a_low, a_high, bias)
-    keep_u = op.synapse.decay if isinstance(op.synapse, IntegerSynapse) else None
-    threshold = op.spike.threshold << arithmetic.threshold_shift if isinstance(op.spike, IntegerSpike) else None
-    zero = np.zeros_like(bias)
-    u_low, u_high, v_low, v_high = zero, zero, zero, zero
-    worst = (zero, zero)
-    for _ in range(interval):
-        # Zero stays inside every interval: neurons may sit still, and decay is monotone.
-        before = (u_low, u_high, v_low, v_high)
-        u_low = np.minimum((zero if keep_u is None else arithmetic.decayed(u_low, keep_u)) + a_low, 0)
-        u_high = np.maximum((zero if keep_u is None else arithmetic.decayed(u_high, keep_u)) + a_high, 0)
-        u_low, u_high = np.maximum(u_low, -FAR), np.minimum(u_high, FAR)
-        v_low = np.minimum(arithmetic.decayed(v_low, held.decay) + u_low + bias, 0)
-        v_high = np.maximum(arithmetic.decayed(v_high, held.decay) + u_high + bias, 0)
-        worst = (np.minimum(worst[0], v_low), np.maximum(worst[1], v_high))
-        v_low, v_high = arithmetic.membrane(v_low), arithmetic.membrane(v_high)
-        if threshold is not None and arithmetic.spikes_per_step == 1 and arithmetic.reset == "zero":
-            v_high = np.minimum(v_high, max(threshold, 0))
-        if all(np.array_equal(a, b) for a, b in zip(before, (u_low, u_high, v_low, v_high), strict=True)):
-            break  # the steps that are left change nothing
-    return int(max(u_high.max(), -u_low.min())), (int(worst[0].min()), int(worst[1].max()))
-
-
-def _settle(
-    op: Neuron, arithmetic: Arithmetic, a_low: Array, a_high: Array, bias: Array
-) -> tuple[int, tuple[int, int]]:
-    """The same for state that is never cleared: x = keep x + c cannot pass c / (1 - keep), from either side."""
-    held = op.membrane
-    assert isinstance(held, IntegerMembrane)
-    u_low, u_high = np.minimum(a_low, 0), np.maximum(a_high, 0)
-    if isinstance(op.synapse, IntegerSynapse):
-        u_low, u_high = (np.clip(_limit(c, op.synapse.decay, arithmetic), -FAR, FAR) for c in (u_low, u_high))
-    low, high = np.minimum(u_low + bias, 0), np.maximum(u_high + bias, 0)
-    v_low, v_high = _limit(low, held.decay, arithmetic), _limit(high, held.decay, arithmetic)
-    if isinstance(op.spike, IntegerSpike) and arithmetic.reset == "zero":
-        level = np.array(op.spike.threshold << arithmetic.threshold_shift, dtype=np.int64)
-        v_high = arithmetic.decayed(level, held.decay) + high
-    current = int(max(u_high.max(), -u_low.min()))
-    return current, (int(v_low.min()), int(v_high.max()))
-
-
-def _limit(c: Array, code: int, arithmetic: Arithmetic) -> Array:
-    """The bound of x = decayed(x) + c, rounded away from zero; `UNBOUNDED` where nothing decays."""
-    if arithmetic.decay == "shift":
-        # What is lost is at least x / 2^code - 1, so x stays within (|c| + 1) * 2^code.
-        return np.where(c == 0, 0, np.sign(c) * ((np.abs(c) + 1) << min(code, 30)))
-    if code == 0:
-        return np.sign(c) * UNBOUNDED
-    return np.sign(c) * -(-np.abs(c) * arithmetic.decay_codes // code)

@@ -11,6 +11,7 @@ from nervecord.compiler.ops.ends import Input, Output
 from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.host import (
     ArgmaxDecode,
+    BiasChannel,
     CountArgmaxDecode,
     CountDecode,
     Decode,
@@ -40,7 +41,8 @@ OPS: dict[str, type[Op]] = {
     kind.__name__: kind
     for kind in (
         Input, Output, Affine, Conv, Scale, Flatten, Pool, Delay, Threshold, Neuron, Dense,
-        Normalise, Quantise, PopulationEncode, Decode, Rescale, CountDecode, ArgmaxDecode, CountArgmaxDecode,
+        Normalise, Quantise, BiasChannel, PopulationEncode,
+        Decode, Rescale, CountDecode, ArgmaxDecode, CountArgmaxDecode,
     )
 }  # fmt: skip
 """Name -> op."""
@@ -65,7 +67,8 @@ def is_host(op: Op) -> bool:
 
 __all__ = [
     "CORE_ROLES", "EVERY_LEVEL", "EXECUTABLE", "FLOAT_LEVELS", "HOST_ROLES", "NIR_READERS", "OPS", "PART_TYPES",
-    "Affine", "ArgmaxDecode", "Array", "ContinuousMembrane", "ContinuousSynapse", "Conv", "CountArgmaxDecode",
+    "Affine", "ArgmaxDecode", "Array", "BiasChannel", "ContinuousMembrane", "ContinuousSynapse", "Conv",
+    "CountArgmaxDecode",
     "CountDecode", "Decode", "Decoder", "Delay", "Dense", "Flatten", "Input", "IntegerMembrane", "IntegerSpike",
     "IntegerSynapse", "Level", "Membrane", "Neuron", "NirForm", "Normalise", "Op", "Output", "Part", "Pool",
     "PopulationEncode", "Quantise", "Rescale", "Role", "Scale", "Shape", "Spike", "State", "Synapse", "Synapses",

@@ -24,20 +24,15 @@ LONGEST_DELAY = 1 << 16
 """Steps: every step of a delay is kept in memory."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Affine(Op):
-    """y(t) = W x(t - delay) + b, with x = 0 before the first step.
+class Matrix(Op):
+    """What connections share that multiply by a matrix `weight` (out, in) and take `delay` steps."""
 
-    The bias is there from the first step on, as on a chip, where it belongs to the neuron. A cycle needs a delay.
-    """
+    __slots__ = ()
 
-    weight: Array = fields.array("weights", "out", "in")
-    bias: Array | None = fields.array("added to every output", "out", default=None)
-    delay: int = fields.integer("whole steps", 0, LONGEST_DELAY, 0)
+    weight: Array
+    delay: int
 
     ROLE: ClassVar[Role] = "connection"
-    LEVELS: ClassVar[frozenset[Level]] = FLOAT_LEVELS
-    NIR: ClassVar[tuple[str, ...]] = ("Affine", "Linear")
 
     @property
     def in_shape(self) -> Shape:
@@ -51,12 +46,28 @@ class Affine(Op):
     def lag(self) -> int:
         return self.delay
 
+    def synapses(self) -> Synapses:
+        nonzero = self.weight != 0
+        return Synapses(nonzero.sum(axis=0), int(nonzero.sum(axis=1).max(initial=0)), int(self.weight.size))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Affine(Matrix):
+    """y(t) = W x(t - delay) + b, with x = 0 before the first step.
+
+    The bias is there from the first step on, as on a chip, where it belongs to the neuron. A cycle needs a delay.
+    """
+
+    weight: Array = fields.array("weights", "out", "in")
+    bias: Array | None = fields.array("added to every output", "out", default=None)
+    delay: int = fields.integer("whole steps", 0, LONGEST_DELAY, 0)
+
+    LEVELS: ClassVar[frozenset[Level]] = FLOAT_LEVELS
+    NIR: ClassVar[tuple[str, ...]] = ("Affine", "Linear")
+
     def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
         y = x @ self.weight.T
         return y if self.bias is None else y + self.bias
-
-    def synapses(self) -> Synapses:
-        return matrix_synapses(self.weight)
 
     @classmethod
     def from_nir(cls, given: Fields, fed: Shape | None) -> Op:
@@ -67,12 +78,6 @@ class Affine(Op):
         if self.bias is None:
             return "Linear", {"weight": self.weight}
         return "Affine", {"weight": self.weight, "bias": self.bias}
-
-
-def matrix_synapses(weight: Array) -> Synapses:
-    """Of a matrix (out, in)."""
-    nonzero = weight != 0
-    return Synapses(nonzero.sum(axis=0), int(nonzero.sum(axis=1).max(initial=0)), int(weight.size))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

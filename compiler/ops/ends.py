@@ -45,6 +45,14 @@ class Input(Op):
     def bound(self) -> float | None:
         return 1.0 if self.spikes else self.limit
 
+    @property
+    def sends(self) -> tuple[Array, Array] | None:
+        most = self.bound
+        if most is None:
+            return None
+        high = np.full(self.size, int(most), dtype=np.int64)
+        return (np.zeros_like(high) if self.spikes else -high), high
+
     def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
         if self.limit is None or self.spikes:
             return x

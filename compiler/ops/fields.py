@@ -181,6 +181,12 @@ def violations(value: object) -> Iterator[Violation]:
                 yield from violations(given)
 
 
+def outside(name: str, value: int, low: int, high: int) -> Iterator[Violation]:
+    """A violation where a value of an integer op lies outside what the arithmetic has."""
+    if not low <= value <= high:
+        yield "range", f"{name} lies outside {low}..{high}", value, high if value > high else low
+
+
 def _between(name: str, given: float, declared: Declared) -> Iterator[Violation]:
     if given < declared.low:
         yield name.replace("_", "-"), f"{name} is too small", given, declared.low

@@ -92,11 +92,44 @@ class Quantise(Op):
     def bound(self) -> float | None:
         return float(max(self.limit, self.constant))
 
+    @property
+    def sends(self) -> tuple[Array, Array] | None:
+        high = np.full(self.width, self.limit, dtype=np.int64)
+        low = -high
+        if self.constant:
+            low, high = np.append(low, 0), np.append(high, self.constant)
+        return low, high
+
     def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
         y = np.clip(np.rint(x * self.scale), -self.limit, self.limit).astype(np.int64)
         if not self.constant:
             return y
         return np.concatenate([y, np.full((y.shape[0], 1), self.constant, dtype=np.int64)], axis=1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BiasChannel(Op):
+    """y = x and one more channel that spikes in each of the T steps: a bias source for neurons that spikes feed."""
+
+    width: int = fields.integer("number of values of x", 1, fields.LARGEST_AXIS)
+
+    ROLE: ClassVar[Role] = "before"
+    LEVELS: ClassVar[frozenset[Level]] = frozenset({Level.INTEGER})
+
+    @property
+    def in_shape(self) -> Shape:
+        return (self.width,)
+
+    @property
+    def out_shape(self) -> Shape:
+        return (self.width + 1,)
+
+    @property
+    def spikes(self) -> bool:
+        return True
+
+    def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
+        return np.concatenate([x, np.ones((x.shape[0], 1), dtype=x.dtype)], axis=1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,6 +205,14 @@ class Decoder(Op):
         """Smallest and largest y; None where it has none."""
         return None
 
+    def violations(self) -> Iterator[fields.Violation]:
+        yield from fields.violations(self)
+        if self.limits is None:
+            return
+        low, high = self.limits
+        if low.shape == high.shape and (low > high).any():
+            yield "limits", "low exceeds high", None, None
+
     def preferences(self, x: Array) -> Array:
         """What it holds of each action it chooses among, (batch, choices), in units of the float policy."""
         raise TypeError(f"{self.kind} does not choose")
@@ -195,11 +236,6 @@ class Decode(Decoder):
     @property
     def limits(self) -> tuple[Array, Array] | None:
         return self.low, self.high
-
-    def violations(self) -> Iterator[fields.Violation]:
-        yield from fields.violations(self)
-        if self.low.shape == self.high.shape and (self.low > self.high).any():
-            yield "limits", "low exceeds high", None, None
 
     def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
         return np.clip(x * self.scale + self.offset, self.low, self.high)
@@ -249,11 +285,6 @@ class CountDecode(Decoder):
     @property
     def limits(self) -> tuple[Array, Array] | None:
         return self.low, self.high
-
-    def violations(self) -> Iterator[fields.Violation]:
-        yield from fields.violations(self)
-        if self.low.shape == self.high.shape and (self.low > self.high).any():
-            yield "limits", "low exceeds high", None, None
 
     def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
         return np.clip(weigh(self.weight, self.offset, x), self.low, self.high)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,10 +10,10 @@ import numpy as np
 
 from nervecord.compiler.arithmetic import LARGEST_DELAY
 from nervecord.compiler.ops import fields
-from nervecord.compiler.ops.connections import matrix_synapses
-from nervecord.compiler.ops.fields import Array, Shape
+from nervecord.compiler.ops.connections import Matrix
+from nervecord.compiler.ops.fields import Array
 from nervecord.compiler.ops.level import Level
-from nervecord.compiler.ops.op import Op, Role, State, Synapses
+from nervecord.compiler.ops.op import State
 
 if TYPE_CHECKING:
     from nervecord.compiler.arithmetic import Arithmetic
@@ -24,7 +24,7 @@ SINGLE = 1 << 24
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Dense(Op):
+class Dense(Matrix):
     """y(t) = (W x(t - delay)) * 2^weight_exp, rounded down; what a neuron's reset clears is not the connection's.
 
     Binary spikes or graded values enter, as its sources give; the plan says which.
@@ -35,20 +35,22 @@ class Dense(Op):
     weight_bits: int = fields.integer("bits of a mantissa", 1, 16, 8)
     delay: int = fields.integer("steps, those that the target's connections cost included", 0, LARGEST_DELAY, 1)
 
-    ROLE: ClassVar[Role] = "connection"
     LEVELS: ClassVar[frozenset[Level]] = frozenset({Level.INTEGER})
 
-    @property
-    def in_shape(self) -> Shape:
-        return (int(self.weight.shape[1]),)
-
-    @property
-    def out_shape(self) -> Shape:
-        return (int(self.weight.shape[0]),)
-
-    @property
-    def lag(self) -> int:
-        return self.delay
+    def misfits(self, arithmetic: Arithmetic) -> Iterator[fields.Violation]:
+        a = arithmetic
+        yield from fields.outside("weight_exp", self.weight_exp, a.weight_exponent_low, a.weight_exponent_high)
+        yield from fields.outside("weight_bits", self.weight_bits, 1, a.weight_bits)
+        yield from fields.outside("delay", self.delay, a.connection_delay, a.delay_max)
+        low, high = int(self.weight.min()), int(self.weight.max())
+        mixed = low < 0 < high
+        least, most = a.weight_range(mixed=mixed, positive=high > 0)
+        if not (low == high == 0):
+            yield from fields.outside("weight", low, least, most)
+            yield from fields.outside("weight", high, least, most)
+        step = a.weight_step(min(self.weight_bits, a.weight_bits), mixed=mixed)
+        if int(np.bitwise_or.reduce(self.weight, axis=None)) & (step - 1):  # a step is a power of two
+            yield "weight-grid", f"weights are no multiples of {step}, as {self.weight_bits} bits need", None, None
 
     def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
         return self.stepper(arithmetic)(state, x)
@@ -76,6 +78,3 @@ class Dense(Op):
         for j in range(self.weight.shape[1]):
             total += (x[:, j, None].astype(np.int64) * self.weight[:, j]) >> -self.weight_exp
         return total
-
-    def synapses(self) -> Synapses:
-        return matrix_synapses(self.weight)

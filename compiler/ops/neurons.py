@@ -20,6 +20,7 @@ from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.level import EVERY_LEVEL, FLOAT_LEVELS, Level
 from nervecord.compiler.ops.op import NirForm, Op, Part, Role, State
+from nervecord.compiler.ops.reach import Leaky, Reach, Sent, integrate, spiking
 from nervecord.errors import GraphError
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ class Neuron(Op):
 
     ROLE: ClassVar[Role] = "population"
     LEVELS: ClassVar[frozenset[Level]] = EVERY_LEVEL
+    STATE: ClassVar[tuple[str, ...]] = ("u", "v")
     NIR: ClassVar[tuple[str, ...]] = ("I", "IF", "LI", "LIF", "CubaLI", "CubaLIF")
 
     @classmethod
@@ -196,6 +198,40 @@ class Neuron(Op):
                 value = getattr(piece, name)
                 if declared.kind == "array" and value is not None and value.shape != self.in_shape:
                     yield "shape", f"{name} has shape {value.shape}, the population {self.in_shape}", None, None
+
+    def misfits(self, arithmetic: Arithmetic) -> Iterator[fields.Violation]:
+        a, last = arithmetic, arithmetic.decay_codes - 1
+        if isinstance(self.membrane, IntegerMembrane):
+            yield from fields.outside("decay", self.membrane.decay, 0, last)
+            yield from fields.outside("bias_exp", self.membrane.bias_exp, 0, a.bias_exponent_high)
+            low, high = a.bias_range
+            yield from fields.outside("bias", int(self.membrane.bias.min()), low, high)
+            yield from fields.outside("bias", int(self.membrane.bias.max()), low, high)
+        if isinstance(self.synapse, IntegerSynapse):
+            most = last + 1 if a.decay == "factor" else last
+            yield from fields.outside("synapse decay", self.synapse.decay, a.current_decay_low, most)
+        if isinstance(self.spike, IntegerSpike):
+            yield from fields.outside("threshold", self.spike.threshold, 0, a.threshold_largest)
+
+    def reach(self, arithmetic: Arithmetic, interval: int, entering: Sent) -> Reach:
+        held, synapse, spike = self.membrane, self.synapse, self.spike
+        assert isinstance(held, IntegerMembrane)
+        parameters = Leaky(
+            bias=held.bias.astype(np.int64) << held.bias_exp,
+            decay=held.decay,
+            synapse=synapse.decay if isinstance(synapse, IntegerSynapse) else None,
+            threshold=spike.threshold if isinstance(spike, IntegerSpike) else None,
+        )
+        current, membrane = integrate(parameters, arithmetic, interval, entering.low, entering.high)
+        return Reach(
+            current=current,
+            state=membrane,
+            sends=None if spike is None else spiking(self.size, arithmetic),
+            accumulator_limit=arithmetic.accumulator_limit,
+            state_limits=arithmetic.membrane_range,
+            exact=arithmetic.membrane_overflow.startswith("saturate"),
+            readout=spike is None,
+        )
 
     def state(self, batch: int) -> State:
         dtype = np.int64 if isinstance(self.membrane, IntegerMembrane) else np.float64

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
+import numpy as np
+
 from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.level import EXECUTABLE, Level
@@ -20,6 +22,7 @@ from nervecord.errors import GraphError
 if TYPE_CHECKING:
     from nervecord.compiler.arithmetic import Arithmetic
     from nervecord.compiler.nir.fields import Fields
+    from nervecord.compiler.ops.reach import Reach, Sent
 
 State: TypeAlias = dict[str, Array]
 """An op's state: name -> (batch, ...) array."""
@@ -54,6 +57,8 @@ class Op:
     ROLE: ClassVar[Role]
     LEVELS: ClassVar[frozenset[Level]]
     """Levels at which the op is legal."""
+    STATE: ClassVar[tuple[str, ...]] = ()
+    """Every name that its state may have in integers, in the order in which engines keep it."""
     NIR: ClassVar[tuple[str, ...]] = ()
     """NIR types that `from_nir` reads."""
 
@@ -103,13 +108,37 @@ class Op:
         return False
 
     @property
+    def messages(self) -> bool:
+        """Whether a population gives graded messages: whole numbers for connections, most of them zero."""
+        return False
+
+    @property
+    def sending(self) -> bool:
+        """Whether what it gives may enter a connection on a target: spikes or messages, and no membranes."""
+        return self.spikes or self.messages
+
+    @property
     def bound(self) -> float | None:
         """Largest magnitude of what it gives, whatever it gets; None where there is none."""
         return 1.0 if self.spikes else None
 
+    @property
+    def sends(self) -> tuple[Array, Array] | None:
+        """(low, high), one integer per value, of what it sends into integers from the host, whatever it gets.
+
+        None where it sends real numbers, or integers without a limit: no range of integers can be proved behind it.
+        """
+        if not self.spikes:
+            return None
+        return np.zeros(self.size, dtype=np.int64), np.ones(self.size, dtype=np.int64)
+
     def violations(self) -> Iterator[fields.Violation]:
         """What of its fields goes against their declarations and the op's own rules."""
         yield from fields.violations(self)
+
+    def misfits(self, arithmetic: Arithmetic) -> Iterator[fields.Violation]:
+        """What of it an arithmetic does not hold, at the integer level."""
+        return iter(())
 
     # ---------------------------------------------------------------------------------------------- what it does
 
@@ -133,6 +162,15 @@ class Op:
     def discrete(self, dt: float, convention: str) -> Op:
         """The op in steps of dt seconds; see `compiler.passes.discretise`. The op itself where it has no time in it."""
         return self
+
+    def reach(self, arithmetic: Arithmetic, interval: int, entering: Sent) -> Reach:
+        """Of a population in integers: what its state can reach and what it sends.
+
+        Args:
+            interval: steps between two clearings of the state; 0: it is carried.
+            entering: sums of what its connections give.
+        """
+        raise NotImplementedError(self.kind)
 
     # ---------------------------------------------------------------------------------------------- what it costs
 

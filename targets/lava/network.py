@@ -19,12 +19,13 @@ import numpy as np
 from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.findings import raise_on_errors
 from nervecord.compiler.lower.ranges import overflows, prove
-from nervecord.compiler.ops import Array, Dense, IntegerMembrane, IntegerSpike, IntegerSynapse, Level, Neuron
+from nervecord.compiler.ops import Array, Dense, Level
 from nervecord.compiler.plan import Plan, Step, Unit
 from nervecord.errors import EngineError, GraphError, InfeasibleError
 from nervecord.runtime.worker import Worker
 from nervecord.targets.lava import environment
 from nervecord.targets.lava.arithmetic import lava_arithmetic
+from nervecord.targets.lava.processes import process_of
 
 HANDLER = Path(__file__).parent / "lava_worker" / "handler.py"
 START_TIMEOUT = 60.0
@@ -76,33 +77,13 @@ def runnable(plan: Plan) -> Plan:
     if not plan.units:
         raise InfeasibleError("there is no population to run", where="graph")
     raise_on_errors(overflows(prove(plan), lava_arithmetic()), InfeasibleError, where="lava")
+    for unit in plan.units:
+        if plan.schedule.resets and not process_of(unit.step).resets:
+            raise InfeasibleError(
+                f"is a {unit.step.op.kind}, which Lava cannot clear before each block", where=unit.step.name,
+                hint="carry its state, or use the engine emulator",
+            )  # fmt: skip
     return plan
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class LavaLIF:
-    """A population in the parameters of Lava's LIF.
-
-    Args:
-        du: of the current: what is kept is (4095 - du) / 4096. dv: of the membrane: (4096 - dv) / 4096.
-        threshold: mantissa; the largest there is where the membrane is read.
-    """
-
-    du: int
-    dv: int
-    bias_mant: Array
-    bias_exp: int
-    threshold: int
-
-    @classmethod
-    def of(cls, neuron: Neuron) -> LavaLIF:
-        """From a population of an INTEGER graph."""
-        membrane, synapse, spike = neuron.membrane, neuron.synapse, neuron.spike
-        assert isinstance(membrane, IntegerMembrane)
-        # The model adds one to du, so that 4095 forgets the current at once: there is no synapse.
-        du = (synapse.decay if isinstance(synapse, IntegerSynapse) else lava_arithmetic().decay_codes) - 1
-        threshold = spike.threshold if isinstance(spike, IntegerSpike) else lava_arithmetic().threshold_largest
-        return cls(du, membrane.decay, membrane.bias, membrane.bias_exp, threshold)
 
 
 class LavaNetwork:
@@ -153,7 +134,7 @@ class LavaNetwork:
             timeout: seconds; the first block also builds the network, and is given `BUILD_TIMEOUT` more.
 
         Returns:
-            "spikes": population that spikes -> (block, n); "membranes": population -> (block, n), zeros in the steps in
+            "spikes": population that sends -> (block, n); "membranes": population -> (block, n), zeros in the steps in
             which it was not read.
 
         Raises:
@@ -223,7 +204,7 @@ def _reads(plan: Plan, block: int, membranes: str) -> Iterator[list[int]]:
         for k, unit in enumerate(plan.units):
             read = named.get(unit.step.name)
             due = read is not None and read.first <= t % plan.window <= read.last
-            silent = not unit.step.op.spikes
+            silent = not unit.step.op.sending
             if membranes == "all" or (silent and read is not None and (membranes == "read" or due)):
                 row.append(k)
         yield row
@@ -239,19 +220,16 @@ def _describe(plan: Plan, reads: list[list[int]]) -> tuple[dict[str, Any], dict[
         arrays[f"weight_{k}"] = _dense(step).weight
     populations = []
     for k, unit in enumerate(plan.units):
-        neuron = unit.step.op
-        assert isinstance(neuron, Neuron)
-        lif = LavaLIF.of(neuron)
-        arrays[f"bias_{k}"] = lif.bias_mant
+        made = process_of(unit.step)
+        arrays[f"bias_{k}"] = made.bias
         populations.append({
             "incoming": [order[step.name] for step in unit.incoming],
-            "du": lif.du,
-            "dv": lif.dv,
-            "bias_exp": lif.bias_exp,
-            "threshold": lif.threshold,
-            "spikes": neuron.spikes,
+            "process": made.process,
+            "size": unit.step.op.size,
+            "sends": unit.step.op.sending,
             "reset_interval": plan.window if plan.schedule.resets else 0,
             "reset_offset": unit.step.phase % plan.window,
+            **made.values,
         })  # fmt: skip
     connections = [
         {
@@ -281,7 +259,7 @@ def _dense(step: Step) -> Dense:
 def _split(units: tuple[Unit, ...], joined: Array) -> Iterator[tuple[str, Array]]:
     start = 0
     for unit in units:
-        if not unit.step.op.spikes:
+        if not unit.step.op.sending:
             continue
         size = unit.step.op.size
         yield unit.step.name, joined[:, start : start + size].astype(np.int64)

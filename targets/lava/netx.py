@@ -27,7 +27,8 @@ from nervecord.compiler.ops import Array, Dense, Neuron
 from nervecord.compiler.plan import Plan, Step, Unit, plan
 from nervecord.compiler.policy import Policy
 from nervecord.errors import InfeasibleError
-from nervecord.targets.lava.network import LavaLIF, runnable
+from nervecord.targets.lava.network import runnable
+from nervecord.targets.lava.processes import LavaLIF
 
 BIAS_EXP = 6
 """netx's own, for every layer."""
@@ -129,7 +130,8 @@ def _layer(made: Plan, connection: Step, units: dict[str, Unit]) -> Layer:
     if len(unit.incoming) != 1:
         raise _no_chain(following[0], f"is fed by {len(unit.incoming)} connections")
     neuron = unit.step.op
-    assert isinstance(neuron, Neuron)
+    if not isinstance(neuron, Neuron):
+        raise InfeasibleError(f"is a {neuron.kind}, and netx's layers are neurons that leak", where=following[0])
     return Layer(connection, dense, unit.step, LavaLIF.of(neuron))
 
 

@@ -9,7 +9,7 @@ import pytest
 from graphs import LAVA
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policies import lif, random_dag, random_policy, with_node
+from policies import li, lif, random_dag, random_policy, with_node
 
 from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.calibrate import calibrate, calibrate_stream
@@ -20,12 +20,14 @@ from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.ops import (
     Affine,
     Array,
+    BiasChannel,
     Dense,
     Input,
     IntegerMembrane,
     Level,
     Membrane,
     Neuron,
+    Op,
     Output,
     PopulationEncode,
     Quantise,
@@ -167,6 +169,50 @@ def test_a_stream_in_windows_is_read_in_its_own_steps() -> None:
     assert left.shape == (80, 1, 5)
     floats = simulate(graph, x, schedule).left["output"]
     assert np.count_nonzero(left != floats) == report["spikes_different"] < 0.1 * left.size
+
+
+def biased_currents(seed: int) -> Graph:
+    """Spikes -> neurons with a synaptic current and a bias that enters it, two layers of them and a membrane."""
+    rng = np.random.default_rng(seed)
+    nodes: list[tuple[str, Op]] = [("input", Input((4,), "spikes"))]
+    for k, size in enumerate((6, 5, 3)):
+        fan_in = nodes[-1][1].size
+        nodes.append((f"fc{k}", Affine(rng.normal(size=(size, fan_in)), rng.normal(size=size))))
+        nodes.append((f"lif{k}", li(size, 0.8, current=0.7) if k == 2 else lif(size, 0.9, current=0.6)))
+    return chain(Level.DISCRETE, [*nodes, ("output", Output((3,)))], dt=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_bias_into_a_current_that_only_spikes_feed_comes_through_a_channel_of_the_host(seed: int) -> None:
+    graph, schedule = biased_currents(seed), Schedule(6, "reset")
+    x = np.random.default_rng(seed).integers(0, 2, size=(120, 4))
+    made, report = lower(graph, LAVA, calibrate_stream(plan(graph, schedule), x), schedule=schedule)
+    assert isinstance(made, Graph)
+    (entry,) = plan(made, schedule).entries
+    assert isinstance(entry.op, BiasChannel)
+    assert not plan(made, schedule).graded["fc0"]
+    assert report["entries"] == [{"name": "input", "scale": None, "limit": None, "bias_channel": 1}]
+    # The hidden layer carries the next one's bias, by a neuron of its own.
+    assert made.nodes["lif0"].size == 7
+    floats, integers = (simulate(g, x, schedule).left["output"] for g in (graph, made))
+    # Far closer to the float network than that is to one without the first bias.
+    bare = graph.replace(nodes={n: op.replace(bias=None) if n == "fc0" else op for n, op in graph.nodes.items()})
+    lost = simulate(bare, x, schedule).left["output"] - floats
+    assert np.sqrt(np.mean((floats - integers) ** 2)) < 0.4 * np.sqrt(np.mean(lost**2))
+    # To the bit what the delay-free integer network does.
+    nodes = {n: op.replace(delay=0) if isinstance(op, Dense) else op for n, op in made.nodes.items()}
+    free = simulate(made.replace(nodes=nodes, arithmetic=FREE), x, schedule).left["output"]
+    assert np.array_equal(free, integers)
+
+
+def test_a_bias_that_nothing_can_carry_is_refused() -> None:
+    """Neurons that are read cannot have one more among them."""
+    graph = biased_currents(0)
+    nodes = {n: op.replace(bias=None) if n == "fc0" else op for n, op in graph.nodes.items()}
+    nodes["first"] = Output((6,))
+    read = graph.replace(nodes=nodes, edges=(*graph.edges, ("lif0", "first")))
+    with pytest.raises(InfeasibleError, match="nothing that feeds it can carry one: all of it is read"):
+        lower(read, LAVA, None)
 
 
 def test_a_wait_beyond_the_longest_delay_is_relayed() -> None:

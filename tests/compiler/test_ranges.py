@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from nervecord.compiler.graph import Graph, chain
 from nervecord.compiler.interpret import Machine
-from nervecord.compiler.lower.ranges import UnitRange, overflows, prove
+from nervecord.compiler.lower.ranges import UnitRange, op_range, overflows, prove
 from nervecord.compiler.ops import (
+    Affine,
+    Decode,
     Dense,
     Input,
     IntegerMembrane,
@@ -21,10 +23,15 @@ from nervecord.compiler.ops import (
     IntegerSynapse,
     Level,
     Neuron,
+    Normalise,
+    Op,
     Output,
+    PopulationEncode,
+    Quantise,
 )
 from nervecord.compiler.plan import plan
 from nervecord.compiler.schedule import Schedule
+from nervecord.errors import GraphError
 
 
 def random_layer(rng: np.random.Generator, *, readout: bool) -> Graph:
@@ -147,3 +154,42 @@ def test_a_window_of_many_steps_does_not_take_long_to_prove() -> None:
     assert 1270 <= proved.membrane[1] <= 1280
     (still,) = prove(plan(layer(0, limit=1, decay=0, readout=True)))
     assert still.membrane == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        Input((3,), "spikes"),
+        Input((3,), "values", 6.5),
+        Quantise(3, 100.0, 250),
+        Quantise(3, 100.0, 250, 30),
+        PopulationEncode(np.linspace(-2, 2, 12).reshape(3, 4), 0.4),
+        PopulationEncode(np.linspace(-2, 2, 12).reshape(3, 4), 0.4, always=True),
+    ],
+)
+def test_what_enters_stays_within_the_range_that_proofs_take(op: Op) -> None:
+    low, high = op_range(op)
+    assert low.shape == high.shape == (op.size,)
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 2, size=(200, 3)) if op.spikes else rng.choice([-1e6, -3.0, 0.0, 2.5, 1e6], size=(200, 3))
+    sent = op.train(op.state(200), x, 5) if isinstance(op, PopulationEncode) else op.step(op.state(200), x)
+    sent = sent.astype(np.int64).reshape(-1, op.size)
+    assert (sent >= low).all()
+    assert (sent <= high).all()
+    assert (sent == low).any()
+    assert (sent == high).any()
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        Normalise(np.zeros(3), np.ones(3), 1e-8, 5.0),
+        Input((3,), "values"),
+        Input((3,)),
+        Affine(np.ones((3, 3))),
+        Decode(np.ones(3), np.zeros(3), -np.ones(3), np.ones(3)),
+    ],
+)
+def test_what_sends_no_integers_has_no_range_that_could_be_proved(op: Op) -> None:
+    with pytest.raises(GraphError, match="no range in integers"):
+        op_range(op, "node")

@@ -170,6 +170,30 @@ def _array(tensor: Tensor) -> np.ndarray:
     return array
 
 
+def _given(
+    current: Tensor,
+    alpha: Tensor,
+    beta: Tensor,
+    weights: Tensor | None,
+    v0: Tensor | None,
+    i0: Tensor | None,
+    settings: LayerSettings,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, bool, bool, bool]:
+    """What both kernels take first: the current, where v and i start, the constants, the weights of the steps, and
+    whether there is a synapse, a weighted sum, a state that goes on."""
+    array = _array(current)
+    return (
+        array,
+        _array(_start(current, v0)),
+        _array(_start(current, i0)),
+        _constants(alpha, beta, settings, array.dtype),
+        _array(weights) if weights is not None else np.zeros(settings.steps, array.dtype),
+        settings.synaptic,
+        weights is not None,
+        v0 is not None,
+    )
+
+
 def _forward_numba(
     current: Tensor,
     alpha: Tensor,
@@ -186,17 +210,8 @@ def _forward_numba(
     v, i, last = (current.new_empty(shape if stateful else (0, 0)) for _ in range(3))
     out = current.new_empty(shape if summed else (settings.steps, *shape))
     unused = current.new_empty((1, 1, 1)) if summed else current.new_empty((1, 1))
-    array = _array(current)
-    factors = _array(weights) if weights is not None else np.zeros(settings.steps, array.dtype)
     kernels.forward(
-        array,
-        _array(_start(current, v0)),
-        _array(_start(current, i0)),
-        _constants(alpha, beta, settings, array.dtype),
-        factors,
-        settings.synaptic,
-        summed,
-        v0 is not None,
+        *_given(current, alpha, beta, weights, v0, i0, settings),
         (unused if summed else out).numpy(),
         (out if summed else unused).numpy(),
         v.numpy(),
@@ -218,24 +233,14 @@ def _backward_numba(
 ) -> tuple[Tensor | None, ...]:
     from nervecord.training.policy import kernels
 
-    summed = weights is not None
-    array = _array(current)
-    factors = _array(weights) if weights is not None else np.zeros(settings.steps, array.dtype)
     grad_current = torch.empty_like(current, memory_format=torch.contiguous_format)
     grad_decays = np.zeros(2)
     grad_weights = np.zeros(settings.steps)
     grads = _array(grad_out)
     kernels.backward(
-        array,
-        _array(_start(current, v0)),
-        _array(_start(current, i0)),
-        _constants(alpha, beta, settings, array.dtype),
-        factors,
-        settings.synaptic,
-        summed,
-        v0 is not None,
+        *_given(current, alpha, beta, weights, v0, i0, settings),
         settings.detached,
-        grads[None] if summed else grads,
+        grads if weights is None else grads[None],
         grad_current.numpy(),
         grad_decays,
         grad_weights,

@@ -67,7 +67,7 @@ def connection(weight: Any, described: Any) -> Any:
     return DelayDense(delays=np.full(weight.shape, described["delay"] - 1, dtype=int), **shared)
 
 
-def population(bias: Any, described: Any) -> Any:
+def lif(bias: Any, described: Any) -> Any:
     """A LIF, or a LIFReset where its state is cleared."""
     shared = {
         "shape": bias.shape,
@@ -84,14 +84,18 @@ def population(bias: Any, described: Any) -> Any:
     return LIFReset(reset_interval=described["reset_interval"], reset_offset=offset, **shared)
 
 
+POPULATIONS = {"lif": (lif, "v")}
+"""Kind of process -> what makes it of its bias and description, and the variable that is read as its membrane."""
+
+
 class Network:
     """A network that runs.
 
     Args:
         description: "entries": sizes. "connections": see `connection`, with "sources", each ["entry" or "population",
-            its number]. "populations": see `population`, with "incoming", numbers of connections, and whether it
-            "spikes". "reads": for every
-            step of a block the numbers of the populations whose membranes are read.
+            its number]. "populations": see `POPULATIONS`, with its "process" and "size", "incoming", numbers of
+            connections, and whether it "sends". "reads": for every step of a block the numbers of the populations
+            whose membranes are read.
     """
 
     def __init__(self, description: Any, arrays: Any, backend: str) -> None:
@@ -100,7 +104,11 @@ class Network:
         entries = description["entries"]
         self.source = ends.source_type(len(entries))(sizes=entries, connection=source_theirs)
         connections = [connection(arrays[f"weight_{k}"], c) for k, c in enumerate(description["connections"])]
-        populations = [population(arrays[f"bias_{k}"], p) for k, p in enumerate(description["populations"])]
+        makers = [POPULATIONS[described["process"]] for described in description["populations"]]
+        populations = [
+            make(arrays[f"bias_{k}"], described)
+            for k, ((make, _), described) in enumerate(zip(makers, description["populations"]))  # noqa: B905
+        ]
         for made, described in zip(connections, description["connections"]):  # noqa: B905 - as old as Python 3.10
             for kind, k in described["sources"]:
                 port = getattr(self.source, f"s_out_{k}") if kind == "entry" else populations[k].s_out
@@ -109,7 +117,7 @@ class Network:
             for k in described["incoming"]:
                 connections[k].a_out.connect(made.a_in)
         read = sorted({k for row in description["reads"] for k in row})
-        spiking = [k for k, described in enumerate(description["populations"]) if described["spikes"]]
+        spiking = [k for k, described in enumerate(description["populations"]) if described["sends"]]
         self.sink = ends.sink_type(len(spiking), len(read))(
             spikes=[populations[k].s_out.shape[0] for k in spiking],
             membranes=[populations[k].s_out.shape[0] for k in read],
@@ -119,7 +127,7 @@ class Network:
         for k, number in enumerate(spiking):
             populations[number].s_out.connect(getattr(self.sink, f"s_in_{k}"))
         for k, number in enumerate(read):
-            getattr(self.sink, f"v_{k}").connect_var(populations[number].v)
+            getattr(self.sink, f"v_{k}").connect_var(getattr(populations[number], makers[number][1]))
         self.source.run(condition=RunSteps(num_steps=MOST_STEPS, blocking=False), run_cfg=run_config(backend))
 
     def play(self, x: Any) -> bytes:
@@ -162,7 +170,7 @@ class Handler:
         """Describe a network; the one before is stopped."""
         self.rewind({}, {})
         self.described = (values, arrays)
-        self.width = sum(len(arrays[f"bias_{k}"]) for k, p in enumerate(values["populations"]) if p["spikes"])
+        self.width = sum(p["size"] for p in values["populations"] if p["sends"])
 
     def play(self, values: Any, arrays: Any) -> Any:
         """One block."""

@@ -1,0 +1,134 @@
+"""How each kind of population is packed for the emulator: its form in the compiled loop, and the numbers of that.
+
+A new kind is a function here, or in a module of its own, its name in `FORMS`, and its steps in the loop
+(`runtime.kernel_steps`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.ops import Array, IntegerMembrane, IntegerSpike, IntegerSynapse, Neuron, Op
+from nervecord.errors import InfeasibleError
+from nervecord.runtime.tables import Code, Form, Real
+
+OVERFLOWS = ("saturate", "saturate-symmetric", "wrap", "wrap-once")
+ROUNDINGS = ("floor", "zero", "at-least-one")
+NARROW_KINDS: tuple[type[Op], ...] = (Neuron,)
+"""Kinds whose state is no wider than the arithmetic's membranes and currents."""
+
+
+class Places(Protocol):
+    """Where numbers are put."""
+
+    def put_rows(self, rows: list[Any]) -> int:
+        """Numbers into the table; returns where they begin."""
+
+    def put_real(self, values: Array) -> int:
+        """Numbers among the reals; returns where they begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Formed:
+    """A population in the columns of `runtime.tables.Pop` that depend on its kind.
+
+    Args:
+        form: which steps of the loop run it. shown: which of its rows of state is read.
+        current, integer, real, bias: as of `Pop`; what a form does not use is 0.
+    """
+
+    form: Form
+    shown: int
+    current: int = 0
+    integer: int = 0
+    real: int = 0
+    bias: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What is known of a population: largest magnitudes of what enters the neuron at a step, and of what it sends."""
+
+    arithmetic: Arithmetic
+    entering: int
+    sent: int
+
+
+def formed(op: Op, name: str, given: Given, places: Places) -> Formed:
+    """A population's form, its numbers put in their places.
+
+    Raises:
+        InfeasibleError: the loop has no steps for this kind.
+    """
+    if type(op) not in FORMS:
+        raise InfeasibleError(
+            f"is a {op.kind}, which the emulator does not run", where=name, hint="use the engine definition"
+        )
+    return FORMS[type(op)](op, given, places)
+
+
+def wraps_once(entering: int, arithmetic: Arithmetic) -> bool:
+    """Whether one correction brings any current back into its range."""
+    bias = 1 << (arithmetic.bias_bits + arithmetic.bias_exponent_high)
+    return entering + (bias if arithmetic.bias_enters == "current" else 0) <= 1 << arithmetic.current_bits
+
+
+def _neuron(op: Any, given: Given, places: Places) -> Formed:
+    bias = op.membrane.bias.astype(np.int64) << op.membrane.bias_exp
+    current = op.synapse is not None
+    if _leaky(op, given):
+        own = places.put_real(_own(op, given.arithmetic))
+        return Formed(Form.LEAKY, 1, current, real=own, bias=places.put_real(bias))
+    code = places.put_rows([_code(op, given)])
+    return Formed(Form.ANY, 1, current, integer=code, bias=places.put_real(bias))
+
+
+def _leaky(op: Neuron, given: Given) -> bool:
+    """Whether neurons are computed in the fast form."""
+    a = given.arithmetic
+    if (a.decay, a.decay_rounding, a.reset, a.compare) != ("factor", "zero", "zero", ">"):
+        return False
+    if not a.membrane_overflow.startswith("saturate") or (op.spike is not None and given.sent > 1):
+        return False
+    if op.synapse is None:
+        return a.bias_enters == "membrane" and given.entering <= a.current_range[1]
+    if a.order != "current-first" or a.bias_enters != "membrane" or a.current_overflow == "wrap":
+        return False
+    return a.current_overflow != "wrap-once" or wraps_once(given.entering, a)
+
+
+def _code(op: Neuron, given: Given) -> list[int]:
+    a = given.arithmetic
+    assert isinstance(op.membrane, IntegerMembrane)
+    u_decay = op.synapse.decay if isinstance(op.synapse, IntegerSynapse) else 0
+    threshold = op.spike.threshold if isinstance(op.spike, IntegerSpike) else 0
+    found = [
+        a.decay == "shift", a.decay_bits, ROUNDINGS.index(a.decay_rounding), u_decay, op.membrane.decay,
+        a.order == "membrane-first", a.input_shift, a.bias_enters == "current",
+        a.current_bits, OVERFLOWS.index(a.current_overflow), a.membrane_bits, OVERFLOWS.index(a.membrane_overflow),
+        threshold << a.threshold_shift, a.compare == ">=", a.reset == "subtract", given.sent,
+    ]  # fmt: skip
+    assert len(found) == Code.SIZE
+    return found
+
+
+def _own(op: Neuron, a: Arithmetic) -> Array:
+    assert isinstance(op.membrane, IntegerMembrane)
+    u_decay = op.synapse.decay if isinstance(op.synapse, IntegerSynapse) else a.decay_codes
+    threshold = op.spike.threshold if isinstance(op.spike, IntegerSpike) else 0
+    span = 1 << a.current_bits if a.current_overflow == "wrap-once" else 0
+    found = [
+        a.factor(u_decay), a.factor(op.membrane.decay), 1 << a.input_shift, span, *a.current_range,
+        *a.membrane_range, threshold << a.threshold_shift,
+    ]  # fmt: skip
+    assert len(found) == Real.SIZE
+    return np.array(found, dtype=np.float64)
+
+
+FORMS: dict[type[Op], Callable[[Any, Given, Places], Formed]] = {Neuron: _neuron}
+"""Kind of population -> how it is packed."""
