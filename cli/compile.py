@@ -24,6 +24,9 @@ from nervecord.cli.verb import Verb
 from nervecord.compiler.files.atomic import made_folder
 from nervecord.errors import NervecordError
 
+PROGRAM = "policy.nervecord"
+"""The program's name in a folder that -o names."""
+
 
 def _flags(parser: argparse.ArgumentParser) -> None:
     from nervecord.targets.catalogue import DEFAULT
@@ -33,7 +36,10 @@ def _flags(parser: argparse.ArgumentParser) -> None:
         "--target", metavar="NAME", help=f"what to compile for (default {DEFAULT}); see nervecord targets"
     )
     limit_flags(parser)
-    parser.add_argument("-o", "--output", metavar="FILE", help="the program; replaced if it exists")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE",
+        help=f"the program; replaced if it exists. FOLDER/ takes it as {PROGRAM}, and what --emit writes",
+    )  # fmt: skip
     parser.add_argument(
         "--emit", metavar="DIR", help="also write what the target makes for other tools into this folder"
     )
@@ -59,7 +65,18 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     html.add_flag(parser)
 
 
+def _into_folder(args: argparse.Namespace) -> None:
+    """A folder that -o names, with a slash at its end or because it is one, stands for a file in it and for --emit."""
+    if args.output is None or not (args.output.endswith("/") or Path(args.output).is_dir()):
+        return
+    folder = made_folder(args.output)
+    args.output = str(folder / PROGRAM)
+    if args.emit is None:
+        args.emit = str(folder)
+
+
 def _run(args: argparse.Namespace) -> Outcome:
+    _into_folder(args)
     writable(args.output, where="--output")
     html.require(args)
     if args.emit is not None and Path(args.emit).exists() and not Path(args.emit).is_dir():
@@ -119,6 +136,7 @@ VERBS = {
             "nervecord compile any.nir --dt 1e-4 --contract contract.toml --calibration rows.npz -o mine.nervecord",
             "nervecord compile any.nir --dt 1e-4 --inputs spikes -o net.nervecord",
             "nervecord compile policy.nir --netx --emit netx -o ant.nervecord",
+            "nervecord compile policy.nir --target c --prefix ant -o ant_c/",
         ),
         _flags,
         _run,

@@ -7,9 +7,8 @@ rounded to float32. The core is integers, and the same in any case.
 
 from __future__ import annotations
 
-from typing import Any
-
 import ctypes
+from typing import Any
 
 import numpy as np
 

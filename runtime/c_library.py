@@ -67,8 +67,7 @@ def _loaded(
 ) -> ctypes.CDLL:
     with tempfile.TemporaryDirectory(prefix="nervecord-c-") as folder:
         library = build(dict(files), prefix, Path(folder), command, flags)
-        found = ctypes.CDLL(str(library))
-    return found
+        return ctypes.CDLL(str(library))
 
 
 def build(

@@ -162,7 +162,11 @@ def _product(core: Core, link: Link, x: str) -> list[str]:
     lines += [f"memset({place}, 0, {n} * sizeof s->{name}_product[0]);", core.add_product(link, place, x)]
     if link.exponent and not link.each:
         element = f"({place})[i]" if link.slots > 1 else f"{place}[i]"
-        lines += [f"for (size_t i = 0; i < {n}; i++) {{", f"    {element} = {core.scaled(link, element, wide=False)};", "}"]
+        lines += [
+            f"for (size_t i = 0; i < {n}; i++) {{",
+            f"    {element} = {core.scaled(link, element, wide=False)};",
+            "}",
+        ]
     return lines
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from nervecord.compiler.c.form import Cell, Form, Link, Ring
-from nervecord.compiler.c.helpers import Helpers
 from nervecord.compiler.c.names import quoted
+from nervecord.compiler.c.routines import Helpers
 from nervecord.compiler.c.tables import INT32, Member, literal, unsigned
 from nervecord.compiler.ops import PopulationEncode, Quantise
 
@@ -33,7 +33,9 @@ class Core:
         for entry in self.form.entries:
             name, op = self.form.names[entry.name], entry.op
             if isinstance(op, PopulationEncode):
-                found.append(Member(f"{name}_units", "int32_t", int(op.mean.size), "accumulators of the population code"))
+                found.append(
+                    Member(f"{name}_units", "int32_t", int(op.mean.size), "accumulators of the population code")
+                )
             elif entry.name in held and isinstance(op, Quantise) and op.constant:
                 found.append(Member(f"{name}_sent", "int32_t", op.size, "what is held, and the bias source"))
         for link in self.form.links.values():
@@ -185,7 +187,8 @@ class Core:
         """Lines that add what a connection gives to `sum`."""
         n = link.outputs
         if link.held is not None:
-            loop = f"const int32_t *const product = %s;\nfor (size_t i = 0; i < {n}; i++) {{\n    s->sum[i] += product[i];\n}}"
+            loop = "const int32_t *const product = %s;\n"
+            loop += f"for (size_t i = 0; i < {n}; i++) {{\n    s->sum[i] += product[i];\n}}"
             return self._held(cell, link, loop, "")
         if not self._apart(cell, link):
             return self._run(link, "s->sum")
@@ -351,4 +354,3 @@ def _lifted(term: str, shift: int) -> str:
 
 def _limit(value: int) -> str:
     return "INT32_MIN" if value == -INT32 else literal(value)
-

@@ -136,7 +136,8 @@ class Host:
                 f"const double *const mean = {mean} + {neurons} * i;",
                 f"const double held = limited({x}, mean[0], mean[{neurons - 1}]);",
                 f"for (size_t j = 0; j < {neurons}; j++) {{",
-                f"    s->in[{f'{at} + ' if at else ''}{neurons} * i + j] = activation((held - mean[j]) / {self._real(op.sigma)});",
+                f"    const double z = (held - mean[j]) / {self._real(op.sigma)};",
+                f"    s->in[{f'{at} + ' if at else ''}{neurons} * i + j] = activation(z);",
                 "}",
             ]
             n = channels
@@ -290,11 +291,12 @@ class Host:
                 lines += [
                     f"for (size_t i = 0; i < {op.size}; i++) {{",
                     f"    if (trusted && {x} != 0.0f && {x} != 1.0f) {{",
-                    f"        fail_safe(act);\n            return {self.macro}_OUT_OF_RANGE;".replace("\n            ", "\n        "),
+                    "        fail_safe(act);",
+                    f"        return {self.macro}_OUT_OF_RANGE;",
                     "    }",
                     "}",
                 ]
-        return [part for line in lines for part in line.split("\n")]
+        return lines
 
     def _step(self) -> str:
         macro, prefix = self.macro, self.prefix

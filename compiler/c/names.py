@@ -1,4 +1,4 @@
-"""Names and comments in C, made of names that a file may have brought: nothing of theirs can end a comment or a line."""
+"""Names and comments in C, made of names that a file brought: nothing of theirs can end a comment or a line."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ LONGEST = 24
 """Characters of an identifier that are taken from a node's name; C99 tells 31 apart."""
 LONGEST_PREFIX = 24
 _PREFIX = re.compile(rf"[a-z][a-z0-9_]{{0,{LONGEST_PREFIX - 1}}}", re.ASCII)
-_KEYWORDS = frozenset(
-    "auto break case char const continue default do double else enum extern float for goto if inline int long register "
-    "restrict return short signed sizeof static struct switch typedef union unsigned void volatile while "
-    "bool catch class delete false friend namespace new operator private protected public template this throw true try "
-    "using virtual".split()
-)
+# fmt: off
+_KEYWORDS = frozenset({
+    "auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum", "extern", "float",
+    "for", "goto", "if", "inline", "int", "long", "register", "restrict", "return", "short", "signed", "sizeof",
+    "static", "struct", "switch", "typedef", "union", "unsigned", "void", "volatile", "while", "bool", "catch", "class",
+    "delete", "false", "friend", "namespace", "new", "operator", "private", "protected", "public", "template", "this",
+    "throw", "true", "try", "using", "virtual",
+})
 """Of C99 and, since the header serves both, of C++."""
-_OURS = frozenset({"cell", "enter", "decode", "shift", "keep", "rows", "product", "clamp", "rounded", "activation", "limited", "fail"})
-"""Words that names of functions in the source begin with."""
+_OURS = frozenset({
+    "activation", "cell", "clamp", "decode", "enter", "fail", "keep", "limited", "product", "rounded", "rows", "shift",
+})
+"""First words of the functions' names in the source."""
+# fmt: on
 
 
 def checked_prefix(prefix: str) -> str:

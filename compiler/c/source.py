@@ -62,9 +62,7 @@ class Source:
         }  # fmt: skip
 
 
-def c_source(
-    plan: Plan, *, prefix: str = PREFIX, version: str = "", model: str = "", observed: bool = False
-) -> Source:
+def c_source(plan: Plan, *, prefix: str = PREFIX, version: str = "", model: str = "", observed: bool = False) -> Source:
     """C99 of a plan of integers.
 
     Args:
@@ -103,9 +101,7 @@ def c_source(
     )  # fmt: skip
 
 
-def _header(
-    form: Form, prefix: str, members: list[Member], tables: list[Table], version: str, model: str
-) -> str:
+def _header(form: Form, prefix: str, members: list[Member], tables: list[Table], version: str, model: str) -> str:
     macro, plan = prefix.upper(), form.plan
     state = sum(member.bytes for member in members)
     flash = sum(table.bytes for table in tables)
@@ -156,6 +152,9 @@ void {prefix}_reset({prefix}_state_t *state);
 {step if plan.contract is not None else ""}
 /* The core alone, in integers: README.md says what enters and leaves. {macro}_OUT_OF_RANGE changes nothing. */
 int {prefix}_step_q({prefix}_state_t *state, const int32_t in[{macro}_IN_DIM], int32_t out[{macro}_OUT_DIM]);
+
+/* {prefix}_selftest.c: 0, or the number of the first recorded step that comes out otherwise here. */
+int {prefix}_selftest(void);
 
 #ifdef __cplusplus
 }}

@@ -8,7 +8,16 @@ import numpy as np
 
 from nervecord.compiler.ops import Array
 
-WIDTHS = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "uint16_t": 2, "int32_t": 4, "uint32_t": 4, "int64_t": 8, "double": 8}
+WIDTHS = {
+    "int8_t": 1,
+    "uint8_t": 1,
+    "int16_t": 2,
+    "uint16_t": 2,
+    "int32_t": 4,
+    "uint32_t": 4,
+    "int64_t": 8,
+    "double": 8,
+}
 """Bytes of every type that is used."""
 _SIGNED = (("int8_t", 7), ("int16_t", 15), ("int32_t", 31), ("int64_t", 63))
 _UNSIGNED = (("uint8_t", 8), ("uint16_t", 16), ("uint32_t", 32))

@@ -21,13 +21,16 @@ class Helpers:
         """x / 2^by, rounded down: C does not say what `>>` makes of a negative number."""
         kind = "int64_t" if wide else "int32_t"
         name = "shift_down_64" if wide else "shift_down"
-        return self._add(name, f"""\
+        return self._add(
+            name,
+            f"""\
 /* x / 2^by, rounded down. */
 static {kind} {name}({kind} x, unsigned by)
 {{
     return x < 0 ? ~(~x >> by) : x >> by;
 }}
-""")
+""",
+        )
 
     def keep(self) -> str:
         """What a decay by a factor leaves."""
@@ -64,12 +67,15 @@ static {kind} {name}({kind} x, unsigned by)
         """x within limits."""
         kind = "int64_t" if wide else "int32_t"
         name = "clamp_64" if wide else "clamp"
-        return self._add(name, f"""\
+        return self._add(
+            name,
+            f"""\
 static int32_t {name}({kind} x, int32_t low, int32_t high)
 {{
     return x < low ? low : (x > high ? high : (int32_t)x);
 }}
-""")
+""",
+        )
 
     def rows(self, link: Link, ring: Ring) -> str:
         """The sum of the rows that binary spikes name."""
@@ -77,7 +83,9 @@ static int32_t {name}({kind} x, int32_t low, int32_t high)
         if link.column is not None and link.start is not None:
             column, start = link.column.kind, link.start.kind
             name = f"rows_{_short(kind)}_{_short(column)}_{_short(start)}_{_short(place)}{'_64' if link.wide else ''}"
-            return self._add(name, f"""\
+            return self._add(
+                name,
+                f"""\
 /* Adds a sparse row of weights for every spike; `list` has their places. */
 static void {name}({total} *restrict sum, const {kind} *restrict weight, const {column} *restrict column,
     const {start} *restrict start, const {place} *restrict list, size_t count)
@@ -89,10 +97,13 @@ static void {name}({total} *restrict sum, const {kind} *restrict weight, const {
         }}
     }}
 }}
-""")
+""",
+            )
         name = f"rows_{_short(kind)}_{_short(place)}{'_64' if link.wide else ''}"
         cast = "(int64_t)" if link.wide else ""
-        return self._add(name, f"""\
+        return self._add(
+            name,
+            f"""\
 /* Adds a row of weights for every spike; `list` has their places. Four at once: the sums are read less often. */
 static void {name}({total} *restrict sum, size_t n, const {kind} *restrict weight, const {place} *restrict list,
     size_t count)
@@ -112,7 +123,8 @@ static void {name}({total} *restrict sum, size_t n, const {kind} *restrict weigh
         }}
     }}
 }}
-""")
+""",
+        )
 
     def product(self, link: Link) -> str:
         """The product of values."""
@@ -127,7 +139,9 @@ static void {name}({total} *restrict sum, size_t n, const {kind} *restrict weigh
         if link.column is not None and link.start is not None:
             column, start = link.column.kind, link.start.kind
             name = f"product_{_short(kind)}_{_short(column)}_{_short(start)}{tail}"
-            return self._add(name, f"""\
+            return self._add(
+                name,
+                f"""\
 /* Adds a sparse row of weights times a value for every value that is not zero. */
 static void {name}({total} *restrict sum, const {kind} *restrict weight, const {column} *restrict column,
     const {start} *restrict start, const int32_t *restrict x, size_t inputs)
@@ -142,9 +156,12 @@ static void {name}({total} *restrict sum, const {kind} *restrict weight, const {
         }}
     }}
 }}
-""")
+""",
+            )
         name = f"product_{_short(kind)}{tail}"
-        return self._add(name, f"""\
+        return self._add(
+            name,
+            f"""\
 /* Adds a row of weights times a value for every value that is not zero. */
 static void {name}({total} *restrict sum, size_t n, const {kind} *restrict weight, const int32_t *restrict x,
     size_t inputs)
@@ -159,7 +176,8 @@ static void {name}({total} *restrict sum, size_t n, const {kind} *restrict weigh
         }}
     }}
 }}
-""")
+""",
+        )
 
 
 def _short(kind: str) -> str:
