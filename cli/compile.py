@@ -65,19 +65,21 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     html.add_flag(parser)
 
 
-def _into_folder(args: argparse.Namespace) -> None:
-    """A folder that -o names, with a slash at its end or because it is one, stands for a file in it and for --emit."""
-    if args.output is None or not (args.output.endswith("/") or Path(args.output).is_dir()):
-        return
-    folder = made_folder(args.output)
-    args.output = str(folder / PROGRAM)
-    if args.emit is None:
-        args.emit = str(folder)
+def _into_folder(args: argparse.Namespace) -> str | None:
+    """The folder that -o names with a slash at its end: it takes the program, and what --emit writes."""
+    if args.output is None or not args.output.endswith("/"):
+        writable(args.output, where="--output")
+        return None
+    folder: str = args.output
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise NervecordError(f"{folder} is a file, a folder is needed", where="--output")
+    args.output = str(Path(folder) / PROGRAM)
+    args.emit = folder if args.emit is None else args.emit
+    return folder
 
 
 def _run(args: argparse.Namespace) -> Outcome:
-    _into_folder(args)
-    writable(args.output, where="--output")
+    folder = _into_folder(args)
     html.require(args)
     if args.emit is not None and Path(args.emit).exists() and not Path(args.emit).is_dir():
         raise NervecordError(f"{args.emit} is a file, a folder is needed", where="--emit")
@@ -100,6 +102,8 @@ def _run(args: argparse.Namespace) -> Outcome:
     )
     # First, since it may refuse.
     emitted = target.emit(program, made_folder(args.emit)) if args.emit is not None else ()
+    if folder is not None:
+        made_folder(folder)
     if args.output is not None:
         program.save(args.output)
     placement = program.report["placement"]

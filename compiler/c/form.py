@@ -267,10 +267,10 @@ class _Former:
                 hint="compile it for a target",
             )  # fmt: skip
         self.plan, self.whole, self.arithmetic = plan, whole, plan.graph.arithmetic
+        self._refuse()
         ranges = prove(plan)
         raise_on_errors(overflows(ranges, self.arithmetic), InfeasibleError, where="c")
         self.ranges = {r.name: r for r in ranges}
-        self._refuse()
         self.names = identifiers(plan.graph.nodes)
         self.tables: list[Table] = []
         self.order = {unit.step.name: k for k, unit in enumerate(plan.units)}
