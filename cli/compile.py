@@ -29,6 +29,9 @@ from nervecord.errors import NervecordError
 if TYPE_CHECKING:
     from nervecord.compiler.files.program import Program
 
+PROGRAM = "policy.nervecord"
+"""The program's name in a folder that -o names."""
+
 
 def _flags(parser: argparse.ArgumentParser) -> None:
     from nervecord.targets.catalogue import DEFAULT
@@ -38,7 +41,10 @@ def _flags(parser: argparse.ArgumentParser) -> None:
         "--target", metavar="NAME", help=f"what to compile for (default {DEFAULT}); see nervecord targets"
     )
     limit_flags(parser)
-    parser.add_argument("-o", "--output", metavar="FILE", help="the program; replaced if it exists")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE",
+        help=f"the program; replaced if it exists. FOLDER/ takes it as {PROGRAM}, and what --emit writes",
+    )  # fmt: skip
     parser.add_argument(
         "--emit", metavar="DIR", help="also write what the target makes for other tools into this folder"
     )
@@ -104,10 +110,23 @@ def _certified(args: argparse.Namespace, program: Program) -> Program:
     return dataclasses.replace(program, report={**program.report, "certificate": found.to_dict()})
 
 
+def _into_folder(args: argparse.Namespace) -> str | None:
+    """The folder that -o names with a slash at its end: it takes the program, and what --emit writes."""
+    if args.output is None or not args.output.endswith("/"):
+        writable(args.output, where="--output")
+        return None
+    folder: str = args.output
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise NervecordError(f"{folder} is a file, a folder is needed", where="--output")
+    args.output = str(Path(folder) / PROGRAM)
+    args.emit = folder if args.emit is None else args.emit
+    return folder
+
+
 def _run(args: argparse.Namespace) -> Outcome:
     if args.env is not None and args.certify is None:
         raise NervecordError("is for certifying", where="--env", hint="add --certify 1%")
-    writable(args.output, where="--output")
+    folder = _into_folder(args)
     html.require(args)
     if args.emit is not None and Path(args.emit).exists() and not Path(args.emit).is_dir():
         raise NervecordError(f"{args.emit} is a file, a folder is needed", where="--emit")
@@ -132,6 +151,8 @@ def _run(args: argparse.Namespace) -> Outcome:
         program = _certified(args, program)
     # First, since it may refuse.
     emitted = target.emit(program, made_folder(args.emit)) if args.emit is not None else ()
+    if folder is not None:
+        made_folder(folder)
     if args.output is not None:
         program.save(args.output)
     placement = program.report["placement"]
@@ -169,6 +190,7 @@ VERBS = {
             "nervecord compile any.nir --dt 1e-4 --contract contract.toml --calibration rows.npz -o mine.nervecord",
             "nervecord compile any.nir --dt 1e-4 --inputs spikes -o net.nervecord",
             "nervecord compile policy.nir --netx --emit netx -o ant.nervecord",
+            "nervecord compile policy.nir --target c --prefix ant -o ant_c/",
         ),
         _flags,
         _run,

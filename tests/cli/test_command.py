@@ -106,7 +106,10 @@ REFUSED = {
     "a value of another type": ("run ant.nervecord --episodes many", "--episodes: invalid whole number value: 'many'"),
     "half an episode": ("run ant.nervecord --episodes 1.5", "--episodes: invalid whole number value: '1.5'"),
     "a file gone": ("compile", "the following arguments are required: FILE (nervecord compile --help"),
-    "a target": ("compile {ant} --target lavaa", "unknown target 'lavaa' (did you mean 'lava'? choose from: lava, l"),
+    "a target": (
+        "compile {ant} --target lavaa",
+        "unknown target 'lavaa' (did you mean 'lava'? choose from: c, lava",
+    ),
     "a target to inspect": ("inspect {ant} --target loihi", "unknown target 'loihi' (did you mean 'loihi1'?"),
     "the second of two": ("inspect {ant} --target lava xilo", "unknown target 'xilo' (did you mean 'xylo'?"),
     "a target to show": ("targets loihi", "unknown target 'loihi' (did you mean 'loihi1'?"),
@@ -115,7 +118,7 @@ REFUSED = {
     "an engine": ("run {program} --engine emulater", "unknown engine 'emulater' (did you mean 'emulator'?"),
     "the other engine": (
         "compare {program} {program} --observations {rows} --engine-b numpi",
-        "unknown engine 'numpi' (choose from: definition, emulator, lava)",
+        "unknown engine 'numpi' (choose from: c, definition, emulator, lava)",
     ),
     "an engine of another target": ("run {ant} --engine emulator", "reference: unknown engine 'emulator'"),
     "a mode": ("compare {ant} {program} --mode layer", "--mode: unknown mode 'layer' (did you mean 'layers'?"),
@@ -304,7 +307,7 @@ def test_interrupting_a_run(files: Path, tmp_path: Path) -> None:
 def test_as_a_module_from_anywhere(tmp_path: Path) -> None:
     done = started(["targets", "--json"], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert [target["name"] for target in json.loads(done.stdout)["targets"]][:2] == ["reference", "lava"]
+    assert [target["name"] for target in json.loads(done.stdout)["targets"]][:3] == ["reference", "c", "lava"]
     done = started(["inspect", "none.nir"], tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "nervecord inspect: none.nir: no such file\n")
     assert os.listdir(tmp_path) == []

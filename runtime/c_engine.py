@@ -1,0 +1,345 @@
+"""The engine "c": what the target c emits for a microcontroller, compiled for this machine and stepped here.
+
+The host's part of a policy is in it, as it is on the controller: it takes float32 and gives float32. So its actions are
+those of the other engines, to the bit, where those are given observations rounded to float32 and their actions are
+rounded to float32. The core is integers, and the same in any case.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+from nervecord.compiler.c.form import Form
+from nervecord.compiler.c.source import CODES, Source, c_source
+from nervecord.compiler.graph import Graph
+from nervecord.compiler.host import After, Before
+from nervecord.compiler.ops import Array, PopulationEncode, Quantise
+from nervecord.compiler.plan import Plan, plan
+from nervecord.compiler.policy import Policy
+from nervecord.errors import EngineError
+from nervecord.runtime.c_library import FAST, load_library
+from nervecord.runtime.session import (
+    Closing,
+    Counts,
+    check_inputs,
+    checked_active,
+    checked_batch,
+    checked_observation,
+    checked_rows,
+    neurons,
+    planned,
+)
+from nervecord.runtime.stream import Streaming
+
+NOT_FINITE = CODES.index("NOT_FINITE")
+
+
+class Compiled:
+    """A plan in C with the states of a batch; what sessions and streams share.
+
+    Args:
+        made: a plan of integers. flags: of the compiler. history: keep what was sent, for `trace`.
+
+    Raises:
+        MissingDependencyError: there is no compiler. EngineError: it failed.
+        GraphError, InfeasibleError: of `compiler.c.source`.
+    """
+
+    def __init__(self, made: Plan, batch: int, *, flags: tuple[str, ...] = FAST, history: bool = True) -> None:
+        self.plan = made
+        self.source: Source = c_source(made, observed=True)
+        self.form: Form = self.source.form
+        self.history = history
+        self._dtype = self.source.dtype
+        self._library = load_library(self.source, flags=flags)
+        self._keeps = max((tap.lag for step in made.core for tap in step.taps), default=0)
+        self._past: dict[str, float] = {}
+        self.reset(batch)
+
+    @property
+    def batch(self) -> int:
+        """Number of copies."""
+        return len(self.states)
+
+    def function(self, name: str) -> Any:
+        """A function of the library."""
+        found = getattr(self._library, f"{self.source.prefix}_{name}")
+        found.argtypes = [ctypes.c_void_p] * 3
+        found.restype = ctypes.c_int
+        return found
+
+    def reset(self, batch: int) -> None:
+        """Back to the state before the first step, with so many copies."""
+        if hasattr(self, "states"):
+            self._harvest(slice(None))
+        self.states: Array = np.zeros(batch, dtype=self._dtype)
+        self._sent: dict[str, Array] = {}
+
+    def clear(self, rows: Array) -> None:
+        """The same for some copies."""
+        self._harvest(rows)
+        self.states[rows] = np.zeros((), dtype=self._dtype)
+        for values in self._sent.values():
+            # What was given before stays in the trace of the last block; what connections still hear is gone.
+            values[: self._keeps, rows] = 0
+            values[self._keeps :, rows] = 0
+
+    def _harvest(self, rows: Any) -> None:
+        """Counters of copies that are about to be cleared."""
+        for name in self._counters():
+            times = self.states[name][rows].sum(axis=0)
+            self._past[name] = self._past.get(name, 0) + times
+
+    def _counters(self) -> list[str]:
+        names = [m.name for m in self.source.members]
+        return [name for name in names if name.endswith(("_times", "_spikes"))]
+
+    def _counted(self, name: str) -> Any:
+        return self._past.get(name, 0) + self.states[name].sum(axis=0)
+
+    def after_block(self) -> None:
+        """Keep what was sent, for the connections' part of a trace."""
+        if not self.history:
+            return
+        window = self.plan.window
+        for name in self._sources():
+            given = self.given(name)
+            before = self._sent.get(name, np.zeros((self._keeps + window, *given.shape[1:]), dtype=np.int64))
+            self._sent[name] = np.concatenate([before[window:], given])
+
+    def _sources(self) -> list[str]:
+        return [*(entry.name for entry in self.form.entries), *(c.unit.step.name for c in self.form.cells if c.ring)]
+
+    def given(self, name: str) -> Array:
+        """What an entry or a population gave in the last block, (window, batch, n)."""
+        values = self.states[f"{self.form.names[name]}_given"]
+        return values.reshape(self.batch, self.plan.window, -1).swapaxes(0, 1).astype(np.int64)
+
+    def trace(self) -> dict[str, Array]:
+        """What every core node gave in the last block: name -> (window, batch, ...); of connections with history."""
+        found: dict[str, Array] = {}
+        window, arithmetic = self.plan.window, self.form.arithmetic
+        for step in self.plan.core:
+            if step.name not in self.form.links:
+                found[step.name] = self.given(step.name)
+            elif self.history:
+                start = self._keeps - step.taps[0].lag
+                x = sum(self._sent[tap.source][start : start + window] for tap in step.taps)
+                assert isinstance(x, np.ndarray)
+                y = step.op.step({}, x.reshape(-1, *step.op.in_shape), arithmetic)
+                found[step.name] = y.reshape(*x.shape[:2], *step.op.out_shape)
+        return found
+
+    def state(self) -> dict[str, dict[str, Array]]:
+        """State of every core node, as `compiler.interpret.Machine` names it."""
+        found: dict[str, dict[str, Array]] = {}
+        for step in self.plan.core:
+            keys = [] if step.name in self.form.links else list(step.op.state(1))
+            found[step.name] = {k: self.states[f"{self.form.names[step.name]}_{k}"].astype(np.int64) for k in keys}
+        return found
+
+    def tally(self, counts: Counts) -> Counts:
+        """A copy of `counts` with spikes and events."""
+        found = counts.copy()
+        for cell in self.form.cells:
+            if cell.ring is not None:
+                found.spikes[cell.unit.step.name] = float(self._counted(f"{cell.name}_spikes"))
+        for name, link in self.form.links.items():
+            synapses = link.dense.synapses()
+            assert synapses is not None
+            times = [self._counted(f"{self.form.names[tap.source]}_times") for tap in link.step.taps]
+            found.synaptic_events[name] = float(sum(each @ synapses.fan_out for each in times))
+        return found
+
+
+class CSession(Closing):
+    """A policy of integers in C, by the same text that the target c emits.
+
+    Args:
+        subject: INTEGER policy or its plan. batch: number of robots. engine: what to call it in results.
+        trace: `trace` will be asked for.
+        flags: of the compiler.
+
+    Raises:
+        GraphError, ContractError: it is no integer policy.
+        InfeasibleError: a range cannot be proved, or an op has no form in C.
+        MissingDependencyError: there is no C compiler. EngineError: it failed.
+    """
+
+    def __init__(
+        self, subject: Policy | Plan, batch: int = 1, engine: str = "c", *, trace: bool = True,
+        flags: tuple[str, ...] = FAST,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.plan, self.contract = planned(subject)
+        self.graph = self.plan.graph
+        self.engine = engine
+        checked_batch(batch)
+        self._compiled = Compiled(self.plan, batch, flags=flags, history=trace)
+        self._step = self._compiled.function("step")
+        self._before = Before(self.plan)
+        self._updates = neurons(self.plan) * self.plan.window
+        self._counts = Counts()
+        self._stepped = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise TypeError("a session of the engine c holds a loaded library and cannot be copied")
+
+    @property
+    def batch(self) -> int:
+        """Number of robots."""
+        return self._compiled.batch
+
+    @property
+    def counts(self) -> Counts:
+        """What it did since it was opened: a copy."""
+        with self._lock:
+            counts = self._compiled.tally(self._counts)
+            counts.neuron_updates = float(self._updates * counts.actions)
+            return counts
+
+    def reset(self, batch: int | None = None, *, rows: Array | None = None) -> None:
+        """Clear the state of all robots (setting their number), or of some rows."""
+        with self._lock:
+            self._alive()
+            checked_batch(batch)
+            if rows is not None:
+                self._compiled.clear(checked_rows(rows, self.batch))
+                return
+            self._compiled.reset(batch or self.batch)
+            self._stepped = False
+
+    def step(self, observation: Array, active: Array | None = None) -> Array:
+        """(batch, observations) -> (batch, actions); (observations,) -> (actions,) for one robot. Both as float32.
+
+        Raises:
+            ContractError: the observation's shape or type is wrong.
+            GraphError: an Input that carries spikes is given something else.
+        """
+        with self._lock:
+            self._alive()
+            given, trusted = checked_observation(self.contract, observation, self.batch)
+            counted = checked_active(active, self.batch)
+            check_inputs(self.plan, self._before.split(given[trusted]))
+            with np.errstate(over="ignore"):  # what float32 cannot hold is not finite, and gives the fail-safe action
+                obs = np.ascontiguousarray(given, dtype=np.float32)
+            act = np.zeros((self.batch, self.contract.action.size), dtype=np.float32)
+            states, failed = self._compiled.states, 0
+            states["counted"] = counted
+            for b in range(self.batch):
+                code = self._step(
+                    states.ctypes.data + b * states.itemsize, obs.ctypes.data + b * obs.strides[0],
+                    act.ctypes.data + b * act.strides[0],
+                )  # fmt: skip
+                if code > NOT_FINITE:
+                    raise EngineError(f"returned {CODES[code]}", where="engine c")
+                failed += int(code == NOT_FINITE and bool(counted[b]))
+            self._compiled.after_block()
+            self._stepped = True
+            self._counts.actions += int(np.count_nonzero(counted))
+            if failed:
+                self._counts.fail("observation not finite", failed)
+            action = act.astype(np.float64)
+            return action if np.ndim(observation) == 2 else action[0]
+
+    def trace(self) -> dict[str, Array]:
+        """What every core node gave in the last action: name -> (window, batch, ...), integers."""
+        with self._lock:
+            return self._compiled.trace() if self._stepped else {}
+
+    def state(self) -> dict[str, dict[str, Array]]:
+        """Integer state of every core node, as `compiler.interpret.Machine` names it."""
+        with self._lock:
+            return self._compiled.state()
+
+
+class CStream(Streaming):
+    """A graph of integers that is no policy, its core in C; the host's part in numpy.
+
+    Args:
+        subject: INTEGER graph, run step by step with its state carried, or a plan. batch: number of copies.
+        engine: what to call it in results. flags: of the compiler.
+
+    Raises:
+        As `CSession`.
+    """
+
+    def __init__(
+        self, subject: Graph | Plan, batch: int = 1, engine: str = "c", *, flags: tuple[str, ...] = FAST
+    ) -> None:
+        super().__init__(subject if isinstance(subject, Plan) else plan(subject), engine, batch)
+        self._compiled = Compiled(self.plan, batch, flags=flags)
+        self._step = self._compiled.function("step_q")
+        self._before, self._after = Before(self.plan), After(self.plan)
+        self._stepped = False
+
+    @property
+    def counts(self) -> Counts:
+        """What it did since it was opened: a copy."""
+        with self._lock:
+            return self._compiled.tally(self._counts)
+
+    def trace(self) -> dict[str, Array]:
+        """What every core node gave in the last block: name -> (window, batch, ...), integers."""
+        with self._lock:
+            return self._compiled.trace() if self._stepped else {}
+
+    def state(self) -> dict[str, dict[str, Array]]:
+        """Integer state of every core node, as `compiler.interpret.Machine` names it."""
+        with self._lock:
+            return self._compiled.state()
+
+    def _block(self, inputs: dict[str, Array], active: Array) -> dict[str, Array]:
+        check_inputs(self.plan, inputs)
+        entered = self._before.enter(inputs, np.int64)
+        given = entering(self._compiled.form, entered, self.batch)
+        out = np.zeros((self.batch, self._compiled.form.out_dim), dtype=np.int32)
+        states = self._compiled.states
+        states["counted"] = active
+        for b in range(self.batch):
+            code = self._step(
+                states.ctypes.data + b * states.itemsize, given.ctypes.data + b * given.strides[0],
+                out.ctypes.data + b * out.strides[0],
+            )  # fmt: skip
+            if code:
+                raise EngineError(f"returned {CODES[code]}", where="engine c")
+        self._compiled.after_block()
+        self._stepped = True
+        return self._after.leave(left(self._compiled.form, out))
+
+    def _restart(self, batch: int) -> None:
+        self._compiled.reset(batch)
+        self._stepped = False
+
+    def _clear(self, rows: Array) -> None:
+        self._compiled.clear(rows)
+
+
+def entering(form: Form, entered: dict[str, Array], batch: int) -> Array:
+    """What `step_q` takes, (batch, in_dim) int32, of what enters the core in a block: entry -> (window, batch, ...).
+
+    Of a population code that is the same in each of its steps: here only graphs without one are stepped.
+    """
+    rows = []
+    for entry, size in zip(form.entries, form.in_sizes, strict=True):
+        assert not isinstance(entry.op, PopulationEncode)
+        values = entered[entry.name][: form.in_rows].reshape(form.in_rows, batch, -1)
+        rows.append(values[..., :size] if isinstance(entry.op, Quantise) else values)
+    together = np.concatenate(rows, axis=2).swapaxes(0, 1)
+    return np.ascontiguousarray(together.reshape(batch, -1), dtype=np.int32)
+
+
+def left(form: Form, out: Array) -> dict[str, Array]:
+    """What `step_q` gave, as `After.leave` takes it: core step -> (window, batch, n), of every read."""
+    found, at = {}, 0
+    values = out.reshape(len(out), form.in_rows, -1).swapaxes(0, 1).astype(np.int64)
+    for read, size in zip(form.plan.reads, form.out_sizes, strict=True):
+        rows = np.zeros((form.plan.window, len(out), size), dtype=np.int64)
+        # Where inputs are held it is the sum over the read, which is taken once more: it stands in its first step.
+        rows[read.first : read.first + form.in_rows] = values[..., at : at + size]
+        found[read.source] = rows.reshape(form.plan.window, len(out), *form.plan.step(read.source).op.out_shape)
+        at += size
+    return found

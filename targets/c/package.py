@@ -1,0 +1,265 @@
+"""The folder that the target c emits: sources, self-test, what builds them, and a README that counts what they need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+
+from nervecord.compiler.c.form import Link, limits
+from nervecord.compiler.c.names import quoted
+from nervecord.compiler.c.source import Source, c_source
+from nervecord.compiler.files.program import Program, describe, described_hashes
+from nervecord.compiler.ops import PopulationEncode, Quantise, Rescale
+from nervecord.compiler.plan import plan
+from nervecord.targets.c.vectors import record, selftest_text, vectors_text
+
+STACK = 512
+"""Bytes; no step needs more, on any policy that was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """Files by name, in ASCII, and what each is for."""
+
+    files: Mapping[str, str]
+    uses: Mapping[str, str]
+
+
+def package(program: Program, *, prefix: str, vectors: int) -> Package:
+    """The files of a program of integers.
+
+    Args:
+        prefix: of names and files. vectors: recorded steps of the self-test.
+
+    Raises:
+        InfeasibleError: an op has no form in C; it is named.
+    """
+    made = plan(program.subject, program.schedule)
+    version = metadata.version("nervecord")
+    source = c_source(made, prefix=prefix, version=version, model=model_hash(program))
+    recorded = record(made, source, vectors)
+    p = prefix
+    files = {
+        **source.files(),
+        f"{p}_selftest.c": selftest_text(source),
+        f"{p}_vectors.h": vectors_text(recorded, source),
+        "Makefile": makefile(p),
+        "CMakeLists.txt": cmake(p),
+        "README.md": readme(program, source, vectors),
+    }
+    uses = {
+        f"{p}.h": f'the interface: #include "{p}.h"',
+        f"{p}.c": "compile it with -std=c99 -ffp-contract=off",
+        f"{p}_weights.h": f"included by {p}.c",
+        f"{p}_weights.c": "constants, compile it too",
+        f"{p}_selftest.c": f"{p}_selftest() returns 0, or the number of the first step that is not as recorded",
+        f"{p}_vectors.h": f"{vectors} recorded steps, of the self-test",
+        "Makefile": "make selftest, make sanitize, make arm",
+        "CMakeLists.txt": f"add_subdirectory, and link {p}",
+        "README.md": "flash, RAM, stack, operations, and what enters and leaves",
+    }
+    return Package(files, uses)
+
+
+def model_hash(program: Program) -> str:
+    """Of what the program computes: the first 32 digits of its two hashes, which its file shows."""
+    hashes = described_hashes(*describe(program.graph, program.contract, program.schedule))
+    return hashes["structure"][:16] + hashes["arrays"][:16]
+
+
+def makefile(prefix: str) -> str:
+    """Builds a library, runs the self-test, here and with sanitizers; sizes for a Cortex-M4."""
+    p, macro = prefix, prefix.upper()
+    return f"""\
+# Written by nervecord. make selftest | sanitize | arm
+CFLAGS ?= -O2
+STRICT = -std=c99 -ffp-contract=off -Wall -Wextra -Wconversion -Werror -pedantic
+ARM ?= arm-none-eabi-
+CORE = -mcpu=cortex-m4 -mthumb -mfloat-abi=soft
+OBJECTS = {p}.o {p}_weights.o
+SOURCES = {p}.c {p}_weights.c
+
+lib{p}.a: $(OBJECTS)
+\t$(AR) rcs $@ $(OBJECTS)
+
+%.o: %.c {p}.h {p}_weights.h
+\t$(CC) $(STRICT) $(CFLAGS) -c -o $@ $<
+
+selftest: $(SOURCES) {p}_selftest.c {p}_vectors.h
+\t$(CC) $(STRICT) $(CFLAGS) -D{macro}_SELFTEST_MAIN -o $@ $(SOURCES) {p}_selftest.c
+\t./$@
+
+sanitize: $(SOURCES) {p}_selftest.c {p}_vectors.h
+\t$(CC) $(STRICT) -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -D{macro}_SELFTEST_MAIN \\
+\t\t-o $@ $(SOURCES) {p}_selftest.c
+\t./$@
+
+arm: $(SOURCES)
+\t$(ARM)gcc $(STRICT) $(CORE) -Os -fstack-usage -c {p}.c -o {p}_arm.o
+\t$(ARM)gcc $(STRICT) $(CORE) -Os -c {p}_weights.c -o {p}_weights_arm.o
+\t$(ARM)size {p}_arm.o {p}_weights_arm.o
+
+clean:
+\trm -f *.o *.su lib{p}.a selftest sanitize
+
+.PHONY: selftest sanitize arm clean
+"""
+
+
+def cmake(prefix: str) -> str:
+    """A static library, and the self-test as a test."""
+    p, macro = prefix, prefix.upper()
+    return f"""\
+# Written by nervecord.
+cmake_minimum_required(VERSION 3.13)
+project({p} C)
+
+add_library({p} STATIC {p}.c {p}_weights.c)
+target_include_directories({p} PUBLIC ${{CMAKE_CURRENT_SOURCE_DIR}})
+set_target_properties({p} PROPERTIES C_STANDARD 99 C_STANDARD_REQUIRED ON C_EXTENSIONS OFF)
+target_compile_options({p} PRIVATE -ffp-contract=off)
+
+if(CMAKE_SOURCE_DIR STREQUAL CMAKE_CURRENT_SOURCE_DIR AND NOT CMAKE_CROSSCOMPILING)
+  enable_testing()
+  add_executable({p}_selftest {p}_selftest.c)
+  target_compile_definitions({p}_selftest PRIVATE {macro}_SELFTEST_MAIN)
+  target_link_libraries({p}_selftest {p})
+  set_target_properties({p}_selftest PROPERTIES C_STANDARD 99 C_EXTENSIONS OFF)
+  add_test(NAME {p}_selftest COMMAND {p}_selftest)
+endif()
+"""
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# README
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Operations of a link per call, at most: every source spikes in every step."""
+
+    link: Link
+    times: int
+
+    @property
+    def operations(self) -> int:
+        """Additions of a weight; where values enter, after a product."""
+        return self.times * self.link.stored
+
+
+def works(source: Source) -> list[Work]:
+    """Of every connection of every population."""
+    return [
+        Work(link, 1 if link.held is not None else len(cell.useful))
+        for cell in source.form.cells
+        for link in cell.links
+    ]
+
+
+def updates(source: Source) -> int:
+    """Neuron updates per call."""
+    return sum(cell.op.size * len(cell.useful) for cell in source.form.cells)
+
+
+def readme(program: Program, source: Source, vectors: int) -> str:
+    """What firmware needs to know, and what it costs."""
+    p, macro = source.prefix, source.prefix.upper()
+    made, contract = source.form.plan, program.contract
+    total = sum(work.operations for work in works(source))
+    lines = [
+        f"# {p}: a spiking policy in C99" if contract is not None else f"# {p}: a spiking network in C99",
+        "",
+        f"Written by nervecord {metadata.version('nervecord')}; model {model_hash(program)}.",
+    ]
+    if contract is not None:
+        lines.append(
+            f"Trained in {quoted(contract.environment)}; an action every {contract.control_period * 1e6:.0f} us."
+        )
+    lines += [
+        "",
+        "| what | bytes |",
+        "|---|---|",
+        f"| flash, constants | {source.flash_bytes} |",
+        "| flash, code | see `make arm`; the self-test's vectors are not part of it |",
+        f"| RAM, one `{p}_state_t` | {source.state_bytes} |",
+        f"| stack of a step | less than {STACK}, calls of the compiler's own library included |",
+        "",
+        f"Per call, at most (every source spikes in every step): {total} synaptic operations, {updates(source)} neuron",
+        "updates. Connections are driven by spikes: what is silent costs nothing.",
+        "",
+        "| connection | weights | stored as | runs per call | operations, at most |",
+        "|---|---|---|---|---|",
+    ]
+    for work in works(source):
+        link = work.link
+        form = "rows, sparse" if link.start is not None else "matrix"
+        lines.append(
+            f"| {quoted(link.step.name)} | {link.stored} x {link.weight.kind} | {form} | {work.times} "
+            f"| {work.operations} |"
+        )
+    lines += ["", "## Use", "", *_use(source), "", "## What the core takes and gives", "", *_ends(source)]
+    lines += [
+        "",
+        "## Test",
+        "",
+        f"`{p}_selftest()` runs {vectors} recorded steps, compares every output to the bit, and returns 0 or the",
+        "number of the first step that differs. Run it on your controller once: it finds a compiler that fuses or",
+        "reorders floats. `make selftest` runs it here, `make sanitize` with the sanitizers of addresses and undefined",
+        "behaviour.",
+        "",
+        "## Rules",
+        "",
+        "- Compile with `-ffp-contract=off` and without `-ffast-math`. The core has no floats; the normaliser and the",
+        "  decoder compute in double, in software where the controller has no unit for it.",
+        f"- Any number of `{p}_state_t` at once; a function touches its own state and constants, nothing else.",
+        "- No heap, no stdio, no recursion, no arrays of variable length. Of the C library `memset` and `memcpy`.",
+        f"- A call is {made.window} steps of the core, of which {made.schedule.steps} take new input.",
+        f"- `{macro}_STATE_BYTES` is checked when it is compiled.",
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _use(source: Source) -> list[str]:
+    p, macro = source.prefix, source.prefix.upper()
+    if source.form.plan.contract is None:
+        return [
+            "```c", f'#include "{p}.h"', "", f"static {p}_state_t state;",
+            f"static int32_t in[{macro}_IN_DIM], out[{macro}_OUT_DIM];", "",
+            f"{p}_init(&state);", f"/* every {macro}_DT_US microseconds */", f"{p}_step_q(&state, in, out);", "```",
+        ]  # fmt: skip
+    return [
+        "```c", f'#include "{p}.h"', "", f"static {p}_state_t state;",
+        f"static float obs[{macro}_OBS_DIM], act[{macro}_ACT_DIM];", "",
+        f"{p}_init(&state);", f"/* every {macro}_DT_US microseconds */",
+        f"if ({p}_step(&state, obs, act) != {macro}_OK) {{", "    /* act is the fail-safe action */", "}", "```",
+    ]  # fmt: skip
+
+
+def _ends(source: Source) -> list[str]:
+    form, plan = source.form, source.form.plan
+    per = "one call" if form.in_rows == 1 else f"one of {form.in_rows} steps of a call, which follow one another"
+    lines = [
+        f"`{source.prefix}_step_q` takes and gives integers, for {per}; one after the other:",
+        "",
+        "| end | integers | range | what they are |",
+        "|---|---|---|---|",
+    ]
+    for entry, size in zip(form.entries, form.in_sizes, strict=True):
+        low, high = limits(entry)
+        op = entry.op
+        what = "spikes" if op.spikes else "values"
+        if isinstance(op, PopulationEncode):
+            what = "activations of the receptive fields in units of 2^-20"
+        elif isinstance(op, Quantise):
+            what = f"round(x * {op.scale:.17g})"
+        lines.append(f"| in: {quoted(entry.name)} | {size} | {low}..{high} | {what} |")
+    for read, size in zip(plan.reads, form.out_sizes, strict=True):
+        op = plan.step(read.source).op
+        what = "membranes" if not op.spikes else ("spikes" if form.in_rows > 1 or read.first == read.last else "counts")
+        scaled = [s.op for s in plan.after if isinstance(s.op, Rescale) and s.taps[0].source == read.source]
+        if scaled and plan.contract is None:
+            what += f", each times {', '.join(f'{x:.17g}' for x in scaled[0].scale.ravel()[:8].tolist())}"
+            what += ", ..." if scaled[0].scale.size > 8 else ""
+        lines.append(f"| out: {quoted(read.source)} | {size} | | {what} |")
+    return lines

@@ -1,0 +1,78 @@
+"""The c target: C99 for microcontrollers, in the arithmetic of Loihi 2's fixed point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nervecord.compiler.c.names import checked_prefix
+from nervecord.compiler.calibrate import Calibration, StreamCalibration
+from nervecord.compiler.files.atomic import write_atomically
+from nervecord.compiler.files.program import Program
+from nervecord.compiler.graph import Graph
+from nervecord.compiler.lower.lower import lower
+from nervecord.compiler.options import option
+from nervecord.compiler.policy import Policy
+from nervecord.compiler.schedule import Schedule
+from nervecord.compiler.specfile import read_spec
+from nervecord.compiler.target import Emitted, Lowered, TargetSpec
+from nervecord.errors import unknown_name
+from nervecord.runtime.session import Session
+from nervecord.runtime.stream import StreamSession
+from nervecord.targets.integers import integers, open_integers, stream_integers
+
+
+@dataclass(frozen=True)
+class CTarget:
+    """C99 for microcontrollers."""
+
+    spec: TargetSpec = field(default_factory=lambda: read_spec(Path(__file__).with_name("spec.toml")))
+    weight_bits: int = option(8, "bits of a weight's mantissa", low=2, high=8)
+    prefix: str = option("policy", "what the names of files, functions and macros begin with")
+    vectors: int = option(100, "recorded steps of the self-test", low=1, high=100_000)
+
+    def __post_init__(self) -> None:
+        checked_prefix(self.prefix)
+
+    def lower(
+        self, subject: Graph | Policy, calibration: Calibration | StreamCalibration | None, schedule: Schedule
+    ) -> Lowered:
+        """A DISCRETE graph or policy in integers; see `compiler.lower`."""
+        lowered, report = lower(
+            subject, integers(self.spec), calibration, schedule=schedule, weight_bits=self.weight_bits
+        )
+        return Lowered(subject=lowered, report=report)
+
+    def open(self, program: Program, *, engine: str | None = None, trace: bool = True) -> Session:
+        """A session on the default engine or the one named.
+
+        "c": what is emitted, compiled here; "emulator": the same core in numba, the host's part in float64;
+        "definition": by the ops' own steps, slow.
+        """
+        return open_integers(program, self._engine(engine), trace=trace)
+
+    def stream(self, program: Program, *, engine: str | None = None) -> StreamSession:
+        """A session of a program that is no policy, on the default engine or the one named."""
+        return stream_integers(program, self._engine(engine))
+
+    def _engine(self, engine: str | None) -> str:
+        name = engine or self.spec.engines[0]
+        if name not in self.spec.engines:
+            raise unknown_name("engine", name, self.spec.engines, where=self.spec.name)
+        return name
+
+    def emit(self, program: Program, folder: Path) -> tuple[Emitted, ...]:
+        """The C sources, a self-test with recorded steps, and what builds them; see `targets.c.package`.
+
+        Raises:
+            InfeasibleError: an op has no form in C.
+        """
+        from nervecord.targets.c.package import package
+
+        made = package(program, prefix=self.prefix, vectors=self.vectors)
+        for name, text in made.files.items():
+            write_atomically(folder / name, text.encode("ascii"))
+        return tuple(Emitted(folder / name, made.uses[name]) for name in made.files)
+
+
+TARGET = CTarget
