@@ -25,6 +25,10 @@ from nervecord.compiler.files.atomic import made_folder
 from nervecord.errors import NervecordError
 
 
+PROGRAM = "policy.nervecord"
+"""Name of the program in a folder that -o names."""
+
+
 def _flags(parser: argparse.ArgumentParser) -> None:
     from nervecord.targets.catalogue import DEFAULT
 
@@ -33,7 +37,10 @@ def _flags(parser: argparse.ArgumentParser) -> None:
         "--target", metavar="NAME", help=f"what to compile for (default {DEFAULT}); see nervecord targets"
     )
     limit_flags(parser)
-    parser.add_argument("-o", "--output", metavar="FILE", help="the program; replaced if it exists")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE",
+        help=f"the program; replaced if it exists. DIR/ stands for -o DIR/{PROGRAM} --emit DIR",
+    )  # fmt: skip
     parser.add_argument(
         "--emit", metavar="DIR", help="also write what the target makes for other tools into this folder"
     )
@@ -59,7 +66,20 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     html.add_flag(parser)
 
 
+def _into_folder(args: argparse.Namespace) -> None:
+    """`-o DIR/`: everything into one folder, made if it does not exist."""
+    if args.output is None or not args.output.endswith("/"):
+        return
+    folder = Path(args.output)
+    if folder.exists() and not folder.is_dir():
+        raise NervecordError(f"{folder} is a file, a folder is needed", where="--output")
+    made_folder(folder)
+    args.emit = args.emit or str(folder)
+    args.output = str(folder / PROGRAM)
+
+
 def _run(args: argparse.Namespace) -> Outcome:
+    _into_folder(args)
     writable(args.output, where="--output")
     html.require(args)
     if args.emit is not None and Path(args.emit).exists() and not Path(args.emit).is_dir():
@@ -119,6 +139,7 @@ VERBS = {
             "nervecord compile any.nir --dt 1e-4 --contract contract.toml --calibration rows.npz -o mine.nervecord",
             "nervecord compile any.nir --dt 1e-4 --inputs spikes -o net.nervecord",
             "nervecord compile policy.nir --netx --emit netx -o ant.nervecord",
+            "nervecord compile policy.nir --target onnx -o out/",
         ),
         _flags,
         _run,
