@@ -24,7 +24,6 @@ from nervecord.cli.verb import Verb
 from nervecord.compiler.files.atomic import made_folder
 from nervecord.errors import NervecordError
 
-
 PROGRAM = "policy.nervecord"
 """Name of the program in a folder that -o names."""
 
