@@ -5,6 +5,7 @@ Nothing is trained: their weights are drawn, and so are the statistics of their 
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -105,9 +106,7 @@ def skrl(path: Path, *, observations: int = 27, actions: int = 8, **how: Any) ->
             Model.__init__(self, device="cpu", **spaces)
             DeterministicMixin.__init__(self, clip_actions=True)
             sizes = (observations, 32, 16)
-            layers = [
-                m for a, b in zip(sizes, sizes[1:], strict=False) for m in (torch.nn.Linear(a, b), torch.nn.ReLU())
-            ]
+            layers = [m for a, b in itertools.pairwise(sizes) for m in (torch.nn.Linear(a, b), torch.nn.ReLU())]
             self.net = torch.nn.Sequential(*layers, torch.nn.Linear(16, actions))
 
         def compute(self, inputs: Any, role: str = "") -> Any:

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from nervecord.compiler.onnx.file import is_onnx
 from nervecord.errors import NervecordError
 from nervecord.training import checkpoint, run_folder
 from nervecord.training.config import PPO, OnPolicy, TrainConfig
@@ -24,12 +25,14 @@ def shared_with(folder: str | Path, *, network: bool = True) -> dict[str, Any]:
     """The fields, by their names alone, that a training takes from the run that it begins with or learns from.
 
     Args:
-        folder: of that run.
+        folder: of that run; an ONNX file says nothing of its task.
         network: the network too, where its weights are taken.
 
     Raises:
         NervecordError: the folder holds no run.
     """
+    if is_onnx(folder):
+        return {}
     config = run_folder.open_existing(Path(folder))
     found = config.task.to_dict() | (config.network.to_dict() if network else {})
     return found | ({"critic": config.algorithm.critic} if isinstance(config.algorithm, OnPolicy) else {})
@@ -96,6 +99,8 @@ def digest(learner: dict[str, Any]) -> str:
     for part in LEARNT:
         for tensor in learner.get(part, {}).values():
             found.update(tensor.detach().cpu().numpy().tobytes())
+    for tensor in learner.get("network", {}).get("arrays", {}).values():
+        found.update(tensor.numpy().tobytes())
     if "reward_rms" in learner:
         found.update(repr(tuple(float(value) for value in statistics(learner["reward_rms"]).values())).encode())
     return found.hexdigest()[:16]
