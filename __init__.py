@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from nervecord.targets.measures import certify, neurobench
     from nervecord.training.config import TrainConfig
     from nervecord.training.front import contract, distill, sweep, train
+    from nervecord.training.network import network_policy
 
     StrPath = str | os.PathLike[str]
     Given = Graph | Policy | Program | StrPath
@@ -72,6 +73,7 @@ __all__ = [
     "inspect",
     "list_targets",
     "load",
+    "network_policy",
     "neurobench",
     "open",
     "picture",
@@ -103,6 +105,7 @@ _ELSEWHERE = {
     "contract": "training.front",
     "distill": "training.front",
     "neurobench": "targets.measures",
+    "network_policy": "training.network",
     "picture": "runtime.picture",
     "report": "cli.html",
     "sweep": "training.front",
@@ -130,7 +133,7 @@ def read(path: StrPath, *, dt: float | None = None, convention: str = "euler") -
     """The graph of a NIR file, ready to execute where its time step is known; a policy where it carries a contract.
 
     Args:
-        path: a NIR file, of Nervecord or of any other tool; or a run folder.
+        path: a NIR file, of Nervecord or of any other tool; a run folder; or an ONNX file of a network without spikes.
         dt: seconds per step; NIR does not say it. Without it a file of another tool stays in continuous time, which is
             enough for `inspect`.
         convention: how continuous time becomes steps: "euler" (as snnTorch and Norse do) or "exact".
@@ -143,11 +146,10 @@ def read(path: StrPath, *, dt: float | None = None, convention: str = "euler") -
         >>> nervecord.read("lif.nir", dt=1e-4).level  # doctest: +SKIP
         <Level.DISCRETE: 'discrete'>
     """
-    from nervecord.compiler.nir.file import read_nir
     from nervecord.compiler.passes.discretise import discretise
-    from nervecord.targets.given import policy_file
+    from nervecord.targets.given import policy_file, read_network
 
-    found = read_nir(policy_file(path), dt=dt, convention=convention)
+    found = read_network(policy_file(path), dt=dt, convention=convention)
     return found if dt is None else discretise(found, dt=dt, convention=convention)
 
 

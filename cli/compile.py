@@ -191,6 +191,7 @@ VERBS = {
             "nervecord compile any.nir --dt 1e-4 --inputs spikes -o net.nervecord",
             "nervecord compile policy.nir --netx --emit netx -o ant.nervecord",
             "nervecord compile policy.nir --target c --prefix ant -o ant_c/",
+            "nervecord compile policy.nir --target onnx -o out/",
         ),
         _flags,
         _run,

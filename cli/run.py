@@ -24,7 +24,7 @@ ENGINE_DIED = 1
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("policy", help="program, or NIR file of a policy (which runs in float64)")
+    parser.add_argument("policy", help="program, or NIR or ONNX file of a policy (which runs in float64)")
     parser.add_argument(
         "--env",
         metavar="ID",
@@ -54,10 +54,9 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> Outcome:
     from nervecord.runtime.environment import registered_environment
     from nervecord.runtime.frames import require_frames
-    from nervecord.targets.given import acting
 
     _require(args)
-    programs = [acting(path) for path in (args.policy, args.beside) if path is not None]
+    programs = [_program(path, args.env) for path in (args.policy, args.beside) if path is not None]
     if args.video is not None:
         require_frames(args.env or registered_environment(programs[0].policy.contract))
     labels = _labels(args, programs)
@@ -76,6 +75,18 @@ def _run(args: argparse.Namespace) -> Outcome:
     if any(result.engine_error is not None for result in played):
         return Outcome(data, text, ENGINE_DIED)
     return Outcome(data, text, after=_drawn(args, data, programs, labels, played))
+
+
+def _program(path: str, env: str | None) -> Program:
+    """What runs of a file. An ONNX file says nothing of where it acts: the environment makes a policy of it."""
+    from nervecord.compiler.onnx.file import is_onnx
+    from nervecord.targets.given import acting
+
+    if not is_onnx(path):
+        return acting(path)
+    if env is None:
+        raise NervecordError("does not say in which environment it acts", where=path, hint="name it: --env Ant-v4")
+    return acting(nervecord.network_policy(path, env))
 
 
 def _require(args: argparse.Namespace) -> None:
@@ -178,6 +189,7 @@ VERBS = {
             "nervecord run policy.nir --env Ant-v4 --episodes 100 --num-envs 16 --seed 7",
             "nervecord run ant.nervecord --engine lava --episodes 2",
             "nervecord run ant.nervecord --picture ant.png --video ant.mp4 --json",
+            "nervecord run policy.onnx --env Ant-v4 --episodes 10",
             "nervecord run ant.nervecord --beside policy.nir --video ant.mp4 --html ant.html",
             "nervecord run ant.nervecord --neurobench --episodes 1",
         ),

@@ -45,6 +45,7 @@ DISTILL = (
 DISTILL_EXAMPLES = (
     "nervecord distill runs/teacher",
     "nervecord distill runs/teacher --layers 256 --steps 2e6 --lr 1e-3 --name student",
+    "nervecord distill policy.onnx --env Ant-v4 --steps 2e6",
 )
 
 
@@ -183,7 +184,9 @@ def train_verb(args: argparse.Namespace) -> Outcome:
 
 def distill_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "teacher", metavar="RUN", help="run folder of the teacher: of its best checkpoint, or its newest"
+        "teacher",
+        metavar="RUN",
+        help="run folder of the teacher: of its best checkpoint, or its newest; or an ONNX file, beside --env",
     )
     parser.set_defaults(resume=None)
     add_flags(parser, Distill)

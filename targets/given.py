@@ -15,6 +15,8 @@ from nervecord.compiler.files.contractfile import read_contract
 from nervecord.compiler.files.program import SUFFIX, Program
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.nir.file import read_nir
+from nervecord.compiler.onnx.file import is_onnx
+from nervecord.compiler.onnx.reading import read_onnx
 from nervecord.compiler.ops import Array
 from nervecord.compiler.passes.declare import declare
 from nervecord.compiler.passes.discretise import discretise
@@ -76,7 +78,14 @@ def read_given(given: Given) -> Graph | Policy | Program:
     if isinstance(given, (Graph, Policy, Program)):
         return given
     given = policy_file(given)
-    return load_program(given) if is_program(Path(given)) else read_nir(given)
+    return load_program(given) if is_program(Path(given)) else read_network(given)
+
+
+def read_network(given: StrPath, *, dt: float | None = None, convention: str = "euler") -> Graph | Policy:
+    """What a NIR file holds, or an ONNX file, which is told by its name; see `read_nir` and `read_onnx`."""
+    if is_onnx(given):
+        return read_onnx(given, dt=dt)
+    return read_nir(given, dt=dt, convention=convention)
 
 
 def is_program(path: Path) -> bool:

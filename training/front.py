@@ -51,9 +51,10 @@ def distill(teacher: StrPath, *, progress: ProgressCallback | None = None, **fie
     """Train a policy to act as another run's does, and write it to a new run folder. Needs the extra `train`.
 
     Args:
-        teacher: run folder of the policy to learn from.
+        teacher: run folder of the policy to learn from; or an ONNX file, of a network without spikes and state.
         progress: as of `train`.
-        fields: of `TrainConfig`, for the student; what the teacher sets (the task, the critic) comes from it.
+        fields: of `TrainConfig`, for the student; what the teacher sets (the task, the critic) comes from it. An ONNX
+            file says nothing of its task: `env` does.
 
     Raises:
         NervecordError: the folder holds no run, or this student cannot learn from it.

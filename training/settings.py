@@ -242,7 +242,7 @@ class Distill(OnPolicy):
 
     name: ClassVar[str] = "distill"
 
-    teacher: str = flag("", "run folder of the policy that this one learns to act as (nervecord distill)")
+    teacher: str = flag("", "run folder or ONNX file of the policy that this one learns to act as (nervecord distill)")
     capacity: int = flag(1_000_000, "states kept to learn from, the newest; 0 for those of the newest rollout", least=0)
     teacher_steps: int = flag(0, "environment steps in which the teacher acts alone", least=0)
     handover_steps: int = flag(0, "environment steps in which its share then falls to 0", least=0)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from nervecord.compiler.onnx.file import is_onnx
 from nervecord.errors import NervecordError
 from nervecord.training import checkpoint, run_folder
 from nervecord.training.config import PPO, OnPolicy, TrainConfig
@@ -27,12 +28,14 @@ def shared_with(folder: str | Path, *, network: bool = True) -> dict[str, Any]:
     """The fields, by their names alone, that a training takes from the run that it begins with or learns from.
 
     Args:
-        folder: of that run.
+        folder: of that run; an ONNX file says nothing of its task.
         network: the network too, where its weights are taken.
 
     Raises:
         NervecordError: the folder holds no run.
     """
+    if is_onnx(folder):
+        return {}
     config = run_folder.open_existing(Path(folder))
     found = config.task.to_dict() | (config.network.to_dict() if network else {})
     return found | ({"critic": config.algorithm.critic} if isinstance(config.algorithm, OnPolicy) else {})

@@ -33,6 +33,9 @@ KIND_FIXES = {
     "Scale": "fold the factors into the weights of the connection before or after it",
     "Flatten": "give the network flat vectors; its order of values is what the weights expect",
     "Threshold": "use an IF neuron, which spikes on its membrane",
+    **dict.fromkeys(
+        ("Tanh", "Relu", "Elu"), "teach a spiking policy to act as this network does: nervecord distill FILE --env ID"
+    ),
 }
 """Kind -> what a user can do where a target has nothing like it."""
 

@@ -6,6 +6,7 @@ its name in that table.
 
 from __future__ import annotations
 
+from nervecord.compiler.ops.activations import Activation
 from nervecord.compiler.ops.connections import Affine, Conv, Delay, Flatten, Pool, Scale, Threshold
 from nervecord.compiler.ops.ends import Input, Output
 from nervecord.compiler.ops.fields import Array, Shape
@@ -40,7 +41,7 @@ from nervecord.compiler.ops.op import NirForm, Op, Part, Role, State, Synapses
 OPS: dict[str, type[Op]] = {
     kind.__name__: kind
     for kind in (
-        Input, Output, Affine, Conv, Scale, Flatten, Pool, Delay, Threshold, Neuron, Dense,
+        Input, Output, Affine, Conv, Scale, Flatten, Pool, Delay, Threshold, Activation, Neuron, Dense,
         Normalise, Quantise, BiasChannel, PopulationEncode,
         Decode, Rescale, CountDecode, ArgmaxDecode, CountArgmaxDecode,
     )
@@ -67,7 +68,7 @@ def is_host(op: Op) -> bool:
 
 __all__ = [
     "CORE_ROLES", "EVERY_LEVEL", "EXECUTABLE", "FLOAT_LEVELS", "HOST_ROLES", "NIR_READERS", "OPS", "PART_TYPES",
-    "Affine", "ArgmaxDecode", "Array", "BiasChannel", "ContinuousMembrane", "ContinuousSynapse", "Conv",
+    "Activation", "Affine", "ArgmaxDecode", "Array", "BiasChannel", "ContinuousMembrane", "ContinuousSynapse", "Conv",
     "CountArgmaxDecode",
     "CountDecode", "Decode", "Decoder", "Delay", "Dense", "Flatten", "Input", "IntegerMembrane", "IntegerSpike",
     "IntegerSynapse", "Level", "Membrane", "Neuron", "NirForm", "Normalise", "Op", "Output", "Part", "Pool",

@@ -20,11 +20,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nervecord.compiler.onnx.file import is_onnx
 from nervecord.errors import NervecordError
 from nervecord.training import run_folder
 from nervecord.training.config import TD7, Distill, SkrlAlgorithm, TrainConfig
 from nervecord.training.distributed import SOLO, Group
 from nervecord.training.learners.base import Rollout
+from nervecord.training.learners.network_teacher import PART, NetworkTeacher, read_network_teacher
 from nervecord.training.learners.off_policy import td7_settings
 from nervecord.training.learners.on_policy import OnPolicyLearner
 from nervecord.training.learners.replay import WeightedRows
@@ -39,13 +41,15 @@ def read_teacher(config: TrainConfig) -> dict[str, Any]:
     """The checkpoint of the teacher: its best one where it is finished, else its newest.
 
     Args:
-        config: of the student; its `algorithm.teacher` names the run folder.
+        config: of the student; its `algorithm.teacher` names the run folder, or an ONNX file.
 
     Raises:
         NervecordError: the folder holds no run or no checkpoint, or this student cannot learn from it.
     """
     assert isinstance(config.algorithm, Distill)
     folder = Path(config.algorithm.teacher)
+    if is_onnx(folder):
+        return read_network_teacher(folder, config)
     teacher = run_folder.open_existing(folder)
     where = str(folder)
     require_equal(teacher, config, where=where, network=False)
@@ -74,16 +78,24 @@ class Teacher(nn.Module):
     """A trained policy that is asked and does not learn.
 
     Args:
-        content: checkpoint of its training, or what `state` gave.
+        content: checkpoint of its training, a network of another maker, or what `state` gave.
+        observations: size of the task's observation.
         low, high: limits of an action, (actions,).
         choices: number of actions to choose from, 0 where an action is values.
         device: where it is to answer.
     """
 
-    def __init__(self, content: dict[str, Any], low: Tensor, high: Tensor, choices: int, device: torch.device) -> None:
+    def __init__(
+        self, content: dict[str, Any], observations: int, low: Tensor, high: Tensor, choices: int, device: torch.device
+    ) -> None:
         super().__init__()
         parts, config = content["learner"], TrainConfig.from_dict(content["config"])
         self.obs_rms: ObservationNormaliser | None = None
+        self.network: NetworkTeacher | None = None
+        if PART in parts:
+            self.state = {"config": content["config"], "learner": {PART: parts[PART]}}
+            self.network = NetworkTeacher(parts[PART], observations, choices or len(low)).to(device)
+            return
         if isinstance(config.algorithm, TD7):
             learnt = td7_policy(config.algorithm, parts)
             self.state = {"config": content["config"], "learner": {"policy": pack_policy(learnt)}}
@@ -94,7 +106,6 @@ class Teacher(nn.Module):
             "config": content["config"],
             "learner": {name: parts[name] for name in ("actor", "obs_rms")},
         }
-        observations = len(parts["obs_rms"]["mean"])
         self.actor = make_actor(observations, len(low), choices, config).to(device)
         self.actor.load_state_dict(parts["actor"])
         self.obs_rms = ObservationNormaliser(observations, config.task.obs_clip, device)
@@ -103,6 +114,8 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def forward(self, observations: Tensor) -> Tensor:
         """Action means, or preferences of choices, (B, outputs), for raw observations (B, observations)."""
+        if self.network is not None:
+            return self.network(observations)
         if self.obs_rms is None:
             return self.low + (self.policy(observations) + 1) / 2 * (self.high - self.low)
         return self.actor.net(self.obs_rms(observations))[0]
@@ -166,7 +179,7 @@ class Student(OnPolicyLearner):
         teacher: dict[str, Any],
     ) -> None:
         super().__init__(observations, len(low), config, group, choices=choices)
-        self.teacher = Teacher(teacher, low, high, choices, self.device)
+        self.teacher = Teacher(teacher, observations, low, high, choices, self.device)
         self.limits = None if choices else (low.to(self.device, torch.float32), high.to(self.device, torch.float32))
         settings = self.settings
         self.kept: WeightedRows | None = None
@@ -264,7 +277,7 @@ class Student(OnPolicyLearner):
         """Take the teacher's critic, statistics and noise, from the checkpoint of its training."""
         learnt = content["learner"]
         if self.teacher.obs_rms is None:
-            return  # TD7 has none of these
+            return  # TD7 and networks of other makers have none of these
         super().load_state_dict({name: learnt[name] for name in ("critic", "obs_rms")})
         self.reward_rms.load_state_dict(statistics(learnt["reward_rms"]))
         if self.settings.noise == "learnt" and "log_std" in learnt["actor"]:

@@ -1,0 +1,1 @@
+"""Networks of other makers: ONNX files of multilayer perceptrons, read under limits and made into float graphs."""

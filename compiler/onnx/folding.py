@@ -1,0 +1,101 @@
+"""What can be computed of an ONNX file before anything enters it: shapes and the arithmetic of constants."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from nervecord.compiler.onnx.file import OnnxNode
+from nervecord.compiler.ops import Array
+
+MOST_VALUES = 1 << 20
+"""Of a result that broadcasting makes."""
+TYPES: dict[int, type] = {1: np.float32, 6: np.int32, 7: np.int64, 9: np.bool_, 11: np.float64}
+"""ONNX's number of a type -> the type."""
+
+_ELEMENTWISE: dict[str, Callable[..., Array]] = {
+    "Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide, "Sqrt": np.sqrt, "Exp": np.exp,
+    "Neg": np.negative, "Reciprocal": np.reciprocal, "Pow": np.power, "Max": np.maximum, "Min": np.minimum,
+    "Equal": np.equal, "Where": np.where, "Log": np.log, "Abs": np.abs,
+}  # fmt: skip
+ELEMENTWISE = frozenset((*_ELEMENTWISE, "Clip", "Cast", "Identity", "Sigmoid", "Softplus", "Tanh", "Relu", "Elu"))
+"""Operators whose result has the shape that their inputs have together."""
+
+
+def fold(node: OnnxNode, inputs: list[Array | None]) -> Array | None:
+    """What a node gives of constants; None where that is not known here.
+
+    Raises:
+        ValueError: the constants do not fit together.
+    """
+    kind, attributes = node.kind, node.attributes
+    given = [x for x in inputs if x is not None]
+    if kind == "Constant":
+        return _constant(node)
+    if not given or len(given) != len([name for name in node.inputs if name]):
+        return None
+    x = given[0]
+    if kind in _ELEMENTWISE:
+        if np.broadcast(*given).size > MOST_VALUES:
+            return None
+        with np.errstate(all="ignore"):
+            found = _ELEMENTWISE[kind](*given)
+        return found if kind in ("Equal", "Where") else found.astype(x.dtype)
+    axis = attributes.get("axis")
+    match kind:
+        case "Identity":
+            return x
+        case "Cast":
+            to = attributes.get("to")
+            return x.astype(TYPES[to]) if isinstance(to, int) and to in TYPES else None
+        case "Concat" if isinstance(axis, int):
+            return np.concatenate(given, axis=axis)
+        case "Gather" if len(given) == 2:
+            return np.take(x, given[1], axis=axis if isinstance(axis, int) else 0)
+        case "Reshape" if len(given) == 2:
+            return x.reshape(target_shape(x.shape, given[1]))
+        case "ConstantOfShape":
+            shape, value = tuple(int(k) for k in x.ravel()), attributes.get("value")
+            if len(shape) > 8 or min(shape, default=0) < 0 or math.prod(shape) > MOST_VALUES:
+                return None
+            held = value.ravel()[:1] if isinstance(value, np.ndarray) else np.zeros(1, dtype=np.float32)
+            return np.broadcast_to(held, (1,)).repeat(math.prod(shape)).reshape(shape)
+        case "Transpose":
+            order = attributes.get("perm")
+            return x.transpose(order if isinstance(order, tuple) else None)
+        case "Unsqueeze" | "Squeeze":
+            axes = tuple(int(k) for k in given[1]) if len(given) > 1 else attributes.get("axes")
+            if kind == "Squeeze":
+                return np.squeeze(x, axes if isinstance(axes, tuple) else None)
+            return np.expand_dims(x, axes) if isinstance(axes, tuple) else None
+    return None
+
+
+def _constant(node: OnnxNode) -> Array | None:
+    for name in ("value", "value_float", "value_int", "value_floats", "value_ints"):
+        value = node.attributes.get(name)
+        if isinstance(value, np.ndarray):
+            return value
+        if value is not None:
+            return np.array(value, dtype=np.float32 if "float" in name else np.int64)
+    return None
+
+
+def target_shape(shape: tuple[int, ...], asked: Array) -> tuple[int, ...]:
+    """What Reshape makes of a shape: 0 keeps an axis, -1 takes what is left.
+
+    Raises:
+        ValueError: it cannot be.
+    """
+    wanted = [int(k) for k in asked.ravel()]
+    wanted = [shape[k] if size == 0 and k < len(shape) else size for k, size in enumerate(wanted)]
+    if len(wanted) > 8 or any(size < -1 for size in wanted) or wanted.count(-1) > 1:
+        raise ValueError(f"no shape: {wanted}")
+    total, known = int(np.prod(shape)), int(np.prod([size for size in wanted if size != -1]))
+    if -1 in wanted and known:
+        wanted[wanted.index(-1)] = total // known
+    if int(np.prod(wanted)) != total:
+        raise ValueError(f"{total} values do not have the shape {wanted}")
+    return tuple(wanted)

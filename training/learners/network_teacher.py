@@ -1,0 +1,120 @@
+"""A teacher that is a network of another maker: a float graph without state, asked in torch.
+
+The checkpoint of a distillation keeps the graph itself, so that it goes on without the file that it came from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nervecord.compiler.files.serialise import graph_from_data, graph_to_data
+from nervecord.compiler.graph import Graph
+from nervecord.compiler.ops import Activation, Affine, ArgmaxDecode, Decode, Input, Level, Normalise, Op, Output
+from nervecord.compiler.verify import require
+from nervecord.errors import NervecordError
+from nervecord.targets.given import read_network
+from nervecord.training.config import TrainConfig
+
+PART = "network"
+"""Of a checkpoint's learner: the graph."""
+
+
+def read_network_teacher(path: Path, config: TrainConfig) -> dict[str, Any]:
+    """A network's file as the checkpoint of a teacher.
+
+    Args:
+        path: an ONNX file. config: of the student.
+
+    Raises:
+        NervecordError: it is no such network, or this student cannot learn from it.
+    """
+    if config.network.mirror:
+        raise NervecordError("knows no mirror image", where=str(path), hint="drop --mirror")
+    graph = read_network(path)
+    assert isinstance(graph, Graph)
+    structure, arrays = graph_to_data(graph)
+    kept = {name: torch.from_numpy(np.array(values)) for name, values in arrays.items()}
+    return {
+        "config": config.to_dict(), "step": 0, "learner": {PART: {"graph": json.dumps(structure), "arrays": kept}}
+    }  # fmt: skip
+
+
+class NetworkTeacher(nn.Module):
+    """The graph in float32.
+
+    Args:
+        part: of a checkpoint's learner, as `read_network_teacher` makes it.
+        observations, outputs: sizes of the student's task.
+
+    Raises:
+        NervecordError: the network has other sizes.
+    """
+
+    def __init__(self, part: dict[str, Any], observations: int, outputs: int) -> None:
+        super().__init__()
+        arrays = {name: values.numpy() for name, values in part["arrays"].items()}
+        graph = require(graph_from_data(json.loads(part["graph"]), arrays, where="teacher"), Level.DISCRETE)
+        assert isinstance(graph, Graph)
+        (entrance,), (self._end,) = graph.inputs, graph.outputs
+        (last,) = graph.sources(self._end)
+        given = graph.nodes[last]
+        size = given.choices if isinstance(given, ArgmaxDecode) else given.size
+        for what, has, wanted in (
+            ("takes", graph.nodes[entrance].size, observations), ("gives", size, outputs),
+        ):  # fmt: skip
+            if has != wanted:
+                raise NervecordError(
+                    f"{what} {has} values, and the task {'gives' if what == 'takes' else 'takes'} {wanted}",
+                    where="teacher", hint="name the task that it was trained in: --env ID",
+                )  # fmt: skip
+        self._steps: list[tuple[str, tuple[str, ...], Callable[[Tensor], Tensor]]] = []
+        for name in graph.order()[0]:
+            self._steps.append((name, graph.sources(name), self._made(name, graph.nodes[name])))
+
+    def _made(self, name: str, op: Op) -> Callable[[Tensor], Tensor]:
+        def kept(label: str, values: Any) -> Tensor:
+            key = f"{name}_{label}".replace(".", "_")
+            self.register_buffer(key, torch.from_numpy(np.asarray(values, dtype=np.float32)))
+            return getattr(self, key)
+
+        match op:
+            case Normalise():
+                mean, divisor = kept("mean", op.mean), kept("divisor", op.divisor)
+                return lambda x: ((x - mean) / divisor).clamp(-op.clip, op.clip)
+            case Affine():
+                weight = kept("weight", op.weight)
+                bias = None if op.bias is None else kept("bias", op.bias)
+                return lambda x: functional.linear(x, weight, bias)
+            case Activation(function="elu"):
+                return lambda x: functional.elu(x, op.alpha)
+            case Activation(function="relu"):
+                return torch.relu
+            case Activation():
+                return torch.tanh
+            case Decode():
+                low, high = kept("low", op.low), kept("high", op.high)
+                scale, offset = kept("scale", op.scale), kept("offset", op.offset)
+                return lambda x: (x * scale + offset).clamp(low, high)
+            case Input() | ArgmaxDecode() | Output():
+                # Of a choice the preferences are learnt, not which one is largest.
+                return lambda x: x
+        raise NervecordError(f"{op.kind} is no part of a network without time", where=name)
+
+    @torch.no_grad()
+    def forward(self, observations: Tensor) -> Tensor:
+        """Actions, or preferences of choices, (B, outputs), for raw observations (B, observations)."""
+        values: dict[str, Tensor] = {}
+        for name, sources, function in self._steps:
+            x = observations if not sources else values[sources[0]]
+            for source in sources[1:]:
+                x = x + values[source]
+            values[name] = function(x)
+        return values[self._end]

@@ -1,0 +1,70 @@
+"""A network of another maker in a task: what the task says of itself becomes its contract. Needs no torch."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+from nervecord.compiler.contract import Channels, Contract
+from nervecord.compiler.graph import Graph
+from nervecord.compiler.passes.act import act
+from nervecord.compiler.policy import Policy
+from nervecord.errors import ContractError, NervecordError
+from nervecord.runtime.environment import import_task, spaces_of
+from nervecord.targets.given import read_network
+from nervecord.training.tasks import channels, choice_names
+
+
+def task_contract(env: str) -> Contract:
+    """The contract of a policy that acts once per observation in a task.
+
+    Args:
+        env: Gymnasium id, or "module:id", which imports the module.
+
+    Raises:
+        NervecordError: no environment has that name.
+        ContractError: it is none that a policy can act in, or does not say how often.
+    """
+    import_task(env)
+    spaces = spaces_of(env)
+    if spaces.period is None:
+        raise ContractError(
+            "does not say how many seconds lie between two actions", where=env,
+            hint="give its task an attribute dt, as Gymnasium's MuJoCo tasks have",
+        )  # fmt: skip
+    low, high = spaces.low or (0.0,), spaces.high or (0.0,)
+    observation, action = channels(env, spaces.observations, low, high)
+    choices = choice_names(env, spaces.choices) if spaces.choices else ()
+    if choices:
+        action = Channels(("action",), ("1",), (0.0,), (len(choices) - 1.0,))
+    elif not all(map(math.isfinite, (*low, *high))):
+        action = Channels(action.names, action.units)
+    rest = tuple(
+        min(max(0.0, a), b) for a, b in zip(action.low or (), action.high or (), strict=True)
+    ) or (0.0,) * action.size  # fmt: skip
+    return Contract(
+        environment=env, observation=observation, action=action, steps=1, state="reset", control_period=spaces.period,
+        fail_safe=rest, choices=choices,
+    )  # fmt: skip
+
+
+def network_policy(network: Graph | str | os.PathLike[str], env: str) -> Policy:
+    """The policy that a network without time is in a task.
+
+    Args:
+        network: an ONNX file, or what `nervecord.read` gave of one.
+        env: see `task_contract`.
+
+    Raises:
+        NervecordError: it is no such network, or does not fit the task.
+    """
+    graph = network if isinstance(network, Graph) else read_network(Path(network))
+    if not isinstance(graph, Graph):
+        raise NervecordError("is a policy already, and says where it acts", where=str(network))
+    try:
+        return act(graph, task_contract(env))
+    except ContractError as error:
+        if error.where == "graph" and not isinstance(network, Graph):
+            error.where = os.fspath(network)
+        raise
