@@ -103,7 +103,7 @@ def _sizes(graph: Graph, contract: Contract | None) -> Iterator[Finding]:
         total += values
         if type(op).ROLE in ("input", "before"):
             held += op.size * (contract.steps if contract else 1)
-        waiting += op.lag * math.prod(op.in_shape)
+        waiting += (op.lag + op.kept) * math.prod(op.in_shape)
     for what, count in (("values", total), ("values that wait in delays", waiting), ("values in a block", held)):
         if count > MOST_HELD:
             yield _error("size", "graph", f"has too many {what}", value=min(count, 1 << 62), limit=MOST_HELD)

@@ -7,6 +7,7 @@ its name in that table.
 from __future__ import annotations
 
 from nervecord.compiler.ops.connections import Affine, Conv, Delay, Flatten, Pool, Scale, Threshold
+from nervecord.compiler.ops.delayline import DelayLine
 from nervecord.compiler.ops.ends import Input, Output
 from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.host import (
@@ -39,7 +40,7 @@ from nervecord.compiler.ops.op import NirForm, Op, Part, Role, State, Synapses
 OPS: dict[str, type[Op]] = {
     kind.__name__: kind
     for kind in (
-        Input, Output, Affine, Conv, Scale, Flatten, Pool, Delay, Threshold, Neuron, Dense,
+        Input, Output, Affine, Conv, Scale, Flatten, Pool, Delay, DelayLine, Threshold, Neuron, Dense,
         Normalise, Quantise, PopulationEncode, Decode, Rescale, CountDecode, ArgmaxDecode, CountArgmaxDecode,
     )
 }  # fmt: skip
@@ -66,8 +67,8 @@ def is_host(op: Op) -> bool:
 __all__ = [
     "CORE_ROLES", "EVERY_LEVEL", "EXECUTABLE", "FLOAT_LEVELS", "HOST_ROLES", "NIR_READERS", "OPS", "PART_TYPES",
     "Affine", "ArgmaxDecode", "Array", "ContinuousMembrane", "ContinuousSynapse", "Conv", "CountArgmaxDecode",
-    "CountDecode", "Decode", "Decoder", "Delay", "Dense", "Flatten", "Input", "IntegerMembrane", "IntegerSpike",
-    "IntegerSynapse", "Level", "Membrane", "Neuron", "NirForm", "Normalise", "Op", "Output", "Part", "Pool",
-    "PopulationEncode", "Quantise", "Rescale", "Role", "Scale", "Shape", "Spike", "State", "Synapse", "Synapses",
-    "Threshold", "is_core", "is_host",
+    "CountDecode", "Decode", "Decoder", "Delay", "DelayLine", "Dense", "Flatten", "Input", "IntegerMembrane",
+    "IntegerSpike", "IntegerSynapse", "Level", "Membrane", "Neuron", "NirForm", "Normalise", "Op", "Output", "Part",
+    "Pool", "PopulationEncode", "Quantise", "Rescale", "Role", "Scale", "Shape", "Spike", "State", "Synapse",
+    "Synapses", "Threshold", "is_core", "is_host",
 ]  # fmt: skip

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 RESETS = ("value", "subtract", "none")
 """What a spike does to the membrane, in the same step: set it to a value, subtract the threshold, or nothing."""
 LONGEST_REFRACTORY = 1 << 16
+ROUNDING = 1e-6
+"""A time constant that is less than the step by this share of it is the step, as rounding to float32 leaves it."""
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -326,8 +328,13 @@ class Neuron(Op):
 
 
 def leaking(tau: Array, dt: float, convention: str) -> tuple[Array, Array]:
-    """(decay, 1 - decay) of a time constant in steps of dt, each with its own rounding."""
+    """(decay, 1 - decay) of a time constant in steps of dt, each with its own rounding.
+
+    A decay of 0 is tau = dt, which in float32 may be less than dt.
+    """
     share = dt / tau
+    if convention == "euler":
+        share = np.where((share > 1) & (share <= 1 + 2 * ROUNDING), 1.0, share)
     return (1 - share, share) if convention == "euler" else (np.exp(-share), -np.expm1(-share))
 
 
