@@ -125,11 +125,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Convolution:
-    """Limits of a chip that convolves. Memories are per layer, in values."""
+    """Limits of a chip that convolves. Memories are per layer, in values, sizes rounded up to powers of two."""
 
     kernel_max: Number = _describe("largest kernel edge")
     strides: Fact[tuple[int, ...]] = _describe("strides")
     pools: Fact[tuple[int, ...]] = _describe("pooling kernels")
+    square: Fact[bool] = _describe("kernels and pooling windows must be square, the windows side by side")
+    plain: Fact[bool] = _describe("convolutions may have dilation and groups")
     features_max: Number = _describe("largest number of output features")
     kernel_memory: Fact[tuple[int, ...]] = _describe("kernel values of each layer")
     neuron_memory: Fact[tuple[int, ...]] = _describe("neurons of each layer")
