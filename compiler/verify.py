@@ -116,7 +116,9 @@ def _connections(graph: Graph) -> Iterator[Finding]:
     for a, b in graph.edges:
         shape, wanted = graph.nodes[a].out_shape, graph.nodes[b].in_shape
         if shape != wanted:
-            yield _error("shape", b, f"takes shape {wanted}, and {a} gives {shape}")
+            batched = len(shape) == len(wanted) + 1 and shape[1:] == wanted
+            fix = f"its file carries a batch axis of {shape[0]}: export it with a sample that has none"
+            yield _error("shape", b, f"takes shape {wanted}, and {a} gives {shape}", fix if batched else "")
     for name, op in graph.nodes.items():
         role = type(op).ROLE
         if not graph.sources(name) and role != "input":

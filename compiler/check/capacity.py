@@ -65,6 +65,15 @@ def layers(case: Case) -> Iterator[Hit]:
     )  # fmt: skip
 
 
+def layers_min(case: Case) -> Iterator[Hit]:
+    fact, count = case.spec.limits.layers_min, len(case.placement.layers)
+    if fact.value is not None and count < fact.value:
+        yield Hit(
+            GRAPH, "has fewer layers of neurons than the chip needs", count, whole(fact.value),
+            "train one more layer", cited(fact), breaking(fact),
+        )  # fmt: skip
+
+
 def fan_in(case: Case) -> Iterator[Hit]:
     for layer in case.placement.layers:
         yield from above(
@@ -74,17 +83,16 @@ def fan_in(case: Case) -> Iterator[Hit]:
 
 
 def fan_out(case: Case) -> Iterator[Hit]:
+    limits = case.spec.limits
     sources: dict[str, Array] = {}
-    fact = case.spec.limits.fan_out
-    if fact.value is None or math.isinf(fact.value):
-        return
     for wire in case.topology.wires:
         for name in wire.sources:
             if case.graph.nodes[name].size == wire.fan_out.size:
                 sources[name] = sources.get(name, np.zeros_like(wire.fan_out)) + wire.fan_out
     for name, counts in sources.items():
+        entry = name not in case.topology.populations and limits.input_fan_out.value is not None
         yield from above(
-            fact, int(counts.max(initial=0)), case.named(name),
+            limits.input_fan_out if entry else limits.fan_out, int(counts.max(initial=0)), case.named(name),
             "a neuron or input reaches more neurons than the chip allows",
             "prune its outputs, or repeat the neuron and share its targets",
         )  # fmt: skip

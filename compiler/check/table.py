@@ -135,6 +135,12 @@ RULES: tuple[Rule, ...] = (
         wiring.recurrence,
     ),
     Rule(
+        "recurrent-readout", "error", EVERY_LEVEL,
+        "Neurons that are read lie on a loop, and the chip's outputs cannot.",
+        "Put a layer behind it that is read.",
+        wiring.recurrent_readout,
+    ),
+    Rule(
         "delay-range", "error", FLOAT_LEVELS,
         "A connection's delay, its own or one that balances paths, is longer than the target's longest. An info where "
         "it carries spikes, which further populations pass on.",
@@ -214,6 +220,10 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "layers", "error", EVERY_LEVEL, "More layers than the chip has.",
         "Train fewer layers.", capacity.layers,
+    ),
+    Rule(
+        "layers-min", "error", EVERY_LEVEL, "Fewer layers of neurons than the chip needs.",
+        "Train one more layer.", capacity.layers_min,
     ),
     Rule(
         "fan-in", "error", EVERY_LEVEL, "More synapses into one neuron than the chip allows.",

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from nervecord.compiler.arithmetic import Arithmetic
     from nervecord.compiler.nir.fields import Fields
 
-RESETS = ("value", "subtract", "none")
-"""What a spike does to the membrane, in the same step: set it to a value, subtract the threshold, or nothing."""
+RESETS = ("value", "subtract", "none", "subtract-late")
+"""What a spike does to the membrane: set it to a value, subtract the threshold, or nothing, in the same step; or
+subtract the threshold in the next one, after what that keeps of it."""
 LONGEST_REFRACTORY = 1 << 16
 ROUNDING = 1e-6
 """A time constant that is less than the step by this share of it is the step, as rounding to float32 leaves it."""
@@ -87,6 +88,7 @@ class Membrane(Part):
 class Spike(Part):
     """A spike where v > threshold, strictly; then the reset, in the same step. The synapse is not reset.
 
+    "subtract-late" is v(t) = decay v(t - 1) + gain i(t) + leak - threshold s(t - 1): the spike stays in v for a step.
     For `refractory` steps after a spike the membrane stays as it was reset and the neuron is silent.
     """
 
@@ -205,6 +207,8 @@ class Neuron(Op):
         state = {name: np.zeros((batch, *self.in_shape), dtype=dtype) for name in names}
         if isinstance(self.spike, Spike) and self.spike.refractory:
             state["rest"] = np.zeros((batch, *self.in_shape), dtype=np.int64)
+        if isinstance(self.spike, Spike) and self.spike.reset == "subtract-late":
+            state["owed"] = np.zeros((batch, *self.in_shape))
         return state
 
     def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
@@ -223,6 +227,8 @@ class Neuron(Op):
             v = np.where(resting, state["v"], v)
             state["rest"] = np.where(spiked, self.spike.refractory, np.maximum(state["rest"] - 1, 0))
         state["v"] = _reset(self.spike, v, spiked)
+        if "owed" in state:
+            state["owed"] = np.where(spiked, self.spike.threshold, 0.0)
         return spiked.astype(np.float64)
 
     def before_spike(self, state: State, x: Array) -> Array:
@@ -234,7 +240,8 @@ class Neuron(Op):
             )
         if isinstance(self.synapse, Synapse):
             state["u"] = x = self.synapse.decay * state["u"] + self.synapse.gain * x
-        return held.decay * state["v"] + held.gain * x + held.leak
+        v = held.decay * state["v"] + held.gain * x + held.leak
+        return v - state["owed"] if "owed" in state else v
 
     def _integer_step(self, state: State, x: Array, arithmetic: Arithmetic) -> Array:
         held = self.membrane

@@ -88,7 +88,7 @@ def discretise(subject: Subject, *, dt: float | None = None, convention: str = "
         nodes = {name: op.discrete(step, convention) for name, op in graph.nodes.items()}
     edges = _fold_delays(nodes, graph.edges, step)
     _close_cycles(nodes, edges)
-    made = with_graph(subject, Graph(Level.DISCRETE, nodes, tuple(edges), step))
+    made = with_graph(subject, Graph(Level.DISCRETE, nodes, tuple(edges), step, notes=graph.notes))
     return require(made)  # type: ignore[return-value]
 
 
