@@ -129,7 +129,9 @@ def __dir__() -> list[str]:
     return sorted([*__all__, "__version__"])
 
 
-def read(path: StrPath, *, dt: float | None = None, convention: str = "euler") -> Graph | Policy:
+def read(
+    path: StrPath, *, dt: float | None = None, convention: str = "euler", reset: str | None = None
+) -> Graph | Policy:
     """The graph of a NIR file, ready to execute where its time step is known; a policy where it carries a contract.
 
     Args:
@@ -137,6 +139,8 @@ def read(path: StrPath, *, dt: float | None = None, convention: str = "euler") -
         dt: seconds per step; NIR does not say it. Without it a file of another tool stays in continuous time, which is
             enough for `inspect`.
         convention: how continuous time becomes steps: "euler" (as snnTorch and Norse do) or "exact".
+        reset: the rule its neurons were trained with, which NIR cannot say: "zero", "subtract" (the threshold, in the
+            step of the spike) or "subtract-late" (in the next, as snnTorch does by default).
 
     Raises:
         FileFormatError: the file is missing, damaged, no NIR, or newer than this version.
@@ -147,9 +151,9 @@ def read(path: StrPath, *, dt: float | None = None, convention: str = "euler") -
         <Level.DISCRETE: 'discrete'>
     """
     from nervecord.compiler.passes.discretise import discretise
-    from nervecord.targets.given import policy_file, read_network
+    from nervecord.targets.given import policy_file, read_network, said_reset
 
-    found = read_network(policy_file(path), dt=dt, convention=convention)
+    found = said_reset(read_network(policy_file(path), dt=dt, convention=convention), reset)
     return found if dt is None else discretise(found, dt=dt, convention=convention)
 
 
@@ -162,6 +166,7 @@ def compile(
     steps: int | None = None,
     dt: float | None = None,
     convention: str = "euler",
+    reset: str | None = None,
     calibration: Array | Mapping[str, Array] | StrPath | None = None,
     limits: Mapping[str, float] | None = None,
     dump: StrPath | None = None,
@@ -176,7 +181,7 @@ def compile(
         contract: a file that makes a policy of a graph of any tool; `contract` writes one to start from.
         inputs: what a graph's Inputs carry: "spikes", or the limit of values; or Input -> such.
         steps: of a graph that is no policy: its state is cleared before each block of so many steps; None: carried.
-        dt: seconds per step, where the file does not say. convention: see `read`.
+        dt: seconds per step, where the file does not say. convention, reset: see `read`.
         calibration: recorded input that chooses the scales, or an .npz or .npy of it. Of a policy (k, observations), by
             default those that it carries; of a graph (steps, n), or Input -> such.
         limits: limit -> your own number, in place of one that is not exact; the program keeps it as an allowance.
@@ -198,7 +203,7 @@ def compile(
     chosen = _target(target, limits, options)
     if isinstance(chosen, InspectedTarget):
         chosen.refuse()
-    subject = prepared(network, contract=contract, inputs=inputs, dt=dt, convention=convention)
+    subject = prepared(network, contract=contract, inputs=inputs, dt=dt, convention=convention, reset=reset)
     given = recorded_input(calibration, subject)
     return compile_graph(
         subject, chosen, dt=dt, schedule=_schedule(steps), calibration=given, dump=dump, explain=explain

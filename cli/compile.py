@@ -143,6 +143,7 @@ def _run(args: argparse.Namespace) -> Outcome:
         steps=args.steps,
         dt=args.dt,
         convention=args.convention,
+        reset=args.reset,
         calibration=args.calibration,
         dump=args.dump,
         explain=explain if args.explain else None,

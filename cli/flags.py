@@ -61,23 +61,30 @@ def writable(path: str | None, *, where: str) -> None:
 
 
 def time_step_flags(parser: argparse.ArgumentParser) -> None:
-    """--dt and --convention."""
+    """--dt, --convention and --reset."""
     parser.add_argument("--dt", type=float, metavar="SECONDS", help="time step; NIR files of other tools do not say it")
     parser.add_argument(
         "--convention", default="euler", help="how continuous time becomes steps: euler (default) or exact"
     )
+    parser.add_argument(
+        "--reset", metavar="RULE",
+        help="what a spike did in training, which NIR cannot say: zero, subtract (the threshold, in the step of the "
+        "spike) or subtract-late (in the next, snnTorch's default)",
+    )  # fmt: skip
 
 
-def subject_of(path: str, dt: float | None, convention: str) -> Any:
-    """The program or graph of a file; dt and convention are for graphs."""
+def subject_of(path: str, dt: float | None, convention: str, reset: str | None) -> Any:
+    """The program or graph of a file; dt, convention and reset are for graphs."""
     from nervecord.targets.given import is_program, policy_file
 
     path = str(policy_file(path))
     if is_program(Path(path)):
         if dt is not None:
             raise NervecordError("a program has its time step already", where="--dt", hint="leave --dt out")
+        if reset is not None:
+            raise NervecordError("a program has its reset rule already", where="--reset", hint="leave --reset out")
         return nervecord.load(path)
-    return nervecord.read(path, dt=dt, convention=convention)
+    return nervecord.read(path, dt=dt, convention=convention, reset=reset)
 
 
 def inputs_of(text: str | None) -> str | float | dict[str, str | float] | None:

@@ -41,7 +41,7 @@ def _run(args: argparse.Namespace) -> Outcome:
         targets.append(nervecord.target(file=args.target_file))
     if limits and len(targets) != 1:
         raise NervecordError("sets a limit of one target", where="--set", hint="name it, and no other: --target NAME")
-    subject = subject_of(args.graph, args.dt, args.convention)
+    subject = subject_of(args.graph, args.dt, args.convention, args.reset)
     report = nervecord.inspect(subject, targets or None, limits=limits, inputs=inputs_of(args.inputs), steps=args.steps)
     infeasible = [target.target for target in report.targets if target.verdict == "infeasible"]
     data = {"file": args.graph, **report.to_dict()}

@@ -45,7 +45,7 @@ def _run(args: argparse.Namespace) -> Outcome:
     from nervecord.targets.given import acting, recorded_input
 
     writable(args.output, where="--output")
-    program = acting(subject_of(args.graph, args.dt, args.convention))
+    program = acting(subject_of(args.graph, args.dt, args.convention, args.reset))
     values = recorded_input(args.input, program.subject)
     try:
         found = _simulate(program, values, args.engine, args.steps)

@@ -80,7 +80,7 @@ def compile_graph(
         report={
             "lowering": dict(lowered.report),
             "placement": place(parts(final)[0], target.spec).to_dict(),
-            "findings": [finding.to_dict() for finding in found],
+            "findings": [finding.to_dict() for finding in (*parts(discrete)[0].notes, *found)],
             **_activity(calibrated),
         },
         versions={**{name: metadata.version(name) for name in VERSIONED}, "python": platform.python_version()},

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.findings import Finding
 from nervecord.compiler.notebook import table
 from nervecord.compiler.ops import Level, Op, is_core
 from nervecord.errors import GraphError
@@ -33,6 +34,7 @@ class Graph:
         edges: (source, destination) names.
         dt: seconds per core step; None where the file did not say and nobody has chosen.
         arithmetic: of the integers, at the integer level; None at the others.
+        notes: what its reader noticed of the file; no part of the value, and in no file.
     """
 
     level: Level
@@ -40,6 +42,7 @@ class Graph:
     edges: tuple[Edge, ...]
     dt: float | None = None
     arithmetic: Arithmetic | None = None
+    notes: tuple[Finding, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "nodes", MappingProxyType(dict(self.nodes)))
@@ -140,7 +143,7 @@ class Graph:
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Graph, (self.level, dict(self.nodes), self.edges, self.dt, self.arithmetic)
+        return Graph, (self.level, dict(self.nodes), self.edges, self.dt, self.arithmetic, self.notes)
 
 
 def chain(level: Level, nodes: Iterable[tuple[str, Op]], *, dt: float | None = None,

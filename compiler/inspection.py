@@ -97,7 +97,9 @@ class Report:
     @property
     def feasible(self) -> bool:
         """Whether the graph is legal and every target's verdict is "feasible"."""
-        return not self.findings and all(target.verdict == "feasible" for target in self.targets)
+        return not any(f.severity == "error" for f in self.findings) and all(
+            target.verdict == "feasible" for target in self.targets
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types; keys are stable within one `format`."""
@@ -137,7 +139,8 @@ def inspect(subject: Graph | Policy, targets: Sequence[TargetSpec], schedule: Sc
     graph, contract = parts(subject)
     topology = Topology.of(graph)
     reports = tuple(_target(subject, spec, topology, schedule, legal=not violations) for spec in targets)
-    return Report(graph_facts(graph, contract, schedule, topology), violations, reports)
+    found = (*violations, *graph.notes)
+    return Report(graph_facts(graph, contract, schedule, topology), found, reports)
 
 
 def _damaged(subject: Graph | Policy) -> bool:

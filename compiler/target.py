@@ -75,7 +75,7 @@ class Behaviour:
     """What the target's neurons and connections can do."""
 
     resets: Fact[tuple[str, ...]] = _describe(
-        'what a spike does: "value" or "subtract" (reset), "none", "refractory" (silent for some steps)'
+        'what a spike does: "value", "subtract", "subtract-late" (reset), "none", "refractory" (silent steps)'
     )
     nonzero_reset: Fact[bool] = _describe("reset to a value other than zero")
     leak: Fact[str] = _describe('a constant leak term: "native", "bias" (through the neuron\'s bias) or "no"')
@@ -87,6 +87,7 @@ class Behaviour:
     graded_input: Fact[bool] = _describe("real-valued input, as graded spikes or floats")
     readout: Fact[bool] = _describe("membranes of neurons that do not spike can be read")
     recurrence: Fact[bool] = _describe("recurrent connections")
+    recurrent_readout: Fact[bool] = _describe("loops through neurons that are read")
     free_wiring: Fact[bool] = _describe("values may pass without neurons, and spikes without weights")
     clears_buffers: Fact[bool] = _describe("what travels on a connection is cleared between two actions")
     decays: Fact[str] = _describe('"any", "shift" (1 - 2^-k only) or "none" (1 only)')
@@ -102,8 +103,10 @@ class Limits:
     hidden: Number = _describe("neurons that are no outputs")
     synapses: Number = _describe("synapses")
     layers: Number = _describe("layers of neurons")
+    layers_min: Number = _describe("layers of neurons that there must be")
     fan_in: Number = _describe("synapses into one neuron")
     fan_out: Number = _describe("neurons one neuron or input reaches")
+    input_fan_out: Number = _describe("neurons one input reaches, where that is another limit than fan_out")
     cores: Number = _describe("cores")
     neurons_per_core: Number = _describe("neurons of a core")
     axons_in_per_core: Number = _describe("input axons of a core: neurons and inputs that reach it")
@@ -125,11 +128,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Convolution:
-    """Limits of a chip that convolves. Memories are per layer, in values."""
+    """Limits of a chip that convolves. Memories are per layer, in values, sizes rounded up to powers of two."""
 
     kernel_max: Number = _describe("largest kernel edge")
     strides: Fact[tuple[int, ...]] = _describe("strides")
     pools: Fact[tuple[int, ...]] = _describe("pooling kernels")
+    square: Fact[bool] = _describe("kernels and pooling windows must be square, the windows side by side")
+    plain: Fact[bool] = _describe("convolutions may have dilation and groups")
     features_max: Number = _describe("largest number of output features")
     kernel_memory: Fact[tuple[int, ...]] = _describe("kernel values of each layer")
     neuron_memory: Fact[tuple[int, ...]] = _describe("neurons of each layer")

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nervecord.compiler.graph import Graph
-from nervecord.compiler.ops import Delay, Level, is_core
+from nervecord.compiler.ops import Delay, DelayLine, Level, is_core
 from nervecord.compiler.policy import Policy, parts
 from nervecord.compiler.schedule import STREAM, Schedule
 from nervecord.compiler.topology import Topology, Wire, forward
@@ -82,6 +82,7 @@ class Lateness:
         shifts = {name: cost - steps for name, steps in own.items()}
         if graph.level is Level.IMPORTED and graph.dt:
             shifts |= {name: -_steps(op, graph.dt) for name, op in graph.of_type(Delay)}
+        shifts |= {name: -op.lag for name, op in graph.of_type(DelayLine)}
         late, cycles = _latest(graph, topology, shifts)
         loops = []
         for cycle in cycles:

@@ -99,7 +99,7 @@ def _sizes(graph: Graph, contract: Contract | None) -> Iterator[Finding]:
         total += values
         if type(op).ROLE in ("input", "before"):
             held += op.size * (contract.steps if contract else 1)
-        waiting += op.lag * math.prod(op.in_shape)
+        waiting += (op.lag + op.kept) * math.prod(op.in_shape)
     for what, count in (("values", total), ("values that wait in delays", waiting), ("values in a block", held)):
         if count > MOST_HELD:
             yield _error("size", "graph", f"has too many {what}", value=min(count, 1 << 62), limit=MOST_HELD)
@@ -112,7 +112,9 @@ def _connections(graph: Graph) -> Iterator[Finding]:
     for a, b in graph.edges:
         shape, wanted = graph.nodes[a].out_shape, graph.nodes[b].in_shape
         if shape != wanted:
-            yield _error("shape", b, f"takes shape {wanted}, and {a} gives {shape}")
+            batched = len(shape) == len(wanted) + 1 and shape[1:] == wanted
+            fix = f"its file carries a batch axis of {shape[0]}: export it with a sample that has none"
+            yield _error("shape", b, f"takes shape {wanted}, and {a} gives {shape}", fix if batched else "")
     for name, op in graph.nodes.items():
         role = type(op).ROLE
         if not graph.sources(name) and role != "input":

@@ -20,6 +20,7 @@ from nervecord.compiler.onnx.reading import read_onnx
 from nervecord.compiler.ops import Array
 from nervecord.compiler.passes.declare import declare
 from nervecord.compiler.passes.discretise import discretise
+from nervecord.compiler.passes.resets import with_reset
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import Schedule
 from nervecord.errors import ContractError, FileFormatError, GraphError, NervecordError
@@ -120,6 +121,19 @@ def uncompiled(given: Graph | Policy | StrPath) -> Graph | Policy:
     return found
 
 
+def said_reset(found: Graph | Policy, reset: str | None) -> Graph | Policy:
+    """The graph with the reset rule that its user says, if one is said.
+
+    Raises:
+        NervecordError: it is a policy, whose file says it.
+    """
+    if reset is None:
+        return found
+    if isinstance(found, Policy):
+        raise NervecordError("the file says the reset rule itself", where="--reset", hint="leave --reset out")
+    return with_reset(found, reset)
+
+
 def _in_steps(
     found: Graph | Policy, given: Given, dt: float | None = None, convention: str = "euler"
 ) -> Graph | Policy:
@@ -139,13 +153,14 @@ def prepared(
     inputs: str | float | Mapping[str, str | float] | None,
     dt: float | None,
     convention: str,
+    reset: str | None = None,
 ) -> Graph | Policy:
     """What is to be compiled: in steps, its inputs declared, with a contract where a file gives one.
 
     Raises:
         NervecordError: it is a program; or a policy already, which needs no contract and no declaration.
     """
-    found = _in_steps(uncompiled(given), given, dt, convention)
+    found = _in_steps(said_reset(uncompiled(given), reset), given, dt, convention)
     if isinstance(found, Policy):
         for where, value in (("contract", contract), ("inputs", inputs)):
             if value is not None:

@@ -10,9 +10,8 @@ import numpy as np
 
 from nervecord.compiler.check.rules import GRAPH, Case, Hit, Look, above, breaking, cited, decays, threshold, whole
 from nervecord.compiler.lower.lower import INPUT_EXPONENTS
-from nervecord.compiler.ops import Array, Conv, Dense, IntegerSpike, Level, Neuron, Pool
-from nervecord.compiler.target import Fact, Limits
-from nervecord.compiler.topology import Wire
+from nervecord.compiler.ops import Array, Dense, IntegerSpike, Level, Neuron
+from nervecord.compiler.target import Limits
 
 LOST_WEIGHTS = 0.25
 """Share of a connection's weights that may round to zero before it is worth a warning."""
@@ -66,6 +65,15 @@ def layers(case: Case) -> Iterator[Hit]:
     )  # fmt: skip
 
 
+def layers_min(case: Case) -> Iterator[Hit]:
+    fact, count = case.spec.limits.layers_min, len(case.placement.layers)
+    if fact.value is not None and count < fact.value:
+        yield Hit(
+            GRAPH, "has fewer layers of neurons than the chip needs", count, whole(fact.value),
+            "train one more layer", cited(fact), breaking(fact),
+        )  # fmt: skip
+
+
 def fan_in(case: Case) -> Iterator[Hit]:
     for layer in case.placement.layers:
         yield from above(
@@ -75,17 +83,16 @@ def fan_in(case: Case) -> Iterator[Hit]:
 
 
 def fan_out(case: Case) -> Iterator[Hit]:
+    limits = case.spec.limits
     sources: dict[str, Array] = {}
-    fact = case.spec.limits.fan_out
-    if fact.value is None or math.isinf(fact.value):
-        return
     for wire in case.topology.wires:
         for name in wire.sources:
             if case.graph.nodes[name].size == wire.fan_out.size:
                 sources[name] = sources.get(name, np.zeros_like(wire.fan_out)) + wire.fan_out
     for name, counts in sources.items():
+        entry = name not in case.topology.populations and limits.input_fan_out.value is not None
         yield from above(
-            fact, int(counts.max(initial=0)), case.named(name),
+            limits.input_fan_out if entry else limits.fan_out, int(counts.max(initial=0)), case.named(name),
             "a neuron or input reaches more neurons than the chip allows",
             "prune its outputs, or repeat the neuron and share its targets",
         )  # fmt: skip
@@ -326,81 +333,6 @@ def no_scale(case: Case) -> Iterator[Hit]:
             refusal.where or GRAPH, refusal.message, None, None,
             refusal.hint or "train with a smaller range of weights, or with weight decay", case.spec.arithmetic,
         )  # fmt: skip
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Chips that convolve
-
-
-def convolution(case: Case) -> Iterator[Hit]:
-    limits = case.spec.convolution
-    if limits is None:
-        return
-    for name, node in case.graph.of_type(Conv):
-        where = case.named(name)
-        edge = max(node.weight.shape[2:])
-        yield from above(
-            limits.kernel_max, edge, where, "its kernel is larger than the chip's", "stack smaller kernels"
-        )
-        features = node.out_shape[0]
-        yield from above(
-            limits.features_max, features, where, "has more features than the chip", "train fewer features"
-        )
-        yield from _among(where, "its stride is none of the chip's", max(node.stride), limits.strides)
-    for name, pool in case.graph.of_type(Pool):
-        yield from _among(case.named(name), "its kernel is none of the chip's", max(pool.kernel), limits.pools)
-
-
-def _among(node: str, message: str, value: int, fact: Fact[tuple[int, ...]]) -> Iterator[Hit]:
-    allowed = fact.value
-    if allowed is not None and value not in allowed:
-        text = ", ".join(str(item) for item in allowed)
-        yield Hit(node, message, value, text, f"use one of {text}", cited(fact), breaking(fact))
-
-
-def convolution_memory(case: Case) -> Iterator[Hit]:
-    limits = case.spec.convolution
-    if limits is None or limits.kernel_memory.value is None or limits.neuron_memory.value is None:
-        return
-    slots = list(zip(limits.kernel_memory.value, limits.neuron_memory.value, strict=True))
-    wanted = [(wire, *_layer_memory(case, wire)) for wire in case.topology.wires]
-    fitting = [[k for k, (a, b) in enumerate(slots) if kernel <= a and cells <= b] for _, kernel, cells in wanted]
-    placed = _match(fitting)
-    for (wire, kernel, cells), slot in zip(wanted, placed, strict=True):
-        if slot is None:
-            yield Hit(
-                case.named(wire.name),
-                f"needs memory for {kernel} weights and {cells} neurons, and no layer of the chip that has it is left",
-                kernel, max(slots)[0], "train fewer features, smaller kernels, or pool earlier",
-                cited(limits.kernel_memory), breaking(limits.kernel_memory),
-            )  # fmt: skip
-
-
-def _layer_memory(case: Case, wire: Wire) -> tuple[int, int]:
-    """(weights, neurons) a connection and the population behind it take."""
-    populations = case.topology.populations
-    cells = max((populations[name].size for name in wire.destinations if name in populations), default=wire.op.size)
-    return 0 if wire.weight is None else int(wire.weight.size), cells
-
-
-def _match(choices: list[list[int]]) -> list[int | None]:
-    """A largest assignment of items to slots, each slot once (augmenting paths)."""
-    owner: dict[int, int] = {}
-
-    def assign(item: int, tried: set[int]) -> bool:
-        for slot in choices[item]:
-            if slot in tried:
-                continue
-            tried.add(slot)
-            if slot not in owner or assign(owner[slot], tried):
-                owner[slot] = item
-                return True
-        return False
-
-    for item in range(len(choices)):
-        assign(item, set())
-    taken = {item: slot for slot, item in owner.items()}
-    return [taken.get(item) for item in range(len(choices))]
 
 
 # --------------------------------------------------------------------------------------------------------------------

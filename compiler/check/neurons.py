@@ -30,6 +30,7 @@ KIND_FIXES = {
     "SumPool2d": "fold it into the next layer's weights, or use strides in place of pooling",
     "AvgPool2d": "fold it into the next layer's weights, or use strides in place of pooling",
     "Delay": "delay a whole connection by steps (Affine.delay) instead",
+    "DelayLine": "delay whole connections: put a Delay of one length right before or behind an Affine",
     "Scale": "fold the factors into the weights of the connection before or after it",
     "Flatten": "give the network flat vectors; its order of values is what the weights expect",
     "Threshold": "use an IF neuron, which spikes on its membrane",

@@ -16,7 +16,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
-from nervecord.compiler.check import capacity, neurons, wiring
+from nervecord.compiler.check import capacity, convolving, neurons, wiring
 from nervecord.compiler.check.rules import EVERY_LEVEL, FLOAT_LEVELS, INTEGER_LEVEL, Case, Rule
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph import Graph
@@ -135,6 +135,12 @@ RULES: tuple[Rule, ...] = (
         wiring.recurrence,
     ),
     Rule(
+        "recurrent-readout", "error", EVERY_LEVEL,
+        "Neurons that are read lie on a loop, and the chip's outputs cannot.",
+        "Put a layer behind it that is read.",
+        wiring.recurrent_readout,
+    ),
+    Rule(
         "delay-range", "error", FLOAT_LEVELS,
         "A connection's delay, its own or one that balances paths, is longer than the target's longest. An info where "
         "it carries spikes, which further populations pass on.",
@@ -214,6 +220,10 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "layers", "error", EVERY_LEVEL, "More layers than the chip has.",
         "Train fewer layers.", capacity.layers,
+    ),
+    Rule(
+        "layers-min", "error", EVERY_LEVEL, "Fewer layers of neurons than the chip needs.",
+        "Train one more layer.", capacity.layers_min,
     ),
     Rule(
         "fan-in", "error", EVERY_LEVEL, "More synapses into one neuron than the chip allows.",
@@ -301,13 +311,13 @@ RULES: tuple[Rule, ...] = (
     ),
     # Chips that convolve
     Rule(
-        "convolution", "error", EVERY_LEVEL, "A convolution or pooling has a size the chip does not.",
-        "Use one of the chip's sizes.", capacity.convolution,
+        "convolution", "error", EVERY_LEVEL, "A convolution or pooling has a size or setting the chip does not.",
+        "Use one of the chip's sizes: square kernels, its strides, windows side by side.", convolving.convolution,
     ),
     Rule(
         "convolution-memory", "error", EVERY_LEVEL,
         "No layer of the chip that is left has the memory this one needs.",
-        "Train fewer features, smaller kernels, or pool earlier.", capacity.convolution_memory,
+        "Train fewer features, smaller kernels, or pool earlier.", convolving.convolution_memory,
     ),
     Rule(
         "second-hand-limits", "info", EVERY_LEVEL, "Limits that were kept, but that are not official.",

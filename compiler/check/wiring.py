@@ -99,6 +99,18 @@ def recurrence(case: Case) -> Iterator[Hit]:
         )  # fmt: skip
 
 
+def recurrent_readout(case: Case) -> Iterator[Hit]:
+    fact = case.spec.behaviour.recurrent_readout
+    if fact.value is not False:
+        return
+    for name in case.topology.readouts:
+        if case.topology.component[name] in case.topology.cyclic:
+            yield Hit(
+                case.named(name), "is read and lies on a loop, and the chip's outputs hear no neurons of theirs",
+                None, None, "put a layer behind it that is read", cited(fact), breaking(fact),
+            )  # fmt: skip
+
+
 def loop_delay(case: Case) -> Iterator[Hit]:
     fact = case.spec.limits.connection_delay
     for loop in case.lateness.loops:

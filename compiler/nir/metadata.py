@@ -136,13 +136,13 @@ def _array(group: Mapping[str, Any], name: str, where: str) -> Array:
     value = group.get(name)
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf":
         raise FileFormatError(f"the array {name!r} of Nervecord's metadata is missing or no numbers", where=where)
-    return value.astype(np.float64)
+    return value if value.dtype == np.int64 else value.astype(np.float64)  # whole numbers: steps of delays
 
 
 def _recorded(beside: Mapping[str, Any], where: str) -> Array | None:
     if RECORDED not in beside:
         return None
-    recorded = _array(beside, RECORDED, where)
+    recorded = _array(beside, RECORDED, where).astype(np.float64)
     wrong = _wrong_recorded(recorded)
     if wrong:
         raise FileFormatError(wrong, where=where)

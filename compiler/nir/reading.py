@@ -17,6 +17,7 @@ import numpy as np
 
 from nervecord.compiler.graph import Edge, Graph
 from nervecord.compiler.nir.fields import Fields, Repeats
+from nervecord.compiler.nir.makers import notes
 from nervecord.compiler.ops import NIR_READERS, Level, Op
 from nervecord.compiler.verify import MOST_EDGES, MOST_NODES
 from nervecord.compiler.wiring import cycles, dissolve, reading_order
@@ -46,9 +47,8 @@ def import_graph(root: Mapping[str, Any], *, where: str, dt: float | None) -> Gr
     edges: list[Edge] = []
     through: list[str] = []
     _flatten(root, "", where, raw, edges, through)
+    inner = {name: (raw.pop(name), [a for a, b in edges if b == name]) for name in through}
     edges = dissolve(edges, through, where=where)
-    for name in through:
-        del raw[name]
     for what, count, most in (("nodes", len(raw), MOST_NODES), ("edges", len(edges), MOST_EDGES)):
         if count > most:
             raise FileFormatError(f"has {count} {what}, at most {most} are read", where=where)
@@ -73,7 +73,9 @@ def import_graph(root: Mapping[str, Any], *, where: str, dt: float | None) -> Gr
         fields = Fields(raw[name], name, where, repeats)
         nodes[name] = NIR_READERS[fields.type].from_nir(fields, None if known is None else known.out_shape)
         fields.done()
-    return Graph(level=Level.IMPORTED, nodes=nodes, edges=tuple(edges), dt=dt)
+    _check_inner(inner, nodes, where)
+    graph = Graph(level=Level.IMPORTED, nodes=nodes, edges=tuple(edges), dt=dt)
+    return graph.replace(notes=tuple(notes(graph)))
 
 
 def _flatten(
@@ -105,6 +107,21 @@ def _flatten(
     for a, b in pairs(group.get("edges"), at):
         a, b = prefix + a, prefix + b
         edges.append((exit_.get(a, a), entrance.get(b, b)))
+
+
+def _check_inner(inner: Mapping[str, tuple[Mapping[str, Any], list[str]]], nodes: Mapping[str, Op], where: str) -> None:
+    """Refuse subgraphs whose Input or Output says another shape than what feeds it has."""
+    for name, (values, sources) in inner.items():
+        given = Fields(values, name, where)
+        if not given.has("shape") or not given.present("shape"):
+            continue
+        shape = given.shape("shape")
+        for source in sources:
+            if source in nodes and nodes[source].out_shape != shape:
+                raise given.error(
+                    f"says shape {shape}, and {source} feeds it shape {nodes[source].out_shape}",
+                    "the shape in the file is wrong: its maker wrote that of another node; export it again, or set it",
+                )
 
 
 def _unknown(kind: str, where: str) -> FileFormatError:

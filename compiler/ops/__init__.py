@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from nervecord.compiler.ops.activations import Activation
 from nervecord.compiler.ops.connections import Affine, Conv, Delay, Flatten, Pool, Scale, Threshold
+from nervecord.compiler.ops.delayline import DelayLine
 from nervecord.compiler.ops.ends import Input, Output
 from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.host import (
@@ -41,7 +42,7 @@ from nervecord.compiler.ops.op import NirForm, Op, Part, Role, State, Synapses
 OPS: dict[str, type[Op]] = {
     kind.__name__: kind
     for kind in (
-        Input, Output, Affine, Conv, Scale, Flatten, Pool, Delay, Threshold, Activation, Neuron, Dense,
+        Input, Output, Affine, Conv, Scale, Flatten, Pool, Delay, DelayLine, Threshold, Activation, Neuron, Dense,
         Normalise, Quantise, BiasChannel, PopulationEncode,
         Decode, Rescale, CountDecode, ArgmaxDecode, CountArgmaxDecode,
     )
@@ -70,7 +71,7 @@ __all__ = [
     "CORE_ROLES", "EVERY_LEVEL", "EXECUTABLE", "FLOAT_LEVELS", "HOST_ROLES", "NIR_READERS", "OPS", "PART_TYPES",
     "Activation", "Affine", "ArgmaxDecode", "Array", "BiasChannel", "ContinuousMembrane", "ContinuousSynapse", "Conv",
     "CountArgmaxDecode",
-    "CountDecode", "Decode", "Decoder", "Delay", "Dense", "Flatten", "Input", "IntegerMembrane", "IntegerSpike",
+    "CountDecode", "Decode", "Decoder", "Delay", "DelayLine", "Dense", "Flatten", "Input", "IntegerMembrane", "IntegerSpike",
     "IntegerSynapse", "Level", "Membrane", "Neuron", "NirForm", "Normalise", "Op", "Output", "Part", "Pool",
     "PopulationEncode", "Quantise", "Rescale", "Role", "Scale", "Shape", "Spike", "State", "Synapse", "Synapses",
     "Threshold", "is_core", "is_host",

@@ -27,9 +27,12 @@ if TYPE_CHECKING:
     from nervecord.compiler.arithmetic import Arithmetic
     from nervecord.compiler.nir.fields import Fields
 
-RESETS = ("value", "subtract", "none")
-"""What a spike does to the membrane, in the same step: set it to a value, subtract the threshold, or nothing."""
+RESETS = ("value", "subtract", "none", "subtract-late")
+"""What a spike does to the membrane: set it to a value, subtract the threshold, or nothing, in the same step; or
+subtract the threshold in the next one, after what that keeps of it."""
 LONGEST_REFRACTORY = 1 << 16
+ROUNDING = 1e-6
+"""A time constant that is less than the step by this share of it is the step, as rounding to float32 leaves it."""
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -86,6 +89,7 @@ class Membrane(Part):
 class Spike(Part):
     """A spike where v > threshold, strictly; then the reset, in the same step. The synapse is not reset.
 
+    "subtract-late" is v(t) = decay v(t - 1) + gain i(t) + leak - threshold s(t - 1): the spike stays in v for a step.
     For `refractory` steps after a spike the membrane stays as it was reset and the neuron is silent.
     """
 
@@ -239,6 +243,8 @@ class Neuron(Op):
         state = {name: np.zeros((batch, *self.in_shape), dtype=dtype) for name in names}
         if isinstance(self.spike, Spike) and self.spike.refractory:
             state["rest"] = np.zeros((batch, *self.in_shape), dtype=np.int64)
+        if isinstance(self.spike, Spike) and self.spike.reset == "subtract-late":
+            state["owed"] = np.zeros((batch, *self.in_shape))
         return state
 
     def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
@@ -257,6 +263,8 @@ class Neuron(Op):
             v = np.where(resting, state["v"], v)
             state["rest"] = np.where(spiked, self.spike.refractory, np.maximum(state["rest"] - 1, 0))
         state["v"] = _reset(self.spike, v, spiked)
+        if "owed" in state:
+            state["owed"] = np.where(spiked, self.spike.threshold, 0.0)
         return spiked.astype(np.float64)
 
     def before_spike(self, state: State, x: Array) -> Array:
@@ -268,7 +276,8 @@ class Neuron(Op):
             )
         if isinstance(self.synapse, Synapse):
             state["u"] = x = self.synapse.decay * state["u"] + self.synapse.gain * x
-        return held.decay * state["v"] + held.gain * x + held.leak
+        v = held.decay * state["v"] + held.gain * x + held.leak
+        return v - state["owed"] if "owed" in state else v
 
     def _integer_step(self, state: State, x: Array, arithmetic: Arithmetic) -> Array:
         held = self.membrane
@@ -362,8 +371,13 @@ class Neuron(Op):
 
 
 def leaking(tau: Array, dt: float, convention: str) -> tuple[Array, Array]:
-    """(decay, 1 - decay) of a time constant in steps of dt, each with its own rounding."""
+    """(decay, 1 - decay) of a time constant in steps of dt, each with its own rounding.
+
+    A decay of 0 is tau = dt, which in float32 may be less than dt.
+    """
     share = dt / tau
+    if convention == "euler":
+        share = np.where((share > 1) & (share <= 1 + 2 * ROUNDING), 1.0, share)
     return (1 - share, share) if convention == "euler" else (np.exp(-share), -np.expm1(-share))
 
 

@@ -103,6 +103,11 @@ class Op:
         return 0
 
     @property
+    def kept(self) -> int:
+        """Steps of its input that it keeps itself, beyond `lag`."""
+        return 0
+
+    @property
     def spikes(self) -> bool:
         """Whether it gives spikes rather than values."""
         return False

@@ -17,12 +17,14 @@ from nervecord.compiler.ops import (
     ContinuousMembrane,
     ContinuousSynapse,
     Delay,
+    DelayLine,
     Level,
     Neuron,
     Op,
     Output,
 )
 from nervecord.compiler.ops.connections import LONGEST_DELAY
+from nervecord.compiler.ops.neurons import ROUNDING
 from nervecord.compiler.policy import parts, with_graph
 from nervecord.compiler.verify import Subject, require
 from nervecord.compiler.wiring import components, dissolve
@@ -46,6 +48,7 @@ def discretise(subject: Subject, *, dt: float | None = None, convention: str = "
                                                     (exact: i = a i + w_in (1 - a) x)
         Affine -> Delay of k dt                     Affine with delay k (k = 0: the Delay goes)
         Delay of k dt -> Affine                     Affine with delay k
+        Delay otherwise                             DelayLine of k steps (k = 0 throughout: it goes)
         neuron -> Affine -> the same neuron         the Affine gets delay 1
 
     Update, spike and reset happen in one step, in this order. "euler" reproduces what the makers of NIR files compute
@@ -58,7 +61,7 @@ def discretise(subject: Subject, *, dt: float | None = None, convention: str = "
     one that a neuron feeds and that leads back to a neuron not farther from the inputs than itself.
 
     Before the first step all input is zero, so that a delayed Affine gives its bias from the first step on, and it is
-    the same whether a Delay stands before it or behind it.
+    the same whether a Delay stands before it or behind it. A delay line gives zeros until its first input arrives.
 
     Pure, deterministic, idempotent: a DISCRETE graph comes back as the same object.
 
@@ -69,7 +72,7 @@ def discretise(subject: Subject, *, dt: float | None = None, convention: str = "
 
     Raises:
         GraphError: no dt, one that is not the graph's, one longer than a time constant ("euler"), delays that are no
-            whole steps or have no Affine to sit in, nodes without executable meaning, cycles that cannot be broken.
+            whole steps, nodes without executable meaning, cycles that cannot be broken.
         NervecordError: an unknown convention.
     """
     check_convention(convention)
@@ -85,7 +88,7 @@ def discretise(subject: Subject, *, dt: float | None = None, convention: str = "
         nodes = {name: op.discrete(step, convention) for name, op in graph.nodes.items()}
     edges = _fold_delays(nodes, graph.edges, step)
     _close_cycles(nodes, edges)
-    made = with_graph(subject, Graph(Level.DISCRETE, nodes, tuple(edges), step))
+    made = with_graph(subject, Graph(Level.DISCRETE, nodes, tuple(edges), step, notes=graph.notes))
     return require(made)  # type: ignore[return-value]
 
 
@@ -113,10 +116,11 @@ def _check(name: str, op: Op, dt: float, convention: str) -> Iterable[Finding]:
     if isinstance(op, Neuron) and convention == "euler":
         for field, part in (("tau", op.membrane), ("tau_syn", op.synapse)):
             tau = part.tau if isinstance(part, (ContinuousMembrane, ContinuousSynapse)) else None
-            if tau is not None and float(tau.min()) < dt:
+            if tau is not None and float(tau.min()) < dt * (1 - ROUNDING):
                 yield Finding(
                     "time-step", "error", name, f"{field} is shorter than the step, so that Euler's decay is negative",
-                    value=float(tau.min()), limit=dt, fix="a smaller --dt, or convention 'exact'",
+                    value=float(tau.min()), limit=dt,
+                    fix="a smaller --dt: the step of its maker is no longer than that",
                 )  # fmt: skip
     if isinstance(op, Delay):
         yield from _check_delay(name, op.delay, dt)
@@ -141,40 +145,32 @@ def _check_delay(name: str, delay: Array, dt: float) -> Iterable[Finding]:
             "delay-grid", "error", name, "delay is no whole number of steps", value=float(delay.flat[worst]), limit=dt,
             fix="choose dt so that it divides every delay",
         )  # fmt: skip
-    elif steps.min() != steps.max():
-        yield Finding(
-            "delay-differs", "error", name, "its channels differ in delay", value=high, limit=low,
-            fix="an Affine delays all its channels alike: split it",
-        )  # fmt: skip
 
 
 def _fold_delays(nodes: dict[str, Op], edges: Sequence[Edge], dt: float) -> list[Edge]:
-    """Take every Delay out of `nodes`, into the Affine before or behind it; the edges without them."""
+    """Take the Delays into the Affine before or behind them, or make delay lines of them; in place, and the edges."""
     delays = {name: op for name, op in nodes.items() if isinstance(op, Delay)}
     before: dict[str, Counter[str]] = {name: Counter() for name in nodes}
     behind: dict[str, Counter[str]] = {name: Counter() for name in nodes}
     for a, b in edges:
         before[b][a] += 1
         behind[a][b] += 1
-    left = dissolve(edges, delays, where="graph")
+    dissolve(edges, delays, where="graph")  # Delays in a circle of their own are refused
+    gone: dict[str, Op] = {}
     for name, delay in delays.items():
-        del nodes[name]
-        steps = round(float(delay.delay.flat[0]) / dt)
-        if steps:
-            holder = _holder(name, nodes, before, behind)
-            if holder is None:
-                raise GraphError(
-                    f"a delay of {steps} steps ({float(delay.delay.flat[0])} s) has no Affine that it could be folded "
-                    "into",
-                    where=name,
-                    hint="put it right behind an Affine that feeds nothing else, or right before one that nothing else "
-                    "feeds",
-                )
+        steps = np.rint(delay.delay / dt).astype(np.int64)
+        one = int(steps.flat[0])
+        holder = _holder(name, nodes, before, behind) if (steps == one).all() else None
+        if holder is None and steps.any():
+            nodes[name] = DelayLine(steps, origin=delay.origin)
+            continue
+        if holder is not None and one:
             affine = nodes[holder]
             assert isinstance(affine, Affine)
-            nodes[holder] = affine.replace(delay=affine.delay + steps, origin=(*affine.origin, *delay.origin))
+            nodes[holder] = affine.replace(delay=affine.delay + one, origin=(*affine.origin, *delay.origin))
+        gone[name] = nodes.pop(name)
         _take_out(name, before, behind)
-    return left
+    return dissolve(edges, gone, where="graph")
 
 
 def _holder(

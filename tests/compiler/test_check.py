@@ -117,6 +117,7 @@ def cases(make_policy: Callable[..., Policy]) -> dict[str, Case]:
         "spiking-readout": (spiking_end, LAVA),
         "membrane-readout": (net(affine(), readout()), chip(readout=False)),
         "recurrence": (recurrent(), chip(recurrence=False)),
+        "recurrent-readout": (recurrent(), chip(recurrent_readout=False)),
         "delay-range": (net(affine(delay=64), lif()), LAVA),
         "carried-without-delays": (with_contract(policy, state="carried"), LAVA),
         "reset-with-delays": (with_contract(carried, state="reset"), LAVA),
@@ -132,8 +133,9 @@ def cases(make_policy: Callable[..., Policy]) -> dict[str, Case]:
         "hidden-neurons": (net(*two), chip(hidden=1)),
         "synapses": (net(*two), chip(synapses=7)),
         "layers": (net(*two), chip(layers=1)),
+        "layers-min": (net(affine(), lif()), chip(layers_min=2)),
         "fan-in": (net(affine(5), lif(), inputs=5), chip(fan_in=4)),
-        "fan-out": (net(affine(2, 5), lif(5), outputs=5), chip(fan_out=4)),
+        "fan-out": (net(affine(2, 5), lif(5), outputs=5), chip(fan_out=4, input_fan_out=4)),
         "core-limit": (net(affine(5000, 1), lif(1), inputs=5000, outputs=1, spiking=True), LOIHI1),
         "cores": (net(affine(2, 9), lif(9), outputs=9), chip(neurons_per_core=4, cores=2)),
         "layer-split": (net(affine(2, 9), lif(9), outputs=9), chip(neurons_per_core=4)),
@@ -188,8 +190,9 @@ ASIDE = (
 ALONG = {
     "accumulator-overflow": ("current-overflow", "membrane-saturates"),
     "current-overflow": ("membrane-saturates",),
+    **dict.fromkeys(("leak", "inputs", "outputs"), ("layers-min",)),
 }
-"""What is too much for the accumulator is so for what takes it up."""
+"""What is too much for the accumulator is so for what takes it up; one layer is too little for Xylo."""
 
 
 def as_text(findings: list[Finding]) -> str:
@@ -360,6 +363,15 @@ def test_equally_long_paths_are_balanced() -> None:
                 if f.code == "unbalanced-paths"]  # fmt: skip
 
 
+def test_an_inputs_fan_out_may_be_another_limit() -> None:
+    graph = net(affine(2, 5), lif(5), outputs=5)
+    assert "fan-out" in {f.code for f in findings_of(graph, chip(fan_out=4, input_fan_out=4))}
+    assert "fan-out" not in {f.code for f in findings_of(graph, chip(fan_out=4, input_fan_out=5))}
+    wide = net(affine(2, 5), lif(5), affine(5, 6), lif(6), outputs=6)
+    (found,) = [f for f in findings_of(wide, chip(fan_out=4, input_fan_out=5)) if f.code == "fan-out"]
+    assert (found.node, found.value, found.limit) == ("lif1", 6, 4)
+
+
 def test_pooling_is_checked() -> None:
     pool = Pool("average", (3, 3), (3, 3), (0, 0), (1, 20, 20))
     nodes: list[tuple[str, Op]] = [("input", Input((1, 20, 20))), ("pool", pool), ("output", Output((1, 6, 6)))]
@@ -369,7 +381,8 @@ def test_pooling_is_checked() -> None:
 
 def test_memory_of_chip_layers_is_shared_out() -> None:
     # The first layer fits both, the second only the first: an assignment in order would fail.
-    small, large = (18, 700), (200, 700)
+    # In powers of two they take 32 weights and 2,048 neurons, 128 weights and 1,024 neurons.
+    small, large = (32, 2048), (128, 1023)
     spec = convolving(kernel_memory=(large[0], small[0]), neuron_memory=(large[1], small[1]))
     shape = (2, 18, 18)
     first = convolution()
@@ -379,7 +392,7 @@ def test_memory_of_chip_layers_is_shared_out() -> None:
     edges = (("input", "conv"), ("conv", "if"), ("if", "conv2"), ("conv2", "if2"), ("if2", "output"))
     graph = Graph(Level.IMPORTED, nodes, edges, dt=1e-3)
     assert "convolution-memory" in {f.code for f in findings_of(graph, spec)}
-    roomy = convolving(kernel_memory=(large[0], small[0]), neuron_memory=(2000, 700))
+    roomy = convolving(kernel_memory=(large[0], small[0]), neuron_memory=(2048, small[1]))
     assert "convolution-memory" not in {f.code for f in findings_of(graph, roomy)}
 
 

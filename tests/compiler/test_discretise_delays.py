@@ -48,8 +48,13 @@ def test_delay_behind_an_affine() -> None:
 def test_delay_before_an_affine() -> None:
     graph = discretise(imported(("d", delay(0.002, 0.002)), ("fc", FC), size=2, out=1), dt=1e-3)
     assert graph.nodes["fc"] == n.Affine(FC.weight, FC.bias, 2, origin=("fc", "d"))
-    with pytest.raises(GraphError, match=r"d: a delay of 2 steps .* has no Affine"):
-        discretise(imported(("d", delay(0.002)), ("s", n.Scale(np.ones(1)))), dt=1e-3)
+
+
+def test_a_delay_without_an_affine_stays_a_node() -> None:
+    graph = discretise(imported(("d", delay(0.002)), ("s", n.Scale(np.ones(1)))), dt=1e-3)
+    assert list(graph.nodes) == ["in", "d", "s", "out"]
+    assert graph.nodes["d"] == n.DelayLine(np.array([2]), origin=("d",))
+    assert simulate(graph, np.arange(1.0, 6)[:, None]).left["out"].ravel().tolist() == [0, 0, 1, 2, 3]
 
 
 def test_delays_add_up_and_zero_goes() -> None:
@@ -62,11 +67,15 @@ def test_delays_add_up_and_zero_goes() -> None:
     assert gone.edges == (("in", "s"), ("s", "out"))
 
 
-def test_a_delay_with_company_is_refused() -> None:
+def test_a_delay_with_company_stays_a_node() -> None:
     nodes = {"in": n.Input((2,)), "fc": FC, "d": delay(0.001), "out": n.Output((1,)), "out2": n.Output((1,))}
     edges = (("in", "fc"), ("fc", "d"), ("fc", "out2"), ("d", "out"))
-    with pytest.raises(GraphError, match="d: a delay of 1 steps"):
-        discretise(Graph(Level.IMPORTED, nodes, edges), dt=1e-3)
+    graph = discretise(Graph(Level.IMPORTED, nodes, edges), dt=1e-3)
+    assert graph.nodes["d"] == n.DelayLine(np.array([1]), origin=("d",))
+    left = simulate(graph, np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])).left
+    assert left["out2"].ravel().tolist() == [4, 5, 3]
+    # What leaves the line before anything has come through it is zero.
+    assert left["out"].ravel().tolist() == [0, 4, 5]
 
 
 @pytest.mark.parametrize(
@@ -85,8 +94,10 @@ def test_impossible_delays(seconds: tuple[float, ...], cause: str) -> None:
 
 def test_channels_that_differ_in_delay() -> None:
     graph = imported(("d", delay(0.001, 0.002)), ("fc", FC), size=2, out=1)
-    with pytest.raises(GraphError, match=r"d: its channels differ in delay \(0\.002 against 0\.001\)"):
-        discretise(graph, dt=1e-3)
+    made = discretise(graph, dt=1e-3)
+    assert made.nodes["d"] == n.DelayLine(np.array([1, 2]), origin=("d",))
+    x = np.array([[1.0, 10.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    assert simulate(made, x).left["out"].ravel().tolist() == [3, 3 + 1, 3 + 20, 3]
 
 
 def test_delays_saved_as_float32() -> None:

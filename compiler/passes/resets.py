@@ -1,0 +1,51 @@
+"""The reset rule that a NIR file could not say, given by its user."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal, TypeAlias, get_args
+
+from nervecord.compiler.graph import Graph
+from nervecord.compiler.ops import Neuron, Spike
+from nervecord.errors import GraphError, unknown_name
+
+ResetRule: TypeAlias = Literal["zero", "subtract", "subtract-late"]
+"""What a spike does to the membrane: back to zero; the threshold less, in the same step or in the next one."""
+UNSAID = "reset-unsaid"
+"""Code of the note that a file looks as if its reset rule was lost."""
+
+
+def with_reset(graph: Graph, rule: str) -> Graph:
+    """Give all spiking neurons the reset rule that they were trained with.
+
+    Before                       After `with_reset(graph, "subtract")`
+        v = 0 where it spiked        v = v - threshold where it spiked
+
+    "zero" changes nothing but takes back the note that the rule is not known. Pure, deterministic, idempotent: the same
+    object where nothing changes.
+
+    Args:
+        graph: IMPORTED or DISCRETE, of another tool. rule: one of `ResetRule`.
+
+    Raises:
+        GraphError: a neuron resets to another value than zero, which its file does say.
+        NervecordError: there is no such rule.
+    """
+    if rule not in get_args(ResetRule):
+        raise unknown_name("reset rule", rule, get_args(ResetRule), where="--reset")
+    wanted = "value" if rule == "zero" else rule
+    nodes = dict(graph.nodes)
+    for name, op in graph.nodes.items():
+        if not isinstance(op, Neuron) or not isinstance(op.spike, Spike):
+            continue
+        if op.spike.reset == "value" and op.spike.reset_value.any():
+            raise GraphError(
+                "resets to a value that is not zero, so that its file does say the rule", where=op.label,
+                hint="leave --reset out",
+            )  # fmt: skip
+        if op.spike.reset != wanted:
+            nodes[name] = op.replace(spike=dataclasses.replace(op.spike, reset=wanted))
+    notes = tuple(note for note in graph.notes if note.code != UNSAID)
+    if notes == graph.notes and all(nodes[name] is graph.nodes[name] for name in nodes):
+        return graph
+    return graph.replace(nodes=nodes, notes=notes)
