@@ -15,7 +15,7 @@ from nervecord.cli.flags import whole_number
 from nervecord.cli.show import Outcome, Ticker
 from nervecord.cli.verb import Verb
 from nervecord.errors import NervecordError
-from nervecord.training import front
+from nervecord.training import front, run_folder
 from nervecord.training.config import PPO, SAC, TD3, TD7, Distill, TrainConfig, all_fields
 from nervecord.training.launch import launch
 from nervecord.training.presets import PRESETS
@@ -178,7 +178,7 @@ def train_verb(args: argparse.Namespace) -> Outcome:
     elif not (Path(args.resume) / "config.json").is_file():
         raise NervecordError(f"{args.resume} is no run folder", where="--resume", hint="it has no config.json")
     else:
-        config = TrainConfig.from_json((Path(args.resume) / "config.json").read_text(), where=args.resume)
+        config = run_folder.open_existing(Path(args.resume))
     return _run(args, config, chosen)
 
 

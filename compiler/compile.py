@@ -13,7 +13,7 @@ from typing import Any
 from nervecord.compiler.calibrate import Calibration, StreamCalibration, calibrate, calibrate_stream
 from nervecord.compiler.check.placement import place
 from nervecord.compiler.check.table import errors, findings_of
-from nervecord.compiler.files.atomic import write_atomically
+from nervecord.compiler.files.atomic import made_folder, write_atomically
 from nervecord.compiler.files.program import Program
 from nervecord.compiler.findings import raise_on_errors
 from nervecord.compiler.graph import Graph
@@ -132,7 +132,7 @@ class _Steps:
     def done(self, name: str, subject: Graph | Policy) -> Graph | Policy:
         """`name` is what was just done."""
         if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            made_folder(self.folder)
             write_atomically(self.folder / f"{self.count:02}-{name}.txt", to_text(subject).encode())
         if self.explain is not None and self.before is not None:
             for line in explain_change(self.before, subject):

@@ -11,6 +11,7 @@ import json
 import operator
 import re
 import sys
+import tomllib
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -33,6 +34,9 @@ NESTED = 64
 _BRACKET = re.compile(rb'"(?:[^"\\]++|\\.?)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
 """A text, to its end or the file's, or a bracket outside of texts. Nothing is tried twice: else a text of 20 MB would
 take 2 GB."""
+
+# Reading such keys takes quadratic time: (a.)+ sixty-five deep.
+_DEEP_KEY = re.compile(r"""(?<![\w-])(?:(?:"[^"\n]*"|'[^'\n]*'|[\w-]++)[ \t]*+\.[ \t]*+){64}""")
 
 
 def whole(low: int, high: int) -> Any:
@@ -117,6 +121,22 @@ def from_json(content: bytes | str, kind: Any, where: str) -> Any:
     except (msgspec.DecodeError, UnicodeError) as wrong:
         reason = str(wrong).removeprefix("JSON is malformed: ")
         raise FileFormatError(f"is no JSON: {printable(reason)}", where=where) from None
+
+
+def from_toml(content: str, where: str) -> dict[str, Any]:
+    """TOML as plain data.
+
+    Raises:
+        FileFormatError: it is none, or nested too deeply.
+    """
+    if _DEEP_KEY.search(content):
+        raise FileFormatError("has a key of more than 64 parts", where=where)
+    try:
+        return tomllib.loads(content)
+    except RecursionError:
+        raise FileFormatError("is no TOML that can be read: it is nested too deeply", where=where) from None
+    except ValueError as error:  # TOMLDecodeError is one, as is a number of 5000 digits
+        raise FileFormatError(f"is no TOML: {printable(str(error))}", where=where) from None
 
 
 def nesting(content: bytes) -> int:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
+from nervecord.compiler import schema
 from nervecord.compiler.arithmetic import Arithmetic, arithmetic_from
+from nervecord.compiler.files.regular import read_text
 from nervecord.compiler.implied import with_implied
 from nervecord.compiler.ops import OPS, Level
 from nervecord.compiler.target import (
@@ -49,25 +50,9 @@ def read_spec(path: Path) -> TargetSpec:
         FileFormatError: it cannot be read, a key is unknown or missing, a value of the wrong type or beyond all bounds,
             or a number stands without a source.
     """
-    where = str(path)
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAXIMUM_BYTES + 1)
-    except OSError as error:
-        raise FileFormatError(f"cannot be read: {error.strerror or error}", where=where) from None
-    except ValueError as error:  # a path with a null character
-        raise FileFormatError(f"is no file name: {error}", where=where) from None
-    if len(content) > MAXIMUM_BYTES:
-        raise FileFormatError(f"has more than {MAXIMUM_BYTES} bytes, which no spec has", where=where)
-    try:
-        data = tomllib.loads(content.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FileFormatError(f"is no TOML file: {error}", where=where) from None
-    except (RecursionError, ValueError):  # nested beyond Python's stack; a number of more digits than Python reads
-        raise FileFormatError(
-            "is no TOML file that can be read: nested too deeply, or a number too long", where=where
-        ) from None
-    return spec_from_dict(data, where=where)
+    where = schema.printable(str(path))
+    content = read_text(path, where, MAXIMUM_BYTES, "target's file")
+    return spec_from_dict(schema.from_toml(content, where), where=where)
 
 
 def spec_from_dict(data: Mapping[str, Any], *, where: str = "spec") -> TargetSpec:

@@ -1,23 +1,42 @@
-"""Recorded arrays in .npz and .npy files, read without executing anything and without trusting sizes."""
+"""Recorded arrays in .npz and .npy files, read without executing anything and without trusting sizes.
+
+numpy's reader evaluates the header of an array as Python, and makes what it says before it looks for the bytes. Here a
+header is matched against the one form that numpy writes, and must fit the bytes behind it.
+"""
 
 from __future__ import annotations
 
 import io
+import math
 import os
+import re
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
+from nervecord.compiler import schema
+from nervecord.compiler.files.archive import unpacked
 from nervecord.compiler.files.atomic import write_atomically
+from nervecord.compiler.files.regular import open_regular
 from nervecord.compiler.ops import Array
 from nervecord.errors import FileFormatError, NervecordError
 
 MAXIMUM_BYTES = 1 << 30
-"""Unpacked content beyond this is refused unread."""
+"""A larger file is refused unread, and one that unpacks to more."""
+MOST_ARRAYS = 1 << 12
 _FLAT = ("observations", "observation", "input", "inputs")
 """Names under which a file may hold the one array that is wanted."""
+_KIND = ".npz or .npy file of numbers"
+_HINT = "numpy.savez writes one"
+_MAGIC = b"\x93NUMPY"
+_LONGEST_HEADER = 4096
+_MOST_AXES = 8
+_MOST_DIGITS = 16
+# Python 2 wrote whole numbers with an L.
+_FIELD = r"'(descr|fortran_order|shape)'\s*:\s*('[^'\\]*'|True|False|\([0-9L,\s]*\))"
+_HEADER = re.compile(rf"\{{\s*{_FIELD}\s*,\s*{_FIELD}\s*,\s*{_FIELD}\s*,?\s*\}}\s*")
+_TYPE = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248])")
 
 
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
@@ -26,31 +45,72 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
     Raises:
         FileFormatError: the file is missing, damaged, too large, or holds something else than numbers.
     """
-    where, file = str(path), Path(path)
-    if not file.is_file():
-        raise FileFormatError("is a folder" if file.is_dir() else "does not exist", where=where)
-    try:
-        if zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as archive:
-                size = sum(info.file_size for info in archive.infolist())
-        else:
-            size = file.stat().st_size
-            with file.open("rb") as start:
-                np.lib.format.read_magic(start)  # else numpy takes it for a pickle, and says how to trust it
-        if size > MAXIMUM_BYTES:
-            raise FileFormatError(f"unpacks to {size} bytes, at most {MAXIMUM_BYTES} are read", where=where)
-        loaded = np.load(file, allow_pickle=False)
-        arrays = {"": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
-    except FileFormatError:
-        raise
-    except (ValueError, EOFError, OSError, KeyError, MemoryError, SyntaxError, zipfile.BadZipFile) as error:
+    where = schema.printable(os.fspath(path))
+    with open_regular(path, where, MAXIMUM_BYTES, _KIND) as file:
+        try:
+            start = file.read(len(_MAGIC))
+            if start == _MAGIC:
+                return {"": _array(start + file.read(), "", where)}
+        except OSError as error:
+            raise FileFormatError(f"cannot be read: {error.strerror or error}", where=where) from None
+        if not start.startswith(b"PK"):
+            raise FileFormatError(f"is no {_KIND}", where=where, hint=_HINT)
+        arrays: dict[str, Array] = {}
+        for member, content in unpacked(
+            file, where, most_entries=MOST_ARRAYS, most_bytes=MAXIMUM_BYTES, kind=_KIND, hint=_HINT
+        ):
+            name = member.removesuffix(".npy")
+            if not name.isprintable():
+                raise FileFormatError(f"the name {schema.printable(repr(name))} cannot be printed", where=where)
+            if name in arrays:
+                raise FileFormatError(f"holds two arrays called {name!r}", where=where)
+            arrays[name] = _array(content, name, where)
+        return arrays
+
+
+def _array(data: bytes, name: str, where: str) -> Array:
+    """The array of an .npy's bytes; `name` is for messages."""
+    named = f" under {schema.printable(repr(name))}"
+    header, start = _header(data, where)
+    found = dict(re.findall(_FIELD, header)) if _HEADER.fullmatch(header) else {}
+    if len(found) < 3 or found["fortran_order"] not in ("True", "False"):
         raise FileFormatError(
-            f"is no .npz or .npy file of numbers ({error})", where=where, hint="numpy.savez writes one"
-        ) from None
-    for name, array in arrays.items():
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
-            raise FileFormatError(f"holds something else than numbers under {name!r}", where=where)
-    return arrays
+            f"holds something else than numbers{named}, or a header that numpy does not write", where=where, hint=_HINT
+        )
+    descr, shape = found["descr"].strip("'"), found["shape"]
+    if not _TYPE.fullmatch(descr):
+        raise FileFormatError(
+            f"holds something else than numbers{named}: type {schema.printable(repr(descr))}", where=where, hint=_HINT
+        )
+    sizes = re.findall(r"[0-9]+", shape)
+    if not shape.startswith("(") or len(sizes) > _MOST_AXES or any(len(size) > _MOST_DIGITS for size in sizes):
+        raise FileFormatError(f"has shape {schema.printable(shape)}{named}, which is none", where=where, hint=_HINT)
+    dtype, axes = np.dtype(descr), tuple(map(int, sizes))
+    declared, there = math.prod(axes) * dtype.itemsize, len(data) - start
+    if declared != there or max(axes, default=0) > MAXIMUM_BYTES:
+        raise FileFormatError(
+            f"declares {declared} bytes of values in shape {axes}{named}, and {there} are there",
+            where=where,
+            hint=_HINT,
+        )
+    array: Array = np.frombuffer(data, dtype, offset=start).reshape(
+        axes, order="F" if found["fortran_order"] == "True" else "C"
+    )
+    return np.ascontiguousarray(array, dtype.newbyteorder("=")).reshape(axes)
+
+
+def _header(data: bytes, where: str) -> tuple[str, int]:
+    """An .npy's header, and where its values start."""
+    version, wide = data[6:8], 2 if data[6:7] == b"\1" else 4
+    length = int.from_bytes(data[8 : 8 + wide], "little")
+    start = 8 + wide + length
+    if not data.startswith(_MAGIC) or version not in (b"\1\0", b"\2\0", b"\3\0") or start > len(data):
+        raise FileFormatError(f"is no {_KIND}", where=where, hint=_HINT)
+    if length > _LONGEST_HEADER:
+        raise FileFormatError(
+            f"has a header of {length} bytes, at most {_LONGEST_HEADER} are read", where=where, hint=_HINT
+        )
+    return data[8 + wide : start].decode("latin-1"), start
 
 
 def read_rows(path: str | os.PathLike[str]) -> Array:
@@ -59,7 +119,7 @@ def read_rows(path: str | os.PathLike[str]) -> Array:
     Raises:
         FileFormatError: see `read_arrays`; or it holds several arrays and none of these names.
     """
-    return only_array(read_arrays(path), where=str(path))
+    return only_array(read_arrays(path), where=schema.printable(os.fspath(path)))
 
 
 def only_array(arrays: Mapping[str, Array], *, where: str) -> Array:

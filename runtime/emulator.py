@@ -21,6 +21,8 @@ from nervecord.compiler.policy import Policy
 from nervecord.errors import GraphError, InfeasibleError, NervecordError
 from nervecord.runtime.packing import pack
 from nervecord.runtime.session import (
+    NO_ACTION,
+    NO_OBSERVATION,
     Closing,
     Counts,
     check_inputs,
@@ -169,10 +171,11 @@ class Emulator:
             active: (batch,) bool, which are counted.
 
         Returns:
-            Number of active copies whose observation was not finite; their action is the fail-safe one.
+            Number of active copies whose observation was not finite, and, times 2^32, of those whose action was not;
+            their action is the fail-safe one.
         """
-        distrusted: int = self._loop.act(observation, action, *self._arrays, active)
-        return distrusted
+        failed: int = self._loop.act(observation, action, *self._arrays, active)
+        return failed
 
     def block(self, inputs: Mapping[str, Array], active: Array) -> dict[str, Array]:
         """One block of steps; of a policy, one action.
@@ -365,17 +368,19 @@ class EmulatorSession(Closing):
             counts = self._counts
             counts.actions += len(given) if active is None else int(np.count_nonzero(counted))
             if failed:
-                counts.fail("observation not finite", failed)
+                counts.fail(NO_OBSERVATION, failed & 0xFFFFFFFF)
+                counts.fail(NO_ACTION, failed >> 32)
             return self._action[0].copy() if single else self._action.copy()
 
     def _general(self, given: Array, active: Array) -> int:
-        """One action with the host's ops in numpy; returns how many active robots got the fail-safe one."""
+        """One action with the host's ops in numpy; returns what `Emulator.act` does."""
         emulator = self._emulator
         trusted = np.asarray(np.isfinite(given).all(axis=1))
         seen = given if trusted.all() else np.where(trusted[:, None], given, self._neutral)
         action = emulator.after.join(emulator.block(emulator.before.split(seen), active))
-        self._action[:] = np.where(trusted[:, None], action, self._fail_safe)
-        return int(np.count_nonzero(~trusted & active))
+        sound = np.asarray(np.isfinite(action).all(axis=1))
+        self._action[:] = np.where((trusted & sound)[:, None], action, self._fail_safe)
+        return int(np.count_nonzero(~trusted & active)) + (int(np.count_nonzero(trusted & ~sound & active)) << 32)
 
     def trace(self) -> dict[str, Array]:
         """What every core node gave in the last action: name -> (window, batch, ...), integers."""

@@ -140,15 +140,16 @@ def _act(
         active: (batch,) whether a robot is counted.
 
     Returns:
-        Number of active robots whose observation was not finite (they got the fail-safe action).
+        Number of active robots whose observation was not finite, and, times 2^32, of those whose action was not. They
+        got the fail-safe action.
     """
     fixed = 5 + 2 * table[Header.OBSERVATIONS] + 3 * table[Header.DECODED]
     p = table[Header.POPULATION] + table[Header.READ] * Pop.SIZE
     read = table[p + Pop.VALUE] + table[Header.FIRST] * table[p + Pop.NEURONS]
-    distrusted = 0
+    distrusted = broken = 0
     for b in range(observation.shape[0]):
         mem, st, x, own = memory[b], state[b], observation[b], scratch[b]
-        finite = True
+        finite = sound = True
         for j in range(x.size):
             if not np.isfinite(x[j]):
                 finite = False
@@ -158,18 +159,22 @@ def _act(
             _quantise(table, reals, x, mem, finite)
             hold(table, weights, columns, mem, counters, table[Header.HELD], active[b], own)
         one_block(table, reals, weights, columns, mem, st, counters, active[b], own)
-        if not finite:
-            for i in range(action.shape[1]):
-                action[b, i] = reals[fixed + i]
-            if active[b]:
-                distrusted += 1
-        elif table[Header.COUNTED]:
+        if table[Header.COUNTED]:
             _count_spikes(table, mem, own)
             _decode(table, reals, own, table[Header.COUNTS], action[b])
         else:
             _decode(table, reals, st, read, action[b])
+        for i in range(action.shape[1]):
+            if not np.isfinite(action[b, i]):
+                sound = False
+        if not (finite and sound):
+            for i in range(action.shape[1]):
+                action[b, i] = reals[fixed + i]
+            if active[b]:
+                distrusted += not finite
+                broken += finite
     table[Header.CLOCK] += table[Header.WINDOW]
-    return distrusted
+    return distrusted + broken * (1 << 32)
 
 
 @njit(nogil=True, error_model="numpy")

@@ -23,6 +23,9 @@ from nervecord.compiler.plan import Plan, plan
 from nervecord.compiler.policy import Policy
 from nervecord.errors import ContractError, GraphError
 
+NO_OBSERVATION, NO_ACTION = "observation not finite", "action not finite"
+"""Reasons for a fail-safe action."""
+
 
 @dataclass(slots=True)
 class Counts:
@@ -52,8 +55,9 @@ class Counts:
         }
 
     def fail(self, reason: str, times: int = 1) -> None:
-        """Count fail-safe actions."""
-        self.fail_safe[reason] = self.fail_safe.get(reason, 0) + times
+        """Count fail-safe actions; none are not noted."""
+        if times:
+            self.fail_safe[reason] = self.fail_safe.get(reason, 0) + times
 
     def copy(self) -> Counts:
         """As it stands now; a session's own counts go on."""
@@ -263,6 +267,22 @@ def add(total: dict[str, float], more: Mapping[str, float]) -> None:
         total[name] = total.get(name, 0.0) + value
 
 
+def safe_action(action: Array, fail_safe: Array, trusted: Array, counted: Array, counts: Counts) -> Array:
+    """The action, or the fail-safe one for robots whose observation, or whose action, is not finite; counted.
+
+    Args:
+        action: (batch, actions). fail_safe: (actions,). trusted: (batch,) whether the observation was finite.
+        counted: (batch,) which robots are counted, in `counts`.
+    """
+    sound = np.asarray(np.isfinite(action).all(axis=1))
+    if (trusted & sound).all():
+        return action
+    counts.fail(NO_OBSERVATION, int(np.count_nonzero(~trusted & counted)))
+    counts.fail(NO_ACTION, int(np.count_nonzero(trusted & ~sound & counted)))
+    safe: Array = np.where((trusted & sound)[:, None], action, fail_safe)
+    return safe
+
+
 class Closing:
     """A context manager that closes itself and refuses to go on afterwards, and the lock of a session's calls."""
 
@@ -362,10 +382,7 @@ class MachineSession(Closing):
                 check_inputs(self.plan, self._machine.before.split(given))
             action, self._last = self._machine.window(given)
             self._count(counted)
-            if not trusted.all():
-                action = np.where(trusted[:, None], action, self._fail_safe)
-                if failed := int(np.count_nonzero(~trusted & counted)):
-                    self._counts.fail("observation not finite", failed)
+            action = safe_action(action, self._fail_safe, trusted, counted, self._counts)
             return action if np.ndim(observation) == 2 else action[0]
 
     def trace(self) -> dict[str, Array]:

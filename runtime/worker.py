@@ -13,11 +13,14 @@ all processes that descend from it are killed and the shared memory they created
 from __future__ import annotations
 
 import collections
+import contextlib
 import math
 import os
+import re
 import select
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 import weakref
@@ -27,6 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
+from nervecord.compiler.files.atomic import lock
 from nervecord.compiler.ops import Array
 from nervecord.errors import EngineError, NervecordError
 from nervecord.runtime import worker_child as wire
@@ -37,6 +41,7 @@ GRACE = 3.0
 """Seconds a guardian has to end everything before it is ended itself."""
 STARTING_GRACE = 0.3
 """The same for a child that has not said hello: it may be no Python at all."""
+_FOLDER = re.compile(r"nvc[0-9a-f]+_[0-9a-f]{8}_")
 POLL = 0.1
 """Seconds between two looks at whether the guardian still lives, while waiting for an answer."""
 
@@ -301,14 +306,15 @@ class _Child:
     def __init__(self, python: Path, handler: Path, name: str, environment: Mapping[str, str]) -> None:
         self.owner = os.getpid()
         self.group = 0
-        self.prefix = f"nvc{os.getpid():x}_{os.urandom(4).hex()}_"
         self.ended = False
         self._stderr: collections.deque[bytes] = collections.deque()
         self._kill_lock = threading.Lock()
         request_child, self.request = os.pipe()
         self.reply, reply_child = os.pipe()
         life_child, self.life = os.pipe()
-        theirs = (request_child, reply_child, life_child)
+        _remove_litter()
+        self.prefix, self.folder, locked = _temporary_folder()
+        theirs = (request_child, reply_child, life_child, locked)
         arguments = [*map(str, theirs), self.prefix, str(os.getpid()), str(handler.absolute())]
         try:
             # -I: neither our PYTHONPATH nor this folder's modules leak into the vendor's interpreter.
@@ -319,11 +325,13 @@ class _Child:
                 stderr=subprocess.STDOUT,
                 pass_fds=theirs,
                 start_new_session=True,
-                env={**os.environ, **environment, wire.MARK: self.prefix},
+                # What it calls temporary lies in one folder: nobody else would remove it after a SIGKILL.
+                env={**os.environ, **environment, wire.MARK: self.prefix, "TMPDIR": str(self.folder)},
             )
         except OSError as error:
             for fd in (self.request, self.reply, self.life):
                 os.close(fd)
+            wire.remove_litter(self.prefix, str(self.folder))
             raise EngineError(
                 f"interpreter {python} cannot be started: {error.strerror}",
                 where=name,
@@ -373,7 +381,7 @@ class _Child:
                 self._ask_guardian()
             if self.popen.returncode is None or self.popen.returncode < 0:
                 self._without_guardian()
-            wire.remove_shared_memory(self.prefix)
+            wire.remove_litter(self.prefix, str(self.folder))
             os.close(self._stop_write)
             self._drainer.join()
             for fd in (self.request, self.reply, self.life, self._stop_read):
@@ -404,6 +412,41 @@ class _Child:
             for pid in pids:
                 wire.end(os.kill, pid)
             time.sleep(0.002)
+
+
+def _temporary_folder() -> tuple[str, Path, int]:
+    """(name, path, open and locked) of a new folder for a worker's temporary files; its name is the worker's prefix."""
+    while True:
+        prefix = f"nvc{os.getpid():x}_{os.urandom(4).hex()}_"
+        folder = Path(tempfile.gettempdir()) / prefix
+        folder.mkdir(mode=0o700)
+        try:
+            locked = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        lock(locked, wait=True)
+        # Until it was locked, another process may have taken it for one that nobody holds.
+        if os.fstat(locked).st_nlink:
+            return prefix, folder, locked
+        os.close(locked)
+
+
+def _remove_litter() -> None:
+    """Remove what workers have left that were killed together with their parents and guardians.
+
+    A guardian holds the lock on its worker's folder as long as it lives.
+    """
+    with contextlib.suppress(OSError):
+        for folder in Path(tempfile.gettempdir()).glob("nvc*_"):
+            if not _FOLDER.fullmatch(folder.name):
+                continue
+            with contextlib.suppress(OSError):
+                handle = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
+                try:
+                    if lock(handle, wait=False):
+                        wire.remove_litter(folder.name, str(folder))
+                finally:
+                    os.close(handle)
 
 
 def _exits(popen: subprocess.Popen[bytes], seconds: float) -> bool:

@@ -32,6 +32,7 @@ import importlib.util
 import json
 import os
 import select
+import shutil
 import signal
 import struct
 import sys
@@ -347,6 +348,13 @@ def remove_shared_memory(prefix: str, folder: str = "/dev/shm") -> int:
     return len(names)
 
 
+def remove_litter(prefix: str, folder: str) -> None:
+    """Remove what the worker of this prefix may have left: shared memory, and its folder for temporary files."""
+    remove_shared_memory(prefix)
+    if os.path.basename(folder) == prefix:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # The guardian
 
@@ -416,22 +424,25 @@ def _guard(worker: int, life: int, prefix: str, parent: int) -> None:
         if wake_read in ready:
             os.read(wake_read, 4096)
     status = _sweep(worker)
-    remove_shared_memory(prefix)
+    remove_litter(prefix, os.environ.get("TMPDIR", ""))
     if killed or leaving:
         os._exit(0)
     os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
 
 
 def main(arguments: list[str]) -> None:
-    """Arguments: descriptors of the request, reply and life pipes, shared-memory prefix, parent, handler file."""
-    request, reply, life = (int(text) for text in arguments[:3])
-    prefix, parent, path = arguments[3], int(arguments[4]), arguments[5]
+    """Arguments: descriptors of the request, reply and life pipes and of the locked folder for temporary files,
+    shared-memory prefix, parent, handler file."""
+    request, reply, life, folder = (int(text) for text in arguments[:4])
+    prefix, parent, path = arguments[4], int(arguments[5]), arguments[6]
     _adopt_orphans()
     guardian = os.getpid()
     worker = os.fork()
     if worker == 0:
         os.setpgid(0, 0)
         os.close(life)
+        # The lock on the folder is the guardian's: what the worker starts may outlive both.
+        os.close(folder)
         for fd in (request, reply):
             os.set_inheritable(fd, False)
         _work(request, reply, path, prefix, guardian)

@@ -64,8 +64,6 @@ def save(folder: Path, step: int, content: dict[str, Any], *, best: dict[str, fl
     for old in steps_in(folder)[:-keep]:
         if best is None or old != best["step"]:
             checkpoint_path(folder, old).unlink(missing_ok=True)
-    for leftover in folder.glob(".step-*.tmp"):
-        leftover.unlink(missing_ok=True)
 
 
 def load(folder: Path, step: int | None = None) -> dict[str, Any]:

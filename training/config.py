@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nervecord.errors import FileFormatError, NervecordError, unknown_name
+from nervecord.training import records
 from nervecord.training.presets import PRESETS
 from nervecord.training.settings import (
     ALGORITHMS,
@@ -197,13 +198,7 @@ class TrainConfig:
             FileFormatError: the text is no JSON object.
             NervecordError: a field is unknown or has an impossible value.
         """
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise FileFormatError(f"not JSON: {error}", where=where) from error
-        if not isinstance(values, dict):
-            raise FileFormatError(f"holds {type(values).__name__}, not a JSON object", where=where)
-        return cls.from_dict(values, where=where)
+        return cls.from_dict(records.parsed(text, where), where=where)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, where: str = "config") -> TrainConfig:

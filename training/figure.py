@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from nervecord.training.records import read_metrics, read_record
 
 
 def draw_learning_curve(folder: Path, path: Path, *, title: str = "") -> None:
@@ -21,7 +22,7 @@ def draw_learning_curve(folder: Path, path: Path, *, title: str = "") -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows: list[dict[str, Any]] = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = read_metrics(folder / "metrics.jsonl")
     figure = Figure(figsize=(8, 4.2), dpi=130, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -43,7 +44,7 @@ def draw_learning_curve(folder: Path, path: Path, *, title: str = "") -> None:
 
 
 def _draw_result(axes: Any, path: Path) -> None:
-    result = json.loads(path.read_text()) if path.exists() else {}
+    result = read_record(path) if path.exists() else {}
     test = result.get("test")
     if test is None:
         return

@@ -40,6 +40,7 @@ from nervecord.training.launch import launch
 from nervecord.training.learners.base import Learner, Rollout, check_device
 from nervecord.training.learners.collect import Collector, Episode
 from nervecord.training.learners.make import begin, make_learner
+from nervecord.training.records import read_record
 from nervecord.training.simulators.base import (
     TEST,
     TRAINING,
@@ -102,14 +103,18 @@ def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> T
         EngineError: another process died or hangs.
         KeyboardInterrupt: interrupted; the text says the step and how to go on.
     """
-    with join() as group:
+    with contextlib.ExitStack() as held, join() as group:
         group.check(config)
         check_device(group.device(config.run.device))
         config = resolved(config)
         run = Run(config, None, group)
-        run.folder = group.first(
-            lambda: run_folder.create(config, sim=config.run.sim, processes=group.world, origins=run.origins)
-        )
+
+        def created() -> Path:
+            folder = run_folder.create(config, sim=config.run.sim, processes=group.world, origins=run.origins)
+            held.enter_context(run_folder.hold(folder))
+            return folder
+
+        run.folder = group.first(created)
         return run.finish(progress)
 
 
@@ -131,8 +136,15 @@ def resume(
         KeyboardInterrupt: as of `train`.
     """
     folder = Path(run_dir)
-    with join() as group:
-        config, content = group.first(lambda: _reopen(folder, overrides or {}, group.world))
+    with contextlib.ExitStack() as held, join() as group:
+
+        def reopened() -> tuple[TrainConfig, dict[str, Any] | None]:
+            run_folder.open_existing(folder)
+            # Before the checkpoint is read: the process that holds the run may write a newer one meanwhile.
+            held.enter_context(run_folder.hold(folder))
+            return _reopen(folder, overrides or {}, group.world)
+
+        config, content = group.first(reopened)
         check_device(group.device(config.run.device))
         run = Run(config, content, group)
         run.folder = folder
@@ -241,19 +253,16 @@ class Run:
 
     def finish(self, progress: ProgressCallback | None) -> TrainResult:
         """Train to the last step, then test and export the best checkpoint."""
-        with contextlib.ExitStack() as stack:
-            if self.group.is_first:
-                stack.enter_context(run_folder.hold(self.folder))
-            with run_folder.mujoco_log(self.folder if self.group.is_first else None):
-                try:
-                    self.train(progress)
-                finally:
-                    self.simulator.close()
-                # Nobody waits for the test.
-                self.group.leave()
-                if not self.group.is_first:
-                    return TrainResult(self.folder, self.config, self.step, None, None, None)
-                return self._conclude()
+        with run_folder.mujoco_log(self.folder if self.group.is_first else None):
+            try:
+                self.train(progress)
+            finally:
+                self.simulator.close()
+            # Nobody waits for the test.
+            self.group.leave()
+            if not self.group.is_first:
+                return TrainResult(self.folder, self.config, self.step, None, None, None)
+            return self._conclude()
 
     def train(self, progress: ProgressCallback | None = None) -> None:
         """The loop: collect a rollout, update on it, absorb it into the statistics; note, and keep, what came of it."""
@@ -456,7 +465,7 @@ class Run:
         policy = None
         if exportable(config) is None:
             policy = folder / "policy.nir"
-            versions = json.loads((folder / "versions.json").read_text())
+            versions = read_record(folder / "versions.json")
             export(config, content, policy, versions=versions, result=result)
         # Last: a folder with a result is that of a finished run.
         write_atomically(folder / "result.json", (json.dumps(result, indent=2) + "\n").encode())

@@ -20,6 +20,7 @@ import contextlib
 import json
 import os
 import platform
+import secrets
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from nervecord.compiler.files.atomic import write_atomically
 from nervecord.errors import MissingDependencyError, NervecordError, install_command
 from nervecord.training.config import TrainConfig
 from nervecord.training.lease import Lease
+from nervecord.training.records import number_of, read_metrics, read_record
 
 PACKAGES = (
     "nervecord",
@@ -52,6 +54,9 @@ PACKAGES = (
 
 LOCK = ".lock"
 """Held by the process that trains."""
+
+DRAFT = ".nervecord-draft"
+"""How the name of a run folder that is being made ends."""
 
 WALL_CLOCK = ("seconds", "steps_per_second")
 """Columns of metrics.jsonl that differ between two runs of the same configuration."""
@@ -73,24 +78,38 @@ def create(config: TrainConfig, *, sim: str, processes: int = 1, origins: Mappin
         if not _is_failed_start(folder):
             raise taken
         shutil.rmtree(folder)
-    # Filled under another name: a process killed here leaves no run that lacks its configuration.
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    _remove_drafts(folder.parent)
+    # Filled under another name: a process killed here leaves no run that lacks its configuration. The name is held, so
+    # that who comes after such a process can tell its draft from one that is being filled.
+    draft = folder.with_name(f".{folder.name[:64]}.{secrets.token_hex(8)}{DRAFT}")
     try:
         draft.mkdir(parents=True)
-        write_atomically(draft / "config.json", config.to_json().encode())
-        commit, diff = git_state(Path(__file__).resolve().parent)
-        found = versions(sim, commit) | {"processes": processes}
-        found |= origins or {}
-        write_atomically(draft / "versions.json", (json.dumps(found, indent=2) + "\n").encode())
-        if diff:
-            write_atomically(draft / "git.diff", diff)
-        draft.rename(folder)
+        with Lease(draft / LOCK, wait=False):
+            write_atomically(draft / "config.json", config.to_json().encode())
+            commit, diff = git_state(Path(__file__).resolve().parent)
+            found = versions(sim, commit) | {"processes": processes}
+            found |= origins or {}
+            write_atomically(draft / "versions.json", (json.dumps(found, indent=2) + "\n").encode())
+            if diff:
+                write_atomically(draft / "git.diff", diff)
+            draft.rename(folder)
     except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
         if folder.exists():
             raise taken from error
         raise NervecordError(f"cannot be made: {error.strerror}", where=str(folder)) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)  # where it came to be the folder, there is none
     return folder
+
+
+def _remove_drafts(parent: Path) -> None:
+    """Remove what processes that were killed while they made a run folder have left beside it."""
+    with contextlib.suppress(OSError, NervecordError):
+        for draft in parent.glob(f".*{DRAFT}"):
+            if draft.is_dir() and not draft.is_symlink():
+                with Lease(draft / LOCK, wait=False) as lease:
+                    if lease.held:
+                        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _is_failed_start(folder: Path) -> bool:
@@ -100,7 +119,7 @@ def _is_failed_start(folder: Path) -> bool:
     ours = {name for name in found if name in left or name.startswith("events.out.")}
     if "versions.json" not in found or found != ours or last_step(folder):
         return False
-    with Lease(folder / LOCK, wait=False) as lease:
+    with Lease(folder / LOCK, wait=False, keep=False) as lease:
         return lease.held
 
 
@@ -111,15 +130,12 @@ def hold(folder: Path) -> Iterator[None]:
     Raises:
         NervecordError: another process does.
     """
-    with Lease(folder / LOCK, wait=False) as lease:
+    with Lease(folder / LOCK, wait=False, keep=False) as lease:
         if not lease.held:
             raise NervecordError(
                 "is being trained by another process", where=str(folder), hint="wait for it, or stop it first"
             )
-        try:
-            yield
-        finally:
-            (folder / LOCK).unlink(missing_ok=True)
+        yield
 
 
 @contextlib.contextmanager
@@ -149,22 +165,21 @@ def open_existing(folder: Path) -> TrainConfig:
     path = folder / "config.json"
     if not path.is_file():
         raise NervecordError("is no run folder, it has no config.json", where=str(folder))
-    return TrainConfig.from_json(path.read_text(), where=str(path))
+    return TrainConfig.from_dict(read_record(path), where=str(path))
 
 
 def processes(folder: Path) -> int:
     """How many processes train a run."""
     path = folder / "versions.json"
     # Runs that do not say were made when there was only one.
-    return int(json.loads(path.read_text()).get("processes", 1)) if path.is_file() else 1
+    return int(number_of({"processes": 1} | read_record(path), "processes", where=str(path))) if path.is_file() else 1
 
 
 def last_step(folder: Path) -> int:
     """Step of the last whole row of metrics.jsonl; 0 where there is none."""
     path = folder / "metrics.jsonl"
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    whole = [line for line in lines if line.endswith(b"\n")]
-    return int(json.loads(whole[-1])["step"]) if whole else 0
+    rows = read_metrics(path, last=True)
+    return int(rows[-1]["step"]) if rows else 0
 
 
 def versions(sim: str, commit: str | None) -> dict[str, Any]:

@@ -7,7 +7,6 @@ rate, more noise, another simulator of the same task.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from nervecord.compiler.onnx.file import is_onnx
 from nervecord.errors import NervecordError
 from nervecord.training import checkpoint, run_folder
 from nervecord.training.config import PPO, OnPolicy, TrainConfig
+from nervecord.training.records import number_of, read_record
 from nervecord.training.settings import flag_name
 
 LEARNT = ("actor", "critic", "obs_rms")
@@ -87,7 +87,7 @@ def read_best(folder: Path) -> dict[str, Any]:
         NervecordError: it has none.
     """
     result = folder / "result.json"
-    step = int(json.loads(result.read_text(encoding="utf-8"))["step"]) if result.is_file() else None
+    step = int(number_of(read_record(result), "step", where=str(result))) if result.is_file() else None
     return checkpoint.load(folder / "checkpoints", step)
 
 

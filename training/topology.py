@@ -14,6 +14,7 @@ from typing import Any
 
 from nervecord.errors import FileFormatError, NervecordError
 from nervecord.training.config import TrainConfig
+from nervecord.training.records import number_of, read_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def _fields(config: TrainConfig) -> dict[str, Any]:
 
 def _config(run: Path) -> TrainConfig:
     path = run / "config.json"
-    return TrainConfig.from_json(path.read_text(encoding="utf-8"), where=str(path))
+    return TrainConfig.from_dict(read_record(path), where=str(path))
 
 
 def _tested(run: Path) -> float | None:
@@ -94,11 +95,13 @@ def _tested(run: Path) -> float | None:
     path = run / "result.json"
     if not path.is_file():
         return None
+    record = read_record(path)
+    if "test" in record and record["test"] is None:
+        return None
     try:
-        test = json.loads(path.read_text(encoding="utf-8"))["test"]
-        return None if test is None else float(test["mean_return"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise FileFormatError(f"is no result of a training ({error!r})", where=str(path)) from error
+        return number_of(record, "test", "mean_return", where=str(path))
+    except FileFormatError as error:
+        raise FileFormatError(f"is no result of a training: {error.message}", where=str(path)) from None
 
 
 def _word(value: Any) -> str:

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
-import tomllib
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -42,8 +40,6 @@ MAXIMUM_BYTES = 4 << 20
 """A larger contract file is refused unread."""
 MOST_NEURONS = 1 << 12
 """Neurons of a channel's population."""
-# Reading such keys takes quadratic time: (a.)+ sixty-five deep.
-_DEEP_KEY = re.compile(r"""(?<![\w-])(?:(?:"[^"\n]*"|'[^'\n]*'|[\w-]++)[ \t]*+\.[ \t]*+){64}""")
 
 
 @dataclass(frozen=True)
@@ -164,13 +160,7 @@ def read_contract(path: str | os.PathLike[str]) -> ContractFile:
 
 def contract_from_toml(content: str, where: str) -> ContractFile:
     """The contract in the text of such a file; see `read_contract`."""
-    deep = _DEEP_KEY.search(content)
-    if deep:
-        raise FileFormatError("has a key of more than 64 parts", where=where)
-    try:
-        data = tomllib.loads(content)
-    except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError, as is a number of 5000 digits
-        raise FileFormatError(f"is no TOML: {schema.printable(str(error))}", where=where) from None
+    data = schema.from_toml(content, where)
     said = schema.checked(data, _form(), where, ContractError)
     text = schema.unprintable(data)
     if text is not None:

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, get_args
 from nervecord.compiler import schema
 from nervecord.compiler.arithmetic import arithmetic_from
 from nervecord.compiler.contract import Contract
+from nervecord.compiler.files.archive import ending
 from nervecord.compiler.files.arrays import ENTRY, MOST_ARRAYS, pack, unpack
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.files.regular import open_regular
@@ -41,10 +42,6 @@ MAXIMUM_BYTES = 1 << 30
 _HASHED = ("graph", "arithmetic", "contract", "schedule", "arrays")
 MEMBERS = ("manifest.json", "report.json", "arrays.bin")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-_END = struct.Struct("<4s4H2LH")
-"""The end of a zip archive without a comment: signature, disks, entries (twice), size and place of its directory."""
-_END64 = 20
-"""Bytes in front of it, where an archive of the larger form says so."""
 _DIRECTORY_BYTES = 1024
 """Of the directory of three entries; checked before anything of it is read."""
 
@@ -289,13 +286,10 @@ def _members(file: BinaryIO, where: str) -> list[bytes]:
     """
     hint = "`nervecord compile` writes programs"
     size = os.fstat(file.fileno()).st_size
-    file.seek(max(size - _END.size - _END64, 0))
-    tail = file.read()
-    # The larger form of a directory (zip64) would be read in place of this one, however long it is.
-    if not tail[-_END.size :].startswith(b"PK\5\6") or len(tail) < _END.size or b"PK\6\7" in tail:
+    end = ending(file)
+    if end is None:
         raise FileFormatError("is no program, or a damaged one", where=where, hint=hint)
-    tail = tail[-_END.size :]
-    *_, entries, directory, _, _ = _END.unpack(tail)
+    entries, directory = end
     if entries != len(MEMBERS) or directory > _DIRECTORY_BYTES:
         if _is_old(file):
             _check_format(1, where)

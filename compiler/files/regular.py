@@ -37,3 +37,18 @@ def open_regular(path: str | os.PathLike[str], where: str, most: int, kind: str)
         os.close(descriptor)
         raise FileFormatError(wrong, where=where)
     return os.fdopen(descriptor, "rb")
+
+
+def read_text(path: str | os.PathLike[str], where: str, most: int, kind: str) -> str:
+    """The text of such a file, UTF-8.
+
+    Raises:
+        FileFormatError: see `open_regular`; or it is no text.
+    """
+    with open_regular(path, where, most, kind) as file:
+        try:
+            return file.read().decode()
+        except UnicodeDecodeError as error:
+            raise FileFormatError(f"is no text: {error.reason} at byte {error.start}", where=where) from None
+        except OSError as error:
+            raise FileFormatError(f"cannot be read: {error.strerror or error}", where=where) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from nervecord.runtime.session import (
     neurons,
     neutral,
     planned,
+    safe_action,
 )
 from nervecord.runtime.stream import Streaming
 from nervecord.runtime.worker import Worker
@@ -102,7 +104,17 @@ def one_robot(batch: int | None) -> None:
         )
 
 
-class LavaSession(Closing):
+class _Elsewhere:
+    """What runs in another process, and so in one place alone."""
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise ContractError(
+            "runs in Lava's own process, and can be neither copied nor pickled", where="session",
+            hint="pickle the program, and open it once more",
+        )  # fmt: skip
+
+
+class LavaSession(_Elsewhere, Closing):
     """A policy run by Lava, one robot.
 
     Args:
@@ -183,10 +195,7 @@ class LavaSession(Closing):
             robots = int(np.count_nonzero(counted))
             self._counts.actions += robots
             self._counts.neuron_updates += self._updates * robots
-            if not trusted[0]:
-                action = np.array(self.contract.fail_safe)[None]
-                if robots:
-                    self._counts.fail("observation not finite")
+            action = safe_action(action, np.array(self.contract.fail_safe), trusted, counted, self._counts)
             return action if np.ndim(observation) == 2 else action[0]
 
     def trace(self) -> dict[str, Array]:
@@ -204,7 +213,7 @@ class LavaSession(Closing):
         self._core.network.close()
 
 
-class LavaStream(Streaming):
+class LavaStream(_Elsewhere, Streaming):
     """A graph that is no policy, run by Lava, one copy.
 
     Args:

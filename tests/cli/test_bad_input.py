@@ -290,14 +290,14 @@ ROWS: dict[str, tuple[Any, str]] = {
     "nothing": (lambda path: path.write_bytes(b""), "is no .npz or .npy file of numbers"),
     "another zip": (lambda path: zipfile.ZipFile(path, "w").close(), "holds nothing"),
     "a zip bomb": (bomb, "unpacks to 2147483648 bytes, at most 1073741824 are read"),
-    "terabytes": (header, "is no .npz or .npy file of numbers (Unable to allocate"),
+    "terabytes": (header, "declares 21600000000000 bytes of values in shape (100000000000, 27)"),
     "26 columns": (np.zeros((20, 26)), "have shape (20, 26), "),
     "one row": (np.zeros(27), "have shape (27,), "),
     "no rows": (np.zeros((0, 27)), "have shape (0, 27), "),
     "NaN": (np.full((20, 27), np.nan), ""),
     "words": (np.array(["a", "b"]), "holds something else than numbers under 'observations'"),
     "complex": (np.zeros((20, 27), dtype=complex), "holds something else than numbers under 'observations'"),
-    "objects": (np.array([{}], dtype=object), "Object arrays cannot be loaded"),
+    "objects": (np.array([{}], dtype=object), "holds something else than numbers under 'observations': type '|O'"),
 }
 
 

@@ -144,7 +144,7 @@ REFUSED = {
         "compile {ant} --target lava --target-file x",
         "--target-file: a target is named beside",
     ),
-    "a target's file gone": ("inspect {ant} --target-file none.toml", "none.toml: cannot be read: No such file"),
+    "a target's file gone": ("inspect {ant} --target-file none.toml", "none.toml: does not exist"),
     "a tolerance": ("compare {ant} {program} --tolerance -1", "--tolerance: is -1.0, zero or more is needed"),
     "no tolerance": ("compare {ant} {program} --tolerance nan", "--tolerance: is nan, zero or more is needed"),
     "bits of floats": (

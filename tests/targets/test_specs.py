@@ -159,7 +159,7 @@ def test_a_wrong_spec_is_refused_by_key(change: dict[str, Any], words: str) -> N
 def test_a_file_that_is_no_toml(tmp_path: Path) -> None:
     path = tmp_path / "spec.toml"
     path.write_bytes(b"name = \xff")
-    with pytest.raises(FileFormatError, match="is no TOML file"):
+    with pytest.raises(FileFormatError, match="is no text"):
         read_spec(path)
 
 

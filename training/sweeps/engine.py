@@ -9,7 +9,6 @@ no finished run and trains none twice; and a run folder that is held by one proc
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import shutil
@@ -26,6 +25,7 @@ from typing import Any
 from nervecord.errors import EngineError, MissingDependencyError, NervecordError, install_command
 from nervecord.training import run_folder
 from nervecord.training.config import TrainConfig, marked
+from nervecord.training.records import number_of, read_record
 from nervecord.training.sweeps.study import PlannedRun, Study
 
 POLL = 1.0
@@ -82,8 +82,10 @@ def result_of(folder: Path) -> float | None:
     path = folder / "result.json"
     if not path.is_file():
         return None
-    test = json.loads(path.read_text(encoding="utf-8"))["test"]
-    return None if test is None else float(test["mean_return"])
+    record = read_record(path)
+    if "test" in record and record["test"] is None:
+        return None
+    return number_of(record, "test", "mean_return", where=str(path))
 
 
 def standing_of(study: Study) -> Standing:

@@ -6,7 +6,6 @@ the tested returns of its seeds, one for each.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from nervecord.compiler.files.atomic import write_atomically
 from nervecord.errors import NervecordError
 from nervecord.runtime.result import interval95
 from nervecord.training.config import TrainConfig
+from nervecord.training.records import read_metrics, read_record
 from nervecord.training.sweeps.engine import Standing, State, result_of
 from nervecord.training.sweeps.study import PlannedRun, Series, Study, differences, word
 
@@ -108,7 +108,7 @@ def _finished(run: PlannedRun) -> Finished | None:
     if test is None:
         return None
     path = run.folder / "metrics.jsonl"
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    rows = read_metrics(path)
     curve = tuple((row["step"], row["train_return"]) for row in rows if row["train_return"] is not None)
     return Finished(run.config.run.seed, test, rows[-1]["train_return"] if rows else None, curve)
 
@@ -344,7 +344,7 @@ def _versions(folder: Path) -> str:
     path = folder / "versions.json"
     if result_of(folder) is None or not path.is_file():
         return ""
-    versions = json.loads(path.read_text(encoding="utf-8"))
+    versions = read_record(path)
     names = ("nervecord", "torch", "snntorch", "skrl", "envpool", "mujoco")
     packages = ", ".join(f"{name} {versions['packages'][name]}" for name in names if versions["packages"].get(name))
     commit = f", commit {versions['git_commit'][:12]}" if versions.get("git_commit") else ""

@@ -14,16 +14,20 @@ from __future__ import annotations
 
 import itertools
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nervecord.errors import FileFormatError, NervecordError, unknown_name
+from nervecord.compiler.files.regular import read_text
+from nervecord.compiler.schema import from_toml, printable
+from nervecord.errors import NervecordError, unknown_name
 from nervecord.training.config import TrainConfig, all_fields, marked
+from nervecord.training.records import read_record
 from nervecord.training.sweeps.search import draw
 
+MAXIMUM_BYTES = 4 << 20
+"""A larger study file is refused unread."""
 SEEDS: tuple[int, ...] = (0, 1, 2)
 """Where the grid names none."""
 
@@ -154,12 +158,8 @@ def read_study(path: str | Path, *, out: str | None = None) -> Study:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileFormatError(f"cannot be read: {error.strerror}", where=str(path)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FileFormatError(f"is no TOML: {error}", where=str(path)) from None
+    where = printable(str(path))
+    return from_toml(read_text(path, where, MAXIMUM_BYTES, "study"), where)
 
 
 def _head(table: Any, where: str) -> tuple[str, str, str]:
@@ -347,7 +347,7 @@ def _mismatch(run: PlannedRun) -> str | None:
     path = run.folder / "config.json"
     if not path.is_file():
         return f"{run.name} is no run folder"
-    there = TrainConfig.from_json(path.read_text(encoding="utf-8"), where=str(path))
+    there = TrainConfig.from_dict(read_record(path), where=str(path))
     found, planned = there.fields, run.config.fields
     other = [name for name in differences(there, run.config) if name not in marked("free")]
     if found["sim"] != planned["sim"] and planned["sim"] != "auto":

@@ -1,0 +1,198 @@
+"""Fuzzing at length: `python tests/fuzz/campaign.py --cases 50000`, from the repository's root; `make fuzz`.
+
+The cases run in a process of their own, which a watcher looks at: one that ends by itself has crashed, one that says
+nothing for 10 seconds hangs, and both are counted and gone on from. In it every file that is opened for writing, every
+folder made, process started and connection opened outside the case's own folder is counted as well.
+
+    --kind NAME         one kind of file; by default all, in shares
+    --first N           number of the first case: the same number is the same file
+    --seconds N         stop then, wherever it is
+    --bounds            with numba's checks of array bounds, which find what a compiled loop writes beyond its memory
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+SHARES = {"program": 45, "nir content": 20, "arrays": 15, "contract": 10, "target": 8, "nir bytes": 2}
+"""Per cent of the cases. Each of the last kind takes a process."""
+HANGS = 10.0
+"""Seconds a case may take."""
+MOST_MEMORY = 2 << 30
+"""Bytes of memory a process may come to hold."""
+HERE = Path(__file__).resolve().parent
+
+
+def main() -> int:
+    """Run a campaign; the exit code is 1 where anything failed."""
+    parser = argparse.ArgumentParser(description="fuzz everything that reads files")
+    parser.add_argument("--cases", type=int, default=50_000)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--kind", choices=SHARES)
+    parser.add_argument("--seconds", type=float, default=float("inf"))
+    parser.add_argument("--bounds", action="store_true")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        child(args.child, args.first, args.cases, Path.cwd())
+        return 0
+    shares = {args.kind: 100} if args.kind else SHARES
+    stop = time.monotonic() + args.seconds
+    failed = 0
+    heads = ("cases", "read", "refused", "raised", "crashed", "hung", "outside", "slowest", "memory")
+    print("kind".ljust(14) + "".join(head.rjust(10) for head in heads), flush=True)
+    for kind, share in shares.items():
+        watched = Watched(kind, args.first, args.cases * share // 100, bounds=args.bounds)
+        watched.run(stop)
+        n = watched.counts
+        row = [str(n.total()), *(str(n[how]) for how in ("read", "refused", "raised", "crashed", "hung"))]
+        row += [str(len(watched.outside)), f"{watched.slowest:.1f} s", f"{watched.memory >> 20} MB"]
+        print(kind.ljust(14) + "".join(text.rjust(10) for text in row), flush=True)
+        for line in [*watched.failures[:20], *sorted(watched.outside)[:20]]:
+            print(f"    {line}", flush=True)
+        failed += len(watched.failures) + len(watched.outside) + (watched.memory > MOST_MEMORY)
+    return int(failed > 0)
+
+
+class Watched:
+    """The cases of one kind in a child process, which is started anew where it ends or hangs."""
+
+    def __init__(self, kind: str, first: int, count: int, *, bounds: bool) -> None:
+        self.kind, self.next, self.end = kind, first, first + count
+        self.counts: Counter[str] = Counter()
+        self.failures: list[str] = []
+        self.outside: set[str] = set()
+        self.slowest, self.memory = 0.0, 0
+        self.environment = {**os.environ, "PYTHONFAULTHANDLER": "1", "OMP_NUM_THREADS": "1"}
+        if bounds:
+            self.environment["NUMBA_BOUNDSCHECK"] = "1"
+
+    def run(self, stop: float) -> None:
+        """All cases, or those until `stop` on the monotonic clock."""
+        with tempfile.TemporaryDirectory(prefix="nervecord-fuzz-") as folder:
+            while self.next < self.end and time.monotonic() < stop:
+                command = [sys.executable, str(HERE / "campaign.py"), "--child", self.kind]
+                command += ["--first", str(self.next), "--cases", str(self.end - self.next)]
+                with (
+                    open(Path(folder) / "stderr", "w+") as errors,
+                    subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=errors,
+                                     env=self.environment) as process,
+                ):  # fmt: skip
+                    self._watch(process, stop)
+                    process.kill()
+                    process.wait()
+                    errors.seek(0)
+                    if self.failures and self.failures[-1].endswith("crashed"):
+                        self.failures[-1] += f" ({process.returncode}): {errors.read()[-300:]!r}"
+
+    def _watch(self, process: Any, stop: float) -> None:
+        ready = False
+        buffer = b""
+        while time.monotonic() < stop:
+            # Importing everything, and compiling the loop with other checks, is not a case.
+            if not select.select([process.stdout], [], [], HANGS if ready else 300.0)[0]:
+                return self._over("hung")
+            piece = os.read(process.stdout.fileno(), 1 << 16)
+            if not piece:
+                return None if self.next >= self.end else self._over("crashed")
+            *lines, buffer = (buffer + piece).split(b"\n")
+            for line in lines:
+                said = json.loads(line)
+                ready = True
+                if "case" in said:
+                    self._note(said)
+        return None
+
+    def _over(self, how: str) -> None:
+        self.counts[how] += 1
+        self.failures.append(f"{self.kind} {self.next}: {how}")
+        self.next += 1
+
+    def _note(self, said: dict[str, Any]) -> None:
+        self.counts[said["outcome"]] += 1
+        self.outside |= {f"{self.kind} {said['case']}: {what}" for what in said["outside"]}
+        self.slowest, self.memory = max(self.slowest, said["seconds"]), max(self.memory, said["memory"])
+        if said["outcome"] == "raised":
+            self.failures.append(f"{self.kind} {said['case']}: {said['error']}")
+        self.next = said["case"] + 1
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# In the child
+
+
+def child(kind: str, first: int, count: int, folder: Path) -> None:
+    """Run cases, and say what each came to in a line of JSON."""
+    import resource
+    import traceback
+
+    sys.path[:0] = [str(HERE.parent)]
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    from fuzz.kinds import run_case, warm_up
+
+    warm_up(kind, folder)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Address space, of which libraries take more than memory.
+    limit = (4 << 30) + before * 1024
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    outside: list[str] = []
+    sys.addaudithook(watcher(str(folder), outside))
+    print(json.dumps({"ready": True}), file=out)
+    for number in range(first, first + count):
+        began = time.monotonic()
+        said: dict[str, Any] = {"case": number}
+        try:
+            said["outcome"] = run_case(kind, number, folder)
+        except (Exception, MemoryError) as error:
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{Path(at.filename).name}:{at.lineno}"
+            said |= {"outcome": "raised", "error": f"{type(error).__name__}: {str(error)[:300]!a} at {place}"}
+        said["seconds"] = time.monotonic() - began
+        said["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        said["outside"] = list(outside)
+        outside.clear()
+        print(json.dumps(said), file=out)
+
+
+def watcher(folder: str, found: list[str]) -> Any:
+    """An audit hook that notes what is written, made, started or connected to outside of a folder."""
+    allowed = (folder, "/dev/null")
+    writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+    def look(event: str, given: tuple[Any, ...]) -> None:
+        if event == "open":
+            path, mode, flags = given
+            if not isinstance(path, (str, bytes)) or not ((mode and set(mode) & set("wax+")) or flags & writing):
+                return
+        elif event in ("os.mkdir", "os.remove", "os.rmdir", "os.rename", "os.link", "os.symlink", "os.truncate"):
+            path = given[0]
+        elif event in ("socket.connect", "os.system", "os.exec", "os.posix_spawn", "ctypes.dlopen"):
+            found.append(f"{event} {str(given)[:100]}")
+            return
+        elif event == "subprocess.Popen":
+            # Only the guarded reader of HDF5.
+            if "hdf5child" not in str(given[1]):
+                found.append(f"{event} {str(given)[:100]}")
+            return
+        else:
+            return
+        name = os.fsdecode(path) if isinstance(path, (str, bytes, os.PathLike)) else str(path)
+        if not os.path.abspath(name).startswith(allowed) and "__pycache__" not in name:
+            found.append(f"{event} {name}")
+
+    return look
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,85 @@
+"""Makes the sound files that the fuzzer starts from: `python tests/fuzz/make_corpus.py`, from the repository's root.
+
+Files in the corpus that this does not name were once read wrongly, and stay.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+
+TESTS = Path(__file__).parent.parent
+CORPUS = Path(__file__).parent / "corpus"
+sys.path[:0] = [str(TESTS), str(TESTS / "data" / "malformed")]
+
+
+def main() -> None:
+    """Write them."""
+    import generate
+    from compiler.test_contract_file import TOML
+    from compiler.test_program import stream_graph
+    from graphs import draw
+    from policies import random_policy
+
+    from nervecord.compiler.compile import compile_graph
+    from nervecord.compiler.files.program import Program
+    from nervecord.compiler.nir.file import nir_bytes
+    from nervecord.compiler.schedule import Schedule
+    from nervecord.targets.lava.target import LavaTarget
+    from nervecord.targets.reference.target import ReferenceTarget
+
+    CORPUS.mkdir(exist_ok=True)
+    small = random_policy(sizes=(3, 4, 2), steps=3)
+    policies = {
+        "policy": small,
+        "population": random_policy(sizes=(3, 4, 2), steps=3, population=4, output_population=2, state="carried"),
+        "current": random_policy(sizes=(3, 4, 3, 2), steps=2, current=True),
+        "choice": random_policy(sizes=(4, 5, 2), steps=2, choices=True),
+    }
+    for name, policy in policies.items():
+        program = compile_graph(policy, LavaTarget())
+        kept = Program("lava", program.graph, program.contract, versions={"nervecord": "0.1.0"})
+        (CORPUS / f"{name}.nervecord").write_bytes(kept.to_bytes())
+    floats = compile_graph(small, ReferenceTarget())
+    (CORPUS / "floats.nervecord").write_bytes(Program("reference", floats.graph, floats.contract).to_bytes())
+    stream = Program("reference", stream_graph(), schedule=Schedule(7, "reset", held=False))
+    (CORPUS / "stream.nervecord").write_bytes(stream.to_bytes())
+    for seed in (1, 4):
+        case = draw(seed)
+        drawn = Program("lava", case.plan.graph, schedule=case.plan.schedule)
+        (CORPUS / f"drawn{seed}.nervecord").write_bytes(drawn.to_bytes())
+    generate.write(CORPUS / "foreign.nir", generate.sound())
+    (CORPUS / "ours.nir").write_bytes(nir_bytes(small))
+    (CORPUS / "population.nir").write_bytes(nir_bytes(policies["population"]))
+    shutil.copy(TESTS / "data" / "format1.nir", CORPUS)
+    shutil.copy(TESTS / "data" / "nir" / "lif_norse.nir", CORPUS)
+    rows = np.random.default_rng(0).normal(size=(4, 3))
+    for name, write in (("stored", np.savez), ("packed", np.savez_compressed)):
+        with io.BytesIO() as out:
+            write(out, observations=rows)
+            (CORPUS / f"{name}.npz").write_bytes(out.getvalue())
+    with io.BytesIO() as out:
+        np.save(out, rows)
+        (CORPUS / "plain.npz").write_bytes(out.getvalue())
+    (CORPUS / "current.contract.toml").write_text(TOML)
+    one_channel = (
+        TOML[: TOML.index("[normaliser]")].replace('"x", "v", "w"', '"x"').replace('"m", "m/s", "rad/s"', '"m"')
+    )
+    counted = one_channel + (
+        '[encoder]\nkind = "population"\nneurons = 3\nlow = -1.0\nhigh = 1.0\nsigma = 0.5\n'
+        '[decoder]\nkind = "count"\nneurons = 1\nweight = 0.5\n'
+    )
+    (CORPUS / "counted.contract.toml").write_text(counted)
+    for name in ("xylo", "lava", "loihi1"):
+        text = (TESTS.parent / "targets" / name / "spec.toml").read_text()
+        text = re.sub(r"(?m)^engines = .*$", "engines = []", text.replace(f'name = "{name}"', 'name = "my-chip"', 1))
+        (CORPUS / f"{name}.target.toml").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
