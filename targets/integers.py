@@ -20,9 +20,10 @@ from nervecord.compiler.target import Behaviour, Emitted, Limits, Lowered, Targe
 from nervecord.errors import NervecordError, unknown_name
 from nervecord.runtime.session import MachineSession, Session
 from nervecord.runtime.stream import MachineStream, StreamSession
+from nervecord.targets.batched import door
 
-ENGINES = ("emulator", "definition")
-"""What runs integers of any arithmetic: the compiled loop, and the ops' own steps."""
+ENGINES = ("emulator", "definition", "torch")
+"""What runs integers of any arithmetic: the compiled loop, the ops' own steps, and batches on any device."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,11 @@ class IntegerTarget:
         return Lowered(subject=lowered, report=report)
 
     def open(self, program: Program, *, engine: str | None = None, trace: bool = True) -> Session:
-        """A session on the emulator, or by the definition; it always traces."""
+        """A session on one of `ENGINES`, by default the emulator; `trace` matters to torch alone."""
         name = engine or ENGINES[0]
         if name not in ENGINES:
             raise unknown_name("engine", name, ENGINES, where=self.spec.name)
-        return open_integers(program, name)
+        return open_integers(program, name, trace=trace)
 
     def stream(self, program: Program, *, engine: str | None = None) -> StreamSession:
         """A session of a program that is no policy; see `open`."""
@@ -80,10 +81,12 @@ def integers(spec: TargetSpec) -> Arithmetic:
     return dataclasses.replace(spec.integers, **changes)
 
 
-def open_integers(program: Program, engine: str) -> Session:
-    """A session of a program of integers: on the compiled loop, or by the definition."""
+def open_integers(program: Program, engine: str, *, trace: bool = True) -> Session:
+    """A session of a program of integers on one of `ENGINES`."""
     if engine == "definition":
         return cast(Session, MachineSession(program.policy, engine=engine))
+    if engine == door.NAME:
+        return door.open_policy(program, trace=trace)
     # numba is imported when the first session opens, not with the catalogue.
     from nervecord.runtime.emulator import EmulatorSession
 
@@ -95,6 +98,8 @@ def stream_integers(program: Program, engine: str) -> StreamSession:
     made = plan(program.graph, program.schedule)
     if engine == "definition":
         return cast(StreamSession, MachineStream(made, engine=engine))
+    if engine == door.NAME:
+        return door.open_stream(program)
     from nervecord.runtime.emulator import EmulatorStream
 
     return cast(StreamSession, EmulatorStream(made))

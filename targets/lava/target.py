@@ -45,8 +45,9 @@ class LavaTarget:
     def open(self, program: Program, *, engine: str | None = None, trace: bool = True) -> Session:
         """A session on the default engine or the one named.
 
-        "emulator": compiled and exact; "definition": the same by the ops' own steps, slow; "lava": the stock processes
-        of lava-nc in their own interpreter, which records the readout at every step only where `trace`.
+        "emulator": compiled and exact; "definition": the same by the ops' own steps, slow; "torch": the same for many
+        robots side by side; "lava": the stock processes of lava-nc in their own interpreter, which records the readout
+        at every step only where `trace`.
         """
         name = engine or self.spec.engines[0]
         if name not in self.spec.engines:
@@ -55,7 +56,7 @@ class LavaTarget:
             from nervecord.targets.lava.engine_lava import LavaSession
 
             return LavaSession(program.policy, full_trace=trace)
-        return open_integers(program, name)
+        return open_integers(program, name, trace=trace)
 
     def stream(self, program: Program, *, engine: str | None = None) -> StreamSession:
         """A session of a program that is no policy, on the default engine or the one named."""
