@@ -221,13 +221,21 @@ def load(path: StrPath) -> Program:
     return load_program(path)
 
 
-def open(given: Given, *, engine: str | None = None, trace: bool = True) -> Session:
+def open(
+    given: Given,
+    *,
+    engine: str | None = None,
+    trace: bool = True,
+    device: str | None = None,
+    precision: str | None = None,
+) -> Session:
     """A session: observation in, action out, state kept. Use it as a context manager.
 
     Args:
         given: a program, on its target's engine; a policy, in float64; or the file of either.
         engine: by default the target's first.
         trace: `Session.trace` will be asked for; without it an engine in another process is faster.
+        device: of the engine torch: "cpu", "cuda", "cuda:1". precision: of its floats, "float64" or "float32".
 
     Raises:
         NervecordError: the target has no engine of that name; the choices are listed.
@@ -237,30 +245,35 @@ def open(given: Given, *, engine: str | None = None, trace: bool = True) -> Sess
         >>> with nervecord.open("ant.nervecord") as session:  # doctest: +SKIP
         ...     action = session.step(np.zeros(27))
     """
-    from nervecord.targets.catalogue import runner
     from nervecord.targets.given import acting
+    from nervecord.targets.opening import open_session
 
-    program = acting(given)
-    return runner(program).open(program, engine=engine, trace=trace)
+    return open_session(acting(given), engine=engine, trace=trace, device=device, precision=precision)
 
 
-def stream(given: Given, *, engine: str | None = None, steps: int | None = None) -> StreamSession:
+def stream(
+    given: Given,
+    *,
+    engine: str | None = None,
+    steps: int | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+) -> StreamSession:
     """A session of a graph that is no policy: spikes or values in and out, step by step, or block by block.
 
     Args:
         given: a program or graph, or the file of one.
         engine: by default the target's first.
         steps: of a graph that is no program: its state is cleared before each block of so many steps.
+        device, precision: see `open`.
 
     Raises:
         NervecordError: the target has no engine of that name; it is a policy.
     """
-    from nervecord.targets.catalogue import runner
     from nervecord.targets.given import streaming
+    from nervecord.targets.opening import open_stream
 
-    program = streaming(given, _schedule(steps))
-    session: Any = runner(program).stream(program, engine=engine)
-    return session
+    return open_stream(streaming(given, _schedule(steps)), engine=engine, device=device, precision=precision)
 
 
 def emit(program: Program | StrPath, folder: StrPath) -> tuple[Emitted, ...]:

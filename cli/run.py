@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nervecord.compiler.files.program import Program
     from nervecord.runtime.picture import Drawn
     from nervecord.runtime.result import Result
+    from nervecord.runtime.session import Session
 
 ENGINE_DIED = 1
 """Exit code."""
@@ -36,6 +37,10 @@ def _flags(parser: argparse.ArgumentParser) -> None:
         "--num-envs", type=whole_number, default=1, metavar="N", help="environments side by side (default 1)"
     )
     parser.add_argument("--engine", metavar="NAME", help="by default the target's first; see nervecord targets")
+    parser.add_argument("--device", metavar="NAME", help="of the engine torch: cpu (default), cuda, cuda:1")
+    parser.add_argument(
+        "--precision", metavar="NAME", help="of the engine torch, in floats: float64 (default) or float32"
+    )
     parser.add_argument("--beside", metavar="FILE", help="play the same episodes with this policy too, and show both")
     parser.add_argument("--picture", metavar="FILE", help="picture of the first episode (.png, .svg, .pdf)")
     parser.add_argument("--video", metavar="FILE", help="video of the first episode (.mp4)")
@@ -61,7 +66,7 @@ def _run(args: argparse.Namespace) -> Outcome:
         require_frames(args.env or registered_environment(programs[0].policy.contract))
     labels = _labels(args, programs)
     played = [
-        _play(args, program, label, None if k else args.engine)
+        _play(args, program, label, beside=bool(k))
         for k, (program, label) in enumerate(zip(programs, labels, strict=True))
     ]
     data: dict[str, Any] = {"target": programs[0].target, **played[0].to_dict()}
@@ -112,10 +117,17 @@ def _labels(args: argparse.Namespace, programs: list[Program]) -> list[str]:
     return targets if len(set(targets)) == len(targets) else [args.policy, args.beside]
 
 
-def _play(args: argparse.Namespace, program: Program, label: str, engine: str | None) -> Result:
+def _opened(args: argparse.Namespace, program: Program, *, beside: bool, trace: bool) -> Session:
+    """A session; --engine and what goes with it are of the policy that is named first."""
+    if beside:
+        return nervecord.open(program, trace=trace)
+    return nervecord.open(program, engine=args.engine, trace=trace, device=args.device, precision=args.precision)
+
+
+def _play(args: argparse.Namespace, program: Program, label: str, *, beside: bool) -> Result:
     watched = args.neurobench or any(path is not None for path in (args.picture, args.video, args.html))
     with (
-        nervecord.open(program, engine=engine, trace=False) as session,
+        _opened(args, program, beside=beside, trace=False) as session,
         show.Ticker("run" if args.beside is None else f"run {label}", unit="episodes", quiet=args.quiet) as ticker,
     ):
 
@@ -152,7 +164,7 @@ def _drawn(
         """The runs with what their neurons did in a part of the recorded episode."""
         found = []
         for k, (program, label, result) in enumerate(zip(programs, labels, played, strict=True)):
-            with nervecord.open(program, engine=None if k else args.engine) as session:
+            with _opened(args, program, beside=bool(k), trace=True) as session:
                 found.append(picture.Drawn.of(session, label, result, seconds=seconds, first=first))
         return found
 
@@ -188,6 +200,7 @@ VERBS = {
             "nervecord run ant.nervecord",
             "nervecord run policy.nir --env Ant-v4 --episodes 100 --num-envs 16 --seed 7",
             "nervecord run ant.nervecord --engine lava --episodes 2",
+            "nervecord run ant.nervecord --engine torch --num-envs 256 --episodes 1000 --device cuda",
             "nervecord run ant.nervecord --picture ant.png --video ant.mp4 --json",
             "nervecord run policy.onnx --env Ant-v4 --episodes 10",
             "nervecord run ant.nervecord --beside policy.nir --video ant.mp4 --html ant.html",

@@ -76,12 +76,16 @@ class Machine:
                 x = x + self._tap(tap, values)
             if clears and self.state[step.name] and self.plan.clears(step, self.t):
                 self.state[step.name] = step.op.state(self.batch)
-            values[step.name] = self._steppers[step.name](self.state[step.name], x)
+            values[step.name] = self._advance(step.name, x)
         for name, kept in self.history.items():
             kept[:-1] = kept[1:]
             kept[-1] = values[name]
         self.t += 1
         return {step.name: values[step.name] for step in self.plan.core}
+
+    def _advance(self, name: str, x: Array) -> Array:
+        """What a core step gives for what enters it; its state goes on."""
+        return self._steppers[name](self.state[name], x)
 
     def _tap(self, tap: Tap, values: Mapping[str, Array]) -> Array:
         return self.history[tap.source][-tap.lag] if tap.lag else values[tap.source]

@@ -20,9 +20,11 @@ from nervecord.compiler.target import Behaviour, Emitted, Limits, Lowered, Targe
 from nervecord.errors import NervecordError, unknown_name
 from nervecord.runtime.session import MachineSession, Session
 from nervecord.runtime.stream import MachineStream, StreamSession
+from nervecord.targets.batched import door
 
-ENGINES = ("emulator", "definition", "c")
-"""What runs integers of any arithmetic: the compiled loop, the ops' own steps, and the C that the target c emits."""
+ENGINES = ("emulator", "definition", "torch", "c")
+"""What runs integers of any arithmetic: the compiled loop, the ops' own steps, batches on any device, and the C that the
+target c emits."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class IntegerTarget:
         return Lowered(subject=lowered, report=report)
 
     def open(self, program: Program, *, engine: str | None = None, trace: bool = True) -> Session:
-        """A session on the emulator, by the definition, or in C, which traces connections only where `trace`."""
+        """A session on one of `ENGINES`, by default the emulator; `trace` matters to torch and c alone."""
         name = engine or ENGINES[0]
         if name not in ENGINES:
             raise unknown_name("engine", name, ENGINES, where=self.spec.name)
@@ -81,13 +83,15 @@ def integers(spec: TargetSpec) -> Arithmetic:
 
 
 def open_integers(program: Program, engine: str, *, trace: bool = True) -> Session:
-    """A session of a program of integers: on the compiled loop, by the definition, or in C."""
+    """A session of a program of integers on one of `ENGINES`."""
     if engine == "definition":
         return cast(Session, MachineSession(program.policy, engine=engine))
     if engine == "c":
         from nervecord.runtime.c_engine import CSession
 
         return cast(Session, CSession(program.policy, trace=trace))
+    if engine == door.NAME:
+        return door.open_policy(program, trace=trace)
     # numba is imported when the first session opens, not with the catalogue.
     from nervecord.runtime.emulator import EmulatorSession
 
@@ -103,6 +107,8 @@ def stream_integers(program: Program, engine: str) -> StreamSession:
         from nervecord.runtime.c_engine import CStream
 
         return cast(StreamSession, CStream(made))
+    if engine == door.NAME:
+        return door.open_stream(program)
     from nervecord.runtime.emulator import EmulatorStream
 
     return cast(StreamSession, EmulatorStream(made))

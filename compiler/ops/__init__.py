@@ -71,7 +71,7 @@ __all__ = [
     "CORE_ROLES", "EVERY_LEVEL", "EXECUTABLE", "FLOAT_LEVELS", "HOST_ROLES", "NIR_READERS", "OPS", "PART_TYPES",
     "Activation", "Affine", "ArgmaxDecode", "Array", "BiasChannel", "ContinuousMembrane", "ContinuousSynapse", "Conv",
     "CountArgmaxDecode", "CountDecode", "Decode", "Decoder", "Delay", "DelayLine", "Dense", "Flatten", "Input",
-    "IntegerMembrane", "IntegerSpike", "IntegerSynapse", "Level", "Membrane", "Neuron", "NirForm", "Normalise", "Op", "Output", "Part", "Pool",
-    "PopulationEncode", "Quantise", "Rescale", "Role", "Scale", "Shape", "Spike", "State", "Synapse", "Synapses",
-    "Threshold", "is_core", "is_host",
+    "IntegerMembrane", "IntegerSpike", "IntegerSynapse", "Level", "Membrane", "Neuron", "NirForm", "Normalise", "Op",
+    "Output", "Part", "Pool", "PopulationEncode", "Quantise", "Rescale", "Role", "Scale", "Shape", "Spike", "State",
+    "Synapse", "Synapses", "Threshold", "is_core", "is_host",
 ]  # fmt: skip

@@ -45,9 +45,9 @@ class LavaTarget:
     def open(self, program: Program, *, engine: str | None = None, trace: bool = True) -> Session:
         """A session on the default engine or the one named.
 
-        "emulator": compiled and exact; "definition": the same by the ops' own steps, slow; "c": what the target c
-        emits, compiled here; "lava": the stock processes of lava-nc in their own interpreter, which records the readout
-        at every step only where `trace`.
+        "emulator": compiled and exact; "definition": the same by the ops' own steps, slow; "torch": the same for many
+        robots side by side; "c": what the target c emits, compiled here; "lava": the stock processes of lava-nc in their
+        own interpreter, which records the readout at every step only where `trace`.
         """
         name = engine or self.spec.engines[0]
         if name not in self.spec.engines:

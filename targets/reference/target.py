@@ -17,6 +17,7 @@ from nervecord.compiler.target import Emitted, Lowered, TargetSpec
 from nervecord.errors import NervecordError, unknown_name
 from nervecord.runtime.session import MachineSession, Session
 from nervecord.runtime.stream import MachineStream, StreamSession
+from nervecord.targets.batched import door
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,12 @@ class ReferenceTarget:
         return Lowered(subject=subject, report={})
 
     def open(self, program: Program, *, engine: str | None = None, trace: bool = True) -> Session:
-        """A session on the default engine or the one named; it always traces."""
+        """A session on the default engine or the one named; `trace` matters to torch alone."""
         name = engine or self.spec.engines[0]
         if name not in self.spec.engines:
             raise unknown_name("engine", name, self.spec.engines, where=self.spec.name)
+        if name == door.NAME:
+            return door.open_policy(program, trace=trace)
         return MachineSession(program.policy, engine=name)
 
     def stream(self, program: Program, *, engine: str | None = None) -> StreamSession:
@@ -43,6 +46,8 @@ class ReferenceTarget:
         name = engine or self.spec.engines[0]
         if name not in self.spec.engines:
             raise unknown_name("engine", name, self.spec.engines, where=self.spec.name)
+        if name == door.NAME:
+            return door.open_stream(program)
         return cast(StreamSession, MachineStream(plan(program.graph, program.schedule), engine=name))
 
     def emit(self, program: Program, folder: Path) -> tuple[Emitted, ...]:

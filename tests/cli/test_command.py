@@ -118,7 +118,11 @@ REFUSED = {
     "an engine": ("run {program} --engine emulater", "unknown engine 'emulater' (did you mean 'emulator'?"),
     "the other engine": (
         "compare {program} {program} --observations {rows} --engine-b numpi",
-        "unknown engine 'numpi' (choose from: c, definition, emulator, lava)",
+        "unknown engine 'numpi' (choose from: c, definition, emulator, lava, torch)",
+    ),
+    "a device of an engine that has none": (
+        "run {program} --device cuda",
+        "device: 'cuda' is given, and engine 'emulator'",
     ),
     "an engine of another target": ("run {ant} --engine emulator", "reference: unknown engine 'emulator'"),
     "a mode": ("compare {ant} {program} --mode layer", "--mode: unknown mode 'layer' (did you mean 'layers'?"),

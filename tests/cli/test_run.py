@@ -59,6 +59,23 @@ def test_run_is_the_same_by_every_engine_of_the_integers(nervecord_cli: Any, fil
         assert emulator[key] == definition[key]
 
 
+def test_run_by_torch_is_the_same_and_has_a_device(nervecord_cli: Any, files: Path) -> None:
+    """Integers to the last digit of the returns; floats as near as sums in another order are."""
+    pytest.importorskip("gymnasium")
+    pytest.importorskip("torch")
+    words = ("--episodes", 3, "--num-envs", 3, "--json")
+    batched = ("--engine", "torch", "--device", "cpu")
+    wanted = nervecord_cli("run", files / "pendulum.nervecord", *words).json
+    found = nervecord_cli("run", files / "pendulum.nervecord", *words, *batched).json
+    assert found["engine"] == "torch"
+    for key in ("return_each", "spikes_per_action", "synaptic_events_per_action", "length_mean"):
+        assert found[key] == wanted[key]
+    wanted = nervecord_cli("run", files / "pendulum.nir", *words).json
+    found = nervecord_cli("run", files / "pendulum.nir", *words, *batched, "--precision", "float64").json
+    assert found["return_each"] == pytest.approx(wanted["return_each"], rel=1e-6)
+    assert nervecord_cli("run", files / "pendulum.nervecord", *batched, "--precision", "float32").code == 2
+
+
 def test_run_text(nervecord_cli: Any, files: Path) -> None:
     pytest.importorskip("gymnasium")
     answer = nervecord_cli("run", files / "pendulum.nervecord", "--episodes", 1)

@@ -1,0 +1,282 @@
+"""Sessions of engine `torch`: policies and streams, for one copy or thousands.
+
+`step` takes and gives numpy arrays, as every session does. `BatchedSession.act` takes and gives tensors on the device,
+for loops that live there: nothing of it goes through the host, and nothing waits for the device.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nervecord.compiler.graph import Graph
+from nervecord.compiler.host import Before as HostBefore
+from nervecord.compiler.interpret import checked
+from nervecord.compiler.ops import Array, Level
+from nervecord.compiler.plan import Plan, plan
+from nervecord.compiler.policy import Policy
+from nervecord.errors import ContractError
+from nervecord.runtime.session import (
+    Closing,
+    Counts,
+    check_inputs,
+    checked_active,
+    checked_batch,
+    checked_observation,
+    checked_rows,
+    neurons,
+    neutral,
+    planned,
+)
+from nervecord.runtime.stream import Streaming
+from nervecord.targets.batched.agreement import Agreement, agreement
+from nervecord.targets.batched.host import DOUBLE
+from nervecord.targets.batched.machine import BatchedMachine
+
+ENGINE = "torch"
+
+
+class BatchedSession(Closing):
+    """A policy, floats or integers, for a batch of robots on a device.
+
+    Args:
+        subject: DISCRETE or INTEGER, a policy or its plan.
+        batch: number of robots.
+        device: as torch names it: "cpu", "cuda", "cuda:1".
+        precision: of floats, "float64" or "float32"; the host's ops are float64 always.
+        trace: `trace` will be asked for: every step's values are kept until the next action.
+
+    An observation with a NaN or an infinity gives that robot the contract's fail-safe action, counted; its core sees
+    the normaliser's mean meanwhile.
+
+    Raises:
+        GraphError: the graph is not executable here.
+        ContractError: it carries no contract.
+        InfeasibleError: a range of integers cannot be proved.
+        NervecordError: there is no such device or precision.
+    """
+
+    def __init__(
+        self, subject: Policy | Plan, batch: int = 1, *, device: str | torch.device = "cpu", precision: str = "float64",
+        trace: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.plan, self.contract = planned(subject)
+        self.graph = self.plan.graph
+        self.engine = ENGINE
+        checked_batch(batch)
+        self._machine = BatchedMachine(self.plan, batch, device=device, precision=precision)
+        self._machine.keeps_trace = trace
+        place = self._machine.place
+        self.device, self.precision = place.device, precision
+        self._neutral = place.tensor(neutral(self.plan), DOUBLE)
+        self._fail_safe = place.tensor(np.array(self.contract.fail_safe), DOUBLE)
+        self._updates = neurons(self.plan) * self.plan.window
+        self._actions = torch.zeros((), dtype=DOUBLE, device=place.device)
+        self._failed = torch.zeros((), dtype=DOUBLE, device=place.device)
+        self._stepped = False
+
+    @property
+    def batch(self) -> int:
+        """Number of robots."""
+        return self._machine.batch
+
+    @property
+    def counts(self) -> Counts:
+        """What it did since it was opened; waits for the device."""
+        with self._lock:
+            tally, actions = self._machine.tally, int(self._actions.item())
+            found = Counts(
+                actions,
+                {name: value.item() for name, value in tally.spikes.items()} if self._stepped else {},
+                {name: value.item() for name, value in tally.events.items()} if self._stepped else {},
+                float(self._updates * actions),
+            )
+            if failed := int(self._failed.item()):
+                found.fail("observation not finite", failed)
+            return found
+
+    def reset(self, batch: int | None = None, *, rows: Array | Tensor | None = None) -> None:
+        """Clear the state of all robots (setting their number), or of some rows.
+
+        Args:
+            batch: number of robots. rows: indices or a mask; a tensor on the device must be a mask, (batch,) bool.
+        """
+        with self._lock:
+            self._alive()
+            checked_batch(batch)
+            if rows is None:
+                self._machine.reset(batch)
+                return
+            if isinstance(rows, Tensor):
+                if rows.dtype is not torch.bool or tuple(rows.shape) != (self.batch,):
+                    raise ContractError(
+                        f"has shape {tuple(rows.shape)} of {rows.dtype}, ({self.batch},) of torch.bool is needed",
+                        where="rows",
+                    )
+                self._machine.clear(rows)
+                return
+            mask = np.zeros(self.batch, dtype=np.bool_)
+            mask[checked_rows(rows, self.batch)] = True
+            self._machine.clear(torch.from_numpy(mask).to(self.device))
+
+    def step(self, observation: Array, active: Array | None = None) -> Array:
+        """(batch, observations) -> (batch, actions); (observations,) -> (actions,) for one robot.
+
+        Raises:
+            ContractError: the observation's shape or type is wrong.
+            GraphError: an Input that carries spikes is given something else.
+        """
+        with self._lock:
+            self._alive()
+            given, trusted = checked_observation(self.contract, observation, self.batch)
+            counted = None if active is None else torch.from_numpy(checked_active(active, self.batch)).to(self.device)
+            if self.graph.level is Level.INTEGER:
+                self._check_spikes(given[trusted])
+            action = self.act(torch.from_numpy(given).to(self.device), counted).cpu().numpy()
+            return action if np.ndim(observation) == 2 else action[0]
+
+    def _check_spikes(self, rows: Array) -> None:
+        if any(self.graph.nodes[name].spikes for name in self.graph.inputs):
+            check_inputs(self.plan, HostBefore(self.plan).split(rows))
+
+    @torch.no_grad()
+    def act(self, observation: Tensor, active: Tensor | None = None) -> Tensor:
+        """`step` on the device.
+
+        What an Input that carries spikes is given is not looked at here: anything but 0 and 1 has no meaning.
+
+        Args:
+            observation: (batch, observations) of any float type. active: (batch,) bool, which robots are counted.
+
+        Returns:
+            (batch, actions) float64.
+
+        Raises:
+            ContractError: a tensor's shape, type or device is wrong.
+        """
+        with self._lock:
+            self._alive()
+            self._require(observation, active)
+            self._stepped = True
+            given = observation.to(DOUBLE)
+            trusted = given.isfinite().all(1)
+            seen = torch.where(trusted[:, None], given, self._neutral)
+            action = self._machine.act(seen, active)
+            counted = torch.ones_like(trusted) if active is None else active
+            self._actions += counted.sum()
+            self._failed += (counted & ~trusted).sum()
+            return torch.where(trusted[:, None], action, self._fail_safe)
+
+    def _require(self, observation: Tensor, active: Tensor | None) -> None:
+        size = self.contract.observation.size
+        if tuple(observation.shape) != (self.batch, size) or not observation.is_floating_point():
+            raise ContractError(
+                f"has shape {tuple(observation.shape)} of {observation.dtype}, and the policy takes "
+                f"({self.batch}, {size}) of floats", where="observation",
+                hint="reset(batch) sets the number of robots",
+            )  # fmt: skip
+        if active is not None and (tuple(active.shape) != (self.batch,) or active.dtype is not torch.bool):
+            raise ContractError(
+                f"has shape {tuple(active.shape)} of {active.dtype}, ({self.batch},) of torch.bool is needed",
+                where="active",
+            )
+        for name, given in (("observation", observation), ("active", active)):
+            if given is not None and given.device != self._fail_safe.device:
+                raise ContractError(f"is on {given.device}, the session on {self._fail_safe.device}", where=name)
+
+    def agreement(self, observations: Array) -> Agreement:
+        """Compare what runs here with the definition, op by op, on this session's device and in its precision.
+
+        Args:
+            observations: (k, observations) or (k, batch, observations), finite, each one action.
+
+        Raises:
+            GraphError: they are of another shape.
+        """
+        rows = checked(np.asarray(observations), (self.contract.observation.size,), "observations")
+        before = HostBefore(self.plan)
+        return agreement(self.plan, [before.split(row) for row in rows], device=self.device, precision=self.precision)
+
+    def trace(self) -> dict[str, Array]:
+        """What every core node gave in the last action: name -> (window, batch, ...).
+
+        Raises:
+            ContractError: it was opened without `trace`.
+        """
+        with self._lock:
+            if not self._machine.keeps_trace:
+                raise ContractError("keeps no trace", where="session", hint="open it with trace=True")
+            return self._machine.trace()
+
+    def state(self) -> dict[str, dict[str, Array]]:
+        """State of every core node, as `compiler.interpret.Machine` names it: a copy."""
+        with self._lock:
+            return self._machine.values()
+
+
+class BatchedStream(Streaming):
+    """A graph that is no policy, for a batch of copies on a device.
+
+    Args:
+        subject: DISCRETE or INTEGER graph, run step by step with its state carried, or a plan.
+        batch: number of copies.
+        device, precision: of `BatchedSession`.
+
+    Raises:
+        GraphError, InfeasibleError, NervecordError: as of `BatchedSession`; or it is a policy's plan.
+    """
+
+    def __init__(
+        self, subject: Graph | Plan, batch: int = 1, *, device: str | torch.device = "cpu", precision: str = "float64"
+    ) -> None:
+        super().__init__(subject if isinstance(subject, Plan) else plan(subject), ENGINE, batch)
+        self._machine = BatchedMachine(self.plan, batch, device=device, precision=precision)
+        self.device, self.precision = self._machine.place.device, precision
+        self._stepped = False
+        whole = self.graph.level is Level.INTEGER
+        core = {step.name for step in self.plan.core}
+        self._types: dict[str, Any] = {
+            name: np.int64 if whole and set(self.graph.sources(name)) <= core else np.float64
+            for name in self.graph.outputs
+        }
+
+    @property
+    def counts(self) -> Counts:
+        """What it did since it was opened: a copy; waits for the device."""
+        with self._lock:
+            found = self._counts.copy()
+            if self._stepped:
+                tally = self._machine.tally
+                found.spikes = {name: value.item() for name, value in tally.spikes.items()}
+                found.synaptic_events = {name: value.item() for name, value in tally.events.items()}
+            return found
+
+    def trace(self) -> dict[str, Array]:
+        """What every core node gave in the last block: name -> (window, batch, ...)."""
+        with self._lock:
+            return self._machine.trace()
+
+    def state(self) -> dict[str, dict[str, Array]]:
+        """State of every core node, as `compiler.interpret.Machine` names it: a copy."""
+        with self._lock:
+            return self._machine.values()
+
+    def _block(self, inputs: dict[str, Array], active: Array) -> dict[str, Array]:
+        if self.graph.level is Level.INTEGER:
+            check_inputs(self.plan, inputs)
+        self._stepped = True
+        given = {n: torch.from_numpy(np.array(x, dtype=np.float64)).to(self.device) for n, x in inputs.items()}
+        outputs = self._machine.block(given, torch.from_numpy(active).to(self.device))
+        return {name: x.cpu().numpy().astype(self._types[name]) for name, x in outputs.items()}
+
+    def _restart(self, batch: int) -> None:
+        self._machine.reset(batch)
+
+    def _clear(self, rows: Array) -> None:
+        mask = np.zeros(self.batch, dtype=np.bool_)
+        mask[rows] = True
+        self._machine.clear(torch.from_numpy(mask).to(self.device))

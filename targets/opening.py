@@ -1,0 +1,64 @@
+"""How a program is opened: on an engine of its target, with what that engine lets choose."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from nervecord.compiler.files.program import Program
+from nervecord.errors import NervecordError, unknown_name
+from nervecord.runtime.session import Session
+from nervecord.runtime.stream import StreamSession
+from nervecord.targets.batched import door
+from nervecord.targets.catalogue import AnyTarget, runner
+from nervecord.targets.integers import ENGINES, IntegerTarget
+
+
+def engines_of(target: AnyTarget) -> tuple[str, ...]:
+    """Names of the engines that run a target's programs; the first is the default."""
+    return ENGINES if isinstance(target, IntegerTarget) else target.spec.engines
+
+
+def open_session(
+    program: Program, *, engine: str | None, trace: bool, device: str | None = None, precision: str | None = None
+) -> Session:
+    """A session of a policy's program.
+
+    Args:
+        engine: of its target; None: the first. trace: see `Target.open`.
+        device, precision: of the engine torch; None: the processor, float64.
+
+    Raises:
+        NervecordError: the target has no such engine, or the engine no choice of device or precision.
+    """
+    settings = _settings(program, engine, device, precision)
+    if settings:
+        return door.open_policy(program, trace=trace, **settings)
+    return runner(program).open(program, engine=engine, trace=trace)
+
+
+def open_stream(
+    program: Program, *, engine: str | None, device: str | None = None, precision: str | None = None
+) -> StreamSession:
+    """The same for a program that is no policy."""
+    settings = _settings(program, engine, device, precision)
+    if settings:
+        return door.open_stream(program, **settings)
+    return cast(StreamSession, runner(program).stream(program, engine=engine))
+
+
+def _settings(program: Program, engine: str | None, device: str | None, precision: str | None) -> dict[str, Any]:
+    given = {name: value for name, value in (("device", device), ("precision", precision)) if value is not None}
+    if not given:
+        return {}
+    target = runner(program)
+    engines = engines_of(target)
+    if engine is not None and engine not in engines:
+        raise unknown_name("engine", engine, engines, where=target.spec.name)
+    chosen = engine or engines[0]
+    if chosen != door.NAME:
+        name, value = next(iter(given.items()))
+        raise NervecordError(
+            f"{value!r} is given, and engine {chosen!r} lets nobody choose it", where=name,
+            hint=f"engine {door.NAME!r} does",
+        )  # fmt: skip
+    return given

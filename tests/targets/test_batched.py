@@ -1,0 +1,475 @@
+"""Engine torch against the definition: integers to the bit at every step, floats op by op; and that it stays on its
+device."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import floatgraphs
+from emulated import assert_same_state, observations_of, policy_of, random_arithmetic
+from graphs import LAVA, Case, draw
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from policies import random_dag, random_policy
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from nervecord.compiler.calibrate import calibrate
+from nervecord.compiler.graph import chain
+from nervecord.compiler.lower.lower import lower
+from nervecord.compiler.ops import Affine, Input, Level, Membrane, Neuron, Output, Scale, Spike
+from nervecord.compiler.plan import Plan, plan
+from nervecord.compiler.policy import Policy
+from nervecord.errors import ContractError, GraphError, NervecordError
+from nervecord.runtime.emulator import EmulatorSession
+from nervecord.runtime.session import MachineSession, Session
+from nervecord.runtime.stream import MachineStream, StreamSession
+from nervecord.targets.batched import kernels
+from nervecord.targets.batched.agreement import agreement
+from nervecord.targets.batched.machine import BatchedMachine
+from nervecord.targets.batched.session import BatchedSession, BatchedStream
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+"""Where there is a card, everything is tested on it as well."""
+on_every_device = pytest.mark.parametrize("device", DEVICES)
+
+
+def integer(policy: Policy) -> Policy:
+    made, _ = lower(policy, LAVA, calibrate(policy))
+    assert isinstance(made, Policy)
+    return made.replace(recorded=policy.recorded)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Integers, to the bit
+
+
+def assert_same_stream(case: Case, batch: int, device: str) -> None:
+    """What leaves, every value of every step, state and counts, with some rows counted and one cleared on the way."""
+    plain, engine = MachineStream(case.plan, batch=batch), BatchedStream(case.plan, batch, device=device)
+    steps = case.plan.schedule.steps
+    inputs = {n: np.stack([np.roll(x, 3 * b, axis=0) for b in range(batch)], axis=1) for n, x in case.inputs.items()}
+    rng = np.random.default_rng(case.seed)
+    for start in range(0, len(next(iter(inputs.values()))), steps):
+        block, active = {n: x[start : start + steps] for n, x in inputs.items()}, rng.random(batch) < 0.7
+        wanted, found = plain.step(block, active), engine.step(block, active)
+        for name, rows in wanted.items():
+            assert rows.dtype == found[name].dtype
+            np.testing.assert_array_equal(found[name], rows, err_msg=f"seed {case.seed}, {start}: {name}")
+        ours, theirs = plain.trace(), engine.trace()
+        assert list(theirs) == list(ours)
+        for name, rows in ours.items():
+            np.testing.assert_array_equal(theirs[name], rows, err_msg=f"seed {case.seed}, {start}: {name}")
+        assert_same_state(plain.state(), engine.state())
+        assert engine.counts == plain.counts
+        if batch > 1 and start == 5 * steps:
+            for session in (plain, engine):
+                session.reset(rows=np.array([1]))
+
+
+@on_every_device
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), batch=st.sampled_from([1, 3]))
+def test_graphs_of_every_shape(device: str, seed: int, batch: int) -> None:
+    assert_same_stream(draw(seed), batch, device)
+
+
+@on_every_device
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), batch=st.sampled_from([1, 3]))
+def test_any_arithmetic(device: str, seed: int, batch: int) -> None:
+    assert_same_stream(draw(seed, random_arithmetic(seed)), batch, device)
+
+
+def assert_same_actions(policy: Policy, observations: np.ndarray, device: str) -> None:
+    batch = observations.shape[1]
+    plain, engine = MachineSession(policy, batch=batch), BatchedSession(policy, batch, device=device)
+    rng = np.random.default_rng(len(observations))
+    for k, rows in enumerate(observations):
+        active = rng.random(batch) < 0.7
+        if k == 3:
+            rows[0, 0] = np.nan
+        np.testing.assert_array_equal(engine.step(rows, active), plain.step(rows, active))
+        for name, values in plain.trace().items():
+            np.testing.assert_array_equal(engine.trace()[name], values, err_msg=name)
+        assert_same_state(plain.state(), engine.state())
+        assert engine.counts == plain.counts
+        if k == 5 and batch > 1:
+            for session in (plain, engine):
+                session.reset(rows=np.array([0, 2]))
+
+
+@on_every_device
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), batch=st.sampled_from([1, 3]), choices=st.booleans())
+def test_policies_of_every_shape(device: str, seed: int, batch: int, choices: bool) -> None:
+    policy = policy_of(draw(seed), choices=choices)
+    if policy is not None:
+        assert_same_actions(policy, observations_of(policy, seed, 8, batch), device)
+
+
+@on_every_device
+@pytest.mark.parametrize("state", ["reset", "carried"])
+@pytest.mark.parametrize(("population", "output_population"), [(0, 0), (6, 0), (0, 4), (6, 4)])
+@pytest.mark.parametrize("choices", [False, True])
+def test_compiled_policies(device: str, state: str, population: int, output_population: int, choices: bool) -> None:
+    """Against the definition, and against the emulator over a longer run."""
+    policy = integer(random_policy(
+        5, sizes=(27, 40, 8), state=state, current=True, population=population, output_population=output_population,
+        choices=choices,
+    ))  # fmt: skip
+    assert policy.recorded is not None
+    assert_same_actions(policy, policy.recorded[:20].reshape(5, 4, -1).copy(), device)
+    engine, emulator = BatchedSession(policy, 16, device=device), EmulatorSession(policy, 16)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        rows = rng.normal(size=(16, 27)) * 2
+        assert np.array_equal(engine.step(rows), emulator.step(rows))
+    assert engine.counts == emulator.counts
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Floats, op by op
+
+
+@on_every_device
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_floats_agree_op_by_op(device: str, precision: str, seed: int) -> None:
+    case = floatgraphs.draw(seed)
+    found = agreement(case.plan, case.blocks(), device=device, precision=precision)
+    assert found.agrees, [op for op in found.ops if op.beyond]
+    assert {op.name for op in found.ops} == {step.name for step in case.plan.core}
+    assert all(op.compared for op in found.ops)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_float_streams_of_every_shape(seed: int) -> None:
+    """Free trajectories, no spike of which lies near a threshold. 1e-9: sums in another order, of values near 1."""
+    case = floatgraphs.draw(seed)
+    plain, engine = MachineStream(case.plan, batch=2), BatchedStream(case.plan, 2)
+    for block in case.blocks():
+        wanted, found = plain.step(block), engine.step(block)
+        for name, rows in wanted.items():
+            assert rows.shape == found[name].shape
+            np.testing.assert_allclose(found[name], rows, rtol=1e-9, atol=1e-9, err_msg=name)
+        ours = plain.state()
+        for name, state in engine.state().items():
+            assert {key: value.dtype for key, value in state.items()} == {k: v.dtype for k, v in ours[name].items()}
+        assert engine.counts == plain.counts
+
+
+@pytest.mark.parametrize("carried", [False, True])
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_float_policies(carried: bool, precision: str) -> None:
+    """Skips, several ends, recurrence; the host's part is float64 in both."""
+    for seed in range(6):
+        policy = random_dag(seed, carried=carried, recurrent=carried)
+        assert policy.recorded is not None
+        rows = policy.recorded[:30].reshape(10, 3, -1)
+        engine, plain = BatchedSession(policy, 3, precision=precision), MachineSession(policy, batch=3)
+        found = engine.agreement(rows)
+        assert found.agrees, found
+        assert found.precision == precision
+        assert sum(op.compared for op in found.ops) > 1000
+        if precision == "float64":
+            for row in rows:
+                np.testing.assert_allclose(engine.step(row), plain.step(row), atol=1e-9)
+
+
+@pytest.mark.parametrize("population", [0, 6])
+@pytest.mark.parametrize("output_population", [0, 4])
+@pytest.mark.parametrize("choices", [False, True])
+def test_float_policies_with_codes_and_choices(population: int, output_population: int, choices: bool) -> None:
+    policy = random_policy(4, population=population, output_population=output_population, choices=choices)
+    assert policy.recorded is not None
+    engine, plain = BatchedSession(policy, 8), MachineSession(policy, batch=8)
+    for row in policy.recorded.reshape(8, 8, -1):
+        np.testing.assert_allclose(engine.step(row), plain.step(row), atol=1e-9)
+        np.testing.assert_array_equal(engine.trace()["lif1"], plain.trace()["lif1"])
+    assert engine.counts == plain.counts
+
+
+def on_the_edge() -> tuple[Plan, list[dict[str, np.ndarray]]]:
+    """Sums that pass the threshold by less than float32 can tell."""
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(400, 30))
+    x = rng.normal(size=(1, 1, 30))
+    one = np.ones(400)
+    total = (x[0] @ weight.T)[0]
+    neuron = Neuron(Membrane(0 * one, one, 0 * one), None, Spike(total - 1e-10 * np.abs(total), 0 * one))
+    nodes = [("in", Input((30,))), ("fc", Affine(weight)), ("lif", neuron), ("out", Output((400,)))]
+    return plan(chain(Level.DISCRETE, nodes, dt=1e-3)), [{"in": x}]
+
+
+def test_flipped_spikes_are_counted_and_within_epsilon() -> None:
+    made, blocks = on_the_edge()
+    found = agreement(made, blocks, precision="float32")
+    assert found.agrees
+    assert found.flipped > 350
+    assert agreement(made, blocks).flipped == 0
+    assert found.to_dict()["flipped"] == found.flipped
+    (lif,) = (op for op in found.ops if op.name == "lif")
+    assert lif.flipped == found.flipped
+    assert lif.compared == 400
+
+
+def test_a_kernel_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By one part in a million, in float64; and a comparison that is not strict."""
+    made, blocks = on_the_edge()
+    right = kernels.KERNELS[Affine]
+
+    def wrong(op: Any, ground: Any) -> Any:
+        run = right(op, ground)
+        return lambda state, x: run(state, x) * (1 + 1e-6)
+
+    monkeypatch.setitem(kernels.KERNELS, Affine, wrong)
+    found = agreement(made, blocks)
+    assert [op.name for op in found.ops if op.beyond] == ["fc"]
+    monkeypatch.setitem(kernels.KERNELS, Affine, right)
+
+
+def test_a_rounding_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decay that rounds down where it should round to zero."""
+    monkeypatch.setattr("nervecord.targets.batched.integers.torch.trunc", torch.floor)
+    wrong = [seed for seed in range(20) if not same_stream(draw(seed))]
+    assert len(wrong) > 5
+
+
+def same_stream(case: Case) -> bool:
+    try:
+        assert_same_stream(case, 1, "cpu")
+    except AssertionError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("kind", ["float", "integer"])
+def test_rows_are_independent(kind: str) -> None:
+    """What a robot gets is its own observations' alone: to the bit, whatever the others see."""
+    policy = random_policy(7, state="carried", population=5)
+    policy = integer(policy) if kind == "integer" else policy
+    rng = np.random.default_rng(1)
+    first, second = BatchedSession(policy, 33), BatchedSession(policy, 33)
+    for _ in range(6):
+        rows, others = rng.normal(size=(2, 33, 27))
+        others[::4] = rows[::4]
+        others[1, 3] = np.inf
+        assert np.array_equal(first.step(rows)[::4], second.step(others)[::4])
+    alone = [BatchedSession(policy) for _ in range(3)]
+    together = BatchedSession(policy, 3)
+    for _ in range(6):
+        rows = rng.normal(size=(3, 27))
+        one_by_one = np.stack([session.step(row) for session, row in zip(alone, rows, strict=True)])
+        np.testing.assert_allclose(together.step(rows), one_by_one, rtol=0, atol=0 if kind == "integer" else 1e-12)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# It stays on its device
+
+
+class _Watch(TorchDispatchMode):
+    """Refuses tensors of another device, and remembers what ran."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ran: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves((args, kwargs, given)):
+            assert not isinstance(leaf, torch.Tensor) or leaf.device.type == "meta", func.name()
+        self.ran.append(func.name())
+        return given
+
+
+@pytest.mark.parametrize("kind", ["float", "integer"])
+@pytest.mark.parametrize(("population", "output_population"), [(0, 0), (6, 4)])
+@pytest.mark.parametrize("choices", [False, True])
+def test_nothing_of_an_action_goes_through_the_host(
+    kind: str, population: int, output_population: int, choices: bool
+) -> None:
+    """Torch's device `meta` holds no data: whoever looks at a value, or takes it to the host, fails there."""
+    policy = random_policy(
+        2, state="carried", population=population, output_population=output_population, choices=choices
+    )
+    policy = integer(policy) if kind == "integer" else policy
+    session = BatchedSession(policy, 64, device="meta", trace=False)
+    x = torch.empty(64, 27, device="meta")
+    with _Watch() as watch:
+        for _ in range(2):
+            action = session.act(x, torch.ones(64, dtype=torch.bool, device="meta"))
+        session.reset(rows=torch.ones(64, dtype=torch.bool, device="meta"))
+    assert action.device.type == "meta"
+    assert tuple(action.shape) == (64, 1 if choices else 8)
+    assert len(watch.ran) > 50
+    with pytest.raises(RuntimeError, match="meta"):
+        session.counts.actions  # noqa: B018  # the counts are what does wait for the device
+
+
+def test_floats_graphs_of_every_shape_stay_on_the_device() -> None:
+    for seed in range(10):
+        case = floatgraphs.draw(seed)
+        machine = BatchedMachine(case.plan, 2, device="meta")
+        with _Watch():
+            for block in case.blocks()[:2]:
+                machine.block({name: torch.empty(x.shape, device="meta") for name, x in block.items()})
+
+
+def test_acting_on_tensors_is_stepping_and_gives_what_can_be_written_to() -> None:
+    policy = integer(random_policy(1, state="carried"))
+    stepped, acted = BatchedSession(policy, 5), BatchedSession(policy, 5, trace=False)
+    rng = np.random.default_rng(0)
+    for k in range(8):
+        rows = rng.normal(size=(5, 27))
+        rows[k % 5, 0] = np.nan if k == 4 else 0.5
+        given = torch.from_numpy(rows.copy())
+        action = acted.act(given, torch.tensor([True, True, False, True, True]))
+        assert np.array_equal(action.numpy(), stepped.step(rows, np.array([True, True, False, True, True])))
+        given.fill_(3.0)
+        action.fill_(7.0)
+        if k == 5:
+            acted.reset(rows=torch.tensor([False, True, False, False, True]))
+            stepped.reset(rows=np.array([1, 4]))
+    assert acted.counts == stepped.counts
+    assert acted.counts.actions == 32
+    assert acted.counts.fail_safe == {"observation not finite": 1}
+    with pytest.raises(ContractError, match="keeps no trace"):
+        acted.trace()
+
+
+def test_what_is_held_is_multiplied_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of T steps one product of the observation, and one of the zeros that follow it."""
+    made = kernels.KERNELS[kernels.Dense]
+    calls: list[str] = []
+
+    def counted(op: Any, ground: Any) -> Any:
+        run = made(op, ground)
+
+        def wrapped(state: Any, x: Any) -> Any:
+            calls.append(op.label)
+            return run(state, x)
+
+        return wrapped
+
+    monkeypatch.setitem(kernels.KERNELS, kernels.Dense, counted)
+    session = BatchedSession(integer(random_policy(steps=9)), 4)
+    session.step(np.random.default_rng(0).normal(size=(4, 27)))
+    # fc1 hears what came a step before: zeros, the observation, zeros. fc2 hears spikes, other ones at each step.
+    assert calls.count("fc1") == 3
+    assert calls.count("fc2") == 11
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# As a session
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))])
+@pytest.mark.parametrize("kind", ["float", "integer"])
+def test_a_copy_goes_its_own_way(copied: Any, kind: str) -> None:
+    policy = random_policy(3, state="carried", population=4)
+    policy = integer(policy) if kind == "integer" else policy
+    assert policy.recorded is not None
+    session, twin = BatchedSession(policy), BatchedSession(policy)
+    assert isinstance(session, Session)
+    for row in policy.recorded[:3]:
+        session.step(row)
+        twin.step(row)
+    other = copied(session)
+    other.step(np.full(27, 2.0))
+    assert np.array_equal(session.step(policy.recorded[3]), twin.step(policy.recorded[3]))
+    assert session.counts == twin.counts
+
+
+def test_streams_are_streams() -> None:
+    case = draw(1)
+    assert isinstance(BatchedStream(case.plan), StreamSession)
+    got = BatchedStream(case.plan).run(case.inputs)
+    for name, rows in MachineStream(case.plan).run(case.inputs).items():
+        np.testing.assert_array_equal(got[name], rows)
+
+
+def test_what_it_refuses() -> None:
+    policy = random_policy()
+    with pytest.raises(NervecordError, match=r"unknown precision 'float16' .*float32, float64"):
+        BatchedSession(policy, precision="float16")
+    with pytest.raises(GraphError, match="holds integers up to 2\\^53, and float32 does not"):
+        BatchedSession(integer(policy), precision="float32")
+    with pytest.raises(NervecordError, match=r"device: 'cuda:99' cannot be used: .*there are: cpu"):
+        BatchedSession(policy, device="cuda:99")
+    with pytest.raises(NervecordError, match=r"device: 'abacus' cannot be used"):
+        BatchedSession(policy, device="abacus")
+    session = BatchedSession(policy, 2)
+    with pytest.raises(ContractError, match=r"observation: has shape \(3, 27\)"):
+        session.act(torch.zeros(3, 27))
+    with pytest.raises(ContractError, match=r"torch.int64, and the policy takes \(2, 27\) of floats"):
+        session.act(torch.zeros(2, 27, dtype=torch.int64))
+    with pytest.raises(ContractError, match="observation: is on meta, the session on cpu"):
+        session.act(torch.zeros(2, 27, device="meta"))
+    with pytest.raises(ContractError, match="active: has shape"):
+        session.act(torch.zeros(2, 27), torch.ones(2))
+    with pytest.raises(ContractError, match="rows: has shape"):
+        session.reset(rows=torch.ones(2))
+    with pytest.raises(ContractError, match="rows: are not rows of 2 robots"):
+        session.reset(rows=np.array([5]))
+    session.close()
+    with pytest.raises(ContractError, match="closed"):
+        session.act(torch.zeros(2, 27))
+
+
+def test_an_op_without_a_kernel_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(kernels.KERNELS, Scale)
+    nodes = [("in", Input((2,))), ("scaled", Scale(np.ones(2))), ("out", Output((2,)))]
+    with pytest.raises(GraphError, match="Scale is not among what engine torch runs"):
+        BatchedMachine(chain(Level.DISCRETE, nodes, dt=1e-3))
+
+
+def test_coarse_products_are_refused_in_float32() -> None:
+    session, exact = BatchedSession(random_policy(), precision="float32"), BatchedSession(random_policy())
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        with pytest.raises(NervecordError, match="multiplies float32 matrices at precision 'high'"):
+            session.step(np.zeros(27))
+        exact.step(np.zeros(27))
+    finally:
+        torch.set_float32_matmul_precision(before)
+    session.step(np.zeros(27))
+
+
+def test_without_torch_it_says_what_to_install_and_nothing_else_needs_it() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.path[:0] = ['tests']\n"
+        "from policies import random_policy\n"
+        "import nervecord\n"
+        "program = nervecord.compile(random_policy(), 'lava')\n"
+        "nervecord.open(program).step([0.0] * 27)\n"
+        "try:\n    nervecord.open(program, engine='torch')\n"
+        "except nervecord.NervecordError as error:\n    print(type(error).__name__, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(
+        "MissingDependencyError engine torch: needs torch, which is not installed (pip install"
+    )
+    assert "[torch]" in done.stdout
+
+
+def test_the_benchmark_runs() -> None:
+    path = Path(__file__).parents[2] / "benchmarks" / "batched.py"
+    words = [sys.executable, path, "--batches", "1,3", "--seconds", "0.01"]
+    found = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.count("torch float32") == 1
+    assert "emulator" in found.stdout
