@@ -23,8 +23,8 @@ from nervecord.runtime.stream import MachineStream, StreamSession
 from nervecord.targets.batched import door
 
 ENGINES = ("emulator", "definition", "torch", "c")
-"""What runs integers of any arithmetic: the compiled loop, the ops' own steps, batches on any device, and the C that the
-target c emits."""
+"""What runs integers of any arithmetic: the compiled loop, the ops' own steps, batches on any device, and the C that
+the target c emits."""
 
 
 @dataclass(frozen=True)

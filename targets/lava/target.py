@@ -46,8 +46,8 @@ class LavaTarget:
         """A session on the default engine or the one named.
 
         "emulator": compiled and exact; "definition": the same by the ops' own steps, slow; "torch": the same for many
-        robots side by side; "c": what the target c emits, compiled here; "lava": the stock processes of lava-nc in their
-        own interpreter, which records the readout at every step only where `trace`.
+        robots side by side; "c": what the target c emits, compiled here; "lava": the stock processes of lava-nc in
+        their own interpreter, which records the readout at every step only where `trace`.
         """
         name = engine or self.spec.engines[0]
         if name not in self.spec.engines:
