@@ -17,9 +17,11 @@ from torch import Tensor
 from nervecord.errors import NervecordError
 from nervecord.training import checkpoint
 from nervecord.training.config import TrainConfig
+from nervecord.training.learners import off_policy
 from nervecord.training.learners.base import Rollout
 from nervecord.training.learners.distill import Student
 from nervecord.training.learners.off_policy import TD7Learner
+from nervecord.training.learners.td7_networks import unpack_policy
 from nervecord.training.run import Run, resolved, resume, train
 from nervecord.training.start import digest
 
@@ -113,6 +115,43 @@ def test_a_refilled_replay_has_more_noise_and_the_actor_then_stands_still(tmp_pa
     learner.hold_until = 0
     learner.update(rollout_of(160))
     assert not torch.equal(before, learner.agent.actor.first.weight)
+
+
+def test_past_policies_are_kept_thinner_and_thinner_and_refill_the_replay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(off_policy, "PAST_EVERY", 10)
+    config = small(tmp_path, random_steps=1, steps_per_update=1.0, exploration=0.0)
+    learner = TD7Learner(3, torch.tensor([-2.0]), torch.tensor([2.0]), config, group_of_one())
+    kept = []
+    for _ in range(30):
+        learner.update(rollout_of(8))
+        kept.append([past["updates"] for past in learner.past])
+    assert kept[2] == [16]  # looked at after each rollout
+    assert max(len(row) for row in kept) == off_policy.MOST_PAST
+    gaps = np.diff(kept[-1])
+    assert gaps.max() <= 2 * 16 + 8
+    assert learner.past[-1]["updates"] > 240 - 40
+    other = TD7Learner(3, torch.tensor([-2.0]), torch.tensor([2.0]), config, group_of_one())
+    buffer = io.BytesIO()
+    torch.save(learner.state_dict(), buffer)
+    buffer.seek(0)
+    other.load_state_dict(torch.load(buffer, weights_only=True))
+    x = torch.zeros(2 * (len(learner.past) + 1), 3)
+    taken: list[Tensor] = []
+
+    def collect() -> Rollout:
+        taken.append(other.act(x, None).actions)
+        return rollout_of(160)
+
+    other.prepare(collect)
+    # One environment in so many acts as each of them did; the last share as the policy does now.
+    row = taken[0][: len(learner.past) + 1]
+    assert torch.equal(taken[0], torch.cat([row, row]))
+    for k, past in enumerate(learner.past):
+        assert torch.allclose(row[k], 2 * unpack_policy(past)(x[:1])[0], atol=1e-6)
+    assert torch.equal(row[-1], other.mode(x, None)[0][-1])
+    assert len(row.unique()) > 2
 
 
 def rollout_of(count: int) -> Rollout:

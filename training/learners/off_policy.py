@@ -1,9 +1,10 @@
 """TD7 as a learner: its agent and its replay (`td7`, `replay`) behind the protocol.
 
 The replay is in the checkpoints where `keep_replay` asks for it. Else a resumed run fills it again by acting, before it
-goes on: without updates, and not counted. A replay grown in training holds much that the policy of now would not do,
-which keeps the critic from overrating it; so it is filled with more and more noise from environment to environment, and
-the actor then stands still until the critic knows what it sees now.
+goes on: without updates, and not counted. A replay grown in training holds what all the policies of the training did,
+and that keeps the critic from overrating what the policy of now would not do. So some of the past policies are in the
+checkpoints, and the environments are shared out among them and the one of now; where there are none, the noise is
+greater from environment to environment. The actor then stands still until the critic knows what it sees now.
 """
 
 from __future__ import annotations
@@ -22,13 +23,19 @@ from nervecord.training.distributed import Group
 from nervecord.training.learners.base import Rollout, check_device
 from nervecord.training.learners.replay import Replay
 from nervecord.training.learners.td7 import TD7, TD7Settings
+from nervecord.training.learners.td7_networks import TD7Policy, pack_policy, unpack_policy
 from nervecord.training.policy.actor import Act
 
 REFILL = 400_000
 """Transitions that a resumed run fills the replay with, at most."""
 
 REFILL_NOISE = 5.0
-"""How much more noise than in training the last environment is refilled with, in units of that noise."""
+"""How much more noise than in training the last environment is refilled with, in units of that noise, where there is no
+past policy."""
+PAST_EVERY = 10_000
+"""Updates between two policies that are kept, at first."""
+MOST_PAST = 12
+"""Past policies kept; when there are more, every second one goes, and from then on they are kept half as often."""
 
 
 def td7_settings(config: TD7Config) -> TD7Settings:
@@ -73,6 +80,9 @@ class TD7Learner:
         """Transitions so far, and updates that they still allow."""
         self.refilling, self.hold_until = False, 0
         """Whether the replay is being filled again, and the number of updates before which the actor stands still."""
+        self.past: list[dict[str, Any]] = []
+        """Packed policies of the training so far, each with its number of updates, in order."""
+        self.actors: list[TD7Policy] = []
 
     def schedule(self, step: int, total: int) -> None:
         """Nothing follows a schedule."""
@@ -82,11 +92,36 @@ class TD7Learner:
         if self.stored < self.settings.random_steps:
             actions = torch.rand(len(observations), len(self.low)) * 2 - 1
         else:
-            noise = torch.full((len(observations), 1), self.settings.exploration)
-            if self.refilling:
-                noise = noise * (1 + REFILL_NOISE * torch.linspace(0, 1, len(noise))[:, None])
-            actions = self.agent.act(observations, noise)
+            actions = self._refilling(observations) if self.refilling else self._noisy(observations)
         return Act(self._scaled(actions), actions, state)
+
+    def _noisy(self, observations: Tensor) -> Tensor:
+        return self.agent.act(observations, self.settings.exploration)
+
+    def _refilling(self, observations: Tensor) -> Tensor:
+        """What the past policies do, and the one of now, each in a share of the environments."""
+        if not self.past:
+            widest = 1 + REFILL_NOISE * torch.linspace(0, 1, len(observations))[:, None]
+            return self.agent.act(observations, self.settings.exploration * widest)
+        actions = self._noisy(observations)
+        turn = torch.arange(len(observations)) % (len(self.actors) + 1)
+        with torch.no_grad():
+            for k, actor in enumerate(self.actors):
+                taken = actor(observations[turn == k])
+                noise = self.settings.exploration * torch.randn_like(taken)
+                actions[turn == k] = (taken + noise).clamp(-1, 1)
+        return actions
+
+    def _keep_policy(self) -> None:
+        """Keep the policy of now among the past ones, when its time has come."""
+        every = PAST_EVERY if not self.past else max(PAST_EVERY, self.past[-1]["every"])
+        last = self.past[-1]["updates"] if self.past else 0
+        if self.agent.updates < last + every:
+            return
+        self.past.append({"updates": self.agent.updates, "every": every, **pack_policy(self.agent.policy())})
+        if len(self.past) > MOST_PAST:
+            self.past = self.past[::2]
+            self.past[-1]["every"] = 2 * every
 
     def mode(self, observations: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Actions without noise."""
@@ -110,6 +145,7 @@ class TD7Learner:
             for name, value in self.agent.update(self.replay, hold_actor=hold_actor).items():
                 sums[name] = sums.get(name, 0.0) + value
         self.owed -= updates
+        self._keep_policy()
         return {name: value / updates for name, value in sums.items()} | {"updates": float(self.agent.updates)}
 
     def _store(self, rollout: Rollout) -> int:
@@ -130,6 +166,7 @@ class TD7Learner:
         if len(self.replay) >= wanted:
             return
         self.refilling = True
+        self.actors = [unpack_policy(past) for past in self.past]
         while len(self.replay) < wanted:
             self._store(collect())
         self.refilling = False
@@ -143,6 +180,7 @@ class TD7Learner:
             "stored": self.stored,
             "owed": self.owed,
             "hold_until": self.hold_until,
+            "past": self.past,
             "max_priority": self.replay.max_priority,
             "replay": self._kept_replay() if self.settings.keep_replay else None,
         }
@@ -161,7 +199,7 @@ class TD7Learner:
         self.agent.load_state_dict(state["td7"])
         self.stored, self.owed = state["stored"], state["owed"]
         # The first checkpoints came before there were these.
-        self.hold_until, kept = state.get("hold_until", 0), state.get("replay")
+        self.hold_until, self.past, kept = state.get("hold_until", 0), state.get("past", []), state.get("replay")
         if kept is not None:
             self.replay = Replay(*self.agent.sizes, self.settings.capacity, 0)
             self.replay.restore(kept["rows"].numpy(), kept["weights"].numpy(), kept["next"])
