@@ -18,14 +18,12 @@ import numpy as np
 from nervecord.compiler.arithmetic import PRODUCT_BITS, Arithmetic
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.ops import Array, Dense, Op
-from nervecord.compiler.ops.reach import UNBOUNDED, Reach, Sent, spiking
+from nervecord.compiler.ops.reach import LONGEST_RUN, UNBOUNDED, Reach, Sent, spiking
 from nervecord.compiler.plan import Plan, Unit
 from nervecord.errors import GraphError, InfeasibleError
 
 ROWS = 1 << 20
 """Weights looked at at once, to bound the memory it takes."""
-LONGEST_RUN = 1 << 28
-"""Steps without a reset for which sums over carried state are proved: three days at a thousand steps a second."""
 
 
 @dataclass(frozen=True, slots=True)
