@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +88,39 @@ def prove(plan: Plan) -> list[UnitRange]:
     sent = {name: Sent(*found) for name, found in entering(plan).items()}
     # Of spikes the range is known beforehand, so that loops of them are no loops here.
     sent |= {u.step.name: spiking(u.step.op.size, arithmetic) for u in plan.units if u.step.op.spikes}
-    return [_unit(unit, arithmetic, interval, sent) for unit in plan.units]
+    found = {unit.step.name: _unit(unit, arithmetic, interval, sent) for unit in _senders_first(plan)}
+    return [found[unit.step.name] for unit in plan.units]
+
+
+def _senders_first(plan: Plan) -> Iterator[Unit]:
+    """The populations so that what sends messages stands before what gets them.
+
+    The order of execution is another: a connection with a delay does not wait for what feeds it.
+
+    Raises:
+        InfeasibleError: messages go round in a loop.
+    """
+    senders = {unit.step.name for unit in plan.units if unit.step.op.messages}
+    fed: dict[str, list[Unit]] = {}
+    waits: dict[str, int] = {}
+    for unit in plan.units:
+        sources = {tap.source for step in unit.incoming for tap in step.taps} & senders
+        waits[unit.step.name] = len(sources)
+        for source in sorted(sources):
+            fed.setdefault(source, []).append(unit)
+    ready = [unit for unit in plan.units if not waits[unit.step.name]]
+    for unit in ready:
+        yield unit
+        for behind in fed.get(unit.step.name, ()):
+            waits[behind.step.name] -= 1
+            if not waits[behind.step.name]:
+                ready.append(behind)
+    if len(ready) < len(plan.units):
+        raise InfeasibleError(
+            "is part of a loop of messages, or behind one, and nothing bounds how large they get",
+            where=next(unit.step.name for unit in plan.units if waits[unit.step.name] and unit.step.name in senders),
+            hint="take the loop out, or let spiking neurons close it",
+        )  # fmt: skip
 
 
 def overflows(ranges: Sequence[UnitRange], arithmetic: Arithmetic) -> list[Finding]:
@@ -157,11 +189,6 @@ def _unit(unit: Unit, arithmetic: Arithmetic, interval: int, sent: dict[str, Sen
         assert isinstance(dense, Dense)
         given = Sent.nothing(math.prod(dense.in_shape))
         for tap in connection.taps:
-            if tap.source not in sent:
-                raise InfeasibleError(
-                    "is part of a loop of messages, and nothing bounds how large they get", where=tap.source,
-                    hint="take the loop out, or let spiking neurons close it",
-                )  # fmt: skip
             given = given + sent[tap.source]
         reach, passed = through(dense, arithmetic, interval, given)
         product, entering = max(product, reach), entering + passed
