@@ -322,7 +322,7 @@ class _Packer:
         given = Given(self.arithmetic, self.entering[step.name], self.sent[step.name])
         own = formed(op, step.name, given, self)
         return [
-            n, state, len(op.STATE), own.shown, self.put_rows(taps), len(taps),
+            n, state, len(op.STATE), op.STATE.index(op.SHOWN), self.put_rows(taps), len(taps),
             self._reserve(n) if len(taps) > 1 else 0, step.phase % self.plan.window, self.rings.get(step.name, -1),
             value, own.form, own.current, own.integer, own.real, own.bias,
         ]  # fmt: skip

@@ -38,12 +38,11 @@ class Formed:
     """A population in the columns of `runtime.tables.Pop` that depend on its kind.
 
     Args:
-        form: which steps of the loop run it. shown: which of its rows of state is read.
+        form: which steps of the loop run it.
         current, integer, real, bias: as of `Pop`; what a form does not use is 0.
     """
 
     form: Form
-    shown: int
     current: int = 0
     integer: int = 0
     real: int = 0
@@ -83,9 +82,9 @@ def _neuron(op: Any, given: Given, places: Places) -> Formed:
     current = op.synapse is not None
     if _leaky(op, given):
         own = places.put_real(_own(op, given.arithmetic))
-        return Formed(Form.LEAKY, 1, current, real=own, bias=places.put_real(bias))
+        return Formed(Form.LEAKY, current, real=own, bias=places.put_real(bias))
     code = places.put_rows([_code(op, given)])
-    return Formed(Form.ANY, 1, current, integer=code, bias=places.put_real(bias))
+    return Formed(Form.ANY, current, integer=code, bias=places.put_real(bias))
 
 
 def _leaky(op: Neuron, given: Given) -> bool:

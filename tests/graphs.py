@@ -266,7 +266,7 @@ def _plain_neurons(rng: np.random.Generator, size: int, last: bool) -> Neuron:
 
 
 def expected(case: Case) -> tuple[dict[str, Array], dict[str, Array]] | None:
-    """By definition: (what every core node gave, v of every population) at every step; None where a readout fires."""
+    """By definition: (what every core node gave, what populations show) at every step; None where a readout fires."""
     machine = Machine(case.plan)
     populations = [unit.step.name for unit in case.plan.units]
     outputs: dict[str, list[Array]] = {step.name: [] for step in case.plan.core}
@@ -282,7 +282,7 @@ def expected(case: Case) -> tuple[dict[str, Array], dict[str, Array]] | None:
                 for name, value in values.items():
                     outputs[name].append(value[0])
                 for name in populations:
-                    membranes[name].append(machine.state[name]["v"][0])
+                    membranes[name].append(machine.state[name][case.plan.step(name).op.SHOWN][0])
     except GraphError:
         return None
     return {n: np.stack(v) for n, v in outputs.items()}, {n: np.stack(v) for n, v in membranes.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +18,12 @@ import numpy as np
 from nervecord.compiler.arithmetic import PRODUCT_BITS, Arithmetic
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.ops import Array, Dense, Op
-from nervecord.compiler.ops.reach import UNBOUNDED, Reach, Sent, spiking
+from nervecord.compiler.ops.reach import LONGEST_RUN, UNBOUNDED, Reach, Sent, spiking
 from nervecord.compiler.plan import Plan, Unit
 from nervecord.errors import GraphError, InfeasibleError
 
 ROWS = 1 << 20
 """Weights looked at at once, to bound the memory it takes."""
-LONGEST_RUN = 1 << 28
-"""Steps without a reset for which sums over carried state are proved: three days at a thousand steps a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +88,39 @@ def prove(plan: Plan) -> list[UnitRange]:
     sent = {name: Sent(*found) for name, found in entering(plan).items()}
     # Of spikes the range is known beforehand, so that loops of them are no loops here.
     sent |= {u.step.name: spiking(u.step.op.size, arithmetic) for u in plan.units if u.step.op.spikes}
-    return [_unit(unit, arithmetic, interval, sent) for unit in plan.units]
+    found = {unit.step.name: _unit(unit, arithmetic, interval, sent) for unit in _senders_first(plan)}
+    return [found[unit.step.name] for unit in plan.units]
+
+
+def _senders_first(plan: Plan) -> Iterator[Unit]:
+    """The populations so that what sends messages stands before what gets them.
+
+    The order of execution is another: a connection with a delay does not wait for what feeds it.
+
+    Raises:
+        InfeasibleError: messages go round in a loop.
+    """
+    senders = {unit.step.name for unit in plan.units if unit.step.op.messages}
+    fed: dict[str, list[Unit]] = {}
+    waits: dict[str, int] = {}
+    for unit in plan.units:
+        sources = {tap.source for step in unit.incoming for tap in step.taps} & senders
+        waits[unit.step.name] = len(sources)
+        for source in sorted(sources):
+            fed.setdefault(source, []).append(unit)
+    ready = [unit for unit in plan.units if not waits[unit.step.name]]
+    for unit in ready:
+        yield unit
+        for behind in fed.get(unit.step.name, ()):
+            waits[behind.step.name] -= 1
+            if not waits[behind.step.name]:
+                ready.append(behind)
+    if len(ready) < len(plan.units):
+        raise InfeasibleError(
+            "is part of a loop of messages, or behind one, and nothing bounds how large they get",
+            where=next(unit.step.name for unit in plan.units if waits[unit.step.name] and unit.step.name in senders),
+            hint="take the loop out, or let spiking neurons close it",
+        )  # fmt: skip
 
 
 def overflows(ranges: Sequence[UnitRange], arithmetic: Arithmetic) -> list[Finding]:
@@ -159,11 +189,6 @@ def _unit(unit: Unit, arithmetic: Arithmetic, interval: int, sent: dict[str, Sen
         assert isinstance(dense, Dense)
         given = Sent.nothing(math.prod(dense.in_shape))
         for tap in connection.taps:
-            if tap.source not in sent:
-                raise InfeasibleError(
-                    "is part of a loop of messages, and nothing bounds how large they get", where=tap.source,
-                    hint="take the loop out, or let spiking neurons close it",
-                )  # fmt: skip
             given = given + sent[tap.source]
         reach, passed = through(dense, arithmetic, interval, given)
         product, entering = max(product, reach), entering + passed

@@ -155,6 +155,7 @@ class Neuron(Op):
     ROLE: ClassVar[Role] = "population"
     LEVELS: ClassVar[frozenset[Level]] = EVERY_LEVEL
     STATE: ClassVar[tuple[str, ...]] = ("u", "v")
+    SHOWN: ClassVar[str] = "v"
     NIR: ClassVar[tuple[str, ...]] = ("I", "IF", "LI", "LIF", "CubaLI", "CubaLIF")
 
     @classmethod

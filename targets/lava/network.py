@@ -92,9 +92,9 @@ class LavaNetwork:
     Args:
         plan: INTEGER, in Lava's arithmetic.
         block: steps that are played at once; by default the plan's window.
-        membranes: v of "all" populations, of those that are "read" by the plan and do not spike, at each step; or, of
-            the latter, in the steps in which the plan reads them alone ("due"). Each step with a membrane costs Lava
-            about a millisecond.
+        membranes: what is shown (of neurons v) of "all" populations, of those that are "read" by the plan and send
+            nothing, at each step; or, of the latter, in the steps in which the plan reads them alone ("due"). Each step
+            with a membrane costs Lava about a millisecond.
         backend: see `Backend`.
         worker: Lava's interpreter, shared by networks that run one after the other; by default one of its own.
 
@@ -227,6 +227,7 @@ def _describe(plan: Plan, reads: list[list[int]]) -> tuple[dict[str, Any], dict[
             "process": made.process,
             "size": unit.step.op.size,
             "sends": unit.step.op.sending,
+            "shown": unit.step.op.SHOWN,
             "reset_interval": plan.window if plan.schedule.resets else 0,
             "reset_offset": unit.step.phase % plan.window,
             **made.values,

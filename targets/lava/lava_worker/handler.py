@@ -84,8 +84,8 @@ def lif(bias: Any, described: Any) -> Any:
     return LIFReset(reset_interval=described["reset_interval"], reset_offset=offset, **shared)
 
 
-POPULATIONS = {"lif": (lif, "v")}
-"""Kind of process -> what makes it of its bias and description, and the variable that is read as its membrane."""
+POPULATIONS = {"lif": lif}
+"""Kind of process -> what makes it of its bias and description."""
 
 
 class Network:
@@ -94,8 +94,8 @@ class Network:
     Args:
         description: "entries": sizes. "connections": see `connection`, with "sources", each ["entry" or "population",
             its number]. "populations": see `POPULATIONS`, with its "process" and "size", "incoming", numbers of
-            connections, and whether it "sends". "reads": for every step of a block the numbers of the populations
-            whose membranes are read.
+            connections, whether it "sends", and the variable that is "shown" as its membrane. "reads": for every step
+            of a block the numbers of the populations whose membranes are read.
     """
 
     def __init__(self, description: Any, arrays: Any, backend: str) -> None:
@@ -104,10 +104,9 @@ class Network:
         entries = description["entries"]
         self.source = ends.source_type(len(entries))(sizes=entries, connection=source_theirs)
         connections = [connection(arrays[f"weight_{k}"], c) for k, c in enumerate(description["connections"])]
-        makers = [POPULATIONS[described["process"]] for described in description["populations"]]
         populations = [
-            make(arrays[f"bias_{k}"], described)
-            for k, ((make, _), described) in enumerate(zip(makers, description["populations"]))  # noqa: B905
+            POPULATIONS[described["process"]](arrays[f"bias_{k}"], described)
+            for k, described in enumerate(description["populations"])
         ]
         for made, described in zip(connections, description["connections"]):  # noqa: B905 - as old as Python 3.10
             for kind, k in described["sources"]:
@@ -126,8 +125,9 @@ class Network:
         )
         for k, number in enumerate(spiking):
             populations[number].s_out.connect(getattr(self.sink, f"s_in_{k}"))
+        shown = [described["shown"] for described in description["populations"]]
         for k, number in enumerate(read):
-            getattr(self.sink, f"v_{k}").connect_var(getattr(populations[number], makers[number][1]))
+            getattr(self.sink, f"v_{k}").connect_var(getattr(populations[number], shown[number]))
         self.source.run(condition=RunSteps(num_steps=MOST_STEPS, blocking=False), run_cfg=run_config(backend))
 
     def play(self, x: Any) -> bytes:
