@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nervecord.compiler.calibrate import Calibration, StreamCalibration, calibrate, calibrate_stream
 from nervecord.compiler.check.placement import place
 from nervecord.compiler.check.table import errors, findings_of
@@ -17,6 +19,7 @@ from nervecord.compiler.files.atomic import made_folder, write_atomically
 from nervecord.compiler.files.program import Program
 from nervecord.compiler.findings import raise_on_errors
 from nervecord.compiler.graph import Graph
+from nervecord.compiler.lower.prepare import prepared
 from nervecord.compiler.measured import measured_spikes, silent_layers
 from nervecord.compiler.ops import Array, Level
 from nervecord.compiler.passes.discretise import discretise
@@ -54,7 +57,8 @@ def compile_graph(
         schedule: of a graph that is no policy: a stream whose state is carried, or blocks before which it is cleared.
         calibration: recorded input that chooses the scales. Of a policy (k, observations), by default those it carries;
             of a graph (steps, n), or Input -> such.
-        dump: folder for `00-read.txt`, `01-discrete.txt`, `02-lowered.txt`; made if missing.
+        dump: folder for `00-read.txt`, `01-discrete.txt`, one file for each pass of `compiler.lower.prepare` that
+            changed something, and `lowered.txt`, numbered; made if missing.
         explain: called with one line per change.
 
     Raises:
@@ -65,6 +69,9 @@ def compile_graph(
     steps = _Steps(dump, explain)
     steps.done("read", require(subject))
     discrete = steps.done("discrete", require(discretise(subject, dt=dt), Level.DISCRETE))
+    for name, made in prepared(discrete, target.spec):
+        calibration = _flat(calibration, parts(discrete)[0], parts(made)[0])
+        discrete = steps.done(name, require(made, Level.DISCRETE))
     raise_on_errors(errors(discrete, target.spec, schedule), InfeasibleError, where=target.spec.name)
     calibrated = _calibrate(discrete, schedule, calibration)
     lowered = target.lower(discrete, calibrated, schedule)
@@ -109,6 +116,23 @@ def _calibrate(
     if isinstance(subject, Policy):
         return calibrate(subject, given)  # type: ignore[arg-type]  # the front tells the two apart
     return None if given is None else calibrate_stream(plan(subject, schedule), given)
+
+
+def _flat(given: Array | Mapping[str, Array] | None, before: Graph, after: Graph) -> Any:
+    """Recorded input of a graph's Inputs, for a graph whose Inputs are flat."""
+    if before is after or given is None:
+        return given
+    if not isinstance(given, Mapping):
+        shape = before.nodes[before.inputs[0]].in_shape if len(before.inputs) == 1 else ()
+        return _rows(np.asarray(given), shape)
+    shapes = {name: before.nodes[name].in_shape for name in before.inputs}
+    return {name: _rows(np.asarray(array), shapes.get(name, ())) for name, array in given.items()}
+
+
+def _rows(array: Array, shape: tuple[int, ...]) -> Array:
+    """The axes of one value joined, where the array ends in them; what does not is refused where it is used."""
+    fits = len(shape) > 1 and array.shape[-len(shape) :] == shape
+    return array.reshape(*array.shape[: -len(shape)], -1) if fits else array
 
 
 def _activity(calibrated: Calibration | StreamCalibration | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from nervecord.compiler.contract import Contract
 from nervecord.compiler.findings import Finding, Severity
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.lower.lower import trial
+from nervecord.compiler.lower.prepare import prepared
 from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.ops import (
     Array,
@@ -88,7 +89,12 @@ class Case:
         schedule: Schedule | None = None,
         topology: Topology | None = None,
     ) -> Case:
-        """Analyse and place a graph for a target; `topology` if it is known already."""
+        """Analyse and place a graph for a target; `topology` if it is known already.
+
+        For a target that graphs are lowered to, this is what lowering starts from: see `compiler.lower.prepare`.
+        """
+        for _, made in prepared(subject, spec):
+            subject, topology = made, None
         graph, contract = parts(subject)
         topology = topology or Topology.of(graph)
         when = schedule_of(subject, schedule)

@@ -1,0 +1,31 @@
+"""What is done to a float graph for a target that computes in integers, before its rules look and it is lowered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nervecord.compiler.graph import Graph
+from nervecord.compiler.passes.compose import compose
+from nervecord.compiler.passes.prune import prune
+from nervecord.compiler.passes.split import split_decays
+from nervecord.compiler.passes.thresholds import fold_thresholds
+from nervecord.compiler.policy import Policy
+from nervecord.compiler.target import TargetSpec
+
+
+def prepared(subject: Graph | Policy, spec: TargetSpec) -> Iterator[tuple[str, Graph | Policy]]:
+    """(what was done, the subject after it) of every pass that changed something; none for other targets."""
+    if spec.integers is None or spec.behaviour.free_wiring.value is not False:
+        return
+    own = spec.behaviour.per_neuron.value or ()
+    passes = [("composed", compose)]
+    if "threshold" not in own:
+        passes.append(("thresholds", fold_thresholds))
+    if "decay" not in own:
+        integers = spec.integers
+        passes.append(("split", lambda it: prune(split_decays(it, integers))))
+    for name, run in passes:
+        made = run(subject)
+        if made is not subject:
+            subject = made
+            yield name, subject

@@ -1,0 +1,102 @@
+"""Neurons that never spike because nothing reaches them, taken out."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from nervecord.compiler.graph import Edge, Graph
+from nervecord.compiler.ops import Affine, Array, Level, Membrane, Neuron, Op, Spike
+from nervecord.compiler.ops.fields import declarations
+from nervecord.compiler.passes.split import fresh
+from nervecord.compiler.policy import parts, with_graph
+from nervecord.compiler.verify import Subject
+
+
+def prune(subject: Subject) -> Subject:
+    """Take silent neurons out of populations that only connections hear.
+
+    Before                                            After
+        in (5, n) -> lif (5) -> out (m, 5)                in (3, n) -> lif (3) -> out (m, 3)
+
+    A neuron is silent that has no weight, no bias and no leak, and a threshold of zero or more: v stays 0. What it
+    sends is 0, so that its columns in the connections behind go with it, and nothing changes, to the bit but for the
+    order of float64 sums. A connection that hears several populations is given one of its own for the smaller one. The
+    last neuron of a population stays.
+
+    Pure, deterministic, idempotent: the same object where nothing changes.
+    """
+    graph, _ = parts(subject)
+    if graph.level is not Level.DISCRETE:
+        return subject
+    made = graph
+    for name in graph.nodes:
+        silent = _silent(made, name)
+        if silent is not None and silent.any() and not silent.all():
+            made = _without(made, name, ~silent)
+    return subject if made is graph else with_graph(subject, made)  # type: ignore[return-value]
+
+
+def _silent(graph: Graph, name: str) -> Array | None:
+    op = graph.nodes[name]
+    if not (isinstance(op, Neuron) and isinstance(op.spike, Spike) and isinstance(op.membrane, Membrane)):
+        return None
+    around = [graph.nodes[a] for a in (*graph.sources(name), *graph.destinations(name))]
+    if len(op.in_shape) != 1 or not all(isinstance(node, Affine) for node in around):
+        return None
+    silent = (op.membrane.leak == 0) & (op.spike.threshold >= 0)
+    for a in graph.sources(name):
+        affine = graph.nodes[a]
+        assert isinstance(affine, Affine)
+        silent &= ~affine.weight.any(axis=1)
+        if affine.bias is not None:
+            silent &= affine.bias == 0
+    return silent
+
+
+def _without(graph: Graph, name: str, kept: Array) -> Graph:
+    nodes: dict[str, Op] = dict(graph.nodes)
+    edges: list[Edge] = list(graph.edges)
+    taken = set(nodes)
+    op = nodes[name]
+    assert isinstance(op, Neuron)
+    nodes[name] = _neurons(op, kept)
+    for a in graph.sources(name):
+        smaller = _affine(nodes[a])
+        smaller = smaller.replace(
+            weight=smaller.weight[kept], bias=None if smaller.bias is None else smaller.bias[kept]
+        )
+        if graph.destinations(a) == (name,):
+            nodes[a] = smaller
+            continue
+        own = fresh(f"{a}.{name}", taken)
+        nodes[own] = smaller
+        edges.remove((a, name))
+        edges += [*((b, own) for b in graph.sources(a)), (own, name)]
+    made = graph.replace(nodes=nodes, edges=tuple(edges))
+    nodes, edges = dict(made.nodes), list(made.edges)
+    for b in made.destinations(name):
+        smaller = _affine(nodes[b])
+        if made.sources(b) == (name,):
+            nodes[b] = smaller.replace(weight=smaller.weight[:, kept])
+            continue
+        # The bias stays with those that are still heard through it.
+        own = fresh(f"{b}.{name}", taken)
+        nodes[own] = smaller.replace(weight=smaller.weight[:, kept], bias=None)
+        edges.remove((name, b))
+        edges += [(name, own), *((own, c) for c in made.destinations(b))]
+    return made.replace(nodes=nodes, edges=tuple(edges))
+
+
+def _affine(op: Op) -> Affine:
+    assert isinstance(op, Affine)
+    return op
+
+
+def _neurons(op: Neuron, kept: Array) -> Neuron:
+    found = {}
+    for name in ("membrane", "synapse", "spike"):
+        part = getattr(op, name)
+        if part is not None:
+            arrays = {n: getattr(part, n)[kept] for n, d in declarations(type(part)) if d.kind == "array"}
+            found[name] = dataclasses.replace(part, **arrays)
+    return op.replace(**found)
