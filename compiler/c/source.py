@@ -105,8 +105,8 @@ def _header(form: Form, prefix: str, members: list[Member], tables: list[Table],
     macro, plan = prefix.upper(), form.plan
     state = sum(member.bytes for member in members)
     flash = sum(table.bytes for table in tables)
+    assert plan.graph.dt is not None
     period = plan.graph.dt * plan.schedule.steps if plan.contract is None else plan.contract.control_period
-    assert period is not None
     defines = [
         ("VERSION", f'"{quoted(version)}"', "of nervecord, which wrote this"),
         ("MODEL_HASH", f'"{quoted(model)}"', "of the program"),
