@@ -78,7 +78,10 @@ def main() -> None:
     loop, step = library.loop, library.policy_step
     loop.argtypes, loop.restype = [ctypes.c_void_p] * 3 + [ctypes.c_size_t] * 2, None
     step.argtypes = [ctypes.c_void_p] * 3
-    state, acts = np.zeros(1, dtype=source.dtype), np.zeros((len(rows), program.policy.contract.action.size), np.float32)
+    state, acts = (
+        np.zeros(1, dtype=source.dtype),
+        np.zeros((len(rows), program.policy.contract.action.size), np.float32),
+    )
     session = EmulatorSession(program.policy)
     wide = rows.astype(np.float64)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,19 @@ def test_run_is_the_same_by_every_engine_of_the_integers(nervecord_cli: Any, fil
     emulator, definition = (nervecord_cli(*words, engine).json for engine in ("emulator", "definition"))
     for key in ("return_each", "spikes_per_action", "synaptic_events_per_action"):
         assert emulator[key] == definition[key]
+
+
+def test_run_in_c(nervecord_cli: Any, files: Path) -> None:
+    """Observations and actions are rounded to float32 on the way, so that returns are near the emulator's."""
+    pytest.importorskip("gymnasium")
+    if not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        pytest.skip("no C compiler")
+    words = ("run", files / "pendulum.nervecord", "--episodes", 2, "--json", "--engine")
+    emulator, c = (nervecord_cli(*words, engine).json for engine in ("emulator", "c"))
+    assert c["engine"] == "c"
+    assert c["return_each"] == pytest.approx(emulator["return_each"], rel=0.05)
+    assert c["spikes_per_action"] == pytest.approx(emulator["spikes_per_action"], rel=0.05)
+    assert c["synaptic_events_per_action"] > 0
 
 
 def test_run_text(nervecord_cli: Any, files: Path) -> None:
