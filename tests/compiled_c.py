@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
+from pathlib import Path
 
 import numpy as np
 from emulated import assert_same_state
@@ -100,3 +102,30 @@ def assert_same_actions(policy: Policy, observations: Array) -> Array:
         actions.append(action)
     assert session.counts == plain.counts
     return np.array(actions)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# A Cortex-M4 in QEMU
+
+CORTEX_TOOLS = ("arm-none-eabi-gcc", "qemu-system-arm")
+CORTEX = Path(__file__).parent / "data" / "cortex_m4"
+CORTEX_FLAGS = (
+    "-std=gnu99", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=soft",
+    "-ffunction-sections", "-Wl,--gc-sections", "-nostartfiles", "--specs=nosys.specs",
+)  # fmt: skip
+QEMU = (
+    "timeout", "120", "qemu-system-arm", "-M", "mps2-an386", "-nographic", "-monitor", "none", "-serial", "none",
+    "-semihosting-config", "enable=on,target=native", "-icount", "shift=0",
+)  # fmt: skip
+
+
+def on_cortex(folder: Path, level: str) -> tuple[int, int, int, int]:
+    """(failing step or 0, instructions per action on average, at most, stack) of the recorded steps."""
+    flags = [*CORTEX_FLAGS, level, "-T", CORTEX / "mps2.ld", "-I."]
+    words = ["arm-none-eabi-gcc", *map(str, flags), "-o", "arm.elf", str(CORTEX / "main.c"), "policy.c"]
+    subprocess.run([*words, "policy_weights.c"], cwd=folder, check=True)
+    done = subprocess.run([*QEMU, "-kernel", "arm.elf"], cwd=folder, capture_output=True, text=True, check=False)
+    # Semihosting writes to stderr.
+    said = done.stdout + done.stderr
+    failed, mean, most, stack = map(int, said.split())
+    return failed, mean, most, stack

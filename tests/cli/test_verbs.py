@@ -300,6 +300,6 @@ def test_compile_into_a_folder(nervecord_cli: Any, files: Path, tmp_path: Path) 
     assert "prefix: '9' is no prefix of names in C" in refused.refused()
     refused = nervecord_cli("compile", files / "pendulum.nir", "--target", "c", "-o", f"{folder}/leg.h/")
     assert "is a file, a folder is needed" in refused.refused()
-    # A target that makes nothing for other tools says so, and no folder is left.
+    # A target that makes nothing for other tools says so.
     refused = nervecord_cli("compile", files / "pendulum.nir", "--target", "reference", "-o", f"{tmp_path}/none/")
     assert "writes no files for other tools" in refused.refused()
