@@ -143,9 +143,8 @@ class Core:
 
     def _held(self, cell: Cell, link: Link, given: str, nothing: str) -> list[str]:
         """Lines for each stretch of steps: `given` with the product for %s, or `nothing`."""
-        steps = list(cell.useful)
         stretches: list[tuple[int, int | None]] = []
-        for k in steps:
+        for k in cell.useful:
             if not stretches or stretches[-1][1] != link.when[k]:
                 stretches.append((k, link.when[k]))
         found = []

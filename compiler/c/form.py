@@ -125,7 +125,7 @@ class Cell:
     """A population.
 
     Args:
-        name: identifier. unit, range: of the plan, and proved. links: what feeds it.
+        name: identifier. unit: of the plan. proved: its ranges. links: what feeds it.
         ring: what it sends; None where it is read.
         bias: table, None where all are zero. wide: a step needs 64 bits.
         clamp_current, clamp_membrane: limits, None where they are never reached.
@@ -135,7 +135,7 @@ class Cell:
 
     name: str
     unit: Unit
-    range: UnitRange
+    proved: UnitRange
     links: tuple[Link, ...]
     ring: Ring | None
     bias: Table | None
@@ -412,7 +412,7 @@ class _Former:
             raise InfeasibleError("may hold more than 32 bits", where=step.name, hint="scale the weights down")
         spikes = isinstance(op.spike, IntegerSpike)
         return Cell(
-            name=name, unit=unit, range=proved, links=tuple(links[s.name] for s in unit.incoming),
+            name=name, unit=unit, proved=proved, links=tuple(links[s.name] for s in unit.incoming),
             ring=rings[step.name] if spikes else None, bias=table, wide=reach >= INT32, clamp_current=clamp_current,
             clamp_membrane=clamp_membrane,
             level=op.spike.threshold << a.threshold_shift if isinstance(op.spike, IntegerSpike) else 0,

@@ -105,8 +105,8 @@ def _header(form: Form, prefix: str, members: list[Member], tables: list[Table],
     macro, plan = prefix.upper(), form.plan
     state = sum(member.bytes for member in members)
     flash = sum(table.bytes for table in tables)
+    assert plan.graph.dt is not None
     period = plan.graph.dt * plan.schedule.steps if plan.contract is None else plan.contract.control_period
-    assert period is not None
     defines = [
         ("VERSION", f'"{quoted(version)}"', "of nervecord, which wrote this"),
         ("MODEL_HASH", f'"{quoted(model)}"', "of the program"),
@@ -175,13 +175,19 @@ def _opening(prefix: str, floats: bool) -> str:
 #pragma STDC FP_CONTRACT OFF
 #endif
 """
-    includes = ["float.h", "math.h", "stddef.h", "string.h"] if floats else ["stddef.h", "string.h"]
+    includes = ["float.h", "limits.h", "math.h", "stddef.h", "string.h"]
+    if not floats:
+        includes = ["limits.h", "stddef.h", "string.h"]
     return f"""\
 /* Written by nervecord; see README.md beside it. */
 #include "{prefix}.h"
 #include "{prefix}_weights.h"
 
 {chr(10).join(f"#include <{name}>" for name in includes)}
+
+#if INT_MAX < 2147483647
+#error "an int of 32 bits is needed"
+#endif
 {guard if floats else ""}
 /* Fails to compile where the struct has another size than {macro}_STATE_BYTES. */
 typedef char {prefix}_state_size_t[sizeof({prefix}_state_t) == {macro}_STATE_BYTES ? 1 : -1];

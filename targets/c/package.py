@@ -214,6 +214,7 @@ def readme(program: Program, source: Source, vectors: int) -> str:
         "  decoder compute in double, in software where the controller has no unit for it.",
         f"- Any number of `{p}_state_t` at once; a function touches its own state and constants, nothing else.",
         "- No heap, no stdio, no recursion, no arrays of variable length. Of the C library `memset` and `memcpy`.",
+        "- An `int` of 32 bits or more.",
         f"- A call is {made.window} steps of the core, of which {made.schedule.steps} take new input.",
         f"- `{macro}_STATE_BYTES` is checked when it is compiled.",
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,19 @@ def test_run_by_torch_is_the_same_and_has_a_device(nervecord_cli: Any, files: Pa
     found = nervecord_cli("run", files / "pendulum.nir", *words, *batched, "--precision", "float64").json
     assert found["return_each"] == pytest.approx(wanted["return_each"], rel=1e-6)
     assert nervecord_cli("run", files / "pendulum.nervecord", *batched, "--precision", "float32").code == 2
+
+
+def test_run_in_c(nervecord_cli: Any, files: Path) -> None:
+    """Observations and actions are rounded to float32 on the way, so that returns are near the emulator's."""
+    pytest.importorskip("gymnasium")
+    if not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        pytest.skip("no C compiler")
+    words = ("run", files / "pendulum.nervecord", "--episodes", 2, "--json", "--engine")
+    emulator, c = (nervecord_cli(*words, engine).json for engine in ("emulator", "c"))
+    assert c["engine"] == "c"
+    assert c["return_each"] == pytest.approx(emulator["return_each"], rel=0.05)
+    assert c["spikes_per_action"] == pytest.approx(emulator["spikes_per_action"], rel=0.05)
+    assert c["synaptic_events_per_action"] > 0
 
 
 def test_run_text(nervecord_cli: Any, files: Path) -> None:

@@ -279,3 +279,27 @@ def test_one_target_with_its_sources(nervecord_cli: Any) -> None:
         assert set(fact) == {"value", "confidence", "source", "about"}
         assert fact["source"] or fact["value"] is None, name
         assert f"\n{name} " in text
+
+
+def test_compile_into_a_folder(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
+    """-o FOLDER/: the program, and what the target makes for other tools."""
+    folder = tmp_path / "new" / "leg_c"
+    answer = nervecord_cli(
+        "compile", files / "pendulum.nir", "--target", "c", "--prefix", "leg", "--vectors", 3, "-o", f"{folder}/"
+    )
+    assert answer.code == 0, answer.err
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        "policy.nervecord", "leg.h", "leg.c", "leg_weights.h", "leg_weights.c", "leg_selftest.c", "leg_vectors.h",
+        "Makefile", "CMakeLists.txt", "README.md",
+    }  # fmt: skip
+    assert f"emitted: {folder}/leg.h" in answer.out
+    assert "#define LEG_VECTORS 3 " in (folder / "leg_vectors.h").read_text()
+    assert nervecord_cli("inspect", folder / "policy.nervecord", "--target", "c").code == 0
+    refused = nervecord_cli("compile", files / "pendulum.nir", "--target", "c", "--prefix", "9", "-o", f"{folder}/")
+    assert "prefix: '9' is no prefix of names in C" in refused.refused()
+    refused = nervecord_cli("compile", files / "pendulum.nir", "--target", "c", "-o", f"{folder}/leg.h/")
+    assert "is a file, a folder is needed" in refused.refused()
+    # A target that makes nothing for other tools says so.
+    refused = nervecord_cli("compile", files / "pendulum.nir", "--target", "reference", "-o", f"{tmp_path}/none/")
+    assert "writes no files for other tools" in refused.refused()

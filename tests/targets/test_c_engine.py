@@ -7,21 +7,22 @@ import shutil
 
 import numpy as np
 import pytest
-from emulated import assert_same_state, observations_of, policy_of, random_arithmetic
-from graphs import LAVA, Case, draw
+from compiled_c import QUICK, Emitted, assert_same_actions, assert_same_blocks, single
+from emulated import observations_of, policy_of, random_arithmetic
+from graphs import LAVA, draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from policies import random_dag, random_policy
 
 from nervecord.compiler.c.source import c_source
 from nervecord.compiler.calibrate import calibrate
-from nervecord.compiler.interpret import Machine
 from nervecord.compiler.lower.lower import lower
-from nervecord.compiler.ops import Array
+from nervecord.compiler.ops import Normalise, PopulationEncode, Quantise
+from nervecord.compiler.ops.population import activation
 from nervecord.compiler.plan import plan
 from nervecord.compiler.policy import Policy
 from nervecord.errors import ContractError, InfeasibleError, MissingDependencyError, NervecordError
-from nervecord.runtime.c_engine import Compiled, CSession, CStream, entering, left
+from nervecord.runtime.c_engine import CSession, CStream
 from nervecord.runtime.c_library import load_library
 from nervecord.runtime.emulator import EmulatorSession
 from nervecord.runtime.session import MachineSession
@@ -30,41 +31,6 @@ from nervecord.runtime.stream import MachineStream
 pytestmark = pytest.mark.skipif(
     not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler: apt-get install gcc"
 )
-
-QUICK = ("-O1",)
-"""Every graph is compiled; what it computes is not the optimiser's affair."""
-
-
-def assert_same_blocks(case: Case) -> None:
-    """Definition and C on a case: what leaves, every value of every step, and the state after every block.
-
-    And once more the text without what observes it, which is what is emitted: what leaves.
-    """
-    machine, compiled = Machine(case.plan), Compiled(case.plan, 1, flags=QUICK)
-    plain = c_source(case.plan)
-    emitted = load_library(plain, flags=QUICK).policy_step_q
-    emitted.argtypes = [ctypes.c_void_p] * 3
-    state = np.zeros(1, dtype=plain.dtype)
-    step = compiled.function("step_q")
-    form, steps = compiled.form, case.plan.schedule.steps
-    for start in range(0, len(next(iter(case.inputs.values()))), steps):
-        block = {name: x[start : start + steps, None] for name, x in case.inputs.items()}
-        wanted, values = machine.block(block)
-        x = entering(form, machine.entered, 1)
-        out, again = np.zeros((2, 1, form.out_dim), dtype=np.int32)
-        assert step(compiled.states.ctypes.data, x.ctypes.data, out.ctypes.data) == 0
-        assert emitted(state.ctypes.data, x.ctypes.data, again.ctypes.data) == 0
-        compiled.after_block()
-        found = machine.after.leave(left(form, out))
-        for name, rows in wanted.items():
-            np.testing.assert_array_equal(found[name], rows, err_msg=f"seed {case.seed}, {start}: {name}")
-        np.testing.assert_array_equal(out, again, err_msg=f"seed {case.seed}, {start}: emitted")
-        trace = compiled.trace()
-        assert list(trace) == list(values[0])
-        for name, rows in trace.items():
-            told = np.stack([each[name] for each in values])
-            np.testing.assert_array_equal(rows, told, err_msg=f"seed {case.seed}, {start}: {name}")
-        assert_same_state(machine.state, compiled.state())
 
 
 @settings(max_examples=20, deadline=None)
@@ -77,55 +43,6 @@ def test_graphs_of_every_shape(seed: int) -> None:
 @given(seed=st.integers(0, 10**6))
 def test_any_arithmetic(seed: int) -> None:
     assert_same_blocks(draw(seed, random_arithmetic(seed)))
-
-
-def single(values: Array) -> Array:
-    """Rounded to float32, as the C takes and gives them."""
-    return values.astype(np.float32).astype(np.float64)
-
-
-class Emitted:
-    """The text that is emitted, with one robot's state: observation in, action out."""
-
-    def __init__(self, policy: Policy) -> None:
-        source = c_source(plan(policy))
-        self.state = np.zeros(1, dtype=source.dtype)
-        self.function = load_library(source, flags=QUICK).policy_step
-        self.function.argtypes = [ctypes.c_void_p] * 3
-        self.size = policy.contract.action.size
-
-    def step(self, row: Array) -> tuple[int, Array]:
-        obs, act = np.ascontiguousarray(row, dtype=np.float32), np.full(self.size, np.nan, dtype=np.float32)
-        code = self.function(self.state.ctypes.data, obs.ctypes.data, act.ctypes.data)
-        return code, act.astype(np.float64)
-
-
-def assert_same_actions(policy: Policy, observations: Array) -> Array:
-    """Definition, engine and emitted text over (count, batch, observations); returns the actions."""
-    batch = observations.shape[1]
-    plain, session, emitted = MachineSession(policy, batch=batch), CSession(policy, batch, flags=QUICK), Emitted(policy)
-    rng = np.random.default_rng(len(observations))
-    actions = []
-    for k, rows in enumerate(single(observations)):
-        active = rng.random(batch) < 0.7
-        if k == 3:
-            rows[0, 0] = np.nan
-        action, found = single(plain.step(rows, active)), session.step(rows, active)
-        np.testing.assert_array_equal(found, action)
-        code, first = emitted.step(rows[0])
-        assert code == int(k == 3)
-        np.testing.assert_array_equal(first, action[0])
-        trace, told = plain.trace(), session.trace()
-        assert list(trace) == list(told)
-        for name, values in trace.items():
-            np.testing.assert_array_equal(told[name], values, err_msg=f"{k}: {name}")
-        assert_same_state(plain.state(), session.state())
-        if k == 5 and batch > 1:
-            plain.reset(rows=np.array([1]))
-            session.reset(rows=np.array([1]))
-        actions.append(action)
-    assert session.counts == plain.counts
-    return np.array(actions)
 
 
 @settings(max_examples=15, deadline=None)
@@ -263,3 +180,102 @@ def test_the_emulator_agrees_over_an_episode() -> None:
             action = single(engine.step(single(states[j])))
             states[j] = np.sin(1.7 * states[j] + action @ mixing + 0.01 * k)
         assert np.array_equal(*states), k
+
+
+def test_ties_are_rounded_to_even_and_limits_are_kept() -> None:
+    """What enters the core, beside numpy: halves, what lies beside them, and what the limit cuts off."""
+    policy = compiled(random_policy(5, sizes=(9, 20, 3)))
+    graph = policy.graph
+    nodes = dict(graph.nodes)
+    limit = 0
+    for name, op in graph.nodes.items():
+        if isinstance(op, Normalise):
+            nodes[name] = Normalise(np.zeros(9), np.ones(9), 0.0, 1e6)
+        if isinstance(op, Quantise):
+            nodes[name], limit = op.replace(scale=1.0), op.limit
+    emitted = Emitted(policy.replace(graph=graph.replace(nodes=nodes)))
+    halves = np.arange(-9, 9) + 0.5
+    beside = np.nextafter(halves.astype(np.float32), np.float32(0)).astype(np.float64)
+    ends = np.array([limit - 0.5, limit, limit + 0.5, 1e5, -limit + 0.5, -limit - 0.5, -1e5, 0.0, -0.0])
+    for row in np.concatenate([halves, beside, -beside, ends]).reshape(-1, 9):
+        emitted.step(row)
+        wanted = np.clip(np.rint(single(row)), -limit, limit)
+        np.testing.assert_array_equal(emitted.state["in"][0, :9], wanted)
+
+
+def test_receptive_fields_are_those_of_the_definition_to_the_unit() -> None:
+    """Every activation of the population code over what can enter, not the spikes alone that they lead to."""
+    policy = compiled(random_policy(5, sizes=(9, 20, 3), population=6))
+    graph = policy.graph
+    (encode,) = [op for op in graph.nodes.values() if isinstance(op, PopulationEncode)]
+    (normalise,) = [op for op in graph.nodes.values() if isinstance(op, Normalise)]
+    emitted = Emitted(policy)
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(300):
+        row = single(normalise.mean + normalise.divisor * rng.normal(size=9) * rng.choice([0.1, 1, 3]))
+        emitted.step(row)
+        wanted = activation(encode.mean, encode.sigma, normalise.step({}, row[None]))[0]
+        np.testing.assert_array_equal(emitted.state["in"][0], wanted)
+        seen |= set(wanted.tolist())
+    assert len(seen) > 1000
+
+
+@pytest.mark.parametrize("carried", [False, True])
+def test_whole_episodes_in_the_simulator(carried: bool) -> None:
+    """Ant-v4, each engine in a world of its own that its own actions drive: the same bits until the episode ends."""
+    import warnings
+    from pathlib import Path
+
+    gymnasium = pytest.importorskip("gymnasium")
+    pytest.importorskip("mujoco")
+    if carried:
+        policy = compiled(random_policy(5, sizes=(27, 40, 8), state="carried", current=True))
+    else:
+        import nervecord
+
+        zoo = Path(__file__).parents[2] / "zoo" / "ant" / "policy.nir"
+        policy = nervecord.compile(nervecord.read(zoo), "lava").policy
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        worlds = [gymnasium.make("Ant-v4") for _ in range(2)]
+        seen = [single(world.reset(seed=3)[0]) for world in worlds]
+        engines = [EmulatorSession(policy), CSession(policy, trace=False)]
+        taken = 0
+        for _ in range(1000):
+            actions = [single(engine.step(x)) for engine, x in zip(engines, seen, strict=True)]
+            assert np.array_equal(*actions), taken
+            after = [world.step(action) for world, action in zip(worlds, actions, strict=True)]
+            seen = [single(each[0]) for each in after]
+            assert np.array_equal(*seen)
+            taken += 1
+            if after[0][2] or after[0][3]:
+                break
+    for world in worlds:
+        world.close()
+    assert taken > (10 if carried else 500)
+
+
+def test_the_benchmark_runs() -> None:
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    path = Path(__file__).parents[2] / "benchmarks" / "c_latency.py"
+    words = [sys.executable, str(path), "--rounds", "3", "--actions", "300"]
+    found = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert "actions equal to the bit: True" in found.stdout, found.stderr
+    assert "C, called in C" in found.stdout
+    assert found.returncode == 0, found.stdout
+
+
+def test_the_long_run_runs() -> None:
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    path = Path(__file__).parents[2] / "benchmarks" / "c_conformance.py"
+    words = [sys.executable, str(path), "--graphs", "2", "--policies", "2", "--first", "11"]
+    found = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert "equal to the bit: 2 graphs" in found.stdout

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from compiled_c import CORTEX_TOOLS, on_cortex
 from emulated import policy_of, random_arithmetic
 from graphs import LAVA, draw
 from policies import random_dag, random_policy
@@ -28,7 +29,6 @@ from nervecord.targets.c.package import STACK, package, updates, works
 from nervecord.targets.c.target import CTarget
 from nervecord.targets.catalogue import load_spec
 
-CORTEX = Path(__file__).parents[1] / "data" / "cortex_m4"
 STRICT = ("-std=c99", "-ffp-contract=off", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-pedantic")
 COMPILERS = [name for name in ("gcc", "clang") if shutil.which(name)]
 SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
@@ -280,30 +280,9 @@ def test_constant_memory_of_any_arithmetic() -> None:
 # A Cortex-M4 in QEMU
 
 needs_cortex = pytest.mark.skipif(
-    not (shutil.which("arm-none-eabi-gcc") and shutil.which("qemu-system-arm")),
+    not all(map(shutil.which, CORTEX_TOOLS)),
     reason="apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm",
 )
-
-
-CORTEX_FLAGS = (
-    "-std=gnu99", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=soft",
-    "-ffunction-sections", "-Wl,--gc-sections", "-nostartfiles", "--specs=nosys.specs",
-)  # fmt: skip
-QEMU = (
-    "timeout", "120", "qemu-system-arm", "-M", "mps2-an386", "-nographic", "-monitor", "none", "-serial", "none",
-    "-semihosting-config", "enable=on,target=native", "-icount", "shift=0",
-)  # fmt: skip
-
-
-def on_cortex(folder: Path, level: str) -> tuple[int, int, int, int]:
-    """(failing step or 0, instructions per action on average, at most, stack) of the recorded steps."""
-    flags = [*CORTEX_FLAGS, level, "-T", CORTEX / "mps2.ld", "-I."]
-    call("arm-none-eabi-gcc", *flags, "-o", "arm.elf", CORTEX / "main.c", "policy.c", "policy_weights.c", cwd=folder)
-    done = subprocess.run([*QEMU, "-kernel", "arm.elf"], cwd=folder, capture_output=True, text=True, check=False)
-    # Semihosting writes to stderr.
-    said = done.stdout + done.stderr
-    failed, mean, most, stack = map(int, said.split())
-    return failed, mean, most, stack
 
 
 @needs_cortex
@@ -349,3 +328,12 @@ def test_a_state_that_saturates_is_clamped() -> None:
     schedule = dataclasses.replace(policy.contract, steps=40)
     long = policy.replace(graph=graph.replace(nodes=nodes), contract=schedule)
     assert "clamp(" in c_source(plan(long)).source
+
+
+def test_the_loop_in_the_document_compiles(folders: dict[str, tuple[Program, Path]]) -> None:
+    folder = folders["cleared"][1]
+    text = (Path(__file__).parents[2] / "docs" / "robot.md").read_text(encoding="utf-8")
+    (loop,) = re.findall(r"^```c\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (folder / "loop.c").write_text(loop)
+    for compiler in COMPILERS:
+        call(compiler, *STRICT, "-c", "loop.c", cwd=folder)
