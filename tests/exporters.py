@@ -59,7 +59,13 @@ def stable_baselines3(kind: str, env: str, path: Path, **how: Any) -> Answer:
     policy = model.policy if kind == "PPO" else model.policy.actor
     for parameter in policy.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    return export(OnnxablePolicy(policy), model.observation_space.shape[0], path, **how)
+    checked = torch.distributions.Distribution._validate_args
+    # torch's newer exporter cannot trace the checks of distributions.
+    torch.distributions.Distribution.set_default_validate_args(False)
+    try:
+        return export(OnnxablePolicy(policy), model.observation_space.shape[0], path, **how)
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(checked)
 
 
 def rsl_rl(path: Path, *, observations: int = 27, actions: int = 8, normalised: bool = True, **how: Any) -> Answer:

@@ -79,22 +79,19 @@ class Teacher(nn.Module):
 
     Args:
         content: checkpoint of its training, a network of another maker, or what `state` gave.
-        observations: size of the task's observation.
         low, high: limits of an action, (actions,).
         choices: number of actions to choose from, 0 where an action is values.
         device: where it is to answer.
     """
 
-    def __init__(
-        self, content: dict[str, Any], observations: int, low: Tensor, high: Tensor, choices: int, device: torch.device
-    ) -> None:
+    def __init__(self, content: dict[str, Any], low: Tensor, high: Tensor, choices: int, device: torch.device) -> None:
         super().__init__()
         parts, config = content["learner"], TrainConfig.from_dict(content["config"])
         self.obs_rms: ObservationNormaliser | None = None
         self.network: NetworkTeacher | None = None
         if PART in parts:
             self.state = {"config": content["config"], "learner": {PART: parts[PART]}}
-            self.network = NetworkTeacher(parts[PART], observations, choices or len(low)).to(device)
+            self.network = NetworkTeacher(parts[PART]).to(device)
             return
         if isinstance(config.algorithm, TD7):
             learnt = td7_policy(config.algorithm, parts)
@@ -106,6 +103,7 @@ class Teacher(nn.Module):
             "config": content["config"],
             "learner": {name: parts[name] for name in ("actor", "obs_rms")},
         }
+        observations = len(parts["obs_rms"]["mean"])
         self.actor = make_actor(observations, len(low), choices, config).to(device)
         self.actor.load_state_dict(parts["actor"])
         self.obs_rms = ObservationNormaliser(observations, config.task.obs_clip, device)
@@ -179,7 +177,9 @@ class Student(OnPolicyLearner):
         teacher: dict[str, Any],
     ) -> None:
         super().__init__(observations, len(low), config, group, choices=choices)
-        self.teacher = Teacher(teacher, observations, low, high, choices, self.device)
+        self.teacher = Teacher(teacher, low, high, choices, self.device)
+        if self.teacher.network is not None:
+            self.teacher.network.require_sizes(observations, choices or len(low))
         self.limits = None if choices else (low.to(self.device, torch.float32), high.to(self.device, torch.float32))
         settings = self.settings
         self.kept: WeightedRows | None = None

@@ -52,32 +52,34 @@ class NetworkTeacher(nn.Module):
 
     Args:
         part: of a checkpoint's learner, as `read_network_teacher` makes it.
-        observations, outputs: sizes of the student's task.
-
-    Raises:
-        NervecordError: the network has other sizes.
     """
 
-    def __init__(self, part: dict[str, Any], observations: int, outputs: int) -> None:
+    def __init__(self, part: dict[str, Any]) -> None:
         super().__init__()
         arrays = {name: values.numpy() for name, values in part["arrays"].items()}
         graph = require(graph_from_data(json.loads(part["graph"]), arrays, where="teacher"), Level.DISCRETE)
-        assert isinstance(graph, Graph)
         (entrance,), (self._end,) = graph.inputs, graph.outputs
         (last,) = graph.sources(self._end)
         given = graph.nodes[last]
-        size = given.choices if isinstance(given, ArgmaxDecode) else given.size
-        for what, has, wanted in (
-            ("takes", graph.nodes[entrance].size, observations), ("gives", size, outputs),
-        ):  # fmt: skip
-            if has != wanted:
-                raise NervecordError(
-                    f"{what} {has} values, and the task {'gives' if what == 'takes' else 'takes'} {wanted}",
-                    where="teacher", hint="name the task that it was trained in: --env ID",
-                )  # fmt: skip
+        self.sizes = graph.nodes[entrance].size, given.choices if isinstance(given, ArgmaxDecode) else given.size
         self._steps: list[tuple[str, tuple[str, ...], Callable[[Tensor], Tensor]]] = []
         for name in graph.order()[0]:
             self._steps.append((name, graph.sources(name), self._made(name, graph.nodes[name])))
+
+    def require_sizes(self, observations: int, outputs: int) -> None:
+        """Refuse a task of other sizes.
+
+        Raises:
+            NervecordError: it is one.
+        """
+        for does, has, other, wanted in zip(
+            ("takes", "gives"), self.sizes, ("gives", "takes"), (observations, outputs), strict=True
+        ):
+            if has != wanted:
+                raise NervecordError(
+                    f"{does} {has} values, and the task {other} {wanted}", where="teacher",
+                    hint="name the task that it was trained in: --env ID",
+                )  # fmt: skip
 
     def _made(self, name: str, op: Op) -> Callable[[Tensor], Tensor]:
         def kept(label: str, values: Any) -> Tensor:
