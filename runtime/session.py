@@ -22,6 +22,7 @@ from nervecord.compiler.ops import Array, Level, Normalise
 from nervecord.compiler.plan import Plan, plan
 from nervecord.compiler.policy import Policy
 from nervecord.errors import ContractError, GraphError
+from nervecord.runtime.answer import NOT_FINITE, Answer, answered
 
 
 @dataclass(slots=True)
@@ -91,6 +92,11 @@ class Session(Protocol):
     @property
     def counts(self) -> Counts:
         """What it did since it was opened: a copy."""
+        ...
+
+    @property
+    def last(self) -> Answer | None:
+        """What the last action is: the policy's, or the fail-safe one, and why. None before the first."""
         ...
 
     def reset(self, batch: int | None = None, *, rows: Array | None = None) -> None:
@@ -287,7 +293,33 @@ class Closing:
             raise ContractError("is closed", where="session")
 
 
-class MachineSession(Closing):
+class Acting(Closing):
+    """A policy's session, which says what its last action is.
+
+    An engine that replaces actions for observations that are not finite, and nothing else, calls `_note`.
+    """
+
+    contract: Contract
+    _noted: Array | None = None
+    _acted = False
+
+    def _note(self, distrusted: Array | None) -> None:
+        """The last action is there; distrusted: (batch,) bool, what was replaced, None where nothing was."""
+        self._noted, self._acted = distrusted, True
+
+    @property
+    def batch(self) -> int:
+        """Number of robots."""
+        raise NotImplementedError
+
+    @property
+    def last(self) -> Answer | None:
+        """What the last action is; None before the first, and after a reset of all robots."""
+        with self._lock:
+            return answered(self._noted, self.batch) if self._acted else None
+
+
+class MachineSession(Acting):
     """A policy run by the definition of its ops.
 
     Args:
@@ -335,7 +367,7 @@ class MachineSession(Closing):
                 self._machine.clear(checked_rows(rows, self.batch))
                 return
             self._machine.reset(batch)
-            self._last = []
+            self._last, self._acted = [], False
 
     def step(self, observation: Array, active: Array | None = None) -> Array:
         """(batch, observations) -> (batch, actions); (observations,) -> (actions,) for one robot.
@@ -346,6 +378,7 @@ class MachineSession(Closing):
         """
         with self._lock:
             self._alive()
+            self._acted = False
             given, trusted = checked_observation(self.contract, observation, self.batch)
             counted = checked_active(active, self.batch)
             if not trusted.all():
@@ -354,10 +387,11 @@ class MachineSession(Closing):
                 check_inputs(self.plan, self._machine.before.split(given))
             action, self._last = self._machine.window(given)
             self._count(counted)
+            self._note(None if trusted.all() else ~trusted)
             if not trusted.all():
                 action = np.where(trusted[:, None], action, self._fail_safe)
                 if failed := int(np.count_nonzero(~trusted & counted)):
-                    self._counts.fail("observation not finite", failed)
+                    self._counts.fail(NOT_FINITE, failed)
             return action if np.ndim(observation) == 2 else action[0]
 
     def trace(self) -> dict[str, Array]:

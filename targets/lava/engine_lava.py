@@ -12,8 +12,9 @@ from nervecord.compiler.ops import Array
 from nervecord.compiler.plan import Plan, plan
 from nervecord.compiler.policy import Policy
 from nervecord.errors import ContractError
+from nervecord.runtime.answer import NOT_FINITE
 from nervecord.runtime.session import (
-    Closing,
+    Acting,
     Counts,
     add,
     check_inputs,
@@ -102,7 +103,7 @@ def one_robot(batch: int | None) -> None:
         )
 
 
-class LavaSession(Closing):
+class LavaSession(Acting):
     """A policy run by Lava, one robot.
 
     Args:
@@ -166,6 +167,7 @@ class LavaSession(Closing):
             one_robot(batch)
             if rows is None or np.zeros(1)[rows].size:
                 self._core.rewind()
+            self._acted = self._acted and rows is not None
 
     def step(self, observation: Array, active: Array | None = None) -> Array:
         """(1, observations) or (observations,) -> the action of the same form.
@@ -176,6 +178,7 @@ class LavaSession(Closing):
         """
         with self._lock:
             self._alive()
+            self._acted = False
             given, trusted = checked_observation(self.contract, observation, 1)
             counted = checked_active(active, 1)
             inputs = self._core.split(given if trusted[0] else self._neutral[None])
@@ -183,10 +186,11 @@ class LavaSession(Closing):
             robots = int(np.count_nonzero(counted))
             self._counts.actions += robots
             self._counts.neuron_updates += self._updates * robots
+            self._note(~trusted)
             if not trusted[0]:
                 action = np.array(self.contract.fail_safe)[None]
                 if robots:
-                    self._counts.fail("observation not finite")
+                    self._counts.fail(NOT_FINITE)
             return action if np.ndim(observation) == 2 else action[0]
 
     def trace(self) -> dict[str, Array]:
