@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from nervecord.runtime.compare import Comparison, Mode
     from nervecord.runtime.loop import Progress
     from nervecord.runtime.picture import picture
+    from nervecord.runtime.realtime import RealTime
     from nervecord.runtime.result import Result
     from nervecord.runtime.session import Session
     from nervecord.runtime.stream import StreamSession
@@ -58,6 +59,7 @@ __all__ = [
     "NervecordError",
     "Policy",
     "Program",
+    "RealTime",
     "Report",
     "Result",
     "Session",
@@ -95,6 +97,7 @@ _ELSEWHERE = {
     "Graph": "compiler.graph",
     "Program": "compiler.files.program",
     "Policy": "compiler.policy",
+    "RealTime": "runtime.realtime",
     "Report": "compiler.inspection",
     "Result": "runtime.result",
     "Session": "runtime.session",
@@ -228,6 +231,7 @@ def open(
     trace: bool = True,
     device: str | None = None,
     precision: str | None = None,
+    realtime: bool | RealTime = False,
 ) -> Session:
     """A session: observation in, action out, state kept. Use it as a context manager.
 
@@ -236,6 +240,8 @@ def open(
         engine: by default the target's first.
         trace: `Session.trace` will be asked for; without it an engine in another process is faster.
         device: of the engine torch: "cpu", "cuda", "cuda:1". precision: of its floats, "float64" or "float32".
+        realtime: the session drives a robot: what is late, driven at another rate than the contract's, not finite or
+            of a dead engine is the fail-safe action; `RealTime` says how late and how other.
 
     Raises:
         NervecordError: the target has no engine of that name; the choices are listed.
@@ -248,7 +254,12 @@ def open(
     from nervecord.targets.given import acting
     from nervecord.targets.opening import open_session
 
-    return open_session(acting(given), engine=engine, trace=trace, device=device, precision=precision)
+    session = open_session(acting(given), engine=engine, trace=trace, device=device, precision=precision)
+    if realtime is False:
+        return session
+    from nervecord.runtime.realtime import RealTimeSession
+
+    return RealTimeSession(session, None if realtime is True else realtime)
 
 
 def stream(

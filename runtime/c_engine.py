@@ -22,7 +22,7 @@ from nervecord.compiler.policy import Policy
 from nervecord.errors import EngineError
 from nervecord.runtime.c_library import FAST, load_library
 from nervecord.runtime.session import (
-    Closing,
+    Acting,
     Counts,
     check_inputs,
     checked_active,
@@ -155,7 +155,7 @@ class Compiled:
         return found
 
 
-class CSession(Closing):
+class CSession(Acting):
     """A policy of integers in C, by the same text that the target c emits.
 
     Args:
@@ -210,7 +210,7 @@ class CSession(Closing):
                 self._compiled.clear(checked_rows(rows, self.batch))
                 return
             self._compiled.reset(batch or self.batch)
-            self._stepped = False
+            self._stepped, self._noted = False, None
 
     def step(self, observation: Array, active: Array | None = None) -> Array:
         """(batch, observations) -> (batch, actions); (observations,) -> (actions,) for one robot. Both as float32.
@@ -227,7 +227,9 @@ class CSession(Closing):
             with np.errstate(over="ignore"):  # what float32 cannot hold is not finite, and gives the fail-safe action
                 obs = np.ascontiguousarray(given, dtype=np.float32)
             act = np.zeros((self.batch, self.contract.action.size), dtype=np.float32)
-            states, failed = self._compiled.states, 0
+            states = self._compiled.states
+            known = np.ones(self.batch, dtype=np.bool_)
+            self._noted = None
             states["counted"] = counted
             for b in range(self.batch):
                 code = self._step(
@@ -236,13 +238,11 @@ class CSession(Closing):
                 )  # fmt: skip
                 if code > NOT_FINITE:
                     raise EngineError(f"returned {CODES[code]}", where="engine c")
-                failed += int(code == NOT_FINITE and bool(counted[b]))
+                known[b] = code != NOT_FINITE
             self._compiled.after_block()
             self._stepped = True
             self._counts.actions += int(np.count_nonzero(counted))
-            if failed:
-                self._counts.fail("observation not finite", failed)
-            action = act.astype(np.float64)
+            action = self._safe(act.astype(np.float64), known, counted)
             return action if np.ndim(observation) == 2 else action[0]
 
     def trace(self) -> dict[str, Array]:

@@ -19,11 +19,10 @@ from nervecord.compiler.ops import Array, Level
 from nervecord.compiler.plan import Plan, plan
 from nervecord.compiler.policy import Policy
 from nervecord.errors import GraphError, InfeasibleError, NervecordError
+from nervecord.runtime.answer import ACTION_NOT_FINITE, NOT_FINITE, Answer, answered
 from nervecord.runtime.packing import pack
 from nervecord.runtime.session import (
-    NO_ACTION,
-    NO_OBSERVATION,
-    Closing,
+    Acting,
     Counts,
     check_inputs,
     checked_active,
@@ -279,7 +278,7 @@ def tally(emulator: Emulator, counts: Counts) -> Counts:
     return found
 
 
-class EmulatorSession(Closing):
+class EmulatorSession(Acting):
     """A policy of integers, run by the compiled loop.
 
     Args:
@@ -312,6 +311,7 @@ class EmulatorSession(Closing):
         self._action: Array = np.zeros((batch, self.contract.action.size))
         self._observation: Array = np.zeros((batch, self.contract.observation.size))
         self._every = np.ones(batch, dtype=np.bool_)
+        self._acted = self._unsound = False
         size = self.contract.observation.size
         self._shapes = {(batch, size)} | ({(size,)} if batch == 1 else set())
 
@@ -324,6 +324,20 @@ class EmulatorSession(Closing):
     def batch(self) -> int:
         """Number of robots."""
         return self._action.shape[0]
+
+    @property
+    def last(self) -> Answer | None:
+        """What the last action is; None before the first, and after a reset of all robots.
+
+        Found out when it is asked for: a step takes microseconds.
+        """
+        with self._lock:
+            if not self._acted:
+                return None
+            trusted = np.asarray(np.isfinite(self._observation).all(axis=1))
+            # Of a step in which some action was not finite, those that are the fail-safe one now.
+            sound = (self._action != self._fail_safe).any(axis=1) if self._unsound else None
+            return answered(trusted, sound)
 
     @property
     def counts(self) -> Counts:
@@ -353,6 +367,7 @@ class EmulatorSession(Closing):
             if self._closed:
                 self._alive()
             given = self._observation
+            self._acted = self._unsound = False
             # The usual case of a robot's loop first: it costs a microsecond less than the general check.
             if type(observation) is np.ndarray and observation.dtype == _FLOAT64 and observation.shape in self._shapes:
                 given[:] = observation
@@ -368,8 +383,10 @@ class EmulatorSession(Closing):
             counts = self._counts
             counts.actions += len(given) if active is None else int(np.count_nonzero(counted))
             if failed:
-                counts.fail(NO_OBSERVATION, failed & 0xFFFFFFFF)
-                counts.fail(NO_ACTION, failed >> 32)
+                counts.fail(NOT_FINITE, failed & 0xFFFFFFFF)
+                counts.fail(ACTION_NOT_FINITE, failed >> 32)
+            self._unsound = failed >> 32 > 0
+            self._acted = True
             return self._action[0].copy() if single else self._action.copy()
 
     def _general(self, given: Array, active: Array) -> int:

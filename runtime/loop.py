@@ -16,6 +16,7 @@ import numpy as np
 
 from nervecord.compiler.ops import Array
 from nervecord.errors import EngineError, NervecordError
+from nervecord.runtime.answer import ACTION_NOT_FINITE, DEAD, LATE
 from nervecord.runtime.environment import (
     check_environment,
     check_name,
@@ -196,7 +197,7 @@ class _Loop:
                 self.engine_error = error
         if self.engine_error is not None:
             # A robot is attached: it gets the safe action now and the caller gets the count; never a stale action.
-            self.failed["engine failed"] += int(playing.sum())
+            self.failed[DEAD] += int(playing.sum())
             return np.tile(self.fail_safe, (len(observations), 1))
         taken = time.perf_counter() - began
         if len(self.envs) == 1:
@@ -204,11 +205,11 @@ class _Loop:
             if taken > self.contract.control_period:
                 self.missed += 1
                 if self.enforce_deadline:
-                    self.failed["deadline missed"] += 1
+                    self.failed[LATE] += 1
                     actions = self.fail_safe[None].copy()
         bad = np.asarray(~np.isfinite(actions).all(axis=1))
         if bad.any():
-            self.failed["action not finite"] += int(np.count_nonzero(bad & playing))
+            self.failed[ACTION_NOT_FINITE] += int(np.count_nonzero(bad & playing))
             actions = np.where(bad[:, None], self.fail_safe, actions)
         return actions
 

@@ -22,9 +22,7 @@ from nervecord.compiler.ops import Array, Level, Normalise
 from nervecord.compiler.plan import Plan, plan
 from nervecord.compiler.policy import Policy
 from nervecord.errors import ContractError, GraphError
-
-NO_OBSERVATION, NO_ACTION = "observation not finite", "action not finite"
-"""Reasons for a fail-safe action."""
+from nervecord.runtime.answer import ACTION_NOT_FINITE, NOT_FINITE, Answer, answered
 
 
 @dataclass(slots=True)
@@ -93,6 +91,11 @@ class Running(Protocol):
     @property
     def counts(self) -> Counts:
         """What it did since it was opened: a copy."""
+        ...
+
+    @property
+    def last(self) -> Answer | None:
+        """What the last action is: the policy's, or the fail-safe one, and why. None before the first."""
         ...
 
     def reset(self, batch: int | None = None, *, rows: Array | None = None) -> None:
@@ -267,22 +270,6 @@ def add(total: dict[str, float], more: Mapping[str, float]) -> None:
         total[name] = total.get(name, 0.0) + value
 
 
-def safe_action(action: Array, fail_safe: Array, trusted: Array, counted: Array, counts: Counts) -> Array:
-    """The action, or the fail-safe one for robots whose observation, or whose action, is not finite; counted.
-
-    Args:
-        action: (batch, actions). fail_safe: (actions,). trusted: (batch,) whether the observation was finite.
-        counted: (batch,) which robots are counted, in `counts`.
-    """
-    sound = np.asarray(np.isfinite(action).all(axis=1))
-    if (trusted & sound).all():
-        return action
-    counts.fail(NO_OBSERVATION, int(np.count_nonzero(~trusted & counted)))
-    counts.fail(NO_ACTION, int(np.count_nonzero(trusted & ~sound & counted)))
-    safe: Array = np.where((trusted & sound)[:, None], action, fail_safe)
-    return safe
-
-
 class Closing:
     """A context manager that closes itself and refuses to go on afterwards, and the lock of a session's calls."""
 
@@ -315,7 +302,45 @@ class Closing:
             raise ContractError("is closed", where="session")
 
 
-class MachineSession(Closing):
+class Acting(Closing):
+    """A policy's session, which says what its last action is.
+
+    An engine that replaces actions for what is not finite, and nothing else, gives them through `_safe`.
+    """
+
+    contract: Contract
+    _counts: Counts
+    _noted: tuple[Array, Array] | None = None
+
+    def _safe(self, action: Array, trusted: Array, counted: Array) -> Array:
+        """The action, or the fail-safe one for robots whose observation, or whose action, is not finite; counted.
+
+        Args:
+            action: (batch, actions). trusted: (batch,) bool, whose observation was finite.
+            counted: (batch,) bool, which robots are counted.
+        """
+        sound = np.asarray(np.isfinite(action).all(axis=1))
+        self._noted = trusted, sound
+        if (trusted & sound).all():
+            return action
+        self._counts.fail(NOT_FINITE, int(np.count_nonzero(~trusted & counted)))
+        self._counts.fail(ACTION_NOT_FINITE, int(np.count_nonzero(trusted & ~sound & counted)))
+        safe: Array = np.where((trusted & sound)[:, None], action, np.array(self.contract.fail_safe))
+        return safe
+
+    @property
+    def batch(self) -> int:
+        """Number of robots."""
+        raise NotImplementedError
+
+    @property
+    def last(self) -> Answer | None:
+        """What the last action is; None before the first, and after a reset of all robots."""
+        with self._lock:
+            return None if self._noted is None else answered(*self._noted)
+
+
+class MachineSession(Acting):
     """A policy run by the definition of its ops.
 
     Args:
@@ -340,7 +365,6 @@ class MachineSession(Closing):
         self._counts = Counts()
         self._machine = Machine(self.plan, batch)
         self._neutral = neutral(self.plan)
-        self._fail_safe = np.array(self.contract.fail_safe)
         self._last: list[dict[str, Array]] = []
         self._updates = neurons(self.plan) * self.plan.window
 
@@ -363,7 +387,7 @@ class MachineSession(Closing):
                 self._machine.clear(checked_rows(rows, self.batch))
                 return
             self._machine.reset(batch)
-            self._last = []
+            self._last, self._noted = [], None
 
     def step(self, observation: Array, active: Array | None = None) -> Array:
         """(batch, observations) -> (batch, actions); (observations,) -> (actions,) for one robot.
@@ -374,6 +398,7 @@ class MachineSession(Closing):
         """
         with self._lock:
             self._alive()
+            self._noted = None
             given, trusted = checked_observation(self.contract, observation, self.batch)
             counted = checked_active(active, self.batch)
             if not trusted.all():
@@ -382,7 +407,7 @@ class MachineSession(Closing):
                 check_inputs(self.plan, self._machine.before.split(given))
             action, self._last = self._machine.window(given)
             self._count(counted)
-            action = safe_action(action, self._fail_safe, trusted, counted, self._counts)
+            action = self._safe(action, trusted, counted)
             return action if np.ndim(observation) == 2 else action[0]
 
     def trace(self) -> dict[str, Array]:

@@ -19,8 +19,9 @@ from nervecord.compiler.ops import Array, Level
 from nervecord.compiler.plan import Plan, plan
 from nervecord.compiler.policy import Policy
 from nervecord.errors import ContractError
+from nervecord.runtime.answer import ACTION_NOT_FINITE, NOT_FINITE, Answer, answered
 from nervecord.runtime.session import (
-    Closing,
+    Acting,
     Counts,
     check_inputs,
     checked_active,
@@ -39,7 +40,7 @@ from nervecord.targets.batched.machine import BatchedMachine
 ENGINE = "torch"
 
 
-class BatchedSession(Closing):
+class BatchedSession(Acting):
     """A policy, floats or integers, for a batch of robots on a device.
 
     Args:
@@ -77,7 +78,15 @@ class BatchedSession(Closing):
         self._updates = neurons(self.plan) * self.plan.window
         self._actions = torch.zeros((), dtype=DOUBLE, device=place.device)
         self._failed = torch.zeros((), dtype=DOUBLE, device=place.device)
+        self._unsound = torch.zeros((), dtype=DOUBLE, device=place.device)
         self._stepped = False
+        self._trusted: Tensor | None = None
+
+    @property
+    def last(self) -> Answer | None:
+        """What the last action is; None before the first, and after a reset of all robots. Waits for the device."""
+        with self._lock:
+            return None if self._trusted is None else answered(self._trusted.cpu().numpy(), self._sound.cpu().numpy())
 
     @property
     def batch(self) -> int:
@@ -96,7 +105,9 @@ class BatchedSession(Closing):
                 float(self._updates * actions),
             )
             if failed := int(self._failed.item()):
-                found.fail("observation not finite", failed)
+                found.fail(NOT_FINITE, failed)
+            if failed := int(self._unsound.item()):
+                found.fail(ACTION_NOT_FINITE, failed)
             return found
 
     def reset(self, batch: int | None = None, *, rows: Array | Tensor | None = None) -> None:
@@ -110,6 +121,7 @@ class BatchedSession(Closing):
             checked_batch(batch)
             if rows is None:
                 self._machine.reset(batch)
+                self._trusted = None
                 return
             if isinstance(rows, Tensor):
                 if rows.dtype is not torch.bool or tuple(rows.shape) != (self.batch,):
@@ -132,6 +144,7 @@ class BatchedSession(Closing):
         """
         with self._lock:
             self._alive()
+            self._trusted = None
             given, trusted = checked_observation(self.contract, observation, self.batch)
             counted = None if active is None else torch.from_numpy(checked_active(active, self.batch)).to(self.device)
             if self.graph.level is Level.INTEGER:
@@ -166,10 +179,13 @@ class BatchedSession(Closing):
             trusted = given.isfinite().all(1)
             seen = torch.where(trusted[:, None], given, self._neutral)
             action = self._machine.act(seen, active)
+            self._trusted, self._sound = trusted, action.isfinite().all(1)
+            fine = self._trusted & self._sound
             counted = torch.ones_like(trusted) if active is None else active
             self._actions += counted.sum()
             self._failed += (counted & ~trusted).sum()
-            return torch.where(trusted[:, None], action, self._fail_safe)
+            self._unsound += (counted & trusted & ~self._sound).sum()
+            return torch.where(fine[:, None], action, self._fail_safe)
 
     def _require(self, observation: Tensor, active: Tensor | None) -> None:
         size = self.contract.observation.size

@@ -14,7 +14,7 @@ from nervecord.compiler.plan import Plan, plan
 from nervecord.compiler.policy import Policy
 from nervecord.errors import ContractError
 from nervecord.runtime.session import (
-    Closing,
+    Acting,
     Counts,
     add,
     check_inputs,
@@ -24,7 +24,6 @@ from nervecord.runtime.session import (
     neurons,
     neutral,
     planned,
-    safe_action,
 )
 from nervecord.runtime.stream import Streaming
 from nervecord.runtime.worker import Worker
@@ -114,7 +113,7 @@ class _Elsewhere:
         )  # fmt: skip
 
 
-class LavaSession(_Elsewhere, Closing):
+class LavaSession(_Elsewhere, Acting):
     """A policy run by Lava, one robot.
 
     Args:
@@ -178,6 +177,7 @@ class LavaSession(_Elsewhere, Closing):
             one_robot(batch)
             if rows is None or np.zeros(1)[rows].size:
                 self._core.rewind()
+            self._noted = self._noted if rows is not None else None
 
     def step(self, observation: Array, active: Array | None = None) -> Array:
         """(1, observations) or (observations,) -> the action of the same form.
@@ -188,6 +188,7 @@ class LavaSession(_Elsewhere, Closing):
         """
         with self._lock:
             self._alive()
+            self._noted = None
             given, trusted = checked_observation(self.contract, observation, 1)
             counted = checked_active(active, 1)
             inputs = self._core.split(given if trusted[0] else self._neutral[None])
@@ -195,7 +196,7 @@ class LavaSession(_Elsewhere, Closing):
             robots = int(np.count_nonzero(counted))
             self._counts.actions += robots
             self._counts.neuron_updates += self._updates * robots
-            action = safe_action(action, np.array(self.contract.fail_safe), trusted, counted, self._counts)
+            action = self._safe(action, trusted, counted)
             return action if np.ndim(observation) == 2 else action[0]
 
     def trace(self) -> dict[str, Array]:

@@ -16,7 +16,7 @@ from nervecord.compiler.plan import Plan
 from nervecord.compiler.policy import Policy
 from nervecord.errors import EngineError, MissingDependencyError, install_command
 from nervecord.runtime.session import (
-    Closing,
+    Acting,
     Counts,
     add,
     check_inputs,
@@ -57,7 +57,7 @@ def inference_session(model: bytes) -> Any:
         raise EngineError(f"refuses the model: {' '.join(str(error).split())[:300]}", where=ENGINE) from error
 
 
-class OnnxSession(Closing):
+class OnnxSession(Acting):
     """A policy in ONNX Runtime.
 
     Args:
@@ -95,6 +95,7 @@ class OnnxSession(Closing):
     def _clear(self) -> None:
         self._state = np.zeros((self._batch, self._model.state_size), dtype=np.float32)
         self._last: dict[str, Array] = {}
+        self._noted = None
 
     def __getstate__(self) -> dict[str, Any]:
         # ONNX Runtime's session cannot be copied; one of the same model takes its place.
@@ -144,10 +145,10 @@ class OnnxSession(Closing):
             if self.graph.level is Level.INTEGER:
                 known = np.where(trusted[:, None], single, self._neutral)
                 check_inputs(self.plan, self._split(known))
+            self._noted = None
             action = self._run(single)
             self._count(counted)
-            if failed := int(np.count_nonzero(~trusted & counted)):
-                self._counts.fail("observation not finite", failed)
+            action = self._safe(action, trusted, counted)
             return action if np.ndim(observation) == 2 else action[0]
 
     def trace(self) -> dict[str, Array]:

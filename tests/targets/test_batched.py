@@ -31,6 +31,7 @@ from nervecord.compiler.ops import Affine, Input, Level, Membrane, Neuron, Outpu
 from nervecord.compiler.plan import Plan, plan
 from nervecord.compiler.policy import Policy
 from nervecord.errors import ContractError, GraphError, NervecordError
+from nervecord.runtime.answer import NOT_FINITE
 from nervecord.runtime.emulator import EmulatorSession
 from nervecord.runtime.session import MachineSession, Session
 from nervecord.runtime.stream import MachineStream, StreamSession
@@ -391,6 +392,21 @@ def test_a_copy_goes_its_own_way(copied: Any, kind: str) -> None:
     other.step(np.full(27, 2.0))
     assert np.array_equal(session.step(policy.recorded[3]), twin.step(policy.recorded[3]))
     assert session.counts == twin.counts
+
+
+def test_it_says_what_an_action_was() -> None:
+    session = BatchedSession(integer(random_policy()), 3)
+    assert session.last is None
+    rows = np.random.default_rng(0).normal(size=(3, 27))
+    session.step(rows)
+    assert session.last is not None
+    assert session.last.trusted
+    rows[1, 1] = np.nan
+    session.act(torch.from_numpy(rows))
+    assert session.last.reasons == (None, NOT_FINITE, None)
+    with pytest.raises(ContractError, match="observation: has shape"):
+        session.step(rows[:2])
+    assert session.last is None
 
 
 def test_streams_are_streams() -> None:

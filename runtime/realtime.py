@@ -1,0 +1,187 @@
+"""A session in real time: a robot is attached, and whatever goes wrong it gets the fail-safe action, at once.
+
+`RealTimeSession` stands around a session of any engine. A step that took longer than the deadline, an action that is
+not finite, an engine that died and a loop that runs at another rate than the policy was trained for all give the
+contract's fail-safe action; `last` says which, `counts` how often. A step is not interrupted: one that hangs must be
+noticed by whatever watches this process.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from nervecord.compiler.ops import Array
+from nervecord.errors import ContractError, EngineError
+from nervecord.runtime.answer import ACTION_NOT_FINITE, DEAD, LATE, OTHER_RATE, Answer
+from nervecord.runtime.session import Acting, Counts, Session, checked_active, checked_observation
+
+INTERVALS = 8
+"""Between so many calls and one more the rate is judged, by the median: one late call is no other rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class RealTime:
+    """What is enforced.
+
+    Args:
+        deadline: seconds that a step may take; None: the contract's control period.
+        rate: by how much of itself the interval between two steps may differ from the contract's control period; None:
+            it is not looked at, as in a simulator that does not wait.
+    """
+
+    deadline: float | None = None
+    rate: float | None = 0.1
+
+    def __post_init__(self) -> None:
+        for name, value in (("deadline", self.deadline), ("rate", self.rate)):
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ContractError(f"is {value}, a finite number above 0 is needed", where=name)
+
+
+class RealTimeSession(Acting):
+    """A session in real time; see the module.
+
+    Args:
+        session: of any engine; it is closed with this one.
+        settings: what is enforced.
+        clock: seconds, never going back.
+    """
+
+    def __init__(
+        self, session: Session, settings: RealTime | None = None, *, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        super().__init__()
+        self.session, self.settings = session, settings or RealTime()
+        self.plan, self.graph, self.contract = session.plan, session.graph, session.contract
+        self.engine = session.engine
+        self.deadline = self.settings.deadline or self.contract.control_period
+        self.engine_error: EngineError | None = None
+        """Why the engine is dead; from then on every action is the fail-safe one."""
+        self._clock = clock
+        self._fail_safe = np.array(self.contract.fail_safe)
+        self._failed = Counts()
+        self._answer: Answer | None = None
+        self._restart_clock()
+
+    def _restart_clock(self) -> None:
+        self._called: float | None = None
+        self._intervals: deque[float] = deque(maxlen=INTERVALS)
+
+    @property
+    def batch(self) -> int:
+        """Number of robots."""
+        return self.session.batch
+
+    @property
+    def counts(self) -> Counts:
+        """What it did since it was opened: a copy."""
+        with self._lock:
+            found = self.session.counts
+            for reason, times in self._failed.fail_safe.items():
+                found.fail(reason, times)
+            return found
+
+    @property
+    def last(self) -> Answer | None:
+        """What the last action is; None before the first, and after a reset of all robots."""
+        with self._lock:
+            return self._answer
+
+    def reset(self, batch: int | None = None, *, rows: Array | None = None) -> None:
+        """Clear the state of all robots (setting their number), or of some rows. Of all, the clock starts anew too.
+
+        An engine that died stays dead.
+        """
+        with self._lock:
+            self._alive()
+            if rows is None:
+                self._restart_clock()
+                self._answer = None
+            if self.engine_error is None:
+                try:
+                    self.session.reset(batch, rows=rows)
+                except EngineError as error:
+                    self.engine_error = error
+
+    def step(self, observation: Array, active: Array | None = None) -> Array:
+        """(batch, observations) -> (batch, actions); (observations,) -> (actions,) for one robot.
+
+        Raises:
+            ContractError: the observation's shape or type is wrong: a defect of the loop, not of a flight.
+            GraphError: an Input that carries spikes is given something else.
+        """
+        with self._lock:
+            self._alive()
+            began = self._clock()
+            interval = None if self._called is None else began - self._called
+            self._called = began
+            action, reasons = self._act(observation, active)
+            seconds = self._clock() - began
+            # What speaks against all robots: of several reasons the first.
+            if self.engine_error is None:
+                if seconds > self.deadline:
+                    reasons = [reason or LATE for reason in reasons]
+                elif self._other_rate(interval):
+                    reasons = [reason or OTHER_RATE for reason in reasons]
+            self._answer = Answer(tuple(reasons), seconds, interval)
+            if not self._answer.trusted:
+                action = self._replaced(action, self._answer.fail_safe, checked_active(active, self.batch))
+            return action if np.ndim(observation) == 2 else action[0]
+
+    def _act(self, observation: Array, active: Array | None) -> tuple[Array, list[str | None]]:
+        """(batch, actions) of the session, and what speaks against each."""
+        checked_observation(self.contract, observation, self.batch)
+        checked_active(active, self.batch)
+        self._said: tuple[str | None, ...] = (None,) * self.batch
+        if self.engine_error is None:
+            try:
+                action = np.atleast_2d(self.session.step(observation, active))
+            except EngineError as error:
+                self.engine_error = error
+        if self.engine_error is not None:
+            return np.tile(self._fail_safe, (self.batch, 1)), [DEAD] * self.batch
+        last = self.session.last
+        reasons: list[str | None] = [None] * self.batch if last is None else list(last.reasons)
+        self._said = tuple(reasons)
+        for row in np.flatnonzero(~np.isfinite(action).all(axis=1)):
+            reasons[row] = reasons[row] or ACTION_NOT_FINITE
+        return action, reasons
+
+    def _replaced(self, action: Array, rows: Array, active: Array) -> Array:
+        """The action with the fail-safe one in these rows, counted but for what the session has counted itself."""
+        assert self._answer is not None
+        for reason, said, counted in zip(self._answer.reasons, self._said, active, strict=True):
+            if counted and reason is not None and said is None:
+                self._failed.fail(reason)
+        return np.where(rows[:, None], self._fail_safe, action)
+
+    def _other_rate(self, interval: float | None) -> bool:
+        """Whether the loop runs at another rate than the policy was trained for."""
+        if self.settings.rate is None or interval is None:
+            return False
+        self._intervals.append(interval)
+        if len(self._intervals) < INTERVALS:
+            return False
+        period = self.contract.control_period
+        return abs(self.rate_seconds - period) > self.settings.rate * period
+
+    @property
+    def rate_seconds(self) -> float:
+        """Median of the last intervals between two steps, in seconds; nan before there are any."""
+        ordered = sorted(self._intervals)
+        return ordered[len(ordered) // 2] if ordered else math.nan
+
+    def trace(self) -> dict[str, Array]:
+        """What every core node gave in the last action; see `Session.trace`."""
+        return self.session.trace()
+
+    def close(self) -> None:
+        """Close the session; further calls are errors."""
+        super().close()
+        self.session.close()

@@ -1,0 +1,269 @@
+"""What a session says of its actions, and what one in real time replaces: late, not finite, dead, at another rate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from graphs import LAVA
+from policies import random_policy
+
+import nervecord
+from nervecord.compiler.calibrate import calibrate
+from nervecord.compiler.lower.lower import lower
+from nervecord.compiler.policy import Policy
+from nervecord.errors import ContractError, EngineError
+from nervecord.runtime.answer import ACTION_NOT_FINITE, DEAD, LATE, NOT_FINITE, OTHER_RATE
+from nervecord.runtime.emulator import EmulatorSession
+from nervecord.runtime.realtime import INTERVALS, RealTime, RealTimeSession
+from nervecord.runtime.session import MachineSession, Session
+
+PERIOD = 0.05
+
+
+def policy() -> Policy:
+    """In Lava's integers, with a fail-safe action that no policy takes by chance; 20 Hz."""
+    made = random_policy(state="carried", control_period=PERIOD)
+    lowered, _ = lower(made, LAVA, calibrate(made))
+    assert isinstance(lowered, Policy)
+    contract = lowered.contract
+    changed = nervecord.Contract(**{
+        **{name: getattr(contract, name) for name in contract.__slots__}, "fail_safe": (0.125,) * 8
+    })  # fmt: skip
+    return Policy(lowered.graph, changed, made.recorded)
+
+
+POLICY = policy()
+ROWS = np.random.default_rng(0).normal(size=(400, 27))
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Slow(MachineSession):
+    """Takes `takes` seconds of a clock for a step, gives `wrong` where set, and dies where told to."""
+
+    clock: Clock
+    takes = 0.001
+    dies = False
+    wrong: Any = None
+
+    def step(self, observation: Any, active: Any = None) -> Any:
+        self.clock.now += self.takes
+        if self.dies:
+            raise EngineError("the process ended", where="engine")
+        action = super().step(observation, active)
+        return action if self.wrong is None else np.full_like(action, self.wrong)
+
+
+def driven(*, batch: int = 1, **settings: Any) -> tuple[RealTimeSession, Slow, Clock]:
+    inner = Slow(POLICY, batch=batch)
+    inner.clock = clock = Clock()
+    return RealTimeSession(inner, RealTime(**settings), clock=clock), inner, clock
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Every session
+
+
+def sessions() -> list[Callable[[], Session]]:
+    made: list[Callable[[], Session]] = [
+        lambda: MachineSession(POLICY), lambda: EmulatorSession(POLICY), lambda: EmulatorSession(POLICY, fuse=False),
+        lambda: RealTimeSession(EmulatorSession(POLICY), RealTime(deadline=60.0, rate=None)),
+    ]  # fmt: skip
+    return made
+
+
+@pytest.mark.parametrize("make", sessions(), ids=["definition", "emulator", "emulator-general", "real-time"])
+def test_a_session_says_whether_the_policy_acted(make: Callable[[], Session]) -> None:
+    with make() as session:
+        assert isinstance(session, Session)
+        assert session.last is None
+        session.step(ROWS[0])
+        assert session.last is not None
+        assert session.last.trusted
+        assert session.last.reasons == (None,)
+        bad = ROWS[1].copy()
+        bad[3] = np.nan
+        assert (session.step(bad) == 0.125).all()
+        assert session.last.reasons == (NOT_FINITE,)
+        assert not session.last.trusted
+        session.step(ROWS[2])
+        assert session.last.trusted
+        session.reset(3)
+        assert session.last is None
+        rows = ROWS[:3].copy()
+        rows[1, 0] = -np.inf
+        # Robots that are not counted get the fail-safe action as well, and are spoken of.
+        session.step(rows, np.array([True, False, True]))
+        assert session.last.reasons == (None, NOT_FINITE, None)
+        assert session.last.fail_safe.tolist() == [False, True, False]
+        assert session.counts.fail_safe == {NOT_FINITE: 1}
+
+
+@pytest.mark.parametrize("engine", [EmulatorSession, MachineSession])
+def test_a_step_that_fails_leaves_no_answer_of_another(engine: Any) -> None:
+    session = engine(POLICY)
+    session.step(ROWS[0])
+    with pytest.raises(ContractError, match="observation"):
+        session.step(np.zeros(3))
+    assert session.last is None
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# In real time
+
+
+def test_in_time_it_is_the_session() -> None:
+    session, _, clock = driven()
+    plain = MachineSession(POLICY)
+    for k, row in enumerate(ROWS[:30]):
+        assert np.array_equal(session.step(row), plain.step(row))
+        assert session.last is not None
+        assert session.last.trusted
+        assert session.last.seconds == pytest.approx(0.001)
+        assert session.last.interval == (None if k == 0 else pytest.approx(PERIOD))
+        clock.now += PERIOD - 0.001
+    assert session.rate_seconds == pytest.approx(PERIOD)
+    assert session.counts == plain.counts
+    for name, values in plain.trace().items():
+        assert np.array_equal(session.trace()[name], values)
+
+
+@pytest.mark.parametrize(("deadline", "takes", "late"), [(None, 0.049, False), (None, 0.051, True), (0.01, 0.02, True)])
+def test_a_late_action_is_the_fail_safe_one(deadline: float | None, takes: float, late: bool) -> None:
+    session, inner, _ = driven(deadline=deadline, rate=None)
+    inner.takes = takes
+    action = session.step(ROWS[0])
+    assert session.last is not None
+    assert session.last.reasons == (LATE if late else None,)
+    assert (action == 0.125).all() == late
+    assert session.counts.fail_safe == ({LATE: 1} if late else {})
+    # The one after it is the policy's again, and it saw all that was before.
+    inner.takes = 0.001
+    plain = MachineSession(POLICY)
+    plain.step(ROWS[0])
+    assert np.array_equal(session.step(ROWS[1]), plain.step(ROWS[1]))
+
+
+def test_the_deadline_is_kept_in_real_seconds() -> None:
+    class Sleepy(MachineSession):
+        def step(self, observation: Any, active: Any = None) -> Any:
+            time.sleep(0.03)
+            return super().step(observation, active)
+
+    session = RealTimeSession(Sleepy(POLICY), RealTime(deadline=0.02, rate=None))
+    assert (session.step(ROWS[0]) == 0.125).all()
+    assert session.last is not None
+    assert session.last.seconds is not None
+    assert 0.03 <= session.last.seconds < 5
+
+
+def test_an_engine_that_dies_stays_dead_and_the_robot_safe() -> None:
+    session, inner, clock = driven()
+    session.step(ROWS[0])
+    inner.dies = True
+    for _ in range(3):
+        clock.now += PERIOD
+        assert (session.step(ROWS[1]) == 0.125).all()
+        assert session.last is not None
+        assert session.last.reasons == (DEAD,)
+    assert str(session.engine_error) == "engine: the process ended"
+    inner.dies = False
+    session.reset()
+    assert session.last is None
+    assert (session.step(ROWS[1]) == 0.125).all()
+    assert session.counts.fail_safe == {DEAD: 4}
+    # A defect of the loop is one still.
+    with pytest.raises(ContractError, match="observation: has shape"):
+        session.step(np.zeros(5))
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_an_action_that_is_not_finite_never_leaves(wrong: float) -> None:
+    session, inner, _ = driven(batch=2)
+    inner.wrong = wrong
+    assert (session.step(ROWS[:2], np.array([True, False])) == 0.125).all()
+    assert session.last is not None
+    assert session.last.reasons == (ACTION_NOT_FINITE,) * 2
+    assert session.counts.fail_safe == {ACTION_NOT_FINITE: 1}
+
+
+@pytest.mark.parametrize(
+    ("interval", "rate", "other"),
+    [
+        (0.02, 0.1, True),
+        (0.046, 0.1, False),
+        (0.054, 0.1, False),
+        (0.056, 0.1, True),
+        (0.02, 0.7, False),
+        (0.02, None, False),
+    ],
+)
+def test_another_rate_than_the_contracts_is_found(interval: float, rate: float | None, other: bool) -> None:
+    """After so many intervals; until then nothing is known."""
+    session, _, clock = driven(rate=rate)
+    reasons = []
+    for row in ROWS[: INTERVALS + 3]:
+        session.step(row)
+        assert session.last is not None
+        reasons += session.last.reasons
+        clock.now += interval - 0.001
+    assert reasons == [None] * INTERVALS + [OTHER_RATE if other else None] * 3
+    assert session.counts.fail_safe == ({OTHER_RATE: 3} if other else {})
+
+
+def test_one_late_call_is_no_other_rate_and_the_right_one_is_trusted_again() -> None:
+    session, _, clock = driven()
+
+    def drive(interval: float, times: int) -> list[str | None]:
+        found = []
+        for row in ROWS[:times]:
+            clock.now += interval - 0.001
+            session.step(row)
+            assert session.last is not None
+            found += session.last.reasons
+        return found
+
+    assert drive(PERIOD, 20) == [None] * 20
+    assert drive(0.5, 1) == [None]
+    assert drive(PERIOD, 20) == [None] * 20
+    wrong = drive(0.02, 20)
+    assert wrong[-1] == OTHER_RATE
+    assert drive(PERIOD, 20)[-1] is None
+    session.reset()
+    # After a pause in which nothing was driven, the clock starts anew.
+    clock.now += 1000
+    assert drive(PERIOD, 20) == [None] * 20
+
+
+def test_what_is_enforced_is_a_number() -> None:
+    for name in ("deadline", "rate"):
+        for value in (0.0, -1.0, np.nan, np.inf):
+            with pytest.raises(ContractError, match=f"{name}: is .*, a finite number above 0 is needed"):
+                RealTime(**{name: value})
+
+
+def test_the_front_opens_it() -> None:
+    made = random_policy(control_period=PERIOD)
+    with nervecord.open(nervecord.compile(made), realtime=True) as session:
+        assert isinstance(session, RealTimeSession)
+        assert session.deadline == PERIOD
+        session.step(ROWS[0])
+    with pytest.raises(ContractError, match="closed"):
+        session.step(ROWS[0])
+    with pytest.raises(ContractError, match="closed"):
+        session.session.step(ROWS[0])
+    with nervecord.open(made, realtime=nervecord.RealTime(deadline=0.5, rate=None)) as session:
+        assert isinstance(session, RealTimeSession)
+        assert (session.deadline, session.settings.rate) == (0.5, None)
