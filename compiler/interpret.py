@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -33,11 +34,22 @@ class Machine:
         self.graph = self.plan.graph
         self.before = Before(self.plan)
         self.after = After(self.plan)
-        self._steppers = {step.name: step.op.stepper(self.graph.arithmetic) for step in self.plan.core}
+        self._make_steppers()
         self._clears_all = self.graph.level is Level.DISCRETE and self.plan.schedule.resets
         self._dtype: type = np.float64 if self.graph.level is Level.DISCRETE else np.int64
         self.batch = batch
         self.reset()
+
+    def _make_steppers(self) -> None:
+        self._steppers = {step.name: step.op.stepper(self.graph.arithmetic) for step in self.plan.core}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # They follow from the plan, and functions made in functions cannot be pickled.
+        return {key: value for key, value in self.__dict__.items() if key != "_steppers"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._make_steppers()
 
     def reset(self, batch: int | None = None) -> None:
         """Back to the state before the first step, with a new batch size if one is given."""

@@ -289,9 +289,14 @@ class Closing:
     ) -> None:
         self.close()
 
+    def __copy__(self) -> Self:
+        # One that shared its arrays with this one would change its actions.
+        return copy.deepcopy(self)
+
     def __getstate__(self) -> dict[str, Any]:
-        # A copy has a lock of its own.
-        return {key: value for key, value in self.__dict__.items() if key != "_lock"}
+        # A copy has a lock of its own, and nothing of a step that is half done.
+        with self._lock:
+            return {key: copy.deepcopy(value) for key, value in self.__dict__.items() if key != "_lock"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -65,7 +65,7 @@ def unpacked(
             found = archive.infolist()
             if any(info.flag_bits & 0x61 or info.compress_type not in METHODS for info in found):
                 raise FileFormatError(
-                    "has encrypted entries, or such as deflate does not unpack", where=where, hint=hint
+                    "has entries that are encrypted, or packed by other methods than deflate", where=where, hint=hint
                 )
             size = sum(info.file_size for info in found)
             if size > most_bytes:

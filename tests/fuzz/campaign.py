@@ -73,19 +73,23 @@ class Watched:
         self.failures: list[str] = []
         self.outside: set[str] = set()
         self.slowest, self.memory = 0.0, 0
+        self.hangs = HANGS
         self.environment = {**os.environ, "PYTHONFAULTHANDLER": "1", "OMP_NUM_THREADS": "1"}
         if bounds:
             self.environment["NUMBA_BOUNDSCHECK"] = "1"
+
+    def command(self) -> list[str]:
+        """The process that runs the cases which are left."""
+        left = ["--first", str(self.next), "--cases", str(self.end - self.next)]
+        return [sys.executable, str(HERE / "campaign.py"), "--child", self.kind, *left]
 
     def run(self, stop: float) -> None:
         """All cases, or those until `stop` on the monotonic clock."""
         with tempfile.TemporaryDirectory(prefix="nervecord-fuzz-") as folder:
             while self.next < self.end and time.monotonic() < stop:
-                command = [sys.executable, str(HERE / "campaign.py"), "--child", self.kind]
-                command += ["--first", str(self.next), "--cases", str(self.end - self.next)]
                 with (
                     open(Path(folder) / "stderr", "w+") as errors,
-                    subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=errors,
+                    subprocess.Popen(self.command(), cwd=folder, stdout=subprocess.PIPE, stderr=errors,
                                      env=self.environment) as process,
                 ):  # fmt: skip
                     self._watch(process, stop)
@@ -100,7 +104,7 @@ class Watched:
         buffer = b""
         while time.monotonic() < stop:
             # Importing everything, and compiling the loop with other checks, is not a case.
-            if not select.select([process.stdout], [], [], HANGS if ready else 300.0)[0]:
+            if not select.select([process.stdout], [], [], self.hangs if ready else 300.0)[0]:
                 return self._over("hung")
             piece = os.read(process.stdout.fileno(), 1 << 16)
             if not piece:

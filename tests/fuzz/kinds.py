@@ -287,7 +287,9 @@ def check_nir(path: Path, rng: random.Random) -> None:
 # Arrays, contracts, targets
 
 
-SHAPES = ((4, 3), (1, 3), (0, 3), (3,), (), (2, 2, 3), (-1, 3), (1 << 40, 3), (1 << 62, 1 << 62), (True, 3), (10**400,))
+SHAPES = (
+    (4, 3), (1, 3), (0, 3), (3,), (), (2, 2, 3), (-1, 3), (1 << 40, 3), (1 << 62, 1 << 62), (True, 3), (10**400,)
+)  # fmt: skip
 TYPES = (
     "<f8",
     ">f8",
@@ -424,5 +426,9 @@ def warm_up(kind: str, folder: Path) -> None:
                 copied.write_bytes(path.read_bytes())
                 KINDS[kind].check(copied, rng)
                 copied.unlink()
-    if kind in ("nir content", "target"):
-        run_program(load(CORPUS / "policy.nervecord"), rng)
+    from nervecord.runtime.emulator import EmulatorSession, EmulatorStream
+
+    for wide in (False, True):
+        EmulatorSession(load(CORPUS / "policy.nervecord").policy, wide=wide)
+        drawn = load(CORPUS / "drawn1.nervecord")
+        EmulatorStream(plan(drawn.graph, drawn.schedule), wide=wide)

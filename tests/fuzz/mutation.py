@@ -105,6 +105,8 @@ def mutate_bytes(data: bytes, rng: random.Random) -> bytes:
 def mutate_array(array: Any, rng: random.Random) -> Any:
     """An array of other values, type or shape."""
     out = np.array(array)
+    if out.dtype.kind not in "fiub":
+        return out
     change = rng.randrange(9)
     if change == 0 and out.size:
         out.flat[rng.randrange(out.size)] = _extreme(out.dtype, rng)

@@ -1,0 +1,307 @@
+"""Values, files and paths that were once read wrongly: each is a sentence and exit code 2, and the same from Python.
+
+Damaged programs and NIR files stand in test_bad_input.py, and 2,000 random ones in tests/fuzz.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nervecord
+from nervecord.errors import FileFormatError, NervecordError
+from nervecord.runtime.arrayfile import read_arrays
+from nervecord.training.records import read_metrics, read_record
+
+FOLDER = Path(__file__).parent.parent / "data" / "malformed"
+
+
+def npy(header: str, values: bytes = b"", version: bytes = b"\1\0") -> bytes:
+    """An .npy of this header."""
+    text = header.encode("latin-1") + b"\n"
+    return b"\x93NUMPY" + version + len(text).to_bytes(2 if version == b"\1\0" else 4, "little") + text + values
+
+
+def described(descr: str = "'<f8'", shape: str = "(20, 27)", order: str = "False") -> str:
+    return f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}"
+
+
+NO_NUMBERS = "holds something else than numbers"
+HEADERS: dict[str, tuple[bytes, str]] = {
+    "no end": (npy("{'descr': '<f8', 'shape': (1,"), NO_NUMBERS),
+    "a text without an end": (npy("{'descr': '''<f8"), NO_NUMBERS),
+    "brackets": (npy("{'descr': " + "(" * 3000 + "}"), NO_NUMBERS),
+    "minus signs": (npy("{'descr': " + "-" * 4000 + "1}"), NO_NUMBERS),
+    "a long header": (npy(" " * 60_000), "has a header of 60001 bytes"),
+    "a header beyond its file": (npy("{}")[:-2], "is no .npz or .npy file of numbers"),
+    "two of a key": (npy("{'descr': '<f8', 'descr': '<f8', 'shape': (1,)}"), NO_NUMBERS),
+    "400 digits": (npy(described(shape="(" + "9" * 400 + ", 27)")), "which is none"),
+    "5000 digits": (npy(described(shape="(" + "9" * 3900 + ", 27)")), "which is none"),
+    "1e999": (npy(described(shape="(1e999, 27)")), NO_NUMBERS),
+    "a negative size": (npy(described(shape="(-1, 27)")), NO_NUMBERS),
+    "true as a size": (npy(described(shape="(True, 27)")), NO_NUMBERS),
+    "sizes beyond memory": (npy(described(shape="(4294967296, 4294967296, 27)")), "and 0 are there"),
+    "nothing times everything": (npy(described(shape="(0, 4294967296, 4294967296)")), "and 0 are there"),
+    "70 axes": (npy(described(shape="(" + "1, " * 70 + ")")), "which is none"),
+    "a shape that is none": (npy(described(shape="True")), "which is none"),
+    "an order that is none": (npy(described(order="'C'")), NO_NUMBERS),
+    "records": (npy(described("[('a', '<f8')]")), NO_NUMBERS),
+    "nested types": (npy(described("[('a','<f8',(100000,100000))]")), NO_NUMBERS),
+    "void": (npy(described("'|V8'")), "type '|V8'"),
+    "extended floats": (npy(described("'<f16'")), "type '<f16'"),
+    "dates": (npy(described("'<M8[s]'")), "type '<M8[s]'"),
+    "a pickle": (npy(described("'|O'")), "type '|O'"),
+    "an escape": (npy(described("'\x1b[2J'")), "type '\\x1b[2J'"),
+    "an unknown version": (npy(described(), version=b"\7\0"), "is no .npz or .npy file of numbers"),
+    "too few values": (npy(described(), bytes(100)), "declares 4320 bytes of values in shape (20, 27)"),
+    "too many values": (npy(described(), bytes(4328)), "and 4328 are there"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["npy", "npz"])
+@pytest.mark.parametrize("name", HEADERS)
+def test_headers_of_arrays(name: str, packed: bool, nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
+    content, words = HEADERS[name]
+    path = tmp_path / "rows"
+    path.write_bytes(content)
+    if packed:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("observations.npy", content)
+    nervecord_cli("simulate", files / "ant.nir", "--input", path).refused(f"nervecord simulate: {path}: ", words)
+    with pytest.raises(FileFormatError) as caught:
+        read_arrays(path)
+    assert words in str(caught.value)
+
+
+def at(central: int, local: int, value: int) -> Callable[[bytearray], None]:
+    """Sets two bytes in both headers of the only entry."""
+
+    def change(data: bytearray) -> None:
+        start = data.index(b"PK\1\2")
+        for place in (start + central, local):
+            data[place : place + 2] = value.to_bytes(2, "little")
+
+    return change
+
+
+def _blank(data: bytearray) -> None:
+    data[50:70] = b"\xff" * 20
+
+
+def _no_text(data: bytearray) -> None:
+    at(8, 6, 0x800)(data)
+    data[30] = data[data.index(b"PK\1\2") + 46] = 0xFF
+
+
+def _shorter(data: bytearray) -> None:
+    start = data.index(b"PK\1\2") + 24
+    data[start : start + 4] = (100).to_bytes(4, "little")
+
+
+ARCHIVES: dict[str, tuple[Callable[[bytearray], None], str]] = {
+    "encrypted": (at(8, 6, 1), "encrypted, or packed by other methods"),
+    "strongly encrypted": (at(8, 6, 0x40), "encrypted, or packed by other methods"),
+    "patched": (at(8, 6, 0x20), "encrypted, or packed by other methods"),
+    "an unknown method": (at(10, 8, 99), "encrypted, or packed by other methods"),
+    "bzip2": (at(10, 8, 12), "encrypted, or packed by other methods"),
+    "a newer zip": (at(6, 4, 200), "zip file version 20.0"),
+    "no deflate": (_blank, "Error -3 while decompressing"),
+    "a name that is no text": (_no_text, "can't decode byte 0xff"),
+    "larger than it says": (_shorter, "or a damaged one"),
+}
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_archives_of_arrays(name: str, nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
+    change, words = ARCHIVES[name]
+    path = tmp_path / "rows.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("observations.npy", npy(described(), np.random.default_rng(0).bytes(4320)))
+    data = bytearray(path.read_bytes())
+    change(data)
+    path.write_bytes(data)
+    nervecord_cli("simulate", files / "ant.nir", "--input", path).refused(f"nervecord simulate: {path}: ", words)
+
+
+def test_many_entries_and_names_for_terminals(tmp_path: Path) -> None:
+    path = tmp_path / "many.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        for k in range(5000):
+            archive.writestr(f"{k}.npy", b"")
+    with pytest.raises(FileFormatError, match=r"holds 5000 entries .* at most 4096 are read"):
+        read_arrays(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("\x1b[2J.npy", npy(described("'<f8'", "(1,)"), bytes(8)))
+    with pytest.raises(FileFormatError, match=r"the name '\\x1b\[2J' cannot be printed"):
+        read_arrays(path)
+
+
+def test_what_numpy_writes_is_read_as_numpy_reads_it(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    arrays = {
+        "f8": draw.normal(size=(4, 3)), "f4": draw.normal(size=5).astype("f4"), "fortran": np.asfortranarray(
+            draw.normal(size=(4, 3))), "big": draw.normal(size=(2, 2)).astype(">f8"), "i": np.arange(6).reshape(2, 3),
+        "u1": np.arange(4, dtype="u1"), "flag": np.array([True, False]), "scalar": np.array(1.5),
+        "none": np.zeros((0, 3)), "half": np.arange(3, dtype="f2"),
+    }  # fmt: skip
+    for write in (np.savez, np.savez_compressed):
+        write(tmp_path / "a.npz", **arrays)
+        found = read_arrays(tmp_path / "a.npz")
+        assert list(found) == list(arrays)
+        for name, array in arrays.items():
+            assert found[name].shape == array.shape
+            assert found[name].dtype == array.dtype.newbyteorder("=")
+            assert np.array_equal(found[name], array)
+    np.save(tmp_path / "a.npy", arrays["fortran"])
+    assert np.array_equal(read_arrays(tmp_path / "a.npy")[""], arrays["fortran"])
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Paths
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Paths of what is no regular file, and of what no file can be."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as bound:
+        before = os.getcwd()
+        os.chdir(tmp_path)  # the name of a socket is short
+        bound.bind("socket")
+        os.chdir(before)
+        found = {name: str(tmp_path / name) for name in ("pipe", "link", "loop", "zero", "socket")}
+        found |= {"device": "/dev/zero", "null": "a\0b", "surrogate": "\ud800", "long": "x" * 300, "deep": "x/" * 3000}
+        found |= {"under a file": str(FOLDER / "empty.nir" / "x"), "escape": "\x1b[2J", "nothing": ""}
+        yield found
+
+
+READERS: dict[str, tuple[str, ...]] = {
+    "inspect": ("inspect", "{}"), "compile": ("compile", "{}"), "run": ("run", "{}"),
+    "simulate": ("simulate", "{ant}", "--input", "{}"), "calibration": ("compile", "{ant}", "--calibration", "{}"),
+    "contract": ("compile", "{ant}", "--contract", "{}"), "target": ("inspect", "{ant}", "--target-file", "{}"),
+    "observations": ("compare", "{ant}", "{ant}", "--observations", "{}"),
+    "study": ("sweep", "{}"), "run folder": ("train", "--resume", "{}"), "teacher": ("distill", "{}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_paths_of_what_is_no_file(
+    reader: str, odd: dict[str, str], nervecord_cli: Any, files: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nothing is waited for, and nothing endless is read; what a name would do to a terminal it does not do."""
+    monkeypatch.chdir(tmp_path)
+    for name, path in odd.items():
+        words = [word.replace("{}", path).replace("{ant}", str(files / "ant.nir")) for word in READERS[reader]]
+        answers: list[Any] = []
+        asked = threading.Thread(target=lambda w=words, found=answers: found.append(nervecord_cli(*w)), daemon=True)
+        asked.start()
+        asked.join(60)
+        assert answers, f"{name} is waited for"
+        text = answers[0].refused().removesuffix("\n")
+        assert text.isprintable(), name
+
+
+def test_the_same_from_python(odd: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in odd.values():
+        for read in (nervecord.read, nervecord.load, nervecord.open, nervecord.inspect, read_arrays):
+            with pytest.raises(NervecordError) as caught:
+                read(path)  # type: ignore[operator]
+            assert str(caught.value).isprintable()
+        with pytest.raises(NervecordError):
+            nervecord.target(file=path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_what_may_not_be_read(nervecord_cli: Any, tmp_path: Path) -> None:
+    for name in ("a.nir", "a.nervecord"):
+        (tmp_path / name).write_bytes(b"PK")
+        (tmp_path / name).chmod(0)
+        nervecord_cli("inspect", tmp_path / name).refused("Permission denied")
+
+
+def test_folders_for_results_that_cannot_be(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
+    for folder in ("a\0b", "\ud800", "x" * 300, "/dev/null/x"):
+        nervecord_cli("compile", files / "ant.nir", "--dump", folder).refused("cannot be made")
+        nervecord_cli("compile", files / "ant.nir", "-o", f"{folder}/x").refused()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Run folders
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "not JSON"),
+        (b"[]", "holds list, not a JSON object"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "not JSON"),
+        (b"\xff", "is no text"),
+        (b'{"\x1b": }', "not JSON"),
+    ],
+)
+def test_records_of_runs(content: bytes, words: str, nervecord_cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(FileFormatError, match=words):
+        read_record(tmp_path / "config.json")
+    nervecord_cli("train", "--resume", tmp_path).refused(words)
+    nervecord_cli("distill", tmp_path).refused(words)
+
+
+def test_rows_of_metrics(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert read_metrics(path) == []
+    path.write_bytes(b'{"step": 1}\n{"step": 2}\n{"st')  # the last one of a process that was killed
+    assert read_metrics(path) == [{"step": 1}, {"step": 2}]
+    assert read_metrics(path, last=True) == [{"step": 2}]
+    for row in (b"{}\n", b'{"step": "1"}\n', b"nonsense\n"):
+        path.write_bytes(row)
+        with pytest.raises(FileFormatError, match="line 1"):
+            read_metrics(path)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# HDF5's plug-ins
+
+PLUGIN = """
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+__attribute__((constructor)) static void load(void) { close(open(getenv("TOUCHED"), O_CREAT | O_WRONLY, 0600)); }
+"""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_no_plugin_is_loaded_whatever_the_environment_says(tmp_path: Path) -> None:
+    """Of a file that it cannot open HDF5 2 asks every plug-in that it finds."""
+    (tmp_path / "plugin.c").write_text(PLUGIN)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", "libplugin.so", "plugin.c"], cwd=tmp_path, check=True)
+    touched = tmp_path / "touched"
+    environment = {**os.environ, "HDF5_PLUGIN_PATH": str(tmp_path), "HDF5_PLUGIN_PRELOAD": "", "TOUCHED": str(touched)}
+    code = f"import ctypes; ctypes.CDLL({str(tmp_path / 'libplugin.so')!r})"
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert touched.exists()  # it would be seen
+    touched.unlink()
+    for name in ("damaged_superblock", "signature_only", "truncated", "plugin_filter"):
+        done = subprocess.run(
+            [sys.executable, "-m", "nervecord", "inspect", str(FOLDER / f"{name}.nir")],
+            env=environment, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 2, done.stderr
+        assert not touched.exists(), name
