@@ -30,6 +30,7 @@ from nets import (
 )
 
 from nervecord.compiler.calibrate import calibrate
+from nervecord.compiler.check.placement import place
 from nervecord.compiler.check.table import errors, findings_of, verdict
 from nervecord.compiler.graph import Edge, Graph
 from nervecord.compiler.interpret import simulate
@@ -118,15 +119,20 @@ def test_spikes_are_relayed_and_values_are_not() -> None:
 
 
 def test_a_bias_into_a_current_needs_something_that_can_carry_it() -> None:
-    """Spikes that come from outside cannot: nobody knows when they are on."""
+    """The host can, beside values as beside spikes: it says in which steps they enter."""
     values = net(affine(bias=True), current_lif())
     assert codes(values)["bias-channel"] == "info"
-    assert codes(net(affine(bias=True), current_lif(), spiking=True))["bias-channel"] == "error"
+    spikes = net(affine(bias=True), current_lif(), spiking=True)
+    assert codes(spikes)["bias-channel"] == "info"
+    assert place(spikes, LAVA).bias_inputs == place(values, LAVA).bias_inputs == 1
+    lower(spikes, ARITHMETIC, None)
     deeper = net(affine(), lif(), affine(bias=True), current_lif(), spiking=True)
     assert codes(deeper)["bias-channel"] == "info"
     # A population that is read has no neuron to spare: its spikes are the output.
     read = deeper.replace(nodes={**deeper.nodes, "output2": Output((2,))}, edges=(*deeper.edges, ("lif1", "output2")))
     assert codes(read)["bias-channel"] == "error"
+    with pytest.raises(InfeasibleError, match="nothing that feeds it can carry one: all of it is read"):
+        lower(read, ARITHMETIC, None)
 
 
 def test_a_decoder_of_membranes_does_not_read_spikes() -> None:

@@ -164,6 +164,24 @@ def test_the_longest_delay_and_wide_products() -> None:
     assert seen > 0
 
 
+def test_a_sparse_matrix_takes_a_place_for_each_of_its_weights() -> None:
+    rng = np.random.default_rng(0)
+    weight = 2 * rng.integers(1, 60, size=(300, 500)) * (rng.random((300, 500)) < 0.02)
+    nodes = [
+        ("in", Input((500,), "spikes")), ("dense", Dense(weight, 0, 8, 1)),
+        ("lif", Neuron(IntegerMembrane(4000, np.zeros(300)), None, IntegerSpike(100))), ("out", Output((300,))),
+    ]  # fmt: skip
+    made = plan(chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA))
+    rows, full = EmulatorStream(made), EmulatorStream(made, sparse=0.0)
+    count = int(np.count_nonzero(weight))
+    assert rows._emulator.packed.weights.size == count
+    assert rows._emulator.packed.columns.size == count + 1
+    assert full._emulator.packed.weights.size == weight.size
+    x = rng.integers(0, 2, size=(40, 500))
+    assert rows.run(x)["out"].sum() > 0
+    np.testing.assert_array_equal(rows.run(x)["out"], full.run(x)["out"])
+
+
 def test_more_memory_than_there_is_is_refused() -> None:
     """Rings of the longest block; and a batch that no machine holds."""
     graph = delayed(1, Schedule(), None)
