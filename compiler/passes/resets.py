@@ -13,6 +13,14 @@ ResetRule: TypeAlias = Literal["zero", "zero-late", "subtract", "subtract-late"]
 """What a spike does to the membrane: back to zero, or the threshold less; in the same step or (late) the next."""
 UNSAID = "reset-unsaid"
 """Code of the note that a file looks as if its reset rule was lost."""
+NOTES = {
+    UNSAID: (
+        "The file is written as snnTorch's export writes every network, with reset to zero, and snnTorch's default is "
+        "to subtract. About the graph itself, whatever the target.",
+        "Say how it was trained: `--reset`.",
+    )
+}
+"""Code of a note on a file -> what it means, what to do."""
 
 
 def with_reset(graph: Graph, rule: str) -> Graph:
