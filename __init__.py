@@ -143,7 +143,8 @@ def read(
             enough for `inspect`.
         convention: how continuous time becomes steps: "euler" (as snnTorch and Norse do) or "exact".
         reset: the rule its neurons were trained with, which NIR cannot say: "zero", "subtract" (the threshold, in the
-            step of the spike) or "subtract-late" (in the next, as snnTorch does by default).
+            step of the spike), "subtract-late" (in the next, as snnTorch does by default) or "zero-late"; see
+            docs/nir.md.
 
     Raises:
         FileFormatError: the file is missing, damaged, no NIR, or newer than this version.

@@ -22,6 +22,7 @@ from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.measured import CODES
 from nervecord.compiler.ops import Level
+from nervecord.compiler.passes.resets import NOTES
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import Schedule
 from nervecord.compiler.target import TargetSpec
@@ -400,6 +401,9 @@ def findings_doc() -> str:
         f"| `{rule.code}` | {rule.severity} | {', '.join(level.value for level in rule.levels)} "
         f"| {rule.means} | {rule.remedy} |"
         for rule in RULES
+    ]
+    lines += [
+        f"| `{code}` | warning | imported, discrete | {means} | {remedy} |" for code, (means, remedy) in NOTES.items()
     ]
     lines += [f"| `{code}` | warning | integer | {means} | {remedy} |" for code, (means, remedy) in CODES.items()]
     return "\n".join(lines) + "\n"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.passes.compose import compose
@@ -18,7 +19,7 @@ def prepared(subject: Graph | Policy, spec: TargetSpec) -> Iterator[tuple[str, G
     if spec.integers is None or spec.behaviour.free_wiring.value is not False:
         return
     own = spec.behaviour.per_neuron.value or ()
-    passes = [("composed", compose)]
+    passes: list[tuple[str, Callable[[Any], Any]]] = [("composed", compose)]
     if "threshold" not in own:
         passes.append(("thresholds", fold_thresholds))
     if "decay" not in own:

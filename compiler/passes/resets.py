@@ -9,10 +9,18 @@ from nervecord.compiler.graph import Graph
 from nervecord.compiler.ops import Neuron, Spike
 from nervecord.errors import GraphError, unknown_name
 
-ResetRule: TypeAlias = Literal["zero", "subtract", "subtract-late"]
-"""What a spike does to the membrane: back to zero; the threshold less, in the same step or in the next one."""
+ResetRule: TypeAlias = Literal["zero", "zero-late", "subtract", "subtract-late"]
+"""What a spike does to the membrane: back to zero, or the threshold less; in the same step or (late) the next."""
 UNSAID = "reset-unsaid"
 """Code of the note that a file looks as if its reset rule was lost."""
+NOTES = {
+    UNSAID: (
+        "The file is written as snnTorch's export writes every network, with reset to zero, and snnTorch's default is "
+        "to subtract. About the graph itself, whatever the target.",
+        "Say how it was trained: `--reset`.",
+    )
+}
+"""Code of a note on a file -> what it means, what to do."""
 
 
 def with_reset(graph: Graph, rule: str) -> Graph:
@@ -21,8 +29,10 @@ def with_reset(graph: Graph, rule: str) -> Graph:
     Before                       After `with_reset(graph, "subtract")`
         v = 0 where it spiked        v = v - threshold where it spiked
 
-    "zero" changes nothing but takes back the note that the rule is not known. Pure, deterministic, idempotent: the same
-    object where nothing changes.
+    "zero-late" is a reset to zero and a silent step, in which what enters is lost, as in snnTorch's recurrent neurons.
+    "zero" changes nothing but takes back the note that the rule is not known.
+
+    Pure, deterministic, idempotent: the same object where nothing changes.
 
     Args:
         graph: IMPORTED or DISCRETE, of another tool. rule: one of `ResetRule`.
@@ -33,7 +43,7 @@ def with_reset(graph: Graph, rule: str) -> Graph:
     """
     if rule not in get_args(ResetRule):
         raise unknown_name("reset rule", rule, get_args(ResetRule), where="--reset")
-    wanted = "value" if rule == "zero" else rule
+    wanted, silent = ("value" if rule.startswith("zero") else rule), int(rule == "zero-late")
     nodes = dict(graph.nodes)
     for name, op in graph.nodes.items():
         if not isinstance(op, Neuron) or not isinstance(op.spike, Spike):
@@ -43,8 +53,13 @@ def with_reset(graph: Graph, rule: str) -> Graph:
                 "resets to a value that is not zero, so that its file does say the rule", where=op.label,
                 hint="leave --reset out",
             )  # fmt: skip
-        if op.spike.reset != wanted:
-            nodes[name] = op.replace(spike=dataclasses.replace(op.spike, reset=wanted))
+        if silent and op.synapse is not None:
+            raise GraphError(
+                "a late reset to zero clears the synaptic current too (snnTorch), and no neuron here does that",
+                where=op.label, hint="train with reset_delay=False, and give --reset zero",
+            )  # fmt: skip
+        if (op.spike.reset, op.spike.refractory) != (wanted, silent):
+            nodes[name] = op.replace(spike=dataclasses.replace(op.spike, reset=wanted, refractory=silent))
     notes = tuple(note for note in graph.notes if note.code != UNSAID)
     if notes == graph.notes and all(nodes[name] is graph.nodes[name] for name in nodes):
         return graph

@@ -231,7 +231,7 @@ VARIANTS: dict[str, tuple[Callable[[Policy], Policy], str]] = {
     "a refractory period": (lambda p: part(p, "spike", refractory=1), "refractory"),
     "different decays": (lambda p: part(p, "membrane", decay=each(0.5, 0.9)), "population-parameters"),
     "decays that 12 bits cannot tell apart": (lambda p: part(p, "membrane", decay=each(0.5, 0.5001)), ""),
-    "different thresholds": (lambda p: part(p, "spike", threshold=each(1, 2)), "population-parameters"),
+    "different thresholds": (lambda p: part(p, "spike", threshold=each(1, 2)), ""),
     "negative threshold": (lambda p: part(p, "spike", threshold=np.full(24, -1.0)), "threshold-range"),
     "a threshold without a unit": (lambda p: part(p, "spike", threshold=np.full(24, 1e-9)), "no-scale"),
     "a delay": (lambda p: with_node(p, "fc0", p.graph.nodes["fc0"].replace(delay=1)), "reset-with-delays"),
@@ -244,10 +244,10 @@ VARIANTS: dict[str, tuple[Callable[[Policy], Policy], str]] = {
     "a hidden layer that does not": (lambda p: with_node(p, "lif0", li(24, 0.5)), "analogue-layer"),
     "scaled weights": (
         lambda p: wired(p, ("fc0", "lif0"), ("fc0", "scale"), ("scale", "lif0"), scale=Scale(np.ones(24))),
-        "unsupported-node",
+        "",
     ),
     "neurons behind neurons": (
-        lambda p: wired(p, ("lif0", "fc1"), ("lif0", "more"), ("more", "fc1"), more=lif(24)), "free-wiring",
+        lambda p: wired(p, ("lif0", "fc1"), ("lif0", "more"), ("more", "fc1"), more=lif(24)), "",
     ),
     "spikes that are counted": (
         lambda p: with_node(with_node(p, "readout", lif(8, 0.5, threshold=0.5)), "decode", COUNT), "",
