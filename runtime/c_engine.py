@@ -83,9 +83,7 @@ class Compiled:
         self._harvest(rows)
         self.states[rows] = np.zeros((), dtype=self._dtype)
         for values in self._sent.values():
-            # What was given before stays in the trace of the last block; what connections still hear is gone.
-            values[: self._keeps, rows] = 0
-            values[self._keeps :, rows] = 0
+            values[:, rows] = 0
 
     def _harvest(self, rows: Any) -> None:
         """Counters of copies that are about to be cleared."""

@@ -62,8 +62,9 @@ class Core:
     def _scratch(self) -> list[Member]:
         """What a step works with; here, and not on the stack."""
         found = []
-        width = max(cell.op.size for cell in self.form.cells)
-        found.append(Member("sum", "int32_t", width, "scratch: what enters a population"))
+        summed = [cell.op.size for cell in self.form.cells if self._summed(cell)]
+        if summed:
+            found.append(Member("sum", "int32_t", max(summed), "scratch: what enters a population"))
         parts = [link for cell in self.form.cells for link in cell.links if self._apart(cell, link)]
         narrow = [link.outputs for link in parts if not link.wide]
         wide = [link.outputs for link in self.form.links.values() if link.wide]
@@ -89,6 +90,12 @@ class Core:
                 found.append(Member(f"{cell.name}_times", "int64_t", cell.op.size, "how often each sent"))
                 found.append(Member(f"{cell.name}_spikes", "int64_t", 0, "spikes"))
         return found
+
+    def _summed(self, cell: Cell) -> bool:
+        """Whether what enters is added up: all but the one product of what is held, where it always arrives."""
+        if len(cell.links) != 1 or cell.links[0].held is None:
+            return True
+        return any(cell.links[0].when[k] is None for k in cell.useful)
 
     def _apart(self, cell: Cell, link: Link) -> bool:
         """Whether what a connection gives cannot be added up in `sum` itself."""

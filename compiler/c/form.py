@@ -273,7 +273,10 @@ class _Former:
         self.ranges = {r.name: r for r in ranges}
         self.names = identifiers(plan.graph.nodes)
         self.tables: list[Table] = []
-        self.order = {unit.step.name: k for k, unit in enumerate(plan.units)}
+        # Where every connection has a delay, readers come before what they read: a ring then needs one step less.
+        delayed = all(tap.lag > 0 for step in plan.connections for tap in step.taps)
+        self.units = plan.units[::-1] if delayed else plan.units
+        self.order = {unit.step.name: k for k, unit in enumerate(self.units)}
 
     def _refuse(self) -> None:
         """What there is no C for, by its name."""
@@ -290,7 +293,7 @@ class _Former:
         plan = self.plan
         rings = self._rings()
         links = {step.name: self._link(step, rings) for step in plan.connections}
-        cells = tuple(self._cell(unit, links, rings) for unit in plan.units)
+        cells = tuple(self._cell(unit, links, rings) for unit in self.units)
         return Form(plan, self.names, plan.entries, rings, links, cells, self.tables)
 
     # ------------------------------------------------------------------------------------------------ rings

@@ -25,7 +25,7 @@ class Helpers:
             name,
             f"""\
 /* x / 2^by, rounded down. */
-static {kind} {name}({kind} x, unsigned by)
+static inline {kind} {name}({kind} x, unsigned by)
 {{
     return x < 0 ? ~(~x >> by) : x >> by;
 }}
@@ -39,7 +39,7 @@ static {kind} {name}({kind} x, unsigned by)
         towards = "towards zero" if a.decay_rounding == "zero" else "down"
         lines = [
             f"/* x * factor / 2^{bits}, rounded {towards}; in two parts, so that 32 bits hold the products. */",
-            "static int32_t keep(int32_t x, uint32_t factor)",
+            "static inline int32_t keep(int32_t x, uint32_t factor)",
             "{",
             "    const uint32_t size = x < 0 ? 0u - (uint32_t)x : (uint32_t)x;",
             f"    const uint32_t low = (size & {mask}u) * factor;",
@@ -58,7 +58,7 @@ static {kind} {name}({kind} x, unsigned by)
         once = self.arithmetic.decay_rounding == "at-least-one"
         return self._add("keep", "\n".join([
             "/* x - x / 2^code, what is lost rounded down" + (", and at least 1. */" if once else ". */"),
-            "static int32_t keep(int32_t x, unsigned code)", "{",
+            "static inline int32_t keep(int32_t x, unsigned code)", "{",
             f"    {'' if once else 'const '}int32_t lost = {shift}(x, code);", *(least if once else []),
             "    return x - lost;", "}", "",
         ]))  # fmt: skip
@@ -70,7 +70,7 @@ static {kind} {name}({kind} x, unsigned by)
         return self._add(
             name,
             f"""\
-static int32_t {name}({kind} x, int32_t low, int32_t high)
+static inline int32_t {name}({kind} x, int32_t low, int32_t high)
 {{
     return x < low ? low : (x > high ? high : (int32_t)x);
 }}

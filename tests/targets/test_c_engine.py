@@ -279,3 +279,28 @@ def test_the_long_run_runs() -> None:
     found = subprocess.run(words, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     assert "equal to the bit: 2 graphs" in found.stdout
+
+
+@pytest.mark.parametrize("target", ["c", "lava", "a chip of mine"])
+def test_every_program_of_integers_opens_in_c(target: str) -> None:
+    """By name of the engine; the target c by default. Beside the emulator nothing parts but the float32 of actions."""
+    import nervecord
+    from nervecord.compiler.files.program import Program
+
+    policy = compiled(random_policy(5, sizes=(9, 20, 3), state="carried"))
+    assert policy.recorded is not None
+    program = Program(target, policy.graph, policy.contract)
+    rows = single(policy.recorded[:20])
+    with nervecord.open(program, engine="c") as session, nervecord.open(program, engine="emulator") as fast:
+        assert session.engine == "c"
+        found = nervecord.compare(session, fast, rows, tolerance=1e-6)
+        assert found.agrees
+        assert not nervecord.compare(session, fast, rows, tolerance=0).agrees
+    if target == "c":
+        with nervecord.open(program) as session:
+            assert session.engine == "c"
+    case = draw(7)
+    stream = Program(target, case.plan.graph, None, case.plan.schedule)
+    a, b = (nervecord.stream(stream, engine=engine).run(case.inputs) for engine in ("c", "definition"))
+    for name, values in b.items():
+        np.testing.assert_array_equal(a[name], values)

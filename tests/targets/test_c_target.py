@@ -305,6 +305,15 @@ def test_other_policies_on_a_cortex_m4(name: str, folders: dict[str, tuple[Progr
 
 
 @needs_cortex
+@pytest.mark.parametrize("name", programs())
+def test_it_compiles_without_a_warning_for_a_cortex_m4(name: str, folders: dict[str, tuple[Program, Path]]) -> None:
+    """There an int32_t is a long."""
+    folder = folders[name][1]
+    for source in ("policy.c", "policy_weights.c", "policy_selftest.c"):
+        call("arm-none-eabi-gcc", *STRICT, "-mcpu=cortex-m4", "-mthumb", "-O2", "-c", source, cwd=folder)
+
+
+@needs_cortex
 def test_the_cortex_can_say_that_it_failed(folders: dict[str, tuple[Program, Path]], tmp_path: Path) -> None:
     folder = shutil.copytree(folders["cleared"][1], tmp_path / "changed")
     text = (folder / "policy_vectors.h").read_text()
