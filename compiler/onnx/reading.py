@@ -271,6 +271,7 @@ class _Reader:
         return None
 
     def _shaped(self, node: OnnxNode, x: _Signal) -> _Signal | None:
+        shape: tuple[int, ...]
         match node.kind:
             case "Flatten":
                 axis = node.attributes.get("axis", 1)

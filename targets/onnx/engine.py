@@ -140,7 +140,7 @@ class OnnxSession(Closing):
             counted = checked_active(active, self._batch)
             with np.errstate(over="ignore"):  # what float32 does not hold is infinite there, and not trusted
                 single = given.astype(np.float32)
-            trusted = np.isfinite(single).all(axis=1)
+            trusted = np.asarray(np.isfinite(single).all(axis=1))
             if self.graph.level is Level.INTEGER:
                 known = np.where(trusted[:, None], single, self._neutral)
                 check_inputs(self.plan, self._split(known))
