@@ -14,6 +14,7 @@ import pytest
 from emulated import observations_of, policy_of, random_arithmetic
 from graphs import draw
 from policies import random_dag, random_policy
+from singles import single
 
 import nervecord
 from nervecord.compiler.calibrate import calibrate
@@ -33,11 +34,6 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-def single(x: Any) -> Any:
-    """Rounded to float32, and as float64 again."""
-    return np.asarray(x, dtype=np.float32).astype(np.float64)
 
 
 def lowered(policy: Policy, **options: Any) -> Policy:
