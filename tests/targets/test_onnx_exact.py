@@ -115,7 +115,7 @@ def test_branching_policies_with_delays_and_loops(seed: int) -> None:
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
-@pytest.mark.parametrize("opset", [11, 18])
+@pytest.mark.parametrize("opset", [11, 13, 15, 18])
 def test_few_bits_and_an_old_opset(bits: int, opset: int, tmp_path: Path) -> None:
     program = compile_graph(random_policy(1), OnnxTarget(form="integer", weight_bits=bits, opset=opset))
     (emitted,) = nervecord.emit(program, tmp_path)
