@@ -144,7 +144,8 @@ PARTS: tuple[Part, ...] = (
     ),
     Part("MuJoCo Warp", "train --sim warp", ("mujoco-warp", "warp-lang"), "import mujoco_warp", "warp"),
     Part("Optuna", "sweep", ("optuna",), "import optuna", "sweep"),
-    Part("ONNX Runtime", "benchmarks", ("onnx", "onnxruntime"), "import onnxruntime", "bench"),
+    Part("ONNX Runtime", "the target onnx, ONNX files", ("onnx", "onnxruntime"), "import onnx, onnxruntime",
+         "onnxruntime"),
 )  # fmt: skip
 
 

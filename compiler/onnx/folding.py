@@ -63,14 +63,18 @@ def fold(node: OnnxNode, inputs: list[Array | None]) -> Array | None:
             held = value.ravel()[:1] if isinstance(value, np.ndarray) else np.zeros(1, dtype=np.float32)
             return np.broadcast_to(held, (1,)).repeat(math.prod(shape)).reshape(shape)
         case "Transpose":
-            order = attributes.get("perm")
-            return x.transpose(order if isinstance(order, tuple) else None)
+            return x.transpose(_whole(attributes.get("perm")))
         case "Unsqueeze" | "Squeeze":
-            axes = tuple(int(k) for k in given[1]) if len(given) > 1 else attributes.get("axes")
+            axes = _whole(tuple(given[1].ravel()) if len(given) > 1 else attributes.get("axes"))
             if kind == "Squeeze":
-                return np.squeeze(x, axes if isinstance(axes, tuple) else None)
-            return np.expand_dims(x, axes) if isinstance(axes, tuple) else None
+                return np.squeeze(x, axes)
+            return None if axes is None else np.expand_dims(x, axes)
     return None
+
+
+def _whole(value: object) -> tuple[int, ...] | None:
+    """Axes; None where there are none."""
+    return tuple(int(k) for k in value) if isinstance(value, tuple) else None
 
 
 def _constant(node: OnnxNode) -> Array | None:

@@ -30,7 +30,7 @@ ACTIONS = "actions"
 """The output that is read where a file has several."""
 SECONDS = 1.0
 """dt of a network without time, where nobody says another; a contract's control period takes its place."""
-OURS = "nervecord_contract"
+OURS = "nervecord_form"
 """In the metadata of files that Nervecord wrote."""
 MOST_DIAGONAL = 4096
 """Values of a product that becomes a connection of its own."""
@@ -271,6 +271,7 @@ class _Reader:
         return None
 
     def _shaped(self, node: OnnxNode, x: _Signal) -> _Signal | None:
+        shape: tuple[int, ...]
         match node.kind:
             case "Flatten":
                 axis = node.attributes.get("axis", 1)

@@ -82,12 +82,12 @@ class Builder:
 
     def row(self, values: Array, dtype: type) -> str:
         """A constant [1, n] (or [1, 1] where all values are one), which meets [batch, n]."""
-        held = np.asarray(values, dtype=dtype).reshape(1, -1)
+        held: Array = np.asarray(values, dtype=dtype).reshape(1, -1)
         return self.constant(held[:, :1] if held.size and (held == held[0, 0]).all() else held)
 
     def full(self, values: Array, dtype: type) -> str:
         """A constant that stands alone as a value: [batch, n]."""
-        held = np.asarray(values, dtype=dtype).reshape(1, -1)
+        held: Array = np.asarray(values, dtype=dtype).reshape(1, -1)
         return self.constant(np.repeat(held, self.batch, axis=0))
 
     # ------------------------------------------------------------------------------------------ compositions

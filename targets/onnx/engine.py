@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from nervecord.compiler.ops import Array, Level
-from nervecord.compiler.plan import Plan
+from nervecord.compiler.graph import Graph
+from nervecord.compiler.host import Before
+from nervecord.compiler.ops import Array, Level, is_core
+from nervecord.compiler.plan import Plan, plan
 from nervecord.compiler.policy import Policy
-from nervecord.errors import EngineError, MissingDependencyError, install_command
+from nervecord.errors import EngineError, GraphError, MissingDependencyError, install_command
 from nervecord.runtime.session import (
     Acting,
     Counts,
@@ -29,6 +31,7 @@ from nervecord.runtime.session import (
     neutral,
     planned,
 )
+from nervecord.runtime.stream import Streaming
 from nervecord.targets.onnx.model import TRACE, Model, make_model
 
 ENGINE = "onnxruntime"
@@ -57,6 +60,92 @@ def inference_session(model: bytes) -> Any:
         raise EngineError(f"refuses the model: {' '.join(str(error).split())[:300]}", where=ENGINE) from error
 
 
+class OnnxMachine:
+    """A plan in ONNX Runtime, with its state, for a batch of independent copies.
+
+    Args:
+        plan: of a policy, or of a graph that is none. batch: number of copies.
+
+    Raises:
+        InfeasibleError: an op has no form in ONNX here.
+        MissingDependencyError: onnx or onnxruntime is not installed.
+    """
+
+    def __init__(self, plan: Plan, batch: int) -> None:
+        self.plan = plan
+        self._core = {step.name for step in plan.core}
+        self._nodes = (*(entry.name for entry in plan.entries), *(step.name for step in plan.core))
+        self._integer = plan.graph.level is Level.INTEGER
+        self.open(batch)
+
+    def open(self, batch: int) -> None:
+        """A model for so many copies, at the state before the first block."""
+        self.batch = batch
+        self.model: Model = make_model(self.plan, batch=batch, trace=True)
+        self._start()
+        self.clear()
+
+    def _start(self) -> None:
+        self._session = inference_session(self.model.proto.SerializeToString())
+        self._names = [output.name for output in self._session.get_outputs()]
+
+    def reset(self, batch: int | None) -> None:
+        """Back to that state, with a new number of copies if one is given."""
+        if batch is not None and batch != self.batch:
+            self.open(batch)
+        else:
+            self.clear()
+
+    def clear(self) -> None:
+        """Back to that state."""
+        self.state = np.zeros((self.batch, self.model.state_size), dtype=np.float32)
+        self.last: dict[str, Array] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # ONNX Runtime's session cannot be copied; one of the same model takes its place.
+        return {key: value for key, value in self.__dict__.items() if key != "_session"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
+
+    def run(self, feeds: dict[str, Array]) -> dict[str, Array]:
+        """One block: inputs by name, float32, to outputs by name; `last` holds what every node gave.
+
+        Raises:
+            EngineError: ONNX Runtime failed.
+        """
+        if self.model.state_size:
+            feeds = {**feeds, "h_in": self.state}
+        try:
+            values = dict(zip(self._names, self._session.run(None, feeds), strict=True))
+        except Exception as error:
+            raise EngineError(f"failed: {' '.join(str(error).split())[:300]}", where=ENGINE) from error
+        if self.model.state_size:
+            self.state = values["h_out"]
+        self.last = {name: self._block(name, values[TRACE + name]) for name in self._nodes}
+        return values
+
+    def _block(self, name: str, rows: Array) -> Array:
+        """Useful steps in their places of a block: (window, batch, ...)."""
+        shape = self.plan.graph.nodes[name].out_shape
+        block = np.zeros((self.plan.window, self.batch, *shape), dtype=np.int64 if self._integer else np.float64)
+        useful = self.plan.useful(name) if name in self._core else slice(0, len(rows))
+        block[useful] = rows.reshape(len(rows), self.batch, *shape)
+        return block
+
+    def trace(self) -> dict[str, Array]:
+        """What every core node gave in the last block: name -> (window, batch, ...)."""
+        return {step.name: self.last[step.name].copy() for step in self.plan.core if step.name in self.last}
+
+    def count(self, counts: Counts, active: Array) -> None:
+        """Add the last block's spikes and synaptic events."""
+        sent = {entry.name: self.last[entry.name] for entry in self.plan.entries}
+        spikes, events = count_block(self.plan, sent, self.last, active)
+        add(counts.spikes, spikes)
+        add(counts.synaptic_events, events)
+
+
 class OnnxSession(Acting):
     """A policy in ONNX Runtime.
 
@@ -80,35 +169,15 @@ class OnnxSession(Acting):
         self.engine = ENGINE
         self._counts = Counts()
         self._neutral = neutral(self.plan)
+        self._before = Before(self.plan)
         self._updates = neurons(self.plan) * self.plan.schedule.steps
         checked_batch(batch)
-        self._open(batch)
-
-    def _open(self, batch: int) -> None:
-        """A model for so many robots, at the state before the first action."""
-        self._batch = batch
-        self._model: Model = make_model(self.plan, batch=batch, trace=True)
-        self._session = inference_session(self._model.proto.SerializeToString())
-        self._names = [output.name for output in self._session.get_outputs()]
-        self._clear()
-
-    def _clear(self) -> None:
-        self._state = np.zeros((self._batch, self._model.state_size), dtype=np.float32)
-        self._last: dict[str, Array] = {}
-        self._noted = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        # ONNX Runtime's session cannot be copied; one of the same model takes its place.
-        return {key: value for key, value in super().__getstate__().items() if key != "_session"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._session = inference_session(self._model.proto.SerializeToString())
+        self._machine = OnnxMachine(self.plan, batch)
 
     @property
     def batch(self) -> int:
         """Number of robots."""
-        return self._batch
+        return self._machine.batch
 
     @property
     def counts(self) -> Counts:
@@ -121,11 +190,10 @@ class OnnxSession(Acting):
             self._alive()
             checked_batch(batch)
             if rows is not None:
-                self._state[checked_rows(rows, self._batch)] = 0
-            elif batch is not None and batch != self._batch:
-                self._open(batch)
+                self._machine.state[checked_rows(rows, self.batch)] = 0
             else:
-                self._clear()
+                self._machine.reset(batch)
+                self._noted = None
 
     def step(self, observation: Array, active: Array | None = None) -> Array:
         """(batch, observations) -> (batch, actions); (observations,) -> (actions,) for one robot.
@@ -137,16 +205,16 @@ class OnnxSession(Acting):
         """
         with self._lock:
             self._alive()
-            given, _ = checked_observation(self.contract, observation, self._batch)
-            counted = checked_active(active, self._batch)
+            given, _ = checked_observation(self.contract, observation, self.batch)
+            counted = checked_active(active, self.batch)
             with np.errstate(over="ignore"):  # what float32 does not hold is infinite there, and not trusted
                 single = given.astype(np.float32)
-            trusted = np.isfinite(single).all(axis=1)
+            trusted = np.asarray(np.isfinite(single).all(axis=1))
             if self.graph.level is Level.INTEGER:
                 known = np.where(trusted[:, None], single, self._neutral)
-                check_inputs(self.plan, self._split(known))
+                check_inputs(self.plan, self._before.split(known))
             self._noted = None
-            action = self._run(single)
+            action = np.asarray(self._machine.run({"obs": single})["actions"], dtype=np.float64)
             self._count(counted)
             action = self._safe(action, trusted, counted)
             return action if np.ndim(observation) == 2 else action[0]
@@ -154,44 +222,64 @@ class OnnxSession(Acting):
     def trace(self) -> dict[str, Array]:
         """What every core node gave in the last action: name -> (window, batch, n)."""
         with self._lock:
-            return {step.name: self._last[step.name].copy() for step in self.plan.core if step.name in self._last}
-
-    def _split(self, observation: Array) -> dict[str, Array]:
-        graph, start = self.graph, 0
-        found = {}
-        for name in graph.inputs:
-            found[name] = observation[:, start : start + graph.nodes[name].size]
-            start += graph.nodes[name].size
-        return found
-
-    def _run(self, observation: Array) -> Array:
-        feeds = {"obs": observation}
-        if self._model.state_size:
-            feeds["h_in"] = self._state
-        try:
-            values = dict(zip(self._names, self._session.run(None, feeds), strict=True))
-        except Exception as error:
-            raise EngineError(f"failed: {' '.join(str(error).split())[:300]}", where=ENGINE) from error
-        if self._model.state_size:
-            self._state = values["h_out"]
-        self._last = {}
-        for name in (*(entry.name for entry in self.plan.entries), *(step.name for step in self.plan.core)):
-            self._last[name] = self._block(name, values[TRACE + name])
-        return np.asarray(values["actions"], dtype=np.float64)
-
-    def _block(self, name: str, rows: Array) -> Array:
-        """Useful steps in their places of a block."""
-        core = any(step.name == name for step in self.plan.core)
-        dtype = np.int64 if self.graph.level is Level.INTEGER else np.float64
-        block = np.zeros((self.plan.window, *rows.shape[1:]), dtype=dtype)
-        block[self.plan.useful(name) if core else slice(0, len(rows))] = rows
-        return block
+            return self._machine.trace()
 
     def _count(self, active: Array) -> None:
-        counts, robots = self._counts, int(np.count_nonzero(active))
-        counts.actions += robots
-        counts.neuron_updates += self._updates * robots
-        sent = {entry.name: self._last[entry.name] for entry in self.plan.entries}
-        spikes, events = count_block(self.plan, sent, self._last, active)
-        add(counts.spikes, spikes)
-        add(counts.synaptic_events, events)
+        robots = int(np.count_nonzero(active))
+        self._counts.actions += robots
+        self._counts.neuron_updates += self._updates * robots
+        self._machine.count(self._counts, active)
+
+
+class OnnxStream(Streaming):
+    """A graph that is no policy in ONNX Runtime. What enters is rounded to float32.
+
+    Args:
+        subject: a graph, run step by step with its state carried, or a plan.
+        batch: number of copies.
+
+    Raises:
+        GraphError: the graph is not executable, or it is a policy's plan.
+        InfeasibleError: an op has no form in ONNX here.
+        MissingDependencyError: onnx or onnxruntime is not installed.
+    """
+
+    def __init__(self, subject: Graph | Plan, *, batch: int = 1) -> None:
+        super().__init__(subject if isinstance(subject, Plan) else plan(subject), ENGINE, batch)
+        self._machine = OnnxMachine(self.plan, batch)
+
+    @property
+    def counts(self) -> Counts:
+        """What it did since it was opened: a copy."""
+        return self._counts.copy()
+
+    def trace(self) -> dict[str, Array]:
+        """What every core node gave in the last block: name -> (window, batch, ...); zero where it is not useful."""
+        with self._lock:
+            return self._machine.trace()
+
+    def _block(self, inputs: dict[str, Array], active: Array) -> dict[str, Array]:
+        if self.graph.level is Level.INTEGER:
+            check_inputs(self.plan, inputs)
+        lead = (self.plan.schedule.steps, self._batch)
+        with np.errstate(over="ignore"):
+            feeds = {name: x.reshape(*lead, -1).astype(np.float32) for name, x in inputs.items()}
+        for name, x in feeds.items():
+            if not np.isfinite(x).all():
+                raise GraphError("holds values that float32 does not", where=name)
+        values = self._machine.run(feeds)
+        self._machine.count(self._counts, active)
+        shapes = {name: self.graph.nodes[name].out_shape for name in self.graph.outputs}
+        found = {name: values[name].reshape(*lead, *shape).astype(np.float64) for name, shape in shapes.items()}
+        whole = self.graph.level is Level.INTEGER
+        return {name: x.astype(np.int64) if whole and self._is_whole(name) else x for name, x in found.items()}
+
+    def _is_whole(self, name: str) -> bool:
+        """Whether integers leave there, which nothing decodes."""
+        return all(is_core(self.graph.nodes[source]) for source in self.graph.sources(name))
+
+    def _restart(self, batch: int) -> None:
+        self._machine.reset(batch)
+
+    def _clear(self, rows: Array) -> None:
+        self._machine.state[rows] = 0

@@ -5,6 +5,7 @@ A value is a name, or None where it is zero: a state before its first step, a de
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -14,10 +15,12 @@ from nervecord.compiler.ops import (
     Activation,
     Affine,
     Array,
+    Conv,
     Flatten,
     Membrane,
     Neuron,
     Op,
+    Pool,
     Scale,
     Spike,
     Synapse,
@@ -49,6 +52,8 @@ class Floats:
             Scale: self._scale,
             Threshold: self._threshold,
             Flatten: self._flatten,
+            Conv: self._conv,
+            Pool: self._pool,
             Activation: self._activation,
         }
 
@@ -77,8 +82,29 @@ class Floats:
         return self._scaled(op.scale, x)
 
     def _flatten(self, op: Flatten, state: Slots, x: Value) -> Value:
-        # A policy's values are rows, which flattening leaves as they are.
+        # Values are rows here, of whatever shape they stand for.
         return x
+
+    def _conv(self, op: Conv, state: Slots, x: Value) -> Value:
+        builder = self.builder
+        shaped = builder.reshaped(self._standing(x, math.prod(op.in_shape)), builder.batch, *op.in_shape)
+        held = [builder.constant(values.astype(SINGLE)) for values in (op.weight, op.bias) if values is not None]
+        made = builder.op(
+            "Conv", shaped, *held, strides=list(op.stride), pads=[*op.padding, *op.padding],
+            dilations=list(op.dilation), group=op.groups,
+        )  # fmt: skip
+        return builder.reshaped(made, builder.batch, op.size)
+
+    def _pool(self, op: Pool, state: Slots, x: Value) -> Value:
+        builder = self.builder
+        shaped = builder.reshaped(self._standing(x, math.prod(op.in_shape)), builder.batch, *op.in_shape)
+        made = builder.op(
+            "AveragePool", shaped, kernel_shape=list(op.kernel), strides=list(op.stride),
+            pads=[*op.padding, *op.padding], count_include_pad=1,
+        )  # fmt: skip
+        if op.mode == "sum":
+            made = builder.op("Mul", made, builder.constant(np.array(math.prod(op.kernel), dtype=SINGLE)))
+        return builder.reshaped(made, builder.batch, op.size)
 
     def _threshold(self, op: Threshold, state: Slots, x: Value) -> Value:
         x = self._standing(x, op.size)

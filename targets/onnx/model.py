@@ -3,6 +3,9 @@
     obs [1, O] float32 -> actions [1, A] float32                      where state is cleared before each action
     obs, h_in [1, S] -> actions, h_out [1, S], all float32            where it is carried; h_in of zeros is the reset
 
+A graph that is no policy takes a block of steps, Input [T, 1, n] float32, and gives Output [T, 1, m], in float32 or, of
+integers, in float64.
+
 Static shapes, no operators of our own. An observation that is not finite gives the contract's fail-safe action, as in a
 session. The steps of a plan of integers whose state is cleared are told apart by phases that make up for delays
 exactly, so that step k of every population takes step k of what feeds it, and no delay is left.
@@ -18,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from nervecord.compiler.ops import Input, IntegerMembrane, Level, Neuron, Op, PopulationEncode
+from nervecord.compiler.contract import Contract
+from nervecord.compiler.ops import Input, IntegerMembrane, Level, Neuron, Op, PopulationEncode, is_core
 from nervecord.compiler.plan import Plan, Step, Tap
 from nervecord.errors import InfeasibleError
 from nervecord.runtime.session import neutral
@@ -91,7 +95,7 @@ def make_model(
     opset: int = OPSET,
     metadata: dict[str, str] | None = None,
 ) -> Model:
-    """The model of a policy's plan.
+    """The model of a plan.
 
     Args:
         plan: DISCRETE (then the core computes in float32) or INTEGER (then exactly).
@@ -123,6 +127,12 @@ def check_ops(plan: Plan) -> None:
             known = lambda op: type(op) in AFTER or type(op).ROLE == "output"  # noqa: E731
         if not known(step.op):
             raise InfeasibleError(f"{step.op.kind} has no form in ONNX here", where=step.name)
+    if plan.contract is None:
+        if plan.schedule.held:
+            raise InfeasibleError("holds its input over several steps, and has no contract", where="schedule")
+        for name in (*plan.graph.inputs, *plan.graph.outputs):
+            if name in ("h_in", "h_out"):
+                raise InfeasibleError("has the name of the state in an ONNX file", where=name, hint="rename it")
     unrolled = len(plan.core) * plan.schedule.steps
     if unrolled > MOST_STEPS:
         raise InfeasibleError(
@@ -136,7 +146,6 @@ class _Printer:
 
     def __init__(self, plan: Plan, builder: Builder) -> None:
         check_ops(plan)
-        assert plan.contract is not None
         self.plan, self.builder, self.contract = plan, builder, plan.contract
         self.kernels: Floats | Integers = (
             Floats(builder) if plan.graph.level is Level.DISCRETE else Integers(builder, plan)
@@ -148,16 +157,22 @@ class _Printer:
         self.history: dict[str, str] = {}
         self.given: dict[str, list[Value]] = {}
         self.state: dict[str, Slots] = {}
-        builder.reserve("obs")
-        builder.reserve("actions")
+        self.observation = ""
+        ends = ("obs", "actions") if self.contract is not None else (*plan.graph.inputs, *plan.graph.outputs)
+        for name in (*ends, "h_in", "h_out"):
+            builder.reserve(name)
 
     def model(self, trace: bool, opset: int, metadata: dict[str, str]) -> Model:
         self._lay_out()
-        trusted = self._enter()
+        trusted = self._seen() if self.contract is not None else ""
+        self._enter()
         for k in range(self.steps):
             for step in self.order:
                 self._step(step, k)
-        self._leave(trusted)
+        if self.contract is not None:
+            self._act(self.contract, trusted)
+        else:
+            self._leave()
         if self.carried and self.slots:
             self._carry()
         traced = self._trace() if trace else {}
@@ -183,10 +198,6 @@ class _Printer:
         keeping += [(step.name, step.op.size, step.keeps) for step in plan.core]
         self.keeps = {name: keeps for name, _, keeps in keeping}
         self.slots += [Slot(name, "history", size * keeps) for name, size, keeps in keeping if keeps]
-        if not self.slots:
-            return
-        self.builder.reserve("h_in")
-        self.builder.reserve("h_out")
         at = 0
         for slot in self.slots:
             value = self._unpacked(slot, at)
@@ -259,48 +270,43 @@ class _Printer:
 
     # ------------------------------------------------------------------------------------------ the graph
 
-    def _enter(self) -> str:
-        """The host's ops before the core. Returns whether the observation can be trusted, [batch, 1]."""
-        plan, builder = self.plan, self.builder.within("obs")
-        trusted, seen = self._seen()
-        values: dict[str, str | list[str]] = {}
+    def _enter(self) -> None:
+        """The host's ops before the core, for each of the T steps; where they are the same the nodes are, too."""
+        plan = self.plan
+        values: dict[str, list[str]] = {}
         for step in plan.before:
-            builder.within(step.name)
-            op = step.op
+            builder, op = self.builder.within(step.name), step.op
             if isinstance(op, Input):
-                x = seen if len(plan.graph.inputs) == 1 else builder.columns(seen, *self._columns(step.name))
+                rows = self._rows(step.name)
             else:
-                terms = [values[tap.source] for tap in step.taps]
-                x = builder.total([term for term in terms if isinstance(term, str)]) or ""
+                terms = [[values[tap.source][k] for tap in step.taps] for k in range(self.steps)]
+                rows = [builder.total(each) or "" for each in terms]
             if isinstance(op, PopulationEncode):
-                values[step.name], self.state[step.name]["v"] = train(
-                    builder, op, self.state[step.name]["v"], x, self.steps
-                )
+                sent = train(builder, op, self.state[step.name]["v"], rows[0], self.steps)
+                values[step.name], self.state[step.name]["v"] = sent
             else:
-                values[step.name] = entered(builder, op, x)
+                values[step.name] = [entered(builder, op, row) for row in rows]
         for entry in plan.entries:
-            builder.within(entry.name)
-            value = values[entry.name]
+            builder, rows = self.builder.within(entry.name), values[entry.name]
             if isinstance(entry.op, Input) and plan.graph.level is Level.INTEGER:
-                value = builder.cast(builder.cast(str(value), np.int64), DOUBLE)
-            rows = value if isinstance(value, list) else [value] * self.steps
+                rows = [builder.cast(builder.cast(row, np.int64), DOUBLE) for row in rows]
             single = self.kernels.dtype is np.float32
             self.given[entry.name] = [builder.cast(row, np.float32) if single else row for row in rows]
-        return trusted
 
-    def _columns(self, name: str) -> tuple[int, int]:
-        start = 0
-        for other in self.plan.graph.inputs:
-            size = self.plan.graph.nodes[other].size
-            if other == name:
-                return start, start + size
-            start += size
-        raise KeyError(name)
+    def _rows(self, name: str) -> list[str]:
+        """What an Input carries at each step, in double: its part of the observation, or its own steps."""
+        builder, graph = self.builder, self.plan.graph
+        size = graph.nodes[name].size
+        if self.contract is not None:
+            start = sum(graph.nodes[other].size for other in graph.inputs[: graph.inputs.index(name)])
+            whole = len(graph.inputs) == 1
+            return [self.observation if whole else builder.columns(self.observation, start, start + size)] * self.steps
+        steps = [builder.op("Gather", name, builder.constant(np.array(k)), axis=0) for k in range(self.steps)]
+        return [builder.cast(row, DOUBLE) for row in steps]
 
-    def _seen(self) -> tuple[str, str]:
-        """(whether an observation can be trusted, it in double or else what is neutral)."""
-        plan, builder = self.plan, self.builder
-        size = self.contract.observation.size
+    def _seen(self) -> str:
+        """Whether an observation can be trusted, [batch, 1]; where it cannot, what is neutral takes its place."""
+        plan, builder = self.plan, self.builder.within("obs")
         given = builder.cast("obs", DOUBLE)
         good = finite(builder, given)
         if plan.graph.level is Level.INTEGER:
@@ -311,8 +317,10 @@ class _Printer:
                 binary = builder.op("Or", builder.op("Equal", given, zero), builder.op("Equal", given, one))
                 other = builder.constant(~spiking[None])
                 good = builder.op("And", good, builder.op("Or", binary, other))
-        trusted = all_true(builder, good, size)
-        return trusted, builder.op("Where", trusted, given, builder.row(neutral(plan), DOUBLE))
+        instead = neutral(plan)
+        trusted = all_true(builder, good, instead.size)
+        self.observation = builder.op("Where", trusted, given, builder.row(instead, DOUBLE))
+        return trusted
 
     def _step(self, step: Step, k: int) -> None:
         builder = self.builder.within(step.name)
@@ -320,27 +328,49 @@ class _Printer:
         x = builder.total(values)
         self.given.setdefault(step.name, []).append(self.kernels.step(step.op, self.state[step.name], x))
 
-    def _leave(self, trusted: str) -> None:
+    def _act(self, contract: Contract, trusted: str) -> None:
         """The host's ops after the core, and the fail-safe action."""
-        plan, builder = self.plan, self.builder
-        values: dict[str, str] = {}
-        for read in plan.reads:
+        builder = self.builder
+        values = {}
+        for read in self.plan.reads:
+            rows = self._doubles(read.source)
             builder.within(read.source)
-            rows = self.given[read.source][-1:] if read.first == read.last else self.given[read.source]
-            size = plan.graph.nodes[read.source].size
-            exact = self.kernels.dtype is DOUBLE
-            parts = [row if row is None or exact else builder.cast(row, DOUBLE) for row in rows]
-            values[read.source] = builder.total(parts) or builder.full(np.zeros(size), DOUBLE)
-        for step in plan.after:
-            builder.within(step.name)
-            x = builder.total([values[tap.source] for tap in step.taps])
-            assert x is not None
-            values[step.name] = x if type(step.op).ROLE == "output" else decoded(builder, step.op, x)
+            values[read.source] = builder.total(rows[-1:] if read.first == read.last else rows) or ""
+        after = self._after(values)
         builder.within("actions")
-        action = builder.joined([values[name] for name in plan.graph.outputs])
-        good = builder.op("And", trusted, all_true(builder, finite(builder, action), self.contract.action.size))
-        safe = builder.op("Where", good, action, builder.row(np.array(self.contract.fail_safe), DOUBLE))
+        action = builder.joined([after[name] for name in self.plan.graph.outputs])
+        good = builder.op("And", trusted, all_true(builder, finite(builder, action), contract.action.size))
+        safe = builder.op("Where", good, action, builder.row(np.array(contract.fail_safe), DOUBLE))
         builder.within("").op("Cast", safe, output="actions", to=1)
+
+    def _leave(self) -> None:
+        """The same of a graph that is no policy, at every step."""
+        builder, graph = self.builder, self.plan.graph
+        read = {read.source: self._doubles(read.source) for read in self.plan.reads}
+        steps = [self._after({name: rows[k] for name, rows in read.items()}) for k in range(self.steps)]
+        for name in graph.outputs:
+            builder.within(name)
+            rows = [after[name] for after in steps]
+            if self.kernels.dtype is np.float32:
+                rows = [builder.cast(row, np.float32) for row in rows]
+            layers = [builder.reshaped(row, 1, builder.batch, graph.nodes[name].size) for row in rows]
+            builder.within("").op("Concat", *layers, output=name, axis=0)
+
+    def _doubles(self, name: str) -> list[str]:
+        """What a core node gave at each step, in double."""
+        builder, size = self.builder.within(name), self.plan.graph.nodes[name].size
+        rows = [builder.full(np.zeros(size), self.kernels.dtype) if row is None else row for row in self.given[name]]
+        return rows if self.kernels.dtype is DOUBLE else [builder.cast(row, DOUBLE) for row in rows]
+
+    def _after(self, values: dict[str, str]) -> dict[str, str]:
+        """Each op after the core, of what is read of the core."""
+        found = dict(values)
+        for step in self.plan.after:
+            builder = self.builder.within(step.name)
+            x = builder.total([found[tap.source] for tap in step.taps])
+            assert x is not None
+            found[step.name] = x if type(step.op).ROLE == "output" else decoded(builder, step.op, x)
+        return found
 
     def _trace(self) -> dict[str, tuple[type, int]]:
         """Outputs for a session: name -> (type, values). Of entries those that change from step to step."""
@@ -349,7 +379,7 @@ class _Printer:
         for name in (*(e.name for e in self.plan.entries), *(s.name for s in self.plan.core)):
             builder, op = self.builder.within(TRACE + name), self.plan.graph.nodes[name]
             rows = [builder.full(np.zeros(op.size), dtype) if v is None else v for v in self.given[name]]
-            if name not in self.plan.graph.inputs and type(op).ROLE != "before":
+            if is_core(op):
                 rows = [self.kernels.shown(op, row) for row in rows]
             layers = [builder.reshaped(row, 1, builder.batch, op.size) for row in rows]
             builder.op("Concat", *layers, output=builder.reserve(TRACE + name), axis=0)
@@ -358,22 +388,26 @@ class _Printer:
 
     def _proto(self, traced: dict[str, tuple[type, int]], opset: int, metadata: dict[str, str]) -> Any:
         onnx = onnx_library()
-        helper, batch, contract = onnx.helper, self.builder.batch, self.contract
+        helper, batch, graph = onnx.helper, self.builder.batch, self.plan.graph
 
-        def row(name: str, size: int) -> Any:
-            return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [batch, size])
+        def value(name: str, dtype: type, shape: list[int]) -> Any:
+            return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
 
-        ins, outs = [row("obs", contract.observation.size)], [row("actions", contract.action.size)]
+        if self.contract is not None:
+            ins = [value("obs", np.float32, [batch, self.contract.observation.size])]
+            outs = [value("actions", np.float32, [batch, self.contract.action.size])]
+        else:
+            sizes = {name: [self.steps, batch, graph.nodes[name].size] for name in (*graph.inputs, *graph.outputs)}
+            ins = [value(name, np.float32, sizes[name]) for name in graph.inputs]
+            outs = [value(name, self.kernels.dtype, sizes[name]) for name in graph.outputs]
         width = sum(slot.columns for slot in self.slots)
         if width:
-            ins.append(row("h_in", width))
-            outs.append(row("h_out", width))
-        for name, (dtype, size) in traced.items():
-            kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-            outs.append(helper.make_tensor_value_info(name, kind, [self.steps, batch, size]))
-        graph = helper.make_graph(self.builder.nodes, "policy", ins, outs, self.builder.tensors)
+            ins.append(value("h_in", np.float32, [batch, width]))
+            outs.append(value("h_out", np.float32, [batch, width]))
+        outs += [value(name, dtype, [self.steps, batch, size]) for name, (dtype, size) in traced.items()]
+        made = helper.make_graph(self.builder.nodes, "policy", ins, outs, self.builder.tensors)
         model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 if opset > 14 else 6,
+            made, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 if opset > 14 else 6,
             producer_name="nervecord",
         )  # fmt: skip
         layout = json.dumps([slot.to_dict() for slot in self.slots])

@@ -19,14 +19,16 @@ from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import Schedule
 from nervecord.compiler.specfile import read_spec
 from nervecord.compiler.target import Emitted, Lowered, TargetSpec
-from nervecord.errors import ContractError, NervecordError, unknown_name
+from nervecord.errors import NervecordError, unknown_name
 from nervecord.runtime.session import MachineSession, Session
-from nervecord.runtime.stream import StreamSession
-from nervecord.targets.integers import integers, open_integers
+from nervecord.runtime.stream import MachineStream, StreamSession
+from nervecord.targets.integers import integers, open_integers, stream_integers
 from nervecord.targets.onnx.builder import onnx_library
 from nervecord.targets.onnx.model import NEWEST_OPSET, OLDEST_OPSET, OPSET, Model, check_ops, make_model
 
 FILE = "policy.onnx"
+NETWORK_FILE = "network.onnx"
+"""Of a program that is no policy."""
 _FORMS = {"float": "spec.toml", "integer": "integer.toml"}
 
 
@@ -55,21 +57,15 @@ class OnnxTarget:
         """The policy itself, or in integers; see `compiler.lower`.
 
         Raises:
-            ContractError: it is no policy.
             InfeasibleError: an op has no form in ONNX here, or it is too large to unroll.
         """
-        if not isinstance(subject, Policy):
-            raise ContractError(
-                "carries no contract, and a policy.onnx maps an observation to an action", where="target 'onnx'",
-                hint="give it one: --contract contract.toml; `nervecord contract` writes one to start from",
-            )  # fmt: skip
         report: dict[str, object] = {}
         lowered: Graph | Policy = subject
         if self.form == "integer":
             lowered, report = lower(
                 subject, integers(self.spec), calibration, schedule=schedule, weight_bits=self.weight_bits
             )
-        check_ops(plan(lowered))
+        check_ops(plan(lowered, schedule))
         return Lowered(subject=lowered, report={**report, "onnx": {"form": self.form, "opset": self.opset}})
 
     def open(self, program: Program, *, engine: str | None = None, trace: bool = True) -> Session:
@@ -78,9 +74,7 @@ class OnnxTarget:
         "onnxruntime": ONNX Runtime on the CPU; "definition": the same policy by the ops' own steps; "emulator": the
         compiled loop, for the form integer.
         """
-        name = engine or self.spec.engines[0]
-        if name not in self.spec.engines:
-            raise unknown_name("engine", name, self.spec.engines, where=self.spec.name)
+        name = self._engine(program, engine)
         if name == "onnxruntime":
             # onnx and onnxruntime are imported when a session opens, not with the catalogue.
             from nervecord.targets.onnx.engine import OnnxSession
@@ -88,37 +82,47 @@ class OnnxTarget:
             return cast(Session, OnnxSession(program.policy))
         if program.graph.level is Level.INTEGER:
             return open_integers(program, name)
-        if name == "emulator":
+        return cast(Session, MachineSession(program.policy, engine=name))
+
+    def stream(self, program: Program, *, engine: str | None = None) -> StreamSession:
+        """A session of a program that is no policy, on the default engine or the one named; see `open`."""
+        name = self._engine(program, engine)
+        if name == "onnxruntime":
+            from nervecord.targets.onnx.engine import OnnxStream
+
+            return cast(StreamSession, OnnxStream(plan(program.graph, program.schedule)))
+        if program.graph.level is Level.INTEGER:
+            return stream_integers(program, name)
+        return cast(StreamSession, MachineStream(plan(program.graph, program.schedule), engine=name))
+
+    def _engine(self, program: Program, engine: str | None) -> str:
+        name = engine or self.spec.engines[0]
+        if name not in self.spec.engines:
+            raise unknown_name("engine", name, self.spec.engines, where=self.spec.name)
+        if name == "emulator" and program.graph.level is not Level.INTEGER:
             raise NervecordError(
                 "runs integers, and this program is in floats", where="engine 'emulator'",
                 hint="compile it with --form integer, or use the engine definition",
             )  # fmt: skip
-        return cast(Session, MachineSession(program.policy, engine=name))
-
-    def stream(self, program: Program, *, engine: str | None = None) -> StreamSession:
-        """Refused: its programs are policies."""
-        raise ContractError("has no programs without a contract", where="target 'onnx'")
+        return name
 
     def emit(self, program: Program, folder: Path) -> tuple[Emitted, ...]:
-        """policy.onnx.
+        """policy.onnx; of a program that is no policy network.onnx.
 
         Raises:
             InfeasibleError: an op has no form in ONNX here.
             MissingDependencyError: onnx is not installed.
         """
         model = export(program)
-        path = folder / FILE
+        path = folder / (FILE if program.contract is not None else NETWORK_FILE)
         write_atomically(path, model.proto.SerializeToString(deterministic=True))
-        inputs = "obs, h_in" if model.state_size else "obs"
-        use = f"onnxruntime.InferenceSession({str(path)!r}).run(['actions'], {{...}})  # float32 of {inputs}"
-        shapes = {name: [1, size] for name, size in _sizes(program, model).items()}
-        return (Emitted(path, use, {"shapes": shapes}),)
-
-
-def _sizes(program: Program, model: Model) -> dict[str, int]:
-    contract = program.policy.contract
-    found = {"obs": contract.observation.size, "actions": contract.action.size}
-    return found | ({"h_in": model.state_size, "h_out": model.state_size} if model.state_size else {})
+        ends = {
+            value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim]
+            for value in (*model.proto.graph.input, *model.proto.graph.output)
+        }
+        inputs = ", ".join(value.name for value in model.proto.graph.input)
+        use = f"onnxruntime.InferenceSession({str(path)!r}).run(None, {{...}})  # float32 of {inputs}"
+        return (Emitted(path, use, {"shapes": ends}),)
 
 
 def export(program: Program) -> Model:
@@ -128,11 +132,10 @@ def export(program: Program) -> Model:
         program: of any target, floats or integers.
 
     Raises:
-        ContractError: it is no policy.
         InfeasibleError: an op has no form in ONNX here, or a range is not proved.
         MissingDependencyError: onnx is not installed.
     """
-    made = plan(program.policy)
+    made = plan(program.subject, program.schedule)
     model = make_model(made, opset=_opset(program), metadata=metadata(program))
     onnx_library().checker.check_model(model.proto, full_check=True)
     return model
@@ -152,23 +155,23 @@ def metadata(program: Program) -> dict[str, str]:
     Lists are joined by commas, as those do; a list with a comma in one of its names is left out, and stands in
     `nervecord_contract`, which holds everything exactly.
     """
-    contract = program.policy.contract
-    lists = {
-        "joint_names": contract.action.names,
-        "observation_names": contract.observation.names,
-        # Actions leave in the environment's own units.
-        "action_scale": tuple("1.000" for _ in contract.action.names),
-    }
-    found = {"run_path": contract.provenance.get("run", contract.environment)}
-    found |= {key: ",".join(names) for key, names in lists.items() if not any("," in name for name in names)}
-    integer = program.graph.level is Level.INTEGER
+    found: dict[str, str] = {}
+    contract = program.contract
+    if contract is not None:
+        lists = {
+            "joint_names": contract.action.names,
+            "observation_names": contract.observation.names,
+            # Actions leave in the environment's own units.
+            "action_scale": tuple("1.000" for _ in contract.action.names),
+        }
+        found = {"run_path": contract.provenance.get("run", contract.environment)}
+        found |= {key: ",".join(names) for key, names in lists.items() if not any("," in name for name in names)}
+        found["nervecord_contract"] = contract.to_json()
+    arithmetic = program.graph.arithmetic
     return found | {
-        "nervecord_contract": contract.to_json(),
-        "nervecord_form": "integer" if integer else "float",
+        "nervecord_form": "float" if arithmetic is None else "integer",
         "nervecord_target": program.target,
-        "nervecord_arithmetic": json.dumps(
-            program.graph.arithmetic.to_dict() if program.graph.arithmetic else {}, sort_keys=True
-        ),
+        "nervecord_arithmetic": json.dumps({} if arithmetic is None else arithmetic.to_dict(), sort_keys=True),
         "nervecord_versions": json.dumps(dict(program.versions), sort_keys=True),
     }
 

@@ -294,7 +294,7 @@ def test_functions_and_sparse_constants_are_refused(tmp_path: Path) -> None:
 
 def test_a_policy_of_ours_is_not_read_back(tmp_path: Path) -> None:
     made = model([gemm()], {"w": W}, 3, 2)
-    onnx.helper.set_model_props(made, {"nervecord_contract": "{}"})
+    onnx.helper.set_model_props(made, {"nervecord_form": "float"})
     with pytest.raises(FileFormatError, match=r"was written by nervecord.*policy\.nervecord --engine onnxruntime"):
         read_onnx(written(made, tmp_path / "p.onnx"))
 

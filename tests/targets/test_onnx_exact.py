@@ -14,6 +14,7 @@ import pytest
 from emulated import observations_of, policy_of, random_arithmetic
 from graphs import draw
 from policies import random_dag, random_policy
+from singles import single
 
 import nervecord
 from nervecord.compiler.calibrate import calibrate
@@ -33,11 +34,6 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-def single(x: Any) -> Any:
-    """Rounded to float32, and as float64 again."""
-    return np.asarray(x, dtype=np.float32).astype(np.float64)
 
 
 def lowered(policy: Policy, **options: Any) -> Policy:
@@ -119,7 +115,7 @@ def test_branching_policies_with_delays_and_loops(seed: int) -> None:
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
-@pytest.mark.parametrize("opset", [11, 18])
+@pytest.mark.parametrize("opset", [11, 13, 15, 18])
 def test_few_bits_and_an_old_opset(bits: int, opset: int, tmp_path: Path) -> None:
     program = compile_graph(random_policy(1), OnnxTarget(form="integer", weight_bits=bits, opset=opset))
     (emitted,) = nervecord.emit(program, tmp_path)

@@ -1,0 +1,105 @@
+"""The command line and ONNX: a folder for a robot out, another library's network in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+def network(path: Path, observations: int = 3, actions: int = 1, *, last: str = "Tanh") -> Path:
+    """A small perceptron of Pendulum-v1."""
+    helper, rng = onnx.helper, np.random.default_rng(0)
+    constants = {
+        "w1": rng.normal(size=(8, observations)), "b1": rng.normal(size=8), "w2": rng.normal(size=(actions, 8)),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Gemm", ["obs", "w1", "b1"], ["h1"], transB=1, name="first"),
+        helper.make_node("Relu", ["h1"], ["h2"], name="relu"),
+        helper.make_node("Gemm", ["h2", "w2"], ["h3"], transB=1, name="second"),
+        helper.make_node(last, ["h3"], ["actions"], name="last"),
+    ]
+    floats = onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("obs", floats, [1, observations])],
+        [helper.make_tensor_value_info("actions", floats, [1, actions])],
+        [onnx.numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("form", ["float", "integer"])
+def test_a_folder_for_a_robot(form: str, files: Path, nervecord_cli: Any, tmp_path: Path) -> None:
+    out = f"{tmp_path}/made/out/"
+    (tmp_path / "made").mkdir()
+    answer = nervecord_cli(
+        "compile", files / "pendulum.nir", "--target", "onnx", "--form", form, "-o", out, "--json"
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    assert sorted(path.name for path in Path(out).iterdir()) == ["policy.nervecord", "policy.onnx"]
+    (emitted,) = answer.json["emitted"]
+    assert emitted["arguments"]["shapes"] == {"obs": [1, 3], "actions": [1, 1]}
+    played = nervecord_cli("run", f"{out}policy.nervecord", "--episodes", "1", "--json")
+    assert played.code == 0, played.err
+    assert played.json["engine"] == "onnxruntime"
+    if form == "integer":
+        other = nervecord_cli("run", f"{out}policy.nervecord", "--episodes", "1", "--engine", "emulator", "--json")
+        # Pendulum's observations are float32, and its actions are given so.
+        assert played.json["return_each"] == other.json["return_each"]
+    compared = nervecord_cli("compare", files / "pendulum.nir", f"{out}policy.nervecord", "--mode", "layers", "--json")
+    assert compared.code == 0, compared.err
+
+
+def test_a_folder_that_is_a_file(files: Path, nervecord_cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    answer = nervecord_cli("compile", files / "pendulum.nir", "--target", "onnx", "-o", f"{tmp_path}/out/")
+    answer.refused("--output:", "is a file, a folder is needed")
+
+
+def test_a_network_runs_where_it_is_told(nervecord_cli: Any, tmp_path: Path) -> None:
+    path = network(tmp_path / "mlp.onnx")
+    answer = nervecord_cli("run", path, "--env", "Pendulum-v1", "--episodes", "1", "--json")
+    assert answer.code == 0, answer.err
+    assert (answer.json["engine"], answer.json["env"]) == ("reference", "Pendulum-v1")
+    assert answer.json["spikes_per_action"] == 0
+    nervecord_cli("run", path).refused("mlp.onnx: does not say in which environment it acts", "--env")
+    nervecord_cli("run", path, "--env", "CartPole-v1").refused("takes 3 observations, and CartPole-v1 gives 4")
+
+
+def test_a_network_is_inspected(nervecord_cli: Any, tmp_path: Path) -> None:
+    answer = nervecord_cli("inspect", network(tmp_path / "mlp.onnx"), "--json")
+    assert answer.code == 0, answer.err
+    verdicts = {target["target"]: target["verdict"] for target in answer.json["targets"]}
+    assert (verdicts["reference"], verdicts["onnx"], verdicts["lava"]) == ("feasible", "feasible", "infeasible")
+    text = nervecord_cli("inspect", tmp_path / "mlp.onnx", "--target", "lava").out
+    assert "Tanh cannot be realised" in text
+    assert "nervecord distill FILE --env ID" in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    "verb", [["run", "--env", "Pendulum-v1"], ["inspect"], ["compile"], ["distill"]], ids=lambda v: v[0]
+)
+def test_what_cannot_be_read_is_a_sentence(verb: list[str], nervecord_cli: Any, tmp_path: Path) -> None:
+    name, *flags = verb
+    odd = network(tmp_path / "odd.onnx", last="Sigmoid")
+    (tmp_path / "cut.onnx").write_bytes(odd.read_bytes()[:40])
+    (tmp_path / "text.onnx").write_text("no model")
+    more = ["--env", "Pendulum-v1", "--out", tmp_path] if name == "distill" else []
+    nervecord_cli(name, odd, *flags, *more).refused("odd.onnx: node 'last': the operator Sigmoid cannot be read")
+    for file in ("cut", "text"):
+        nervecord_cli(name, tmp_path / f"{file}.onnx", *flags, *more).refused(f"{file}.onnx: is no ONNX file")
+    nervecord_cli(name, tmp_path / "none.onnx", *flags, *more).refused("none.onnx: does not exist")
+
+
+def test_a_policy_of_ours_is_not_taken_for_a_network(files: Path, nervecord_cli: Any, tmp_path: Path) -> None:
+    out = f"{tmp_path}/out/"
+    assert nervecord_cli("compile", files / "pendulum.nir", "--target", "onnx", "-o", out).code == 0
+    for words in (["inspect"], ["run", "--env", "Pendulum-v1"]):
+        nervecord_cli(words[0], f"{out}policy.onnx", *words[1:]).refused("was written by nervecord", "policy.nervecord")
