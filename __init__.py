@@ -128,7 +128,8 @@ def read(path: StrPath, *, dt: float | None = None, convention: str = "euler") -
     """The graph of a NIR file, ready to execute where its time step is known; a policy where it carries a contract.
 
     Args:
-        path: a NIR file, of Nervecord or of any other tool; or a run folder.
+        path: a NIR file, of Nervecord or of any other tool; a run folder; or a `.net` file of lava-dl, which gives a
+            graph of Lava's integers.
         dt: seconds per step; NIR does not say it. Without it a file of another tool stays in continuous time, which is
             enough for `inspect`.
         convention: how continuous time becomes steps: "euler" (as snnTorch and Norse do) or "exact".
@@ -141,12 +142,15 @@ def read(path: StrPath, *, dt: float | None = None, convention: str = "euler") -
         >>> nervecord.read("lif.nir", dt=1e-4).level  # doctest: +SKIP
         <Level.DISCRETE: 'discrete'>
     """
-    from nervecord.compiler.nir.file import read_nir
+    from nervecord.compiler.ops import Level
     from nervecord.compiler.passes.discretise import discretise
-    from nervecord.targets.given import policy_file
+    from nervecord.compiler.policy import parts
+    from nervecord.targets.given import policy_file, read_graph
 
-    found = read_nir(policy_file(path), dt=dt, convention=convention)
-    return found if dt is None else discretise(found, dt=dt, convention=convention)
+    found = read_graph(policy_file(path), dt=dt, convention=convention)
+    if dt is None or parts(found)[0].level is Level.INTEGER:
+        return found
+    return discretise(found, dt=dt, convention=convention)
 
 
 def compile(
