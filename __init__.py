@@ -138,7 +138,8 @@ def read(
     """The graph of a NIR file, ready to execute where its time step is known; a policy where it carries a contract.
 
     Args:
-        path: a NIR file, of Nervecord or of any other tool; a run folder; or an ONNX file of a network without spikes.
+        path: a NIR file, of Nervecord or of any other tool; a run folder; an ONNX file of a network without spikes; or
+            a `.net` file of lava-dl, which gives a graph of Lava's integers.
         dt: seconds per step; NIR does not say it. Without it a file of another tool stays in continuous time, which is
             enough for `inspect`.
         convention: how continuous time becomes steps: "euler" (as snnTorch and Norse do) or "exact".
@@ -154,11 +155,15 @@ def read(
         >>> nervecord.read("lif.nir", dt=1e-4).level  # doctest: +SKIP
         <Level.DISCRETE: 'discrete'>
     """
+    from nervecord.compiler.ops import Level
     from nervecord.compiler.passes.discretise import discretise
-    from nervecord.targets.given import policy_file, read_network, said_reset
+    from nervecord.compiler.policy import parts
+    from nervecord.targets.given import policy_file, read_graph, said_reset
 
-    found = said_reset(read_network(policy_file(path), dt=dt, convention=convention), reset)
-    return found if dt is None else discretise(found, dt=dt, convention=convention)
+    found = said_reset(read_graph(policy_file(path), dt=dt, convention=convention), reset)
+    if dt is None or parts(found)[0].level is Level.INTEGER:
+        return found
+    return discretise(found, dt=dt, convention=convention)
 
 
 def compile(

@@ -18,7 +18,7 @@ INFEASIBLE = 2
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("graph", help="any NIR file, or a program")
+    parser.add_argument("graph", help="any NIR file, a .net of lava-dl, or a program")
     parser.add_argument("--target", nargs="+", metavar="NAME", help="by default all targets")
     limit_flags(parser)
     parser.add_argument(

@@ -24,7 +24,7 @@ DEFINITION = "definition"
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("graph", help="any NIR file, or a program")
+    parser.add_argument("graph", help="any NIR file, a .net of lava-dl, or a program")
     parser.add_argument(
         "--input", required=True, metavar="FILE", help=".npz or .npy: (steps, n), or an array for each input by name"
     )

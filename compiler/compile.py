@@ -17,16 +17,17 @@ from nervecord.compiler.check.placement import place
 from nervecord.compiler.check.table import errors, findings_of
 from nervecord.compiler.files.atomic import made_folder, write_atomically
 from nervecord.compiler.files.program import Program
-from nervecord.compiler.findings import raise_on_errors
+from nervecord.compiler.findings import Finding, raise_on_errors
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.lower.prepare import prepared
+from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.measured import measured_spikes, silent_layers
 from nervecord.compiler.ops import Array, Level
 from nervecord.compiler.passes.discretise import discretise
 from nervecord.compiler.plan import plan
 from nervecord.compiler.policy import Policy, parts
 from nervecord.compiler.schedule import STREAM, Schedule
-from nervecord.compiler.target import Target
+from nervecord.compiler.target import Lowered, Target
 from nervecord.compiler.textform import explain as explain_change
 from nervecord.compiler.textform import to_text
 from nervecord.compiler.verify import require
@@ -51,7 +52,7 @@ def compile_graph(
     After each step the graph is verified; with `dump` it is written as text, with `explain` its changes are told.
 
     Args:
-        subject: at IMPORTED or DISCRETE level.
+        subject: at IMPORTED or DISCRETE level; one of integers, in the target's own arithmetic, stays as it is.
         target: what for.
         dt: seconds per step, where the graph does not say.
         schedule: of a graph that is no policy: a stream whose state is carried, or blocks before which it is cleared.
@@ -68,6 +69,8 @@ def compile_graph(
     """
     steps = _Steps(dump, explain)
     steps.done("read", require(subject))
+    if parts(subject)[0].level is Level.INTEGER:
+        return _as_it_is(subject, target, schedule)
     discrete = steps.done("discrete", require(discretise(subject, dt=dt), Level.DISCRETE))
     for name, made in prepared(discrete, target.spec):
         calibration = _flat(calibration, parts(discrete)[0], parts(made)[0])
@@ -76,26 +79,56 @@ def compile_graph(
     calibrated = _calibrate(discrete, schedule, calibration)
     lowered = target.lower(discrete, calibrated, schedule)
     final = steps.done("lowered", require(lowered.subject))
+    program = _program(final, target, schedule, lowered, _activity(calibrated), parts(discrete)[0].notes)
+    if isinstance(final, Policy) and isinstance(calibrated, Calibration) and program.graph.level is Level.INTEGER:
+        return _measured(program, calibrated)
+    return program
+
+
+def _program(
+    final: Graph | Policy,
+    target: Target[Any],
+    schedule: Schedule,
+    lowered: Lowered,
+    activity: Mapping[str, Any],
+    notes: tuple[Finding, ...] = (),
+) -> Program:
+    """What was lowered, checked and placed; `notes` are what was found before."""
     found = findings_of(final, target.spec, schedule)
     raise_on_errors(found, InfeasibleError, where=target.spec.name)
     graph, contract = parts(final)
-    program = Program(
+    return Program(
         target=target.spec.name,
         graph=graph,
         contract=contract,
         schedule=final.schedule if isinstance(final, Policy) else schedule,
         report={
             "lowering": dict(lowered.report),
-            "placement": place(parts(final)[0], target.spec).to_dict(),
-            "findings": [finding.to_dict() for finding in (*parts(discrete)[0].notes, *found)],
-            **_activity(calibrated),
+            "placement": place(graph, target.spec).to_dict(),
+            "findings": [finding.to_dict() for finding in (*notes, *found)],
+            **activity,
         },
         versions={**{name: metadata.version(name) for name in VERSIONED}, "python": platform.python_version()},
         allowances=(*target.spec.given, *lowered.allowances),
     )
-    if isinstance(final, Policy) and isinstance(calibrated, Calibration) and graph.level is Level.INTEGER:
-        return _measured(program, calibrated)
-    return program
+
+
+def _as_it_is(subject: Graph | Policy, target: Target[Any], schedule: Schedule) -> Program:
+    """A graph that is in the target's integers already.
+
+    Raises:
+        InfeasibleError: the target computes otherwise, or a range of the graph cannot be proved.
+    """
+    graph, _ = parts(subject)
+    assert graph.arithmetic is not None
+    if target.spec.integers != graph.arithmetic:
+        raise InfeasibleError(
+            "is in integers already, of an arithmetic that is not this target's", where=target.spec.name,
+            hint="compile it for the target whose integers they are, or start from the floats",
+        )  # fmt: skip
+    made = plan(subject, None if isinstance(subject, Policy) else schedule)
+    raise_on_errors(overflows(prove(made), graph.arithmetic), InfeasibleError, where=target.spec.name)
+    return _program(subject, target, schedule, Lowered(subject, {"kept": "in the target's integers already"}), {})
 
 
 def _measured(program: Program, calibrated: Calibration) -> Program:

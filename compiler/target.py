@@ -408,3 +408,21 @@ class Installable(Protocol):
                 changes of ours.
         """
         ...
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """What a target has beside `Target` if it reads files of its vendor's tools, told by the ends of their names."""
+
+    suffixes: ClassVar[tuple[str, ...]]
+    """Such as ".net"."""
+
+    @classmethod
+    def read(cls, path: Path, *, dt: float | None) -> Graph:
+        """The graph of a file; dt: seconds per step, where the caller says.
+
+        Raises:
+            FileFormatError: the file is missing, damaged, or of another kind.
+            InfeasibleError: it says something that has no form here.
+        """
+        ...

@@ -22,7 +22,7 @@ from nervecord.compiler.options import check_options
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import Schedule
 from nervecord.compiler.specfile import read_spec
-from nervecord.compiler.target import Emitted, Lowered, Target, TargetSpec
+from nervecord.compiler.target import Emitted, Lowered, Readable, Target, TargetSpec
 from nervecord.errors import FileFormatError, NervecordError, unknown_name
 from nervecord.runtime.session import Session
 from nervecord.runtime.stream import StreamSession
@@ -167,6 +167,23 @@ def load_specs(names: tuple[str, ...] | None = None) -> tuple[TargetSpec, ...]:
 
 # --------------------------------------------------------------------------------------------------------------------
 # By file
+
+
+def reader(path: Path) -> type[Readable] | None:
+    """What reads a file of this name for a target of this package; None where no target does."""
+    for name in _folders():
+        kind: Any = target_class(name) if _compiles(name) else None
+        if kind is not None and path.suffix in getattr(kind, "suffixes", ()):
+            return cast(type[Readable], kind)
+    return None
+
+
+def target_of_arithmetic(graph: Graph) -> str:
+    """The target that a graph runs on as it is: that of its integers, where one computes so; else the float one."""
+    if graph.arithmetic is None:
+        return FLOAT
+    found = (name for name in _folders() if _compiles(name) and load_spec(name).integers == graph.arithmetic)
+    return min(found, key=lambda name: (name != DEFAULT, name), default=FLOAT)
 
 
 def target_from_file(path: Path, *, limits: Mapping[str, float] | None = None) -> AnyTarget:

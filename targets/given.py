@@ -17,15 +17,15 @@ from nervecord.compiler.graph import Graph
 from nervecord.compiler.nir.file import read_nir
 from nervecord.compiler.onnx.file import is_onnx
 from nervecord.compiler.onnx.reading import read_onnx
-from nervecord.compiler.ops import Array
+from nervecord.compiler.ops import Array, Level
 from nervecord.compiler.passes.declare import declare
 from nervecord.compiler.passes.discretise import discretise
 from nervecord.compiler.passes.resets import with_reset
-from nervecord.compiler.policy import Policy
+from nervecord.compiler.policy import Policy, parts
 from nervecord.compiler.schedule import Schedule
 from nervecord.errors import ContractError, FileFormatError, GraphError, NervecordError
 from nervecord.runtime.arrayfile import only_array, read_arrays, read_rows
-from nervecord.targets.catalogue import FLOAT, compiling_names
+from nervecord.targets.catalogue import compiling_names, reader, target_of_arithmetic
 
 StrPath: TypeAlias = str | os.PathLike[str]
 RUN_POLICY = "policy.nir"
@@ -79,14 +79,22 @@ def read_given(given: Given) -> Graph | Policy | Program:
     if isinstance(given, (Graph, Policy, Program)):
         return given
     given = policy_file(given)
-    return load_program(given) if is_program(Path(given)) else read_network(given)
+    return load_program(given) if is_program(Path(given)) else read_graph(given)
 
 
-def read_network(given: StrPath, *, dt: float | None = None, convention: str = "euler") -> Graph | Policy:
-    """What a NIR file holds, or an ONNX file, which is told by its name; see `read_nir` and `read_onnx`."""
-    if is_onnx(given):
-        return read_onnx(given, dt=dt)
-    return read_nir(given, dt=dt, convention=convention)
+def read_graph(path: StrPath, *, dt: float | None = None, convention: str = "euler") -> Graph | Policy:
+    """The graph or policy of a file: NIR, or by the end of its name ONNX or that of a target's vendor.
+
+    Args:
+        dt, convention: see `read_nir`; a vendor's file is in steps already.
+
+    Raises:
+        FileFormatError: the file is missing, damaged, or of another kind. GraphError: it describes no legal graph.
+    """
+    if is_onnx(path):
+        return read_onnx(path, dt=dt)
+    found = reader(Path(path))
+    return read_nir(path, dt=dt, convention=convention) if found is None else found.read(Path(path), dt=dt)
 
 
 def is_program(path: Path) -> bool:
@@ -138,6 +146,8 @@ def _in_steps(
     found: Graph | Policy, given: Given, dt: float | None = None, convention: str = "euler"
 ) -> Graph | Policy:
     """The subject with a fixed time step; what is wrong with a file's is said with its name."""
+    if parts(found)[0].level is Level.INTEGER:
+        return found
     try:
         return discretise(found, dt=dt, convention=convention)
     except GraphError as error:
@@ -190,7 +200,7 @@ def streaming(given: Given, schedule: Schedule) -> Program:
         return found
     graph = _in_steps(found, given)
     assert isinstance(graph, Graph)
-    return Program(FLOAT, graph, None, schedule)
+    return Program(target_of_arithmetic(graph), graph, None, schedule)
 
 
 def scheduled_subject(
@@ -215,9 +225,8 @@ def acting(given: Given) -> Program:
     if isinstance(found, Program):
         return found
     discrete = _in_steps(found, given)
-    if isinstance(discrete, Policy):
-        return Program(FLOAT, discrete.graph, discrete.contract)
-    return Program(FLOAT, discrete)
+    graph, contract = parts(discrete)
+    return Program(target_of_arithmetic(graph), graph, contract)
 
 
 def recorded_input(

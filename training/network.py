@@ -12,7 +12,7 @@ from nervecord.compiler.passes.act import act
 from nervecord.compiler.policy import Policy
 from nervecord.errors import ContractError, NervecordError
 from nervecord.runtime.environment import import_task, spaces_of
-from nervecord.targets.given import read_network
+from nervecord.targets.given import read_graph
 from nervecord.training.tasks import channels, choice_names
 
 
@@ -59,7 +59,7 @@ def network_policy(network: Graph | str | os.PathLike[str], env: str) -> Policy:
     Raises:
         NervecordError: it is no such network, or does not fit the task.
     """
-    graph = network if isinstance(network, Graph) else read_network(Path(network))
+    graph = network if isinstance(network, Graph) else read_graph(Path(network))
     if not isinstance(graph, Graph):
         raise NervecordError("is a policy already, and says where it acts", where=str(network))
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from nervecord.compiler.calibrate import Calibration, StreamCalibration
 from nervecord.compiler.files.program import Program
@@ -31,6 +32,7 @@ class LavaTarget:
 
     spec: TargetSpec = field(default_factory=lambda: read_spec(Path(__file__).with_name("spec.toml")))
     weight_bits: int = option(8, "bits of a weight's mantissa", low=2, high=8)
+    suffixes: ClassVar[tuple[str, ...]] = (".net",)
     netx: bool = option(False, "use no more of the arithmetic than lava-dl's netx can say, so that --emit can write it")
 
     def lower(
@@ -88,6 +90,13 @@ class LavaTarget:
             raise
         given = "".join(f", {name}={value}" for name, value in arguments.items())
         return (Emitted(path, f"lava.lib.dl.netx.hdf5.Network(net_config={str(path)!r}{given})", arguments),)
+
+    @classmethod
+    def read(cls, path: Path, *, dt: float | None) -> Graph:
+        """The graph of a file that lava-dl's slayer exported; see `targets.lava.netx_read`."""
+        from nervecord.targets.lava.netx_read import read_netx
+
+        return read_netx(path, dt=dt)
 
     def installation(self) -> Installation:
         """Whether the engine "lava" can run here."""

@@ -20,7 +20,7 @@ from nervecord.compiler.graph import Graph
 from nervecord.compiler.ops import Activation, Affine, ArgmaxDecode, Decode, Input, Level, Normalise, Op, Output
 from nervecord.compiler.verify import require
 from nervecord.errors import NervecordError
-from nervecord.targets.given import read_network
+from nervecord.targets.given import read_graph
 from nervecord.training.config import TrainConfig
 
 PART = "network"
@@ -38,7 +38,7 @@ def read_network_teacher(path: Path, config: TrainConfig) -> dict[str, Any]:
     """
     if config.network.mirror:
         raise NervecordError("knows no mirror image", where=str(path), hint="drop --mirror")
-    graph = read_network(path)
+    graph = read_graph(path)
     assert isinstance(graph, Graph)
     structure, arrays = graph_to_data(graph)
     kept = {name: torch.from_numpy(np.array(values)) for name, values in arrays.items()}

@@ -1,0 +1,256 @@
+"""Every engine of every target that compiles, as the installed targets declare them, and what is compared.
+
+An engine joins by being named in the spec of its target. `LACKS` says what one refuses that its target compiles; the
+suite holds it to that in both directions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conformance.cases import CASES, Case
+
+from nervecord.compiler.check.table import errors
+from nervecord.compiler.compile import compile_graph
+from nervecord.compiler.files.program import Program
+from nervecord.compiler.findings import Finding
+from nervecord.compiler.ops import Array, Level
+from nervecord.compiler.plan import Plan
+from nervecord.compiler.specfile import spec_from_dict
+from nervecord.compiler.target import Installable
+from nervecord.errors import ContractError, MissingDependencyError, NervecordError
+from nervecord.runtime.replay import Replay, threshold_of, useful_steps
+from nervecord.runtime.session import MachineSession, Session
+from nervecord.runtime.stream import MachineStream
+from nervecord.targets.catalogue import AnyTarget, compiling_names, find_target
+from nervecord.targets.integers import IntegerTarget
+from nervecord.targets.opening import engines_of
+
+LACKS: dict[tuple[str, str], str] = {}
+"""(engine, case) -> words of its refusal, of what its target compiles."""
+DEFINITIONS = ("definition", "reference")
+"""Engines that are the definition: what the others are compared with."""
+ACTIONS = 12
+NEAR = 1e-4
+"""Floats: actions of an engine in float32 differ by so much, and spikes where the membrane is as near to its
+threshold. Finer measures of one engine stand in its own tests."""
+
+
+def own_chip() -> AnyTarget:
+    """A target that a user's file describes: Lava's widths, and other choices than Lava's where there are any."""
+    path = Path(__file__).parents[2] / "targets" / "lava" / "spec.toml"
+    lava = tomllib.loads(path.read_text(encoding="utf-8"))
+    arithmetic = {
+        **lava["arithmetic"], "weight_signs": "twos-complement", "current_overflow": "saturate",
+        "membrane_overflow": "saturate", "decay_bits": 8, "decay_rounding": "floor", "compare": ">=",
+        "readout": "membrane",
+    }  # fmt: skip
+    free = {"value": "unlimited", "source": "made up", "confidence": "exact"}
+    kept = {name: lava[name] for name in ("title", "summary", "nodes")}
+    limits = dict.fromkeys(("cores", "neurons"), free)
+    return IntegerTarget(spec_from_dict(
+        {**kept, "name": "own-chip", "engines": [], "arithmetic": arithmetic, "behaviour": {}, "limits": limits}
+    ))  # fmt: skip
+
+
+@functools.cache
+def target(name: str) -> AnyTarget:
+    return own_chip() if name == "own-chip" else find_target(name)
+
+
+@functools.cache
+def targets() -> tuple[str, ...]:
+    """Names of what compiles, and of a chip that a file describes."""
+    return (*compiling_names(), "own-chip")
+
+
+def engines(name: str) -> tuple[str, ...]:
+    return engines_of(target(name))
+
+
+@functools.cache
+def against(name: str, case: str) -> tuple[Finding, ...]:
+    """What a target's spec says against a case."""
+    made = CASES[case]
+    return tuple(errors(made.make(), target(name).spec, made.schedule))
+
+
+@functools.cache
+def program(name: str, case: str) -> Program:
+    """A case compiled for a target, on inputs of its own kind."""
+    made = CASES[case]
+    subject = made.make()
+    recorded = None if hasattr(subject, "contract") else stream_of(case, np.random.default_rng(1), 200)
+    return compile_graph(subject, target(name), schedule=made.schedule, calibration=recorded)
+
+
+def stream_of(case: str, rng: np.random.Generator, steps: int) -> Array:
+    """(steps, ...) that a case's Input takes."""
+    made: Case = CASES[case]
+    graph: Any = made.make()
+    shape = graph.nodes[graph.inputs[0]].in_shape
+    if made.values == "values":
+        return np.clip(rng.normal(size=(steps, *shape)), -4, 4).astype(np.float32).astype(np.float64)
+    return (rng.random((steps, *shape)) < 0.3).astype(np.float64)
+
+
+def require_engine(name: str, engine: str) -> None:
+    """Skip an engine whose own interpreter is not installed."""
+    held: Any = target(name)
+    if isinstance(held, Installable):
+        found = held.installation()
+        if found.engine == engine and not found.installed:
+            pytest.skip(found.about)
+
+
+def opened(name: str, engine: str, made: Program) -> Any:
+    """A session or a stream of a program; an engine whose package is not installed is skipped."""
+    try:
+        if made.contract is None:
+            return target(name).stream(made, engine=engine)
+        return target(name).open(made, engine=engine)
+    except MissingDependencyError as error:
+        pytest.skip(str(error))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Equality
+
+
+def same(found: Array, wanted: Array) -> bool:
+    """Equal to the bit; or the definition's values rounded to float32, for an engine whose interface is that."""
+    return np.array_equal(found, wanted) or np.array_equal(found, wanted.astype(np.float32))
+
+
+def assert_same_integers(session: Session, made: Program, rng: np.random.Generator, batch: int) -> None:
+    """Actions and what every population gave in the steps that belong to an action, to the bit."""
+    plain = MachineSession(made.policy, batch=batch)
+    session.reset(batch)
+    before = session.counts
+    contract = plain.contract
+    for k in range(ACTIONS):
+        rows = (rng.normal(size=(batch, contract.observation.size)) * 2).astype(np.float32).astype(np.float64)
+        if k == 4:
+            rows[0, 0] = np.nan
+        wanted, found = plain.step(rows), session.step(rows)
+        assert found.shape == wanted.shape
+        assert same(found, wanted), (k, found, wanted)
+        assert session.last is not None
+        assert session.last.reasons == plain.last.reasons  # type: ignore[union-attr]
+        assert_same_populations(plain.plan, session.trace(), plain.trace())
+        if k == 7 and batch > 1:
+            for each in (plain, session):
+                each.reset(rows=np.array([1]))
+    done = session.counts.since(before)
+    assert done.actions == plain.counts.actions
+    assert done.fail_safe == plain.counts.fail_safe == {"observation not finite": 1}
+    spikes = sum(plain.counts.spikes.values())
+    assert spikes > 0 or not plain.counts.spikes, "a silent graph would be equal to anything"
+
+
+def assert_same_populations(plan: Plan, found: dict[str, Array], wanted: dict[str, Array]) -> None:
+    for unit in plan.units:
+        name = unit.step.name
+        at = plan.useful(name)
+        np.testing.assert_array_equal(found[name][at], wanted[name][at], err_msg=name)
+
+
+def assert_near_floats(session: Session, made: Program, rng: np.random.Generator) -> None:
+    """One robot, up to the first spike that a membrane near its threshold flips."""
+    plain = MachineSession(made.policy)
+    session.reset(1)
+    margins = Replay(plain.plan)
+    carried = not plain.plan.schedule.resets
+    compared = 0
+    for k in range(ACTIONS):
+        row = (rng.normal(size=plain.contract.observation.size) * 2).astype(np.float32).astype(np.float64)
+        wanted, found = plain.step(row), session.step(row)
+        ours, theirs = useful_steps(plain.plan, plain.trace()), useful_steps(plain.plan, session.trace())
+        membranes = margins.action(row, ours)
+        flipped = first_flip(plain.plan, ours, theirs)
+        if flipped is None:
+            np.testing.assert_allclose(found, wanted, atol=NEAR, rtol=NEAR, err_msg=f"action {k}")
+            compared += 1
+            continue
+        name, step, neuron = flipped
+        v, threshold = membranes[name].membranes, threshold_of(plain.plan.step(name).op)
+        assert v is not None
+        assert threshold is not None
+        assert abs(v[step].ravel()[neuron] - threshold.ravel()[neuron]) <= NEAR, f"action {k}: {flipped}"
+        if carried:
+            break
+    assert compared >= ACTIONS // 2
+
+
+def first_flip(plan: Plan, ours: dict[str, Array], theirs: dict[str, Array]) -> tuple[str, int, int] | None:
+    """(population, useful step, neuron) of the first spike that differs: in time, then in the plan's order."""
+    found = []
+    for depth, unit in enumerate(plan.units):
+        name = unit.step.name
+        if unit.step.op.spikes and not np.array_equal(ours[name], theirs[name]):
+            apart = ours[name].reshape(len(ours[name]), -1) != theirs[name].reshape(len(theirs[name]), -1)
+            step = int(apart.any(axis=1).argmax())
+            found.append((step, depth, name, int(apart[step].argmax())))
+    return None if not found else (min(found)[2], min(found)[0], min(found)[3])
+
+
+def assert_same_stream(session: Any, made: Program, case: str, rng: np.random.Generator) -> None:
+    """What leaves over a recording: integers to the bit, floats of graphs that flip no spike."""
+    inputs = stream_of(case, rng, 40)
+    wanted = MachineStream(session.plan).run(inputs)
+    found = session.run(inputs)
+    assert list(found) == list(wanted)
+    exact = made.graph.level is Level.INTEGER
+    for name, rows in wanted.items():
+        if exact:
+            np.testing.assert_array_equal(found[name], rows, err_msg=name)
+        else:
+            np.testing.assert_allclose(found[name], rows, atol=NEAR, err_msg=name)
+    assert any(rows.any() for rows in wanted.values()), "a silent graph would be equal to anything"
+
+
+def check(name: str, engine: str, case: str) -> None:
+    """An engine of a target against the definition, on one case that the target's spec allows."""
+    require_engine(name, engine)
+    made = program(name, case)
+    lack = LACKS.get((engine, case))
+    if lack is not None:
+        with pytest.raises(NervecordError, match=lack):
+            opened(name, engine, made)
+        return
+    with opened(name, engine, made) as session:
+        rng = np.random.default_rng(len(case))
+        if made.contract is None:
+            assert_same_stream(session, made, case, rng)
+        elif made.graph.level is not Level.INTEGER:
+            assert_near_floats(session, made, rng)
+        else:
+            assert_same_integers(session, made, rng, 1)
+            try:
+                session.reset(3)
+            except ContractError as error:
+                assert "runs one" in str(error)  # noqa: PT017  # an engine may hold one robot, and then says so
+            else:
+                assert_same_integers(session, made, rng, 3)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a target says of a case: the codes that speak against it, or none."""
+
+    codes: tuple[str, ...] = dataclasses.field(default=())
+
+    @property
+    def text(self) -> str:
+        return "equal" if not self.codes else ", ".join(f"`{code}`" for code in self.codes)
+
+
+def cell(name: str, case: str) -> Cell:
+    return Cell(tuple(dict.fromkeys(finding.code for finding in against(name, case))))
