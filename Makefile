@@ -14,7 +14,7 @@ TYPED  := -p nervecord.compiler -p nervecord.runtime -p nervecord.targets -p ner
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs test test-quick test-slow test-lava test-lava-dl test-neurobench test-warp check format bench clean
+.PHONY: help install demo docs fuzz test test-quick test-slow test-lava test-lava-dl test-neurobench test-warp check format bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ test-warp: $(STAMP)  ## install MuJoCo Warp (400 MB), then compare its Ant-v4 wi
 
 test-lava-dl: $(STAMP)  ## install lava-dl (1 GB), then load exported files with its netx
 	$(BIN)/python -m pytest -c tests/pytest.ini -m lava_dl tests $(PYTEST)
+
+fuzz: $(STAMP)  ## 50,000 damaged files, an hour or more; make fuzz FUZZ="--first 1000000 --cases 5000 --bounds"
+	$(BIN)/python tests/fuzz/campaign.py $(FUZZ)
 
 docs: $(STAMP)  ## the documentation site in build/site; a link or a name that leads nowhere ends it
 	@$(BIN)/python docs/site.py

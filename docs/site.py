@@ -21,7 +21,7 @@ STAGE = ROOT / "build" / "docs"
 SOURCES = ROOT / "build" / "sources"
 ROOMS = ("compiler", "runtime", "targets", "training", "cli")
 SUFFIXES = {".md", ".png", ".svg", ".toml"}
-TOP = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE")
+TOP = ("README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE")
 FOLDERS = ("docs", "zoo")
 
 API = """# Python interface

@@ -52,20 +52,24 @@ class Lease:
         except BaseException:
             os.close(self._file)
             raise
-        try:
-            named, ours = os.stat(self._path), os.fstat(self._file)
-            self.held = (named.st_dev, named.st_ino) == (ours.st_dev, ours.st_ino)
-        except FileNotFoundError:
-            self.held = False
+        self.held = self._is_named()
         if not self.held:
             os.close(self._file)
         return self.held
+
+    def _is_named(self) -> bool:
+        """Whether the file that is open is the one that others find under the name."""
+        try:
+            named, ours = os.stat(self._path), os.fstat(self._file)
+        except FileNotFoundError:
+            return False
+        return (named.st_dev, named.st_ino) == (ours.st_dev, ours.st_ino)
 
     def release(self) -> None:
         """End the hold; nothing happens where there is none."""
         if self.held:
             self.held = False
-            if not self._keep:
+            if not self._keep and self._is_named():
                 # While it is held: after that it may be another's.
                 with contextlib.suppress(OSError):
                     self._path.unlink()

@@ -16,12 +16,14 @@ import pytest
 from nervecord.errors import NervecordError
 from nervecord.training import checkpoint
 from nervecord.training.config import TrainConfig
+from nervecord.training.lease import Lease
 from nervecord.training.run import resume, train
-from nervecord.training.run_folder import WALL_CLOCK, Metrics, create, hold, mujoco_log
+from nervecord.training.run_folder import DRAFT, LOCK, WALL_CLOCK, Metrics, create, hold, mujoco_log
 
 CHILD = """
 import sys
 from nervecord.training.config import TrainConfig
+from nervecord.training.lease import Lease
 from nervecord.training.run import train
 train(TrainConfig.from_json(sys.stdin.read()))
 """
@@ -216,6 +218,59 @@ def test_two_processes_cannot_train_one_run(tmp_path: Path) -> None:
     with hold(done.folder), pytest.raises(NervecordError, match="is being trained by another process"):
         resume(done.folder)
     assert resume(done.folder).step == 64
+
+
+def test_a_run_is_held_before_anything_of_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint that was read before the other process wrote its last ones would take their rows away."""
+    done = train(small(tmp_path, "run", steps=64, test_episodes=0))
+    monkeypatch.setattr(checkpoint, "load", lambda *given: pytest.fail("read before it was held"))
+    with hold(done.folder), pytest.raises(NervecordError, match="is being trained by another process"):
+        resume(done.folder)
+    with pytest.raises(NervecordError, match="is no run folder"):
+        resume(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_lock_that_was_taken_away_keeps_nobody_out_and_is_taken_anew(tmp_path: Path) -> None:
+    """Who waited for a file that its holder then removed must not hold a file that nobody else can find."""
+    path = tmp_path / ".lock"
+    first = Lease(path, wait=False, keep=False)
+    assert first.held
+    assert not Lease(path, wait=False).held
+    path.unlink()
+    second = Lease(path, wait=False, keep=False)
+    assert second.held  # the name is free, whatever the first one holds
+    first.release()
+    assert path.exists()  # it is the second one's
+    second.release()
+    assert not path.exists()
+
+
+KILLED_WHILE_IT_IS_MADE = """
+import os, signal, sys
+from pathlib import Path
+from nervecord.training import run_folder
+from nervecord.training.config import TrainConfig
+from nervecord.training.lease import Lease
+run_folder.git_state = lambda folder: os.kill(os.getpid(), signal.SIGKILL)
+run_folder.create(TrainConfig.from_json(sys.stdin.read()), sim="envpool")
+"""
+
+
+def test_a_folder_whose_maker_was_killed_goes_when_the_next_is_made(tmp_path: Path) -> None:
+    config = small(tmp_path, "run", steps=64)
+    code = [sys.executable, "-c", KILLED_WHILE_IT_IS_MADE]
+    done = subprocess.run(code, input=config.to_json(), text=True, timeout=300)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = os.listdir(tmp_path)
+    assert left.endswith(DRAFT)
+    held = tmp_path / f".other.{'0' * 16}{DRAFT}"
+    held.mkdir()
+    with Lease(held / LOCK, wait=False):
+        create(config, sim="envpool")
+        assert sorted(os.listdir(tmp_path)) == [held.name, "run"]
+    create(config.replace(name="next"), sim="envpool")
+    assert sorted(os.listdir(tmp_path)) == ["next", "run"]
 
 
 def test_a_failed_start_does_not_block_the_next_try(tmp_path: Path) -> None:
