@@ -22,7 +22,7 @@ import numpy as np
 from numba import njit
 
 from nervecord.compiler.ops import population
-from nervecord.runtime import kernel_steps, tables
+from nervecord.runtime import kernel_sigma_delta, kernel_steps, tables
 from nervecord.runtime.kernel_steps import clear, hold, one_block, send, silence
 from nervecord.runtime.tables import Header, Hold, Pop, Ring
 
@@ -266,7 +266,8 @@ def _loop(stamp: int, cache: bool) -> Loop:
 def _stamp() -> int:
     """Of the files that the compiled loop is made of."""
     found = 0
-    for path in (__file__, kernel_steps.__file__, tables.__file__, population.__file__):
+    files = (__file__, kernel_steps.__file__, kernel_sigma_delta.__file__, tables.__file__, population.__file__)
+    for path in files:
         found = zlib.crc32(Path(path).read_bytes(), found)
     return found
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from nervecord.runtime.kernel_sigma_delta import sigma_delta
 from nervecord.runtime.tables import Code, Con, Fan, Form, Header, Hold, Kind, Pop, Real, Ring
 
 _U = np.uint64
@@ -362,6 +363,9 @@ def _populate(table: Any, reals: Any, mem: Any, st: Any, counters: Any, index: i
         _leak(mem, entering, st, state, n, reals, bias, own, current)
         if ring >= 0:
             count = _fire(st, state + n, n, reals[own + Real.LEVEL], mem, listed)
+    elif form == Form.SIGMA_DELTA:
+        own = table[p + Pop.INTEGER]
+        count = sigma_delta(mem, entering, st, state, n, reals, bias, table, own, listed, values)
     else:
         own = table[p + Pop.INTEGER]
         count = _update(mem, entering, st, state, n, reals, bias, table, own, current, listed, values)

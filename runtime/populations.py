@@ -13,9 +13,19 @@ from typing import Any, Protocol
 import numpy as np
 
 from nervecord.compiler.arithmetic import Arithmetic
-from nervecord.compiler.ops import Array, IntegerMembrane, IntegerSpike, IntegerSynapse, Neuron, Op
+from nervecord.compiler.ops import (
+    Array,
+    Delta,
+    IntegerMembrane,
+    IntegerSpike,
+    IntegerSynapse,
+    Neuron,
+    Op,
+    Sigma,
+    SigmaDelta,
+)
 from nervecord.errors import InfeasibleError
-from nervecord.runtime.tables import Code, Form, Real
+from nervecord.runtime.tables import Code, Form, Real, Sdn
 
 OVERFLOWS = ("saturate", "saturate-symmetric", "wrap", "wrap-once")
 ROUNDINGS = ("floor", "zero", "at-least-one")
@@ -129,5 +139,16 @@ def _own(op: Neuron, a: Arithmetic) -> Array:
     return np.array(found, dtype=np.float64)
 
 
-FORMS: dict[type[Op], Callable[[Any, Given, Places], Formed]] = {Neuron: _neuron}
+def _sigma_delta(op: Any, given: Given, places: Places) -> Formed:
+    sums, sends = isinstance(op, (Sigma, SigmaDelta)), isinstance(op, (Delta, SigmaDelta))
+    relu = isinstance(op, SigmaDelta) and op.activation == "relu"
+    bias = op.bias.astype(np.int64) << op.lift if isinstance(op, SigmaDelta) else np.zeros(op.size)
+    row = [sums, 0 if sums else op.lift, relu, op.level if sends else 0, op.state_exp if sends else 0]
+    assert len(row) == Sdn.SIZE
+    return Formed(Form.SIGMA_DELTA, integer=places.put_rows([row]), bias=places.put_real(bias))
+
+
+FORMS: dict[type[Op], Callable[[Any, Given, Places], Formed]] = {
+    Neuron: _neuron, Delta: _sigma_delta, SigmaDelta: _sigma_delta, Sigma: _sigma_delta
+}  # fmt: skip
 """Kind of population -> how it is packed."""

@@ -105,6 +105,7 @@ class Form(enum.IntEnum):
 
     ANY = 0  # neurons in any arithmetic
     LEAKY = 1  # neurons whose arithmetic the fast form has
+    SIGMA_DELTA = 2
 
 
 class Ring(enum.IntEnum):
@@ -179,3 +180,14 @@ class Real(enum.IntEnum):
     V_HIGH = 7
     LEVEL = 8
     SIZE = 9
+
+
+class Sdn(enum.IntEnum):
+    """Numbers of a population of `compiler.ops.sigma_delta`."""
+
+    SUMS = 0  # what enters is a change, and is summed up
+    LIFT = 1  # what enters is shifted up by so many bits
+    RELU = 2
+    LEVEL = 3  # smallest change that is sent, in the state's unit
+    SHIFT = 4  # bits of the state below a message's unit
+    SIZE = 5

@@ -36,12 +36,13 @@ from nervecord.compiler.ops.neurons import (
     Synapse,
 )
 from nervecord.compiler.ops.op import NirForm, Op, Part, Role, State, Synapses
+from nervecord.compiler.ops.sigma_delta import Delta, Sigma, SigmaDelta
 
 OPS: dict[str, type[Op]] = {
     kind.__name__: kind
     for kind in (
         Input, Output, Affine, Conv, Scale, Flatten, Pool, Delay, Threshold, Neuron, Dense,
-        Normalise, Quantise, BiasChannel, PopulationEncode,
+        Delta, SigmaDelta, Sigma, Normalise, Quantise, BiasChannel, PopulationEncode,
         Decode, Rescale, CountDecode, ArgmaxDecode, CountArgmaxDecode,
     )
 }  # fmt: skip
@@ -68,9 +69,8 @@ def is_host(op: Op) -> bool:
 __all__ = [
     "CORE_ROLES", "EVERY_LEVEL", "EXECUTABLE", "FLOAT_LEVELS", "HOST_ROLES", "NIR_READERS", "OPS", "PART_TYPES",
     "Affine", "ArgmaxDecode", "Array", "BiasChannel", "ContinuousMembrane", "ContinuousSynapse", "Conv",
-    "CountArgmaxDecode",
-    "CountDecode", "Decode", "Decoder", "Delay", "Dense", "Flatten", "Input", "IntegerMembrane", "IntegerSpike",
-    "IntegerSynapse", "Level", "Membrane", "Neuron", "NirForm", "Normalise", "Op", "Output", "Part", "Pool",
-    "PopulationEncode", "Quantise", "Rescale", "Role", "Scale", "Shape", "Spike", "State", "Synapse", "Synapses",
-    "Threshold", "is_core", "is_host",
+    "CountArgmaxDecode", "CountDecode", "Decode", "Decoder", "Delay", "Delta", "Dense", "Flatten", "Input",
+    "IntegerMembrane", "IntegerSpike", "IntegerSynapse", "Level", "Membrane", "Neuron", "NirForm", "Normalise", "Op",
+    "Output", "Part", "Pool", "PopulationEncode", "Quantise", "Rescale", "Role", "Scale", "Shape", "Sigma",
+    "SigmaDelta", "Spike", "State", "Synapse", "Synapses", "Threshold", "is_core", "is_host",
 ]  # fmt: skip

@@ -21,7 +21,7 @@ UNBOUNDED = 1 << 62
 BEYOND = 1 << 30
 """No accumulator reaches it."""
 FAR = 1 << 46
-"""No synaptic current reaches it."""
+"""No synaptic current, and no sum of messages that has a bound, reaches it."""
 LONGEST_RUN = 1 << 28
 """Steps without a reset for which sums over carried state are proved: three days at a thousand steps a second."""
 

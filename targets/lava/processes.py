@@ -10,7 +10,19 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from nervecord.compiler.ops import Array, IntegerMembrane, IntegerSpike, IntegerSynapse, Neuron, Op
+import numpy as np
+
+from nervecord.compiler.ops import (
+    Array,
+    Delta,
+    IntegerMembrane,
+    IntegerSpike,
+    IntegerSynapse,
+    Neuron,
+    Op,
+    Sigma,
+    SigmaDelta,
+)
 from nervecord.compiler.plan import Step
 from nervecord.errors import InfeasibleError
 from nervecord.targets.lava.arithmetic import lava_arithmetic
@@ -78,5 +90,14 @@ def _lif(op: Any) -> LavaProcess:
     return LavaProcess("lif", values, lif.bias_mant, resets=True)
 
 
-PROCESSES: dict[type[Op], Callable[[Any], LavaProcess]] = {Neuron: _lif}
+def _sigma_delta(op: Any) -> LavaProcess:
+    fields = ("threshold", "spike_exp", "state_exp", "activation")
+    values = {name: getattr(op, name) for name in fields if hasattr(op, name)}
+    bias = op.bias if isinstance(op, SigmaDelta) else np.zeros(op.size, dtype=np.int32)
+    return LavaProcess(type(op).__name__, values, bias, resets=False)
+
+
+PROCESSES: dict[type[Op], Callable[[Any], LavaProcess]] = {
+    Neuron: _lif, Delta: _sigma_delta, SigmaDelta: _sigma_delta, Sigma: _sigma_delta
+}  # fmt: skip
 """Kind of population -> its process."""

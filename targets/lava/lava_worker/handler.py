@@ -30,6 +30,7 @@ from lava.magma.core.run_conditions import RunSteps  # noqa: E402
 from lava.magma.core.run_configs import Loihi2HwCfg, Loihi2SimCfg  # noqa: E402
 from lava.proc.dense.process import DelayDense, Dense  # noqa: E402
 from lava.proc.lif.process import LIF, LIFReset  # noqa: E402
+from lava.proc.sdn.process import ActivationMode, Delta, Sigma, SigmaDelta  # noqa: E402
 
 MOST_STEPS = 2**31 - 1
 """Lava counts a run's steps in 32 bit."""
@@ -84,7 +85,19 @@ def lif(bias: Any, described: Any) -> Any:
     return LIFReset(reset_interval=described["reset_interval"], reset_offset=offset, **shared)
 
 
-POPULATIONS = {"lif": lif}
+def sigma_delta(bias: Any, described: Any) -> Any:
+    """A Delta, SigmaDelta or Sigma."""
+    shared = {
+        name: described[key]
+        for name, key in (("vth", "threshold"), ("spike_exp", "spike_exp"), ("state_exp", "state_exp"))
+        if key in described
+    }
+    if described["process"] == "SigmaDelta":
+        shared.update(bias=bias, act_mode=ActivationMode[described["activation"].upper()])
+    return {"Delta": Delta, "SigmaDelta": SigmaDelta, "Sigma": Sigma}[described["process"]](shape=bias.shape, **shared)
+
+
+POPULATIONS = {"lif": lif, "Delta": sigma_delta, "SigmaDelta": sigma_delta, "Sigma": sigma_delta}
 """Kind of process -> what makes it of its bias and description."""
 
 
