@@ -147,7 +147,11 @@ class Case:
         except GraphError:
             return ()
         assert self.graph.arithmetic is not None
-        return tuple(overflows(prove(made), self.graph.arithmetic))
+        try:
+            return tuple(overflows(prove(made), self.graph.arithmetic))
+        except InfeasibleError as error:  # there is something that nothing bounds
+            where = error.where or made.units[0].step.name
+            return (Finding("accumulator-overflow", "error", where, error.message, fix=error.hint or ""),)
 
     @cached_property
     def refusal(self) -> InfeasibleError | None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from graphs import LAVA, expected
 from sigma_delta_nets import chain_of, draw, rectified, walk
 
+from nervecord.compiler.check.table import findings_of
 from nervecord.compiler.graph import Graph, chain
 from nervecord.compiler.interpret import simulate
 from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.ops import Array, Delta, Dense, Input, Level, Op, Output, Sigma, SigmaDelta
 from nervecord.compiler.plan import plan
 from nervecord.compiler.schedule import Schedule
+from nervecord.compiler.specfile import read_spec
 from nervecord.errors import GraphError, InfeasibleError
+
+TARGETS = Path(__file__).parents[2] / "targets"
 
 
 class LavaModel:
@@ -140,6 +146,9 @@ def loop() -> Graph:
 def test_what_nothing_bounds_is_refused_by_name() -> None:
     with pytest.raises(InfeasibleError, match="layer: is part of a loop of messages, or behind one"):
         prove(plan(loop()))
+    found = findings_of(loop(), read_spec(TARGETS / "lava" / "spec.toml"))
+    (said,) = [finding for finding in found if finding.severity == "error"]
+    assert (said.code, said.node) == ("accumulator-overflow", "layer")
     # Values, not changes, into a sum that is never cleared; in windows it has its limit.
     values = chain(
         Level.INTEGER,
@@ -147,8 +156,8 @@ def test_what_nothing_bounds_is_refused_by_name() -> None:
          ("output", Output((2,)))],
         dt=1e-3, arithmetic=LAVA,
     )  # fmt: skip
-    (found,) = overflows(prove(plan(values)), LAVA)
-    assert (found.code, found.severity, found.value) == ("membrane-saturates", "error", "none")
+    (saturates,) = overflows(prove(plan(values)), LAVA)
+    assert (saturates.code, saturates.severity, saturates.value) == ("membrane-saturates", "error", "none")
     assert not overflows(prove(plan(values, Schedule(5, "reset"))), LAVA)
     # More than 32 bits hold.
     wide = chain_of([np.full((1, 9), 254), np.full((1, 1), 254)], [7, 7], [np.zeros(1)], 32767)
