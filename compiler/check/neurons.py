@@ -20,6 +20,7 @@ from nervecord.compiler.check.rules import (
     time_constants,
 )
 from nervecord.compiler.findings import Severity
+from nervecord.compiler.lower.prepare import MOST_GROUPS
 from nervecord.compiler.ops import OPS, Array, Input, Level, Neuron, Op, is_core
 from nervecord.compiler.target import DECIDING
 from nervecord.compiler.topology import Wire
@@ -164,6 +165,13 @@ def population_parameters(case: Case) -> Iterator[Hit]:
                 continue
             distinct = int(np.unique(np.round(values / grid) if grid else values).size)
             fix = f"train one {parameter} per layer, or split the layer by it into {distinct}"
+            if parameter != "threshold" and case.splits and distinct <= MOST_GROUPS:
+                # In steps of time it would be split already: `compiler.lower.prepare`.
+                yield Hit(
+                    case.named(name), f"{parameter} differs from neuron to neuron, and compiling splits the population",
+                    distinct, MOST_GROUPS, "nothing to do; one per layer costs no populations", cited(fact), "info",
+                )  # fmt: skip
+                continue
             if parameter == "threshold":
                 fix = (
                     "divide each neuron's incoming weights, biases and leak by its threshold and set all thresholds "

@@ -19,7 +19,7 @@ from nervecord.compiler.contract import Contract
 from nervecord.compiler.findings import Finding, Severity
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.lower.lower import trial
-from nervecord.compiler.lower.prepare import prepared
+from nervecord.compiler.lower.prepare import prepared, prepares
 from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.ops import (
     Array,
@@ -126,6 +126,11 @@ class Case:
     def compiles(self) -> bool:
         """Whether graphs are compiled for the target, and not inspected only."""
         return bool(self.spec.engines) or self.spec.integers is not None
+
+    @property
+    def splits(self) -> bool:
+        """Whether populations of this graph will be split by their decays, once it is in steps of time."""
+        return self.graph.level is Level.IMPORTED and prepares(self.spec)
 
     @property
     def separates(self) -> bool:

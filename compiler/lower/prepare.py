@@ -8,15 +8,22 @@ from typing import Any
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.passes.compose import compose
 from nervecord.compiler.passes.prune import prune
-from nervecord.compiler.passes.split import split_decays
+from nervecord.compiler.passes.split import MOST_GROUPS, split_decays
 from nervecord.compiler.passes.thresholds import fold_thresholds
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.target import TargetSpec
 
+__all__ = ["MOST_GROUPS", "prepared", "prepares"]
+
+
+def prepares(spec: TargetSpec) -> bool:
+    """Whether graphs are lowered to integers of this target, whose connections each end in neurons."""
+    return spec.integers is not None and spec.behaviour.free_wiring.value is False
+
 
 def prepared(subject: Graph | Policy, spec: TargetSpec) -> Iterator[tuple[str, Graph | Policy]]:
     """(what was done, the subject after it) of every pass that changed something; none for other targets."""
-    if spec.integers is None or spec.behaviour.free_wiring.value is not False:
+    if not prepares(spec) or spec.integers is None:
         return
     own = spec.behaviour.per_neuron.value or ()
     passes: list[tuple[str, Callable[[Any], Any]]] = [("composed", compose)]

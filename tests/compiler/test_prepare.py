@@ -21,6 +21,7 @@ from nervecord.compiler.interpret import simulate
 from nervecord.compiler.lower.prepare import prepared
 from nervecord.compiler.ops import (
     Affine,
+    ContinuousMembrane,
     Conv,
     DelayLine,
     Flatten,
@@ -36,6 +37,7 @@ from nervecord.compiler.ops import (
     Synapse,
 )
 from nervecord.compiler.passes.compose import compose
+from nervecord.compiler.passes.discretise import discretise
 from nervecord.compiler.passes.prune import prune
 from nervecord.compiler.passes.split import MOST_GROUPS, split_decays
 from nervecord.compiler.passes.thresholds import fold_thresholds
@@ -171,6 +173,26 @@ def test_thresholds_fold_into_what_enters(reset: str) -> None:
     made = holds(fold_thresholds, graph)
     assert (made.nodes["lif"].spike.threshold == 1).all()  # type: ignore[attr-defined]
     same_spikes(graph, made)
+
+
+def test_what_compiles_in_steps_is_feasible_in_continuous_time() -> None:
+    """The verdict on a file does not turn with --dt: thresholds fold at once, decays will be split."""
+    rng = np.random.default_rng(0)
+    ones = np.ones(4)
+    spike = Spike(rng.uniform(0.5, 1.5, size=4), 0 * ones)
+    neuron = Neuron(ContinuousMembrane(10 * ones, np.array([0.01, 0.02, 0.02, 0.01]), 0 * ones), None, spike)
+    nodes: list[tuple[str, Op]] = [
+        ("input", Input((3,), "spikes")), ("fc", Affine(rng.normal(size=(4, 3)))), ("lif", neuron),
+        ("output", Output((4,))),
+    ]  # fmt: skip
+    graph = chain(Level.IMPORTED, nodes)
+    folded = fold_thresholds(graph)
+    assert (folded.nodes["lif"].spike.threshold == 1).all()  # type: ignore[attr-defined]
+    same_spikes(discretise(graph, dt=1e-3), discretise(folded, dt=1e-3))
+    for given in (graph, discretise(graph, dt=1e-3)):
+        found = findings_of(given, LAVA)
+        assert verdict(found) == "feasible"
+        assert ("population-parameters" in {f.code for f in found}) == (given is graph)
 
 
 def layered(seed: int, decays: int) -> Graph:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ import nir
 import numpy as np
 import pytest
 
+import nervecord
+from nervecord.compiler.check import primitives
+from nervecord.compiler.check.primitives import primitives_doc
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.interpret import simulate
 from nervecord.compiler.nir.file import read_nir, write_nir
@@ -23,6 +27,8 @@ from nervecord.compiler.nir.reading import import_graph
 from nervecord.compiler.ops import NIR_READERS
 from nervecord.compiler.passes.discretise import discretise
 from nervecord.compiler.verify import require
+from nervecord.errors import InfeasibleError
+from nervecord.targets.catalogue import load_spec, load_specs
 
 torch = pytest.importorskip("torch")
 DT = 1e-3
@@ -388,3 +394,32 @@ def test_a_spiking_convolutional_network_against_torch(tmp_path: Path) -> None:
     got = ran(graph, x)
     assert got.sum() > 10
     assert np.array_equal(got, np.array(wanted))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The table
+
+
+def test_the_table_of_primitives_is_current(request: pytest.FixtureRequest) -> None:
+    text = primitives_doc(load_specs())
+    path = Path(__file__).parents[2] / "docs" / "primitives.md"
+    if request.config.getoption("--update-golden"):
+        path.write_text(text, encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == text
+
+
+def test_what_the_table_says_compiles_does() -> None:
+    """Each network of the table that is said to compile is compiled for lava, and runs there as defined."""
+    text = primitives_doc([load_spec("lava")])
+    rows = dict(re.findall(r"^\| (\w+) \| `\w+` \| (.*) \|$", text, flags=re.MULTILINE))
+    assert set(rows) == PRIMITIVES - {"Input", "Output"}
+    for name, graph in primitives._smallest().items():
+        if rows[name] != "compiles":
+            with pytest.raises(InfeasibleError):
+                nervecord.compile(graph, "lava")
+            continue
+        program = nervecord.compile(graph, "lava")
+        x = (np.random.default_rng(0).random((30, 1, graph.nodes["input"].size)) < 0.4).astype(float)
+        wanted = nervecord.simulate(program, x).left["output"]
+        with nervecord.stream(program) as session:
+            assert np.array_equal(np.asarray(session.run(x)["output"]).reshape(wanted.shape), wanted), name

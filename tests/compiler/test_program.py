@@ -300,7 +300,7 @@ def test_compile_refuses_what_it_cannot_do() -> None:
     nodes = dict(policy.graph.nodes)
     lif1, readout = nodes["lif1"], nodes["readout"]
     nodes["lif1"] = lif1.replace(spike=replace(lif1.spike, reset="subtract"))
-    nodes["readout"] = readout.replace(membrane=replace(readout.membrane, decay=np.linspace(0.5, 0.9, 8)))
+    nodes["readout"] = readout.replace(spike=Spike(np.ones(8), np.zeros(8)))  # and a membrane is read
     with pytest.raises(InfeasibleError) as caught:
         compile_graph(policy.replace(graph=policy.graph.replace(nodes=nodes)), LavaTarget())
     assert "lif1" in str(caught.value)
