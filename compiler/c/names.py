@@ -21,7 +21,8 @@ _KEYWORDS = frozenset({
 })
 """Of C99 and, since the header serves both, of C++."""
 _OURS = frozenset({
-    "activation", "cell", "clamp", "decode", "enter", "fail", "keep", "limited", "product", "rounded", "rows", "shift",
+    "activation", "cell", "clamp", "clear", "decode", "enter", "fail", "keep", "limited", "product", "rounded", "rows",
+    "shift",
 })
 """First words of the functions' names in the source."""
 # fmt: on
