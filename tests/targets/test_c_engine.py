@@ -197,7 +197,10 @@ def test_ties_are_rounded_to_even_and_limits_are_kept() -> None:
     emitted = Emitted(policy.replace(graph=graph.replace(nodes=nodes)))
     halves = np.arange(-9, 9) + 0.5
     beside = np.nextafter(halves.astype(np.float32), np.float32(0)).astype(np.float64)
-    ends = np.array([limit - 0.5, limit, limit + 0.5, 1e5, -limit + 0.5, -limit - 0.5, -1e5, 0.0, -0.0])
+    ends = np.array([
+        limit - 0.5, limit, limit + 0.5, limit + 0.75, 1e5, -limit + 0.5, -limit - 0.5, -limit - 0.75, -1e5,
+        0.0, -0.0, 0.25, -0.25, 0.75, -0.75, 1.5, -1.5, 1.0,
+    ])  # fmt: skip
     for row in np.concatenate([halves, beside, -beside, ends]).reshape(-1, 9):
         emitted.step(row)
         wanted = np.clip(np.rint(single(row)), -limit, limit)
