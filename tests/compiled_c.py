@@ -19,8 +19,8 @@ from nervecord.runtime.c_engine import Compiled, CSession, entering, left
 from nervecord.runtime.c_library import load_library
 from nervecord.runtime.session import MachineSession
 
-QUICK = ("-O1",)
-"""Every graph is compiled; what it computes is not the optimiser's affair."""
+QUICK = ("-O1", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-pedantic")
+"""Every graph is compiled, without a warning; what it computes is not the optimiser's affair."""
 
 
 def assert_same_blocks(case: Case) -> None:

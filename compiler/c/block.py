@@ -72,7 +72,7 @@ def _enter(core: Core, entry: Entry) -> str:
             f"s->{name}_value[{ring.width} * (size_t){slot} + j]"
         )  # fmt: skip
         lines += [
-            f"    memset(s->{name}_given + {ring.width} * (size_t)k, 0, {ring.width} * sizeof s->{name}_given[0]);",
+            f"    {core.helpers.clear()}(s->{name}_given + {ring.width} * (size_t)k, {ring.width});",
             "    for (size_t j = 0; j < count; j++) {",
             f"        s->{name}_given[{ring.width} * (size_t)k + list[j]] = {given};",
             f"        s->{name}_times[list[j]] += s->counted;",
@@ -153,13 +153,13 @@ def _product(core: Core, link: Link, x: str) -> list[str]:
         term = core.scaled(link, "s->total[i]", wide=True)
         return [
             *lines,
-            f"memset(s->total, 0, {n} * sizeof s->total[0]);",
+            f"{core.helpers.clear(wide=True)}(s->total, {n});",
             core.add_product(link, "s->total", x),
             f"for (size_t i = 0; i < {n}; i++) {{",
             f"    ({place})[i] = (int32_t)({term});",
             "}",
         ]
-    lines += [f"memset({place}, 0, {n} * sizeof s->{name}_product[0]);", core.add_product(link, place, x)]
+    lines += [f"{core.helpers.clear()}({place}, {n});", core.add_product(link, place, x)]
     if link.exponent and not link.each:
         element = f"({place})[i]" if link.slots > 1 else f"{place}[i]"
         lines += [
@@ -238,7 +238,7 @@ def _step(core: Core, cells: dict[str, str]) -> str:
         if ring.slots > 1:
             kind = next(m.kind for m in core.members() if m.name == f"{ring.name}_at")
             loop.append(f"s->{ring.name}_at = ({kind})((s->{ring.name}_at + 1u) % {ring.slots}u);")
-    lines = [*_check(core), f"memset(out, 0, {form.out_dim} * sizeof out[0]);", *_held(core)]
+    lines = [*_check(core), f"{core.helpers.clear()}(out, {form.out_dim});", *_held(core)]
     if plan.window > 1:
         lines += [f"for (unsigned k = 0; k < {macro}_WINDOW; k++) {{", *(f"    {line}" for line in loop), "}"]
     else:

@@ -135,7 +135,7 @@ class Core:
             if link.start is not None:
                 return [*lines, f"{name}({total}, {weight}_weight, {weight}_column, {weight}_start, {spikes});"]
             return [*lines, f"{name}({total}, {link.outputs}, {weight}_weight, {spikes});"]
-        lines = [f"memset(s->gathered, 0, {link.inputs} * sizeof s->gathered[0]);"]
+        lines = [f"{self.helpers.clear()}(s->gathered, {link.inputs});"]
         for ring in link.taps:
             value = f"s->{ring.name}_value[from + j]" if ring.valued else "1"
             lines += [
@@ -175,16 +175,16 @@ class Core:
         n, lift = cell.op.size, self.form.arithmetic.input_shift
         if len(cell.links) == 1 and cell.links[0].held is not None:
             (link,) = cell.links
-            nothing = f"memset(s->sum, 0, {n} * sizeof s->sum[0]);\nentering = s->sum;"
+            nothing = f"{self.helpers.clear()}(s->sum, {n});\nentering = s->sum;" if self._summed(cell) else ""
             lines = self._held(cell, link, "entering = %s;", nothing)
             return ["const int32_t *entering;", *lines], "entering", _lifted("entering[i]", lift)
         if len(cell.links) == 1 and not self._apart(cell, cell.links[0]):
             (link,) = cell.links
-            lines = [f"memset(s->sum, 0, {n} * sizeof s->sum[0]);", *self._run(link, "s->sum")]
+            lines = [f"{self.helpers.clear()}(s->sum, {n});", *self._run(link, "s->sum")]
             if link.exponent > 0 and not link.each:
                 return lines, "s->sum", _lifted("s->sum[i]", lift + link.exponent)
             return lines, "s->sum", _lifted(self.scaled(link, "s->sum[i]", wide=False), lift)
-        lines = [f"memset(s->sum, 0, {n} * sizeof s->sum[0]);"]
+        lines = [f"{self.helpers.clear()}(s->sum, {n});"]
         for link in cell.links:
             lines += ["{", *(f"    {line}" for line in self._added(cell, link)), "}"]
         return lines, "s->sum", _lifted("s->sum[i]", lift)
@@ -201,7 +201,7 @@ class Core:
         part = "s->total" if link.wide else "s->part"
         term = self.scaled(link, f"{part}[i]", wide=link.wide)
         return [
-            f"memset({part}, 0, {n} * sizeof {part}[0]);",
+            f"{self.helpers.clear(wide=link.wide)}({part}, {n});",
             *self._run(link, part),
             f"for (size_t i = 0; i < {n}; i++) {{",
             f"    s->sum[i] += {f'(int32_t)({term})' if link.wide else term};",
@@ -255,6 +255,8 @@ class Core:
         assert cell.ring is not None
         a, ring, n = self.form.arithmetic, cell.ring, cell.op.size
         slot = f"s->{ring.name}_at" if ring.slots > 1 else "0"
+        if cell.silent:
+            return [f"s->{ring.name}_count[{slot}] = 0; /* no membrane reaches the threshold */"]
         fires = f"s->{cell.name}_v[i] {a.compare} {literal(cell.level)}"
         start = f"{ring.place} *const list = s->{ring.name}_list + {n} * (size_t){slot};"
         if ring.slots == 1:
@@ -279,9 +281,6 @@ class Core:
         n, level, v = cell.op.size, cell.level, f"s->{cell.name}_v[i]"
         lines = [f"for (size_t i = 0; i < {n}; i++) {{", f"    if (!({fires})) {{", "        continue;", "    }"]
         spikes = "1"
-        if level >= INT32:
-            # No membrane reaches it; what follows would be computed in 32 bits.
-            return ["for (size_t i = 0; i < 0; i++) {", "    list[i] = 0;", "}"]
         if ring.valued and level > 0:
             times = f"{v} / {level}" if self.form.arithmetic.compare == ">=" else f"({v} - 1) / {level}"
             lines.append(f"    const int32_t times = {times};")
@@ -328,12 +327,14 @@ class Core:
         if cell.ring is None:
             return [f"memcpy({given} + {n} * (size_t)k, s->{cell.name}_v, {n} * sizeof {given}[0]);"]
         ring = cell.ring
+        if cell.silent:
+            return [f"{self.helpers.clear()}({given} + {n} * (size_t)k, {n});"]
         value = "1"
         if ring.valued:
             slot = f"{n} * (size_t)s->{ring.name}_at + " if ring.slots > 1 else ""
             value = f"s->{ring.name}_value[{slot}j]"
         return [
-            f"memset({given} + {n} * (size_t)k, 0, {n} * sizeof {given}[0]);",
+            f"{self.helpers.clear()}({given} + {n} * (size_t)k, {n});",
             "for (size_t j = 0; j < count; j++) {",
             f"    {given}[{n} * (size_t)k + list[j]] = {value};",
             f"    s->{cell.name}_times[list[j]] += s->counted;",

@@ -129,7 +129,7 @@ class Cell:
         ring: what it sends; None where it is read.
         bias: table, None where all are zero. wide: a step needs 64 bits.
         clamp_current, clamp_membrane: limits, None where they are never reached.
-        level: of the threshold. most: spikes per step.
+        level: of the threshold. silent: no membrane can reach it. most: spikes per step.
         useful: steps of a block in which it works.
     """
 
@@ -143,6 +143,7 @@ class Cell:
     clamp_current: tuple[int, int] | None
     clamp_membrane: tuple[int, int] | None
     level: int
+    silent: bool
     most: int
     useful: range
 
@@ -414,11 +415,13 @@ class _Former:
         if max(held, default=0) >= INT32:
             raise InfeasibleError("may hold more than 32 bits", where=step.name, hint="scale the weights down")
         spikes = isinstance(op.spike, IntegerSpike)
+        level = op.spike.threshold << a.threshold_shift if isinstance(op.spike, IntegerSpike) else 0
+        highest = min(most, proved.membrane[1])
         return Cell(
             name=name, unit=unit, proved=proved, links=tuple(links[s.name] for s in unit.incoming),
             ring=rings[step.name] if spikes else None, bias=table, wide=reach >= INT32, clamp_current=clamp_current,
             clamp_membrane=clamp_membrane,
-            level=op.spike.threshold << a.threshold_shift if isinstance(op.spike, IntegerSpike) else 0,
+            level=level, silent=highest < level or (highest == level and a.compare == ">"),
             most=self._spikes(step.name), useful=self._useful(step),
         )  # fmt: skip
 

@@ -21,7 +21,8 @@ _KEYWORDS = frozenset({
 })
 """Of C99 and, since the header serves both, of C++."""
 _OURS = frozenset({
-    "activation", "cell", "clamp", "decode", "enter", "fail", "keep", "limited", "product", "rounded", "rows", "shift",
+    "activation", "cell", "clamp", "clear", "decode", "enter", "fail", "keep", "limited", "product", "rounded", "rows",
+    "shift",
 })
 """First words of the functions' names in the source."""
 # fmt: on
@@ -58,6 +59,10 @@ def identifiers(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def quoted(text: str) -> str:
-    """A name as a comment or a document may hold it: letters, digits and a few signs, the others as ?."""
-    return re.sub(r"[^A-Za-z0-9 ._+:@-]", "?", text)[:80]
+def quoted(text: str, more: str = "") -> str:
+    """A name as a comment or a document may hold it: letters, digits and a few signs, the others as ?.
+
+    Args:
+        more: signs that are kept too; a comment in C must not have a slash.
+    """
+    return re.sub(rf"[^A-Za-z0-9 ._+:@{re.escape(more)}-]", "?", text)[:80]

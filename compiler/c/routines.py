@@ -17,6 +17,20 @@ class Helpers:
         self.text.setdefault(name, text)
         return name
 
+    def clear(self, *, wide: bool = False) -> str:
+        """Zeros; GCC warns of a bare memset of few elements."""
+        kind = "int64_t" if wide else "int32_t"
+        name = "clear_64" if wide else "clear"
+        return self._add(
+            name,
+            f"""\
+static inline void {name}({kind} *x, size_t n)
+{{
+    memset(x, 0, n * sizeof *x);
+}}
+""",
+        )
+
     def shift(self, *, wide: bool) -> str:
         """x / 2^by, rounded down: C does not say what `>>` makes of a negative number."""
         kind = "int64_t" if wide else "int32_t"

@@ -101,13 +101,12 @@ def c_source(plan: Plan, *, prefix: str = PREFIX, version: str = "", model: str 
     )  # fmt: skip
 
 
-def _header(form: Form, prefix: str, members: list[Member], tables: list[Table], version: str, model: str) -> str:
+def _defines(form: Form, prefix: str, state: int, flash: int, version: str, model: str) -> list[str]:
+    """The macros of the header."""
     macro, plan = prefix.upper(), form.plan
-    state = sum(member.bytes for member in members)
-    flash = sum(table.bytes for table in tables)
     assert plan.graph.dt is not None
     period = plan.graph.dt * plan.schedule.steps if plan.contract is None else plan.contract.control_period
-    defines = [
+    found = [
         ("VERSION", f'"{quoted(version)}"', "of nervecord, which wrote this"),
         ("MODEL_HASH", f'"{quoted(model)}"', "of the program"),
         *([("OBS_DIM", plan.contract.observation.size, "values of an observation"),
@@ -121,6 +120,14 @@ def _header(form: Form, prefix: str, members: list[Member], tables: list[Table],
         ("FLASH_BYTES", flash, "constants; the code comes on top"),
         *((name, code, "returned by a step") for code, name in enumerate(CODES)),
     ]  # fmt: skip
+    return [f"#define {macro}_{name} {value} /* {about} */" for name, value, about in found]
+
+
+def _header(form: Form, prefix: str, members: list[Member], tables: list[Table], version: str, model: str) -> str:
+    macro, plan = prefix.upper(), form.plan
+    state = sum(member.bytes for member in members)
+    flash = sum(table.bytes for table in tables)
+    defines = _defines(form, prefix, state, flash, version, model)
     step = f"""
 /* One action. An observation that is not finite gives the fail-safe action and {macro}_NOT_FINITE; the state is not
    spoilt by it. Returns {macro}_OK or another of the codes above, and always writes an action that can be taken. */
@@ -133,7 +140,7 @@ int {prefix}_step({prefix}_state_t *state, const float obs[{macro}_OBS_DIM], flo
 
 #include <stdint.h>
 
-{chr(10).join(f"#define {macro}_{name} {value} /* {about} */" for name, value, about in defines)}
+{chr(10).join(defines)}
 
 #ifdef __cplusplus
 extern "C" {{

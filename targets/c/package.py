@@ -9,6 +9,7 @@ from importlib import metadata
 from nervecord.compiler.c.form import Link, limits
 from nervecord.compiler.c.names import quoted
 from nervecord.compiler.c.source import Source, c_source
+from nervecord.compiler.contract import Contract
 from nervecord.compiler.files.program import Program, describe, described_hashes
 from nervecord.compiler.ops import PopulationEncode, Quantise, Rescale
 from nervecord.compiler.plan import plan
@@ -166,7 +167,6 @@ def readme(program: Program, source: Source, vectors: int) -> str:
     """What firmware needs to know, and what it costs."""
     p, macro = source.prefix, source.prefix.upper()
     made, contract = source.form.plan, program.contract
-    total = sum(work.operations for work in works(source))
     lines = [
         f"# {p}: a spiking policy in C99" if contract is not None else f"# {p}: a spiking network in C99",
         "",
@@ -176,29 +176,11 @@ def readme(program: Program, source: Source, vectors: int) -> str:
         lines.append(
             f"Trained in {quoted(contract.environment)}; an action every {contract.control_period * 1e6:.0f} us."
         )
-    lines += [
-        "",
-        "| what | bytes |",
-        "|---|---|",
-        f"| flash, constants | {source.flash_bytes} |",
-        "| flash, code | see `make arm`; the self-test's vectors are not part of it |",
-        f"| RAM, one `{p}_state_t` | {source.state_bytes} |",
-        f"| stack of a step | less than {STACK}, calls of the compiler's own library included |",
-        "",
-        f"Per call, at most (every source spikes in every step): {total} synaptic operations, {updates(source)} neuron",
-        "updates. Connections are driven by spikes: what is silent costs nothing.",
-        "",
-        "| connection | weights | stored as | runs per call | operations, at most |",
-        "|---|---|---|---|---|",
-    ]
-    for work in works(source):
-        link = work.link
-        form = "rows, sparse" if link.start is not None else "matrix"
-        lines.append(
-            f"| {quoted(link.step.name)} | {link.stored} x {link.weight.kind} | {form} | {work.times} "
-            f"| {work.operations} |"
-        )
-    lines += ["", "## Use", "", *_use(source), "", "## What the core takes and gives", "", *_ends(source)]
+    lines += ["", *_cost(source)]
+    lines += ["", "## Use", "", *_use(source)]
+    if contract is not None:
+        lines += ["", "## Channels", "", *_channels(contract)]
+    lines += ["", "## What the core takes and gives", "", *_ends(source)]
     lines += [
         "",
         "## Test",
@@ -219,6 +201,45 @@ def readme(program: Program, source: Source, vectors: int) -> str:
         f"- `{macro}_STATE_BYTES` is checked when it is compiled.",
     ]
     return "\n".join([*lines, ""])
+
+
+def _cost(source: Source) -> list[str]:
+    """Memory, and operations at most."""
+    total = sum(work.operations for work in works(source))
+    lines = [
+        "| what | bytes |",
+        "|---|---|",
+        f"| flash, constants | {source.flash_bytes} |",
+        "| flash, code | see `make arm`; the self-test's vectors are not part of it |",
+        f"| RAM, one `{source.prefix}_state_t` | {source.state_bytes} |",
+        f"| stack of a step | less than {STACK}, calls of the compiler's own library included |",
+        "",
+        f"Per call, at most (every source spikes in every step): {total} synaptic operations, {updates(source)} neuron",
+        "updates. Connections are driven by spikes: what is silent costs nothing.",
+        "",
+        "| connection | weights | stored as | runs per call | operations, at most |",
+        "|---|---|---|---|---|",
+    ]
+    for work in works(source):
+        link = work.link
+        form = "rows, sparse" if link.start is not None else "matrix"
+        lines.append(
+            f"| {quoted(link.step.name)} | {link.stored} x {link.weight.kind} | {form} | {work.times} "
+            f"| {work.operations} |"
+        )
+    return lines
+
+
+def _channels(contract: Contract) -> list[str]:
+    """What stands where in an observation and an action."""
+    lines = ["| place | channel | unit |", "|---|---|---|"]
+    for array, channels in (("obs", contract.observation), ("act", contract.action)):
+        for k, (name, unit) in enumerate(zip(channels.names, channels.units, strict=True)):
+            lines.append(f"| {array}[{k}] | {quoted(name)} | {quoted(unit, '/^')} |")
+    if contract.choices:
+        lines += ["", "The action is the number of a choice:", ""]
+        lines += [f"{k}. {quoted(name)}" for k, name in enumerate(contract.choices)]
+    return lines
 
 
 def _use(source: Source) -> list[str]:

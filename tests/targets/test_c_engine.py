@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import shutil
 
 import numpy as np
 import pytest
 from compiled_c import QUICK, Emitted, assert_same_actions, assert_same_blocks, single
 from emulated import observations_of, policy_of, random_arithmetic
-from graphs import LAVA, draw
+from graphs import LAVA, Case, draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from policies import random_dag, random_policy
@@ -17,7 +18,7 @@ from policies import random_dag, random_policy
 from nervecord.compiler.c.source import c_source
 from nervecord.compiler.calibrate import calibrate
 from nervecord.compiler.lower.lower import lower
-from nervecord.compiler.ops import Normalise, PopulationEncode, Quantise
+from nervecord.compiler.ops import IntegerSpike, Neuron, Normalise, PopulationEncode, Quantise
 from nervecord.compiler.ops.population import activation
 from nervecord.compiler.plan import plan
 from nervecord.compiler.policy import Policy
@@ -196,7 +197,10 @@ def test_ties_are_rounded_to_even_and_limits_are_kept() -> None:
     emitted = Emitted(policy.replace(graph=graph.replace(nodes=nodes)))
     halves = np.arange(-9, 9) + 0.5
     beside = np.nextafter(halves.astype(np.float32), np.float32(0)).astype(np.float64)
-    ends = np.array([limit - 0.5, limit, limit + 0.5, 1e5, -limit + 0.5, -limit - 0.5, -1e5, 0.0, -0.0])
+    ends = np.array([
+        limit - 0.5, limit, limit + 0.5, limit + 0.75, 1e5, -limit + 0.5, -limit - 0.5, -limit - 0.75, -1e5,
+        0.0, -0.0, 0.25, -0.25, 0.75, -0.75, 1.5, -1.5, 1.0,
+    ])  # fmt: skip
     for row in np.concatenate([halves, beside, -beside, ends]).reshape(-1, 9):
         emitted.step(row)
         wanted = np.clip(np.rint(single(row)), -limit, limit)
@@ -304,3 +308,21 @@ def test_every_program_of_integers_opens_in_c(target: str) -> None:
     a, b = (nervecord.stream(stream, engine=engine).run(case.inputs) for engine in ("c", "definition"))
     for name, values in b.items():
         np.testing.assert_array_equal(a[name], values)
+
+
+@pytest.mark.parametrize("threshold", [0, 1, (1 << 31) - 1])
+@pytest.mark.parametrize(("compare", "reset", "most"), [(">", "zero", 1), (">=", "subtract", 1), (">", "subtract", 3)])
+def test_thresholds_at_the_ends_of_what_can_be_said(threshold: int, compare: str, reset: str, most: int) -> None:
+    """Of 0, and beyond all that 32 bits hold: no comparison that a compiler calls always false."""
+    case = draw(12)
+    graph = case.plan.graph
+    arithmetic = dataclasses.replace(
+        LAVA, threshold_bits=32, compare=compare, reset=reset, spikes_per_step=most, readout="membrane",
+        membrane_bits=32, membrane_overflow="saturate",
+    )  # fmt: skip
+    nodes = {
+        name: op.replace(spike=IntegerSpike(threshold)) if isinstance(op, Neuron) and op.spikes else op
+        for name, op in graph.nodes.items()
+    }
+    made = plan(graph.replace(nodes=nodes, arithmetic=arithmetic), case.plan.schedule)
+    assert_same_blocks(Case(12, made, case.inputs))

@@ -234,6 +234,9 @@ def test_the_readme_says_what_it_costs(folders: dict[str, tuple[Program, Path]])
     text = (folder / "README.md").read_text()
     assert f"| flash, constants | {source.flash_bytes} |" in text
     assert f"| RAM, one `policy_state_t` | {source.state_bytes} |" in text
+    channels = program.policy.contract.observation
+    assert all(f"| obs[{k}] | {name} |" in text for k, name in enumerate(channels.names))
+    assert "| act[2] | a2 |" in text
     # 9 values into 20 neurons once, 20 neurons into 3 in each of the 5 steps.
     assert sum(work.operations for work in works(source)) == 9 * 20 + 5 * 20 * 3
     assert updates(source) == 5 * 23
