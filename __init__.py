@@ -253,12 +253,15 @@ def stream(given: Given, *, engine: str | None = None, steps: int | None = None)
     return session
 
 
-def emit(program: Program | StrPath, folder: StrPath) -> tuple[Emitted, ...]:
+def emit(
+    program: Program | StrPath, folder: StrPath, *, target: str | Target[Session] | None = None
+) -> tuple[Emitted, ...]:
     """Write a program in the forms that other tools take, those that its target makes.
 
     Args:
         program: from `compile`, or the file of one.
         folder: made if it does not exist; files of these names in it are replaced.
+        target: of another target's forms: "onnx" writes any program as it is, integers in their own arithmetic.
 
     Returns:
         Each file with how to use it.
@@ -271,7 +274,8 @@ def emit(program: Program | StrPath, folder: StrPath) -> tuple[Emitted, ...]:
     from nervecord.targets.given import acting
 
     given = acting(program)
-    return runner(given).emit(given, made_folder(folder))
+    made = runner(given) if target is None else _target(target, None, {})
+    return made.emit(given, made_folder(folder))
 
 
 def simulate(
