@@ -293,12 +293,15 @@ def stream(
     return open_stream(streaming(given, _schedule(steps)), engine=engine, device=device, precision=precision)
 
 
-def emit(program: Program | StrPath, folder: StrPath) -> tuple[Emitted, ...]:
+def emit(
+    program: Program | StrPath, folder: StrPath, *, target: str | Target[Session] | None = None
+) -> tuple[Emitted, ...]:
     """Write a program in the forms that other tools take, those that its target makes.
 
     Args:
         program: from `compile`, or the file of one.
         folder: made if it does not exist; files of these names in it are replaced.
+        target: of another target's forms: "onnx" writes any program as it is, integers in their own arithmetic.
 
     Returns:
         Each file with how to use it.
@@ -311,7 +314,8 @@ def emit(program: Program | StrPath, folder: StrPath) -> tuple[Emitted, ...]:
     from nervecord.targets.given import acting
 
     given = acting(program)
-    return runner(given).emit(given, made_folder(folder))
+    made = runner(given) if target is None else _target(target, None, {})
+    return made.emit(given, made_folder(folder))
 
 
 def simulate(

@@ -137,13 +137,14 @@ class _Reader:
         for said in model.opset_import:
             if said.domain in ("", "ai.onnx") and not 7 <= said.version <= NEWEST_OPSET:
                 raise self.wrong(f"is of opset {said.version}, 7 to {NEWEST_OPSET} are read", "export opset 18")
-        constants = {tensor.name: self._tensor(tensor, tensor.name) for tensor in graph.initializer}
+        constants = {_text(tensor.name): self._tensor(tensor, _text(tensor.name)) for tensor in graph.initializer}
+        inputs = {_text(value.name): value for value in graph.input}
         return OnnxFile(
-            inputs={value.name: self._shape(value) for value in graph.input if value.name not in constants},
-            outputs=tuple(value.name for value in graph.output),
+            inputs={name: self._shape(value) for name, value in inputs.items() if name not in constants},
+            outputs=tuple(_text(value.name) for value in graph.output),
             nodes=tuple(self._node(node) for node in graph.node),
             constants=constants,
-            metadata={entry.key: entry.value for entry in model.metadata_props},
+            metadata={_text(entry.key): _text(entry.value) for entry in model.metadata_props},
         )
 
     def _counted(self, what: str, found: Iterable[Any], most: int) -> None:
@@ -153,24 +154,24 @@ class _Reader:
 
     def _shape(self, value: Any) -> tuple[int | None, ...]:
         if not value.type.HasField("tensor_type"):
-            raise self.wrong(f"the input {_shown(value.name)} is no tensor")
+            raise self.wrong(f"the input {_shown(_text(value.name))} is no tensor")
         axes = value.type.tensor_type.shape.dim
         if len(axes) > MOST_AXES:
-            raise self.wrong(f"the input {_shown(value.name)} has {len(axes)} axes, the limit is {MOST_AXES}")
+            raise self.wrong(f"the input {_shown(_text(value.name))} has {len(axes)} axes, the limit is {MOST_AXES}")
         return tuple(int(axis.dim_value) if axis.dim_value > 0 else None for axis in axes)
 
     def _node(self, node: Any) -> OnnxNode:
-        name = node.name or next(iter(node.output), "") or node.op_type
+        name = _text(node.name or next(iter(node.output), "") or node.op_type)
         for what, found in (("inputs", node.input), ("outputs", node.output), ("attributes", node.attribute)):
             if len(found) > MOST_ENTRIES:
                 raise self.wrong(f"the node {_shown(name)} has {len(found)} {what}, the limit is {MOST_ENTRIES}")
-        own = node.domain in ("", "ai.onnx")
+        domain, kind = _text(node.domain), _text(node.op_type)
         return OnnxNode(
-            kind=node.op_type if own else f"{node.domain}.{node.op_type}",
+            kind=kind if domain in ("", "ai.onnx") else f"{domain}.{kind}",
             name=name,
-            inputs=tuple(node.input),
-            outputs=tuple(node.output),
-            attributes={said.name: self._attribute(said, name) for said in node.attribute},
+            inputs=tuple(_text(value) for value in node.input),
+            outputs=tuple(_text(value) for value in node.output),
+            attributes={_text(said.name): self._attribute(said, name) for said in node.attribute},
         )
 
     def _attribute(self, said: Any, node: str) -> Attribute:
@@ -219,7 +220,7 @@ class _Reader:
 
     def _external(self, tensor: Any, size: int, label: str) -> bytes:
         """Weights that stand in a file of their own."""
-        said = {entry.key: entry.value for entry in tensor.external_data[:16]}
+        said = {_text(entry.key): _text(entry.value) for entry in tensor.external_data[:16]}
         location = said.get("location", "")
         plain = location not in ("", ".", "..") and location.isprintable() and not set(location) & {"/", "\\", ":"}
         if not plain:
@@ -239,6 +240,11 @@ class _Reader:
         if offset < 0 or length != size or offset + length > len(content):
             raise self.wrong(f"{label} is damaged: bytes {offset}.. of {_shown(location)} do not hold its {size}")
         return content[offset : offset + length]
+
+
+def _text(value: str | bytes) -> str:
+    """A text of the file: what is no UTF-8 comes as bytes."""
+    return value if isinstance(value, str) else value.decode("utf-8", "backslashreplace")
 
 
 def _shown(name: str) -> str:

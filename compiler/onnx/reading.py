@@ -57,7 +57,8 @@ def read_onnx(path: str | os.PathLike[str], *, dt: float | None = None) -> Graph
             "was written by nervecord, of a program, and says less than that", where=where,
             hint="give the program instead: nervecord run policy.nervecord --engine onnxruntime",
         )  # fmt: skip
-    graph = _Reader(found, where).graph(SECONDS if dt is None else dt)
+    with np.errstate(all="ignore"):  # what is not finite is refused by name below
+        graph = _Reader(found, where).graph(SECONDS if dt is None else dt)
     name = unprintable(graph)
     if name is not None:
         raise FileFormatError(f"the name {name!r} cannot be printed", where=where)

@@ -408,6 +408,19 @@ def test_damaged_bytes_are_refused_in_a_sentence(
     assert said is None or (said.startswith(str(path)) and len(said) < 4000)
 
 
+def test_names_that_are_no_text_and_numbers_that_are_none(tmp_path: Path) -> None:
+    content = model([gemm()], {"w": W}, 3, 2).SerializeToString()
+    named = read_onnx(written(content.replace(b"the actions", b"the \xffctions"), tmp_path / "p.onnx"))
+    assert named.nodes["fc1"].origin == ("the \\xffctions",)
+    signalling = np.full(2, 0x7FA00000, dtype=np.uint32).tobytes()
+    path = written(content.replace(W.tobytes()[:8], signalling), tmp_path / "q.onnx")
+    with pytest.raises(GraphError, match="6 values that are NaN or infinite"):
+        read_onnx(path)
+    hidden = written(content.replace(b"the actions", b"the \x1bctions"), tmp_path / "r.onnx")
+    with pytest.raises(FileFormatError, match="cannot be printed"):
+        read_onnx(hidden)
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # As a policy
 

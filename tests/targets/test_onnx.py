@@ -125,7 +125,9 @@ def test_the_same_program_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_a_program_of_another_target_is_exported_by_its_own_arithmetic(tmp_path: Path) -> None:
     program = nervecord.compile(random_policy(3), target="lava", weight_bits=4)
-    session = inference_session(export(program).proto.SerializeToString())
+    program.save(tmp_path / "lava.nervecord")
+    (emitted,) = nervecord.emit(tmp_path / "lava.nervecord", tmp_path, target="onnx")
+    session = inference_session(emitted.path.read_bytes())
     with nervecord.open(program) as reference:
         for row in np.random.default_rng(0).normal(size=(20, 1, 27)):
             (found,) = session.run(["actions"], {"obs": row.astype(np.float32)})
