@@ -25,6 +25,7 @@ from nervecord.targets.lava import environment
 from nervecord.targets.lava.netx import export_netx
 from nervecord.targets.lava.netx_read import read_netx
 
+SLAYER = Path(__file__).parents[1] / "data" / "slayer"
 NEURON = {"type": b"CUBA", "iDecay": 1024, "vDecay": 128, "vThMant": 80, "refDelay": 1, "gradedSpike": False}
 
 
@@ -119,6 +120,24 @@ def test_a_file_of_slayer_is_what_it_says(tmp_path: Path) -> None:
     bias = np.array([3, -4]) * 64
     leaked = np.sign(bias) * (np.abs(bias) * (4096 - 128) >> 12)  # the bias of the step before
     assert state["v"].tolist() == [(leaked + np.array([6, -126]) * 64 + bias).tolist()]
+
+
+def test_a_network_of_slayer_gives_the_spikes_that_slayer_computed() -> None:
+    """Exported by lava-dl 0.6.0's own blocks (tests/data/slayer/make.py): every neuron, every step."""
+    graph = nervecord.read(SLAYER / "network.net")
+    recorded = np.load(SLAYER / "spikes.npz")
+    found = nervecord.simulate(graph, recorded["x"].T).outputs
+    for k in (1, 2, 3):
+        wanted = recorded[f"y{k}"].T
+        np.testing.assert_array_equal(found[f"neurons{k}"][:, 0], wanted, err_msg=f"layer {k}")
+        assert wanted.sum() > 20
+    with nervecord.stream(SLAYER / "network.net") as session:
+        np.testing.assert_array_equal(session.run(recorded["x"].T)["output"][:, 0], recorded["y3"].T)
+
+
+def test_delays_of_slayer_are_refused() -> None:
+    with pytest.raises(InfeasibleError, match=r"layer 0: its neurons have delays up to \d+ steps, which netx drops"):
+        nervecord.read(SLAYER / "delayed.net")
 
 
 @pytest.mark.parametrize("engine", ["emulator", "definition", pytest.param("lava", marks=pytest.mark.lava)])
