@@ -23,6 +23,7 @@ from nervecord.cli.flags import whole_number
 from nervecord.cli.show import Outcome, Ticker
 from nervecord.cli.training import TrainProgress
 from nervecord.cli.verb import Verb
+from nervecord.compiler.files.atomic import write_atomically
 from nervecord.errors import NervecordError
 from nervecord.training import front
 from nervecord.training.launch import alone
@@ -105,8 +106,8 @@ def run_demo(
         files = [folder / "ant.png", folder / "ant.nervecord", Path(policy_path)]
     data = _data(folder, program, floating, fixed, report, clock)
     text = _text(program, floating, fixed, report, clock, files)
-    (folder / "demo.json").write_text(json.dumps(json.loads(show.to_json(data)), indent=1) + "\n", encoding="utf-8")
-    (folder / "demo.txt").write_text(text + "\n", encoding="utf-8")
+    write_atomically(folder / "demo.json", (json.dumps(json.loads(show.to_json(data)), indent=1) + "\n").encode())
+    write_atomically(folder / "demo.txt", (text + "\n").encode())
     after: list[Callable[[], str]] = []
     if html:
         after.append(lambda: _report(folder / "report.html", title, fixed, floating))

@@ -5,6 +5,7 @@ Drawn with matplotlib from recorded episodes; neither OpenGL nor a screen is nee
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.ops import Array
 from nervecord.errors import MissingDependencyError, NervecordError, install_command
 from nervecord.runtime.activity import SECONDS, Activity, replay_activity
@@ -127,10 +129,18 @@ def _figure_type() -> Any:
 
 def _save(figure: Any, path: str | os.PathLike[str]) -> None:
     require(path)
-    try:
-        figure.savefig(path)
-    except OSError as error:
-        raise NervecordError(f"cannot be written: {error.strerror}", where=str(path)) from None
+    save_figure(figure, path)
+
+
+def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
+    """Write a figure of matplotlib; a full disk leaves the old file, and none that is empty.
+
+    Raises:
+        NervecordError: it cannot be written.
+    """
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=Path(path).suffix.removeprefix(".").lower())
+    write_atomically(path, drawn.getvalue())
 
 
 def robot_of(environment: str) -> Robot | None:

@@ -55,7 +55,7 @@ def policy_file(given: StrPath) -> StrPath:
     Raises:
         FileFormatError: it is a folder without one.
     """
-    if not _is_folder(given):
+    if not os.path.isdir(given):  # which takes names that no file can have; Path.is_dir raises of some
         return given
     inside = Path(given) / RUN_POLICY
     if not inside.is_file():
@@ -65,13 +65,6 @@ def policy_file(given: StrPath) -> StrPath:
             hint="a finished run folder has one, unless its policy has no spikes",
         )
     return inside
-
-
-def _is_folder(given: StrPath) -> bool:
-    try:
-        return Path(given).is_dir()
-    except ValueError:  # a name that no file can have
-        return False
 
 
 def read_given(given: Given) -> Graph | Policy | Program:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from nervecord.runtime.picture import save_figure
 from nervecord.training.records import read_metrics, read_record
 
 
@@ -40,7 +41,7 @@ def draw_learning_curve(folder: Path, path: Path, *, title: str = "") -> None:
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=8, loc="lower right")
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def _draw_result(axes: Any, path: Path) -> None:

@@ -163,7 +163,7 @@ def open_existing(folder: Path) -> TrainConfig:
         NervecordError: the folder holds no run.
     """
     path = folder / "config.json"
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise NervecordError("is no run folder, it has no config.json", where=str(folder))
     return TrainConfig.from_dict(read_record(path), where=str(path))
 

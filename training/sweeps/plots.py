@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nervecord.errors import MissingDependencyError, NervecordError, install_command
-from nervecord.runtime.picture import COLOURS
+from nervecord.errors import MissingDependencyError, install_command
+from nervecord.runtime.picture import COLOURS, save_figure
 from nervecord.training.sweeps.study import Series, Study, word
 
 if TYPE_CHECKING:
@@ -207,10 +207,7 @@ def _save(
             axes.set_ylabel(ylabel)
         if xlabel:
             axes.set_xlabel(xlabel)
-    try:
-        figure.savefig(path)
-    except OSError as error:
-        raise NervecordError(f"cannot be written: {error.strerror}", where=str(path)) from None
+    save_figure(figure, path)
 
 
 def _style(axes: Any, title: str) -> None:
