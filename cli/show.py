@@ -213,13 +213,13 @@ def neurobench_text(found: NeuroBench) -> str:
         ["ModelExecutionRate", f"{found.execution_rate:g} Hz"],
     ]
     counts = [
-        ["SynapticOperations, Dense", found.dense],
-        ["SynapticOperations, Effective_MACs", found.effective_macs],
-        ["SynapticOperations, Effective_ACs", found.effective_acs],
-        ["MembraneUpdates", found.membrane_updates],
+        ("SynapticOperations, Dense", found.dense),
+        ("SynapticOperations, Effective_MACs", found.effective_macs),
+        ("SynapticOperations, Effective_ACs", found.effective_acs),
+        ("MembraneUpdates", found.membrane_updates),
     ]
     table = [["NeuroBench", "per action", f"per episode ({found.actions:,} actions)"]]
-    table += [[str(name), number(float(n)), number(float(n) * found.actions, 0)] for name, n in counts]
+    table += [[name, number(n), number(n * found.actions, 0)] for name, n in counts]
     return f"{columns(rows, indent=0)}\n{columns(table, indent=0, right=(1, 2))}"
 
 

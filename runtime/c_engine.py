@@ -16,7 +16,7 @@ from nervecord.compiler.c.form import Form
 from nervecord.compiler.c.source import CODES, Source, c_source
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.host import After, Before
-from nervecord.compiler.ops import Array, PopulationEncode, Quantise
+from nervecord.compiler.ops import Array, PopulationEncode
 from nervecord.compiler.plan import Plan, plan
 from nervecord.compiler.policy import Policy
 from nervecord.errors import EngineError
@@ -325,7 +325,7 @@ def entering(form: Form, entered: dict[str, Array], batch: int) -> Array:
     for entry, size in zip(form.entries, form.in_sizes, strict=True):
         assert not isinstance(entry.op, PopulationEncode)
         values = entered[entry.name][: form.in_rows].reshape(form.in_rows, batch, -1)
-        rows.append(values[..., :size] if isinstance(entry.op, Quantise) else values)
+        rows.append(values[..., :size])
     together = np.concatenate(rows, axis=2).swapaxes(0, 1)
     return np.ascontiguousarray(together.reshape(batch, -1), dtype=np.int32)
 

@@ -93,11 +93,6 @@ class Running(Protocol):
         """What it did since it was opened: a copy."""
         ...
 
-    @property
-    def last(self) -> Answer | None:
-        """What the last action is: the policy's, or the fail-safe one, and why. None before the first."""
-        ...
-
     def reset(self, batch: int | None = None, *, rows: Array | None = None) -> None:
         """Clear the state: of all copies, setting their number, or of the rows (indices or mask) given."""
 
@@ -122,6 +117,11 @@ class Session(Running, Protocol):
     """What every engine offers for a policy."""
 
     contract: Contract
+
+    @property
+    def last(self) -> Answer | None:
+        """What the last action is: the policy's, or the fail-safe one, and why. None before the first."""
+        ...
 
     def step(self, observation: Array, active: Array | None = None) -> Array:
         """(batch, observations) -> (batch, actions); without the batch axis for one robot.

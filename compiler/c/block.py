@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from nervecord.compiler.c.core import Core
-from nervecord.compiler.c.form import Cell, Link, limits, taken
+from nervecord.compiler.c.form import Cell, Link, bias_source, limits, taken
 from nervecord.compiler.c.names import quoted
 from nervecord.compiler.c.tables import literal
-from nervecord.compiler.ops import PopulationEncode, Quantise
+from nervecord.compiler.ops import BiasChannel, PopulationEncode
 from nervecord.compiler.ops.population import ONE
 from nervecord.compiler.plan import Entry, Read
 
@@ -27,11 +27,6 @@ def _ring_of(core: Core, entry: Entry) -> str:
     return core.form.names[entry.name] if entry.name in core.form.rings else ""
 
 
-def _sent(entry: Entry) -> bool:
-    """Whether a bias source is appended to what its user gives."""
-    return isinstance(entry.op, Quantise) and bool(entry.op.constant)
-
-
 def _enter(core: Core, entry: Entry) -> str:
     """The function that puts one step of an entry into its ring; empty where it has none."""
     if entry.name not in core.form.rings:
@@ -40,7 +35,7 @@ def _enter(core: Core, entry: Entry) -> str:
     slot = f"s->{name}_at" if ring.slots > 1 else "0"
     start = f"    {ring.place} *const list = s->{name}_list + {ring.width} * (size_t){slot};"
     lines = [start, "    size_t count = 0;"]
-    n = taken(entry) if isinstance(op, PopulationEncode) else op.size
+    n = taken(entry) if isinstance(op, (PopulationEncode, BiasChannel)) else op.size
     if isinstance(op, PopulationEncode):
         lines += [
             f"    for (size_t i = 0; i < {n}; i++) {{",
@@ -64,6 +59,8 @@ def _enter(core: Core, entry: Entry) -> str:
             "        }",
             "    }",
         ]
+    if isinstance(op, BiasChannel):
+        lines += [f"    list[count] = {n};", "    count++;"]
     if isinstance(op, PopulationEncode) and op.always:
         # Its place is beyond the others, so the list needs no room for one more.
         lines[-1] = "    count++;"
@@ -114,11 +111,10 @@ def _held(core: Core) -> list[str]:
     for entry, size in zip(core.form.entries, core.form.in_sizes, strict=True):
         links = [link for link in core.form.links.values() if link.held == entry.name]
         name, x = core.form.names[entry.name], f"in + {at}" if at else "in"
-        if _sent(entry) and entry.entering == "held":
-            assert isinstance(entry.op, Quantise)
+        if bias_source(entry) and entry.entering == "held":
             lines += [
                 f"memcpy(s->{name}_sent, {x}, {size} * sizeof in[0]);",
-                f"s->{name}_sent[{size}] = {entry.op.constant};",
+                f"s->{name}_sent[{size}] = {bias_source(entry)};",
             ]
             x = f"s->{name}_sent"
         for link in links:

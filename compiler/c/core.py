@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from nervecord.compiler.c.form import Cell, Form, Link, Ring
+from nervecord.compiler.c.form import Cell, Form, Link, Ring, bias_source
 from nervecord.compiler.c.names import quoted
 from nervecord.compiler.c.routines import Helpers
 from nervecord.compiler.c.tables import INT32, Member, literal, unsigned
-from nervecord.compiler.ops import PopulationEncode, Quantise
+from nervecord.compiler.ops import PopulationEncode
 
 
 class Core:
@@ -36,7 +36,7 @@ class Core:
                 found.append(
                     Member(f"{name}_units", "int32_t", int(op.mean.size), "accumulators of the population code")
                 )
-            elif entry.name in held and isinstance(op, Quantise) and op.constant:
+            elif entry.name in held and bias_source(entry):
                 found.append(Member(f"{name}_sent", "int32_t", op.size, "what is held, and the bias source"))
         for link in self.form.links.values():
             if link.held is not None:

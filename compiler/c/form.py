@@ -21,6 +21,7 @@ from nervecord.compiler.findings import raise_on_errors
 from nervecord.compiler.lower.ranges import UnitRange, overflows, prove
 from nervecord.compiler.ops import (
     Array,
+    BiasChannel,
     Dense,
     Input,
     IntegerMembrane,
@@ -219,7 +220,14 @@ def taken(entry: Entry) -> int:
     op = entry.op
     if isinstance(op, PopulationEncode):
         return int(op.mean.size)
-    return op.width if isinstance(op, Quantise) else op.size
+    return op.width if isinstance(op, (Quantise, BiasChannel)) else op.size
+
+
+def bias_source(entry: Entry) -> int:
+    """What a bias source behind the numbers that its user gives sends in each step; 0 where there is none."""
+    if isinstance(entry.op, BiasChannel):
+        return 1
+    return entry.op.constant if isinstance(entry.op, Quantise) else 0
 
 
 def limits(entry: Entry) -> tuple[int, int]:
@@ -229,6 +237,8 @@ def limits(entry: Entry) -> tuple[int, int]:
         return 0, 1 << 20
     if isinstance(op, Quantise):
         return -op.limit, op.limit
+    if isinstance(op, BiasChannel):
+        return 0, 1
     assert isinstance(op, Input)
     bound = op.bound
     if bound is None:
@@ -286,7 +296,7 @@ class _Former:
             if not (isinstance(step.op, Dense) or integer):
                 raise InfeasibleError(f"{step.op.kind} has no form in C", where=step.name)
         for entry in self.plan.entries:
-            if not isinstance(entry.op, (Quantise, PopulationEncode, Input)):
+            if not isinstance(entry.op, (Quantise, BiasChannel, PopulationEncode, Input)):
                 raise InfeasibleError(f"{entry.op.kind} has no form in C", where=entry.name)
 
     def made(self) -> Form:

@@ -13,6 +13,7 @@ from nervecord.compiler.c.tables import Table
 from nervecord.compiler.ops import (
     ArgmaxDecode,
     Array,
+    BiasChannel,
     CountArgmaxDecode,
     CountDecode,
     Decode,
@@ -144,6 +145,8 @@ class Host:
         elif isinstance(op, Quantise):
             self.helpers.setdefault("rounded", _ROUNDED)
             lines.append(f"{where} = rounded({x} * {self._real(op.scale)}, {op.limit});")
+        elif isinstance(op, BiasChannel):
+            lines.append(f"{where} = (int32_t){x};")
         else:
             lines += [self._value(step), f"{where} = (int32_t)x_{form.names[name]};"]
         return [f"for (size_t i = 0; i < {n}; i++) {{", *(f"    {line}" for line in lines), "}"]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nervecord.compiler.ops import (
     ArgmaxDecode,
+    BiasChannel,
     CountArgmaxDecode,
     CountDecode,
     Decode,
@@ -205,6 +206,8 @@ def host_kernel(op: Op, place: Place) -> HostKernel:
             return lambda x: ((x - mean) / divisor).clamp(-clip, clip)
         case Quantise():
             return _quantise(op)
+        case BiasChannel():
+            return lambda x: torch.cat([x, x.new_ones(len(x), 1)], dim=1)
         case Decode():
             scale, offset, low, high = (place.tensor(v, DOUBLE) for v in (op.scale, op.offset, op.low, op.high))
             return lambda x: torch.clamp(x * scale + offset, low, high)

@@ -12,6 +12,7 @@ import numpy as np
 from nervecord.compiler.ops import (
     ArgmaxDecode,
     Array,
+    BiasChannel,
     CountArgmaxDecode,
     CountDecode,
     Decode,
@@ -27,7 +28,7 @@ from nervecord.targets.onnx.builder import Builder
 from nervecord.targets.onnx.floats import Value
 from nervecord.targets.onnx.integers import DOUBLE
 
-BEFORE: tuple[type[Op], ...] = (Input, Normalise, Quantise, PopulationEncode)
+BEFORE: tuple[type[Op], ...] = (Input, Normalise, Quantise, BiasChannel, PopulationEncode)
 AFTER: tuple[type[Op], ...] = (Decode, Rescale, CountDecode, ArgmaxDecode, CountArgmaxDecode)
 
 
@@ -64,6 +65,8 @@ def entered(builder: Builder, op: Op, x: str) -> str:
             if not op.constant:
                 return whole
             return builder.joined([whole, builder.full(np.array([op.constant]), DOUBLE)])
+        case BiasChannel():
+            return builder.joined([x, builder.full(np.ones(1), DOUBLE)])
     raise TypeError(op.kind)
 
 
