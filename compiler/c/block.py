@@ -179,7 +179,7 @@ def _entries(core: Core) -> list[str]:
         if entry.name in form.rings:
             name, ring = form.names[entry.name], form.rings[entry.name]
             x = f"in + {at}" if at else "in"
-            if _sent(entry) and entry.entering == "held":
+            if bias_source(entry) and entry.entering == "held":
                 x = f"s->{name}_sent"
             elif form.in_rows > 1:
                 x = f"in + {row} * (size_t)k{f' + {at}' if at else ''}"
