@@ -261,7 +261,8 @@ def check_tree(tree: dict[str, Any], rng: random.Random) -> None:
 def graph_of(tree: dict[str, Any], where: str) -> Graph | Policy:
     """The graph of a tree, as `read_nir` makes it."""
     root = tree.get("node")
-    if not isinstance(root, dict) or root.get("type") != "NIRGraph":
+    kind = root.get("type") if isinstance(root, dict) else None
+    if not isinstance(root, dict) or not isinstance(kind, str) or kind != "NIRGraph":
         raise FileFormatError("is no graph", where=where)
     described = root.get("metadata")
     if isinstance(described, dict) and KEY in described:
