@@ -45,7 +45,8 @@ class Fields:
 
     def error(self, message: str, hint: str | None = None) -> FileFormatError:
         """The error to raise about this node."""
-        return FileFormatError(f"{self.type}: {message}", where=self._where, hint=hint)
+        text = f"{self.type}: {message}".replace("\n", "\\n")  # the type may be anything
+        return FileFormatError(text, where=self._where, hint=hint)
 
     def has(self, field: str) -> bool:
         """Whether the file gives this field."""

@@ -14,6 +14,7 @@ import io
 import json
 import random
 import tomllib
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,7 +76,9 @@ def seeds(kind: str) -> list[Path]:
 def damaged(kind: str, number: int) -> Any:
     """The damaged file of this number, always the same."""
     rng = random.Random(f"{kind} {number}")
-    return KINDS[kind].damage(rng.choice(seeds(kind)), rng)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # of names that come twice, and numbers that do not fit
+        return KINDS[kind].damage(rng.choice(seeds(kind)), rng)
 
 
 def run_case(kind: str, number: int, folder: Path) -> str:
@@ -258,7 +261,8 @@ def check_tree(tree: dict[str, Any], rng: random.Random) -> None:
 def graph_of(tree: dict[str, Any], where: str) -> Graph | Policy:
     """The graph of a tree, as `read_nir` makes it."""
     root = tree.get("node")
-    if not isinstance(root, dict) or root.get("type") != "NIRGraph":
+    kind = root.get("type") if isinstance(root, dict) else None
+    if not isinstance(root, dict) or not isinstance(kind, str) or kind != "NIRGraph":
         raise FileFormatError("is no graph", where=where)
     described = root.get("metadata")
     if isinstance(described, dict) and KEY in described:

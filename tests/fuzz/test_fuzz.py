@@ -92,11 +92,11 @@ def test_a_campaign_counts_what_fails(tmp_path: Path) -> None:
         script = ""
 
         def command(self) -> list[str]:
-            return [sys.executable, "-c", self.script.format(first=self.next)]
+            return [sys.executable, "-c", self.script.replace("FIRST", str(self.next))]
 
     said = json.dumps({"case": 0, "outcome": "read", "seconds": 0.1, "memory": MOST_MEMORY, "outside": ["open /x"]})
-    Broken.script = f"import os\nif {{first}} == 0:\n    print({said!r}, flush=True)\n    os.abort()\n" + (
-        "elif {first} == 2:\n    print('{{}}', flush=True)\n    import time; time.sleep(60)\n"
+    Broken.script = f"import os\nif FIRST == 0:\n    print({said!r}, flush=True)\n    os.abort()\n" + (
+        "elif FIRST == 2:\n    print('{}', flush=True)\n    import time; time.sleep(60)\n"
     )
     watched = Broken("program", 0, 4, bounds=False)
     watched.hangs = 2.0
