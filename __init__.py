@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from nervecord.compiler.ops import Array
     from nervecord.compiler.policy import Policy
     from nervecord.compiler.schedule import Schedule
-    from nervecord.compiler.target import Emitted, Target, TargetSpec
+    from nervecord.compiler.target import Target, TargetSpec
     from nervecord.runtime.compare import Comparison, Mode
     from nervecord.runtime.loop import Progress
     from nervecord.runtime.picture import picture
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from nervecord.runtime.session import Session
     from nervecord.runtime.stream import StreamSession
     from nervecord.runtime.video import video
-    from nervecord.targets.measures import certify, neurobench
+    from nervecord.targets.measures import certify, emit, neurobench
     from nervecord.training.config import TrainConfig
     from nervecord.training.front import contract, distill, sweep, train
     from nervecord.training.network import network_policy
@@ -107,6 +107,7 @@ _ELSEWHERE = {
     "certify": "targets.measures",
     "contract": "training.front",
     "distill": "training.front",
+    "emit": "targets.measures",
     "neurobench": "targets.measures",
     "network_policy": "training.network",
     "picture": "runtime.picture",
@@ -291,31 +292,6 @@ def stream(
     from nervecord.targets.opening import open_stream
 
     return open_stream(streaming(given, _schedule(steps)), engine=engine, device=device, precision=precision)
-
-
-def emit(
-    program: Program | StrPath, folder: StrPath, *, target: str | Target[Session] | None = None
-) -> tuple[Emitted, ...]:
-    """Write a program in the forms that other tools take, those that its target makes.
-
-    Args:
-        program: from `compile`, or the file of one.
-        folder: made if it does not exist; files of these names in it are replaced.
-        target: of another target's forms: "onnx" writes any program as it is, integers in their own arithmetic.
-
-    Returns:
-        Each file with how to use it.
-
-    Raises:
-        NervecordError: the target makes no such files, or they cannot say what the program says.
-    """
-    from nervecord.compiler.files.atomic import made_folder
-    from nervecord.targets.catalogue import runner
-    from nervecord.targets.given import acting
-
-    given = acting(program)
-    made = runner(given) if target is None else _target(target, None, {})
-    return made.emit(given, made_folder(folder))
 
 
 def simulate(

@@ -1,4 +1,5 @@
-"""What is measured of a policy through its targets' engines: NeuroBench's metrics, and the certificate."""
+"""What a program becomes elsewhere, and what is measured of a policy through engines: NeuroBench's metrics, the
+certificate."""
 
 from __future__ import annotations
 
@@ -6,13 +7,15 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from nervecord.compiler.files.atomic import made_folder
 from nervecord.compiler.ops import Array
+from nervecord.compiler.target import Emitted, Target
 from nervecord.runtime.certify import Certificate, Seen
 from nervecord.runtime.certify import certify as measure
 from nervecord.runtime.neurobench import NeuroBench
 from nervecord.runtime.neurobench import neurobench as count
 from nervecord.runtime.session import Session
-from nervecord.targets.catalogue import runner
+from nervecord.targets.catalogue import find_target, runner
 from nervecord.targets.given import acting, observations_for, read_given
 
 if TYPE_CHECKING:
@@ -66,6 +69,28 @@ def certify(
             floating, compiled, rows, env, tolerance, most=most, seed=seed, environments=environments,
             progress=progress,
         )  # fmt: skip
+
+
+def emit(
+    program: Program | StrPath, folder: StrPath, *, target: str | Target[Session] | None = None
+) -> tuple[Emitted, ...]:
+    """Write a program in the forms that other tools take, those that its target makes.
+
+    Args:
+        program: from `compile`, or the file of one.
+        folder: made if it does not exist; files of these names in it are replaced.
+        target: of another target's forms: "onnx" writes any program as it is, integers in their own arithmetic.
+
+    Returns:
+        Each file with how to use it.
+
+    Raises:
+        NervecordError: the target makes no such files, or they cannot say what the program says.
+    """
+    given = acting(program)
+    chosen: Any = find_target(target) if isinstance(target, str) else target
+    found: tuple[Emitted, ...] = (chosen or runner(given)).emit(given, made_folder(folder))
+    return found
 
 
 @contextlib.contextmanager

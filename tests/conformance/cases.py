@@ -16,8 +16,10 @@ from policies import li, lif, random_dag, random_policy, with_node
 
 from nervecord.compiler.graph import Edge, Graph, chain
 from nervecord.compiler.ops import (
+    Activation,
     Affine,
     Conv,
+    DelayLine,
     Flatten,
     Input,
     Level,
@@ -159,6 +161,19 @@ CASES: dict[str, Case] = {
     "neurons behind neurons": Case(
         lambda: wired(policy(), ("lif1", "fc2"), ("lif1", "more"), ("more", "fc2"), more=lif(HIDDEN)),
         "spikes that pass no weights",
+    ),
+    **{function: Case(
+        lambda function=function: stream(  # type: ignore[misc]
+            ("fc", Affine(weights(7, 5))), ("act", Activation(function, (7,))), ("fc2", Affine(weights(6, 7))),
+            ("lif", lif(6)), carries="values",
+        ),
+        "a function of each value between two connections", values="values",
+    ) for function in ("tanh", "relu", "elu")},
+    "delay line": Case(
+        lambda: stream(
+            ("fc", Affine(weights(7, 5), None, 1)), ("lif", lif(7)), ("line", DelayLine(np.arange(7) % 3 + 1)), delay=1
+        ),
+        "spikes delayed, each channel by its own steps",
     ),
     "stream of spikes": Case(
         lambda: stream(("fc", Affine(weights(7, 5), None, 1)), ("lif", lif(7)), delay=1),

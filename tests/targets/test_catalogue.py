@@ -117,7 +117,7 @@ def test_by_the_command_line_in_a_process_of_its_own(policy: Graph, tmp_path: Pa
     done = call("inspect p")
     assert done.returncode == 2
     assert "p: is for target 'example-chip', and nothing here runs that" in done.stderr
-    assert "(programs are for: reference, c, lava;" in done.stderr
+    assert "(programs are for: reference, c, lava, onnx;" in done.stderr
 
 
 BROKEN: dict[str, tuple[tuple[str, ...], str, str]] = {
