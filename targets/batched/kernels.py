@@ -21,9 +21,11 @@ from torch.nn import functional
 
 from nervecord.compiler.lower.ranges import UnitRange
 from nervecord.compiler.ops import (
+    Activation,
     Affine,
     Array,
     Conv,
+    DelayLine,
     Dense,
     Flatten,
     IntegerMembrane,
@@ -130,6 +132,33 @@ def _pool(op: Op, ground: Ground) -> Kernel:
         for axis, (span, stride) in enumerate(zip(op.kernel, op.stride, strict=True)):
             windows = windows.unfold(2 + axis, span, stride)
         return windows.sum(over) if op.mode == "sum" else windows.mean(over)
+
+    return run
+
+
+def _activation(op: Op, ground: Ground) -> Kernel:
+    assert isinstance(op, Activation)
+    alpha = op.alpha
+    functions: dict[str, Kernel] = {
+        "tanh": lambda state, x: torch.tanh(x),
+        "relu": lambda state, x: x.clamp(min=0),
+        "elu": lambda state, x: torch.where(x > 0, x, alpha * torch.expm1(x.clamp(max=0))),
+    }
+    return functions[op.function]
+
+
+def _delay_line(op: Op, ground: Ground) -> Kernel:
+    assert isinstance(op, DelayLine)
+    kept = op.kept
+    back = torch.as_tensor(kept - (op.steps.ravel() - op.lag), device=ground.place.device)
+    each = torch.arange(op.size, device=ground.place.device)
+
+    def run(state: dict[str, Tensor], x: Tensor) -> Tensor:
+        if not kept:
+            return x
+        line = torch.cat([state["line"], x[:, None]], dim=1)
+        state["line"] = line[:, 1:]
+        return line.reshape(len(x), kept + 1, -1)[:, back, each].reshape(x.shape)
 
     return run
 
@@ -297,7 +326,7 @@ KERNELS: dict[type[Op], Callable[[Op, Ground], Kernel]] = cast(
     "dict[type[Op], Callable[[Op, Ground], Kernel]]",
     {
         Affine: _affine, Conv: _conv, Pool: _pool, Scale: _scale, Flatten: _flatten, Dense: _dense,
-        Threshold: _threshold, Neuron: _neuron,
+        Threshold: _threshold, Neuron: _neuron, Activation: _activation, DelayLine: _delay_line,
     },
 )  # fmt: skip
 """Op -> what makes its kernel. What is not here is refused by name."""

@@ -33,9 +33,7 @@ from nervecord.targets.catalogue import AnyTarget, compiling_names, find_target
 from nervecord.targets.integers import IntegerTarget
 from nervecord.targets.opening import engines_of
 
-LACKS: dict[tuple[str, str], str] = {
-    ("torch", case): "is not among what engine torch runs" for case in ("tanh", "relu", "elu", "delay line")
-}
+LACKS: dict[tuple[str, str], str] = {}
 """(engine, case) -> words of its refusal, of what its target compiles."""
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {"onnx, integers": ("onnx", {"form": "integer"})}
 """A target with options that make another arithmetic of it: name here -> (target, options)."""
