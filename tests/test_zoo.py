@@ -248,7 +248,7 @@ def test_three_episodes_in_lava_action_by_action(name: str) -> None:
 def test_the_teacher_that_is_kept_teaches_and_goes_on(tmp_path: Path) -> None:
     folder = ZOO / "ant-teacher"
     files = [path for path in folder.rglob("*") if path.is_file()]
-    assert sum(file.stat().st_size for file in files) < 6_000_000
+    assert sum(file.stat().st_size for file in files) < 10_000_000
     for file in files:
         if file.suffix in (".json", ".jsonl"):
             assert not re.search(rb"/(home|root|tmp|work|Users)/", file.read_bytes()), file
