@@ -32,8 +32,8 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)  ## train a spiking ant, compile it for Loihi 2, run it beside the float policy: 5 to 9 minutes
 	$(BIN)/nervecord demo --html $(DEMO)
 
-test: $(STAMP)  ## the test suite, in minutes
-	$(BIN)/python -m pytest -c tests/pytest.ini -m "not slow and not lava_dl" tests $(PYTEST)
+test: $(STAMP)  ## the test suite, in minutes, on all cores
+	$(BIN)/python -m pytest -c tests/pytest.ini -m "not slow and not lava_dl" tests $(or $(PYTEST),-n auto --maxprocesses 8)
 
 test-quick: $(STAMP)  ## the tests of all that needs no torch: EXTRAS=mujoco,plot,video,dev is enough for them
 	$(BIN)/python -m pytest -c tests/pytest.ini -m "not slow and not lava and not lava_dl" \
