@@ -77,6 +77,7 @@ def _keep_checkpoint(run: Path, target: Path) -> None:
     agent = TD7(actor["first.weight"].shape[1], len(actor["rest.4.bias"]), td7_settings(settings))
     agent.load_state_dict(learner["td7"])
     content["learner"] = {**learner, "td7": agent.compact_state_dict(), "replay": None}
+    content["config"]["run"]["out"] = "runs"
     step = content.pop("step")
     if content["best"] and content["best"]["step"] != step:
         content["best"] = None  # its checkpoint is not kept, so it cannot be what the training ends with
