@@ -9,16 +9,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from nervecord.compiler.onnx.file import is_onnx
 from nervecord.errors import NervecordError
-from nervecord.training import checkpoint, run_folder
+from nervecord.training import run_folder
 from nervecord.training.config import PPO, OnPolicy, TrainConfig
 from nervecord.training.records import number_of, read_record
 from nervecord.training.settings import flag_name
+
+if TYPE_CHECKING:
+    import torch
 
 LEARNT = ("actor", "critic", "obs_rms")
 """What is taken of a checkpoint's learner, and the statistics of its rewards; the optimiser begins anew."""
@@ -88,6 +89,8 @@ def read_best(folder: Path) -> dict[str, Any]:
     """
     result = folder / "result.json"
     step = int(number_of(read_record(result), "step", where=str(result))) if result.is_file() else None
+    from nervecord.training import checkpoint  # it imports torch, and a run folder can be looked at without
+
     return checkpoint.load(folder / "checkpoints", step)
 
 
@@ -98,6 +101,8 @@ def statistics(reward_rms: dict[str, Any]) -> dict[str, Any]:
 
 def _tensors(content: Any) -> Iterator[torch.Tensor]:
     """The tensors in nested containers, in order."""
+    import torch
+
     if isinstance(content, torch.Tensor):
         yield content.reshape(-1)
     elif isinstance(content, dict):
@@ -111,6 +116,8 @@ def _tensors(content: Any) -> Iterator[torch.Tensor]:
 def digest(learner: dict[str, Any]) -> str:
     """Hash of a learner's networks and statistics; of one that keeps them otherwise (TD7, skrl's agents) of all its
     tensors but the replay's. Of several processes it is the same in all."""
+    import torch
+
     found = hashlib.sha256()
     parts = [learner[part] for part in LEARNT if part in learner]
     for tensor in _tensors(parts or [part for name, part in learner.items() if name != "replay"]):

@@ -203,6 +203,7 @@ def test_run_counts_the_first_episode_as_neurobench_does(nervecord_cli: Any, fil
 
 def test_compile_certifies_and_the_program_keeps_it(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
     pytest.importorskip("gymnasium")
+    pytest.importorskip("plotly")
     written = tmp_path / "certified.nervecord"
     words = ("compile", files / "pendulum.nir", "--certify", "30%", "--certify-episodes", 50, "-o", written)
     answer = nervecord_cli(*words, "--env", "Pendulum-v1", "--html", tmp_path / "report.html")
