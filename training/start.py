@@ -87,10 +87,10 @@ def read_best(folder: Path) -> dict[str, Any]:
     Raises:
         NervecordError: it has none.
     """
-    result = folder / "result.json"
-    step = int(number_of(read_record(result), "step", where=str(result))) if result.is_file() else None
     from nervecord.training import checkpoint  # it imports torch, and a run folder can be looked at without
 
+    result = folder / "result.json"
+    step = int(number_of(read_record(result), "step", where=str(result))) if result.is_file() else None
     return checkpoint.load(folder / "checkpoints", step)
 
 
