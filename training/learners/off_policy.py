@@ -66,7 +66,9 @@ class TD7Learner:
         assert isinstance(config.algorithm, TD7Config)
         where = "--algorithm td7"
         if choices:
-            raise NervecordError(f"has values for actions, and {config.task.env} lets choose", where=where)
+            raise NervecordError(
+                f"has values for actions, and {config.task.env} lets choose", where=where, hint="train it with PPO"
+            )
         if group.several:
             raise NervecordError("learns in one process", where=where, hint="start it without torchrun")
         self.device = check_device(config.run.device)
