@@ -166,6 +166,8 @@ class Campaign:
             at += f", {chosen[0]} {chosen[1]}"
         self._note(at, [f"still runs: {line}" for line in process.left()])
         if not struck:
+            # The first one may have paid for more than the others, and moments after the end are none.
+            self.length = min(self.length, process.seconds)
             self._note(at, self._ended(code, process.log) + scene.over())
             scene.begin()
             return

@@ -36,6 +36,8 @@ class Fork:
     begun: float
     log: Path
     code: int | None = None
+    seconds: float = 0.0
+    """From its beginning to its end, once it has ended."""
 
     def ended(self) -> bool:
         """Whether it has ended; its exit code is in `code` then, negative for a signal."""
@@ -43,6 +45,7 @@ class Fork:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 self.code = os.waitstatus_to_exitcode(status)
+                self.seconds = time.monotonic() - self.begun
         return self.code is not None
 
     def wait(self, seconds: float) -> int:

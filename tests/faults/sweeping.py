@@ -43,6 +43,7 @@ class Sweeping(Scene):
         self.rows = {name: rows(self.study / name) for name in names}
         self.results = {name: result(self.study / name) for name in names}
         self.files = {name for name in contents(self.study) if not name.startswith("logs/")}
+        self.files |= {f"{name}/git.diff" for name in names}
 
     @property
     def study(self) -> Path:

@@ -22,6 +22,8 @@ SETTINGS: dict[str, Any] = {
 NAME = "run"
 TRANSIENT = {f"{NAME}/.lock"}
 """What a killed training may leave until it is resumed."""
+SOURCE = f"{NAME}/git.diff"
+"""There where the source tree has changes when a run begins, which this campaign has no part in."""
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -47,7 +49,7 @@ class Training(Scene):
         seen = set_traps(None)
         assert self.work(None) == 0
         self.rows, self.result = rows(self.run), result(self.run)
-        self.files = set(contents(self.out))
+        self.files = {*contents(self.out), SOURCE}
         self.moments = tuple((trap, k + 1) for trap in (*TRAPS, *TRAINING) for k in range(seen[trap]))
 
     @property
@@ -95,7 +97,7 @@ class Training(Scene):
 
     def over(self) -> list[str]:
         wrong = strangers(self.out, self.files)
-        wrong += [f"lost: {name}" for name in self.files if name not in contents(self.out)]
+        wrong += [f"lost: {name}" for name in self.files - set(contents(self.out)) if name != SOURCE]
         if rows(self.run) != self.rows:
             wrong.append("lost: the metrics are not those of an undisturbed training")
         if result(self.run) != self.result:
