@@ -282,4 +282,3 @@ def loop() -> Loop:
 @functools.cache
 def _made(cache: bool) -> Loop:
     return _loop(_stamp(), cache)
-

@@ -33,8 +33,8 @@ def twice(x):
     return x + x
 """
 WHOLE = "[4, 5.0, 6] []"
-ANEW = "[4, 5.0, 6] [\"numba's cache was damaged and is made anew\"]"
-NONE = "[4, 5.0, 6] [\"numba's cache cannot be used, each start compiles anew\"]"
+ANEW = '[4, 5.0, 6] ["numba\'s cache was damaged and is made anew"]'
+NONE = '[4, 5.0, 6] ["numba\'s cache cannot be used, each start compiles anew"]'
 
 
 @pytest.fixture
