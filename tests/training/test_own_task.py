@@ -38,6 +38,17 @@ def test_a_task_of_ones_own_trains_and_runs(policy: Path, capsys: pytest.Capture
     assert '"episodes": 2' in capsys.readouterr().out
 
 
+def test_a_task_without_a_period_is_refused_before_it_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "--env", "own_task:Timeless-v0", *SHORT, "--out", str(tmp_path)]
+    assert main(words) == 2
+    assert "the time between actions is unknown (give the environment an attribute dt" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    # A network that no NIR file holds needs none.
+    assert main([*words, "--policy", "ann"]) == 0
+
+
 def test_environments_made_in_python(policy: Path) -> None:
     def make() -> Any:
         return gymnasium.wrappers.TimeLimit(own_task.Point(), 50)
