@@ -61,7 +61,7 @@ class Limited(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 class Timeless(Point):
-    """A task that does not say how long a step lasts."""
+    """A task that does not say how long a step lasts, and has a defect of its own that follows from it."""
 
     dt = None  # type: ignore[assignment]
 

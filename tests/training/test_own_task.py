@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,10 @@ def test_a_task_without_a_period_is_refused_before_it_is_trained(
     assert main(words) == 2
     assert "the time between actions is unknown (give the environment an attribute dt" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
-    # A network that no NIR file holds needs none.
-    assert main([*words, "--policy", "ann"]) == 0
+    # A network that no NIR file holds needs none; and what goes wrong in the task is not said to be ours.
+    assert main([*words, "--policy", "ann"]) == 2
+    said = capsys.readouterr().err
+    assert re.search(r"TypeError: unsupported operand .* \(in .*own_task.py, line \d+; --debug", said), said
 
 
 def test_environments_made_in_python(policy: Path) -> None:
