@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from nervecord.runtime.stream import StreamSession
     from nervecord.runtime.video import video
     from nervecord.targets.measures import certify, emit, neurobench
+    from nervecord.targets.warmup import warmup
     from nervecord.training.config import TrainConfig
     from nervecord.training.front import contract, distill, sweep, train
     from nervecord.training.network import network_policy
@@ -88,6 +89,7 @@ __all__ = [
     "target",
     "train",
     "video",
+    "warmup",
 ]
 
 _ELSEWHERE = {
@@ -115,6 +117,7 @@ _ELSEWHERE = {
     "sweep": "training.front",
     "train": "training.front",
     "video": "runtime.video",
+    "warmup": "targets.warmup",
 }
 """Names that are part of the interface -> the module that defines them, imported on first use."""
 
