@@ -29,7 +29,7 @@ VERBS = {
         "Compile the emulator's loop into numba's cache, so that the first program that is opened afterwards does not "
         "wait for it. Run it where the policy will run, as the user who will run it, after each update of nervecord or "
         "numba: the cache is one of a processor, a user (or NUMBA_CACHE_DIR) and these versions.",
-        ("nervecord warmup", "NUMBA_CACHE_DIR=/opt/robot/cache nervecord warmup"),
+        ("nervecord warmup", "nervecord warmup --json"),
         _flags,
         _run,
     )
