@@ -2,10 +2,10 @@
 
     python benchmarks/cold_start.py [--starts 5] [--fresh] [--size] [--json FILE]
 
-Each start is a process of its own that imports nervecord, opens zoo/ant and acts once: the time it takes itself, and with
-the interpreter's start and end. With --fresh the emulator also starts with an empty cache of numba's, where it compiles
-its loop (once; it takes most of a minute), and once more after it. With --size a new environment is made and the core
-alone is installed into it, with pip, and weighed: all of it, and its largest packages.
+Each start is a process of its own that imports nervecord, opens zoo/ant and acts once: the time it takes itself, and
+with the interpreter's start and end. With --fresh the emulator also starts with an empty cache of numba's, where it
+compiles its loop (once; it takes most of a minute), and once more after it. With --size a new environment is made and
+the core alone is installed into it, with pip, and weighed: all of it, and its largest packages.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             exact = Path(folder) / "onnx.nervecord"
             nervecord.compile(program, "onnx").save(exact)
             ways["onnxruntime"] = (exact, "onnxruntime", None)
-        for _, (path, engine, _unused) in ways.items():
-            started(path, engine)  # files are in memory, and numba's cache is made
+        for way in ways.values():
+            started(*way)  # files are in memory, and numba's cache is made
         runs: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
         for _ in range(chosen.starts):
             for name, way in ways.items():

@@ -2,10 +2,10 @@
 
     python benchmarks/compile_cost.py [--synapses 1e4 1e5 1e6 1e7] [--json FILE]
 
-Random policies of 27 observations, two equal hidden layers and 8 actions, so that most synapses are in one dense matrix,
-compiled for the target lava. Each runs in a process of its own: "memory" is the largest resident size of that process,
-and what Python and the imports hold before is told apart. Also the time to open the program in the emulator and to act
-once, and the sizes of the program and of what the targets c and onnx emit.
+Random policies of 27 observations, two equal hidden layers and 8 actions, so that most synapses are in one dense
+matrix, compiled for the target lava. Each runs in a process of its own: "memory" is the largest resident size of that
+process, and what Python and the imports hold before is told apart. Also the time to open the program in the emulator
+and to act once, and the sizes of the program and of what the targets c and onnx emit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from measure import keep, machine_line, parser, print_rows
@@ -71,12 +70,16 @@ def one(synapses: float) -> dict[str, float]:
             for target in ("c", "onnx"):
                 try:
                     emitted = nervecord.emit(
-                        program, Path(folder) / target, target=nervecord.target(target, **{"vectors": 1} if target == "c" else {})
+                        program,
+                        Path(folder) / target,
+                        target=nervecord.target(target, **{"vectors": 1} if target == "c" else {}),
                     )
                 except nervecord.NervecordError as error:
                     print(f"{target}: {error}", file=sys.stderr)
                     continue
-                found[f"{target}_bytes"] = sum(it.path.stat().st_size for it in emitted if it.path.suffix in (".c", ".h", ".onnx"))
+                found[f"{target}_bytes"] = sum(
+                    it.path.stat().st_size for it in emitted if it.path.suffix in (".c", ".h", ".onnx")
+                )
     found["end_mb"] = resident()
     return found
 

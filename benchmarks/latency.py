@@ -2,12 +2,13 @@
 
     python benchmarks/latency.py [policy.nir] [--rounds 8 --seconds 0.25] [--hertz 20 --paced 300] [--json FILE]
 
-The policy (by default zoo/ant, 27-256-8, T = 5) is driven by the observations that it carries, rounded to float32, one at
-a time on one thread. Beside its engines and the files that they emit stand the literal snnTorch loop in eager torch (of
-zoo/ant alone) and networks without spikes in ONNX Runtime, normaliser and limits included. At full speed they take
-turns; at the rate each has the process for itself and sleeps between two actions, as on a robot, so that caches and
-clocks are cold. What is not installed is left out. Actions are compared first: the integer engines must agree to the bit.
-Exits with 1 where they do not, or where the emitted C, called from Python, takes more than twice the emulator's time.
+The policy (by default zoo/ant, 27-256-8, T = 5) is driven by the observations that it carries, rounded to float32,
+one at a time on one thread. Beside its engines and the files that they emit stand the literal snnTorch loop in eager
+torch (of zoo/ant alone) and networks without spikes in ONNX Runtime, normaliser and limits included. At full speed
+they take turns; at the rate each has the process for itself and sleeps between two actions, as on a robot, so that
+caches and clocks are cold. What is not installed is left out. Actions are compared first: the integer engines must
+agree to the bit. Exits with 1 where they do not, or where the emitted C, called from Python, takes more than twice
+the emulator's time.
 """
 
 from __future__ import annotations
@@ -93,7 +94,10 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             found[name]["paced"] = None if paced is None else quantiles(paced)
     if engines.has_compiler():
         median = looped_c(policy, rows, chosen.rounds)
-        found["policy.c, in C"] = {"full": {"median": median, "p99": None, "calls": chosen.rounds * 2000}, "paced": None}
+        found["policy.c, in C"] = {
+            "full": {"median": median, "p99": None, "calls": chosen.rounds * 2000},
+            "paced": None,
+        }
     report(found, differences, chosen)
     exact = all(value == 0 for name, value in differences.items() if not name.startswith(FLOATS))
     print(f"\ninteger engines equal to the bit: {exact}")

@@ -2,9 +2,9 @@
 
     python benchmarks/report.py build/bench [--out docs]
 
-Takes the files that `latency.py`, `scaling.py`, `returns.py`, `compile_cost.py`, `cold_start.py` and `snn_mlir.py` wrote
-with --json, under those names, and the outputs of `c_cortex.py`, `train_cost.py` and `fused_update.py` as text. A section
-whose file is missing is left out, and said to be.
+Takes the files that `latency.py`, `scaling.py`, `returns.py`, `compile_cost.py`, `cold_start.py` and `snn_mlir.py`
+wrote with --json, under those names, and the outputs of `c_cortex.py`, `train_cost.py` and `fused_update.py` as text.
+A section whose file is missing is left out, and said to be.
 """
 
 from __future__ import annotations
@@ -71,19 +71,20 @@ def latency(data: dict[str, Any], out: Path) -> str:
     axes.set_xscale("log")
     axes.set_xlabel("microseconds of an action: median, and the line to the 99th percentile")
     axes.axvline(50_000, color="0.6", linestyle=":")
-    axes.text(50_000, -0.6, "control period ", ha="right", color="0.4", fontsize=8)
+    axes.text(50_000, len(order) - 0.6, "control period ", ha="right", color="0.4", fontsize=8)
     axes.grid(axis="x", alpha=0.3)
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    axes.legend(handles.values(), handles.keys(), loc="lower right")
+    axes.legend(handles.values(), handles.keys(), loc="upper right", bbox_to_anchor=(1, 0.92))
     figure.savefig(out / "benchmarks-latency.png", dpi=110)
     return f"""## One action
 
 zoo/ant (27-256-8, T = 5), one robot, one thread, by `benchmarks/latency.py`: microseconds of an action as fast as it
-goes, the engines in turns, and at the real {data['hertz']:g} Hz, asleep between two actions, where caches and clocks are
-cold. Rows that begin with "float" and the literal loop compute in floats, the others in Loihi 2's fixed point, and those
-gave the same actions to the bit in this run. "policy.c" and "policy.onnx" are the emitted files alone; engines are our
-sessions, which also count spikes, check what they are given and keep a trace. "snnTorch, eager" is the trained policy
-by snnTorch's own modules in a Python loop. An ANN is a tanh network of those layers, with normaliser and limits.
+goes, the engines in turns, and at the real {data["hertz"]:g} Hz, asleep between two actions, where caches and clocks
+are cold. Rows that begin with "float" and the literal loop compute in floats, the others in Loihi 2's fixed point,
+and those gave the same actions to the bit in this run. "policy.c" and "policy.onnx" are the emitted files alone;
+engines are our sessions, which also count spikes, check what they are given and keep a trace. "snnTorch, eager" is
+the trained policy by snnTorch's own modules in a Python loop. An ANN is a tanh network of those layers, with
+normaliser and limits.
 
 {table(["us", "median", "p99", "x emulator", f"at {data['hertz']:g} Hz: median", "p99"], body)}
 
@@ -105,9 +106,10 @@ def scaling(data: dict[str, Any], out: Path) -> str:
     parts = [
         f"""## How it grows
 
-Random policies of 27 observations and 8 actions, by `benchmarks/scaling.py`, one thread; microseconds of an action, median.
-Where a line does not change it, a policy has one layer of 256 neurons, T = 5, dense weights, and there is one robot. "c" is
-the emitted file for one robot and the engine for more. Engine torch is on its device "{data['device']}" and takes tensors.
+Random policies of 27 observations and 8 actions, by `benchmarks/scaling.py`, one thread; microseconds of an action,
+median. Where a line does not change it, a policy has one layer of 256 neurons, T = 5, dense weights, and there is one
+robot. "c" is the emitted file for one robot and the engine for more. Engine torch is on its device "{data["device"]}"
+and takes tensors.
 
 ![time of an action against batch, neurons, layers, T and zeros](benchmarks-scaling.png)"""
     ]
@@ -130,7 +132,7 @@ def _curves(axes: Axes, sweep: str, found: dict[str, Any]) -> None:
     axes.set_yscale("log")
     if logarithmic:
         axes.set_xscale("log", base=2)
-        axes.set_xticks(found["values"], [f"{value:g}" for value in found["values"]])
+    axes.set_xticks(found["values"], [f"{value:g}" for value in found["values"]])
     axes.grid(alpha=0.3)
 
 
@@ -145,9 +147,10 @@ def returns(data: dict[str, Any], out: Path) -> str:
     ]  # fmt: skip
     return f"""## Returns
 
-zoo/ant in {data['environment']}, the same seeds, by `benchmarks/returns.py`: each engine in worlds of its own, observations
-rounded to float32 for all, and actions too. Mean return with its 95 % interval. Integer engines gave every action of every
-episode to the bit; floats part where a rounding flips a spike. Lava itself plays fewer episodes, for its time.
+zoo/ant in {data["environment"]}, the same seeds, by `benchmarks/returns.py`: each engine in worlds of its own,
+observations rounded to float32 for all, and actions too. Mean return with its 95 % interval. Integer engines gave
+every action of every episode to the bit; floats part where a rounding flips a spike. Lava itself plays fewer
+episodes, for its time.
 
 {table(["engine", "episodes", "return", "actions", "against the emulator"], rows)}"""
 
@@ -184,8 +187,8 @@ def compile_cost(data: dict[str, Any], out: Path) -> str:
     figure.savefig(out / "benchmarks-compile.png", dpi=100)
     return f"""## Compiling
 
-Two equal hidden layers, for the target lava, each size in a process of its own, by `benchmarks/compile_cost.py`. Memory is
-the process's largest resident size, {before:,.0f} MB of it Python and the imports.
+Two equal hidden layers, for the target lava, each size in a process of its own, by `benchmarks/compile_cost.py`.
+Memory is the process's largest resident size, {before:,.0f} MB of it Python and the imports.
 
 {table(head, rows)}
 
@@ -202,8 +205,9 @@ def cold_start(data: dict[str, Any], out: Path) -> str:
     text = f"""## Cold start
 
 From `import nervecord` to the first action of zoo/ant, median of several starts, each a process, by
-`benchmarks/cold_start.py`, in seconds; "process" is the whole of it, interpreter included. "no cache" is the emulator's first
-start on a machine, which compiles its loop: `nervecord warmup` does that beforehand, and "after it" is the next start.
+`benchmarks/cold_start.py`, in seconds; "process" is the whole of it, interpreter included. "no cache" is the
+emulator's first start on a machine, which compiles its loop: `nervecord warmup` does that beforehand, and "after it"
+is the next start.
 
 {table(["s", "import", "open", "first action", "sum", "process", "loads numba"], rows)}"""
     if data["size"]:
@@ -212,9 +216,9 @@ start on a machine, which compiles its loop: `nervecord warmup` does that before
         numba = sum(value for name, value in data["size"].items() if name in ("numba", "llvmlite"))
         text += f"""
 
-The core installation weighs {data['size']['all'] / 1e6:,.0f} MB in a new environment: {sizes}. Without numba and llvmlite,
-which the emulator alone needs, it is {(data['size']['all'] - numba) / 1e6:,.0f} MB, and the engines `c` and `definition`
-run."""
+The core installation weighs {data["size"]["all"] / 1e6:,.0f} MB in a new environment: {sizes}. Without numba and
+llvmlite, which the emulator alone needs, it is {(data["size"]["all"] - numba) / 1e6:,.0f} MB, and the engines `c` and
+`definition` run."""
     return text
 
 
@@ -261,8 +265,9 @@ def page(folder: Path, out: Path) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in shown["versions"].items())
     head = f"""# Benchmarks
 
-Written by `make bench`, which measures everything again and takes about half an hour. Machine: {shown['processor']}, {shown['cores']} cores,
-{shown['system']}, Python {shown['python']}; {versions}. It was shared with other work while this was measured (load average {loads}): trust the ratios within a table, not times between tables, and not the 99th
+Written by `make bench`, which measures everything again. Machine: {shown["processor"]},
+{shown["cores"]} cores, {shown["system"]}, Python {shown["python"]}; {versions}. It was shared with other work while
+this was measured (load average {loads}): trust the ratios within a table, not times between tables, and not the 99th
 percentiles, which hold what the others did. No GPU was there: engine torch on CUDA is untested."""
     if missing:
         parts.append(f"Not measured in this run: {', '.join(missing)}.")

@@ -2,10 +2,10 @@
 
     python benchmarks/returns.py [policy.nir] [--episodes 50 --seed 0 --lava-episodes 2] [--json FILE]
 
-The policy (by default zoo/ant) plays in its own environment, on seeds that count up from --seed, each engine in worlds of
-its own. Observations are rounded to float32 before the policy sees them, and actions before the world does: what engines
-whose interface is float32 do is then done by all. Lava itself is hundreds of times slower than the emulator and plays
-fewer episodes. Exits with 1 where an integer engine gave one action that another did not.
+The policy (by default zoo/ant) plays in its own environment, on seeds that follow from --seed, each engine in
+worlds of its own. Observations are rounded to float32 before the policy sees them, and actions before the world does:
+what engines whose interface is float32 do is then done by all. Lava itself is hundreds of times slower than the
+emulator and plays fewer episodes. Exits with 1 where an integer engine gave one action that another did not.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from nervecord.runtime.environment import make_environment
 
 
 class Single(gymnasium.Wrapper):  # type: ignore[type-arg]
-    """A world that gives and takes float32, and remembers what each episode was given: seed -> digest of its actions."""
+    """A world that gives and takes float32, and remembers the actions of each episode: seed -> their digest."""
 
     def __init__(self, env: Any, digests: dict[int, Any]) -> None:
         super().__init__(env)
@@ -104,11 +104,11 @@ def played(name: str, opens: Callable[[], Any], env: str, episodes: int, seed: i
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    """Play and print; returns engine -> what it did, with "same": actions equal to the emulator's, or None of floats."""
+    """Play and print; returns engine -> what it did, "same": as the emulator's actions, None of floats."""
     flags = parser(__doc__)
     flags.add_argument("policy", nargs="?", type=Path, default=ZOO / "ant" / "policy.nir", help="a policy's NIR file")
     flags.add_argument("--episodes", type=int, default=50)
-    flags.add_argument("--seed", type=int, default=0, help="of the first episode; the others count up")
+    flags.add_argument("--seed", type=int, default=0, help="from which those of the episodes follow")
     flags.add_argument("--lava-episodes", type=int, default=2, help="0 leaves Lava out")
     chosen = flags.parse_args(arguments)
     policy = nervecord.read(chosen.policy)
@@ -121,7 +121,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         episodes = min(chosen.lava_episodes, chosen.episodes) if name == "lava" else chosen.episodes
         row = played(name, opens, env, episodes, chosen.seed)
         wanted = found.get("emulator", row)["digests"]
-        row["same"] = None if name.startswith("float") else all(wanted[key] == row["digests"][key] for key in row["digests"])
+        row["same"] = (
+            None if name.startswith("float") else all(wanted[key] == row["digests"][key] for key in row["digests"])
+        )
         found[name] = row
         print(f"{name}: {row['seconds']:.0f} s", file=sys.stderr, flush=True)
     head = [f"{env}, seeds from {chosen.seed}", "episodes", "return", "actions", "as the emulator"]

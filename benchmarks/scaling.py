@@ -4,8 +4,8 @@
 
 Random policies of 27 observations and 8 actions, integers as the target lava compiles them, on one thread, driven by
 observations drawn once. One line of each sweep changes one thing: 256 neurons in one layer, T = 5, dense, one robot are
-where the others stand; the zeros are in 512-512, whose inner matrix is most of the work. "ANN" is a network without spikes of
-the same layers in ONNX Runtime. What is not installed is left out; so is the definition where it takes too long.
+where the others stand; the zeros are in 512-512, whose inner matrix is most of the work. "ANN" is a network without
+spikes of the same layers in ONNX Runtime. What is not installed is left out; so is the definition where it takes too long.
 """
 
 from __future__ import annotations
@@ -85,9 +85,7 @@ def calls_of(policy: Policy, batch: int, device: str) -> Iterator[dict[str, Call
             calls["c"] = engines.emitted_c(program)[0] if batch == 1 else session(program, engine="c").step
         if engines.has("onnx", "onnxruntime"):
             exact = nervecord.compile(policy, "onnx", form="integer")
-            calls["onnxruntime"] = (
-                engines.onnx_file(exact) if batch == 1 else session(exact, engine="onnxruntime").step
-            )
+            calls["onnxruntime"] = engines.onnx_file(exact) if batch == 1 else session(exact, engine="onnxruntime").step
         if engines.has("torch"):
             for name, given, how in (
                 ("torch", program, {}), ("float: torch", policy, {}),
@@ -129,7 +127,9 @@ def measured(sweep: str, values: tuple[float, ...], chosen: Any) -> dict[str, An
         policy = policy_of(sweep, value)
         batch = int(value) if sweep == "batch" else 1
         drawn = engines.observations(policy)
-        rows = [np.resize(np.roll(drawn, shift, axis=0), (batch, 27)) for shift in range(4)] if batch > 1 else list(drawn)
+        rows = (
+            [np.resize(np.roll(drawn, shift, axis=0), (batch, 27)) for shift in range(4)] if batch > 1 else list(drawn)
+        )
         with calls_of(policy, batch, chosen.device) as calls:
             times = in_turns(calls, rows, rounds=chosen.rounds, seconds=chosen.seconds)
         with nervecord.open(nervecord.compile(policy, "lava")) as session:
