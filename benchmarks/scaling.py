@@ -5,7 +5,8 @@
 Random policies of 27 observations and 8 actions, integers as the target lava compiles them, on one thread, driven by
 observations drawn once. One line of each sweep changes one thing: 256 neurons in one layer, T = 5, dense, one robot are
 where the others stand; the zeros are in 512-512, whose inner matrix is most of the work. "ANN" is a network without
-spikes of the same layers in ONNX Runtime. What is not installed is left out; so is the definition where it takes too long.
+spikes of the same layers in ONNX Runtime. What is not installed is left out; so is the definition where it takes too
+long.
 """
 
 from __future__ import annotations
