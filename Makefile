@@ -14,7 +14,7 @@ TYPED  := -p nervecord.compiler -p nervecord.runtime -p nervecord.targets -p ner
 export OMP_NUM_THREADS ?= 1
 
 BENCH    := build/bench
-# In docs/benchmarks.md: with results as JSON, and as they print them. The last ones compare and count, at length.
+# With results as JSON for docs/benchmarks.md, and as they print them: of these the first three stand in it.
 MEASURED := latency scaling returns compile_cost
 PRINTED  := c_cortex fused_update train_cost sigma_delta warp_speed conformance c_conformance lava_conformance lava_faults
 
@@ -51,9 +51,36 @@ test-lava: $(STAMP)  ## install Lava, then conformance with it to the bit: 250 r
 	$(BIN)/nervecord targets install lava
 	$(BIN)/python -m pytest -c tests/pytest.ini -m lava tests $(PYTEST)
 
-test-neurobench: $(STAMP)  ## all benchmarks, half an hour or more; writes docs/benchmarks.md. Results stay in build/bench
+test-neurobench: $(STAMP)  ## install NeuroBench without what only its data sets need, then compare the metrics with it
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps neurobench==2.3.0
+	$(BIN)/python -m pytest -c tests/pytest.ini tests/runtime/test_neurobench.py $(PYTEST)
+
+test-warp: $(STAMP)  ## install MuJoCo Warp (400 MB), then compare its Ant-v4 with Gymnasium's
+	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[warp]'
+	$(BIN)/python -m pytest -c tests/pytest.ini tests/training/test_warp.py $(PYTEST)
+
+test-lava-dl: $(STAMP)  ## install lava-dl (1 GB), then load exported files with its netx
+	$(BIN)/python -m pytest -c tests/pytest.ini -m lava_dl tests $(PYTEST)
+
+fuzz: $(STAMP)  ## 50,000 damaged files, an hour or more; make fuzz FUZZ="--first 1000000 --cases 5000 --bounds"
+	$(BIN)/python tests/fuzz/campaign.py $(FUZZ)
+
+docs: $(STAMP)  ## the documentation site in build/site; a link or a name that leads nowhere ends it
+	@$(BIN)/python docs/site.py
+
+check: $(STAMP) docs  ## style, format, types, who may import what, and the documentation's links
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	MYPYPATH=.types $(BIN)/mypy $(TYPED)
+	$(BIN)/lint-imports
+
+format: $(STAMP)  ## rewrite the sources in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## all benchmarks, half an hour or more; writes docs/benchmarks.md, and results to build/bench
 	@mkdir -p $(BENCH)
-	-$(BIN)/nervecord targets install lava
+	$(BIN)/nervecord targets install lava
 	@set -e; for name in $(MEASURED); do echo "== $$name"; \
 	$(BIN)/python benchmarks/$$name.py --json $(BENCH)/$$name.json; done
 	$(BIN)/python benchmarks/cold_start.py --fresh --size --json $(BENCH)/cold_start.json
