@@ -329,8 +329,8 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
         f"A chain of Linear and LIF, {shape}, spikes in and out, state carried, from one NIR file that both read; a "
         f"step of the network called in a loop in C, median of {chosen.rounds} runs of {chosen.steps} steps, by "
         f"`benchmarks/snn_mlir.py`. snn-mlir {VERSION} has int8 weights with one scale for a layer, multiplies "
-        f"densely, and is lowered by {own} and LLVM's tools with the passes that it lists; ours adds the rows of the neurons "
-        "that fired. Neither network is the floats': a spike that differs goes on."
+        f"densely, and is lowered by {own} and LLVM's tools with the passes that it lists; ours adds the rows of the "
+        "neurons that fired. Neither network is the floats': a spike that differs goes on."
     )
     with tempfile.TemporaryDirectory() as name:
         try:
