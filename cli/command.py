@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "compare": ("compare", "drive two policies over the same observations"),
     "simulate": ("simulate", "run any graph on recorded input"),
     "targets": ("targets", "list targets, show one, install an engine"),
+    "warmup": ("warmup", "compile the emulator's loop once, for a quick start"),
     "doctor": ("doctor", "what is installed, what works here, and what mends the rest"),
     "demo": ("demo", "train, compile, run and inspect a spiking ant, in minutes"),
 }
