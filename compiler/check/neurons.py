@@ -20,7 +20,7 @@ from nervecord.compiler.check.rules import (
     time_constants,
 )
 from nervecord.compiler.findings import Severity
-from nervecord.compiler.lower.prepare import MOST_GROUPS
+from nervecord.compiler.lower.prepare import MOST_GROUPS, prepares
 from nervecord.compiler.ops import OPS, Array, Input, Level, Neuron, Op, is_core
 from nervecord.compiler.target import DECIDING
 from nervecord.compiler.topology import Wire
@@ -172,6 +172,8 @@ def population_parameters(case: Case) -> Iterator[Hit]:
                     distinct, MOST_GROUPS, "nothing to do; one per layer costs no populations", cited(fact), "info",
                 )  # fmt: skip
                 continue
+            if parameter != "threshold" and case.compiles and prepares(case.spec) and distinct > MOST_GROUPS:
+                fix += ", or compile with --allow-clustered-decays"
             if parameter == "threshold":
                 fix = (
                     "divide each neuron's incoming weights, biases and leak by its threshold and set all thresholds "
