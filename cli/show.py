@@ -166,7 +166,8 @@ def _clustered(said: Mapping[str, Any]) -> str:
     if "output_error_rms" not in said:
         return f"{text}; without --calibration nothing says what that changes"
     changed = f", {said['spikes_different']:,} spikes differ beside {said['spikes']:,}" * bool(said["spikes"])
-    return f"{text}; float outputs differ by rms {said['output_error_rms']:.4g}, max {said['output_error_max']:.4g}{changed}"
+    error = f"rms {said['output_error_rms']:.4g}, max {said['output_error_max']:.4g}"
+    return f"{text}; float outputs differ by {error}{changed}"
 
 
 def _warnings(count: int) -> str:

@@ -103,9 +103,7 @@ def bounds(step: Step, sent: dict[str, int], arithmetic: Arithmetic) -> Bounds:
     x = sum(sent[tap.source] for tap in step.taps)
     (outputs,), (inputs,) = dense.out_shape, dense.in_shape
     reach = max(1, (1 << 22) // inputs)
-    rows = [
-        int(np.abs(dense.rows(k, k + reach).astype(np.int64)).sum(axis=1).max()) for k in range(0, outputs, reach)
-    ]
+    rows = [int(np.abs(dense.rows(k, k + reach).astype(np.int64)).sum(axis=1).max()) for k in range(0, outputs, reach)]
     product = max(rows) * x
     e = dense.weight_exp
     if e >= 0:

@@ -76,5 +76,6 @@ __all__ = [
     "Convolution", "CountArgmaxDecode", "CountDecode", "Csr", "Decode", "Decoder", "Delay", "DelayLine", "Delta",
     "Dense", "Flatten", "Input", "IntegerMembrane", "IntegerSpike", "IntegerSynapse", "Level", "Mantissas", "Matrix",
     "Membrane", "Neuron", "NirForm", "Normalise", "Op", "Output", "Part", "Pool", "PopulationEncode", "Quantise",
-    "Rescale", "Role", "Scale", "Shape", "Sigma", "SigmaDelta", "Sparse", "SparseAffine", "Spike", "State", "Synapse", "Synapses", "Threshold", "is_core", "is_host",
+    "Rescale", "Role", "Scale", "Shape", "Sigma", "SigmaDelta", "Sparse", "SparseAffine", "Spike", "State",
+    "Synapse", "Synapses", "Threshold", "is_core", "is_host",
 ]  # fmt: skip

@@ -38,7 +38,9 @@ class Clustered:
         )
 
 
-def cluster_decays(subject: Subject, arithmetic: Arithmetic, most: int = MOST_GROUPS) -> tuple[Subject, list[Clustered]]:
+def cluster_decays(
+    subject: Subject, arithmetic: Arithmetic, most: int = MOST_GROUPS
+) -> tuple[Subject, list[Clustered]]:
     """Give populations with more than `most` different decays, in the chip's codes, `most` of them.
 
     Before                                        After

@@ -26,7 +26,6 @@ from nervecord.compiler.ops.fields import declarations
 from nervecord.compiler.ops.level import FLOAT_LEVELS
 from nervecord.compiler.passes.linear import (
     LINEAR,
-    MOST_WEIGHTS,
     Matrix,
     TooManyError,
     added,

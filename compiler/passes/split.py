@@ -30,7 +30,8 @@ def split_decays(subject: Subject, arithmetic: Arithmetic) -> Subject:
     the silent ones out, where nothing outside the core reads them.
 
     Populations with more than `MOST_GROUPS` different codes, with thresholds below zero, or that anything but Affines
-    feeds, stay as they are, and the rules of the target say so; `cluster_decays` brings them together where that is allowed.
+    feeds, stay as they are, and the rules of the target say so; `cluster_decays` brings decays together where that is
+    allowed.
 
     Pure, deterministic, idempotent: the same object where nothing changes.
     """

@@ -1,10 +1,11 @@
 """Engine `lava`: an INTEGER plan run by the stock fixed-point processes of lava-nc 0.10.0, in their own interpreter.
 
 The emulator computes the same; this engine is what shows it. Each connection becomes a Dense, a Sparse or a Conv, or a
-DelayDense or DelaySparse where its delay is longer than one step (`processes.py`); each population a LIF or LIFReset; one that is read a LIF with the largest threshold
-there is. Whatever the plan's wiring is, Lava's ports take it: several connections into one population add up there.
-DelayDense and DelaySparse are models of their own, which shift and round together what has the same delay: all synapses
-of a connection here, so that they round as Dense does. Lava executes a session as one run, a block at a time (`lava_worker/`).
+DelayDense or DelaySparse where its delay is longer than one step (`processes.py`); each population a LIF or LIFReset;
+one that is read a LIF with the largest threshold there is. Whatever the plan's wiring is, Lava's ports take it: several
+connections into one population add up there. DelayDense and DelaySparse are models of their own, which shift and round
+together what has the same delay: all synapses of a connection here, so that they round as Dense does. Lava executes a
+session as one run, a block at a time (`lava_worker/`).
 """
 
 from __future__ import annotations

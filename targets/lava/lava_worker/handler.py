@@ -84,9 +84,7 @@ def dense(arrays: Any, described: Any) -> Wire:
     if described["delay"] == 1:
         made = Dense(weights=weight, **shared)
     else:
-        made = DelayDense(
-            weights=weight, delays=np.full(weight.shape, described["delay"] - 1, dtype=int), **shared
-        )
+        made = DelayDense(weights=weight, delays=np.full(weight.shape, described["delay"] - 1, dtype=int), **shared)
     return Wire(lambda port: port.connect(made.s_in), made.a_out)
 
 
@@ -174,9 +172,9 @@ class Network:
 
     Args:
         description: "entries": sizes. "connections": see `CONNECTIONS`, with their "process" and "outputs", and
-            "sources", each ["entry" or "population", its number]. "populations": see `POPULATIONS`, with its "process" and "size", "incoming", numbers of
-            connections, whether it "sends", and the variable that is "shown" as its membrane. "reads": for every step
-            of a block the numbers of the populations whose membranes are read.
+            "sources", each ["entry" or "population", its number]. "populations": see `POPULATIONS`, with its "process"
+            and "size", "incoming", numbers of connections, whether it "sends", and the variable that is "shown" as its
+            membrane. "reads": for every step of a block the numbers of the populations whose membranes are read.
     """
 
     def __init__(self, description: Any, arrays: Any, backend: str) -> None:
@@ -184,9 +182,7 @@ class Network:
         self.answer, sink_theirs = multiprocessing.Pipe(duplex=False)
         entries = description["entries"]
         self.source = ends.source_type(len(entries))(sizes=entries, connection=source_theirs)
-        connections = [
-            CONNECTIONS[c["process"]](_of(arrays, k), c) for k, c in enumerate(description["connections"])
-        ]
+        connections = [CONNECTIONS[c["process"]](_of(arrays, k), c) for k, c in enumerate(description["connections"])]
         populations = [
             POPULATIONS[described["process"]](arrays[f"bias_{k}"], described)
             for k, described in enumerate(description["populations"])
