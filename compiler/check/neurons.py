@@ -222,13 +222,16 @@ def bias_channel(case: Case) -> Iterator[Hit]:
     if fact.value == "native":
         return
     if fact.value != "channel":
+        message, severity = {
+            None: ("its bias enters a synaptic current, and nothing public says whether the chip's does", "unknown"),
+            "settled": ("its bias enters a synaptic current, and the chip's adds at once what that settles at: the "
+                        "first steps differ", "warning"),
+        }.get(fact.value, ("its bias enters a synaptic current, and the chip's does not", "error"))  # fmt: skip
         supported = case.spec.kinds(case.graph.level)
         for wire in case.topology.wires:
             if wire.biased and any(op.kind in supported for op in _with_current(case, wire)):
                 yield Hit(
-                    case.named(wire.name),
-                    "its bias enters a synaptic current, and nothing public says whether the chip's does",
-                    None, None, "train with bias=False", cited(fact), "unknown" if fact.value is None else "error",
+                    case.named(wire.name), message, None, None, "train with bias=False", cited(fact), severity,
                 )  # fmt: skip
         return
     for name, source in bias_carriers(case.graph, case.topology, case.spec).items():

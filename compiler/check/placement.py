@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from nervecord.compiler.graph import Graph
-from nervecord.compiler.ops import Array, Matrix, Neuron, Op, is_host
+from nervecord.compiler.ops import Array, Conv, Matrix, Neuron, Op, is_host
 from nervecord.compiler.target import Packing, TargetSpec
 from nervecord.compiler.topology import Topology, Wire, label
 
@@ -215,8 +215,11 @@ def _per_core(wire: Wire, share: int, cores: int, spec: TargetSpec) -> tuple[Arr
     """(input axons, synapse bits) a connection takes of each core; bits None where the packing is not modelled."""
     node = wire.op
     if not isinstance(node, Matrix):
-        # Chips share a kernel's weights between axons in ways that are not modelled here.
-        return np.full(cores, np.count_nonzero(wire.fan_out)), None
+        # Chips share a kernel's weights between axons in ways that are not modelled here, but for whole kernels.
+        reached, whole = np.full(cores, np.count_nonzero(wire.fan_out)), spec.behaviour.shared_kernels.value
+        if not whole or not isinstance(node, Conv) or not spec.limits.weight_bits.known:
+            return reached, None
+        return reached, np.full(cores, node.weight.size * int(spec.limits.weight_bits.value or 0))
     axons, bits = np.zeros(cores, dtype=np.int64), np.zeros(cores, dtype=np.int64)
     (rows,), (width,) = node.out_shape, node.in_shape
     at_once = max(1, BATCH // max(width, 1))
