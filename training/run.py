@@ -179,7 +179,11 @@ def _reopen(folder: Path, overrides: dict[str, Any], processes: int) -> tuple[Tr
     changed = resolved(config.replace(**overrides))
     if changed != config:
         write_atomically(folder / "config.json", changed.to_json().encode())
-    return changed, _newest(folder, changed)
+    content = _newest(folder, changed)
+    if content is not None:
+        keep = changed.run.keep_checkpoints
+        checkpoint.settle(folder / "checkpoints", best=content.get("best"), keep=keep)
+    return changed, content
 
 
 def _newest(folder: Path, config: TrainConfig) -> dict[str, Any] | None:
