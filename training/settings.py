@@ -264,10 +264,14 @@ class Distill(OnPolicy):
     fall_weight: float = flag(1.0, "how much more often", least=1)
     mirror_states: bool = flag(False, "learn what a mirrored teacher would do in each mirrored state too (Ant-v4)")
     critic_weight: float = flag(
-        0.0, "weight of what a TD7 teacher's critic gives for the student's action, over its mean size", least=0
+        0.0,
+        "weight of what a TD7 teacher's critic gives for the student's action, divided by its mean absolute value",
+        least=0,
     )
     value_epochs: int = flag(
-        2, "passes of the critic over each rollout, where the teacher has none to take; 0 to leave it", least=0
+        2,
+        "passes of the critic over each rollout, where the teacher has no critic to take; 0: the critic learns nothing",
+        least=0,
     )
 
     def _check_together(self) -> None:
