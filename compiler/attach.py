@@ -92,13 +92,16 @@ class _Names:
 
     def __init__(self, graph: Graph) -> None:
         self._taken = set(graph.nodes)
+        self._next: dict[str, int] = {}
 
     def fresh(self, wanted: str) -> str:
         name = wanted
-        number = 2
+        # From where the last search for it ended: else many of one name would take quadratic time.
+        number = self._next.get(wanted, 2)
         while name in self._taken:
             name = f"{wanted}{number}"
             number += 1
+        self._next[wanted] = number
         self._taken.add(name)
         return name
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,12 @@ from nervecord.compiler.files.atomic import made_folder, write_atomically
 from nervecord.compiler.files.program import Program
 from nervecord.compiler.findings import Finding, raise_on_errors
 from nervecord.compiler.graph import Graph
+from nervecord.compiler.lower.clustered import clustering_error
 from nervecord.compiler.lower.prepare import prepared
 from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.measured import measured_spikes, silent_layers
 from nervecord.compiler.ops import Array, Level
+from nervecord.compiler.passes.cluster import Clustered
 from nervecord.compiler.passes.discretise import discretise
 from nervecord.compiler.plan import plan
 from nervecord.compiler.policy import Policy, parts
@@ -44,6 +46,7 @@ def compile_graph(
     dt: float | None = None,
     schedule: Schedule = STREAM,
     calibration: Array | Mapping[str, Array] | None = None,
+    allow_clustered_decays: bool = False,
     dump: str | os.PathLike[str] | None = None,
     explain: Callable[[str], None] | None = None,
 ) -> Program:
@@ -58,6 +61,8 @@ def compile_graph(
         schedule: of a graph that is no policy: a stream whose state is carried, or blocks before which it is cleared.
         calibration: recorded input that chooses the scales. Of a policy (k, observations), by default those it carries;
             of a graph (steps, n), or Input -> such.
+        allow_clustered_decays: where a population has more decays than it can be split by, bring them together: the
+            program's report says by how much they moved, and what that changed on the recorded input.
         dump: folder for `00-read.txt`, `01-discrete.txt`, one file for each pass of `compiler.lower.prepare` that
             changed something, and `lowered.txt`, numbered; made if missing.
         explain: called with one line per change.
@@ -72,17 +77,33 @@ def compile_graph(
     if parts(subject)[0].level is Level.INTEGER:
         return _as_it_is(subject, target, schedule)
     discrete = steps.done("discrete", require(discretise(subject, dt=dt), Level.DISCRETE))
-    for name, made in prepared(discrete, target.spec):
+    clustered: list[Clustered] | None = [] if allow_clustered_decays else None
+    before: Calibration | StreamCalibration | None = None
+    for name, made in prepared(discrete, target.spec, clustered):
+        if name == "clustered":
+            before = _calibrate(discrete, schedule, calibration)
         calibration = _flat(calibration, parts(discrete)[0], parts(made)[0])
         discrete = steps.done(name, require(made, Level.DISCRETE))
     raise_on_errors(errors(discrete, target.spec, schedule), InfeasibleError, where=target.spec.name)
     calibrated = _calibrate(discrete, target.spec, schedule, calibration)
     lowered = target.lower(discrete, calibrated, schedule)
+    if clustered:
+        lowered = _told(lowered, clustered, clustering_error(before, calibrated, parts(discrete)[0]))
     final = steps.done("lowered", require(lowered.subject))
     program = _program(final, target, schedule, lowered, _activity(calibrated), parts(discrete)[0].notes)
     if isinstance(final, Policy) and isinstance(calibrated, Calibration) and program.graph.level is Level.INTEGER:
         return _measured(program, calibrated)
     return program
+
+
+def _told(lowered: Lowered, clustered: Sequence[Clustered], error: Mapping[str, Any]) -> Lowered:
+    """What was lowered, with what clustering of decays did before."""
+    said = {"populations": [dataclasses.asdict(it) for it in clustered], **error}
+    return dataclasses.replace(
+        lowered,
+        report={**lowered.report, "clustered": said},
+        allowances=(*lowered.allowances, *(str(it) for it in clustered)),
+    )
 
 
 def _program(

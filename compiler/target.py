@@ -81,7 +81,8 @@ class Behaviour:
     leak: Fact[str] = _describe('a constant leak term: "native", "bias" (through the neuron\'s bias) or "no"')
     bias: Fact[bool] = _describe("a bias of connections into neurons without synaptic current")
     current_bias: Fact[str] = _describe(
-        'a bias that enters the synaptic current: "native", "channel" (one more input that is always on) or "no"'
+        'a bias that enters the synaptic current: "native", "channel" (one more input that is always on), "settled" '
+        '(the membrane gets at once what the current would settle at) or "no"'
     )
     per_neuron: Fact[tuple[str, ...]] = _describe("parameters that may differ within a population")
     graded_input: Fact[bool] = _describe("real-valued input, as graded spikes or floats")
@@ -89,6 +90,7 @@ class Behaviour:
     recurrence: Fact[bool] = _describe("recurrent connections")
     recurrent_readout: Fact[bool] = _describe("loops through neurons that are read")
     free_wiring: Fact[bool] = _describe("values may pass without neurons, and spikes without weights")
+    shared_kernels: Fact[bool] = _describe("a core stores the kernel of a convolution once, whatever part of it it holds")
     clears_buffers: Fact[bool] = _describe("what travels on a connection is cleared between two actions")
     decays: Fact[str] = _describe('"any", "shift" (1 - 2^-k only) or "none" (1 only)')
 
