@@ -2,9 +2,9 @@
 
     python benchmarks/report.py build/bench [--out docs]
 
-Takes the files that `latency.py`, `scaling.py`, `returns.py`, `compile_cost.py`, `cold_start.py` and `snn_mlir.py`
-wrote with --json, under those names, and the outputs of `c_cortex.py`, `train_cost.py` and `fused_update.py` as text.
-A section whose file is missing is left out, and said to be.
+Takes the files that `latency.py`, `scaling.py`, `returns.py`, `compile_cost.py`, `cold_start.py`, `snn_mlir.py` and
+`verbs.py` wrote with --json, under those names, and the outputs of `c_cortex.py`, `train_cost.py` and `fused_update.py`
+as text. A section whose file is missing is left out, and said to be.
 """
 
 from __future__ import annotations
@@ -222,6 +222,20 @@ llvmlite, which the emulator alone needs, it is {(data["size"]["all"] - numba) /
     return text
 
 
+def verbs(data: dict[str, Any], out: Path) -> str:
+    """The command line."""
+    rows = [
+        [f"`nervecord {verb.partition(',')[0]} {data['arguments'][verb]}`".replace(" `", "`"), f"{row['wall']:.2f}",
+         f"{row['processor']:.2f}", f"{row['memory']:,.0f}"]
+        for verb, row in data["verbs"].items()
+    ]  # fmt: skip
+    return f"""## The command line
+
+Each command a process of its own, median of {data["runs"]}, by `benchmarks/verbs.py`.
+
+{table(["", "seconds", "of a processor", "MB"], rows)}"""
+
+
 def snn_mlir(data: dict[str, Any], out: Path) -> str:
     """Beside snn-mlir."""
     text = f"## Beside snn-mlir\n\n{data['about']}"
@@ -235,7 +249,7 @@ def snn_mlir(data: dict[str, Any], out: Path) -> str:
 
 SECTIONS: dict[str, Callable[[dict[str, Any], Path], str]] = {
     "latency": latency, "scaling": scaling, "returns": returns, "compile_cost": compile_cost, "cold_start": cold_start,
-    "snn_mlir": snn_mlir,
+    "snn_mlir": snn_mlir, "verbs": verbs,
 }  # fmt: skip
 TEXTS = {
     "c_cortex": "On a Cortex-M4 in QEMU", "fused_update": "The fused update in training",
