@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,8 @@ def _curves(axes: Axes, sweep: str, found: dict[str, Any]) -> None:
     axes.set_yscale("log")
     if logarithmic:
         axes.set_xscale("log", base=2)
-    axes.set_xticks(found["values"], [f"{value:g}" for value in found["values"]])
+    if sweep != "zeros":
+        axes.set_xticks(found["values"], [f"{value:g}" for value in found["values"]])
     axes.grid(alpha=0.3)
 
 
@@ -285,7 +287,17 @@ this was measured (load average {loads}): trust the ratios within a table, not t
 percentiles, which hold what the others did. No GPU was there: engine torch on CUDA is untested."""
     if missing:
         parts.append(f"Not measured in this run: {', '.join(missing)}.")
-    return "\n\n".join([head, *parts]) + "\n"
+    return filled("\n\n".join([head, *parts])) + "\n"
+
+
+def filled(text: str) -> str:
+    """Paragraphs of prose in lines of 120 characters; tables, titles, pictures and code as they are."""
+    found, code = [], False
+    for part in text.split("\n\n"):
+        prose = not code and not part.startswith(("|", "#", "!", "```"))
+        found.append(textwrap.fill(part, 120, break_long_words=False, break_on_hyphens=False) if prose else part)
+        code ^= part.count("```") % 2 == 1
+    return "\n\n".join(found)
 
 
 def main(arguments: list[str] | None = None) -> Path:
