@@ -83,7 +83,7 @@ zoo/ant (27-256-8, T = 5), one robot, one thread, by `benchmarks/latency.py`: mi
 goes, the engines in turns, and at the real {data["hertz"]:g} Hz, asleep between two actions, where caches and clocks
 are cold. Rows that begin with "float" and the literal loop compute in floats, the others in Loihi 2's fixed point,
 and those gave the same actions to the bit in this run. "policy.c" and "policy.onnx" are the emitted files alone;
-engines are our sessions, which also count spikes, check what they are given and keep a trace. "snnTorch, eager" is
+engines are our sessions, which also count spikes and check what they are given. "snnTorch, eager" is
 the trained policy by snnTorch's own modules in a Python loop. An ANN is a tanh network of those layers, with
 normaliser and limits.
 
