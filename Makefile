@@ -15,7 +15,7 @@ export OMP_NUM_THREADS ?= 1
 
 BENCH    := build/bench
 # With results as JSON for docs/benchmarks.md, and as they print them: of these the first three stand in it.
-MEASURED := latency scaling returns compile_cost
+MEASURED := latency scaling returns compile_cost verbs
 PRINTED  := c_cortex fused_update train_cost sigma_delta warp_speed conformance c_conformance lava_conformance lava_faults
 
 .DEFAULT_GOAL := help

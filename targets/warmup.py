@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +65,8 @@ def warmup(progress: Callable[[int, int], object] = lambda done, total: None) ->
         )  # fmt: skip
     from nervecord.runtime import kernel
 
-    stats = [function.stats for function in kernel.loop(cache=True)]  # type: ignore[attr-defined]  # numba's dispatchers
+    loop: Any = kernel.loop(cache=True)  # of numba's dispatchers
+    stats = [function.stats for function in loop]
     compiled, found = (sum(sum(getattr(it, name).values()) for it in stats) for name in ("cache_misses", "cache_hits"))
     return Warmth(Path(stats[0].cache_path), compiled, found, time.perf_counter() - began)
 
