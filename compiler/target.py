@@ -90,7 +90,9 @@ class Behaviour:
     recurrence: Fact[bool] = _describe("recurrent connections")
     recurrent_readout: Fact[bool] = _describe("loops through neurons that are read")
     free_wiring: Fact[bool] = _describe("values may pass without neurons, and spikes without weights")
-    shared_kernels: Fact[bool] = _describe("a core stores the kernel of a convolution once, whatever part of it it holds")
+    shared_kernels: Fact[bool] = _describe(
+        "a core stores the kernel of a convolution once, whatever part of it it holds"
+    )
     clears_buffers: Fact[bool] = _describe("what travels on a connection is cleared between two actions")
     decays: Fact[str] = _describe('"any", "shift" (1 - 2^-k only) or "none" (1 only)')
 
