@@ -146,6 +146,7 @@ def test_a_matrix_that_is_no_convolution_is_refused() -> None:
     [
         ({"starts": [0, 1]}, "its rows do not begin where its values do"),
         ({"starts": [0, 2, 1, 3]}, "its rows do not begin where its values do"),
+        ({"starts": [0, 2**31 - 1, -(2**31), -1, 3]}, "its rows do not begin where its values do"),
         ({"columns": [0, 9, 1]}, "a column lies outside 0..4"),
         ({"columns": [0, -1, 1]}, "a column lies outside 0..4"),
         ({"columns": [0, 3, 3]}, "the columns of a row are out of order"),
