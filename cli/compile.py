@@ -36,7 +36,9 @@ PROGRAM = "policy.nervecord"
 def _flags(parser: argparse.ArgumentParser) -> None:
     from nervecord.targets.catalogue import DEFAULT
 
-    parser.add_argument("policy", metavar="FILE", help="NIR file of a policy, or of any network")
+    parser.add_argument(
+        "policy", metavar="FILE", help="NIR file of a policy, or of any network; or a program, for another target"
+    )
     parser.add_argument(
         "--target", metavar="NAME", help=f"what to compile for (default {DEFAULT}); see nervecord targets"
     )
@@ -200,6 +202,7 @@ VERBS = {
             "nervecord compile policy.nir --netx --emit netx -o ant.nervecord",
             "nervecord compile policy.nir --target c --prefix ant -o ant_c/",
             "nervecord compile policy.nir --target onnx -o out/",
+            "nervecord compile ant.nervecord --target onnx -o out/",
         ),
         _flags,
         _run,

@@ -29,7 +29,7 @@ from nervecord.compiler.passes.discretise import discretise
 from nervecord.compiler.plan import plan
 from nervecord.compiler.policy import Policy, parts
 from nervecord.compiler.schedule import STREAM, Schedule
-from nervecord.compiler.target import Lowered, Target
+from nervecord.compiler.target import Adopting, Lowered, Target, TargetSpec
 from nervecord.compiler.textform import explain as explain_change
 from nervecord.compiler.textform import to_text
 from nervecord.compiler.verify import require
@@ -55,7 +55,7 @@ def compile_graph(
     After each step the graph is verified; with `dump` it is written as text, with `explain` its changes are told.
 
     Args:
-        subject: at IMPORTED or DISCRETE level; one of integers, in the target's own arithmetic, stays as it is.
+        subject: at IMPORTED or DISCRETE level; one of integers, in an arithmetic that the target has, stays as it is.
         target: what for.
         dt: seconds per step, where the graph does not say.
         schedule: of a graph that is no policy: a stream whose state is carried, or blocks before which it is cleared.
@@ -69,7 +69,7 @@ def compile_graph(
 
     Raises:
         GraphError: the graph is not legal.
-        ContractError: a policy has no observations to calibrate with.
+        ContractError: a policy has no observations to calibrate with, and the target computes in integers.
         InfeasibleError: the target cannot hold or express it; every reason is listed.
     """
     steps = _Steps(dump, explain)
@@ -85,7 +85,7 @@ def compile_graph(
         calibration = _flat(calibration, parts(discrete)[0], parts(made)[0])
         discrete = steps.done(name, require(made, Level.DISCRETE))
     raise_on_errors(errors(discrete, target.spec, schedule), InfeasibleError, where=target.spec.name)
-    calibrated = _calibrate(discrete, schedule, calibration)
+    calibrated = _calibrate(discrete, target.spec, schedule, calibration)
     lowered = target.lower(discrete, calibrated, schedule)
     if clustered:
         lowered = _told(lowered, clustered, clustering_error(before, calibrated, parts(discrete)[0]))
@@ -135,21 +135,25 @@ def _program(
 
 
 def _as_it_is(subject: Graph | Policy, target: Target[Any], schedule: Schedule) -> Program:
-    """A graph that is in the target's integers already.
+    """A graph that is in integers which the target has.
 
     Raises:
         InfeasibleError: the target computes otherwise, or a range of the graph cannot be proved.
     """
     graph, _ = parts(subject)
     assert graph.arithmetic is not None
-    if target.spec.integers != graph.arithmetic:
+    chosen = target.adopting(graph.arithmetic) if isinstance(target, Adopting) else target
+    if chosen.spec.integers != graph.arithmetic:
         raise InfeasibleError(
             "is in integers already, of an arithmetic that is not this target's", where=target.spec.name,
             hint="compile it for the target whose integers they are, or start from the floats",
         )  # fmt: skip
     made = plan(subject, None if isinstance(subject, Policy) else schedule)
     raise_on_errors(overflows(prove(made), graph.arithmetic), InfeasibleError, where=target.spec.name)
-    return _program(subject, target, schedule, Lowered(subject, {"kept": "in the target's integers already"}), {})
+    kept: Mapping[str, object] = {"kept": "in the target's integers already"}
+    if isinstance(chosen, Adopting):
+        kept = {**chosen.lower(subject, None, schedule).report, **kept}
+    return _program(subject, chosen, schedule, Lowered(subject, kept), {})
 
 
 def _measured(program: Program, calibrated: Calibration) -> Program:
@@ -165,9 +169,11 @@ def _measured(program: Program, calibrated: Calibration) -> Program:
 
 
 def _calibrate(
-    subject: Graph | Policy, schedule: Schedule, given: Array | Mapping[str, Array] | None
+    subject: Graph | Policy, spec: TargetSpec, schedule: Schedule, given: Array | Mapping[str, Array] | None
 ) -> Calibration | StreamCalibration | None:
     if isinstance(subject, Policy):
+        if spec.integers is None and given is None and subject.recorded is None:
+            return None  # floats have no scale to choose
         return calibrate(subject, given)  # type: ignore[arg-type]  # the front tells the two apart
     return None if given is None else calibrate_stream(plan(subject, schedule), given)
 

@@ -343,7 +343,8 @@ class Target(Protocol[SessionT]):
         """A DISCRETE graph or policy in the target's arithmetic.
 
         Args:
-            calibration: what it does on recorded input; None where a graph that is no policy came without.
+            calibration: what it does on recorded input; None where there is no input: of a graph that is no policy, and
+                of a policy where the spec has no `integers`.
             schedule: of a graph that is no policy.
 
         Raises:
@@ -429,4 +430,23 @@ class Readable(Protocol):
             FileFormatError: the file is missing, damaged, or of another kind.
             InfeasibleError: it says something that has no form here.
         """
+        ...
+
+
+@runtime_checkable
+class Adopting(Protocol):
+    """What a target has beside `Target` if it takes graphs of integers as they are, in whatever arithmetic."""
+
+    def adopting(self, arithmetic: Arithmetic) -> Target[Any]:
+        """The same target with this arithmetic as its spec's. Its `lower` gives such a graph back, with a report.
+
+        Raises:
+            NervecordError: an option that was given is of another arithmetic.
+        """
+        ...
+
+    def lower(
+        self, subject: Graph | Policy, calibration: Calibration | StreamCalibration | None, schedule: Schedule
+    ) -> Lowered:
+        """As of `Target`."""
         ...

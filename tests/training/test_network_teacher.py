@@ -19,6 +19,7 @@ from nervecord.training import checkpoint
 from nervecord.training.config import TrainConfig
 from nervecord.training.front import distill
 from nervecord.training.learners.network_teacher import PART, NetworkTeacher, read_network_teacher
+from nervecord.training.learners.teacher import read_teacher
 from nervecord.training.network import network_policy, task_contract
 from nervecord.training.run import resume
 
@@ -98,7 +99,7 @@ def test_a_teacher_of_another_task_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NervecordError, match="takes 27 values, and the task gives 3"):
         distill(path, name="student", **{**SMALL, "env": "Pendulum-v1", "out": str(tmp_path)})
     with pytest.raises(NervecordError, match="knows no mirror image"):
-        read_network_teacher(path, config(path, env="Ant-v4", mirror=True))
+        read_teacher(config(path, env="Ant-v4", mirror=True))
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -34,10 +34,8 @@ def read_network_teacher(path: Path, config: TrainConfig) -> dict[str, Any]:
         path: an ONNX file. config: of the student.
 
     Raises:
-        NervecordError: it is no such network, or this student cannot learn from it.
+        NervecordError: it is no such network.
     """
-    if config.network.mirror:
-        raise NervecordError("knows no mirror image", where=str(path), hint="drop --mirror")
     graph = read_graph(path)
     assert isinstance(graph, Graph)
     structure, arrays = graph_to_data(graph)
