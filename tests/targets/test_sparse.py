@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sparse_graphs import convolution, mantissas, sparse_stream
 
+import nervecord
 from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.files.program import Program
 from nervecord.compiler.graph import Graph
@@ -91,6 +93,16 @@ def test_stock_lava_equals_the_definition() -> None:
                 np.asarray(session.run(x)["output"]).reshape(30, -1), simulate(graph, x).left["output"][:, 0], str(seed)
             )
     assert set(used) == {"conv", "sparse", "sparse, delayed"}
+
+
+def test_a_program_keeps_them(tmp_path: Path) -> None:
+    for seed in range(4):
+        graph, _ = sparse_stream(seed, LAVA)
+        made = Program("lava", graph, schedule=plan(graph).schedule)
+        made.save(tmp_path / "a.nervecord")
+        back = nervecord.load(tmp_path / "a.nervecord")
+        assert back.graph == graph
+        assert back.schedule == made.schedule
 
 
 # --------------------------------------------------------------------------------------------------------------------
