@@ -79,11 +79,10 @@ def test_the_seeds_decide_what_happens(cartpole: str) -> None:
     def observed(seeds: list[int], noise: int) -> np.ndarray:
         torch.manual_seed(noise)
         simulator = make(cartpole, seeds)
-        found = [simulator.reset()]
-        for k in range(STEPS + 3):
-            found.append(simulator.step(np.full((2, 1), 0.1 * k)).observations)
+        first = simulator.reset()
+        later = [simulator.step(np.full((2, 1), 0.1 * k)).observations for k in range(STEPS + 3)]
         simulator.close()
-        return np.array(found)
+        return np.array([first, *later])
 
     one, again, other = observed([1, 2], 5), observed([1, 2], 6), observed([1, 3], 5)
     assert np.array_equal(one, again)
