@@ -22,7 +22,7 @@ STEPS = 10
 """Of an episode."""
 
 pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("mjlab") is None, reason="mjlab is not installed: the extra mjlab"),
+    pytest.mark.skipif(importlib.util.find_spec("mjlab") is None, reason="mjlab is not installed; make test-mjlab"),
     # Of torch, at mjlab's import.
     pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning"),
 ]
