@@ -13,6 +13,11 @@ TYPED  := -p nervecord.compiler -p nervecord.runtime -p nervecord.targets -p ner
 # One thread per process: the arrays are small, and threads would fight over the cores.
 export OMP_NUM_THREADS ?= 1
 
+BENCH    := build/bench
+# With results as JSON for docs/benchmarks.md, and as they print them: of these the first three stand in it.
+MEASURED := latency scaling returns compile_cost
+PRINTED  := c_cortex fused_update train_cost sigma_delta warp_speed conformance c_conformance lava_conformance lava_faults
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo docs fuzz test test-quick test-slow test-lava test-lava-dl test-neurobench test-warp test-mjlab check format bench clean
 
@@ -77,9 +82,16 @@ format: $(STAMP)  ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)  ## the benchmarks; prints a table
-	@set -e; for file in benchmarks/*.py; do echo "== $$file"; \
-	case $$file in */lava_*) $(BIN)/nervecord targets install lava;; esac; $(BIN)/python $$file; done
+bench: $(STAMP)  ## all benchmarks, half an hour or more; writes docs/benchmarks.md, and results to build/bench
+	@mkdir -p $(BENCH)
+	$(BIN)/nervecord targets install lava
+	@set -e; for name in $(MEASURED); do echo "== $$name"; \
+	$(BIN)/python benchmarks/$$name.py --json $(BENCH)/$$name.json; done
+	$(BIN)/python benchmarks/cold_start.py --fresh --size --json $(BENCH)/cold_start.json
+	$(BIN)/python benchmarks/snn_mlir.py --install $(BENCH)/snn-mlir --json $(BENCH)/snn_mlir.json
+	@set -e; for name in $(PRINTED); do echo "== $$name"; \
+	$(BIN)/python benchmarks/$$name.py > $(BENCH)/$$name.txt; cat $(BENCH)/$$name.txt; done
+	$(BIN)/python benchmarks/report.py $(BENCH)
 
 clean:  ## remove the environment and caches; trained runs and demos stay
 	rm -rf $(VENV) .venv-* build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -34,6 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "compare": ("compare", "drive two policies over the same observations"),
     "simulate": ("simulate", "run any graph on recorded input"),
     "targets": ("targets", "list targets, show one, install an engine"),
+    "warmup": ("warmup", "compile the emulator's loop once, for a quick start"),
     "doctor": ("doctor", "what is installed, what works here, and what mends the rest"),
     "demo": ("demo", "train, compile, run and inspect a spiking ant, in minutes"),
 }
@@ -160,6 +162,19 @@ def _afterwards(verb: str, task: Callable[[], str], args: argparse.Namespace) ->
     return DONE
 
 
+def _place_of_theirs(error: BaseException) -> str | None:
+    """File and line of a user's own module (a task, a wrapper, a teacher) in which an error arose, also within a
+    library that it called; None where we were the ones who called."""
+    libraries = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        file, module = frame.f_code.co_filename, str(frame.f_globals.get("__name__", ""))
+        if module == "__main__" or module.partition(".")[0] == "nervecord":
+            return None
+        if os.path.isfile(file) and not file.startswith(libraries):
+            return f"{file}, line {line}"
+    return None
+
+
 def _report(verb: str, error: BaseException, *, machine: bool) -> int:
     """Say what went wrong in one sentence; returns the exit code."""
     details: dict[str, Any] = {"type": type(error).__name__, "message": str(error)}
@@ -170,6 +185,8 @@ def _report(verb: str, error: BaseException, *, machine: bool) -> int:
         details |= {"message": error.message, "where": error.where, "hint": error.hint}
     elif isinstance(error, OSError) and error.filename is not None:
         code, text = THEIRS, f"{error.filename}: {error.strerror}"
+    elif (place := _place_of_theirs(error)) is not None:
+        code, text = THEIRS, f"{type(error).__name__}: {error} (in {place}; --debug shows how it came there)"
     else:
         code = OURS
         text = f"{type(error).__name__}: {error} (this is a defect of nervecord; --debug shows where)"

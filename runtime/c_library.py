@@ -12,11 +12,11 @@ import os
 import shlex
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from nervecord.compiler.c.source import Source
+from nervecord.compiler.files.scratch import scratch_folder
 from nervecord.errors import EngineError, MissingDependencyError
 
 COMPILERS = ("cc", "gcc", "clang")
@@ -65,9 +65,15 @@ def load_library(source: Source, *, flags: tuple[str, ...] = FAST) -> ctypes.CDL
 def _loaded(
     files: tuple[tuple[str, str], ...], prefix: str, command: tuple[str, ...], flags: tuple[str, ...]
 ) -> ctypes.CDLL:
-    with tempfile.TemporaryDirectory(prefix="nervecord-c-") as folder:
-        library = build(dict(files), prefix, Path(folder), command, flags)
-        return ctypes.CDLL(str(library))
+    try:
+        with scratch_folder() as folder:
+            library = build(dict(files), prefix, folder, command, flags)
+            return ctypes.CDLL(str(library))
+    except OSError as error:
+        raise EngineError(
+            f"cannot build its library: {error.strerror or error}", where="engine c",
+            hint="the folder for temporary files must be writable, and not be full; the variable TMPDIR names another",
+        ) from None  # fmt: skip
 
 
 def build(

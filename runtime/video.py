@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from nervecord.compiler.files.scratch import scratch_folder
 from nervecord.compiler.ops import Array
-from nervecord.errors import EngineError, MissingDependencyError, NervecordError, install_command
+from nervecord.errors import EngineError, MissingDependencyError, NervecordError, escaped, install_command
 from nervecord.runtime.frames import HEIGHT, WIDTH, Frames
 from nervecord.runtime.picture import COLOURS, Drawn
 from nervecord.runtime.result import Result
@@ -28,6 +28,9 @@ RASTER, CURVE = 150, 90
 WINDOW = 3.0
 """Seconds of spikes that the raster shows, the newest at its right edge."""
 INK, GREY, PAPER = (34, 38, 42), (140, 146, 152), (255, 255, 255)
+
+MOST_LOST = 1 << 20
+"""Bytes: a disk that takes as many was not what kept ffmpeg from writing."""
 
 Progress: TypeAlias = Callable[[int, int], Any]
 
@@ -55,9 +58,9 @@ def require(path: str | os.PathLike[str]) -> None:
             f"{error.name} is not installed", where="video", hint=install_command("video")
         ) from None
     try:
-        with tempfile.TemporaryDirectory(dir=Path(path).resolve().parent, prefix=".nervecord-") as folder:
+        with scratch_folder(Path(path).resolve().parent, hidden=True) as folder:
             blank = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
-            encode(Path(folder) / f"try{suffix}", iter([blank, blank]), 20.0, (WIDTH, HEIGHT))
+            encode(folder / f"try{suffix}", iter([blank, blank]), 20.0, (WIDTH, HEIGHT))
     except OSError as error:
         raise NervecordError(f"its folder cannot be written: {error.strerror}", where=str(path)) from None
 
@@ -120,29 +123,62 @@ def write_video(
 
 
 def encode(path: str | os.PathLike[str], frames: Iterator[Array], rate: float, size: tuple[int, int]) -> None:
-    """Write frames (height, width, 3) to a temporary file beside `path` and rename it.
+    """Write frames (height, width, 3) to a file beside `path`, look whether all of them are in it, and rename it.
 
     Raises:
+        NervecordError: the disk takes no more, or the folder none at all.
         EngineError: ffmpeg did not write it.
     """
+    target = Path(path)
+    try:
+        with scratch_folder(target.resolve().parent, hidden=True) as folder:
+            made = folder / f"video{target.suffix}"
+            _encode(made, frames, rate, size, escaped(os.fspath(path)))
+            with made.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(made, target)
+    except OSError as error:
+        raise NervecordError(f"cannot be written: {error.strerror or error}", where=escaped(os.fspath(path))) from None
+
+
+def _encode(made: Path, frames: Iterator[Array], rate: float, size: tuple[int, int], where: str) -> None:
     import imageio_ffmpeg
 
-    target = Path(path)
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
     writer = imageio_ffmpeg.write_frames(
-        str(temporary), size, fps=rate, macro_block_size=1, ffmpeg_log_level="error", codec=_codec(target.suffix)
+        str(made), size, fps=rate, macro_block_size=1, ffmpeg_log_level="error", codec=_codec(made.suffix)
     )
+    count = 0
     try:
         writer.send(None)
         for frame in frames:
-            writer.send(np.ascontiguousarray(frame))
+            pixels = np.ascontiguousarray(frame)
+            try:
+                writer.send(pixels)
+            except OSError as error:
+                raise _failed(made.parent, str(error).splitlines()[0], where) from None
+            count += 1
         writer.close()  # waits for ffmpeg
-        os.replace(temporary, target)
-    except OSError as error:
-        raise EngineError(f"ffmpeg did not write it: {error}", where=str(path)) from None
+        # Of what it could not write, a full disk among it, ffmpeg tells nobody here.
+        found = imageio_ffmpeg.count_frames_and_secs(str(made))[0] if made.is_file() else 0
+    except RuntimeError:
+        raise _failed(made.parent, "what it wrote is no video", where) from None
     finally:
         writer.close()
-        temporary.unlink(missing_ok=True)
+    if found != count:
+        raise _failed(made.parent, f"{found} of {count} frames are in what it wrote", where)
+
+
+def _failed(folder: Path, reason: str, where: str) -> NervecordError:
+    """Why ffmpeg did not write a video: the disk, which is found out by writing to it, or ffmpeg itself.
+
+    Raises:
+        OSError: the disk.
+    """
+    with (folder / "try").open("wb") as file:
+        file.write(bytes(MOST_LOST))
+        file.flush()
+        os.fsync(file.fileno())
+    return EngineError(f"ffmpeg did not write it: {reason}", where=where)
 
 
 def _codec(suffix: str) -> str | None:

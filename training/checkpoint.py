@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from nervecord.compiler.files.atomic import write_atomically
+from nervecord.compiler.files.atomic import remove_leftovers, write_atomically
 from nervecord.errors import FileFormatError, NervecordError
 
 FORMAT = 2
@@ -61,6 +61,28 @@ def save(folder: Path, step: int, content: dict[str, Any], *, best: dict[str, fl
             where=str(folder),
             hint="mend that, then --resume goes on from the checkpoint before",
         ) from error
+    _prune(folder, best=best, keep=keep)
+
+
+def settle(folder: Path, *, best: dict[str, float] | None, keep: int) -> None:
+    """Finish what a process that was killed while it saved has left half done; a whole folder stays as it is.
+
+    Args:
+        folder: of the checkpoints; nobody else may write there. best, keep: of `save`, as the newest checkpoint has it.
+
+    Raises:
+        NervecordError: it cannot be written.
+    """
+    remove_leftovers(folder)
+    told = (json.dumps(best) + "\n").encode()
+    path = folder / "best.json"
+    if best is not None and not (path.is_file() and path.read_bytes() == told):
+        write_atomically(path, told)
+    _prune(folder, best=best, keep=keep)
+
+
+def _prune(folder: Path, *, best: dict[str, float] | None, keep: int) -> None:
+    """Delete the checkpoints beyond the newest `keep` and the best."""
     for old in steps_in(folder)[:-keep]:
         if best is None or old != best["step"]:
             checkpoint_path(folder, old).unlink(missing_ok=True)

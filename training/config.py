@@ -289,13 +289,13 @@ def _from_flat(values: Mapping[str, Any], where: str) -> TrainConfig:
 def demo_config(**changes: Any) -> TrainConfig:
     """A walking spiking ant in a few minutes on two cores; `changes` are fields to set otherwise."""
     base: dict[str, Any] = {
-        "steps": 1_500_000,
+        "steps": 1_250_000,
         "num_envs": 32,
         "rollout": 64,
         "minibatch": 512,
         # Higher than for a long training: what counts is where it stands after minutes.
         "lr": 5e-4,
-        "checkpoint_every": 150_000,
+        "checkpoint_every": 125_000,
         "validate_from": 0.7,
         "validation_episodes": 10,
         "test_episodes": 20,

@@ -34,7 +34,7 @@ from nervecord.training import checkpoint, run_folder
 from nervecord.training.config import TrainConfig, marked
 from nervecord.training.distributed import SOLO, Group, join
 from nervecord.training.evaluate import Evaluation, evaluate
-from nervecord.training.export import export, exportable
+from nervecord.training.export import check_exportable, export, exportable
 from nervecord.training.figure import draw_learning_curve
 from nervecord.training.launch import launch
 from nervecord.training.learners.base import Learner, Rollout, check_device
@@ -107,6 +107,7 @@ def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> T
         group.check(config)
         check_device(group.device(config.run.device))
         config = resolved(config)
+        check_exportable(config)
         run = Run(config, None, group)
 
         def created() -> Path:
@@ -178,7 +179,11 @@ def _reopen(folder: Path, overrides: dict[str, Any], processes: int) -> tuple[Tr
     changed = resolved(config.replace(**overrides))
     if changed != config:
         write_atomically(folder / "config.json", changed.to_json().encode())
-    return changed, _newest(folder, changed)
+    content = _newest(folder, changed)
+    if content is not None:
+        keep = changed.run.keep_checkpoints
+        checkpoint.settle(folder / "checkpoints", best=content.get("best"), keep=keep)
+    return changed, content
 
 
 def _newest(folder: Path, config: TrainConfig) -> dict[str, Any] | None:

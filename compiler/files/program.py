@@ -223,8 +223,8 @@ def _read(file: BinaryIO, where: str) -> Program:
     _check_format(plain.get("format"), where)
     manifest = schema.checked(plain, _MANIFEST, at)
     report = schema.from_json(report_text, dict[str, Any], f"{where}: report.json")
-    for part in (plain, report):
-        text = schema.unprintable(part)
+    for content, part in ((manifest_text, plain), (report_text, report)):
+        text = None if schema.is_plain(content) else schema.unprintable(part)
         if text is not None:
             raise FileFormatError(f"the text {schema.printable(repr(text))} cannot be printed", where=where)
     try:

@@ -37,7 +37,8 @@ class Limits:
     """What reading one file may take.
 
     Args:
-        seconds: of wall-clock time until the process is killed.
+        seconds: of wall-clock time until the process is killed, for a file of less than a MiB.
+        seconds_per_mib: more for each whole MiB: a graph of many small nodes takes most of them.
         file_bytes: largest file that is opened.
         value_bytes: least that a file's values may take together, expanded; larger files may take
             `expansion` times their size.
@@ -45,7 +46,8 @@ class Limits:
         process_bytes: address space beside the values: the interpreter, numpy and libhdf5 take about 110 MiB.
     """
 
-    seconds: float = 20.0
+    seconds: float = 8.0
+    seconds_per_mib: float = 2.0
     file_bytes: int = 2048 * _MIB
     value_bytes: int = 256 * _MIB
     expansion: int = 16
@@ -54,6 +56,10 @@ class Limits:
     def values_of(self, size: int) -> int:
         """Bytes that the values of a file of `size` bytes may take."""
         return max(self.value_bytes, self.expansion * size)
+
+    def seconds_of(self, size: int) -> float:
+        """Seconds that reading a file of `size` bytes may take."""
+        return self.seconds + self.seconds_per_mib * (size // _MIB)
 
 
 LIMITS = Limits()
@@ -141,9 +147,10 @@ def _run(name: str, size: int, limits: Limits) -> bytes:
     values = limits.values_of(size)
     # Once to read, once to convert or expand.
     memory = limits.process_bytes + 2 * values
+    seconds = limits.seconds_of(size)
     command = [
         sys.executable, "-I", "-S", "-c", _START,
-        os.path.abspath(name), str(values), str(memory), str(math.ceil(limits.seconds) + 1),
+        os.path.abspath(name), str(values), str(memory), str(math.ceil(seconds) + 1),
         str(_HERE), *_search_path(),
     ]  # fmt: skip
     environment = {
@@ -159,12 +166,12 @@ def _run(name: str, size: int, limits: Limits) -> bytes:
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
     ) as child:
         try:
-            out, err = child.communicate(timeout=limits.seconds)
+            out, err = child.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             child.kill()
             child.communicate()
             raise FileFormatError(
-                f"reading it took longer than {limits.seconds:g} s", where=name, hint="the file is damaged or hostile"
+                f"reading it took longer than {seconds:g} s", where=name, hint="the file is damaged or hostile"
             ) from None
         except BaseException:
             child.kill()

@@ -47,7 +47,10 @@ def import_graph(root: Mapping[str, Any], *, where: str, dt: float | None) -> Gr
     edges: list[Edge] = []
     through: list[str] = []
     _flatten(root, "", where, raw, edges, through)
-    inner = {name: (raw.pop(name), [a for a, b in edges if b == name]) for name in through}
+    inner: dict[str, tuple[Mapping[str, Any], list[str]]] = {name: (raw.pop(name), []) for name in through}
+    for a, b in edges:
+        if b in inner:
+            inner[b][1].append(a)
     edges = dissolve(edges, through, where=where)
     for what, count, most in (("nodes", len(raw), MOST_NODES), ("edges", len(edges), MOST_EDGES)):
         if count > most:

@@ -371,12 +371,3 @@ def test_numba_is_imported_with_the_first_emulator_and_its_absence_is_said() -> 
     assert found.returncode == 0, found.stderr
     assert "emulator: needs numba" in found.stdout
     assert "the engine definition" in found.stdout
-
-
-def test_the_benchmark_runs() -> None:
-    path = Path(__file__).parents[2] / "benchmarks" / "emulator.py"
-    found = subprocess.run([sys.executable, path, "--rounds", "1"], capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
-    assert "policy Ant-v4" in found.stdout
-    assert "emulator against definition" in found.stdout
-    assert "actions per second" in found.stdout

@@ -216,5 +216,9 @@ def control_period(env: str) -> float:
     finally:
         instance.close()
     if period is None or not period > 0:
-        raise NervecordError("says neither dt, tau nor render_fps, so the time between actions is unknown", where=env)
+        raise NervecordError(
+            "says neither dt, tau nor render_fps, so the time between actions is unknown",
+            where=env,
+            hint='give the environment an attribute dt, in seconds, or metadata = {"render_fps": ...}',
+        )
     return float(period)

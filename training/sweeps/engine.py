@@ -13,6 +13,7 @@ import math
 import os
 import shutil
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -22,6 +23,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from nervecord.compiler.files.scratch import scratch_folder
 from nervecord.errors import EngineError, MissingDependencyError, NervecordError, install_command
 from nervecord.training import run_folder
 from nervecord.training.config import TrainConfig, marked
@@ -30,6 +32,8 @@ from nervecord.training.sweeps.study import PlannedRun, Study
 
 POLL = 1.0
 """Seconds between two looks at the run folders, for the progress."""
+LONGEST_PLACE = 26
+"""Bytes of the name of the folder in which a session of Ray lies, so that its sockets can have names."""
 RETRIES = 3
 """How often a run is taken up again whose process died."""
 
@@ -185,18 +189,32 @@ def _ray(cpus: int, gpus: float, address: str | None) -> Iterator[None]:
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    try:
-        if address is None:
-            ray.init(num_cpus=cpus, num_gpus=math.ceil(gpus), include_dashboard=False, **quiet)
-        else:
-            ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        text = str(error).strip().splitlines() or [type(error).__name__]
-        raise NervecordError(f"Ray cannot be reached: {text[0]}", where=f"--address {address}") from error
-    try:
+    with contextlib.ExitStack() as held:
+        try:
+            if address is None:
+                # Ray never removes what it writes of a session.
+                session = held.enter_context(scratch_folder(_place_of_sessions()))
+                ray.init(
+                    num_cpus=cpus, num_gpus=math.ceil(gpus), include_dashboard=False, _temp_dir=str(session), **quiet
+                )
+            else:
+                ray.init(address=address, **quiet)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            text = str(error).strip().splitlines() or [type(error).__name__]
+            raise NervecordError(f"Ray cannot be reached: {text[0]}", where=f"--address {address}") from error
+        except OSError as error:
+            raise NervecordError(
+                f"Ray cannot be started: {error.strerror or error}", where=str(_place_of_sessions()),
+                hint="the variable RAY_TMPDIR names another folder for what it writes",
+            ) from error  # fmt: skip
+        held.callback(ray.shutdown)
         yield
-    finally:
-        ray.shutdown()
+
+
+def _place_of_sessions() -> Path:
+    """Where Ray's folder for a session is made: its sockets lie in it, whose names are at most 107 bytes long."""
+    named = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    return named if len(os.fsencode(named)) <= LONGEST_PLACE else Path("/tmp")
 
 
 def _tune(study: Study, runs: list[PlannedRun], *, workers: int, cpus: int, gpus: float) -> None:
@@ -214,7 +232,10 @@ def _tune(study: Study, runs: list[PlannedRun], *, workers: int, cpus: int, gpus
             name="sweep", storage_path=str(own), verbose=0, failure_config=tune.FailureConfig(max_failures=RETRIES)
         ),
     )
-    results = tuner.fit()
+    try:
+        results = tuner.fit()
+    finally:
+        shutil.rmtree(own, ignore_errors=True)  # it is of no use to the next sweep
     for run, result in zip(runs, list(results), strict=True):  # type: ignore[call-overload]  # it iterates by index
         if result.error is not None and result_of(run.folder) is None and not _error_file(run).is_file():
             died = f"its process died {RETRIES + 1} times: {str(result.error).strip().splitlines()[-1][:200]}"

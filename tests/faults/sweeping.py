@@ -1,0 +1,110 @@
+"""Sweeps that are killed, and called again: no finished run is lost, none is trained twice, and Ray leaves nothing."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+from faults.forks import Fork
+from faults.scenes import Chosen, Scene, contents, is_draft, strangers, whole
+from faults.training import SETTINGS, result, rows
+
+from nervecord.cli.command import main
+
+SEEDS = (0, 1)
+
+
+def trials(process: Fork) -> list[int]:
+    """Processes of a sweep that train: what holds a run's metrics open."""
+    found = []
+    for pid in process.started():
+        try:
+            names = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+        except OSError:  # gone meanwhile
+            continue
+        if any(name.endswith("metrics.jsonl") for name in names):
+            found.append(pid)
+    return found
+
+
+class Sweeping(Scene):
+    """`nervecord sweep` of two small runs, one after the other, until it is done."""
+
+    name = "sweep"
+
+    def prepare(self) -> None:
+        self.begin()
+        assert self.work(None) == 0
+        names = [path.name for path in sorted(self.study.iterdir()) if (path / "result.json").exists()]
+        assert len(names) == len(SEEDS)
+        self.rows = {name: rows(self.study / name) for name in names}
+        self.results = {name: result(self.study / name) for name in names}
+        self.files = {name for name in contents(self.study) if not name.startswith("logs/")}
+        self.files |= {f"{name}/git.diff" for name in names}
+
+    @property
+    def study(self) -> Path:
+        """The study's folder."""
+        return self.folder / "study"
+
+    def begin(self) -> None:
+        super().begin()
+        self.done: dict[str, int] = {}
+        lines = [f"{name} = {value(each)}" for name, each in SETTINGS.items() if name not in ("layers", "threads")]
+        grid = f"[grid]\nlayers = {value([list(SETTINGS['layers'])])}\nseeds = {value(list(SEEDS))}\n"
+        text = f'[study]\nname = "study"\nout = "{self.folder}"\n[base]\n' + "\n".join(lines) + f"\n{grid}"
+        (self.folder / "study.toml").write_text(text)
+
+    def work(self, chosen: Chosen | None) -> int:
+        return main(["sweep", str(self.folder / "study.toml"), "--quiet"])
+
+    def strike(self, process: Fork, rng: random.Random) -> str:
+        """The sweep, or one of its runs: then the sweep itself a little later."""
+        training = trials(process)
+        if training and rng.random() < 0.5 and not process.ended():
+            import os
+            import signal
+
+            os.kill(training[0], signal.SIGKILL)
+            time.sleep(rng.uniform(0, 1.0))
+        return super().strike(process, rng)
+
+    def look(self) -> list[str]:
+        wrong = []
+        found = contents(self.study) if self.study.exists() else {}
+        for name, data in found.items():
+            if name.startswith((".ray/", "logs/")) or is_draft(name) or name.endswith(("/.lock", "/")):
+                continue
+            if name not in self.files and "/checkpoints/" not in name:
+                wrong.append(f"strange: {name}")
+            wrong += [text for text in [whole(name, data)] if text]
+        for name, time_of in self.done.items():
+            if (self.study / name / "result.json").stat().st_mtime_ns != time_of:
+                wrong.append(f"trained twice: {name}")
+        for name, wanted in self.results.items():
+            path = self.study / name / "result.json"
+            if path.exists():
+                self.done[name] = path.stat().st_mtime_ns
+                if path.read_bytes() != wanted:
+                    wrong.append(f"lost: the result of {name} is not that of an undisturbed sweep")
+        return wrong
+
+    def over(self) -> list[str]:
+        wrong = self.look()
+        wrong += [line for line in strangers(self.study, self.files) if "/logs/" not in line]
+        for name, wanted in self.rows.items():
+            if rows(self.study / name) != wanted:
+                wrong.append(f"lost: the metrics of {name} are not those of an undisturbed sweep")
+            if name not in self.done:
+                wrong.append(f"lost: {name} was not trained")
+        for folder in ("cwd", "tmp"):
+            wrong += strangers(self.folder / folder, set())
+        return wrong
+
+
+def value(given: Any) -> str:
+    """A value in TOML."""
+    return json.dumps(list(given) if isinstance(given, tuple) else given)
