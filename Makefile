@@ -13,8 +13,13 @@ TYPED  := -p nervecord.compiler -p nervecord.runtime -p nervecord.targets -p ner
 # One thread per process: the arrays are small, and threads would fight over the cores.
 export OMP_NUM_THREADS ?= 1
 
+BENCH    := build/bench
+# With results as JSON for docs/benchmarks.md, and as they print them: of these the first three stand in it.
+MEASURED := latency scaling returns compile_cost verbs
+PRINTED  := c_cortex fused_update train_cost sigma_delta warp_speed conformance c_conformance lava_conformance lava_faults
+
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs fuzz test test-quick test-slow test-lava test-lava-dl test-neurobench test-warp check format bench clean
+.PHONY: help install demo docs fuzz test test-quick test-slow test-lava test-lava-dl test-neurobench test-warp test-mjlab check format bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -54,6 +59,10 @@ test-warp: $(STAMP)  ## install MuJoCo Warp (400 MB), then compare its Ant-v4 wi
 	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[warp]'
 	$(BIN)/python -m pytest -c tests/pytest.ini tests/training/test_warp.py $(PYTEST)
 
+test-mjlab:  ## install mjlab in .venv-mjlab, as it pins another MuJoCo, then train in it on the CPU for a few updates
+	$(MAKE) VENV=.venv-mjlab EXTRAS=mjlab,dev install
+	.venv-mjlab/bin/python -m pytest -c tests/pytest.ini tests/training/test_mjlab.py $(PYTEST)
+
 test-lava-dl: $(STAMP)  ## install lava-dl (1 GB), then load exported files with its netx
 	$(BIN)/python -m pytest -c tests/pytest.ini -m lava_dl tests $(PYTEST)
 
@@ -73,9 +82,16 @@ format: $(STAMP)  ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)  ## the benchmarks; prints a table
-	@set -e; for file in benchmarks/*.py; do echo "== $$file"; \
-	case $$file in */lava_*) $(BIN)/nervecord targets install lava;; esac; $(BIN)/python $$file; done
+bench: $(STAMP)  ## all benchmarks, half an hour or more; writes docs/benchmarks.md, and results to build/bench
+	@mkdir -p $(BENCH)
+	$(BIN)/nervecord targets install lava
+	@set -e; for name in $(MEASURED); do echo "== $$name"; \
+	$(BIN)/python benchmarks/$$name.py --json $(BENCH)/$$name.json; done
+	$(BIN)/python benchmarks/cold_start.py --fresh --size --json $(BENCH)/cold_start.json
+	$(BIN)/python benchmarks/snn_mlir.py --install $(BENCH)/snn-mlir --json $(BENCH)/snn_mlir.json
+	@set -e; for name in $(PRINTED); do echo "== $$name"; \
+	$(BIN)/python benchmarks/$$name.py > $(BENCH)/$$name.txt; cat $(BENCH)/$$name.txt; done
+	$(BIN)/python benchmarks/report.py $(BENCH)
 
 clean:  ## remove the environment and caches; trained runs and demos stay
 	rm -rf $(VENV) .venv-* build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from nervecord.runtime.stream import StreamSession
     from nervecord.runtime.video import video
     from nervecord.targets.measures import certify, emit, neurobench
+    from nervecord.targets.warmup import warmup
     from nervecord.training.config import TrainConfig
     from nervecord.training.front import contract, distill, sweep, train
     from nervecord.training.network import network_policy
@@ -88,6 +89,7 @@ __all__ = [
     "target",
     "train",
     "video",
+    "warmup",
 ]
 
 _ELSEWHERE = {
@@ -115,6 +117,7 @@ _ELSEWHERE = {
     "sweep": "training.front",
     "train": "training.front",
     "video": "runtime.video",
+    "warmup": "targets.warmup",
 }
 """Names that are part of the interface -> the module that defines them, imported on first use."""
 
@@ -168,7 +171,7 @@ def read(
 
 
 def compile(
-    network: Graph | Policy | StrPath,
+    network: Given,
     target: str | Target[Session] | None = None,
     *,
     contract: StrPath | None = None,
@@ -179,6 +182,7 @@ def compile(
     reset: str | None = None,
     calibration: Array | Mapping[str, Array] | StrPath | None = None,
     limits: Mapping[str, float] | None = None,
+    allow_clustered_decays: bool = False,
     dump: StrPath | None = None,
     explain: Callable[[str], None] | None = None,
     **options: Any,
@@ -186,7 +190,7 @@ def compile(
     """Compile a policy for a target; or a graph that is none, whose program takes and gives spikes or values in steps.
 
     Args:
-        network: a graph or policy, or the file of one.
+        network: a graph or policy, or the file of one; or a program, which goes to another target as it is.
         target: a name of `list_targets()` that compiles, or what `target` gave; by default Loihi 2's fixed point.
         contract: a file that makes a policy of a graph of any tool; `contract` writes one to start from.
         inputs: what a graph's Inputs carry: "spikes", or the limit of values; or Input -> such.
@@ -195,6 +199,8 @@ def compile(
         calibration: recorded input that chooses the scales, or an .npz or .npy of it. Of a policy (k, observations), by
             default those that it carries; of a graph (steps, n), or Input -> such.
         limits: limit -> your own number, in place of one that is not exact; the program keeps it as an allowance.
+        allow_clustered_decays: of a population with more decays than it can be split by, bring them together; the
+            program keeps it as an allowance, and its report says what it changed.
         dump: folder for the graph as text after each step. explain: called with a line for each change.
         options: of the target that is named, such as `weight_bits=4`; `nervecord targets NAME` lists them.
 
@@ -208,16 +214,20 @@ def compile(
     """
     from nervecord.compiler.compile import compile_graph
     from nervecord.targets.catalogue import InspectedTarget
-    from nervecord.targets.given import prepared, recorded_input
+    from nervecord.targets.given import prepared, recompiled, recorded_input
 
     chosen = _target(target, limits, options)
     if isinstance(chosen, InspectedTarget):
         chosen.refuse()
+    said = {"contract": contract, "inputs": inputs, "steps": steps, "dt": dt, "reset": reset}
+    if (made := recompiled(network, chosen.spec.name, **said, calibration=calibration)) is not None:
+        return compile_graph(made.subject, chosen, schedule=made.schedule, dump=dump, explain=explain)
     subject = prepared(network, contract=contract, inputs=inputs, dt=dt, convention=convention, reset=reset)
     given = recorded_input(calibration, subject)
     return compile_graph(
-        subject, chosen, dt=dt, schedule=_schedule(steps), calibration=given, dump=dump, explain=explain
-    )
+        subject, chosen, dt=dt, schedule=_schedule(steps), calibration=given,
+        allow_clustered_decays=allow_clustered_decays, dump=dump, explain=explain,
+    )  # fmt: skip
 
 
 def load(path: StrPath) -> Program:

@@ -9,11 +9,11 @@ slows both. Prints milliseconds, their ratio, and the machine.
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import time
 
 import torch
+from measure import machine_line
 
 from nervecord.training.config import TrainConfig
 from nervecord.training.policy.network import SpikingPolicy
@@ -26,17 +26,6 @@ def update(policy: SpikingPolicy, x: torch.Tensor, target: torch.Tensor) -> floa
     mean, _ = policy(x)
     (mean - target).square().mean().backward()
     return time.process_time() - started
-
-
-def machine() -> str:
-    """Processor, cores and versions in one line."""
-    name = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo") as file:
-            name = next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    return f"{name}, {torch.get_num_threads()} thread, torch {torch.__version__}, Python {platform.python_version()}"
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
@@ -67,7 +56,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
                 seconds[engine].append(taken)
     gradients = [policy.hidden[0].weight.grad for policy in policies.values()]
     milliseconds = {engine: 1e3 * statistics.median(values) for engine, values in seconds.items()}
-    print(f"machine: {machine()}")
+    print(f"machine: {machine_line()}")
     print(f"batch {args.batch}, {args.neurons} {args.neuron} neurons, T = {args.steps}, forward + backward, CPU time")
     print(f"fused     {milliseconds['fused']:8.2f} ms")
     print(f"snnTorch  {milliseconds['snntorch']:8.2f} ms")

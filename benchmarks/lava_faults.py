@@ -25,11 +25,13 @@ import signal
 import sys
 import numpy as np
 sys.path.insert(0, sys.argv[1])
-from lava_latency import policy
+from engines import ant
+from nervecord.compiler.compile import compile_graph
+from nervecord.targets.catalogue import find_target
 from nervecord.errors import EngineError
 from nervecord.targets.lava.engine_lava import LavaSession
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-compiled, _ = policy(10)
+compiled = compile_graph(ant(10), find_target("lava")).policy
 print("begun", flush=True)
 try:
     with LavaSession(compiled, full_trace=False) as session:

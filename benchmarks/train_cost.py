@@ -16,7 +16,7 @@ import tempfile
 from typing import Any
 
 import torch
-from fused_update import machine
+from measure import machine_line
 from torch import Tensor
 
 from nervecord.training.config import TrainConfig
@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     outside = [a - b for a, b in zip(total, own, strict=True)]
     found = {name: statistics.median(part) for name, part in (("training", total), ("simulator", own))}
     found["outside"] = statistics.median(outside)
-    print(f"machine: {machine()}")
+    print(f"machine: {machine_line()}")
     print(
         f"{args.env}, {args.policy} {args.neurons}, T = {args.steps}, 8 epochs, minibatch {args.minibatch}, "
         f"{args.num_envs} environments, {args.updates} x {config.batch} environment steps, CPU microseconds for each"

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 import torch
-from fused_update import machine
+from measure import machine_line
 
 from nervecord.errors import NervecordError
 from nervecord.training.simulators.base import make_simulator
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="EnvPool's")
     args = parser.parse_args()
     name = torch.cuda.get_device_name(args.device) if args.device.startswith("cuda") else "the CPU"
-    print(f"machine: {machine()}")
+    print(f"machine: {machine_line()}")
     print(f"Ant-v4, environment steps a second; MuJoCo Warp on {name}, EnvPool with {args.threads} threads")
     print(f"{'worlds':>8} {'MuJoCo Warp':>14} {'EnvPool':>14} {'ratio':>8}")
     for worlds in args.worlds:

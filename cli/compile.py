@@ -36,7 +36,9 @@ PROGRAM = "policy.nervecord"
 def _flags(parser: argparse.ArgumentParser) -> None:
     from nervecord.targets.catalogue import DEFAULT
 
-    parser.add_argument("policy", metavar="FILE", help="NIR file of a policy, or of any network")
+    parser.add_argument(
+        "policy", metavar="FILE", help="NIR file of a policy, or of any network; or a program, for another target"
+    )
     parser.add_argument(
         "--target", metavar="NAME", help=f"what to compile for (default {DEFAULT}); see nervecord targets"
     )
@@ -74,6 +76,11 @@ def _flags(parser: argparse.ArgumentParser) -> None:
         "--certify-episodes", type=whole_number, default=1000, metavar="N", help="at most so many (default 1000)"
     )
     parser.add_argument("--certify-seed", type=whole_number, default=0, metavar="N", help="of the episodes (default 0)")
+    parser.add_argument(
+        "--allow-clustered-decays", action="store_true",
+        help="bring the decays of a population together where it has more than it can be split by; the report says "
+        "what that changed",
+    )  # fmt: skip
     parser.add_argument("--dump", metavar="DIR", help="write the graph as text after each step")
     parser.add_argument("--explain", action="store_true", help="say what each step changed")
     time_step_flags(parser)
@@ -145,6 +152,7 @@ def _run(args: argparse.Namespace) -> Outcome:
         convention=args.convention,
         reset=args.reset,
         calibration=args.calibration,
+        allow_clustered_decays=args.allow_clustered_decays,
         dump=args.dump,
         explain=explain if args.explain else None,
     )
@@ -190,9 +198,11 @@ VERBS = {
             "nervecord compile policy.nir --set neurons_per_core=4096 -o ant.nervecord",
             "nervecord compile any.nir --dt 1e-4 --contract contract.toml --calibration rows.npz -o mine.nervecord",
             "nervecord compile any.nir --dt 1e-4 --inputs spikes -o net.nervecord",
+            "nervecord compile any.nir --dt 1e-4 --inputs spikes --allow-clustered-decays -o net.nervecord",
             "nervecord compile policy.nir --netx --emit netx -o ant.nervecord",
             "nervecord compile policy.nir --target c --prefix ant -o ant_c/",
             "nervecord compile policy.nir --target onnx -o out/",
+            "nervecord compile ant.nervecord --target onnx -o out/",
         ),
         _flags,
         _run,

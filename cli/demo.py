@@ -285,7 +285,7 @@ def demo_flags(parser: argparse.ArgumentParser) -> None:
         "--out", default="demo", metavar="DIR", help="folder for the demo's numbered folders (default demo)"
     )
     parser.add_argument(
-        "--steps", type=whole_number, metavar="N", help="environment steps of the training (default 1,500,000)"
+        "--steps", type=whole_number, metavar="N", help="environment steps of the training (default 1,250,000)"
     )
     parser.add_argument("--episodes", type=whole_number, default=20, metavar="N", help="of each policy (default 20)")
     parser.add_argument("--seed", type=whole_number, default=0, metavar="N", help="of the training (default 0)")

@@ -137,6 +137,8 @@ def program_text(program: Program, path: str | None) -> str:
         error = f"rms {lowering['output_error_rms']:.4g}, max {lowering['output_error_max']:.4g}"
         changed = f", {lowering['spikes_different']:,} spikes differ" * bool(lowering["spikes_different"])
         rows.append(["output error", f"{error} over {lowering['observations']:,} recorded steps{changed}"])
+    if "clustered" in lowering:
+        rows.append(["clustered decays", _clustered(lowering["clustered"])])
     if program.contract is None and lowering.get("latency"):
         rows.append(["latency", f"{lowering['latency']} steps from input to output"])
     if "certificate" in report:
@@ -153,6 +155,19 @@ def program_text(program: Program, path: str | None) -> str:
             fix = f" ({finding['fix']})" if finding["fix"] else ""
             text += f"\n{finding['severity']}: {finding['node']}: {finding['message']}{fix}"
     return text
+
+
+def _clustered(said: Mapping[str, Any]) -> str:
+    """What clustering of decays changed of the float network."""
+    moved = max(it["moved"] for it in said["populations"])
+    text = f"moved by at most {moved:.3g}"
+    if "action_error_rms" in said:
+        return f"{text}; float actions differ by rms {said['action_error_rms']:.4g}, max {said['action_error_max']:.4g}"
+    if "output_error_rms" not in said:
+        return f"{text}; without --calibration nothing says what that changes"
+    changed = f", {said['spikes_different']:,} spikes differ beside {said['spikes']:,}" * bool(said["spikes"])
+    error = f"rms {said['output_error_rms']:.4g}, max {said['output_error_max']:.4g}"
+    return f"{text}; float outputs differ by {error}{changed}"
 
 
 def _warnings(count: int) -> str:

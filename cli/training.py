@@ -16,7 +16,7 @@ from nervecord.cli.show import Outcome, Ticker
 from nervecord.cli.verb import Verb
 from nervecord.errors import NervecordError
 from nervecord.training import front, run_folder
-from nervecord.training.config import PPO, SAC, TD3, TD7, Distill, TrainConfig, all_fields
+from nervecord.training.config import PPO, SAC, TD3, TD7, Distill, TaskConfig, TrainConfig, all_fields
 from nervecord.training.launch import launch
 from nervecord.training.presets import PRESETS
 from nervecord.training.topology import read_topology
@@ -36,6 +36,7 @@ TRAIN_EXAMPLES = (
     "nervecord train --policy ann",
     "nervecord train --resume runs/deep",
     "nervecord train --start runs/deep --lr 1e-4 --name deeper",
+    "nervecord train --start runs/student --teacher runs/teacher --lr 2e-5 --name finished",
 )
 DISTILL = (
     "Train a policy to act as another run's does, a spiking one by default: it plays, and learns what the teacher "
@@ -46,17 +47,19 @@ DISTILL_EXAMPLES = (
     "nervecord distill runs/teacher",
     "nervecord distill runs/teacher --layers 256 --steps 2e6 --lr 1e-3 --name student",
     "nervecord distill policy.onnx --env Ant-v4 --steps 2e6",
+    "nervecord distill my_controller:act --env Ant-v4",
 )
 
 
-def add_flags(parser: argparse.ArgumentParser, *algorithms: type[Any]) -> None:
-    """One flag for each field of these algorithms; a flag that is not given leaves no trace in the namespace."""
+def add_flags(parser: argparse.ArgumentParser, *algorithms: type[Any], without: str = "") -> None:
+    """One flag for each field of these algorithms, but for one; a flag that is not given leaves no trace in the
+    namespace."""
     presets = ", ".join(PRESETS)
     group = parser.add_argument_group(
         "configuration", f"{presets} begin with settings of their own (docs/training.md), other tasks with the defaults"
     )
     for name, f in all_fields(*algorithms).items():
-        if name == "teacher":  # the verb distill's one word
+        if name == without:
             continue
         text = str(f.metadata["help"])
         owners = [a.name for a in algorithms if name in {each.name for each in dataclasses.fields(a)}]
@@ -161,6 +164,12 @@ def _shaped(args: argparse.Namespace, chosen: dict[str, Any]) -> dict[str, Any]:
         from nervecord.training.start import shared_with
 
         return {**shared_with(chosen["start"]), **chosen}
+    if chosen.get("teacher"):
+        from nervecord.training.start import shared_with
+
+        # Of a teacher that one only stays near to the task is taken, as a critic and a network are one's own.
+        task = {f.name for f in dataclasses.fields(TaskConfig)}
+        chosen = {**{k: v for k, v in shared_with(chosen["teacher"]).items() if k in task}, **chosen}
     if args.topology_from is None:
         return chosen
     topology = read_topology(args.topology_from, policy=chosen.get("policy", "snn"))
@@ -186,10 +195,11 @@ def distill_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "teacher",
         metavar="RUN",
-        help="run folder of the teacher: of its best checkpoint, or its newest; or an ONNX file, beside --env",
+        help="run folder of the teacher: of its best checkpoint, or its newest; or beside --env an ONNX file, or "
+        "module:function, which takes raw observations (B, observations) and gives actions (B, actions) or preferences",
     )
     parser.set_defaults(resume=None)
-    add_flags(parser, Distill)
+    add_flags(parser, Distill, without="teacher")  # it is the verb's one word
 
 
 def distill_verb(args: argparse.Namespace) -> Outcome:

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
+
 from nervecord.compiler.files.contractfile import ContractFile
 from nervecord.compiler.graph import Edge, Graph
-from nervecord.compiler.ops import Array, Input, Level, Op, Output, is_host
+from nervecord.compiler.ops import (
+    ArgmaxDecode,
+    Array,
+    Decode,
+    Decoder,
+    Input,
+    Level,
+    Normalise,
+    Op,
+    Output,
+    is_host,
+)
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.verify import require
 from nervecord.errors import ContractError, GraphError
@@ -18,14 +31,16 @@ def attach(graph: Graph, said: ContractFile, recorded: Array | None = None) -> P
     Before:  input -> fc1 -> lif1 -> output
     After:   input -> normalise -> encode -> fc1 -> lif1 -> decode -> output
 
-    The network itself stays as it is. Several Inputs share the observation in the graph's order, several Outputs join
-    to the action; each gets host ops of its own.
+    The network itself stays as it is, also where it normalises what enters, limits what leaves or chooses, as networks
+    of ONNX files do: then those ops do, and the file says nothing of it. Several Inputs share the observation in the
+    graph's order, several Outputs join to the action; each gets host ops of its own.
 
     Args:
-        graph: DISCRETE, without host ops. said: the contract file. recorded: (k, observations) raw observations.
+        graph: DISCRETE, without host ops but such at its ends. said: the contract file.
+        recorded: (k, observations) raw observations.
 
     Raises:
-        GraphError: the graph is not DISCRETE, or has host ops already.
+        GraphError: the graph is not DISCRETE, or is a policy already.
         ContractError: sizes of graph and contract do not match; the message names both.
     """
     if graph.level is not Level.DISCRETE:
@@ -33,7 +48,7 @@ def attach(graph: Graph, said: ContractFile, recorded: Array | None = None) -> P
             f"is {graph.level.value}, a contract needs a discrete graph", where="graph",
             hint="give its time step: --dt 1e-4" if graph.level is Level.IMPORTED else None,
         )  # fmt: skip
-    hosts = [name for name, op in graph.nodes.items() if is_host(op)]
+    hosts = [name for name, op in graph.nodes.items() if is_host(op) and not _at_an_end(graph, name)]
     if hosts:
         raise GraphError(f"is a policy already: it has {', '.join(hosts[:5])}", where="graph",
                          hint="leave --contract out")  # fmt: skip
@@ -42,9 +57,9 @@ def attach(graph: Graph, said: ContractFile, recorded: Array | None = None) -> P
     nodes: dict[str, Op] = {}
     entrances, exits = _inputs(graph, said, names), _outputs(graph, said, names)
     for name, op in graph.nodes.items():
-        if isinstance(op, Input):
+        if name in entrances:
             nodes |= entrances[name]
-        elif isinstance(op, Output):
+        elif name in exits:
             nodes |= exits[name]
         else:
             nodes[name] = op
@@ -60,6 +75,16 @@ def attach(graph: Graph, said: ContractFile, recorded: Array | None = None) -> P
             where=said.where,
         )
     return require(Policy(graph.replace(nodes=nodes, edges=tuple(edges)), said.contract, recorded))
+
+
+def _at_an_end(graph: Graph, name: str) -> bool:
+    """Whether it is a normaliser that an Input feeds, or what limits or chooses before an Output."""
+    match graph.nodes[name]:
+        case Normalise():
+            return all(isinstance(graph.nodes[a], Input) for a in graph.sources(name))
+        case Decode() | ArgmaxDecode():
+            return all(isinstance(graph.nodes[b], Output) for b in graph.destinations(name))
+    return False
 
 
 class _Names:
@@ -105,7 +130,12 @@ def _inputs(graph: Graph, said: ContractFile, names: _Names) -> dict[str, dict[s
         total = part.stop
         found[name] = {name: op.replace(shape=(size // per,), **said.input_fields)}
         if total <= said.contract.observation.size:
-            found[name] |= {names.fresh(label): made for label, made in said.before(part)}
+            before = said.before(part)
+            normalises = any(isinstance(graph.nodes[b], Normalise) for b in graph.destinations(name))
+            if normalises and (before or said.input_fields.get("limit") is not None):
+                table = "normaliser" if before else "encoder"
+                raise said.wrong(f"the network normalises its {name} itself", table, "leave the table out, or its clip")
+            found[name] |= {names.fresh(label): made for label, made in before}
     if total != said.contract.observation.size:
         raise said.wrong(
             f"names {said.contract.observation.size} channels, and the network takes {total}"
@@ -118,23 +148,45 @@ def _outputs(graph: Graph, said: ContractFile, names: _Names) -> dict[str, dict[
     """Output -> what comes before it and itself."""
     if said.contract.choices and len(graph.outputs) > 1:
         raise said.wrong(f"is a choice, and the network has {len(graph.outputs)} Outputs", "action")
-    parts: dict[str, tuple[slice, int, bool]] = {}
+    found: dict[str, dict[str, Op]] = {}
     total = 0
     for name, op in graph.of_type(Output):
         size = _row(op, name, said)
-        spiking = {graph.nodes[a].spikes for a in graph.sources(name)}
+        (source, *more) = graph.sources(name)
+        spiking = {graph.nodes[a].spikes for a in (source, *more)}
         if len(spiking) > 1:
             raise said.wrong(f"the Output {name} takes spikes and values at once", "decoder")
         (spikes,) = spiking
+        limits = graph.nodes[source]
+        if isinstance(limits, (Decode, ArgmaxDecode)):
+            size = limits.width if isinstance(limits, ArgmaxDecode) else size
         part = slice(total, total + said.actions_of(size, spikes=spikes, name=name))
         total = part.stop
-        parts[name] = part, size, spikes
+        if total > said.contract.action.size:
+            continue  # said below, with the sum of all Outputs
+        decode = said.after(part, size, spikes=spikes)
+        end = graph.nodes[name].replace(shape=(part.stop - part.start,))
+        if isinstance(limits, (Decode, ArgmaxDecode)):
+            # The network's own takes its place.
+            found[name] = {name: end}
+            found[source] = {source: _narrowed(limits, decode, said)}
+        else:
+            found[name] = {names.fresh("decode"): decode, name: end}
     if total != said.contract.action.size:
         raise said.wrong(f"names {said.contract.action.size} values, and the network gives {total}", "action")
-    return {
-        name: {
-            names.fresh("decode"): said.after(part, size, spikes=spikes),
-            name: graph.nodes[name].replace(shape=(part.stop - part.start,)),
-        }
-        for name, (part, size, spikes) in parts.items()
-    }
+    return found
+
+
+def _narrowed(own: Decode | ArgmaxDecode, wanted: Decoder, said: ContractFile) -> Op:
+    """What a network does at its end, within the limits that the contract asks for."""
+    if isinstance(own, ArgmaxDecode):
+        if not isinstance(wanted, ArgmaxDecode):
+            raise said.wrong("is values, and the network chooses", "action")
+        return own
+    if not isinstance(wanted, Decode):
+        raise said.wrong("is a choice, and the network limits values", "action")
+    if (wanted.scale != 1).any() or (wanted.offset != 0).any():
+        raise said.wrong("scales what the network limits already", "decoder", "leave scale and offset out")
+    return own.replace(
+        low=np.clip(own.low, wanted.low, wanted.high), high=np.clip(own.high, wanted.low, wanted.high)
+    )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,17 @@ from nervecord.compiler.files.atomic import made_folder, write_atomically
 from nervecord.compiler.files.program import Program
 from nervecord.compiler.findings import Finding, raise_on_errors
 from nervecord.compiler.graph import Graph
+from nervecord.compiler.lower.clustered import clustering_error
 from nervecord.compiler.lower.prepare import prepared
 from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.measured import measured_spikes, silent_layers
 from nervecord.compiler.ops import Array, Level
+from nervecord.compiler.passes.cluster import Clustered
 from nervecord.compiler.passes.discretise import discretise
 from nervecord.compiler.plan import plan
 from nervecord.compiler.policy import Policy, parts
 from nervecord.compiler.schedule import STREAM, Schedule
-from nervecord.compiler.target import Lowered, Target
+from nervecord.compiler.target import Adopting, Lowered, Target, TargetSpec
 from nervecord.compiler.textform import explain as explain_change
 from nervecord.compiler.textform import to_text
 from nervecord.compiler.verify import require
@@ -44,6 +46,7 @@ def compile_graph(
     dt: float | None = None,
     schedule: Schedule = STREAM,
     calibration: Array | Mapping[str, Array] | None = None,
+    allow_clustered_decays: bool = False,
     dump: str | os.PathLike[str] | None = None,
     explain: Callable[[str], None] | None = None,
 ) -> Program:
@@ -52,19 +55,21 @@ def compile_graph(
     After each step the graph is verified; with `dump` it is written as text, with `explain` its changes are told.
 
     Args:
-        subject: at IMPORTED or DISCRETE level; one of integers, in the target's own arithmetic, stays as it is.
+        subject: at IMPORTED or DISCRETE level; one of integers, in an arithmetic that the target has, stays as it is.
         target: what for.
         dt: seconds per step, where the graph does not say.
         schedule: of a graph that is no policy: a stream whose state is carried, or blocks before which it is cleared.
         calibration: recorded input that chooses the scales. Of a policy (k, observations), by default those it carries;
             of a graph (steps, n), or Input -> such.
+        allow_clustered_decays: where a population has more decays than it can be split by, bring them together: the
+            program's report says by how much they moved, and what that changed on the recorded input.
         dump: folder for `00-read.txt`, `01-discrete.txt`, one file for each pass of `compiler.lower.prepare` that
             changed something, and `lowered.txt`, numbered; made if missing.
         explain: called with one line per change.
 
     Raises:
         GraphError: the graph is not legal.
-        ContractError: a policy has no observations to calibrate with.
+        ContractError: a policy has no observations to calibrate with, and the target computes in integers.
         InfeasibleError: the target cannot hold or express it; every reason is listed.
     """
     steps = _Steps(dump, explain)
@@ -72,17 +77,33 @@ def compile_graph(
     if parts(subject)[0].level is Level.INTEGER:
         return _as_it_is(subject, target, schedule)
     discrete = steps.done("discrete", require(discretise(subject, dt=dt), Level.DISCRETE))
-    for name, made in prepared(discrete, target.spec):
+    clustered: list[Clustered] | None = [] if allow_clustered_decays else None
+    before: Calibration | StreamCalibration | None = None
+    for name, made in prepared(discrete, target.spec, clustered):
+        if name == "clustered":
+            before = _calibrate(discrete, target.spec, schedule, calibration)
         calibration = _flat(calibration, parts(discrete)[0], parts(made)[0])
         discrete = steps.done(name, require(made, Level.DISCRETE))
     raise_on_errors(errors(discrete, target.spec, schedule), InfeasibleError, where=target.spec.name)
-    calibrated = _calibrate(discrete, schedule, calibration)
+    calibrated = _calibrate(discrete, target.spec, schedule, calibration)
     lowered = target.lower(discrete, calibrated, schedule)
+    if clustered:
+        lowered = _told(lowered, clustered, clustering_error(before, calibrated, parts(discrete)[0]))
     final = steps.done("lowered", require(lowered.subject))
     program = _program(final, target, schedule, lowered, _activity(calibrated), parts(discrete)[0].notes)
     if isinstance(final, Policy) and isinstance(calibrated, Calibration) and program.graph.level is Level.INTEGER:
         return _measured(program, calibrated)
     return program
+
+
+def _told(lowered: Lowered, clustered: Sequence[Clustered], error: Mapping[str, Any]) -> Lowered:
+    """What was lowered, with what clustering of decays did before."""
+    said = {"populations": [dataclasses.asdict(it) for it in clustered], **error}
+    return dataclasses.replace(
+        lowered,
+        report={**lowered.report, "clustered": said},
+        allowances=(*lowered.allowances, *(str(it) for it in clustered)),
+    )
 
 
 def _program(
@@ -114,21 +135,25 @@ def _program(
 
 
 def _as_it_is(subject: Graph | Policy, target: Target[Any], schedule: Schedule) -> Program:
-    """A graph that is in the target's integers already.
+    """A graph that is in integers which the target has.
 
     Raises:
         InfeasibleError: the target computes otherwise, or a range of the graph cannot be proved.
     """
     graph, _ = parts(subject)
     assert graph.arithmetic is not None
-    if target.spec.integers != graph.arithmetic:
+    chosen = target.adopting(graph.arithmetic) if isinstance(target, Adopting) else target
+    if chosen.spec.integers != graph.arithmetic:
         raise InfeasibleError(
             "is in integers already, of an arithmetic that is not this target's", where=target.spec.name,
             hint="compile it for the target whose integers they are, or start from the floats",
         )  # fmt: skip
     made = plan(subject, None if isinstance(subject, Policy) else schedule)
     raise_on_errors(overflows(prove(made), graph.arithmetic), InfeasibleError, where=target.spec.name)
-    return _program(subject, target, schedule, Lowered(subject, {"kept": "in the target's integers already"}), {})
+    kept: Mapping[str, object] = {"kept": "in the target's integers already"}
+    if isinstance(chosen, Adopting):
+        kept = {**chosen.lower(subject, None, schedule).report, **kept}
+    return _program(subject, chosen, schedule, Lowered(subject, kept), {})
 
 
 def _measured(program: Program, calibrated: Calibration) -> Program:
@@ -144,9 +169,11 @@ def _measured(program: Program, calibrated: Calibration) -> Program:
 
 
 def _calibrate(
-    subject: Graph | Policy, schedule: Schedule, given: Array | Mapping[str, Array] | None
+    subject: Graph | Policy, spec: TargetSpec, schedule: Schedule, given: Array | Mapping[str, Array] | None
 ) -> Calibration | StreamCalibration | None:
     if isinstance(subject, Policy):
+        if spec.integers is None and given is None and subject.recorded is None:
+            return None  # floats have no scale to choose
         return calibrate(subject, given)  # type: ignore[arg-type]  # the front tells the two apart
     return None if given is None else calibrate_stream(plan(subject, schedule), given)
 

@@ -81,7 +81,8 @@ class Behaviour:
     leak: Fact[str] = _describe('a constant leak term: "native", "bias" (through the neuron\'s bias) or "no"')
     bias: Fact[bool] = _describe("a bias of connections into neurons without synaptic current")
     current_bias: Fact[str] = _describe(
-        'a bias that enters the synaptic current: "native", "channel" (one more input that is always on) or "no"'
+        'a bias that enters the synaptic current: "native", "channel" (one more input that is always on), "settled" '
+        '(the membrane gets at once what the current would settle at) or "no"'
     )
     per_neuron: Fact[tuple[str, ...]] = _describe("parameters that may differ within a population")
     graded_input: Fact[bool] = _describe("real-valued input, as graded spikes or floats")
@@ -89,6 +90,9 @@ class Behaviour:
     recurrence: Fact[bool] = _describe("recurrent connections")
     recurrent_readout: Fact[bool] = _describe("loops through neurons that are read")
     free_wiring: Fact[bool] = _describe("values may pass without neurons, and spikes without weights")
+    shared_kernels: Fact[bool] = _describe(
+        "a core stores the kernel of a convolution once, whatever part of it it holds"
+    )
     clears_buffers: Fact[bool] = _describe("what travels on a connection is cleared between two actions")
     decays: Fact[str] = _describe('"any", "shift" (1 - 2^-k only) or "none" (1 only)')
 
@@ -339,7 +343,8 @@ class Target(Protocol[SessionT]):
         """A DISCRETE graph or policy in the target's arithmetic.
 
         Args:
-            calibration: what it does on recorded input; None where a graph that is no policy came without.
+            calibration: what it does on recorded input; None where there is no input: of a graph that is no policy, and
+                of a policy where the spec has no `integers`.
             schedule: of a graph that is no policy.
 
         Raises:
@@ -425,4 +430,23 @@ class Readable(Protocol):
             FileFormatError: the file is missing, damaged, or of another kind.
             InfeasibleError: it says something that has no form here.
         """
+        ...
+
+
+@runtime_checkable
+class Adopting(Protocol):
+    """What a target has beside `Target` if it takes graphs of integers as they are, in whatever arithmetic."""
+
+    def adopting(self, arithmetic: Arithmetic) -> Target[Any]:
+        """The same target with this arithmetic as its spec's. Its `lower` gives such a graph back, with a report.
+
+        Raises:
+            NervecordError: an option that was given is of another arithmetic.
+        """
+        ...
+
+    def lower(
+        self, subject: Graph | Policy, calibration: Calibration | StreamCalibration | None, schedule: Schedule
+    ) -> Lowered:
+        """As of `Target`."""
         ...

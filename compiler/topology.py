@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from nervecord.compiler.graph import Graph
-from nervecord.compiler.ops import Array, Op, is_core
+from nervecord.compiler.ops import Array, Matrix, Op, is_core
 from nervecord.compiler.wiring import components
 from nervecord.errors import GraphError
 
@@ -52,8 +52,8 @@ class Wire:
 
     @property
     def weight(self) -> Array | None:
-        """Its weights; None for a connection of a kind that has none."""
-        weight: Array | None = getattr(self.op, "weight", None)
+        """The weights that it stores, in any shape; None for a connection of a kind that has none."""
+        weight: Array | None = self.op.stored if isinstance(self.op, Matrix) else getattr(self.op, "weight", None)
         return weight
 
     @property

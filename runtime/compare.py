@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from nervecord.compiler.ops import ArgmaxDecode, Array, Decode, Dense, Level
+from nervecord.compiler.ops import ArgmaxDecode, Array, Decode, Level, Mantissas
 from nervecord.compiler.plan import Plan, Unit
 from nervecord.errors import ContractError, unknown_name
 from nervecord.runtime.replay import Replay, threshold_of, useful_steps
@@ -255,7 +255,7 @@ def bias_source(plan: Plan, unit: Unit) -> bool:
     op, arithmetic = unit.step.op, plan.graph.arithmetic
     if plan.graph.level is not Level.INTEGER or not op.spikes:
         return False
-    if any(not isinstance(c.op, Dense) or c.op.weight[-1].any() for c in unit.incoming):
+    if any(not isinstance(c.op, Mantissas) or c.op.rows(c.op.size - 1, c.op.size).any() for c in unit.incoming):
         return False
     state, nothing = op.state(1), np.zeros((1, *op.in_shape), dtype=np.int64)
     return all(op.step(state, nothing, arithmetic)[0, -1] == 1 for _ in range(plan.schedule.steps))

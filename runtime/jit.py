@@ -21,11 +21,18 @@ _told = False
 """Whether the warning has been given in this process."""
 _serves = True
 """Whether the cache can be used in this process, as far as it is known."""
+_keeps = True
+"""Whether it keeps what is compiled for the next process, as far as it is known."""
 
 
 def serves() -> bool:
     """Whether functions should be asked of the cache."""
     return _serves
+
+
+def keeps() -> bool:
+    """Whether what was compiled in this process so far is in the cache, for the next one."""
+    return _keeps
 
 
 def compiled(function: Callable[..., Any], *, cache: bool = True) -> Any:
@@ -38,7 +45,7 @@ def compiled(function: Callable[..., Any], *, cache: bool = True) -> Any:
         try:
             return njit(cache=True, nogil=True, error_model="numpy")(function)
         except RuntimeError as error:  # no folder can be written
-            _tell(f"cannot be used, each start compiles anew: {error}")
+            _tell_unkept(error)
     return njit(nogil=True, error_model="numpy")(function)
 
 
@@ -60,7 +67,7 @@ def mended(call: Callable[[], Value], functions: Sequence[Any], without: Callabl
         except NervecordError:
             raise
         except OSError as error:
-            _tell(f"cannot be used, each start compiles anew: {error}")
+            _tell_unkept(error)
             # What was compiled and could not be kept is there at the next try. Where nothing was, not even reading
             # goes.
             if made == sum(len(each.signatures) for each in functions):
@@ -73,12 +80,18 @@ def mended(call: Callable[[], Value], functions: Sequence[Any], without: Callabl
                 for each in functions:
                     each.recompile()  # forgets what the cache says of it
             except OSError:
-                _tell(f"cannot be used, each start compiles anew: {error}")
+                _tell_unkept(error)
                 break
             _tell(f"was damaged and is made anew: {error}")
     global _serves
     _serves = False
     return without()
+
+
+def _tell_unkept(error: BaseException) -> None:
+    global _keeps
+    _keeps = False
+    _tell(f"cannot be used, each start compiles anew: {error}")
 
 
 def _tell(what: str) -> None:

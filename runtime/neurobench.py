@@ -25,13 +25,15 @@ from typing import Any
 import numpy as np
 
 from nervecord.compiler.interpret import Machine
-from nervecord.compiler.ops import Array, Level, fields
+from nervecord.compiler.ops import Array, Level, Matrix, fields
 from nervecord.compiler.plan import Plan, plan
 from nervecord.compiler.policy import Policy
 from nervecord.errors import ContractError
 
 FLOAT_BYTES = 4
 """Of a parameter or a state variable: float32, in which policies are trained, or a whole number of 32 bits."""
+WEIGHTS = ("weight", "values")
+"""What connections call their weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +177,17 @@ def _arrays(value: object) -> Iterator[tuple[str, Array]]:
 
 def _weights(made: Plan) -> tuple[int, int]:
     """Zero weights, and all."""
-    weights = [array for step in made.connections for name, array in _arrays(step.op) if name == "weight"]
-    return sum(int(np.count_nonzero(w == 0)) for w in weights), sum(w.size for w in weights)
+    zeros = places = 0
+    for step in made.connections:
+        op = step.op
+        stored = op.stored if isinstance(op, Matrix) else np.concatenate(
+            [array.ravel() for name, array in _arrays(op) if name in WEIGHTS]
+        )  # fmt: skip
+        # What is stored without its zeros has them none the less.
+        count = op.in_shape[0] * op.out_shape[0] if isinstance(op, Matrix) else stored.size
+        places += count
+        zeros += count - int(np.count_nonzero(stored))
+    return zeros, places
 
 
 def _biases(made: Plan) -> int:
@@ -189,7 +200,7 @@ def _footprint(made: Plan) -> int:
     bits = 0
     for step in made.core:
         for name, array in _arrays(step.op):
-            width = getattr(step.op, "weight_bits", 8 * FLOAT_BYTES) if name == "weight" else 8 * FLOAT_BYTES
+            width = getattr(step.op, "weight_bits", 8 * FLOAT_BYTES) if name in WEIGHTS else 8 * FLOAT_BYTES
             bits += array.size * width
         bits += sum(values.size for values in step.op.state(1).values()) * 8 * FLOAT_BYTES
     return -(-bits // 8)

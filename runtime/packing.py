@@ -15,10 +15,11 @@ from nervecord.compiler.ops import (
     CountArgmaxDecode,
     CountDecode,
     Decode,
-    Dense,
+    Mantissas,
     Normalise,
     PopulationEncode,
     Quantise,
+    Sparse,
 )
 from nervecord.compiler.plan import Entry, Plan, Step
 from nervecord.errors import InfeasibleError
@@ -98,19 +99,30 @@ def largest(plan: Plan) -> dict[str, int]:
 def bounds(step: Step, sent: dict[str, int], arithmetic: Arithmetic) -> Bounds:
     """Of a connection; `sent` as `largest` gives it."""
     dense = step.op
-    assert isinstance(dense, Dense)
+    assert isinstance(dense, Mantissas)
     x = sum(sent[tap.source] for tap in step.taps)
-    reach = max(1, (1 << 22) // dense.weight.shape[1])
-    rows = [
-        int(np.abs(dense.weight[k : k + reach].astype(np.int64)).sum(axis=1).max())
-        for k in range(0, dense.weight.shape[0], reach)
-    ]
+    (outputs,), (inputs,) = dense.out_shape, dense.in_shape
+    reach = max(1, (1 << 22) // inputs)
+    rows = [int(np.abs(dense.rows(k, k + reach).astype(np.int64)).sum(axis=1).max()) for k in range(0, outputs, reach)]
     product = max(rows) * x
     e = dense.weight_exp
     if e >= 0:
         return Bounds(product, product << e)
     # Rounding down: one unit below, of each product where each is rounded.
-    return Bounds(product, (product >> -e) + (dense.weight.shape[1] if arithmetic.accumulate == "shift-each" else 1))
+    return Bounds(product, (product >> -e) + (inputs if arithmetic.accumulate == "shift-each" else 1))
+
+
+def _by_source(dense: Mantissas) -> tuple[Array, Array, Array]:
+    """(number of weights that are not zero of each source, the output of each, the weights), source by source."""
+    if isinstance(dense, Sparse):
+        used = np.flatnonzero(dense.values)
+        source, columns = dense.columns[used], dense.csr.row_of[used]
+        order = np.argsort(source, kind="stable")
+        counts = np.bincount(source, minlength=dense.inputs)
+        return counts, columns[order], dense.values[used][order]
+    rows = dense.weight.T
+    source, columns = np.nonzero(rows)
+    return np.count_nonzero(rows, axis=1), columns, rows[source, columns]
 
 
 def fusable(plan: Plan) -> bool:
@@ -184,8 +196,8 @@ class _Packer:
         if not all(isinstance(unit.step.op, NARROW_KINDS) for unit in self.plan.units):
             return False
         for step in self.plan.connections:
-            assert isinstance(step.op, Dense)
-            if step.op.weight.min() < -(1 << 15) or step.op.weight.max() >= 1 << 15:
+            assert isinstance(step.op, Mantissas)
+            if step.op.stored.min() < -(1 << 15) or step.op.stored.max() >= 1 << 15:
                 return False
             if self.bounds[step.name].sum >= NARROW or self.bounds[step.name].product >= 1 << 53:
                 return False
@@ -269,11 +281,11 @@ class _Packer:
 
     def _connection(self, step: Step) -> list[int]:
         dense = step.op
-        assert isinstance(dense, Dense)
-        outputs, inputs = dense.weight.shape
+        assert isinstance(dense, Mantissas)
+        (outputs,), (inputs,) = dense.out_shape, dense.in_shape
         hoisted = self._hoisted(step)
         blocks = self._blocks(dense.delay) if hoisted else 1
-        span, weight, column = self._store(dense.weight)
+        span, weight, column = self._store(dense)
         taps = [0] if hoisted else [self.rings[tap.source] for tap in step.taps]
         each = self.arithmetic.accumulate == "shift-each" and dense.weight_exp < 0
         real = self.narrow and self.bounds[step.name].product >= NARROW
@@ -285,18 +297,17 @@ class _Packer:
     def _blocks(self, delay: int) -> int:
         return -(-delay // self.plan.window) + 1
 
-    def _store(self, weight: Array) -> tuple[int, int, int]:
+    def _store(self, dense: Mantissas) -> tuple[int, int, int]:
         """A matrix by source: where in the table its rows begin (-1: dense), where its weights, and how far from a
         weight's place its column is."""
-        rows = weight.T
-        sparse = np.count_nonzero(rows) < self.sparse * rows.size
         place, span, column = self.weight, -1, 0
-        if sparse:
-            source, columns = np.nonzero(rows)
-            span = self.put_rows([place + np.concatenate([[0], np.cumsum(np.count_nonzero(rows, axis=1))])])
+        if np.count_nonzero(dense.stored) < self.sparse * dense.out_shape[0] * dense.in_shape[0]:
+            counts, columns, rows = _by_source(dense)
+            span = self.put_rows([place + np.concatenate([[0], np.cumsum(counts)])])
             column = sum(map(len, self.columns)) - place
             self.columns.append(columns.astype(np.int32))
-            rows = rows[source, columns]
+        else:
+            rows = dense.weight.T
         self.weights.append(rows.astype(np.int16 if self.narrow else np.int32).ravel())
         self.weight += rows.size
         return span, place, column

@@ -110,7 +110,7 @@ def subject_of(given: Given) -> Graph | Policy:
     return found.subject if isinstance(found, Program) else found
 
 
-def uncompiled(given: Graph | Policy | StrPath) -> Graph | Policy:
+def uncompiled(given: Given) -> Graph | Policy:
     """What can be compiled.
 
     Raises:
@@ -120,6 +120,37 @@ def uncompiled(given: Graph | Policy | StrPath) -> Graph | Policy:
     if isinstance(found, Program):
         raise NervecordError("is a program, compiled already", where=str(given), hint="a NIR file is needed")
     return found
+
+
+def recompiled(given: Given, target: str, **said: object) -> Program | None:
+    """The program that is to become one of another target, as it is; None where something else is given.
+
+    Args:
+        target: its name. said: what else the caller says, by name; None where nothing.
+
+    Raises:
+        NervecordError: it is of that target already; or something is said that a program says itself.
+    """
+    if isinstance(given, (Graph, Policy)):
+        return None
+    if isinstance(given, Program):
+        program, where = given, "network"
+    elif is_program(Path(policy_file(given))):
+        program, where = load_program(given), os.fspath(given)
+    else:
+        return None
+    if program.target == target:
+        raise NervecordError(
+            f"is a program, compiled already for {target!r}", where=where,
+            hint="name another target, or give the NIR file it was made of",
+        )  # fmt: skip
+    for name, value in said.items():
+        if value is not None:
+            raise NervecordError(
+                f"is given, and {where} is compiled already: it stays as it is", where=name,
+                hint="leave it out, or compile the NIR file anew",
+            )  # fmt: skip
+    return program
 
 
 def said_reset(found: Graph | Policy, reset: str | None) -> Graph | Policy:
@@ -150,7 +181,7 @@ def _in_steps(
 
 
 def prepared(
-    given: Graph | Policy | StrPath,
+    given: Given,
     *,
     contract: StrPath | None,
     inputs: str | float | Mapping[str, str | float] | None,

@@ -60,8 +60,15 @@ class Limited(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
 
 
+class Timeless(Point):
+    """A task that does not say how long a step lasts, and has a defect of its own that follows from it."""
+
+    dt = None  # type: ignore[assignment]
+
+
 for name, arguments in {
     "Point-v0": {}, "DictPoint-v0": {"observes": "dict"}, "ImagePoint-v0": {"observes": "image"},
     "FreePoint-v0": {"unlimited": True},
 }.items():  # fmt: skip
     gymnasium.register(name, f"{__name__}:Point", max_episode_steps=50, kwargs=arguments)
+gymnasium.register("Timeless-v0", f"{__name__}:Timeless", max_episode_steps=50)

@@ -164,7 +164,6 @@ def installed(folder: Path, wheel: Path, extra: str = "") -> Path:
     return folder / "bin"
 
 
-@pytest.mark.slow
 def test_the_wheel_holds_what_it_needs_and_nothing_else(wheel: Path) -> None:
     import zipfile
 
@@ -177,7 +176,7 @@ def test_the_wheel_holds_what_it_needs_and_nothing_else(wheel: Path) -> None:
         "targets/loihi1/spec.toml",
         "targets/lava/lava_worker/handler.py",
         "training/simulators/isaac_worker/handler.py",
-        "compiler/hdf5child.py",
+        "compiler/nir/hdf5child.py",
         "runtime/html/report.html.jinja",
         "runtime/html/report.css",
         "runtime/html/report.js",

@@ -23,8 +23,8 @@ from nervecord.training.config import TrainConfig
 from nervecord.training.distributed import SOLO
 from nervecord.training.evaluate import evaluate
 from nervecord.training.export import describe_checkpoint, policy_graph
-from nervecord.training.learners.distill import Teacher, read_teacher
 from nervecord.training.learners.make import make_learner
+from nervecord.training.learners.teacher import Teacher, read_teacher
 from nervecord.training.simulators.base import VALIDATION
 from nervecord.training.start import digest
 
@@ -256,9 +256,9 @@ def test_the_teacher_that_is_kept_teaches_and_goes_on(tmp_path: Path) -> None:
     student = TrainConfig.of(algorithm="distill", teacher=str(folder), env="Ant-v4")
     assert digest(read_teacher(student)["learner"]) == digest(content["learner"])
     low, high = -torch.ones(8), torch.ones(8)
-    learner = make_learner(FakeSizes(27, low.numpy(), high.numpy()), config, SOLO, source=None, content=None)
+    learner = make_learner(FakeSizes(27, low.numpy(), high.numpy()), config, SOLO, sources=[], content=None)
     learner.load_state_dict(content["learner"])
-    teacher = Teacher(content, low, high, 0, torch.device("cpu"))
+    teacher = Teacher(content, 27, low, high, 0, torch.device("cpu"))
     observations = torch.randn(50, 27)
     taken, _ = learner.mode(observations, None)
     # The learner's copies are in bfloat16 as it learns; what teaches is in float32.

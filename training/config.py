@@ -222,6 +222,9 @@ class TrainConfig:
             kind = kinds[part]
             if part == "algorithm":
                 kind = algorithm_named(str(given.pop("name", PPO.name)), where=where)
+                if kind is Distill:
+                    # Written before there were critics of students: a run that goes on stays what it was.
+                    given.setdefault("value_epochs", 0)
             names = _names(kind)
             for name in given:
                 if name not in names:
@@ -282,20 +285,25 @@ def _from_flat(values: Mapping[str, Any], where: str) -> TrainConfig:
     kind: type[Algorithm] = Distill if values.get("teacher") else PPO
     own = {f.name for f in _all_fields(kind)}
     # At each checkpoint all episodes began anew then.
-    given = {"exact_resume": True, "threads": 1, **{name: v for name, v in values.items() if name in own}}
+    given = {
+        "exact_resume": True,
+        "threads": 1,
+        **({"value_epochs": 0} if kind is Distill else {}),
+        **{name: v for name, v in values.items() if name in own},
+    }
     return TrainConfig.of(algorithm=kind.name, **given)
 
 
 def demo_config(**changes: Any) -> TrainConfig:
     """A walking spiking ant in a few minutes on two cores; `changes` are fields to set otherwise."""
     base: dict[str, Any] = {
-        "steps": 1_500_000,
+        "steps": 1_250_000,
         "num_envs": 32,
         "rollout": 64,
         "minibatch": 512,
         # Higher than for a long training: what counts is where it stands after minutes.
         "lr": 5e-4,
-        "checkpoint_every": 150_000,
+        "checkpoint_every": 125_000,
         "validate_from": 0.7,
         "validation_episodes": 10,
         "test_episodes": 20,

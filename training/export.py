@@ -54,6 +54,17 @@ def exportable(config: TrainConfig) -> str | None:
     return None
 
 
+def check_exportable(config: TrainConfig) -> None:
+    """Refuse now what could not be written after the training: a policy needs the time between its actions.
+
+    Raises:
+        NervecordError: the task does not say it.
+    """
+    # Simulators of their own know it themselves.
+    if exportable(config) is None and config.run.sim in ("envpool", "gymnasium", "warp"):
+        control_period(config.task.env)
+
+
 def policy_from_checkpoint(config: TrainConfig, content: Mapping[str, Any]) -> SpikingPolicy:
     """The trained spiking policy of a checkpoint, on the CPU.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -47,14 +48,18 @@ def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> T
     return result
 
 
-def distill(teacher: StrPath, *, progress: ProgressCallback | None = None, **fields: Any) -> TrainResult:
+def distill(
+    teacher: StrPath | Callable[[Any], Any], *, progress: ProgressCallback | None = None, **fields: Any
+) -> TrainResult:
     """Train a policy to act as another run's does, and write it to a new run folder. Needs the extra `train`.
 
     Args:
-        teacher: run folder of the policy to learn from; or an ONNX file, of a network without spikes and state.
+        teacher: run folder of the policy to learn from; or an ONNX file, of a network without spikes and state; or a
+            function (or "module:function"), which is given raw observations (B, observations), a float32 array, and
+            gives actions (B, actions), or preferences (B, choices).
         progress: as of `train`.
-        fields: of `TrainConfig`, for the student; what the teacher sets (the task, the critic) comes from it. An ONNX
-            file says nothing of its task: `env` does.
+        fields: of `TrainConfig`, for the student; what the teacher sets (the task, the critic) comes from it. A file or
+            a function says nothing of its task: `env` does.
 
     Raises:
         NervecordError: the folder holds no run, or this student cannot learn from it.
@@ -63,8 +68,14 @@ def distill(teacher: StrPath, *, progress: ProgressCallback | None = None, **fie
     from nervecord.training.config import Distill, TrainConfig
     from nervecord.training.start import shared_with
 
-    shared = shared_with(Path(teacher), network=False)
-    config = TrainConfig.for_task(**{**shared, **fields, "teacher": str(teacher), "algorithm": Distill.name})
+    if callable(teacher):
+        from nervecord.training.learners.function_teacher import name_of
+
+        name = name_of(teacher)
+    else:
+        name = str(teacher)
+    shared = shared_with(name, network=False)
+    config = TrainConfig.for_task(**{**shared, **fields, "teacher": name, "algorithm": Distill.name})
     result: TrainResult = run.train(config, progress=progress)
     return result
 

@@ -34,7 +34,7 @@ from nervecord.training import checkpoint, run_folder
 from nervecord.training.config import TrainConfig, marked
 from nervecord.training.distributed import SOLO, Group, join
 from nervecord.training.evaluate import Evaluation, evaluate
-from nervecord.training.export import export, exportable
+from nervecord.training.export import check_exportable, export, exportable
 from nervecord.training.figure import draw_learning_curve
 from nervecord.training.launch import launch
 from nervecord.training.learners.base import Learner, Rollout, check_device
@@ -107,6 +107,7 @@ def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> T
         group.check(config)
         check_device(group.device(config.run.device))
         config = resolved(config)
+        check_exportable(config)
         run = Run(config, None, group)
 
         def created() -> Path:
@@ -220,16 +221,15 @@ class Run:
         """Whether a validation has taken over the simulation, of which a process has one alone."""
         self.origins: dict[str, Any] = {}
         """What is not this run's own work, by the field that asked for it: folder, step and a hash of the networks."""
-        source = begin(config) if content is None else None
+        sources = group.first(lambda: begin(config)) if content is None else []
         self.simulator = self._open_simulator()
-        self.learner: Learner = make_learner(self.simulator, config, group, source=source, content=content)
+        self.learner: Learner = make_learner(self.simulator, config, group, sources=sources, content=content)
         if not group.is_first:
             # All began with the same weights; noise and minibatches are each process's own.
             words = np.random.SeedSequence((config.run.seed, 3, group.rank)).generate_state(1)
             torch.manual_seed(int(words[0]))
         self.recorded = torch.zeros((0, self.simulator.observation_size))
-        if source is not None:
-            self.origins[source.field] = source.origin
+        self.origins.update({source.field: source.origin for source in sources})
         if content is not None:
             self._restore(content)
         else:

@@ -87,8 +87,8 @@ class TaskConfig(Part):
 
     env: str = flag(
         "Ant-v4",
-        "Gymnasium id of the task, also module:Id of your own (the module is imported); with --sim isaacgym the "
-        "name of its task, for example Ant",
+        "Gymnasium id of the task, also module:Id of your own (the module is imported); with --sim isaacgym and mjlab "
+        "the name of theirs, for example Ant",
     )
     wrappers: tuple[str, ...] = flag(
         (), "wrappers around each environment, innermost first: names of gymnasium.wrappers, or module:Class"
@@ -208,6 +208,7 @@ class OnPolicy(Algorithm):
     )
     log_std: float = flag(-0.5, "first value of the action noise's log standard deviation")
     log_std_final: float = flag(-2.0, "its value at the last step where the noise falls")
+    lam: float = flag(0.95, "lambda of the advantage estimator", unit="closed")
     normalise_reward: bool = flag(True, "divide rewards by the standard deviation of the discounted return")
     reward_clip: float = flag(10.0, "limit of a normalised reward", above=0)
 
@@ -229,11 +230,19 @@ class PPO(OnPolicy):
 
     name: ClassVar[str] = "ppo"
 
-    lam: float = flag(0.95, "lambda of the advantage estimator", unit="closed")
     clip: float = flag(0.2, "PPO's clip of the probability ratio", above=0)
     entropy: float = flag(0.0, "weight of the entropy bonus", least=0)
     value_weight: float = flag(0.5, "weight of the critic's squared error", least=0)
     start: str = flag("", "run folder whose networks and statistics this training begins with; its shape is taken too")
+    teacher: str = flag(
+        "", "stay near to what this policy does: run folder, ONNX file, or module:function of raw observations"
+    )
+    teacher_weight: float = flag(1.0, "weight of the KL divergence from it in the loss", above=0)
+
+    def _check_together(self) -> None:
+        super()._check_together()
+        if not self.teacher and self.teacher_weight != 1.0:
+            raise NervecordError("has no meaning without --teacher", where="--teacher-weight", hint="add --teacher RUN")
 
 
 @dataclass(frozen=True)
@@ -242,7 +251,9 @@ class Distill(OnPolicy):
 
     name: ClassVar[str] = "distill"
 
-    teacher: str = flag("", "run folder or ONNX file of the policy that this one learns to act as (nervecord distill)")
+    teacher: str = flag(
+        "", "policy that this one learns to act as (nervecord distill): run folder, ONNX file, or module:function"
+    )
     capacity: int = flag(1_000_000, "states kept to learn from, the newest; 0 for those of the newest rollout", least=0)
     teacher_steps: int = flag(0, "environment steps in which the teacher acts alone", least=0)
     handover_steps: int = flag(0, "environment steps in which its share then falls to 0", least=0)
@@ -251,6 +262,17 @@ class Distill(OnPolicy):
     )
     fall_steps: int = flag(40, "steps before a failure that are drawn more often", least=1)
     fall_weight: float = flag(1.0, "how much more often", least=1)
+    mirror_states: bool = flag(False, "learn what a mirrored teacher would do in each mirrored state too (Ant-v4)")
+    critic_weight: float = flag(
+        0.0,
+        "weight of what a TD7 teacher's critic gives for the student's action, divided by its mean absolute value",
+        least=0,
+    )
+    value_epochs: int = flag(
+        2,
+        "passes of the critic over each rollout, where the teacher has no critic to take; 0: the critic learns nothing",
+        least=0,
+    )
 
     def _check_together(self) -> None:
         super()._check_together()
@@ -329,9 +351,9 @@ class RunConfig(Part):
     seed: int = flag(0, "seed of weights, noise, minibatches and simulators", least=0)
     sim: str = flag(
         "auto",
-        "simulator: envpool, gymnasium, warp (Ant-v4 on --device), isaacgym, isaaclab, or auto (envpool where it can "
-        "be imported)",
-        choices=("auto", "envpool", "gymnasium", "warp", "isaacgym", "isaaclab"),
+        "simulator: envpool, gymnasium, warp (Ant-v4 on --device), isaacgym, isaaclab, mjlab, or auto (envpool where "
+        "it can be imported)",
+        choices=("auto", "envpool", "gymnasium", "warp", "isaacgym", "isaaclab", "mjlab"),
         free=True,
     )
     threads: int = flag(
@@ -340,7 +362,7 @@ class RunConfig(Part):
     torch_threads: int = flag(1, "threads of torch on the CPU", least=1, free=True, resumable=True)
     device: str = flag(
         "cpu",
-        "torch device of the learner and of --sim warp, isaacgym and isaaclab: cpu, cuda:0, ...",
+        "torch device of the learner and of --sim warp, isaacgym, isaaclab and mjlab: cpu, cuda:0, ...",
         free=True,
         resumable=True,
     )

@@ -7,6 +7,7 @@ rate, more noise, another simulator of the same task.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,33 +26,43 @@ LEARNT = ("actor", "critic", "obs_rms")
 """What is taken of a checkpoint's learner, and the statistics of its rewards; the optimiser begins anew."""
 
 
+_FUNCTION = re.compile(r"[^\W\d][\w.]*:[\w<][\w.<>]*")
+
+
+def is_function(teacher: str | Path) -> bool:
+    """Whether a teacher's name is that of a function, `module:name`, and of no file."""
+    return _FUNCTION.fullmatch(str(teacher)) is not None and not Path(teacher).exists()
+
+
 def shared_with(folder: str | Path, *, network: bool = True) -> dict[str, Any]:
     """The fields, by their names alone, that a training takes from the run that it begins with or learns from.
 
     Args:
-        folder: of that run; an ONNX file says nothing of its task.
+        folder: of that run; an ONNX file or a function says nothing of its task.
         network: the network too, where its weights are taken.
 
     Raises:
         NervecordError: the folder holds no run.
     """
-    if is_onnx(folder):
+    if is_onnx(folder) or is_function(folder):
         return {}
     config = run_folder.open_existing(Path(folder))
     found = config.task.to_dict() | (config.network.to_dict() if network else {})
     return found | ({"critic": config.algorithm.critic} if isinstance(config.algorithm, OnPolicy) else {})
 
 
-def require_equal(before: TrainConfig, config: TrainConfig, *, where: str, network: bool = True) -> None:
-    """Refuse a configuration that differs from another run's in what both must share: the task, the critic, and the
-    network where its weights are taken.
+def require_equal(
+    before: TrainConfig, config: TrainConfig, *, where: str, network: bool = True, critic: bool = True
+) -> None:
+    """Refuse a configuration that differs from another run's in what both must share: the task, and network and critic
+    where their weights are taken.
 
     Raises:
         NervecordError: it does; the error names the first such field.
     """
     parts = [(before.task, config.task)] + ([(before.network, config.network)] if network else [])
     pairs = [(name, was, now[name]) for a, b in parts for now in [b.to_dict()] for name, was in a.to_dict().items()]
-    if isinstance(before.algorithm, OnPolicy) and isinstance(config.algorithm, OnPolicy):
+    if critic and isinstance(before.algorithm, OnPolicy) and isinstance(config.algorithm, OnPolicy):
         pairs.append(("critic", list(before.algorithm.critic), list(config.algorithm.critic)))
     for name, was, now in pairs:
         if was != now:

@@ -22,12 +22,12 @@ from nervecord.compiler.lower.ranges import UnitRange, overflows, prove
 from nervecord.compiler.ops import (
     Array,
     BiasChannel,
-    Dense,
     Input,
     IntegerMembrane,
     IntegerSpike,
     IntegerSynapse,
     Level,
+    Mantissas,
     Neuron,
     PopulationEncode,
     Quantise,
@@ -95,20 +95,20 @@ class Link:
     when: tuple[int | None, ...]
 
     @property
-    def dense(self) -> Dense:
+    def dense(self) -> Mantissas:
         """The op."""
-        assert isinstance(self.step.op, Dense)
+        assert isinstance(self.step.op, Mantissas)
         return self.step.op
 
     @property
     def inputs(self) -> int:
         """Values that enter."""
-        return int(self.dense.weight.shape[1])
+        return self.dense.in_shape[0]
 
     @property
     def outputs(self) -> int:
         """Values that it gives."""
-        return int(self.dense.weight.shape[0])
+        return self.dense.out_shape[0]
 
     @property
     def rows(self) -> bool:
@@ -293,7 +293,7 @@ class _Former:
         """What there is no C for, by its name."""
         for step in self.plan.core:
             integer = isinstance(step.op, Neuron) and isinstance(step.op.membrane, IntegerMembrane)
-            if not (isinstance(step.op, Dense) or integer):
+            if not (isinstance(step.op, Mantissas) or integer):
                 raise InfeasibleError(f"{step.op.kind} has no form in C", where=step.name)
         for entry in self.plan.entries:
             if not isinstance(entry.op, (Quantise, BiasChannel, PopulationEncode, Input)):
@@ -349,7 +349,7 @@ class _Former:
 
     def _link(self, step: Step, rings: dict[str, Ring]) -> Link:
         dense, name = step.op, self.names[step.name]
-        assert isinstance(dense, Dense)
+        assert isinstance(dense, Mantissas)
         each = self.arithmetic.accumulate == "shift-each" and dense.weight_exp < 0
         weight, exponent = _common(dense.weight.T.astype(np.int64), dense.weight_exp)
         hoisted = self._hoisted(step)

@@ -31,6 +31,16 @@ static inline void {name}({kind} *x, size_t n)
 """,
         )
 
+    def _apart(self) -> None:
+        """What keeps a loop of its own: in its caller's, of constant length, GCC makes worse code of it for x86."""
+        self._add("KEPT_APART", """\
+#if defined(__GNUC__)
+#define KEPT_APART __attribute__((noinline))
+#else
+#define KEPT_APART
+#endif
+""")  # fmt: skip
+
     def shift(self, *, wide: bool) -> str:
         """x / 2^by, rounded down: C does not say what `>>` makes of a negative number."""
         kind = "int64_t" if wide else "int32_t"
@@ -113,14 +123,15 @@ static void {name}({total} *restrict sum, const {kind} *restrict weight, const {
 }}
 """,
             )
+        self._apart()
         name = f"rows_{_short(kind)}_{_short(place)}{'_64' if link.wide else ''}"
         cast = "(int64_t)" if link.wide else ""
         return self._add(
             name,
             f"""\
 /* Adds a row of weights for every spike; `list` has their places. Four at once: the sums are read less often. */
-static void {name}({total} *restrict sum, size_t n, const {kind} *restrict weight, const {place} *restrict list,
-    size_t count)
+static KEPT_APART void {name}({total} *restrict sum, size_t n, const {kind} *restrict weight,
+    const {place} *restrict list, size_t count)
 {{
     size_t k = 0;
     for (; k + 4 <= count; k += 4) {{
@@ -172,12 +183,13 @@ static void {name}({total} *restrict sum, const {kind} *restrict weight, const {
 }}
 """,
             )
+        self._apart()
         name = f"product_{_short(kind)}{tail}"
         return self._add(
             name,
             f"""\
 /* Adds a row of weights times a value for every value that is not zero. */
-static void {name}({total} *restrict sum, size_t n, const {kind} *restrict weight, const int32_t *restrict x,
+static KEPT_APART void {name}({total} *restrict sum, size_t n, const {kind} *restrict weight, const int32_t *restrict x,
     size_t inputs)
 {{
     for (size_t j = 0; j < inputs; j++, weight += n) {{

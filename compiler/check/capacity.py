@@ -10,7 +10,7 @@ import numpy as np
 
 from nervecord.compiler.check.rules import GRAPH, Case, Hit, Look, above, breaking, cited, decays, threshold, whole
 from nervecord.compiler.lower.lower import INPUT_EXPONENTS
-from nervecord.compiler.ops import Array, Dense, IntegerSpike, Level, Neuron
+from nervecord.compiler.ops import Array, IntegerSpike, Level, Mantissas, Neuron
 from nervecord.compiler.target import Limits
 
 LOST_WEIGHTS = 0.25
@@ -262,10 +262,10 @@ def threshold_range(case: Case) -> Iterator[Hit]:
 def weight_range(case: Case) -> Iterator[Hit]:
     limits = case.spec.limits
     for wire in case.topology.wires:
-        if not isinstance(wire.op, Dense):
+        if not isinstance(wire.op, Mantissas):
             continue
         name, fix = case.named(wire.name), "compile again from the float policy for this target"
-        weight = wire.op.weight
+        weight = wire.op.stored
         yield from above(limits.weight_max, int(weight.max()), name, "a weight exceeds the chip's largest", fix)
         low = limits.weight_min
         if low.value not in (None, math.inf) and weight.min() < (low.value or 0):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from nervecord.compiler.check.rules import Case, Hit, above, breaking, cited
 from nervecord.compiler.graph import Graph
-from nervecord.compiler.ops import Affine, Conv, Flatten, Pool, Shape
+from nervecord.compiler.ops import Affine, Conv, Flatten, Pool, Shape, SparseAffine
 from nervecord.compiler.target import Convolution, Fact
 from nervecord.compiler.topology import Wire, passes_on
 
@@ -126,7 +126,7 @@ def _kernel(graph: Graph, wire: Wire) -> Shape:
     if isinstance(wire.op, Conv):
         return (*wire.op.weight.shape[1:], 1)[:3]
     size = int(wire.op.in_shape[0])
-    if isinstance(wire.op, Affine):
+    if isinstance(wire.op, (Affine, SparseAffine)):
         waiting, seen = list(graph.sources(wire.name)), set()
         while waiting:
             name = waiting.pop()

@@ -20,7 +20,7 @@ from nervecord.compiler.check.rules import (
     time_constants,
 )
 from nervecord.compiler.findings import Severity
-from nervecord.compiler.lower.prepare import MOST_GROUPS
+from nervecord.compiler.lower.prepare import MOST_GROUPS, prepares
 from nervecord.compiler.ops import OPS, Array, Input, Level, Neuron, Op, is_core
 from nervecord.compiler.target import DECIDING
 from nervecord.compiler.topology import Wire
@@ -172,6 +172,8 @@ def population_parameters(case: Case) -> Iterator[Hit]:
                     distinct, MOST_GROUPS, "nothing to do; one per layer costs no populations", cited(fact), "info",
                 )  # fmt: skip
                 continue
+            if parameter != "threshold" and case.compiles and prepares(case.spec) and distinct > MOST_GROUPS:
+                fix += ", or compile with --allow-clustered-decays"
             if parameter == "threshold":
                 fix = (
                     "divide each neuron's incoming weights, biases and leak by its threshold and set all thresholds "
@@ -215,18 +217,24 @@ def bias(case: Case) -> Iterator[Hit]:
         yield Hit(case.named(wire.name), message, None, None, "train with bias=False", cited(fact), severity)
 
 
+_OTHER_BIASES: dict[str | None, tuple[str, Severity]] = {
+    None: ("nothing public says whether the chip's does", "unknown"),
+    "settled": ("the chip's adds at once what that settles at: the first steps differ", "warning"),
+}
+
+
 def bias_channel(case: Case) -> Iterator[Hit]:
     fact = case.spec.behaviour.current_bias
     if fact.value == "native":
         return
     if fact.value != "channel":
+        other, severity = _OTHER_BIASES.get(fact.value, ("the chip's does not", "error"))
+        message = f"its bias enters a synaptic current, and {other}"
         supported = case.spec.kinds(case.graph.level)
         for wire in case.topology.wires:
             if wire.biased and any(op.kind in supported for op in _with_current(case, wire)):
                 yield Hit(
-                    case.named(wire.name),
-                    "its bias enters a synaptic current, and nothing public says whether the chip's does",
-                    None, None, "train with bias=False", cited(fact), "unknown" if fact.value is None else "error",
+                    case.named(wire.name), message, None, None, "train with bias=False", cited(fact), severity,
                 )  # fmt: skip
         return
     for name, source in bias_carriers(case.graph, case.topology, case.spec).items():

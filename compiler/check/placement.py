@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from nervecord.compiler.graph import Graph
-from nervecord.compiler.ops import Affine, Array, Dense, Neuron, Op, is_host
+from nervecord.compiler.ops import Array, Conv, Matrix, Neuron, Op, is_host
 from nervecord.compiler.target import Packing, TargetSpec
 from nervecord.compiler.topology import Topology, Wire, label
 
@@ -214,14 +214,17 @@ def _axon_bits(counts: Array, each: int, packing: Packing) -> Array:
 def _per_core(wire: Wire, share: int, cores: int, spec: TargetSpec) -> tuple[Array, Array | None]:
     """(input axons, synapse bits) a connection takes of each core; bits None where the packing is not modelled."""
     node = wire.op
-    if not isinstance(node, (Affine, Dense)):
-        # Chips share a kernel's weights between axons in ways that are not modelled here.
-        return np.full(cores, np.count_nonzero(wire.fan_out)), None
+    if not isinstance(node, Matrix):
+        # Chips share a kernel's weights between axons in ways that are not modelled here, but for whole kernels.
+        reached, whole = np.full(cores, np.count_nonzero(wire.fan_out)), spec.behaviour.shared_kernels.value
+        if not whole or not isinstance(node, Conv) or not spec.limits.weight_bits.known:
+            return reached, None
+        return reached, np.full(cores, node.weight.size * int(spec.limits.weight_bits.value or 0))
     axons, bits = np.zeros(cores, dtype=np.int64), np.zeros(cores, dtype=np.int64)
-    rows, width = node.weight.shape
+    (rows,), (width,) = node.out_shape, node.in_shape
     at_once = max(1, BATCH // max(width, 1))
     for first in range(0, -(-rows // share), at_once):
-        part = node.weight[first * share : (first + at_once) * share] != 0
+        part = node.rows(first * share, (first + at_once) * share) != 0
         starts = range(0, len(part), share)
         counts = part if share == 1 else np.stack([part[k : k + share].sum(axis=0, dtype=np.int32) for k in starts])
         held = np.minimum(share, len(part) - np.array(starts))

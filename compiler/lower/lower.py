@@ -293,7 +293,7 @@ def _encoder_scales(draft: Draft) -> list[dict[str, float]]:
 
 def _constant(p: Population, scale: float) -> int:
     """Value of the bias channel: the power of two with which the largest bias is no larger than the largest weight."""
-    largest = max(max(float(np.abs(link.weight).max()) for link in p.links), 1e-30)
+    largest = max(max(float(np.abs(link.stored).max()) for link in p.links), 1e-30)
     ratio = float(np.abs(p.current_bias).max()) * scale / largest
     return int(2 ** np.ceil(np.log2(max(ratio, 1.0))))
 

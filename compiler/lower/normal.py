@@ -12,7 +12,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nervecord.compiler.ops import Affine, Array, Membrane, Neuron, Spike, Synapse
+from nervecord.compiler.ops import (
+    Affine,
+    Array,
+    Convolution,
+    Csr,
+    Membrane,
+    Neuron,
+    Scale,
+    SparseAffine,
+    Spike,
+    Synapse,
+)
+from nervecord.compiler.passes.linear import Matrix, matrix_of, through
 from nervecord.compiler.plan import Plan, Step, Unit
 
 
@@ -24,13 +36,28 @@ class Link:
         name: of the connection it becomes. source: a population or an entry. origin: its maker's names.
         weight: (out, in), gains folded in.
         delay: steps, as trained.
+        convolution: that the weights were before gains.
     """
 
     name: str
     source: str
     origin: tuple[str, ...]
-    weight: Array
+    weight: Matrix
     delay: int
+    convolution: Convolution | None = None
+
+    @property
+    def stored(self) -> Array:
+        """The weights that are stored: all that are not zero are among them."""
+        return self.weight.values if isinstance(self.weight, Csr) else self.weight
+
+    def times(self, x: Array, *, positive: bool = False) -> Array:
+        """The weights, or what is positive of them, times a vector: (out,) of (in,)."""
+        if isinstance(self.weight, Csr):
+            matrix = self.weight
+            return (matrix.with_values(np.maximum(matrix.values, 0)) if positive else matrix).products(x[None])[0]
+        product: Array = (np.maximum(self.weight, 0) if positive else self.weight) @ x
+        return product
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +121,15 @@ def _population(plan: Plan, unit: Unit, taken: set[str]) -> Population:
     links: list[Link] = []
     for step in unit.incoming:
         affine = step.op
-        assert isinstance(affine, Affine)
+        assert isinstance(affine, (Affine, SparseAffine))
         if affine.bias is not None:
             bias = bias + affine.bias if bias.any() else affine.bias
-        weight = affine.weight if (gain == 1).all() else gain[:, None] * affine.weight
+        weight = through(Scale(gain), matrix_of(affine), direct=False) if (gain != 1).any() else matrix_of(affine)
+        form = affine.convolution if isinstance(affine, SparseAffine) else None
         several = len(plan.graph.destinations(step.name)) > 1
         for tap in step.taps:
             name = _link_name(step, tap.source, unit.step.name if several else None, taken)
-            links.append(Link(name, tap.source, affine.origin or (step.name,), weight, affine.delay))
+            links.append(Link(name, tap.source, affine.origin or (step.name,), weight, affine.delay, form))
     current = synapse is not None
     return Population(
         name=unit.step.name,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.graph import Graph
+from nervecord.compiler.passes.cluster import Clustered, cluster_decays
 from nervecord.compiler.passes.compose import compose
 from nervecord.compiler.passes.prune import prune
 from nervecord.compiler.passes.split import MOST_GROUPS, split_decays
@@ -21,8 +23,14 @@ def prepares(spec: TargetSpec) -> bool:
     return spec.integers is not None and spec.behaviour.free_wiring.value is False
 
 
-def prepared(subject: Graph | Policy, spec: TargetSpec) -> Iterator[tuple[str, Graph | Policy]]:
-    """(what was done, the subject after it) of every pass that changed something; none for other targets."""
+def prepared(
+    subject: Graph | Policy, spec: TargetSpec, clustered: list[Clustered] | None = None
+) -> Iterator[tuple[str, Graph | Policy]]:
+    """(what was done, the subject after it) of every pass that changed something; none for other targets.
+
+    Args:
+        clustered: given where decays may be clustered; what was done so is put into it.
+    """
     if not prepares(spec) or spec.integers is None:
         return
     own = spec.behaviour.per_neuron.value or ()
@@ -31,9 +39,17 @@ def prepared(subject: Graph | Policy, spec: TargetSpec) -> Iterator[tuple[str, G
         passes.append(("thresholds", fold_thresholds))
     if "decay" not in own:
         integers = spec.integers
+        if clustered is not None:
+            passes.append(("clustered", lambda it: _cluster(it, integers, clustered)))
         passes.append(("split", lambda it: prune(split_decays(it, integers))))
     for name, run in passes:
         made = run(subject)
         if made is not subject:
             subject = made
             yield name, subject
+
+
+def _cluster(subject: Any, arithmetic: Arithmetic, said: list[Clustered]) -> Any:
+    made, found = cluster_decays(subject, arithmetic)
+    said += found
+    return made

@@ -22,7 +22,17 @@ from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.findings import Finding, raise_on_errors
 from nervecord.compiler.lower import ranges
 from nervecord.compiler.lower.normal import Link, Population
-from nervecord.compiler.ops import Array, Dense, IntegerMembrane, IntegerSpike, IntegerSynapse, Neuron
+from nervecord.compiler.ops import (
+    Array,
+    Csr,
+    Dense,
+    IntegerMembrane,
+    IntegerSpike,
+    IntegerSynapse,
+    Mantissas,
+    Neuron,
+    Sparse,
+)
 from nervecord.compiler.ops.reach import Sent
 from nervecord.errors import InfeasibleError
 
@@ -112,7 +122,7 @@ class Settings:
 class Quantised:
     """A population in integers. scale: membrane units (v) per real 1."""
 
-    links: tuple[Dense, ...]
+    links: tuple[Mantissas, ...]
     neuron: Neuron
     scale: float
     report: PopulationReport
@@ -209,7 +219,7 @@ def common(values: Array, what: str, population: Population, grid: float) -> flo
 
 
 def _largest(population: Population, link: Link, source: Incoming) -> float:
-    largest = max(float(np.abs(link.weight).max()), SMALLEST)
+    largest = max(float(np.abs(link.stored).max()), SMALLEST)
     if source.carries:
         # The bias is a weight too, from a channel whose value is chosen by the caller.
         bias = float(np.abs(population.current_bias).max()) * source.scale / abs(source.constant)
@@ -274,8 +284,8 @@ def _real_reach(population: Population, incoming: Sequence[Incoming]) -> float:
         width = link.weight.shape[1]
         least = np.minimum(source.low[:width], 0) / source.scale
         most = np.maximum(source.high[:width], 0) / source.scale
-        upward = np.maximum(link.weight, 0) @ (most - least)
-        high, low = high + link.weight @ least + upward, low + link.weight @ most - upward
+        upward = link.times(most - least, positive=True)
+        high, low = high + link.times(least) + upward, low + link.times(most) - upward
     return float(max(high.max(), -low.min()))
 
 
@@ -295,28 +305,13 @@ def _with_scales(
     scales: _Scales,
     settings: Settings,
     drives: bool,
-) -> tuple[tuple[Dense, ...], Neuron] | None:
+) -> tuple[tuple[Mantissas, ...], Neuron] | None:
     """The integer ops of these scales; None where a bias does not fit its mantissa and exponent."""
     a = settings.arithmetic
-    least, most = a.weight_range(mixed=True)
-    links = []
-    for k, (link, source) in enumerate(zip(population.links, incoming, strict=True)):
-        step = scales.step[k]
-        weight = link.weight * scales.weight_scale[k]
-        if source.constant:
-            column = np.zeros(population.size)
-            if source.carries:
-                column = population.current_bias * scales.weight_scale[k] * source.scale / source.constant
-            weight = np.concatenate([weight, column[:, None]], axis=1)
-        weight /= step
-        np.rint(weight, out=weight)
-        weight *= step
-        np.clip(weight, least // step * step, most // step * step, out=weight)
-        if drives:
-            weight = np.concatenate([weight, np.zeros((1, weight.shape[1]))])
-        links.append(Dense(
-            weight.astype(np.int32), scales.weight_exp[k], settings.weight_bits, waits[k], origin=link.origin
-        ))  # fmt: skip
+    links = [
+        _mantissas(population, link, source, waits[k], scales, k, settings, drives)
+        for k, (link, source) in enumerate(zip(population.links, incoming, strict=True))
+    ]
     threshold = _threshold(population)
     spike = None
     if threshold is not None:
@@ -347,6 +342,44 @@ def _with_scales(
     return tuple(links), Neuron(membrane, synapse, spike, origin=population.origin)
 
 
+def _mantissas(
+    population: Population, link: Link, source: Incoming, wait: int, scales: _Scales, k: int, settings: Settings,
+    drives: bool,
+) -> Mantissas:  # fmt: skip
+    """A link in mantissas: the channel of a bias is one more column, the neuron that drives one more row."""
+    least, most = settings.arithmetic.weight_range(mixed=True)
+    step = scales.step[k]
+    weight = link.stored * scales.weight_scale[k]
+    column = np.zeros(population.size)
+    if source.carries and source.constant:
+        column = population.current_bias * scales.weight_scale[k] * source.scale / source.constant
+    matrix: Array | Csr = weight
+    if isinstance(link.weight, Csr):
+        matrix = link.weight.with_values(weight)
+        if source.constant:
+            matrix = matrix.with_column(column)
+    elif source.constant:
+        matrix = np.concatenate([weight, column[:, None]], axis=1)
+    weight = matrix.values if isinstance(matrix, Csr) else matrix
+    weight /= step
+    np.rint(weight, out=weight)
+    weight *= step
+    np.clip(weight, least // step * step, most // step * step, out=weight)
+    shared = {
+        "weight_exp": scales.weight_exp[k], "weight_bits": settings.weight_bits, "delay": wait, "origin": link.origin
+    }  # fmt: skip
+    if not isinstance(matrix, Csr):
+        if drives:
+            weight = np.concatenate([weight, np.zeros((1, weight.shape[1]))])
+        return Dense(weight.astype(np.int32), **shared)  # type: ignore[arg-type]
+    whole = matrix.with_values(weight.astype(np.int32))
+    whole = whole.with_row() if drives else whole
+    form = link.convolution
+    if form is not None and form.kernel_of(whole) is None:
+        form = None  # gains that differ within a map, or a channel beside it
+    return Sparse(whole.values, whole.columns, whole.starts, whole.inputs, convolution=form, **shared)  # type: ignore[arg-type]
+
+
 def _lost(exponents: Sequence[int], settings: Settings) -> float:
     """Accumulator units that negative exponents cut off on average, which the bias gives back in a reset window.
 
@@ -359,7 +392,7 @@ def _lost(exponents: Sequence[int], settings: Settings) -> float:
 
 def _prove(
     population: Population,
-    links: Sequence[Dense],
+    links: Sequence[Mantissas],
     neuron: Neuron,
     incoming: Sequence[Incoming],
     settings: Settings,
@@ -377,7 +410,7 @@ def _report(
     population: Population,
     incoming: Sequence[Incoming],
     scales: _Scales,
-    links: Sequence[Dense],
+    links: Sequence[Mantissas],
     neuron: Neuron,
     proved: ranges.UnitRange,
     settings: Settings,
@@ -409,11 +442,20 @@ def _report(
     )  # fmt: skip
 
 
-def _link_report(link: Link, dense: Dense, scale: float) -> LinkReport:
-    rows, width = link.weight.shape
-    error = dense.weight[:rows, :width] / scale
-    error -= link.weight
-    largest = max(float(np.abs(link.weight).max()), SMALLEST)
+def _link_report(link: Link, dense: Mantissas, scale: float) -> LinkReport:
+    wanted = link.stored
+    largest = max(float(np.abs(wanted).max()), SMALLEST)
+    if isinstance(link.weight, Csr):
+        assert isinstance(dense, Sparse)
+        rows, width = link.weight.shape
+        made = dense.csr
+        inside = (made.row_of < rows) & (made.columns < width)
+        error, places = made.values[inside] / scale - wanted, link.weight.shape[0] * link.weight.shape[1]
+    else:
+        rows, width = link.weight.shape
+        error = dense.weight[:rows, :width] / scale
+        error -= link.weight
+        places = error.size
     return LinkReport(
         connection=link.name,
         weight_scale=scale,
@@ -421,5 +463,5 @@ def _link_report(link: Link, dense: Dense, scale: float) -> LinkReport:
         weight_bits=dense.weight_bits,
         delay=dense.delay,
         weight_error_max=float(np.abs(error).max()) / largest,
-        weight_error_rms=float(np.sqrt(np.mean(np.square(error)))) / largest,
+        weight_error_rms=float(np.sqrt(np.sum(np.square(error)) / places)) / largest,
     )

@@ -17,7 +17,7 @@ import numpy as np
 
 from nervecord.compiler.arithmetic import PRODUCT_BITS, Arithmetic
 from nervecord.compiler.findings import Finding
-from nervecord.compiler.ops import Array, Dense, Op
+from nervecord.compiler.ops import Array, Mantissas, Op
 from nervecord.compiler.ops.reach import LONGEST_RUN, UNBOUNDED, Reach, Sent, spiking
 from nervecord.compiler.plan import Plan, Unit
 from nervecord.errors import GraphError, InfeasibleError
@@ -186,7 +186,7 @@ def _unit(unit: Unit, arithmetic: Arithmetic, interval: int, sent: dict[str, Sen
     op, product, entering = unit.step.op, 0, Sent.nothing(unit.step.op.size)
     for connection in unit.incoming:
         dense = connection.op
-        assert isinstance(dense, Dense)
+        assert isinstance(dense, Mantissas)
         given = Sent.nothing(math.prod(dense.in_shape))
         for tap in connection.taps:
             given = given + sent[tap.source]
@@ -198,7 +198,7 @@ def _unit(unit: Unit, arithmetic: Arithmetic, interval: int, sent: dict[str, Sen
     return UnitRange.of(unit.step.name, [c.name for c in unit.incoming], product, entering, reached)
 
 
-def through(dense: Dense, arithmetic: Arithmetic, interval: int, given: Sent) -> tuple[int, Sent]:
+def through(dense: Mantissas, arithmetic: Arithmetic, interval: int, given: Sent) -> tuple[int, Sent]:
     """(largest |product| before the exponent, what it gives) of a connection.
 
     Where an exponent rounds down, a sum over steps loses less than one unit in each of them.
@@ -211,27 +211,35 @@ def through(dense: Dense, arithmetic: Arithmetic, interval: int, given: Sent) ->
     if reach >= 1 << PRODUCT_BITS:
         return product, Sent(low, high)  # floats are not exact there, and nothing holds it
     if dense.weight_exp < 0:
-        roundings = dense.weight.shape[1] if arithmetic.accumulate == "shift-each" else 1
+        roundings = dense.in_shape[0] if arithmetic.accumulate == "shift-each" else 1
         least = least - roundings * (interval or LONGEST_RUN)
     return product, Sent(low, high, (least, most))
 
 
-def dense_range(dense: Dense, arithmetic: Arithmetic, low: Array, high: Array) -> tuple[int, Array, Array]:
+def dense_range(dense: Mantissas, arithmetic: Arithmetic, low: Array, high: Array) -> tuple[int, Array, Array]:
     """(largest |product| before the exponent, low, high per output after it) of inputs in low..high per channel."""
-    rows, width = dense.weight.shape
+    (rows,), (width,) = dense.out_shape, dense.in_shape
     bottom, top = np.empty(rows), np.empty(rows)
     at_once = max(1, ROWS // max(width, 1))
     span = (high - low).astype(np.float64)
     floats = low.astype(np.float64), high.astype(np.float64)
     for start in range(0, rows, at_once):
         # Whole numbers below 2^53: float64 is exact in any order, and its matrix product is fast.
-        weight = dense.weight[start : start + at_once].astype(np.float64)
+        weight = dense.rows(start, start + at_once).astype(np.float64)
         upward = np.maximum(weight, 0) @ span
         these = slice(start, start + len(weight))
         top[these], bottom[these] = weight @ floats[0] + upward, weight @ floats[1] - upward
     reach = int(max(top.max(), -bottom.min()))
     if arithmetic.accumulate == "shift-each" and dense.weight_exp < 0:
-        ends = [(dense.weight.astype(np.int64) * end) >> -dense.weight_exp for end in (low, high)]
-        return reach, np.minimum(*ends).sum(axis=1), np.maximum(*ends).sum(axis=1)
+        parts = [_each(dense, start, at_once, low, high) for start in range(0, rows, at_once)]
+        least, most = (np.concatenate(end) for end in zip(*parts, strict=True))
+        return reach, least, most
     low_end, high_end = (arithmetic.shifted(end.astype(np.int64), dense.weight_exp) for end in (bottom, top))
     return reach, low_end, high_end
+
+
+def _each(dense: Mantissas, start: int, at_once: int, low: Array, high: Array) -> tuple[Array, Array]:
+    """(low, high) of some outputs where every product is shifted before it is added."""
+    weight = dense.rows(start, start + at_once).astype(np.int64)
+    ends = [(weight * end) >> -dense.weight_exp for end in (low, high)]
+    return np.minimum(*ends).sum(axis=1), np.maximum(*ends).sum(axis=1)

@@ -10,7 +10,11 @@ import numpy as np
 from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.lower.normal import Link, Population
 from nervecord.compiler.lower.retime import Timing, hops
+from nervecord.compiler.ops import Csr
 from nervecord.errors import InfeasibleError
+
+WIDE = 256
+"""Relays of so many neurons and more get weights in compressed rows."""
 
 
 def relays(
@@ -63,7 +67,8 @@ def relays(
 def _relay(name: str, source: str, link: Link, width: int) -> Population:
     """One neuron per source: a spike of weight 1 is above its threshold of one half, and nothing is kept."""
     zero = np.zeros(width)
-    identity = Link(f"{name}.in", source, link.origin, np.eye(width), 0)
+    weight = np.eye(width) if width < WIDE else Csr.identity(width)
+    identity = Link(f"{name}.in", source, link.origin, weight, 0)
     return Population(
         name=name, origin=link.origin, links=(identity,), current_bias=zero, bias=zero, decay=zero,
         threshold=np.full(width, 0.5), current_decay=None,

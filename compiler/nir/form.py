@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nervecord.compiler.graph import Edge, Graph
-from nervecord.compiler.ops import Affine, Input, NirForm, Op, Output, is_host
+from nervecord.compiler.ops import Affine, Input, NirForm, Op, Output, SparseAffine, is_host
 from nervecord.compiler.wiring import dissolve
 from nervecord.errors import GraphError
 
@@ -60,7 +60,7 @@ def layout(graph: Graph) -> Layout:
     entrances = dict(names)
     for name, nir in names.items():
         op = _end_of_core(graph, name)
-        if isinstance(op, Affine) and op.delay:
+        if isinstance(op, (Affine, SparseAffine)) and op.delay:
             before = f"{nir}%delay"
             while before in taken:
                 before += "%"

@@ -7,7 +7,8 @@ its name in that table.
 from __future__ import annotations
 
 from nervecord.compiler.ops.activations import Activation
-from nervecord.compiler.ops.connections import Affine, Conv, Delay, Flatten, Pool, Scale, Threshold
+from nervecord.compiler.ops.connections import Affine, Conv, Delay, Flatten, Matrix, Pool, Scale, Threshold
+from nervecord.compiler.ops.csr import Csr
 from nervecord.compiler.ops.delayline import DelayLine
 from nervecord.compiler.ops.ends import Input, Output
 from nervecord.compiler.ops.fields import Array, Shape
@@ -23,7 +24,7 @@ from nervecord.compiler.ops.host import (
     Quantise,
     Rescale,
 )
-from nervecord.compiler.ops.integer import Dense
+from nervecord.compiler.ops.integer import Dense, Mantissas
 from nervecord.compiler.ops.level import EVERY_LEVEL, EXECUTABLE, FLOAT_LEVELS, Level
 from nervecord.compiler.ops.neurons import (
     PARTS,
@@ -39,17 +40,18 @@ from nervecord.compiler.ops.neurons import (
 )
 from nervecord.compiler.ops.op import NirForm, Op, Part, Role, State, Synapses
 from nervecord.compiler.ops.sigma_delta import Delta, Sigma, SigmaDelta
+from nervecord.compiler.ops.sparse import Convolution, Sparse, SparseAffine
 
 OPS: dict[str, type[Op]] = {
     kind.__name__: kind
     for kind in (
-        Input, Output, Affine, Conv, Scale, Flatten, Pool, Delay, DelayLine, Threshold, Activation, Neuron, Dense,
-        Delta, SigmaDelta, Sigma, Normalise, Quantise, BiasChannel, PopulationEncode,
+        Input, Output, Affine, SparseAffine, Conv, Scale, Flatten, Pool, Delay, DelayLine, Threshold, Activation,
+        Neuron, Dense, Sparse, Delta, SigmaDelta, Sigma, Normalise, Quantise, BiasChannel, PopulationEncode,
         Decode, Rescale, CountDecode, ArgmaxDecode, CountArgmaxDecode,
     )
 }  # fmt: skip
 """Name -> op."""
-PART_TYPES: dict[str, type[Part]] = {kind.__name__: kind for kind in PARTS}
+PART_TYPES: dict[str, type[Part]] = {kind.__name__: kind for kind in (*PARTS, Convolution)}
 """Name -> part of a composed op."""
 NIR_READERS: dict[str, type[Op]] = {nir: kind for kind in OPS.values() for nir in kind.NIR}
 """NIR type -> the op that reads it."""
@@ -71,8 +73,9 @@ def is_host(op: Op) -> bool:
 __all__ = [
     "CORE_ROLES", "EVERY_LEVEL", "EXECUTABLE", "FLOAT_LEVELS", "HOST_ROLES", "NIR_READERS", "OPS", "PART_TYPES",
     "Activation", "Affine", "ArgmaxDecode", "Array", "BiasChannel", "ContinuousMembrane", "ContinuousSynapse", "Conv",
-    "CountArgmaxDecode", "CountDecode", "Decode", "Decoder", "Delay", "DelayLine", "Delta", "Dense", "Flatten",
-    "Input", "IntegerMembrane", "IntegerSpike", "IntegerSynapse", "Level", "Membrane", "Neuron", "NirForm",
-    "Normalise", "Op", "Output", "Part", "Pool", "PopulationEncode", "Quantise", "Rescale", "Role", "Scale", "Shape",
-    "Sigma", "SigmaDelta", "Spike", "State", "Synapse", "Synapses", "Threshold", "is_core", "is_host",
+    "Convolution", "CountArgmaxDecode", "CountDecode", "Csr", "Decode", "Decoder", "Delay", "DelayLine", "Delta",
+    "Dense", "Flatten", "Input", "IntegerMembrane", "IntegerSpike", "IntegerSynapse", "Level", "Mantissas", "Matrix",
+    "Membrane", "Neuron", "NirForm", "Normalise", "Op", "Output", "Part", "Pool", "PopulationEncode", "Quantise",
+    "Rescale", "Role", "Scale", "Shape", "Sigma", "SigmaDelta", "Sparse", "SparseAffine", "Spike", "State",
+    "Synapse", "Synapses", "Threshold", "is_core", "is_host",
 ]  # fmt: skip

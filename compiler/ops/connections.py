@@ -46,6 +46,15 @@ class Matrix(Op):
     def lag(self) -> int:
         return self.delay
 
+    @property
+    def stored(self) -> Array:
+        """The weights that are stored, in any shape: all that are not zero are among them."""
+        return self.weight
+
+    def rows(self, first: int, last: int) -> Array:
+        """Rows first..last - 1 of the matrix, zeros included."""
+        return self.weight[first:last]
+
     def synapses(self) -> Synapses:
         nonzero = self.weight != 0
         return Synapses(nonzero.sum(axis=0), int(nonzero.sum(axis=1).max(initial=0)), int(self.weight.size))

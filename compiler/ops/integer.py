@@ -23,8 +23,35 @@ SINGLE = 1 << 24
 """Whole numbers below it are exact in float32."""
 
 
+class Mantissas(Matrix):
+    """What connections in integers share: what of them an arithmetic does not hold, and that a step is prepared."""
+
+    __slots__ = ()
+
+    weight_exp: int
+    weight_bits: int
+
+    def misfits(self, arithmetic: Arithmetic) -> Iterator[fields.Violation]:
+        a = arithmetic
+        yield from fields.outside("weight_exp", self.weight_exp, a.weight_exponent_low, a.weight_exponent_high)
+        yield from fields.outside("weight_bits", self.weight_bits, 1, a.weight_bits)
+        yield from fields.outside("delay", self.delay, a.connection_delay, a.delay_max)
+        low, high = int(self.stored.min()), int(self.stored.max())
+        mixed = low < 0 < high
+        least, most = a.weight_range(mixed=mixed, positive=high > 0)
+        if not (low == high == 0):
+            yield from fields.outside("weight", low, least, most)
+            yield from fields.outside("weight", high, least, most)
+        step = a.weight_step(min(self.weight_bits, a.weight_bits), mixed=mixed)
+        if int(np.bitwise_or.reduce(self.stored, axis=None)) & (step - 1):  # a step is a power of two
+            yield "weight-grid", f"weights are no multiples of {step}, as {self.weight_bits} bits need", None, None
+
+    def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
+        return self.stepper(arithmetic)(state, x)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Dense(Matrix):
+class Dense(Mantissas):
     """y(t) = (W x(t - delay)) * 2^weight_exp, rounded down; what a neuron's reset clears is not the connection's.
 
     Binary spikes or graded values enter, as its sources give; the plan says which.
@@ -36,24 +63,6 @@ class Dense(Matrix):
     delay: int = fields.integer("steps, those that the target's connections cost included", 0, LARGEST_DELAY, 1)
 
     LEVELS: ClassVar[frozenset[Level]] = frozenset({Level.INTEGER})
-
-    def misfits(self, arithmetic: Arithmetic) -> Iterator[fields.Violation]:
-        a = arithmetic
-        yield from fields.outside("weight_exp", self.weight_exp, a.weight_exponent_low, a.weight_exponent_high)
-        yield from fields.outside("weight_bits", self.weight_bits, 1, a.weight_bits)
-        yield from fields.outside("delay", self.delay, a.connection_delay, a.delay_max)
-        low, high = int(self.weight.min()), int(self.weight.max())
-        mixed = low < 0 < high
-        least, most = a.weight_range(mixed=mixed, positive=high > 0)
-        if not (low == high == 0):
-            yield from fields.outside("weight", low, least, most)
-            yield from fields.outside("weight", high, least, most)
-        step = a.weight_step(min(self.weight_bits, a.weight_bits), mixed=mixed)
-        if int(np.bitwise_or.reduce(self.weight, axis=None)) & (step - 1):  # a step is a power of two
-            yield "weight-grid", f"weights are no multiples of {step}, as {self.weight_bits} bits need", None, None
-
-    def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
-        return self.stepper(arithmetic)(state, x)
 
     def stepper(self, arithmetic: Arithmetic | None) -> Callable[[State, Array], Array]:
         assert arithmetic is not None

@@ -76,7 +76,7 @@ class Op:
 
     @classmethod
     def kinds(cls, level: Level) -> tuple[str, ...]:
-        """What `kind` can be at a level; empty where the op has no meaning there."""
+        """What `kind` can be at a level; empty where the op has no meaning there, or is of another op's kind."""
         return (cls.__name__,) if level in cls.LEVELS else ()
 
     @property

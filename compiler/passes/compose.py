@@ -13,23 +13,30 @@ from nervecord.compiler.ops import (
     Affine,
     Array,
     Conv,
+    Csr,
     DelayLine,
     Flatten,
     Input,
     Neuron,
     Op,
     Output,
-    Pool,
-    Scale,
+    SparseAffine,
 )
 from nervecord.compiler.ops.fields import declarations
 from nervecord.compiler.ops.level import FLOAT_LEVELS
+from nervecord.compiler.passes.linear import (
+    LINEAR,
+    Matrix,
+    TooManyError,
+    added,
+    connection,
+    convolution_of,
+    only,
+    through,
+)
 from nervecord.compiler.policy import parts, with_graph
 from nervecord.compiler.verify import Subject, verify
 
-LINEAR = (Affine, Conv, Pool, Scale, Flatten, DelayLine)
-MOST_WEIGHTS = 1 << 24
-"""Weights of a matrix, zeros included, that a chain may become: 128 MiB in float64."""
 MOST_DELAYS = 64
 """Connections that a delay line may become, one for each length."""
 
@@ -38,12 +45,13 @@ MOST_DELAYS = 64
 class _Sum:
     """What enters a node: sum over (source, delay) of matrix x(t - delay), and a bias; all flat, in C order.
 
-    through: names of the nodes on the way, from the source on.
+    through: names of the nodes on the way, from the source on. direct: no op has been met, the matrix is the identity.
     """
 
-    matrices: dict[tuple[str, int], Array]
+    matrices: dict[tuple[str, int], Matrix]
     bias: Array | None
     through: tuple[str, ...]
+    direct: bool = False
 
 
 class _StaysError(Exception):
@@ -61,9 +69,11 @@ def compose(subject: Subject) -> Subject:
         neurons -> neurons                                 neurons -> Affine of ones and zeros -> neurons
         neurons (4, 4) -> Flatten -> output                neurons (16) -> output
 
-    The sum over a chain is the same numbers added in another order, so that the error is the rounding of float64.
+    The sum over a chain is the same numbers added in another order, so that the error is the rounding of float64. A
+    matrix of which less than a quarter is not zero becomes a SparseAffine, which knows the convolution that it unrolls
+    where nothing else lies on the way.
     Shapes become flat, in C order, those of Inputs and Outputs too. What is one Affine already is left as it is. Where
-    something is no such chain (a matrix of more than `MOST_WEIGHTS` values, a Delay in continuous time, a bias that
+    something is no such chain (a matrix of more than `MOST_WEIGHTS` weights, a Delay in continuous time, a bias that
     waits in a delay line, linear ops before an Output), nothing is changed, and the rules of the target name it.
 
     Pure, deterministic, idempotent: the same object where nothing changes.
@@ -87,7 +97,7 @@ def _receivers(graph: Graph) -> Iterator[tuple[str, Op]]:
 def _plain(graph: Graph, name: str) -> bool:
     """Whether a population is fed by Affines alone, and those by what sends."""
     sources = [graph.nodes[a] for a in graph.sources(name)]
-    if not all(isinstance(op, Affine) for op in sources):
+    if not all(isinstance(op, (Affine, SparseAffine)) for op in sources):
         return False
     return not any(isinstance(graph.nodes[b], LINEAR) for a in graph.sources(name) for b in graph.sources(a))
 
@@ -134,44 +144,51 @@ def _ends(graph: Graph, name: str) -> Iterator[str]:
             yield a
 
 
-def _affines(graph: Graph, name: str, sums: dict[str, _Sum], taken: set[str]) -> Iterator[tuple[str, str, Affine]]:
+def _affines(
+    graph: Graph, name: str, sums: dict[str, _Sum], taken: set[str]
+) -> Iterator[tuple[str, str, Affine | SparseAffine]]:
     """(name, source, connection) of everything that enters a population."""
     found = _entering(graph, name, sums, set())
     origin = tuple(word for a in found.through for word in (graph.nodes[a].origin or (a,)))
-    weighted = [a for a in found.through if isinstance(graph.nodes[a], (Affine, Conv))]
+    weighted = [a for a in found.through if isinstance(graph.nodes[a], (Affine, SparseAffine, Conv))]
     base = weighted[-1] if weighted and len(found.matrices) == 1 else f"{name}.in"
+    convolutions = [op for a in weighted if isinstance(op := graph.nodes[a], Conv)]
+    form = convolution_of(convolutions[0]) if len(convolutions) == len(weighted) == 1 else None
     bias = found.bias
     for source, delay in found.matrices:
         made = base if len(found.matrices) == 1 else f"{name}.{source}" + (f".{delay}" if delay else "")
         while made in taken and not (made == base and made in weighted):
             made += "'"
         taken.add(made)
-        yield made, source, Affine(found.matrices[source, delay], bias, delay, origin=origin or (name,))
+        yield made, source, connection(found.matrices[source, delay], bias, delay, origin or (name,), form)
         bias = None
 
 
 def _entering(graph: Graph, name: str, sums: dict[str, _Sum], open_: set[str]) -> _Sum:
     """What enters a node: the sum of what its sources give."""
-    matrices: dict[tuple[str, int], Array] = {}
+    matrices: dict[tuple[str, int], Matrix] = {}
     bias: Array | None = None
-    through: dict[str, None] = {}
-    for a in graph.sources(name):
+    met: dict[str, None] = {}
+    sources = graph.sources(name)
+    direct = False
+    for a in sources:
         part = _given(graph, a, sums, open_)
-        through |= dict.fromkeys(part.through)
+        met |= dict.fromkeys(part.through)
+        direct = part.direct and len(sources) == 1
         for key, matrix in part.matrices.items():
-            matrices[key] = matrices[key] + matrix if key in matrices else matrix
+            matrices[key] = added(matrices[key], matrix) if key in matrices else matrix
         if part.bias is not None:
             bias = part.bias if bias is None else bias + part.bias
-    return _Sum(matrices, bias, tuple(through))
+    return _Sum(matrices, bias, tuple(met), direct)
 
 
 def _given(graph: Graph, name: str, sums: dict[str, _Sum], open_: set[str]) -> _Sum:
     """What a node gives, in terms of what sends."""
     op = graph.nodes[name]
     if not isinstance(op, LINEAR):
-        if type(op).ROLE == "passing" or op.size**2 > MOST_WEIGHTS:
+        if type(op).ROLE == "passing":
             raise _StaysError(name)
-        return _Sum({(name, 0): np.eye(op.size)}, None, ())
+        return _Sum({(name, 0): Csr.identity(op.size)}, None, (), True)
     if name in sums:
         return sums[name]
     if name in open_:
@@ -184,25 +201,28 @@ def _given(graph: Graph, name: str, sums: dict[str, _Sum], open_: set[str]) -> _
 def _through(name: str, op: Op, before: _Sum) -> _Sum:
     if before.bias is not None and before.bias.any() and op.lag + op.kept:
         raise _StaysError(name)  # a bias is there from the first step on, and what waits is zero then
-    linear = op.replace(bias=None) if isinstance(op, (Affine, Conv)) else op
+    linear = op.replace(bias=None) if isinstance(op, (Affine, SparseAffine, Conv)) else op
     bias = None if before.bias is None else _applied(linear, before.bias[None])[0]
-    if isinstance(op, (Affine, Conv)) and op.bias is not None:
-        own = op.bias if isinstance(op, Affine) else np.repeat(op.bias, op.size // len(op.bias))
+    if isinstance(op, (Affine, SparseAffine, Conv)) and op.bias is not None:
+        own = np.repeat(op.bias, op.size // len(op.bias)) if isinstance(op, Conv) else op.bias
         bias = own if bias is None else bias + own
-    matrices: dict[tuple[str, int], Array] = {}
+    matrices: dict[tuple[str, int], Matrix] = {}
     if isinstance(op, DelayLine):
         steps = op.steps.ravel()
         for wait in np.unique(steps).tolist():
             for (source, delay), matrix in before.matrices.items():
-                matrices[source, delay + wait] = np.where((steps == wait)[:, None], matrix, 0.0)
+                # Behind another delay line two ways may wait equally long.
+                key, part = (source, delay + wait), only(matrix, steps == wait)
+                matrices[key] = added(matrices[key], part) if key in matrices else part
         if len(matrices) > MOST_DELAYS:
             raise _StaysError(name)
         return _Sum(matrices, bias, (*before.through, name))
-    for (source, delay), matrix in before.matrices.items():
-        if matrix.shape[1] * op.size > MOST_WEIGHTS:
-            raise _StaysError(name)
-        matrices[source, delay + op.lag] = _applied(linear, matrix.T).T
-    return _Sum(matrices, bias, (*before.through, name))
+    try:
+        for (source, delay), matrix in before.matrices.items():
+            matrices[source, delay + op.lag] = through(op, matrix, direct=before.direct)
+    except TooManyError:
+        raise _StaysError(name) from None
+    return _Sum(matrices, bias, (*before.through, name), before.direct and isinstance(op, Flatten))
 
 
 def _applied(op: Op, rows: Array) -> Array:

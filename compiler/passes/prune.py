@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 from nervecord.compiler.graph import Edge, Graph
-from nervecord.compiler.ops import Affine, Array, Level, Membrane, Neuron, Op, Spike
+from nervecord.compiler.ops import Affine, Array, Level, Membrane, Neuron, Op, SparseAffine, Spike
 from nervecord.compiler.ops.fields import declarations
+from nervecord.compiler.passes.linear import cut, empty_rows, matrix_of, with_matrix
 from nervecord.compiler.passes.split import fresh
 from nervecord.compiler.policy import parts, with_graph
 from nervecord.compiler.verify import Subject
@@ -41,13 +44,12 @@ def _silent(graph: Graph, name: str) -> Array | None:
     if not (isinstance(op, Neuron) and isinstance(op.spike, Spike) and isinstance(op.membrane, Membrane)):
         return None
     around = [graph.nodes[a] for a in (*graph.sources(name), *graph.destinations(name))]
-    if len(op.in_shape) != 1 or not all(isinstance(node, Affine) for node in around):
+    if len(op.in_shape) != 1 or not all(isinstance(node, (Affine, SparseAffine)) for node in around):
         return None
     silent = (op.membrane.leak == 0) & (op.spike.threshold >= 0)
     for a in graph.sources(name):
-        affine = graph.nodes[a]
-        assert isinstance(affine, Affine)
-        silent &= ~affine.weight.any(axis=1)
+        affine = _affine(graph.nodes[a])
+        silent &= empty_rows(matrix_of(affine))
         if affine.bias is not None:
             silent &= affine.bias == 0
     return silent
@@ -62,9 +64,8 @@ def _without(graph: Graph, name: str, kept: Array) -> Graph:
     nodes[name] = _neurons(op, kept)
     for a in graph.sources(name):
         smaller = _affine(nodes[a])
-        smaller = smaller.replace(
-            weight=smaller.weight[kept], bias=None if smaller.bias is None else smaller.bias[kept]
-        )
+        matrix = cut(matrix_of(smaller), kept, np.ones(smaller.in_shape, dtype=bool))
+        smaller = with_matrix(smaller, matrix, None if smaller.bias is None else smaller.bias[kept])
         if graph.destinations(a) == (name,):
             nodes[a] = smaller
             continue
@@ -75,20 +76,21 @@ def _without(graph: Graph, name: str, kept: Array) -> Graph:
     made = graph.replace(nodes=nodes, edges=tuple(edges))
     nodes, edges = dict(made.nodes), list(made.edges)
     for b in made.destinations(name):
-        smaller = _affine(nodes[b])
+        whole = _affine(nodes[b])
+        smaller = with_matrix(whole, cut(matrix_of(whole), np.ones(whole.out_shape, dtype=bool), kept), whole.bias)
         if made.sources(b) == (name,):
-            nodes[b] = smaller.replace(weight=smaller.weight[:, kept])
+            nodes[b] = smaller
             continue
         # The bias stays with those that are still heard through it.
         own = fresh(f"{b}.{name}", taken)
-        nodes[own] = smaller.replace(weight=smaller.weight[:, kept], bias=None)
+        nodes[own] = smaller.replace(bias=None)
         edges.remove((name, b))
         edges += [(name, own), *((own, c) for c in made.destinations(b))]
     return made.replace(nodes=nodes, edges=tuple(edges))
 
 
-def _affine(op: Op) -> Affine:
-    assert isinstance(op, Affine)
+def _affine(op: Op) -> Affine | SparseAffine:
+    assert isinstance(op, (Affine, SparseAffine))
     return op
 
 

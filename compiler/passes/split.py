@@ -9,7 +9,8 @@ import numpy as np
 
 from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.graph import Edge, Graph
-from nervecord.compiler.ops import Affine, Array, Level, Membrane, Neuron, Op, Synapse
+from nervecord.compiler.ops import Affine, Array, Level, Membrane, Neuron, Op, SparseAffine, Synapse
+from nervecord.compiler.passes.linear import matrix_of, only, with_matrix
 from nervecord.compiler.policy import parts, with_graph
 from nervecord.compiler.verify import Subject
 
@@ -29,7 +30,8 @@ def split_decays(subject: Subject, arithmetic: Arithmetic) -> Subject:
     the silent ones out, where nothing outside the core reads them.
 
     Populations with more than `MOST_GROUPS` different codes, with thresholds below zero, or that anything but Affines
-    feeds, stay as they are, and the rules of the target say so.
+    feeds, stay as they are, and the rules of the target say so; `cluster_decays` brings decays together where that is
+    allowed.
 
     Pure, deterministic, idempotent: the same object where nothing changes.
     """
@@ -38,14 +40,14 @@ def split_decays(subject: Subject, arithmetic: Arithmetic) -> Subject:
         return subject
     made = graph
     for name, op in graph.nodes.items():
-        groups = _groups(op, arithmetic)
-        fed = all(isinstance(graph.nodes[a], Affine) for a in graph.sources(name))
+        groups = decay_groups(op, arithmetic)
+        fed = all(isinstance(graph.nodes[a], (Affine, SparseAffine)) for a in graph.sources(name))
         if isinstance(op, Neuron) and 1 < len(groups) <= MOST_GROUPS and fed:
             made = _split(made, name, op, groups)
     return subject if made is graph else with_graph(subject, made)  # type: ignore[return-value]
 
 
-def _groups(op: Op, arithmetic: Arithmetic) -> list[Array]:
+def decay_groups(op: Op, arithmetic: Arithmetic) -> list[Array]:
     """Neurons (as masks) of equal codes, in the order of their first ones; none for what cannot be split."""
     if not isinstance(op, Neuron) or not isinstance(op.membrane, Membrane) or len(op.in_shape) != 1:
         return []
@@ -85,11 +87,11 @@ def _split(graph: Graph, name: str, op: Neuron, groups: list[Array]) -> Graph:
     return graph.replace(nodes=nodes, edges=tuple(dict.fromkeys(found)))
 
 
-def _rows(op: Op, mask: Array) -> Affine:
+def _rows(op: Op, mask: Array) -> Affine | SparseAffine:
     """The connection to some of the neurons."""
-    assert isinstance(op, Affine)
+    assert isinstance(op, (Affine, SparseAffine))
     bias = None if op.bias is None else np.where(mask, op.bias, 0.0)
-    return op.replace(weight=np.where(mask[:, None], op.weight, 0.0), bias=bias)
+    return with_matrix(op, only(matrix_of(op), mask), bias)
 
 
 def _alone(op: Neuron, mask: Array) -> Neuron:

@@ -25,7 +25,21 @@ import numpy as np
 import torch
 
 from nervecord.compiler.interpret import Machine
-from nervecord.compiler.ops import Affine, Array, Conv, Level, Membrane, Neuron, Op, Pool, Scale, Spike, State, Synapse
+from nervecord.compiler.ops import (
+    Affine,
+    Array,
+    Conv,
+    Level,
+    Membrane,
+    Neuron,
+    Op,
+    Pool,
+    Scale,
+    SparseAffine,
+    Spike,
+    State,
+    Synapse,
+)
 from nervecord.compiler.plan import Plan
 from nervecord.runtime.replay import before_spike, threshold_of
 from nervecord.targets.batched.host import DOUBLE
@@ -148,8 +162,8 @@ def _note(row: OpAgreement, ours: Array, theirs: Array, epsilon: Array) -> None:
 def terms(op: Op) -> int:
     """Number of products in the longest sum that one of its values is."""
     match op:
-        case Affine():
-            return int(op.weight.shape[1])
+        case Affine() | SparseAffine():
+            return op.in_shape[0]
         case Conv():
             return int(np.prod(op.weight.shape[1:]))
         case Pool():
@@ -164,6 +178,9 @@ def magnitude(op: Op, state: State, x: Array) -> Array:
         case Affine() | Conv():
             bias = None if op.bias is None else np.abs(op.bias)
             return op.replace(weight=np.abs(op.weight), bias=bias).step({}, x)
+        case SparseAffine():
+            bias = None if op.bias is None else np.abs(op.bias)
+            return op.replace(values=np.abs(op.values), bias=bias, convolution=None).step({}, x)
         case Scale():
             return np.abs(op.scale) * x
         case Pool():

@@ -31,11 +31,14 @@ from nervecord.compiler.ops import (
     IntegerMembrane,
     IntegerSpike,
     IntegerSynapse,
+    Mantissas,
     Membrane,
     Neuron,
     Op,
     Pool,
     Scale,
+    Sparse,
+    SparseAffine,
     Spike,
     Synapse,
     Threshold,
@@ -85,7 +88,7 @@ def kernel(op: Op, ground: Ground) -> Kernel:
 
 
 def _affine(op: Op, ground: Ground) -> Kernel:
-    assert isinstance(op, Affine)
+    assert isinstance(op, (Affine, SparseAffine))
     weight = ground.place.tensor(op.weight.T).contiguous()
     bias = None if op.bias is None else ground.place.tensor(op.bias)
     if bias is None:
@@ -175,7 +178,7 @@ def _flatten(op: Op, ground: Ground) -> Kernel:
 
 
 def _dense(op: Op, ground: Ground) -> Kernel:
-    assert isinstance(op, Dense)
+    assert isinstance(op, Mantissas)
     assert ground.whole is not None
     whole, exponent = ground.whole, op.weight_exp
     weight = ground.place.tensor(op.weight.T).contiguous()
@@ -324,7 +327,8 @@ def _integer_neuron(op: Neuron, ground: Ground) -> Kernel:
 KERNELS: dict[type[Op], Callable[[Op, Ground], Kernel]] = cast(
     "dict[type[Op], Callable[[Op, Ground], Kernel]]",
     {
-        Affine: _affine, Conv: _conv, Pool: _pool, Scale: _scale, Flatten: _flatten, Dense: _dense,
+        Affine: _affine, SparseAffine: _affine, Conv: _conv, Pool: _pool, Scale: _scale, Flatten: _flatten,
+        Dense: _dense, Sparse: _dense,
         Threshold: _threshold, Neuron: _neuron, Activation: _activation, DelayLine: _delay_line,
     },
 )  # fmt: skip

@@ -1,10 +1,11 @@
 """Engine `lava`: an INTEGER plan run by the stock fixed-point processes of lava-nc 0.10.0, in their own interpreter.
 
-The emulator computes the same; this engine is what shows it. Each connection becomes a Dense, or a DelayDense where its
-delay is longer than one step; each population a LIF or LIFReset; one that is read a LIF with the largest threshold
-there is. Whatever the plan's wiring is, Lava's ports take it: several connections into one population add up there.
-DelayDense is a model of its own, which shifts and rounds together what has the same delay: all synapses of a connection
-here, so that it rounds as Dense does. Lava executes a session as one run, a block at a time (`lava_worker/`).
+The emulator computes the same; this engine is what shows it. Each connection becomes a Dense, a Sparse or a Conv, or a
+DelayDense or DelaySparse where its delay is longer than one step (`processes.py`); each population a LIF or LIFReset;
+one that is read a LIF with the largest threshold there is. Whatever the plan's wiring is, Lava's ports take it: several
+connections into one population add up there. DelayDense and DelaySparse are models of their own, which shift and round
+together what has the same delay: all synapses of a connection here, so that they round as Dense does. Lava executes a
+session as one run, a block at a time (`lava_worker/`).
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ import numpy as np
 from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.findings import raise_on_errors
 from nervecord.compiler.lower.ranges import overflows, prove
-from nervecord.compiler.ops import Array, Dense, Level
-from nervecord.compiler.plan import Plan, Step, Unit
-from nervecord.errors import EngineError, GraphError, InfeasibleError
+from nervecord.compiler.ops import Array, Level, Mantissas
+from nervecord.compiler.plan import Plan, Unit
+from nervecord.errors import EngineError, InfeasibleError
 from nervecord.runtime.worker import Worker
 from nervecord.targets.lava import environment
 from nervecord.targets.lava.arithmetic import lava_arithmetic
-from nervecord.targets.lava.processes import process_of
+from nervecord.targets.lava.processes import connection_of, process_of
 
 HANDLER = Path(__file__).parent / "lava_worker" / "handler.py"
 START_TIMEOUT = 60.0
@@ -216,8 +217,9 @@ def _describe(plan: Plan, reads: list[list[int]]) -> tuple[dict[str, Any], dict[
     numbers |= {unit.step.name: ("population", k) for k, unit in enumerate(plan.units)}
     order = {step.name: k for k, step in enumerate(plan.connections)}
     arrays: dict[str, Array] = {}
-    for k, step in enumerate(plan.connections):
-        arrays[f"weight_{k}"] = _dense(step).weight
+    made_of = [connection_of(step) for step in plan.connections]
+    for k, made_connection in enumerate(made_of):
+        arrays |= {f"{name}_{k}": array for name, array in made_connection.arrays.items()}
     populations = []
     for k, unit in enumerate(plan.units):
         made = process_of(unit.step)
@@ -232,16 +234,20 @@ def _describe(plan: Plan, reads: list[list[int]]) -> tuple[dict[str, Any], dict[
             "reset_offset": unit.step.phase % plan.window,
             **made.values,
         })  # fmt: skip
-    connections = [
-        {
+    connections = []
+    for step, found in zip(plan.connections, made_of, strict=True):
+        op = step.op
+        assert isinstance(op, Mantissas)
+        connections.append({
+            "process": found.process,
             "sources": [numbers[tap.source] for tap in step.taps],
-            "weight_exp": _dense(step).weight_exp,
-            "weight_bits": _dense(step).weight_bits,
-            "delay": _dense(step).delay,
+            "outputs": op.size,
+            "weight_exp": op.weight_exp,
+            "weight_bits": op.weight_bits,
+            "delay": op.delay,
             "graded": plan.graded[step.name],
-        }
-        for step in plan.connections
-    ]
+            **found.values,
+        })  # fmt: skip
     description = {
         "entries": [entry.op.size for entry in plan.entries],
         "connections": connections,
@@ -249,12 +255,6 @@ def _describe(plan: Plan, reads: list[list[int]]) -> tuple[dict[str, Any], dict[
         "reads": reads,
     }
     return description, arrays
-
-
-def _dense(step: Step) -> Dense:
-    if not isinstance(step.op, Dense):
-        raise GraphError(f"is a {step.op.kind}, and Lava takes a Dense", where=step.name)
-    return step.op
 
 
 def _split(units: tuple[Unit, ...], joined: Array) -> Iterator[tuple[str, Array]]:

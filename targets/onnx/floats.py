@@ -22,6 +22,7 @@ from nervecord.compiler.ops import (
     Op,
     Pool,
     Scale,
+    SparseAffine,
     Spike,
     Synapse,
     Threshold,
@@ -48,6 +49,7 @@ class Floats:
         self.builder = builder
         self._kernels: dict[type[Op], Callable[..., Value]] = {
             Affine: self._affine,
+            SparseAffine: self._affine,
             Neuron: self._neuron,
             Scale: self._scale,
             Threshold: self._threshold,
@@ -71,7 +73,7 @@ class Floats:
 
     # ------------------------------------------------------------------------------------------ connections
 
-    def _affine(self, op: Affine, state: Slots, x: Value) -> Value:
+    def _affine(self, op: Affine | SparseAffine, state: Slots, x: Value) -> Value:
         if x is None:
             return None if op.bias is None else self.builder.full(op.bias, SINGLE)
         weight = self.builder.constant(op.weight.astype(SINGLE))

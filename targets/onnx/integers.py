@@ -15,7 +15,17 @@ import numpy as np
 from nervecord.compiler.arithmetic import Overflow
 from nervecord.compiler.findings import raise_on_errors
 from nervecord.compiler.lower.ranges import UnitRange, entering, overflows, prove
-from nervecord.compiler.ops import Array, Dense, IntegerMembrane, IntegerSpike, IntegerSynapse, Neuron, Op
+from nervecord.compiler.ops import (
+    Array,
+    Dense,
+    IntegerMembrane,
+    IntegerSpike,
+    IntegerSynapse,
+    Mantissas,
+    Neuron,
+    Op,
+    Sparse,
+)
 from nervecord.compiler.plan import Plan
 from nervecord.errors import InfeasibleError
 from nervecord.targets.onnx.builder import Builder
@@ -52,7 +62,9 @@ class Integers:
         entered = {step.name: _entering(plan, step.name) for step in plan.connections}
         self._reach = {id(step.op): max(-entered[step.name][0], entered[step.name][1]) for step in plan.connections}
         self._signed = {id(step.op) for step in plan.connections if entered[step.name][0] < 0}
-        self._kernels: dict[type[Op], Callable[..., Value]] = {Dense: self._dense, Neuron: self._neuron}
+        self._kernels: dict[type[Op], Callable[..., Value]] = {
+            Dense: self._dense, Sparse: self._dense, Neuron: self._neuron
+        }  # fmt: skip
 
     def takes(self, op: Op) -> bool:
         """Whether there is a kernel."""
@@ -64,11 +76,11 @@ class Integers:
 
     def shown(self, op: Op, value: str) -> str:
         """What the op gives, in its own units."""
-        return self._times(value, -self.arithmetic.input_shift) if isinstance(op, Dense) else value
+        return self._times(value, -self.arithmetic.input_shift) if isinstance(op, Mantissas) else value
 
     # ------------------------------------------------------------------------------------------ connections
 
-    def _dense(self, op: Dense, state: Slots, x: Value) -> Value:
+    def _dense(self, op: Mantissas, state: Slots, x: Value) -> Value:
         if x is None:
             return None
         shift, exponent = self.arithmetic.input_shift, op.weight_exp
@@ -95,7 +107,7 @@ class Integers:
         made = builder.op("MatMul", entered, stored)
         return made if kind is DOUBLE else builder.cast(made, DOUBLE)
 
-    def _shift_each(self, op: Dense, x: str) -> str:
+    def _shift_each(self, op: Mantissas, x: str) -> str:
         """Every product rounded down on its own, then their sum, by a product with ones."""
         builder, (rows, width) = self.builder, op.weight.shape
         beside = builder.reshaped(x, builder.batch, 1, width)

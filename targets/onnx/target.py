@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.calibrate import Calibration, StreamCalibration
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.files.program import Program
@@ -15,7 +17,7 @@ from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.ops import Level
 from nervecord.compiler.options import option
 from nervecord.compiler.plan import plan
-from nervecord.compiler.policy import Policy
+from nervecord.compiler.policy import Policy, parts
 from nervecord.compiler.schedule import Schedule
 from nervecord.compiler.specfile import read_spec
 from nervecord.compiler.target import Emitted, Lowered, TargetSpec
@@ -54,19 +56,33 @@ class OnnxTarget:
     def lower(
         self, subject: Graph | Policy, calibration: Calibration | StreamCalibration | None, schedule: Schedule
     ) -> Lowered:
-        """The policy itself, or in integers; see `compiler.lower`.
+        """The policy itself, or in integers; see `compiler.lower`. What is in integers already stays as it is.
 
         Raises:
             InfeasibleError: an op has no form in ONNX here, or it is too large to unroll.
         """
         report: dict[str, object] = {}
         lowered: Graph | Policy = subject
-        if self.form == "integer":
+        if self.form == "integer" and parts(subject)[0].level is not Level.INTEGER:
             lowered, report = lower(
                 subject, integers(self.spec), calibration, schedule=schedule, weight_bits=self.weight_bits
             )
         check_ops(plan(lowered, schedule))
         return Lowered(subject=lowered, report={**report, "onnx": {"form": self.form, "opset": self.opset}})
+
+    def adopting(self, arithmetic: Arithmetic) -> OnnxTarget:
+        """The form integer with another arithmetic than Lava's, for what is in those integers already.
+
+        Raises:
+            NervecordError: the width of its weights is asked for, which is what it is.
+        """
+        if self.weight_bits != OnnxTarget.weight_bits:
+            raise NervecordError(
+                f"is {self.weight_bits}, and the weights are integers already", where="weight_bits",
+                hint="leave it out, or start from the floats",
+            )  # fmt: skip
+        spec = dataclasses.replace(_spec("integer"), integers=arithmetic)
+        return dataclasses.replace(self, form="integer", spec=spec)
 
     def open(self, program: Program, *, engine: str | None = None, trace: bool = True) -> Session:
         """A session on the default engine or the one named; it always traces.

@@ -43,11 +43,12 @@ def test_verdicts_come_first_and_findings_say_what_to_do(nervecord_cli: Any, tmp
 
 
 def test_what_is_said_of_several_nodes_is_said_once() -> None:
-    report = nervecord.inspect(random_policy(), "spinnaker2")
-    assert [f.node for f in report.targets[0].findings if f.code == "bias"] == ["fc1", "fc2"]
-    text = laid_out(report, 110)
-    assert text.count("nothing public says whether the neurons have one") == 1
-    assert "bias  fc1, fc2 " in text
+    both = nervecord.inspect(PUBLISHED / "braille_noDelay_bias_zero.nir", "spinnaker2")
+    found = [f.node for f in both.targets[0].findings if f.code == "bias-channel"]
+    assert found == ["fc1", "fc2", "lif1.w_rec"]
+    text = laid_out(both, 110)
+    assert text.count("and the chip's adds at once what that settles at") == 1
+    assert "bias-channel  fc1, fc2, lif1.w_rec" in text
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 110, 200])

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import nervecord
+
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
@@ -55,6 +57,38 @@ def test_a_folder_for_a_robot(form: str, files: Path, nervecord_cli: Any, tmp_pa
         assert played.json["return_each"] == other.json["return_each"]
     compared = nervecord_cli("compare", files / "pendulum.nir", f"{out}policy.nervecord", "--mode", "layers", "--json")
     assert compared.code == 0, compared.err
+
+
+@pytest.mark.parametrize("target", ["lava", "reference"])
+def test_a_program_goes_to_a_robot_as_it_is(target: str, files: Path, nervecord_cli: Any, tmp_path: Path) -> None:
+    """What was compiled before: the same integers, or the same floats, in another form."""
+    made, out = tmp_path / "made.nervecord", f"{tmp_path}/out/"
+    assert nervecord_cli("compile", files / "pendulum.nir", "--target", target, "-o", made).code == 0
+    answer = nervecord_cli("compile", made, "--target", "onnx", "--opset", 17, "-o", out, "--json")
+    assert answer.code == 0, answer.err
+    written = onnx.load(f"{out}policy.onnx")
+    said = {entry.key: entry.value for entry in written.metadata_props}
+    assert said["nervecord_form"] == ("integer" if target == "lava" else "float")
+    assert [entry.version for entry in written.opset_import] == [17]
+    assert nervecord.load(f"{out}policy.nervecord").graph == nervecord.load(made).graph
+    nervecord.emit(made, tmp_path / "emitted", target="onnx")
+    again = onnx.load(tmp_path / "emitted" / "policy.onnx")
+    assert again.graph.initializer == written.graph.initializer
+    played = nervecord_cli("run", f"{out}policy.nervecord", "--episodes", "1", "--json")
+    assert (played.code, played.json["engine"]) == (0, "onnxruntime")
+
+
+def test_what_a_program_says_is_not_said_again(files: Path, nervecord_cli: Any, tmp_path: Path) -> None:
+    made = tmp_path / "made.nervecord"
+    assert nervecord_cli("compile", files / "pendulum.nir", "-o", made).code == 0
+    for flag, value in (("dt", "0.1"), ("steps", 3), ("inputs", "spikes"), ("reset", "zero"), ("calibration", "x.npz")):
+        nervecord_cli("compile", made, "--target", "onnx", f"--{flag}", value).refused(
+            f"{flag}: is given, and {made} is compiled already"
+        )
+    nervecord_cli("compile", made, "--target", "onnx", "--form", "integer", "--weight-bits", 4).refused(
+        "weight_bits: is 4, and the weights are integers already"
+    )
+    nervecord_cli("compile", made, "--target", "reference").refused("is in integers already")
 
 
 def test_a_folder_that_is_a_file(files: Path, nervecord_cli: Any, tmp_path: Path) -> None:

@@ -284,7 +284,7 @@ def test_ant_policy(make_policy: Any, synaptic: bool, state: str) -> None:
     verdicts = {spec.name: verdict(findings_of(graph, spec)) for spec in load_specs()}
     assert verdicts == {
         "reference": "feasible", "c": "feasible", "lava": "feasible", "onnx": "feasible", "loihi1": "infeasible",
-        "speck": "infeasible", "spinnaker2": "unknown", "xylo": "infeasible",
+        "speck": "infeasible", "spinnaker2": "infeasible", "xylo": "infeasible",
     }  # fmt: skip
 
 

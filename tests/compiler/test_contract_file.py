@@ -199,14 +199,75 @@ def test_what_does_not_fit_is_refused_with_both_numbers(graph: Graph, text: str,
 
 
 def test_graphs_that_take_no_contract() -> None:
-    policy = attach(network(), said())
-    with pytest.raises(GraphError, match="is a policy already: it has normalise, decode"):
+    coded = '[encoder]\nkind = "population"\nneurons = 3\nlow = -1.0\nhigh = 1.0\nsigma = 0.5\n'
+    policy = attach(network(9), said(changed(encoder=coded)))
+    with pytest.raises(GraphError, match="is a policy already: it has encode"):
         attach(policy.graph, said())
     with pytest.raises(GraphError, match=r"is imported, a contract needs a discrete graph \(give its time step"):
         attach(Graph(Level.IMPORTED, dict(network().nodes), network().edges), said())
     with pytest.raises(ContractError, match=r"recorded observations have shape \(2, 4\), \(k, 3\) is needed"):
         attach(network(), said(), np.zeros((2, 4)))
     assert attach(network(), said(), np.ones((2, 3))).recorded is not None
+
+
+def perceptron(end: Op | None = None) -> Graph:
+    """What an ONNX file gives: a network without time that normalises, and limits or chooses where `end` does."""
+    rng = np.random.default_rng(3)
+    nodes: list[tuple[str, Op]] = [
+        ("in", Input((3,))),
+        ("own", Normalise(np.ones(3), np.full(3, 4.0), 0.0, 2.0)),
+        ("fc", Affine(rng.normal(size=(2, 3)), rng.normal(size=2))),
+        *([("end", end)] if end is not None else []),
+        ("out", Output((2,) if not isinstance(end, ArgmaxDecode) else (1,))),
+    ]
+    return chain(Level.DISCRETE, nodes, dt=1.0)
+
+
+NOTHING = changed(normaliser="", decoder='[decoder]\nkind = "membrane"\n')
+
+
+def test_a_network_that_normalises_and_limits_itself() -> None:
+    limits = Decode(np.ones(2), np.zeros(2), np.array([-0.5, -9.0]), np.array([9.0, 0.5]))
+    x = np.array([[0.3, -0.2, 4.0], [9.0, -9.0, 1.0]])
+    graph = perceptron(limits)
+    affine = graph.nodes["fc"]
+    assert isinstance(affine, Affine)
+    values = np.clip((x - 1) / 2, -2, 2) @ affine.weight.T + affine.bias
+    for made, low, high in ((perceptron(), [-1, -2], [1, 2]), (graph, [-0.5, -2], [1, 0.5])):
+        policy = attach(made, said(NOTHING))
+        assert list(policy.graph.nodes) == ["in", "own", "fc", "decode" if made is not graph else "end", "out"]
+        action, _ = Machine(policy, 2).window(x)
+        np.testing.assert_allclose(action, np.clip(values, low, high), rtol=1e-12)
+    chosen = attach(
+        perceptron(ArgmaxDecode(2)), said(changed(NOTHING, action=CHOICE, decoder='[decoder]\nkind = "choice"\n'))
+    )
+    action, _ = Machine(chosen, 2).window(x)
+    np.testing.assert_array_equal(action[:, 0], values.argmax(axis=1))
+
+
+@pytest.mark.parametrize(
+    ("end", "text", "message"),
+    [
+        (None, TOML, r"\[normaliser\]: the network normalises its in itself \(leave the table out"),
+        (
+            None, changed(NOTHING, encoder='[encoder]\nkind = "current"\nclip = 3.0\n'),
+            r"\[encoder\]: the network normalises its in itself",
+        ),
+        (
+            Decode(np.ones(2), np.zeros(2), -np.ones(2), np.ones(2)), changed(normaliser=""),
+            r"\[decoder\]: scales what the network limits already",
+        ),
+        (
+            Decode(np.ones(2), np.zeros(2), -np.ones(2), np.ones(2)),
+            changed(NOTHING, action=CHOICE, decoder='[decoder]\nkind = "choice"\n'),
+            r"\[action\]: is a choice, and the network limits values",
+        ),
+        (ArgmaxDecode(2), NOTHING, r"\[action\]: is values, and the network chooses"),
+    ],
+)  # fmt: skip
+def test_what_such_a_network_does_is_not_done_again(end: Op | None, text: str, message: str) -> None:
+    with pytest.raises(ContractError, match=message):
+        attach(perceptron(end), said(text))
 
 
 HUGE = "9" * 400

@@ -165,7 +165,7 @@ def test_norse_graph(dt: float | None, golden: Callable[[str, str], None]) -> No
     verdicts = {target.target: target.verdict for target in report.targets}
     assert verdicts == {
         "reference": "feasible", "c": "unknown", "lava": "unknown", "onnx": "feasible", "loihi1": "feasible",
-        "speck": "infeasible", "spinnaker2": "unknown", "xylo": "infeasible",
+        "speck": "infeasible", "spinnaker2": "feasible", "xylo": "infeasible",
     }  # fmt: skip
     lava = next(target for target in report.targets if target.target == "lava")
     assert [f.code for f in lava.findings if f.severity == "unknown"] == ["undeclared-input"]
@@ -177,7 +177,7 @@ def test_braille_graph(golden: Callable[[str, str], None]) -> None:
     targets = {target.target: target for target in report.targets}
     assert {name: target.verdict for name, target in targets.items()} == {
         "reference": "feasible", "c": "unknown", "lava": "unknown", "onnx": "feasible", "loihi1": "feasible",
-        "speck": "infeasible", "spinnaker2": "unknown", "xylo": "infeasible",
+        "speck": "infeasible", "spinnaker2": "feasible", "xylo": "infeasible",
     }  # fmt: skip
     assert [f.code for f in targets["lava"].findings if f.severity == "unknown"] == ["undeclared-input"]
     assert report.facts is not None

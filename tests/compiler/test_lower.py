@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from policies import li, lif, random_dag, random_policy, with_node
 
+import nervecord
 from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.calibrate import calibrate, calibrate_stream
 from nervecord.compiler.graph import Graph, chain
@@ -468,6 +469,18 @@ def test_calibration_needs_observations_that_fit() -> None:
         calibrate(policy, np.zeros((3, 27)))
     with pytest.raises(ContractError, match="NaN"):
         calibrate(policy, np.full((50, 27), np.nan))
+
+
+@pytest.mark.parametrize("target", ["reference", "onnx"])
+def test_floats_need_no_observations(target: str) -> None:
+    """They have no scale to choose; with observations the report says what they did on them."""
+    bare, given = random_policy(recorded=0), random_policy()
+    program = nervecord.compile(bare, target)
+    assert program.graph == nervecord.compile(given, target).graph
+    assert "spikes_per_action_float" not in program.report
+    assert nervecord.compile(bare, target, calibration=given.recorded).report["spikes_per_action_float"]
+    with pytest.raises(ContractError, match="no recorded observations"):
+        nervecord.compile(bare, "onnx", form="integer")
 
 
 def test_lowering_is_deterministic_and_integer() -> None:

@@ -174,9 +174,9 @@ def test_a_sparse_matrix_takes_a_place_for_each_of_its_weights() -> None:
     made = plan(chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA))
     rows, full = EmulatorStream(made), EmulatorStream(made, sparse=0.0)
     count = int(np.count_nonzero(weight))
-    assert rows._emulator.packed.weights.size == count
-    assert rows._emulator.packed.columns.size == count + 1
-    assert full._emulator.packed.weights.size == weight.size
+    assert rows._machine.packed.weights.size == count
+    assert rows._machine.packed.columns.size == count + 1
+    assert full._machine.packed.weights.size == weight.size
     x = rng.integers(0, 2, size=(40, 500))
     assert rows.run(x)["out"].sum() > 0
     np.testing.assert_array_equal(rows.run(x)["out"], full.run(x)["out"])
@@ -372,12 +372,3 @@ def test_numba_is_imported_with_the_first_emulator_and_its_absence_is_said() -> 
     assert found.returncode == 0, found.stderr
     assert "emulator: needs numba" in found.stdout
     assert "the engine definition" in found.stdout
-
-
-def test_the_benchmark_runs() -> None:
-    path = Path(__file__).parents[2] / "benchmarks" / "emulator.py"
-    found = subprocess.run([sys.executable, path, "--rounds", "1"], capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
-    assert "policy Ant-v4" in found.stdout
-    assert "emulator against definition" in found.stdout
-    assert "actions per second" in found.stdout

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -132,12 +130,3 @@ def test_stock_lava_gives_what_the_definition_gives() -> None:
             assert not wrong, f"network {seed}"
             sent += sum(int(np.count_nonzero(values)) for values in messages.values())
     assert sent > 500
-
-
-def test_the_benchmark_runs() -> None:
-    script = Path(__file__).parents[2] / "benchmarks" / "sigma_delta.py"
-    command = [sys.executable, str(script), "--actions", "20", "--sizes", "4", "6", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "emulator equal to the definition: True" in done.stdout
-    assert done.stdout.count("\n") > 6

@@ -7,7 +7,6 @@ import copy
 import pickle
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -480,12 +479,3 @@ def test_without_torch_it_says_what_to_install_and_nothing_else_needs_it() -> No
         "MissingDependencyError engine torch: needs torch, which is not installed (pip install"
     )
     assert "[torch]" in done.stdout
-
-
-def test_the_benchmark_runs() -> None:
-    path = Path(__file__).parents[2] / "benchmarks" / "batched.py"
-    words = [sys.executable, path, "--batches", "1,3", "--seconds", "0.01"]
-    found = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
-    assert found.stdout.count("torch float32") == 1
-    assert "emulator" in found.stdout

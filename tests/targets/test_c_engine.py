@@ -260,31 +260,6 @@ def test_whole_episodes_in_the_simulator(carried: bool) -> None:
     assert taken > (10 if carried else 500)
 
 
-def test_the_benchmark_runs() -> None:
-    import subprocess
-    import sys
-    from pathlib import Path
-
-    path = Path(__file__).parents[2] / "benchmarks" / "c_latency.py"
-    words = [sys.executable, str(path), "--rounds", "3", "--actions", "300"]
-    found = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert "actions equal to the bit: True" in found.stdout, found.stderr
-    assert "C, called in C" in found.stdout
-    assert found.returncode == 0, found.stdout
-
-
-def test_the_long_run_runs() -> None:
-    import subprocess
-    import sys
-    from pathlib import Path
-
-    path = Path(__file__).parents[2] / "benchmarks" / "c_conformance.py"
-    words = [sys.executable, str(path), "--graphs", "2", "--policies", "2", "--first", "11"]
-    found = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
-    assert "equal to the bit: 2 graphs" in found.stdout
-
-
 @pytest.mark.parametrize("target", ["c", "lava", "a chip of mine"])
 def test_every_program_of_integers_opens_in_c(target: str) -> None:
     """By name of the engine; the target c by default. Beside the emulator nothing parts but the float32 of actions."""

@@ -19,7 +19,12 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
     ("name", "arguments", "said"),
     [
         ("lava_conformance.py", ["--graphs", "2", "--first", "7"], "equal to the bit: 2 graphs"),
-        ("lava_latency.py", ["--actions", "2", "--steps", "3"], "actions equal to the bit: True"),
+        (
+            "latency.py",
+            ["--rounds", "1", "--seconds", "0.01", "--paced", "2"],
+            "integer engines equal to the bit: True",
+        ),
+        ("returns.py", ["--episodes", "1", "--lava-episodes", "1"], "lava "),
         ("lava_faults.py", ["--runs", "1"], "left: 0 processes, 0 segments; deaths not reported: 0"),
     ],
 )

@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))
-    for name in ("train_cost", "fused_update"):
+    for name in ("measure", "train_cost", "fused_update", "warp_speed"):
         monkeypatch.delitem(sys.modules, name, raising=False)
 
 
@@ -34,3 +34,14 @@ def test_fused_update_compares_the_two(capsys: pytest.CaptureFixture[str]) -> No
     assert found["fused"] > 0
     assert found["snntorch"] > 0
     assert "largest difference of a weight's gradient" in capsys.readouterr().out
+
+
+def test_warp_speed_says_what_is_missing_or_measures(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import warp_speed  # type: ignore[import-not-found]
+
+    monkeypatch.setattr(sys, "argv", ["warp_speed.py", "--worlds", "2", "--steps", "2", "--device", "cpu"])
+    warp_speed.main()
+    out = capsys.readouterr().out
+    assert "not measured: " in out or out.splitlines()[-1].split()[0] == "2"

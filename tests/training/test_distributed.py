@@ -97,7 +97,7 @@ def learn(policy: str, group: Group, blocks: int) -> dict[str, Any]:
         steps_per_action=3, entropy=0.01,
     )  # fmt: skip
     torch.manual_seed(3)
-    subject = PPOLearner(SIZE, ACTIONS, config, group)
+    subject = PPOLearner(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config, group)
     subject.minibatches = lambda rollout: in_order(subject, rollout, blocks)  # type: ignore[method-assign]
     count = group.share(ENVS)
     own = slice(group.rank * count, (group.rank + 1) * count)
@@ -177,7 +177,7 @@ def test_two_processes_learn_as_one(tmp_path: Path) -> None:
 def learn_nothing(policy: str) -> list[torch.Tensor]:
     config = TrainConfig.of(policy=policy, layers=(10,), critic=(8,), num_envs=2, rollout=4, minibatch=8)
     torch.manual_seed(3)
-    return [p.detach() for p in PPOLearner(SIZE, ACTIONS, config).parameters()]
+    return [p.detach() for p in PPOLearner(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config).parameters()]
 
 
 # --------------------------------------------------------------------------------------------------------------------

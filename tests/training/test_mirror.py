@@ -74,7 +74,7 @@ POLICIES: list[dict[str, object]] = [
 def _learner(**changes: object) -> PPOLearner:
     torch.manual_seed(0)
     values: dict[str, object] = {"layers": (16,), "num_envs": 4, "rollout": 8, "minibatch": 8, "mirror": True}
-    return PPOLearner(27, 8, TrainConfig.of(**{**values, **changes}))  # type: ignore[arg-type]
+    return PPOLearner(27, -torch.ones(8), torch.ones(8), TrainConfig.of(**{**values, **changes}))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("changes", POLICIES, ids=str)

@@ -19,6 +19,7 @@ from nervecord.training import checkpoint
 from nervecord.training.config import TrainConfig
 from nervecord.training.front import distill
 from nervecord.training.learners.network_teacher import PART, NetworkTeacher, read_network_teacher
+from nervecord.training.learners.teacher import read_teacher
 from nervecord.training.network import network_policy, task_contract
 from nervecord.training.run import resume
 
@@ -92,13 +93,26 @@ def test_a_student_learns_from_a_file_and_goes_on_without_it(tmp_path: Path) -> 
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_it_answers_where_it_was_moved_to(tmp_path: Path) -> None:
+    """In another type, for want of another device."""
+    path = tmp_path / "policy.onnx"
+    exporters.rsl_rl(path)
+    teacher = NetworkTeacher(read_network_teacher(path, config(path, env="Ant-v4"))["learner"][PART])
+    seen = torch.randn(5, 27)
+    wanted = teacher(seen)
+    found = teacher.to(torch.float64)(seen.double())
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, wanted.double(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_a_teacher_of_another_task_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "policy.onnx"
     exporters.rsl_rl(path)
     with pytest.raises(NervecordError, match="takes 27 values, and the task gives 3"):
         distill(path, name="student", **{**SMALL, "env": "Pendulum-v1", "out": str(tmp_path)})
     with pytest.raises(NervecordError, match="knows no mirror image"):
-        read_network_teacher(path, config(path, env="Ant-v4", mirror=True))
+        read_teacher(config(path, env="Ant-v4", mirror=True))
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,19 @@ def test_a_task_of_ones_own_trains_and_runs(policy: Path, capsys: pytest.Capture
     assert contract.control_period == pytest.approx(0.1)
     assert main(["run", str(policy), "--env", "own_task:Point-v0", "--episodes", "2", "--json"]) == 0
     assert '"episodes": 2' in capsys.readouterr().out
+
+
+def test_a_task_without_a_period_is_refused_before_it_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "--env", "own_task:Timeless-v0", *SHORT, "--out", str(tmp_path)]
+    assert main(words) == 2
+    assert "the time between actions is unknown (give the environment an attribute dt" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    # A network that no NIR file holds needs none; and what goes wrong in the task is not said to be ours.
+    assert main([*words, "--policy", "ann"]) == 2
+    said = capsys.readouterr().err
+    assert re.search(r"TypeError: unsupported operand .* \(in .*own_task.py, line \d+; --debug", said), said
 
 
 def test_environments_made_in_python(policy: Path) -> None:

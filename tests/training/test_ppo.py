@@ -14,8 +14,9 @@ import torch
 
 from nervecord.errors import NervecordError
 from nervecord.training.config import TrainConfig
+from nervecord.training.learners.advantages import explained_variance, generalised_advantages
 from nervecord.training.learners.base import Rollout, check_device
-from nervecord.training.learners.ppo import PPOLearner, explained_variance, generalised_advantages
+from nervecord.training.learners.ppo import PPOLearner
 from nervecord.training.policy.normaliser import EPSILON, ObservationNormaliser
 
 ENVS, STEPS, SIZE, ACTIONS = 5, 12, 4, 2
@@ -27,7 +28,7 @@ def learner(**changes: Any) -> PPOLearner:
         "steps_per_action": 3, "gamma": 0.9, "lam": 0.8, "normalise_reward": False,
     }  # fmt: skip
     torch.manual_seed(3)
-    return PPOLearner(SIZE, ACTIONS, TrainConfig.of(**{**base, **changes}))
+    return PPOLearner(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), TrainConfig.of(**{**base, **changes}))
 
 
 def rollout(subject: PPOLearner, garbage: int = 0) -> Rollout:

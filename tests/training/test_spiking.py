@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+import warnings
 from typing import Any
 
 import pytest
@@ -158,6 +160,53 @@ def test_kernel_equals_torch_operators(
             # Float32 sums over 70 x 33 x 6 terms of both signs.
             tolerance = 1e-10 if dtype == torch.float64 else 2e-4
             torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on the CPU needs a C++ compiler")
+def test_compiled_operators_equal_those_one_by_one() -> None:
+    """What a card runs, compiled for the CPU here: the same spikes to the bit, the same gradients."""
+    from torch._dynamo.utils import counters
+
+    torch.manual_seed(3)
+    settings = LayerSettings(3)
+    alpha, beta = torch.tensor(0.0, dtype=torch.float64), torch.tensor(0.8, dtype=torch.float64)
+    inputs = (1.5 * torch.randn(3, 24, 33).double(), alpha, beta, torch.rand(3).double(), None, None)
+    counters.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, of what it imports
+        warnings.filterwarnings("error", message="torch.compile fails here")
+        forward, backward = spiking.compiled(spiking._forward_torch), spiking.compiled(spiking._backward_torch)
+        (ours, *_), (theirs, *_) = forward(*inputs, settings), spiking._forward_torch(*inputs, settings)
+        # Sums of the weights of the steps with a spike: a spike more or less would be seen.
+        assert len(theirs.unique()) == 8
+        torch.testing.assert_close(ours, theirs)
+        grad = torch.randn_like(theirs)
+        for a, b in zip(
+            backward(grad, *inputs, settings), spiking._backward_torch(grad, *inputs, settings), strict=True
+        ):
+            torch.testing.assert_close(a, b)
+    assert counters["stats"]["unique_graphs"] == 2, "each of the two is one graph"
+    assert not counters["graph_break"]
+
+
+@pytest.mark.parametrize("when", ["asked", "called"])
+def test_without_a_compiler_the_operators_run_one_by_one(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(function: Any, dynamic: bool) -> Any:
+        if when == "asked":
+            raise RuntimeError("torch.compile is not supported on this Python")
+
+        def run(*args: Any) -> Any:
+            raise torch._dynamo.exc.BackendCompilerFailed(function, RuntimeError("no compiler"), None)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", broken)
+    double = spiking.compiled.__wrapped__(lambda x: 2 * x)
+    with pytest.warns(UserWarning, match=r"torch.compile fails here .*runs slower"):
+        assert double(torch.tensor(3.0)) == 6.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert double(torch.tensor(4.0)) == 8.0
 
 
 def test_reset_and_threshold_by_hand() -> None:

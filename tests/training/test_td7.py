@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nervecord.training.learners.replay import Replay, SumTree
 from nervecord.training.learners.td7 import TD7, TD7Settings, lap_huber
-from nervecord.training.learners.td7_networks import pack_policy, unpack_policy
+from nervecord.training.learners.td7_networks import TD7Policy, pack, unpack
 
 SMALL = TD7Settings(batch=32, hidden=16, embedding=8, capacity=500, target_every=5, random_steps=64)
 
@@ -226,5 +226,5 @@ def test_a_packed_policy_acts_as_the_agent_does() -> None:
     for _ in range(10):
         agent.update(replay)
     observations = torch.randn(20, 3)
-    policy = unpack_policy(pack_policy(agent.policy()))
+    policy = unpack(TD7Policy, pack(agent.policy()))
     assert torch.allclose(policy(observations), agent.act(observations, 0.0), atol=2e-3)

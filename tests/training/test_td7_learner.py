@@ -21,7 +21,7 @@ from nervecord.training.learners import off_policy
 from nervecord.training.learners.base import Rollout
 from nervecord.training.learners.distill import Student
 from nervecord.training.learners.off_policy import TD7Learner
-from nervecord.training.learners.td7_networks import unpack_policy
+from nervecord.training.learners.td7_networks import TD7Policy, unpack
 from nervecord.training.run import Run, resolved, resume, train
 from nervecord.training.start import digest
 
@@ -149,7 +149,7 @@ def test_past_policies_are_kept_thinner_and_thinner_and_refill_the_replay(
     row = taken[0][: len(learner.past) + 1]
     assert torch.allclose(taken[0], torch.cat([row, row]), atol=1e-6)
     for k, past in enumerate(learner.past):
-        assert torch.allclose(row[k], 2 * unpack_policy(past)(x[:1])[0], atol=1e-6)
+        assert torch.allclose(row[k], 2 * unpack(TD7Policy, past)(x[:1])[0], atol=1e-6)
     assert torch.allclose(row[-1], other.mode(x, None)[0][-1], atol=1e-6)
     assert len(row.unique()) > 2
 

@@ -9,10 +9,12 @@ import torch
 
 from nervecord.training.config import PPO, TD7, Distill, SkrlAlgorithm, TrainConfig
 from nervecord.training.distributed import Group
+from nervecord.training.learners import function_teacher
 from nervecord.training.learners.base import Learner
-from nervecord.training.learners.distill import Student, read_teacher
+from nervecord.training.learners.distill import Student
 from nervecord.training.learners.off_policy import TD7Learner
 from nervecord.training.learners.ppo import PPOLearner
+from nervecord.training.learners.teacher import read_teacher
 from nervecord.training.simulators.base import Simulator
 from nervecord.training.start import LEARNT, digest, read_start, statistics
 
@@ -24,28 +26,32 @@ class Source:
     field: str
     """Of the configuration: "start" or "teacher"."""
     folder: str
+    """Of the run; else the file or the name of a function."""
     content: dict[str, Any]
     """Its checkpoint."""
 
     @property
     def origin(self) -> dict[str, Any]:
         """What the run folder says of it."""
+        if function_teacher.PART in self.content["learner"]:
+            return {"function": self.folder}
         step = int(self.content["step"])
         return {"folder": self.folder, "step": step, "networks": digest(self.content["learner"])}
 
 
-def begin(config: TrainConfig) -> Source | None:
-    """What a new training begins with; None where that is nothing but its seed.
+def begin(config: TrainConfig) -> list[Source]:
+    """What a new training begins with beside its seed.
 
     Raises:
         NervecordError: there is no such run, or it does not fit.
     """
     algorithm = config.algorithm
-    if isinstance(algorithm, Distill):
-        return Source("teacher", algorithm.teacher, read_teacher(config))
+    found = []
+    if isinstance(algorithm, PPO | Distill) and algorithm.teacher:
+        found.append(Source("teacher", algorithm.teacher, read_teacher(config)))
     if isinstance(algorithm, PPO) and algorithm.start:
-        return Source("start", algorithm.start, read_start(config))
-    return None
+        found.append(Source("start", algorithm.start, read_start(config)))
+    return found
 
 
 def make_learner(
@@ -53,7 +59,7 @@ def make_learner(
     config: TrainConfig,
     group: Group,
     *,
-    source: Source | None,
+    sources: list[Source],
     content: dict[str, Any] | None,
 ) -> Learner:
     """The learner.
@@ -61,10 +67,10 @@ def make_learner(
     Args:
         simulator: says the sizes.
         config, group: of the run.
-        source: what `begin` gave.
-        content: the checkpoint that the training goes on from, of which a distillation takes its teacher.
+        sources: what `begin` gave.
+        content: the checkpoint that the training goes on from, of which it takes its teacher.
     """
-    size, actions, choices = simulator.observation_size, len(simulator.low), simulator.choices
+    size, choices = simulator.observation_size, simulator.choices
     low, high = torch.from_numpy(simulator.low), torch.from_numpy(simulator.high)
     if isinstance(config.algorithm, TD7):
         return TD7Learner(size, low, high, config, group, choices=choices)
@@ -72,18 +78,19 @@ def make_learner(
         from nervecord.training.learners.skrl_agents import SkrlLearner  # it imports skrl, which others do not need
 
         return SkrlLearner(size, low, high, config, group, choices=choices)
+    begun = {source.field: source.content for source in sources}
+    teacher = begun.get("teacher") if content is None else content["learner"].get("teacher")
     if isinstance(config.algorithm, Distill):
-        teacher = content["learner"]["teacher"] if content is not None else None
-        if source is not None:
-            teacher = source.content
         assert teacher is not None
         student = Student(size, low, high, config, group, choices=choices, teacher=teacher)
-        if source is not None:
-            student.take_over(source.content)
+        if content is None:
+            student.take_over(teacher)
         return student
-    learner = PPOLearner(size, actions, config, group, choices=choices)
-    if source is not None:
-        learnt = source.content["learner"]
+    assert isinstance(config.algorithm, PPO)
+    assert (teacher is not None) == bool(config.algorithm.teacher)
+    learner = PPOLearner(size, low, high, config, group, choices=choices, teacher=teacher)
+    if "start" in begun:
+        learnt = begun["start"]["learner"]
         learner.load_state_dict({name: learnt[name] for name in LEARNT})
         learner.reward_rms.load_state_dict(statistics(learnt["reward_rms"]))
     return learner

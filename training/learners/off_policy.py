@@ -23,7 +23,7 @@ from nervecord.training.distributed import Group
 from nervecord.training.learners.base import Rollout, check_device
 from nervecord.training.learners.replay import Replay
 from nervecord.training.learners.td7 import TD7, TD7Settings
-from nervecord.training.learners.td7_networks import TD7Policy, pack_policy, unpack_policy
+from nervecord.training.learners.td7_networks import TD7Policy, pack, unpack
 from nervecord.training.policy.actor import Act
 
 REFILL = 400_000
@@ -120,7 +120,7 @@ class TD7Learner:
         last = self.past[-1]["updates"] if self.past else 0
         if self.agent.updates < last + every:
             return
-        self.past.append({"updates": self.agent.updates, "every": every, **pack_policy(self.agent.policy())})
+        self.past.append({"updates": self.agent.updates, "every": every, **pack(self.agent.policy())})
         if len(self.past) > MOST_PAST:
             self.past = self.past[::2]
             self.past[-1]["every"] = 2 * every
@@ -168,7 +168,7 @@ class TD7Learner:
         if len(self.replay) >= wanted:
             return
         self.refilling = True
-        self.actors = [unpack_policy(past) for past in self.past]
+        self.actors = [unpack(TD7Policy, past) for past in self.past]
         while len(self.replay) < wanted:
             self._store(collect())
         self.refilling = False

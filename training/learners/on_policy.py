@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from nervecord.training.config import OnPolicy, TrainConfig
 from nervecord.training.distributed import SOLO, Group
+from nervecord.training.learners.advantages import Estimate, generalised_advantages
 from nervecord.training.learners.base import Rollout, check_device
+from nervecord.training.learners.teacher import Teacher
 from nervecord.training.policy.actor import Act, GaussianActor, make_actor
 from nervecord.training.policy.mirror import mirror_of
 from nervecord.training.policy.network import SpikingPolicy, critic_network
@@ -25,22 +27,35 @@ class OnPolicyLearner:
     the environments.
 
     Args:
-        observations, actions: sizes of an observation and an action.
+        observations: size of an observation.
+        low, high: limits of an action, each (actions,).
         config: of the run.
         group: the processes that learn together.
         choices: number of actions to choose from, an action being the number of one; 0 where actions are values.
+        teacher: of whose actions it learns, or that it stays near to; a checkpoint of its training, or what
+            `Teacher.state` of a training that goes on is.
     """
 
     settings: OnPolicy
 
     def __init__(
-        self, observations: int, actions: int, config: TrainConfig, group: Group = SOLO, *, choices: int = 0
+        self,
+        observations: int,
+        low: Tensor,
+        high: Tensor,
+        config: TrainConfig,
+        group: Group = SOLO,
+        *,
+        choices: int = 0,
+        teacher: dict[str, Any] | None = None,
     ) -> None:
         assert isinstance(config.algorithm, OnPolicy)
         self.config, self.settings, self.group = config, config.algorithm, group
         settings = self.settings
         self.device = check_device(group.device(config.run.device))
-        self.actor = make_actor(observations, actions, choices, config).to(self.device)
+        self.limits = None if choices else (low.to(self.device, torch.float32), high.to(self.device, torch.float32))
+        """Of an action's values; None where an action is a choice."""
+        self.actor = make_actor(observations, len(low), choices, config).to(self.device)
         self.critic = critic_network(observations, config).to(self.device)
         # One call for all parameters; the loop over them costs more than the arithmetic.
         self.optimizer = torch.optim.Adam(self.parameters(), lr=settings.lr, fused=True)
@@ -50,6 +65,7 @@ class OnPolicyLearner:
         )
         self.mirror = mirror_of(config.task.env) if config.network.mirror else None
         self.state_size = self.actor.net.state_size
+        self.teacher = None if teacher is None else Teacher(teacher, observations, low, high, choices, self.device)
         for module in (self.actor, self.critic):
             group.broadcast(module)
 
@@ -89,12 +105,29 @@ class OnPolicyLearner:
     def prepare(self, collect: Callable[[], Rollout]) -> None:
         """Nothing: the newest rollout is all it learns from."""
 
-    def minibatches(self, rollout: Rollout) -> Iterator[Tensor]:
-        """Indices of the valid steps, `epochs` times in random order, cut into near-equal minibatches."""
+    def estimate(self, rollout: Rollout, observations: Tensor) -> Estimate:
+        """Values, advantages and returns of a rollout, whose rewards go into their statistics.
+
+        Args:
+            rollout: the newest. observations: its observations, normalised, (T + 1, N, observations).
+        """
+        settings, rewards = self.settings, rollout.rewards.float()
+        if settings.normalise_reward:
+            rewards = self.reward_rms(rollout.rewards, rollout.done, rollout.valid)
+        with torch.no_grad():
+            values = self.critic(observations)[..., 0]
+        advantages = generalised_advantages(
+            rewards, values, rollout.terminated, rollout.truncated, settings.gamma, settings.lam
+        )
+        return Estimate(values[:-1], advantages, advantages + values[:-1])
+
+    def minibatches(self, rollout: Rollout, epochs: int | None = None) -> Iterator[Tensor]:
+        """Indices of the valid steps, `epochs` times (by default the setting) in random order, cut into near-equal
+        minibatches."""
         settings = self.settings
         steps = rollout.flat(rollout.valid).nonzero()[:, 0]
         count = max(1, round(settings.batch / settings.minibatch))
-        for _ in range(settings.epochs):
+        for _ in range(settings.epochs if epochs is None else epochs):
             order = steps[torch.randperm(len(steps), device=steps.device)]
             yield from order.tensor_split(count)
 
@@ -108,6 +141,11 @@ class OnPolicyLearner:
         norm = nn.utils.clip_grad_norm_(parameters, limit)
         self.optimizer.step()
         return norm
+
+    def read(self, found: dict[str, Tensor]) -> dict[str, float]:
+        """Numbers for the metrics, taken from the device at once, and the learning rate."""
+        values = torch.stack([value.float() for value in found.values()]).tolist()
+        return dict(zip(found, values, strict=True)) | {"learning_rate": self.optimizer.param_groups[0]["lr"]}
 
     def measure(self, rollout: Rollout) -> dict[str, Tensor]:
         """What says how the policy is doing: noise, learning rate, firing rates and silent neurons of each layer."""
@@ -123,14 +161,17 @@ class OnPolicyLearner:
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """Networks, statistics, optimiser."""
-        return {name: part.state_dict() for name, part in self._parts().items()}
+        """Networks, statistics, optimiser; and the teacher: a training that goes on does not need the teacher's
+        folder."""
+        found: dict[str, Any] = {name: part.state_dict() for name, part in self._parts().items()}
+        return found if self.teacher is None else {**found, "teacher": self.teacher.state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave, or a part of it."""
+        """Take back what `state_dict` gave, or a part of it; the teacher is there from the beginning."""
         parts = self._parts()
         for name, values in state.items():
-            parts[name].load_state_dict(values)
+            if name != "teacher":
+                parts[name].load_state_dict(values)
 
     def _parts(self) -> dict[str, Any]:
         return {

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nervecord.training.learners.replay import Batch, Replay
-from nervecord.training.learners.td7_networks import Actor, Critic, Encoder, Linear32, TD7Policy, rounded
+from nervecord.training.learners.td7_networks import Actor, Critic, Encoder, Linear32, TD7Critic, TD7Policy, rounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,20 +130,19 @@ class TD7:
             actions: Tensor = self.actor(observations, self.fixed.state(observations))
         return (actions + noise * torch.randn_like(actions)).clamp(-1, 1)
 
-    def value(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """The lesser of the two values, (B, 1), of raw observations (B, observations) and actions (B, actions)
-        between -1 and 1, of which it has the gradient."""
-        with self._products():
-            zs = self.fixed.state(observations)
-            values: Tensor = self.critic(observations, actions, self.fixed.state_action(zs, actions), zs)
-        return values.amin(1, keepdim=True)
-
     def policy(self) -> TD7Policy:
         """A copy of what acts, in float32."""
         policy = TD7Policy(*self.sizes, self.settings.hidden, self.settings.embedding)
         _copy_into(policy.encoder, self.fixed.state)
         _copy_into(policy.actor, self.actor)
         return policy
+
+    def judge(self) -> TD7Critic:
+        """A copy of the critic with the encoder that it sees, in float32."""
+        judge = TD7Critic(*self.sizes, self.settings.hidden, self.settings.embedding)
+        _copy_into(judge.encoder, self.fixed)
+        _copy_into(judge.critic, self.critic)
+        return judge
 
     def update(self, replay: Replay, *, hold_actor: bool = False) -> dict[str, float]:
         """One update of encoder and critic, and every few of the actor unless it is held; returns the losses and the

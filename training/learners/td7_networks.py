@@ -6,7 +6,7 @@ of actor and critic: at a value of 400 two numbers of bfloat16 lie 2 apart, whic
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -120,6 +120,7 @@ class TD7Policy(nn.Module):
 
     def __init__(self, observations: int, actions: int, hidden: int = 256, embedding: int = 256) -> None:
         super().__init__()
+        self.sizes = {"observations": observations, "actions": actions, "hidden": hidden, "embedding": embedding}
         self.encoder = StateEncoder(observations, hidden, embedding)
         self.actor = Actor(observations, actions, hidden, embedding)
 
@@ -128,25 +129,41 @@ class TD7Policy(nn.Module):
         return out
 
 
+class TD7Critic(nn.Module):
+    """What judges: the lesser of two values, (B,), of raw observations (B, observations) and actions (B, actions)
+    between -1 and 1.
+
+    Args:
+        As of `TD7Policy`.
+    """
+
+    def __init__(self, observations: int, actions: int, hidden: int = 256, embedding: int = 256) -> None:
+        super().__init__()
+        self.sizes = {"observations": observations, "actions": actions, "hidden": hidden, "embedding": embedding}
+        self.encoder = Encoder(observations, actions, hidden, embedding)
+        self.critic = Critic(observations, actions, hidden, embedding)
+
+    def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
+        zs = self.encoder.state(observations)
+        values: Tensor = self.critic(observations, actions, self.encoder.state_action(zs, actions), zs)
+        return values.amin(1)
+
+
+_Module = TypeVar("_Module", TD7Policy, TD7Critic)
+
+
 def rounded(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     """A module's state in another type."""
     return {name: value.to(dtype) for name, value in state.items()}
 
 
-def pack_policy(policy: TD7Policy) -> dict[str, Any]:
-    """A policy for a file: weights in float16, and the sizes that `unpack_policy` builds it from."""
-    first = policy.actor.first
-    sizes = {
-        "observations": first.in_features,
-        "actions": policy.actor.rest[-1].out_features,
-        "hidden": first.out_features,
-        "embedding": policy.encoder.layers[-1].out_features,
-    }
-    return {"sizes": sizes, "weights": rounded(policy.state_dict(), torch.float16)}
+def pack(module: TD7Policy | TD7Critic) -> dict[str, Any]:
+    """A policy or a critic for a file: weights in float16, and the sizes that `unpack` builds it from."""
+    return {"sizes": module.sizes, "weights": rounded(module.state_dict(), torch.float16)}
 
 
-def unpack_policy(content: dict[str, Any]) -> TD7Policy:
-    """The policy that `pack_policy` packed, in float32 and without gradient."""
-    policy = TD7Policy(**content["sizes"])
-    policy.load_state_dict(content["weights"])
-    return policy.requires_grad_(False)
+def unpack(kind: type[_Module], content: dict[str, Any]) -> _Module:
+    """The policy or the critic that `pack` packed, in float32 and without gradient."""
+    module = kind(**content["sizes"])
+    module.load_state_dict(content["weights"])
+    return module.requires_grad_(False)

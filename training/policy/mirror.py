@@ -87,15 +87,15 @@ def _reflection(names: tuple[str, ...]) -> Reflection:
     return Reflection(torch.tensor(order), torch.tensor([float(sign) for _, sign in images]))
 
 
-def mirror_of(env: str) -> Mirror:
-    """The mirror of a task.
+def mirror_of(env: str, *, where: str = "--mirror") -> Mirror:
+    """The mirror of a task; `where` is the flag that asks for it.
 
     Raises:
         NervecordError: none is known of it.
     """
     if env != "Ant-v4":
         raise NervecordError(
-            f"no symmetry of {env} is known, only that of Ant-v4", where="--mirror", hint="train without --mirror"
+            f"no symmetry of {env} is known, only that of Ant-v4", where=where, hint=f"train without {where}"
         )
     return Mirror(_reflection(ANT_V4.observation_names), _reflection(ANT_V4.action_names))
 

@@ -1,6 +1,6 @@
 """A network of stock Lava processes that runs in closed loop. Runs in Lava's interpreter, under `runtime.worker_child`.
 
-    open(entries, connections, populations, reads)  with arrays weight_K, bias_K: describe the network
+    open(entries, connections, populations, reads)  with the arrays of connections and bias_K: describe the network
     play(x: (block, n) integers)  one block: spikes of every population at each step, membranes as `reads` says
     rewind()                      back to the state before the first step
 
@@ -28,9 +28,12 @@ import ends  # noqa: E402
 import numpy as np  # noqa: E402
 from lava.magma.core.run_conditions import RunSteps  # noqa: E402
 from lava.magma.core.run_configs import Loihi2HwCfg, Loihi2SimCfg  # noqa: E402
+from lava.proc.conv.process import Conv  # noqa: E402
 from lava.proc.dense.process import DelayDense, Dense  # noqa: E402
 from lava.proc.lif.process import LIF, LIFReset  # noqa: E402
 from lava.proc.sdn.process import ActivationMode, Delta, Sigma, SigmaDelta  # noqa: E402
+from lava.proc.sparse.process import DelaySparse, Sparse  # noqa: E402
+from scipy.sparse import csr_matrix  # noqa: E402
 
 MOST_STEPS = 2**31 - 1
 """Lava counts a run's steps in 32 bit."""
@@ -55,17 +58,72 @@ def run_config(backend: str) -> Any:
     return {"sim": Loihi2SimCfg, "loihi2": Loihi2HwCfg}[backend](select_tag="fixed_pt")
 
 
-def connection(weight: Any, described: Any) -> Any:
-    """A Dense; a DelayDense where a spike takes more than the one step that every connection costs."""
-    shared = {
-        "weights": weight,
+class Wire:
+    """A connection with its ends, whatever the shape of its ports.
+
+    Args:
+        takes: connects the output port of a source, flat. gives: the flat port that it gives to a population.
+    """
+
+    def __init__(self, takes: Any, gives: Any) -> None:
+        self.takes = takes
+        self.gives = gives
+
+
+def _shared(described: Any) -> Any:
+    return {
         "weight_exp": described["weight_exp"],
         "num_weight_bits": described["weight_bits"],
         "num_message_bits": MESSAGE_BITS if described["graded"] else 0,
     }
+
+
+def dense(arrays: Any, described: Any) -> Wire:
+    """A Dense; a DelayDense where a spike takes more than the one step that every connection costs."""
+    weight, shared = arrays["weight"], _shared(described)
     if described["delay"] == 1:
-        return Dense(**shared)
-    return DelayDense(delays=np.full(weight.shape, described["delay"] - 1, dtype=int), **shared)
+        made = Dense(weights=weight, **shared)
+    else:
+        made = DelayDense(weights=weight, delays=np.full(weight.shape, described["delay"] - 1, dtype=int), **shared)
+    return Wire(lambda port: port.connect(made.s_in), made.a_out)
+
+
+def sparse(arrays: Any, described: Any) -> Wire:
+    """A Sparse, or a DelaySparse."""
+    shape = (described["outputs"], described["inputs"])
+    weights = csr_matrix((arrays["values"], arrays["columns"], arrays["starts"]), shape=shape)
+    weights.eliminate_zeros()
+    shared = _shared(described)
+    if described["delay"] == 1:
+        made = Sparse(weights=weights, **shared)
+    else:
+        delays = weights.copy()
+        delays.data = np.full(len(weights.data), described["delay"] - 1, dtype=int)
+        made = DelaySparse(weights=weights, delays=delays, **shared)
+    return Wire(lambda port: port.connect(made.s_in), made.a_out)
+
+
+def conv(arrays: Any, described: Any) -> Wire:
+    """A Conv between flat ports.
+
+    Lava's pictures are (width, height, channels), and it convolves, so that the kernel is turned around.
+    """
+    channels, height, width = described["input_shape"]
+    made = Conv(
+        weight=np.ascontiguousarray(arrays["kernel"].transpose(0, 3, 2, 1)[:, ::-1, ::-1]),
+        input_shape=(width, height, channels),
+        groups=described["groups"],
+        **{name: tuple(described[name][::-1]) for name in ("stride", "padding", "dilation")},
+        **_shared(described),
+    )
+    return Wire(
+        lambda port: port.reshape((channels, height, width)).transpose((2, 1, 0)).connect(made.s_in),
+        made.a_out.transpose((2, 1, 0)).reshape((described["outputs"],)),
+    )
+
+
+CONNECTIONS = {"dense": dense, "sparse": sparse, "conv": conv}
+"""Kind of connection -> what makes it of its arrays and description."""
 
 
 def lif(bias: Any, described: Any) -> Any:
@@ -101,14 +159,22 @@ POPULATIONS = {"lif": lif, "Delta": sigma_delta, "SigmaDelta": sigma_delta, "Sig
 """Kind of process -> what makes it of its bias and description."""
 
 
+def _of(arrays: Any, k: int) -> Any:
+    """The arrays of connection k, by name."""
+    return {name: arrays[f"{name}_{k}"] for name in ARRAYS if f"{name}_{k}" in arrays}
+
+
+ARRAYS = ("weight", "values", "columns", "starts", "kernel")
+
+
 class Network:
     """A network that runs.
 
     Args:
-        description: "entries": sizes. "connections": see `connection`, with "sources", each ["entry" or "population",
-            its number]. "populations": see `POPULATIONS`, with its "process" and "size", "incoming", numbers of
-            connections, whether it "sends", and the variable that is "shown" as its membrane. "reads": for every step
-            of a block the numbers of the populations whose membranes are read.
+        description: "entries": sizes. "connections": see `CONNECTIONS`, with their "process" and "outputs", and
+            "sources", each ["entry" or "population", its number]. "populations": see `POPULATIONS`, with its "process"
+            and "size", "incoming", numbers of connections, whether it "sends", and the variable that is "shown" as its
+            membrane. "reads": for every step of a block the numbers of the populations whose membranes are read.
     """
 
     def __init__(self, description: Any, arrays: Any, backend: str) -> None:
@@ -116,7 +182,7 @@ class Network:
         self.answer, sink_theirs = multiprocessing.Pipe(duplex=False)
         entries = description["entries"]
         self.source = ends.source_type(len(entries))(sizes=entries, connection=source_theirs)
-        connections = [connection(arrays[f"weight_{k}"], c) for k, c in enumerate(description["connections"])]
+        connections = [CONNECTIONS[c["process"]](_of(arrays, k), c) for k, c in enumerate(description["connections"])]
         populations = [
             POPULATIONS[described["process"]](arrays[f"bias_{k}"], described)
             for k, described in enumerate(description["populations"])
@@ -124,10 +190,10 @@ class Network:
         for made, described in zip(connections, description["connections"]):  # noqa: B905 - as old as Python 3.10
             for kind, k in described["sources"]:
                 port = getattr(self.source, f"s_out_{k}") if kind == "entry" else populations[k].s_out
-                port.connect(made.s_in)
+                made.takes(port)
         for made, described in zip(populations, description["populations"]):  # noqa: B905
             for k in described["incoming"]:
-                connections[k].a_out.connect(made.a_in)
+                connections[k].gives.connect(made.a_in)
         read = sorted({k for row in description["reads"] for k in row})
         spiking = [k for k, described in enumerate(description["populations"]) if described["sends"]]
         self.sink = ends.sink_type(len(spiking), len(read))(

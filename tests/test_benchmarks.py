@@ -1,0 +1,147 @@
+"""Every benchmark runs, on as little as it takes, and says what it measured. Those of Lava: tests/targets."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "benchmarks"
+SHARED = {"measure", "engines", "report"}
+"""No benchmarks: what they share, and what writes their document."""
+
+
+def run(name: str, *words: object) -> str:
+    """Its output; it must exit with 0."""
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / f"{name}.py"), *map(str, words)], capture_output=True, text=True, timeout=600,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    return done.stdout
+
+
+def test_each_has_a_test() -> None:
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*bench*.py"))
+    names = {path.stem for path in FOLDER.glob("*.py")} - SHARED
+    assert len(names) > 10
+    assert [name for name in sorted(names) if name not in tests] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "said"),
+    [
+        ("c_conformance", ["--graphs", 2, "--policies", 2, "--first", 11], "equal to the bit: 2 graphs"),
+        ("c_cortex", ["--steps", 3, str(ROOT / "zoo" / "cartpole" / "policy.nir")], ""),
+        ("conformance", ["--graphs", 5, "--float-graphs", 3, "--first", 7], "equal to the definition: 5 graphs"),
+        ("sigma_delta", ["--actions", 20, "--sizes", 4, 6, 2], "emulator equal to the definition: True"),
+        ("snn_mlir", [], "snn-mlir"),
+        ("verbs", ["--runs", 1, "--only", "inspect", "compare"], "zoo/ant/policy.nir --target lava"),
+    ],
+)
+def test_prints(name: str, words: list[object], said: str) -> None:
+    if name in ("c_conformance", "c_cortex", "snn_mlir"):
+        compilers()
+    out = run(name, *words)
+    assert said in out
+    if name == "c_cortex" and "left out" not in out:
+        assert "cartpole" in out
+        assert "DIFFERS" not in out
+
+
+def compilers() -> None:
+    sys.path.insert(0, str(FOLDER))
+    try:
+        from engines import has_compiler  # type: ignore[import-not-found]
+    finally:
+        sys.path.remove(str(FOLDER))
+    if not has_compiler():
+        pytest.skip("no C compiler")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the benchmarks of the document wrote, on little."""
+    pytest.importorskip("gymnasium")
+    folder = tmp_path_factory.mktemp("bench")
+    words = {
+        "latency": ["--rounds", 1, "--seconds", 0.01, "--paced", 3, "--no-lava"],
+        "scaling": ["--rounds", 1, "--seconds", 0.001, "--first", 2],
+        "returns": ["--episodes", 2, "--lava-episodes", 0],
+        "compile_cost": ["--synapses", 5e3, 1e4],
+        "cold_start": ["--starts", 1],
+    }
+    for name, given in words.items():
+        run(name, *given, "--json", folder / f"{name}.json")
+    return folder
+
+
+def loaded(results: Path, name: str) -> dict[str, object]:
+    found: dict[str, object] = json.loads((results / f"{name}.json").read_text(encoding="utf-8"))
+    assert found["machine"]["versions"]["numpy"] == np.__version__  # type: ignore[index]
+    return found
+
+
+def test_latency(results: Path) -> None:
+    rows: dict[str, dict[str, dict[str, float]]] = loaded(results, "latency")["rows"]  # type: ignore[assignment]
+    assert {"emulator", "definition", "float: definition"} <= set(rows)
+    assert all(0 < row["full"]["median"] < 1e6 for row in rows.values())
+    assert rows["definition"]["full"]["median"] > 3 * rows["emulator"]["full"]["median"]
+    assert rows["emulator"]["paced"]["calls"] == 3
+    differences: dict[str, float] = loaded(results, "latency")["differences"]  # type: ignore[assignment]
+    if "snnTorch, eager" in differences:
+        assert differences["snnTorch, eager"] < 1e-3, "the literal loop is another policy"
+
+
+def test_scaling(results: Path) -> None:
+    sweeps: dict[str, dict[str, dict[str, list[float]]]] = loaded(results, "scaling")["sweeps"]  # type: ignore[assignment]
+    assert set(sweeps) == {"batch", "neurons", "layers", "steps", "zeros"}
+    assert all(len(row) == 2 and None not in row for row in sweeps["neurons"]["us"].values())
+    assert sweeps["batch"]["us"]["definition"][1] < sweeps["batch"]["us"]["definition"][0], "a batch costs less each"
+
+
+def test_returns(results: Path) -> None:
+    engines: dict[str, dict[str, object]] = loaded(results, "returns")["engines"]  # type: ignore[assignment]
+    assert {name: row["same"] for name, row in engines.items() if not name.startswith("float")} == {
+        name: True for name in engines if not name.startswith("float")
+    }
+    assert len(engines["emulator"]["digests"]) == 2  # type: ignore[arg-type]
+    assert engines["emulator"]["digests"] != engines["float: reference"]["digests"]
+
+
+def test_compiling_and_starting(results: Path) -> None:
+    rows: list[dict[str, float]] = loaded(results, "compile_cost")["rows"]  # type: ignore[assignment]
+    assert 9_000 < rows[1]["synapses"] < 11_000
+    assert rows[1]["program_bytes"] > rows[0]["program_bytes"] > 4_000
+    assert rows[1]["memory_mb"] >= rows[1]["before_mb"] > 10
+    starts: dict[str, dict[str, float]] = loaded(results, "cold_start")["engines"]  # type: ignore[assignment]
+    assert {name: row["numba"] for name, row in starts.items() if name in ("emulator", "definition", "c")} == {
+        name: float(name == "emulator") for name in starts if name in ("emulator", "definition", "c")
+    }
+    assert starts["definition"]["process"] > starts["definition"]["sum"] > 0
+
+
+def test_the_document(results: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    assert "wrote" in run("report", results, "--out", tmp_path)
+    text = (tmp_path / "benchmarks.md").read_text(encoding="utf-8")
+    for title in ("One action", "How it grows", "Returns", "Compiling", "Cold start"):
+        assert f"\n## {title}\n" in text
+    missing = "snn_mlir.py, verbs.py, c_cortex.py, fused_update.py, train_cost.py"
+    assert f"Not measured in this run: {missing}." in text
+    pictures = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert pictures == ["benchmarks-compile.png", "benchmarks-latency.png", "benchmarks-scaling.png"]
+    assert all(f"({name})" in text for name in pictures)
+
+
+def test_the_document_that_is_kept_is_whole() -> None:
+    text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert text.startswith("# Benchmarks\n")
+    assert "Not measured" not in text
+    assert "DIFFER" not in text

@@ -1,0 +1,204 @@
+"""The loops of docs/robot.md run as they stand there, and give the actions that the session gives."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nervecord
+from nervecord.compiler.ops import Array
+
+ROOT = Path(__file__).parent.parent
+ANT = ROOT / "zoo" / "ant"
+COUNT = 12
+BROKEN = 5
+"""The observation that holds a NaN."""
+
+
+def block(kind: str, having: str) -> str:
+    """The document's block of code of a language that has these words in it."""
+    text = (ROOT / "docs" / "robot.md").read_text(encoding="utf-8")
+    (found,) = [
+        body for body in re.findall(rf"^```{kind}\n(.*?)^```", text, re.MULTILINE | re.DOTALL) if having in body
+    ]
+    return str(found)
+
+
+@pytest.fixture(scope="module")
+def rows() -> Array:
+    """Observations that float32 holds; one of them is broken."""
+    policy = nervecord.read(ANT / "policy.nir")
+    assert isinstance(policy, nervecord.Policy)
+    assert policy.recorded is not None
+    found = policy.recorded[:COUNT].astype(np.float32)
+    found[BROKEN, 3] = np.nan
+    return found
+
+
+@pytest.fixture(scope="module")
+def wanted(rows: Array) -> Array:
+    """What the emulator does."""
+    with nervecord.open(ANT / "ant.nervecord", trace=False) as session:
+        return np.array([session.step(row) for row in rows])
+
+
+def test_python(rows: Array, wanted: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    told: list[str] = []
+    sent: list[Array] = []
+    given = iter(rows)
+    namespace: dict[str, Any] = {
+        "running": lambda: len(sent) < COUNT, "read_sensors": lambda: next(given), "drive": sent.append,
+        "report": told.append,
+    }  # fmt: skip
+    exec(compile(block("python", "running()"), "docs/robot.md", "exec"), namespace)
+    # A busy machine may be late as well, and then the fail-safe action is right.
+    assert "observation not finite" in told
+    fail_safe = np.array(namespace["program"].contract.fail_safe)
+    trusted = [(action != fail_safe).any() for action in sent]
+    assert len(sent) - sum(trusted) == len(told)
+    assert not trusted[BROKEN]
+    for action, same, sure in zip(sent, wanted, trusted, strict=True):
+        np.testing.assert_array_equal(action, same if sure else fail_safe)
+
+
+MAIN_C = """
+#include "policy.h"
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool wait_for_tick(void);
+void read_sensors(float obs[POLICY_OBS_DIM]);
+void drive(const float act[POLICY_ACT_DIM]);
+void report(int code);
+void control_loop(void);
+
+static FILE *rows, *actions;
+static int ticks;
+
+bool wait_for_tick(void) { return ticks++ < COUNT; }
+
+void read_sensors(float obs[POLICY_OBS_DIM])
+{
+    if (fread(obs, sizeof(float), POLICY_OBS_DIM, rows) != POLICY_OBS_DIM) {
+        exit(2);
+    }
+}
+
+void drive(const float act[POLICY_ACT_DIM]) { fwrite(act, sizeof(float), POLICY_ACT_DIM, actions); }
+
+void report(int code) { printf("%d at %d\\n", code, ticks - 1); }
+
+int main(void)
+{
+    rows = fopen("rows.bin", "rb");
+    actions = fopen("actions.bin", "wb");
+    if (rows == NULL || actions == NULL) {
+        return 2;
+    }
+    control_loop();
+    fclose(actions);
+    return 0;
+}
+"""
+
+
+def actions_in(folder: Path) -> Array:
+    return np.fromfile(folder / "actions.bin", dtype=np.float32).reshape(COUNT, -1)
+
+
+def test_c(rows: Array, wanted: Array, tmp_path: Path) -> None:
+    compiler = shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    nervecord.emit(nervecord.compile(ANT / "ant.nervecord", "c"), tmp_path)
+    (tmp_path / "loop.c").write_text(block("c", "control_loop"), encoding="utf-8")
+    (tmp_path / "main.c").write_text(MAIN_C, encoding="utf-8")
+    rows.tofile(tmp_path / "rows.bin")
+    sources = ["main.c", "loop.c", "policy.c", "policy_weights.c", "policy_selftest.c"]
+    flags = ["-std=c99", "-ffp-contract=off", "-O2", "-Wall", "-Wextra", "-Werror", f"-DCOUNT={COUNT}"]
+    subprocess.run([compiler, *flags, *sources, "-o", "robot"], cwd=tmp_path, check=True)
+    done = subprocess.run(["./robot"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert done.stdout == f"1 at {BROKEN}\n"  # POLICY_NOT_FINITE
+    np.testing.assert_array_equal(actions_in(tmp_path), wanted.astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def onnx_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With out/policy.onnx in it, in integers."""
+    pytest.importorskip("onnx")
+    folder = tmp_path_factory.mktemp("onnx")
+    nervecord.emit(ANT / "ant.nervecord", folder / "out", target="onnx")
+    return folder
+
+
+def test_onnx_in_python(rows: Array, wanted: Array, onnx_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(onnx_folder)
+    namespace: dict[str, Any] = {}
+    exec(compile(block("python", "def act"), "docs/robot.md", "exec"), namespace)
+    np.testing.assert_array_equal([namespace["act"](row) for row in rows], wanted.astype(np.float32))
+
+
+MAIN_CPP = """
+#include <cstdio>
+
+int main() {
+  Policy policy("out/policy.onnx");
+  std::FILE* rows = std::fopen("rows.bin", "rb");
+  std::FILE* actions = std::fopen("actions.bin", "wb");
+  if (!rows || !actions) return 2;
+  std::vector<float> observation(SIZE);
+  while (std::fread(observation.data(), sizeof(float), observation.size(), rows) == observation.size()) {
+    const std::vector<float>& action = policy.act(observation);
+    std::fwrite(action.data(), sizeof(float), action.size(), actions);
+  }
+  std::fclose(actions);
+  return 0;
+}
+"""
+HEADERS = [Path(folder) for folder in ("/usr/include/onnxruntime", "/usr/local/include/onnxruntime")]
+
+
+def test_onnx_in_cpp(rows: Array, wanted: Array, onnx_folder: Path) -> None:
+    """With the headers and the library of the system, whose version is not that of the Python package."""
+    include = [folder for folder in HEADERS if (folder / "onnxruntime_cxx_api.h").is_file()]
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if not include or compiler is None:
+        pytest.skip("no C++ compiler, or no headers of ONNX Runtime (apt-get install g++ libonnxruntime-dev)")
+    (onnx_folder / "robot.cpp").write_text(block("cpp", "class Policy") + MAIN_CPP, encoding="utf-8")
+    rows.tofile(onnx_folder / "rows.bin")
+    flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", f"-DSIZE={rows.shape[1]}", "-isystem", str(include[0])]
+    words = [compiler, *flags, "robot.cpp", "-o", "robot", "-lonnxruntime"]
+    subprocess.run(words, cwd=onnx_folder, check=True)
+    subprocess.run(["./robot"], cwd=onnx_folder, check=True)
+    np.testing.assert_array_equal(actions_in(onnx_folder), wanted.astype(np.float32))
+
+
+def test_without_numba(rows: Array, wanted: Array, tmp_path: Path) -> None:
+    """The core without numba and llvmlite: compiling, the definition, and the engine c."""
+    code = f"""
+import sys
+import numpy as np
+sys.modules["numba"] = sys.modules["llvmlite"] = None
+import nervecord
+nervecord.compile({str(ANT / "policy.nir")!r}, "lava").save("ant.nervecord")
+rows = np.load("rows.npy")
+for engine in ("definition", {'"c"' if shutil.which("gcc") or shutil.which("clang") else ""}):
+    with nervecord.open("ant.nervecord", engine=engine) as session:
+        np.save(engine, [session.step(row) for row in rows])
+"""
+    np.save(tmp_path / "rows.npy", rows)
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    for path in tmp_path.glob("[cd]*.npy"):
+        np.testing.assert_array_equal(np.load(path).astype(np.float32), wanted.astype(np.float32))
+    assert (tmp_path / "definition.npy").exists()

@@ -1,0 +1,272 @@
+"""Teachers that are functions, what a student may take of a teacher beside its actions, and PPO beside a teacher."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from training.test_distill import learning
+from training.test_resume import flat
+from training.test_start import small
+from training.test_td7_learner import small as td7
+
+import nervecord
+from nervecord.errors import NervecordError
+from nervecord.training import checkpoint
+from nervecord.training.config import TrainConfig
+from nervecord.training.learners.base import Rollout
+from nervecord.training.learners.distill import Student
+from nervecord.training.learners.function_teacher import name_of
+from nervecord.training.learners.ppo import PPOLearner
+from nervecord.training.learners.teacher import Teacher, divergence, read_teacher
+from nervecord.training.policy.mirror import mirror_of
+from nervecord.training.run import Run, resolved, resume, train
+
+HERE = f"{__name__}:balance"
+
+
+def balance(observations: np.ndarray) -> np.ndarray:
+    """Keeps InvertedPendulum-v4 upright."""
+    return np.clip(observations @ np.array([[1.0], [8.0], [1.0], [2.0]], np.float32), -3, 3)
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def learner_at(folder: Path, content: dict[str, Any] | None) -> Any:
+    run = Run(TrainConfig.from_json((folder / "config.json").read_text()), content)
+    run.simulator.close()
+    return run.learner
+
+
+def test_a_function_teaches_and_a_critic_is_fitted_meanwhile(tmp_path: Path) -> None:
+    fields = learning(tmp_path, Path("."), steps=4096).fields
+    given = {name: value for name, value in fields.items() if name not in ("teacher", "algorithm")}
+    result = nervecord.distill(balance, **given)
+    assert result.config.fields["teacher"] == HERE
+    assert json.loads((result.folder / "versions.json").read_text())["teacher"] == {"function": HERE}
+    content = checkpoint.load(result.folder / "checkpoints")
+    learnt, before = (learner_at(result.folder, c) for c in (content, None))
+    seen = content["recorded"]
+    wanted = torch.from_numpy(balance(seen.numpy()))
+    errors = [float((one.mode(seen, None)[0] - wanted).square().mean()) for one in (before, learnt)]
+    assert errors[1] < 0.2 * errors[0]
+    # Its critic foresees what its rollouts return, so that PPO can begin with it.
+    losses = [row["value_loss"] for row in rows(result.folder)]
+    assert np.mean(losses[-5:]) < 0.3 * np.mean(losses[:5])
+    assert "explained_variance" in rows(result.folder)[-1]
+
+    left = train(learning(tmp_path, HERE, "left", steps=256, value_epochs=0))  # type: ignore[arg-type]
+    first, last = (learner_at(left.folder, c) for c in (None, checkpoint.load(left.folder / "checkpoints")))
+    for a, b in zip(first.critic.parameters(), last.critic.parameters(), strict=True):
+        assert torch.equal(a, b)
+    resume(left.folder, overrides={"steps": 512})
+    assert rows(left.folder)[-1]["step"] == 512
+
+
+at_the_top = lambda x: x[:, :1]  # noqa: E731  # a notebook's
+
+
+class Controller:
+    """Its method is a function of no module."""
+
+    def __init__(self, gain: float) -> None:
+        self.gain = gain
+
+    def act(self, x: np.ndarray) -> np.ndarray:
+        """Changes what it is given, which must be its own."""
+        x *= self.gain
+        return x[:, :1]
+
+
+def test_functions_that_no_module_has(tmp_path: Path) -> None:
+    low, high = torch.tensor([-3.0]), torch.tensor([3.0])
+    names = set()
+    for function, gain in ((at_the_top, 1.0), (Controller(2.0).act, 2.0), (Controller(3.0).act, 3.0)):
+        name = name_of(function)
+        assert name not in names
+        names.add(name)
+        content = read_teacher(learning(tmp_path, name))  # type: ignore[arg-type]
+        seen = torch.ones(2, 4)
+        assert torch.equal(Teacher(content, 4, low, high, 0, torch.device("cpu"))(seen), torch.full((2, 1), gain))
+        assert torch.equal(seen, torch.ones(2, 4))
+    with pytest.raises(NervecordError, match="was given in Python and has no name there"):
+        read_teacher(learning(tmp_path, "training.test_teacher:Controller.act.<9>"))  # type: ignore[arg-type]
+
+
+def test_what_a_function_may_not_do(tmp_path: Path) -> None:
+    def config(teacher: str) -> TrainConfig:
+        return learning(tmp_path, teacher)  # type: ignore[arg-type]
+
+    with pytest.raises(NervecordError, match=f"{__name__} has no function nothing"):
+        read_teacher(config(f"{__name__}:nothing"))
+    with pytest.raises(NervecordError, match="no module 'no_such_module' is found"):
+        read_teacher(config("no_such_module:act"))
+    with pytest.raises(NervecordError, match="cannot be called with observations alone: missing"):
+        read_teacher(config(f"{__name__}:Controller.act"))
+    low, high = torch.tensor([-3.0]), torch.tensor([3.0])
+    for function, message in (
+        (lambda x: {"actions": x}, "gave a dict, and an array of numbers is needed"),
+        (lambda x: [[1.0], [1.0, 2.0]], "gave a list, and an array of numbers is needed"),
+        (lambda x: x, r"shape \(5, 4\) for 5 observations, \(5, 1\) is needed"),
+        (lambda x: x[:, :1] * np.nan, "not finite"),
+    ):
+        content = read_teacher(config(name_of(function)))
+        with pytest.raises(NervecordError, match=message):
+            Teacher(content, 4, low, high, 0, torch.device("cpu"))(torch.zeros(5, 4))
+
+
+def test_mirror_images_are_learnt_too(tmp_path: Path) -> None:
+    config = TrainConfig.of(
+        algorithm="distill", teacher=name_of(lambda x: x[:, :8] + 0.25), mirror_states=True, capacity=0, rollout=2,
+        num_envs=3, minibatch=2, epochs=1, layers=(8,), out=str(tmp_path),
+    )  # fmt: skip
+    one = torch.ones(8)
+    student = Student(27, -one, one, config, teacher=read_teacher(config))
+    no = torch.zeros(2, 3, dtype=torch.bool)
+    rollout = Rollout(
+        torch.randn(3, 3, 27), torch.zeros(2, 3, 8), torch.zeros(2, 3, 8), None, torch.zeros(2, 3), no, no, ~no
+    )
+    mirror, count = mirror_of("Ant-v4"), 0
+    for seen, wanted, _ in student._batches(rollout):
+        half = len(seen) // 2
+        assert torch.equal(wanted[:half], seen[:half, :8] + 0.25)
+        assert torch.equal(seen[half:], mirror.observations(seen[:half]))
+        assert torch.equal(wanted[half:], mirror.actions(wanted[:half]))
+        count += half
+    assert count == 6
+    for changes, message in (
+        ({"env": "InvertedPendulum-v4"}, "--mirror-states: no symmetry of InvertedPendulum-v4 is known"),
+        ({"state": "carried"}, "--mirror-states: needs --state reset"),
+        ({"layers": (8,), "mirror": True}, "knows no mirror image"),
+    ):
+        with pytest.raises(NervecordError, match=message):
+            student_of(config.replace(**changes), one)
+
+
+def student_of(config: TrainConfig, one: torch.Tensor) -> Student:
+    return Student(27, -one, one, config, teacher=read_teacher(config))
+
+
+def test_the_teachers_critic_moves_the_student(tmp_path: Path) -> None:
+    teacher = train(td7(tmp_path))
+    asked = Teacher(checkpoint.load(teacher.folder / "checkpoints"), 3, *limits(2.0), 0, torch.device("cpu"))
+    ends = {}
+    for weight in (0.0, 100.0):
+        changes = {"env": "Pendulum-v1", "critic_weight": weight, "steps": 2048, "sim": "gymnasium"}
+        result = train(learning(tmp_path, teacher.folder, f"weight{weight:g}", **changes))
+        content = checkpoint.load(result.folder / "checkpoints")
+        student = learner_at(result.folder, content)
+        seen = content["recorded"]
+        actions = student.mode(seen, None)[0].clamp(-2, 2)
+        ends[weight] = float(asked.value(seen, actions).mean()), rows(result.folder)[-1]["policy_loss"]
+        assert "critic" in content["learner"]["teacher"]["learner"]
+    assert ends[100.0][0] > ends[0.0][0]
+    assert ends[100.0][1] > ends[0.0][1]
+    ppo = train(small(tmp_path, "ppo", policy="ann", steps=64))
+    with pytest.raises(NervecordError, match="is trained with ppo, which says no value of an action"):
+        train(learning(tmp_path, ppo.folder, "refused", critic_weight=1.0))
+    with pytest.raises(NervecordError, match="is a file or a function, which says no value of an action"):
+        train(learning(tmp_path, HERE, "refused", critic_weight=1.0))  # type: ignore[arg-type]
+    assert not (tmp_path / "refused").exists()
+
+
+def limits(size: float) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.tensor([-size]), torch.tensor([size])
+
+
+def test_value_is_that_of_td7(tmp_path: Path) -> None:
+    """The critic as a teacher has it, against the agent's own networks."""
+    result = train(td7(tmp_path))
+    content = checkpoint.load(result.folder / "checkpoints")
+    asked = Teacher(content, 3, *limits(2.0), 0, torch.device("cpu"))
+    agent = learner_at(result.folder, content).agent
+    seen, actions = torch.randn(20, 3), torch.rand(20, 1) * 4 - 2
+    with torch.no_grad():
+        zs = agent.fixed.state(seen)
+        both = agent.critic(seen, actions / 2, agent.fixed.state_action(zs, actions / 2), zs)
+        # Weights in float16.
+        torch.testing.assert_close(asked.value(seen, actions), both.amin(1), rtol=1e-2, atol=1e-2)
+
+
+def test_ppo_stays_near_its_teacher(tmp_path: Path) -> None:
+    student = train(learning(tmp_path, HERE, steps=2048))  # type: ignore[arg-type]
+    far: dict[str, float] = {}
+    for name, weight in (("near", 100.0), ("free", 1e-6)):
+        config = small(
+            tmp_path, name, layers=(32,), start=str(student.folder), teacher=HERE, teacher_weight=weight, steps=1024,
+            lr=3e-3, schedule="constant",
+        )  # fmt: skip
+        result = train(config)
+        far[name] = rows(result.folder)[-1]["teacher_kl"]
+        origins = json.loads((result.folder / "versions.json").read_text())
+        assert {"start", "teacher"} <= origins.keys()
+    assert far["near"] < 0.5 * far["free"]
+    again = resume(result.folder, overrides={"steps": 1280})
+    assert rows(again.folder)[-1]["teacher_kl"] > 0
+    assert "teacher_kl" not in rows(train(small(tmp_path, "plain")).folder)[-1]
+    with pytest.raises(NervecordError, match="--teacher-weight: has no meaning without --teacher"):
+        small(tmp_path, "none", teacher_weight=2.0)
+
+
+def test_ppo_takes_its_teacher_from_the_checkpoint(tmp_path: Path) -> None:
+    teacher = train(small(tmp_path, "teacher", policy="ann"))
+    result = train(small(tmp_path, "pupil", teacher=str(teacher.folder)))
+    (tmp_path / "teacher").rename(tmp_path / "elsewhere")
+    resume(result.folder, overrides={"steps": 320})
+    assert rows(result.folder)[-1]["step"] == 320
+    assert rows(result.folder)[-1]["teacher_kl"] > 0
+
+
+def test_divergence() -> None:
+    config = TrainConfig.of(layers=(4,))
+    actor = PPOLearner(3, *limits(1.0), config).actor
+    means, wanted = torch.tensor([[0.5], [2.0]]), torch.tensor([[0.1], [3.0]])
+    sigma = float(np.exp(config.fields["log_std"]))
+    expected = torch.distributions.kl_divergence(
+        torch.distributions.Normal(means[0], sigma), torch.distributions.Normal(wanted[0], sigma)
+    )
+    # The second pair lies beyond the limit, where every mean is the same action.
+    assert float(divergence(actor, means, wanted, limits(1.0))) == pytest.approx(float(expected) / 2, rel=1e-5)
+    # One of them beyond counts from the limit that the teacher means, and from where the learner is.
+    assert float(divergence(actor, torch.tensor([[0.5]]), torch.tensor([[3.0]]), limits(1.0))) == pytest.approx(
+        0.5 * (0.5 / sigma) ** 2
+    )
+    assert float(divergence(actor, torch.tensor([[2.0]]), torch.tensor([[0.5]]), limits(1.0))) == pytest.approx(
+        0.5 * (1.5 / sigma) ** 2
+    )
+    logits, others = torch.tensor([[1.0, 0.0, -1.0], [0.0, 0.5, 0.0]]), torch.tensor([[0.0, 2.0, 0.0], [1.0, 0.0, 0.0]])
+    kl = torch.distributions.kl_divergence(
+        torch.distributions.Categorical(logits=others), torch.distributions.Categorical(logits=logits)
+    )
+    assert float(divergence(actor, logits, others, None)) == pytest.approx(float(kl.mean()), rel=1e-5)
+
+
+def test_a_student_from_before_critics_were_fitted_stays_what_it_was(tmp_path: Path) -> None:
+    stored = learning(tmp_path, HERE).to_dict()  # type: ignore[arg-type]
+    assert stored["algorithm"]["value_epochs"] == 2
+    assert TrainConfig.from_dict(stored).fields["value_epochs"] == 2
+    del stored["algorithm"]["value_epochs"]
+    assert TrainConfig.from_dict(stored).fields["value_epochs"] == 0
+
+
+def test_a_student_with_a_critic_of_its_own_goes_on_the_same(tmp_path: Path) -> None:
+    changes = {"steps": 512, "checkpoint_every": 128, "capacity": 0, "exact_resume": True}
+    whole = train(learning(tmp_path, HERE, "whole", **changes))  # type: ignore[arg-type]
+    folder = whole.folder
+    last = flat(checkpoint.load(folder / "checkpoints")["learner"])
+    for step in checkpoint.steps_in(folder / "checkpoints"):
+        if step > 256:
+            checkpoint.checkpoint_path(folder / "checkpoints", step).unlink()
+    assert resume(folder).test == whole.test
+    assert flat(checkpoint.load(folder / "checkpoints")["learner"]) == last
+
+
+def test_resolved_keeps_a_teacher(tmp_path: Path) -> None:
+    config = resolved(small(tmp_path, "kept", teacher=HERE))
+    assert TrainConfig.from_json(config.to_json()) == config
