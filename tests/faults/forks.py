@@ -19,8 +19,8 @@ from pathlib import Path
 
 MARK = "NERVECORD_FAULTS"
 """The environment variable; its value is the process's number and the campaign's."""
-SETTLE = 20.0
-"""Seconds until what a killed process has started must be gone. Ray's processes ask now and then."""
+SETTLE = 60.0
+"""Seconds until what a killed process has started must be gone. Ray's processes ask now and then whether it lives."""
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import Any
 
 from faults.forks import Fork
 from faults.scenes import Chosen, Scene, contents, is_draft, strangers, whole
-from faults.training import SETTINGS, result, rows
+from faults.training import SETTINGS, TORCHS, result, rows
 
 from nervecord.cli.command import main
 
@@ -100,7 +100,7 @@ class Sweeping(Scene):
             if name not in self.done:
                 wrong.append(f"lost: {name} was not trained")
         for folder in ("cwd", "tmp"):
-            wrong += strangers(self.folder / folder, set())
+            wrong += strangers(self.folder / folder, TORCHS)
         return wrong
 
 

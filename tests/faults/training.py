@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 """A training of a second or two: 16 updates, of which every fourth brings a checkpoint."""
 NAME = "run"
+TORCHS = {f"torchinductor_{getpass.getuser()}/"}
+"""An empty folder that torch makes among the temporary files when its compiler is imported."""
 TRANSIENT = {f"{NAME}/.lock"}
 """What a killed training may leave until it is resumed."""
 SOURCE = f"{NAME}/git.diff"
@@ -103,7 +106,7 @@ class Training(Scene):
         if result(self.run) != self.result:
             wrong.append("lost: the result is not that of an undisturbed training")
         for folder in ("cwd", "tmp"):
-            wrong += strangers(self.folder / folder, set())
+            wrong += strangers(self.folder / folder, TORCHS)
         return wrong
 
 
