@@ -81,7 +81,7 @@ def compile_graph(
     before: Calibration | StreamCalibration | None = None
     for name, made in prepared(discrete, target.spec, clustered):
         if name == "clustered":
-            before = _calibrate(discrete, schedule, calibration)
+            before = _calibrate(discrete, target.spec, schedule, calibration)
         calibration = _flat(calibration, parts(discrete)[0], parts(made)[0])
         discrete = steps.done(name, require(made, Level.DISCRETE))
     raise_on_errors(errors(discrete, target.spec, schedule), InfeasibleError, where=target.spec.name)
