@@ -112,9 +112,7 @@ def _connections(graph: Graph) -> Iterator[Finding]:
     for a, b in graph.edges:
         shape, wanted = graph.nodes[a].out_shape, graph.nodes[b].in_shape
         if shape != wanted:
-            batched = len(shape) == len(wanted) + 1 and shape[1:] == wanted
-            fix = f"its file carries a batch axis of {shape[0]}: export it with a sample that has none"
-            yield _error("shape", b, f"takes shape {wanted}, and {a} gives {shape}", fix if batched else "")
+            yield _error("shape", b, f"takes shape {wanted}, and {a} gives {shape}", _more_axes(shape, wanted))
     for name, op in graph.nodes.items():
         role = type(op).ROLE
         if not graph.sources(name) and role != "input":
@@ -125,6 +123,20 @@ def _connections(graph: Graph) -> Iterator[Finding]:
             yield _error("end", name, "an Input node is fed by another node")
         if role == "output" and graph.destinations(name):
             yield _error("end", name, "an Output node feeds another node")
+
+
+def _more_axes(shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    """What to do where one of two shapes is the other with axes before it; else nothing."""
+    longer, shorter = (shape, wanted) if len(shape) > len(wanted) else (wanted, shape)
+    axes = longer[: len(longer) - len(shorter)]
+    if not axes or longer[len(axes) :] != shorter:
+        return ""
+    if len(axes) == 1:
+        return f"its file carries a batch axis of {axes[0]}: export it with a sample that has none"
+    return (
+        f"its file carries axes {axes} of a batch and of time, as Rockpool's export writes them: give its Input and "
+        f"Output the shapes {shorter} before it is written"
+    )
 
 
 def _executable(graph: Graph, contract: Contract | None) -> Iterator[Finding]:

@@ -5,9 +5,8 @@ Same results as the definition (`compiler.interpret`) on the same plan, at every
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -28,15 +27,15 @@ from nervecord.runtime.tables import Header, Hold, Pop
 _FLOAT64 = np.dtype(np.float64)
 
 
-def _compiled(*, cache: bool = True) -> Any:
-    """The compiled loop, as `runtime.kernel.Loop`. numba is imported when the first emulator opens, not before."""
+def _kernel() -> Any:
+    """The module of the compiled loop. numba is imported when the first emulator opens, not before."""
     try:
         from nervecord.runtime import kernel
     except ImportError as error:
         raise NervecordError(
             f"needs numba: {error}", where="emulator", hint="pip install numba, or use the engine definition"
         ) from None
-    return kernel.loop(cache=cache)
+    return kernel
 
 
 class Emulator:
@@ -51,9 +50,6 @@ class Emulator:
         GraphError: the graph is not at the integer level, or not executable.
         InfeasibleError: a range cannot be proved: the loop would not be exact, or there is not the memory.
     """
-
-    cached: ClassVar[bool] = True
-    """Whether numba's cache serves in this process."""
 
     def __init__(self, subject: Plan | Graph | Policy, batch: int = 1, **form: Any) -> None:
         self.plan = subject if isinstance(subject, Plan) else plan(subject)
@@ -76,22 +72,15 @@ class Emulator:
 
     def _compile(self) -> None:
         """Compile the loop for this plan's types, or read it from numba's cache: now, not within a deadline."""
-        try:
-            self._loop = _compiled(cache=Emulator.cached)
-            self._try()
-        except (NervecordError, MemoryError):
-            raise
-        except Exception as error:
-            # No folder to write to, a full disk, or a damaged file, from which anything may be raised. What is wrong
-            # with the loop itself is raised again.
-            if not Emulator.cached:
-                raise
-            Emulator.cached = False
-            warnings.warn(
-                f"numba's cache cannot be used, each start compiles anew: {error}", RuntimeWarning, stacklevel=4
-            )
-            self._loop = _compiled(cache=False)
-            self._try()
+        self._take_loop()
+        _kernel().jit.mended(self._try, self._loop, self._take_loop_and_try)
+
+    def _take_loop(self) -> None:
+        self._loop = _kernel().loop()
+
+    def _take_loop_and_try(self) -> None:
+        self._take_loop()
+        self._try()
 
     def _try(self) -> None:
         """One block of one copy, and a look at it."""
@@ -111,7 +100,7 @@ class Emulator:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._loop = _compiled(cache=Emulator.cached)
+        self._take_loop()
 
     @property
     def fused(self) -> bool:

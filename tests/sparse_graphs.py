@@ -62,10 +62,10 @@ def matrix(rng: np.random.Generator, rows: int, inputs: int, arithmetic: Arithme
 
 def neurons(rng: np.random.Generator, size: int) -> Neuron:
     membrane = IntegerMembrane(
-        int(rng.integers(0, 4000)), rng.integers(-200, 200, size).astype(np.int32), int(rng.integers(0, 3))
+        int(rng.integers(0, 2000)), rng.integers(-200, 800, size).astype(np.int32), int(rng.integers(0, 3))
     )
     synapse = IntegerSynapse(int(rng.integers(1, 4096))) if rng.random() < 0.5 else None
-    return Neuron(membrane, synapse, IntegerSpike(int(rng.integers(5, 300))))
+    return Neuron(membrane, synapse, IntegerSpike(int(rng.integers(5, 200))))
 
 
 def sparse_stream(seed: int, arithmetic: Arithmetic) -> tuple[Graph, Any]:

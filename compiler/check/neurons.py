@@ -217,16 +217,19 @@ def bias(case: Case) -> Iterator[Hit]:
         yield Hit(case.named(wire.name), message, None, None, "train with bias=False", cited(fact), severity)
 
 
+_OTHER_BIASES: dict[str | None, tuple[str, Severity]] = {
+    None: ("nothing public says whether the chip's does", "unknown"),
+    "settled": ("the chip's adds at once what that settles at: the first steps differ", "warning"),
+}
+
+
 def bias_channel(case: Case) -> Iterator[Hit]:
     fact = case.spec.behaviour.current_bias
     if fact.value == "native":
         return
     if fact.value != "channel":
-        message, severity = {
-            None: ("its bias enters a synaptic current, and nothing public says whether the chip's does", "unknown"),
-            "settled": ("its bias enters a synaptic current, and the chip's adds at once what that settles at: the "
-                        "first steps differ", "warning"),
-        }.get(fact.value, ("its bias enters a synaptic current, and the chip's does not", "error"))  # fmt: skip
+        other, severity = _OTHER_BIASES.get(fact.value, ("the chip's does not", "error"))
+        message = f"its bias enters a synaptic current, and {other}"
         supported = case.spec.kinds(case.graph.level)
         for wire in case.topology.wires:
             if wire.biased and any(op.kind in supported for op in _with_current(case, wire)):

@@ -85,7 +85,7 @@ class Csr:
 
     def violations(self) -> Iterator[Violation]:
         """What of it is no matrix in compressed rows."""
-        counts = np.diff(self.starts)
+        counts = np.diff(self.starts.astype(np.int64))  # a file's may lie so far apart that their type wraps
         if self.starts[0] != 0 or self.starts[-1] != len(self.values) or (counts < 0).any() or not len(counts):
             yield "rows", "its rows do not begin where its values do", None, None
         elif self.columns.min() < 0 or self.columns.max() >= self.inputs:

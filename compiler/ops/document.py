@@ -43,7 +43,8 @@ def ops_doc() -> str:
     lines = [HEAD]
     for op in OPS.values():
         lines += _op(op)
-    lines += ["## Parts of neurons", "", "A `Neuron` is composed of these; a neuron's parts are of one level.", ""]
+    parts = "A `Neuron` is composed of these, all of one level; a `Convolution` is a connection's."
+    lines += ["## Parts", "", parts, ""]
     for part in PART_TYPES.values():
         lines += [f"### {part.__name__}", "", f"Level: {_levels(frozenset({part.LEVEL}), part)}.", ""]
         lines += [*_text(part), *_table(part)]
@@ -136,6 +137,8 @@ def _number(value: float) -> str:
 
 def _levels(levels: frozenset[Level], kind: type) -> str:
     names = [level.value for level in Level if level in levels]
+    if kind.__name__ == "Convolution":
+        return ", ".join(level.value for level in Level)
     if kind.__name__ == "Spike":
         names = [level.value for level in (Level.IMPORTED, Level.DISCRETE)]
     return ", ".join(names)

@@ -160,6 +160,6 @@ def cut(matrix: Matrix, rows: Array, columns: Array) -> Matrix:
 def empty_rows(matrix: Matrix) -> Array:
     """Mask of the rows in which every weight is zero."""
     if not isinstance(matrix, Csr):
-        return ~matrix.any(axis=1)
+        return np.asarray(~matrix.any(axis=1))
     counts = np.bincount(matrix.row_of[matrix.values != 0], minlength=matrix.shape[0])
     return np.asarray(counts == 0)

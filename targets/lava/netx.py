@@ -1,8 +1,9 @@
 """Writes an INTEGER graph as the HDF5 file that lava-dl's netx loads (`lava.lib.dl.netx.hdf5.Network`).
 
 The format says less than the graph: weights without an exponent, biases in steps of 64, one reset window for all
-layers, staggered by one step. What does not fit is refused, never rounded; netx itself rescales the weights it reads,
-and what it would make of them is computed here and compared. Checked against lava-dl 0.6.0.
+layers, staggered by one step. A convolution is written as the dense layer that it unrolls to. What does not fit is
+refused, never rounded; netx itself rescales the weights it reads, and what it would make of them is computed here and
+compared. Checked against lava-dl 0.6.0.
 
 How to load the file is told by `Exported.arguments`, and stands in the file's root attribute `nervecord`:
 
@@ -23,7 +24,8 @@ import h5py  # type: ignore[import-untyped]
 import numpy as np
 
 from nervecord.compiler.files.atomic import write_atomically
-from nervecord.compiler.ops import Array, Dense, Neuron
+from nervecord.compiler.ops import Array, Mantissas, Neuron
+from nervecord.compiler.ops.sparse import MOST_DENSE
 from nervecord.compiler.plan import Plan, Step, Unit, plan
 from nervecord.compiler.policy import Policy
 from nervecord.errors import InfeasibleError
@@ -83,7 +85,7 @@ class Layer:
     """A connection and the population it feeds, which netx has as one."""
 
     connection: Step
-    dense: Dense
+    dense: Mantissas
     population: Step
     neurons: LavaLIF
 
@@ -118,9 +120,14 @@ def layers_of(made: Plan) -> tuple[Layer, ...]:
 
 def _layer(made: Plan, connection: Step, units: dict[str, Unit]) -> Layer:
     dense = connection.op
-    assert isinstance(dense, Dense)  # the only connection there is in integers
+    assert isinstance(dense, Mantissas)  # the only connections there are in integers
     if len(connection.taps) != 1:
         raise _no_chain(connection.name, f"is fed by {len(connection.taps)} sources")
+    if dense.in_shape[0] * dense.size > MOST_DENSE:
+        raise InfeasibleError(
+            f"has {dense.in_shape[0] * dense.size} weights with its zeros, at most {MOST_DENSE} are written",
+            where=connection.name, hint="use engine 'lava', which needs no netx",
+        )  # fmt: skip
     if dense.delay != 1:
         raise InfeasibleError(f"has a delay of {dense.delay} steps, and netx's layers have one", where=connection.name)
     following = made.graph.destinations(connection.name)

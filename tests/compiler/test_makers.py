@@ -15,9 +15,10 @@ from nervecord.compiler.graph import Graph
 from nervecord.compiler.interpret import simulate
 from nervecord.compiler.nir.hdf5child import load
 from nervecord.compiler.nir.reading import import_graph
+from nervecord.compiler.ops import Affine, Output
 from nervecord.compiler.passes.discretise import discretise
 from nervecord.compiler.passes.resets import UNSAID, with_reset
-from nervecord.compiler.verify import require
+from nervecord.compiler.verify import require, verify
 from nervecord.errors import GraphError
 
 DATA = Path(__file__).parent.parent / "data" / "makers"
@@ -43,6 +44,10 @@ FAITHFUL = {
 LOST = {
     # case: time step, nearest reset rule, spikes that differ; why stands in docs/nir.md
     "norse-lifcell": (1e-6, "zero", 155),
+    "rockpool-lif-bias": (1e-3, "subtract", 323),
+    "rockpool-lif-default": (1e-3, "subtract", 316),
+    "rockpool-lif-one-spike": (1e-3, "subtract", 254),
+    "rockpool-lif-recurrent": (1e-3, "subtract", 517),
     "sinabs-iaf-default": (1.0, "subtract", 8),
     "snntorch-rsynaptic-zero": (1e-4, "zero", 316),
     "snntorch-synaptic-zero": (1e-4, "zero", 114),
@@ -91,3 +96,29 @@ def test_snntorchs_files_alone_are_taken_for_its() -> None:
 def test_a_late_reset_of_a_current_is_refused() -> None:
     with pytest.raises(GraphError, match="a late reset to zero clears the synaptic current too"):
         with_reset(imported("snntorch-synaptic-zero"), "zero-late")
+
+
+def test_what_rockpool_computed_is_not_in_its_files() -> None:
+    """Its own equations, with what its export leaves out, give its spikes: so what is lost is lost there."""
+    for name, most, bias, back in (
+        ("one-spike", 1, 0.0, 0.0), ("default", None, 0.0, 0.0), ("bias", None, 0.05, 0.0), ("recurrent", 1, 0.0, 0.1)
+    ):  # fmt: skip
+        recorded = np.load(DATA / f"rockpool-lif-{name}.npz")
+        graph = imported(f"rockpool-lif-{name}")
+        (weight,) = [op.weight for op in graph.nodes.values() if isinstance(op, Affine)]
+        current, v, spikes, found = np.zeros(6), np.zeros(6), np.zeros(6), []
+        for row in recorded["x"].astype(np.float64):
+            current = np.exp(-1e-3 / 0.005) * (current + weight @ row + back * spikes.sum())
+            v = np.exp(-1e-3 / 0.02) * v + current + bias
+            spikes = np.clip(np.floor(v), 0, most)
+            v = v - spikes
+            found.append(spikes)
+        np.testing.assert_array_equal(np.stack(found), recorded["spikes"].reshape(150, 6), err_msg=name)
+
+
+def test_axes_of_batch_and_time_are_named() -> None:
+    graph = imported("rockpool-lif-default")
+    nodes = {**graph.nodes, "output": Output((1, 1, 6))}
+    (found,) = verify(graph.replace(nodes=nodes))
+    assert found.message == "takes shape (1, 1, 6), and 1_LIFTorch gives (6,)"
+    assert found.fix.endswith("give its Input and Output the shapes (6,) before it is written")

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nervecord
+from nervecord.cli.show import program_text
 from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.check.table import findings_of, verdict
 from nervecord.compiler.graph import Graph, chain
@@ -161,6 +162,9 @@ def test_clustering_is_allowed_and_its_error_reported() -> None:
     assert said["spikes"] == wanted.sum() > 100
     assert said["spikes_different"] == np.count_nonzero(wanted != found) > 0
     assert said["populations"][0]["moved"] == what.moved
+    text = program_text(program, None)
+    assert f"{said['spikes_different']} spikes differ beside {said['spikes']:,}" in text.replace("\n", " ")
+    assert f"allowed: {what}" in text
     # Without need the permission changes nothing.
     plain = nervecord.compile(layered(0, 2), "lava", allow_clustered_decays=True)
     assert plain.allowances == ()

@@ -12,6 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from float_graphs import plain_lif
 from lava_graphs import LAVA, chained, entered, expected
 from policies import lif
 
@@ -21,7 +22,10 @@ from nervecord.compiler.interpret import Machine
 from nervecord.compiler.ops import (
     Affine,
     Array,
+    Conv,
+    Csr,
     Dense,
+    Flatten,
     Input,
     IntegerMembrane,
     IntegerSpike,
@@ -30,6 +34,8 @@ from nervecord.compiler.ops import (
     Neuron,
     Op,
     Output,
+    Pool,
+    Sparse,
 )
 from nervecord.compiler.plan import Plan, plan
 from nervecord.compiler.schedule import Schedule
@@ -221,3 +227,39 @@ def test_a_compiled_graph_that_is_no_policy_is_written_too(tmp_path: Path) -> No
     for t, row in enumerate(x):
         machine.step({"in": row[None]})
         np.testing.assert_array_equal(got["neurons0"][t], machine.state[name]["v"][0])
+
+
+def test_a_convolutional_network_is_written_as_it_was_composed(tmp_path: Path) -> None:
+    """Convolution, pooling and flattening became one matrix for each layer, which the format can say."""
+    rng = np.random.default_rng(0)
+    first = Conv(rng.normal(size=(2, 1, 3, 3)), rng.normal(size=2) * 0.1, (1, 1), (1, 1), (1, 1), 1, (6, 6))
+    nodes: list[tuple[str, Op]] = [
+        ("input", Input((1, 6, 6), "spikes")), ("conv", first), ("lif1", plain_lif(np.full((2, 6, 6), 0.75))),
+        ("pool", Pool("sum", (2, 2), (2, 2), (0, 0), (2, 6, 6))), ("flat", Flatten((2, 3, 3), 0, -1)),
+        ("fc", Affine(rng.normal(size=(4, 18)) * 0.5)), ("lif2", plain_lif(np.full(4, 0.5))), ("output", Output((4,))),
+    ]  # fmt: skip
+    x = (rng.random((80, 36)) < 0.3).astype(np.float64)
+    graph = chain(Level.DISCRETE, nodes, dt=1e-3)
+    target = nervecord.target("lava", netx=True)
+    program = nervecord.compile(graph, target, calibration=x.reshape(80, 1, 6, 6))
+    assert isinstance(program.graph.nodes["conv"], Sparse)
+    target.emit(program, tmp_path)
+    back = nervecord.read(tmp_path / "policy.net")
+    assert isinstance(back, Graph)
+    wanted, found = (nervecord.simulate(it, x).left["output"][:, 0] for it in (program, back))
+    assert wanted.sum() > 20
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_matrix_that_cannot_be_laid_out_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = Csr.of(np.full((2, 3), 64, dtype=np.int32))
+    nodes: list[tuple[str, Op]] = [
+        ("input", Input((3,), "spikes")), ("rows", Sparse(rows.values, rows.columns, rows.starts, rows.inputs)),
+        ("neurons", Neuron(IntegerMembrane(0, np.zeros(2, np.int32), 6), None, IntegerSpike(90))),
+        ("output", Output((2,))),
+    ]  # fmt: skip
+    graph = chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA)
+    export_netx(plan(graph), tmp_path / "fits.net")
+    monkeypatch.setattr("nervecord.targets.lava.netx.MOST_DENSE", 5)
+    with pytest.raises(InfeasibleError, match="rows: has 6 weights with its zeros, at most 5 are written"):
+        export_netx(plan(graph), tmp_path / "large.net")

@@ -140,7 +140,7 @@ def sinabs() -> Iterator[Case]:
     single = {"spike_fn": sa.SingleSpike}
     for name, more in (("zero", {**single, "reset_fn": sa.MembraneReset()}), ("subtract", single), ("default", {})):
         net = nn.Sequential(linear(5, 6), iaf(**more))
-        yield f"sinabs-iaf-{name}", net, torch.zeros(1, 5), values(5), whole
+        yield f"sinabs-iaf-{name}", net, torch.zeros(5), values(5), whole
     torch.manual_seed(0)
     conv = nn.Sequential(
         nn.Conv2d(2, 3, 3, padding=1), iaf(**single), sl.SumPool2d(2), nn.Conv2d(3, 4, 3), iaf(**single)
@@ -180,6 +180,37 @@ def export_spikingjelly(net: Any, sample: Any) -> Any:
 
     functional.reset_net(net)
     return export_to_nir(net, sample, dt=1e-3)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def rockpool() -> Iterator[Case]:
+    from rockpool.nn.combinators import Sequential
+    from rockpool.nn.modules import LIFTorch, LinearTorch
+
+    def whole(net: Any, x: Any) -> np.ndarray:
+        found: np.ndarray = net(x[None])[0][0].detach().numpy()
+        return found
+
+    cases: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("one-spike", {"max_spikes_per_dt": 1}), ("default", {}), ("bias", {"bias": 0.05 * torch.ones(6)}),
+        ("recurrent", {"max_spikes_per_dt": 1, "has_rec": True, "w_rec": 0.1 * torch.ones(6, 6)}),
+    )  # fmt: skip
+    for name, more in cases:
+        torch.manual_seed(1)
+        lif = LIFTorch(6, tau_mem=0.02, tau_syn=0.005, threshold=1.0, dt=1e-3, **more)
+        net = Sequential(LinearTorch((5, 6), has_bias=False), lif)
+        yield f"rockpool-lif-{name}", net, torch.zeros(1, 5), values(5), whole
+
+
+def export_rockpool(net: Any, sample: Any) -> Any:
+    from rockpool.nn.modules import to_nir
+
+    graph = to_nir(net, sample)
+    # It writes the axes of batch and time into the ends, whatever the sample is.
+    graph.nodes["input"], graph.nodes["output"] = nir.Input(np.array([5])), nir.Output(np.array([6]))
+    return graph
 
 
 def main(maker: str, folder: str) -> None:

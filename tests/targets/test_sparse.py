@@ -1,0 +1,186 @@
+"""Connections in compressed rows on every engine that runs integers, against the same matrices with their zeros."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from graphs import LAVA
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sparse_graphs import convolution, mantissas, sparse_stream
+
+import nervecord
+from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.files.program import Program
+from nervecord.compiler.graph import Graph
+from nervecord.compiler.interpret import simulate
+from nervecord.compiler.lower.ranges import overflows, prove
+from nervecord.compiler.ops import Conv, Csr, Dense, Op, Sparse
+from nervecord.compiler.plan import plan
+from nervecord.compiler.verify import verify
+from nervecord.runtime.emulator import EmulatorStream
+from nervecord.targets.integers import stream_integers
+from nervecord.targets.lava.engine_lava import LavaStream
+from nervecord.targets.lava.processes import connection_of
+
+EACH = dataclasses.replace(LAVA, accumulate="shift-each")
+
+
+def laid_out(graph: Graph) -> Graph:
+    """The same graph with dense matrices."""
+
+    def dense(op: Op) -> Op:
+        if not isinstance(op, Sparse):
+            return op
+        return Dense(op.weight, op.weight_exp, op.weight_bits, op.delay)
+
+    return graph.replace(nodes={name: dense(op) for name, op in graph.nodes.items()})
+
+
+@pytest.mark.parametrize("arithmetic", [LAVA, EACH], ids=["sum-then-shift", "shift-each"])
+@pytest.mark.parametrize("seed", range(12))
+def test_they_are_what_the_dense_matrix_is(seed: int, arithmetic: Arithmetic) -> None:
+    graph, x = sparse_stream(seed, arithmetic)
+    assert verify(graph) == []
+    dense = laid_out(graph)
+    wanted = simulate(dense, x).outputs
+    found = simulate(graph, x).outputs
+    for name, rows in wanted.items():
+        np.testing.assert_array_equal(found[name], rows, err_msg=name)
+    ranges = prove(plan(graph))
+    assert ranges == prove(plan(dense))
+    assert not any(f.severity == "error" for f in overflows(ranges, arithmetic))
+    for name in ("conv", "rows"):
+        ours, theirs = graph.nodes[name].synapses(), dense.nodes[name].synapses()
+        assert ours is not None
+        assert theirs is not None
+        np.testing.assert_array_equal(ours.fan_out, theirs.fan_out)
+        assert ours.fan_in == theirs.fan_in
+
+
+def test_networks_of_the_test_spike() -> None:
+    """So that equality says something."""
+    counts = [simulate(*sparse_stream(seed, LAVA)).left["output"].sum() for seed in range(12)]
+    assert np.count_nonzero(counts) >= 8
+
+
+@pytest.mark.parametrize(("engine", "seed"), [*(("emulator", k) for k in range(12)), *(("c", k) for k in range(2))])
+def test_engines_equal_the_definition(engine: str, seed: int) -> None:
+    graph, x = sparse_stream(seed, LAVA)
+    made = Program("lava", graph, schedule=plan(graph).schedule)
+    wanted = simulate(graph, x).left["output"][:, 0]
+    with stream_integers(made, engine) as session:
+        np.testing.assert_array_equal(np.asarray(session.run(x)["output"]).reshape(wanted.shape), wanted)
+        assert isinstance(session, EmulatorStream) == (engine == "emulator")
+
+
+@pytest.mark.lava
+def test_stock_lava_equals_the_definition() -> None:
+    """Conv where exponent and delay allow it, else Sparse and DelaySparse; never Dense."""
+    used: Counter[str] = Counter()
+    for seed in range(6):
+        graph, x = sparse_stream(seed, LAVA)
+        made = plan(graph)
+        for step in made.connections:
+            said = connection_of(step).process
+            used[said if step.op.lag == 1 else f"{said}, delayed"] += 1
+        with LavaStream(made) as session:
+            np.testing.assert_array_equal(
+                np.asarray(session.run(x)["output"]).reshape(30, -1), simulate(graph, x).left["output"][:, 0], str(seed)
+            )
+    assert set(used) == {"conv", "sparse", "sparse, delayed"}
+
+
+def test_a_program_keeps_them(tmp_path: Path) -> None:
+    for seed in range(4):
+        graph, _ = sparse_stream(seed, LAVA)
+        made = Program("lava", graph, schedule=plan(graph).schedule)
+        made.save(tmp_path / "a.nervecord")
+        back = nervecord.load(tmp_path / "a.nervecord")
+        assert back.graph == graph
+        assert back.schedule == made.schedule
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The convolution that a matrix unrolls
+
+
+@settings(deadline=None, max_examples=80)
+@given(seed=st.integers(0, 10**6), axes=st.integers(1, 2))
+def test_a_convolution_is_unrolled_and_found_again(seed: int, axes: int) -> None:
+    rng = np.random.default_rng(seed)
+    form = convolution(rng, axes)
+    shape = (form.features, form.input_shape[0] // form.groups, *form.kernel)
+    kernel = mantissas(rng, int(np.prod(shape)), LAVA).reshape(shape)
+    rows = form.unrolled(kernel)
+    op = Conv(kernel, None, form.stride, form.padding, form.dilation, form.groups, form.input_shape[1:])
+    assert form.out_size == op.out_shape[1:]
+    x = rng.integers(-5, 5, size=(3, *form.input_shape))
+    np.testing.assert_array_equal(rows.products(x.reshape(3, -1)), op.step({}, x.astype(float)).reshape(3, -1))
+    found = form.kernel_of(rows)
+    assert found is not None
+    # Taps that lie outside wherever the kernel stands are no part of the matrix.
+    np.testing.assert_array_equal(form.unrolled(found).values, rows.values)
+    assert (found == np.where(found != 0, kernel, 0)).all()
+    changed = rows.values.copy()
+    changed[rng.integers(len(changed))] += 2
+    other = form.kernel_of(rows.with_values(changed))
+    # A weight that stands once may be any.
+    assert other is None or np.array_equal(form.unrolled(other).values, changed)
+
+
+def test_a_matrix_that_is_no_convolution_is_refused() -> None:
+    graph, _ = sparse_stream(0, LAVA)
+    op = graph.nodes["conv"]
+    assert isinstance(op, Sparse)
+    assert op.convolution is not None
+    values = op.values.copy()
+    values[0] += 2
+    worse = {
+        "weights": op.replace(values=values),
+        "stride": op.replace(convolution=dataclasses.replace(op.convolution, stride=(9,) * len(op.convolution.stride))),
+        "axes": op.replace(convolution=dataclasses.replace(op.convolution, stride=(1, 1, 1))),
+        "padding": op.replace(
+            convolution=dataclasses.replace(op.convolution, padding=tuple(1 << 20 for _ in op.convolution.padding))
+        ),
+    }
+    for name, other in worse.items():
+        found = verify(graph.replace(nodes={**graph.nodes, "conv": other}))
+        assert [f.code for f in found] == ["convolution"], name
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"starts": [0, 1]}, "its rows do not begin where its values do"),
+        ({"starts": [0, 2, 1, 3]}, "its rows do not begin where its values do"),
+        ({"starts": [0, 2**31 - 1, -(2**31), -1, 3]}, "its rows do not begin where its values do"),
+        ({"columns": [0, 9, 1]}, "a column lies outside 0..4"),
+        ({"columns": [0, -1, 1]}, "a column lies outside 0..4"),
+        ({"columns": [0, 3, 3]}, "the columns of a row are out of order"),
+    ],
+)
+def test_rows_that_are_none_are_refused(changes: dict[str, list[int]], words: str) -> None:
+    fields = {"values": [2, 4, 6], "columns": [0, 1, 3], "starts": [0, 1, 3, 3], "inputs": 5, **changes}
+    op = Sparse(**{k: np.array(v) if isinstance(v, list) else v for k, v in fields.items()})  # type: ignore[arg-type]
+    assert [message for _, message, *_ in op.violations()] == [words]
+
+
+def test_cut_and_grown_matrices() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        dense = rng.integers(-3, 4, size=(5, 6)) * (rng.random((5, 6)) < 0.4)
+        rows, columns = rng.random(5) < 0.6, rng.random(6) < 0.6
+        rows[0] = columns[0] = True
+        made, other = Csr.of(dense), rng.integers(-3, 4, size=(6, 4)) * (rng.random((6, 4)) < 0.4)
+        np.testing.assert_array_equal(made.dense(), dense)
+        np.testing.assert_array_equal(made.cut(rows, columns).dense(), dense[rows][:, columns])
+        np.testing.assert_array_equal((made @ Csr.of(other)).dense(), dense @ other)
+        np.testing.assert_array_equal((made + Csr.of(dense)).dense(), 2 * dense)
+        np.testing.assert_array_equal(made.with_row().dense()[-1], 0)
+        np.testing.assert_array_equal(made.with_column(dense[:, 1]).dense()[:, -1], dense[:, 1])
+        np.testing.assert_array_equal(made.rows(1, 3), dense[1:3])
