@@ -110,7 +110,7 @@ def subject_of(given: Given) -> Graph | Policy:
     return found.subject if isinstance(found, Program) else found
 
 
-def uncompiled(given: Graph | Policy | StrPath) -> Graph | Policy:
+def uncompiled(given: Given) -> Graph | Policy:
     """What can be compiled.
 
     Raises:
@@ -181,7 +181,7 @@ def _in_steps(
 
 
 def prepared(
-    given: Graph | Policy | StrPath,
+    given: Given,
     *,
     contract: StrPath | None,
     inputs: str | float | Mapping[str, str | float] | None,

@@ -64,7 +64,7 @@ def warmup(progress: Callable[[int, int], object] = lambda done, total: None) ->
         )  # fmt: skip
     from nervecord.runtime import kernel
 
-    stats = [function.stats for function in kernel.loop(cache=True)]  # type: ignore[attr-defined]  # numba's dispatchers
+    stats = [function.stats for function in kernel.loop(cache=True)]  # type: ignore[union-attr]  # numba's dispatchers
     compiled, found = (sum(sum(getattr(it, name).values()) for it in stats) for name in ("cache_misses", "cache_hits"))
     return Warmth(Path(stats[0].cache_path), compiled, found, time.perf_counter() - began)
 
