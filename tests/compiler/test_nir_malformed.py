@@ -227,7 +227,7 @@ def test_what_hangs_is_killed_by_its_processor_time(monkeypatch: pytest.MonkeyPa
     """A busy machine takes nothing of it, so that sound files are read there as well."""
     assert hdf5guard._START.endswith("hdf5child.main(*sys.argv[1:5])")
     hanging = hdf5guard._START.replace(
-        "import hdf5child;", "import hdf5child\nhdf5child.load = lambda *given: hang()\n"
+        "import hdf5child; ", "import hdf5child\nhdf5child.load = lambda *given: hang()\n"
     )
     monkeypatch.setattr(hdf5guard, "_START", f"def hang():\n    while True: pass\n{hanging}")
     with pytest.raises(FileFormatError, match="took more than 1 s of processor time"):

@@ -1,8 +1,8 @@
-"""Kills at length: `python tests/faults/campaign.py --kills 200 --chosen 100`, from the repository's root; `make faults`.
+"""Kills at length: `python tests/faults/campaign.py`, from the repository's root; `make faults`.
 
-Processes that train, compile, sweep and act in Lava are killed by SIGKILL, at random moments of their work or at chosen
-ones (`traps.py`), and after each kill it is looked at what they left. Some are then gone on with, killed again or not,
-until one comes to its end: what it comes to must be what an undisturbed process comes to, and nothing may lie about.
+Processes that train, compile and sweep are killed by SIGKILL, at random moments of their work or at chosen ones
+(`traps.py`), and after each kill it is looked at what they left. Some are then gone on with, killed again or not, until
+one comes to its end: what it comes to must be what an undisturbed process comes to, and nothing may lie about.
 
     --kind NAME         one kind; by default all
     --kills N           at random moments, of each kind
@@ -10,7 +10,8 @@ until one comes to its end: what it comes to must be what an undisturbed process
     --first N           number of the first kill: the same number is the same moment, as far as the clock allows
     --seconds N         of each kind; then it ends, wherever it is
 
-The processes are forks of one that has imported everything, so that kills fall into work and not into imports.
+The processes are forks of one that has imported everything, so that kills fall into work and not into imports. Sessions
+in Lava are killed by `benchmarks/lava_faults.py`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ sys.path[:0] = [str(HERE.parent)]
 if TYPE_CHECKING:
     from faults.scenes import Chosen, Scene
 
-KINDS = ("train", "compile", "sweep", "lava")
+KINDS = ("train", "compile", "sweep")
 GO_ON = 0.25
 """How often a killed process is gone on with to the end; else the next one is killed as well."""
 LONGEST = 1800.0
@@ -77,13 +78,9 @@ def make(kind: str, folder: Path) -> Scene:
         from faults.compiling import Compiling
 
         return Compiling(folder)
-    if kind == "sweep":
-        from faults.sweeping import Sweeping
+    from faults.sweeping import Sweeping
 
-        return Sweeping(folder)
-    from faults.acting import Acting
-
-    return Acting(folder)
+    return Sweeping(folder)
 
 
 def prepare(scene: Scene) -> None:

@@ -92,7 +92,7 @@ def try_verb(verb: str, folder: Path) -> tuple[int, list[str]]:
         _fill(out, {} if verb == "train" else old)
         code, said = output(lambda limit=limit: work(limit), folder)  # type: ignore[misc]
         at = f"{verb}, {limit} bytes"
-        if code != 2 or "cannot be" not in said and "File too large" not in said:
+        if code != 2 or not ("cannot be" in said or "File too large" in said):
             wrong.append(f"{at}: exit code {code}: {said[-300:]!r}")
         wrong += [f"{at}: {bad!r} in {said[-300:]!r}" for bad in ("Traceback", "defect of nervecord") if bad in said]
         found = contents(out) if out.exists() else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import random
 import shutil
 import zipfile
@@ -11,8 +12,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from nervecord.errors import NervecordError
 
 Chosen = tuple[str, int]
 """A trap and the number of the call that it catches."""
@@ -32,7 +31,7 @@ class Scene(ABC):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027 - not every scene needs anything
         """Make what the processes need, and find out what an undisturbed one comes to."""
 
     def begin(self) -> None:
@@ -115,6 +114,8 @@ def whole(name: str, data: bytes) -> str:
                     json.loads(line)
             case _:
                 assert data, "empty"
-    except (NervecordError, AssertionError, ValueError, OSError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        AssertionError, ValueError, OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile
+    ) as error:  # fmt: skip
         return f"half: {name}: {error}"
     return ""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -65,9 +67,6 @@ class Sweeping(Scene):
         """The sweep, or one of its runs: then the sweep itself a little later."""
         training = trials(process)
         if training and rng.random() < 0.5 and not process.ended():
-            import os
-            import signal
-
             os.kill(training[0], signal.SIGKILL)
             time.sleep(rng.uniform(0, 1.0))
         return super().strike(process, rng)

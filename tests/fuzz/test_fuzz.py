@@ -104,4 +104,5 @@ def test_a_campaign_counts_what_fails(tmp_path: Path) -> None:
     assert watched.counts == {"read": 1, "crashed": 2, "hung": 1}
     assert watched.outside == {"program 0: open /x"}
     assert watched.memory == MOST_MEMORY
+    assert watched.stalls == 1
     assert any("hung" in line for line in watched.failures)

@@ -1,0 +1,45 @@
+"""Folders for what nobody needs afterwards: gone with the block, and after a kill with the next one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nervecord.compiler.files.scratch import scratch_folder
+
+KILLED = """
+import os, signal, sys
+from nervecord.compiler.files.scratch import scratch_folder
+with scratch_folder(sys.argv[1], hidden=True) as folder:
+    (folder / "file").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_folder_goes_with_its_block(tmp_path: Path) -> None:
+    with scratch_folder(tmp_path) as folder:
+        assert folder.parent == tmp_path
+        assert folder.stat().st_mode & 0o777 == 0o700
+        (folder / "inner").mkdir()
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(OSError, match="No such file"), scratch_folder(tmp_path / "none"):
+        pass
+
+
+def test_what_a_killed_process_left_goes_with_the_next_and_nothing_else(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = os.listdir(tmp_path)
+    kept = ["nvc-x", "nvc-0123456", "nvc-01234567.bak", "mine"]
+    for name in kept:
+        (tmp_path / name).mkdir()
+    (tmp_path / "nvc-01234567").symlink_to("mine")
+    with scratch_folder(tmp_path) as held, scratch_folder(tmp_path) as other:
+        assert held.exists()
+        assert left not in os.listdir(tmp_path)
+        assert sorted(os.listdir(tmp_path)) == sorted([*kept, "nvc-01234567", held.name, other.name])
