@@ -15,11 +15,11 @@ export OMP_NUM_THREADS ?= 1
 
 BENCH    := build/bench
 # With results as JSON for docs/benchmarks.md, and as they print them: of these the first three stand in it.
-MEASURED := latency scaling returns compile_cost
+MEASURED := latency scaling returns compile_cost verbs
 PRINTED  := c_cortex fused_update train_cost sigma_delta warp_speed conformance c_conformance lava_conformance lava_faults
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs fuzz test test-quick test-slow test-lava test-lava-dl test-neurobench test-warp check format bench clean
+.PHONY: help install demo docs fuzz test test-quick test-slow test-lava test-lava-dl test-neurobench test-warp test-mjlab check format bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -58,6 +58,10 @@ test-neurobench: $(STAMP)  ## install NeuroBench without what only its data sets
 test-warp: $(STAMP)  ## install MuJoCo Warp (400 MB), then compare its Ant-v4 with Gymnasium's
 	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[warp]'
 	$(BIN)/python -m pytest -c tests/pytest.ini tests/training/test_warp.py $(PYTEST)
+
+test-mjlab:  ## install mjlab in .venv-mjlab, as it pins another MuJoCo, then train in it on the CPU for a few updates
+	$(MAKE) VENV=.venv-mjlab EXTRAS=mjlab,dev install
+	.venv-mjlab/bin/python -m pytest -c tests/pytest.ini tests/training/test_mjlab.py $(PYTEST)
 
 test-lava-dl: $(STAMP)  ## install lava-dl (1 GB), then load exported files with its netx
 	$(BIN)/python -m pytest -c tests/pytest.ini -m lava_dl tests $(PYTEST)

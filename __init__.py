@@ -190,8 +190,7 @@ def compile(
     """Compile a policy for a target; or a graph that is none, whose program takes and gives spikes or values in steps.
 
     Args:
-        network: a graph or policy, or the file of one. A program, or its file, becomes one of the target that is
-            named, as it is: in floats, or in integers that the target has.
+        network: a graph or policy, or the file of one; or a program, which goes to another target as it is.
         target: a name of `list_targets()` that compiles, or what `target` gave; by default Loihi 2's fixed point.
         contract: a file that makes a policy of a graph of any tool; `contract` writes one to start from.
         inputs: what a graph's Inputs carry: "spikes", or the limit of values; or Input -> such.
@@ -220,9 +219,8 @@ def compile(
     if isinstance(chosen, InspectedTarget):
         chosen.refuse()
     said = {"contract": contract, "inputs": inputs, "steps": steps, "dt": dt, "reset": reset}
-    program = recompiled(network, chosen.spec.name, **said, calibration=calibration)
-    if program is not None:
-        return compile_graph(program.subject, chosen, schedule=program.schedule, dump=dump, explain=explain)
+    if (made := recompiled(network, chosen.spec.name, **said, calibration=calibration)) is not None:
+        return compile_graph(made.subject, chosen, schedule=made.schedule, dump=dump, explain=explain)
     subject = prepared(network, contract=contract, inputs=inputs, dt=dt, convention=convention, reset=reset)
     given = recorded_input(calibration, subject)
     return compile_graph(

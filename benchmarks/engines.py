@@ -23,6 +23,8 @@ from nervecord.compiler.plan import plan
 from nervecord.compiler.policy import Policy
 from nervecord.runtime.c_library import COMPILERS, FAST, build, compiler
 
+SECONDS = 300.0
+"""An action of Lava's may take."""
 LOOP = """
 #include "policy.h"
 #include <stddef.h>
@@ -66,6 +68,13 @@ def has_lava() -> bool:
     return environment.status().installed
 
 
+def lava_session(program: Program) -> Any:
+    """Lava itself, with time enough for a machine that others use too."""
+    from nervecord.targets.lava.engine_lava import LavaSession
+
+    return LavaSession(program.policy, full_trace=False, timeout=SECONDS)
+
+
 def has(*packages: str) -> bool:
     """Whether these can be imported."""
     try:
@@ -105,7 +114,7 @@ def opened(policy: Policy, *, lava: bool = True) -> Iterator[dict[str, Call]]:
         if has("torch"):
             calls["torch"] = session(integers, engine="torch")
         if lava and has_lava():
-            calls["lava"] = session(integers, engine="lava")
+            calls["lava"] = stack.enter_context(lava_session(integers)).step
         calls["float: definition"] = session(policy)
         if has("onnx", "onnxruntime"):
             floats = nervecord.compile(policy, "onnx")

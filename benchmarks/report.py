@@ -2,15 +2,16 @@
 
     python benchmarks/report.py build/bench [--out docs]
 
-Takes the files that `latency.py`, `scaling.py`, `returns.py`, `compile_cost.py`, `cold_start.py` and `snn_mlir.py`
-wrote with --json, under those names, and the outputs of `c_cortex.py`, `train_cost.py` and `fused_update.py` as text.
-A section whose file is missing is left out, and said to be.
+Takes the files that `latency.py`, `scaling.py`, `returns.py`, `compile_cost.py`, `cold_start.py`, `snn_mlir.py` and
+`verbs.py` wrote with --json, under those names, and the outputs of `c_cortex.py`, `train_cost.py` and `fused_update.py`
+as text. A section whose file is missing is left out, and said to be.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ zoo/ant (27-256-8, T = 5), one robot, one thread, by `benchmarks/latency.py`: mi
 goes, the engines in turns, and at the real {data["hertz"]:g} Hz, asleep between two actions, where caches and clocks
 are cold. Rows that begin with "float" and the literal loop compute in floats, the others in Loihi 2's fixed point,
 and those gave the same actions to the bit in this run. "policy.c" and "policy.onnx" are the emitted files alone;
-engines are our sessions, which also count spikes, check what they are given and keep a trace. "snnTorch, eager" is
+engines are our sessions, which also count spikes and check what they are given. "snnTorch, eager" is
 the trained policy by snnTorch's own modules in a Python loop. An ANN is a tanh network of those layers, with
 normaliser and limits.
 
@@ -132,7 +133,8 @@ def _curves(axes: Axes, sweep: str, found: dict[str, Any]) -> None:
     axes.set_yscale("log")
     if logarithmic:
         axes.set_xscale("log", base=2)
-    axes.set_xticks(found["values"], [f"{value:g}" for value in found["values"]])
+    if sweep != "zeros":
+        axes.set_xticks(found["values"], [f"{value:g}" for value in found["values"]])
     axes.grid(alpha=0.3)
 
 
@@ -222,6 +224,20 @@ llvmlite, which the emulator alone needs, it is {(data["size"]["all"] - numba) /
     return text
 
 
+def verbs(data: dict[str, Any], out: Path) -> str:
+    """The command line."""
+    rows = [
+        [f"`nervecord {verb.partition(',')[0]} {data['arguments'][verb]}`".replace(" `", "`"), f"{row['wall']:.2f}",
+         f"{row['processor']:.2f}", f"{row['memory']:,.0f}"]
+        for verb, row in data["verbs"].items()
+    ]  # fmt: skip
+    return f"""## The command line
+
+Each command a process of its own, median of {data["runs"]}, by `benchmarks/verbs.py`.
+
+{table(["", "seconds", "of a processor", "MB"], rows)}"""
+
+
 def snn_mlir(data: dict[str, Any], out: Path) -> str:
     """Beside snn-mlir."""
     text = f"## Beside snn-mlir\n\n{data['about']}"
@@ -235,7 +251,7 @@ def snn_mlir(data: dict[str, Any], out: Path) -> str:
 
 SECTIONS: dict[str, Callable[[dict[str, Any], Path], str]] = {
     "latency": latency, "scaling": scaling, "returns": returns, "compile_cost": compile_cost, "cold_start": cold_start,
-    "snn_mlir": snn_mlir,
+    "snn_mlir": snn_mlir, "verbs": verbs,
 }  # fmt: skip
 TEXTS = {
     "c_cortex": "On a Cortex-M4 in QEMU", "fused_update": "The fused update in training",
@@ -271,7 +287,17 @@ this was measured (load average {loads}): trust the ratios within a table, not t
 percentiles, which hold what the others did. No GPU was there: engine torch on CUDA is untested."""
     if missing:
         parts.append(f"Not measured in this run: {', '.join(missing)}.")
-    return "\n\n".join([head, *parts]) + "\n"
+    return filled("\n\n".join([head, *parts])) + "\n"
+
+
+def filled(text: str) -> str:
+    """Paragraphs of prose in lines of 120 characters; tables, titles, pictures and code as they are."""
+    found, code = [], False
+    for part in text.split("\n\n"):
+        prose = not code and not part.startswith(("|", "#", "!", "```"))
+        found.append(textwrap.fill(part, 120, break_long_words=False, break_on_hyphens=False) if prose else part)
+        code ^= part.count("```") % 2 == 1
+    return "\n\n".join(found)
 
 
 def main(arguments: list[str] | None = None) -> Path:

@@ -70,7 +70,7 @@ def sessions(policy: Policy, *, lava: bool) -> dict[str, Callable[[], Any]]:
     if engines.has("torch"):
         found["torch"] = lambda: nervecord.open(program, engine="torch", trace=False)
     if lava:
-        found["lava"] = lambda: nervecord.open(program, engine="lava", trace=False)
+        found["lava"] = lambda: engines.lava_session(program)
     found["float: reference"] = lambda: nervecord.open(policy)
     if engines.has("torch"):
         found["float: torch"] = lambda: nervecord.open(policy, engine="torch", trace=False)
@@ -94,6 +94,8 @@ def played(name: str, opens: Callable[[], Any], env: str, episodes: int, seed: i
             session, lambda: Single(make_environment(env), digests), episodes, seed, environments=beside,
             allow_other_env=True,
         )  # fmt: skip
+    if result.engine_error is not None:
+        sys.exit(f"{name}: {result.engine_error}")
     return {
         "episodes": episodes, "mean": result.mean,
         "half": result.ci95 if episodes > 1 else None,

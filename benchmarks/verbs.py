@@ -1,6 +1,6 @@
 """What each verb of the command line takes, started as a user starts it.
 
-    python benchmarks/verbs.py [--runs 3] [--quick] [--json FILE]
+    python benchmarks/verbs.py [--runs 3] [--quick] [--only VERB ...] [--json FILE]
 
 Each command is a process of its own, in an empty folder beside zoo/; its wall time, processor time and greatest memory
 are those of the process and its children. The verbs take turns, and of several runs the median is shown. --quick leaves
@@ -65,6 +65,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     flags = parser(__doc__)
     flags.add_argument("--runs", type=int, default=3, help="of each verb; the median is shown")
     flags.add_argument("--quick", action="store_true", help="leave out what trains")
+    flags.add_argument("--only", nargs="+", choices=tuple(VERBS), default=list(VERBS), metavar="VERB")
     chosen = flags.parse_args(arguments)
     print(machine_line())
     found: dict[str, list[dict[str, float]]] = {}
@@ -74,7 +75,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         np.save(folder / "observations.npy", np.random.default_rng(0).normal(size=(500, 27)))
         for number in range(chosen.runs):
             for verb, words in VERBS.items():
-                if chosen.quick and verb in TRAINS:
+                if verb not in chosen.only or (chosen.quick and verb in TRAINS):
                     continue
                 given = words.replace("NEW", f"new{number}{len(found)}{verb[:3].strip('-')}").split()
                 found.setdefault(verb, []).append(timed([verb.partition(",")[0], *given], folder))

@@ -15,6 +15,7 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from nervecord.cli.show import clean, laid_out, to_json
@@ -165,19 +166,31 @@ def _afterwards(verb: str, task: Callable[[], str], args: argparse.Namespace) ->
 def _place_of_theirs(error: BaseException) -> str | None:
     """File and line of a user's own module (a task, a wrapper, a teacher) in which an error arose, also within a
     library that it called; None where we were the ones who called."""
-    libraries = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    if isinstance(error, SyntaxError) and error.filename and not _is_library(error.filename):
+        return f"{error.filename}, line {error.lineno}"
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         file, module = frame.f_code.co_filename, str(frame.f_globals.get("__name__", ""))
         if module == "__main__" or module.partition(".")[0] == "nervecord":
             return None
-        if os.path.isfile(file) and not file.startswith(libraries):
+        if os.path.isfile(file) and not _is_library(file):
             return f"{file}, line {line}"
     return None
+
+
+def _is_library(file: str) -> bool:
+    """Whether a file is Python's, an installed package's, or one that torch.compile wrote."""
+    folders = Path(file).parts
+    return (
+        file.startswith(sysconfig.get_path("stdlib") + os.sep)
+        or not {"site-packages", "dist-packages"}.isdisjoint(folders)
+        or any(part.startswith("torchinductor") for part in folders)
+    )
 
 
 def _report(verb: str, error: BaseException, *, machine: bool) -> int:
     """Say what went wrong in one sentence; returns the exit code."""
     details: dict[str, Any] = {"type": type(error).__name__, "message": str(error)}
+    place = None if isinstance(error, NervecordError | KeyboardInterrupt) else _place_of_theirs(error)
     if isinstance(error, KeyboardInterrupt):
         code, text = INTERRUPTED, str(error) or "interrupted"
     elif isinstance(error, NervecordError):
@@ -185,7 +198,7 @@ def _report(verb: str, error: BaseException, *, machine: bool) -> int:
         details |= {"message": error.message, "where": error.where, "hint": error.hint}
     elif isinstance(error, OSError) and error.filename is not None:
         code, text = THEIRS, f"{error.filename}: {error.strerror}"
-    elif (place := _place_of_theirs(error)) is not None:
+    elif place is not None:
         code, text = THEIRS, f"{type(error).__name__}: {error} (in {place}; --debug shows how it came there)"
     else:
         code = OURS
@@ -193,7 +206,8 @@ def _report(verb: str, error: BaseException, *, machine: bool) -> int:
     if code == THEIRS:
         # A file's own words stay within the sentence.
         text = clean(text)
-    if code in (THEIRS, INTERRUPTED) and os.environ.get("LOCAL_RANK", "0") != "0":
+    alone = place is not None or getattr(error, "on_one_process", False)
+    if code in (THEIRS, INTERRUPTED) and not alone and os.environ.get("LOCAL_RANK", "0") != "0":
         return code  # torchrun started this with others, and the first one says the same
     notes = [clean(note) for note in getattr(error, "__notes__", ())]
     said = f"nervecord {verb}: {text}" if verb else f"nervecord: {text}"

@@ -143,6 +143,8 @@ PARTS: tuple[Part, ...] = (
         "train",
     ),
     Part("MuJoCo Warp", "train --sim warp", ("mujoco-warp", "warp-lang"), "import mujoco_warp", "warp"),
+    Part("mjlab", "train --sim mjlab", ("mjlab",), "import mjlab.tasks", "mjlab",
+         mend=f"in an environment of its own: {install_command('mjlab')}"),
     Part("Optuna", "sweep", ("optuna",), "import optuna", "sweep"),
     Part("ONNX Runtime", "the target onnx, ONNX files", ("onnx", "onnxruntime"), "import onnx, onnxruntime",
          "onnxruntime"),

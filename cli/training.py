@@ -16,7 +16,7 @@ from nervecord.cli.show import Outcome, Ticker
 from nervecord.cli.verb import Verb
 from nervecord.errors import NervecordError
 from nervecord.training import front, run_folder
-from nervecord.training.config import PPO, SAC, TD3, TD7, Distill, TrainConfig, all_fields
+from nervecord.training.config import PPO, SAC, TD3, TD7, Distill, TaskConfig, TrainConfig, all_fields
 from nervecord.training.launch import launch
 from nervecord.training.presets import PRESETS
 from nervecord.training.topology import read_topology
@@ -164,6 +164,12 @@ def _shaped(args: argparse.Namespace, chosen: dict[str, Any]) -> dict[str, Any]:
         from nervecord.training.start import shared_with
 
         return {**shared_with(chosen["start"]), **chosen}
+    if chosen.get("teacher"):
+        from nervecord.training.start import shared_with
+
+        # Of a teacher that one only stays near to the task is taken, as a critic and a network are one's own.
+        task = {f.name for f in dataclasses.fields(TaskConfig)}
+        chosen = {**{k: v for k, v in shared_with(chosen["teacher"]).items() if k in task}, **chosen}
     if args.topology_from is None:
         return chosen
     topology = read_topology(args.topology_from, policy=chosen.get("policy", "snn"))
@@ -190,7 +196,7 @@ def distill_flags(parser: argparse.ArgumentParser) -> None:
         "teacher",
         metavar="RUN",
         help="run folder of the teacher: of its best checkpoint, or its newest; or beside --env an ONNX file, or "
-        "module:function, which takes raw observations (B, observations) and gives actions (B, actions)",
+        "module:function, which takes raw observations (B, observations) and gives actions (B, actions) or preferences",
     )
     parser.set_defaults(resume=None)
     add_flags(parser, Distill, without="teacher")  # it is the verb's one word

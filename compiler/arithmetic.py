@@ -150,6 +150,12 @@ class Arithmetic:
         return _limits(self.current_bits, self.current_overflow)
 
     @property
+    def current_limit(self) -> int:
+        """Largest magnitude that a synaptic current has without overflow, whatever its sign."""
+        low, high = self.current_range
+        return min(high, -low)
+
+    @property
     def graded_limit(self) -> int:
         """Largest magnitude of a graded value; 0 where there are none."""
         return (1 << (self.graded_bits - 1)) - 1 if self.graded_bits else 0

@@ -21,17 +21,7 @@ from nervecord.compiler.plan import Plan, plan
 from nervecord.compiler.policy import Policy
 from nervecord.errors import EngineError
 from nervecord.runtime.c_library import FAST, load_library
-from nervecord.runtime.session import (
-    Acting,
-    Counts,
-    check_inputs,
-    checked_active,
-    checked_batch,
-    checked_observation,
-    checked_rows,
-    neurons,
-    planned,
-)
+from nervecord.runtime.session import Counts, Driven, Traced, check_inputs, checked_active, checked_observation
 from nervecord.runtime.stream import Streaming
 
 NOT_FINITE = CODES.index("NOT_FINITE")
@@ -77,6 +67,7 @@ class Compiled:
             self._harvest(slice(None))
         self.states: Array = np.zeros(batch, dtype=self._dtype)
         self._sent: dict[str, Array] = {}
+        self._stepped = False
 
     def clear(self, rows: Array) -> None:
         """The same for some copies."""
@@ -98,8 +89,32 @@ class Compiled:
     def _counted(self, name: str) -> Any:
         return self._past.get(name, 0) + self.states[name].sum(axis=0)
 
+    def run(self, step: Any, given: Array, out: Array, active: Array) -> Array:
+        """One block of every copy; returns what the function returned for each, (batch,), all of them OK or NOT_FINITE.
+
+        Args:
+            step: of `function`. given: (batch, ...) contiguous, what it takes. out: (batch, ...), written.
+            active: (batch,) bool, which are counted.
+
+        Raises:
+            EngineError: it returned something else.
+        """
+        states = self.states
+        states["counted"] = active
+        codes = np.zeros(self.batch, dtype=np.int64)
+        for b in range(self.batch):
+            code = codes[b] = step(
+                states.ctypes.data + b * states.itemsize, given.ctypes.data + b * given.strides[0],
+                out.ctypes.data + b * out.strides[0],
+            )  # fmt: skip
+            if code > NOT_FINITE:
+                raise EngineError(f"returned {CODES[code]}", where="engine c")
+        self.after_block()
+        return codes
+
     def after_block(self) -> None:
         """Keep what was sent, for the connections' part of a trace."""
+        self._stepped = True
         if not self.history:
             return
         window = self.plan.window
@@ -117,8 +132,13 @@ class Compiled:
         return values.reshape(self.batch, self.plan.window, -1).swapaxes(0, 1).astype(np.int64)
 
     def trace(self) -> dict[str, Array]:
-        """What every core node gave in the last block: name -> (window, batch, ...); of connections with history."""
+        """What every core node gave in the last block: name -> (window, batch, ...); {} before the first.
+
+        Of connections with history only.
+        """
         found: dict[str, Array] = {}
+        if not self._stepped:
+            return found
         window, arithmetic = self.plan.window, self.form.arithmetic
         for step in self.plan.core:
             if step.name not in self.form.links:
@@ -153,7 +173,7 @@ class Compiled:
         return found
 
 
-class CSession(Acting):
+class CSession(Traced, Driven):
     """A policy of integers in C, by the same text that the target c emits.
 
     Args:
@@ -167,21 +187,16 @@ class CSession(Acting):
         MissingDependencyError: there is no C compiler. EngineError: it failed.
     """
 
+    _machine: Compiled
+
     def __init__(
         self, subject: Policy | Plan, batch: int = 1, engine: str = "c", *, trace: bool = True,
         flags: tuple[str, ...] = FAST,
     ) -> None:  # fmt: skip
-        super().__init__()
-        self.plan, self.contract = planned(subject)
-        self.graph = self.plan.graph
-        self.engine = engine
-        checked_batch(batch)
-        self._compiled = Compiled(self.plan, batch, flags=flags, history=trace)
-        self._step = self._compiled.function("step")
+        super().__init__(subject, engine, batch)
+        self._machine = Compiled(self.plan, batch, flags=flags, history=trace)
+        self._step = self._machine.function("step")
         self._before = Before(self.plan)
-        self._updates = neurons(self.plan) * self.plan.window
-        self._counts = Counts()
-        self._stepped = False
 
     def __getstate__(self) -> dict[str, Any]:
         raise TypeError("a session of the engine c holds a loaded library and cannot be copied")
@@ -189,26 +204,21 @@ class CSession(Acting):
     @property
     def batch(self) -> int:
         """Number of robots."""
-        return self._compiled.batch
+        return self._machine.batch
 
     @property
     def counts(self) -> Counts:
         """What it did since it was opened: a copy."""
         with self._lock:
-            counts = self._compiled.tally(self._counts)
+            counts = self._machine.tally(self._counts)
             counts.neuron_updates = float(self._updates * counts.actions)
             return counts
 
-    def reset(self, batch: int | None = None, *, rows: Array | None = None) -> None:
-        """Clear the state of all robots (setting their number), or of some rows."""
-        with self._lock:
-            self._alive()
-            checked_batch(batch)
-            if rows is not None:
-                self._compiled.clear(checked_rows(rows, self.batch))
-                return
-            self._compiled.reset(batch or self.batch)
-            self._stepped, self._noted = False, None
+    def _restart(self, batch: int) -> None:
+        self._machine.reset(batch)
+
+    def _clear(self, rows: Array) -> None:
+        self._machine.clear(rows)
 
     def step(self, observation: Array, active: Array | None = None) -> Array:
         """(batch, observations) -> (batch, actions); (observations,) -> (actions,) for one robot. Both as float32.
@@ -225,36 +235,14 @@ class CSession(Acting):
             with np.errstate(over="ignore"):  # what float32 cannot hold is not finite, and gives the fail-safe action
                 obs = np.ascontiguousarray(given, dtype=np.float32)
             act = np.zeros((self.batch, self.contract.action.size), dtype=np.float32)
-            states = self._compiled.states
-            known = np.ones(self.batch, dtype=np.bool_)
             self._noted = None
-            states["counted"] = counted
-            for b in range(self.batch):
-                code = self._step(
-                    states.ctypes.data + b * states.itemsize, obs.ctypes.data + b * obs.strides[0],
-                    act.ctypes.data + b * act.strides[0],
-                )  # fmt: skip
-                if code > NOT_FINITE:
-                    raise EngineError(f"returned {CODES[code]}", where="engine c")
-                known[b] = code != NOT_FINITE
-            self._compiled.after_block()
-            self._stepped = True
+            known = self._machine.run(self._step, obs, act, counted) != NOT_FINITE
             self._counts.actions += int(np.count_nonzero(counted))
             action = self._safe(act.astype(np.float64), known, counted)
             return action if np.ndim(observation) == 2 else action[0]
 
-    def trace(self) -> dict[str, Array]:
-        """What every core node gave in the last action: name -> (window, batch, ...), integers."""
-        with self._lock:
-            return self._compiled.trace() if self._stepped else {}
 
-    def state(self) -> dict[str, dict[str, Array]]:
-        """Integer state of every core node, as `compiler.interpret.Machine` names it."""
-        with self._lock:
-            return self._compiled.state()
-
-
-class CStream(Streaming):
+class CStream(Traced, Streaming):
     """A graph of integers that is no policy, its core in C; the host's part in numpy.
 
     Args:
@@ -265,55 +253,35 @@ class CStream(Streaming):
         As `CSession`.
     """
 
+    _machine: Compiled
+
     def __init__(
         self, subject: Graph | Plan, batch: int = 1, engine: str = "c", *, flags: tuple[str, ...] = FAST
     ) -> None:
         super().__init__(subject if isinstance(subject, Plan) else plan(subject), engine, batch)
-        self._compiled = Compiled(self.plan, batch, flags=flags)
-        self._step = self._compiled.function("step_q")
+        self._machine = Compiled(self.plan, batch, flags=flags)
+        self._step = self._machine.function("step_q")
         self._before, self._after = Before(self.plan), After(self.plan)
-        self._stepped = False
 
     @property
     def counts(self) -> Counts:
         """What it did since it was opened: a copy."""
         with self._lock:
-            return self._compiled.tally(self._counts)
-
-    def trace(self) -> dict[str, Array]:
-        """What every core node gave in the last block: name -> (window, batch, ...), integers."""
-        with self._lock:
-            return self._compiled.trace() if self._stepped else {}
-
-    def state(self) -> dict[str, dict[str, Array]]:
-        """Integer state of every core node, as `compiler.interpret.Machine` names it."""
-        with self._lock:
-            return self._compiled.state()
+            return self._machine.tally(self._counts)
 
     def _block(self, inputs: dict[str, Array], active: Array) -> dict[str, Array]:
         check_inputs(self.plan, inputs)
         entered = self._before.enter(inputs, np.int64)
-        given = entering(self._compiled.form, entered, self.batch)
-        out = np.zeros((self.batch, self._compiled.form.out_dim), dtype=np.int32)
-        states = self._compiled.states
-        states["counted"] = active
-        for b in range(self.batch):
-            code = self._step(
-                states.ctypes.data + b * states.itemsize, given.ctypes.data + b * given.strides[0],
-                out.ctypes.data + b * out.strides[0],
-            )  # fmt: skip
-            if code:
-                raise EngineError(f"returned {CODES[code]}", where="engine c")
-        self._compiled.after_block()
-        self._stepped = True
-        return self._after.leave(left(self._compiled.form, out))
+        given = entering(self._machine.form, entered, self.batch)
+        out = np.zeros((self.batch, self._machine.form.out_dim), dtype=np.int32)
+        self._machine.run(self._step, given, out, active)
+        return self._after.leave(left(self._machine.form, out))
 
     def _restart(self, batch: int) -> None:
-        self._compiled.reset(batch)
-        self._stepped = False
+        self._machine.reset(batch)
 
     def _clear(self, rows: Array) -> None:
-        self._compiled.clear(rows)
+        self._machine.clear(rows)
 
 
 def entering(form: Form, entered: dict[str, Array], batch: int) -> Array:

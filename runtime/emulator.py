@@ -5,9 +5,8 @@ Same results as the definition (`compiler.interpret`) on the same plan, at every
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -21,33 +20,22 @@ from nervecord.compiler.policy import Policy
 from nervecord.errors import GraphError, InfeasibleError, NervecordError
 from nervecord.runtime.answer import ACTION_NOT_FINITE, NOT_FINITE, Answer, answered
 from nervecord.runtime.packing import pack
-from nervecord.runtime.session import (
-    Acting,
-    Counts,
-    check_inputs,
-    checked_active,
-    checked_batch,
-    checked_observation,
-    checked_rows,
-    neurons,
-    neutral,
-    planned,
-)
+from nervecord.runtime.session import Counts, Driven, Traced, check_inputs, checked_active, checked_observation
 from nervecord.runtime.stream import Streaming
 from nervecord.runtime.tables import Header, Hold, Pop
 
 _FLOAT64 = np.dtype(np.float64)
 
 
-def _compiled(*, cache: bool = True) -> Any:
-    """The compiled loop, as `runtime.kernel.Loop`. numba is imported when the first emulator opens, not before."""
+def _kernel() -> Any:
+    """The module of the compiled loop. numba is imported when the first emulator opens, not before."""
     try:
         from nervecord.runtime import kernel
     except ImportError as error:
         raise NervecordError(
             f"needs numba: {error}", where="emulator", hint="pip install numba, or use the engine definition"
         ) from None
-    return kernel.loop(cache=cache)
+    return kernel
 
 
 class Emulator:
@@ -62,9 +50,6 @@ class Emulator:
         GraphError: the graph is not at the integer level, or not executable.
         InfeasibleError: a range cannot be proved: the loop would not be exact, or there is not the memory.
     """
-
-    cached: ClassVar[bool] = True
-    """Whether numba's cache serves in this process."""
 
     def __init__(self, subject: Plan | Graph | Policy, batch: int = 1, **form: Any) -> None:
         self.plan = subject if isinstance(subject, Plan) else plan(subject)
@@ -87,22 +72,15 @@ class Emulator:
 
     def _compile(self) -> None:
         """Compile the loop for this plan's types, or read it from numba's cache: now, not within a deadline."""
-        try:
-            self._loop = _compiled(cache=Emulator.cached)
-            self._try()
-        except (NervecordError, MemoryError):
-            raise
-        except Exception as error:
-            # No folder to write to, a full disk, or a damaged file, from which anything may be raised. What is wrong
-            # with the loop itself is raised again.
-            if not Emulator.cached:
-                raise
-            Emulator.cached = False
-            warnings.warn(
-                f"numba's cache cannot be used, each start compiles anew: {error}", RuntimeWarning, stacklevel=4
-            )
-            self._loop = _compiled(cache=False)
-            self._try()
+        self._take_loop()
+        _kernel().jit.mended(self._try, self._loop, self._take_loop_and_try)
+
+    def _take_loop(self) -> None:
+        self._loop = _kernel().loop()
+
+    def _take_loop_and_try(self) -> None:
+        self._take_loop()
+        self._try()
 
     def _try(self) -> None:
         """One block of one copy, and a look at it."""
@@ -122,7 +100,7 @@ class Emulator:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._loop = _compiled(cache=Emulator.cached)
+        self._take_loop()
 
     @property
     def fused(self) -> bool:
@@ -278,7 +256,7 @@ def tally(emulator: Emulator, counts: Counts) -> Counts:
     return found
 
 
-class EmulatorSession(Acting):
+class EmulatorSession(Traced, Driven):
     """A policy of integers, run by the compiled loop.
 
     Args:
@@ -292,22 +270,17 @@ class EmulatorSession(Acting):
         InfeasibleError: a range cannot be proved.
     """
 
-    def __init__(self, subject: Policy | Plan, batch: int = 1, engine: str = "emulator", **form: Any) -> None:
-        super().__init__()
-        self.plan, self.contract = planned(subject)
-        self.graph = self.plan.graph
-        self.engine = engine
-        checked_batch(batch)
-        self._emulator = Emulator(self.plan, 1, **form)
-        self._fused = self._emulator.fused
-        self._neutral = neutral(self.plan)
-        self._fail_safe = np.array(self.contract.fail_safe)
-        self._updates = neurons(self.plan) * self.plan.window
-        self._counts = Counts()
-        self._allocate(batch)
+    _machine: Emulator
 
-    def _allocate(self, batch: int) -> None:
-        self._emulator.reset(batch)
+    def __init__(self, subject: Policy | Plan, batch: int = 1, engine: str = "emulator", **form: Any) -> None:
+        super().__init__(subject, engine, batch)
+        self._machine = Emulator(self.plan, 1, **form)
+        self._fused = self._machine.fused
+        self._fail_safe = np.array(self.contract.fail_safe)
+        self._restart(batch)
+
+    def _restart(self, batch: int) -> None:
+        self._machine.reset(batch)
         self._action: Array = np.zeros((batch, self.contract.action.size))
         self._observation: Array = np.zeros((batch, self.contract.observation.size))
         self._every = np.ones(batch, dtype=np.bool_)
@@ -343,19 +316,12 @@ class EmulatorSession(Acting):
     def counts(self) -> Counts:
         """What it did since it was opened: a copy."""
         with self._lock:
-            counts = tally(self._emulator, self._counts)
+            counts = tally(self._machine, self._counts)
             counts.neuron_updates = float(self._updates * counts.actions)
             return counts
 
-    def reset(self, batch: int | None = None, *, rows: Array | None = None) -> None:
-        """Clear the state of all robots (setting their number), or of some rows."""
-        with self._lock:
-            self._alive()
-            checked_batch(batch)
-            if rows is not None:
-                self._emulator.clear(checked_rows(rows, self.batch))
-            else:
-                self._allocate(batch or self.batch)
+    def _clear(self, rows: Array) -> None:
+        self._machine.clear(rows)
 
     def step(self, observation: Array, active: Array | None = None) -> Array:
         """(batch, observations) -> (batch, actions); (observations,) -> (actions,) for one robot.
@@ -377,7 +343,7 @@ class EmulatorSession(Acting):
                 single = np.ndim(observation) == 1
             counted = self._every if active is None else checked_active(active, len(given))
             if self._fused:
-                failed = self._emulator.act(given, self._action, counted)
+                failed = self._machine.act(given, self._action, counted)
             else:
                 failed = self._general(given, counted)
             counts = self._counts
@@ -391,7 +357,7 @@ class EmulatorSession(Acting):
 
     def _general(self, given: Array, active: Array) -> int:
         """One action with the host's ops in numpy; returns what `Emulator.act` does."""
-        emulator = self._emulator
+        emulator = self._machine
         trusted = np.asarray(np.isfinite(given).all(axis=1))
         seen = given if trusted.all() else np.where(trusted[:, None], given, self._neutral)
         action = emulator.after.join(emulator.block(emulator.before.split(seen), active))
@@ -399,18 +365,8 @@ class EmulatorSession(Acting):
         self._action[:] = np.where((trusted & sound)[:, None], action, self._fail_safe)
         return int(np.count_nonzero(~trusted & active)) + (int(np.count_nonzero(trusted & ~sound & active)) << 32)
 
-    def trace(self) -> dict[str, Array]:
-        """What every core node gave in the last action: name -> (window, batch, ...), integers."""
-        with self._lock:
-            return self._emulator.trace()
 
-    def state(self) -> dict[str, dict[str, Array]]:
-        """Integer state of every core node, as `compiler.interpret.Machine` names it."""
-        with self._lock:
-            return self._emulator.state()
-
-
-class EmulatorStream(Streaming):
+class EmulatorStream(Traced, Streaming):
     """A graph of integers that is no policy, run by the compiled loop.
 
     Args:
@@ -424,31 +380,23 @@ class EmulatorStream(Streaming):
         InfeasibleError: a range cannot be proved.
     """
 
+    _machine: Emulator
+
     def __init__(self, subject: Graph | Plan, batch: int = 1, engine: str = "emulator", **form: Any) -> None:
         super().__init__(subject if isinstance(subject, Plan) else plan(subject), engine, batch)
-        self._emulator = Emulator(self.plan, batch, **form)
+        self._machine = Emulator(self.plan, batch, **form)
 
     @property
     def counts(self) -> Counts:
         """What it did since it was opened: a copy."""
         with self._lock:
-            return tally(self._emulator, self._counts)
-
-    def trace(self) -> dict[str, Array]:
-        """What every core node gave in the last block: name -> (window, batch, ...), integers."""
-        with self._lock:
-            return self._emulator.trace()
-
-    def state(self) -> dict[str, dict[str, Array]]:
-        """Integer state of every core node, as `compiler.interpret.Machine` names it."""
-        with self._lock:
-            return self._emulator.state()
+            return tally(self._machine, self._counts)
 
     def _block(self, inputs: dict[str, Array], active: Array) -> dict[str, Array]:
-        return self._emulator.block(inputs, active)
+        return self._machine.block(inputs, active)
 
     def _restart(self, batch: int) -> None:
-        self._emulator.reset(batch)
+        self._machine.reset(batch)
 
     def _clear(self, rows: Array) -> None:
-        self._emulator.clear(rows)
+        self._machine.clear(rows)

@@ -22,7 +22,7 @@ import numpy as np
 from numba import njit
 
 from nervecord.compiler.ops import population
-from nervecord.runtime import kernel_sigma_delta, kernel_steps, tables
+from nervecord.runtime import jit, kernel_sigma_delta, kernel_steps, tables
 from nervecord.runtime.kernel_steps import clear, hold, one_block, send, silence
 from nervecord.runtime.tables import Header, Hold, Pop, Ring
 
@@ -241,7 +241,6 @@ def _loop(stamp: int, cache: bool) -> Loop:
     anywhere. What a function encloses is part of the cache's key, so it encloses the stamp of all files.
     """
 
-    @njit(cache=cache, nogil=True, error_model="numpy")
     def act(
         observation: Any, action: Any, table: Any, reals: Any, weights: Any, columns: Any, state: Any, memory: Any,
         scratch: Any, counters: Any, active: Any,
@@ -252,7 +251,6 @@ def _loop(stamp: int, cache: bool) -> Loop:
             observation, action, table, reals, weights, columns, state, memory, scratch, counters, active
         )
 
-    @njit(cache=cache, nogil=True, error_model="numpy")
     def run(
         held: Any, streamed: Any, table: Any, reals: Any, weights: Any, columns: Any, state: Any, memory: Any,
         scratch: Any, counters: Any, active: Any,
@@ -260,12 +258,11 @@ def _loop(stamp: int, cache: bool) -> Loop:
         if stamp >= 0:
             _run(held, streamed, table, reals, weights, columns, state, memory, scratch, counters, active)
 
-    @njit(cache=cache, nogil=True, error_model="numpy")
     def look_back(table: Any, memory: Any, ring: int, first: int, values: Any) -> None:
         if stamp >= 0:
             _look_back(table, memory, ring, first, values)
 
-    return Loop(act, run, look_back)
+    return Loop(*(jit.compiled(function, cache=cache) for function in (act, run, look_back)))
 
 
 def _stamp() -> int:
@@ -277,11 +274,11 @@ def _stamp() -> int:
     return found
 
 
-@functools.cache
-def loop(*, cache: bool = True) -> Loop:
-    """The entry points, from numba's cache or compiled at their first call.
+def loop() -> Loop:
+    """The entry points, from numba's cache or compiled at their first call; without it where it does not serve."""
+    return _made(jit.serves())
 
-    Raises:
-        RuntimeError: numba finds no folder that it can write its cache to.
-    """
+
+@functools.cache
+def _made(cache: bool) -> Loop:
     return _loop(_stamp(), cache)

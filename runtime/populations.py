@@ -105,7 +105,7 @@ def _leaky(op: Neuron, given: Given) -> bool:
     if not a.membrane_overflow.startswith("saturate") or (op.spike is not None and given.sent > 1):
         return False
     if op.synapse is None:
-        return a.bias_enters == "membrane" and given.entering <= a.current_range[1]
+        return a.bias_enters == "membrane" and given.entering <= a.current_limit
     if a.order != "current-first" or a.bias_enters != "membrane" or a.current_overflow == "wrap":
         return False
     return a.current_overflow != "wrap-once" or wraps_once(given.entering, a)

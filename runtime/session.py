@@ -345,7 +345,80 @@ class Acting(Closing):
             return None if self._noted is None else answered(*self._noted)
 
 
-class MachineSession(Acting):
+class Driven(Acting):
+    """What the engines' sessions of a policy share: its plan, its counts, and what a reset is.
+
+    Args:
+        subject: a policy or its plan. engine: what to call it in results. batch: number of robots.
+
+    Raises:
+        GraphError: the graph is not executable.
+        ContractError: it carries no contract; the batch is below 1.
+    """
+
+    def __init__(self, subject: Policy | Plan, engine: str, batch: int = 1) -> None:
+        super().__init__()
+        self.plan, self.contract = planned(subject)
+        self.graph = self.plan.graph
+        self.engine = engine
+        checked_batch(batch)
+        self._counts = Counts()
+        self._neutral = neutral(self.plan)
+        self._updates = neurons(self.plan) * self.plan.window
+
+    @property
+    def counts(self) -> Counts:
+        """What it did since it was opened: a copy."""
+        with self._lock:
+            return self._counts.copy()
+
+    def reset(self, batch: int | None = None, *, rows: Array | None = None) -> None:
+        """Clear the state of all robots (setting their number), or of some rows."""
+        with self._lock:
+            self._alive()
+            checked_batch(batch)
+            if rows is not None:
+                self._clear(checked_rows(rows, self.batch))
+                return
+            self._restart(batch or self.batch)
+            self._noted = None
+
+    def _restart(self, batch: int) -> None:
+        """Back to the state before the first action, with so many robots."""
+        raise NotImplementedError
+
+    def _clear(self, rows: Array) -> None:
+        """The same for some robots."""
+        raise NotImplementedError
+
+
+class Seen(Protocol):
+    """A machine that tells what it did: `compiler.interpret.Machine` of an engine."""
+
+    def trace(self) -> dict[str, Array]:
+        """What every core node gave in the last block."""
+
+    def state(self) -> dict[str, dict[str, Array]]:
+        """State of every core node."""
+
+
+class Traced(Closing):
+    """A session of such a machine, which can be looked at between two calls."""
+
+    _machine: Seen
+
+    def trace(self) -> dict[str, Array]:
+        """What every core node gave in the last block (a policy's action): name -> (window, batch, ...)."""
+        with self._lock:
+            return self._machine.trace()
+
+    def state(self) -> dict[str, dict[str, Array]]:
+        """State of every core node, as `compiler.interpret.Machine` names it: a copy."""
+        with self._lock:
+            return self._machine.state()
+
+
+class MachineSession(Driven):
     """A policy run by the definition of its ops.
 
     Args:
@@ -362,37 +435,21 @@ class MachineSession(Acting):
     """
 
     def __init__(self, subject: Policy | Plan, *, engine: str = "definition", batch: int = 1) -> None:
-        super().__init__()
-        self.plan, self.contract = planned(subject)
-        self.graph = self.plan.graph
-        self.engine = engine
-        checked_batch(batch)
-        self._counts = Counts()
+        super().__init__(subject, engine, batch)
         self._machine = Machine(self.plan, batch)
-        self._neutral = neutral(self.plan)
         self._last: list[dict[str, Array]] = []
-        self._updates = neurons(self.plan) * self.plan.window
 
     @property
     def batch(self) -> int:
         """Number of robots."""
         return self._machine.batch
 
-    @property
-    def counts(self) -> Counts:
-        """What it did since it was opened: a copy."""
-        return self._counts.copy()
+    def _restart(self, batch: int) -> None:
+        self._machine.reset(batch)
+        self._last = []
 
-    def reset(self, batch: int | None = None, *, rows: Array | None = None) -> None:
-        """Clear the state of all robots (setting their number), or of some rows."""
-        with self._lock:
-            self._alive()
-            checked_batch(batch)
-            if rows is not None:
-                self._machine.clear(checked_rows(rows, self.batch))
-                return
-            self._machine.reset(batch)
-            self._last, self._noted = [], None
+    def _clear(self, rows: Array) -> None:
+        self._machine.clear(rows)
 
     def step(self, observation: Array, active: Array | None = None) -> Array:
         """(batch, observations) -> (batch, actions); (observations,) -> (actions,) for one robot.

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,14 +58,15 @@ def warmup(progress: Callable[[int, int], object] = lambda done, total: None) ->
     for done, (fuse, wide) in enumerate(FORMS, start=1):
         Emulator(made, fuse=fuse, wide=wide)
         progress(done, len(FORMS))
-    if not Emulator.cached:
+    from nervecord.runtime import jit, kernel
+
+    if not (jit.serves() and jit.keeps()):
         raise NervecordError(
             "cannot be used: each process compiles anew", where="numba's cache",
             hint="name a folder that can be written in the variable NUMBA_CACHE_DIR",
         )  # fmt: skip
-    from nervecord.runtime import kernel
-
-    stats = [function.stats for function in kernel.loop(cache=True)]  # type: ignore[union-attr]  # numba's dispatchers
+    loop: Any = kernel.loop()  # of numba's dispatchers
+    stats = [function.stats for function in loop]
     compiled, found = (sum(sum(getattr(it, name).values()) for it in stats) for name in ("cache_misses", "cache_hits"))
     return Warmth(Path(stats[0].cache_path), compiled, found, time.perf_counter() - began)
 

@@ -42,6 +42,7 @@ def test_each_has_a_test() -> None:
         ("conformance", ["--graphs", 5, "--float-graphs", 3, "--first", 7], "equal to the definition: 5 graphs"),
         ("sigma_delta", ["--actions", 20, "--sizes", 4, 6, 2], "emulator equal to the definition: True"),
         ("snn_mlir", [], "snn-mlir"),
+        ("verbs", ["--runs", 1, "--only", "inspect", "compare"], "zoo/ant/policy.nir --target lava"),
     ],
 )
 def test_prints(name: str, words: list[object], said: str) -> None:
@@ -132,7 +133,8 @@ def test_the_document(results: Path, tmp_path: Path) -> None:
     text = (tmp_path / "benchmarks.md").read_text(encoding="utf-8")
     for title in ("One action", "How it grows", "Returns", "Compiling", "Cold start"):
         assert f"\n## {title}\n" in text
-    assert "Not measured in this run: snn_mlir.py, c_cortex.py, fused_update.py, train_cost.py." in text
+    missing = "snn_mlir.py, verbs.py, c_cortex.py, fused_update.py, train_cost.py"
+    assert f"Not measured in this run: {missing}." in text
     pictures = sorted(path.name for path in tmp_path.glob("*.png"))
     assert pictures == ["benchmarks-compile.png", "benchmarks-latency.png", "benchmarks-scaling.png"]
     assert all(f"({name})" in text for name in pictures)

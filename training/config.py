@@ -222,6 +222,9 @@ class TrainConfig:
             kind = kinds[part]
             if part == "algorithm":
                 kind = algorithm_named(str(given.pop("name", PPO.name)), where=where)
+                if kind is Distill:
+                    # Written before there were critics of students: a run that goes on stays what it was.
+                    given.setdefault("value_epochs", 0)
             names = _names(kind)
             for name in given:
                 if name not in names:
@@ -282,7 +285,12 @@ def _from_flat(values: Mapping[str, Any], where: str) -> TrainConfig:
     kind: type[Algorithm] = Distill if values.get("teacher") else PPO
     own = {f.name for f in _all_fields(kind)}
     # At each checkpoint all episodes began anew then.
-    given = {"exact_resume": True, "threads": 1, **{name: v for name, v in values.items() if name in own}}
+    given = {
+        "exact_resume": True,
+        "threads": 1,
+        **({"value_epochs": 0} if kind is Distill else {}),
+        **{name: v for name, v in values.items() if name in own},
+    }
     return TrainConfig.of(algorithm=kind.name, **given)
 
 

@@ -56,7 +56,7 @@ def distill(
     Args:
         teacher: run folder of the policy to learn from; or an ONNX file, of a network without spikes and state; or a
             function (or "module:function"), which is given raw observations (B, observations), a float32 array, and
-            gives actions (B, actions).
+            gives actions (B, actions), or preferences (B, choices).
         progress: as of `train`.
         fields: of `TrainConfig`, for the student; what the teacher sets (the task, the critic) comes from it. A file or
             a function says nothing of its task: `env` does.

@@ -221,7 +221,7 @@ class Run:
         """Whether a validation has taken over the simulation, of which a process has one alone."""
         self.origins: dict[str, Any] = {}
         """What is not this run's own work, by the field that asked for it: folder, step and a hash of the networks."""
-        sources = begin(config) if content is None else []
+        sources = group.first(lambda: begin(config)) if content is None else []
         self.simulator = self._open_simulator()
         self.learner: Learner = make_learner(self.simulator, config, group, sources=sources, content=content)
         if not group.is_first:

@@ -49,6 +49,7 @@ PACKAGES = (
     "mujoco-warp",
     "warp-lang",
     "isaaclab",
+    "mjlab",
     "nir",
 )
 

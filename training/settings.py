@@ -87,8 +87,8 @@ class TaskConfig(Part):
 
     env: str = flag(
         "Ant-v4",
-        "Gymnasium id of the task, also module:Id of your own (the module is imported); with --sim isaacgym the "
-        "name of its task, for example Ant",
+        "Gymnasium id of the task, also module:Id of your own (the module is imported); with --sim isaacgym and mjlab "
+        "the name of theirs, for example Ant",
     )
     wrappers: tuple[str, ...] = flag(
         (), "wrappers around each environment, innermost first: names of gymnasium.wrappers, or module:Class"
@@ -264,10 +264,14 @@ class Distill(OnPolicy):
     fall_weight: float = flag(1.0, "how much more often", least=1)
     mirror_states: bool = flag(False, "learn what a mirrored teacher would do in each mirrored state too (Ant-v4)")
     critic_weight: float = flag(
-        0.0, "weight of what a TD7 teacher's critic gives for the student's action, over its mean size", least=0
+        0.0,
+        "weight of what a TD7 teacher's critic gives for the student's action, divided by its mean absolute value",
+        least=0,
     )
     value_epochs: int = flag(
-        2, "passes of the critic over each rollout, where the teacher has none to take; 0 to leave it", least=0
+        2,
+        "passes of the critic over each rollout, where the teacher has no critic to take; 0: the critic learns nothing",
+        least=0,
     )
 
     def _check_together(self) -> None:
@@ -347,9 +351,9 @@ class RunConfig(Part):
     seed: int = flag(0, "seed of weights, noise, minibatches and simulators", least=0)
     sim: str = flag(
         "auto",
-        "simulator: envpool, gymnasium, warp (Ant-v4 on --device), isaacgym, isaaclab, or auto (envpool where it can "
-        "be imported)",
-        choices=("auto", "envpool", "gymnasium", "warp", "isaacgym", "isaaclab"),
+        "simulator: envpool, gymnasium, warp (Ant-v4 on --device), isaacgym, isaaclab, mjlab, or auto (envpool where "
+        "it can be imported)",
+        choices=("auto", "envpool", "gymnasium", "warp", "isaacgym", "isaaclab", "mjlab"),
         free=True,
     )
     threads: int = flag(
@@ -358,7 +362,7 @@ class RunConfig(Part):
     torch_threads: int = flag(1, "threads of torch on the CPU", least=1, free=True, resumable=True)
     device: str = flag(
         "cpu",
-        "torch device of the learner and of --sim warp, isaacgym and isaaclab: cpu, cuda:0, ...",
+        "torch device of the learner and of --sim warp, isaacgym, isaaclab and mjlab: cpu, cuda:0, ...",
         free=True,
         resumable=True,
     )

@@ -26,7 +26,7 @@ LEARNT = ("actor", "critic", "obs_rms")
 """What is taken of a checkpoint's learner, and the statistics of its rewards; the optimiser begins anew."""
 
 
-_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.<>]*")
+_FUNCTION = re.compile(r"[^\W\d][\w.]*:[\w<][\w.<>]*")
 
 
 def is_function(teacher: str | Path) -> bool:

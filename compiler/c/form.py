@@ -415,7 +415,7 @@ class _Former:
             self.tables.append(table)
         entering = (proved.accumulator << a.input_shift) + (most_bias if a.bias_enters == "current" else 0)
         least, most = a.membrane_range
-        clamp_current = a.current_range if proved.current > a.current_range[1] else None
+        clamp_current = a.current_range if proved.current > a.current_limit else None
         clamp_membrane = (least, most) if proved.membrane[0] < least or proved.membrane[1] > most else None
         received = max(-a.current_range[0], a.current_range[1]) if clamp_current is not None else proved.current
         # The largest of all partial sums of a step.

@@ -135,10 +135,10 @@ def overflows(ranges: Sequence[UnitRange], arithmetic: Arithmetic) -> list[Findi
                     _overflow(f"{field}-overflow", "error", where, f"its {field} may overflow", value, limit - 1)
                 )
         saturates = arithmetic.current_overflow.startswith("saturate")
-        if r.current > arithmetic.current_range[1]:
+        if r.current > arithmetic.current_limit:
             found.append(_overflow(
                 "current-overflow", "warning" if saturates else "error", r.name, "its current may overflow",
-                r.current, arithmetic.current_range[1],
+                r.current, arithmetic.current_limit,
             ))  # fmt: skip
         found += _membrane(r, arithmetic)
     return found

@@ -189,9 +189,12 @@ def _limit(memory: int, seconds: int) -> None:
     }
     for what, value in wanted.items():
         _, hard = resource.getrlimit(what)
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        endless = hard == resource.RLIM_INFINITY
+        value = value if endless else min(value, hard)
+        # At the first limit on processor time comes a signal that says why, at the second SIGKILL.
+        last = value + 1 if what == resource.RLIMIT_CPU and (endless or value < hard) else value
         try:
-            resource.setrlimit(what, (value, value))
+            resource.setrlimit(what, (value, last))
         except (ValueError, OSError) as error:  # macOS has no limit on address space
             print(f"limit {what} not set: {error}", file=sys.stderr)
 

@@ -11,6 +11,7 @@ import importlib.util
 import json
 import math
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -37,8 +38,10 @@ class Limits:
     """What reading one file may take.
 
     Args:
-        seconds: of wall-clock time until the process is killed, for a file of less than a MiB.
+        seconds: of processor time until the process is killed, for a file of less than a MiB.
         seconds_per_mib: more for each whole MiB: a graph of many small nodes takes most of them.
+        patience: how many times as long it may take by the clock, on a machine with other work. What hangs in libhdf5
+            takes processor time; this is for what waits, and for systems that cannot limit processor time.
         file_bytes: largest file that is opened.
         value_bytes: least that a file's values may take together, expanded; larger files may take
             `expansion` times their size.
@@ -48,6 +51,7 @@ class Limits:
 
     seconds: float = 8.0
     seconds_per_mib: float = 2.0
+    patience: float = 15.0
     file_bytes: int = 2048 * _MIB
     value_bytes: int = 256 * _MIB
     expansion: int = 16
@@ -58,7 +62,7 @@ class Limits:
         return max(self.value_bytes, self.expansion * size)
 
     def seconds_of(self, size: int) -> float:
-        """Seconds that reading a file of `size` bytes may take."""
+        """Seconds of processor time that reading a file of `size` bytes may take."""
         return self.seconds + self.seconds_per_mib * (size // _MIB)
 
 
@@ -150,7 +154,7 @@ def _run(name: str, size: int, limits: Limits) -> bytes:
     seconds = limits.seconds_of(size)
     command = [
         sys.executable, "-I", "-S", "-c", _START,
-        os.path.abspath(name), str(values), str(memory), str(math.ceil(seconds) + 1),
+        os.path.abspath(name), str(values), str(memory), str(math.ceil(seconds)),
         str(_HERE), *_search_path(),
     ]  # fmt: skip
     environment = {
@@ -166,16 +170,22 @@ def _run(name: str, size: int, limits: Limits) -> bytes:
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
     ) as child:
         try:
-            out, err = child.communicate(timeout=seconds)
+            out, err = child.communicate(timeout=seconds * limits.patience)
         except subprocess.TimeoutExpired:
             child.kill()
             child.communicate()
             raise FileFormatError(
-                f"reading it took longer than {seconds:g} s", where=name, hint="the file is damaged or hostile"
-            ) from None
+                f"reading it took longer than {seconds * limits.patience:g} s", where=name,
+                hint="the file is damaged or hostile, or this machine very busy",
+            ) from None  # fmt: skip
         except BaseException:
             child.kill()
             raise
+    if child.returncode == -getattr(signal, "SIGXCPU", 0) != 0:
+        raise FileFormatError(
+            f"reading it took more than {math.ceil(seconds)} s of processor time", where=name,
+            hint="the file is damaged or hostile",
+        )  # fmt: skip
     if child.returncode != 0:
         raise FileFormatError(
             f"reading it ended the reader: {_ending(child.returncode, err)}", where=name, hint="write or copy it again"

@@ -295,9 +295,8 @@ def _integer_neuron(op: Neuron, ground: Ground) -> Kernel:
     into_membrane = _term(bias, ground.place) if a.bias_enters == "membrane" else None
     late = code is not None and a.order == "membrane-first"
     # What cannot overflow needs no look at whether it did.
-    current_low, current_high = a.current_range
     low, high = a.membrane_range
-    current_overflows = proved.current > min(current_high, -current_low)
+    current_overflows = proved.current > a.current_limit
     membrane_overflows = proved.membrane[0] < low or proved.membrane[1] > high
 
     def run(state: dict[str, Tensor], x: Tensor) -> Tensor:

@@ -111,7 +111,7 @@ class BatchedMachine:
 
     def _begin(self) -> None:
         """The core's state before the first step."""
-        self.state = {name: dict(values) for name, values in self._blank.items()}
+        self.states = {name: dict(values) for name, values in self._blank.items()}
         self._seen: dict[str, tuple[tuple[Tensor, ...], Tensor]] = {}
         # What was given `lag` steps ago stands at [-lag].
         self._history: dict[str, deque[Tensor]] = {
@@ -122,7 +122,7 @@ class BatchedMachine:
     def clear(self, rows: Tensor) -> None:
         """The state of some copies, (batch,) bool on the device, back to that before the first step; time goes on."""
         self.before.clear(rows)
-        for state in self.state.values():
+        for state in self.states.values():
             for key, value in state.items():
                 state[key] = _cleared(value, rows)
         for kept in self._history.values():
@@ -137,10 +137,10 @@ class BatchedMachine:
         values: dict[str, Tensor] = dict(entered)
         for step in self.plan.core:
             taken = tuple([self._tap(tap, values) for tap in step.taps])
-            state = self.state[step.name]
+            state = self.states[step.name]
             if state:
                 if self._clears and self.plan.clears(step, self.t):
-                    self.state[step.name] = state = dict(self._blank[step.name])
+                    self.states[step.name] = state = dict(self._blank[step.name])
                 values[step.name] = self.kernels[step.name](state, _added(taken))
             else:
                 values[step.name] = self._stateless(step, taken)
@@ -206,13 +206,13 @@ class BatchedMachine:
             for name in self.trace_steps[0]
         }
 
-    def values(self) -> dict[str, dict[str, Array]]:
+    def state(self) -> dict[str, dict[str, Array]]:
         """State of every core node, as `compiler.interpret.Machine` names it."""
         found: dict[str, dict[str, Array]] = {}
         for step in self.plan.core:
             dtypes = {key: value.dtype for key, value in step.op.state(1).items()}
             found[step.name] = {
-                key: value.to(DOUBLE).cpu().numpy().astype(dtypes[key]) for key, value in self.state[step.name].items()
+                key: value.to(DOUBLE).cpu().numpy().astype(dtypes[key]) for key, value in self.states[step.name].items()
             }
         return found
 

@@ -21,16 +21,13 @@ from nervecord.compiler.policy import Policy
 from nervecord.errors import ContractError
 from nervecord.runtime.answer import ACTION_NOT_FINITE, NOT_FINITE, Answer, answered
 from nervecord.runtime.session import (
-    Acting,
     Counts,
+    Driven,
+    Traced,
     check_inputs,
     checked_active,
     checked_batch,
     checked_observation,
-    checked_rows,
-    neurons,
-    neutral,
-    planned,
 )
 from nervecord.runtime.stream import Streaming
 from nervecord.targets.batched.agreement import Agreement, agreement
@@ -40,7 +37,7 @@ from nervecord.targets.batched.machine import BatchedMachine
 ENGINE = "torch"
 
 
-class BatchedSession(Acting):
+class BatchedSession(Traced, Driven):
     """A policy, floats or integers, for a batch of robots on a device.
 
     Args:
@@ -60,22 +57,19 @@ class BatchedSession(Acting):
         NervecordError: there is no such device or precision.
     """
 
+    _machine: BatchedMachine
+
     def __init__(
         self, subject: Policy | Plan, batch: int = 1, *, device: str | torch.device = "cpu", precision: str = "float64",
         trace: bool = True,
     ) -> None:  # fmt: skip
-        super().__init__()
-        self.plan, self.contract = planned(subject)
-        self.graph = self.plan.graph
-        self.engine = ENGINE
-        checked_batch(batch)
+        super().__init__(subject, ENGINE, batch)
         self._machine = BatchedMachine(self.plan, batch, device=device, precision=precision)
         self._machine.keeps_trace = trace
         place = self._machine.place
         self.device, self.precision = place.device, precision
-        self._neutral = place.tensor(neutral(self.plan), DOUBLE)
+        self._mean = place.tensor(self._neutral, DOUBLE)
         self._fail_safe = place.tensor(np.array(self.contract.fail_safe), DOUBLE)
-        self._updates = neurons(self.plan) * self.plan.window
         self._actions = torch.zeros((), dtype=DOUBLE, device=place.device)
         self._failed = torch.zeros((), dtype=DOUBLE, device=place.device)
         self._unsound = torch.zeros((), dtype=DOUBLE, device=place.device)
@@ -116,24 +110,25 @@ class BatchedSession(Acting):
         Args:
             batch: number of robots. rows: indices or a mask; a tensor on the device must be a mask, (batch,) bool.
         """
+        if not isinstance(rows, Tensor):
+            super().reset(batch, rows=rows)
+            return
         with self._lock:
             self._alive()
             checked_batch(batch)
-            if rows is None:
-                self._machine.reset(batch)
-                self._trusted = None
-                return
-            if isinstance(rows, Tensor):
-                if rows.dtype is not torch.bool or tuple(rows.shape) != (self.batch,):
-                    raise ContractError(
-                        f"has shape {tuple(rows.shape)} of {rows.dtype}, ({self.batch},) of torch.bool is needed",
-                        where="rows",
-                    )
-                self._machine.clear(rows)
-                return
-            mask = np.zeros(self.batch, dtype=np.bool_)
-            mask[checked_rows(rows, self.batch)] = True
-            self._machine.clear(torch.from_numpy(mask).to(self.device))
+            if rows.dtype is not torch.bool or tuple(rows.shape) != (self.batch,):
+                raise ContractError(
+                    f"has shape {tuple(rows.shape)} of {rows.dtype}, ({self.batch},) of torch.bool is needed",
+                    where="rows",
+                )
+            self._machine.clear(rows)
+
+    def _restart(self, batch: int) -> None:
+        self._machine.reset(batch)
+        self._trusted = None
+
+    def _clear(self, rows: Array) -> None:
+        self._machine.clear(masked(rows, self.batch, self.device))
 
     def step(self, observation: Array, active: Array | None = None) -> Array:
         """(batch, observations) -> (batch, actions); (observations,) -> (actions,) for one robot.
@@ -177,7 +172,7 @@ class BatchedSession(Acting):
             self._stepped = True
             given = observation.to(DOUBLE)
             trusted = given.isfinite().all(1)
-            seen = torch.where(trusted[:, None], given, self._neutral)
+            seen = torch.where(trusted[:, None], given, self._mean)
             action = self._machine.act(seen, active)
             self._trusted, self._sound = trusted, action.isfinite().all(1)
             fine = self._trusted & self._sound
@@ -226,15 +221,17 @@ class BatchedSession(Acting):
         with self._lock:
             if not self._machine.keeps_trace:
                 raise ContractError("keeps no trace", where="session", hint="open it with trace=True")
-            return self._machine.trace()
-
-    def state(self) -> dict[str, dict[str, Array]]:
-        """State of every core node, as `compiler.interpret.Machine` names it: a copy."""
-        with self._lock:
-            return self._machine.values()
+            return super().trace()
 
 
-class BatchedStream(Streaming):
+def masked(rows: Array, batch: int, device: torch.device) -> Tensor:
+    """Rows of robots, indices or a mask, as a mask on the device: (batch,) bool."""
+    mask = np.zeros(batch, dtype=np.bool_)
+    mask[rows] = True
+    return torch.from_numpy(mask).to(device)
+
+
+class BatchedStream(Traced, Streaming):
     """A graph that is no policy, for a batch of copies on a device.
 
     Args:
@@ -245,6 +242,8 @@ class BatchedStream(Streaming):
     Raises:
         GraphError, InfeasibleError, NervecordError: as of `BatchedSession`; or it is a policy's plan.
     """
+
+    _machine: BatchedMachine
 
     def __init__(
         self, subject: Graph | Plan, batch: int = 1, *, device: str | torch.device = "cpu", precision: str = "float64"
@@ -271,16 +270,6 @@ class BatchedStream(Streaming):
                 found.synaptic_events = {name: value.item() for name, value in tally.events.items()}
             return found
 
-    def trace(self) -> dict[str, Array]:
-        """What every core node gave in the last block: name -> (window, batch, ...)."""
-        with self._lock:
-            return self._machine.trace()
-
-    def state(self) -> dict[str, dict[str, Array]]:
-        """State of every core node, as `compiler.interpret.Machine` names it: a copy."""
-        with self._lock:
-            return self._machine.values()
-
     def _block(self, inputs: dict[str, Array], active: Array) -> dict[str, Array]:
         if self.graph.level is Level.INTEGER:
             check_inputs(self.plan, inputs)
@@ -293,6 +282,4 @@ class BatchedStream(Streaming):
         self._machine.reset(batch)
 
     def _clear(self, rows: Array) -> None:
-        mask = np.zeros(self.batch, dtype=np.bool_)
-        mask[rows] = True
-        self._machine.clear(torch.from_numpy(mask).to(self.device))
+        self._machine.clear(masked(rows, self.batch, self.device))

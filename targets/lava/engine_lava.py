@@ -14,16 +14,13 @@ from nervecord.compiler.plan import Plan, plan
 from nervecord.compiler.policy import Policy
 from nervecord.errors import ContractError
 from nervecord.runtime.session import (
-    Acting,
     Counts,
+    Driven,
     add,
     check_inputs,
     checked_active,
     checked_observation,
     count_block,
-    neurons,
-    neutral,
-    planned,
 )
 from nervecord.runtime.stream import Streaming
 from nervecord.runtime.worker import Worker
@@ -113,7 +110,7 @@ class _Elsewhere:
         )  # fmt: skip
 
 
-class LavaSession(_Elsewhere, Acting):
+class LavaSession(_Elsewhere, Driven):
     """A policy run by Lava, one robot.
 
     Args:
@@ -132,29 +129,17 @@ class LavaSession(_Elsewhere, Acting):
         EngineError: it does not start.
     """
 
-    engine = "lava"
-
     def __init__(
         self, subject: Policy | Plan, *, full_trace: bool = True, timeout: float = STEP_TIMEOUT,
         backend: Backend = "sim",
     ) -> None:  # fmt: skip
-        super().__init__()
-        self.plan, self.contract = planned(subject)
-        self.graph = self.plan.graph
-        self._counts = Counts()
-        self._neutral = neutral(self.plan)
-        self._updates = neurons(self.plan) * self.plan.window
+        super().__init__(subject, "lava")
         self._core = Core(self.plan, full_trace=full_trace, timeout=timeout, backend=backend)
 
     @property
     def batch(self) -> int:
         """One: Lava runs one network."""
         return 1
-
-    @property
-    def counts(self) -> Counts:
-        """What it did since it was opened: a copy."""
-        return self._counts.copy()
 
     @property
     def worker(self) -> Worker:

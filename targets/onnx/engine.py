@@ -18,18 +18,14 @@ from nervecord.compiler.plan import Plan, plan
 from nervecord.compiler.policy import Policy
 from nervecord.errors import EngineError, GraphError, MissingDependencyError, install_command
 from nervecord.runtime.session import (
-    Acting,
     Counts,
+    Driven,
     add,
     check_inputs,
     checked_active,
-    checked_batch,
     checked_observation,
-    checked_rows,
     count_block,
     neurons,
-    neutral,
-    planned,
 )
 from nervecord.runtime.stream import Streaming
 from nervecord.targets.onnx.model import TRACE, Model, make_model
@@ -146,7 +142,7 @@ class OnnxMachine:
         add(counts.synaptic_events, events)
 
 
-class OnnxSession(Acting):
+class OnnxSession(Driven):
     """A policy in ONNX Runtime.
 
     Args:
@@ -163,15 +159,9 @@ class OnnxSession(Acting):
     """
 
     def __init__(self, subject: Policy | Plan, *, batch: int = 1) -> None:
-        super().__init__()
-        self.plan, self.contract = planned(subject)
-        self.graph = self.plan.graph
-        self.engine = ENGINE
-        self._counts = Counts()
-        self._neutral = neutral(self.plan)
+        super().__init__(subject, ENGINE, batch)
         self._before = Before(self.plan)
-        self._updates = neurons(self.plan) * self.plan.schedule.steps
-        checked_batch(batch)
+        self._updates = neurons(self.plan) * self.plan.schedule.steps  # the useful ones
         self._machine = OnnxMachine(self.plan, batch)
 
     @property
@@ -179,21 +169,11 @@ class OnnxSession(Acting):
         """Number of robots."""
         return self._machine.batch
 
-    @property
-    def counts(self) -> Counts:
-        """What it did since it was opened: a copy."""
-        return self._counts.copy()
+    def _restart(self, batch: int) -> None:
+        self._machine.reset(batch)
 
-    def reset(self, batch: int | None = None, *, rows: Array | None = None) -> None:
-        """Clear the state of all robots (setting their number), or of some rows."""
-        with self._lock:
-            self._alive()
-            checked_batch(batch)
-            if rows is not None:
-                self._machine.state[checked_rows(rows, self.batch)] = 0
-            else:
-                self._machine.reset(batch)
-                self._noted = None
+    def _clear(self, rows: Array) -> None:
+        self._machine.state[rows] = 0
 
     def step(self, observation: Array, active: Array | None = None) -> Array:
         """(batch, observations) -> (batch, actions); (observations,) -> (actions,) for one robot.

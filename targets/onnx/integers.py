@@ -129,7 +129,7 @@ class Integers:
             entering = self.builder.total([self._decayed(state["u"], op.synapse.decay), x])
         if arithmetic.bias_enters == "current":
             entering, bias = self._plus(entering, bias), np.zeros_like(bias)
-        if found.current > arithmetic.current_range[1]:
+        if found.current > arithmetic.current_limit:
             entering = self._overflown(
                 entering, arithmetic.current_bits, arithmetic.current_overflow, arithmetic.current_range
             )

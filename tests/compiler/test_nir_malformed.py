@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from nervecord.compiler.graph import Graph
+from nervecord.compiler.nir import hdf5guard
 from nervecord.compiler.nir.file import nir_bytes, read_nir
 from nervecord.compiler.nir.hdf5child import load
 from nervecord.compiler.nir.hdf5guard import Limits, read_hdf5
@@ -218,8 +219,21 @@ def test_a_large_file_is_not_opened() -> None:
 def test_time_limit() -> None:
     start = time.monotonic()
     with pytest.raises(FileFormatError, match=r"took longer than 0\.001 s"):
-        read_hdf5(FOLDER / "nan_weights.nir", Limits(seconds=0.001))
+        read_hdf5(FOLDER / "nan_weights.nir", Limits(seconds=0.001, patience=1))
     assert time.monotonic() - start < 5
+
+
+def test_what_hangs_is_killed_by_its_processor_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine takes nothing of it, so that sound files are read there as well."""
+    assert hdf5guard._START.endswith("hdf5child.main(*sys.argv[1:5])")
+    hanging = hdf5guard._START.replace(
+        "import hdf5child;", "import hdf5child\nhdf5child.load = lambda *given: hang()\n"
+    )
+    monkeypatch.setattr(hdf5guard, "_START", f"def hang():\n    while True: pass\n{hanging}")
+    with pytest.raises(FileFormatError, match="took more than 1 s of processor time"):
+        read_hdf5(FOLDER / "nan_weights.nir", Limits(seconds=0.5, patience=600))
+    assert Limits().seconds_of(100) == 8
+    assert Limits().seconds_of(64 << 20) == 136
 
 
 def test_memory_limit(tmp_path: Path, generator: ModuleType) -> None:

@@ -143,6 +143,17 @@ def test_products_beyond_their_width_are_found() -> None:
     assert "product-overflow" in codes
 
 
+def test_a_current_of_half_its_range_is_refused_as_its_negative_wraps() -> None:
+    """Lava's register holds 2^23 and wraps -2^23 to it: of a magnitude alone nobody knows which of the two it is."""
+    half = 1 << (LAVA.current_bits - 1)
+    assert LAVA.current(np.array([-half, 1 - half, half, half + 1])).tolist() == [half, 1 - half, half, 1 - half]
+    graph = random_layer(np.random.default_rng(0), readout=False)
+    (proved,) = prove(plan(graph, Schedule(4, "reset")))
+    for current, codes in ((half - 1, set()), (half, {"current-overflow"})):
+        found = overflows([dataclasses.replace(proved, current=current, accumulator=1, product=1)], LAVA)
+        assert {finding.code for finding in found if finding.severity == "error"} == codes
+
+
 def test_carried_state_converges_to_its_fixed_point() -> None:
     (proved,) = prove(plan(layer(10, limit=1, decay=2048, readout=True)))
     # v = v / 2 + 640, whose limit is 1280, approached from below.

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 KINDS = ("train", "compile", "sweep", "lava")
 GO_ON = 0.25
 """How often a killed process is gone on with to the end; else the next one is killed as well."""
-LONGEST = 300.0
+LONGEST = 1800.0
 """Seconds a process may take that is not killed."""
 
 

@@ -120,6 +120,31 @@ def start(work: Callable[[], int], folder: Path) -> Fork:
         os._exit(code)  # nothing of the campaign's own may run twice
 
 
+def output(work: Callable[[], int], folder: Path) -> tuple[int, str]:
+    """(exit code, what it said on both streams) of a fork that runs `work` to its end, in `folder`."""
+    reading, writing = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        os.close(writing)
+        with os.fdopen(reading, "rb") as said:
+            text = said.read().decode(errors="replace")
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), text
+    code = 70
+    try:
+        os.dup2(writing, 1)
+        os.dup2(writing, 2)
+        os.chdir(folder)
+        code = work()
+        sys.stdout.flush()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
 def marked(token: str) -> list[int]:
     """Living processes whose environment began with this mark.
 

@@ -118,4 +118,3 @@ def flags(settings: dict[str, Any]) -> list[str]:
             values = value if isinstance(value, tuple) else (value,)
             words += [f"--{flag}", *map(str, values)]
     return words
-

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from nervecord.errors import NervecordError
-from nervecord.runtime.emulator import Emulator
 from nervecord.targets.warmup import FORMS, warmup
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +29,7 @@ for seed in range(12):
     policy = policy_of(case)
     if policy is not None:
         EmulatorSession(policy, 2, fuse=seed % 3 != 0).step(observations_of(policy, seed, 1, 2)[0])
-stats = [function.stats for function in kernel.loop(cache=True)]
+stats = [function.stats for function in kernel.loop()]
 print(sum(sum(it.cache_misses.values()) for it in stats), sum(sum(it.cache_hits.values()) for it in stats))
 """
 
@@ -40,12 +39,12 @@ def test_every_form_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, int]] = []
     found = warmup(lambda done, total: seen.append((done, total)))
     assert seen == [(k + 1, len(FORMS)) for k in range(len(FORMS))]
-    from nervecord.runtime import kernel
+    from nervecord.runtime import jit, kernel
 
-    loop = kernel.loop(cache=True)
+    loop = kernel.loop()
     assert [len(function.signatures) for function in (loop.act, loop.run)] == [2, 2]  # type: ignore[attr-defined]
     assert found.folder.is_dir()
-    monkeypatch.setattr(Emulator, "cached", False)
+    monkeypatch.setattr(jit, "_keeps", False)
     with pytest.raises(NervecordError, match=r"numba's cache: cannot be used.*NUMBA_CACHE_DIR"):
         warmup()
 

@@ -9,16 +9,14 @@ from __future__ import annotations
 import ast
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from simulating import FIELDS, InArrays, make_simulator
+from simulating import InArrays, make_simulator
 
 import nervecord
 from nervecord.cli.command import main
@@ -33,10 +31,8 @@ from nervecord.training.simulators.isaac_gym import HANDLER, VARIABLE, IsaacGymS
 from nervecord.training.tasks import ISAAC_GYM_ANT
 
 FAKES = Path(__file__).parent / "isaac_fakes"
-SHM = Path("/dev/shm")
 LENGTHS = (4, 9, 11)
 """Steps of an episode of environment i % 3; the third is cut by the time limit."""
-ZEROS = np.zeros((5, 8))
 
 
 def environment(folder: Path, python: Path, *, fakes: bool) -> Path:
@@ -71,18 +67,6 @@ def ant(installed: Path) -> Iterator[InArrays]:
 def walk(simulator: InArrays, steps: int) -> None:
     for _ in range(steps):
         simulator.step(np.zeros((simulator.num_envs, 8)))
-
-
-def gone(pid: int) -> bool:
-    return not worker_child.runs(pid)
-
-
-def assert_nothing_left(prefix: str, pids: tuple[int, ...]) -> None:
-    deadline = time.monotonic() + 5.0
-    while time.monotonic() < deadline and not all(map(gone, pids)):
-        time.sleep(0.01)
-    assert [pid for pid in pids if not gone(pid)] == []
-    assert list(SHM.glob(f"{prefix}*")) == []
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -131,18 +115,6 @@ def test_episodes_end_and_begin_as_the_protocol_says(ant: InArrays) -> None:
     assert episode.tolist() == [13, 7, 6, 13, 7]
 
 
-def test_a_later_step_does_not_change_what_an_earlier_one_gave(ant: InArrays) -> None:
-    first = ant.reset()
-    kept = first.copy()
-    one = ant.step(ZEROS)
-    copies = [getattr(one, name).copy() for name in FIELDS]
-    for _ in range(6):
-        ant.step(ZEROS + 1.0)
-    assert np.array_equal(first, kept)
-    for name, copy in zip(FIELDS, copies, strict=True):
-        assert np.array_equal(getattr(one, name), copy), name
-
-
 def test_the_seeds_decide_the_first_states(installed: Path) -> None:
     def drawn(seeds: list[int]) -> list[float]:
         simulator = make_simulator("Ant", seeds, kind="isaacgym")
@@ -180,52 +152,15 @@ def test_a_task_that_loses_the_last_observation_is_refused(installed: Path) -> N
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# Shared memory and processes
-
-
-def test_the_shared_memory_has_no_name_while_it_is_used_and_goes_with_its_users(ant: InArrays) -> None:
-    worker = ant._worker
-    prefix, pids = worker.shared_memory_prefix, worker.process_ids
-    ant.reset()
-
-    def mapped(pid: int) -> bool:
-        return prefix + "isaac" in Path(f"/proc/{pid}/maps").read_text()
-
-    # Nothing that a killed process could leave behind.
-    assert list(SHM.glob(f"{prefix}*")) == []
-    assert mapped(os.getpid())
-    assert mapped(pids[1])
-    ant.close()
-    assert_nothing_left(prefix, pids)
-    assert not mapped(os.getpid())
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-def test_a_killed_worker_is_an_error_and_leaves_nothing(number: int, ant: InArrays) -> None:
-    worker = ant._worker
-    ant.reset()
-    os.kill(worker.process_ids[1], number)
-    with pytest.raises(EngineError, match=r"Isaac Gym worker: (died during 'step'|is no longer running)"):
-        ant.step(ZEROS)
-    assert_nothing_left(worker.shared_memory_prefix, worker.process_ids)
-
-
-def test_a_simulation_that_leaves_is_an_error_with_its_last_words(installed: Path) -> None:
-    simulator = InArrays(IsaacGymSimulator("Dying", [1], "cpu"))
-    simulator.reset()
-    with pytest.raises(EngineError, match="died during 'step'") as caught:
-        walk(simulator, 4)
-    assert "*** the simulation failed" in "".join(caught.value.__notes__)
+# Failures
 
 
 def test_a_simulation_that_hangs_is_an_error_in_time(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isaac_gym, "STEP_TIMEOUT", 1.0)
     simulator = InArrays(IsaacGymSimulator("Hanging", [1], "cpu"))
-    worker = simulator._worker
     simulator.reset()
     with pytest.raises(EngineError, match="did not answer within 1 s during 'step'"):
         walk(simulator, 4)
-    assert_nothing_left(worker.shared_memory_prefix, worker.process_ids)
 
 
 # --------------------------------------------------------------------------------------------------------------------

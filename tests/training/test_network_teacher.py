@@ -93,6 +93,19 @@ def test_a_student_learns_from_a_file_and_goes_on_without_it(tmp_path: Path) -> 
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_it_answers_where_it_was_moved_to(tmp_path: Path) -> None:
+    """In another type, for want of another device."""
+    path = tmp_path / "policy.onnx"
+    exporters.rsl_rl(path)
+    teacher = NetworkTeacher(read_network_teacher(path, config(path, env="Ant-v4"))["learner"][PART])
+    seen = torch.randn(5, 27)
+    wanted = teacher(seen)
+    found = teacher.to(torch.float64)(seen.double())
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, wanted.double(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_a_teacher_of_another_task_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "policy.onnx"
     exporters.rsl_rl(path)

@@ -220,6 +220,43 @@ def test_two_processes_cannot_train_one_run(tmp_path: Path) -> None:
     assert resume(done.folder).step == 64
 
 
+def test_of_two_processes_that_resume_a_run_the_second_is_refused(tmp_path: Path) -> None:
+    config = small(tmp_path, "run", steps=4000 * 64, validation_episodes=0)
+    assert kill_while_training(config, tmp_path / "run", 7) == -signal.SIGKILL
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    command = [sys.executable, "-m", "nervecord", "train", "--resume", str(tmp_path / "run")]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        before, deadline = metrics.stat().st_ino, time.monotonic() + 300
+        # It has cut the file back to the checkpoint, and writes.
+        while metrics.stat().st_ino == before or metrics.read_bytes().count(b"\n") < 7:
+            assert time.monotonic() < deadline
+            assert first.poll() is None
+            time.sleep(0.01)
+        second = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert first.poll() is None
+    finally:
+        first.kill()
+        first.wait()
+    assert second.returncode == 2
+    assert f"{tmp_path / 'run'}: is being trained by another process" in second.stderr
+    steps = [json.loads(line)["step"] for line in metrics.read_bytes().split(b"\n")[:-1]]
+    assert steps == list(range(64, 64 * len(steps) + 1, 64))
+
+
+def test_what_was_killed_while_it_kept_a_checkpoint_is_finished_by_the_next(tmp_path: Path) -> None:
+    done = train(small(tmp_path, "run", steps=10 * 64, checkpoint_every=64, keep_checkpoints=2, test_episodes=0))
+    folder = done.folder / "checkpoints"
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    best = json.loads(whole["best.json"])
+    # Killed between the rename of the last checkpoint and what comes after it.
+    (folder / ".best.json.0123456789abcdef.nervecord-tmp").write_bytes(b"{")
+    (folder / "best.json").write_text(json.dumps(best | {"score": -1.0}))
+    (folder / "step-000000000064.pt").write_bytes(b"an old one")
+    assert resume(done.folder).step == done.step
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
+
+
 def test_a_run_is_held_before_anything_of_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint that was read before the other process wrote its last ones would take their rows away."""
     done = train(small(tmp_path, "run", steps=64, test_episodes=0))

@@ -165,10 +165,13 @@ def test_kernel_equals_torch_operators(
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on the CPU needs a C++ compiler")
 def test_compiled_operators_equal_those_one_by_one() -> None:
     """What a card runs, compiled for the CPU here: the same spikes to the bit, the same gradients."""
+    from torch._dynamo.utils import counters
+
     torch.manual_seed(3)
     settings = LayerSettings(3)
     alpha, beta = torch.tensor(0.0, dtype=torch.float64), torch.tensor(0.8, dtype=torch.float64)
     inputs = (1.5 * torch.randn(3, 24, 33).double(), alpha, beta, torch.rand(3).double(), None, None)
+    counters.clear()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, of what it imports
         warnings.filterwarnings("error", message="torch.compile fails here")
@@ -182,10 +185,16 @@ def test_compiled_operators_equal_those_one_by_one() -> None:
             backward(grad, *inputs, settings), spiking._backward_torch(grad, *inputs, settings), strict=True
         ):
             torch.testing.assert_close(a, b)
+    assert counters["stats"]["unique_graphs"] == 2, "each of the two is one graph"
+    assert not counters["graph_break"]
 
 
-def test_without_a_compiler_the_operators_run_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(function: Any) -> Any:
+@pytest.mark.parametrize("when", ["asked", "called"])
+def test_without_a_compiler_the_operators_run_one_by_one(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(function: Any, dynamic: bool) -> Any:
+        if when == "asked":
+            raise RuntimeError("torch.compile is not supported on this Python")
+
         def run(*args: Any) -> Any:
             raise torch._dynamo.exc.BackendCompilerFailed(function, RuntimeError("no compiler"), None)
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from training.test_distill import learning
-from training.test_start import networks, small
+from training.test_resume import flat
+from training.test_start import small
 from training.test_td7_learner import small as td7
 
 import nervecord
@@ -68,6 +69,36 @@ def test_a_function_teaches_and_a_critic_is_fitted_meanwhile(tmp_path: Path) -> 
     assert rows(left.folder)[-1]["step"] == 512
 
 
+at_the_top = lambda x: x[:, :1]  # noqa: E731  # a notebook's
+
+
+class Controller:
+    """Its method is a function of no module."""
+
+    def __init__(self, gain: float) -> None:
+        self.gain = gain
+
+    def act(self, x: np.ndarray) -> np.ndarray:
+        """Changes what it is given, which must be its own."""
+        x *= self.gain
+        return x[:, :1]
+
+
+def test_functions_that_no_module_has(tmp_path: Path) -> None:
+    low, high = torch.tensor([-3.0]), torch.tensor([3.0])
+    names = set()
+    for function, gain in ((at_the_top, 1.0), (Controller(2.0).act, 2.0), (Controller(3.0).act, 3.0)):
+        name = name_of(function)
+        assert name not in names
+        names.add(name)
+        content = read_teacher(learning(tmp_path, name))  # type: ignore[arg-type]
+        seen = torch.ones(2, 4)
+        assert torch.equal(Teacher(content, 4, low, high, 0, torch.device("cpu"))(seen), torch.full((2, 1), gain))
+        assert torch.equal(seen, torch.ones(2, 4))
+    with pytest.raises(NervecordError, match="was given in Python and has no name there"):
+        read_teacher(learning(tmp_path, "training.test_teacher:Controller.act.<9>"))  # type: ignore[arg-type]
+
+
 def test_what_a_function_may_not_do(tmp_path: Path) -> None:
     def config(teacher: str) -> TrainConfig:
         return learning(tmp_path, teacher)  # type: ignore[arg-type]
@@ -76,8 +107,12 @@ def test_what_a_function_may_not_do(tmp_path: Path) -> None:
         read_teacher(config(f"{__name__}:nothing"))
     with pytest.raises(NervecordError, match="no module 'no_such_module' is found"):
         read_teacher(config("no_such_module:act"))
+    with pytest.raises(NervecordError, match="cannot be called with observations alone: missing"):
+        read_teacher(config(f"{__name__}:Controller.act"))
     low, high = torch.tensor([-3.0]), torch.tensor([3.0])
     for function, message in (
+        (lambda x: {"actions": x}, "gave a dict, and an array of numbers is needed"),
+        (lambda x: [[1.0], [1.0, 2.0]], "gave a list, and an array of numbers is needed"),
         (lambda x: x, r"shape \(5, 4\) for 5 observations, \(5, 1\) is needed"),
         (lambda x: x[:, :1] * np.nan, "not finite"),
     ):
@@ -108,11 +143,14 @@ def test_mirror_images_are_learnt_too(tmp_path: Path) -> None:
     for changes, message in (
         ({"env": "InvertedPendulum-v4"}, "--mirror-states: no symmetry of InvertedPendulum-v4 is known"),
         ({"state": "carried"}, "--mirror-states: needs --state reset"),
+        ({"layers": (8,), "mirror": True}, "knows no mirror image"),
     ):
-        other = config.replace(**changes)
-        content = read_teacher(other)
         with pytest.raises(NervecordError, match=message):
-            Student(27, -one, one, other, teacher=content)
+            student_of(config.replace(**changes), one)
+
+
+def student_of(config: TrainConfig, one: torch.Tensor) -> Student:
+    return Student(27, -one, one, config, teacher=read_teacher(config))
 
 
 def test_the_teachers_critic_moves_the_student(tmp_path: Path) -> None:
@@ -131,8 +169,11 @@ def test_the_teachers_critic_moves_the_student(tmp_path: Path) -> None:
     assert ends[100.0][0] > ends[0.0][0]
     assert ends[100.0][1] > ends[0.0][1]
     ppo = train(small(tmp_path, "ppo", policy="ann", steps=64))
-    with pytest.raises(NervecordError, match="was trained with ppo, which has no value of an action"):
+    with pytest.raises(NervecordError, match="is trained with ppo, which says no value of an action"):
         train(learning(tmp_path, ppo.folder, "refused", critic_weight=1.0))
+    with pytest.raises(NervecordError, match="is a file or a function, which says no value of an action"):
+        train(learning(tmp_path, HERE, "refused", critic_weight=1.0))  # type: ignore[arg-type]
+    assert not (tmp_path / "refused").exists()
 
 
 def limits(size: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -153,7 +194,7 @@ def test_value_is_that_of_td7(tmp_path: Path) -> None:
         torch.testing.assert_close(asked.value(seen, actions), both.amin(1), rtol=1e-2, atol=1e-2)
 
 
-def test_ppo_stays_near_its_teacher_and_goes_on_without_the_folder(tmp_path: Path) -> None:
+def test_ppo_stays_near_its_teacher(tmp_path: Path) -> None:
     student = train(learning(tmp_path, HERE, steps=2048))  # type: ignore[arg-type]
     far: dict[str, float] = {}
     for name, weight in (("near", 100.0), ("free", 1e-6)):
@@ -176,10 +217,10 @@ def test_ppo_stays_near_its_teacher_and_goes_on_without_the_folder(tmp_path: Pat
 def test_ppo_takes_its_teacher_from_the_checkpoint(tmp_path: Path) -> None:
     teacher = train(small(tmp_path, "teacher", policy="ann"))
     result = train(small(tmp_path, "pupil", teacher=str(teacher.folder)))
-    assert networks(checkpoint.load(result.folder / "checkpoints"))
     (tmp_path / "teacher").rename(tmp_path / "elsewhere")
     resume(result.folder, overrides={"steps": 320})
     assert rows(result.folder)[-1]["step"] == 320
+    assert rows(result.folder)[-1]["teacher_kl"] > 0
 
 
 def test_divergence() -> None:
@@ -192,11 +233,38 @@ def test_divergence() -> None:
     )
     # The second pair lies beyond the limit, where every mean is the same action.
     assert float(divergence(actor, means, wanted, limits(1.0))) == pytest.approx(float(expected) / 2, rel=1e-5)
-    logits, others = torch.tensor([[1.0, 0.0, -1.0]]), torch.tensor([[0.0, 2.0, 0.0]])
+    # One of them beyond counts from the limit that the teacher means, and from where the learner is.
+    assert float(divergence(actor, torch.tensor([[0.5]]), torch.tensor([[3.0]]), limits(1.0))) == pytest.approx(
+        0.5 * (0.5 / sigma) ** 2
+    )
+    assert float(divergence(actor, torch.tensor([[2.0]]), torch.tensor([[0.5]]), limits(1.0))) == pytest.approx(
+        0.5 * (1.5 / sigma) ** 2
+    )
+    logits, others = torch.tensor([[1.0, 0.0, -1.0], [0.0, 0.5, 0.0]]), torch.tensor([[0.0, 2.0, 0.0], [1.0, 0.0, 0.0]])
     kl = torch.distributions.kl_divergence(
         torch.distributions.Categorical(logits=others), torch.distributions.Categorical(logits=logits)
     )
-    assert float(divergence(actor, logits, others, None)) == pytest.approx(float(kl), rel=1e-5)
+    assert float(divergence(actor, logits, others, None)) == pytest.approx(float(kl.mean()), rel=1e-5)
+
+
+def test_a_student_from_before_critics_were_fitted_stays_what_it_was(tmp_path: Path) -> None:
+    stored = learning(tmp_path, HERE).to_dict()  # type: ignore[arg-type]
+    assert stored["algorithm"]["value_epochs"] == 2
+    assert TrainConfig.from_dict(stored).fields["value_epochs"] == 2
+    del stored["algorithm"]["value_epochs"]
+    assert TrainConfig.from_dict(stored).fields["value_epochs"] == 0
+
+
+def test_a_student_with_a_critic_of_its_own_goes_on_the_same(tmp_path: Path) -> None:
+    changes = {"steps": 512, "checkpoint_every": 128, "capacity": 0, "exact_resume": True}
+    whole = train(learning(tmp_path, HERE, "whole", **changes))  # type: ignore[arg-type]
+    folder = whole.folder
+    last = flat(checkpoint.load(folder / "checkpoints")["learner"])
+    for step in checkpoint.steps_in(folder / "checkpoints"):
+        if step > 256:
+            checkpoint.checkpoint_path(folder / "checkpoints", step).unlink()
+    assert resume(folder).test == whole.test
+    assert flat(checkpoint.load(folder / "checkpoints")["learner"]) == last
 
 
 def test_resolved_keeps_a_teacher(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from nervecord.training.learners.advantages import explained_variance
 from nervecord.training.learners.base import Rollout
 from nervecord.training.learners.on_policy import OnPolicyLearner
 from nervecord.training.learners.replay import WeightedRows
-from nervecord.training.learners.teacher import Teacher, beyond
+from nervecord.training.learners.teacher import Teacher, action_error
 from nervecord.training.policy.actor import Act, GaussianActor, first_largest
 from nervecord.training.policy.mirror import mirror_of
 from nervecord.training.start import statistics
@@ -39,14 +39,14 @@ def distance(outputs: Tensor, wanted: Tensor, limits: tuple[Tensor, Tensor] | No
     Args:
         outputs: action means, or preferences of choices, (B, outputs).
         wanted: the same of the teacher.
-        limits, margin: as of `beyond`; no limits for choices.
+        limits, margin: as of `action_error`; no limits for choices.
 
     Returns:
         The squared distance of values; the cross-entropy of choices.
     """
     if limits is None:
         return functional.cross_entropy(outputs, wanted.softmax(-1))
-    return beyond(outputs, wanted, limits, margin).square().sum(-1).mean()
+    return action_error(outputs, wanted, limits, margin).square().sum(-1).mean()
 
 
 class Student(OnPolicyLearner):
@@ -75,6 +75,12 @@ class Student(OnPolicyLearner):
     ) -> None:
         super().__init__(observations, low, high, config, group, choices=choices, teacher=teacher)
         settings = self.settings
+        if settings.mirror_states and config.network.mirror:
+            raise NervecordError(
+                "is of no use to a policy that acts in a mirror as its image does",
+                where="--mirror-states",
+                hint="drop it, or --mirror",
+            )
         if settings.mirror_states and self.state_size:
             raise NervecordError(
                 "needs --state reset: of the state that a mirrored student would carry nothing is known",
@@ -122,7 +128,9 @@ class Student(OnPolicyLearner):
             outputs, _ = self.actor.net(self.obs_rms(seen), states)
             loss = policy_loss = distance(outputs, wanted, self.limits, self.settings.margin)
             if self.settings.critic_weight:
-                loss = loss - self.settings.critic_weight * self._judged(seen, outputs)
+                # Of mirror images the critic, which is not symmetric, knows nothing.
+                real = len(seen) if self.image is None else len(seen) // 2
+                loss = loss - self.settings.critic_weight * self._judged(seen[:real], outputs[:real])
             norm = self.descend(loss, parameters, len(seen))
             measured.append(torch.stack([policy_loss.detach(), norm]))
         found = dict(zip(("policy_loss", "gradient_norm"), torch.stack(measured).mean(0), strict=True))
@@ -131,11 +139,13 @@ class Student(OnPolicyLearner):
         return self.read(found | self.measure(rollout))
 
     def _judged(self, observations: Tensor, outputs: Tensor) -> Tensor:
-        """Mean value of the student's actions to the teacher's critic, over its mean size, which makes weights mean
-        the same in all tasks (Fujimoto and Gu 2021, arXiv 2106.06860)."""
+        """Mean value of the student's actions to the teacher's critic, divided by its mean absolute value, which makes
+        weights mean the same in all tasks (Fujimoto and Gu 2021, arXiv 2106.06860)."""
         assert self.limits is not None
         values = self.teacher.value(observations, outputs.clamp(*self.limits))
-        return values.mean() / values.detach().abs().mean().clamp(min=1e-8)
+        sizes = values.detach().abs()[:, None]
+        size = self.group.moments(sizes, torch.ones_like(sizes[:, 0], dtype=torch.bool))[1][0]
+        return values.mean() / size.clamp(min=1e-8).to(values)
 
     def _fit_critic(self, rollout: Rollout) -> dict[str, Tensor]:
         observations = self.obs_rms(rollout.observations)
@@ -202,6 +212,8 @@ class Student(OnPolicyLearner):
         while len(self.kept) < wanted:
             self._keep(self.kept, collect())
         self.seen = seen
+        # The running returns were those of other episodes.
+        self.reward_rms.restart()
 
     def take_over(self, content: dict[str, Any]) -> None:
         """Take the teacher's critic, statistics and noise, from the checkpoint of its training."""

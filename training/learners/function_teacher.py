@@ -1,12 +1,14 @@
-"""A teacher that is a function of yours: raw observations (B, observations) to actions (B, actions), arrays of numpy.
+"""A teacher that is a function of yours: raw observations (B, observations) to actions (B, actions), or to preferences
+(B, choices) where an action is a choice; arrays of numpy.
 
 In a configuration it is `module:name`. A function that is given in Python is known by the name under which its module
-has it; one that no module has (a lambda, one of a notebook) teaches in its own process only, and a training that it
-taught cannot be resumed in another.
+has it. One that no module has (a lambda, a method of an object, one of a notebook) teaches in its own process only, and
+a training that it taught cannot be resumed in another.
 """
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -29,41 +31,59 @@ _given: dict[str, Function] = {}
 """Functions that were given in Python, by the names they have in configurations."""
 
 
-def name_of(function: Function) -> str:
-    """The name that a function has in a configuration, by which this process finds it from now on.
+class TeacherError(NervecordError):
+    """A function gave what is no answer. It depends on what it was asked, so of several processes one may meet it."""
 
-    Raises:
-        NervecordError: it has no name.
-    """
-    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
-    if not isinstance(module, str) or not isinstance(name, str):
-        # An object that can be called: its class names it.
-        module, name = type(function).__module__, f"{type(function).__qualname__}.object"
-    found = f"{module}:{name}"
-    _given[found] = function
+    on_one_process = True
+
+
+def _found(name: str) -> Any:
+    """What a module that is imported has under a name, None where it has nothing."""
+    module, _, path = name.partition(":")
+    found: Any = sys.modules.get(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
     return found
+
+
+def name_of(function: Function) -> str:
+    """The name that a function has in a configuration, by which this process finds it from now on."""
+    kind = type(function)
+    module = getattr(function, "__module__", None) or kind.__module__
+    name = f"{module}:{getattr(function, '__qualname__', kind.__qualname__)}"
+    if _found(name) is not function:
+        known = [each for each, other in _given.items() if other is function]
+        name = known[0] if known else f"{name}.<{len(_given)}>"
+    _given[name] = function
+    return name
 
 
 def function_named(name: str) -> Function:
     """The function of that name; its module is imported.
 
     Raises:
-        NervecordError: there is none.
+        NervecordError: there is none, or it takes no single argument.
     """
-    if name in _given:
-        return _given[name]
-    import_task(name)
-    module, _, path = name.partition(":")
-    found: Any = sys.modules[module]
-    for part in path.split("."):
-        found = getattr(found, part, None)
-    if not callable(found):
-        raise NervecordError(
-            f"{module} has no function {path}",
-            where=name,
-            hint="name a function of raw observations as module:function",
-        )
-    return found  # type: ignore[no-any-return]
+    if name not in _given:
+        if "<" in name:
+            raise NervecordError(
+                "was given in Python and has no name there, so it taught in that process only",
+                where=name,
+                hint="define it in a module, and give it as module:function",
+            )
+        import_task(name)
+    function = _given.get(name, _found(name))
+    hint = "name a function of raw observations as module:function"
+    if not callable(function):
+        module, _, path = name.partition(":")
+        raise NervecordError(f"{module} has no function {path}", where=name, hint=hint)
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError as error:
+        raise NervecordError(f"cannot be called with observations alone: {error}", where=name, hint=hint) from error
+    except ValueError:
+        pass  # some of C say nothing of their arguments
+    return function  # type: ignore[no-any-return]
 
 
 def read_function_teacher(name: str, config: TrainConfig) -> dict[str, Any]:
@@ -91,18 +111,25 @@ class FunctionTeacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, observations: Tensor) -> Tensor:
-        """Actions (B, outputs) for raw observations (B, observations).
+        """Actions, or preferences, (B, outputs) for raw observations (B, observations).
 
         Raises:
-            NervecordError: the function's answer has another shape, or is not finite.
+            TeacherError: the function's answer is no array, has another shape, or is not finite.
         """
-        answer = np.asarray(self.function(observations.cpu().numpy()), dtype=np.float32)
+        given = self.function(observations.cpu().numpy().copy())
+        try:
+            answer = np.array(given, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise TeacherError(
+                f"gave a {type(given).__name__}, and an array of numbers is needed: {error}", where=self.name
+            ) from error
         wanted = (len(observations), self.outputs)
         if answer.shape != wanted:
-            raise NervecordError(
+            raise TeacherError(
                 f"gave an array of shape {answer.shape} for {len(observations)} observations, {wanted} is needed",
                 where=self.name,
+                hint="an action has as many values as the task takes; where it is a choice, a preference for each",
             )
         if not np.isfinite(answer).all():
-            raise NervecordError("gave an action that is not finite", where=self.name)
+            raise TeacherError("gave an action that is not finite", where=self.name)
         return torch.from_numpy(answer).to(observations.device)

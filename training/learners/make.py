@@ -86,6 +86,8 @@ def make_learner(
         if content is None:
             student.take_over(teacher)
         return student
+    assert isinstance(config.algorithm, PPO)
+    assert (teacher is not None) == bool(config.algorithm.teacher)
     learner = PPOLearner(size, low, high, config, group, choices=choices, teacher=teacher)
     if "start" in begun:
         learnt = begun["start"]["learner"]

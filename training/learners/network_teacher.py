@@ -80,19 +80,20 @@ class NetworkTeacher(nn.Module):
                 )  # fmt: skip
 
     def _made(self, name: str, op: Op) -> Callable[[Tensor], Tensor]:
-        def kept(label: str, values: Any) -> Tensor:
+        def kept(label: str, values: Any) -> Callable[[], Tensor]:
+            # Asked for at each call: moved to a device, a module has other tensors than it began with.
             key = f"{name}_{label}".replace(".", "_")
             self.register_buffer(key, torch.from_numpy(np.asarray(values, dtype=np.float32)))
-            return getattr(self, key)
+            return lambda: getattr(self, key)
 
         match op:
             case Normalise():
                 mean, divisor = kept("mean", op.mean), kept("divisor", op.divisor)
-                return lambda x: ((x - mean) / divisor).clamp(-op.clip, op.clip)
+                return lambda x: ((x - mean()) / divisor()).clamp(-op.clip, op.clip)
             case Affine():
                 weight = kept("weight", op.weight)
                 bias = None if op.bias is None else kept("bias", op.bias)
-                return lambda x: functional.linear(x, weight, bias)
+                return lambda x: functional.linear(x, weight(), None if bias is None else bias())
             case Activation(function="elu"):
                 return lambda x: functional.elu(x, op.alpha)
             case Activation(function="relu"):
@@ -102,7 +103,7 @@ class NetworkTeacher(nn.Module):
             case Decode():
                 low, high = kept("low", op.low), kept("high", op.high)
                 scale, offset = kept("scale", op.scale), kept("offset", op.offset)
-                return lambda x: (x * scale + offset).clamp(low, high)
+                return lambda x: (x * scale() + offset()).clamp(low(), high())
             case Input() | ArgmaxDecode() | Output():
                 # Of a choice the preferences are learnt, not which one is largest.
                 return lambda x: x

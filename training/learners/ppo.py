@@ -61,7 +61,7 @@ class PPOLearner(OnPolicyLearner):
                 kl = (ratio - 1 - shift).mean()
                 clips = (ratio != clipped).float().mean()
             each = (policy_loss, value_loss, entropy, kl, clips, norm, distance)
-            measured.append(torch.stack([loss_part.detach() for loss_part in each]))
+            measured.append(torch.stack([value.detach() for value in each]))
         names = ("policy_loss", "value_loss", "entropy", "kl", "clip_fraction", "gradient_norm", "teacher_kl")
         found = dict(zip(names, torch.stack(measured).mean(0), strict=True)) | self.measure(rollout)
         if taught is None:

@@ -36,9 +36,12 @@ def read_teacher(config: TrainConfig) -> dict[str, Any]:
     assert isinstance(config.algorithm, PPO | Distill)
     name = config.algorithm.teacher
     imitates = isinstance(config.algorithm, Distill)
+    judged = getattr(config.algorithm, "critic_weight", 0.0) > 0
     if is_function(name) or is_onnx(name):
         if imitates and config.network.mirror:
             raise NervecordError("knows no mirror image", where=name, hint="drop --mirror")
+        if judged:
+            raise _no_critic("a file or a function", name)
         return read_function_teacher(name, config) if is_function(name) else read_network_teacher(Path(name), config)
     folder = Path(name)
     teacher = run_folder.open_existing(folder)
@@ -61,13 +64,17 @@ def read_teacher(config: TrainConfig) -> dict[str, Any]:
             where=name,
             hint="drop --mirror",
         )
-    if getattr(config.algorithm, "critic_weight", 0.0) and not isinstance(teacher.algorithm, TD7):
-        raise NervecordError(
-            f"was trained with {teacher.algorithm.name}, which has no value of an action",
-            where=name,
-            hint="drop --critic-weight, or take a teacher of td7",
-        )
+    if judged and not isinstance(teacher.algorithm, TD7):
+        raise _no_critic(f"trained with {teacher.algorithm.name}", name)
     return read_best(folder)
+
+
+def _no_critic(what: str, name: str) -> NervecordError:
+    return NervecordError(
+        f"is {what}, which says no value of an action",
+        where=name,
+        hint="drop --critic-weight, or take a teacher of td7",
+    )
 
 
 class Teacher(nn.Module):
@@ -81,7 +88,7 @@ class Teacher(nn.Module):
         device: where it is to answer.
 
     Raises:
-        NervecordError: it is of a task with other sizes.
+        NervecordError: it is a file of a task with other sizes, or a function that is not found.
     """
 
     def __init__(
@@ -154,17 +161,17 @@ def divergence(actor: Actor, outputs: Tensor, wanted: Tensor, limits: tuple[Tens
         actor: whose noise both have.
         outputs: action means, or preferences of choices, (B, outputs).
         wanted: the same of the teacher.
-        limits: of an action's values, each (actions,), None for choices. Means beyond a limit are that limit.
+        limits: of an action's values, each (actions,), None for choices; as of `action_error`.
     """
     if limits is None:
         target = wanted.log_softmax(-1)
         return functional.kl_div(outputs.log_softmax(-1), target, reduction="batchmean", log_target=True)
     assert isinstance(actor, GaussianActor)
-    return 0.5 * (beyond(outputs, wanted, limits) / actor.spread().detach().exp()).square().sum(-1).mean()
+    return 0.5 * (action_error(outputs, wanted, limits) / actor.spread().detach().exp()).square().sum(-1).mean()
 
 
-def beyond(outputs: Tensor, wanted: Tensor, limits: tuple[Tensor, Tensor], margin: float = 0.0) -> Tensor:
-    """What action means (B, actions) are off from those that are wanted; 0 where both lie beyond the same limit.
+def action_error(outputs: Tensor, wanted: Tensor, limits: tuple[Tensor, Tensor], margin: float = 0.0) -> Tensor:
+    """Action means minus those that are wanted, (B, actions); 0 where both lie beyond the same limit.
 
     Args:
         outputs, wanted: means of the learner and of the teacher.

@@ -15,13 +15,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from nervecord.runtime.jit import Guarded
 
 Array = NDArray[Any]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@Guarded
 def forward(
     current: Array,
     v0: Array,
@@ -83,7 +84,7 @@ def forward(
             last[b, :] = fired
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@Guarded
 def backward(
     current: Array,
     v0: Array,

@@ -90,15 +90,20 @@ class _Layer(torch.autograd.Function):
 def compiled(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """A pass whose torch operators become a few kernels that keep v and i in registers over all T steps (Triton's on a
     card, by torch.compile). Where torch cannot compile here it warns once and runs the operators one by one."""
-    attempt = torch.compile(function)
+    attempt: Callable[_P, _R] | None = None
     able = True
 
     def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        nonlocal able
+        nonlocal attempt, able
         if able:
             try:
+                if attempt is None:
+                    # For batches of any size: one kernel serves collecting, updates and validation.
+                    attempt = torch.compile(function, dynamic=True)
                 return attempt(*args, **kwargs)
-            except torch._dynamo.exc.TorchDynamoException as error:
+            except (torch._dynamo.exc.TorchDynamoException, RuntimeError) as error:
+                if attempt is not None and not isinstance(error, torch._dynamo.exc.TorchDynamoException):
+                    raise  # of the computation itself, as of a card without memory
                 able = False
                 reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
                 warnings.warn(f"torch.compile fails here ({reason}); the spiking layer runs slower", stacklevel=2)

@@ -107,13 +107,13 @@ def make_simulator(
     """A simulator with one environment for each seed.
 
     Args:
-        env: Gymnasium id, also module:Id; for Isaac Gym the name of its task.
+        env: Gymnasium id, also module:Id; for Isaac Gym the name of its task, for mjlab its id of it, also module:Id.
         seeds: one for each environment.
-        kind: "envpool", "gymnasium", "warp" (MuJoCo Warp, Ant-v4 alone), "isaacgym", "isaaclab", or "auto": EnvPool
-            where it is installed and knows the task, else Gymnasium.
+        kind: "envpool", "gymnasium", "warp" (MuJoCo Warp, Ant-v4 alone), "isaacgym", "isaaclab", "mjlab", or "auto":
+            EnvPool where it is installed and knows the task, else Gymnasium.
         wrappers: names of Gymnasium wrappers, which need its own environments.
         threads: threads EnvPool steps its environments with.
-        device: torch device MuJoCo Warp, Isaac Gym and Isaac Lab run on; the others run on the CPU.
+        device: torch device MuJoCo Warp, Isaac Gym, Isaac Lab and mjlab run on; the others run on the CPU.
 
     Raises:
         MissingDependencyError: the simulator asked for is not installed.
@@ -146,6 +146,10 @@ def make_simulator(
         from nervecord.training.simulators.isaac_lab import IsaacLabSimulator
 
         return IsaacLabSimulator(env, seeds, device)
+    if kind == "mjlab":
+        from nervecord.training.simulators.mjlab import MjlabSimulator
+
+        return MjlabSimulator(env, seeds, device)
     from nervecord.training.simulators.gymnasium import GymnasiumSimulator
 
     return GymnasiumSimulator(env, seeds, wrappers)

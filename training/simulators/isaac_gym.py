@@ -1,8 +1,7 @@
 """Isaac Gym (preview 4) as a simulator: its tasks run in Isaac Gym's own Python 3.8, in a worker process.
 
-The worker (`isaac_worker/handler.py`, through `runtime.worker`) steps a task of IsaacGymEnvs on its device. Commands go
-through its pipe; actions, observations, rewards and ends through one piece of shared memory, whose file is removed as
-soon as both sides have it open.
+The worker (`isaac_worker/handler.py`, through `runtime.worker`) steps a task of IsaacGymEnvs on its device. Actions,
+observations, rewards and ends go through its pipe.
 
 Resets. A task of IsaacGymEnvs marks an environment whose episode has ended (`reset_buf`) and gives the last observation
 of that episode. Its next step resets what is marked, whatever the action, and gives the first observation of the next
@@ -23,21 +22,17 @@ Seeds. Isaac Gym has one seed for all environments of a task; it is derived from
 
 from __future__ import annotations
 
-import mmap
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from nervecord.errors import EngineError, MissingDependencyError, NervecordError, unknown_name
+from nervecord.errors import MissingDependencyError, NervecordError, unknown_name
 from nervecord.runtime.worker import Worker
 from nervecord.training.simulators.base import Step
-
-Array = NDArray[Any]
 
 HANDLER = Path(__file__).parent / "isaac_worker" / "handler.py"
 VARIABLE = "NERVECORD_ISAACGYM_PYTHON"
@@ -107,31 +102,27 @@ class IsaacGymSimulator:
                 timeout=OPEN_TIMEOUT,
             ).values
             _check_opened(opened, env, python)
-            self._views = _attach(Path(opened["file"]), opened["fields"])
         except BaseException:
             self._worker.kill()
             raise
-        self.observation_size: int = self._views["observations"].shape[1]
+        self.observation_size = int(opened["observations"])
         self.low, self.high = (np.asarray(opened[side], np.float64) for side in ("low", "high"))
         self.control_period = float(opened["control_period"])
         """Seconds between two actions."""
         self._resets = np.zeros(self.num_envs, bool)
 
     def reset(self) -> Tensor:
-        """First observations, (N, observations); they lie in the shared memory, as those of `step` do."""
-        self._worker.call("reset")
-        return torch.from_numpy(self._views["observations"])
+        """First observations, (N, observations)."""
+        return torch.from_numpy(self._worker.call("reset").arrays["observations"])
 
     def step(self, actions: Tensor) -> Step:
         """Apply actions (N, actions) within the limits."""
-        self._views["actions"][:] = actions.numpy()
-        self._worker.call("step")
-        views, resets = self._views, self._resets
-        ended, timed_out = views["ended"] != 0, views["timed_out"] != 0
+        found = self._worker.call("step", arrays={"actions": actions.float().numpy()}).arrays
+        ended, timed_out = found["ended"], found["timed_out"]
+        rewards = np.where(self._resets, np.float32(0.0), found["rewards"])
         self._resets = ended
-        rewards = np.where(resets, np.float32(0.0), views["rewards"])
-        ends = (ended & ~timed_out, ended & timed_out)
-        return Step(torch.from_numpy(views["observations"]), *(torch.from_numpy(x) for x in (rewards, *ends)))
+        results = (found["observations"], rewards, ended & ~timed_out, ended & timed_out)
+        return Step(*(torch.from_numpy(array) for array in results))
 
     def cut(self, where: Tensor) -> None:
         """Nothing: Isaac Gym draws the lengths of first episodes itself where a task asks for it."""
@@ -148,8 +139,7 @@ class IsaacGymSimulator:
         raise NervecordError("cannot go on from a saved state", where=WHERE)
 
     def close(self) -> None:
-        """End the worker; the shared memory goes with it and this object."""
-        self._views = {}
+        """End the worker."""
         self._worker.close()
 
 
@@ -171,17 +161,3 @@ def _check_opened(opened: dict[str, Any], env: str, python: Path) -> None:
 
 def _dotted(version: tuple[int, ...]) -> str:
     return ".".join(map(str, version))
-
-
-def _attach(file: Path, fields: dict[str, Any]) -> dict[str, Array]:
-    """The arrays in the worker's shared memory; its file is removed, the memory lives until both sides let go."""
-    try:
-        with file.open("r+b") as opened:
-            memory = mmap.mmap(opened.fileno(), 0)
-        file.unlink()
-    except OSError as error:
-        raise EngineError(f"its shared memory {file} cannot be opened: {error.strerror}", where=WHERE) from error
-    return {
-        name: np.frombuffer(memory, dtype, int(np.prod(shape)), begin).reshape(shape)
-        for name, (begin, dtype, shape) in fields.items()
-    }

@@ -164,8 +164,8 @@ def check_tasks(study: Study) -> None:
     """
     from nervecord.training.simulators.base import control_period
 
-    # Tasks of Isaac Gym and Isaac Lab are known to their simulators alone.
-    ours = [run.config.task.env for run in study.runs if run.config.run.sim not in ("isaacgym", "isaaclab")]
+    # Tasks of Isaac Gym, Isaac Lab and mjlab are known to their simulators alone.
+    ours = [run.config.task.env for run in study.runs if run.config.run.sim not in ("isaacgym", "isaaclab", "mjlab")]
     for env in dict.fromkeys(ours):
         control_period(env)
 

@@ -1,0 +1,136 @@
+"""Every verb that writes, on a disk that takes no more: `python tests/faults/full_disk.py [VERB ...]`.
+
+The limit on the size of files stands for the disk: the kernel tells of it as it tells of a full one, half way through a
+write, and no rights are needed. A verb is called once without it; then with limits at which first nothing, then all but
+the largest of its files can be written. Each time the folder holds what the first call wrote, and each time it must say
+in a sentence what could not be written, with exit code 2, and leave each file whole: the old one or a new one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import resource
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path[:0] = [str(HERE.parent)]
+
+from faults.forks import output  # noqa: E402 - found by the line above
+from faults.scenes import contents, whole  # noqa: E402
+
+CARTPOLE = ROOT / "zoo" / "cartpole"
+POLICY, PROGRAM = str(CARTPOLE / "policy.nir"), str(CARTPOLE / "cartpole.nervecord")
+MOST_LIMITS = 5
+"""Of a verb."""
+VERBS: dict[str, list[str]] = {
+    "compile": [
+        "compile", POLICY, "-o", "OUT/p.nervecord", "--dump", "OUT/passes", "--netx", "--emit", "OUT/netx",
+    ],
+    "compile for c": ["compile", POLICY, "--target", "c", "-o", "OUT/c/"],
+    "compile for onnx": ["compile", POLICY, "--target", "onnx", "-o", "OUT/onnx/"],
+    "contract": ["contract", "--env", "CartPole-v1", "-o", "OUT/c.toml"],
+    "inspect": ["inspect", POLICY, "--html", "OUT/i.html", "--svg", "OUT/i.svg", "--dot", "OUT/i.dot"],
+    "compare": ["compare", POLICY, PROGRAM, "--html", "OUT/c.html"],
+    "simulate": ["simulate", PROGRAM, "--input", "OUT/../rows.npz", "-o", "OUT/s.npz"],
+    "run": ["run", PROGRAM, "--episodes", "1", "--picture", "OUT/r.png", "--html", "OUT/r.html"],
+    "run and film": ["run", PROGRAM, "--episodes", "1", "--video", "OUT/r.mp4"],
+    "report": ["sweep", "STUDY", "--out", "OUT/../studies", "--report", "OUT/report.md"],
+    "train": ["train", "TRAINING", "--out", "OUT", "--name", "run"],
+}  # fmt: skip
+NEEDS = {"compile for onnx": "onnx", "inspect": "plotly", "compare": "plotly", "run": "plotly",
+         "run and film": "imageio_ffmpeg", "report": "matplotlib", "train": "torch"}  # fmt: skip
+
+
+def words_of(verb: str, folder: Path) -> list[str]:
+    """The words of a verb, in a folder."""
+    from faults.training import SETTINGS, flags
+
+    found: list[str] = []
+    for word in VERBS[verb]:
+        if word == "TRAINING":
+            found += flags(SETTINGS)
+        else:
+            found.append(word.replace("OUT", str(folder / "out")).replace("STUDY", str(folder / "study.toml")))
+    return [*found, "--quiet"]
+
+
+def prepare(folder: Path) -> None:
+    """What verbs read."""
+    import numpy as np
+
+    np.savez(folder / "rows.npz", observations=np.zeros((3, 4)))
+    (folder / "study.toml").write_text('[study]\nname = "s"\n[base]\nsteps = 64000\n[grid]\nlayers = [[8]]\n')
+
+
+def try_verb(verb: str, folder: Path) -> tuple[int, list[str]]:
+    """(limits tried, what was wrong)."""
+    from nervecord.cli.command import main
+
+    out = folder / "out"
+    words = words_of(verb, folder)
+
+    def work(limit: int | None) -> int:
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        return main(words)
+
+    _fill(out, {})
+    code, said = output(lambda: work(None), folder)
+    if code:
+        return 0, [f"{verb}: exit code {code} without a limit: {said[-300:]!r}"]
+    old = contents(out)
+    sizes = sorted({len(data) for data in old.values()} - {0})
+    chosen = sizes[:: max(1, len(sizes) // MOST_LIMITS)]
+    limits = [0, *(size - 1 for size in {*chosen, sizes[-1]})]
+    wrong: list[str] = []
+    for limit in limits:
+        # A run is not trained over another one.
+        _fill(out, {} if verb == "train" else old)
+        code, said = output(lambda limit=limit: work(limit), folder)  # type: ignore[misc]
+        at = f"{verb}, {limit} bytes"
+        if code != 2 or "cannot be" not in said and "File too large" not in said:
+            wrong.append(f"{at}: exit code {code}: {said[-300:]!r}")
+        wrong += [f"{at}: {bad!r} in {said[-300:]!r}" for bad in ("Traceback", "defect of nervecord") if bad in said]
+        found = contents(out) if out.exists() else {}
+        for name, data in found.items():
+            if name not in old and not (verb == "train" and ("/checkpoints" in name or name.endswith("git.diff"))):
+                wrong.append(f"{at}: left {name}")
+            elif data != old.get(name) and not name.endswith("/") and (text := whole(name, data)):
+                wrong.append(f"{at}: {text}")
+        wrong += [f"{at}: lost {name}" for name in old if verb != "train" and name not in found]
+    return len(limits), wrong
+
+
+def _fill(out: Path, files: dict[str, bytes]) -> None:
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    for name, data in files.items():
+        path = out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def main(verbs: list[str]) -> int:
+    """Try verbs, by default all; the exit code is 1 where anything was wrong."""
+    folder = Path(tempfile.mkdtemp(prefix="nvd"))
+    failed = 0
+    try:
+        prepare(folder)
+        for verb in verbs or VERBS:
+            if verb in NEEDS and importlib.util.find_spec(NEEDS[verb]) is None:
+                print(f"{verb}: needs {NEEDS[verb]}", flush=True)
+                continue
+            count, wrong = try_verb(verb, folder)
+            print(f"{verb}: {count} limits, {len(wrong)} wrong", *wrong[:20], sep="\n    ", flush=True)
+            failed += len(wrong)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,103 @@
+"""The campaigns of kills and of full disks still find what they are there for; `make faults` runs them at length."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from faults.scenes import Chosen, Scene, contents, strangers, whole
+
+HERE = Path(__file__).parent
+
+
+def run(script: str, *words: str) -> str:
+    """What a script prints; it must find nothing wrong."""
+    done = subprocess.run(
+        [sys.executable, str(HERE / script), *words], capture_output=True, text=True, timeout=1800, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    return done.stdout
+
+
+def test_compiling_is_killed() -> None:
+    rows = [
+        line.split() for line in run("campaign.py", "--kind", "compile", "--kills", "3", "--chosen", "3").split("\n")
+    ]
+    assert [row[:3] for row in rows[1:3]] == [["compile", "random", "3"], ["compile", "chosen", "3"]]
+
+
+def test_training_is_killed() -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("envpool")
+    rows = [line.split() for line in run("campaign.py", "--kind", "train", "--kills", "2", "--chosen", "4").split("\n")]
+    assert [row[:3] for row in rows[1:3]] == [["train", "random", "2"], ["train", "chosen", "4"]]
+
+
+def test_a_disk_that_is_full() -> None:
+    said = run("full_disk.py", "contract", "compile for c", "simulate")
+    assert said.count(" 0 wrong") == 3
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_in_every_verb() -> None:
+    pytest.importorskip("torch")
+    assert " 0 wrong" in run("full_disk.py")
+
+
+class Careless(Scene):
+    """Writes in place, and leaves a file and a process behind."""
+
+    name = "careless"
+    moments = (("half", 1),)
+
+    def work(self, chosen: Chosen | None) -> int:
+        subprocess.Popen(["sleep", "60"])
+        (self.folder / "cwd" / "litter").touch()
+        with open(self.folder / "file.json", "w") as file:
+            file.write('{"a"')
+            file.flush()
+            time.sleep(60 if chosen else 0.05)
+            file.write(": 1}")
+        return 0
+
+    def look(self) -> list[str]:
+        return [text for name, data in contents(self.folder).items() if (text := whole(name, data))]
+
+    def over(self) -> list[str]:
+        return strangers(self.folder / "cwd", set())
+
+
+def test_what_is_half_or_left_behind_is_found(tmp_path: Path) -> None:
+    """In a process of its own: pytest's is not one to fork."""
+    code = (
+        "from pathlib import Path\n"
+        "from faults import campaign, forks\n"
+        "from faults.test_faults import Careless\n"
+        "forks.Fork.left.__defaults__, campaign.LONGEST = (0.2,), 1.0\n"
+        f"scene = Careless(Path({str(tmp_path)!r}) / 's')\n"
+        "found = campaign.Campaign(scene, 'chosen', 0, 2, 60.0)\n"
+        "found.run(); print(*found.wrong, sep='\\n')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "half: file.json" in done.stdout
+    assert "still runs: sleep 60" in done.stdout
+    assert "left behind: cwd/litter" in done.stdout
+
+
+def test_what_is_whole() -> None:
+    picture = b"\x89PNG" + bytes(9) + b"IEND\xaeB`\x82"
+    assert whole("a.png", picture) == whole("a.json", b"{}") == whole("a.jsonl", b'{}\n{"half') == ""
+    for name, data in (
+        ("a.png", b""), ("a.png", picture[:-4]), ("a.json", b"{"), ("a.jsonl", b"{\n"), ("a.txt", b""), ("a.pt", b"x"),
+        ("a.nervecord", b"PK"), ("a.nir", b"\x89HDF"),
+    ):  # fmt: skip
+        assert whole(name, data).startswith(f"half: {name}"), name

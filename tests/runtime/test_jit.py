@@ -1,0 +1,93 @@
+"""What numba compiles runs whatever its cache is like: one warning, and what was damaged is there at the next start."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CODE = """
+import sys, warnings
+if len(sys.argv) > 1:
+    import resource, signal
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    from functions import double, twice
+    results = [double(2), double(2.5), twice(3)]
+print(results, [str(w.message).split(":")[0] for w in said])
+"""
+FUNCTIONS = """
+from nervecord.runtime.jit import Guarded
+
+@Guarded
+def double(x):
+    return 2 * x
+
+@Guarded
+def twice(x):
+    return x + x
+"""
+WHOLE = "[4, 5.0, 6] []"
+ANEW = '[4, 5.0, 6] ["numba\'s cache was damaged and is made anew"]'
+NONE = '[4, 5.0, 6] ["numba\'s cache cannot be used, each start compiles anew"]'
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "functions.py").write_text(FUNCTIONS)
+    return tmp_path
+
+
+def said(home: Path, *words: str, cache: str = "", **environment: str) -> str:
+    """What a start of its own prints."""
+    found = {**os.environ, "NUMBA_CACHE_DIR": cache or str(home / "cache"), **environment}
+    # Only that folder: as root every other one can be written.
+    found["NUMBA_CACHE_LOCATOR_CLASSES"] = "UserProvidedCacheLocator"
+    found["PYTHONPATH"] = os.pathsep.join([str(home), found.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", CODE, *words], env=found, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.strip()
+
+
+def files(home: Path, ending: str) -> list[Path]:
+    found = sorted((home / "cache").rglob(f"*.{ending}"))
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("ending", ["nbi", "nbc"])
+def test_a_damaged_file_is_made_anew_and_the_next_start_has_it(home: Path, ending: str) -> None:
+    assert said(home) == WHOLE
+    for content in (b"", b"\x80\x05\x8c"):
+        for path in files(home, ending):
+            path.write_bytes(content or path.read_bytes()[: path.stat().st_size // 2])
+        assert said(home) == ANEW
+        assert said(home) == WHOLE
+    assert all(path.stat().st_size > 100 for path in files(home, "nbc"))
+
+
+def test_a_file_that_cannot_be_read_or_replaced(home: Path) -> None:
+    assert said(home) == WHOLE
+    for path in files(home, "nbi"):
+        path.unlink()
+        path.mkdir()
+    assert said(home) == NONE
+
+
+def test_no_folder_can_be_written(home: Path) -> None:
+    assert said(home, cache="/proc/none", HOME="/proc") == NONE
+    assert not (home / "cache").exists()
+
+
+def test_a_full_disk(home: Path) -> None:
+    assert said(home, "0") == NONE  # not even an index
+    assert said(home, "1000") == NONE  # that, and nothing else
+    assert said(home) == WHOLE
+    assert said(home, "0") == WHOLE  # nothing has to be written
