@@ -19,7 +19,7 @@ MEASURED := latency scaling returns compile_cost verbs
 PRINTED  := c_cortex fused_update train_cost sigma_delta warp_speed conformance c_conformance lava_conformance lava_faults
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs fuzz test test-quick test-slow test-lava test-lava-dl test-neurobench test-warp test-mjlab check format bench clean
+.PHONY: help install demo docs fuzz faults test test-quick test-slow test-lava test-lava-dl test-neurobench test-warp test-mjlab check format bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -68,6 +68,10 @@ test-lava-dl: $(STAMP)  ## install lava-dl (1 GB), then load exported files with
 
 fuzz: $(STAMP)  ## 50,000 damaged files, an hour or more; make fuzz FUZZ="--first 1000000 --cases 5000 --bounds"
 	$(BIN)/python tests/fuzz/campaign.py $(FUZZ)
+
+faults: $(STAMP)  ## 800 kills and full disks, an hour or more; make faults FAULTS="--kind train --kills 20"
+	$(BIN)/python tests/faults/campaign.py $(FAULTS)
+	$(BIN)/python tests/faults/full_disk.py
 
 docs: $(STAMP)  ## the documentation site in build/site; a link or a name that leads nowhere ends it
 	@$(BIN)/python docs/site.py

@@ -135,6 +135,8 @@ def output(work: Callable[[], int], folder: Path) -> tuple[int, str]:
     try:
         os.dup2(writing, 1)
         os.dup2(writing, 2)
+        # Those of the campaign remember what kind of file they wrote to.
+        sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
         os.chdir(folder)
         code = work()
         sys.stdout.flush()

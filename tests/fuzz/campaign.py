@@ -1,13 +1,13 @@
 """Fuzzing at length: `python tests/fuzz/campaign.py --cases 50000`, from the repository's root; `make fuzz`.
 
 The cases run in a process of their own, which a watcher looks at: one that ends by itself has crashed, one that says
-nothing for 10 seconds, twice, hangs, and both are counted and gone on from. In it every file that is opened for writing, every
-folder made, process started and connection opened outside the case's own folder is counted as well.
+nothing for 10 seconds, twice, hangs, and both are counted and gone on from. In it every file that is opened for
+writing, every folder made, process started and connection opened outside the case's own folder is counted as well.
 
     --kind NAME         one kind of file; by default all, in shares
     --first N           number of the first case: the same number is the same file
     --seconds N         stop then, wherever it is
-    --bounds            all with numba's checks of array bounds, which find what a compiled loop writes beyond its memory
+    --bounds            all with numba's checks of array bounds, which find what the loop writes beyond its memory
 
 Of the programs a part is run with those checks in any case; its cases follow those of the others.
 """
@@ -27,7 +27,9 @@ from pathlib import Path
 from typing import Any
 
 CHECKED = ", bounds checked"
-SHARES = {"program": 40, f"program{CHECKED}": 5, "nir content": 20, "arrays": 15, "contract": 10, "target": 8, "nir bytes": 2}
+SHARES = {
+    "program": 40, f"program{CHECKED}": 5, "nir content": 20, "arrays": 15, "contract": 10, "target": 8, "nir bytes": 2
+}  # fmt: skip
 """Per cent of the cases. Each of the last kind takes a process."""
 HANGS = 10.0
 """Seconds a case may take."""
@@ -62,7 +64,8 @@ def main() -> int:
         watched.run(stop)
         n = watched.counts
         row = [str(n.total()), *(str(n[how]) for how in ("read", "refused", "raised", "crashed", "hung"))]
-        row += [str(watched.stalls), str(len(watched.outside)), f"{watched.slowest:.1f} s", f"{watched.memory >> 20} MB"]
+        row += [str(watched.stalls), str(len(watched.outside))]
+        row += [f"{watched.slowest:.1f} s", f"{watched.memory >> 20} MB"]
         print(name.ljust(WIDTH) + "".join(text.rjust(10) for text in row), flush=True)
         for line in [*watched.failures[:20], *sorted(watched.outside)[:20]]:
             print(f"    {line}", flush=True)
