@@ -199,8 +199,7 @@ def compile(
         calibration: recorded input that chooses the scales, or an .npz or .npy of it. Of a policy (k, observations), by
             default those that it carries; of a graph (steps, n), or Input -> such.
         limits: limit -> your own number, in place of one that is not exact; the program keeps it as an allowance.
-        allow_clustered_decays: of a population with more decays than it can be split by, bring them together; the
-            program keeps it as an allowance, and its report says what it changed.
+        allow_clustered_decays: bring the decays of a population together that has more than it can be split by.
         dump: folder for the graph as text after each step. explain: called with a line for each change.
         options: of the target that is named, such as `weight_bits=4`; `nervecord targets NAME` lists them.
 
@@ -225,8 +224,8 @@ def compile(
     subject = prepared(network, contract=contract, inputs=inputs, dt=dt, convention=convention, reset=reset)
     given = recorded_input(calibration, subject)
     return compile_graph(
-        subject, chosen, dt=dt, schedule=_schedule(steps), calibration=given,
-        allow_clustered_decays=allow_clustered_decays, dump=dump, explain=explain,
+        subject, chosen, dt=dt, schedule=_schedule(steps), calibration=given, dump=dump, explain=explain,
+        allow_clustered_decays=allow_clustered_decays,
     )  # fmt: skip
 
 

@@ -145,7 +145,7 @@ PARTS: tuple[Part, ...] = (
     Part("MuJoCo Warp", "train --sim warp", ("mujoco-warp", "warp-lang"), "import mujoco_warp", "warp"),
     Part("mjlab", "train --sim mjlab", ("mjlab",), "import mjlab.tasks", "mjlab",
          mend=f"in an environment of its own: {install_command('mjlab')}"),
-    Part("Optuna", "sweep", ("optuna",), "import optuna", "sweep"),
+    Part("Ray Tune", "sweep", ("ray",), "import ray.tune", "sweep"),
     Part("ONNX Runtime", "the target onnx, ONNX files", ("onnx", "onnxruntime"), "import onnx, onnxruntime",
          "onnxruntime"),
 )  # fmt: skip
