@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -247,7 +248,7 @@ def trained(result: TrainResult) -> Outcome:
     if result.validation is not None:
         rows.append(["validation", f"{result.validation:,.0f} (it chose the checkpoint)"])
     if test is not None:
-        low, high = test["interval95"]
+        low, high = test["interval95"] or (math.nan, math.nan)
         half = show.interval(test["mean_return"], (high - low) / 2)
         rows.append(["return", f"{half} over {test['episodes']} episodes on seeds that chose nothing"])
     rows.append(["policy", policy or f"none: {_unwritten(result)}"])

@@ -38,12 +38,14 @@ class Evaluation:
         return float(np.std(self.returns, ddof=1) / math.sqrt(len(self.returns)))
 
     def as_dict(self) -> dict[str, Any]:
-        """Mean, standard error, 95 % interval (Student's t), number and mean length of episodes."""
+        """Mean, standard error, 95 % interval (Student's t), number and mean length of episodes; of one episode no
+        standard error and no interval, None."""
+        several = len(self.returns) > 1
         half = interval95(np.array(self.returns))
         return {
             "mean_return": self.mean,
-            "standard_error": self.standard_error,
-            "interval95": [self.mean - half, self.mean + half],
+            "standard_error": self.standard_error if several else None,
+            "interval95": [self.mean - half, self.mean + half] if several else None,
             "episodes": len(self.returns),
             "mean_length": float(np.mean(self.lengths)),
         }

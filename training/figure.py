@@ -49,9 +49,11 @@ def _draw_result(axes: Any, path: Path) -> None:
     test = result.get("test")
     if test is None:
         return
-    low, high = test["interval95"]
+    mean = test["mean_return"]
+    # One episode has no interval.
+    low, high = test["interval95"] or (mean, mean)
     axes.errorbar(
-        [result["step"] / 1e6], [test["mean_return"]], [[test["mean_return"] - low], [high - test["mean_return"]]],
+        [result["step"] / 1e6], [mean], [[mean - low], [high - mean]],
         fmt="D", color="#1b1b1e", markersize=5, capsize=3,
-        label=f"test, {test['episodes']} other episodes, 95 % interval",
+        label=f"test, {test['episodes']} other episodes" + (", 95 % interval" if test["interval95"] else ""),
     )  # fmt: skip

@@ -159,6 +159,8 @@ def test_evaluation_reports_its_uncertainty() -> None:
     assert evaluation.mean == 3.0
     assert evaluation.standard_error == pytest.approx(np.std([1, 2, 3, 6], ddof=1) / 2)
     report = evaluation.as_dict()
+    alone = Evaluation((4.0,), (9,)).as_dict()
+    assert (alone["mean_return"], alone["interval95"], alone["standard_error"]) == (4.0, None, None)
     # Student's t with 3 degrees of freedom.
     assert report["interval95"][0] == pytest.approx(3 - 3.18245 * evaluation.standard_error, rel=1e-3)
     assert report["mean_length"] == 15

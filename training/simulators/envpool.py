@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from typing import Any
 
@@ -19,6 +20,18 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "HumanoidStandup-v4": {"post_constraint": True},
 }
 """What EnvPool must be told to give Gymnasium's task."""
+
+
+def first_core(threads: int) -> int:
+    """The core from which on each of EnvPool's threads is bound to one, or -1 where they are left to the system.
+
+    They sleep between two steps, and Linux may wake all of them on the core that the policy runs on, and keep them
+    there while another stands idle: half of the speed on two cores. They are bound only where there is a thread for
+    each core of the machine, since another process that did the same could take the same cores.
+    """
+    cores = os.cpu_count() or 1
+    is_everywhere = hasattr(os, "sched_getaffinity") and os.sched_getaffinity(0) == set(range(cores))
+    return 0 if 1 < threads == cores and is_everywhere else -1
 
 
 class EnvPoolSimulator:
@@ -48,11 +61,13 @@ class EnvPoolSimulator:
             raise unknown_name("EnvPool task", env, known, where="--env")
         # A list of seeds: with one seed EnvPool gives environment i the seed + i, so that runs with neighbouring
         # seeds share environments; and its reset(seed=...) does nothing.
+        threads = min(threads, len(seeds))
         self._pool: Any = envpool.make(
             env,
             env_type="gymnasium",
             num_envs=len(seeds),
-            num_threads=min(threads, len(seeds)),
+            num_threads=threads,
+            thread_affinity_offset=first_core(threads),
             seed=seeds[0],
             env_seed=seeds,
             **OPTIONS.get(env, {}),
