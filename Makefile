@@ -34,7 +34,7 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
 	@touch $@
 
-demo: $(STAMP)  ## train a spiking ant, compile it for Loihi 2, run it beside the float policy: 5 to 9 minutes
+demo: $(STAMP)  ## train a spiking ant, compile it for Loihi 2, run it beside the float policy: 4 to 8 minutes
 	$(BIN)/nervecord demo --html $(DEMO)
 
 test: $(STAMP)  ## the test suite, in minutes, on all cores
