@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from float_graphs import dyadic, holds, lif, plain_lif, raster, same_spikes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pass_graphs import dyadic, holds, lif, plain_lif, raster, same_spikes
 
 from nervecord.compiler.check.table import findings_of, verdict
 from nervecord.compiler.graph import Graph, chain

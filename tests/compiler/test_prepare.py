@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from float_graphs import convolutional, raster
+from pass_graphs import convolutional, raster
 
 import nervecord
 from nervecord.compiler.check.table import findings_of, verdict

@@ -12,8 +12,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from float_graphs import plain_lif
 from lava_graphs import LAVA, chained, entered, expected
+from pass_graphs import plain_lif
 from policies import lif
 
 import nervecord
