@@ -217,7 +217,8 @@ def provenance(
     test = result.get("test")
     if test:
         found["test_return"] = f"{test['mean_return']:.1f}"
-        found["test_standard_error"] = f"{test['standard_error']:.1f}"
+        if test["standard_error"] is not None:
+            found["test_standard_error"] = f"{test['standard_error']:.1f}"
         found["test_episodes"] = str(test["episodes"])
     return found
 
