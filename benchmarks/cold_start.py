@@ -4,8 +4,8 @@
 
 Each start is a process of its own that imports nervecord, opens zoo/ant and acts once: the time it takes itself, and
 with the interpreter's start and end. With --fresh the emulator also starts with an empty cache of numba's, where it
-compiles its loop (once; it takes most of a minute), and once more after it. With --size a new environment is made and
-the core alone is installed into it, with pip, and weighed: all of it, and its largest packages.
+compiles its loop (once; it takes half a minute or more), and once more after it. With --size a new environment is made
+and the core alone is installed into it, with pip, and weighed: all of it, and its largest packages.
 """
 
 from __future__ import annotations

@@ -24,15 +24,13 @@ from typing import Any
 
 import engines
 import numpy as np
-from measure import ZOO, Call, at_rate, in_turns, keep, machine_line, parser, print_rows, quantiles, shown
+from measure import FLOATS, ZOO, Call, at_rate, in_turns, keep, machine_line, parser, print_rows, quantiles, shown
 
 import nervecord
 from nervecord.compiler.policy import Policy
 
 LIMIT = 2.0
 """Times the emulator's time, that the emitted C may take."""
-FLOATS = ("float", "snnTorch")
-"""How the names of what computes in floats begin."""
 
 
 def compared(calls: dict[str, Call], rows: Any) -> dict[str, float]:

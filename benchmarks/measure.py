@@ -18,6 +18,8 @@ import numpy as np
 ZOO = Path(__file__).parent.parent / "zoo"
 PACKAGES = ("nervecord", "numpy", "numba", "torch", "snntorch", "onnx", "onnxruntime", "mujoco")
 """Whose versions a result names."""
+FLOATS = ("float", "snnTorch")
+"""How the names of engines that compute in floats begin."""
 
 Call = Callable[[Any], object]
 """One action of an observation."""

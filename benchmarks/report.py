@@ -18,6 +18,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from measure import FLOATS, shown
 
 STYLES = {
     "emulator": ("C0", "-"), "c": ("C1", "-"), "onnxruntime": ("C2", "-"), "torch": ("C3", "-"),
@@ -33,10 +34,8 @@ AXES = {
 
 
 def us(value: float | None) -> str:
-    """Microseconds with three figures."""
-    if value is None:
-        return ""
-    return f"{value:.3g}" if value < 100 else f"{float(f'{value:.3g}'):,.0f}"
+    """Microseconds with three figures; nothing where there are none."""
+    return "" if value is None else shown(value)
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -57,6 +56,9 @@ def latency(data: dict[str, Any], out: Path) -> str:
             name, us(full["median"]), us(full["p99"]), f"{full['median'] / base:.2f}", us(paced.get("median")),
             us(paced.get("p99")),
         ])  # fmt: skip
+    integers = [name for name in data["differences"] if not name.startswith(FLOATS)]
+    exact = all(data["differences"][name] == 0 for name in integers)
+    gave = "gave the same actions to the bit in this run" if exact else "DID NOT give the same actions in this run"
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.subplots()
     for k, name in enumerate(reversed(order)):
@@ -81,8 +83,8 @@ def latency(data: dict[str, Any], out: Path) -> str:
 
 zoo/ant (27-256-8, T = 5), one robot, one thread, by `benchmarks/latency.py`: microseconds of an action as fast as it
 goes, the engines in turns, and at the real {data["hertz"]:g} Hz, asleep between two actions, where caches and clocks
-are cold. Rows that begin with "float" and the literal loop compute in floats, the others in Loihi 2's fixed point,
-and those gave the same actions to the bit in this run. "policy.c" and "policy.onnx" are the emitted files alone;
+are cold. Rows that begin with "float", the literal loop and the ANNs compute in floats, the others in Loihi 2's fixed
+point, and those {gave}. "policy.c" and "policy.onnx" are the emitted files alone;
 engines are our sessions, which also count spikes and check what they are given. "snnTorch, eager" is
 the trained policy by snnTorch's own modules in a Python loop. An ANN is a tanh network of those layers, with
 normaliser and limits.
@@ -147,11 +149,13 @@ def returns(data: dict[str, Any], out: Path) -> str:
         ]
         for name, row in data["engines"].items()
     ]  # fmt: skip
+    same = all(row["same"] in (True, None) for row in data["engines"].values())
+    gave = "gave every action of every episode to the bit" if same else "DID NOT give the same actions"
     return f"""## Returns
 
 zoo/ant in {data["environment"]}, the same seeds, by `benchmarks/returns.py`: each engine in worlds of its own,
-observations rounded to float32 for all, and actions too. Mean return with its 95 % interval. Integer engines gave
-every action of every episode to the bit; floats part where a rounding flips a spike. Lava itself plays fewer
+observations rounded to float32 for all, and actions too. Mean return with its 95 % interval. Integer engines
+{gave}; floats part where a rounding flips a spike. Lava itself plays fewer
 episodes, for its time.
 
 {table(["engine", "episodes", "return", "actions", "against the emulator"], rows)}"""
@@ -231,9 +235,11 @@ def verbs(data: dict[str, Any], out: Path) -> str:
          f"{row['processor']:.2f}", f"{row['memory']:,.0f}"]
         for verb, row in data["verbs"].items()
     ]  # fmt: skip
+    missing = [verb for verb in data["arguments"] if verb not in data["verbs"]]
+    left_out = f" Left out: {', '.join(missing)}." if missing else ""
     return f"""## The command line
 
-Each command a process of its own, median of {data["runs"]}, by `benchmarks/verbs.py`.
+Each command a process of its own, median of {data["runs"]}, by `benchmarks/verbs.py`.{left_out}
 
 {table(["", "seconds", "of a processor", "MB"], rows)}"""
 

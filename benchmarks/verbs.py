@@ -28,8 +28,8 @@ VERBS = {
     "targets": "",
     "inspect": f"{POLICY} --target lava",
     "compile": f"{POLICY} --target lava -o NEW.nervecord",
-    "compile, C": f"{POLICY} --target c -o NEW",
-    "compile, ONNX": f"{POLICY} --target onnx -o NEW",
+    "compile, C": f"{POLICY} --target c -o NEW/",
+    "compile, ONNX": f"{POLICY} --target onnx -o NEW/",
     "simulate": f"{POLICY} --input observations.npy -o NEW.npz",
     "run": f"{PROGRAM} --episodes 10 --num-envs 10",
     "run, one robot": f"{PROGRAM} --episodes 1",
@@ -74,10 +74,10 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         (folder / "zoo").symlink_to(ZOO)
         np.save(folder / "observations.npy", np.random.default_rng(0).normal(size=(500, 27)))
         for number in range(chosen.runs):
-            for verb, words in VERBS.items():
+            for place, (verb, words) in enumerate(VERBS.items()):
                 if verb not in chosen.only or (chosen.quick and verb in TRAINS):
                     continue
-                given = words.replace("NEW", f"new{number}{len(found)}{verb[:3].strip('-')}").split()
+                given = words.replace("NEW", f"new{place}-{number}").split()
                 found.setdefault(verb, []).append(timed([verb.partition(",")[0], *given], folder))
     medians = {
         verb: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for verb, runs in found.items()

@@ -47,6 +47,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="kill processes and look at what they leave")
     parser.add_argument("--kind", choices=KINDS, action="append")
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--sweeps", type=int, default=10, help="kills of sweeps, as Ray takes long to start")
     parser.add_argument("--chosen", type=int, default=100)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=float("inf"))
@@ -60,7 +61,8 @@ def main() -> int:
         try:
             scene = make(kind, folder / "s")
             prepare(scene)
-            for moments, count in (("random", args.kills), ("chosen", args.chosen if scene.moments else 0)):
+            kills = min(args.kills, args.sweeps) if kind == "sweep" else args.kills
+            for moments, count in (("random", kills), ("chosen", args.chosen if scene.moments else 0)):
                 if count:
                     failed += Campaign(scene, moments, args.first, count, args.seconds).run()
         finally:
@@ -159,9 +161,10 @@ class Campaign:
         else:
             code = process.wait(LONGEST)
             # A process that was caught once goes on from there, and may not come to the same call again.
-            struck = chosen[0] if code == -9 else ""
+            struck = chosen[0] if code == -9 and not process.hung else ""
             at += f", {chosen[0]} {chosen[1]}"
         self._note(at, [f"still runs: {line}" for line in process.left()])
+        self._note(at, [f"hung for {LONGEST:g} s"] if process.hung else [])
         if not struck:
             # The first one may have paid for more than the others, and moments after the end are none.
             self.length = min(self.length, process.seconds)
@@ -182,6 +185,7 @@ class Campaign:
         process = start(lambda: self.scene.work(None), self.scene.folder)
         code = process.wait(LONGEST)
         wrong = [f"still runs: {line}" for line in process.left()]
+        wrong += [f"hung for {LONGEST:g} s"] if process.hung else []
         self._note(f"{at}, gone on", wrong + self._ended(code, process.log) + self.scene.over())
 
     def _ended(self, code: int, log: Path) -> list[str]:

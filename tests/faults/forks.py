@@ -38,6 +38,8 @@ class Fork:
     code: int | None = None
     seconds: float = 0.0
     """From its beginning to its end, once it has ended."""
+    hung: bool = False
+    """Whether it was killed because it took longer than it may."""
 
     def ended(self) -> bool:
         """Whether it has ended; its exit code is in `code` then, negative for a signal."""
@@ -53,6 +55,7 @@ class Fork:
         deadline = time.monotonic() + seconds
         while not self.ended() and time.monotonic() < deadline:
             time.sleep(0.005)
+        self.hung = not self.ended()
         return self.kill()
 
     def kill(self) -> int:

@@ -96,7 +96,8 @@ def whole(name: str, data: bytes) -> str:
             case ".json":
                 json.loads(data)
             case ".nervecord":
-                zipfile.ZipFile(io.BytesIO(data)).testzip()
+                damaged = zipfile.ZipFile(io.BytesIO(data)).testzip()
+                assert damaged is None, f"its {damaged} is damaged"
             case ".png":
                 assert data.startswith(b"\x89PNG"), "no picture"
                 assert data.endswith(b"IEND\xaeB`\x82"), "half a picture"

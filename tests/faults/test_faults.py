@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import subprocess
 import sys
-import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -44,7 +46,7 @@ def test_a_disk_that_is_full() -> None:
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_full_in_every_verb() -> None:
+def test_disks_that_are_full() -> None:
     pytest.importorskip("torch")
     assert " 0 wrong" in run("full_disk.py")
 
@@ -61,7 +63,8 @@ class Careless(Scene):
         with open(self.folder / "file.json", "w") as file:
             file.write('{"a"')
             file.flush()
-            time.sleep(60 if chosen else 0.05)
+            if chosen:
+                os.kill(os.getpid(), signal.SIGKILL)
             file.write(": 1}")
         return 0
 
@@ -78,7 +81,7 @@ def test_what_is_half_or_left_behind_is_found(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from faults import campaign, forks\n"
         "from faults.test_faults import Careless\n"
-        "forks.Fork.left.__defaults__, campaign.LONGEST = (0.2,), 1.0\n"
+        "forks.Fork.left.__defaults__ = (0.2,)\n"
         f"scene = Careless(Path({str(tmp_path)!r}) / 's')\n"
         "found = campaign.Campaign(scene, 'chosen', 0, 2, 60.0)\n"
         "found.run(); print(*found.wrong, sep='\\n')\n"
@@ -93,7 +96,40 @@ def test_what_is_half_or_left_behind_is_found(tmp_path: Path) -> None:
     assert "left behind: cwd/litter" in done.stdout
 
 
+class Endless(Careless):
+    """Comes to no end."""
+
+    def work(self, chosen: Chosen | None) -> int:
+        if chosen:
+            signal.pause()
+        return 0
+
+
+def test_a_hang_is_no_kill(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path\n"
+        "from faults import campaign\n"
+        "from faults.test_faults import Endless\n"
+        "campaign.LONGEST = 0.5\n"
+        f"found = campaign.Campaign(Endless(Path({str(tmp_path)!r}) / 's'), 'chosen', 0, 1, 2.0)\n"
+        "found.run(); print(found.seen['kills'], *found.wrong, sep='\\n')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "\n0\n" in done.stdout
+    assert "hung for 0.5 s" in done.stdout
+
+
 def test_what_is_whole() -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a", b"some bytes")
+    program = packed.getvalue()
+    assert whole("a.nervecord", program) == ""
+    assert "damaged" in whole("a.nervecord", program.replace(b"some", b"Some"))
     picture = b"\x89PNG" + bytes(9) + b"IEND\xaeB`\x82"
     assert whole("a.png", picture) == whole("a.json", b"{}") == whole("a.jsonl", b'{}\n{"half') == ""
     for name, data in (

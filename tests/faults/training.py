@@ -42,6 +42,15 @@ def result(folder: Path) -> bytes | None:
     return path.read_bytes() if path.exists() else None
 
 
+def learnt(folder: Path) -> str:
+    """A hash of the newest checkpoint's networks and statistics; empty where there is none."""
+    from nervecord.training.checkpoint import load
+    from nervecord.training.start import digest
+
+    checkpoints = folder / "checkpoints"
+    return digest(load(checkpoints)["learner"]) if steps_in(checkpoints) else ""
+
+
 class Training(Scene):
     """`nervecord train`, then `nervecord train --resume` until it is done."""
 
@@ -51,7 +60,7 @@ class Training(Scene):
         self.begin()
         seen = set_traps(None)
         assert self.work(None) == 0
-        self.rows, self.result = rows(self.run), result(self.run)
+        self.rows, self.result, self.learnt = rows(self.run), result(self.run), learnt(self.run)
         self.files = {*contents(self.out), SOURCE}
         self.moments = tuple((trap, k + 1) for trap in (*TRAPS, *TRAINING) for k in range(seen[trap]))
 
@@ -103,6 +112,8 @@ class Training(Scene):
         wrong += [f"lost: {name}" for name in self.files - set(contents(self.out)) if name != SOURCE]
         if rows(self.run) != self.rows:
             wrong.append("lost: the metrics are not those of an undisturbed training")
+        if learnt(self.run) != self.learnt:
+            wrong.append("lost: the networks are not those of an undisturbed training")
         if result(self.run) != self.result:
             wrong.append("lost: the result is not that of an undisturbed training")
         for folder in ("cwd", "tmp"):

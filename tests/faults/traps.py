@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from nervecord.compiler.files import atomic
 
 TRAPS = ("half written", "before its rename", "after its rename", "before a folder's rename", "after a folder's rename")
-TRAINING = ("before its row", "before its checkpoint", "after its checkpoint")
+TRAINING = ("before its row", "behind its row", "before its checkpoint", "after its checkpoint")
 
 
 def die() -> NoReturn:
