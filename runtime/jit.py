@@ -7,6 +7,7 @@ says so once in a process.
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -57,14 +58,14 @@ def mended(call: Callable[[], Value], functions: Sequence[Any], without: Callabl
             cache; called where it cannot be used at all.
 
     Raises:
-        Exception: what `without` raises: what is wrong is not the cache.
+        Exception: what the call itself raises, or what `without` does.
     """
     healed = False
     while True:
         made = sum(len(each.signatures) for each in functions)
         try:
             return call()
-        except NervecordError:
+        except (NervecordError, MemoryError):
             raise
         except OSError as error:
             _tell_unkept(error)
@@ -73,6 +74,8 @@ def mended(call: Callable[[], Value], functions: Sequence[Any], without: Callabl
             if made == sum(len(each.signatures) for each in functions):
                 break
         except Exception as error:
+            if not _is_of_cache(error):
+                raise
             if healed:
                 break
             healed = True
@@ -83,9 +86,16 @@ def mended(call: Callable[[], Value], functions: Sequence[Any], without: Callabl
                 _tell_unkept(error)
                 break
             _tell(f"was damaged and is made anew: {error}")
+    found = without()
     global _serves
     _serves = False
-    return without()
+    return found
+
+
+def _is_of_cache(error: BaseException) -> bool:
+    """Whether an error arose while numba read or wrote its cache, and not in the call itself."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__") == "numba.core.caching" for frame, _ in frames)
 
 
 def _tell_unkept(error: BaseException) -> None:

@@ -1,7 +1,8 @@
 """Folders for files that are of no use to anybody afterwards: gone with the block, or with the next one after a kill.
 
 Such a folder is locked while its maker lives, as what `atomic` writes is; whoever makes one at the same place removes
-those that nobody holds.
+those that nobody holds. Its name is short, as sockets lie in some, so a name alone says nothing: what is removed has
+our mark in it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from pathlib import Path
 from nervecord.compiler.files.atomic import lock
 
 _NAME = re.compile(r"\.?nvc-[0-9a-f]{8}")
+_MARK = ".nervecord-scratch"
+"""An empty file in each such folder, without which nobody removes it."""
 
 
 @contextlib.contextmanager
@@ -42,23 +45,22 @@ def scratch_folder(parent: str | os.PathLike[str] | None = None, *, hidden: bool
 
 
 def _made(place: Path, dot: str) -> tuple[Path, int]:
-    """A new folder, open and locked."""
+    """A new folder, open, locked and marked."""
     while True:
         folder = place / f"{dot}nvc-{secrets.token_hex(4)}"
         try:
             folder.mkdir(mode=0o700)
-            handle = os.open(folder, os.O_RDONLY)
         except FileExistsError:
             continue
-        except FileNotFoundError:
-            if not place.is_dir():
-                raise
-            continue  # another process took it for one that nobody holds
+        handle = os.open(folder, os.O_RDONLY)
         lock(handle, wait=True)
-        # The same may have happened between the two calls.
-        if os.fstat(handle).st_nlink:
-            return folder, handle
-        os.close(handle)
+        try:
+            (folder / _MARK).touch(exist_ok=False)
+        except OSError:
+            os.close(handle)
+            folder.rmdir()
+            raise
+        return folder, handle
 
 
 def _remove_abandoned(place: Path) -> None:
@@ -69,7 +71,7 @@ def _remove_abandoned(place: Path) -> None:
             with contextlib.suppress(OSError):
                 handle = os.open(entry.path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | os.O_DIRECTORY)
                 try:
-                    if lock(handle, wait=False):
+                    if lock(handle, wait=False) and os.path.isfile(os.path.join(entry.path, _MARK)):
                         shutil.rmtree(entry.path, ignore_errors=True)
                 finally:
                     os.close(handle)

@@ -91,3 +91,25 @@ def test_a_full_disk(home: Path) -> None:
     assert said(home, "1000") == NONE  # that, and nothing else
     assert said(home) == WHOLE
     assert said(home, "0") == WHOLE  # nothing has to be written
+
+
+def test_an_error_of_the_call_is_no_damage(home: Path) -> None:
+    """Nor is the cache thrown away for it."""
+    assert said(home) == WHOLE
+    before = [path.stat().st_mtime_ns for path in files(home, "nbi")]
+    wrong = (
+        "import warnings; from functions import double; from nervecord.runtime import jit\n"
+        "warnings.simplefilter('error')\n"
+        "for given in ((1, 2), (None,)):\n"
+        "    try:\n        double(*given)\n    except Exception as error:\n        print(type(error).__name__)\n"
+        "print(jit.serves(), jit.keeps())\n"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(home / "cache")}
+    environment["PYTHONPATH"] = os.pathsep.join([str(home), environment.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", wrong], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["TypeError", "TypingError", "True", "True"]
+    assert [path.stat().st_mtime_ns for path in files(home, "nbi")] == before
+    assert said(home) == WHOLE
