@@ -213,19 +213,18 @@ def compile(
     """
     from nervecord.compiler.compile import compile_graph
     from nervecord.targets.catalogue import InspectedTarget
-    from nervecord.targets.given import prepared, recompiled, recorded_input
+    from nervecord.targets.given import compilable, recorded_input
 
     chosen = _target(target, limits, options)
     if isinstance(chosen, InspectedTarget):
         chosen.refuse()
-    said = {"contract": contract, "inputs": inputs, "steps": steps, "dt": dt, "reset": reset}
-    if (made := recompiled(network, chosen.spec.name, **said, calibration=calibration)) is not None:
-        return compile_graph(made.subject, chosen, schedule=made.schedule, dump=dump, explain=explain)
-    subject = prepared(network, contract=contract, inputs=inputs, dt=dt, convention=convention, reset=reset)
-    given = recorded_input(calibration, subject)
+    subject, schedule = compilable(
+        network, chosen.spec.name, _schedule(steps), contract=contract, inputs=inputs, dt=dt, convention=convention,
+        reset=reset, steps=steps, calibration=calibration, allow_clustered_decays=allow_clustered_decays,
+    )  # fmt: skip
     return compile_graph(
-        subject, chosen, dt=dt, schedule=_schedule(steps), calibration=given, dump=dump, explain=explain,
-        allow_clustered_decays=allow_clustered_decays,
+        subject, chosen, dt=dt, schedule=schedule, calibration=recorded_input(calibration, subject), dump=dump,
+        explain=explain, allow_clustered_decays=allow_clustered_decays,
     )  # fmt: skip
 
 

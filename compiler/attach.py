@@ -153,6 +153,12 @@ def _outputs(graph: Graph, said: ContractFile, names: _Names) -> dict[str, dict[
     for name, op in graph.of_type(Output):
         size = _row(op, name, said)
         (source, *more) = graph.sources(name)
+        limiting = [a for a in (source, *more) if isinstance(graph.nodes[a], (Decode, ArgmaxDecode))]
+        if limiting and (more or len(graph.destinations(limiting[0])) > 1):
+            raise said.wrong(
+                f"the network limits values in {limiting[0]}, and that and the Output {name} do not belong to each "
+                "other alone", "decoder",
+            )  # fmt: skip
         spiking = {graph.nodes[a].spikes for a in (source, *more)}
         if len(spiking) > 1:
             raise said.wrong(f"the Output {name} takes spikes and values at once", "decoder")

@@ -20,7 +20,7 @@ from nervecord.compiler.files.program import Program
 from nervecord.compiler.findings import Finding, raise_on_errors
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.lower.clustered import clustering_error
-from nervecord.compiler.lower.prepare import prepared
+from nervecord.compiler.lower.prepare import prepared, prepares
 from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.measured import measured_spikes, silent_layers
 from nervecord.compiler.ops import Array, Level
@@ -33,7 +33,7 @@ from nervecord.compiler.target import Adopting, Lowered, Target, TargetSpec
 from nervecord.compiler.textform import explain as explain_change
 from nervecord.compiler.textform import to_text
 from nervecord.compiler.verify import require
-from nervecord.errors import InfeasibleError
+from nervecord.errors import InfeasibleError, NervecordError
 
 VERSIONED = ("nervecord", "numpy", "nir")
 """Packages whose versions a program names."""
@@ -74,6 +74,11 @@ def compile_graph(
     """
     steps = _Steps(dump, explain)
     steps.done("read", require(subject))
+    if allow_clustered_decays and (parts(subject)[0].level is Level.INTEGER or not prepares(target.spec)):
+        raise NervecordError(
+            f"has no meaning here: nothing is quantised for {target.spec.name}", where="allow_clustered_decays",
+            hint="leave it out",
+        )  # fmt: skip
     if parts(subject)[0].level is Level.INTEGER:
         return _as_it_is(subject, target, schedule)
     discrete = steps.done("discrete", require(discretise(subject, dt=dt), Level.DISCRETE))

@@ -21,6 +21,7 @@ from nervecord.compiler.ops import (
     Quantise,
     Sparse,
 )
+from nervecord.compiler.ops.sparse import MOST_DENSE
 from nervecord.compiler.plan import Entry, Plan, Step
 from nervecord.errors import InfeasibleError
 from nervecord.runtime.populations import NARROW_KINDS, Given, formed, wraps_once
@@ -301,7 +302,9 @@ class _Packer:
         """A matrix by source: where in the table its rows begin (-1: dense), where its weights, and how far from a
         weight's place its column is."""
         place, span, column = self.weight, -1, 0
-        if np.count_nonzero(dense.stored) < self.sparse * dense.out_shape[0] * dense.in_shape[0]:
+        places = dense.out_shape[0] * dense.in_shape[0]
+        # What is too large to be laid out with its zeros stays as it is stored, however full.
+        if places > MOST_DENSE or np.count_nonzero(dense.stored) < self.sparse * places:
             counts, columns, rows = _by_source(dense)
             span = self.put_rows([place + np.concatenate([[0], np.cumsum(counts)])])
             column = sum(map(len, self.columns)) - place

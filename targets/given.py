@@ -122,11 +122,46 @@ def uncompiled(given: Given) -> Graph | Policy:
     return found
 
 
-def recompiled(given: Given, target: str, **said: object) -> Program | None:
-    """The program that is to become one of another target, as it is; None where something else is given.
+def compilable(
+    given: Given,
+    target: str,
+    schedule: Schedule,
+    *,
+    contract: StrPath | None,
+    inputs: str | float | Mapping[str, str | float] | None,
+    dt: float | None,
+    convention: str,
+    reset: str | None,
+    **said: object,
+) -> tuple[Graph | Policy, Schedule]:
+    """What is compiled for a target, and its schedule: a network as its user describes it, or what a program holds.
 
     Args:
-        target: its name. said: what else the caller says, by name; None where nothing.
+        given: anything that `compile` takes. target: its name. schedule: of a network.
+        contract, inputs, dt, convention, reset: of `prepared`. said: what else the caller says.
+
+    Raises:
+        NervecordError: a program is given, and with it what it says itself; or as of `prepared`.
+    """
+    made = recompiled(
+        given, target, contract=contract, inputs=inputs, dt=dt, reset=reset,
+        convention=None if convention == "euler" else convention, **said,
+    )  # fmt: skip
+    if made is not None:
+        return made.subject, made.schedule
+    network = prepared(given, contract=contract, inputs=inputs, dt=dt, convention=convention, reset=reset)
+    return network, schedule
+
+
+CHOOSES = ("calibration", "allow_clustered_decays")
+"""What a caller may say of a program of floats, which another target may still turn into integers."""
+
+
+def recompiled(given: Given, target: str, **said: object) -> Program | None:
+    """The program that is to become one of another target; None where something else is given.
+
+    Args:
+        target: its name. said: what else the caller says, by name; None or False where nothing.
 
     Raises:
         NervecordError: it is of that target already; or something is said that a program says itself.
@@ -144,8 +179,9 @@ def recompiled(given: Given, target: str, **said: object) -> Program | None:
             f"is a program, compiled already for {target!r}", where=where,
             hint="name another target, or give the NIR file it was made of",
         )  # fmt: skip
+    is_open = program.graph.level is not Level.INTEGER
     for name, value in said.items():
-        if value is not None:
+        if value is not None and value is not False and not (is_open and name in CHOOSES):
             raise NervecordError(
                 f"is given, and {where} is compiled already: it stays as it is", where=name,
                 hint="leave it out, or compile the NIR file anew",

@@ -48,7 +48,8 @@ def cluster_decays(
 
     The decays of neurons (with those of their currents, where they have any) are points; centres start far apart, the
     first at the smallest, and move to the mean of what is nearest to them. Gains, leaks and thresholds stay. This
-    changes what the network does: by how much a decay moves is returned, and compiling counts the spikes.
+    changes what the network does: by how much a decay moves is returned, and compiling reports what
+    that changed.
 
     Pure, deterministic, idempotent: the same object where nothing changes.
 

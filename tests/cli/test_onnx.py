@@ -91,6 +91,28 @@ def test_what_a_program_says_is_not_said_again(files: Path, nervecord_cli: Any, 
     nervecord_cli("compile", made, "--target", "reference").refused("is in integers already")
 
 
+def test_a_program_of_floats_may_still_be_quantised(files: Path, nervecord_cli: Any, tmp_path: Path) -> None:
+    """So what chooses its scales may be said, and is heard."""
+    made = tmp_path / "made.nervecord"
+    assert nervecord_cli("compile", files / "pendulum.nir", "--target", "reference", "-o", made).code == 0
+    nervecord_cli("compile", made, "--target", "lava").refused("no recorded observations")
+    size = nervecord.load(made).graph.nodes["observation"].size
+    found = []
+    for number, (scale, more) in enumerate(((0.01, []), (1.0, []), (0.01, ["--allow-clustered-decays"]))):
+        rows, out = tmp_path / f"rows{number}.npz", tmp_path / f"lava{number}.nervecord"
+        np.savez(rows, observations=scale * np.linspace(-1, 1, 40 * size).reshape(40, size))
+        answer = nervecord_cli("compile", made, "--target", "lava", "--calibration", rows, *more, "-o", out)
+        assert answer.code == 0, answer.err
+        found.append(nervecord.load(out).graph)
+    assert found[0] == found[2]
+    assert found[0] != found[1]
+    nervecord_cli("compile", made, "--target", "lava", "--convention", "exact").refused("convention: is given")
+    for target in ("onnx", "reference"):
+        nervecord_cli("compile", files / "pendulum.nir", "--target", target, "--allow-clustered-decays").refused(
+            "allow_clustered_decays: has no meaning here"
+        )
+
+
 def test_a_folder_that_is_a_file(files: Path, nervecord_cli: Any, tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     answer = nervecord_cli("compile", files / "pendulum.nir", "--target", "onnx", "-o", f"{tmp_path}/out/")

@@ -44,6 +44,8 @@ def test_every_form_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = kernel.loop()
     assert [len(function.signatures) for function in (loop.act, loop.run)] == [2, 2]  # type: ignore[attr-defined]
     assert found.folder.is_dir()
+    again = warmup()
+    assert (again.compiled, again.found) == (0, 0), "what this call made or found, not what the process did"
     monkeypatch.setattr(jit, "_keeps", False)
     with pytest.raises(NervecordError, match=r"numba's cache: cannot be used.*NUMBA_CACHE_DIR"):
         warmup()
