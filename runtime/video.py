@@ -158,12 +158,14 @@ def _encode(made: Path, frames: Iterator[Array], rate: float, size: tuple[int, i
                 raise _failed(made.parent, str(error).splitlines()[0], where) from None
             count += 1
         writer.close()  # waits for ffmpeg
-        # Of what it could not write, a full disk among it, ffmpeg tells nobody here.
-        found = imageio_ffmpeg.count_frames_and_secs(str(made))[0] if made.is_file() else 0
-    except RuntimeError:
-        raise _failed(made.parent, "what it wrote is no video", where) from None
     finally:
         writer.close()
+    # Of what it could not write, a full disk among it, ffmpeg tells nobody here.
+    try:
+        found = imageio_ffmpeg.count_frames_and_secs(str(made))[0] if made.is_file() else 0
+    except RuntimeError as error:
+        lines = str(error).strip().splitlines() or ["it cannot be read"]
+        raise _failed(made.parent, f"what it wrote is no video ({lines[-1]})", where) from None
     if found != count:
         raise _failed(made.parent, f"{found} of {count} frames are in what it wrote", where)
 

@@ -4,15 +4,22 @@ The limit on the size of files stands for the disk: the kernel tells of it as it
 write, and no rights are needed. A verb is called once without it; then with limits at which first nothing, then all but
 the largest of its files can be written. Each time the folder holds what the first call wrote, and each time it must say
 in a sentence what could not be written, with exit code 2, and leave each file whole: the old one or a new one.
+
+A sweep starts Ray's processes, which such a limit kills where a full disk would not: its folder is a small disk in
+memory instead, which only root can mount.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import os
 import resource
 import shutil
+import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -40,11 +47,19 @@ VERBS: dict[str, list[str]] = {
     "run and film": ["run", PROGRAM, "--episodes", "1", "--video", "OUT/r.mp4"],
     "report": ["sweep", "STUDY", "--out", "OUT/../studies", "--report", "OUT/report.md"],
     "train": ["train", "TRAINING", "--out", "OUT", "--name", "run"],
+    "distill": ["distill", "teacher_of_poles:push", "TRAINING", "--out", "OUT", "--name", "run"],
+    "sweep": ["sweep", "SMALL", "--out", "OUT"],
+    "demo": ["demo", "--steps", "4096", "--episodes", "1", "--out", "OUT"],
 }  # fmt: skip
+BEGUN = {"train", "distill", "sweep", "demo"}
+"""Verbs that begin a folder of their own, and leave of it what can be gone on with."""
 SAME = {"compile", "compile for c", "compile for onnx", "contract", "simulate", "report"}
 """Verbs that write the same bytes each time: of these a file is whole only if it is as the first call wrote it."""
 NEEDS = {"compile for onnx": "onnx", "inspect": "plotly", "compare": "plotly", "run": "plotly",
-         "run and film": "imageio_ffmpeg", "report": "matplotlib", "train": "torch"}  # fmt: skip
+         "run and film": "imageio_ffmpeg", "report": "matplotlib", "train": "torch",
+         "distill": "torch", "sweep": "ray", "demo": "torch"}  # fmt: skip
+PAGE = 4096
+"""Bytes in which a disk in memory is divided."""
 
 
 def words_of(verb: str, folder: Path) -> list[str]:
@@ -56,16 +71,26 @@ def words_of(verb: str, folder: Path) -> list[str]:
         if word == "TRAINING":
             found += flags(SETTINGS)
         else:
-            found.append(word.replace("OUT", str(folder / "out")).replace("STUDY", str(folder / "study.toml")))
+            for name, path in (("OUT", "out"), ("STUDY", "study.toml"), ("SMALL", "small.toml")):
+                word = word.replace(name, str(folder / path))
+            found.append(word)
     return [*found, "--quiet"]
 
 
 def prepare(folder: Path) -> None:
     """What verbs read."""
     import numpy as np
+    from faults.sweeping import value
+    from faults.training import SETTINGS
 
     np.savez(folder / "rows.npz", observations=np.zeros((3, 4)))
     (folder / "study.toml").write_text('[study]\nname = "s"\n[base]\nsteps = 64000\n[grid]\nlayers = [[8]]\n')
+    lines = [f"{name} = {value(each)}" for name, each in SETTINGS.items() if name not in ("layers", "threads")]
+    (folder / "small.toml").write_text(
+        '[study]\nname = "s"\n[base]\n' + "\n".join(lines) + "\n[grid]\nlayers = [[8]]\nseeds = [0]\n"
+    )
+    (folder / "teacher_of_poles.py").write_text("def push(observations):\n    return observations[:, 2] > 0\n")
+    sys.path.insert(0, str(folder))
 
 
 def try_verb(verb: str, folder: Path) -> tuple[int, list[str]]:
@@ -76,7 +101,7 @@ def try_verb(verb: str, folder: Path) -> tuple[int, list[str]]:
     words = words_of(verb, folder)
 
     def work(limit: int | None) -> int:
-        if limit is not None:
+        if limit is not None and verb != "sweep":
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         return main(words)
 
@@ -89,24 +114,42 @@ def try_verb(verb: str, folder: Path) -> tuple[int, list[str]]:
     chosen = sizes[:: max(1, len(sizes) // MOST_LIMITS)]
     # Less than one byte less: what measures time is not as long each time.
     limits = [0, *(size * 9 // 10 for size in sorted({*chosen, sizes[-1]}))]
+    if verb == "sweep":
+        limits = [k * PAGE for k in (4, 8, 16, sum(sizes) // PAGE // 2)]
     wrong: list[str] = []
     for limit in limits:
         # A run is not trained over another one.
-        _fill(out, {} if verb == "train" else old)
-        code, said = output(lambda limit=limit: work(limit), folder)  # type: ignore[misc]
+        _fill(out, {} if verb in BEGUN else old)
+        with disk_of(out, limit) if verb == "sweep" else contextlib.nullcontext():
+            code, said = output(lambda limit=limit: work(limit), folder)  # type: ignore[misc]
+            found = contents(out) if out.exists() else {}
         at = f"{verb}, {limit} bytes"
         if code != 2 or not ("cannot be" in said or "File too large" in said):
             wrong.append(f"{at}: exit code {code}: {said[-300:]!r}")
         wrong += [f"{at}: {bad!r} in {said[-300:]!r}" for bad in ("Traceback", "defect of nervecord") if bad in said]
-        found = contents(out) if out.exists() else {}
         for name, data in found.items():
-            if name not in old and not (verb == "train" and ("/checkpoints" in name or name.endswith("git.diff"))):
+            if name not in old and not (verb in BEGUN and goes_on(name)):
                 wrong.append(f"{at}: left {name}")
             elif data != old.get(name) and not name.endswith("/"):
                 text = f"half: {name}: not as it was" if verb in SAME else whole(name, data)
                 wrong += [f"{at}: {text}"] if text else []
-        wrong += [f"{at}: lost {name}" for name in old if verb != "train" and name not in found]
+        wrong += [f"{at}: lost {name}" for name in old if verb not in BEGUN and name not in found]
     return len(limits), wrong
+
+
+def goes_on(name: str) -> bool:
+    """Whether a file is what a begun run or study may leave: checkpoints, the source's changes, Ray's own."""
+    return "/checkpoints" in name or name.endswith("git.diff") or "/logs" in name or "/.ray" in name
+
+
+@contextlib.contextmanager
+def disk_of(folder: Path, size: int) -> Iterator[None]:
+    """A disk of so many bytes in the place of a folder."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def _fill(out: Path, files: dict[str, bytes]) -> None:
@@ -127,6 +170,9 @@ def main(verbs: list[str]) -> int:
         for verb in verbs or VERBS:
             if verb in NEEDS and importlib.util.find_spec(NEEDS[verb]) is None:
                 print(f"{verb}: needs {NEEDS[verb]}", flush=True)
+                continue
+            if verb == "sweep" and os.geteuid():
+                print(f"{verb}: needs root, to mount a small disk", flush=True)
                 continue
             count, wrong = try_verb(verb, folder)
             print(f"{verb}: {count} limits, {len(wrong)} wrong", *wrong[:20], sep="\n    ", flush=True)

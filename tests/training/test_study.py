@@ -171,3 +171,53 @@ def test_folders_of_another_study_are_refused(tmp_path: Path) -> None:
     write_study(tmp_path, "[grid]\nslope = [2]\nseeds = [0]", base="steps = 1024\nthreads = 2")
     with pytest.raises(NervecordError, match="snn-256-slope-2-seed0 has steps 512, not 1024"):
         read_study(tmp_path / "study.toml").check_folders()
+
+
+RULES = """
+[study]
+name = "s"
+[base]
+lr = 1e-3
+[grid]
+policy = ["snn", "ann"]
+neurons = [8]
+depth = [1, 2]
+seeds = [1]
+"""
+
+
+def test_fields_follow_from_others(tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    rules = "[[where]]\ndepth = 2\nset = { lr = 5e-4, steps = 1e5 }\n"
+    rules += '[[where]]\npolicy = "ann"\nlayers = [8, 8]\nset = { lr = 2e-4 }\n'
+    path.write_text(RULES + '[[also]]\nname = "rates"\nlayers = [[8, 8]]\nlr = [3e-4, 4e-4]\n' + rules)
+    study = read_study(path)
+    found = {(run.config.network.policy, run.config.network.layers, run.config.algorithm.lr): run for run in study.runs}
+    assert set(found) == {
+        ("snn", (8,), 1e-3), ("ann", (8,), 1e-3), ("snn", (8, 8), 5e-4), ("ann", (8, 8), 2e-4),
+        # What a series varies itself no rule changes.
+        ("snn", (8, 8), 3e-4), ("snn", (8, 8), 4e-4),
+    }  # fmt: skip
+    steps = {key: run.config.algorithm.steps for key, run in found.items()}
+    assert all(count == (100_000 if layers == (8, 8) else 1_000_000) for (_, layers, _), count in steps.items())
+    assert found["snn", (8, 8), 5e-4].cell == "snn-8x8-steps-100000-lr-0.0005"
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("[where]\ndepth = 2", "where is one table"),
+        ("[[where]]\ndepth = 2", "sets nothing"),
+        ("[[where]]\nset = { lr = 1e-4 }", "holds everywhere"),
+        ("[[where]]\ndeth = 2\nset = { lr = 1e-4 }", "unknown field 'deth'.*depth"),
+        ("[[where]]\ndepth = 2\nset = { rl = 1e-4 }", "unknown field 'rl'.*lr"),
+        ("[[where]]\ndepth = 2\nset = { seed = 1 }", "unknown field 'seed'"),
+        ("[[where]]\ndepth = 3\nset = { lr = 1e-4 }", "holds for no run"),
+        ("[[where]]\ndepth = 2\nset = { lr = -1 }", "lr|--lr"),
+    ],
+)
+def test_rules_that_are_none(tmp_path: Path, rule: str, message: str) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text(f"{RULES}{rule}\n")
+    with pytest.raises(NervecordError, match=message):
+        read_study(path)

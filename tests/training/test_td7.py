@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import shutil
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from nervecord.training.learners.replay import Replay, SumTree
+from nervecord.training.learners.replay import Batch, Replay, SumTree
 from nervecord.training.learners.td7 import TD7, TD7Settings, lap_huber
 from nervecord.training.learners.td7_networks import TD7Policy, pack, unpack
 
@@ -29,6 +31,12 @@ def filled(count: int = 200, seed: int = 0, capacity: int = 500) -> Replay:
         draw.random(count) < 0.1,
     )
     return replay
+
+
+def targets(agent: TD7, batch: Batch) -> Tensor:
+    """The targets of the agent's next update, for a batch; draws the noise as it does."""
+    noise = agent.settings.target_noise * torch.randn_like(batch.actions)
+    return agent._wanted(batch, noise, *map(torch.tensor, agent.clip))
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 64, 1000])
@@ -97,10 +105,9 @@ def test_targets_are_clipped_to_the_range_seen() -> None:
     def target(clip: tuple[float, float]) -> Tensor:
         agent.clip = clip
         torch.manual_seed(1)  # the noise of the target's actions
-        return agent._target(batch)
+        return targets(agent, batch)
 
     free = target((-1e9, 1e9))
-    agent.seen = (-1.0, 2.0)
     goes_on = batch.continues == 1
     assert torch.equal(free[~goes_on], batch.rewards[~goes_on])
     values = (free - batch.rewards)[goes_on] / SMALL.gamma
@@ -109,7 +116,20 @@ def test_targets_are_clipped_to_the_range_seen() -> None:
     wanted = batch.rewards + SMALL.gamma * batch.continues * ((free - batch.rewards) / SMALL.gamma).clamp(low, high)
     assert torch.allclose(clipped, wanted, atol=1e-6)
     assert (clipped != free).float().mean() > 0.5
-    assert agent.seen == (min(-1.0, clipped.min().item()), max(2.0, clipped.max().item()))
+
+
+def test_what_targets_were_seen_is_what_values_are_clipped_to_after_the_next_copy() -> None:
+    torch.manual_seed(0)
+    agent, replay = TD7(3, 2, SMALL), filled()
+    found = []
+    for number in range(1, SMALL.target_every + 1):
+        assert agent.clip == (0.0, 0.0)
+        before = copy.deepcopy((agent, replay))
+        torch.manual_seed(number)
+        agent.update(replay)
+        torch.manual_seed(number)
+        found.append(targets(before[0], before[1].sample(SMALL.batch)[0]))
+    assert agent.clip == agent.seen == (torch.cat(found).min().item(), torch.cat(found).max().item())
 
 
 def flat(module: torch.nn.Module) -> Tensor:
@@ -149,7 +169,7 @@ def test_priorities_are_the_greater_error_of_the_two_critics() -> None:
     torch.manual_seed(5)
     agent.update(replay)
     torch.manual_seed(5)
-    target = clone._target(batch)
+    target = targets(clone, batch)
     with torch.no_grad():
         zs = clone.fixed.state(batch.observations)
         zsa = clone.fixed.state_action(zs, batch.actions)
@@ -167,6 +187,25 @@ def test_a_held_actor_stands_still_while_the_critic_moves() -> None:
         agent.update(replay, hold_actor=True)
     assert torch.equal(before[0], flat(agent.actor))
     assert not torch.equal(before[1], flat(agent.critic))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles with a C++ compiler")
+def test_compiled_updates_are_the_same() -> None:
+    agents, rows = [], []
+    for is_compiled in (False, True):
+        torch.manual_seed(0)
+        agent = TD7(3, 2, dataclasses.replace(SMALL, compiled=is_compiled, smoothness=0.5))
+        replay = filled()
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            rows.append([agent.update(replay) for _ in range(12)])
+        assert not [w for w in warned if "torch.compile fails" in str(w.message)]
+        agents.append(agent)
+    for one, other in zip(*rows, strict=True):
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-5)
+    for name in ("encoder", "critic", "actor", "critic_target"):
+        moved = [flat(getattr(agent, name)) for agent in agents]
+        assert torch.allclose(*moved, atol=SMALL.lr / 10), name
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -6,7 +6,8 @@ clipped to the range of targets seen; and checkpoints, of which the best policy 
 fourth is the training loop's: it assesses the policy over many episodes beside the training and keeps the best.
 
 The matrix products can run in bfloat16 while weights, normalisation, the last layers, targets and losses stay in
-float32, which halves the time of an update on a CPU with such instructions.
+float32, which halves the time of an update on a CPU with such instructions. Each loss is one function of tensors, so
+that torch can compile it with all that is under it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nervecord.training.compiled import compiled
 from nervecord.training.learners.replay import Batch, Replay
 from nervecord.training.learners.td7_networks import Actor, Critic, Encoder, Linear32, TD7Critic, TD7Policy, rounded
 
@@ -57,6 +59,8 @@ class TD7Settings:
     size (CAPS, Mysore et al. 2021, arXiv 2012.06644): a policy that is easier to imitate. Not in TD7."""
     precision: str = "float32"
     """Of the matrix products: "float32" or "bfloat16"."""
+    compiled: bool = False
+    """Compile the losses and their gradients (torch.compile)."""
 
 
 def lap_huber(errors: Tensor, least: float) -> Tensor:
@@ -106,6 +110,13 @@ class TD7:
             name: torch.optim.Adam(module.parameters(), lr=settings.lr, fused=True)
             for name, module in self._learnt().items()
         }
+        losses = (self._encoder_loss, self._wanted, self._critic_loss, self._actor_loss)
+        if settings.compiled:
+            # At these sizes what calls the kernels costs as much as some of them do: it is compiled as well.
+            options = {"cpp_wrapper": True}
+            self._losses = tuple(compiled(loss, "TD7's update", dynamic=False, options=options) for loss in losses)
+        else:
+            self._losses = losses
         self.updates = 0
         self.seen = (float("inf"), -float("inf"))
         """Least and greatest target so far."""
@@ -148,33 +159,24 @@ class TD7:
         """One update of encoder and critic, and every few of the actor unless it is held; returns the losses and the
         mean value."""
         settings = self.settings
+        of_encoder, wanted, of_critic, of_actor = self._losses
         self.updates += 1
         batch, index = replay.sample(settings.batch)
-        # One region for each network: within one, weights are rounded to bfloat16 once, before they are moved.
-        with self._products():
-            encoder_loss = self._update_encoder(batch)
-        with self._products():
-            target = self._target(batch)
-            with torch.no_grad():
-                zs = self.fixed.state(batch.observations)
-                zsa = self.fixed.state_action(zs, batch.actions)
-            values = self.critic(batch.observations, batch.actions, zsa, zs)
-            errors = (values - target).abs()
-            critic_loss = lap_huber(errors, settings.least_priority)
-            self._step("critic", critic_loss)
-        priorities = errors.detach().amax(1).clamp(min=settings.least_priority) ** settings.priority_exponent
+        encoder_loss = of_encoder(batch)
+        self._step("encoder", encoder_loss)
+        noise = settings.target_noise * torch.randn_like(batch.actions)
+        target = wanted(batch, noise, *map(torch.tensor, self.clip))
+        self.seen = min(self.seen[0], target.min().item()), max(self.seen[1], target.max().item())
+        critic_loss, errors, values, zs = of_critic(batch, target)
+        self._step("critic", critic_loss)
+        priorities = errors.clamp(min=settings.least_priority) ** settings.priority_exponent
         replay.set_priorities(index, priorities.numpy())
         if self.updates % settings.policy_every == 0 and not hold_actor:
-            with self._products():
-                self._update_actor(batch, zs)
+            self._step("actor", of_actor(batch, zs))
         if self.updates % settings.target_every == 0:
             self._copy_targets()
             replay.forget_max_priority()
-        return {
-            "encoder_loss": encoder_loss.item(),
-            "critic_loss": critic_loss.item(),
-            "value": values.detach().mean().item(),
-        }
+        return {"encoder_loss": encoder_loss.item(), "critic_loss": critic_loss.item(), "value": values.mean().item()}
 
     def _step(self, name: str, loss: Tensor) -> None:
         """Move one network down its loss; the gradient is taken of that network alone."""
@@ -183,37 +185,49 @@ class TD7:
         loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
         self.optimizers[name].step()
 
-    def _update_encoder(self, batch: Batch) -> Tensor:
-        with torch.no_grad():
-            wanted = self.encoder.state(batch.next_observations)
-        predicted = self.encoder.state_action(self.encoder.state(batch.observations), batch.actions)
-        loss = functional.mse_loss(predicted.float(), wanted)
-        self._step("encoder", loss)
-        return loss.detach()
+    def _encoder_loss(self, batch: Batch) -> Tensor:
+        with self._products():
+            with torch.no_grad():
+                wanted = self.encoder.state(batch.next_observations)
+            predicted = self.encoder.state_action(self.encoder.state(batch.observations), batch.actions)
+            return functional.mse_loss(predicted.float(), wanted)
 
     @torch.no_grad()
-    def _target(self, batch: Batch) -> Tensor:
-        """Targets (B, 1) of the critic, float32; takes them into `seen`."""
+    def _wanted(self, batch: Batch, noise: Tensor, least: Tensor, greatest: Tensor) -> Tensor:
+        """Targets (B, 1) of the critic, float32. `noise` (B, actions) is that of the actions; values are clipped to
+        what lies between `least` and `greatest`, scalars."""
         settings, after = self.settings, batch.next_observations
-        zs = self.fixed_target.state(after)
-        noise = settings.target_noise * torch.randn_like(batch.actions)
-        noise = noise.clamp(-settings.target_noise_clip, settings.target_noise_clip)
-        actions = (self.actor_target(after, zs) + noise).clamp(-1, 1)
-        values = self.critic_target(after, actions, self.fixed_target.state_action(zs, actions), zs)
-        value = values.amin(1, keepdim=True).clamp(*self.clip)
-        target: Tensor = batch.rewards + settings.gamma * batch.continues * value
-        self.seen = min(self.seen[0], target.min().item()), max(self.seen[1], target.max().item())
+        with self._products():
+            zs = self.fixed_target.state(after)
+            noise = noise.clamp(-settings.target_noise_clip, settings.target_noise_clip)
+            actions = (self.actor_target(after, zs) + noise).clamp(-1, 1)
+            values = self.critic_target(after, actions, self.fixed_target.state_action(zs, actions), zs)
+            value = values.amin(1, keepdim=True).clamp(least, greatest)
+            target: Tensor = batch.rewards + settings.gamma * batch.continues * value
         return target
 
-    def _update_actor(self, batch: Batch, zs: Tensor) -> None:
-        actions = self.actor(batch.observations, zs)
-        values = self.critic(batch.observations, actions, self.fixed.state_action(zs, actions), zs)
-        loss = -values.mean()
-        if self.settings.smoothness:
-            following = self.actor(batch.next_observations, self.fixed.state(batch.next_observations))
-            change = (batch.continues * (following - actions).square()).sum(1).mean()
-            loss = loss + self.settings.smoothness * values.detach().abs().mean() * change
-        self._step("actor", loss)
+    def _critic_loss(self, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The loss; and without gradient: the greater absolute error (B,) of the two values, the values (B, 2), and the
+        fixed encoder's embedding of the states (B, embedding)."""
+        with self._products():
+            with torch.no_grad():
+                zs = self.fixed.state(batch.observations)
+                zsa = self.fixed.state_action(zs, batch.actions)
+            values = self.critic(batch.observations, batch.actions, zsa, zs)
+            errors = (values - target).abs()
+            loss = lap_huber(errors, self.settings.least_priority)
+        return loss, errors.detach().amax(1), values.detach(), zs
+
+    def _actor_loss(self, batch: Batch, zs: Tensor) -> Tensor:
+        with self._products():
+            actions = self.actor(batch.observations, zs)
+            values = self.critic(batch.observations, actions, self.fixed.state_action(zs, actions), zs)
+            loss: Tensor = -values.mean()
+            if self.settings.smoothness:
+                following = self.actor(batch.next_observations, self.fixed.state(batch.next_observations))
+                change = (batch.continues * (following - actions).square()).sum(1).mean()
+                loss = loss + self.settings.smoothness * values.detach().abs().mean() * change
+        return loss
 
     def _copy_targets(self) -> None:
         _copy_into(self.actor_target, self.actor)

@@ -5,6 +5,7 @@
     [grid]                        field = list of values: every combination is a cell; seeds = [0, 1, 2]
     [[also]]                      a further series, for example of one field, over the same base
     [[search]]                    configurations drawn from ranges of fields: samples = 20
+    [[where]]                     fields that follow from others: policy = "snn", depth = 3, set = { lr = 3e-4 }
 
 `depth` and `neurons` together stand for `layers`: d layers of n neurons each. Two series that meet in a configuration
 share its runs. Importing this module loads neither torch nor a simulator.
@@ -24,6 +25,7 @@ from nervecord.compiler.schema import from_toml, printable
 from nervecord.errors import NervecordError, unknown_name
 from nervecord.training.config import TrainConfig, all_fields, marked
 from nervecord.training.records import read_record
+from nervecord.training.sweeps.rules import check_used, followed, plain, read_rules
 from nervecord.training.sweeps.search import draw
 
 MAXIMUM_BYTES = 4 << 20
@@ -32,7 +34,7 @@ SEEDS: tuple[int, ...] = (0, 1, 2)
 """Where the grid names none."""
 
 _FIELDS = {name: f.default for name, f in all_fields().items()}
-_TABLES = ("study", "base", "grid", "also", "search")
+_TABLES = ("study", "base", "grid", "also", "search", "where")
 _HEAD = ("name", "out", "notes")
 _NOT_VARIED = ("seed", "name", "out")
 
@@ -129,7 +131,7 @@ def read_study(path: str | Path, *, out: str | None = None) -> Study:
             raise unknown_name("table", name, _TABLES, where=where)
     name, own_out, notes = _head(tables.get("study", {}), where)
     base = _base(tables.get("base", {}), where)
-    blocks = _blocks(tables, where)
+    blocks, rules = _blocks(tables, where), read_rules(tables.get("where", []), where)
     if out == "":
         raise NervecordError("is empty, a folder is needed", where="--out")
     folder = Path(own_out if out is None else out) / name
@@ -148,10 +150,11 @@ def read_study(path: str | Path, *, out: str | None = None) -> Study:
         seeds = own or shared
         if title == "grid" and block is tables.get("grid"):
             shared = seeds  # further series have the grid's, unless they name their own
-        made = _expand(base, drawn, seeds, folder, place)
+        made = _expand(base, [followed(base, each, rules) for each in drawn], seeds, folder, place)
         series.append(Series(title, varied, tuple(dict.fromkeys(run.cell for run in made)), is_search))
         for run in made:
             runs.setdefault(run.name, run)
+    check_used(rules, [run.config for run in runs.values()])
     rank = {run: k for k, run in enumerate(runs)}
     ordered = sorted(runs.values(), key=lambda run: (run.config.run.seed, rank[run.name]))
     return Study(path, name, folder, notes, base, tuple(series), tuple(ordered))
@@ -191,7 +194,7 @@ def _base(table: Any, where: str) -> TrainConfig:
         if key in _NOT_VARIED:
             raise _not_here(key, place)
     try:
-        config = TrainConfig().replace(**{key: _plain(key, value) for key, value in table.items()}, where=place)
+        config = TrainConfig().replace(**{key: plain(key, value) for key, value in table.items()}, where=place)
     except NervecordError as error:
         error.add_note(f"in {place}")
         raise
@@ -259,7 +262,7 @@ def _drawn(block: Mapping[str, Any], key: str, place: str) -> tuple[list[dict[st
         raise NervecordError("names no field, so nothing varies", where=place)
     whole = frozenset(name for name, default in _FIELDS.items() if type(default) is int)
     drawn = draw(fields, samples, key, whole=whole, place=place)
-    return [{name: _plain(name, value) for name, value in each.items()} for each in drawn], seeds
+    return [{name: plain(name, value) for name, value in each.items()} for each in drawn], seeds
 
 
 def _values(key: str, value: Any, place: str) -> tuple[Any, ...]:
@@ -271,7 +274,7 @@ def _values(key: str, value: Any, place: str) -> tuple[Any, ...]:
             where=place,
             hint=f"for example {key} = [[64], [64, 64]]" + (", or depth and neurons" if key == "layers" else ""),
         )
-    values = tuple(_plain(key, item) for item in (value if isinstance(value, list) else [value]))
+    values = tuple(plain(key, item) for item in (value if isinstance(value, list) else [value]))
     if not values:
         raise NervecordError(f"{key} is an empty list", where=place)
     for k, item in enumerate(values):
@@ -356,14 +359,6 @@ def _mismatch(run: PlannedRun) -> str | None:
         return None
     first = other[0]
     return f"{run.name} has {first} {word(found[first])}, not {word(planned.get(first, 'that'))}"
-
-
-def _plain(key: str, value: Any) -> Any:
-    """A value as its field wants it: 1e6 may be a whole number, a list of widths is a tuple."""
-    default = _FIELDS.get(key, 0)
-    if type(default) is int and isinstance(value, float) and value.is_integer():
-        return int(value)
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _whole(key: str, values: tuple[Any, ...], least: int, place: str) -> tuple[int, ...]:
