@@ -309,9 +309,9 @@ class TD7(Algorithm):
         2_000, "updates for which the actor stands still after the replay was filled again", least=0, resumable=True
     )
     precision: str = flag("float32", "of the matrix products", choices=("float32", "bfloat16"))
-    compiled: bool = flag(
-        False, "compile its updates (torch.compile, needs a C++ compiler): a minute at the start, a quarter less after",
-        resumable=True,
+    torch_compile: bool = flag(
+        False, "have torch compile its updates, which takes a third off them and half a minute at the start; needs a C++ "
+        "compiler", free=True, resumable=True,
     )  # fmt: skip
 
 

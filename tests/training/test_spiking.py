@@ -175,7 +175,7 @@ def test_compiled_operators_equal_those_one_by_one() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, of what it imports
         warnings.filterwarnings("error", message="torch.compile fails here")
-        forward, backward = spiking.fused(spiking._forward_torch), spiking.fused(spiking._backward_torch)
+        forward, backward = spiking.compiled(spiking._forward_torch), spiking.compiled(spiking._backward_torch)
         (ours, *_), (theirs, *_) = forward(*inputs, settings), spiking._forward_torch(*inputs, settings)
         # Sums of the weights of the steps with a spike: a spike more or less would be seen.
         assert len(theirs.unique()) == 8
@@ -187,6 +187,26 @@ def test_compiled_operators_equal_those_one_by_one() -> None:
             torch.testing.assert_close(a, b)
     assert counters["stats"]["unique_graphs"] == 2, "each of the two is one graph"
     assert not counters["graph_break"]
+
+
+@pytest.mark.parametrize("when", ["asked", "called"])
+def test_without_a_compiler_the_operators_run_one_by_one(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(function: Any, dynamic: bool) -> Any:
+        if when == "asked":
+            raise RuntimeError("torch.compile is not supported on this Python")
+
+        def run(*args: Any) -> Any:
+            raise torch._dynamo.exc.BackendCompilerFailed(function, RuntimeError("no compiler"), None)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", broken)
+    double = spiking.compiled.__wrapped__(lambda x: 2 * x)
+    with pytest.warns(UserWarning, match=r"torch.compile fails here .*runs slower"):
+        assert double(torch.tensor(3.0)) == 6.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert double(torch.tensor(4.0)) == 8.0
 
 
 def test_reset_and_threshold_by_hand() -> None:

@@ -36,7 +36,7 @@ def filled(count: int = 200, seed: int = 0, capacity: int = 500) -> Replay:
 def targets(agent: TD7, batch: Batch) -> Tensor:
     """The targets of the agent's next update, for a batch; draws the noise as it does."""
     noise = agent.settings.target_noise * torch.randn_like(batch.actions)
-    return agent._wanted(batch, noise, *map(torch.tensor, agent.clip))
+    return agent._targets(batch, noise, *map(torch.tensor, agent.clip))
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 64, 1000])
@@ -190,22 +190,33 @@ def test_a_held_actor_stands_still_while_the_critic_moves() -> None:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles with a C++ compiler")
-def test_compiled_updates_are_the_same() -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_compiled_updates_are_the_same(precision: str) -> None:
+    from torch._dynamo.utils import counters
+
     agents, rows = [], []
+    settings = dataclasses.replace(SMALL, precision=precision, smoothness=0.5)
     for is_compiled in (False, True):
         torch.manual_seed(0)
-        agent = TD7(3, 2, dataclasses.replace(SMALL, compiled=is_compiled, smoothness=0.5))
         replay = filled()
-        with warnings.catch_warnings(record=True) as warned:
-            warnings.simplefilter("always")
+        counters.clear()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own, of what it imports
+            agent = TD7(3, 2, dataclasses.replace(settings, torch_compile=is_compiled))
+            before = flat(agent.critic)
+            agent.compile()
+            assert torch.equal(flat(agent.critic), before), "nothing is learnt meanwhile"
             rows.append([agent.update(replay) for _ in range(12)])
-        assert not [w for w in warned if "torch.compile fails" in str(w.message)]
         agents.append(agent)
+    assert counters["stats"]["unique_graphs"] == 4, "each loss is one graph"
+    assert not counters["graph_break"]
+    tolerance = 1e-4 if precision == "float32" else 2e-2
     for one, other in zip(*rows, strict=True):
-        assert one == pytest.approx(other, rel=1e-4, abs=1e-5)
+        assert one == pytest.approx(other, rel=tolerance, abs=tolerance / 10)
     for name in ("encoder", "critic", "actor", "critic_target"):
         moved = [flat(getattr(agent, name)) for agent in agents]
-        assert torch.allclose(*moved, atol=SMALL.lr / 10), name
+        # A step of Adam is as long as its rate, whichever way.
+        assert torch.allclose(*moved, atol=SMALL.lr / 10 if precision == "float32" else 12 * SMALL.lr), name
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

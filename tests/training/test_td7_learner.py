@@ -21,6 +21,7 @@ from nervecord.training.learners import off_policy
 from nervecord.training.learners.base import Rollout
 from nervecord.training.learners.distill import Student
 from nervecord.training.learners.off_policy import TD7Learner
+from nervecord.training.learners.td7 import TD7
 from nervecord.training.learners.td7_networks import TD7Policy, unpack
 from nervecord.training.run import Run, resolved, resume, train
 from nervecord.training.start import digest
@@ -51,6 +52,21 @@ def test_it_learns_from_its_replay_and_refills_it_when_it_goes_on(tmp_path: Path
     run.simulator.close()
     again = resume(result.folder, overrides={"steps": 1152})
     assert again.config.total_steps == 1152
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method")  # torch's own, of what it imports
+def test_what_torch_cannot_compile_is_said_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(agent: TD7) -> None:
+        raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found")
+
+    monkeypatch.setattr(TD7, "compile", fail)
+    with pytest.raises(
+        NervecordError, match=r"--torch-compile: torch cannot compile here: .*No working C\+\+ compiler"
+    ):
+        train(small(tmp_path, torch_compile=True))
+    assert not (tmp_path / "td7").exists()
 
 
 def pendulum(out: Path, **changes: Any) -> TrainConfig:

@@ -44,6 +44,22 @@ def td7_settings(config: TD7Config) -> TD7Settings:
     return TD7Settings(batch=config.minibatch, **{name: getattr(config, name) for name in shared})
 
 
+def _compile(agent: TD7) -> None:
+    """Have torch compile the updates before anything is trained.
+
+    Raises:
+        NervecordError: it cannot here.
+    """
+    try:
+        agent.compile()
+    except Exception as error:  # torch's compiler has no common one
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        raise NervecordError(
+            f"torch cannot compile here: {lines[0][:300]}", where="--torch-compile",
+            hint="install a C++ compiler (g++), or train without it",
+        ) from error  # fmt: skip
+
+
 class TD7Learner:
     """TD7 in raw observations; actions are values between limits.
 
@@ -77,6 +93,8 @@ class TD7Learner:
         self.settings = config.algorithm
         self.low, self.high = low.float(), high.float()
         self.agent = TD7(observations, len(low), td7_settings(self.settings))
+        if self.settings.torch_compile:
+            _compile(self.agent)
         self.replay = Replay(observations, len(low), self.settings.capacity, config.run.seed)
         self.stored, self.owed = 0, 0.0
         """Transitions so far, and updates that they still allow."""

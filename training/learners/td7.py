@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nervecord.training.compiled import compiled
 from nervecord.training.learners.replay import Batch, Replay
 from nervecord.training.learners.td7_networks import Actor, Critic, Encoder, Linear32, TD7Critic, TD7Policy, rounded
 
@@ -59,7 +58,7 @@ class TD7Settings:
     size (CAPS, Mysore et al. 2021, arXiv 2012.06644): a policy that is easier to imitate. Not in TD7."""
     precision: str = "float32"
     """Of the matrix products: "float32" or "bfloat16"."""
-    compiled: bool = False
+    torch_compile: bool = False
     """Compile the losses and their gradients (torch.compile)."""
 
 
@@ -110,13 +109,11 @@ class TD7:
             name: torch.optim.Adam(module.parameters(), lr=settings.lr, fused=True)
             for name, module in self._learnt().items()
         }
-        losses = (self._encoder_loss, self._wanted, self._critic_loss, self._actor_loss)
-        if settings.compiled:
+        self._losses = (self._encoder_loss, self._targets, self._critic_loss, self._actor_loss)
+        if settings.torch_compile:
             # At these sizes what calls the kernels costs as much as some of them do: it is compiled as well.
-            options = {"cpp_wrapper": True}
-            self._losses = tuple(compiled(loss, "TD7's update", dynamic=False, options=options) for loss in losses)
-        else:
-            self._losses = losses
+            how: dict[str, Any] = {"dynamic": False, "options": {"cpp_wrapper": True}}
+            self._losses = tuple(torch.compile(loss, **how) for loss in self._losses)
         self.updates = 0
         self.seen = (float("inf"), -float("inf"))
         """Least and greatest target so far."""
@@ -159,24 +156,42 @@ class TD7:
         """One update of encoder and critic, and every few of the actor unless it is held; returns the losses and the
         mean value."""
         settings = self.settings
-        of_encoder, wanted, of_critic, of_actor = self._losses
+        encoder_loss_of, targets_of, critic_loss_of, actor_loss_of = self._losses
         self.updates += 1
         batch, index = replay.sample(settings.batch)
-        encoder_loss = of_encoder(batch)
+        encoder_loss = encoder_loss_of(batch)
         self._step("encoder", encoder_loss)
         noise = settings.target_noise * torch.randn_like(batch.actions)
-        target = wanted(batch, noise, *map(torch.tensor, self.clip))
+        target = targets_of(batch, noise, *map(torch.tensor, self.clip))
         self.seen = min(self.seen[0], target.min().item()), max(self.seen[1], target.max().item())
-        critic_loss, errors, values, zs = of_critic(batch, target)
+        critic_loss, errors, values, zs = critic_loss_of(batch, target)
         self._step("critic", critic_loss)
         priorities = errors.clamp(min=settings.least_priority) ** settings.priority_exponent
         replay.set_priorities(index, priorities.numpy())
         if self.updates % settings.policy_every == 0 and not hold_actor:
-            self._step("actor", of_actor(batch, zs))
+            self._step("actor", actor_loss_of(batch, zs))
         if self.updates % settings.target_every == 0:
             self._copy_targets()
             replay.forget_max_priority()
         return {"encoder_loss": encoder_loss.item(), "critic_loss": critic_loss.item(), "value": values.mean().item()}
+
+    def compile(self) -> None:
+        """Have the losses and gradients compiled now, for a whole batch; nothing is learnt.
+
+        Raises:
+            Exception: whatever torch raises where it cannot compile.
+        """
+        observations, actions = self.sizes
+        rows = self.settings.batch
+        sizes = (observations, actions, observations, 1, 1)
+        # A view of one array, as the replay gives.
+        batch = Batch(*torch.split(torch.zeros(rows, sum(sizes)), sizes, dim=1))
+        encoder_loss_of, targets_of, critic_loss_of, actor_loss_of = self._losses
+        target = targets_of(batch, torch.zeros(rows, actions), *map(torch.tensor, self.clip))
+        critic_loss, _, _, zs = critic_loss_of(batch, target)
+        losses = {"encoder": encoder_loss_of(batch), "critic": critic_loss, "actor": actor_loss_of(batch, zs)}
+        for name, loss in losses.items():
+            torch.autograd.grad(loss, list(self._learnt()[name].parameters()))
 
     def _step(self, name: str, loss: Tensor) -> None:
         """Move one network down its loss; the gradient is taken of that network alone."""
@@ -193,7 +208,7 @@ class TD7:
             return functional.mse_loss(predicted.float(), wanted)
 
     @torch.no_grad()
-    def _wanted(self, batch: Batch, noise: Tensor, least: Tensor, greatest: Tensor) -> Tensor:
+    def _targets(self, batch: Batch, noise: Tensor, least: Tensor, greatest: Tensor) -> Tensor:
         """Targets (B, 1) of the critic, float32. `noise` (B, actions) is that of the actions; values are clipped to
         what lies between `least` and `greatest`, scalars."""
         settings, after = self.settings, batch.next_observations

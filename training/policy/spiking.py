@@ -15,15 +15,14 @@ did not fire. Without it, it does, as snnTorch's reset_delay=False does.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from nervecord.training.compiled import compiled
 
 THRESHOLD = 1.0
 """Threshold of every spiking neuron; weights and biases make up for it."""
@@ -49,6 +48,8 @@ class LayerState:
     last: Tensor
 
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 Run: TypeAlias = "tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]"
 """Result of a forward pass: spikes or their sum; final membrane, current and spikes where they are kept."""
 
@@ -67,7 +68,7 @@ class _Layer(torch.autograd.Function):
         i0: Tensor | None,
         settings: LayerSettings,
     ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-        run = _forward_numba if current.device.type == "cpu" else fused(_forward_torch)
+        run = _forward_numba if current.device.type == "cpu" else compiled(_forward_torch)
         out, v, i, last = run(current, alpha, beta, weights, v0, i0, settings)
         ctx.save_for_backward(current, alpha, beta, weights, v0, i0)
         ctx.settings = settings
@@ -80,16 +81,35 @@ class _Layer(torch.autograd.Function):
         if grad_out is None:
             return (None,) * 7
         current, alpha, beta, weights, v0, i0 = ctx.saved_tensors
-        run = _backward_numba if current.device.type == "cpu" else fused(_backward_torch)
+        run = _backward_numba if current.device.type == "cpu" else compiled(_backward_torch)
         grads = run(grad_out, current, alpha, beta, weights, v0, i0, ctx.settings)
         return (*grads, None, None, None)
 
 
 @functools.cache
-def fused(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A pass over all T steps whose torch operators become a few kernels, which keep v and i in registers (Triton's on
-    a card). One is compiled for batches of any size: it serves collecting, updates and validation."""
-    return compiled(function, "the spiking layer", dynamic=True)
+def compiled(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """A pass whose torch operators become a few kernels that keep v and i in registers over all T steps (Triton's on a
+    card, by torch.compile). Where torch cannot compile here it warns once and runs the operators one by one."""
+    attempt: Callable[_P, _R] | None = None
+    able = True
+
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        nonlocal attempt, able
+        if able:
+            try:
+                if attempt is None:
+                    # For batches of any size: one kernel serves collecting, updates and validation.
+                    attempt = torch.compile(function, dynamic=True)
+                return attempt(*args, **kwargs)
+            except (torch._dynamo.exc.TorchDynamoException, RuntimeError) as error:
+                if attempt is not None and not isinstance(error, torch._dynamo.exc.TorchDynamoException):
+                    raise  # of the computation itself, as of a card without memory
+                able = False
+                reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+                warnings.warn(f"torch.compile fails here ({reason}); the spiking layer runs slower", stacklevel=2)
+        return function(*args, **kwargs)
+
+    return run
 
 
 def spike_layer(
