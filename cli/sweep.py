@@ -14,7 +14,8 @@ from nervecord.training.launch import alone
 from nervecord.training.sweeps.study import Study, read_study
 
 if TYPE_CHECKING:
-    from nervecord.training.sweeps.engine import Standing, SweepProgress
+    from nervecord.training.sweeps.engine import SweepProgress
+    from nervecord.training.sweeps.standing import Standing
 
 FAILED = 1
 """Exit code where a run has failed."""
@@ -111,7 +112,7 @@ def _plan(study: Study) -> Outcome:
 
 
 def _is_finished(folder: Any) -> bool:
-    from nervecord.training.sweeps.engine import result_of
+    from nervecord.training.sweeps.standing import result_of
 
     return result_of(folder) is not None
 
@@ -146,8 +147,8 @@ class _Progress:
 
 
 def _report(study: Study, args: argparse.Namespace) -> Outcome:
-    from nervecord.training.sweeps.engine import standing_of
     from nervecord.training.sweeps.report import write_report
+    from nervecord.training.sweeps.standing import standing_of
 
     standing = standing_of(study)
     written = [str(path) for path in write_report(args.report, study, standing)]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import os
 import sys
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,23 @@ import numpy as np
 from nervecord.compiler.contract import Contract
 from nervecord.compiler.ops import Array
 from nervecord.errors import ContractError, MissingDependencyError, NervecordError, install_command
+
+
+@contextlib.contextmanager
+def mujoco_log(keep: Callable[[bytes], None] | None = None) -> Iterator[None]:
+    """MuJoCo writes its warnings into a file in the working directory, some when it loads a model. One that appears
+    meanwhile is removed; `keep` is given its text."""
+    log = Path("MUJOCO_LOG.TXT")
+    was_there = log.exists()
+    try:
+        yield
+    finally:
+        if not was_there and log.exists():
+            with contextlib.suppress(OSError):
+                text = log.read_bytes()
+                log.unlink()
+                if keep is not None:
+                    keep(text)
 
 
 def make_environment(name: str, **options: Any) -> Any:
@@ -25,7 +45,7 @@ def make_environment(name: str, **options: Any) -> Any:
         NervecordError: no environment has that name.
     """
     gymnasium = _gymnasium(name)
-    with warnings.catch_warnings():
+    with mujoco_log(), warnings.catch_warnings():
         # The contract names the version it was trained in; that a later one exists is no news.
         warnings.filterwarnings("ignore", message=".*is out of date.*")
         # A name without a version is no contract's; `check_environment` says so.
@@ -33,9 +53,7 @@ def make_environment(name: str, **options: Any) -> Any:
         try:
             return gymnasium.make(name, **options)
         except gymnasium.error.DependencyNotInstalled as error:
-            raise MissingDependencyError(
-                f"its simulator is not installed ({error})", where=name, hint=install_command("mujoco")
-            ) from None
+            raise simulator_missing(name, error) from None
         except ModuleNotFoundError as error:
             if ":" in name:  # "module:id"
                 raise NervecordError(f"no such environment ({error})", where=name) from None
@@ -48,6 +66,12 @@ def make_environment(name: str, **options: Any) -> Any:
             raise NervecordError(str(error), where=name, hint="set MUJOCO_GL to egl or osmesa, or unset it") from None
         except gymnasium.error.Error as error:
             raise NervecordError(f"no such environment ({error})", where=name, hint="for example Ant-v4") from None
+
+
+def simulator_missing(name: str, error: Exception) -> MissingDependencyError:
+    """The error of a task whose simulator is not installed: Gymnasium says which, and how it is installed."""
+    hint = install_command("mujoco") if "mujoco" in str(error).lower() else None
+    return MissingDependencyError(f"its simulator is not installed ({error})", where=name, hint=hint)
 
 
 def make_environments(given: Any, count: int) -> list[Any]:

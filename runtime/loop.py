@@ -24,6 +24,7 @@ from nervecord.runtime.environment import (
     episode_seeds,
     given_action,
     make_environments,
+    mujoco_log,
     registered_environment,
 )
 from nervecord.runtime.result import Episode, Result
@@ -79,17 +80,18 @@ def run_policy(
     if not allow_other:
         check_name(session.contract, name)
     width = min(environments, episodes)
-    made = make_environments(environment, width)
-    try:
-        check_environment(session.contract, made[0], name, allow_other=allow_other)
-        loop = _Loop(session, name, made, episode_seeds(seed, episodes), seed)
-        loop.recorder = _Recorder(loop.seeds[0]) if record else None
-        loop.enforce_deadline = enforce_deadline
-        loop.progress = progress
-        return loop.run()
-    finally:
-        for env in made:
-            env.close()
+    with mujoco_log():
+        made = make_environments(environment, width)
+        try:
+            check_environment(session.contract, made[0], name, allow_other=allow_other)
+            loop = _Loop(session, name, made, episode_seeds(seed, episodes), seed)
+            loop.recorder = _Recorder(loop.seeds[0]) if record else None
+            loop.enforce_deadline = enforce_deadline
+            loop.progress = progress
+            return loop.run()
+        finally:
+            for env in made:
+                env.close()
 
 
 class _Loop:

@@ -36,6 +36,7 @@ from nervecord.training.settings import (
     SkrlAlgorithm,
     TaskConfig,
     flag_name,
+    lapsed,
 )
 
 __all__ = [
@@ -116,7 +117,8 @@ class TrainConfig:
         return cls.of(**{**preset, "env": env, **changes})
 
     def replace(self, *, where: str = "config", **values: Any) -> TrainConfig:
-        """The same with some fields set otherwise, by their names alone; another `algorithm` begins with its defaults.
+        """The same with some fields set otherwise, by their names alone; another `algorithm` begins with its defaults,
+        and what has no meaning any more has its own again.
 
         Raises:
             NervecordError: a field is unknown, belongs to another algorithm, or has an impossible value.
@@ -137,12 +139,13 @@ class TrainConfig:
             else:
                 raise _no_field(name, kind, where)
         parts: dict[str, Any] = {
-            part: dataclasses.replace(getattr(self, part), **changes)
+            part: dataclasses.replace(old, **lapsed(type(old), vars(old), changes), **changes)
             for part, changes in chosen.items()
-            if part != "algorithm" and changes
+            if part != "algorithm" and changes and (old := getattr(self, part))
         }
         if chosen["algorithm"] or kind is not type(self.algorithm):
-            parts["algorithm"] = kind(**{**before, **chosen["algorithm"]})
+            changes = chosen["algorithm"]
+            parts["algorithm"] = kind(**{**before, **lapsed(kind, before, changes), **changes})
         return dataclasses.replace(self, **parts)
 
     @property
@@ -263,7 +266,7 @@ def all_fields(*algorithms: type[Algorithm]) -> dict[str, dataclasses.Field[Any]
 
 
 def marked(mark: str) -> frozenset[str]:
-    """Names of the fields with a mark: "free" or "resumable"."""
+    """Names of the fields with a mark: "free", "resumable" or "naming"."""
     return frozenset(name for name, f in all_fields().items() if f.metadata.get(mark))
 
 

@@ -16,7 +16,7 @@ from nervecord.errors import MissingDependencyError, install_command
 if TYPE_CHECKING:
     from nervecord.training.config import TrainConfig
     from nervecord.training.run import ProgressCallback, TrainResult
-    from nervecord.training.sweeps.engine import Standing
+    from nervecord.training.sweeps.standing import Standing
 
 StrPath: TypeAlias = str | os.PathLike[str]
 

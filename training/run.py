@@ -103,7 +103,7 @@ def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> T
         EngineError: another process died or hangs.
         KeyboardInterrupt: interrupted; the text says the step and how to go on.
     """
-    with contextlib.ExitStack() as held, join() as group:
+    with contextlib.ExitStack() as held, run_folder.mujoco_log() as logged, join() as group:
         group.check(config)
         check_device(group.device(config.run.device))
         config = resolved(config)
@@ -113,6 +113,7 @@ def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> T
         def created() -> Path:
             folder = run_folder.create(config, sim=config.run.sim, processes=group.world, origins=run.origins)
             held.enter_context(run_folder.hold(folder))
+            logged.append(folder)
             return folder
 
         run.folder = group.first(created)
@@ -137,12 +138,13 @@ def resume(
         KeyboardInterrupt: as of `train`.
     """
     folder = Path(run_dir)
-    with contextlib.ExitStack() as held, join() as group:
+    with contextlib.ExitStack() as held, run_folder.mujoco_log() as logged, join() as group:
 
         def reopened() -> tuple[TrainConfig, dict[str, Any] | None]:
             run_folder.open_existing(folder)
             # Before the checkpoint is read: the process that holds the run may write a newer one meanwhile.
             held.enter_context(run_folder.hold(folder))
+            logged.append(folder)
             return _reopen(folder, overrides or {}, group.world)
 
         config, content = group.first(reopened)
@@ -257,16 +259,15 @@ class Run:
 
     def finish(self, progress: ProgressCallback | None) -> TrainResult:
         """Train to the last step, then test and export the best checkpoint."""
-        with run_folder.mujoco_log(self.folder if self.group.is_first else None):
-            try:
-                self.train(progress)
-            finally:
-                self.simulator.close()
-            # Nobody waits for the test.
-            self.group.leave()
-            if not self.group.is_first:
-                return TrainResult(self.folder, self.config, self.step, None, None, None)
-            return self._conclude()
+        try:
+            self.train(progress)
+        finally:
+            self.simulator.close()
+        # Nobody waits for the test.
+        self.group.leave()
+        if not self.group.is_first:
+            return TrainResult(self.folder, self.config, self.step, None, None, None)
+        return self._conclude()
 
     def train(self, progress: ProgressCallback | None = None) -> None:
         """The loop: collect a rollout, update on it, absorb it into the statistics; note, and keep, what came of it."""

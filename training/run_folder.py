@@ -32,6 +32,7 @@ from typing import Any
 
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.errors import MissingDependencyError, NervecordError, install_command
+from nervecord.runtime import environment
 from nervecord.training.config import TrainConfig
 from nervecord.training.lease import Lease
 from nervecord.training.records import number_of, read_metrics, read_record
@@ -55,6 +56,9 @@ PACKAGES = (
 
 LOCK = ".lock"
 """Held by the process that trains."""
+
+MUJOCO_LOG = "mujoco.log"
+"""What MuJoCo warned of."""
 
 DRAFT = ".nervecord-draft"
 """How the name of a run folder that is being made ends."""
@@ -113,9 +117,24 @@ def _remove_drafts(parent: Path) -> None:
                         shutil.rmtree(draft, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def mujoco_log() -> Iterator[list[Path]]:
+    """What MuJoCo writes of its warnings goes to the run folders of the list that this gives; nowhere while it is
+    empty."""
+    folders: list[Path] = []
+
+    def keep(text: bytes) -> None:
+        for folder in folders:
+            with open(folder / MUJOCO_LOG, "ab") as file:
+                file.write(text)
+
+    with environment.mujoco_log(keep):
+        yield folders
+
+
 def _is_failed_start(folder: Path) -> bool:
     """Whether a folder holds nothing but the beginning of a run that no process is at."""
-    left = {"config.json", "versions.json", "git.diff", "metrics.jsonl", LOCK}
+    left = {"config.json", "versions.json", "git.diff", "metrics.jsonl", MUJOCO_LOG, LOCK}
     found = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
     ours = {name for name in found if name in left or name.startswith("events.out.")}
     if "versions.json" not in found or found != ours or last_step(folder):
@@ -137,24 +156,6 @@ def hold(folder: Path) -> Iterator[None]:
                 "is being trained by another process", where=str(folder), hint="wait for it, or stop it first"
             )
         yield
-
-
-@contextlib.contextmanager
-def mujoco_log(folder: Path | None) -> Iterator[None]:
-    """MuJoCo writes its warnings into a file in the working directory; one that appears meanwhile goes to the run
-    folder, or nowhere where there is none."""
-    log = Path("MUJOCO_LOG.TXT")
-    was_there = log.exists()
-    try:
-        yield
-    finally:
-        if not was_there and log.exists():
-            with contextlib.suppress(OSError):
-                text = log.read_bytes()
-                log.unlink()
-                if folder is not None:
-                    with open(folder / "mujoco.log", "ab") as file:
-                        file.write(text)
 
 
 def open_existing(folder: Path) -> TrainConfig:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -18,8 +19,9 @@ from nervecord.errors import NervecordError, unknown_name
 def flag(default: Any, text: str, **bounds: Any) -> Any:
     """A field with its default, the help text of its flag, and its bounds.
 
-    Bounds: `choices`, `least`, `above` (it must be greater), `unit` ("open" or "closed": between 0 and 1). `free` marks
-    what does not decide what is learnt, `resumable` what `--resume` may change.
+    Bounds: `choices`, `least`, `above` (it must be greater), `unit` ("open" or "closed": between 0 and 1). `needs` is a
+    field and the value without which this one has no meaning. `free` marks what does not decide what is learnt,
+    `resumable` what `--resume` may change, `naming` what tells a run from others of the same cell of a study.
     """
     return field(default=default, metadata={"help": text, **bounds})
 
@@ -60,6 +62,35 @@ def _check(part: Part, f: dataclasses.Field[Any]) -> None:
         raise NervecordError(f"is {value}, it lies between 0 and 1", where=where)
 
 
+def _check_needed(part: Part, f: dataclasses.Field[Any]) -> None:
+    """Refuse a value other than the default where the field that gives it a meaning has another value."""
+    if "needs" not in f.metadata or getattr(part, f.name) == f.default:
+        return
+    name, value = f.metadata["needs"]
+    found = getattr(part, name)
+    if found != value:
+        there, wanted = _as_flag(name, found), _as_flag(name, value)
+        raise NervecordError(f"has no meaning with {there}", where=flag_name(f.name), hint=f"drop it, or use {wanted}")
+
+
+def lapsed(kind: type[Part], values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults of the fields of `values` that have no meaning any more after `changes`, which do not name them."""
+    after = {**values, **changes}
+    found: dict[str, Any] = {}
+    for f in dataclasses.fields(kind):  # type: ignore[arg-type]  # a Part is always a dataclass
+        name, value = f.metadata.get("needs", ("", None))
+        if name in after and after[name] != value and f.name in values and f.name not in changes:
+            # What needs this one comes after it.
+            after[f.name] = found[f.name] = f.default
+    return found
+
+
+def _as_flag(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return flag_name(name if value else f"no_{name}")
+    return f"{flag_name(name)} {value}"
+
+
 class Part:
     """A part of the configuration: a frozen dataclass whose fields are flags."""
 
@@ -67,9 +98,11 @@ class Part:
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):  # type: ignore[arg-type]  # a Part is always a dataclass
-            if isinstance(f.default, tuple):
+            if isinstance(f.default, tuple) and isinstance(getattr(self, f.name), list):
                 object.__setattr__(self, f.name, tuple(getattr(self, f.name)))
             _check(self, f)
+        for f in dataclasses.fields(self):  # type: ignore[arg-type]
+            _check_needed(self, f)
         self._check_together()
 
     def _check_together(self) -> None:
@@ -109,35 +142,53 @@ class NetworkConfig(Part):
         "leaky",
         "snnTorch neuron: leaky (Leaky) or synaptic (Synaptic, with a current memory)",
         choices=("leaky", "synaptic"),
+        needs=("policy", "snn"),
     )
     layers: tuple[int, ...] = flag((256,), "neurons of each hidden layer, input side first", least=1)
-    steps_per_action: int = flag(5, "time steps T of the spiking core for each action", least=1)
+    steps_per_action: int = flag(
+        5, "time steps T of the spiking core for each action", least=1, needs=("policy", "snn")
+    )
     state: str = flag(
         "reset",
         "whether each action starts from a cleared state (reset) or goes on (carried)",
         choices=("reset", "carried"),
+        needs=("policy", "snn"),
     )
     delays: bool = flag(False, "every connection delivers one step later, as on the chip (needs state carried)")
     recurrent: bool = flag(
         False, "each hidden layer also hears its own spikes of the step before (needs state carried and delays)"
     )
-    slope: float = flag(5.0, "steepness k of the surrogate gradient 1 / (1 + k |v - threshold|)^2", above=0)
-    detach_reset: bool = flag(True, "do not differentiate through the reset to zero")
-    decay: float = flag(0.8, "first value of the learnt membrane decay of each hidden layer", unit="open")
-    current_decay: float = flag(0.5, "first value of the learnt current decay of each synaptic layer", unit="open")
-    readout_decay: float = flag(0.9, "first value of the learnt decay of the readout", unit="open")
+    slope: float = flag(
+        5.0, "steepness k of the surrogate gradient 1 / (1 + k |v - threshold|)^2", above=0, needs=("policy", "snn")
+    )
+    detach_reset: bool = flag(True, "do not differentiate through the reset to zero", needs=("policy", "snn"))
+    decay: float = flag(
+        0.8, "first value of the learnt membrane decay of each hidden layer", unit="open", needs=("policy", "snn")
+    )
+    current_decay: float = flag(
+        0.5, "first value of the learnt current decay of each synaptic layer", unit="open", needs=("neuron", "synaptic")
+    )
+    readout_decay: float = flag(
+        0.9, "first value of the learnt decay of the readout", unit="open", needs=("policy", "snn")
+    )
     encoder: str = flag(
         "current",
         "what enters: the observation as constant current, or as spikes (population)",
         choices=("current", "population"),
+        needs=("policy", "snn"),
     )
-    population: int = flag(10, "neurons per observation channel of the population code", least=2)
+    population: int = flag(
+        10, "neurons per observation channel of the population code", least=2, needs=("encoder", "population")
+    )
     decoder: str = flag(
         "membrane",
         "what an action is read from: a leaky readout (membrane) or spikes (count)",
         choices=("membrane", "count"),
+        needs=("policy", "snn"),
     )
-    output_population: int = flag(10, "spiking neurons per action, whose spikes the decoder counts", least=1)
+    output_population: int = flag(
+        10, "spiking neurons per action, whose spikes the decoder counts", least=1, needs=("decoder", "count")
+    )
     mirror: bool = flag(False, "weights tied so that the policy acts in a mirror as its image does (Ant-v4)")
 
     def _check_together(self) -> None:
@@ -157,15 +208,6 @@ class NetworkConfig(Part):
                 where="--recurrent",
                 hint="add --state carried --delays",
             )
-        if self.policy == "ann":
-            plain = {"state": "reset", "neuron": "leaky", "encoder": "current", "decoder": "membrane"}
-            for name, value in plain.items():
-                if getattr(self, name) != value:
-                    raise NervecordError(
-                        f"is {getattr(self, name)!r}, a policy without spikes has no such thing",
-                        where=flag_name(name),
-                        hint=f"use {value!r} with --policy ann",
-                    )
 
 
 @dataclass(frozen=True)
@@ -207,10 +249,10 @@ class OnPolicy(Algorithm):
         choices=("learnt", "linear"),
     )
     log_std: float = flag(-0.5, "first value of the action noise's log standard deviation")
-    log_std_final: float = flag(-2.0, "its value at the last step where the noise falls")
+    log_std_final: float = flag(-2.0, "its value at the last step where the noise falls", needs=("noise", "linear"))
     lam: float = flag(0.95, "lambda of the advantage estimator", unit="closed")
     normalise_reward: bool = flag(True, "divide rewards by the standard deviation of the discounted return")
-    reward_clip: float = flag(10.0, "limit of a normalised reward", above=0)
+    reward_clip: float = flag(10.0, "limit of a normalised reward", above=0, needs=("normalise_reward", True))
 
     def _check_together(self) -> None:
         if not self.critic:
@@ -310,8 +352,8 @@ class TD7(Algorithm):
     )
     precision: str = flag("float32", "of the matrix products", choices=("float32", "bfloat16"))
     torch_compile: bool = flag(
-        False, "have torch compile its updates, which takes a third off them and half a minute at the start; needs a C++ "
-        "compiler", free=True, resumable=True,
+        False, "have torch compile its updates: a third less time, after half a minute at the start (needs g++)",
+        free=True, resumable=True,
     )  # fmt: skip
 
 
@@ -352,7 +394,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {kind.name: kind for kind in (PPO, TD7,
 class RunConfig(Part):
     """How and where a training is computed, and what is kept of it."""
 
-    seed: int = flag(0, "seed of weights, noise, minibatches and simulators", least=0)
+    seed: int = flag(0, "seed of weights, noise, minibatches and simulators", least=0, naming=True)
     sim: str = flag(
         "auto",
         "simulator: envpool, gymnasium, warp (Ant-v4 on --device), isaacgym, isaaclab, mjlab, or auto (envpool where "
@@ -390,8 +432,8 @@ class RunConfig(Part):
     )  # fmt: skip
     record: int = flag(2048, "raw observations kept with the policy for calibration", least=0)
     tensorboard: bool = flag(True, "write TensorBoard events beside metrics.jsonl", free=True, resumable=True)
-    out: str = flag("runs", "folder that holds the run folders", free=True)
-    name: str = flag("", "name of the run folder; empty for one made of env, policy and seed", free=True)
+    out: str = flag("runs", "folder that holds the run folders", free=True, naming=True)
+    name: str = flag("", "name of the run folder; empty for one made of env, policy and seed", free=True, naming=True)
 
     def _check_together(self) -> None:
         if self.name and (not re.fullmatch(r"[\w.+-]+", self.name) or self.name in (".", "..")):

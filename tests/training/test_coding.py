@@ -49,9 +49,11 @@ def test_first_actions_are_near_zero() -> None:
 
 
 def test_state_holds_what_the_ends_need() -> None:
-    base = {"layers": (7,), "state": "carried", "population": 6, "output_population": 5}
+    base = TrainConfig.of(
+        layers=(7,), state="carried", encoder="population", population=6, decoder="count", output_population=5
+    )
     sizes = {
-        (encoder, decoder): SpikingPolicy(3, 2, TrainConfig.of(encoder=encoder, decoder=decoder, **base)).state_size
+        (encoder, decoder): SpikingPolicy(3, 2, base.replace(encoder=encoder, decoder=decoder)).state_size
         for encoder in ("current", "population")
         for decoder in ("membrane", "count")
     }
@@ -65,7 +67,7 @@ def test_state_holds_what_the_ends_need() -> None:
 
 @pytest.mark.parametrize("change", [{"encoder": "population"}, {"decoder": "count"}])
 def test_the_twin_without_spikes_has_neither(change: dict[str, str]) -> None:
-    with pytest.raises(NervecordError, match="without spikes has no such thing"):
+    with pytest.raises(NervecordError, match="has no meaning with --policy ann"):
         TrainConfig.of(policy="ann", **change)  # type: ignore[arg-type]
 
 

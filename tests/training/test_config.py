@@ -61,8 +61,7 @@ def test_json_round_trip() -> None:
         ({"layers": (8, 0)}, r"--layers: is \(8, 0\)"),
         ({"minibatch": 4096}, r"--minibatch: is 4096, a rollout holds 32 environments x 64 steps = 2048"),
         ({"delays": True}, r"--delays: has no meaning with --state reset.*use --state carried"),
-        ({"policy": "ann", "state": "carried"}, r"--state: is 'carried'.*'reset' with --policy ann"),
-        ({"policy": "ann", "neuron": "synaptic"}, r"--neuron: is 'synaptic'"),
+        ({"layers": 8}, r"--layers: is 8, a int, where a tuple is needed"),
         ({"name": "../up"}, r"--name: is '../up'.*--out"),
         ({"name": ".."}, r"--name: is '..'"),
         ({"env": ""}, r"--env: is empty"),
@@ -130,3 +129,29 @@ def test_importing_the_configuration_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"policy": "ann", "steps_per_action": 8}, "--steps-per-action: has no meaning with --policy ann"),
+        ({"policy": "ann", "slope": 9.0}, "--slope: has no meaning with --policy ann"),
+        ({"policy": "ann", "state": "carried"}, "--state: has no meaning with --policy ann"),
+        ({"current_decay": 0.3}, "--current-decay: has no meaning with --neuron leaky"),
+        ({"population": 20}, "--population: has no meaning with --encoder current"),
+        ({"output_population": 5}, "--output-population: has no meaning with --decoder membrane"),
+        ({"log_std_final": -3.0}, "--log-std-final: has no meaning with --noise learnt"),
+        ({"normalise_reward": False, "reward_clip": 3.0}, "--reward-clip: has no meaning with --no-normalise-reward"),
+    ],
+)
+def test_what_has_no_meaning_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(NervecordError, match=message):
+        TrainConfig.of(**values)
+
+
+def test_what_lapses_by_a_change_has_its_default_again() -> None:
+    spiking = TrainConfig.of(neuron="synaptic", current_decay=0.3, steps_per_action=8, noise="linear", log_std_final=-3)
+    plain = spiking.replace(policy="ann", noise="learnt")
+    assert plain == TrainConfig.of(policy="ann")
+    with pytest.raises(NervecordError, match="--steps-per-action"):
+        spiking.replace(policy="ann", steps_per_action=8)

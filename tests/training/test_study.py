@@ -8,6 +8,7 @@ import pytest
 from studies import small_study, write_study
 
 from nervecord.errors import NervecordError
+from nervecord.training.config import TrainConfig
 from nervecord.training.sweeps.study import read_study
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -115,7 +116,7 @@ def test_refusals(tmp_path: Path, series: str, message: str) -> None:
 
 
 def test_an_impossible_combination_is_named(tmp_path: Path) -> None:
-    with pytest.raises(NervecordError, match="a policy without spikes") as caught:
+    with pytest.raises(NervecordError, match="--state: has no meaning with --policy ann") as caught:
         small_study(tmp_path, '[grid]\npolicy = ["snn", "ann"]\nstate = ["reset", "carried"]\ndepth=[1]\nneurons=[8]')
     assert caught.value.__notes__ == [f"in {tmp_path}/study.toml, [grid]: policy = ann, state = carried, layers = 8"]
 
@@ -186,6 +187,11 @@ seeds = [1]
 """
 
 
+def planned(path: Path, text: str) -> list[TrainConfig]:
+    path.write_text(text)
+    return [run.config for run in read_study(path).runs]
+
+
 def test_fields_follow_from_others(tmp_path: Path) -> None:
     path = tmp_path / "study.toml"
     rules = "[[where]]\ndepth = 2\nset = { lr = 5e-4, steps = 1e5 }\n"
@@ -195,12 +201,26 @@ def test_fields_follow_from_others(tmp_path: Path) -> None:
     found = {(run.config.network.policy, run.config.network.layers, run.config.algorithm.lr): run for run in study.runs}
     assert set(found) == {
         ("snn", (8,), 1e-3), ("ann", (8,), 1e-3), ("snn", (8, 8), 5e-4), ("ann", (8, 8), 2e-4),
-        # What a series varies itself no rule changes.
+        # What a series names itself no rule changes.
         ("snn", (8, 8), 3e-4), ("snn", (8, 8), 4e-4),
     }  # fmt: skip
     steps = {key: run.config.algorithm.steps for key, run in found.items()}
     assert all(count == (100_000 if layers == (8, 8) else 1_000_000) for (_, layers, _), count in steps.items())
     assert found["snn", (8, 8), 5e-4].cell == "snn-8x8-steps-100000-lr-0.0005"
+
+
+def test_a_rule_sees_what_those_before_it_have_set_and_the_fields_of_the_algorithm(tmp_path: Path) -> None:
+    rules = "[[where]]\ndepth = 2\nset = { epochs = 4 }\n[[where]]\nepochs = 4\nset = { lr = 1e-4 }\n"
+    found = {(c.network.layers, c.algorithm.lr) for c in planned(tmp_path / "s.toml", RULES + rules)}
+    assert found == {((8,), 1e-3), ((8, 8), 1e-4)}
+    # A rule may set the field that it looks at.
+    rules = "[[where]]\nlr = 1e-3\nset = { lr = 1e-4 }\n"
+    assert {c.algorithm.lr for c in planned(tmp_path / "s.toml", RULES + rules)} == {1e-4}
+    grid = '[study]\nname = "s"\n[grid]\nalgorithm = ["ppo", "td7"]\nseeds = [1]\n'
+    rules = '[[where]]\nnum_envs = 32\nset = { lr = 1e-4 }\n[[where]]\nalgorithm = "td7"\nset = { lr = 2e-4 }\n'
+    configs = planned(tmp_path / "s.toml", grid + rules)
+    assert {(c.algorithm.name, c.algorithm.lr) for c in configs} == {("ppo", 1e-4), ("td7", 2e-4)}
+    assert [c.run.name for c in configs] == ["snn-256-lr-0.0001-seed1", "snn-256-algorithm-td7-lr-0.0002-seed1"]
 
 
 @pytest.mark.parametrize(
@@ -211,13 +231,16 @@ def test_fields_follow_from_others(tmp_path: Path) -> None:
         ("[[where]]\nset = { lr = 1e-4 }", "holds everywhere"),
         ("[[where]]\ndeth = 2\nset = { lr = 1e-4 }", "unknown field 'deth'.*depth"),
         ("[[where]]\ndepth = 2\nset = { rl = 1e-4 }", "unknown field 'rl'.*lr"),
-        ("[[where]]\ndepth = 2\nset = { seed = 1 }", "unknown field 'seed'"),
-        ("[[where]]\ndepth = 3\nset = { lr = 1e-4 }", "holds for no run"),
-        ("[[where]]\ndepth = 2\nset = { lr = -1 }", "lr|--lr"),
+        ("[[where]]\ndepth = 2\nset = { seed = 1 }", "seed cannot be set here"),
+        ("[[where]]\nseed = 1\nset = { lr = 1e-4 }", "seed cannot be set here"),
+        ("[[where]]\ndepth = 3\nset = { lr = 1e-4 }", "changes no run"),
+        ("[[where]]\ndepth = true\nset = { lr = 1e-4 }", "changes no run"),
+        ('[[where]]\ndepth = 2\nset = { policy = "ann" }', "changes no run"),
+        ("[[where]]\ndepth = 2\nset = { lr = -1 }", "--lr: is -1"),
+        ("[[where]]\ndepth = 2\nset = { smoothness = 0.5 }", r"(?s)--smoothness.*\[\[where\]\] number 1"),
+        ('[[also]]\nname = "odd"\nlayers = 8\n[[where]]\ndepth = 1\nset = { lr = 1e-4 }', "layers"),
     ],
 )
 def test_rules_that_are_none(tmp_path: Path, rule: str, message: str) -> None:
-    path = tmp_path / "study.toml"
-    path.write_text(f"{RULES}{rule}\n")
     with pytest.raises(NervecordError, match=message):
-        read_study(path)
+        planned(tmp_path / "study.toml", f"{RULES}{rule}\n")

@@ -22,7 +22,8 @@ from nervecord.training import run as training
 from nervecord.training.config import TrainConfig
 from nervecord.training.run import TrainResult, train
 from nervecord.training.sweeps import engine
-from nervecord.training.sweeps.engine import State, result_of, run_sweep, standing_of, train_one
+from nervecord.training.sweeps.engine import run_sweep, train_one
+from nervecord.training.sweeps.standing import State, result_of, standing_of
 from nervecord.training.sweeps.study import Study, read_study
 
 SWEEP = """

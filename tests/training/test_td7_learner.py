@@ -62,9 +62,7 @@ def test_what_torch_cannot_compile_is_said_before_anything_is_trained(
         raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found")
 
     monkeypatch.setattr(TD7, "compile", fail)
-    with pytest.raises(
-        NervecordError, match=r"--torch-compile: torch cannot compile here: .*No working C\+\+ compiler"
-    ):
+    with pytest.raises(NervecordError, match=r"--torch-compile: torch cannot compile here: .*No working"):
         train(small(tmp_path, torch_compile=True))
     assert not (tmp_path / "td7").exists()
 

@@ -13,6 +13,7 @@ that torch can compile it with all that is under it.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,11 +110,13 @@ class TD7:
             name: torch.optim.Adam(module.parameters(), lr=settings.lr, fused=True)
             for name, module in self._learnt().items()
         }
-        self._losses = (self._encoder_loss, self._targets, self._critic_loss, self._actor_loss)
+        losses: tuple[Callable[..., Any], ...]
+        losses = (self._encoder_loss, self._targets, self._critic_loss, self._actor_loss)
         if settings.torch_compile:
             # At these sizes what calls the kernels costs as much as some of them do: it is compiled as well.
             how: dict[str, Any] = {"dynamic": False, "options": {"cpp_wrapper": True}}
-            self._losses = tuple(torch.compile(loss, **how) for loss in self._losses)
+            losses = tuple(torch.compile(each, **how) for each in losses)
+        self._losses = losses
         self.updates = 0
         self.seen = (float("inf"), -float("inf"))
         """Least and greatest target so far."""
@@ -183,7 +186,7 @@ class TD7:
         """
         observations, actions = self.sizes
         rows = self.settings.batch
-        sizes = (observations, actions, observations, 1, 1)
+        sizes = [observations, actions, observations, 1, 1]
         # A view of one array, as the replay gives.
         batch = Batch(*torch.split(torch.zeros(rows, sum(sizes)), sizes, dim=1))
         encoder_loss_of, targets_of, critic_loss_of, actor_loss_of = self._losses

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nervecord.errors import MissingDependencyError, NervecordError, install_command, unknown_name
-from nervecord.runtime.environment import import_task, stated_period
+from nervecord.runtime.environment import import_task, mujoco_log, simulator_missing, stated_period
 from nervecord.training.settings import RunConfig
 
 Array = NDArray[Any]
@@ -205,10 +205,13 @@ def control_period(env: str) -> float:
     import_task(env)
     if env.rpartition(":")[2] not in gymnasium.registry:
         raise unknown_name("Gymnasium task", env, gymnasium.registry, where="--env")
-    with warnings.catch_warnings():
+    with mujoco_log(), warnings.catch_warnings():
         # Ant-v4 says that there is an Ant-v5, which is another task.
         warnings.simplefilter("ignore", DeprecationWarning)
-        instance = gymnasium.make(env)
+        try:
+            instance = gymnasium.make(env)
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise simulator_missing(env, error) from None
     try:
         period = stated_period(instance)
         if period is None and instance.metadata.get("render_fps"):

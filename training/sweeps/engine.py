@@ -19,15 +19,13 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from nervecord.compiler.files.scratch import scratch_folder
 from nervecord.errors import EngineError, MissingDependencyError, NervecordError, install_command
-from nervecord.training import run_folder
 from nervecord.training.config import TrainConfig, marked
-from nervecord.training.records import number_of, read_record
+from nervecord.training.sweeps.standing import Standing, State, error_file, result_of, standing_of
 from nervecord.training.sweeps.study import PlannedRun, Study
 
 POLL = 1.0
@@ -36,34 +34,6 @@ LONGEST_PLACE = 26
 """Bytes of the name of the folder in which a session of Ray lies, so that its sockets can have names."""
 RETRIES = 3
 """How often a run is taken up again whose process died."""
-
-
-class State(Enum):
-    """Of a run."""
-
-    WAITING = "waiting"
-    BEGUN = "begun"
-    DONE = "done"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Where the runs of a study stand, by their names."""
-
-    states: dict[str, State]
-    steps: dict[str, int]
-    errors: dict[str, str]
-    """Why runs failed."""
-
-    def count(self, state: State) -> int:
-        """Runs in a state."""
-        return sum(each is state for each in self.states.values())
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing is left to train."""
-        return self.count(State.DONE) + self.count(State.FAILED) == len(self.states)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,36 +49,6 @@ class SweepProgress:
 
 
 ProgressCallback = Callable[[SweepProgress], None]
-
-
-def result_of(folder: Path) -> float | None:
-    """Tested return of a finished run; None for one that is not finished. A training writes its result last."""
-    path = folder / "result.json"
-    if not path.is_file():
-        return None
-    record = read_record(path)
-    if "test" in record and record["test"] is None:
-        return None
-    return number_of(record, "test", "mean_return", where=str(path))
-
-
-def standing_of(study: Study) -> Standing:
-    """Where a study stands, by its folder alone."""
-    states, steps, errors = {}, {}, {}
-    for run in study.runs:
-        failed = _error_file(run)
-        if result_of(run.folder) is not None:
-            states[run.name], steps[run.name] = State.DONE, run.config.total_steps
-            continue
-        steps[run.name] = run_folder.last_step(run.folder)
-        states[run.name] = State.BEGUN if run.folder.exists() else State.WAITING
-        if failed.is_file():
-            states[run.name], errors[run.name] = State.FAILED, failed.read_text(encoding="utf-8").strip()
-    return Standing(states, steps, errors)
-
-
-def _error_file(run: PlannedRun) -> Path:
-    return Path(run.config.run.out) / "errors" / f"{run.name}.txt"
 
 
 def run_sweep(
@@ -143,7 +83,7 @@ def run_sweep(
     standing = standing_of(study)
     if retry_failed:
         for run in study.runs:
-            _error_file(run).unlink(missing_ok=True)
+            error_file(run).unlink(missing_ok=True)
         standing = standing_of(study)
     if standing.is_over:
         return standing
@@ -237,7 +177,7 @@ def _tune(study: Study, runs: list[PlannedRun], *, workers: int, cpus: int, gpus
     finally:
         shutil.rmtree(own, ignore_errors=True)  # it is of no use to the next sweep
     for run, result in zip(runs, list(results), strict=True):  # type: ignore[call-overload]  # it iterates by index
-        if result.error is not None and result_of(run.folder) is None and not _error_file(run).is_file():
+        if result.error is not None and result_of(run.folder) is None and not error_file(run).is_file():
             died = f"its process died {RETRIES + 1} times: {str(result.error).strip().splitlines()[-1][:200]}"
             _fail(run.config, died, study.folder)
 

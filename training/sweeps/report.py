@@ -16,9 +16,9 @@ import numpy as np
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.errors import NervecordError
 from nervecord.runtime.result import interval95
-from nervecord.training.config import TrainConfig
+from nervecord.training.config import TrainConfig, marked
 from nervecord.training.records import read_metrics, read_record
-from nervecord.training.sweeps.engine import Standing, State, result_of
+from nervecord.training.sweeps.standing import Standing, State, result_of
 from nervecord.training.sweeps.study import PlannedRun, Series, Study, differences, word
 
 Row = dict[str, Any]
@@ -84,7 +84,7 @@ class Cell:
 
 def other_fields(config: TrainConfig, base: TrainConfig) -> list[str]:
     """Fields besides policy, layers and seed in which a configuration is not the base."""
-    return [name for name in differences(config, base) if name not in ("policy", "layers", "seed", "name", "out")]
+    return [name for name in differences(config, base) if name not in {"policy", "layers", *marked("naming")}]
 
 
 def read_cells(study: Study, standing: Standing | None = None) -> dict[str, Cell]:

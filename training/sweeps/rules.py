@@ -5,22 +5,20 @@
     depth = 3
     set = { lr = 3e-4 }
 
-A rule holds for a configuration that has all its values; `depth` is the number of layers. What a series varies itself
-no rule changes, and of two rules that set a field the later one holds.
+A rule holds for a configuration that has all its values; `depth` is the number of layers. Rules are asked in their
+order, and each sees what those before it have set. What a series names itself no rule changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from nervecord.errors import NervecordError, unknown_name
-from nervecord.training.config import TrainConfig, all_fields
+from nervecord.training.config import TrainConfig, all_fields, marked
 
 DEPTH = "depth"
-_UNSET = ("seed", "name", "out", "layers")
-"""What no rule sets: it names runs, or says what they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,59 +29,83 @@ class Rule:
     changes: Mapping[str, Any]
     place: str
 
-    def holds(self, values: Mapping[str, Any]) -> bool:
-        """Whether a configuration's fields have the values, `layers` among them."""
-        return all((len(values["layers"]) if k == DEPTH else values.get(k)) == each for k, each in self.given.items())
+    def holds(self, config: TrainConfig) -> bool:
+        """Whether a configuration has the values."""
+        fields = {**config.fields, DEPTH: len(config.network.layers)}
+        return all(
+            name in fields and fields[name] == value and isinstance(fields[name], bool) == isinstance(value, bool)
+            for name, value in self.given.items()
+        )
 
 
-def read_rules(tables: Any, where: str) -> list[Rule]:
-    """The rules of a study's [[where]] tables.
+class Rules:
+    """The rules of a study.
+
+    Args:
+        tables: its [[where]] tables.
+        where: the study file, for errors.
 
     Raises:
         NervecordError: a table or a field of one is none.
     """
-    if not isinstance(tables, list):
-        raise NervecordError("where is one table, rules are a list of tables", where=where, hint="write [[where]]")
-    fields = list(all_fields())
-    free = [name for name in fields if name not in _UNSET]
-    rules = []
-    for number, table in enumerate(tables, 1):
-        place = f"{where}, [[where]] number {number}"
-        changes = table.get("set") if isinstance(table, dict) else None
-        if not isinstance(changes, dict) or not changes:
-            raise NervecordError("sets nothing", where=place, hint="for example set = { lr = 3e-4 }")
-        given = {key: value for key, value in table.items() if key != "set"}
-        if not given:
-            raise NervecordError("names no value, so it holds everywhere", where=place, hint="[base] is for that")
-        for names, known in ((given, [DEPTH, *fields]), (changes, free)):
-            for key in names:
-                if key not in known:
-                    raise unknown_name("field", key, known, where=place)
-        wanted, found = ({key: plain(key, value) for key, value in part.items()} for part in (given, changes))
-        rules.append(Rule(wanted, found, place))
-    return rules
+
+    def __init__(self, tables: Any, where: str) -> None:
+        if not isinstance(tables, list):
+            raise NervecordError("where is one table, rules are a list of tables", where=where, hint="write [[where]]")
+        self.rules = [_read(table, f"{where}, [[where]] number {k}") for k, table in enumerate(tables, 1)]
+        self._used: set[str] = set()
+
+    def apply(self, config: TrainConfig, named: Collection[str]) -> TrainConfig:
+        """A configuration with what follows from it; `named` are the fields that its series names.
+
+        Raises:
+            NervecordError: a rule sets what the configuration cannot have; the error has a note that says which.
+        """
+        for rule in self.rules:
+            if not rule.holds(config):
+                continue
+            changes = {name: value for name, value in rule.changes.items() if name not in named}
+            try:
+                config = config.replace(**changes, where=rule.place)
+            except NervecordError as error:
+                error.add_note(f"by {rule.place}")
+                raise
+            if changes:
+                self._used.add(rule.place)
+        return config
+
+    def check_used(self) -> None:
+        """Refuse a rule that was applied to no configuration: it is misspelt.
+
+        Raises:
+            NervecordError: one was not.
+        """
+        for rule in self.rules:
+            if rule.place not in self._used:
+                raise NervecordError(
+                    "changes no run of the study: none has its values, or the series name what it sets",
+                    where=rule.place,
+                    hint="nervecord sweep FILE --plan shows the runs",
+                )
 
 
-def followed(base: TrainConfig, changes: Mapping[str, Any], rules: Sequence[Rule]) -> dict[str, Any]:
-    """What a combination changes of the base, and what follows from it by the rules."""
-    values = {**base.fields, **changes}
-    found: dict[str, Any] = {}
-    for rule in rules:
-        if rule.holds(values):
-            found |= rule.changes
-    return {**found, **changes}
-
-
-def check_used(rules: Sequence[Rule], configs: Sequence[TrainConfig]) -> None:
-    """Refuse a rule that holds for no run: it is misspelt.
-
-    Raises:
-        NervecordError: one does.
-    """
-    fields = [config.fields for config in configs]
-    for rule in rules:
-        if not any(rule.holds(values) for values in fields):
-            raise NervecordError("holds for no run of the study", where=rule.place, hint="nervecord sweep FILE --plan")
+def _read(table: Any, place: str) -> Rule:
+    changes = table.get("set") if isinstance(table, dict) else None
+    if not isinstance(changes, dict) or not changes:
+        raise NervecordError("sets nothing", where=place, hint="for example set = { lr = 3e-4 }")
+    given = {key: value for key, value in table.items() if key != "set"}
+    if not given:
+        raise NervecordError("names no value, so it holds everywhere", where=place, hint="[base] is for that")
+    fields = [name for name in all_fields() if name not in marked("naming")]
+    free = [name for name in fields if name != "layers"]
+    for names, known in ((given, [DEPTH, "algorithm", *fields]), (changes, free)):
+        for key in names:
+            if key in marked("naming"):
+                raise not_here(key, place)
+            if key not in known:
+                raise unknown_name("field", key, known, where=place)
+    wanted, found = ({key: plain(key, value) for key, value in part.items()} for part in (given, changes))
+    return Rule(wanted, found, place)
 
 
 def plain(key: str, value: Any) -> Any:
@@ -92,3 +114,9 @@ def plain(key: str, value: Any) -> Any:
     if (field is None or type(field.default) is int) and isinstance(value, float) and value.is_integer():
         return int(value)
     return tuple(value) if isinstance(value, list) else value
+
+
+def not_here(key: str, place: str) -> NervecordError:
+    """The error of a field that a study gives each run itself."""
+    hint = "a series has seeds = [0, 1, 2]" if key == "seed" else "[study] has name and out; runs are named by it"
+    return NervecordError(f"{key} cannot be set here", where=place, hint=hint)

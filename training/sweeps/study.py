@@ -25,7 +25,7 @@ from nervecord.compiler.schema import from_toml, printable
 from nervecord.errors import NervecordError, unknown_name
 from nervecord.training.config import TrainConfig, all_fields, marked
 from nervecord.training.records import read_record
-from nervecord.training.sweeps.rules import check_used, followed, plain, read_rules
+from nervecord.training.sweeps.rules import Rules, not_here, plain
 from nervecord.training.sweeps.search import draw
 
 MAXIMUM_BYTES = 4 << 20
@@ -36,7 +36,7 @@ SEEDS: tuple[int, ...] = (0, 1, 2)
 _FIELDS = {name: f.default for name, f in all_fields().items()}
 _TABLES = ("study", "base", "grid", "also", "search", "where")
 _HEAD = ("name", "out", "notes")
-_NOT_VARIED = ("seed", "name", "out")
+_NOT_VARIED = marked("naming")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def read_study(path: str | Path, *, out: str | None = None) -> Study:
             raise unknown_name("table", name, _TABLES, where=where)
     name, own_out, notes = _head(tables.get("study", {}), where)
     base = _base(tables.get("base", {}), where)
-    blocks, rules = _blocks(tables, where), read_rules(tables.get("where", []), where)
+    blocks, rules = _blocks(tables, where), Rules(tables.get("where", []), where)
     if out == "":
         raise NervecordError("is empty, a folder is needed", where="--out")
     folder = Path(own_out if out is None else out) / name
@@ -150,11 +150,11 @@ def read_study(path: str | Path, *, out: str | None = None) -> Study:
         seeds = own or shared
         if title == "grid" and block is tables.get("grid"):
             shared = seeds  # further series have the grid's, unless they name their own
-        made = _expand(base, [followed(base, each, rules) for each in drawn], seeds, folder, place)
+        made = _expand(base, drawn, rules, seeds, folder, place)
         series.append(Series(title, varied, tuple(dict.fromkeys(run.cell for run in made)), is_search))
         for run in made:
             runs.setdefault(run.name, run)
-    check_used(rules, [run.config for run in runs.values()])
+    rules.check_used()
     rank = {run: k for k, run in enumerate(runs)}
     ordered = sorted(runs.values(), key=lambda run: (run.config.run.seed, rank[run.name]))
     return Study(path, name, folder, notes, base, tuple(series), tuple(ordered))
@@ -192,7 +192,7 @@ def _base(table: Any, where: str) -> TrainConfig:
         raise NervecordError("is no table", where=place)
     for key in table:
         if key in _NOT_VARIED:
-            raise _not_here(key, place)
+            raise not_here(key, place)
     try:
         config = TrainConfig().replace(**{key: plain(key, value) for key, value in table.items()}, where=place)
     except NervecordError as error:
@@ -235,7 +235,7 @@ def _options(block: Mapping[str, Any], place: str) -> tuple[dict[str, tuple[Any,
     seeds: tuple[int, ...] | None = None
     for key, value in block.items():
         if key in _NOT_VARIED:
-            raise _not_here(key, place)
+            raise not_here(key, place)
         if key not in ("algorithm", *_FIELDS, "depth", "neurons", "seeds"):
             choices = [name for name in ("algorithm", *_FIELDS) if name not in _NOT_VARIED]
             raise unknown_name("field", key, [*choices, "depth", "neurons", "seeds"], where=place)
@@ -254,7 +254,7 @@ def _drawn(block: Mapping[str, Any], key: str, place: str) -> tuple[list[dict[st
     seeds = _whole("seeds", _values("seeds", block["seeds"], place), 0, place) if "seeds" in block else None
     for name in fields:
         if name in _NOT_VARIED:
-            raise _not_here(name, place)
+            raise not_here(name, place)
         if name not in ("algorithm", *_FIELDS):
             choices = [known for known in ("algorithm", *_FIELDS) if known not in _NOT_VARIED]
             raise unknown_name("field", name, [*choices, "samples", "seeds"], where=place)
@@ -303,14 +303,19 @@ def _with_layers(options: dict[str, tuple[Any, ...]], place: str) -> dict[str, t
 
 
 def _expand(
-    base: TrainConfig, combinations: list[dict[str, Any]], seeds: tuple[int, ...], folder: Path, place: str
+    base: TrainConfig,
+    combinations: list[dict[str, Any]],
+    rules: Rules,
+    seeds: tuple[int, ...],
+    folder: Path,
+    place: str,
 ) -> list[PlannedRun]:
     """Every combination as a configuration."""
     runs: list[PlannedRun] = []
     errors: list[tuple[str, NervecordError]] = []
     for changes in combinations:
         try:
-            config = base.replace(**changes, where=place)
+            config = rules.apply(base.replace(**changes, where=place), changes)
         except NervecordError as error:
             errors.append((_words(changes), error))
             continue
@@ -332,15 +337,20 @@ def _cell_name(config: TrainConfig, base: TrainConfig) -> str:
     """Policy, widths, and every other field that is not the base's: a name that does not depend on the series."""
     fields = config.fields
     parts = [config.network.policy, word(config.network.layers)]
-    others = [name for name in differences(config, base) if name not in ("policy", "layers", *_NOT_VARIED)]
+    others = [name for name in differences(config, base) if name not in {"policy", "layers", *_NOT_VARIED}]
     parts += [f"{name}-{word(fields[name])}" for name in others]
     return re.sub(r"[^\w.+-]", "_", "-".join(parts))
 
 
 def differences(config: TrainConfig, base: TrainConfig) -> list[str]:
-    """Fields in which a configuration is not the base, in the order of `TrainConfig`."""
-    before = base.fields
-    return [name for name, value in config.fields.items() if name not in before or value != before[name]]
+    """Fields in which a configuration is not the base, in the order of `TrainConfig`; where its algorithm is another,
+    not what that one has by default. What has no meaning in it is none."""
+    before, after = base.fields, config.fields
+    if config.algorithm.name != base.algorithm.name:
+        before |= base.replace(algorithm=config.algorithm.name).fields | {"algorithm": base.algorithm.name}
+    needs = {name: f.metadata["needs"] for name, f in all_fields().items() if "needs" in f.metadata}
+    idle = {name for name, (other, value) in needs.items() if name in after and after[other] != value}
+    return [name for name, value in after.items() if value != before[name] and name not in idle]
 
 
 def _mismatch(run: PlannedRun) -> str | None:
@@ -366,11 +376,6 @@ def _whole(key: str, values: tuple[Any, ...], least: int, place: str) -> tuple[i
         if type(value) is not int or value < least:
             raise NervecordError(f"{key} holds {value!r}, whole numbers from {least} are needed", where=place)
     return values
-
-
-def _not_here(key: str, place: str) -> NervecordError:
-    hint = "a series has seeds = [0, 1, 2]" if key == "seed" else "[study] has name and out; runs are named by it"
-    return NervecordError(f"{key} cannot be set here", where=place, hint=hint)
 
 
 def _words(changes: Mapping[str, Any]) -> str:

@@ -1,0 +1,70 @@
+"""Where the runs of a study stand: what is finished is decided by the run folders alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from nervecord.training import run_folder
+from nervecord.training.records import number_of, read_record
+from nervecord.training.sweeps.study import PlannedRun, Study
+
+
+class State(Enum):
+    """Of a run."""
+
+    WAITING = "waiting"
+    BEGUN = "begun"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where the runs of a study stand, by their names."""
+
+    states: dict[str, State]
+    steps: dict[str, int]
+    errors: dict[str, str]
+    """Why runs failed."""
+
+    def count(self, state: State) -> int:
+        """Runs in a state."""
+        return sum(each is state for each in self.states.values())
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to train."""
+        return self.count(State.DONE) + self.count(State.FAILED) == len(self.states)
+
+
+def result_of(folder: Path) -> float | None:
+    """Tested return of a finished run; None for one that is not finished. A training writes its result last."""
+    path = folder / "result.json"
+    if not path.is_file():
+        return None
+    record = read_record(path)
+    if "test" in record and record["test"] is None:
+        return None
+    return number_of(record, "test", "mean_return", where=str(path))
+
+
+def standing_of(study: Study) -> Standing:
+    """Where a study stands, by its folder alone."""
+    states, steps, errors = {}, {}, {}
+    for run in study.runs:
+        failed = error_file(run)
+        if result_of(run.folder) is not None:
+            states[run.name], steps[run.name] = State.DONE, run.config.total_steps
+            continue
+        steps[run.name] = run_folder.last_step(run.folder)
+        states[run.name] = State.BEGUN if run.folder.exists() else State.WAITING
+        if failed.is_file():
+            states[run.name], errors[run.name] = State.FAILED, failed.read_text(encoding="utf-8").strip()
+    return Standing(states, steps, errors)
+
+
+def error_file(run: PlannedRun) -> Path:
+    """Where it is written why a run failed."""
+    return Path(run.config.run.out) / "errors" / f"{run.name}.txt"
