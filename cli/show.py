@@ -64,13 +64,13 @@ def laid_out(text: str | RenderableType) -> str:
 
     # What rich captures it also writes to the real stdout, which may be full; so it is told of another one, and of
     # the width and colours of the real one. Where there is no terminal that has a width, lines stay readable ones.
-    real = Console()
+    real: Any = Console()  # rich names its colour systems by literals in one place and by texts in another
     width = real.width if sys.stdout.isatty() or os.environ.get("COLUMNS") else LINE_WIDTH
     page = io.StringIO()
     console = Console(
         file=page, width=width, force_terminal=real.is_terminal, no_color=real.no_color,
-        color_system=real.color_system or None, highlight=False, markup=False, emoji=False,
-    )  # type: ignore[arg-type]  # rich names its colour systems by texts  # fmt: skip
+        color_system=real.color_system, highlight=False, markup=False, emoji=False,
+    )  # fmt: skip
     console.print(text)
     # Columns are filled up with blanks, which nobody wants in a file.
     return "\n".join(line.rstrip() for line in page.getvalue().splitlines())
