@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -148,6 +149,30 @@ def test_many_entries_and_names_for_terminals(tmp_path: Path) -> None:
         archive.writestr("\x1b[2J.npy", npy(described("'<f8'", "(1,)"), bytes(8)))
     with pytest.raises(FileFormatError, match=r"the name '\\x1b\[2J' cannot be printed"):
         read_arrays(path)
+
+
+@pytest.mark.parametrize(
+    ("descr", "words"),
+    [
+        ("|i1", "its values take 2139094872 bytes as float64, at most 268435456 are read"),
+        ("<f8", "unpacks to 2139095000 bytes, at most 268435456 are read"),
+    ],
+)
+def test_arrays_that_unpack_to_far_more_than_their_file(descr: str, words: str, tmp_path: Path) -> None:
+    """Deflated zeros: what they take as float64 is counted, and refused before they are unpacked."""
+    path, rows = tmp_path / "rows.npz", (255 << 20) // 27
+    header = npy(described(repr(descr), f"({rows}, 27)").ljust(117))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("rows.npy", "w") as entry:
+        entry.write(header)
+        for _ in range(np.dtype(descr).itemsize):
+            entry.write(bytes(rows * 27))
+    tracemalloc.start()
+    with pytest.raises(FileFormatError) as caught:
+        read_arrays(path)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert words in str(caught.value)
+    assert most < 16 << 20
 
 
 def test_what_numpy_writes_is_read_as_numpy_reads_it(tmp_path: Path) -> None:
