@@ -7,7 +7,6 @@ source, or a value without a confidence is refused with its name.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args

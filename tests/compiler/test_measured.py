@@ -43,7 +43,12 @@ def deafened() -> Policy:
 
 def test_coarse_weights_are_a_warning_and_fine_ones_none() -> None:
     graph = random_policy()
-    assert "action-error" in codes(nervecord.compile(graph, weight_bits=2))
+    program = nervecord.compile(graph, weight_bits=2)
+    (found,) = [it for it in program.report["lowering"]["findings"] if it["code"] == "action-error"]
+    assert found["value"] > found["limit"]
+    assert found["value"] == program.report["lowering"]["action_error_rms"]
+    (said,) = [it for it in program.report["lowering"]["warnings"] if "far from the float policy's" in it]
+    assert f"({found['value']:.6g} against {found['limit']:.6g})" in said
     assert "action-error" not in codes(nervecord.compile(graph, weight_bits=8))
 
 
