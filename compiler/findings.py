@@ -63,15 +63,10 @@ class Finding:
         return made
 
     def __str__(self) -> str:
-        measure = ""
-        if self.value is not None and self.limit is not None:
-            measure = f" ({_short(self.value)} against {_short(self.limit)})"
+        measure = (
+            "" if self.value is None else f" ({self.value} against {self.limit})" if self.limit is not None else ""
+        )
         return f"{self.node}: {self.message}{measure}" + (f"; {self.fix}" if self.fix else "")
-
-
-def _short(measure: float | int | str) -> str:
-    """A float with six digits: as far as a reader looks; anything else as it is."""
-    return f"{measure:.6g}" if isinstance(measure, float) else str(measure)
 
 
 def raise_on_errors(

@@ -73,6 +73,11 @@ def pair(kind: Any) -> Any:
     return tuple[kind, kind]
 
 
+def by_name(kind: Any) -> Any:
+    """The type of an object whose values are of one type, whatever their names."""
+    return dict[str, kind]
+
+
 def row(kind: Any, longest: int, least: int = 0) -> Any:
     """The type of a list of values of one type."""
     return Annotated[tuple[kind, ...], Meta(min_length=least, max_length=longest)]

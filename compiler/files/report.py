@@ -58,7 +58,7 @@ _CERTIFICATE = schema.record("certificate", [
     ("return_float_ci95", schema.real(low=0)),
     ("return_compiled", schema.real()),
     ("return_compiled_ci95", schema.real(low=0)),
-    ("action_error", dict[str, schema.real(low=0)]),
+    ("action_error", schema.by_name(schema.real(low=0))),
     ("observations", _COUNT),
 ])  # fmt: skip
 REPORT = schema.record("report", [

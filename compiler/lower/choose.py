@@ -90,6 +90,11 @@ def _errors(difference: Array) -> tuple[float, float]:
     return float(np.sqrt(np.mean(difference**2))), float(np.abs(difference).max())
 
 
+def _rounded(measure: float) -> float:
+    """To the six digits that a reader of a finding looks at; the report holds all of them."""
+    return float(f"{measure:.6g}")
+
+
 def report_error(
     best: Planned, calibration: Calibration | StreamCalibration | None, floats: Plan, made: Plan
 ) -> tuple[dict[str, Any], list[Finding]]:
@@ -110,7 +115,7 @@ def report_error(
         if rms > LARGE_ERROR * size:
             found.append(Finding(
                 "action-error", "warning", "graph", "the integers' actions are far from the float policy's (rms)",
-                rms, LARGE_ERROR * size, "more weight bits, or a network trained with a smaller range of weights",
+                _rounded(rms), _rounded(LARGE_ERROR * size), "more weight bits, or a network trained with a smaller range of weights",
             ))  # fmt: skip
         return {"action_error_rms": rms, "action_error_max": largest, **base}, found
     error = choice_report(calibration.preferences, actions, preferences)

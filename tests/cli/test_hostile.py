@@ -239,7 +239,7 @@ def test_what_goes_beyond_float64_is_refused_with_its_node(nervecord_cli: Any, t
 
 
 def test_what_a_clip_takes_is_no_matter(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
-    """Observations and a scale whose products go beyond float64, before the limits of the observation and the action."""
+    """Observations and a scale whose products go beyond float64, before the limits that both have."""
     rows = np.random.default_rng(0).normal(size=(20, 3))
     np.savez(tmp_path / "rows.npz", rows)
     np.savez(tmp_path / "huge.npz", np.where(rows > 0, 1.7e308, -1.7e308))
