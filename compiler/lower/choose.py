@@ -115,7 +115,8 @@ def report_error(
         if rms > LARGE_ERROR * size:
             found.append(Finding(
                 "action-error", "warning", "graph", "the integers' actions are far from the float policy's (rms)",
-                _rounded(rms), _rounded(LARGE_ERROR * size), "more weight bits, or a network trained with a smaller range of weights",
+                _rounded(rms), _rounded(LARGE_ERROR * size),
+                "more weight bits, or a network trained with a smaller range of weights",
             ))  # fmt: skip
         return {"action_error_rms": rms, "action_error_max": largest, **base}, found
     error = choice_report(calibration.preferences, actions, preferences)
