@@ -26,6 +26,8 @@ VERBS = {
     "--version": "",
     "doctor": "",
     "targets": "",
+    "warmup": "",
+    "contract": "--env Ant-v4 -o NEW.toml",
     "inspect": f"{POLICY} --target lava",
     "compile": f"{POLICY} --target lava -o NEW.nervecord",
     "compile, C": f"{POLICY} --target c -o NEW/",
@@ -36,9 +38,21 @@ VERBS = {
     "compare": f"{POLICY} {PROGRAM}",
     "train": "--env CartPole-v1 --steps 20000 --name NEW",
     "distill": "zoo/ant-teacher --steps 10000 --test-episodes 0 --name NEW",
+    "sweep": "small.toml --out NEW",
+    "demo": "--steps 20000 --episodes 2 --out NEW",
 }
 """Verb -> its arguments; NEW is a name of its own for each run."""
-TRAINS = ("train", "distill")
+TRAINS = ("train", "distill", "sweep", "demo")
+STUDY = """[study]
+name = "small"
+[base]
+env = "CartPole-v1"
+steps = 5000
+test_episodes = 5
+[grid]
+layers = [[8]]
+seeds = [0, 1]
+"""
 
 
 def timed(words: list[str], folder: Path) -> dict[str, float]:
@@ -72,6 +86,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "zoo").symlink_to(ZOO)
+        (folder / "small.toml").write_text(STUDY)
         np.save(folder / "observations.npy", np.random.default_rng(0).normal(size=(500, 27)))
         for number in range(chosen.runs):
             for place, (verb, words) in enumerate(VERBS.items()):

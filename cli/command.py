@@ -21,7 +21,7 @@ from typing import Any
 from nervecord.cli.show import clean, laid_out, to_json
 from nervecord.cli.streams import discard_stdout, prepare, say
 from nervecord.cli.verb import Verb
-from nervecord.errors import EngineError, NervecordError, unknown_name
+from nervecord.errors import EngineError, NervecordError, escaped, unknown_name
 
 DONE, OURS, THEIRS, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 
@@ -159,7 +159,7 @@ def _afterwards(verb: str, task: Callable[[], str], args: argparse.Namespace) ->
             traceback.print_exc()
         return _report(verb, error, machine=False)
     if line and not args.quiet:
-        print(line, file=sys.stderr, flush=True)
+        print(escaped(line), file=sys.stderr, flush=True)
     return DONE
 
 

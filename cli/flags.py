@@ -23,15 +23,22 @@ _OPTION = "option of the target: "
 """Before the names of options in a namespace, where they must not meet those of the verb's own flags."""
 
 
+MOST_WHOLE = 10**18
+"""No flag's whole number is greater: what multiplies it stays within 64 bits' floats."""
+
+
 def whole_number(text: str) -> int:
     """A whole number, also as 1e6 or 1_000_000."""
     try:
-        return int(text)
+        found = int(text)
     except ValueError:
         value = float(text)
         if not math.isfinite(value) or value != int(value):
             raise ValueError(text) from None
-        return int(value)
+        found = int(value)
+    if abs(found) > MOST_WHOLE:
+        raise argparse.ArgumentTypeError(f"is beyond {MOST_WHOLE:.0e}, which no whole number of a flag may be")
+    return found
 
 
 whole_number.__name__ = "whole number"  # argparse's messages use it
@@ -142,8 +149,8 @@ def limits_of(words: Sequence[str] | None) -> dict[str, float]:
             raise NervecordError(f"{name} is given twice", where="--set")
         try:
             found[name] = math.inf if text == "unlimited" else whole_number(text)
-        except (ValueError, OverflowError):
-            raise NervecordError(f"{text!r} is no whole number", where=f"--set {name}") from None
+        except (ValueError, OverflowError, argparse.ArgumentTypeError):
+            raise NervecordError(f"{text[:40]!r} is no whole number of a limit", where=f"--set {name}") from None
     return found
 
 

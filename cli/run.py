@@ -107,8 +107,11 @@ def _require(args: argparse.Namespace) -> None:
         video.require(args.video)
     elif args.video_seconds is not None:
         raise NervecordError("nothing is filmed", where="--video-seconds", hint="add --video")
-    if args.video_seconds is not None and not args.video_seconds > 0:
-        raise NervecordError(f"is {args.video_seconds}, more than 0 is needed", where="--video-seconds")
+    if args.video_seconds is not None and not 0 < args.video_seconds < math.inf:
+        raise NervecordError(
+            f"is {args.video_seconds}, a finite number above 0 is needed", where="--video-seconds",
+            hint="without it the whole episode is filmed",
+        )  # fmt: skip
 
 
 def _labels(args: argparse.Namespace, programs: list[Program]) -> list[str]:

@@ -6,6 +6,7 @@ is a terminal.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -15,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+
+from nervecord.errors import escaped
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -56,16 +59,21 @@ def clean(text: str) -> str:
 def laid_out(text: str | RenderableType) -> str:
     """A result for people as it is printed: text as it is, what rich lays out to the terminal's width."""
     if isinstance(text, str):
-        return text
+        return escaped(text)  # it may quote the name of a file
     from rich.console import Console
 
-    # Where there is no terminal that has a width, lines stay readable ones.
-    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else LINE_WIDTH
-    console = Console(width=width, highlight=False, markup=False, emoji=False)
-    with console.capture() as printed:
-        console.print(text)
+    # What rich captures it also writes to the real stdout, which may be full; so it is told of another one, and of
+    # the width and colours of the real one. Where there is no terminal that has a width, lines stay readable ones.
+    real: Any = Console()  # rich names its colour systems by literals in one place and by texts in another
+    width = real.width if sys.stdout.isatty() or os.environ.get("COLUMNS") else LINE_WIDTH
+    page = io.StringIO()
+    console = Console(
+        file=page, width=width, force_terminal=real.is_terminal, no_color=real.no_color,
+        color_system=real.color_system, highlight=False, markup=False, emoji=False,
+    )  # fmt: skip
+    console.print(text)
     # Columns are filled up with blanks, which nobody wants in a file.
-    return "\n".join(line.rstrip() for line in printed.get().splitlines())
+    return "\n".join(line.rstrip() for line in page.getvalue().splitlines())
 
 
 def to_json(data: Any) -> str:

@@ -135,7 +135,7 @@ class _Progress:
         self.done = 0
 
     def __call__(self, progress: SweepProgress) -> None:
-        from nervecord.training.sweeps.engine import State
+        from nervecord.training.sweeps.standing import State
 
         standing = progress.standing
         self.done, failed = standing.count(State.DONE), standing.count(State.FAILED)

@@ -19,17 +19,25 @@ from nervecord.compiler.contract import Contract
 from nervecord.compiler.ops import Array
 from nervecord.errors import ContractError, MissingDependencyError, NervecordError, install_command
 
+_WATCHED: set[Path] = set()
+"""Logs of MuJoCo that somebody waits for."""
+
 
 @contextlib.contextmanager
 def mujoco_log(keep: Callable[[bytes], None] | None = None) -> Iterator[None]:
     """MuJoCo writes its warnings into a file in the working directory, some when it loads a model. One that appears
-    meanwhile is removed; `keep` is given its text."""
+    meanwhile is removed; `keep` is given its text. Within another one it does nothing."""
     log = Path("MUJOCO_LOG.TXT")
-    was_there = log.exists()
+    is_ours = log.absolute() not in _WATCHED and not log.exists()
+    if not is_ours:
+        yield
+        return
+    _WATCHED.add(watched := log.absolute())
     try:
         yield
     finally:
-        if not was_there and log.exists():
+        _WATCHED.discard(watched)
+        if log.exists():
             with contextlib.suppress(OSError):
                 text = log.read_bytes()
                 log.unlink()

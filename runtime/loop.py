@@ -30,6 +30,9 @@ from nervecord.runtime.environment import (
 from nervecord.runtime.result import Episode, Result
 from nervecord.runtime.session import Session
 
+MOST_EPISODES = 10_000_000
+"""Of one call: each leaves a return, a length and a seed in memory."""
+
 LATENCY_PROBES = 400
 """Actions at batch 1 that are timed after a run with several environments side by side."""
 
@@ -69,8 +72,8 @@ def run_policy(
         ContractError: policy and environment do not match.
         EngineError: the engine is dead from the start.
     """
-    if episodes < 1:
-        raise NervecordError(f"is {episodes}, at least 1 is needed", where="episodes")
+    if not 1 <= episodes <= MOST_EPISODES:
+        raise NervecordError(f"is {episodes}, 1 to {MOST_EPISODES:,} can be played", where="episodes")
     if environments < 1:
         raise NervecordError(f"is {environments}, at least 1 is needed", where="environments")
     if environment is None:

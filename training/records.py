@@ -6,7 +6,6 @@ A run folder may have been copied from elsewhere. What is in it is read as data,
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from nervecord.errors import FileFormatError
 
 MAXIMUM_BYTES = 64 << 20
 """Of config.json, versions.json, result.json."""
+LARGEST = 1e300
+"""Of a number: no infinity, and no whole number that has no float."""
 MOST_METRICS = 1 << 30
 """Bytes of metrics.jsonl."""
 
@@ -60,8 +61,7 @@ def read_metrics(path: Path, *, last: bool = False) -> list[dict[str, Any]]:
     for k in range(max(0, len(lines) - 2) if last else 0, len(lines) - 1):
         at = f"{where}: line {k + 1}"
         rows.append(parsed(lines[k], at))
-        if not isinstance(rows[-1].get("step"), int):
-            raise FileFormatError("says no step", where=at)
+        number_of(rows[-1], "step", where=at)
     return rows
 
 
@@ -74,6 +74,6 @@ def number_of(record: dict[str, Any], *names: str, where: str) -> float:
     found: Any = record
     for name in names:
         found = found.get(name) if isinstance(found, dict) else None
-    if isinstance(found, bool) or not isinstance(found, (int, float)) or not math.isfinite(found):
+    if isinstance(found, bool) or not isinstance(found, (int, float)) or not -LARGEST <= found <= LARGEST:
         raise FileFormatError(f"says no number as its {'.'.join(names)}", where=where)
     return found

@@ -15,13 +15,24 @@ from typing import Any, ClassVar
 
 from nervecord.errors import NervecordError, unknown_name
 
+LONGEST_SHOWN = 80
+"""Letters of a value in an error."""
+MOST_WHOLE = 10**18
+"""No whole number is greater."""
+MOST_ITEMS = 1000
+"""Layers, wrappers."""
+MOST_WIDTH = 1 << 20
+"""Neurons of a layer."""
+MOST_ENVS = 1 << 20
+"""Environments side by side, and steps of each in a rollout."""
+
 
 def flag(default: Any, text: str, **bounds: Any) -> Any:
     """A field with its default, the help text of its flag, and its bounds.
 
-    Bounds: `choices`, `least`, `above` (it must be greater), `unit` ("open" or "closed": between 0 and 1). `needs` is a
-    field and the value without which this one has no meaning. `free` marks what does not decide what is learnt,
-    `resumable` what `--resume` may change, `naming` what tells a run from others of the same cell of a study.
+    Bounds: `choices`, `least`, `most`, `above` (it must be greater), `unit` ("open" or "closed": between 0 and 1).
+    `needs` is a field and the value without which this one has no meaning. `free` marks what does not decide what is
+    learnt, `resumable` what `--resume` may change, `naming` what tells a run from others of the same cell of a study.
     """
     return field(default=default, metadata={"help": text, **bounds})
 
@@ -36,12 +47,14 @@ def _check(part: Part, f: dataclasses.Field[Any]) -> None:
     value: Any = getattr(part, f.name)
     default: Any = f.default
     where, bounds = flag_name(f.name), f.metadata
+    if type(value) is int and abs(value) > MOST_WHOLE:
+        raise NervecordError(f"is a number of {len(str(MOST_WHOLE))} digits or more", where=where)
     if isinstance(default, float) and type(value) is int:
         value = float(value)
         object.__setattr__(part, f.name, value)
     if type(value) is not type(default):
         raise NervecordError(
-            f"is {value!r}, a {type(value).__name__}, where a {type(default).__name__} is needed", where=where
+            f"is {shown(value)}, a {type(value).__name__}, where a {type(default).__name__} is needed", where=where
         )
     if isinstance(value, float) and not math.isfinite(value):
         raise NervecordError(f"is {value}, not a finite number", where=where)
@@ -49,11 +62,17 @@ def _check(part: Part, f: dataclasses.Field[Any]) -> None:
         raise unknown_name(f.name, value, bounds["choices"], where=where)
     if isinstance(value, tuple):
         element = int if "least" in bounds else str
+        if len(value) > MOST_ITEMS:
+            raise NervecordError(f"has {len(value)} parts, at most {MOST_ITEMS} can be", where=where)
         if any(type(item) is not element or (element is int and item < bounds["least"]) for item in value):
             need = "widths of at least 1 are" if element is int else "names are"
-            raise NervecordError(f"is {value}, {need} needed", where=where)
+            raise NervecordError(f"is {shown(value)}, {need} needed", where=where)
+        if element is int and any(item > MOST_WIDTH for item in value):
+            raise NervecordError(f"has a width above {MOST_WIDTH:,}, the greatest there can be", where=where)
     elif "least" in bounds and value < bounds["least"]:
         raise NervecordError(f"is {value}, at least {bounds['least']:g} is needed", where=where)
+    if "most" in bounds and value > bounds["most"]:
+        raise NervecordError(f"is {value:,}, at most {bounds['most']:,} can be", where=where)
     if "above" in bounds and not value > bounds["above"]:
         raise NervecordError(f"is {value}, a number above {bounds['above']:g} is needed", where=where)
     if bounds.get("unit") == "open" and not 0 < value < 1:
@@ -83,6 +102,15 @@ def lapsed(kind: type[Part], values: Mapping[str, Any], changes: Mapping[str, An
             # What needs this one comes after it.
             after[f.name] = found[f.name] = f.default
     return found
+
+
+def shown(value: Any) -> str:
+    """A value in an error; of one that a file may have made long, its beginning."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of more digits than Python writes
+        return "a very large number"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def _as_flag(name: str, value: Any) -> str:
@@ -146,7 +174,7 @@ class NetworkConfig(Part):
     )
     layers: tuple[int, ...] = flag((256,), "neurons of each hidden layer, input side first", least=1)
     steps_per_action: int = flag(
-        5, "time steps T of the spiking core for each action", least=1, needs=("policy", "snn")
+        5, "time steps T of the spiking core for each action", least=1, most=1 << 16, needs=("policy", "snn")
     )
     state: str = flag(
         "reset",
@@ -178,7 +206,11 @@ class NetworkConfig(Part):
         needs=("policy", "snn"),
     )
     population: int = flag(
-        10, "neurons per observation channel of the population code", least=2, needs=("encoder", "population")
+        10,
+        "neurons per observation channel of the population code",
+        least=2,
+        most=MOST_WIDTH,
+        needs=("encoder", "population"),
     )
     decoder: str = flag(
         "membrane",
@@ -187,7 +219,11 @@ class NetworkConfig(Part):
         needs=("policy", "snn"),
     )
     output_population: int = flag(
-        10, "spiking neurons per action, whose spikes the decoder counts", least=1, needs=("decoder", "count")
+        10,
+        "spiking neurons per action, whose spikes the decoder counts",
+        least=1,
+        most=MOST_WIDTH,
+        needs=("decoder", "count"),
     )
     mirror: bool = flag(False, "weights tied so that the policy acts in a mirror as its image does (Ant-v4)")
 
@@ -221,7 +257,7 @@ class Algorithm(Part):
     """Whether it has networks of its own, without spikes, in place of those of the part `network`."""
 
     steps: int = flag(1_000_000, "environment steps of the whole training", least=1, resumable=True)
-    num_envs: int = flag(32, "environments stepped together, over all processes", least=1)
+    num_envs: int = flag(32, "environments stepped together, over all processes", least=1, most=MOST_ENVS)
     gamma: float = flag(0.99, "discount", unit="closed")
     lr: float = flag(3e-4, "learning rate of Adam", above=0)
 
@@ -235,7 +271,7 @@ class Algorithm(Part):
 class OnPolicy(Algorithm):
     """What learns from the newest rollout alone."""
 
-    rollout: int = flag(64, "steps of each environment between two updates", least=2)
+    rollout: int = flag(64, "steps of each environment between two updates", least=2, most=MOST_ENVS)
     minibatch: int = flag(512, "transitions of one gradient step, over all processes", least=2)
     epochs: int = flag(8, "passes over the rollout at each update", least=1)
     schedule: str = flag(
@@ -296,7 +332,9 @@ class Distill(OnPolicy):
     teacher: str = flag(
         "", "policy that this one learns to act as (nervecord distill): run folder, ONNX file, or module:function"
     )
-    capacity: int = flag(1_000_000, "states kept to learn from, the newest; 0 for those of the newest rollout", least=0)
+    capacity: int = flag(
+        1_000_000, "states kept to learn from, the newest; 0 for those of the newest rollout", least=0, most=1 << 30
+    )
     teacher_steps: int = flag(0, "environment steps in which the teacher acts alone", least=0)
     handover_steps: int = flag(0, "environment steps in which its share then falls to 0", least=0)
     margin: float = flag(
@@ -330,17 +368,17 @@ class TD7(Algorithm):
     fixed_rollout: ClassVar[int] = 32
     own_networks: ClassVar[bool] = True
 
-    num_envs: int = flag(16, "environments stepped together", least=1)
+    num_envs: int = flag(16, "environments stepped together", least=1, most=MOST_ENVS)
     minibatch: int = flag(256, "transitions of one gradient step", least=1)
     steps_per_update: float = flag(2.0, "environment steps for each update", above=0)
-    hidden: int = flag(256, "neurons of each hidden layer of its networks", least=1)
-    embedding: int = flag(256, "width of its embeddings", least=1)
+    hidden: int = flag(256, "neurons of each hidden layer of its networks", least=1, most=MOST_WIDTH)
+    embedding: int = flag(256, "width of its embeddings", least=1, most=MOST_WIDTH)
     exploration: float = flag(0.1, "deviation of the noise of actions, in halves of their range", least=0)
     target_noise: float = flag(0.2, "deviation of the noise of the target's actions", least=0)
     target_noise_clip: float = flag(0.5, "greatest noise of the target's actions", least=0)
     target_every: int = flag(250, "updates between two copies of the networks into the targets", least=1)
     policy_every: int = flag(2, "updates of the critic for each of the actor", least=1)
-    capacity: int = flag(1_000_000, "transitions in the replay", least=1)
+    capacity: int = flag(1_000_000, "transitions in the replay", least=1, most=1 << 30)
     random_steps: int = flag(25_000, "steps of uniformly random actions before the first update", least=1)
     smoothness: float = flag(0.0, "weight of the squared change of the action from step to step (CAPS)", least=0)
     keep_replay: bool = flag(
@@ -364,11 +402,11 @@ class SkrlAlgorithm(Algorithm):
     fixed_rollout: ClassVar[int] = 32
     own_networks: ClassVar[bool] = True
 
-    num_envs: int = flag(16, "environments stepped together", least=1)
+    num_envs: int = flag(16, "environments stepped together", least=1, most=MOST_ENVS)
     minibatch: int = flag(256, "transitions of one gradient step", least=1)
     steps_per_update: float = flag(2.0, "environment steps for each update", above=0)
-    hidden: int = flag(256, "neurons of each of its two hidden layers", least=1)
-    capacity: int = flag(1_000_000, "transitions in the replay", least=1)
+    hidden: int = flag(256, "neurons of each of its two hidden layers", least=1, most=MOST_WIDTH)
+    capacity: int = flag(1_000_000, "transitions in the replay", least=1, most=1 << 30)
     random_steps: int = flag(25_000, "steps of uniformly random actions before the first update", least=1)
 
 

@@ -408,3 +408,34 @@ def test_no_plugin_is_loaded_whatever_the_environment_says(tmp_path: Path) -> No
         )  # fmt: skip
         assert done.returncode == 2, done.stderr
         assert not touched.exists(), name
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("run pendulum.nervecord --episodes 10000000000", "episodes: is 10000000000, 1 to 10,000,000 can be played"),
+        (f"run pendulum.nervecord --episodes {'9' * 30}", "--episodes: is beyond 1e+18"),
+        ("run pendulum.nervecord --episodes 1e300", "--episodes: is beyond 1e+18"),
+        ("run pendulum.nervecord --video v.mp4 --video-seconds 1e400", "--video-seconds: is inf, a finite number"),
+        (f"inspect ant.nir --set neurons_per_core={'9' * 400}", "--set neurons_per_core: '9999"),
+        (f"train --env CartPole-v1 --steps {'9' * 350}", "--steps"),
+        (f"train --env CartPole-v1 --layers {'9' * 30}", "--layers"),
+    ],
+)
+def test_numbers_that_no_flag_takes(words: str, message: str, nervecord_cli: Any, files: Path) -> None:
+    pytest.importorskip("torch")
+    if "--video " in words:
+        pytest.importorskip("imageio_ffmpeg")
+    given = [str(files / word) if word.endswith((".nervecord", ".nir")) else word for word in words.split()]
+    nervecord_cli(*given).refused(message)
+
+
+def test_names_of_files_reach_a_terminal_only_escaped(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "\x1b[31mX.nir"
+    odd.write_bytes((files / "ant.nir").read_bytes())
+    made = tmp_path / "\x1b[32mY.nervecord"
+    rows = files / "rows.npz"
+    for words in (("inspect", odd), ("compile", odd, "-o", made), ("compare", odd, made, "--observations", rows)):
+        done = nervecord_cli(*words)
+        assert done.code == 0, done.err
+        assert "\x1b" not in done.out + done.err

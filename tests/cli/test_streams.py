@@ -34,6 +34,13 @@ def test_a_disk_that_is_full(words: str, tmp_path: Path) -> None:
 
 
 @needs_full
+def test_a_table_for_a_disk_that_is_full(files: Path, tmp_path: Path) -> None:
+    done = shell(f"nervecord inspect {files / 'ant.nir'} > /dev/full", tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.endswith("stdout: cannot be written: No space left on device\n")
+
+
+@needs_full
 def test_an_error_for_a_disk_that_is_full(tmp_path: Path) -> None:
     done = shell("nervecord targets fly --json > /dev/full", tmp_path)
     assert done.returncode == 2

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fuzz import others
 from fuzz.mutation import mutate_array, mutate_bytes, mutate_tree, to_json, to_toml
 
 import nervecord
@@ -450,6 +451,10 @@ KINDS = {
     "report": Kind(".report.json", damage_report, check_report),
     "contract": Kind(".contract.toml", damage_toml, check_contract),
     "target": Kind(".target.toml", damage_toml, check_target),
+    "study": Kind(".study.toml", damage_toml, others.check_study),
+    "record": Kind(".config.json", others.damage_record, others.check_record),
+    "onnx": Kind(".onnx", others.damage_onnx, others.check_onnx),
+    "net": Kind(".net", damage_raw, others.check_net),
 }
 
 

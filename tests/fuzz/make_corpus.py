@@ -10,8 +10,10 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 
 TESTS = Path(__file__).parent.parent
 CORPUS = Path(__file__).parent / "corpus"
@@ -34,6 +36,7 @@ def main() -> None:
     from nervecord.runtime.certify import Certificate
     from nervecord.targets.lava.target import LavaTarget
     from nervecord.targets.reference.target import ReferenceTarget
+    from nervecord.training.config import TrainConfig
 
     CORPUS.mkdir(exist_ok=True)
     returns = np.arange(50.0)
@@ -86,6 +89,52 @@ def main() -> None:
         text = (TESTS.parent / "targets" / name / "spec.toml").read_text()
         text = re.sub(r"(?m)^engines = .*$", "engines = []", text.replace(f'name = "{name}"', 'name = "my-chip"', 1))
         (CORPUS / f"{name}.target.toml").write_text(text)
+    (CORPUS / "depth.study.toml").write_text(STUDY)
+    shutil.copy(TESTS.parent / "zoo" / "cartpole" / "config.json", CORPUS / "cartpole.config.json")
+    (CORPUS / "td7.config.json").write_text(TrainConfig.of(algorithm="td7", env="Pendulum-v1").to_json())
+    shutil.copy(TESTS / "data" / "slayer" / "network.net", CORPUS)
+    onnx.save(small_network(), str(CORPUS / "network.onnx"))
+
+
+STUDY = """
+[study]
+name = "s"
+notes = "two lines\\nof notes"
+[base]
+env = "CartPole-v1"
+steps = 1e4
+[grid]
+policy = ["snn", "ann"]
+neurons = [8]
+depth = [1, 2]
+seeds = [0, 1]
+[[also]]
+name = "steps"
+layers = [[8]]
+steps_per_action = [1, 3]
+[[search]]
+name = "rates"
+samples = 3
+lr = { log = [1e-4, 1e-2] }
+epochs = { uniform = [1, 9] }
+[[where]]
+depth = 2
+set = { gamma = 0.9 }
+"""
+
+
+def small_network() -> Any:
+    """3 values in, 4 tanh neurons, 2 values out."""
+    draw = np.random.default_rng(0)
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    arrays = {"w1": (4, 3), "b1": (4,), "w2": (2, 4), "b2": (2,)}
+    weights = [onnx.numpy_helper.from_array(draw.normal(size=s).astype(np.float32), n) for n, s in arrays.items()]
+    nodes = [
+        helper.make_node("Gemm", ["obs", "w1", "b1"], ["h"], transB=1), helper.make_node("Tanh", ["h"], ["t"]),
+        helper.make_node("Gemm", ["t", "w2", "b2"], ["actions"], transB=1),
+    ]  # fmt: skip
+    ends = [[helper.make_tensor_value_info(name, kind, [1, size])] for name, size in (("obs", 3), ("actions", 2))]
+    return helper.make_model(helper.make_graph(nodes, "network", *ends, weights))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from fuzz.kinds import KINDS, run_case, seeds
 from nervecord.errors import NervecordError
 
 CASES = {
-    "program": 840, "report": 60, "nir content": 500, "arrays": 300, "contract": 200, "target": 80, "nir bytes": 20
+    "program": 740, "report": 60, "nir content": 460, "arrays": 260, "contract": 160, "target": 80, "nir bytes": 20,
+    "study": 80, "record": 80, "onnx": 52, "net": 8,
 }  # fmt: skip
 SLICES = 4
 
@@ -29,6 +30,8 @@ def test_there_are_two_thousand() -> None:
 @pytest.mark.parametrize("part", range(SLICES))
 @pytest.mark.parametrize("kind", CASES)
 def test_damaged_files_are_read_within_their_promises_or_refused(kind: str, part: int, tmp_path: Path) -> None:
+    if kind == "onnx":
+        pytest.importorskip("onnx")
     count = CASES[kind] // SLICES
     outcomes = []
     for number in range(part * count, (part + 1) * count):
@@ -37,13 +40,15 @@ def test_damaged_files_are_read_within_their_promises_or_refused(kind: str, part
         except Exception as error:
             error.add_note(f"it was {kind} {number}: python tests/fuzz/campaign.py --kind '{kind}' --first {number}")
             raise
-    assert "refused" in outcomes
+    assert "refused" in outcomes or count < 5
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("kind", CASES)
 def test_a_fuzzer_that_read_nothing_would_find_nothing(kind: str, tmp_path: Path) -> None:
     """What the damage starts from is sound, but for what contracts and networks that do not meet."""
+    if kind == "onnx":
+        pytest.importorskip("onnx")
     outcomes = [_outcome(kind, path, tmp_path) for path in seeds(kind) if kind != "nir content"]
     if kind in ("program", "report", "arrays"):
         assert set(outcomes) == {"read"}

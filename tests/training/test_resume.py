@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -328,14 +329,33 @@ def test_a_failed_start_does_not_block_the_next_try(tmp_path: Path) -> None:
 def test_mujocos_log_goes_to_the_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
-    with mujoco_log(tmp_path / "run"):
+    with mujoco_log() as folders:
+        folders.append(tmp_path / "run")
         Path("MUJOCO_LOG.TXT").write_text("WARNING: Nan in QACC")
     assert not Path("MUJOCO_LOG.TXT").exists()
     assert (tmp_path / "run" / "mujoco.log").read_text() == "WARNING: Nan in QACC"
     Path("MUJOCO_LOG.TXT").write_text("the user's")
-    with mujoco_log(tmp_path / "run"):
-        pass
-    assert Path("MUJOCO_LOG.TXT").exists()
+    with mujoco_log() as folders:
+        folders.append(tmp_path / "run")
+    assert Path("MUJOCO_LOG.TXT").read_text() == "the user's"
+
+
+@pytest.mark.parametrize("sim", ["gymnasium", "envpool"])
+def test_what_mujoco_says_when_it_loads_a_model_litters_no_folder(
+    sim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half-Cheetah's model is one of those at which it warns."""
+    for name in ("mujoco", sim):
+        pytest.importorskip(name)
+    monkeypatch.chdir(tmp_path)
+    config = small(tmp_path / "runs", "cheetah").replace(env="HalfCheetah-v4", sim=sim, steps=64, test_episodes=0)
+    result = train(config)
+    assert {path.name for path in tmp_path.iterdir()} == {"runs"}
+    assert "settotalmass" in (result.folder / "mujoco.log").read_text()
+    for path in result.folder.iterdir():
+        if path.name not in ("config.json", "versions.json", "mujoco.log"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert train(config).step  # what is left of a failed start does not block the next try
 
 
 def test_a_disk_that_is_full_is_said_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

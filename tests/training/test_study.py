@@ -244,3 +244,41 @@ def test_a_rule_sees_what_those_before_it_have_set_and_the_fields_of_the_algorit
 def test_rules_that_are_none(tmp_path: Path, rule: str, message: str) -> None:
     with pytest.raises(NervecordError, match=message):
         planned(tmp_path / "study.toml", f"{RULES}{rule}\n")
+
+
+HEAD = '[study]\nname = "s"\n[base]\nenv = "CartPole-v1"\n'
+MANY = ", ".join(f"{k}e-9" for k in range(1, 40_000))
+HUNDRED = [k / 1000 for k in range(1, 101)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEAD + "[grid]\ndepth = [1000000000]\nneurons = [8]", "depth holds 1e[+]09, at most 1000 layers"),
+        (HEAD + f"[grid]\ndepth = [{'9' * 400}]\nneurons = [8]", "depth holds 9999"),
+        (HEAD + f"[grid]\nlr = [{MANY}]", "lr has 39,999 values, at most 10,000"),
+        (
+            HEAD + "[grid]\n" + "".join(f"{name} = {HUNDRED}\n" for name in ("gamma", "lr", "clip", "entropy")),
+            "asks for 300,000,000 runs, at most 10,000",
+        ),
+        (HEAD + '[[search]]\nname = "x"\nsamples = 1000000000\nlr = { log = [1e-4, 1e-2] }', "3,000,000,000 runs"),
+        (HEAD + f'[[search]]\nname = "x"\nsamples = 2\nlr = {{ uniform = [0, {"9" * 400}] }}', "no range"),
+        (HEAD + '[[search]]\nname = "x"\nsamples = 2\nepochs = { uniform = [1, 1e99] }', "--epochs: is a number of 19"),
+        (HEAD + f"[grid]\nlr = [{'9' * 400}]", "--lr: is a number of 19 digits or more"),
+        (HEAD + f"steps = {'9' * 400}\n[grid]\nlr = [1e-3]", "--steps: is a number of 19 digits or more"),
+        (HEAD + f"[grid]\nlr = [1e-3]\nseeds = [{'9' * 400}]", "seeds holds 9999"),
+        (HEAD + "[grid]\nnum_envs = [99999999999]", "--num-envs: is 99,999,999,999, at most 1,048,576"),
+        (HEAD + "[grid]\nlayers = [[99999999999]]", "--layers: has a width above 1,048,576"),
+        (HEAD.replace('"s"', '"s"\nout = "\\u001b[2Jruns"') + "[grid]\nlr = [1e-3]", r"cannot be printed: \\x1b"),
+        (HEAD.replace('"s"', '"s"\nnotes = "a\\nb\\u0085"') + "[grid]\nlr = [1e-3]", None),
+    ],
+)  # fmt: skip
+def test_studies_are_bounded(tmp_path: Path, text: str, message: str | None) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(text)
+    if message is None:
+        assert read_study(path).notes.startswith("a\nb")
+        return
+    with pytest.raises(NervecordError, match=message) as caught:
+        read_study(path)
+    assert len(str(caught.value)) < 400

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from simulating import make_simulator
 
 import nervecord
-from nervecord.errors import NervecordError
+from nervecord.errors import MissingDependencyError, NervecordError
 from nervecord.runtime.environment import make_environment
 from nervecord.training.config import TrainConfig
 from nervecord.training.presets import PRESETS
@@ -215,3 +216,18 @@ def test_without_a_preset_the_defaults_hold() -> None:
     assert set(PRESETS) <= set(TASKS)
     with pytest.raises(NervecordError, match="unknown field 'leyers'"):
         TrainConfig.for_task("CartPole-v1", leyers=(3,))
+
+
+def test_a_simulator_that_is_missing_is_no_defect_of_ours(tmp_path: Path) -> None:
+    """As Box2D for LunarLander-v3, which Gymnasium knows all the same."""
+
+    def missing() -> Any:
+        raise gymnasium.error.DependencyNotInstalled("Box2D is not installed, run pip install gymnasium[box2d]")
+
+    gymnasium.register("NeedsBox2D-v0", entry_point=missing)
+    try:
+        with pytest.raises(MissingDependencyError, match=r"NeedsBox2D-v0: its simulator is not installed .*box2d"):
+            train(TrainConfig.of(env="NeedsBox2D-v0", steps=64, out=str(tmp_path), name="lander"))
+    finally:
+        del gymnasium.registry["NeedsBox2D-v0"]
+    assert not (tmp_path / "lander").exists()

@@ -13,6 +13,7 @@ that torch can compile it with all that is under it.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -115,7 +116,7 @@ class TD7:
         if settings.torch_compile:
             # At these sizes what calls the kernels costs as much as some of them do: it is compiled as well.
             how: dict[str, Any] = {"dynamic": False, "options": {"cpp_wrapper": True}}
-            losses = tuple(torch.compile(each, **how) for each in losses)
+            losses = tuple(map(functools.partial(torch.compile, **how), losses))
         self._losses = losses
         self.updates = 0
         self.seen = (float("inf"), -float("inf"))

@@ -5,7 +5,7 @@ AutoresetMode.NEXT_STEP): that step ignores the action, gives reward 0 and the f
 Learners leave those steps out by a mask of valid steps. All are seeded with one seed for each environment.
 
 A simulator on the host gives tensors that share its arrays' memory, valid until its next step; one on a card gives
-tensors there, and no step waits for the host.
+tensors there, and no step waits for the host (but mjlab's, which resets by the numbers of environments).
 """
 
 from __future__ import annotations

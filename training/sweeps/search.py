@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from nervecord.errors import NervecordError
+from nervecord.training.settings import shown
 
+LARGEST = 1e100
+"""Of the ends of a range: their difference is to be a number."""
 DIGITS = 3
 """Significant digits of what is drawn: names of runs hold it."""
 
@@ -53,11 +56,15 @@ def _check(name: str, given: Any, place: str) -> None:
         return
     if isinstance(given, dict) and len(given) == 1:
         ((kind, ends),) = given.items()
-        is_pair = isinstance(ends, list) and len(ends) == 2 and all(type(end) in (int, float) for end in ends)
+        is_pair = (
+            isinstance(ends, list)
+            and len(ends) == 2
+            and all(type(end) in (int, float) and abs(end) <= LARGEST for end in ends)
+        )
         if kind in ("uniform", "log") and is_pair and ends[0] < ends[1] and (kind == "uniform" or ends[0] > 0):
             return
     raise NervecordError(
-        f"{name} is {given!r}, no range",
+        f"{name} is {shown(given)}, no range",
         where=place,
         hint="write a list of values, { uniform = [low, high] } or { log = [low, high] } with 0 < low < high",
     )

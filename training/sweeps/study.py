@@ -14,6 +14,7 @@ share its runs. Importing this module loads neither torch nor a simulator.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,15 +22,18 @@ from pathlib import Path
 from typing import Any
 
 from nervecord.compiler.files.regular import read_text
-from nervecord.compiler.schema import from_toml, printable
-from nervecord.errors import NervecordError, unknown_name
+from nervecord.compiler.schema import from_toml, printable, unprintable
+from nervecord.errors import FileFormatError, NervecordError, unknown_name
 from nervecord.training.config import TrainConfig, all_fields, marked
 from nervecord.training.records import read_record
+from nervecord.training.settings import MOST_ITEMS, MOST_WHOLE, shown
 from nervecord.training.sweeps.rules import Rules, not_here, plain
 from nervecord.training.sweeps.search import draw
 
 MAXIMUM_BYTES = 4 << 20
 """A larger study file is refused unread."""
+MOST_RUNS = 10_000
+"""Of a series; a study is to be looked at, and each run has a folder."""
 SEEDS: tuple[int, ...] = (0, 1, 2)
 """Where the grid names none."""
 
@@ -129,6 +133,12 @@ def read_study(path: str | Path, *, out: str | None = None) -> Study:
     for name in tables:
         if name not in _TABLES:
             raise unknown_name("table", name, _TABLES, where=where)
+    head = tables.get("study")
+    # The notes are Markdown and have lines; everything else is a name.
+    lines = head["notes"].splitlines() if isinstance(head, dict) and isinstance(head.get("notes"), str) else []
+    names = {**tables, "study": {**head, "notes": lines}} if isinstance(head, dict) else tables
+    if (text := unprintable(names)) is not None:
+        raise FileFormatError(f"holds a text that cannot be printed: {printable(text)[:80]}", where=where)
     name, own_out, notes = _head(tables.get("study", {}), where)
     base = _base(tables.get("base", {}), where)
     blocks, rules = _blocks(tables, where), Rules(tables.get("where", []), where)
@@ -145,6 +155,7 @@ def read_study(path: str | Path, *, out: str | None = None) -> Study:
             varied = tuple(key for key in drawn[0] if len({repr(each[key]) for each in drawn}) > 1)
         else:
             options, own = _options(block, place)
+            _check_count(math.prod(map(len, options.values())) * len(own or shared), place)
             drawn = [dict(zip(options, chosen, strict=True)) for chosen in itertools.product(*options.values())]
             varied = tuple(key for key in options if len(options[key]) > 1)
         seeds = own or shared
@@ -252,6 +263,7 @@ def _drawn(block: Mapping[str, Any], key: str, place: str) -> tuple[list[dict[st
     fields = {name: value for name, value in block.items() if name not in ("samples", "seeds")}
     (samples,) = _whole("samples", (block.get("samples", 0),), 1, place)
     seeds = _whole("seeds", _values("seeds", block["seeds"], place), 0, place) if "seeds" in block else None
+    _check_count(samples * len(seeds or SEEDS), place)
     for name in fields:
         if name in _NOT_VARIED:
             raise not_here(name, place)
@@ -263,6 +275,11 @@ def _drawn(block: Mapping[str, Any], key: str, place: str) -> tuple[list[dict[st
     whole = frozenset(name for name, default in _FIELDS.items() if type(default) is int)
     drawn = draw(fields, samples, key, whole=whole, place=place)
     return [{name: plain(name, value) for name, value in each.items()} for each in drawn], seeds
+
+
+def _check_count(runs: int, place: str) -> None:
+    if runs > MOST_RUNS:
+        raise NervecordError(f"asks for {runs:,} runs, at most {MOST_RUNS:,} can be", where=place)
 
 
 def _values(key: str, value: Any, place: str) -> tuple[Any, ...]:
@@ -277,9 +294,15 @@ def _values(key: str, value: Any, place: str) -> tuple[Any, ...]:
     values = tuple(plain(key, item) for item in (value if isinstance(value, list) else [value]))
     if not values:
         raise NervecordError(f"{key} is an empty list", where=place)
-    for k, item in enumerate(values):
-        if item in values[:k]:
+    if len(values) > MOST_RUNS:
+        raise NervecordError(f"{key} has {len(values):,} values, at most {MOST_RUNS:,} can be", where=place)
+    seen = set()
+    for item in values:
+        # A table or a list of lists is refused where its field is checked.
+        text = repr(item) if isinstance(item, (list, dict, tuple)) else item
+        if (type(item), text) in seen:
             raise NervecordError(f"{key} holds {item!r} twice", where=place)
+        seen.add((type(item), text))
     return values
 
 
@@ -294,6 +317,8 @@ def _with_layers(options: dict[str, tuple[Any, ...]], place: str) -> dict[str, t
     if "layers" in options:
         raise NervecordError("has both layers and depth with neurons", where=place, hint="say it one way")
     depths = _whole("depth", options["depth"], 1, place)
+    if max(depths) > MOST_ITEMS:
+        raise NervecordError(f"depth holds {max(depths):.3g}, at most {MOST_ITEMS} layers can be", where=place)
     neurons = _whole("neurons", options["neurons"], 1, place)
     layers = tuple((n,) * d for n in neurons for d in depths)
     made: dict[str, tuple[Any, ...]] = {}
@@ -373,8 +398,8 @@ def _mismatch(run: PlannedRun) -> str | None:
 
 def _whole(key: str, values: tuple[Any, ...], least: int, place: str) -> tuple[int, ...]:
     for value in values:
-        if type(value) is not int or value < least:
-            raise NervecordError(f"{key} holds {value!r}, whole numbers from {least} are needed", where=place)
+        if type(value) is not int or not least <= value <= MOST_WHOLE:
+            raise NervecordError(f"{key} holds {shown(value)}, whole numbers from {least} are needed", where=place)
     return values
 
 
