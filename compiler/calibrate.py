@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from nervecord.compiler.interpret import Machine, Trace, simulate, stream_inputs
+from nervecord.compiler.interpret import Machine, Trace, simulate, stream_inputs, within_float64
 from nervecord.compiler.ops import Array, Normalise
 from nervecord.compiler.plan import Plan, plan
 from nervecord.compiler.policy import Policy
@@ -20,8 +20,14 @@ MINIMUM_OBSERVATIONS = 16
 """Fewer say nothing about a scale."""
 WORK = 1_500_000_000
 """Multiplications that running recorded input may cost: of a large network fewer observations are taken."""
+STEPS = 1 << 18
+"""Steps of the core that may be run one after another: where an action takes many, fewer observations are taken."""
 MEMORY = 1 << 25
 """Values of float64 that a batch of windows may keep at once."""
+LARGEST_WINDOW = 1 << 27
+"""Values that the window of one observation may keep; 1 GiB."""
+LARGEST_ACTION = 1e150
+"""The squares of larger ones, which errors are made of, go beyond float64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,9 @@ def calibrate(policy: Policy, observations: Array | None = None) -> Calibration:
         observations: (k, observations), at least 16 rows of finite numbers; None takes `policy.recorded`.
 
     Raises:
-        ContractError: there are no observations, or they do not match the contract.
+        ContractError: there are no observations, they do not match the contract, one takes too many steps, or the
+            actions are too large to be compared.
+        GraphError: a value goes beyond float64.
     """
     given = policy.recorded if observations is None else np.asarray(observations, dtype=np.float64)
     if given is None:
@@ -102,10 +110,22 @@ def calibrate_stream(made: Plan, inputs: Array | Mapping[str, Array]) -> StreamC
     return StreamCalibration(arrays, {name: rows[:, 0] for name, rows in trace.left.items()}, spikes)
 
 
-def affordable(made: Plan, count: int, work: int = WORK) -> int:
-    """How many of `count` blocks can be run for `work` multiplications; at least `MINIMUM_OBSERVATIONS`."""
+def affordable(made: Plan, count: int, work: int = WORK, steps: int = STEPS) -> int:
+    """How many of `count` blocks can be run for `work` multiplications and `steps` steps one after another.
+
+    At least `MINIMUM_OBSERVATIONS`, if so many do not take more steps.
+
+    Raises:
+        ContractError: a single one takes more steps.
+    """
+    if made.window > steps:
+        raise ContractError(
+            f"one observation takes {made.window} steps of the core, at most {steps} are run to choose scales",
+            where="calibration", hint="fewer steps for an action; the target reference needs no scales",
+        )  # fmt: skip
     weights = sum(s.stored for s in (step.op.synapses() for step in made.connections) if s is not None)
-    return min(count, max(MINIMUM_OBSERVATIONS, work // max(weights * made.window, 1)))
+    at_once = _at_once(made) if made.schedule.resets else 1
+    return min(count, max(MINIMUM_OBSERVATIONS, work // max(weights * made.window, 1)), steps // made.window * at_once)
 
 
 def spread(available: int, wanted: int, *, carried: bool) -> Array:
@@ -124,7 +144,14 @@ def _run(made: Plan, observations: Array) -> Calibration:
     for row in batches(made, observations):
         if len(row) != machine.batch:
             machine.reset(len(row))
-        action, steps = machine.window(row)
+        with within_float64():
+            action, steps = machine.window(row)
+        largest = float(np.abs(action).max())
+        if not largest <= LARGEST_ACTION:
+            raise ContractError(
+                f"the float policy's actions go up to {largest:.3g}, at most {LARGEST_ACTION:.3g} can be compared",
+                where="calibration", hint="a smaller scale of the decoder, or limits of the action",
+            )  # fmt: skip
         actions.append(action)
         if chooses:
             preferences.append(machine.preferences())
@@ -149,9 +176,23 @@ def batches(made: Plan, observations: Array) -> list[Array]:
     """
     if not made.schedule.resets:
         return list(observations[:, None, :])
-    values = sum(step.op.size for step in made.core)
-    most = max(MINIMUM_OBSERVATIONS, MEMORY // max(values * made.window, 1))
+    most = _at_once(made)
     return [observations[start : start + most] for start in range(0, len(observations), most)]
+
+
+def _at_once(made: Plan) -> int:
+    """Windows that memory takes at once.
+
+    Raises:
+        ContractError: not one.
+    """
+    values = made.window * sum(step.op.size for step in made.core)
+    if values > LARGEST_WINDOW:
+        raise ContractError(
+            f"one observation makes {values} values in {made.window} steps, at most {LARGEST_WINDOW} are kept",
+            where="calibration", hint="fewer steps for an action",
+        )  # fmt: skip
+    return max(1, MEMORY // max(values, 1))
 
 
 def _saturated(machine: Machine, observations: Array) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,10 @@ from nervecord.compiler.schedule import STREAM, Schedule
 from nervecord.compiler.timing import Lateness
 from nervecord.compiler.topology import Topology, label
 
+LARGEST_WHOLE = 2.0**53
+"""Larger floats are all whole numbers, and say nothing of a grid."""
+LARGE = 2.0**400
+"""Weights of which some is larger are scaled before they are measured: their squares and sums go beyond float64."""
 BINS = 48
 """Of a histogram of weights, at most: few weights get fewer."""
 
@@ -44,6 +49,10 @@ class Spread:
     def of(cls, weights: Array) -> Spread:
         """Of an array of any shape that holds at least one value, all finite."""
         values = np.asarray(weights, dtype=np.float64).ravel()
+        zeros = int(np.count_nonzero(values == 0))
+        largest = float(np.abs(values).max())
+        unit = 2.0 ** (math.frexp(largest)[1] - 1) if largest > LARGE else 1.0
+        values = values / unit
         nonzero = values[values != 0]
         counts: Array = np.zeros(0, dtype=np.int64)
         edges: Array = np.zeros(0)
@@ -51,12 +60,12 @@ class Spread:
             counts, edges = np.histogram(nonzero, bins=_edges(weights, nonzero))
         return cls(
             count=values.size,
-            zeros=values.size - nonzero.size,
-            low=float(values.min()),
-            high=float(values.max()),
-            mean=float(values.mean()),
-            std=float(values.std()),
-            edges=tuple(float(edge) for edge in edges),
+            zeros=zeros,
+            low=float(values.min()) * unit,
+            high=float(values.max()) * unit,
+            mean=float(values.mean()) * unit,
+            std=float(values.std()) * unit,
+            edges=tuple(float(edge) * unit for edge in edges),
             counts=tuple(int(count) for count in counts),
         )
 
@@ -71,7 +80,8 @@ def _edges(weights: Array, nonzero: Array) -> Array | int:
     Integers on a grid coarser than 1 (few bits) have that grid for a step.
     """
     low, high = float(nonzero.min()), float(nonzero.max())
-    if weights.dtype.kind not in "iu" and not bool((nonzero == np.rint(nonzero)).all()):
+    whole = weights.dtype.kind in "iu" or bool((nonzero == np.rint(nonzero)).all())
+    if not whole or max(-low, high) > LARGEST_WHOLE:
         return min(BINS, max(8, round(2 * nonzero.size**0.5)))
     step = max(1, int(np.gcd.reduce(np.abs(nonzero).astype(np.int64))))
     width = step * max(1, -(-int((high - low) / step + 1) // BINS))

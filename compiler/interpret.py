@@ -6,6 +6,7 @@ faster engine is compared with. `simulate` runs any graph on recorded input and 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -97,7 +98,10 @@ class Machine:
 
     def _advance(self, name: str, x: Array) -> Array:
         """What a core step gives for what enters it; its state goes on."""
-        return self._steppers[name](self.state[name], x)
+        try:
+            return self._steppers[name](self.state[name], x)
+        except FloatingPointError:  # only in `within_float64`
+            raise _beyond_float64(f"{name}, step {self.t}") from None
 
     def _tap(self, tap: Tap, values: Mapping[str, Array]) -> Array:
         return self.history[tap.source][-tap.lag] if tap.lag else values[tap.source]
@@ -136,6 +140,27 @@ class Machine:
         return self.after.preferences(self.left)
 
 
+@contextlib.contextmanager
+def within_float64() -> Iterator[None]:
+    """Recorded input is run here: what a value beyond float64 would lead to, infinity or NaN, says nothing.
+
+    Raises:
+        GraphError: there is one, with the node and the step if a core op made it.
+    """
+    try:
+        with np.errstate(over="raise", invalid="raise"):
+            yield
+    except FloatingPointError:
+        raise _beyond_float64("graph") from None
+
+
+def _beyond_float64(where: str) -> GraphError:
+    return GraphError(
+        f"on this input a value goes beyond what float64 holds, {np.finfo(np.float64).max:.2e}", where=where,
+        hint="smaller weights, or smaller values",
+    )  # fmt: skip
+
+
 @dataclass(slots=True)
 class Trace:
     """What a graph did.
@@ -166,12 +191,13 @@ def simulate(subject: Graph | Policy, inputs: Array | Mapping[str, Array], sched
             up with zeros.
 
     Raises:
-        GraphError: the graph is not executable, or the input's shape does not match.
+        GraphError: the graph is not executable, the input's shape does not match, or a value goes beyond float64.
     """
     made = plan(subject, schedule)
-    if isinstance(subject, Policy):
-        return _act(made, np.asarray(inputs))
-    return _stream(made, stream_inputs(made.graph, inputs))
+    with within_float64():
+        if isinstance(subject, Policy):
+            return _act(made, np.asarray(inputs))
+        return _stream(made, stream_inputs(made.graph, inputs))
 
 
 def _act(made: Plan, observations: Array) -> Trace:
@@ -184,6 +210,8 @@ def _act(made: Plan, observations: Array) -> Trace:
         action, steps = machine.window(row)
         actions.append(action)
         taken += steps
+    if not np.isfinite(actions).all():
+        raise _beyond_float64("action")
     return Trace({name: np.stack([values[name] for values in taken]) for name in taken[0]}, np.stack(actions))
 
 

@@ -73,15 +73,23 @@ def pair(kind: Any) -> Any:
     return tuple[kind, kind]
 
 
+def by_name(kind: Any) -> Any:
+    """The type of an object whose values are of one type, whatever their names."""
+    return dict[str, kind]
+
+
 def row(kind: Any, longest: int, least: int = 0) -> Any:
     """The type of a list of values of one type."""
     return Annotated[tuple[kind, ...], Meta(min_length=least, max_length=longest)]
 
 
-def record(name: str, fields: Iterable[Field], *, kind: str | None = None) -> Any:
-    """A record type without unknown fields; `kind` is what its field "kind" says, in a union of records."""
+def record(name: str, fields: Iterable[Field], *, kind: str | None = None, closed: bool = True) -> Any:
+    """A record type, without unknown fields where it is `closed`.
+
+    `kind` is what its field "kind" says, in a union of records.
+    """
     return msgspec.defstruct(
-        name, list(fields), kw_only=True, forbid_unknown_fields=True, frozen=True, tag=kind,
+        name, list(fields), kw_only=True, forbid_unknown_fields=closed, frozen=True, tag=kind,
         tag_field=None if kind is None else "kind",
     )  # fmt: skip
 

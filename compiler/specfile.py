@@ -7,7 +7,6 @@ source, or a value without a confidence is refused with its name.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
@@ -18,6 +17,8 @@ from nervecord.compiler.files.regular import read_text
 from nervecord.compiler.implied import with_implied
 from nervecord.compiler.ops import OPS, Level
 from nervecord.compiler.target import (
+    NAME,
+    NAMED,
     UNLIMITED,
     Behaviour,
     Confidence,
@@ -36,7 +37,6 @@ MAXIMUM_BYTES = 1 << 20
 """A larger file is refused."""
 LARGEST = 2**53
 """No number of a spec lies beyond: all are exact as floats."""
-_NAME = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,62}[a-z0-9])?", re.ASCII)
 
 _SOURCED = ("source", "confidence")
 _NEEDED = ("name", "title", "summary", "engines", "arithmetic", "nodes", "behaviour", "limits")
@@ -102,8 +102,8 @@ class _Reader:
                 raise self.wrong(f"{prefix}{key}", "is missing")
 
     def name(self, key: str, value: Any) -> str:
-        if not isinstance(value, str) or not _NAME.fullmatch(value):
-            raise self.wrong(key, f"{value!r} is no name", "at most 64 of a to z, 0 to 9, '.', '-' and '_'")
+        if not isinstance(value, str) or not NAME.fullmatch(value):
+            raise self.wrong(key, f"{value!r} is no name", NAMED)
         return value
 
     def text(self, key: str, value: Any) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,10 @@ conflicting: sources disagree; given: the user's own value (`TargetSpec.override
 
 DECIDING: tuple[Confidence, ...] = ("exact", "given")
 """Confidences with which a limit that is exceeded is an error; with the others it is unknown."""
+
+NAME = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,62}[a-z0-9])?", re.ASCII)
+"""Of a target, in its spec and in the programs that were compiled for it."""
+NAMED = "at most 64 of a to z, 0 to 9, '.', '-' and '_'"
 
 UNLIMITED = math.inf
 

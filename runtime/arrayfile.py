@@ -12,18 +12,21 @@ import os
 import re
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from nervecord.compiler import schema
 from nervecord.compiler.files.archive import unpacked
+from nervecord.compiler.files.arrays import most_expanded
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.files.regular import open_regular
 from nervecord.compiler.ops import Array
 from nervecord.errors import FileFormatError, NervecordError
 
 MAXIMUM_BYTES = 1 << 30
-"""A larger file is refused unread, and one that unpacks to more."""
+"""A larger file is refused unread, and one whose values take more as float64, or more than `most_expanded`."""
 MOST_ARRAYS = 1 << 12
 _FLAT = ("observations", "observation", "input", "inputs")
 """Names under which a file may hold the one array that is wanted."""
@@ -47,17 +50,20 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
     """
     where = schema.printable(os.fspath(path))
     with open_regular(path, where, MAXIMUM_BYTES, _KIND) as file:
+        budget = _Budget(min(MAXIMUM_BYTES, most_expanded(os.fstat(file.fileno()).st_size)), where)
         try:
             start = file.read(len(_MAGIC))
             if start == _MAGIC:
-                return {"": _array(start + file.read(), "", where)}
+                content = start + file.read()
+                budget.look("", content, len(content))
+                return {"": _array(content, "", where)}
         except OSError as error:
             raise FileFormatError(f"cannot be read: {error.strerror or error}", where=where) from None
         if not start.startswith(b"PK"):
             raise FileFormatError(f"is no {_KIND}", where=where, hint=_HINT)
         arrays: dict[str, Array] = {}
         for member, content in unpacked(
-            file, where, most_entries=MOST_ARRAYS, most_bytes=MAXIMUM_BYTES, kind=_KIND, hint=_HINT
+            file, where, most_entries=MOST_ARRAYS, most_bytes=budget.allowed, kind=_KIND, hint=_HINT, look=budget.look
         ):
             name = member.removesuffix(".npy")
             if not name.isprintable():
@@ -68,8 +74,41 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
         return arrays
 
 
-def _array(data: bytes, name: str, where: str) -> Array:
-    """The array of an .npy's bytes; `name` is for messages."""
+@dataclass(slots=True)
+class _Budget:
+    """What the arrays of a file may take as float64, in which everything computes: bytes, of all of them."""
+
+    allowed: int
+    where: str
+    taken: int = 0
+
+    def look(self, member: str, start: bytes, size: int) -> None:
+        """Count an array by its header, before its values are unpacked.
+
+        Raises:
+            FileFormatError: it is none, or too much.
+        """
+        said = _described(start, size, member.removesuffix(".npy"), self.where)
+        self.taken += math.prod(said.axes) * np.dtype(np.float64).itemsize
+        if self.taken > self.allowed:
+            raise FileFormatError(
+                f"its values take {self.taken} bytes as float64, at most {self.allowed} are read of a file of its size",
+                where=self.where, hint="give fewer rows, or store them without compression",
+            )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Described:
+    """What the header of an .npy says of its array, and where its values start."""
+
+    dtype: np.dtype[Any]
+    axes: tuple[int, ...]
+    fortran: bool
+    start: int
+
+
+def _described(data: bytes, size: int, name: str, where: str) -> _Described:
+    """Of the first bytes of an .npy of `size` bytes; `name` is for messages."""
     named = f" under {schema.printable(repr(name))}"
     header, start = _header(data, where)
     found = dict(re.findall(_FIELD, header)) if _HEADER.fullmatch(header) else {}
@@ -86,17 +125,23 @@ def _array(data: bytes, name: str, where: str) -> Array:
     if not shape.startswith("(") or len(sizes) > _MOST_AXES or any(len(size) > _MOST_DIGITS for size in sizes):
         raise FileFormatError(f"has shape {schema.printable(shape)}{named}, which is none", where=where, hint=_HINT)
     dtype, axes = np.dtype(descr), tuple(map(int, sizes))
-    declared, there = math.prod(axes) * dtype.itemsize, len(data) - start
+    declared, there = math.prod(axes) * dtype.itemsize, size - start
     if declared != there or max(axes, default=0) > MAXIMUM_BYTES:
         raise FileFormatError(
             f"declares {declared} bytes of values in shape {axes}{named}, and {there} are there",
             where=where,
             hint=_HINT,
         )
-    array: Array = np.frombuffer(data, dtype, offset=start).reshape(
-        axes, order="F" if found["fortran_order"] == "True" else "C"
+    return _Described(dtype, axes, found["fortran_order"] == "True", start)
+
+
+def _array(data: bytes, name: str, where: str) -> Array:
+    """The array of an .npy's bytes; `name` is for messages."""
+    said = _described(data, len(data), name, where)
+    array: Array = np.frombuffer(data, said.dtype, offset=said.start).reshape(
+        said.axes, order="F" if said.fortran else "C"
     )
-    return np.ascontiguousarray(array, dtype.newbyteorder("=")).reshape(axes)
+    return np.ascontiguousarray(array, said.dtype.newbyteorder("=")).reshape(said.axes)
 
 
 def _header(data: bytes, where: str) -> tuple[str, int]:

@@ -8,7 +8,7 @@ rounded to float32. The core is integers, and the same in any case.
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from nervecord.compiler.host import After, Before
 from nervecord.compiler.ops import Array, PopulationEncode
 from nervecord.compiler.plan import Plan, plan
 from nervecord.compiler.policy import Policy
-from nervecord.errors import EngineError
+from nervecord.errors import ContractError, EngineError
 from nervecord.runtime.c_library import FAST, load_library
 from nervecord.runtime.session import Counts, Driven, Traced, check_inputs, checked_active, checked_observation
 from nervecord.runtime.stream import Streaming
@@ -173,7 +173,17 @@ class Compiled:
         return found
 
 
-class CSession(Traced, Driven):
+class _Loaded:
+    """What holds a loaded library, and so the state of one process alone."""
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise ContractError(
+            "holds a loaded library, and can be neither copied nor pickled", where="session",
+            hint="pickle the program, and open it once more",
+        )  # fmt: skip
+
+
+class CSession(_Loaded, Traced, Driven):
     """A policy of integers in C, by the same text that the target c emits.
 
     Args:
@@ -197,9 +207,6 @@ class CSession(Traced, Driven):
         self._machine = Compiled(self.plan, batch, flags=flags, history=trace)
         self._step = self._machine.function("step")
         self._before = Before(self.plan)
-
-    def __getstate__(self) -> dict[str, Any]:
-        raise TypeError("a session of the engine c holds a loaded library and cannot be copied")
 
     @property
     def batch(self) -> int:
@@ -242,7 +249,7 @@ class CSession(Traced, Driven):
             return action if np.ndim(observation) == 2 else action[0]
 
 
-class CStream(Traced, Streaming):
+class CStream(_Loaded, Traced, Streaming):
     """A graph of integers that is no policy, its core in C; the host's part in numpy.
 
     Args:

@@ -467,7 +467,8 @@ class MachineSession(Driven):
                 given = np.where(trusted[:, None], given, self._neutral)
             if self.graph.level is Level.INTEGER:
                 check_inputs(self.plan, self._machine.before.split(given))
-            action, self._last = self._machine.window(given)
+            with np.errstate(over="ignore", invalid="ignore"):  # an action that is not finite is not given, and counted
+                action, self._last = self._machine.window(given)
             self._count(counted)
             action = self._safe(action, trusted, counted)
             return action if np.ndim(observation) == 2 else action[0]

@@ -10,7 +10,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from nervecord.compiler import schema
@@ -38,7 +38,14 @@ def ending(file: BinaryIO) -> tuple[int, int] | None:
 
 
 def unpacked(
-    file: BinaryIO, where: str, *, most_entries: int, most_bytes: int, kind: str, hint: str
+    file: BinaryIO,
+    where: str,
+    *,
+    most_entries: int,
+    most_bytes: int,
+    kind: str,
+    hint: str,
+    look: Callable[[str, bytes, int], None],
 ) -> Iterator[tuple[str, bytes]]:
     """(name, content) of an archive's entries, in its order.
 
@@ -46,6 +53,7 @@ def unpacked(
         file: open for reading. where: its name in messages.
         most_entries: and `most_bytes` of all of them unpacked; one with more is refused.
         kind: what the file should be, for messages. hint: how to get one.
+        look: (name, first bytes, at most 1 MiB, and size of an entry), before more of it is unpacked; may refuse it.
 
     Raises:
         FileFormatError: it is no archive, damaged, encrypted, packed by another method than deflate, or too large.
@@ -72,7 +80,9 @@ def unpacked(
                 raise FileFormatError(f"unpacks to {size} bytes, at most {most_bytes} are read", where=where)
             for info in found:
                 with archive.open(info) as entry:
-                    yield info.filename, _content(entry, info.file_size, where)
+                    start = entry.read(min(_CHUNK, info.file_size))
+                    look(info.filename, start, info.file_size)
+                    yield info.filename, _content(entry, start, info.file_size, where)
     except NervecordError:
         raise
     except (
@@ -83,10 +93,10 @@ def unpacked(
         ) from None
 
 
-def _content(entry: object, size: int, where: str) -> bytes:
-    """The bytes of an entry, which its directory says are `size`; no more are unpacked."""
-    pieces: list[bytes] = []
-    left = size
+def _content(entry: object, start: bytes, size: int, where: str) -> bytes:
+    """The bytes of an entry behind `start`, and that; its directory says they are `size`, and no more are unpacked."""
+    pieces = [start]
+    left = size - len(start)
     while left >= 0:
         piece: bytes = entry.read(min(_CHUNK, left + 1))  # type: ignore[attr-defined]
         if not piece:

@@ -17,7 +17,7 @@ from nervecord.compiler.ops.fields import LARGEST_AXIS, Array
 from nervecord.errors import FileFormatError
 
 LEAST_EXPANDED = 256 << 20
-"""Bytes that the matrices of a file may take without their zeros left out; larger files may take `EXPANSION` times
+"""Bytes that the values of a small file may take once expanded; larger files may take `EXPANSION` times
 their size."""
 EXPANSION = 16
 INDEX = np.dtype("<u4")
@@ -30,6 +30,11 @@ ENTRY = schema.record("array", [
     ("nonzero", schema.whole(0, (1 << 32) - 1) | None, None),
 ])  # fmt: skip
 """An array in the index; `nonzero` is how many values are kept of a matrix in compressed rows."""
+
+
+def most_expanded(size: int) -> int:
+    """Bytes of values that a file of `size` bytes may expand to."""
+    return max(LEAST_EXPANDED, EXPANSION * size)
 
 
 def pack(arrays: Mapping[str, Array]) -> tuple[list[dict[str, Any]], bytes]:
@@ -74,7 +79,7 @@ def unpack(index: Any, data: bytes, *, where: str) -> dict[str, Array]:
         FileFormatError: index and bytes do not fit, or the arrays would be far larger than the file.
     """
     found: dict[str, Array] = {}
-    allowed = max(LEAST_EXPANDED, EXPANSION * len(data))
+    allowed = most_expanded(len(data))
     at = 0
 
     def take(dtype: np.dtype[Any], count: int, name: str) -> Array:
@@ -100,7 +105,7 @@ def unpack(index: Any, data: bytes, *, where: str) -> dict[str, Array]:
         if len(entry.shape) != 2 or allowed < 0:
             raise FileFormatError(
                 f"the array {name!r} in compressed rows has shape {tuple(entry.shape)}: a matrix is needed, and "
-                f"at most {max(LEAST_EXPANDED, EXPANSION * len(data))} bytes for all of them", where=where,
+                f"at most {most_expanded(len(data))} bytes for all of them", where=where,
             )  # fmt: skip
         values = take(dtype, entry.nonzero, name)
         columns = take(INDEX, entry.nonzero, name)

@@ -25,12 +25,14 @@ from nervecord.compiler.files.archive import ending
 from nervecord.compiler.files.arrays import ENTRY, MOST_ARRAYS, pack, unpack
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.files.regular import open_regular
+from nervecord.compiler.files.report import check_report
 from nervecord.compiler.files.serialise import graph_from_data, graph_to_data
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.notebook import table
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import LONGEST_BLOCK, STREAM, Schedule, StateRule
 from nervecord.compiler.schema import canonical
+from nervecord.compiler.target import NAME, NAMED
 from nervecord.compiler.verify import require
 from nervecord.errors import ContractError, FileFormatError, GraphError, NervecordError
 
@@ -227,6 +229,11 @@ def _read(file: BinaryIO, where: str) -> Program:
         text = None if schema.is_plain(content) else schema.unprintable(part)
         if text is not None:
             raise FileFormatError(f"the text {schema.printable(repr(text))} cannot be printed", where=where)
+    check_report(report, f"{where}: report.json")
+    if not NAME.fullmatch(manifest.target):
+        raise FileFormatError(
+            f"target: {schema.printable(repr(manifest.target))} is no name of a target", where=at, hint=NAMED
+        )
     try:
         actual = described_hashes(plain, data)
     except (ValueError, RecursionError) as error:

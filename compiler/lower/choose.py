@@ -20,6 +20,8 @@ SEARCH_OBSERVATIONS = 256
 """Recorded observations that choose the encoder's scale."""
 SEARCH_WORK = 200_000_000
 """Multiplications that judging one choice of scales may cost: of a large network fewer observations are taken."""
+SEARCH_STEPS = 1 << 15
+"""Steps of the core, one after another, that it may cost."""
 MANY_CHOICES = 0.01
 """Above this share of observations on which integers choose another action than float: a warning."""
 LARGE_ERROR = 0.5
@@ -61,7 +63,7 @@ def _error(candidate: Planned, made: Plan, calibration: Calibration | StreamCali
     """The rms error of the action, or of the preferences where it is a choice; of a stream of what leaves."""
     if isinstance(calibration, StreamCalibration):
         return _stream_error(candidate, made, calibration)[0]
-    count = affordable(made, SEARCH_OBSERVATIONS, SEARCH_WORK)
+    count = affordable(made, SEARCH_OBSERVATIONS, SEARCH_WORK, SEARCH_STEPS)
     rows = spread(len(calibration.observations), count, carried=not made.schedule.resets)
     actions, preferences = answers(made, calibration.observations[rows])
     if calibration.preferences is None:
@@ -88,6 +90,11 @@ def _errors(difference: Array) -> tuple[float, float]:
     return float(np.sqrt(np.mean(difference**2))), float(np.abs(difference).max())
 
 
+def _rounded(measure: float) -> float:
+    """To the six digits that a reader of a finding looks at; the report holds all of them."""
+    return float(f"{measure:.6g}")
+
+
 def report_error(
     best: Planned, calibration: Calibration | StreamCalibration | None, floats: Plan, made: Plan
 ) -> tuple[dict[str, Any], list[Finding]]:
@@ -108,7 +115,8 @@ def report_error(
         if rms > LARGE_ERROR * size:
             found.append(Finding(
                 "action-error", "warning", "graph", "the integers' actions are far from the float policy's (rms)",
-                rms, size, "more weight bits, or a network trained with a smaller range of weights",
+                _rounded(rms), _rounded(LARGE_ERROR * size),
+                "more weight bits, or a network trained with a smaller range of weights",
             ))  # fmt: skip
         return {"action_error_rms": rms, "action_error_max": largest, **base}, found
     error = choice_report(calibration.preferences, actions, preferences)

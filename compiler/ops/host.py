@@ -62,7 +62,8 @@ class Normalise(Op):
             yield "epsilon", "the divisor can be zero", self.epsilon, 0
 
     def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
-        return np.clip((x - self.mean) / self.divisor, -self.clip, self.clip)
+        with np.errstate(over="ignore"):  # the clip takes it
+            return np.clip((x - self.mean) / self.divisor, -self.clip, self.clip)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,7 +102,8 @@ class Quantise(Op):
         return low, high
 
     def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
-        y = np.clip(np.rint(x * self.scale), -self.limit, self.limit).astype(np.int64)
+        with np.errstate(over="ignore"):  # the limit takes it
+            y = np.clip(np.rint(x * self.scale), -self.limit, self.limit).astype(np.int64)
         if not self.constant:
             return y
         return np.concatenate([y, np.full((y.shape[0], 1), self.constant, dtype=np.int64)], axis=1)
@@ -238,7 +240,8 @@ class Decode(Decoder):
         return self.low, self.high
 
     def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
-        return np.clip(x * self.scale + self.offset, self.low, self.high)
+        with np.errstate(over="ignore"):  # the limits take it, or sessions, as no action
+            return np.clip(x * self.scale + self.offset, self.low, self.high)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -353,10 +356,11 @@ class CountArgmaxDecode(Decoder):
 def weigh(weight: Array, offset: Array, counts: Array) -> Array:
     """What spike counts (batch, actions * neurons) say of each action: (batch, actions), before any limit or choice."""
     c = counts.reshape(len(counts), *weight.shape).astype(np.float64)
-    y = weight[:, 0] * c[..., 0]
-    for k in range(1, weight.shape[1]):
-        y = y + weight[:, k] * c[..., k]
-    return y + offset
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is no action: see `Decode.step`
+        y = weight[:, 0] * c[..., 0]
+        for k in range(1, weight.shape[1]):
+            y = y + weight[:, k] * c[..., k]
+        return y + offset
 
 
 def first_largest(x: Array) -> Array:

@@ -6,12 +6,14 @@ Damaged programs and NIR files stand in test_bad_input.py, and 2,000 random ones
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import threading
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,8 +23,11 @@ import numpy as np
 import pytest
 
 import nervecord
+from nervecord.compiler.graph import chain
 from nervecord.compiler.nir import file as nirfile
 from nervecord.compiler.nir import hdf5child
+from nervecord.compiler.nir.file import write_nir
+from nervecord.compiler.ops import Affine, Input, Level, Membrane, Neuron, Output
 from nervecord.errors import FileFormatError, NervecordError
 from nervecord.runtime.arrayfile import read_arrays
 from nervecord.training.records import read_metrics, read_record
@@ -150,6 +155,30 @@ def test_many_entries_and_names_for_terminals(tmp_path: Path) -> None:
         read_arrays(path)
 
 
+@pytest.mark.parametrize(
+    ("descr", "words"),
+    [
+        ("|i1", "its values take 2139094872 bytes as float64, at most 268435456 are read"),
+        ("<f8", "unpacks to 2139095000 bytes, at most 268435456 are read"),
+    ],
+)
+def test_arrays_that_unpack_to_far_more_than_their_file(descr: str, words: str, tmp_path: Path) -> None:
+    """Deflated zeros: what they take as float64 is counted, and refused before they are unpacked."""
+    path, rows = tmp_path / "rows.npz", (255 << 20) // 27
+    header = npy(described(repr(descr), f"({rows}, 27)").ljust(117))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("rows.npy", "w") as entry:
+        entry.write(header)
+        for _ in range(np.dtype(descr).itemsize):
+            entry.write(bytes(rows * 27))
+    tracemalloc.start()
+    with pytest.raises(FileFormatError) as caught:
+        read_arrays(path)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert words in str(caught.value)
+    assert most < 16 << 20
+
+
 def test_what_numpy_writes_is_read_as_numpy_reads_it(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     arrays = {
@@ -168,6 +197,74 @@ def test_what_numpy_writes_is_read_as_numpy_reads_it(tmp_path: Path) -> None:
             assert np.array_equal(found[name], array)
     np.save(tmp_path / "a.npy", arrays["fortran"])
     assert np.array_equal(read_arrays(tmp_path / "a.npy")[""], arrays["fortran"])
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Numbers at the end of float64. The suite makes warnings errors: numpy's, with places in our source, would be seen.
+
+LARGEST = float(np.finfo(np.float64).max)
+TOY = FOLDER.parent.parent / "fuzz" / "corpus" / "current.contract.toml"
+
+
+def network(weight: np.ndarray, path: Path) -> Path:
+    """A file of a network of 3 inputs and 2 membranes."""
+    one, zero = np.ones(2), np.zeros(2)
+    nodes = [
+        ("in", Input((3,))), ("fc", Affine(weight)), ("neurons", Neuron(Membrane(0.5 * one, one, zero))),
+        ("out", Output((2,))),
+    ]  # fmt: skip
+    write_nir(chain(Level.DISCRETE, nodes, dt=1e-3), path)
+    return path
+
+
+@pytest.mark.parametrize("largest", [LARGEST, 2.0**53 + 2, 1e20, 1e200])
+def test_weights_of_any_size_are_inspected(largest: float, nervecord_cli: Any, tmp_path: Path) -> None:
+    path = network(np.array([[-1.0, -1.0, 0.0], [1.0, 1.0, 0.5]]) * largest, tmp_path / "a.nir")
+    answer = nervecord_cli("inspect", path, "--target", "lava", "--json")
+    assert answer.code == 0, answer
+    spread = next(node["weights"] for node in json.loads(answer.out)["graph"]["nodes"] if node["weights"])
+    assert (spread["low"], spread["high"]) == (-largest, largest)
+    assert sum(spread["counts"]) == 5
+    assert spread["edges"] == sorted(spread["edges"])
+    assert np.isfinite([spread["mean"], spread["std"], *spread["edges"]]).all()
+    assert spread["mean"] == pytest.approx(largest / 12)
+
+
+def test_what_goes_beyond_float64_is_refused_with_its_node(nervecord_cli: Any, tmp_path: Path) -> None:
+    path = network(np.full((2, 3), LARGEST), tmp_path / "a.nir")
+    np.savez(tmp_path / "rows.npz", np.ones((4, 3)))
+    nervecord_cli("simulate", path, "--input", tmp_path / "rows.npz").refused(
+        "nervecord simulate: fc, step 0: on this input a value goes beyond what float64 holds"
+    )
+
+
+def test_what_a_clip_takes_is_no_matter(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
+    """Observations and a scale whose products go beyond float64, before the limits that both have."""
+    rows = np.random.default_rng(0).normal(size=(20, 3))
+    np.savez(tmp_path / "rows.npz", rows)
+    np.savez(tmp_path / "huge.npz", np.where(rows > 0, 1.7e308, -1.7e308))
+    contract = tmp_path / "contract.toml"
+    contract.write_text(TOY.read_text().replace("scale = [1.0, 2.0]", "scale = 1e308"))
+    path = network(np.ones((2, 3)), tmp_path / "a.nir")
+    for name in ("rows", "huge"):
+        flags = ("--contract", contract, "--calibration", tmp_path / f"{name}.npz", "-o", tmp_path / "a.nervecord")
+        answer = nervecord_cli("compile", path, *flags)
+        assert answer.code == 0, answer
+    program = nervecord.load(tmp_path / "a.nervecord")
+    for engine in ("definition", "emulator"):
+        with nervecord.open(program, engine=engine) as session:
+            assert np.abs(session.step(np.full(3, 1.7e308))).tolist() == [1.0, 2.0]
+
+
+def test_actions_whose_squares_go_beyond_float64(nervecord_cli: Any, tmp_path: Path) -> None:
+    np.savez(tmp_path / "rows.npz", np.full((20, 3), 3.0))
+    contract = tmp_path / "contract.toml"
+    said = TOY.read_text().replace("scale = [1.0, 2.0]", "scale = 1e308")
+    contract.write_text(said.replace("[-1.0, -2.0]", "[-1e300, -2.0]").replace("[1.0, 2.0]", "[1e300, 2.0]"))
+    path = network(np.ones((2, 3)), tmp_path / "a.nir")
+    nervecord_cli("compile", path, "--contract", contract, "--calibration", tmp_path / "rows.npz").refused(
+        "calibration: the float policy's actions go up to 1e+300, at most 1e+150 can be compared"
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import importlib.util
 import io
 import json
 import random
@@ -26,6 +27,7 @@ from fuzz import others
 from fuzz.mutation import mutate_array, mutate_bytes, mutate_tree, to_json, to_toml
 
 import nervecord
+from nervecord.cli.show import certificate_rows
 from nervecord.compiler.attach import attach
 from nervecord.compiler.files.arrays import ENTRY, pack, unpack
 from nervecord.compiler.files.contractfile import read_contract
@@ -46,10 +48,13 @@ from nervecord.compiler.textform import to_text
 from nervecord.compiler.verify import require, verify
 from nervecord.errors import FileFormatError, NervecordError
 from nervecord.runtime.arrayfile import read_arrays
+from nervecord.runtime.html import page
 from nervecord.runtime.session import MachineSession
 from nervecord.targets.given import load_program
 
 CORPUS = Path(__file__).parent / "corpus"
+DRAWS = all(importlib.util.find_spec(name) for name in ("jinja2", "matplotlib", "networkx", "plotly"))
+"""Whether pages can be written: the extra `report`."""
 MOST_STEPS = 400
 """A program that takes more steps for an action is loaded and not run: how long it takes is what it asks for."""
 
@@ -158,6 +163,35 @@ def check_program(path: Path, rng: random.Random) -> None:
     if rng.random() < 0.05:
         nervecord.inspect(program, rng.choice(("lava", "loihi1", "xylo", "spinnaker2", "speck")))
     run_program(program, rng)
+
+
+def damage_report(sound: Path, rng: random.Random) -> bytes:
+    """Another report, which no hash covers."""
+    report = json.loads(sound.read_bytes())
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        mutate_tree(report, rng)
+    return mutate_bytes(to_json(report), rng) if rng.random() < 0.1 else to_json(report)
+
+
+def check_report(path: Path, rng: random.Random) -> None:
+    """What of a report is read can be shown as a page."""
+    with zipfile.ZipFile(CORPUS / "policy.nervecord") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["report.json"] = path.read_bytes()
+    whole = path.with_suffix(".nervecord")
+    try:
+        with zipfile.ZipFile(whole, "w", zipfile.ZIP_STORED) as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+        program = load(whole)
+    finally:
+        whole.unlink(missing_ok=True)
+    found = nervecord.inspect(program, (program.target,)).to_dict()
+    certificate = program.report.get("certificate")
+    rows = () if certificate is None else tuple((what, value) for what, value in certificate_rows(certificate))
+    if DRAWS:
+        subject = page.Subject("case", found, program.to_dict())
+        assert page.render(page.Contents("case", subjects=(subject,), certificates=rows))
 
 
 def run_program(program: Program, rng: random.Random) -> None:
@@ -414,6 +448,7 @@ KINDS = {
     "nir content": Kind(".nir", damage_tree, check_tree),
     "nir bytes": Kind(".nir", damage_raw, check_nir),
     "arrays": Kind(".npz", damage_arrays, check_arrays),
+    "report": Kind(".report.json", damage_report, check_report),
     "contract": Kind(".contract.toml", damage_toml, check_contract),
     "target": Kind(".target.toml", damage_toml, check_target),
     "study": Kind(".study.toml", damage_toml, others.check_study),

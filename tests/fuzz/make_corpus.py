@@ -32,11 +32,15 @@ def main() -> None:
     from nervecord.compiler.files.program import Program
     from nervecord.compiler.nir.file import nir_bytes
     from nervecord.compiler.schedule import Schedule
+    from nervecord.compiler.schema import canonical
+    from nervecord.runtime.certify import Certificate
     from nervecord.targets.lava.target import LavaTarget
     from nervecord.targets.reference.target import ReferenceTarget
     from nervecord.training.config import TrainConfig
 
     CORPUS.mkdir(exist_ok=True)
+    returns = np.arange(50.0)
+    certificate = Certificate(0.02, {"median": 0.001, "max": 0.1}, 64, "Ant-v4", 0, returns, returns + 0.01)
     small = random_policy(sizes=(3, 4, 2), steps=3)
     policies = {
         "policy": small,
@@ -48,6 +52,9 @@ def main() -> None:
         program = compile_graph(policy, LavaTarget())
         kept = Program("lava", program.graph, program.contract, versions={"nervecord": "0.1.0"})
         (CORPUS / f"{name}.nervecord").write_bytes(kept.to_bytes())
+        if name == "policy":
+            reported = {**program.report, "certificate": certificate.to_dict()}
+            (CORPUS / "policy.report.json").write_bytes(canonical(reported) + b"\n")
     floats = compile_graph(small, ReferenceTarget())
     (CORPUS / "floats.nervecord").write_bytes(Program("reference", floats.graph, floats.contract).to_bytes())
     stream = Program("reference", stream_graph(), schedule=Schedule(7, "reset", held=False))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import dataclasses
+import pickle
 import shutil
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -301,3 +305,13 @@ def test_thresholds_at_the_ends_of_what_can_be_said(threshold: int, compare: str
     }
     made = plan(graph.replace(nodes=nodes, arithmetic=arithmetic), case.plan.schedule)
     assert_same_blocks(Case(12, made, case.inputs))
+
+
+@pytest.mark.parametrize("way", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_what_holds_a_library_says_that_it_cannot_be_copied(way: Callable[[Any], Any]) -> None:
+    policy = random_policy(sizes=(3, 4, 2))
+    integers, _ = lower(policy, LAVA, calibrate(policy))
+    assert isinstance(integers, Policy)
+    for held in (CSession(integers), CStream(integers.graph)):
+        with held, pytest.raises(ContractError, match="neither copied nor pickled"):
+            way(held)

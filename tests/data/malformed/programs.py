@@ -309,6 +309,7 @@ FILES: dict[str, Callable[[], bytes]] = {
     # Of floats: integers say their arithmetic, and are run by it whatever their target is called.
     "unknown_target": manifest(lambda data: data.update(target="lavva"), ReferenceTarget()),
     "inspected_target": manifest(lambda data: data.update(target="xylo"), ReferenceTarget()),
+    "target_a_path": manifest(lambda data: data.update(target="../../etc")),
     "no_graph": manifest(lambda data: data.pop("graph")),
     "no_hashes": manifest(lambda data: data.pop("hashes")),
     "hashes_are_text": manifest(lambda data: data.update(hashes="sha256")),
@@ -317,6 +318,12 @@ FILES: dict[str, Callable[[], bytes]] = {
     "allowances_are_a_number": manifest(lambda data: data.update(allowances=1)),
     "report_a_list": members(lambda held: held.update({"report.json": b"[]"})),
     "report_escape": members(lambda held: held.update({"report.json": b'{"lowering":"\\u001b[2J"}'})),
+    "report_lowering_a_number": members(lambda held: held.update({"report.json": b'{"lowering":5}'})),
+    "report_lowering_nothing": members(lambda held: held.update({"report.json": b'{"lowering":null}'})),
+    "report_population_empty": members(lambda held: held.update({"report.json": b'{"lowering":{"populations":[{}]}}'})),
+    "report_error_alone": members(lambda held: held.update({"report.json": b'{"lowering":{"action_error_rms":1}}'})),
+    "report_certificate_a_list": members(lambda held: held.update({"report.json": b'{"certificate":[]}'})),
+    "report_certificate_empty": members(lambda held: held.update({"report.json": b'{"certificate":{}}'})),
     "report_nested": members(lambda held: held.update({"report.json": b'{"a":' + NESTED + b"}"})),
     # Hashes.
     "structure_hash": manifest(lambda data: data["graph"].update(dt=0.5)),
