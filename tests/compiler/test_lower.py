@@ -13,10 +13,9 @@ from policies import li, lif, random_dag, random_policy, with_node
 
 import nervecord
 from nervecord.compiler.arithmetic import Arithmetic
-from nervecord.compiler.calibrate import affordable, batches, calibrate, calibrate_stream
+from nervecord.compiler.calibrate import calibrate, calibrate_stream
 from nervecord.compiler.graph import Graph, chain
 from nervecord.compiler.interpret import Machine, simulate
-from nervecord.compiler.lower.choose import SEARCH_STEPS
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.ops import (
@@ -34,7 +33,7 @@ from nervecord.compiler.ops import (
     PopulationEncode,
     Quantise,
 )
-from nervecord.compiler.plan import Plan, plan
+from nervecord.compiler.plan import plan
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import Schedule
 from nervecord.errors import ContractError, InfeasibleError
@@ -470,22 +469,6 @@ def test_calibration_needs_observations_that_fit() -> None:
         calibrate(policy, np.zeros((3, 27)))
     with pytest.raises(ContractError, match="NaN"):
         calibrate(policy, np.full((50, 27), np.nan))
-
-
-def test_actions_of_many_steps_are_calibrated_on_few_observations_or_refused() -> None:
-    def made(steps: int, state: str) -> Plan:
-        return plan(random_policy(sizes=(3, 4, 2), steps=steps, state=state))
-
-    assert affordable(made(5, "carried"), 2048) == affordable(made(5, "reset"), 2048) == 2048
-    assert affordable(made(1 << 14, "carried"), 64) == 16
-    assert affordable(made((1 << 16) - 1, "carried"), 64) == 4
-    # Independent windows are run side by side, as many as memory takes.
-    wide = made(1 << 14, "reset")
-    assert affordable(wide, 4096) == 16 * max(map(len, batches(wide, np.zeros((4096, 3)))))
-    with pytest.raises(ContractError, match="one observation takes 32769 steps of the core, at most 32768 are run"):
-        affordable(made((1 << 15) + 1, "carried"), 64, steps=SEARCH_STEPS)
-    with pytest.raises(ContractError, match=r"one observation makes \d+ values .* at most 134217728 are kept"):
-        affordable(plan(random_policy(sizes=(3, 3000, 2), steps=1 << 16)), 64)
 
 
 @pytest.mark.parametrize("target", ["reference", "onnx"])

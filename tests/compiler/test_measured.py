@@ -11,11 +11,14 @@ import pytest
 from policies import random_policy
 
 import nervecord
+from nervecord.compiler.calibrate import affordable, batches
 from nervecord.compiler.findings import Finding
+from nervecord.compiler.lower.choose import SEARCH_STEPS
 from nervecord.compiler.measured import silent_layers
 from nervecord.compiler.ops import Affine, Normalise
+from nervecord.compiler.plan import Plan, plan
 from nervecord.compiler.policy import Policy
-from nervecord.errors import FileFormatError
+from nervecord.errors import ContractError, FileFormatError
 
 
 def codes(program: nervecord.Program) -> list[str]:
@@ -104,3 +107,19 @@ def test_a_report_that_was_edited_is_refused(report: dict[str, Any]) -> None:
 def test_a_finding_comes_back_from_its_data() -> None:
     finding = Finding("a-code", "warning", "lif1", "is so", 3, 2.5, "do", "lava", "a paper")
     assert Finding.from_dict(finding.to_dict()) == finding
+
+
+def test_actions_of_many_steps_are_calibrated_on_few_observations_or_refused() -> None:
+    def made(steps: int, state: str) -> Plan:
+        return plan(random_policy(sizes=(3, 4, 2), steps=steps, state=state))
+
+    assert affordable(made(5, "carried"), 2048) == affordable(made(5, "reset"), 2048) == 2048
+    assert affordable(made(1 << 14, "carried"), 64) == 16
+    assert affordable(made((1 << 16) - 1, "carried"), 64) == 4
+    # Independent windows are run side by side, as many as memory takes.
+    wide = made(1 << 14, "reset")
+    assert affordable(wide, 4096) == 16 * max(map(len, batches(wide, np.zeros((4096, 3)))))
+    with pytest.raises(ContractError, match="one observation takes 32769 steps of the core, at most 32768 are run"):
+        affordable(made((1 << 15) + 1, "carried"), 64, steps=SEARCH_STEPS)
+    with pytest.raises(ContractError, match=r"one observation makes \d+ values .* at most 134217728 are kept"):
+        affordable(plan(random_policy(sizes=(3, 3000, 2), steps=1 << 16)), 64)
