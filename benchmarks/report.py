@@ -155,8 +155,7 @@ def returns(data: dict[str, Any], out: Path) -> str:
 
 zoo/ant in {data["environment"]}, the same seeds, by `benchmarks/returns.py`: each engine in worlds of its own,
 observations rounded to float32 for all, and actions too. Mean return with its 95 % interval. Integer engines
-{gave}; floats part where a rounding flips a spike. Lava itself plays fewer
-episodes, for its time.
+{gave}; floats part where a rounding flips a spike.
 
 {table(["engine", "episodes", "return", "actions", "against the emulator"], rows)}"""
 
