@@ -120,7 +120,11 @@ def from_json(content: bytes | str, kind: Any, where: str) -> Any:
     Raises:
         FileFormatError: it is no JSON, or not of that kind; NaN and infinities are no JSON.
     """
-    content = content.encode() if isinstance(content, str) else content
+    if isinstance(content, str):
+        try:
+            content = content.encode()
+        except UnicodeEncodeError as wrong:
+            raise FileFormatError(f"is no JSON: {printable(str(wrong))}", where=where) from None
     if len(content) > MOST_JSON:
         raise FileFormatError(f"has {len(content)} bytes of JSON, at most {MOST_JSON} are read", where=where)
     outline = brackets(content)

@@ -57,6 +57,8 @@ def import_graph(root: Mapping[str, Any], *, where: str, dt: float | None) -> Gr
             raise FileFormatError(f"has {count} {what}, at most {most} are read", where=where)
     for edge in edges:
         for end in edge:
+            if not end.isprintable():
+                raise GraphError(f"an edge names {end[:80]!r}, which cannot be printed", where=where)
             if end not in raw:
                 raise GraphError(
                     f"edge {edge[0]} -> {edge[1]} names {end!r}, and no node has that name", where=where,

@@ -44,6 +44,12 @@ def test_damaged_files_are_read_within_their_promises_or_refused(kind: str, part
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("number", [2000724, 2005242, 2007978])
+def test_names_that_are_no_line_and_no_text(number: int, tmp_path: Path) -> None:
+    """An edge to a name with a line break in it; metadata with half of a surrogate pair."""
+    assert run_case("nir content", number, tmp_path) == "refused"
+
+
 @pytest.mark.parametrize("kind", CASES)
 def test_a_fuzzer_that_read_nothing_would_find_nothing(kind: str, tmp_path: Path) -> None:
     """What the damage starts from is sound, but for what contracts and networks that do not meet."""
