@@ -5,7 +5,8 @@
 The policy (by default zoo/ant) plays in its own environment, on seeds that follow from --seed, each engine in
 worlds of its own. Observations are rounded to float32 before the policy sees them, and actions before the world does:
 what engines whose interface is float32 do is then done by all. Lava itself is hundreds of times slower than the
-emulator: 50 episodes take it ten to twenty minutes. Exits with 1 where an integer engine gave one action that another did not.
+emulator: 50 episodes take it ten to twenty minutes. Exits with 1 where an integer engine gave one action that another
+did not.
 """
 
 from __future__ import annotations
