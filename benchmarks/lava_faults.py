@@ -43,6 +43,8 @@ except EngineError:
 VICTIMS = ("parent KILL", "parent TERM", "parent INT", "worker", "guardian", "lava")
 WINDOW = 3.0
 """Seconds after its start in which a run is killed: start and first actions take about two."""
+LONGEST = 200.0
+"""Seconds until the session must have ended: the longest of its own limits and more."""
 SETTLE = 1.0
 """Seconds until nothing may be left."""
 
@@ -78,8 +80,8 @@ def strike(parent: subprocess.Popen[str], victim: str, rng: random.Random) -> st
     return name
 
 
-def run(victim: str, moment: float, rng: random.Random) -> tuple[str, int, int, int]:
-    """One run: (what was killed, its exit code, processes left, segments left)."""
+def run(victim: str, moment: float, rng: random.Random) -> tuple[str, int, float, int, int]:
+    """One run: (what was killed, exit code of the parent, seconds until it ended, processes left, segments left)."""
     parent = subprocess.Popen(
         [sys.executable, "-c", SESSION, str(Path(__file__).parent)],
         stdout=subprocess.PIPE,
@@ -91,11 +93,13 @@ def run(victim: str, moment: float, rng: random.Random) -> tuple[str, int, int, 
         parent.stdout.readline()
         time.sleep(moment)
         killed = strike(parent, victim, rng)
-        code = parent.wait(30)
+        began = time.monotonic()
+        code = parent.wait(LONGEST)
+        seconds = time.monotonic() - began
         deadline = time.monotonic() + SETTLE
         while (marked(parent.pid) or segments(parent.pid)) and time.monotonic() < deadline:
             time.sleep(0.01)
-        return killed, code, len(marked(parent.pid)), len(segments(parent.pid))
+        return killed, code, seconds, len(marked(parent.pid)), len(segments(parent.pid))
 
 
 def main() -> None:
@@ -107,19 +111,25 @@ def main() -> None:
     rng = random.Random(arguments.seed)
     runs: dict[str, int] = collections.Counter()
     bad: dict[str, int] = collections.Counter()
+    slowest = 0.0
     for k in range(arguments.runs):
         moment = rng.uniform(0, WINDOW)
-        killed, code, processes, left = run(VICTIMS[k % len(VICTIMS)], moment, rng)
+        killed, code, seconds, processes, left = run(VICTIMS[k % len(VICTIMS)], moment, rng)
         runs[killed] += 1
         bad["processes"] += processes
         bad["segments"] += left
+        slowest = max(slowest, seconds)
         if not killed.startswith("parent") and code != 42:
             bad["not told"] += 1
         print(
-            f"{k:3d}  {killed:12s} after {moment:4.2f} s  exit {code:4d}  left: {processes} processes, {left} segments"
+            f"{k:3d}  {killed:12s} after {moment:4.2f} s  exit {code:4d} in {seconds:4.1f} s  left: {processes} processes, "
+            f"{left} segments",
+            flush=True,
         )
     print(f"runs: {dict(runs)}")
-    print(f"left: {bad['processes']} processes, {bad['segments']} segments; deaths not reported: {bad['not told']}")
+    print(
+        f"left: {bad['processes']} processes, {bad['segments']} segments; deaths not reported: {bad['not told']}; slowest end {slowest:.1f} s"
+    )
     sys.exit(1 if any(bad.values()) else 0)
 
 
