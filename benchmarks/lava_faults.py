@@ -122,13 +122,14 @@ def main() -> None:
         if not killed.startswith("parent") and code != 42:
             bad["not told"] += 1
         print(
-            f"{k:3d}  {killed:12s} after {moment:4.2f} s  exit {code:4d} in {seconds:4.1f} s  left: {processes} processes, "
-            f"{left} segments",
+            f"{k:3d}  {killed:12s} after {moment:4.2f} s  exit {code:4d} in {seconds:4.1f} s  "
+            f"left: {processes} processes, {left} segments",
             flush=True,
         )
     print(f"runs: {dict(runs)}")
     print(
-        f"left: {bad['processes']} processes, {bad['segments']} segments; deaths not reported: {bad['not told']}; slowest end {slowest:.1f} s"
+        f"left: {bad['processes']} processes, {bad['segments']} segments; deaths not reported: {bad['not told']}; "
+        f"slowest end {slowest:.1f} s"
     )
     sys.exit(1 if any(bad.values()) else 0)
 
