@@ -35,7 +35,7 @@ def scratch_folder(parent: str | os.PathLike[str] | None = None, *, hidden: bool
         OSError: it cannot be made.
     """
     place = Path(parent or tempfile.gettempdir())
-    _remove_abandoned(place)
+    remove_abandoned(place)
     folder, handle = _made(place, "." if hidden else "")
     try:
         yield folder
@@ -63,7 +63,8 @@ def _made(place: Path, dot: str) -> tuple[Path, int]:
         return folder, handle
 
 
-def _remove_abandoned(place: Path) -> None:
+def remove_abandoned(place: Path) -> None:
+    """Remove the folders there whose makers were killed."""
     with contextlib.suppress(OSError), os.scandir(place) as entries:
         for entry in entries:
             if not _NAME.fullmatch(entry.name):

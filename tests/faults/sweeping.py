@@ -61,7 +61,12 @@ class Sweeping(Scene):
         (self.folder / "study.toml").write_text(text)
 
     def work(self, chosen: Chosen | None) -> int:
-        return main(["sweep", str(self.folder / "study.toml"), "--quiet"])
+        words = ["sweep", str(self.folder / "study.toml"), "--quiet"]
+        code = main(words)
+        if code == 1 and "Ray did not start" in (self.folder / "log").read_text():
+            # A busy machine, and what anybody would do then.
+            code = main(words)
+        return code
 
     def strike(self, process: Fork, rng: random.Random) -> str:
         """The sweep, or one of its runs: then the sweep itself a little later."""

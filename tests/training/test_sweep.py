@@ -129,8 +129,14 @@ def test_nothing_is_trained_again(tmp_path: Path, capsys: pytest.CaptureFixture[
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "small").glob("*-seed*/**/*")}
     work_here(study)
     monkeypatch.setattr(engine, "_tune", None)  # a second call does not start Ray
+    # It removes what one that was killed when all was trained has left.
+    (tmp_path / "small" / ".ray").mkdir()
+    (tmp_path / "nvc-0123abcd").mkdir()
+    (tmp_path / "nvc-0123abcd" / ".nervecord-scratch").touch()
+    monkeypatch.setattr(engine, "_place_of_sessions", lambda: tmp_path)
     assert main(["sweep", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["finished"] == 2
+    assert not [*tmp_path.glob("*/.ray"), *tmp_path.glob("nvc-*")]
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "small").glob("*-seed*/**/*")}
 
 
@@ -207,6 +213,18 @@ def test_a_dead_engine_is_left_to_ray(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(EngineError, match="its simulator died"):
         work_here(study)
     assert standing_of(study).states == {study.runs[0].name: State.WAITING}
+
+
+def test_a_ray_that_does_not_start_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+
+    def slow(**how: Any) -> None:
+        raise Exception("The current node timed out during startup. This could happen ...")  # as Ray does
+
+    monkeypatch.setattr(ray, "init", slow)
+    study = small_study(tmp_path, "[grid]\nslope = [1]\nseeds = [0]")
+    with pytest.raises(EngineError, match=r"nervecord sweep: Ray did not start: The current node timed out .*again"):
+        run_sweep(study)
 
 
 def test_a_report_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

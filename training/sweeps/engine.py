@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nervecord.compiler.files.scratch import scratch_folder
+from nervecord.compiler.files.scratch import remove_abandoned, scratch_folder
 from nervecord.errors import EngineError, MissingDependencyError, NervecordError, install_command
 from nervecord.training.config import TrainConfig, marked
 from nervecord.training.sweeps.standing import Standing, State, error_file, result_of, standing_of
@@ -86,6 +86,9 @@ def run_sweep(
             error_file(run).unlink(missing_ok=True)
         standing = standing_of(study)
     if standing.is_over:
+        # One that was killed when all was done has left what it would have removed.
+        shutil.rmtree(study.folder / ".ray", ignore_errors=True)
+        remove_abandoned(_place_of_sessions())
         return standing
     check_tasks(study)
     _require_ray()
@@ -146,6 +149,12 @@ def _ray(cpus: int, gpus: float, address: str | None) -> Iterator[None]:
             raise NervecordError(
                 f"Ray cannot be started: {error.strerror or error}", where=str(_place_of_sessions()),
                 hint="the variable RAY_TMPDIR names another folder for what it writes",
+            ) from error  # fmt: skip
+        except Exception as error:  # Ray has no type for a node that does not come up in its time
+            text = str(error).strip().splitlines() or [type(error).__name__]
+            raise EngineError(
+                f"Ray did not start: {text[0]}", where="nervecord sweep",
+                hint="on a busy machine it takes longer than it allows itself: call the same command again",
             ) from error  # fmt: skip
         held.callback(ray.shutdown)
         yield
