@@ -462,11 +462,7 @@ class Run:
         episodes = config.run.test_episodes
         test = evaluate(self.learner, config, episodes, purpose=TEST) if episodes else None
         validation = self.best["score"] if self.best else None
-        result = {
-            "step": step,
-            "validation_return": validation,
-            "test": test.as_dict() if test else None,
-        }
+        result = {"step": step, "validation_return": validation, "test": test.as_dict() if test else None}
         policy = None
         if exportable(config) is None:
             policy = folder / "policy.nir"
