@@ -72,8 +72,10 @@ def run_policy(
         ContractError: policy and environment do not match.
         EngineError: the engine is dead from the start.
     """
-    if not 1 <= episodes <= MOST_EPISODES:
-        raise NervecordError(f"is {episodes}, 1 to {MOST_EPISODES:,} can be played", where="episodes")
+    if episodes < 1:
+        raise NervecordError(f"is {episodes}, at least 1 is needed", where="episodes")
+    if episodes > MOST_EPISODES:
+        raise NervecordError(f"is {episodes}, at most {MOST_EPISODES:,} can be played", where="episodes")
     if environments < 1:
         raise NervecordError(f"is {environments}, at least 1 is needed", where="environments")
     if environment is None:

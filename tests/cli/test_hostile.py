@@ -413,7 +413,7 @@ def test_no_plugin_is_loaded_whatever_the_environment_says(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("run pendulum.nervecord --episodes 10000000000", "episodes: is 10000000000, 1 to 10,000,000 can be played"),
+        ("run pendulum.nervecord --episodes 10000000000", "episodes: is 10000000000, at most 10,000,000 can be played"),
         (f"run pendulum.nervecord --episodes {'9' * 30}", "--episodes: is beyond 1e+18"),
         ("run pendulum.nervecord --episodes 1e300", "--episodes: is beyond 1e+18"),
         ("run pendulum.nervecord --video v.mp4 --video-seconds 1e400", "--video-seconds: is inf, a finite number"),

@@ -138,7 +138,7 @@ def test_what_cannot_be_filmed_is_refused_before_the_run(nervecord_cli: Any, own
     words = ("run", own / "Lamp.nervecord", "--video-seconds", 3)
     nervecord_cli(*words).refused("--video-seconds: nothing is filmed")
     words = ("run", own / "Lamp.nervecord", "--video", tmp_path / "a.mp4", "--video-seconds", "nan")
-    nervecord_cli(*words).refused("--video-seconds: is nan, more than 0 is needed")
+    nervecord_cli(*words).refused("--video-seconds: is nan, a finite number above 0 is needed")
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_run(nervecord_cli: Any, own: Path) -> None:

@@ -148,7 +148,9 @@ def test_a_program_makes_nothing_be_imported(installed: Path, policy: Policy, tm
     for name in ("trap", "trap:Chip", "nervecord.trap", "../trap", "targets.lava.target", "xylo", "example_chip"):
         Program(name, good.graph, good.contract, report=good.report).save(tmp_path / "p.nervecord")
         for call in (nervecord.open, nervecord.load, nervecord.inspect):
-            with pytest.raises(FileFormatError, match=r"nothing here runs that \(programs are for: reference, c, lava"):
+            with pytest.raises(
+                FileFormatError, match=r"nothing here runs that \(programs are for: reference, c, lava|is no name of"
+            ):
                 call(tmp_path / "p.nervecord")
     assert not (tmp_path / "sprung").exists()
 

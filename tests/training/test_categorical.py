@@ -38,7 +38,7 @@ def small(out: Path, **changes: Any) -> TrainConfig:
         "steps_per_action": 4, "lr": 3e-3, "checkpoint_every": 256, "validation_episodes": 2, "test_episodes": 2,
         "tensorboard": False, "out": str(out), "name": "run",
     }  # fmt: skip
-    return TrainConfig.of(**{"env": "CartPole-v1", **base, **changes})
+    return TrainConfig.of(**{"env": "CartPole-v1", **base}).replace(**changes)
 
 
 def actor(choices: int = 3) -> CategoricalActor:

@@ -93,9 +93,9 @@ def in_order(subject: PPOLearner, rollout: Rollout, blocks: int) -> Iterator[tor
 def learn(policy: str, group: Group, blocks: int) -> dict[str, Any]:
     """Ten updates over this process's part of the same rollouts; what they leave."""
     config = TrainConfig.of(
-        policy=policy, layers=(10,), critic=(8,), num_envs=ENVS, rollout=STEPS, minibatch=18, epochs=2,
-        steps_per_action=3, entropy=0.01,
-    )  # fmt: skip
+        layers=(10,), critic=(8,), num_envs=ENVS, rollout=STEPS, minibatch=18, epochs=2, steps_per_action=3,
+        entropy=0.01,
+    ).replace(policy=policy)  # fmt: skip
     torch.manual_seed(3)
     subject = PPOLearner(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config, group)
     subject.minibatches = lambda rollout: in_order(subject, rollout, blocks)  # type: ignore[method-assign]

@@ -55,7 +55,7 @@ def small(out: Path, **changes: Any) -> TrainConfig:
         "out": str(out),
         "name": "run",
     }
-    return TrainConfig.of(**{**base, **changes})
+    return TrainConfig.of(**base).replace(**changes)
 
 
 @pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS.keys())

@@ -23,6 +23,8 @@ def small(out: Path, name: str, **changes: Any) -> TrainConfig:
         "validation_episodes": 2, "test_episodes": 3, "record": 48, "tensorboard": False, "out": str(out),
         "name": name, "sim": "envpool",
     }  # fmt: skip
+    if changes.get("policy") == "ann":
+        del base["steps_per_action"]
     return TrainConfig.of(**{**base, **changes})
 
 
