@@ -132,7 +132,7 @@ class Campaign:
         row = (self.scene.name, self.moments, self.seen["kills"], self.seen["gone on"], len(self.wrong),
                f"{time.monotonic() - began:.0f}")  # fmt: skip
         print("".join(str(each).rjust(10) for each in row) + f"   {killed}", flush=True)
-        for line in self.wrong[:40]:
+        for line in self.wrong[:400]:
             print(f"    {line}", flush=True)
         return len(self.wrong)
 
