@@ -4,21 +4,15 @@ The limit on the size of files stands for the disk: the kernel tells of it as it
 write, and no rights are needed. A verb is called once without it; then with limits at which first nothing, then all but
 the largest of its files can be written. Each time the folder holds what the first call wrote, and each time it must say
 in a sentence what could not be written, with exit code 2, and leave each file whole: the old one or a new one.
-
-A sweep starts Ray's processes, which such a limit kills where a full disk would not: its folder is a small disk in
-memory instead, which only root can mount.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import resource
 import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -47,18 +41,15 @@ VERBS: dict[str, list[str]] = {
     "report": ["sweep", "STUDY", "--out", "OUT/../studies", "--report", "OUT/report.md"],
     "train": ["train", "TRAINING", "--out", "OUT", "--name", "run"],
     "distill": ["distill", "teacher_of_poles:push", "TRAINING", "--out", "OUT", "--name", "run"],
-    "sweep": ["sweep", "SMALL", "--out", "OUT"],
-    "demo": ["demo", "--steps", "4096", "--episodes", "1", "--out", "OUT"],
+    "demo": ["demo", "--steps", "4096", "--episodes", "2", "--out", "OUT"],
 }  # fmt: skip
-BEGUN = {"train", "distill", "sweep", "demo"}
+BEGUN = {"train", "distill", "demo"}
 """Verbs that begin a folder of their own, and leave of it what can be gone on with."""
 SAME = {"compile", "compile for c", "compile for onnx", "contract", "simulate", "report"}
 """Verbs that write the same bytes each time: of these a file is whole only if it is as the first call wrote it."""
 NEEDS = {"compile for onnx": "onnx", "inspect": "plotly", "compare": "plotly", "run": "plotly",
          "run and film": "imageio_ffmpeg", "report": "matplotlib", "train": "torch",
-         "distill": "torch", "sweep": "ray", "demo": "torch"}  # fmt: skip
-PAGE = 4096
-"""Bytes in which a disk in memory is divided."""
+         "distill": "torch", "demo": "torch"}  # fmt: skip
 
 
 def words_of(verb: str, folder: Path) -> list[str]:
@@ -70,7 +61,7 @@ def words_of(verb: str, folder: Path) -> list[str]:
         if word == "TRAINING":
             found += flags(SETTINGS)
         else:
-            for name, path in (("OUT", "out"), ("STUDY", "study.toml"), ("SMALL", "small.toml")):
+            for name, path in (("OUT", "out"), ("STUDY", "study.toml")):
                 word = word.replace(name, str(folder / path))
             found.append(word)
     return [*found, "--quiet"]
@@ -79,16 +70,12 @@ def words_of(verb: str, folder: Path) -> list[str]:
 def prepare(folder: Path) -> None:
     """What verbs read."""
     import numpy as np
-    from faults.sweeping import value
-    from faults.training import SETTINGS
 
     np.savez(folder / "rows.npz", observations=np.zeros((3, 4)))
     (folder / "study.toml").write_text('[study]\nname = "s"\n[base]\nsteps = 64000\n[grid]\nlayers = [[8]]\n')
-    lines = [f"{name} = {value(each)}" for name, each in SETTINGS.items() if name not in ("layers", "threads")]
-    (folder / "small.toml").write_text(
-        '[study]\nname = "s"\n[base]\n' + "\n".join(lines) + "\n[grid]\nlayers = [[8]]\nseeds = [0]\n"
+    (folder / "teacher_of_poles.py").write_text(
+        "def push(observations):\n    return observations[:, 2:3] * [-1.0, 1.0]\n"
     )
-    (folder / "teacher_of_poles.py").write_text("def push(observations):\n    return observations[:, 2] > 0\n")
     sys.path.insert(0, str(folder))
 
 
@@ -100,7 +87,7 @@ def try_verb(verb: str, folder: Path) -> tuple[int, list[str]]:
     words = words_of(verb, folder)
 
     def work(limit: int | None) -> int:
-        if limit is not None and verb != "sweep":
+        if limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         return main(words)
 
@@ -113,15 +100,12 @@ def try_verb(verb: str, folder: Path) -> tuple[int, list[str]]:
     chosen = sizes[:: max(1, len(sizes) // MOST_LIMITS)]
     # Less than one byte less: what measures time is not as long each time.
     limits = [0, *(size * 9 // 10 for size in sorted({*chosen, sizes[-1]}))]
-    if verb == "sweep":
-        limits = [k * PAGE for k in (4, 8, 16, sum(sizes) // PAGE // 2)]
     wrong: list[str] = []
     for limit in limits:
         # A run is not trained over another one.
         _fill(out, {} if verb in BEGUN else old)
-        with disk_of(out, limit) if verb == "sweep" else contextlib.nullcontext():
-            code, said = output(lambda limit=limit: work(limit), folder)  # type: ignore[misc]
-            found = contents(out) if out.exists() else {}
+        code, said = output(lambda limit=limit: work(limit), folder)  # type: ignore[misc]
+        found = contents(out) if out.exists() else {}
         at = f"{verb}, {limit} bytes"
         if code != 2 or not ("cannot be" in said or "File too large" in said):
             wrong.append(f"{at}: exit code {code}: {said[-300:]!r}")
@@ -137,29 +121,9 @@ def try_verb(verb: str, folder: Path) -> tuple[int, list[str]]:
 
 
 def goes_on(name: str) -> bool:
-    """Whether a file is what a begun run or study may leave: checkpoints, the source's changes, Ray's own."""
-    return "/checkpoints" in name or name.endswith("git.diff") or "/logs" in name or "/.ray" in name
-
-
-def _may_mount(folder: Path) -> bool:
-    place = folder / "mounted"
-    place.mkdir(exist_ok=True)
-    try:
-        with disk_of(place, PAGE):
-            return True
-    except (OSError, subprocess.CalledProcessError):
-        return False
-
-
-@contextlib.contextmanager
-def disk_of(folder: Path, size: int) -> Iterator[None]:
-    """A disk of so many bytes in the place of a folder."""
-    words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    subprocess.run(words, check=True, capture_output=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    """Whether a file is what a begun run may leave: checkpoints, the source's changes, events, whose names have the time
+    in them; and the demo's own numbered folder."""
+    return "/checkpoints" in name or name.endswith("git.diff") or "/events.out." in name or name == "1/"
 
 
 def _fill(out: Path, files: dict[str, bytes]) -> None:
@@ -180,9 +144,6 @@ def main(verbs: list[str]) -> int:
         for verb in verbs or VERBS:
             if verb in NEEDS and importlib.util.find_spec(NEEDS[verb]) is None:
                 print(f"{verb}: needs {NEEDS[verb]}", flush=True)
-                continue
-            if verb == "sweep" and not _may_mount(folder):
-                print(f"{verb}: needs the right to mount a small disk", flush=True)
                 continue
             count, wrong = try_verb(verb, folder)
             print(f"{verb}: {count} limits, {len(wrong)} wrong", *wrong[:20], sep="\n    ", flush=True)

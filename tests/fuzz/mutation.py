@@ -119,7 +119,7 @@ def mutate_array(array: Any, rng: random.Random) -> Any:
     elif change == 4:
         out = out[None]
     elif change == 5:
-        out = out[:0]
+        out = out.reshape(-1)[:0] if not out.ndim else out[:0]
     elif change == 6:
         out = np.concatenate([out, out]) if out.ndim else out
     elif change == 7:

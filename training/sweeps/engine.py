@@ -183,6 +183,12 @@ def _tune(study: Study, runs: list[PlannedRun], *, workers: int, cpus: int, gpus
     )
     try:
         results = tuner.fit()
+    except Exception as error:  # of Ray's own files, as on a disk that is full
+        text = str(error).strip().splitlines() or [""]
+        raise EngineError(
+            f"Ray Tune ended: {type(error).__name__}: {text[0]}", where=str(study.folder),
+            hint="is the disk full? The same command goes on where it ended",
+        ) from error  # fmt: skip
     finally:
         shutil.rmtree(own, ignore_errors=True)  # it is of no use to the next sweep
     for run, result in zip(runs, list(results), strict=True):  # type: ignore[call-overload]  # it iterates by index
