@@ -121,8 +121,8 @@ def try_verb(verb: str, folder: Path) -> tuple[int, list[str]]:
 
 
 def goes_on(name: str) -> bool:
-    """Whether a file is what a begun run may leave: checkpoints, the source's changes, events, whose names have the time
-    in them; and the demo's own numbered folder."""
+    """Whether a file is what a begun run may leave: checkpoints, the source's changes, events, whose names have the
+    time in them; and the demo's own numbered folder."""
     return "/checkpoints" in name or name.endswith("git.diff") or "/events.out." in name or name == "1/"
 
 
