@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import nervecord
 from nervecord.cli.verb import Parser
 from nervecord.compiler.options import Option, options_of
+from nervecord.compiler.schema import MOST_WHOLE
 from nervecord.errors import NervecordError
 
 if TYPE_CHECKING:
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 
 _OPTION = "option of the target: "
 """Before the names of options in a namespace, where they must not meet those of the verb's own flags."""
-
-
-MOST_WHOLE = 10**18
-"""No flag's whole number is greater: what multiplies it stays within 64 bits' floats."""
 
 
 def whole_number(text: str) -> int:

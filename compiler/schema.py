@@ -24,6 +24,8 @@ Field: TypeAlias = tuple[str, Any] | tuple[str, Any, Any]
 """Name, type and, where it may be left out, its value then."""
 
 LARGEST = sys.float_info.max
+MOST_WHOLE = 10**18
+"""Of a whole number that a user gives, as a flag or in a study: products of two still have a float."""
 LONGEST_TEXT = 1 << 16
 """Characters of a text."""
 LONGEST_MESSAGE = 300

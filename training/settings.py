@@ -13,12 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from nervecord.compiler.schema import MOST_WHOLE
 from nervecord.errors import NervecordError, unknown_name
 
 LONGEST_SHOWN = 80
 """Letters of a value in an error."""
-MOST_WHOLE = 10**18
-"""No whole number is greater."""
 MOST_ITEMS = 1000
 """Layers, wrappers."""
 MOST_WIDTH = 1 << 20

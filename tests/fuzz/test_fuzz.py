@@ -17,7 +17,7 @@ from nervecord.errors import NervecordError
 
 CASES = {
     "program": 740, "report": 60, "nir content": 460, "arrays": 260, "contract": 160, "target": 80, "nir bytes": 20,
-    "study": 80, "record": 80, "onnx": 52, "net": 8,
+    "study": 80, "record": 80, "onnx": 40, "net": 20,
 }  # fmt: skip
 SLICES = 4
 
@@ -40,7 +40,7 @@ def test_damaged_files_are_read_within_their_promises_or_refused(kind: str, part
         except Exception as error:
             error.add_note(f"it was {kind} {number}: python tests/fuzz/campaign.py --kind '{kind}' --first {number}")
             raise
-    assert "refused" in outcomes or count < 5
+    assert "refused" in outcomes
     assert os.listdir(tmp_path) == []
 
 

@@ -227,6 +227,20 @@ def test_a_ray_that_does_not_start_is_said(tmp_path: Path, monkeypatch: pytest.M
         run_sweep(study)
 
 
+def test_an_error_of_ray_tune_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a disk that takes no more, where it ends with an EOFError."""
+    tune = pytest.importorskip("ray.tune")
+
+    def fail(self: Any) -> None:
+        raise EOFError("Ran out of input")
+
+    monkeypatch.setattr(tune.Tuner, "fit", fail)
+    study = small_study(tmp_path, "[grid]\nslope = [1]\nseeds = [0]")
+    with pytest.raises(EngineError, match=r"small: Ray Tune ended: EOFError: Ran out of input .*disk full"):
+        engine._tune(study, list(study.runs), workers=1, cpus=1, gpus=0)
+    assert not (study.folder / ".ray").exists()
+
+
 def test_a_report_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_study(tmp_path, "[grid]\nslope = [1, 2]\nseeds = [0, 1, 2]")
     assert main(["sweep", str(path), "--report", str(tmp_path / "study.md"), "--json"]) == 0

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nervecord.errors import MissingDependencyError, NervecordError, install_command, unknown_name
-from nervecord.runtime.environment import import_task
+from nervecord.runtime.environment import import_task, simulator_missing
 from nervecord.training.simulators import saving
 from nervecord.training.simulators.base import Step
 from nervecord.training.simulators.spaces import limits
@@ -56,7 +56,7 @@ class GymnasiumSimulator:
                     wrappers=around,
                 )
             except gymnasium.error.DependencyNotInstalled as error:
-                raise MissingDependencyError(f"something it needs is not installed ({error})", where=env) from error
+                raise simulator_missing(env, error) from None
         self._seeds = seeds
         self.num_envs = len(seeds)
         self.observation_size, self.low, self.high, self.choices = limits(

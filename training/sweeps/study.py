@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from nervecord.compiler.files.regular import read_text
-from nervecord.compiler.schema import from_toml, printable, unprintable
+from nervecord.compiler.schema import MOST_WHOLE, from_toml, printable, unprintable
 from nervecord.errors import FileFormatError, NervecordError, unknown_name
 from nervecord.training.config import TrainConfig, all_fields, marked
 from nervecord.training.records import read_record
-from nervecord.training.settings import MOST_ITEMS, MOST_WHOLE, shown
+from nervecord.training.settings import MOST_ITEMS, shown
 from nervecord.training.sweeps.rules import Rules, not_here, plain
 from nervecord.training.sweeps.search import draw
 
@@ -298,11 +298,11 @@ def _values(key: str, value: Any, place: str) -> tuple[Any, ...]:
         raise NervecordError(f"{key} has {len(values):,} values, at most {MOST_RUNS:,} can be", where=place)
     seen = set()
     for item in values:
-        # A table or a list of lists is refused where its field is checked.
-        text = repr(item) if isinstance(item, (list, dict, tuple)) else item
-        if (type(item), text) in seen:
-            raise NervecordError(f"{key} holds {item!r} twice", where=place)
-        seen.add((type(item), text))
+        # A table is refused where its field is checked.
+        each = item if isinstance(item, (bool, int, float, str)) else repr(item)
+        if each in seen:
+            raise NervecordError(f"{key} holds {shown(item)} twice", where=place)
+        seen.add(each)
     return values
 
 
