@@ -81,7 +81,7 @@ def test_spaces_that_do_not_fit_name_the_wrapper_that_helps() -> None:
     small = make_simulator("own_task:ImagePoint-v0", [0], wrappers=("FlattenObservation",))
     assert small.observation_size == 24 * 24 * 3
     if importlib.util.find_spec("cv2") is None:
-        with pytest.raises(MissingDependencyError, match=r"something it needs is not installed .*opencv"):
+        with pytest.raises(MissingDependencyError, match=r"something that it needs, is not installed .*opencv"):
             make_simulator("own_task:ImagePoint-v0", [0], wrappers=("ResizeObservation:4,4", "FlattenObservation"))
     with pytest.raises(NervecordError, match=r"its actions have no limits.*--wrappers module:Class"):
         make_simulator("own_task:FreePoint-v0", [0])
