@@ -79,7 +79,8 @@ def make_environment(name: str, **options: Any) -> Any:
 def simulator_missing(name: str, error: Exception) -> MissingDependencyError:
     """The error of a task whose simulator is not installed: Gymnasium says which, and how it is installed."""
     hint = install_command("mujoco") if "mujoco" in str(error).lower() else None
-    return MissingDependencyError(f"its simulator, or something that it needs, is not installed ({error})", where=name, hint=hint)
+    message = f"its simulator, or something that it needs, is not installed ({error})"
+    return MissingDependencyError(message, where=name, hint=hint)
 
 
 def make_environments(given: Any, count: int) -> list[Any]:
