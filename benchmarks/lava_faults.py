@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import os
 import random
 import signal
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 SESSION = """
 import signal
@@ -37,7 +39,7 @@ try:
     with LavaSession(compiled, full_trace=False) as session:
         first = session.step(np.zeros(27))
         while np.array_equal(session.step(np.zeros(27)), first):
-            pass
+            print("acted", flush=True)
     sys.exit(43)
 except EngineError:
     sys.exit(42)
@@ -45,10 +47,10 @@ except EngineError:
 VICTIMS = ("parent KILL", "parent TERM", "parent INT", "worker", "guardian", "lava")
 WINDOW = 3.0
 """Seconds after its start in which a run is killed: start and first actions take about two."""
-LONGEST = 80.0
-"""Seconds until a session that cannot go on must have ended: the longest of its own limits, and more."""
-GOES_ON = 0
-"""The exit code of a session that goes on, every action the same."""
+LONGEST = 10.0
+"""Seconds until a session that cannot go on must have ended."""
+GOES_ON, HANGS = 0, 99
+"""The exit codes noted for a session that goes on, every action the same, and for one that gives no more actions."""
 SETTLE = 1.0
 """Seconds until nothing may be left."""
 
@@ -84,6 +86,19 @@ def strike(parent: subprocess.Popen[str], victim: str, rng: random.Random) -> st
     return name
 
 
+def acts(said: IO[str], seconds: float = 2.0) -> bool:
+    """Whether a session gives actions in the seconds that follow."""
+    os.set_blocking(said.fileno(), False)
+    with contextlib.suppress(BlockingIOError):
+        while os.read(said.fileno(), 65536):
+            pass
+    time.sleep(seconds)
+    try:
+        return b"acted" in os.read(said.fileno(), 65536)
+    except BlockingIOError:
+        return False
+
+
 def run(victim: str, moment: float, rng: random.Random) -> tuple[str, int, float, int, int]:
     """One run: (what was killed, exit code of the parent, seconds until it ended, processes left, segments left)."""
     parent = subprocess.Popen(
@@ -101,10 +116,10 @@ def run(victim: str, moment: float, rng: random.Random) -> tuple[str, int, float
         try:
             code = parent.wait(LONGEST)
         except subprocess.TimeoutExpired:
-            # What was killed took no part in the work, as a tracker of Python's multiprocessing: it acts as before.
+            # Did what was killed take no part in the work, as a tracker of Python's multiprocessing? Then it acts on.
+            code = GOES_ON if acts(parent.stdout) else HANGS
             parent.terminate()
             parent.wait()
-            code = GOES_ON
         seconds = time.monotonic() - began
         deadline = time.monotonic() + SETTLE
         while (marked(parent.pid) or segments(parent.pid)) and time.monotonic() < deadline:
@@ -128,10 +143,13 @@ def main() -> None:
         runs[killed] += 1
         bad["processes"] += processes
         bad["segments"] += left
-        slowest = max(slowest, seconds)
-        if code == GOES_ON:
+        if code != GOES_ON:
+            slowest = max(slowest, seconds)
+        else:
             runs["went on"] += 1
-        if not killed.startswith("parent") and code != 42 and (killed, code) != ("lava", GOES_ON):
+        if code == HANGS:
+            bad["hung"] += 1
+        elif not killed.startswith("parent") and code != 42 and (killed, code) != ("lava", GOES_ON):
             bad["not told"] += 1
         print(
             f"{k:3d}  {killed:12s} after {moment:4.2f} s  exit {code:4d} in {seconds:4.1f} s  "
@@ -141,7 +159,7 @@ def main() -> None:
     print(f"runs: {dict(runs)}")
     print(
         f"left: {bad['processes']} processes, {bad['segments']} segments; deaths not reported: {bad['not told']}; "
-        f"slowest end {slowest:.1f} s"
+        f"hung: {bad['hung']}; slowest end {slowest:.1f} s"
     )
     sys.exit(1 if any(bad.values()) else 0)
 

@@ -304,9 +304,9 @@ def _work(request: int, reply: int, path: str, prefix: str, guardian: int) -> No
 # Ending processes
 
 
-def marked(prefix: str) -> list[int]:
+def marked(prefix: str, mark: str = MARK) -> list[int]:
     """Linux: living processes that descend from the worker of this prefix, even in sessions of their own."""
-    token = f"{MARK}={prefix}".encode()
+    token = f"{mark}={prefix}".encode()
     found = []
     for name in os.listdir("/proc") if sys.platform.startswith("linux") else []:
         if name.isdigit():

@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,7 @@ from nervecord.runtime.emulator import EmulatorSession
 from nervecord.runtime.session import MachineSession, Session
 from nervecord.runtime.stream import MachineStream, StreamSession
 from nervecord.runtime.worker import Worker
+from nervecord.runtime.worker_child import marked
 from nervecord.targets.lava import environment
 from nervecord.targets.lava.engine_lava import LavaSession, LavaStream
 from nervecord.targets.lava.network import LavaNetwork, start_worker
@@ -387,6 +389,33 @@ def test_a_dead_or_hung_lava_is_an_error_in_time_and_leaves_nothing(worker: Work
         assert left(prefix, pids) == []
         with pytest.raises(EngineError, match="no longer running"):
             session.step(np.zeros(OBSERVATIONS))
+
+
+def began(pid: int) -> int:
+    """When a process began, in ticks."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+
+
+@needs_lava
+def test_a_death_while_lava_starts_is_an_error_in_time(worker: Worker) -> None:
+    with LavaSession(policy()) as session:
+        prefix = session.worker.shared_memory_prefix
+        before = set(marked(prefix))
+
+        def strike() -> None:
+            # Python's tracker and the server of the shared memory come first, then Lava's own.
+            while len(started := set(marked(prefix)) - before) < 4:
+                time.sleep(0.001)
+            os.kill(max(started, key=began), signal.SIGKILL)
+
+        thread = threading.Thread(target=strike)
+        thread.start()
+        begins = time.monotonic()
+        with pytest.raises(EngineError, match="processes ended"):
+            session.step(np.zeros(OBSERVATIONS))
+        assert time.monotonic() - begins < 10.0
+        thread.join()
+    assert left(prefix, list(before)) == []
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from typing import Any
 
 from nervecord.compiler.files.scratch import remove_abandoned, scratch_folder
 from nervecord.errors import EngineError, MissingDependencyError, NervecordError, install_command
+from nervecord.runtime.guard import guarded
 from nervecord.training.config import TrainConfig, marked
 from nervecord.training.sweeps.standing import Standing, State, error_file, result_of, standing_of
 from nervecord.training.sweeps.study import PlannedRun, Study
@@ -137,6 +138,8 @@ def _ray(cpus: int, gpus: float, address: str | None) -> Iterator[None]:
             if address is None:
                 # Ray never removes what it writes of a session.
                 session = held.enter_context(scratch_folder(_place_of_sessions()))
+                # Its agents may outlive a driver that is killed by a minute and more.
+                held.enter_context(guarded([session]))
                 ray.init(
                     num_cpus=cpus, num_gpus=math.ceil(gpus), include_dashboard=False, _temp_dir=str(session), **quiet
                 )

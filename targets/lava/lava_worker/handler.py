@@ -8,9 +8,13 @@ The description is what `targets.lava.engine_lava` makes of a plan. The network 
 runs as one non-blocking run until it is rewound: its source waits for the next block.
 """
 
+import contextlib
 import json
 import multiprocessing
+import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +51,37 @@ class LavaDiedError(Exception):
     """One of Lava's processes ended; what it said is in the worker's output."""
 
     hint = "what Lava printed is below; open a new session to go on"
+
+
+@contextlib.contextmanager
+def deaths_are_told(actors: Callable[[], Any]) -> Iterator[None]:
+    """While Lava starts, in the main thread: a death among its processes raises LavaDiedError there.
+
+    Lava itself would wait for that process for ever.
+
+    Args:
+        actors: those started so far.
+    """
+    over = threading.Event()
+
+    def tell(number: Any, frame: Any) -> None:
+        raise LavaDiedError("one of Lava's processes ended while Lava started")
+
+    def watch() -> None:
+        while not over.wait(LIVENESS):
+            if not all(actor.is_alive() for actor in actors()):
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+                return
+
+    former = signal.signal(signal.SIGUSR1, tell)
+    watcher = threading.Thread(target=watch, name="deaths", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+        signal.signal(signal.SIGUSR1, former)
 
 
 def run_config(backend: str) -> Any:
@@ -207,7 +242,8 @@ class Network:
         shown = [described["shown"] for described in description["populations"]]
         for k, number in enumerate(read):
             getattr(self.sink, f"v_{k}").connect_var(getattr(populations[number], shown[number]))
-        self.source.run(condition=RunSteps(num_steps=MOST_STEPS, blocking=False), run_cfg=run_config(backend))
+        with deaths_are_told(self._started):
+            self.source.run(condition=RunSteps(num_steps=MOST_STEPS, blocking=False), run_cfg=run_config(backend))
 
     def play(self, x: Any) -> bytes:
         """One block."""
@@ -221,7 +257,12 @@ class Network:
     @property
     def actors(self) -> Any:
         """Lava's operating system processes."""
-        return self.source.runtime._messaging_infrastructure.actors
+        return list(self.source.runtime._messaging_infrastructure.actors)
+
+    def _started(self) -> Any:
+        """Those of them that Lava has started so far."""
+        infrastructure = getattr(self.source.runtime, "_messaging_infrastructure", None)
+        return [] if infrastructure is None else list(infrastructure.actors)
 
     def stop(self) -> None:
         """Let Lava end in order."""
