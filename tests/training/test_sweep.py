@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from studies import small_study, write_study
@@ -184,7 +184,7 @@ def test_failures_do_not_stop_the_others(
     monkeypatch.undo()
     # --retry-failed takes the sentences away and trains what is missing; Ray is not what is tested here.
     monkeypatch.setattr(engine, "_ray", lambda *_: training.contextlib.nullcontext())
-    monkeypatch.setattr(engine, "_tune", lambda study, runs, **how: work_here(study))
+    monkeypatch.setattr(engine, "_tune", lambda study, runs, own, **how: work_here(study))
     assert run_sweep(study, retry_failed=True).count(State.DONE) == 4
     assert main(["sweep", str(path), "--report", str(tmp_path / "folder")]) == 0
     assert "4 of 4 runs finished" in capsys.readouterr().out
@@ -237,8 +237,45 @@ def test_an_error_of_ray_tune_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(tune.Tuner, "fit", fail)
     study = small_study(tmp_path, "[grid]\nslope = [1]\nseeds = [0]")
     with pytest.raises(EngineError, match=r"small: Ray Tune ended: EOFError: Ran out of input .*disk full"):
-        engine._tune(study, list(study.runs), workers=1, cpus=1, gpus=0)
-    assert not (study.folder / ".ray").exists()
+        engine._tune(study, list(study.runs), tmp_path / "own", workers=1, cpus=1, gpus=0)
+    assert not (tmp_path / "own").exists()
+
+
+TRIAL = """
+import resource, sys
+from pathlib import Path
+from nervecord.training.sweeps.engine import train_one
+from nervecord.training.sweeps.study import read_study
+study = read_study(Path(sys.argv[1]))
+study.folder.mkdir(exist_ok=True)
+limit = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+print(train_one({"order": {"config": study.runs[0].config.to_json(), "cpus": 1}}).get("stopped"))
+"""
+
+
+@pytest.mark.parametrize("limit", [0, 1000, 6000])
+def test_a_full_disk_ends_a_sweep_and_fails_no_run(limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit on the size of files stands for the disk."""
+    tune = pytest.importorskip("ray.tune")
+    study = small_study(tmp_path, "[grid]\nslope = [1]\nseeds = [0]", base="steps = 256")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-c", TRIAL, str(tmp_path / "study.toml"), str(limit)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=True)
+    stopped = done.stdout.strip()
+    assert stopped.startswith(str(study.folder))
+    assert stopped.endswith("cannot be written: File too large")
+    assert not (study.folder / "errors").exists()
+
+    class Told:
+        error = None
+        metrics: ClassVar = {"stopped": stopped}
+
+    monkeypatch.setattr(tune.Tuner, "fit", lambda self: [Told()])
+    with pytest.raises(NervecordError, match=r"cannot be written: .* \(the same command goes on where it ended\)"):
+        engine._tune(study, list(study.runs), tmp_path / "own", workers=1, cpus=1, gpus=0)
+    work_here(study)
+    assert standing_of(study).count(State.DONE) == 1
 
 
 def test_a_report_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

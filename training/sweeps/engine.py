@@ -9,6 +9,8 @@ no finished run and trains none twice; and a run folder that is held by one proc
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import math
 import os
 import shutil
@@ -22,8 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.files.scratch import remove_abandoned, scratch_folder
-from nervecord.errors import EngineError, MissingDependencyError, NervecordError, install_command
+from nervecord.errors import EngineError, MissingDependencyError, NervecordError, escaped, install_command
 from nervecord.runtime.guard import guarded
 from nervecord.training.config import TrainConfig, marked
 from nervecord.training.sweeps.standing import Standing, State, error_file, result_of, standing_of
@@ -33,6 +36,8 @@ POLL = 1.0
 """Seconds between two looks at the run folders, for the progress."""
 LONGEST_PLACE = 26
 """Bytes of the name of the folder in which a session of Ray lies, so that its sockets can have names."""
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""Numbers of errors that a full or broken disk gives."""
 RETRIES = 3
 """How often a run is taken up again whose process died."""
 
@@ -94,8 +99,10 @@ def run_sweep(
     check_tasks(study)
     _require_ray()
     missing = [run for run in study.runs if standing.states[run.name] in (State.WAITING, State.BEGUN)]
-    with _ray(workers * cpus, gpus * workers, address), _watched(study, progress):
-        _tune(study, missing, workers=workers, cpus=cpus, gpus=gpus)
+    with _ray(workers * cpus, gpus * workers, address) as session, _watched(study, progress):
+        # On a cluster all machines must see it; here the study's disk has nothing of Ray on it.
+        own = (study.folder / ".ray").resolve() if session is None else session / "results"
+        _tune(study, missing, own, workers=workers, cpus=cpus, gpus=gpus)
     return standing_of(study)
 
 
@@ -124,15 +131,17 @@ def _require_ray() -> None:
 
 
 @contextlib.contextmanager
-def _ray(cpus: int, gpus: float, address: str | None) -> Iterator[None]:
-    """Ray on this machine, with as many places as are asked for, or a cluster's."""
+def _ray(cpus: int, gpus: float, address: str | None) -> Iterator[Path | None]:
+    """Ray on this machine, with as many places as are asked for, or a cluster's; the folder of a session here."""
     import ray
 
     # Trials keep the working directory, so that names of folders mean there what they mean here.
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one is not silent where it is asked to be
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    session = None
     with contextlib.ExitStack() as held:
         try:
             if address is None:
@@ -160,7 +169,7 @@ def _ray(cpus: int, gpus: float, address: str | None) -> Iterator[None]:
                 hint="on a busy machine it takes longer than it allows itself: call the same command again",
             ) from error  # fmt: skip
         held.callback(ray.shutdown)
-        yield
+        yield session
 
 
 def _place_of_sessions() -> Path:
@@ -169,12 +178,13 @@ def _place_of_sessions() -> Path:
     return named if len(os.fsencode(named)) <= LONGEST_PLACE else Path("/tmp")
 
 
-def _tune(study: Study, runs: list[PlannedRun], *, workers: int, cpus: int, gpus: float) -> None:
+def _tune(study: Study, runs: list[PlannedRun], own: Path, *, workers: int, cpus: int, gpus: float) -> None:
     from ray import tune
 
-    own = (study.folder / ".ray").resolve()
     shutil.rmtree(own, ignore_errors=True)
     own.mkdir(parents=True)
+    # What it has to say of a trial is said below, in a sentence.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     orders = [{"config": run.config.replace(out=str(study.folder.resolve())).to_json(), "cpus": cpus} for run in runs]
     tuner = tune.Tuner(
         tune.with_resources(train_one, {"cpu": cpus, "gpu": gpus}),
@@ -194,7 +204,11 @@ def _tune(study: Study, runs: list[PlannedRun], *, workers: int, cpus: int, gpus
         ) from error  # fmt: skip
     finally:
         shutil.rmtree(own, ignore_errors=True)  # it is of no use to the next sweep
-    for run, result in zip(runs, list(results), strict=True):  # type: ignore[call-overload]  # it iterates by index
+    results = list(results)  # type: ignore[call-overload]  # it iterates by index
+    for result in results:
+        if (result.metrics or {}).get("stopped"):
+            raise NervecordError(result.metrics["stopped"], hint="the same command goes on where it ended")
+    for run, result in zip(runs, results, strict=True):
         if result.error is not None and result_of(run.folder) is None and not error_file(run).is_file():
             died = f"its process died {RETRIES + 1} times: {str(result.error).strip().splitlines()[-1][:200]}"
             _fail(run.config, died, study.folder)
@@ -203,43 +217,68 @@ def _tune(study: Study, runs: list[PlannedRun], *, workers: int, cpus: int, gpus
 def train_one(given: dict[str, Any]) -> dict[str, Any]:
     """A trial, in a process of Ray: train, resume, or just read the run of an order.
 
-    What is wrong with the run itself is written down and not tried again; where the process dies, Ray tries again.
+    What is wrong with the run itself is written down and not tried again; where the process dies, Ray tries again; what
+    is wrong with the disk ends the sweep, and is nobody's fault that has to be written down.
     """
-    from nervecord.training.run import resume, train
-
     config = TrainConfig.from_json(given["order"]["config"], where="the study")
     if not config.run.threads:
         config = config.replace(threads=int(given["order"]["cpus"]))
-    folder = Path(config.run.out) / config.run.name
     logs = Path(config.run.out) / "logs"
-    logs.mkdir(exist_ok=True)
-    with open(logs / f"{config.run.name}.log", "a", buffering=1) as log, contextlib.redirect_stderr(log):
-        try:
-            value = result_of(folder)
-            if value is None and (folder / "config.json").is_file():
-                # What a run may take from the study file whatever it began with.
-                names = marked("free") & marked("resumable")
-                result = resume(folder, overrides={name: v for name, v in config.fields.items() if name in names})
-                value = result.test.mean if result.test else math.nan
-            elif value is None:
-                result = train(config)
-                value = result.test.mean if result.test else math.nan
-            if not math.isfinite(value):
-                raise NervecordError(f"its tested return is {value}", where=config.run.name)
-        except EngineError:
-            traceback.print_exc(file=sys.stderr)
-            raise  # another process died; Ray tries again
-        except Exception as error:
-            traceback.print_exc(file=sys.stderr)
-            is_ours = not isinstance(error, (NervecordError, OSError))
-            _fail(config, f"{type(error).__name__}: {error}" if is_ours else str(error), Path(config.run.out))
-            return {"failed": True}
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+        with open(logs / f"{config.run.name}.log", "a", buffering=1) as log, contextlib.redirect_stderr(log):
+            return _train(config)
+    except (NervecordError, OSError) as error:
+        sentence = _of_the_disk(error, config.run.out)
+        if sentence is None:
+            raise
+        return {"stopped": sentence}
+
+
+def _train(config: TrainConfig) -> dict[str, Any]:
+    from nervecord.training.run import resume, train
+
+    folder = Path(config.run.out) / config.run.name
+    try:
+        value = result_of(folder)
+        if value is None and (folder / "config.json").is_file():
+            # What a run may take from the study file whatever it began with.
+            names = marked("free") & marked("resumable")
+            result = resume(folder, overrides={name: v for name, v in config.fields.items() if name in names})
+            value = result.test.mean if result.test else math.nan
+        elif value is None:
+            result = train(config)
+            value = result.test.mean if result.test else math.nan
+        if not math.isfinite(value):
+            raise NervecordError(f"its tested return is {value}", where=config.run.name)
+    except EngineError:
+        traceback.print_exc(file=sys.stderr)
+        raise  # another process died; Ray tries again
+    except Exception as error:
+        traceback.print_exc(file=sys.stderr)
+        if _of_the_disk(error, config.run.out) is not None:
+            raise
+        is_ours = not isinstance(error, (NervecordError, OSError))
+        _fail(config, f"{type(error).__name__}: {error}" if is_ours else str(error), Path(config.run.out))
+        return {"failed": True}
     return {"test_return": value}
+
+
+def _of_the_disk(error: BaseException, folder: str) -> str | None:
+    """What to say of an error that says that the disk of a folder is full or takes nothing; None of another."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in DISK:
+            if isinstance(error, NervecordError):
+                return str(error)
+            return f"{escaped(str(cause.filename or folder))}: cannot be written: {cause.strerror}"
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _fail(config: TrainConfig, sentence: str, folder: Path) -> None:
     (folder / "errors").mkdir(parents=True, exist_ok=True)
-    (folder / "errors" / f"{config.run.name}.txt").write_text(sentence + "\n", encoding="utf-8")
+    write_atomically(folder / "errors" / f"{config.run.name}.txt", f"{sentence}\n".encode())
 
 
 @contextlib.contextmanager
