@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 KINDS = ("train", "compile", "sweep")
 GO_ON = 0.25
 """How often a killed process is gone on with to the end; else the next one is killed as well."""
+MOST_LINES = 400
+"""Of what was wrong, written out."""
 LONGEST = 1800.0
 """Seconds a process may take that is not killed."""
 
@@ -132,8 +134,6 @@ class Campaign:
         row = (self.scene.name, self.moments, self.seen["kills"], self.seen["gone on"], len(self.wrong),
                f"{time.monotonic() - began:.0f}")  # fmt: skip
         print("".join(str(each).rjust(10) for each in row) + f"   {killed}", flush=True)
-        for line in self.wrong[:400]:
-            print(f"    {line}", flush=True)
         return len(self.wrong)
 
     def _measure(self) -> None:
@@ -192,7 +192,10 @@ class Campaign:
         return [f"exit code {code}: {log.read_text()[-300:]!r}"] if code else []
 
     def _note(self, at: str, wrong: list[str]) -> None:
-        self.wrong += [f"{at}: {text}" for text in wrong]
+        for text in wrong:
+            self.wrong.append(f"{at}: {text}")
+            # At once: a campaign may be ended before its end.
+            print(f"    {self.wrong[-1]}" if len(self.wrong) <= MOST_LINES else ".", flush=True)
 
 
 if __name__ == "__main__":
