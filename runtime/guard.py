@@ -26,6 +26,9 @@ MARK = "NERVECORD_GUARDED"
 LONGEST = 10.0
 """Seconds the guardian takes at most, until what it has killed is gone."""
 
+QUIET = 1.0
+"""Seconds in which none is found any more, until it leaves."""
+
 
 @contextlib.contextmanager
 def guarded(folders: Sequence[Path] = ()) -> Iterator[None]:
@@ -77,9 +80,12 @@ def main(arguments: list[str]) -> None:
     while os.getppid() == parent and not select.select([life], [], [], WATCH_PERIOD)[0]:
         pass
     deadline = time.monotonic() + LONGEST
-    while (pids := marked(token, MARK)) and time.monotonic() < deadline:
-        for pid in pids:
+    seen = time.monotonic()
+    # Not only once: what just becomes another program shows no environment at that moment.
+    while time.monotonic() < min(seen + QUIET, deadline):
+        for pid in marked(token, MARK):
             end(os.kill, pid)
+            seen = time.monotonic()
         time.sleep(0.01)
     for folder in arguments[3:]:
         shutil.rmtree(folder, ignore_errors=True)

@@ -158,6 +158,13 @@ def hold(folder: Path) -> Iterator[None]:
         yield
 
 
+def remove_lock(folder: Path) -> None:
+    """Remove what a process has left of its lock that was killed when all was done; one that is held stays."""
+    if (folder / LOCK).exists():
+        with contextlib.suppress(NervecordError), Lease(folder / LOCK, wait=False, keep=False):
+            pass
+
+
 def open_existing(folder: Path) -> TrainConfig:
     """Configuration of a run that is to be continued.
 

@@ -29,6 +29,7 @@ from nervecord.compiler.files.scratch import remove_abandoned, scratch_folder
 from nervecord.errors import EngineError, MissingDependencyError, NervecordError, escaped, install_command
 from nervecord.runtime.guard import guarded
 from nervecord.training.config import TrainConfig, marked
+from nervecord.training.run_folder import remove_lock
 from nervecord.training.sweeps.standing import Standing, State, error_file, result_of, standing_of
 from nervecord.training.sweeps.study import PlannedRun, Study
 
@@ -95,6 +96,8 @@ def run_sweep(
         # One that was killed when all was done has left what it would have removed.
         shutil.rmtree(study.folder / ".ray", ignore_errors=True)
         remove_abandoned(_place_of_sessions())
+        for run in study.runs:
+            remove_lock(run.folder)
         return standing
     check_tasks(study)
     _require_ray()
@@ -241,12 +244,14 @@ def _train(config: TrainConfig) -> dict[str, Any]:
     folder = Path(config.run.out) / config.run.name
     try:
         value = result_of(folder)
-        if value is None and (folder / "config.json").is_file():
+        if value is not None:
+            remove_lock(folder)
+        elif (folder / "config.json").is_file():
             # What a run may take from the study file whatever it began with.
             names = marked("free") & marked("resumable")
             result = resume(folder, overrides={name: v for name, v in config.fields.items() if name in names})
             value = result.test.mean if result.test else math.nan
-        elif value is None:
+        else:
             result = train(config)
             value = result.test.mean if result.test else math.nan
         if not math.isfinite(value):
