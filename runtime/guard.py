@@ -37,7 +37,8 @@ def guarded(folders: Sequence[Path] = ()) -> Iterator[None]:
     Args:
         folders: removed then.
 
-    On systems without /proc only the folders are seen to.
+    On systems without /proc only the folders are seen to. A process that overwrites its environment is not found, as
+    setproctitle does where SPT_NOENV is not set.
     """
     token = f"{os.getpid():x}-{secrets.token_hex(6)}"
     life_child, life = os.pipe()

@@ -141,6 +141,8 @@ def _ray(cpus: int, gpus: float, address: str | None) -> Iterator[Path | None]:
     # Trials keep the working directory, so that names of folders mean there what they mean here.
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    # Where their titles overwrite their environments, the guardian finds Ray's processes no more.
+    os.environ["SPT_NOENV"] = "1"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one is not silent where it is asked to be
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
