@@ -18,6 +18,7 @@ from training.test_resume import rows
 
 from nervecord.cli.command import main
 from nervecord.errors import EngineError, NervecordError
+from nervecord.runtime.worker_child import marked
 from nervecord.training import run as training
 from nervecord.training.config import TrainConfig
 from nervecord.training.run import TrainResult, train
@@ -74,7 +75,9 @@ def test_a_killed_trial_and_a_killed_sweep_lose_nothing_and_train_nothing_twice(
         metrics = folder / "metrics.jsonl"
         return metrics.exists() and metrics.read_bytes().count(b"\n") >= 20
 
-    sweeping = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    token = f"{os.getpid()}-{tmp_path.name}"
+    environment = {**os.environ, "NERVECORD_TEST": token}
+    sweeping = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     try:
         wait_for(lambda: is_past_a_checkpoint(first.folder))
         metrics = first.folder / "metrics.jsonl"
@@ -89,7 +92,9 @@ def test_a_killed_trial_and_a_killed_sweep_lose_nothing_and_train_nothing_twice(
         sweeping.communicate()
     assert result_of(second.folder) is None
     assert standing_of(study).states == {first.name: State.DONE, second.name: State.BEGUN}
-    wait_for(lambda: trial_of(second.folder / "metrics.jsonl") == 0)  # Ray's processes end with their driver
+    # The guardian ends Ray's servers, agents and trials, and then itself.
+    wait_for(lambda: not marked(token, "NERVECORD_TEST"), 30)
+    assert trial_of(second.folder / "metrics.jsonl") == 0
     kept = {p: p.stat().st_mtime_ns for p in first.folder.rglob("*")}
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
