@@ -292,6 +292,11 @@ def _show(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def amount(fact: Number) -> int:
+    """What a limit that is no bound takes, as a weight's bits do; 0 where it is unknown, or said to be unlimited."""
+    return 0 if fact.value is None or math.isinf(fact.value) else int(fact.value)
+
+
 @dataclass(frozen=True, slots=True)
 class Lowered:
     """A graph or policy in a target's arithmetic.

@@ -71,7 +71,10 @@ def nudged(value: float, rng: random.Random) -> float:
         return value + (1 if change == 1 else -1)
     if change == 3:
         return value * 2
-    return value * 1000 if change == 4 else type(value)(value / 1000)
+    if change == 4:
+        return value * 1000
+    # A whole number may be too large for a float.
+    return type(value)(value / 1000) if abs(value) < 1e300 else value // 1000
 
 
 def mutate_bytes(data: bytes, rng: random.Random) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from policies import li, lif, random_dag, random_policy, with_node
 
+import nervecord
 from nervecord.compiler.check.table import findings_of, verdict
 from nervecord.compiler.compile import compile_graph
 from nervecord.compiler.ops import OPS, Affine, CountDecode, Level, Op, Scale, Threshold, is_core
@@ -301,3 +303,18 @@ def test_energy_constants_are_the_published_ones() -> None:
         assert isinstance(energy, Energy)
         assert (energy.synaptic_event_pj, energy.update_active_pj, energy.update_inactive_pj) == (23.6, 81, 52)
         assert (energy.process_nm, energy.measured_on) == (14, "Loihi 1")
+
+
+def test_amounts_that_are_unlimited_are_as_unknown(tmp_path: Path) -> None:
+    """What a weight takes and a connection costs is computed with; a file may call them unlimited all the same."""
+    root = Path(__file__).parents[2]
+    text = (root / "tests" / "fuzz" / "corpus" / "loihi1.target.toml").read_text()
+    for name in ("connection_delay", "weight_bits"):
+        found = re.search(rf"^{name} = .*$", text, re.MULTILINE)
+        assert found, name
+        path = tmp_path / f"{name}.toml"
+        path.write_text(
+            text.replace(found[0], f'{name} = {{ value = "unlimited", source = "x", confidence = "exact" }}')
+        )
+        report = nervecord.inspect(str(root / "zoo" / "cartpole" / "policy.nir"), nervecord.target(file=path))
+        assert report.to_dict()["targets"]

@@ -92,12 +92,13 @@ def run_sweep(
         for run in study.runs:
             error_file(run).unlink(missing_ok=True)
         standing = standing_of(study)
+    for run in study.runs:
+        if standing.states[run.name] is State.DONE:
+            remove_lock(run.folder)  # of a process that was killed after its result
     if standing.is_over:
         # One that was killed when all was done has left what it would have removed.
         shutil.rmtree(study.folder / ".ray", ignore_errors=True)
         remove_abandoned(_place_of_sessions())
-        for run in study.runs:
-            remove_lock(run.folder)
         return standing
     check_tasks(study)
     _require_ray()
