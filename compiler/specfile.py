@@ -181,7 +181,9 @@ class _Reader:
 
     def value(self, key: str, kind: str, value: Any) -> object:
         """A value of the field type written as `kind`."""
-        if kind == "Number":
+        if kind in ("Number", "Amount"):
+            if value == "unlimited" and kind == "Amount":
+                raise self.wrong(key, "cannot be unlimited, a number is needed")
             if value == "unlimited":
                 return UNLIMITED
             if isinstance(value, str):

@@ -68,6 +68,8 @@ class Fact(Generic[T]):
 
 
 Number: TypeAlias = Fact[float]
+Amount: TypeAlias = Fact[float]
+"""What is computed with and bounds nothing, so that it cannot be unlimited."""
 _UNKNOWN: Any = Fact()
 
 
@@ -123,7 +125,7 @@ class Limits:
     synapse_bits_per_core: Number = _describe("synapse memory of a core, bits")
     decays_per_core: Number = _describe("different pairs of decays on a core")
     thresholds_per_core: Number = _describe("different thresholds on a core")
-    weight_bits: Number = _describe("bits of a weight")
+    weight_bits: Amount = _describe("bits of a weight")
     weight_min: Number = _describe("smallest weight mantissa")
     weight_max: Number = _describe("largest weight mantissa")
     state_bits: Number = _describe("bits of membrane and current")
@@ -131,7 +133,7 @@ class Limits:
     threshold_max: Number = _describe("largest threshold mantissa")
     bias_bits: Number = _describe("bits of a bias mantissa")
     message_bits: Number = _describe("bits of a graded spike, sign included")
-    connection_delay: Number = _describe("steps every weighted connection costs")
+    connection_delay: Amount = _describe("steps every weighted connection costs")
     delay_max: Number = _describe("longest delay of a connection, steps")
 
 
@@ -269,6 +271,8 @@ class TargetSpec:
                 )
             if value < 0 or not (value == UNLIMITED or float(value).is_integer()):
                 raise NervecordError(f"{value} is no limit, a whole number of zero or more is needed", where=name)
+            if value == UNLIMITED and next(f.type for f in dataclasses.fields(Limits) if f.name == name) == "Amount":
+                raise NervecordError("cannot be unlimited, a whole number is needed", where=name)
             whole = UNLIMITED if value == UNLIMITED else int(value)
             before = f"in place of {old} ({old.confidence})" if old.known else "where nothing is published"
             changes[name] = Fact(whole, f"given by the user, {before}", "given")
@@ -290,11 +294,6 @@ def _show(value: object) -> str:
     if isinstance(value, (tuple, list)):
         return ", ".join(str(item) for item in value) or "none"
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def amount(fact: Number) -> int:
-    """What a limit that is no bound takes, as a weight's bits do; 0 where it is unknown, or said to be unlimited."""
-    return 0 if fact.value is None or math.isinf(fact.value) else int(fact.value)
 
 
 @dataclass(frozen=True, slots=True)

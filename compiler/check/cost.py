@@ -20,7 +20,7 @@ from nervecord.compiler.graph import Graph
 from nervecord.compiler.ops import Array
 from nervecord.compiler.policy import Policy, parts
 from nervecord.compiler.schedule import Schedule
-from nervecord.compiler.target import TargetSpec, amount
+from nervecord.compiler.target import TargetSpec
 from nervecord.compiler.timing import steps_per_block
 from nervecord.compiler.topology import Topology, Wire
 from nervecord.errors import NervecordError
@@ -116,7 +116,7 @@ def count_events(
     """
     graph, _ = parts(subject)
     topology = topology or Topology.of(graph)
-    cost = 0 if spec is None else amount(spec.limits.connection_delay)
+    cost = 0 if spec is None else int(spec.limits.connection_delay.value or 0)
     steps, held = steps_per_block(subject, topology, cost, schedule)
     sent = {name: held * graph.nodes[name].size for name in topology.entries if graph.nodes[name].spikes}
     senders = [name for name in (*sent, *topology.populations) if topology.out_of(name)]

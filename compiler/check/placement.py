@@ -18,7 +18,7 @@ import numpy as np
 
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.ops import Array, Conv, Matrix, Neuron, Op, is_host
-from nervecord.compiler.target import Packing, TargetSpec, amount
+from nervecord.compiler.target import Packing, TargetSpec
 from nervecord.compiler.topology import Topology, Wire, label
 
 CORE_LIMITS = ("neurons_per_core", "axons_in_per_core", "axons_out_per_core", "synapse_bits_per_core")
@@ -219,7 +219,7 @@ def _per_core(wire: Wire, share: int, cores: int, spec: TargetSpec) -> tuple[Arr
         reached, whole = np.full(cores, np.count_nonzero(wire.fan_out)), spec.behaviour.shared_kernels.value
         if not whole or not isinstance(node, Conv) or not spec.limits.weight_bits.known:
             return reached, None
-        return reached, np.full(cores, node.weight.size * amount(spec.limits.weight_bits))
+        return reached, np.full(cores, node.weight.size * int(spec.limits.weight_bits.value or 0))
     axons, bits = np.zeros(cores, dtype=np.int64), np.zeros(cores, dtype=np.int64)
     (rows,), (width,) = node.out_shape, node.in_shape
     at_once = max(1, BATCH // max(width, 1))
@@ -233,7 +233,7 @@ def _per_core(wire: Wire, share: int, cores: int, spec: TargetSpec) -> tuple[Arr
         if spec.packing is not None:
             bits[these] = core_bits(counts, held, spec.packing, delayed=node.delay > 1)
         else:
-            bits[these] = held * width * amount(spec.limits.weight_bits)
+            bits[these] = held * width * int(spec.limits.weight_bits.value or 0)
     known = spec.packing is not None or spec.limits.weight_bits.known
     return axons, bits if known else None
 
@@ -357,7 +357,7 @@ def _channel_bits(share: int, spec: TargetSpec) -> int:
     """Memory of one bias channel into `share` neurons."""
     if spec.packing is not None:
         return synapse_bits(np.ones((share, 1)), spec.packing, delayed=False)
-    return share * amount(spec.limits.weight_bits)
+    return share * int(spec.limits.weight_bits.value or 0)
 
 
 def _cap(spec: TargetSpec, name: str) -> float:

@@ -36,7 +36,7 @@ from nervecord.compiler.ops import (
 from nervecord.compiler.plan import plan
 from nervecord.compiler.policy import Policy, parts
 from nervecord.compiler.schedule import Schedule
-from nervecord.compiler.target import Fact, TargetSpec, amount
+from nervecord.compiler.target import Fact, TargetSpec
 from nervecord.compiler.timing import Lateness, lateness_of, schedule_of
 from nervecord.compiler.topology import Topology, label
 from nervecord.errors import GraphError, InfeasibleError
@@ -98,7 +98,7 @@ class Case:
         graph, contract = parts(subject)
         topology = topology or Topology.of(graph)
         when = schedule_of(subject, schedule)
-        cost = amount(spec.limits.connection_delay)
+        cost = int(spec.limits.connection_delay.value or 0)
         lateness = lateness_of(graph, topology, cost, when)
         return cls(subject, graph, contract, when, spec, topology, place(graph, spec, topology), lateness)
 
@@ -120,7 +120,7 @@ class Case:
     @property
     def connection_delay(self) -> int:
         """Steps the target adds to each connection; 0 where that is not known."""
-        return amount(self.spec.limits.connection_delay)
+        return int(self.spec.limits.connection_delay.value or 0)
 
     @property
     def compiles(self) -> bool:

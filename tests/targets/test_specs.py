@@ -14,13 +14,12 @@ import numpy as np
 import pytest
 from policies import li, lif, random_dag, random_policy, with_node
 
-import nervecord
 from nervecord.compiler.check.table import findings_of, verdict
 from nervecord.compiler.compile import compile_graph
 from nervecord.compiler.ops import OPS, Affine, CountDecode, Level, Op, Scale, Threshold, is_core
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.specfile import read_spec, spec_from_dict, spec_table, targets_doc
-from nervecord.compiler.target import Energy, Fact, TargetSpec
+from nervecord.compiler.target import UNLIMITED, Energy, Fact, TargetSpec
 from nervecord.errors import FileFormatError, InfeasibleError, NervecordError
 from nervecord.targets.catalogue import load_spec, load_specs, target_names
 from nervecord.targets.lava.target import LavaTarget
@@ -305,16 +304,15 @@ def test_energy_constants_are_the_published_ones() -> None:
         assert (energy.process_nm, energy.measured_on) == (14, "Loihi 1")
 
 
-def test_amounts_that_are_unlimited_are_as_unknown(tmp_path: Path) -> None:
-    """What a weight takes and a connection costs is computed with; a file may call them unlimited all the same."""
-    root = Path(__file__).parents[2]
-    text = (root / "tests" / "fuzz" / "corpus" / "loihi1.target.toml").read_text()
-    for name in ("connection_delay", "weight_bits"):
-        found = re.search(rf"^{name} = .*$", text, re.MULTILINE)
-        assert found, name
-        path = tmp_path / f"{name}.toml"
-        path.write_text(
-            text.replace(found[0], f'{name} = {{ value = "unlimited", source = "x", confidence = "exact" }}')
-        )
-        report = nervecord.inspect(str(root / "zoo" / "cartpole" / "policy.nir"), nervecord.target(file=path))
-        assert report.to_dict()["targets"]
+@pytest.mark.parametrize("name", ["connection_delay", "weight_bits"])
+def test_an_amount_cannot_be_unlimited(name: str, tmp_path: Path) -> None:
+    """It is computed with: what a weight takes, and what a connection costs."""
+    text = (Path(__file__).parents[2] / "targets" / "xylo" / "spec.toml").read_text()
+    found = re.search(rf"^{name} = .*$", text, re.MULTILINE)
+    entry = f'{name} = {{ value = "unlimited", source = "x", confidence = "exact" }}'
+    path = tmp_path / "chip.toml"
+    path.write_text(text.replace(found[0], entry) if found else text.replace("[limits]", f"[limits]\n{entry}"))
+    with pytest.raises(FileFormatError, match=rf"limits.{name}: cannot be unlimited"):
+        read_spec(path)
+    with pytest.raises(NervecordError, match=rf"{name}: (cannot be unlimited|.* is exact)"):
+        load_spec("xylo").override(**{name: UNLIMITED})
