@@ -25,7 +25,6 @@ MARK = "NERVECORD_GUARDED"
 """Environment variable that whatever is started inside of `guarded` inherits."""
 LONGEST = 10.0
 """Seconds the guardian takes at most, until what it has killed is gone."""
-
 QUIET = 1.0
 """Seconds in which none is found any more, until it leaves."""
 
@@ -68,6 +67,7 @@ def guarded(folders: Sequence[Path] = ()) -> Iterator[None]:
             # A byte, because forks of ours that hold the same pipe keep it from ending.
             os.write(life, b"q")
         os.close(life)
+        # One that takes longer goes on without us: nothing here depends on it any more.
         with contextlib.suppress(subprocess.TimeoutExpired):
             guardian.wait(LONGEST + 2 * WATCH_PERIOD)
 

@@ -16,21 +16,12 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent)]
 
 from faults.scenes import contents, whole  # noqa: E402 - found by the line above
-from faults.sweeping import SEEDS, value  # noqa: E402
-from faults.training import SETTINGS, result  # noqa: E402
+from faults.sweeping import SEEDS, write_study  # noqa: E402
+from faults.training import result  # noqa: E402
 
 SIZES = (4, 8, 24, 64, 128)
 """Kilobytes: from a disk that takes no run folder to one on which the second run ends."""
 ROOM = "64m"
-
-
-def write_study(folder: Path, disk: Path) -> Path:
-    """A study of two small runs, beside the disk that it trains on."""
-    settings = [f"{name} = {value(each)}" for name, each in SETTINGS.items() if name not in ("layers", "threads")]
-    grid = f"[grid]\nlayers = {value([list(SETTINGS['layers'])])}\nseeds = {value(list(SEEDS))}"
-    path = folder / "study.toml"
-    path.write_text("\n".join([f'[study]\nname = "study"\nout = "{disk}"\n[base]', *settings, grid, ""]))
-    return path
 
 
 def sweep(study: Path) -> tuple[int, str]:
@@ -72,7 +63,8 @@ def main(sizes: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="nvd") as name:
         disk = Path(name) / "disk"
         disk.mkdir()
-        study = write_study(Path(name), disk)
+        study = Path(name) / "study.toml"
+        write_study(study, disk)
         code, said = sweep(study)
         wanted = results(disk)
         if code or len(wanted) != len(SEEDS):

@@ -55,10 +55,7 @@ class Sweeping(Scene):
     def begin(self) -> None:
         super().begin()
         self.done: dict[str, int] = {}
-        lines = [f"{name} = {value(each)}" for name, each in SETTINGS.items() if name not in ("layers", "threads")]
-        grid = f"[grid]\nlayers = {value([list(SETTINGS['layers'])])}\nseeds = {value(list(SEEDS))}\n"
-        text = f'[study]\nname = "study"\nout = "{self.folder}"\n[base]\n' + "\n".join(lines) + f"\n{grid}"
-        (self.folder / "study.toml").write_text(text)
+        write_study(self.folder / "study.toml", self.folder)
 
     def work(self, chosen: Chosen | None) -> int:
         words = ["sweep", str(self.folder / "study.toml"), "--quiet"]
@@ -107,6 +104,13 @@ class Sweeping(Scene):
         for folder in ("cwd", "tmp"):
             wrong += strangers(self.folder / folder, TORCHS)
         return wrong
+
+
+def write_study(path: Path, out: Path) -> None:
+    """A study of two small runs, which trains in `out`."""
+    lines = [f"{name} = {value(each)}" for name, each in SETTINGS.items() if name not in ("layers", "threads")]
+    grid = f"[grid]\nlayers = {value([list(SETTINGS['layers'])])}\nseeds = {value(list(SEEDS))}"
+    path.write_text("\n".join([f'[study]\nname = "study"\nout = "{out}"\n[base]', *lines, grid, ""]))
 
 
 def value(given: Any) -> str:

@@ -51,6 +51,14 @@ def test_disks_that_are_full() -> None:
     assert " 0 wrong" in run("full_disk.py")
 
 
+@pytest.mark.slow
+def test_the_disk_of_a_sweep_is_full() -> None:
+    pytest.importorskip("ray")
+    if not sys.platform.startswith("linux") or os.geteuid() != 0:
+        pytest.skip("only root mounts a disk of a given size")
+    assert "64 kB: 0 wrong" in run("full_sweep.py", "64")
+
+
 class Careless(Scene):
     """Writes in place, and leaves a file and a process behind."""
 

@@ -404,7 +404,8 @@ def test_a_death_while_lava_starts_is_an_error_in_time(worker: Worker) -> None:
 
         def strike() -> None:
             # Python's tracker and the server of the shared memory come first, then Lava's own.
-            while len(started := set(marked(prefix)) - before) < 4:
+            deadline = time.monotonic() + 60
+            while len(started := set(marked(prefix)) - before) < 4 and time.monotonic() < deadline:
                 time.sleep(0.001)
             os.kill(max(started, key=began), signal.SIGKILL)
 

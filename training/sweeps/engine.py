@@ -37,8 +37,8 @@ POLL = 1.0
 """Seconds between two looks at the run folders, for the progress."""
 LONGEST_PLACE = 26
 """Bytes of the name of the folder in which a session of Ray lies, so that its sockets can have names."""
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-"""Numbers of errors that a full or broken disk gives."""
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""Numbers of the errors of a disk that takes no more."""
 RETRIES = 3
 """How often a run is taken up again whose process died."""
 
@@ -273,7 +273,7 @@ def _train(config: TrainConfig) -> dict[str, Any]:
 
 
 def _of_the_disk(error: BaseException, folder: str) -> str | None:
-    """What to say of an error that says that the disk of a folder is full or takes nothing; None of another."""
+    """What to say of an error because the disk of a folder takes no more; None of another."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in DISK:

@@ -80,8 +80,10 @@ def deaths_are_told(actors: Callable[[], Any]) -> Iterator[None]:
         yield
     finally:
         over.set()
-        watcher.join()
-        signal.signal(signal.SIGUSR1, former)
+        try:
+            watcher.join()  # it may have told of a death just now, which is raised here
+        finally:
+            signal.signal(signal.SIGUSR1, former)
 
 
 def run_config(backend: str) -> Any:
