@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import os
-import signal
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,13 +36,12 @@ from nervecord.compiler.ops import (
 from nervecord.compiler.plan import plan
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import Schedule, StateRule
-from nervecord.errors import ContractError, EngineError, GraphError, InfeasibleError, MissingDependencyError
+from nervecord.errors import ContractError, GraphError, InfeasibleError, MissingDependencyError
 from nervecord.runtime.compare import compare
 from nervecord.runtime.emulator import EmulatorSession
 from nervecord.runtime.session import MachineSession, Session
 from nervecord.runtime.stream import MachineStream, StreamSession
 from nervecord.runtime.worker import Worker
-from nervecord.runtime.worker_child import marked
 from nervecord.targets.lava import environment
 from nervecord.targets.lava.engine_lava import LavaSession, LavaStream
 from nervecord.targets.lava.network import LavaNetwork, start_worker
@@ -354,69 +349,6 @@ def test_a_stream_takes_what_it_says(worker: Worker) -> None:
         assert lava.provenance["lava"] == "0.10.0"
     with pytest.raises(GraphError, match="is a policy"):
         LavaStream(plan(policy()))
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Its death
-
-
-def left(prefix: str, pids: list[int]) -> list[str]:
-    """What of a session is left: processes, segments."""
-    found = [path.name for path in Path("/dev/shm").glob(f"{prefix}*")]
-    for pid in pids:
-        status = Path(f"/proc/{pid}/stat")
-        if status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z":
-            found.append(str(pid))
-    return found
-
-
-@needs_lava
-@pytest.mark.parametrize("fault", ["a process dies", "a process hangs", "the worker dies", "killed between steps"])
-def test_a_dead_or_hung_lava_is_an_error_in_time_and_leaves_nothing(worker: Worker, fault: str) -> None:
-    with LavaSession(policy(), timeout=1.0) as session:
-        session.step(np.zeros(OBSERVATIONS))
-        prefix = session.worker.shared_memory_prefix
-        pids = [*session.worker.process_ids, *session.worker.call("processes").values["pids"]]
-        assert len(left(prefix, pids)) > len(pids)
-        victim = {"the worker dies": pids[1], "killed between steps": pids[0]}.get(fault, pids[4])
-        os.kill(victim, signal.SIGSTOP if fault == "a process hangs" else signal.SIGKILL)
-        time.sleep(0.05)
-        begun = time.monotonic()
-        with pytest.raises(EngineError) as caught:
-            session.step(np.zeros(OBSERVATIONS))
-        assert time.monotonic() - begun < 4.0
-        assert caught.value.hint
-        assert left(prefix, pids) == []
-        with pytest.raises(EngineError, match="no longer running"):
-            session.step(np.zeros(OBSERVATIONS))
-
-
-def began(pid: int) -> int:
-    """When a process began, in ticks."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-
-
-@needs_lava
-def test_a_death_while_lava_starts_is_an_error_in_time(worker: Worker) -> None:
-    with LavaSession(policy()) as session:
-        prefix = session.worker.shared_memory_prefix
-        before = set(marked(prefix))
-
-        def strike() -> None:
-            # Python's tracker and the server of the shared memory come first, then Lava's own.
-            deadline = time.monotonic() + 60
-            while len(started := set(marked(prefix)) - before) < 4 and time.monotonic() < deadline:
-                time.sleep(0.001)
-            os.kill(max(started, key=began), signal.SIGKILL)
-
-        thread = threading.Thread(target=strike)
-        thread.start()
-        begins = time.monotonic()
-        with pytest.raises(EngineError, match="processes ended"):
-            session.step(np.zeros(OBSERVATIONS))
-        assert time.monotonic() - begins < 10.0
-        thread.join()
-    assert left(prefix, list(before)) == []
 
 
 # --------------------------------------------------------------------------------------------------------------------

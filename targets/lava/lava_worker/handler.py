@@ -8,28 +8,24 @@ The description is what `targets.lava.engine_lava` makes of a plan. The network 
 runs as one non-blocking run until it is rewound: its source waits for the next block.
 """
 
-import contextlib
 import json
 import multiprocessing
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
 SHIM = bool(json.loads((Path(sys.prefix) / "nervecord.json").read_text())["shim"])
 """Whether this environment was made, with the explicit allowance, on a newer Python than Lava declares."""
+sys.path[:0] = [str(HERE), str(HERE / "processes")]
 if SHIM:
-    sys.path.insert(0, str(HERE))
     import shim
 
     shim.apply()
-sys.path.insert(0, str(HERE / "processes"))
 
 import ends  # noqa: E402
 import numpy as np  # noqa: E402
+from deaths import LIVENESS, LavaDiedError, deaths_are_told  # noqa: E402
 from lava.magma.core.run_conditions import RunSteps  # noqa: E402
 from lava.magma.core.run_configs import Loihi2HwCfg, Loihi2SimCfg  # noqa: E402
 from lava.proc.conv.process import Conv  # noqa: E402
@@ -43,47 +39,6 @@ MOST_STEPS = 2**31 - 1
 """Lava counts a run's steps in 32 bit."""
 MESSAGE_BITS = 16
 """Of a graded spike."""
-LIVENESS = 0.05
-"""Seconds between two looks at whether Lava's processes live, while waiting for an answer."""
-
-
-class LavaDiedError(Exception):
-    """One of Lava's processes ended; what it said is in the worker's output."""
-
-    hint = "what Lava printed is below; open a new session to go on"
-
-
-@contextlib.contextmanager
-def deaths_are_told(actors: Callable[[], Any]) -> Iterator[None]:
-    """While Lava starts, in the main thread: a death among its processes raises LavaDiedError there.
-
-    Lava itself would wait for that process for ever.
-
-    Args:
-        actors: those started so far.
-    """
-    over = threading.Event()
-
-    def tell(number: Any, frame: Any) -> None:
-        raise LavaDiedError("one of Lava's processes ended while Lava started")
-
-    def watch() -> None:
-        while not over.wait(LIVENESS):
-            if not all(actor.is_alive() for actor in actors()):
-                signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
-                return
-
-    former = signal.signal(signal.SIGUSR1, tell)
-    watcher = threading.Thread(target=watch, name="deaths", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        try:
-            watcher.join()  # it may have told of a death just now, which is raised here
-        finally:
-            signal.signal(signal.SIGUSR1, former)
 
 
 def run_config(backend: str) -> Any:
