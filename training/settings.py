@@ -380,6 +380,9 @@ class TD7(Algorithm):
     capacity: int = flag(1_000_000, "transitions in the replay", least=1, most=1 << 30)
     random_steps: int = flag(25_000, "steps of uniformly random actions before the first update", least=1)
     smoothness: float = flag(0.0, "weight of the squared change of the action from step to step (CAPS)", least=0)
+    cooldown: float = flag(
+        0.0, "part of the training, at its end, in which the rate falls linearly to 0", unit="closed", resumable=True
+    )
     keep_replay: bool = flag(
         False, "keep the replay in each checkpoint: up to 250 MB for the ant, and a resumed run loses nothing",
         free=True, resumable=True,

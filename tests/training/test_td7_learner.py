@@ -198,6 +198,22 @@ def test_a_kept_replay_comes_back_as_it_was_and_nothing_is_filled_again(tmp_path
     assert plain.state_dict()["replay"] is None
 
 
+def test_the_rate_falls_to_zero_in_the_cooldown_also_of_a_training_that_goes_on(tmp_path: Path) -> None:
+    config = small(tmp_path, random_steps=1, cooldown=0.25)
+    first, second = (TD7Learner(3, torch.tensor([-2.0]), torch.tensor([2.0]), config, group_of_one()) for _ in range(2))
+    first.update(rollout_of(160))  # stored alone, as the random steps end with it
+    rates = []
+    for step in (0, 749, 750, 875, 1000):
+        first.schedule(step, 1000)
+        rates.append(first.update(rollout_of(160))["learning_rate"])
+    np.testing.assert_allclose(rates, 3e-4 * np.array([1, 1, 1, 0.5, 0]))
+    second.load_state_dict(first.state_dict())  # whose optimisers stand still
+    second.schedule(1000, 1600)  # before the new end's cooldown
+    before = second.agent.actor.first.weight.clone()
+    assert second.update(rollout_of(160))["learning_rate"] == 3e-4
+    assert not torch.equal(second.agent.actor.first.weight, before)
+
+
 def test_a_teacher_is_named_by_a_hash_of_its_networks(tmp_path: Path) -> None:
     config = small(tmp_path, random_steps=1, keep_replay=True)
     learner = TD7Learner(3, torch.tensor([-2.0]), torch.tensor([2.0]), config, group_of_one())

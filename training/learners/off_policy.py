@@ -96,6 +96,7 @@ class TD7Learner:
         if self.settings.torch_compile:
             _compile(self.agent)
         self.replay = Replay(observations, len(low), self.settings.capacity, config.run.seed)
+        self.rate = self.settings.lr
         self.stored, self.owed = 0, 0.0
         """Transitions so far, and updates that they still allow."""
         self.refilling, self.hold_until = False, 0
@@ -105,7 +106,10 @@ class TD7Learner:
         self.actors: list[TD7Policy] = []
 
     def schedule(self, step: int, total: int) -> None:
-        """Nothing follows a schedule."""
+        """Set the learning rate, which falls in the last part of the training, where that has a cooldown."""
+        settings, left = self.settings, 1 - step / total
+        self.rate = settings.lr * (left / settings.cooldown if left < settings.cooldown else 1.0)
+        self.agent.set_rate(self.rate)
 
     def act(self, observations: Tensor, state: Tensor | None) -> Act:
         """Noisy actions; uniform ones until there have been `random_steps`."""
@@ -166,7 +170,8 @@ class TD7Learner:
                 sums[name] = sums.get(name, 0.0) + value
         self.owed -= updates
         self._keep_policy()
-        return {name: value / updates for name, value in sums.items()} | {"updates": float(self.agent.updates)}
+        counted = {"updates": float(self.agent.updates), "learning_rate": self.rate}
+        return {name: value / updates for name, value in sums.items()} | counted
 
     def _store(self, rollout: Rollout) -> int:
         valid = rollout.valid

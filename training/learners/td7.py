@@ -255,6 +255,12 @@ class TD7:
         _copy_into(self.fixed, self.encoder)
         self.clip = self.seen
 
+    def set_rate(self, rate: float) -> None:
+        """Set the learning rate of all networks."""
+        for optimizer in self.optimizers.values():
+            for parameters in optimizer.param_groups:
+                parameters["lr"] = rate
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that a training goes on from, but for the replay and torch's generator."""
         modules = {**self._learnt(), **self._frozen_modules()}
