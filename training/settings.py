@@ -341,6 +341,8 @@ class Distill(OnPolicy):
     )
     fall_steps: int = flag(40, "steps before a failure that are drawn more often", least=1)
     fall_weight: float = flag(1.0, "how much more often", least=1)
+    start_steps: int = flag(50, "steps after the beginning of an episode that are drawn more often", least=1)
+    start_weight: float = flag(1.0, "how much more often", least=1)
     mirror_states: bool = flag(False, "learn what a mirrored teacher would do in each mirrored state too (Ant-v4)")
     critic_weight: float = flag(
         0.0,

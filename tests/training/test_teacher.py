@@ -149,6 +149,31 @@ def test_mirror_images_are_learnt_too(tmp_path: Path) -> None:
             student_of(config.replace(**changes), one)
 
 
+def test_beginnings_and_what_came_before_a_fall_are_drawn_more_often(tmp_path: Path) -> None:
+    config = TrainConfig.of(
+        algorithm="distill", teacher=name_of(lambda x: x[:, :8]), rollout=8, num_envs=2, minibatch=16, layers=(8,),
+        capacity=100, start_steps=3, start_weight=2.0, fall_steps=4, fall_weight=5.0, out=str(tmp_path),
+    )  # fmt: skip
+    student = student_of(config, torch.ones(8))
+    ends = torch.zeros(3, 8, 2, dtype=torch.bool)  # terminated, truncated, not valid
+    ends[0, 5, 0] = ends[2, 6, 0] = True  # a fall in its sixth step, then a step that only resets
+    ends[1, 3, 1] = ends[2, 4, 1] = ends[0, 6, 1] = True  # cut by time, a reset, a fall in its second step
+    wanted = [[2, 2, 5, 5, 5, 5, 0, 2], [2, 2, 2, 1, 0, 5, 5, 2]]
+    after = [[2, 2, 1, 1, 1, 1, 1, 1], [2, 2, 1, 1, 1, 1, 1, 1]]  # the second environment's reset shows no such step
+    for k, rows in enumerate((wanted, after)):
+        draw = torch.zeros(8, 2, 8)
+        first = ends if k == 0 else torch.zeros_like(ends)
+        seen = torch.randn(9, 2, 27)
+        rollout = Rollout(seen, draw, draw, None, draw[:, :, 0].double(), first[0], first[1], ~first[2])
+        valid = rollout.valid
+        student._keep(student.kept, rollout)
+        held = student.kept.held()
+        count = int(valid.sum())
+        assert np.array_equal(held["rows"][-count:, :27], seen[:-1][valid].numpy())
+        assert held["weights"][-count:].tolist() == torch.tensor(rows).T[valid].tolist()
+    student_of(config, torch.ones(8)).load_state_dict(student.state_dict())
+
+
 def student_of(config: TrainConfig, one: torch.Tensor) -> Student:
     return Student(27, -one, one, config, teacher=read_teacher(config))
 

@@ -93,6 +93,8 @@ class Student(OnPolicyLearner):
             sizes = (observations, choices or len(low), self.state_size)
             self.kept = WeightedRows(sizes, settings.capacity, config.run.seed + group.rank)
         self.seen = 0
+        self.ages = torch.zeros(group.share(settings.num_envs), dtype=torch.int64)
+        """Steps that the episode of each environment has lasted."""
         self.guided = torch.zeros(group.share(settings.num_envs), dtype=torch.bool, device=self.device)
         """Where the teacher acts; drawn anew before each rollout."""
 
@@ -184,19 +186,29 @@ class Student(OnPolicyLearner):
             yield seen, wanted, carried if self.state_size else None
 
     def _keep(self, kept: WeightedRows, rollout: Rollout) -> None:
-        valid, settings = rollout.valid, self.settings
+        valid = rollout.valid
         seen = rollout.observations[:-1][valid]
         states = seen.new_zeros(len(seen), 0) if rollout.states is None else rollout.states[valid]
-        where = kept.append([part.cpu().numpy() for part in (seen, self.teacher(seen), states)], 1.0)
+        weights = self._weights(rollout)[valid.cpu()].numpy()
+        kept.append([part.cpu().numpy() for part in (seen, self.teacher(seen), states)], weights)
         self.seen += len(seen)
-        if settings.fall_weight > 1:
-            place = torch.full(valid.shape, -1, dtype=torch.int64)
-            place[valid.cpu()] = torch.from_numpy(where)
-            for t, env in (rollout.terminated & valid).nonzero().tolist():
-                trail = place[max(0, t + 1 - settings.fall_steps) : t + 1, env].flip(0)
-                ends = (trail < 0).nonzero()
-                trail = trail[: int(ends[0])] if len(ends) else trail
-                kept.tree.set(trail.numpy(), settings.fall_weight)
+
+    def _weights(self, rollout: Rollout) -> Tensor:
+        """How often the state before each step is drawn, (T, N)."""
+        settings, ages = self.settings, self._ages(rollout)
+        weights = torch.where(ages < settings.start_steps, settings.start_weight, 1.0)
+        for t, env in (rollout.terminated & rollout.valid).nonzero().tolist():
+            first = max(0, t + 1 - settings.fall_steps, t - int(ages[t, env]))  # none of the episode before
+            weights[first : t + 1, env].clamp_(min=settings.fall_weight)
+        return weights
+
+    def _ages(self, rollout: Rollout) -> Tensor:
+        """How many steps the episode had lasted before each step, (T, N)."""
+        ages, valid, done = [], rollout.valid.cpu(), rollout.done.cpu()
+        for t in range(len(valid)):
+            ages.append(self.ages)
+            self.ages = torch.where(done[t], 0, self.ages + valid[t])
+        return torch.stack(ages)
 
     def absorb(self, rollout: Rollout) -> None:
         """Nothing where the statistics are the teacher's."""
@@ -227,10 +239,11 @@ class Student(OnPolicyLearner):
             self.actor.log_std.data.copy_(learnt["actor"]["log_std"])
 
     def state_dict(self) -> dict[str, Any]:
-        """As of `OnPolicyLearner`, and how many states were seen."""
-        return {**super().state_dict(), "seen": self.seen}
+        """As of `OnPolicyLearner`, how many states were seen, and how long the episodes have lasted."""
+        return {**super().state_dict(), "seen": self.seen, "ages": self.ages.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave, or a part of it."""
         self.seen = int(state.get("seen", 0))
-        super().load_state_dict({name: values for name, values in state.items() if name != "seen"})
+        self.ages = state.get("ages", self.ages)
+        super().load_state_dict({name: values for name, values in state.items() if name not in ("seen", "ages")})

@@ -85,12 +85,12 @@ class WeightedRows:
     def __len__(self) -> int:
         return self.size
 
-    def append(self, parts: Sequence[Array], weight: float) -> Array:
-        """Store K rows, part by part, each (K, size), with one weight; returns where they are, (K,)."""
+    def append(self, parts: Sequence[Array], weights: Array | float) -> Array:
+        """Store K rows, part by part, each (K, size), with weights, (K,) or one; returns where they are, (K,)."""
         count = len(parts[0])
         where: Array = (self.next + np.arange(count)) % self.capacity
         self.rows[where] = np.concatenate(parts, axis=1, dtype=np.float32, casting="unsafe")
-        self.tree.set(where, weight)
+        self.tree.set(where, weights)
         self.next = int(self.next + count) % self.capacity
         self.size = min(self.size + count, self.capacity)
         return where
