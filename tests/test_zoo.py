@@ -267,6 +267,35 @@ def test_the_teacher_that_is_kept_teaches_and_goes_on(tmp_path: Path) -> None:
     assert played.mean > 1000
 
 
+def test_the_network_that_is_kept_is_from_the_teacher_that_is_kept(tmp_path: Path) -> None:
+    folder = ZOO / "ant-network"
+    first = folder / "stages" / "1-distilled"
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert sum(file.stat().st_size for file in files) < 2_500_000
+    assert not [file for file in files if re.search(rb"/(home|root|tmp|work|Users)/", file.read_bytes())]
+    text = re.sub(r"\s*\\\s+", " ", (folder / "README.md").read_text())
+    origins = []
+    for part in (first, folder):
+        versions = json.loads((part / "versions.json").read_text())
+        assert " ".join(versions["argv"]) in text
+        origins.append(versions.get("teacher") or versions["start"])
+        for line in (part / "metrics.jsonl").read_text().splitlines():
+            row = json.loads(line)
+            if row["validation_return"] is not None:
+                assert f"| {row['step']:,} | {row['validation_return']:,.0f} |" in text
+    assert origins[0]["folder"] == "zoo/ant-teacher"
+    assert origins[0]["networks"] == digest(checkpoint.load(ZOO / "ant-teacher" / "checkpoints")["learner"])
+    assert Path(origins[1]["folder"]).name == json.loads((first / "config.json").read_text())["run"]["name"]
+    student = TrainConfig.of(algorithm="distill", teacher=str(folder), env="Ant-v4", critic=(256, 256))
+    teacher = Teacher(read_teacher(student), 27, -torch.ones(8), torch.ones(8), 0, torch.device("cpu"))
+    assert teacher(torch.randn(5, 27)).shape == (5, 8)
+    config = TrainConfig.from_json((folder / "config.json").read_text())
+    content = checkpoint.load(folder / "checkpoints")
+    learner = make_learner(FakeSizes(27, -np.ones(8), np.ones(8)), config, SOLO, sources=[], content=None)
+    learner.load_state_dict(content["learner"])
+    assert evaluate(learner, config.replace(sim="auto"), 4, purpose=VALIDATION).mean > 3000
+
+
 @dataclasses.dataclass(frozen=True)
 class FakeSizes:
     """What a learner asks of a simulator: sizes."""
