@@ -359,6 +359,13 @@ class Distill(OnPolicy):
         super()._check_together()
         if not self.teacher:
             raise NervecordError("is empty, a run folder is needed", where="--teacher", hint="nervecord distill RUN")
+        for name in ("fall_weight", "start_weight"):
+            if getattr(self, name) > 1 and not self.capacity:
+                raise NervecordError(
+                    "has no meaning with --capacity 0, where every state of the newest rollout is learnt alike",
+                    where=flag_name(name),
+                    hint="drop it, or keep states",
+                )
 
 
 @dataclass(frozen=True)

@@ -172,6 +172,10 @@ def test_beginnings_and_what_came_before_a_fall_are_drawn_more_often(tmp_path: P
         assert np.array_equal(held["rows"][-count:, :27], seen[:-1][valid].numpy())
         assert held["weights"][-count:].tolist() == torch.tensor(rows).T[valid].tolist()
     student_of(config, torch.ones(8)).load_state_dict(student.state_dict())
+    with pytest.raises(NervecordError, match="--fall-weight: has no meaning with --capacity 0"):
+        config.replace(capacity=0)
+    with pytest.raises(NervecordError, match="--start-weight: has no meaning with --capacity 0"):
+        config.replace(capacity=0, fall_weight=1.0)
 
 
 def student_of(config: TrainConfig, one: torch.Tensor) -> Student:

@@ -94,7 +94,7 @@ class Student(OnPolicyLearner):
             self.kept = WeightedRows(sizes, settings.capacity, config.run.seed + group.rank)
         self.seen = 0
         self.ages = torch.zeros(group.share(settings.num_envs), dtype=torch.int64)
-        """Steps that the episode of each environment has lasted."""
+        """Steps that the episode of each environment has lasted, since this process began."""
         self.guided = torch.zeros(group.share(settings.num_envs), dtype=torch.bool, device=self.device)
         """Where the teacher acts; drawn anew before each rollout."""
 
@@ -239,11 +239,10 @@ class Student(OnPolicyLearner):
             self.actor.log_std.data.copy_(learnt["actor"]["log_std"])
 
     def state_dict(self) -> dict[str, Any]:
-        """As of `OnPolicyLearner`, how many states were seen, and how long the episodes have lasted."""
-        return {**super().state_dict(), "seen": self.seen, "ages": self.ages.clone()}
+        """As of `OnPolicyLearner`, and how many states were seen."""
+        return {**super().state_dict(), "seen": self.seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave, or a part of it."""
         self.seen = int(state.get("seen", 0))
-        self.ages = state.get("ages", self.ages)
-        super().load_state_dict({name: values for name, values in state.items() if name not in ("seen", "ages")})
+        super().load_state_dict({name: values for name, values in state.items() if name != "seen"})
