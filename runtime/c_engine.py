@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from nervecord.compiler.blas import matmul
 from nervecord.compiler.c.form import Form
 from nervecord.compiler.c.source import CODES, Source, c_source
 from nervecord.compiler.graph import Graph
@@ -169,7 +170,7 @@ class Compiled:
             synapses = link.dense.synapses()
             assert synapses is not None
             times = [self._counted(f"{self.form.names[tap.source]}_times") for tap in link.step.taps]
-            found.synaptic_events[name] = float(sum(each @ synapses.fan_out for each in times))
+            found.synaptic_events[name] = float(sum(matmul(each, synapses.fan_out) for each in times))
         return found
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from nervecord.compiler.blas import matmul
 from nervecord.compiler.interpret import Machine
 from nervecord.compiler.ops import Array, Level, Matrix, fields
 from nervecord.compiler.plan import Plan, plan
@@ -144,7 +145,7 @@ class _Count:
             synapses = self._synapses[step.name]
             assert synapses is not None
             x = sum(values[tap.source] for tap in step.taps)
-            effective = int((np.asarray(x)[0] != 0).ravel() @ synapses.fan_out)
+            effective = int(matmul((np.asarray(x)[0] != 0).ravel(), synapses.fan_out))
             self.dense += synapses.stored
             if np.isin(x, (-1, 0, 1)).all():
                 self.acs += effective

@@ -15,6 +15,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 
+from nervecord.compiler.blas import matmul
 from nervecord.compiler.contract import Contract
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.interpret import Machine
@@ -260,7 +261,7 @@ def count_block(plan: Plan, entered: Mapping[str, Array], trace: Mapping[str, Ar
         for tap in step.taps:
             sent = entered[tap.source] if tap.source in entered else trace[tap.source]
             at_each = (sent[:, active] != 0).sum(axis=(0, 1)).ravel()
-            events[step.name] += float(at_each @ synapses.fan_out)
+            events[step.name] += float(matmul(at_each, synapses.fan_out))
     return spikes, events
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from nervecord.compiler.blas import matmul
 from nervecord.compiler.ops import Array
 from nervecord.errors import MissingDependencyError, NervecordError, install_command
 
@@ -110,8 +111,8 @@ class Camera:
         right /= np.linalg.norm(right)
         up = np.cross(right, forward)
         offset = np.atleast_2d(points) - self.eye
-        depth = np.maximum(offset @ forward, 0.05)
-        return np.stack([offset @ right, offset @ up], axis=1) * (self.zoom / depth)[:, None], depth
+        depth = np.maximum(matmul(offset, forward), 0.05)
+        return np.stack([matmul(offset, right), matmul(offset, up)], axis=1) * (self.zoom / depth)[:, None], depth
 
 
 def beside(path: Array, *, distance: float, height: float) -> Camera:
@@ -163,7 +164,7 @@ def floor(axes: Any, camera: Camera, centre: Array, *, half: float, step: float 
 
 def _in_front(ends: Array, eye: Array, forward: Array, near: float = 0.3) -> Array | None:
     """A line's part that lies in front of the camera."""
-    depth = (ends - eye) @ forward
+    depth = matmul(ends - eye, forward)
     if (depth < near).all():
         return None
     if (depth >= near).all():

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from nervecord.compiler.blas import matmul
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.ops import Array
 from nervecord.compiler.policy import Policy, parts
@@ -142,7 +143,7 @@ def _spike_events(spikes: float | Array, wire: Wire) -> float:
     """Events of spikes, in all (spread evenly) or per neuron."""
     if isinstance(spikes, (int, float)) or np.ndim(spikes) == 0:
         return float(spikes) * wire.synapses / wire.fan_out.size
-    return float(np.asarray(spikes, dtype=np.float64).ravel() @ wire.fan_out)
+    return float(matmul(np.asarray(spikes, dtype=np.float64).ravel(), wire.fan_out))
 
 
 def _require_activity(graph: Graph, spikes: Mapping[str, float | Array], senders: list[str], steps: int) -> None:

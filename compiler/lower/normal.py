@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nervecord.compiler.blas import matmul
 from nervecord.compiler.ops import (
     Affine,
     Array,
@@ -56,8 +57,7 @@ class Link:
         if isinstance(self.weight, Csr):
             matrix = self.weight
             return (matrix.with_values(np.maximum(matrix.values, 0)) if positive else matrix).products(x[None])[0]
-        product: Array = (np.maximum(self.weight, 0) if positive else self.weight) @ x
-        return product
+        return matmul(np.maximum(self.weight, 0) if positive else self.weight, x)
 
 
 @dataclass(frozen=True, slots=True)

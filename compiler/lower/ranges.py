@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from nervecord.compiler.arithmetic import PRODUCT_BITS, Arithmetic
+from nervecord.compiler.blas import matmul
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.ops import Array, Mantissas, Op
 from nervecord.compiler.ops.reach import LONGEST_RUN, UNBOUNDED, Reach, Sent, spiking
@@ -226,9 +227,9 @@ def dense_range(dense: Mantissas, arithmetic: Arithmetic, low: Array, high: Arra
     for start in range(0, rows, at_once):
         # Whole numbers below 2^53: float64 is exact in any order, and its matrix product is fast.
         weight = dense.rows(start, start + at_once).astype(np.float64)
-        upward = np.maximum(weight, 0) @ span
+        upward = matmul(np.maximum(weight, 0), span)
         these = slice(start, start + len(weight))
-        top[these], bottom[these] = weight @ floats[0] + upward, weight @ floats[1] - upward
+        top[these], bottom[these] = matmul(weight, floats[0]) + upward, matmul(weight, floats[1]) - upward
     reach = int(max(top.max(), -bottom.min()))
     if arithmetic.accumulate == "shift-each" and dense.weight_exp < 0:
         parts = [_each(dense, start, at_once, low, high) for start in range(0, rows, at_once)]

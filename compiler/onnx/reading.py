@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from nervecord.compiler.blas import matmul
 from nervecord.compiler.graph import Edge, Graph
 from nervecord.compiler.onnx.file import OnnxFile, OnnxNode, is_onnx, load_onnx
 from nervecord.compiler.onnx.folding import ELEMENTWISE, fold, target_shape
@@ -317,7 +318,7 @@ class _Reader:
         bias = np.broadcast_to(bias.reshape(-1), (size,))
         at, scale, shift = self._for_connection(x)
         if shift is not None:
-            bias = bias + weight @ shift
+            bias = bias + matmul(weight, shift)
         if scale is not None:
             weight = weight * scale
         return _Signal(at, (*x.shape[:-1], size), weight, bias, origin=(node.name,))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from nervecord.compiler.blas import einsum, matmul
 from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.level import FLOAT_LEVELS, Level
@@ -75,7 +76,7 @@ class Affine(Matrix):
     NIR: ClassVar[tuple[str, ...]] = ("Affine", "Linear")
 
     def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
-        y = x @ self.weight.T
+        y = matmul(x, self.weight.T)
         return y if self.bias is None else y + self.bias
 
     @classmethod
@@ -145,7 +146,7 @@ class Conv(Op):
         split = windows.reshape(batch, self.groups, channels // self.groups, *windows.shape[2:])
         kernel = self.weight.reshape(self.groups, -1, *self.weight.shape[1:])
         out, taps = "yz"[:axes], "vw"[:axes]
-        y = np.einsum(f"bgc{out}{taps},goc{taps}->bgo{out}", split, kernel, optimize=True)
+        y = einsum(f"bgc{out}{taps},goc{taps}->bgo{out}", split, kernel)
         y = y.reshape(batch, *self.out_shape)
         return y if self.bias is None else y + self.bias.reshape(-1, *(1,) * axes)
 

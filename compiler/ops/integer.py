@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from nervecord.compiler.arithmetic import LARGEST_DELAY
+from nervecord.compiler.blas import matmul
 from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.connections import Matrix
 from nervecord.compiler.ops.fields import Array
@@ -77,7 +78,7 @@ class Dense(Mantissas):
         def product(state: State, x: Array) -> Array:
             reach = largest * int(np.abs(x).max(initial=0))
             weight = floats.astype(np.float64) if reach >= SINGLE and floats.dtype == np.float32 else floats
-            return shift((x.astype(weight.dtype) @ weight).astype(np.int64), exponent)
+            return shift(matmul(x.astype(weight.dtype), weight).astype(np.int64), exponent)
 
         return product
 

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from nervecord.compiler.blas import matmul
 from nervecord.compiler.ops import (
     Affine,
     Array,
@@ -97,13 +98,13 @@ def _product(a: Matrix, b: Matrix) -> Matrix:
         raise TooManyError
     if isinstance(a, Csr):
         at_once = max(1, ROWS // a.inputs)
-        return np.concatenate([a.rows(k, k + at_once) @ b for k in range(0, a.shape[0], at_once)])
+        return np.concatenate([matmul(a.rows(k, k + at_once), b) for k in range(0, a.shape[0], at_once)])
     if isinstance(b, Csr):
         total, at_once = np.zeros((a.shape[0], b.inputs)), max(1, ROWS // b.inputs)
         for k in range(0, b.shape[0], at_once):
-            total += a[:, k : k + at_once] @ b.rows(k, k + at_once)
+            total += matmul(a[:, k : k + at_once], b.rows(k, k + at_once))
         return total
-    return a @ b
+    return matmul(a, b)
 
 
 def added(a: Matrix, b: Matrix) -> Matrix:
