@@ -17,7 +17,19 @@ from nervecord.cli.show import Outcome, Ticker
 from nervecord.cli.verb import Verb
 from nervecord.errors import NervecordError
 from nervecord.training import front, run_folder
-from nervecord.training.config import PPO, SAC, TD3, TD7, Distill, TaskConfig, TrainConfig, all_fields
+from nervecord.training.config import (
+    PPO,
+    SAC,
+    TD3,
+    TD7,
+    Distill,
+    Finetune,
+    OnPolicy,
+    TaskConfig,
+    TrainConfig,
+    algorithm_named,
+    all_fields,
+)
 from nervecord.training.launch import launch
 from nervecord.training.presets import PRESETS
 from nervecord.training.topology import read_topology
@@ -38,6 +50,7 @@ TRAIN_EXAMPLES = (
     "nervecord train --resume runs/deep",
     "nervecord train --start runs/deep --lr 1e-4 --name deeper",
     "nervecord train --start runs/student --teacher runs/teacher --lr 2e-5 --name finished",
+    "nervecord train --algorithm finetune --start runs/student --teacher runs/td7 --name finer",
 )
 DISTILL = (
     "Train a policy to act as another run's does, a spiking one by default: it plays, and learns what the teacher "
@@ -147,10 +160,11 @@ def train_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--algorithm",
         default=argparse.SUPPRESS,
-        metavar="{ppo,td7,sac,td3}",
-        help="how it learns: ppo (default); td7, and skrl's sac and td3: off-policy, without spikes",
+        metavar="{ppo,td7,sac,td3,finetune}",
+        help="how it learns: ppo (default); td7, and skrl's sac and td3: off-policy, without spikes; finetune: a "
+        "trained network goes on in the place of td7's actor",
     )
-    add_flags(parser, PPO, TD7, SAC, TD3)
+    add_flags(parser, PPO, TD7, SAC, TD3, Finetune)
 
 
 def _shaped(args: argparse.Namespace, chosen: dict[str, Any]) -> dict[str, Any]:
@@ -164,7 +178,8 @@ def _shaped(args: argparse.Namespace, chosen: dict[str, Any]) -> dict[str, Any]:
             )
         from nervecord.training.start import shared_with
 
-        return {**shared_with(chosen["start"]), **chosen}
+        learns = algorithm_named(chosen.get("algorithm", PPO.name))
+        return {**shared_with(chosen["start"], critic=issubclass(learns, OnPolicy)), **chosen}
     if chosen.get("teacher"):
         from nervecord.training.start import shared_with
 

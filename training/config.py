@@ -20,8 +20,7 @@ from typing import Any
 
 from nervecord.errors import FileFormatError, NervecordError, unknown_name
 from nervecord.training import records
-from nervecord.training.presets import PRESETS
-from nervecord.training.settings import (
+from nervecord.training.algorithms import (
     ALGORITHMS,
     PPO,
     SAC,
@@ -29,15 +28,12 @@ from nervecord.training.settings import (
     TD7,
     Algorithm,
     Distill,
-    NetworkConfig,
+    Finetune,
     OnPolicy,
-    Part,
-    RunConfig,
     SkrlAlgorithm,
-    TaskConfig,
-    flag_name,
-    lapsed,
 )
+from nervecord.training.presets import PRESETS
+from nervecord.training.settings import NetworkConfig, Part, RunConfig, TaskConfig, flag_name, lapsed
 
 __all__ = [
     "ALGORITHMS",
@@ -47,6 +43,7 @@ __all__ = [
     "TD7",
     "Algorithm",
     "Distill",
+    "Finetune",
     "NetworkConfig",
     "OnPolicy",
     "RunConfig",
@@ -111,7 +108,7 @@ class TrainConfig:
         """
         kind = algorithm_named(changes.get("algorithm", PPO.name))
         own = {f.name for f in _all_fields(kind)}
-        if kind.own_networks:  # presets are of the policies that the network part says
+        if not issubclass(kind, OnPolicy):  # presets are of PPO, and of the policies that it trains
             own -= set(_names(NetworkConfig)) | set(_names(kind))
         preset = {name: value for name, value in PRESETS.get(env, {}).items() if name in own}
         return cls.of(**{**preset, "env": env, **changes})

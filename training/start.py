@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nervecord.compiler.onnx.file import is_onnx
 from nervecord.errors import NervecordError
 from nervecord.training import run_folder
-from nervecord.training.config import PPO, OnPolicy, TrainConfig
+from nervecord.training.config import PPO, TD7, Finetune, OnPolicy, TrainConfig
 from nervecord.training.records import number_of, read_record
 from nervecord.training.settings import flag_name
 
@@ -34,12 +34,13 @@ def is_function(teacher: str | Path) -> bool:
     return _FUNCTION.fullmatch(str(teacher)) is not None and not Path(teacher).exists()
 
 
-def shared_with(folder: str | Path, *, network: bool = True) -> dict[str, Any]:
+def shared_with(folder: str | Path, *, network: bool = True, critic: bool = True) -> dict[str, Any]:
     """The fields, by their names alone, that a training takes from the run that it begins with or learns from.
 
     Args:
         folder: of that run; an ONNX file or a function says nothing of its task.
         network: the network too, where its weights are taken.
+        critic: the critic's shape too, where it has one of on-policy learning.
 
     Raises:
         NervecordError: the folder holds no run.
@@ -48,7 +49,7 @@ def shared_with(folder: str | Path, *, network: bool = True) -> dict[str, Any]:
         return {}
     config = run_folder.open_existing(Path(folder))
     found = config.task.to_dict() | (config.network.to_dict() if network else {})
-    return found | ({"critic": config.algorithm.critic} if isinstance(config.algorithm, OnPolicy) else {})
+    return found | ({"critic": config.algorithm.critic} if critic and isinstance(config.algorithm, OnPolicy) else {})
 
 
 def require_equal(
@@ -86,9 +87,50 @@ def read_start(config: TrainConfig) -> dict[str, Any]:
     Raises:
         NervecordError: the folder holds no run or no checkpoint, or its networks have another shape or task.
     """
-    assert isinstance(config.algorithm, PPO)
+    assert isinstance(config.algorithm, PPO | Finetune)
     folder = Path(config.algorithm.start)
-    require_equal(run_folder.open_existing(folder), config, where=f"--start {folder}")
+    before, where = run_folder.open_existing(folder), f"--start {folder}"
+    if before.algorithm.own_networks:
+        raise NervecordError(
+            f"was trained with {before.algorithm.name}, whose networks are its own",
+            where=where,
+            hint="start from a run of ppo, distill or finetune",
+        )
+    require_equal(before, config, where=where)
+    if isinstance(config.algorithm, PPO) and not isinstance(before.algorithm, OnPolicy):
+        raise NervecordError(
+            f"was trained with {before.algorithm.name}, and has no critic for PPO",
+            where=where,
+            hint="start from a run of ppo or distill",
+        )
+    return read_best(folder)
+
+
+def read_critic(config: TrainConfig) -> dict[str, Any]:
+    """The checkpoint of TD7 whose critic goes on: the best one of a finished run, else the newest.
+
+    Args:
+        config: of the training that begins, whose `algorithm.teacher` names the run folder.
+
+    Raises:
+        NervecordError: the folder holds no run or no checkpoint, or it is of another algorithm or task.
+    """
+    assert isinstance(config.algorithm, Finetune)
+    folder = Path(config.algorithm.teacher)
+    before, where = run_folder.open_existing(folder), f"--teacher {folder}"
+    require_equal(before, config, where=where, network=False, critic=False)
+    if not isinstance(before.algorithm, TD7):
+        raise NervecordError(
+            f"was trained with {before.algorithm.name}, which has no critic that goes on from any action",
+            where=where,
+            hint="take a run of td7",
+        )
+    if config.network.state != "reset":
+        raise NervecordError(
+            "carries state from action to action, and a critic of TD7 knows none",
+            where=f"--start {config.algorithm.start}",
+            hint="start from a run with --state reset",
+        )
     return read_best(folder)
 
 

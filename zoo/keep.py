@@ -69,7 +69,7 @@ def _keep_checkpoint(run: Path, target: Path) -> None:
     kept = target / "checkpoints"
     kept.mkdir(exist_ok=True)
     content = checkpoint.load(run / "checkpoints", int(files[-1].stem.removeprefix("step-")))
-    if "td7" not in content["learner"]:
+    if "td7" not in content["learner"] or "actor" in content["learner"]:
         shutil.copyfile(files[-1], kept / files[-1].name)
         return
     learner = content["learner"]

@@ -136,7 +136,7 @@ class Student(OnPolicyLearner):
             norm = self.descend(loss, parameters, len(seen))
             measured.append(torch.stack([policy_loss.detach(), norm]))
         found = dict(zip(("policy_loss", "gradient_norm"), torch.stack(measured).mean(0), strict=True))
-        if self.teacher.obs_rms is None and self.settings.value_epochs:
+        if not self.teacher.gives_statistics and self.settings.value_epochs:
             found |= self._fit_critic(rollout)
         return self.read(found | self.measure(rollout))
 
@@ -212,7 +212,7 @@ class Student(OnPolicyLearner):
 
     def absorb(self, rollout: Rollout) -> None:
         """Nothing where the statistics are the teacher's."""
-        if self.teacher.obs_rms is None:
+        if not self.teacher.gives_statistics:
             super().absorb(rollout)
 
     def prepare(self, collect: Callable[[], Rollout]) -> None:
@@ -230,7 +230,7 @@ class Student(OnPolicyLearner):
     def take_over(self, content: dict[str, Any]) -> None:
         """Take the teacher's critic, statistics and noise, from the checkpoint of its training."""
         learnt = content["learner"]
-        if self.teacher.obs_rms is None:
+        if not self.teacher.gives_statistics:
             return  # TD7, networks of other makers and functions have none of these
         self.load_state_dict({name: learnt[name] for name in ("critic", "obs_rms")})
         self.reward_rms.load_state_dict(statistics(learnt["reward_rms"]))

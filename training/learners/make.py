@@ -7,16 +7,17 @@ from typing import Any
 
 import torch
 
-from nervecord.training.config import PPO, TD7, Distill, SkrlAlgorithm, TrainConfig
+from nervecord.training.config import PPO, TD7, Distill, Finetune, SkrlAlgorithm, TrainConfig
 from nervecord.training.distributed import Group
 from nervecord.training.learners import function_teacher
 from nervecord.training.learners.base import Learner
 from nervecord.training.learners.distill import Student
+from nervecord.training.learners.finetune import FinetuneLearner
 from nervecord.training.learners.off_policy import TD7Learner
 from nervecord.training.learners.ppo import PPOLearner
 from nervecord.training.learners.teacher import read_teacher
 from nervecord.training.simulators.base import Simulator
-from nervecord.training.start import LEARNT, digest, read_start, statistics
+from nervecord.training.start import LEARNT, digest, read_critic, read_start, statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,9 @@ def begin(config: TrainConfig) -> list[Source]:
     found = []
     if isinstance(algorithm, PPO | Distill) and algorithm.teacher:
         found.append(Source("teacher", algorithm.teacher, read_teacher(config)))
-    if isinstance(algorithm, PPO) and algorithm.start:
+    if isinstance(algorithm, Finetune):
+        found.append(Source("teacher", algorithm.teacher, read_critic(config)))
+    if isinstance(algorithm, PPO | Finetune) and algorithm.start:
         found.append(Source("start", algorithm.start, read_start(config)))
     return found
 
@@ -79,6 +82,8 @@ def make_learner(
 
         return SkrlLearner(size, low, high, config, group, choices=choices)
     begun = {source.field: source.content for source in sources}
+    if isinstance(config.algorithm, Finetune):
+        return FinetuneLearner(size, low, high, config, group, choices=choices, begun=begun, content=content)
     teacher = begun.get("teacher") if content is None else content["learner"].get("teacher")
     if isinstance(config.algorithm, Distill):
         assert teacher is not None

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from nervecord.errors import NervecordError
-from nervecord.training.config import TD7 as TD7Config
+from nervecord.training.algorithms import TD7 as TD7Config
+from nervecord.training.algorithms import TD7Updates
 from nervecord.training.config import TrainConfig
 from nervecord.training.distributed import Group
 from nervecord.training.learners.base import Rollout, check_device
@@ -38,7 +39,7 @@ MOST_PAST = 12
 """Past policies kept; when there are more, every second one goes, and from then on they are kept half as often."""
 
 
-def td7_settings(config: TD7Config) -> TD7Settings:
+def td7_settings(config: TD7Updates) -> TD7Settings:
     """The agent's settings."""
     shared = set(TD7Settings.__dataclass_fields__) & set(config.to_dict())
     return TD7Settings(batch=config.minibatch, **{name: getattr(config, name) for name in shared})
@@ -79,8 +80,8 @@ class TD7Learner:
     def __init__(
         self, observations: int, low: Tensor, high: Tensor, config: TrainConfig, group: Group, *, choices: int = 0
     ) -> None:
-        assert isinstance(config.algorithm, TD7Config)
-        where = "--algorithm td7"
+        assert isinstance(config.algorithm, TD7Updates)
+        where = f"--algorithm {config.algorithm.name}"
         if choices:
             raise NervecordError(
                 f"has values for actions, and {config.task.env} lets choose", where=where, hint="train it with PPO"
@@ -92,7 +93,7 @@ class TD7Learner:
             raise NervecordError(f"learns on the CPU, --device is {self.device}", where=where)
         self.settings = config.algorithm
         self.low, self.high = low.float(), high.float()
-        self.agent = TD7(observations, len(low), td7_settings(self.settings))
+        self.agent = self._make_agent(observations, config)
         if self.settings.torch_compile:
             _compile(self.agent)
         self.replay = Replay(observations, len(low), self.settings.capacity, config.run.seed)
@@ -105,6 +106,15 @@ class TD7Learner:
         """Packed policies of the training so far, each with its number of updates, in order."""
         self.actors: list[TD7Policy] = []
 
+    def _make_agent(self, observations: int, config: TrainConfig) -> TD7:
+        return TD7(observations, len(self.low), td7_settings(self.settings))
+
+    @property
+    def first_steps(self) -> int:
+        """Steps before the first update."""
+        assert isinstance(self.settings, TD7Config)
+        return self.settings.random_steps
+
     def schedule(self, step: int, total: int) -> None:
         """Set the learning rate, which falls in the last part of the training, where that has a cooldown."""
         settings, left = self.settings, 1 - step / total
@@ -112,12 +122,15 @@ class TD7Learner:
         self.agent.set_rate(self.rate)
 
     def act(self, observations: Tensor, state: Tensor | None) -> Act:
-        """Noisy actions; uniform ones until there have been `random_steps`."""
-        if self.stored < self.settings.random_steps:
-            actions = torch.rand(len(observations), len(self.low)) * 2 - 1
+        """Noisy actions; others until there have been `first_steps`."""
+        if self.stored < self.first_steps:
+            actions = self._first(observations)
         else:
             actions = self._refilling(observations) if self.refilling else self._noisy(observations)
         return Act(self._scaled(actions), actions, state)
+
+    def _first(self, observations: Tensor) -> Tensor:
+        return torch.rand(len(observations), len(self.low)) * 2 - 1
 
     def _noisy(self, observations: Tensor) -> Tensor:
         return self.agent.act(observations, self.settings.exploration)
@@ -129,12 +142,16 @@ class TD7Learner:
             return self.agent.act(observations, self.settings.exploration * widest)
         actions = self._noisy(observations)
         turn = torch.arange(len(observations)) % (len(self.actors) + 1)
-        with torch.no_grad():
-            for k, actor in enumerate(self.actors):
-                taken = actor(observations[turn == k])
-                noise = self.settings.exploration * torch.randn_like(taken)
-                actions[turn == k] = (taken + noise).clamp(-1, 1)
+        self._act_as(self.actors, turn, observations, actions)
         return actions
+
+    @torch.no_grad()
+    def _act_as(self, actors: list[TD7Policy], turn: Tensor, observations: Tensor, actions: Tensor) -> None:
+        """Put in the place of `actions` (N, actions) what the policy of each number in `turn` (N,) does, with noise."""
+        for k, actor in enumerate(actors):
+            taken = actor(observations[turn == k])
+            noise = self.settings.exploration * torch.randn_like(taken)
+            actions[turn == k] = (taken + noise).clamp(-1, 1)
 
     def _keep_policy(self) -> None:
         """Keep the policy of now among the past ones, when its time has come."""
@@ -157,7 +174,7 @@ class TD7Learner:
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Store the valid steps, then one update for every `steps_per_update` of them."""
         count = self._store(rollout)
-        first = self.stored < self.settings.random_steps
+        first = self.stored < self.first_steps
         self.stored += count
         if first:
             return {}

@@ -13,10 +13,9 @@ that torch can compile it with all that is under it.
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +59,8 @@ class TD7Settings:
     size (CAPS, Mysore et al. 2021, arXiv 2012.06644): a policy that is easier to imitate. Not in TD7."""
     precision: str = "float32"
     """Of the matrix products: "float32" or "bfloat16"."""
+    grad_norm: float = 0.0
+    """Limit of the norm of the actor's gradient; 0 for none, as in TD7."""
     torch_compile: bool = False
     """Compile the losses and their gradients (torch.compile)."""
 
@@ -90,34 +91,40 @@ class TD7:
     Args:
         observations, actions: sizes of an observation and of an action; actions lie between -1 and 1.
         settings: see there.
+        actor: what acts, of observations and their embedding; None: TD7's own network. Another one stays in float32.
 
     The networks' first weights and all noise come from torch's global generator.
     """
 
-    def __init__(self, observations: int, actions: int, settings: TD7Settings) -> None:
+    compiled: ClassVar[frozenset[str]] = frozenset({"encoder", "targets", "critic", "actor"})
+    """The losses that torch can compile."""
+
+    def __init__(self, observations: int, actions: int, settings: TD7Settings, actor: nn.Module | None = None) -> None:
         self.settings = settings
         widths = settings.hidden, settings.embedding
         self.encoder = Encoder(observations, actions, *widths)
         self.critic = Critic(observations, actions, *widths)
-        self.actor = Actor(observations, actions, *widths)
+        self.actor = Actor(observations, actions, *widths) if actor is None else actor
         self.sizes = observations, actions
         self.dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
         # "Fixed": the encoder that actor and critic see, a copy; its target is the fixed one before it.
         self.fixed = _frozen(self.encoder, self.dtype)
         self.fixed_target = _frozen(self.encoder, self.dtype)
         self.critic_target = _frozen(self.critic, self.dtype)
-        self.actor_target = _frozen(self.actor, self.dtype)
+        self.actor_target = _frozen(self.actor, self.dtype if actor is None else torch.float32)
         self.optimizers = {
             name: torch.optim.Adam(module.parameters(), lr=settings.lr, fused=True)
             for name, module in self._learnt().items()
         }
-        losses: tuple[Callable[..., Any], ...]
-        losses = (self._encoder_loss, self._targets, self._critic_loss, self._actor_loss)
+        losses: dict[str, Callable[..., Any]] = {
+            "encoder": self._encoder_loss, "targets": self._targets, "critic": self._critic_loss,
+            "actor": self._actor_loss,
+        }  # fmt: skip
         if settings.torch_compile:
             # At these sizes what calls the kernels costs as much as some of them do: it is compiled as well.
             how: dict[str, Any] = {"dynamic": False, "options": {"cpp_wrapper": True}}
-            losses = tuple(map(functools.partial(torch.compile, **how), losses))
-        self._losses = losses
+            losses |= {name: torch.compile(losses[name], **how) for name in self.compiled}
+        self._losses = tuple(losses.values())
         self.updates = 0
         self.seen = (float("inf"), -float("inf"))
         """Least and greatest target so far."""
@@ -202,6 +209,8 @@ class TD7:
         parameters = list(self._learnt()[name].parameters())
         self.optimizers[name].zero_grad()
         loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
+        if name == "actor" and self.settings.grad_norm:
+            nn.utils.clip_grad_norm_(parameters, self.settings.grad_norm)
         self.optimizers[name].step()
 
     def _encoder_loss(self, batch: Batch) -> Tensor:
@@ -255,9 +264,9 @@ class TD7:
         _copy_into(self.fixed, self.encoder)
         self.clip = self.seen
 
-    def set_rate(self, rate: float) -> None:
-        """Set the learning rate of all networks."""
-        for optimizer in self.optimizers.values():
+    def set_rate(self, rate: float, *networks: str) -> None:
+        """Set the learning rate of some networks, by default of all."""
+        for optimizer in (self.optimizers[name] for name in networks or self.optimizers):
             for parameters in optimizer.param_groups:
                 parameters["lr"] = rate
 

@@ -12,14 +12,15 @@ from torch.nn import functional
 from nervecord.compiler.onnx.file import is_onnx
 from nervecord.errors import NervecordError
 from nervecord.training import run_folder
-from nervecord.training.config import PPO, TD7, Distill, SkrlAlgorithm, TrainConfig
+from nervecord.training.config import PPO, TD7, Distill, OnPolicy, SkrlAlgorithm, TrainConfig
 from nervecord.training.learners import function_teacher, network_teacher
 from nervecord.training.learners.function_teacher import FunctionTeacher, read_function_teacher
 from nervecord.training.learners.network_teacher import NetworkTeacher, read_network_teacher
 from nervecord.training.learners.off_policy import td7_settings
 from nervecord.training.learners.td7 import TD7 as TD7Agent
 from nervecord.training.learners.td7_networks import TD7Critic, TD7Policy, pack, unpack
-from nervecord.training.policy.actor import Actor, GaussianActor, make_actor
+from nervecord.training.policy.actor import Actor, GaussianActor
+from nervecord.training.policy.network import make_policy
 from nervecord.training.policy.normaliser import ObservationNormaliser
 from nervecord.training.start import is_function, read_best, require_equal
 
@@ -50,7 +51,7 @@ def read_teacher(config: TrainConfig) -> dict[str, Any]:
         raise NervecordError(
             f"was trained with {teacher.algorithm.name}, whose policies teach nothing yet",
             where=name,
-            hint="take a teacher of ppo, td7 or distill",
+            hint="take a teacher of ppo, td7, distill or finetune",
         )
     if teacher.network.state != "reset":
         raise NervecordError(
@@ -116,12 +117,14 @@ class Teacher(nn.Module):
                 self.critic = unpack(TD7Critic, self._kept["critic"]).to(device)
         else:
             self._kept = {name: parts[name] for name in ("actor", "obs_rms")}
-            actor = make_actor(observations, len(low), choices, config).to(device)
-            actor.load_state_dict(parts["actor"])
-            self.asked = actor.net
+            weights = {k.removeprefix("net."): v for k, v in parts["actor"].items() if k.startswith("net.")}
+            self.asked = make_policy(observations, choices or len(low), config).to(device)
+            self.asked.load_state_dict(weights)
             self.obs_rms = ObservationNormaliser(observations, config.task.obs_clip, device)
             self.obs_rms.load_state_dict(parts["obs_rms"])
         self._config = content["config"]
+        self.gives_statistics = self.obs_rms is not None and isinstance(config.algorithm, OnPolicy)
+        """Whether its training has a critic and statistics that a student can take over."""
 
     @property
     def state(self) -> dict[str, Any]:

@@ -1,0 +1,150 @@
+"""Fine-tuning: TD7 that goes on with a student's network in the place of its actor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nervecord.compiler.nir.file import read_nir
+from nervecord.errors import NervecordError
+from nervecord.training import checkpoint
+from nervecord.training.config import TrainConfig
+from nervecord.training.learners.finetune import FinetuneLearner
+from nervecord.training.run import Run, resume, train
+from nervecord.training.start import shared_with
+
+COMMON: dict[str, Any] = {
+    "env": "Pendulum-v1", "num_envs": 4, "tensorboard": False, "record": 0, "validation_episodes": 10,
+    "test_episodes": 20,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a teacher of TD7, "teacher", and a student that has hardly begun to learn from it, "student"."""
+    out = tmp_path_factory.mktemp("runs")
+    td7 = {"algorithm": "td7", "steps": 4096, "random_steps": 1000, "steps_per_update": 1.0, "hidden": 64,
+           "embedding": 32, "capacity": 20_000, "lr": 1e-3, "validate_from": 0.5, "checkpoint_every": 1024}  # fmt: skip
+    train(TrainConfig.of(**COMMON, **td7, out=str(out), name="teacher"))
+    distill = {"algorithm": "distill", "teacher": str(out / "teacher"), "steps": 1024, "rollout": 64, "minibatch": 64,
+               "layers": (32,), "steps_per_action": 4, "lr": 3e-3, "grad_norm": 10.0, "critic": (8,),
+               "value_epochs": 0}  # fmt: skip
+    train(TrainConfig.of(**COMMON, **distill, out=str(out), name="student"))
+    return out
+
+
+def finetuning(runs: Path, out: Path, **changes: Any) -> TrainConfig:
+    """2,600 updates after 1,500 steps that fill the replay."""
+    base = {"algorithm": "finetune", "teacher": str(runs / "teacher"), "start": str(runs / "student"),
+            "steps": 4096, "fill_steps": 1500, "settle": 100, "steps_per_update": 1.0, "lr": 4e-3, "critic_lr": 1e-3,
+            "cooldown": 0.5,
+            "capacity": 20_000, "checkpoint_every": 1024, "validate_from": 0.6, "out": str(out),
+            "name": "finer"}  # fmt: skip
+    student = shared_with(runs / "student", critic=False)
+    return TrainConfig.of(**{**student, **COMMON, **base, **changes})
+
+
+def returned(folder: Path) -> float:
+    return float(json.loads((folder / "result.json").read_text())["test"]["mean_return"])
+
+
+def test_a_student_becomes_better_and_is_exported(runs: Path, tmp_path: Path) -> None:
+    result = train(finetuning(runs, tmp_path))
+    assert result.test is not None
+    assert result.policy is not None
+    # A policy that does nothing has about -1,200; the best there is about -150.
+    assert returned(runs / "student") < -400
+    assert result.test.mean > -300
+    rows = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
+    assert "critic_loss" not in rows[0]  # the replay is being filled
+    assert rows[-1]["teacher_distance"] > 0
+    origins = json.loads((result.folder / "versions.json").read_text())
+    assert origins["start"]["folder"] == str(runs / "student")
+    assert origins["teacher"]["folder"] == str(runs / "teacher")
+    policy = read_nir(result.policy)
+    assert policy.contract is not None  # type: ignore[union-attr]
+
+    # It can teach, and has no critic for PPO.
+    student = finetuning(runs, tmp_path).replace(algorithm="distill", teacher=str(result.folder), steps=64, rollout=16,
+                                                 minibatch=16, num_envs=4, name="taught")  # fmt: skip
+    taught = train(student)
+    assert json.loads((taught.folder / "versions.json").read_text())["teacher"]["folder"] == str(result.folder)
+    with pytest.raises(NervecordError, match="was trained with finetune, and has no critic for PPO"):
+        train(student.replace(algorithm="ppo", start=str(result.folder), name="ppo"))
+
+
+def test_it_begins_as_its_student_and_with_its_teachers_critic(runs: Path, tmp_path: Path) -> None:
+    run = Run(finetuning(runs, tmp_path, seed=1), None)
+    learner = run.learner
+    assert isinstance(learner, FinetuneLearner)
+    student, teacher = (checkpoint.load(runs / name / "checkpoints", best_of(runs / name)) for name in
+                        ("student", "teacher"))  # fmt: skip
+    for name, value in learner.state_dict()["actor"].items():
+        torch.testing.assert_close(value, student["learner"]["actor"][name], rtol=0, atol=0)
+    for part in ("encoder", "critic", "fixed", "fixed_target", "critic_target"):
+        for name, value in getattr(learner.agent, part).state_dict().items():
+            torch.testing.assert_close(value, teacher["learner"]["td7"]["modules"][part][name], rtol=0, atol=0)
+    # While the replay is filled half of the environments are the teacher's and its past policies'.
+    x = torch.randn(400, 3)
+    own, filled = learner.mode(x, None)[0], learner.act(x, None).actions
+    assert (filled - own)[::2].abs().mean() < 0.5
+    assert (filled - own)[1::2].abs().mean() > 2 * (filled - own)[::2].abs().mean()
+    run.simulator.close()
+
+
+def best_of(folder: Path) -> int:
+    return int(json.loads((folder / "result.json").read_text())["step"])
+
+
+def test_the_actor_stands_still_until_the_critic_knows_the_student(runs: Path, tmp_path: Path) -> None:
+    run = Run(finetuning(runs, tmp_path, fill_steps=300, settle=50, steps_per_update=4.0), None)
+    learner = run.learner
+    assert isinstance(learner, FinetuneLearner)
+    before = {name: value.clone() for name, value in learner.state_dict()["actor"].items()}
+    moved = []
+    for _ in range(6):
+        learner.schedule(0, 4096)
+        run.rollout()
+        now = learner.state_dict()["actor"]
+        moved.append((learner.agent.updates, any(not torch.equal(now[name], before[name]) for name in before)))
+    run.simulator.close()
+    assert any(0 < updates <= 50 for updates, _ in moved)
+    assert any(updates > 50 for updates, _ in moved)
+    for updates, has_moved in moved:
+        assert has_moved == (updates > 50)
+
+
+def test_it_goes_on_without_its_sources(runs: Path, tmp_path: Path) -> None:
+    begun = train(finetuning(runs, tmp_path, steps=2048, checkpoint_every=2048, validation_episodes=0, test_episodes=0))
+    (begun.folder / "result.json").unlink()
+    for name in ("start", "teacher"):
+        config = json.loads((begun.folder / "config.json").read_text())
+        config["algorithm"][name] = str(tmp_path / "gone")
+        (begun.folder / "config.json").write_text(json.dumps(config))
+    result = resume(begun.folder, overrides={"steps": 2560})
+    rows = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(128, 2561, 128))
+    assert rows[-1]["updates"] > rows[15]["updates"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"start": ""}, "--start: is empty"),
+        ({"teacher": ""}, "--teacher: is empty"),
+        ({"start": "{runs}/teacher"}, "whose networks are its own"),
+        ({"teacher": "{runs}/student"}, "was trained with distill, which has no critic"),
+        ({"teacher": "{runs}/none"}, "none"),
+        ({"layers": (16,)}, r"trained with layers \(32,\), not \(16,\)"),
+        ({"obs_clip": 5.0}, "trained with obs clip 10.0, not 5.0"),
+    ],
+)
+def test_what_it_cannot_begin_with_is_said(changes: dict[str, Any], said: str, runs: Path, tmp_path: Path) -> None:
+    filled = {name: v.format(runs=runs) if isinstance(v, str) else v for name, v in changes.items()}
+    with pytest.raises(NervecordError, match=said):
+        train(finetuning(runs, tmp_path, **filled))
+    assert not (tmp_path / "finer").exists()

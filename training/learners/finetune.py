@@ -1,0 +1,226 @@
+"""Fine-tuning through a critic: TD7 goes on, with a student's network in the place of its own actor.
+
+A student that was distilled does what its teacher does but for an error, and the teacher's critic knows what each error
+costs. But it knows it of the teacher's play. So it goes on learning, from what the student comes to
+(`nervecord.training.learners.td7`), while the student moves to where its values are higher and is held near to the
+teacher's actions: TD3+BC (Fujimoto and Gu 2021, arXiv 2106.06860) with a teacher in the place of a dataset.
+
+The student's network is that of the part `network`, with the observation statistics of the run that it comes from,
+which stand still: it is exported as after PPO. The replay is filled first, half by the student, half by the teacher and
+its past policies, as a critic that sees the newest policy alone overrates what it does not do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from nervecord.training.config import TD7 as TD7Config
+from nervecord.training.config import Finetune, TrainConfig
+from nervecord.training.distributed import Group
+from nervecord.training.learners.off_policy import TD7Learner, td7_settings
+from nervecord.training.learners.replay import Batch
+from nervecord.training.learners.td7 import TD7, TD7Settings
+from nervecord.training.learners.td7_networks import TD7Policy, pack, unpack
+from nervecord.training.learners.teacher import action_error
+from nervecord.training.policy.network import AnnPolicy, SpikingPolicy, make_policy
+from nervecord.training.policy.normaliser import ObservationNormaliser
+
+
+class StudentActor(nn.Module):
+    """A policy's network in TD7's terms: raw observations in, actions between -1 and 1 out.
+
+    Args:
+        net: of normalised observations, without carried state.
+        obs_rms: normalises; it stands still.
+        low, high: limits of an action, (actions,).
+    """
+
+    def __init__(
+        self, net: SpikingPolicy | AnnPolicy, obs_rms: ObservationNormaliser, low: Tensor, high: Tensor
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.obs_rms, self.low, self.high = obs_rms, low, high
+
+    def means(self, observations: Tensor) -> Tensor:
+        """What the network gives, (B, actions), -1 and 1 standing for the limits, beyond which it may be."""
+        with torch.autocast(observations.device.type, enabled=False):
+            outputs: Tensor = self.net(self.obs_rms(observations))[0]
+        return 2 * (outputs - self.low) / (self.high - self.low) - 1
+
+    def forward(self, observations: Tensor, zs: Tensor) -> Tensor:
+        """Actions (B, actions); the embedding is TD7's actor's alone."""
+        return self.means(observations).clamp(-1, 1)
+
+
+class StudentTD7(TD7):
+    """TD7 whose actor is a student's network.
+
+    Args:
+        observations, actions, settings: as of `TD7`; `lr` is the critic's and the encoder's.
+        actor: the student.
+        teacher: what it is held near to.
+        critic_weight: of its values beside the distance.
+    """
+
+    # Spiking layers are an operator of their own, which is as fast as it gets.
+    compiled: ClassVar[frozenset[str]] = frozenset({"encoder", "critic"})
+    actor: StudentActor
+
+    def __init__(
+        self,
+        observations: int,
+        actions: int,
+        settings: TD7Settings,
+        actor: StudentActor,
+        teacher: TD7Policy,
+        critic_weight: float,
+    ) -> None:
+        self.teacher, self.critic_weight = teacher, critic_weight
+        self.distances: list[Tensor] = []
+        """Squared distance from the teacher's action at each update of the actor, since they were last read."""
+        super().__init__(observations, actions, settings, actor)
+
+    def _actor_loss(self, batch: Batch, zs: Tensor) -> Tensor:
+        means = self.actor.means(batch.observations)
+        actions = means.clamp(-1, 1)
+        with self._products():
+            values = self.critic(batch.observations, actions, self.fixed.state_action(zs, actions), zs)
+        with torch.no_grad():
+            wanted = self.teacher(batch.observations)
+        ends = torch.tensor(-1.0), torch.tensor(1.0)
+        distance = action_error(means, wanted, ends).square().sum(1).mean()
+        self.distances.append(distance.detach())
+        # A mean beyond a limit has no gradient of its value: this brings it back to where it has.
+        beyond = (means - actions).square().sum(1).mean()
+        loss: Tensor = distance + beyond - self.critic_weight * values.mean() / values.detach().abs().mean()
+        return loss
+
+    def go_on_from(self, before: TD7) -> None:
+        """Take encoder and critic of a training, with their targets, optimisers and the range of values."""
+        for name in ("encoder", "critic", "fixed", "fixed_target", "critic_target"):
+            getattr(self, name).load_state_dict(getattr(before, name).state_dict())
+        for name in ("encoder", "critic"):
+            self.optimizers[name].load_state_dict(before.optimizers[name].state_dict())
+        self.seen, self.clip = before.seen, before.clip
+
+
+class FinetuneLearner(TD7Learner):
+    """The fine-tuning of a student's network.
+
+    Args:
+        observations, low, high, config, group, choices: as of `TD7Learner`.
+        begun: checkpoints of the runs that this training begins with, "start" and "teacher"; None where it goes on.
+        content: the checkpoint that it goes on from, else None.
+    """
+
+    settings: Finetune
+    agent: StudentTD7
+
+    def __init__(
+        self,
+        observations: int,
+        low: Tensor,
+        high: Tensor,
+        config: TrainConfig,
+        group: Group,
+        *,
+        choices: int,
+        begun: dict[str, dict[str, Any]],
+        content: dict[str, Any] | None,
+    ) -> None:
+        assert isinstance(config.algorithm, Finetune)
+        if content is None:
+            self._before = _td7(begun["teacher"], observations, len(low))
+            self.taught: dict[str, Any] = _taught(begun["teacher"], self._before)
+        else:
+            self.taught = content["learner"]["teacher"]
+        super().__init__(observations, low, high, config, group, choices=choices)
+        self.past = self.taught["policies"]
+        self.actors = [unpack(TD7Policy, past) for past in self.past]
+        if content is None:
+            learnt = begun["start"]["learner"]
+            self.agent.actor.load_state_dict({k: v for k, v in learnt["actor"].items() if k.startswith("net.")})
+            self.agent.actor.obs_rms.load_state_dict(learnt["obs_rms"])
+            self.agent.go_on_from(self._before)
+            self.agent.actor_target.load_state_dict(self.agent.actor.state_dict())
+            self.hold_until = config.algorithm.settle
+            del self._before
+
+    def _make_agent(self, observations: int, config: TrainConfig) -> StudentTD7:
+        settings = self.settings
+        normaliser = ObservationNormaliser(observations, config.task.obs_clip, self.device)
+        actor = StudentActor(make_policy(observations, len(self.low), config), normaliser, self.low, self.high)
+        widths = {name: self.taught[name] for name in ("hidden", "embedding")}
+        of_td7 = dataclasses.replace(td7_settings(settings), lr=settings.critic_lr, **widths)
+        teacher = unpack(TD7Policy, self.taught["policies"][-1])
+        return StudentTD7(observations, len(self.low), of_td7, actor, teacher, settings.critic_weight)
+
+    @property
+    def first_steps(self) -> int:
+        return self.settings.fill_steps
+
+    def schedule(self, step: int, total: int) -> None:
+        """Set the learning rates, which fall in the last part of the training."""
+        super().schedule(step, total)
+        critic_rate = self.settings.critic_lr * self.rate / self.settings.lr
+        self.agent.set_rate(critic_rate, "encoder", "critic")
+
+    def _first(self, observations: Tensor) -> Tensor:
+        return self._refilling(observations)
+
+    def _refilling(self, observations: Tensor) -> Tensor:
+        """What the student does in every second environment, the teacher and its past policies in the others."""
+        actions = self._noisy(observations)
+        number = torch.arange(len(observations))
+        turn = torch.where(number % 2 == 1, number // 2 % len(self.actors), -1)
+        self._act_as(self.actors, turn, observations, actions)
+        return actions
+
+    def _keep_policy(self) -> None:
+        """Nothing: the past policies are the teacher's."""
+
+    def update(self, rollout: Any) -> dict[str, float]:
+        """As of `TD7Learner`, and the squared distance from the teacher's action."""
+        found = super().update(rollout)
+        if self.agent.distances:
+            found["teacher_distance"] = float(torch.stack(self.agent.distances).mean())
+            self.agent.distances.clear()
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """As of `TD7Learner`; the student's network and statistics as other learners have them; and the teacher."""
+        net = {name: value for name, value in self.agent.actor.state_dict().items() if name.startswith("net.")}
+        statistics = self.agent.actor.obs_rms.moments.state_dict()
+        found = {name: value for name, value in super().state_dict().items() if name != "past"}
+        return {"actor": net, "obs_rms": statistics, **found, "teacher": self.taught}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        super().load_state_dict({**state, "past": self.past})
+        self.agent.actor.obs_rms.load_state_dict(state["obs_rms"])
+
+
+def _td7(content: dict[str, Any], observations: int, actions: int) -> TD7:
+    settings = TrainConfig.from_dict(content["config"]).algorithm
+    assert isinstance(settings, TD7Config)
+    agent = TD7(observations, actions, dataclasses.replace(td7_settings(settings), torch_compile=False))
+    agent.load_state_dict(content["learner"]["td7"])
+    return agent
+
+
+def _taught(content: dict[str, Any], agent: TD7) -> dict[str, Any]:
+    """What is kept of the teacher: its policies, the newest last, and its networks' widths."""
+
+    def policies() -> Iterator[dict[str, Any]]:
+        for past in content["learner"].get("past", []):
+            yield {name: past[name] for name in ("sizes", "weights")}
+        yield pack(agent.policy())
+
+    settings = agent.settings
+    return {"policies": list(policies()), "hidden": settings.hidden, "embedding": settings.embedding}
