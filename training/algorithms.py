@@ -201,6 +201,11 @@ class Finetune(TD7Updates):
         "environments",
         least=1,
     )
+    restart_steps: int = flag(
+        0,
+        "steps after which the episodes of half of the environments are cut, to see more beginnings; 0: never",
+        least=0,
+    )
     cooldown: float = flag(
         1.0, "part of the training, at its end, in which the rates fall linearly to 0", unit="closed", resumable=True
     )
@@ -209,6 +214,12 @@ class Finetune(TD7Updates):
         for name, of in (("start", "the network"), ("teacher", "the critic")):
             if not getattr(self, name):
                 raise NervecordError(f"is empty, the run that {of} comes from is needed", where=flag_name(name))
+        if self.restart_steps and self.num_envs < 4:
+            raise NervecordError(
+                f"has no meaning with --num-envs {self.num_envs}: of every four environments two are cut",
+                where="--restart-steps",
+                hint="drop it, or use --num-envs 4 or more",
+            )
 
 
 @dataclass(frozen=True)

@@ -251,7 +251,10 @@ class Run:
         rollout = config.batch // config.algorithm.num_envs
         words = np.random.SeedSequence((config.run.seed, 5, self.generation, self.group.rank)).generate_state(1)
         stagger = None if config.run.exact_resume else int(words[0])
-        self.collector = Collector(self.simulator, self.learner, rollout, stagger=stagger, begin=saved is None)
+        self.collector = Collector(
+            self.simulator, self.learner, rollout, stagger=stagger, begin=saved is None,
+            restart=getattr(config.algorithm, "restart_steps", 0),
+        )  # fmt: skip
         if saved is not None:
             self.collector.load_state_dict(saved)
         elif (reward_rms := getattr(self.learner, "reward_rms", None)) is not None:

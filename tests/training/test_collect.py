@@ -70,9 +70,11 @@ class Steady:
         return Act(torch.full((count, 1), 5.0), torch.zeros(count, 1), state + 1)
 
 
-def collected(script: Script, steps: int, *, stagger: int | None = None) -> tuple[Any, list[Any], Any]:
+def collected(
+    script: Script, steps: int, *, stagger: int | None = None, restart: int = 0
+) -> tuple[Any, list[Any], Any]:
     learner: Any = Steady()
-    collector = Collector(script, learner, steps, stagger=stagger)
+    collector = Collector(script, learner, steps, stagger=stagger, restart=restart)
     rollout, episodes = collector.collect(learner)
     return rollout, episodes, collector
 
@@ -113,6 +115,24 @@ def test_first_episodes_are_cut_at_drawn_lengths_and_not_counted() -> None:
     assert torch.equal(same.truncated, rollout.truncated)
     whole = collected(Script(lengths, ["time"] * 40, time_limit=30), 70)[0]
     assert whole.truncated.nonzero()[:, 0].unique().tolist() == [29, 60]
+
+
+@pytest.mark.parametrize("stagger", [None, 3])
+def test_half_of_the_environments_are_cut_again_and_again(stagger: int | None) -> None:
+    script = Script([30, 30, 30, 3, 30, 30], ["time", "fall"] * 3, time_limit=30)
+    rollout, episodes, collector = collected(script, 64, stagger=stagger, restart=5)
+    again, _ = collector.collect(Steady())
+    ends = torch.cat([rollout.done, again.done])
+    first = int(ends[:, 2].nonzero()[0])
+    assert first == 4 if stagger is None else first < 5
+    # Five steps, one that only resets.
+    assert ends[:, 2].nonzero()[:, 0].tolist() == list(range(first, 128, 6))
+    assert not rollout.terminated[:, 2].any()
+    # One that falls by itself sooner is not cut too.
+    assert (ends[:, 3].nonzero()[:, 0].diff() == 4)[1:].all()
+    assert rollout.terminated[:, 3].sum() >= 15
+    assert {episode.environment for episode in episodes} == {0, 1, 4, 5}
+    assert {episode.length for episode in episodes} == {30}
 
 
 @pytest.mark.parametrize("kind", ["envpool", "gymnasium"])

@@ -41,7 +41,7 @@ def finetuning(runs: Path, out: Path, **changes: Any) -> TrainConfig:
     """2,600 updates after 1,500 steps that fill the replay."""
     base = {"algorithm": "finetune", "teacher": str(runs / "teacher"), "start": str(runs / "student"),
             "steps": 4096, "fill_steps": 1500, "settle": 100, "steps_per_update": 1.0, "lr": 4e-3, "critic_lr": 1e-3,
-            "cooldown": 0.5,
+            "cooldown": 0.5, "restart_steps": 50,
             "capacity": 20_000, "checkpoint_every": 1024, "validate_from": 0.6, "out": str(out),
             "name": "finer"}  # fmt: skip
     student = shared_with(runs / "student", critic=False)
@@ -136,6 +136,7 @@ def test_it_goes_on_without_its_sources(runs: Path, tmp_path: Path) -> None:
     [
         ({"start": ""}, "--start: is empty"),
         ({"teacher": ""}, "--teacher: is empty"),
+        ({"num_envs": 3, "restart_steps": 50}, "--restart-steps: has no meaning with --num-envs 3"),
         ({"start": "{runs}/teacher"}, "whose networks are its own"),
         ({"teacher": "{runs}/student"}, "was trained with distill, which has no critic"),
         ({"teacher": "{runs}/none"}, "none"),

@@ -27,7 +27,8 @@ class Collector:
 
     The first episodes end early, each after a number of steps drawn between 1 and the time limit, as if time were up:
     else environments that all began at once would reach the time limit at once ever after. Such an episode is not
-    counted.
+    counted. With `restart` the episodes of half of the environments go on being cut, each after so many steps: more
+    beginnings are seen.
 
     Args:
         simulator: the environments. They are reset here, unless `load_state_dict` follows.
@@ -35,10 +36,19 @@ class Collector:
         steps: of a rollout.
         stagger: seed of the first lengths; None to leave them whole.
         begin: reset the environments now.
+        restart: steps after which the episodes of two of every four environments are cut, all of which are not counted;
+            0: they are not cut.
     """
 
     def __init__(
-        self, simulator: Simulator, learner: Learner, steps: int, *, stagger: int | None, begin: bool = True
+        self,
+        simulator: Simulator,
+        learner: Learner,
+        steps: int,
+        *,
+        stagger: int | None,
+        begin: bool = True,
+        restart: int = 0,
     ) -> None:
         self.simulator, self.device = simulator, learner.device
         count, device = simulator.num_envs, learner.device
@@ -52,11 +62,16 @@ class Collector:
         """Return of the running episodes so far, and beside it their length."""
         self.length = torch.zeros(count, dtype=torch.int64, device=device)
         self.limit = torch.zeros(count, dtype=torch.int64, device=device)
-        """Steps after which the first episode is cut; 0 where it is over."""
+        """Step of the collector before which the episode is cut; 0 where it is not cut."""
         self.age = 0
         if stagger is not None and simulator.time_limit > 1:
             draw = torch.Generator().manual_seed(stagger)
             self.limit = torch.randint(1, simulator.time_limit + 1, (count,), generator=draw).to(device)
+        self.restart = restart
+        self.restarted = (torch.arange(count, device=device) % 4 >= 2) & (restart > 0)
+        """Environments whose episodes are cut again and again, (N,) bool."""
+        if restart:
+            self.limit = torch.where(self.restarted, 1 + (self.limit - 1) % restart, self.limit)
         if begin:
             self.observations[steps] = simulator.reset()
 
@@ -78,7 +93,7 @@ class Collector:
             outputs.append(act.outputs)
             self.observations[t + 1] = result.observations
             rewards[t], terminated[t], truncated[t] = result.rewards, result.terminated, result.truncated
-            if self.age < self.simulator.time_limit:
+            if self.restart or self.age < self.simulator.time_limit:
                 cut[t] = self._cut(terminated[t] | truncated[t])
                 truncated[t] |= cut[t]
             done = terminated[t] | truncated[t]
@@ -99,7 +114,7 @@ class Collector:
         values = rollout.rewards.where(rollout.valid, 0.0).cumsum(0)
         lengths = rollout.valid.cumsum(0)
         done = rollout.done
-        left_out = cut | ~rollout.valid
+        left_out = cut | ~rollout.valid | self.restarted
         found = zip(
             done.nonzero().tolist(), *(part[done].tolist() for part in (values, lengths, left_out)), strict=True
         )
@@ -114,9 +129,11 @@ class Collector:
         return episodes
 
     def _cut(self, ended: Tensor) -> Tensor:
-        """Where a first episode is cut now, (N,) bool; `ended` are those that ended by themselves."""
+        """Where an episode is cut now, (N,) bool; `ended` are those that ended by themselves."""
         cut = (self.limit == self.age + 1) & ~ended
-        self.limit = self.limit.masked_fill(ended | cut, 0)
+        # The step after this one only resets.
+        following = torch.where(self.restarted, self.age + 2 + self.restart, 0)
+        self.limit = torch.where(ended | cut, following, self.limit)
         self.simulator.cut(cut.to(self.simulator.device))
         return cut
 
