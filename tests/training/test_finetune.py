@@ -88,6 +88,8 @@ def test_it_begins_as_its_student_and_with_its_teachers_critic(runs: Path, tmp_p
     for part in ("encoder", "critic", "fixed", "fixed_target", "critic_target"):
         for name, value in getattr(learner.agent, part).state_dict().items():
             torch.testing.assert_close(value, teacher["learner"]["td7"]["modules"][part][name], rtol=0, atol=0)
+    seen = torch.randn(5, 3)
+    torch.testing.assert_close(learner.agent.actor_target(seen, None), learner.agent.actor(seen, None))
     # While the replay is filled half of the environments are the teacher's and its past policies'.
     x = torch.randn(400, 3)
     own, filled = learner.mode(x, None)[0], learner.act(x, None).actions
@@ -129,6 +131,12 @@ def test_it_goes_on_without_its_sources(runs: Path, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(128, 2561, 128))
     assert rows[-1]["updates"] > rows[15]["updates"]
+    run = Run(result.config, checkpoint.load(result.folder / "checkpoints"))
+    assert isinstance(run.learner, FinetuneLearner)
+    agent, seen = run.learner.agent, torch.randn(5, 3)
+    assert not torch.equal(agent.actor.obs_rms(seen), seen)
+    assert torch.equal(agent.actor_target.obs_rms(seen), agent.actor.obs_rms(seen))
+    run.simulator.close()
 
 
 @pytest.mark.parametrize(

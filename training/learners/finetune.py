@@ -85,6 +85,8 @@ class StudentTD7(TD7):
         self.distances: list[Tensor] = []
         """Squared distance from the teacher's action at each update of the actor, since they were last read."""
         super().__init__(observations, actions, settings, actor)
+        # The copy that gives the targets sees what the student sees: its statistics too, which are loaded later.
+        self.actor_target.obs_rms = actor.obs_rms
 
     def _actor_loss(self, batch: Batch, zs: Tensor) -> Tensor:
         means = self.actor.means(batch.observations)
