@@ -143,6 +143,7 @@ class FinetuneLearner(TD7Learner):
         else:
             self.taught = content["learner"]["teacher"]
         super().__init__(observations, low, high, config, group, choices=choices)
+        self.agent.distances.clear()  # of the trial with which torch compiles
         self.past = self.taught["policies"]
         self.actors = [unpack(TD7Policy, past) for past in self.past]
         if content is None:
