@@ -75,10 +75,8 @@ def add_flags(parser: argparse.ArgumentParser, *algorithms: type[Any], without: 
     for name, f in all_fields(*algorithms).items():
         if name == without:
             continue
-        text = str(f.metadata["help"])
-        owners = [a.name for a in algorithms if name in {each.name for each in dataclasses.fields(a)}]
-        if owners and len(owners) < len(algorithms):
-            text += f"; with --algorithm {' or '.join(owners)}"
+        owners = {a.name: each for a in algorithms for each in dataclasses.fields(a) if each.name == name}
+        text = _text(f, owners, of_all=len(owners) in (0, len(algorithms)))
         options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS}
         default = f.default
         if isinstance(default, bool):
@@ -95,7 +93,27 @@ def add_flags(parser: argparse.ArgumentParser, *algorithms: type[Any], without: 
             choices = f.metadata.get("choices")
             options["metavar"] = "{" + ",".join(choices) + "}" if choices else "TEXT"
         flag = "--" + name.replace("_", "-")
-        group.add_argument(flag, help=f"{text} (default {_default(default)})".replace("%", "%%"), **options)
+        group.add_argument(flag, help=text.replace("%", "%%"), **options)
+
+
+def _text(f: dataclasses.Field[Any], owners: dict[str, dataclasses.Field[Any]], *, of_all: bool) -> str:
+    """The help of a flag: what it means and its default, and where these are others in an algorithm's own field."""
+    text, default = str(f.metadata["help"]), f"default {_default(f.default)}"
+    others: dict[str, list[str]] = {}
+    for name, own in owners.items():
+        if own.metadata["help"] != text:
+            others.setdefault(str(own.metadata["help"]), []).append(name)
+    first = [name for name in owners if all(name not in names for names in others.values())]
+    if not of_all or others:
+        text += f"; with --algorithm {' or '.join(first)}"
+    for words, names in others.items():
+        text += f"; with {' or '.join(names)}: {words}"
+    defaults: dict[str, list[str]] = {}
+    for name, own in owners.items():
+        if own.default != f.default:
+            defaults.setdefault(_default(own.default), []).append(name)
+    default += "".join(f", with {' or '.join(names)} {value}" for value, names in defaults.items())
+    return f"{text} ({default})"
 
 
 def given(args: argparse.Namespace) -> dict[str, Any]:

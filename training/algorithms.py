@@ -155,7 +155,7 @@ class TD7Updates(Algorithm):
         free=True, resumable=True,
     )  # fmt: skip
     settle: int = flag(
-        2_000, "updates for which the actor stands still after the replay was filled again", least=0, resumable=True
+        2_000, "updates for which the actor stands still after the replay was filled", least=0, resumable=True
     )
     precision: str = flag("float32", "of the matrix products", choices=("float32", "bfloat16"))
     torch_compile: bool = flag(
@@ -194,7 +194,7 @@ class Finetune(TD7Updates):
         "squared distance from the teacher's action",
         least=0,
     )
-    grad_norm: float = flag(10.0, "limit of the norm of the network's gradient; 0 for none", least=0)
+    grad_norm: float = flag(10.0, "limit of the gradient's norm; 0 for none", least=0)
     fill_steps: int = flag(
         300_000,
         "environment steps before the first update, in which the teacher and its past policies act in half of the "
@@ -207,13 +207,23 @@ class Finetune(TD7Updates):
         least=0,
     )
     cooldown: float = flag(
-        1.0, "part of the training, at its end, in which the rates fall linearly to 0", unit="closed", resumable=True
+        1.0, "part of the training, at its end, in which the rate falls linearly to 0", unit="closed", resumable=True
     )
 
     def _check_together(self) -> None:
         for name, of in (("start", "the network"), ("teacher", "the critic")):
             if not getattr(self, name):
-                raise NervecordError(f"is empty, the run that {of} comes from is needed", where=flag_name(name))
+                raise NervecordError(
+                    f"is empty, the run that {of} comes from is needed",
+                    where=flag_name(name),
+                    hint="nervecord train --algorithm finetune --start STUDENT --teacher TD7RUN",
+                )
+        if self.fill_steps >= self.steps:
+            raise NervecordError(
+                f"is {self.fill_steps:,}, and the whole training has {self.steps:,} steps: nothing would be learnt",
+                where="--fill-steps",
+                hint="lower it, or raise --steps, which counts them",
+            )
         if self.restart_steps and self.num_envs < 4:
             raise NervecordError(
                 f"has no meaning with --num-envs {self.num_envs}: of every four environments two are cut",

@@ -1,7 +1,7 @@
 """The configuration of a training run, in four parts that each mean one thing.
 
-`TrainConfig` is frozen and complete. `task` says what is learnt, `network` what acts, `algorithm` how it learns (PPO,
-or the imitation of a teacher), `run` how and where it is computed and what is kept of it
+`TrainConfig` is frozen and complete. `task` says what is learnt, `network` what acts, `algorithm` how it learns
+(`nervecord.training.algorithms`), `run` how and where it is computed and what is kept of it
 (`nervecord.training.settings`). What two runs must share is the comparison of a part.
 
 Fields have names of their own over all parts, so that flags, study files and `TrainConfig.of` name them alone.

@@ -94,7 +94,7 @@ def read_start(config: TrainConfig) -> dict[str, Any]:
         raise NervecordError(
             f"was trained with {before.algorithm.name}, whose networks are its own",
             where=where,
-            hint="start from a run of ppo, distill or finetune",
+            hint="start from a run of ppo or distill" + " or finetune" * isinstance(config.algorithm, Finetune),
         )
     require_equal(before, config, where=where)
     if isinstance(config.algorithm, PPO) and not isinstance(before.algorithm, OnPolicy):
@@ -116,14 +116,32 @@ def read_critic(config: TrainConfig) -> dict[str, Any]:
         NervecordError: the folder holds no run or no checkpoint, or it is of another algorithm or task.
     """
     assert isinstance(config.algorithm, Finetune)
-    folder = Path(config.algorithm.teacher)
-    before, where = run_folder.open_existing(folder), f"--teacher {folder}"
-    require_equal(before, config, where=where, network=False, critic=False)
+    name = config.algorithm.teacher
+    where = f"--teacher {name}"
+    if is_onnx(name) or is_function(name):
+        raise NervecordError("is a file or a function, and has no critic", where=where, hint="take a run of td7")
+    folder = Path(name)
+    before = run_folder.open_existing(folder)
     if not isinstance(before.algorithm, TD7):
         raise NervecordError(
             f"was trained with {before.algorithm.name}, which has no critic that goes on from any action",
             where=where,
             hint="take a run of td7",
+        )
+    # What TD7 learnt of; its observations are raw.
+    for field in ("env", "wrappers"):
+        was, now = getattr(before.task, field), getattr(config.task, field)
+        if was != now:
+            raise NervecordError(
+                f"was trained with {field} {was}, and the run of --start with {now}",
+                where=where,
+                hint="take a teacher and a student of one task",
+            )
+    if before.algorithm.gamma != config.algorithm.gamma:
+        raise NervecordError(
+            f"has values of gamma {before.algorithm.gamma:g}, not of {config.algorithm.gamma:g}",
+            where=where,
+            hint=f"add --gamma {before.algorithm.gamma:g}",
         )
     if config.network.state != "reset":
         raise NervecordError(

@@ -23,7 +23,7 @@ LENGTH = 1000
 """Steps of a whole episode. With exact resuming simulators begin anew at every checkpoint: where that is sooner, only
 falls end."""
 
-NAMES = {"ppo": "PPO", "distill": "distillation"}
+NAMES = {"ppo": "PPO", "distill": "distillation", "finetune": "fine-tuning"}
 """Of algorithms."""
 
 

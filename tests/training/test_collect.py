@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from nervecord.errors import NervecordError
 from nervecord.training.config import TrainConfig
 from nervecord.training.learners.collect import Collector
 from nervecord.training.learners.ppo import PPOLearner
@@ -21,6 +22,7 @@ class Script:
     number, episode and progress; a step's reward is its progress."""
 
     observation_size, choices, device = 3, 0, torch.device("cpu")
+    can_cut = True
     low, high = -np.ones(1), np.ones(1)
 
     def __init__(self, lengths: list[int], kinds: list[str], time_limit: int = 0) -> None:
@@ -133,6 +135,13 @@ def test_half_of_the_environments_are_cut_again_and_again(stagger: int | None) -
     assert rollout.terminated[:, 3].sum() >= 15
     assert {episode.environment for episode in episodes} == {0, 1, 4, 5}
     assert {episode.length for episode in episodes} == {30}
+
+
+def test_what_cannot_cut_episodes_is_not_told_to() -> None:
+    script = Script([30] * 4, ["time"] * 4)
+    script.can_cut = False
+    with pytest.raises(NervecordError, match="--restart-steps: needs a simulator that ends single episodes"):
+        collected(script, 10, restart=5)
 
 
 @pytest.mark.parametrize("kind", ["envpool", "gymnasium"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from nervecord.compiler.nir.file import read_nir
 from nervecord.errors import NervecordError
 from nervecord.training import checkpoint
 from nervecord.training.config import TrainConfig
+from nervecord.training.distributed import SOLO
 from nervecord.training.learners.finetune import FinetuneLearner
+from nervecord.training.learners.replay import Batch
+from nervecord.training.learners.td7_networks import TD7Policy, pack, unpack
 from nervecord.training.run import Run, resume, train
 from nervecord.training.start import shared_with
 
@@ -120,6 +124,57 @@ def test_the_actor_stands_still_until_the_critic_knows_the_student(runs: Path, t
         assert has_moved == (updates > 50)
 
 
+def test_the_teacher_acts_first_where_there_are_few_environments(runs: Path, tmp_path: Path) -> None:
+    run = Run(finetuning(runs, tmp_path, exploration=0.0), None)
+    run.simulator.close()
+    learner = run.learner
+    assert isinstance(learner, FinetuneLearner)
+    content = checkpoint.load(runs / "teacher" / "checkpoints", best_of(runs / "teacher"))
+    # As if the teacher had been three policies before that always gave 1, 2 and 3 tenths, the last the newest.
+    for tenths in (1, 2, 3):
+        before = unpack(TD7Policy, learner.taught["policies"][-1])
+        for parameter in before.actor.rest[-1].parameters():
+            parameter.data.fill_(0)
+        before.actor.rest[-1].bias.data.fill_(math.atanh(tenths / 10))
+        content["learner"]["past"].append({"updates": 0, "every": 1, **pack(before)})
+    begun = {"teacher": content, "start": checkpoint.load(runs / "student" / "checkpoints", best_of(runs / "student"))}
+    limit = torch.tensor([2.0])
+    learner = FinetuneLearner(3, -limit, limit, run.config, SOLO, choices=0, begun=begun, content=None)
+    seen = torch.randn(6, 3)
+    acted, own = learner.act(seen, None).actions, learner.mode(seen, None)[0]
+    torch.testing.assert_close(acted[::2], own[::2])
+    torch.testing.assert_close(acted[1], 2 * learner.agent.teacher(seen)[1])
+    torch.testing.assert_close(acted[3::2, 0], torch.tensor([0.6, 0.4]), rtol=1e-3, atol=0)
+
+
+def test_the_network_moves_to_greater_values_and_back_between_the_limits(runs: Path, tmp_path: Path) -> None:
+    """The gradient of the actor's loss at its outputs, term by term."""
+    run = Run(finetuning(runs, tmp_path, critic_weight=50.0), None)
+    run.simulator.close()
+    learner = run.learner
+    assert isinstance(learner, FinetuneLearner)
+    agent = learner.agent
+    observations = torch.randn(64, 3)
+    means = torch.cat([torch.linspace(-0.9, 0.9, 48), torch.linspace(-1.5, -1.1, 8), torch.linspace(1.1, 1.5, 8)])[
+        :, None
+    ]
+    means.requires_grad_()
+    agent.actor.means = lambda seen: means  # type: ignore[method-assign]
+    rest = torch.zeros(64, 1)
+    batch, zs = Batch(observations, rest, observations, rest, rest), agent.fixed.state(observations)
+    (found,) = torch.autograd.grad(agent._actor_loss(batch, zs), means)
+    actions = means.detach().clamp(-1, 1).requires_grad_()
+    values = agent.critic(observations, actions, agent.fixed.state_action(zs, actions), zs)
+    (slope,) = torch.autograd.grad(values.mean() / values.detach().abs().mean(), actions)
+    wanted = agent.teacher(observations)
+    apart = torch.where(wanted >= 1, (means - wanted).clamp(max=0), means - wanted)
+    apart = torch.where(wanted <= -1, (means - wanted).clamp(min=0), apart)
+    inside = (means.abs() < 1).float()
+    expected = 2 * apart / 64 + 2 * (means - actions) / 64 - 50 * slope * inside
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-6)
+    assert (50 * slope * inside).abs().max() > 1e-3
+
+
 def test_it_goes_on_without_its_sources(runs: Path, tmp_path: Path) -> None:
     begun = train(finetuning(runs, tmp_path, steps=2048, checkpoint_every=2048, validation_episodes=0, test_episodes=0))
     (begun.folder / "result.json").unlink()
@@ -147,7 +202,10 @@ def test_it_goes_on_without_its_sources(runs: Path, tmp_path: Path) -> None:
         ({"num_envs": 3, "restart_steps": 50}, "--restart-steps: has no meaning with --num-envs 3"),
         ({"start": "{runs}/teacher"}, "whose networks are its own"),
         ({"teacher": "{runs}/student"}, "was trained with distill, which has no critic"),
-        ({"teacher": "{runs}/none"}, "none"),
+        ({"teacher": "policy.onnx"}, "--teacher policy.onnx: is a file or a function"),
+        ({"teacher": "{runs}/none"}, "is no run folder"),
+        ({"gamma": 0.9}, r"has values of gamma 0.99, not of 0.9 \(add --gamma 0.99"),
+        ({"fill_steps": 4096}, "--fill-steps: is 4,096, and the whole training has 4,096 steps"),
         ({"layers": (16,)}, r"trained with layers \(32,\), not \(16,\)"),
         ({"obs_clip": 5.0}, "trained with obs clip 10.0, not 5.0"),
     ],

@@ -209,6 +209,19 @@ def test_fields_follow_from_others(tmp_path: Path) -> None:
     assert found["snn", (8, 8), 5e-4].cell == "snn-8x8-steps-100000-lr-0.0005"
 
 
+@pytest.mark.parametrize("algorithm", ["finetune", "distill"])
+def test_an_algorithm_that_begins_with_other_runs_can_be_varied(tmp_path: Path, algorithm: str) -> None:
+    path = tmp_path / "study.toml"
+    begins = 'start = ["runs/student"]\n' if algorithm == "finetune" else ""
+    path.write_text(
+        '[study]\nname = "s"\n[base]\nenv = "Pendulum-v1"\n'
+        f'[grid]\nalgorithm = ["{algorithm}"]\nteacher = ["runs/a", "runs/b"]\n{begins}layers = [[32]]\nseeds = [1]\n'
+    )
+    runs = read_study(path).runs
+    assert [run.config.algorithm.name for run in runs] == [algorithm] * 2
+    assert [run.name.partition("teacher")[2] for run in runs] == ["-runs_a-seed1", "-runs_b-seed1"]
+
+
 def test_a_rule_sees_what_those_before_it_have_set_and_the_fields_of_the_algorithm(tmp_path: Path) -> None:
     rules = "[[where]]\ndepth = 2\nset = { epochs = 4 }\n[[where]]\nepochs = 4\nset = { lr = 1e-4 }\n"
     found = {(c.network.layers, c.algorithm.lr) for c in planned(tmp_path / "s.toml", RULES + rules)}

@@ -198,9 +198,9 @@ def test_the_teachers_critic_moves_the_student(tmp_path: Path) -> None:
     assert ends[100.0][0] > ends[0.0][0]
     assert ends[100.0][1] > ends[0.0][1]
     ppo = train(small(tmp_path, "ppo", policy="ann", steps=64))
-    with pytest.raises(NervecordError, match="is trained with ppo, which says no value of an action"):
+    with pytest.raises(NervecordError, match="is trained with ppo, of which no value of an action is read"):
         train(learning(tmp_path, ppo.folder, "refused", critic_weight=1.0))
-    with pytest.raises(NervecordError, match="is a file or a function, which says no value of an action"):
+    with pytest.raises(NervecordError, match="is a file or a function, of which no value of an action is read"):
         train(learning(tmp_path, HERE, "refused", critic_weight=1.0))  # type: ignore[arg-type]
     assert not (tmp_path / "refused").exists()
 

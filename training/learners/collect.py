@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nervecord.errors import NervecordError
 from nervecord.training.learners.base import Learner, Rollout
 from nervecord.training.simulators.base import Simulator
 
@@ -38,6 +39,9 @@ class Collector:
         begin: reset the environments now.
         restart: steps after which the episodes of two of every four environments are cut, all of which are not counted;
             0: they are not cut.
+
+    Raises:
+        NervecordError: episodes are to be cut, and the simulator cannot.
     """
 
     def __init__(
@@ -67,6 +71,12 @@ class Collector:
         if stagger is not None and simulator.time_limit > 1:
             draw = torch.Generator().manual_seed(stagger)
             self.limit = torch.randint(1, simulator.time_limit + 1, (count,), generator=draw).to(device)
+        if restart and not simulator.can_cut:
+            raise NervecordError(
+                "needs a simulator that ends single episodes, and this one does not",
+                where="--restart-steps",
+                hint="drop it, or use --sim envpool or gymnasium",
+            )
         self.restart = restart
         self.restarted = (torch.arange(count, device=device) % 4 >= 2) & (restart > 0)
         """Environments whose episodes are cut again and again, (N,) bool."""

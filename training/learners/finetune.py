@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from nervecord.training.config import TD7 as TD7Config
 from nervecord.training.config import Finetune, TrainConfig
 from nervecord.training.distributed import Group
+from nervecord.training.learners.base import Rollout
 from nervecord.training.learners.off_policy import TD7Learner, td7_settings
+from nervecord.training.learners.on_policy import firing
 from nervecord.training.learners.replay import Batch
 from nervecord.training.learners.td7 import TD7, TD7Settings
 from nervecord.training.learners.td7_networks import TD7Policy, pack, unpack
@@ -103,6 +105,10 @@ class StudentTD7(TD7):
         loss: Tensor = distance + beyond - self.critic_weight * values.mean() / values.detach().abs().mean()
         return loss
 
+    def policy(self) -> TD7Policy:
+        """None: a student is no network of TD7."""
+        raise NotImplementedError
+
     def go_on_from(self, before: TD7) -> None:
         """Take encoder and critic of a training, with their targets, optimisers and the range of values."""
         for name in ("encoder", "critic", "fixed", "fixed_target", "critic_target"):
@@ -145,7 +151,8 @@ class FinetuneLearner(TD7Learner):
         super().__init__(observations, low, high, config, group, choices=choices)
         self.agent.distances.clear()  # of the trial with which torch compiles
         self.past = self.taught["policies"]
-        self.actors = [unpack(TD7Policy, past) for past in self.past]
+        # The teacher first: it acts also where there are few environments.
+        self.actors = [unpack(TD7Policy, past) for past in reversed(self.past)]
         if content is None:
             learnt = begun["start"]["learner"]
             self.agent.actor.load_state_dict({k: v for k, v in learnt["actor"].items() if k.startswith("net.")})
@@ -169,8 +176,9 @@ class FinetuneLearner(TD7Learner):
         return self.settings.fill_steps
 
     def schedule(self, step: int, total: int) -> None:
-        """Set the learning rates, which fall in the last part of the training."""
-        super().schedule(step, total)
+        """Set the learning rates, which fall in the last part of what comes after the replay is filled."""
+        first = self.settings.fill_steps
+        super().schedule(max(0, step - first), total - first)
         critic_rate = self.settings.critic_lr * self.rate / self.settings.lr
         self.agent.set_rate(critic_rate, "encoder", "critic")
 
@@ -188,9 +196,11 @@ class FinetuneLearner(TD7Learner):
     def _keep_policy(self) -> None:
         """Nothing: the past policies are the teacher's."""
 
-    def update(self, rollout: Any) -> dict[str, float]:
-        """As of `TD7Learner`, and the squared distance from the teacher's action."""
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """As of `TD7Learner`; the squared distance from the teacher's action; firing rates."""
         found = super().update(rollout)
+        rates = firing(self.agent.actor.net, self.agent.actor.obs_rms, rollout)
+        found |= {name: float(value) for name, value in rates.items()}
         if self.agent.distances:
             found["teacher_distance"] = float(torch.stack(self.agent.distances).mean())
             self.agent.distances.clear()

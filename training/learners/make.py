@@ -50,10 +50,10 @@ def begin(config: TrainConfig) -> list[Source]:
     found = []
     if isinstance(algorithm, PPO | Distill) and algorithm.teacher:
         found.append(Source("teacher", algorithm.teacher, read_teacher(config)))
-    if isinstance(algorithm, Finetune):
-        found.append(Source("teacher", algorithm.teacher, read_critic(config)))
     if isinstance(algorithm, PPO | Finetune) and algorithm.start:
         found.append(Source("start", algorithm.start, read_start(config)))
+    if isinstance(algorithm, Finetune):
+        found.append(Source("teacher", algorithm.teacher, read_critic(config)))
     return found
 
 

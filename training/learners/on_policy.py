@@ -22,6 +22,20 @@ WATCHED = 256
 """States of a rollout in which spikes are counted for the metrics."""
 
 
+def firing(net: nn.Module, obs_rms: ObservationNormaliser, rollout: Rollout) -> dict[str, Tensor]:
+    """Firing rates and share of silent neurons of each layer of a spiking policy, in some states of a rollout; of
+    others nothing."""
+    found: dict[str, Tensor] = {}
+    if isinstance(net, SpikingPolicy):
+        stride = max(1, rollout.valid.numel() // WATCHED)
+        seen = obs_rms(rollout.flat(rollout.observations)[::stride])
+        state = None if rollout.states is None else rollout.flat(rollout.states)[::stride]
+        for number, rates in enumerate(net.rates(seen, state), 1):
+            found[f"rate_{number}"] = rates.mean()
+            found[f"silent_{number}"] = (rates == 0).float().mean()
+    return found
+
+
 class OnPolicyLearner:
     """An actor and a critic that learn from the newest rollout. Of several processes each has one, over its share of
     the environments.
@@ -149,16 +163,7 @@ class OnPolicyLearner:
 
     def measure(self, rollout: Rollout) -> dict[str, Tensor]:
         """What says how the policy is doing: noise, learning rate, firing rates and silent neurons of each layer."""
-        found = self.actor.exploration()
-        net = self.actor.net
-        if isinstance(net, SpikingPolicy):
-            stride = max(1, rollout.valid.numel() // WATCHED)
-            seen = self.obs_rms(rollout.flat(rollout.observations)[::stride])
-            state = None if rollout.states is None else rollout.flat(rollout.states)[::stride]
-            for number, rates in enumerate(net.rates(seen, state), 1):
-                found[f"rate_{number}"] = rates.mean()
-                found[f"silent_{number}"] = (rates == 0).float().mean()
-        return found
+        return self.actor.exploration() | firing(self.actor.net, self.obs_rms, rollout)
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, statistics, optimiser; and the teacher: a training that goes on does not need the teacher's

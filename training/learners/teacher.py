@@ -72,7 +72,7 @@ def read_teacher(config: TrainConfig) -> dict[str, Any]:
 
 def _no_critic(what: str, name: str) -> NervecordError:
     return NervecordError(
-        f"is {what}, which says no value of an action",
+        f"is {what}, of which no value of an action is read",
         where=name,
         hint="drop --critic-weight, or take a teacher of td7",
     )

@@ -63,6 +63,8 @@ class Simulator(Protocol):
     """Where its tensors are."""
     time_limit: int
     """Steps of an episode that the time limit ends; 0 where it is not known or `cut` does nothing."""
+    can_cut: bool
+    """Whether `cut` does anything."""
 
     def reset(self) -> Tensor:
         """First observations, (N, observations). To be called once."""

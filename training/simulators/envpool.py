@@ -48,6 +48,7 @@ class EnvPoolSimulator:
     """
 
     device = torch.device("cpu")
+    can_cut = True
 
     def __init__(self, env: str, seeds: list[int], threads: int) -> None:
         try:

@@ -32,6 +32,7 @@ class GymnasiumSimulator:
     """
 
     device = torch.device("cpu")
+    can_cut = True
 
     def __init__(self, env: str, seeds: list[int], wrappers: tuple[str, ...] = ()) -> None:
         try:

@@ -83,6 +83,7 @@ class IsaacGymSimulator:
 
     choices = 0
     time_limit = 0
+    can_cut = False
     device = torch.device("cpu")
 
     def __init__(self, env: str, seeds: list[int], device: str) -> None:

@@ -60,6 +60,7 @@ class LabSimulator:
     """The group of observations that the policy takes; `_make` may set it."""
     choices = 0
     time_limit = 0
+    can_cut = False
     _out: TextIO | None = None
     """Where what is printed goes; None for stderr."""
 

@@ -33,6 +33,7 @@ class MjlabSimulator(LabSimulator):
     """
 
     where = "--sim mjlab"
+    can_cut = True
     _has_spoken = False
 
     def __init__(self, env: str, seeds: list[int], device: str) -> None:

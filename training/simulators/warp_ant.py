@@ -52,6 +52,7 @@ class WarpAnt:
     observation_size = OBSERVATIONS
     choices = 0
     time_limit = 1000
+    can_cut = True
 
     def __init__(self, seeds: list[int], device: str = "cpu") -> None:
         self.num_envs = len(seeds)

@@ -372,7 +372,10 @@ def differences(config: TrainConfig, base: TrainConfig) -> list[str]:
     not what that one has by default. What has no meaning in it is none."""
     before, after = base.fields, config.fields
     if config.algorithm.name != base.algorithm.name:
-        before |= base.replace(algorithm=config.algorithm.name).fields | {"algorithm": base.algorithm.name}
+        # The runs that one begins with or learns from have no default.
+        sources = {name: value for name, value in after.items() if name in ("start", "teacher")}
+        other = {**base.replace(algorithm=config.algorithm.name, **sources).fields, **dict.fromkeys(sources, "")}
+        before |= other | {"algorithm": base.algorithm.name}
     needs = {name: f.metadata["needs"] for name, f in all_fields().items() if "needs" in f.metadata}
     idle = {name for name, (other, value) in needs.items() if name in after and after[other] != value}
     return [name for name, value in after.items() if value != before[name] and name not in idle]
