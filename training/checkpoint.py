@@ -25,6 +25,9 @@ FORMAT = 2
 """Version of what `save` writes; the first one, of which `load` makes the second, named the learner's parts after
 skrl."""
 
+NETWORKS = ("actor", "critic", "obs_rms", "reward_rms")
+"""Parts of a learner that other trainings take."""
+
 _NAME = re.compile(r"step-(\d{12})\.pt")
 
 
@@ -115,6 +118,30 @@ def load(folder: Path, step: int | None = None) -> dict[str, Any]:
     if content.get("format") != FORMAT:
         raise FileFormatError(
             f"has format {content.get('format')}, this version reads {FORMAT}", where=str(path), hint="update nervecord"
+        )
+    return content
+
+
+def networks_only(content: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint that other trainings begin with or learn from, and that its own cannot go on from: networks and
+    statistics alone."""
+    parts = {name: part for name, part in content["learner"].items() if name in NETWORKS}
+    return {**content, "learner": parts, "collector": None, "networks_only": True}
+
+
+def load_whole(folder: Path) -> dict[str, Any]:
+    """As `load` of the newest, to go on from.
+
+    Raises:
+        NervecordError: there is none, or it holds networks alone.
+        FileFormatError: as of `load`.
+    """
+    content = load(folder)
+    if content.get("networks_only"):
+        raise NervecordError(
+            "keeps the networks of its training alone, which cannot go on from them",
+            where=str(folder.parent),
+            hint=f"begin another one: nervecord train --start {folder.parent}",
         )
     return content
 

@@ -195,7 +195,7 @@ def _newest(folder: Path, config: TrainConfig) -> dict[str, Any] | None:
     # The row of the step that brings the first checkpoint is written before it.
     if not checkpoint.steps_in(checkpoints) and run_folder.last_step(folder) <= first:
         return None
-    return checkpoint.load(checkpoints)
+    return checkpoint.load_whole(checkpoints)
 
 
 class Run:

@@ -4,8 +4,9 @@ Kept are config.json with the default `out`, versions.json without what names th
 `--rows` evenly spaced rows of metrics.jsonl with the first, the last and all validated ones, and, unless `--results`
 is given, policy.nir and learning.png. Event files stay behind, and checkpoints unless `--checkpoint` is given: then the
 best one of a finished run is kept, or the newest, which `nervecord distill` and `nervecord train --start` begin with.
-That of TD7 is kept in a third of its size (`TD7.compact_state_dict`); `nervecord train --resume` goes on from it. The
-metrics of an interrupted run are kept up to its newest checkpoint.
+That of TD7 is kept in a third of its size (`TD7.compact_state_dict`); `nervecord train --resume` goes on from it. With
+`--networks` it holds nothing but what those need, and `--resume` refuses it. The metrics of an interrupted run are kept
+up to its newest checkpoint.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ MOST_PAST = 6
 """Past policies of a TD7 training that are kept; each takes 0.7 MB for the ant."""
 
 
-def keep(run: Path, target: Path, *, rows: int, results_only: bool, checkpoint: bool) -> None:
+def keep(
+    run: Path, target: Path, *, rows: int, results_only: bool, checkpoint: bool, networks_only: bool = False
+) -> None:
     """Copy one run.
 
     Args:
@@ -36,6 +39,7 @@ def keep(run: Path, target: Path, *, rows: int, results_only: bool, checkpoint: 
         rows: rows of the metrics to keep, at most, besides the validated ones.
         results_only: leave out the policy and the picture.
         checkpoint: keep the best checkpoint of a finished run, or the newest.
+        networks_only: of the checkpoint networks and statistics alone.
     """
     config = json.loads((run / "config.json").read_text())
     versions = json.loads((run / "versions.json").read_text())
@@ -57,10 +61,10 @@ def keep(run: Path, target: Path, *, rows: int, results_only: bool, checkpoint: 
         if (run / name).is_file():
             shutil.copyfile(run / name, target / name)
     if checkpoint:
-        _keep_checkpoint(run, target)
+        _keep_checkpoint(run, target, networks_only=networks_only)
 
 
-def _keep_checkpoint(run: Path, target: Path) -> None:
+def _keep_checkpoint(run: Path, target: Path, *, networks_only: bool) -> None:
     """Copy the checkpoint that another training begins with."""
     files = _checkpoints(run)
     if (run / "result.json").is_file():
@@ -69,6 +73,11 @@ def _keep_checkpoint(run: Path, target: Path) -> None:
     kept = target / "checkpoints"
     kept.mkdir(exist_ok=True)
     content = checkpoint.load(run / "checkpoints", int(files[-1].stem.removeprefix("step-")))
+    content["config"]["run"]["out"] = "runs"
+    if networks_only:
+        step = content.pop("step")
+        checkpoint.save(kept, step, checkpoint.networks_only(content), best=None, keep=1)
+        return
     if "td7" not in content["learner"] or "actor" in content["learner"]:
         shutil.copyfile(files[-1], kept / files[-1].name)
         return
@@ -84,7 +93,6 @@ def _keep_checkpoint(run: Path, target: Path) -> None:
         past = past[::-2][::-1]
         past[-1]["every"] *= 2
     content["learner"] = {**learner, "past": past, "td7": agent.compact_state_dict(), "replay": None}
-    content["config"]["run"]["out"] = "runs"
     step = content.pop("step")
     if content["best"] and content["best"]["step"] != step:
         content["best"] = None  # its checkpoint is not kept, so it cannot be what the training ends with
@@ -126,6 +134,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=600, metavar="N", help="rows of metrics.jsonl (default 600)")
     parser.add_argument("--results", action="store_true", help="leave out the policy and the picture")
     parser.add_argument("--checkpoint", action="store_true", help="keep the best or newest checkpoint too")
+    parser.add_argument("--networks", action="store_true", help="of the checkpoint networks and statistics alone")
     parser.add_argument("--unfinished", action="store_true", help="take a run that was interrupted")
     arguments = parser.parse_args()
     if not (arguments.run / "result.json").is_file() and not arguments.unfinished:
@@ -136,7 +145,8 @@ def main() -> int:
         arguments.target,
         rows=arguments.rows,
         results_only=arguments.results,
-        checkpoint=arguments.checkpoint,
+        checkpoint=arguments.checkpoint or arguments.networks,
+        networks_only=arguments.networks,
     )
     return 0
 

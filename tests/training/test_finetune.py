@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from nervecord.training.learners.finetune import FinetuneLearner
 from nervecord.training.learners.replay import Batch
 from nervecord.training.learners.td7_networks import TD7Policy, pack, unpack
 from nervecord.training.run import Run, resume, train
-from nervecord.training.start import shared_with
+from nervecord.training.start import digest, shared_with
 
 COMMON: dict[str, Any] = {
     "env": "Pendulum-v1", "num_envs": 4, "tensorboard": False, "record": 0, "validation_episodes": 10,
@@ -192,6 +194,18 @@ def test_it_goes_on_without_its_sources(runs: Path, tmp_path: Path) -> None:
     assert not torch.equal(agent.actor.obs_rms(seen), seen)
     assert torch.equal(agent.actor_target.obs_rms(seen), agent.actor.obs_rms(seen))
     run.simulator.close()
+
+
+def test_what_the_zoo_keeps_of_a_student_is_begun_with_and_not_gone_on_with(runs: Path, tmp_path: Path) -> None:
+    keep = Path(__file__).parents[2] / "zoo/keep.py"
+    subprocess.run([sys.executable, keep, runs / "student", tmp_path / "kept", "--networks"], check=True)
+    (before,), (file,) = ((f / "checkpoints").glob("*.pt") for f in (runs / "student", tmp_path / "kept"))
+    assert file.stat().st_size < before.stat().st_size / 3
+    run = Run(finetuning(runs, tmp_path, start=str(tmp_path / "kept")), None)
+    run.simulator.close()
+    assert run.origins["start"]["networks"] == digest(checkpoint.load(runs / "student" / "checkpoints")["learner"])
+    with pytest.raises(NervecordError, match=r"kept: keeps the networks of its training alone.*train --start"):
+        resume(tmp_path / "kept")
 
 
 @pytest.mark.parametrize(
