@@ -40,7 +40,7 @@ def work_here(study: Study) -> None:
     study.folder.mkdir(parents=True, exist_ok=True)
     for run in study.runs:
         if standing_of(study).states[run.name] is not State.FAILED:
-            train_one({"order": {"config": run.config.to_json(), "cpus": 1}})
+            train_one({"order": {"config": run.config.to_json(), "cpus": 1, "argv": sys.argv}})
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 600) -> Any:
@@ -122,6 +122,9 @@ def test_ray_finishes_a_study_and_finds_nothing_to_do_again(tmp_path: Path) -> N
         assert cell["finished"] == [0, 1]
     assert {p.name for p in (tmp_path / "small" / "logs").iterdir()} == {f"{run.name}.log" for run in study.runs}
     assert all(TrainConfig.from_json((run.folder / "config.json").read_text()).run.threads == 1 for run in study.runs)
+    for run in study.runs:  # what was typed, not how Ray calls its workers
+        argv = json.loads((run.folder / "versions.json").read_text())["argv"]
+        assert argv[1:] == ["sweep", str(path), "--workers", "2", "--json"]
 
 
 def test_nothing_is_trained_again(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
@@ -262,7 +265,7 @@ study = read_study(Path(sys.argv[1]))
 study.folder.mkdir(exist_ok=True)
 limit = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-print(train_one({"order": {"config": study.runs[0].config.to_json(), "cpus": 1}}).get("stopped"))
+print(train_one({"order": {"config": study.runs[0].config.to_json(), "cpus": 1, "argv": sys.argv}}).get("stopped"))
 """
 
 

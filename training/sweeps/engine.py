@@ -191,7 +191,10 @@ def _tune(study: Study, runs: list[PlannedRun], own: Path, *, workers: int, cpus
     own.mkdir(parents=True)
     # What it has to say of a trial is said below, in a sentence.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    orders = [{"config": run.config.replace(out=str(study.folder.resolve())).to_json(), "cpus": cpus} for run in runs]
+    orders = [
+        {"config": run.config.replace(out=str(study.folder.resolve())).to_json(), "cpus": cpus, "argv": sys.argv}
+        for run in runs
+    ]
     tuner = tune.Tuner(
         tune.with_resources(train_one, {"cpu": cpus, "gpu": gpus}),
         param_space={"order": tune.grid_search(orders)},
@@ -227,6 +230,7 @@ def train_one(given: dict[str, Any]) -> dict[str, Any]:
     is wrong with the disk ends the sweep, and is nobody's fault that has to be written down.
     """
     config = TrainConfig.from_json(given["order"]["config"], where="the study")
+    sys.argv = list(given["order"]["argv"])  # a run folder says what was typed, not how Ray calls its workers
     if not config.run.threads:
         config = config.replace(threads=int(given["order"]["cpus"]))
     logs = Path(config.run.out) / "logs"
