@@ -4,9 +4,9 @@ Kept are config.json with the default `out`, versions.json without what names th
 `--rows` evenly spaced rows of metrics.jsonl with the first, the last and all validated ones, and, unless `--results`
 is given, policy.nir and learning.png. Event files stay behind, and checkpoints unless `--checkpoint` is given: then the
 best one of a finished run is kept, or the newest, which `nervecord distill` and `nervecord train --start` begin with.
-That of TD7 is kept in a third of its size (`TD7.compact_state_dict`); `nervecord train --resume` goes on from it. With
-`--networks` it holds nothing but what those need, and `--resume` refuses it. The metrics of an interrupted run are kept
-up to its newest checkpoint.
+That of TD7 and of fine-tuning is kept in a third of its size (`TD7.compact_state_dict`); `nervecord train --resume`
+goes on from it. With `--networks` it holds nothing but what those need, and `--resume` refuses it. The metrics of an
+interrupted run are kept up to its newest checkpoint.
 """
 
 from __future__ import annotations
@@ -16,14 +16,19 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from nervecord.training import checkpoint
 from nervecord.training.config import TD7 as TD7Config
-from nervecord.training.config import TrainConfig
+from nervecord.training.config import Finetune, TrainConfig
+from nervecord.training.distributed import SOLO
+from nervecord.training.learners.finetune import FinetuneLearner
 from nervecord.training.learners.off_policy import td7_settings
 from nervecord.training.learners.td7 import TD7
 
 _MACHINE = ("platform",)
+MOST_TAUGHT = 3
+"""Policies of its teacher that are kept of a fine-tuning, the newest."""
 MOST_PAST = 6
 """Past policies of a TD7 training that are kept; each takes 0.7 MB for the ant."""
 
@@ -78,25 +83,41 @@ def _keep_checkpoint(run: Path, target: Path, *, networks_only: bool) -> None:
         step = content.pop("step")
         checkpoint.save(kept, step, checkpoint.networks_only(content), best=None, keep=1)
         return
-    if "td7" not in content["learner"] or "actor" in content["learner"]:
+    if "td7" not in content["learner"]:
         shutil.copyfile(files[-1], kept / files[-1].name)
         return
+    config = TrainConfig.from_dict(content["config"])
+    fewer = _of_a_student if isinstance(config.algorithm, Finetune) else _of_a_teacher
+    content["learner"] = {**content["learner"], **fewer(config, content), "replay": None}
+    step = content.pop("step")
+    if content["best"] and content["best"]["step"] != step:
+        content["best"] = None  # its checkpoint is not kept, so it cannot be what the training ends with
+    checkpoint.save(kept, step, content, best=None, keep=1)
+
+
+def _of_a_teacher(config: TrainConfig, content: dict[str, Any]) -> dict[str, Any]:
     learner = content["learner"]
-    settings = TrainConfig.from_dict(content["config"]).algorithm
-    assert isinstance(settings, TD7Config)
+    assert isinstance(config.algorithm, TD7Config)
     actor = learner["td7"]["modules"]["actor"]
-    agent = TD7(actor["first.weight"].shape[1], len(actor["rest.4.bias"]), td7_settings(settings))
+    agent = TD7(actor["first.weight"].shape[1], len(actor["rest.4.bias"]), td7_settings(config.algorithm))
     agent.load_state_dict(learner["td7"])
     past = learner["past"]
     if len(past) > MOST_PAST:
         # As the learner itself thins them, so that those that come after lie as far apart.
         past = past[::-2][::-1]
         past[-1]["every"] *= 2
-    content["learner"] = {**learner, "past": past, "td7": agent.compact_state_dict(), "replay": None}
-    step = content.pop("step")
-    if content["best"] and content["best"]["step"] != step:
-        content["best"] = None  # its checkpoint is not kept, so it cannot be what the training ends with
-    checkpoint.save(kept, step, content, best=None, keep=1)
+    return {"past": past, "td7": agent.compact_state_dict()}
+
+
+def _of_a_student(config: TrainConfig, content: dict[str, Any]) -> dict[str, Any]:
+    low, high = content["low"], content["high"]
+    observations = len(content["learner"]["obs_rms"]["mean"])
+    config = config.replace(torch_compile=False)
+    student = FinetuneLearner(observations, low, high, config, SOLO, choices=0, begun={}, content=content)
+    student.load_state_dict(content["learner"])
+    taught = content["learner"]["teacher"]
+    few = {**taught, "policies": taught["policies"][-MOST_TAUGHT:]}
+    return {"td7": student.agent.compact_state_dict(), "teacher": few}
 
 
 def _checkpoints(run: Path) -> list[Path]:

@@ -188,6 +188,19 @@ def test_it_goes_on_without_its_sources(runs: Path, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(128, 2561, 128))
     assert rows[-1]["updates"] > rows[15]["updates"]
+
+    keep, packed = Path(__file__).parents[2] / "zoo/keep.py", tmp_path / "packed"
+    subprocess.run([sys.executable, keep, result.folder, packed, "--checkpoint"], check=True)
+    (file,) = (packed / "checkpoints").iterdir()
+    assert file.stat().st_size < 0.6 * (result.folder / "checkpoints" / file.name).stat().st_size
+    (packed / "result.json").unlink()
+    before, after = (checkpoint.load(f / "checkpoints") for f in (result.folder, packed))
+    again = Run(result.config, after)
+    for name, value in again.learner.state_dict()["actor"].items():
+        torch.testing.assert_close(value, before["learner"]["actor"][name], rtol=0, atol=0)
+    again.simulator.close()
+    resume(packed, overrides={"steps": 2688, "test_episodes": 0})
+
     run = Run(result.config, checkpoint.load(result.folder / "checkpoints"))
     assert isinstance(run.learner, FinetuneLearner)
     agent, seen = run.learner.agent, torch.randn(5, 3)

@@ -217,6 +217,9 @@ class FinetuneLearner(TD7Learner):
         """Take back what `state_dict` gave."""
         super().load_state_dict({**state, "past": self.past})
         self.agent.actor.obs_rms.load_state_dict(state["obs_rms"])
+        if "compact" in state["td7"]:  # which rounds; the student is beside it as it was
+            self.agent.actor.load_state_dict(state["actor"])
+            self.agent.actor_target.load_state_dict(state["actor"])
 
 
 def _td7(content: dict[str, Any], observations: int, actions: int) -> TD7:
