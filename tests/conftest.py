@@ -11,10 +11,17 @@ import pytest
 from policies import random_policy
 
 from nervecord.compiler.policy import Policy
+from nervecord.targets.lava import environment
 
 # A shell ignores interrupts for what it starts in the background, and processes inherit that: the tests that interrupt
 # a process would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs Lava's own environment where there is none, before a fixture asks for it."""
+    if item.get_closest_marker("lava") is not None and not environment.status().installed:
+        pytest.skip(f"no Lava environment; run {environment.INSTALL_COMMAND}")
 
 
 @pytest.fixture(scope="session")

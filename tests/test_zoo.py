@@ -17,7 +17,6 @@ import torch
 import nervecord
 from nervecord.runtime.environment import episode_seeds, make_environment
 from nervecord.runtime.result import interval95
-from nervecord.targets.lava import environment
 from nervecord.training import checkpoint
 from nervecord.training.config import TrainConfig
 from nervecord.training.distributed import SOLO
@@ -222,8 +221,6 @@ def test_its_checkpoint_is_the_policy(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ant", "cartpole"])
 def test_three_episodes_in_lava_action_by_action(name: str) -> None:
-    if not environment.status().installed:
-        pytest.skip(f"no Lava environment; run {environment.INSTALL_COMMAND}")
     program = nervecord.load(ZOO / name / f"{name}.nervecord")
     compared = 0
     with nervecord.open(program) as emulator, nervecord.open(program, engine="lava", trace=False) as lava:

@@ -24,7 +24,6 @@ from nervecord.compiler.schedule import Schedule
 from nervecord.errors import InfeasibleError
 from nervecord.runtime.emulator import EmulatorSession
 from nervecord.runtime.session import MachineSession
-from nervecord.targets.lava import environment
 from nervecord.targets.lava.network import runnable, start_worker
 from nervecord.targets.lava.netx import export_netx
 
@@ -121,8 +120,6 @@ def test_what_lava_cannot_clear_or_netx_cannot_say_is_refused_by_name(tmp_path: 
 @pytest.mark.lava
 def test_stock_lava_gives_what_the_definition_gives() -> None:
     """Messages and sums of every population at every step, by lava-nc's own fixed-point models."""
-    if not environment.status().installed:
-        pytest.skip(f"no Lava environment; run {environment.INSTALL_COMMAND}")
     sent = 0
     with start_worker() as worker:
         for seed in range(6):

@@ -12,7 +12,6 @@ from nervecord.compiler.ops import ArgmaxDecode
 from nervecord.compiler.policy import Policy
 from nervecord.runtime.emulator import EmulatorSession
 from nervecord.runtime.session import MachineSession
-from nervecord.targets.lava import environment
 from nervecord.targets.lava.arithmetic import lava_arithmetic
 from nervecord.targets.lava.engine_lava import LavaSession
 from nervecord.targets.lava.netx import export_netx
@@ -69,8 +68,6 @@ def test_netx_takes_the_core_of_a_policy_that_chooses(tmp_path: object) -> None:
 @pytest.mark.lava
 @pytest.mark.parametrize(("population", "output_population"), [(0, 0), (4, 3)])
 def test_lava_itself(population: int, output_population: int) -> None:
-    if not environment.status().installed:
-        pytest.skip(f"no Lava environment; run {environment.INSTALL_COMMAND}")
     policy = random_policy(
         4, sizes=(5, 12, 3), population=population, output_population=output_population, choices=True
     )

@@ -27,12 +27,6 @@ OBSERVATIONS = 5
 needs_lava = pytest.mark.lava
 
 
-@pytest.fixture(autouse=True)
-def installed(request: pytest.FixtureRequest) -> None:
-    if request.node.get_closest_marker("lava") and not environment.status().installed:
-        pytest.skip(f"no Lava environment; run {environment.INSTALL_COMMAND}")
-
-
 def policy() -> Policy:
     made = random_policy(4, sizes=(OBSERVATIONS, 12, 3))
     return lower(made, LAVA, calibrate(made))[0]

@@ -21,7 +21,6 @@ from nervecord.compiler.passes.declare import declare
 from nervecord.compiler.plan import plan
 from nervecord.errors import FileFormatError, InfeasibleError, NervecordError
 from nervecord.runtime.stream import MachineStream
-from nervecord.targets.lava import environment
 from nervecord.targets.lava.netx import export_netx
 from nervecord.targets.lava.netx_read import read_netx
 
@@ -144,8 +143,6 @@ def test_delays_of_slayer_are_refused() -> None:
 def test_it_is_inspected_simulated_and_compiled(
     engine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if engine == "lava" and not environment.status().installed:
-        pytest.skip("no Lava environment")
     path = slayer(tmp_path / "net.net", [dense(6, 4), dense(3, 6)])
     report = nervecord.inspect(path, "lava")
     assert report.targets[0].verdict == "feasible"

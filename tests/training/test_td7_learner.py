@@ -97,9 +97,10 @@ def test_it_learns_pendulum_also_when_it_is_cut_off_and_kept_compact(tmp_path: P
     assert file.stat().st_size < 0.45 * (result.folder / "checkpoints" / file.name).stat().st_size
     (packed / "result.json").unlink()
     step = checkpoint.load(packed / "checkpoints")["step"]
-    resume(packed, overrides={"steps": step + 512, "test_episodes": 0})
+    # A checkpoint later one seed of three may have fallen to -460 or so, with the refilled replay or without.
+    resume(packed, overrides={"steps": step + 1024, "test_episodes": 0})
     row = json.loads((packed / "metrics.jsonl").read_text().splitlines()[-1])
-    assert row["step"] == step + 512
+    assert row["step"] == step + 1024
     assert row["validation_return"] > -350
 
 
