@@ -31,6 +31,7 @@ ZOO = Path(__file__).parent.parent / "zoo"
 NAMES = sorted(path.parent.name for path in ZOO.glob("*/policy.nir"))
 LEAST = {
     "ant": 5000,
+    "ant-finetuned": 6000,
     "ant-population": 5000,
     "cartpole": 490,
     "cartpole-recurrent": 490,
@@ -38,8 +39,10 @@ LEAST = {
     "hopper": 2500,
 }
 """Mean return that four episodes must reach: below what they are, far above what a broken policy does."""
-MOST = {"ant": 4_000_000, "ant-population": 2_000_000}
+MOST = {"ant": 4_000_000, "ant-finetuned": 4_000_000, "ant-population": 2_000_000}
 """Bytes of a folder, where it may be more than one million."""
+SEEDS = {"ant-finetuned": 20261127}
+"""Seed of the evaluation, where it is not 20261125."""
 FILES = {
     "README.md", "policy.nir", "config.json", "versions.json", "metrics.jsonl", "result.json", "learning.png",
     "evaluation-float.json", "evaluation-fixed.json",
@@ -108,7 +111,7 @@ def test_it_does_its_task(name: str, suffix: str) -> None:
 def test_its_figures_are_those_of_its_episodes(name: str) -> None:
     sides, text = evaluations(name), (ZOO / name / "README.md").read_text()
     assert [side["target"] for side in sides] == ["reference", "lava"]
-    assert sides[0]["seed"] == sides[1]["seed"] == 20261125
+    assert sides[0]["seed"] == sides[1]["seed"] == SEEDS.get(name, 20261125)
     assert f"--episodes {sides[0]['episodes']} " in text
     for side in sides:
         returns = np.array(side["return_each"])
@@ -171,14 +174,14 @@ def test_its_files_are_complete_and_tell_nothing_of_the_machine(name: str) -> No
 @pytest.mark.parametrize("name", [name for name in NAMES if stages(name)])
 def test_each_stage_begins_where_the_one_before_it_ended(name: str) -> None:
     for before, after in itertools.chain(*(itertools.pairwise(chain) for chain in chains(name))):
-        said = json.loads((before / "config.json").read_text())
+        said = TrainConfig.from_json((before / "config.json").read_text())
         steps = [json.loads(line)["step"] for line in (before / "metrics.jsonl").read_text().splitlines()]
         origins = json.loads((after / "versions.json").read_text())
         # Fine-tuning has both: the network is what goes on.
         origin = next(origins[key] for key in ("start", "teacher") if key in origins)
         # What stands in the zoo may have gone on from what stood there before: its checkpoint, compared below, is kept.
         was_here = origin["folder"] == f"zoo/{name}" and (before / "checkpoints").exists()
-        assert was_here or Path(origin["folder"]).name == said["name"]
+        assert was_here or Path(origin["folder"]).name == said.run.name
         assert origin["step"] in steps
         if (before / "checkpoints").exists():
             assert digest(checkpoint.load(before / "checkpoints")["learner"]) == origin["networks"]
@@ -263,6 +266,13 @@ def test_the_teacher_that_is_kept_teaches_and_goes_on(tmp_path: Path) -> None:
     assert (teacher(observations) - taken).abs().median() < 0.05
     played = evaluate(learner, config.replace(sim="auto"), 4, purpose=VALIDATION)
     assert played.mean > 1000
+
+
+def test_the_fine_tuned_ant_is_from_the_teacher_that_is_kept() -> None:
+    networks = digest(checkpoint.load(ZOO / "ant-teacher" / "checkpoints")["learner"])
+    for folder in (ZOO / "ant-finetuned" / "stages" / "1-distilled", ZOO / "ant-finetuned"):
+        teacher = json.loads((folder / "versions.json").read_text())["teacher"]
+        assert (teacher["folder"], teacher["networks"]) == ("zoo/ant-teacher", networks)
 
 
 def test_the_network_that_is_kept_is_from_the_teacher_that_is_kept(tmp_path: Path) -> None:
