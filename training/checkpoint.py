@@ -141,7 +141,7 @@ def load_whole(folder: Path) -> dict[str, Any]:
         raise NervecordError(
             "keeps the networks of its training alone, which cannot go on from them",
             where=str(folder.parent),
-            hint=f"begin another one: nervecord train --start {folder.parent}",
+            hint=f"begin another training: --start {folder.parent}",
         )
     return content
 

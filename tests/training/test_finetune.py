@@ -217,7 +217,9 @@ def test_what_the_zoo_keeps_of_a_student_is_begun_with_and_not_gone_on_with(runs
     run = Run(finetuning(runs, tmp_path, start=str(tmp_path / "kept")), None)
     run.simulator.close()
     assert run.origins["start"]["networks"] == digest(checkpoint.load(runs / "student" / "checkpoints")["learner"])
-    with pytest.raises(NervecordError, match=r"kept: keeps the networks of its training alone.*train --start"):
+    with pytest.raises(
+        NervecordError, match=r"kept: keeps the networks of its training alone.*another training: --start"
+    ):
         resume(tmp_path / "kept")
 
 
