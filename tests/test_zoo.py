@@ -177,8 +177,11 @@ def test_each_stage_begins_where_the_one_before_it_ended(name: str) -> None:
         said = TrainConfig.from_json((before / "config.json").read_text())
         steps = [json.loads(line)["step"] for line in (before / "metrics.jsonl").read_text().splitlines()]
         origins = json.loads((after / "versions.json").read_text())
+        learns = TrainConfig.from_json((after / "config.json").read_text()).algorithm.name
+        found = [key for key in ("start", "teacher") if key in origins]
         # Fine-tuning has both: the network is what goes on.
-        origin = next(origins[key] for key in ("start", "teacher") if key in origins)
+        assert len(found) == (2 if learns == "finetune" else 1)
+        origin = origins[found[0]]
         # What stands in the zoo may have gone on from what stood there before: its checkpoint, compared below, is kept.
         was_here = origin["folder"] == f"zoo/{name}" and (before / "checkpoints").exists()
         assert was_here or Path(origin["folder"]).name == said.run.name
