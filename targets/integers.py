@@ -12,6 +12,7 @@ from nervecord.compiler.calibrate import Calibration, StreamCalibration
 from nervecord.compiler.files.program import Program
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.lower.lower import lower
+from nervecord.compiler.lower.slices import SLICES_ABOUT
 from nervecord.compiler.options import option
 from nervecord.compiler.plan import plan
 from nervecord.compiler.policy import Policy
@@ -33,6 +34,7 @@ class IntegerTarget:
 
     spec: TargetSpec
     weight_bits: int = option(0, "bits of a weight's mantissa; 0: all that the arithmetic has", low=0, high=16)
+    weight_slices: int = option(1, SLICES_ABOUT, low=1, high=2)
 
     @classmethod
     def of(cls, program: Program) -> IntegerTarget:
@@ -48,8 +50,10 @@ class IntegerTarget:
         self, subject: Graph | Policy, calibration: Calibration | StreamCalibration | None, schedule: Schedule
     ) -> Lowered:
         """A DISCRETE graph or policy in the spec's arithmetic; see `compiler.lower`."""
-        bits = self.weight_bits or None
-        lowered, report = lower(subject, integers(self.spec), calibration, schedule=schedule, weight_bits=bits)
+        lowered, report = lower(
+            subject, integers(self.spec), calibration, schedule=schedule, weight_bits=self.weight_bits or None,
+            weight_slices=self.weight_slices,
+        )  # fmt: skip
         return Lowered(subject=lowered, report=report)
 
     def open(self, program: Program, *, engine: str | None = None, trace: bool = True) -> Session:

@@ -29,6 +29,7 @@ from nervecord.compiler.lower.quantise import COARSE_THRESHOLD, Incoming, Quanti
 from nervecord.compiler.lower.ranges import op_range
 from nervecord.compiler.lower.relay import relays
 from nervecord.compiler.lower.retime import Timing, retime
+from nervecord.compiler.lower.slices import sliced
 from nervecord.compiler.ops import (
     ArgmaxDecode,
     BiasChannel,
@@ -118,6 +119,7 @@ def lower(
     *,
     schedule: Schedule | None = None,
     weight_bits: int | None = None,
+    weight_slices: int = 1,
     whole: bool = False,
 ) -> tuple[Graph | Policy, dict[str, Any]]:
     """DISCRETE -> INTEGER, and what it cost.
@@ -132,6 +134,7 @@ def lower(
             finest scale that fits.
         schedule: of a graph that is no policy.
         weight_bits: of mantissas; by default all that the arithmetic has.
+        weight_slices: mantissas that make up a weight, 1 or 2; see `compiler.lower.slices`.
         whole: weights without an exponent that cuts bits off and biases in whole units, as some formats need.
 
     Returns:
@@ -142,7 +145,7 @@ def lower(
     Raises:
         InfeasibleError: it cannot be expressed or its ranges cannot be proved.
     """
-    draft = _draft(subject, arithmetic, schedule, weight_bits or arithmetic.weight_bits, whole)
+    draft = _draft(subject, arithmetic, schedule, weight_bits or arithmetic.weight_bits, weight_slices, whole)
     candidates, refused = [], None
     for scale in _encoder_scales(draft):
         try:
@@ -164,7 +167,7 @@ def trial(subject: Graph | Policy, arithmetic: Arithmetic, *, schedule: Schedule
     Raises:
         InfeasibleError: `lower` would raise the same.
     """
-    draft = _draft(subject, arithmetic, schedule, arithmetic.weight_bits, False)
+    draft = _draft(subject, arithmetic, schedule, arithmetic.weight_bits, 1, False)
     refused = None
     for scale in _encoder_scales(draft):
         try:
@@ -178,17 +181,21 @@ def trial(subject: Graph | Policy, arithmetic: Arithmetic, *, schedule: Schedule
 
 
 def _draft(
-    subject: Graph | Policy, arithmetic: Arithmetic, schedule: Schedule | None, weight_bits: int, whole: bool
-) -> Draft:
+    subject: Graph | Policy, arithmetic: Arithmetic, schedule: Schedule | None, weight_bits: int, weight_slices: int,
+    whole: bool,
+) -> Draft:  # fmt: skip
     if not 2 <= weight_bits <= arithmetic.weight_bits:
         raise InfeasibleError(f"{weight_bits} weight bits lie outside 2..{arithmetic.weight_bits}", where="weight_bits")
     made = plan(subject) if isinstance(subject, Policy) else plan(subject, schedule)
     found = populations(made)
+    trained = {p.name for p in found}
     timing = retime(made, found, arithmetic.connection_delay)
     _require_timing(made, found, timing)
     entries = tuple(_entering(made, entry.name, entry.op) for entry in made.entries)
     found, timing = relays(found, timing, arithmetic, {e.name for e in entries if e.limit is not None})
     carriers = _carriers(made, found, arithmetic, entries)
+    if weight_slices > 1:
+        found, timing = sliced(found, timing, trained, {*made.graph.nodes, *timing.phase, *timing.wait})
     sources = {link.source for link in carriers.values()}
     entries = tuple(_with_channel(made, e) if e.name in sources and e.code == e.name else e for e in entries)
     drivers = frozenset(sources) - {entry.name for entry in entries}
@@ -317,9 +324,10 @@ def _candidate(draft: Draft, subject: Graph | Policy, scale: Mapping[str, float]
             edges.append((entry.name, entry.code))
         nodes[entry.code] = codes[entry.name]
     for p, layer in zip(draft.populations, layers, strict=True):
-        for link, dense in zip(p.links, layer.links, strict=True):
-            nodes[link.name] = dense
-            edges += [(sender.get(link.source, link.source), link.name), (link.name, p.name)]
+        for link in p.links:
+            if link.name in layer.links:
+                nodes[link.name] = layer.links[link.name]
+                edges += [(sender.get(link.source, link.source), link.name), (link.name, p.name)]
         nodes[p.name] = layer.neuron
     _after(made, {p.name: layer for p, layer in zip(draft.populations, layers, strict=True)}, nodes, edges)
     graph = Graph(Level.INTEGER, nodes, tuple(edges), made.graph.dt, draft.arithmetic)
@@ -396,7 +404,7 @@ def _shared_reads(made: Plan) -> list[set[str]]:
 
 
 def _incoming(draft: Draft, p: Population, link: Link, codes: Mapping[str, Op], scale: Mapping[str, float]) -> Incoming:
-    carries = p.name in draft.carriers and draft.carriers[p.name].name == link.name
+    carries = p.name in draft.carriers and draft.carriers[p.name].name in (link.name, link.rest_of)
     width = link.weight.shape[1]
     code = codes.get(link.source)
     if isinstance(code, Quantise):

@@ -38,6 +38,7 @@ class Link:
         weight: (out, in), gains folded in.
         delay: steps, as trained.
         convolution: that the weights were before gains.
+        rest_of: name of another link with the same weights: this one carries what rounding leaves of that one's.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Link:
     weight: Matrix
     delay: int
     convolution: Convolution | None = None
+    rest_of: str | None = None
 
     @property
     def stored(self) -> Array:

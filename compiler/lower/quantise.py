@@ -6,15 +6,16 @@ All links of a population share one accumulator, so they have one unit: a real c
 
 accumulator units on every one of them. S is the largest with which every range is proved (`compiler.lower.ranges`);
 then it is lowered by less than one unit of the threshold, so that the threshold itself is exact.
+
+A link that is the rest of another (`compiler.lower.slices`) has the same unit below a smaller exponent, and its
+mantissas stand for what rounding left of that one's weights.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,8 @@ from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.findings import Finding, raise_on_errors
 from nervecord.compiler.lower import ranges
 from nervecord.compiler.lower.normal import Link, Population
+from nervecord.compiler.lower.reports import SMALLEST, PopulationReport, link_reports
+from nervecord.compiler.lower.slices import rest_bits
 from nervecord.compiler.ops import (
     Array,
     Csr,
@@ -38,53 +41,6 @@ from nervecord.errors import InfeasibleError
 
 COARSE_THRESHOLD = 32
 """Below so many units per threshold the accumulator's rounding is felt: a warning, not an error."""
-SMALLEST = 1e-30
-"""Stands for the largest weight of a matrix of zeros."""
-
-
-@dataclass(frozen=True, slots=True)
-class LinkReport:
-    """What quantising did to one connection: errors are in units of its largest weight."""
-
-    connection: str
-    weight_scale: float
-    weight_exp: int
-    weight_bits: int
-    delay: int
-    weight_error_max: float
-    weight_error_rms: float
-
-
-@dataclass(frozen=True, slots=True)
-class PopulationReport:
-    """What quantising did to one population.
-
-    Args:
-        population: its name. connections: of each link.
-        unit: real current of one accumulator unit: the step of the arithmetic.
-        threshold: its mantissa; None where it does not spike.
-        decay_error, bias_error_max: absolute.
-        accumulator, accumulator_limit: proved bound and what the arithmetic holds.
-        membrane_low, membrane_high, membrane_limit: the same of v, in accumulator units.
-    """
-
-    population: str
-    connections: tuple[LinkReport, ...]
-    unit: float
-    threshold: int | None
-    decay_error: float
-    bias_error_max: float
-    accumulator: int
-    accumulator_limit: int
-    membrane_low: float
-    membrane_high: float
-    membrane_limit: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        data = dataclasses.asdict(self)
-        data["connections"] = [dict(link) for link in data["connections"]]
-        return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +76,14 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Quantised:
-    """A population in integers. scale: membrane units (v) per real 1."""
+    """A population in integers.
 
-    links: tuple[Mantissas, ...]
+    Args:
+        links: by name; without rests that are all zero.
+        scale: membrane units (v) per real 1.
+    """
+
+    links: dict[str, Dense | Sparse]
     neuron: Neuron
     scale: float
     report: PopulationReport
@@ -164,12 +125,13 @@ def quantise(
         InfeasibleError: no scale fits; the message lists what overflows at the coarsest one.
     """
     a = settings.arithmetic
-    largest = [_largest(population, link, source) for link, source in zip(population.links, incoming, strict=True)]
     reach = _real_reach(population, incoming)
     findings: list[Finding] = []
     saturating: Quantised | None = None
-    for exponent in range(0, a.weight_exponent_low - 1, -1):
-        scales = _scales(population, incoming, largest, exponent, settings, cap)
+    # Weights coarser than a unit of the accumulator are worth it only where a rest makes up for them.
+    highest = a.weight_exponent_high if any(link.rest_of for link in population.links) else 0
+    for exponent in range(highest, a.weight_exponent_low - 1, -1):
+        scales = _scales(population, incoming, exponent, settings, cap)
         if scales is None:
             break
         if scales.passed_over:
@@ -186,7 +148,7 @@ def quantise(
             continue
         if findings and saturating is not None:
             continue
-        report = _report(population, incoming, scales, links, neuron, proved, settings)
+        report = _report(population, scales, links, neuron, proved, settings)
         scale = scales.unit * (1 << a.input_shift)
         quantised = Quantised(links, neuron, scale, report, tuple(findings))
         if not findings:
@@ -234,18 +196,16 @@ def _threshold(population: Population) -> float | None:
 
 
 def _scales(
-    population: Population,
-    incoming: Sequence[Incoming],
-    largest: Sequence[float],
-    exponent: int,
-    settings: Settings,
-    cap: float | None,
+    population: Population, incoming: Sequence[Incoming], exponent: int, settings: Settings, cap: float | None
 ) -> _Scales | None:
     """Scales in which the link that limits the unit has this exponent; None where there is nothing left to try."""
     a = settings.arithmetic
     finest_step = a.weight_step(settings.weight_bits, mixed=True)
     steps = [max(finest_step, 1 << -exponent) if settings.whole else finest_step] * len(incoming)
-    finest = [(a.weight_largest // step * step) / most for step, most in zip(steps, largest, strict=True)]
+    finest = [
+        math.inf if link.rest_of else (a.weight_largest // step * step) / _largest(population, link, source)
+        for link, source, step in zip(population.links, incoming, steps, strict=True)
+    ]
     if 0 in finest:
         return None
     units = [f * source.scale * 2.0**exponent for f, source in zip(finest, incoming, strict=True)]
@@ -268,8 +228,12 @@ def _scales(
     for k, source in enumerate(incoming):
         if k == first:
             continue
-        # The others have room: finer mantissas below a smaller exponent, the same unit.
-        if not settings.whole:
+        rest_of = population.links[k].rest_of
+        if rest_of is not None:
+            of = next(j for j, link in enumerate(population.links) if link.name == rest_of)
+            exponents[k] = max(exponents[of] - rest_bits(a, steps[k]), a.weight_exponent_low)
+        elif not settings.whole:
+            # The others have room: finer mantissas below a smaller exponent, the same unit.
             down = exponent - max(math.floor(math.log2(units[k] / limit)), 0)
             exponents[k] = max(down, a.weight_exponent_low)
         weight_scale[k] = limit / (source.scale * 2.0 ** exponents[k]) * shrink
@@ -281,6 +245,8 @@ def _real_reach(population: Population, incoming: Sequence[Incoming]) -> float:
     """Largest magnitude of the real current that can enter a neuron, bias channels left out."""
     high = low = np.zeros(population.size)
     for link, source in zip(population.links, incoming, strict=True):
+        if link.rest_of is not None:
+            continue
         width = link.weight.shape[1]
         least = np.minimum(source.low[:width], 0) / source.scale
         most = np.maximum(source.high[:width], 0) / source.scale
@@ -305,20 +271,22 @@ def _with_scales(
     scales: _Scales,
     settings: Settings,
     drives: bool,
-) -> tuple[tuple[Mantissas, ...], Neuron] | None:
+) -> tuple[dict[str, Dense | Sparse], Neuron] | None:
     """The integer ops of these scales; None where a bias does not fit its mantissa and exponent."""
     a = settings.arithmetic
-    links = [
-        _mantissas(population, link, source, waits[k], scales, k, settings, drives)
-        for k, (link, source) in enumerate(zip(population.links, incoming, strict=True))
-    ]
+    made: dict[str, Dense | Sparse] = {}
+    for k, (link, source) in enumerate(zip(population.links, incoming, strict=True)):
+        coarse = made.get(link.rest_of or "")
+        mantissas = _mantissas(population, link, source, waits[k], scales, k, settings, drives, coarse)
+        if link.rest_of is None or mantissas.stored.any():
+            made[link.name] = mantissas
     threshold = _threshold(population)
     spike = None
     if threshold is not None:
         # Float spikes are above their threshold, strictly.
         exact = int(np.rint(threshold * scales.unit * 2.0 ** (a.input_shift - a.threshold_shift)))
         spike = IntegerSpike(exact + (1 if a.compare == ">=" and a.threshold_shift == 0 else 0))
-    bias = (population.bias * scales.unit + _lost(scales.weight_exp, settings)) * (1 << a.input_shift)
+    bias = (population.bias * scales.unit + _lost(made, settings)) * (1 << a.input_shift)
     if a.bias_enters == "current" and population.current_decay is not None:
         bias = population.current_bias * scales.unit * (1 << a.input_shift)
     if drives:
@@ -339,14 +307,18 @@ def _with_scales(
     if population.current_decay is not None:
         keep = common(population.current_decay, "current decay", population, grid)
         synapse = IntegerSynapse(a.decay_code(keep, current=True))
-    return tuple(links), Neuron(membrane, synapse, spike, origin=population.origin)
+    return made, Neuron(membrane, synapse, spike, origin=population.origin)
 
 
 def _mantissas(
     population: Population, link: Link, source: Incoming, wait: int, scales: _Scales, k: int, settings: Settings,
-    drives: bool,
-) -> Mantissas:  # fmt: skip
-    """A link in mantissas: the channel of a bias is one more column, the neuron that drives one more row."""
+    drives: bool, coarse: Dense | Sparse | None,
+) -> Dense | Sparse:  # fmt: skip
+    """A link in mantissas: the channel of a bias is one more column, the neuron that drives one more row.
+
+    Args:
+        coarse: the mantissas whose rest these are.
+    """
     least, most = settings.arithmetic.weight_range(mixed=True)
     step = scales.step[k]
     weight = link.stored * scales.weight_scale[k]
@@ -361,6 +333,9 @@ def _mantissas(
     elif source.constant:
         matrix = np.concatenate([weight, column[:, None]], axis=1)
     weight = matrix.values if isinstance(matrix, Csr) else matrix
+    if coarse is not None:
+        stored = coarse.values if isinstance(coarse, Sparse) else coarse.weight[: len(weight)]
+        weight -= stored * 2.0 ** (coarse.weight_exp - scales.weight_exp[k])
     weight /= step
     np.rint(weight, out=weight)
     weight *= step
@@ -380,37 +355,39 @@ def _mantissas(
     return Sparse(whole.values, whole.columns, whole.starts, whole.inputs, convolution=form, **shared)  # type: ignore[arg-type]
 
 
-def _lost(exponents: Sequence[int], settings: Settings) -> float:
+def _lost(links: Mapping[str, Mantissas], settings: Settings) -> float:
     """Accumulator units that negative exponents cut off on average, which the bias gives back in a reset window.
 
     a >> k rounds down: each connection loses (1 - 2^-k) / 2 of a unit at each step, on average.
     """
     if settings.whole or not settings.interval or not settings.arithmetic.bias_bits:
         return 0.0
-    return sum(0.5 * (1.0 - 2.0**exponent) for exponent in exponents if exponent < 0)
+    return sum(0.5 * (1.0 - 2.0**made.weight_exp) for made in links.values() if made.weight_exp < 0)
 
 
 def _prove(
     population: Population,
-    links: Sequence[Mantissas],
+    links: Mapping[str, Mantissas],
     neuron: Neuron,
     incoming: Sequence[Incoming],
     settings: Settings,
 ) -> ranges.UnitRange:
     product, entering = 0, Sent.nothing(neuron.size)
-    for dense, source in zip(links, incoming, strict=True):
-        reach, passed = ranges.through(dense, settings.arithmetic, settings.interval, Sent(source.low, source.high))
+    for link, source in zip(population.links, incoming, strict=True):
+        if link.name not in links:
+            continue
+        given = Sent(source.low, source.high)
+        reach, passed = ranges.through(links[link.name], settings.arithmetic, settings.interval, given)
         product, entering = max(product, reach), entering + passed
     reached = neuron.reach(settings.arithmetic, settings.interval, entering)
-    names = [link.origin[0] for link in population.links]
+    names = [link.origin[0] for link in population.links if link.rest_of is None]
     return ranges.UnitRange.of(population.label, names, product, entering, reached)
 
 
 def _report(
     population: Population,
-    incoming: Sequence[Incoming],
     scales: _Scales,
-    links: Sequence[Mantissas],
+    links: Mapping[str, Mantissas],
     neuron: Neuron,
     proved: ranges.UnitRange,
     settings: Settings,
@@ -423,13 +400,10 @@ def _report(
     wanted = population.bias
     if a.bias_enters == "current" and population.current_decay is not None:
         wanted = population.current_bias
-    lost = _lost(scales.weight_exp, settings) / scales.unit
+    lost = _lost(links, settings) / scales.unit
     return PopulationReport(
         population=population.name,
-        connections=tuple(
-            _link_report(link, dense, scale) for link, dense, scale in
-            zip(population.links, links, scales.weight_scale, strict=True)
-        ),
+        connections=tuple(link_reports(population.links, links, scales.weight_scale)),
         unit=1.0 / scales.unit,
         threshold=neuron.spike.threshold if isinstance(neuron.spike, IntegerSpike) else None,
         decay_error=float(np.abs(a.factor(membrane.decay) - population.decay).max()),
@@ -440,28 +414,3 @@ def _report(
         membrane_high=proved.membrane[1] / one,
         membrane_limit=a.membrane_range[1] // one,
     )  # fmt: skip
-
-
-def _link_report(link: Link, dense: Mantissas, scale: float) -> LinkReport:
-    wanted = link.stored
-    largest = max(float(np.abs(wanted).max()), SMALLEST)
-    if isinstance(link.weight, Csr):
-        assert isinstance(dense, Sparse)
-        rows, width = link.weight.shape
-        made = dense.csr
-        inside = (made.row_of < rows) & (made.columns < width)
-        error, places = made.values[inside] / scale - wanted, link.weight.shape[0] * link.weight.shape[1]
-    else:
-        rows, width = link.weight.shape
-        error = dense.weight[:rows, :width] / scale
-        error -= link.weight
-        places = error.size
-    return LinkReport(
-        connection=link.name,
-        weight_scale=scale,
-        weight_exp=dense.weight_exp,
-        weight_bits=dense.weight_bits,
-        delay=dense.delay,
-        weight_error_max=float(np.abs(error).max()) / largest,
-        weight_error_rms=float(np.sqrt(np.sum(np.square(error)) / places)) / largest,
-    )

@@ -11,6 +11,7 @@ from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.files.program import Program
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.lower.lower import lower
+from nervecord.compiler.lower.slices import SLICES_ABOUT
 from nervecord.compiler.options import option
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import Schedule
@@ -28,6 +29,7 @@ class CTarget:
 
     spec: TargetSpec = field(default_factory=lambda: read_spec(Path(__file__).with_name("spec.toml")))
     weight_bits: int = option(8, "bits of a weight's mantissa", low=2, high=8)
+    weight_slices: int = option(1, SLICES_ABOUT, low=1, high=2)
     prefix: str = option("policy", "what the names of files, functions and macros begin with")
     vectors: int = option(100, "recorded steps of the self-test", low=1, high=100_000)
 
@@ -39,8 +41,9 @@ class CTarget:
     ) -> Lowered:
         """A DISCRETE graph or policy in integers; see `compiler.lower`."""
         lowered, report = lower(
-            subject, integers(self.spec), calibration, schedule=schedule, weight_bits=self.weight_bits
-        )
+            subject, integers(self.spec), calibration, schedule=schedule, weight_bits=self.weight_bits,
+            weight_slices=self.weight_slices,
+        )  # fmt: skip
         return Lowered(subject=lowered, report=report)
 
     def open(self, program: Program, *, engine: str | None = None, trace: bool = True) -> Session:

@@ -11,13 +11,14 @@ from nervecord.compiler.calibrate import Calibration, StreamCalibration
 from nervecord.compiler.files.program import Program
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.lower.lower import lower
+from nervecord.compiler.lower.slices import SLICES_ABOUT
 from nervecord.compiler.options import option
 from nervecord.compiler.plan import plan
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import Schedule
 from nervecord.compiler.specfile import read_spec
 from nervecord.compiler.target import Emitted, Installation, Lowered, TargetSpec
-from nervecord.errors import InfeasibleError, unknown_name
+from nervecord.errors import InfeasibleError, NervecordError, unknown_name
 from nervecord.runtime.session import Session
 from nervecord.runtime.stream import StreamSession
 from nervecord.targets.integers import integers, open_integers, stream_integers
@@ -32,6 +33,7 @@ class LavaTarget:
 
     spec: TargetSpec = field(default_factory=lambda: read_spec(Path(__file__).with_name("spec.toml")))
     weight_bits: int = option(8, "bits of a weight's mantissa", low=2, high=8)
+    weight_slices: int = option(1, SLICES_ABOUT, low=1, high=2)
     suffixes: ClassVar[tuple[str, ...]] = (".net",)
     netx: bool = option(False, "use no more of the arithmetic than lava-dl's netx can say, so that --emit can write it")
 
@@ -39,9 +41,15 @@ class LavaTarget:
         self, subject: Graph | Policy, calibration: Calibration | StreamCalibration | None, schedule: Schedule
     ) -> Lowered:
         """A DISCRETE graph or policy in Lava's integers; see `compiler.lower`."""
+        if self.netx and self.weight_slices > 1:
+            raise NervecordError(
+                f"is {self.weight_slices}, and netx has one connection between two layers", where="weight_slices",
+                hint="leave out netx or weight_slices",
+            )  # fmt: skip
         lowered, report = lower(
-            subject, integers(self.spec), calibration, schedule=schedule, weight_bits=self.weight_bits, whole=self.netx
-        )
+            subject, integers(self.spec), calibration, schedule=schedule, weight_bits=self.weight_bits,
+            weight_slices=self.weight_slices, whole=self.netx,
+        )  # fmt: skip
         return Lowered(subject=lowered, report=report)
 
     def open(self, program: Program, *, engine: str | None = None, trace: bool = True) -> Session:

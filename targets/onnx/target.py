@@ -14,6 +14,7 @@ from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.files.program import Program
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.lower.lower import lower
+from nervecord.compiler.lower.slices import SLICES_ABOUT
 from nervecord.compiler.ops import Level
 from nervecord.compiler.options import option
 from nervecord.compiler.plan import plan
@@ -45,13 +46,19 @@ class OnnxTarget:
     spec: TargetSpec = field(default_factory=lambda: _spec("float"))
     form: str = option("float", "float32, or Loihi 2's integers exactly", choices=tuple(_FORMS))
     weight_bits: int = option(8, "with the form integer: bits of a weight's mantissa", low=2, high=8)
+    weight_slices: int = option(1, f"with the form integer: {SLICES_ABOUT}", low=1, high=2)
     opset: int = option(OPSET, "version of ONNX's operators", low=OLDEST_OPSET, high=NEWEST_OPSET)
 
     def __post_init__(self) -> None:
         if self.form == "integer" and self.spec.integers is None:
             object.__setattr__(self, "spec", _spec("integer"))
-        if self.form != "integer" and self.weight_bits != OnnxTarget.weight_bits:
-            raise NervecordError("is of integers, and the form is float", where="weight_bits", hint="--form integer")
+        if self.form != "integer" and (asked := self._of_integers()):
+            raise NervecordError("is of integers, and the form is float", where=asked[0], hint="--form integer")
+
+    def _of_integers(self) -> list[str]:
+        """Options of lowering that were given."""
+        names = ("weight_bits", "weight_slices")
+        return [name for name in names if getattr(self, name) != getattr(OnnxTarget, name)]
 
     def lower(
         self, subject: Graph | Policy, calibration: Calibration | StreamCalibration | None, schedule: Schedule
@@ -65,8 +72,9 @@ class OnnxTarget:
         lowered: Graph | Policy = subject
         if self.form == "integer" and parts(subject)[0].level is not Level.INTEGER:
             lowered, report = lower(
-                subject, integers(self.spec), calibration, schedule=schedule, weight_bits=self.weight_bits
-            )
+                subject, integers(self.spec), calibration, schedule=schedule, weight_bits=self.weight_bits,
+                weight_slices=self.weight_slices,
+            )  # fmt: skip
         check_ops(plan(lowered, schedule))
         return Lowered(subject=lowered, report={**report, "onnx": {"form": self.form, "opset": self.opset}})
 
@@ -74,11 +82,11 @@ class OnnxTarget:
         """The form integer with another arithmetic than Lava's, for what is in those integers already.
 
         Raises:
-            NervecordError: the width of its weights is asked for, which is what it is.
+            NervecordError: the width or the slices of its weights are asked for, which are what they are.
         """
-        if self.weight_bits != OnnxTarget.weight_bits:
+        for name in self._of_integers():
             raise NervecordError(
-                f"is {self.weight_bits}, and the weights are integers already", where="weight_bits",
+                f"is {getattr(self, name)}, and the weights are integers already", where=name,
                 hint="leave it out, or start from the floats",
             )  # fmt: skip
         spec = dataclasses.replace(_spec("integer"), integers=arithmetic)

@@ -35,7 +35,10 @@ from nervecord.targets.opening import engines_of
 
 LACKS: dict[tuple[str, str], str] = {}
 """(engine, case) -> words of its refusal, of what its target compiles."""
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {"onnx, integers": ("onnx", {"form": "integer"})}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "onnx, integers": ("onnx", {"form": "integer"}),
+    "lava, two slices": ("lava", {"weight_slices": 2}),
+}
 """A target with options that make another arithmetic of it: name here -> (target, options)."""
 DEFINITIONS = ("definition", "reference")
 """Engines that are the definition: what the others are compared with."""

@@ -1,0 +1,105 @@
+"""What quantising did to populations and connections, for a program's report."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nervecord.compiler.lower.normal import Link
+from nervecord.compiler.ops import Array, Csr, Mantissas, Sparse
+
+SMALLEST = 1e-30
+"""Stands for the largest weight of a matrix of zeros."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkReport:
+    """What quantising did to one connection: errors are in units of its largest weight, with its rest if it has one."""
+
+    connection: str
+    weight_scale: float
+    weight_exp: int
+    weight_bits: int
+    delay: int
+    weight_error_max: float
+    weight_error_rms: float
+
+
+@dataclass(frozen=True, slots=True)
+class PopulationReport:
+    """What quantising did to one population.
+
+    Args:
+        population: its name. connections: of each link.
+        unit: real current of one accumulator unit: the step of the arithmetic.
+        threshold: its mantissa; None where it does not spike.
+        decay_error, bias_error_max: absolute.
+        accumulator, accumulator_limit: proved bound and what the arithmetic holds.
+        membrane_low, membrane_high, membrane_limit: the same of v, in accumulator units.
+    """
+
+    population: str
+    connections: tuple[LinkReport, ...]
+    unit: float
+    threshold: int | None
+    decay_error: float
+    bias_error_max: float
+    accumulator: int
+    accumulator_limit: int
+    membrane_low: float
+    membrane_high: float
+    membrane_limit: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        data = dataclasses.asdict(self)
+        data["connections"] = [dict(link) for link in data["connections"]]
+        return data
+
+
+def link_reports(links: Sequence[Link], made: Mapping[str, Mantissas], scales: Sequence[float]) -> list[LinkReport]:
+    """Of a population's connections.
+
+    Args:
+        made: link -> its mantissas; a rest that is not there is zero.
+        scales: mantissas to a real 1, of each link.
+    """
+    kept = [(link, made[link.name], scale) for link, scale in zip(links, scales, strict=True) if link.name in made]
+    errors: dict[str, Array] = {}
+    for link, mantissas, scale in kept:
+        held = _real(link, mantissas, scale)
+        if link.rest_of is None:
+            errors[link.name] = held - link.stored
+        else:
+            errors[link.rest_of] += held
+    return [_report(link, mantissas, scale, errors[link.rest_of or link.name]) for link, mantissas, scale in kept]
+
+
+def _report(link: Link, made: Mantissas, scale: float, error: Array) -> LinkReport:
+    largest = max(float(np.abs(link.stored).max()), SMALLEST)
+    rows, width = link.weight.shape
+    return LinkReport(
+        connection=link.name,
+        weight_scale=scale,
+        weight_exp=made.weight_exp,
+        weight_bits=made.weight_bits,
+        delay=made.delay,
+        weight_error_max=float(np.abs(error).max()) / largest,
+        weight_error_rms=float(np.sqrt(np.sum(np.square(error)) / (rows * width))) / largest,
+    )
+
+
+def _real(link: Link, made: Mantissas, scale: float) -> Array:
+    """The weights that mantissas stand for, at the places of `link.stored`: bias channels and drivers left out."""
+    rows, width = link.weight.shape
+    if not isinstance(link.weight, Csr):
+        return made.weight[:rows, :width] / scale
+    assert isinstance(made, Sparse)
+    matrix = made.csr
+    inside = (matrix.row_of < rows) & (matrix.columns < width)
+    found: Array = matrix.values[inside] / scale
+    return found

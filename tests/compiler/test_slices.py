@@ -1,0 +1,157 @@
+"""Weights of two slices: finer, of the same unit, and left out where there is no rest."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from graphs import LAVA
+from policies import random_policy
+
+import nervecord
+from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.calibrate import calibrate
+from nervecord.compiler.graph import Graph
+from nervecord.compiler.lower.lower import lower
+from nervecord.compiler.lower.ranges import overflows, prove
+from nervecord.compiler.lower.slices import rest_bits
+from nervecord.compiler.ops import Affine, Mantissas, Sparse
+from nervecord.compiler.plan import plan
+from nervecord.compiler.policy import Policy
+from nervecord.errors import NervecordError
+
+TWOS_COMPLEMENT = dataclasses.replace(LAVA, weight_signs="twos-complement")
+
+
+def lowered(policy: Policy, arithmetic: Arithmetic = LAVA, **options: Any) -> tuple[Policy, dict[str, Any]]:
+    made, report = lower(policy, arithmetic, calibrate(policy), **options)
+    assert isinstance(made, Policy)
+    return made, report
+
+
+def links(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {link["connection"]: link for one in report["populations"] for link in one["connections"]}
+
+
+def with_far_weight(policy: Policy, name: str, times: float) -> Policy:
+    """One weight of a connection so many times its largest: what makes mantissas of all the others coarse."""
+    affine = policy.graph.nodes[name]
+    assert isinstance(affine, Affine)
+    weight = affine.weight.copy()
+    weight[0, 0] = times * np.abs(weight).max()
+    return policy.replace(graph=policy.graph.replace(nodes={**policy.graph.nodes, name: affine.replace(weight=weight)}))
+
+
+def weights(graph: Graph, name: str) -> np.ndarray:
+    op = graph.nodes[name]
+    assert isinstance(op, Mantissas)
+    return np.asarray(op.weight, dtype=np.float64) * 2.0**op.weight_exp
+
+
+@pytest.mark.parametrize("bits", [8, 5, 3])
+@pytest.mark.parametrize("arithmetic", [LAVA, TWOS_COMPLEMENT], ids=["mode", "twos-complement"])
+@pytest.mark.parametrize("current", [False, True])
+def test_both_slices_give_the_weights(bits: int, arithmetic: Arithmetic, current: bool) -> None:
+    policy = random_policy(3, sizes=(7, 24, 4), current=current, bias=0.1, recorded=48)
+    made, report = lowered(policy, arithmetic, weight_slices=2, weight_bits=bits)
+    found = links(report)
+    assert set(found) == {"fc1", "fc1.rest", "fc2", "fc2.rest"}
+    for name in ("fc1", "fc2"):
+        first, rest = found[name], found[f"{name}.rest"]
+        affine = policy.graph.nodes[name]
+        assert isinstance(affine, Affine)
+        rows, width = affine.weight.shape
+        scale = first["weight_scale"] * 2.0 ** first["weight_exp"]
+        total = weights(made.graph, name) + weights(made.graph, f"{name}.rest")
+        error = np.abs(total[:rows, :width] / scale - affine.weight).max()
+        step = arithmetic.weight_step(bits, mixed=True)
+        assert error <= 0.5001 * step / (rest["weight_scale"])
+        for link in (first, rest):
+            assert link["weight_error_max"] == pytest.approx(error / np.abs(affine.weight).max())
+        finer = 2 ** (first["weight_exp"] - rest["weight_exp"])
+        assert finer > 1
+        alone = links(lowered(policy, arithmetic, weight_bits=bits)[1])[name]
+        assert rest["weight_error_rms"] < 1.5 * alone["weight_error_rms"] / finer
+    assert overflows(prove(plan(made)), arithmetic) == []
+
+
+def test_a_weight_far_above_the_others_costs_little_then() -> None:
+    policy = with_far_weight(random_policy(5, sizes=(27, 64, 8), recorded=128), "fc1", 8.0)
+    one, two = (lowered(policy, weight_slices=slices)[1] for slices in (1, 2))
+    assert two["action_error_rms"] < 0.6 * one["action_error_rms"]
+    thresholds = [
+        next(p["threshold"] for p in report["populations"] if p["population"] == "lif1") for report in (one, two)
+    ]
+    assert thresholds[1] >= thresholds[0]
+
+
+def test_the_unit_may_be_finer_than_the_first_slice() -> None:
+    _, report = lowered(random_policy(5, sizes=(27, 64, 8), recorded=128), weight_slices=2)
+    found = links(report)
+    assert found["fc2"]["weight_exp"] > 0
+    assert found["fc2.rest"]["weight_exp"] < found["fc2"]["weight_exp"]
+
+
+def test_weights_that_are_exact_have_no_rest() -> None:
+    policy = random_policy(5, sizes=(6, 12, 4), recorded=48)
+    affine = policy.graph.nodes["fc2"]
+    assert isinstance(affine, Affine)
+    signs = affine.replace(weight=np.where(affine.weight > 0, 1.0, -1.0))
+    policy = policy.replace(graph=policy.graph.replace(nodes={**policy.graph.nodes, "fc2": signs}))
+    made, report = lowered(policy, weight_slices=2)
+    assert set(links(report)) == {"fc1", "fc1.rest", "fc2"}
+    assert "fc2.rest" not in made.graph.nodes
+
+
+def test_an_arithmetic_without_exponents_has_no_rests() -> None:
+    whole = dataclasses.replace(TWOS_COMPLEMENT, weight_exponent_low=0, weight_exponent_high=0)
+    policy = random_policy(5, sizes=(6, 12, 4), recorded=48)
+    one, two = (lowered(policy, whole, weight_slices=slices)[0] for slices in (1, 2))
+    assert two.graph == one.graph
+
+
+def test_a_name_that_is_taken_gets_a_mark() -> None:
+    policy = random_policy(5, sizes=(6, 12, 4), recorded=48)
+    nodes = {("fc1.rest" if name == "lif1" else name): op for name, op in policy.graph.nodes.items()}
+    edges = tuple(
+        tuple("fc1.rest" if end == "lif1" else end for end in edge) for edge in policy.graph.edges
+    )  # fmt: skip
+    renamed = policy.replace(graph=policy.graph.replace(nodes=nodes, edges=edges))
+    made, report = lowered(renamed, weight_slices=2)
+    assert "fc1.rest'" in links(report)
+    assert made.graph.sources("fc1.rest'") == made.graph.sources("fc1")
+
+
+def test_convolutions_keep_their_form() -> None:
+    from conformance.cases import CASES
+
+    case = CASES["convolution in 2-D"]
+    made = nervecord.compile(case.make(), "lava", weight_slices=2)
+    sparse = {name: op for name, op in made.graph.nodes.items() if isinstance(op, Sparse)}
+    rests = {name: op for name, op in sparse.items() if name.endswith(".rest")}
+    assert rests
+    assert all(op.convolution is not None for op in sparse.values())
+
+
+@pytest.mark.parametrize("step", [1, 2, 16, 64])
+def test_half_a_step_stays_a_mantissa(step: int) -> None:
+    bits = rest_bits(LAVA, step)
+    largest = LAVA.weight_largest // step * step
+    assert step / 2 * 2**bits <= largest < step / 2 * 2 ** (bits + 1)
+
+
+def test_what_cannot_have_slices_says_so() -> None:
+    policy = random_policy(5, sizes=(6, 12, 4), recorded=48)
+    with pytest.raises(NervecordError, match="netx has one connection") as caught:
+        nervecord.compile(policy, "lava", weight_slices=2, netx=True)
+    assert caught.value.where == "weight_slices"
+    with pytest.raises(NervecordError, match="the form is float") as caught:
+        nervecord.compile(policy, "onnx", weight_slices=2)
+    assert caught.value.where == "weight_slices"
+    with pytest.raises(NervecordError, match="from 1 to 2"):
+        nervecord.compile(policy, "lava", weight_slices=3)
+    program = nervecord.compile(policy, "lava", weight_slices=2)
+    with pytest.raises(NervecordError, match="the weights are integers already"):
+        nervecord.compile(program.subject, "onnx", form="integer", weight_slices=2)
