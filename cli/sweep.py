@@ -157,7 +157,8 @@ def _report(study: Study, args: argparse.Namespace) -> Outcome:
 
 
 def _outcome(study: Study, standing: Standing, written: list[str]) -> Outcome:
-    from nervecord.training.sweeps.report import read_cells, report_data, table
+    from nervecord.training.sweeps.cells import read_cells
+    from nervecord.training.sweeps.report import report_data, table
 
     cells = read_cells(study, standing)
     data = report_data(study, cells, standing) | {"written": written}

@@ -13,7 +13,7 @@ from nervecord.runtime.picture import COLOURS, save_figure
 from nervecord.training.sweeps.study import Series, Study, word
 
 if TYPE_CHECKING:
-    from nervecord.training.sweeps.report import Cell
+    from nervecord.training.sweeps.cells import Cell
 
 PANEL = (4.2, 3.1)
 """Inches of one panel."""

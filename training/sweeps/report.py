@@ -7,110 +7,16 @@ the tested returns of its seeds, one for each.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.errors import NervecordError
-from nervecord.runtime.result import interval95
-from nervecord.training.config import TrainConfig, marked
-from nervecord.training.records import read_metrics, read_record
+from nervecord.training.records import read_record
+from nervecord.training.sweeps.cells import Cell, other_fields, read_cells
+from nervecord.training.sweeps.pairs import depth_table, number, paired_table
 from nervecord.training.sweeps.standing import Standing, State, result_of
-from nervecord.training.sweeps.study import PlannedRun, Series, Study, differences, word
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """One finished run."""
-
-    seed: int
-    test: float
-    """Mean return of the deterministic episodes on the test seeds."""
-    training: float | None
-    """Mean return of the last 100 training episodes, with noise; None where none had ended."""
-    curve: tuple[tuple[int, float], ...]
-    """Training return at each update that had one: (step, return)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One configuration of a study over its seeds."""
-
-    name: str
-    config: TrainConfig
-    """Of its first seed."""
-    seeds: tuple[int, ...]
-    """Those planned."""
-    finished: tuple[Finished, ...]
-    failed: tuple[int, ...]
-    """Seeds whose run failed, where the study's folder says so."""
-
-    @property
-    def tests(self) -> np.ndarray:
-        """Tested return of each finished seed."""
-        return np.array([run.test for run in self.finished])
-
-    def to_dict(self, base: TrainConfig) -> dict[str, Any]:
-        """As plain JSON types; what too few seeds leave unknown is None."""
-        tests = self.tests
-        training = [run.training for run in self.finished]
-        known = [value for value in training if value is not None]
-        config = self.config.fields
-        several = len(tests) > 1
-        return {
-            "cell": self.name,
-            "policy": self.config.network.policy,
-            "layers": list(config["layers"]),
-            "fields": {name: config[name] for name in other_fields(self.config, base)},
-            "steps": self.config.total_steps,
-            "seeds": list(self.seeds),
-            "finished": [run.seed for run in self.finished],
-            "failed": list(self.failed),
-            "test_return": {
-                "each": tests.tolist(),
-                "median": float(np.median(tests)) if len(tests) else None,
-                "quartiles": [float(q) for q in np.quantile(tests, (0.25, 0.75))] if several else None,
-                "mean": float(tests.mean()) if len(tests) else None,
-                "ci95": interval95(tests) if several else None,
-            },
-            "training_return": {"each": training, "median": float(np.median(known)) if known else None},
-        }
-
-
-def other_fields(config: TrainConfig, base: TrainConfig) -> list[str]:
-    """Fields besides policy, layers and seed in which a configuration is not the base."""
-    return [name for name in differences(config, base) if name not in {"policy", "layers", *marked("naming")}]
-
-
-def read_cells(study: Study, standing: Standing | None = None) -> dict[str, Cell]:
-    """The cells of a study by name, in the order of its series; `standing` tells which runs failed."""
-    states = {} if standing is None else standing.states
-    cells = {}
-    for name, runs in study.cells.items():
-        finished = tuple(done for run in runs if (done := _finished(run)) is not None)
-        have = {done.seed for done in finished}
-        failed = tuple(
-            run.config.run.seed
-            for run in runs
-            if states.get(run.name) is State.FAILED and run.config.run.seed not in have
-        )
-        cells[name] = Cell(name, runs[0].config, tuple(run.config.run.seed for run in runs), finished, failed)
-    return cells
-
-
-def _finished(run: PlannedRun) -> Finished | None:
-    test = result_of(run.folder)
-    if test is None:
-        return None
-    path = run.folder / "metrics.jsonl"
-    rows = read_metrics(path)
-    curve = tuple((row["step"], row["train_return"]) for row in rows if row["train_return"] is not None)
-    return Finished(run.config.run.seed, test, rows[-1]["train_return"] if rows else None, curve)
+from nervecord.training.sweeps.study import Series, Study, word
 
 
 def report_data(study: Study, cells: dict[str, Cell], standing: Standing | None = None) -> dict[str, Any]:
@@ -144,62 +50,26 @@ def table(study: Study, series: Series, cells: dict[str, Cell]) -> list[list[str
         cell = cells[name]
         data = cell.to_dict(study.base)
         test, training = data["test_return"], data["training_return"]["median"]
-        quartiles = "-" if test["quartiles"] is None else " .. ".join(map(_number, test["quartiles"]))
-        mean = "-" if test["ci95"] is None else f"{_number(test['mean'])} ± {_number(test['ci95'])}"
+        quartiles = "-" if test["quartiles"] is None else " .. ".join(map(number, test["quartiles"]))
+        mean = "-" if test["ci95"] is None else f"{number(test['mean'])} ± {number(test['ci95'])}"
         rows.append(
             [
                 cell.config.network.policy.upper(),
                 word(cell.config.network.layers),
                 *(word(cell.config.fields[field]) for field in shown),
                 _seeds(cell),
-                _number(test["median"]),
+                number(test["median"]),
                 quartiles,
                 mean,
-                _number(training),
+                number(training),
             ]
         )
     return rows
 
 
-def depth_table(series: Series, cells: dict[str, Cell]) -> list[list[str]]:
-    """The rows of a series' runs pooled over widths, by number of layers, headings first; none where that says nothing.
-
-    Layers of unequal widths are left out.
-    """
-    varied = [name for name in series.varied if name not in ("policy", "layers")]
-    pools: dict[tuple[Any, ...], dict[int, list[Finished]]] = {}
-    for cell in (cells[name] for name in series.cells):
-        layers = cell.config.network.layers
-        if len(set(layers)) == 1:
-            others = tuple(word(cell.config.fields[name]) for name in varied)
-            widths = pools.setdefault((cell.config.network.policy.upper(), str(len(layers)), *others), {})
-            widths.setdefault(layers[0], []).extend(cell.finished)
-    if len({depth for _, depth, *_ in pools}) < 2 or all(len(widths) < 2 for widths in pools.values()):
-        return []
-    rows = [["policy", "layers", *varied, "widths", "runs", "mean, 95 % interval", "while training, 95 % interval"]]
-    for (policy, depth, *rest), widths in pools.items():
-        runs = [run for of_width in widths.values() for run in of_width]
-        training = [run.training for run in runs if run.training is not None]
-        values = [_interval([run.test for run in runs]), _interval(training)]
-        rows.append([policy, depth, *rest, ", ".join(map(str, widths)), str(len(runs)), *values])
-    return rows
-
-
-def _interval(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return "-"
-    return f"{_number(float(np.mean(values)))} ± {_number(interval95(np.array(values)))}"
-
-
 def _seeds(cell: Cell) -> str:
     text = f"{len(cell.finished)} of {len(cell.seeds)}"
     return text + (f", {len(cell.failed)} failed" if cell.failed else "")
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"
 
 
 def report_paths(target: str | Path) -> tuple[Path, Path, Path]:
@@ -259,7 +129,9 @@ def markdown(study: Study, cells: dict[str, Cell], standing: Standing | None, fi
     for series in study.series:
         parts += [f"## {series.title[:1].upper()}{series.title[1:]}", _pipes(table(study, series, cells))]
         if pooled := depth_table(series, cells):
-            parts += ["By depth, the runs of all widths and seeds together:", _pipes(pooled)]
+            parts += ["By depth, each seed's mean over all widths:", _pipes(pooled)]
+        if paired := paired_table(series, cells):
+            parts += ["What one thing changes, seed by seed:", _pipes(paired)]
     if figures:
         returns, curves = figures
         parts += [
@@ -313,7 +185,7 @@ def _completeness(study: Study, cells: dict[str, Cell], standing: Standing | Non
 
 def _pipes(rows: Sequence[Sequence[str]]) -> str:
     head, *body = rows
-    left = {"policy", "layers", "widths"}
+    left = {"policy", "layers", "widths", "this", "less this"}
     rule = [":--" if name in left else "--:" for name in head]
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *body))
 
@@ -329,9 +201,10 @@ def _method(study: Study) -> str:
     text = (
         f"The tested policy is {choice}. Its tested return is the mean of {base.run.test_episodes} deterministic "
         "episodes on seeds that chose nothing; that is one value for each seed of a configuration. Median, quartiles "
-        "(interpolated) and the 95 % interval of the mean (Student's t) are over the values of a row. The return while "
-        "training is the mean of the last 100 training episodes, with action noise, at the end; the median over the "
-        "seeds, where no mean is named."
+        "(interpolated) and the 95 % interval of the mean (Student's t) are over the values of a row. Runs with the "
+        "same seed see the same environments, so what two configurations differ by is taken seed by seed, with the "
+        "interval of the differences. The return while training is the mean of the last 100 training episodes, with "
+        "action noise, at the end; the median over the seeds, where no mean is named."
     )
     made = sorted({line for run in study.runs if (line := _versions(run.folder))})
     if not made:

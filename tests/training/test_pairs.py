@@ -1,0 +1,131 @@
+"""Differences seed by seed, against sums made by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nervecord.runtime.result import interval95
+from nervecord.training.config import TrainConfig
+from nervecord.training.sweeps.cells import Cell, Finished
+from nervecord.training.sweeps.pairs import depth_table, paired_table
+from nervecord.training.sweeps.study import Series
+
+HEAD = ["this", "less this", "seeds", "tested return, 95 % interval", "while training, 95 % interval"]
+
+
+def cell(policy: str, layers: tuple[int, ...], tests: dict[int, float], **fields: Any) -> Cell:
+    config = TrainConfig.of(policy=policy, layers=layers, **fields)
+    name = "-".join([policy, "x".join(map(str, layers)), *(f"{k}-{v}" for k, v in fields.items())])
+    runs = tuple(Finished(seed, test, test / 2, ()) for seed, test in tests.items())
+    return Cell(name, config, tuple(tests), runs, ())
+
+
+def tables(*cells: Cell, varied: tuple[str, ...] = ("policy", "layers")) -> tuple[list[list[str]], list[list[str]]]:
+    series = Series("grid", varied, tuple(cell.name for cell in cells))
+    named = {cell.name: cell for cell in cells}
+    return paired_table(series, named), depth_table(series, named)
+
+
+def told(values: list[float]) -> str:
+    return f"{np.mean(values):,.0f} ± {interval95(np.array(values)):,.0f}"
+
+
+SNN = {1: {1: 2000.0, 2: 2500.0, 3: 3100.0}, 2: {1: 1500.0, 2: 2100.0, 3: 2400.0}}
+ANN = {1: {1: 3000.0, 2: 3600.0, 3: 4300.0}, 2: {1: 3300.0, 2: 3700.0, 3: 4900.0}}
+
+
+def grid() -> list[Cell]:
+    return [
+        *(cell("snn", (64,) * depth, tests) for depth, tests in SNN.items()),
+        *(cell("ann", (64,) * depth, tests) for depth, tests in ANN.items()),
+    ]
+
+
+def test_differences_are_taken_seed_by_seed() -> None:
+    (head, *rows), pooled = tables(*grid())
+    assert head == HEAD
+    assert pooled == []  # one width has nothing to pool
+    found = {(row[0], row[1]): row[2:] for row in rows}
+    depth = {kind: [runs[2][s] - runs[1][s] for s in (1, 2, 3)] for kind, runs in (("SNN", SNN), ("ANN", ANN))}
+    kind = {d: [ANN[d][s] - SNN[d][s] for s in (1, 2, 3)] for d in (1, 2)}
+    contrast = [a - s for a, s in zip(depth["ANN"], depth["SNN"], strict=True)]
+    wanted = {
+        ("SNN 64x64", "SNN 64"): depth["SNN"],
+        ("ANN 64x64", "ANN 64"): depth["ANN"],
+        ("ANN 64", "SNN 64"): kind[1],
+        ("ANN 64x64", "SNN 64x64"): kind[2],
+        ("ANN 64x64 less ANN 64", "SNN 64x64 less SNN 64"): contrast,
+    }
+    assert set(found) == set(wanted)
+    for names, values in wanted.items():
+        assert found[names][:2] == ["3", told(values)]
+        assert found[names][2] == told([value / 2 for value in values])
+
+
+def test_their_interval_is_not_that_of_two_means() -> None:
+    """Seeds spread by a thousand and the difference by ten: what is said of it is the ten."""
+    near = cell("snn", (8,), {1: 1000.0, 2: 2000.0, 3: 3000.0})
+    far = cell("snn", (8, 8), {1: 1100.0, 2: 2110.0, 3: 3090.0})
+    (_, row), _ = tables(near, far)
+    assert row[3] == "100 ± 24.8"
+
+
+def test_a_seed_is_one_value_over_all_widths() -> None:
+    """Nine runs of three seeds are three values, since runs of one seed meet the same environments."""
+    widths = {8: 0.0, 16: 30.0, 32: 90.0}
+    cells = [
+        cell("snn", (width,) * depth, {seed: test + more for seed, test in SNN[depth].items()})
+        for depth in (1, 2)
+        for width, more in widths.items()
+    ]
+    (_, *rows), (_, *pooled) = tables(*cells)
+    for depth, row in zip((1, 2), pooled, strict=True):
+        values = [SNN[depth][seed] + 40.0 for seed in (1, 2, 3)]
+        assert row[:4] == ["SNN", str(depth), "8, 16, 32", "3"]
+        assert row[4:] == [told(values), told([value / 2 for value in values])]
+    found = {(row[0], row[1]): row[3] for row in rows}
+    assert found["SNN 2 layers", "SNN 1 layer"] == told([SNN[2][s] - SNN[1][s] for s in (1, 2, 3)])
+    assert found["SNN 16 neurons", "SNN 8 neurons"] == "30.0 ± 0.0"
+    assert found["SNN 32 neurons", "SNN 8 neurons"] == "90.0 ± 0.0"
+
+
+def test_seeds_that_only_one_has_are_left_out() -> None:
+    one = cell("snn", (8,), {1: 1000.0, 2: 2000.0, 3: 3000.0, 4: 9000.0})
+    two = cell("snn", (8, 8), {2: 2500.0, 3: 3300.0, 5: 1.0})
+    (_, row), _ = tables(one, two)
+    assert row[2:4] == ["2", told([500.0, 300.0])]
+    alone = cell("snn", (8, 8), {2: 2500.0})
+    (_, row), _ = tables(one, alone)
+    assert row[2:] == ["1", "-", "-"]
+
+
+def test_a_run_without_training_episodes_counts_where_it_was_tested() -> None:
+    one = cell("snn", (8,), {1: 1000.0, 2: 2000.0, 3: 3000.0})
+    two = cell("snn", (8, 8), {1: 1500.0, 2: 2400.0, 3: 3300.0})
+    runs = (Finished(1, 1500.0, None, ()), *two.finished[1:])
+    (_, row), _ = tables(one, Cell(two.name, two.config, two.seeds, runs, ()))
+    assert row[2:] == ["3", told([500.0, 400.0, 300.0]), told([200.0, 150.0])]
+
+
+def test_other_fields_are_compared_with_their_first_value() -> None:
+    cells = [cell("snn", (8,), {1: 100.0 * k, 2: 200.0 * k}, slope=float(k)) for k in (1, 5, 25)]
+    (_, *rows), pooled = tables(*cells, varied=("slope",))
+    assert [row[:2] for row in rows] == [["SNN 8, slope 5", "SNN 8, slope 1"], ["SNN 8, slope 25", "SNN 8, slope 1"]]
+    assert rows[0][3] == told([400.0, 800.0])
+    assert pooled == []
+
+
+def test_widths_that_not_every_depth_has_are_not_averaged() -> None:
+    """The mean of 8 and 16 neurons less that of 8 alone would be no effect of depth."""
+    tests = {1: 1.0, 2: 2.0}
+    cells = [cell("snn", (8,), tests), cell("snn", (16,), tests), cell("snn", (8, 8), tests)]
+    (rows), _ = tables(*cells)
+    assert [row[:2] for row in rows[1:]] == []
+
+
+@pytest.mark.parametrize("layers", [(8,), (8, 16)])
+def test_one_cell_has_nothing_to_compare(layers: tuple[int, ...]) -> None:
+    assert tables(cell("snn", layers, {1: 1.0, 2: 2.0})) == ([], [])
