@@ -273,6 +273,14 @@ def test_the_teacher_that_is_kept_teaches_and_goes_on(tmp_path: Path) -> None:
     assert played.mean > 1000
 
 
+def test_every_drawn_attempt_is_in_the_tables() -> None:
+    folder = ZOO / "ant-teacher"
+    text = (folder / "README.md").read_text()
+    for one in json.loads((folder / "attempts" / "students.json").read_text()):
+        (row,) = [line for line in text.splitlines() if line.startswith(f"| {one['name']} |")]
+        assert f"{one['return']:,}" in row or one["name"] == "B1", row  # of B1 the mean of three validations
+
+
 def test_the_fine_tuned_ant_is_from_the_teacher_that_is_kept() -> None:
     networks = digest(checkpoint.load(ZOO / "ant-teacher" / "checkpoints")["learner"])
     for folder in (ZOO / "ant-finetuned" / "stages" / "1-distilled", ZOO / "ant-finetuned"):

@@ -1,0 +1,96 @@
+"""Draw every attempt at a teacher and at a spiking student of one: `python zoo/attempts.py`.
+
+Teachers: what `zoo/ant-teacher` keeps of each, as it was validated. Students: the end of every attempt in
+`zoo/ant-teacher/attempts/students.json`, and the validated curve of the one that is kept, `zoo/ant-finetuned`. Writes
+`zoo/ant-teacher/attempts.png`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ZOO = Path(__file__).parent
+TEACHER, STUDENT = ZOO / "ant-teacher", ZOO / "ant-finetuned"
+COLOURS = {"distilled": "#2c6fbb", "PPO": "#e9a23b", "fine-tuned": "#d1495b"}
+MARKERS = {"distilled": "o", "PPO": "s", "fine-tuned": "D"}
+STEPS_PER_UPDATE = 2.0
+"""Environment steps of fine-tuning for each update, its fill left out."""
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def validated(folder: Path) -> list[dict[str, Any]]:
+    """Rows of a kept training's metrics with a validated return."""
+    return [row for row in lines(folder / "metrics.jsonl") if row["validation_return"] is not None]
+
+
+def draw_teachers(axes: Any) -> None:
+    """Validated return against updates, a line for each attempt."""
+    first = lines(TEACHER / "attempts" / "seed1.jsonl")
+    axes.plot(
+        [row["updates"] / 1e6 for row in first], [row["return"] for row in first], color="#8d99ae", lw=1.3,
+        label="seed 1, given up",
+    )  # fmt: skip
+    kept = validated(TEACHER)
+    updates = [row.get("updates", 0) / 1e6 for row in kept]
+    axes.plot(updates, [row["validation_return"] for row in kept], color="#1b1b1e", lw=1.3, label="seed 2, the teacher")
+    axes.set_xlabel("updates of TD7, millions")
+    axes.set_ylabel("mean return without noise", fontsize=8)
+
+
+def draw_students(axes: Any) -> None:
+    """Return against the steps a student learnt with: an end for each attempt, and the kept one's curve."""
+    distilled = validated(STUDENT / "stages" / "1-distilled")
+    axes.plot(
+        [row["step"] / 1e6 for row in distilled], [row["validation_return"] for row in distilled], lw=1.0,
+        color=COLOURS["distilled"],
+    )  # fmt: skip
+    tuned, end = validated(STUDENT), distilled[-1]["step"] / 1e6
+    fill = tuned[0]["step"]
+    axes.plot(
+        [end + (row["step"] - fill) / 1e6 for row in tuned], [row["validation_return"] for row in tuned], lw=1.0,
+        color=COLOURS["fine-tuned"],
+    )  # fmt: skip
+    named: set[str] = set()
+    for one in json.loads((TEACHER / "attempts" / "students.json").read_text(encoding="utf-8")):
+        how = one["how"]
+        label = None if how in named else how
+        named.add(how)
+        axes.plot(
+            [one["millions"]], [one["return"]], MARKERS[how], color=COLOURS[how], markersize=5, label=label,
+            fillstyle="none" if one.get("bound") else "full",
+        )  # fmt: skip
+        name = f"{one['name']}, below {one['return']:,}" if one.get("bound") else one["name"]
+        at, shift = (one["millions"], one["return"]), one.get("label", (4, -9))
+        axes.annotate(name, at, xytext=shift, textcoords="offset points", fontsize=7)
+    axes.set_xlabel("environment steps a student learnt with, millions")
+
+
+def main() -> int:
+    """Draw."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.2), dpi=130, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    teachers, students = figure.subplots(1, 2, sharey=True)
+    draw_teachers(teachers)
+    draw_students(students)
+    for axes, title in ((teachers, "teachers, without spikes"), (students, "students, spiking")):
+        axes.set_title(title, fontsize=9)
+        axes.set_ylim(0, 9500)
+        axes.grid(color="#e5e7e9", linewidth=0.7)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8, loc="lower right")
+    figure.savefig(TEACHER / "attempts.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
