@@ -2,8 +2,8 @@
 
     python benchmarks/cold_start.py [--starts 5] [--fresh] [--size] [--json FILE]
 
-Each start is a process of its own that imports nervecord, opens zoo/ant and acts once: the time it takes itself, and
-with the interpreter's start and end. With --fresh the emulator also starts with an empty cache of numba's, where it
+Each start is a process of its own that imports nervecord, opens zoo/ant-small and acts once: the time it takes itself,
+and with the interpreter's start and end. With --fresh the emulator also starts with an empty cache of numba's, where it
 compiles its loop (once; it takes half a minute or more), and once more after it. With --size a new environment is made
 and the core alone is installed into it, with pip, and weighed: all of it, and its largest packages.
 """
@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     flags.add_argument("--fresh", action="store_true", help="also with an empty cache of numba's")
     flags.add_argument("--size", action="store_true", help="also weigh the core installation")
     chosen = flags.parse_args(arguments)
-    program = ZOO / "ant" / "ant.nervecord"
+    program = ZOO / "ant-small" / "ant-small.nervecord"
     print(machine_line())
     names = ["definition", "emulator"]
     names += ["c"] if engines.has_compiler() else []

@@ -41,8 +41,8 @@ void loop(policy_state_t *s, const float *obs, float *act, size_t rows, size_t c
 
 
 def ant(steps: int | None = None) -> Policy:
-    """zoo/ant (27-256-8, T = 5) with the observations that it carries; with another T where `steps` says one."""
-    trained = nervecord.read(ZOO / "ant" / "policy.nir")
+    """zoo/ant-small (27-256-8, T = 5) with the observations that it carries; with another T where `steps` says one."""
+    trained = nervecord.read(ZOO / "ant-small" / "policy.nir")
     assert isinstance(trained, Policy)
     if steps is None:
         return trained
@@ -207,7 +207,7 @@ def ann_twin(sizes: tuple[int, ...]) -> Call:
     return lambda row: session.run(None, {"x": row.astype(np.float32)[None]})
 
 
-def snntorch_loop(folder: Path = ZOO / "ant") -> Call:
+def snntorch_loop(folder: Path = ZOO / "ant-small") -> Call:
     """One action of a run's policy by snnTorch's own modules in eager torch, T steps in a Python loop, normaliser
     included: what a policy is before anything is compiled."""
     import torch

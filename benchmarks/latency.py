@@ -2,13 +2,13 @@
 
     python benchmarks/latency.py [policy.nir] [--rounds 8 --seconds 0.25] [--hertz 20 --paced 300] [--json FILE]
 
-The policy (by default zoo/ant, 27-256-8, T = 5) is driven by the observations that it carries, rounded to float32,
-one at a time on one thread. Beside its engines and the files that they emit stand the literal snnTorch loop in eager
-torch (of zoo/ant alone) and networks without spikes in ONNX Runtime, normaliser and limits included. At full speed
-they take turns; at the rate each has the process for itself and sleeps between two actions, as on a robot, so that
-caches and clocks are cold. What is not installed is left out. Actions are compared first: the integer engines must
-agree to the bit. Exits with 1 where they do not, or where the emitted C, called from Python, takes more than twice
-the emulator's time.
+The policy (by default zoo/ant-small, 27-256-8, T = 5) is driven by the observations that it carries, rounded to
+float32, one at a time on one thread. Beside its engines and the files that they emit stand the literal snnTorch loop
+in eager torch (of zoo/ant-small alone) and networks without spikes in ONNX Runtime, normaliser and limits included.
+At full speed they take turns; at the rate each has the process for itself and sleeps between two actions, as on a
+robot, so that caches and clocks are cold. What is not installed is left out. Actions are compared first: the integer
+engines must agree to the bit. Exits with 1 where they do not, or where the emitted C, called from Python, takes more
+than twice the emulator's time.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def looped_c(policy: Policy, rows: Any, rounds: int) -> float:
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     """Measure and print; returns name -> {"full": quantiles, "paced": quantiles or None}."""
     flags = parser(__doc__)
-    flags.add_argument("policy", nargs="?", type=Path, default=ZOO / "ant" / "policy.nir", help="a policy's NIR file")
+    flags.add_argument(
+        "policy", nargs="?", type=Path, default=ZOO / "ant-small" / "policy.nir", help="a policy's NIR file"
+    )
     flags.add_argument("--rounds", type=int, default=8, help="turns of each")
     flags.add_argument("--seconds", type=float, default=0.25, help="of a turn")
     flags.add_argument("--hertz", type=float, default=20.0, help="the rate")
@@ -81,7 +83,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     rows = engines.observations(policy)
     print(machine_line())
     with engines.opened(policy, lava=not chosen.no_lava) as calls:
-        if chosen.policy == ZOO / "ant" / "policy.nir" and engines.has("torch", "snntorch"):
+        if chosen.policy == ZOO / "ant-small" / "policy.nir" and engines.has("torch", "snntorch"):
             calls["snnTorch, eager"] = engines.snntorch_loop()
         differences = compared(calls, rows[:64])
         calls |= twins(policy)

@@ -81,8 +81,8 @@ def latency(data: dict[str, Any], out: Path) -> str:
     figure.savefig(out / "benchmarks-latency.png", dpi=110)
     return f"""## One action
 
-zoo/ant (27-256-8, T = 5), one robot, one thread, by `benchmarks/latency.py`: microseconds of an action as fast as it
-goes, the engines in turns, and at the real {data["hertz"]:g} Hz, asleep between two actions, where caches and clocks
+zoo/ant-small (27-256-8, T = 5), one robot, one thread, by `benchmarks/latency.py`: microseconds of an action as fast as
+it goes, the engines in turns, and at the real {data["hertz"]:g} Hz, asleep between two actions, where caches and clocks
 are cold. Rows that begin with "float", the literal loop and the ANNs compute in floats, the others in Loihi 2's fixed
 point, and those {gave}. "policy.c" and "policy.onnx" are the emitted files alone;
 engines are our sessions, which also count spikes and check what they are given. "snnTorch, eager" is
@@ -153,7 +153,7 @@ def returns(data: dict[str, Any], out: Path) -> str:
     gave = "gave every action of every episode to the bit" if same else "DID NOT give the same actions"
     return f"""## Returns
 
-zoo/ant in {data["environment"]}, the same seeds, by `benchmarks/returns.py`: each engine in worlds of its own,
+zoo/ant-small in {data["environment"]}, the same seeds, by `benchmarks/returns.py`: each engine in worlds of its own,
 observations rounded to float32 for all, and actions too. Mean return with its 95 % interval. Integer engines
 {gave}; floats part where a rounding flips a spike.
 
@@ -209,7 +209,7 @@ def cold_start(data: dict[str, Any], out: Path) -> str:
     ]  # fmt: skip
     text = f"""## Cold start
 
-From `import nervecord` to the first action of zoo/ant, median of several starts, each a process, by
+From `import nervecord` to the first action of zoo/ant-small, median of several starts, each a process, by
 `benchmarks/cold_start.py`, in seconds; "process" is the whole of it, interpreter included. "no cache" is the
 emulator's first start on a machine, which compiles its loop: `nervecord warmup` does that beforehand, and "after it"
 is the next start.

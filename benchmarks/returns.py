@@ -2,7 +2,7 @@
 
     python benchmarks/returns.py [policy.nir] [--episodes 50 --seed 0 --lava-episodes 50] [--json FILE]
 
-The policy (by default zoo/ant) plays in its own environment, on seeds that follow from --seed, each engine in
+The policy (by default zoo/ant-small) plays in its own environment, on seeds that follow from --seed, each engine in
 worlds of its own. Observations are rounded to float32 before the policy sees them, and actions before the world does:
 what engines whose interface is float32 do is then done by all. Lava itself is hundreds of times slower than the
 emulator: 50 episodes take it ten to twenty minutes. Exits with 1 where an integer engine gave one action that another
@@ -109,7 +109,9 @@ def played(name: str, opens: Callable[[], Any], env: str, episodes: int, seed: i
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     """Play and print; returns engine -> what it did, "same": as the emulator's actions, None of floats."""
     flags = parser(__doc__)
-    flags.add_argument("policy", nargs="?", type=Path, default=ZOO / "ant" / "policy.nir", help="a policy's NIR file")
+    flags.add_argument(
+        "policy", nargs="?", type=Path, default=ZOO / "ant-small" / "policy.nir", help="a policy's NIR file"
+    )
     flags.add_argument("--episodes", type=int, default=50)
     flags.add_argument("--seed", type=int, default=0, help="from which those of the episodes follow")
     flags.add_argument("--lava-episodes", type=int, default=50, help="0 leaves Lava out")

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from measure import ZOO, keep, machine_line, parser, print_rows
 
-POLICY, PROGRAM = "zoo/ant/policy.nir", "zoo/ant/ant.nervecord"
+POLICY, PROGRAM = "zoo/ant-small/policy.nir", "zoo/ant-small/ant-small.nervecord"
 VERBS = {
     "--version": "",
     "doctor": "",

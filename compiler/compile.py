@@ -24,6 +24,7 @@ from nervecord.compiler.lower.prepare import prepared, prepares
 from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.measured import measured_spikes, silent_layers
 from nervecord.compiler.ops import Array, Level
+from nervecord.compiler.options import options_of
 from nervecord.compiler.passes.cluster import Clustered
 from nervecord.compiler.passes.discretise import discretise
 from nervecord.compiler.plan import plan
@@ -35,6 +36,8 @@ from nervecord.compiler.textform import to_text
 from nervecord.compiler.verify import require
 from nervecord.errors import InfeasibleError, NervecordError
 
+OF_LOWERING = ("weight_bits", "weight_slices")
+"""Options of targets that say how floats become integers."""
 VERSIONED = ("nervecord", "numpy", "nir")
 """Packages whose versions a program names."""
 
@@ -143,10 +146,18 @@ def _as_it_is(subject: Graph | Policy, target: Target[Any], schedule: Schedule) 
     """A graph that is in integers which the target has.
 
     Raises:
+        NervecordError: an option says how floats would become integers.
         InfeasibleError: the target computes otherwise, or a range of the graph cannot be proved.
     """
     graph, _ = parts(subject)
     assert graph.arithmetic is not None
+    for option in options_of(type(target)):
+        given = getattr(target, option.name)
+        if option.name in OF_LOWERING and given != option.default:
+            raise NervecordError(
+                f"is {given}, and the weights are integers already", where=option.name,
+                hint="leave it out, or start from the floats",
+            )  # fmt: skip
     chosen = target.adopting(graph.arithmetic) if isinstance(target, Adopting) else target
     if chosen.spec.integers != graph.arithmetic:
         raise InfeasibleError(

@@ -20,16 +20,18 @@ STEPS = 1 << 16
 CODES: dict[str, tuple[str, str]] = {
     "action-error": (
         "The compiled policy's actions are far from the float policy's, on the recorded observations.",
-        "Use more weight bits or two slices, or train with a smaller range of weights; run both in closed loop before "
-        "trusting it.",
+        "Use more weight bits (`--weight-bits`) or slices (`--weight-slices 2`), or train with a smaller range of "
+        "weights; run both in closed loop before trusting it.",
     ),
     "choice-error": (
         "The compiled policy chooses another action on many of the recorded observations.",
-        "Use more weight bits or two slices; run both in closed loop before trusting it.",
+        "Use more weight bits (`--weight-bits`) or slices (`--weight-slices 2`); run both in closed loop before "
+        "trusting it.",
     ),
     "silent-layer": (
         "A layer that spikes in float spikes nowhere once it is compiled: nothing behind it sees the observation.",
-        "Use more weight bits or two slices, or train with larger weights or lower thresholds.",
+        "Use more weight bits (`--weight-bits`) or slices (`--weight-slices 2`), or train with larger weights or lower "
+        "thresholds.",
     ),
 }
 """code -> what it means, what to do; all of them warnings at level integer."""
@@ -49,7 +51,7 @@ def silent_layers(floating: Mapping[str, float], compiled: Mapping[str, float]) 
                 node=layer,
                 message=f"never spikes; in float it gives {floating[layer]:.3g} spikes per action",
                 value=0,
-                fix="more weight bits or two slices, or larger weights or lower thresholds in training",
+                fix="more weight bits or slices, or larger weights or lower thresholds in training",
                 source="measured on the recorded observations",
             )
 

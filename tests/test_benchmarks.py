@@ -43,7 +43,7 @@ def test_each_has_a_test() -> None:
         ("conformance", ["--graphs", 5, "--float-graphs", 3, "--first", 7], "equal to the definition: 5 graphs"),
         ("sigma_delta", ["--actions", 20, "--sizes", 4, 6, 2], "emulator equal to the definition: True"),
         ("snn_mlir", [], "snn-mlir"),
-        ("verbs", ["--runs", 1, "--only", "inspect", "compare"], "zoo/ant/policy.nir --target lava"),
+        ("verbs", ["--runs", 1, "--only", "inspect", "compare"], "zoo/ant-small/policy.nir --target lava"),
     ],
 )
 def test_prints(name: str, words: list[object], said: str) -> None:

@@ -16,7 +16,7 @@ import nervecord
 from nervecord.compiler.ops import Array
 
 ROOT = Path(__file__).parent.parent
-ANT = ROOT / "zoo" / "ant"
+ANT = ROOT / "zoo" / "ant-small"
 COUNT = 12
 BROKEN = 5
 """The observation that holds a NaN."""
@@ -45,7 +45,7 @@ def rows() -> Array:
 @pytest.fixture(scope="module")
 def wanted(rows: Array) -> Array:
     """What the emulator does."""
-    with nervecord.open(ANT / "ant.nervecord", trace=False) as session:
+    with nervecord.open(ANT / "ant-small.nervecord", trace=False) as session:
         return np.array([session.step(row) for row in rows])
 
 
@@ -121,7 +121,7 @@ def test_c(rows: Array, wanted: Array, tmp_path: Path) -> None:
     compiler = shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         pytest.skip("no C compiler")
-    nervecord.emit(nervecord.compile(ANT / "ant.nervecord", "c"), tmp_path)
+    nervecord.emit(nervecord.compile(ANT / "ant-small.nervecord", "c"), tmp_path)
     (tmp_path / "loop.c").write_text(block("c", "control_loop"), encoding="utf-8")
     (tmp_path / "main.c").write_text(MAIN_C, encoding="utf-8")
     rows.tofile(tmp_path / "rows.bin")
@@ -138,7 +138,7 @@ def onnx_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With out/policy.onnx in it, in integers."""
     pytest.importorskip("onnx")
     folder = tmp_path_factory.mktemp("onnx")
-    nervecord.emit(ANT / "ant.nervecord", folder / "out", target="onnx")
+    nervecord.emit(ANT / "ant-small.nervecord", folder / "out", target="onnx")
     return folder
 
 

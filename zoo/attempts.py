@@ -1,7 +1,7 @@
 """Draw every attempt at a teacher and at a spiking student of one: `python zoo/attempts.py`.
 
 Teachers: what `zoo/ant-teacher` keeps of each, as it was validated. Students: the end of every attempt in
-`zoo/ant-teacher/attempts/students.json`, and the validated curve of the one that is kept, `zoo/ant-finetuned`. Writes
+`zoo/ant-teacher/attempts/students.json`, and the validated curve of the one that is kept, `zoo/ant`. Writes
 `zoo/ant-teacher/attempts.png`.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ZOO = Path(__file__).parent
-TEACHER, STUDENT = ZOO / "ant-teacher", ZOO / "ant-finetuned"
+TEACHER, STUDENT = ZOO / "ant-teacher", ZOO / "ant"
 COLOURS = {"distilled": "#2c6fbb", "PPO": "#e9a23b", "fine-tuned": "#d1495b"}
 MARKERS = {"distilled": "o", "PPO": "s", "fine-tuned": "D"}
 STEPS_PER_UPDATE = 2.0

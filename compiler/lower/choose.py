@@ -116,7 +116,7 @@ def report_error(
             found.append(Finding(
                 "action-error", "warning", "graph", "the integers' actions are far from the float policy's (rms)",
                 _rounded(rms), _rounded(LARGE_ERROR * size),
-                "more weight bits or two slices, or a network trained with a smaller range of weights",
+                "more weight bits or slices, or a network trained with a smaller range of weights",
             ))  # fmt: skip
         return {"action_error_rms": rms, "action_error_max": largest, **base}, found
     error = choice_report(calibration.preferences, actions, preferences)

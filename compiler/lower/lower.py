@@ -186,6 +186,10 @@ def _draft(
 ) -> Draft:  # fmt: skip
     if not 2 <= weight_bits <= arithmetic.weight_bits:
         raise InfeasibleError(f"{weight_bits} weight bits lie outside 2..{arithmetic.weight_bits}", where="weight_bits")
+    if weight_slices not in (1, 2):
+        raise InfeasibleError(f"is {weight_slices}, 1 or 2 can be", where="weight_slices")
+    if weight_slices > 1 and whole:
+        raise InfeasibleError("a second slice needs an exponent that cuts bits off", where="weight_slices")
     made = plan(subject) if isinstance(subject, Policy) else plan(subject, schedule)
     found = populations(made)
     trained = {p.name for p in found}
@@ -195,7 +199,8 @@ def _draft(
     found, timing = relays(found, timing, arithmetic, {e.name for e in entries if e.limit is not None})
     carriers = _carriers(made, found, arithmetic, entries)
     if weight_slices > 1:
-        found, timing = sliced(found, timing, trained, {*made.graph.nodes, *timing.phase, *timing.wait})
+        codes = {entry.code for entry in entries}
+        found, timing = sliced(found, timing, trained, {*made.graph.nodes, *timing.phase, *timing.wait, *codes})
     sources = {link.source for link in carriers.values()}
     entries = tuple(_with_channel(made, e) if e.name in sources and e.code == e.name else e for e in entries)
     drivers = frozenset(sources) - {entry.name for entry in entries}
@@ -450,11 +455,18 @@ def _rescaled(
 def _report(draft: Draft, best: Candidate, calibration: Calibration | StreamCalibration | None) -> dict[str, Any]:
     made = best.plan(draft.plan.schedule)
     error, findings = report_error(best, calibration, draft.plan, made)
+    rests = [link.name for p in draft.populations for link in p.links if link.rest_of]
+    finer = "" if rests or draft.whole else ": two weight slices may make it finer"
     warnings = [
-        f"{layer.report.population}: the threshold is only {layer.report.threshold} units, so rounding is coarse"
+        f"{layer.report.population}: the threshold is only {layer.report.threshold} units, so rounding is coarse{finer}"
         for layer in best.layers
         if layer.report.threshold is not None and layer.report.threshold < COARSE_THRESHOLD
     ]
+    if rests and not any(name in layer.links for layer in best.layers for name in rests):
+        low, high = draft.arithmetic.weight_exponent_low, draft.arithmetic.weight_exponent_high
+        warnings.append(
+            f"no weight has a second slice: exponents from {low} to {high} have no room for one, or all are exact"
+        )
     found: list[Finding] = [finding for layer in best.layers for finding in layer.warnings] + findings
     warnings += [str(finding) for finding in found]
     entries = []

@@ -24,7 +24,7 @@ from nervecord.compiler.findings import Finding, raise_on_errors
 from nervecord.compiler.lower import ranges
 from nervecord.compiler.lower.normal import Link, Population
 from nervecord.compiler.lower.reports import SMALLEST, PopulationReport, link_reports
-from nervecord.compiler.lower.slices import rest_bits
+from nervecord.compiler.lower.slices import rest_exponent
 from nervecord.compiler.ops import (
     Array,
     Csr,
@@ -211,9 +211,13 @@ def _scales(
     units = [f * source.scale * 2.0**exponent for f, source in zip(finest, incoming, strict=True)]
     first = min(range(len(units)), key=units.__getitem__)
     limit, base = units[first], finest[first]
+    passed_over = False
     if cap is not None and limit > cap:
+        # With rests the exponent starts high: below it the same unit has mantissas that fill their range.
+        has_rests = any(link.rest_of for link in population.links)
+        passed_over = has_rests and limit >= 2 * cap and exponent > a.weight_exponent_low
         base, limit = base * cap / limit, cap
-    own, shrink, passed_over = base, 1.0, False
+    own, shrink = base, 1.0
     threshold = _threshold(population)
     if threshold is not None:
         held = threshold * base * incoming[first].scale * 2.0**exponent
@@ -221,7 +225,7 @@ def _scales(
         if held < 1:
             return None
         top = a.threshold_largest - (1 if a.compare == ">=" else 0)
-        passed_over = held > top and exponent > a.weight_exponent_low
+        passed_over |= held > top and exponent > a.weight_exponent_low
         whole = min(math.floor(held), top)
         own, shrink = base * whole / held, whole / held
     weight_scale, exponents = [own] * len(incoming), [exponent] * len(incoming)
@@ -231,7 +235,7 @@ def _scales(
         rest_of = population.links[k].rest_of
         if rest_of is not None:
             of = next(j for j, link in enumerate(population.links) if link.name == rest_of)
-            exponents[k] = max(exponents[of] - rest_bits(a, steps[k]), a.weight_exponent_low)
+            exponents[k] = rest_exponent(a, exponents[of], steps[k])
         elif not settings.whole:
             # The others have room: finer mantissas below a smaller exponent, the same unit.
             down = exponent - max(math.floor(math.log2(units[k] / limit)), 0)

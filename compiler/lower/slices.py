@@ -2,7 +2,7 @@
 
 A population's accumulator has one unit for all that enters it, so that a connection whose largest weight is far above
 the others has mantissas too coarse for those. A second connection between the same ends, with a smaller exponent,
-carries what rounding leaves of the first: the weights are then as fine as the exponents go, for twice the synapses.
+carries what rounding leaves of the first, for about twice the synapses.
 """
 
 from __future__ import annotations
@@ -40,12 +40,21 @@ def sliced(
                 name += "'"
             taken.add(name)
             wait[name] = wait[link.name]
-            links.append(dataclasses.replace(link, name=name, rest_of=link.name))
+            origin = (f"{' + '.join(link.origin)} (rest)",)
+            links.append(dataclasses.replace(link, name=name, origin=origin, rest_of=link.name))
         found.append(dataclasses.replace(p, links=tuple(links)))
     return found, Timing(timing.phase, wait)
 
 
-def rest_bits(arithmetic: Arithmetic, step: int) -> int:
-    """Bits by which a rest's exponent may lie below its link's, so that half a step of that is still a mantissa."""
+def rest_exponent(arithmetic: Arithmetic, exponent: int, step: int) -> int:
+    """The smallest exponent of a rest with which half a step of its link, of this exponent, is still a mantissa.
+
+    Where every product is shifted on its own, each loses half a unit below exponent 0, which is more than a rest gains:
+    there it stays at 0, or at its link's where that is smaller.
+    """
     largest = arithmetic.weight_largest // step * step
-    return max(math.floor(math.log2(largest / (step / 2))), 0) if largest else 0
+    room = max(math.floor(math.log2(largest / (step / 2))), 0) if largest else 0
+    least = arithmetic.weight_exponent_low
+    if arithmetic.accumulate == "shift-each":
+        least = max(least, min(exponent, 0))
+    return max(exponent - room, least)

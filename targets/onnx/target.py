@@ -52,13 +52,9 @@ class OnnxTarget:
     def __post_init__(self) -> None:
         if self.form == "integer" and self.spec.integers is None:
             object.__setattr__(self, "spec", _spec("integer"))
-        if self.form != "integer" and (asked := self._of_integers()):
+        asked = [name for name in ("weight_bits", "weight_slices") if getattr(self, name) != getattr(OnnxTarget, name)]
+        if self.form != "integer" and asked:
             raise NervecordError("is of integers, and the form is float", where=asked[0], hint="--form integer")
-
-    def _of_integers(self) -> list[str]:
-        """Options of lowering that were given."""
-        names = ("weight_bits", "weight_slices")
-        return [name for name in names if getattr(self, name) != getattr(OnnxTarget, name)]
 
     def lower(
         self, subject: Graph | Policy, calibration: Calibration | StreamCalibration | None, schedule: Schedule
@@ -79,16 +75,7 @@ class OnnxTarget:
         return Lowered(subject=lowered, report={**report, "onnx": {"form": self.form, "opset": self.opset}})
 
     def adopting(self, arithmetic: Arithmetic) -> OnnxTarget:
-        """The form integer with another arithmetic than Lava's, for what is in those integers already.
-
-        Raises:
-            NervecordError: the width or the slices of its weights are asked for, which are what they are.
-        """
-        for name in self._of_integers():
-            raise NervecordError(
-                f"is {getattr(self, name)}, and the weights are integers already", where=name,
-                hint="leave it out, or start from the floats",
-            )  # fmt: skip
+        """The form integer with another arithmetic than Lava's, for what is in those integers already."""
         spec = dataclasses.replace(_spec("integer"), integers=arithmetic)
         return dataclasses.replace(self, form="integer", spec=spec)
 

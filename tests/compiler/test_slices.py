@@ -16,11 +16,11 @@ from nervecord.compiler.calibrate import calibrate
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.lower.ranges import overflows, prove
-from nervecord.compiler.lower.slices import rest_bits
-from nervecord.compiler.ops import Affine, Mantissas, Sparse
+from nervecord.compiler.lower.slices import rest_exponent
+from nervecord.compiler.ops import Affine, Mantissas, Neuron, Sparse
 from nervecord.compiler.plan import plan
 from nervecord.compiler.policy import Policy
-from nervecord.errors import NervecordError
+from nervecord.errors import InfeasibleError, NervecordError
 
 TWOS_COMPLEMENT = dataclasses.replace(LAVA, weight_signs="twos-complement")
 
@@ -87,6 +87,16 @@ def test_a_weight_far_above_the_others_costs_little_then() -> None:
     assert thresholds[1] >= thresholds[0]
 
 
+def test_a_coarse_threshold_names_the_slices() -> None:
+    policy = random_policy(5, sizes=(27, 64, 48, 8), recorded=128)
+    policy = with_far_weight(policy, "fc2", 40.0)
+    warnings = [lowered(policy, weight_slices=slices)[1]["warnings"] for slices in (1, 2)]
+    coarse = [[text for text in of if text.startswith("lif2: the threshold is only")] for of in warnings]
+    assert len(coarse[0]) == 1
+    assert coarse[0][0].endswith("so rounding is coarse: two weight slices may make it finer")
+    assert not any("two weight slices" in text for text in coarse[1])
+
+
 def test_the_unit_may_be_finer_than_the_first_slice() -> None:
     _, report = lowered(random_policy(5, sizes=(27, 64, 8), recorded=128), weight_slices=2)
     found = links(report)
@@ -108,8 +118,9 @@ def test_weights_that_are_exact_have_no_rest() -> None:
 def test_an_arithmetic_without_exponents_has_no_rests() -> None:
     whole = dataclasses.replace(TWOS_COMPLEMENT, weight_exponent_low=0, weight_exponent_high=0)
     policy = random_policy(5, sizes=(6, 12, 4), recorded=48)
-    one, two = (lowered(policy, whole, weight_slices=slices)[0] for slices in (1, 2))
+    (one, _), (two, report) = (lowered(policy, whole, weight_slices=slices) for slices in (1, 2))
     assert two.graph == one.graph
+    assert "no weight has a second slice" in report["warnings"][-1]
 
 
 def test_a_name_that_is_taken_gets_a_mark() -> None:
@@ -137,9 +148,81 @@ def test_convolutions_keep_their_form() -> None:
 
 @pytest.mark.parametrize("step", [1, 2, 16, 64])
 def test_half_a_step_stays_a_mantissa(step: int) -> None:
-    bits = rest_bits(LAVA, step)
+    bits = 7 - rest_exponent(LAVA, 7, step)
     largest = LAVA.weight_largest // step * step
     assert step / 2 * 2**bits <= largest < step / 2 * 2 ** (bits + 1)
+    assert rest_exponent(LAVA, -6, 2) == LAVA.weight_exponent_low
+
+
+def test_a_bias_that_a_connection_carries_has_its_rest_too() -> None:
+    policy = random_policy(3, sizes=(7, 24, 4), current=True, bias=0.4, recorded=64)
+    made, report = lowered(policy, weight_slices=2)
+    found, population = links(report), next(p for p in report["populations"] if p["population"] == "lif1")
+    affine = policy.graph.nodes["fc1"]
+    assert isinstance(affine, Affine)
+    (entry,) = report["entries"]
+    total = weights(made.graph, "fc1") + weights(made.graph, "fc1.rest")
+    assert total.shape[1] == affine.weight.shape[1] + 1
+    real = total[: len(affine.weight), -1] * entry["bias_channel"] * population["unit"]
+    neuron = policy.graph.nodes["lif1"]
+    assert isinstance(neuron, Neuron)
+    assert neuron.synapse is not None
+    wanted = neuron.membrane.gain * neuron.synapse.gain * affine.bias
+    finest = 2.0 ** found["fc1.rest"]["weight_exp"] * entry["bias_channel"] * population["unit"]
+    assert np.abs(real - wanted).max() <= 1.01 * finest
+    coarse = weights(made.graph, "fc1")[: len(affine.weight), -1] * entry["bias_channel"] * population["unit"]
+    assert np.abs(coarse - wanted).max() > 2 * finest
+
+
+def two_readouts(times: float) -> Policy:
+    """A second readout, of weights that many times as large, added to the first by the decoder."""
+    policy = random_policy(5, sizes=(6, 80, 4), recorded=96)
+    nodes, edges = dict(policy.graph.nodes), list(policy.graph.edges)
+    affine = nodes["fc2"]
+    assert isinstance(affine, Affine)
+    nodes["fc3"] = affine.replace(weight=times * affine.weight[::-1].copy(), bias=None)
+    nodes["more"] = nodes["readout"]
+    edges += [("lif1", "fc3"), ("fc3", "more"), ("more", "decode")]
+    return policy.replace(graph=policy.graph.replace(nodes=nodes, edges=tuple(edges)))
+
+
+@pytest.mark.parametrize("times", [1.0, 0.3, 0.05])
+@pytest.mark.parametrize("bits", [8, 4, 3])
+def test_readouts_that_share_a_unit_keep_their_weights(bits: int, times: float) -> None:
+    policy = two_readouts(times)
+    one, two = (lowered(policy, weight_slices=slices, weight_bits=bits)[1] for slices in (1, 2))
+    assert two["action_error_rms"] < 1.1 * one["action_error_rms"]
+    worst = [max(link["weight_error_rms"] for link in links(report).values()) for report in (one, two)]
+    assert worst[1] < 0.5 * worst[0]
+
+
+def test_where_each_product_is_rounded_a_rest_stays_at_exponent_zero() -> None:
+    each = dataclasses.replace(LAVA, accumulate="shift-each")
+    ratios = []
+    for seed in range(4):
+        policy = random_policy(seed, sizes=(27, 64, 8), recorded=96)
+        one, two = (lowered(policy, each, weight_slices=slices)[1] for slices in (1, 2))
+        ratios.append(two["action_error_rms"] / one["action_error_rms"])
+        for name, link in links(two).items():
+            if name.endswith(".rest"):
+                assert link["weight_exp"] >= min(0, links(two)[name.removesuffix(".rest")]["weight_exp"])
+    assert np.prod(ratios) ** (1 / 4) < 1.1
+
+
+def test_a_rest_is_told_from_its_connection() -> None:
+    made = nervecord.compile(random_policy(5, sizes=(6, 12, 4), recorded=48), "lava", weight_slices=2)
+    labels = [made.graph.nodes[name].label for name in ("fc1", "fc1.rest")]
+    assert labels == ["fc1", "fc1 (rest)"]
+
+
+def test_the_name_of_what_sends_an_entry_is_taken_too() -> None:
+    policy = random_policy(5, sizes=(6, 12, 4), recorded=48)
+    new = {"fc1": "quantise"}
+    nodes = {new.get(name, name): op for name, op in policy.graph.nodes.items()}
+    edges = tuple((new.get(a, a), new.get(b, b)) for a, b in policy.graph.edges)
+    one = policy.replace(graph=policy.graph.replace(nodes=nodes, edges=edges))
+    made, _ = lowered(one, weight_slices=2)
+    assert {"quantise", "quantise.rest", "quantise'"} <= set(made.graph.nodes)
 
 
 def test_what_cannot_have_slices_says_so() -> None:
@@ -153,5 +236,14 @@ def test_what_cannot_have_slices_says_so() -> None:
     with pytest.raises(NervecordError, match="from 1 to 2"):
         nervecord.compile(policy, "lava", weight_slices=3)
     program = nervecord.compile(policy, "lava", weight_slices=2)
-    with pytest.raises(NervecordError, match="the weights are integers already"):
-        nervecord.compile(program.subject, "onnx", form="integer", weight_slices=2)
+    for options in ({"weight_slices": 2}, {"weight_bits": 4}):
+        with pytest.raises(NervecordError, match="the weights are integers already") as caught:
+            nervecord.compile(program.subject, "onnx", form="integer", **options)
+        with pytest.raises(NervecordError, match="the weights are integers already") as caught:
+            nervecord.compile(program.subject, "c", **options)
+        assert caught.value.where == next(iter(options))
+    for slices in (0, 3):
+        with pytest.raises(InfeasibleError, match="1 or 2"):
+            lower(policy, LAVA, calibrate(policy), weight_slices=slices)
+    with pytest.raises(InfeasibleError, match="second slice"):
+        lower(policy, LAVA, calibrate(policy), weight_slices=2, whole=True)

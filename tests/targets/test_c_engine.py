@@ -242,7 +242,7 @@ def test_whole_episodes_in_the_simulator(carried: bool) -> None:
     else:
         import nervecord
 
-        zoo = Path(__file__).parents[2] / "zoo" / "ant" / "policy.nir"
+        zoo = Path(__file__).parents[2] / "zoo" / "ant-small" / "policy.nir"
         policy = nervecord.compile(nervecord.read(zoo), "lava").policy
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

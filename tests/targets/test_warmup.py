@@ -65,5 +65,5 @@ def test_what_is_opened_afterwards_compiles_nothing(tmp_path: Path) -> None:
 
     assert "everything was there" not in run("-m", "nervecord", "warmup", "--quiet")
     assert "everything was there" in run("-m", "nervecord", "warmup", "--quiet")
-    misses, hits = run("-c", OPENED.format(ant=str(ROOT / "zoo" / "ant" / "ant.nervecord"))).split()
+    misses, hits = run("-c", OPENED.format(ant=str(ROOT / "zoo" / "ant-small" / "ant-small.nervecord"))).split()
     assert (misses, int(hits) > 4) == ("0", True)

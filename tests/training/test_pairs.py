@@ -11,7 +11,7 @@ from nervecord.runtime.result import interval95
 from nervecord.training.config import TrainConfig
 from nervecord.training.sweeps.cells import Cell, Finished
 from nervecord.training.sweeps.pairs import depth_table, paired_table
-from nervecord.training.sweeps.study import Series
+from nervecord.training.sweeps.study import Series, word
 
 HEAD = ["this", "less this", "seeds", "tested return, 95 % interval", "while training, 95 % interval"]
 
@@ -23,10 +23,12 @@ def cell(policy: str, layers: tuple[int, ...], tests: dict[int, float], **fields
     return Cell(name, config, tuple(tests), runs, ())
 
 
-def tables(*cells: Cell, varied: tuple[str, ...] = ("policy", "layers")) -> tuple[list[list[str]], list[list[str]]]:
-    series = Series("grid", varied, tuple(cell.name for cell in cells))
+def tables(
+    *cells: Cell, varied: tuple[str, ...] = ("policy", "layers"), is_search: bool = False
+) -> tuple[list[list[str]], list[list[str]]]:
+    series = Series("grid", varied, tuple(cell.name for cell in cells), is_search)
     named = {cell.name: cell for cell in cells}
-    return paired_table(series, named), depth_table(series, named)
+    return paired_table(series, named, TrainConfig.of()), depth_table(series, named)
 
 
 def told(values: list[float]) -> str:
@@ -99,7 +101,8 @@ def test_seeds_that_only_one_has_are_left_out() -> None:
     assert row[2:4] == ["2", told([500.0, 300.0])]
     alone = cell("snn", (8, 8), {2: 2500.0})
     (_, row), _ = tables(one, alone)
-    assert row[2:] == ["1", "-", "-"]
+    assert row[2:] == ["1", "500", "250"]  # a value, and no interval
+    assert tables(one, cell("snn", (8, 8), {7: 2500.0})) == ([], [])
 
 
 def test_a_run_without_training_episodes_counts_where_it_was_tested() -> None:
@@ -118,12 +121,47 @@ def test_other_fields_are_compared_with_their_first_value() -> None:
     assert pooled == []
 
 
-def test_widths_that_not_every_depth_has_are_not_averaged() -> None:
+def test_only_widths_that_both_have_are_averaged() -> None:
     """The mean of 8 and 16 neurons less that of 8 alone would be no effect of depth."""
-    tests = {1: 1.0, 2: 2.0}
-    cells = [cell("snn", (8,), tests), cell("snn", (16,), tests), cell("snn", (8, 8), tests)]
-    (rows), _ = tables(*cells)
-    assert [row[:2] for row in rows[1:]] == []
+    cells = [
+        cell("snn", (8,), {1: 1000.0, 2: 2000.0}),
+        cell("snn", (16,), {1: 9000.0, 2: 9000.0}),
+        cell("snn", (32,), {1: 3000.0, 2: 5000.0}),
+        cell("snn", (8, 8), {1: 1500.0, 2: 2600.0}),
+        cell("snn", (32, 32), {1: 3700.0, 2: 5800.0}),
+    ]
+    (_, *rows), _ = tables(*cells)
+    found = {(row[0], row[1]): row[3] for row in rows}
+    assert found["SNN 2 layers (8, 32)", "SNN 1 layer (8, 32)"] == told([600.0, 700.0])
+
+
+def test_depths_that_one_kind_lacks_have_no_contrast() -> None:
+    tests = {seed: 100.0 * seed for seed in (1, 2, 3)}
+    cells = [cell("snn", (64,) * depth, {s: v * depth for s, v in tests.items()}) for depth in (1, 2, 3)]
+    cells += [cell("ann", (64,) * depth, {s: v * 2 * depth for s, v in tests.items()}) for depth in (1, 3)]
+    (_, *rows), _ = tables(*cells)
+    contrasts = [row for row in rows if " less " in row[0]]
+    assert [row[:2] for row in contrasts] == [["ANN 64x64x64 less ANN 64", "SNN 64x64x64 less SNN 64"]]
+    assert contrasts[0][3] == told([200.0, 400.0, 600.0])
+
+
+def test_what_a_rule_sets_is_named() -> None:
+    """As [[where]] gives each kind its own rate: then the kind is not all that differs."""
+    one, two = cell("snn", (8,), {1: 1.0, 2: 2.0}), cell("ann", (8,), {1: 3.0, 2: 5.0}, lr=3e-3)
+    (_, row), _ = tables(one, two)
+    assert row[:2] == ["ANN 8, lr 0.003", f"SNN 8, lr {word(one.config.fields['lr'])}"]
+
+
+def test_draws_of_a_search_are_not_compared() -> None:
+    cells = [cell("snn", (8,), {1: 1.0, 2: 2.0}, lr=lr) for lr in (1e-4, 3e-4)]
+    assert tables(*cells, varied=("lr",), is_search=True) == ([], [])
+    assert len(tables(*cells, varied=("lr",))[0]) == 2
+
+
+def test_layers_of_unequal_widths_are_compared_with_the_first() -> None:
+    cells = [cell("snn", layers, {1: 1.0 * k, 2: 3.0 * k}) for k, layers in enumerate([(8,), (16, 8), (32, 16)], 1)]
+    (_, *rows), _ = tables(*cells)
+    assert [row[:2] for row in rows] == [["SNN 16x8", "SNN 8"], ["SNN 32x16", "SNN 8"]]
 
 
 @pytest.mark.parametrize("layers", [(8,), (8, 16)])

@@ -24,7 +24,7 @@ import nervecord
 from nervecord.errors import MissingDependencyError, NervecordError
 
 OBSERVATIONS, REWARDS = 5e-5, 1e-5
-ANT = Path(__file__).parent.parent.parent / "zoo" / "ant" / "ant.nervecord"
+ANT = Path(__file__).parent.parent.parent / "zoo" / "ant-small" / "ant-small.nervecord"
 
 try:
     VERSION = metadata.version("mujoco-warp")

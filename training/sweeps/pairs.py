@@ -1,19 +1,21 @@
 """What one thing changes in a study, seed by seed.
 
-Runs with the same seed see the same environments, so they are no independent values: what two configurations differ by
-is taken of each seed, and the interval is that of the differences. For the same reason runs of several widths are not
-pooled as if each were a value; a seed is one, its mean over the widths.
+Runs with the same seed begin in the same environments, so they need not be independent: what two configurations differ
+by is taken of each seed, and the interval is that of the differences. For the same reason a seed is one value where
+runs of several widths are taken together, its mean over them.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from nervecord.runtime.result import interval95
-from nervecord.training.sweeps.cells import Cell, Finished
+from nervecord.training.config import TrainConfig
+from nervecord.training.sweeps.cells import Cell, Finished, other_fields
 from nervecord.training.sweeps.study import Series, word
 
 Measure = Callable[[Finished], float | None]
@@ -25,7 +27,6 @@ MEASURES: tuple[Measure, ...] = (lambda run: run.test, lambda run: run.training)
 class Group:
     """Cells that are taken together: those of one kind and depth over all widths, say."""
 
-    name: str
     cells: tuple[Cell, ...]
 
     @property
@@ -45,6 +46,22 @@ class Group:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two groups that differ in one field.
+
+    Args:
+        alike: what else says which comparison it is, the kind of policy left out.
+    """
+
+    name: str
+    less_name: str
+    more: Group
+    less: Group
+    policy: str
+    alike: tuple[str, ...]
+
+
 def depth_table(series: Series, cells: dict[str, Cell]) -> list[list[str]]:
     """The rows of a series by number of layers, over all widths, headings first; none where that says nothing.
 
@@ -60,66 +77,95 @@ def depth_table(series: Series, cells: dict[str, Cell]) -> list[list[str]]:
         return []
     rows = [["policy", "layers", *varied, "widths", "seeds", "mean, 95 % interval", "while training, 95 % interval"]]
     for key, widths in pools.items():
-        group = Group("", tuple(widths.values()))
+        group = Group(tuple(widths.values()))
         values = [_interval(list(group.means(measure).values())) for measure in MEASURES]
         rows.append([*key, ", ".join(widths), str(len(group.seeds)), *values])
     return rows
 
 
-def paired_table(series: Series, cells: dict[str, Cell]) -> list[list[str]]:
-    """What one field changes: rows of configurations less those that differ in it alone, headings first.
+def paired_table(series: Series, cells: dict[str, Cell], base: TrainConfig) -> list[list[str]]:
+    """What one field changes: rows of configurations less those that differ in it, headings first.
 
     Each value of a field is compared with its first one. Depth and width of layers count as two fields, and what is
-    said of one of them, or of another field, is of the mean over the other. Where kinds of policies are compared, so is
-    what depth changes of them. None where nothing can be compared.
+    said of one of them, or of another field, is of the mean over the other, as far as both have it. Fields that follow
+    from others by a rule are named. Where two kinds of policies are compared, so is what depth changes of them. None
+    where no seed is finished on both sides of any comparison, and of a search, whose values were drawn.
     """
     rows = [["this", "less this", "seeds", "tested return, 95 % interval", "while training, 95 % interval"]]
+    if series.is_search:
+        return []
     varied = _others(series)
-    by_depth: dict[str, list[tuple[Group, Group]]] = {}
+    members = [cells[name] for name in series.cells]
+    depths: list[Pair] = []
     for field in ("depth", "width", "policy", *varied):
-        for more, less, policy in _pairs([cells[name] for name in series.cells], field, varied):
-            rows.append(_row(more.name, less.name, (more,), (less,)))
-            if field == "depth":
-                by_depth.setdefault(policy, []).append((more, less))
-    if len(by_depth) == 2 and not varied:
-        for (more, less), (other_more, other_less) in zip(*reversed(by_depth.values()), strict=False):
-            name = f"{more.name} less {less.name}", f"{other_more.name} less {other_less.name}"
-            rows.append(_row(*name, (more, other_less), (less, other_more)))
+        pairs = _pairs(members, field, varied, base)
+        rows += [_row(pair.name, pair.less_name, (pair.more,), (pair.less,)) for pair in pairs]
+        depths += pairs if field == "depth" else []
+    for pair, other in itertools.combinations(depths, 2):
+        if pair.alike == other.alike and pair.policy != other.policy:
+            names = f"{other.name} less {other.less_name}", f"{pair.name} less {pair.less_name}"
+            rows.append(_row(*names, (other.more, pair.less), (other.less, pair.more)))
+    rows = [rows[0], *(row for row in rows[1:] if row[2] != "0")]
     return rows if len(rows) > 1 else []
 
 
-def _pairs(cells: Sequence[Cell], field: str, varied: Sequence[str]) -> list[tuple[Group, Group, str]]:
-    """Groups that differ in one field alone, the one with its first value second, and the kind of policy."""
+def _pairs(cells: Sequence[Cell], field: str, varied: Sequence[str], base: TrainConfig) -> list[Pair]:
+    """Groups that differ in one field, the one with its first value second."""
     pooled = "depth" if field == "width" else "width"
     factors = [_factors(cell, varied) for cell in cells]
-    several = len({own[pooled] for own in factors}) > 1
+    if any(len(set(cell.config.network.layers)) > 1 for cell in cells):
+        factors = [
+            {**own, "depth": "", "width": word(c.config.network.layers)} for own, c in zip(factors, cells, strict=True)
+        ]
+    everywhere = len({own[pooled] for own in factors})
     groups: dict[tuple[str, ...], dict[str, Cell]] = {}
     for cell, own in zip(cells, factors, strict=True):
-        key = tuple(value for name, value in own.items() if name != pooled)
-        groups.setdefault(key, {})[own[pooled]] = cell
+        groups.setdefault(tuple(value for name, value in own.items() if name != pooled), {})[own[pooled]] = cell
     names = [name for name in factors[0] if name != pooled]
     at = names.index(field)
     first = next(iter(groups))[at]
     found = []
     for key, members in groups.items():
-        other = groups.get((*key[:at], first, *key[at + 1 :]))
-        if key[at] == first or other is None or other.keys() != members.keys():
+        other_key = (*key[:at], first, *key[at + 1 :])
+        common = [name for name in members if name in groups.get(other_key, {})]
+        if key[at] == first or not common:
             continue
-        pair = [
-            Group(_called(dict(zip(names, k, strict=True)), m, several), tuple(m[name] for name in members))
-            for k, m in ((key, members), ((*key[:at], first, *key[at + 1 :]), other))
+        more, less = ([of[name] for name in common] for of in (members, groups[other_key]))
+        ruled = _ruled(more, less, base, varied)
+        called = [
+            _called(dict(zip(names, k, strict=True)), of, common, everywhere, ruled)
+            for k, of in ((key, more), (other_key, less))
         ]
-        found.append((pair[0], pair[1], key[names.index("policy")]))
+        alike = (*(v for n, v in zip(names, key, strict=True) if n != "policy"), *common)
+        found.append(
+            Pair(called[0], called[1], Group(tuple(more)), Group(tuple(less)), key[names.index("policy")], alike)
+        )
     return found
 
 
-def _called(own: dict[str, str], members: dict[str, Cell], several: bool) -> str:
+def _ruled(more: Sequence[Cell], less: Sequence[Cell], base: TrainConfig, varied: Sequence[str]) -> list[str]:
+    """Fields that a rule sets and in which the two sides differ."""
+    found: dict[str, None] = {}
+    for one, other in zip(more, less, strict=True):
+        for name in [*other_fields(one.config, base), *other_fields(other.config, base)]:
+            if name not in varied and one.config.fields[name] != other.config.fields[name]:
+                found[name] = None
+    return list(found)
+
+
+def _called(
+    own: dict[str, str], cells: Sequence[Cell], common: Sequence[str], everywhere: int, ruled: Sequence[str]
+) -> str:
     """The name of a group: its layers, or what is said of layers where it holds several shapes."""
-    shape = word(next(iter(members.values())).config.network.layers)
-    if several:
-        shape = f"{own['width']} neurons" if "width" in own else f"{own['depth']} layer{'s' * (own['depth'] != '1')}"
+    shape = word(cells[0].config.network.layers)
+    if len(cells) > 1:
+        many = "s" * (own.get("depth") != "1")
+        shape = f"{own['width']} neurons" if "width" in own else f"{own['depth']} layer{many}"
+        if len(cells) < everywhere:
+            shape += f" ({', '.join(common)})"
     others = [f"{name} {value}" for name, value in own.items() if name not in ("policy", "depth", "width")]
-    return ", ".join([f"{own['policy']} {shape}", *others])
+    by_rule = [f"{name} {', '.join(dict.fromkeys(word(cell.config.fields[name]) for cell in cells))}" for name in ruled]
+    return ", ".join([f"{own['policy']} {shape}", *others, *by_rule])
 
 
 def _row(name: str, less: str, plus: Sequence[Group], minus: Sequence[Group]) -> list[str]:
@@ -146,7 +192,7 @@ def _factors(cell: Cell, varied: Sequence[str]) -> dict[str, str]:
 
 def _interval(values: Sequence[float]) -> str:
     if len(values) < 2:
-        return "-"
+        return number(values[0]) if values else "-"
     return f"{number(float(np.mean(values)))} ± {number(interval95(np.array(values)))}"
 
 
@@ -154,4 +200,4 @@ def number(value: float | None) -> str:
     """As tables show it."""
     if value is None:
         return "-"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"
+    return f"{value:,.0f}" if abs(value) >= 99.95 else f"{value:.1f}"

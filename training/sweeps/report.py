@@ -130,7 +130,7 @@ def markdown(study: Study, cells: dict[str, Cell], standing: Standing | None, fi
         parts += [f"## {series.title[:1].upper()}{series.title[1:]}", _pipes(table(study, series, cells))]
         if pooled := depth_table(series, cells):
             parts += ["By depth, each seed's mean over all widths:", _pipes(pooled)]
-        if paired := paired_table(series, cells):
+        if paired := paired_table(series, cells, study.base):
             parts += ["What one thing changes, seed by seed:", _pipes(paired)]
     if figures:
         returns, curves = figures
@@ -202,9 +202,9 @@ def _method(study: Study) -> str:
         f"The tested policy is {choice}. Its tested return is the mean of {base.run.test_episodes} deterministic "
         "episodes on seeds that chose nothing; that is one value for each seed of a configuration. Median, quartiles "
         "(interpolated) and the 95 % interval of the mean (Student's t) are over the values of a row. Runs with the "
-        "same seed see the same environments, so what two configurations differ by is taken seed by seed, with the "
-        "interval of the differences. The return while training is the mean of the last 100 training episodes, with "
-        "action noise, at the end; the median over the seeds, where no mean is named."
+        "same seed begin in the same environments and need not be independent, so what two configurations differ by is "
+        "taken seed by seed, with the interval of the differences. The return while training is the mean of the last "
+        "100 training episodes, with action noise, at the end; the median over the seeds, where no mean is named."
     )
     made = sorted({line for run in study.runs if (line := _versions(run.folder))})
     if not made:
