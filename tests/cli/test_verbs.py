@@ -262,6 +262,7 @@ def test_targets(nervecord_cli: Any) -> None:
     assert lava["engines"][0] == "emulator"
     assert [(option["name"], option["type"], option["default"]) for option in lava["options"]] == [
         ("weight_bits", "int", 8),
+        ("weight_slices", "int", 1),
         ("netx", "bool", False),
     ]
     assert set(lava["installation"]) == {"engine", "installed", "path", "python", "lava", "shim", "problem"}
@@ -269,7 +270,9 @@ def test_targets(nervecord_cli: Any) -> None:
 
 
 def test_one_target_with_its_sources(nervecord_cli: Any) -> None:
-    assert "--weight-bits  a whole number from 2 to 8  8" in nervecord_cli("targets", "lava").out
+    lava = nervecord_cli("targets", "lava").out
+    assert "--weight-bits    a whole number from 2 to 8  8" in lava
+    assert "--weight-slices  a whole number from 1 to 2  1" in lava
     text = nervecord_cli("targets", "loihi1").out
     assert text.startswith("loihi1: ")
     (data,) = nervecord_cli("targets", "loihi1", "--json").json["targets"]
