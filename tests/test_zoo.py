@@ -255,8 +255,9 @@ def test_three_episodes_in_lava_action_by_action(name: str) -> None:
     assert compared > 1000
 
 
-def test_the_teacher_that_is_kept_teaches_and_goes_on(tmp_path: Path) -> None:
-    folder = ZOO / "ant-teacher"
+@pytest.mark.parametrize("name", ["ant-teacher", "ant-teacher-3"])
+def test_the_teachers_that_are_kept_teach_and_go_on(name: str) -> None:
+    folder = ZOO / name
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert sum(file.stat().st_size for file in files) < 10_000_000
     for file in files:

@@ -1,7 +1,7 @@
 """Draw every attempt at a teacher and at a spiking student of one: `python zoo/attempts.py`.
 
-Teachers: what `zoo/ant-teacher` keeps of each, as it was validated. Students: the end of every attempt in
-`zoo/ant-teacher/attempts/students.json`, and the validated curve of the one that is kept, `zoo/ant`. Writes
+Teachers: what `zoo/ant-teacher` and `zoo/ant-teacher-3` keep of each, as it was validated. Students: the end of every
+attempt in `zoo/ant-teacher/attempts/students.json`, and the validated curve of the one that is kept, `zoo/ant`. Writes
 `zoo/ant-teacher/attempts.png`.
 """
 
@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 ZOO = Path(__file__).parent
-TEACHER, STUDENT = ZOO / "ant-teacher", ZOO / "ant"
+TEACHER, SECOND, STUDENT = ZOO / "ant-teacher", ZOO / "ant-teacher-3", ZOO / "ant"
 COLOURS = {"distilled": "#2c6fbb", "PPO": "#e9a23b", "fine-tuned": "#d1495b"}
 MARKERS = {"distilled": "o", "PPO": "s", "fine-tuned": "D"}
-STEPS_PER_UPDATE = 2.0
-"""Environment steps of fine-tuning for each update, its fill left out."""
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -37,9 +35,12 @@ def draw_teachers(axes: Any) -> None:
         [row["updates"] / 1e6 for row in first], [row["return"] for row in first], color="#8d99ae", lw=1.3,
         label="seed 1, given up",
     )  # fmt: skip
-    kept = validated(TEACHER)
-    updates = [row.get("updates", 0) / 1e6 for row in kept]
-    axes.plot(updates, [row["validation_return"] for row in kept], color="#1b1b1e", lw=1.3, label="seed 2, the teacher")
+    for folder, colour, label in (
+        (TEACHER, "#1b1b1e", "seed 2, the teacher"), (SECOND, "#2a9d8f", "seed 3, not finished")
+    ):  # fmt: skip
+        kept = validated(folder)
+        updates = [row.get("updates", 0) / 1e6 for row in kept]
+        axes.plot(updates, [row["validation_return"] for row in kept], color=colour, lw=1.3, label=label)
     axes.set_xlabel("updates of TD7, millions")
     axes.set_ylabel("mean return without noise", fontsize=8)
 
