@@ -20,6 +20,7 @@ from nervecord.compiler.files.program import Program
 from nervecord.compiler.findings import Finding, raise_on_errors
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.lower.clustered import clustering_error
+from nervecord.compiler.lower.lower import OPTIONS
 from nervecord.compiler.lower.prepare import prepared, prepares
 from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.measured import measured_spikes, silent_layers
@@ -36,8 +37,6 @@ from nervecord.compiler.textform import to_text
 from nervecord.compiler.verify import require
 from nervecord.errors import InfeasibleError, NervecordError
 
-OF_LOWERING = ("weight_bits", "weight_slices")
-"""Options of targets that say how floats become integers."""
 VERSIONED = ("nervecord", "numpy", "nir")
 """Packages whose versions a program names."""
 
@@ -153,7 +152,7 @@ def _as_it_is(subject: Graph | Policy, target: Target[Any], schedule: Schedule) 
     assert graph.arithmetic is not None
     for option in options_of(type(target)):
         given = getattr(target, option.name)
-        if option.name in OF_LOWERING and given != option.default:
+        if option.name in OPTIONS and given != option.default:
             raise NervecordError(
                 f"is {given}, and the weights are integers already", where=option.name,
                 hint="leave it out, or start from the floats",

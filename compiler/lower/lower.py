@@ -48,6 +48,8 @@ from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import Schedule
 from nervecord.errors import InfeasibleError
 
+OPTIONS = ("weight_bits", "weight_slices")
+"""Options of targets that say how floats become integers."""
 INPUT_EXPONENTS = range(1, 11)
 """Encoder scales tried, as powers of two: integers per unit of what enters."""
 
@@ -198,12 +200,12 @@ def _draft(
     entries = tuple(_entering(made, entry.name, entry.op) for entry in made.entries)
     found, timing = relays(found, timing, arithmetic, {e.name for e in entries if e.limit is not None})
     carriers = _carriers(made, found, arithmetic, entries)
-    if weight_slices > 1:
-        codes = {entry.code for entry in entries}
-        found, timing = sliced(found, timing, trained, {*made.graph.nodes, *timing.phase, *timing.wait, *codes})
     sources = {link.source for link in carriers.values()}
     entries = tuple(_with_channel(made, e) if e.name in sources and e.code == e.name else e for e in entries)
     drivers = frozenset(sources) - {entry.name for entry in entries}
+    if weight_slices > 1:
+        codes = {entry.code for entry in entries}
+        found, timing = sliced(found, timing, trained, {*made.graph.nodes, *timing.phase, *timing.wait, *codes})
     return Draft(made, arithmetic, weight_bits, whole, tuple(found), timing, entries, carriers, drivers)
 
 

@@ -13,7 +13,7 @@ from nervecord.compiler.calibrate import Calibration, StreamCalibration
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.files.program import Program
 from nervecord.compiler.graph import Graph
-from nervecord.compiler.lower.lower import lower
+from nervecord.compiler.lower.lower import OPTIONS, lower
 from nervecord.compiler.lower.slices import SLICES_ABOUT
 from nervecord.compiler.ops import Level
 from nervecord.compiler.options import option
@@ -52,7 +52,7 @@ class OnnxTarget:
     def __post_init__(self) -> None:
         if self.form == "integer" and self.spec.integers is None:
             object.__setattr__(self, "spec", _spec("integer"))
-        asked = [name for name in ("weight_bits", "weight_slices") if getattr(self, name) != getattr(OnnxTarget, name)]
+        asked = [name for name in OPTIONS if getattr(self, name) != getattr(OnnxTarget, name)]
         if self.form != "integer" and asked:
             raise NervecordError("is of integers, and the form is float", where=asked[0], hint="--form integer")
 
