@@ -146,6 +146,13 @@ class TD7Updates(Algorithm):
     target_noise_clip: float = flag(0.5, "greatest noise of the target's actions", least=0)
     target_every: int = flag(250, "updates between two copies of the networks into the targets", least=1)
     policy_every: int = flag(2, "updates of the critic for each of the actor", least=1)
+    n_step: int = flag(
+        1, "steps whose rewards a target sums before the critic's value follows", least=1, most=fixed_rollout,
+        resumable=True,
+    )  # fmt: skip
+    priority_exponent: float = flag(
+        0.4, "how much the error of a transition decides how often it is drawn; 0: not at all", least=0, resumable=True
+    )
     capacity: int = flag(1_000_000, "transitions in the replay", least=1, most=1 << 30)
     cooldown: float = flag(
         0.0, "part of the training, at its end, in which the rate falls linearly to 0", unit="closed", resumable=True
@@ -174,7 +181,9 @@ class TD7(TD7Updates):
     hidden: int = flag(256, "neurons of each hidden layer of its networks", least=1, most=MOST_WIDTH)
     embedding: int = flag(256, "width of its embeddings", least=1, most=MOST_WIDTH)
     random_steps: int = flag(25_000, "steps of uniformly random actions before the first update", least=1)
-    smoothness: float = flag(0.0, "weight of the squared change of the action from step to step (CAPS)", least=0)
+    smoothness: float = flag(
+        0.0, "weight of the squared change of the action from step to step (CAPS)", least=0, needs=("n_step", 1)
+    )
 
 
 @dataclass(frozen=True)

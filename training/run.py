@@ -151,6 +151,8 @@ def resume(
         check_device(group.device(config.run.device))
         run = Run(config, content, group)
         run.folder = folder
+        # Only now: what cannot go on so leaves the folder as it was.
+        group.first(lambda: run_folder.reconfigure(folder, config))
         return run.finish(progress)
 
 
@@ -179,8 +181,6 @@ def _reopen(folder: Path, overrides: dict[str, Any], processes: int) -> tuple[Tr
         if name not in marked("resumable"):
             raise unknown_name("field to change on resuming", name, sorted(marked("resumable")), where="--resume")
     changed = resolved(config.replace(**overrides))
-    if changed != config:
-        write_atomically(folder / "config.json", changed.to_json().encode())
     content = _newest(folder, changed)
     if content is not None:
         keep = changed.run.keep_checkpoints

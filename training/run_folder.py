@@ -177,6 +177,12 @@ def open_existing(folder: Path) -> TrainConfig:
     return TrainConfig.from_dict(read_record(path), where=str(path))
 
 
+def reconfigure(folder: Path, config: TrainConfig) -> None:
+    """Write the configuration that a run goes on with, where it is another."""
+    if open_existing(folder) != config:
+        write_atomically(folder / "config.json", config.to_json().encode())
+
+
 def processes(folder: Path) -> int:
     """How many processes train a run."""
     path = folder / "versions.json"

@@ -163,7 +163,7 @@ def test_the_network_moves_to_greater_values_and_back_between_the_limits(runs: P
     means.requires_grad_()
     agent.actor.means = lambda seen: means  # type: ignore[method-assign]
     rest = torch.zeros(64, 1)
-    batch, zs = Batch(observations, rest, observations, rest, rest), agent.fixed.state(observations)
+    batch, zs = Batch(observations, rest, observations, rest, rest, observations), agent.fixed.state(observations)
     (found,) = torch.autograd.grad(agent._actor_loss(batch, zs), means)
     actions = means.detach().clamp(-1, 1).requires_grad_()
     values = agent.critic(observations, actions, agent.fixed.state_action(zs, actions), zs)

@@ -28,7 +28,7 @@ def filled(count: int = 200, seed: int = 0, capacity: int = 500) -> Replay:
         draw.uniform(-1, 1, (count, 2)),
         draw.normal(size=(count, 3)),
         draw.normal(size=count),
-        draw.random(count) < 0.1,
+        draw.random(count) >= 0.1,
     )
     return replay
 
@@ -69,7 +69,7 @@ def test_what_is_drawn_is_what_was_stored_and_the_oldest_goes_first() -> None:
     replay = Replay(1, 1, 8, 0)
     for start in (0, 6):
         k = np.arange(start, start + 6.0)
-        replay.add(k[:, None], -k[:, None] / 100, k[:, None] + 1, 10 * k, k % 2 == 0)
+        replay.add(k[:, None], -k[:, None] / 100, k[:, None] + 1, 10 * k, k % 2)
     batch, _ = replay.sample(400)
     seen = batch.observations[:, 0]
     assert set(seen.tolist()) == set(range(4, 12))
@@ -81,7 +81,7 @@ def test_what_is_drawn_is_what_was_stored_and_the_oldest_goes_first() -> None:
 
 def test_new_transitions_have_the_greatest_priority_until_it_is_forgotten() -> None:
     replay = filled(4)
-    one = np.zeros((1, 3)), np.zeros((1, 2)), np.zeros((1, 3)), np.zeros(1), np.zeros(1, bool)
+    one = np.zeros((1, 3)), np.zeros((1, 2)), np.zeros((1, 3)), np.zeros(1), np.ones(1)
     replay.set_priorities(np.array([0]), np.array([7.0]))
     replay.set_priorities(np.array([0]), np.array([2.0]))
     replay.add(*one)

@@ -220,7 +220,7 @@ def test_a_teacher_is_named_by_a_hash_of_its_networks(tmp_path: Path) -> None:
     config = small(tmp_path, random_steps=1, keep_replay=True)
     learner = TD7Learner(3, torch.tensor([-2.0]), torch.tensor([2.0]), config, group_of_one())
     before = digest(learner.state_dict())
-    learner.replay.add(*(np.ones(shape) for shape in ((1, 3), (1, 1), (1, 3), 1)), np.zeros(1, bool))
+    learner.replay.add(*(np.ones(shape) for shape in ((1, 3), (1, 1), (1, 3), 1, 1)))
     assert digest(learner.state_dict()) == before
     with torch.no_grad():
         learner.agent.actor.first.bias[0] += 1e-6

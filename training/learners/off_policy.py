@@ -22,6 +22,7 @@ from nervecord.training.algorithms import TD7Updates
 from nervecord.training.config import TrainConfig
 from nervecord.training.distributed import Group
 from nervecord.training.learners.base import Rollout, check_device
+from nervecord.training.learners.n_step import windows
 from nervecord.training.learners.replay import Replay
 from nervecord.training.learners.td7 import TD7, TD7Settings
 from nervecord.training.learners.td7_networks import TD7Policy, pack, unpack
@@ -96,7 +97,7 @@ class TD7Learner:
         self.agent = self._make_agent(observations, config)
         if self.settings.torch_compile:
             _compile(self.agent)
-        self.replay = Replay(observations, len(low), self.settings.capacity, config.run.seed)
+        self.replay = self._new_replay(config.run.seed)
         self.rate = self.settings.lr
         self.stored, self.owed = 0, 0.0
         """Transitions so far, and updates that they still allow."""
@@ -108,6 +109,9 @@ class TD7Learner:
 
     def _make_agent(self, observations: int, config: TrainConfig) -> TD7:
         return TD7(observations, len(self.low), td7_settings(self.settings))
+
+    def _new_replay(self, seed: int) -> Replay:
+        return Replay(*self.agent.sizes, self.settings.capacity, seed, later=self.settings.n_step > 1)
 
     @property
     def first_steps(self) -> int:
@@ -195,8 +199,13 @@ class TD7Learner:
         taken = (rollout.actions - self.low) / (self.high - self.low) * 2 - 1
         parts = (rollout.observations[:-1], taken.clamp(-1, 1), rollout.observations[1:])
         observations, actions, following = (part[valid].numpy() for part in parts)
-        rewards, terminated = rollout.rewards[valid].numpy(), rollout.terminated[valid].numpy()
-        self.replay.add(observations, actions, following, rewards, terminated)
+        window = windows(rollout, self.settings.gamma, self.settings.n_step)
+        rewards, continues = window.rewards[valid].numpy(), window.discount[valid].numpy()
+        later = None
+        if self.replay.later:
+            environment = torch.arange(valid.shape[1]).expand_as(valid)
+            later = rollout.observations[window.after[valid], environment[valid]].numpy()
+        self.replay.add(observations, actions, following, rewards, continues, later)
         return int(valid.sum())
 
     def absorb(self, rollout: Rollout) -> None:
@@ -234,6 +243,7 @@ class TD7Learner:
             "weights": torch.from_numpy(held["weights"]),
             "next": int(held["next"]),
             "draws": json.dumps(self.replay.generator.bit_generator.state),
+            "n_step": self.settings.n_step,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -243,7 +253,12 @@ class TD7Learner:
         # The first checkpoints came before there were these.
         self.hold_until, self.past, kept = state.get("hold_until", 0), state.get("past", []), state.get("replay")
         if kept is not None:
-            self.replay = Replay(*self.agent.sizes, self.settings.capacity, 0)
+            if (of := kept.get("n_step", 1)) != self.settings.n_step:
+                raise NervecordError(
+                    f"is {self.settings.n_step}, the replay in the checkpoint has rewards of {of}", where="--n-step",
+                    hint=f"resume with --n-step {of}, or from a checkpoint that was made without --keep-replay",
+                )  # fmt: skip
+            self.replay = self._new_replay(0)
             self.replay.restore(kept["rows"].numpy(), kept["weights"].numpy(), kept["next"])
             self.replay.generator.bit_generator.state = json.loads(kept["draws"])
         self.replay.max_priority = state.get("max_priority", 1.0)

@@ -113,7 +113,7 @@ class WeightedRows:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Transitions: float32 tensors of B rows. `continues` is 0 where the next state is terminal, else 1."""
+    """Transitions: float32 tensors of B rows. `continues` is 0 where the last state is terminal, else 1."""
 
     observations: Tensor
     """(B, observations)."""
@@ -122,9 +122,22 @@ class Batch:
     next_observations: Tensor
     """(B, observations)."""
     rewards: Tensor
-    """(B, 1)."""
+    """(B, 1), of one step or summed over several."""
     continues: Tensor
-    """(B, 1)."""
+    """(B, 1); where rewards are summed over k steps gamma^(k-1) in the place of 1."""
+    later_observations: Tensor
+    """(B, observations), what the last of those steps led to; with one step the next observations."""
+
+
+def row_sizes(observations: int, actions: int, *, later: bool) -> list[int]:
+    """Sizes of the parts of a row, in the order of `Batch`."""
+    return [observations, actions, observations, 1, 1] + [observations] * later
+
+
+def batch_of(parts: Sequence[Tensor]) -> Batch:
+    """A batch of a row's parts: the next observations are the later ones too where a row has no others."""
+    later = parts[5] if len(parts) > 5 else parts[2]
+    return Batch(parts[0], parts[1], parts[2], parts[3], parts[4], later)
 
 
 class Replay(WeightedRows):
@@ -134,21 +147,36 @@ class Replay(WeightedRows):
         observations, actions: sizes of an observation and of an action.
         capacity: number of transitions held; the oldest goes first.
         seed: of the draws.
+        later: whether rewards may be of several steps, so that a row has the observations after them too.
     """
 
-    def __init__(self, observations: int, actions: int, capacity: int, seed: int) -> None:
-        super().__init__((observations, actions, observations, 1, 1), capacity, seed)
+    def __init__(self, observations: int, actions: int, capacity: int, seed: int, *, later: bool = False) -> None:
+        super().__init__(row_sizes(observations, actions, later=later), capacity, seed)
+        self.later = later
         self.max_priority = 1.0
 
-    def add(self, observations: Array, actions: Array, next_observations: Array, rewards: Array, ends: Array) -> None:
-        """Store K transitions: (K, observations), (K, actions), (K, observations), (K,), and (K,) bool, true where the
-        next state is terminal (not where an episode was cut by a time limit)."""
-        self.append((observations, actions, next_observations, rewards[:, None], ~ends[:, None]), self.max_priority)
+    def add(
+        self,
+        observations: Array,
+        actions: Array,
+        next_observations: Array,
+        rewards: Array,
+        continues: Array,
+        later_observations: Array | None = None,
+    ) -> None:
+        """Store K transitions, in the order and the meaning of `Batch`: (K, observations), (K, actions),
+        (K, observations), (K,), (K,), and (K, observations) where the replay has a place for it.
+
+        `continues` is 0 where the last state is terminal, not where an episode was cut by a time limit."""
+        parts = [observations, actions, next_observations, rewards[:, None], continues[:, None]]
+        if later_observations is not None:
+            parts.append(later_observations)
+        self.append(parts, self.max_priority)
 
     def sample(self, count: int) -> tuple[Batch, Array]:
         """Draw `count` transitions in proportion to their priority, with replacement, and where they are (B,)."""
         parts, index = self.draw(count)
-        return Batch(*parts), index
+        return batch_of(parts), index
 
     def set_priorities(self, index: Array, priorities: Array) -> None:
         """Set priorities (B,), above 0, of the transitions at `index` (B,)."""

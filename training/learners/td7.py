@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nervecord.training.learners.replay import Batch, Replay
+from nervecord.training.learners.replay import Batch, Replay, batch_of, row_sizes
 from nervecord.training.learners.td7_networks import Actor, Critic, Encoder, Linear32, TD7Critic, TD7Policy, rounded
 
 
@@ -50,6 +50,8 @@ class TD7Settings:
     priority_exponent: float = 0.4
     least_priority: float = 1.0
     """TD error under which every transition has the same priority, and from which on the loss is linear."""
+    n_step: int = 1
+    """Steps whose rewards a target sums before the value follows: the replay's transitions are of so many."""
     capacity: int = 1_000_000
     """Transitions in the replay."""
     random_steps: int = 25_000
@@ -194,9 +196,9 @@ class TD7:
         """
         observations, actions = self.sizes
         rows = self.settings.batch
-        sizes = [observations, actions, observations, 1, 1]
-        # A view of one array, as the replay gives.
-        batch = Batch(*torch.split(torch.zeros(rows, sum(sizes)), sizes, dim=1))
+        sizes = row_sizes(observations, actions, later=self.settings.n_step > 1)
+        # Views of one array, as the replay gives.
+        batch = batch_of(torch.split(torch.zeros(rows, sum(sizes)), sizes, dim=1))
         encoder_loss_of, targets_of, critic_loss_of, actor_loss_of = self._losses
         target = targets_of(batch, torch.zeros(rows, actions), *map(torch.tensor, self.clip))
         critic_loss, _, _, zs = critic_loss_of(batch, target)
@@ -224,7 +226,7 @@ class TD7:
     def _targets(self, batch: Batch, noise: Tensor, least: Tensor, greatest: Tensor) -> Tensor:
         """Targets (B, 1) of the critic, float32. `noise` (B, actions) is that of the actions; values are clipped to
         what lies between `least` and `greatest`, scalars."""
-        settings, after = self.settings, batch.next_observations
+        settings, after = self.settings, batch.later_observations
         with self._products():
             zs = self.fixed_target.state(after)
             noise = noise.clamp(-settings.target_noise_clip, settings.target_noise_clip)
