@@ -141,9 +141,11 @@ class TD7Updates(Algorithm):
     num_envs: int = flag(16, "environments stepped together", least=1, most=MOST_ENVS)
     minibatch: int = flag(256, "transitions of one gradient step", least=1)
     steps_per_update: float = flag(2.0, "environment steps for each update", above=0)
-    exploration: float = flag(0.1, "deviation of the noise of actions, in halves of their range", least=0)
-    target_noise: float = flag(0.2, "deviation of the noise of the target's actions", least=0)
-    target_noise_clip: float = flag(0.5, "greatest noise of the target's actions", least=0)
+    exploration: float = flag(
+        0.1, "deviation of the noise of actions, in halves of their range", least=0, resumable=True
+    )
+    target_noise: float = flag(0.2, "deviation of the noise of the target's actions", least=0, resumable=True)
+    target_noise_clip: float = flag(0.5, "greatest noise of the target's actions", least=0, resumable=True)
     target_every: int = flag(250, "updates between two copies of the networks into the targets", least=1)
     policy_every: int = flag(2, "updates of the critic for each of the actor", least=1)
     n_step: int = flag(
