@@ -41,6 +41,11 @@ def draw_teachers(axes: Any) -> None:
         kept = validated(folder)
         updates = [row.get("updates", 0) / 1e6 for row in kept]
         axes.plot(updates, [row["validation_return"] for row in kept], color=colour, lw=1.3, label=label)
+    calm = lines(TEACHER / "attempts" / "calm.jsonl")
+    axes.plot(
+        [row["updates"] / 1e6 for row in calm], [row["return"] for row in calm], color="#9b5de5", lw=1.3,
+        label="seed 2, with less noise",
+    )  # fmt: skip
     axes.set_xlabel("updates of TD7, millions")
     axes.set_ylabel("mean return without noise", fontsize=8)
 
