@@ -33,6 +33,37 @@ def test_every_run_was_finished_with_the_same_budget(name: str) -> None:
         assert len(cell.seeds) >= 3
 
 
+def test_what_else_is_kept_is_of_its_study_and_the_table_of_rates_is_theirs() -> None:
+    for name, folder in {"study-rates": "rates", "study-layers": "layers"}.items():
+        study = read_study(DOCS / f"{name}.toml", out=str(KEPT))
+        assert study.folder == KEPT / folder
+        kept = {path.name for path in study.folder.iterdir()}
+        assert kept <= {run.name for run in study.runs}
+        assert name == "study-layers" or len(kept) == len(study.runs)
+        for run in (run for run in study.runs if run.name in kept):
+            assert json.loads((run.folder / "result.json").read_text())["step"] == run.config.total_steps
+        cells = read_cells(study)  # which refuses a run that is another training than the study asks for
+        assert sum(len(cell.finished) for cell in cells.values()) == len(kept)
+    readme = (KEPT / "README.md").read_text(encoding="utf-8")
+    rates: dict[tuple[str, ...], dict[float, float]] = {}
+    for run in read_study(DOCS / "study-rates.toml", out=str(KEPT)).runs:
+        rows = (run.folder / "metrics.jsonl").read_text().splitlines()
+        network = run.config.network
+        key = (network.policy.upper(), "-".join(map(str, network.layers)))
+        rates.setdefault(key, {})[run.config.algorithm.lr] = json.loads(rows[-1])["train_return"]
+    assert len(rates) == 6
+    for (policy, layers), of in rates.items():
+        best = max(of, key=of.__getitem__)
+        told = [f"**{of[lr]:,.0f}**" if lr == best else f"{of[lr]:,.0f}" for lr in sorted(of)]
+        assert f"| {policy}, {layers} | {' | '.join(told)} |" in readme
+        chosen = {
+            run.config.algorithm.lr
+            for run in read_study(DOCS / "study-layers.toml").runs
+            if (run.config.network.policy.upper(), "-".join(map(str, run.config.network.layers))) == (policy, layers)
+        }
+        assert chosen == {best}
+
+
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_report_is_theirs(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(KEPT.rglob("*"))

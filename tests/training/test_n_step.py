@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from training.test_td7_learner import small
 
 from nervecord.errors import NervecordError
+from nervecord.training import checkpoint
 from nervecord.training.distributed import Group
 from nervecord.training.learners.base import Rollout
 from nervecord.training.learners.n_step import windows
@@ -16,7 +18,6 @@ from nervecord.training.learners.off_policy import TD7Learner
 from nervecord.training.learners.replay import Replay
 from nervecord.training.learners.td7 import TD7, TD7Settings
 from nervecord.training.run import Run, resume, train
-from tests.training.test_td7_learner import small
 
 
 def rollout(steps: int = 12, environments: int = 40, seed: int = 0) -> Rollout:
@@ -96,12 +97,27 @@ def test_a_target_sums_the_window_and_goes_on_from_where_it_led(tmp_path: Path) 
 
 def test_a_replay_of_other_steps_is_refused_and_refilled_where_none_was_kept(tmp_path: Path) -> None:
     kept = train(small(tmp_path, n_step=3, keep_replay=True))
-    with pytest.raises(NervecordError, match=r"--n-step: is 1, the replay in the checkpoint has rewards of 3"):
+    before = (kept.folder / "config.json").read_bytes()
+    with pytest.raises(NervecordError, match=r"--n-step: is 1, and the replay in the checkpoint was made with 3"):
         resume(kept.folder, overrides={"steps": 2048, "n_step": 1})
+    with pytest.raises(NervecordError, match=r"--priority-exponent: is 0.*, and the replay .* was made with 0.4"):
+        resume(kept.folder, overrides={"steps": 2048, "priority_exponent": 0.0})
+    assert (kept.folder / "config.json").read_bytes() == before
     resume(kept.folder, overrides={"steps": 1152})
     plain = train(small(tmp_path, name="plain"))
     again = resume(plain.folder, overrides={"steps": 1152, "n_step": 3})
     assert again.config.algorithm.n_step == 3  # type: ignore[attr-defined]
+
+
+def test_greatest_priorities_of_another_exponent_are_forgotten(tmp_path: Path) -> None:
+    result = train(small(tmp_path))
+    content = checkpoint.load(result.folder / "checkpoints")
+    content["learner"]["max_priority"] = 3.0
+    for exponent, weight in ((0.4, 3.0), (0.0, 1.0)):
+        run = Run(result.config.replace(steps=2048, priority_exponent=exponent), content)
+        run.simulator.close()
+        assert isinstance(run.learner, TD7Learner)
+        assert set(run.learner.replay.tree.get(len(run.learner.replay)).tolist()) == {weight}
 
 
 def test_smoothness_is_of_one_step(tmp_path: Path) -> None:

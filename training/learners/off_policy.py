@@ -27,6 +27,7 @@ from nervecord.training.learners.replay import Replay
 from nervecord.training.learners.td7 import TD7, TD7Settings
 from nervecord.training.learners.td7_networks import TD7Policy, pack, unpack
 from nervecord.training.policy.actor import Act
+from nervecord.training.settings import flag_name
 
 REFILL = 400_000
 """Transitions that a resumed run fills the replay with, at most."""
@@ -38,6 +39,9 @@ PAST_EVERY = 10_000
 """Updates between two policies that are kept, at first."""
 MOST_PAST = 12
 """Past policies kept; when there are more, every second one goes, and from then on they are kept half as often."""
+
+DRAWN_BY = {"n_step": 1, "priority_exponent": 0.4}
+"""Settings that a replay's rows and weights follow, as they were before checkpoints named them."""
 
 
 def td7_settings(config: TD7Updates) -> TD7Settings:
@@ -233,6 +237,7 @@ class TD7Learner:
             "hold_until": self.hold_until,
             "past": self.past,
             "max_priority": self.replay.max_priority,
+            "priority_exponent": self.settings.priority_exponent,
             "replay": self._kept_replay() if self.settings.keep_replay else None,
         }
 
@@ -243,7 +248,7 @@ class TD7Learner:
             "weights": torch.from_numpy(held["weights"]),
             "next": int(held["next"]),
             "draws": json.dumps(self.replay.generator.bit_generator.state),
-            "n_step": self.settings.n_step,
+            **{name: getattr(self.settings, name) for name in DRAWN_BY},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -253,12 +258,19 @@ class TD7Learner:
         # The first checkpoints came before there were these.
         self.hold_until, self.past, kept = state.get("hold_until", 0), state.get("past", []), state.get("replay")
         if kept is not None:
-            if (of := kept.get("n_step", 1)) != self.settings.n_step:
-                raise NervecordError(
-                    f"is {self.settings.n_step}, the replay in the checkpoint has rewards of {of}", where="--n-step",
-                    hint=f"resume with --n-step {of}, or from a checkpoint that was made without --keep-replay",
-                )  # fmt: skip
+            self._check_kept(kept)
             self.replay = self._new_replay(0)
             self.replay.restore(kept["rows"].numpy(), kept["weights"].numpy(), kept["next"])
             self.replay.generator.bit_generator.state = json.loads(kept["draws"])
-        self.replay.max_priority = state.get("max_priority", 1.0)
+        if state.get("priority_exponent", DRAWN_BY["priority_exponent"]) == self.settings.priority_exponent:
+            self.replay.max_priority = state.get("max_priority", 1.0)
+
+    def _check_kept(self, kept: dict[str, Any]) -> None:
+        """Refuse a replay whose rows and weights mean something else than the settings say."""
+        for name, first in DRAWN_BY.items():
+            was, now, flag = kept.get(name, first), getattr(self.settings, name), flag_name(name)
+            if was != now:
+                raise NervecordError(
+                    f"is {now}, and the replay in the checkpoint was made with {was}", where=flag,
+                    hint=f"resume with {flag} {was}, or from a checkpoint that was made without --keep-replay",
+                )  # fmt: skip
