@@ -16,11 +16,9 @@ import json
 import logging
 import math
 import os
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +34,7 @@ from nervecord.training.distributed import SOLO, Group, join
 from nervecord.training.evaluate import Evaluation, evaluate
 from nervecord.training.export import check_exportable, export, exportable
 from nervecord.training.figure import draw_learning_curve
+from nervecord.training.interrupts import told_to_stop
 from nervecord.training.launch import launch
 from nervecord.training.learners.base import Learner, Rollout, check_device
 from nervecord.training.learners.collect import Collector, Episode
@@ -276,7 +275,7 @@ class Run:
         """The loop: collect a rollout, update on it, absorb it into the statistics; note, and keep, what came of it."""
         config, total, first = self.config, self.config.total_steps, self.step
         started = time.monotonic()
-        with _interrupts() as interrupted, self._metrics() as metrics:
+        with told_to_stop() as interrupted, self._metrics() as metrics:
             while self.step < total:
                 self.learner.schedule(self.step, total)
                 rollout, episodes = self.collector.collect(self.learner)
@@ -477,23 +476,3 @@ class Run:
         with contextlib.suppress(ImportError):
             draw_learning_curve(folder, folder / "learning.png", title=config.run_name)
         return TrainResult(folder, config, step, validation, test, policy)
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets, so that the update is finished; the second one interrupts at once."""
-    told = threading.Event()
-
-    def tell(number: int, frame: Any) -> None:
-        told.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield told
-        return
-    signal.signal(signal.SIGINT, tell)
-    try:
-        yield told
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)

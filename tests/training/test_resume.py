@@ -180,7 +180,8 @@ def test_exact_resume_that_sees_no_whole_episode_says_so(tmp_path: Path, caplog:
     assert "here every 80 steps of an environment, and an episode has up to 1000" in caplog.text
 
 
-def test_an_interrupt_keeps_what_there_is_and_says_the_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_keeps_what_there_is_and_says_the_step(tmp_path: Path, number: int) -> None:
     config = small(tmp_path, "told", steps=200 * 64, exact_resume=False, checkpoint_every=10**6)
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
@@ -193,7 +194,7 @@ def test_an_interrupt_keeps_what_there_is_and_says_the_step(tmp_path: Path) -> N
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not (metrics.exists() and metrics.read_bytes().count(b"\n") >= 3):
         time.sleep(0.002)
-    child.send_signal(signal.SIGINT)
+    child.send_signal(number)
     _, said = child.communicate(timeout=120)
     (step,) = checkpoint.steps_in(tmp_path / "told" / "checkpoints")
     assert rows(tmp_path / "told")[-1]["step"] == step < config.total_steps
