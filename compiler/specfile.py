@@ -278,7 +278,7 @@ def spec_table(spec: TargetSpec) -> str:
     if unlimited:
         lines += ["", "No limit: " + ", ".join(f"`{name}`" for name in unlimited) + "."]
     if spec.packing is not None:
-        lines += ["", f"Synapse memory is counted as {spec.packing.source} does ({spec.packing.confidence})."]
+        lines += ["", f"How synapse memory is counted: {spec.packing.source} ({spec.packing.confidence})."]
     if spec.energy is not None:
         parts = ", ".join(f"{value:g} pJ per {what}" for what, value in spec.energy.constants())
         lines += ["", f"Energy, for estimates only: {parts}; {spec.energy.citation}."]

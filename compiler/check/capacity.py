@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from nervecord.compiler.check.rules import GRAPH, Case, Hit, Look, above, breaking, cited, decays, threshold, whole
-from nervecord.compiler.lower.lower import INPUT_EXPONENTS
+from nervecord.compiler.lower.entries import INPUT_EXPONENTS
 from nervecord.compiler.ops import Array, IntegerSpike, Level, Mantissas, Neuron
 from nervecord.compiler.target import Limits
 

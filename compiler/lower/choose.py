@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -46,6 +46,9 @@ class Planned(Protocol):
         ...
 
 
+SPARE_ERROR = 1.1
+"""As many times the error of the finest slices is worth the synapses that coarser ones save."""
+
 C = TypeVar("C", bound=Planned)
 
 
@@ -57,6 +60,19 @@ def choose(candidates: Sequence[C], calibration: Calibration | StreamCalibration
         return candidates[-1]
     errors = [_error(candidate, candidate.plan(floats.schedule), calibration) for candidate in candidates]
     return candidates[int(np.argmin(errors))]
+
+
+def sparest(finest: C, others: Iterable[C], calibration: Calibration | StreamCalibration | None, floats: Plan) -> C:
+    """The first of the others that is hardly worse on recorded input, or better; the finest where there is none.
+
+    Args:
+        others: from the one that costs least.
+    """
+    if calibration is None:
+        return finest
+    most = SPARE_ERROR * _error(finest, finest.plan(floats.schedule), calibration)
+    fitting = (other for other in others if _error(other, other.plan(floats.schedule), calibration) <= most)
+    return next(fitting, finest)
 
 
 def _error(candidate: Planned, made: Plan, calibration: Calibration | StreamCalibration) -> float:

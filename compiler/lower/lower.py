@@ -13,7 +13,7 @@ With carried state there is no window: connections wait as long as in training, 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,8 @@ from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.calibrate import Calibration, StreamCalibration
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph import Edge, Graph
-from nervecord.compiler.lower.choose import choose, report_error
+from nervecord.compiler.lower.choose import choose, report_error, sparest
+from nervecord.compiler.lower.entries import Entering, always_on, code_of, encoder_scales, entering_of, with_channel
 from nervecord.compiler.lower.normal import Link, Population, populations
 from nervecord.compiler.lower.quantise import COARSE_THRESHOLD, Incoming, Quantised, Settings, quantise
 from nervecord.compiler.lower.ranges import op_range
@@ -32,14 +33,11 @@ from nervecord.compiler.lower.retime import Timing, retime
 from nervecord.compiler.lower.slices import sliced
 from nervecord.compiler.ops import (
     ArgmaxDecode,
-    BiasChannel,
     Decode,
     Input,
     Level,
-    Normalise,
     Op,
     Output,
-    PopulationEncode,
     Quantise,
     Rescale,
 )
@@ -50,24 +48,6 @@ from nervecord.errors import InfeasibleError
 
 OPTIONS = ("weight_bits", "weight_slices")
 """Options of targets that say how floats become integers."""
-INPUT_EXPONENTS = range(1, 11)
-"""Encoder scales tried, as powers of two: integers per unit of what enters."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entering:
-    """How one entry of the float graph enters the integers.
-
-    Args:
-        name: of the entry in the float graph. op: the op there.
-        limit: largest magnitude of real values; None for spikes.
-        code: name of the node that sends, in the integer graph.
-    """
-
-    name: str
-    op: Op
-    limit: float | None
-    code: str
 
 
 @dataclass(frozen=True)
@@ -77,6 +57,7 @@ class Draft:
     Args:
         plan: of the float graph.
         arithmetic, weight_bits, whole: as of `lower`.
+        rest_bits: most bits by which a second slice is finer than the first; None for all there is room for.
         populations: in normal form. timing: of them.
         carriers: population -> the link that carries its current bias.
         drivers: populations that get a neuron more, a bias channel for what they feed.
@@ -91,6 +72,7 @@ class Draft:
     entries: tuple[Entering, ...]
     carriers: Mapping[str, Link]
     drivers: frozenset[str]
+    rest_bits: int | None = None
     done: dict[str, Quantised] = field(default_factory=dict)
     """Populations that no encoder's scale changes, quantised once."""
 
@@ -112,6 +94,11 @@ class Candidate:
     def plan(self, schedule: Schedule) -> Plan:
         """Of the graph or policy."""
         return plan(self.subject) if isinstance(self.subject, Policy) else plan(self.subject, schedule)
+
+    @property
+    def exponents(self) -> dict[str, int]:
+        """Connection -> weight exponent."""
+        return {name: link.weight_exp for layer in self.layers for name, link in layer.links.items()}
 
 
 def lower(
@@ -149,7 +136,7 @@ def lower(
     """
     draft = _draft(subject, arithmetic, schedule, weight_bits or arithmetic.weight_bits, weight_slices, whole)
     candidates, refused = [], None
-    for scale in _encoder_scales(draft):
+    for scale in encoder_scales(draft.entries, draft.arithmetic):
         try:
             candidates.append(_candidate(draft, subject, scale))
         except InfeasibleError as error:
@@ -159,8 +146,25 @@ def lower(
         raise refused
     # One in which nothing saturates is better than one in which something may, whatever the recorded input says.
     clean = [candidate for candidate in candidates if not any(layer.warnings for layer in candidate.layers)]
-    best = choose(clean or candidates, calibration, draft.plan)
-    return best.subject, _report(draft, best, calibration)
+    finest = choose(clean or candidates, calibration, draft.plan)
+    best = finest
+    if weight_slices > 1:
+        best = sparest(finest, _thinner(draft, subject, finest), calibration, draft.plan)
+    return best.subject, _report(draft, best, finest, calibration)
+
+
+def _thinner(draft: Draft, subject: Graph | Policy, finest: Candidate) -> Iterator[Candidate]:
+    """The same with second slices of no use, then finer by one bit, by two and so on: the fewer bits, the fewer weights
+    take a synapse of both."""
+    for bits in range(draft.weight_bits - 1):
+        try:
+            made = _candidate(dataclasses.replace(draft, rest_bits=bits, done={}), subject, finest.scale)
+        except InfeasibleError:
+            continue
+        if made.exponents == finest.exponents:
+            return  # no exponent has room for more
+        if any(layer.warnings for layer in finest.layers) or not any(layer.warnings for layer in made.layers):
+            yield made
 
 
 def trial(subject: Graph | Policy, arithmetic: Arithmetic, *, schedule: Schedule | None = None) -> None:
@@ -171,7 +175,7 @@ def trial(subject: Graph | Policy, arithmetic: Arithmetic, *, schedule: Schedule
     """
     draft = _draft(subject, arithmetic, schedule, arithmetic.weight_bits, 1, False)
     refused = None
-    for scale in _encoder_scales(draft):
+    for scale in encoder_scales(draft.entries, draft.arithmetic):
         try:
             _candidate(draft, subject, scale)
         except InfeasibleError as error:
@@ -197,11 +201,11 @@ def _draft(
     trained = {p.name for p in found}
     timing = retime(made, found, arithmetic.connection_delay)
     _require_timing(made, found, timing)
-    entries = tuple(_entering(made, entry.name, entry.op) for entry in made.entries)
+    entries = tuple(entering_of(made, entry.name, entry.op) for entry in made.entries)
     found, timing = relays(found, timing, arithmetic, {e.name for e in entries if e.limit is not None})
     carriers = _carriers(made, found, arithmetic, entries)
     sources = {link.source for link in carriers.values()}
-    entries = tuple(_with_channel(made, e) if e.name in sources and e.code == e.name else e for e in entries)
+    entries = tuple(with_channel(made, e) if e.name in sources and e.code == e.name else e for e in entries)
     drivers = frozenset(sources) - {entry.name for entry in entries}
     if weight_slices > 1:
         codes = {entry.code for entry in entries}
@@ -225,33 +229,6 @@ def _require_timing(made: Plan, found: Sequence[Population], timing: Timing) -> 
                 f"state is carried between actions, and on the chip this is {timing.phase[late.name]} steps later than "
                 "it was trained", where=late.label, hint="train with --state carried --delays, or with --state reset",
             )  # fmt: skip
-
-
-def _entering(made: Plan, name: str, op: Op) -> Entering:
-    if op.spikes:
-        return Entering(name, op, None, name)
-    limit = op.clip if isinstance(op, Normalise) else op.limit if isinstance(op, Input) else None
-    if limit is None:
-        raise InfeasibleError(
-            "sends values without a limit, and integers need one", where=op.label if op.origin else name,
-            hint="normalise with a clip, or declare the input's limit",
-        )  # fmt: skip
-    return Entering(name, op, limit, _code_name(made, name, "quantise"))
-
-
-def _with_channel(made: Plan, entry: Entering) -> Entering:
-    """An entry that spikes and carries a bias. A population code has room for the channel itself, an Input has not."""
-    if isinstance(entry.op, PopulationEncode):
-        return entry
-    return dataclasses.replace(entry, code=_code_name(made, entry.name, "bias"))
-
-
-def _code_name(made: Plan, entry: str, kind: str) -> str:
-    """A name that no node has, of what sends an entry's values."""
-    code = kind if len(made.entries) == 1 else f"{kind}.{entry}"
-    while code in made.graph.nodes:
-        code += "'"
-    return code
 
 
 def _carriers(
@@ -282,29 +259,6 @@ def _carriers(
     return carriers
 
 
-def _encoder_scales(draft: Draft) -> list[dict[str, float]]:
-    """Entry -> integers per unit, of every choice that is tried, from the coarsest."""
-    limits = {entry.name: entry.limit for entry in draft.entries if entry.limit is not None}
-    if not limits:
-        return [{}]
-    found: list[dict[str, float]] = []
-    for exponent in INPUT_EXPONENTS:
-        scales = {}
-        for name, limit in limits.items():
-            scale = 2.0**exponent
-            while limit * scale >= draft.arithmetic.graded_limit + 1 and scale > 2.0**INPUT_EXPONENTS.start:
-                scale /= 2  # this one's values would be too large: it stays at the finest scale it can have
-            if limit * scale >= draft.arithmetic.graded_limit + 1:
-                raise InfeasibleError(
-                    "its values are too large for the chip's messages", where=name,
-                    hint=f"a clip or limit below {(draft.arithmetic.graded_limit + 1) / 2:g}",
-                )  # fmt: skip
-            scales[name] = scale
-        if not found or found[-1] != scales:
-            found.append(scales)
-    return found
-
-
 def _constant(p: Population, scale: float) -> int:
     """Value of the bias channel: the power of two with which the largest bias is no larger than the largest weight."""
     largest = max(max(float(np.abs(link.stored).max()) for link in p.links), 1e-30)
@@ -321,7 +275,7 @@ def _candidate(draft: Draft, subject: Graph | Policy, scale: Mapping[str, float]
         )
         for entry in draft.entries
     }  # fmt: skip
-    codes = {entry.name: _code(entry, scale.get(entry.name), constants[entry.name]) for entry in draft.entries}
+    codes = {entry.name: code_of(entry, scale.get(entry.name), constants[entry.name]) for entry in draft.entries}
     layers = _quantise(draft, codes, scale)
     nodes: dict[str, Op] = {step.name: step.op for step in made.before}
     edges: list[Edge] = [(tap.source, step.name) for step in made.before for tap in step.taps]
@@ -351,26 +305,12 @@ def _late(draft: Draft) -> dict[str, int]:
     return {name: found[name] for name in draft.plan.graph.outputs}
 
 
-def _code(entry: Entering, scale: float | None, constant: int) -> Op:
-    """What sends an entry's values or spikes into the integers."""
-    if isinstance(entry.op, PopulationEncode):
-        return entry.op.replace(always=bool(constant))
-    if entry.limit is None or scale is None:
-        return BiasChannel(entry.op.size) if constant else entry.op
-    return Quantise(entry.op.size, scale, int(np.rint(entry.limit * scale)), constant)
-
-
-def _always_on(code: Op) -> bool:
-    """Whether what sends spikes has a channel that spikes in each of the T steps."""
-    return isinstance(code, BiasChannel) or (isinstance(code, PopulationEncode) and code.always)
-
-
 def _quantise(draft: Draft, codes: Mapping[str, Op], scale: Mapping[str, float]) -> list[Quantised]:
     interval = 0
     if draft.plan.schedule.resets:
         reads = [draft.timing.phase[read.source] for read in draft.plan.reads]
         interval = draft.plan.schedule.steps + max(reads)
-    settings = Settings(draft.arithmetic, draft.weight_bits, interval, draft.whole)
+    settings = Settings(draft.arithmetic, draft.weight_bits, interval, draft.whole, draft.rest_bits)
 
     def one(p: Population, cap: float | None = None) -> Quantised:
         incoming = [_incoming(draft, p, link, codes, scale) for link in p.links]
@@ -417,7 +357,7 @@ def _incoming(draft: Draft, p: Population, link: Link, codes: Mapping[str, Op], 
     if isinstance(code, Quantise):
         low, high = op_range(code)
         return Incoming(low, high, scale[link.source], code.constant, carries)
-    always = (code is not None and _always_on(code)) or link.source in draft.drivers
+    always = (code is not None and always_on(code)) or link.source in draft.drivers
     low, high = np.zeros(width + always, dtype=np.int64), np.ones(width + always, dtype=np.int64)
     return Incoming(low, high, 1.0, int(always), carries)
 
@@ -454,7 +394,9 @@ def _rescaled(
     return name
 
 
-def _report(draft: Draft, best: Candidate, calibration: Calibration | StreamCalibration | None) -> dict[str, Any]:
+def _report(
+    draft: Draft, best: Candidate, finest: Candidate, calibration: Calibration | StreamCalibration | None
+) -> dict[str, Any]:
     made = best.plan(draft.plan.schedule)
     error, findings = report_error(best, calibration, draft.plan, made)
     rests = [link.name for p in draft.populations for link in p.links if link.rest_of]
@@ -464,18 +406,19 @@ def _report(draft: Draft, best: Candidate, calibration: Calibration | StreamCali
         for layer in best.layers
         if layer.report.threshold is not None and layer.report.threshold < COARSE_THRESHOLD
     ]
-    if rests and not any(name in layer.links for layer in best.layers for name in rests):
+    if rests and best.exponents.keys().isdisjoint(rests):
         low, high = draft.arithmetic.weight_exponent_low, draft.arithmetic.weight_exponent_high
-        warnings.append(
-            f"no weight has a second slice: exponents from {low} to {high} have no room for one, or all are exact"
-        )
+        reason = f"exponents from {low} to {high} have no room for one, or all are exact"
+        if not finest.exponents.keys().isdisjoint(rests):
+            reason = "with one the recorded input gives hardly a smaller error"
+        warnings.append(f"no weight has a second slice: {reason}")
     found: list[Finding] = [finding for layer in best.layers for finding in layer.warnings] + findings
     warnings += [str(finding) for finding in found]
     entries = []
     for entry in draft.entries:
         code = made.graph.nodes[entry.code]
         quantiser = code if isinstance(code, Quantise) else None
-        channel = quantiser.constant if quantiser else int(_always_on(code))
+        channel = quantiser.constant if quantiser else int(always_on(code))
         entries.append({
             "name": entry.name,
             "scale": quantiser.scale if quantiser else None,

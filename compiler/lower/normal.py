@@ -38,7 +38,8 @@ class Link:
         weight: (out, in), gains folded in.
         delay: steps, as trained.
         convolution: that the weights were before gains.
-        rest_of: name of another link with the same weights: this one carries what rounding leaves of that one's.
+        rest_of: name of another link with the same weights: this one carries those that fit
+            its mantissas, and what rounding leaves of the others.
     """
 
     name: str

@@ -7,8 +7,8 @@ All links of a population share one accumulator, so they have one unit: a real c
 accumulator units on every one of them. S is the largest with which every range is proved (`compiler.lower.ranges`);
 then it is lowered by less than one unit of the threshold, so that the threshold itself is exact.
 
-A link that is the rest of another (`compiler.lower.slices`) has the same unit below a smaller exponent, and its
-mantissas stand for what rounding left of that one's weights.
+A link that is the rest of another (`compiler.lower.slices`) has the same unit below a smaller exponent. Its mantissas
+stand for the weights that fit them, which the other leaves out, and for what rounding left of the others.
 """
 
 from __future__ import annotations
@@ -66,12 +66,14 @@ class Settings:
         arithmetic: of the target. weight_bits: of mantissas.
         interval: steps between two clearings of the state; 0 where it is carried.
         whole: no exponent may cut bits off: coarser weights instead, and biases in whole units.
+        rest_bits: most bits by which a rest is finer than its link; None for all there is room for.
     """
 
     arithmetic: Arithmetic
     weight_bits: int
     interval: int
     whole: bool = False
+    rest_bits: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +237,7 @@ def _scales(
         rest_of = population.links[k].rest_of
         if rest_of is not None:
             of = next(j for j, link in enumerate(population.links) if link.name == rest_of)
-            exponents[k] = rest_exponent(a, exponents[of], steps[k])
+            exponents[k] = rest_exponent(a, exponents[of], steps[k], settings.rest_bits)
         elif not settings.whole:
             # The others have room: finer mantissas below a smaller exponent, the same unit.
             down = exponent - max(math.floor(math.log2(units[k] / limit)), 0)
@@ -290,7 +292,7 @@ def _with_scales(
         # Float spikes are above their threshold, strictly.
         exact = int(np.rint(threshold * scales.unit * 2.0 ** (a.input_shift - a.threshold_shift)))
         spike = IntegerSpike(exact + (1 if a.compare == ">=" and a.threshold_shift == 0 else 0))
-    bias = (population.bias * scales.unit + _lost(made, settings)) * (1 << a.input_shift)
+    bias = (population.bias * scales.unit + _lost(made, settings, population.size)) * (1 << a.input_shift)
     if a.bias_enters == "current" and population.current_decay is not None:
         bias = population.current_bias * scales.unit * (1 << a.input_shift)
     if drives:
@@ -340,6 +342,10 @@ def _mantissas(
     if coarse is not None:
         stored = coarse.values if isinstance(coarse, Sparse) else coarse.weight[: len(weight)]
         weight -= stored * 2.0 ** (coarse.weight_exp - scales.weight_exp[k])
+    rest = next((j for j, other in enumerate(population.links) if other.rest_of == link.name), None)
+    if rest is not None and scales.weight_exp[rest] < scales.weight_exp[k]:
+        fine = np.abs(weight) * 2.0 ** (scales.weight_exp[k] - scales.weight_exp[rest])
+        weight[fine <= most // step * step] = 0
     weight /= step
     np.rint(weight, out=weight)
     weight *= step
@@ -359,14 +365,21 @@ def _mantissas(
     return Sparse(whole.values, whole.columns, whole.starts, whole.inputs, convolution=form, **shared)  # type: ignore[arg-type]
 
 
-def _lost(links: Mapping[str, Mantissas], settings: Settings) -> float:
-    """Accumulator units that negative exponents cut off on average, which the bias gives back in a reset window.
+def _lost(links: Mapping[str, Mantissas], settings: Settings, size: int) -> Array:
+    """Accumulator units that negative exponents cut off, (neurons,), which the bias gives back in a reset window.
 
-    a >> k rounds down: each connection loses (1 - 2^-k) / 2 of a unit at each step, on average.
+    a >> k rounds down: a connection loses (1 - 2^-k) / 2 of a unit at each step, on average, where its weights have
+    bits that are cut off.
     """
+    lost = np.zeros(size)
     if settings.whole or not settings.interval or not settings.arithmetic.bias_bits:
-        return 0.0
-    return sum(0.5 * (1.0 - 2.0**made.weight_exp) for made in links.values() if made.weight_exp < 0)
+        return lost
+    for made in links.values():
+        if made.weight_exp < 0:
+            cut = made.stored & ((1 << -made.weight_exp) - 1)
+            rows = np.bincount(made.csr.row_of, cut, size) if isinstance(made, Sparse) else cut.sum(axis=1)
+            lost += 0.5 * (1.0 - 2.0**made.weight_exp) * (rows[:size] > 0)
+    return lost
 
 
 def _prove(
@@ -404,7 +417,7 @@ def _report(
     wanted = population.bias
     if a.bias_enters == "current" and population.current_decay is not None:
         wanted = population.current_bias
-    lost = _lost(links, settings) / scales.unit
+    lost = _lost(links, settings, size) / scales.unit
     return PopulationReport(
         population=population.name,
         connections=tuple(link_reports(population.links, links, scales.weight_scale)),

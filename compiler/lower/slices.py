@@ -1,8 +1,9 @@
 """Bit slicing: a weight as the sum of two mantissas, of two connections beside one another.
 
 A population's accumulator has one unit for all that enters it, so that a connection whose largest weight is far above
-the others has mantissas too coarse for those. A second connection between the same ends, with a smaller exponent,
-carries what rounding leaves of the first, for about twice the synapses.
+the others has mantissas too coarse for those. A second connection between the same ends has a smaller exponent: weights
+that fit its mantissas are its alone, and of the larger ones it carries what rounding leaves. The fewer bits it is finer
+by, the fewer weights take a synapse of both.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.lower.normal import Population
 from nervecord.compiler.lower.retime import Timing
 
-SLICES_ABOUT = "mantissas that make up a weight: with 2 a second connection carries what rounding leaves of the first"
+SLICES_ABOUT = "mantissas that make up a weight: with 2, a finer one for small weights, and both for larger ones"
 """What the option of targets is for."""
 
 
@@ -46,14 +47,19 @@ def sliced(
     return found, Timing(timing.phase, wait)
 
 
-def rest_exponent(arithmetic: Arithmetic, exponent: int, step: int) -> int:
+def rest_exponent(arithmetic: Arithmetic, exponent: int, step: int, most: int | None = None) -> int:
     """The smallest exponent of a rest with which half a step of its link, of this exponent, is still a mantissa.
+
+    Args:
+        most: bits by which it may be smaller, where fewer are to be than there is room for.
 
     Where every product is shifted on its own, each loses half a unit below exponent 0, which is more than a rest gains:
     there it stays at 0, or at its link's where that is smaller.
     """
     largest = arithmetic.weight_largest // step * step
     room = max(math.floor(math.log2(largest / (step / 2))), 0) if largest else 0
+    if most is not None:
+        room = min(room, most)
     least = arithmetic.weight_exponent_low
     if arithmetic.accumulate == "shift-each":
         least = max(least, min(exponent, 0))

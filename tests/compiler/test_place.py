@@ -114,6 +114,17 @@ def test_split_by_memory() -> None:
     assert not placement.layers[0].exceeded
 
 
+def test_lava_counts_weights_that_are_not_zero() -> None:
+    band = sum(np.eye(1024, k=k) for k in range(-4, 5))
+    placed = place(network(band), LAVA)
+    # 9 * (8 + 10 index bits) + 10 = 172 bits: three words for each axon, and no more at the ends.
+    assert placed.memory_bits is not None
+    assert 1016 * 192 <= placed.memory_bits <= 1024 * 192
+    assert placed.cores == 1
+    assert LAVA.packing is not None
+    assert LAVA.packing.confidence == "second-hand"
+
+
 def test_split_by_output_axons() -> None:
     # Each of 1024 neurons reaches every core of the next layer, 6 of them: 4096 axons carry 682 neurons.
     spec = dataclasses.replace(

@@ -14,10 +14,11 @@ import nervecord
 from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.calibrate import calibrate
 from nervecord.compiler.graph import Graph
+from nervecord.compiler.lower import choose
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.lower.slices import rest_exponent
-from nervecord.compiler.ops import Affine, Mantissas, Neuron, Sparse
+from nervecord.compiler.ops import Affine, IntegerMembrane, Mantissas, Neuron, Sparse
 from nervecord.compiler.plan import plan
 from nervecord.compiler.policy import Policy
 from nervecord.errors import InfeasibleError, NervecordError
@@ -87,6 +88,104 @@ def test_a_weight_far_above_the_others_costs_little_then() -> None:
     assert thresholds[1] >= thresholds[0]
 
 
+def stored(policy: Policy, link: str) -> np.ndarray:
+    op = policy.graph.nodes[link]
+    assert isinstance(op, Mantissas)
+    return np.asarray(op.weight)
+
+
+@pytest.mark.parametrize("arithmetic", [LAVA, TWOS_COMPLEMENT], ids=["mode", "twos-complement"])
+@pytest.mark.parametrize(("bits", "spare"), [(8, 0.0), (8, 1.1), (4, 0.0), (4, 1.1)])
+def test_a_weight_that_fits_the_finer_slice_is_its_alone(
+    arithmetic: Arithmetic, bits: int, spare: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choose, "SPARE_ERROR", spare)
+    policy = with_far_weight(random_policy(5, sizes=(27, 64, 8), recorded=128), "fc2", 8.0)
+    made, report = lowered(policy, arithmetic, weight_slices=2, weight_bits=bits)
+    step = arithmetic.weight_step(bits, mixed=True)
+    most = arithmetic.weight_range(mixed=True)[1] // step * step
+    affine = policy.graph.nodes["fc2"]
+    assert isinstance(affine, Affine)
+    fine = affine.weight * links(report)["fc2.rest"]["weight_scale"]
+    rows, width = fine.shape
+    first, rest = (stored(made, link)[:rows, :width] for link in ("fc2", "fc2.rest"))
+    beyond = np.abs(fine) > most
+    assert 0 < np.count_nonzero(beyond) < beyond.size
+    np.testing.assert_array_equal(first != 0, beyond)
+    np.testing.assert_allclose(rest[~beyond], fine[~beyond], rtol=0, atol=0.5001 * step)
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_weights_that_all_inhibit_have_slices(bits: int) -> None:
+    policy = random_policy(0, sizes=(6, 4, 4), recorded=32)
+    affine = policy.graph.nodes["fc2"]
+    assert isinstance(affine, Affine)
+    # The second is a mantissa of -256 in a rest of 8 bits, which a matrix of both signs holds and this one does not.
+    negative = affine.replace(weight=-0.05 * np.array([[1, 0.503, 0.2, 0.1]] * 4))
+    policy = policy.replace(graph=policy.graph.replace(nodes={**policy.graph.nodes, "fc2": negative}))
+    made, report = lowered(policy, weight_slices=2, weight_bits=bits)
+    assert overflows(prove(plan(made)), LAVA) == []
+    one = lowered(policy, weight_bits=bits)[1]
+    assert report["action_error_rms"] <= 1.1 * one["action_error_rms"]
+
+
+def test_slices_that_are_of_no_use_are_left_out() -> None:
+    narrow = dataclasses.replace(LAVA, current_bits=16, membrane_bits=16, product_bits=24, threshold_bits=10)
+    policy = random_policy(1, sizes=(9, 20, 4), population=4)
+    affine = policy.graph.nodes["fc2"]
+    assert isinstance(affine, Affine)
+    larger = affine.replace(weight=10 * affine.weight)
+    policy = policy.replace(graph=policy.graph.replace(nodes={**policy.graph.nodes, "fc2": larger}))
+    one, two = (lowered(policy, narrow, weight_slices=slices)[1] for slices in (1, 2))
+    assert two["action_error_rms"] <= one["action_error_rms"]
+    assert two["warnings"][-1].endswith("with one the recorded input gives hardly a smaller error")
+
+
+@pytest.mark.parametrize("spare", [0.0, 1.1])
+def test_a_row_that_a_connection_leaves_alone_gets_no_bias_back_for_it(
+    spare: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choose, "SPARE_ERROR", spare)
+    policy = with_far_weight(random_policy(0, sizes=(27, 8), recorded=256, bias=0.0), "fc1", 40.0)
+    made, report = lowered(policy, weight_slices=2)
+    assert stored(made, "fc1")[0, 0] != 0
+    assert not stored(made, "fc1")[1:].any()
+    found = links(report)
+    assert found["fc1"]["weight_exp"] < 0
+    readout = made.graph.nodes["readout"]
+    assert isinstance(readout, Neuron)
+    assert isinstance(readout.membrane, IntegerMembrane)
+    given = (readout.membrane.bias.astype(np.int64) << readout.membrane.bias_exp) / (1 << LAVA.input_shift)
+    first, rest = (0.5 * (1 - 2.0 ** found[link]["weight_exp"]) for link in ("fc1", "fc1.rest"))
+    assert given[1:] == pytest.approx(rest, abs=0.02)
+    assert given[0] == pytest.approx(first + rest, abs=0.02)
+
+
+def test_a_few_large_weights_cost_a_few_synapses(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = with_far_weight(random_policy(5, sizes=(27, 64, 8), recorded=128), "fc1", 8.0)
+
+    def cost(**options: Any) -> tuple[int, float]:
+        made, report = lowered(policy, **options)
+        matrices = [op for op in made.graph.nodes.values() if isinstance(op, Mantissas)]
+        return sum(np.count_nonzero(op.weight) for op in matrices), report["action_error_rms"]
+
+    one, two = cost(), cost(weight_slices=2)
+    monkeypatch.setattr(choose, "SPARE_ERROR", 0.0)
+    finest = cost(weight_slices=2)
+    monkeypatch.setattr(choose, "SPARE_ERROR", np.inf)
+    sparest = cost(weight_slices=2)
+    assert one[0] <= sparest[0] < finest[0]
+    assert sparest[0] <= two[0] < 1.3 * one[0]
+    assert two[1] <= 1.1 * finest[1] < 0.6 * one[1]
+
+
+def test_without_recorded_input_slices_are_as_fine_as_they_can_be() -> None:
+    policy = random_policy(5, sizes=(27, 64, 8), recorded=128)
+    _, report = lower(policy, LAVA, None, weight_slices=2)
+    found = links(report)
+    assert found["fc2.rest"]["weight_exp"] == rest_exponent(LAVA, found["fc2"]["weight_exp"], 2)
+
+
 def test_a_coarse_threshold_names_the_slices() -> None:
     policy = random_policy(5, sizes=(27, 64, 48, 8), recorded=128)
     policy = with_far_weight(policy, "fc2", 40.0)
@@ -104,7 +203,8 @@ def test_the_unit_may_be_finer_than_the_first_slice() -> None:
     assert found["fc2.rest"]["weight_exp"] < found["fc2"]["weight_exp"]
 
 
-def test_weights_that_are_exact_have_no_rest() -> None:
+def test_weights_that_are_exact_have_no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "SPARE_ERROR", 0.0)
     policy = random_policy(5, sizes=(6, 12, 4), recorded=48)
     affine = policy.graph.nodes["fc2"]
     assert isinstance(affine, Affine)

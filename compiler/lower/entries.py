@@ -1,0 +1,102 @@
+"""How values and spikes enter the integers: the names, scales and codes of what sends them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.ops import BiasChannel, Input, Normalise, Op, PopulationEncode, Quantise
+from nervecord.compiler.plan import Plan
+from nervecord.errors import InfeasibleError
+
+INPUT_EXPONENTS = range(1, 11)
+"""Encoder scales tried, as powers of two: integers per unit of what enters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entering:
+    """How one entry of the float graph enters the integers.
+
+    Args:
+        name: of the entry in the float graph. op: the op there.
+        limit: largest magnitude of real values; None for spikes.
+        code: name of the node that sends, in the integer graph.
+    """
+
+    name: str
+    op: Op
+    limit: float | None
+    code: str
+
+
+def entering_of(made: Plan, name: str, op: Op) -> Entering:
+    """An entry of the float graph.
+
+    Raises:
+        InfeasibleError: it sends values without a limit.
+    """
+    if op.spikes:
+        return Entering(name, op, None, name)
+    limit = op.clip if isinstance(op, Normalise) else op.limit if isinstance(op, Input) else None
+    if limit is None:
+        raise InfeasibleError(
+            "sends values without a limit, and integers need one", where=op.label if op.origin else name,
+            hint="normalise with a clip, or declare the input's limit",
+        )  # fmt: skip
+    return Entering(name, op, limit, _code_name(made, name, "quantise"))
+
+
+def with_channel(made: Plan, entry: Entering) -> Entering:
+    """An entry that spikes and carries a bias. A population code has room for the channel itself, an Input has not."""
+    if isinstance(entry.op, PopulationEncode):
+        return entry
+    return dataclasses.replace(entry, code=_code_name(made, entry.name, "bias"))
+
+
+def _code_name(made: Plan, entry: str, kind: str) -> str:
+    """A name that no node has, of what sends an entry's values."""
+    code = kind if len(made.entries) == 1 else f"{kind}.{entry}"
+    while code in made.graph.nodes:
+        code += "'"
+    return code
+
+
+def encoder_scales(entries: Sequence[Entering], arithmetic: Arithmetic) -> list[dict[str, float]]:
+    """Entry -> integers per unit, of every choice that is tried, from the coarsest."""
+    limits = {entry.name: entry.limit for entry in entries if entry.limit is not None}
+    if not limits:
+        return [{}]
+    found: list[dict[str, float]] = []
+    for exponent in INPUT_EXPONENTS:
+        scales = {}
+        for name, limit in limits.items():
+            scale = 2.0**exponent
+            while limit * scale >= arithmetic.graded_limit + 1 and scale > 2.0**INPUT_EXPONENTS.start:
+                scale /= 2  # this one's values would be too large: it stays at the finest scale it can have
+            if limit * scale >= arithmetic.graded_limit + 1:
+                raise InfeasibleError(
+                    "its values are too large for the chip's messages", where=name,
+                    hint=f"a clip or limit below {(arithmetic.graded_limit + 1) / 2:g}",
+                )  # fmt: skip
+            scales[name] = scale
+        if not found or found[-1] != scales:
+            found.append(scales)
+    return found
+
+
+def code_of(entry: Entering, scale: float | None, constant: int) -> Op:
+    """What sends an entry's values or spikes into the integers."""
+    if isinstance(entry.op, PopulationEncode):
+        return entry.op.replace(always=bool(constant))
+    if entry.limit is None or scale is None:
+        return BiasChannel(entry.op.size) if constant else entry.op
+    return Quantise(entry.op.size, scale, int(np.rint(entry.limit * scale)), constant)
+
+
+def always_on(sent: Op) -> bool:
+    """Whether what sends spikes has a channel that spikes in each of the T steps."""
+    return isinstance(sent, BiasChannel) or (isinstance(sent, PopulationEncode) and sent.always)
