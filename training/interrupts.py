@@ -16,7 +16,7 @@ def told_to_stop() -> Iterator[threading.Event]:
     A signal that somebody else answers or ignores is left alone, and all are outside the main thread.
     """
     told = threading.Event()
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    usual: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     taken = [number for number, handler in usual.items() if signal.getsignal(number) is handler]
     if threading.current_thread() is not threading.main_thread():
         taken = []
