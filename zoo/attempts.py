@@ -36,7 +36,7 @@ def draw_teachers(axes: Any) -> None:
         label="seed 1, given up",
     )  # fmt: skip
     for folder, colour, label in (
-        (TEACHER, "#1b1b1e", "seed 2, the teacher"), (SECOND, "#2a9d8f", "seed 3, not finished")
+        (TEACHER, "#1b1b1e", "seed 2"), (SECOND, "#2a9d8f", "seed 3")
     ):  # fmt: skip
         kept = validated(folder)
         updates = [row.get("updates", 0) / 1e6 for row in kept]
@@ -90,7 +90,7 @@ def main() -> int:
     draw_students(students)
     for axes, title in ((teachers, "teachers, without spikes"), (students, "students, spiking")):
         axes.set_title(title, fontsize=9)
-        axes.set_ylim(0, 9500)
+        axes.set_ylim(0, 10_500)
         axes.grid(color="#e5e7e9", linewidth=0.7)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8, loc="lower right")
