@@ -41,7 +41,7 @@ LEAST = {
 """Mean return that four episodes must reach: below what they are, far above what a broken policy does."""
 MOST = {"ant": 4_000_000, "ant-small": 4_000_000, "ant-population": 2_000_000}
 """Bytes of a folder, where it may be more than one million."""
-SEEDS = {"ant": 20261201}
+SEEDS = {"ant": 20261202}
 """Seed of the evaluation, where it is not 20261125."""
 CALLED = {"ant-small": "ant"}
 """What a folder was called when its last stages were trained."""
@@ -68,10 +68,16 @@ def seeds(name: str) -> list[Path]:
     return sorted((ZOO / name / "seeds").glob("*"))
 
 
+def other_seed(name: str) -> list[Path]:
+    """Folders of the same chain of trainings with another seed, in order."""
+    return sorted(path for path in (ZOO / name / "other-seed").glob("*") if path.is_dir())
+
+
 def chains(name: str) -> list[list[Path]]:
     """Trainings that go on from each other, the first of each chain first."""
     return [
         [*stages(name), ZOO / name],
+        *([other_seed(name)] if other_seed(name) else []),
         *(sorted(path for path in seed.iterdir() if path.is_dir()) for seed in seeds(name)),
     ]
 
@@ -156,7 +162,8 @@ def test_its_loss_has_an_interval(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_its_files_are_complete_and_tell_nothing_of_the_machine(name: str) -> None:
     found = {path.name for path in (ZOO / name).iterdir()}
-    more = ({"stages", "stages.png", "checkpoints"} if stages(name) else set()) | ({"seeds"} if seeds(name) else set())
+    more = {"stages", "stages.png", "checkpoints"} if stages(name) else set()
+    more |= {folder for folder in ("seeds", "other-seed") if (ZOO / name / folder).is_dir()}
     assert found == FILES | {f"{name}.nervecord"} | more
     text = (ZOO / name / "README.md").read_text()
     assert all(f"`{file}`" in text for file in found - {"README.md"})
@@ -195,7 +202,8 @@ def test_each_stage_begins_where_the_one_before_it_ended(name: str) -> None:
         if (before / "checkpoints").exists():
             assert digest(checkpoint.load(before / "checkpoints")["learner"]) == origin["networks"]
         # A stranger need not train the teacher to have its student.
-        assert "teacher" not in origins or (before / "checkpoints").exists() or before.parent in seeds(name)
+        again = [*seeds(name), ZOO / name / "other-seed"]
+        assert "teacher" not in origins or (before / "checkpoints").exists() or before.parent in again
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if seeds(name)])
@@ -288,11 +296,46 @@ def test_every_drawn_attempt_is_in_the_tables() -> None:
         assert f"{one['return']:,}" in row or one["return"] == round(float(np.mean(told))), row
 
 
-def test_the_fine_tuned_ant_is_from_the_teacher_that_is_kept() -> None:
-    networks = digest(checkpoint.load(ZOO / "ant-teacher" / "checkpoints")["learner"])
-    for folder in (ZOO / "ant" / "stages" / "1-distilled", ZOO / "ant"):
+@pytest.mark.parametrize(("name", "chain"), [("ant-teacher-3", 0), ("ant-teacher", 1)])
+def test_both_fine_tuned_ants_are_from_the_teachers_that_are_kept(name: str, chain: int) -> None:
+    networks = digest(checkpoint.load(ZOO / name / "checkpoints")["learner"])
+    for folder in chains("ant")[chain]:
         teacher = json.loads((folder / "versions.json").read_text())["teacher"]
-        assert (teacher["folder"], teacher["networks"]) == ("zoo/ant-teacher", networks)
+        assert (teacher["folder"], teacher["networks"]) == (f"zoo/{name}", networks)
+
+
+@pytest.mark.parametrize(("label", "folder", "seed"), [("3 (this one)", "", 20261202), ("2", "other-seed", 20261201)])
+def test_the_rows_of_both_seeds_are_of_their_episodes(label: str, folder: str, seed: int) -> None:
+    sides = [json.loads((ZOO / "ant" / folder / f"evaluation-{side}.json").read_text()) for side in ("float", "fixed")]
+    assert [side["target"] for side in sides] == ["reference", "lava"]
+    text = (ZOO / "ant" / "README.md").read_text()
+    (row,) = [line for line in text.splitlines() if line.startswith(f"| {label} |")]
+    told, means, halves = [], [], []
+    for side in sides:
+        returns = np.array(side["return_each"])
+        assert (side["seed"], side["episodes"]) == (seed, len(returns))
+        means.append(returns.mean())
+        halves.append(interval95(returns))
+        told.append(f"{means[-1]:,.0f} ± {halves[-1]:,.0f}")
+    fixed = np.array(sides[1]["return_each"])
+    told += [f"{np.median(fixed):,.0f}", f"{100 * np.mean(fixed < 6000):.1f} %"]
+    told.append(f"{100 * (means[0] - means[1]) / means[0]:.1f} % ± {100 * math.hypot(*halves) / means[0]:.1f} %")
+    assert row.endswith(f"| {' | '.join(told)} |")
+
+
+def test_both_seeds_learnt_with_the_same_settings() -> None:
+    for this, other in zip(*chains("ant"), strict=True):
+        pair = [TrainConfig.from_json((at / "config.json").read_text()).to_dict() for at in (this, other)]
+        assert [config["run"].pop("seed") for config in pair] == [3, 2]
+        for config in pair:
+            algorithm = config["algorithm"]
+            if algorithm["name"] == "finetune":
+                # Rates fell from the first step on when seed 2 learnt: they were 1.3e-4 at its first update.
+                assert config["run"]["name"] == "f1" or algorithm["lr"] == algorithm["critic_lr"] == 1.3e-4
+                assert config["run"]["name"] == "f1-3" or algorithm["lr"] == algorithm["critic_lr"] == 3e-4
+                del algorithm["lr"], algorithm["critic_lr"], algorithm["start"]
+            del algorithm["teacher"], config["run"]["name"]
+        assert pair[0] == pair[1]
 
 
 def test_the_network_that_is_kept_is_from_the_teacher_that_is_kept(tmp_path: Path) -> None:

@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any
 
 ZOO = Path(__file__).parent
-TEACHER, SECOND, STUDENT = ZOO / "ant-teacher", ZOO / "ant-teacher-3", ZOO / "ant"
+TEACHER, SECOND = ZOO / "ant-teacher", ZOO / "ant-teacher-3"
+OTHER = ZOO / "ant" / "other-seed"
+CHAINS = {
+    "seed 3": (ZOO / "ant" / "stages" / "1-distilled", ZOO / "ant"),
+    "seed 2": (OTHER / "1-distilled", OTHER / "2-fine-tuned"),
+}
+"""Distilled and fine-tuned student of a teacher, both validated."""
 COLOURS = {"distilled": "#2c6fbb", "PPO": "#e9a23b", "fine-tuned": "#d1495b"}
 MARKERS = {"distilled": "o", "PPO": "s", "fine-tuned": "D"}
 
@@ -51,18 +57,20 @@ def draw_teachers(axes: Any) -> None:
 
 
 def draw_students(axes: Any) -> None:
-    """Return against the steps a student learnt with: an end for each attempt, and the kept one's curve."""
-    distilled = validated(STUDENT / "stages" / "1-distilled")
-    axes.plot(
-        [row["step"] / 1e6 for row in distilled], [row["validation_return"] for row in distilled], lw=1.0,
-        color=COLOURS["distilled"],
-    )  # fmt: skip
-    tuned, end = validated(STUDENT), distilled[-1]["step"] / 1e6
-    fill = tuned[0]["step"]
-    axes.plot(
-        [end + (row["step"] - fill) / 1e6 for row in tuned], [row["validation_return"] for row in tuned], lw=1.0,
-        color=COLOURS["fine-tuned"],
-    )  # fmt: skip
+    """Return against the steps a student learnt with: the end of each attempt, the curves of those kept."""
+    for seed, (first, then) in CHAINS.items():
+        style = "-" if seed == "seed 3" else "--"
+        distilled = validated(first)
+        axes.plot(
+            [row["step"] / 1e6 for row in distilled], [row["validation_return"] for row in distilled], style, lw=1.0,
+            color=COLOURS["distilled"], label=f"{seed}, as validated",
+        )  # fmt: skip
+        tuned, end = validated(then), distilled[-1]["step"] / 1e6
+        fill = tuned[0]["step"]
+        axes.plot(
+            [end + (row["step"] - fill) / 1e6 for row in tuned], [row["validation_return"] for row in tuned], style,
+            lw=1.0, color=COLOURS["fine-tuned"],
+        )  # fmt: skip
     named: set[str] = set()
     for one in json.loads((TEACHER / "attempts" / "students.json").read_text(encoding="utf-8")):
         how = one["how"]
