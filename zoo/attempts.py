@@ -15,11 +15,11 @@ from typing import Any
 ZOO = Path(__file__).parent
 TEACHER, SECOND = ZOO / "ant-teacher", ZOO / "ant-teacher-3"
 OTHER = ZOO / "ant" / "other-seed"
-CHAINS = {
-    "seed 3": (ZOO / "ant" / "stages" / "1-distilled", ZOO / "ant"),
-    "seed 2": (OTHER / "1-distilled", OTHER / "2-fine-tuned"),
-}
-"""Distilled and fine-tuned student of a teacher, both validated."""
+CHAINS = (
+    ("seed 3", "-", ZOO / "ant" / "stages" / "1-distilled", ZOO / "ant"),
+    ("seed 2", "--", OTHER / "1-distilled", OTHER / "2-fine-tuned"),
+)
+"""Name and line of a chain, and its distilled and its fine-tuned student, both validated."""
 COLOURS = {"distilled": "#2c6fbb", "PPO": "#e9a23b", "fine-tuned": "#d1495b"}
 MARKERS = {"distilled": "o", "PPO": "s", "fine-tuned": "D"}
 
@@ -58,8 +58,7 @@ def draw_teachers(axes: Any) -> None:
 
 def draw_students(axes: Any) -> None:
     """Return against the steps a student learnt with: the end of each attempt, the curves of those kept."""
-    for seed, (first, then) in CHAINS.items():
-        style = "-" if seed == "seed 3" else "--"
+    for seed, style, first, then in CHAINS:
         distilled = validated(first)
         axes.plot(
             [row["step"] / 1e6 for row in distilled], [row["validation_return"] for row in distilled], style, lw=1.0,
