@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from nervecord.training.sweeps.study import read_study
 ROOT = Path(__file__).parent.parent
 DOCS, KEPT = ROOT / "docs", ROOT / "zoo" / "study"
 REPORT = DOCS / "study.md"
-STUDIES = {"study": "depth", "study-settings": "settings"}
+STUDIES = {"study": "layers", "study-settings": "settings"}
+SEEDS = {"study": 5, "study-settings": 3}
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -30,23 +32,18 @@ def test_every_run_was_finished_with_the_same_budget(name: str) -> None:
         assert (result["step"], result["test"]["episodes"]) == (run.config.total_steps, run.config.run.test_episodes)
     for cell in read_cells(study).values():
         assert [run.seed for run in cell.finished] == list(cell.seeds)
-        assert len(cell.seeds) >= 3
+        assert len(cell.seeds) == SEEDS[name]
 
 
-def test_what_else_is_kept_is_of_its_study_and_the_table_of_rates_is_theirs() -> None:
-    for name, folder in {"study-rates": "rates", "study-layers": "layers"}.items():
-        study = read_study(DOCS / f"{name}.toml", out=str(KEPT))
-        assert study.folder == KEPT / folder
-        kept = {path.name for path in study.folder.iterdir()}
-        assert kept <= {run.name for run in study.runs}
-        assert name == "study-layers" or len(kept) == len(study.runs)
-        for run in (run for run in study.runs if run.name in kept):
-            assert json.loads((run.folder / "result.json").read_text())["step"] == run.config.total_steps
-        cells = read_cells(study)  # which refuses a run that is another training than the study asks for
-        assert sum(len(cell.finished) for cell in cells.values()) == len(kept)
+def test_each_learning_rate_is_the_best_of_its_search() -> None:
+    search = read_study(DOCS / "study-rates.toml", out=str(KEPT))
+    assert search.folder == KEPT / "rates"
+    assert {path.name for path in search.folder.iterdir()} == {run.name for run in search.runs}
+    read_cells(search)  # which refuses a run that is another training than the study asks for
     readme = (KEPT / "README.md").read_text(encoding="utf-8")
     rates: dict[tuple[str, ...], dict[float, float]] = {}
-    for run in read_study(DOCS / "study-rates.toml", out=str(KEPT)).runs:
+    for run in search.runs:
+        assert json.loads((run.folder / "result.json").read_text())["step"] == run.config.total_steps
         rows = (run.folder / "metrics.jsonl").read_text().splitlines()
         network = run.config.network
         key = (network.policy.upper(), "-".join(map(str, network.layers)))
@@ -58,7 +55,7 @@ def test_what_else_is_kept_is_of_its_study_and_the_table_of_rates_is_theirs() ->
         assert f"| {policy}, {layers} | {' | '.join(told)} |" in readme
         chosen = {
             run.config.algorithm.lr
-            for run in read_study(DOCS / "study-layers.toml").runs
+            for run in read_study(DOCS / "study.toml").runs
             if (run.config.network.policy.upper(), "-".join(map(str, run.config.network.layers))) == (policy, layers)
         }
         assert chosen == {best}
@@ -76,20 +73,30 @@ def test_the_report_is_theirs(name: str, tmp_path: Path, capsys: pytest.CaptureF
     assert sorted(KEPT.rglob("*")) == before
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3])
-@pytest.mark.parametrize("policy", ["snn", "ann"])
-def test_all_widths_are_pooled_by_depth(policy: str, depth: int) -> None:
-    names = ["x".join([str(width)] * depth) for width in (64, 128, 256)]
-    folders = [[KEPT / "depth" / f"{policy}-{name}-seed{seed}" for name in names] for seed in (1, 2, 3)]
-    tests = np.array(
-        [[json.loads((f / "result.json").read_text())["test"]["mean_return"] for f in of] for of in folders]
-    )
-    seeds = tests.mean(axis=1)
-    wide = interval95(seeds)
-    spread = f"{wide:,.0f}" if wide >= 99.95 else f"{wide:.1f}"
-    assert f"| {policy.upper()} | {depth} | 64, 128, 256 | 3 | {seeds.mean():,.0f} ± {spread} |" in REPORT.read_text(
-        encoding="utf-8"
-    )
+def told(values: np.ndarray) -> str:
+    wide = interval95(values)
+    return f"{values.mean():,.0f} ± {f'{wide:,.0f}' if wide >= 99.95 else f'{wide:.1f}'}"
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_depths_are_compared_seed_by_seed(depth: int) -> None:
+    report, more = REPORT.read_text(encoding="utf-8"), {}
+    for policy in ("snn", "ann"):
+        tests = {}
+        for layers in (1, depth):
+            rate = "-lr-0.0024" if (policy, layers) == ("ann", 1) else ""
+            folders = [KEPT / "layers" / f"{policy}-{'x'.join(['256'] * layers)}{rate}-seed{n}" for n in range(1, 6)]
+            results = [json.loads((folder / "result.json").read_text()) for folder in folders]
+            tests[layers] = np.array([result["test"]["mean_return"] for result in results])
+        more[policy] = tests[depth] - tests[1]
+        named = {"snn": ("", ""), "ann": (", lr 0.0006", ", lr 0.0024")}[policy]
+        this = f"{policy.upper()} {'x'.join(['256'] * depth)}{named[0]}"
+        assert f"| {this} | {policy.upper()} 256{named[1]} | 5 | {told(more[policy])} |" in report
+    contrast = [
+        line for line in report.splitlines() if f" less ANN 256, lr 0.0024 | SNN {'x'.join(['256'] * depth)} " in line
+    ]
+    assert len(contrast) == 1
+    assert f"| 5 | {told(more['ann'] - more['snn'])} |" in contrast[0]
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -108,3 +115,14 @@ def test_the_runs_tell_nothing_of_the_machine() -> None:
     }  # fmt: skip
     assert not [path for path in files if re.search(rb"/(home|root|tmp|work|Users)/", path.read_bytes())]
     assert sum(path.stat().st_size for path in files) < 2_000_000
+
+
+def test_the_notes_give_the_noise_that_was_learnt() -> None:
+    study, noise = read_study(DOCS / "study.toml", out=str(KEPT)), {}
+    for run in study.runs:
+        last = json.loads((run.folder / "metrics.jsonl").read_text().splitlines()[-1])
+        key = (run.config.network.policy, len(run.config.network.layers))
+        noise.setdefault(key, []).append(math.exp(last["log_std"]))
+    for policy in ("snn", "ann"):
+        one, two, three = (f"{np.mean(noise[policy, depth]):.2f}" for depth in (1, 2, 3))
+        assert f"{one}, {two} and {three}" in " ".join(study.notes.split())

@@ -163,7 +163,7 @@ def test_its_loss_has_an_interval(name: str) -> None:
 def test_its_files_are_complete_and_tell_nothing_of_the_machine(name: str) -> None:
     found = {path.name for path in (ZOO / name).iterdir()}
     more = {"stages", "stages.png", "checkpoints"} if stages(name) else set()
-    more |= {folder for folder in ("seeds", "other-seed") if (ZOO / name / folder).is_dir()}
+    more |= {folder for folder in ("seeds", "other-seed", "evaluations") if (ZOO / name / folder).is_dir()}
     assert found == FILES | {f"{name}.nervecord"} | more
     text = (ZOO / name / "README.md").read_text()
     assert all(f"`{file}`" in text for file in found - {"README.md"})
@@ -321,6 +321,28 @@ def test_the_rows_of_both_seeds_are_of_their_episodes(label: str, folder: str, s
     told += [f"{np.median(fixed):,.0f}", f"{100 * np.mean(fixed < 6000):.1f} %"]
     told.append(f"{100 * (means[0] - means[1]) / means[0]:.1f} % ± {100 * math.hypot(*halves) / means[0]:.1f} %")
     assert row.endswith(f"| {' | '.join(told)} |")
+
+
+def test_the_loss_over_all_episodes_is_that_of_every_evaluation() -> None:
+    text, folder = (ZOO / "ant" / "README.md").read_text(), ZOO / "ant" / "evaluations"
+    files = {side: sorted(folder.glob(f"{side}-*.json")) for side in ("float", "fixed")}
+    assert {path for of in files.values() for path in of} == set(folder.iterdir())
+    more = {side: [json.loads(path.read_text()) for path in of] for side, of in files.items()}
+    both = [[side] for side in evaluations("ant")]
+    for side, found in zip(both, more.values(), strict=True):
+        side += found
+        assert {one["target"] for one in side} == {side[0]["target"]}
+    assert [one["seed"] for one in both[0]] == [one["seed"] for one in both[1]]
+    assert len({one["seed"] for one in both[0]}) == len(both[0]) > 1
+    pairs = zip(*both, strict=True)
+    rows = [(str(pair[0]["seed"]), [np.array(one["return_each"]) for one in pair]) for pair in pairs]
+    rows.append(("all", [np.concatenate([one["return_each"] for one in side]) for side in both]))
+    for label, sides in rows:
+        means, halves = [side.mean() for side in sides], [interval95(side) for side in sides]
+        told = [f"{len(sides[0]):,}", *(f"{mean:,.0f} ± {half:,.0f}" for mean, half in zip(means, halves, strict=True))]
+        loss, half = (means[0] - means[1]) / means[0], math.hypot(*halves) / means[0]
+        assert len(sides[0]) == len(sides[1])
+        assert f"| {label} | {' | '.join(told)} | {100 * loss:.1f} % ± {100 * half:.1f} % |" in text
 
 
 def test_the_table_of_validations_is_of_both_seeds() -> None:
