@@ -342,7 +342,7 @@ def test_the_loss_over_all_episodes_is_that_of_every_evaluation() -> None:
         told = [f"{len(sides[0]):,}", *(f"{mean:,.0f} ± {half:,.0f}" for mean, half in zip(means, halves, strict=True))]
         loss, half = (means[0] - means[1]) / means[0], math.hypot(*halves) / means[0]
         assert len(sides[0]) == len(sides[1])
-        assert f"| {label} | {' | '.join(told)} | {100 * loss:.1f} % ± {100 * half:.1f} % |" in text
+        assert f"| {label} | {' | '.join(told)} | {100 * loss:z.1f} % ± {100 * half:.1f} % |" in text
 
 
 def test_the_table_of_validations_is_of_both_seeds() -> None:
