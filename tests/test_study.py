@@ -117,12 +117,15 @@ def test_the_runs_tell_nothing_of_the_machine() -> None:
     assert sum(path.stat().st_size for path in files) < 2_000_000
 
 
-def test_the_notes_give_the_noise_that_was_learnt() -> None:
-    study, noise = read_study(DOCS / "study.toml", out=str(KEPT)), {}
+def test_the_notes_give_the_noise_that_was_learnt_and_how_many_still_rise() -> None:
+    study, noise, rising = read_study(DOCS / "study.toml", out=str(KEPT)), {}, 0
     for run in study.runs:
-        last = json.loads((run.folder / "metrics.jsonl").read_text().splitlines()[-1])
+        rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+        last = rows[-1]
+        rising += last["train_return"] > [row for row in rows if row["step"] <= 1.75e6][-1]["train_return"]
         key = (run.config.network.policy, len(run.config.network.layers))
         noise.setdefault(key, []).append(math.exp(last["log_std"]))
     for policy in ("snn", "ann"):
         one, two, three = (f"{np.mean(noise[policy, depth]):.2f}" for depth in (1, 2, 3))
         assert f"{one}, {two} and {three}" in " ".join(study.notes.split())
+    assert f"{rising} of {len(study.runs)} runs return more at the end" in study.notes
