@@ -4,7 +4,7 @@ A target states it in the section [arithmetic] of its spec, a user in a file of 
 every program of integers carries it. What a chip does that cannot be said here is code, not data.
 
 Values are whole numbers. A connection sums weights, scaled by 2^exponent; the sum enters the neuron shifted up by
-`input_shift`, as the threshold is by `threshold_shift`. All methods take and give int64 arrays.
+`input_shift`, as the threshold is by `threshold_shift`. What neurons compute is traced (`compiler.body`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nervecord.compiler import schema
+from nervecord.compiler.body.intervals import UNBOUNDED, Bounds
+from nervecord.compiler.body.trace import Value
 from nervecord.errors import FileFormatError
 
 Array: TypeAlias = NDArray[Any]
@@ -186,37 +188,51 @@ class Arithmetic:
         """total * 2^exponent, rounded down."""
         return total << exponent if exponent > 0 else total >> -exponent
 
-    def decayed(self, x: Array, code: int) -> Array:
-        """What is left of x after one step."""
+    def decayed(self, x: Value, code: int, name: str) -> Value:
+        """What is left of x after one step; `name` of what decays."""
+        do = x.do
         if self.decay == "shift":
-            lost = x >> code
-            if self.decay_rounding == "at-least-one":
-                lost = np.where(lost == 0, np.sign(x), lost)
-            return x - lost
-        keep = self.decay_codes - code
-        if self.decay_rounding == "floor":
-            return (x * keep) >> self.decay_bits
-        return np.sign(x) * ((np.abs(x) * keep) >> self.decay_bits)
+            # No value has more than 63 bits.
+            shift = do.constant(f"{name}_decay", min(code, 63))
+            return do.lose(x, shift, at_least_one=self.decay_rounding == "at-least-one")
+        assert self.decay_rounding != "at-least-one"
+        kept = do.constant(f"{name}_kept", self.decay_codes - code)
+        return do.scaled(x, kept, do.constant("decay_bits", self.decay_bits), self.decay_rounding)
 
-    def current(self, x: Array) -> Array:
+    def settled(self, entering: Bounds, code: int, room: int) -> Bounds:
+        """What x = decayed(x) + c cannot pass, rounded away from zero; no bound where nothing decays.
+
+        Args:
+            entering: of c, zero among it. room: what rounding down may take of negative values at each step.
+        """
+        ends = np.array([entering.low - room, entering.high], dtype=object)
+        if self.decay == "shift":
+            # What is lost is at least x / 2^code - 1, so x stays within (|c| + 1) * 2^code.
+            return Bounds.made(np.where(ends == 0, 0, np.sign(ends) * ((np.abs(ends) + 1) << min(code, 63))))
+        if code == 0:
+            return Bounds.made(np.sign(ends) * UNBOUNDED)
+        return Bounds.made(np.sign(ends) * -(-np.abs(ends) * self.decay_codes // code))
+
+    def current(self, x: Value) -> Value:
         """x as a synaptic current holds it."""
-        return _overflown(x, self.current_bits, self.current_overflow)
+        return _overflown(x, self.current_bits, self.current_overflow, "current")
 
-    def membrane(self, x: Array) -> Array:
+    def membrane(self, x: Value) -> Value:
         """x as a membrane holds it."""
-        return _overflown(x, self.membrane_bits, self.membrane_overflow)
+        return _overflown(x, self.membrane_bits, self.membrane_overflow, "membrane")
 
-    def fire(self, v: Array, threshold: int) -> tuple[Array, Array]:
+    def fire(self, v: Value, threshold: int) -> tuple[Value, Value]:
         """(spikes, v after the reset) of membranes; threshold as its mantissa."""
-        level = threshold << self.threshold_shift
-        spiked = (v > level) if self.compare == ">" else (v >= level)
-        if self.reset == "zero":
-            return spiked.astype(np.int64), np.where(spiked, 0, v)
-        if self.spikes_per_step == 1 or level <= 0:
-            return spiked.astype(np.int64), np.where(spiked, v - level, v)
-        counts = v // level if self.compare == ">=" else -(-v // level) - 1
-        counts = np.clip(counts, 0, self.spikes_per_step)
-        return counts, v - counts * level
+        do, reached = v.do, self.compare == ">="
+        level = do.constant("level", threshold << self.threshold_shift)
+        if self.reset == "subtract" and self.spikes_per_step > 1 and threshold > 0:
+            most = do.constant("spikes_per_step", self.spikes_per_step)
+            return (
+                do.count_levels(v, level, most, reached=reached),
+                do.left_of_levels(v, level, most, reached=reached),
+            )
+        spiked = v >= level if reached else v > level
+        return do.as_kind(spiked, "integer"), do.where(spiked, 0 if self.reset == "zero" else v - level, v)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -233,15 +249,15 @@ def _limits(bits: int, overflow: Overflow) -> tuple[int, int]:
     }[overflow]
 
 
-def _overflown(x: Array, bits: int, overflow: Overflow) -> Array:
-    low, high = _limits(bits, overflow)
+def _overflown(x: Value, bits: int, overflow: Overflow, name: str) -> Value:
+    do, (low, high) = x.do, _limits(bits, overflow)
     match overflow:
         case "saturate" | "saturate-symmetric":
-            return np.clip(x, low, high)
+            return do.clip(x, do.constant(f"{name}_low", low), do.constant(f"{name}_high", high))
         case "wrap":
-            return ((x - low) & ((1 << bits) - 1)) + low
+            return do.wrap(x, bits)
         case "wrap-once":
-            return np.where(x > high, x - (1 << bits), np.where(x < low, x + (1 << bits), x))
+            return do.wrap_once(x, low, high)
 
 
 LARGEST_DELAY = 4096

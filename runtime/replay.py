@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nervecord.compiler.body.evaluate import Evaluator
 from nervecord.compiler.host import Before
-from nervecord.compiler.ops import Array, Level, Neuron, Op, Spike, State, Threshold
+from nervecord.compiler.ops import Array, Level, Op, State
 from nervecord.compiler.plan import Plan, Step
 
 
@@ -135,17 +136,13 @@ class Replay:
 
 def before_spike(op: Op, state: State, x: Array) -> Array | None:
     """The value that is compared with the threshold in this step, of floats that spike; else None."""
-    if isinstance(op, Threshold):
-        return x
-    if isinstance(op, Neuron) and isinstance(op.spike, Spike):
-        return op.before_spike({name: value.copy() for name, value in state.items()}, x)
-    return None
+    body = op.traced(None) if op.has_body and Level.DISCRETE in op.levels else None
+    if body is None or "before_spike" not in body.observed:
+        return None
+    return Evaluator(body).observed("before_spike", state, x)
 
 
 def threshold_of(op: Op) -> Array | None:
     """What `before_spike` is compared with."""
-    if isinstance(op, Threshold):
-        return op.threshold
-    if isinstance(op, Neuron) and isinstance(op.spike, Spike):
-        return op.spike.threshold
-    return None
+    body = op.traced(None) if op.has_body and Level.DISCRETE in op.levels else None
+    return None if body is None or "before_spike" not in body.observed else body.constant("threshold")

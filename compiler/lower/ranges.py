@@ -17,9 +17,10 @@ import numpy as np
 
 from nervecord.compiler.arithmetic import PRODUCT_BITS, Arithmetic
 from nervecord.compiler.blas import matmul
+from nervecord.compiler.body.intervals import FAR
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.ops import Array, Mantissas, Op
-from nervecord.compiler.ops.reach import LONGEST_RUN, UNBOUNDED, Reach, Sent, spiking
+from nervecord.compiler.ops.reach import LONGEST_RUN, Reach, Sent, spiking
 from nervecord.compiler.plan import Plan, Unit
 from nervecord.errors import GraphError, InfeasibleError
 
@@ -158,7 +159,7 @@ def _membrane(r: UnitRange, arithmetic: Arithmetic) -> list[Finding]:
 
 
 def _overflow(code: str, severity: Any, node: str, message: str, value: int, limit: int) -> Finding:
-    shown: int | str = "none" if abs(value) >= UNBOUNDED else value
+    shown: int | str = "none" if abs(value) >= FAR else value
     fix = "scale the weights down: a smaller weight exponent" if severity == "error" else "nothing to do: it is exact"
     return Finding(code, severity, node, message, shown, limit, fix=fix)
 

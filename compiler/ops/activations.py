@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
+from nervecord.compiler.body.trace import Tracer, Value
 from nervecord.compiler.ops import fields
-from nervecord.compiler.ops.fields import Array, Shape
+from nervecord.compiler.ops.fields import Shape
 from nervecord.compiler.ops.level import Level
-from nervecord.compiler.ops.op import Op, Role, State
+from nervecord.compiler.ops.op import Op, Role
 
 if TYPE_CHECKING:
     from nervecord.compiler.arithmetic import Arithmetic
 
 
-def _elu(x: Array, alpha: float) -> Array:
-    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0.0)))
-
-
-FUNCTIONS: dict[str, Callable[[Array, float], Array]] = {
-    "tanh": lambda x, alpha: np.tanh(x),
-    "relu": lambda x, alpha: np.maximum(x, 0.0),
-    "elu": _elu,
-}
+FUNCTIONS = ("tanh", "relu", "elu")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +25,7 @@ class Activation(Op):
     It has no state and no spikes, so that no chip here takes it: it is for the networks that are teachers.
     """
 
-    function: str = fields.choice("f", tuple(FUNCTIONS))
+    function: str = fields.choice("f", FUNCTIONS)
     shape: Shape = fields.shape("shape of x, without the batch")
     alpha: float = fields.number("of elu, its limit far below zero", 1.0, above=0)
 
@@ -58,5 +48,11 @@ class Activation(Op):
     def bound(self) -> float | None:
         return 1.0 if self.function == "tanh" else None
 
-    def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
-        return FUNCTIONS[self.function](x, self.alpha)
+    def body(self, do: Tracer, arithmetic: Arithmetic | None) -> Value:
+        match self.function:
+            case "tanh":
+                return do.tanh(do.x)
+            case "relu":
+                return do.maximum(do.x, 0.0)
+        below = do.constant("alpha", self.alpha) * do.expm1(do.minimum(do.x, 0.0))
+        return do.where(do.x > 0, do.x, below)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from nervecord.compiler.blas import einsum, matmul
+from nervecord.compiler.body.trace import Tracer, Value
 from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.level import FLOAT_LEVELS, Level
@@ -234,8 +235,8 @@ class Scale(Op):
     def in_shape(self) -> Shape:
         return tuple(self.scale.shape)
 
-    def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
-        return self.scale * x
+    def body(self, do: Tracer, arithmetic: Arithmetic | None) -> Value:
+        return do.constant("scale", self.scale) * do.x
 
     @classmethod
     def from_nir(cls, given: Fields, fed: Shape | None) -> Op:
@@ -402,9 +403,9 @@ class Threshold(Op):
     def spikes(self) -> bool:
         return True
 
-    def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
-        spiked: Any = x > self.threshold
-        return spiked.astype(np.float64)
+    def body(self, do: Tracer, arithmetic: Arithmetic | None) -> Value:
+        do.observe("before_spike", do.x)
+        return do.as_kind(do.x > do.constant("threshold", self.threshold), "float")
 
     @classmethod
     def from_nir(cls, given: Fields, fed: Shape | None) -> Op:

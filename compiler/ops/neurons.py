@@ -12,15 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
 
+from nervecord.compiler.body.intervals import UNBOUNDED, ZERO, Bounds, over_steps
+from nervecord.compiler.body.trace import Tracer, Value
 from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.level import EVERY_LEVEL, FLOAT_LEVELS, Level
 from nervecord.compiler.ops.op import NirForm, Op, Part, Role, State
-from nervecord.compiler.ops.reach import Leaky, Reach, Sent, integrate, spiking
+from nervecord.compiler.ops.reach import Reach, Sent, spiking
 from nervecord.errors import GraphError
 
 if TYPE_CHECKING:
@@ -219,24 +221,47 @@ class Neuron(Op):
             yield from fields.outside("threshold", self.spike.threshold, 0, a.threshold_largest)
 
     def reach(self, arithmetic: Arithmetic, interval: int, entering: Sent) -> Reach:
-        held, synapse, spike = self.membrane, self.synapse, self.spike
-        assert isinstance(held, IntegerMembrane)
-        parameters = Leaky(
-            bias=held.bias.astype(np.int64) << held.bias_exp,
-            decay=held.decay,
-            synapse=synapse.decay if isinstance(synapse, IntegerSynapse) else None,
-            threshold=spike.threshold if isinstance(spike, IntegerSpike) else None,
-        )
-        current, membrane = integrate(parameters, arithmetic, interval, entering.low, entering.high)
+        body = self.traced(arithmetic)
+        x = Bounds.of(entering.low, entering.high)
+        proposals = () if interval else self._proposals(arithmetic, x)
+        reached = over_steps(body, x, interval, proposals=proposals)
+        # Neurons that wait for their first step stand at 0.
+        membrane = reached.named(body, "membrane").hull(ZERO)
         return Reach(
-            current=current,
-            state=membrane,
-            sends=None if spike is None else spiking(self.size, arithmetic),
+            current=reached.named(body, "current").largest,
+            state=(membrane.lowest, membrane.highest),
+            sends=None if self.spike is None else spiking(self.size, arithmetic),
             accumulator_limit=arithmetic.accumulator_limit,
             state_limits=arithmetic.membrane_range,
             exact=arithmetic.membrane_overflow.startswith("saturate"),
-            readout=spike is None,
+            readout=self.spike is None,
         )
+
+    def _proposals(self, arithmetic: Arithmetic, x: Bounds) -> Iterator[dict[str, Bounds]]:
+        """Bounds of carried state: x = keep x + c cannot pass c / (1 - keep), from either side.
+
+        The second proposal has room for what rounding down takes from negative values at each step.
+        """
+        held, a = self.membrane, arithmetic
+        assert isinstance(held, IntegerMembrane)
+        bias = held.bias.astype(object) << held.bias_exp
+        entering = Bounds.made(x.hull(ZERO).ends.astype(object) << a.input_shift)
+        for room in (0, 1):
+            current, found = entering, {}
+            if a.bias_enters == "current":
+                current = Bounds.of(current.low + bias, current.high + bias).hull(ZERO)
+            if isinstance(self.synapse, IntegerSynapse):
+                current = a.settled(current, self.synapse.decay, room)
+                if a.current_overflow.startswith("saturate"):
+                    current = current.meet(Bounds.of(*a.current_range))
+                found["u"] = current
+            added = bias if a.bias_enters == "membrane" else 0
+            v = a.settled(Bounds.of(current.low + added, current.high + added).hull(ZERO), held.decay, room)
+            if a.membrane_overflow.startswith("saturate"):
+                v = v.meet(Bounds.of(*a.membrane_range))
+            if isinstance(self.spike, IntegerSpike) and a.reset == "zero":
+                v = v.meet(Bounds.of(-UNBOUNDED, max(self.spike.threshold << a.threshold_shift, 0)))
+            yield found | {"v": v}
 
     def state(self, batch: int) -> State:
         dtype = np.int64 if isinstance(self.membrane, IntegerMembrane) else np.float64
@@ -248,62 +273,82 @@ class Neuron(Op):
             state["owed"] = np.zeros((batch, *self.in_shape))
         return state
 
-    def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
-        if isinstance(self.membrane, IntegerMembrane):
+    def body(self, do: Tracer, arithmetic: Arithmetic | None) -> Value:
+        held, x = self.membrane, do.x
+        if isinstance(held, IntegerMembrane):
             assert arithmetic is not None
-            return self._integer_step(state, x, arithmetic)
-        v = self.before_spike(state, x)
-        if self.spike is None:
-            state["v"] = v
-            return v
-        assert isinstance(self.spike, Spike)
-        spiked: Any = v > self.spike.threshold
-        if "rest" in state:
-            resting = state["rest"] > 0
-            spiked &= ~resting
-            v = np.where(resting, state["v"], v)
-            state["rest"] = np.where(spiked, self.spike.refractory, np.maximum(state["rest"] - 1, 0))
-        state["v"] = _reset(self.spike, v, spiked)
-        if "owed" in state:
-            state["owed"] = np.where(spiked, self.spike.threshold, 0.0)
-        return spiked.astype(np.float64)
-
-    def before_spike(self, state: State, x: Array) -> Array:
-        """v of this step before any spike; the synaptic current in `state` is updated, v is not. Float levels."""
-        held = self.membrane
+            return self._integer_body(do, held, arithmetic)
         if not isinstance(held, Membrane):
             raise GraphError(
                 f"{self.kind} in continuous time has no steps", where=self.label, hint="give --dt, which makes them"
             )
         if isinstance(self.synapse, Synapse):
-            state["u"] = x = self.synapse.decay * state["u"] + self.synapse.gain * x
-        v = held.decay * state["v"] + held.gain * x + held.leak
-        return v - state["owed"] if "owed" in state else v
-
-    def _integer_step(self, state: State, x: Array, arithmetic: Arithmetic) -> Array:
-        held = self.membrane
-        assert isinstance(held, IntegerMembrane)
-        entering = x.astype(np.int64) << arithmetic.input_shift
-        bias = held.bias.astype(np.int64) << held.bias_exp
-        late = state["u"] if self.synapse is not None and arithmetic.order == "membrane-first" else None
-        if isinstance(self.synapse, IntegerSynapse):
-            entering = arithmetic.decayed(state["u"], self.synapse.decay) + entering
-        if arithmetic.bias_enters == "current":
-            entering = entering + bias
-            bias = np.zeros_like(bias)
-        entering = arithmetic.current(entering)
-        if self.synapse is not None:
-            state["u"] = entering
-        received = entering if late is None else late
-        v = arithmetic.membrane(arithmetic.decayed(state["v"], held.decay) + received + bias)
+            kept = do.constant("synapse_decay", self.synapse.decay) * do.state("u")
+            x = kept + do.constant("synapse_gain", self.synapse.gain) * x
+            do.keep("u", x)
+        v = do.constant("decay", held.decay) * do.state("v") + do.constant("gain", held.gain) * x
+        v = v + do.constant("leak", held.leak)
         if self.spike is None:
-            state["v"] = v
-            if arithmetic.readout == "largest-threshold" and (v > arithmetic.readout_limit).any():
+            do.keep("v", v)
+            return v
+        assert isinstance(self.spike, Spike)
+        return do.as_kind(self._spiked(do, self.spike, v), "float")
+
+    def _spiked(self, do: Tracer, spike: Spike, v: Value) -> Value:
+        """Where a float neuron spikes, and its reset."""
+        threshold = do.constant("threshold", spike.threshold)
+        late = spike.reset == "subtract-late"
+        if late:
+            v = v - do.state("owed")
+        do.observe("before_spike", v)
+        spiked = v > threshold
+        if spike.refractory:
+            rest = do.state("rest", "integer")
+            resting = rest > 0
+            spiked = spiked & ~resting
+            v = do.where(resting, do.state("v"), v)
+            do.keep("rest", do.where(spiked, do.constant("refractory", spike.refractory, "integer"),
+                                     do.maximum(rest - 1, 0)))  # fmt: skip
+        if spike.reset == "value":
+            v = do.where(spiked, do.constant("reset_value", spike.reset_value), v)
+        elif spike.reset == "subtract":
+            v = do.where(spiked, v - threshold, v)
+        do.keep("v", v)
+        if late:
+            do.keep("owed", do.where(spiked, threshold, 0.0))
+        return spiked
+
+    def _integer_body(self, do: Tracer, held: IntegerMembrane, arithmetic: Arithmetic) -> Value:
+        a = arithmetic
+        bias = do.constant("bias", held.bias.astype(np.int64) << held.bias_exp)
+        current = do.x << do.constant("input_shift", a.input_shift)
+        if isinstance(self.synapse, IntegerSynapse):
+            current = a.decayed(do.state("u"), self.synapse.decay, "synapse") + current
+        if a.bias_enters == "current":
+            current = current + bias
+        do.observe("current", current)
+        current = a.current(current)
+        received = current
+        if self.synapse is not None:
+            do.keep("u", current)
+            if a.order == "membrane-first":
+                received = do.state("u")
+        v = a.decayed(do.state("v"), held.decay, "membrane") + received
+        if a.bias_enters == "membrane":
+            v = v + bias
+        do.observe("membrane", v)
+        v = a.membrane(v)
+        if self.spike is None:
+            do.keep("v", v)
+            if a.readout == "largest-threshold":
                 # The chip's neuron would spike and lose its value here; compiling proves that it does not.
-                raise GraphError("a membrane that is read passed its threshold", where=self.label)
+                do.check(
+                    v <= do.constant("readout_limit", a.readout_limit), "a membrane that is read passed its threshold"
+                )
             return v
         assert isinstance(self.spike, IntegerSpike)
-        spikes, state["v"] = arithmetic.fire(v, self.spike.threshold)
+        spikes, v = a.fire(v, self.spike.threshold)
+        do.keep("v", v)
         return spikes
 
     # ------------------------------------------------------------------------------------------------ time and NIR
@@ -380,15 +425,6 @@ def leaking(tau: Array, dt: float, convention: str) -> tuple[Array, Array]:
     if convention == "euler":
         share = np.where((share > 1) & (share <= 1 + 2 * ROUNDING), 1.0, share)
     return (1 - share, share) if convention == "euler" else (np.exp(-share), -np.expm1(-share))
-
-
-def _reset(spike: Spike, v: Array, spiked: Array) -> Array:
-    match spike.reset:
-        case "value":
-            return np.where(spiked, spike.reset_value, v)
-        case "subtract":
-            return np.where(spiked, v - spike.threshold, v)
-    return v
 
 
 def _time_constant(decay: Array, dt: float, field: str, name: str) -> Array:

@@ -1,7 +1,8 @@
 """What all ops share: a frozen value whose type says everything that is true of it.
 
-An op is executed by its own `step`, in plain numpy: that is the definition every engine is tested against. Arrays have
-the batch first; shapes leave it out. Float levels compute in float64, the integer level in int64.
+An elementwise op says its step once, as a body of equations (`compiler.body`), which every engine reads; run with
+numpy it is the definition that they are tested against. What mixes elements has a `step` of its own in plain numpy.
+Arrays have the batch first; shapes leave it out. Float levels compute in float64, the integer level in int64.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 
+from nervecord.compiler.body.evaluate import Evaluator
+from nervecord.compiler.body.expression import Body
+from nervecord.compiler.body.trace import Tracer, Value
 from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.level import EXECUTABLE, Level
@@ -153,18 +157,47 @@ class Op:
         """State before the first step: zeros. Stateless ops have none."""
         return {}
 
-    def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
-        """One step: y (batch, *out_shape) from x (batch, *in_shape); `state` is updated.
+    def body(self, do: Tracer, arithmetic: Arithmetic | None) -> Value:
+        """The equations of one step of an elementwise op: what it gives for `do.x`.
 
         x has been delayed by `lag` already. `arithmetic` is the graph's, at the integer level.
         """
+        raise NotImplementedError(self.kind)
+
+    @property
+    def has_body(self) -> bool:
+        """Whether its step is a body of equations."""
+        return type(self).body is not Op.body
+
+    def traced(self, arithmetic: Arithmetic | None) -> Body:
+        """Its body."""
+        whole = self.levels == {Level.INTEGER} or (Level.INTEGER in self.levels and arithmetic is not None)
+        tracer = Tracer("integer" if whole else "float")
+        return tracer.body(self.body(tracer, arithmetic))
+
+    def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
+        """One step: y (batch, *out_shape) from x (batch, *in_shape); `state` is updated."""
+        if self.has_body:
+            return self.stepper(arithmetic)(state, x)
         raise GraphError(
             f"{self.kind} has no meaning in steps of time", where=self.label, hint="give --dt, which makes steps of it"
         )
 
     def stepper(self, arithmetic: Arithmetic | None) -> Callable[[State, Array], Array]:
         """`step` for many steps: what does not change between them is prepared once."""
-        return lambda state, x: self.step(state, x, arithmetic)
+        if not self.has_body:
+            return lambda state, x: self.step(state, x, arithmetic)
+        evaluator = Evaluator(self.traced(arithmetic))
+
+        def run(state: State, x: Array) -> Array:
+            try:
+                return evaluator.step(state, x)
+            except ArithmeticError as error:
+                if isinstance(error, FloatingPointError):
+                    raise
+                raise GraphError(str(error), where=self.label) from None
+
+        return run
 
     def discrete(self, dt: float, convention: str) -> Op:
         """The op in steps of dt seconds; see `compiler.passes.discretise`. The op itself where it has no time in it."""

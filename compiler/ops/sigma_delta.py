@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from nervecord.compiler.body.expression import Body
+from nervecord.compiler.body.intervals import UNBOUNDED, ZERO, Bounds, Reached, over_steps
+from nervecord.compiler.body.trace import Tracer, Value
 from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.level import Level
 from nervecord.compiler.ops.op import Op, Role, State
-from nervecord.compiler.ops.reach import FAR, LONGEST_RUN, UNBOUNDED, Reach, Sent
+from nervecord.compiler.ops.reach import LONGEST_RUN, Reach, Sent
 
 if TYPE_CHECKING:
     from nervecord.compiler.arithmetic import Arithmetic
@@ -46,6 +49,27 @@ class Summing(Op):
 
     def state(self, batch: int) -> State:
         return {name: np.zeros((batch, *self.in_shape), dtype=np.int64) for name in type(self).STATE}
+
+    def reach(self, arithmetic: Arithmetic, interval: int, entering: Sent) -> Reach:
+        body, known = self.traced(arithmetic), {}
+        if "sigma" in body.observed:
+            known[body.observed["sigma"]] = _sums(entering, interval)
+        reached = self._over_steps(body, entering, interval, known)
+        shown = [reached.named(body, name).hull(ZERO) for name in body.observed]
+        low, high = min(bounds.lowest for bounds in shown), max(bounds.highest for bounds in shown)
+        half = 1 << (STATE_BITS - 1)
+        return Reach(
+            current=0,
+            state=(low, high),
+            sends=self.sent(reached.named(body, "act").hull(ZERO), reached.values[body.result], interval)
+            if isinstance(self, Sending) else None,
+            accumulator_limit=half,
+            state_limits=(1 - half, half - 1),
+            exact=False,
+        )  # fmt: skip
+
+    def _over_steps(self, body: Body, entering: Sent, interval: int, known: dict[int, Bounds]) -> Reached:
+        return over_steps(body, Bounds.of(entering.low, entering.high), interval, known=known)
 
 
 class Sending(Summing):
@@ -76,22 +100,38 @@ class Sending(Summing):
         """The threshold in the state's unit."""
         return self.threshold << self.lift
 
-    def send(self, state: State, act: Array) -> Array:
-        """Messages of an activation; `state` is updated."""
-        delta = act - state["act"] + state["residue"]
-        sent = np.where(np.abs(delta) >= self.level, delta, 0)
-        state["act"], state["residue"] = act, delta - sent
-        return sent >> self.state_exp
+    def send(self, do: Tracer, act: Value) -> Value:
+        """Messages of an activation."""
+        do.observe("act", act)
+        delta = act - do.state("act") + do.state("residue")
+        do.observe("delta", delta)
+        level = do.constant("level", self.level)
+        enough = (delta >= level) | (delta <= -level)
+        do.keep("act", act)
+        do.keep("residue", do.where(enough, 0, delta))
+        return do.where(enough, delta, 0) >> do.constant("state_exp", self.state_exp)
 
-    def messages_of(self, low: Array, high: Array, step: tuple[Array, Array], interval: int) -> tuple[Sent, int]:
-        """(what it sends, largest magnitude of delta), where act lies in low..high and changes by `step` at once."""
-        kept = max(self.level - 1, 0)
-        least = np.maximum(low - high, step[0]) - kept
-        most = np.minimum(high - low, step[1]) + kept
+    def _over_steps(self, body: Body, entering: Sent, interval: int, known: dict[int, Bounds]) -> Reached:
+        """Also from what intervals cannot tell: an activation changes by no more at once than it can."""
+        reached = Summing._over_steps(self, body, entering, interval, known)
+        act, kept = reached.named(body, "act").hull(ZERO), max(self.level - 1, 0)
+        change = Bounds.of(act.low - act.high, act.high - act.low)
+        step = self._largest_change(entering)
+        change = change if step is None else change.meet(step)
+        delta = Bounds.of(change.low - kept, change.high + kept)
+        return Summing._over_steps(self, body, entering, interval, known | {body.observed["delta"]: delta})
+
+    def _largest_change(self, entering: Sent) -> Bounds | None:
+        """Of the activation in one step, where that is known of what enters."""
+        return None
+
+    def sent(self, act: Bounds, messages: Bounds, interval: int) -> Sent:
+        """What it sends."""
         # The messages sent so far add up to act - residue, but for what each of them loses to the shift.
+        kept = max(self.level - 1, 0)
         lost = (interval or LONGEST_RUN) if self.state_exp else 0
-        total = ((low - kept) >> self.state_exp) - lost, (high + kept) >> self.state_exp
-        return Sent(least >> self.state_exp, most >> self.state_exp, total), int(max(most.max(), -least.min()))
+        total = ((act.low - kept) >> self.state_exp) - lost, (act.high + kept) >> self.state_exp
+        return Sent(messages.low, messages.high, total)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,13 +155,8 @@ class Delta(Sending):
     def in_shape(self) -> Shape:
         return (self.width,)
 
-    def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
-        return self.send(state, x << self.lift)
-
-    def reach(self, arithmetic: Arithmetic, interval: int, entering: Sent) -> Reach:
-        low, high = np.minimum(entering.low, 0) << self.lift, np.maximum(entering.high, 0) << self.lift
-        sends, delta = self.messages_of(low, high, (low - high, high - low), interval)
-        return _reach(low, high, delta, sends)
+    def body(self, do: Tracer, arithmetic: Arithmetic | None) -> Value:
+        return self.send(do, do.x << do.constant("lift", self.lift))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,23 +183,18 @@ class SigmaDelta(Sending):
     def in_shape(self) -> Shape:
         return (int(self.bias.size),)
 
-    def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
-        state["sigma"] = state["sigma"] + x
-        act = state["sigma"] + (self.bias.astype(np.int64) << self.lift)
-        return self.send(state, np.maximum(act, 0) if self.activation == "relu" else act)
+    def body(self, do: Tracer, arithmetic: Arithmetic | None) -> Value:
+        sigma = do.state("sigma") + do.x
+        do.observe("sigma", sigma)
+        do.keep("sigma", sigma)
+        act = sigma + do.constant("bias", self.bias.astype(np.int64) << self.lift)
+        return self.send(do, do.maximum(act, 0) if self.activation == "relu" else act)
 
-    def reach(self, arithmetic: Arithmetic, interval: int, entering: Sent) -> Reach:
+    def _largest_change(self, entering: Sent) -> Bounds | None:
+        # At the first step the bias comes in as well.
         bias = self.bias.astype(np.int64) << self.lift
-        least, most = _sums(entering, interval)
-        # Before the first step act is 0, whatever the bias.
-        low, high = np.minimum(least + bias, 0), np.maximum(most + bias, 0)
-        first = np.minimum(bias, 0), np.maximum(bias, 0)
-        if self.activation == "relu":
-            low, first = np.zeros_like(low), (np.zeros_like(bias), first[1])
-        # An activation changes by no more than what enters, at the first step by the bias as well.
-        step = np.minimum(entering.low, 0) + first[0], np.maximum(entering.high, 0) + first[1]
-        sends, delta = self.messages_of(low, high, step, interval)
-        return _reach(np.minimum(least, low), np.maximum(most, high), delta, sends)
+        least = np.zeros_like(bias) if self.activation == "relu" else np.minimum(bias, 0)
+        return Bounds.of(np.minimum(entering.low, 0) + least, np.maximum(entering.high, 0) + np.maximum(bias, 0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,37 +210,19 @@ class Sigma(Summing):
     def in_shape(self) -> Shape:
         return (self.width,)
 
-    def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
-        state["sigma"] = state["sigma"] + x
-        return state["sigma"]
-
-    def reach(self, arithmetic: Arithmetic, interval: int, entering: Sent) -> Reach:
-        low, high = _sums(entering, interval)
-        return _reach(low, high, 0, None)
+    def body(self, do: Tracer, arithmetic: Arithmetic | None) -> Value:
+        sigma = do.state("sigma") + do.x
+        do.observe("sigma", sigma)
+        do.keep("sigma", sigma)
+        return sigma
 
 
-def _sums(entering: Sent, interval: int) -> tuple[Array, Array]:
+def _sums(entering: Sent, interval: int) -> Bounds:
     """What the sum of what enters can reach since it was cleared."""
-    low, high = np.minimum(entering.low, 0), np.maximum(entering.high, 0)
-    found = []
+    x = Bounds.of(entering.low, entering.high).hull(ZERO)
+    found = Bounds.made(np.sign(x.ends).astype(object) * UNBOUNDED)  # nothing bounds it but that nothing ever enters
     if entering.total is not None:
-        found.append((np.minimum(entering.total[0], 0), np.maximum(entering.total[1], 0)))
+        found = found.meet(Bounds.of(*entering.total).hull(ZERO))
     if interval:
-        found.append((interval * low, interval * high))
-    if not found:
-        # Nothing bounds it but that nothing ever enters.
-        return np.where(low < 0, -UNBOUNDED >> 1, 0), np.where(high > 0, UNBOUNDED >> 1, 0)
-    return np.maximum.reduce([a for a, _ in found]), np.minimum.reduce([b for _, b in found])
-
-
-def _reach(low: Array, high: Array, delta: int, sends: Sent | None) -> Reach:
-    half = 1 << (STATE_BITS - 1)
-    least, most = min(int(low.min()), -delta), max(int(high.max()), delta)
-    return Reach(
-        current=0,
-        state=(least if least > -FAR else -UNBOUNDED, most if most < FAR else UNBOUNDED),
-        sends=sends,
-        accumulator_limit=half,
-        state_limits=(1 - half, half - 1),
-        exact=False,
-    )
+        found = found.meet(Bounds.made(x.ends.astype(object) * interval))
+    return found
