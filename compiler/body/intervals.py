@@ -376,10 +376,10 @@ class _Step:
         left, never_b = self._branch(condition, False, b)
         if never_a is None and never_b is None:
             return taken.hull(left)
-        never_a = np.False_ if never_a is None else never_a
-        never_b = np.False_ if never_b is None else never_b
-        low = np.where(never_a, left.low, np.where(never_b, taken.low, np.minimum(taken.low, left.low)))
-        high = np.where(never_a, left.high, np.where(never_b, taken.high, np.maximum(taken.high, left.high)))
+        no_a: Any = np.False_ if never_a is None else never_a
+        no_b: Any = np.False_ if never_b is None else never_b
+        low = np.where(no_a, left.low, np.where(no_b, taken.low, np.minimum(taken.low, left.low)))
+        high = np.where(no_a, left.high, np.where(no_b, taken.high, np.maximum(taken.high, left.high)))
         return Bounds.made(np.array(np.broadcast_arrays(low, high)))
 
     def _branch(self, condition: int, holds: bool, place: int) -> tuple[Bounds, Array | None]:
