@@ -5,7 +5,7 @@ Nodes that nothing needs any more go as well. The definition runs bodies as they
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from nervecord.compiler.body.expression import Array, Body, Node
 from nervecord.compiler.body.intervals import Bounds
 
 
-def folded(body: Body, values: Sequence[Bounds] | None = None) -> Body:
+def folded(body: Body, values: Mapping[int, Bounds] | None = None) -> Body:
     """The body without what is idle.
 
     Args:
@@ -30,7 +30,7 @@ def folded(body: Body, values: Sequence[Bounds] | None = None) -> Body:
 class _Folding:
     """A body in the making."""
 
-    def __init__(self, body: Body, proved: Sequence[Bounds] | None) -> None:
+    def __init__(self, body: Body, proved: Mapping[int, Bounds] | None) -> None:
         self.old, self.proved = body, proved
         self.nodes: list[Node] = []
         self.values: dict[int, Array] = {}
@@ -71,6 +71,8 @@ class _Folding:
         """The place of what a node always is, as far as ranges tell."""
         if self.proved is None or node.operation not in _DECIDED:
             return None
+        if not all(k in self.proved for k in (place, *self.old.nodes[place].arguments)):
+            return None  # only what matters has bounds
         if node.kind == "bool":
             low, high = self.proved[place].lowest, self.proved[place].highest
             return self._put(Node("constant", "bool"), np.array(bool(low))) if low == high else None

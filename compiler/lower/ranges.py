@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,9 @@ import numpy as np
 
 from nervecord.compiler.arithmetic import PRODUCT_BITS, Arithmetic
 from nervecord.compiler.blas import matmul
-from nervecord.compiler.body.intervals import FAR
+from nervecord.compiler.body.expression import Body
+from nervecord.compiler.body.fold import folded
+from nervecord.compiler.body.intervals import FAR, Bounds
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.ops import Array, Mantissas, Op
 from nervecord.compiler.ops.reach import LONGEST_RUN, Reach, Sent, spiking
@@ -78,12 +80,31 @@ class UnitRange:
         return dataclasses.asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Proved:
+    """A population's range, with its equations and what each of their values reaches."""
+
+    range: UnitRange
+    body: Body
+    values: Mapping[int, Bounds]
+
+    @property
+    def folded(self) -> Body:
+        """The equations without what never acts."""
+        return folded(self.body, self.values)
+
+
 def prove(plan: Plan) -> list[UnitRange]:
     """Ranges of every population, in execution order.
 
     Args:
         plan: of an INTEGER graph.
     """
+    return [proof.range for proof in prove_bodies(plan)]
+
+
+def prove_bodies(plan: Plan) -> list[Proved]:
+    """The same with the populations' equations."""
     arithmetic = plan.graph.arithmetic
     assert arithmetic is not None
     interval = plan.window if plan.schedule.resets else 0
@@ -184,7 +205,7 @@ def op_range(op: Op, name: str = "") -> tuple[Array, Array]:
     return found
 
 
-def _unit(unit: Unit, arithmetic: Arithmetic, interval: int, sent: dict[str, Sent]) -> UnitRange:
+def _unit(unit: Unit, arithmetic: Arithmetic, interval: int, sent: dict[str, Sent]) -> Proved:
     op, product, entering = unit.step.op, 0, Sent.nothing(unit.step.op.size)
     for connection in unit.incoming:
         dense = connection.op
@@ -197,7 +218,8 @@ def _unit(unit: Unit, arithmetic: Arithmetic, interval: int, sent: dict[str, Sen
     reached = op.reach(arithmetic, interval, entering)
     if reached.sends is not None:
         sent[unit.step.name] = reached.sends
-    return UnitRange.of(unit.step.name, [c.name for c in unit.incoming], product, entering, reached)
+    proved = UnitRange.of(unit.step.name, [c.name for c in unit.incoming], product, entering, reached)
+    return Proved(proved, reached.body, reached.values)
 
 
 def through(dense: Mantissas, arithmetic: Arithmetic, interval: int, given: Sent) -> tuple[int, Sent]:

@@ -234,6 +234,8 @@ class Neuron(Op):
             accumulator_limit=arithmetic.accumulator_limit,
             state_limits=arithmetic.membrane_range,
             exact=arithmetic.membrane_overflow.startswith("saturate"),
+            body=body,
+            values=reached.values,
             readout=self.spike is None,
         )
 

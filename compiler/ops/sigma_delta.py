@@ -66,6 +66,8 @@ class Summing(Op):
             accumulator_limit=half,
             state_limits=(1 - half, half - 1),
             exact=False,
+            body=body,
+            values=reached.values,
         )  # fmt: skip
 
     def _over_steps(self, body: Body, entering: Sent, interval: int, known: dict[int, Bounds]) -> Reached:

@@ -4,8 +4,8 @@ A kernel takes the op's state and its input, both (batch, ...), and returns its 
 state, never written into, so that whoever holds one from an earlier step still has what it was. Factors of 1 and terms
 of 0 are left out where leaving them out changes no bit.
 
-Float kernels compute what the definition does, operation by operation; only sums of products are added up in another
-order. Integer kernels are exact (see `integers`).
+Elementwise ops are read from their bodies (`equations`). What mixes elements has a kernel here: of floats only sums of
+products are added up in another order; integers are float64, which holds every product and sum below 2^53 exactly.
 """
 
 from __future__ import annotations
@@ -14,37 +14,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nervecord.compiler.lower.ranges import UnitRange
+from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.body.fold import folded
+from nervecord.compiler.lower.ranges import Proved
 from nervecord.compiler.ops import (
-    Activation,
     Affine,
-    Array,
     Conv,
     DelayLine,
     Dense,
     Flatten,
-    IntegerMembrane,
-    IntegerSpike,
-    IntegerSynapse,
     Mantissas,
-    Membrane,
-    Neuron,
     Op,
     Pool,
-    Scale,
     Sparse,
     SparseAffine,
-    Spike,
-    Synapse,
-    Threshold,
 )
 from nervecord.errors import GraphError
-from nervecord.targets.batched.integers import Whole
+from nervecord.targets.batched.equations import equations
 from nervecord.targets.batched.place import Place
 
 Kernel: TypeAlias = Callable[[dict[str, Tensor], Tensor], Tensor]
@@ -58,15 +48,15 @@ class Ground:
 
     Args:
         place: device and type.
-        whole: the arithmetic of a graph of integers; None of floats.
+        arithmetic: of a graph of integers; None of floats.
         graded: other values than binary spikes enter.
         proved: what a population of integers can reach.
     """
 
     place: Place
-    whole: Whole | None
+    arithmetic: Arithmetic | None
     graded: bool
-    proved: UnitRange | None = None
+    proved: Proved | None = None
 
 
 def kernel(op: Op, ground: Ground) -> Kernel:
@@ -75,6 +65,9 @@ def kernel(op: Op, ground: Ground) -> Kernel:
     Raises:
         GraphError: there is none for this op.
     """
+    if op.has_body:
+        body = folded(op.traced(ground.arithmetic)) if ground.proved is None else ground.proved.folded
+        return equations(body, ground.place, op.label)
     maker = KERNELS.get(type(op))
     if maker is None:
         raise GraphError(
@@ -139,17 +132,6 @@ def _pool(op: Op, ground: Ground) -> Kernel:
     return run
 
 
-def _activation(op: Op, ground: Ground) -> Kernel:
-    assert isinstance(op, Activation)
-    alpha = op.alpha
-    functions: dict[str, Kernel] = {
-        "tanh": lambda state, x: torch.tanh(x),
-        "relu": lambda state, x: x.clamp(min=0),
-        "elu": lambda state, x: torch.where(x > 0, x, alpha * torch.expm1(x.clamp(max=0))),
-    }
-    return functions[op.function]
-
-
 def _delay_line(op: Op, ground: Ground) -> Kernel:
     assert isinstance(op, DelayLine)
     kept = op.kept
@@ -166,27 +148,29 @@ def _delay_line(op: Op, ground: Ground) -> Kernel:
     return run
 
 
-def _scale(op: Op, ground: Ground) -> Kernel:
-    assert isinstance(op, Scale)
-    scale = ground.place.tensor(op.scale)
-    return lambda state, x: scale * x
-
-
 def _flatten(op: Op, ground: Ground) -> Kernel:
     shape = op.out_shape
     return lambda state, x: x.reshape(len(x), *shape)
 
 
+def _shifted(total: Tensor, exponent: int) -> Tensor:
+    """total * 2^exponent, rounded down."""
+    if exponent == 0:
+        return total
+    moved = total * 2.0**exponent
+    return moved if exponent > 0 else torch.floor(moved)
+
+
 def _dense(op: Op, ground: Ground) -> Kernel:
     assert isinstance(op, Mantissas)
-    assert ground.whole is not None
-    whole, exponent = ground.whole, op.weight_exp
+    assert ground.arithmetic is not None
+    exponent = op.weight_exp
     weight = ground.place.tensor(op.weight.T).contiguous()
-    if whole.arithmetic.accumulate == "sum-then-shift" or exponent >= 0:
-        return lambda state, x: whole.shifted(x @ weight, exponent)
+    if ground.arithmetic.accumulate == "sum-then-shift" or exponent >= 0:
+        return lambda state, x: _shifted(x @ weight, exponent)
     if not ground.graded:
         # Of a spike the product is the weight, so that the weights can be rounded instead.
-        rounded = whole.shifted(weight, exponent)
+        rounded = _shifted(weight, exponent)
         return lambda state, x: x @ rounded
 
     def run(state: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -194,132 +178,8 @@ def _dense(op: Op, ground: Ground) -> Kernel:
         at_once = max(1, PRODUCTS // max(total.numel(), 1))
         for start in range(0, len(weight), at_once):
             part = slice(start, start + at_once)
-            total = total + whole.shifted(x[:, part, None] * weight[part], exponent).sum(1)
+            total = total + _shifted(x[:, part, None] * weight[part], exponent).sum(1)
         return total
-
-    return run
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Populations
-
-
-def _threshold(op: Op, ground: Ground) -> Kernel:
-    assert isinstance(op, Threshold)
-    threshold = ground.place.tensor(op.threshold)
-    return lambda state, x: (x > threshold).to(x.dtype)
-
-
-def _neuron(op: Op, ground: Ground) -> Kernel:
-    assert isinstance(op, Neuron)
-    if isinstance(op.membrane, IntegerMembrane):
-        return _integer_neuron(op, ground)
-    membrane = _membrane(op, ground.place)
-    if op.spike is None:
-
-        def read(state: dict[str, Tensor], x: Tensor) -> Tensor:
-            state["v"] = v = membrane(state, x)
-            return v
-
-        return read
-    assert isinstance(op.spike, Spike)
-    threshold, spike = ground.place.tensor(op.spike.threshold), op.spike
-    reset = _reset(spike, ground.place)
-
-    def fire(state: dict[str, Tensor], x: Tensor) -> Tensor:
-        v = membrane(state, x)
-        spiked = v > threshold
-        if spike.refractory:
-            resting = state["rest"] > 0
-            spiked = spiked & ~resting
-            v = torch.where(resting, state["v"], v)
-            state["rest"] = (state["rest"] - 1).clamp(min=0).masked_fill(spiked, float(spike.refractory))
-        state["v"] = reset(v, spiked)
-        return spiked.to(v.dtype)
-
-    return fire
-
-
-def _membrane(op: Neuron, place: Place) -> Kernel:
-    """v of a step before any spike; the synaptic current in the state is updated."""
-    held, synapse = op.membrane, op.synapse
-    assert isinstance(held, Membrane)
-    decay, gain, leak = place.tensor(held.decay), _factor(held.gain, place), _term(held.leak, place)
-    synapse_decay = synapse_gain = None
-    if isinstance(synapse, Synapse):
-        synapse_decay, synapse_gain = place.tensor(synapse.decay), _factor(synapse.gain, place)
-
-    def run(state: dict[str, Tensor], x: Tensor) -> Tensor:
-        if synapse_decay is not None:
-            entering = x if synapse_gain is None else synapse_gain * x
-            state["u"] = x = synapse_decay * state["u"] + entering
-        v = decay * state["v"] + (x if gain is None else gain * x)
-        return v if leak is None else v + leak
-
-    return run
-
-
-def _factor(values: Array, place: Place) -> Tensor | None:
-    return None if (values == 1).all() else place.tensor(values)
-
-
-def _term(values: Array, place: Place) -> Tensor | None:
-    return None if (values == 0).all() else place.tensor(values)
-
-
-def _reset(spike: Spike, place: Place) -> Callable[[Tensor, Tensor], Tensor]:
-    match spike.reset:
-        case "value":
-            value = place.tensor(spike.reset_value)
-            if (spike.reset_value == 0).all():
-                value = place.zeros()
-            return lambda v, spiked: torch.where(spiked, value, v)
-        case "subtract":
-            threshold = place.tensor(spike.threshold)
-            return lambda v, spiked: torch.where(spiked, v - threshold, v)
-    return lambda v, spiked: v
-
-
-def _integer_neuron(op: Neuron, ground: Ground) -> Kernel:
-    whole, held, proved = ground.whole, op.membrane, ground.proved
-    assert whole is not None
-    assert proved is not None
-    assert isinstance(held, IntegerMembrane)
-    a = whole.arithmetic
-    # Spiking neurons have a threshold, those that are read none: their ranges are proved when the engine opens.
-    threshold = op.spike.threshold if isinstance(op.spike, IntegerSpike) else None
-    code = op.synapse.decay if isinstance(op.synapse, IntegerSynapse) else None
-    shift = float(1 << a.input_shift)
-    bias = held.bias.astype(np.int64) << held.bias_exp
-    into_current = _term(bias, ground.place) if a.bias_enters == "current" else None
-    into_membrane = _term(bias, ground.place) if a.bias_enters == "membrane" else None
-    late = code is not None and a.order == "membrane-first"
-    # What cannot overflow needs no look at whether it did.
-    low, high = a.membrane_range
-    current_overflows = proved.current > a.current_limit
-    membrane_overflows = proved.membrane[0] < low or proved.membrane[1] > high
-
-    def run(state: dict[str, Tensor], x: Tensor) -> Tensor:
-        entering = x * shift
-        if code is not None:
-            entering = whole.decayed(state["u"], code) + entering
-        if into_current is not None:
-            entering = entering + into_current
-        if current_overflows:
-            entering = whole.current(entering)
-        received = state["u"] if late else entering
-        if code is not None:
-            state["u"] = entering
-        v = whole.decayed(state["v"], held.decay) + received
-        if into_membrane is not None:
-            v = v + into_membrane
-        if membrane_overflows:
-            v = whole.membrane(v)
-        if threshold is None:
-            state["v"] = v
-            return v
-        spikes, state["v"] = whole.fire(v, threshold)
-        return spikes
 
     return run
 
@@ -327,9 +187,8 @@ def _integer_neuron(op: Neuron, ground: Ground) -> Kernel:
 KERNELS: dict[type[Op], Callable[[Op, Ground], Kernel]] = cast(
     "dict[type[Op], Callable[[Op, Ground], Kernel]]",
     {
-        Affine: _affine, SparseAffine: _affine, Conv: _conv, Pool: _pool, Scale: _scale, Flatten: _flatten,
-        Dense: _dense, Sparse: _dense,
-        Threshold: _threshold, Neuron: _neuron, Activation: _activation, DelayLine: _delay_line,
+        Affine: _affine, SparseAffine: _affine, Conv: _conv, Pool: _pool, Flatten: _flatten,
+        Dense: _dense, Sparse: _dense, DelayLine: _delay_line,
     },
 )  # fmt: skip
-"""Op -> what makes its kernel. What is not here is refused by name."""
+"""What mixes elements -> what makes its kernel. What neither is here nor has a body is refused by name."""

@@ -17,13 +17,12 @@ from torch import Tensor
 
 from nervecord.compiler.findings import raise_on_errors
 from nervecord.compiler.graph import Graph
-from nervecord.compiler.lower.ranges import UnitRange, overflows, prove
+from nervecord.compiler.lower.ranges import Proved, overflows, prove_bodies
 from nervecord.compiler.ops import Array, Level
 from nervecord.compiler.plan import Plan, Step, Tap, plan
 from nervecord.compiler.policy import Policy
 from nervecord.errors import InfeasibleError
 from nervecord.targets.batched.host import DOUBLE, After, Before
-from nervecord.targets.batched.integers import Whole
 from nervecord.targets.batched.kernels import Ground, Kernel, kernel
 from nervecord.targets.batched.place import place_of, require_exact_products
 from nervecord.targets.batched.tally import Tally
@@ -51,11 +50,12 @@ class BatchedMachine:
         self.plan = subject if isinstance(subject, Plan) else plan(subject)
         self.graph = self.plan.graph
         arithmetic = self.graph.arithmetic if self.graph.level is Level.INTEGER else None
-        self._proved: dict[str, UnitRange] = {}
+        self._proved: dict[str, Proved] = {}
         if arithmetic is not None:
-            ranges = prove(self.plan)
+            proofs = prove_bodies(self.plan)
+            ranges = [proof.range for proof in proofs]
             raise_on_errors(overflows(ranges, arithmetic), InfeasibleError, where="engine torch")
-            self._proved = {found.name: found for found in ranges}
+            self._proved = {proof.range.name: proof for proof in proofs}
         self.place = place_of(self.graph, device, precision)
         self._make_kernels()
         self._clears_all = arithmetic is None and self.plan.schedule.resets
@@ -72,10 +72,9 @@ class BatchedMachine:
 
     def _make_kernels(self) -> None:
         arithmetic = self.graph.arithmetic if self.graph.level is Level.INTEGER else None
-        whole = None if arithmetic is None else Whole(arithmetic, self.place.device)
         graded = self.plan.graded
         self.kernels: dict[str, Kernel] = {
-            s.name: kernel(s.op, Ground(self.place, whole, graded.get(s.name, True), self._proved.get(s.name)))
+            s.name: kernel(s.op, Ground(self.place, arithmetic, graded.get(s.name, True), self._proved.get(s.name)))
             for s in self.plan.core
         }
         self.before, self.after = Before(self.plan, self.place), After(self.plan, self.place)

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.body.evaluate import Evaluator, zero_state
-from nervecord.compiler.body.expression import Body
 from nervecord.compiler.body.fold import folded
 from nervecord.compiler.body.intervals import FAR, HELD, UNBOUNDED, ZERO, Bounds, IntervalReading, over_steps
 from nervecord.compiler.body.text import equations
@@ -79,7 +78,7 @@ def test_bounds_hold_and_folding_changes_no_bit(a: Arithmetic, op: Neuron, inter
     reached = over_steps(body, Bounds.of(low, high), interval)
     # Also with what the op proposes of carried state, which is taken only where it holds.
     proposed = op.reach(a, interval, _sent(low, high))
-    simple, proved = folded(body), folded(body, _known_everywhere(body, reached.values))
+    simple, proved = folded(body), folded(body, reached.values)
     assert len(proved.nodes) <= len(simple.nodes) <= len(body.nodes)
     plain, without_idle, without_clips = (Evaluator(b) for b in (body, simple, proved))
     states = [zero_state(body, (8, 3)) for _ in range(3)]
@@ -106,10 +105,6 @@ def _sent(low: Any, high: Any) -> Any:
     from nervecord.compiler.ops.reach import Sent
 
     return Sent(low, high)
-
-
-def _known_everywhere(body: Body, values: dict[int, Bounds]) -> list[Bounds]:
-    return [values.get(place, Bounds.of(-UNBOUNDED, UNBOUNDED)) for place in range(len(body.nodes))]
 
 
 @pytest.mark.parametrize("overflow", OVERFLOWS)

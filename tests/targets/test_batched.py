@@ -15,6 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import floatgraphs
+import sigma_delta_nets
 from emulated import assert_same_state, observations_of, policy_of, random_arithmetic
 from graphs import LAVA, Case, draw
 from hypothesis import given, settings
@@ -23,10 +24,12 @@ from policies import random_dag, random_policy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from nervecord.compiler.body.expression import CONVERSIONS, OPERATIONS, SOURCES
 from nervecord.compiler.calibrate import calibrate
 from nervecord.compiler.graph import chain
 from nervecord.compiler.lower.lower import lower
-from nervecord.compiler.ops import Affine, Input, Level, Membrane, Neuron, Output, Scale, Spike
+from nervecord.compiler.ops import Affine, Input, Level, Membrane, Neuron, Op, Output, Scale, Spike, Synapse
+from nervecord.compiler.ops.neurons import RESETS
 from nervecord.compiler.plan import Plan, plan
 from nervecord.compiler.policy import Policy
 from nervecord.errors import ContractError, GraphError, NervecordError
@@ -34,7 +37,7 @@ from nervecord.runtime.answer import NOT_FINITE
 from nervecord.runtime.emulator import EmulatorSession
 from nervecord.runtime.session import MachineSession, Session
 from nervecord.runtime.stream import MachineStream, StreamSession
-from nervecord.targets.batched import kernels
+from nervecord.targets.batched import equations, kernels
 from nervecord.targets.batched.agreement import agreement
 from nervecord.targets.batched.machine import BatchedMachine
 from nervecord.targets.batched.session import BatchedSession, BatchedStream
@@ -243,7 +246,7 @@ def test_a_kernel_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_rounding_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """A decay that rounds down where it should round to zero."""
-    monkeypatch.setattr("nervecord.targets.batched.integers.torch.trunc", torch.floor)
+    monkeypatch.setattr("nervecord.targets.batched.equations.torch.trunc", torch.floor)
     wrong = [seed for seed in range(20) if not same_stream(draw(seed))]
     assert len(wrong) > 5
 
@@ -445,10 +448,44 @@ def test_what_it_refuses() -> None:
 
 
 def test_an_op_without_a_kernel_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(kernels.KERNELS, Scale)
-    nodes = [("in", Input((2,))), ("scaled", Scale(np.ones(2))), ("out", Output((2,)))]
-    with pytest.raises(GraphError, match="Scale is not among what engine torch runs"):
+    monkeypatch.delitem(kernels.KERNELS, Affine)
+    nodes = [("in", Input((2,))), ("fc", Affine(np.ones((2, 2)))), ("out", Output((2,)))]
+    with pytest.raises(GraphError, match="Affine is not among what engine torch runs"):
         BatchedMachine(chain(Level.DISCRETE, nodes, dt=1e-3))
+
+
+def test_an_operation_without_a_reading_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(equations.SHARED, "multiply")
+    nodes = [("in", Input((2,))), ("scaled", Scale(np.array([2.0, 3.0]))), ("out", Output((2,)))]
+    with pytest.raises(GraphError, match="no reading of the operation 'multiply'"):
+        BatchedMachine(chain(Level.DISCRETE, nodes, dt=1e-3))
+
+
+def test_every_operation_has_a_reading_but_those_of_the_host() -> None:
+    read = {*equations.SHARED, *SOURCES, *CONVERSIONS}
+    assert set(OPERATIONS) - read == {"power_of_two"}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_networks_of_changes_are_the_definition_to_the_bit(seed: int) -> None:
+    assert_same_stream(sigma_delta_nets.draw(seed), 3, "cpu")
+
+
+@pytest.mark.parametrize("rule", RESETS)
+@pytest.mark.parametrize("refractory", [0, 2])
+def test_every_reset_rule_is_the_definition(rule: str, refractory: int) -> None:
+    rng, one = np.random.default_rng(3), np.ones(6)
+    lif = Neuron(Membrane(0.8 * one, one, 0.1 * one), Synapse(0.5 * one, one),
+                 Spike(0.9 * one, 0.25 * one, rule, refractory))  # fmt: skip
+    nodes: list[tuple[str, Op]] = [
+        ("in", Input((4,))), ("fc", Affine(rng.normal(size=(6, 4)))), ("lif", lif), ("out", Output((6,)))
+    ]  # fmt: skip
+    made = plan(chain(Level.DISCRETE, nodes, dt=1e-3))
+    x = {"in": rng.normal(size=(40, 1, 4))}
+    plain, engine = MachineStream(made), BatchedStream(made)
+    for t in range(40):
+        block = {"in": x["in"][t : t + 1]}
+        np.testing.assert_array_equal(engine.step(block)["out"], plain.step(block)["out"])
 
 
 def test_coarse_products_are_refused_in_float32() -> None:
