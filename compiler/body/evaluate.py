@@ -95,7 +95,7 @@ class Evaluator:
         self.body = body
         self._steps: list[tuple[int, Function, tuple[int, ...], tuple[Any, ...]]] = []
         self._states: list[tuple[int, str]] = []
-        self._input = -1
+        self._input: int | None = None
         for place, node in enumerate(body.nodes):
             if node.operation == "input":
                 self._input = place
@@ -109,7 +109,8 @@ class Evaluator:
         found: list[Any] = [None] * len(self.body.nodes)
         for place, value in self.body.values.items():
             found[place] = value
-        found[self._input] = x
+        if self._input is not None:
+            found[self._input] = x
         for place, name in self._states:
             found[place] = state[name]
         for place, function, arguments, settings in self._steps:

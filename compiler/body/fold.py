@@ -5,23 +5,27 @@ Nodes that nothing needs any more go as well. The definition runs bodies as they
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from nervecord.compiler.body.evaluate import constant_value
-from nervecord.compiler.body.expression import Array, Body, Node
+from nervecord.compiler.body.expression import Array, Body, Node, dtype_of
 from nervecord.compiler.body.intervals import Bounds
 
 
-def folded(body: Body, values: Mapping[int, Bounds] | None = None) -> Body:
+def folded(
+    body: Body, values: Mapping[int, Bounds] | None = None, *, zero: Collection[str] = (), rounding: bool = False
+) -> Body:
     """The body without what is idle.
 
     Args:
         values: what every node reaches over all steps, where that is proved: then clips that never act, comparisons
             that always come out alike and what follows from them are left out too.
+        zero: states, and "x", that are 0 in this step.
+        rounding: also what changes the sign of a 0 alone: a float plus 0, or times 0.
     """
-    work = _Folding(body, values)
+    work = _Folding(body, values, zero, rounding)
     for place in range(len(body.nodes)):
         work.take(place)
     return work.finished()
@@ -30,8 +34,8 @@ def folded(body: Body, values: Mapping[int, Bounds] | None = None) -> Body:
 class _Folding:
     """A body in the making."""
 
-    def __init__(self, body: Body, proved: Mapping[int, Bounds] | None) -> None:
-        self.old, self.proved = body, proved
+    def __init__(self, body: Body, proved: Mapping[int, Bounds] | None, zero: Collection[str], rounding: bool) -> None:
+        self.old, self.proved, self.zero, self.rounding = body, proved, zero, rounding
         self.nodes: list[Node] = []
         self.values: dict[int, Array] = {}
         self.moved: list[int] = []
@@ -41,13 +45,13 @@ class _Folding:
         """The next node of the old body."""
         node = self.old.nodes[place]
         if node.operation == "constant":
-            self.moved.append(self._constant(node, self.old.values[place]))
+            self.moved.append(self._put(node, self.old.values[place]))
+            return
+        if node.operation in ("input", "state") and node.name in self.zero:
+            self.moved.append(self._put(Node("constant", node.kind), np.zeros((), dtype=dtype_of(node.kind))))
             return
         arguments = tuple(self.moved[k] for k in node.arguments)
         self.moved.append(self._simpler(place, Node(node.operation, node.kind, arguments, node.settings, node.name)))
-
-    def _constant(self, node: Node, value: Array) -> int:
-        return self._put(node, value)
 
     def _put(self, node: Node, value: Array | None = None) -> int:
         key = (node, b"" if value is None else repr(value.shape).encode() + value.tobytes())
@@ -100,12 +104,14 @@ class _Folding:
             return value is not None and bool((value == number).all())
 
         match node.operation:
-            case "add" if node.kind == "integer":
-                # Of floats 0 is no neutral element: it makes 0 of -0.
+            # Of floats 0 is no neutral element: it makes 0 of -0.
+            case "add" if node.kind == "integer" or self.rounding:
                 return arguments[1] if all_are(0, 0) else arguments[0] if all_are(1, 0) else None
-            case "subtract" if node.kind == "integer" and all_are(1, 0):
+            case "subtract" if (node.kind == "integer" or self.rounding) and all_are(1, 0):
                 return arguments[0]
             case "multiply":
+                if (node.kind == "integer" or self.rounding) and (all_are(0, 0) or all_are(1, 0)):
+                    return self._put(Node("constant", node.kind), np.zeros((), dtype=dtype_of(node.kind)))
                 return arguments[1] if all_are(0, 1) else arguments[0] if all_are(1, 1) else None
             case "shift_left" | "shift_right" if all_are(1, 0):
                 return arguments[0]
@@ -134,7 +140,6 @@ class _Folding:
         checks = [(place, message) for place, message in self.old.checks if not self._holds(self.moved[place])]
         needed: set[int] = set()
         waiting = [self.moved[place] for place in (*ends, *(place for place, _ in checks))]
-        waiting += [k for k, node in enumerate(self.nodes) if node.operation == "input"]
         while waiting:
             place = waiting.pop()
             if place not in needed:

@@ -112,7 +112,7 @@ def equations(body: Body, place: Place, label: str) -> Callable[[dict[str, Tenso
     steps: list[tuple[int, Function, tuple[int, ...], tuple[Any, ...]]] = []
     constants: dict[int, Number] = {}
     states: list[tuple[int, str]] = []
-    entering = 0
+    entering: int | None = None
     for k, node in enumerate(body.nodes):
         match node.operation:
             case "input":
@@ -136,7 +136,8 @@ def equations(body: Body, place: Place, label: str) -> Callable[[dict[str, Tenso
         values: list[Any] = [None] * count
         for k, value in constants.items():
             values[k] = value
-        values[entering] = x
+        if entering is not None:
+            values[entering] = x
         for k, name in states:
             values[k] = state[name]
         for k, function, arguments, settings in steps:

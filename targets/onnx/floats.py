@@ -1,37 +1,17 @@
-"""Core ops of floats as ONNX nodes, in float32: each the `step` of its op, in the order of its operations.
-
-A value is a name, or None where it is zero: a state before its first step, a delay that nothing has left yet.
-"""
+"""Core ops of floats as ONNX nodes, in float32: bodies read by `equations`, and here what mixes elements."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TypeAlias
 
 import numpy as np
 
-from nervecord.compiler.ops import (
-    Activation,
-    Affine,
-    Array,
-    Conv,
-    Flatten,
-    Membrane,
-    Neuron,
-    Op,
-    Pool,
-    Scale,
-    SparseAffine,
-    Spike,
-    Synapse,
-    Threshold,
-)
+from nervecord.compiler.body.expression import Body
+from nervecord.compiler.ops import Affine, Conv, Flatten, Op, Pool, SparseAffine
+from nervecord.compiler.plan import Step
 from nervecord.targets.onnx.builder import Builder
-
-Value: TypeAlias = str | None
-Slots: TypeAlias = dict[str, Value]
-"""State of an op: name -> value."""
+from nervecord.targets.onnx.equations import Equations, Slots, Value
 
 SINGLE: type = np.float32
 
@@ -50,44 +30,45 @@ class Floats:
         self._kernels: dict[type[Op], Callable[..., Value]] = {
             Affine: self._affine,
             SparseAffine: self._affine,
-            Neuron: self._neuron,
-            Scale: self._scale,
-            Threshold: self._threshold,
             Flatten: self._flatten,
             Conv: self._conv,
             Pool: self._pool,
-            Activation: self._activation,
         }
 
+        self._equations = Equations(builder, SINGLE)
+        self._bodies: dict[str, Body] = {}
+
     def takes(self, op: Op) -> bool:
-        """Whether there is a kernel."""
-        return type(op) in self._kernels
+        """Whether there is a form of it."""
+        return self._equations.takes(op.traced(None)) if op.has_body else type(op) in self._kernels
 
-    def step(self, op: Op, state: Slots, x: Value) -> Value:
+    def step(self, step: Step, state: Slots, x: Value) -> Value:
         """What the op gives; `state` is updated."""
-        return self._kernels[type(op)](op, state, x)
+        op = step.op
+        if not op.has_body:
+            return self._kernels[type(op)](op, x)
+        if step.name not in self._bodies:
+            self._bodies[step.name] = op.traced(None)
+        return self._equations.step(self._bodies[step.name], op.size, state, x)
 
-    def shown(self, op: Op, value: str) -> str:
-        """What the op gives, in its own units."""
-        return value
+    def wide(self, step: Step, name: str) -> bool:
+        """Whether a state takes two columns where it is carried: here all are float32."""
+        return False
 
     # ------------------------------------------------------------------------------------------ connections
 
-    def _affine(self, op: Affine | SparseAffine, state: Slots, x: Value) -> Value:
+    def _affine(self, op: Affine | SparseAffine, x: Value) -> Value:
         if x is None:
             return None if op.bias is None else self.builder.full(op.bias, SINGLE)
         weight = self.builder.constant(op.weight.astype(SINGLE))
         bias = [] if op.bias is None else [self.builder.constant(op.bias.astype(SINGLE))]
         return self.builder.op("Gemm", x, weight, *bias, transB=1)
 
-    def _scale(self, op: Scale, state: Slots, x: Value) -> Value:
-        return self._scaled(op.scale, x)
-
-    def _flatten(self, op: Flatten, state: Slots, x: Value) -> Value:
+    def _flatten(self, op: Flatten, x: Value) -> Value:
         # Values are rows here, of whatever shape they stand for.
         return x
 
-    def _conv(self, op: Conv, state: Slots, x: Value) -> Value:
+    def _conv(self, op: Conv, x: Value) -> Value:
         builder = self.builder
         shaped = builder.reshaped(self._standing(x, math.prod(op.in_shape)), builder.batch, *op.in_shape)
         held = [builder.constant(values.astype(SINGLE)) for values in (op.weight, op.bias) if values is not None]
@@ -97,7 +78,7 @@ class Floats:
         )  # fmt: skip
         return builder.reshaped(made, builder.batch, op.size)
 
-    def _pool(self, op: Pool, state: Slots, x: Value) -> Value:
+    def _pool(self, op: Pool, x: Value) -> Value:
         builder = self.builder
         shaped = builder.reshaped(self._standing(x, math.prod(op.in_shape)), builder.batch, *op.in_shape)
         made = builder.op(
@@ -107,62 +88,6 @@ class Floats:
         if op.mode == "sum":
             made = builder.op("Mul", made, builder.constant(np.array(math.prod(op.kernel), dtype=SINGLE)))
         return builder.reshaped(made, builder.batch, op.size)
-
-    def _threshold(self, op: Threshold, state: Slots, x: Value) -> Value:
-        x = self._standing(x, op.size)
-        over = self.builder.op("Greater", x, self.builder.row(op.threshold, SINGLE))
-        return self.builder.cast(over, SINGLE)
-
-    def _activation(self, op: Activation, state: Slots, x: Value) -> Value:
-        x = self._standing(x, op.size)
-        if op.function == "elu":
-            return self.builder.op("Elu", x, alpha=float(op.alpha))
-        return self.builder.op({"tanh": "Tanh", "relu": "Relu"}[op.function], x)
-
-    # ------------------------------------------------------------------------------------------ neurons
-
-    def _neuron(self, op: Neuron, state: Slots, x: Value) -> Value:
-        held, builder = op.membrane, self.builder
-        assert isinstance(held, Membrane)
-        if isinstance(op.synapse, Synapse):
-            x = builder.total([self._scaled(op.synapse.decay, state["u"]), self._scaled(op.synapse.gain, x)])
-            state["u"] = x
-        v = builder.total([self._scaled(held.decay, state["v"]), self._scaled(held.gain, x)])
-        if held.leak.any():
-            v = builder.full(held.leak, SINGLE) if v is None else builder.op("Add", v, builder.row(held.leak, SINGLE))
-        if op.spike is None:
-            state["v"] = v
-            return v
-        assert isinstance(op.spike, Spike)
-        v = self._standing(v, op.size)
-        return self._spike(op, op.spike, state, v)
-
-    def _spike(self, op: Neuron, spike: Spike, state: Slots, v: str) -> Value:
-        builder = self.builder
-        spiked = builder.op("Greater", v, builder.row(spike.threshold, SINGLE))
-        if spike.refractory:
-            rest = self._standing(state["rest"], op.size)
-            resting = builder.op("Greater", rest, builder.row(np.zeros(1), SINGLE))
-            spiked = builder.op("And", spiked, builder.op("Not", resting))
-            v = builder.op("Where", resting, self._standing(state["v"], op.size), v)
-            left = builder.op("Max", builder.op("Sub", rest, builder.row(np.ones(1), SINGLE)),
-                              builder.row(np.zeros(1), SINGLE))  # fmt: skip
-            state["rest"] = builder.op("Where", spiked, builder.row(np.full(1, spike.refractory), SINGLE), left)
-        match spike.reset:
-            case "value":
-                state["v"] = builder.op("Where", spiked, builder.row(spike.reset_value, SINGLE), v)
-            case "subtract":
-                lower = builder.op("Sub", v, builder.row(spike.threshold, SINGLE))
-                state["v"] = builder.op("Where", spiked, lower, v)
-            case _:
-                state["v"] = v
-        return builder.cast(spiked, SINGLE)
-
-    def _scaled(self, factor: Array, x: Value) -> Value:
-        """factor * x; without a node where that is x or zero."""
-        if x is None or not factor.any():
-            return None
-        return x if (factor == 1).all() else self.builder.op("Mul", self.builder.row(factor, SINGLE), x)
 
     def _standing(self, x: Value, size: int) -> str:
         return self.builder.full(np.zeros(size), SINGLE) if x is None else x

@@ -25,7 +25,7 @@ from nervecord.compiler.ops import (
 )
 from nervecord.compiler.ops.population import COEFFICIENTS, DEGREE, HALF_LOG2_E, LARGEST_EXPONENT, ONE, POWERS
 from nervecord.targets.onnx.builder import Builder
-from nervecord.targets.onnx.floats import Value
+from nervecord.targets.onnx.equations import Value
 from nervecord.targets.onnx.integers import DOUBLE
 
 BEFORE: tuple[type[Op], ...] = (Input, Normalise, Quantise, BiasChannel, PopulationEncode)

@@ -2,34 +2,22 @@
 
 Every value is a whole number below 2^53, as the proved ranges say, so that double holds it and no order of adding
 matters. Products by a power of two are exact, so that a shift is a product, rounded down by Floor. Sums of products
-that stay below 2^24 are made in float32, whose matrix products are faster. A connection gives its sum shifted up by
-`input_shift` already, as the neuron takes it.
+that stay below 2^24 are made in float32, whose matrix products are faster. Populations are bodies, read by `equations`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
-from nervecord.compiler.arithmetic import Overflow
 from nervecord.compiler.findings import raise_on_errors
-from nervecord.compiler.lower.ranges import UnitRange, entering, overflows, prove
-from nervecord.compiler.ops import (
-    Array,
-    Dense,
-    IntegerMembrane,
-    IntegerSpike,
-    IntegerSynapse,
-    Mantissas,
-    Neuron,
-    Op,
-    Sparse,
-)
-from nervecord.compiler.plan import Plan
+from nervecord.compiler.lower.ranges import Proved, entering, overflows, prove_bodies
+from nervecord.compiler.ops import Array, Mantissas, Op
+from nervecord.compiler.plan import Plan, Step
 from nervecord.errors import InfeasibleError
 from nervecord.targets.onnx.builder import Builder
-from nervecord.targets.onnx.floats import Slots, Value
+from nervecord.targets.onnx.equations import Equations, Slots, Value
 
 DOUBLE: type = np.float64
 LARGEST_SINGLE = 1 << 24
@@ -53,46 +41,47 @@ class Integers:
         arithmetic = plan.graph.arithmetic
         assert arithmetic is not None
         self.builder, self.plan, self.arithmetic = builder, plan, arithmetic
-        proved = prove(plan)
-        raise_on_errors(overflows(proved, arithmetic), InfeasibleError, where="onnx")
-        # Ops have no hash, and a plan holds each once.
-        self._ranges: Mapping[int, UnitRange] = {
-            id(unit.step.op): found for unit, found in zip(plan.units, proved, strict=True)
-        }
-        entered = {step.name: _entering(plan, step.name) for step in plan.connections}
-        self._reach = {id(step.op): max(-entered[step.name][0], entered[step.name][1]) for step in plan.connections}
-        self._signed = {id(step.op) for step in plan.connections if entered[step.name][0] < 0}
-        self._kernels: dict[type[Op], Callable[..., Value]] = {
-            Dense: self._dense, Sparse: self._dense, Neuron: self._neuron
-        }  # fmt: skip
+        proofs = prove_bodies(plan)
+        raise_on_errors(overflows([proof.range for proof in proofs], arithmetic), InfeasibleError, where="onnx")
+        self._proved = {proof.range.name: proof for proof in proofs}
+        self._bodies = {name: proof.folded for name, proof in self._proved.items()}
+        entered = _entering(plan, self._proved)
+        self._reach = {name: max(-low, high) for name, (low, high) in entered.items()}
+        self._signed = {name for name, (low, _) in entered.items() if low < 0}
+        self._equations = Equations(builder, DOUBLE)
 
     def takes(self, op: Op) -> bool:
-        """Whether there is a kernel."""
-        return type(op) in self._kernels
+        """Whether there is a form of it."""
+        if op.has_body:
+            return self._equations.takes(op.traced(self.arithmetic))
+        return isinstance(op, Mantissas)
 
-    def step(self, op: Op, state: Slots, x: Value) -> Value:
-        """What the op gives, a connection shifted up by `input_shift`; `state` is updated."""
-        return self._kernels[type(op)](op, state, x)
+    def step(self, step: Step, state: Slots, x: Value) -> Value:
+        """What the op gives; `state` is updated."""
+        if isinstance(step.op, Mantissas):
+            return self._dense(step.name, step.op, x)
+        return self._equations.step(self._bodies[step.name], step.op.size, state, x)
 
-    def shown(self, op: Op, value: str) -> str:
-        """What the op gives, in its own units."""
-        return self._times(value, -self.arithmetic.input_shift) if isinstance(op, Mantissas) else value
+    def wide(self, step: Step, name: str) -> bool:
+        """Whether a state takes two columns where it is carried, as float32 does not hold all of its values."""
+        low, high = self._proved[step.name].range.membrane_limits
+        if name == "u":
+            low, high = self.arithmetic.current_range
+        return max(-low, high) > LARGEST_SINGLE
 
     # ------------------------------------------------------------------------------------------ connections
 
-    def _dense(self, op: Mantissas, state: Slots, x: Value) -> Value:
+    def _dense(self, name: str, op: Mantissas, x: Value) -> Value:
         if x is None:
             return None
-        shift, exponent = self.arithmetic.input_shift, op.weight_exp
-        reach = self._reach[id(op)]
+        exponent, reach = op.weight_exp, self._reach[name]
         if self.arithmetic.accumulate == "shift-each" and exponent < 0:
-            if reach > 1 or id(op) in self._signed:
-                return self._times(self._shift_each(op, x), shift)
+            if reach > 1 or name in self._signed:
+                return self._shift_each(op, x)
             # Zeros and ones: a product is a weight, which can be shifted before.
-            return self._product(op.weight >> -exponent, shift, reach, x)
-        if exponent >= 0:
-            return self._product(op.weight, exponent + shift, reach, x)
-        return self._times(self.builder.op("Floor", self._product(op.weight, exponent, reach, x)), shift)
+            return self._product(op.weight >> -exponent, 0, reach, x)
+        made = self._product(op.weight, exponent, reach, x)
+        return made if exponent >= 0 else self.builder.op("Floor", made)
 
     def _product(self, weight: Array, power: int, reach: int, x: str) -> str:
         """(W * 2^power) x, [batch, out]."""
@@ -117,111 +106,9 @@ class Integers:
         summed = builder.op("MatMul", rounded, builder.constant(np.ones((width, 1))))
         return builder.reshaped(summed, builder.batch, rows)
 
-    # ------------------------------------------------------------------------------------------ neurons
-
-    def _neuron(self, op: Neuron, state: Slots, x: Value) -> Value:
-        held, arithmetic, found = op.membrane, self.arithmetic, self._ranges[id(op)]
-        assert isinstance(held, IntegerMembrane)
-        bias: Array = held.bias.astype(np.int64) << held.bias_exp
-        late = state["u"] if op.synapse is not None and arithmetic.order == "membrane-first" else None
-        entering = x
-        if isinstance(op.synapse, IntegerSynapse):
-            entering = self.builder.total([self._decayed(state["u"], op.synapse.decay), x])
-        if arithmetic.bias_enters == "current":
-            entering, bias = self._plus(entering, bias), np.zeros_like(bias)
-        if found.current > arithmetic.current_limit:
-            entering = self._overflown(
-                entering, arithmetic.current_bits, arithmetic.current_overflow, arithmetic.current_range
-            )
-        received = entering
-        if op.synapse is not None:
-            state["u"] = entering
-            received = late if arithmetic.order == "membrane-first" else entering
-        v = self._plus(self.builder.total([self._decayed(state["v"], held.decay), received]), bias)
-        low, high = arithmetic.membrane_range
-        if found.membrane[0] < low or found.membrane[1] > high:
-            v = self._overflown(v, arithmetic.membrane_bits, arithmetic.membrane_overflow, arithmetic.membrane_range)
-        if op.spike is None:
-            state["v"] = v
-            return v
-        assert isinstance(op.spike, IntegerSpike)
-        return self._fire(op, state, self._standing(v, op.size), op.spike.threshold)
-
-    def _fire(self, op: Neuron, state: Slots, v: str, threshold: int) -> Value:
-        builder, arithmetic = self.builder, self.arithmetic
-        level = threshold << arithmetic.threshold_shift
-        limit = self._number(level)
-        if arithmetic.reset == "subtract" and arithmetic.spikes_per_step > 1 and level > 0:
-            counts = builder.op("Div", v, limit)
-            if arithmetic.compare == ">=":
-                counts = builder.op("Floor", counts)
-            else:
-                counts = builder.op("Sub", builder.op("Ceil", counts), self._number(1))
-            counts = builder.clipped(counts, 0.0, float(arithmetic.spikes_per_step), DOUBLE)
-            state["v"] = builder.op("Sub", v, builder.op("Mul", counts, limit))
-            return counts
-        if arithmetic.compare == ">":
-            spiked = builder.op("Greater", v, limit)
-        else:
-            spiked = builder.op("Not", builder.op("Less", v, limit))
-        lower = self._number(0) if arithmetic.reset == "zero" else builder.op("Sub", v, limit)
-        state["v"] = builder.op("Where", spiked, lower, v)
-        return builder.cast(spiked, DOUBLE)
-
-    def _decayed(self, x: Value, code: int) -> Value:
-        """`Arithmetic.decayed`."""
-        builder, arithmetic = self.builder, self.arithmetic
-        if x is None:
-            return None
-        if arithmetic.decay == "shift":
-            lost = builder.op("Floor", self._times(x, -code))
-            if arithmetic.decay_rounding == "at-least-one":
-                lost = builder.op("Where", builder.op("Equal", lost, self._number(0)), builder.op("Sign", x), lost)
-            return builder.op("Sub", x, lost)
-        keep = arithmetic.decay_codes - code
-        if keep == 0:
-            return None
-        if code == 0:
-            return x
-        # The product by keep has less than 53 bits, and the power of two moves none of them.
-        kept = builder.op("Mul", x, builder.constant(np.array([[keep * 2.0**-arithmetic.decay_bits]])))
-        if arithmetic.decay_rounding == "floor":
-            return builder.op("Floor", kept)
-        return builder.op("Mul", builder.op("Sign", kept), builder.op("Floor", builder.op("Abs", kept)))
-
-    def _overflown(self, x: Value, bits: int, overflow: Overflow, limits: tuple[int, int]) -> Value:
-        """`Arithmetic.current` and `Arithmetic.membrane`."""
-        builder, (low, high) = self.builder, limits
-        if x is None:
-            return None
-        if overflow.startswith("saturate"):
-            return builder.clipped(x, float(low), float(high), DOUBLE)
-        period = self._number(2.0**bits)
-        if overflow == "wrap":
-            above = builder.op("Sub", x, self._number(low))
-            times = builder.op("Floor", self._times(above, -bits))
-            return builder.op("Sub", x, builder.op("Mul", times, period))
-        under = builder.op("Where", builder.op("Less", x, self._number(low)), builder.op("Add", x, period), x)
-        return builder.op("Where", builder.op("Greater", x, self._number(high)), builder.op("Sub", x, period), under)
-
-    # ------------------------------------------------------------------------------------------ small things
-
-    def _plus(self, x: Value, bias: Array) -> Value:
-        if not bias.any():
-            return x
-        return (
-            self.builder.full(bias, DOUBLE) if x is None else self.builder.op("Add", x, self.builder.row(bias, DOUBLE))
-        )
-
     def _times(self, x: str, power: int) -> str:
         """x * 2^power."""
-        return x if power == 0 else self.builder.op("Mul", x, self._number(2.0**power))
-
-    def _number(self, value: float) -> str:
-        return self.builder.constant(np.array([[value]], dtype=DOUBLE))
-
-    def _standing(self, x: Value, size: int) -> str:
-        return self.builder.full(np.zeros(size), DOUBLE) if x is None else x
+        return x if power == 0 else self.builder.op("Mul", x, self.builder.constant(np.array([[2.0**power]])))
 
 
 def _narrow(weight: Array) -> Array:
@@ -231,15 +118,15 @@ def _narrow(weight: Array) -> Array:
     return np.ascontiguousarray(weight, dtype=kind)
 
 
-def _entering(plan: Plan, name: str) -> tuple[int, int]:
-    """Smallest and largest value that enters a connection."""
-    arithmetic, sent = plan.graph.arithmetic, entering(plan)
+def _entering(plan: Plan, proved: Mapping[str, Proved]) -> dict[str, tuple[int, int]]:
+    """Connection -> smallest and largest value that enters it."""
+    arithmetic = plan.graph.arithmetic
     assert arithmetic is not None
-    low = high = 0
-    for tap in plan.step(name).taps:
-        if tap.source in sent:
-            low += int(sent[tap.source][0].min())
-            high += int(sent[tap.source][1].max())
-        else:
-            high += arithmetic.spikes_per_step
-    return low, high
+    sent = {name: (int(low.min()), int(high.max())) for name, (low, high) in entering(plan).items()}
+    for unit in plan.units:
+        message = proved[unit.step.name].range.message
+        sent[unit.step.name] = (-message, message) if unit.step.op.messages else (0, arithmetic.spikes_per_step)
+    return {
+        step.name: (sum(sent[tap.source][0] for tap in step.taps), sum(sent[tap.source][1] for tap in step.taps))
+        for step in plan.connections
+    }

@@ -22,12 +22,13 @@ from typing import Any
 import numpy as np
 
 from nervecord.compiler.contract import Contract
-from nervecord.compiler.ops import Input, IntegerMembrane, Level, Neuron, Op, PopulationEncode, is_core
+from nervecord.compiler.ops import Input, Level, Op, PopulationEncode
 from nervecord.compiler.plan import Plan, Step, Tap
 from nervecord.errors import InfeasibleError
 from nervecord.runtime.session import neutral
 from nervecord.targets.onnx.builder import MOST_BYTES, Builder, onnx_library
-from nervecord.targets.onnx.floats import Floats, Slots, Value
+from nervecord.targets.onnx.equations import Slots, Value
+from nervecord.targets.onnx.floats import Floats
 from nervecord.targets.onnx.host import AFTER, BEFORE, all_true, decoded, entered, finite, train
 from nervecord.targets.onnx.integers import DOUBLE, Integers
 
@@ -186,7 +187,7 @@ class _Printer:
         for step in self.order:
             names = list(step.op.state(1))
             self.state[step.name] = dict.fromkeys(names)
-            self.slots += [Slot(step.name, name, step.op.size, self._wide(step.op, name)) for name in names]
+            self.slots += [Slot(step.name, name, step.op.size, self.kernels.wide(step, name)) for name in names]
         encoders = [step for step in plan.before if isinstance(step.op, PopulationEncode)]
         for step in encoders:
             self.state[step.name] = {"v": None}
@@ -206,13 +207,6 @@ class _Printer:
                 self.history[slot.node] = value
             else:
                 self.state[slot.node][slot.name] = value
-
-    def _wide(self, op: Op, name: str) -> bool:
-        arithmetic = self.plan.graph.arithmetic
-        if arithmetic is None or not isinstance(op, Neuron) or not isinstance(op.membrane, IntegerMembrane):
-            return False
-        low, high = arithmetic.membrane_range if name == "v" else arithmetic.current_range
-        return max(-low, high) > EXACT
 
     def _unpacked(self, slot: Slot, at: int) -> str:
         builder = self.builder.within(f"{slot.node}.{slot.name}")
@@ -326,7 +320,7 @@ class _Printer:
         builder = self.builder.within(step.name)
         values = [self._was(tap.source, k - tap.lag) for tap in self.taps[step.name]]
         x = builder.total(values)
-        self.given.setdefault(step.name, []).append(self.kernels.step(step.op, self.state[step.name], x))
+        self.given.setdefault(step.name, []).append(self.kernels.step(step, self.state[step.name], x))
 
     def _act(self, contract: Contract, trusted: str) -> None:
         """The host's ops after the core, and the fail-safe action."""
@@ -379,8 +373,6 @@ class _Printer:
         for name in (*(e.name for e in self.plan.entries), *(s.name for s in self.plan.core)):
             builder, op = self.builder.within(TRACE + name), self.plan.graph.nodes[name]
             rows = [builder.full(np.zeros(op.size), dtype) if v is None else v for v in self.given[name]]
-            if is_core(op):
-                rows = [self.kernels.shown(op, row) for row in rows]
             layers = [builder.reshaped(row, 1, builder.batch, op.size) for row in rows]
             builder.op("Concat", *layers, output=builder.reserve(TRACE + name), axis=0)
             found[TRACE + name] = dtype, op.size

@@ -16,6 +16,7 @@ from policies import random_policy
 from singles import EPSILON, single
 
 import nervecord
+from nervecord.compiler.body.trace import Tracer, Value
 from nervecord.compiler.compile import compile_graph
 from nervecord.compiler.contract import Contract
 from nervecord.compiler.files.program import Program
@@ -348,7 +349,10 @@ def test_a_stream_refuses_what_float32_does_not_hold() -> None:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Unknown(Scale):
-    """An op that nothing here has a kernel for."""
+    """An op with an operation that has no form in ONNX."""
+
+    def body(self, do: Tracer, arithmetic: Any) -> Value:
+        return do.power_of_two(do.x)
 
 
 def test_an_op_without_a_form_is_refused_by_name() -> None:

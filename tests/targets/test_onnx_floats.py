@@ -29,6 +29,7 @@ from nervecord.compiler.ops import (
 from nervecord.compiler.plan import plan
 from nervecord.compiler.policy import Policy
 from nervecord.errors import GraphError
+from nervecord.runtime.replay import before_spike
 from nervecord.targets.onnx.engine import OnnxSession
 
 onnx = pytest.importorskip("onnx")
@@ -52,7 +53,7 @@ class Watched(Machine):
     def _watching(self, name: str, op: Neuron) -> Any:
         def step(state: Any, x: Any) -> Any:
             before = {key: value.copy() for key, value in state.items()}
-            self.membranes.setdefault(name, []).append(op.before_spike(before, x))
+            self.membranes.setdefault(name, []).append(before_spike(op, before, x))
             return op.step(state, x)
 
         return step
