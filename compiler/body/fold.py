@@ -85,6 +85,11 @@ class _Folding:
             x, low_end, high_end = (self.proved[k] for k in old)
             if (x.low >= low_end.high).all() and (x.high <= high_end.low).all():
                 return node.arguments[0]
+        if node.operation in ("count_levels", "left_of_levels"):
+            v, level = self.proved[old[0]], self.proved[old[1]]
+            if v.highest < level.lowest + (0 if node.settings[0] else 1):
+                none = node.operation == "count_levels"
+                return self._put(Node("constant", "integer"), np.array(0)) if none else node.arguments[0]
         if node.operation == "wrap_once":
             x, low_end, high_end = (self.proved[k] for k in old)
             if x.lowest >= low_end.highest and x.highest <= high_end.lowest:
@@ -167,4 +172,8 @@ class _Folding:
         return value is not None and bool(value.all())
 
 
-_DECIDED = ("clip", "wrap", "wrap_once", "greater", "greater_equal", "less", "less_equal", "equal")
+_DECIDED = frozenset(
+    {"clip", "wrap", "wrap_once", "count_levels", "left_of_levels", "greater", "greater_equal", "less", "less_equal",
+     "equal"}
+)  # fmt: skip
+"""Operations that a range may show to do nothing, or to give one thing only."""

@@ -314,6 +314,11 @@ class IntervalReading:
             values.of(place)
         return values.found
 
+    def every(self, x: Bounds, state: Mapping[str, Bounds]) -> list[Bounds]:
+        """What every node reaches in one step."""
+        values = _Step(self, x, state)
+        return [values.of(place) for place in range(len(self.body.nodes))]
+
     def constant(self, place: int) -> Bounds:
         """Of a constant."""
         return self._constants[place]
@@ -438,15 +443,18 @@ class Reached:
     """What a body can reach over many steps.
 
     Args:
+        body: the equations. x: what enters at a step.
         state: before any step. values: of the nodes that matter, over all steps.
     """
 
+    body: Body
+    x: Bounds
     state: dict[str, Bounds]
     values: dict[int, Bounds]
 
-    def named(self, body: Body, name: str) -> Bounds:
+    def named(self, name: str) -> Bounds:
         """Of an observed value."""
-        return self.values[body.observed[name]]
+        return self.values[self.body.observed[name]]
 
 
 def over_steps(
@@ -467,7 +475,7 @@ def over_steps(
         state = {name: bounds.hull(ZERO) for name, bounds in proposed.items()}
         values = reading.step(x, state)
         if all(values[place].within(state[name]) for name, place in body.kept.items()):
-            return Reached(state, values)
+            return Reached(body, x, state, values)
     state = dict.fromkeys(body.kept, ZERO)
     values = {}
     for k in range(steps or WIDENED_AFTER + len(body.kept) + 1):
@@ -479,7 +487,7 @@ def over_steps(
         if not steps and k >= WIDENED_AFTER:
             after = {name: _widened(state[name], bounds) for name, bounds in after.items()}
         state = after
-    return Reached(state, values)
+    return Reached(body, x, state, values)
 
 
 def _widened(before: Bounds, after: Bounds) -> Bounds:

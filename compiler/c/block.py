@@ -200,7 +200,7 @@ def _read(core: Core, read: Read, cell: Cell, at: int) -> list[str]:
     if form.in_rows > 1:
         place = f"{row} * (size_t)(k - {read.first}) + {at}" if read.first else f"{row} * (size_t)k + {at}"
     if cell.ring is None:
-        lines = [f"memcpy(out + {place}, s->{cell.name}_v, {n} * sizeof out[0]);"]
+        lines = [f"memcpy(out + {place}, s->{cell.shown}, {n} * sizeof out[0]);"]
     else:
         ring = cell.ring
         slot = f"s->{ring.name}_at" if ring.slots > 1 else "0"

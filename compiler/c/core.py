@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from nervecord.compiler.c.form import Cell, Form, Link, Ring, bias_source
 from nervecord.compiler.c.names import quoted
-from nervecord.compiler.c.routines import Helpers
-from nervecord.compiler.c.tables import INT32, Member, literal, unsigned
+from nervecord.compiler.c.products import Products
+from nervecord.compiler.c.tables import Member, literal, unsigned
 from nervecord.compiler.ops import PopulationEncode
 
 
@@ -20,7 +20,7 @@ class Core:
     def __init__(self, form: Form, prefix: str, *, observed: bool) -> None:
         self.form, self.prefix, self.observed = form, prefix, observed
         self.plan = form.plan
-        self.helpers = Helpers(form.arithmetic)
+        self.helpers = Products()
         self.type = f"{prefix}_state_t"
         self.macro = prefix.upper()
 
@@ -46,9 +46,8 @@ class Core:
                     found.append(Member(f"{link.name}_at", unsigned(link.slots), 0, "the newest of them"))
         for cell in self.form.cells:
             n = cell.op.size
-            if cell.synapse is not None:
-                found.append(Member(f"{cell.name}_u", "int32_t", n, "synaptic currents"))
-            found.append(Member(f"{cell.name}_v", "int32_t", n, "membranes"))
+            found += [Member(f"{cell.name}_{state}", "int32_t", n, STATES.get(state, "state"))
+                      for state in cell.equations.states]  # fmt: skip
         for ring in self.form.rings.values():
             found.append(Member(f"{ring.name}_list", ring.place, ring.slots * ring.width, "places of spikes"))
             found.append(Member(f"{ring.name}_count", ring.count, ring.slots, "how many"))
@@ -171,23 +170,21 @@ class Core:
         return [*lines, "}"]
 
     def _entering(self, cell: Cell) -> tuple[list[str], str, str]:
-        """Lines that sum what enters, the array it stands in, and an element of it in the neuron's units."""
-        n, lift = cell.op.size, self.form.arithmetic.input_shift
+        """Lines that sum what enters, the array it stands in, and an element of it."""
+        n = cell.op.size
         if len(cell.links) == 1 and cell.links[0].held is not None:
             (link,) = cell.links
             nothing = f"{self.helpers.clear()}(s->sum, {n});\nentering = s->sum;" if self._summed(cell) else ""
             lines = self._held(cell, link, "entering = %s;", nothing)
-            return ["const int32_t *entering;", *lines], "entering", _lifted("entering[i]", lift)
+            return ["const int32_t *entering;", *lines], "entering", "entering[i]"
         if len(cell.links) == 1 and not self._apart(cell, cell.links[0]):
             (link,) = cell.links
             lines = [f"{self.helpers.clear()}(s->sum, {n});", *self._run(link, "s->sum")]
-            if link.exponent > 0 and not link.each:
-                return lines, "s->sum", _lifted("s->sum[i]", lift + link.exponent)
-            return lines, "s->sum", _lifted(self.scaled(link, "s->sum[i]", wide=False), lift)
+            return lines, "s->sum", self.scaled(link, "s->sum[i]", wide=False)
         lines = [f"{self.helpers.clear()}(s->sum, {n});"]
         for link in cell.links:
             lines += ["{", *(f"    {line}" for line in self._added(cell, link)), "}"]
-        return lines, "s->sum", _lifted("s->sum[i]", lift)
+        return lines, "s->sum", "s->sum[i]"
 
     def _added(self, cell: Cell, link: Link) -> list[str]:
         """Lines that add what a connection gives to `sum`."""
@@ -210,89 +207,42 @@ class Core:
 
     # ------------------------------------------------------------------------------------------------ populations
 
-    def _decayed(self, x: str, code: int) -> str:
-        a = self.form.arithmetic
-        if a.decay == "shift":
-            return f"{self.helpers.lose()}({x}, {min(code, 31)}u)"
-        factor = a.decay_codes - code
-        if factor == 0:
-            return ""
-        return x if code == 0 else f"{self.helpers.keep()}({x}, {factor}u)"
-
-    def _neuron(self, cell: Cell, entering: str) -> list[str]:
-        """Lines of the loop that updates u and v, before any spike."""
-        a = self.form.arithmetic
-        cast = "(int64_t)" if cell.wide else ""
-        bias = f"{self.prefix}_{cell.name}_bias[i]" if cell.bias is not None else ""
-        in_current = a.bias_enters == "current"
-        kept = self._decayed(f"s->{cell.name}_u[i]", cell.synapse.decay) if cell.synapse is not None else ""
-        terms = [t for t in (kept, entering, bias if in_current else "") if t]
-        lines = []
-        late = cell.synapse is not None and a.order == "membrane-first"
-        if late:
-            lines.append(f"const int32_t received = s->{cell.name}_u[i];")
-        sum_of = cast + " + ".join(terms)
-        if cell.clamp_current is not None:
-            low, high = cell.clamp_current
-            sum_of = f"{self.helpers.clamp(wide=cell.wide)}({sum_of}, {_limit(low)}, {_limit(high)})"
-        elif cell.wide:
-            sum_of = f"(int32_t)({sum_of})"
-        lines.append(f"const int32_t u = {sum_of};")
-        if cell.synapse is not None:
-            lines.append(f"s->{cell.name}_u[i] = u;")
-        left = self._decayed(f"s->{cell.name}_v[i]", cell.membrane.decay)
-        terms = [t for t in (left, "received" if late else "u", "" if in_current else bias) if t]
-        value = cast + " + ".join(terms)
-        if cell.clamp_membrane is not None:
-            low, high = cell.clamp_membrane
-            value = f"{self.helpers.clamp(wide=cell.wide)}({value}, {_limit(low)}, {_limit(high)})"
-        elif cell.wide:
-            value = f"(int32_t)({value})"
-        return [*lines, f"s->{cell.name}_v[i] = {value};"]
-
-    def _fire(self, cell: Cell) -> list[str]:
-        """Lines that list the spikes of a step, and reset the neurons that spiked."""
-        assert cell.ring is not None
-        a, ring, n = self.form.arithmetic, cell.ring, cell.op.size
+    def _update(self, cell: Cell, x: str) -> list[str]:
+        """Lines that update the state, and list what is sent."""
+        n, ring, equations = cell.op.size, cell.ring, cell.equations
+        fires = equations.fires_to_zero if ring is not None and not ring.valued else None
+        sends = ring is not None and fires is None and not equations.silent
+        lines, given = equations.lines(x, self.prefix, self.helpers, result=sends, before_spike=fires is not None)
+        loop = [f"for (size_t i = 0; i < {n}; i++) {{", *(f"    {line}" for line in lines)]
+        if ring is None:
+            return [*loop, "}"]
         slot = f"s->{ring.name}_at" if ring.slots > 1 else "0"
-        if cell.silent:
-            return [f"s->{ring.name}_count[{slot}] = 0; /* no membrane reaches the threshold */"]
-        fires = f"s->{cell.name}_v[i] {a.compare} {literal(cell.level)}"
+        if equations.silent:
+            return [*loop, "}", f"s->{ring.name}_count[{slot}] = 0; /* nothing is ever sent */"]
         start = f"{ring.place} *const list = s->{ring.name}_list + {n} * (size_t){slot};"
         if ring.slots == 1:
             start = f"{ring.place} *const list = s->{ring.name}_list;"
-        lines = [start, "size_t count = 0;"]
-        if a.reset == "zero":
+        head = [start, "size_t count = 0;"]
+        done = f"s->{ring.name}_count[{slot}] = ({ring.count})count;"
+        if fires is not None:
+            state, sign, level = fires
             # Without a branch: most neurons are silent, and which ones are cannot be foreseen.
-            lines += [
+            return [
+                *loop, "}", *head,
                 f"for (size_t i = 0; i < {n}; i++) {{",
                 f"    list[count] = ({ring.place})i;",
-                f"    count += (size_t)({fires});",
+                f"    count += (size_t)(s->{cell.name}_{state}[i] {sign} {literal(level)});",
                 "}",
                 "for (size_t j = 0; j < count; j++) {",
-                f"    s->{cell.name}_v[list[j]] = 0;",
+                f"    s->{cell.name}_{state}[list[j]] = 0;",
                 "}",
-            ]
-        else:
-            lines += self._subtract(cell, ring, fires, slot)
-        return [*lines, f"s->{ring.name}_count[{slot}] = ({ring.count})count;"]
-
-    def _subtract(self, cell: Cell, ring: Ring, fires: str, slot: str) -> list[str]:
-        n, level, v = cell.op.size, cell.level, f"s->{cell.name}_v[i]"
-        lines = [f"for (size_t i = 0; i < {n}; i++) {{", f"    if (!({fires})) {{", "        continue;", "    }"]
-        spikes = "1"
-        if ring.valued and level > 0:
-            times = f"{v} / {level}" if self.form.arithmetic.compare == ">=" else f"({v} - 1) / {level}"
-            lines.append(f"    const int32_t times = {times};")
-            lines.append(f"    const int32_t spikes = times < {cell.most} ? times : {cell.most};")
-            spikes = "spikes"
-        if level > 0:
-            lines.append(f"    {v} -= {f'spikes * {level}' if spikes == 'spikes' else level};")
-        lines.append(f"    list[count] = ({ring.place})i;")
+                done,
+            ]  # fmt: skip
+        loop += [f"    if ({given} != 0) {{", f"        list[count] = ({ring.place})i;"]
         if ring.valued:
             place = f"{n} * (size_t){slot} + count" if ring.slots > 1 else "count"
-            lines.append(f"    s->{ring.name}_value[{place}] = ({ring.value}){spikes};")
-        return [*lines, "    count++;", "}"]
+            loop.append(f"        s->{ring.name}_value[{place}] = ({ring.value}){given};")
+        return [*head, *loop, "        count++;", "    }", "}", done]
 
     def cell(self, cell: Cell) -> str:
         """The function of a population."""
@@ -302,14 +252,9 @@ class Core:
         resets = self.plan.schedule.resets
         if resets:
             lines.append(f"if (k == {cell.unit.step.phase % self.plan.window}) {{")
-            lines += [f"    memset(s->{cell.name}_{x}, 0, sizeof s->{cell.name}_{x});"
-                      for x in (["u"] if cell.synapse is not None else []) + ["v"]]  # fmt: skip
+            lines += [f"    memset(s->{cell.name}_{x}, 0, sizeof s->{cell.name}_{x});" for x in cell.equations.states]
             lines.append("}")
-        lines.append(f"for (size_t i = 0; i < {n}; i++) {{")
-        lines += [f"    {line}" for line in self._neuron(cell, element)]
-        lines.append("}")
-        if cell.ring is not None:
-            lines += self._fire(cell)
+        lines += self._update(cell, element)
         if self.observed:
             lines += self._look(cell)
         body = "\n".join(f"    {line}" for line in lines)
@@ -325,9 +270,9 @@ class Core:
         """Lines that keep what it gave."""
         n, given = cell.op.size, f"s->{cell.name}_given"
         if cell.ring is None:
-            return [f"memcpy({given} + {n} * (size_t)k, s->{cell.name}_v, {n} * sizeof {given}[0]);"]
+            return [f"memcpy({given} + {n} * (size_t)k, s->{cell.shown}, {n} * sizeof {given}[0]);"]
         ring = cell.ring
-        if cell.silent:
+        if cell.equations.silent:
             return [f"{self.helpers.clear()}({given} + {n} * (size_t)k, {n});"]
         value = "1"
         if ring.valued:
@@ -355,9 +300,5 @@ class Core:
         return [f"if ({' && '.join(conditions)}) {{", f"    {call}", "}"]
 
 
-def _lifted(term: str, shift: int) -> str:
-    return term if shift == 0 else f"{term} * {literal(1 << shift)}"
-
-
-def _limit(value: int) -> str:
-    return "INT32_MIN" if value == -INT32 else literal(value)
+STATES = {"u": "synaptic currents", "v": "membranes", "sigma": "sums", "act": "activations", "residue": "not sent yet"}
+"""State -> what it is, for its comment."""

@@ -15,20 +15,18 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.c.equations import Equations
 from nervecord.compiler.c.names import identifiers
 from nervecord.compiler.c.tables import INT32, Table, signed, unsigned
 from nervecord.compiler.findings import raise_on_errors
-from nervecord.compiler.lower.ranges import UnitRange, overflows, prove
+from nervecord.compiler.lower.ranges import overflows, prove_bodies
 from nervecord.compiler.ops import (
     Array,
     BiasChannel,
     Input,
-    IntegerMembrane,
-    IntegerSpike,
-    IntegerSynapse,
     Level,
     Mantissas,
-    Neuron,
+    Op,
     PopulationEncode,
     Quantise,
 )
@@ -126,45 +124,28 @@ class Cell:
     """A population.
 
     Args:
-        name: identifier. unit: of the plan. proved: its ranges. links: what feeds it.
+        name: identifier. unit: of the plan. links: what feeds it.
         ring: what it sends; None where it is read.
-        bias: table, None where all are zero. wide: a step needs 64 bits.
-        clamp_current, clamp_membrane: limits, None where they are never reached.
-        level: of the threshold. silent: no membrane can reach it. most: spikes per step.
+        equations: of its body, and the tables of their constants.
         useful: steps of a block in which it works.
     """
 
     name: str
     unit: Unit
-    proved: UnitRange
     links: tuple[Link, ...]
     ring: Ring | None
-    bias: Table | None
-    wide: bool
-    clamp_current: tuple[int, int] | None
-    clamp_membrane: tuple[int, int] | None
-    level: int
-    silent: bool
-    most: int
+    equations: Equations
     useful: range
 
     @property
-    def op(self) -> Neuron:
+    def op(self) -> Op:
         """The op."""
-        assert isinstance(self.unit.step.op, Neuron)
         return self.unit.step.op
 
     @property
-    def membrane(self) -> IntegerMembrane:
-        """Its membrane."""
-        assert isinstance(self.op.membrane, IntegerMembrane)
-        return self.op.membrane
-
-    @property
-    def synapse(self) -> IntegerSynapse | None:
-        """Its synapse."""
-        assert self.op.synapse is None or isinstance(self.op.synapse, IntegerSynapse)
-        return self.op.synapse
+    def shown(self) -> str:
+        """The member of the state that is read where it is looked at."""
+        return f"{self.name}_{type(self.op).SHOWN}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -279,9 +260,9 @@ class _Former:
             )  # fmt: skip
         self.plan, self.whole, self.arithmetic = plan, whole, plan.graph.arithmetic
         self._refuse()
-        ranges = prove(plan)
-        raise_on_errors(overflows(ranges, self.arithmetic), InfeasibleError, where="c")
-        self.ranges = {r.name: r for r in ranges}
+        proofs = prove_bodies(plan)
+        raise_on_errors(overflows([proof.range for proof in proofs], self.arithmetic), InfeasibleError, where="c")
+        self.proved = {proof.range.name: proof for proof in proofs}
         self.names = identifiers(plan.graph.nodes)
         self.tables: list[Table] = []
         # Where every connection has a delay, readers come before what they read: a ring then needs one step less.
@@ -292,7 +273,7 @@ class _Former:
     def _refuse(self) -> None:
         """What there is no C for, by its name."""
         for step in self.plan.core:
-            integer = isinstance(step.op, Neuron) and isinstance(step.op.membrane, IntegerMembrane)
+            integer = step.op.has_body and Level.INTEGER in step.op.levels
             if not (isinstance(step.op, Mantissas) or integer):
                 raise InfeasibleError(f"{step.op.kind} has no form in C", where=step.name)
         for entry in self.plan.entries:
@@ -314,18 +295,15 @@ class _Former:
         held = {entry.name for entry in self.plan.entries if entry.entering == "held"}
         return len(step.taps) == 1 and step.taps[0].source in held
 
-    def _spikes(self, name: str) -> int:
-        """Most spikes of a neuron of a population in one step."""
-        return self.arithmetic.spikes_per_step if self.arithmetic.reset == "subtract" else 1
-
     def _rings(self) -> dict[str, Ring]:
         found = {}
         sources: list[tuple[str, int, bool, int]] = [
             (entry.name, entry.op.size, entry.graded, largest(entry)) for entry in self.plan.entries
         ]
         for unit in self.plan.units:
-            if unit.step.op.spikes:
-                most = self._spikes(unit.step.name)
+            if unit.step.op.sending:
+                proved = self.proved[unit.step.name]
+                most = max(proved.reached.values[proved.reached.body.result].largest, 1)
                 sources.append((unit.step.name, unit.step.op.size, most > 1, most))
         for name, width, valued, most in sources:
             slots = self._slots(name)
@@ -403,36 +381,12 @@ class _Former:
     # ------------------------------------------------------------------------------------------------ cells
 
     def _cell(self, unit: Unit, links: dict[str, Link], rings: dict[str, Ring]) -> Cell:
-        step, a, proved = unit.step, self.arithmetic, self.ranges[unit.step.name]
-        op, name = step.op, self.names[unit.step.name]
-        assert isinstance(op, Neuron)
-        assert isinstance(op.membrane, IntegerMembrane)
-        bias = op.membrane.bias.astype(np.int64) << op.membrane.bias_exp
-        most_bias = int(np.abs(bias).max(initial=0))
-        table = None
-        if most_bias:
-            table = Table(f"{name}_bias", signed(int(bias.min()), int(bias.max())), bias, "added at every step")
-            self.tables.append(table)
-        entering = (proved.accumulator << a.input_shift) + (most_bias if a.bias_enters == "current" else 0)
-        least, most = a.membrane_range
-        clamp_current = a.current_range if proved.current > a.current_limit else None
-        clamp_membrane = (least, most) if proved.membrane[0] < least or proved.membrane[1] > most else None
-        received = max(-a.current_range[0], a.current_range[1]) if clamp_current is not None else proved.current
-        # The largest of all partial sums of a step.
-        reach = max((received if op.synapse is not None else 0) + entering, max(-least, most) + received + most_bias)
-        held = [proved.current] if clamp_current is None else []
-        held += [-proved.membrane[0], proved.membrane[1]] if clamp_membrane is None else []
-        if max(held, default=0) >= INT32:
-            raise InfeasibleError("may hold more than 32 bits", where=step.name, hint="scale the weights down")
-        spikes = isinstance(op.spike, IntegerSpike)
-        level = op.spike.threshold << a.threshold_shift if isinstance(op.spike, IntegerSpike) else 0
-        highest = min(most, proved.membrane[1])
+        step = unit.step
+        equations = Equations(self.names[step.name], self.proved[step.name], step.name)
+        self.tables += equations.tables.values()
         return Cell(
-            name=name, unit=unit, proved=proved, links=tuple(links[s.name] for s in unit.incoming),
-            ring=rings[step.name] if spikes else None, bias=table, wide=reach >= INT32, clamp_current=clamp_current,
-            clamp_membrane=clamp_membrane,
-            level=level, silent=highest < level or (highest == level and a.compare == ">"),
-            most=self._spikes(step.name), useful=self._useful(step),
+            name=self.names[step.name], unit=unit, links=tuple(links[s.name] for s in unit.incoming),
+            ring=rings[step.name] if step.op.sending else None, equations=equations, useful=self._useful(step),
         )  # fmt: skip
 
     def _useful(self, step: Step) -> range:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from nervecord.compiler.arithmetic import PRODUCT_BITS, Arithmetic
 from nervecord.compiler.blas import matmul
 from nervecord.compiler.body.expression import Body
 from nervecord.compiler.body.fold import folded
-from nervecord.compiler.body.intervals import FAR, Bounds
+from nervecord.compiler.body.intervals import FAR, Reached
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.ops import Array, Mantissas, Op
 from nervecord.compiler.ops.reach import LONGEST_RUN, Reach, Sent, spiking
@@ -85,13 +85,12 @@ class Proved:
     """A population's range, with its equations and what each of their values reaches."""
 
     range: UnitRange
-    body: Body
-    values: Mapping[int, Bounds]
+    reached: Reached
 
     @property
     def folded(self) -> Body:
         """The equations without what never acts."""
-        return folded(self.body, self.values)
+        return folded(self.reached.body, self.reached.values)
 
 
 def prove(plan: Plan) -> list[UnitRange]:
@@ -219,7 +218,7 @@ def _unit(unit: Unit, arithmetic: Arithmetic, interval: int, sent: dict[str, Sen
     if reached.sends is not None:
         sent[unit.step.name] = reached.sends
     proved = UnitRange.of(unit.step.name, [c.name for c in unit.incoming], product, entering, reached)
-    return Proved(proved, reached.body, reached.values)
+    return Proved(proved, reached.reached)
 
 
 def through(dense: Mantissas, arithmetic: Arithmetic, interval: int, given: Sent) -> tuple[int, Sent]:

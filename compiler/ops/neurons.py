@@ -226,16 +226,15 @@ class Neuron(Op):
         proposals = () if interval else self._proposals(arithmetic, x)
         reached = over_steps(body, x, interval, proposals=proposals)
         # Neurons that wait for their first step stand at 0.
-        membrane = reached.named(body, "membrane").hull(ZERO)
+        membrane = reached.named("membrane").hull(ZERO)
         return Reach(
-            current=reached.named(body, "current").largest,
+            current=reached.named("current").largest,
             state=(membrane.lowest, membrane.highest),
             sends=None if self.spike is None else spiking(self.size, arithmetic),
             accumulator_limit=arithmetic.accumulator_limit,
             state_limits=arithmetic.membrane_range,
             exact=arithmetic.membrane_overflow.startswith("saturate"),
-            body=body,
-            values=reached.values,
+            reached=reached,
             readout=self.spike is None,
         )
 

@@ -6,14 +6,12 @@ passed where it is carried. Nothing measured enters, so a bound that holds here 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nervecord.compiler.body.expression import Body
-from nervecord.compiler.body.intervals import Bounds
+from nervecord.compiler.body.intervals import Reached
 from nervecord.compiler.ops.fields import Array
 
 if TYPE_CHECKING:
@@ -66,7 +64,7 @@ class Reach:
         state_limits: smallest and largest value that its state holds.
         exact: beyond those it saturates, as the definition does.
         readout: its membrane is read through a threshold that it must not pass.
-        body: its equations. values: what their nodes reach.
+        reached: its equations, and what their values reach.
     """
 
     current: int
@@ -75,8 +73,7 @@ class Reach:
     accumulator_limit: int
     state_limits: tuple[int, int]
     exact: bool
-    body: Body
-    values: Mapping[int, Bounds]
+    reached: Reached
     readout: bool = False
 
 

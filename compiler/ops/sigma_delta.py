@@ -55,19 +55,18 @@ class Summing(Op):
         if "sigma" in body.observed:
             known[body.observed["sigma"]] = _sums(entering, interval)
         reached = self._over_steps(body, entering, interval, known)
-        shown = [reached.named(body, name).hull(ZERO) for name in body.observed]
+        shown = [reached.named(name).hull(ZERO) for name in body.observed]
         low, high = min(bounds.lowest for bounds in shown), max(bounds.highest for bounds in shown)
         half = 1 << (STATE_BITS - 1)
         return Reach(
             current=0,
             state=(low, high),
-            sends=self.sent(reached.named(body, "act").hull(ZERO), reached.values[body.result], interval)
+            sends=self.sent(reached.named("act").hull(ZERO), reached.values[body.result], interval)
             if isinstance(self, Sending) else None,
             accumulator_limit=half,
             state_limits=(1 - half, half - 1),
             exact=False,
-            body=body,
-            values=reached.values,
+            reached=reached,
         )  # fmt: skip
 
     def _over_steps(self, body: Body, entering: Sent, interval: int, known: dict[int, Bounds]) -> Reached:
@@ -116,7 +115,7 @@ class Sending(Summing):
     def _over_steps(self, body: Body, entering: Sent, interval: int, known: dict[int, Bounds]) -> Reached:
         """Also from what intervals cannot tell: an activation changes by no more at once than it can."""
         reached = Summing._over_steps(self, body, entering, interval, known)
-        act, kept = reached.named(body, "act").hull(ZERO), max(self.level - 1, 0)
+        act, kept = reached.named("act").hull(ZERO), max(self.level - 1, 0)
         change = Bounds.of(act.low - act.high, act.high - act.low)
         step = self._largest_change(entering)
         change = change if step is None else change.meet(step)
