@@ -487,6 +487,8 @@ def over_steps(
         if not steps and k >= WIDENED_AFTER:
             after = {name: _widened(state[name], bounds) for name, bounds in after.items()}
         state = after
+    # What is kept is 0, or what an earlier step left.
+    state = {name: ZERO.hull(values[place]) for name, place in body.kept.items()}
     return Reached(body, x, state, values)
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from nervecord.compiler.body.expression import Body, Node
-from nervecord.compiler.body.intervals import Bounds, IntervalReading
+from nervecord.compiler.body.intervals import Bounds
 from nervecord.compiler.c.routines import Helpers
 from nervecord.compiler.c.tables import INT32, Table, literal, signed
 from nervecord.compiler.lower.ranges import Proved
@@ -33,7 +33,7 @@ class Equations:
     def __init__(self, name: str, proved: Proved, label: str) -> None:
         self.name = name
         self.body: Body = proved.folded
-        self.bounds: list[Bounds] = IntervalReading(self.body).every(proved.reached.x, proved.reached.state)
+        self.bounds: list[Bounds] = proved.bounds(self.body)
         for state, place in self.body.kept.items():
             if not self.narrow(place):
                 raise InfeasibleError(

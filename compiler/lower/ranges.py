@@ -19,7 +19,7 @@ from nervecord.compiler.arithmetic import PRODUCT_BITS, Arithmetic
 from nervecord.compiler.blas import matmul
 from nervecord.compiler.body.expression import Body
 from nervecord.compiler.body.fold import folded
-from nervecord.compiler.body.intervals import FAR, Reached
+from nervecord.compiler.body.intervals import FAR, Bounds, IntervalReading, Reached
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.ops import Array, Mantissas, Op
 from nervecord.compiler.ops.reach import LONGEST_RUN, Reach, Sent, spiking
@@ -91,6 +91,12 @@ class Proved:
     def folded(self) -> Body:
         """The equations without what never acts."""
         return folded(self.reached.body, self.reached.values)
+
+    def bounds(self, body: Body) -> list[Bounds]:
+        """What every node of the folded equations reaches."""
+        reached = self.reached
+        known = {place: reached.named(name) for name, place in body.observed.items()}
+        return IntervalReading(body, known).every(reached.x, reached.state)
 
 
 def prove(plan: Plan) -> list[UnitRange]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sigma_delta_nets
 from compiled_c import QUICK, Emitted, assert_same_actions, assert_same_blocks, single
 from emulated import observations_of, policy_of, random_arithmetic
 from graphs import LAVA, Case, draw
@@ -287,6 +288,11 @@ def test_every_program_of_integers_opens_in_c(target: str) -> None:
     a, b = (nervecord.stream(stream, engine=engine).run(case.inputs) for engine in ("c", "definition"))
     for name, values in b.items():
         np.testing.assert_array_equal(a[name], values)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_networks_of_changes_are_the_definition_to_the_bit(seed: int) -> None:
+    assert_same_blocks(sigma_delta_nets.draw(seed))
 
 
 @pytest.mark.parametrize("threshold", [0, 1, (1 << 31) - 1])
