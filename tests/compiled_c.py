@@ -23,14 +23,19 @@ QUICK = ("-O1", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-pedantic")
 """Every graph is compiled, without a warning; what it computes is not the optimiser's affair."""
 
 
-def assert_same_blocks(case: Case) -> None:
+BEYOND = -1234567
+"""Stands behind what a step takes and gives."""
+
+
+def assert_same_blocks(case: Case, flags: tuple[str, ...] = QUICK) -> None:
     """Definition and C on a case: what leaves, every value of every step, and the state after every block.
 
-    And once more the text without what observes it, which is what is emitted: what leaves.
+    And once more the text without what observes it, which is what is emitted: what leaves. Neither reads or writes
+    behind what it is given.
     """
-    machine, compiled = Machine(case.plan), Compiled(case.plan, 1, flags=QUICK)
+    machine, compiled = Machine(case.plan), Compiled(case.plan, 1, flags=flags)
     plain = c_source(case.plan)
-    emitted = load_library(plain, flags=QUICK).policy_step_q
+    emitted = load_library(plain, flags=flags).policy_step_q
     emitted.argtypes = [ctypes.c_void_p] * 3
     state = np.zeros(1, dtype=plain.dtype)
     step = compiled.function("step_q")
@@ -38,10 +43,12 @@ def assert_same_blocks(case: Case) -> None:
     for start in range(0, len(next(iter(case.inputs.values()))), steps):
         block = {name: x[start : start + steps, None] for name, x in case.inputs.items()}
         wanted, values = machine.block(block)
-        x = entering(form, machine.entered, 1)
-        out, again = np.zeros((2, 1, form.out_dim), dtype=np.int32)
-        assert step(compiled.states.ctypes.data, x.ctypes.data, out.ctypes.data) == 0
-        assert emitted(state.ctypes.data, x.ctypes.data, again.ctypes.data) == 0
+        x = np.append(entering(form, machine.entered, 1), np.full(8, BEYOND, dtype=np.int32))
+        given, left_over = np.full((2, form.out_dim + 8), BEYOND, dtype=np.int32)
+        assert step(compiled.states.ctypes.data, x.ctypes.data, given.ctypes.data) == 0
+        assert emitted(state.ctypes.data, x.ctypes.data, left_over.ctypes.data) == 0
+        assert (given[form.out_dim :] == BEYOND).all()
+        out, again = given[None, : form.out_dim], left_over[None, : form.out_dim]
         compiled.after_block()
         found = machine.after.leave(left(form, out))
         for name, rows in wanted.items():

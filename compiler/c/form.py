@@ -227,6 +227,8 @@ def bias_source(entry: Entry) -> int:
     """What a bias source behind the numbers that its user gives sends in each step; 0 where there is none."""
     if isinstance(entry.op, BiasChannel):
         return 1
+    if isinstance(entry.op, PopulationEncode):
+        return int(entry.op.always)
     return entry.op.constant if isinstance(entry.op, Quantise) else 0
 
 

@@ -15,13 +15,27 @@ import pytest
 from compiled_c import CORTEX_TOOLS, on_cortex
 from emulated import policy_of, random_arithmetic
 from graphs import LAVA, draw
-from policies import random_dag, random_policy
+from policies import lif, random_dag, random_policy
 
 import nervecord
 from nervecord.compiler.c.names import identifiers
 from nervecord.compiler.c.source import c_source
 from nervecord.compiler.files.program import Program
-from nervecord.compiler.ops import Dense, IntegerMembrane, IntegerSpike, Neuron, Threshold
+from nervecord.compiler.graph import Graph
+from nervecord.compiler.ops import (
+    Affine,
+    BiasChannel,
+    Dense,
+    Input,
+    IntegerMembrane,
+    IntegerSpike,
+    Level,
+    Neuron,
+    Op,
+    Output,
+    Quantise,
+    Threshold,
+)
 from nervecord.compiler.plan import plan
 from nervecord.compiler.policy import Policy
 from nervecord.errors import InfeasibleError, NervecordError
@@ -75,6 +89,8 @@ def programs() -> dict[str, Callable[[], Program]]:
         "other arithmetic": lambda: other_arithmetic(),
         "stream": lambda: stream(4),
         "stream in blocks": lambda: stream(next(s for s in range(99) if draw(s).plan.schedule.steps > 2)),
+        "stream, bias source": lambda: biased_stream("values"),
+        "stream, bias channel": lambda: biased_stream("spikes"),
     }
 
 
@@ -92,6 +108,19 @@ def other_arithmetic() -> Program:
 def stream(seed: int) -> Program:
     case = draw(seed)
     return Program("c", case.plan.graph, None, case.plan.schedule)
+
+
+def biased_stream(carries: str) -> Program:
+    """Biases into synaptic currents: the Inputs carry them on a channel of their own."""
+    rng = np.random.default_rng(2)
+    nodes: dict[str, Op] = {"lif": lif(6, current=0.6), "fc2": Affine(rng.normal(size=(3, 6)), rng.normal(size=3), 1)}
+    nodes |= {"last": lif(3, current=0.5), "out": Output((3,))}
+    edges = [("lif", "fc2"), ("fc2", "last"), ("last", "out")]
+    for k in range(2):
+        nodes[f"in{k}"] = Input((4,), carries, 4.0 if carries == "values" else None)
+        nodes[f"fc{k}"] = Affine(rng.normal(size=(6, 4)), rng.normal(size=6), 1)
+        edges += [(f"in{k}", f"fc{k}"), (f"fc{k}", "lif")]
+    return nervecord.compile(Graph(Level.DISCRETE, nodes, tuple(edges), 1e-3), "c")
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +142,13 @@ def test_it_compiles_without_a_warning_and_passes_its_test(
     for level in ("-O0", "-O3"):
         selftest(folder, compiler, level)
     selftest(folder, compiler, *SANITIZED)
+
+
+def test_the_streams_carry_their_biases(folders: dict[str, tuple[Program, Path]]) -> None:
+    """So that their self-tests say something: a step takes what a user gives, and no bias source."""
+    ops = {name: list(folders[f"stream, bias {name}"][0].graph.nodes.values()) for name in ("source", "channel")}
+    assert any(isinstance(op, Quantise) and op.constant for op in ops["source"])
+    assert any(isinstance(op, BiasChannel) for op in ops["channel"])
 
 
 def test_the_selftest_names_the_first_step_that_differs(
@@ -250,6 +286,8 @@ def test_the_readme_says_what_it_costs(folders: dict[str, tuple[Program, Path]])
 def test_the_makefile_and_cmake_build_it(folders: dict[str, tuple[Program, Path]], tmp_path: Path) -> None:
     folder = shutil.copytree(folders["loops"][1], tmp_path / "folder")
     call("make", "libpolicy.a", "selftest", cwd=folder)
+    for name in ("stream, bias source", "stream, bias channel"):
+        call("make", "sanitize", cwd=folders[name][1])
     if shutil.which("cmake") is None:
         pytest.skip("no cmake")
     call("cmake", "-S", ".", "-B", "build", cwd=folder)
