@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
-from compiled_c import QUICK, assert_same_actions, assert_same_blocks
+from compiled_c import QUICK, assert_same_actions, assert_same_blocks, sanitized, sanitizer
 from emulated import observations_of, random_arithmetic
 from graphs import LAVA, Case
 from hypothesis import given, settings
@@ -97,13 +98,13 @@ def test_held_values_with_bias_sources_through_one_connection(inputs: int, state
     assert len(np.unique(actions)) > 4
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(seed=st.integers(0, 10**6), other=st.booleans())
 def test_streams_of_every_shape(seed: int, other: bool) -> None:
     assert_same_blocks(draw_stream(seed, random_arithmetic(seed) if other else LAVA))
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_lowered_streams(seed: int) -> None:
     """Biases into currents, channels that carry them, second slices, skips, delays."""
@@ -112,7 +113,7 @@ def test_lowered_streams(seed: int) -> None:
         assert_same_blocks(case)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(seed=st.integers(0, 10**6), other=st.booleans())
 def test_policies_with_bias_sources_and_branches(seed: int, other: bool) -> None:
     policy = draw_policy(seed, random_arithmetic(seed) if other else LAVA, choices=seed % 3 == 0)
@@ -137,3 +138,35 @@ def test_what_is_drawn_has_what_this_is_about() -> None:
             assert count >= 2
     assert any(len(step.taps) > 1 for case in cases for step in case.plan.connections)
     assert any(name.endswith("rest") for case in lowered for name in case.plan.graph.nodes)
+
+
+PLANTED = {
+    "a value behind what a step takes": "block.taken = lambda entry: form.taken(entry) + 1",
+    "a list that is too short": """
+made = core.Core.members
+core.Core.members = lambda self: [
+    dataclasses.replace(m, count=m.count - 1) if m.name.endswith("_list") and m.count > 1 else m
+    for m in made(self)
+]""",
+    "a sum that overflows": 'core._lifted = lambda term, shift: f"{term} * 2000000000"',
+}
+"""What a campaign with sanitizers must find, as changes of what prints the C."""
+
+
+@pytest.mark.parametrize("planted", PLANTED)
+def test_sanitizers_report_what_leaves_an_array_or_the_language(planted: str) -> None:
+    library = sanitizer()
+    if library is None:
+        pytest.skip("needs GCC and its libasan")
+    text = f"""
+import dataclasses, sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from compiled_c import SANITIZED, assert_same_blocks
+from nervecord.compiler.c import block, core, form
+from streams import draw_stream
+{PLANTED[planted]}
+assert_same_blocks(draw_stream(7), SANITIZED)
+"""
+    done = sanitized(["-c", text], library)
+    assert done.returncode != 0
+    assert any(word in done.stderr for word in ("AddressSanitizer", "runtime error")), done.stderr
