@@ -49,8 +49,8 @@ def case_of(seed: int) -> Case | None:
     arithmetic = ARITHMETICS[seed % 3](seed)
     try:
         if seed % 4 == 3:
-            # What float neurons mean: reset to zero.
-            return lowered_stream(seed, arithmetic if arithmetic.reset == "zero" else LAVA)
+            # Float neurons are reset to zero; the narrowest widths hold none of them.
+            return lowered_stream(seed, arithmetic if arithmetic.reset == "zero" and seed % 3 < 2 else LAVA)
         return draw_stream(seed, arithmetic) if seed % 2 else draw(seed, arithmetic)
     except NoneDrawnError:
         return None

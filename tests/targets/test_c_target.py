@@ -25,6 +25,7 @@ from nervecord.compiler.graph import Graph
 from nervecord.compiler.ops import (
     Affine,
     BiasChannel,
+    Decode,
     Dense,
     Input,
     IntegerMembrane,
@@ -34,6 +35,7 @@ from nervecord.compiler.ops import (
     Op,
     Output,
     Quantise,
+    Sparse,
     Threshold,
 )
 from nervecord.compiler.plan import plan
@@ -262,6 +264,49 @@ def test_what_has_no_form_is_refused_by_name() -> None:
     ]
     with pytest.raises(InfeasibleError, match="Threshold has no form in C"):
         c_source(dataclasses.replace(made, core=tuple(strange)))
+
+
+@pytest.mark.parametrize("limit", [3e38, 4e38])
+def test_actions_that_a_float_does_not_hold_are_refused(limit: float) -> None:
+    """C does not say what becomes of them; the fail-safe action must be one that can be taken."""
+    made = nervecord.compile(random_policy(5, sizes=(4, 5, 2)), "c").policy
+    action = dataclasses.replace(made.contract.action, low=(-limit,) * 2, high=(limit,) * 2)
+    nodes = {
+        name: op.replace(low=np.full(2, -limit), high=np.full(2, limit)) if isinstance(op, Decode) else op
+        for name, op in made.graph.nodes.items()
+    }
+    for fail_safe, decoders in ((limit, {}), (0.0, nodes)):
+        graph = made.graph.replace(nodes={**made.graph.nodes, **decoders})
+        contract = dataclasses.replace(made.contract, action=action, fail_safe=(fail_safe,) * 2)
+        if limit < 3.4e38:
+            c_source(plan(Policy(graph, contract)))
+            continue
+        with pytest.raises(InfeasibleError, match=r"may give an action of 4e\+38"):
+            c_source(plan(Policy(graph, contract)))
+
+
+def test_a_state_that_no_memory_holds_is_refused() -> None:
+    """What is held is multiplied once per action, and its products wait with the connection: a few bytes of a file."""
+    made = nervecord.compile(random_policy(5, sizes=(4, 5, 2), state="carried", steps=1), "c").policy
+    graph, size = made.graph, 1 << 18
+    (name,) = [n for n, op in graph.nodes.items() if isinstance(op, Dense) and op.weight.shape == (5, 4)]
+    (after,) = [n for n, op in graph.nodes.items() if isinstance(op, Dense) and op.weight.shape == (2, 5)]
+    (lif_name,) = graph.destinations(name)
+    neurons = graph.nodes[lif_name]
+    assert isinstance(neurons, Neuron)
+    assert isinstance(neurons.membrane, IntegerMembrane)
+    one, nothing = np.ones(1, np.int32), np.zeros(size, np.int32)
+    first = Sparse(one, 0 * one, np.append([0], nothing + 1).astype(np.int32), 4, 0, 8, 4000)
+    second = Sparse(one, 0 * one, np.array([0, 1, 1], np.int32), size, 0, 8, 1)
+    nodes = {
+        **graph.nodes, name: first, after: second,
+        lif_name: neurons.replace(membrane=dataclasses.replace(neurons.membrane, bias=nothing)),
+    }  # fmt: skip
+    arithmetic = dataclasses.replace(LAVA, delay_max=4096)
+    with pytest.raises(
+        InfeasibleError, match=r"c: its state takes 4,\d{3},\d{3},\d{3} bytes, 536,870,912 are possible"
+    ):
+        c_source(plan(made.replace(graph=graph.replace(nodes=nodes, arithmetic=arithmetic))))
 
 
 def test_the_readme_says_what_it_costs(folders: dict[str, tuple[Program, Path]]) -> None:
