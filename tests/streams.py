@@ -106,8 +106,12 @@ def quantised(graph: Graph, name: str, rng: np.random.Generator) -> tuple[Graph,
 def reals(values: Array, scale: float, rng: np.random.Generator) -> Array:
     """Integers as the real numbers that are rounded to them, now and then halves and what is far beyond any limit."""
     noise = rng.choice([0.0, 0.3, 0.5], size=values.shape)
-    found: Array = np.where(rng.random(values.shape) < 0.05, values * 1e9, values + noise) / scale
-    return found
+    return as_float32(np.where(rng.random(values.shape) < 0.05, values * 1e9, values + noise) / scale)
+
+
+def as_float32(values: Array) -> Array:
+    """Rounded to what every engine's interface holds."""
+    return values.astype(np.float32).astype(np.float64)
 
 
 def widened(graph: Graph, rng: np.random.Generator) -> Graph:
@@ -186,7 +190,7 @@ def float_stream(seed: int) -> tuple[Graph, Schedule, dict[str, Array]]:
         nodes[name] = Input((size,), "values" if values else "spikes", limit if values else None)
         x = rng.normal(size=(length, size)) * limit if values else (rng.random((length, size)) < 0.4).astype(np.float64)
         x[rng.random(length) < 0.2] = 0
-        inputs[name] = x
+        inputs[name] = as_float32(x)
     sources = {name: op.size for name, op in nodes.items()}
     for k in range(int(rng.integers(1, 5))):
         name, size = f"lif{k}", int(rng.integers(1, 8))

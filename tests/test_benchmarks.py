@@ -38,8 +38,16 @@ def test_each_has_a_test() -> None:
 @pytest.mark.parametrize(
     ("name", "words", "said"),
     [
-        ("c_conformance", ["--graphs", 2, "--policies", 2, "--first", 11], "equal to the bit: 2 graphs"),
-        ("c_conformance", ["--sanitize", "--graphs", 20, "--policies", 5], "sanitizers report nothing: "),
+        (
+            "c_conformance",
+            ["--graphs", 2, "--policies", 2, "--damaged", 5, "--first", 11],
+            "equal to the bit: 2 graphs",
+        ),
+        (
+            "c_conformance",
+            ["--sanitize", "--graphs", 20, "--policies", 5, "--damaged", 50],
+            "sanitizers report nothing: 20",
+        ),
         ("c_cortex", ["--steps", 3, str(ROOT / "zoo" / "cartpole" / "policy.nir")], ""),
         ("conformance", ["--graphs", 5, "--float-graphs", 3, "--first", 7], "equal to the definition: 5 graphs"),
         ("sigma_delta", ["--actions", 20, "--sizes", 4, 6, 2], "emulator equal to the definition: True"),
