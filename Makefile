@@ -68,6 +68,7 @@ test-lava-dl: $(STAMP)  ## install lava-dl (1 GB), then load exported files with
 
 fuzz: $(STAMP)  ## 50,000 damaged files, an hour or more; make fuzz FUZZ="--first 1000000 --cases 5000 --bounds"
 	$(BIN)/python tests/fuzz/campaign.py $(FUZZ)
+	$(BIN)/python benchmarks/c_conformance.py --sanitize --graphs 300 --policies 150 --damaged 1500
 
 faults: $(STAMP)  ## 600 kills and full disks, an hour or more; make faults FAULTS="--kind train --kills 20"
 	$(BIN)/python tests/faults/campaign.py $(FAULTS)
