@@ -154,7 +154,8 @@ def _limit(c: Array, code: int, arithmetic: Arithmetic) -> Array:
     """The bound of x = decayed(x) + c, rounded away from zero; `UNBOUNDED` where nothing decays."""
     if arithmetic.decay == "shift":
         # What is lost is at least x / 2^code - 1, so x stays within (|c| + 1) * 2^code.
-        return np.where(c == 0, 0, np.sign(c) * ((np.abs(c) + 1) << min(code, 30)))
+        most = UNBOUNDED >> code
+        return np.where(c == 0, 0, np.sign(c) * (np.minimum(np.abs(c) + 1, most) << code))
     if code == 0:
         return np.sign(c) * UNBOUNDED
     return np.sign(c) * -(-np.abs(c) * arithmetic.decay_codes // code)
