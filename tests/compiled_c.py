@@ -10,13 +10,14 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
 from emulated import assert_same_state
 from graphs import Case
 
-from nervecord.compiler.c.source import c_source
+from nervecord.compiler.c.source import Source, c_source
 from nervecord.compiler.c.tables import Member, ordered
 from nervecord.compiler.interpret import Machine
 from nervecord.compiler.ops import Array
@@ -25,6 +26,7 @@ from nervecord.compiler.policy import Policy
 from nervecord.runtime.c_engine import Compiled, CSession, entering, left
 from nervecord.runtime.c_library import load_library
 from nervecord.runtime.session import MachineSession
+from nervecord.targets.c.vectors import record
 
 QUICK = ("-O1", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-pedantic")
 """Every graph is compiled, without a warning; what it computes is not the optimiser's affair."""
@@ -68,6 +70,19 @@ def assert_same_blocks(case: Case, flags: tuple[str, ...] = QUICK) -> None:
             told = np.stack([each[name] for each in values])
             np.testing.assert_array_equal(rows, told, err_msg=f"seed {case.seed}, {start}: {name}")
         assert_same_state(machine.state, compiled.state())
+    assert_recorded(case, plain, emitted)
+
+
+def assert_recorded(case: Case, source: Source, step: Any) -> None:
+    """What the self-test of an emitted stream would say."""
+    recorded = record(case.plan, source, 4)
+    for k, (x, wanted) in enumerate(zip(recorded.given, recorded.wanted, strict=True)):
+        if k in (0, recorded.reset):
+            state = np.zeros(1, dtype=source.dtype)
+            poison(state)
+        found = np.empty_like(wanted)
+        assert step(state.ctypes.data, x.ctypes.data, found.ctypes.data) == recorded.codes[k]
+        np.testing.assert_array_equal(found, wanted, err_msg=f"seed {case.seed}, recorded step {k}")
 
 
 def single(values: Array) -> Array:
