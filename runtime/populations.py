@@ -24,7 +24,8 @@ from nervecord.compiler.ops import (
     Sigma,
     SigmaDelta,
 )
-from nervecord.errors import InfeasibleError
+from nervecord.compiler.ops.sigma_delta import Rectifier
+from nervecord.errors import InfeasibleError, refuse_choice
 from nervecord.runtime.tables import Code, Form, Real, Sdn
 
 OVERFLOWS = ("saturate", "saturate-symmetric", "wrap", "wrap-once")
@@ -141,11 +142,21 @@ def _own(op: Neuron, a: Arithmetic) -> Array:
 
 def _sigma_delta(op: Any, given: Given, places: Places) -> Formed:
     sums, sends = isinstance(op, (Sigma, SigmaDelta)), isinstance(op, (Delta, SigmaDelta))
-    relu = isinstance(op, SigmaDelta) and op.activation == "relu"
+    relu = isinstance(op, SigmaDelta) and _rectifies(op.activation)
     bias = op.bias.astype(np.int64) << op.lift if isinstance(op, SigmaDelta) else np.zeros(op.size)
     row = [sums, 0 if sums else op.lift, relu, op.level if sends else 0, op.state_exp if sends else 0]
     assert len(row) == Sdn.SIZE
     return Formed(Form.SIGMA_DELTA, integer=places.put_rows([row]), bias=places.put_real(bias))
+
+
+def _rectifies(activation: Rectifier) -> bool:
+    match activation:
+        case "relu":
+            return True
+        case "unit":
+            return False
+        case other:
+            refuse_choice(other, "activation", "emulator")
 
 
 FORMS: dict[type[Op], Callable[[Any, Given, Places], Formed]] = {

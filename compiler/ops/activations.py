@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -21,7 +21,8 @@ def _elu(x: Array, alpha: float) -> Array:
     return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0.0)))
 
 
-FUNCTIONS: dict[str, Callable[[Array, float], Array]] = {
+Function: TypeAlias = Literal["tanh", "relu", "elu"]
+FUNCTIONS: dict[Function, Callable[[Array, float], Array]] = {
     "tanh": lambda x, alpha: np.tanh(x),
     "relu": lambda x, alpha: np.maximum(x, 0.0),
     "elu": _elu,
@@ -35,7 +36,7 @@ class Activation(Op):
     It has no state and no spikes, so that no chip here takes it: it is for the networks that are teachers.
     """
 
-    function: str = fields.choice("f", tuple(FUNCTIONS))
+    function: Function = fields.choice("f", get_args(Function))
     shape: Shape = fields.shape("shape of x, without the batch")
     alpha: float = fields.number("of elu, its limit far below zero", 1.0, above=0)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -21,13 +21,14 @@ from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.level import EVERY_LEVEL, FLOAT_LEVELS, Level
 from nervecord.compiler.ops.op import NirForm, Op, Part, Role, State
 from nervecord.compiler.ops.reach import Leaky, Reach, Sent, integrate, spiking
-from nervecord.errors import GraphError
+from nervecord.errors import GraphError, refuse_choice
 
 if TYPE_CHECKING:
     from nervecord.compiler.arithmetic import Arithmetic
     from nervecord.compiler.nir.fields import Fields
 
-RESETS = ("value", "subtract", "none", "subtract-late")
+Reset: TypeAlias = Literal["value", "subtract", "none", "subtract-late"]
+RESETS: tuple[Reset, ...] = get_args(Reset)
 """What a spike does to the membrane: set it to a value, subtract the threshold, or nothing, in the same step; or
 subtract the threshold in the next one, after what that keeps of it."""
 LONGEST_REFRACTORY = 1 << 16
@@ -90,12 +91,13 @@ class Spike(Part):
     """A spike where v > threshold, strictly; then the reset, in the same step. The synapse is not reset.
 
     "subtract-late" is v(t) = decay v(t - 1) + gain i(t) + leak - threshold s(t - 1): the spike stays in v for a step.
-    For `refractory` steps after a spike the membrane stays as it was reset and the neuron is silent.
+    For `refractory` steps after a spike the membrane stays as it was reset and the neuron is silent; what
+    "subtract-late" subtracts waits until they are over.
     """
 
     threshold: Array = fields.array("spikes above it", "...")
     reset_value: Array = fields.array("v after a spike, where the reset is to a value", "...")
-    reset: str = fields.choice("what a spike does to v", RESETS, "value")
+    reset: Reset = fields.choice("what a spike does to v", RESETS, "value")
     refractory: int = fields.integer("silent steps after a spike", 0, LONGEST_REFRACTORY, 0)
 
     LEVEL: ClassVar[Level] = Level.DISCRETE
@@ -265,7 +267,8 @@ class Neuron(Op):
             state["rest"] = np.where(spiked, self.spike.refractory, np.maximum(state["rest"] - 1, 0))
         state["v"] = _reset(self.spike, v, spiked)
         if "owed" in state:
-            state["owed"] = np.where(spiked, self.spike.threshold, 0.0)
+            kept = np.where(resting, state["owed"], 0.0) if "rest" in state else 0.0
+            state["owed"] = np.where(spiked, self.spike.threshold, kept)
         return spiked.astype(np.float64)
 
     def before_spike(self, state: State, x: Array) -> Array:
@@ -388,7 +391,10 @@ def _reset(spike: Spike, v: Array, spiked: Array) -> Array:
             return np.where(spiked, spike.reset_value, v)
         case "subtract":
             return np.where(spiked, v - spike.threshold, v)
-    return v
+        case "none" | "subtract-late":
+            return v
+        case other:
+            refuse_choice(other, "reset", "definition")
 
 
 def _time_constant(decay: Array, dt: float, field: str, name: str) -> Array:

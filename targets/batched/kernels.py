@@ -43,11 +43,12 @@ from nervecord.compiler.ops import (
     Synapse,
     Threshold,
 )
-from nervecord.errors import GraphError
+from nervecord.errors import GraphError, refuse_choice
 from nervecord.targets.batched.integers import Whole
 from nervecord.targets.batched.place import Place
 
 Kernel: TypeAlias = Callable[[dict[str, Tensor], Tensor], Tensor]
+ENGINE = "engine torch"
 PRODUCTS = 1 << 24
 """Products held at once where each is rounded on its own."""
 
@@ -130,11 +131,19 @@ def _pool(op: Op, ground: Ground) -> Kernel:
     pads = [p for padding in reversed(op.padding) for p in (padding, padding)]
     over = tuple(range(-axes, 0))
 
+    match op.mode:
+        case "sum":
+            pooled = torch.sum
+        case "average":
+            pooled = torch.mean
+        case other:
+            refuse_choice(other, "mode", ENGINE)
+
     def run(state: dict[str, Tensor], x: Tensor) -> Tensor:
         windows = functional.pad(x, pads)
         for axis, (span, stride) in enumerate(zip(op.kernel, op.stride, strict=True)):
             windows = windows.unfold(2 + axis, span, stride)
-        return windows.sum(over) if op.mode == "sum" else windows.mean(over)
+        return pooled(windows, over)
 
     return run
 
@@ -142,12 +151,15 @@ def _pool(op: Op, ground: Ground) -> Kernel:
 def _activation(op: Op, ground: Ground) -> Kernel:
     assert isinstance(op, Activation)
     alpha = op.alpha
-    functions: dict[str, Kernel] = {
-        "tanh": lambda state, x: torch.tanh(x),
-        "relu": lambda state, x: x.clamp(min=0),
-        "elu": lambda state, x: torch.where(x > 0, x, alpha * torch.expm1(x.clamp(max=0))),
-    }
-    return functions[op.function]
+    match op.function:
+        case "tanh":
+            return lambda state, x: torch.tanh(x)
+        case "relu":
+            return lambda state, x: x.clamp(min=0)
+        case "elu":
+            return lambda state, x: torch.where(x > 0, x, alpha * torch.expm1(x.clamp(max=0)))
+        case other:
+            refuse_choice(other, "function", ENGINE)
 
 
 def _delay_line(op: Op, ground: Ground) -> Kernel:
@@ -223,17 +235,21 @@ def _neuron(op: Op, ground: Ground) -> Kernel:
 
         return read
     assert isinstance(op.spike, Spike)
-    threshold, spike = ground.place.tensor(op.spike.threshold), op.spike
-    reset = _reset(spike, ground.place)
+    threshold, spike, zero = ground.place.tensor(op.spike.threshold), op.spike, ground.place.zeros()
+    reset, late = _reset(spike, ground.place), spike.reset == "subtract-late"
 
     def fire(state: dict[str, Tensor], x: Tensor) -> Tensor:
         v = membrane(state, x)
         spiked = v > threshold
+        owed = zero
         if spike.refractory:
             resting = state["rest"] > 0
             spiked = spiked & ~resting
             v = torch.where(resting, state["v"], v)
             state["rest"] = (state["rest"] - 1).clamp(min=0).masked_fill(spiked, float(spike.refractory))
+            owed = torch.where(resting, state["owed"], zero) if late else zero
+        if late:
+            state["owed"] = torch.where(spiked, threshold, owed)
         state["v"] = reset(v, spiked)
         return spiked.to(v.dtype)
 
@@ -254,7 +270,8 @@ def _membrane(op: Neuron, place: Place) -> Kernel:
             entering = x if synapse_gain is None else synapse_gain * x
             state["u"] = x = synapse_decay * state["u"] + entering
         v = decay * state["v"] + (x if gain is None else gain * x)
-        return v if leak is None else v + leak
+        v = v if leak is None else v + leak
+        return v - state["owed"] if "owed" in state else v
 
     return run
 
@@ -277,7 +294,10 @@ def _reset(spike: Spike, place: Place) -> Callable[[Tensor, Tensor], Tensor]:
         case "subtract":
             threshold = place.tensor(spike.threshold)
             return lambda v, spiked: torch.where(spiked, v - threshold, v)
-    return lambda v, spiked: v
+        case "none" | "subtract-late":
+            return lambda v, spiked: v
+        case other:
+            refuse_choice(other, "reset", ENGINE)
 
 
 def _integer_neuron(op: Neuron, ground: Ground) -> Kernel:

@@ -27,6 +27,7 @@ from nervecord.compiler.ops import (
     Synapse,
     Threshold,
 )
+from nervecord.errors import refuse_choice
 from nervecord.targets.onnx.builder import Builder
 
 Value: TypeAlias = str | None
@@ -34,6 +35,7 @@ Slots: TypeAlias = dict[str, Value]
 """State of an op: name -> value."""
 
 SINGLE: type = np.float32
+ENGINE = "onnx"
 
 
 class Floats:
@@ -104,8 +106,13 @@ class Floats:
             "AveragePool", shaped, kernel_shape=list(op.kernel), strides=list(op.stride),
             pads=[*op.padding, *op.padding], count_include_pad=1,
         )  # fmt: skip
-        if op.mode == "sum":
-            made = builder.op("Mul", made, builder.constant(np.array(math.prod(op.kernel), dtype=SINGLE)))
+        match op.mode:
+            case "sum":
+                made = builder.op("Mul", made, builder.constant(np.array(math.prod(op.kernel), dtype=SINGLE)))
+            case "average":
+                pass
+            case other:
+                refuse_choice(other, "mode", ENGINE)
         return builder.reshaped(made, builder.batch, op.size)
 
     def _threshold(self, op: Threshold, state: Slots, x: Value) -> Value:
@@ -115,9 +122,15 @@ class Floats:
 
     def _activation(self, op: Activation, state: Slots, x: Value) -> Value:
         x = self._standing(x, op.size)
-        if op.function == "elu":
-            return self.builder.op("Elu", x, alpha=float(op.alpha))
-        return self.builder.op({"tanh": "Tanh", "relu": "Relu"}[op.function], x)
+        match op.function:
+            case "tanh":
+                return self.builder.op("Tanh", x)
+            case "relu":
+                return self.builder.op("Relu", x)
+            case "elu":
+                return self.builder.op("Elu", x, alpha=float(op.alpha))
+            case other:
+                refuse_choice(other, "function", ENGINE)
 
     # ------------------------------------------------------------------------------------------ neurons
 
@@ -130,6 +143,9 @@ class Floats:
         v = builder.total([self._scaled(held.decay, state["v"]), self._scaled(held.gain, x)])
         if held.leak.any():
             v = builder.full(held.leak, SINGLE) if v is None else builder.op("Add", v, builder.row(held.leak, SINGLE))
+        owed = state.get("owed")
+        if owed is not None:
+            v = builder.op("Sub", self._standing(v, op.size), owed)
         if op.spike is None:
             state["v"] = v
             return v
@@ -140,6 +156,7 @@ class Floats:
     def _spike(self, op: Neuron, spike: Spike, state: Slots, v: str) -> Value:
         builder = self.builder
         spiked = builder.op("Greater", v, builder.row(spike.threshold, SINGLE))
+        resting = None
         if spike.refractory:
             rest = self._standing(state["rest"], op.size)
             resting = builder.op("Greater", rest, builder.row(np.zeros(1), SINGLE))
@@ -154,8 +171,16 @@ class Floats:
             case "subtract":
                 lower = builder.op("Sub", v, builder.row(spike.threshold, SINGLE))
                 state["v"] = builder.op("Where", spiked, lower, v)
-            case _:
+            case "subtract-late":
                 state["v"] = v
+                kept = builder.row(np.zeros(1), SINGLE)
+                if resting is not None and state["owed"] is not None:
+                    kept = builder.op("Where", resting, state["owed"], kept)
+                state["owed"] = builder.op("Where", spiked, builder.row(spike.threshold, SINGLE), kept)
+            case "none":
+                state["v"] = v
+            case other:
+                refuse_choice(other, "reset", ENGINE)
         return builder.cast(spiked, SINGLE)
 
     def _scaled(self, factor: Array, x: Value) -> Value:

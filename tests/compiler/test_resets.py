@@ -97,6 +97,15 @@ def test_the_late_rule_is_the_published_equation() -> None:
         assert float(state["v"][0, 0]) == pytest.approx(v, abs=1e-12)
 
 
+def test_what_is_subtracted_late_waits_until_a_neuron_rests_no_more() -> None:
+    """v(t) = 0.5 v(t - 1) + 1, a threshold of 1 and two silent steps: the debt of the spike comes off in step 4."""
+    membrane = n.Membrane(np.array([0.5]), np.ones(1), np.zeros(1))
+    op = n.Neuron(membrane, None, n.Spike(np.ones(1), np.zeros(1), "subtract-late", 2))
+    state = op.state(1)
+    seen = [(float(op.step(state, np.ones((1, 1)))[0, 0]), float(state["v"][0, 0])) for _ in range(6)]
+    assert seen == [(0, 1), (1, 1.5), (0, 1.5), (0, 1.5), (0, 0.75), (1, 1.375)]
+
+
 def test_a_rule_comes_back_from_a_file_and_is_idempotent(tmp_path: Path) -> None:
     path = exported(tmp_path / "a.nir", leaky(0.9, "subtract", True), torch.zeros(4))
     graph = nervecord.read(path, dt=DT, reset="subtract-late")
