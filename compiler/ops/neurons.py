@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from nervecord.compiler.arithmetic import Arithmetic
     from nervecord.compiler.nir.fields import Fields
 
-Reset: TypeAlias = Literal["value", "subtract", "none", "subtract-late"]
+Reset: TypeAlias = Literal["value", "subtract", "none", "subtract-late", "subtract-early"]
 RESETS: tuple[Reset, ...] = get_args(Reset)
 """What a spike does to the membrane: set it to a value, subtract the threshold, or nothing, in the same step; or
-subtract the threshold in the next one, after what that keeps of it."""
+subtract the threshold in the next one, after what that keeps of it ("subtract-late"). "subtract-early" is "subtract",
+but a membrane that is above its threshold still is compared less one threshold in the next step."""
 LONGEST_REFRACTORY = 1 << 16
 ROUNDING = 1e-6
 """A time constant that is less than the step by this share of it is the step, as rounding to float32 leaves it."""
@@ -91,6 +92,8 @@ class Spike(Part):
     """A spike where v > threshold, strictly; then the reset, in the same step. The synapse is not reset.
 
     "subtract-late" is v(t) = decay v(t - 1) + gain i(t) + leak - threshold s(t - 1): the spike stays in v for a step.
+    "subtract-early": where v(t - 1) > threshold, the threshold is subtracted before the comparison, and given back where
+    no spike follows; else it is "subtract". So after one spike another needs twice the threshold while v stays above it.
     For `refractory` steps after a spike the membrane stays as it was reset and the neuron is silent; what
     "subtract-late" subtracts waits until they are over.
     """
@@ -260,12 +263,14 @@ class Neuron(Op):
             return v
         assert isinstance(self.spike, Spike)
         spiked: Any = v > self.spike.threshold
+        early: Any = state["v"] > self.spike.threshold  # of "subtract-early": the threshold is off v already
         if "rest" in state:
             resting = state["rest"] > 0
             spiked &= ~resting
+            early &= ~resting
             v = np.where(resting, state["v"], v)
             state["rest"] = np.where(spiked, self.spike.refractory, np.maximum(state["rest"] - 1, 0))
-        state["v"] = _reset(self.spike, v, spiked)
+        state["v"] = _reset(self.spike, v, spiked, early)
         if "owed" in state:
             kept = np.where(resting, state["owed"], 0.0) if "rest" in state else 0.0
             state["owed"] = np.where(spiked, self.spike.threshold, kept)
@@ -281,6 +286,8 @@ class Neuron(Op):
         if isinstance(self.synapse, Synapse):
             state["u"] = x = self.synapse.decay * state["u"] + self.synapse.gain * x
         v = held.decay * state["v"] + held.gain * x + held.leak
+        if isinstance(self.spike, Spike) and self.spike.reset == "subtract-early":
+            return np.where(state["v"] > self.spike.threshold, v - self.spike.threshold, v)
         return v - state["owed"] if "owed" in state else v
 
     def _integer_step(self, state: State, x: Array, arithmetic: Arithmetic) -> Array:
@@ -385,12 +392,15 @@ def leaking(tau: Array, dt: float, convention: str) -> tuple[Array, Array]:
     return (1 - share, share) if convention == "euler" else (np.exp(-share), -np.expm1(-share))
 
 
-def _reset(spike: Spike, v: Array, spiked: Array) -> Array:
+def _reset(spike: Spike, v: Array, spiked: Array, early: Array) -> Array:
     match spike.reset:
         case "value":
             return np.where(spiked, spike.reset_value, v)
         case "subtract":
             return np.where(spiked, v - spike.threshold, v)
+        case "subtract-early":
+            # In snnTorch's order of operations, v - (spiked - early) threshold, to the bit.
+            return np.where(spiked == early, v, np.where(spiked, v - spike.threshold, v + spike.threshold))
         case "none" | "subtract-late":
             return v
         case other:

@@ -10,10 +10,11 @@ from nervecord.compiler.ops.neurons import Reset
 from nervecord.errors import GraphError, unknown_name
 
 RULES: dict[str, tuple[Reset, int]] = {
-    "zero": ("value", 0), "zero-late": ("value", 1), "subtract": ("subtract", 0), "subtract-late": ("subtract-late", 0)
+    "zero": ("value", 0), "zero-late": ("value", 1), "subtract": ("subtract", 0),
+    "subtract-late": ("subtract-late", 0), "subtract-early": ("subtract-early", 0),
 }  # fmt: skip
 """Rule -> reset and silent steps. What a spike does to the membrane: back to zero, or the threshold less; in the same
-step or (late) the next."""
+step or (late) the next, or (early) before the next comparison where it is above the threshold still."""
 UNSAID = "reset-unsaid"
 """Code of the note that a file looks as if its reset rule was lost."""
 NOTES = {

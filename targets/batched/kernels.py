@@ -236,21 +236,29 @@ def _neuron(op: Op, ground: Ground) -> Kernel:
         return read
     assert isinstance(op.spike, Spike)
     threshold, spike, zero = ground.place.tensor(op.spike.threshold), op.spike, ground.place.zeros()
-    reset, late = _reset(spike, ground.place), spike.reset == "subtract-late"
+    reset = _reset(spike, ground.place)
+    late, early = spike.reset == "subtract-late", spike.reset == "subtract-early"
 
     def fire(state: dict[str, Tensor], x: Tensor) -> Tensor:
         v = membrane(state, x)
+        above = state["v"] > threshold if early else None
+        if above is not None:
+            v = torch.where(above, v - threshold, v)
         spiked = v > threshold
         owed = zero
         if spike.refractory:
             resting = state["rest"] > 0
             spiked = spiked & ~resting
+            above = None if above is None else above & ~resting
             v = torch.where(resting, state["v"], v)
             state["rest"] = (state["rest"] - 1).clamp(min=0).masked_fill(spiked, float(spike.refractory))
             owed = torch.where(resting, state["owed"], zero) if late else zero
         if late:
             state["owed"] = torch.where(spiked, threshold, owed)
-        state["v"] = reset(v, spiked)
+        # The threshold that came off before the comparison is given back where no spike followed, and is off one else.
+        state["v"] = reset(v, spiked if above is None else spiked & ~above)
+        if above is not None:
+            state["v"] = torch.where(above & ~spiked, state["v"] + threshold, state["v"])
         return spiked.to(v.dtype)
 
     return fire
@@ -291,7 +299,7 @@ def _reset(spike: Spike, place: Place) -> Callable[[Tensor, Tensor], Tensor]:
             if (spike.reset_value == 0).all():
                 value = place.zeros()
             return lambda v, spiked: torch.where(spiked, value, v)
-        case "subtract":
+        case "subtract" | "subtract-early":
             threshold = place.tensor(spike.threshold)
             return lambda v, spiked: torch.where(spiked, v - threshold, v)
         case "none" | "subtract-late":

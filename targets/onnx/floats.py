@@ -155,13 +155,19 @@ class Floats:
 
     def _spike(self, op: Neuron, spike: Spike, state: Slots, v: str) -> Value:
         builder = self.builder
-        spiked = builder.op("Greater", v, builder.row(spike.threshold, SINGLE))
+        threshold = builder.row(spike.threshold, SINGLE)
+        early = None
+        if spike.reset == "subtract-early" and state["v"] is not None:
+            early = builder.op("Greater", state["v"], threshold)
+            v = builder.op("Where", early, builder.op("Sub", v, threshold), v)
+        spiked = builder.op("Greater", v, threshold)
         resting = None
         if spike.refractory:
             rest = self._standing(state["rest"], op.size)
             resting = builder.op("Greater", rest, builder.row(np.zeros(1), SINGLE))
             spiked = builder.op("And", spiked, builder.op("Not", resting))
             v = builder.op("Where", resting, self._standing(state["v"], op.size), v)
+            early = None if early is None else builder.op("And", early, builder.op("Not", resting))
             left = builder.op("Max", builder.op("Sub", rest, builder.row(np.ones(1), SINGLE)),
                               builder.row(np.zeros(1), SINGLE))  # fmt: skip
             state["rest"] = builder.op("Where", spiked, builder.row(np.full(1, spike.refractory), SINGLE), left)
@@ -169,14 +175,20 @@ class Floats:
             case "value":
                 state["v"] = builder.op("Where", spiked, builder.row(spike.reset_value, SINGLE), v)
             case "subtract":
-                lower = builder.op("Sub", v, builder.row(spike.threshold, SINGLE))
-                state["v"] = builder.op("Where", spiked, lower, v)
+                state["v"] = builder.op("Where", spiked, builder.op("Sub", v, threshold), v)
+            case "subtract-early":
+                lower = builder.op("Where", spiked, builder.op("Sub", v, threshold), v)
+                if early is not None:
+                    # The threshold is off already: of what spiked it is, of what did not it is given back.
+                    higher = builder.op("Where", spiked, v, builder.op("Add", v, threshold))
+                    lower = builder.op("Where", early, higher, lower)
+                state["v"] = lower
             case "subtract-late":
                 state["v"] = v
                 kept = builder.row(np.zeros(1), SINGLE)
                 if resting is not None and state["owed"] is not None:
                     kept = builder.op("Where", resting, state["owed"], kept)
-                state["owed"] = builder.op("Where", spiked, builder.row(spike.threshold, SINGLE), kept)
+                state["owed"] = builder.op("Where", spiked, threshold, kept)
             case "none":
                 state["v"] = v
             case other:
