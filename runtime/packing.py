@@ -15,6 +15,7 @@ from nervecord.compiler.ops import (
     CountArgmaxDecode,
     CountDecode,
     Decode,
+    Input,
     Mantissas,
     Normalise,
     PopulationEncode,
@@ -127,7 +128,13 @@ def _by_source(dense: Mantissas) -> tuple[Array, Array, Array]:
 
 
 def fusable(plan: Plan) -> bool:
-    """Whether the kernel does the host's part as well: one normaliser, one encoder, one decoder, in a chain."""
+    """Whether the kernel does the host's part as well: one normaliser, one encoder, one decoder, in a chain.
+
+    And an Input that gives what it gets: the kernel neither clips values to a limit nor looks whether spikes are any.
+    """
+    given = plan.before[0].op
+    if not isinstance(given, Input) or given.spikes or given.limit is not None:
+        return False
     kinds = [type(step.op) for step in plan.before[1:]]
     if plan.contract is None or kinds not in ([Normalise, Quantise], [Normalise, PopulationEncode]):
         return False
