@@ -65,8 +65,8 @@ class Floats:
         """Whether there is a kernel."""
         return type(op) in self._kernels
 
-    def step(self, op: Op, state: Slots, x: Value) -> Value:
-        """What the op gives; `state` is updated."""
+    def step(self, name: str, op: Op, state: Slots, x: Value) -> Value:
+        """What the op of a node gives; `state` is updated."""
         return self._kernels[type(op)](op, state, x)
 
     def shown(self, op: Op, value: str) -> str:

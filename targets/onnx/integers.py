@@ -55,13 +55,9 @@ class Integers:
         self.builder, self.plan, self.arithmetic = builder, plan, arithmetic
         proved = prove(plan)
         raise_on_errors(overflows(proved, arithmetic), InfeasibleError, where="onnx")
-        # Ops have no hash, and a plan holds each once.
-        self._ranges: Mapping[int, UnitRange] = {
-            id(unit.step.op): found for unit, found in zip(plan.units, proved, strict=True)
-        }
-        entered = {step.name: _entering(plan, step.name) for step in plan.connections}
-        self._reach = {id(step.op): max(-entered[step.name][0], entered[step.name][1]) for step in plan.connections}
-        self._signed = {id(step.op) for step in plan.connections if entered[step.name][0] < 0}
+        # By node: two of them may share an op, and what enters is each one's own.
+        self._ranges: Mapping[str, UnitRange] = {found.name: found for found in proved}
+        self._entering = {step.name: _entering(plan, step.name) for step in plan.connections}
         self._kernels: dict[type[Op], Callable[..., Value]] = {
             Dense: self._dense, Sparse: self._dense, Neuron: self._neuron
         }  # fmt: skip
@@ -70,9 +66,9 @@ class Integers:
         """Whether there is a kernel."""
         return type(op) in self._kernels
 
-    def step(self, op: Op, state: Slots, x: Value) -> Value:
-        """What the op gives, a connection shifted up by `input_shift`; `state` is updated."""
-        return self._kernels[type(op)](op, state, x)
+    def step(self, name: str, op: Op, state: Slots, x: Value) -> Value:
+        """What the op of a node gives, a connection shifted up by `input_shift`; `state` is updated."""
+        return self._kernels[type(op)](name, op, state, x)
 
     def shown(self, op: Op, value: str) -> str:
         """What the op gives, in its own units."""
@@ -80,13 +76,14 @@ class Integers:
 
     # ------------------------------------------------------------------------------------------ connections
 
-    def _dense(self, op: Mantissas, state: Slots, x: Value) -> Value:
+    def _dense(self, name: str, op: Mantissas, state: Slots, x: Value) -> Value:
         if x is None:
             return None
         shift, exponent = self.arithmetic.input_shift, op.weight_exp
-        reach = self._reach[id(op)]
+        low, high = self._entering[name]
+        reach = max(-low, high)
         if self.arithmetic.accumulate == "shift-each" and exponent < 0:
-            if reach > 1 or id(op) in self._signed:
+            if reach > 1 or low < 0:
                 return self._times(self._shift_each(op, x), shift)
             # Zeros and ones: a product is a weight, which can be shifted before.
             return self._product(op.weight >> -exponent, shift, reach, x)
@@ -119,8 +116,8 @@ class Integers:
 
     # ------------------------------------------------------------------------------------------ neurons
 
-    def _neuron(self, op: Neuron, state: Slots, x: Value) -> Value:
-        held, arithmetic, found = op.membrane, self.arithmetic, self._ranges[id(op)]
+    def _neuron(self, name: str, op: Neuron, state: Slots, x: Value) -> Value:
+        held, arithmetic, found = op.membrane, self.arithmetic, self._ranges[name]
         assert isinstance(held, IntegerMembrane)
         bias: Array = held.bias.astype(np.int64) << held.bias_exp
         late = state["u"] if op.synapse is not None and arithmetic.order == "membrane-first" else None
