@@ -3,6 +3,7 @@ refused."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,15 @@ from conformance.engines import (
     targets,
 )
 from graphs import draw
+from policies import random_policy
 
 from nervecord.compiler.compile import compile_graph
 from nervecord.compiler.files.program import Program
 from nervecord.compiler.ops import OPS, Level
-from nervecord.compiler.policy import parts
+from nervecord.compiler.policy import Policy, parts
 from nervecord.errors import InfeasibleError
+from nervecord.runtime.answer import ACTION_NOT_FINITE
+from nervecord.runtime.session import MachineSession
 from nervecord.runtime.stream import MachineStream
 from nervecord.targets.integers import integers
 
@@ -66,6 +70,47 @@ def test_declared_lack_is_refused(name: str, case: str) -> None:
     with pytest.raises(InfeasibleError) as caught:
         compile_graph(CASES[case].make(), target(name), schedule=CASES[case].schedule)
     assert all(finding.message in str(caught.value) for finding in found)
+
+
+@on_every_engine
+def test_whoever_gets_the_fail_safe_action_is_known(name: str, engine: str) -> None:
+    """Weights of a decoder at the edge of float64, whose sums are NaN for some robots and 0 for others, who act.
+
+    The fail-safe action is what those who act do as well, and a robot that is not counted fails like any other.
+    """
+    require_engine(name, engine)
+    policy = policy_of_counts()
+    program = compile_graph(policy, target(name))
+    decode = program.graph.nodes["decode"]
+    wild = decode.replace(weight=np.tile([1.7e308, -1.7e308], (2, 1)), offset=np.zeros(2))
+    graph = program.graph.replace(nodes={**program.graph.nodes, "decode": wild})
+    made = Program(program.target, graph, program.contract, report=program.report)
+    if engine == "c":
+        with pytest.raises(InfeasibleError, match="weights"):
+            opened(name, engine, made)
+        return
+    batch = 1 if engine == "lava" else 6
+    rng, replaced, acted = np.random.default_rng(5), 0, 0
+    with opened(name, engine, made) as session, MachineSession(made.policy, batch=batch) as plain:
+        session.reset(batch)
+        for _ in range(4 if engine == "lava" else 8):
+            rows = rng.normal(size=(batch, 3)).astype(np.float32).astype(np.float64)
+            rows[-1, 0] = np.nan if batch > 1 else rows[-1, 0]
+            active = rng.random(batch) < 0.7
+            wanted, found = plain.step(rows, active), session.step(rows, active)
+            np.testing.assert_array_equal(found, wanted)
+            assert session.last.reasons == plain.last.reasons  # type: ignore[union-attr]
+            replaced += plain.last.reasons.count(ACTION_NOT_FINITE)  # type: ignore[union-attr]
+            acted += sum(r is None and not a.any() for r, a in zip(plain.last.reasons, wanted, strict=True))  # type: ignore[union-attr]
+        assert session.counts.fail_safe == plain.counts.fail_safe
+    assert (replaced, acted) >= (1, 1)
+
+
+def policy_of_counts() -> Policy:
+    """Actions from counts of spikes, without limits, and 0 as the fail-safe one."""
+    policy = random_policy(sizes=(3, 8, 2), steps=3, output_population=2)
+    action = dataclasses.replace(policy.contract.action, low=None, high=None)
+    return policy.replace(contract=dataclasses.replace(policy.contract, action=action, fail_safe=(0.0, 0.0)))
 
 
 @on_every_engine
