@@ -218,7 +218,7 @@ class Neuron(Op):
             yield from fields.outside("bias", int(self.membrane.bias.min()), low, high)
             yield from fields.outside("bias", int(self.membrane.bias.max()), low, high)
         if isinstance(self.synapse, IntegerSynapse):
-            most = last + 1 if a.decay == "factor" else last
+            most = last + 1 if not a.decays_by_shift else last
             yield from fields.outside("synapse decay", self.synapse.decay, a.current_decay_low, most)
         if isinstance(self.spike, IntegerSpike):
             yield from fields.outside("threshold", self.spike.threshold, 0, a.threshold_largest)
@@ -295,10 +295,10 @@ class Neuron(Op):
         assert isinstance(held, IntegerMembrane)
         entering = x.astype(np.int64) << arithmetic.input_shift
         bias = held.bias.astype(np.int64) << held.bias_exp
-        late = state["u"] if self.synapse is not None and arithmetic.order == "membrane-first" else None
+        late = state["u"] if self.synapse is not None and arithmetic.current_is_late else None
         if isinstance(self.synapse, IntegerSynapse):
             entering = arithmetic.decayed(state["u"], self.synapse.decay) + entering
-        if arithmetic.bias_enters == "current":
+        if arithmetic.bias_in_current:
             entering = entering + bias
             bias = np.zeros_like(bias)
         entering = arithmetic.current(entering)
@@ -308,7 +308,7 @@ class Neuron(Op):
         v = arithmetic.membrane(arithmetic.decayed(state["v"], held.decay) + received + bias)
         if self.spike is None:
             state["v"] = v
-            if arithmetic.readout == "largest-threshold" and (v > arithmetic.readout_limit).any():
+            if arithmetic.reads_through_threshold and (v > arithmetic.readout_limit).any():
                 # The chip's neuron would spike and lose its value here; compiling proves that it does not.
                 raise GraphError("a membrane that is read passed its threshold", where=self.label)
             return v

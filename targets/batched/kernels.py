@@ -194,7 +194,7 @@ def _dense(op: Op, ground: Ground) -> Kernel:
     assert ground.whole is not None
     whole, exponent = ground.whole, op.weight_exp
     weight = ground.place.tensor(op.weight.T).contiguous()
-    if whole.arithmetic.accumulate == "sum-then-shift" or exponent >= 0:
+    if not whole.arithmetic.shifts_each or exponent >= 0:
         return lambda state, x: whole.shifted(x @ weight, exponent)
     if not ground.graded:
         # Of a spike the product is the weight, so that the weights can be rounded instead.
@@ -319,9 +319,9 @@ def _integer_neuron(op: Neuron, ground: Ground) -> Kernel:
     code = op.synapse.decay if isinstance(op.synapse, IntegerSynapse) else None
     shift = float(1 << a.input_shift)
     bias = held.bias.astype(np.int64) << held.bias_exp
-    into_current = _term(bias, ground.place) if a.bias_enters == "current" else None
-    into_membrane = _term(bias, ground.place) if a.bias_enters == "membrane" else None
-    late = code is not None and a.order == "membrane-first"
+    into_current = _term(bias, ground.place) if a.bias_in_current else None
+    into_membrane = _term(bias, ground.place) if not a.bias_in_current else None
+    late = code is not None and a.current_is_late
     # What cannot overflow needs no look at whether it did.
     low, high = a.membrane_range
     current_overflows = proved.current > a.current_limit

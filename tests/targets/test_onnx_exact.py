@@ -82,7 +82,9 @@ def test_random_graphs_in_random_arithmetics(seed: int) -> None:
 @pytest.mark.parametrize("names", [("small", "large"), ("large", "small")])
 def test_two_nodes_may_share_an_op(names: tuple[str, str]) -> None:
     """What enters is each node's own: 255 * 32767 * 4 is beyond float32, 255 * 4 is not."""
-    wide = dataclasses.replace(LAVA, readout="membrane", current_bits=32, membrane_bits=32, input_shift=0, product_bits=40)
+    wide = dataclasses.replace(
+        LAVA, readout="membrane", current_bits=32, membrane_bits=32, input_shift=0, product_bits=40
+    )
     dense, neurons = Dense(np.full((3, 4), 255), 0, 8, 1), Neuron(IntegerMembrane(4095, np.zeros(3)))
     limits = {"small": 1.0, "large": 32767.0}
     nodes: dict[str, Op] = {}
