@@ -10,7 +10,7 @@ import difflib
 import json
 from collections.abc import Iterable
 from importlib import metadata
-from typing import Never, NoReturn
+from typing import Never
 
 
 class NervecordError(Exception):
@@ -83,20 +83,15 @@ def install_command(extra: str) -> str:
     return f"pip install '{folder}[{extra}]'" if extra else f"pip install '{folder}'"
 
 
-def refuse_choice(value: Never, choice: str, where: str) -> NoReturn:
-    """Ends the cases of a declared choice: what a reading has no case for is refused by name, never computed as another.
+def no_case(value: Never, choice: str, where: str) -> InfeasibleError:
+    """The error that ends the cases of a declared choice: what has none is refused by name, never computed as another.
 
-    Its value has no type that is left, so that a value which is declared and has no case is an error of types as well.
+    No type is left for its value, so that a value which is declared and has no case is an error of types as well.
 
     Args:
         value: of the choice. choice: its field. where: the engine or op that reads it.
-
-    Raises:
-        InfeasibleError: always.
     """
-    raise InfeasibleError(
-        f"has no case for {choice} {value!r}", where=where, hint="another engine may: the definition runs every choice"
-    )
+    return InfeasibleError(f"has no case for {choice} {value!r}", where=where, hint="another engine may have one")
 
 
 MANY_CHOICES = 50

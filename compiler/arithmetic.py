@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nervecord.compiler import schema
-from nervecord.errors import FileFormatError, refuse_choice
+from nervecord.errors import FileFormatError, no_case
 
 Array: TypeAlias = NDArray[Any]
 Overflow: TypeAlias = Literal["saturate", "saturate-symmetric", "wrap", "wrap-once"]
@@ -150,7 +150,7 @@ class Arithmetic:
         """Whether a choice is this case and not one of the others."""
         value = getattr(self, choice)
         if value != case and value not in others:
-            refuse_choice(value, choice, "arithmetic")
+            raise no_case(value, choice, "arithmetic")
         return bool(value == case)
 
     # ------------------------------------------------------------------------------------------------ ranges
@@ -294,7 +294,7 @@ def _limits(bits: int, overflow: Overflow) -> tuple[int, int]:
         case "wrap-once":
             return 1 - half, half
         case other:
-            refuse_choice(other, "overflow", "arithmetic")
+            raise no_case(other, "overflow", "arithmetic")
 
 
 def _overflown(x: Array, bits: int, overflow: Overflow) -> Array:
@@ -307,7 +307,7 @@ def _overflown(x: Array, bits: int, overflow: Overflow) -> Array:
         case "wrap-once":
             return np.where(x > high, x - (1 << bits), np.where(x < low, x + (1 << bits), x))
         case other:
-            refuse_choice(other, "overflow", "arithmetic")
+            raise no_case(other, "overflow", "arithmetic")
 
 
 LARGEST_DELAY = 4096

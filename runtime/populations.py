@@ -25,7 +25,7 @@ from nervecord.compiler.ops import (
     SigmaDelta,
 )
 from nervecord.compiler.ops.sigma_delta import Rectifier
-from nervecord.errors import InfeasibleError, refuse_choice
+from nervecord.errors import InfeasibleError, no_case
 from nervecord.runtime.tables import Code, Form, Real, Sdn
 
 _SATURATES = ("saturate", "saturate-symmetric")
@@ -131,7 +131,9 @@ def _code(op: Neuron, given: Given) -> list[int]:
 
 def _case(cases: tuple[str, ...], value: Any, choice: str) -> int:
     """The loop's number of a case."""
-    return cases.index(value) if value in cases else refuse_choice(value, choice, "emulator")
+    if value not in cases:
+        raise no_case(value, choice, "emulator")
+    return cases.index(value)
 
 
 def _own(op: Neuron, a: Arithmetic) -> Array:
@@ -163,7 +165,7 @@ def _rectifies(activation: Rectifier) -> bool:
         case "unit":
             return False
         case other:
-            refuse_choice(other, "activation", "emulator")
+            raise no_case(other, "activation", "emulator")
 
 
 FORMS: dict[type[Op], Callable[[Any, Given, Places], Formed]] = {

@@ -11,7 +11,7 @@ from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.level import Level
 from nervecord.compiler.ops.op import Op, Role, State
-from nervecord.errors import refuse_choice
+from nervecord.errors import no_case
 
 if TYPE_CHECKING:
     from nervecord.compiler.arithmetic import Arithmetic
@@ -59,4 +59,4 @@ class Activation(Op):
             case "elu":
                 return np.where(x > 0, x, self.alpha * np.expm1(np.minimum(x, 0.0)))
             case other:
-                refuse_choice(other, "function", "definition")
+                raise no_case(other, "function", "definition")

@@ -15,7 +15,7 @@ from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.level import FLOAT_LEVELS, Level
 from nervecord.compiler.ops.op import NirForm, Op, Role, State, Synapses
-from nervecord.errors import GraphError, refuse_choice
+from nervecord.errors import GraphError, no_case
 
 if TYPE_CHECKING:
     from nervecord.compiler.arithmetic import Arithmetic
@@ -355,7 +355,7 @@ class Pool(Op):
             case "average":
                 return windows.mean(axis=over)
             case other:
-                refuse_choice(other, "mode", "definition")
+                raise no_case(other, "mode", "definition")
 
     @classmethod
     def from_nir(cls, given: Fields, fed: Shape | None) -> Op:

@@ -11,7 +11,7 @@ from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.level import EVERY_LEVEL, Level
 from nervecord.compiler.ops.op import NirForm, Op, Role, State
-from nervecord.errors import refuse_choice
+from nervecord.errors import no_case
 
 if TYPE_CHECKING:
     from nervecord.compiler.arithmetic import Arithmetic
@@ -49,7 +49,7 @@ class Input(Op):
             case "values" | "unknown":
                 return False
             case other:
-                refuse_choice(other, "carries", self.label)
+                raise no_case(other, "carries", self.label)
 
     @property
     def bound(self) -> float | None:

@@ -21,7 +21,7 @@ from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.level import EVERY_LEVEL, FLOAT_LEVELS, Level
 from nervecord.compiler.ops.op import NirForm, Op, Part, Role, State
 from nervecord.compiler.ops.reach import Leaky, Reach, Sent, integrate, spiking
-from nervecord.errors import GraphError, refuse_choice
+from nervecord.errors import GraphError, no_case
 
 if TYPE_CHECKING:
     from nervecord.compiler.arithmetic import Arithmetic
@@ -92,8 +92,8 @@ class Spike(Part):
     """A spike where v > threshold, strictly; then the reset, in the same step. The synapse is not reset.
 
     "subtract-late" is v(t) = decay v(t - 1) + gain i(t) + leak - threshold s(t - 1): the spike stays in v for a step.
-    "subtract-early": where v(t - 1) > threshold, the threshold is subtracted before the comparison, and given back where
-    no spike follows; else it is "subtract". So after one spike another needs twice the threshold while v stays above it.
+    "subtract-early": where v(t - 1) > threshold, the threshold is subtracted before the comparison, and given back
+    where no spike follows; else it is "subtract". While v stays above the threshold, a spike needs twice the threshold.
     For `refractory` steps after a spike the membrane stays as it was reset and the neuron is silent; what
     "subtract-late" subtracts waits until they are over.
     """
@@ -404,7 +404,7 @@ def _reset(spike: Spike, v: Array, spiked: Array, early: Array) -> Array:
         case "none" | "subtract-late":
             return v
         case other:
-            refuse_choice(other, "reset", "definition")
+            raise no_case(other, "reset", "definition")
 
 
 def _time_constant(decay: Array, dt: float, field: str, name: str) -> Array:

@@ -20,7 +20,7 @@ from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.level import Level
 from nervecord.compiler.ops.op import Op, Role, State
 from nervecord.compiler.ops.reach import FAR, LONGEST_RUN, UNBOUNDED, Reach, Sent
-from nervecord.errors import refuse_choice
+from nervecord.errors import no_case
 
 if TYPE_CHECKING:
     from nervecord.compiler.arithmetic import Arithmetic
@@ -159,7 +159,7 @@ class SigmaDelta(Sending):
             case "unit":
                 return self.send(state, act)
             case other:
-                refuse_choice(other, "activation", "definition")
+                raise no_case(other, "activation", "definition")
 
     def reach(self, arithmetic: Arithmetic, interval: int, entering: Sent) -> Reach:
         bias = self.bias.astype(np.int64) << self.lift
@@ -173,7 +173,7 @@ class SigmaDelta(Sending):
             case "unit":
                 pass
             case other:
-                refuse_choice(other, "activation", "ranges")
+                raise no_case(other, "activation", "ranges")
         # An activation changes by no more than what enters, at the first step by the bias as well.
         step = np.minimum(entering.low, 0) + first[0], np.maximum(entering.high, 0) + first[1]
         sends, delta = self.messages_of(low, high, step, interval)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nervecord.compiler.arithmetic import Arithmetic, Overflow
-from nervecord.errors import refuse_choice
+from nervecord.errors import no_case
 
 
 class Whole:
@@ -86,4 +86,4 @@ def _overflown(x: Tensor, low: int, high: int, bits: int, overflow: Overflow) ->
         case "wrap-once":
             return torch.where(x > high, x - span, torch.where(x < low, x + span, x))
         case other:
-            refuse_choice(other, "overflow", "engine torch")
+            raise no_case(other, "overflow", "engine torch")

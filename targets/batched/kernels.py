@@ -43,7 +43,7 @@ from nervecord.compiler.ops import (
     Synapse,
     Threshold,
 )
-from nervecord.errors import GraphError, refuse_choice
+from nervecord.errors import GraphError, no_case
 from nervecord.targets.batched.integers import Whole
 from nervecord.targets.batched.place import Place
 
@@ -137,7 +137,7 @@ def _pool(op: Op, ground: Ground) -> Kernel:
         case "average":
             pooled = torch.mean
         case other:
-            refuse_choice(other, "mode", ENGINE)
+            raise no_case(other, "mode", ENGINE)
 
     def run(state: dict[str, Tensor], x: Tensor) -> Tensor:
         windows = functional.pad(x, pads)
@@ -159,7 +159,7 @@ def _activation(op: Op, ground: Ground) -> Kernel:
         case "elu":
             return lambda state, x: torch.where(x > 0, x, alpha * torch.expm1(x.clamp(max=0)))
         case other:
-            refuse_choice(other, "function", ENGINE)
+            raise no_case(other, "function", ENGINE)
 
 
 def _delay_line(op: Op, ground: Ground) -> Kernel:
@@ -305,7 +305,7 @@ def _reset(spike: Spike, place: Place) -> Callable[[Tensor, Tensor], Tensor]:
         case "none" | "subtract-late":
             return lambda v, spiked: v
         case other:
-            refuse_choice(other, "reset", ENGINE)
+            raise no_case(other, "reset", ENGINE)
 
 
 def _integer_neuron(op: Neuron, ground: Ground) -> Kernel:

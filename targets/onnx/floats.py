@@ -27,7 +27,7 @@ from nervecord.compiler.ops import (
     Synapse,
     Threshold,
 )
-from nervecord.errors import refuse_choice
+from nervecord.errors import no_case
 from nervecord.targets.onnx.builder import Builder
 
 Value: TypeAlias = str | None
@@ -112,7 +112,7 @@ class Floats:
             case "average":
                 pass
             case other:
-                refuse_choice(other, "mode", ENGINE)
+                raise no_case(other, "mode", ENGINE)
         return builder.reshaped(made, builder.batch, op.size)
 
     def _threshold(self, op: Threshold, state: Slots, x: Value) -> Value:
@@ -130,7 +130,7 @@ class Floats:
             case "elu":
                 return self.builder.op("Elu", x, alpha=float(op.alpha))
             case other:
-                refuse_choice(other, "function", ENGINE)
+                raise no_case(other, "function", ENGINE)
 
     # ------------------------------------------------------------------------------------------ neurons
 
@@ -192,7 +192,7 @@ class Floats:
             case "none":
                 state["v"] = v
             case other:
-                refuse_choice(other, "reset", ENGINE)
+                raise no_case(other, "reset", ENGINE)
         return builder.cast(spiked, SINGLE)
 
     def _scaled(self, factor: Array, x: Value) -> Value:

@@ -27,7 +27,7 @@ from nervecord.compiler.ops import (
     Sparse,
 )
 from nervecord.compiler.plan import Plan
-from nervecord.errors import InfeasibleError, refuse_choice
+from nervecord.errors import InfeasibleError, no_case
 from nervecord.targets.onnx.builder import Builder
 from nervecord.targets.onnx.floats import Slots, Value
 
@@ -204,7 +204,7 @@ class Integers:
                 lower = builder.op("Sub", x, period)
                 return builder.op("Where", builder.op("Greater", x, self._number(high)), lower, under)
             case other:
-                refuse_choice(other, "overflow", "onnx")
+                raise no_case(other, "overflow", "onnx")
 
     # ------------------------------------------------------------------------------------------ small things
 

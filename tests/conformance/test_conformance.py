@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conformance.cases import CASES
+from conformance.cases import CASES, Choice, choices, choices_of, sigma_delta
 from conformance.document import conformance_doc
 from conformance.engines import (
     DEFINITIONS,
@@ -29,9 +29,23 @@ from policies import random_policy
 
 from nervecord.compiler.compile import compile_graph
 from nervecord.compiler.files.program import Program
-from nervecord.compiler.ops import OPS, Level
+from nervecord.compiler.graph import Graph, chain
+from nervecord.compiler.ops import (
+    OPS,
+    Dense,
+    Input,
+    IntegerMembrane,
+    IntegerSpike,
+    Level,
+    Neuron,
+    Op,
+    Output,
+    SigmaDelta,
+    fields,
+)
 from nervecord.compiler.policy import Policy, parts
-from nervecord.errors import InfeasibleError
+from nervecord.compiler.schedule import STREAM, Schedule
+from nervecord.errors import InfeasibleError, NervecordError
 from nervecord.runtime.answer import ACTION_NOT_FINITE
 from nervecord.runtime.session import MachineSession
 from nervecord.runtime.stream import MachineStream
@@ -149,6 +163,81 @@ def test_the_cases_have_every_op_and_choice() -> None:
             if not against(name, case_name):
                 lowered |= {op.kind for op in program(name, case_name).graph.nodes.values()}
     assert made_by_lowering <= lowered
+
+
+def test_the_cases_have_every_value_of_every_choice() -> None:
+    """As the ops declare them: a new one without a case cannot be. Those of integers alone stand in `INTEGERS`."""
+    had: set[Choice] = set(INTEGERS)
+    for case in CASES.values():
+        had |= set(choices_of(parts(case.make())[0]))
+    for name in COMPILED:
+        for case_name in CASES:
+            if not against(name, case_name):
+                had |= set(choices_of(program(name, case_name).graph))
+    assert sorted({choice for choice, _ in choices()} - had) == []
+    for name, case in CASES.items():
+        of, _, rest = name.partition(".")
+        if rest and of in {choice.of for choice, _ in choices()}:
+            field, _, value = rest.partition(": ")
+            assert Choice(of, field, value) in set(choices_of(parts(case.make())[0])), name
+
+
+INTEGERS: dict[Choice, Graph] = {
+    Choice("SigmaDelta", "activation", value): sigma_delta(value)
+    for value in next(d.options for name, d in fields.declarations(SigmaDelta) if name == "activation")
+}
+"""A value of a choice of an op that is lowered from nothing -> a graph of integers that has it."""
+
+
+@on_every_engine
+@pytest.mark.parametrize("choice", INTEGERS, ids=lambda choice: choice.name)
+def test_choices_of_integers(name: str, engine: str, choice: Choice) -> None:
+    """An engine gives what the definition gives, or refuses the op by its name."""
+    spec = target(name).spec
+    if spec.integers is None:
+        pytest.skip("computes in floats")
+    require_engine(name, engine)
+    made = Program(spec.name, INTEGERS[choice].replace(arithmetic=integers(spec)), schedule=STREAM)
+    if engine in ("torch", "c", "onnxruntime"):
+        with pytest.raises(NervecordError, match="Delta"):
+            opened(name, engine, made)
+        return
+    assert_same_rows(name, engine, made, np.random.default_rng(0).integers(-30, 31, size=(40, 3)))
+
+
+LIMITS = {"whole": 3.0, "fractional": 1.5}
+SCHEDULES = (STREAM, Schedule(4, "carried", held=True), Schedule(4, "reset", held=True))
+
+
+@on_every_engine
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+def test_an_inputs_limit_in_integers(name: str, engine: str, schedule: Schedule, limit: str) -> None:
+    """Values beyond it, some of them fractions, straight into a connection: clipped, then rounded towards zero."""
+    spec = target(name).spec
+    if spec.integers is None or not spec.integers.graded_bits:
+        pytest.skip("takes no graded integers")
+    require_engine(name, engine)
+    weight = 2 * np.random.default_rng(1).integers(-60, 60, size=(4, 3))
+    nodes: list[tuple[str, Op]] = [
+        ("in", Input((3,), "values", LIMITS[limit])), ("fc", Dense(weight, 0, 8, 1)),
+        ("lif", Neuron(IntegerMembrane(400, np.zeros(4)), None, IntegerSpike(90))), ("out", Output((4,))),
+    ]  # fmt: skip
+    graph = chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=integers(spec))
+    made = Program(spec.name, graph, schedule=schedule)
+    if engine == "onnxruntime" and schedule.held:
+        with pytest.raises(InfeasibleError, match="holds its input"):
+            opened(name, engine, made)
+        return
+    assert_same_rows(name, engine, made, np.random.default_rng(2).normal(size=(40, 3)).astype(np.float32) * 4)
+
+
+def assert_same_rows(name: str, engine: str, made: Program, x: np.ndarray) -> None:
+    with opened(name, engine, made) as session:
+        wanted, found = MachineStream(session.plan).run(x), session.run(x)
+        for key, rows in wanted.items():
+            np.testing.assert_array_equal(found[key], rows, err_msg=key)
+        assert any(rows.any() for rows in wanted.values()), "a silent graph would be equal to anything"
 
 
 def test_there_is_something_to_test_and_to_refuse() -> None:

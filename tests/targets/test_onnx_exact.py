@@ -29,8 +29,8 @@ from nervecord.errors import GraphError
 from nervecord.runtime.emulator import EmulatorSession
 from nervecord.runtime.environment import given_action, make_environment
 from nervecord.runtime.session import MachineSession, Session
-from nervecord.targets.catalogue import load_spec
 from nervecord.runtime.stream import MachineStream
+from nervecord.targets.catalogue import load_spec
 from nervecord.targets.onnx.engine import OnnxSession, OnnxStream, inference_session
 from nervecord.targets.onnx.target import OnnxTarget
 
