@@ -221,7 +221,7 @@ def test_an_inputs_limit_in_integers(name: str, engine: str, schedule: Schedule,
     weight = 2 * np.random.default_rng(1).integers(-60, 60, size=(4, 3))
     nodes: list[tuple[str, Op]] = [
         ("in", Input((3,), "values", LIMITS[limit])), ("fc", Dense(weight, 0, 8, 1)),
-        ("lif", Neuron(IntegerMembrane(400, np.zeros(4)), None, IntegerSpike(90))), ("out", Output((4,))),
+        ("lif", Neuron(IntegerMembrane(40, np.zeros(4)), None, IntegerSpike(90))), ("out", Output((4,))),
     ]  # fmt: skip
     graph = chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=integers(spec))
     made = Program(spec.name, graph, schedule=schedule)
