@@ -112,7 +112,9 @@ def of_integers(seed: int) -> tuple[Plan, list[dict[str, Array]], list[Any]] | N
     return None if wanted is None else (case.plan, blocks, wanted)
 
 
-def compare(make: Callable[[int], Any], engines: dict[str, Any], first: int, count: int, c_every: int) -> None:
+def compare(
+    what: str, make: Callable[[int], Any], engines: dict[str, Any], first: int, count: int, c_every: int
+) -> None:
     """Draw and compare, and say how many were equal."""
     begun, equal = time.process_time(), collections.Counter[str]()
     had: dict[str, int] = collections.Counter()
@@ -134,8 +136,10 @@ def compare(make: Callable[[int], Any], engines: dict[str, Any], first: int, cou
                 sys.exit(f"seed {seed - 1}, {name}: {where} differs")
             equal[name] += 1
     each = ", ".join(f"{name} {n:,}" for name, n in equal.items())
-    print(f"{make.__name__}: {had['graphs']:,} graphs equal ({each}), {had['left out']:,} left out, "
-          f"{time.process_time() - begun:.0f} s of processor time")  # fmt: skip
+    print(
+        f"{what} equal to the definition: {had['graphs']:,} graphs ({each}), {had['left out']:,} left out, "
+        f"{time.process_time() - begun:.0f} s of processor time"
+    )
 
 
 def main() -> None:
@@ -150,8 +154,8 @@ def main() -> None:
     real: dict[str, Any] = {
         "torch": lambda made: BatchedStream(made, 2), "onnx": lambda made: OnnxStream(made, batch=2)
     }  # fmt: skip
-    compare(of_integers, whole, arguments.first, arguments.integers, arguments.c_every)
-    compare(of_floats, real, arguments.first, arguments.floats, 1)
+    compare("integers", of_integers, whole, arguments.first, arguments.integers, arguments.c_every)
+    compare("floats", of_floats, real, arguments.first, arguments.floats, 1)
 
 
 if __name__ == "__main__":
