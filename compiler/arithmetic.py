@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nervecord.compiler import schema
-from nervecord.errors import FileFormatError
+from nervecord.errors import FileFormatError, no_case
 
 Array: TypeAlias = NDArray[Any]
 Overflow: TypeAlias = Literal["saturate", "saturate-symmetric", "wrap", "wrap-once"]
@@ -92,15 +92,76 @@ class Arithmetic:
     connection_delay: int
     delay_max: int
 
+    # ------------------------------------------------------------------------------------------------ choices
+    #
+    # Whoever reads a choice of two does it by these, so that a third value is refused by its name, and by all of them.
+
+    @property
+    def shifts_each(self) -> bool:
+        """Whether products are shifted one by one before they are added, not their sum."""
+        return self._is("accumulate", "shift-each", "sum-then-shift")
+
+    @property
+    def current_is_late(self) -> bool:
+        """Whether the membrane receives the current of the step before."""
+        return self._is("order", "membrane-first", "current-first")
+
+    @property
+    def bias_in_current(self) -> bool:
+        """Whether the bias enters the current, and not the membrane."""
+        return self._is("bias_enters", "current", "membrane")
+
+    @property
+    def fires_at_level(self) -> bool:
+        """Whether a membrane at its threshold spikes."""
+        return self._is("compare", ">=", ">")
+
+    @property
+    def subtracts(self) -> bool:
+        """Whether a spike subtracts the threshold, and does not set the membrane to zero."""
+        return self._is("reset", "subtract", "zero")
+
+    @property
+    def decays_by_shift(self) -> bool:
+        """Whether decays are shifts, and not factors."""
+        return self._is("decay", "shift", "factor")
+
+    @property
+    def rounds_down(self) -> bool:
+        """Whether what a factor keeps is rounded down, and not towards zero."""
+        return self._is("decay_rounding", "floor", "zero")
+
+    @property
+    def loses_at_least_one(self) -> bool:
+        """Whether a shift takes one at least off what is not zero, and not what is rounded down alone."""
+        return self._is("decay_rounding", "at-least-one", "floor")
+
+    @property
+    def reads_through_threshold(self) -> bool:
+        """Whether a membrane that is read has a threshold, which it must not reach."""
+        return self._is("readout", "largest-threshold", "membrane", "none")
+
+    @property
+    def has_sign_modes(self) -> bool:
+        """Whether a matrix of one sign has a bit more."""
+        return self._is("weight_signs", "mode", "twos-complement")
+
+    def _is(self, choice: str, case: str, *others: str) -> bool:
+        """Whether a choice is this case and not one of the others."""
+        value = getattr(self, choice)
+        if value != case and value not in others:
+            raise no_case(value, choice, "arithmetic")
+        return bool(value == case)
+
     # ------------------------------------------------------------------------------------------------ ranges
 
     def weight_step(self, bits: int, *, mixed: bool) -> int:
         """Distance of neighbouring mantissas of `bits` bits."""
-        return 1 << (self.weight_bits - bits + (1 if mixed and self.weight_signs == "mode" else 0))
+        return 1 << (self.weight_bits - bits + (1 if mixed and self.has_sign_modes else 0))
 
     def weight_range(self, *, mixed: bool, positive: bool = True) -> tuple[int, int]:
         """Smallest and largest mantissa; of one sign where not mixed."""
-        if self.weight_signs == "twos-complement":
+        if not self.has_sign_modes:
             return -(1 << (self.weight_bits - 1)), (1 << (self.weight_bits - 1)) - 1
         most = 1 << self.weight_bits
         if mixed:
@@ -140,7 +201,7 @@ class Arithmetic:
     @property
     def readout_limit(self) -> int:
         """Largest value of a membrane that is read."""
-        if self.readout == "largest-threshold":
+        if self.reads_through_threshold:
             return self.threshold_largest << self.threshold_shift
         return self.membrane_range[1]
 
@@ -167,14 +228,14 @@ class Arithmetic:
 
     def factor(self, code: int) -> float:
         """What a decay code keeps, as a real factor."""
-        if self.decay == "shift":
+        if self.decays_by_shift:
             return 1.0 - 2.0**-code
         return (self.decay_codes - code) / self.decay_codes
 
     def decay_code(self, keep: float, *, current: bool = False) -> int:
         """The code whose factor is nearest to `keep`."""
         low = self.current_decay_low if current else 0
-        if self.decay == "shift":
+        if self.decays_by_shift:
             codes = np.arange(max(low, 0), self.decay_codes)
             return int(codes[np.abs(1.0 - 2.0**-codes - keep).argmin()])
         high = self.decay_codes if current else self.decay_codes - 1
@@ -188,13 +249,13 @@ class Arithmetic:
 
     def decayed(self, x: Array, code: int) -> Array:
         """What is left of x after one step."""
-        if self.decay == "shift":
+        if self.decays_by_shift:
             lost = x >> code
-            if self.decay_rounding == "at-least-one":
+            if self.loses_at_least_one:
                 lost = np.where(lost == 0, np.sign(x), lost)
             return x - lost
         keep = self.decay_codes - code
-        if self.decay_rounding == "floor":
+        if self.rounds_down:
             return (x * keep) >> self.decay_bits
         return np.sign(x) * ((np.abs(x) * keep) >> self.decay_bits)
 
@@ -209,12 +270,12 @@ class Arithmetic:
     def fire(self, v: Array, threshold: int) -> tuple[Array, Array]:
         """(spikes, v after the reset) of membranes; threshold as its mantissa."""
         level = threshold << self.threshold_shift
-        spiked = (v > level) if self.compare == ">" else (v >= level)
-        if self.reset == "zero":
+        spiked = (v >= level) if self.fires_at_level else (v > level)
+        if not self.subtracts:
             return spiked.astype(np.int64), np.where(spiked, 0, v)
         if self.spikes_per_step == 1 or level <= 0:
             return spiked.astype(np.int64), np.where(spiked, v - level, v)
-        counts = v // level if self.compare == ">=" else -(-v // level) - 1
+        counts = v // level if self.fires_at_level else -(-v // level) - 1
         counts = np.clip(counts, 0, self.spikes_per_step)
         return counts, v - counts * level
 
@@ -225,12 +286,15 @@ class Arithmetic:
 
 def _limits(bits: int, overflow: Overflow) -> tuple[int, int]:
     half = 1 << (bits - 1)
-    return {
-        "saturate": (-half, half - 1),
-        "saturate-symmetric": (1 - half, half - 1),
-        "wrap": (-half, half - 1),
-        "wrap-once": (1 - half, half),
-    }[overflow]
+    match overflow:
+        case "saturate" | "wrap":
+            return -half, half - 1
+        case "saturate-symmetric":
+            return 1 - half, half - 1
+        case "wrap-once":
+            return 1 - half, half
+        case other:
+            raise no_case(other, "overflow", "arithmetic")
 
 
 def _overflown(x: Array, bits: int, overflow: Overflow) -> Array:
@@ -242,6 +306,8 @@ def _overflown(x: Array, bits: int, overflow: Overflow) -> Array:
             return ((x - low) & ((1 << bits) - 1)) + low
         case "wrap-once":
             return np.where(x > high, x - (1 << bits), np.where(x < low, x + (1 << bits), x))
+        case other:
+            raise no_case(other, "overflow", "arithmetic")
 
 
 LARGEST_DELAY = 4096

@@ -212,7 +212,7 @@ class Core:
 
     def _decayed(self, x: str, code: int) -> str:
         a = self.form.arithmetic
-        if a.decay == "shift":
+        if a.decays_by_shift:
             return f"{self.helpers.lose()}({x}, {min(code, 31)}u)"
         factor = a.decay_codes - code
         if factor == 0:
@@ -224,11 +224,11 @@ class Core:
         a = self.form.arithmetic
         cast = "(int64_t)" if cell.wide else ""
         bias = f"{self.prefix}_{cell.name}_bias[i]" if cell.bias is not None else ""
-        in_current = a.bias_enters == "current"
+        in_current = a.bias_in_current
         kept = self._decayed(f"s->{cell.name}_u[i]", cell.synapse.decay) if cell.synapse is not None else ""
         terms = [t for t in (kept, entering, bias if in_current else "") if t]
         lines = []
-        late = cell.synapse is not None and a.order == "membrane-first"
+        late = cell.synapse is not None and a.current_is_late
         if late:
             lines.append(f"const int32_t received = s->{cell.name}_u[i];")
         sum_of = cast + " + ".join(terms)
@@ -257,12 +257,12 @@ class Core:
         slot = f"s->{ring.name}_at" if ring.slots > 1 else "0"
         if cell.silent:
             return [f"s->{ring.name}_count[{slot}] = 0; /* no membrane reaches the threshold */"]
-        fires = f"s->{cell.name}_v[i] {a.compare} {literal(cell.level)}"
+        fires = f"s->{cell.name}_v[i] {'>=' if a.fires_at_level else '>'} {literal(cell.level)}"
         start = f"{ring.place} *const list = s->{ring.name}_list + {n} * (size_t){slot};"
         if ring.slots == 1:
             start = f"{ring.place} *const list = s->{ring.name}_list;"
         lines = [start, "size_t count = 0;"]
-        if a.reset == "zero":
+        if not a.subtracts:
             # Without a branch: most neurons are silent, and which ones are cannot be foreseen.
             lines += [
                 f"for (size_t i = 0; i < {n}; i++) {{",
@@ -282,7 +282,7 @@ class Core:
         lines = [f"for (size_t i = 0; i < {n}; i++) {{", f"    if (!({fires})) {{", "        continue;", "    }"]
         spikes = "1"
         if ring.valued and level > 0:
-            times = f"{v} / {level}" if self.form.arithmetic.compare == ">=" else f"({v} - 1) / {level}"
+            times = f"{v} / {level}" if self.form.arithmetic.fires_at_level else f"({v} - 1) / {level}"
             lines.append(f"    const int32_t times = {times};")
             lines.append(f"    const int32_t spikes = times < {cell.most} ? times : {cell.most};")
             spikes = "spikes"

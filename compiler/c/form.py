@@ -318,7 +318,7 @@ class _Former:
 
     def _spikes(self, name: str) -> int:
         """Most spikes of a neuron of a population in one step."""
-        return self.arithmetic.spikes_per_step if self.arithmetic.reset == "subtract" else 1
+        return self.arithmetic.spikes_per_step if self.arithmetic.subtracts else 1
 
     def _rings(self) -> dict[str, Ring]:
         found = {}
@@ -352,7 +352,7 @@ class _Former:
     def _link(self, step: Step, rings: dict[str, Ring]) -> Link:
         dense, name = step.op, self.names[step.name]
         assert isinstance(dense, Mantissas)
-        each = self.arithmetic.accumulate == "shift-each" and dense.weight_exp < 0
+        each = self.arithmetic.shifts_each and dense.weight_exp < 0
         weight, exponent = _common(dense.weight.T.astype(np.int64), dense.weight_exp)
         hoisted = self._hoisted(step)
         taps = () if hoisted else tuple(rings[tap.source] for tap in step.taps)
@@ -415,7 +415,7 @@ class _Former:
         if most_bias:
             table = Table(f"{name}_bias", signed(int(bias.min()), int(bias.max())), bias, "added at every step")
             self.tables.append(table)
-        entering = (proved.accumulator << a.input_shift) + (most_bias if a.bias_enters == "current" else 0)
+        entering = (proved.accumulator << a.input_shift) + (most_bias if a.bias_in_current else 0)
         least, most = a.membrane_range
         clamp_current = a.current_range if proved.current > a.current_limit else None
         clamp_membrane = (least, most) if proved.membrane[0] < least or proved.membrane[1] > most else None
@@ -433,7 +433,7 @@ class _Former:
             name=name, unit=unit, proved=proved, links=tuple(links[s.name] for s in unit.incoming),
             ring=rings[step.name] if spikes else None, bias=table, wide=reach >= INT32, clamp_current=clamp_current,
             clamp_membrane=clamp_membrane,
-            level=level, silent=highest < level or (highest == level and a.compare == ">"),
+            level=level, silent=highest < level or (highest == level and not a.fires_at_level),
             most=self._spikes(step.name), useful=self._useful(step),
         )  # fmt: skip
 

@@ -60,7 +60,7 @@ static inline {kind} {name}({kind} x, unsigned by)
         """What a decay by a factor leaves."""
         a = self.arithmetic
         bits, mask = a.decay_bits, (1 << a.decay_bits) - 1
-        towards = "towards zero" if a.decay_rounding == "zero" else "down"
+        towards = "towards zero" if not a.rounds_down else "down"
         lines = [
             f"/* x * factor / 2^{bits}, rounded {towards}; in two parts, so that 32 bits hold the products. */",
             "static inline int32_t keep(int32_t x, uint32_t factor)",
@@ -69,7 +69,7 @@ static inline {kind} {name}({kind} x, unsigned by)
             f"    const uint32_t low = (size & {mask}u) * factor;",
             f"    const uint32_t kept = (size >> {bits}) * factor + (low >> {bits});",
         ]
-        if a.decay_rounding == "zero":
+        if not a.rounds_down:
             lines.append("    return x < 0 ? -(int32_t)kept : (int32_t)kept;")
         else:
             lines.append(f"    return x < 0 ? -(int32_t)(kept + ((low & {mask}u) != 0u)) : (int32_t)kept;")
@@ -79,7 +79,7 @@ static inline {kind} {name}({kind} x, unsigned by)
         """What a decay by a shift leaves."""
         shift = self.shift(wide=False)
         least = ["    if (lost == 0 && x > 0) {", "        lost = 1;", "    }"]
-        once = self.arithmetic.decay_rounding == "at-least-one"
+        once = self.arithmetic.loses_at_least_one
         return self._add("keep", "\n".join([
             "/* x - x / 2^code, what is lost rounded down" + (", and at least 1. */" if once else ". */"),
             "static inline int32_t keep(int32_t x, unsigned code)", "{",

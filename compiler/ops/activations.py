@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -12,20 +11,13 @@ from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.level import Level
 from nervecord.compiler.ops.op import Op, Role, State
+from nervecord.errors import no_case
 
 if TYPE_CHECKING:
     from nervecord.compiler.arithmetic import Arithmetic
 
 
-def _elu(x: Array, alpha: float) -> Array:
-    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0.0)))
-
-
-FUNCTIONS: dict[str, Callable[[Array, float], Array]] = {
-    "tanh": lambda x, alpha: np.tanh(x),
-    "relu": lambda x, alpha: np.maximum(x, 0.0),
-    "elu": _elu,
-}
+Function: TypeAlias = Literal["tanh", "relu", "elu"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +27,7 @@ class Activation(Op):
     It has no state and no spikes, so that no chip here takes it: it is for the networks that are teachers.
     """
 
-    function: str = fields.choice("f", tuple(FUNCTIONS))
+    function: Function = fields.choice("f", get_args(Function))
     shape: Shape = fields.shape("shape of x, without the batch")
     alpha: float = fields.number("of elu, its limit far below zero", 1.0, above=0)
 
@@ -44,7 +36,7 @@ class Activation(Op):
 
     @classmethod
     def kinds(cls, level: Level) -> tuple[str, ...]:
-        return tuple(name.capitalize() for name in FUNCTIONS) if level in cls.LEVELS else ()
+        return tuple(name.capitalize() for name in get_args(Function)) if level in cls.LEVELS else ()
 
     @property
     def kind(self) -> str:
@@ -59,4 +51,12 @@ class Activation(Op):
         return 1.0 if self.function == "tanh" else None
 
     def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
-        return FUNCTIONS[self.function](x, self.alpha)
+        match self.function:
+            case "tanh":
+                return np.tanh(x)
+            case "relu":
+                return np.maximum(x, 0.0)
+            case "elu":
+                return np.where(x > 0, x, self.alpha * np.expm1(np.minimum(x, 0.0)))
+            case other:
+                raise no_case(other, "function", "definition")

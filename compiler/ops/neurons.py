@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -21,15 +21,17 @@ from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.level import EVERY_LEVEL, FLOAT_LEVELS, Level
 from nervecord.compiler.ops.op import NirForm, Op, Part, Role, State
 from nervecord.compiler.ops.reach import Leaky, Reach, Sent, integrate, spiking
-from nervecord.errors import GraphError
+from nervecord.errors import GraphError, no_case
 
 if TYPE_CHECKING:
     from nervecord.compiler.arithmetic import Arithmetic
     from nervecord.compiler.nir.fields import Fields
 
-RESETS = ("value", "subtract", "none", "subtract-late")
+Reset: TypeAlias = Literal["value", "subtract", "none", "subtract-late", "subtract-early"]
+RESETS: tuple[Reset, ...] = get_args(Reset)
 """What a spike does to the membrane: set it to a value, subtract the threshold, or nothing, in the same step; or
-subtract the threshold in the next one, after what that keeps of it."""
+subtract the threshold in the next one, after what that keeps of it ("subtract-late"). "subtract-early" is "subtract",
+but a membrane that is above its threshold still is compared less one threshold in the next step."""
 LONGEST_REFRACTORY = 1 << 16
 ROUNDING = 1e-6
 """A time constant that is less than the step by this share of it is the step, as rounding to float32 leaves it."""
@@ -90,12 +92,15 @@ class Spike(Part):
     """A spike where v > threshold, strictly; then the reset, in the same step. The synapse is not reset.
 
     "subtract-late" is v(t) = decay v(t - 1) + gain i(t) + leak - threshold s(t - 1): the spike stays in v for a step.
-    For `refractory` steps after a spike the membrane stays as it was reset and the neuron is silent.
+    "subtract-early": where v(t - 1) > threshold, the threshold is subtracted before the comparison, and given back
+    where no spike follows; else it is "subtract". While v stays above the threshold, a spike needs twice the threshold.
+    For `refractory` steps after a spike the membrane stays as it was reset and the neuron is silent; what
+    "subtract-late" subtracts waits until they are over.
     """
 
     threshold: Array = fields.array("spikes above it", "...")
     reset_value: Array = fields.array("v after a spike, where the reset is to a value", "...")
-    reset: str = fields.choice("what a spike does to v", RESETS, "value")
+    reset: Reset = fields.choice("what a spike does to v", RESETS, "value")
     refractory: int = fields.integer("silent steps after a spike", 0, LONGEST_REFRACTORY, 0)
 
     LEVEL: ClassVar[Level] = Level.DISCRETE
@@ -213,7 +218,7 @@ class Neuron(Op):
             yield from fields.outside("bias", int(self.membrane.bias.min()), low, high)
             yield from fields.outside("bias", int(self.membrane.bias.max()), low, high)
         if isinstance(self.synapse, IntegerSynapse):
-            most = last + 1 if a.decay == "factor" else last
+            most = last + 1 if not a.decays_by_shift else last
             yield from fields.outside("synapse decay", self.synapse.decay, a.current_decay_low, most)
         if isinstance(self.spike, IntegerSpike):
             yield from fields.outside("threshold", self.spike.threshold, 0, a.threshold_largest)
@@ -258,14 +263,17 @@ class Neuron(Op):
             return v
         assert isinstance(self.spike, Spike)
         spiked: Any = v > self.spike.threshold
+        early: Any = state["v"] > self.spike.threshold  # of "subtract-early": the threshold is off v already
         if "rest" in state:
             resting = state["rest"] > 0
             spiked &= ~resting
+            early &= ~resting
             v = np.where(resting, state["v"], v)
             state["rest"] = np.where(spiked, self.spike.refractory, np.maximum(state["rest"] - 1, 0))
-        state["v"] = _reset(self.spike, v, spiked)
+        state["v"] = _reset(self.spike, v, spiked, early)
         if "owed" in state:
-            state["owed"] = np.where(spiked, self.spike.threshold, 0.0)
+            kept = np.where(resting, state["owed"], 0.0) if "rest" in state else 0.0
+            state["owed"] = np.where(spiked, self.spike.threshold, kept)
         return spiked.astype(np.float64)
 
     def before_spike(self, state: State, x: Array) -> Array:
@@ -278,6 +286,8 @@ class Neuron(Op):
         if isinstance(self.synapse, Synapse):
             state["u"] = x = self.synapse.decay * state["u"] + self.synapse.gain * x
         v = held.decay * state["v"] + held.gain * x + held.leak
+        if isinstance(self.spike, Spike) and self.spike.reset == "subtract-early":
+            return np.where(state["v"] > self.spike.threshold, v - self.spike.threshold, v)
         return v - state["owed"] if "owed" in state else v
 
     def _integer_step(self, state: State, x: Array, arithmetic: Arithmetic) -> Array:
@@ -285,10 +295,10 @@ class Neuron(Op):
         assert isinstance(held, IntegerMembrane)
         entering = x.astype(np.int64) << arithmetic.input_shift
         bias = held.bias.astype(np.int64) << held.bias_exp
-        late = state["u"] if self.synapse is not None and arithmetic.order == "membrane-first" else None
+        late = state["u"] if self.synapse is not None and arithmetic.current_is_late else None
         if isinstance(self.synapse, IntegerSynapse):
             entering = arithmetic.decayed(state["u"], self.synapse.decay) + entering
-        if arithmetic.bias_enters == "current":
+        if arithmetic.bias_in_current:
             entering = entering + bias
             bias = np.zeros_like(bias)
         entering = arithmetic.current(entering)
@@ -298,7 +308,7 @@ class Neuron(Op):
         v = arithmetic.membrane(arithmetic.decayed(state["v"], held.decay) + received + bias)
         if self.spike is None:
             state["v"] = v
-            if arithmetic.readout == "largest-threshold" and (v > arithmetic.readout_limit).any():
+            if arithmetic.reads_through_threshold and (v > arithmetic.readout_limit).any():
                 # The chip's neuron would spike and lose its value here; compiling proves that it does not.
                 raise GraphError("a membrane that is read passed its threshold", where=self.label)
             return v
@@ -382,13 +392,19 @@ def leaking(tau: Array, dt: float, convention: str) -> tuple[Array, Array]:
     return (1 - share, share) if convention == "euler" else (np.exp(-share), -np.expm1(-share))
 
 
-def _reset(spike: Spike, v: Array, spiked: Array) -> Array:
+def _reset(spike: Spike, v: Array, spiked: Array, early: Array) -> Array:
     match spike.reset:
         case "value":
             return np.where(spiked, spike.reset_value, v)
         case "subtract":
             return np.where(spiked, v - spike.threshold, v)
-    return v
+        case "subtract-early":
+            # In snnTorch's order of operations, v - (spiked - early) threshold, to the bit.
+            return np.where(spiked == early, v, np.where(spiked, v - spike.threshold, v + spike.threshold))
+        case "none" | "subtract-late":
+            return v
+        case other:
+            raise no_case(other, "reset", "definition")
 
 
 def _time_constant(decay: Array, dt: float, field: str, name: str) -> Array:

@@ -110,7 +110,7 @@ def integrate(op: Leaky, arithmetic: Arithmetic, interval: int, low: Array, high
     bias = op.bias
     # Far beyond what any accumulator holds, so that nothing is hidden, and int64 holds all that follows.
     a_low, a_high = (np.clip(end, -BEYOND, BEYOND) << arithmetic.input_shift for end in (low, high))
-    if arithmetic.bias_enters == "current":
+    if arithmetic.bias_in_current:
         a_low, a_high, bias = a_low + bias, a_high + bias, np.zeros_like(bias)
     if not interval:
         return _settle(op, arithmetic, a_low, a_high, bias)
@@ -129,7 +129,7 @@ def integrate(op: Leaky, arithmetic: Arithmetic, interval: int, low: Array, high
         v_high = np.maximum(arithmetic.decayed(v_high, op.decay) + u_high + bias, 0)
         worst = (np.minimum(worst[0], v_low), np.maximum(worst[1], v_high))
         v_low, v_high = arithmetic.membrane(v_low), arithmetic.membrane(v_high)
-        if threshold is not None and arithmetic.spikes_per_step == 1 and arithmetic.reset == "zero":
+        if threshold is not None and arithmetic.spikes_per_step == 1 and not arithmetic.subtracts:
             v_high = np.minimum(v_high, max(threshold, 0))
         if all(np.array_equal(a, b) for a, b in zip(before, (u_low, u_high, v_low, v_high), strict=True)):
             break  # the steps that are left change nothing
@@ -143,7 +143,7 @@ def _settle(op: Leaky, arithmetic: Arithmetic, a_low: Array, a_high: Array, bias
         u_low, u_high = (np.clip(_limit(c, op.synapse, arithmetic), -FAR, FAR) for c in (u_low, u_high))
     low, high = np.minimum(u_low + bias, 0), np.maximum(u_high + bias, 0)
     v_low, v_high = _limit(low, op.decay, arithmetic), _limit(high, op.decay, arithmetic)
-    if op.threshold is not None and arithmetic.reset == "zero":
+    if op.threshold is not None and not arithmetic.subtracts:
         level = np.array(op.threshold << arithmetic.threshold_shift, dtype=np.int64)
         v_high = arithmetic.decayed(level, op.decay) + high
     current = int(max(u_high.max(), -u_low.min()))
@@ -152,7 +152,7 @@ def _settle(op: Leaky, arithmetic: Arithmetic, a_low: Array, a_high: Array, bias
 
 def _limit(c: Array, code: int, arithmetic: Arithmetic) -> Array:
     """The bound of x = decayed(x) + c, rounded away from zero; `UNBOUNDED` where nothing decays."""
-    if arithmetic.decay == "shift":
+    if arithmetic.decays_by_shift:
         # What is lost is at least x / 2^code - 1, so x stays within (|c| + 1) * 2^code.
         most = UNBOUNDED >> code
         return np.where(c == 0, 0, np.sign(c) * (np.minimum(np.abs(c) + 1, most) << code))

@@ -11,7 +11,7 @@ message down, and sums never forget: they drift, by up to one unit at a step.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.level import Level
 from nervecord.compiler.ops.op import Op, Role, State
 from nervecord.compiler.ops.reach import FAR, LONGEST_RUN, UNBOUNDED, Reach, Sent
+from nervecord.errors import no_case
 
 if TYPE_CHECKING:
     from nervecord.compiler.arithmetic import Arithmetic
@@ -30,6 +31,7 @@ LARGEST_THRESHOLD = (1 << 17) - 1
 """With both exponents at their largest its shifted value still fits in 32 bits."""
 LARGEST_BIAS = (1 << 15) - 1
 LARGEST_SHIFT = 7
+Rectifier: TypeAlias = Literal["relu", "unit"]
 
 
 class Summing(Op):
@@ -137,7 +139,7 @@ class SigmaDelta(Sending):
 
     bias: Array = fields.array("mantissas", "n", dtype=np.int32, low=-LARGEST_BIAS - 1, high=LARGEST_BIAS)
     threshold: int = fields.integer("smallest change that is sent; 0: every one", 0, LARGEST_THRESHOLD)
-    activation: str = fields.choice("what is made of the sum", ("relu", "unit"), "relu")
+    activation: Rectifier = fields.choice("what is made of the sum", get_args(Rectifier), "relu")
     spike_exp: int = fields.integer("messages are 2^spike_exp to a unit", 0, LARGEST_SHIFT, 0)
     state_exp: int = fields.integer("bits of the state below a message's unit", 0, LARGEST_SHIFT, 0)
 
@@ -151,7 +153,13 @@ class SigmaDelta(Sending):
     def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
         state["sigma"] = state["sigma"] + x
         act = state["sigma"] + (self.bias.astype(np.int64) << self.lift)
-        return self.send(state, np.maximum(act, 0) if self.activation == "relu" else act)
+        match self.activation:
+            case "relu":
+                return self.send(state, np.maximum(act, 0))
+            case "unit":
+                return self.send(state, act)
+            case other:
+                raise no_case(other, "activation", "definition")
 
     def reach(self, arithmetic: Arithmetic, interval: int, entering: Sent) -> Reach:
         bias = self.bias.astype(np.int64) << self.lift
@@ -159,8 +167,13 @@ class SigmaDelta(Sending):
         # Before the first step act is 0, whatever the bias.
         low, high = np.minimum(least + bias, 0), np.maximum(most + bias, 0)
         first = np.minimum(bias, 0), np.maximum(bias, 0)
-        if self.activation == "relu":
-            low, first = np.zeros_like(low), (np.zeros_like(bias), first[1])
+        match self.activation:
+            case "relu":
+                low, first = np.zeros_like(low), (np.zeros_like(bias), first[1])
+            case "unit":
+                pass
+            case other:
+                raise no_case(other, "activation", "ranges")
         # An activation changes by no more than what enters, at the first step by the bias as well.
         step = np.minimum(entering.low, 0) + first[0], np.maximum(entering.high, 0) + first[1]
         sends, delta = self.messages_of(low, high, step, interval)

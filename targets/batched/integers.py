@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nervecord.compiler.arithmetic import Arithmetic, Overflow
+from nervecord.errors import no_case
 
 
 class Whole:
@@ -24,8 +25,8 @@ class Whole:
     def __init__(self, arithmetic: Arithmetic, device: torch.device) -> None:
         self.arithmetic = arithmetic
         self._zero = torch.zeros((), dtype=torch.float64, device=device)
-        self._current = _limits(arithmetic.current_bits, arithmetic.current_overflow)
-        self._membrane = _limits(arithmetic.membrane_bits, arithmetic.membrane_overflow)
+        self._current = arithmetic.current_range
+        self._membrane = arithmetic.membrane_range
 
     def shifted(self, total: Tensor, exponent: int) -> Tensor:
         """total * 2^exponent, rounded down."""
@@ -37,9 +38,9 @@ class Whole:
     def decayed(self, x: Tensor, code: int) -> Tensor:
         """What is left of x after one step."""
         a = self.arithmetic
-        if a.decay == "shift":
+        if a.decays_by_shift:
             lost = torch.floor(x * 2.0**-code)
-            if a.decay_rounding == "at-least-one":
+            if a.loses_at_least_one:
                 lost = torch.where(lost == 0, torch.sign(x), lost)
             return x - lost
         keep = a.decay_codes - code
@@ -48,7 +49,7 @@ class Whole:
         if keep == 0:
             return torch.zeros_like(x)
         kept = x * (keep / a.decay_codes)
-        return torch.floor(kept) if a.decay_rounding == "floor" else torch.trunc(kept)
+        return torch.floor(kept) if a.rounds_down else torch.trunc(kept)
 
     def current(self, x: Tensor) -> Tensor:
         """x as a synaptic current holds it."""
@@ -62,30 +63,20 @@ class Whole:
         """(spikes, v after the reset) of membranes; threshold as its mantissa."""
         a = self.arithmetic
         level = float(threshold << a.threshold_shift)
-        spiked = v > level if a.compare == ">" else v >= level
-        if a.reset == "zero":
+        spiked = v > level if not a.fires_at_level else v >= level
+        if not a.subtracts:
             return spiked.to(v.dtype), torch.where(spiked, self._zero, v)
         if a.spikes_per_step == 1 or level <= 0:
             spikes = spiked.to(v.dtype)
             return spikes, v - spikes * level
         # The quotient of whole numbers below 2^33 is no nearer to a whole number than 2^-33, unless it is one: floor
         # and ceil of its rounding to 53 bits are those of itself.
-        counts = torch.floor(v / level) if a.compare == ">=" else torch.ceil(v / level) - 1
+        counts = torch.floor(v / level) if a.fires_at_level else torch.ceil(v / level) - 1
         counts = counts.clamp(0, a.spikes_per_step)
         return counts, v - counts * level
 
 
-def _limits(bits: int, overflow: Overflow) -> tuple[float, float]:
-    half = float(1 << (bits - 1))
-    return {
-        "saturate": (-half, half - 1),
-        "saturate-symmetric": (1 - half, half - 1),
-        "wrap": (-half, half - 1),
-        "wrap-once": (1 - half, half),
-    }[overflow]
-
-
-def _overflown(x: Tensor, low: float, high: float, bits: int, overflow: Overflow) -> Tensor:
+def _overflown(x: Tensor, low: int, high: int, bits: int, overflow: Overflow) -> Tensor:
     span = float(1 << bits)
     match overflow:
         case "saturate" | "saturate-symmetric":
@@ -94,3 +85,5 @@ def _overflown(x: Tensor, low: float, high: float, bits: int, overflow: Overflow
             return x - span * torch.floor((x - low) / span)
         case "wrap-once":
             return torch.where(x > high, x - span, torch.where(x < low, x + span, x))
+        case other:
+            raise no_case(other, "overflow", "engine torch")

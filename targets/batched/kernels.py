@@ -43,11 +43,12 @@ from nervecord.compiler.ops import (
     Synapse,
     Threshold,
 )
-from nervecord.errors import GraphError
+from nervecord.errors import GraphError, no_case
 from nervecord.targets.batched.integers import Whole
 from nervecord.targets.batched.place import Place
 
 Kernel: TypeAlias = Callable[[dict[str, Tensor], Tensor], Tensor]
+ENGINE = "engine torch"
 PRODUCTS = 1 << 24
 """Products held at once where each is rounded on its own."""
 
@@ -130,11 +131,19 @@ def _pool(op: Op, ground: Ground) -> Kernel:
     pads = [p for padding in reversed(op.padding) for p in (padding, padding)]
     over = tuple(range(-axes, 0))
 
+    match op.mode:
+        case "sum":
+            pooled = torch.sum
+        case "average":
+            pooled = torch.mean
+        case other:
+            raise no_case(other, "mode", ENGINE)
+
     def run(state: dict[str, Tensor], x: Tensor) -> Tensor:
         windows = functional.pad(x, pads)
         for axis, (span, stride) in enumerate(zip(op.kernel, op.stride, strict=True)):
             windows = windows.unfold(2 + axis, span, stride)
-        return windows.sum(over) if op.mode == "sum" else windows.mean(over)
+        return pooled(windows, over)
 
     return run
 
@@ -142,12 +151,15 @@ def _pool(op: Op, ground: Ground) -> Kernel:
 def _activation(op: Op, ground: Ground) -> Kernel:
     assert isinstance(op, Activation)
     alpha = op.alpha
-    functions: dict[str, Kernel] = {
-        "tanh": lambda state, x: torch.tanh(x),
-        "relu": lambda state, x: x.clamp(min=0),
-        "elu": lambda state, x: torch.where(x > 0, x, alpha * torch.expm1(x.clamp(max=0))),
-    }
-    return functions[op.function]
+    match op.function:
+        case "tanh":
+            return lambda state, x: torch.tanh(x)
+        case "relu":
+            return lambda state, x: x.clamp(min=0)
+        case "elu":
+            return lambda state, x: torch.where(x > 0, x, alpha * torch.expm1(x.clamp(max=0)))
+        case other:
+            raise no_case(other, "function", ENGINE)
 
 
 def _delay_line(op: Op, ground: Ground) -> Kernel:
@@ -182,7 +194,7 @@ def _dense(op: Op, ground: Ground) -> Kernel:
     assert ground.whole is not None
     whole, exponent = ground.whole, op.weight_exp
     weight = ground.place.tensor(op.weight.T).contiguous()
-    if whole.arithmetic.accumulate == "sum-then-shift" or exponent >= 0:
+    if not whole.arithmetic.shifts_each or exponent >= 0:
         return lambda state, x: whole.shifted(x @ weight, exponent)
     if not ground.graded:
         # Of a spike the product is the weight, so that the weights can be rounded instead.
@@ -223,18 +235,30 @@ def _neuron(op: Op, ground: Ground) -> Kernel:
 
         return read
     assert isinstance(op.spike, Spike)
-    threshold, spike = ground.place.tensor(op.spike.threshold), op.spike
+    threshold, spike, zero = ground.place.tensor(op.spike.threshold), op.spike, ground.place.zeros()
     reset = _reset(spike, ground.place)
+    late, early = spike.reset == "subtract-late", spike.reset == "subtract-early"
 
     def fire(state: dict[str, Tensor], x: Tensor) -> Tensor:
         v = membrane(state, x)
+        above = state["v"] > threshold if early else None
+        if above is not None:
+            v = torch.where(above, v - threshold, v)
         spiked = v > threshold
+        owed = zero
         if spike.refractory:
             resting = state["rest"] > 0
             spiked = spiked & ~resting
+            above = None if above is None else above & ~resting
             v = torch.where(resting, state["v"], v)
             state["rest"] = (state["rest"] - 1).clamp(min=0).masked_fill(spiked, float(spike.refractory))
-        state["v"] = reset(v, spiked)
+            owed = torch.where(resting, state["owed"], zero) if late else zero
+        if late:
+            state["owed"] = torch.where(spiked, threshold, owed)
+        # The threshold that came off before the comparison is given back where no spike followed, and is off one else.
+        state["v"] = reset(v, spiked if above is None else spiked & ~above)
+        if above is not None:
+            state["v"] = torch.where(above & ~spiked, state["v"] + threshold, state["v"])
         return spiked.to(v.dtype)
 
     return fire
@@ -254,7 +278,8 @@ def _membrane(op: Neuron, place: Place) -> Kernel:
             entering = x if synapse_gain is None else synapse_gain * x
             state["u"] = x = synapse_decay * state["u"] + entering
         v = decay * state["v"] + (x if gain is None else gain * x)
-        return v if leak is None else v + leak
+        v = v if leak is None else v + leak
+        return v - state["owed"] if "owed" in state else v
 
     return run
 
@@ -274,10 +299,13 @@ def _reset(spike: Spike, place: Place) -> Callable[[Tensor, Tensor], Tensor]:
             if (spike.reset_value == 0).all():
                 value = place.zeros()
             return lambda v, spiked: torch.where(spiked, value, v)
-        case "subtract":
+        case "subtract" | "subtract-early":
             threshold = place.tensor(spike.threshold)
             return lambda v, spiked: torch.where(spiked, v - threshold, v)
-    return lambda v, spiked: v
+        case "none" | "subtract-late":
+            return lambda v, spiked: v
+        case other:
+            raise no_case(other, "reset", ENGINE)
 
 
 def _integer_neuron(op: Neuron, ground: Ground) -> Kernel:
@@ -291,9 +319,9 @@ def _integer_neuron(op: Neuron, ground: Ground) -> Kernel:
     code = op.synapse.decay if isinstance(op.synapse, IntegerSynapse) else None
     shift = float(1 << a.input_shift)
     bias = held.bias.astype(np.int64) << held.bias_exp
-    into_current = _term(bias, ground.place) if a.bias_enters == "current" else None
-    into_membrane = _term(bias, ground.place) if a.bias_enters == "membrane" else None
-    late = code is not None and a.order == "membrane-first"
+    into_current = _term(bias, ground.place) if a.bias_in_current else None
+    into_membrane = _term(bias, ground.place) if not a.bias_in_current else None
+    late = code is not None and a.current_is_late
     # What cannot overflow needs no look at whether it did.
     low, high = a.membrane_range
     current_overflows = proved.current > a.current_limit

@@ -27,6 +27,7 @@ from nervecord.compiler.ops import (
     Synapse,
     Threshold,
 )
+from nervecord.errors import no_case
 from nervecord.targets.onnx.builder import Builder
 
 Value: TypeAlias = str | None
@@ -34,6 +35,7 @@ Slots: TypeAlias = dict[str, Value]
 """State of an op: name -> value."""
 
 SINGLE: type = np.float32
+ENGINE = "onnx"
 
 
 class Floats:
@@ -63,8 +65,8 @@ class Floats:
         """Whether there is a kernel."""
         return type(op) in self._kernels
 
-    def step(self, op: Op, state: Slots, x: Value) -> Value:
-        """What the op gives; `state` is updated."""
+    def step(self, name: str, op: Op, state: Slots, x: Value) -> Value:
+        """What the op of a node gives; `state` is updated."""
         return self._kernels[type(op)](op, state, x)
 
     def shown(self, op: Op, value: str) -> str:
@@ -104,8 +106,13 @@ class Floats:
             "AveragePool", shaped, kernel_shape=list(op.kernel), strides=list(op.stride),
             pads=[*op.padding, *op.padding], count_include_pad=1,
         )  # fmt: skip
-        if op.mode == "sum":
-            made = builder.op("Mul", made, builder.constant(np.array(math.prod(op.kernel), dtype=SINGLE)))
+        match op.mode:
+            case "sum":
+                made = builder.op("Mul", made, builder.constant(np.array(math.prod(op.kernel), dtype=SINGLE)))
+            case "average":
+                pass
+            case other:
+                raise no_case(other, "mode", ENGINE)
         return builder.reshaped(made, builder.batch, op.size)
 
     def _threshold(self, op: Threshold, state: Slots, x: Value) -> Value:
@@ -115,9 +122,15 @@ class Floats:
 
     def _activation(self, op: Activation, state: Slots, x: Value) -> Value:
         x = self._standing(x, op.size)
-        if op.function == "elu":
-            return self.builder.op("Elu", x, alpha=float(op.alpha))
-        return self.builder.op({"tanh": "Tanh", "relu": "Relu"}[op.function], x)
+        match op.function:
+            case "tanh":
+                return self.builder.op("Tanh", x)
+            case "relu":
+                return self.builder.op("Relu", x)
+            case "elu":
+                return self.builder.op("Elu", x, alpha=float(op.alpha))
+            case other:
+                raise no_case(other, "function", ENGINE)
 
     # ------------------------------------------------------------------------------------------ neurons
 
@@ -130,6 +143,9 @@ class Floats:
         v = builder.total([self._scaled(held.decay, state["v"]), self._scaled(held.gain, x)])
         if held.leak.any():
             v = builder.full(held.leak, SINGLE) if v is None else builder.op("Add", v, builder.row(held.leak, SINGLE))
+        owed = state.get("owed")
+        if owed is not None:
+            v = builder.op("Sub", self._standing(v, op.size), owed)
         if op.spike is None:
             state["v"] = v
             return v
@@ -139,12 +155,19 @@ class Floats:
 
     def _spike(self, op: Neuron, spike: Spike, state: Slots, v: str) -> Value:
         builder = self.builder
-        spiked = builder.op("Greater", v, builder.row(spike.threshold, SINGLE))
+        threshold = builder.row(spike.threshold, SINGLE)
+        early = None
+        if spike.reset == "subtract-early" and state["v"] is not None:
+            early = builder.op("Greater", state["v"], threshold)
+            v = builder.op("Where", early, builder.op("Sub", v, threshold), v)
+        spiked = builder.op("Greater", v, threshold)
+        resting = None
         if spike.refractory:
             rest = self._standing(state["rest"], op.size)
             resting = builder.op("Greater", rest, builder.row(np.zeros(1), SINGLE))
             spiked = builder.op("And", spiked, builder.op("Not", resting))
             v = builder.op("Where", resting, self._standing(state["v"], op.size), v)
+            early = None if early is None else builder.op("And", early, builder.op("Not", resting))
             left = builder.op("Max", builder.op("Sub", rest, builder.row(np.ones(1), SINGLE)),
                               builder.row(np.zeros(1), SINGLE))  # fmt: skip
             state["rest"] = builder.op("Where", spiked, builder.row(np.full(1, spike.refractory), SINGLE), left)
@@ -152,10 +175,24 @@ class Floats:
             case "value":
                 state["v"] = builder.op("Where", spiked, builder.row(spike.reset_value, SINGLE), v)
             case "subtract":
-                lower = builder.op("Sub", v, builder.row(spike.threshold, SINGLE))
-                state["v"] = builder.op("Where", spiked, lower, v)
-            case _:
+                state["v"] = builder.op("Where", spiked, builder.op("Sub", v, threshold), v)
+            case "subtract-early":
+                lower = builder.op("Where", spiked, builder.op("Sub", v, threshold), v)
+                if early is not None:
+                    # The threshold is off already: of what spiked it is, of what did not it is given back.
+                    higher = builder.op("Where", spiked, v, builder.op("Add", v, threshold))
+                    lower = builder.op("Where", early, higher, lower)
+                state["v"] = lower
+            case "subtract-late":
                 state["v"] = v
+                kept = builder.row(np.zeros(1), SINGLE)
+                if resting is not None and state["owed"] is not None:
+                    kept = builder.op("Where", resting, state["owed"], kept)
+                state["owed"] = builder.op("Where", spiked, threshold, kept)
+            case "none":
+                state["v"] = v
+            case other:
+                raise no_case(other, "reset", ENGINE)
         return builder.cast(spiked, SINGLE)
 
     def _scaled(self, factor: Array, x: Value) -> Value:

@@ -27,7 +27,7 @@ from nervecord.compiler.ops import (
     Sparse,
 )
 from nervecord.compiler.plan import Plan
-from nervecord.errors import InfeasibleError
+from nervecord.errors import InfeasibleError, no_case
 from nervecord.targets.onnx.builder import Builder
 from nervecord.targets.onnx.floats import Slots, Value
 
@@ -55,13 +55,9 @@ class Integers:
         self.builder, self.plan, self.arithmetic = builder, plan, arithmetic
         proved = prove(plan)
         raise_on_errors(overflows(proved, arithmetic), InfeasibleError, where="onnx")
-        # Ops have no hash, and a plan holds each once.
-        self._ranges: Mapping[int, UnitRange] = {
-            id(unit.step.op): found for unit, found in zip(plan.units, proved, strict=True)
-        }
-        entered = {step.name: _entering(plan, step.name) for step in plan.connections}
-        self._reach = {id(step.op): max(-entered[step.name][0], entered[step.name][1]) for step in plan.connections}
-        self._signed = {id(step.op) for step in plan.connections if entered[step.name][0] < 0}
+        # By node: two of them may share an op, and what enters is each one's own.
+        self._ranges: Mapping[str, UnitRange] = {found.name: found for found in proved}
+        self._entering = {step.name: _entering(plan, step.name) for step in plan.connections}
         self._kernels: dict[type[Op], Callable[..., Value]] = {
             Dense: self._dense, Sparse: self._dense, Neuron: self._neuron
         }  # fmt: skip
@@ -70,9 +66,9 @@ class Integers:
         """Whether there is a kernel."""
         return type(op) in self._kernels
 
-    def step(self, op: Op, state: Slots, x: Value) -> Value:
-        """What the op gives, a connection shifted up by `input_shift`; `state` is updated."""
-        return self._kernels[type(op)](op, state, x)
+    def step(self, name: str, op: Op, state: Slots, x: Value) -> Value:
+        """What the op of a node gives, a connection shifted up by `input_shift`; `state` is updated."""
+        return self._kernels[type(op)](name, op, state, x)
 
     def shown(self, op: Op, value: str) -> str:
         """What the op gives, in its own units."""
@@ -80,13 +76,14 @@ class Integers:
 
     # ------------------------------------------------------------------------------------------ connections
 
-    def _dense(self, op: Mantissas, state: Slots, x: Value) -> Value:
+    def _dense(self, name: str, op: Mantissas, state: Slots, x: Value) -> Value:
         if x is None:
             return None
         shift, exponent = self.arithmetic.input_shift, op.weight_exp
-        reach = self._reach[id(op)]
-        if self.arithmetic.accumulate == "shift-each" and exponent < 0:
-            if reach > 1 or id(op) in self._signed:
+        low, high = self._entering[name]
+        reach = max(-low, high)
+        if self.arithmetic.shifts_each and exponent < 0:
+            if reach > 1 or low < 0:
                 return self._times(self._shift_each(op, x), shift)
             # Zeros and ones: a product is a weight, which can be shifted before.
             return self._product(op.weight >> -exponent, shift, reach, x)
@@ -119,15 +116,15 @@ class Integers:
 
     # ------------------------------------------------------------------------------------------ neurons
 
-    def _neuron(self, op: Neuron, state: Slots, x: Value) -> Value:
-        held, arithmetic, found = op.membrane, self.arithmetic, self._ranges[id(op)]
+    def _neuron(self, name: str, op: Neuron, state: Slots, x: Value) -> Value:
+        held, arithmetic, found = op.membrane, self.arithmetic, self._ranges[name]
         assert isinstance(held, IntegerMembrane)
         bias: Array = held.bias.astype(np.int64) << held.bias_exp
-        late = state["u"] if op.synapse is not None and arithmetic.order == "membrane-first" else None
+        late = state["u"] if op.synapse is not None and arithmetic.current_is_late else None
         entering = x
         if isinstance(op.synapse, IntegerSynapse):
             entering = self.builder.total([self._decayed(state["u"], op.synapse.decay), x])
-        if arithmetic.bias_enters == "current":
+        if arithmetic.bias_in_current:
             entering, bias = self._plus(entering, bias), np.zeros_like(bias)
         if found.current > arithmetic.current_limit:
             entering = self._overflown(
@@ -136,7 +133,7 @@ class Integers:
         received = entering
         if op.synapse is not None:
             state["u"] = entering
-            received = late if arithmetic.order == "membrane-first" else entering
+            received = late if arithmetic.current_is_late else entering
         v = self._plus(self.builder.total([self._decayed(state["v"], held.decay), received]), bias)
         low, high = arithmetic.membrane_range
         if found.membrane[0] < low or found.membrane[1] > high:
@@ -151,20 +148,20 @@ class Integers:
         builder, arithmetic = self.builder, self.arithmetic
         level = threshold << arithmetic.threshold_shift
         limit = self._number(level)
-        if arithmetic.reset == "subtract" and arithmetic.spikes_per_step > 1 and level > 0:
+        if arithmetic.subtracts and arithmetic.spikes_per_step > 1 and level > 0:
             counts = builder.op("Div", v, limit)
-            if arithmetic.compare == ">=":
+            if arithmetic.fires_at_level:
                 counts = builder.op("Floor", counts)
             else:
                 counts = builder.op("Sub", builder.op("Ceil", counts), self._number(1))
             counts = builder.clipped(counts, 0.0, float(arithmetic.spikes_per_step), DOUBLE)
             state["v"] = builder.op("Sub", v, builder.op("Mul", counts, limit))
             return counts
-        if arithmetic.compare == ">":
+        if not arithmetic.fires_at_level:
             spiked = builder.op("Greater", v, limit)
         else:
             spiked = builder.op("Not", builder.op("Less", v, limit))
-        lower = self._number(0) if arithmetic.reset == "zero" else builder.op("Sub", v, limit)
+        lower = self._number(0) if not arithmetic.subtracts else builder.op("Sub", v, limit)
         state["v"] = builder.op("Where", spiked, lower, v)
         return builder.cast(spiked, DOUBLE)
 
@@ -173,9 +170,9 @@ class Integers:
         builder, arithmetic = self.builder, self.arithmetic
         if x is None:
             return None
-        if arithmetic.decay == "shift":
+        if arithmetic.decays_by_shift:
             lost = builder.op("Floor", self._times(x, -code))
-            if arithmetic.decay_rounding == "at-least-one":
+            if arithmetic.loses_at_least_one:
                 lost = builder.op("Where", builder.op("Equal", lost, self._number(0)), builder.op("Sign", x), lost)
             return builder.op("Sub", x, lost)
         keep = arithmetic.decay_codes - code
@@ -185,7 +182,7 @@ class Integers:
             return x
         # The product by keep has less than 53 bits, and the power of two moves none of them.
         kept = builder.op("Mul", x, builder.constant(np.array([[keep * 2.0**-arithmetic.decay_bits]])))
-        if arithmetic.decay_rounding == "floor":
+        if arithmetic.rounds_down:
             return builder.op("Floor", kept)
         return builder.op("Mul", builder.op("Sign", kept), builder.op("Floor", builder.op("Abs", kept)))
 
@@ -194,15 +191,20 @@ class Integers:
         builder, (low, high) = self.builder, limits
         if x is None:
             return None
-        if overflow.startswith("saturate"):
-            return builder.clipped(x, float(low), float(high), DOUBLE)
-        period = self._number(2.0**bits)
-        if overflow == "wrap":
-            above = builder.op("Sub", x, self._number(low))
-            times = builder.op("Floor", self._times(above, -bits))
-            return builder.op("Sub", x, builder.op("Mul", times, period))
-        under = builder.op("Where", builder.op("Less", x, self._number(low)), builder.op("Add", x, period), x)
-        return builder.op("Where", builder.op("Greater", x, self._number(high)), builder.op("Sub", x, period), under)
+        match overflow:
+            case "saturate" | "saturate-symmetric":
+                return builder.clipped(x, float(low), float(high), DOUBLE)
+            case "wrap":
+                above = builder.op("Sub", x, self._number(low))
+                times = builder.op("Floor", self._times(above, -bits))
+                return builder.op("Sub", x, builder.op("Mul", times, self._number(2.0**bits)))
+            case "wrap-once":
+                period = self._number(2.0**bits)
+                under = builder.op("Where", builder.op("Less", x, self._number(low)), builder.op("Add", x, period), x)
+                lower = builder.op("Sub", x, period)
+                return builder.op("Where", builder.op("Greater", x, self._number(high)), lower, under)
+            case other:
+                raise no_case(other, "overflow", "onnx")
 
     # ------------------------------------------------------------------------------------------ small things
 
