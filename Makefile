@@ -16,7 +16,7 @@ export OMP_NUM_THREADS ?= 1
 BENCH    := build/bench
 # With results as JSON for docs/benchmarks.md, and as they print them: of these the first three stand in it.
 MEASURED := latency scaling returns compile_cost verbs
-PRINTED  := c_cortex fused_update train_cost sigma_delta warp_speed conformance c_conformance lava_conformance lava_faults
+PRINTED  := c_cortex fused_update train_cost sigma_delta warp_speed choices conformance c_conformance lava_conformance lava_faults
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo docs fuzz faults test test-quick test-slow test-lava test-lava-dl test-neurobench test-warp test-mjlab check format bench clean
@@ -68,6 +68,7 @@ test-lava-dl: $(STAMP)  ## install lava-dl (1 GB), then load exported files with
 
 fuzz: $(STAMP)  ## 50,000 damaged files, an hour or more; make fuzz FUZZ="--first 1000000 --cases 5000 --bounds"
 	$(BIN)/python tests/fuzz/campaign.py $(FUZZ)
+	$(BIN)/python benchmarks/c_conformance.py --sanitize --graphs 300 --policies 150 --damaged 1500
 
 faults: $(STAMP)  ## 600 kills and full disks, an hour or more; make faults FAULTS="--kind train --kills 20"
 	$(BIN)/python tests/faults/campaign.py $(FAULTS)

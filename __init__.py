@@ -148,8 +148,8 @@ def read(
             enough for `inspect`.
         convention: how continuous time becomes steps: "euler" (as snnTorch and Norse do) or "exact".
         reset: the rule its neurons were trained with, which NIR cannot say: "zero", "subtract" (the threshold, in the
-            step of the spike), "subtract-late" (in the next, as snnTorch does by default) or "zero-late"; see
-            docs/nir.md.
+            step of the spike), "subtract-late" (in the next, as snnTorch does by default), "subtract-early" (its
+            reset_delay=False) or "zero-late"; see docs/nir.md.
 
     Raises:
         FileFormatError: the file is missing, damaged, no NIR, or newer than this version.

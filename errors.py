@@ -10,6 +10,7 @@ import difflib
 import json
 from collections.abc import Iterable
 from importlib import metadata
+from typing import Never
 
 
 class NervecordError(Exception):
@@ -80,6 +81,17 @@ def install_command(extra: str) -> str:
     except (metadata.PackageNotFoundError, KeyError, ValueError, OSError):
         pass
     return f"pip install '{folder}[{extra}]'" if extra else f"pip install '{folder}'"
+
+
+def no_case(value: Never, choice: str, where: str) -> InfeasibleError:
+    """The error that ends the cases of a declared choice: what has none is refused by name, never computed as another.
+
+    No type is left for its value, so that a value which is declared and has no case is an error of types as well.
+
+    Args:
+        value: of the choice. choice: its field. where: the engine or op that reads it.
+    """
+    return InfeasibleError(f"has no case for {choice} {value!r}", where=where, hint="another engine may have one")
 
 
 MANY_CHOICES = 50

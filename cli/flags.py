@@ -73,7 +73,8 @@ def time_step_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reset", metavar="RULE",
         help="what a spike did in training, which NIR cannot say: zero, subtract (the threshold, in the step of the "
-        "spike), subtract-late (in the next, snnTorch's default) or zero-late",
+        "spike), subtract-late (in the next, snnTorch's default), subtract-early (snnTorch's reset_delay=False) or "
+        "zero-late",
     )  # fmt: skip
 
 

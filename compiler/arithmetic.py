@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nervecord.compiler import schema
+from nervecord.compiler.body.expression import Rounding
 from nervecord.compiler.body.intervals import UNBOUNDED, Bounds
 from nervecord.compiler.body.trace import Value
-from nervecord.errors import FileFormatError
+from nervecord.errors import FileFormatError, no_case
 
 Array: TypeAlias = NDArray[Any]
 Overflow: TypeAlias = Literal["saturate", "saturate-symmetric", "wrap", "wrap-once"]
@@ -94,15 +95,76 @@ class Arithmetic:
     connection_delay: int
     delay_max: int
 
+    # ------------------------------------------------------------------------------------------------ choices
+    #
+    # Whoever reads a choice of two does it by these, so that a third value is refused by its name, and by all of them.
+
+    @property
+    def shifts_each(self) -> bool:
+        """Whether products are shifted one by one before they are added, not their sum."""
+        return self._is("accumulate", "shift-each", "sum-then-shift")
+
+    @property
+    def current_is_late(self) -> bool:
+        """Whether the membrane receives the current of the step before."""
+        return self._is("order", "membrane-first", "current-first")
+
+    @property
+    def bias_in_current(self) -> bool:
+        """Whether the bias enters the current, and not the membrane."""
+        return self._is("bias_enters", "current", "membrane")
+
+    @property
+    def fires_at_level(self) -> bool:
+        """Whether a membrane at its threshold spikes."""
+        return self._is("compare", ">=", ">")
+
+    @property
+    def subtracts(self) -> bool:
+        """Whether a spike subtracts the threshold, and does not set the membrane to zero."""
+        return self._is("reset", "subtract", "zero")
+
+    @property
+    def decays_by_shift(self) -> bool:
+        """Whether decays are shifts, and not factors."""
+        return self._is("decay", "shift", "factor")
+
+    @property
+    def rounds_down(self) -> bool:
+        """Whether what a factor keeps is rounded down, and not towards zero."""
+        return self._is("decay_rounding", "floor", "zero")
+
+    @property
+    def loses_at_least_one(self) -> bool:
+        """Whether a shift takes one at least off what is not zero, and not what is rounded down alone."""
+        return self._is("decay_rounding", "at-least-one", "floor")
+
+    @property
+    def reads_through_threshold(self) -> bool:
+        """Whether a membrane that is read has a threshold, which it must not reach."""
+        return self._is("readout", "largest-threshold", "membrane", "none")
+
+    @property
+    def has_sign_modes(self) -> bool:
+        """Whether a matrix of one sign has a bit more."""
+        return self._is("weight_signs", "mode", "twos-complement")
+
+    def _is(self, choice: str, case: str, *others: str) -> bool:
+        """Whether a choice is this case and not one of the others."""
+        value = getattr(self, choice)
+        if value != case and value not in others:
+            raise no_case(value, choice, "arithmetic")
+        return bool(value == case)
+
     # ------------------------------------------------------------------------------------------------ ranges
 
     def weight_step(self, bits: int, *, mixed: bool) -> int:
         """Distance of neighbouring mantissas of `bits` bits."""
-        return 1 << (self.weight_bits - bits + (1 if mixed and self.weight_signs == "mode" else 0))
+        return 1 << (self.weight_bits - bits + (1 if mixed and self.has_sign_modes else 0))
 
     def weight_range(self, *, mixed: bool, positive: bool = True) -> tuple[int, int]:
         """Smallest and largest mantissa; of one sign where not mixed."""
-        if self.weight_signs == "twos-complement":
+        if not self.has_sign_modes:
             return -(1 << (self.weight_bits - 1)), (1 << (self.weight_bits - 1)) - 1
         most = 1 << self.weight_bits
         if mixed:
@@ -142,7 +204,7 @@ class Arithmetic:
     @property
     def readout_limit(self) -> int:
         """Largest value of a membrane that is read."""
-        if self.readout == "largest-threshold":
+        if self.reads_through_threshold:
             return self.threshold_largest << self.threshold_shift
         return self.membrane_range[1]
 
@@ -169,14 +231,14 @@ class Arithmetic:
 
     def factor(self, code: int) -> float:
         """What a decay code keeps, as a real factor."""
-        if self.decay == "shift":
+        if self.decays_by_shift:
             return 1.0 - 2.0**-code
         return (self.decay_codes - code) / self.decay_codes
 
     def decay_code(self, keep: float, *, current: bool = False) -> int:
         """The code whose factor is nearest to `keep`."""
         low = self.current_decay_low if current else 0
-        if self.decay == "shift":
+        if self.decays_by_shift:
             codes = np.arange(max(low, 0), self.decay_codes)
             return int(codes[np.abs(1.0 - 2.0**-codes - keep).argmin()])
         high = self.decay_codes if current else self.decay_codes - 1
@@ -191,13 +253,13 @@ class Arithmetic:
     def decayed(self, x: Value, code: int, name: str) -> Value:
         """What is left of x after one step; `name` of what decays."""
         do = x.do
-        if self.decay == "shift":
+        if self.decays_by_shift:
             # No value has more than 63 bits.
             shift = do.constant(f"{name}_decay", min(code, 63))
-            return do.lose(x, shift, at_least_one=self.decay_rounding == "at-least-one")
-        assert self.decay_rounding != "at-least-one"
+            return do.lose(x, shift, at_least_one=self.loses_at_least_one)
         kept = do.constant(f"{name}_kept", self.decay_codes - code)
-        return do.scaled(x, kept, do.constant("decay_bits", self.decay_bits), self.decay_rounding)
+        rounding: Rounding = "floor" if self.rounds_down else "zero"
+        return do.scaled(x, kept, do.constant("decay_bits", self.decay_bits), rounding)
 
     def settled(self, entering: Bounds, code: int, room: int) -> Bounds:
         """What x = decayed(x) + c cannot pass, rounded away from zero; no bound where nothing decays.
@@ -206,7 +268,7 @@ class Arithmetic:
             entering: of c, zero among it. room: what rounding down may take of negative values at each step.
         """
         ends = np.array([entering.low - room, entering.high], dtype=object)
-        if self.decay == "shift":
+        if self.decays_by_shift:
             # What is lost is at least x / 2^code - 1, so x stays within (|c| + 1) * 2^code.
             return Bounds.made(np.where(ends == 0, 0, np.sign(ends) * ((np.abs(ends) + 1) << min(code, 63))))
         if code == 0:
@@ -223,16 +285,16 @@ class Arithmetic:
 
     def fire(self, v: Value, threshold: int) -> tuple[Value, Value]:
         """(spikes, v after the reset) of membranes; threshold as its mantissa."""
-        do, reached = v.do, self.compare == ">="
+        do, reached = v.do, self.fires_at_level
         level = do.constant("level", threshold << self.threshold_shift)
-        if self.reset == "subtract" and self.spikes_per_step > 1 and threshold > 0:
+        if self.subtracts and self.spikes_per_step > 1 and threshold > 0:
             most = do.constant("spikes_per_step", self.spikes_per_step)
             return (
                 do.count_levels(v, level, most, reached=reached),
                 do.left_of_levels(v, level, most, reached=reached),
             )
         spiked = v >= level if reached else v > level
-        return do.as_kind(spiked, "integer"), do.where(spiked, 0 if self.reset == "zero" else v - level, v)
+        return do.as_kind(spiked, "integer"), do.where(spiked, v - level if self.subtracts else 0, v)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -241,12 +303,15 @@ class Arithmetic:
 
 def _limits(bits: int, overflow: Overflow) -> tuple[int, int]:
     half = 1 << (bits - 1)
-    return {
-        "saturate": (-half, half - 1),
-        "saturate-symmetric": (1 - half, half - 1),
-        "wrap": (-half, half - 1),
-        "wrap-once": (1 - half, half),
-    }[overflow]
+    match overflow:
+        case "saturate" | "wrap":
+            return -half, half - 1
+        case "saturate-symmetric":
+            return 1 - half, half - 1
+        case "wrap-once":
+            return 1 - half, half
+        case other:
+            raise no_case(other, "overflow", "arithmetic")
 
 
 def _overflown(x: Value, bits: int, overflow: Overflow, name: str) -> Value:
@@ -258,6 +323,8 @@ def _overflown(x: Value, bits: int, overflow: Overflow, name: str) -> Value:
             return do.wrap(x, bits)
         case "wrap-once":
             return do.wrap_once(x, low, high)
+        case other:
+            raise no_case(other, "overflow", "arithmetic")
 
 
 LARGEST_DELAY = 4096

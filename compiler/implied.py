@@ -22,20 +22,20 @@ FREE = ("message_bits",)
 
 def behaviour(a: Arithmetic) -> dict[str, Any]:
     """Behaviour that follows: fact -> value."""
-    channel = "channel" if a.bias_enters == "membrane" else "native"
+    channel = "channel" if not a.bias_in_current else "native"
     return {
-        "resets": ("value",) if a.reset == "zero" else ("subtract",),
+        "resets": ("value",) if not a.subtracts else ("subtract",),
         "nonzero_reset": False,
         "leak": "bias" if a.bias_bits else "no",
         "bias": a.bias_bits > 0,
-        "current_bias": channel if a.bias_bits or a.bias_enters == "membrane" else "no",
+        "current_bias": channel if a.bias_bits or not a.bias_in_current else "no",
         "per_neuron": (),
         "graded_input": a.graded_bits > 0,
         "readout": a.readout != "none",
         "recurrence": True,
         "free_wiring": False,
         "clears_buffers": False,
-        "decays": "any" if a.decay == "factor" else "shift",
+        "decays": "any" if not a.decays_by_shift else "shift",
     }
 
 
@@ -53,7 +53,7 @@ def limits(a: Arithmetic) -> dict[str, int]:
         "delay_max": a.delay_max,
     }
     # A decay by shifts is no number of so many bits.
-    return {**found, "decay_bits": a.decay_bits} if a.decay == "factor" else found
+    return {**found, "decay_bits": a.decay_bits} if not a.decays_by_shift else found
 
 
 def with_implied(spec: TargetSpec, source: str, confidence: Confidence, *, where: str) -> TargetSpec:

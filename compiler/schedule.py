@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
-from nervecord.errors import GraphError
+from nervecord.errors import GraphError, unknown_name
 
 StateRule: TypeAlias = Literal["reset", "carried"]
 """reset: all state is cleared before each block of steps; carried: never."""
@@ -31,6 +31,8 @@ class Schedule:
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= LONGEST_BLOCK:
             raise GraphError(f"a block has {self.steps} steps, 1 to {LONGEST_BLOCK} are possible", where="steps")
+        if self.state not in get_args(StateRule):
+            raise unknown_name("state rule", self.state, get_args(StateRule), where="schedule")
 
     @property
     def resets(self) -> bool:

@@ -82,7 +82,8 @@ class Behaviour:
     """What the target's neurons and connections can do."""
 
     resets: Fact[tuple[str, ...]] = _describe(
-        'what a spike does: "value", "subtract", "subtract-late" (reset), "none", "refractory" (silent steps)'
+        'what a spike does: "value", "subtract", "subtract-late", "subtract-early" (reset), "none", "refractory" '
+        "(silent steps)"
     )
     nonzero_reset: Fact[bool] = _describe("reset to a value other than zero")
     leak: Fact[str] = _describe('a constant leak term: "native", "bias" (through the neuron\'s bias) or "no"')

@@ -88,7 +88,8 @@ class Emulator:
         active = np.zeros(1, dtype=np.bool_)
         contract, steps = self.plan.contract, self.plan.schedule.steps
         if self.fused and contract is not None:
-            self.act(np.zeros((1, contract.observation.size)), np.zeros((1, contract.action.size)), active)
+            ends = np.zeros((1, contract.observation.size)), np.zeros((1, contract.action.size))
+            self.act(*ends, active, np.zeros(1, dtype=np.uint8))
         else:
             shapes = {name: self.graph.nodes[name].in_shape for name in self.graph.inputs}
             lead = (1,) if self.plan.schedule.held else (steps, 1)
@@ -140,18 +141,20 @@ class Emulator:
         self._memory[rows] = 0
         self._scratch[rows] = 0
 
-    def act(self, observation: Array, action: Array, active: Array) -> int:
+    def act(self, observation: Array, action: Array, active: Array, outcome: Array) -> int:
         """One action of a policy whose host part is fused.
 
         Args:
             observation: (batch, observations) float64, contiguous. action: (batch, actions), written.
             active: (batch,) bool, which are counted.
+            outcome: (batch,) uint8, written: 0 where the policy acted, 1 where the observation was not finite, 2 where
+                the action was not.
 
         Returns:
             Number of active copies whose observation was not finite, and, times 2^32, of those whose action was not;
             their action is the fail-safe one.
         """
-        failed: int = self._loop.act(observation, action, *self._arrays, active)
+        failed: int = self._loop.act(observation, action, *self._arrays, active, outcome)
         return failed
 
     def block(self, inputs: Mapping[str, Array], active: Array) -> dict[str, Array]:
@@ -284,7 +287,8 @@ class EmulatorSession(Traced, Driven):
         self._action: Array = np.zeros((batch, self.contract.action.size))
         self._observation: Array = np.zeros((batch, self.contract.observation.size))
         self._every = np.ones(batch, dtype=np.bool_)
-        self._acted = self._unsound = False
+        self._outcome: Array = np.zeros(batch, dtype=np.uint8)
+        self._acted = False
         size = self.contract.observation.size
         self._shapes = {(batch, size)} | ({(size,)} if batch == 1 else set())
 
@@ -302,15 +306,12 @@ class EmulatorSession(Traced, Driven):
     def last(self) -> Answer | None:
         """What the last action is; None before the first, and after a reset of all robots.
 
-        Found out when it is asked for: a step takes microseconds.
+        Made when it is asked for: a step takes microseconds.
         """
         with self._lock:
             if not self._acted:
                 return None
-            trusted = np.asarray(np.isfinite(self._observation).all(axis=1))
-            # Of a step in which some action was not finite, those that are the fail-safe one now.
-            sound = (self._action != self._fail_safe).any(axis=1) if self._unsound else None
-            return answered(trusted, sound)
+            return answered(self._outcome != 1, self._outcome != 2)
 
     @property
     def counts(self) -> Counts:
@@ -333,7 +334,7 @@ class EmulatorSession(Traced, Driven):
             if self._closed:
                 self._alive()
             given = self._observation
-            self._acted = self._unsound = False
+            self._acted = False
             # The usual case of a robot's loop first: it costs a microsecond less than the general check.
             if type(observation) is np.ndarray and observation.dtype == _FLOAT64 and observation.shape in self._shapes:
                 given[:] = observation
@@ -343,7 +344,7 @@ class EmulatorSession(Traced, Driven):
                 single = np.ndim(observation) == 1
             counted = self._every if active is None else checked_active(active, len(given))
             if self._fused:
-                failed = self._machine.act(given, self._action, counted)
+                failed = self._machine.act(given, self._action, counted, self._outcome)
             else:
                 failed = self._general(given, counted)
             counts = self._counts
@@ -351,7 +352,6 @@ class EmulatorSession(Traced, Driven):
             if failed:
                 counts.fail(NOT_FINITE, failed & 0xFFFFFFFF)
                 counts.fail(ACTION_NOT_FINITE, failed >> 32)
-            self._unsound = failed >> 32 > 0
             self._acted = True
             return self._action[0].copy() if single else self._action.copy()
 
@@ -363,6 +363,7 @@ class EmulatorSession(Traced, Driven):
         action = emulator.after.join(emulator.block(emulator.before.split(seen), active))
         sound = np.asarray(np.isfinite(action).all(axis=1))
         self._action[:] = np.where((trusted & sound)[:, None], action, self._fail_safe)
+        self._outcome[:] = np.where(trusted, np.where(sound, 0, 2), 1)
         return int(np.count_nonzero(~trusted & active)) + (int(np.count_nonzero(trusted & ~sound & active)) << 32)
 
 

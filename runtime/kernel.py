@@ -127,7 +127,7 @@ def _decode(table: Any, reals: Any, values: Any, start: int, action: Any) -> Non
 @njit(nogil=True, error_model="numpy")
 def _act(
     observation: Any, action: Any, table: Any, reals: Any, weights: Any, columns: Any, state: Any, memory: Any,
-    scratch: Any, counters: Any, active: Any,
+    scratch: Any, counters: Any, active: Any, outcome: Any,
 ) -> int:  # fmt: skip
     """One action of every robot of a batch, observation to action.
 
@@ -138,6 +138,7 @@ def _act(
             first.
         counters: spikes of each population, then synaptic events of each connection; added to.
         active: (batch,) whether a robot is counted.
+        outcome: (batch,), written: 0 where the policy acted, 1 where the observation was not finite, 2 the action.
 
     Returns:
         Number of active robots whose observation was not finite, and, times 2^32, of those whose action was not. They
@@ -167,7 +168,9 @@ def _act(
         for i in range(action.shape[1]):
             if not np.isfinite(action[b, i]):
                 sound = False
+        outcome[b] = 0
         if not (finite and sound):
+            outcome[b] = 2 if finite else 1
             for i in range(action.shape[1]):
                 action[b, i] = reals[fixed + i]
             if active[b]:
@@ -243,12 +246,12 @@ def _loop(stamp: int, cache: bool) -> Loop:
 
     def act(
         observation: Any, action: Any, table: Any, reals: Any, weights: Any, columns: Any, state: Any, memory: Any,
-        scratch: Any, counters: Any, active: Any,
+        scratch: Any, counters: Any, active: Any, outcome: Any,
     ) -> int:  # fmt: skip
         if stamp < 0:
             return 0
         return _act(  # type: ignore[no-any-return]
-            observation, action, table, reals, weights, columns, state, memory, scratch, counters, active
+            observation, action, table, reals, weights, columns, state, memory, scratch, counters, active, outcome
         )
 
     def run(

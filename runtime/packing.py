@@ -15,6 +15,7 @@ from nervecord.compiler.ops import (
     CountArgmaxDecode,
     CountDecode,
     Decode,
+    Input,
     Mantissas,
     Normalise,
     PopulationEncode,
@@ -90,7 +91,7 @@ def largest(plan: Plan) -> dict[str, int]:
     found = {}
     for name, (low, high) in entering(plan).items():
         found[name] = int(max(high.max(), -low.min()))
-    several = arithmetic.spikes_per_step if arithmetic.reset == "subtract" else 1
+    several = arithmetic.spikes_per_step if arithmetic.subtracts else 1
     found |= {unit.step.name: several for unit in plan.units}
     if any(unit.step.op.messages for unit in plan.units):
         found |= {proved.name: proved.message for proved in prove(plan)}
@@ -110,7 +111,7 @@ def bounds(step: Step, sent: dict[str, int], arithmetic: Arithmetic) -> Bounds:
     if e >= 0:
         return Bounds(product, product << e)
     # Rounding down: one unit below, of each product where each is rounded.
-    return Bounds(product, (product >> -e) + (inputs if arithmetic.accumulate == "shift-each" else 1))
+    return Bounds(product, (product >> -e) + (inputs if arithmetic.shifts_each else 1))
 
 
 def _by_source(dense: Mantissas) -> tuple[Array, Array, Array]:
@@ -127,7 +128,13 @@ def _by_source(dense: Mantissas) -> tuple[Array, Array, Array]:
 
 
 def fusable(plan: Plan) -> bool:
-    """Whether the kernel does the host's part as well: one normaliser, one encoder, one decoder, in a chain."""
+    """Whether the kernel does the host's part as well: one normaliser, one encoder, one decoder, in a chain.
+
+    And an Input that gives what it gets: the kernel neither clips values to a limit nor looks whether spikes are any.
+    """
+    given = plan.before[0].op
+    if not isinstance(given, Input) or given.spikes or given.limit is not None:
+        return False
     kinds = [type(step.op) for step in plan.before[1:]]
     if plan.contract is None or kinds not in ([Normalise, Quantise], [Normalise, PopulationEncode]):
         return False
@@ -288,7 +295,7 @@ class _Packer:
         blocks = self._blocks(dense.delay) if hoisted else 1
         span, weight, column = self._store(dense)
         taps = [0] if hoisted else [self.rings[tap.source] for tap in step.taps]
-        each = self.arithmetic.accumulate == "shift-each" and dense.weight_exp < 0
+        each = self.arithmetic.shifts_each and dense.weight_exp < 0
         real = self.narrow and self.bounds[step.name].product >= NARROW
         return [
             inputs, outputs, weight, span, dense.weight_exp, each, real, self._reserve(outputs * blocks), dense.delay,

@@ -24,10 +24,12 @@ from nervecord.compiler.ops import (
     Sigma,
     SigmaDelta,
 )
-from nervecord.errors import InfeasibleError
+from nervecord.compiler.ops.sigma_delta import Rectifier
+from nervecord.errors import InfeasibleError, no_case
 from nervecord.runtime.tables import Code, Form, Real, Sdn
 
-OVERFLOWS = ("saturate", "saturate-symmetric", "wrap", "wrap-once")
+_SATURATES = ("saturate", "saturate-symmetric")
+OVERFLOWS = (*_SATURATES, "wrap", "wrap-once")
 ROUNDINGS = ("floor", "zero", "at-least-one")
 NARROW_KINDS: tuple[type[Op], ...] = (Neuron,)
 """Kinds whose state is no wider than the arithmetic's membranes and currents."""
@@ -84,7 +86,7 @@ def formed(op: Op, name: str, given: Given, places: Places) -> Formed:
 def wraps_once(entering: int, arithmetic: Arithmetic) -> bool:
     """Whether one correction brings any current back into its range."""
     bias = 1 << (arithmetic.bias_bits + arithmetic.bias_exponent_high)
-    return entering + (bias if arithmetic.bias_enters == "current" else 0) <= 1 << arithmetic.current_bits
+    return entering + (bias if arithmetic.bias_in_current else 0) <= 1 << arithmetic.current_bits
 
 
 def _neuron(op: Any, given: Given, places: Places) -> Formed:
@@ -102,13 +104,13 @@ def _leaky(op: Neuron, given: Given) -> bool:
     a = given.arithmetic
     if (a.decay, a.decay_rounding, a.reset, a.compare) != ("factor", "zero", "zero", ">"):
         return False
-    if not a.membrane_overflow.startswith("saturate") or (op.spike is not None and given.sent > 1):
+    if a.membrane_overflow not in _SATURATES or (op.spike is not None and given.sent > 1):
         return False
     if op.synapse is None:
-        return a.bias_enters == "membrane" and given.entering <= a.current_limit
-    if a.order != "current-first" or a.bias_enters != "membrane" or a.current_overflow == "wrap":
+        return not a.bias_in_current and given.entering <= a.current_limit
+    if a.current_is_late or a.bias_in_current:
         return False
-    return a.current_overflow != "wrap-once" or wraps_once(given.entering, a)
+    return a.current_overflow in _SATURATES or (a.current_overflow == "wrap-once" and wraps_once(given.entering, a))
 
 
 def _code(op: Neuron, given: Given) -> list[int]:
@@ -117,13 +119,21 @@ def _code(op: Neuron, given: Given) -> list[int]:
     u_decay = op.synapse.decay if isinstance(op.synapse, IntegerSynapse) else 0
     threshold = op.spike.threshold if isinstance(op.spike, IntegerSpike) else 0
     found = [
-        a.decay == "shift", a.decay_bits, ROUNDINGS.index(a.decay_rounding), u_decay, op.membrane.decay,
-        a.order == "membrane-first", a.input_shift, a.bias_enters == "current",
-        a.current_bits, OVERFLOWS.index(a.current_overflow), a.membrane_bits, OVERFLOWS.index(a.membrane_overflow),
-        threshold << a.threshold_shift, a.compare == ">=", a.reset == "subtract", given.sent,
+        a.decays_by_shift, a.decay_bits, _case(ROUNDINGS, a.decay_rounding, "decay_rounding"), u_decay,
+        op.membrane.decay, a.current_is_late, a.input_shift, a.bias_in_current,
+        a.current_bits, _case(OVERFLOWS, a.current_overflow, "current_overflow"),
+        a.membrane_bits, _case(OVERFLOWS, a.membrane_overflow, "membrane_overflow"),
+        threshold << a.threshold_shift, a.fires_at_level, a.subtracts, given.sent,
     ]  # fmt: skip
     assert len(found) == Code.SIZE
     return found
+
+
+def _case(cases: tuple[str, ...], value: Any, choice: str) -> int:
+    """The loop's number of a case."""
+    if value not in cases:
+        raise no_case(value, choice, "emulator")
+    return cases.index(value)
 
 
 def _own(op: Neuron, a: Arithmetic) -> Array:
@@ -141,11 +151,21 @@ def _own(op: Neuron, a: Arithmetic) -> Array:
 
 def _sigma_delta(op: Any, given: Given, places: Places) -> Formed:
     sums, sends = isinstance(op, (Sigma, SigmaDelta)), isinstance(op, (Delta, SigmaDelta))
-    relu = isinstance(op, SigmaDelta) and op.activation == "relu"
+    relu = isinstance(op, SigmaDelta) and _rectifies(op.activation)
     bias = op.bias.astype(np.int64) << op.lift if isinstance(op, SigmaDelta) else np.zeros(op.size)
     row = [sums, 0 if sums else op.lift, relu, op.level if sends else 0, op.state_exp if sends else 0]
     assert len(row) == Sdn.SIZE
     return Formed(Form.SIGMA_DELTA, integer=places.put_rows([row]), bias=places.put_real(bias))
+
+
+def _rectifies(activation: Rectifier) -> bool:
+    match activation:
+        case "relu":
+            return True
+        case "unit":
+            return False
+        case other:
+            raise no_case(other, "activation", "emulator")
 
 
 FORMS: dict[type[Op], Callable[[Any, Given, Places], Formed]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,30 @@ def random_arithmetic(seed: int) -> Arithmetic:
         bias_bits=one(0, 8, 13), bias_exponent_high=int(rng.integers(0, 5)), bias_enters=one("membrane", "current"),
         readout=one("membrane", "membrane", "largest-threshold"), graded_bits=one(0, 8, 16, 24), connection_delay=delay,
         delay_max=one(max(delay, 1), 63, 4096),
+    )  # fmt: skip
+
+
+def widest_arithmetic(seed: int) -> Arithmetic:
+    """Any arithmetic whose widths and shifts are often the smallest and the largest that the schema takes."""
+    rng = np.random.default_rng([seed, 1])
+
+    def number(low: int, high: int) -> int:
+        return int(rng.choice([low, high, rng.integers(low, high, endpoint=True)]))
+
+    def width() -> int:
+        return int(rng.choice([8, 16, 24, 31, 32, rng.integers(8, 33)]))
+
+    found = random_arithmetic(seed)
+    current_bits, membrane_bits = width(), width()
+    saturates = rng.random() < 0.5  # as what wraps is refused where it might
+    return dataclasses.replace(
+        found, weight_bits=number(1, 16), weight_exponent_low=-number(0, 24), weight_exponent_high=number(0, 24),
+        product_bits=number(20, 53), input_shift=min(number(0, 16), min(current_bits, membrane_bits) - 2),
+        current_bits=current_bits, current_overflow="saturate" if saturates else found.current_overflow,
+        membrane_bits=membrane_bits, membrane_overflow="saturate" if saturates else found.membrane_overflow,
+        decay_bits=number(1, 5) if found.decay == "shift" else number(1, 16), threshold_bits=number(1, 31),
+        threshold_shift=number(0, 16), bias_bits=number(0, 24), bias_exponent_high=number(0, 16),
+        graded_bits=int(rng.choice([0, 2, 24, rng.integers(2, 25)])),
     )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from nervecord.compiler.ops import (
     Synapse,
     Threshold,
 )
+from nervecord.compiler.ops.neurons import RESETS
 from nervecord.compiler.plan import Plan, plan
 from nervecord.compiler.schedule import Schedule
 
@@ -151,7 +152,7 @@ class _Maker:
         gain, leak = (one, 0 * one) if plain else (rng.normal(size=shape), rng.normal(size=shape) * 0.1)
         decay = one if rng.random() < 0.2 else rng.uniform(0, 1, size=shape)
         synapse = Synapse(rng.uniform(0, 1, size=shape), one if plain else rng.normal(size=shape))
-        reset = str(rng.choice(["value", "subtract", "none"]))
+        reset = str(rng.choice(RESETS))
         value = 0 * one if plain else rng.normal(size=shape) * 0.2
         spike = Spike(rng.uniform(0.2, 1.5, size=shape), value, reset, int(rng.choice([0, 0, 1, 3])))
         return Neuron(

@@ -56,8 +56,16 @@ class Case:
     inputs: dict[str, Array]
 
 
+class NoneDrawnError(AssertionError):
+    """An arithmetic is so narrow that no graph was drawn in it."""
+
+
 def draw(seed: int, arithmetic: Arithmetic = LAVA) -> Case:
-    """A random case: legal, planned, and its ranges proved."""
+    """A random case: legal, planned, and its ranges proved.
+
+    Raises:
+        NoneDrawnError: there is none.
+    """
     for attempt in range(200):
         rng = np.random.default_rng([seed, attempt])
         found = _attempt(rng, arithmetic)
@@ -67,7 +75,7 @@ def draw(seed: int, arithmetic: Arithmetic = LAVA) -> Case:
         made = plan(graph, schedule)
         if not any(f.severity == "error" for f in overflows(prove(made), arithmetic)):
             return Case(seed, made, inputs)
-    raise AssertionError(f"no legal graph was drawn for seed {seed}")
+    raise NoneDrawnError(f"no legal graph was drawn for seed {seed}")
 
 
 def _attempt(rng: np.random.Generator, arithmetic: Arithmetic) -> tuple[Graph, Schedule, dict[str, Array]] | None:

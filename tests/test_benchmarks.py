@@ -38,8 +38,18 @@ def test_each_has_a_test() -> None:
 @pytest.mark.parametrize(
     ("name", "words", "said"),
     [
-        ("c_conformance", ["--graphs", 2, "--policies", 2, "--first", 11], "equal to the bit: 2 graphs"),
+        (
+            "c_conformance",
+            ["--graphs", 2, "--policies", 2, "--damaged", 5, "--first", 11],
+            "equal to the bit: 2 graphs",
+        ),
+        (
+            "c_conformance",
+            ["--sanitize", "--graphs", 20, "--policies", 5, "--damaged", 50],
+            "sanitizers report nothing: 20",
+        ),
         ("c_cortex", ["--steps", 3, str(ROOT / "zoo" / "cartpole" / "policy.nir")], ""),
+        ("choices", ["--integers", 3, "--floats", 3, "--c-every", 2], "floats equal to the definition: 3 graphs"),
         ("conformance", ["--graphs", 5, "--float-graphs", 3, "--first", 7], "equal to the definition: 5 graphs"),
         ("sigma_delta", ["--actions", 20, "--sizes", 4, 6, 2], "emulator equal to the definition: True"),
         ("snn_mlir", [], "snn-mlir"),
@@ -47,8 +57,11 @@ def test_each_has_a_test() -> None:
     ],
 )
 def test_prints(name: str, words: list[object], said: str) -> None:
-    if name in ("c_conformance", "c_cortex", "snn_mlir"):
+    if name in ("choices", "c_conformance", "c_cortex", "snn_mlir"):
         compilers()
+    if name == "choices":
+        pytest.importorskip("torch")
+        pytest.importorskip("onnxruntime")
     out = run(name, *words)
     assert said in out
     if name == "c_cortex" and "left out" not in out:

@@ -6,7 +6,7 @@ from nervecord.compiler.c.core import Core
 from nervecord.compiler.c.form import Cell, Link, bias_source, limits, taken
 from nervecord.compiler.c.names import quoted
 from nervecord.compiler.c.tables import literal
-from nervecord.compiler.ops import BiasChannel, PopulationEncode
+from nervecord.compiler.ops import PopulationEncode
 from nervecord.compiler.ops.population import ONE
 from nervecord.compiler.plan import Entry, Read
 
@@ -35,7 +35,8 @@ def _enter(core: Core, entry: Entry) -> str:
     slot = f"s->{name}_at" if ring.slots > 1 else "0"
     start = f"    {ring.place} *const list = s->{name}_list + {ring.width} * (size_t){slot};"
     lines = [start, "    size_t count = 0;"]
-    n = taken(entry) if isinstance(op, (PopulationEncode, BiasChannel)) else op.size
+    n, constant = taken(entry), bias_source(entry)
+    value = f"s->{name}_value[{ring.width} * (size_t){slot} + count] = ({ring.value})%s;"
     if isinstance(op, PopulationEncode):
         lines += [
             f"    for (size_t i = 0; i < {n}; i++) {{",
@@ -46,24 +47,18 @@ def _enter(core: Core, entry: Entry) -> str:
             "        count += (size_t)spike;",
             "    }",
         ]
-        if op.always:
-            lines += [f"    list[count] = {n};", "    count++;"]
     else:
-        value = [f"            s->{name}_value[{ring.width} * (size_t){slot} + count] = ({ring.value})x[i];"]
         lines += [
             f"    for (size_t i = 0; i < {n}; i++) {{",
             "        if (x[i] != 0) {",
             f"            list[count] = ({ring.place})i;",
-            *(value if ring.valued else []),
+            *([f"            {value % 'x[i]'}"] if ring.valued else []),
             "            count++;",
             "        }",
             "    }",
         ]
-    if isinstance(op, BiasChannel):
-        lines += [f"    list[count] = {n};", "    count++;"]
-    if isinstance(op, PopulationEncode) and op.always:
-        # Its place is beyond the others, so the list needs no room for one more.
-        lines[-1] = "    count++;"
+    if constant:
+        lines += [f"    list[count] = {n};", *([f"    {value % constant}"] if ring.valued else []), "    count++;"]
     if core.observed:
         given = "1" if isinstance(op, PopulationEncode) or not ring.valued else (
             f"s->{name}_value[{ring.width} * (size_t){slot} + j]"
@@ -111,7 +106,7 @@ def _held(core: Core) -> list[str]:
     for entry, size in zip(core.form.entries, core.form.in_sizes, strict=True):
         links = [link for link in core.form.links.values() if link.held == entry.name]
         name, x = core.form.names[entry.name], f"in + {at}" if at else "in"
-        if bias_source(entry) and entry.entering == "held":
+        if bias_source(entry) and links:
             lines += [
                 f"memcpy(s->{name}_sent, {x}, {size} * sizeof in[0]);",
                 f"s->{name}_sent[{size}] = {bias_source(entry)};",
@@ -179,9 +174,7 @@ def _entries(core: Core) -> list[str]:
         if entry.name in form.rings:
             name, ring = form.names[entry.name], form.rings[entry.name]
             x = f"in + {at}" if at else "in"
-            if bias_source(entry) and entry.entering == "held":
-                x = f"s->{name}_sent"
-            elif form.in_rows > 1:
+            if form.in_rows > 1:
                 x = f"in + {row} * (size_t)k{f' + {at}' if at else ''}"
             call = f"enter_{name}(s, {x}{k});"
             slot = f"s->{name}_at" if ring.slots > 1 else "0"

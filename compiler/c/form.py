@@ -208,6 +208,8 @@ def bias_source(entry: Entry) -> int:
     """What a bias source behind the numbers that its user gives sends in each step; 0 where there is none."""
     if isinstance(entry.op, BiasChannel):
         return 1
+    if isinstance(entry.op, PopulationEncode):
+        return int(entry.op.always)
     return entry.op.constant if isinstance(entry.op, Quantise) else 0
 
 
@@ -328,7 +330,7 @@ class _Former:
     def _link(self, step: Step, rings: dict[str, Ring]) -> Link:
         dense, name = step.op, self.names[step.name]
         assert isinstance(dense, Mantissas)
-        each = self.arithmetic.accumulate == "shift-each" and dense.weight_exp < 0
+        each = self.arithmetic.shifts_each and dense.weight_exp < 0
         weight, exponent = _common(dense.weight.T.astype(np.int64), dense.weight_exp)
         hoisted = self._hoisted(step)
         taps = () if hoisted else tuple(rings[tap.source] for tap in step.taps)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from nervecord.compiler.c.form import Form, taken
-from nervecord.compiler.c.tables import Table
+from nervecord.compiler.c.tables import INT32, Table
 from nervecord.compiler.ops import (
     ArgmaxDecode,
     Array,
@@ -35,6 +35,7 @@ from nervecord.compiler.ops.population import (
 from nervecord.compiler.plan import Step
 from nervecord.errors import InfeasibleError
 
+LARGEST_FLOAT = float(np.finfo(np.float32).max)
 _LIMITED = """\
 static double limited(double x, double low, double high)
 {
@@ -98,6 +99,19 @@ class Host:
         self._place("contract", "failsafe", np.array(self.contract.fail_safe), "the action if in doubt")
         self._encode = [line for entry in self.form.entries for line in self._entry(entry.name)]
         self._decoders = [self._decoder(step) for step in self.plan.after if type(step.op).ROLE == "after"]
+        self._refuse()
+
+    def _refuse(self) -> None:
+        """Actions that a float does not hold: C does not say what becomes of them."""
+        reach = {"contract": float(np.abs(self.contract.fail_safe).max())}
+        for name in self.plan.graph.outputs:
+            reach[name] = sum(_largest(self.steps[tap.source].op) for tap in self.steps[name].taps)
+        for name, most in reach.items():
+            if not most <= LARGEST_FLOAT:
+                raise InfeasibleError(
+                    f"may give an action of {most:.3g}, and a float of C holds {LARGEST_FLOAT:.3g}", where=name,
+                    hint="give the action narrower limits, or larger units",
+                )  # fmt: skip
 
     def text(self) -> str:
         """The helpers, the decoders and `<prefix>_step`."""
@@ -361,6 +375,15 @@ def _finite(op: CountDecode | CountArgmaxDecode, name: str, most: int) -> None:
         reach = np.abs(op.weight).sum(axis=1) * most + np.abs(op.offset)
     if not np.isfinite(reach).all():
         raise InfeasibleError(f"{op.kind} may overflow a double", where=name, hint="scale its weights down")
+
+
+def _largest(op: Op) -> float:
+    """Largest magnitude that a decoder gives."""
+    if isinstance(op, (Decode, CountDecode)):
+        return float(np.abs([op.low, op.high]).max())
+    if isinstance(op, Rescale):
+        return float(np.abs(op.scale).max()) * INT32
+    return 0.0  # a choice: it has as many as there are neurons
 
 
 def _unsupported(op: Op, name: str) -> InfeasibleError:

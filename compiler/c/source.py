@@ -13,8 +13,11 @@ from nervecord.compiler.c.host import Host
 from nervecord.compiler.c.names import checked_prefix, quoted
 from nervecord.compiler.c.tables import Member, Table, ordered, state_dtype
 from nervecord.compiler.plan import Plan
+from nervecord.errors import InfeasibleError
 
 PREFIX = "policy"
+MOST_STATE = 1 << 29
+"""Bytes of one robot's state: a few bytes of a file can ask for many more, by a long delay of a held input."""
 CODES = ("OK", "NOT_FINITE", "OUT_OF_RANGE")
 """What a step returns: 0, 1, 2."""
 
@@ -73,7 +76,7 @@ def c_source(plan: Plan, *, prefix: str = PREFIX, version: str = "", model: str 
     Raises:
         NervecordError: the prefix is no identifier.
         GraphError: the plan is not of integers.
-        InfeasibleError: a range cannot be proved, or an op has no form in C; it is named.
+        InfeasibleError: a range cannot be proved, an op has no form in C, or its state is too large; it is named.
     """
     checked_prefix(prefix)
     made = form(plan, whole=observed)
@@ -87,6 +90,12 @@ def c_source(plan: Plan, *, prefix: str = PREFIX, version: str = "", model: str 
             Member("out", "int32_t", made.out_dim, "scratch: what leaves it"),
         ]
     members = ordered(members)
+    size = sum(member.bytes for member in members)
+    if size > MOST_STATE:
+        raise InfeasibleError(
+            f"its state takes {size:,} bytes, {MOST_STATE:,} are possible", where="c",
+            hint="shorten the delays of what is held, or the populations behind them",
+        )  # fmt: skip
     tables = [*made.tables, *(host.tables if host is not None else [])]
     text = block_text(core)
     parts = [_opening(prefix, host is not None), text, _reset(prefix)]

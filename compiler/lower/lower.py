@@ -236,7 +236,7 @@ def _carriers(
 ) -> dict[str, Link]:
     """Which link carries a population's current bias: one from an encoder, else from neurons whose spikes nothing
     reads, else from an Input of spikes, beside which the host sends one more."""
-    if arithmetic.bias_enters == "current":
+    if arithmetic.bias_in_current:
         late = next((p for p in found if p.needs_channel and (p.bias != 0).any()), None)
         if late is not None:
             raise InfeasibleError("has a leak beside a bias, and the chip's bias enters the current", where=late.label)

@@ -226,7 +226,7 @@ def _scales(
         held *= 2.0 ** (a.input_shift - a.threshold_shift)
         if held < 1:
             return None
-        top = a.threshold_largest - (1 if a.compare == ">=" else 0)
+        top = a.threshold_largest - (1 if a.fires_at_level else 0)
         passed_over |= held > top and exponent > a.weight_exponent_low
         whole = min(math.floor(held), top)
         own, shrink = base * whole / held, whole / held
@@ -291,9 +291,9 @@ def _with_scales(
     if threshold is not None:
         # Float spikes are above their threshold, strictly.
         exact = int(np.rint(threshold * scales.unit * 2.0 ** (a.input_shift - a.threshold_shift)))
-        spike = IntegerSpike(exact + (1 if a.compare == ">=" and a.threshold_shift == 0 else 0))
+        spike = IntegerSpike(exact + (1 if a.fires_at_level and a.threshold_shift == 0 else 0))
     bias = (population.bias * scales.unit + _lost(made, settings, population.size)) * (1 << a.input_shift)
-    if a.bias_enters == "current" and population.current_decay is not None:
+    if a.bias_in_current and population.current_decay is not None:
         bias = population.current_bias * scales.unit * (1 << a.input_shift)
     if drives:
         assert spike is not None
@@ -303,7 +303,7 @@ def _with_scales(
     bias_exp = next((e for e in exponents if np.abs(np.rint(bias / (1 << e))).max() <= high), None)
     if bias_exp is None:
         return None
-    grid = 1 / a.decay_codes if a.decay == "factor" else 1e-9
+    grid = 1 / a.decay_codes if not a.decays_by_shift else 1e-9
     membrane = IntegerMembrane(
         a.decay_code(common(population.decay, "decay", population, grid)),
         np.rint(bias / (1 << bias_exp)).astype(np.int32),
@@ -415,7 +415,7 @@ def _report(
     assert isinstance(membrane, IntegerMembrane)
     bias = (membrane.bias[:size].astype(np.int64) << membrane.bias_exp) / (scales.unit * one)
     wanted = population.bias
-    if a.bias_enters == "current" and population.current_decay is not None:
+    if a.bias_in_current and population.current_decay is not None:
         wanted = population.current_bias
     lost = _lost(links, settings, size) / scales.unit
     return PopulationReport(

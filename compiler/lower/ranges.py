@@ -175,7 +175,7 @@ def overflows(ranges: Sequence[UnitRange], arithmetic: Arithmetic) -> list[Findi
 def _membrane(r: UnitRange, arithmetic: Arithmetic) -> list[Finding]:
     low, high = r.membrane
     least, most = r.membrane_limits
-    if r.readout and high > arithmetic.readout_limit and arithmetic.readout == "largest-threshold":
+    if r.readout and high > arithmetic.readout_limit and arithmetic.reads_through_threshold:
         return [_overflow("readout-saturates", "error", r.name, "may spike, and it is read", high,
                           arithmetic.readout_limit)]  # fmt: skip
     if low >= least and high <= most:
@@ -240,7 +240,7 @@ def through(dense: Mantissas, arithmetic: Arithmetic, interval: int, given: Sent
     if reach >= 1 << PRODUCT_BITS:
         return product, Sent(low, high)  # floats are not exact there, and nothing holds it
     if dense.weight_exp < 0:
-        roundings = dense.in_shape[0] if arithmetic.accumulate == "shift-each" else 1
+        roundings = dense.in_shape[0] if arithmetic.shifts_each else 1
         least = least - roundings * (interval or LONGEST_RUN)
     return product, Sent(low, high, (least, most))
 
@@ -259,7 +259,7 @@ def dense_range(dense: Mantissas, arithmetic: Arithmetic, low: Array, high: Arra
         these = slice(start, start + len(weight))
         top[these], bottom[these] = matmul(weight, floats[0]) + upward, matmul(weight, floats[1]) - upward
     reach = int(max(top.max(), -bottom.min()))
-    if arithmetic.accumulate == "shift-each" and dense.weight_exp < 0:
+    if arithmetic.shifts_each and dense.weight_exp < 0:
         parts = [_each(dense, start, at_once, low, high) for start in range(0, rows, at_once)]
         least, most = (np.concatenate(end) for end in zip(*parts, strict=True))
         return reach, least, most

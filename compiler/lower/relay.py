@@ -45,7 +45,7 @@ def relays(
                     "values cannot be relayed by neurons", where=link.origin[0],
                     hint="put spiking neurons into this path, or make the other paths shorter",
                 )  # fmt: skip
-            if arithmetic.reset != "zero" or min(waits) < arithmetic.connection_delay:
+            if arithmetic.subtracts or min(waits) < arithmetic.connection_delay:
                 raise InfeasibleError(
                     f"must wait {wait[link.name]} steps, the chip's longest delay is {arithmetic.delay_max}, and its "
                     "neurons cannot relay spikes", where=link.origin[0], hint="make the paths equally long",

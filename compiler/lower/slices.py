@@ -61,6 +61,6 @@ def rest_exponent(arithmetic: Arithmetic, exponent: int, step: int, most: int | 
     if most is not None:
         room = min(room, most)
     least = arithmetic.weight_exponent_low
-    if arithmetic.accumulate == "shift-each":
+    if arithmetic.shifts_each:
         least = max(least, min(exponent, 0))
     return max(exponent - room, least)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from nervecord.compiler.graph import Edge, Graph
 from nervecord.compiler.onnx.file import OnnxFile, OnnxNode, is_onnx, load_onnx
 from nervecord.compiler.onnx.folding import ELEMENTWISE, fold, target_shape
 from nervecord.compiler.ops import Activation, Affine, ArgmaxDecode, Array, Decode, Input, Level, Normalise, Op, Output
+from nervecord.compiler.ops.activations import Function
 from nervecord.compiler.ops.host import LARGEST_VALUE
 from nervecord.compiler.verify import require, unprintable
 from nervecord.errors import FileFormatError
@@ -397,8 +399,9 @@ class _Reader:
         alpha = _number(node.attributes.get("alpha", 1.0))
         if node.kind == "Elu" and not alpha > 0:
             raise self.wrong(f"Elu has the alpha {alpha:g}, more than 0 is needed", node)
-        op = Activation(node.kind.lower(), (x.size,), alpha if node.kind == "Elu" else 1.0, origin=(node.name,))
-        return _Signal(self._put(node.kind.lower(), op, source), x.shape)
+        function = cast(Function, node.kind.lower())
+        op = Activation(function, (x.size,), alpha if node.kind == "Elu" else 1.0, origin=(node.name,))
+        return _Signal(self._put(function, op, source), x.shape)
 
     def _chosen(self, node: OnnxNode, x: _Signal) -> _Signal | None:
         if node.attributes.get("axis", 0) not in (-1, len(x.shape) - 1) or node.attributes.get("select_last_index", 0):

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
 
 from nervecord.compiler.body.trace import Tracer, Value
 from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.fields import Shape
 from nervecord.compiler.ops.level import Level
 from nervecord.compiler.ops.op import Op, Role
+from nervecord.errors import no_case
 
 if TYPE_CHECKING:
     from nervecord.compiler.arithmetic import Arithmetic
 
 
-FUNCTIONS = ("tanh", "relu", "elu")
+Function: TypeAlias = Literal["tanh", "relu", "elu"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,7 +26,7 @@ class Activation(Op):
     It has no state and no spikes, so that no chip here takes it: it is for the networks that are teachers.
     """
 
-    function: str = fields.choice("f", FUNCTIONS)
+    function: Function = fields.choice("f", get_args(Function))
     shape: Shape = fields.shape("shape of x, without the batch")
     alpha: float = fields.number("of elu, its limit far below zero", 1.0, above=0)
 
@@ -34,7 +35,7 @@ class Activation(Op):
 
     @classmethod
     def kinds(cls, level: Level) -> tuple[str, ...]:
-        return tuple(name.capitalize() for name in FUNCTIONS) if level in cls.LEVELS else ()
+        return tuple(name.capitalize() for name in get_args(Function)) if level in cls.LEVELS else ()
 
     @property
     def kind(self) -> str:
@@ -54,5 +55,8 @@ class Activation(Op):
                 return do.tanh(do.x)
             case "relu":
                 return do.maximum(do.x, 0.0)
-        below = do.constant("alpha", self.alpha) * do.expm1(do.minimum(do.x, 0.0))
-        return do.where(do.x > 0, do.x, below)
+            case "elu":
+                below = do.constant("alpha", self.alpha) * do.expm1(do.minimum(do.x, 0.0))
+                return do.where(do.x > 0, do.x, below)
+            case other:
+                raise no_case(other, "function", "definition")

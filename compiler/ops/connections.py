@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -16,7 +16,7 @@ from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.level import FLOAT_LEVELS, Level
 from nervecord.compiler.ops.op import NirForm, Op, Role, State, Synapses
-from nervecord.errors import GraphError
+from nervecord.errors import GraphError, no_case
 
 if TYPE_CHECKING:
     from nervecord.compiler.arithmetic import Arithmetic
@@ -301,11 +301,14 @@ def _are_axes(start: int, end: int, axes: int) -> bool:
     return -axes <= start < axes and -axes <= end < axes and start % axes <= end % axes
 
 
+Pooling: TypeAlias = Literal["sum", "average"]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool(Op):
     """Sum or average pooling of (channels, height, width); what is padded counts in an average."""
 
-    mode: str = fields.choice("what is made of a window", ("sum", "average"))
+    mode: Pooling = fields.choice("what is made of a window", get_args(Pooling))
     kernel: Shape = fields.pair("size of a window", 1)
     stride: Shape = fields.pair("distance of windows", 1)
     padding: Shape = fields.pair("zeros at both ends of each axis", 0)
@@ -347,11 +350,17 @@ class Pool(Op):
         windows: Array = sliding_window_view(padded, self.kernel, axis=tuple(range(2, 2 + axes)))
         windows = windows[(slice(None), slice(None), *(slice(None, None, s) for s in self.stride))]
         over = tuple(range(-axes, 0))
-        return windows.sum(axis=over) if self.mode == "sum" else windows.mean(axis=over)
+        match self.mode:
+            case "sum":
+                return windows.sum(axis=over)
+            case "average":
+                return windows.mean(axis=over)
+            case other:
+                raise no_case(other, "mode", "definition")
 
     @classmethod
     def from_nir(cls, given: Fields, fed: Shape | None) -> Op:
-        mode = "sum" if given.type == "SumPool2d" else "average"
+        mode: Pooling = "sum" if given.type == "SumPool2d" else "average"
         kernel, stride = (given.sizes(field, 2, least=1) for field in ("kernel_size", "stride"))
         padding = given.sizes("padding", 2, least=0)
         made = cls(mode, kernel, stride, padding, given.fed(fed, axes=3), origin=given.origin)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -11,10 +11,14 @@ from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.level import EVERY_LEVEL, Level
 from nervecord.compiler.ops.op import NirForm, Op, Role, State
+from nervecord.errors import no_case
 
 if TYPE_CHECKING:
     from nervecord.compiler.arithmetic import Arithmetic
     from nervecord.compiler.nir.fields import Fields
+
+
+Carried: TypeAlias = Literal["unknown", "spikes", "values"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,7 +30,7 @@ class Input(Op):
     """
 
     shape: Shape = fields.shape("shape of what enters, without the batch")
-    carries: str = fields.choice("what enters", ("unknown", "spikes", "values"), "unknown")
+    carries: Carried = fields.choice("what enters", get_args(Carried), "unknown")
     limit: float | None = fields.number("values are clipped to -limit..limit", None, above=0)
 
     ROLE: ClassVar[Role] = "input"
@@ -39,7 +43,13 @@ class Input(Op):
 
     @property
     def spikes(self) -> bool:
-        return self.carries == "spikes"
+        match self.carries:
+            case "spikes":
+                return True
+            case "values" | "unknown":
+                return False
+            case other:
+                raise no_case(other, "carries", self.label)
 
     @property
     def bound(self) -> float | None:

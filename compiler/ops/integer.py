@@ -68,7 +68,7 @@ class Dense(Mantissas):
     def stepper(self, arithmetic: Arithmetic | None) -> Callable[[State, Array], Array]:
         assert arithmetic is not None
         shift, exponent = arithmetic.shifted, self.weight_exp
-        if arithmetic.accumulate == "shift-each" and exponent < 0:
+        if arithmetic.shifts_each and exponent < 0:
             return lambda state, x: self._shift_each(x)
         # Whole sums below 2^53, of binary spikes mostly below 2^24: there floats are exact in any order of adding, and
         # their matrix products are fast.

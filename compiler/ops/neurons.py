@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -23,15 +23,17 @@ from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.level import EVERY_LEVEL, FLOAT_LEVELS, Level
 from nervecord.compiler.ops.op import NirForm, Op, Part, Role, State
 from nervecord.compiler.ops.reach import Reach, Sent, spiking
-from nervecord.errors import GraphError
+from nervecord.errors import GraphError, no_case
 
 if TYPE_CHECKING:
     from nervecord.compiler.arithmetic import Arithmetic
     from nervecord.compiler.nir.fields import Fields
 
-RESETS = ("value", "subtract", "none", "subtract-late")
+Reset: TypeAlias = Literal["value", "subtract", "none", "subtract-late", "subtract-early"]
+RESETS: tuple[Reset, ...] = get_args(Reset)
 """What a spike does to the membrane: set it to a value, subtract the threshold, or nothing, in the same step; or
-subtract the threshold in the next one, after what that keeps of it."""
+subtract the threshold in the next one, after what that keeps of it ("subtract-late"). "subtract-early" is "subtract",
+but a membrane that is above its threshold still is compared less one threshold in the next step."""
 LONGEST_REFRACTORY = 1 << 16
 ROUNDING = 1e-6
 """A time constant that is less than the step by this share of it is the step, as rounding to float32 leaves it."""
@@ -92,12 +94,15 @@ class Spike(Part):
     """A spike where v > threshold, strictly; then the reset, in the same step. The synapse is not reset.
 
     "subtract-late" is v(t) = decay v(t - 1) + gain i(t) + leak - threshold s(t - 1): the spike stays in v for a step.
-    For `refractory` steps after a spike the membrane stays as it was reset and the neuron is silent.
+    "subtract-early": where v(t - 1) > threshold, the threshold is subtracted before the comparison, and given back
+    where no spike follows; else it is "subtract". While v stays above the threshold, a spike needs twice the threshold.
+    For `refractory` steps after a spike the membrane stays as it was reset and the neuron is silent; what
+    "subtract-late" subtracts waits until they are over.
     """
 
     threshold: Array = fields.array("spikes above it", "...")
     reset_value: Array = fields.array("v after a spike, where the reset is to a value", "...")
-    reset: str = fields.choice("what a spike does to v", RESETS, "value")
+    reset: Reset = fields.choice("what a spike does to v", RESETS, "value")
     refractory: int = fields.integer("silent steps after a spike", 0, LONGEST_REFRACTORY, 0)
 
     LEVEL: ClassVar[Level] = Level.DISCRETE
@@ -215,7 +220,7 @@ class Neuron(Op):
             yield from fields.outside("bias", int(self.membrane.bias.min()), low, high)
             yield from fields.outside("bias", int(self.membrane.bias.max()), low, high)
         if isinstance(self.synapse, IntegerSynapse):
-            most = last + 1 if a.decay == "factor" else last
+            most = last + 1 if not a.decays_by_shift else last
             yield from fields.outside("synapse decay", self.synapse.decay, a.current_decay_low, most)
         if isinstance(self.spike, IntegerSpike):
             yield from fields.outside("threshold", self.spike.threshold, 0, a.threshold_largest)
@@ -249,18 +254,18 @@ class Neuron(Op):
         entering = Bounds.made(x.hull(ZERO).ends.astype(object) << a.input_shift)
         for room in (0, 1):
             current, found = entering, {}
-            if a.bias_enters == "current":
+            if a.bias_in_current:
                 current = Bounds.of(current.low + bias, current.high + bias).hull(ZERO)
             if isinstance(self.synapse, IntegerSynapse):
                 current = a.settled(current, self.synapse.decay, room)
                 if a.current_overflow.startswith("saturate"):
                     current = current.meet(Bounds.of(*a.current_range))
                 found["u"] = current
-            added = bias if a.bias_enters == "membrane" else 0
+            added = 0 if a.bias_in_current else bias
             v = a.settled(Bounds.of(current.low + added, current.high + added).hull(ZERO), held.decay, room)
             if a.membrane_overflow.startswith("saturate"):
                 v = v.meet(Bounds.of(*a.membrane_range))
-            if isinstance(self.spike, IntegerSpike) and a.reset == "zero":
+            if isinstance(self.spike, IntegerSpike) and not a.subtracts:
                 v = v.meet(Bounds.of(-UNBOUNDED, max(self.spike.threshold << a.threshold_shift, 0)))
             yield found | {"v": v}
 
@@ -298,26 +303,44 @@ class Neuron(Op):
     def _spiked(self, do: Tracer, spike: Spike, v: Value) -> Value:
         """Where a float neuron spikes, and its reset."""
         threshold = do.constant("threshold", spike.threshold)
+        above = do.state("v") > threshold  # of "subtract-early": the threshold comes off before the comparison
         late = spike.reset == "subtract-late"
         if late:
             v = v - do.state("owed")
+        if spike.reset == "subtract-early":
+            v = do.where(above, v - threshold, v)
         do.observe("before_spike", v)
         spiked = v > threshold
+        owed: Value | float = 0.0
         if spike.refractory:
             rest = do.state("rest", "integer")
             resting = rest > 0
             spiked = spiked & ~resting
+            above = above & ~resting
+            owed = do.where(resting, do.state("owed"), 0.0) if late else owed
             v = do.where(resting, do.state("v"), v)
             do.keep("rest", do.where(spiked, do.constant("refractory", spike.refractory, "integer"),
                                      do.maximum(rest - 1, 0)))  # fmt: skip
-        if spike.reset == "value":
-            v = do.where(spiked, do.constant("reset_value", spike.reset_value), v)
-        elif spike.reset == "subtract":
-            v = do.where(spiked, v - threshold, v)
-        do.keep("v", v)
+        do.keep("v", self._reset(do, spike, v, threshold, spiked, above))
         if late:
-            do.keep("owed", do.where(spiked, threshold, 0.0))
+            do.keep("owed", do.where(spiked, threshold, owed))
         return spiked
+
+    @staticmethod
+    def _reset(do: Tracer, spike: Spike, v: Value, threshold: Value, spiked: Value, above: Value) -> Value:
+        match spike.reset:
+            case "value":
+                return do.where(spiked, do.constant("reset_value", spike.reset_value), v)
+            case "subtract":
+                return do.where(spiked, v - threshold, v)
+            case "subtract-early":
+                # In snnTorch's order of operations, v - (spiked - above) threshold, to the bit.
+                alike = (spiked & above) | (~spiked & ~above)
+                return do.where(alike, v, do.where(spiked, v - threshold, v + threshold))
+            case "none" | "subtract-late":
+                return v
+            case other:
+                raise no_case(other, "reset", "definition")
 
     def _integer_body(self, do: Tracer, held: IntegerMembrane, arithmetic: Arithmetic) -> Value:
         a = arithmetic
@@ -325,23 +348,23 @@ class Neuron(Op):
         current = do.x << do.constant("input_shift", a.input_shift)
         if isinstance(self.synapse, IntegerSynapse):
             current = a.decayed(do.state("u"), self.synapse.decay, "synapse") + current
-        if a.bias_enters == "current":
+        if a.bias_in_current:
             current = current + bias
         do.observe("current", current)
         current = a.current(current)
         received = current
         if self.synapse is not None:
             do.keep("u", current)
-            if a.order == "membrane-first":
+            if a.current_is_late:
                 received = do.state("u")
         v = a.decayed(do.state("v"), held.decay, "membrane") + received
-        if a.bias_enters == "membrane":
+        if not a.bias_in_current:
             v = v + bias
         do.observe("membrane", v)
         v = a.membrane(v)
         if self.spike is None:
             do.keep("v", v)
-            if a.readout == "largest-threshold":
+            if a.reads_through_threshold:
                 # The chip's neuron would spike and lose its value here; compiling proves that it does not.
                 do.check(
                     v <= do.constant("readout_limit", a.readout_limit), "a membrane that is read passed its threshold"

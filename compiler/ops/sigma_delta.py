@@ -11,7 +11,7 @@ message down, and sums never forget: they drift, by up to one unit at a step.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.level import Level
 from nervecord.compiler.ops.op import Op, Role, State
 from nervecord.compiler.ops.reach import LONGEST_RUN, Reach, Sent
+from nervecord.errors import no_case
 
 if TYPE_CHECKING:
     from nervecord.compiler.arithmetic import Arithmetic
@@ -33,6 +34,7 @@ LARGEST_THRESHOLD = (1 << 17) - 1
 """With both exponents at their largest its shifted value still fits in 32 bits."""
 LARGEST_BIAS = (1 << 15) - 1
 LARGEST_SHIFT = 7
+Rectifier: TypeAlias = Literal["relu", "unit"]
 
 
 class Summing(Op):
@@ -173,7 +175,7 @@ class SigmaDelta(Sending):
 
     bias: Array = fields.array("mantissas", "n", dtype=np.int32, low=-LARGEST_BIAS - 1, high=LARGEST_BIAS)
     threshold: int = fields.integer("smallest change that is sent; 0: every one", 0, LARGEST_THRESHOLD)
-    activation: str = fields.choice("what is made of the sum", ("relu", "unit"), "relu")
+    activation: Rectifier = fields.choice("what is made of the sum", get_args(Rectifier), "relu")
     spike_exp: int = fields.integer("messages are 2^spike_exp to a unit", 0, LARGEST_SHIFT, 0)
     state_exp: int = fields.integer("bits of the state below a message's unit", 0, LARGEST_SHIFT, 0)
 
@@ -189,7 +191,13 @@ class SigmaDelta(Sending):
         do.observe("sigma", sigma)
         do.keep("sigma", sigma)
         act = sigma + do.constant("bias", self.bias.astype(np.int64) << self.lift)
-        return self.send(do, do.maximum(act, 0) if self.activation == "relu" else act)
+        match self.activation:
+            case "relu":
+                return self.send(do, do.maximum(act, 0))
+            case "unit":
+                return self.send(do, act)
+            case other:
+                raise no_case(other, "activation", "definition")
 
     def _largest_change(self, entering: Sent) -> Bounds | None:
         # At the first step the bias comes in as well.

@@ -253,6 +253,6 @@ class Sparse(Rows, Mantissas):
         assert arithmetic is not None
         matrix = self.csr.with_values(self.values.astype(np.int64))
         exponent, shifted = self.weight_exp, arithmetic.shifted
-        if arithmetic.accumulate == "shift-each" and exponent < 0:
+        if arithmetic.shifts_each and exponent < 0:
             return lambda state, x: matrix.products(x.astype(np.int64), -exponent)
         return lambda state, x: shifted(matrix.products(x.astype(np.int64)), exponent)

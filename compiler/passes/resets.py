@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, TypeAlias, get_args
 
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.ops import Neuron, Spike
+from nervecord.compiler.ops.neurons import Reset
 from nervecord.errors import GraphError, unknown_name
 
-ResetRule: TypeAlias = Literal["zero", "zero-late", "subtract", "subtract-late"]
-"""What a spike does to the membrane: back to zero, or the threshold less; in the same step or (late) the next."""
+RULES: dict[str, tuple[Reset, int]] = {
+    "zero": ("value", 0), "zero-late": ("value", 1), "subtract": ("subtract", 0),
+    "subtract-late": ("subtract-late", 0), "subtract-early": ("subtract-early", 0),
+}  # fmt: skip
+"""Rule -> reset and silent steps. What a spike does to the membrane: back to zero, or the threshold less; in the same
+step or (late) the next, or (early) before the next comparison where it is above the threshold still."""
 UNSAID = "reset-unsaid"
 """Code of the note that a file looks as if its reset rule was lost."""
 NOTES = {
@@ -35,15 +39,15 @@ def with_reset(graph: Graph, rule: str) -> Graph:
     Pure, deterministic, idempotent: the same object where nothing changes.
 
     Args:
-        graph: IMPORTED or DISCRETE, of another tool. rule: one of `ResetRule`.
+        graph: IMPORTED or DISCRETE, of another tool. rule: one of `RULES`.
 
     Raises:
         GraphError: a neuron resets to another value than zero, which its file does say.
         NervecordError: there is no such rule.
     """
-    if rule not in get_args(ResetRule):
-        raise unknown_name("reset rule", rule, get_args(ResetRule), where="--reset")
-    wanted, silent = ("value" if rule.startswith("zero") else rule), int(rule == "zero-late")
+    if rule not in RULES:
+        raise unknown_name("reset rule", rule, RULES, where="--reset")
+    wanted, silent = RULES[rule]
     nodes = dict(graph.nodes)
     for name, op in graph.nodes.items():
         if not isinstance(op, Neuron) or not isinstance(op.spike, Spike):

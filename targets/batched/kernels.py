@@ -33,11 +33,12 @@ from nervecord.compiler.ops import (
     Sparse,
     SparseAffine,
 )
-from nervecord.errors import GraphError
+from nervecord.errors import GraphError, no_case
 from nervecord.targets.batched.equations import equations
 from nervecord.targets.batched.place import Place
 
 Kernel: TypeAlias = Callable[[dict[str, Tensor], Tensor], Tensor]
+ENGINE = "engine torch"
 PRODUCTS = 1 << 24
 """Products held at once where each is rounded on its own."""
 
@@ -123,11 +124,19 @@ def _pool(op: Op, ground: Ground) -> Kernel:
     pads = [p for padding in reversed(op.padding) for p in (padding, padding)]
     over = tuple(range(-axes, 0))
 
+    match op.mode:
+        case "sum":
+            pooled = torch.sum
+        case "average":
+            pooled = torch.mean
+        case other:
+            raise no_case(other, "mode", ENGINE)
+
     def run(state: dict[str, Tensor], x: Tensor) -> Tensor:
         windows = functional.pad(x, pads)
         for axis, (span, stride) in enumerate(zip(op.kernel, op.stride, strict=True)):
             windows = windows.unfold(2 + axis, span, stride)
-        return windows.sum(over) if op.mode == "sum" else windows.mean(over)
+        return pooled(windows, over)
 
     return run
 
@@ -166,7 +175,7 @@ def _dense(op: Op, ground: Ground) -> Kernel:
     assert ground.arithmetic is not None
     exponent = op.weight_exp
     weight = ground.place.tensor(op.weight.T).contiguous()
-    if ground.arithmetic.accumulate == "sum-then-shift" or exponent >= 0:
+    if not ground.arithmetic.shifts_each or exponent >= 0:
         return lambda state, x: _shifted(x @ weight, exponent)
     if not ground.graded:
         # Of a spike the product is the weight, so that the weights can be rounded instead.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nervecord.compiler.c.form import limits, taken
+from nervecord.compiler.c.form import bias_source, limits, taken
 from nervecord.compiler.c.names import quoted
 from nervecord.compiler.c.source import CODES, Source
 from nervecord.compiler.c.tables import rows
@@ -109,7 +109,7 @@ def _block(plan: Plan, source: Source, machine: Machine, rows: Array) -> Array:
         steps = plan.schedule.steps
         block[:steps, 0, :size] = rows[:, at : at + size]
         # A bias source is on whenever the input is.
-        block[:steps, 0, size:] = int(getattr(entry.op, "constant", 0))
+        block[:steps, 0, size:] = bias_source(entry)
         entered[entry.name] = block.reshape(window, 1, *entry.op.out_shape)
         at += size
     steps_of = [machine.step({name: values[k] for name, values in entered.items()}) for k in range(window)]

@@ -28,7 +28,7 @@ from nervecord.runtime.session import (
     neurons,
 )
 from nervecord.runtime.stream import Streaming
-from nervecord.targets.onnx.model import TRACE, Model, make_model
+from nervecord.targets.onnx.model import SOUND, TRACE, Model, make_model
 
 ENGINE = "onnxruntime"
 
@@ -194,7 +194,9 @@ class OnnxSession(Driven):
                 known = np.where(trusted[:, None], single, self._neutral)
                 check_inputs(self.plan, self._before.split(known))
             self._noted = None
-            action = np.asarray(self._machine.run({"obs": single})["actions"], dtype=np.float64)
+            values = self._machine.run({"obs": single})
+            # What is not finite the model has replaced itself: here it is told, and counted.
+            action = np.where(values[SOUND] != 0, values["actions"].astype(np.float64), np.nan)
             self._count(counted)
             action = self._safe(action, trusted, counted)
             return action if np.ndim(observation) == 2 else action[0]

@@ -10,10 +10,12 @@ import numpy as np
 from nervecord.compiler.body.expression import Body
 from nervecord.compiler.ops import Affine, Conv, Flatten, Op, Pool, SparseAffine
 from nervecord.compiler.plan import Step
+from nervecord.errors import no_case
 from nervecord.targets.onnx.builder import Builder
 from nervecord.targets.onnx.equations import Equations, Slots, Value
 
 SINGLE: type = np.float32
+ENGINE = "onnx"
 
 
 class Floats:
@@ -85,8 +87,13 @@ class Floats:
             "AveragePool", shaped, kernel_shape=list(op.kernel), strides=list(op.stride),
             pads=[*op.padding, *op.padding], count_include_pad=1,
         )  # fmt: skip
-        if op.mode == "sum":
-            made = builder.op("Mul", made, builder.constant(np.array(math.prod(op.kernel), dtype=SINGLE)))
+        match op.mode:
+            case "sum":
+                made = builder.op("Mul", made, builder.constant(np.array(math.prod(op.kernel), dtype=SINGLE)))
+            case "average":
+                pass
+            case other:
+                raise no_case(other, "mode", ENGINE)
         return builder.reshaped(made, builder.batch, op.size)
 
     def _standing(self, x: Value, size: int) -> str:

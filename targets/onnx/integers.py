@@ -75,7 +75,7 @@ class Integers:
         if x is None:
             return None
         exponent, reach = op.weight_exp, self._reach[name]
-        if self.arithmetic.accumulate == "shift-each" and exponent < 0:
+        if self.arithmetic.shifts_each and exponent < 0:
             if reach > 1 or name in self._signed:
                 return self._shift_each(op, x)
             # Zeros and ones: a product is a weight, which can be shifted before.

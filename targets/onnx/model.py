@@ -42,6 +42,8 @@ HALF = 16
 """Bits of the lower of two columns that a wider state takes."""
 TRACE = "trace:"
 """Begins the names of the outputs that a model for a session has beside: what each core op gave, [T, batch, n]."""
+SOUND = "sound:actions"
+"""One more of a policy's: [batch, 1], whether all of its action is finite, before the fail-safe one takes its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,7 @@ class _Printer:
         self.history: dict[str, str] = {}
         self.given: dict[str, list[Value]] = {}
         self.state: dict[str, Slots] = {}
-        self.observation = ""
+        self.observation = self.sound = ""
         ends = ("obs", "actions") if self.contract is not None else (*plan.graph.inputs, *plan.graph.outputs)
         for name in (*ends, "h_in", "h_out"):
             builder.reserve(name)
@@ -333,7 +335,8 @@ class _Printer:
         after = self._after(values)
         builder.within("actions")
         action = builder.joined([after[name] for name in self.plan.graph.outputs])
-        good = builder.op("And", trusted, all_true(builder, finite(builder, action), contract.action.size))
+        self.sound = all_true(builder, finite(builder, action), contract.action.size)
+        good = builder.op("And", trusted, self.sound)
         safe = builder.op("Where", good, action, builder.row(np.array(contract.fail_safe), DOUBLE))
         builder.within("").op("Cast", safe, output="actions", to=1)
 
@@ -376,6 +379,8 @@ class _Printer:
             layers = [builder.reshaped(row, 1, builder.batch, op.size) for row in rows]
             builder.op("Concat", *layers, output=builder.reserve(TRACE + name), axis=0)
             found[TRACE + name] = dtype, op.size
+        if self.sound:
+            self.builder.within("").op("Cast", self.sound, output=self.builder.reserve(SOUND), to=1)
         return found
 
     def _proto(self, traced: dict[str, tuple[type, int]], opset: int, metadata: dict[str, str]) -> Any:
@@ -397,6 +402,8 @@ class _Printer:
             ins.append(value("h_in", np.float32, [batch, width]))
             outs.append(value("h_out", np.float32, [batch, width]))
         outs += [value(name, dtype, [self.steps, batch, size]) for name, (dtype, size) in traced.items()]
+        if traced and self.sound:
+            outs.append(value(SOUND, np.float32, [batch, 1]))
         made = helper.make_graph(self.builder.nodes, "policy", ins, outs, self.builder.tensors)
         model = helper.make_model(
             made, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 if opset > 14 else 6,

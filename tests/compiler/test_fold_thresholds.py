@@ -14,13 +14,13 @@ from nervecord.compiler.check.table import findings_of, verdict
 from nervecord.compiler.graph import Graph, chain
 from nervecord.compiler.interpret import simulate
 from nervecord.compiler.ops import Affine, ContinuousMembrane, Input, Level, Neuron, Op, Output, Spike
+from nervecord.compiler.ops.neurons import RESETS
 from nervecord.compiler.passes.discretise import discretise
 from nervecord.compiler.passes.thresholds import fold_thresholds
 from nervecord.compiler.textform import to_text
 from nervecord.targets.catalogue import load_spec
 
 LAVA = load_spec("lava")
-RESETS = ["value", "subtract", "subtract-late", "none"]
 
 
 def layer(neuron: Neuron, weight: np.ndarray, level: Level = Level.DISCRETE, dt: float | None = 1e-3) -> Graph:

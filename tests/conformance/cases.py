@@ -7,19 +7,25 @@ refuses; where nothing speaks against it, it compiles, and every engine of the t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from graphs import LAVA
 from policies import li, lif, random_dag, random_policy, with_node
 
 from nervecord.compiler.graph import Edge, Graph, chain
 from nervecord.compiler.ops import (
+    OPS,
+    PART_TYPES,
     Activation,
     Affine,
     Conv,
+    Csr,
     DelayLine,
+    Delta,
+    Dense,
     Flatten,
     Input,
     Level,
@@ -28,8 +34,15 @@ from nervecord.compiler.ops import (
     Output,
     Pool,
     Scale,
+    Sigma,
+    SigmaDelta,
+    SparseAffine,
     Threshold,
+    fields,
 )
+from nervecord.compiler.ops.level import EXECUTABLE
+from nervecord.compiler.ops.neurons import RESETS
+from nervecord.compiler.ops.sparse import Convolution
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import STREAM, Schedule
 
@@ -94,11 +107,12 @@ def population(shape: tuple[int, ...]) -> Neuron:
 
 
 def stream(
-    *nodes: tuple[str, Op], shape: tuple[int, ...] = (5,), carries: str = "spikes", delay: int = 0, read: bool = False
-) -> Graph:
+    *nodes: tuple[str, Op], shape: tuple[int, ...] = (5,), carries: str = "spikes", delay: int = 0, read: bool = False,
+    limit: float = 4.0,
+) -> Graph:  # fmt: skip
     """An Input, these nodes, one more layer of neurons, which spikes or is read, an Output."""
-    limit = 4.0 if carries == "values" else None
-    named: list[tuple[str, Op]] = [("in", Input(shape, carries, limit)), *nodes]
+    values: Any = carries
+    named: list[tuple[str, Op]] = [("in", Input(shape, values, limit if carries == "values" else None)), *nodes]
     last = named[-1][1]
     named += [
         ("fc_last", Affine(weights(3, last.size), None, delay)),
@@ -113,6 +127,118 @@ def pictures(op: Op) -> Graph:
     return stream(
         ("op", op), ("lif", population(op.out_shape)), ("flat", Flatten(op.out_shape, 0, -1)), shape=op.in_shape
     )
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Choices
+
+
+@dataclass(frozen=True, order=True)
+class Choice:
+    """A value of a declared choice: one of several words, a flag, or whether there is what may be left out."""
+
+    of: str
+    field: str
+    value: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.of}.{self.field}: {self.value}"
+
+
+def choices() -> Iterator[tuple[Choice, bool]]:
+    """(each value of each choice of what can be executed, whether it is the default), as the ops declare them."""
+    for kind in (*OPS.values(), *PART_TYPES.values()):
+        defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+        if not EXECUTABLE & (kind.LEVELS if hasattr(kind, "LEVELS") else {kind.LEVEL}):
+            continue
+        for name, declared in fields.declarations(kind):
+            values = {"choice": declared.options, "flag": ("False", "True")}.get(declared.kind, ())
+            values = ("None", "given") if declared.optional else values
+            for value in values:
+                yield Choice(kind.__name__, name, value), value == str(defaults[name])
+
+
+def choices_of(graph: Graph) -> Iterator[Choice]:
+    """Those that a graph has."""
+    parts = [(op, getattr(op, name)) for op in graph.nodes.values() for name, declared in
+             fields.declarations(type(op)) if declared.kind == "part"]  # fmt: skip
+    for piece in (*graph.nodes.values(), *(part for _, part in parts if part is not None)):
+        for name, declared in fields.declarations(type(piece)):
+            value = getattr(piece, name)
+            if declared.optional:
+                yield Choice(type(piece).__name__, name, "None" if value is None else "given")
+            elif declared.kind in ("choice", "flag"):
+                yield Choice(type(piece).__name__, name, str(value))
+
+
+def rows(shape: Convolution | None = None, bias: bool = False) -> Graph:
+    """A connection in compressed rows, into neurons."""
+    if shape is not None:
+        kernel = weights(shape.features, shape.input_shape[0] // shape.groups, *shape.kernel)
+        op = SparseAffine.of(shape.unrolled(kernel), None, convolution=shape)
+    else:
+        matrix = weights(7, 5) * (np.random.default_rng(2).random((7, 5)) < 0.6)
+        op = SparseAffine.of(Csr.of(matrix), weights(7, 1)[:, 0] / 9 if bias else None)
+    return stream(("fc", op), ("lif", lif(op.size)), shape=(op.in_shape[0],))
+
+
+def sigma_delta(activation: Any) -> Graph:
+    """A network of changes, in integers from the start."""
+    rng = np.random.default_rng(3)
+    nodes: list[tuple[str, Op]] = [
+        ("in", Input((3,), "values", 30.0)), ("copy", Dense(2 * np.eye(3), -1, 8, 1)), ("delta", Delta(3, 2)),
+        ("fc", Dense(2 * rng.integers(-9, 9, size=(5, 3)), -3, 8, 1)),
+        ("layer", SigmaDelta(rng.integers(-9, 9, size=5), 1, activation)),
+        ("last", Dense(2 * rng.integers(-9, 9, size=(2, 5)), -3, 8, 1)), ("sum", Sigma(2)), ("out", Output((2,))),
+    ]  # fmt: skip
+    return chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA)
+
+
+def limited(made: Policy, limit: float = 0.4) -> Policy:
+    """What a policy gets is clipped before all else."""
+    return with_node(made, "observation", Input((SIZES[0],), "values", limit))
+
+
+def bare() -> Policy:
+    """Observations that no normaliser passes."""
+    made = limited(policy(), 1.5)
+    edges = [e for e in made.graph.edges if "normalise" not in e]
+    nodes = {name: op for name, op in made.graph.nodes.items() if name != "normalise"}
+    return made.replace(graph=made.graph.replace(nodes=nodes, edges=(*edges, ("observation", "fc1"))))
+
+
+MAKERS: dict[tuple[str, str], Callable[[str], Policy | Graph]] = {
+    ("Spike", "reset"): lambda value: part("spike", reset=value),
+    ("Pool", "mode"): lambda value: pictures(Pool(value, (2, 2), (2, 1), (1, 0), (2, 4, 4))),  # type: ignore[arg-type]
+    ("Activation", "function"): lambda value: stream(
+        ("fc", Affine(weights(7, 5))), ("act", Activation(value, (7,))), ("fc2", Affine(weights(6, 7))),  # type: ignore[arg-type]
+        ("lif", lif(6)), carries="values",
+    ),
+    ("Input", "limit"): lambda _: limited(policy()),
+    ("SparseAffine", "bias"): lambda _: rows(bias=True),
+    ("SparseAffine", "convolution"): lambda _: rows(Convolution(3, (2, 5, 6), (3, 2), (1, 2), (1, 0), (1, 2))),
+    ("Normalise", "epsilon_outside"): lambda value: with_node(
+        policy(), "normalise", policy().graph.nodes["normalise"].replace(epsilon=0.3, epsilon_outside=value == "True")
+    ),
+}  # fmt: skip
+"""Op or part, and its choice -> a case of a value of that."""
+
+
+def chosen() -> dict[str, Case]:
+    """A case of each value that is not the default, of each choice that `MAKERS` can make; others are below."""
+    abouts = {
+        (kind.__name__, name): declared.about
+        for kind in (*OPS.values(), *PART_TYPES.values()) for name, declared in fields.declarations(kind)
+    }  # fmt: skip
+    return {
+        choice.name: Case(
+            lambda choice=choice: MAKERS[choice.of, choice.field](choice.value),  # type: ignore[misc]
+            abouts[choice.of, choice.field],
+            values="values" if choice.of == "Activation" else "spikes",
+        )
+        for choice, default in choices() if not default and (choice.of, choice.field) in MAKERS
+    }  # fmt: skip
 
 
 SKIP = Affine(weights(4, 6) / 10)
@@ -137,6 +263,9 @@ CASES: dict[str, Case] = {
     "code and counts": Case(
         lambda: policy(5, population=5, output_population=3, state="carried"), "both, state carried"
     ),
+    "code with a bias source": Case(
+        lambda: policy(3, population=5, current=True), "a channel that is always on carries a bias into currents"
+    ),
     "choice": Case(lambda: policy(6, choices=True), "the action is the largest membrane"),
     "choice by counts": Case(lambda: policy(7, choices=True, output_population=3), "the action is the largest count"),
     # Neurons
@@ -147,10 +276,11 @@ CASES: dict[str, Case] = {
     "gain": Case(lambda: part("membrane", gain=np.linspace(0.5, 1.5, HIDDEN)), "gains that differ by neuron"),
     "decays": Case(lambda: part("membrane", decay=np.linspace(0.5, 0.9, HIDDEN)), "decays that differ by neuron"),
     "thresholds": Case(lambda: part("spike", threshold=np.linspace(0.8, 1.5, HIDDEN)), "thresholds that differ"),
-    "reset by subtraction": Case(lambda: part("spike", reset="subtract"), "a spike takes the threshold off"),
-    "no reset": Case(lambda: part("spike", reset="none"), "a spike leaves the membrane as it is"),
     "reset to a value": Case(lambda: part("spike", reset_value=full(0.1)), "a spike sets the membrane to 0.1"),
     "refractory": Case(lambda: part("spike", refractory=1), "a silent step after each spike"),
+    **{f"refractory, {rule}": Case(
+        lambda rule=rule: part("spike", refractory=2, reset=rule), "and another reset"  # type: ignore[misc]
+    ) for rule in RESETS if rule != "value"},
     "analogue layer": Case(lambda: with_node(policy(), "lif1", li(HIDDEN, 0.5)), "a hidden layer that gives membranes"),
     "stateless spike": Case(lambda: with_node(policy(), "lif1", Threshold(full(1.0))), "a threshold without memory"),
     # What passes values on, convolutions, streams
@@ -162,13 +292,6 @@ CASES: dict[str, Case] = {
         lambda: wired(policy(), ("lif1", "fc2"), ("lif1", "more"), ("more", "fc2"), more=lif(HIDDEN)),
         "spikes that pass no weights",
     ),
-    **{function: Case(
-        lambda function=function: stream(  # type: ignore[misc]
-            ("fc", Affine(weights(7, 5))), ("act", Activation(function, (7,))), ("fc2", Affine(weights(6, 7))),
-            ("lif", lif(6)), carries="values",
-        ),
-        "a function of each value between two connections", values="values",
-    ) for function in ("tanh", "relu", "elu")},
     "delay line": Case(
         lambda: stream(
             ("fc", Affine(weights(7, 5), None, 1)), ("lif", lif(7)), ("line", DelayLine(np.arange(7) % 3 + 1)), delay=1
@@ -204,7 +327,15 @@ CASES: dict[str, Case] = {
         lambda: pictures(Conv(weights(3, 2, 3, 2), None, (1, 2), (1, 0), (1, 2), 1, (5, 6))),
         "padding, dilation, stride",
     ),
-    "sum pooling": Case(lambda: pictures(Pool("sum", (2, 2), (2, 2), (0, 0), (2, 4, 4))), "windows of 2 x 2"),
-    "average pooling": Case(lambda: pictures(Pool("average", (2, 2), (2, 1), (1, 0), (2, 4, 4))), "with padding"),
+    # What an Input's limit takes off
+    "limit before a code": Case(lambda: limited(policy(3, population=5)), "observations are clipped, then coded"),
+    "limit, state carried": Case(lambda: limited(policy(2, state="carried")), "observations are clipped"),
+    "limit alone": Case(bare, "observations are clipped, and not normalised"),
+    "limit of a stream": Case(
+        lambda: stream(("fc", Affine(weights(7, 5), None, 1)), ("lif", lif(7)), carries="values", delay=1, limit=1.5),
+        "values are clipped step by step", values="values",
+    ),
+    # Each value of each choice that the ops declare
+    **chosen(),
 }  # fmt: skip
 """Name -> case; the document has this order."""

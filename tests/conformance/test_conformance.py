@@ -3,12 +3,13 @@ refused."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conformance.cases import CASES
+from conformance.cases import CASES, Choice, choices, choices_of, sigma_delta
 from conformance.document import conformance_doc
 from conformance.engines import (
     DEFINITIONS,
@@ -24,12 +25,29 @@ from conformance.engines import (
     targets,
 )
 from graphs import draw
+from policies import random_policy
 
 from nervecord.compiler.compile import compile_graph
 from nervecord.compiler.files.program import Program
-from nervecord.compiler.ops import OPS, Level
-from nervecord.compiler.policy import parts
-from nervecord.errors import InfeasibleError
+from nervecord.compiler.graph import Graph, chain
+from nervecord.compiler.ops import (
+    OPS,
+    Dense,
+    Input,
+    IntegerMembrane,
+    IntegerSpike,
+    Level,
+    Neuron,
+    Op,
+    Output,
+    SigmaDelta,
+    fields,
+)
+from nervecord.compiler.policy import Policy, parts
+from nervecord.compiler.schedule import STREAM, Schedule
+from nervecord.errors import InfeasibleError, NervecordError
+from nervecord.runtime.answer import ACTION_NOT_FINITE
+from nervecord.runtime.session import MachineSession
 from nervecord.runtime.stream import MachineStream
 from nervecord.targets.integers import integers
 
@@ -69,6 +87,47 @@ def test_declared_lack_is_refused(name: str, case: str) -> None:
 
 
 @on_every_engine
+def test_whoever_gets_the_fail_safe_action_is_known(name: str, engine: str) -> None:
+    """Weights of a decoder at the edge of float64, whose sums are NaN for some robots and 0 for others, who act.
+
+    The fail-safe action is what those who act do as well, and a robot that is not counted fails like any other.
+    """
+    require_engine(name, engine)
+    policy = policy_of_counts()
+    program = compile_graph(policy, target(name))
+    decode = program.graph.nodes["decode"]
+    wild = decode.replace(weight=np.tile([1.7e308, -1.7e308], (2, 1)), offset=np.zeros(2))
+    graph = program.graph.replace(nodes={**program.graph.nodes, "decode": wild})
+    made = Program(program.target, graph, program.contract, report=program.report)
+    if engine == "c":
+        with pytest.raises(InfeasibleError, match="weights"):
+            opened(name, engine, made)
+        return
+    batch = 1 if engine == "lava" else 6
+    rng, replaced, acted = np.random.default_rng(5), 0, 0
+    with opened(name, engine, made) as session, MachineSession(made.policy, batch=batch) as plain:
+        session.reset(batch)
+        for _ in range(4 if engine == "lava" else 8):
+            rows = rng.normal(size=(batch, 3)).astype(np.float32).astype(np.float64)
+            rows[-1, 0] = np.nan if batch > 1 else rows[-1, 0]
+            active = rng.random(batch) < 0.7
+            wanted, found = plain.step(rows, active), session.step(rows, active)
+            np.testing.assert_array_equal(found, wanted)
+            assert session.last.reasons == plain.last.reasons  # type: ignore[union-attr]
+            replaced += plain.last.reasons.count(ACTION_NOT_FINITE)  # type: ignore[union-attr]
+            acted += sum(r is None and not a.any() for r, a in zip(plain.last.reasons, wanted, strict=True))  # type: ignore[union-attr]
+        assert session.counts.fail_safe == plain.counts.fail_safe
+    assert (replaced, acted) >= (1, 1)
+
+
+def policy_of_counts() -> Policy:
+    """Actions from counts of spikes, without limits, and 0 as the fail-safe one."""
+    policy = random_policy(sizes=(3, 8, 2), steps=3, output_population=2)
+    action = dataclasses.replace(policy.contract.action, low=None, high=None)
+    return policy.replace(contract=dataclasses.replace(policy.contract, action=action, fail_safe=(0.0, 0.0)))
+
+
+@on_every_engine
 @pytest.mark.parametrize("seed", range(10))
 def test_random_graphs_of_integers(name: str, engine: str, seed: int) -> None:
     """The core's own generator, in the target's arithmetic: extremes of every parameter, to the bit."""
@@ -89,6 +148,17 @@ def test_random_graphs_of_integers(name: str, engine: str, seed: int) -> None:
             assert_same_populations(case.plan, found.trace(), wanted.trace())
 
 
+LOWERED = (
+    "chain",
+    "code with a bias source",
+    "convolution in 2-D",
+    "SparseAffine.bias: given",
+    "stream of values",
+    "stream of membranes",
+)
+"""Cases of which lowering makes what no graph of floats can say: bias channels, sparse matrices of integers."""
+
+
 def test_the_cases_have_every_op_and_choice() -> None:
     """A new op is a new case."""
     had: set[str] = set()
@@ -98,12 +168,81 @@ def test_the_cases_have_every_op_and_choice() -> None:
     made_by_lowering = {"Quantise", "Rescale", "Dense"}
     every = {kind for op in OPS.values() if Level.DISCRETE in op.LEVELS for kind in op.kinds(Level.DISCRETE)}
     assert every - made_by_lowering - had == set()
-    lowered: set[str] = set()
-    for name in COMPILED:
-        for case_name in CASES:
-            if not against(name, case_name):
-                lowered |= {op.kind for op in program(name, case_name).graph.nodes.values()}
+    lowered = {op.kind for name in LOWERED for op in program("lava", name).graph.nodes.values()}
     assert made_by_lowering <= lowered
+
+
+def test_the_cases_have_every_value_of_every_choice() -> None:
+    """As the ops declare them: a new one without a case cannot be. Those of integers alone stand in `INTEGERS`."""
+    had: set[Choice] = set(INTEGERS)
+    for case in CASES.values():
+        had |= set(choices_of(parts(case.make())[0]))
+    for name in LOWERED:
+        had |= set(choices_of(program("lava", name).graph))
+    assert sorted({choice for choice, _ in choices()} - had) == []
+    for name, case in CASES.items():
+        of, _, rest = name.partition(".")
+        if rest and of in {choice.of for choice, _ in choices()}:
+            field, _, value = rest.partition(": ")
+            assert Choice(of, field, value) in set(choices_of(parts(case.make())[0])), name
+
+
+INTEGERS: dict[Choice, Graph] = {
+    Choice("SigmaDelta", "activation", value): sigma_delta(value)
+    for value in next(d.options for name, d in fields.declarations(SigmaDelta) if name == "activation")
+}
+"""A value of a choice of an op that is lowered from nothing -> a graph of integers that has it."""
+
+
+@on_every_engine
+@pytest.mark.parametrize("choice", INTEGERS, ids=lambda choice: choice.name)
+def test_choices_of_integers(name: str, engine: str, choice: Choice) -> None:
+    """An engine gives what the definition gives, or refuses the op by its name."""
+    spec = target(name).spec
+    if spec.integers is None:
+        pytest.skip("computes in floats")
+    require_engine(name, engine)
+    made = Program(spec.name, INTEGERS[choice].replace(arithmetic=integers(spec)), schedule=STREAM)
+    if engine in ("torch", "c", "onnxruntime"):
+        with pytest.raises(NervecordError, match="Delta"):
+            opened(name, engine, made)
+        return
+    assert_same_rows(name, engine, made, np.random.default_rng(0).integers(-30, 31, size=(40, 3)))
+
+
+LIMITS = {"whole": 3.0, "fractional": 1.5}
+SCHEDULES = (STREAM, Schedule(4, "carried", held=True), Schedule(4, "reset", held=True))
+
+
+@on_every_engine
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+def test_an_inputs_limit_in_integers(name: str, engine: str, schedule: Schedule, limit: str) -> None:
+    """Values beyond it, some of them fractions, straight into a connection: clipped, then rounded towards zero."""
+    spec = target(name).spec
+    if spec.integers is None or not spec.integers.graded_bits:
+        pytest.skip("takes no graded integers")
+    require_engine(name, engine)
+    weight = 2 * np.random.default_rng(1).integers(-60, 60, size=(4, 3))
+    nodes: list[tuple[str, Op]] = [
+        ("in", Input((3,), "values", LIMITS[limit])), ("fc", Dense(weight, 0, 8, 1)),
+        ("lif", Neuron(IntegerMembrane(40, np.zeros(4)), None, IntegerSpike(90))), ("out", Output((4,))),
+    ]  # fmt: skip
+    graph = chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=integers(spec))
+    made = Program(spec.name, graph, schedule=schedule)
+    if engine == "onnxruntime" and schedule.held:
+        with pytest.raises(InfeasibleError, match="holds its input"):
+            opened(name, engine, made)
+        return
+    assert_same_rows(name, engine, made, np.random.default_rng(2).normal(size=(40, 3)).astype(np.float32) * 4)
+
+
+def assert_same_rows(name: str, engine: str, made: Program, x: np.ndarray) -> None:
+    with opened(name, engine, made) as session:
+        wanted, found = MachineStream(session.plan).run(x), session.run(x)
+        for key, rows in wanted.items():
+            np.testing.assert_array_equal(found[key], rows, err_msg=key)
+        assert any(rows.any() for rows in wanted.values()), "a silent graph would be equal to anything"
 
 
 def test_there_is_something_to_test_and_to_refuse() -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from emulated import assert_same_blocks, assert_same_state, observations_of, pol
 from graphs import LAVA, draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policies import random_policy
+from policies import random_policy, with_node
 
 from nervecord.compiler.calibrate import calibrate
 from nervecord.compiler.graph import Graph, chain
@@ -335,6 +336,22 @@ def test_population_codes_are_in_the_loop() -> None:
     assert any(isinstance(op, PopulationEncode) for op in policy.graph.nodes.values())
     assert EmulatorSession(policy).fused
     assert not EmulatorSession(policy, fuse=False).fused
+
+
+@pytest.mark.parametrize("changes", [{"carries": "values", "limit": 0.25}, {"carries": "spikes"}])
+@pytest.mark.parametrize("population", [0, 6])
+def test_what_an_input_does_is_not_left_out_of_the_loop(population: int, changes: dict[str, Any]) -> None:
+    """A limit clips what the normaliser gets, and an Input of spikes refuses values."""
+    policy = compiled(population=population)
+    (name,) = policy.graph.inputs
+    policy = with_node(policy, name, policy.graph.nodes[name].replace(**changes))
+    observations = observations_of(policy, 1, 12, 3)
+    if changes["carries"] == "values":
+        assert not assert_same_actions(policy, observations)
+        return
+    for session in (EmulatorSession(policy, 3), MachineSession(policy, batch=3)):
+        with pytest.raises(GraphError, match="carries spikes"):
+            session.step(observations[0])
 
 
 def test_spikes_are_zero_or_one() -> None:

@@ -22,8 +22,22 @@ from policies import random_dag, random_policy
 
 from nervecord.compiler.c.source import c_source
 from nervecord.compiler.calibrate import calibrate
+from nervecord.compiler.graph import Graph
 from nervecord.compiler.lower.lower import lower
-from nervecord.compiler.ops import IntegerSpike, Neuron, Normalise, PopulationEncode, Quantise
+from nervecord.compiler.ops import (
+    Dense,
+    Input,
+    IntegerMembrane,
+    IntegerSpike,
+    IntegerSynapse,
+    Level,
+    Neuron,
+    Normalise,
+    Op,
+    Output,
+    PopulationEncode,
+    Quantise,
+)
 from nervecord.compiler.ops.population import activation
 from nervecord.compiler.plan import plan
 from nervecord.compiler.policy import Policy
@@ -311,6 +325,24 @@ def test_thresholds_at_the_ends_of_what_can_be_said(threshold: int, compare: str
     }
     made = plan(graph.replace(nodes=nodes, arithmetic=arithmetic), case.plan.schedule)
     assert_same_blocks(Case(12, made, case.inputs))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("spike", [None, IntegerSpike((1 << 30) + 5)])
+def test_a_membrane_behind_a_current_that_saturates(sign: int, spike: IntegerSpike | None) -> None:
+    """Almost nothing decays, so that the bounds of both are far beyond int64 before they are cut."""
+    arithmetic = dataclasses.replace(
+        LAVA, decay="shift", decay_bits=5, decay_rounding="floor", current_decay_low=0, current_overflow="saturate",
+        membrane_overflow="saturate", membrane_bits=32, readout="membrane", threshold_bits=31, threshold_shift=0,
+        weight_signs="twos-complement",
+    )  # fmt: skip
+    nodes: dict[str, Op] = {
+        "in": Input((1,), "spikes"), "dense": Dense(np.array([[100 * sign]]), 4, 8, 1), "out": Output((1,)),
+        "neurons": Neuron(IntegerMembrane(31, np.zeros(1, dtype=np.int32)), IntegerSynapse(30), spike),
+    }  # fmt: skip
+    edges = (("in", "dense"), ("dense", "neurons"), ("neurons", "out"))
+    made = plan(Graph(Level.INTEGER, nodes, edges, 1e-3, arithmetic))
+    assert_same_blocks(Case(0, made, {"in": np.ones((500, 1), dtype=np.int64)}))
 
 
 @pytest.mark.parametrize("way", [pickle.dumps, copy.copy, copy.deepcopy])

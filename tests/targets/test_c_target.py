@@ -15,13 +15,29 @@ import pytest
 from compiled_c import CORTEX_TOOLS, on_cortex
 from emulated import policy_of, random_arithmetic
 from graphs import LAVA, draw
-from policies import random_dag, random_policy
+from policies import lif, random_dag, random_policy
 
 import nervecord
 from nervecord.compiler.c.names import identifiers
 from nervecord.compiler.c.source import c_source
 from nervecord.compiler.files.program import Program
-from nervecord.compiler.ops import Dense, IntegerMembrane, IntegerSpike, Neuron, Threshold
+from nervecord.compiler.graph import Graph
+from nervecord.compiler.ops import (
+    Affine,
+    BiasChannel,
+    Decode,
+    Dense,
+    Input,
+    IntegerMembrane,
+    IntegerSpike,
+    Level,
+    Neuron,
+    Op,
+    Output,
+    Quantise,
+    Sparse,
+    Threshold,
+)
 from nervecord.compiler.plan import plan
 from nervecord.compiler.policy import Policy
 from nervecord.errors import InfeasibleError, NervecordError
@@ -75,6 +91,8 @@ def programs() -> dict[str, Callable[[], Program]]:
         "other arithmetic": lambda: other_arithmetic(),
         "stream": lambda: stream(4),
         "stream in blocks": lambda: stream(next(s for s in range(99) if draw(s).plan.schedule.steps > 2)),
+        "stream, bias source": lambda: biased_stream("values"),
+        "stream, bias channel": lambda: biased_stream("spikes"),
     }
 
 
@@ -92,6 +110,19 @@ def other_arithmetic() -> Program:
 def stream(seed: int) -> Program:
     case = draw(seed)
     return Program("c", case.plan.graph, None, case.plan.schedule)
+
+
+def biased_stream(carries: str) -> Program:
+    """Biases into synaptic currents: the Inputs carry them on a channel of their own."""
+    rng = np.random.default_rng(2)
+    nodes: dict[str, Op] = {"lif": lif(6, current=0.6), "fc2": Affine(rng.normal(size=(3, 6)), rng.normal(size=3), 1)}
+    nodes |= {"last": lif(3, current=0.5), "out": Output((3,))}
+    edges = [("lif", "fc2"), ("fc2", "last"), ("last", "out")]
+    for k in range(2):
+        nodes[f"in{k}"] = Input((4,), carries, 4.0 if carries == "values" else None)
+        nodes[f"fc{k}"] = Affine(rng.normal(size=(6, 4)), rng.normal(size=6), 1)
+        edges += [(f"in{k}", f"fc{k}"), (f"fc{k}", "lif")]
+    return nervecord.compile(Graph(Level.DISCRETE, nodes, tuple(edges), 1e-3), "c")
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +144,13 @@ def test_it_compiles_without_a_warning_and_passes_its_test(
     for level in ("-O0", "-O3"):
         selftest(folder, compiler, level)
     selftest(folder, compiler, *SANITIZED)
+
+
+def test_the_streams_carry_their_biases(folders: dict[str, tuple[Program, Path]]) -> None:
+    """So that their self-tests say something: a step takes what a user gives, and no bias source."""
+    ops = {name: list(folders[f"stream, bias {name}"][0].graph.nodes.values()) for name in ("source", "channel")}
+    assert any(isinstance(op, Quantise) and op.constant for op in ops["source"])
+    assert any(isinstance(op, BiasChannel) for op in ops["channel"])
 
 
 def test_the_selftest_names_the_first_step_that_differs(
@@ -228,6 +266,49 @@ def test_what_has_no_form_is_refused_by_name() -> None:
         c_source(dataclasses.replace(made, core=tuple(strange)))
 
 
+@pytest.mark.parametrize("limit", [3e38, 4e38])
+def test_actions_that_a_float_does_not_hold_are_refused(limit: float) -> None:
+    """C does not say what becomes of them; the fail-safe action must be one that can be taken."""
+    made = nervecord.compile(random_policy(5, sizes=(4, 5, 2)), "c").policy
+    action = dataclasses.replace(made.contract.action, low=(-limit,) * 2, high=(limit,) * 2)
+    nodes = {
+        name: op.replace(low=np.full(2, -limit), high=np.full(2, limit)) if isinstance(op, Decode) else op
+        for name, op in made.graph.nodes.items()
+    }
+    for fail_safe, decoders in ((limit, {}), (0.0, nodes)):
+        graph = made.graph.replace(nodes={**made.graph.nodes, **decoders})
+        contract = dataclasses.replace(made.contract, action=action, fail_safe=(fail_safe,) * 2)
+        if limit < 3.4e38:
+            c_source(plan(Policy(graph, contract)))
+            continue
+        with pytest.raises(InfeasibleError, match=r"may give an action of 4e\+38"):
+            c_source(plan(Policy(graph, contract)))
+
+
+def test_a_state_that_no_memory_holds_is_refused() -> None:
+    """What is held is multiplied once per action, and its products wait with the connection: a few bytes of a file."""
+    made = nervecord.compile(random_policy(5, sizes=(4, 5, 2), state="carried", steps=1), "c").policy
+    graph, size = made.graph, 1 << 18
+    (name,) = [n for n, op in graph.nodes.items() if isinstance(op, Dense) and op.weight.shape == (5, 4)]
+    (after,) = [n for n, op in graph.nodes.items() if isinstance(op, Dense) and op.weight.shape == (2, 5)]
+    (lif_name,) = graph.destinations(name)
+    neurons = graph.nodes[lif_name]
+    assert isinstance(neurons, Neuron)
+    assert isinstance(neurons.membrane, IntegerMembrane)
+    one, nothing = np.ones(1, np.int32), np.zeros(size, np.int32)
+    first = Sparse(one, 0 * one, np.append([0], nothing + 1).astype(np.int32), 4, 0, 8, 4000)
+    second = Sparse(one, 0 * one, np.array([0, 1, 1], np.int32), size, 0, 8, 1)
+    nodes = {
+        **graph.nodes, name: first, after: second,
+        lif_name: neurons.replace(membrane=dataclasses.replace(neurons.membrane, bias=nothing)),
+    }  # fmt: skip
+    arithmetic = dataclasses.replace(LAVA, delay_max=4096)
+    with pytest.raises(
+        InfeasibleError, match=r"c: its state takes 4,\d{3},\d{3},\d{3} bytes, 536,870,912 are possible"
+    ):
+        c_source(plan(made.replace(graph=graph.replace(nodes=nodes, arithmetic=arithmetic))))
+
+
 def test_the_readme_says_what_it_costs(folders: dict[str, tuple[Program, Path]]) -> None:
     program, folder = folders["cleared"]
     source = c_source(plan(program.policy))
@@ -250,6 +331,8 @@ def test_the_readme_says_what_it_costs(folders: dict[str, tuple[Program, Path]])
 def test_the_makefile_and_cmake_build_it(folders: dict[str, tuple[Program, Path]], tmp_path: Path) -> None:
     folder = shutil.copytree(folders["loops"][1], tmp_path / "folder")
     call("make", "libpolicy.a", "selftest", cwd=folder)
+    for name in ("stream, bias source", "stream, bias channel"):
+        call("make", "sanitize", cwd=folders[name][1])
     if shutil.which("cmake") is None:
         pytest.skip("no cmake")
     call("cmake", "-S", ".", "-B", "build", cwd=folder)

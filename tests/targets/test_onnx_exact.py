@@ -6,28 +6,32 @@ passes the border of such a file.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from emulated import observations_of, policy_of, random_arithmetic
-from graphs import draw
+from graphs import LAVA, draw
 from policies import random_dag, random_policy
 from singles import single
 
 import nervecord
 from nervecord.compiler.calibrate import calibrate
 from nervecord.compiler.compile import compile_graph
-from nervecord.compiler.ops import Level
+from nervecord.compiler.graph import Graph
+from nervecord.compiler.ops import Dense, Input, IntegerMembrane, Level, Neuron, Op, Output
 from nervecord.compiler.plan import plan
 from nervecord.compiler.policy import Policy
+from nervecord.compiler.schedule import STREAM
 from nervecord.errors import GraphError
 from nervecord.runtime.emulator import EmulatorSession
 from nervecord.runtime.environment import given_action, make_environment
 from nervecord.runtime.session import MachineSession, Session
+from nervecord.runtime.stream import MachineStream
 from nervecord.targets.catalogue import load_spec
-from nervecord.targets.onnx.engine import OnnxSession, inference_session
+from nervecord.targets.onnx.engine import OnnxSession, OnnxStream, inference_session
 from nervecord.targets.onnx.target import OnnxTarget
 
 pytest.importorskip("onnx")
@@ -73,6 +77,30 @@ def test_random_graphs_in_random_arithmetics(seed: int) -> None:
     if readout_fires(policy, observations, batch):
         pytest.skip("a membrane that is read spikes, which the definition refuses")
     assert_same(policy, MachineSession(policy), observations, batch=batch)
+
+
+@pytest.mark.parametrize("names", [("small", "large"), ("large", "small")])
+def test_two_nodes_may_share_an_op(names: tuple[str, str]) -> None:
+    """What enters is each node's own: 255 * 32767 * 4 is beyond float32, 255 * 4 is not."""
+    wide = dataclasses.replace(
+        LAVA, readout="membrane", current_bits=32, membrane_bits=32, input_shift=0, product_bits=40
+    )
+    dense, neurons = Dense(np.full((3, 4), 255), 0, 8, 1), Neuron(IntegerMembrane(4095, np.zeros(3)))
+    limits = {"small": 1.0, "large": 32767.0}
+    nodes: dict[str, Op] = {}
+    for name in names:
+        nodes |= {
+            name: Input((4,), "values", limits[name]), f"{name} dense": dense, f"{name} neurons": neurons,
+            f"{name} out": Output((3,)),
+        }  # fmt: skip
+    edges = [pair for n in names
+             for pair in ((n, f"{n} dense"), (f"{n} dense", f"{n} neurons"), (f"{n} neurons", f"{n} out"))]  # fmt: skip
+    made = plan(Graph(Level.INTEGER, nodes, tuple(edges), 1e-3, wide), STREAM)
+    rng = np.random.default_rng(0)
+    inputs = {n: rng.integers(-limits[n], limits[n], endpoint=True, size=(400, 4)) for n in names}
+    wanted, found = MachineStream(made).run(inputs), OnnxStream(made).run(inputs)
+    for name, rows in wanted.items():
+        np.testing.assert_array_equal(found[name], rows, err_msg=name)
 
 
 def readout_fires(policy: Policy, observations: Any, batch: int) -> bool:

@@ -26,6 +26,7 @@ from nervecord.compiler.ops import (
     Spike,
     Threshold,
 )
+from nervecord.compiler.ops.neurons import RESETS
 from nervecord.compiler.plan import plan
 from nervecord.compiler.policy import Policy
 from nervecord.errors import GraphError
@@ -135,14 +136,13 @@ def test_a_difference_that_is_none_of_a_threshold_is_found() -> None:
     assert refused > 5
 
 
-RESETS: list[dict[str, Any]] = [
-    {"reset": "subtract"}, {"reset": "none"}, {"refractory": 2}, {"reset": "subtract", "refractory": 1},
-    {"reset_value": 0.25},
+CHANGES: list[dict[str, Any]] = [
+    *({"reset": rule, "refractory": silent} for rule in RESETS for silent in (0, 2)), {"reset_value": 0.25},
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("state", ["reset", "carried"])
-@pytest.mark.parametrize("changes", RESETS, ids=str)
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
 def test_every_reset_rule(changes: dict[str, Any], state: str) -> None:
     policy = random_policy(4, sizes=(6, 20, 3), state=state)
     op = policy.graph.nodes["lif1"]

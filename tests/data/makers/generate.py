@@ -58,6 +58,12 @@ def snntorch() -> Iterator[Case]:
             torch.full((6,), 0.6), wide, threshold=torch.full((6,), 0.8), init_hidden=True, reset_mechanism=mechanism
         )
         yield f"snntorch-synaptic-{mechanism}", nn.Sequential(linear(5, 6), lif), torch.zeros(5), values(5), stepped
+    now: dict[str, Any] = {"threshold": torch.full((6,), 0.3), "init_hidden": True, "reset_delay": False}
+    for kind, lif in (
+        ("leaky", snn.Leaky(wide, **now)), ("synaptic", snn.Synaptic(torch.full((6,), 0.6), wide, **now)),
+        ("rleaky", snn.RLeaky(wide, linear_features=6, **now)),
+    ):  # fmt: skip
+        yield f"snntorch-{kind}-subtract-now", nn.Sequential(linear(5, 6), lif), torch.zeros(5), values(5), stepped
     rest: dict[str, Any] = {"linear_features": 6, "threshold": torch.full((6,), 0.8), "init_hidden": True}
     for name, more in (
         ("zero", {"reset_mechanism": "zero"}), ("zero-now", {"reset_mechanism": "zero", "reset_delay": False}),

@@ -1,0 +1,162 @@
+"""Random graphs with every choice drawn, in each engine that runs here, against the definition: to the bit.
+
+    python benchmarks/choices.py [--integers 1000 --floats 1000 --c-every 20 --first 400000]
+
+Graphs of integers (tests/graphs.py) in an arithmetic of which every choice is drawn (tests/emulated.py): the emulator,
+engine torch and ONNX Runtime, and of every so many the C that is emitted. Graphs of floats (tests/floatgraphs.py) with
+resets, silent steps, pools, limits and the like drawn, their numbers made multiples of one half: torch in float64 and
+ONNX Runtime in float32 then round nothing, and must give the definition's bits; graphs in which float32 would round are
+left out. Exits with 1 at the first difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import dataclasses
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nervecord.compiler.ops import Array, Op, fields
+from nervecord.compiler.plan import Plan, plan
+from nervecord.errors import GraphError
+from nervecord.runtime.c_engine import CStream
+from nervecord.runtime.emulator import EmulatorStream
+from nervecord.runtime.stream import MachineStream
+from nervecord.targets.batched.session import BatchedStream
+from nervecord.targets.onnx.engine import OnnxStream
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+import floatgraphs
+from emulated import random_arithmetic
+from graphs import draw
+
+SHORT = 6
+"""Steps of a graph of floats: each may take a bit of what float32 holds."""
+
+
+def differs(session: Any, made: Plan, blocks: list[dict[str, Array]], wanted: list[Any]) -> str | None:
+    """What differs first: an Output, or what a population gave in a useful step."""
+    for k, (block, (outputs, trace)) in enumerate(zip(blocks, wanted, strict=True)):
+        found = session.step(block)
+        seen = session.trace()
+        for name, rows in outputs.items():
+            if not np.array_equal(found[name], rows):
+                return f"block {k}: {name}"
+        for unit in made.units:
+            name = unit.step.name
+            at = made.useful(name)
+            if not np.array_equal(seen[name][at], trace[name][at]):
+                return f"block {k}: {name}"
+    return None
+
+
+def defined(made: Plan, blocks: list[dict[str, Array]], batch: int) -> list[Any] | None:
+    """Outputs and trace of each block; None where a membrane that is read would spike, which has no meaning."""
+    session, found = MachineStream(made, batch=batch), []
+    try:
+        for block in blocks:
+            outputs = {name: rows.copy() for name, rows in session.step(block).items()}
+            found.append((outputs, session.trace()))
+    except GraphError:
+        return None
+    return found
+
+
+def halves(op: Op) -> Op:
+    """An op whose numbers are multiples of one half, decays 0, 0.5 and 1, thresholds positive."""
+    changes: dict[str, Any] = {}
+    for name, declared in fields.declarations(type(op)):
+        value = getattr(op, name)
+        if value is None or name in ("steps", "starts", "columns"):
+            continue
+        if declared.kind == "part":
+            changes[name] = halves(value)
+        elif declared.kind == "array":
+            rounded = np.round(value * 2) / 2
+            changes[name] = np.maximum(rounded, 0.5) if name == "threshold" else rounded
+    return dataclasses.replace(op, **changes)
+
+
+def single(made: Plan, wanted: list[Any]) -> bool:
+    """Whether float32 holds everything that was computed, with bits to spare for sums."""
+    values = [rows.ravel() for outputs, trace in wanted for rows in (*outputs.values(), *trace.values())]
+    every = np.concatenate(values)
+    return bool((every * 2.0**14 == np.round(every * 2.0**14)).all() and np.abs(every).max(initial=0) < 2.0**8)
+
+
+def of_floats(seed: int) -> tuple[Plan, list[dict[str, Array]], list[Any]] | None:
+    case = floatgraphs.draw(seed)
+    graph = case.plan.graph
+    made = plan(graph.replace(nodes={n: halves(op) for n, op in graph.nodes.items()}), case.plan.schedule)
+    count = max(1, SHORT // made.schedule.steps)
+    blocks = [{n: np.round(x) for n, x in block.items()} for block in case.blocks()[:count]]
+    wanted = defined(made, blocks, 2)
+    return None if wanted is None or not single(made, wanted) else (made, blocks, wanted)
+
+
+def of_integers(seed: int) -> tuple[Plan, list[dict[str, Array]], list[Any]] | None:
+    try:
+        case = draw(seed, random_arithmetic(seed))
+    except AssertionError:
+        return None  # this arithmetic has no legal graph
+    steps = case.plan.schedule.steps
+    length = len(next(iter(case.inputs.values())))
+    blocks = [{n: x[k : k + steps] for n, x in case.inputs.items()} for k in range(0, length - steps + 1, steps)]
+    wanted = defined(case.plan, blocks, 1)
+    return None if wanted is None else (case.plan, blocks, wanted)
+
+
+def compare(
+    what: str, make: Callable[[int], Any], engines: dict[str, Any], first: int, count: int, c_every: int
+) -> None:
+    """Draw and compare, and say how many were equal."""
+    begun, equal = time.process_time(), collections.Counter[str]()
+    had: dict[str, int] = collections.Counter()
+    seed = first
+    while had["graphs"] < count:
+        drawn = make(seed)
+        seed += 1
+        if drawn is None:
+            had["left out"] += 1
+            continue
+        made, blocks, wanted = drawn
+        had["graphs"] += 1
+        for name, opened in engines.items():
+            if name == "c" and seed % c_every:
+                continue
+            with opened(made) as session:
+                where = differs(session, made, blocks, wanted)
+            if where is not None:
+                sys.exit(f"seed {seed - 1}, {name}: {where} differs")
+            equal[name] += 1
+    each = ", ".join(f"{name} {n:,}" for name, n in equal.items())
+    print(
+        f"{what} equal to the definition: {had['graphs']:,} graphs ({each}), {had['left out']:,} left out, "
+        f"{time.process_time() - begun:.0f} s of processor time"
+    )
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--integers", type=int, default=1000)
+    parser.add_argument("--floats", type=int, default=1000)
+    parser.add_argument("--c-every", type=int, default=20, help="of integers, which share is compiled as C as well")
+    parser.add_argument("--first", type=int, default=400_000, help="first seed")
+    arguments = parser.parse_args()
+    whole: dict[str, Any] = {"emulator": EmulatorStream, "torch": BatchedStream, "onnx": OnnxStream, "c": CStream}
+    real: dict[str, Any] = {
+        "torch": lambda made: BatchedStream(made, 2), "onnx": lambda made: OnnxStream(made, batch=2)
+    }  # fmt: skip
+    compare("integers", of_integers, whole, arguments.first, arguments.integers, arguments.c_every)
+    compare("floats", of_floats, real, arguments.first, arguments.floats, 1)
+
+
+if __name__ == "__main__":
+    main()
