@@ -89,7 +89,7 @@ def _report(link: Link, made: Mantissas, scale: float, error: Array) -> LinkRepo
         weight_bits=made.weight_bits,
         delay=made.delay,
         weight_error_max=float(np.abs(error).max()) / largest,
-        weight_error_rms=float(np.sqrt(np.sum(np.square(error)) / (rows * width))) / largest,
+        weight_error_rms=float(np.sqrt(np.sum(np.square(error / largest)) / (rows * width))),
     )
 
 
