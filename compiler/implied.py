@@ -11,6 +11,7 @@ import dataclasses
 from typing import Any
 
 from nervecord.compiler.arithmetic import BOUNDS, Arithmetic
+from nervecord.compiler.graph import Graph
 from nervecord.compiler.target import Confidence, Fact, TargetSpec
 from nervecord.errors import FileFormatError
 
@@ -97,11 +98,24 @@ def with_arithmetic(spec: TargetSpec, arithmetic: Arithmetic) -> TargetSpec:
     return with_implied(dataclasses.replace(spec, integers=arithmetic, **opened), source, "exact", where=spec.name)
 
 
+GIVEN = {"delay_max": "delay_max", "message_bits": "graded_bits"}
+"""Limits that a user may give -> what of the arithmetic they are."""
+
+
+def computes(spec: TargetSpec, graph: Graph) -> bool:
+    """Whether a graph of integers is in this spec's arithmetic, or one that differs in limits which the graph keeps."""
+    own = integers(spec)
+    if graph.arithmetic is None:
+        return False
+    same = dataclasses.replace(graph.arithmetic, **{name: getattr(own, name) for name in GIVEN.values()}) == own
+    return same and not any(True for op in graph.nodes.values() for _ in op.misfits(own))
+
+
 def integers(spec: TargetSpec) -> Arithmetic:
     """The arithmetic of a spec, with the limits that the user gave in place of those that are not exact."""
     assert spec.integers is not None
     changes: dict[str, Any] = {}
-    for limit, name in (("delay_max", "delay_max"), ("message_bits", "graded_bits")):
+    for limit, name in GIVEN.items():
         fact = getattr(spec.limits, limit)
         if fact.confidence == "given" and fact.value is not None:
             changes[name] = int(min(fact.value, BOUNDS[name][1]))

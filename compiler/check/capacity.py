@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from nervecord.compiler.check.rules import GRAPH, Case, Hit, Look, above, breaking, cited, decays, threshold, whole
-from nervecord.compiler.implied import integers
+from nervecord.compiler.implied import computes, integers
 from nervecord.compiler.lower.entries import coarsest
 from nervecord.compiler.ops import Array, IntegerSpike, Level, Mantissas, Neuron
-from nervecord.compiler.target import Limits
+from nervecord.compiler.target import Adopting, Limits
 from nervecord.errors import InfeasibleError
 
 LOST_WEIGHTS = 0.25
@@ -257,6 +257,15 @@ def threshold_range(case: Case) -> Iterator[Hit]:
                 case.named(name), "has a threshold that is not positive", float(values.min()), 0,
                 "train with positive thresholds: it spikes without input", cited(fact), breaking(fact),
             )  # fmt: skip
+
+
+def foreign_integers(case: Case) -> Iterator[Hit]:
+    if case.spec.integers is None or isinstance(case.target, Adopting) or computes(case.spec, case.graph):
+        return
+    yield Hit(
+        GRAPH, "is in integers already, of an arithmetic that is not this target's", None, None,
+        "compile it for the target whose integers they are, or start from the floats", case.spec.arithmetic,
+    )  # fmt: skip
 
 
 def weight_range(case: Case) -> Iterator[Hit]:

@@ -274,6 +274,10 @@ RULES: tuple[Rule, ...] = (
         "Train with positive thresholds; let scales be lower.", capacity.threshold_range,
     ),
     Rule(
+        "foreign-integers", "error", INTEGER_LEVEL, "The integers are those of another arithmetic than the target's.",
+        "Compile for the target whose integers they are, or start from the floats.", capacity.foreign_integers,
+    ),
+    Rule(
         "weight-range", "error", INTEGER_LEVEL, "Integer weights leave the chip's range.",
         "Compile again from the float policy for this target.", capacity.weight_range,
     ),

@@ -44,7 +44,8 @@ def prepared(
         integers = spec.integers
         if clustered is not None:
             passes.append(("clustered", lambda it: _cluster(it, integers, clustered)))
-        passes.append(("split", lambda it: prune(split_decays(it, integers))))
+        # Silent neurons are no reason to split, nor one not to.
+        passes.append(("split", lambda it: prune(split_decays(prune(it), integers))))
     for name, run in passes:
         with np.errstate(all="ignore"):
             made = run(subject)

@@ -310,13 +310,13 @@ def _with_scales(
         bias = np.append(bias, ((spike.threshold + 1) << a.threshold_shift) + 1)
     exponents = (a.input_shift,) if settings.whole else range(a.bias_exponent_high + 1)
     fitting = ((e, _bias_mantissas(bias, e, drives)) for e in exponents)
-    bias_exp, mantissas = next(((e, m) for e, m in fitting if np.abs(m).max() <= a.bias_range[1]), (None, bias))
+    bias_exp, held = next(((e, m) for e, m in fitting if np.abs(m).max() <= a.bias_range[1]), (None, bias))
     if bias_exp is None:
         return None
     grid = 1 / a.decay_codes if a.decay == "factor" else 1e-9
     membrane = IntegerMembrane(
         a.decay_code(common(population.decay, "decay", population, grid)),
-        mantissas.astype(np.int32),
+        held.astype(np.int32),
         bias_exp,
     )
     synapse = None

@@ -92,8 +92,8 @@ class Sending(Summing):
         lost = (interval or LONGEST_RUN) if self.state_exp else 0
         total = ((low - kept) >> self.state_exp) - lost, (high + kept) >> self.state_exp
         bounded = max(int(total[1].max()), -int(total[0].min())) < FAR
-        sent = (np.clip(end >> self.state_exp, -FAR, FAR) for end in (least, most))
-        return Sent(*sent, total if bounded else None), int(max(most.max(), -least.min()))
+        low, high = (np.clip(end >> self.state_exp, -FAR, FAR) for end in (least, most))
+        return Sent(low, high, total if bounded else None), int(max(most.max(), -least.min()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -231,7 +231,7 @@ def _close_cycles(nodes: dict[str, Op], edges: Sequence[Edge]) -> None:
     closed, left = closing(graph, {name for name, op in nodes.items() if op.lag})
     for name in closed:
         nodes[name] = nodes[name].replace(delay=1)
-    raise_on_errors(_unbroken(left), GraphError)
+    raise_on_errors(tuple(_unbroken(left)), GraphError)
 
 
 def closing(graph: Graph, waiting: Collection[str]) -> tuple[list[str], list[str]]:

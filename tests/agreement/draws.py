@@ -16,6 +16,7 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 from policies import random_dag, random_policy
 
+import nervecord
 from nervecord.compiler.arithmetic import BOUNDS, Arithmetic
 from nervecord.compiler.graph import Edge, Graph
 from nervecord.compiler.ops import (
@@ -43,8 +44,14 @@ from nervecord.compiler.policy import Policy
 from nervecord.compiler.specfile import spec_from_dict
 from nervecord.compiler.target import TargetSpec
 from nervecord.errors import FileFormatError
+from nervecord.targets.integers import IntegerTarget
 
 DT = 1e-3
+SHIPPED: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("lava", {}), ("lava", {"weight_slices": 2}), ("lava", {"netx": True}), ("lava", {"weight_bits": 4}), ("c", {}),
+    ("onnx", {"form": "integer"}), ("reference", {}),
+)  # fmt: skip
+"""Targets of the package, with options, that a part of the cases is for."""
 LAVA = tomllib.loads((Path(__file__).parents[2] / "targets" / "lava" / "spec.toml").read_text(encoding="utf-8"))
 PLAIN = {name: LAVA["arithmetic"][name] for name in (f.name for f in dataclasses.fields(Arithmetic))}
 
@@ -56,35 +63,37 @@ class Case:
     Args:
         steps: of a block before which a stream's state is cleared; None: carried, or a policy's own.
         calibration: recorded input of a stream; None without.
-        options: of the target.
     """
 
     number: int
-    spec: TargetSpec
+    target: Any
     subject: Graph | Policy
-    steps: int | None
-    calibration: dict[str, Array] | None
-    options: dict[str, int]
+    steps: int | None = None
+    calibration: dict[str, Array] | None = None
 
 
 def draw(number: int) -> Case:
     """The case of this number."""
     rng = np.random.default_rng([number, 7])
     spec = random_spec(rng)
-    assert spec.integers is not None
     options = {}
     if rng.random() < 0.15:
         options["weight_slices"] = 2
     if rng.random() < 0.15:
-        options["weight_bits"] = int(rng.integers(0, spec.integers.weight_bits + 1))
+        options["weight_bits"] = int(rng.integers(2, 9))
+    target: Any = IntegerTarget(spec, **options)
+    if rng.random() < 0.2:
+        name, more = SHIPPED[int(rng.integers(len(SHIPPED)))]
+        target = nervecord.target(name, **more)
+    arithmetic = target.spec.integers or spec.integers
     if rng.random() < 0.35:
-        return Case(number, spec, _policy(rng, spec.integers), None, None, options)
+        return Case(number, target, _policy(rng, arithmetic))
     steps = int(rng.integers(1, 7)) if rng.random() < 0.4 else None
-    graph = _Maker(rng, spec.integers, carried=steps is None).graph()
+    graph = _Maker(rng, arithmetic, carried=steps is None).graph()
     recorded = None
     if rng.random() < 0.3:
         recorded = {name: values(rng, graph.nodes[name], 24) for name in graph.inputs}
-    return Case(number, spec, graph, steps, recorded, options)
+    return Case(number, target, graph, steps, recorded)
 
 
 def values(rng: np.random.Generator, op: Op, steps: int) -> Array:

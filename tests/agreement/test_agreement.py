@@ -53,7 +53,7 @@ def described(limits: dict[str, int] | None = None, **arithmetic: Any) -> Target
 
 def outcome(subject: Graph | Policy, spec: TargetSpec | None = None, steps: int | None = None, **options: Any) -> str:
     """The codes that refuse it, by `inspect` and `compile` alike, or "feasible"; what compiles is run."""
-    return outcome_of(Case(0, spec or described(), subject, steps, None, options))
+    return outcome_of(Case(0, IntegerTarget(spec or described(), **options), subject, steps))
 
 
 # --------------------------------------------------------------------------------------------------------------------
