@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+import emulated
+import graphs
 import numpy as np
 from policies import random_dag, random_policy
 
@@ -82,6 +84,8 @@ def draw(number: int) -> Case:
     if rng.random() < 0.15:
         options["weight_bits"] = int(rng.integers(2, 9))
     target: Any = IntegerTarget(spec, **options)
+    if rng.random() < 0.06:
+        return _of_integers(number, rng)
     if rng.random() < 0.2:
         name, more = SHIPPED[int(rng.integers(len(SHIPPED)))]
         target = nervecord.target(name, **more)
@@ -94,6 +98,15 @@ def draw(number: int) -> Case:
     if rng.random() < 0.3:
         recorded = {name: values(rng, graph.nodes[name], 24) for name in graph.inputs}
     return Case(number, target, graph, steps, recorded)
+
+
+def _of_integers(number: int, rng: np.random.Generator) -> Case:
+    """A stream in integers already, for a target that computes so, or for another one."""
+    arithmetic = emulated.random_arithmetic(number)
+    found = graphs.draw(number, arithmetic).plan
+    own = spec_from_dict(_described(rng, arithmetic.to_dict()))
+    spec = own if rng.random() < 0.8 else random_spec(rng)
+    return Case(number, IntegerTarget(spec), found.graph, found.schedule.steps if found.schedule.resets else None)
 
 
 def values(rng: np.random.Generator, op: Op, steps: int) -> Array:

@@ -187,7 +187,7 @@ def test_inspect_takes_the_options_of_the_one_target_that_is_named(nervecord_cli
     """A threshold that has a unit with a second slice alone."""
     weight = np.full((2, 2), 1e-4)
     weight[0, 0] = 1.0
-    write_nir(net(Affine(weight), lif(threshold=np.full(2, 2e-5)), spiking=True), tmp_path / "far.nir")
+    write_nir(net(Affine(weight), lif(threshold=np.full(2, 2e-4)), spiking=True), tmp_path / "far.nir")
     words = ("inspect", tmp_path / "far.nir", "--target", "lava")
     assert nervecord_cli(*words, "--json").json["targets"][0]["findings"][-1]["code"] == "no-scale"
     assert nervecord_cli(*words, "--weight-slices", 2).code == 0

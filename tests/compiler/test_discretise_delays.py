@@ -167,9 +167,13 @@ def test_the_way_back_through_other_nodes() -> None:
 
 
 def test_a_delay_on_the_way_back_is_enough() -> None:
-    nodes: dict[str, Op] = {"fc": eye(), "a": lif(), "rec": eye(bias=True), "d": delay(0.004)}
-    graph = discretise(recurrent(nodes, ["in fc", "fc a", "a out", "a rec", "rec d", "d a"]), dt=1e-3)
-    assert delays(graph) == {"fc": 0, "rec": 4}
+    edges = ["in fc", "fc a", "a out", "a rec", "rec d", "d a"]
+    nodes: dict[str, Op] = {"fc": eye(), "a": lif(), "rec": eye(), "d": delay(0.004)}
+    assert delays(discretise(recurrent(nodes, edges), dt=1e-3)) == {"fc": 0, "rec": 4}
+    # A bias waits with what the connection gives, in a line of its own.
+    graph = discretise(recurrent({**nodes, "rec": eye(bias=True)}, edges), dt=1e-3)
+    assert delays(graph) == {"fc": 0, "rec": 0}
+    assert graph.nodes["d"].lag == 4
 
 
 def test_only_what_lies_on_a_cycle_is_delayed() -> None:
