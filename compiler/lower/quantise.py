@@ -148,6 +148,8 @@ def quantise(
             continue
         links, neuron = made
         proved = _prove(population, links, neuron, incoming, settings)
+        if reach and not proved.accumulator:
+            continue  # the exponent cuts off all that enters
         findings = ranges.overflows([proved], a)
         if any(finding.severity == "error" for finding in findings):
             continue

@@ -206,38 +206,6 @@ def test_a_bias_into_a_current_that_only_spikes_feed_comes_through_a_channel_of_
     assert np.array_equal(free, integers)
 
 
-def test_the_neuron_that_carries_a_bias_spikes_in_every_step_whatever_its_threshold() -> None:
-    """Its own bias is a mantissa too, and must not be rounded to a value below the threshold."""
-    graph, schedule = biased_currents(1), Schedule(6, "reset")
-    for bits in range(7, 14):
-        fine = dataclasses.replace(
-            LAVA, threshold_bits=23, threshold_shift=0, bias_bits=bits, bias_exponent_high=16, readout="membrane"
-        )
-        made, _ = lower(graph, fine, None, schedule=schedule)
-        assert isinstance(made, Graph)
-        machine = Machine(plan(made, schedule))
-        steps = machine.block({"input": np.zeros((6, 1, 4))})[1]
-        spiked = np.stack([values["lif0"][0, -1] for values in steps])
-        assert spiked[machine.plan.useful("lif0")].tolist() == [1] * 6
-    several = dataclasses.replace(LAVA, reset="subtract", spikes_per_step=3)
-    with pytest.raises(InfeasibleError, match="nothing that feeds it can carry one"):
-        lower(graph, several, None, schedule=schedule)
-
-
-def test_no_threshold_is_beyond_what_a_membrane_comes_to() -> None:
-    """Integrators whose state is carried may saturate at any scale, so that nothing else bounds their threshold."""
-    wide = dataclasses.replace(LAVA, threshold_bits=30, threshold_shift=4, readout="membrane")
-    for compare_by in (">", ">="):
-        arithmetic = dataclasses.replace(wide, compare=compare_by)
-        named = [("input", Input((1,), "spikes")), ("fc", Affine(np.full((1, 1), 0.3))), ("lif", lif(1, 1.0)),
-                 ("output", Output((1,)))]  # fmt: skip
-        graph = chain(Level.DISCRETE, named, dt=1e-3)
-        made, _ = lower(graph, arithmetic, None)
-        x = np.ones((41, 1))
-        floats, integers = (simulate(g, x).left["output"].sum() for g in (graph, made))
-        assert (floats, integers) == (10, 10)
-
-
 def test_a_bias_that_nothing_can_carry_is_refused() -> None:
     """Neurons that are read cannot have one more among them."""
     graph = biased_currents(0)
