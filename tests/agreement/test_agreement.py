@@ -23,7 +23,7 @@ from nervecord.compiler.target import TargetSpec
 from nervecord.errors import FileFormatError
 from nervecord.targets.integers import IntegerTarget
 
-SHARE = 24
+SHARE = 12
 """Cases of the default suite."""
 MANY = 500
 
