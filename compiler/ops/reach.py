@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 
 UNBOUNDED = 1 << 62
 """Stands for a bound that does not exist."""
-BEYOND = 1 << 30
-"""No accumulator reaches it."""
 FAR = 1 << 46
-"""No synaptic current, and no sum of messages that has a bound, reaches it."""
+"""No accumulator, synaptic current or membrane holds as much, and no sum of messages that has a bound reaches it. What
+goes beyond stays there, so that int64 holds all that follows: 2^16 of them, or one times a factor of 16 bits."""
 LONGEST_RUN = 1 << 28
 """Steps without a reset for which sums over carried state are proved: three days at a thousand steps a second."""
 
@@ -80,6 +79,12 @@ class Reach:
     readout: bool = False
 
 
+def raised(x: Array, by: int) -> Array:
+    """x << by of int64, `FAR` where it is further than that."""
+    most = FAR >> by
+    return np.clip(x, -most, most) << by
+
+
 def spiking(size: int, arithmetic: Arithmetic) -> Sent:
     """What neurons that spike send."""
     return Sent(np.zeros(size, dtype=np.int64), np.full(size, arithmetic.spikes_per_step, dtype=np.int64))
@@ -108,8 +113,7 @@ def integrate(op: Leaky, arithmetic: Arithmetic, interval: int, low: Array, high
         low, high: of what enters at a step, per neuron.
     """
     bias = op.bias
-    # Far beyond what any accumulator holds, so that nothing is hidden, and int64 holds all that follows.
-    a_low, a_high = (np.clip(end, -BEYOND, BEYOND) << arithmetic.input_shift for end in (low, high))
+    a_low, a_high = (raised(end, arithmetic.input_shift) for end in (low, high))
     if arithmetic.bias_in_current:
         a_low, a_high, bias = a_low + bias, a_high + bias, np.zeros_like(bias)
     if not interval:
@@ -128,7 +132,7 @@ def integrate(op: Leaky, arithmetic: Arithmetic, interval: int, low: Array, high
         v_low = np.minimum(arithmetic.decayed(v_low, op.decay) + u_low + bias, 0)
         v_high = np.maximum(arithmetic.decayed(v_high, op.decay) + u_high + bias, 0)
         worst = (np.minimum(worst[0], v_low), np.maximum(worst[1], v_high))
-        v_low, v_high = arithmetic.membrane(v_low), arithmetic.membrane(v_high)
+        v_low, v_high = (np.clip(arithmetic.membrane(end), -FAR, FAR) for end in (v_low, v_high))
         if threshold is not None and arithmetic.spikes_per_step == 1 and not arithmetic.subtracts:
             v_high = np.minimum(v_high, max(threshold, 0))
         if all(np.array_equal(a, b) for a, b in zip(before, (u_low, u_high, v_low, v_high), strict=True)):
@@ -144,7 +148,8 @@ def _settle(op: Leaky, arithmetic: Arithmetic, a_low: Array, a_high: Array, bias
     low, high = np.minimum(u_low + bias, 0), np.maximum(u_high + bias, 0)
     v_low, v_high = _limit(low, op.decay, arithmetic), _limit(high, op.decay, arithmetic)
     if op.threshold is not None and not arithmetic.subtracts:
-        level = np.array(op.threshold << arithmetic.threshold_shift, dtype=np.int64)
+        # Where no membrane comes to its threshold, the largest that there is.
+        level = np.array(min(op.threshold << arithmetic.threshold_shift, arithmetic.membrane_range[1]), dtype=np.int64)
         v_high = arithmetic.decayed(level, op.decay) + high
     current = int(max(u_high.max(), -u_low.min()))
     return current, (int(v_low.min()), int(v_high.max()))

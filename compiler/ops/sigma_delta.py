@@ -19,7 +19,7 @@ from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.level import Level
 from nervecord.compiler.ops.op import Op, Role, State
-from nervecord.compiler.ops.reach import FAR, LONGEST_RUN, UNBOUNDED, Reach, Sent
+from nervecord.compiler.ops.reach import FAR, LONGEST_RUN, UNBOUNDED, Reach, Sent, raised
 from nervecord.errors import no_case
 
 if TYPE_CHECKING:
@@ -93,7 +93,9 @@ class Sending(Summing):
         # The messages sent so far add up to act - residue, but for what each of them loses to the shift.
         lost = (interval or LONGEST_RUN) if self.state_exp else 0
         total = ((low - kept) >> self.state_exp) - lost, (high + kept) >> self.state_exp
-        return Sent(least >> self.state_exp, most >> self.state_exp, total), int(max(most.max(), -least.min()))
+        bounded = max(int(total[1].max()), -int(total[0].min())) < FAR
+        low, high = (np.clip(end >> self.state_exp, -FAR, FAR) for end in (least, most))
+        return Sent(low, high, total if bounded else None), int(max(most.max(), -least.min()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,7 +123,7 @@ class Delta(Sending):
         return self.send(state, x << self.lift)
 
     def reach(self, arithmetic: Arithmetic, interval: int, entering: Sent) -> Reach:
-        low, high = np.minimum(entering.low, 0) << self.lift, np.maximum(entering.high, 0) << self.lift
+        low, high = (raised(end, self.lift) for end in (np.minimum(entering.low, 0), np.maximum(entering.high, 0)))
         sends, delta = self.messages_of(low, high, (low - high, high - low), interval)
         return _reach(low, high, delta, sends)
 
@@ -209,7 +211,9 @@ def _sums(entering: Sent, interval: int) -> tuple[Array, Array]:
     if entering.total is not None:
         found.append((np.minimum(entering.total[0], 0), np.maximum(entering.total[1], 0)))
     if interval:
-        found.append((interval * low, interval * high))
+        # So that int64 holds it, however many steps a block has.
+        most = FAR // interval
+        found.append((interval * np.maximum(low, -most - 1), interval * np.minimum(high, most + 1)))
     if not found:
         # Nothing bounds it but that nothing ever enters.
         return np.where(low < 0, -UNBOUNDED >> 1, 0), np.where(high > 0, UNBOUNDED >> 1, 0)
