@@ -19,7 +19,7 @@ MEASURED := latency scaling returns compile_cost verbs
 PRINTED  := c_cortex fused_update train_cost sigma_delta warp_speed choices conformance c_conformance lava_conformance lava_faults
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs fuzz faults test test-quick test-slow test-lava test-lava-dl test-neurobench test-warp test-mjlab check format bench clean
+.PHONY: help install demo docs fuzz agreement faults test test-quick test-slow test-lava test-lava-dl test-neurobench test-warp test-mjlab check format bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -69,6 +69,9 @@ test-lava-dl: $(STAMP)  ## install lava-dl (1 GB), then load exported files with
 fuzz: $(STAMP)  ## 50,000 damaged files, an hour or more; make fuzz FUZZ="--first 1000000 --cases 5000 --bounds"
 	$(BIN)/python tests/fuzz/campaign.py $(FUZZ)
 	$(BIN)/python benchmarks/c_conformance.py --sanitize --graphs 300 --policies 150 --damaged 1500
+
+agreement: $(STAMP)  ## inspect and compile on 5,000 random graphs and targets; make agreement AGREEMENT="--first 10000"
+	$(BIN)/python tests/agreement/campaign.py $(AGREEMENT)
 
 faults: $(STAMP)  ## 600 kills and full disks, an hour or more; make faults FAULTS="--kind train --kills 20"
 	$(BIN)/python tests/faults/campaign.py $(FAULTS)

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from nervecord.compiler.interpret import Trace
     from nervecord.compiler.ops import Array
     from nervecord.compiler.policy import Policy
-    from nervecord.compiler.schedule import Schedule
     from nervecord.compiler.target import Target, TargetSpec
     from nervecord.runtime.compare import Comparison, Mode
     from nervecord.runtime.loop import Progress
@@ -212,19 +211,21 @@ def compile(
         >>> program.save("ant.nervecord")  # doctest: +SKIP
     """
     from nervecord.compiler.compile import compile_graph
+    from nervecord.compiler.schedule import STREAM
     from nervecord.targets.catalogue import InspectedTarget
-    from nervecord.targets.given import compilable, recorded_input
+    from nervecord.targets.given import compilable, given_schedule, recorded_input
 
     chosen = _target(target, limits, options)
     if isinstance(chosen, InspectedTarget):
         chosen.refuse()
     subject, schedule = compilable(
-        network, chosen.spec.name, _schedule(steps), contract=contract, inputs=inputs, dt=dt, convention=convention,
+        network, chosen.spec.name, STREAM, contract=contract, inputs=inputs, dt=dt, convention=convention,
         reset=reset, steps=steps, calibration=calibration, allow_clustered_decays=allow_clustered_decays,
     )  # fmt: skip
     return compile_graph(
-        subject, chosen, dt=dt, schedule=schedule, calibration=recorded_input(calibration, subject), dump=dump,
-        explain=explain, allow_clustered_decays=allow_clustered_decays,
+        subject, chosen, dt=dt, schedule=given_schedule(subject, steps) or schedule,
+        calibration=recorded_input(calibration, subject), dump=dump, explain=explain,
+        allow_clustered_decays=allow_clustered_decays,
     )  # fmt: skip
 
 
@@ -299,7 +300,7 @@ def stream(
     from nervecord.targets.given import streaming
     from nervecord.targets.opening import open_stream
 
-    return open_stream(streaming(given, _schedule(steps)), engine=engine, device=device, precision=precision)
+    return open_stream(streaming(given, steps), engine=engine, device=device, precision=precision)
 
 
 def simulate(
@@ -319,11 +320,11 @@ def simulate(
         GraphError: the graph is not executable, or the input's shape does not match.
     """
     from nervecord.compiler.interpret import simulate as simulate_graph
-    from nervecord.targets.given import acting
+    from nervecord.targets.given import acting, given_schedule, read_given
 
-    program = acting(given)
-    schedule = program.schedule if steps is None else _schedule(steps)
-    return simulate_graph(program.subject, inputs, schedule)
+    held = read_given(given)
+    program = acting(held)
+    return simulate_graph(program.subject, inputs, given_schedule(held, steps) or program.schedule)
 
 
 def inspect(
@@ -349,7 +350,7 @@ def inspect(
     from nervecord.compiler.inspection import inspect as inspect_graph
     from nervecord.compiler.inspection import with_measured
     from nervecord.targets.catalogue import load_spec, load_specs, with_limits
-    from nervecord.targets.given import read_given, scheduled_subject
+    from nervecord.targets.given import given_schedule, read_given, scheduled_subject
 
     if targets is None:
         chosen: Sequence[str | Target[Session]] | None = None
@@ -359,13 +360,12 @@ def inspect(
         if chosen is None or len(chosen) != 1:
             raise NervecordError("are those of one target", where="limits", hint="name it, and no other")
         chosen = [with_limits(target(it) if isinstance(it, str) else it, limits) for it in chosen]
-    if chosen is None:
-        specs = load_specs()
-    else:
-        specs = tuple(load_spec(it) if isinstance(it, str) else it.spec for it in chosen)
+    looked_at: Sequence[TargetSpec | Target[Session]] = load_specs()
+    if chosen is not None:
+        looked_at = [load_spec(it) if isinstance(it, str) else it for it in chosen]
     held = read_given(given)
     subject, schedule = scheduled_subject(held, inputs)
-    report = inspect_graph(subject, specs, schedule if steps is None else _schedule(steps))
+    report = inspect_graph(subject, looked_at, given_schedule(held, steps) or schedule)
     return with_measured(report, held) if isinstance(held, Program) else report
 
 
@@ -474,13 +474,6 @@ def target(
     if name is not None or options:
         raise NervecordError("is a target of its own", where=str(file), hint="give no name and no options beside it")
     return catalogue.target_from_file(Path(file), limits=limits)
-
-
-def _schedule(steps: int | None) -> Schedule:
-    """Of a graph that is no policy."""
-    from nervecord.compiler.schedule import STREAM, Schedule
-
-    return STREAM if steps is None else Schedule(steps, "reset")
 
 
 def _target(

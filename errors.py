@@ -10,7 +10,10 @@ import difflib
 import json
 from collections.abc import Iterable
 from importlib import metadata
-from typing import Never
+from typing import TYPE_CHECKING, Never
+
+if TYPE_CHECKING:
+    from nervecord.compiler.findings import Finding
 
 
 class NervecordError(Exception):
@@ -27,6 +30,13 @@ class NervecordError(Exception):
         self.message = message
         self.where = where
         self.hint = hint
+        self.findings: tuple[Finding, ...] = ()
+        """What was found, where the refusal is of findings: `code` of each is stable."""
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """The codes of its findings, each once."""
+        return tuple(dict.fromkeys(finding.code for finding in self.findings))
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.message}" if self.where else self.message

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 import nervecord
 from nervecord.cli import html
-from nervecord.cli.flags import inputs_of, limit_flags, limits_of, subject_of, time_step_flags, whole_number
+from nervecord.cli.flags import (
+    inputs_of,
+    limit_flags,
+    limits_of,
+    option_flags,
+    options_given,
+    subject_of,
+    time_step_flags,
+    whole_number,
+)
 from nervecord.cli.inspect_text import inspect_text
 from nervecord.cli.show import Outcome
-from nervecord.cli.verb import Verb
+from nervecord.cli.verb import Parser, Verb
 from nervecord.errors import NervecordError
 
 INFEASIBLE = 2
@@ -37,6 +47,9 @@ def _run(args: argparse.Namespace) -> Outcome:
     html.require(args)
     limits = limits_of(args.limits)
     targets: list[Any] = list(args.target or ())
+    options = options_given(args)
+    if options:
+        targets = [nervecord.target(targets[0], **options)]
     if args.target_file is not None:
         targets.append(nervecord.target(file=args.target_file))
     if limits and len(targets) != 1:
@@ -50,6 +63,15 @@ def _run(args: argparse.Namespace) -> Outcome:
     return Outcome(data, text, INFEASIBLE if targets and infeasible else 0, after=after)
 
 
+def _option_flags(parser: Parser, argv: Sequence[str]) -> None:
+    """The options of the one target that is named; of several, what each does by default is looked at."""
+    early = Parser(prog=parser.prog, add_help=False, allow_abbrev=False)
+    early.add_argument("--target", nargs="+", default=())
+    named, _ = early.parse_known_args(list(argv))
+    if len(named.target) == 1 and not any(word.startswith("--target-file") for word in argv):
+        option_flags(parser, ["--target", named.target[0]])
+
+
 VERBS = {
     "inspect": Verb(
         "Whether targets can hold and express a graph, what it would use of them, and what to change. Runs nothing. "
@@ -59,11 +81,13 @@ VERBS = {
             "nervecord inspect any.nir --target loihi1 lava --json",
             "nervecord inspect any.nir --target lava --set neurons_per_core=4096 --set cores=120",
             "nervecord inspect any.nir --target-file my_chip.toml",
+            "nervecord inspect policy.nir --target lava --weight-slices 2",
             "nervecord inspect lif.nir --dt 1e-4 --convention exact",
             "nervecord inspect lif.nir --dt 1e-4 --inputs spikes --target lava",
             "nervecord inspect policy.nir --html policy.html --svg policy.svg",
         ),
         _flags,
         _run,
+        _option_flags,
     )
 }

@@ -367,7 +367,13 @@ def arithmetic_from(data: Any, where: str) -> Arithmetic:
         (made.decay_rounding == "at-least-one" and made.decay == "factor", "at-least-one rounds shifts, no factors"),
         (made.decay_rounding == "zero" and made.decay == "shift", "a decay that shifts rounds down, or at-least-one"),
         (made.decay == "shift" and made.decay_bits > 5, "a decay that shifts has at most 5 bits: no shift is longer"),
-        (made.current_decay_low > made.decay_codes, "current_decay_low is no code of decay_bits"),
+        (
+            made.current_decay_low > made.decay_codes - (made.decay == "shift"),
+            "current_decay_low is no code of decay_bits",
+        ),
+        (made.input_shift >= made.current_bits, "input_shift leaves no bit of current_bits"),
+        (made.input_shift >= made.membrane_bits, "input_shift leaves no bit of membrane_bits"),
+        (made.graded_bits == 1, "graded_bits of 1 hold a sign and no value; 0 says that there are none"),
         (made.spikes_per_step > 1 and made.reset != "subtract", "several spikes in a step need reset by subtraction"),
         (made.connection_delay > made.delay_max, "connection_delay is longer than delay_max"),
     ):

@@ -22,7 +22,6 @@ from nervecord.compiler.graph import Graph
 from nervecord.compiler.lower.clustered import clustering_error
 from nervecord.compiler.lower.lower import OPTIONS
 from nervecord.compiler.lower.prepare import prepared, prepares
-from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.measured import measured_spikes, silent_layers
 from nervecord.compiler.ops import Array, Level
 from nervecord.compiler.options import options_of
@@ -158,13 +157,12 @@ def _as_it_is(subject: Graph | Policy, target: Target[Any], schedule: Schedule) 
                 hint="leave it out, or start from the floats",
             )  # fmt: skip
     chosen = target.adopting(graph.arithmetic) if isinstance(target, Adopting) else target
-    if chosen.spec.integers != graph.arithmetic:
+    if chosen.spec.integers is None:
         raise InfeasibleError(
             "is in integers already, of an arithmetic that is not this target's", where=target.spec.name,
-            hint="compile it for the target whose integers they are, or start from the floats",
+            hint="compile it for the target whose integers they are",
         )  # fmt: skip
-    made = plan(subject, None if isinstance(subject, Policy) else schedule)
-    raise_on_errors(overflows(prove(made), graph.arithmetic), InfeasibleError, where=target.spec.name)
+    raise_on_errors(findings_of(subject, chosen.spec, schedule), InfeasibleError, where=target.spec.name)
     kept: Mapping[str, object] = {"kept": "in the target's integers already"}
     if isinstance(chosen, Adopting):
         kept = {**chosen.lower(subject, None, schedule).report, **kept}

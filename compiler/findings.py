@@ -76,5 +76,6 @@ def raise_on_errors(
     wrong = [finding for finding in findings if finding.severity == "error"]
     if not wrong:
         return
-    text = "; ".join(str(finding) for finding in wrong)
-    raise error(text, where=where, hint=hint)
+    refusal = error("; ".join(str(finding) for finding in wrong), where=where, hint=hint)
+    refusal.findings = tuple(wrong)
+    raise refusal

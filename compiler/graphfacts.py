@@ -82,7 +82,10 @@ def _edges(weights: Array, nonzero: Array) -> Array | int:
     low, high = float(nonzero.min()), float(nonzero.max())
     whole = weights.dtype.kind in "iu" or bool((nonzero == np.rint(nonzero)).all())
     if not whole or max(-low, high) > LARGEST_WHOLE:
-        return min(BINS, max(8, round(2 * nonzero.size**0.5)))
+        count = min(BINS, max(8, round(2 * nonzero.size**0.5)))
+        # float64 has no numbers for the edges of bins between values that are hardly apart.
+        apart = float(np.spacing(max(-low, high)))
+        return count if (high - low or 1.0) > 4 * count * apart else np.array([low - apart, high + apart])
     step = max(1, int(np.gcd.reduce(np.abs(nonzero).astype(np.int64))))
     width = step * max(1, -(-int((high - low) / step + 1) // BINS))
     return np.arange(low - step / 2, high + width, width)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.arithmetic import BOUNDS, Arithmetic
+from nervecord.compiler.graph import Graph
 from nervecord.compiler.target import Confidence, Fact, TargetSpec
 from nervecord.errors import FileFormatError
 
@@ -84,3 +85,38 @@ def with_implied(spec: TargetSpec, source: str, confidence: Confidence, *, where
                 )  # fmt: skip
         changes[section] = dataclasses.replace(held, **filled)
     return dataclasses.replace(spec, **changes)
+
+
+def with_arithmetic(spec: TargetSpec, arithmetic: Arithmetic) -> TargetSpec:
+    """The spec with another arithmetic: what follows from that in place of what followed from its own."""
+    opened: dict[str, Any] = {}
+    for section, follows in (("behaviour", behaviour), ("limits", limits)):
+        before = {} if spec.integers is None else follows(spec.integers)
+        names = {**before, **follows(arithmetic)}
+        opened[section] = dataclasses.replace(getattr(spec, section), **dict.fromkeys(names, Fact()))
+    source = "the arithmetic that the program carries"
+    return with_implied(dataclasses.replace(spec, integers=arithmetic, **opened), source, "exact", where=spec.name)
+
+
+GIVEN = {"delay_max": "delay_max", "message_bits": "graded_bits"}
+"""Limits that a user may give -> what of the arithmetic they are."""
+
+
+def computes(spec: TargetSpec, graph: Graph) -> bool:
+    """Whether a graph of integers is in this spec's arithmetic, or one that differs in limits which the graph keeps."""
+    own = integers(spec)
+    if graph.arithmetic is None:
+        return False
+    same = dataclasses.replace(graph.arithmetic, **{name: getattr(own, name) for name in GIVEN.values()}) == own
+    return same and not any(True for op in graph.nodes.values() for _ in op.misfits(own))
+
+
+def integers(spec: TargetSpec) -> Arithmetic:
+    """The arithmetic of a spec, with the limits that the user gave in place of those that are not exact."""
+    assert spec.integers is not None
+    changes: dict[str, Any] = {}
+    for limit, name in GIVEN.items():
+        fact = getattr(spec.limits, limit)
+        if fact.confidence == "given" and fact.value is not None:
+            changes[name] = int(min(fact.value, BOUNDS[name][1]))
+    return dataclasses.replace(spec.integers, **changes)

@@ -23,9 +23,10 @@ from nervecord.compiler.graph import Graph
 from nervecord.compiler.graphfacts import GraphFacts, graph_facts
 from nervecord.compiler.measured import CODES
 from nervecord.compiler.notebook import table
+from nervecord.compiler.passes.discretise import undiscretisable
 from nervecord.compiler.policy import Policy, parts
 from nervecord.compiler.schedule import Schedule
-from nervecord.compiler.target import TargetSpec
+from nervecord.compiler.target import Target, TargetSpec
 from nervecord.compiler.topology import Topology
 from nervecord.compiler.verify import verify
 from nervecord.errors import FileFormatError
@@ -120,25 +121,28 @@ class Report:
         return "\n".join(lines) + "\n"
 
 
-def inspect(subject: Graph | Policy, targets: Sequence[TargetSpec], schedule: Schedule | None = None) -> Report:
+def inspect(
+    subject: Graph | Policy, targets: Sequence[TargetSpec | Target[Any]], schedule: Schedule | None = None
+) -> Report:
     """Look at a graph or policy of any level, by itself and for each target; runs nothing and needs no engine.
 
     A violation of the graph's own rules makes every verdict "infeasible"; where an op goes against what it declares of
     itself, or there is more than can be looked at, targets are not looked at further.
 
     Args:
+        targets: specs, or targets whose options count where floats become integers.
         schedule: of a graph that is no policy; by default a stream.
     """
-    violations = tuple(verify(subject))
+    violations = tuple(verify(subject)) or undiscretisable(subject)
     if violations and (_damaged(subject) or any(finding.code in ("size", "shape") for finding in violations)):
         empty = tuple(
             TargetReport(spec.name, spec.title, "infeasible", (), None, None, None, not_checked(spec), spec.given)
-            for spec in targets
+            for spec in map(spec_of, targets)
         )
         return Report(None, violations, empty)
     graph, contract = parts(subject)
     topology = Topology.of(graph)
-    reports = tuple(_target(subject, spec, topology, schedule, legal=not violations) for spec in targets)
+    reports = tuple(_target(subject, target, topology, schedule, legal=not violations) for target in targets)
     found = (*violations, *graph.notes)
     return Report(graph_facts(graph, contract, schedule, topology), found, reports)
 
@@ -149,10 +153,21 @@ def _damaged(subject: Graph | Policy) -> bool:
     return any(True for op in graph.nodes.values() for _ in op.violations())
 
 
+def spec_of(target: TargetSpec | Target[Any]) -> TargetSpec:
+    """The spec of a target; a spec is its own."""
+    return target if isinstance(target, TargetSpec) else target.spec
+
+
 def _target(
-    subject: Graph | Policy, spec: TargetSpec, topology: Topology, schedule: Schedule | None, *, legal: bool
+    subject: Graph | Policy,
+    target: TargetSpec | Target[Any],
+    topology: Topology,
+    schedule: Schedule | None,
+    *,
+    legal: bool,
 ) -> TargetReport:
-    case = Case.of(subject, spec, schedule, topology)
+    spec = spec_of(target)
+    case = Case.of(subject, spec, schedule, topology, None if isinstance(target, TargetSpec) else target)
     findings = tuple(case_findings(case))
     events = count_events(subject, spec, topology=topology, schedule=schedule)
     return TargetReport(

@@ -220,11 +220,14 @@ def _stream(made: Plan, arrays: dict[str, Array]) -> Trace:
     machine = Machine(made, batch)
     taken: list[dict[str, Array]] = []
     left: dict[str, list[Array]] = {}
-    for start in range(0, steps, made.schedule.steps):
-        outputs, values = machine.block({name: _part(x, start, made.schedule.steps) for name, x in arrays.items()})
+    held = made.schedule.held
+    per_block = 1 if held else made.schedule.steps
+    for start in range(0, steps, per_block):
+        block = {name: _part(x, start, per_block) for name, x in arrays.items()}
+        outputs, values = machine.block({name: x[0] for name, x in block.items()} if held else block)
         taken += values
         for name, rows in outputs.items():
-            left.setdefault(name, []).append(rows)
+            left.setdefault(name, []).append(rows[None] if held else rows)
     return Trace(
         outputs={name: np.stack([values[name] for values in taken]) for name in taken[0]},
         left={name: np.concatenate(rows)[:steps] for name, rows in left.items()},

@@ -13,12 +13,12 @@ graph already, all the steps that its connections cost.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.ops import Delay, DelayLine, Level, is_core
+from nervecord.compiler.passes.discretise import closing, waiting_nodes
 from nervecord.compiler.policy import Policy, parts
 from nervecord.compiler.schedule import STREAM, Schedule
 from nervecord.compiler.topology import Topology, Wire, forward
@@ -78,7 +78,7 @@ class Lateness:
         """
         own = {wire.name: wire.delay for wire in topology.wires}
         if graph.level is Level.IMPORTED:
-            own |= dict.fromkeys(_closing(graph, topology), 1)
+            own |= dict.fromkeys(closing(graph, waiting_nodes(graph))[0], 1)
         shifts = {name: cost - steps for name, steps in own.items()}
         if graph.level is Level.IMPORTED and graph.dt:
             shifts |= {name: -_steps(op, graph.dt) for name, op in graph.of_type(Delay)}
@@ -144,22 +144,6 @@ def steps_per_block(
 def _steps(op: Delay, dt: float) -> int:
     longest = float(op.delay.max(initial=0.0)) / dt
     return round(longest) if math.isfinite(longest) else 0
-
-
-def _closing(graph: Graph, topology: Topology) -> Iterator[str]:
-    """Connections that lead back towards the inputs: discretising gives them one step of delay."""
-    distance = dict.fromkeys(graph.inputs, 0)
-    waiting = deque(graph.inputs)
-    while waiting:
-        name = waiting.popleft()
-        for b in graph.destinations(name):
-            if b not in distance:
-                distance[b] = distance[name] + 1
-                waiting.append(b)
-    for wire in topology.wires:
-        here = distance.get(wire.name, 0)
-        if wire.recurrent and all(distance.get(name, 0) < here for name in wire.destinations):
-            yield wire.name
 
 
 def read_by(graph: Graph, topology: Topology, output: str) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from nervecord.compiler.passes.declare import declare
 from nervecord.compiler.passes.discretise import discretise
 from nervecord.compiler.passes.resets import with_reset
 from nervecord.compiler.policy import Policy, parts
-from nervecord.compiler.schedule import Schedule
+from nervecord.compiler.schedule import STREAM, Schedule
 from nervecord.errors import ContractError, FileFormatError, GraphError, NervecordError
 from nervecord.runtime.arrayfile import only_array, read_arrays, read_rows
 from nervecord.targets.catalogue import compiling_names, reader, target_of_arithmetic
@@ -110,16 +110,32 @@ def subject_of(given: Given) -> Graph | Policy:
     return found.subject if isinstance(found, Program) else found
 
 
-def uncompiled(given: Given) -> Graph | Policy:
-    """What can be compiled.
+def uncompiled(given: Given, dt: float | None = None, convention: str = "euler") -> Graph | Policy:
+    """What can be compiled; of a file with the time step that the caller says.
 
     Raises:
         NervecordError: it is a program.
     """
-    found = read_given(given)
-    if isinstance(found, Program):
+    found = given if isinstance(given, (Graph, Policy, Program)) else policy_file(given)
+    if isinstance(found, Program) or (not isinstance(found, (Graph, Policy)) and is_program(Path(found))):
         raise NervecordError("is a program, compiled already", where=str(given), hint="a NIR file is needed")
-    return found
+    return found if isinstance(found, (Graph, Policy)) else read_graph(found, dt=dt, convention=convention)
+
+
+def given_schedule(subject: Graph | Policy | Program, steps: int | None) -> Schedule | None:
+    """The schedule of a graph that is no policy, cleared before each block of `steps`; None where nothing is said.
+
+    Raises:
+        NervecordError: a policy or a program says it itself.
+    """
+    if steps is None:
+        return None
+    if not isinstance(subject, Graph):
+        raise NervecordError(
+            f"is {steps}, and a {type(subject).__name__.lower()} says its steps itself", where="steps",
+            hint="leave it out: it is for a graph that is no policy",
+        )  # fmt: skip
+    return Schedule(steps, "reset")
 
 
 def compilable(
@@ -206,7 +222,8 @@ def _in_steps(
     found: Graph | Policy, given: Given, dt: float | None = None, convention: str = "euler"
 ) -> Graph | Policy:
     """The subject with a fixed time step; what is wrong with a file's is said with its name."""
-    if parts(found)[0].level is Level.INTEGER:
+    graph, _ = parts(found)
+    if graph.level is Level.INTEGER and dt in (None, graph.dt):
         return found
     try:
         return discretise(found, dt=dt, convention=convention)
@@ -230,7 +247,7 @@ def prepared(
     Raises:
         NervecordError: it is a program; or a policy already, which needs no contract and no declaration.
     """
-    found = _in_steps(said_reset(uncompiled(given), reset), given, dt, convention)
+    found = _in_steps(said_reset(uncompiled(given, dt, convention), reset), given, dt, convention)
     if isinstance(found, Policy):
         for where, value in (("contract", contract), ("inputs", inputs)):
             if value is not None:
@@ -243,11 +260,14 @@ def prepared(
     return attach(found, read_contract(contract))
 
 
-def streaming(given: Given, schedule: Schedule) -> Program:
+def streaming(given: Given, steps: int | None) -> Program:
     """A program that is no policy; a graph as one of the target that computes in floats.
 
+    Args:
+        steps: of a graph, see `given_schedule`.
+
     Raises:
-        NervecordError: it is a policy.
+        NervecordError: it is a policy, or a program that says its steps itself.
     """
     found = read_given(given)
     if isinstance(found, Policy) or (isinstance(found, Program) and found.contract is not None):
@@ -256,6 +276,7 @@ def streaming(given: Given, schedule: Schedule) -> Program:
             where="stream" if isinstance(given, (Policy, Program)) else str(given),
             hint="open it, or simulate it",
         )
+    schedule = given_schedule(found, steps) or STREAM
     if isinstance(found, Program):
         return found
     graph = _in_steps(found, given)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.calibrate import Calibration, StreamCalibration
 from nervecord.compiler.files.program import Program
 from nervecord.compiler.graph import Graph
+from nervecord.compiler.implied import integers
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.lower.slices import SLICES_ABOUT
 from nervecord.compiler.options import option
@@ -73,17 +72,6 @@ class IntegerTarget:
     def emit(self, program: Program, folder: Path) -> tuple[Emitted, ...]:
         """Nothing: no other tool knows this chip."""
         raise NervecordError("writes no files for other tools", where=f"target {self.spec.name!r}")
-
-
-def integers(spec: TargetSpec) -> Arithmetic:
-    """The arithmetic of a spec, with the limits that the user gave in place of those that are not exact."""
-    assert spec.integers is not None
-    changes: dict[str, Any] = {}
-    for limit, name in (("delay_max", "delay_max"), ("message_bits", "graded_bits")):
-        fact = getattr(spec.limits, limit)
-        if fact.confidence == "given" and fact.value is not None:
-            changes[name] = int(fact.value)
-    return dataclasses.replace(spec.integers, **changes)
 
 
 def open_integers(program: Program, engine: str, *, trace: bool = True) -> Session:

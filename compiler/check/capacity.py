@@ -9,14 +9,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from nervecord.compiler.check.rules import GRAPH, Case, Hit, Look, above, breaking, cited, decays, threshold, whole
-from nervecord.compiler.lower.entries import INPUT_EXPONENTS
+from nervecord.compiler.implied import computes, integers
+from nervecord.compiler.lower.entries import coarsest
 from nervecord.compiler.ops import Array, IntegerSpike, Level, Mantissas, Neuron
-from nervecord.compiler.target import Limits
+from nervecord.compiler.target import Adopting, Limits
+from nervecord.errors import InfeasibleError
 
 LOST_WEIGHTS = 0.25
 """Share of a connection's weights that may round to zero before it is worth a warning."""
-COARSEST = 2.0**INPUT_EXPONENTS.start
-"""Integers per unit of what enters, at least."""
 DECAY_ERROR = 0.1
 """Relative error of 1 - decay, so of the time constant, that is worth a warning."""
 
@@ -197,7 +197,7 @@ def _on_grid(case: Case, values: Array) -> Array:
 
 def weight_resolution(case: Case) -> Iterator[Hit]:
     fact = case.spec.limits.weight_bits
-    if fact.value is None or fact.value > 16:
+    if fact.value is None or not 2 <= fact.value <= 16:
         return
     levels = 2 ** (int(fact.value) - 1) - 1
     for wire in case.topology.wires:
@@ -259,6 +259,15 @@ def threshold_range(case: Case) -> Iterator[Hit]:
             )  # fmt: skip
 
 
+def foreign_integers(case: Case) -> Iterator[Hit]:
+    if case.spec.integers is None or isinstance(case.target, Adopting) or computes(case.spec, case.graph):
+        return
+    yield Hit(
+        GRAPH, "is in integers already, of an arithmetic that is not this target's", None, None,
+        "compile it for the target whose integers they are, or start from the floats", case.spec.arithmetic,
+    )  # fmt: skip
+
+
 def weight_range(case: Case) -> Iterator[Hit]:
     limits = case.spec.limits
     for wire in case.topology.wires:
@@ -294,9 +303,11 @@ def graded_range(case: Case) -> Iterator[Hit]:
 
 
 def _coarsest(case: Case, name: str, bound: float) -> Iterator[Hit]:
-    """Values are sent as `COARSEST` integers per unit or more."""
-    if case.spec.integers is not None and bound * COARSEST >= case.spec.integers.graded_limit + 1:
-        most = case.spec.integers.graded_limit / COARSEST
+    """Values are sent as so many integers per unit or more."""
+    scale = coarsest(bound)
+    limit = 0 if case.spec.integers is None else integers(case.spec).graded_limit
+    if case.spec.integers is not None and bound * scale >= limit + 1:
+        most = limit / scale
         yield Hit(
             case.named(name), "its values are too large for the chip's integers", whole(bound), whole(most),
             f"a clip or limit of at most {most:g}", case.spec.arithmetic,
@@ -327,8 +338,8 @@ readout_saturates = _proved("readout-saturates")
 
 
 def no_scale(case: Case) -> Iterator[Hit]:
-    refusal = case.refusal
-    if refusal is not None:
+    refusal = case.lowered
+    if isinstance(refusal, InfeasibleError):
         yield Hit(
             refusal.where or GRAPH, refusal.message, None, None,
             refusal.hint or "train with a smaller range of weights, or with weight decay", case.spec.arithmetic,

@@ -166,7 +166,8 @@ def bias_carriers(graph: Graph, topology: Topology, spec: TargetSpec) -> dict[st
     encoders = {name for name in topology.entries if not (type(graph.nodes[name]).ROLE == "input" and
                                                           graph.nodes[name].spikes)}  # fmt: skip
     inputs = set(topology.entries) - encoders
-    spiking = {name for name, op in topology.populations.items() if op.spikes and name not in read}
+    once = spec.integers is None or spec.integers.spikes_per_step == 1
+    spiking = {name for name, op in topology.populations.items() if once and op.spikes and name not in read}
     found: dict[str, str | None] = {}
     for name, op in topology.populations.items():
         incoming = topology.into(name)

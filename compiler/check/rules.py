@@ -6,6 +6,7 @@ documentation. Rules never raise on a graph whose arrays have their shapes.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from nervecord.compiler.check.placement import Placement, place
 from nervecord.compiler.contract import Contract
 from nervecord.compiler.findings import Finding, Severity
 from nervecord.compiler.graph import Graph
+from nervecord.compiler.implied import integers
 from nervecord.compiler.lower.lower import trial
 from nervecord.compiler.lower.prepare import prepared, prepares
 from nervecord.compiler.lower.ranges import overflows, prove
@@ -33,10 +35,12 @@ from nervecord.compiler.ops import (
     Synapse,
     Threshold,
 )
+from nervecord.compiler.options import options_of
+from nervecord.compiler.passes.discretise import discretise
 from nervecord.compiler.plan import plan
 from nervecord.compiler.policy import Policy, parts
 from nervecord.compiler.schedule import Schedule
-from nervecord.compiler.target import Fact, TargetSpec
+from nervecord.compiler.target import Fact, Target, TargetSpec
 from nervecord.compiler.timing import Lateness, lateness_of, schedule_of
 from nervecord.compiler.topology import Topology, label
 from nervecord.errors import GraphError, InfeasibleError
@@ -70,6 +74,7 @@ class Case:
         contract: of a policy, else None.
         schedule: when it works; of a graph that is no policy a stream, unless something else is said.
         lateness: when things arrive on the target.
+        target: whose options count where floats become integers; None: by default.
     """
 
     subject: Graph | Policy
@@ -80,6 +85,7 @@ class Case:
     topology: Topology
     placement: Placement
     lateness: Lateness
+    target: Target[Any] | None = None
 
     @classmethod
     def of(
@@ -88,11 +94,17 @@ class Case:
         spec: TargetSpec,
         schedule: Schedule | None = None,
         topology: Topology | None = None,
+        target: Target[Any] | None = None,
     ) -> Case:
         """Analyse and place a graph for a target; `topology` if it is known already.
 
-        For a target that graphs are lowered to, this is what lowering starts from: see `compiler.lower.prepare`.
+        For a target that graphs are lowered to, this is what lowering starts from: in steps of time where the graph
+        says its own, and see `compiler.lower.prepare`.
         """
+        graph, _ = parts(subject)
+        if prepares(spec) and graph.level is Level.IMPORTED and graph.dt is not None:
+            with contextlib.suppress(GraphError):  # what is no legal graph is looked at as it is
+                subject, topology = discretise(subject), None
         for _, made in prepared(subject, spec):
             subject, topology = made, None
         graph, contract = parts(subject)
@@ -100,7 +112,7 @@ class Case:
         when = schedule_of(subject, schedule)
         cost = int(spec.limits.connection_delay.value or 0)
         lateness = lateness_of(graph, topology, cost, when)
-        return cls(subject, graph, contract, when, spec, topology, place(graph, spec, topology), lateness)
+        return cls(subject, graph, contract, when, spec, topology, place(graph, spec, topology), lateness, target)
 
     def named(self, name: str) -> str:
         """A node's name as its maker wrote it."""
@@ -159,17 +171,21 @@ class Case:
             return (Finding("accumulator-overflow", "error", where, error.message, fix=error.hint or ""),)
 
     @cached_property
-    def refusal(self) -> InfeasibleError | None:
-        """Why a float graph that the other rules allow has no scales in the target's integers."""
+    def lowered(self) -> Graph | Policy | InfeasibleError | None:
+        """A float graph that the other rules allow in the target's integers, of scales that need not be the best; or
+        why there are no scales. None where nothing is lowered."""
         if self.spec.integers is None:
             return None
         try:
-            trial(self.subject, self.spec.integers, schedule=self.schedule)
+            if self.target is not None and any(
+                getattr(self.target, option.name) != option.default for option in options_of(type(self.target))
+            ):
+                return self.target.lower(self.subject, None, self.schedule).subject
+            return trial(self.subject, integers(self.spec), schedule=self.schedule)
         except InfeasibleError as error:
             return error
         except GraphError:
             return None  # it is not legal, which `verify` says
-        return None
 
 
 Look: TypeAlias = Callable[[Case], Iterator[Hit]]

@@ -274,6 +274,10 @@ RULES: tuple[Rule, ...] = (
         "Train with positive thresholds; let scales be lower.", capacity.threshold_range,
     ),
     Rule(
+        "foreign-integers", "error", INTEGER_LEVEL, "The integers are those of another arithmetic than the target's.",
+        "Compile for the target whose integers they are, or start from the floats.", capacity.foreign_integers,
+    ),
+    Rule(
         "weight-range", "error", INTEGER_LEVEL, "Integer weights leave the chip's range.",
         "Compile again from the float policy for this target.", capacity.weight_range,
     ),
@@ -350,9 +354,28 @@ def case_findings(case: Case) -> list[Finding]:
     """The same of what is analysed already."""
     found: list[Finding] = []
     for rule in sorted(RULES, key=lambda rule: rule.last):
-        if not (rule.last and any(finding.severity in ("error", "unknown") for finding in found)):
+        if not (rule.last and any(finding.severity == "error" or finding.code in UNANSWERED for finding in found)):
             found += rule(case)
-    return found
+    return found + _grown(case, found)
+
+
+def _grown(case: Case, found: Sequence[Finding]) -> list[Finding]:
+    """What speaks against the integers of a float graph that is allowed, where they take more than the floats: relays
+    of waits beyond the longest delay, and second slices of weights."""
+    if case.graph.level is not Level.DISCRETE or any(f.severity == "error" or f.code in UNANSWERED for f in found):
+        return []
+    lowered = case.lowered
+    if not isinstance(lowered, (Graph, Policy)):
+        return []
+    inner = Case.of(lowered, case.spec, case.schedule)
+    if len(inner.topology.wires) <= len(case.topology.wires):
+        return []
+    codes = {finding.code for finding in found if finding.severity == "unknown"}
+    more = [f for f in case_findings(inner) if f.severity in ("error", "unknown") and f.code not in codes]
+    if getattr(case.target, "weight_slices", 1) > 1:
+        # Recorded input, which compiling has, says how many weights are to have a second slice.
+        more = [dataclasses.replace(finding, severity="unknown") for finding in more]
+    return more
 
 
 def errors(subject: Graph | Policy, spec: TargetSpec, schedule: Schedule | None = None) -> list[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nervecord.compiler.check.rules import GRAPH, Case, Hit, breaking, cited
-from nervecord.compiler.ops import Decoder, Level, is_core
+from nervecord.compiler.ops import Decoder, Level, Rescale, is_core
 from nervecord.compiler.target import UNLIMITED
 from nervecord.compiler.timing import Wait, read_by
 
@@ -56,7 +56,8 @@ def spiking_readout(case: Case) -> Iterator[Hit]:
     populations = case.topology.populations
     for end, op in case.graph.nodes.items():
         spiking = [name for name in case.graph.sources(end) if name in populations and populations[name].spikes]
-        if spiking and isinstance(op, Decoder) and type(op).READS == "last":
+        reads = isinstance(op, Decoder) and type(op).READS == "last" and not isinstance(op, Rescale)
+        if spiking and reads:
             yield Hit(
                 case.named(spiking[0]), f"spikes, and {case.named(end)} ({op.kind}) reads a membrane", None, None,
                 "end the network with neurons that do not spike (LI), or train with --decoder count", cited(fact),
@@ -210,7 +211,7 @@ def delay_range(case: Case) -> Iterator[Hit]:
         hops = -(-wait.delay // max(most, 1))
         relays = hops - 1
         # A relay is a neuron that forgets: it takes a reset to zero, and each of its connections costs steps.
-        if not values and _relays(case) and wait.delay // hops >= case.connection_delay:
+        if not values and most and _relays(case) and wait.delay // hops >= case.connection_delay:
             yield Hit(
                 case.named(wire.name), "its delay is longer than the chip's longest: its spikes pass "
                 + ("a further population" if relays == 1 else f"{relays} further populations"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from nervecord.compiler.plan import Plan
 from nervecord.errors import InfeasibleError
 
 INPUT_EXPONENTS = range(1, 11)
-"""Encoder scales tried, as powers of two: integers per unit of what enters."""
+"""Encoder scales tried, as powers of two: integers per unit of what enters; more where its limit is below a half."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +66,23 @@ def _code_name(made: Plan, entry: str, kind: str) -> str:
     return code
 
 
+def coarsest(limit: float) -> float:
+    """The coarsest scale that is tried for values up to a limit: the limit itself is an integer above 0."""
+    return 2.0 ** max(INPUT_EXPONENTS.start, math.ceil(-math.log2(limit)))
+
+
 def encoder_scales(entries: Sequence[Entering], arithmetic: Arithmetic) -> list[dict[str, float]]:
     """Entry -> integers per unit, of every choice that is tried, from the coarsest."""
     limits = {entry.name: entry.limit for entry in entries if entry.limit is not None}
     if not limits:
         return [{}]
     found: list[dict[str, float]] = []
-    for exponent in INPUT_EXPONENTS:
+    for step in range(len(INPUT_EXPONENTS)):
         scales = {}
         for name, limit in limits.items():
-            scale = 2.0**exponent
-            while limit * scale >= arithmetic.graded_limit + 1 and scale > 2.0**INPUT_EXPONENTS.start:
+            least = coarsest(limit)
+            scale = least * 2.0**step
+            while limit * scale >= arithmetic.graded_limit + 1 and scale > least:
                 scale /= 2  # this one's values would be too large: it stays at the finest scale it can have
             if limit * scale >= arithmetic.graded_limit + 1:
                 raise InfeasibleError(
@@ -88,13 +95,14 @@ def encoder_scales(entries: Sequence[Entering], arithmetic: Arithmetic) -> list[
     return found
 
 
-def code_of(entry: Entering, scale: float | None, constant: int) -> Op:
+def code_of(entry: Entering, scale: float | None, constant: int, arithmetic: Arithmetic) -> Op:
     """What sends an entry's values or spikes into the integers."""
     if isinstance(entry.op, PopulationEncode):
         return entry.op.replace(always=bool(constant))
     if entry.limit is None or scale is None:
         return BiasChannel(entry.op.size) if constant else entry.op
-    return Quantise(entry.op.size, scale, int(np.rint(entry.limit * scale)), constant)
+    most = min(int(np.rint(entry.limit * scale)), arithmetic.graded_limit)
+    return Quantise(entry.op.size, scale, most, constant)
 
 
 def always_on(sent: Op) -> bool:

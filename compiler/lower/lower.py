@@ -12,6 +12,7 @@ With carried state there is no window: connections wait as long as in training, 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from nervecord.compiler.lower.normal import Link, Population, populations
 from nervecord.compiler.lower.quantise import COARSE_THRESHOLD, Incoming, Quantised, Settings, quantise
 from nervecord.compiler.lower.ranges import op_range
 from nervecord.compiler.lower.relay import relays
+from nervecord.compiler.lower.reports import SMALLEST
 from nervecord.compiler.lower.retime import Timing, retime
 from nervecord.compiler.lower.slices import sliced
 from nervecord.compiler.ops import (
@@ -134,16 +136,9 @@ def lower(
     Raises:
         InfeasibleError: it cannot be expressed or its ranges cannot be proved.
     """
-    draft = _draft(subject, arithmetic, schedule, weight_bits or arithmetic.weight_bits, weight_slices, whole)
-    candidates, refused = [], None
-    for scale in encoder_scales(draft.entries, draft.arithmetic):
-        try:
-            candidates.append(_candidate(draft, subject, scale))
-        except InfeasibleError as error:
-            refused = refused or error  # the coarsest scale's reason is the one that no scale mends
-    if not candidates:
-        assert refused is not None
-        raise refused
+    with _as_finding():
+        draft = _draft(subject, arithmetic, schedule, weight_bits or arithmetic.weight_bits, weight_slices, whole)
+        candidates = list(_candidates(draft, subject))
     # One in which nothing saturates is better than one in which something may, whatever the recorded input says.
     clean = [candidate for candidate in candidates if not any(layer.warnings for layer in candidate.layers)]
     finest = choose(clean or candidates, calibration, draft.plan)
@@ -151,6 +146,37 @@ def lower(
     if weight_slices > 1:
         best = sparest(finest, _thinner(draft, subject, finest), calibration, draft.plan)
     return best.subject, _report(draft, best, finest, calibration)
+
+
+@contextlib.contextmanager
+def _as_finding() -> Iterator[None]:
+    """A refusal to lower, with the code by which the rules show it."""
+    try:
+        yield
+    except InfeasibleError as error:
+        fix = error.hint or ""
+        error.findings = (Finding("no-scale", "error", error.where or "graph", error.message, fix=fix),)
+        raise
+
+
+def _candidates(draft: Draft, subject: Graph | Policy) -> Iterator[Candidate]:
+    """One for each choice of the encoders' scales that fits, from the coarsest.
+
+    Raises:
+        InfeasibleError: none does.
+    """
+    refused, found = None, 0
+    for scale in encoder_scales(draft.entries, draft.arithmetic):
+        try:
+            candidate = _candidate(draft, subject, scale)
+        except InfeasibleError as error:
+            refused = refused or error  # the coarsest scale's reason is the one that no scale mends
+            continue
+        found += 1
+        yield candidate
+    if not found:
+        assert refused is not None
+        raise refused
 
 
 def _thinner(draft: Draft, subject: Graph | Policy, finest: Candidate) -> Iterator[Candidate]:
@@ -167,23 +193,15 @@ def _thinner(draft: Draft, subject: Graph | Policy, finest: Candidate) -> Iterat
             yield made
 
 
-def trial(subject: Graph | Policy, arithmetic: Arithmetic, *, schedule: Schedule | None = None) -> None:
-    """Whether there are scales, without choosing among them.
+def trial(subject: Graph | Policy, arithmetic: Arithmetic, *, schedule: Schedule | None = None) -> Graph | Policy:
+    """The integers of the first scales that fit, without choosing among them.
 
     Raises:
         InfeasibleError: `lower` would raise the same.
     """
-    draft = _draft(subject, arithmetic, schedule, arithmetic.weight_bits, 1, False)
-    refused = None
-    for scale in encoder_scales(draft.entries, draft.arithmetic):
-        try:
-            _candidate(draft, subject, scale)
-        except InfeasibleError as error:
-            refused = refused or error
-        else:
-            return
-    assert refused is not None
-    raise refused
+    with _as_finding():
+        draft = _draft(subject, arithmetic, schedule, arithmetic.weight_bits, 1, False)
+        return next(_candidates(draft, subject)).subject
 
 
 def _draft(
@@ -244,7 +262,9 @@ def _carriers(
     encoders = {e.name for e in entries if not isinstance(e.op, Input) or e.limit is not None}
     inputs = {e.name for e in entries} - encoders
     read = {read.source for read in made.reads}
-    spiking = {p.name for p in found if p.threshold is not None} - read
+    # Where a neuron may spike several times in a step, none spikes just once in each.
+    once = arithmetic.spikes_per_step == 1
+    spiking = {p.name for p in found if p.threshold is not None and once} - read
     carriers: dict[str, Link] = {}
     for p in found:
         if not p.needs_channel:
@@ -259,23 +279,28 @@ def _carriers(
     return carriers
 
 
-def _constant(p: Population, scale: float) -> int:
-    """Value of the bias channel: the power of two with which the largest bias is no larger than the largest weight."""
-    largest = max(max(float(np.abs(link.stored).max()) for link in p.links), 1e-30)
+def _constant(p: Population, scale: float, arithmetic: Arithmetic) -> int:
+    """Value of the bias channel: the power of two with which the largest bias is no larger than the largest weight, or
+    the largest one that the arithmetic sends."""
+    most = 1 << max(arithmetic.graded_limit.bit_length() - 1, 0)
+    largest = max(max(float(np.abs(link.stored).max(initial=0.0)) for link in p.links), SMALLEST)
     ratio = float(np.abs(p.current_bias).max()) * scale / largest
-    return int(2 ** np.ceil(np.log2(max(ratio, 1.0))))
+    return int(2 ** np.ceil(np.log2(min(max(ratio, 1.0), most))))
 
 
 def _candidate(draft: Draft, subject: Graph | Policy, scale: Mapping[str, float]) -> Candidate:
     made = draft.plan
     constants = {
         entry.name: max(
-            (_constant(p, scale.get(entry.name, 1.0)) for p in draft.populations
+            (_constant(p, scale.get(entry.name, 1.0), draft.arithmetic) for p in draft.populations
              if p.name in draft.carriers and draft.carriers[p.name].source == entry.name), default=0,
         )
         for entry in draft.entries
     }  # fmt: skip
-    codes = {entry.name: code_of(entry, scale.get(entry.name), constants[entry.name]) for entry in draft.entries}
+    codes = {
+        entry.name: code_of(entry, scale.get(entry.name), constants[entry.name], draft.arithmetic)
+        for entry in draft.entries
+    }
     layers = _quantise(draft, codes, scale)
     nodes: dict[str, Op] = {step.name: step.op for step in made.before}
     edges: list[Edge] = [(tap.source, step.name) for step in made.before for tap in step.taps]
@@ -358,8 +383,9 @@ def _incoming(draft: Draft, p: Population, link: Link, codes: Mapping[str, Op], 
         low, high = op_range(code)
         return Incoming(low, high, scale[link.source], code.constant, carries)
     always = (code is not None and always_on(code)) or link.source in draft.drivers
-    low, high = np.zeros(width + always, dtype=np.int64), np.ones(width + always, dtype=np.int64)
-    return Incoming(low, high, 1.0, int(always), carries)
+    low = np.zeros(width + always, dtype=np.int64)
+    most = 1 if link.source in {entry.name for entry in draft.entries} else draft.arithmetic.spikes_per_step
+    return Incoming(low, np.full_like(low, most), 1.0, int(always), carries)
 
 
 def _after(made: Plan, layers: Mapping[str, Quantised], nodes: dict[str, Op], edges: list[Edge]) -> None:

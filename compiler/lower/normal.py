@@ -27,6 +27,7 @@ from nervecord.compiler.ops import (
 )
 from nervecord.compiler.passes.linear import Matrix, matrix_of, through
 from nervecord.compiler.plan import Plan, Step, Unit
+from nervecord.errors import InfeasibleError
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +108,21 @@ def populations(plan: Plan) -> list[Population]:
 
     The graph holds nothing but Affine connections and Neurons in its core, connections and neurons alternating: the
     rules have seen to it.
+
+    Raises:
+        InfeasibleError: a weight or bias is beyond float64 once gains are folded in.
     """
     taken = set(plan.graph.nodes)
-    return [_population(plan, unit, taken) for unit in plan.units]
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = [_population(plan, unit, taken) for unit in plan.units]
+    for p in found:
+        if not all(
+            np.isfinite(values).all() for values in (p.bias, p.current_bias, *(link.stored for link in p.links))
+        ):
+            raise InfeasibleError(
+                "its gains times weights and biases go beyond float64", where=p.label, hint="smaller gains or weights"
+            )
+    return found
 
 
 def _population(plan: Plan, unit: Unit, taken: set[str]) -> Population:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.passes.cluster import Clustered, cluster_decays
@@ -14,6 +16,7 @@ from nervecord.compiler.passes.split import MOST_GROUPS, split_decays
 from nervecord.compiler.passes.thresholds import fold_thresholds
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.target import TargetSpec
+from nervecord.compiler.verify import verify
 
 __all__ = ["MOST_GROUPS", "prepared", "prepares"]
 
@@ -41,10 +44,13 @@ def prepared(
         integers = spec.integers
         if clustered is not None:
             passes.append(("clustered", lambda it: _cluster(it, integers, clustered)))
-        passes.append(("split", lambda it: prune(split_decays(it, integers))))
+        # Silent neurons are no reason to split, nor one not to.
+        passes.append(("split", lambda it: prune(split_decays(prune(it), integers))))
     for name, run in passes:
-        made = run(subject)
-        if made is not subject:
+        with np.errstate(all="ignore"):
+            made = run(subject)
+        # Products of extreme values may go beyond float64; the rules then speak of what is there without the pass.
+        if made is not subject and not verify(made):
             subject = made
             yield name, subject
 

@@ -36,9 +36,12 @@ from nervecord.compiler.ops import (
     Neuron,
     Sparse,
 )
+from nervecord.compiler.ops.fields import LARGEST_INTEGER
 from nervecord.compiler.ops.reach import Sent
 from nervecord.errors import InfeasibleError
 
+LEAST_UNIT = 1e-280
+"""Accumulator units per real 1 that scales are not taken below: what is computed with them would leave float64."""
 COARSE_THRESHOLD = 32
 """Below so many units per threshold the accumulator's rounding is felt: a warning, not an error."""
 
@@ -145,6 +148,8 @@ def quantise(
             continue
         links, neuron = made
         proved = _prove(population, links, neuron, incoming, settings)
+        if reach and not proved.accumulator:
+            continue  # the exponent cuts off all that enters
         findings = ranges.overflows([proved], a)
         if any(finding.severity == "error" for finding in findings):
             continue
@@ -213,6 +218,8 @@ def _scales(
     units = [f * source.scale * 2.0**exponent for f, source in zip(finest, incoming, strict=True)]
     first = min(range(len(units)), key=units.__getitem__)
     limit, base = units[first], finest[first]
+    if limit < LEAST_UNIT:
+        return None
     passed_over = False
     if cap is not None and limit > cap:
         # With rests the exponent starts high: below it the same unit has mantissas that fill their range.
@@ -226,10 +233,12 @@ def _scales(
         held *= 2.0 ** (a.input_shift - a.threshold_shift)
         if held < 1:
             return None
-        top = a.threshold_largest - (1 if a.fires_at_level else 0)
+        # No membrane comes to a threshold beyond the largest that there is.
+        highest = (a.membrane_range[1] - (not a.fires_at_level)) >> a.threshold_shift
+        top = min(a.threshold_largest, LARGEST_INTEGER - 1, highest) - a.fires_at_level
         passed_over |= held > top and exponent > a.weight_exponent_low
-        whole = min(math.floor(held), top)
-        own, shrink = base * whole / held, whole / held
+        whole = top if held > top else math.floor(held)
+        own, shrink = base * (whole / held), whole / held
     weight_scale, exponents = [own] * len(incoming), [exponent] * len(incoming)
     for k, source in enumerate(incoming):
         if k == first:
@@ -240,10 +249,12 @@ def _scales(
             exponents[k] = rest_exponent(a, exponents[of], steps[k], settings.rest_bits)
         elif not settings.whole:
             # The others have room: finer mantissas below a smaller exponent, the same unit.
-            down = exponent - max(math.floor(math.log2(units[k] / limit)), 0)
+            down = exponent - max(math.floor(math.log2(min(units[k] / limit, 2.0**64))), 0)
             exponents[k] = max(down, a.weight_exponent_low)
         weight_scale[k] = limit / (source.scale * 2.0 ** exponents[k]) * shrink
     unit = own * incoming[first].scale * 2.0**exponent
+    if unit < LEAST_UNIT:
+        return None
     return _Scales(tuple(weight_scale), tuple(exponents), tuple(steps), unit, passed_over)
 
 
@@ -292,21 +303,22 @@ def _with_scales(
         # Float spikes are above their threshold, strictly.
         exact = int(np.rint(threshold * scales.unit * 2.0 ** (a.input_shift - a.threshold_shift)))
         spike = IntegerSpike(exact + (1 if a.fires_at_level and a.threshold_shift == 0 else 0))
-    bias = (population.bias * scales.unit + _lost(made, settings, population.size)) * (1 << a.input_shift)
-    if a.bias_in_current and population.current_decay is not None:
-        bias = population.current_bias * scales.unit * (1 << a.input_shift)
+    with np.errstate(over="ignore"):  # what is beyond float64 fits no mantissa
+        bias = (population.bias * scales.unit + _lost(made, settings, population.size)) * (1 << a.input_shift)
+        if a.bias_in_current and population.current_decay is not None:
+            bias = population.current_bias * scales.unit * (1 << a.input_shift)
     if drives:
         assert spike is not None
         bias = np.append(bias, ((spike.threshold + 1) << a.threshold_shift) + 1)
     exponents = (a.input_shift,) if settings.whole else range(a.bias_exponent_high + 1)
-    high = a.bias_range[1]
-    bias_exp = next((e for e in exponents if np.abs(np.rint(bias / (1 << e))).max() <= high), None)
+    fitting = ((e, _bias_mantissas(bias, e, drives)) for e in exponents)
+    bias_exp, held = next(((e, m) for e, m in fitting if np.abs(m).max() <= a.bias_range[1]), (None, bias))
     if bias_exp is None:
         return None
     grid = 1 / a.decay_codes if not a.decays_by_shift else 1e-9
     membrane = IntegerMembrane(
         a.decay_code(common(population.decay, "decay", population, grid)),
-        np.rint(bias / (1 << bias_exp)).astype(np.int32),
+        held.astype(np.int32),
         bias_exp,
     )
     synapse = None
@@ -314,6 +326,14 @@ def _with_scales(
         keep = common(population.current_decay, "current decay", population, grid)
         synapse = IntegerSynapse(a.decay_code(keep, current=True))
     return made, Neuron(membrane, synapse, spike, origin=population.origin)
+
+
+def _bias_mantissas(bias: Array, exponent: int, drives: bool) -> Array:
+    """Rounded; that of the neuron that drives up, as below its threshold it would be silent."""
+    found = np.rint(bias / (1 << exponent))
+    if drives:
+        found[-1] = np.ceil(bias[-1] / (1 << exponent))
+    return found
 
 
 def _mantissas(

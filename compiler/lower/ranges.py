@@ -22,7 +22,7 @@ from nervecord.compiler.body.fold import folded
 from nervecord.compiler.body.intervals import FAR, Bounds, IntervalReading, Reached
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.ops import Array, Mantissas, Op
-from nervecord.compiler.ops.reach import LONGEST_RUN, Reach, Sent, spiking
+from nervecord.compiler.ops.reach import LARGEST_SUM, LONGEST_RUN, Reach, Sent, raised, spiking
 from nervecord.compiler.plan import Plan, Unit
 from nervecord.errors import GraphError, InfeasibleError
 
@@ -242,11 +242,16 @@ def through(dense: Mantissas, arithmetic: Arithmetic, interval: int, given: Sent
     if dense.weight_exp < 0:
         roundings = dense.in_shape[0] if arithmetic.shifts_each else 1
         least = least - roundings * (interval or LONGEST_RUN)
+    if max(int(most.max()), -int(least.min())) >= LARGEST_SUM:
+        return product, Sent(low, high)
     return product, Sent(low, high, (least, most))
 
 
 def dense_range(dense: Mantissas, arithmetic: Arithmetic, low: Array, high: Array) -> tuple[int, Array, Array]:
-    """(largest |product| before the exponent, low, high per output after it) of inputs in low..high per channel."""
+    """(largest |product| before the exponent, low, high per output after it) of inputs in low..high per channel.
+
+    What is beyond `LARGEST_SUM` stays there. So does all of a product that is beyond `PRODUCT_BITS`, which no arithmetic holds.
+    """
     (rows,), (width,) = dense.out_shape, dense.in_shape
     bottom, top = np.empty(rows), np.empty(rows)
     at_once = max(1, ROWS // max(width, 1))
@@ -259,11 +264,17 @@ def dense_range(dense: Mantissas, arithmetic: Arithmetic, low: Array, high: Arra
         these = slice(start, start + len(weight))
         top[these], bottom[these] = matmul(weight, floats[0]) + upward, matmul(weight, floats[1]) - upward
     reach = int(max(top.max(), -bottom.min()))
-    if arithmetic.shifts_each and dense.weight_exp < 0:
+    if reach >= 1 << PRODUCT_BITS:
+        bottom, top = (np.clip(end, -LARGEST_SUM, LARGEST_SUM) for end in (bottom, top))
+    elif arithmetic.shifts_each and dense.weight_exp < 0:
         parts = [_each(dense, start, at_once, low, high) for start in range(0, rows, at_once)]
         least, most = (np.concatenate(end) for end in zip(*parts, strict=True))
         return reach, least, most
-    low_end, high_end = (arithmetic.shifted(end.astype(np.int64), dense.weight_exp) for end in (bottom, top))
+    whole = bottom.astype(np.int64), top.astype(np.int64)
+    if dense.weight_exp > 0:
+        low_end, high_end = (raised(end, dense.weight_exp) for end in whole)
+    else:
+        low_end, high_end = (np.clip(end >> -dense.weight_exp, -LARGEST_SUM, LARGEST_SUM) for end in whole)
     return reach, low_end, high_end
 
 

@@ -36,8 +36,7 @@ def relays(
     for p in populations:
         links = list(p.links)
         for k, link in enumerate(links):
-            waits = hops(wait[link.name], max(arithmetic.delay_max, 1))
-            if len(waits) == 1:
+            if wait[link.name] <= arithmetic.delay_max:
                 continue
             if link.source in graded:
                 raise InfeasibleError(
@@ -45,7 +44,8 @@ def relays(
                     "values cannot be relayed by neurons", where=link.origin[0],
                     hint="put spiking neurons into this path, or make the other paths shorter",
                 )  # fmt: skip
-            if arithmetic.subtracts or min(waits) < arithmetic.connection_delay:
+            waits = hops(wait[link.name], max(arithmetic.delay_max, 1))
+            if arithmetic.subtracts or not arithmetic.delay_max or min(waits) < arithmetic.connection_delay:
                 raise InfeasibleError(
                     f"must wait {wait[link.name]} steps, the chip's longest delay is {arithmetic.delay_max}, and its "
                     "neurons cannot relay spikes", where=link.origin[0], hint="make the paths equally long",

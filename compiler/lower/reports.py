@@ -14,6 +14,7 @@ from nervecord.compiler.ops import Array, Csr, Mantissas, Sparse
 
 SMALLEST = 1e-30
 """Stands for the largest weight of a matrix of zeros."""
+LARGE = 1e100
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ def link_reports(links: Sequence[Link], made: Mapping[str, Mantissas], scales: S
 def _report(link: Link, made: Mantissas, scale: float, error: Array) -> LinkReport:
     largest = max(float(np.abs(link.stored).max()), SMALLEST)
     rows, width = link.weight.shape
+    unit = largest if largest > LARGE else 1.0  # squares of such errors are beyond float64
     return LinkReport(
         connection=link.name,
         weight_scale=scale,
@@ -89,7 +91,7 @@ def _report(link: Link, made: Mantissas, scale: float, error: Array) -> LinkRepo
         weight_bits=made.weight_bits,
         delay=made.delay,
         weight_error_max=float(np.abs(error).max()) / largest,
-        weight_error_rms=float(np.sqrt(np.sum(np.square(error)) / (rows * width))) / largest,
+        weight_error_rms=float(np.sqrt(np.sum(np.square(error / unit)) / (rows * width))) / (largest / unit),
     )
 
 

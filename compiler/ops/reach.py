@@ -17,6 +17,8 @@ from nervecord.compiler.ops.fields import Array
 if TYPE_CHECKING:
     from nervecord.compiler.arithmetic import Arithmetic
 
+LARGEST_SUM = 1 << 46
+"""No accumulator holds as much. Sums of a connection that go beyond stay there, so that int64 holds them."""
 LONGEST_RUN = 1 << 28
 """Steps without a reset for which sums over carried state are proved: three days at a thousand steps a second."""
 
@@ -75,6 +77,12 @@ class Reach:
     exact: bool
     reached: Reached
     readout: bool = False
+
+
+def raised(x: Array, by: int) -> Array:
+    """x << by of int64, `LARGEST_SUM` where it is further than that."""
+    most = LARGEST_SUM >> by
+    return np.clip(x, -most, most) << by
 
 
 def spiking(size: int, arithmetic: Arithmetic) -> Sent:

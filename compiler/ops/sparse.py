@@ -205,7 +205,8 @@ class SparseAffine(Rows):
 
     @classmethod
     def of(cls, matrix: Csr, bias: Array | None = None, delay: int = 0, **more: object) -> SparseAffine:
-        """Of a matrix."""
+        """Of a matrix; of one that stores nothing, such as a convolution that reaches padding alone, one zero."""
+        matrix = matrix if len(matrix.values) else Csr.zeros(matrix.shape)
         return cls(matrix.values, matrix.columns, matrix.starts, matrix.inputs, bias, delay, **more)  # type: ignore[arg-type]
 
     def violations(self) -> Iterator[fields.Violation]:

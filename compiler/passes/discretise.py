@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -18,10 +18,12 @@ from nervecord.compiler.ops import (
     ContinuousSynapse,
     Delay,
     DelayLine,
+    Input,
     Level,
     Neuron,
     Op,
     Output,
+    Scale,
 )
 from nervecord.compiler.ops.connections import LONGEST_DELAY
 from nervecord.compiler.ops.neurons import ROUNDING
@@ -46,7 +48,7 @@ def discretise(subject: Subject, *, dt: float | None = None, convention: str = "
         v' = r x                                    v = v + r dt x   (both)
         tau_syn i' = -i + w_in x                    i = (1 - dt/tau_syn) i + (w_in dt/tau_syn) x, then v with this i
                                                     (exact: i = a i + w_in (1 - a) x)
-        Affine -> Delay of k dt                     Affine with delay k (k = 0: the Delay goes)
+        Affine, no bias -> Delay of k dt            Affine with delay k (k = 0: the Delay goes)
         Delay of k dt -> Affine                     Affine with delay k
         Delay otherwise                             DelayLine of k steps (k = 0 throughout: it goes)
         neuron -> Affine -> the same neuron         the Affine gets delay 1
@@ -60,8 +62,11 @@ def discretise(subject: Subject, *, dt: float | None = None, convention: str = "
     Recurrence means the spikes of the step before, as in snnTorch: the delay goes to the Affine that closes the cycle,
     one that a neuron feeds and that leads back to a neuron not farther from the inputs than itself.
 
-    Before the first step all input is zero, so that a delayed Affine gives its bias from the first step on, and it is
-    the same whether a Delay stands before it or behind it. A delay line gives zeros until its first input arrives.
+    Before the first step all input is zero, so that an Affine behind a Delay gives its bias from the first step on.
+    What a Delay gives is zero until its first input arrives: where an Affine with a bias stands before it, and none
+    behind it, it becomes a delay line.
+
+    What enters and leaves with nothing between passes a Scale of ones, as what leaves is what the core gives.
 
     Pure, deterministic, idempotent: a DISCRETE graph comes back as the same object.
 
@@ -77,16 +82,16 @@ def discretise(subject: Subject, *, dt: float | None = None, convention: str = "
     """
     check_convention(convention)
     graph, _ = parts(subject)
+    step = _step(graph, dt)
     if graph.level is Level.INTEGER:
         raise GraphError("is integer already", where="graph")
-    step = _step(graph, dt)
     if graph.level is Level.DISCRETE:
         return subject
     found = [finding for name, op in graph.nodes.items() for finding in _check(name, op, step, convention)]
     raise_on_errors(found, GraphError)
     with np.errstate(all="ignore"):  # what overflows is not finite, and `require` says so by name
         nodes = {name: op.discrete(step, convention) for name, op in graph.nodes.items()}
-    edges = _fold_delays(nodes, graph.edges, step)
+    edges = _passing(nodes, _fold_delays(nodes, graph.edges, step))
     _close_cycles(nodes, edges)
     made = with_graph(subject, Graph(Level.DISCRETE, nodes, tuple(edges), step, notes=graph.notes))
     return require(made)  # type: ignore[return-value]
@@ -176,14 +181,22 @@ def _fold_delays(nodes: dict[str, Op], edges: Sequence[Edge], dt: float) -> list
 def _holder(
     name: str, nodes: Mapping[str, Op], before: Mapping[str, Counter[str]], behind: Mapping[str, Counter[str]]
 ) -> str | None:
-    """The Affine whose output, or else whose input, is what the Delay `name` delays and nothing else."""
+    """The Affine whose output, or else whose input, is what the Delay `name` delays and nothing else.
+
+    A bias of what comes before the Delay would arrive too early.
+    """
     for near, back in ((before, behind), (behind, before)):
         if len(near[name]) == 1:
             (found,) = near[name]
             alone = near[name][found] == 1 and back[found].total() == 1
-            if alone and isinstance(nodes[found], Affine):
+            affine = nodes[found]
+            if alone and isinstance(affine, Affine) and not (near is before and _biased(affine)):
                 return found
     return None
+
+
+def _biased(affine: Affine) -> bool:
+    return affine.bias is not None and bool(affine.bias.any())
 
 
 def _take_out(name: str, before: dict[str, Counter[str]], behind: dict[str, Counter[str]]) -> None:
@@ -197,30 +210,79 @@ def _take_out(name: str, before: dict[str, Counter[str]], behind: dict[str, Coun
         before[b].update(sources)
 
 
+def _passing(nodes: dict[str, Op], edges: Sequence[Edge]) -> list[Edge]:
+    """A Scale of ones in each edge from an Input to an Output; in place, and the edges."""
+    found: list[Edge] = []
+    for a, b in edges:
+        if isinstance(nodes[a], Input) and isinstance(nodes[b], Output):
+            name = f"{b}.{a}"
+            while name in nodes:
+                name += "'"
+            nodes[name] = Scale(np.ones(nodes[a].out_shape), origin=(b,))
+            found += [(a, name), (name, b)]
+        else:
+            found.append((a, b))
+    return found
+
+
 def _close_cycles(nodes: dict[str, Op], edges: Sequence[Edge]) -> None:
     """Give delay 1 to the Affines that close cycles, in place."""
     graph = Graph(Level.DISCRETE, nodes, tuple(edges))
-    cyclic = _on_cycles(graph)
-    if cyclic:
-        back = _leading_back(graph)
-        for name in cyclic:
-            op = nodes[name]
-            fed = all(isinstance(nodes[a], Neuron) for a in graph.sources(name))
-            if isinstance(op, Affine) and fed and name in back:
-                nodes[name] = op.replace(delay=1)
-    left = _on_cycles(Graph(Level.DISCRETE, nodes, tuple(edges)))
-    if left:
-        raise GraphError(
-            f"a cycle has no Affine that could carry its delay: {', '.join(left[:20])}", where=left[0],
-            hint="put an Affine (an identity will do) or a Delay into the way back",
+    closed, left = closing(graph, {name for name, op in nodes.items() if op.lag})
+    for name in closed:
+        nodes[name] = nodes[name].replace(delay=1)
+    raise_on_errors(tuple(_unbroken(left)), GraphError)
+
+
+def closing(graph: Graph, waiting: Collection[str]) -> tuple[list[str], list[str]]:
+    """(Affines that get a delay of one step, as they close a cycle; nodes that are on cycles then still).
+
+    Args:
+        waiting: nodes that have a delay of their own.
+    """
+    cyclic = _on_cycles(graph, waiting)
+    back = _leading_back(graph) if cyclic else set()
+    closed = [
+        name for name in cyclic
+        if name in back and isinstance(graph.nodes[name], Affine)
+        and all(isinstance(graph.nodes[a], Neuron) for a in graph.sources(name))
+    ]  # fmt: skip
+    return closed, _on_cycles(graph, {*waiting, *closed}) if cyclic else []
+
+
+def _unbroken(names: Sequence[str]) -> Iterator[Finding]:
+    if names:
+        yield Finding(
+            "cycle", "error", names[0], f"a cycle has no Affine that could carry its delay: {', '.join(names[:20])}",
+            fix="put an Affine (an identity will do) or a Delay into the way back",
         )  # fmt: skip
 
 
-def _on_cycles(graph: Graph) -> list[str]:
+def waiting_nodes(graph: Graph) -> set[str]:
+    """Nodes of a graph in continuous time that have a delay of their own, whatever the time step."""
+    return {name for name, op in graph.nodes.items() if op.lag or (isinstance(op, Delay) and (op.delay > 0).all())}
+
+
+def undiscretisable(subject: Subject) -> tuple[Finding, ...]:
+    """What discretising a legal graph in continuous time would refuse; of one without a time step, at whatever one."""
+    graph, _ = parts(subject)
+    if graph.level is not Level.IMPORTED:
+        return ()
+    if graph.dt is None:
+        return tuple(_unbroken(closing(graph, waiting_nodes(graph))[1]))
+    try:
+        discretise(subject)
+    except GraphError as error:
+        where = error.where or "graph"
+        return error.findings or (Finding("time-step", "error", where, error.message, fix=error.hint or ""),)
+    return ()
+
+
+def _on_cycles(graph: Graph, waiting: Collection[str]) -> list[str]:
     """Names that depend on their own output in the same step, in the graph's order."""
 
     def following(name: str) -> list[str]:
-        return [b for b in graph.destinations(name) if not graph.nodes[b].lag]
+        return [b for b in graph.destinations(name) if b not in waiting]
 
     found = set()
     for group in components(graph.nodes, following):

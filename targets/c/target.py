@@ -10,6 +10,7 @@ from nervecord.compiler.calibrate import Calibration, StreamCalibration
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.files.program import Program
 from nervecord.compiler.graph import Graph
+from nervecord.compiler.implied import integers
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.lower.slices import SLICES_ABOUT
 from nervecord.compiler.options import option
@@ -20,7 +21,7 @@ from nervecord.compiler.target import Emitted, Lowered, TargetSpec
 from nervecord.errors import unknown_name
 from nervecord.runtime.session import Session
 from nervecord.runtime.stream import StreamSession
-from nervecord.targets.integers import integers, open_integers, stream_integers
+from nervecord.targets.integers import open_integers, stream_integers
 
 
 @dataclass(frozen=True)

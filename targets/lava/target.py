@@ -10,6 +10,7 @@ from typing import ClassVar
 from nervecord.compiler.calibrate import Calibration, StreamCalibration
 from nervecord.compiler.files.program import Program
 from nervecord.compiler.graph import Graph
+from nervecord.compiler.implied import integers
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.lower.slices import SLICES_ABOUT
 from nervecord.compiler.options import option
@@ -21,7 +22,7 @@ from nervecord.compiler.target import Emitted, Installation, Lowered, TargetSpec
 from nervecord.errors import InfeasibleError, NervecordError, unknown_name
 from nervecord.runtime.session import Session
 from nervecord.runtime.stream import StreamSession
-from nervecord.targets.integers import integers, open_integers, stream_integers
+from nervecord.targets.integers import open_integers, stream_integers
 from nervecord.targets.lava import environment
 
 NETX_FILE = "policy.net"

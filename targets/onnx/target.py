@@ -13,6 +13,7 @@ from nervecord.compiler.calibrate import Calibration, StreamCalibration
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.files.program import Program
 from nervecord.compiler.graph import Graph
+from nervecord.compiler.implied import integers, with_arithmetic
 from nervecord.compiler.lower.lower import OPTIONS, lower
 from nervecord.compiler.lower.slices import SLICES_ABOUT
 from nervecord.compiler.ops import Level
@@ -25,7 +26,7 @@ from nervecord.compiler.target import Emitted, Lowered, TargetSpec
 from nervecord.errors import NervecordError, unknown_name
 from nervecord.runtime.session import MachineSession, Session
 from nervecord.runtime.stream import MachineStream, StreamSession
-from nervecord.targets.integers import integers, open_integers, stream_integers
+from nervecord.targets.integers import open_integers, stream_integers
 from nervecord.targets.onnx.builder import onnx_library
 from nervecord.targets.onnx.model import NEWEST_OPSET, OLDEST_OPSET, OPSET, Model, check_ops, make_model
 
@@ -76,8 +77,7 @@ class OnnxTarget:
 
     def adopting(self, arithmetic: Arithmetic) -> OnnxTarget:
         """The form integer with another arithmetic than Lava's, for what is in those integers already."""
-        spec = dataclasses.replace(_spec("integer"), integers=arithmetic)
-        return dataclasses.replace(self, form="integer", spec=spec)
+        return dataclasses.replace(self, form="integer", spec=with_arithmetic(_spec("integer"), arithmetic))
 
     def open(self, program: Program, *, engine: str | None = None, trace: bool = True) -> Session:
         """A session on the default engine or the one named; it always traces.

@@ -313,3 +313,39 @@ def test_errors_are_of_one_family_and_of_the_standard_librarys() -> None:
         nervecord.read("none.nir")
     assert isinstance(caught.value, nervecord.NervecordError)
     assert caught.value.where == "none.nir"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What is said twice
+
+
+def test_a_time_step_of_integers_is_the_files_or_the_callers() -> None:
+    network = DATA / "slayer" / "network.net"
+    assert nervecord.compile(network, dt=5e-4).graph.dt == 5e-4
+    graph = nervecord.read(network)
+    assert isinstance(graph, Graph)
+    assert nervecord.compile(graph, dt=1e-3).graph.dt == 1e-3
+    with pytest.raises(GraphError, match=r"dt is 0\.0005 s, and the graph has 0\.001 s"):
+        nervecord.compile(graph, dt=5e-4)
+
+
+def test_steps_are_refused_of_what_says_its_own(files: Path) -> None:
+    policy = nervecord.read(files / "ant.nir")
+    assert isinstance(policy, nervecord.Policy)
+    program = nervecord.compile(policy)
+    rows = np.zeros((2, policy.contract.observation.size))
+    graph = nervecord.read(DATA / "slayer" / "network.net")
+    assert isinstance(graph, Graph)
+    blocks = nervecord.compile(graph, steps=4)
+    x = np.zeros((8, *graph.nodes[graph.inputs[0]].in_shape))
+    for call in (
+        lambda: nervecord.simulate(policy, rows, steps=9),
+        lambda: nervecord.simulate(program, rows, steps=9),
+        lambda: nervecord.inspect(policy, "lava", steps=9),
+        lambda: nervecord.compile(policy, steps=9),
+        lambda: nervecord.simulate(blocks, x, steps=2),
+        lambda: nervecord.stream(blocks, steps=2),
+    ):
+        with pytest.raises(NervecordError, match=r"^steps: is [29], and a (policy|program) says its steps itself"):
+            call()
+    assert nervecord.simulate(graph, x, steps=4).left.keys() == set(graph.outputs)

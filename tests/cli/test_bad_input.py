@@ -367,14 +367,14 @@ def test_an_ant_elsewhere(kind: str, nervecord_cli: Any, files: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "cause"),
     [
-        ("inspect", FOLDER / "traversal.nervecord"),
-        ("run", FOLDER / "weights_hash.nervecord"),
-        ("compile", FOLDER / "nan_weights.nir"),
+        (("inspect", FOLDER / "traversal.nervecord"), CAUSES["traversal"]),
+        (("run", FOLDER / "arrays_hash.nervecord"), CAUSES["arrays_hash"]),
+        (("compile", FOLDER / "nan_weights.nir"), "NaN or infinite"),
     ],
 )
-def test_the_whole_command(words: tuple[Any, ...], tmp_path: Path) -> None:
+def test_the_whole_command(words: tuple[Any, ...], cause: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "nervecord", *map(str, words)],
         cwd=tmp_path,
@@ -384,5 +384,6 @@ def test_the_whole_command(words: tuple[Any, ...], tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"nervecord {words[0]}: {words[1]}: ")
+    assert cause in done.stderr
     assert done.stderr.count("\n") == 1
     assert os.listdir(tmp_path) == []

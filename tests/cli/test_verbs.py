@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nets import lif, net
 
 from nervecord.compiler.compile import compile_graph
 from nervecord.compiler.files.program import load
-from nervecord.compiler.nir.file import read_nir
+from nervecord.compiler.nir.file import read_nir, write_nir
+from nervecord.compiler.ops import Affine
 from nervecord.targets.catalogue import target_names
 from nervecord.targets.lava.netx import export_netx
 from nervecord.targets.lava.target import LavaTarget
@@ -179,6 +181,17 @@ def test_inspect_named_targets_in_their_order(nervecord_cli: Any, files: Path) -
     assert [target["target"] for target in answer.json["targets"]] == ["loihi1", "lava"]
     text = nervecord_cli("inspect", files / "ant.nervecord", "--target", "loihi1", "lava").out
     assert text.index("\nloihi1 ") < text.index("\nlava ")
+
+
+def test_inspect_takes_the_options_of_the_one_target_that_is_named(nervecord_cli: Any, tmp_path: Path) -> None:
+    """A threshold that has a unit with a second slice alone."""
+    weight = np.full((2, 2), 1e-4)
+    weight[0, 0] = 1.0
+    write_nir(net(Affine(weight), lif(threshold=np.full(2, 2e-4)), spiking=True), tmp_path / "far.nir")
+    words = ("inspect", tmp_path / "far.nir", "--target", "lava")
+    assert nervecord_cli(*words, "--json").json["targets"][0]["findings"][-1]["code"] == "no-scale"
+    assert nervecord_cli(*words, "--weight-slices", 2).code == 0
+    nervecord_cli(*words, "loihi1", "--weight-slices", 2).refused("unknown flag '--weight-slices'")
 
 
 def test_a_limit_that_was_given_is_kept(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:

@@ -147,6 +147,7 @@ def cases(make_policy: Callable[..., Policy]) -> dict[str, Case]:
         "weight-resolution": (net(Affine(np.array([[1.0, 0.001], [0.001, 0.002]])), lif()), LAVA),
         "decay-resolution": (net(affine(), lif(decay=np.full(2, 0.9999))), LAVA),
         "threshold-range": (net(affine(), lif(threshold=-np.ones(2))), LAVA),
+        "foreign-integers": (fixed().replace(arithmetic=dataclasses.replace(ARITHMETIC, input_shift=5)), LAVA),
         "weight-range": (fixed(weight=200), chip(weight_max=127)),
         "graded-range": (fixed(limit=40_000), chip(message_bits=16)),
         "no-scale": (net(affine(), lif(threshold=np.full(2, 1e-9))), LAVA),

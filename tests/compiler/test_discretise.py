@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from policies import random_policy
 
+import nervecord
 from nervecord.compiler import ops as n
 from nervecord.compiler.files.serialise import graph_to_data
 from nervecord.compiler.graph import Graph, chain
@@ -325,3 +326,18 @@ def test_a_policy_keeps_its_contract(norse: Graph) -> None:
         discretise(policy, dt=1e-4)
     ready = random_policy()
     assert discretise(ready) is ready
+
+
+def test_what_enters_leaves_as_it_is_where_nothing_stands_between() -> None:
+    """An Input straight into an Output, alone and beside a network."""
+    graph = chain(Level.IMPORTED, [("in", n.Input((2, 3))), ("out", n.Output((2, 3)))], dt=1e-3)
+    x = np.arange(24.0).reshape(4, 2, 3)
+    assert np.array_equal(simulate(discretise(graph), x).left["out"][:, 0], x)
+    nodes = {**graph.nodes, "fc": n.Flatten((2, 3), 0, -1), "flat": n.Output((6,))}
+    beside = Graph(Level.IMPORTED, nodes, (*graph.edges, ("in", "fc"), ("fc", "flat")), 1e-3)
+    left = simulate(discretise(beside), x).left
+    assert np.array_equal(left["out"][:, 0].reshape(4, 6), left["flat"][:, 0])
+    program = nervecord.compile(graph, "reference")
+    with nervecord.stream(program) as stream:
+        assert np.array_equal(stream.run(x)["out"][:, 0], x)
+    assert nervecord.inspect(graph, "reference").feasible

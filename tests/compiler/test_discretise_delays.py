@@ -28,6 +28,7 @@ def imported(*named: tuple[str, Op], size: int = 1, out: int | None = None, dt: 
 # Delays
 
 FC = n.Affine([[1.0, 2.0]], [3.0], origin=("fc",))  # type: ignore[arg-type]
+BARE = FC.replace(bias=None)
 
 
 def delay(*seconds: float) -> n.Delay:
@@ -35,14 +36,31 @@ def delay(*seconds: float) -> n.Delay:
 
 
 def test_delay_behind_an_affine() -> None:
-    graph = discretise(imported(("fc", FC), ("d", delay(0.003)), size=2, out=1), dt=1e-3)
+    graph = discretise(imported(("fc", BARE), ("d", delay(0.003)), size=2, out=1), dt=1e-3)
     assert list(graph.nodes) == ["in", "fc", "out"]
     assert graph.edges == (("in", "fc"), ("fc", "out"))
-    assert graph.nodes["fc"] == n.Affine(FC.weight, FC.bias, 3, origin=("fc", "d"))
-    # y(t) = W x(t - 3 dt) + b, with zero input before the first step.
+    assert graph.nodes["fc"] == n.Affine(FC.weight, None, 3, origin=("fc", "d"))
+    # y(t) = W x(t - 3 dt), with zero input before the first step.
     x = np.arange(10.0).reshape(5, 2)
     y = simulate(graph, x).outputs["fc"][:, 0, 0]
-    assert y.tolist() == [3, 3, 3, 2 + 3, 8 + 3]
+    assert y.tolist() == [0, 0, 0, 2, 8]
+
+
+@pytest.mark.parametrize("second", [0.002, 0.003])
+def test_a_bias_waits_in_a_delay_as_all_that_enters_it(second: float) -> None:
+    """I(t - tau) is zero before tau, whether the channels wait equally long or not."""
+    double = n.Affine(np.ones((2, 2)), np.array([3.0, 5.0]), origin=("fc",))
+    x = np.arange(10.0).reshape(5, 2)
+    behind = discretise(imported(("fc", double), ("d", delay(0.002, second)), size=2), dt=1e-3)
+    left = simulate(behind, x).left["out"][:, 0]
+    assert left[:, 0].tolist() == [0, 0, 1 + 3, 5 + 3, 9 + 3]
+    assert left[:, 1].tolist() == [0, 0, 1 + 5, 5 + 5, 9 + 5] if second == 0.002 else [0, 0, 0, 1 + 5, 5 + 5]
+    # An Affine behind the Delay takes it, and its own bias is there from the first step on.
+    both = discretise(
+        imported(("fc", FC), ("d", delay(0.001)), ("e", n.Affine([[2.0]], [7.0])), size=2, out=1), dt=1e-3
+    )
+    assert delays(both) == {"fc": 0, "e": 1}
+    assert simulate(both, x).left["out"].ravel()[:2].tolist() == [7, 2 * (2 + 3) + 7]
 
 
 def test_delay_before_an_affine() -> None:
@@ -58,7 +76,7 @@ def test_a_delay_without_an_affine_stays_a_node() -> None:
 
 
 def test_delays_add_up_and_zero_goes() -> None:
-    graph = imported(("fc", FC), ("d", delay(0.001)), ("e", delay(0.0)), ("f", delay(0.002)), size=2, out=1)
+    graph = imported(("fc", BARE), ("d", delay(0.001)), ("e", delay(0.0)), ("f", delay(0.002)), size=2, out=1)
     fc = discretise(graph, dt=1e-3).nodes["fc"]
     assert isinstance(fc, n.Affine)
     assert fc.delay == 3
@@ -101,7 +119,7 @@ def test_channels_that_differ_in_delay() -> None:
 
 
 def test_delays_saved_as_float32() -> None:
-    graph = imported(("fc", FC), ("d", delay(float(np.float32(0.007)))), size=2, out=1)
+    graph = imported(("fc", BARE), ("d", delay(float(np.float32(0.007)))), size=2, out=1)
     fc = discretise(graph, dt=1e-3).nodes["fc"]
     assert isinstance(fc, n.Affine)
     assert fc.delay == 7
@@ -149,9 +167,13 @@ def test_the_way_back_through_other_nodes() -> None:
 
 
 def test_a_delay_on_the_way_back_is_enough() -> None:
-    nodes: dict[str, Op] = {"fc": eye(), "a": lif(), "rec": eye(bias=True), "d": delay(0.004)}
-    graph = discretise(recurrent(nodes, ["in fc", "fc a", "a out", "a rec", "rec d", "d a"]), dt=1e-3)
-    assert delays(graph) == {"fc": 0, "rec": 4}
+    edges = ["in fc", "fc a", "a out", "a rec", "rec d", "d a"]
+    nodes: dict[str, Op] = {"fc": eye(), "a": lif(), "rec": eye(), "d": delay(0.004)}
+    assert delays(discretise(recurrent(nodes, edges), dt=1e-3)) == {"fc": 0, "rec": 4}
+    # A bias waits with what the connection gives, in a line of its own.
+    graph = discretise(recurrent({**nodes, "rec": eye(bias=True)}, edges), dt=1e-3)
+    assert delays(graph) == {"fc": 0, "rec": 0}
+    assert graph.nodes["d"].lag == 4
 
 
 def test_only_what_lies_on_a_cycle_is_delayed() -> None:

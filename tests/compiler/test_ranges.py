@@ -11,6 +11,7 @@ from graphs import LAVA, draw, expected
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.graph import Graph, chain
 from nervecord.compiler.interpret import Machine
 from nervecord.compiler.lower.ranges import UnitRange, op_range, overflows, prove
@@ -30,6 +31,7 @@ from nervecord.compiler.ops import (
     PopulationEncode,
     Quantise,
 )
+from nervecord.compiler.ops.reach import LARGEST_SUM
 from nervecord.compiler.plan import plan
 from nervecord.compiler.schedule import Schedule
 from nervecord.errors import GraphError
@@ -206,3 +208,80 @@ def test_what_enters_stays_within_the_range_that_proofs_take(op: Op) -> None:
 def test_what_sends_no_integers_has_no_range_that_could_be_proved(op: Op) -> None:
     with pytest.raises(GraphError, match="no range in integers"):
         op_range(op, "node")
+
+
+def exact(dense: Dense, arithmetic: Arithmetic, limit: int) -> int:
+    """Largest sum that enters, in integers of Python: every input at the limit of its sign."""
+    each = arithmetic.accumulate == "shift-each" and dense.weight_exp < 0
+    found = 0
+    for row in dense.weight.tolist():
+        for sign in (-1, 1):
+            products = [abs(w) * limit * sign for w in row]
+            if each:
+                total = sum(product >> -dense.weight_exp for product in products)
+            else:
+                total = sum(products)
+                total = total << dense.weight_exp if dense.weight_exp > 0 else total >> -dense.weight_exp
+            found = max(found, abs(total))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_sums_of_wide_arithmetics_are_proved_in_integers_without_end(seed: int) -> None:
+    """Weights of 16 bits, values of 24, exponents to 24: the product of the three goes beyond 64 bits."""
+    rng = np.random.default_rng(seed)
+    bits = int(rng.integers(2, 25))
+    arithmetic = dataclasses.replace(
+        LAVA, weight_bits=16, weight_signs="twos-complement", weight_exponent_low=-24, weight_exponent_high=24,
+        accumulate=str(rng.choice(["sum-then-shift", "shift-each"])), product_bits=53, graded_bits=24,
+        input_shift=int(rng.integers(0, 17)), current_bits=32, membrane_bits=32,
+    )  # fmt: skip
+    limit = (1 << (bits - 1)) - 1
+    size = int(rng.integers(1, 60))
+    weight = rng.integers(-(1 << 15), 1 << 15, size=(3, size)) // int(rng.choice([1, 1 << 12]))
+    dense = Dense(weight, int(rng.integers(-24, 25)), 16, 1)
+    graph = chain(
+        Level.INTEGER,
+        [("in", Input((size,), "values", float(limit))), ("fc", dense),
+         ("neurons", Neuron(IntegerMembrane(100, np.zeros(3)), None, IntegerSpike(10))), ("out", Output((3,)))],
+        dt=1e-3, arithmetic=arithmetic,
+    )  # fmt: skip
+    for schedule in (Schedule(), Schedule(3, "reset")):
+        (proved,) = prove(plan(graph, schedule))
+        largest = exact(dense, arithmetic, limit)
+        assert proved.accumulator == min(largest, LARGEST_SUM)
+        assert proved.current == proved.accumulator << arithmetic.input_shift
+        refused = {f.code for f in overflows([proved], arithmetic) if f.severity == "error"}
+        assert ("accumulator-overflow" in refused) == (largest >= arithmetic.accumulator_limit)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_state_stays_within_its_proved_range_whatever_the_widths(seed: int) -> None:
+    """Every input at its limit, in arithmetics up to 32 bits, whose accumulators hold more than 30."""
+    rng = np.random.default_rng(seed)
+    decay = str(rng.choice(["factor", "shift"]))
+    arithmetic = dataclasses.replace(
+        LAVA, weight_bits=16, weight_signs="twos-complement", weight_exponent_high=24, product_bits=53, graded_bits=24,
+        input_shift=int(rng.integers(0, 4)), current_bits=32, membrane_bits=32, current_overflow="saturate",
+        membrane_overflow="saturate", decay=decay, decay_bits=5 if decay == "shift" else 16,
+        decay_rounding="floor", threshold_bits=31, threshold_shift=0, readout="membrane",
+    )  # fmt: skip
+    sign = int(rng.choice([-1, 1]))
+    graph = chain(
+        Level.INTEGER,
+        [("in", Input((1,), "values", float((1 << 14) - 1))), ("fc", Dense([[sign * 32767]], 2, 16, 1)),
+         ("neurons", Neuron(IntegerMembrane(int(rng.integers(0, arithmetic.decay_codes)), [0]), None, None)),
+         ("out", Output((1,)))],
+        dt=1e-3, arithmetic=arithmetic,
+    )  # fmt: skip
+    for schedule in (Schedule(), Schedule(4, "reset")):
+        (proved,) = prove(plan(graph, schedule))
+        found = overflows([proved], arithmetic)
+        if any(f.code == "accumulator-overflow" for f in found):
+            continue
+        machine = Machine(plan(graph, schedule))
+        for _ in range(40):
+            machine.block({"in": np.full((schedule.steps, 1, 1), float((1 << 14) - 1))})
+            v = int(machine.state["neurons"]["v"][0, 0])
+            low, high = arithmetic.membrane_range
+            assert max(proved.membrane[0], low) <= v <= min(proved.membrane[1], high)

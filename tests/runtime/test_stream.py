@@ -76,6 +76,18 @@ def test_runs_equal_simulate(seed: int) -> None:
             np.testing.assert_array_equal(single[name], values[:, :1])
 
 
+@pytest.mark.parametrize("state", ["reset", "carried"])
+def test_what_is_held_over_a_block_is_simulated_as_a_stream_runs_it(state: Any) -> None:
+    """One input for the four steps of a block; what leaves is that of the last."""
+    made = plan(counter(), Schedule(4, state, held=True))
+    x = {"a": np.array([[1, 0], [0, 0], [1, 1]]), "b": np.array([[0, 0], [1, 0], [1, 1]])}
+    trace = simulate(made.graph, x, made.schedule)
+    assert trace.outputs["lif"].shape[:2] == (3 * made.window, 1)
+    for engine in ENGINES:
+        with engine(made) as session:
+            assert np.array_equal(session.run(x)["out"], trace.left["out"])
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_arrays_come_back_as_they_were_given(engine: Callable[..., Any]) -> None:
     graph = counter()
