@@ -250,7 +250,8 @@ def through(dense: Mantissas, arithmetic: Arithmetic, interval: int, given: Sent
 def dense_range(dense: Mantissas, arithmetic: Arithmetic, low: Array, high: Array) -> tuple[int, Array, Array]:
     """(largest |product| before the exponent, low, high per output after it) of inputs in low..high per channel.
 
-    What is beyond `LARGEST_SUM` stays there. So does all of a product that is beyond `PRODUCT_BITS`, which no arithmetic holds.
+    What is beyond `LARGEST_SUM` stays there. So does all of a product that is beyond `PRODUCT_BITS`, which no
+    arithmetic holds.
     """
     (rows,), (width,) = dense.out_shape, dense.in_shape
     bottom, top = np.empty(rows), np.empty(rows)
