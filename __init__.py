@@ -13,7 +13,6 @@ Importing this package loads nothing else: each function imports what it needs w
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -413,32 +412,30 @@ def run(
 
 
 def compare(
-    a: Session | Given,
-    b: Session | Given,
+    a: Session | StreamSession | Given,
+    b: Session | StreamSession | Given,
     observations: Array | StrPath | None = None,
     *,
+    inputs: Array | Mapping[str, Array] | StrPath | None = None,
+    steps: int | None = None,
     mode: Mode = "free",
     tolerance: float | None = None,
 ) -> Comparison:
-    """Drive two policies over the same observations and say where they part.
+    """Drive two policies over the same observations, or two networks over the same input, and say where they part.
 
     Args:
-        a, b: policies with the same layer names: sessions, graphs, programs, or the files of such.
+        a, b: with the same layer names: sessions, graphs, programs, or the files of such.
         observations: (k, observations), or an .npz or .npy of them; by default those that one of the policies carries.
+        inputs: of networks that are no policies: as of `simulate`, or an .npz or .npy of it.
+        steps: of such: their state is cleared before each block of so many steps; a program says it itself.
         mode: "free": each on its own; "layers": each layer of b is fed what the layer before it gave in a.
         tolerance: actions, and membranes that are read, which differ by no more agree (`Comparison.agrees`), in the
             action's units; by default 0 where both compute in the same arithmetic, else 0.01. At 0 spikes must be the
             same as well.
     """
-    from nervecord.runtime.compare import compare as compare_sessions
-    from nervecord.targets.given import acting, observations_for, read_given
+    from nervecord.targets.comparing import compare as compare_sides
 
-    carried: list[Any] = [it if hasattr(it, "step") else read_given(it) for it in (a, b)]
-    rows = observations_for(observations, carried)
-    sides: list[Any] = [it if hasattr(it, "step") else acting(it) for it in carried]
-    with contextlib.ExitStack() as opened:
-        first, second = (side if hasattr(side, "step") else opened.enter_context(open(side)) for side in sides)
-        return compare_sessions(first, second, rows, mode=mode, tolerance=tolerance)
+    return compare_sides(a, b, observations, inputs=inputs, steps=steps, mode=mode, tolerance=tolerance)
 
 
 def list_targets() -> tuple[TargetSpec, ...]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nervecord.compiler.files.program import Program
     from nervecord.compiler.options import Option
     from nervecord.compiler.target import TargetSpec
-    from nervecord.runtime.compare import Comparison
+    from nervecord.runtime.compare import Comparison, Difference
     from nervecord.runtime.neurobench import NeuroBench
     from nervecord.runtime.result import Result
 
@@ -266,29 +266,31 @@ def certificate_rows(found: Mapping[str, Any]) -> list[list[str]]:
 
 
 def comparison_text(comparison: Comparison, a: str, b: str) -> str:
-    """Where two policies part."""
+    """Where two policies or two streams part."""
     c = comparison
-    lines = [f"{a} ({c.a}) against {b} ({c.b}), {c.observations:,} observations, mode {c.mode}"]
+    rows_of, values = ("steps", "outputs") if c.stream else ("observations", "actions")
+
+    def place(first: Difference, *, layer: str = "") -> str:
+        when = f"step {first.step}" if first.action is None else f"action {first.action}, step {first.step}"
+        return f"{when}, {layer}neuron {first.neuron}"
+
+    lines = [f"{a} ({c.a}) against {b} ({c.b}), {c.observations:,} {rows_of}, mode {c.mode}"]
     rows = [["layer", "compared", "different", "largest", "within epsilon of threshold", "first difference"]]
     for layer in c.layers:
-        first = layer.first
-        where = "-" if first is None else f"action {first.action}, step {first.step}, neuron {first.neuron}"
         near = "-" if layer.near is None else f"{layer.near:,}"
+        where = "-" if layer.first is None else place(layer.first)
         rows.append([layer.layer, f"{layer.compared:,}", f"{layer.different:,}", f"{layer.largest:.3g}", near, where])
     lines += [columns(rows, indent=0, right=(1, 2, 3, 4))]
     if c.alone:
         lines.append("on one side alone, and not compared: " + ", ".join(c.alone))
     different = f"{c.actions_different:,} of {c.observations:,} differ"
     size = "" if c.action_rms is None else f", rms {c.action_rms:.4g}, max {c.action_max:.4g}"
-    lines.append(f"actions: {different}{size}")
+    lines.append(f"{values}: {different}{size}")
     if c.identical:
         lines.append("identical")
     elif c.first is not None:
         f = c.first
-        lines.append(
-            f"they part at action {f.action}, step {f.step}, layer {f.layer}, neuron {f.neuron}: "
-            f"{f.a:g} against {f.b:g}"
-        )
+        lines.append(f"they part at {place(f, layer=f'layer {f.layer}, ')}: {f.a:g} against {f.b:g}")
     return "\n".join(lines)
 
 

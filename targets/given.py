@@ -351,8 +351,9 @@ def observations_for(given: Array | StrPath | None, sides: Sequence[object]) -> 
         if isinstance(side, Policy) and side.recorded is not None:
             return side.recorded
     raise NervecordError(
-        "none of these policies carries recorded ones", where="observations", hint="a policy.nir of a training does"
-    )
+        "none of these policies carries recorded ones", where="observations",
+        hint="give an .npz or .npy of them, as in --observations FILE; a policy.nir of a training carries some",
+    )  # fmt: skip
 
 
 def policy_of(given: Given) -> Policy:
