@@ -374,6 +374,7 @@ def run(
     episodes: int = 10,
     seed: int = 0,
     *,
+    wrappers: Sequence[str] | None = None,
     environments: int = 1,
     record: bool = False,
     allow_other_env: bool = False,
@@ -387,6 +388,8 @@ def run(
             makes one; by default the environment the policy was trained in, which must be registered: a policy's file
             never says what to import.
         episodes, seed: the same seed gives the same episodes for every policy and any number of environments.
+        wrappers: around an environment that is named by its id, the innermost first: names of gymnasium.wrappers, or
+            "module:Class"; those that the policy was trained with, which its contract says and the caller names.
         environments: how many run side by side.
         record: keep the first episode, for pictures and videos.
         allow_other_env: accept an environment of another name and the same shapes.
@@ -404,6 +407,7 @@ def run(
         env,
         episodes,
         seed,
+        wrappers=wrappers,
         environments=environments,
         record=record,
         allow_other=allow_other_env,

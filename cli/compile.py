@@ -19,6 +19,7 @@ from nervecord.cli.flags import (
     target_of,
     time_step_flags,
     whole_number,
+    wrapper_flag,
     writable,
 )
 from nervecord.cli.show import Outcome
@@ -72,6 +73,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
         "certificate is kept in the program",
     )  # fmt: skip
     parser.add_argument("--env", metavar="ID", help="to certify in; by default the one the policy was trained in")
+    wrapper_flag(parser, "around that environment: those that the policy was trained with")
     parser.add_argument(
         "--certify-episodes", type=whole_number, default=1000, metavar="N", help="at most so many (default 1000)"
     )
@@ -111,7 +113,8 @@ def _certified(args: argparse.Namespace, program: Program) -> Program:
             ticker.show(done, most, note=f"the loss is known to {half:.2%}")
 
         found = nervecord.certify(
-            program, policy, args.env, args.certify, observations=args.calibration, most=args.certify_episodes,
+            program, policy, args.env, args.certify, wrappers=args.wrappers, observations=args.calibration,
+            most=args.certify_episodes,
             seed=args.certify_seed, progress=progress,
         )  # fmt: skip
     return dataclasses.replace(program, report={**program.report, "certificate": found.to_dict()})
@@ -131,8 +134,9 @@ def _into_folder(args: argparse.Namespace) -> str | None:
 
 
 def _run(args: argparse.Namespace) -> Outcome:
-    if args.env is not None and args.certify is None:
-        raise NervecordError("is for certifying", where="--env", hint="add --certify 1%")
+    for flag in ("env", "wrappers"):
+        if getattr(args, flag) is not None and args.certify is None:
+            raise NervecordError("is for certifying", where=f"--{flag}", hint="add --certify 1%")
     folder = _into_folder(args)
     html.require(args)
     if args.emit is not None and Path(args.emit).exists() and not Path(args.emit).is_dir():
@@ -195,6 +199,7 @@ VERBS = {
             "nervecord compile policy.nir --weight-bits 4 -o ant4.nervecord --dump passes --explain",
             "nervecord compile policy.nir --calibration observations.npz --json",
             "nervecord compile policy.nir --env Ant-v4 --certify 1% -o ant.nervecord",
+            "nervecord compile policy.nir --env mytasks:Reach-v0 --wrappers FlattenObservation --certify 1%",
             "nervecord compile policy.nir --set neurons_per_core=4096 -o ant.nervecord",
             "nervecord compile any.nir --dt 1e-4 --contract contract.toml --calibration rows.npz -o mine.nervecord",
             "nervecord compile any.nir --dt 1e-4 --inputs spikes -o net.nervecord",

@@ -72,9 +72,10 @@ def _facts(facts: GraphFacts) -> Iterator[str]:
     if facts.policy is not None:
         p = facts.policy
         named = ", ".join(p["choices"])
+        within = f" within the wrappers {', '.join(p['wrappers'])}" if p["wrappers"] else ""
         actions = f"a choice of {len(p['choices'])} actions ({named})" if named else f"{p['actions']} actions"
         yield (
-            f"policy for {p['environment']}: {p['observations']} observations to {actions}, T = {p['steps']}, "
+            f"policy for {p['environment']}{within}: {p['observations']} observations to {actions}, T = {p['steps']}, "
             f"state {p['state']}, one action per {p['control_period']:g} s"
         )
     step = "time step not said" if facts.dt is None else f"time step {facts.dt:g} s"

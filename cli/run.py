@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import nervecord
 from nervecord.cli import html, show
-from nervecord.cli.flags import whole_number, writable
+from nervecord.cli.flags import whole_number, wrapper_flag, writable
 from nervecord.cli.show import Outcome
 from nervecord.cli.verb import Verb
 from nervecord.errors import NervecordError
@@ -31,6 +31,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
         metavar="ID",
         help="Gymnasium id, or MODULE:ID, which imports the module; by default the one the policy was trained in",
     )
+    wrapper_flag(parser, "around the environment: those that the policy was trained with")
     parser.add_argument("--episodes", type=whole_number, default=10, metavar="N", help="whole episodes (default 10)")
     parser.add_argument("--seed", type=whole_number, default=0, metavar="N", help="of the episodes (default 0)")
     parser.add_argument(
@@ -61,7 +62,7 @@ def _run(args: argparse.Namespace) -> Outcome:
     from nervecord.runtime.frames import require_frames
 
     _require(args)
-    programs = [_program(path, args.env) for path in (args.policy, args.beside) if path is not None]
+    programs = [_program(path, args.env, args.wrappers) for path in (args.policy, args.beside) if path is not None]
     if args.video is not None:
         require_frames(args.env or registered_environment(programs[0].policy.contract))
     labels = _labels(args, programs)
@@ -82,7 +83,7 @@ def _run(args: argparse.Namespace) -> Outcome:
     return Outcome(data, text, after=_drawn(args, data, programs, labels, played))
 
 
-def _program(path: str, env: str | None) -> Program:
+def _program(path: str, env: str | None, wrappers: Sequence[str] | None) -> Program:
     """What runs of a file. An ONNX file says nothing of where it acts: the environment makes a policy of it."""
     from nervecord.compiler.onnx.file import is_onnx
     from nervecord.targets.given import acting
@@ -91,7 +92,7 @@ def _program(path: str, env: str | None) -> Program:
         return acting(path)
     if env is None:
         raise NervecordError("does not say in which environment it acts", where=path, hint="name it: --env Ant-v4")
-    return acting(nervecord.network_policy(path, env))
+    return acting(nervecord.network_policy(path, env, wrappers=wrappers or ()))
 
 
 def _require(args: argparse.Namespace) -> None:
@@ -142,6 +143,7 @@ def _play(args: argparse.Namespace, program: Program, label: str, *, beside: boo
             args.env,
             args.episodes,
             args.seed,
+            wrappers=args.wrappers,
             environments=args.num_envs,
             record=watched,
             allow_other_env=args.allow_other_env,
@@ -202,6 +204,7 @@ VERBS = {
         (
             "nervecord run ant.nervecord",
             "nervecord run policy.nir --env Ant-v4 --episodes 100 --num-envs 16 --seed 7",
+            "nervecord run policy.nir --env mytasks:Reach-v0 --wrappers FlattenObservation",
             "nervecord run ant.nervecord --engine lava --episodes 2",
             "nervecord run ant.nervecord --engine torch --num-envs 256 --episodes 1000 --device cuda",
             "nervecord run ant.nervecord --picture ant.png --video ant.mp4 --json",

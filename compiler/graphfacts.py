@@ -224,6 +224,7 @@ def _policy(graph: Graph, contract: Contract, topology: Topology) -> dict[str, A
     staggered = graph.level is Level.INTEGER and contract.state == "reset"
     return {
         "environment": contract.environment,
+        "wrappers": list(contract.wrappers),
         "observations": contract.observation.size,
         "actions": contract.action.size,
         "observation": _channels(contract.observation),

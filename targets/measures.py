@@ -4,7 +4,7 @@ certificate."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nervecord.compiler.files.atomic import made_folder
@@ -43,6 +43,7 @@ def certify(
     env: Any = None,
     tolerance: float = 0.01,
     *,
+    wrappers: Sequence[str] | None = None,
     observations: Array | StrPath | None = None,
     most: int = 1000,
     seed: int = 0,
@@ -53,7 +54,7 @@ def certify(
 
     Args:
         program: from `compile`. policy: what it was compiled from.
-        env: as of `run`.
+        env, wrappers: as of `run`.
         tolerance: of the loss of return, in parts of the float policy's.
         observations: recorded ones, on which the actions are compared; by default those that the policy carries.
         most: pairs of episodes, at most. seed: of the episodes. environments: side by side.
@@ -66,8 +67,8 @@ def certify(
     rows = observations_for(observations, (read_given(policy),))
     with _opened(policy) as floating, _opened(program) as compiled:
         return measure(
-            floating, compiled, rows, env, tolerance, most=most, seed=seed, environments=environments,
-            progress=progress,
+            floating, compiled, rows, env, tolerance, wrappers=wrappers, most=most, seed=seed,
+            environments=environments, progress=progress,
         )  # fmt: skip
 
 
