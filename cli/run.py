@@ -178,7 +178,8 @@ def _drawn(
         title = f"{result.environment}: {' beside '.join(labels)}, engine {result.engine}"
         subtitle = f"first of {len(result.returns)} episodes"
         picture.draw_picture(args.picture, drawn(None, SECONDS), title=title, subtitle=subtitle)
-        return f"picture: {args.picture}"
+        _, missing = picture.drawable(result)
+        return f"picture: {args.picture}" + (f" (without the robot: {missing})" if missing else "")
 
     def film() -> str:
         seconds = args.video_seconds or math.inf

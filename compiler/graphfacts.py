@@ -183,7 +183,8 @@ def graph_facts(
     )
     return GraphFacts(
         level=graph.level.value,
-        dt=graph.dt,
+        # Nothing in a network without neurons takes time: its step is a placeholder.
+        dt=graph.dt if topology.populations else None,
         nodes=nodes,
         edges=graph.edges,
         neurons=sum(op.size for op in topology.populations.values()),

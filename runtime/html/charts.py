@@ -27,7 +27,9 @@ def _figure(data: Sequence[Mapping[str, Any]], *, height: int, x: str = "", y: s
     axis = {"gridcolor": "#eceef0", "zerolinecolor": "#d9dcdf", "linecolor": "#9aa1a7", "automargin": True}
     base: dict[str, Any] = {
         "height": height,
-        "margin": {"l": 60, "r": 20, "t": 30, "b": 46},
+        # The toolbar appears on hover, and stands in the margin above the plot.
+        "margin": {"l": 60, "r": 20, "t": 40, "b": 46},
+        "modebar": {"orientation": "h", "bgcolor": "rgba(0,0,0,0)"},
         "font": {"family": "system-ui, sans-serif", "size": 12, "color": INK},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
