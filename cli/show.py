@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 LINE_WIDTH = 110
 """Of a result that goes to no terminal, letters."""
+SATURATES = "membrane-saturates"
+"""Code of a finding."""
 LINE_SECONDS = 10.0
 """Between two lines of progress where stderr is no terminal."""
 
@@ -123,8 +125,8 @@ def program_text(program: Program, path: str | None) -> str:
     placement, lowering = report["placement"], report["lowering"]
     cores = placement["cores"]
     bits = placement["memory_bits"]
-    found = (*report["findings"], *lowering.get("findings", ()))
-    warnings = sum(finding["severity"] == "warning" for finding in found)
+    saturating, found = _saturating((*lowering.get("findings", ()), *report["findings"]))
+    warnings = sum(finding["severity"] == "warning" for finding in found) + bool(saturating)
     rows = [
         ["target", program.target],
         ["verdict", f"feasible, with {_warnings(warnings)}" if warnings else "feasible"],
@@ -157,12 +159,23 @@ def program_text(program: Program, path: str | None) -> str:
     for sentence in program.allowances:
         text += f"\nallowed: {sentence}"
     for warning in lowering.get("warnings", ()):
-        text += f"\nwarning: {warning}"
+        if not any(warning.startswith(f"{name}: may saturate") for name in saturating):
+            text += f"\nwarning: {warning}"
+    if saturating:
+        text += f"\nwarning: {', '.join(saturating)} may saturate, as the target does it, bit for bit: nothing to do"
     for finding in report["findings"]:
+        if finding["code"] == SATURATES:
+            continue
         if finding["severity"] in ("warning", "unknown"):
             fix = f" ({finding['fix']})" if finding["fix"] else ""
             text += f"\n{finding['severity']}: {finding['node']}: {finding['message']}{fix}"
     return text
+
+
+def _saturating(findings: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[Mapping[str, Any]]]:
+    """Populations whose membranes may saturate, each once; and all other findings."""
+    names = dict.fromkeys(str(f["node"]) for f in findings if f["code"] == SATURATES and f["severity"] == "warning")
+    return list(names), [f for f in findings if f["code"] != SATURATES or f["severity"] != "warning"]
 
 
 def _clustered(said: Mapping[str, Any]) -> str:
@@ -184,13 +197,15 @@ def _warnings(count: int) -> str:
 
 def _populations_text(populations: Sequence[Mapping[str, Any]]) -> str:
     """Ranges are proved for every input that the limits let through; errors are those of the worst link's rounding."""
+    from nervecord.compiler.lower.reports import bound_text
+
     rows = [["neurons", "accumulator", "of", "membrane", "of", "threshold", "step", "weight error", "decay error"]]
     rows += [
         [
             str(one["population"]),
             f"{one['accumulator']:,.0f}",
             f"{one['accumulator_limit']:,.0f}",
-            f"{one['membrane_low']:,.0f}..{one['membrane_high']:,.0f}",
+            f"{bound_text(one['membrane_low'])}..{bound_text(one['membrane_high'])}",
             f"{one['membrane_limit']:,.0f}",
             "read" if one["threshold"] is None else f"{one['threshold']:,}",
             f"{one['unit']:.2g}",

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from nervecord.compiler.lower.reports import UNBOUNDED
 from nervecord.runtime.html.drawing import GREY, INK, PALETTE
 from nervecord.runtime.html.layout import printable
 
@@ -69,7 +70,9 @@ def ranges(layers: Sequence[Mapping[str, Any]]) -> Figure:
         }  # fmt: skip
 
     def share(value: float | None, limit: float) -> float:
-        return (value or 0.0) / limit if limit else 0.0
+        part = (value or 0.0) / limit if limit else 0.0
+        # What nothing bounds saturates at the limit.
+        return part if abs(value or 0.0) < UNBOUNDED else math.copysign(1.0, part)
 
     traces = [
         bars(

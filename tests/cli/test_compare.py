@@ -10,6 +10,7 @@ from typing import Any
 import nir
 import numpy as np
 import pytest
+from nets import write_integrators
 
 import nervecord
 from nervecord.cli.command import main
@@ -100,37 +101,13 @@ def test_compare_without_observations(nervecord_cli: Any, files: Path) -> None:
 # Networks of other tools
 
 
-def write_network(path: Path, *, names: tuple[str, str] = ("one", "two"), change: float = 0.0) -> None:
-    """A file of another tool: 6 spikes to 5 to 3 integrate-and-fire neurons, whose weights are whole 128ths.
-
-    Args:
-        names: of the populations. change: of the weight from the first neuron of `one` to the last one of `two`.
-    """
-    rng = np.random.default_rng(3)
-    first, second = rng.integers(-60, 127, (5, 6)), rng.integers(-60, 127, (3, 5))
-    first[:, 0] = second[:2, 0] = 127  # so that mantissas of 8 bits hold them exactly
-    first, second = first / 128, second / 128
-    second[2, 0] = 63 / 128 + change
-    one, two = names
-
-    def neurons(size: int) -> nir.IF:
-        return nir.IF(r=np.full(size, 1e3), v_threshold=np.ones(size), v_reset=np.zeros(size))
-
-    nodes = {
-        "input": nir.Input({"input": np.array([6])}), "fc1": nir.Linear(first), one: neurons(5),
-        "fc2": nir.Linear(second), two: neurons(3), "output": nir.Output({"output": np.array([3])}),
-    }  # fmt: skip
-    order = list(nodes)
-    nir.write(path, nir.NIRGraph(nodes, list(itertools.pairwise(order)), type_check=False))
-
-
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """net.nir, other.nir (a weight differs), renamed.nir, net.nervecord (in fixed point), spikes.npz."""
     folder = tmp_path_factory.mktemp("networks")
-    write_network(folder / "net.nir")
-    write_network(folder / "other.nir", change=0.5)
-    write_network(folder / "renamed.nir", names=("lif1", "lif2"))
+    write_integrators(folder / "net.nir")
+    write_integrators(folder / "other.nir", change=0.5)
+    write_integrators(folder / "renamed.nir", names=("lif1", "lif2"))
     words = ["compile", folder / "net.nir", "--dt", "1e-3", "--reset", "zero", "--inputs", "spikes"]
     assert main([*map(str, words), "-o", str(folder / "net.nervecord"), "--quiet"]) == 0
     np.savez(folder / "spikes.npz", input=(np.random.default_rng(4).random((60, 6)) < 0.4).astype(float))

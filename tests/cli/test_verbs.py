@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nets import write_integrators
 
 from nervecord.compiler.compile import compile_graph
 from nervecord.compiler.files.program import load
@@ -42,6 +43,22 @@ def test_compile_json(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
     assert data["cores"] >= 1
     assert data["report"] == load(path).report
     assert [one["population"] for one in data["report"]["lowering"]["populations"]] == ["lif1", "readout"]
+
+
+def test_what_nothing_bounds_is_written_so_and_layers_that_may_saturate_once(
+    nervecord_cli: Any, tmp_path: Path
+) -> None:
+    write_integrators(tmp_path / "net.nir")
+    words = ("compile", tmp_path / "net.nir", "--dt", "1e-3", "--reset", "zero", "--inputs", "spikes")
+    report = tmp_path / "net.html"
+    answer = nervecord_cli(*words, "--html", report)
+    assert answer.code == 0
+    assert "unbounded.." in answer.out
+    assert "000,000" not in answer.out.replace("131,071", "")
+    (line,) = (line for line in answer.out.splitlines() if "may saturate" in line)
+    assert "one, two" in line
+    assert "verdict  feasible, with a warning" in answer.out
+    assert "unbounded to " in report.read_text()
 
 
 def test_compile_without_a_file_says_so(nervecord_cli: Any, files: Path, tmp_path: Path, monkeypatch: Any) -> None:

@@ -24,7 +24,7 @@ from nervecord.errors import MissingDependencyError, NervecordError
 from nervecord.training.simulators.base import make_simulator
 
 SHORT = [
-    "--steps", "512", "--num-envs", "4", "--rollout", "32", "--minibatch", "64", "--layers", "8", "--critic", "8",
+    "--steps", "512", "--num-envs", "4", "--rollout", "32", "--layers", "8", "--critic", "8",
     "--validation-episodes", "1", "--test-episodes", "2", "--no-tensorboard", "--quiet",
 ]  # fmt: skip
 
