@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import math
 import sys
@@ -25,7 +26,8 @@ from nervecord.cli.flags import (
 from nervecord.cli.show import Outcome
 from nervecord.cli.verb import Verb
 from nervecord.compiler.files.atomic import made_folder
-from nervecord.errors import NervecordError
+from nervecord.compiler.target import Emitting, Needing
+from nervecord.errors import InfeasibleError, NervecordError
 
 if TYPE_CHECKING:
     from nervecord.compiler.files.program import Program
@@ -180,10 +182,17 @@ def _run(args: argparse.Namespace) -> Outcome:
         "allowances": list(program.allowances),
         "emitted": [{"file": str(it.path), "use": it.use, "arguments": dict(it.arguments)} for it in emitted],
     }
-    lines = [show.program_text(program, args.output)]
+    needed: tuple[tuple[str, str], ...] = ()
+    if isinstance(target, Needing):
+        with contextlib.suppress(InfeasibleError):  # emitting refuses what it cannot print, by its name
+            data["needs"], needed = target.needs(program)
+    lines = [show.program_text(program, args.output, needed)]
     lines += [f"emitted: {it.path}\n  {it.use}" for it in emitted]
     if args.output is None:
         lines.append("no program was written: -o FILE keeps it")
+    if isinstance(target, Emitting) and args.emit is None:
+        where = f"-o {args.output}/ or " if args.output else ""
+        lines.append(f"no {target.emits} was written: {where}--emit DIR writes it")
     report = html.after(args, data, [program], labels=[args.output or args.policy])
     return Outcome(data, "\n".join(lines), after=report)
 

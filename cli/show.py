@@ -119,8 +119,8 @@ def interval(mean: float, half: float) -> str:
     return f"{mean:,.0f}" if math.isnan(half) else f"{mean:,.0f} ± {half:,.0f}"
 
 
-def program_text(program: Program, path: str | None) -> str:
-    """What compiling did."""
+def program_text(program: Program, path: str | None, needed: Sequence[tuple[str, str]] = ()) -> str:
+    """What compiling did. needed: what the program takes on its target, in place of cores and memory."""
     report = program.report
     placement, lowering = report["placement"], report["lowering"]
     cores = placement["cores"]
@@ -130,8 +130,13 @@ def program_text(program: Program, path: str | None) -> str:
     rows = [
         ["target", program.target],
         ["verdict", f"feasible, with {_warnings(warnings)}" if warnings else "feasible"],
-        ["cores", "-" if cores is None else f"{cores} (what a core holds: {placement['confidence']} sources)"],
-        ["memory", "-" if bits is None else f"{bits / 8192:,.1f} KiB of synapses"],
+        *(
+            [list(row) for row in needed]
+            or [
+                ["cores", "-" if cores is None else f"{cores} (what a core holds: {placement['confidence']} sources)"],
+                ["memory", "-" if bits is None else f"{bits / 8192:,.1f} KiB of synapses"],
+            ]
+        ),
         ["neurons", f"{placement['neurons']:,}, {placement['synapses']:,} synapses"],
     ]
     if path is not None:

@@ -104,6 +104,31 @@ def test_compile_emits_what_the_target_makes(nervecord_cli: Any, files: Path, tm
     assert sorted(os.listdir(tmp_path)) == ["again.net", "ant.nervecord", "new"]
 
 
+@pytest.mark.parametrize(("target", "what"), [("c", "C"), ("onnx", "policy.onnx"), ("lava", None)])
+def test_a_target_that_is_there_to_emit_says_where_nothing_was_emitted(
+    target: str, what: str | None, nervecord_cli: Any, files: Path, tmp_path: Path
+) -> None:
+    if target == "onnx":
+        pytest.importorskip("onnx")
+    path = tmp_path / "ant_out"
+    words = ("compile", files / "ant.nir", "--target", target, "-o", path)
+    said = f"no {what} was written: -o {path}/ or --emit DIR writes it"
+    assert (said in nervecord_cli(*words).out) == (what is not None)
+    assert "was written:" not in nervecord_cli(*words[:-1], f"{tmp_path}/folder/").out
+
+
+def test_what_a_controller_needs_is_printed(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
+    words = ("compile", files / "ant.nir", "--target", "c", "-o", f"{tmp_path}/c/")
+    needs = nervecord_cli(*words, "--json").json["needs"]
+    header = (tmp_path / "c" / "policy.h").read_text()
+    assert f"POLICY_STATE_BYTES {needs['ram']} " in header
+    assert f"POLICY_FLASH_BYTES {needs['flash_constants']} " in header
+    text = nervecord_cli(*words).out
+    for number in (*needs.values(),):
+        assert f"{number:,}" in text
+    assert "cores" not in text
+
+
 def test_compile_dumps_and_explains(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
     answer = nervecord_cli("compile", files / "ant.nir", "--dump", tmp_path / "d", "--explain")
     assert answer.code == 0
