@@ -245,6 +245,7 @@ def open(
     trace: bool = True,
     device: str | None = None,
     precision: str | None = None,
+    library: StrPath | None = None,
     realtime: bool | RealTime = False,
 ) -> Session:
     """A session: observation in, action out, state kept. Use it as a context manager.
@@ -254,6 +255,7 @@ def open(
         engine: by default the target's first.
         trace: `Session.trace` will be asked for; without it an engine in another process is faster.
         device: of the engine torch: "cpu", "cuda", "cuda:1". precision: of its floats, "float64" or "float32".
+        library: of the engine c, built ahead of time (`nervecord compile --shared`); its code is executed.
         realtime: the session drives a robot: what is late, driven at another rate than the contract's, not finite or
             of a dead engine is the fail-safe action; `RealTime` says how late and how other.
 
@@ -268,7 +270,8 @@ def open(
     from nervecord.targets.given import acting
     from nervecord.targets.opening import open_session
 
-    session = open_session(acting(given), engine=engine, trace=trace, device=device, precision=precision)
+    how: dict[str, Any] = {"device": device, "precision": precision, "library": library}
+    session = open_session(acting(given), engine=engine, trace=trace, **how)
     if realtime is False:
         return session
     from nervecord.runtime.realtime import RealTimeSession
@@ -388,8 +391,7 @@ def run(
             makes one; by default the environment the policy was trained in, which must be registered: a policy's file
             never says what to import.
         episodes, seed: the same seed gives the same episodes for every policy and any number of environments.
-        wrappers: around an environment that is named by its id, the innermost first: names of gymnasium.wrappers, or
-            "module:Class"; those that the policy was trained with, which its contract says and the caller names.
+        wrappers: around an environment that is named by its id, the innermost first; the contract says which.
         environments: how many run side by side.
         record: keep the first episode, for pictures and videos.
         allow_other_env: accept an environment of another name and the same shapes.

@@ -54,6 +54,11 @@ def _flags(parser: argparse.ArgumentParser) -> None:
         "--emit", metavar="DIR", help="also write what the target makes for other tools into this folder"
     )
     parser.add_argument(
+        "--shared", metavar="FILE",
+        help="also compile the policy's C into a shared library (.so), which run --library opens without a compiler; "
+        "the variable CC names the compiler, of another kind of processor too",
+    )  # fmt: skip
+    parser.add_argument(
         "--contract", metavar="FILE", help="makes a policy of a network of any tool; see nervecord contract"
     )
     parser.add_argument(
@@ -141,6 +146,7 @@ def _run(args: argparse.Namespace) -> Outcome:
             raise NervecordError("is for certifying", where=f"--{flag}", hint="add --certify 1%")
     folder = _into_folder(args)
     html.require(args)
+    writable(args.shared, where="--shared")
     if args.emit is not None and Path(args.emit).exists() and not Path(args.emit).is_dir():
         raise NervecordError(f"{args.emit} is a file, a folder is needed", where="--emit")
     target = target_of(args, **options_given(args))
@@ -170,9 +176,14 @@ def _run(args: argparse.Namespace) -> Outcome:
         made_folder(folder)
     if args.output is not None:
         program.save(args.output)
+    if args.shared is not None:
+        from nervecord.targets.opening import build_library
+
+        build_library(program, args.shared)
     placement = program.report["placement"]
     data: dict[str, Any] = {
         "program": args.output,
+        **({"shared": args.shared} if args.shared else {}),
         "target": program.target,
         "verdict": "feasible",
         "cores": placement["cores"],
@@ -188,9 +199,11 @@ def _run(args: argparse.Namespace) -> Outcome:
             data["needs"], needed = target.needs(program)
     lines = [show.program_text(program, args.output, needed)]
     lines += [f"emitted: {it.path}\n  {it.use}" for it in emitted]
+    if args.shared is not None:
+        lines.append(f"library: {args.shared}\n  nervecord.open(program, library={args.shared!r})")
     if args.output is None:
         lines.append("no program was written: -o FILE keeps it")
-    if isinstance(target, Emitting) and args.emit is None:
+    if isinstance(target, Emitting) and args.emit is None and args.shared is None:
         where = f"-o {args.output}/ or " if args.output else ""
         lines.append(f"no {target.emits} was written: {where}--emit DIR writes it")
     report = html.after(args, data, [program], labels=[args.output or args.policy])
@@ -215,6 +228,7 @@ VERBS = {
             "nervecord compile any.nir --dt 1e-4 --inputs spikes --allow-clustered-decays -o net.nervecord",
             "nervecord compile policy.nir --netx --emit netx -o ant.nervecord",
             "nervecord compile policy.nir --target c --prefix ant -o ant_c/",
+            "nervecord compile policy.nir --target c --shared policy.so -o policy.nervecord",
             "nervecord compile policy.nir --target onnx -o out/",
             "nervecord compile ant.nervecord --target onnx -o out/",
         ),

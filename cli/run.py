@@ -38,6 +38,9 @@ def _flags(parser: argparse.ArgumentParser) -> None:
         "--num-envs", type=whole_number, default=1, metavar="N", help="environments side by side (default 1)"
     )
     parser.add_argument("--engine", metavar="NAME", help="by default the target's first; see nervecord targets")
+    parser.add_argument(
+        "--library", metavar="FILE", help="of the engine c: what compile --shared wrote; its code is executed"
+    )
     parser.add_argument("--device", metavar="NAME", help="of the engine torch: cpu (default), cuda, cuda:1")
     parser.add_argument(
         "--precision", metavar="NAME", help="of the engine torch, in floats: float64 (default) or float32"
@@ -125,7 +128,10 @@ def _opened(args: argparse.Namespace, program: Program, *, beside: bool, trace: 
     """A session; --engine and what goes with it are of the policy that is named first."""
     if beside:
         return nervecord.open(program, trace=trace)
-    return nervecord.open(program, engine=args.engine, trace=trace, device=args.device, precision=args.precision)
+    return nervecord.open(
+        program, engine=args.engine, trace=trace, device=args.device, precision=args.precision,
+        library=args.library,
+    )  # fmt: skip
 
 
 def _play(args: argparse.Namespace, program: Program, label: str, *, beside: bool) -> Result:
