@@ -30,7 +30,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--input", metavar="FILE",
-        help="of networks without a contract: .npz or .npy, (steps, n), or an array for each input by name",
+        help="of networks without a contract: .npz, .npy, (steps, n), or an array for each input by name; or NIRData",
     )  # fmt: skip
     parser.add_argument(
         "--contract", metavar="FILE", help="makes a policy of a network of any tool; see nervecord contract"

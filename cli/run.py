@@ -7,15 +7,19 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import nervecord
 from nervecord.cli import html, show
 from nervecord.cli.flags import whole_number, wrapper_flag, writable
 from nervecord.cli.show import Outcome
+from nervecord.cli.simulate import write_trace
 from nervecord.cli.verb import Verb
 from nervecord.errors import NervecordError
 
 if TYPE_CHECKING:
     from nervecord.compiler.files.program import Program
+    from nervecord.compiler.ops import Array
     from nervecord.runtime.picture import Drawn
     from nervecord.runtime.result import Result
     from nervecord.runtime.session import Session
@@ -51,6 +55,10 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--video-seconds", type=float, metavar="S", help="film so much of the episode (by default all of it)"
     )
+    parser.add_argument(
+        "--trace", metavar="FILE",
+        help="what every neuron gave in the first episode: .npz, or .nir, .h5: NIRData with the observations",
+    )  # fmt: skip
     html.add_flag(parser)
     parser.add_argument(
         "--neurobench", action="store_true", help="count the first episode in the names and definitions of NeuroBench"
@@ -102,7 +110,7 @@ def _require(args: argparse.Namespace) -> None:
     """Refuse files that could not be written, before anything else is done."""
     from nervecord.runtime import picture, video
 
-    for flag in ("picture", "video"):
+    for flag in ("picture", "video", "trace"):
         writable(getattr(args, flag), where=f"--{flag}")
     html.require(args)
     if args.picture is not None:
@@ -135,7 +143,7 @@ def _opened(args: argparse.Namespace, program: Program, *, beside: bool, trace: 
 
 
 def _play(args: argparse.Namespace, program: Program, label: str, *, beside: bool) -> Result:
-    watched = args.neurobench or any(path is not None for path in (args.picture, args.video, args.html))
+    watched = args.neurobench or any(path is not None for path in (args.picture, args.video, args.html, args.trace))
     with (
         _opened(args, program, beside=beside, trace=False) as session,
         show.Ticker("run" if args.beside is None else f"run {label}", unit="episodes", quiet=args.quiet) as ticker,
@@ -193,14 +201,35 @@ def _drawn(
             how = video.write_video(args.video, drawn(0, seconds), seconds=args.video_seconds, progress=ticker.show)
         return f"video: {args.video} ({how})"
 
+    def trace() -> str:
+        with _opened(args, programs[0], beside=False, trace=True) as session:
+            write_trace(args.trace, _traced(session, played[0]), programs[0].graph)
+        return f"trace: {args.trace}"
+
     asked: list[Callable[[], str]] = []
-    for flag, task in (("picture", draw), ("video", film)):
+    for flag, task in (("picture", draw), ("video", film), ("trace", trace)):
         if getattr(args, flag) is not None:
             data[flag] = getattr(args, flag)
             asked.append(task)
     title = f"{played[0].environment}: {' beside '.join(labels)}"
     how: dict[str, Any] = {"results": played, "labels": labels, "engine": args.engine, "title": title}
     return [*asked, *html.after(args, data, programs, targets=("reference",), **how)]
+
+
+def _traced(session: Session, result: Result) -> dict[str, Array]:
+    """Input -> the first episode's observations, (actions, 1, n); population -> its useful steps, (actions x T, 1, ...)."""
+    from nervecord.compiler.host import Before
+    from nervecord.runtime.replay import useful_steps
+
+    assert result.recorded is not None
+    session.reset(1)
+    found: dict[str, list[Array]] = {}
+    for row in result.recorded.observations:
+        session.step(row)
+        for name, values in useful_steps(session.plan, session.trace()).items():
+            found.setdefault(name, []).append(values)
+    rows = {name: np.concatenate(values)[:, None] for name, values in found.items()}
+    return {**Before(session.plan).split(result.recorded.observations[:, None]), **rows}
 
 
 VERBS = {

@@ -35,7 +35,7 @@ def _run(args: argparse.Namespace) -> Outcome:
     text = f"{what}, in {found.seconds:.1f} s; the cache: {found.folder}"
     if args.to is not None:
         data["variable"] = "NUMBA_CACHE_DIR"
-        text += f"\nuse it: NUMBA_CACHE_DIR={os.environ['NUMBA_CACHE_DIR']}, with these files of nervecord (their times kept)"
+        text += f"\nuse it: NUMBA_CACHE_DIR={os.environ['NUMBA_CACHE_DIR']}, beside the same files of nervecord"
     return Outcome(data, text)
 
 
