@@ -217,7 +217,7 @@ def _drawn(
 
 
 def _traced(session: Session, result: Result) -> dict[str, Array]:
-    """Input -> the first episode's observations, (actions, 1, n); population -> its useful steps, (actions x T, 1, ...)."""
+    """First episode: Input -> observations, (actions, 1, n); population -> useful steps, (actions x T, 1, ...)."""
     from nervecord.compiler.host import Before
     from nervecord.runtime.replay import useful_steps
 

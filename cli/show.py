@@ -285,6 +285,22 @@ def certificate_rows(found: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
+def robustness_text(found: Sequence[Mapping[str, Any]]) -> str:
+    """Returns of both policies under perturbations, of `Perturbed.to_dict`."""
+    rows = [["perturbation", "return, float", "compiled", "loss from compiling"]]
+    rows += [
+        [
+            row["perturbation"],
+            interval(row["return_float"], row["return_float_ci95"]),
+            interval(row["return_compiled"], row["return_compiled_ci95"]),
+            f"{row['loss']:+.1%} ± {row['loss_ci95']:.1%}",
+        ]
+        for row in found
+    ]
+    note = f"{found[0]['episodes']} paired episodes each, means with 95 % intervals"
+    return f"\n{columns(rows, indent=0, right=(1, 2, 3))}\n{note}"
+
+
 def comparison_text(comparison: Comparison, a: str, b: str) -> str:
     """Where two policies or two streams part."""
     c = comparison

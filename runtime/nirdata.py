@@ -1,12 +1,11 @@
 """NIRData files: recordings of a graph's nodes as HDF5, written by nir's own objects and read without trusting them.
 
-A node holds observables, each a grid of time steps (samples, steps, neurons) or a list of events. Attributes of a file are
-not read (`compiler.nir.hdf5guard`): a row of a grid is a step of the graph, and events are sorted into the graph's steps.
+A node holds observables, each a grid of time steps (samples, steps, neurons) or a list of events. Attributes of a file
+are not read (`compiler.nir.hdf5guard`): a row of a grid is a step of the graph, and events are sorted into its steps.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import os
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ import numpy as np
 
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.graph import Graph
+from nervecord.compiler.nir.file import recording_bytes
 from nervecord.compiler.nir.hdf5guard import SIGNATURE, read_hdf5
 from nervecord.compiler.ops import Array
 from nervecord.errors import FileFormatError, NervecordError
@@ -111,10 +111,7 @@ def write_recording(path: str | os.PathLike[str], arrays: Mapping[str, Array], g
     Raises:
         NervecordError: it cannot be written.
     """
-    import nir  # type: ignore[import-untyped]  # only writers need it, and it loads h5py
-
-    dt = graph.dt or 1.0
-    nodes = {}
+    nodes: dict[str, tuple[str, Array]] = {}
     for name, values in arrays.items():
         if not name or "/" in name or name.startswith("."):
             raise NervecordError(f"{name!r} cannot be the name of a node in a file", where=os.fspath(path))
@@ -122,7 +119,5 @@ def write_recording(path: str | os.PathLike[str], arrays: Mapping[str, Array], g
         binary = bool(np.isin(grid, (0, 1)).all())
         op = graph.nodes.get(name)
         kind = INPUT if name in graph.inputs else SPIKES if binary and op is not None and op.spikes else VALUES
-        nodes[name] = nir.NIRNodeData({kind: nir.TimeGriddedData(grid.astype(bool) if kind == SPIKES else grid, dt)})
-    image = io.BytesIO()
-    nir.write_data(image, nir.NIRGraphData(nodes))
-    write_atomically(path, image.getvalue())
+        nodes[name] = kind, grid.astype(bool) if kind == SPIKES else grid
+    write_atomically(path, recording_bytes(nodes, graph.dt or 1.0))

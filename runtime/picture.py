@@ -60,7 +60,7 @@ def require(path: str | os.PathLike[str]) -> None:
         MissingDependencyError: matplotlib is not installed.
         NervecordError: the file's ending is no picture format.
     """
-    _figure_type()
+    figure_type()
     if Path(path).suffix.lower() not in SUFFIXES:
         raise NervecordError(
             f"ends in {Path(path).suffix!r}, which is no picture format",
@@ -101,8 +101,7 @@ def draw_picture(path: str | os.PathLike[str], runs: Sequence[Drawn], *, title: 
     episode = runs[0].result.recorded if runs else None
     if episode is None:
         raise NervecordError("has no recorded episode", where="picture", hint="run with record=True")
-    figure_type = _figure_type()
-    figure = figure_type(figsize=(12, 9.4), dpi=150, facecolor="white")
+    figure = figure_type()(figsize=(12, 9.4), dpi=150, facecolor="white")
     figure.text(0.045, 0.962, title, fontsize=17, fontweight="bold", color="#22262a")
     figure.text(0.045, 0.936, subtitle, fontsize=10.5, color="#5b6268")
     period = runs[0].result.deadline_us * 1e-6
@@ -119,7 +118,7 @@ def draw_picture(path: str | os.PathLike[str], runs: Sequence[Drawn], *, title: 
     _save(figure, path)
 
 
-def _figure_type() -> Any:
+def figure_type() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError:
