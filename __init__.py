@@ -13,7 +13,6 @@ Importing this package loads nothing else: each function imports what it needs w
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -247,6 +246,7 @@ def open(
     trace: bool = True,
     device: str | None = None,
     precision: str | None = None,
+    library: StrPath | None = None,
     realtime: bool | RealTime = False,
 ) -> Session:
     """A session: observation in, action out, state kept. Use it as a context manager.
@@ -256,6 +256,7 @@ def open(
         engine: by default the target's first.
         trace: `Session.trace` will be asked for; without it an engine in another process is faster.
         device: of the engine torch: "cpu", "cuda", "cuda:1". precision: of its floats, "float64" or "float32".
+        library: of the engine c, built ahead of time (`nervecord compile --shared`); its code is executed.
         realtime: the session drives a robot: what is late, driven at another rate than the contract's, not finite or
             of a dead engine is the fail-safe action; `RealTime` says how late and how other.
 
@@ -270,7 +271,8 @@ def open(
     from nervecord.targets.given import acting
     from nervecord.targets.opening import open_session
 
-    session = open_session(acting(given), engine=engine, trace=trace, device=device, precision=precision)
+    how: dict[str, Any] = {"device": device, "precision": precision, "library": library}
+    session = open_session(acting(given), engine=engine, trace=trace, **how)
     if realtime is False:
         return session
     from nervecord.runtime.realtime import RealTimeSession
@@ -375,6 +377,7 @@ def run(
     episodes: int = 10,
     seed: int = 0,
     *,
+    wrappers: Sequence[str] | None = None,
     environments: int = 1,
     record: bool = False,
     allow_other_env: bool = False,
@@ -388,6 +391,7 @@ def run(
             makes one; by default the environment the policy was trained in, which must be registered: a policy's file
             never says what to import.
         episodes, seed: the same seed gives the same episodes for every policy and any number of environments.
+        wrappers: around an environment that is named by its id, the innermost first; the contract says which.
         environments: how many run side by side.
         record: keep the first episode, for pictures and videos.
         allow_other_env: accept an environment of another name and the same shapes.
@@ -405,6 +409,7 @@ def run(
         env,
         episodes,
         seed,
+        wrappers=wrappers,
         environments=environments,
         record=record,
         allow_other=allow_other_env,
@@ -413,32 +418,30 @@ def run(
 
 
 def compare(
-    a: Session | Given,
-    b: Session | Given,
+    a: Session | StreamSession | Given,
+    b: Session | StreamSession | Given,
     observations: Array | StrPath | None = None,
     *,
+    inputs: Array | Mapping[str, Array] | StrPath | None = None,
+    steps: int | None = None,
     mode: Mode = "free",
     tolerance: float | None = None,
 ) -> Comparison:
-    """Drive two policies over the same observations and say where they part.
+    """Drive two policies over the same observations, or two networks over the same input, and say where they part.
 
     Args:
-        a, b: policies with the same layer names: sessions, graphs, programs, or the files of such.
+        a, b: with the same layer names: sessions, graphs, programs, or the files of such.
         observations: (k, observations), or an .npz or .npy of them; by default those that one of the policies carries.
+        inputs: of networks that are no policies: as of `simulate`, or an .npz or .npy of it.
+        steps: of such: their state is cleared before each block of so many steps; a program says it itself.
         mode: "free": each on its own; "layers": each layer of b is fed what the layer before it gave in a.
         tolerance: actions, and membranes that are read, which differ by no more agree (`Comparison.agrees`), in the
             action's units; by default 0 where both compute in the same arithmetic, else 0.01. At 0 spikes must be the
             same as well.
     """
-    from nervecord.runtime.compare import compare as compare_sessions
-    from nervecord.targets.given import acting, observations_for, read_given
+    from nervecord.targets.comparing import compare as compare_sides
 
-    carried: list[Any] = [it if hasattr(it, "step") else read_given(it) for it in (a, b)]
-    rows = observations_for(observations, carried)
-    sides: list[Any] = [it if hasattr(it, "step") else acting(it) for it in carried]
-    with contextlib.ExitStack() as opened:
-        first, second = (side if hasattr(side, "step") else opened.enter_context(open(side)) for side in sides)
-        return compare_sessions(first, second, rows, mode=mode, tolerance=tolerance)
+    return compare_sides(a, b, observations, inputs=inputs, steps=steps, mode=mode, tolerance=tolerance)
 
 
 def list_targets() -> tuple[TargetSpec, ...]:

@@ -6,25 +6,40 @@ import argparse
 import math
 from typing import TYPE_CHECKING
 
-import nervecord
 from nervecord.cli import html, show
+from nervecord.cli.flags import time_step_flags, whole_number
 from nervecord.cli.show import Outcome
 from nervecord.cli.verb import Verb
 from nervecord.errors import NervecordError, unknown_name
 
 if TYPE_CHECKING:
-    pass
+    from nervecord.compiler.files.program import Program
+    from nervecord.compiler.graph import Graph
+    from nervecord.compiler.policy import Policy
 
 DIFFERENT = 2
 """Exit code. Not 1, which is a defect of ours: what was asked of these two files does not hold, as with `inspect`."""
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("a", help="policy or program")
-    parser.add_argument("b", help="policy or program")
+    parser.add_argument("a", help="policy, network or program")
+    parser.add_argument("b", help="policy, network or program")
     parser.add_argument(
-        "--observations", metavar="FILE", help=".npz of observations; by default those that a policy.nir carries"
+        "--observations", metavar="FILE",
+        help=".npz or .npy of observations, of policies; by default those that a policy.nir carries",
+    )  # fmt: skip
+    parser.add_argument(
+        "--input", metavar="FILE",
+        help="of networks without a contract: .npz, .npy, (steps, n), or an array for each input by name; or NIRData",
+    )  # fmt: skip
+    parser.add_argument(
+        "--contract", metavar="FILE", help="makes a policy of a network of any tool; see nervecord contract"
     )
+    parser.add_argument(
+        "--steps", type=whole_number, metavar="N",
+        help="clear the state of networks before each block of N steps; a program says it itself",
+    )  # fmt: skip
+    time_step_flags(parser)
     parser.add_argument("--mode", default="free", help="free: each on its own (default); layers: layer by layer")
     parser.add_argument(
         "--tolerance",
@@ -39,38 +54,56 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> Outcome:
-    from nervecord.targets.given import acting, observations_for, read_given
+    from nervecord.targets.comparing import compare
 
     if args.mode not in ("free", "layers"):
         raise unknown_name("mode", args.mode, ("free", "layers"), where="--mode")
     if args.tolerance is not None and not (math.isfinite(args.tolerance) and args.tolerance >= 0):
         raise NervecordError(f"is {args.tolerance}, zero or more is needed", where="--tolerance")
     html.require(args)
-    found = [read_given(path) for path in (args.a, args.b)]
-    programs = [acting(subject) for subject in found]
-    rows = observations_for(args.observations, found)
-    with (
-        nervecord.open(programs[0], engine=args.engine_a) as a,
-        nervecord.open(programs[1], engine=args.engine_b) as b,
-    ):
-        comparison = nervecord.compare(a, b, rows, mode=args.mode, tolerance=args.tolerance)
+    sides = _sides(args)
+    comparison = compare(
+        sides[0], sides[1], args.observations, inputs=args.input, steps=args.steps,
+        engines=(args.engine_a, args.engine_b), mode=args.mode, tolerance=args.tolerance,
+    )  # fmt: skip
     data, text = comparison.to_dict(), show.comparison_text(comparison, args.a, args.b)
-    after = html.after(args, data, found, comparison=comparison, targets=("reference",), labels=[args.a, args.b])
+    after = html.after(args, data, sides, comparison=comparison, targets=("reference",), labels=[args.a, args.b])
     if args.tolerance is None:
         return Outcome(data, text, after=after)
     verdict = f"{'within' if comparison.agrees else 'beyond'} the tolerance of {comparison.tolerance:g}"
     return Outcome(data, f"{text}\n{verdict}", 0 if comparison.agrees else DIFFERENT, after=after)
 
 
+def _sides(args: argparse.Namespace) -> list[Graph | Policy | Program]:
+    """The two that are compared. What the flags say of networks must be said of one of them at least."""
+    from nervecord.targets.comparing import compared
+
+    found = [
+        compared(path, dt=args.dt, convention=args.convention, reset=args.reset, contract=args.contract)
+        for path in (args.a, args.b)
+    ]
+    if not any(is_network for _, is_network in found):
+        for flag in ("dt", "reset", "contract"):
+            if getattr(args, flag) is not None:
+                raise NervecordError(
+                    "is for networks of other tools, and these two files say it themselves", where=f"--{flag}",
+                    hint="leave it out",
+                )  # fmt: skip
+    return [side for side, _ in found]
+
+
 VERBS = {
     "compare": Verb(
-        "Drive two policies over the same observations and say where they part: layer, action, step, neuron. With "
-        "--tolerance exit code 2 where they differ by more.",
+        "Drive two policies over the same observations, or two networks over the same recording, and say where they "
+        "part: layer, action, step, neuron. With --tolerance exit code 2 where they differ by more.",
         (
             "nervecord compare policy.nir ant.nervecord",
             "nervecord compare policy.nir ant.nervecord --mode layers --observations trace.npz --json",
             "nervecord compare policy.nir ant.nervecord --tolerance 0.05",
             "nervecord compare ant.nervecord ant.nervecord --engine-b lava --observations trace.npz --tolerance 0",
+            "nervecord compare any.nir net.nervecord --dt 1e-4 --input spikes.npz",
+            "nervecord compare one.nir other.nir --dt 1e-3 --input spikes.npz --mode layers",
+            "nervecord compare any.nir mine.nervecord --dt 1e-4 --contract contract.toml --observations rows.npz",
         ),
         _flags,
         _run,

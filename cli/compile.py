@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import functools
 import math
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +22,21 @@ from nervecord.cli.flags import (
     target_of,
     time_step_flags,
     whole_number,
+    wrapper_flag,
     writable,
 )
 from nervecord.cli.show import Outcome
 from nervecord.cli.verb import Verb
 from nervecord.compiler.files.atomic import made_folder
-from nervecord.errors import NervecordError
+from nervecord.compiler.target import Emitting, Needing
+from nervecord.errors import InfeasibleError, NervecordError
 
 if TYPE_CHECKING:
     from nervecord.compiler.files.program import Program
+    from nervecord.runtime.robustness import Perturbation, Perturbed
 
+PERTURBED_EPISODES = 50
+"""Pairs under each perturbation."""
 PROGRAM = "policy.nervecord"
 """The program's name in a folder that -o names."""
 
@@ -51,6 +59,11 @@ def _flags(parser: argparse.ArgumentParser) -> None:
         "--emit", metavar="DIR", help="also write what the target makes for other tools into this folder"
     )
     parser.add_argument(
+        "--shared", metavar="FILE",
+        help="also compile the policy's C into a shared library (.so), which run --library opens without a compiler; "
+        "the variable CC names the compiler, of another kind of processor too",
+    )  # fmt: skip
+    parser.add_argument(
         "--contract", metavar="FILE", help="makes a policy of a network of any tool; see nervecord contract"
     )
     parser.add_argument(
@@ -72,10 +85,17 @@ def _flags(parser: argparse.ArgumentParser) -> None:
         "certificate is kept in the program",
     )  # fmt: skip
     parser.add_argument("--env", metavar="ID", help="to certify in; by default the one the policy was trained in")
+    wrapper_flag(parser, "around that environment: those that the policy was trained with")
     parser.add_argument(
         "--certify-episodes", type=whole_number, default=1000, metavar="N", help="at most so many (default 1000)"
     )
     parser.add_argument("--certify-seed", type=whole_number, default=0, metavar="N", help="of the episodes (default 0)")
+    parser.add_argument(
+        "--perturb", nargs="*", metavar="KIND=X",
+        help="also play with both policies under perturbations, side by side: noise=0.1, latency=1, friction=0.7, "
+        "mass=1.2 (docs/watching.md); without any, a standard set",
+    )  # fmt: skip
+    parser.add_argument("--picture", metavar="FILE", help="picture of what --perturb found (.png, .svg, .pdf)")
     parser.add_argument(
         "--allow-clustered-decays", action="store_true",
         help="bring the decays of a population together where it has more than it can be split by; the report says "
@@ -111,10 +131,41 @@ def _certified(args: argparse.Namespace, program: Program) -> Program:
             ticker.show(done, most, note=f"the loss is known to {half:.2%}")
 
         found = nervecord.certify(
-            program, policy, args.env, args.certify, observations=args.calibration, most=args.certify_episodes,
+            program, policy, args.env, args.certify, wrappers=args.wrappers, observations=args.calibration,
+            most=args.certify_episodes,
             seed=args.certify_seed, progress=progress,
         )  # fmt: skip
     return dataclasses.replace(program, report={**program.report, "certificate": found.to_dict()})
+
+
+def _perturbed(args: argparse.Namespace, program: Program) -> tuple[Perturbed, ...]:
+    """Returns of both policies under the perturbations of --perturb."""
+    from nervecord.targets.given import prepared
+    from nervecord.targets.measures import robustness
+
+    policy = prepared(
+        args.policy, contract=args.contract, inputs=inputs_of(args.inputs), dt=args.dt, convention=args.convention
+    )
+    with show.Ticker("perturb", unit="worlds", quiet=args.quiet) as ticker:
+        return robustness(
+            program, policy, args.env, _perturbations(args.perturb), observations=args.calibration,
+            wrappers=args.wrappers, episodes=min(args.certify_episodes, PERTURBED_EPISODES), seed=args.certify_seed,
+            progress=lambda done, total, name: ticker.show(done, total, note=name),
+        )  # fmt: skip
+
+
+def _perturbations(words: Sequence[str]) -> list[Perturbation] | None:
+    """What the words of --perturb say; None where there are none."""
+    from nervecord.runtime.robustness import Perturbation
+
+    found = []
+    for word in words:
+        kind, _, value = word.partition("=")
+        try:
+            found.append(Perturbation(kind, float(value)))
+        except ValueError:
+            raise NervecordError(f"{word!r} is not KIND=NUMBER", where="--perturb", hint="such as noise=0.1") from None
+    return found or None
 
 
 def _into_folder(args: argparse.Namespace) -> str | None:
@@ -131,10 +182,21 @@ def _into_folder(args: argparse.Namespace) -> str | None:
 
 
 def _run(args: argparse.Namespace) -> Outcome:
-    if args.env is not None and args.certify is None:
-        raise NervecordError("is for certifying", where="--env", hint="add --certify 1%")
+    for flag in ("env", "wrappers", "perturb"):
+        if getattr(args, flag) is not None and args.certify is None:
+            raise NervecordError("is for certifying", where=f"--{flag}", hint="add --certify 1%")
     folder = _into_folder(args)
     html.require(args)
+    writable(args.shared, where="--shared")
+    if args.picture is not None and args.perturb is None:
+        raise NervecordError("is of perturbations", where="--picture", hint="add --perturb")
+    if args.perturb is not None:
+        _perturbations(args.perturb)
+        if args.picture is not None:
+            from nervecord.runtime.picture import require
+
+            writable(args.picture, where="--picture")
+            require(args.picture)
     if args.emit is not None and Path(args.emit).exists() and not Path(args.emit).is_dir():
         raise NervecordError(f"{args.emit} is a file, a folder is needed", where="--emit")
     target = target_of(args, **options_given(args))
@@ -156,6 +218,8 @@ def _run(args: argparse.Namespace) -> Outcome:
         dump=args.dump,
         explain=explain if args.explain else None,
     )
+    # First, since it refuses what a task cannot be perturbed by before hours of certifying.
+    perturbed = None if args.perturb is None else _perturbed(args, program)
     if args.certify is not None:
         program = _certified(args, program)
     # First, since it may refuse.
@@ -164,9 +228,14 @@ def _run(args: argparse.Namespace) -> Outcome:
         made_folder(folder)
     if args.output is not None:
         program.save(args.output)
+    if args.shared is not None:
+        from nervecord.targets.opening import build_library
+
+        build_library(program, args.shared)
     placement = program.report["placement"]
     data: dict[str, Any] = {
         "program": args.output,
+        **({"shared": args.shared} if args.shared else {}),
         "target": program.target,
         "verdict": "feasible",
         "cores": placement["cores"],
@@ -176,12 +245,34 @@ def _run(args: argparse.Namespace) -> Outcome:
         "allowances": list(program.allowances),
         "emitted": [{"file": str(it.path), "use": it.use, "arguments": dict(it.arguments)} for it in emitted],
     }
-    lines = [show.program_text(program, args.output)]
+    needed: tuple[tuple[str, str], ...] = ()
+    if isinstance(target, Needing):
+        with contextlib.suppress(InfeasibleError):  # emitting refuses what it cannot print, by its name
+            data["needs"], needed = target.needs(program)
+    lines = [show.program_text(program, args.output, needed)]
     lines += [f"emitted: {it.path}\n  {it.use}" for it in emitted]
+    if args.shared is not None:
+        lines.append(f"library: {args.shared}\n  nervecord.open(program, library={args.shared!r})")
     if args.output is None:
         lines.append("no program was written: -o FILE keeps it")
+    if isinstance(target, Emitting) and args.emit is None and args.shared is None:
+        where = f"-o {args.output}/ or " if args.output else ""
+        lines.append(f"no {target.emits} was written: {where}--emit DIR writes it")
+    drawn: list[Callable[[], str]] = []
+    if perturbed is not None:
+        data["robustness"] = [it.to_dict() for it in perturbed]
+        lines.append(show.robustness_text(data["robustness"]))
+        if args.picture is not None:
+            drawn.append(functools.partial(_draw, args.picture, perturbed))
     report = html.after(args, data, [program], labels=[args.output or args.policy])
-    return Outcome(data, "\n".join(lines), after=report)
+    return Outcome(data, "\n".join(lines), after=[*drawn, *report])
+
+
+def _draw(path: str, found: tuple[Perturbed, ...]) -> str:
+    from nervecord.runtime.robustness import draw_robustness
+
+    draw_robustness(path, found, title="Float and compiled policy under perturbations")
+    return f"picture: {path}"
 
 
 VERBS = {
@@ -195,12 +286,15 @@ VERBS = {
             "nervecord compile policy.nir --weight-bits 4 -o ant4.nervecord --dump passes --explain",
             "nervecord compile policy.nir --calibration observations.npz --json",
             "nervecord compile policy.nir --env Ant-v4 --certify 1% -o ant.nervecord",
+            "nervecord compile policy.nir --env mytasks:Reach-v0 --wrappers FlattenObservation --certify 1%",
+            "nervecord compile policy.nir --env Ant-v4 --certify 1% --perturb --picture robustness.png",
             "nervecord compile policy.nir --set neurons_per_core=4096 -o ant.nervecord",
             "nervecord compile any.nir --dt 1e-4 --contract contract.toml --calibration rows.npz -o mine.nervecord",
             "nervecord compile any.nir --dt 1e-4 --inputs spikes -o net.nervecord",
             "nervecord compile any.nir --dt 1e-4 --inputs spikes --allow-clustered-decays -o net.nervecord",
             "nervecord compile policy.nir --netx --emit netx -o ant.nervecord",
             "nervecord compile policy.nir --target c --prefix ant -o ant_c/",
+            "nervecord compile policy.nir --target c --shared policy.so -o policy.nervecord",
             "nervecord compile policy.nir --target onnx -o out/",
             "nervecord compile ant.nervecord --target onnx -o out/",
         ),

@@ -45,6 +45,7 @@ class Part:
         trial: Python code for a process of its own; what it prints last is a note. Empty: nothing to try.
         extra: of the installation that brings it; "" for the core.
         mend: the command that mends it, where it is not the installation of `extra`.
+        packages_extra: the extra that brings the packages, where it is not `extra`.
         environment: variables of the trial.
     """
 
@@ -55,6 +56,7 @@ class Part:
     extra: str = ""
     mend: str = ""
     environment: tuple[tuple[str, str], ...] = ()
+    packages_extra: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +120,9 @@ PARTS: tuple[Part, ...] = (
         "mujoco",
     ),
     Part("OpenGL by EGL", "run --video, rendered", ("mujoco",), _RENDER, mend="apt-get install libegl1 libgl1-mesa-dri",
-         environment=(("MUJOCO_GL", "egl"),)),
+         environment=(("MUJOCO_GL", "egl"),), packages_extra="mujoco"),
     Part("OpenGL by OSMesa", "run --video, rendered without a GPU", ("mujoco",), _RENDER,
-         mend="apt-get install libosmesa6", environment=(("MUJOCO_GL", "osmesa"),)),
+         mend="apt-get install libosmesa6", environment=(("MUJOCO_GL", "osmesa"),), packages_extra="mujoco"),
     Part("matplotlib", "run --picture", ("matplotlib",), "from matplotlib.figure import Figure; Figure()", "plot"),
     Part(
         "ffmpeg",
@@ -133,7 +135,7 @@ PARTS: tuple[Part, ...] = (
          "report"),
     Part("torch, snnTorch", "train", ("torch", "snntorch"), "import torch, snntorch", "train"),
     Part("CUDA", "train --device cuda", ("torch",), _CUDA,
-         mend="needs an NVIDIA GPU and a torch for it: https://pytorch.org/get-started"),
+         mend="needs an NVIDIA GPU and a torch for it: https://pytorch.org/get-started", packages_extra="train"),
     Part("skrl", "train", ("skrl", "tensorboard"), "import skrl.agents.torch.ppo", "train"),
     Part(
         "EnvPool",
@@ -186,7 +188,8 @@ def try_part(part: Part) -> Check:
     known = {package: _version(package) for package in part.packages}
     absent = [package for package, version in known.items() if version is None]
     if absent:
-        return Check(part, "missing", f"{', '.join(absent)} not installed", mend if part.extra else install_command(""))
+        brings = mend if part.extra else install_command(part.packages_extra)
+        return Check(part, "missing", f"{', '.join(absent)} not installed", brings)
     installed = ", ".join(f"{package} {version}" for package, version in known.items())
     problem, note = _try(part)
     if problem is not None:

@@ -120,6 +120,14 @@ def _carried(text: str) -> str | float:
         ) from None
 
 
+def wrapper_flag(parser: argparse.ArgumentParser, which: str) -> None:
+    """--wrappers."""
+    parser.add_argument(
+        "--wrappers", nargs="+", metavar="NAME",
+        help=f"wrappers {which}, innermost first: names of gymnasium.wrappers, or MODULE:CLASS, which imports it",
+    )  # fmt: skip
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Targets
 

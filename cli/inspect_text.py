@@ -72,12 +72,14 @@ def _facts(facts: GraphFacts) -> Iterator[str]:
     if facts.policy is not None:
         p = facts.policy
         named = ", ".join(p["choices"])
+        within = f" within the wrappers {', '.join(p['wrappers'])}" if p["wrappers"] else ""
         actions = f"a choice of {len(p['choices'])} actions ({named})" if named else f"{p['actions']} actions"
         yield (
-            f"policy for {p['environment']}: {p['observations']} observations to {actions}, T = {p['steps']}, "
+            f"policy for {p['environment']}{within}: {p['observations']} observations to {actions}, T = {p['steps']}, "
             f"state {p['state']}, one action per {p['control_period']:g} s"
         )
-    step = "time step not said" if facts.dt is None else f"time step {facts.dt:g} s"
+    unsaid = "time step not said" if facts.neurons else "no neurons, so no time step"
+    step = unsaid if facts.dt is None else f"time step {facts.dt:g} s"
     loops = f"; recurrent: {', '.join(facts.recurrent)}" if facts.recurrent else ""
     yield (
         f"{facts.level}, {step}; {_count(facts.neurons, 'neuron')}, {_count(facts.synapses, 'synapse')}, "

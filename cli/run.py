@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 import nervecord
 from nervecord.cli import html, show
-from nervecord.cli.flags import whole_number, writable
+from nervecord.cli.flags import whole_number, wrapper_flag, writable
 from nervecord.cli.show import Outcome
+from nervecord.cli.simulate import write_trace
 from nervecord.cli.verb import Verb
 from nervecord.errors import NervecordError
 
 if TYPE_CHECKING:
     from nervecord.compiler.files.program import Program
+    from nervecord.compiler.ops import Array
     from nervecord.runtime.picture import Drawn
     from nervecord.runtime.result import Result
     from nervecord.runtime.session import Session
@@ -31,12 +35,16 @@ def _flags(parser: argparse.ArgumentParser) -> None:
         metavar="ID",
         help="Gymnasium id, or MODULE:ID, which imports the module; by default the one the policy was trained in",
     )
+    wrapper_flag(parser, "around the environment: those that the policy was trained with")
     parser.add_argument("--episodes", type=whole_number, default=10, metavar="N", help="whole episodes (default 10)")
     parser.add_argument("--seed", type=whole_number, default=0, metavar="N", help="of the episodes (default 0)")
     parser.add_argument(
         "--num-envs", type=whole_number, default=1, metavar="N", help="environments side by side (default 1)"
     )
     parser.add_argument("--engine", metavar="NAME", help="by default the target's first; see nervecord targets")
+    parser.add_argument(
+        "--library", metavar="FILE", help="of the engine c: what compile --shared wrote; its code is executed"
+    )
     parser.add_argument("--device", metavar="NAME", help="of the engine torch: cpu (default), cuda, cuda:1")
     parser.add_argument(
         "--precision", metavar="NAME", help="of the engine torch, in floats: float64 (default) or float32"
@@ -47,6 +55,10 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--video-seconds", type=float, metavar="S", help="film so much of the episode (by default all of it)"
     )
+    parser.add_argument(
+        "--trace", metavar="FILE",
+        help="what every neuron gave in the first episode: .npz, or .nir, .h5: NIRData with the observations",
+    )  # fmt: skip
     html.add_flag(parser)
     parser.add_argument(
         "--neurobench", action="store_true", help="count the first episode in the names and definitions of NeuroBench"
@@ -61,7 +73,7 @@ def _run(args: argparse.Namespace) -> Outcome:
     from nervecord.runtime.frames import require_frames
 
     _require(args)
-    programs = [_program(path, args.env) for path in (args.policy, args.beside) if path is not None]
+    programs = [_program(path, args.env, args.wrappers) for path in (args.policy, args.beside) if path is not None]
     if args.video is not None:
         require_frames(args.env or registered_environment(programs[0].policy.contract))
     labels = _labels(args, programs)
@@ -82,7 +94,7 @@ def _run(args: argparse.Namespace) -> Outcome:
     return Outcome(data, text, after=_drawn(args, data, programs, labels, played))
 
 
-def _program(path: str, env: str | None) -> Program:
+def _program(path: str, env: str | None, wrappers: Sequence[str] | None) -> Program:
     """What runs of a file. An ONNX file says nothing of where it acts: the environment makes a policy of it."""
     from nervecord.compiler.onnx.file import is_onnx
     from nervecord.targets.given import acting
@@ -91,14 +103,14 @@ def _program(path: str, env: str | None) -> Program:
         return acting(path)
     if env is None:
         raise NervecordError("does not say in which environment it acts", where=path, hint="name it: --env Ant-v4")
-    return acting(nervecord.network_policy(path, env))
+    return acting(nervecord.network_policy(path, env, wrappers=wrappers or ()))
 
 
 def _require(args: argparse.Namespace) -> None:
     """Refuse files that could not be written, before anything else is done."""
     from nervecord.runtime import picture, video
 
-    for flag in ("picture", "video"):
+    for flag in ("picture", "video", "trace"):
         writable(getattr(args, flag), where=f"--{flag}")
     html.require(args)
     if args.picture is not None:
@@ -124,11 +136,14 @@ def _opened(args: argparse.Namespace, program: Program, *, beside: bool, trace: 
     """A session; --engine and what goes with it are of the policy that is named first."""
     if beside:
         return nervecord.open(program, trace=trace)
-    return nervecord.open(program, engine=args.engine, trace=trace, device=args.device, precision=args.precision)
+    return nervecord.open(
+        program, engine=args.engine, trace=trace, device=args.device, precision=args.precision,
+        library=args.library,
+    )  # fmt: skip
 
 
 def _play(args: argparse.Namespace, program: Program, label: str, *, beside: bool) -> Result:
-    watched = args.neurobench or any(path is not None for path in (args.picture, args.video, args.html))
+    watched = args.neurobench or any(path is not None for path in (args.picture, args.video, args.html, args.trace))
     with (
         _opened(args, program, beside=beside, trace=False) as session,
         show.Ticker("run" if args.beside is None else f"run {label}", unit="episodes", quiet=args.quiet) as ticker,
@@ -142,6 +157,7 @@ def _play(args: argparse.Namespace, program: Program, label: str, *, beside: boo
             args.env,
             args.episodes,
             args.seed,
+            wrappers=args.wrappers,
             environments=args.num_envs,
             record=watched,
             allow_other_env=args.allow_other_env,
@@ -176,7 +192,8 @@ def _drawn(
         title = f"{result.environment}: {' beside '.join(labels)}, engine {result.engine}"
         subtitle = f"first of {len(result.returns)} episodes"
         picture.draw_picture(args.picture, drawn(None, SECONDS), title=title, subtitle=subtitle)
-        return f"picture: {args.picture}"
+        _, missing = picture.drawable(result)
+        return f"picture: {args.picture}" + (f" (without the robot: {missing})" if missing else "")
 
     def film() -> str:
         seconds = args.video_seconds or math.inf
@@ -184,14 +201,35 @@ def _drawn(
             how = video.write_video(args.video, drawn(0, seconds), seconds=args.video_seconds, progress=ticker.show)
         return f"video: {args.video} ({how})"
 
+    def trace() -> str:
+        with _opened(args, programs[0], beside=False, trace=True) as session:
+            write_trace(args.trace, _traced(session, played[0]), programs[0].graph)
+        return f"trace: {args.trace}"
+
     asked: list[Callable[[], str]] = []
-    for flag, task in (("picture", draw), ("video", film)):
+    for flag, task in (("picture", draw), ("video", film), ("trace", trace)):
         if getattr(args, flag) is not None:
             data[flag] = getattr(args, flag)
             asked.append(task)
     title = f"{played[0].environment}: {' beside '.join(labels)}"
     how: dict[str, Any] = {"results": played, "labels": labels, "engine": args.engine, "title": title}
     return [*asked, *html.after(args, data, programs, targets=("reference",), **how)]
+
+
+def _traced(session: Session, result: Result) -> dict[str, Array]:
+    """First episode: Input -> observations, (actions, 1, n); population -> useful steps, (actions x T, 1, ...)."""
+    from nervecord.compiler.host import Before
+    from nervecord.runtime.replay import useful_steps
+
+    assert result.recorded is not None
+    session.reset(1)
+    found: dict[str, list[Array]] = {}
+    for row in result.recorded.observations:
+        session.step(row)
+        for name, values in useful_steps(session.plan, session.trace()).items():
+            found.setdefault(name, []).append(values)
+    rows = {name: np.concatenate(values)[:, None] for name, values in found.items()}
+    return {**Before(session.plan).split(result.recorded.observations[:, None]), **rows}
 
 
 VERBS = {
@@ -202,6 +240,7 @@ VERBS = {
         (
             "nervecord run ant.nervecord",
             "nervecord run policy.nir --env Ant-v4 --episodes 100 --num-envs 16 --seed 7",
+            "nervecord run policy.nir --env mytasks:Reach-v0 --wrappers FlattenObservation",
             "nervecord run ant.nervecord --engine lava --episodes 2",
             "nervecord run ant.nervecord --engine torch --num-envs 256 --episodes 1000 --device cuda",
             "nervecord run ant.nervecord --picture ant.png --video ant.mp4 --json",

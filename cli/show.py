@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from nervecord.compiler.files.program import Program
     from nervecord.compiler.options import Option
     from nervecord.compiler.target import TargetSpec
-    from nervecord.runtime.compare import Comparison
+    from nervecord.runtime.compare import Comparison, Difference
     from nervecord.runtime.neurobench import NeuroBench
     from nervecord.runtime.result import Result
 
 LINE_WIDTH = 110
 """Of a result that goes to no terminal, letters."""
+SATURATES = "membrane-saturates"
+"""Code of a finding."""
 LINE_SECONDS = 10.0
 """Between two lines of progress where stderr is no terminal."""
 
@@ -117,19 +119,24 @@ def interval(mean: float, half: float) -> str:
     return f"{mean:,.0f}" if math.isnan(half) else f"{mean:,.0f} ± {half:,.0f}"
 
 
-def program_text(program: Program, path: str | None) -> str:
-    """What compiling did."""
+def program_text(program: Program, path: str | None, needed: Sequence[tuple[str, str]] = ()) -> str:
+    """What compiling did. needed: what the program takes on its target, in place of cores and memory."""
     report = program.report
     placement, lowering = report["placement"], report["lowering"]
     cores = placement["cores"]
     bits = placement["memory_bits"]
-    found = (*report["findings"], *lowering.get("findings", ()))
-    warnings = sum(finding["severity"] == "warning" for finding in found)
+    saturating, found = _saturating((*lowering.get("findings", ()), *report["findings"]))
+    warnings = sum(finding["severity"] == "warning" for finding in found) + bool(saturating)
     rows = [
         ["target", program.target],
         ["verdict", f"feasible, with {_warnings(warnings)}" if warnings else "feasible"],
-        ["cores", "-" if cores is None else f"{cores} (what a core holds: {placement['confidence']} sources)"],
-        ["memory", "-" if bits is None else f"{bits / 8192:,.1f} KiB of synapses"],
+        *(
+            [list(row) for row in needed]
+            or [
+                ["cores", "-" if cores is None else f"{cores} (what a core holds: {placement['confidence']} sources)"],
+                ["memory", "-" if bits is None else f"{bits / 8192:,.1f} KiB of synapses"],
+            ]
+        ),
         ["neurons", f"{placement['neurons']:,}, {placement['synapses']:,} synapses"],
     ]
     if path is not None:
@@ -157,12 +164,23 @@ def program_text(program: Program, path: str | None) -> str:
     for sentence in program.allowances:
         text += f"\nallowed: {sentence}"
     for warning in lowering.get("warnings", ()):
-        text += f"\nwarning: {warning}"
+        if not any(warning.startswith(f"{name}: may saturate") for name in saturating):
+            text += f"\nwarning: {warning}"
+    if saturating:
+        text += f"\nwarning: {', '.join(saturating)} may saturate, as the target does it, bit for bit: nothing to do"
     for finding in report["findings"]:
+        if finding["code"] == SATURATES:
+            continue
         if finding["severity"] in ("warning", "unknown"):
             fix = f" ({finding['fix']})" if finding["fix"] else ""
             text += f"\n{finding['severity']}: {finding['node']}: {finding['message']}{fix}"
     return text
+
+
+def _saturating(findings: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[Mapping[str, Any]]]:
+    """Populations whose membranes may saturate, each once; and all other findings."""
+    names = dict.fromkeys(str(f["node"]) for f in findings if f["code"] == SATURATES and f["severity"] == "warning")
+    return list(names), [f for f in findings if f["code"] != SATURATES or f["severity"] != "warning"]
 
 
 def _clustered(said: Mapping[str, Any]) -> str:
@@ -184,13 +202,15 @@ def _warnings(count: int) -> str:
 
 def _populations_text(populations: Sequence[Mapping[str, Any]]) -> str:
     """Ranges are proved for every input that the limits let through; errors are those of the worst link's rounding."""
+    from nervecord.compiler.lower.reports import bound_text
+
     rows = [["neurons", "accumulator", "of", "membrane", "of", "threshold", "step", "weight error", "decay error"]]
     rows += [
         [
             str(one["population"]),
             f"{one['accumulator']:,.0f}",
             f"{one['accumulator_limit']:,.0f}",
-            f"{one['membrane_low']:,.0f}..{one['membrane_high']:,.0f}",
+            f"{bound_text(one['membrane_low'])}..{bound_text(one['membrane_high'])}",
             f"{one['membrane_limit']:,.0f}",
             "read" if one["threshold"] is None else f"{one['threshold']:,}",
             f"{one['unit']:.2g}",
@@ -265,30 +285,48 @@ def certificate_rows(found: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
+def robustness_text(found: Sequence[Mapping[str, Any]]) -> str:
+    """Returns of both policies under perturbations, of `Perturbed.to_dict`."""
+    rows = [["perturbation", "return, float", "compiled", "loss from compiling"]]
+    rows += [
+        [
+            row["perturbation"],
+            interval(row["return_float"], row["return_float_ci95"]),
+            interval(row["return_compiled"], row["return_compiled_ci95"]),
+            f"{row['loss']:+.1%} ± {row['loss_ci95']:.1%}",
+        ]
+        for row in found
+    ]
+    note = f"{found[0]['episodes']} paired episodes each, means with 95 % intervals"
+    return f"\n{columns(rows, indent=0, right=(1, 2, 3))}\n{note}"
+
+
 def comparison_text(comparison: Comparison, a: str, b: str) -> str:
-    """Where two policies part."""
+    """Where two policies or two streams part."""
     c = comparison
-    lines = [f"{a} ({c.a}) against {b} ({c.b}), {c.observations:,} observations, mode {c.mode}"]
+    rows_of, values = ("steps", "outputs") if c.stream else ("observations", "actions")
+
+    def place(first: Difference, *, layer: str = "") -> str:
+        when = f"step {first.step}" if first.action is None else f"action {first.action}, step {first.step}"
+        return f"{when}, {layer}neuron {first.neuron}"
+
+    lines = [f"{a} ({c.a}) against {b} ({c.b}), {c.observations:,} {rows_of}, mode {c.mode}"]
     rows = [["layer", "compared", "different", "largest", "within epsilon of threshold", "first difference"]]
     for layer in c.layers:
-        first = layer.first
-        where = "-" if first is None else f"action {first.action}, step {first.step}, neuron {first.neuron}"
         near = "-" if layer.near is None else f"{layer.near:,}"
+        where = "-" if layer.first is None else place(layer.first)
         rows.append([layer.layer, f"{layer.compared:,}", f"{layer.different:,}", f"{layer.largest:.3g}", near, where])
     lines += [columns(rows, indent=0, right=(1, 2, 3, 4))]
     if c.alone:
         lines.append("on one side alone, and not compared: " + ", ".join(c.alone))
     different = f"{c.actions_different:,} of {c.observations:,} differ"
     size = "" if c.action_rms is None else f", rms {c.action_rms:.4g}, max {c.action_max:.4g}"
-    lines.append(f"actions: {different}{size}")
+    lines.append(f"{values}: {different}{size}")
     if c.identical:
         lines.append("identical")
     elif c.first is not None:
         f = c.first
-        lines.append(
-            f"they part at action {f.action}, step {f.step}, layer {f.layer}, neuron {f.neuron}: "
-            f"{f.a:g} against {f.b:g}"
-        )
+        lines.append(f"they part at {place(f, layer=f'layer {f.layer}, ')}: {f.a:g} against {f.b:g}")
     return "\n".join(lines)
 
 

@@ -12,11 +12,12 @@ from nervecord.cli import show
 from nervecord.cli.flags import subject_of, time_step_flags, whole_number, writable
 from nervecord.cli.show import Outcome
 from nervecord.cli.verb import Verb
-from nervecord.compiler.interpret import checked
+from nervecord.compiler.interpret import checked, stream_inputs
 from nervecord.errors import GraphError, NervecordError
 
 if TYPE_CHECKING:
     from nervecord.compiler.files.program import Program
+    from nervecord.compiler.graph import Graph
     from nervecord.compiler.ops import Array
 
 DEFINITION = "definition"
@@ -26,7 +27,10 @@ DEFINITION = "definition"
 def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("graph", help="any NIR file, a .net of lava-dl, or a program")
     parser.add_argument(
-        "--input", required=True, metavar="FILE", help=".npz or .npy: (steps, n), or an array for each input by name"
+        "--input",
+        required=True,
+        metavar="FILE",
+        help=".npz, .npy: (steps, n), or an array for each input by name; or NIRData",
     )
     parser.add_argument(
         "--engine", metavar="NAME",
@@ -36,12 +40,16 @@ def _flags(parser: argparse.ArgumentParser) -> None:
         "--steps", type=whole_number, metavar="N",
         help="clear the state of a network that is no policy before each block of N steps; a program says it itself",
     )  # fmt: skip
-    parser.add_argument("-o", "--output", metavar="FILE", help=".npz of what every node gave at every step")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="what every node gave at every step: .npz, or .nir, .h5: NIRData with what entered",
+    )
     time_step_flags(parser)
 
 
 def _run(args: argparse.Namespace) -> Outcome:
-    from nervecord.runtime.arrayfile import write_arrays
     from nervecord.targets.given import acting, recorded_input
 
     writable(args.output, where="--output")
@@ -63,13 +71,36 @@ def _run(args: argparse.Namespace) -> Outcome:
         "spikes": spikes,
     }
     if args.output is not None:
-        write_arrays(args.output, found)
+        write_trace(args.output, {**entered_rows(program, values), **found}, program.graph)
     table = [["node", "shape", "spikes"]]
     for name, rows in found.items():
         table.append([name, " x ".join(map(str, rows.shape)), f"{spikes[name]:,.0f}" if name in spikes else "-"])
     text = show.columns(table, indent=0, right=(2,))
     text += f"\nwritten: {args.output}" if args.output else "\nnothing was written: -o FILE keeps the trace"
     return Outcome(data, text)
+
+
+def entered_rows(program: Program, values: Any) -> dict[str, Array]:
+    """What entered, by the names of the Inputs, (steps, batch, ...): a recording that `--input` takes again."""
+    if program.contract is None:
+        return stream_inputs(program.graph, values)
+    rows = checked(np.asarray(values, dtype=np.float64), (program.contract.observation.size,), "observations")
+    found, start = {}, 0
+    for name in program.graph.inputs:
+        size = program.graph.nodes[name].size
+        found[name], start = rows[..., start : start + size], start + size
+    return found
+
+
+def write_trace(path: str, arrays: dict[str, Array], graph: Graph) -> None:
+    """NIRData where the file's name ends so, with what entered; else an .npz of what nodes gave."""
+    from nervecord.runtime.arrayfile import write_arrays
+    from nervecord.runtime.nirdata import ENDINGS, write_recording
+
+    if path.endswith(ENDINGS):
+        write_recording(path, arrays, graph)
+    else:
+        write_arrays(path, {name: rows for name, rows in arrays.items() if name not in graph.inputs})
 
 
 def _spikes(graph: Any, name: str, spiking: set[str]) -> bool:
@@ -99,6 +130,7 @@ VERBS = {
         "Run any graph or program on recorded input, step by step: by the definition of its ops, or on an engine.",
         (
             "nervecord simulate lif.nir --dt 1e-4 --input spikes.npz -o trace.npz",
+            "nervecord simulate lif.nir --dt 1e-4 --input spikes.nir -o trace.nir",
             "nervecord simulate ant.nervecord --input observations.npz -o trace.npz",
             "nervecord simulate net.nervecord --input spikes.npz --engine emulator -o out.npz",
         ),

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import math
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -287,8 +288,13 @@ def trained(result: TrainResult) -> Outcome:
     rows.append(["policy", policy or f"none: {_unwritten(result)}"])
     text = show.columns(rows, indent=0)
     if policy is not None:
-        program = result.config.task.env.rpartition(":")[2].partition("-")[0].lower()
-        text += f"\nnext: nervecord compile {policy} --target lava -o {program}.nervecord"
+        task = result.config.task
+        program = f"{task.env.rpartition(':')[2].partition('-')[0].lower()}.nervecord"
+        text += f"\nnext: nervecord compile {policy} --target lava -o {program}"
+        # A policy's file has nothing imported: whoever runs it names modules and wrappers.
+        named = f" --env {task.env}" if ":" in task.env else ""
+        named += f" --wrappers {shlex.join(task.wrappers)}" if task.wrappers else ""
+        text += f"\n      nervecord run {program}{named}" if named else ""
     return Outcome(data, text)
 
 

@@ -12,6 +12,37 @@ from nervecord.cli.show import Outcome
 from nervecord.cli.streams import say
 from nervecord.errors import NervecordError, unknown_name
 
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "--learning-rate": ("--lr",),
+    "--total-timesteps": ("--steps",),
+    "--timesteps": ("--steps",),
+    "--max-steps": ("--steps",),
+    "--n-envs": ("--num-envs",),
+    "--n-steps": ("--rollout",),
+    "--num-steps": ("--rollout",),
+    "--batch-size": ("--minibatch", "--num-envs"),
+    "--minibatch-size": ("--minibatch",),
+    "--n-epochs": ("--epochs",),
+    "--discount": ("--gamma",),
+    "--gae-lambda": ("--lam",),
+    "--max-grad-norm": ("--grad-norm",),
+    "--clip-range": ("--clip",),
+    "--ent-coef": ("--entropy",),
+    "--hidden": ("--layers",),
+    "--hidden-sizes": ("--layers",),
+    "--env-id": ("--env",),
+    "--task": ("--env",),
+    "--output-dir": ("--out", "--output"),
+    "--out": ("--output",),
+    "--output": ("--out",),
+    "--n-episodes": ("--episodes",),
+    "--timestep": ("--dt",),
+    "--bits": ("--weight-bits",),
+    "--backend": ("--engine", "--target"),
+    "--record": ("--video",),
+}
+"""A flag of other tools -> the flags that mean it here; those that the verb has are named."""
+
 
 class Parser(argparse.ArgumentParser):
     """argparse whose refusals are `NervecordError`s that name the nearest flag."""
@@ -39,6 +70,9 @@ class Parser(argparse.ArgumentParser):
         flag = surplus[0].split("=")[0]
         if flag.startswith("-"):
             known = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
+            meant = [option for option in SYNONYMS.get(flag, ()) if option in known]
+            if meant:
+                raise NervecordError(f"unknown flag {flag!r}", hint=f"here it is {' or '.join(meant)}")
             raise unknown_name("flag", flag, known)
         raise NervecordError(f"{surplus[0]!r} is one word too many", hint=f"{self.prog} --help shows the usage")
 

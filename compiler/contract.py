@@ -19,6 +19,7 @@ from nervecord.errors import ContractError
 
 MOST_CHANNELS = 1 << 20
 """Values of the largest observation or action."""
+MOST_WRAPPERS = 64
 LONGEST_PERIOD = 1e6
 """Seconds between two actions, at most."""
 
@@ -64,6 +65,8 @@ class Contract:
         observation: the observation's channels, in order.
         action: the action's channels, with limits in the environment's units. Where the action is a choice it has one
             channel, the number of the action chosen, from 0 to the number of choices - 1.
+        wrappers: around the environment in training, the innermost first, as text: Gymnasium's by name, or
+            "module:Class". Nothing imports what they name.
         choices: names of the actions to choose from, in the environment's order; empty where an action is values.
         steps: core time steps T the encoded observation is held, or sent as spikes, per action.
         state: "reset": the core's state is cleared before each action; "carried": only at the start of an episode.
@@ -83,6 +86,7 @@ class Contract:
     seed: int | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
     choices: tuple[str, ...] = ()
+    wrappers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fail_safe", tuple(float(x) for x in self.fail_safe))
@@ -141,9 +145,10 @@ class Contract:
         """As plain JSON types."""
         data = dataclasses.asdict(self)
         data["provenance"] = dict(self.provenance)
-        if not self.choices:
-            # As it was before there were choices: the same policy gives the same bytes.
-            del data["choices"]
+        for name in ("choices", "wrappers"):
+            if not data[name]:
+                # As it was before there were such: the same policy gives the same bytes.
+                del data[name]
         return data
 
     def to_json(self) -> str:
@@ -196,4 +201,5 @@ def _form() -> Any:
         ("seed", schema.whole(-(1 << 63), (1 << 63) - 1) | None, None),
         ("provenance", dict[str, str], {}),
         ("choices", schema.row(name, MOST_CHANNELS), ()),
+        ("wrappers", schema.row(name, MOST_WRAPPERS), ()),
     ])  # fmt: skip

@@ -186,7 +186,8 @@ def graph_facts(
     )
     return GraphFacts(
         level=graph.level.value,
-        dt=graph.dt,
+        # Nothing in a network without neurons takes time: its step is a placeholder.
+        dt=graph.dt if topology.populations else None,
         nodes=nodes,
         edges=graph.edges,
         neurons=sum(op.size for op in topology.populations.values()),
@@ -227,6 +228,7 @@ def _policy(graph: Graph, contract: Contract, topology: Topology) -> dict[str, A
     staggered = graph.level is Level.INTEGER and contract.state == "reset"
     return {
         "environment": contract.environment,
+        "wrappers": list(contract.wrappers),
         "observations": contract.observation.size,
         "actions": contract.action.size,
         "observation": _channels(contract.observation),

@@ -175,9 +175,10 @@ def _target(
         title=spec.title,
         verdict=verdict(findings) if legal else "infeasible",
         findings=findings,
-        placement=case.placement,
+        # Nothing is placed of a network without neurons, and what was not computed is no zero.
+        placement=case.placement if topology.populations else None,
         events=events,
-        energy=estimate(events, spec),
+        energy=estimate(events, spec) if topology.populations else None,
         not_checked=not_checked(spec),
         limits_given=spec.given,
         limits=_limits(spec),

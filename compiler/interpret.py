@@ -7,6 +7,7 @@ faster engine is compared with. `simulate` runs any graph on recorded input and 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -266,16 +267,33 @@ def stream_inputs(graph: Graph, inputs: Array | Mapping[str, Array]) -> dict[str
 def checked(array: Array, shape: tuple[int, ...], name: str) -> Array:
     """Values as (steps, batch, *shape).
 
+    Compiling unrolls convolutions into matrices, whose values stand in one row. So an array whose axes were flattened,
+    or are to be, is taken too: a network and its program take the same recording.
+
     Raises:
         GraphError: they are of another shape, none, or not finite.
     """
     if array.dtype.kind not in "fiub" or not np.isfinite(array).all():
         raise GraphError("the values are not all finite numbers", where=name)
-    batched = array[:, None] if array.ndim == len(shape) + 1 else array
-    if batched.ndim != len(shape) + 2 or batched.shape[2:] != shape:
+    batched = _batched(array, shape)
+    if batched is None:
         raise GraphError(
             f"values have shape {array.shape}, (steps, [batch,] {', '.join(map(str, shape))}) is needed", where=name
         )
     if batched.size == 0:
         raise GraphError(f"values have shape {array.shape}, at least one step is needed", where=name)
     return batched
+
+
+def _batched(array: Array, shape: tuple[int, ...]) -> Array | None:
+    """The values as (steps, batch, *shape), their last axes flattened or unflattened where they must be; or None."""
+    axes = array.shape
+    for batch in (0, 1):
+        if axes[1 + batch :] == shape and len(axes) > batch:
+            return array if batch else array[:, None]
+    size = math.prod(shape)
+    for batch in (0, 1):
+        own = axes[1 + batch :]
+        if own and math.prod(own) == size and 1 in (len(own), len(shape)):
+            return array.reshape(axes[0], axes[1] if batch else 1, *shape)
+    return None

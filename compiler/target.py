@@ -406,6 +406,25 @@ class Installation:
 
 
 @runtime_checkable
+class Emitting(Protocol):
+    """What a target has beside `Target` if what it writes for other tools is its purpose."""
+
+    @property
+    def emits(self) -> str:
+        """What that is, in a word or two."""
+        ...
+
+
+@runtime_checkable
+class Needing(Protocol):
+    """What a target has beside `Target` if what a program takes there is no matter of cores."""
+
+    def needs(self, program: Any) -> tuple[Mapping[str, int], tuple[tuple[str, str], ...]]:
+        """(numbers by name, what and how much in words) of a program of this target."""
+        ...
+
+
+@runtime_checkable
 class Installable(Protocol):
     """What a target has beside `Target` if one of its engines must be installed by `nervecord targets install`."""
 

@@ -8,6 +8,7 @@ rounded to float32. The core is integers, and the same in any case.
 from __future__ import annotations
 
 import ctypes
+import os
 from typing import Any, NoReturn
 
 import numpy as np
@@ -21,7 +22,7 @@ from nervecord.compiler.ops import Array, PopulationEncode
 from nervecord.compiler.plan import Plan, plan
 from nervecord.compiler.policy import Policy
 from nervecord.errors import ContractError, EngineError
-from nervecord.runtime.c_library import FAST, load_library
+from nervecord.runtime.c_library import FAST, load_library, open_shared
 from nervecord.runtime.session import Counts, Driven, Traced, check_inputs, checked_active, checked_observation
 from nervecord.runtime.stream import Streaming
 
@@ -33,19 +34,23 @@ class Compiled:
 
     Args:
         made: a plan of integers. flags: of the compiler. history: keep what was sent, for `trace`.
+        library: built ahead of time by `c_library.build_shared`; None: it is built now.
 
     Raises:
         MissingDependencyError: there is no compiler. EngineError: it failed.
         GraphError, InfeasibleError: of `compiler.c.source`.
     """
 
-    def __init__(self, made: Plan, batch: int, *, flags: tuple[str, ...] = FAST, history: bool = True) -> None:
+    def __init__(
+        self, made: Plan, batch: int, *, flags: tuple[str, ...] = FAST, history: bool = True,
+        library: str | os.PathLike[str] | None = None,
+    ) -> None:  # fmt: skip
         self.plan = made
         self.source: Source = c_source(made, observed=True)
         self.form: Form = self.source.form
         self.history = history
         self._dtype = self.source.dtype
-        self._library = load_library(self.source, flags=flags)
+        self._library = load_library(self.source, flags=flags) if library is None else open_shared(self.source, library)
         self._keeps = max((tap.lag for step in made.core for tap in step.taps), default=0)
         self._past: dict[str, float] = {}
         self.reset(batch)
@@ -190,7 +195,7 @@ class CSession(_Loaded, Traced, Driven):
     Args:
         subject: INTEGER policy or its plan. batch: number of robots. engine: what to call it in results.
         trace: `trace` will be asked for.
-        flags: of the compiler.
+        flags: of the compiler. library: built ahead of time; see `Compiled`.
 
     Raises:
         GraphError, ContractError: it is no integer policy.
@@ -202,10 +207,10 @@ class CSession(_Loaded, Traced, Driven):
 
     def __init__(
         self, subject: Policy | Plan, batch: int = 1, engine: str = "c", *, trace: bool = True,
-        flags: tuple[str, ...] = FAST,
+        flags: tuple[str, ...] = FAST, library: str | os.PathLike[str] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(subject, engine, batch)
-        self._machine = Compiled(self.plan, batch, flags=flags, history=trace)
+        self._machine = Compiled(self.plan, batch, flags=flags, history=trace, library=library)
         self._step = self._machine.function("step")
         self._before = Before(self.plan)
 

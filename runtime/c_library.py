@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
 import os
 import shlex
 import shutil
@@ -16,14 +17,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nervecord.compiler.c.source import Source
+from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.files.scratch import scratch_folder
-from nervecord.errors import EngineError, MissingDependencyError
+from nervecord.errors import EngineError, FileFormatError, MissingDependencyError
 
 COMPILERS = ("cc", "gcc", "clang")
 """Where the variable CC names none."""
 STRICT = ("-std=c99", "-ffp-contract=off", "-fno-fast-math")
 """What exactness needs."""
 FAST = ("-O3", "-march=native")
+SHARED = ("-O3",)
+"""For a library that another machine of the same kind opens: no instructions of this one alone."""
+IDENTITY = "nervecord_identity"
+"""Symbol of a library that was built ahead of time: the hash of the texts it was built from."""
 SECONDS = 600.0
 """A compiler that takes longer hangs."""
 
@@ -74,6 +80,53 @@ def _loaded(
             f"cannot build its library: {error.strerror or error}", where="engine c",
             hint="the folder for temporary files must be writable, and not be full; the variable TMPDIR names another",
         ) from None  # fmt: skip
+
+
+def identity(source: Source) -> str:
+    """What a library of this source says of itself: the hash of its texts, which hold everything it computes."""
+    digest = hashlib.sha256()
+    for name, text in sorted(source.files().items()):
+        digest.update(f"{name}\n{len(text)}\n{text}".encode())
+    return digest.hexdigest()
+
+
+def build_shared(source: Source, path: Path) -> None:
+    """Write the library that `open_shared` opens, by the compiler that the variable CC names, of another machine too.
+
+    Raises:
+        MissingDependencyError: there is no compiler. EngineError: it failed. NervecordError: it cannot be written.
+    """
+    files = {**source.files(), f"{IDENTITY}.c": f"extern const char {IDENTITY}[];\n"
+             f'const char {IDENTITY}[] = "{identity(source)}";\n'}  # fmt: skip
+    with scratch_folder() as folder:
+        library = build(files, source.prefix, folder, compiler(), SHARED)
+        write_atomically(path, library.read_bytes())
+
+
+def open_shared(source: Source, path: str | os.PathLike[str]) -> ctypes.CDLL:
+    """A library that was built ahead of time. Opening it runs its code, so only its user names it, and no file does.
+
+    Raises:
+        FileFormatError: it cannot be opened here, or was built from another program or by another version.
+    """
+    where = os.fspath(path)
+    try:
+        found = ctypes.CDLL(os.path.abspath(where))
+        # As many letters as a hash has; a library of another kind lacks the symbol.
+        said = (ctypes.c_char * 64).in_dll(found, IDENTITY).value.decode("ascii", "replace")
+    except OSError as error:
+        raise FileFormatError(
+            f"cannot be opened on this machine: {error}", where=where,
+            hint="build it for this kind of processor: CC=COMPILER nervecord compile ... --target c --shared FILE",
+        ) from None  # fmt: skip
+    except ValueError:
+        said = ""
+    if said != identity(source):
+        raise FileFormatError(
+            "is no library of this program, of this version of nervecord", where=where,
+            hint="nervecord compile PROGRAM.nir --target c --shared FILE -o PROGRAM.nervecord writes both",
+        )  # fmt: skip
+    return found
 
 
 def build(

@@ -8,7 +8,7 @@ mean return.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -99,6 +99,7 @@ def certify(
     environment: Any,
     tolerance: float,
     *,
+    wrappers: Sequence[str] | None = None,
     most: int = 1000,
     seed: int = 0,
     environments: int = 10,
@@ -109,7 +110,7 @@ def certify(
     Args:
         floating, compiled: open sessions of the two.
         observations: recorded, (k, observations).
-        environment: as of `run_policy`.
+        environment, wrappers: as of `run_policy`.
         tolerance: of the loss, above 0; the interval's half width is brought to it.
         most: pairs of episodes, at most. seed: of the first `ROUND` of them.
         environments: side by side.
@@ -131,7 +132,10 @@ def certify(
         count = min(ROUND, most - sum(len(a) for a, _ in pairs))
         played = []
         for session in (floating, compiled):
-            result = run_policy(session, environment, count, seed + len(pairs), environments=min(environments, count))
+            result = run_policy(
+                session, environment, count, seed + len(pairs), wrappers=wrappers,
+                environments=min(environments, count),
+            )  # fmt: skip
             if result.engine_error is not None:
                 raise EngineError(f"died: {result.engine_error}", where=session.engine)
             played.append(result.returns)

@@ -11,7 +11,8 @@ it has no twin, and is left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -28,9 +29,12 @@ Mode: TypeAlias = Literal["free", "layers"]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One place where two runs differ. action and step count from 0; a, b are the two values."""
+    """One place where two runs differ. action and step count from 0; a, b are the two values.
 
-    action: int
+    Streams have no actions: their steps count over the whole recording.
+    """
+
+    action: int | None
     step: int
     layer: str
     neuron: int
@@ -63,11 +67,13 @@ class Comparison:
     """What `compare` found.
 
     Args:
+        observations: of policies; of streams the steps of the recording.
         layers: of the populations that both have. alone: names of those that one side has only.
         action_rms, action_max: of the actions' differences; None where an action is a choice.
         actions_different: observations on which the actions are not the same. actions_beyond: those on which they
             differ by more than the tolerance; choices have none.
         first: the earliest difference over all populations, in time, then depth.
+        stream: the two are no policies: what is said of actions is said of what leaves at each step.
     """
 
     a: str
@@ -83,6 +89,7 @@ class Comparison:
     actions_different: int
     actions_beyond: int
     first: Difference | None
+    stream: bool = False
 
     @property
     def identical(self) -> bool:
@@ -131,10 +138,10 @@ def compare(
     """
     rows = _checked(a, b, observations, mode, tolerance)
     left, right = a.plan, b.plan
-    pairs = _pairs(left, right)
+    pairs = paired(left, right)
     if tolerance is None:
         tolerance = 0.0 if left.graph.level is right.graph.level else 0.01
-    ledgers = [_Ledger(pair, epsilon, tolerance) for pair in pairs]
+    ledgers = [Ledger(pair, epsilon, tolerance) for pair in pairs]
     margins, replay = Replay(left), Replay(right)
     a.reset(1)
     b.reset(1)
@@ -143,23 +150,20 @@ def compare(
         errors.append(a.step(row) - b.step(row))
         gave = useful_steps(left, a.trace())
         if mode == "layers":
-            given = {pair.name: pair.as_right(gave[pair.name]) for pair in pairs}
+            given = {pair.twin: pair.as_right(gave[pair.name]) for pair in pairs}
             other = {name: replayed.outputs for name, replayed in replay.action(row, given).items()}
         else:
             other = useful_steps(right, b.trace())
         membranes = margins.action(row, gave)
         for ledger in ledgers:
-            name = ledger.pair.name
-            ledger.add(k, gave[name], other[name], membranes[name].membranes)
+            name, twin = ledger.pair.name, ledger.pair.twin
+            ledger.add(k, gave[name], other[twin], membranes[name].membranes)
         if progress is not None:
             progress(k + 1, len(rows))
     layers = tuple(ledger.close() for ledger in ledgers)
-    found = [(layer.first, depth) for depth, layer in enumerate(layers) if layer.first is not None]
-    first = min(found, key=lambda f: (f[0].action, f[0].step, f[1]), default=(None, 0))[0]
     difference = np.abs(np.stack(errors))
     chooses = bool(a.contract.choices)
     limit = 0.0 if chooses else tolerance
-    names = [{unit.step.name for unit in side.units} for side in (left, right)]
     return Comparison(
         a=a.engine,
         b=b.engine,
@@ -168,15 +172,20 @@ def compare(
         epsilon=epsilon,
         tolerance=tolerance,
         layers=layers,
-        alone=tuple(unit.step.name for side in (left, right) for unit in side.units
-                    if unit.step.name not in names[0] & names[1]),
+        alone=alone(pairs, left, right),
         action_rms=None if chooses else float(np.sqrt(np.mean(difference**2))),
         action_max=None if chooses else float(difference.max()),
         actions_different=int(np.count_nonzero(difference.any(axis=1))),
         # What is not a number is beyond every tolerance.
         actions_beyond=int(np.count_nonzero(~(difference <= limit).all(axis=1))),
-        first=first,
-    )  # fmt: skip
+        first=earliest(layers),
+    )
+
+
+def earliest(layers: Sequence[LayerComparison]) -> Difference | None:
+    """The first difference over all populations, in time, then depth; None where there is none."""
+    found = [(layer.first, depth) for depth, layer in enumerate(layers) if layer.first is not None]
+    return min(found, key=lambda f: (f[0].action or 0, f[0].step, f[1]), default=(None, 0))[0]
 
 
 def _checked(a: Session, b: Session, observations: Array, mode: Mode, tolerance: float | None) -> Array:
@@ -201,50 +210,72 @@ def _checked(a: Session, b: Session, observations: Array, mode: Mode, tolerance:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pair:
-    """A population that both sides have. size: neurons compared; extra: the right side has a bias source more."""
+class Pair:
+    """A population that both sides have. size: neurons compared; extra: the right side has a bias source more.
+
+    name, twin: what it is called on the left and on the right side.
+    """
 
     name: str
+    twin: str
     left: Plan
     right: Plan
     size: int
     extra: bool
 
+    @property
+    def label(self) -> str:
+        """What it is called in a result."""
+        return self.name if self.name == self.twin else f"{self.name} | {self.twin}"
+
     def as_right(self, values: Array) -> Array:
-        """What the left population gave, (T, n), as the right one would have given it."""
-        values = values[:, : self.size]
-        if not self.extra:
-            return values
-        return np.concatenate([values, np.ones((len(values), 1), dtype=values.dtype)], axis=1)
+        """What the left population gave, (T, ...), as the right one would have given it."""
+        rows = values.reshape(len(values), -1)[:, : self.size]
+        if self.extra:
+            rows = np.concatenate([rows, np.ones((len(rows), 1), dtype=rows.dtype)], axis=1)
+        return rows.reshape(len(rows), *self.right.step(self.twin).op.out_shape)
 
 
-def _pairs(left: Plan, right: Plan) -> list[_Pair]:
-    """Populations of the same name, in the order of the left plan.
+def alone(pairs: Sequence[Pair], left: Plan, right: Plan) -> tuple[str, ...]:
+    """Names of the populations that one side has only."""
+    sides = ((left, {pair.name for pair in pairs}), (right, {pair.twin for pair in pairs}))
+    return tuple(unit.step.name for side, names in sides for unit in side.units if unit.step.name not in names)
+
+
+def paired(left: Plan, right: Plan) -> list[Pair]:
+    """Populations of the same name, in the order of the left plan; where no name is the same, populations in order.
 
     Raises:
         ContractError: there is none, or two are of different width.
     """
     named = {unit.step.name: unit for unit in right.units}
-    found = []
-    for unit in left.units:
-        name = unit.step.name
-        other = named.get(name)
-        if other is None:
-            continue
-        if unit.step.op.spikes is not other.step.op.spikes:
-            raise ContractError("spikes on one side and is read as a membrane on the other", where=name)
-        shapes = unit.step.op.out_shape, other.step.op.out_shape
-        extra = shapes[1][0] - shapes[0][0] if shapes[0][1:] == shapes[1][1:] else None
-        if extra == 0 or (extra == 1 and bias_source(right, other)) or (extra == -1 and bias_source(left, unit)):
-            found.append(_Pair(name, left, right, min(shapes[0][0], shapes[1][0]), extra=extra == 1))
-            continue
+    twins = [(unit, named[unit.step.name]) for unit in left.units if unit.step.name in named]
+    if not twins and _widths(left) == _widths(right):
+        twins = list(zip(left.units, right.units, strict=True))
+    if not twins:
         raise ContractError(
-            f"has shape {shapes[0]} on one side and {shapes[1]} on the other, and the surplus is no bias source",
-            where=name, hint="compare a policy with what it was compiled to",
-        )  # fmt: skip
-    if not found:
-        raise ContractError("the two policies have no population of the same name", where="compare")
-    return found
+            "the two have no population of the same name, and not the same populations in order", where="compare"
+        )
+    return [_pair(left, right, unit, other) for unit, other in twins]
+
+
+def _widths(plan: Plan) -> list[tuple[int, bool]]:
+    return [(math.prod(unit.step.op.out_shape), unit.step.op.spikes) for unit in plan.units]
+
+
+def _pair(left: Plan, right: Plan, unit: Unit, other: Unit) -> Pair:
+    name, shapes = unit.step.name, (unit.step.op.out_shape, other.step.op.out_shape)
+    if unit.step.op.spikes is not other.step.op.spikes:
+        raise ContractError("spikes on one side and is read as a membrane on the other", where=name)
+    # A convolution is unrolled by compiling: its values then stand in one row, in the same order.
+    sizes = [math.prod(shape) for shape in shapes]
+    extra = sizes[1] - sizes[0]
+    if extra == 0 or (extra == 1 and bias_source(right, other)) or (extra == -1 and bias_source(left, unit)):
+        return Pair(name, other.step.name, left, right, min(sizes), extra=extra == 1)
+    raise ContractError(
+        f"has shape {shapes[0]} on one side and {shapes[1]} on the other, and the surplus is no bias source",
+        where=name, hint="compare a network with what it was compiled to",
+    )  # fmt: skip
 
 
 def bias_source(plan: Plan, unit: Unit) -> bool:
@@ -261,27 +292,30 @@ def bias_source(plan: Plan, unit: Unit) -> bool:
     return all(op.step(state, nothing, arithmetic)[0, -1] == 1 for _ in range(plan.schedule.steps))
 
 
-class _Ledger:
+class Ledger:
     """Differences of one population, as they come."""
 
-    def __init__(self, pair: _Pair, epsilon: float, tolerance: float) -> None:
+    def __init__(self, pair: Pair, epsilon: float, tolerance: float) -> None:
         op = pair.left.step(pair.name).op
         self.pair = pair
         self.spiking = op.spikes
         self.epsilon = epsilon
         self.tolerance = 0.0 if self.spiking else tolerance
         # Membranes are compared in the action's units, where float and integer mean the same.
-        self.scales = (1.0, 1.0) if self.spiking else (_scale(pair.left, pair.name), _scale(pair.right, pair.name))
+        self.scales = (1.0, 1.0) if self.spiking else (_scale(pair.left, pair.name), _scale(pair.right, pair.twin))
         self.threshold = threshold_of(op)
         self.compared = self.different = self.near = 0
         self.largest = 0.0
         self.first: Difference | None = None
 
-    def add(self, action: int, a: Array, b: Array, membranes: Array | None) -> None:
-        """One action: (T, ...) on each side; `membranes` of a."""
+    def add(self, action: int | None, a: Array, b: Array, membranes: Array | None) -> None:
+        """One action, or all steps of a stream: (T, ...) on each side; `membranes` of a."""
         size = self.pair.size
-        x, y = a[:, :size] * self.scales[0], b[:, :size] * self.scales[1]  # floats from here on
-        distance = np.abs(x - y).reshape(len(x), -1)
+        x, y = (
+            side.reshape(len(side), -1)[:, :size] * np.ravel(scale)  # floats from here on
+            for side, scale in zip((a, b), self.scales, strict=True)
+        )
+        distance = np.abs(x - y)
         differs = ~(distance <= self.tolerance)
         self.compared += differs.size
         self.largest = max(self.largest, float(distance.max(initial=0.0)))
@@ -289,17 +323,18 @@ class _Ledger:
             return
         self.different += int(differs.sum())
         if self.threshold is not None and membranes is not None:
-            close = np.abs(membranes - self.threshold)[:, :size].reshape(differs.shape) <= self.epsilon
-            self.near += int((close & differs).sum())
+            gap = np.abs(membranes - self.threshold).reshape(len(x), -1)[:, :size]
+            self.near += int(((gap <= self.epsilon) & differs).sum())
         if self.first is None:
             step, neuron = (int(index) for index in np.argwhere(differs)[0])
-            values = (float(side.reshape(len(side), -1)[step, neuron]) for side in (x, y))
-            self.first = Difference(action, step, self.pair.name, neuron, *values)
+            self.first = Difference(
+                action, step, self.pair.label, neuron, float(x[step, neuron]), float(y[step, neuron])
+            )
 
     def close(self) -> LayerComparison:
         """The population's result."""
         return LayerComparison(
-            layer=self.pair.name,
+            layer=self.pair.label,
             spiking=self.spiking,
             compared=self.compared,
             different=self.different,

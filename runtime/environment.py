@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import math
 import os
+import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import numpy as np
 
 from nervecord.compiler.contract import Contract
 from nervecord.compiler.ops import Array
-from nervecord.errors import ContractError, MissingDependencyError, NervecordError, install_command
+from nervecord.errors import ContractError, MissingDependencyError, NervecordError, install_command, unknown_name
 
 _WATCHED: set[Path] = set()
 """Logs of MuJoCo that somebody waits for."""
@@ -45,21 +47,30 @@ def mujoco_log(keep: Callable[[bytes], None] | None = None) -> Iterator[None]:
                     keep(text)
 
 
-def make_environment(name: str, **options: Any) -> Any:
+def make_environment(name: str, wrappers: Sequence[str] = (), **options: Any) -> Any:
     """A Gymnasium environment.
+
+    Args:
+        name: its id, also module:Id, which imports the module.
+        wrappers: around it, the innermost first; see `wrapper`.
+        options: of `gymnasium.make`.
 
     Raises:
         MissingDependencyError: gymnasium or the simulator is not installed.
         NervecordError: no environment has that name.
     """
     gymnasium = _gymnasium(name)
+    import_task(name)
     with mujoco_log(), warnings.catch_warnings():
         # The contract names the version it was trained in; that a later one exists is no news.
         warnings.filterwarnings("ignore", message=".*is out of date.*")
         # A name without a version is no contract's; `check_environment` says so.
         warnings.filterwarnings("ignore", message=".*Using the latest versioned environment.*")
         try:
-            return gymnasium.make(name, **options)
+            found = gymnasium.make(name, **options)
+            for text in wrappers:
+                found = wrapper(text)(found)
+            return found
         except gymnasium.error.DependencyNotInstalled as error:
             raise simulator_missing(name, error) from None
         except ModuleNotFoundError as error:
@@ -73,7 +84,57 @@ def make_environment(name: str, **options: Any) -> Any:
                 raise
             raise NervecordError(str(error), where=name, hint="set MUJOCO_GL to egl or osmesa, or unset it") from None
         except gymnasium.error.Error as error:
-            raise NervecordError(f"no such environment ({error})", where=name, hint="for example Ant-v4") from None
+            raise NervecordError(f"no such environment ({error})", where=name, hint=unknown_task(name).hint) from None
+
+
+def wrapper(text: str) -> Callable[[Any], Any]:
+    """A wrapper by its name, with what stands behind a second colon as its arguments: whole numbers or floats.
+
+    FlattenObservation, TimeAwareObservation, ResizeObservation:16,16 (several make one tuple), my_module:MyWrapper.
+
+    Raises:
+        NervecordError: there is no such wrapper or module, or the arguments are no numbers.
+    """
+    name, _, rest = text.partition(":")
+    if rest and not rest[0].isdigit() and rest[0] != "-":
+        kind, _, rest = rest.partition(":")
+        import_task(text)
+        found = getattr(importlib.import_module(name), kind, None)
+        if found is None:
+            raise NervecordError(f"module {name} has no {kind}", where=f"--wrappers {text}")
+    else:
+        wrappers = _gymnasium(name).wrappers
+        known = [each for each in dir(wrappers) if each[0].isupper()]
+        if name not in known:
+            raise unknown_name("wrapper", name, known, where="--wrappers")
+        found = getattr(wrappers, name)
+    if not rest:
+        return found  # type: ignore[no-any-return]
+    try:
+        numbers = [float(part) if "." in part or "e" in part else int(part) for part in rest.split(",")]
+    except ValueError:
+        raise NervecordError(f"{rest!r} is no list of numbers", where=f"--wrappers {text}") from None
+    value: Any = numbers[0] if len(numbers) == 1 else tuple(numbers)
+    return functools.partial(_with_argument, found, value)
+
+
+def _with_argument(kind: Any, value: Any, env: Any) -> Any:
+    return kind(env, value)
+
+
+def unknown_task(name: str, *, where: str | None = None) -> NervecordError:
+    """The error for a task that Gymnasium does not know: it points at the nearest. Of "module:Id" the tasks that the
+    module registers are the choices."""
+    registry = _gymnasium(name).registry
+    module, colon, _ = name.partition(":")
+    own = [f"{module}:{task}" for task, spec in registry.items() if colon and _module_of(spec) == module]
+    return unknown_name("Gymnasium task", name, own or registry, where=where)
+
+
+def _module_of(spec: Any) -> str:
+    """The module of the class or function that makes a task."""
+    entry = spec.entry_point
+    return entry.partition(":")[0] if isinstance(entry, str) else str(getattr(entry, "__module__", ""))
 
 
 def simulator_missing(name: str, error: Exception) -> MissingDependencyError:
@@ -83,20 +144,24 @@ def simulator_missing(name: str, error: Exception) -> MissingDependencyError:
     return MissingDependencyError(message, where=name, hint=hint)
 
 
-def make_environments(given: Any, count: int) -> list[Any]:
+def make_environments(given: Any, count: int, wrappers: Sequence[str] = ()) -> list[Any]:
     """Environments to play in.
 
     Args:
         given: a Gymnasium id, also module:Id; a function without arguments that makes an environment, such as its
             class; or an environment, for a single one.
         count: how many are wanted.
+        wrappers: around each that is named by its id.
 
     Raises:
-        NervecordError: there is no such environment, or one is to be several.
+        NervecordError: there is no such environment or wrapper, or one is to be several.
     """
     if isinstance(given, str):
-        import_task(given)
-        return [make_environment(given) for _ in range(count)]
+        return [make_environment(given, wrappers) for _ in range(count)]
+    if wrappers:
+        raise NervecordError(
+            "are around an environment that is named by its id", where="wrappers", hint="make it with its wrappers"
+        )
     if hasattr(given, "step") and not isinstance(given, type):
         if count > 1:
             raise NervecordError(
@@ -197,6 +262,32 @@ def _same_name(contract: Contract, name: str) -> None:
     )
 
 
+def required_wrappers(
+    contract: Contract, environment: Any, name: str, wrappers: Sequence[str] | None, *, allow_other: bool
+) -> tuple[str, ...]:
+    """The wrappers to put around an environment: those that the user names.
+
+    Gymnasium's own are named by the user too, so that one rule holds for all: a policy's file decides nothing.
+
+    Args:
+        environment: as of `make_environments`. wrappers: as named by the user; None or empty: none.
+        allow_other: they need not be those of the contract.
+
+    Raises:
+        ContractError: the policy was trained with others.
+    """
+    named = tuple(wrappers or ())
+    trained = contract.wrappers
+    # One that was made in Python has its wrappers already; a contract of an earlier version says nothing of them.
+    if not isinstance(environment, str) or not trained or named == trained or allow_other:
+        return named
+    seen = f"with {', '.join(named)}" if named else "without any"
+    raise ContractError(
+        f"the policy was trained with wrappers around it ({', '.join(trained)}), and runs {seen}", where=name,
+        hint=f"what a file names is never imported; name them: --wrappers {shlex.join(trained)}",
+    )  # fmt: skip
+
+
 def check_environment(contract: Contract, environment: Any, name: str, *, allow_other: bool = False) -> None:
     """Refuse an environment that is not the policy's.
 
@@ -207,9 +298,11 @@ def check_environment(contract: Contract, environment: Any, name: str, *, allow_
         _same_name(contract, name)
     observed = getattr(environment.observation_space, "shape", None)
     if observed != (contract.observation.size,):
+        seen = environment.observation_space if observed is None else f"have shape {observed}"
         raise ContractError(
-            f"observations have shape {observed}, the policy takes {contract.observation.size} values", where=name
-        )
+            f"observations {'are ' if observed is None else ''}{seen}, the policy takes {contract.observation.size} "
+            "values", where=name, hint="if it was trained with wrappers, name them: --wrappers FlattenObservation",
+        )  # fmt: skip
     _check_actions(contract, environment.action_space, name)
     period = stated_period(environment)
     if period is not None and not math.isclose(period, contract.control_period, rel_tol=1e-6):
@@ -270,20 +363,23 @@ class Spaces:
     period: float | None
 
 
-def spaces_of(name: str) -> Spaces:
+def spaces_of(name: str, wrappers: Sequence[str] = ()) -> Spaces:
     """The spaces of an environment that a policy could act in.
+
+    Args:
+        name, wrappers: as of `make_environment`.
 
     Raises:
         NervecordError: no environment has that name.
         ContractError: observations or actions are not flat.
     """
-    environment = make_environment(name)
+    environment = make_environment(name, wrappers)
     try:
         observed = getattr(environment.observation_space, "shape", None)
         if observed is None or len(observed) != 1:
             raise ContractError(
                 f"observations have shape {observed}, and a policy takes one row of values", where=name,
-                hint="gymnasium.wrappers.FlattenObservation makes one of them: register the wrapped environment",
+                hint="--wrappers FlattenObservation makes one row of them",
             )  # fmt: skip
         actions, period = environment.action_space, stated_period(environment)
         if (count := getattr(actions, "n", None)) is not None:

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,13 +35,16 @@ class Frames:
     Args:
         environment: Gymnasium id. episode: recorded in it. choices: of the contract.
         count: pictures wanted, at most one more than there are actions.
+        wrappers: around the environment in which it was recorded.
 
     Attributes:
         how: what makes them, in words; settled when the first picture has been made.
     """
 
-    def __init__(self, environment: str, episode: Episode, choices: tuple[str, ...], count: int) -> None:
-        self.environment, self.episode, self.choices = environment, episode, choices
+    def __init__(
+        self, environment: str, episode: Episode, choices: tuple[str, ...], count: int, wrappers: tuple[str, ...] = ()
+    ) -> None:
+        self.environment, self.episode, self.choices, self.wrappers = environment, episode, choices, wrappers
         self.count = min(count, len(episode.actions) + 1)
         self.how = ""
 
@@ -68,7 +72,7 @@ class Frames:
         yield from _drawn(self.environment, positions[: self.count])
 
     def _replayed(self) -> Iterator[Array]:
-        env = make_environment(self.environment, render_mode="rgb_array")
+        env = make_environment(self.environment, self.wrappers, render_mode="rgb_array")
         try:
             env.reset(seed=self.episode.seed)
             yield _picture(env, self.environment)
@@ -115,7 +119,10 @@ def require_frames(environment: str) -> None:
 
 def _picture(env: Any, environment: str) -> Array:
     try:
-        found = env.render()
+        with warnings.catch_warnings():
+            # A video has the control period's rate, whatever the task says of its own.
+            warnings.filterwarnings("ignore", message=".*No render fps was declared.*")
+            found = env.render()
     except ImportError as error:  # gymnasium's DependencyNotInstalled is one in name only
         raise MissingDependencyError(f"cannot be rendered: {error}", where=environment) from None
     except Exception as error:

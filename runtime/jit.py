@@ -101,7 +101,10 @@ def _is_of_cache(error: BaseException) -> bool:
 def _tell_unkept(error: BaseException) -> None:
     global _keeps
     _keeps = False
-    _tell(f"cannot be used, each start compiles anew: {error}")
+    _tell(
+        f"cannot be used, each start compiles anew: {error}. That takes half a minute: set NUMBA_CACHE_DIR to a folder "
+        "that nervecord warmup --to DIR has filled, or open a library of nervecord compile --shared"
+    )
 
 
 def _tell(what: str) -> None:

@@ -6,10 +6,11 @@ of environments that run side by side.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,6 +27,7 @@ from nervecord.runtime.environment import (
     make_environments,
     mujoco_log,
     registered_environment,
+    required_wrappers,
 )
 from nervecord.runtime.result import Episode, Result
 from nervecord.runtime.session import Session
@@ -46,6 +48,7 @@ def run_policy(
     episodes: int,
     seed: int,
     *,
+    wrappers: Sequence[str] | None = None,
     environments: int = 1,
     record: bool = False,
     allow_other: bool = False,
@@ -60,6 +63,8 @@ def run_policy(
             one, whose name may be any; None is the contract's, which must be registered: what a file says is never
             imported.
         episodes: at least 1. seed: of the episodes' seeds.
+        wrappers: around an environment that is named by its id, the innermost first: those of the contract, which the
+            user names, since what a file says is never imported.
         environments: how many run side by side; 1 measures latency as a robot would feel it.
         record: keep the first episode.
         allow_other: an environment of another name than the contract's, of the same shapes.
@@ -84,16 +89,17 @@ def run_policy(
     allow_other |= not isinstance(environment, str)
     if not allow_other:
         check_name(session.contract, name)
+    around = required_wrappers(session.contract, environment, name, wrappers, allow_other=allow_other)
     width = min(environments, episodes)
     with mujoco_log():
-        made = make_environments(environment, width)
+        made = make_environments(environment, width, around)
         try:
             check_environment(session.contract, made[0], name, allow_other=allow_other)
             loop = _Loop(session, name, made, episode_seeds(seed, episodes), seed)
             loop.recorder = _Recorder(loop.seeds[0]) if record else None
             loop.enforce_deadline = enforce_deadline
             loop.progress = progress
-            return loop.run()
+            return dataclasses.replace(loop.run(), wrappers=around)
         finally:
             for env in made:
                 env.close()

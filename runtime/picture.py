@@ -5,6 +5,7 @@ Drawn with matplotlib from recorded episodes; neither OpenGL nor a screen is nee
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from nervecord.runtime.activity import SECONDS, Activity, replay_activity
 from nervecord.runtime.environment import make_environment
 from nervecord.runtime.result import Episode, Result
 from nervecord.runtime.session import Session
-from nervecord.runtime.sketch import Robot, beside, draw, floor
+from nervecord.runtime.sketch import Camera, Robot, beside, draw, floor
 
 COLOURS = ("#c8502a", "#3d6b9c", "#4c8c6b", "#8a5f9e")
 """One for each run, the first being the one the picture is about."""
@@ -59,7 +60,7 @@ def require(path: str | os.PathLike[str]) -> None:
         MissingDependencyError: matplotlib is not installed.
         NervecordError: the file's ending is no picture format.
     """
-    _figure_type()
+    figure_type()
     if Path(path).suffix.lower() not in SUFFIXES:
         raise NervecordError(
             f"ends in {Path(path).suffix!r}, which is no picture format",
@@ -100,15 +101,15 @@ def draw_picture(path: str | os.PathLike[str], runs: Sequence[Drawn], *, title: 
     episode = runs[0].result.recorded if runs else None
     if episode is None:
         raise NervecordError("has no recorded episode", where="picture", hint="run with record=True")
-    figure_type = _figure_type()
-    figure = figure_type(figsize=(12, 9.4), dpi=150, facecolor="white")
+    figure = figure_type()(figsize=(12, 9.4), dpi=150, facecolor="white")
     figure.text(0.045, 0.962, title, fontsize=17, fontweight="bold", color="#22262a")
     figure.text(0.045, 0.936, subtitle, fontsize=10.5, color="#5b6268")
     period = runs[0].result.deadline_us * 1e-6
-    walking = episode.positions is not None and _walk(figure, runs[0].result, episode, period)
+    robot, _ = drawable(runs[0].result)
+    walking = robot is not None and (_walk if robot.travels else _stand)(figure, robot, episode, period)
     top = 0.535 if walking else 0.90
     rows = figure.add_gridspec(2, 12, left=0.06, right=0.975, top=top, bottom=0.06, hspace=0.52, wspace=2.2)
-    with_paths = episode.positions is not None and episode.positions.shape[1] > 2
+    with_paths = episode.positions is not None and episode.positions.shape[1] > 2 and (robot is None or robot.travels)
     if with_paths:
         _paths(figure.add_subplot(rows[0, :5]), runs)
     _raster(figure.add_subplot(rows[0, 5 if with_paths else 0 :]), runs[0])
@@ -117,7 +118,7 @@ def draw_picture(path: str | os.PathLike[str], runs: Sequence[Drawn], *, title: 
     _save(figure, path)
 
 
-def _figure_type() -> Any:
+def figure_type() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -153,16 +154,56 @@ def robot_of(environment: str) -> Robot | None:
         env.close()
 
 
-def _walk(figure: Any, result: Result, episode: Episode, period: float) -> bool:
-    """The strip of snapshots; False where the environment has no robot that moves over a plane."""
-    robot = robot_of(result.environment)
+def drawable(result: Result) -> tuple[Robot | None, str]:
+    """The robot of a recorded run; None where it cannot be drawn, and why."""
+    if result.recorded is not None and result.recorded.positions is not None:
+        try:
+            robot = robot_of(result.environment)
+        except NervecordError as error:
+            return None, f"its model {error.message}"
+        if robot is not None:
+            return robot, ""
+    return None, "the environment has no MuJoCo model"
+
+
+def _stand(figure: Any, robot: Robot, episode: Episode, period: float) -> bool:
+    """Snapshots of a robot that stays in its place, side by side."""
     assert episode.positions is not None
-    if robot is None or episode.positions.shape[1] < 7:
-        return False
-    length = len(episode.positions)
-    moments = _moments(episode.positions[:, :2], min(round(WARM_UP / period), length // 3))
+    moments = np.linspace(0, len(episode.positions) - 1, SNAPSHOTS).round().astype(int).tolist()
     poses = [robot.pose(episode.positions[k]) for k in moments]
-    path = episode.positions[moments[0] : moments[-1] + 1, :2]
+    points = np.concatenate([[c.a, c.b] for pose in poses for c in pose])
+    low, high = points.min(axis=0), points.max(axis=0)
+    size = float((high - low).max()) + 2 * max(c.radius for pose in poses for c in pose)
+    step = 1.25 * size
+    poses = [
+        [dataclasses.replace(c, a=c.a + [k * step, 0, 0], b=c.b + [k * step, 0, 0]) for c in pose]
+        for k, pose in enumerate(poses)
+    ]
+    centre = (low + high) / 2 + np.array([step * (SNAPSHOTS - 1) / 2, 0, 0])
+    axes = figure.add_axes((0.03, 0.575, 0.945, 0.345))
+    # Far away, so that all are seen from nearly the same side.
+    camera = Camera(centre + np.array([0.0, -6.0 * step * SNAPSHOTS / 4, 1.2 * size]), centre)
+    for capsules in poses:
+        draw(axes, camera, capsules)
+    _frame(axes, camera, poses)
+    for k, (moment, capsules) in enumerate(zip(moments, poses, strict=True)):
+        ends = camera.project(np.array([end for c in capsules for end in (c.a, c.b)]))[0]
+        middle = camera.project(np.array([centre + [(k - (SNAPSHOTS - 1) / 2) * step, 0, 0]]))[0][0, 0]
+        axes.text(
+            middle, float(ends[:, 1].min()) - 0.02, f"{moment * period:.2f} s", ha="center", va="top", fontsize=8.5,
+            color="#5b6268", zorder=9,
+        )  # fmt: skip
+    return True
+
+
+def _walk(figure: Any, robot: Robot, episode: Episode, period: float) -> bool:
+    """Snapshots of a robot along its way over the ground."""
+    assert episode.positions is not None
+    length = len(episode.positions)
+    places = robot.ground(episode.positions)
+    moments = _moments(places, min(round(WARM_UP / period), length // 3))
+    poses = [robot.pose(episode.positions[k]) for k in moments]
+    path = places[moments[0] : moments[-1] + 1]
     axes = figure.add_axes((0.03, 0.575, 0.945, 0.345))
     span = max(float(np.linalg.norm(path[-1] - path[0])), 3.0)
     camera = beside(path, distance=span * 0.95 + 2.0, height=span * 0.28 + 1.2)

@@ -11,18 +11,27 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from nervecord.compiler.ops import Array
 from nervecord.errors import ContractError, EngineError
 from nervecord.runtime.answer import ACTION_NOT_FINITE, DEAD, LATE, OTHER_RATE, Answer
+from nervecord.runtime.histogram import Histogram
 from nervecord.runtime.session import Acting, Counts, Session, checked_active, checked_observation
 
 INTERVALS = 8
-"""Between so many calls and one more the rate is judged, by the median: one late call is no other rate."""
+"""Between so many calls and one more the rate is first judged."""
+WINDOW = 32
+"""Intervals that are judged together. The longest and shortest tenth (one at least) are left out: a late call is no
+other rate."""
+SURE = 4.0
+"""Standard errors of their mean that lie between it and the limit: jitter around the right rate is no other one."""
+RETURN = 16
+"""The last so many intervals must be within half the tolerance before the policy acts again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +40,8 @@ class RealTime:
 
     Args:
         deadline: seconds that a step may take; None: the contract's control period.
-        rate: by how much of itself the interval between two steps may differ from the contract's control period; None:
-            it is not looked at, as in a simulator that does not wait.
+        rate: by how much of itself the mean interval between steps may differ from the contract's control period,
+            beyond what its jitter explains; None: it is not looked at, as in a simulator that does not wait.
     """
 
     deadline: float | None = None
@@ -42,6 +51,26 @@ class RealTime:
         for name, value in (("deadline", self.deadline), ("rate", self.rate)):
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ContractError(f"is {value}, a finite number above 0 is needed", where=name)
+
+
+@dataclass(slots=True)
+class Stats:
+    """What a session in real time measured since it was opened.
+
+    Args:
+        latency: seconds of each step. interval: from the beginning of a step to that of the next.
+        rate_changes: how often it began or ceased to take the loop's rate for another one.
+    """
+
+    latency: Histogram = field(default_factory=Histogram)
+    interval: Histogram = field(default_factory=Histogram)
+    rate_changes: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {
+            "latency": self.latency.to_dict(), "interval": self.interval.to_dict(), "rate_changes": self.rate_changes
+        }  # fmt: skip
 
 
 class RealTimeSession(Acting):
@@ -67,11 +96,14 @@ class RealTimeSession(Acting):
         self._fail_safe = np.array(self.contract.fail_safe)
         self._failed = Counts()
         self._answer: Answer | None = None
+        self.stats = Stats()
+        """Latency and jitter so far."""
         self._restart_clock()
 
     def _restart_clock(self) -> None:
         self._called: float | None = None
-        self._intervals: deque[float] = deque(maxlen=INTERVALS)
+        self._intervals: deque[float] = deque(maxlen=WINDOW)
+        self._is_other_rate = False
 
     @property
     def batch(self) -> int:
@@ -123,11 +155,13 @@ class RealTimeSession(Acting):
             self._called = began
             action, reasons = self._act(observation, active)
             seconds = self._clock() - began
-            # What speaks against all robots: of several reasons the first.
+            self.stats.latency.add(seconds)
+            # Judged whatever else is wrong, so that no interval is missing. Of several reasons the first is told.
+            other_rate = self._other_rate(interval)
             if self.engine_error is None:
                 if seconds > self.deadline:
                     reasons = [reason or LATE for reason in reasons]
-                elif self._other_rate(interval):
+                elif other_rate:
                     reasons = [reason or OTHER_RATE for reason in reasons]
             self._answer = Answer(tuple(reasons), seconds, interval)
             if not self._answer.trusted:
@@ -162,20 +196,37 @@ class RealTimeSession(Acting):
         return np.where(rows[:, None], self._fail_safe, action)
 
     def _other_rate(self, interval: float | None) -> bool:
-        """Whether the loop runs at another rate than the policy was trained for."""
-        if self.settings.rate is None or interval is None:
+        """Whether the loop runs at another rate than the policy was trained for.
+
+        It begins to do so where the mean interval is beyond the tolerance by more than jitter explains, and ceases
+        where the last intervals are well within it: a loop that jitters does not go back and forth.
+        """
+        if interval is None:
             return False
+        self.stats.interval.add(interval)
         self._intervals.append(interval)
-        if len(self._intervals) < INTERVALS:
+        if self.settings.rate is None or len(self._intervals) < INTERVALS:
             return False
         period = self.contract.control_period
-        return abs(self.rate_seconds - period) > self.settings.rate * period
+        tolerance = self.settings.rate * period
+        if self._is_other_rate:
+            mean, _ = _trimmed(list(self._intervals)[-RETURN:])
+            changes = abs(mean - period) <= tolerance / 2
+        else:
+            mean, error = _trimmed(self._intervals)
+            changes = abs(mean - period) - SURE * error > tolerance
+        if changes:
+            self._is_other_rate = not self._is_other_rate
+            self.stats.rate_changes += 1
+            recent = list(self._intervals)[-RETURN:]
+            self._intervals.clear()
+            self._intervals.extend(recent)
+        return self._is_other_rate
 
     @property
     def rate_seconds(self) -> float:
-        """Median of the last intervals between two steps, in seconds; nan before there are any."""
-        ordered = sorted(self._intervals)
-        return ordered[len(ordered) // 2] if ordered else math.nan
+        """Mean of the last intervals between two steps without the outliers, in seconds; nan before there are any."""
+        return _trimmed(self._intervals)[0] if self._intervals else math.nan
 
     def trace(self) -> dict[str, Array]:
         """What every core node gave in the last action; see `Session.trace`."""
@@ -185,3 +236,13 @@ class RealTimeSession(Acting):
         """Close the session; further calls are errors."""
         super().close()
         self.session.close()
+
+
+def _trimmed(intervals: Collection[float]) -> tuple[float, float]:
+    """(mean, its standard error) without the longest and shortest tenth, one of each at least where there are three."""
+    ordered = sorted(intervals)
+    cut = max(1, len(ordered) // 10) if len(ordered) > 2 else 0
+    kept = ordered[cut : len(ordered) - cut]
+    mean = math.fsum(kept) / len(kept)
+    variance = math.fsum((x - mean) ** 2 for x in kept) / max(len(kept) - 1, 1)
+    return mean, math.sqrt(variance / len(kept))

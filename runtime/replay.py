@@ -37,10 +37,10 @@ class Replayed:
 
 
 class Replay:
-    """Runs each population of a policy alone, for one robot.
+    """Runs each population alone, for one robot.
 
     Args:
-        plan: of a policy, DISCRETE or INTEGER.
+        plan: DISCRETE or INTEGER.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -69,9 +69,18 @@ class Replay:
             observation: (observations,).
             given: population -> (T, n), what its readers hear of it; one that is left out is heard as it is here.
         """
+        return self.block(self._before.split(observation[None]), given)
+
+    def block(self, inputs: Mapping[str, Array], given: Mapping[str, Array]) -> dict[str, Replayed]:
+        """What every population does in one block of a policy or a stream.
+
+        Args:
+            inputs: Input -> (1, ...) where it is held, (T, 1, ...) of a stream.
+            given: as of `action`.
+        """
         if self.plan.schedule.resets:
             self._clear()
-        entered = self._before.enter(self._before.split(observation[None]), self._dtype)
+        entered = self._before.enter(inputs, self._dtype)
         heard = {name: rows[: self._steps, 0] for name, rows in entered.items()}
         heard |= {name: given[name].astype(self._dtype) for name in given if name in self._populations}
         # What was heard stands behind what was heard before, so that a lag reaches back.

@@ -34,6 +34,7 @@ class Result:
         channels: names of an action's values, such as joints, in order.
         recorded: the first episode, if it was asked for.
         engine_error: what the engine died of; from then on every action was the fail-safe one. None where it lived.
+        wrappers: around the environment, as named.
     """
 
     environment: str
@@ -53,6 +54,7 @@ class Result:
     channels: tuple[str, ...] = ()
     recorded: Episode | None = None
     engine_error: str | None = None
+    wrappers: tuple[str, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -70,6 +72,7 @@ class Result:
         return {
             "engine": self.engine,
             "env": self.environment,
+            **({"wrappers": list(self.wrappers)} if self.wrappers else {}),
             "episodes": len(self.returns),
             "seed": self.seed,
             "return_mean": self.mean,

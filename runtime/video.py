@@ -203,7 +203,9 @@ class _View:
         assert episode is not None
         self.run, self.colour = run, colour
         self.length = len(episode.actions)
-        self.frames = Frames(run.result.environment, episode, run.result.choices, most or self.length + 1)
+        self.frames = Frames(
+            run.result.environment, episode, run.result.choices, most or self.length + 1, run.result.wrappers
+        )
         self.period = run.result.deadline_us * 1e-6
         self.returns = np.concatenate([[0.0], np.cumsum(episode.rewards)])
         self.strip = None if run.activity is None else _strip(run.activity.spikes, run.activity.seconds)

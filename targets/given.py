@@ -25,6 +25,7 @@ from nervecord.compiler.policy import Policy, parts
 from nervecord.compiler.schedule import STREAM, Schedule
 from nervecord.errors import ContractError, FileFormatError, GraphError, NervecordError
 from nervecord.runtime.arrayfile import only_array, read_arrays, read_rows
+from nervecord.runtime.nirdata import is_nirdata, read_nirdata
 from nervecord.targets.catalogue import compiling_names, reader, target_of_arithmetic
 
 StrPath: TypeAlias = str | os.PathLike[str]
@@ -333,6 +334,8 @@ def stream_values(path: StrPath, graph: Graph) -> Array | dict[str, Array]:
     Raises:
         FileFormatError: it holds neither.
     """
+    if is_nirdata(path):
+        return dict(read_nirdata(path, {name: graph.nodes[name].size for name in graph.inputs}, graph.dt))
     arrays = read_arrays(path)
     if set(arrays) == set(graph.inputs) and len(arrays) > 1:
         return arrays
@@ -340,11 +343,17 @@ def stream_values(path: StrPath, graph: Graph) -> Array | dict[str, Array]:
 
 
 def _observations(given: StrPath, policy: Policy) -> Array:
-    return _rows(given, policy.contract.observation.size)
+    return _rows(given, policy.contract.observation.size, policy.graph)
 
 
-def _rows(given: StrPath, size: int) -> Array:
-    rows, where = read_rows(given), str(given)
+def _rows(given: StrPath, size: int, graph: Graph | None = None) -> Array:
+    where = str(given)
+    if graph is not None and is_nirdata(given):
+        found = read_nirdata(given, {name: graph.nodes[name].size for name in graph.inputs}, None)
+        rows = np.concatenate(list(found.values()), axis=2)
+        rows = rows.reshape(-1, size) if rows.shape[1] == 1 else rows
+    else:
+        rows = read_rows(given)
     if rows.ndim != 2 or rows.shape[1] != size or len(rows) == 0:
         raise FileFormatError(f"its observations have shape {rows.shape}, (k, {size}) is needed", where=where)
     if not np.isfinite(rows).all():
@@ -367,13 +376,14 @@ def observations_for(given: Array | StrPath | None, sides: Sequence[object]) -> 
         contract = getattr(sides[0], "contract", None)
         if contract is None:
             raise ContractError("carries no contract, so it is no policy", where="compare")
-        return _rows(given, contract.observation.size)
+        return _rows(given, contract.observation.size, getattr(sides[0], "graph", None))
     for side in sides:
         if isinstance(side, Policy) and side.recorded is not None:
             return side.recorded
     raise NervecordError(
-        "none of these policies carries recorded ones", where="observations", hint="a policy.nir of a training does"
-    )
+        "none of these policies carries recorded ones", where="observations",
+        hint="give an .npz or .npy of them, as in --observations FILE; a policy.nir of a training carries some",
+    )  # fmt: skip
 
 
 def policy_of(given: Given) -> Policy:

@@ -4,7 +4,7 @@ certificate."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nervecord.compiler.files.atomic import made_folder
@@ -14,6 +14,8 @@ from nervecord.runtime.certify import Certificate, Seen
 from nervecord.runtime.certify import certify as measure
 from nervecord.runtime.neurobench import NeuroBench
 from nervecord.runtime.neurobench import neurobench as count
+from nervecord.runtime.robustness import Perturbation, Perturbed
+from nervecord.runtime.robustness import robustness as measure_robustness
 from nervecord.runtime.session import Session
 from nervecord.targets.catalogue import find_target, runner
 from nervecord.targets.given import acting, observations_for, read_given
@@ -43,6 +45,7 @@ def certify(
     env: Any = None,
     tolerance: float = 0.01,
     *,
+    wrappers: Sequence[str] | None = None,
     observations: Array | StrPath | None = None,
     most: int = 1000,
     seed: int = 0,
@@ -53,7 +56,7 @@ def certify(
 
     Args:
         program: from `compile`. policy: what it was compiled from.
-        env: as of `run`.
+        env, wrappers: as of `run`.
         tolerance: of the loss of return, in parts of the float policy's.
         observations: recorded ones, on which the actions are compared; by default those that the policy carries.
         most: pairs of episodes, at most. seed: of the episodes. environments: side by side.
@@ -66,7 +69,28 @@ def certify(
     rows = observations_for(observations, (read_given(policy),))
     with _opened(policy) as floating, _opened(program) as compiled:
         return measure(
-            floating, compiled, rows, env, tolerance, most=most, seed=seed, environments=environments,
+            floating, compiled, rows, env, tolerance, wrappers=wrappers, most=most, seed=seed,
+            environments=environments, progress=progress,
+        )  # fmt: skip
+
+
+def robustness(
+    program: Program | StrPath,
+    policy: Given,
+    env: str | None = None,
+    perturbations: Sequence[Perturbation] | None = None,
+    *,
+    observations: Array | StrPath | None = None,
+    wrappers: Sequence[str] | None = None,
+    episodes: int = 50,
+    seed: int = 0,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> tuple[Perturbed, ...]:
+    """Returns of the float policy and the compiled one under perturbations; see `runtime.robustness.robustness`."""
+    rows = observations_for(observations, (read_given(policy),))
+    with _opened(policy) as floating, _opened(program) as compiled:
+        return measure_robustness(
+            floating, compiled, rows, env, perturbations, wrappers=wrappers, episodes=episodes, seed=seed,
             progress=progress,
         )  # fmt: skip
 

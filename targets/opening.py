@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any, cast
 
 from nervecord.compiler.files.program import Program
@@ -12,6 +14,9 @@ from nervecord.targets.batched import door
 from nervecord.targets.catalogue import AnyTarget, runner
 from nervecord.targets.integers import ENGINES, IntegerTarget
 
+C = "c"
+"""The engine whose library can be built ahead of time."""
+
 
 def engines_of(target: AnyTarget) -> tuple[str, ...]:
     """Names of the engines that run a target's programs; the first is the default."""
@@ -19,21 +24,47 @@ def engines_of(target: AnyTarget) -> tuple[str, ...]:
 
 
 def open_session(
-    program: Program, *, engine: str | None, trace: bool, device: str | None = None, precision: str | None = None
-) -> Session:
+    program: Program, *, engine: str | None, trace: bool, device: str | None = None, precision: str | None = None,
+    library: str | os.PathLike[str] | None = None,
+) -> Session:  # fmt: skip
     """A session of a policy's program.
 
     Args:
         engine: of its target; None: the first. trace: see `Target.open`.
         device, precision: of the engine torch; None: the processor, float64.
+        library: of the engine c, built ahead of time (`build_library`).
 
     Raises:
-        NervecordError: the target has no such engine, or the engine no choice of device or precision.
+        NervecordError: the target has no such engine, or the engine no choice of device, precision or library.
     """
+    if library is not None:
+        return _open_library(program, engine, trace, library)
     settings = _settings(program, engine, device, precision)
     if settings:
         return door.open_policy(program, trace=trace, **settings)
     return runner(program).open(program, engine=engine, trace=trace)
+
+
+def _open_library(program: Program, engine: str | None, trace: bool, library: str | os.PathLike[str]) -> Session:
+    if engine not in (None, C):
+        raise NervecordError(f"is of the engine {C}, and engine {engine!r} takes none", where="library")
+    from nervecord.runtime.c_engine import CSession
+
+    return cast(Session, CSession(program.policy, trace=trace, library=library))
+
+
+def build_library(program: Program, path: str | os.PathLike[str]) -> None:
+    """Compile the engine c of a policy ahead of time into a library, which `open_session` opens without a compiler.
+
+    Raises:
+        ContractError: it is no policy. InfeasibleError: an op has no form in C.
+        MissingDependencyError: there is no C compiler. EngineError: it failed.
+    """
+    from nervecord.compiler.c.source import c_source
+    from nervecord.compiler.plan import plan
+    from nervecord.runtime.c_library import build_shared
+
+    build_shared(c_source(plan(program.policy), observed=True), Path(path))
 
 
 def open_stream(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from pathlib import Path
 from typing import Any
 
 import graphs
+import nir
 import numpy as np
 import policies
 
@@ -146,3 +149,27 @@ def two_readouts(**nodes: Op) -> Graph:
     named |= nodes
     edges = (("input", "fc1"), ("fc1", "lif1"), ("lif1", "fc2"), ("fc2", "deep"), ("deep", "output"))
     return Graph(Level.DISCRETE, named, edges, dt=1e-3)
+
+
+def write_integrators(path: Path, *, names: tuple[str, str] = ("one", "two"), change: float = 0.0) -> None:
+    """A file of another tool: 6 spikes to 5 to 3 integrate-and-fire neurons, whose weights are whole 128ths.
+
+    Args:
+        names: of the populations. change: of the weight from the first neuron of `one` to the last one of `two`.
+    """
+    rng = np.random.default_rng(3)
+    first, second = rng.integers(-60, 127, (5, 6)), rng.integers(-60, 127, (3, 5))
+    first[:, 0] = second[:2, 0] = 127  # so that mantissas of 8 bits hold them exactly
+    first, second = first / 128, second / 128
+    second[2, 0] = 63 / 128 + change
+    one, two = names
+
+    def neurons(size: int) -> nir.IF:
+        return nir.IF(r=np.full(size, 1e3), v_threshold=np.ones(size), v_reset=np.zeros(size))
+
+    nodes = {
+        "input": nir.Input({"input": np.array([6])}), "fc1": nir.Linear(first), one: neurons(5),
+        "fc2": nir.Linear(second), two: neurons(3), "output": nir.Output({"output": np.array([3])}),
+    }  # fmt: skip
+    order = list(nodes)
+    nir.write(path, nir.NIRGraph(nodes, list(itertools.pairwise(order)), type_check=False))

@@ -13,8 +13,10 @@ class Point(gymnasium.Env[Any, Any]):
     """Position and velocity on a line; the action is a push within -2..2."""
 
     dt = 0.1
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012  # as in Gymnasium
 
-    def __init__(self, observes: str = "box", unlimited: bool = False) -> None:
+    def __init__(self, observes: str = "box", unlimited: bool = False, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
         wide = np.inf if unlimited else 2.0
         self.observes = observes
         self.action_space = spaces.Box(-wide, wide, (1,), np.float32)
@@ -42,6 +44,10 @@ class Point(gymnasium.Env[Any, Any]):
         self.place[1] = np.clip(self.place[1] + self.dt * float(action[0]), -5, 5)
         self.place[0] += self.dt * self.place[1]
         return self._seen(), 1.0 - abs(self.place[0]), bool(abs(self.place[0]) > 3), False, {}
+
+    def render(self) -> Any:
+        """A grey picture, brighter to the right."""
+        return np.full((32, 32, 3), int(np.clip(128 + 20 * self.place[0], 0, 255)), np.uint8)
 
     def get_state(self) -> dict[str, Any]:
         """All there is to save."""

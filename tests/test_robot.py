@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ def test_onnx_in_python(rows: Array, wanted: Array, onnx_folder: Path, monkeypat
     pytest.importorskip("onnxruntime")
     monkeypatch.chdir(onnx_folder)
     namespace: dict[str, Any] = {}
-    exec(compile(block("python", "def act"), "docs/robot.md", "exec"), namespace)
+    exec(compile(block("python", "def act(observation)"), "docs/robot.md", "exec"), namespace)
     np.testing.assert_array_equal([namespace["act"](row) for row in rows], wanted.astype(np.float32))
 
 
@@ -203,3 +204,88 @@ for engine in ("definition", {'"c"' if shutil.which("gcc") or shutil.which("clan
     for path in tmp_path.glob("[cd]*.npy"):
         np.testing.assert_array_equal(np.load(path).astype(np.float32), wanted.astype(np.float32))
     assert (tmp_path / "definition.npy").exists()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# ROS 2, of which stubs stand for rclpy
+
+
+def rclpy_stubs(monkeypatch: pytest.MonkeyPatch, parameters: dict[str, Any]) -> dict[str, Any]:
+    """What the node of the document uses of rclpy and std_msgs, by the signatures of ROS 2's documentation."""
+    said: dict[str, Any] = {"published": [], "log": [], "now": 10.0, "timers": [], "subscriptions": {}}
+
+    class Message:
+        def __init__(self, *, data: Any = ()) -> None:
+            assert all(isinstance(value, float) for value in data)  # rclpy refuses other types
+            self.data = list(data)
+
+    class Publisher:
+        def publish(self, message: Message) -> None:
+            assert isinstance(message, Message)
+            said["published"].append(message.data)
+
+    class Node:
+        def __init__(self, name: str) -> None:
+            assert name.isidentifier()
+
+        def declare_parameter(self, name: str, default: Any) -> Any:
+            return types.SimpleNamespace(value=parameters.get(name, default))
+
+        def create_publisher(self, kind: type, topic: str, depth: int) -> Publisher:
+            return Publisher()
+
+        def create_subscription(self, kind: type, topic: str, callback: Any, depth: int) -> None:
+            said["subscriptions"][topic] = callback
+
+        def create_timer(self, period: float, callback: Any) -> None:
+            said["timers"].append((period, callback))
+
+        def get_clock(self) -> Any:
+            return types.SimpleNamespace(now=lambda: types.SimpleNamespace(nanoseconds=int(said["now"] * 1e9)))
+
+        def get_logger(self) -> Any:
+            return types.SimpleNamespace(**{
+                level: lambda text, level=level: said["log"].append((level, text))
+                for level in ("info", "warning", "error")
+            })  # fmt: skip
+
+        def destroy_node(self) -> None:
+            said["destroyed"] = True
+
+    rclpy, node, std, msg = (types.ModuleType(name) for name in ("rclpy", "rclpy.node", "std_msgs", "std_msgs.msg"))
+    node.Node, msg.Float64MultiArray = Node, Message  # type: ignore[attr-defined]
+    rclpy.init = rclpy.try_shutdown = lambda: None  # type: ignore[attr-defined]
+    for module in (rclpy, node, std, msg):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    said.update(rclpy=rclpy, message=Message)
+    return said
+
+
+def test_ros(rows: Array, wanted: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = rclpy_stubs(monkeypatch, {"program": str(ANT / "ant-small.nervecord")})
+    fail_safe = list(nervecord.load(ANT / "ant-small.nervecord").contract.fail_safe)  # type: ignore[union-attr]
+
+    def spin(node: Any) -> None:
+        ((period, act),) = said["timers"]
+        assert period == node.contract.control_period
+        # At the rate of the contract, whatever this machine is busy with.
+        node.session._clock = lambda: said["now"]
+        act()
+        for row in rows:
+            said["now"] += period
+            said["subscriptions"]["observation"](said["message"](data=[float(x) for x in row]))
+            act()
+        said["now"] += 1.0  # the sensor is gone
+        act()
+        said["subscriptions"]["observation"](said["message"](data=[0.0]))
+        raise KeyboardInterrupt
+
+    said["rclpy"].spin = spin
+    exec(compile(block("python", "PolicyNode"), "docs/robot.md", "exec"), {"__name__": "__main__"})
+    first, *acted, last = said["published"]
+    assert first == last == fail_safe
+    for k, (action, same) in enumerate(zip(acted, wanted, strict=True)):
+        assert action == (fail_safe if k == BROKEN else same.tolist())
+    levels = [level for level, _ in said["log"]]
+    assert levels == ["warning", "error", "info"]
+    assert said["destroyed"]

@@ -11,6 +11,7 @@ nor a simulator.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -111,7 +112,13 @@ class TrainConfig:
         if not issubclass(kind, OnPolicy):  # presets are of PPO, and of the policies that it trains
             own -= set(_names(NetworkConfig)) | set(_names(kind))
         preset = {name: value for name, value in PRESETS.get(env, {}).items() if name in own}
-        return cls.of(**{**preset, "env": env, **changes})
+        values = {**preset, "env": env, **changes}
+        if issubclass(kind, OnPolicy) and "minibatch" not in changes:
+            # What nobody chose is never what is wrong: a rollout that is smaller is one minibatch.
+            size = {f.name: values.get(f.name, f.default) for f in dataclasses.fields(kind)}
+            with contextlib.suppress(TypeError):  # what is no number is refused below, by its name
+                values["minibatch"] = max(2, min(size["minibatch"], size["num_envs"] * size["rollout"]))
+        return cls.of(**values)
 
     def replace(self, *, where: str = "config", **values: Any) -> TrainConfig:
         """The same with some fields set otherwise, by their names alone; another `algorithm` begins with its defaults,

@@ -180,6 +180,7 @@ def policy_graph(
         seed=config.run.seed,
         provenance=dict(provenance or {}),
         choices=choice_names(config.task.env, description.choices),
+        wrappers=config.task.wrappers,
     )
     normalise = Normalise(
         description.mean, description.variance, description.epsilon, description.clip, epsilon_outside=True

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -103,12 +103,13 @@ def sweep(study: StrPath, *, workers: int = 1, out: StrPath | None = None, retry
     return run_sweep(found, workers=workers, retry_failed=retry_failed)
 
 
-def contract(env: str, path: StrPath | None = None) -> str:
+def contract(env: str, path: StrPath | None = None, *, wrappers: Sequence[str] = ()) -> str:
     """A commented contract file for an environment, to start from.
 
     Args:
         env: Gymnasium id, or "module:id" to import a module that registers it.
         path: where to write it; None: nowhere.
+        wrappers: around the environment, the innermost first: names of gymnasium.wrappers, or module:Class.
 
     Returns:
         Its text.
@@ -121,13 +122,14 @@ def contract(env: str, path: StrPath | None = None) -> str:
     from nervecord.runtime.environment import spaces_of
     from nervecord.training.tasks import channels, choice_names
 
-    spaces = spaces_of(env)
+    spaces = spaces_of(env, wrappers)
     low, high = spaces.low, spaces.high
     observation, action = channels(env, spaces.observations, low or (0.0,), high or (0.0,))
     text = contract_template(
         Surroundings(
             env, observation.names, observation.units, () if spaces.choices else action.names,
             () if spaces.choices else action.units, low, high, choice_names(env, spaces.choices), spaces.period,
+            wrappers,
         )
     )  # fmt: skip
     if path is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from nervecord.compiler.contract import Channels, Contract
@@ -11,23 +12,22 @@ from nervecord.compiler.graph import Graph
 from nervecord.compiler.passes.act import act
 from nervecord.compiler.policy import Policy
 from nervecord.errors import ContractError, NervecordError
-from nervecord.runtime.environment import import_task, spaces_of
+from nervecord.runtime.environment import spaces_of
 from nervecord.targets.given import read_graph
 from nervecord.training.tasks import channels, choice_names
 
 
-def task_contract(env: str) -> Contract:
+def task_contract(env: str, wrappers: Sequence[str] = ()) -> Contract:
     """The contract of a policy that acts once per observation in a task.
 
     Args:
-        env: Gymnasium id, or "module:id", which imports the module.
+        env: Gymnasium id, or "module:id", which imports the module. wrappers: around it.
 
     Raises:
         NervecordError: no environment has that name.
         ContractError: it is none that a policy can act in, or does not say how often.
     """
-    import_task(env)
-    spaces = spaces_of(env)
+    spaces = spaces_of(env, wrappers)
     if spaces.period is None:
         raise ContractError(
             "does not say how many seconds lie between two actions", where=env,
@@ -45,16 +45,16 @@ def task_contract(env: str) -> Contract:
     ) or (0.0,) * action.size  # fmt: skip
     return Contract(
         environment=env, observation=observation, action=action, steps=1, state="reset", control_period=spaces.period,
-        fail_safe=rest, choices=choices,
+        fail_safe=rest, choices=choices, wrappers=tuple(wrappers),
     )  # fmt: skip
 
 
-def network_policy(network: Graph | str | os.PathLike[str], env: str) -> Policy:
+def network_policy(network: Graph | str | os.PathLike[str], env: str, *, wrappers: Sequence[str] = ()) -> Policy:
     """The policy that a network without time is in a task.
 
     Args:
         network: an ONNX file, or what `nervecord.read` gave of one.
-        env: see `task_contract`.
+        env, wrappers: see `task_contract`.
 
     Raises:
         NervecordError: it is no such network, or does not fit the task.
@@ -63,7 +63,7 @@ def network_policy(network: Graph | str | os.PathLike[str], env: str) -> Policy:
     if not isinstance(graph, Graph):
         raise NervecordError("is a policy already, and says where it acts", where=str(network))
     try:
-        return act(graph, task_contract(env))
+        return act(graph, task_contract(env, wrappers))
     except ContractError as error:
         if error.where == "graph" and not isinstance(network, Graph):
             error.where = os.fspath(network)

@@ -289,14 +289,15 @@ def graded_input(case: Case) -> Iterator[Hit]:
 
 
 def undeclared_input(case: Case) -> Iterator[Hit]:
-    if not case.integers:
-        return
     fact = case.spec.behaviour.graded_input
+    if not case.integers and (fact.value or case.contract is not None or case.graph.level is Level.INTEGER):
+        return
+    why = "integers need to know" if case.integers else "the chip takes spikes only"
     for name, op in _entries(case):
         if _undeclared(op):
             yield Hit(
-                case.named(name), "nothing says whether spikes or values enter here, and integers need to know",
-                None, None, "say it: --inputs spikes, or --inputs 4.0, the limit of values; or give it a contract",
+                case.named(name), f"nothing says whether spikes or values enter here, and {why}", None, None,
+                "say it: --inputs spikes, or --inputs 4.0, the limit of values; or give it a contract",
                 cited(fact), "unknown",
             )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """contract.toml: what makes a policy of a network that somebody else has trained.
 
     environment, steps, state, control_period     how it is driven
+    wrappers                                      around the environment; left out: none
     [observation], [action]                       channels: names, units, limits, the fail-safe action, choices
     [normaliser]                                  what was done to observations in training; left out: nothing
     [encoder]                                     how values enter the network: current, population or spikes
@@ -20,7 +21,7 @@ from typing import Any, get_args
 import numpy as np
 
 from nervecord.compiler import schema
-from nervecord.compiler.contract import LONGEST_PERIOD, MOST_CHANNELS, Channels, Contract
+from nervecord.compiler.contract import LONGEST_PERIOD, MOST_CHANNELS, MOST_WRAPPERS, Channels, Contract
 from nervecord.compiler.files.regular import open_regular
 from nervecord.compiler.ops import Array, Decoder, Op
 from nervecord.compiler.ops.host import (
@@ -201,6 +202,7 @@ def _made(said: Any, where: str) -> ContractFile:
     contract = Contract(
         environment=said.environment, observation=observation, action=action, steps=said.steps, state=said.state,
         control_period=said.control_period, fail_safe=fail_safe, provenance=said.provenance, choices=choices,
+        wrappers=said.wrappers,
     )  # fmt: skip
     if said.normaliser is not None:
         _check_normaliser(said, observation.size, where)
@@ -268,4 +270,5 @@ def _form() -> Any:
         ("encoder", schema.any_of(encoders)),
         ("decoder", schema.any_of(decoders)),
         ("provenance", dict[str, str], {}),
+        ("wrappers", schema.row(name, MOST_WRAPPERS), ()),
     ])  # fmt: skip

@@ -19,6 +19,7 @@ class Surroundings:
         low, high: limits of the action; what is not finite counts as unknown.
         choices: names of the actions to choose from, or their number; an environment with choices has no other actions.
         period: seconds between two actions; None where it is unknown.
+        wrappers: around it.
     """
 
     environment: str
@@ -30,6 +31,7 @@ class Surroundings:
     high: Sequence[float] = field(default=())
     choices: Sequence[str] | int = ()
     period: float | None = None
+    wrappers: Sequence[str] = ()
 
 
 def contract_template(known: Surroundings) -> str:
@@ -41,7 +43,8 @@ def contract_template(known: Surroundings) -> str:
     if known.period is None:
         period = f"# {period}"
     return _HEAD.format(
-        environment=_text(known.environment), period=period, names=_row(names),
+        environment=_text(known.environment), wrappers=_row(list(known.wrappers) or ["FlattenObservation"]),
+        wrapped="" if known.wrappers else "# ", period=period, names=_row(names),
         units=_row(known.units or ["1"] * len(names)), action=_action(known), zeros=_row([0.0] * len(names)),
         ones=_row([1.0] * len(names)), decoder=_CHOICE if known.choices else _VALUES,
     )  # fmt: skip
@@ -98,6 +101,8 @@ _HEAD = """\
 
 # Gymnasium's id of the task, or your own name of the robot.
 environment = {environment}
+# Wrappers around it in training, the innermost first: names of gymnasium.wrappers, or module:Class.
+{wrapped}wrappers = {wrappers}
 # Time steps of the network per action, T.
 steps = 8
 # "reset": the network's state is cleared before each action; "carried": only at the start of an episode.

@@ -62,6 +62,15 @@ class PopulationReport:
         return data
 
 
+UNBOUNDED = 2.0**50
+"""A proved end of a membrane's range that is none: no target's register is as wide."""
+
+
+def bound_text(value: float) -> str:
+    """An end of a proved range, in words where nothing bounds it."""
+    return "unbounded" if abs(value) >= UNBOUNDED else f"{value:,.0f}"
+
+
 def link_reports(links: Sequence[Link], made: Mapping[str, Mantissas], scales: Sequence[float]) -> list[LinkReport]:
     """Of a population's connections.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -118,6 +119,20 @@ def nir_bytes(subject: Graph | Policy) -> bytes:
     image = io.BytesIO()
     # Uncompressed: no other version of zlib gives other bytes.
     nir.write(image, made, compression=None)
+    return image.getvalue()
+
+
+def recording_bytes(nodes: Mapping[str, tuple[str, np.ndarray]], dt: float) -> bytes:
+    """The content of a NIRData file.
+
+    Args:
+        nodes: node -> (name of the observable, (samples, steps, neurons)). dt: seconds per step.
+    """
+    import nir
+
+    held = {name: nir.NIRNodeData({kind: nir.TimeGriddedData(grid, dt)}) for name, (kind, grid) in nodes.items()}
+    image = io.BytesIO()
+    nir.write_data(image, nir.NIRGraphData(held))
     return image.getvalue()
 
 

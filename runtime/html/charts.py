@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from nervecord.compiler.lower.reports import UNBOUNDED
 from nervecord.runtime.html.drawing import GREY, INK, PALETTE
 from nervecord.runtime.html.layout import printable
 
@@ -27,7 +28,9 @@ def _figure(data: Sequence[Mapping[str, Any]], *, height: int, x: str = "", y: s
     axis = {"gridcolor": "#eceef0", "zerolinecolor": "#d9dcdf", "linecolor": "#9aa1a7", "automargin": True}
     base: dict[str, Any] = {
         "height": height,
-        "margin": {"l": 60, "r": 20, "t": 30, "b": 46},
+        # The toolbar appears on hover, and stands in the margin above the plot.
+        "margin": {"l": 60, "r": 20, "t": 40, "b": 46},
+        "modebar": {"orientation": "h", "bgcolor": "rgba(0,0,0,0)"},
         "font": {"family": "system-ui, sans-serif", "size": 12, "color": INK},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
@@ -67,7 +70,9 @@ def ranges(layers: Sequence[Mapping[str, Any]]) -> Figure:
         }  # fmt: skip
 
     def share(value: float | None, limit: float) -> float:
-        return (value or 0.0) / limit if limit else 0.0
+        part = (value or 0.0) / limit if limit else 0.0
+        # What nothing bounds saturates at the limit.
+        return part if abs(value or 0.0) < UNBOUNDED else math.copysign(1.0, part)
 
     traces = [
         bars(

@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from nervecord.compiler.lower.reports import bound_text
 from nervecord.errors import MissingDependencyError, NervecordError, install_command
 
 SUFFIXES = (".html", ".htm")
@@ -115,7 +116,13 @@ def render(contents: Contents) -> str:
         loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"number": number, "percent": percent, "energy": _energy, "json": _json_text}
+    environment.filters |= {
+        "number": number,
+        "percent": percent,
+        "energy": _energy,
+        "json": _json_text,
+        "bound": bound_text,
+    }
     board = _Board()
     page = {
         "title": contents.title,

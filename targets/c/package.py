@@ -13,6 +13,7 @@ from nervecord.compiler.contract import Contract
 from nervecord.compiler.files.program import Program, describe, described_hashes
 from nervecord.compiler.ops import PopulationEncode, Quantise, Rescale
 from nervecord.compiler.plan import plan
+from nervecord.targets.c.interface import STATUS, number, with_contract
 from nervecord.targets.c.vectors import record, selftest_text, vectors_text
 
 STACK = 512
@@ -41,8 +42,10 @@ def package(program: Program, *, prefix: str, vectors: int) -> Package:
     source = c_source(made, prefix=prefix, version=version, model=model_hash(program))
     recorded = record(made, source, vectors)
     p = prefix
+    sources = source.files()
     files = {
-        **source.files(),
+        **sources,
+        f"{p}.h": with_contract(sources[f"{p}.h"], program.contract, p, version),
         f"{p}_selftest.c": selftest_text(source),
         f"{p}_vectors.h": vectors_text(recorded, source),
         "Makefile": makefile(p),
@@ -54,7 +57,7 @@ def package(program: Program, *, prefix: str, vectors: int) -> Package:
         f"{p}.c": "compile it with -std=c99 -ffp-contract=off",
         f"{p}_weights.h": f"included by {p}.c",
         f"{p}_weights.c": "constants, compile it too",
-        f"{p}_selftest.c": f"{p}_selftest() returns 0, or the number of the first step that is not as recorded",
+        f"{p}_selftest.c": f"{p}_selftest() returns 0, the number of the first step that is not as recorded, or -1",
         f"{p}_vectors.h": f"{vectors} recorded steps, of the self-test",
         "Makefile": "make selftest, make sanitize, make arm",
         "CMakeLists.txt": f"add_subdirectory, and link {p}",
@@ -177,7 +180,7 @@ def readme(program: Program, source: Source, vectors: int) -> str:
             f"Trained in {quoted(contract.environment)}; an action every {contract.control_period * 1e6:.0f} us."
         )
     lines += ["", *_cost(source)]
-    lines += ["", "## Use", "", *_use(source)]
+    lines += ["", "## Use", "", *_use(source), *_statuses(macro)]
     if contract is not None:
         lines += ["", "## Channels", "", *_channels(contract)]
     lines += ["", "## What the core takes and gives", "", *_ends(source)]
@@ -186,9 +189,9 @@ def readme(program: Program, source: Source, vectors: int) -> str:
         "## Test",
         "",
         f"`{p}_selftest()` runs {vectors} recorded steps, compares every output to the bit, and returns 0 or the",
-        "number of the first step that differs. Run it on your controller once: it finds a compiler that fuses or",
-        "reorders floats. `make selftest` runs it here, `make sanitize` with the sanitizers of addresses and undefined",
-        "behaviour.",
+        "number of the first step that differs; -1 where the compiler contracts a product and a sum into one",
+        "operation, which `-ffp-contract=off` forbids. Run it on your controller once. `make selftest` runs it here,",
+        "`make sanitize` with the sanitizers of addresses and undefined behaviour.",
         "",
         "## Rules",
         "",
@@ -201,6 +204,19 @@ def readme(program: Program, source: Source, vectors: int) -> str:
         f"- `{macro}_STATE_BYTES` is checked when it is compiled.",
     ]
     return "\n".join([*lines, ""])
+
+
+def sizes(program: Program, prefix: str) -> dict[str, int]:
+    """What a program needs on a controller, in bytes, and operations per call at most.
+
+    Raises:
+        InfeasibleError: an op has no form in C.
+    """
+    source = c_source(plan(program.subject, program.schedule), prefix=prefix, version="", model="")
+    return {
+        "flash_constants": source.flash_bytes, "ram": source.state_bytes, "stack": STACK,
+        "synaptic_operations": sum(work.operations for work in works(source)), "neuron_updates": updates(source),
+    }  # fmt: skip
 
 
 def _cost(source: Source) -> list[str]:
@@ -231,15 +247,23 @@ def _cost(source: Source) -> list[str]:
 
 
 def _channels(contract: Contract) -> list[str]:
-    """What stands where in an observation and an action."""
-    lines = ["| place | channel | unit |", "|---|---|---|"]
+    """What stands where in an observation and an action, and what is taken where none can be trusted."""
+    lines = ["| place | channel | unit | limits | fail-safe |", "|---|---|---|---|---|"]
     for array, channels in (("obs", contract.observation), ("act", contract.action)):
         for k, (name, unit) in enumerate(zip(channels.names, channels.units, strict=True)):
-            lines.append(f"| {array}[{k}] | {quoted(name)} | {quoted(unit, '/^')} |")
+            known = channels.low is not None and channels.high is not None
+            limits = f"{channels.low[k]:g}..{channels.high[k]:g}" if known else ""  # type: ignore[index]
+            safe = number(contract.fail_safe[k]) if array == "act" else ""
+            lines.append(f"| {array}[{k}] | {quoted(name)} | {quoted(unit, '/^')} | {limits} | {safe} |")
     if contract.choices:
         lines += ["", "The action is the number of a choice:", ""]
         lines += [f"{k}. {quoted(name)}" for k, name in enumerate(contract.choices)]
     return lines
+
+
+def _statuses(macro: str) -> list[str]:
+    """What a step returns."""
+    return ["", "A step returns", "", *(f"- `{macro}_{name}`: {meaning}" for name, meaning in STATUS.items())]
 
 
 def _use(source: Source) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from nervecord.compiler.c.names import checked_prefix
 from nervecord.compiler.calibrate import Calibration, StreamCalibration
@@ -32,6 +33,7 @@ class CTarget:
     weight_bits: int = option(8, "bits of a weight's mantissa", low=2, high=8)
     weight_slices: int = option(1, SLICES_ABOUT, low=1, high=2)
     prefix: str = option("policy", "what the names of files, functions and macros begin with")
+    emits: ClassVar[str] = "C"
     vectors: int = option(100, "recorded steps of the self-test", low=1, high=100_000)
 
     def __post_init__(self) -> None:
@@ -64,6 +66,20 @@ class CTarget:
         if name not in self.spec.engines:
             raise unknown_name("engine", name, self.spec.engines, where=self.spec.name)
         return name
+
+    def needs(self, program: Program) -> tuple[dict[str, int], tuple[tuple[str, str], ...]]:
+        """What a program takes on a controller; see `Needing`."""
+        from nervecord.targets.c.package import sizes
+
+        made = sizes(program, self.prefix)
+        rows = (
+            ("flash", f"{made['flash_constants']:,} bytes of constants; the code comes on top"),
+            ("RAM", f"{made['ram']:,} bytes of state"),
+            ("stack", f"less than {made['stack']:,} bytes"),
+            ("worst case", f"{made['synaptic_operations']:,} synaptic operations and {made['neuron_updates']:,} neuron "
+             "updates per call"),
+        )  # fmt: skip
+        return made, rows
 
     def emit(self, program: Program, folder: Path) -> tuple[Emitted, ...]:
         """The C sources, a self-test with recorded steps, and what builds them; see `targets.c.package`.

@@ -157,7 +157,7 @@ def _table(values: Array) -> str:
 
 
 def selftest_text(source: Source) -> str:
-    """The self-test: 0, or the number of the first step that is not as recorded."""
+    """The self-test: 0, the number of the first step that is not as recorded, or -1 where floats are contracted."""
     p, macro = source.prefix, source.prefix.upper()
     floats = source.form.plan.contract is not None
     kind, step = ("float", "step") if floats else ("int32_t", "step_q")
@@ -169,11 +169,22 @@ def selftest_text(source: Source) -> str:
 #include <stddef.h>
 #include <string.h>
 
+/* Whether a product and a sum become one operation, which rounds once: (1 + e)(1 - e) - 1 is 0 if they do not. */
+static int contracts(void)
+{{
+    static volatile double e = 1.0 / 1073741824.0, one = 1.0;
+    const double a = one + e, b = one - e, c = -one;
+    return a * b + c != 0.0;
+}}
+
 int {p}_selftest(void)
 {{
     /* Static, since a controller's stack may be short. */
     static {p}_state_t state;
     static {kind} in[{macro}_{sizes[0]}], out[{macro}_{sizes[1]}], wanted[{macro}_{sizes[1]}];
+    if (contracts()) {{
+        return -1;
+    }}
     {p}_init(&state);
     for (int k = 0; k < {macro}_VECTORS; k++) {{
         if (k == {macro}_VECTORS_RESET) {{

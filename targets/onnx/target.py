@@ -6,7 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.calibrate import Calibration, StreamCalibration
@@ -45,6 +45,7 @@ class OnnxTarget:
     """ONNX Runtime, and the robot stacks that use it."""
 
     spec: TargetSpec = field(default_factory=lambda: _spec("float"))
+    emits: ClassVar[str] = "policy.onnx"
     form: str = option("float", "float32, or Loihi 2's integers exactly", choices=tuple(_FORMS))
     weight_bits: int = option(8, "with the form integer: bits of a weight's mantissa", low=2, high=8)
     weight_slices: int = option(1, f"with the form integer: {SLICES_ABOUT}", low=1, high=2)

@@ -340,3 +340,17 @@ def test_help_and_import_load_nothing_heavy(name: str, tmp_path: Path) -> None:
     code = f"{CHEAP[name]}\nimport sys\nprint([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr.strip()) == (0, "[]")
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("train --learning-rate 1e-3", "--lr"),
+        ("train --total-timesteps 10", "--steps"),
+        ("train --batch-size 10", "--minibatch or --num-envs"),
+        ("run x.nir --n-episodes 3", "--episodes"),
+        ("compile x.nir --out y", "--output"),
+    ],
+)
+def test_flags_of_other_tools_are_known_by_what_they_mean(words: str, meant: str, nervecord_cli: Any) -> None:
+    nervecord_cli(*words.split()).refused(f"unknown flag {words.split()[-2]!r} (here it is {meant})")

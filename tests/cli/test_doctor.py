@@ -116,3 +116,11 @@ def test_the_command_that_installs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert install_command("") == "pip install '.'"
     monkeypatch.chdir(tmp_path)
     assert install_command("plot,video") == f"pip install '{folder}[plot,video]'"
+
+
+def test_missing_packages_are_brought_by_their_own_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What renders and what computes on a GPU lacks its package: reinstalling the core would bring neither.
+    monkeypatch.setattr(doctor, "_version", lambda package: None)
+    parts = {part.name: part for part in PARTS}
+    for name, extra in (("OpenGL by EGL", "mujoco"), ("OpenGL by OSMesa", "mujoco"), ("CUDA", "train"), ("numba", "")):
+        assert try_part(parts[name]).mend == install_command(extra)

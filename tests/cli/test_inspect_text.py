@@ -99,3 +99,20 @@ def test_names_cannot_speak_to_the_terminal() -> None:
     text = laid_out(nervecord.inspect(graph.replace(nodes=nodes, edges=edges)), 110, verbose=True)
     assert "\x1b" not in text
     assert "\\x1b[31mfc1" in text
+
+
+def test_all_chips_say_the_same_of_an_input_that_nobody_declared(nervecord_cli: Any) -> None:
+    # 'unknown' on one chip and 'feasible' on another would send a reader to the wrong one.
+    network = Path(__file__).parent.parent / "data" / "nir" / "braille_noDelay_bias_zero.nir"
+    words = ("inspect", network, "--dt", "1e-4", "--reset", "zero", "--json")
+    open_question = {target["target"]: target for target in nervecord_cli(*words).json["targets"]}
+    chips = [name for name in open_question if name not in ("reference", "onnx")]
+    for name in chips:
+        (found,) = (f for f in open_question[name]["findings"] if f["code"] == "undeclared-input")
+        assert "--inputs spikes" in found["fix"]
+        assert open_question[name]["verdict"] in ("unknown", "infeasible")
+    assert {open_question[name]["verdict"] for name in ("lava", "c", "loihi1", "spinnaker2")} == {"unknown"}
+    for kind, loihi1 in (("spikes", "feasible"), ("4.0", "infeasible")):
+        answered = {target["target"]: target for target in nervecord_cli(*words, "--inputs", kind).json["targets"]}
+        assert all(f["code"] != "undeclared-input" for name in chips for f in answered[name]["findings"])
+        assert (answered["lava"]["verdict"], answered["loihi1"]["verdict"]) == ("feasible", loihi1)

@@ -137,6 +137,11 @@ def test_a_network_is_inspected(nervecord_cli: Any, tmp_path: Path) -> None:
     text = nervecord_cli("inspect", tmp_path / "mlp.onnx", "--target", "lava").out
     assert "Tanh cannot be realised" in text
     assert "nervecord distill FILE --env ID" in " ".join(text.split())
+    # What was not computed is no zero, and a network without neurons has no time step.
+    assert answer.json["graph"]["dt"] is None
+    assert all(target["resources"] is None and target["energy"] is None for target in answer.json["targets"])
+    assert "time step 1 s" not in text
+    assert "KiB" not in text
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nets import lif, net
+from nets import lif, net, write_integrators
 
 from nervecord.compiler.compile import compile_graph
 from nervecord.compiler.files.program import load
@@ -44,6 +44,22 @@ def test_compile_json(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
     assert data["cores"] >= 1
     assert data["report"] == load(path).report
     assert [one["population"] for one in data["report"]["lowering"]["populations"]] == ["lif1", "readout"]
+
+
+def test_what_nothing_bounds_is_written_so_and_layers_that_may_saturate_once(
+    nervecord_cli: Any, tmp_path: Path
+) -> None:
+    write_integrators(tmp_path / "net.nir")
+    words = ("compile", tmp_path / "net.nir", "--dt", "1e-3", "--reset", "zero", "--inputs", "spikes")
+    report = tmp_path / "net.html"
+    answer = nervecord_cli(*words, "--html", report)
+    assert answer.code == 0
+    assert "unbounded.." in answer.out
+    assert "000,000" not in answer.out.replace("131,071", "")
+    (line,) = (line for line in answer.out.splitlines() if "may saturate" in line)
+    assert "one, two" in line
+    assert "verdict  feasible, with a warning" in answer.out
+    assert "unbounded to " in report.read_text()
 
 
 def test_compile_without_a_file_says_so(nervecord_cli: Any, files: Path, tmp_path: Path, monkeypatch: Any) -> None:
@@ -87,6 +103,31 @@ def test_compile_emits_what_the_target_makes(nervecord_cli: Any, files: Path, tm
     assert (answer.code, answer.out) == (2, "")
     assert answer.err.endswith("(--netx) keeps to the part of the arithmetic that this file can say\n")
     assert sorted(os.listdir(tmp_path)) == ["again.net", "ant.nervecord", "new"]
+
+
+@pytest.mark.parametrize(("target", "what"), [("c", "C"), ("onnx", "policy.onnx"), ("lava", None)])
+def test_a_target_that_is_there_to_emit_says_where_nothing_was_emitted(
+    target: str, what: str | None, nervecord_cli: Any, files: Path, tmp_path: Path
+) -> None:
+    if target == "onnx":
+        pytest.importorskip("onnx")
+    path = tmp_path / "ant_out"
+    words = ("compile", files / "ant.nir", "--target", target, "-o", path)
+    said = f"no {what} was written: -o {path}/ or --emit DIR writes it"
+    assert (said in nervecord_cli(*words).out) == (what is not None)
+    assert "was written:" not in nervecord_cli(*words[:-1], f"{tmp_path}/folder/").out
+
+
+def test_what_a_controller_needs_is_printed(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
+    words = ("compile", files / "ant.nir", "--target", "c", "-o", f"{tmp_path}/c/")
+    needs = nervecord_cli(*words, "--json").json["needs"]
+    header = (tmp_path / "c" / "policy.h").read_text()
+    assert f"POLICY_STATE_BYTES {needs['ram']} " in header
+    assert f"POLICY_FLASH_BYTES {needs['flash_constants']} " in header
+    text = nervecord_cli(*words).out
+    for number in (*needs.values(),):
+        assert f"{number:,}" in text
+    assert "cores" not in text
 
 
 def test_compile_dumps_and_explains(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:

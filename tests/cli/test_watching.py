@@ -216,3 +216,74 @@ def test_an_opengl_that_does_not_exist(files: Path, tmp_path: Path) -> None:
     done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "MUJOCO_GL": "nonsense"})
     assert done.returncode == 2
     assert "set MUJOCO_GL to egl or osmesa, or unset it" in done.stderr
+
+
+ARM = """
+<mujoco><option timestep="0.05"/><worldbody><body><joint type="hinge" axis="0 1 0"/>{geom}
+<body pos="0 0 0.5"><joint type="hinge" axis="0 1 0"/>{geom}</body></body></worldbody>
+<actuator><motor joint="{joint}" gear="0.1"/></actuator></mujoco>
+"""
+
+
+class Arm(gymnasium.Env):
+    """A robot of a user's own in MuJoCo: an arm of two links that stands where it is."""
+
+    dt = 0.05
+    geom = '<geom type="capsule" fromto="0 0 0 0 0 0.5" size="0.05"/>'
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        import mujoco
+
+        xml = ARM.format(geom=self.geom, joint="j").replace("<joint type", '<joint name="j" type', 1)
+        self.model = mujoco.MjModel.from_xml_string(xml)
+        self.data = mujoco.MjData(self.model)
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (4,), np.float64)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
+
+    def _seen(self) -> np.ndarray:
+        return np.concatenate([self.data.qpos, self.data.qvel])
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        import mujoco
+
+        super().reset(seed=seed)
+        mujoco.mj_resetData(self.model, self.data)
+        self.data.qpos[:] = self.np_random.normal(size=2)
+        return self._seen(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        import mujoco
+
+        self.data.ctrl[:] = action
+        mujoco.mj_step(self.model, self.data)
+        return self._seen(), 0.0, False, False, {}
+
+
+class Plate(Arm):
+    """The same of links that cannot be drawn."""
+
+    geom = '<inertial pos="0 0 0" mass="1" diaginertia="1 1 1"/>'
+
+
+@pytest.mark.parametrize("kind", [Arm, Plate])
+def test_a_picture_of_a_robot_that_stands(kind: type[Arm], nervecord_cli: Any, tmp_path: Path) -> None:
+    pytest.importorskip("mujoco")
+    from matplotlib.image import imread
+
+    name = f"{kind.__name__}-v0"
+    gymnasium.register(name, kind, max_episode_steps=30, disable_env_checker=True)
+    try:
+        policy = random_policy(sizes=(4, 8, 1), environment=name, control_period=0.05)
+        limits = Channels(("torque",), ("1",), (-1.0,), (1.0,))
+        write_nir(policy.replace(contract=dataclasses.replace(policy.contract, action=limits)), tmp_path / "arm.nir")
+        answer = nervecord_cli("run", tmp_path / "arm.nir", "--episodes", 1, "--picture", tmp_path / "arm.png")
+    finally:
+        del gymnasium.registry[name]
+    assert answer.code == 0, answer.err
+    ink = (imread(tmp_path / "arm.png")[..., :3].min(axis=2) < 0.6).astype(float)
+    drawn = [band.mean() for band in np.array_split(ink[int(0.09 * len(ink)) : int(0.42 * len(ink))], 5, axis=1)]
+    if kind is Arm:
+        assert min(drawn) > 0.005  # a snapshot in each fifth of the strip
+        assert "without the robot" not in answer.err
+    else:
+        assert "without the robot: its model has no capsules, balls or boxes to draw" in answer.err

@@ -192,8 +192,10 @@ ALONG = {
     "accumulator-overflow": ("current-overflow", "membrane-saturates"),
     "current-overflow": ("membrane-saturates",),
     **dict.fromkeys(("leak", "inputs", "outputs"), ("layers-min",)),
+    **dict.fromkeys(("memory-unknown", "convolution", "convolution-memory"), ("undeclared-input",)),
 }
-"""What is too much for the accumulator is so for what takes it up; one layer is too little for Xylo."""
+"""What is too much for the accumulator is so for what takes it up; one layer is too little for Xylo; the inputs of some
+nets are declared by nobody."""
 
 
 def as_text(findings: list[Finding]) -> str:

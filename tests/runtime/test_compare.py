@@ -236,9 +236,17 @@ def test_what_cannot_be_compared_is_refused() -> None:
         compare(MachineSession(policy), MachineSession(random_policy(steps=4)), rows)
     with pytest.raises(ContractError, match="number of actions"):
         compare(MachineSession(policy), MachineSession(random_policy(sizes=(27, 32, 7))), rows)
-    other = renamed(renamed(policy, "lif", "x"), "readout", "y")
+    other = renamed(renamed(random_policy(sizes=(27, 5, 8)), "lif", "x"), "readout", "y")
     with pytest.raises(ContractError, match="no population of the same name"):
         compare(MachineSession(policy), MachineSession(other), rows)
+
+
+def test_populations_of_other_names_are_compared_in_order() -> None:
+    policy = random_policy()
+    other = renamed(renamed(policy, "lif", "x"), "readout", "y")
+    found = compare(MachineSession(policy), MachineSession(other), recorded(policy, 4), mode="layers")
+    assert ([layer.layer for layer in found.layers], found.alone) == (["lif1 | x1", "readout | y"], ())
+    assert found.identical
 
 
 def test_populations_that_one_side_has_alone_are_named() -> None:

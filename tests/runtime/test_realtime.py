@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -245,6 +246,63 @@ def test_one_late_call_is_no_other_rate_and_the_right_one_is_trusted_again() -> 
     # After a pause in which nothing was driven, the clock starts anew.
     clock.now += 1000
     assert drive(PERIOD, 20) == [None] * 20
+
+
+RECORDED = np.loadtxt(Path(__file__).parent.parent / "data" / "jitter.csv")
+"""Microseconds between the ticks of a loop that slept to a 20 ms grid on a machine that was busy with other things."""
+
+
+def with_intervals(intervals: np.ndarray) -> tuple[list[str | None], RealTimeSession]:
+    session, _, clock = driven()
+    reasons: list[str | None] = []
+    for k, interval in enumerate(intervals):
+        session.step(ROWS[k % len(ROWS)])
+        assert session.last is not None
+        reasons += session.last.reasons
+        clock.now += interval - 0.001
+    return reasons, session
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_jitter_around_the_right_rate_is_no_other_rate(seed: int) -> None:
+    # 15 to 25 ms around 20 ms, at this policy's period.
+    jitter = np.random.default_rng(seed).uniform(0.75, 1.25, 500) * PERIOD
+    reasons, session = with_intervals(jitter)
+    assert reasons == [None] * 500
+    assert session.stats.rate_changes == 0
+
+
+def test_recorded_jitter_is_no_other_rate_and_another_rate_with_it_is() -> None:
+    recorded = RECORDED / 20_000 * PERIOD
+    reasons, session = with_intervals(recorded)
+    assert reasons == [None] * len(recorded)
+    assert session.counts.fail_safe == {}
+    for factor in (0.5, 0.8, 1.25, 2.0):
+        reasons, session = with_intervals(np.concatenate([recorded[:100], factor * recorded[100:300], recorded[300:]]))
+        assert reasons[:100] == [None] * 100
+        found = [k for k, reason in enumerate(reasons) if reason is not None]
+        # Found within a second, held without a gap, and trusted again within a second of the right rate.
+        assert found[0] <= 100 + 24
+        assert found == list(range(found[0], found[-1] + 1))
+        assert 300 <= found[-1] <= 300 + 24
+        assert session.stats.rate_changes == 2
+        assert session.counts.fail_safe == {OTHER_RATE: len(found)}
+
+
+def test_latency_and_jitter_are_counted_in_bins() -> None:
+    session, inner, clock = driven(rate=None)
+    assert np.isnan(session.stats.latency.quantile(0.5))
+    for takes in [0.001] * 90 + [0.004] * 9 + [20.0]:
+        inner.takes = takes
+        session.step(ROWS[0])
+        clock.now += 0.05
+    stats = session.stats.to_dict()
+    assert (stats["latency"]["total"], stats["interval"]["total"]) == (100, 99)
+    assert stats["latency"]["median"] == pytest.approx(0.001, rel=0.26)
+    assert session.stats.latency.quantile(0.95) == pytest.approx(0.004, rel=0.26)
+    assert stats["latency"]["largest"] == pytest.approx(20.0)
+    assert stats["latency"]["bins"][-1] == [None, 1]
+    assert sum(count for _, count in stats["latency"]["bins"]) == 100
 
 
 def test_what_is_enforced_is_a_number() -> None:

@@ -162,3 +162,11 @@ def test_what_lapses_by_a_change_has_its_default_again() -> None:
     assert plain == TrainConfig.of(policy="ann")
     with pytest.raises(NervecordError, match="--steps-per-action"):
         spiking.replace(policy="ann", steps_per_action=8)
+
+
+def test_a_default_is_never_what_is_wrong() -> None:
+    small = TrainConfig.for_task(num_envs=4)
+    assert small.algorithm.minibatch == 4 * small.algorithm.rollout < TrainConfig.for_task().algorithm.minibatch
+    assert TrainConfig.for_task("CartPole-v1").algorithm.minibatch == 256
+    with pytest.raises(NervecordError, match="--minibatch: is 512, a rollout holds 4 environments"):
+        TrainConfig.for_task(num_envs=4, minibatch=512)

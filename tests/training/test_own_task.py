@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +17,14 @@ import pytest
 
 import nervecord
 from nervecord.cli.command import main
+from nervecord.compiler.files.contractfile import read_contract
+from nervecord.compiler.nir.file import write_nir
+from nervecord.compiler.policy import Policy
 from nervecord.errors import MissingDependencyError, NervecordError
 from nervecord.training.simulators.base import make_simulator
 
 SHORT = [
-    "--steps", "512", "--num-envs", "4", "--rollout", "32", "--minibatch", "64", "--layers", "8", "--critic", "8",
+    "--steps", "512", "--num-envs", "4", "--rollout", "32", "--layers", "8", "--critic", "8",
     "--validation-episodes", "1", "--test-episodes", "2", "--no-tensorboard", "--quiet",
 ]  # fmt: skip
 
@@ -89,6 +96,132 @@ def test_spaces_that_do_not_fit_name_the_wrapper_that_helps() -> None:
     assert limited.high.tolist() == [1.0]
     for simulator in (flat, small, limited):
         simulator.close()
+
+
+@pytest.fixture(scope="module")
+def wrapped_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy trained on dicts of observations, which a wrapper makes one row of."""
+    out = tmp_path_factory.mktemp("runs")
+    words = ["train", "--env", "own_task:DictPoint-v0", "--wrappers", "FlattenObservation", "own_task:Limited"]
+    assert main([*words, *SHORT, "--out", str(out)]) == 0
+    return out / "DictPoint-v0-snn-8-seed0" / "policy.nir"
+
+
+WRAPPED = ["--env", "own_task:DictPoint-v0", "--wrappers", "FlattenObservation", "own_task:Limited"]
+
+
+def test_wrappers_travel_with_the_policy(
+    wrapped_policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy, program, short = str(wrapped_policy), str(tmp_path / "p.nervecord"), ["--episodes", "2", "--json"]
+    contract = nervecord.read(policy).contract
+    assert contract is not None
+    assert contract.wrappers == ("FlattenObservation", "own_task:Limited")
+    words = ["compile", policy, *WRAPPED, "--certify", "20%", "--certify-episodes", "50", "-o", program, "--json"]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["report"]["certificate"]["pairs"] == 50
+    for file in (policy, program):
+        assert main(["run", file, *WRAPPED, *short]) == 0
+        assert json.loads(capsys.readouterr().out)["wrappers"] == list(contract.wrappers)
+    assert main(["compare", policy, program, "--tolerance", "10"]) == 0
+    assert main(["run", program, *WRAPPED, "--episodes", "1", "--video", str(tmp_path / "film.mp4")]) == 0
+    assert (tmp_path / "film.mp4").stat().st_size > 1000
+    capsys.readouterr()
+    assert main(["inspect", program]) == 0
+    assert "within the wrappers FlattenObservation, own_task:Limited" in " ".join(capsys.readouterr().out.split())
+
+
+def test_wrappers_that_are_missing_are_named(
+    wrapped_policy: Path, policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    need = "--wrappers FlattenObservation own_task:Limited"
+    for words in (WRAPPED[:2], [*WRAPPED[:2], "--wrappers", "FlattenObservation"]):
+        assert main(["run", str(wrapped_policy), *words, "--episodes", "1"]) == 2
+        assert need in capsys.readouterr().err
+    assert main(["compile", str(wrapped_policy), *WRAPPED[:2], "--certify", "1%"]) == 2
+    assert need in capsys.readouterr().err
+    # What a file names is never imported, also where it could be.
+    (tmp_path / "eager_wrappers.py").write_text("raise SystemExit('imported')")
+    monkeypatch.chdir(tmp_path)
+    found = nervecord.read(wrapped_policy)
+    assert isinstance(found, Policy)
+    write_nir(found.replace(contract=dataclasses.replace(found.contract, wrappers=("eager_wrappers:Any",))), "p.nir")
+    assert main(["run", "p.nir", *WRAPPED[:2], "--episodes", "1"]) == 2
+    assert "--wrappers eager_wrappers:Any" in capsys.readouterr().err
+    # A policy of an earlier version says nothing of wrappers; what its task gives says that one is missing.
+    assert main(["run", str(policy), "--env", "own_task:DictPoint-v0", "--allow-other-env"]) == 2
+    said = capsys.readouterr().err
+    assert "observations are Dict(" in said
+    assert "--wrappers FlattenObservation" in said
+
+
+def test_training_says_how_a_policy_of_ones_own_task_is_run(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from nervecord.cli.training import trained
+    from nervecord.training.config import TrainConfig
+    from nervecord.training.run import TrainResult
+
+    config = TrainConfig.of(env="own_task:DictPoint-v0", wrappers=("FlattenObservation",))
+    outcome = trained(TrainResult(policy.parent, config, 512, None, None, policy))
+    assert "nervecord run dictpoint.nervecord --env own_task:DictPoint-v0 --wrappers FlattenObservation" in str(
+        outcome.text
+    )
+    plain = trained(TrainResult(policy.parent, TrainConfig.of(), 512, None, None, policy))
+    assert "nervecord run" not in str(plain.text)
+
+
+def test_a_contract_of_a_wrapped_task(tmp_path: Path) -> None:
+    path = tmp_path / "contract.toml"
+    assert main(["contract", *WRAPPED, "-o", str(path)]) == 0
+    assert read_contract(path).contract.wrappers == ("FlattenObservation", "own_task:Limited")
+
+
+FILMED = """
+import gymnasium, numpy
+class Dot(gymnasium.Env):
+    dt = 0.05
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
+    observation_space = gymnasium.spaces.Box(-9, 9, (3,), numpy.float64)
+    action_space = gymnasium.spaces.Box(-2, 2, (1,), numpy.float32)
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.x = self.np_random.normal(size=3)
+        return self.x, {}
+    def step(self, action):
+        self.x = self.x + float(action[0])
+        return numpy.clip(self.x, -9, 9), 1.0, False, False, {}
+    def render(self):
+        return numpy.full((64, 64, 3), 128, numpy.uint8)
+gymnasium.register("Reach-v0", "reach2:Dot", max_episode_steps=8)
+"""
+
+
+def test_a_module_in_the_working_directory_is_found_when_filming(policy: Path, tmp_path: Path) -> None:
+    from policies import random_policy
+
+    (tmp_path / "reach2.py").write_text(FILMED)
+    robot = random_policy(sizes=(3, 8, 1), environment="reach2:Reach-v0", control_period=0.05)
+    action = dataclasses.replace(robot.contract.action, low=(-2.0,), high=(2.0,))
+    write_nir(robot.replace(contract=dataclasses.replace(robot.contract, action=action)), tmp_path / "p.nir")
+    # As the command's script starts: the working directory is not on the path.
+    start = (
+        "import sys; sys.path[:1] = ['/nowhere']; from nervecord.cli.command import main; sys.exit(main(sys.argv[1:]))"
+    )
+
+    def nervecord_script(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", start, "run", "p.nir", "--episodes", "1", *words], cwd=tmp_path,
+            capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+
+    done = nervecord_script("--env", "reach2:Reach-v0", "--video", "film.mp4")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "film.mp4").exists()
+    done = nervecord_script("--env", "reach2:Nope-v0", "--video", "film2.mp4")
+    assert done.returncode == 2
+    assert "reach2:Reach-v0" in done.stderr
 
 
 def test_names_that_are_not_there() -> None:

@@ -132,6 +132,7 @@ def test_an_impossible_combination_is_named(tmp_path: Path) -> None:
         ("[study]\nname = 'x'\n[base]\nstep = 3", "unknown field 'step'.*did you mean 'steps'"),
         ("[study]\nname = 'x'\n[base]\nseed = 3", "seed cannot be set here"),
         ("[study]\nname = 'x'\n[base]\ntest_episodes = 0", "test_episodes is 0"),
+        ("[study]\nname = 'x'\n[base]\nlayers = [[32]]", r"layers is \[\[32\]\].*write \[32\]"),
         ("study = 1", "is no table"),
     ],
 )

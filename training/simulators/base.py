@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nervecord.errors import MissingDependencyError, NervecordError, install_command, unknown_name
-from nervecord.runtime.environment import import_task, mujoco_log, simulator_missing, stated_period
+from nervecord.runtime.environment import import_task, mujoco_log, simulator_missing, stated_period, unknown_task
 from nervecord.training.settings import RunConfig
 
 Array = NDArray[Any]
@@ -206,7 +206,7 @@ def control_period(env: str) -> float:
         raise MissingDependencyError("Gymnasium is not installed", where=env, hint=install_command("train")) from error
     import_task(env)
     if env.rpartition(":")[2] not in gymnasium.registry:
-        raise unknown_name("Gymnasium task", env, gymnasium.registry, where="--env")
+        raise unknown_task(env, where="--env")
     with mujoco_log(), warnings.catch_warnings():
         # Ant-v4 says that there is an Ant-v5, which is another task.
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import importlib
 import warnings
 from typing import Any
 
@@ -11,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nervecord.errors import MissingDependencyError, NervecordError, install_command, unknown_name
-from nervecord.runtime.environment import import_task, simulator_missing
+from nervecord.errors import MissingDependencyError, install_command
+from nervecord.runtime.environment import import_task, simulator_missing, unknown_task, wrapper
 from nervecord.training.simulators import saving
 from nervecord.training.simulators.base import Step
 from nervecord.training.simulators.spaces import limits
@@ -43,8 +41,8 @@ class GymnasiumSimulator:
             ) from error
         import_task(env)
         if env.rpartition(":")[2] not in gymnasium.registry:
-            raise unknown_name("Gymnasium task", env, gymnasium.registry, where="--env")
-        around = [_wrapper(text) for text in wrappers]
+            raise unknown_task(env, where="--env")
+        around = [wrapper(text) for text in wrappers]
         with warnings.catch_warnings():
             # Ant-v4 says that there is an Ant-v5, which is another task.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -103,36 +101,3 @@ class GymnasiumSimulator:
     def close(self) -> None:
         """Close the environments."""
         self._vector.close()
-
-
-def _wrapper(text: str) -> Any:
-    """A wrapper by its name, with what stands behind a second colon as its arguments: whole numbers or floats.
-
-    FlattenObservation, TimeAwareObservation, ResizeObservation:16,16 (several make one tuple), my_module:MyWrapper.
-    """
-    import gymnasium
-
-    name, _, rest = text.partition(":")
-    if rest and not rest[0].isdigit() and rest[0] != "-":
-        kind, _, rest = rest.partition(":")
-        import_task(text)
-        found = getattr(importlib.import_module(name), kind, None)
-        if found is None:
-            raise NervecordError(f"module {name} has no {kind}", where=f"--wrappers {text}")
-    else:
-        known = [each for each in dir(gymnasium.wrappers) if each[0].isupper()]
-        if name not in known:
-            raise unknown_name("wrapper", name, known, where="--wrappers")
-        found = getattr(gymnasium.wrappers, name)
-    if not rest:
-        return found
-    try:
-        numbers = [float(part) if "." in part or "e" in part else int(part) for part in rest.split(",")]
-    except ValueError:
-        raise NervecordError(f"{rest!r} is no list of numbers", where=f"--wrappers {text}") from None
-    value: Any = numbers[0] if len(numbers) == 1 else tuple(numbers)
-    return functools.partial(_wrapped, found, value)
-
-
-def _wrapped(kind: Any, value: Any, env: Any) -> Any:
-    return kind(env, value)

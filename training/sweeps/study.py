@@ -204,6 +204,13 @@ def _base(table: Any, where: str) -> TrainConfig:
     for key in table:
         if key in _NOT_VARIED:
             raise not_here(key, place)
+    for key, value in table.items():
+        nested = isinstance(value, list) and len(value) == 1 and isinstance(value[0], list)
+        if isinstance(_FIELDS.get(key), tuple) and nested:
+            raise NervecordError(
+                f"{key} is {value}: here it is one value, and a list of several stands in [grid]", where=place,
+                hint=f"write {value[0]}",
+            )  # fmt: skip
     try:
         config = TrainConfig().replace(**{key: plain(key, value) for key, value in table.items()}, where=place)
     except NervecordError as error:

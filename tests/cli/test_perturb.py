@@ -1,0 +1,72 @@
+"""compile --certify --perturb: both policies where the world is not as in training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from policies import random_policy
+
+from nervecord.errors import NervecordError
+from nervecord.runtime.environment import make_environment
+from nervecord.runtime.robustness import Perturbation, _World
+
+pytest.importorskip("gymnasium")
+CERTIFIED = ("--env", "Pendulum-v1", "--certify", "90%", "--certify-episodes", 50)
+
+
+def test_a_table_and_a_picture(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "robustness.png"
+    words = ("compile", files / "pendulum.nir", *CERTIFIED, "--perturb", "noise=2", "latency=5", "--picture", picture)
+    answer = nervecord_cli(*words, "--json")
+    assert answer.code == 0, answer.err
+    trained, noise, late = answer.json["robustness"]
+    assert [row["perturbation"] for row in (trained, noise, late)] == ["as trained", "noise 2", "latency 5"]
+    # As trained, the first fifty pairs are those of the certificate.
+    certificate = answer.json["report"]["certificate"]
+    assert trained["return_float"] == pytest.approx(certificate["return_float"])
+    assert trained["return_compiled"] == pytest.approx(certificate["return_compiled"])
+    for row in (noise, late):
+        assert row["episodes"] == 50
+        assert row["return_float"] != trained["return_float"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_cannot_be_perturbed(nervecord_cli: Any, files: Path) -> None:
+    words = ("compile", files / "pendulum.nir")
+    nervecord_cli(*words, "--perturb", "noise=1").refused("--perturb: is for certifying (add --certify 1%)")
+    nervecord_cli(*words, "--picture", "x.png").refused("--picture: is of perturbations (add --perturb)")
+    certified = (*words, *CERTIFIED, "--perturb")
+    nervecord_cli(*certified, "wind=1").refused("unknown perturbation 'wind'")
+    nervecord_cli(*certified, "noise").refused("'noise' is not KIND=NUMBER")
+    nervecord_cli(*certified, "latency=0.5").refused("latency is 0.5, a whole number of steps")
+    nervecord_cli(*certified, "friction=0.5").refused("friction is of MuJoCo's models, and Pendulum-v1 has none")
+
+
+def test_the_world_is_what_was_asked_for() -> None:
+    pytest.importorskip("mujoco")
+    contract = random_policy(sizes=(4, 8, 1)).contract
+
+    def world(kind: str, value: float) -> Any:
+        return _World(make_environment("InvertedPendulum-v4"), Perturbation(kind, value), np.full(4, 0.5), contract)
+
+    plain = make_environment("InvertedPendulum-v4")
+    for kind, field in (("mass", "body_mass"), ("mass", "body_inertia"), ("friction", "geom_friction")):
+        changed = getattr(world(kind, 1.5).unwrapped.model, field)
+        np.testing.assert_allclose(changed, 1.5 * getattr(plain.unwrapped.model, field))
+    first, _ = plain.reset(seed=3)
+    noisy, other = world("noise", 0.1), world("noise", 0.1)
+    seen = noisy.reset(seed=3)[0]
+    assert 0 < np.abs(seen - first).max() < 0.5
+    np.testing.assert_array_equal(seen, other.reset(seed=3)[0])  # both policies see the same noise
+    # An action comes two steps late, after the fail-safe one.
+    late, direct = world("latency", 2), make_environment("InvertedPendulum-v4")
+    late.reset(seed=3)
+    direct.reset(seed=3)
+    push, idle = np.array([0.4], np.float32), np.array(contract.fail_safe[:1], np.float32)
+    for given, due in ((push, idle), (-push, idle), (push, push), (push, -push)):
+        np.testing.assert_array_equal(late.step(given)[0], direct.step(due)[0])
+    with pytest.raises(NervecordError, match="noise is -1"):
+        Perturbation("noise", -1.0)
