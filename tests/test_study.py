@@ -1,4 +1,4 @@
-"""The reports of studies are what the tables in zoo/study say, and their trainings are those that the studies ask for."""
+"""The reports of studies are what the tables in zoo/study say, and their runs are those that the studies ask for."""
 
 from __future__ import annotations
 
