@@ -53,6 +53,14 @@ def test_no_utils() -> None:
     assert [path for path in tracked("*.py") if path.stem in ("utils", "util", "helpers", "common", "misc")] == []
 
 
+def test_a_checkout_is_small() -> None:
+    sizes = {str(path.relative_to(ROOT)): path.stat().st_size for path in tracked()}
+    assert sum(sizes.values()) < 25_000_000
+    large = {path: size for path, size in sizes.items() if size > 600_000}
+    # The trained networks that others begin with, and the policies.
+    assert {path for path in large if not re.fullmatch(r"zoo/.*/(policy\.nir|step-\d{12}\.pt)", path)} == set()
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Packaging
 
