@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,32 @@ GOLDENS = Path(__file__).parent / "goldens"
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--update-golden` rewrites the stored texts that tests compare with; look at the diff before committing it."""
     parser.addoption("--update-golden", action="store_true", help="rewrite tests/goldens from what is computed now")
+    parser.addoption("--all-installed", action="store_true", help="fail where a test is skipped for want of a package")
+
+
+WANTING = re.compile(
+    r"could not import|installed|no Lava environment|apt-get install|no (C compiler|gcc|clang|cmake)\b"
+)
+"""Reasons of skips that have no place where everything was installed for the tests that run."""
+
+
+def _required(report: pytest.TestReport | pytest.CollectReport, config: pytest.Config) -> None:
+    if report.skipped and config.getoption("--all-installed") and WANTING.search(str(report.longrepr)):
+        report.outcome = "failed"
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Fail a test that is skipped for want of a package, where `--all-installed` says that it is there."""
+    outcome = yield
+    _required(outcome.get_result(), item.config)  # type: ignore[attr-defined]
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    """The same of a whole module."""
+    outcome = yield
+    _required(outcome.get_result(), collector.config)  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ def test_compiling_is_killed() -> None:
     assert [row[:3] for row in rows[1:3]] == [["compile", "random", "3"], ["compile", "chosen", "3"]]
 
 
+@pytest.mark.slow
 def test_training_is_killed() -> None:
     pytest.importorskip("torch")
     pytest.importorskip("envpool")
