@@ -82,7 +82,7 @@ def _keep_checkpoint(run: Path, target: Path, *, networks_only: bool) -> None:
     content = checkpoint.load(run / "checkpoints", int(files[-1].stem.removeprefix("step-")))
     content["config"]["run"]["out"] = "runs"
     config = TrainConfig.from_dict(content["config"])
-    if networks_only and not isinstance(config.algorithm, TD7Config):
+    if networks_only and ("td7" not in content["learner"] or isinstance(config.algorithm, Finetune)):
         step = content.pop("step")
         checkpoint.save(kept, step, checkpoint.networks_only(content), best=None, keep=1)
         return
