@@ -69,7 +69,7 @@ def test_declared_lack_is_refused(name: str, case: str) -> None:
 
 
 @on_every_engine
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(k, marks=pytest.mark.slow) for k in range(2, 10))])
 def test_random_graphs_of_integers(name: str, engine: str, seed: int) -> None:
     """The core's own generator, in the target's arithmetic: extremes of every parameter, to the bit."""
     spec = target(name).spec
