@@ -71,7 +71,7 @@ def _marked(path: Path) -> object:
     return pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem == "own-environment" else [])
 
 
-@pytest.mark.parametrize("path", map(_marked, TUTORIALS))
+@pytest.mark.parametrize("path", [_marked(path) for path in TUTORIALS])
 def test_tutorial(path: Path, tmp_path: Path) -> None:
     """A new user's walk, in an empty folder with zoo/ beside it."""
     for needed in ("torch", "snntorch", "nirtorch", "gymnasium"):
