@@ -58,6 +58,7 @@ def returned(folder: Path) -> float:
     return float(json.loads((folder / "result.json").read_text())["test"]["mean_return"])
 
 
+@pytest.mark.slow
 def test_a_student_becomes_better_and_is_exported(runs: Path, tmp_path: Path) -> None:
     result = train(finetuning(runs, tmp_path))
     assert result.test is not None
@@ -177,6 +178,7 @@ def test_the_network_moves_to_greater_values_and_back_between_the_limits(runs: P
     assert (50 * slope * inside).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_it_goes_on_without_its_sources(runs: Path, tmp_path: Path) -> None:
     begun = train(finetuning(runs, tmp_path, steps=2048, checkpoint_every=2048, validation_episodes=0, test_episodes=0))
     (begun.folder / "result.json").unlink()

@@ -81,7 +81,11 @@ def kill_while_training(config: TrainConfig, folder: Path, after_rows: int) -> i
 @pytest.mark.parametrize(
     ("changes", "after_rows"),
     # Rows 5, 10, 15 carry checkpoints: killed a few rows past one, the file has run ahead of it.
-    [({}, 12), ({}, 2), ({"state": "carried", "delays": True, "neuron": "synaptic", "layers": (12, 8)}, 7)],
+    [
+        pytest.param({}, 12, marks=pytest.mark.slow),
+        ({}, 2),
+        ({"state": "carried", "delays": True, "neuron": "synaptic", "layers": (12, 8)}, 7),
+    ],
     ids=["reset", "before-the-first-checkpoint", "carried"],
 )
 def test_killed_and_resumed_is_bit_identical(tmp_path: Path, changes: dict[str, Any], after_rows: int) -> None:
