@@ -226,6 +226,7 @@ def test_two_processes_cannot_train_one_run(tmp_path: Path) -> None:
     assert resume(done.folder).step == 64
 
 
+@pytest.mark.slow
 def test_of_two_processes_that_resume_a_run_the_second_is_refused(tmp_path: Path) -> None:
     config = small(tmp_path, "run", steps=4000 * 64, validation_episodes=0)
     assert kill_while_training(config, tmp_path / "run", 7) == -signal.SIGKILL
