@@ -100,8 +100,12 @@ def test_it_fits_and_says_where_it_is_from(name: str) -> None:
     assert policy.contract.provenance["test_return"] == f"{result['test']['mean_return']:.1f}"
 
 
-@pytest.mark.parametrize("suffix", ["policy.nir", "program"])
-@pytest.mark.parametrize("name", NAMES)
+FLOATS = [
+    pytest.param(name, "policy.nir", marks=[] if name in ("ant", "cartpole") else [pytest.mark.slow]) for name in NAMES
+]
+
+
+@pytest.mark.parametrize(("name", "suffix"), [*FLOATS, *((name, "program") for name in NAMES)])
 def test_it_does_its_task(name: str, suffix: str) -> None:
     path = ZOO / name / (f"{name}.nervecord" if suffix == "program" else suffix)
     with nervecord.open(path) as session:

@@ -271,7 +271,7 @@ def fuzz(seeds: range, folder: Path) -> None:
 
 
 def test_mutated_bytes(tmp_path: Path) -> None:
-    fuzz(range(60), tmp_path)
+    fuzz(range(30), tmp_path)
 
 
 @pytest.mark.slow

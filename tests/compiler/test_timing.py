@@ -217,7 +217,7 @@ def large(kind: str) -> Graph:
     return Graph(Level.DISCRETE, nodes, tuple(edges), dt=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["chain", "ring", "random"])
+@pytest.mark.parametrize("kind", ["chain", "ring", pytest.param("random", marks=pytest.mark.slow)])
 def test_large_graphs_take_seconds(kind: str) -> None:
     """Measured: 0.5 to 2 s of one core. What grows with the square of the size takes minutes."""
     graph = large(kind)

@@ -83,7 +83,7 @@ def kill_while_training(config: TrainConfig, folder: Path, after_rows: int) -> i
     # Rows 5, 10, 15 carry checkpoints: killed a few rows past one, the file has run ahead of it.
     [
         pytest.param({}, 12, marks=pytest.mark.slow),
-        ({}, 2),
+        pytest.param({}, 2, marks=pytest.mark.slow),
         ({"state": "carried", "delays": True, "neuron": "synaptic", "layers": (12, 8)}, 7),
     ],
     ids=["reset", "before-the-first-checkpoint", "carried"],
@@ -184,7 +184,7 @@ def test_exact_resume_that_sees_no_whole_episode_says_so(tmp_path: Path, caplog:
     assert "here every 80 steps of an environment, and an episode has up to 1000" in caplog.text
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupt_keeps_what_there_is_and_says_the_step(tmp_path: Path, number: int) -> None:
     config = small(tmp_path, "told", steps=200 * 64, exact_resume=False, checkpoint_every=10**6)
     child = subprocess.Popen(

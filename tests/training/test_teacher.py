@@ -223,6 +223,7 @@ def test_value_is_that_of_td7(tmp_path: Path) -> None:
         torch.testing.assert_close(asked.value(seen, actions), both.amin(1), rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_ppo_stays_near_its_teacher(tmp_path: Path) -> None:
     student = train(learning(tmp_path, HERE, steps=2048))  # type: ignore[arg-type]
     far: dict[str, float] = {}
