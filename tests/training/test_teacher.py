@@ -44,6 +44,7 @@ def learner_at(folder: Path, content: dict[str, Any] | None) -> Any:
     return run.learner
 
 
+@pytest.mark.slow
 def test_a_function_teaches_and_a_critic_is_fitted_meanwhile(tmp_path: Path) -> None:
     fields = learning(tmp_path, Path("."), steps=4096).fields
     given = {name: value for name, value in fields.items() if name not in ("teacher", "algorithm")}
