@@ -41,8 +41,9 @@ COMPILED = [name for name in targets() if target(name).spec.integers is not None
 def marked(name: str, engine: str) -> Any:
     """Engines that must be installed apart are run by `make test-lava`."""
     marks = [pytest.mark.lava] if engine == "lava" else []
-    if name == "lava, two slices" and engine != "emulator":
-        marks.append(pytest.mark.slow)  # the same arithmetic as lava's, on which each engine runs every case too
+    if name == "lava, two slices":
+        # The same arithmetic as lava's, on which each engine runs every case too; tests/compiler/test_slices.py has slices.
+        marks.append(pytest.mark.slow)
     return pytest.param(name, engine, marks=marks, id=f"{name}-{engine}")
 
 
