@@ -42,7 +42,7 @@ def marked(name: str, engine: str) -> Any:
     """Engines that must be installed apart are run by `make test-lava`."""
     marks = [pytest.mark.lava] if engine == "lava" else []
     if name == "lava, two slices":
-        # The same arithmetic as lava's, on which each engine runs every case too; tests/compiler/test_slices.py has slices.
+        # The arithmetic is lava's, in which each engine runs every case; tests/compiler/test_slices.py has slices.
         marks.append(pytest.mark.slow)
     return pytest.param(name, engine, marks=marks, id=f"{name}-{engine}")
 
