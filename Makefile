@@ -7,6 +7,11 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; 
 EXTRAS ?= all
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# The demo needs a part of it; what it installs is there already when the rest is asked for.
+DEMO_EXTRAS := train,report
+DEMO_STAMP  := $(if $(wildcard $(STAMP)),$(STAMP),$(VENV)/.installed-demo)
+# CONSTRAINTS=constraints.txt takes the versions that were tested together.
+PIP    = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 TYPED  := -p nervecord.compiler -p nervecord.runtime -p nervecord.targets -p nervecord.training \
 	-p nervecord.cli -m nervecord
 
@@ -19,52 +24,67 @@ MEASURED := latency scaling returns compile_cost verbs
 PRINTED  := c_cortex fused_update train_cost sigma_delta warp_speed choices conformance c_conformance lava_conformance lava_faults
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs fuzz agreement faults test test-quick test-slow test-lava test-lava-dl test-neurobench test-warp test-mjlab check format bench clean
+.PHONY: help install demo docs fuzz agreement faults test test-all test-quick test-slow test-lava test-lava-dl test-neurobench test-exporters test-warp test-mjlab check format bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
 install: $(STAMP)  ## make .venv with nervecord (editable) and everything it can use, or EXTRAS=... of it
 
-$(STAMP): pyproject.toml
+# An environment of this interpreter, which must be one that can make it.
+define environment
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or later with venv was found. Install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than Python 3.11, which nervecord needs: make PYTHON=/path/to/python3.12" >&2; exit 1; }
-	@echo "Installing into $(VENV) with $(PYTHON); where torch is part of it, it takes longest." >&2
+	@echo "Installing $(1) into $(VENV) with $(PYTHON); where torch is part of it, it takes longest." >&2
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
+	$(PIP) --editable '.[$(1)]'
 	@touch $@
+endef
 
-demo: $(STAMP)  ## train a spiking ant, compile it for Loihi 2, run it beside the float policy: 4 to 8 minutes
+$(STAMP): pyproject.toml
+	$(call environment,$(EXTRAS))
+
+$(VENV)/.installed-demo: pyproject.toml
+	$(call environment,$(DEMO_EXTRAS))
+
+demo: $(DEMO_STAMP)  ## train a spiking ant, compile it for Loihi 2, run it beside the float policy: 4 to 8 minutes
 	$(BIN)/nervecord demo --html $(DEMO)
 
 test: $(STAMP)  ## the test suite, in minutes, on all cores
 	$(BIN)/python -m pytest -c tests/pytest.ini -m "not slow and not lava_dl" tests $(or $(PYTEST),-n auto --maxprocesses 8)
 
+test-all: test test-slow  ## the test suite and what takes minutes: fresh environments, long trainings, benchmarks
+
 test-quick: $(STAMP)  ## the tests of all that needs no torch: EXTRAS=mujoco,plot,video,dev is enough for them
 	$(BIN)/python -m pytest -c tests/pytest.ini -m "not slow and not lava and not lava_dl" \
 	tests/cli tests/compiler tests/runtime tests/targets tests/test_repository.py $(PYTEST)
 
-test-slow: $(STAMP)  ## the slow tests: fresh environments, long trainings
+test-slow: $(STAMP)  ## the slow tests alone
 	$(BIN)/python -m pytest -c tests/pytest.ini -m "slow and not lava" tests $(PYTEST)
 
 test-lava: $(STAMP)  ## install Lava, then conformance with it to the bit: 250 random graphs
 	$(BIN)/nervecord targets install lava
-	$(BIN)/python -m pytest -c tests/pytest.ini -m lava tests $(PYTEST)
+	$(BIN)/python -m pytest -c tests/pytest.ini -m lava --all-installed tests $(PYTEST)
 
 test-neurobench: $(STAMP)  ## install NeuroBench without what only its data sets need, then compare the metrics with it
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps neurobench==2.3.0
-	$(BIN)/python -m pytest -c tests/pytest.ini tests/runtime/test_neurobench.py $(PYTEST)
+	$(PIP) --no-deps neurobench==2.3.0
+	$(BIN)/python -m pytest -c tests/pytest.ini --all-installed tests/runtime/test_neurobench.py $(PYTEST)
+
+test-exporters: $(STAMP)  ## install what exports ONNX files, then read and distill those
+	$(PIP) --editable '.[exporters]'
+	$(BIN)/python -m pytest -c tests/pytest.ini --all-installed \
+	tests/compiler/test_onnx_read.py tests/training/test_network_teacher.py tests/cli/test_onnx.py $(PYTEST)
 
 test-warp: $(STAMP)  ## install MuJoCo Warp (400 MB), then compare its Ant-v4 with Gymnasium's
-	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[warp]'
-	$(BIN)/python -m pytest -c tests/pytest.ini tests/training/test_warp.py $(PYTEST)
+	$(PIP) --editable '.[warp]'
+	$(BIN)/python -m pytest -c tests/pytest.ini --all-installed tests/training/test_warp.py $(PYTEST)
 
 test-mjlab:  ## install mjlab in .venv-mjlab, as it pins another MuJoCo, then train in it on the CPU for a few updates
 	$(MAKE) VENV=.venv-mjlab EXTRAS=mjlab,dev install
-	.venv-mjlab/bin/python -m pytest -c tests/pytest.ini tests/training/test_mjlab.py $(PYTEST)
+	.venv-mjlab/bin/python -m pytest -c tests/pytest.ini --all-installed tests/training/test_mjlab.py $(PYTEST)
 
 test-lava-dl: $(STAMP)  ## install lava-dl (1 GB), then load exported files with its netx
-	$(BIN)/python -m pytest -c tests/pytest.ini -m lava_dl tests $(PYTEST)
+	$(BIN)/python -m pytest -c tests/pytest.ini -m lava_dl --all-installed tests $(PYTEST)
 
 fuzz: $(STAMP)  ## 50,000 damaged files, an hour or more; make fuzz FUZZ="--first 1000000 --cases 5000 --bounds"
 	$(BIN)/python tests/fuzz/campaign.py $(FUZZ)
@@ -80,11 +100,15 @@ faults: $(STAMP)  ## 600 kills and full disks, an hour or more; make faults FAUL
 docs: $(STAMP)  ## the documentation site in build/site; a link or a name that leads nowhere ends it
 	@$(BIN)/python docs/site.py
 
-check: $(STAMP) docs  ## style, format, types, who may import what, and the documentation's links
+check: $(STAMP) docs  ## style, format, types, who may import what, workflows, the documentation's links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	MYPYPATH=.types $(BIN)/mypy $(TYPED)
 	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.citation-file-format CITATION.cff
+	@if command -v actionlint >/dev/null; then actionlint; else echo "actionlint is not here; .ci/nightly workflows has it" >&2; fi
 
 format: $(STAMP)  ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix .

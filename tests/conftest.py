@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +36,72 @@ def make_policy() -> Callable[..., Policy]:
     return make
 
 
+BEGUN = pytest.StashKey[float]()
 GOLDENS = Path(__file__).parent / "goldens"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--update-golden` rewrites the stored texts that tests compare with; look at the diff before committing it."""
     parser.addoption("--update-golden", action="store_true", help="rewrite tests/goldens from what is computed now")
+    parser.addoption("--all-installed", action="store_true", help="fail where a test is skipped for want of a package")
+    parser.addoption("--processor-time", type=int, metavar="N", help="print that of all tests, and of the N longest")
+
+
+def _processor_time() -> float:
+    """Seconds of this process and of those that it waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Note when a test begins; its teardown's report says what it took, also where another process collects reports."""
+    item.stash[BEGUN] = _processor_time()
+    yield
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """As above."""
+    yield
+    item.user_properties.append(("processor time", _processor_time() - item.stash[BEGUN]))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Processor time in all, and of the longest tests: what a busy machine does not change much."""
+    count = config.getoption("--processor-time")
+    if count is None:
+        return
+    reports = [r for of in terminalreporter.stats.values() for r in of if getattr(r, "when", "") == "teardown"]
+    times = sorted(((dict(r.user_properties).get("processor time", 0.0), r.nodeid) for r in reports), reverse=True)
+    terminalreporter.write_line(f"processor time: {sum(time for time, _ in times):.0f} s, {len(times)} tests")
+    for time, name in times[:count]:
+        terminalreporter.write_line(f"{time:8.1f} s  {name}")
+
+
+WANTING = re.compile(
+    r"could not import|installed|no Lava environment|apt-get install|no (C compiler|gcc|clang|cmake)\b"
+)
+"""Reasons of skips that have no place where everything was installed for the tests that run."""
+
+
+def _required(report: pytest.TestReport | pytest.CollectReport, config: pytest.Config) -> None:
+    if report.skipped and config.getoption("--all-installed") and WANTING.search(str(report.longrepr)):
+        report.outcome = "failed"
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Fail a test that is skipped for want of a package, where `--all-installed` says that it is there."""
+    outcome = yield
+    _required(outcome.get_result(), item.config)  # type: ignore[attr-defined]
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    """The same of a whole module."""
+    outcome = yield
+    _required(outcome.get_result(), collector.config)  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -27,6 +27,11 @@ def run(name: str, *words: object) -> str:
     return done.stdout
 
 
+def slow(*values: object) -> object:
+    """A case that takes more than ten seconds."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def test_each_has_a_test() -> None:
     tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*bench*.py"))
     names = {path.stem for path in FOLDER.glob("*.py")} - SHARED
@@ -50,10 +55,10 @@ def test_each_has_a_test() -> None:
         ),
         ("c_cortex", ["--steps", 3, str(ROOT / "zoo" / "cartpole" / "policy.nir")], ""),
         ("choices", ["--integers", 3, "--floats", 3, "--c-every", 2], "floats equal to the definition: 3 graphs"),
-        ("conformance", ["--graphs", 5, "--float-graphs", 3, "--first", 7], "equal to the definition: 5 graphs"),
-        ("sigma_delta", ["--actions", 20, "--sizes", 4, 6, 2], "emulator equal to the definition: True"),
+        slow("conformance", ["--graphs", 5, "--float-graphs", 3, "--first", 7], "equal to the definition: 5 graphs"),
+        slow("sigma_delta", ["--actions", 20, "--sizes", 4, 6, 2], "emulator equal to the definition: True"),
         ("snn_mlir", [], "snn-mlir"),
-        ("verbs", ["--runs", 1, "--only", "inspect", "compare"], "zoo/ant-small/policy.nir --target lava"),
+        slow("verbs", ["--runs", 1, "--only", "inspect", "compare"], "zoo/ant-small/policy.nir --target lava"),
     ],
 )
 def test_prints(name: str, words: list[object], said: str) -> None:
@@ -102,6 +107,7 @@ def loaded(results: Path, name: str) -> dict[str, object]:
     return found
 
 
+@pytest.mark.slow
 def test_latency(results: Path) -> None:
     rows: dict[str, dict[str, dict[str, float]]] = loaded(results, "latency")["rows"]  # type: ignore[assignment]
     assert {"emulator", "definition", "float: definition"} <= set(rows)
@@ -113,6 +119,7 @@ def test_latency(results: Path) -> None:
         assert differences["snnTorch, eager"] < 1e-3, "the literal loop is another policy"
 
 
+@pytest.mark.slow
 def test_scaling(results: Path) -> None:
     sweeps: dict[str, dict[str, dict[str, list[float]]]] = loaded(results, "scaling")["sweeps"]  # type: ignore[assignment]
     assert set(sweeps) == {"batch", "neurons", "layers", "steps", "zeros"}
@@ -120,6 +127,7 @@ def test_scaling(results: Path) -> None:
     assert all(us > 0 for sweep in sweeps.values() for row in sweep["us"].values() for us in row if us is not None)
 
 
+@pytest.mark.slow
 def test_returns(results: Path) -> None:
     engines: dict[str, dict[str, object]] = loaded(results, "returns")["engines"]  # type: ignore[assignment]
     assert {name: row["same"] for name, row in engines.items() if not name.startswith("float")} == {
@@ -129,6 +137,7 @@ def test_returns(results: Path) -> None:
     assert engines["emulator"]["digests"] != engines["float: reference"]["digests"]
 
 
+@pytest.mark.slow
 def test_compiling_and_starting(results: Path) -> None:
     rows: list[dict[str, float]] = loaded(results, "compile_cost")["rows"]  # type: ignore[assignment]
     assert 9_000 < rows[1]["synapses"] < 11_000
@@ -141,6 +150,7 @@ def test_compiling_and_starting(results: Path) -> None:
     assert starts["definition"]["process"] > starts["definition"]["sum"] > 0
 
 
+@pytest.mark.slow
 def test_the_document(results: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     assert "wrote" in run("report", results, "--out", tmp_path)

@@ -185,6 +185,12 @@ def test_the_wheel_holds_what_it_needs_and_nothing_else(wheel: Path) -> None:
     assert not [name for name in names if "/tests/" in name or "/benchmarks/" in name]
 
 
+def test_an_index_would_take_them(distributions: Path) -> None:
+    pytest.importorskip("twine")
+    done = _called([sys.executable, "-m", "twine", "check", "--strict", *map(str, distributions.iterdir())])
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.slow
 def test_the_sdist_installs_too(distributions: Path, policy: Path, tmp_path: Path) -> None:
     (sdist,) = distributions.glob("nervecord-*.tar.gz")

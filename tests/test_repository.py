@@ -53,6 +53,14 @@ def test_no_utils() -> None:
     assert [path for path in tracked("*.py") if path.stem in ("utils", "util", "helpers", "common", "misc")] == []
 
 
+def test_a_checkout_is_small() -> None:
+    sizes = {str(path.relative_to(ROOT)): path.stat().st_size for path in tracked()}
+    assert sum(sizes.values()) < 25_000_000
+    large = {path: size for path, size in sizes.items() if size > 600_000}
+    # The trained networks that others begin with, and the policies.
+    assert {path for path in large if not re.fullmatch(r"zoo/.*/(policy\.nir|step-\d{12}\.pt)", path)} == set()
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Packaging
 
@@ -121,6 +129,70 @@ def test_make_help_lists_every_phony_target() -> None:
         pytest.skip("no make")
     for target in targets:
         assert re.search(rf"^ +make {target} +\S", done.stdout, re.MULTILINE), target
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Continuous integration and releases
+
+
+def test_every_marker_and_optional_install_has_a_nightly_job() -> None:
+    done = subprocess.run([str(ROOT / ".ci" / "nightly"), "--list"], capture_output=True, text=True, check=True)
+    jobs = done.stdout.split()
+    assert len(jobs) == len(set(jobs))
+    table = (ROOT / ".ci" / "nightly").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^(test-[a-z-]+|fuzz|faults|bench):", makefile, re.MULTILINE):
+        # test-all is test, which .ci/run runs, and test-slow.
+        assert target == "test-all" or re.search(rf"\b{target}\b", table), target
+    for version in re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8")):
+        assert f"quick-{version}" in jobs
+
+
+def test_an_unknown_nightly_job_is_refused_with_the_known_ones() -> None:
+    done = subprocess.run([str(ROOT / ".ci" / "nightly"), "nothing"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "slow" in done.stderr
+
+
+def test_constraints_allow_what_the_package_asks_for() -> None:
+    """Each pinned version lies within the bounds of pyproject.toml."""
+    requirements = pytest.importorskip("packaging.requirements")
+    names = pytest.importorskip("packaging.utils").canonicalize_name
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+    pinned = {names(name): version for name, version in pinned.items()}
+    project = pyproject()["project"]
+    extras = project["optional-dependencies"]
+    wanted = [
+        *project["dependencies"],
+        *(line for extra in ("train", "sweep", "report", "bench") for line in extras[extra]),
+    ]
+    found = [requirements.Requirement(line) for line in wanted]
+    missing = {need.name for need in found if names(need.name) not in pinned} - {"nervecord"}
+    assert missing == set()
+    for need in found:
+        if need.name != "nervecord":
+            assert need.specifier.contains(pinned[names(need.name)]), need
+
+
+def test_what_is_promised_to_stay_is_what_there_is() -> None:
+    import nervecord
+
+    text = (ROOT / "docs" / "stability.md").read_text(encoding="utf-8")
+    sections = {part.split("\n", 1)[0]: part for part in text.split("\n## ")[1:]}
+    python = sections["Python"].split("\n\n")[1]
+    assert re.findall(r"`(\w+)`", python) == nervecord.__all__
+    verbs = sections["Command line"].split(", their flags")[0]
+    assert set(re.findall(r"`(\w+)`", verbs)) == set(command.VERBS)
+    header = (ROOT / "compiler" / "c" / "source.py").parent
+    sources = "".join(path.read_text(encoding="utf-8") for path in header.glob("*.py"))
+    for function in re.findall(r"`policy_(init|reset|step|step_q|selftest)`", sections["Emitted C"]):
+        assert f"_{function}(" in sources, function
+
+
+def test_the_citation_is_of_this_version() -> None:
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {pyproject()['project']['version']}\n" in text
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -66,7 +66,12 @@ def written_out(path: Path, folder: Path) -> None:
     (folder / "tutorial.json").write_text(json.dumps(steps), encoding="utf-8")
 
 
-@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def _marked(path: Path) -> object:
+    # The others train, which takes up to half a minute.
+    return pytest.param(path, id=path.stem, marks=[] if path.stem == "robot" else [pytest.mark.slow])
+
+
+@pytest.mark.parametrize("path", [_marked(path) for path in TUTORIALS])
 def test_tutorial(path: Path, tmp_path: Path) -> None:
     """A new user's walk, in an empty folder with zoo/ beside it."""
     for needed in ("torch", "snntorch", "nirtorch", "gymnasium"):

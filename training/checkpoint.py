@@ -22,8 +22,7 @@ from nervecord.compiler.files.atomic import remove_leftovers, write_atomically
 from nervecord.errors import FileFormatError, NervecordError
 
 FORMAT = 2
-"""Version of what `save` writes; the first one, of which `load` makes the second, named the learner's parts after
-skrl."""
+"""Version of what `save` writes and `load` reads."""
 
 NETWORKS = ("actor", "critic", "obs_rms", "reward_rms")
 """Parts of a learner that other trainings take."""
@@ -113,8 +112,6 @@ def load(folder: Path, step: int | None = None) -> dict[str, Any]:
         raise FileFormatError(
             f"is damaged: {str(error).splitlines()[0]}", where=str(path), hint="delete it to resume from the one before"
         ) from error
-    if content.get("format") == 1:
-        return _from_first_format(content)
     if content.get("format") != FORMAT:
         raise FileFormatError(
             f"has format {content.get('format')}, this version reads {FORMAT}", where=str(path), hint="update nervecord"
@@ -144,41 +141,3 @@ def load_whole(folder: Path) -> dict[str, Any]:
             hint=f"begin another training: --start {folder.parent}",
         )
     return content
-
-
-def _from_first_format(content: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint of the first format as one of the second. Its simulators were built anew after it."""
-    before, rewards = content.pop("learner"), content.pop("rewards")
-    normaliser = before["observation_preprocessor"]
-    as_row = {name: torch.tensor([rewards[name]], dtype=torch.float64) for name in ("mean", "variance")}
-    learner = {
-        "actor": before["policy"],
-        "critic": {name.removeprefix("net."): value for name, value in before["value"].items()},
-        "obs_rms": {
-            "mean": normaliser["running_mean"],
-            "variance": normaliser["running_variance"],
-            "count": normaliser["current_count"],
-        },
-        "reward_rms": {
-            "returns": rewards["returns"],
-            **as_row,
-            "count": torch.tensor(rewards["count"], dtype=torch.float64),
-        },
-        **{name: before[name] for name in ("optimizer", "teacher") if name in before},
-    }
-    if "teacher" in learner:
-        parts = learner["teacher"]["learner"]
-        moments = parts["observation_preprocessor"]
-        learner["teacher"] = {
-            "config": learner["teacher"]["config"],
-            "learner": {
-                "actor": parts["policy"],
-                "obs_rms": {
-                    "mean": moments["running_mean"],
-                    "variance": moments["running_variance"],
-                    "count": moments["current_count"],
-                },
-            },
-        }
-    choices = int(content.pop("choices", 0))  # the first checkpoints came before there were choices
-    return {**content, "format": FORMAT, "learner": learner, "choices": choices, "collector": None}

@@ -199,7 +199,7 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, text: str, *, where: str = "config.json") -> TrainConfig:
-        """Read what `to_json` wrote, also before there were parts.
+        """Read what `to_json` wrote.
 
         Raises:
             FileFormatError: the text is no JSON object.
@@ -214,8 +214,6 @@ class TrainConfig:
         Raises:
             NervecordError: a part or field is unknown or has an impossible value.
         """
-        if not isinstance(values.get("task"), Mapping):
-            return _from_flat(values, where)
         kinds: dict[str, type[Part]] = {
             "task": TaskConfig, "network": NetworkConfig, "algorithm": PPO, "run": RunConfig,
         }  # fmt: skip
@@ -281,24 +279,6 @@ def _no_field(name: str, kind: type[Algorithm], where: str) -> NervecordError:
             f"has no meaning with --algorithm {kind.name}, only with {' and '.join(others)}", where=flag_name(name)
         )
     return unknown_name("field", name, [f.name for f in _all_fields(kind)], where=where)
-
-
-def _from_flat(values: Mapping[str, Any], where: str) -> TrainConfig:
-    """What was written before there were parts: one object with the fields of all algorithms there were."""
-    known = all_fields(PPO, Distill)
-    for name in values:
-        if name not in known:
-            raise unknown_name("field", str(name), known, where=where)
-    kind: type[Algorithm] = Distill if values.get("teacher") else PPO
-    own = {f.name for f in _all_fields(kind)}
-    # At each checkpoint all episodes began anew then.
-    given = {
-        "exact_resume": True,
-        "threads": 1,
-        **({"value_epochs": 0} if kind is Distill else {}),
-        **{name: v for name, v in values.items() if name in own},
-    }
-    return TrainConfig.of(algorithm=kind.name, **given)
 
 
 def demo_config(**changes: Any) -> TrainConfig:

@@ -5,8 +5,8 @@ Kept are config.json with the default `out`, versions.json without what names th
 is given, policy.nir and learning.png. Event files stay behind, and checkpoints unless `--checkpoint` is given: then the
 best one of a finished run is kept, or the newest, which `nervecord distill` and `nervecord train --start` begin with.
 That of TD7 and of fine-tuning is kept in a third of its size (`TD7.compact_state_dict`); `nervecord train --resume`
-goes on from it. With `--networks` it holds nothing but what those need, and `--resume` refuses it. The metrics of an
-interrupted run are kept up to its newest checkpoint.
+goes on from it. With `--networks`, which is what the repository takes, it holds nothing but what those need, and
+`--resume` refuses it. The metrics of an interrupted run are kept up to its newest checkpoint.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ MOST_TAUGHT = 3
 """Policies of its teacher that are kept of a fine-tuning, the newest."""
 MOST_PAST = 6
 """Past policies of a TD7 training that are kept; each takes 0.7 MB for the ant."""
+MOST_PAST_TO_LEARN_FROM = 2
+"""Of them with `--networks`, the newest."""
 
 
 def keep(
@@ -79,16 +81,20 @@ def _keep_checkpoint(run: Path, target: Path, *, networks_only: bool) -> None:
     kept.mkdir(exist_ok=True)
     content = checkpoint.load(run / "checkpoints", int(files[-1].stem.removeprefix("step-")))
     content["config"]["run"]["out"] = "runs"
-    if networks_only:
+    config = TrainConfig.from_dict(content["config"])
+    if networks_only and ("td7" not in content["learner"] or isinstance(config.algorithm, Finetune)):
         step = content.pop("step")
         checkpoint.save(kept, step, checkpoint.networks_only(content), best=None, keep=1)
         return
     if "td7" not in content["learner"]:
         shutil.copyfile(files[-1], kept / files[-1].name)
         return
-    config = TrainConfig.from_dict(content["config"])
     fewer = _of_a_student if isinstance(config.algorithm, Finetune) else _of_a_teacher
     content["learner"] = {**content["learner"], **fewer(config, content), "replay": None}
+    if networks_only:
+        past = content["learner"]["past"][-MOST_PAST_TO_LEARN_FROM:]
+        content["learner"] |= {"td7": {**content["learner"]["td7"], "moments": {}}, "past": past}
+        content |= {"collector": None, "networks_only": True}
     step = content.pop("step")
     if content["best"] and content["best"]["step"] != step:
         content["best"] = None  # its checkpoint is not kept, so it cannot be what the training ends with
@@ -152,7 +158,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("target", type=Path, help="folder to copy to")
-    parser.add_argument("--rows", type=int, default=600, metavar="N", help="rows of metrics.jsonl (default 600)")
+    parser.add_argument("--rows", type=int, default=200, metavar="N", help="rows of metrics.jsonl (default 200)")
     parser.add_argument("--results", action="store_true", help="leave out the policy and the picture")
     parser.add_argument("--checkpoint", action="store_true", help="keep the best or newest checkpoint too")
     parser.add_argument("--networks", action="store_true", help="of the checkpoint networks and statistics alone")

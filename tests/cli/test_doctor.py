@@ -33,6 +33,7 @@ def test_version_takes_no_other_word(nervecord_cli: Any, words: tuple[str, ...])
     assert "is one word too many" in answer.err
 
 
+@pytest.mark.slow
 def test_doctor_on_this_machine(nervecord_cli: Any) -> None:
     """The real thing: what the tests themselves run on works, and whatever does not says how to mend it."""
     answer = nervecord_cli("doctor", "--json", "--quiet")

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from malformed import malformed
 
 import nervecord
 from nervecord.compiler.graph import chain
@@ -31,8 +32,6 @@ from nervecord.compiler.ops import Affine, Input, Level, Membrane, Neuron, Outpu
 from nervecord.errors import FileFormatError, NervecordError
 from nervecord.runtime.arrayfile import read_arrays
 from nervecord.training.records import read_metrics, read_record
-
-FOLDER = Path(__file__).parent.parent / "data" / "malformed"
 
 
 def npy(header: str, values: bytes = b"", version: bytes = b"\1\0") -> bytes:
@@ -203,7 +202,7 @@ def test_what_numpy_writes_is_read_as_numpy_reads_it(tmp_path: Path) -> None:
 # Numbers at the end of float64. The suite makes warnings errors: numpy's, with places in our source, would be seen.
 
 LARGEST = float(np.finfo(np.float64).max)
-TOY = FOLDER.parent.parent / "fuzz" / "corpus" / "current.contract.toml"
+TOY = Path(__file__).parent.parent / "fuzz" / "corpus" / "current.contract.toml"
 
 
 def network(weight: np.ndarray, path: Path) -> Path:
@@ -285,7 +284,7 @@ def odd(tmp_path: Path) -> Iterator[dict[str, str]]:
         os.chdir(before)
         found = {name: str(tmp_path / name) for name in ("pipe", "link", "loop", "zero", "socket")}
         found |= {"device": "/dev/zero", "null": "a\0b", "surrogate": "\ud800", "long": "x" * 300, "deep": "x/" * 3000}
-        found |= {"under a file": str(FOLDER / "empty.nir" / "x"), "escape": "\x1b[2J", "nothing": ""}
+        found |= {"under a file": str(malformed("empty.nir") / "x"), "escape": "\x1b[2J", "nothing": ""}
         yield found
 
 
@@ -403,7 +402,7 @@ def test_no_plugin_is_loaded_whatever_the_environment_says(tmp_path: Path) -> No
     touched.unlink()
     for name in ("damaged_superblock", "signature_only", "truncated", "plugin_filter"):
         done = subprocess.run(
-            [sys.executable, "-m", "nervecord", "inspect", str(FOLDER / f"{name}.nir")],
+            [sys.executable, "-m", "nervecord", "inspect", str(malformed(f"{name}.nir"))],
             env=environment, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         assert done.returncode == 2, done.stderr

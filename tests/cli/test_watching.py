@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from malformed import malformed
 from policies import random_policy
 
 from nervecord.compiler.compile import compile_graph
@@ -204,7 +205,7 @@ def test_a_report_with_another_ending_is_refused(nervecord_cli: Any, files: Path
 
 def test_a_drawing_of_a_damaged_graph_leaves_the_result(nervecord_cli: Any, tmp_path: Path) -> None:
     needs_report()
-    damaged = Path(__file__).parents[1] / "data" / "malformed" / "decay_edited.nir"
+    damaged = malformed("decay_edited.nir")
     answer = nervecord_cli("inspect", damaged, "--svg", tmp_path / "a.svg")
     assert "Traceback" not in answer.err
     assert answer.code in (0, 2)

@@ -110,7 +110,7 @@ def test_balanced_paths_give_the_delay_free_network_to_the_bit(seed: int) -> Non
         assert np.array_equal(action, Machine(delay_free(made)).window(row[None])[0])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10**6), recurrent=st.booleans())
 def test_carried_branches_keep_the_delays_of_the_training(seed: int, recurrent: bool) -> None:
     policy = random_dag(seed, carried=True, recurrent=recurrent)

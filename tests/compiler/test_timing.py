@@ -217,7 +217,7 @@ def large(kind: str) -> Graph:
     return Graph(Level.DISCRETE, nodes, tuple(edges), dt=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["chain", "ring", "random"])
+@pytest.mark.parametrize("kind", ["chain", "ring", pytest.param("random", marks=pytest.mark.slow)])
 def test_large_graphs_take_seconds(kind: str) -> None:
     """Measured: 0.5 to 2 s of one core. What grows with the square of the size takes minutes."""
     graph = large(kind)
@@ -277,7 +277,7 @@ def test_values_that_no_message_carries_are_found_by_inspecting() -> None:
 
 
 @pytest.mark.parametrize("carried", [False, True])
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [*range(6), *(pytest.param(k, marks=pytest.mark.slow) for k in range(6, 12))])
 def test_what_no_rule_refuses_is_lowered(seed: int, carried: bool) -> None:
     policy = policies.random_dag(seed, carried=carried, recurrent=carried)
     assert errors(policy, LAVA) == []

@@ -33,6 +33,7 @@ def test_compiling_is_killed() -> None:
     assert [row[:3] for row in rows[1:3]] == [["compile", "random", "3"], ["compile", "chosen", "3"]]
 
 
+@pytest.mark.slow
 def test_training_is_killed() -> None:
     pytest.importorskip("torch")
     pytest.importorskip("envpool")
@@ -40,6 +41,7 @@ def test_training_is_killed() -> None:
     assert [row[:3] for row in rows[1:3]] == [["train", "random", "2"], ["train", "chosen", "4"]]
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full() -> None:
     said = run("full_disk.py", "contract", "compile for c", "simulate")
     assert said.count(" 0 wrong") == 3

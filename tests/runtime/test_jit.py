@@ -62,7 +62,7 @@ def files(home: Path, ending: str) -> list[Path]:
     return found
 
 
-@pytest.mark.parametrize("ending", ["nbi", "nbc"])
+@pytest.mark.parametrize("ending", ["nbi", pytest.param("nbc", marks=pytest.mark.slow)])
 def test_a_damaged_file_is_made_anew_and_the_next_start_has_it(home: Path, ending: str) -> None:
     assert said(home) == WHOLE
     for content in (b"", b"\x80\x05\x8c"):

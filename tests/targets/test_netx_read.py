@@ -71,7 +71,7 @@ def ran(graph: Graph, schedule: Any, x: Array) -> Array:
 def test_what_was_written_comes_back(tmp_path: Path) -> None:
     """Random chains: the same outputs at every step, and written again the same bytes."""
     same = 0
-    for seed in range(60):
+    for seed in range(30):
         case = chained(seed)
         try:
             export_netx(case.plan, tmp_path / "a.net")
@@ -88,7 +88,7 @@ def test_what_was_written_comes_back(tmp_path: Path) -> None:
         export_netx(plan(graph, case.plan.schedule), tmp_path / "b.net")
         assert (tmp_path / "a.net").read_bytes() == (tmp_path / "b.net").read_bytes()
         same += 1
-    assert same > 40
+    assert same > 20
 
 
 def test_a_file_of_slayer_is_what_it_says(tmp_path: Path) -> None:

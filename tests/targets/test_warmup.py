@@ -34,6 +34,7 @@ print(sum(sum(it.cache_misses.values()) for it in stats), sum(sum(it.cache_hits.
 """
 
 
+@pytest.mark.slow
 def test_every_form_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process some are loaded already: together with those they are all there are."""
     seen: list[tuple[int, int]] = []

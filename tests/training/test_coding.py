@@ -80,6 +80,7 @@ def test_wrong_values_are_refused(change: dict[str, object], words: str) -> None
         TrainConfig.of(**change)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_learns_to_balance_with_spikes_in_and_out(tmp_path: Path) -> None:
     """Population code and spike counts, from training through NIR and Loihi's arithmetic to the environment."""
     config = TrainConfig.of(

@@ -150,6 +150,7 @@ def first_observations(group: Group) -> torch.Tensor:
     return run.collector.observations[-1]
 
 
+@pytest.mark.slow
 def test_two_processes_learn_as_one(tmp_path: Path) -> None:
     script = tmp_path / "shared.py"
     script.write_text(SHARED)

@@ -32,8 +32,18 @@ COMMON: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a teacher of TD7, "teacher", and a student that has hardly begun to learn from it, "student"."""
-    out = tmp_path_factory.mktemp("runs")
-    td7 = {"algorithm": "td7", "steps": 4096, "random_steps": 1000, "steps_per_update": 1.0, "hidden": 64,
+    return trained(tmp_path_factory.mktemp("runs"), steps=1536)
+
+
+@pytest.fixture(scope="module")
+def good_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a teacher that has learnt its task."""
+    return trained(tmp_path_factory.mktemp("runs"), steps=4096)
+
+
+def trained(out: Path, *, steps: int) -> Path:
+    """Train both; returns `out`."""
+    td7 = {"algorithm": "td7", "steps": steps, "random_steps": 1000, "steps_per_update": 1.0, "hidden": 64,
            "embedding": 32, "capacity": 20_000, "lr": 1e-3, "validate_from": 0.5, "checkpoint_every": 1024}  # fmt: skip
     train(TrainConfig.of(**COMMON, **td7, out=str(out), name="teacher"))
     distill = {"algorithm": "distill", "teacher": str(out / "teacher"), "steps": 1024, "rollout": 64, "minibatch": 64,
@@ -58,25 +68,27 @@ def returned(folder: Path) -> float:
     return float(json.loads((folder / "result.json").read_text())["test"]["mean_return"])
 
 
-def test_a_student_becomes_better_and_is_exported(runs: Path, tmp_path: Path) -> None:
-    result = train(finetuning(runs, tmp_path))
+@pytest.mark.slow
+def test_a_student_becomes_better_and_is_exported(good_runs: Path, tmp_path: Path) -> None:
+    result = train(finetuning(good_runs, tmp_path))
     assert result.test is not None
     assert result.policy is not None
     # A policy that does nothing has about -1,200; the best there is about -150.
-    assert returned(runs / "student") < -400
+    assert returned(good_runs / "student") < -400
     assert result.test.mean > -300
     rows = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
     assert "critic_loss" not in rows[0]  # the replay is being filled
     assert rows[-1]["teacher_distance"] > 0
     origins = json.loads((result.folder / "versions.json").read_text())
-    assert origins["start"]["folder"] == str(runs / "student")
-    assert origins["teacher"]["folder"] == str(runs / "teacher")
+    assert origins["start"]["folder"] == str(good_runs / "student")
+    assert origins["teacher"]["folder"] == str(good_runs / "teacher")
     policy = read_nir(result.policy)
     assert policy.contract is not None  # type: ignore[union-attr]
 
     # It can teach, and has no critic for PPO.
-    student = finetuning(runs, tmp_path).replace(algorithm="distill", teacher=str(result.folder), steps=64, rollout=16,
-                                                 minibatch=16, num_envs=4, name="taught")  # fmt: skip
+    student = finetuning(good_runs, tmp_path).replace(
+        algorithm="distill", teacher=str(result.folder), steps=64, rollout=16, minibatch=16, num_envs=4, name="taught",
+    )  # fmt: skip
     taught = train(student)
     assert json.loads((taught.folder / "versions.json").read_text())["teacher"]["folder"] == str(result.folder)
     with pytest.raises(NervecordError, match="was trained with finetune, and has no critic for PPO"):
@@ -96,11 +108,10 @@ def test_it_begins_as_its_student_and_with_its_teachers_critic(runs: Path, tmp_p
             torch.testing.assert_close(value, teacher["learner"]["td7"]["modules"][part][name], rtol=0, atol=0)
     seen = torch.randn(5, 3)
     torch.testing.assert_close(learner.agent.actor_target(seen, None), learner.agent.actor(seen, None))
-    # While the replay is filled half of the environments are the teacher's and its past policies'.
+    # While the replay is filled it acts with noise in every second environment; who acts in the others: see below.
     x = torch.randn(400, 3)
     own, filled = learner.mode(x, None)[0], learner.act(x, None).actions
-    assert (filled - own)[::2].abs().mean() < 0.5
-    assert (filled - own)[1::2].abs().mean() > 2 * (filled - own)[::2].abs().mean()
+    assert 0.05 < (filled - own)[::2].abs().mean() < 0.5
     run.simulator.close()
 
 
@@ -177,6 +188,7 @@ def test_the_network_moves_to_greater_values_and_back_between_the_limits(runs: P
     assert (50 * slope * inside).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_it_goes_on_without_its_sources(runs: Path, tmp_path: Path) -> None:
     begun = train(finetuning(runs, tmp_path, steps=2048, checkpoint_every=2048, validation_episodes=0, test_episodes=0))
     (begun.folder / "result.json").unlink()

@@ -81,7 +81,11 @@ def kill_while_training(config: TrainConfig, folder: Path, after_rows: int) -> i
 @pytest.mark.parametrize(
     ("changes", "after_rows"),
     # Rows 5, 10, 15 carry checkpoints: killed a few rows past one, the file has run ahead of it.
-    [({}, 12), ({}, 2), ({"state": "carried", "delays": True, "neuron": "synaptic", "layers": (12, 8)}, 7)],
+    [
+        pytest.param({}, 12, marks=pytest.mark.slow),
+        pytest.param({}, 2, marks=pytest.mark.slow),
+        ({"state": "carried", "delays": True, "neuron": "synaptic", "layers": (12, 8)}, 7),
+    ],
     ids=["reset", "before-the-first-checkpoint", "carried"],
 )
 def test_killed_and_resumed_is_bit_identical(tmp_path: Path, changes: dict[str, Any], after_rows: int) -> None:
@@ -180,7 +184,7 @@ def test_exact_resume_that_sees_no_whole_episode_says_so(tmp_path: Path, caplog:
     assert "here every 80 steps of an environment, and an episode has up to 1000" in caplog.text
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupt_keeps_what_there_is_and_says_the_step(tmp_path: Path, number: int) -> None:
     config = small(tmp_path, "told", steps=200 * 64, exact_resume=False, checkpoint_every=10**6)
     child = subprocess.Popen(
@@ -222,6 +226,7 @@ def test_two_processes_cannot_train_one_run(tmp_path: Path) -> None:
     assert resume(done.folder).step == 64
 
 
+@pytest.mark.slow
 def test_of_two_processes_that_resume_a_run_the_second_is_refused(tmp_path: Path) -> None:
     config = small(tmp_path, "run", steps=4000 * 64, validation_episodes=0)
     assert kill_while_training(config, tmp_path / "run", 7) == -signal.SIGKILL

@@ -83,6 +83,7 @@ def test_same_seed_same_run_other_seed_other_run(tmp_path: Path) -> None:
     assert tests[0] == tests[1] != tests[2]
 
 
+@pytest.mark.slow  # tests/training/test_categorical.py has a quicker one
 @pytest.mark.parametrize("changes", [{}, {"state": "carried", "delays": True}], ids=["reset", "carried"])
 def test_a_spiking_policy_learns_to_balance(tmp_path: Path, changes: dict[str, Any]) -> None:
     """Untrained it falls within about 10 to 40 steps of 1000."""

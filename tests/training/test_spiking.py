@@ -166,6 +166,7 @@ def test_kernel_equals_torch_operators(
             torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on the CPU needs a C++ compiler")
 def test_compiled_operators_equal_those_one_by_one() -> None:
     """What a card runs, compiled for the CPU here: the same spikes to the bit, the same gradients."""

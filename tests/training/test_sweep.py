@@ -107,6 +107,7 @@ def test_a_killed_trial_and_a_killed_sweep_lose_nothing_and_train_nothing_twice(
         )
 
 
+@pytest.mark.slow
 def test_ray_finishes_a_study_and_finds_nothing_to_do_again(tmp_path: Path) -> None:
     path = write_study(tmp_path, '[grid]\npolicy = ["snn", "ann"]\nneurons = [8]\ndepth = [1]\nseeds = [0, 1]')
     command = [sys.executable, "-m", "nervecord", "sweep", str(path), "--workers", "2", "--json"]
@@ -269,6 +270,7 @@ print(train_one({"order": {"config": study.runs[0].config.to_json(), "cpus": 1, 
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [0, 1000, 6000])
 def test_a_full_disk_ends_a_sweep_and_fails_no_run(limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit on the size of files stands for the disk."""

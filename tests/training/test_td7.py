@@ -189,6 +189,7 @@ def test_a_held_actor_stands_still_while_the_critic_moves() -> None:
     assert not torch.equal(before[1], flat(agent.critic))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles with a C++ compiler")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_compiled_updates_are_the_same(precision: str) -> None:

@@ -78,6 +78,7 @@ def pendulum(out: Path, **changes: Any) -> TrainConfig:
     return TrainConfig.of(**{**base, **changes})
 
 
+@pytest.mark.slow
 def test_it_learns_pendulum_also_when_it_is_cut_off_and_kept_compact(tmp_path: Path) -> None:
     begun = train(pendulum(tmp_path, steps=2560))
     (begun.folder / "result.json").unlink()

@@ -44,6 +44,7 @@ def learner_at(folder: Path, content: dict[str, Any] | None) -> Any:
     return run.learner
 
 
+@pytest.mark.slow
 def test_a_function_teaches_and_a_critic_is_fitted_meanwhile(tmp_path: Path) -> None:
     fields = learning(tmp_path, Path("."), steps=4096).fields
     given = {name: value for name, value in fields.items() if name not in ("teacher", "algorithm")}
@@ -223,6 +224,7 @@ def test_value_is_that_of_td7(tmp_path: Path) -> None:
         torch.testing.assert_close(asked.value(seen, actions), both.amin(1), rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_ppo_stays_near_its_teacher(tmp_path: Path) -> None:
     student = train(learning(tmp_path, HERE, steps=2048))  # type: ignore[arg-type]
     far: dict[str, float] = {}

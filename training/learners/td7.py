@@ -322,6 +322,8 @@ class TD7:
         for name, module in self._learnt().items():
             module.load_state_dict(state["compact"][name])
             optimizer = self.optimizers[name]
+            if name not in state["moments"]:  # of a teacher that is kept to learn from; Adam begins anew
+                continue
             for parameter, second in zip(module.parameters(), state["moments"][name], strict=True):
                 optimizer.state[parameter] = {
                     "step": torch.tensor(float(state["steps"][name])),

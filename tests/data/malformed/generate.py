@@ -1,4 +1,4 @@
-"""Makes the malformed NIR files of this folder: `python tests/data/malformed/generate.py`.
+"""Makes the malformed NIR files that tests read (`tests/malformed.py`).
 
 Each differs from a sound graph (input 3 -> fc -> lif 2 -> output) in one thing, which its name says.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -355,11 +354,6 @@ FILES: dict[str, Callable[[Path], object]] = {
 }  # fmt: skip
 
 
-def generate(folder: Path) -> None:
-    """Write every file into `folder`."""
-    for name, make in FILES.items():
-        make(folder / f"{name}.nir")
-
-
-if __name__ == "__main__":
-    generate(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent)
+def write_file(path: Path) -> None:
+    """Write the file that the path names."""
+    FILES[path.stem](path)

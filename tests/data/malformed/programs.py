@@ -1,4 +1,4 @@
-"""Makes the malformed programs of this folder: `python tests/data/malformed/programs.py`.
+"""Makes the malformed programs that tests read (`tests/malformed.py`).
 
 Each differs from a sound program (3 observations -> lif1, 2 neurons -> 2 actions, for lava) in one thing, which its
 name says. Where the hashes are not what is wrong, they are made anew, so that the reader has to look further than them.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import io
 import json
-import sys
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -416,11 +415,6 @@ FILES: dict[str, Callable[[], bytes]] = {
 }
 
 
-def generate(folder: Path) -> None:
-    """Write every file into `folder`."""
-    for name, make in FILES.items():
-        (folder / f"{name}.nervecord").write_bytes(make())
-
-
-if __name__ == "__main__":
-    generate(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent)
+def write_file(path: Path) -> None:
+    """Write the file that the path names."""
+    path.write_bytes(FILES[path.stem]())
