@@ -15,8 +15,8 @@ import time
 import torch
 from measure import machine_line
 
-from nervecord.training.config import TrainConfig
 from nervecord.training.policy.network import SpikingPolicy
+from nervecord.training.settings.config import TrainConfig
 
 
 def update(policy: SpikingPolicy, x: torch.Tensor, target: torch.Tensor) -> float:

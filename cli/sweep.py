@@ -10,7 +10,7 @@ from nervecord.cli import show
 from nervecord.cli.flags import whole_number
 from nervecord.cli.show import Outcome, Ticker
 from nervecord.cli.verb import Verb
-from nervecord.training.launch import alone
+from nervecord.training.processes.launch import alone
 from nervecord.training.sweeps.study import Study, read_study
 
 if TYPE_CHECKING:

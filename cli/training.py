@@ -16,8 +16,10 @@ from nervecord.cli.flags import whole_number
 from nervecord.cli.show import Outcome, Ticker
 from nervecord.cli.verb import Verb
 from nervecord.errors import NervecordError
-from nervecord.training import front, run_folder
-from nervecord.training.config import (
+from nervecord.training import front
+from nervecord.training.folder import run_folder
+from nervecord.training.processes.launch import launch
+from nervecord.training.settings.config import (
     PPO,
     SAC,
     TD3,
@@ -30,9 +32,8 @@ from nervecord.training.config import (
     algorithm_named,
     all_fields,
 )
-from nervecord.training.launch import launch
-from nervecord.training.presets import PRESETS
-from nervecord.training.topology import read_topology
+from nervecord.training.settings.presets import PRESETS
+from nervecord.training.settings.topology import read_topology
 
 if TYPE_CHECKING:
     from nervecord.training.run import Progress, TrainResult
@@ -194,12 +195,12 @@ def _shaped(args: argparse.Namespace, chosen: dict[str, Any]) -> dict[str, Any]:
                 where="--start",
                 hint="drop --topology-from",
             )
-        from nervecord.training.start import shared_with
+        from nervecord.training.folder.start import shared_with
 
         learns = algorithm_named(chosen.get("algorithm", PPO.name))
         return {**shared_with(chosen["start"], critic=issubclass(learns, OnPolicy)), **chosen}
     if chosen.get("teacher"):
-        from nervecord.training.start import shared_with
+        from nervecord.training.folder.start import shared_with
 
         # Of a teacher that one only stays near to the task is taken, as a critic and a network are one's own.
         task = {f.name for f in dataclasses.fields(TaskConfig)}
@@ -237,7 +238,7 @@ def distill_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def distill_verb(args: argparse.Namespace) -> Outcome:
-    from nervecord.training.start import shared_with
+    from nervecord.training.folder.start import shared_with
 
     chosen = {**shared_with(args.teacher, network=False), **given(args), "algorithm": Distill.name}
     return _run(args, TrainConfig.for_task(**chosen), chosen)
@@ -293,7 +294,7 @@ def trained(result: TrainResult) -> Outcome:
 
 
 def _unwritten(result: TrainResult) -> str | None:
-    from nervecord.training.export import exportable
+    from nervecord.training.folder.export import exportable
 
     return exportable(result.config)
 

@@ -17,15 +17,15 @@ import torch
 import nervecord
 from nervecord.runtime.environment import episode_seeds, make_environment
 from nervecord.runtime.result import interval95
-from nervecord.training import checkpoint
-from nervecord.training.config import TrainConfig
-from nervecord.training.distributed import SOLO
 from nervecord.training.evaluate import evaluate
-from nervecord.training.export import describe_checkpoint, policy_graph
+from nervecord.training.folder import checkpoint
+from nervecord.training.folder.export import describe_checkpoint, policy_graph
+from nervecord.training.folder.start import digest
 from nervecord.training.learners.make import make_learner
 from nervecord.training.learners.teacher import Teacher, read_teacher
+from nervecord.training.processes.distributed import SOLO
+from nervecord.training.settings.config import TrainConfig
 from nervecord.training.simulators.base import VALIDATION
-from nervecord.training.start import digest
 
 ZOO = Path(__file__).parent.parent / "zoo"
 NAMES = sorted(path.parent.name for path in ZOO.glob("*/policy.nir"))

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from nervecord.runtime.result import interval95
-from nervecord.training.config import TrainConfig
 from nervecord.training.learners.base import Learner
-from nervecord.training.simulators.base import environment_seeds, make_simulator
+from nervecord.training.settings.config import TrainConfig
+from nervecord.training.simulators.base import environment_seeds
+from nervecord.training.simulators.make import make_simulator
 
 LANES = 128
 """Environments stepped together at most."""

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from nervecord.errors import MissingDependencyError, install_command
 
 if TYPE_CHECKING:
-    from nervecord.training.config import TrainConfig
     from nervecord.training.run import ProgressCallback, TrainResult
+    from nervecord.training.settings.config import TrainConfig
     from nervecord.training.sweeps.standing import Standing
 
 StrPath: TypeAlias = str | os.PathLike[str]
@@ -40,7 +40,7 @@ def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> T
         >>> result.policy  # doctest: +SKIP
         PosixPath('runs/Ant-v4-snn-256-seed1/policy.nir')
     """
-    from nervecord.training.config import TrainConfig
+    from nervecord.training.settings.config import TrainConfig
 
     if not isinstance(config, TrainConfig):
         raise TypeError(f"config is of type {type(config).__name__}, a nervecord.TrainConfig is needed")
@@ -65,8 +65,8 @@ def distill(
         NervecordError: the folder holds no run, or this student cannot learn from it.
     """
     run = training()
-    from nervecord.training.config import Distill, TrainConfig
-    from nervecord.training.start import shared_with
+    from nervecord.training.folder.start import shared_with
+    from nervecord.training.settings.config import Distill, TrainConfig
 
     if callable(teacher):
         from nervecord.training.learners.function_teacher import name_of
@@ -119,7 +119,7 @@ def contract(env: str, path: StrPath | None = None) -> str:
     from nervecord.compiler.files.atomic import write_atomically
     from nervecord.compiler.files.contracttemplate import Surroundings, contract_template
     from nervecord.runtime.environment import spaces_of
-    from nervecord.training.tasks import channels, choice_names
+    from nervecord.training.settings.tasks import channels, choice_names
 
     spaces = spaces_of(env)
     low, high = spaces.low, spaces.high

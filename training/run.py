@@ -5,8 +5,8 @@ resumed run finds nothing saved. With `exact_resume` a simulator that cannot sav
 checkpoint, with seeds derived from its number, in a run that goes on as in one that is resumed: then a run killed at
 any moment and resumed writes the metrics it would have written.
 
-Of several processes (`nervecord.training.distributed`) each runs this loop over its share of the environments. The
-first one alone writes the run folder, validates, tests and exports.
+Of several processes (`nervecord.training.processes.distributed`) each runs this loop over its share of the
+environments. The first one alone writes the run folder, validates, tests and exports.
 """
 
 from __future__ import annotations
@@ -28,28 +28,21 @@ import torch
 
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.errors import NervecordError, unknown_name
-from nervecord.training import checkpoint, run_folder
-from nervecord.training.config import TrainConfig, marked
-from nervecord.training.distributed import SOLO, Group, join
 from nervecord.training.evaluate import Evaluation, evaluate
-from nervecord.training.export import check_exportable, export, exportable
-from nervecord.training.figure import draw_learning_curve
-from nervecord.training.interrupts import told_to_stop
-from nervecord.training.launch import launch
+from nervecord.training.folder import checkpoint, run_folder
+from nervecord.training.folder.export import check_exportable, export, exportable
+from nervecord.training.folder.figure import draw_learning_curve
+from nervecord.training.folder.records import read_record
+from nervecord.training.folder.start import digest
 from nervecord.training.learners.base import Learner, Rollout, check_device
 from nervecord.training.learners.collect import Collector, Episode
 from nervecord.training.learners.make import begin, make_learner
-from nervecord.training.records import read_record
-from nervecord.training.simulators.base import (
-    TEST,
-    TRAINING,
-    VALIDATION,
-    Simulator,
-    environment_seeds,
-    make_simulator,
-    resolve_kind,
-)
-from nervecord.training.start import digest
+from nervecord.training.processes.distributed import SOLO, Group, join
+from nervecord.training.processes.interrupts import told_to_stop
+from nervecord.training.processes.launch import launch
+from nervecord.training.settings.config import TrainConfig, marked
+from nervecord.training.simulators.base import TEST, TRAINING, VALIDATION, Simulator, environment_seeds
+from nervecord.training.simulators.make import make_simulator, resolve_kind
 
 RETURNS = 100
 """Episodes of the training return that is reported: the last so many."""

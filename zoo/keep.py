@@ -18,13 +18,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nervecord.training import checkpoint
-from nervecord.training.config import TD7 as TD7Config
-from nervecord.training.config import Finetune, TrainConfig
-from nervecord.training.distributed import SOLO
+from nervecord.training.folder import checkpoint
 from nervecord.training.learners.finetune import FinetuneLearner
 from nervecord.training.learners.off_policy import td7_settings
 from nervecord.training.learners.td7 import TD7
+from nervecord.training.processes.distributed import SOLO
+from nervecord.training.settings.config import TD7 as TD7Config
+from nervecord.training.settings.config import Finetune, TrainConfig
 
 _MACHINE = ("platform",)
 MOST_TAUGHT = 3

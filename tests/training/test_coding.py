@@ -13,10 +13,10 @@ from nervecord.compiler import ops as n
 from nervecord.compiler.nir.file import read_nir
 from nervecord.compiler.ops.population import ONE, activation, pulses
 from nervecord.errors import NervecordError
-from nervecord.training.config import TrainConfig
 from nervecord.training.policy.coding import CountReadout, PopulationEncoder
 from nervecord.training.policy.network import SpikingPolicy
 from nervecord.training.run import train
+from nervecord.training.settings.config import TrainConfig
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nervecord.errors import FileFormatError, NervecordError
-from nervecord.training.config import (
+from nervecord.training.settings.config import (
     ALGORITHMS,
     PPO,
     NetworkConfig,
@@ -130,7 +130,7 @@ def test_parts_are_compared_and_replaced() -> None:
 
 def test_importing_the_configuration_loads_nothing_heavy() -> None:
     code = (
-        "import sys, nervecord.training.config\n"
+        "import sys, nervecord.training.settings.config\n"
         "heavy = {'torch', 'skrl', 'envpool', 'gymnasium', 'mujoco', 'snntorch', 'numba', 'numpy', 'nir'}\n"
         "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or 0)\n"
     )

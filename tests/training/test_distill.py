@@ -12,11 +12,11 @@ from training.test_resume import flat
 from training.test_start import networks, small
 
 from nervecord.errors import NervecordError
-from nervecord.training import checkpoint
-from nervecord.training.config import TrainConfig
+from nervecord.training.folder import checkpoint
 from nervecord.training.learners.distill import Student, distance
 from nervecord.training.learners.teacher import Teacher, read_teacher
 from nervecord.training.run import Run, resolved, resume, train
+from nervecord.training.settings.config import TrainConfig
 
 
 def learning(out: Path, teacher: Path, /, name: str = "student", **changes: Any) -> TrainConfig:

@@ -25,13 +25,14 @@ import torch
 from training.test_resume import flat, rows, small
 
 from nervecord.errors import NervecordError
-from nervecord.training import checkpoint, launch
-from nervecord.training.config import TrainConfig
-from nervecord.training.distributed import SOLO, Group
-from nervecord.training.launch import Launch
+from nervecord.training.folder import checkpoint
 from nervecord.training.learners.base import Rollout
 from nervecord.training.learners.ppo import PPOLearner
+from nervecord.training.processes import launch
+from nervecord.training.processes.distributed import SOLO, Group
+from nervecord.training.processes.launch import Launch
 from nervecord.training.run import Run, resolved, resume
+from nervecord.training.settings.config import TrainConfig
 
 ENVS, STEPS, SIZE, ACTIONS, UPDATES, WORLD = 6, 12, 4, 2, 10, 2
 TOLERANCE = 1e-6
@@ -131,7 +132,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import torch
 from training.test_distributed import learn, first_observations
-from nervecord.training.distributed import join
+from nervecord.training.processes.distributed import join
 with join() as group:
     assert group.several and group.world == 2
     found = {policy: learn(policy, group, 1) for policy in ("ann", "snn")}

@@ -14,14 +14,14 @@ import torch
 
 from nervecord.compiler.nir.file import read_nir
 from nervecord.errors import NervecordError
-from nervecord.training import checkpoint
-from nervecord.training.config import TrainConfig
-from nervecord.training.distributed import SOLO
+from nervecord.training.folder import checkpoint
+from nervecord.training.folder.start import digest, shared_with
 from nervecord.training.learners.finetune import FinetuneLearner
 from nervecord.training.learners.replay import Batch
 from nervecord.training.learners.td7_networks import TD7Policy, pack, unpack
+from nervecord.training.processes.distributed import SOLO
 from nervecord.training.run import Run, resume, train
-from nervecord.training.start import digest, shared_with
+from nervecord.training.settings.config import TrainConfig
 
 COMMON: dict[str, Any] = {
     "env": "Pendulum-v1", "num_envs": 4, "tensorboard": False, "record": 0, "validation_episodes": 10,

@@ -10,13 +10,13 @@ import torch
 from training.test_td7_learner import small
 
 from nervecord.errors import NervecordError
-from nervecord.training import checkpoint
-from nervecord.training.distributed import Group
+from nervecord.training.folder import checkpoint
 from nervecord.training.learners.base import Rollout
 from nervecord.training.learners.n_step import windows
 from nervecord.training.learners.off_policy import TD7Learner
 from nervecord.training.learners.replay import Replay
 from nervecord.training.learners.td7 import TD7, TD7Settings
+from nervecord.training.processes.distributed import Group
 from nervecord.training.run import Run, resume, train
 
 

@@ -15,13 +15,13 @@ from policies import random_policy
 from nervecord.compiler.interpret import simulate
 from nervecord.compiler.onnx.reading import read_onnx
 from nervecord.errors import NervecordError
-from nervecord.training import checkpoint
-from nervecord.training.config import TrainConfig
+from nervecord.training.folder import checkpoint
 from nervecord.training.front import distill
 from nervecord.training.learners.network_teacher import PART, NetworkTeacher, read_network_teacher
 from nervecord.training.learners.teacher import read_teacher
-from nervecord.training.network import network_policy, task_contract
 from nervecord.training.run import resume
+from nervecord.training.settings.config import TrainConfig
+from nervecord.training.settings.network import network_policy, task_contract
 
 pytest.importorskip("onnx")
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
@@ -134,7 +134,7 @@ def test_a_network_becomes_a_policy_of_a_task(tmp_path: Path) -> None:
 
 def random_policy_names() -> str:
     """The first of Ant's actions, as the tasks here name it."""
-    from nervecord.training.tasks import TASKS
+    from nervecord.training.settings.tasks import TASKS
 
     assert random_policy().contract.action.size == len(TASKS["Ant-v4"].action_names)
     return TASKS["Ant-v4"].action_names[0]

@@ -14,7 +14,7 @@ import pytest
 import nervecord
 from nervecord.cli.command import main
 from nervecord.errors import MissingDependencyError, NervecordError
-from nervecord.training.simulators.base import make_simulator
+from nervecord.training.simulators.make import make_simulator
 
 SHORT = [
     "--steps", "512", "--num-envs", "4", "--rollout", "32", "--minibatch", "64", "--layers", "8", "--critic", "8",

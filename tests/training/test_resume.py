@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 
 from nervecord.errors import NervecordError
-from nervecord.training import checkpoint
-from nervecord.training.config import TrainConfig
-from nervecord.training.lease import Lease
+from nervecord.training.folder import checkpoint
+from nervecord.training.folder.lease import Lease
+from nervecord.training.folder.run_folder import DRAFT, LOCK, WALL_CLOCK, Metrics, create, hold, mujoco_log
 from nervecord.training.run import resume, train
-from nervecord.training.run_folder import DRAFT, LOCK, WALL_CLOCK, Metrics, create, hold, mujoco_log
+from nervecord.training.settings.config import TrainConfig
 
 CHILD = """
 import sys
-from nervecord.training.config import TrainConfig
-from nervecord.training.lease import Lease
+from nervecord.training.settings.config import TrainConfig
+from nervecord.training.folder.lease import Lease
 from nervecord.training.run import train
 train(TrainConfig.from_json(sys.stdin.read()))
 """
@@ -288,9 +288,9 @@ def test_a_lock_that_was_taken_away_keeps_nobody_out_and_is_taken_anew(tmp_path:
 KILLED_WHILE_IT_IS_MADE = """
 import os, signal, sys
 from pathlib import Path
-from nervecord.training import run_folder
-from nervecord.training.config import TrainConfig
-from nervecord.training.lease import Lease
+from nervecord.training.folder import run_folder
+from nervecord.training.settings.config import TrainConfig
+from nervecord.training.folder.lease import Lease
 run_folder.git_state = lambda folder: os.kill(os.getpid(), signal.SIGKILL)
 run_folder.create(TrainConfig.from_json(sys.stdin.read()), sim="envpool")
 """

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from nervecord.errors import MissingDependencyError, NervecordError
-from nervecord.training import checkpoint
-from nervecord.training.config import TrainConfig
 from nervecord.training.evaluate import Evaluation
+from nervecord.training.folder import checkpoint
+from nervecord.training.folder.run_folder import Metrics, git_state
 from nervecord.training.policy.normaliser import RewardNormaliser
 from nervecord.training.run import Progress, train
-from nervecord.training.run_folder import Metrics, git_state
+from nervecord.training.settings.config import TrainConfig
 
 
 def small(out: Path, **changes: Any) -> TrainConfig:

@@ -10,13 +10,8 @@ import pytest
 from simulating import make_simulator
 
 from nervecord.errors import NervecordError
-from nervecord.training.simulators.base import (
-    TEST,
-    TRAINING,
-    VALIDATION,
-    environment_seeds,
-    resolve_kind,
-)
+from nervecord.training.simulators.base import TEST, TRAINING, VALIDATION, environment_seeds
+from nervecord.training.simulators.make import resolve_kind
 from nervecord.training.simulators.spaces import limits
 
 KINDS = ["envpool", "gymnasium"]

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from nervecord.errors import NervecordError
-from nervecord.training import checkpoint
-from nervecord.training.config import TrainConfig
+from nervecord.training.folder import checkpoint
+from nervecord.training.folder.start import read_start, shared_with
 from nervecord.training.run import Run, resolved, resume, train
-from nervecord.training.start import read_start, shared_with
+from nervecord.training.settings.config import TrainConfig
 
 
 def small(out: Path, name: str, **changes: Any) -> TrainConfig:

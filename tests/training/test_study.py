@@ -8,7 +8,7 @@ import pytest
 from studies import small_study, write_study
 
 from nervecord.errors import NervecordError
-from nervecord.training.config import TrainConfig
+from nervecord.training.settings.config import TrainConfig
 from nervecord.training.sweeps.study import read_study
 
 DOCS = Path(__file__).parents[2] / "docs"

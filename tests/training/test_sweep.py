@@ -20,8 +20,8 @@ from nervecord.cli.command import main
 from nervecord.errors import EngineError, NervecordError
 from nervecord.runtime.worker_child import marked
 from nervecord.training import run as training
-from nervecord.training.config import TrainConfig
 from nervecord.training.run import TrainResult, train
+from nervecord.training.settings.config import TrainConfig
 from nervecord.training.sweeps import engine
 from nervecord.training.sweeps.engine import run_sweep, train_one
 from nervecord.training.sweeps.standing import State, result_of, standing_of

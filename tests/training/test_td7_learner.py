@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from nervecord.errors import NervecordError
-from nervecord.training import checkpoint
-from nervecord.training.config import TrainConfig
+from nervecord.training.folder import checkpoint
+from nervecord.training.folder.start import digest
 from nervecord.training.learners import off_policy
 from nervecord.training.learners.base import Rollout
 from nervecord.training.learners.distill import Student
@@ -24,7 +24,7 @@ from nervecord.training.learners.off_policy import TD7Learner
 from nervecord.training.learners.td7 import TD7
 from nervecord.training.learners.td7_networks import TD7Policy, unpack
 from nervecord.training.run import Run, resolved, resume, train
-from nervecord.training.start import digest
+from nervecord.training.settings.config import TrainConfig
 
 
 def small(out: Path, **changes: Any) -> TrainConfig:
@@ -241,7 +241,7 @@ def test_its_actions_are_within_the_limits_and_noise_is_added() -> None:
 
 
 def group_of_one() -> Any:
-    from nervecord.training.distributed import SOLO
+    from nervecord.training.processes.distributed import SOLO
 
     return SOLO
 

@@ -16,8 +16,7 @@ from training.test_td7_learner import small as td7
 
 import nervecord
 from nervecord.errors import NervecordError
-from nervecord.training import checkpoint
-from nervecord.training.config import TrainConfig
+from nervecord.training.folder import checkpoint
 from nervecord.training.learners.base import Rollout
 from nervecord.training.learners.distill import Student
 from nervecord.training.learners.function_teacher import name_of
@@ -25,6 +24,7 @@ from nervecord.training.learners.ppo import PPOLearner
 from nervecord.training.learners.teacher import Teacher, divergence, read_teacher
 from nervecord.training.policy.mirror import mirror_of
 from nervecord.training.run import Run, resolved, resume, train
+from nervecord.training.settings.config import TrainConfig
 
 HERE = f"{__name__}:balance"
 

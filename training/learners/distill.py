@@ -8,7 +8,7 @@ distance between two actions.
 
 The student takes the observation and reward statistics, the critic and the size of the noise of a teacher that has
 them, and leaves them as they are; else they are its own. So a training with PPO can begin with it
-(`nervecord.training.start`), and stay near to the teacher (`nervecord.training.learners.ppo`).
+(`nervecord.training.folder.start`), and stay near to the teacher (`nervecord.training.learners.ppo`).
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nervecord.errors import NervecordError
-from nervecord.training.config import Distill, TrainConfig
-from nervecord.training.distributed import SOLO, Group
+from nervecord.training.folder.start import statistics
 from nervecord.training.learners.advantages import explained_variance
 from nervecord.training.learners.base import Rollout
 from nervecord.training.learners.on_policy import OnPolicyLearner
@@ -30,7 +29,8 @@ from nervecord.training.learners.replay import WeightedRows
 from nervecord.training.learners.teacher import Teacher, action_error
 from nervecord.training.policy.actor import Act, GaussianActor, first_largest
 from nervecord.training.policy.mirror import mirror_of
-from nervecord.training.start import statistics
+from nervecord.training.processes.distributed import SOLO, Group
+from nervecord.training.settings.config import Distill, TrainConfig
 
 
 def distance(outputs: Tensor, wanted: Tensor, limits: tuple[Tensor, Tensor] | None, margin: float = 0.0) -> Tensor:

@@ -19,9 +19,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from nervecord.training.config import TD7 as TD7Config
-from nervecord.training.config import Finetune, TrainConfig
-from nervecord.training.distributed import Group
 from nervecord.training.learners.base import Rollout
 from nervecord.training.learners.off_policy import TD7Learner, td7_settings
 from nervecord.training.learners.on_policy import firing
@@ -31,6 +28,9 @@ from nervecord.training.learners.td7_networks import TD7Policy, pack, unpack
 from nervecord.training.learners.teacher import action_error
 from nervecord.training.policy.network import AnnPolicy, SpikingPolicy, make_policy
 from nervecord.training.policy.normaliser import ObservationNormaliser
+from nervecord.training.processes.distributed import Group
+from nervecord.training.settings.config import TD7 as TD7Config
+from nervecord.training.settings.config import Finetune, TrainConfig
 
 
 class StudentActor(nn.Module):

@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from nervecord.training.config import PPO, TD7, Distill, Finetune, SkrlAlgorithm, TrainConfig
-from nervecord.training.distributed import Group
+from nervecord.training.folder.start import LEARNT, digest, read_critic, read_start, statistics
 from nervecord.training.learners import function_teacher
 from nervecord.training.learners.base import Learner
 from nervecord.training.learners.distill import Student
@@ -16,8 +15,9 @@ from nervecord.training.learners.finetune import FinetuneLearner
 from nervecord.training.learners.off_policy import TD7Learner
 from nervecord.training.learners.ppo import PPOLearner
 from nervecord.training.learners.teacher import read_teacher
+from nervecord.training.processes.distributed import Group
+from nervecord.training.settings.config import PPO, TD7, Distill, Finetune, SkrlAlgorithm, TrainConfig
 from nervecord.training.simulators.base import Simulator
-from nervecord.training.start import LEARNT, digest, read_critic, read_start, statistics
 
 
 @dataclass(frozen=True, slots=True)

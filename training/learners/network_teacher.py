@@ -21,7 +21,7 @@ from nervecord.compiler.ops import Activation, Affine, ArgmaxDecode, Decode, Inp
 from nervecord.compiler.verify import require
 from nervecord.errors import NervecordError
 from nervecord.targets.given import read_graph
-from nervecord.training.config import TrainConfig
+from nervecord.training.settings.config import TrainConfig
 
 PART = "network"
 """Of a checkpoint's learner: the graph."""

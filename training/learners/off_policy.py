@@ -17,17 +17,17 @@ import torch
 from torch import Tensor
 
 from nervecord.errors import NervecordError
-from nervecord.training.algorithms import TD7 as TD7Config
-from nervecord.training.algorithms import TD7Updates
-from nervecord.training.config import TrainConfig
-from nervecord.training.distributed import Group
 from nervecord.training.learners.base import Rollout, check_device
 from nervecord.training.learners.n_step import windows
 from nervecord.training.learners.replay import Replay
 from nervecord.training.learners.td7 import TD7, TD7Settings
 from nervecord.training.learners.td7_networks import TD7Policy, pack, unpack
 from nervecord.training.policy.actor import Act
-from nervecord.training.settings import flag_name
+from nervecord.training.processes.distributed import Group
+from nervecord.training.settings.algorithms import TD7 as TD7Config
+from nervecord.training.settings.algorithms import TD7Updates
+from nervecord.training.settings.config import TrainConfig
+from nervecord.training.settings.fields import flag_name
 
 REFILL = 400_000
 """Transitions that a resumed run fills the replay with, at most."""

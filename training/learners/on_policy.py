@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nervecord.training.config import OnPolicy, TrainConfig
-from nervecord.training.distributed import SOLO, Group
 from nervecord.training.learners.advantages import Estimate, generalised_advantages
 from nervecord.training.learners.base import Rollout, check_device
 from nervecord.training.learners.teacher import Teacher
@@ -17,6 +15,8 @@ from nervecord.training.policy.actor import Act, GaussianActor, make_actor
 from nervecord.training.policy.mirror import mirror_of
 from nervecord.training.policy.network import SpikingPolicy, critic_network
 from nervecord.training.policy.normaliser import ObservationNormaliser, RewardNormaliser
+from nervecord.training.processes.distributed import SOLO, Group
+from nervecord.training.settings.config import OnPolicy, TrainConfig
 
 WATCHED = 256
 """States of a rollout in which spikes are counted for the metrics."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from nervecord.training import config as configuration
 from nervecord.training.learners.advantages import explained_variance
 from nervecord.training.learners.base import Rollout
 from nervecord.training.learners.on_policy import OnPolicyLearner
 from nervecord.training.learners.teacher import divergence
+from nervecord.training.settings import config as configuration
 
 
 class PPOLearner(OnPolicyLearner):

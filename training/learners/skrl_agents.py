@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from nervecord.errors import NervecordError
-from nervecord.training.config import SkrlAlgorithm, TrainConfig
-from nervecord.training.distributed import Group
 from nervecord.training.learners.base import Rollout, check_device
+from nervecord.training.learners.quiet_skrl import import_skrl
 from nervecord.training.policy.actor import Act
-from nervecord.training.quiet_skrl import import_skrl
+from nervecord.training.processes.distributed import Group
+from nervecord.training.settings.config import SkrlAlgorithm, TrainConfig
 
 import_skrl()
 

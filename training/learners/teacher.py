@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from nervecord.compiler.onnx.file import is_onnx
 from nervecord.errors import NervecordError
-from nervecord.training import run_folder
-from nervecord.training.config import PPO, TD7, Distill, OnPolicy, SkrlAlgorithm, TrainConfig
+from nervecord.training.folder import run_folder
+from nervecord.training.folder.start import is_function, read_best, require_equal
 from nervecord.training.learners import function_teacher, network_teacher
 from nervecord.training.learners.function_teacher import FunctionTeacher, read_function_teacher
 from nervecord.training.learners.network_teacher import NetworkTeacher, read_network_teacher
@@ -22,7 +22,7 @@ from nervecord.training.learners.td7_networks import TD7Critic, TD7Policy, pack,
 from nervecord.training.policy.actor import Actor, GaussianActor
 from nervecord.training.policy.network import make_policy
 from nervecord.training.policy.normaliser import ObservationNormaliser
-from nervecord.training.start import is_function, read_best, require_equal
+from nervecord.training.settings.config import PPO, TD7, Distill, OnPolicy, SkrlAlgorithm, TrainConfig
 
 
 def read_teacher(config: TrainConfig) -> dict[str, Any]:

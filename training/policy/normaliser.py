@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nervecord.training.distributed import SOLO, Group
+from nervecord.training.processes.distributed import SOLO, Group
 
 EPSILON = 1e-8
 """Added to a standard deviation before it divides."""

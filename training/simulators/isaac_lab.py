@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from nervecord.errors import EngineError, MissingDependencyError, NervecordError, install_command
-from nervecord.training.quiet_skrl import import_skrl
+from nervecord.training.learners.quiet_skrl import import_skrl
 from nervecord.training.simulators.base import Step
 from nervecord.training.simulators.lab_interface import LabSimulator
 

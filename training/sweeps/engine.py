@@ -28,8 +28,8 @@ from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.files.scratch import remove_abandoned, scratch_folder
 from nervecord.errors import EngineError, MissingDependencyError, NervecordError, escaped, install_command
 from nervecord.runtime.guard import guarded
-from nervecord.training.config import TrainConfig, marked
-from nervecord.training.run_folder import remove_lock
+from nervecord.training.folder.run_folder import remove_lock
+from nervecord.training.settings.config import TrainConfig, marked
 from nervecord.training.sweeps.standing import Standing, State, error_file, result_of, standing_of
 from nervecord.training.sweeps.study import PlannedRun, Study
 

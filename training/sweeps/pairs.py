@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nervecord.runtime.result import interval95
-from nervecord.training.config import TrainConfig
+from nervecord.training.settings.config import TrainConfig
 from nervecord.training.sweeps.cells import Cell, Finished, other_fields
 from nervecord.training.sweeps.study import Series, word
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.errors import NervecordError
-from nervecord.training.records import read_record
+from nervecord.training.folder.records import read_record
 from nervecord.training.sweeps.cells import Cell, other_fields, read_cells
 from nervecord.training.sweeps.pairs import depth_table, number, paired_table
 from nervecord.training.sweeps.standing import Standing, State, result_of

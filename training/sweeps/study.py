@@ -24,9 +24,9 @@ from typing import Any
 from nervecord.compiler.files.regular import read_text
 from nervecord.compiler.schema import MOST_WHOLE, from_toml, printable, unprintable
 from nervecord.errors import FileFormatError, NervecordError, unknown_name
-from nervecord.training.config import TrainConfig, all_fields, marked
-from nervecord.training.records import read_record
-from nervecord.training.settings import MOST_ITEMS, shown
+from nervecord.training.folder.records import read_record
+from nervecord.training.settings.config import TrainConfig, all_fields, marked
+from nervecord.training.settings.fields import MOST_ITEMS, shown
 from nervecord.training.sweeps.rules import Rules, not_here, plain
 from nervecord.training.sweeps.search import draw
 

@@ -28,8 +28,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from nervecord.errors import EngineError, NervecordError
-from nervecord.training.config import OnPolicy, TrainConfig
-from nervecord.training.launch import Launch, launch
+from nervecord.training.processes.launch import Launch, launch
+from nervecord.training.settings.config import OnPolicy, TrainConfig
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from nervecord.compiler.policy import Policy
 from nervecord.errors import ContractError, NervecordError
 from nervecord.runtime.environment import import_task, spaces_of
 from nervecord.targets.given import read_graph
-from nervecord.training.tasks import channels, choice_names
+from nervecord.training.settings.tasks import channels, choice_names
 
 
 def task_contract(env: str) -> Contract:

@@ -33,18 +33,18 @@ from nervecord.compiler.ops import (
 )
 from nervecord.compiler.policy import Policy
 from nervecord.errors import NervecordError
-from nervecord.training.config import TrainConfig, marked
-from nervecord.training.description import (
+from nervecord.training.policy.network import SpikingPolicy
+from nervecord.training.policy.normaliser import EPSILON
+from nervecord.training.settings.config import TrainConfig, marked
+from nervecord.training.settings.description import (
     CountReadout,
     MembraneReadout,
     PolicyDescription,
     SpikingLayer,
     describe,
 )
-from nervecord.training.policy.network import SpikingPolicy
-from nervecord.training.policy.normaliser import EPSILON
+from nervecord.training.settings.tasks import channels, choice_names, environment_name
 from nervecord.training.simulators.base import control_period
-from nervecord.training.tasks import channels, choice_names, environment_name
 
 
 def exportable(config: TrainConfig) -> str | None:

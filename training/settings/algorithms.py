@@ -1,4 +1,4 @@
-"""Algorithms: how each learns, and what its fields mean (`nervecord.training.settings`)."""
+"""Algorithms: how each learns, and what its fields mean (`nervecord.training.settings.fields`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from nervecord.errors import NervecordError
-from nervecord.training.settings import MOST_ENVS, MOST_WIDTH, Part, flag, flag_name
+from nervecord.training.settings.fields import MOST_ENVS, MOST_WIDTH, Part, flag, flag_name
 
 
 @dataclass(frozen=True)

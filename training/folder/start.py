@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from nervecord.compiler.onnx.file import is_onnx
 from nervecord.errors import NervecordError
-from nervecord.training import run_folder
-from nervecord.training.config import PPO, TD7, Finetune, OnPolicy, TrainConfig
-from nervecord.training.records import number_of, read_record
-from nervecord.training.settings import flag_name
+from nervecord.training.folder import run_folder
+from nervecord.training.folder.records import number_of, read_record
+from nervecord.training.settings.config import PPO, TD7, Finetune, OnPolicy, TrainConfig
+from nervecord.training.settings.fields import flag_name
 
 if TYPE_CHECKING:
     import torch
@@ -158,7 +158,7 @@ def read_best(folder: Path) -> dict[str, Any]:
     Raises:
         NervecordError: it has none.
     """
-    from nervecord.training import checkpoint  # it imports torch, and a run folder can be looked at without
+    from nervecord.training.folder import checkpoint  # it imports torch, and a run folder can be looked at without
 
     result = folder / "result.json"
     step = int(number_of(read_record(result), "step", where=str(result))) if result.is_file() else None

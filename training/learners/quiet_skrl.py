@@ -7,7 +7,7 @@ import os
 
 import torch
 
-from nervecord.training.launch import launch
+from nervecord.training.processes.launch import launch
 
 
 def import_skrl() -> None:

@@ -7,7 +7,7 @@ Its files:
     git.diff          uncommitted changes of the source tree, where there are any
     metrics.jsonl     one JSON object for each update, plain text
     events.*          the same for TensorBoard
-    checkpoints/      `nervecord.training.checkpoint`
+    checkpoints/      `nervecord.training.folder.checkpoint`
     result.json       the tested return, at the end
     policy.nir        the policy, at the end
     mujoco.log        MuJoCo's warnings, where there were any
@@ -33,9 +33,9 @@ from typing import Any
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.errors import MissingDependencyError, NervecordError, install_command
 from nervecord.runtime import environment
-from nervecord.training.config import TrainConfig
-from nervecord.training.lease import Lease
-from nervecord.training.records import number_of, read_metrics, read_record
+from nervecord.training.folder.lease import Lease
+from nervecord.training.folder.records import number_of, read_metrics, read_record
+from nervecord.training.settings.config import TrainConfig
 
 PACKAGES = (
     "nervecord",

@@ -1,8 +1,8 @@
 """The configuration of a training run, in four parts that each mean one thing.
 
 `TrainConfig` is frozen and complete. `task` says what is learnt, `network` what acts, `algorithm` how it learns
-(`nervecord.training.algorithms`), `run` how and where it is computed and what is kept of it
-(`nervecord.training.settings`). What two runs must share is the comparison of a part.
+(`nervecord.training.settings.algorithms`), `run` how and where it is computed and what is kept of it
+(`nervecord.training.settings.fields`). What two runs must share is the comparison of a part.
 
 Fields have names of their own over all parts, so that flags, study files and `TrainConfig.of` name them alone.
 `config.json` in the run folder is the exact copy, one object for each part. Importing this module loads neither torch
@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nervecord.errors import FileFormatError, NervecordError, unknown_name
-from nervecord.training import records
-from nervecord.training.algorithms import (
+from nervecord.training.folder import records
+from nervecord.training.settings.algorithms import (
     ALGORITHMS,
     PPO,
     SAC,
@@ -32,8 +32,8 @@ from nervecord.training.algorithms import (
     OnPolicy,
     SkrlAlgorithm,
 )
-from nervecord.training.presets import PRESETS
-from nervecord.training.settings import NetworkConfig, Part, RunConfig, TaskConfig, flag_name, lapsed
+from nervecord.training.settings.fields import NetworkConfig, Part, RunConfig, TaskConfig, flag_name, lapsed
+from nervecord.training.settings.presets import PRESETS
 
 __all__ = [
     "ALGORITHMS",
