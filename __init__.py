@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from nervecord.targets.warmup import warmup
     from nervecord.training.front import contract, distill, sweep, train
     from nervecord.training.settings.config import TrainConfig
-    from nervecord.training.settings.network import network_policy
+    from nervecord.training.settings.foreign_network import network_policy
 
     StrPath = str | os.PathLike[str]
     Given = Graph | Policy | Program | StrPath
@@ -111,7 +111,7 @@ _ELSEWHERE = {
     "distill": "training.front",
     "emit": "targets.measures",
     "neurobench": "targets.measures",
-    "network_policy": "training.settings.network",
+    "network_policy": "training.settings.foreign_network",
     "picture": "runtime.picture",
     "report": "cli.html",
     "sweep": "training.front",

@@ -22,7 +22,8 @@ from nervecord.training.folder import checkpoint
 from nervecord.training.folder.export import describe_checkpoint, policy_graph
 from nervecord.training.folder.start import digest
 from nervecord.training.learners.make import make_learner
-from nervecord.training.learners.teacher import Teacher, read_teacher
+from nervecord.training.learners.sources import read_sources
+from nervecord.training.learners.teacher import make_teacher
 from nervecord.training.processes.distributed import SOLO
 from nervecord.training.settings.config import TrainConfig
 from nervecord.training.simulators.base import VALIDATION
@@ -273,11 +274,11 @@ def test_the_teachers_that_are_kept_teach_and_go_on(name: str) -> None:
     config = TrainConfig.from_json((folder / "config.json").read_text())
     content = checkpoint.load(folder / "checkpoints")
     student = TrainConfig.of(algorithm="distill", teacher=str(folder), env="Ant-v4")
-    assert digest(read_teacher(student)["learner"]) == digest(content["learner"])
+    assert digest(read_sources(student)[0].content["learner"]) == digest(content["learner"])
     low, high = -torch.ones(8), torch.ones(8)
-    learner = make_learner(FakeSizes(27, low.numpy(), high.numpy()), config, SOLO, sources=[], content=None)
+    learner = make_learner(FakeSizes(27, low.numpy(), high.numpy()), config, SOLO, sources={}, content=None)
     learner.load_state_dict(content["learner"])
-    teacher = Teacher(content, 27, low, high, 0, torch.device("cpu"))
+    teacher = make_teacher(content, 27, low, high, 0, torch.device("cpu"))
     observations = torch.randn(50, 27)
     taken, _ = learner.mode(observations, None)
     # The learner's copies are in bfloat16 as it learns; what teaches is in float32.
@@ -393,11 +394,11 @@ def test_the_network_that_is_kept_is_from_the_teacher_that_is_kept(tmp_path: Pat
     assert origins[0]["networks"] == digest(checkpoint.load(ZOO / "ant-teacher" / "checkpoints")["learner"])
     assert Path(origins[1]["folder"]).name == json.loads((first / "config.json").read_text())["run"]["name"]
     student = TrainConfig.of(algorithm="distill", teacher=str(folder), env="Ant-v4", critic=(256, 256))
-    teacher = Teacher(read_teacher(student), 27, -torch.ones(8), torch.ones(8), 0, torch.device("cpu"))
+    teacher = make_teacher(read_sources(student)[0].content, 27, -torch.ones(8), torch.ones(8), 0, torch.device("cpu"))
     assert teacher(torch.randn(5, 27)).shape == (5, 8)
     config = TrainConfig.from_json((folder / "config.json").read_text())
     content = checkpoint.load(folder / "checkpoints")
-    learner = make_learner(FakeSizes(27, -np.ones(8), np.ones(8)), config, SOLO, sources=[], content=None)
+    learner = make_learner(FakeSizes(27, -np.ones(8), np.ones(8)), config, SOLO, sources={}, content=None)
     learner.load_state_dict(content["learner"])
     assert evaluate(learner, config.replace(sim="auto"), 4, purpose=VALIDATION).mean > 3000
 

@@ -65,8 +65,9 @@ def distill(
         NervecordError: the folder holds no run, or this student cannot learn from it.
     """
     run = training()
+    from nervecord.training.algorithms.distill import Distill
     from nervecord.training.folder.start import shared_with
-    from nervecord.training.settings.config import Distill, TrainConfig
+    from nervecord.training.settings.config import TrainConfig
 
     if callable(teacher):
         from nervecord.training.learners.function_teacher import name_of
@@ -74,7 +75,7 @@ def distill(
         name = name_of(teacher)
     else:
         name = str(teacher)
-    shared = shared_with(name, network=False)
+    shared = shared_with(name, Distill.sources[0])
     config = TrainConfig.for_task(**{**shared, **fields, "teacher": name, "algorithm": Distill.name})
     result: TrainResult = run.train(config, progress=progress)
     return result

@@ -34,14 +34,17 @@ from nervecord.training.folder.export import check_exportable, export, exportabl
 from nervecord.training.folder.figure import draw_learning_curve
 from nervecord.training.folder.records import read_record
 from nervecord.training.folder.start import digest
-from nervecord.training.learners.base import Learner, Rollout, check_device
+from nervecord.training.learners.base import Learner, Rollout
 from nervecord.training.learners.collect import Collector, Episode
-from nervecord.training.learners.make import begin, make_learner
+from nervecord.training.learners.make import make_learner
+from nervecord.training.learners.sources import read_sources
+from nervecord.training.processes.devices import check_device
 from nervecord.training.processes.distributed import SOLO, Group, join
 from nervecord.training.processes.interrupts import told_to_stop
 from nervecord.training.processes.launch import launch
 from nervecord.training.settings.config import TrainConfig, marked
 from nervecord.training.simulators.base import TEST, TRAINING, VALIDATION, Simulator, environment_seeds
+from nervecord.training.simulators.kinds import kind_named
 from nervecord.training.simulators.make import make_simulator, resolve_kind
 
 RETURNS = 100
@@ -96,7 +99,7 @@ def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> T
         KeyboardInterrupt: interrupted; the text says the step and how to go on.
     """
     with contextlib.ExitStack() as held, run_folder.mujoco_log() as logged, join() as group:
-        group.check(config)
+        config.algorithm.check_processes(group.world)
         check_device(group.device(config.run.device))
         config = resolved(config)
         check_exportable(config)
@@ -215,15 +218,16 @@ class Run:
         """Whether a validation has taken over the simulation, of which a process has one alone."""
         self.origins: dict[str, Any] = {}
         """What is not this run's own work, by the field that asked for it: folder, step and a hash of the networks."""
-        sources = group.first(lambda: begin(config)) if content is None else []
+        sources = group.first(lambda: read_sources(config)) if content is None else []
         self.simulator = self._open_simulator()
-        self.learner: Learner = make_learner(self.simulator, config, group, sources=sources, content=content)
+        begun = {source.field: source.content for source in sources}
+        self.learner: Learner = make_learner(self.simulator, config, group, sources=begun, content=content)
         if not group.is_first:
             # All began with the same weights; noise and minibatches are each process's own.
             words = np.random.SeedSequence((config.run.seed, 3, group.rank)).generate_state(1)
             torch.manual_seed(int(words[0]))
         self.recorded = torch.zeros((0, self.simulator.observation_size))
-        self.origins.update({source.field: source.origin for source in sources})
+        self.origins.update({source.field: source.record for source in sources})
         if content is not None:
             self._restore(content)
         else:
@@ -245,12 +249,12 @@ class Run:
         stagger = None if config.run.exact_resume else int(words[0])
         self.collector = Collector(
             self.simulator, self.learner, rollout, stagger=stagger, begin=saved is None,
-            restart=getattr(config.algorithm, "restart_steps", 0),
+            restart=self.learner.restart_steps,
         )  # fmt: skip
         if saved is not None:
             self.collector.load_state_dict(saved)
-        elif (reward_rms := getattr(self.learner, "reward_rms", None)) is not None:
-            reward_rms.restart()
+        else:
+            self.learner.restart_episodes()
 
     def finish(self, progress: ProgressCallback | None) -> TrainResult:
         """Train to the last step, then test and export the best checkpoint."""
@@ -379,7 +383,7 @@ class Run:
         if not run.validation_episodes or not late:
             return None
         score = evaluate(self.learner, self.config, run.validation_episodes, purpose=VALIDATION).mean
-        self.lent = getattr(self.simulator, "is_shared", False)
+        self.lent = kind_named(run.sim).is_shared
         if self.best is None or score > self.best["score"]:
             self.best = {"step": self.step, "score": score}
         return score
@@ -419,7 +423,7 @@ class Run:
             "high": torch.from_numpy(self.simulator.high.copy()),
             "choices": self.simulator.choices,
             # Of a task that Gymnasium does not know.
-            "control_period": getattr(self.simulator, "control_period", None),
+            "control_period": self.simulator.control_period,
         }
         if self.group.several:
             content["processes"] = everywhere

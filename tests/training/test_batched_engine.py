@@ -10,9 +10,9 @@ import torch
 
 from nervecord.targets.batched.session import BatchedSession
 from nervecord.training.folder.export import policy_graph
+from nervecord.training.policy.description import describe
 from nervecord.training.policy.network import SpikingPolicy
 from nervecord.training.settings.config import TrainConfig
-from nervecord.training.settings.description import describe
 
 KINDS = {
     "reset": {},

@@ -11,17 +11,10 @@ from typing import Any
 import pytest
 
 from nervecord.errors import FileFormatError, NervecordError
-from nervecord.training.settings.config import (
-    ALGORITHMS,
-    PPO,
-    NetworkConfig,
-    RunConfig,
-    TaskConfig,
-    TrainConfig,
-    all_fields,
-    demo_config,
-    marked,
-)
+from nervecord.training.algorithms import ALGORITHMS
+from nervecord.training.algorithms.ppo import PPO
+from nervecord.training.settings.config import TrainConfig, all_fields, demo_config, marked
+from nervecord.training.settings.parts import NetworkConfig, RunConfig, TaskConfig
 
 
 def test_every_field_has_a_name_of_its_own_help_and_a_plain_default() -> None:
@@ -49,26 +42,26 @@ def test_json_round_trip() -> None:
     [
         ({"policy": "sn"}, r"--policy: unknown policy 'sn' .*did you mean 'snn'.*ann, snn"),
         ({"engine": "cuda"}, r"--engine: unknown engine 'cuda' .*fused, snntorch"),
-        ({"steps_per_action": 0}, r"--steps-per-action: is 0, at least 1"),
-        ({"lr": 0.0}, r"--lr: is 0.0, a number above 0"),
-        ({"lr": float("nan")}, r"--lr: is nan, not a finite number"),
-        ({"lr": "fast"}, r"--lr: is 'fast', a str, where a float"),
-        ({"steps": 1.5}, r"--steps: is 1.5, a float, where a int"),
-        ({"delays": 1}, r"--delays: is 1, a int, where a bool"),
-        ({"decay": 1.0}, r"--decay: is 1.0, a decay lies strictly between 0 and 1"),
-        ({"gamma": 1.5}, r"--gamma: is 1.5"),
-        ({"layers": ()}, r"--layers: is \(\)"),
-        ({"layers": (8, 0)}, r"--layers: is \(8, 0\)"),
+        ({"steps_per_action": 0}, r"--steps-per-action: expected int >= 1, got 0"),
+        ({"lr": 0.0}, r"--lr: expected float > 0.0, got 0.0"),
+        ({"lr": float("nan")}, r"--lr: expected float"),
+        ({"lr": "fast"}, r"--lr: expected float, got str"),
+        ({"steps": 1.5}, r"--steps: expected int, got float"),
+        ({"delays": 1}, r"--delays: expected bool, got int"),
+        ({"decay": 1.0}, r"--decay: expected float < 1.0, got 1.0"),
+        ({"gamma": 1.5}, r"--gamma: expected float <= 1.0, got 1.5"),
+        ({"layers": ()}, r"--layers: expected array of length >= 1"),
+        ({"layers": (8, 0)}, r"--layers: \[1\]: expected int >= 1, got 0"),
         ({"minibatch": 4096}, r"--minibatch: is 4096, a rollout holds 32 environments x 64 steps = 2048"),
         ({"delays": True}, r"--delays: has no meaning with --state reset.*use --state carried"),
-        ({"layers": 8}, r"--layers: is 8, a int, where a tuple is needed"),
-        ({"layers": None}, r"--layers: is None, a NoneType"),
-        ({"layers": (10**30,)}, r"--layers: has a width above 1,048,576"),
-        ({"layers": (1,) * 1001}, r"--layers: has 1001 parts, at most 1000"),
-        ({"lr": 10**400}, r"--lr: is a number of 19 digits or more"),
-        ({"seed": 10**5000}, r"--seed: is a number of 19 digits or more"),
-        ({"env": "x" * 10_000, "lr": "y" * 10_000}, r"--lr: is 'y{79}\.\.\., a str"),
-        ({"num_envs": 10**9}, r"--num-envs: is 1,000,000,000, at most 1,048,576 can be"),
+        ({"layers": 8}, r"--layers: expected array, got int"),
+        ({"layers": None}, r"--layers: expected array, got null"),
+        ({"layers": (10**30,)}, r"--layers: \[0\]: expected int <= 1048576"),
+        ({"layers": (1,) * 1001}, r"--layers: expected array of length <= 1000"),
+        ({"lr": 10**400}, r"--lr: number out of range"),
+        ({"seed": 10**5000}, r"--seed: expected int <= 1000000000000000000"),
+        ({"env": "x" * 10_000, "lr": "y" * 10_000}, r"--lr: expected float, got str"),
+        ({"num_envs": 10**9}, r"--num-envs: expected int <= 1048576, got 1000000000"),
         ({"name": "../up"}, r"--name: is '../up'.*--out"),
         ({"name": ".."}, r"--name: is '..'"),
         ({"env": ""}, r"--env: is empty"),
@@ -77,7 +70,7 @@ def test_json_round_trip() -> None:
         ({"algorithm": "a2c"}, r"unknown algorithm 'a2c'"),
         ({"mirror": True, "env": "Hopper-v4"}, r"--mirror: no symmetry of Hopper-v4 is known"),
         ({"recurrent": True}, r"--recurrent: needs --state carried"),
-        ({"wrappers": (3,)}, r"--wrappers: is \(3,\), names are needed"),
+        ({"wrappers": (3,)}, r"--wrappers: \[0\]: expected str, got int"),
     ],
 )
 def test_impossible_values_are_refused_by_flag(changes: dict[str, Any], message: str) -> None:
@@ -96,9 +89,9 @@ def test_steps_are_rounded_up_to_whole_rollouts() -> None:
 
 
 def test_damaged_and_unknown_json() -> None:
-    with pytest.raises(FileFormatError, match="not JSON"):
+    with pytest.raises(FileFormatError, match="is no JSON"):
         TrainConfig.from_json("{")
-    with pytest.raises(FileFormatError, match="holds list"):
+    with pytest.raises(FileFormatError, match="expected object, got array"):
         TrainConfig.from_json("[]")
     with pytest.raises(NervecordError, match=r"unknown field 'layer' .*'layers'"):
         TrainConfig.from_json('{"layer": [3]}')

@@ -264,9 +264,9 @@ def test_killed_and_resumed_with_two_processes_is_bit_identical(tmp_path: Path) 
 def test_what_processes_cannot_share_is_refused() -> None:
     group = Group(Launch(1, 3, 1, 3))
     with pytest.raises(NervecordError, match=r"--num-envs: is 32, which 3 processes.*multiple of 3"):
-        group.check(TrainConfig())
+        TrainConfig().algorithm.check_processes(3)
     with pytest.raises(NervecordError, match=r"--minibatch: is 4, 3 processes need at least 6"):
-        group.check(TrainConfig.of(num_envs=33, minibatch=4))
+        TrainConfig.of(num_envs=33, minibatch=4).algorithm.check_processes(3)
     with pytest.raises(NervecordError, match=r"need a card each.*--device cuda"):
         group.device("cuda:0")
     if torch.cuda.device_count() < 3:
@@ -275,7 +275,7 @@ def test_what_processes_cannot_share_is_refused() -> None:
     assert group.device("cpu") == "cpu"
     assert group.own(list(range(6))) == [2, 3]
     assert SOLO.device("cuda:1") == "cuda:1"
-    SOLO.check(TrainConfig.of(num_envs=33, minibatch=2))
+    TrainConfig.of(num_envs=33, minibatch=2).algorithm.check_processes(1)
 
 
 def test_an_environment_that_is_not_torchruns_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,7 @@ def test_a_student_becomes_better_and_is_exported(runs: Path, tmp_path: Path) ->
                                                  minibatch=16, num_envs=4, name="taught")  # fmt: skip
     taught = train(student)
     assert json.loads((taught.folder / "versions.json").read_text())["teacher"]["folder"] == str(result.folder)
-    with pytest.raises(NervecordError, match="was trained with finetune, and has no critic for PPO"):
+    with pytest.raises(NervecordError, match="was trained with finetune, and holds no critic of states"):
         train(student.replace(algorithm="ppo", start=str(result.folder), name="ppo"))
 
 
@@ -141,7 +141,7 @@ def test_the_teacher_acts_first_where_there_are_few_environments(runs: Path, tmp
         content["learner"]["past"].append({"updates": 0, "every": 1, **pack(before)})
     begun = {"teacher": content, "start": checkpoint.load(runs / "student" / "checkpoints", best_of(runs / "student"))}
     limit = torch.tensor([2.0])
-    learner = FinetuneLearner(3, -limit, limit, run.config, SOLO, choices=0, begun=begun, content=None)
+    learner = FinetuneLearner(3, -limit, limit, run.config, SOLO, sources=begun)
     seen = torch.randn(6, 3)
     acted, own = learner.act(seen, None).actions, learner.mode(seen, None)[0]
     torch.testing.assert_close(acted[::2], own[::2])
@@ -229,11 +229,11 @@ def test_what_the_zoo_keeps_of_a_student_is_begun_with_and_not_gone_on_with(runs
         ({"start": ""}, "--start: is empty"),
         ({"teacher": ""}, "--teacher: is empty"),
         ({"num_envs": 3, "restart_steps": 50}, "--restart-steps: has no meaning with --num-envs 3"),
-        ({"start": "{runs}/teacher"}, "whose networks are its own"),
-        ({"teacher": "{runs}/student"}, "was trained with distill, which has no critic"),
+        ({"start": "{runs}/teacher"}, "was trained with td7, and holds no network"),
+        ({"teacher": "{runs}/student"}, "was trained with distill, and holds no critic of actions"),
         ({"teacher": "policy.onnx"}, "--teacher policy.onnx: is a file or a function"),
         ({"teacher": "{runs}/none"}, "is no run folder"),
-        ({"gamma": 0.9}, r"has values of gamma 0.99, not of 0.9 \(add --gamma 0.99"),
+        ({"gamma": 0.9}, r"trained with gamma 0.99, not 0.9: .*give no other --gamma"),
         ({"fill_steps": 4096}, "--fill-steps: is 4,096, and the whole training has 4,096 steps"),
         ({"layers": (16,)}, r"trained with layers \(32,\), not \(16,\)"),
         ({"obs_clip": 5.0}, "trained with obs clip 10.0, not 5.0"),

@@ -18,10 +18,10 @@ from nervecord.errors import NervecordError
 from nervecord.training.folder import checkpoint
 from nervecord.training.front import distill
 from nervecord.training.learners.network_teacher import PART, NetworkTeacher, read_network_teacher
-from nervecord.training.learners.teacher import read_teacher
+from nervecord.training.learners.sources import read_sources
 from nervecord.training.run import resume
 from nervecord.training.settings.config import TrainConfig
-from nervecord.training.settings.network import network_policy, task_contract
+from nervecord.training.settings.foreign_network import network_policy, task_contract
 
 pytest.importorskip("onnx")
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
@@ -112,7 +112,7 @@ def test_a_teacher_of_another_task_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NervecordError, match="takes 27 values, and the task gives 3"):
         distill(path, name="student", **{**SMALL, "env": "Pendulum-v1", "out": str(tmp_path)})
     with pytest.raises(NervecordError, match="knows no mirror image"):
-        read_teacher(config(path, env="Ant-v4", mirror=True))
+        read_sources(config(path, env="Ant-v4", mirror=True))
 
 
 @pytest.mark.filterwarnings("ignore")

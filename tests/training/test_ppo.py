@@ -212,7 +212,7 @@ def test_importing_skrl_leaves_the_process_as_it_was() -> None:
     done = run_python(
         "import logging, torch\n"
         "before = torch.distributions.Distribution._validate_args\n"
-        "from nervecord.training.learners.quiet_skrl import import_skrl\n"
+        "from nervecord.training.processes.quiet_skrl import import_skrl\n"
         "import_skrl()\n"
         "assert before is torch.distributions.Distribution._validate_args is True\n"
         "assert not logging.getLogger('skrl').handlers\n"
@@ -222,7 +222,7 @@ def test_importing_skrl_leaves_the_process_as_it_was() -> None:
 
 
 def test_several_processes_without_torchrun_are_refused() -> None:
-    done = run_python("from nervecord.training.learners.quiet_skrl import import_skrl\nimport_skrl()", WORLD_SIZE="2")
+    done = run_python("from nervecord.training.processes.quiet_skrl import import_skrl\nimport_skrl()", WORLD_SIZE="2")
     assert done.returncode == 1
     assert b"WORLD_SIZE is 2" in done.stderr
 

@@ -280,7 +280,7 @@ HUNDRED = [k / 1000 for k in range(1, 101)]
         (HEAD + f"[grid]\nlr = [{'9' * 400}]", "--lr: is a number of 19 digits or more"),
         (HEAD + f"steps = {'9' * 400}\n[grid]\nlr = [1e-3]", "--steps: is a number of 19 digits or more"),
         (HEAD + f"[grid]\nlr = [1e-3]\nseeds = [{'9' * 400}]", "seeds holds 9999"),
-        (HEAD + "[grid]\nnum_envs = [99999999999]", "--num-envs: is 99,999,999,999, at most 1,048,576"),
+        (HEAD + "[grid]\nnum_envs = [99999999999]", "--num-envs: expected int <= 1048576"),
         (HEAD + "[grid]\nlayers = [[99999999999]]", "--layers: has a width above 1,048,576"),
         (HEAD.replace('"s"', '"s"\nout = "\\u001b[2Jruns"') + "[grid]\nlr = [1e-3]", r"cannot be printed: \\x1b"),
         (HEAD.replace('"s"', '"s"\nnotes = "a\\nb\\u0085"') + "[grid]\nlr = [1e-3]", None),

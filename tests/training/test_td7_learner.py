@@ -21,7 +21,7 @@ from nervecord.training.learners import off_policy
 from nervecord.training.learners.base import Rollout
 from nervecord.training.learners.distill import Student
 from nervecord.training.learners.off_policy import TD7Learner
-from nervecord.training.learners.td7 import TD7
+from nervecord.training.learners.td7 import TD7Agent
 from nervecord.training.learners.td7_networks import TD7Policy, unpack
 from nervecord.training.run import Run, resolved, resume, train
 from nervecord.training.settings.config import TrainConfig
@@ -58,10 +58,10 @@ def test_it_learns_from_its_replay_and_refills_it_when_it_goes_on(tmp_path: Path
 def test_what_torch_cannot_compile_is_said_before_anything_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(agent: TD7) -> None:
+    def fail(agent: TD7Agent) -> None:
         raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found")
 
-    monkeypatch.setattr(TD7, "compile", fail)
+    monkeypatch.setattr(TD7Agent, "compile", fail)
     with pytest.raises(NervecordError, match=r"--torch-compile: torch cannot compile here: .*No working"):
         train(small(tmp_path, torch_compile=True))
     assert not (tmp_path / "td7").exists()
@@ -293,7 +293,7 @@ def test_skrls_agents_learn_and_go_on(tmp_path: Path, algorithm: str) -> None:
     assert not torch.equal(first["agent"]["policy"][weight], last["agent"]["policy"][weight])
     again = resume(result.folder, overrides={"steps": 1152})
     assert again.config.total_steps == 1152
-    with pytest.raises(NervecordError, match=f"was trained with {algorithm}, whose policies teach nothing yet"):
+    with pytest.raises(NervecordError, match=f"was trained with {algorithm}, and holds no policy that can be imitated"):
         train(TrainConfig.of(algorithm="distill", teacher=str(result.folder), env="Pendulum-v1", out=str(tmp_path)))
 
 

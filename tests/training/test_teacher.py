@@ -21,7 +21,8 @@ from nervecord.training.learners.base import Rollout
 from nervecord.training.learners.distill import Student
 from nervecord.training.learners.function_teacher import name_of
 from nervecord.training.learners.ppo import PPOLearner
-from nervecord.training.learners.teacher import Teacher, divergence, read_teacher
+from nervecord.training.learners.sources import read_sources
+from nervecord.training.learners.teacher import divergence, make_teacher
 from nervecord.training.policy.mirror import mirror_of
 from nervecord.training.run import Run, resolved, resume, train
 from nervecord.training.settings.config import TrainConfig
@@ -91,12 +92,12 @@ def test_functions_that_no_module_has(tmp_path: Path) -> None:
         name = name_of(function)
         assert name not in names
         names.add(name)
-        content = read_teacher(learning(tmp_path, name))  # type: ignore[arg-type]
+        content = read_sources(learning(tmp_path, name))[0].content  # type: ignore[arg-type]
         seen = torch.ones(2, 4)
-        assert torch.equal(Teacher(content, 4, low, high, 0, torch.device("cpu"))(seen), torch.full((2, 1), gain))
+        assert torch.equal(make_teacher(content, 4, low, high, 0, torch.device("cpu"))(seen), torch.full((2, 1), gain))
         assert torch.equal(seen, torch.ones(2, 4))
     with pytest.raises(NervecordError, match="was given in Python and has no name there"):
-        read_teacher(learning(tmp_path, "training.test_teacher:Controller.act.<9>"))  # type: ignore[arg-type]
+        read_sources(learning(tmp_path, "training.test_teacher:Controller.act.<9>"))  # type: ignore[arg-type]
 
 
 def test_what_a_function_may_not_do(tmp_path: Path) -> None:
@@ -104,11 +105,11 @@ def test_what_a_function_may_not_do(tmp_path: Path) -> None:
         return learning(tmp_path, teacher)  # type: ignore[arg-type]
 
     with pytest.raises(NervecordError, match=f"{__name__} has no function nothing"):
-        read_teacher(config(f"{__name__}:nothing"))
+        read_sources(config(f"{__name__}:nothing"))
     with pytest.raises(NervecordError, match="no module 'no_such_module' is found"):
-        read_teacher(config("no_such_module:act"))
+        read_sources(config("no_such_module:act"))
     with pytest.raises(NervecordError, match="cannot be called with observations alone: missing"):
-        read_teacher(config(f"{__name__}:Controller.act"))
+        read_sources(config(f"{__name__}:Controller.act"))
     low, high = torch.tensor([-3.0]), torch.tensor([3.0])
     for function, message in (
         (lambda x: {"actions": x}, "gave a dict, and an array of numbers is needed"),
@@ -116,9 +117,9 @@ def test_what_a_function_may_not_do(tmp_path: Path) -> None:
         (lambda x: x, r"shape \(5, 4\) for 5 observations, \(5, 1\) is needed"),
         (lambda x: x[:, :1] * np.nan, "not finite"),
     ):
-        content = read_teacher(config(name_of(function)))
+        content = read_sources(config(name_of(function)))[0].content
         with pytest.raises(NervecordError, match=message):
-            Teacher(content, 4, low, high, 0, torch.device("cpu"))(torch.zeros(5, 4))
+            make_teacher(content, 4, low, high, 0, torch.device("cpu"))(torch.zeros(5, 4))
 
 
 def test_mirror_images_are_learnt_too(tmp_path: Path) -> None:
@@ -127,7 +128,7 @@ def test_mirror_images_are_learnt_too(tmp_path: Path) -> None:
         num_envs=3, minibatch=2, epochs=1, layers=(8,), out=str(tmp_path),
     )  # fmt: skip
     one = torch.ones(8)
-    student = Student(27, -one, one, config, teacher=read_teacher(config))
+    student = Student(27, -one, one, config, sources={"teacher": read_sources(config)[0].content})
     no = torch.zeros(2, 3, dtype=torch.bool)
     rollout = Rollout(
         torch.randn(3, 3, 27), torch.zeros(2, 3, 8), torch.zeros(2, 3, 8), None, torch.zeros(2, 3), no, no, ~no
@@ -179,12 +180,12 @@ def test_beginnings_and_what_came_before_a_fall_are_drawn_more_often(tmp_path: P
 
 
 def student_of(config: TrainConfig, one: torch.Tensor) -> Student:
-    return Student(27, -one, one, config, teacher=read_teacher(config))
+    return Student(27, -one, one, config, sources={"teacher": read_sources(config)[0].content})
 
 
 def test_the_teachers_critic_moves_the_student(tmp_path: Path) -> None:
     teacher = train(td7(tmp_path))
-    asked = Teacher(checkpoint.load(teacher.folder / "checkpoints"), 3, *limits(2.0), 0, torch.device("cpu"))
+    asked = make_teacher(checkpoint.load(teacher.folder / "checkpoints"), 3, *limits(2.0), 0, torch.device("cpu"))
     ends = {}
     for weight in (0.0, 100.0):
         changes = {"env": "Pendulum-v1", "critic_weight": weight, "steps": 2048, "sim": "gymnasium"}
@@ -198,9 +199,9 @@ def test_the_teachers_critic_moves_the_student(tmp_path: Path) -> None:
     assert ends[100.0][0] > ends[0.0][0]
     assert ends[100.0][1] > ends[0.0][1]
     ppo = train(small(tmp_path, "ppo", policy="ann", steps=64))
-    with pytest.raises(NervecordError, match="is trained with ppo, of which no value of an action is read"):
+    with pytest.raises(NervecordError, match="was trained with ppo, and has no critic of actions"):
         train(learning(tmp_path, ppo.folder, "refused", critic_weight=1.0))
-    with pytest.raises(NervecordError, match="is a file or a function, of which no value of an action is read"):
+    with pytest.raises(NervecordError, match="is a file or a function, and has no critic of actions"):
         train(learning(tmp_path, HERE, "refused", critic_weight=1.0))  # type: ignore[arg-type]
     assert not (tmp_path / "refused").exists()
 
@@ -213,7 +214,7 @@ def test_value_is_that_of_td7(tmp_path: Path) -> None:
     """The critic as a teacher has it, against the agent's own networks."""
     result = train(td7(tmp_path))
     content = checkpoint.load(result.folder / "checkpoints")
-    asked = Teacher(content, 3, *limits(2.0), 0, torch.device("cpu"))
+    asked = make_teacher(content, 3, *limits(2.0), 0, torch.device("cpu"))
     agent = learner_at(result.folder, content).agent
     seen, actions = torch.randn(20, 3), torch.rand(20, 1) * 4 - 2
     with torch.no_grad():

@@ -12,8 +12,9 @@ from nervecord.cli.command import main
 from nervecord.compiler.nir.file import read_nir
 from nervecord.errors import FileFormatError, NervecordError
 from nervecord.training import run
-from nervecord.training.settings.config import NetworkConfig, TrainConfig
-from nervecord.training.settings.topology import read_topology
+from nervecord.training.folder.topology import read_topology
+from nervecord.training.settings.config import TrainConfig
+from nervecord.training.settings.parts import NetworkConfig
 from nervecord.training.sweeps.study import read_study
 
 STUDY = Path(__file__).parents[2] / "docs" / "study-isaacgym.toml"

@@ -36,23 +36,18 @@ from nervecord.runtime import environment
 from nervecord.training.folder.lease import Lease
 from nervecord.training.folder.records import number_of, read_metrics, read_record
 from nervecord.training.settings.config import TrainConfig
+from nervecord.training.simulators.kinds import KINDS
 
-PACKAGES = (
-    "nervecord",
-    "numpy",
-    "numba",
-    "torch",
-    "snntorch",
-    "skrl",
-    "gymnasium",
-    "envpool",
-    "mujoco",
-    "mujoco-warp",
-    "warp-lang",
-    "isaaclab",
-    "mjlab",
-    "nir",
+PACKAGES = tuple(
+    dict.fromkeys(
+        (
+            *("nervecord", "numpy", "numba", "torch", "snntorch", "skrl", "mujoco"),
+            *(package for kind in KINDS.values() for package in kind.packages),
+            "nir",
+        )
+    )
 )
+"""Distributions whose versions a run folder records."""
 
 LOCK = ".lock"
 """Held by the process that trains."""

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from nervecord.compiler.onnx.file import is_onnx
 from nervecord.errors import NervecordError
+from nervecord.training.algorithms.base import Source
+from nervecord.training.fields import flag_name
 from nervecord.training.folder import run_folder
 from nervecord.training.folder.records import number_of, read_record
-from nervecord.training.settings.config import PPO, TD7, Finetune, OnPolicy, TrainConfig
-from nervecord.training.settings.fields import flag_name
+from nervecord.training.settings.config import TrainConfig
 
 if TYPE_CHECKING:
     import torch
@@ -34,122 +35,43 @@ def is_function(teacher: str | Path) -> bool:
     return _FUNCTION.fullmatch(str(teacher)) is not None and not Path(teacher).exists()
 
 
-def shared_with(folder: str | Path, *, network: bool = True, critic: bool = True) -> dict[str, Any]:
-    """The fields, by their names alone, that a training takes from the run that it begins with or learns from.
+def shared_with(folder: str | Path, source: Source) -> dict[str, Any]:
+    """The fields, by their names alone, that a training takes from the run that it starts from.
 
     Args:
         folder: of that run; an ONNX file or a function says nothing of its task.
-        network: the network too, where its weights are taken.
-        critic: the critic's shape too, where it has one of on-policy learning.
+        source: says which.
 
     Raises:
         NervecordError: the folder holds no run.
     """
     if is_onnx(folder) or is_function(folder):
         return {}
-    config = run_folder.open_existing(Path(folder))
-    found = config.task.to_dict() | (config.network.to_dict() if network else {})
-    return found | ({"critic": config.algorithm.critic} if critic and isinstance(config.algorithm, OnPolicy) else {})
+    before = run_folder.open_existing(Path(folder))
+    return {name: before.fields[name] for name in _shared(before, source)}
 
 
-def require_equal(
-    before: TrainConfig, config: TrainConfig, *, where: str, network: bool = True, critic: bool = True
-) -> None:
-    """Refuse a configuration that differs from another run's in what both must share: the task, and network and critic
-    where their weights are taken.
+def require_equal(before: TrainConfig, config: TrainConfig, source: Source, *, where: str) -> None:
+    """Refuse a configuration that differs from another run's in what both must share.
 
     Raises:
         NervecordError: it does; the error names the first such field.
     """
-    parts = [(before.task, config.task)] + ([(before.network, config.network)] if network else [])
-    pairs = [(name, was, now[name]) for a, b in parts for now in [b.to_dict()] for name, was in a.to_dict().items()]
-    if critic and isinstance(before.algorithm, OnPolicy) and isinstance(config.algorithm, OnPolicy):
-        pairs.append(("critic", list(before.algorithm.critic), list(config.algorithm.critic)))
-    for name, was, now in pairs:
-        if was != now:
+    was, now = before.fields, config.fields
+    for name in _shared(before, source):
+        if name in now and was[name] != now[name]:
             raise NervecordError(
-                f"trained with {name.replace('_', ' ')} {_word(was)}, not {_word(now)}: its networks do not fit",
+                f"trained with {name.replace('_', ' ')} {was[name]}, not {now[name]}: its networks do not fit",
                 where=where,
                 hint=f"give no other {flag_name(name)}; it is taken from that run",
             )
 
 
-def _word(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def read_start(config: TrainConfig) -> dict[str, Any]:
-    """The checkpoint a training begins with: the best one of a finished run, else the newest.
-
-    Args:
-        config: of the training that begins; its `algorithm.start` names the run folder.
-
-    Raises:
-        NervecordError: the folder holds no run or no checkpoint, or its networks have another shape or task.
-    """
-    assert isinstance(config.algorithm, PPO | Finetune)
-    folder = Path(config.algorithm.start)
-    before, where = run_folder.open_existing(folder), f"--start {folder}"
-    if before.algorithm.own_networks:
-        raise NervecordError(
-            f"was trained with {before.algorithm.name}, whose networks are its own",
-            where=where,
-            hint="start from a run of ppo or distill" + " or finetune" * isinstance(config.algorithm, Finetune),
-        )
-    require_equal(before, config, where=where)
-    if isinstance(config.algorithm, PPO) and not isinstance(before.algorithm, OnPolicy):
-        raise NervecordError(
-            f"was trained with {before.algorithm.name}, and has no critic for PPO",
-            where=where,
-            hint="start from a run of ppo or distill",
-        )
-    return read_best(folder)
-
-
-def read_critic(config: TrainConfig) -> dict[str, Any]:
-    """The checkpoint of TD7 whose critic goes on: the best one of a finished run, else the newest.
-
-    Args:
-        config: of the training that begins, whose `algorithm.teacher` names the run folder.
-
-    Raises:
-        NervecordError: the folder holds no run or no checkpoint, or it is of another algorithm or task.
-    """
-    assert isinstance(config.algorithm, Finetune)
-    name = config.algorithm.teacher
-    where = f"--teacher {name}"
-    if is_onnx(name) or is_function(name):
-        raise NervecordError("is a file or a function, and has no critic", where=where, hint="take a run of td7")
-    folder = Path(name)
-    before = run_folder.open_existing(folder)
-    if not isinstance(before.algorithm, TD7):
-        raise NervecordError(
-            f"was trained with {before.algorithm.name}, which has no critic that goes on from any action",
-            where=where,
-            hint="take a run of td7",
-        )
-    # What TD7 learnt of; its observations are raw.
-    for field in ("env", "wrappers"):
-        was, now = getattr(before.task, field), getattr(config.task, field)
-        if was != now:
-            raise NervecordError(
-                f"was trained with {field} {was}, and the run of --start with {now}",
-                where=where,
-                hint="take a teacher and a student of one task",
-            )
-    if before.algorithm.gamma != config.algorithm.gamma:
-        raise NervecordError(
-            f"has values of gamma {before.algorithm.gamma:g}, not of {config.algorithm.gamma:g}",
-            where=where,
-            hint=f"add --gamma {before.algorithm.gamma:g}",
-        )
-    if config.network.state != "reset":
-        raise NervecordError(
-            "carries state from action to action, and a critic of TD7 knows none",
-            where=f"--start {config.algorithm.start}",
-            hint="start from a run with --state reset",
-        )
-    return read_best(folder)
+def _shared(before: TrainConfig, source: Source) -> list[str]:
+    """Names of the fields of a run that a training shares with it."""
+    parts = {"task": before.task.to_dict(), "network": before.network.to_dict()}
+    names = [field for name in source.shared for field in parts.get(name, (name,))]
+    return [name for name in names if name in before.fields]
 
 
 def read_best(folder: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ them, and leaves them as they are; else they are its own. So a training with PPO
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nervecord.errors import NervecordError
+from nervecord.training.algorithms.distill import Distill
 from nervecord.training.folder.start import statistics
 from nervecord.training.learners.advantages import explained_variance
 from nervecord.training.learners.base import Rollout
@@ -30,7 +31,7 @@ from nervecord.training.learners.teacher import Teacher, action_error
 from nervecord.training.policy.actor import Act, GaussianActor, first_largest
 from nervecord.training.policy.mirror import mirror_of
 from nervecord.training.processes.distributed import SOLO, Group
-from nervecord.training.settings.config import Distill, TrainConfig
+from nervecord.training.settings.config import TrainConfig
 
 
 def distance(outputs: Tensor, wanted: Tensor, limits: tuple[Tensor, Tensor] | None, margin: float = 0.0) -> Tensor:
@@ -71,9 +72,10 @@ class Student(OnPolicyLearner):
         group: Group = SOLO,
         *,
         choices: int = 0,
-        teacher: dict[str, Any],
+        sources: Mapping[str, dict[str, Any]] | None = None,
+        content: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(observations, low, high, config, group, choices=choices, teacher=teacher)
+        super().__init__(observations, low, high, config, group, choices=choices, sources=sources, content=content)
         settings = self.settings
         if settings.mirror_states and config.network.mirror:
             raise NervecordError(
@@ -97,6 +99,8 @@ class Student(OnPolicyLearner):
         """Steps that the episode of each environment has lasted, since this process began."""
         self.guided = torch.zeros(group.share(settings.num_envs), dtype=torch.bool, device=self.device)
         """Where the teacher acts; drawn anew before each rollout."""
+        if content is None and sources:
+            self.take_over(sources["teacher"])
 
     def schedule(self, step: int, total: int) -> None:
         """Set learning rate and noise, and draw where the teacher acts."""

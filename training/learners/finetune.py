@@ -12,25 +12,25 @@ its past policies, as a critic that sees the newest policy alone overrates what 
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from nervecord.training.algorithms.finetune import Finetune
+from nervecord.training.algorithms.td7 import TD7Settings
 from nervecord.training.learners.base import Rollout
-from nervecord.training.learners.off_policy import TD7Learner, td7_settings
+from nervecord.training.learners.off_policy import TD7Learner, td7_agent
 from nervecord.training.learners.on_policy import firing
 from nervecord.training.learners.replay import Batch
-from nervecord.training.learners.td7 import TD7, TD7Settings
+from nervecord.training.learners.td7 import TD7Agent
 from nervecord.training.learners.td7_networks import TD7Policy, pack, unpack
 from nervecord.training.learners.teacher import action_error
 from nervecord.training.policy.network import AnnPolicy, SpikingPolicy, make_policy
 from nervecord.training.policy.normaliser import ObservationNormaliser
-from nervecord.training.processes.distributed import Group
-from nervecord.training.settings.config import TD7 as TD7Config
-from nervecord.training.settings.config import Finetune, TrainConfig
+from nervecord.training.processes.distributed import SOLO, Group
+from nervecord.training.settings.config import TrainConfig
 
 
 class StudentActor(nn.Module):
@@ -60,11 +60,11 @@ class StudentActor(nn.Module):
         return self.means(observations).clamp(-1, 1)
 
 
-class StudentTD7(TD7):
+class StudentTD7(TD7Agent):
     """TD7 whose actor is a student's network.
 
     Args:
-        observations, actions, settings: as of `TD7`; `lr` is the critic's and the encoder's.
+        observations, actions, settings, grad_norm: as of `TD7Agent`; `lr` is the critic's and the encoder's.
         actor: the student.
         teacher: what it is held near to.
         critic_weight: of its values beside the distance.
@@ -82,11 +82,12 @@ class StudentTD7(TD7):
         actor: StudentActor,
         teacher: TD7Policy,
         critic_weight: float,
+        grad_norm: float = 0.0,
     ) -> None:
         self.teacher, self.critic_weight = teacher, critic_weight
         self.distances: list[Tensor] = []
         """Squared distance from the teacher's action at each update of the actor, since they were last read."""
-        super().__init__(observations, actions, settings, actor)
+        super().__init__(observations, actions, settings, actor, grad_norm=grad_norm)
         # The copy that gives the targets sees what the student sees: its statistics too, which are loaded later.
         self.actor_target.obs_rms = actor.obs_rms
 
@@ -109,7 +110,7 @@ class StudentTD7(TD7):
         """None: a student is no network of TD7."""
         raise NotImplementedError
 
-    def go_on_from(self, before: TD7) -> None:
+    def go_on_from(self, before: TD7Agent) -> None:
         """Take encoder and critic of a training, with their targets, optimisers and the range of values."""
         for name in ("encoder", "critic", "fixed", "fixed_target", "critic_target"):
             getattr(self, name).load_state_dict(getattr(before, name).state_dict())
@@ -123,8 +124,8 @@ class FinetuneLearner(TD7Learner):
 
     Args:
         observations, low, high, config, group, choices: as of `TD7Learner`.
-        begun: checkpoints of the runs that this training begins with, "start" and "teacher"; None where it goes on.
-        content: the checkpoint that it goes on from, else None.
+        sources: checkpoints that a new training starts from, "start" and "teacher".
+        content: the checkpoint that the training resumes from, which keeps its teacher.
     """
 
     settings: Finetune
@@ -136,25 +137,27 @@ class FinetuneLearner(TD7Learner):
         low: Tensor,
         high: Tensor,
         config: TrainConfig,
-        group: Group,
+        group: Group = SOLO,
         *,
-        choices: int,
-        begun: dict[str, dict[str, Any]],
-        content: dict[str, Any] | None,
+        choices: int = 0,
+        sources: Mapping[str, dict[str, Any]] | None = None,
+        content: dict[str, Any] | None = None,
     ) -> None:
         assert isinstance(config.algorithm, Finetune)
+        sources = sources or {}
         if content is None:
-            self._before = _td7(begun["teacher"], observations, len(low))
-            self.taught: dict[str, Any] = _taught(begun["teacher"], self._before)
+            self._before = td7_agent(sources["teacher"], observations, len(low))
+            self.taught: dict[str, Any] = _taught(sources["teacher"], self._before)
         else:
             self.taught = content["learner"]["teacher"]
         super().__init__(observations, low, high, config, group, choices=choices)
+        self.restart_steps = config.algorithm.restart_steps
         self.agent.distances.clear()  # of the trial with which torch compiles
         self.past = self.taught["policies"]
         # The teacher first: it acts also where there are few environments.
         self.actors = [unpack(TD7Policy, past) for past in reversed(self.past)]
         if content is None:
-            learnt = begun["start"]["learner"]
+            learnt = sources["start"]["learner"]
             self.agent.actor.load_state_dict({k: v for k, v in learnt["actor"].items() if k.startswith("net.")})
             self.agent.actor.obs_rms.load_state_dict(learnt["obs_rms"])
             self.agent.go_on_from(self._before)
@@ -166,10 +169,10 @@ class FinetuneLearner(TD7Learner):
         settings = self.settings
         normaliser = ObservationNormaliser(observations, config.task.obs_clip, self.device)
         actor = StudentActor(make_policy(observations, len(self.low), config), normaliser, self.low, self.high)
-        widths = {name: self.taught[name] for name in ("hidden", "embedding")}
-        of_td7 = dataclasses.replace(td7_settings(settings), lr=settings.critic_lr, **widths)
+        of_td7 = settings.of_td7(self.taught["hidden"], self.taught["embedding"])
         teacher = unpack(TD7Policy, self.taught["policies"][-1])
-        return StudentTD7(observations, len(self.low), of_td7, actor, teacher, settings.critic_weight)
+        weight = settings.critic_weight
+        return StudentTD7(observations, len(self.low), of_td7, actor, teacher, weight, settings.grad_norm)
 
     @property
     def first_steps(self) -> int:
@@ -222,15 +225,7 @@ class FinetuneLearner(TD7Learner):
             self.agent.actor_target.load_state_dict(state["actor"])
 
 
-def _td7(content: dict[str, Any], observations: int, actions: int) -> TD7:
-    settings = TrainConfig.from_dict(content["config"]).algorithm
-    assert isinstance(settings, TD7Config)
-    agent = TD7(observations, actions, dataclasses.replace(td7_settings(settings), torch_compile=False))
-    agent.load_state_dict(content["learner"]["td7"])
-    return agent
-
-
-def _taught(content: dict[str, Any], agent: TD7) -> dict[str, Any]:
+def _taught(content: dict[str, Any], agent: TD7Agent) -> dict[str, Any]:
     """What is kept of the teacher: its policies, the newest last, and its networks' widths."""
 
     def policies() -> Iterator[dict[str, Any]]:

@@ -9,25 +9,26 @@ greater from environment to environment. The actor then stands still until the c
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from nervecord.errors import NervecordError
-from nervecord.training.learners.base import Rollout, check_device
+from nervecord.training.algorithms.td7 import TD7Settings, TD7Updates
+from nervecord.training.fields import flag_name
+from nervecord.training.learners.base import Rollout
 from nervecord.training.learners.n_step import windows
 from nervecord.training.learners.replay import Replay
-from nervecord.training.learners.td7 import TD7, TD7Settings
+from nervecord.training.learners.td7 import TD7Agent
 from nervecord.training.learners.td7_networks import TD7Policy, pack, unpack
 from nervecord.training.policy.actor import Act
-from nervecord.training.processes.distributed import Group
-from nervecord.training.settings.algorithms import TD7 as TD7Config
-from nervecord.training.settings.algorithms import TD7Updates
+from nervecord.training.processes.devices import check_device
+from nervecord.training.processes.distributed import SOLO, Group
 from nervecord.training.settings.config import TrainConfig
-from nervecord.training.settings.fields import flag_name
 
 REFILL = 400_000
 """Transitions that a resumed run fills the replay with, at most."""
@@ -44,13 +45,16 @@ DRAWN_BY = {"n_step": 1, "priority_exponent": 0.4}
 """Settings that a replay's rows and weights follow, as they were before checkpoints named them."""
 
 
-def td7_settings(config: TD7Updates) -> TD7Settings:
-    """The agent's settings."""
-    shared = set(TD7Settings.__dataclass_fields__) & set(config.to_dict())
-    return TD7Settings(batch=config.minibatch, **{name: getattr(config, name) for name in shared})
+def td7_agent(content: dict[str, Any], observations: int, actions: int) -> TD7Agent:
+    """The agent of a checkpoint of TD7."""
+    settings = TrainConfig.from_dict(content["config"]).algorithm
+    assert isinstance(settings, TD7Settings)
+    agent = TD7Agent(observations, actions, dataclasses.replace(settings, torch_compile=False))
+    agent.load_state_dict(content["learner"]["td7"])
+    return agent
 
 
-def _compile(agent: TD7) -> None:
+def _compile(agent: TD7Agent) -> None:
     """Have torch compile the updates before anything is trained.
 
     Raises:
@@ -75,27 +79,27 @@ class TD7Learner:
         config: of the run.
         group: of one process.
         choices: 0; TD7 has no choices.
-
-    Raises:
-        NervecordError: the task lets choose, there are several processes, or the device is not the CPU.
+        sources: checkpoints that a new training starts from, by the field that names each.
+        content: the checkpoint that the training resumes from.
     """
 
     state_size = 0
+    restart_steps = 0
 
     def __init__(
-        self, observations: int, low: Tensor, high: Tensor, config: TrainConfig, group: Group, *, choices: int = 0
+        self,
+        observations: int,
+        low: Tensor,
+        high: Tensor,
+        config: TrainConfig,
+        group: Group = SOLO,
+        *,
+        choices: int = 0,
+        sources: Mapping[str, dict[str, Any]] | None = None,
+        content: dict[str, Any] | None = None,
     ) -> None:
         assert isinstance(config.algorithm, TD7Updates)
-        where = f"--algorithm {config.algorithm.name}"
-        if choices:
-            raise NervecordError(
-                f"has values for actions, and {config.task.env} lets choose", where=where, hint="train it with PPO"
-            )
-        if group.several:
-            raise NervecordError("learns in one process", where=where, hint="start it without torchrun")
         self.device = check_device(config.run.device)
-        if self.device.type != "cpu":
-            raise NervecordError(f"learns on the CPU, --device is {self.device}", where=where)
         self.settings = config.algorithm
         self.low, self.high = low.float(), high.float()
         self.agent = self._make_agent(observations, config)
@@ -111,8 +115,9 @@ class TD7Learner:
         """Packed policies of the training so far, each with its number of updates, in order."""
         self.actors: list[TD7Policy] = []
 
-    def _make_agent(self, observations: int, config: TrainConfig) -> TD7:
-        return TD7(observations, len(self.low), td7_settings(self.settings))
+    def _make_agent(self, observations: int, config: TrainConfig) -> TD7Agent:
+        assert isinstance(self.settings, TD7Settings)
+        return TD7Agent(observations, len(self.low), self.settings)
 
     def _new_replay(self, seed: int) -> Replay:
         return Replay(*self.agent.sizes, self.settings.capacity, seed, later=self.settings.n_step > 1)
@@ -120,7 +125,7 @@ class TD7Learner:
     @property
     def first_steps(self) -> int:
         """Steps before the first update."""
-        assert isinstance(self.settings, TD7Config)
+        assert isinstance(self.settings, TD7Settings)
         return self.settings.random_steps
 
     def schedule(self, step: int, total: int) -> None:
@@ -214,6 +219,9 @@ class TD7Learner:
 
     def absorb(self, rollout: Rollout) -> None:
         """Nothing: TD7 sees observations as they are."""
+
+    def restart_episodes(self) -> None:
+        """Nothing: transitions stand alone."""
 
     def prepare(self, collect: Callable[[], Rollout]) -> None:
         """Fill the replay of a resumed run again, unless its checkpoint brought it."""

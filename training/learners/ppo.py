@@ -7,21 +7,31 @@ longer than this file.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.nn import functional
 
+from nervecord.training.algorithms.ppo import PPO
+from nervecord.training.folder.start import LEARNT, statistics
 from nervecord.training.learners.advantages import explained_variance
 from nervecord.training.learners.base import Rollout
 from nervecord.training.learners.on_policy import OnPolicyLearner
 from nervecord.training.learners.teacher import divergence
-from nervecord.training.settings import config as configuration
 
 
 class PPOLearner(OnPolicyLearner):
     """PPO with generalised advantage estimation, over the valid steps of a rollout; with a teacher also near to what it
     would do."""
 
-    settings: configuration.PPO
+    settings: PPO
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        if "start" in (options.get("sources") or {}):
+            learnt = options["sources"]["start"]["learner"]
+            self.load_state_dict({name: learnt[name] for name in LEARNT})
+            self.reward_rms.load_state_dict(statistics(learnt["reward_rms"]))
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """`epochs` passes over the rollout. Returns means over all minibatches, and what `measure` gives."""

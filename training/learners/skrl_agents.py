@@ -6,18 +6,19 @@ fills it again by acting.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nervecord.errors import NervecordError
-from nervecord.training.learners.base import Rollout, check_device
-from nervecord.training.learners.quiet_skrl import import_skrl
+from nervecord.training.algorithms.skrl import SkrlAlgorithm
+from nervecord.training.learners.base import Rollout
 from nervecord.training.policy.actor import Act
+from nervecord.training.processes.devices import check_device
 from nervecord.training.processes.distributed import Group
-from nervecord.training.settings.config import SkrlAlgorithm, TrainConfig
+from nervecord.training.processes.quiet_skrl import import_skrl
+from nervecord.training.settings.config import TrainConfig
 
 import_skrl()
 
@@ -112,23 +113,26 @@ class SkrlLearner:
         config: of the run.
         group: of one process.
         choices: 0; these have no choices.
-
-    Raises:
-        NervecordError: the task lets choose, or there are several processes.
+        sources, content: as of other learners; these start from nothing.
     """
 
     state_size = 0
+    restart_steps = 0
 
     def __init__(
-        self, observations: int, low: Tensor, high: Tensor, config: TrainConfig, group: Group, *, choices: int = 0
+        self,
+        observations: int,
+        low: Tensor,
+        high: Tensor,
+        config: TrainConfig,
+        group: Group,
+        *,
+        choices: int = 0,
+        sources: Mapping[str, dict[str, Any]] | None = None,
+        content: dict[str, Any] | None = None,
     ) -> None:
         assert isinstance(config.algorithm, SkrlAlgorithm)
         settings = self.settings = config.algorithm
-        where = f"--algorithm {settings.name}"
-        if choices:
-            raise NervecordError(f"has values for actions, and {config.task.env} lets choose", where=where)
-        if group.several:
-            raise NervecordError("learns in one process", where=where, hint="start it without torchrun")
         self.device = check_device(config.run.device)
         self.low, self.high = low.to(self.device, torch.float32), high.to(self.device, torch.float32)
         spaces: dict[str, Any] = {
@@ -197,6 +201,9 @@ class SkrlLearner:
 
     def absorb(self, rollout: Rollout) -> None:
         """Nothing: observations are seen as they are."""
+
+    def restart_episodes(self) -> None:
+        """Nothing: transitions stand alone."""
 
     def prepare(self, collect: Callable[[], Rollout]) -> None:
         """Fill the memory of a resumed run again."""

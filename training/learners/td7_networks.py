@@ -115,7 +115,7 @@ class TD7Policy(nn.Module):
 
     Args:
         observations, actions: sizes of an observation and of an action.
-        hidden, embedding: widths, as in `TD7Settings`.
+        hidden, embedding: widths, as in `nervecord.training.algorithms.td7`.
     """
 
     def __init__(self, observations: int, actions: int, hidden: int = 256, embedding: int = 256) -> None:

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from nervecord.errors import NervecordError
+from nervecord.training.algorithms.on_policy import OnPolicy
 from nervecord.training.policy.mirror import mirror_of
 from nervecord.training.policy.network import AnnPolicy, SpikingPolicy, make_policy
-from nervecord.training.settings.config import OnPolicy, TrainConfig
+from nervecord.training.settings.config import TrainConfig
 
 LOG_TWO_PI = math.log(2 * math.pi)
 

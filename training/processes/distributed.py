@@ -29,7 +29,6 @@ from torch import Tensor, nn
 
 from nervecord.errors import EngineError, NervecordError
 from nervecord.training.processes.launch import Launch, launch
-from nervecord.training.settings.config import OnPolicy, TrainConfig
 
 T = TypeVar("T")
 
@@ -90,26 +89,6 @@ class Group:
             )
         torch.cuda.set_device(self.local_rank)
         return f"cuda:{self.local_rank}"
-
-    def check(self, config: TrainConfig) -> None:
-        """Refuse a configuration that this many processes cannot share.
-
-        Raises:
-            NervecordError: environments do not divide evenly, or a minibatch may leave a process without a step.
-        """
-        if config.algorithm.num_envs % self.world:
-            raise NervecordError(
-                f"is {config.algorithm.num_envs}, which {self.world} processes cannot share evenly",
-                where="--num-envs",
-                hint=f"it counts the environments of all processes: use a multiple of {self.world}",
-            )
-        # Every second step may only reset an environment, and each process needs a step in each minibatch.
-        if self.several and isinstance(config.algorithm, OnPolicy) and config.algorithm.minibatch < 2 * self.world:
-            raise NervecordError(
-                f"is {config.algorithm.minibatch}, {self.world} processes need at least {2 * self.world}",
-                where="--minibatch",
-                hint="it counts the transitions of all processes together",
-            )
 
     # ----------------------------------------------------------------------------------------------------------------
     # Collectives

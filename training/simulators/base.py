@@ -59,6 +59,8 @@ class Simulator(Protocol):
     """Steps of an episode that the time limit ends; 0 where it is not known or `cut` does nothing."""
     can_cut: bool
     """Whether `cut` does anything."""
+    control_period: float | None
+    """Seconds between two actions; None where Gymnasium's task says them."""
 
     def reset(self) -> Tensor:
         """First observations, (N, observations). To be called once."""

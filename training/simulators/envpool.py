@@ -49,6 +49,7 @@ class EnvPoolSimulator:
 
     device = torch.device("cpu")
     can_cut = True
+    control_period: float | None = None
 
     def __init__(self, env: str, seeds: list[int], threads: int) -> None:
         try:

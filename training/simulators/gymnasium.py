@@ -33,6 +33,7 @@ class GymnasiumSimulator:
 
     device = torch.device("cpu")
     can_cut = True
+    control_period: float | None = None
 
     def __init__(self, env: str, seeds: list[int], wrappers: tuple[str, ...] = ()) -> None:
         try:

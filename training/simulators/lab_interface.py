@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nervecord.errors import NervecordError
-from nervecord.training.learners.base import check_device
+from nervecord.training.processes.devices import check_device
 from nervecord.training.simulators.base import Step
 
 Array = NDArray[Any]

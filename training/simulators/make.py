@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-from importlib import metadata
+import pkgutil
 
-from nervecord.errors import MissingDependencyError, NervecordError, install_command, unknown_name
-from nervecord.training.settings.fields import RunConfig
+from nervecord.errors import NervecordError, unknown_name
 from nervecord.training.simulators.base import Simulator
-
-KINDS: tuple[str, ...] = RunConfig.__dataclass_fields__["sim"].metadata["choices"]
-"""Simulators by name; "auto" is EnvPool or Gymnasium."""
+from nervecord.training.simulators.kinds import AUTO, KINDS
 
 
 def make_simulator(
     env: str,
     seeds: list[int],
     *,
-    kind: str = "auto",
+    kind: str = AUTO.name,
     wrappers: tuple[str, ...] = (),
     threads: int = 1,
     device: str = "cpu",
@@ -25,52 +22,43 @@ def make_simulator(
     """A simulator with one environment for each seed.
 
     Args:
-        env: Gymnasium id, also module:Id; for Isaac Gym the name of its task, for mjlab its id of it, also module:Id.
+        env: the task: Gymnasium id, also module:Id, or what the simulator calls it.
         seeds: one for each environment.
-        kind: "envpool", "gymnasium", "warp" (MuJoCo Warp, Ant-v4 alone), "isaacgym", "isaaclab", "mjlab", or "auto":
-            EnvPool where it is installed and knows the task, else Gymnasium.
-        wrappers: names of Gymnasium wrappers, which need its own environments.
-        threads: threads EnvPool steps its environments with.
-        device: torch device MuJoCo Warp, Isaac Gym, Isaac Lab and mjlab run on; the others run on the CPU.
+        kind: name of a simulator (`KINDS`), or "auto": EnvPool where it is installed and knows the task, else
+            Gymnasium.
+        wrappers: names of Gymnasium wrappers.
+        threads: threads that step the environments.
+        device: torch device of the simulation.
+        Those of the last three that a simulator does not take are not its concern, but for wrappers.
 
     Raises:
         MissingDependencyError: the simulator asked for is not installed.
         NervecordError: the task is unknown to it, its spaces cannot be trained, or the device cannot be used.
     """
-    if kind not in KINDS:
-        raise unknown_name("simulator", kind, KINDS, where="--sim")
-    if kind == "auto":
+    if kind == AUTO.name:
         kind = resolve_kind(env, wrappers)
-    if wrappers and kind != "gymnasium":
+    if kind not in KINDS:
+        raise unknown_name("simulator", kind, (AUTO.name, *KINDS), where="--sim")
+    declared = KINDS[kind]
+    if wrappers and "wrappers" not in declared.takes:
         raise NervecordError(
             f"are around Gymnasium's environments, and --sim {kind} has none",
             where="--wrappers",
             hint="use --sim gymnasium",
         )
-    if kind == "envpool":
-        from nervecord.training.simulators.envpool import EnvPoolSimulator
-
-        return EnvPoolSimulator(env, seeds, threads)
-    if kind == "warp":
-        check_warp(env)
-        from nervecord.training.simulators.warp_ant import WarpAnt
-
-        return WarpAnt(seeds, device)
-    if kind == "isaacgym":
-        from nervecord.training.simulators.isaac_gym import IsaacGymSimulator
-
-        return IsaacGymSimulator(env, seeds, device)
-    if kind == "isaaclab":
-        from nervecord.training.simulators.isaac_lab import IsaacLabSimulator
-
-        return IsaacLabSimulator(env, seeds, device)
-    if kind == "mjlab":
-        from nervecord.training.simulators.mjlab import MjlabSimulator
-
-        return MjlabSimulator(env, seeds, device)
-    from nervecord.training.simulators.gymnasium import GymnasiumSimulator
-
-    return GymnasiumSimulator(env, seeds, wrappers)
+    if declared.tasks and env not in declared.tasks:
+        raise NervecordError(
+            f"{env} is no task of the simulator {kind}, which has {' and '.join(declared.tasks)} alone",
+            where="--env",
+            hint="use --sim auto",
+        )
+    if declared.check:
+        pkgutil.resolve_name(declared.check)()
+    options = {"wrappers": wrappers, "threads": threads, "device": device}
+    simulator: Simulator = pkgutil.resolve_name(declared.simulator)(
+        env, seeds, **{name: options[name] for name in declared.takes}
+    )
+    return simulator
 
 
 def resolve_kind(env: str, wrappers: tuple[str, ...] = ()) -> str:
@@ -80,30 +68,3 @@ def resolve_kind(env: str, wrappers: tuple[str, ...] = ()) -> str:
     import envpool
 
     return "envpool" if env in envpool.list_all_envs() else "gymnasium"
-
-
-def check_warp(env: str) -> None:
-    """Refuse what MuJoCo Warp cannot do here.
-
-    Raises:
-        NervecordError: it has no such task, or another version than MuJoCo.
-        MissingDependencyError: it is not installed.
-    """
-    if env != "Ant-v4":
-        raise NervecordError(
-            f"{env} is no task of the simulator warp, which has Ant-v4 alone", where="--env", hint="use --sim auto"
-        )
-    found: dict[str, str] = {}
-    for name in ("mujoco", "mujoco-warp", "warp-lang"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError as error:
-            raise MissingDependencyError(
-                f"{name} is not installed", where="--sim warp", hint=install_command("train,warp")
-            ) from error
-    if found["mujoco"] != found["mujoco-warp"]:
-        raise NervecordError(
-            f"MuJoCo Warp {found['mujoco-warp']} is not of the version of MuJoCo, {found['mujoco']}",
-            where="--sim warp",
-            hint=f"pip install mujoco-warp=={found['mujoco']}",
-        )

@@ -118,10 +118,11 @@ def check_tasks(study: Study) -> None:
         NervecordError: a task is unknown.
     """
     from nervecord.training.simulators.base import control_period
+    from nervecord.training.simulators.kinds import kind_named
 
-    # Tasks of Isaac Gym, Isaac Lab and mjlab are known to their simulators alone.
-    ours = [run.config.task.env for run in study.runs if run.config.run.sim not in ("isaacgym", "isaaclab", "mjlab")]
-    for env in dict.fromkeys(ours):
+    # The tasks of the others are known to their simulators alone.
+    tasks = [run.config.task.env for run in study.runs if kind_named(run.config.run.sim).knows_gymnasium]
+    for env in dict.fromkeys(tasks):
         control_period(env)
 
 
