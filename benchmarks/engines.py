@@ -218,7 +218,7 @@ def snntorch_loop(folder: Path = ZOO / "ant-small") -> Call:
     from nervecord.training.policy.normaliser import ObservationNormaliser
 
     content = checkpoint.load(folder / "checkpoints")
-    config = open_existing(folder).replace(engine="snntorch")
+    config = open_existing(folder).replace(operator="snntorch")
     policy = policy_from_checkpoint(config, content)
     moments = content["learner"]["obs_rms"]
     normalise = ObservationNormaliser(len(moments["mean"]), config.task.obs_clip, torch.device("cpu"))

@@ -42,8 +42,8 @@ TRAIN_EXAMPLES = (
     "nervecord train --policy ann",
     "nervecord train --resume runs/deep",
     "nervecord train --start runs/deep --lr 1e-4 --name deeper",
-    "nervecord train --start runs/student --teacher runs/teacher --lr 2e-5 --name finished",
-    "nervecord train --algorithm finetune --start runs/student --teacher runs/td7 --name finer",
+    "nervecord train --start runs/student --reference runs/teacher --lr 2e-5 --name finished",
+    "nervecord train --algorithm finetune --start runs/student --critic-run runs/td7 --name finer",
 )
 DISTILL = (
     "Train a policy to act as another run's does, a spiking one by default: it plays, and learns what the teacher "

@@ -32,6 +32,12 @@ def flag(default: Any, about: str, **bounds: Any) -> Any:
     return field(default=default, metadata={"help": about, **bounds})
 
 
+def with_default(kind: type[Part], name: str, default: Any) -> Any:
+    """A field of another part again, with another default."""
+    (again,) = (f for f in dataclasses.fields(kind) if f.name == name)  # type: ignore[arg-type]  # it is a dataclass
+    return field(default=default, metadata=again.metadata)
+
+
 def flag_name(name: str) -> str:
     """The flag of a field."""
     return "--" + name.replace("_", "-")

@@ -24,7 +24,7 @@ from nervecord.training.settings.config import TrainConfig
 
 KINDS: dict[str, dict[str, Any]] = {
     "membrane": {},
-    "literal": {"engine": "snntorch"},
+    "literal": {"operator": "snntorch"},
     "synaptic": {"neuron": "synaptic"},
     "population": {"encoder": "population", "population": 6},
     "count": {"decoder": "count", "output_population": 5},

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,7 +42,7 @@ def test_json_round_trip() -> None:
     ("changes", "message"),
     [
         ({"policy": "sn"}, r"--policy: unknown policy 'sn' .*did you mean 'snn'.*ann, snn"),
-        ({"engine": "cuda"}, r"--engine: unknown engine 'cuda' .*fused, snntorch"),
+        ({"operator": "cuda"}, r"--operator: unknown operator 'cuda' .*fused, snntorch"),
         ({"steps_per_action": 0}, r"--steps-per-action: expected int >= 1, got 0"),
         ({"lr": 0.0}, r"--lr: expected float > 0.0, got 0.0"),
         ({"lr": float("nan")}, r"--lr: expected float"),
@@ -155,3 +156,45 @@ def test_what_lapses_by_a_change_has_its_default_again() -> None:
     assert plain == TrainConfig.of(policy="ann")
     with pytest.raises(NervecordError, match="--steps-per-action"):
         spiking.replace(policy="ann", steps_per_action=8)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "former", "now"),
+    [
+        ("ppo", {"teacher": "runs/a", "teacher_weight": 0.5}, {"reference": "runs/a", "reference_weight": 0.5}),
+        (
+            "distill",
+            {"teacher": "runs/a", "capacity": 9, "start_steps": 7, "start_weight": 3.0},
+            {"teacher": "runs/a", "kept_states": 9, "initial_steps": 7, "initial_weight": 3.0, "value_epochs": 0},
+        ),
+        (
+            "finetune",
+            {"start": "runs/s", "teacher": "runs/t", "settle": 5},
+            {"start": "runs/s", "critic_run": "runs/t", "freeze_updates": 5},
+        ),
+        ("td7", {"settle": 5, "capacity": 9}, {"freeze_updates": 5, "capacity": 9}),
+    ],
+)
+def test_run_folders_of_earlier_versions_are_read(algorithm: str, former: dict[str, Any], now: dict[str, Any]) -> None:
+    stored = {"task": {}, "algorithm": {"name": algorithm, **former}, "run": {"engine": "snntorch"}}
+    config = TrainConfig.from_dict(stored)
+    assert now.items() <= config.fields.items()
+    assert config.run.operator == "snntorch"
+    assert TrainConfig.from_json(config.to_json()) == config
+
+
+def test_every_run_folder_of_the_zoo_is_read() -> None:
+    paths = sorted((Path(__file__).resolve().parents[2] / "zoo").rglob("config.json"))
+    assert len(paths) > 20
+    for path in paths:
+        config = TrainConfig.from_json(path.read_text(), where=str(path))
+        assert TrainConfig.from_json(config.to_json()) == config
+
+
+def test_a_flag_means_the_same_for_every_algorithm() -> None:
+    """One text and one kind of value under one name, whatever learns."""
+    fields: dict[str, dataclasses.Field[Any]] = {}
+    for kind in ALGORITHMS.values():
+        for f in dataclasses.fields(kind):
+            first = fields.setdefault(f.name, f)
+            assert (f.metadata["help"], type(f.default)) == (first.metadata["help"], type(first.default)), f.name

@@ -58,7 +58,7 @@ def run_of(content: dict[str, Any] | None, folder: Path) -> Any:
 
 def test_a_distillation_that_goes_on_is_the_same_without_its_teachers_folder(tmp_path: Path) -> None:
     teacher = train(small(tmp_path, "teacher", policy="ann"))
-    changes = {"steps": 512, "checkpoint_every": 128, "capacity": 0, "exact_resume": True}
+    changes = {"steps": 512, "checkpoint_every": 128, "kept_states": 0, "exact_resume": True}
     whole = train(learning(tmp_path, teacher.folder, "whole", **changes))
     # As if killed half way: the newer checkpoints are gone.
     folder = whole.folder

@@ -65,7 +65,7 @@ POLICIES: list[dict[str, object]] = [
     {"layers": (16, 9)},
     {"neuron": "synaptic"},
     {"encoder": "population", "decoder": "count", "population": 5},
-    {"engine": "snntorch"},
+    {"operator": "snntorch"},
     {"state": "carried"},
     {"state": "carried", "delays": True, "recurrent": True},
 ]

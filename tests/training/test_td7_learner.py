@@ -71,7 +71,7 @@ def pendulum(out: Path, **changes: Any) -> TrainConfig:
     """A training of 4,000 updates, one for each step after 1,000 random ones."""
     base: dict[str, Any] = {
         "env": "Pendulum-v1", "algorithm": "td7", "steps": 5120, "num_envs": 4, "random_steps": 1000,
-        "steps_per_update": 1.0, "hidden": 64, "embedding": 32, "capacity": 20_000, "lr": 1e-3, "settle": 100,
+        "steps_per_update": 1.0, "hidden": 64, "embedding": 32, "capacity": 20_000, "lr": 1e-3, "freeze_updates": 100,
         "validation_episodes": 10, "validate_from": 0.0, "test_episodes": 20, "checkpoint_every": 512, "record": 0,
         "tensorboard": False, "out": str(out), "name": "pendulum",
     }  # fmt: skip
@@ -123,7 +123,7 @@ def test_a_refilled_replay_has_more_noise_and_the_actor_then_stands_still(tmp_pa
     # A tenth of half the range at first; at last six times that, cut by the limits.
     assert 0.1 < spreads[0][0] < 0.4 < spreads[0][1]
     assert learner.act(x, None).actions[-200:].std() < 0.3
-    assert learner.hold_until == 50 + config.fields["settle"]
+    assert learner.hold_until == 50 + config.fields["freeze_updates"]
     before = learner.agent.actor.first.weight.clone()
     learner.update(rollout_of(160))
     assert learner.agent.updates > 52

@@ -124,7 +124,7 @@ def test_what_a_function_may_not_do(tmp_path: Path) -> None:
 
 def test_mirror_images_are_learnt_too(tmp_path: Path) -> None:
     config = TrainConfig.of(
-        algorithm="distill", teacher=name_of(lambda x: x[:, :8] + 0.25), mirror_states=True, capacity=0, rollout=2,
+        algorithm="distill", teacher=name_of(lambda x: x[:, :8] + 0.25), mirror_states=True, kept_states=0, rollout=2,
         num_envs=3, minibatch=2, epochs=1, layers=(8,), out=str(tmp_path),
     )  # fmt: skip
     one = torch.ones(8)
@@ -153,7 +153,7 @@ def test_mirror_images_are_learnt_too(tmp_path: Path) -> None:
 def test_beginnings_and_what_came_before_a_fall_are_drawn_more_often(tmp_path: Path) -> None:
     config = TrainConfig.of(
         algorithm="distill", teacher=name_of(lambda x: x[:, :8]), rollout=8, num_envs=2, minibatch=16, layers=(8,),
-        capacity=100, start_steps=3, start_weight=2.0, fall_steps=4, fall_weight=5.0, out=str(tmp_path),
+        kept_states=100, initial_steps=3, initial_weight=2.0, fall_steps=4, fall_weight=5.0, out=str(tmp_path),
     )  # fmt: skip
     student = student_of(config, torch.ones(8))
     ends = torch.zeros(3, 8, 2, dtype=torch.bool)  # terminated, truncated, not valid
@@ -173,10 +173,10 @@ def test_beginnings_and_what_came_before_a_fall_are_drawn_more_often(tmp_path: P
         assert np.array_equal(held["rows"][-count:, :27], seen[:-1][valid].numpy())
         assert held["weights"][-count:].tolist() == torch.tensor(rows).T[valid].tolist()
     student_of(config, torch.ones(8)).load_state_dict(student.state_dict())
-    with pytest.raises(NervecordError, match="--fall-weight: has no meaning with --capacity 0"):
-        config.replace(capacity=0)
-    with pytest.raises(NervecordError, match="--start-weight: has no meaning with --capacity 0"):
-        config.replace(capacity=0, fall_weight=1.0)
+    with pytest.raises(NervecordError, match="--fall-weight: has no meaning with --kept-states 0"):
+        config.replace(kept_states=0)
+    with pytest.raises(NervecordError, match="--initial-weight: has no meaning with --kept-states 0"):
+        config.replace(kept_states=0, fall_weight=1.0)
 
 
 def student_of(config: TrainConfig, one: torch.Tensor) -> Student:
@@ -229,24 +229,24 @@ def test_ppo_stays_near_its_teacher(tmp_path: Path) -> None:
     far: dict[str, float] = {}
     for name, weight in (("near", 100.0), ("free", 1e-6)):
         config = small(
-            tmp_path, name, layers=(32,), start=str(student.folder), teacher=HERE, teacher_weight=weight, steps=1024,
-            lr=3e-3, schedule="constant",
+            tmp_path, name, layers=(32,), start=str(student.folder), reference=HERE, reference_weight=weight,
+            steps=1024, lr=3e-3, schedule="constant",
         )  # fmt: skip
         result = train(config)
         far[name] = rows(result.folder)[-1]["teacher_kl"]
         origins = json.loads((result.folder / "versions.json").read_text())
-        assert {"start", "teacher"} <= origins.keys()
+        assert {"start", "reference"} <= origins.keys()
     assert far["near"] < 0.5 * far["free"]
     again = resume(result.folder, overrides={"steps": 1280})
     assert rows(again.folder)[-1]["teacher_kl"] > 0
     assert "teacher_kl" not in rows(train(small(tmp_path, "plain")).folder)[-1]
-    with pytest.raises(NervecordError, match="--teacher-weight: has no meaning without --teacher"):
-        small(tmp_path, "none", teacher_weight=2.0)
+    with pytest.raises(NervecordError, match="--reference-weight: has no meaning without --reference"):
+        small(tmp_path, "none", reference_weight=2.0)
 
 
 def test_ppo_takes_its_teacher_from_the_checkpoint(tmp_path: Path) -> None:
     teacher = train(small(tmp_path, "teacher", policy="ann"))
-    result = train(small(tmp_path, "pupil", teacher=str(teacher.folder)))
+    result = train(small(tmp_path, "pupil", reference=str(teacher.folder)))
     (tmp_path / "teacher").rename(tmp_path / "elsewhere")
     resume(result.folder, overrides={"steps": 320})
     assert rows(result.folder)[-1]["step"] == 320
@@ -286,7 +286,7 @@ def test_a_student_from_before_critics_were_fitted_stays_what_it_was(tmp_path: P
 
 
 def test_a_student_with_a_critic_of_its_own_goes_on_the_same(tmp_path: Path) -> None:
-    changes = {"steps": 512, "checkpoint_every": 128, "capacity": 0, "exact_resume": True}
+    changes = {"steps": 512, "checkpoint_every": 128, "kept_states": 0, "exact_resume": True}
     whole = train(learning(tmp_path, HERE, "whole", **changes))  # type: ignore[arg-type]
     folder = whole.folder
     last = flat(checkpoint.load(folder / "checkpoints")["learner"])
@@ -298,5 +298,5 @@ def test_a_student_with_a_critic_of_its_own_goes_on_the_same(tmp_path: Path) -> 
 
 
 def test_resolved_keeps_a_teacher(tmp_path: Path) -> None:
-    config = resolved(small(tmp_path, "kept", teacher=HERE))
+    config = resolved(small(tmp_path, "kept", reference=HERE))
     assert TrainConfig.from_json(config.to_json()) == config

@@ -129,3 +129,19 @@ class Algorithm(Part):
         """A command that names all that is required."""
         named = [f"{flag_name(source.field)} RUN" for source in self.sources if source.required]
         return f"nervecord {self.verb} --algorithm {self.name} {' '.join(named)}"
+
+
+def critic_weight(default: float) -> float:
+    """The field `critic_weight`, which means the same wherever a critic of actions moves a policy."""
+    text = (
+        "weight, beside the squared distance from the teacher's action, of the value that a critic of TD7 gives to the "
+        "policy's action, divided by its mean absolute value"
+    )
+    weight: float = flag(default, text, least=0)
+    return weight
+
+
+def start_run() -> str:
+    """The field `start`, which means the same wherever a run's network is trained on."""
+    run: str = flag("", "run folder whose networks and statistics the training starts from; it sets the shape too")
+    return run

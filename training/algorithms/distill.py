@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nervecord.errors import NervecordError
-from nervecord.training.algorithms.base import Asset, Source
+from nervecord.training.algorithms.base import Asset, Source, critic_weight
 from nervecord.training.algorithms.on_policy import OnPolicy
 from nervecord.training.fields import flag, flag_name
 
@@ -32,41 +32,38 @@ class Distill(OnPolicy):
         ),
     )  # fmt: skip
     takes_presets: ClassVar[bool] = True
+    former_names: ClassVar[Mapping[str, str]] = {
+        "capacity": "kept_states", "start_steps": "initial_steps", "start_weight": "initial_weight",
+    }  # fmt: skip
     former_values: ClassVar[Mapping[str, Any]] = {"value_epochs": 0}
 
-    teacher: str = flag(
-        "", "policy that this one learns to act as (nervecord distill): run folder, ONNX file, or module:function"
+    teacher: str = flag("", "policy to imitate: run folder, ONNX file, or module:function of raw observations")
+    kept_states: int = flag(
+        1_000_000, "states that are kept and learnt, the newest; 0: those of the newest rollout", least=0, most=1 << 30
     )
-    capacity: int = flag(
-        1_000_000, "states kept to learn from, the newest; 0 for those of the newest rollout", least=0, most=1 << 30
-    )
-    teacher_steps: int = flag(0, "environment steps in which the teacher acts alone", least=0)
-    handover_steps: int = flag(0, "environment steps in which its share then falls to 0", least=0)
+    teacher_steps: int = flag(0, "environment steps in which the teacher alone acts", least=0)
+    handover_steps: int = flag(0, "environment steps in which its share then falls linearly to 0", least=0)
     margin: float = flag(
-        0.0, "a wanted action this near to a limit, in halves of the range, is any from there", least=0
+        0.0, "a teacher's action this near to a limit, in halves of the range, counts as the limit", least=0
     )
-    fall_steps: int = flag(40, "steps before a failure that are drawn more often", least=1)
-    fall_weight: float = flag(1.0, "how much more often", least=1)
-    start_steps: int = flag(50, "steps after the beginning of an episode that are drawn more often", least=1)
-    start_weight: float = flag(1.0, "how much more often", least=1)
-    mirror_states: bool = flag(False, "learn what a mirrored teacher would do in each mirrored state too (Ant-v4)")
-    critic_weight: float = flag(
-        0.0,
-        "weight of what a TD7 teacher's critic gives for the student's action, divided by its mean absolute value",
-        least=0,
-    )
+    fall_steps: int = flag(40, "states before a failure that are drawn more often", least=1)
+    fall_weight: float = flag(1.0, "their weight; other states have 1", least=1)
+    initial_steps: int = flag(50, "states at the start of an episode that are drawn more often", least=1)
+    initial_weight: float = flag(1.0, "their weight; other states have 1", least=1)
+    mirror_states: bool = flag(False, "learn the mirror image of each state and action too (Ant-v4)")
+    critic_weight: float = critic_weight(0.0)
     value_epochs: int = flag(
         2,
-        "passes of the critic over each rollout, where the teacher has no critic to take; 0: the critic learns nothing",
+        "passes of the critic of states over each rollout, where the teacher has none to take; 0: none",
         least=0,
     )
 
     def _check_together(self) -> None:
         super()._check_together()
-        for name in ("fall_weight", "start_weight"):
-            if getattr(self, name) > 1 and not self.capacity:
+        for name in ("fall_weight", "initial_weight"):
+            if getattr(self, name) > 1 and not self.kept_states:
                 raise NervecordError(
-                    "has no meaning with --capacity 0, where every state of the newest rollout is learnt alike",
+                    "has no meaning with --kept-states 0, where every state of the newest rollout is learnt alike",
                     where=flag_name(name),
                     hint="drop it, or keep states",
                 )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from nervecord.errors import NervecordError
-from nervecord.training.algorithms.base import Asset, Source
+from nervecord.training.algorithms.base import Asset, Source, critic_weight, start_run
+from nervecord.training.algorithms.on_policy import OnPolicy
 from nervecord.training.algorithms.td7 import TD7Settings, TD7Updates
-from nervecord.training.fields import flag
+from nervecord.training.fields import flag, with_default
 
 
 @dataclass(frozen=True)
@@ -28,23 +30,17 @@ class Finetune(TD7Updates):
         ),
         # Of the task only what TD7 learnt of: its observations are raw.
         Source(
-            "teacher", frozenset({Asset.ACTIONS, Asset.ACTION_VALUES}), ("env", "wrappers", "gamma"),
+            "critic_run", frozenset({Asset.ACTIONS, Asset.ACTION_VALUES}), ("env", "wrappers", "gamma"),
             required="the run of TD7 that the critic comes from is needed",
         ),
     )  # fmt: skip
+    former_names: ClassVar[Mapping[str, str]] = {**TD7Updates.former_names, "teacher": "critic_run"}
 
-    start: str = flag("", "run folder whose networks and statistics this training begins with; its shape is taken too")
-    teacher: str = flag(
-        "", "run folder of TD7, whose critic goes on learning, and near to whose policy the network is held"
-    )
+    start: str = start_run()
+    critic_run: str = flag("", "run folder of TD7, whose critic continues to learn, and whose policy is the teacher")
     critic_lr: float = flag(3e-4, "learning rate of critic and encoder", above=0)
-    critic_weight: float = flag(
-        100.0,
-        "weight of what the critic gives for the network's action, divided by its mean absolute value, beside the "
-        "squared distance from the teacher's action",
-        least=0,
-    )
-    grad_norm: float = flag(10.0, "limit of the gradient's norm; 0 for none", least=0)
+    critic_weight: float = critic_weight(100.0)
+    grad_norm: float = with_default(OnPolicy, "grad_norm", 10.0)
     fill_steps: int = flag(
         300_000,
         "environment steps before the first update, in which the teacher and its past policies act in half of the "
@@ -56,9 +52,7 @@ class Finetune(TD7Updates):
         "steps after which the episodes of half of the environments are cut, to see more beginnings; 0: never",
         least=0,
     )
-    cooldown: float = flag(
-        1.0, "part of the training, at its end, in which the rate falls linearly to 0", least=0, most=1, resumable=True
-    )
+    cooldown: float = with_default(TD7Updates, "cooldown", 1.0)
 
     def _check_together(self) -> None:
         super()._check_together()

@@ -5,25 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nervecord.training.algorithms.base import Algorithm
-from nervecord.training.fields import MOST_ENVS, MOST_WIDTH, flag
+from nervecord.training.algorithms.off_policy import OffPolicy
+from nervecord.training.algorithms.td7 import TD7Settings
+from nervecord.training.fields import with_default
 
 
 @dataclass(frozen=True)
-class SkrlAlgorithm(Algorithm):
+class SkrlAlgorithm(OffPolicy):
     """One of skrl's off-policy agents, with plain networks."""
 
     learner_class: ClassVar[str] = "nervecord.training.learners.skrl_agents:SkrlLearner"
     own_networks: ClassVar[bool] = True
-    takes_choices: ClassVar[bool] = False
-    takes_processes: ClassVar[bool] = False
 
-    num_envs: int = flag(16, "environments stepped together", least=1, most=MOST_ENVS)
-    minibatch: int = flag(256, "transitions of one gradient step", least=1)
-    steps_per_update: float = flag(2.0, "environment steps for each update", above=0)
-    hidden: int = flag(256, "neurons of each of its two hidden layers", least=1, most=MOST_WIDTH)
-    capacity: int = flag(1_000_000, "transitions in the replay", least=1, most=1 << 30)
-    random_steps: int = flag(25_000, "steps of uniformly random actions before the first update", least=1)
+    hidden: int = with_default(TD7Settings, "hidden", 256)
+    random_steps: int = with_default(TD7Settings, "random_steps", 25_000)
 
 
 @dataclass(frozen=True)

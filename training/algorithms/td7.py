@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nervecord.training.algorithms.base import Algorithm, Asset
-from nervecord.training.fields import MOST_ENVS, MOST_WIDTH, flag
+from nervecord.training.algorithms.base import Asset
+from nervecord.training.algorithms.off_policy import OffPolicy
+from nervecord.training.fields import MOST_WIDTH, flag
 
 
 @dataclass(frozen=True)
-class TD7Updates(Algorithm):
+class TD7Updates(OffPolicy):
     """What TD7's updates of critic and actor need, whatever acts."""
 
-    takes_choices: ClassVar[bool] = False
-    takes_processes: ClassVar[bool] = False
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    former_names: ClassVar[Mapping[str, str]] = {"settle": "freeze_updates"}
 
-    num_envs: int = flag(16, "environments stepped together", least=1, most=MOST_ENVS)
-    minibatch: int = flag(256, "transitions of one gradient step", least=1)
-    steps_per_update: float = flag(2.0, "environment steps for each update", above=0)
     exploration: float = flag(
         0.1, "deviation of the noise of actions, in halves of their range", least=0, resumable=True
     )
@@ -34,7 +32,6 @@ class TD7Updates(Algorithm):
     priority_exponent: float = flag(
         0.4, "how much the error of a transition decides how often it is drawn; 0: not at all", least=0, resumable=True
     )
-    capacity: int = flag(1_000_000, "transitions in the replay", least=1, most=1 << 30)
     cooldown: float = flag(
         0.0, "part of the training, at its end, in which the rate falls linearly to 0", least=0, most=1, resumable=True
     )
@@ -42,8 +39,8 @@ class TD7Updates(Algorithm):
         False, "keep the replay in each checkpoint: up to 250 MB for the ant, and a resumed run loses nothing",
         free=True, resumable=True,
     )  # fmt: skip
-    settle: int = flag(
-        2_000, "updates for which the actor stands still after the replay was filled", least=0, resumable=True
+    freeze_updates: int = flag(
+        2_000, "updates for which the actor stays frozen after the replay was filled", least=0, resumable=True
     )
     precision: str = flag("float32", "of the matrix products", choices=("float32", "bfloat16"))
     torch_compile: bool = flag(

@@ -91,9 +91,9 @@ class Student(OnPolicyLearner):
             )
         self.image = mirror_of(config.task.env, where="--mirror-states") if settings.mirror_states else None
         self.kept: WeightedRows | None = None
-        if settings.capacity:
+        if settings.kept_states:
             sizes = (observations, choices or len(low), self.state_size)
-            self.kept = WeightedRows(sizes, settings.capacity, config.run.seed + group.rank)
+            self.kept = WeightedRows(sizes, settings.kept_states, config.run.seed + group.rank)
         self.seen = 0
         self.ages = torch.zeros(group.share(settings.num_envs), dtype=torch.int64)
         """Steps that the episode of each environment has lasted, since this process began."""
@@ -200,7 +200,7 @@ class Student(OnPolicyLearner):
     def _weights(self, rollout: Rollout) -> Tensor:
         """How often the state before each step is drawn, (T, N)."""
         settings, ages = self.settings, self._ages(rollout)
-        weights = torch.where(ages < settings.start_steps, settings.start_weight, 1.0)
+        weights = torch.where(ages < settings.initial_steps, settings.initial_weight, 1.0)
         for t, env in (rollout.terminated & rollout.valid).nonzero().tolist():
             first = max(0, t + 1 - settings.fall_steps, t - int(ages[t, env]))  # none of the episode before
             weights[first : t + 1, env].clamp_(min=settings.fall_weight)
@@ -223,7 +223,7 @@ class Student(OnPolicyLearner):
         """Come to as many states again as had been kept."""
         if self.kept is None:
             return
-        wanted, seen = min(self.seen, self.settings.capacity), self.seen
+        wanted, seen = min(self.seen, self.settings.kept_states), self.seen
         self._guides = False
         while len(self.kept) < wanted:
             self._keep(self.kept, collect())

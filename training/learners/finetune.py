@@ -27,6 +27,7 @@ from nervecord.training.learners.replay import Batch
 from nervecord.training.learners.td7 import TD7Agent
 from nervecord.training.learners.td7_networks import TD7Policy, pack, unpack
 from nervecord.training.learners.teacher import action_error
+from nervecord.training.policy.limits import ActionLimits
 from nervecord.training.policy.network import AnnPolicy, SpikingPolicy, make_policy
 from nervecord.training.policy.normaliser import ObservationNormaliser
 from nervecord.training.processes.distributed import SOLO, Group
@@ -39,21 +40,19 @@ class StudentActor(nn.Module):
     Args:
         net: of normalised observations, without carried state.
         obs_rms: normalises; it stands still.
-        low, high: limits of an action, (actions,).
+        limits: of an action.
     """
 
-    def __init__(
-        self, net: SpikingPolicy | AnnPolicy, obs_rms: ObservationNormaliser, low: Tensor, high: Tensor
-    ) -> None:
+    def __init__(self, net: SpikingPolicy | AnnPolicy, obs_rms: ObservationNormaliser, limits: ActionLimits) -> None:
         super().__init__()
         self.net = net
-        self.obs_rms, self.low, self.high = obs_rms, low, high
+        self.obs_rms, self.limits = obs_rms, limits
 
     def means(self, observations: Tensor) -> Tensor:
         """What the network gives, (B, actions), -1 and 1 standing for the limits, beyond which it may be."""
         with torch.autocast(observations.device.type, enabled=False):
             outputs: Tensor = self.net(self.obs_rms(observations))[0]
-        return 2 * (outputs - self.low) / (self.high - self.low) - 1
+        return self.limits.unit(outputs)
 
     def forward(self, observations: Tensor, zs: Tensor) -> Tensor:
         """Actions (B, actions); the embedding is TD7's actor's alone."""
@@ -124,7 +123,7 @@ class FinetuneLearner(TD7Learner):
 
     Args:
         observations, low, high, config, group, choices: as of `TD7Learner`.
-        sources: checkpoints that a new training starts from, "start" and "teacher".
+        sources: checkpoints that a new training starts from, "start" and "critic_run".
         content: the checkpoint that the training resumes from, which keeps its teacher.
     """
 
@@ -146,8 +145,8 @@ class FinetuneLearner(TD7Learner):
         assert isinstance(config.algorithm, Finetune)
         sources = sources or {}
         if content is None:
-            self._before = td7_agent(sources["teacher"], observations, len(low))
-            self.taught: dict[str, Any] = _taught(sources["teacher"], self._before)
+            self._before = td7_agent(sources["critic_run"], observations, len(low))
+            self.taught: dict[str, Any] = _taught(sources["critic_run"], self._before)
         else:
             self.taught = content["learner"]["teacher"]
         super().__init__(observations, low, high, config, group, choices=choices)
@@ -162,17 +161,17 @@ class FinetuneLearner(TD7Learner):
             self.agent.actor.obs_rms.load_state_dict(learnt["obs_rms"])
             self.agent.go_on_from(self._before)
             self.agent.actor_target.load_state_dict(self.agent.actor.state_dict())
-            self.hold_until = config.algorithm.settle
+            self.hold_until = config.algorithm.freeze_updates
             del self._before
 
     def _make_agent(self, observations: int, config: TrainConfig) -> StudentTD7:
         settings = self.settings
         normaliser = ObservationNormaliser(observations, config.task.obs_clip, self.device)
-        actor = StudentActor(make_policy(observations, len(self.low), config), normaliser, self.low, self.high)
+        actor = StudentActor(make_policy(observations, self.actions, config), normaliser, self.limits)
         of_td7 = settings.of_td7(self.taught["hidden"], self.taught["embedding"])
         teacher = unpack(TD7Policy, self.taught["policies"][-1])
         weight = settings.critic_weight
-        return StudentTD7(observations, len(self.low), of_td7, actor, teacher, weight, settings.grad_norm)
+        return StudentTD7(observations, self.actions, of_td7, actor, teacher, weight, settings.grad_norm)
 
     @property
     def first_steps(self) -> int:

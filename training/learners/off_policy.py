@@ -26,6 +26,7 @@ from nervecord.training.learners.replay import Replay
 from nervecord.training.learners.td7 import TD7Agent
 from nervecord.training.learners.td7_networks import TD7Policy, pack, unpack
 from nervecord.training.policy.actor import Act
+from nervecord.training.policy.limits import ActionLimits
 from nervecord.training.processes.devices import check_device
 from nervecord.training.processes.distributed import SOLO, Group
 from nervecord.training.settings.config import TrainConfig
@@ -101,7 +102,7 @@ class TD7Learner:
         assert isinstance(config.algorithm, TD7Updates)
         self.device = check_device(config.run.device)
         self.settings = config.algorithm
-        self.low, self.high = low.float(), high.float()
+        self.limits, self.actions = ActionLimits(low.float(), high.float()), len(low)
         self.agent = self._make_agent(observations, config)
         if self.settings.torch_compile:
             _compile(self.agent)
@@ -117,7 +118,7 @@ class TD7Learner:
 
     def _make_agent(self, observations: int, config: TrainConfig) -> TD7Agent:
         assert isinstance(self.settings, TD7Settings)
-        return TD7Agent(observations, len(self.low), self.settings)
+        return TD7Agent(observations, self.actions, self.settings)
 
     def _new_replay(self, seed: int) -> Replay:
         return Replay(*self.agent.sizes, self.settings.capacity, seed, later=self.settings.n_step > 1)
@@ -140,10 +141,10 @@ class TD7Learner:
             actions = self._first(observations)
         else:
             actions = self._refilling(observations) if self.refilling else self._noisy(observations)
-        return Act(self._scaled(actions), actions, state)
+        return Act(self.limits.scaled(actions), actions, state)
 
     def _first(self, observations: Tensor) -> Tensor:
-        return torch.rand(len(observations), len(self.low)) * 2 - 1
+        return torch.rand(len(observations), self.actions) * 2 - 1
 
     def _noisy(self, observations: Tensor) -> Tensor:
         return self.agent.act(observations, self.settings.exploration)
@@ -179,10 +180,7 @@ class TD7Learner:
 
     def mode(self, observations: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Actions without noise."""
-        return self._scaled(self.agent.act(observations, 0.0)), state
-
-    def _scaled(self, actions: Tensor) -> Tensor:
-        return self.low + (actions + 1) / 2 * (self.high - self.low)
+        return self.limits.scaled(self.agent.act(observations, 0.0)), state
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Store the valid steps, then one update for every `steps_per_update` of them."""
@@ -205,8 +203,8 @@ class TD7Learner:
 
     def _store(self, rollout: Rollout) -> int:
         valid = rollout.valid
-        taken = (rollout.actions - self.low) / (self.high - self.low) * 2 - 1
-        parts = (rollout.observations[:-1], taken.clamp(-1, 1), rollout.observations[1:])
+        unit = self.limits.unit(rollout.actions).clamp(-1, 1)
+        parts = (rollout.observations[:-1], unit, rollout.observations[1:])
         observations, actions, following = (part[valid].numpy() for part in parts)
         window = windows(rollout, self.settings.gamma, self.settings.n_step)
         rewards, continues = window.rewards[valid].numpy(), window.discount[valid].numpy()
@@ -234,7 +232,7 @@ class TD7Learner:
             self._store(collect())
         self.refilling = False
         if self.agent.updates:
-            self.hold_until = self.agent.updates + self.settings.settle
+            self.hold_until = self.agent.updates + self.settings.freeze_updates
 
     def state_dict(self) -> dict[str, Any]:
         """The agent, how much it has seen, and the replay where it is to be kept."""

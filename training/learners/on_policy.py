@@ -54,6 +54,8 @@ class OnPolicyLearner:
 
     settings: OnPolicy
     restart_steps = 0
+    teacher_field = "teacher"
+    """The field that names its teacher, among `sources`."""
     teacher: Teacher | None
     """What it imitates, or stays near to."""
 
@@ -85,7 +87,7 @@ class OnPolicyLearner:
         )
         self.mirror = mirror_of(config.task.env) if config.network.mirror else None
         self.state_size = self.actor.net.state_size
-        teacher = (sources or {}).get("teacher") if content is None else content["learner"].get("teacher")
+        teacher = (sources or {}).get(self.teacher_field) if content is None else content["learner"].get("teacher")
         made = None if teacher is None else make_teacher(teacher, observations, low, high, choices, self.device)
         self.teacher = made
         for module in (self.actor, self.critic):

@@ -25,6 +25,7 @@ class PPOLearner(OnPolicyLearner):
     would do."""
 
     settings: PPO
+    teacher_field = "reference"
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -64,7 +65,7 @@ class PPOLearner(OnPolicyLearner):
             distance = loss.new_zeros(())
             if taught is not None:
                 distance = divergence(self.actor, outputs, taught[part], self.limits)
-                loss = loss + settings.teacher_weight * distance
+                loss = loss + settings.reference_weight * distance
             norm = self.descend(loss, parameters, len(part))
             with torch.no_grad():
                 # Schulman's estimate of the KL divergence, which is never negative.
@@ -72,9 +73,9 @@ class PPOLearner(OnPolicyLearner):
                 clips = (ratio != clipped).float().mean()
             each = (policy_loss, value_loss, entropy, kl, clips, norm, distance)
             measured.append(torch.stack([value.detach() for value in each]))
-        names = ("policy_loss", "value_loss", "entropy", "kl", "clip_fraction", "gradient_norm", "teacher_kl")
+        names = ("policy_loss", "value_loss", "entropy", "kl", "clip_fraction", "gradient_norm", "reference_kl")
         found = dict(zip(names, torch.stack(measured).mean(0), strict=True)) | self.measure(rollout)
         if taught is None:
-            del found["teacher_kl"]
+            del found["reference_kl"]
         found["explained_variance"] = explained_variance(estimate.values, estimate.returns, rollout.valid)
         return self.read(found)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nervecord.training.algorithms.skrl import SkrlAlgorithm
 from nervecord.training.learners.base import Rollout
 from nervecord.training.policy.actor import Act
+from nervecord.training.policy.limits import ActionLimits
 from nervecord.training.processes.devices import check_device
 from nervecord.training.processes.distributed import Group
 from nervecord.training.processes.quiet_skrl import import_skrl
@@ -134,7 +135,7 @@ class SkrlLearner:
         assert isinstance(config.algorithm, SkrlAlgorithm)
         settings = self.settings = config.algorithm
         self.device = check_device(config.run.device)
-        self.low, self.high = low.to(self.device, torch.float32), high.to(self.device, torch.float32)
+        self.limits = ActionLimits(low.to(self.device, torch.float32), high.to(self.device, torch.float32))
         spaces: dict[str, Any] = {
             "observation_space": Box(-float("inf"), float("inf"), (observations,)),
             "action_space": Box(-1.0, 1.0, (len(low),)), "device": self.device,
@@ -163,16 +164,13 @@ class SkrlLearner:
     def act(self, observations: Tensor, state: Tensor | None) -> Act:
         """Noisy actions; uniform ones in the first steps."""
         actions, _ = self.agent.act(observations, None, timestep=self.step, timesteps=self.total)
-        return Act(self._scaled(actions.clamp(-1, 1)), actions, state)
+        return Act(self.limits.scaled(actions.clamp(-1, 1)), actions, state)
 
     @torch.no_grad()
     def mode(self, observations: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Actions without chance."""
         actions, _ = self.agent.policy.compute({"observations": observations}, role="policy")
-        return self._scaled(actions), state
-
-    def _scaled(self, actions: Tensor) -> Tensor:
-        return self.low + (actions + 1) / 2 * (self.high - self.low)
+        return self.limits.scaled(actions), state
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Hand the rollout's valid steps to the agent, which updates after each step of the environments."""
@@ -190,7 +188,7 @@ class SkrlLearner:
 
     def _record(self, rollout: Rollout, t: int) -> int:
         valid = rollout.valid[t]
-        actions = (rollout.actions[t] - self.low) / (self.high - self.low) * 2 - 1
+        actions = self.limits.unit(rollout.actions[t])
         self.agent.record_transition(
             observations=rollout.observations[t][valid], states=None, actions=actions[valid],
             rewards=rollout.rewards[t][valid, None].float(), next_observations=rollout.observations[t + 1][valid],

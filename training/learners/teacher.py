@@ -16,6 +16,7 @@ from nervecord.training.learners.network_teacher import NetworkTeacher
 from nervecord.training.learners.off_policy import td7_agent
 from nervecord.training.learners.td7_networks import TD7Critic, TD7Policy, pack, unpack
 from nervecord.training.policy.actor import Actor, GaussianActor
+from nervecord.training.policy.limits import ActionLimits
 from nervecord.training.policy.network import make_policy
 from nervecord.training.policy.normaliser import ObservationNormaliser
 from nervecord.training.settings.config import TrainConfig
@@ -38,7 +39,7 @@ class Teacher(nn.Module):
 
     def __init__(self, content: dict[str, Any], observations: int, low: Tensor, high: Tensor, outputs: int) -> None:
         super().__init__()
-        self._config, self.low, self.high = content["config"], low, high
+        self._config, self.limits = content["config"], ActionLimits(low, high)
 
     @property
     def state(self) -> dict[str, Any]:
@@ -92,13 +93,12 @@ class TD7Teacher(Teacher):
     @torch.no_grad()
     def forward(self, observations: Tensor) -> Tensor:
         """As of `Teacher`."""
-        answer: Tensor = self.policy(observations)
-        return self.low + (answer + 1) / 2 * (self.high - self.low)
+        return self.limits.scaled(self.policy(observations))
 
     def value(self, observations: Tensor, actions: Tensor) -> Tensor:
         """As of `Teacher`."""
         assert self.critic is not None
-        value: Tensor = self.critic(observations, 2 * (actions - self.low) / (self.high - self.low) - 1)
+        value: Tensor = self.critic(observations, self.limits.unit(actions))
         return value
 
 

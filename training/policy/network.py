@@ -130,7 +130,7 @@ class SpikingPolicy(nn.Module):
         self.carried = network.state == "carried"
         self.delays = network.delays
         self.counts = network.decoder == "count"
-        self.literal = config.run.engine == "snntorch"
+        self.literal = config.run.operator == "snntorch"
         self.settings = LayerSettings(self.steps, self.synaptic, network.slope, network.detach_reset)
         coded = network.encoder == "population"
         self.encoder = PopulationEncoder(observations, network.population) if coded else None

@@ -255,14 +255,15 @@ def _from_flat(values: Mapping[str, Any], where: str) -> TrainConfig:
     first = (PPO, ALGORITHMS["distill"])
     known = all_fields(*first)
     kind = first[bool(values.get("teacher"))]
-    fields = {kind.former_names.get(name, name): value for name, value in values.items()}
+    former = {**kind.former_names, **RunConfig.former_names}
+    fields = {former.get(name, name): value for name, value in values.items()}
     for name in fields:
         if name not in known:
             raise unknown_name("field", str(name), known, where=where)
     own = {f.name for f in _all_fields(kind)}
     # At each checkpoint all episodes began anew then.
     kept = {"exact_resume": True, "threads": 1, **kind.former_values}
-    return TrainConfig.of(algorithm=kind.name, **kept, **{name: v for name, v in fields.items() if name in own})
+    return TrainConfig.of(algorithm=kind.name, **{**kept, **{name: v for name, v in fields.items() if name in own}})
 
 
 def demo_config(**changes: Any) -> TrainConfig:

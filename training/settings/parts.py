@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from nervecord.errors import NervecordError
 from nervecord.training.fields import MOST_WIDTH, Part, flag
@@ -120,6 +122,8 @@ class NetworkConfig(Part):
 class RunConfig(Part):
     """How and where a training is computed, and what is kept of it."""
 
+    former_names: ClassVar[Mapping[str, str]] = {"engine": "operator"}
+
     seed: int = flag(0, "seed of weights, noise, minibatches and simulators", least=0, naming=True)
     sim: str = flag(
         AUTO.name,
@@ -137,9 +141,10 @@ class RunConfig(Part):
         free=True,
         resumable=True,
     )
-    engine: str = flag(
-        "fused", "spiking operator: fused, or snntorch (the literal loop, slow)", choices=("fused", "snntorch")
-    )
+    operator: str = flag(
+        "fused", "spiking operator: fused, or snntorch (its own modules step by step, slow)",
+        choices=("fused", "snntorch"),
+    )  # fmt: skip
     checkpoint_every: int = flag(250_000, "environment steps between two checkpoints", least=1)
     keep_checkpoints: int = flag(3, "newest checkpoints kept, besides the best", least=1, free=True, resumable=True)
     exact_resume: bool = flag(
