@@ -179,6 +179,42 @@ def test_beginnings_and_what_came_before_a_fall_are_drawn_more_often(tmp_path: P
         config.replace(kept_states=0, fall_weight=1.0)
 
 
+@pytest.mark.parametrize("kept_states", [100, 12])
+def test_what_came_before_a_fall_is_drawn_more_often_across_rollouts(tmp_path: Path, kept_states: int) -> None:
+    """A fall early in a rollout weights the states of the rollouts before it too, as far as these are still kept."""
+    config = TrainConfig.of(
+        algorithm="distill", teacher=name_of(lambda x: x[:, :8]), rollout=4, num_envs=2, minibatch=8, layers=(8,),
+        kept_states=kept_states, fall_steps=6, fall_weight=5.0, out=str(tmp_path),
+    )  # fmt: skip
+    student = student_of(config, torch.ones(8))
+    draw = torch.zeros(4, 2, 8)
+    weights: dict[float, float] = {}
+    for k in range(4):
+        ends = torch.zeros(2, 4, 2, dtype=torch.bool)  # terminated, not valid
+        if k == 2:
+            ends[0, 1, 0] = ends[1, 2, 0] = True  # the tenth step of the first environment, and its reset
+            ends[0, 0, 1] = ends[1, 1, 1] = True
+        if k == 3:
+            ends[0, 0, 0] = True  # the second step of the next episode
+        seen = torch.zeros(5, 2, 27)
+        seen[:, :, 0] = (8 * k + 2 * torch.arange(5))[:, None] + torch.arange(2)  # a number for each state
+        student._keep(student.kept, Rollout(seen, draw, draw, None, draw[:, :, 0].double(), ends[0], ~ends[0] & False,
+                                            ~ends[1]))  # fmt: skip
+        held = student.kept.held()
+        weights = dict(zip(held["rows"][:, 0].tolist(), held["weights"].tolist(), strict=True))
+    falls = {*range(8, 19, 2), *range(7, 18, 2), 22, 24}
+    assert len(weights) == min(kept_states, 30)
+    assert weights == {row: 5.0 if row in falls else 1.0 for row in weights}
+
+    student.restart_episodes()
+    ends = torch.zeros(2, 4, 2, dtype=torch.bool)
+    ends[0, 0] = True  # the first step of an episode that has no states before it
+    seen = torch.full((5, 2, 27), 1000.0)
+    student._keep(student.kept, Rollout(seen, draw, draw, None, draw[:, :, 0].double(), ends[0], ends[1], ~ends[1]))
+    after = dict(zip(student.kept.held()["rows"][:, 0].tolist(), student.kept.held()["weights"].tolist(), strict=True))
+    assert {row: after[row] for row in weights if row in after} == {r: w for r, w in weights.items() if r in after}
+
+
 def student_of(config: TrainConfig, one: torch.Tensor) -> Student:
     return Student(27, -one, one, config, sources={"teacher": read_sources(config)[0].content})
 

@@ -97,6 +97,10 @@ class Student(OnPolicyLearner):
         self.seen = 0
         self.ages = torch.zeros(group.share(settings.num_envs), dtype=torch.int64)
         """Steps that the episode of each environment has lasted, since this process began."""
+        self.numbered = 0
+        """States that this process has kept: each has a number, and its row is that modulo the capacity."""
+        self.before = torch.zeros((0, len(self.ages)), dtype=torch.int64)
+        """Numbers of each environment's last states, (at most fall_steps - 1, N); -1 where a step only reset it."""
         self.guided = torch.zeros(group.share(settings.num_envs), dtype=torch.bool, device=self.device)
         """Where the teacher acts; drawn anew before each rollout."""
         if content is None and sources:
@@ -193,18 +197,34 @@ class Student(OnPolicyLearner):
         valid = rollout.valid
         seen = rollout.observations[:-1][valid]
         states = seen.new_zeros(len(seen), 0) if rollout.states is None else rollout.states[valid]
-        weights = self._weights(rollout)[valid.cpu()].numpy()
-        kept.append([part.cpu().numpy() for part in (seen, self.teacher(seen), states)], weights)
+        ages = self._ages(rollout)
+        weights = torch.where(ages < self.settings.initial_steps, self.settings.initial_weight, 1.0)[valid.cpu()]
+        kept.append([part.cpu().numpy() for part in (seen, self.teacher(seen), states)], weights.numpy())
         self.seen += len(seen)
+        if self.settings.fall_weight > 1:
+            self._weight_falls(kept, rollout, ages)
 
-    def _weights(self, rollout: Rollout) -> Tensor:
-        """How often the state before each step is drawn, (T, N)."""
-        settings, ages = self.settings, self._ages(rollout)
-        weights = torch.where(ages < settings.initial_steps, settings.initial_weight, 1.0)
-        for t, env in (rollout.terminated & rollout.valid).nonzero().tolist():
-            first = max(0, t + 1 - settings.fall_steps, t - int(ages[t, env]))  # none of the episode before
-            weights[first : t + 1, env].clamp_(min=settings.fall_weight)
-        return weights
+    def _weight_falls(self, kept: WeightedRows, rollout: Rollout, ages: Tensor) -> None:
+        """Draw the states before each failure of a rollout more often, those of the rollouts before it too."""
+        valid, reach = rollout.valid.cpu(), self.settings.fall_steps
+        numbers = torch.full(valid.shape, -1)
+        numbers[valid] = torch.arange(self.numbered, self.numbered + int(valid.sum()))
+        self.numbered += int(valid.sum())
+        numbers = torch.cat([self.before, numbers])
+        first, falls = len(self.before), []
+        for t, env in (rollout.terminated.cpu() & valid).nonzero().tolist():
+            steps = min(reach, int(ages[t, env]) + 1)  # none of the episode before
+            falls.append(numbers[max(0, first + t + 1 - steps) : first + t + 1, env])
+        self.before = numbers[max(0, len(numbers) - reach + 1) :]
+        if falls:
+            rows = torch.cat(falls).unique()
+            there = rows[(rows >= 0) & (rows >= self.numbered - kept.capacity)]
+            kept.raise_weights((there % kept.capacity).numpy(), self.settings.fall_weight)
+
+    def restart_episodes(self) -> None:
+        """Begin the returns of new episodes, and their ages."""
+        super().restart_episodes()
+        self.ages, self.before = torch.zeros_like(self.ages), self.before[:0]
 
     def _ages(self, rollout: Rollout) -> Tensor:
         """How many steps the episode had lasted before each step, (T, N)."""
