@@ -29,6 +29,7 @@ import torch
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.errors import NervecordError, unknown_name
 from nervecord.training.evaluate import Evaluation, evaluate
+from nervecord.training.fields import flag_name
 from nervecord.training.folder import checkpoint, run_folder
 from nervecord.training.folder.export import check_exportable, export, exportable
 from nervecord.training.folder.figure import draw_learning_curve
@@ -342,9 +343,13 @@ class Run:
                 raise NervecordError(
                     f"diverged: the {name.replace('_', ' ')} is {value} in the update after step {self.step:,}",
                     where=str(self.folder),
-                    hint=f"train with a lower --lr than {self.config.algorithm.lr:g}, or a smaller --clip or "
-                    "--grad-norm",
+                    hint=self._calmer(),
                 )
+
+    def _calmer(self) -> str:
+        """Which settings of the algorithm to lower after a divergence."""
+        names = [name for name in ("lr", "critic_lr", "clip", "grad_norm") if self.config.fields.get(name)]
+        return "lower " + " or ".join(f"{flag_name(name)} {self.config.fields[name]:g}" for name in names)
 
     def _train_return(self) -> float | None:
         return float(np.mean(self.returns)) if self.returns else None

@@ -269,13 +269,13 @@ def test_ppo_stays_near_its_teacher(tmp_path: Path) -> None:
             steps=1024, lr=3e-3, schedule="constant",
         )  # fmt: skip
         result = train(config)
-        far[name] = rows(result.folder)[-1]["teacher_kl"]
+        far[name] = rows(result.folder)[-1]["reference_kl"]
         origins = json.loads((result.folder / "versions.json").read_text())
         assert {"start", "reference"} <= origins.keys()
     assert far["near"] < 0.5 * far["free"]
     again = resume(result.folder, overrides={"steps": 1280})
-    assert rows(again.folder)[-1]["teacher_kl"] > 0
-    assert "teacher_kl" not in rows(train(small(tmp_path, "plain")).folder)[-1]
+    assert rows(again.folder)[-1]["reference_kl"] > 0
+    assert "reference_kl" not in rows(train(small(tmp_path, "plain")).folder)[-1]
     with pytest.raises(NervecordError, match="--reference-weight: has no meaning without --reference"):
         small(tmp_path, "none", reference_weight=2.0)
 
@@ -286,7 +286,7 @@ def test_ppo_takes_its_teacher_from_the_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "teacher").rename(tmp_path / "elsewhere")
     resume(result.folder, overrides={"steps": 320})
     assert rows(result.folder)[-1]["step"] == 320
-    assert rows(result.folder)[-1]["teacher_kl"] > 0
+    assert rows(result.folder)[-1]["reference_kl"] > 0
 
 
 def test_divergence() -> None:

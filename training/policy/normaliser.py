@@ -14,7 +14,7 @@ from torch import Tensor
 from nervecord.training.processes.distributed import SOLO, Group
 
 EPSILON = 1e-8
-"""Added to a standard deviation before it divides."""
+"""Added to an observation's standard deviation before it divides, and, as in Gymnasium, to the variance of returns."""
 
 
 class RunningMoments:
@@ -89,8 +89,9 @@ class ObservationNormaliser:
 
 
 class RewardNormaliser:
-    """Divides rewards by the running standard deviation of the discounted return, as Gymnasium's NormalizeReward does;
-    the mean stays. It works on whole rollouts: their returns are taken in, then all their rewards are divided.
+    """Divides rewards by the square root of the discounted return's running variance plus EPSILON, as Gymnasium's
+    NormalizeReward does; the mean stays. It works on whole rollouts: their returns are taken in, then all their rewards
+    are divided.
 
     Args:
         num_envs: environments of this process.
