@@ -1,8 +1,7 @@
 """Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347).
 
-Written out here and not taken from skrl, whose PPO has no mask of valid steps, moves its statistics during the first
-epoch, keeps advantages per process and reads its losses back at every minibatch: what had to be put in their place was
-longer than this file.
+Written out here: skrl's PPO (`nervecord.training.learners.skrl_ppo`), to which a test holds it, has no mask of valid
+steps, takes no carried state, keeps advantages per process and reads its losses back at every minibatch.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class PPOLearner(OnPolicyLearner):
         estimate = self.estimate(rollout, observations)
         count, mean, squares = self.group.moments(estimate.advantages.reshape(-1, 1), rollout.flat(rollout.valid))
         deviation = (squares / (count - 1)).sqrt()
-        advantages = (estimate.advantages - mean.float()) / (deviation.float() + 1e-8)
+        advantages = (estimate.advantages - mean.to(estimate.advantages)) / (deviation.to(estimate.advantages) + 1e-8)
 
         x, taken = rollout.flat(observations), rollout.flat(rollout.actions)
         with torch.no_grad():
