@@ -144,7 +144,7 @@ PARTS: tuple[Part, ...] = (
          mend="needs an NVIDIA GPU and a torch for it: https://pytorch.org/get-started"),
     Part("skrl", "train", ("skrl", "tensorboard"), "import skrl.agents.torch.ppo", "train"),
     *(_simulator(kind) for kind in KINDS.values() if kind.trial),
-    Part("Ray Tune", "sweep", ("ray",), "import ray.tune", "sweep"),
+    Part("Ray", "sweep", ("ray",), "import ray", "sweep"),
     Part("ONNX Runtime", "the target onnx, ONNX files", ("onnx", "onnxruntime"), "import onnx, onnxruntime",
          "onnxruntime"),
 )  # fmt: skip

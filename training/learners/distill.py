@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -217,9 +218,9 @@ class Student(OnPolicyLearner):
             falls.append(numbers[max(0, first + t + 1 - steps) : first + t + 1, env])
         self.before = numbers[max(0, len(numbers) - reach + 1) :]
         if falls:
-            rows = torch.cat(falls).unique()
-            there = rows[(rows >= 0) & (rows >= self.numbered - kept.capacity)]
-            kept.raise_weights((there % kept.capacity).numpy(), self.settings.fall_weight)
+            rows = np.unique(torch.cat(falls).numpy())
+            there = rows[rows >= max(0, self.numbered - kept.capacity)]
+            kept.raise_weights(there % kept.capacity, self.settings.fall_weight)
 
     def restart_episodes(self) -> None:
         """Begin the returns of new episodes, and their ages."""
