@@ -31,6 +31,8 @@ class GymnasiumSimulator:
         NervecordError: the task or a wrapper is unknown, or the spaces cannot be trained.
     """
 
+    mode = "sync"
+    """How its vector environment steps: one after the other here, side by side in a subclass."""
     device = torch.device("cpu")
     can_cut = True
     control_period: float | None = None
@@ -53,7 +55,7 @@ class GymnasiumSimulator:
                 self._vector = gymnasium.make_vec(
                     env,
                     num_envs=len(seeds),
-                    vectorization_mode="sync",
+                    vectorization_mode=self.mode,
                     vector_kwargs={"autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP},
                     wrappers=around,
                 )
