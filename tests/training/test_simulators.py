@@ -14,7 +14,7 @@ from nervecord.training.simulators.base import TEST, TRAINING, VALIDATION, envir
 from nervecord.training.simulators.make import resolve_kind
 from nervecord.training.simulators.spaces import limits
 
-KINDS = ["envpool", "gymnasium"]
+KINDS = ["envpool", "gymnasium", "gymnasium-async"]
 ENV = "InvertedPendulum-v4"
 
 

@@ -72,6 +72,14 @@ _DECLARED = (
         saves="some",
     ),
     SimulatorKind(
+        "gymnasium-async",
+        "Gymnasium's environments, each in a process",
+        f"{_HERE}.gymnasium_async:AsyncGymnasiumSimulator",
+        ("wrappers",),
+        ("gymnasium", "mujoco"),
+        "mujoco",
+    ),
+    SimulatorKind(
         "warp",
         "MuJoCo Warp, Ant-v4 alone, on --device",
         f"{_HERE}.warp_ant:WarpAnt",
