@@ -179,9 +179,9 @@ def _train_all(study: Study, runs: list[PlannedRun], *, workers: int, cpus: int,
     """Train runs as tasks of Ray, so many at once; each in a process of its own, begun again where that dies."""
     import ray
 
-    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_calls=1, max_retries=RETRIES, retry_exceptions=[EngineError])(
-        train_one
-    )
+    # A list of exceptions, which Ray takes and its types do not know.
+    options: Any = {"retry_exceptions": [EngineError]}
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_calls=1, max_retries=RETRIES, **options)(train_one)
     waiting = list(reversed(runs))
     running: dict[Any, PlannedRun] = {}
     try:
