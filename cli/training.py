@@ -1,4 +1,4 @@
-"""The verbs that train, `train` and `distill`: `TrainConfig`'s fields as flags, progress, and what came of it."""
+"""The verbs `train` and `distill`: `TrainConfig`'s fields as flags, progress, and the result."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from nervecord.training.run import Progress, TrainResult
 
 TRAIN = (
-    "Train a policy with PPO. Writes a run folder with policy.nir, checkpoints and metrics; never overwrites one. "
+    "Train a policy, with PPO unless --algorithm says otherwise. Writes a run folder with policy.nir, checkpoints and "
+    "metrics; never overwrites one. "
     "Needs the extra 'train'. Several processes: torchrun --nproc-per-node N -m nervecord train ..."
 )
 TRAIN_EXAMPLES = (
@@ -46,8 +47,8 @@ TRAIN_EXAMPLES = (
     "nervecord train --algorithm finetune --start runs/student --critic-run runs/td7 --name finer",
 )
 DISTILL = (
-    "Train a policy to act as another run's does, a spiking one by default: it plays, and learns what the teacher "
-    "would have done. Writes a run folder as train does, takes the same flags, and is resumed by train --resume. "
+    "Train a policy, spiking by default, to act as a teacher does: it acts, and learns the teacher's action in every "
+    "state it visits (DAgger). Writes a run folder as train does, takes the same flags, resumes by train --resume. "
     "Needs the extra 'train'."
 )
 DISTILL_EXAMPLES = (
@@ -207,7 +208,7 @@ def _with_sources(args: argparse.Namespace, chosen: dict[str, Any]) -> dict[str,
 def train_verb(args: argparse.Namespace) -> Outcome:
     chosen = given(args)
     if args.resume is not None and args.topology_from is not None:
-        raise NervecordError("a run that goes on keeps its topology", where="--topology-from", hint="drop --resume")
+        raise NervecordError("a run that continues keeps its topology", where="--topology-from", hint="drop --resume")
     if args.resume is None:
         config = TrainConfig.for_task(**_with_sources(args, chosen))
     elif not (Path(args.resume) / "config.json").is_file():
@@ -236,7 +237,7 @@ def distill_verb(args: argparse.Namespace) -> Outcome:
 
 
 def _run(args: argparse.Namespace, config: TrainConfig, chosen: dict[str, Any]) -> Outcome:
-    """Train, with progress; `chosen` are the fields that were given, which a run that goes on is told."""
+    """Train, with progress; `chosen` are the fields that were given, which a run that continues is told."""
     is_first = launch().rank == 0
     run = front.training()
     with Ticker("train", quiet=args.quiet or not is_first) as ticker:
@@ -251,14 +252,14 @@ def _run(args: argparse.Namespace, config: TrainConfig, chosen: dict[str, Any]) 
                 raise
             folder = args.resume or str(Path(config.run.out) / config.run_name)
             raise KeyboardInterrupt(
-                f"interrupted at step {progress.step:,}; nervecord train --resume {folder} goes on from its last "
+                f"interrupted at step {progress.step:,}; nervecord train --resume {folder} continues from its last "
                 "checkpoint, if it has one"
             ) from None
     return dataclasses.replace(trained(result), silent=not is_first)
 
 
 def trained(result: TrainResult) -> Outcome:
-    """What a training came to."""
+    """The result of a training."""
     test = None if result.test is None else result.test.as_dict()
     policy = None if result.policy is None else str(result.policy)
     data = {
@@ -275,7 +276,7 @@ def trained(result: TrainResult) -> Outcome:
     if test is not None:
         low, high = test["interval95"] or (math.nan, math.nan)
         half = show.interval(test["mean_return"], (high - low) / 2)
-        rows.append(["return", f"{half} over {test['episodes']} episodes on seeds that chose nothing"])
+        rows.append(["return", f"{half} over {test['episodes']} episodes on held-out test seeds"])
     rows.append(["policy", policy or f"none: {_unwritten(result)}"])
     text = show.columns(rows, indent=0)
     if policy is not None:

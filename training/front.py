@@ -1,4 +1,4 @@
-"""What of the training is part of the Python interface: `train`, `distill`, `sweep`, and `contract` for its tasks.
+"""The Python interface of training: `train`, `distill`, `sweep`, and `contract` for tasks.
 
 Importing this loads no torch: each function imports what it needs when it is called.
 """
@@ -22,14 +22,14 @@ StrPath: TypeAlias = str | os.PathLike[str]
 
 
 def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> TrainResult:
-    """Train a policy with PPO and write it to a new run folder. Needs the extra `train`.
+    """Train a policy and write it to a new run folder. Needs the extra `train`.
 
     Args:
         config: everything that decides the run; `TrainConfig()` is Ant-v4 with 256 neurons for a million steps.
         progress: called after each update with step, total, rate, eta and mean return.
 
     Returns:
-        The run folder, the policy's path, and its return on seeds that chose nothing.
+        The run folder, the policy's path, and its return on held-out test seeds.
 
     Raises:
         NervecordError: the run folder exists, or the configuration cannot run here.

@@ -2,7 +2,7 @@
 
 A checkpoint does not end episodes: what a simulator can save of them goes into it, and they are begun anew only where a
 resumed run finds nothing saved. With `exact_resume` a simulator that cannot save its state is built anew at each
-checkpoint, with seeds derived from its number, in a run that goes on as in one that is resumed: then a run killed at
+checkpoint, with seeds derived from its number, in a run that continues as in one that is resumed: then a run killed at
 any moment and resumed writes the metrics it would have written.
 
 Of several processes (`nervecord.training.processes.distributed`) each runs this loop over its share of the
@@ -97,7 +97,7 @@ def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> T
     Raises:
         NervecordError: the run folder exists, or the configuration cannot run here.
         EngineError: another process died or hangs.
-        KeyboardInterrupt: interrupted; the text says the step and how to go on.
+        KeyboardInterrupt: interrupted; the text says the step and how to continue.
     """
     with contextlib.ExitStack() as held, run_folder.mujoco_log() as logged, join() as group:
         config.algorithm.check_processes(group.world)
@@ -147,7 +147,7 @@ def resume(
         check_device(group.device(config.run.device))
         run = Run(config, content, group)
         run.folder = folder
-        # Only now: what cannot go on so leaves the folder as it was.
+        # Only now: what cannot continue so leaves the folder as it was.
         group.first(lambda: run_folder.reconfigure(folder, config))
         return run.finish(progress)
 
@@ -169,7 +169,7 @@ def _reopen(folder: Path, overrides: dict[str, Any], processes: int) -> tuple[Tr
     if trained_by != processes:
         start = f"torchrun --nproc-per-node {trained_by} -m nervecord" if trained_by > 1 else "nervecord"
         raise NervecordError(
-            f"is a run of {trained_by} process{'es' * (trained_by > 1)}, {processes} would not go on with it exactly",
+            f"is a run of {trained_by} process{'es' * (trained_by > 1)}, which {processes} would not continue exactly",
             where=str(folder),
             hint=f"{start} train --resume {folder}",
         )
@@ -270,7 +270,7 @@ class Run:
         return self._conclude()
 
     def train(self, progress: ProgressCallback | None = None) -> None:
-        """The loop: collect a rollout, update on it, absorb it into the statistics; note, and keep, what came of it."""
+        """The loop: collect a rollout, update on it, absorb it into the statistics; note, and keep, its result."""
         config, total, first = self.config, self.config.total_steps, self.step
         started = time.monotonic()
         with told_to_stop() as interrupted, self._metrics() as metrics:
@@ -335,7 +335,7 @@ class Run:
     def _stopped(self) -> str:
         steps = checkpoint.steps_in(self.folder / "checkpoints")
         kept = f"from step {steps[-1]:,}" if steps else "from its beginning, as no checkpoint was due yet"
-        return f"interrupted at step {self.step:,}; nervecord train --resume {self.folder} goes on {kept}"
+        return f"interrupted at step {self.step:,}; nervecord train --resume {self.folder} continues {kept}"
 
     def _check_finite(self, losses: dict[str, float]) -> None:
         for name, value in losses.items():
@@ -394,7 +394,7 @@ class Run:
         return score
 
     def _checkpoint(self) -> None:
-        """Save what this run and one that is resumed go on from."""
+        """Save what this run and one that is resumed continue from."""
         episodes = self.collector.state_dict()
         self.generation += 1
         if self.lent or (episodes is None and self.config.run.exact_resume):

@@ -199,7 +199,7 @@ def test_an_interrupt_keeps_what_there_is_and_says_the_step(tmp_path: Path, numb
     (step,) = checkpoint.steps_in(tmp_path / "told" / "checkpoints")
     assert rows(tmp_path / "told")[-1]["step"] == step < config.total_steps
     assert f"interrupted at step {step:,}; nervecord train --resume".encode() in said
-    assert f"goes on from step {step:,}".encode() in said
+    assert f"continues from step {step:,}".encode() in said
     assert not (tmp_path / "told" / ".lock").exists()
 
 

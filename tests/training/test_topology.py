@@ -105,7 +105,7 @@ def test_the_studys_way_from_one_task_to_another(tmp_path: Path, capfd: pytest.C
     assert (other.graph.nodes["fc1"].weight == used.graph.nodes["fc1"].weight).all()  # type: ignore[attr-defined]
     capfd.readouterr()
     assert nervecord("train", "--topology-from", tmp_path / "found", "--resume", tmp_path / "used") == 2
-    assert "a run that goes on keeps its topology" in capfd.readouterr().err
+    assert "a run that continues keeps its topology" in capfd.readouterr().err
 
 
 def test_the_topology_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

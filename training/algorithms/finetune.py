@@ -16,7 +16,7 @@ from nervecord.training.fields import flag, with_default
 
 @dataclass(frozen=True)
 class Finetune(TD7Updates):
-    """TD7 that goes on from a teacher, with the network of another run, a spiking one mostly, in its actor's place."""
+    """TD7 that continues from a teacher, with another run's network, mostly a spiking one, in its actor's place."""
 
     name: ClassVar[str] = "finetune"
     about: ClassVar[str] = "a trained network continues as TD7's actor"

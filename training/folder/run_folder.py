@@ -1,4 +1,4 @@
-"""The folder of a run: what was asked, what ran, and what came of it.
+"""The folder of a run: what was asked, what ran, and its result.
 
 Its files:
 
@@ -173,7 +173,7 @@ def open_existing(folder: Path) -> TrainConfig:
 
 
 def reconfigure(folder: Path, config: TrainConfig) -> None:
-    """Write the configuration that a run goes on with, where it is another."""
+    """Write the configuration that a run continues with, where it is another."""
     if open_existing(folder) != config:
         write_atomically(folder / "config.json", config.to_json().encode())
 

@@ -1,6 +1,6 @@
 """Beginning with what another training has learnt: its networks and running statistics, under a schedule of its own.
 
-`--resume` goes on with a run as if it had never stopped. This begins a new one, with other settings: another learning
+`--resume` continues with a run as if it had never stopped. This begins a new one, with other settings: another learning
 rate, more noise, another simulator of the same task.
 """
 

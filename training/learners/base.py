@@ -62,11 +62,11 @@ class Learner(Protocol):
         ...
 
     def act(self, observations: Tensor, state: Tensor | None) -> Act:
-        """Act with chance, without gradient: observations (N, observations), state (N, state_size) or None."""
+        """Act with exploration noise, without gradient, for observations (N, observations) and state (N, states)."""
         ...
 
     def mode(self, observations: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Actions without chance, not yet limited, and the next state, without gradient."""
+        """Actions without noise, not yet limited, and the next state, without gradient."""
         ...
 
     def update(self, rollout: Rollout) -> dict[str, float]:
@@ -82,7 +82,7 @@ class Learner(Protocol):
         ...
 
     def prepare(self, collect: Callable[[], Rollout]) -> None:
-        """Gather again what is in no checkpoint, before a resumed run goes on; rollouts collected so do not count."""
+        """Gather again what is in no checkpoint, before a resumed run continues; rollouts collected so do not count."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

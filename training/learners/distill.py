@@ -1,14 +1,13 @@
-"""Distillation: a student learns to act as a trained policy does, in the states that they come to.
+"""Distillation: a student learns to act as a trained policy does, in the states that the student visits.
 
-The teacher acts first, if it is to, then the student, with noise; the teacher says what it would have done in each of
-those states, all of which are kept, as the newest alone make a student forget how it got there; the student's network
-moves towards that. It is DAgger (Ross, Gordon and Bagnell 2011, arXiv 1011.0686) in the loop of a training: rollouts,
-checkpoints, validation and export are those of `nervecord.training.run`, and in the place of PPO's loss stands the
-distance between two actions.
+It is DAgger (Ross, Gordon and Bagnell 2011, arXiv 1011.0686): the student acts, with noise; the teacher labels every
+visited state; all states are kept, as a student that learns from the newest alone forgets how it got there; and the
+student is trained on all of them. Rollouts, checkpoints, validation and export are those of `nervecord.training.run`;
+the distance between two actions takes the place of PPO's loss.
 
-The student takes the observation and reward statistics, the critic and the size of the noise of a teacher that has
-them, and leaves them as they are; else they are its own. So a training with PPO can begin with it
-(`nervecord.training.folder.start`), and stay near to the teacher (`nervecord.training.learners.ppo`).
+The student takes over the statistics, the critic and the noise of a teacher that has them, and leaves them as they are;
+else they are its own. So PPO can start from it (`nervecord.training.folder.start`), and stay near the teacher
+(`nervecord.training.learners.ppo`).
 """
 
 from __future__ import annotations
@@ -35,20 +34,20 @@ from nervecord.training.processes.distributed import SOLO, Group
 from nervecord.training.settings.config import TrainConfig
 
 
-def distance(outputs: Tensor, wanted: Tensor, limits: tuple[Tensor, Tensor] | None, margin: float = 0.0) -> Tensor:
-    """How far actions are from those that are wanted, a mean over the batch.
+def distance(outputs: Tensor, labels: Tensor, limits: tuple[Tensor, Tensor] | None, margin: float = 0.0) -> Tensor:
+    """How far actions are from the teacher's, a mean over the batch.
 
     Args:
         outputs: action means, or preferences of choices, (B, outputs).
-        wanted: the same of the teacher.
+        labels: the teacher's.
         limits, margin: as of `action_error`; no limits for choices.
 
     Returns:
         The squared distance of values; the cross-entropy of choices.
     """
     if limits is None:
-        return functional.cross_entropy(outputs, wanted.softmax(-1))
-    return action_error(outputs, wanted, limits, margin).square().sum(-1).mean()
+        return functional.cross_entropy(outputs, labels.softmax(-1))
+    return action_error(outputs, labels, limits, margin).square().sum(-1).mean()
 
 
 class Student(OnPolicyLearner):
@@ -119,35 +118,35 @@ class Student(OnPolicyLearner):
         self._guides = share > 0
 
     def act(self, observations: Tensor, state: Tensor | None) -> Act:
-        """Act with chance; where the teacher acts, about what it wants."""
+        """Act with exploration noise; where the teacher acts, about its action."""
         own = super().act(observations, state)
         if not self._guides:
             return own
         if self.limits is None:
-            wanted = first_largest(self.teacher(observations)).float()
+            labels = first_largest(self.teacher(observations)).float()
         else:
             assert isinstance(self.actor, GaussianActor)
-            wanted = self.teacher(observations).clamp(*self.limits)
-            wanted = wanted + self.actor.spread().exp() * torch.randn_like(wanted)
-        return Act(torch.where(self.guided[:, None], wanted, own.actions), own.outputs, own.state)
+            labels = self.teacher(observations).clamp(*self.limits)
+            labels = labels + self.actor.spread().exp() * torch.randn_like(labels)
+        return Act(torch.where(self.guided[:, None], labels, own.actions), own.outputs, own.state)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Move the policy towards the teacher, in as many steps as passes over the rollout have; fit the critic."""
         parameters = [p for p in self.actor.net.parameters() if p.requires_grad]
-        measured = []
-        for seen, wanted, states in self._batches(rollout):
+        metrics = []
+        for seen, labels, states in self._batches(rollout):
             outputs, _ = self.actor.net(self.obs_rms(seen), states)
-            loss = policy_loss = distance(outputs, wanted, self.limits, self.settings.margin)
+            loss = policy_loss = distance(outputs, labels, self.limits, self.settings.margin)
             if self.settings.critic_weight:
                 # Of mirror images the critic, which is not symmetric, knows nothing.
                 real = len(seen) if self.image is None else len(seen) // 2
                 loss = loss - self.settings.critic_weight * self._judged(seen[:real], outputs[:real])
             norm = self.descend(loss, parameters, len(seen))
-            measured.append(torch.stack([policy_loss.detach(), norm]))
-        found = dict(zip(("policy_loss", "gradient_norm"), torch.stack(measured).mean(0), strict=True))
+            metrics.append(torch.stack([policy_loss.detach(), norm]))
+        means = dict(zip(("policy_loss", "gradient_norm"), torch.stack(metrics).mean(0), strict=True))
         if not self.teacher.gives_statistics and self.settings.value_epochs:
-            found |= self._fit_critic(rollout)
-        return self.read(found | self.measure(rollout))
+            means |= self._fit_critic(rollout)
+        return self.read(means | self.measure(rollout))
 
     def _judged(self, observations: Tensor, outputs: Tensor) -> Tensor:
         """Mean value of the student's actions to the teacher's critic, divided by its mean absolute value, which makes
@@ -161,38 +160,38 @@ class Student(OnPolicyLearner):
     def _fit_critic(self, rollout: Rollout) -> dict[str, Tensor]:
         observations = self.obs_rms(rollout.observations)
         estimate = self.estimate(rollout, observations)
-        x, wanted = rollout.flat(observations), rollout.flat(estimate.returns)
+        inputs, returns = rollout.flat(observations), rollout.flat(estimate.returns)
         parameters, losses = list(self.critic.parameters()), []
         for part in self.minibatches(rollout, self.settings.value_epochs):
-            loss = functional.mse_loss(self.critic(x[part])[:, 0], wanted[part])
+            loss = functional.mse_loss(self.critic(inputs[part])[:, 0], returns[part])
             self.descend(loss, parameters, len(part))
             losses.append(loss.detach())
         explained = explained_variance(estimate.values, estimate.returns, rollout.valid)
         return {"value_loss": torch.stack(losses).mean(), "explained_variance": explained}
 
     def _batches(self, rollout: Rollout) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        """Observations, what the teacher wants in them, and the states carried there; with their mirror images where
+        """Observations, the teacher's action in them, and the states carried there; with their mirror images where
         these are learnt too."""
-        for seen, wanted, states in self._drawn(rollout):
+        for seen, labels, states in self._drawn(rollout):
             if self.image is None:
-                yield seen, wanted, states
+                yield seen, labels, states
             else:
-                images = self.image.observations(seen), self.image.actions(wanted)
-                yield torch.cat([seen, images[0]]), torch.cat([wanted, images[1]]), None
+                images = self.image.observations(seen), self.image.actions(labels)
+                yield torch.cat([seen, images[0]]), torch.cat([labels, images[1]]), None
 
     def _drawn(self, rollout: Rollout) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         if self.kept is None:
             seen = rollout.flat(rollout.observations)
-            wanted, states = self.teacher(seen), None if rollout.states is None else rollout.flat(rollout.states)
+            labels, states = self.teacher(seen), None if rollout.states is None else rollout.flat(rollout.states)
             for part in self.minibatches(rollout):
-                yield seen[part], wanted[part], None if states is None else states[part]
+                yield seen[part], labels[part], None if states is None else states[part]
             return
         self._keep(self.kept, rollout)
         settings = self.settings
         for _ in range(settings.epochs * max(1, round(settings.batch / settings.minibatch))):
             rows = self.kept.draw(self.group.share(settings.minibatch))[0]
-            seen, wanted, carried = (part.to(self.device) for part in rows)
-            yield seen, wanted, carried if self.state_size else None
+            seen, labels, carried = (part.to(self.device) for part in rows)
+            yield seen, labels, carried if self.state_size else None
 
     def _keep(self, kept: WeightedRows, rollout: Rollout) -> None:
         valid = rollout.valid
@@ -241,12 +240,12 @@ class Student(OnPolicyLearner):
             super().absorb(rollout)
 
     def prepare(self, collect: Callable[[], Rollout]) -> None:
-        """Come to as many states again as had been kept."""
+        """Collect as many states again as had been kept."""
         if self.kept is None:
             return
-        wanted, seen = min(self.seen, self.settings.kept_states), self.seen
+        needed, seen = min(self.seen, self.settings.kept_states), self.seen
         self._guides = False
-        while len(self.kept) < wanted:
+        while len(self.kept) < needed:
             self._keep(self.kept, collect())
         self.seen = seen
         # The running returns were those of other episodes.

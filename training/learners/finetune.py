@@ -1,12 +1,12 @@
-"""Fine-tuning through a critic: TD7 goes on, with a student's network in the place of its own actor.
+"""Fine-tuning through a critic: TD7 continues, with a student's network in the place of its own actor.
 
 A student that was distilled does what its teacher does but for an error, and the teacher's critic knows what each error
-costs. But it knows it of the teacher's play. So it goes on learning, from what the student comes to
+costs. But it knows it of the teacher's play. So it continues learning, from what the student comes to
 (`nervecord.training.learners.td7`), while the student moves to where its values are higher and is held near to the
 teacher's actions: TD3+BC (Fujimoto and Gu 2021, arXiv 2106.06860) with a teacher in the place of a dataset.
 
 The student's network is that of the part `network`, with the observation statistics of the run that it comes from,
-which stand still: it is exported as after PPO. The replay is filled first, half by the student, half by the teacher and
+which are frozen: it is exported as after PPO. The replay is filled first, half by the student, half by the teacher and
 its past policies, as a critic that sees the newest policy alone overrates what it does not do.
 """
 
@@ -39,7 +39,7 @@ class StudentActor(nn.Module):
 
     Args:
         net: of normalised observations, without carried state.
-        obs_rms: normalises; it stands still.
+        obs_rms: normalises; it is frozen.
         limits: of an action.
     """
 

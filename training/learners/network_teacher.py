@@ -1,6 +1,6 @@
 """A teacher that is a network of another maker: a float graph without state, asked in torch.
 
-The checkpoint of a distillation keeps the graph itself, so that it goes on without the file that it came from.
+The checkpoint of a distillation keeps the graph itself, so that it continues without the file that it came from.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """TD7 as a learner: its agent and its replay (`td7`, `replay`) behind the protocol.
 
 The replay is in the checkpoints where `keep_replay` asks for it. Else a resumed run fills it again by acting, before it
-goes on: without updates, and not counted. A replay grown in training holds what all the policies of the training did,
+continues: without updates, and not counted. A replay grown in training holds what all the policies of the training did,
 and that keeps the critic from overrating what the policy of now would not do. So some of the past policies are in the
 checkpoints, and the environments are shared out among them and the one of now; where there are none, the noise is
-greater from environment to environment. The actor then stands still until the critic knows what it sees now.
+greater from environment to environment. The actor then is frozen until the critic knows what it sees now.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class TD7Learner:
         self.stored, self.owed = 0, 0.0
         """Transitions so far, and updates that they still allow."""
         self.refilling, self.hold_until = False, 0
-        """Whether the replay is being filled again, and the number of updates before which the actor stands still."""
+        """Whether the replay is being filled again, and the number of updates before which the actor is frozen."""
         self.past: list[dict[str, Any]] = []
         """Packed policies of the training so far, each with its number of updates, in order."""
         self.actors: list[TD7Policy] = []

@@ -109,13 +109,13 @@ class OnPolicyLearner:
 
     @torch.no_grad()
     def act(self, observations: Tensor, state: Tensor | None) -> Act:
-        """Act with chance in raw observations."""
+        """Act with exploration noise in raw observations."""
         act: Act = self.actor(self.obs_rms(observations), state)
         return act
 
     @torch.no_grad()
     def mode(self, observations: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Actions without chance for raw observations, and the next state."""
+        """Actions without noise for raw observations, and the next state."""
         return self.actor.mode(self.obs_rms(observations), state)
 
     def absorb(self, rollout: Rollout) -> None:
@@ -180,7 +180,7 @@ class OnPolicyLearner:
         return self.actor.exploration() | firing(self.actor.net, self.obs_rms, rollout)
 
     def state_dict(self) -> dict[str, Any]:
-        """Networks, statistics, optimiser; and the teacher: a training that goes on does not need the teacher's
+        """Networks, statistics, optimiser; and the teacher: a training that continues does not need the teacher's
         folder."""
         found: dict[str, Any] = {name: part.state_dict() for name, part in self._parts().items()}
         return found if self.teacher is None else {**found, "teacher": self.teacher.state}

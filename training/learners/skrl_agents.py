@@ -136,7 +136,7 @@ class SkrlLearner:
         # SAC tracks its losses where it is to write them, and it is to write them here at no time step.
         self.agent.write_interval = NEVER
         self.step, self.total = 0, 1
-        """Steps of the environments side by side, so far and in all: skrl's time."""
+        """Steps of the environments together, so far and in all: skrl's time."""
         self.stored, self.seconds = 0, 0.0
 
     def schedule(self, step: int, total: int) -> None:
@@ -151,7 +151,7 @@ class SkrlLearner:
 
     @torch.no_grad()
     def mode(self, observations: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Actions without chance."""
+        """Actions without noise."""
         actions, _ = self.agent.policy.compute({"observations": observations}, role="policy")
         return self.limits.scaled(actions), state
 

@@ -243,7 +243,7 @@ class TD7Agent:
                 parameters["lr"] = rate
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a training goes on from, but for the replay and torch's generator."""
+        """Everything that a training continues from, but for the replay and torch's generator."""
         modules = {**self._learnt(), **self._frozen_modules()}
         return {
             "modules": {name: module.state_dict() for name, module in modules.items()},

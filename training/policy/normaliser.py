@@ -1,6 +1,6 @@
 """Running statistics of observations and of discounted returns, in float64 on the learner's device.
 
-Both stand still from the first step of a rollout to the end of its update, so that the first probability ratios are 1,
+Both are frozen from the first step of a rollout to the end of its update, so that the first probability ratios are 1,
 and then take in the rollout (`absorb`), with those of other processes.
 """
 

@@ -7,8 +7,8 @@ would compute over all environments is here computed over all processes:
   only reset an environment are left out;
 - mean and deviation of advantages, observations and discounted returns, over the union of the steps.
 
-Sums of all processes come out of one reduction, equal to the bit everywhere, so the copies of the networks stay equal
-to the bit; `Group.check_equal` proves it at each checkpoint.
+Sums of all processes come out of one reduction, equal bit for bit everywhere, so the copies of the networks stay equal
+bit for bit; `Group.check_equal` proves it at each checkpoint.
 
 With one process nothing here calls torch.distributed.
 """
@@ -235,7 +235,7 @@ def _others(group: Group) -> Iterator[None]:
             f"another process of this training died, or did not answer within {TIMEOUT}; this one "
             f"(rank {group.rank} of {group.world}) stops too: {reason[0][:200]}",
             where="torchrun",
-            hint="the process that died says why; --resume goes on from the last checkpoint",
+            hint="the process that died says why; --resume continues from the last checkpoint",
         ) from error
 
 
@@ -248,7 +248,7 @@ def _stoppable(group: Group) -> Iterator[None]:
             f"another process of this training died, or torchrun was told to stop; this one (rank {group.rank} of "
             f"{group.world}) stops too",
             where="torchrun",
-            hint="the process that died says why; --resume goes on from the last checkpoint",
+            hint="the process that died says why; --resume continues from the last checkpoint",
         )
 
     if threading.current_thread() is not threading.main_thread():

@@ -48,7 +48,7 @@ class NetworkConfig(Part):
     )
     state: str = flag(
         "reset",
-        "whether each action starts from a cleared state (reset) or goes on (carried)",
+        "whether each action starts from a cleared state (reset) or continues (carried)",
         choices=("reset", "carried"),
         needs=("policy", "snn"),
     )
@@ -150,7 +150,7 @@ class RunConfig(Part):
     exact_resume: bool = flag(
         False,
         "begin all episodes anew at each checkpoint where the simulator cannot save its state, so that a resumed "
-        "run is the same to the bit",
+        "run is the same bit for bit",
     )
     validate_from: float = flag(0.5, "part of the training after which checkpoints are validated", least=0, most=1)
     validation_episodes: int = flag(

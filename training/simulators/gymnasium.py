@@ -32,7 +32,7 @@ class GymnasiumSimulator:
     """
 
     mode = "sync"
-    """How its vector environment steps: one after the other here, side by side in a subclass."""
+    """How its vector environment steps: one after the other here, together in a subclass."""
     device = torch.device("cpu")
     can_cut = True
     control_period: float | None = None

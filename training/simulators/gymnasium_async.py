@@ -9,7 +9,7 @@ from nervecord.training.simulators.gymnasium import GymnasiumSimulator
 
 
 class AsyncGymnasiumSimulator(GymnasiumSimulator):
-    """Gymnasium's environments, side by side.
+    """Gymnasium's environments, together.
 
     Args:
         As of `GymnasiumSimulator`.

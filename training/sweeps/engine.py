@@ -74,7 +74,7 @@ def run_sweep(
         cpus, gpus: what each of them takes, cores and cards; a part of a card too.
         address: of a Ray cluster, or "auto"; None starts Ray on this machine, for as long as this takes.
         retry_failed: try runs that failed once more.
-        progress: called while it goes on.
+        progress: called while it continues.
 
     Raises:
         MissingDependencyError: Ray is not installed.
