@@ -26,7 +26,6 @@ from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.files.scratch import remove_abandoned, scratch_folder
 from nervecord.errors import EngineError, MissingDependencyError, NervecordError, escaped, install_command
 from nervecord.runtime.guard import guarded
-from nervecord.training.folder.run_folder import remove_lock
 from nervecord.training.settings.config import TrainConfig, marked
 from nervecord.training.sweeps.standing import Standing, State, error_file, result_of, standing_of
 from nervecord.training.sweeps.study import PlannedRun, Study
@@ -90,9 +89,6 @@ def run_sweep(
         for run in study.runs:
             error_file(run).unlink(missing_ok=True)
         standing = standing_of(study)
-    for run in study.runs:
-        if standing.states[run.name] is State.DONE:
-            remove_lock(run.folder)  # of a process that was killed after its result
     if standing.is_over:
         # One that was killed when all was done has left what it would have removed.
         remove_abandoned(_place_of_sessions())
@@ -244,15 +240,13 @@ def _train(config: TrainConfig) -> dict[str, Any]:
     folder = Path(config.run.out) / config.run.name
     try:
         value = result_of(folder)
-        if value is not None:
-            remove_lock(folder)
-        elif (folder / "config.json").is_file():
-            # What a run may take from the study file whatever it began with.
-            names = marked("free") & marked("resumable")
-            result = resume(folder, overrides={name: v for name, v in config.fields.items() if name in names})
-            value = result.test.mean if result.test else math.nan
-        else:
-            result = train(config)
+        if value is None:
+            if (folder / "config.json").is_file():
+                # What a run may take from the study file whatever it began with.
+                names = marked("free") & marked("resumable")
+                result = resume(folder, overrides={name: v for name, v in config.fields.items() if name in names})
+            else:
+                result = train(config)
             value = result.test.mean if result.test else math.nan
         if not math.isfinite(value):
             raise NervecordError(f"its tested return is {value}", where=config.run.name)
