@@ -14,7 +14,7 @@ from nervecord.training.processes.launch import alone
 from nervecord.training.sweeps.study import Study, read_study
 
 if TYPE_CHECKING:
-    from nervecord.training.sweeps.engine import SweepProgress
+    from nervecord.training.sweeps.ray_tasks import SweepProgress
     from nervecord.training.sweeps.standing import Standing
 
 FAILED = 1
@@ -66,7 +66,7 @@ def sweep_verb(args: argparse.Namespace) -> Outcome:
         return _plan(study)
     if args.report is not None:
         return _report(study, args)
-    from nervecord.training.sweeps.engine import run_sweep
+    from nervecord.training.sweeps.ray_tasks import run_sweep
 
     alone("nervecord sweep")
     if not args.quiet:
@@ -92,7 +92,7 @@ def sweep_verb(args: argparse.Namespace) -> Outcome:
 
 
 def _plan(study: Study) -> Outcome:
-    from nervecord.training.sweeps.engine import check_tasks
+    from nervecord.training.sweeps.ray_tasks import check_tasks
 
     study.check_folders()
     check_tasks(study)

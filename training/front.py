@@ -97,7 +97,7 @@ def sweep(study: StrPath, *, workers: int = 1, out: StrPath | None = None, retry
         NervecordError: the study is malformed, or does not fit what its folder holds.
     """
     training()
-    from nervecord.training.sweeps.engine import run_sweep
+    from nervecord.training.sweeps.ray_tasks import run_sweep
     from nervecord.training.sweeps.study import read_study
 
     found = read_study(Path(study), out=None if out is None else str(out))

@@ -22,8 +22,8 @@ from nervecord.runtime.worker_child import marked
 from nervecord.training import run as training
 from nervecord.training.run import TrainResult, train
 from nervecord.training.settings.config import TrainConfig
-from nervecord.training.sweeps import engine
-from nervecord.training.sweeps.engine import run_sweep, train_one
+from nervecord.training.sweeps import ray_tasks
+from nervecord.training.sweeps.ray_tasks import run_sweep, train_one
 from nervecord.training.sweeps.standing import State, result_of, standing_of
 from nervecord.training.sweeps.study import Study, read_study
 
@@ -136,11 +136,11 @@ def test_nothing_is_trained_again(tmp_path: Path, capsys: pytest.CaptureFixture[
     work_here(study)
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "small").glob("*-seed*/**/*")}
     work_here(study)  # as where a process was killed after its result was written
-    monkeypatch.setattr(engine, "_train_all", None)  # a second call does not start Ray
+    monkeypatch.setattr(ray_tasks, "_train_all", None)  # a second call does not start Ray
     # It removes what one that was killed when all was trained has left.
     (tmp_path / "nvc-0123abcd").mkdir()
     (tmp_path / "nvc-0123abcd" / ".nervecord-scratch").touch()
-    monkeypatch.setattr(engine, "_place_of_sessions", lambda: tmp_path)
+    monkeypatch.setattr(ray_tasks, "_place_of_sessions", lambda: tmp_path)
     assert main(["sweep", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["finished"] == 2
     assert not [*tmp_path.glob("nvc-*")]
@@ -192,8 +192,8 @@ def test_failures_do_not_stop_the_others(
 
     monkeypatch.undo()
     # --retry-failed takes the sentences away and trains what is missing; Ray is not what is tested here.
-    monkeypatch.setattr(engine, "_ray", lambda *_: training.contextlib.nullcontext())
-    monkeypatch.setattr(engine, "_train_all", lambda study, runs, **how: work_here(study))
+    monkeypatch.setattr(ray_tasks, "_ray", lambda *_: training.contextlib.nullcontext())
+    monkeypatch.setattr(ray_tasks, "_train_all", lambda study, runs, **how: work_here(study))
     assert run_sweep(study, retry_failed=True).count(State.DONE) == 4
     assert main(["sweep", str(path), "--report", str(tmp_path / "folder")]) == 0
     assert "4 of 4 runs finished" in capsys.readouterr().out
@@ -263,7 +263,7 @@ def test_a_run_whose_process_died_again_and_again_has_failed(tmp_path: Path, mon
 
     tasks = Tasks(monkeypatch, end)
     study = small_study(tmp_path, "[grid]\nslope = [1]\nseeds = [0, 1]")
-    engine._train_all(study, list(study.runs), workers=1, cpus=1, gpus=0)
+    ray_tasks._train_all(study, list(study.runs), workers=1, cpus=1, gpus=0)
     assert [TrainConfig.from_json(order["config"]).run.seed for order in tasks.orders] == [0, 1]
     assert list(standing_of(study).errors) == [study.runs[0].name]
     assert "its process died 4 times" in standing_of(study).errors[study.runs[0].name]
@@ -273,7 +273,7 @@ def test_a_run_whose_process_died_again_and_again_has_failed(tmp_path: Path, mon
 TRIAL = """
 import resource, sys
 from pathlib import Path
-from nervecord.training.sweeps.engine import train_one
+from nervecord.training.sweeps.ray_tasks import train_one
 from nervecord.training.sweeps.study import read_study
 study = read_study(Path(sys.argv[1]))
 study.folder.mkdir(exist_ok=True)
@@ -297,7 +297,7 @@ def test_a_full_disk_ends_a_sweep_and_fails_no_run(limit: int, tmp_path: Path, m
 
     tasks = Tasks(monkeypatch, lambda order: {"stopped": stopped})
     with pytest.raises(NervecordError, match=r"cannot be written: .* \(the same command continues where it ended\)"):
-        engine._train_all(study, list(study.runs) * 3, workers=2, cpus=1, gpus=0)
+        ray_tasks._train_all(study, list(study.runs) * 3, workers=2, cpus=1, gpus=0)
     assert (len(tasks.orders), tasks.cancelled) == (2, [1])  # no further run begins, and the other one is stopped
     monkeypatch.undo()
     work_here(study)
@@ -333,9 +333,9 @@ def test_refusals_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_progress_is_read_from_the_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = small_study(tmp_path, "[grid]\nslope = [1]\nseeds = [0, 1]")
-    monkeypatch.setattr(engine, "POLL", 0.01)
-    seen: list[engine.SweepProgress] = []
-    with engine._watched(study, seen.append):
+    monkeypatch.setattr(ray_tasks, "POLL", 0.01)
+    seen: list[ray_tasks.SweepProgress] = []
+    with ray_tasks._watched(study, seen.append):
         work_here(study)
     assert seen[-1].steps == seen[-1].total_steps == 1024
     assert [p.standing.count(State.DONE) for p in seen] == sorted(p.standing.count(State.DONE) for p in seen)
