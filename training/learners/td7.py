@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from nervecord.training.algorithms.td7 import TD7Settings
 from nervecord.training.learners.replay import Batch, Replay, batch_of, row_sizes
-from nervecord.training.learners.td7_networks import Actor, Critic, Encoder, Linear32, TD7Critic, TD7Policy, rounded
+from nervecord.training.learners.td7_networks import Critic, Encoder, Linear32, TD7Actor, TD7Critic, TD7Policy, rounded
 
 LEAST_PRIORITY = 1.0
 """TD error under which every transition has the same priority, and from which on the loss is linear."""
@@ -76,7 +76,7 @@ class TD7Agent:
         widths = settings.hidden, settings.embedding
         self.encoder = Encoder(observations, actions, *widths)
         self.critic = Critic(observations, actions, *widths)
-        self.actor = Actor(observations, actions, *widths) if actor is None else actor
+        self.actor = TD7Actor(observations, actions, *widths) if actor is None else actor
         self.sizes = observations, actions
         self.dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
         # "Fixed": the encoder that actor and critic see, a copy; its target is the fixed one before it.

@@ -59,7 +59,7 @@ class Encoder(nn.Module):
         return out
 
 
-class Actor(nn.Module):
+class TD7Actor(nn.Module):
     """Actions between -1 and 1, (B, actions), of observations (B, observations) and their embedding."""
 
     def __init__(self, observations: int, actions: int, hidden: int, embedding: int) -> None:
@@ -122,7 +122,7 @@ class TD7Policy(nn.Module):
         super().__init__()
         self.sizes = {"observations": observations, "actions": actions, "hidden": hidden, "embedding": embedding}
         self.encoder = StateEncoder(observations, hidden, embedding)
-        self.actor = Actor(observations, actions, hidden, embedding)
+        self.actor = TD7Actor(observations, actions, hidden, embedding)
 
     def forward(self, observations: Tensor) -> Tensor:
         out: Tensor = self.actor(observations, self.encoder(observations))
