@@ -14,6 +14,7 @@ import torch
 
 from nervecord.compiler.nir.file import read_nir
 from nervecord.errors import NervecordError
+from nervecord.training.algorithms.finetune import Finetune
 from nervecord.training.folder import checkpoint
 from nervecord.training.folder.start import digest, shared_with
 from nervecord.training.learners.finetune import FinetuneLearner
@@ -50,7 +51,7 @@ def finetuning(runs: Path, out: Path, **changes: Any) -> TrainConfig:
             "critic_lr": 1e-3, "cooldown": 0.5, "restart_steps": 50,
             "capacity": 20_000, "checkpoint_every": 1024, "validate_from": 0.6, "out": str(out),
             "name": "finer"}  # fmt: skip
-    student = shared_with(runs / "student", critic=False)
+    student = shared_with(runs / "student", Finetune.sources[0])
     return TrainConfig.of(**{**student, **COMMON, **base, **changes})
 
 
