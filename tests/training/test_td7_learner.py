@@ -251,7 +251,7 @@ def test_what_it_cannot_learn_is_refused(tmp_path: Path) -> None:
         NervecordError, match="--algorithm td7: has values for actions, and CartPole-v1 lets choose"
     ) as caught:
         train(small(tmp_path, env="CartPole-v1"))
-    assert caught.value.hint == "train it with PPO"
+    assert caught.value.hint == "train it with ppo"
     with pytest.raises(NervecordError, match=r"--layers: has no meaning with --algorithm td7"):
         small(tmp_path, layers=(8,))
 
