@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from nervecord.runtime.video import video
     from nervecord.targets.measures import certify, emit, neurobench
     from nervecord.targets.warmup import warmup
-    from nervecord.training.config import TrainConfig
     from nervecord.training.front import contract, distill, sweep, train
-    from nervecord.training.network import network_policy
+    from nervecord.training.settings.config import TrainConfig
+    from nervecord.training.settings.foreign_network import network_policy
 
     StrPath = str | os.PathLike[str]
     Given = Graph | Policy | Program | StrPath
@@ -103,13 +103,13 @@ _ELSEWHERE = {
     "Session": "runtime.session",
     "Target": "compiler.target",
     "Trace": "compiler.interpret",
-    "TrainConfig": "training.config",
+    "TrainConfig": "training.settings.config",
     "certify": "targets.measures",
     "contract": "training.front",
     "distill": "training.front",
     "emit": "targets.measures",
     "neurobench": "targets.measures",
-    "network_policy": "training.network",
+    "network_policy": "training.settings.foreign_network",
     "picture": "runtime.picture",
     "report": "cli.html",
     "sweep": "training.front",

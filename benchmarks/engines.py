@@ -212,13 +212,13 @@ def snntorch_loop(folder: Path = ZOO / "ant-small") -> Call:
     included: what a policy is before anything is compiled."""
     import torch
 
-    from nervecord.training import checkpoint
-    from nervecord.training.export import policy_from_checkpoint
+    from nervecord.training.folder import checkpoint
+    from nervecord.training.folder.export import policy_from_checkpoint
+    from nervecord.training.folder.run_folder import open_existing
     from nervecord.training.policy.normaliser import ObservationNormaliser
-    from nervecord.training.run_folder import open_existing
 
     content = checkpoint.load(folder / "checkpoints")
-    config = open_existing(folder).replace(engine="snntorch")
+    config = open_existing(folder).replace(operator="snntorch")
     policy = policy_from_checkpoint(config, content)
     moments = content["learner"]["obs_rms"]
     normalise = ObservationNormaliser(len(moments["mean"]), config.task.obs_clip, torch.device("cpu"))

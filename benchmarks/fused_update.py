@@ -15,8 +15,8 @@ import time
 import torch
 from measure import machine_line
 
-from nervecord.training.config import TrainConfig
 from nervecord.training.policy.network import SpikingPolicy
+from nervecord.training.settings.config import TrainConfig
 
 
 def update(policy: SpikingPolicy, x: torch.Tensor, target: torch.Tensor) -> float:
@@ -29,7 +29,7 @@ def update(policy: SpikingPolicy, x: torch.Tensor, target: torch.Tensor) -> floa
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
-    """Measure and print; returns milliseconds by engine."""
+    """Measure and print; returns milliseconds by operator."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--neurons", type=int, default=256)
@@ -44,18 +44,20 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     x = torch.randn(args.batch, args.observations)
     target = torch.randn(args.batch, args.actions)
     policies = {}
-    for engine in ("fused", "snntorch"):
-        config = TrainConfig.of(layers=(args.neurons,), steps_per_action=args.steps, neuron=args.neuron, engine=engine)
-        policies[engine] = SpikingPolicy(args.observations, args.actions, config)
+    for operator in ("fused", "snntorch"):
+        config = TrainConfig.of(
+            layers=(args.neurons,), steps_per_action=args.steps, neuron=args.neuron, operator=operator
+        )
+        policies[operator] = SpikingPolicy(args.observations, args.actions, config)
     policies["snntorch"].load_state_dict(policies["fused"].state_dict())
-    seconds: dict[str, list[float]] = {engine: [] for engine in policies}
+    seconds: dict[str, list[float]] = {operator: [] for operator in policies}
     for round_number in range(args.rounds + 3):
-        for engine, policy in policies.items():
+        for operator, policy in policies.items():
             taken = update(policy, x, target)
             if round_number >= 3:  # compiling and warming up
-                seconds[engine].append(taken)
+                seconds[operator].append(taken)
     gradients = [policy.hidden[0].weight.grad for policy in policies.values()]
-    milliseconds = {engine: 1e3 * statistics.median(values) for engine, values in seconds.items()}
+    milliseconds = {operator: 1e3 * statistics.median(values) for operator, values in seconds.items()}
     print(f"machine: {machine_line()}")
     print(f"batch {args.batch}, {args.neurons} {args.neuron} neurons, T = {args.steps}, forward + backward, CPU time")
     print(f"fused     {milliseconds['fused']:8.2f} ms")

@@ -19,8 +19,8 @@ import torch
 from measure import machine_line
 from torch import Tensor
 
-from nervecord.training.config import TrainConfig
 from nervecord.training.run import Run, resolved
+from nervecord.training.settings.config import TrainConfig
 from nervecord.training.simulators.base import Simulator, Step
 
 

@@ -16,7 +16,7 @@ import torch
 from measure import machine_line
 
 from nervecord.errors import NervecordError
-from nervecord.training.simulators.base import make_simulator
+from nervecord.training.simulators.make import make_simulator
 
 
 def warp_seconds(worlds: int, steps: int, device: str) -> float:

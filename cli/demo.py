@@ -26,7 +26,7 @@ from nervecord.cli.verb import Verb
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.errors import NervecordError
 from nervecord.training import front
-from nervecord.training.launch import alone
+from nervecord.training.processes.launch import alone
 
 if TYPE_CHECKING:
     from nervecord.compiler.check.cost import Estimate
@@ -177,8 +177,8 @@ def _new_folder(out: Path) -> Path:
 
 
 def _train(folder: Path, steps: int | None, seed: int, quiet: bool) -> str:
-    from nervecord.training.config import demo_config
     from nervecord.training.run import train
+    from nervecord.training.settings.config import demo_config
 
     changes: dict[str, Any] = {} if steps is None else {"steps": steps}
     # The episodes that are played afterwards are the test.

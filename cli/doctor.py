@@ -22,6 +22,7 @@ from nervecord.cli import show
 from nervecord.cli.show import Outcome
 from nervecord.cli.verb import Verb
 from nervecord.errors import install_command
+from nervecord.training.simulators.kinds import KINDS, SimulatorKind
 
 DESCRIPTION = (
     "What is installed, what of it works on this machine, and the command that mends what does not. Each part is tried "
@@ -104,6 +105,13 @@ else:
     raise SystemExit(3)
 """
 
+
+def _simulator(kind: SimulatorKind) -> Part:
+    """A simulator that trainings can run in."""
+    fix = kind.fix.format(install=install_command(kind.extra))
+    return Part(kind.title, f"train --sim {kind.name}", kind.packages, kind.trial, kind.extra, mend=fix)
+
+
 PARTS: tuple[Part, ...] = (
     Part("numpy", "everything", ("numpy",), "import numpy; (numpy.ones((2, 2)) @ numpy.ones(2)).sum()"),
     Part("nir, h5py", "reading and writing NIR", ("nir", "h5py"), "import nir"),
@@ -137,17 +145,8 @@ PARTS: tuple[Part, ...] = (
     Part("CUDA", "train --device cuda", ("torch",), _CUDA,
          mend="needs an NVIDIA GPU and a torch for it: https://pytorch.org/get-started", packages_extra="train"),
     Part("skrl", "train", ("skrl", "tensorboard"), "import skrl.agents.torch.ppo", "train"),
-    Part(
-        "EnvPool",
-        "train, many robots at once",
-        ("envpool",),
-        "import envpool; envpool.make_gymnasium('Ant-v4', num_envs=1).reset()",
-        "train",
-    ),
-    Part("MuJoCo Warp", "train --sim warp", ("mujoco-warp", "warp-lang"), "import mujoco_warp", "warp"),
-    Part("mjlab", "train --sim mjlab", ("mjlab",), "import mjlab.tasks", "mjlab",
-         mend=f"in an environment of its own: {install_command('mjlab')}"),
-    Part("Ray Tune", "sweep", ("ray",), "import ray.tune", "sweep"),
+    *(_simulator(kind) for kind in KINDS.values() if kind.trial),
+    Part("Ray", "sweep", ("ray",), "import ray", "sweep"),
     Part("ONNX Runtime", "the target onnx, ONNX files", ("onnx", "onnxruntime"), "import onnx, onnxruntime",
          "onnxruntime"),
 )  # fmt: skip

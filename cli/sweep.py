@@ -10,11 +10,11 @@ from nervecord.cli import show
 from nervecord.cli.flags import whole_number
 from nervecord.cli.show import Outcome, Ticker
 from nervecord.cli.verb import Verb
-from nervecord.training.launch import alone
+from nervecord.training.processes.launch import alone
 from nervecord.training.sweeps.study import Study, read_study
 
 if TYPE_CHECKING:
-    from nervecord.training.sweeps.engine import SweepProgress
+    from nervecord.training.sweeps.ray_tasks import SweepProgress
     from nervecord.training.sweeps.standing import Standing
 
 FAILED = 1
@@ -22,7 +22,7 @@ FAILED = 1
 
 DESCRIPTION = (
     "Train all runs of a study, a TOML file of field values and seeds, and compare them. Every combination is checked "
-    "first. Called again it goes on: finished runs stay, interrupted ones are resumed. Exit code 1 where a run has "
+    "first. Called again it continues: finished runs stay, interrupted ones are resumed. Exit code 1 where a run has "
     "failed. Needs the extras 'train' and 'sweep'."
 )
 EXAMPLES = (
@@ -44,7 +44,7 @@ def sweep_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--cpus", type=whole_number, default=1, metavar="N", help="cores of each run (default 1)")
     parser.add_argument(
-        "--gpus", type=float, default=0.0, metavar="X", help="cards of each run, 0.5 is a half (default 0)"
+        "--gpus", type=float, default=0.0, metavar="X", help="GPUs of each run, 0.5 is a half (default 0)"
     )
     parser.add_argument(
         "--address", metavar="HOST:PORT", help="a Ray cluster, or auto; by default Ray is started on this machine"
@@ -66,7 +66,7 @@ def sweep_verb(args: argparse.Namespace) -> Outcome:
         return _plan(study)
     if args.report is not None:
         return _report(study, args)
-    from nervecord.training.sweeps.engine import run_sweep
+    from nervecord.training.sweeps.ray_tasks import run_sweep
 
     alone("nervecord sweep")
     if not args.quiet:
@@ -85,14 +85,14 @@ def sweep_verb(args: argparse.Namespace) -> Outcome:
             )
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
-                f"interrupted with {progress.done} of {len(study.runs)} runs finished; the same command goes on, "
+                f"interrupted with {progress.done} of {len(study.runs)} runs finished; the same command continues, "
                 "from the last checkpoint of each run"
             ) from None
     return _outcome(study, standing, [])
 
 
 def _plan(study: Study) -> Outcome:
-    from nervecord.training.sweeps.engine import check_tasks
+    from nervecord.training.sweeps.ray_tasks import check_tasks
 
     study.check_folders()
     check_tasks(study)

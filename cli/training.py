@@ -1,4 +1,4 @@
-"""The verbs that train, `train` and `distill`: `TrainConfig`'s fields as flags, progress, and what came of it."""
+"""The verbs `train` and `distill`: `TrainConfig`'s fields as flags, progress, and the result."""
 
 from __future__ import annotations
 
@@ -17,29 +17,23 @@ from nervecord.cli.flags import whole_number
 from nervecord.cli.show import Outcome, Ticker
 from nervecord.cli.verb import Verb
 from nervecord.errors import NervecordError
-from nervecord.training import front, run_folder
-from nervecord.training.config import (
-    PPO,
-    SAC,
-    TD3,
-    TD7,
-    Distill,
-    Finetune,
-    OnPolicy,
-    TaskConfig,
-    TrainConfig,
-    algorithm_named,
-    all_fields,
-)
-from nervecord.training.launch import launch
-from nervecord.training.presets import PRESETS
-from nervecord.training.topology import read_topology
+from nervecord.training import front
+from nervecord.training.algorithms import ALGORITHMS, DEFAULT
+from nervecord.training.algorithms.base import Algorithm
+from nervecord.training.fields import flag_name
+from nervecord.training.folder import run_folder
+from nervecord.training.folder.start import shared_with
+from nervecord.training.folder.topology import read_topology
+from nervecord.training.processes.launch import launch
+from nervecord.training.settings.config import TrainConfig, algorithm_named, all_fields
+from nervecord.training.settings.presets import PRESETS
 
 if TYPE_CHECKING:
     from nervecord.training.run import Progress, TrainResult
 
 TRAIN = (
-    "Train a policy with PPO. Writes a run folder with policy.nir, checkpoints and metrics; never overwrites one. "
+    "Train a policy, with PPO unless --algorithm says otherwise. Writes a run folder with policy.nir, checkpoints and "
+    "metrics; never overwrites one. "
     "Needs the extra 'train'. Several processes: torchrun --nproc-per-node N -m nervecord train ..."
 )
 TRAIN_EXAMPLES = (
@@ -50,12 +44,12 @@ TRAIN_EXAMPLES = (
     "nervecord train --policy ann",
     "nervecord train --resume runs/deep",
     "nervecord train --start runs/deep --lr 1e-4 --name deeper",
-    "nervecord train --start runs/student --teacher runs/teacher --lr 2e-5 --name finished",
-    "nervecord train --algorithm finetune --start runs/student --teacher runs/td7 --name finer",
+    "nervecord train --start runs/student --reference runs/teacher --lr 2e-5 --name finished",
+    "nervecord train --algorithm finetune --start runs/student --critic-run runs/td7 --name finer",
 )
 DISTILL = (
-    "Train a policy to act as another run's does, a spiking one by default: it plays, and learns what the teacher "
-    "would have done. Writes a run folder as train does, takes the same flags, and is resumed by train --resume. "
+    "Train a policy, spiking by default, to act as a teacher does: it acts, and learns the teacher's action in every "
+    "state it visits (DAgger). Writes a run folder as train does, takes the same flags, resumes by train --resume. "
     "Needs the extra 'train'."
 )
 DISTILL_EXAMPLES = (
@@ -176,49 +170,48 @@ def train_flags(parser: argparse.ArgumentParser) -> None:
         help="take the policy's shape (layers, neuron, steps per action, state, encoder, decoder), never weights, from "
         "another run folder, or from a study's folder the best shape; flags that are given count more",
     )
+    kinds = _of_verb("train")
     parser.add_argument(
         "--algorithm",
         default=argparse.SUPPRESS,
-        metavar="{ppo,td7,sac,td3,finetune}",
-        help="how it learns: ppo (default); td7, and skrl's sac and td3: off-policy, without spikes; finetune: a "
-        "trained network goes on in the place of td7's actor",
+        metavar="{" + ",".join(kind.name for kind in kinds) + "}",
+        help="how it learns: " + "; ".join(f"{kind.name}, {kind.about}" for kind in kinds) + f" (default {DEFAULT})",
     )
-    add_flags(parser, PPO, TD7, SAC, TD3, Finetune)
+    add_flags(parser, *kinds)
 
 
-def _shaped(args: argparse.Namespace, chosen: dict[str, Any]) -> dict[str, Any]:
-    """The given fields, and those of the topology that was asked for."""
-    if chosen.get("start"):
-        if args.topology_from is not None:
+def _of_verb(verb: str) -> list[type[Algorithm]]:
+    """The algorithms that a verb trains with."""
+    return [kind for kind in ALGORITHMS.values() if kind.verb == verb]
+
+
+def _with_sources(args: argparse.Namespace, chosen: dict[str, Any]) -> dict[str, Any]:
+    """The given fields, those of the runs that the training starts from, and those of the topology asked for."""
+    taken: dict[str, Any] = {}
+    for source in algorithm_named(chosen.get("algorithm", DEFAULT)).sources:
+        if not chosen.get(source.field):
+            continue
+        if "network" in source.shared and args.topology_from is not None:
             raise NervecordError(
                 "begins with another run's networks, whose shape is theirs",
-                where="--start",
+                where=flag_name(source.field),
                 hint="drop --topology-from",
             )
-        from nervecord.training.start import shared_with
-
-        learns = algorithm_named(chosen.get("algorithm", PPO.name))
-        return {**shared_with(chosen["start"], critic=issubclass(learns, OnPolicy)), **chosen}
-    if chosen.get("teacher"):
-        from nervecord.training.start import shared_with
-
-        # Of a teacher that one only stays near to the task is taken, as a critic and a network are one's own.
-        task = {f.name for f in dataclasses.fields(TaskConfig)}
-        chosen = {**{k: v for k, v in shared_with(chosen["teacher"]).items() if k in task}, **chosen}
+        taken |= shared_with(chosen[source.field], source)
     if args.topology_from is None:
-        return chosen
+        return {**taken, **chosen}
     topology = read_topology(args.topology_from, policy=chosen.get("policy", "snn"))
     if not args.quiet and launch().rank == 0:
         print(f"topology: {topology}", file=sys.stderr, flush=True)
-    return {**topology.fields, **chosen}
+    return {**taken, **topology.fields, **chosen}
 
 
 def train_verb(args: argparse.Namespace) -> Outcome:
     chosen = given(args)
     if args.resume is not None and args.topology_from is not None:
-        raise NervecordError("a run that goes on keeps its topology", where="--topology-from", hint="drop --resume")
+        raise NervecordError("a run that continues keeps its topology", where="--topology-from", hint="drop --resume")
     if args.resume is None:
-        config = TrainConfig.for_task(**_shaped(args, chosen))
+        config = TrainConfig.for_task(**_with_sources(args, chosen))
     elif not (Path(args.resume) / "config.json").is_file():
         raise NervecordError(f"{args.resume} is no run folder", where="--resume", hint="it has no config.json")
     else:
@@ -233,19 +226,19 @@ def distill_flags(parser: argparse.ArgumentParser) -> None:
         help="run folder of the teacher: of its best checkpoint, or its newest; or beside --env an ONNX file, or "
         "module:function, which takes raw observations (B, observations) and gives actions (B, actions) or preferences",
     )
-    parser.set_defaults(resume=None)
-    add_flags(parser, Distill, without="teacher")  # it is the verb's one word
+    parser.set_defaults(resume=None, topology_from=None)
+    (kind,) = _of_verb("distill")
+    add_flags(parser, kind, without="teacher")  # it is the verb's argument
 
 
 def distill_verb(args: argparse.Namespace) -> Outcome:
-    from nervecord.training.start import shared_with
-
-    chosen = {**shared_with(args.teacher, network=False), **given(args), "algorithm": Distill.name}
-    return _run(args, TrainConfig.for_task(**chosen), chosen)
+    (kind,) = _of_verb("distill")
+    chosen = {**given(args), "teacher": args.teacher, "algorithm": kind.name}
+    return _run(args, TrainConfig.for_task(**_with_sources(args, chosen)), chosen)
 
 
 def _run(args: argparse.Namespace, config: TrainConfig, chosen: dict[str, Any]) -> Outcome:
-    """Train, with progress; `chosen` are the fields that were given, which a run that goes on is told."""
+    """Train, with progress; `chosen` are the fields that were given, which a run that continues is told."""
     is_first = launch().rank == 0
     run = front.training()
     with Ticker("train", quiet=args.quiet or not is_first) as ticker:
@@ -260,14 +253,14 @@ def _run(args: argparse.Namespace, config: TrainConfig, chosen: dict[str, Any]) 
                 raise
             folder = args.resume or str(Path(config.run.out) / config.run_name)
             raise KeyboardInterrupt(
-                f"interrupted at step {progress.step:,}; nervecord train --resume {folder} goes on from its last "
+                f"interrupted at step {progress.step:,}; nervecord train --resume {folder} continues from its last "
                 "checkpoint, if it has one"
             ) from None
     return dataclasses.replace(trained(result), silent=not is_first)
 
 
 def trained(result: TrainResult) -> Outcome:
-    """What a training came to."""
+    """The result of a training."""
     test = None if result.test is None else result.test.as_dict()
     policy = None if result.policy is None else str(result.policy)
     data = {
@@ -284,7 +277,7 @@ def trained(result: TrainResult) -> Outcome:
     if test is not None:
         low, high = test["interval95"] or (math.nan, math.nan)
         half = show.interval(test["mean_return"], (high - low) / 2)
-        rows.append(["return", f"{half} over {test['episodes']} episodes on seeds that chose nothing"])
+        rows.append(["return", f"{half} over {test['episodes']} episodes on held-out test seeds"])
     rows.append(["policy", policy or f"none: {_unwritten(result)}"])
     text = show.columns(rows, indent=0)
     if policy is not None:
@@ -299,7 +292,7 @@ def trained(result: TrainResult) -> Outcome:
 
 
 def _unwritten(result: TrainResult) -> str | None:
-    from nervecord.training.export import exportable
+    from nervecord.training.folder.export import exportable
 
     return exportable(result.config)
 

@@ -49,10 +49,12 @@ def whole(low: int, high: int) -> Any:
     return Annotated[int, Meta(ge=low, le=high)]
 
 
-def real(low: float = -LARGEST, high: float = LARGEST, above: float | None = None) -> Any:
-    """The type of a finite number in low..high, and above `above`."""
+def real(low: float = -LARGEST, high: float = LARGEST, above: float | None = None, below: float | None = None) -> Any:
+    """The type of a finite number in low..high, above `above` and below `below`."""
     low, high = max(low, -LARGEST), min(high, LARGEST)
-    return Annotated[float, Meta(le=high, ge=low) if above is None or above < low else Meta(le=high, gt=above)]
+    bounds: dict[str, Any] = {"ge": low} if above is None or above < low else {"gt": above}
+    bounds |= {"le": high} if below is None or below > high else {"lt": below}
+    return Annotated[float, Meta(**bounds)]
 
 
 def text(longest: int = LONGEST_TEXT, least: int = 0) -> Any:

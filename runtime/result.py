@@ -103,7 +103,10 @@ def interval95(values: Array) -> float:
 
 
 def _student95(freedom: int) -> float:
-    """97.5 % quantile of Student's t: Cornish-Fisher expansion, exact entries where it is off by more than 0.1 %."""
+    """97.5 % quantile of Student's t (Abramowitz and Stegun 1964, 26.7.5), exact where that is off by more than 0.1 %.
+
+    Written out, as the core installation has no scipy.
+    """
     exact = {1: 12.7062, 2: 4.30265, 3: 3.18245, 4: 2.77645, 5: 2.57058, 6: 2.44691}
     if freedom in exact:
         return exact[freedom]

@@ -96,7 +96,7 @@ def skrl(path: Path, *, observations: int = 27, actions: int = 8, **how: Any) ->
     import gymnasium
     import torch
 
-    from nervecord.training.quiet_skrl import import_skrl
+    from nervecord.training.processes.quiet_skrl import import_skrl
 
     import_skrl()
     from skrl.models.torch import DeterministicMixin, Model

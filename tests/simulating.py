@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nervecord.training.simulators import base
+from nervecord.training.simulators import make
 from nervecord.training.simulators.base import Simulator
 
 FIELDS = ("observations", "rewards", "terminated", "truncated")
@@ -38,5 +38,5 @@ class InArrays:
 
 
 def make_simulator(*arguments: Any, **options: Any) -> Any:
-    """`base.make_simulator`, in arrays."""
-    return InArrays(base.make_simulator(*arguments, **options))
+    """`make.make_simulator`, in arrays."""
+    return InArrays(make.make_simulator(*arguments, **options))

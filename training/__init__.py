@@ -1,6 +1,6 @@
 """Training: from a configuration to a policy in a run folder.
 
-`config` says everything that decides a training, `run` is its loop (collect, update, absorb), `run_folder` and
-`checkpoint` keep what it leaves, `evaluate` and `export` say what came of it. What acts stands in `policy/`, what is
-acted in in `simulators/`, what learns in `learners/`, many trainings at once in `sweeps/`.
+`run` is its loop (collect, update, absorb), `evaluate` tests what it trained, `front` is its Python interface. The
+configuration is in `settings/`, policies in `policy/`, tasks in `simulators/`, learners in `learners/`, run folders in
+`folder/`, distributed training in `processes/`, and studies of many trainings in `sweeps/`.
 """

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 
 from nervecord.runtime.result import interval95
-from nervecord.training.config import TrainConfig
 from nervecord.training.learners.base import Learner
-from nervecord.training.simulators.base import environment_seeds, make_simulator
+from nervecord.training.settings.config import TrainConfig
+from nervecord.training.simulators.base import environment_seeds
+from nervecord.training.simulators.kinds import kind_named
+from nervecord.training.simulators.make import make_simulator
 
 LANES = 128
 """Environments stepped together at most."""
@@ -56,8 +58,8 @@ def evaluate(learner: Learner, config: TrainConfig, episodes: int, *, purpose: i
     seeds = environment_seeds(config.run.seed, purpose, 0, episodes)
     returns: list[float] = []
     lengths: list[int] = []
-    # Isaac Lab has one simulation, that of the training, and no more environments than it.
-    lanes = min(LANES, config.algorithm.num_envs) if config.run.sim == "isaaclab" else LANES
+    # A shared simulation is that of the training, and has no more environments than it.
+    lanes = min(LANES, config.algorithm.num_envs) if kind_named(config.run.sim).is_shared else LANES
     for start in range(0, episodes, lanes):
         part = _play(learner, config, seeds[start : start + lanes])
         returns += part.returns

@@ -1,4 +1,4 @@
-"""What of the training is part of the Python interface: `train`, `distill`, `sweep`, and `contract` for its tasks.
+"""The Python interface of training: `train`, `distill`, `sweep`, and `contract` for tasks.
 
 Importing this loads no torch: each function imports what it needs when it is called.
 """
@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from nervecord.errors import MissingDependencyError, install_command
 
 if TYPE_CHECKING:
-    from nervecord.training.config import TrainConfig
     from nervecord.training.run import ProgressCallback, TrainResult
+    from nervecord.training.settings.config import TrainConfig
     from nervecord.training.sweeps.standing import Standing
 
 StrPath: TypeAlias = str | os.PathLike[str]
 
 
 def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> TrainResult:
-    """Train a policy with PPO and write it to a new run folder. Needs the extra `train`.
+    """Train a policy and write it to a new run folder. Needs the extra `train`.
 
     Args:
         config: everything that decides the run; `TrainConfig()` is Ant-v4 with 256 neurons for a million steps.
         progress: called after each update with step, total, rate, eta and mean return.
 
     Returns:
-        The run folder, the policy's path, and its return on seeds that chose nothing.
+        The run folder, the policy's path, and its return on held-out test seeds.
 
     Raises:
         NervecordError: the run folder exists, or the configuration cannot run here.
@@ -40,7 +40,7 @@ def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> T
         >>> result.policy  # doctest: +SKIP
         PosixPath('runs/Ant-v4-snn-256-seed1/policy.nir')
     """
-    from nervecord.training.config import TrainConfig
+    from nervecord.training.settings.config import TrainConfig
 
     if not isinstance(config, TrainConfig):
         raise TypeError(f"config is of type {type(config).__name__}, a nervecord.TrainConfig is needed")
@@ -65,8 +65,9 @@ def distill(
         NervecordError: the folder holds no run, or this student cannot learn from it.
     """
     run = training()
-    from nervecord.training.config import Distill, TrainConfig
-    from nervecord.training.start import shared_with
+    from nervecord.training.algorithms.distill import Distill
+    from nervecord.training.folder.start import shared_with
+    from nervecord.training.settings.config import TrainConfig
 
     if callable(teacher):
         from nervecord.training.learners.function_teacher import name_of
@@ -74,7 +75,7 @@ def distill(
         name = name_of(teacher)
     else:
         name = str(teacher)
-    shared = shared_with(name, network=False)
+    shared = shared_with(name, Distill.sources[0])
     config = TrainConfig.for_task(**{**shared, **fields, "teacher": name, "algorithm": Distill.name})
     result: TrainResult = run.train(config, progress=progress)
     return result
@@ -96,7 +97,7 @@ def sweep(study: StrPath, *, workers: int = 1, out: StrPath | None = None, retry
         NervecordError: the study is malformed, or does not fit what its folder holds.
     """
     training()
-    from nervecord.training.sweeps.engine import run_sweep
+    from nervecord.training.sweeps.ray_tasks import run_sweep
     from nervecord.training.sweeps.study import read_study
 
     found = read_study(Path(study), out=None if out is None else str(out))
@@ -120,7 +121,7 @@ def contract(env: str, path: StrPath | None = None, *, wrappers: Sequence[str] =
     from nervecord.compiler.files.atomic import write_atomically
     from nervecord.compiler.files.contracttemplate import Surroundings, contract_template
     from nervecord.runtime.environment import spaces_of
-    from nervecord.training.tasks import channels, choice_names
+    from nervecord.training.settings.tasks import channels, choice_names
 
     spaces = spaces_of(env, wrappers)
     low, high = spaces.low, spaces.high

@@ -2,11 +2,11 @@
 
 A checkpoint does not end episodes: what a simulator can save of them goes into it, and they are begun anew only where a
 resumed run finds nothing saved. With `exact_resume` a simulator that cannot save its state is built anew at each
-checkpoint, with seeds derived from its number, in a run that goes on as in one that is resumed: then a run killed at
+checkpoint, with seeds derived from its number, in a run that continues as in one that is resumed: then a run killed at
 any moment and resumed writes the metrics it would have written.
 
-Of several processes (`nervecord.training.distributed`) each runs this loop over its share of the environments. The
-first one alone writes the run folder, validates, tests and exports.
+Of several processes (`nervecord.training.processes.distributed`) each runs this loop over its share of the
+environments. The first one alone writes the run folder, validates, tests and exports.
 """
 
 from __future__ import annotations
@@ -28,28 +28,25 @@ import torch
 
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.errors import NervecordError, unknown_name
-from nervecord.training import checkpoint, run_folder
-from nervecord.training.config import TrainConfig, marked
-from nervecord.training.distributed import SOLO, Group, join
 from nervecord.training.evaluate import Evaluation, evaluate
-from nervecord.training.export import check_exportable, export, exportable
-from nervecord.training.figure import draw_learning_curve
-from nervecord.training.interrupts import told_to_stop
-from nervecord.training.launch import launch
-from nervecord.training.learners.base import Learner, Rollout, check_device
+from nervecord.training.fields import flag_name
+from nervecord.training.folder import checkpoint, run_folder
+from nervecord.training.folder.export import check_exportable, export, exportable
+from nervecord.training.folder.figure import draw_learning_curve
+from nervecord.training.folder.records import read_record
+from nervecord.training.folder.start import digest
+from nervecord.training.learners.base import Learner, Rollout
 from nervecord.training.learners.collect import Collector, Episode
-from nervecord.training.learners.make import begin, make_learner
-from nervecord.training.records import read_record
-from nervecord.training.simulators.base import (
-    TEST,
-    TRAINING,
-    VALIDATION,
-    Simulator,
-    environment_seeds,
-    make_simulator,
-    resolve_kind,
-)
-from nervecord.training.start import digest
+from nervecord.training.learners.make import make_learner
+from nervecord.training.learners.sources import read_sources
+from nervecord.training.processes.devices import check_device
+from nervecord.training.processes.distributed import SOLO, Group, join
+from nervecord.training.processes.interrupts import told_to_stop
+from nervecord.training.processes.launch import launch
+from nervecord.training.settings.config import TrainConfig, marked
+from nervecord.training.simulators.base import TEST, TRAINING, VALIDATION, Simulator, environment_seeds
+from nervecord.training.simulators.kinds import kind_named
+from nervecord.training.simulators.make import make_simulator, resolve_kind
 
 RETURNS = 100
 """Episodes of the training return that is reported: the last so many."""
@@ -100,10 +97,10 @@ def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> T
     Raises:
         NervecordError: the run folder exists, or the configuration cannot run here.
         EngineError: another process died or hangs.
-        KeyboardInterrupt: interrupted; the text says the step and how to go on.
+        KeyboardInterrupt: interrupted; the text says the step and how to continue.
     """
     with contextlib.ExitStack() as held, run_folder.mujoco_log() as logged, join() as group:
-        group.check(config)
+        config.algorithm.check_processes(group.world)
         check_device(group.device(config.run.device))
         config = resolved(config)
         check_exportable(config)
@@ -150,7 +147,7 @@ def resume(
         check_device(group.device(config.run.device))
         run = Run(config, content, group)
         run.folder = folder
-        # Only now: what cannot go on so leaves the folder as it was.
+        # Only now: what cannot continue so leaves the folder as it was.
         group.first(lambda: run_folder.reconfigure(folder, config))
         return run.finish(progress)
 
@@ -172,7 +169,7 @@ def _reopen(folder: Path, overrides: dict[str, Any], processes: int) -> tuple[Tr
     if trained_by != processes:
         start = f"torchrun --nproc-per-node {trained_by} -m nervecord" if trained_by > 1 else "nervecord"
         raise NervecordError(
-            f"is a run of {trained_by} process{'es' * (trained_by > 1)}, {processes} would not go on with it exactly",
+            f"is a run of {trained_by} process{'es' * (trained_by > 1)}, which {processes} would not continue exactly",
             where=str(folder),
             hint=f"{start} train --resume {folder}",
         )
@@ -222,15 +219,16 @@ class Run:
         """Whether a validation has taken over the simulation, of which a process has one alone."""
         self.origins: dict[str, Any] = {}
         """What is not this run's own work, by the field that asked for it: folder, step and a hash of the networks."""
-        sources = group.first(lambda: begin(config)) if content is None else []
+        sources = group.first(lambda: read_sources(config)) if content is None else []
         self.simulator = self._open_simulator()
-        self.learner: Learner = make_learner(self.simulator, config, group, sources=sources, content=content)
+        begun = {source.field: source.content for source in sources}
+        self.learner: Learner = make_learner(self.simulator, config, group, sources=begun, content=content)
         if not group.is_first:
             # All began with the same weights; noise and minibatches are each process's own.
             words = np.random.SeedSequence((config.run.seed, 3, group.rank)).generate_state(1)
             torch.manual_seed(int(words[0]))
         self.recorded = torch.zeros((0, self.simulator.observation_size))
-        self.origins.update({source.field: source.origin for source in sources})
+        self.origins.update({source.field: source.record for source in sources})
         if content is not None:
             self._restore(content)
         else:
@@ -252,12 +250,12 @@ class Run:
         stagger = None if config.run.exact_resume else int(words[0])
         self.collector = Collector(
             self.simulator, self.learner, rollout, stagger=stagger, begin=saved is None,
-            restart=getattr(config.algorithm, "restart_steps", 0),
+            restart=self.learner.restart_steps,
         )  # fmt: skip
         if saved is not None:
             self.collector.load_state_dict(saved)
-        elif (reward_rms := getattr(self.learner, "reward_rms", None)) is not None:
-            reward_rms.restart()
+        else:
+            self.learner.restart_episodes()
 
     def finish(self, progress: ProgressCallback | None) -> TrainResult:
         """Train to the last step, then test and export the best checkpoint."""
@@ -272,7 +270,7 @@ class Run:
         return self._conclude()
 
     def train(self, progress: ProgressCallback | None = None) -> None:
-        """The loop: collect a rollout, update on it, absorb it into the statistics; note, and keep, what came of it."""
+        """The loop: collect a rollout, update on it, absorb it into the statistics; note, and keep, its result."""
         config, total, first = self.config, self.config.total_steps, self.step
         started = time.monotonic()
         with told_to_stop() as interrupted, self._metrics() as metrics:
@@ -337,7 +335,7 @@ class Run:
     def _stopped(self) -> str:
         steps = checkpoint.steps_in(self.folder / "checkpoints")
         kept = f"from step {steps[-1]:,}" if steps else "from its beginning, as no checkpoint was due yet"
-        return f"interrupted at step {self.step:,}; nervecord train --resume {self.folder} goes on {kept}"
+        return f"interrupted at step {self.step:,}; nervecord train --resume {self.folder} continues {kept}"
 
     def _check_finite(self, losses: dict[str, float]) -> None:
         for name, value in losses.items():
@@ -345,9 +343,13 @@ class Run:
                 raise NervecordError(
                     f"diverged: the {name.replace('_', ' ')} is {value} in the update after step {self.step:,}",
                     where=str(self.folder),
-                    hint=f"train with a lower --lr than {self.config.algorithm.lr:g}, or a smaller --clip or "
-                    "--grad-norm",
+                    hint=self._calmer(),
                 )
+
+    def _calmer(self) -> str:
+        """Which settings of the algorithm to lower after a divergence."""
+        names = [name for name in ("lr", "critic_lr", "clip", "grad_norm") if self.config.fields.get(name)]
+        return "lower " + " or ".join(f"{flag_name(name)} {self.config.fields[name]:g}" for name in names)
 
     def _train_return(self) -> float | None:
         return float(np.mean(self.returns)) if self.returns else None
@@ -386,13 +388,13 @@ class Run:
         if not run.validation_episodes or not late:
             return None
         score = evaluate(self.learner, self.config, run.validation_episodes, purpose=VALIDATION).mean
-        self.lent = getattr(self.simulator, "is_shared", False)
+        self.lent = kind_named(run.sim).is_shared
         if self.best is None or score > self.best["score"]:
             self.best = {"step": self.step, "score": score}
         return score
 
     def _checkpoint(self) -> None:
-        """Save what this run and one that is resumed go on from."""
+        """Save what this run and one that is resumed continue from."""
         episodes = self.collector.state_dict()
         self.generation += 1
         if self.lent or (episodes is None and self.config.run.exact_resume):
@@ -426,7 +428,7 @@ class Run:
             "high": torch.from_numpy(self.simulator.high.copy()),
             "choices": self.simulator.choices,
             # Of a task that Gymnasium does not know.
-            "control_period": getattr(self.simulator, "control_period", None),
+            "control_period": self.simulator.control_period,
         }
         if self.group.several:
             content["processes"] = everywhere

@@ -18,13 +18,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nervecord.training import checkpoint
-from nervecord.training.config import TD7 as TD7Config
-from nervecord.training.config import Finetune, TrainConfig
-from nervecord.training.distributed import SOLO
+from nervecord.training.algorithms.finetune import Finetune
+from nervecord.training.folder import checkpoint
 from nervecord.training.learners.finetune import FinetuneLearner
-from nervecord.training.learners.off_policy import td7_settings
-from nervecord.training.learners.td7 import TD7
+from nervecord.training.learners.off_policy import td7_agent
+from nervecord.training.processes.distributed import SOLO
+from nervecord.training.settings.config import TrainConfig
 
 _MACHINE = ("platform",)
 MOST_TAUGHT = 3
@@ -103,10 +102,8 @@ def _keep_checkpoint(run: Path, target: Path, *, networks_only: bool) -> None:
 
 def _of_a_teacher(config: TrainConfig, content: dict[str, Any]) -> dict[str, Any]:
     learner = content["learner"]
-    assert isinstance(config.algorithm, TD7Config)
     actor = learner["td7"]["modules"]["actor"]
-    agent = TD7(actor["first.weight"].shape[1], len(actor["rest.4.bias"]), td7_settings(config.algorithm))
-    agent.load_state_dict(learner["td7"])
+    agent = td7_agent(content, actor["first.weight"].shape[1], len(actor["rest.4.bias"]))
     past = learner["past"]
     if len(past) > MOST_PAST:
         # As the learner itself thins them, so that those that come after lie as far apart.
@@ -119,7 +116,7 @@ def _of_a_student(config: TrainConfig, content: dict[str, Any]) -> dict[str, Any
     low, high = content["low"], content["high"]
     observations = len(content["learner"]["obs_rms"]["mean"])
     config = config.replace(torch_compile=False)
-    student = FinetuneLearner(observations, low, high, config, SOLO, choices=0, begun={}, content=content)
+    student = FinetuneLearner(observations, low, high, config, SOLO, content=content)
     student.load_state_dict(content["learner"])
     taught = content["learner"]["teacher"]
     few = {**taught, "policies": taught["policies"][-MOST_TAUGHT:]}

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nervecord.training.config import TrainConfig
+from nervecord.training.settings.config import TrainConfig
 
 COLOURS = ("#2c6fbb", "#2a9d8f", "#e9a23b", "#8d99ae", "#6a4c93", "#d1495b", "#1b1b1e", "#b5651d", "#0b7a75")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nervecord.training.presets import PRESETS
+from nervecord.training.settings.presets import PRESETS
 
 
 @pytest.fixture(scope="module")

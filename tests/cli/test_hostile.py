@@ -31,7 +31,7 @@ from nervecord.compiler.nir.file import write_nir
 from nervecord.compiler.ops import Affine, Input, Level, Membrane, Neuron, Output
 from nervecord.errors import FileFormatError, NervecordError
 from nervecord.runtime.arrayfile import read_arrays
-from nervecord.training.records import read_metrics, read_record
+from nervecord.training.folder.records import read_metrics, read_record
 
 
 def npy(header: str, values: bytes = b"", version: bytes = b"\1\0") -> bytes:

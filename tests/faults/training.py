@@ -11,8 +11,8 @@ from faults.scenes import Chosen, Scene, contents, is_draft, strangers, whole
 from faults.traps import TRAINING, TRAPS, set_traps
 
 from nervecord.cli.command import main
-from nervecord.training.checkpoint import steps_in
-from nervecord.training.run_folder import WALL_CLOCK
+from nervecord.training.folder.checkpoint import steps_in
+from nervecord.training.folder.run_folder import WALL_CLOCK
 
 SETTINGS: dict[str, Any] = {
     "env": "CartPole-v1", "layers": (8,), "critic": (8,), "steps": 512, "num_envs": 4, "rollout": 8, "minibatch": 16,
@@ -44,8 +44,8 @@ def result(folder: Path) -> bytes | None:
 
 def learnt(folder: Path) -> str:
     """A hash of the newest checkpoint's networks and statistics; empty where there is none."""
-    from nervecord.training.checkpoint import load
-    from nervecord.training.start import digest
+    from nervecord.training.folder.checkpoint import load
+    from nervecord.training.folder.start import digest
 
     checkpoints = folder / "checkpoints"
     return digest(load(checkpoints)["learner"]) if steps_in(checkpoints) else ""

@@ -57,7 +57,7 @@ def set_traps(chosen: tuple[str, int] | None) -> Counter[str]:
     around(pathlib.Path, "rename", "before a folder's rename", "after a folder's rename")
     _halve(passing)
     try:
-        from nervecord.training import checkpoint, run_folder
+        from nervecord.training.folder import checkpoint, run_folder
     except ImportError:  # a compiler needs no torch
         return seen
     around(run_folder.Metrics, "write", "before its row", "behind its row")

@@ -36,7 +36,7 @@ def main() -> None:
     from nervecord.runtime.certify import Certificate
     from nervecord.targets.lava.target import LavaTarget
     from nervecord.targets.reference.target import ReferenceTarget
-    from nervecord.training.config import TrainConfig
+    from nervecord.training.settings.config import TrainConfig
 
     CORPUS.mkdir(exist_ok=True)
     returns = np.arange(50.0)

@@ -11,8 +11,8 @@ from fuzz.mutation import mutate_bytes, mutate_tree, to_json
 import nervecord
 from nervecord.compiler.onnx.reading import read_onnx
 from nervecord.compiler.verify import verify
-from nervecord.training.config import TrainConfig
-from nervecord.training.records import read_record
+from nervecord.training.folder.records import read_record
+from nervecord.training.settings.config import TrainConfig
 from nervecord.training.sweeps.study import MOST_RUNS, read_study
 
 LONGEST_NAME = 4096

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from nervecord.targets.batched.session import BatchedSession
-from nervecord.training.config import TrainConfig
-from nervecord.training.description import describe
-from nervecord.training.export import policy_graph
+from nervecord.training.folder.export import policy_graph
+from nervecord.training.policy.description import describe
 from nervecord.training.policy.network import SpikingPolicy
+from nervecord.training.settings.config import TrainConfig
 
 KINDS = {
     "reset": {},

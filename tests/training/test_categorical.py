@@ -15,16 +15,16 @@ from nervecord.compiler import ops as n
 from nervecord.compiler.interpret import simulate
 from nervecord.compiler.nir.file import read_nir
 from nervecord.errors import NervecordError
-from nervecord.training import checkpoint
-from nervecord.training.config import TrainConfig
-from nervecord.training.export import describe_checkpoint, policy_from_checkpoint
+from nervecord.training.folder import checkpoint
+from nervecord.training.folder.export import describe_checkpoint, policy_from_checkpoint
 from nervecord.training.learners.ppo import PPOLearner
 from nervecord.training.policy.actor import CategoricalActor, first_largest
 from nervecord.training.run import resume, train
+from nervecord.training.settings.config import TrainConfig
 
 KINDS: dict[str, dict[str, Any]] = {
     "membrane": {},
-    "literal": {"engine": "snntorch"},
+    "literal": {"operator": "snntorch"},
     "synaptic": {"neuron": "synaptic"},
     "population": {"encoder": "population", "population": 6},
     "count": {"decoder": "count", "output_population": 5},

@@ -13,10 +13,10 @@ from nervecord.compiler import ops as n
 from nervecord.compiler.nir.file import read_nir
 from nervecord.compiler.ops.population import ONE, activation, pulses
 from nervecord.errors import NervecordError
-from nervecord.training.config import TrainConfig
 from nervecord.training.policy.coding import CountReadout, PopulationEncoder
 from nervecord.training.policy.network import SpikingPolicy
 from nervecord.training.run import train
+from nervecord.training.settings.config import TrainConfig
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -73,7 +73,7 @@ def test_the_twin_without_spikes_has_neither(change: dict[str, str]) -> None:
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"encoder": "rate"}, "population"), ({"decoder": "counts"}, "count"), ({"population": 1}, "at least 2")],
+    [({"encoder": "rate"}, "population"), ({"decoder": "counts"}, "count"), ({"population": 1}, "expected int >= 2")],
 )
 def test_wrong_values_are_refused(change: dict[str, object], words: str) -> None:
     with pytest.raises(NervecordError, match=words):

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from nervecord.errors import NervecordError
-from nervecord.training.config import TrainConfig
 from nervecord.training.learners.collect import Collector
 from nervecord.training.learners.ppo import PPOLearner
 from nervecord.training.policy.actor import Act
-from nervecord.training.simulators.base import Step, make_simulator
+from nervecord.training.settings.config import TrainConfig
+from nervecord.training.simulators.base import Step
+from nervecord.training.simulators.make import make_simulator
 
 
 class Script:

@@ -12,11 +12,12 @@ from training.test_resume import flat
 from training.test_start import networks, small
 
 from nervecord.errors import NervecordError
-from nervecord.training import checkpoint
-from nervecord.training.config import TrainConfig
+from nervecord.training.folder import checkpoint
 from nervecord.training.learners.distill import Student, distance
-from nervecord.training.learners.teacher import Teacher, read_teacher
+from nervecord.training.learners.sources import read_sources
+from nervecord.training.learners.teacher import make_teacher
 from nervecord.training.run import Run, resolved, resume, train
+from nervecord.training.settings.config import TrainConfig
 
 
 def learning(out: Path, teacher: Path, /, name: str = "student", **changes: Any) -> TrainConfig:
@@ -57,7 +58,7 @@ def run_of(content: dict[str, Any] | None, folder: Path) -> Any:
 
 def test_a_distillation_that_goes_on_is_the_same_without_its_teachers_folder(tmp_path: Path) -> None:
     teacher = train(small(tmp_path, "teacher", policy="ann"))
-    changes = {"steps": 512, "checkpoint_every": 128, "capacity": 0, "exact_resume": True}
+    changes = {"steps": 512, "checkpoint_every": 128, "kept_states": 0, "exact_resume": True}
     whole = train(learning(tmp_path, teacher.folder, "whole", **changes))
     # As if killed half way: the newer checkpoints are gone.
     folder = whole.folder
@@ -98,7 +99,7 @@ def test_a_student_can_teach(tmp_path: Path) -> None:
 def test_a_choice_is_learnt_as_a_distribution(tmp_path: Path) -> None:
     teacher = train(small(tmp_path, "teacher", env="CartPole-v1", policy="ann"))
     content = checkpoint.load(teacher.folder / "checkpoints", teacher.step)
-    asked = Teacher(content, 4, torch.zeros(1), torch.ones(1), 2, torch.device("cpu"))
+    asked = make_teacher(content, 4, torch.zeros(1), torch.ones(1), 2, torch.device("cpu"))
     assert asked(torch.zeros(3, 4)).shape == (3, 2)
     result = train(learning(tmp_path, teacher.folder, env="CartPole-v1", steps=1024))
     rows = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
@@ -135,7 +136,7 @@ def test_what_cannot_teach_is_refused(
     folder = train(small(tmp_path, "teacher", **{"policy": "ann", **teacher}, steps=64)).folder
     config = learning(tmp_path, folder, **student)
     with pytest.raises(NervecordError, match=message):
-        read_teacher(config)
+        read_sources(config)
     with pytest.raises(NervecordError, match=message):
         train(config)
     assert not (tmp_path / "student").exists()

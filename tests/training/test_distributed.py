@@ -25,13 +25,14 @@ import torch
 from training.test_resume import flat, rows, small
 
 from nervecord.errors import NervecordError
-from nervecord.training import checkpoint, launch
-from nervecord.training.config import TrainConfig
-from nervecord.training.distributed import SOLO, Group
-from nervecord.training.launch import Launch
+from nervecord.training.folder import checkpoint
 from nervecord.training.learners.base import Rollout
 from nervecord.training.learners.ppo import PPOLearner
+from nervecord.training.processes import launch
+from nervecord.training.processes.distributed import SOLO, Group
+from nervecord.training.processes.launch import Launch
 from nervecord.training.run import Run, resolved, resume
+from nervecord.training.settings.config import TrainConfig
 
 ENVS, STEPS, SIZE, ACTIONS, UPDATES, WORLD = 6, 12, 4, 2, 10, 2
 TOLERANCE = 1e-6
@@ -131,7 +132,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import torch
 from training.test_distributed import learn, first_observations
-from nervecord.training.distributed import join
+from nervecord.training.processes.distributed import join
 with join() as group:
     assert group.several and group.world == 2
     found = {policy: learn(policy, group, 1) for policy in ("ann", "snn")}
@@ -264,9 +265,9 @@ def test_killed_and_resumed_with_two_processes_is_bit_identical(tmp_path: Path) 
 def test_what_processes_cannot_share_is_refused() -> None:
     group = Group(Launch(1, 3, 1, 3))
     with pytest.raises(NervecordError, match=r"--num-envs: is 32, which 3 processes.*multiple of 3"):
-        group.check(TrainConfig())
+        TrainConfig().algorithm.check_processes(3)
     with pytest.raises(NervecordError, match=r"--minibatch: is 4, 3 processes need at least 6"):
-        group.check(TrainConfig.of(num_envs=33, minibatch=4))
+        TrainConfig.of(num_envs=33, minibatch=4).algorithm.check_processes(3)
     with pytest.raises(NervecordError, match=r"need a card each.*--device cuda"):
         group.device("cuda:0")
     if torch.cuda.device_count() < 3:
@@ -275,7 +276,7 @@ def test_what_processes_cannot_share_is_refused() -> None:
     assert group.device("cpu") == "cpu"
     assert group.own(list(range(6))) == [2, 3]
     assert SOLO.device("cuda:1") == "cuda:1"
-    SOLO.check(TrainConfig.of(num_envs=33, minibatch=2))
+    TrainConfig.of(num_envs=33, minibatch=2).algorithm.check_processes(1)
 
 
 def test_an_environment_that_is_not_torchruns_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,12 +14,12 @@ from nervecord.compiler.nir.file import read_nir
 from nervecord.compiler.ops import Affine
 from nervecord.compiler.verify import verify
 from nervecord.errors import NervecordError
-from nervecord.training import checkpoint
-from nervecord.training.config import TrainConfig
-from nervecord.training.export import describe_checkpoint, exportable, policy_from_checkpoint
+from nervecord.training.folder import checkpoint
+from nervecord.training.folder.export import describe_checkpoint, exportable, policy_from_checkpoint
 from nervecord.training.run import train
+from nervecord.training.settings.config import TrainConfig
+from nervecord.training.settings.tasks import channels
 from nervecord.training.simulators.base import control_period
-from nervecord.training.tasks import channels
 
 KINDS = {
     "reset": {},

@@ -14,14 +14,15 @@ import torch
 
 from nervecord.compiler.nir.file import read_nir
 from nervecord.errors import NervecordError
-from nervecord.training import checkpoint
-from nervecord.training.config import TrainConfig
-from nervecord.training.distributed import SOLO
+from nervecord.training.algorithms.finetune import Finetune
+from nervecord.training.folder import checkpoint
+from nervecord.training.folder.start import digest, shared_with
 from nervecord.training.learners.finetune import FinetuneLearner
 from nervecord.training.learners.replay import Batch
 from nervecord.training.learners.td7_networks import TD7Policy, pack, unpack
+from nervecord.training.processes.distributed import SOLO
 from nervecord.training.run import Run, resume, train
-from nervecord.training.start import digest, shared_with
+from nervecord.training.settings.config import TrainConfig
 
 COMMON: dict[str, Any] = {
     "env": "Pendulum-v1", "num_envs": 4, "tensorboard": False, "record": 0, "validation_episodes": 10,
@@ -55,12 +56,12 @@ def trained(out: Path, *, steps: int) -> Path:
 
 def finetuning(runs: Path, out: Path, **changes: Any) -> TrainConfig:
     """2,600 updates after 1,500 steps that fill the replay."""
-    base = {"algorithm": "finetune", "teacher": str(runs / "teacher"), "start": str(runs / "student"),
-            "steps": 4096, "fill_steps": 1500, "settle": 100, "steps_per_update": 1.0, "lr": 4e-3, "critic_lr": 1e-3,
-            "cooldown": 0.5, "restart_steps": 50,
+    base = {"algorithm": "finetune", "critic_run": str(runs / "teacher"), "start": str(runs / "student"),
+            "steps": 4096, "fill_steps": 1500, "freeze_updates": 100, "steps_per_update": 1.0, "lr": 4e-3,
+            "critic_lr": 1e-3, "cooldown": 0.5, "restart_steps": 50,
             "capacity": 20_000, "checkpoint_every": 1024, "validate_from": 0.6, "out": str(out),
             "name": "finer"}  # fmt: skip
-    student = shared_with(runs / "student", critic=False)
+    student = shared_with(runs / "student", Finetune.sources[0])
     return TrainConfig.of(**{**student, **COMMON, **base, **changes})
 
 
@@ -81,7 +82,7 @@ def test_a_student_becomes_better_and_is_exported(good_runs: Path, tmp_path: Pat
     assert rows[-1]["teacher_distance"] > 0
     origins = json.loads((result.folder / "versions.json").read_text())
     assert origins["start"]["folder"] == str(good_runs / "student")
-    assert origins["teacher"]["folder"] == str(good_runs / "teacher")
+    assert origins["critic_run"]["folder"] == str(good_runs / "teacher")
     policy = read_nir(result.policy)
     assert policy.contract is not None  # type: ignore[union-attr]
 
@@ -91,7 +92,7 @@ def test_a_student_becomes_better_and_is_exported(good_runs: Path, tmp_path: Pat
     )  # fmt: skip
     taught = train(student)
     assert json.loads((taught.folder / "versions.json").read_text())["teacher"]["folder"] == str(result.folder)
-    with pytest.raises(NervecordError, match="was trained with finetune, and has no critic for PPO"):
+    with pytest.raises(NervecordError, match="was trained with finetune, and holds no critic of states"):
         train(student.replace(algorithm="ppo", start=str(result.folder), name="ppo"))
 
 
@@ -120,7 +121,7 @@ def best_of(folder: Path) -> int:
 
 
 def test_the_actor_stands_still_until_the_critic_knows_the_student(runs: Path, tmp_path: Path) -> None:
-    run = Run(finetuning(runs, tmp_path, fill_steps=300, settle=50, steps_per_update=4.0), None)
+    run = Run(finetuning(runs, tmp_path, fill_steps=300, freeze_updates=50, steps_per_update=4.0), None)
     learner = run.learner
     assert isinstance(learner, FinetuneLearner)
     before = {name: value.clone() for name, value in learner.state_dict()["actor"].items()}
@@ -150,9 +151,12 @@ def test_the_teacher_acts_first_where_there_are_few_environments(runs: Path, tmp
             parameter.data.fill_(0)
         before.actor.rest[-1].bias.data.fill_(math.atanh(tenths / 10))
         content["learner"]["past"].append({"updates": 0, "every": 1, **pack(before)})
-    begun = {"teacher": content, "start": checkpoint.load(runs / "student" / "checkpoints", best_of(runs / "student"))}
+    begun = {
+        "critic_run": content,
+        "start": checkpoint.load(runs / "student" / "checkpoints", best_of(runs / "student")),
+    }
     limit = torch.tensor([2.0])
-    learner = FinetuneLearner(3, -limit, limit, run.config, SOLO, choices=0, begun=begun, content=None)
+    learner = FinetuneLearner(3, -limit, limit, run.config, SOLO, sources=begun)
     seen = torch.randn(6, 3)
     acted, own = learner.act(seen, None).actions, learner.mode(seen, None)[0]
     torch.testing.assert_close(acted[::2], own[::2])
@@ -192,7 +196,7 @@ def test_the_network_moves_to_greater_values_and_back_between_the_limits(runs: P
 def test_it_goes_on_without_its_sources(runs: Path, tmp_path: Path) -> None:
     begun = train(finetuning(runs, tmp_path, steps=2048, checkpoint_every=2048, validation_episodes=0, test_episodes=0))
     (begun.folder / "result.json").unlink()
-    for name in ("start", "teacher"):
+    for name in ("start", "critic_run"):
         config = json.loads((begun.folder / "config.json").read_text())
         config["algorithm"][name] = str(tmp_path / "gone")
         (begun.folder / "config.json").write_text(json.dumps(config))
@@ -239,13 +243,13 @@ def test_what_the_zoo_keeps_of_a_student_is_begun_with_and_not_gone_on_with(runs
     ("changes", "said"),
     [
         ({"start": ""}, "--start: is empty"),
-        ({"teacher": ""}, "--teacher: is empty"),
+        ({"critic_run": ""}, "--critic-run: is empty"),
         ({"num_envs": 3, "restart_steps": 50}, "--restart-steps: has no meaning with --num-envs 3"),
-        ({"start": "{runs}/teacher"}, "whose networks are its own"),
-        ({"teacher": "{runs}/student"}, "was trained with distill, which has no critic"),
-        ({"teacher": "policy.onnx"}, "--teacher policy.onnx: is a file or a function"),
-        ({"teacher": "{runs}/none"}, "is no run folder"),
-        ({"gamma": 0.9}, r"has values of gamma 0.99, not of 0.9 \(add --gamma 0.99"),
+        ({"start": "{runs}/teacher"}, "was trained with td7, and holds no network"),
+        ({"critic_run": "{runs}/student"}, "was trained with distill, and holds no critic of actions"),
+        ({"critic_run": "policy.onnx"}, "--critic-run policy.onnx: is a file or a function"),
+        ({"critic_run": "{runs}/none"}, "is no run folder"),
+        ({"gamma": 0.9}, r"trained with gamma 0.99, not 0.9: .*give no other --gamma"),
         ({"fill_steps": 4096}, "--fill-steps: is 4,096, and the whole training has 4,096 steps"),
         ({"layers": (16,)}, r"trained with layers \(32,\), not \(16,\)"),
         ({"obs_clip": 5.0}, "trained with obs clip 10.0, not 5.0"),

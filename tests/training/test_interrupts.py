@@ -10,11 +10,11 @@ import threading
 
 import pytest
 
-from nervecord.training.interrupts import told_to_stop
+from nervecord.training.processes.interrupts import told_to_stop
 
 TWICE = """
 import signal
-from nervecord.training.interrupts import told_to_stop
+from nervecord.training.processes.interrupts import told_to_stop
 with told_to_stop() as told:
     signal.raise_signal({number})
     print("told", told.is_set(), flush=True)

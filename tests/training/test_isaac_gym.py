@@ -25,10 +25,10 @@ from nervecord.errors import ContractError, EngineError, MissingDependencyError,
 from nervecord.runtime import worker_child
 from nervecord.targets.lava.environment import python_version
 from nervecord.training import run
-from nervecord.training.config import TrainConfig
+from nervecord.training.settings.config import TrainConfig
+from nervecord.training.settings.tasks import ISAAC_GYM_ANT
 from nervecord.training.simulators import isaac_gym
 from nervecord.training.simulators.isaac_gym import HANDLER, VARIABLE, IsaacGymSimulator
-from nervecord.training.tasks import ISAAC_GYM_ANT
 
 FAKES = Path(__file__).parent / "isaac_fakes"
 LENGTHS = (4, 9, 11)

@@ -16,7 +16,7 @@ from simulating import FIELDS, make_simulator
 from nervecord.compiler.nir.file import read_nir
 from nervecord.errors import EngineError, MissingDependencyError, NervecordError
 from nervecord.training import run
-from nervecord.training.config import TrainConfig
+from nervecord.training.settings.config import TrainConfig
 from nervecord.training.simulators import isaac_lab
 from nervecord.training.simulators.mjlab import MjlabSimulator
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from nervecord.errors import NervecordError
-from nervecord.training.config import TrainConfig
 from nervecord.training.learners.base import Rollout
 from nervecord.training.learners.ppo import PPOLearner
 from nervecord.training.policy.mirror import mirror_of
+from nervecord.training.settings.config import TrainConfig
 
 # The two trajectories are computed from other numbers, and MuJoCo's solver stops at a tolerance of 1e-8; contacts
 # let the difference grow over the 50 steps.
@@ -65,7 +65,7 @@ POLICIES: list[dict[str, object]] = [
     {"layers": (16, 9)},
     {"neuron": "synaptic"},
     {"encoder": "population", "decoder": "count", "population": 5},
-    {"engine": "snntorch"},
+    {"operator": "snntorch"},
     {"state": "carried"},
     {"state": "carried", "delays": True, "recurrent": True},
 ]

@@ -16,7 +16,7 @@ from simulating import make_simulator
 from nervecord.compiler.nir.file import read_nir
 from nervecord.errors import NervecordError
 from nervecord.training import run
-from nervecord.training.config import TrainConfig
+from nervecord.training.settings.config import TrainConfig
 
 STEPS = 10
 """Of an episode."""

@@ -10,13 +10,14 @@ import torch
 from training.test_td7_learner import small
 
 from nervecord.errors import NervecordError
-from nervecord.training import checkpoint
-from nervecord.training.distributed import Group
+from nervecord.training.algorithms.td7 import TD7Settings
+from nervecord.training.folder import checkpoint
 from nervecord.training.learners.base import Rollout
 from nervecord.training.learners.n_step import windows
 from nervecord.training.learners.off_policy import TD7Learner
 from nervecord.training.learners.replay import Replay
-from nervecord.training.learners.td7 import TD7, TD7Settings
+from nervecord.training.learners.td7 import TD7Agent
+from nervecord.training.processes.distributed import Group
 from nervecord.training.run import Run, resume, train
 
 
@@ -80,7 +81,7 @@ def test_a_target_sums_the_window_and_goes_on_from_where_it_led(tmp_path: Path) 
     assert torch.equal(batch.later_observations, torch.stack([window.after[t, n], n], 1).float())
     assert (batch.later_observations != batch.next_observations).any(1).float().mean() > 0.4
 
-    def values(agent: TD7) -> torch.Tensor:
+    def values(agent: TD7Agent) -> torch.Tensor:
         with torch.no_grad():
             zs = agent.fixed_target.state(batch.later_observations)
             actions = agent.actor_target(batch.later_observations, zs)
@@ -130,7 +131,7 @@ def test_an_exponent_of_0_draws_all_alike(tmp_path: Path) -> None:
     assert isinstance(run.learner, TD7Learner)
     assert run.learner.agent.settings.priority_exponent == 0.0
     run.simulator.close()
-    agent = TD7(2, 1, TD7Settings(batch=8, hidden=8, embedding=8, priority_exponent=0.0))
+    agent = TD7Agent(2, 1, TD7Settings(minibatch=8, hidden=8, embedding=8, priority_exponent=0.0))
     of = rollout()
     replay = Replay(2, 1, 500, 0)
     parts = of.observations[:-1], of.actions, of.observations[1:]

@@ -15,19 +15,19 @@ from policies import random_policy
 from nervecord.compiler.interpret import simulate
 from nervecord.compiler.onnx.reading import read_onnx
 from nervecord.errors import NervecordError
-from nervecord.training import checkpoint
-from nervecord.training.config import TrainConfig
+from nervecord.training.folder import checkpoint
 from nervecord.training.front import distill
 from nervecord.training.learners.network_teacher import PART, NetworkTeacher, read_network_teacher
-from nervecord.training.learners.teacher import read_teacher
-from nervecord.training.network import network_policy, task_contract
+from nervecord.training.learners.sources import read_sources
 from nervecord.training.run import resume
+from nervecord.training.settings.config import TrainConfig
+from nervecord.training.settings.foreign_network import network_policy, task_contract
 
 pytest.importorskip("onnx")
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
 
 SMALL: dict[str, Any] = {
-    "layers": (16,), "num_envs": 4, "rollout": 32, "minibatch": 64, "epochs": 2, "steps": 2048, "capacity": 4096,
+    "layers": (16,), "num_envs": 4, "rollout": 32, "minibatch": 64, "epochs": 2, "steps": 2048, "kept_states": 4096,
     "test_episodes": 1, "validation_episodes": 1, "sim": "gymnasium", "steps_per_action": 2,
 }  # fmt: skip
 
@@ -112,7 +112,7 @@ def test_a_teacher_of_another_task_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NervecordError, match="takes 27 values, and the task gives 3"):
         distill(path, name="student", **{**SMALL, "env": "Pendulum-v1", "out": str(tmp_path)})
     with pytest.raises(NervecordError, match="knows no mirror image"):
-        read_teacher(config(path, env="Ant-v4", mirror=True))
+        read_sources(config(path, env="Ant-v4", mirror=True))
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -134,7 +134,7 @@ def test_a_network_becomes_a_policy_of_a_task(tmp_path: Path) -> None:
 
 def random_policy_names() -> str:
     """The first of Ant's actions, as the tasks here name it."""
-    from nervecord.training.tasks import TASKS
+    from nervecord.training.settings.tasks import TASKS
 
     assert random_policy().contract.action.size == len(TASKS["Ant-v4"].action_names)
     return TASKS["Ant-v4"].action_names[0]

@@ -21,7 +21,7 @@ from nervecord.compiler.files.contractfile import read_contract
 from nervecord.compiler.nir.file import write_nir
 from nervecord.compiler.policy import Policy
 from nervecord.errors import MissingDependencyError, NervecordError
-from nervecord.training.simulators.base import make_simulator
+from nervecord.training.simulators.make import make_simulator
 
 SHORT = [
     "--steps", "512", "--num-envs", "4", "--rollout", "32", "--layers", "8", "--critic", "8",

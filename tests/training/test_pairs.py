@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nervecord.runtime.result import interval95
-from nervecord.training.config import TrainConfig
+from nervecord.training.settings.config import TrainConfig
 from nervecord.training.sweeps.cells import Cell, Finished
 from nervecord.training.sweeps.pairs import depth_table, paired_table
 from nervecord.training.sweeps.study import Series, word

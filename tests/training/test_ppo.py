@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from nervecord.errors import NervecordError
-from nervecord.training.config import TrainConfig
 from nervecord.training.learners.advantages import explained_variance, generalised_advantages
-from nervecord.training.learners.base import Rollout, check_device
+from nervecord.training.learners.base import Rollout
 from nervecord.training.learners.ppo import PPOLearner
 from nervecord.training.policy.normaliser import EPSILON, ObservationNormaliser
+from nervecord.training.processes.devices import check_device
+from nervecord.training.settings.config import TrainConfig
 
 ENVS, STEPS, SIZE, ACTIONS = 5, 12, 4, 2
 
@@ -207,28 +208,28 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[byt
     )
 
 
-def test_importing_skrl_leaves_the_process_as_it_was() -> None:
+def test_importing_skrl_joins_no_processes_and_prints_nothing() -> None:
+    """It would make a group with NCCL while it is imported."""
     done = run_python(
-        "import logging, torch\n"
-        "before = torch.distributions.Distribution._validate_args\n"
-        "from nervecord.training.quiet_skrl import import_skrl\n"
+        "import os, torch\n"
+        "from nervecord.training.processes.quiet_skrl import import_skrl\n"
         "import_skrl()\n"
-        "assert before is torch.distributions.Distribution._validate_args is True\n"
-        "assert not logging.getLogger('skrl').handlers\n"
-        "assert logging.getLogger('skrl').level == logging.WARNING\n"
-    )
+        "assert os.environ['WORLD_SIZE'] == '2'\n"
+        "assert not torch.distributed.is_initialized()\n",
+        WORLD_SIZE="2", RANK="0", LOCAL_RANK="0", LOCAL_WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT="1",
+    )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 def test_several_processes_without_torchrun_are_refused() -> None:
-    done = run_python("from nervecord.training.quiet_skrl import import_skrl\nimport_skrl()", WORLD_SIZE="2")
+    done = run_python("from nervecord.training.processes.quiet_skrl import import_skrl\nimport_skrl()", WORLD_SIZE="2")
     assert done.returncode == 1
     assert b"WORLD_SIZE is 2" in done.stderr
 
 
 def test_training_prints_nothing(tmp_path: Any) -> None:
     done = run_python(
-        "from nervecord.training.config import TrainConfig\n"
+        "from nervecord.training.settings.config import TrainConfig\n"
         "from nervecord.training.run import train\n"
         "train(TrainConfig.of(env='InvertedPendulum-v4', layers=(8,), critic=(8,), steps=128, num_envs=4, rollout=16,\n"
         f"    minibatch=32, epochs=1, validation_episodes=1, test_episodes=1, out={str(tmp_path)!r}))\n"

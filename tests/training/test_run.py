@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,13 @@ import pytest
 import torch
 
 from nervecord.errors import MissingDependencyError, NervecordError
-from nervecord.training import checkpoint
-from nervecord.training.config import TrainConfig
+from nervecord.training.algorithms import ALGORITHMS
 from nervecord.training.evaluate import Evaluation
+from nervecord.training.folder import checkpoint
+from nervecord.training.folder.run_folder import Metrics, git_state
 from nervecord.training.policy.normaliser import RewardNormaliser
-from nervecord.training.run import Progress, train
-from nervecord.training.run_folder import Metrics, git_state
+from nervecord.training.run import Progress, Run, train
+from nervecord.training.settings.config import TrainConfig
 
 
 def small(out: Path, **changes: Any) -> TrainConfig:
@@ -103,6 +106,16 @@ def test_a_training_that_diverges_says_so(tmp_path: Path) -> None:
     assert "lower --lr" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+def test_the_hint_of_a_divergence_names_flags_that_the_algorithm_has(name: str) -> None:
+    sources = {source.field: "runs/a" for source in ALGORITHMS[name].sources if source.required}
+    config = TrainConfig.of(algorithm=name, **sources)
+    named = re.findall(r"--([\w-]+) ", Run._calmer(SimpleNamespace(config=config)))  # type: ignore[arg-type]
+    assert "lr" in named
+    assert {flag.replace("-", "_") for flag in named} <= config.fields.keys()
+    assert ("clip" in named) == (name == "ppo")
+
+
 def test_unknown_task_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(NervecordError, match="InvertedPendulum"):
         train(small(tmp_path, env="InvertedPendulum-v44"))
@@ -149,6 +162,13 @@ def test_reward_normaliser_by_its_definition() -> None:
         # The first value of the running variance, 1, weighs 1e-4.
         expected = np.where(valid, np.clip(rewards / np.std(seen), -2, 2), 0)
         np.testing.assert_allclose(scaled, expected, rtol=1e-4)
+    # Beside a variance of 0 stands Gymnasium's epsilon, inside the root.
+    still = RewardNormaliser(1, 0.9, 2.0, torch.device("cpu"))
+    still.moments.load_state_dict(
+        {"mean": torch.tensor([1e-5]), "variance": torch.zeros(1), "count": torch.tensor(1e12)}
+    )
+    one = torch.full((1, 1), 1e-5, dtype=torch.float64)
+    assert still(one, one > 0, one > 0).item() == pytest.approx(1e-5 / 1e-4, rel=1e-3)
     again = RewardNormaliser(3, 0.9, 2.0, torch.device("cpu"))
     again.load_state_dict(subject.state_dict())
     ones = torch.ones(1, 3)

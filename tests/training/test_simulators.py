@@ -10,16 +10,11 @@ import pytest
 from simulating import make_simulator
 
 from nervecord.errors import NervecordError
-from nervecord.training.simulators.base import (
-    TEST,
-    TRAINING,
-    VALIDATION,
-    environment_seeds,
-    resolve_kind,
-)
+from nervecord.training.simulators.base import TEST, TRAINING, VALIDATION, environment_seeds
+from nervecord.training.simulators.make import resolve_kind
 from nervecord.training.simulators.spaces import limits
 
-KINDS = ["envpool", "gymnasium"]
+KINDS = ["envpool", "gymnasium", "gymnasium-async"]
 ENV = "InvertedPendulum-v4"
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from nervecord.training.config import TrainConfig
 from nervecord.training.policy import spiking
 from nervecord.training.policy.network import SpikingPolicy
 from nervecord.training.policy.spiking import LayerSettings, LayerState, spike_layer
+from nervecord.training.settings.config import TrainConfig
 
 # Values of the two differ in the order of a few float64 sums.
 VALUES, GRADIENTS = 1e-9, 1e-8

@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from nervecord.errors import NervecordError
-from nervecord.training import checkpoint
-from nervecord.training.config import TrainConfig
+from nervecord.training.algorithms.ppo import PPO
+from nervecord.training.folder import checkpoint
+from nervecord.training.folder.start import shared_with
+from nervecord.training.learners.sources import read_sources
 from nervecord.training.run import Run, resolved, resume, train
-from nervecord.training.start import read_start, shared_with
+from nervecord.training.settings.config import TrainConfig
 
 
 def small(out: Path, name: str, **changes: Any) -> TrainConfig:
@@ -89,10 +91,10 @@ def test_a_fixed_noise_schedule_counts_more_than_the_noise_that_was_learnt(tmp_p
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     first = train(small(tmp_path, "first"))
-    assert shared_with(first.folder)["layers"] == [16]
+    assert shared_with(first.folder, PPO.sources[1])["layers"] == (16,)
     config = small(tmp_path, "second", **{"start": str(first.folder), **changes})
     with pytest.raises(NervecordError, match=message):
-        read_start(config)
+        read_sources(config)
     with pytest.raises(NervecordError, match=message):
         train(config)
     assert not (tmp_path / "second").exists()

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from studies import small_study, write_study
@@ -20,10 +20,10 @@ from nervecord.cli.command import main
 from nervecord.errors import EngineError, NervecordError
 from nervecord.runtime.worker_child import marked
 from nervecord.training import run as training
-from nervecord.training.config import TrainConfig
 from nervecord.training.run import TrainResult, train
-from nervecord.training.sweeps import engine
-from nervecord.training.sweeps.engine import run_sweep, train_one
+from nervecord.training.settings.config import TrainConfig
+from nervecord.training.sweeps import ray_tasks
+from nervecord.training.sweeps.ray_tasks import run_sweep, train_one
 from nervecord.training.sweeps.standing import State, result_of, standing_of
 from nervecord.training.sweeps.study import Study, read_study
 
@@ -40,7 +40,7 @@ def work_here(study: Study) -> None:
     study.folder.mkdir(parents=True, exist_ok=True)
     for run in study.runs:
         if standing_of(study).states[run.name] is not State.FAILED:
-            train_one({"order": {"config": run.config.to_json(), "cpus": 1, "argv": sys.argv}})
+            train_one({"config": run.config.to_json(), "cpus": 1, "argv": sys.argv})
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 600) -> Any:
@@ -136,21 +136,15 @@ def test_nothing_is_trained_again(tmp_path: Path, capsys: pytest.CaptureFixture[
     study = read_study(path)
     work_here(study)
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "small").glob("*-seed*/**/*")}
-    # Those whose process was killed after its result was written: a trial that is tried again, a whole sweep.
-    (study.runs[0].folder / ".lock").touch()
-    work_here(study)
-    assert not (study.runs[0].folder / ".lock").exists()
-    (study.runs[1].folder / ".lock").touch()
-    monkeypatch.setattr(engine, "_tune", None)  # a second call does not start Ray
+    work_here(study)  # as where a process was killed after its result was written
+    monkeypatch.setattr(ray_tasks, "_train_all", None)  # a second call does not start Ray
     # It removes what one that was killed when all was trained has left.
-    (tmp_path / "small" / ".ray").mkdir()
     (tmp_path / "nvc-0123abcd").mkdir()
     (tmp_path / "nvc-0123abcd" / ".nervecord-scratch").touch()
-    monkeypatch.setattr(engine, "_place_of_sessions", lambda: tmp_path)
+    monkeypatch.setattr(ray_tasks, "_place_of_sessions", lambda: tmp_path)
     assert main(["sweep", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["finished"] == 2
-    assert not [*tmp_path.glob("*/.ray"), *tmp_path.glob("nvc-*")]
-    # A folder's own time says when its lock was made and removed.
+    assert not [*tmp_path.glob("nvc-*")]
     files = {p for p in before if p.is_file()}
     assert set(before) == {*(tmp_path / "small").glob("*-seed*/**/*")}
     assert all(p.stat().st_mtime_ns == before[p] for p in files)
@@ -199,8 +193,8 @@ def test_failures_do_not_stop_the_others(
 
     monkeypatch.undo()
     # --retry-failed takes the sentences away and trains what is missing; Ray is not what is tested here.
-    monkeypatch.setattr(engine, "_ray", lambda *_: training.contextlib.nullcontext())
-    monkeypatch.setattr(engine, "_tune", lambda study, runs, own, **how: work_here(study))
+    monkeypatch.setattr(ray_tasks, "_ray", lambda *_: training.contextlib.nullcontext())
+    monkeypatch.setattr(ray_tasks, "_train_all", lambda study, runs, **how: work_here(study))
     assert run_sweep(study, retry_failed=True).count(State.DONE) == 4
     assert main(["sweep", str(path), "--report", str(tmp_path / "folder")]) == 0
     assert "4 of 4 runs finished" in capsys.readouterr().out
@@ -243,30 +237,50 @@ def test_a_ray_that_does_not_start_is_said(tmp_path: Path, monkeypatch: pytest.M
         run_sweep(study)
 
 
-def test_an_error_of_ray_tune_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a disk that takes no more, where it ends with an EOFError."""
-    tune = pytest.importorskip("ray.tune")
+class Tasks:
+    """In place of Ray: each task ends at once, as `ends` says."""
 
-    def fail(self: Any) -> None:
-        raise EOFError("Ran out of input")
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, ends: Callable[[dict[str, Any]], Any]) -> None:
+        ray = pytest.importorskip("ray")
+        self.orders: list[dict[str, Any]] = []
+        self.cancelled: list[int] = []
+        monkeypatch.setattr(ray, "remote", lambda **options: lambda function: self)
+        monkeypatch.setattr(ray, "wait", lambda references: (references[:1], references[1:]))
+        monkeypatch.setattr(ray, "get", lambda number: ends(self.orders[number]))
+        monkeypatch.setattr(ray, "cancel", lambda reference, force: self.cancelled.append(reference))
 
-    monkeypatch.setattr(tune.Tuner, "fit", fail)
-    study = small_study(tmp_path, "[grid]\nslope = [1]\nseeds = [0]")
-    with pytest.raises(EngineError, match=r"small: Ray Tune ended: EOFError: Ran out of input .*disk full"):
-        engine._tune(study, list(study.runs), tmp_path / "own", workers=1, cpus=1, gpus=0)
-    assert not (tmp_path / "own").exists()
+    def remote(self, order: dict[str, Any]) -> int:
+        self.orders.append(order)
+        return len(self.orders) - 1
+
+
+def test_a_run_whose_process_died_again_and_again_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+
+    def end(order: dict[str, Any]) -> dict[str, Any]:
+        if TrainConfig.from_json(order["config"]).run.seed == 0:
+            raise ray.exceptions.WorkerCrashedError
+        return {"test_return": 1.0}
+
+    tasks = Tasks(monkeypatch, end)
+    study = small_study(tmp_path, "[grid]\nslope = [1]\nseeds = [0, 1]")
+    ray_tasks._train_all(study, list(study.runs), workers=1, cpus=1, gpus=0)
+    assert [TrainConfig.from_json(order["config"]).run.seed for order in tasks.orders] == [0, 1]
+    assert list(standing_of(study).errors) == [study.runs[0].name]
+    assert "its process died 4 times" in standing_of(study).errors[study.runs[0].name]
+    assert not tasks.cancelled
 
 
 TRIAL = """
 import resource, sys
 from pathlib import Path
-from nervecord.training.sweeps.engine import train_one
+from nervecord.training.sweeps.ray_tasks import train_one
 from nervecord.training.sweeps.study import read_study
 study = read_study(Path(sys.argv[1]))
 study.folder.mkdir(exist_ok=True)
 limit = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-print(train_one({"order": {"config": study.runs[0].config.to_json(), "cpus": 1, "argv": sys.argv}}).get("stopped"))
+print(train_one({"config": study.runs[0].config.to_json(), "cpus": 1, "argv": sys.argv}).get("stopped"))
 """
 
 
@@ -274,7 +288,6 @@ print(train_one({"order": {"config": study.runs[0].config.to_json(), "cpus": 1, 
 @pytest.mark.parametrize("limit", [0, 1000, 6000])
 def test_a_full_disk_ends_a_sweep_and_fails_no_run(limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit on the size of files stands for the disk."""
-    tune = pytest.importorskip("ray.tune")
     study = small_study(tmp_path, "[grid]\nslope = [1]\nseeds = [0]", base="steps = 256")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-c", TRIAL, str(tmp_path / "study.toml"), str(limit)]
@@ -284,13 +297,11 @@ def test_a_full_disk_ends_a_sweep_and_fails_no_run(limit: int, tmp_path: Path, m
     assert stopped.endswith("cannot be written: File too large")
     assert not (study.folder / "errors").exists()
 
-    class Told:
-        error = None
-        metrics: ClassVar = {"stopped": stopped}
-
-    monkeypatch.setattr(tune.Tuner, "fit", lambda self: [Told()])
-    with pytest.raises(NervecordError, match=r"cannot be written: .* \(the same command goes on where it ended\)"):
-        engine._tune(study, list(study.runs), tmp_path / "own", workers=1, cpus=1, gpus=0)
+    tasks = Tasks(monkeypatch, lambda order: {"stopped": stopped})
+    with pytest.raises(NervecordError, match=r"cannot be written: .* \(the same command continues where it ended\)"):
+        ray_tasks._train_all(study, list(study.runs) * 3, workers=2, cpus=1, gpus=0)
+    assert (len(tasks.orders), tasks.cancelled) == (2, [1])  # no further run begins, and the other one is stopped
+    monkeypatch.undo()
     work_here(study)
     assert standing_of(study).count(State.DONE) == 1
 
@@ -324,9 +335,9 @@ def test_refusals_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_progress_is_read_from_the_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = small_study(tmp_path, "[grid]\nslope = [1]\nseeds = [0, 1]")
-    monkeypatch.setattr(engine, "POLL", 0.01)
-    seen: list[engine.SweepProgress] = []
-    with engine._watched(study, seen.append):
+    monkeypatch.setattr(ray_tasks, "POLL", 0.01)
+    seen: list[ray_tasks.SweepProgress] = []
+    with ray_tasks._watched(study, seen.append):
         work_here(study)
     assert seen[-1].steps == seen[-1].total_steps == 1024
     assert [p.standing.count(State.DONE) for p in seen] == sorted(p.standing.count(State.DONE) for p in seen)

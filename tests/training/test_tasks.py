@@ -13,11 +13,11 @@ from simulating import make_simulator
 import nervecord
 from nervecord.errors import MissingDependencyError, NervecordError
 from nervecord.runtime.environment import make_environment
-from nervecord.training.config import TrainConfig
-from nervecord.training.presets import PRESETS
 from nervecord.training.run import train
+from nervecord.training.settings.config import TrainConfig
+from nervecord.training.settings.presets import PRESETS
+from nervecord.training.settings.tasks import TASKS, channels, choice_names
 from nervecord.training.simulators.base import control_period
-from nervecord.training.tasks import TASKS, channels, choice_names
 
 MUJOCO = ["Hopper-v4", "HalfCheetah-v4", "Walker2d-v4", "Humanoid-v4"]
 GYMNASIUM = [env for env in TASKS if not env.startswith("IsaacGym/")]

@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from nervecord.training.algorithms.td7 import TD7Settings
 from nervecord.training.learners.replay import Batch, Replay, SumTree
-from nervecord.training.learners.td7 import TD7, TD7Settings, lap_huber
+from nervecord.training.learners.td7 import TD7Agent, lap_huber
 from nervecord.training.learners.td7_networks import TD7Policy, pack, unpack
 
-SMALL = TD7Settings(batch=32, hidden=16, embedding=8, capacity=500, target_every=5, random_steps=64)
+SMALL = TD7Settings(minibatch=32, hidden=16, embedding=8, capacity=500, target_every=5, random_steps=64)
 
 
 def filled(count: int = 200, seed: int = 0, capacity: int = 500) -> Replay:
@@ -33,7 +34,7 @@ def filled(count: int = 200, seed: int = 0, capacity: int = 500) -> Replay:
     return replay
 
 
-def targets(agent: TD7, batch: Batch) -> Tensor:
+def targets(agent: TD7Agent, batch: Batch) -> Tensor:
     """The targets of the agent's next update, for a batch; draws the noise as it does."""
     noise = agent.settings.target_noise * torch.randn_like(batch.actions)
     return agent._targets(batch, noise, *map(torch.tensor, agent.clip))
@@ -99,7 +100,7 @@ def test_the_loss_is_squared_below_the_least_priority_and_linear_above() -> None
 
 def test_targets_are_clipped_to_the_range_seen() -> None:
     torch.manual_seed(0)
-    agent, replay = TD7(3, 2, SMALL), filled()
+    agent, replay = TD7Agent(3, 2, SMALL), filled()
     batch, _ = replay.sample(64)
 
     def target(clip: tuple[float, float]) -> Tensor:
@@ -120,7 +121,7 @@ def test_targets_are_clipped_to_the_range_seen() -> None:
 
 def test_what_targets_were_seen_is_what_values_are_clipped_to_after_the_next_copy() -> None:
     torch.manual_seed(0)
-    agent, replay = TD7(3, 2, SMALL), filled()
+    agent, replay = TD7Agent(3, 2, SMALL), filled()
     found = []
     for number in range(1, SMALL.target_every + 1):
         assert agent.clip == (0.0, 0.0)
@@ -128,7 +129,7 @@ def test_what_targets_were_seen_is_what_values_are_clipped_to_after_the_next_cop
         torch.manual_seed(number)
         agent.update(replay)
         torch.manual_seed(number)
-        found.append(targets(before[0], before[1].sample(SMALL.batch)[0]))
+        found.append(targets(before[0], before[1].sample(SMALL.minibatch)[0]))
     assert agent.clip == agent.seen == (torch.cat(found).min().item(), torch.cat(found).max().item())
 
 
@@ -138,7 +139,7 @@ def flat(module: torch.nn.Module) -> Tensor:
 
 def test_an_update_moves_each_network_by_its_own_loss_and_copies_follow_in_turn() -> None:
     torch.manual_seed(0)
-    agent, replay = TD7(3, 2, SMALL), filled()
+    agent, replay = TD7Agent(3, 2, SMALL), filled()
     for number in range(1, 11):
         names = ("encoder", "critic", "actor", "fixed", "fixed_target", "critic_target", "actor_target")
         before = {name: flat(getattr(agent, name)) for name in names}
@@ -159,7 +160,7 @@ def test_an_update_moves_each_network_by_its_own_loss_and_copies_follow_in_turn(
 
 def test_priorities_are_the_greater_error_of_the_two_critics() -> None:
     torch.manual_seed(0)
-    agent, replay = TD7(3, 2, SMALL), filled(40, capacity=40)
+    agent, replay = TD7Agent(3, 2, SMALL), filled(40, capacity=40)
     replay.rows[:, -2] *= 20  # rewards, so that errors are above the least priority
     clone = copy.deepcopy(agent)
     # Every transition once, so that no later error of the same one stands in its place.
@@ -181,7 +182,7 @@ def test_priorities_are_the_greater_error_of_the_two_critics() -> None:
 
 def test_a_held_actor_stands_still_while_the_critic_moves() -> None:
     torch.manual_seed(0)
-    agent, replay = TD7(3, 2, SMALL), filled()
+    agent, replay = TD7Agent(3, 2, SMALL), filled()
     before = flat(agent.actor), flat(agent.critic)
     for _ in range(4):
         agent.update(replay, hold_actor=True)
@@ -203,7 +204,7 @@ def test_compiled_updates_are_the_same(precision: str) -> None:
         counters.clear()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own, of what it imports
-            agent = TD7(3, 2, dataclasses.replace(settings, torch_compile=is_compiled))
+            agent = TD7Agent(3, 2, dataclasses.replace(settings, torch_compile=is_compiled))
             before = flat(agent.critic)
             agent.compile()
             assert torch.equal(flat(agent.critic), before), "nothing is learnt meanwhile"
@@ -222,12 +223,12 @@ def test_compiled_updates_are_the_same(precision: str) -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_an_agent_that_is_taken_back_goes_on_the_same(precision: str) -> None:
-    settings = TD7Settings(batch=32, hidden=16, embedding=8, target_every=5, precision=precision)
+    settings = TD7Settings(minibatch=32, hidden=16, embedding=8, target_every=5, precision=precision)
     torch.manual_seed(0)
-    agent, replay = TD7(3, 2, settings), filled()
+    agent, replay = TD7Agent(3, 2, settings), filled()
     for _ in range(7):
         agent.update(replay)
-    other = TD7(3, 2, settings)
+    other = TD7Agent(3, 2, settings)
     other.load_state_dict(copy.deepcopy(agent.state_dict()))
     rows = []
     for one, held in ((agent, copy.deepcopy(replay)), (other, copy.deepcopy(replay))):
@@ -239,10 +240,10 @@ def test_an_agent_that_is_taken_back_goes_on_the_same(precision: str) -> None:
 
 def test_a_compact_state_is_small_and_near() -> None:
     torch.manual_seed(0)
-    agent, replay = TD7(3, 2, SMALL), filled()
+    agent, replay = TD7Agent(3, 2, SMALL), filled()
     for _ in range(10):
         agent.update(replay)
-    other = TD7(3, 2, SMALL)
+    other = TD7Agent(3, 2, SMALL)
     other.load_state_dict(agent.compact_state_dict())
     for name in ("encoder", "critic", "actor", "fixed", "fixed_target", "critic_target", "actor_target"):
         # float16 has 11 bits, bfloat16 has 8.
@@ -259,7 +260,7 @@ def test_smoothness_makes_actions_change_less_from_step_to_step() -> None:
     changes = []
     for smoothness in (0.0, 1.0):
         torch.manual_seed(0)
-        agent, replay = TD7(3, 2, dataclasses.replace(SMALL, smoothness=smoothness, lr=3e-3)), filled()
+        agent, replay = TD7Agent(3, 2, dataclasses.replace(SMALL, smoothness=smoothness, lr=3e-3)), filled()
         # The best action depends on the state, and states follow each other at random.
         replay.rows[:200, -2] = (replay.rows[:200, 3:5] * np.sign(replay.rows[:200, :2])).sum(1)
         for _ in range(300):
@@ -273,7 +274,7 @@ def test_smoothness_makes_actions_change_less_from_step_to_step() -> None:
 
 def test_a_packed_policy_acts_as_the_agent_does() -> None:
     torch.manual_seed(0)
-    agent, replay = TD7(3, 2, SMALL), filled()
+    agent, replay = TD7Agent(3, 2, SMALL), filled()
     for _ in range(10):
         agent.update(replay)
     observations = torch.randn(20, 3)

@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 
 from nervecord.errors import NervecordError
-from nervecord.training import checkpoint
-from nervecord.training.config import TrainConfig
+from nervecord.training.folder import checkpoint
+from nervecord.training.folder.start import digest
 from nervecord.training.learners import off_policy
 from nervecord.training.learners.base import Rollout
 from nervecord.training.learners.distill import Student
 from nervecord.training.learners.off_policy import TD7Learner
-from nervecord.training.learners.td7 import TD7
+from nervecord.training.learners.td7 import TD7Agent
 from nervecord.training.learners.td7_networks import TD7Policy, unpack
 from nervecord.training.run import Run, resolved, resume, train
-from nervecord.training.start import digest
+from nervecord.training.settings.config import TrainConfig
 
 
 def small(out: Path, **changes: Any) -> TrainConfig:
@@ -58,10 +58,10 @@ def test_it_learns_from_its_replay_and_refills_it_when_it_goes_on(tmp_path: Path
 def test_what_torch_cannot_compile_is_said_before_anything_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(agent: TD7) -> None:
+    def fail(agent: TD7Agent) -> None:
         raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found")
 
-    monkeypatch.setattr(TD7, "compile", fail)
+    monkeypatch.setattr(TD7Agent, "compile", fail)
     with pytest.raises(NervecordError, match=r"--torch-compile: torch cannot compile here: .*No working"):
         train(small(tmp_path, torch_compile=True))
     assert not (tmp_path / "td7").exists()
@@ -71,7 +71,7 @@ def pendulum(out: Path, **changes: Any) -> TrainConfig:
     """A training of 4,000 updates, one for each step after 1,000 random ones."""
     base: dict[str, Any] = {
         "env": "Pendulum-v1", "algorithm": "td7", "steps": 5120, "num_envs": 4, "random_steps": 1000,
-        "steps_per_update": 1.0, "hidden": 64, "embedding": 32, "capacity": 20_000, "lr": 1e-3, "settle": 100,
+        "steps_per_update": 1.0, "hidden": 64, "embedding": 32, "capacity": 20_000, "lr": 1e-3, "freeze_updates": 100,
         "validation_episodes": 10, "validate_from": 0.0, "test_episodes": 20, "checkpoint_every": 512, "record": 0,
         "tensorboard": False, "out": str(out), "name": "pendulum",
     }  # fmt: skip
@@ -124,7 +124,7 @@ def test_a_refilled_replay_has_more_noise_and_the_actor_then_stands_still(tmp_pa
     # A tenth of half the range at first; at last six times that, cut by the limits.
     assert 0.1 < spreads[0][0] < 0.4 < spreads[0][1]
     assert learner.act(x, None).actions[-200:].std() < 0.3
-    assert learner.hold_until == 50 + config.fields["settle"]
+    assert learner.hold_until == 50 + config.fields["freeze_updates"]
     before = learner.agent.actor.first.weight.clone()
     learner.update(rollout_of(160))
     assert learner.agent.updates > 52
@@ -242,7 +242,7 @@ def test_its_actions_are_within_the_limits_and_noise_is_added() -> None:
 
 
 def group_of_one() -> Any:
-    from nervecord.training.distributed import SOLO
+    from nervecord.training.processes.distributed import SOLO
 
     return SOLO
 
@@ -252,7 +252,7 @@ def test_what_it_cannot_learn_is_refused(tmp_path: Path) -> None:
         NervecordError, match="--algorithm td7: has values for actions, and CartPole-v1 lets choose"
     ) as caught:
         train(small(tmp_path, env="CartPole-v1"))
-    assert caught.value.hint == "train it with PPO"
+    assert caught.value.hint == "train it with ppo"
     with pytest.raises(NervecordError, match=r"--layers: has no meaning with --algorithm td7"):
         small(tmp_path, layers=(8,))
 
@@ -294,7 +294,7 @@ def test_skrls_agents_learn_and_go_on(tmp_path: Path, algorithm: str) -> None:
     assert not torch.equal(first["agent"]["policy"][weight], last["agent"]["policy"][weight])
     again = resume(result.folder, overrides={"steps": 1152})
     assert again.config.total_steps == 1152
-    with pytest.raises(NervecordError, match=f"was trained with {algorithm}, whose policies teach nothing yet"):
+    with pytest.raises(NervecordError, match=f"was trained with {algorithm}, and holds no policy that can be imitated"):
         train(TrainConfig.of(algorithm="distill", teacher=str(result.folder), env="Pendulum-v1", out=str(tmp_path)))
 
 

@@ -16,15 +16,16 @@ from training.test_td7_learner import small as td7
 
 import nervecord
 from nervecord.errors import NervecordError
-from nervecord.training import checkpoint
-from nervecord.training.config import TrainConfig
+from nervecord.training.folder import checkpoint
 from nervecord.training.learners.base import Rollout
 from nervecord.training.learners.distill import Student
 from nervecord.training.learners.function_teacher import name_of
 from nervecord.training.learners.ppo import PPOLearner
-from nervecord.training.learners.teacher import Teacher, divergence, read_teacher
+from nervecord.training.learners.sources import read_sources
+from nervecord.training.learners.teacher import divergence, make_teacher
 from nervecord.training.policy.mirror import mirror_of
 from nervecord.training.run import Run, resolved, resume, train
+from nervecord.training.settings.config import TrainConfig
 
 HERE = f"{__name__}:balance"
 
@@ -92,12 +93,12 @@ def test_functions_that_no_module_has(tmp_path: Path) -> None:
         name = name_of(function)
         assert name not in names
         names.add(name)
-        content = read_teacher(learning(tmp_path, name))  # type: ignore[arg-type]
+        content = read_sources(learning(tmp_path, name))[0].content  # type: ignore[arg-type]
         seen = torch.ones(2, 4)
-        assert torch.equal(Teacher(content, 4, low, high, 0, torch.device("cpu"))(seen), torch.full((2, 1), gain))
+        assert torch.equal(make_teacher(content, 4, low, high, 0, torch.device("cpu"))(seen), torch.full((2, 1), gain))
         assert torch.equal(seen, torch.ones(2, 4))
     with pytest.raises(NervecordError, match="was given in Python and has no name there"):
-        read_teacher(learning(tmp_path, "training.test_teacher:Controller.act.<9>"))  # type: ignore[arg-type]
+        read_sources(learning(tmp_path, "training.test_teacher:Controller.act.<9>"))  # type: ignore[arg-type]
 
 
 def test_what_a_function_may_not_do(tmp_path: Path) -> None:
@@ -105,11 +106,11 @@ def test_what_a_function_may_not_do(tmp_path: Path) -> None:
         return learning(tmp_path, teacher)  # type: ignore[arg-type]
 
     with pytest.raises(NervecordError, match=f"{__name__} has no function nothing"):
-        read_teacher(config(f"{__name__}:nothing"))
+        read_sources(config(f"{__name__}:nothing"))
     with pytest.raises(NervecordError, match="no module 'no_such_module' is found"):
-        read_teacher(config("no_such_module:act"))
+        read_sources(config("no_such_module:act"))
     with pytest.raises(NervecordError, match="cannot be called with observations alone: missing"):
-        read_teacher(config(f"{__name__}:Controller.act"))
+        read_sources(config(f"{__name__}:Controller.act"))
     low, high = torch.tensor([-3.0]), torch.tensor([3.0])
     for function, message in (
         (lambda x: {"actions": x}, "gave a dict, and an array of numbers is needed"),
@@ -117,18 +118,18 @@ def test_what_a_function_may_not_do(tmp_path: Path) -> None:
         (lambda x: x, r"shape \(5, 4\) for 5 observations, \(5, 1\) is needed"),
         (lambda x: x[:, :1] * np.nan, "not finite"),
     ):
-        content = read_teacher(config(name_of(function)))
+        content = read_sources(config(name_of(function)))[0].content
         with pytest.raises(NervecordError, match=message):
-            Teacher(content, 4, low, high, 0, torch.device("cpu"))(torch.zeros(5, 4))
+            make_teacher(content, 4, low, high, 0, torch.device("cpu"))(torch.zeros(5, 4))
 
 
 def test_mirror_images_are_learnt_too(tmp_path: Path) -> None:
     config = TrainConfig.of(
-        algorithm="distill", teacher=name_of(lambda x: x[:, :8] + 0.25), mirror_states=True, capacity=0, rollout=2,
+        algorithm="distill", teacher=name_of(lambda x: x[:, :8] + 0.25), mirror_states=True, kept_states=0, rollout=2,
         num_envs=3, minibatch=2, epochs=1, layers=(8,), out=str(tmp_path),
     )  # fmt: skip
     one = torch.ones(8)
-    student = Student(27, -one, one, config, teacher=read_teacher(config))
+    student = Student(27, -one, one, config, sources={"teacher": read_sources(config)[0].content})
     no = torch.zeros(2, 3, dtype=torch.bool)
     rollout = Rollout(
         torch.randn(3, 3, 27), torch.zeros(2, 3, 8), torch.zeros(2, 3, 8), None, torch.zeros(2, 3), no, no, ~no
@@ -153,7 +154,7 @@ def test_mirror_images_are_learnt_too(tmp_path: Path) -> None:
 def test_beginnings_and_what_came_before_a_fall_are_drawn_more_often(tmp_path: Path) -> None:
     config = TrainConfig.of(
         algorithm="distill", teacher=name_of(lambda x: x[:, :8]), rollout=8, num_envs=2, minibatch=16, layers=(8,),
-        capacity=100, start_steps=3, start_weight=2.0, fall_steps=4, fall_weight=5.0, out=str(tmp_path),
+        kept_states=100, initial_steps=3, initial_weight=2.0, fall_steps=4, fall_weight=5.0, out=str(tmp_path),
     )  # fmt: skip
     student = student_of(config, torch.ones(8))
     ends = torch.zeros(3, 8, 2, dtype=torch.bool)  # terminated, truncated, not valid
@@ -173,19 +174,55 @@ def test_beginnings_and_what_came_before_a_fall_are_drawn_more_often(tmp_path: P
         assert np.array_equal(held["rows"][-count:, :27], seen[:-1][valid].numpy())
         assert held["weights"][-count:].tolist() == torch.tensor(rows).T[valid].tolist()
     student_of(config, torch.ones(8)).load_state_dict(student.state_dict())
-    with pytest.raises(NervecordError, match="--fall-weight: has no meaning with --capacity 0"):
-        config.replace(capacity=0)
-    with pytest.raises(NervecordError, match="--start-weight: has no meaning with --capacity 0"):
-        config.replace(capacity=0, fall_weight=1.0)
+    with pytest.raises(NervecordError, match="--fall-weight: has no meaning with --kept-states 0"):
+        config.replace(kept_states=0)
+    with pytest.raises(NervecordError, match="--initial-weight: has no meaning with --kept-states 0"):
+        config.replace(kept_states=0, fall_weight=1.0)
+
+
+@pytest.mark.parametrize("kept_states", [100, 12])
+def test_what_came_before_a_fall_is_drawn_more_often_across_rollouts(tmp_path: Path, kept_states: int) -> None:
+    """A fall early in a rollout weights the states of the rollouts before it too, as far as these are still kept."""
+    config = TrainConfig.of(
+        algorithm="distill", teacher=name_of(lambda x: x[:, :8]), rollout=4, num_envs=2, minibatch=8, layers=(8,),
+        kept_states=kept_states, fall_steps=6, fall_weight=5.0, out=str(tmp_path),
+    )  # fmt: skip
+    student = student_of(config, torch.ones(8))
+    draw = torch.zeros(4, 2, 8)
+    weights: dict[float, float] = {}
+    for k in range(4):
+        ends = torch.zeros(2, 4, 2, dtype=torch.bool)  # terminated, not valid
+        if k == 2:
+            ends[0, 1, 0] = ends[1, 2, 0] = True  # the tenth step of the first environment, and its reset
+            ends[0, 0, 1] = ends[1, 1, 1] = True
+        if k == 3:
+            ends[0, 0, 0] = True  # the second step of the next episode
+        seen = torch.zeros(5, 2, 27)
+        seen[:, :, 0] = (8 * k + 2 * torch.arange(5))[:, None] + torch.arange(2)  # a number for each state
+        student._keep(student.kept, Rollout(seen, draw, draw, None, draw[:, :, 0].double(), ends[0], ~ends[0] & False,
+                                            ~ends[1]))  # fmt: skip
+        held = student.kept.held()
+        weights = dict(zip(held["rows"][:, 0].tolist(), held["weights"].tolist(), strict=True))
+    falls = {*range(8, 19, 2), *range(7, 18, 2), 22, 24}
+    assert len(weights) == min(kept_states, 30)
+    assert weights == {row: 5.0 if row in falls else 1.0 for row in weights}
+
+    student.restart_episodes()
+    ends = torch.zeros(2, 4, 2, dtype=torch.bool)
+    ends[0, 0] = True  # the first step of an episode that has no states before it
+    seen = torch.full((5, 2, 27), 1000.0)
+    student._keep(student.kept, Rollout(seen, draw, draw, None, draw[:, :, 0].double(), ends[0], ends[1], ~ends[1]))
+    after = dict(zip(student.kept.held()["rows"][:, 0].tolist(), student.kept.held()["weights"].tolist(), strict=True))
+    assert {row: after[row] for row in weights if row in after} == {r: w for r, w in weights.items() if r in after}
 
 
 def student_of(config: TrainConfig, one: torch.Tensor) -> Student:
-    return Student(27, -one, one, config, teacher=read_teacher(config))
+    return Student(27, -one, one, config, sources={"teacher": read_sources(config)[0].content})
 
 
 def test_the_teachers_critic_moves_the_student(tmp_path: Path) -> None:
     teacher = train(td7(tmp_path))
-    asked = Teacher(checkpoint.load(teacher.folder / "checkpoints"), 3, *limits(2.0), 0, torch.device("cpu"))
+    asked = make_teacher(checkpoint.load(teacher.folder / "checkpoints"), 3, *limits(2.0), 0, torch.device("cpu"))
     ends = {}
     for weight in (0.0, 100.0):
         changes = {"env": "Pendulum-v1", "critic_weight": weight, "steps": 2048, "sim": "gymnasium"}
@@ -199,9 +236,9 @@ def test_the_teachers_critic_moves_the_student(tmp_path: Path) -> None:
     assert ends[100.0][0] > ends[0.0][0]
     assert ends[100.0][1] > ends[0.0][1]
     ppo = train(small(tmp_path, "ppo", policy="ann", steps=64))
-    with pytest.raises(NervecordError, match="is trained with ppo, of which no value of an action is read"):
+    with pytest.raises(NervecordError, match="was trained with ppo, and has no critic of actions"):
         train(learning(tmp_path, ppo.folder, "refused", critic_weight=1.0))
-    with pytest.raises(NervecordError, match="is a file or a function, of which no value of an action is read"):
+    with pytest.raises(NervecordError, match="is a file or a function, and has no critic of actions"):
         train(learning(tmp_path, HERE, "refused", critic_weight=1.0))  # type: ignore[arg-type]
     assert not (tmp_path / "refused").exists()
 
@@ -214,7 +251,7 @@ def test_value_is_that_of_td7(tmp_path: Path) -> None:
     """The critic as a teacher has it, against the agent's own networks."""
     result = train(td7(tmp_path))
     content = checkpoint.load(result.folder / "checkpoints")
-    asked = Teacher(content, 3, *limits(2.0), 0, torch.device("cpu"))
+    asked = make_teacher(content, 3, *limits(2.0), 0, torch.device("cpu"))
     agent = learner_at(result.folder, content).agent
     seen, actions = torch.randn(20, 3), torch.rand(20, 1) * 4 - 2
     with torch.no_grad():
@@ -230,28 +267,28 @@ def test_ppo_stays_near_its_teacher(tmp_path: Path) -> None:
     far: dict[str, float] = {}
     for name, weight in (("near", 100.0), ("free", 1e-6)):
         config = small(
-            tmp_path, name, layers=(32,), start=str(student.folder), teacher=HERE, teacher_weight=weight, steps=1024,
-            lr=3e-3, schedule="constant",
+            tmp_path, name, layers=(32,), start=str(student.folder), reference=HERE, reference_weight=weight,
+            steps=1024, lr=3e-3, schedule="constant",
         )  # fmt: skip
         result = train(config)
-        far[name] = rows(result.folder)[-1]["teacher_kl"]
+        far[name] = rows(result.folder)[-1]["reference_kl"]
         origins = json.loads((result.folder / "versions.json").read_text())
-        assert {"start", "teacher"} <= origins.keys()
+        assert {"start", "reference"} <= origins.keys()
     assert far["near"] < 0.5 * far["free"]
     again = resume(result.folder, overrides={"steps": 1280})
-    assert rows(again.folder)[-1]["teacher_kl"] > 0
-    assert "teacher_kl" not in rows(train(small(tmp_path, "plain")).folder)[-1]
-    with pytest.raises(NervecordError, match="--teacher-weight: has no meaning without --teacher"):
-        small(tmp_path, "none", teacher_weight=2.0)
+    assert rows(again.folder)[-1]["reference_kl"] > 0
+    assert "reference_kl" not in rows(train(small(tmp_path, "plain")).folder)[-1]
+    with pytest.raises(NervecordError, match="--reference-weight: has no meaning without --reference"):
+        small(tmp_path, "none", reference_weight=2.0)
 
 
 def test_ppo_takes_its_teacher_from_the_checkpoint(tmp_path: Path) -> None:
     teacher = train(small(tmp_path, "teacher", policy="ann"))
-    result = train(small(tmp_path, "pupil", teacher=str(teacher.folder)))
+    result = train(small(tmp_path, "pupil", reference=str(teacher.folder)))
     (tmp_path / "teacher").rename(tmp_path / "elsewhere")
     resume(result.folder, overrides={"steps": 320})
     assert rows(result.folder)[-1]["step"] == 320
-    assert rows(result.folder)[-1]["teacher_kl"] > 0
+    assert rows(result.folder)[-1]["reference_kl"] > 0
 
 
 def test_divergence() -> None:
@@ -287,7 +324,7 @@ def test_a_student_from_before_critics_were_fitted_stays_what_it_was(tmp_path: P
 
 
 def test_a_student_with_a_critic_of_its_own_goes_on_the_same(tmp_path: Path) -> None:
-    changes = {"steps": 512, "checkpoint_every": 128, "capacity": 0, "exact_resume": True}
+    changes = {"steps": 512, "checkpoint_every": 128, "kept_states": 0, "exact_resume": True}
     whole = train(learning(tmp_path, HERE, "whole", **changes))  # type: ignore[arg-type]
     folder = whole.folder
     last = flat(checkpoint.load(folder / "checkpoints")["learner"])
@@ -299,5 +336,5 @@ def test_a_student_with_a_critic_of_its_own_goes_on_the_same(tmp_path: Path) -> 
 
 
 def test_resolved_keeps_a_teacher(tmp_path: Path) -> None:
-    config = resolved(small(tmp_path, "kept", teacher=HERE))
+    config = resolved(small(tmp_path, "kept", reference=HERE))
     assert TrainConfig.from_json(config.to_json()) == config

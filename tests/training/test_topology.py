@@ -12,9 +12,10 @@ from nervecord.cli.command import main
 from nervecord.compiler.nir.file import read_nir
 from nervecord.errors import FileFormatError, NervecordError
 from nervecord.training import run
-from nervecord.training.config import NetworkConfig, TrainConfig
+from nervecord.training.folder.topology import read_topology
+from nervecord.training.settings.config import TrainConfig
+from nervecord.training.settings.parts import NetworkConfig
 from nervecord.training.sweeps.study import read_study
-from nervecord.training.topology import read_topology
 
 STUDY = Path(__file__).parents[2] / "docs" / "study-isaacgym.toml"
 SHORT = (
@@ -104,7 +105,7 @@ def test_the_studys_way_from_one_task_to_another(tmp_path: Path, capfd: pytest.C
     assert (other.graph.nodes["fc1"].weight == used.graph.nodes["fc1"].weight).all()  # type: ignore[attr-defined]
     capfd.readouterr()
     assert nervecord("train", "--topology-from", tmp_path / "found", "--resume", tmp_path / "used") == 2
-    assert "a run that goes on keeps its topology" in capfd.readouterr().err
+    assert "a run that continues keeps its topology" in capfd.readouterr().err
 
 
 def test_the_topology_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

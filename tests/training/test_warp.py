@@ -249,9 +249,9 @@ def test_a_saved_state_goes_on_the_same() -> None:
 @needs_warp
 @pytest.mark.slow
 def test_training_and_resuming(tmp_path: Path) -> None:
-    from nervecord.training.config import TrainConfig
+    from nervecord.training.folder.run_folder import WALL_CLOCK
     from nervecord.training.run import resume, train
-    from nervecord.training.run_folder import WALL_CLOCK
+    from nervecord.training.settings.config import TrainConfig
 
     config = TrainConfig.of(
         sim="warp", layers=(16,), critic=(8,), steps=2048, num_envs=32, rollout=16, minibatch=64, epochs=2,
@@ -287,7 +287,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, absent: str) 
             raise metadata.PackageNotFoundError(name)
         return "3.17.0"
 
-    monkeypatch.setattr("nervecord.training.simulators.base.metadata.version", version)
+    monkeypatch.setattr("nervecord.training.simulators.warp_versions.metadata.version", version)
     with pytest.raises(MissingDependencyError, match=rf"--sim warp: {absent} is not installed") as caught:
         make_simulator("Ant-v4", [0], kind="warp")
     assert "[train,warp]" in (caught.value.hint or "")
@@ -295,7 +295,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, absent: str) 
 
 def test_mujoco_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"mujoco": "3.17.0", "mujoco-warp": "3.16.0", "warp-lang": "1.19.0"}
-    monkeypatch.setattr("nervecord.training.simulators.base.metadata.version", versions.__getitem__)
+    monkeypatch.setattr("nervecord.training.simulators.warp_versions.metadata.version", versions.__getitem__)
     with pytest.raises(
         NervecordError, match=r"MuJoCo Warp 3\.16\.0 is not of the version of MuJoCo, 3\.17\.0"
     ) as caught:

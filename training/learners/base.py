@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from nervecord.errors import NervecordError
 from nervecord.training.policy.actor import Act
 
 
@@ -54,6 +53,8 @@ class Learner(Protocol):
     device: torch.device
     state_size: int
     """Numbers that the policy carries from action to action for each environment."""
+    restart_steps: int
+    """Steps after which the episodes of half of the environments are cut again and again; 0: never."""
 
     def schedule(self, step: int, total: int) -> None:
         """Set what follows a schedule for the next rollout and its update: `step` of `total` environment steps are
@@ -61,11 +62,11 @@ class Learner(Protocol):
         ...
 
     def act(self, observations: Tensor, state: Tensor | None) -> Act:
-        """Act with chance, without gradient: observations (N, observations), state (N, state_size) or None."""
+        """Act with exploration noise, without gradient, for observations (N, observations) and state (N, states)."""
         ...
 
     def mode(self, observations: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Actions without chance, not yet limited, and the next state, without gradient."""
+        """Actions without noise, not yet limited, and the next state, without gradient."""
         ...
 
     def update(self, rollout: Rollout) -> dict[str, float]:
@@ -76,8 +77,12 @@ class Learner(Protocol):
         """Take the rollout's observations into the statistics; after the update."""
         ...
 
+    def restart_episodes(self) -> None:
+        """Forget the running episodes: new ones begin in all environments."""
+        ...
+
     def prepare(self, collect: Callable[[], Rollout]) -> None:
-        """Gather again what is in no checkpoint, before a resumed run goes on; rollouts collected so do not count."""
+        """Gather again what is in no checkpoint, before a resumed run continues; rollouts collected so do not count."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -87,20 +92,3 @@ class Learner(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave, or a part of it."""
         ...
-
-
-def check_device(name: str) -> torch.device:
-    """The torch device of that name.
-
-    Raises:
-        NervecordError: torch does not know it or cannot use it here.
-    """
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        usable = ["cpu"] + [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-        raise NervecordError(
-            f"torch cannot use {name!r} here", where="--device", hint=f"choose from: {', '.join(usable)}"
-        ) from error
-    return device

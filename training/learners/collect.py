@@ -28,7 +28,7 @@ class Collector:
 
     The first episodes end early, each after a number of steps drawn between 1 and the time limit, as if time were up:
     else environments that all began at once would reach the time limit at once ever after. Such an episode is not
-    counted. With `restart` the episodes of half of the environments go on being cut, each after so many steps: more
+    counted. With `restart` the episodes of half of the environments continue being cut, each after so many steps: more
     beginnings are seen.
 
     Args:

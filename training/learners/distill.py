@@ -1,28 +1,28 @@
-"""Distillation: a student learns to act as a trained policy does, in the states that they come to.
+"""Distillation: a student learns to act as a trained policy does, in the states that the student visits.
 
-The teacher acts first, if it is to, then the student, with noise; the teacher says what it would have done in each of
-those states, all of which are kept, as the newest alone make a student forget how it got there; the student's network
-moves towards that. It is DAgger (Ross, Gordon and Bagnell 2011, arXiv 1011.0686) in the loop of a training: rollouts,
-checkpoints, validation and export are those of `nervecord.training.run`, and in the place of PPO's loss stands the
-distance between two actions.
+It is DAgger (Ross, Gordon and Bagnell 2011, arXiv 1011.0686): the student acts, with noise; the teacher labels every
+visited state; all states are kept, as a student that learns from the newest alone forgets how it got there; and the
+student is trained on all of them. Rollouts, checkpoints, validation and export are those of `nervecord.training.run`;
+the distance between two actions takes the place of PPO's loss.
 
-The student takes the observation and reward statistics, the critic and the size of the noise of a teacher that has
-them, and leaves them as they are; else they are its own. So a training with PPO can begin with it
-(`nervecord.training.start`), and stay near to the teacher (`nervecord.training.learners.ppo`).
+The student takes over the statistics, the critic and the noise of a teacher that has them, and leaves them as they are;
+else they are its own. So PPO can start from it (`nervecord.training.folder.start`), and stay near the teacher
+(`nervecord.training.learners.ppo`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from nervecord.errors import NervecordError
-from nervecord.training.config import Distill, TrainConfig
-from nervecord.training.distributed import SOLO, Group
+from nervecord.training.algorithms.distill import Distill
+from nervecord.training.folder.start import statistics
 from nervecord.training.learners.advantages import explained_variance
 from nervecord.training.learners.base import Rollout
 from nervecord.training.learners.on_policy import OnPolicyLearner
@@ -30,23 +30,24 @@ from nervecord.training.learners.replay import WeightedRows
 from nervecord.training.learners.teacher import Teacher, action_error
 from nervecord.training.policy.actor import Act, GaussianActor, first_largest
 from nervecord.training.policy.mirror import mirror_of
-from nervecord.training.start import statistics
+from nervecord.training.processes.distributed import SOLO, Group
+from nervecord.training.settings.config import TrainConfig
 
 
-def distance(outputs: Tensor, wanted: Tensor, limits: tuple[Tensor, Tensor] | None, margin: float = 0.0) -> Tensor:
-    """How far actions are from those that are wanted, a mean over the batch.
+def distance(outputs: Tensor, labels: Tensor, limits: tuple[Tensor, Tensor] | None, margin: float = 0.0) -> Tensor:
+    """How far actions are from the teacher's, a mean over the batch.
 
     Args:
         outputs: action means, or preferences of choices, (B, outputs).
-        wanted: the same of the teacher.
+        labels: the teacher's.
         limits, margin: as of `action_error`; no limits for choices.
 
     Returns:
         The squared distance of values; the cross-entropy of choices.
     """
     if limits is None:
-        return functional.cross_entropy(outputs, wanted.softmax(-1))
-    return action_error(outputs, wanted, limits, margin).square().sum(-1).mean()
+        return functional.cross_entropy(outputs, labels.softmax(-1))
+    return action_error(outputs, labels, limits, margin).square().sum(-1).mean()
 
 
 class Student(OnPolicyLearner):
@@ -71,9 +72,10 @@ class Student(OnPolicyLearner):
         group: Group = SOLO,
         *,
         choices: int = 0,
-        teacher: dict[str, Any],
+        sources: Mapping[str, dict[str, Any]] | None = None,
+        content: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(observations, low, high, config, group, choices=choices, teacher=teacher)
+        super().__init__(observations, low, high, config, group, choices=choices, sources=sources, content=content)
         settings = self.settings
         if settings.mirror_states and config.network.mirror:
             raise NervecordError(
@@ -89,14 +91,20 @@ class Student(OnPolicyLearner):
             )
         self.image = mirror_of(config.task.env, where="--mirror-states") if settings.mirror_states else None
         self.kept: WeightedRows | None = None
-        if settings.capacity:
+        if settings.kept_states:
             sizes = (observations, choices or len(low), self.state_size)
-            self.kept = WeightedRows(sizes, settings.capacity, config.run.seed + group.rank)
+            self.kept = WeightedRows(sizes, settings.kept_states, config.run.seed + group.rank)
         self.seen = 0
         self.ages = torch.zeros(group.share(settings.num_envs), dtype=torch.int64)
         """Steps that the episode of each environment has lasted, since this process began."""
+        self.numbered = 0
+        """States that this process has kept: each has a number, and its row is that modulo the capacity."""
+        self.before = torch.zeros((0, len(self.ages)), dtype=torch.int64)
+        """Numbers of each environment's last states, (at most fall_steps - 1, N); -1 where a step only reset it."""
         self.guided = torch.zeros(group.share(settings.num_envs), dtype=torch.bool, device=self.device)
         """Where the teacher acts; drawn anew before each rollout."""
+        if content is None and sources:
+            self.take_over(sources["teacher"])
 
     def schedule(self, step: int, total: int) -> None:
         """Set learning rate and noise, and draw where the teacher acts."""
@@ -110,35 +118,35 @@ class Student(OnPolicyLearner):
         self._guides = share > 0
 
     def act(self, observations: Tensor, state: Tensor | None) -> Act:
-        """Act with chance; where the teacher acts, about what it wants."""
+        """Act with exploration noise; where the teacher acts, about its action."""
         own = super().act(observations, state)
         if not self._guides:
             return own
         if self.limits is None:
-            wanted = first_largest(self.teacher(observations)).float()
+            labels = first_largest(self.teacher(observations)).float()
         else:
             assert isinstance(self.actor, GaussianActor)
-            wanted = self.teacher(observations).clamp(*self.limits)
-            wanted = wanted + self.actor.spread().exp() * torch.randn_like(wanted)
-        return Act(torch.where(self.guided[:, None], wanted, own.actions), own.outputs, own.state)
+            labels = self.teacher(observations).clamp(*self.limits)
+            labels = labels + self.actor.spread().exp() * torch.randn_like(labels)
+        return Act(torch.where(self.guided[:, None], labels, own.actions), own.outputs, own.state)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Move the policy towards the teacher, in as many steps as passes over the rollout have; fit the critic."""
         parameters = [p for p in self.actor.net.parameters() if p.requires_grad]
-        measured = []
-        for seen, wanted, states in self._batches(rollout):
+        metrics = []
+        for seen, labels, states in self._batches(rollout):
             outputs, _ = self.actor.net(self.obs_rms(seen), states)
-            loss = policy_loss = distance(outputs, wanted, self.limits, self.settings.margin)
+            loss = policy_loss = distance(outputs, labels, self.limits, self.settings.margin)
             if self.settings.critic_weight:
                 # Of mirror images the critic, which is not symmetric, knows nothing.
                 real = len(seen) if self.image is None else len(seen) // 2
                 loss = loss - self.settings.critic_weight * self._judged(seen[:real], outputs[:real])
             norm = self.descend(loss, parameters, len(seen))
-            measured.append(torch.stack([policy_loss.detach(), norm]))
-        found = dict(zip(("policy_loss", "gradient_norm"), torch.stack(measured).mean(0), strict=True))
+            metrics.append(torch.stack([policy_loss.detach(), norm]))
+        means = dict(zip(("policy_loss", "gradient_norm"), torch.stack(metrics).mean(0), strict=True))
         if not self.teacher.gives_statistics and self.settings.value_epochs:
-            found |= self._fit_critic(rollout)
-        return self.read(found | self.measure(rollout))
+            means |= self._fit_critic(rollout)
+        return self.read(means | self.measure(rollout))
 
     def _judged(self, observations: Tensor, outputs: Tensor) -> Tensor:
         """Mean value of the student's actions to the teacher's critic, divided by its mean absolute value, which makes
@@ -152,55 +160,71 @@ class Student(OnPolicyLearner):
     def _fit_critic(self, rollout: Rollout) -> dict[str, Tensor]:
         observations = self.obs_rms(rollout.observations)
         estimate = self.estimate(rollout, observations)
-        x, wanted = rollout.flat(observations), rollout.flat(estimate.returns)
+        inputs, returns = rollout.flat(observations), rollout.flat(estimate.returns)
         parameters, losses = list(self.critic.parameters()), []
         for part in self.minibatches(rollout, self.settings.value_epochs):
-            loss = functional.mse_loss(self.critic(x[part])[:, 0], wanted[part])
+            loss = functional.mse_loss(self.critic(inputs[part])[:, 0], returns[part])
             self.descend(loss, parameters, len(part))
             losses.append(loss.detach())
         explained = explained_variance(estimate.values, estimate.returns, rollout.valid)
         return {"value_loss": torch.stack(losses).mean(), "explained_variance": explained}
 
     def _batches(self, rollout: Rollout) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        """Observations, what the teacher wants in them, and the states carried there; with their mirror images where
+        """Observations, the teacher's action in them, and the states carried there; with their mirror images where
         these are learnt too."""
-        for seen, wanted, states in self._drawn(rollout):
+        for seen, labels, states in self._drawn(rollout):
             if self.image is None:
-                yield seen, wanted, states
+                yield seen, labels, states
             else:
-                images = self.image.observations(seen), self.image.actions(wanted)
-                yield torch.cat([seen, images[0]]), torch.cat([wanted, images[1]]), None
+                images = self.image.observations(seen), self.image.actions(labels)
+                yield torch.cat([seen, images[0]]), torch.cat([labels, images[1]]), None
 
     def _drawn(self, rollout: Rollout) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         if self.kept is None:
             seen = rollout.flat(rollout.observations)
-            wanted, states = self.teacher(seen), None if rollout.states is None else rollout.flat(rollout.states)
+            labels, states = self.teacher(seen), None if rollout.states is None else rollout.flat(rollout.states)
             for part in self.minibatches(rollout):
-                yield seen[part], wanted[part], None if states is None else states[part]
+                yield seen[part], labels[part], None if states is None else states[part]
             return
         self._keep(self.kept, rollout)
         settings = self.settings
         for _ in range(settings.epochs * max(1, round(settings.batch / settings.minibatch))):
             rows = self.kept.draw(self.group.share(settings.minibatch))[0]
-            seen, wanted, carried = (part.to(self.device) for part in rows)
-            yield seen, wanted, carried if self.state_size else None
+            seen, labels, carried = (part.to(self.device) for part in rows)
+            yield seen, labels, carried if self.state_size else None
 
     def _keep(self, kept: WeightedRows, rollout: Rollout) -> None:
         valid = rollout.valid
         seen = rollout.observations[:-1][valid]
         states = seen.new_zeros(len(seen), 0) if rollout.states is None else rollout.states[valid]
-        weights = self._weights(rollout)[valid.cpu()].numpy()
-        kept.append([part.cpu().numpy() for part in (seen, self.teacher(seen), states)], weights)
+        ages = self._ages(rollout)
+        weights = torch.where(ages < self.settings.initial_steps, self.settings.initial_weight, 1.0)[valid.cpu()]
+        kept.append([part.cpu().numpy() for part in (seen, self.teacher(seen), states)], weights.numpy())
         self.seen += len(seen)
+        if self.settings.fall_weight > 1:
+            self._weight_falls(kept, rollout, ages)
 
-    def _weights(self, rollout: Rollout) -> Tensor:
-        """How often the state before each step is drawn, (T, N)."""
-        settings, ages = self.settings, self._ages(rollout)
-        weights = torch.where(ages < settings.start_steps, settings.start_weight, 1.0)
-        for t, env in (rollout.terminated & rollout.valid).nonzero().tolist():
-            first = max(0, t + 1 - settings.fall_steps, t - int(ages[t, env]))  # none of the episode before
-            weights[first : t + 1, env].clamp_(min=settings.fall_weight)
-        return weights
+    def _weight_falls(self, kept: WeightedRows, rollout: Rollout, ages: Tensor) -> None:
+        """Draw the states before each failure of a rollout more often, those of the rollouts before it too."""
+        valid, reach = rollout.valid.cpu(), self.settings.fall_steps
+        numbers = torch.full(valid.shape, -1)
+        numbers[valid] = torch.arange(self.numbered, self.numbered + int(valid.sum()))
+        self.numbered += int(valid.sum())
+        numbers = torch.cat([self.before, numbers])
+        first, falls = len(self.before), []
+        for t, env in (rollout.terminated.cpu() & valid).nonzero().tolist():
+            steps = min(reach, int(ages[t, env]) + 1)  # none of the episode before
+            falls.append(numbers[max(0, first + t + 1 - steps) : first + t + 1, env])
+        self.before = numbers[max(0, len(numbers) - reach + 1) :]
+        if falls:
+            rows = np.unique(torch.cat(falls).numpy())
+            there = rows[rows >= max(0, self.numbered - kept.capacity)]
+            kept.raise_weights(there % kept.capacity, self.settings.fall_weight)
+
+    def restart_episodes(self) -> None:
+        """Begin the returns of new episodes, and their ages."""
+        super().restart_episodes()
+        self.ages, self.before = torch.zeros_like(self.ages), self.before[:0]
 
     def _ages(self, rollout: Rollout) -> Tensor:
         """How many steps the episode had lasted before each step, (T, N)."""
@@ -216,12 +240,12 @@ class Student(OnPolicyLearner):
             super().absorb(rollout)
 
     def prepare(self, collect: Callable[[], Rollout]) -> None:
-        """Come to as many states again as had been kept."""
+        """Collect as many states again as had been kept."""
         if self.kept is None:
             return
-        wanted, seen = min(self.seen, self.settings.capacity), self.seen
+        needed, seen = min(self.seen, self.settings.kept_states), self.seen
         self._guides = False
-        while len(self.kept) < wanted:
+        while len(self.kept) < needed:
             self._keep(self.kept, collect())
         self.seen = seen
         # The running returns were those of other episodes.

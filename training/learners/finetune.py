@@ -1,36 +1,37 @@
-"""Fine-tuning through a critic: TD7 goes on, with a student's network in the place of its own actor.
+"""Fine-tuning through a critic: TD7 continues, with a student's network in the place of its own actor.
 
 A student that was distilled does what its teacher does but for an error, and the teacher's critic knows what each error
-costs. But it knows it of the teacher's play. So it goes on learning, from what the student comes to
+costs. But it knows it of the teacher's play. So it continues learning, from what the student comes to
 (`nervecord.training.learners.td7`), while the student moves to where its values are higher and is held near to the
 teacher's actions: TD3+BC (Fujimoto and Gu 2021, arXiv 2106.06860) with a teacher in the place of a dataset.
 
 The student's network is that of the part `network`, with the observation statistics of the run that it comes from,
-which stand still: it is exported as after PPO. The replay is filled first, half by the student, half by the teacher and
+which are frozen: it is exported as after PPO. The replay is filled first, half by the student, half by the teacher and
 its past policies, as a critic that sees the newest policy alone overrates what it does not do.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from nervecord.training.config import TD7 as TD7Config
-from nervecord.training.config import Finetune, TrainConfig
-from nervecord.training.distributed import Group
+from nervecord.training.algorithms.finetune import Finetune
+from nervecord.training.algorithms.td7 import TD7Settings
 from nervecord.training.learners.base import Rollout
-from nervecord.training.learners.off_policy import TD7Learner, td7_settings
+from nervecord.training.learners.off_policy import TD7Learner, td7_agent
 from nervecord.training.learners.on_policy import firing
 from nervecord.training.learners.replay import Batch
-from nervecord.training.learners.td7 import TD7, TD7Settings
+from nervecord.training.learners.td7 import TD7Agent
 from nervecord.training.learners.td7_networks import TD7Policy, pack, unpack
 from nervecord.training.learners.teacher import action_error
+from nervecord.training.policy.limits import ActionLimits
 from nervecord.training.policy.network import AnnPolicy, SpikingPolicy, make_policy
 from nervecord.training.policy.normaliser import ObservationNormaliser
+from nervecord.training.processes.distributed import SOLO, Group
+from nervecord.training.settings.config import TrainConfig
 
 
 class StudentActor(nn.Module):
@@ -38,33 +39,31 @@ class StudentActor(nn.Module):
 
     Args:
         net: of normalised observations, without carried state.
-        obs_rms: normalises; it stands still.
-        low, high: limits of an action, (actions,).
+        obs_rms: normalises; it is frozen.
+        limits: of an action.
     """
 
-    def __init__(
-        self, net: SpikingPolicy | AnnPolicy, obs_rms: ObservationNormaliser, low: Tensor, high: Tensor
-    ) -> None:
+    def __init__(self, net: SpikingPolicy | AnnPolicy, obs_rms: ObservationNormaliser, limits: ActionLimits) -> None:
         super().__init__()
         self.net = net
-        self.obs_rms, self.low, self.high = obs_rms, low, high
+        self.obs_rms, self.limits = obs_rms, limits
 
     def means(self, observations: Tensor) -> Tensor:
         """What the network gives, (B, actions), -1 and 1 standing for the limits, beyond which it may be."""
         with torch.autocast(observations.device.type, enabled=False):
             outputs: Tensor = self.net(self.obs_rms(observations))[0]
-        return 2 * (outputs - self.low) / (self.high - self.low) - 1
+        return self.limits.unit(outputs)
 
     def forward(self, observations: Tensor, zs: Tensor) -> Tensor:
         """Actions (B, actions); the embedding is TD7's actor's alone."""
         return self.means(observations).clamp(-1, 1)
 
 
-class StudentTD7(TD7):
+class StudentTD7(TD7Agent):
     """TD7 whose actor is a student's network.
 
     Args:
-        observations, actions, settings: as of `TD7`; `lr` is the critic's and the encoder's.
+        observations, actions, settings, grad_norm: as of `TD7Agent`; `lr` is the critic's and the encoder's.
         actor: the student.
         teacher: what it is held near to.
         critic_weight: of its values beside the distance.
@@ -82,11 +81,12 @@ class StudentTD7(TD7):
         actor: StudentActor,
         teacher: TD7Policy,
         critic_weight: float,
+        grad_norm: float = 0.0,
     ) -> None:
         self.teacher, self.critic_weight = teacher, critic_weight
         self.distances: list[Tensor] = []
         """Squared distance from the teacher's action at each update of the actor, since they were last read."""
-        super().__init__(observations, actions, settings, actor)
+        super().__init__(observations, actions, settings, actor, grad_norm=grad_norm)
         # The copy that gives the targets sees what the student sees: its statistics too, which are loaded later.
         self.actor_target.obs_rms = actor.obs_rms
 
@@ -109,7 +109,7 @@ class StudentTD7(TD7):
         """None: a student is no network of TD7."""
         raise NotImplementedError
 
-    def go_on_from(self, before: TD7) -> None:
+    def go_on_from(self, before: TD7Agent) -> None:
         """Take encoder and critic of a training, with their targets, optimisers and the range of values."""
         for name in ("encoder", "critic", "fixed", "fixed_target", "critic_target"):
             getattr(self, name).load_state_dict(getattr(before, name).state_dict())
@@ -123,8 +123,8 @@ class FinetuneLearner(TD7Learner):
 
     Args:
         observations, low, high, config, group, choices: as of `TD7Learner`.
-        begun: checkpoints of the runs that this training begins with, "start" and "teacher"; None where it goes on.
-        content: the checkpoint that it goes on from, else None.
+        sources: checkpoints that a new training starts from, "start" and "critic_run".
+        content: the checkpoint that the training resumes from, which keeps its teacher.
     """
 
     settings: Finetune
@@ -136,40 +136,42 @@ class FinetuneLearner(TD7Learner):
         low: Tensor,
         high: Tensor,
         config: TrainConfig,
-        group: Group,
+        group: Group = SOLO,
         *,
-        choices: int,
-        begun: dict[str, dict[str, Any]],
-        content: dict[str, Any] | None,
+        choices: int = 0,
+        sources: Mapping[str, dict[str, Any]] | None = None,
+        content: dict[str, Any] | None = None,
     ) -> None:
         assert isinstance(config.algorithm, Finetune)
+        sources = sources or {}
         if content is None:
-            self._before = _td7(begun["teacher"], observations, len(low))
-            self.taught: dict[str, Any] = _taught(begun["teacher"], self._before)
+            self._before = td7_agent(sources["critic_run"], observations, len(low))
+            self.taught: dict[str, Any] = _taught(sources["critic_run"], self._before)
         else:
             self.taught = content["learner"]["teacher"]
         super().__init__(observations, low, high, config, group, choices=choices)
+        self.restart_steps = config.algorithm.restart_steps
         self.agent.distances.clear()  # of the trial with which torch compiles
         self.past = self.taught["policies"]
         # The teacher first: it acts also where there are few environments.
         self.actors = [unpack(TD7Policy, past) for past in reversed(self.past)]
         if content is None:
-            learnt = begun["start"]["learner"]
+            learnt = sources["start"]["learner"]
             self.agent.actor.load_state_dict({k: v for k, v in learnt["actor"].items() if k.startswith("net.")})
             self.agent.actor.obs_rms.load_state_dict(learnt["obs_rms"])
             self.agent.go_on_from(self._before)
             self.agent.actor_target.load_state_dict(self.agent.actor.state_dict())
-            self.hold_until = config.algorithm.settle
+            self.hold_until = config.algorithm.freeze_updates
             del self._before
 
     def _make_agent(self, observations: int, config: TrainConfig) -> StudentTD7:
         settings = self.settings
         normaliser = ObservationNormaliser(observations, config.task.obs_clip, self.device)
-        actor = StudentActor(make_policy(observations, len(self.low), config), normaliser, self.low, self.high)
-        widths = {name: self.taught[name] for name in ("hidden", "embedding")}
-        of_td7 = dataclasses.replace(td7_settings(settings), lr=settings.critic_lr, **widths)
+        actor = StudentActor(make_policy(observations, self.actions, config), normaliser, self.limits)
+        of_td7 = settings.of_td7(self.taught["hidden"], self.taught["embedding"])
         teacher = unpack(TD7Policy, self.taught["policies"][-1])
-        return StudentTD7(observations, len(self.low), of_td7, actor, teacher, settings.critic_weight)
+        weight = settings.critic_weight
+        return StudentTD7(observations, self.actions, of_td7, actor, teacher, weight, settings.grad_norm)
 
     @property
     def first_steps(self) -> int:
@@ -222,15 +224,7 @@ class FinetuneLearner(TD7Learner):
             self.agent.actor_target.load_state_dict(state["actor"])
 
 
-def _td7(content: dict[str, Any], observations: int, actions: int) -> TD7:
-    settings = TrainConfig.from_dict(content["config"]).algorithm
-    assert isinstance(settings, TD7Config)
-    agent = TD7(observations, actions, dataclasses.replace(td7_settings(settings), torch_compile=False))
-    agent.load_state_dict(content["learner"]["td7"])
-    return agent
-
-
-def _taught(content: dict[str, Any], agent: TD7) -> dict[str, Any]:
+def _taught(content: dict[str, Any], agent: TD7Agent) -> dict[str, Any]:
     """What is kept of the teacher: its policies, the newest last, and its networks' widths."""
 
     def policies() -> Iterator[dict[str, Any]]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from nervecord.errors import NervecordError
 from nervecord.runtime.environment import import_task
-from nervecord.training.config import TrainConfig
+from nervecord.training.settings.config import TrainConfig
 
 Function: TypeAlias = Callable[[NDArray[np.float32]], Any]
 

@@ -1,6 +1,6 @@
 """A teacher that is a network of another maker: a float graph without state, asked in torch.
 
-The checkpoint of a distillation keeps the graph itself, so that it goes on without the file that it came from.
+The checkpoint of a distillation keeps the graph itself, so that it continues without the file that it came from.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nervecord.compiler.ops import Activation, Affine, ArgmaxDecode, Decode, Inp
 from nervecord.compiler.verify import require
 from nervecord.errors import NervecordError
 from nervecord.targets.given import read_graph
-from nervecord.training.config import TrainConfig
+from nervecord.training.settings.config import TrainConfig
 
 PART = "network"
 """Of a checkpoint's learner: the graph."""

@@ -1,33 +1,35 @@
 """TD7 as a learner: its agent and its replay (`td7`, `replay`) behind the protocol.
 
 The replay is in the checkpoints where `keep_replay` asks for it. Else a resumed run fills it again by acting, before it
-goes on: without updates, and not counted. A replay grown in training holds what all the policies of the training did,
+continues: without updates, and not counted. A replay grown in training holds what all the policies of the training did,
 and that keeps the critic from overrating what the policy of now would not do. So some of the past policies are in the
 checkpoints, and the environments are shared out among them and the one of now; where there are none, the noise is
-greater from environment to environment. The actor then stands still until the critic knows what it sees now.
+greater from environment to environment. The actor then is frozen until the critic knows what it sees now.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from nervecord.errors import NervecordError
-from nervecord.training.algorithms import TD7 as TD7Config
-from nervecord.training.algorithms import TD7Updates
-from nervecord.training.config import TrainConfig
-from nervecord.training.distributed import Group
-from nervecord.training.learners.base import Rollout, check_device
+from nervecord.training.algorithms.td7 import TD7Settings, TD7Updates
+from nervecord.training.fields import flag_name
+from nervecord.training.learners.base import Rollout
 from nervecord.training.learners.n_step import windows
 from nervecord.training.learners.replay import Replay
-from nervecord.training.learners.td7 import TD7, TD7Settings
+from nervecord.training.learners.td7 import TD7Agent
 from nervecord.training.learners.td7_networks import TD7Policy, pack, unpack
 from nervecord.training.policy.actor import Act
-from nervecord.training.settings import flag_name
+from nervecord.training.policy.limits import ActionLimits
+from nervecord.training.processes.devices import check_device
+from nervecord.training.processes.distributed import SOLO, Group
+from nervecord.training.settings.config import TrainConfig
 
 REFILL = 400_000
 """Transitions that a resumed run fills the replay with, at most."""
@@ -44,13 +46,16 @@ DRAWN_BY = {"n_step": 1, "priority_exponent": 0.4}
 """Settings that a replay's rows and weights follow, as they were before checkpoints named them."""
 
 
-def td7_settings(config: TD7Updates) -> TD7Settings:
-    """The agent's settings."""
-    shared = set(TD7Settings.__dataclass_fields__) & set(config.to_dict())
-    return TD7Settings(batch=config.minibatch, **{name: getattr(config, name) for name in shared})
+def td7_agent(content: dict[str, Any], observations: int, actions: int) -> TD7Agent:
+    """The agent of a checkpoint of TD7."""
+    settings = TrainConfig.from_dict(content["config"]).algorithm
+    assert isinstance(settings, TD7Settings)
+    agent = TD7Agent(observations, actions, dataclasses.replace(settings, torch_compile=False))
+    agent.load_state_dict(content["learner"]["td7"])
+    return agent
 
 
-def _compile(agent: TD7) -> None:
+def _compile(agent: TD7Agent) -> None:
     """Have torch compile the updates before anything is trained.
 
     Raises:
@@ -75,29 +80,29 @@ class TD7Learner:
         config: of the run.
         group: of one process.
         choices: 0; TD7 has no choices.
-
-    Raises:
-        NervecordError: the task lets choose, there are several processes, or the device is not the CPU.
+        sources: checkpoints that a new training starts from, by the field that names each.
+        content: the checkpoint that the training resumes from.
     """
 
     state_size = 0
+    restart_steps = 0
 
     def __init__(
-        self, observations: int, low: Tensor, high: Tensor, config: TrainConfig, group: Group, *, choices: int = 0
+        self,
+        observations: int,
+        low: Tensor,
+        high: Tensor,
+        config: TrainConfig,
+        group: Group = SOLO,
+        *,
+        choices: int = 0,
+        sources: Mapping[str, dict[str, Any]] | None = None,
+        content: dict[str, Any] | None = None,
     ) -> None:
         assert isinstance(config.algorithm, TD7Updates)
-        where = f"--algorithm {config.algorithm.name}"
-        if choices:
-            raise NervecordError(
-                f"has values for actions, and {config.task.env} lets choose", where=where, hint="train it with PPO"
-            )
-        if group.several:
-            raise NervecordError("learns in one process", where=where, hint="start it without torchrun")
         self.device = check_device(config.run.device)
-        if self.device.type != "cpu":
-            raise NervecordError(f"learns on the CPU, --device is {self.device}", where=where)
         self.settings = config.algorithm
-        self.low, self.high = low.float(), high.float()
+        self.limits, self.actions = ActionLimits(low.float(), high.float()), len(low)
         self.agent = self._make_agent(observations, config)
         if self.settings.torch_compile:
             _compile(self.agent)
@@ -106,13 +111,14 @@ class TD7Learner:
         self.stored, self.owed = 0, 0.0
         """Transitions so far, and updates that they still allow."""
         self.refilling, self.hold_until = False, 0
-        """Whether the replay is being filled again, and the number of updates before which the actor stands still."""
+        """Whether the replay is being filled again, and the number of updates before which the actor is frozen."""
         self.past: list[dict[str, Any]] = []
         """Packed policies of the training so far, each with its number of updates, in order."""
         self.actors: list[TD7Policy] = []
 
-    def _make_agent(self, observations: int, config: TrainConfig) -> TD7:
-        return TD7(observations, len(self.low), td7_settings(self.settings))
+    def _make_agent(self, observations: int, config: TrainConfig) -> TD7Agent:
+        assert isinstance(self.settings, TD7Settings)
+        return TD7Agent(observations, self.actions, self.settings)
 
     def _new_replay(self, seed: int) -> Replay:
         return Replay(*self.agent.sizes, self.settings.capacity, seed, later=self.settings.n_step > 1)
@@ -120,7 +126,7 @@ class TD7Learner:
     @property
     def first_steps(self) -> int:
         """Steps before the first update."""
-        assert isinstance(self.settings, TD7Config)
+        assert isinstance(self.settings, TD7Settings)
         return self.settings.random_steps
 
     def schedule(self, step: int, total: int) -> None:
@@ -135,10 +141,10 @@ class TD7Learner:
             actions = self._first(observations)
         else:
             actions = self._refilling(observations) if self.refilling else self._noisy(observations)
-        return Act(self._scaled(actions), actions, state)
+        return Act(self.limits.scaled(actions), actions, state)
 
     def _first(self, observations: Tensor) -> Tensor:
-        return torch.rand(len(observations), len(self.low)) * 2 - 1
+        return torch.rand(len(observations), self.actions) * 2 - 1
 
     def _noisy(self, observations: Tensor) -> Tensor:
         return self.agent.act(observations, self.settings.exploration)
@@ -174,10 +180,7 @@ class TD7Learner:
 
     def mode(self, observations: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Actions without noise."""
-        return self._scaled(self.agent.act(observations, 0.0)), state
-
-    def _scaled(self, actions: Tensor) -> Tensor:
-        return self.low + (actions + 1) / 2 * (self.high - self.low)
+        return self.limits.scaled(self.agent.act(observations, 0.0)), state
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Store the valid steps, then one update for every `steps_per_update` of them."""
@@ -200,8 +203,8 @@ class TD7Learner:
 
     def _store(self, rollout: Rollout) -> int:
         valid = rollout.valid
-        taken = (rollout.actions - self.low) / (self.high - self.low) * 2 - 1
-        parts = (rollout.observations[:-1], taken.clamp(-1, 1), rollout.observations[1:])
+        unit = self.limits.unit(rollout.actions).clamp(-1, 1)
+        parts = (rollout.observations[:-1], unit, rollout.observations[1:])
         observations, actions, following = (part[valid].numpy() for part in parts)
         window = windows(rollout, self.settings.gamma, self.settings.n_step)
         rewards, continues = window.rewards[valid].numpy(), window.discount[valid].numpy()
@@ -215,6 +218,9 @@ class TD7Learner:
     def absorb(self, rollout: Rollout) -> None:
         """Nothing: TD7 sees observations as they are."""
 
+    def restart_episodes(self) -> None:
+        """Nothing: transitions stand alone."""
+
     def prepare(self, collect: Callable[[], Rollout]) -> None:
         """Fill the replay of a resumed run again, unless its checkpoint brought it."""
         wanted = min(self.stored, self.settings.capacity, REFILL)
@@ -226,7 +232,7 @@ class TD7Learner:
             self._store(collect())
         self.refilling = False
         if self.agent.updates:
-            self.hold_until = self.agent.updates + self.settings.settle
+            self.hold_until = self.agent.updates + self.settings.freeze_updates
 
     def state_dict(self) -> dict[str, Any]:
         """The agent, how much it has seen, and the replay where it is to be kept."""

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nervecord.training.config import OnPolicy, TrainConfig
-from nervecord.training.distributed import SOLO, Group
+from nervecord.training.algorithms.on_policy import OnPolicy
 from nervecord.training.learners.advantages import Estimate, generalised_advantages
-from nervecord.training.learners.base import Rollout, check_device
-from nervecord.training.learners.teacher import Teacher
+from nervecord.training.learners.base import Rollout
+from nervecord.training.learners.teacher import Teacher, make_teacher
 from nervecord.training.policy.actor import Act, GaussianActor, make_actor
 from nervecord.training.policy.mirror import mirror_of
 from nervecord.training.policy.network import SpikingPolicy, critic_network
 from nervecord.training.policy.normaliser import ObservationNormaliser, RewardNormaliser
+from nervecord.training.processes.devices import check_device
+from nervecord.training.processes.distributed import SOLO, Group
+from nervecord.training.settings.config import TrainConfig
 
 WATCHED = 256
 """States of a rollout in which spikes are counted for the metrics."""
@@ -46,11 +48,16 @@ class OnPolicyLearner:
         config: of the run.
         group: the processes that learn together.
         choices: number of actions to choose from, an action being the number of one; 0 where actions are values.
-        teacher: of whose actions it learns, or that it stays near to; a checkpoint of its training, or what
-            `Teacher.state` of a training that goes on is.
+        sources: checkpoints that a new training starts from, by the field that names each.
+        content: the checkpoint that the training resumes from, which keeps its teacher.
     """
 
     settings: OnPolicy
+    restart_steps = 0
+    teacher_field = "teacher"
+    """The field that names its teacher, among `sources`."""
+    teacher: Teacher | None
+    """What it imitates, or stays near to."""
 
     def __init__(
         self,
@@ -61,7 +68,8 @@ class OnPolicyLearner:
         group: Group = SOLO,
         *,
         choices: int = 0,
-        teacher: dict[str, Any] | None = None,
+        sources: Mapping[str, dict[str, Any]] | None = None,
+        content: dict[str, Any] | None = None,
     ) -> None:
         assert isinstance(config.algorithm, OnPolicy)
         self.config, self.settings, self.group = config, config.algorithm, group
@@ -79,7 +87,9 @@ class OnPolicyLearner:
         )
         self.mirror = mirror_of(config.task.env) if config.network.mirror else None
         self.state_size = self.actor.net.state_size
-        self.teacher = None if teacher is None else Teacher(teacher, observations, low, high, choices, self.device)
+        teacher = (sources or {}).get(self.teacher_field) if content is None else content["learner"].get("teacher")
+        made = None if teacher is None else make_teacher(teacher, observations, low, high, choices, self.device)
+        self.teacher = made
         for module in (self.actor, self.critic):
             group.broadcast(module)
 
@@ -99,13 +109,13 @@ class OnPolicyLearner:
 
     @torch.no_grad()
     def act(self, observations: Tensor, state: Tensor | None) -> Act:
-        """Act with chance in raw observations."""
+        """Act with exploration noise in raw observations."""
         act: Act = self.actor(self.obs_rms(observations), state)
         return act
 
     @torch.no_grad()
     def mode(self, observations: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Actions without chance for raw observations, and the next state."""
+        """Actions without noise for raw observations, and the next state."""
         return self.actor.mode(self.obs_rms(observations), state)
 
     def absorb(self, rollout: Rollout) -> None:
@@ -115,6 +125,10 @@ class OnPolicyLearner:
             observations = torch.cat([observations, self.mirror.observations(observations)])
             valid = valid.repeat(2)
         self.obs_rms.absorb(observations, valid)
+
+    def restart_episodes(self) -> None:
+        """Begin the returns of new episodes."""
+        self.reward_rms.restart()
 
     def prepare(self, collect: Callable[[], Rollout]) -> None:
         """Nothing: the newest rollout is all it learns from."""
@@ -166,7 +180,7 @@ class OnPolicyLearner:
         return self.actor.exploration() | firing(self.actor.net, self.obs_rms, rollout)
 
     def state_dict(self) -> dict[str, Any]:
-        """Networks, statistics, optimiser; and the teacher: a training that goes on does not need the teacher's
+        """Networks, statistics, optimiser; and the teacher: a training that continues does not need the teacher's
         folder."""
         found: dict[str, Any] = {name: part.state_dict() for name, part in self._parts().items()}
         return found if self.teacher is None else {**found, "teacher": self.teacher.state}

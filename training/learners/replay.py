@@ -95,6 +95,10 @@ class WeightedRows:
         self.size = min(self.size + count, self.capacity)
         return where
 
+    def raise_weights(self, index: Array, least: float) -> None:
+        """Give the rows at `index` (B,), each once, at least this weight."""
+        self.tree.set(index, np.maximum(self.tree.get(self.capacity)[index], least))
+
     def draw(self, count: int) -> tuple[tuple[Tensor, ...], Array]:
         """Draw `count` rows with replacement: their parts, each (count, size) float32, and where they are."""
         index = self.tree.find(self.generator.random(count) * self.tree.total)

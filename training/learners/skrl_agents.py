@@ -6,18 +6,20 @@ fills it again by acting.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nervecord.errors import NervecordError
-from nervecord.training.config import SkrlAlgorithm, TrainConfig
-from nervecord.training.distributed import Group
-from nervecord.training.learners.base import Rollout, check_device
+from nervecord.training.algorithms.skrl import SkrlAlgorithm
+from nervecord.training.learners.base import Rollout
 from nervecord.training.policy.actor import Act
-from nervecord.training.quiet_skrl import import_skrl
+from nervecord.training.policy.limits import ActionLimits
+from nervecord.training.processes.devices import check_device
+from nervecord.training.processes.distributed import SOLO, Group
+from nervecord.training.processes.quiet_skrl import import_skrl
+from nervecord.training.settings.config import TrainConfig
 
 import_skrl()
 
@@ -84,25 +86,6 @@ class _Critic(DeterministicMixin, Model):  # type: ignore[misc]
         return self.net(torch.cat([inputs["observations"], inputs["taken_actions"]], -1)), {}
 
 
-class _Rows(RandomMemory):  # type: ignore[misc]
-    """A memory with a row for each transition, of any number at a time: skrl 2.1's own moves its index on for each
-    tensor of them, so that the parts of a transition come to lie in different rows."""
-
-    memory_index: int
-    filled: bool
-
-    def add_samples(self, **tensors: Tensor | None) -> None:
-        """Store transitions, each tensor (K, size)."""
-        given = {name: tensor for name, tensor in tensors.items() if name in self.tensors and tensor is not None}
-        count = len(given["observations"])
-        where = (self.memory_index + torch.arange(count, device=self.device)) % self.memory_size
-        for name, tensor in given.items():
-            self.tensors[name][where, 0] = tensor.to(self.tensors[name].dtype)
-        end = self.memory_index + count
-        self.filled = self.filled or end >= self.memory_size
-        self.memory_index = end % self.memory_size
-
-
 class SkrlLearner:
     """One of skrl's off-policy agents.
 
@@ -112,25 +95,28 @@ class SkrlLearner:
         config: of the run.
         group: of one process.
         choices: 0; these have no choices.
-
-    Raises:
-        NervecordError: the task lets choose, or there are several processes.
+        sources, content: as of other learners; these start from nothing.
     """
 
     state_size = 0
+    restart_steps = 0
 
     def __init__(
-        self, observations: int, low: Tensor, high: Tensor, config: TrainConfig, group: Group, *, choices: int = 0
+        self,
+        observations: int,
+        low: Tensor,
+        high: Tensor,
+        config: TrainConfig,
+        group: Group = SOLO,
+        *,
+        choices: int = 0,
+        sources: Mapping[str, dict[str, Any]] | None = None,
+        content: dict[str, Any] | None = None,
     ) -> None:
         assert isinstance(config.algorithm, SkrlAlgorithm)
         settings = self.settings = config.algorithm
-        where = f"--algorithm {settings.name}"
-        if choices:
-            raise NervecordError(f"has values for actions, and {config.task.env} lets choose", where=where)
-        if group.several:
-            raise NervecordError("learns in one process", where=where, hint="start it without torchrun")
         self.device = check_device(config.run.device)
-        self.low, self.high = low.to(self.device, torch.float32), high.to(self.device, torch.float32)
+        self.limits = ActionLimits(low.to(self.device, torch.float32), high.to(self.device, torch.float32))
         spaces: dict[str, Any] = {
             "observation_space": Box(-float("inf"), float("inf"), (observations,)),
             "action_space": Box(-1.0, 1.0, (len(low),)), "device": self.device,
@@ -141,14 +127,16 @@ class SkrlLearner:
             models["target_policy"] = policy(spaces, settings.hidden)
         for name in ("critic_1", "critic_2", "target_critic_1", "target_critic_2"):
             models[name] = _Critic(spaces, settings.hidden)
-        # One row for each transition: those that are not valid are not stored.
-        self.memory = _Rows(memory_size=settings.capacity, num_envs=1, device=self.device)
+        # A row for each transition: those that are not valid are not stored.
+        self.memory = RandomMemory(memory_size=settings.capacity, num_envs=1, device=self.device)
         agent: Any = SAC if settings.name == "sac" else TD3
         self.agent = agent(models=models, memory=self.memory, cfg=_cfg(settings, len(low), self.device), **spaces)
         self.agent.init()
         self.agent.enable_training_mode(True)
+        # SAC tracks its losses where it is to write them, and it is to write them here at no time step.
+        self.agent.write_interval = NEVER
         self.step, self.total = 0, 1
-        """Steps of the environments side by side, so far and in all: skrl's time."""
+        """Steps of the environments together, so far and in all: skrl's time."""
         self.stored, self.seconds = 0, 0.0
 
     def schedule(self, step: int, total: int) -> None:
@@ -159,25 +147,19 @@ class SkrlLearner:
     def act(self, observations: Tensor, state: Tensor | None) -> Act:
         """Noisy actions; uniform ones in the first steps."""
         actions, _ = self.agent.act(observations, None, timestep=self.step, timesteps=self.total)
-        return Act(self._scaled(actions.clamp(-1, 1)), actions, state)
+        return Act(self.limits.scaled(actions.clamp(-1, 1)), actions, state)
 
     @torch.no_grad()
     def mode(self, observations: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Actions without chance."""
+        """Actions without noise."""
         actions, _ = self.agent.policy.compute({"observations": observations}, role="policy")
-        return self._scaled(actions), state
-
-    def _scaled(self, actions: Tensor) -> Tensor:
-        return self.low + (actions + 1) / 2 * (self.high - self.low)
+        return self.limits.scaled(actions), state
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Hand the rollout's valid steps to the agent, which updates after each step of the environments."""
         for t in range(len(rollout.valid)):
             self.stored += self._record(rollout, t)
-            # SAC notes its losses only where it is to write them, some day.
-            self.agent.write_interval = NEVER
             self.agent.post_interaction(timestep=self.step + t, timesteps=self.total)
-            self.agent.write_interval = 0
         names = {"Loss / Policy loss": "policy_loss", "Loss / Critic loss": "value_loss"}
         tracked = self.agent.tracking_data
         found = {short: float(tracked[tag][-1]) for tag, short in names.items() if tracked.get(tag)}
@@ -185,18 +167,23 @@ class SkrlLearner:
         return found
 
     def _record(self, rollout: Rollout, t: int) -> int:
-        valid = rollout.valid[t]
-        actions = (rollout.actions[t] - self.low) / (self.high - self.low) * 2 - 1
-        self.agent.record_transition(
-            observations=rollout.observations[t][valid], states=None, actions=actions[valid],
-            rewards=rollout.rewards[t][valid, None].float(), next_observations=rollout.observations[t + 1][valid],
-            next_states=None, terminated=rollout.terminated[t][valid, None],
-            truncated=rollout.truncated[t][valid, None], infos={}, timestep=self.step + t, timesteps=self.total,
-        )  # fmt: skip
-        return int(valid.sum())
+        """Store the valid transitions of a step, one at a time, as skrl's memory keeps rows of one environment."""
+        actions, rows = self.limits.unit(rollout.actions[t]), rollout.valid[t].nonzero()[:, 0].tolist()
+        for k in rows:
+            row = slice(k, k + 1)
+            self.agent.record_transition(
+                observations=rollout.observations[t, row], states=None, actions=actions[row],
+                rewards=rollout.rewards[t, row, None].float(), next_observations=rollout.observations[t + 1, row],
+                next_states=None, terminated=rollout.terminated[t, row, None],
+                truncated=rollout.truncated[t, row, None], infos={}, timestep=self.step + t, timesteps=self.total,
+            )  # fmt: skip
+        return len(rows)
 
     def absorb(self, rollout: Rollout) -> None:
         """Nothing: observations are seen as they are."""
+
+    def restart_episodes(self) -> None:
+        """Nothing: transitions stand alone."""
 
     def prepare(self, collect: Callable[[], Rollout]) -> None:
         """Fill the memory of a resumed run again."""

@@ -14,57 +14,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nervecord.training.algorithms.td7 import TD7Settings
 from nervecord.training.learners.replay import Batch, Replay, batch_of, row_sizes
-from nervecord.training.learners.td7_networks import Actor, Critic, Encoder, Linear32, TD7Critic, TD7Policy, rounded
+from nervecord.training.learners.td7_networks import Critic, Encoder, Linear32, TD7Actor, TD7Critic, TD7Policy, rounded
 
-
-@dataclass(frozen=True, slots=True)
-class TD7Settings:
-    """Settings, by default the published ones."""
-
-    batch: int = 256
-    gamma: float = 0.99
-    lr: float = 3e-4
-    """Of Adam, for encoder, critic and actor."""
-    hidden: int = 256
-    """Width of every hidden layer."""
-    embedding: int = 256
-    """Width of the embeddings of state, and of state and action."""
-    target_every: int = 250
-    """Updates between two copies of the networks into the targets."""
-    policy_every: int = 2
-    """Updates of the critic for each of the actor."""
-    exploration: float = 0.1
-    """Standard deviation of the noise of actions; these and their noise are between -1 and 1."""
-    target_noise: float = 0.2
-    """Standard deviation of the noise of the target's actions."""
-    target_noise_clip: float = 0.5
-    """Greatest noise of the target's actions."""
-    priority_exponent: float = 0.4
-    least_priority: float = 1.0
-    """TD error under which every transition has the same priority, and from which on the loss is linear."""
-    n_step: int = 1
-    """Steps whose rewards a target sums before the value follows: the replay's transitions are of so many."""
-    capacity: int = 1_000_000
-    """Transitions in the replay."""
-    random_steps: int = 25_000
-    """Steps of uniformly random actions before the first update."""
-    smoothness: float = 0.0
-    """Weight of the squared change of the action from step to step in the actor's loss, in units of the values' mean
-    size (CAPS, Mysore et al. 2021, arXiv 2012.06644): a policy that is easier to imitate. Not in TD7."""
-    precision: str = "float32"
-    """Of the matrix products: "float32" or "bfloat16"."""
-    grad_norm: float = 0.0
-    """Limit of the norm of the actor's gradient; 0 for none, as in TD7."""
-    torch_compile: bool = False
-    """Compile the losses and their gradients (torch.compile)."""
+LEAST_PRIORITY = 1.0
+"""TD error under which every transition has the same priority, and from which on the loss is linear."""
 
 
 def lap_huber(errors: Tensor, least: float) -> Tensor:
@@ -87,13 +48,14 @@ def _copy_into(target: nn.Module, source: nn.Module) -> None:
             old.copy_(new)
 
 
-class TD7:
+class TD7Agent:
     """The agent: networks, targets and optimisers. The replay is the caller's.
 
     Args:
         observations, actions: sizes of an observation and of an action; actions lie between -1 and 1.
         settings: see there.
         actor: what acts, of observations and their embedding; None: TD7's own network. Another one stays in float32.
+        grad_norm: limit of the norm of the actor's gradient; 0 for none, as in TD7.
 
     The networks' first weights and all noise come from torch's global generator.
     """
@@ -101,12 +63,20 @@ class TD7:
     compiled: ClassVar[frozenset[str]] = frozenset({"encoder", "targets", "critic", "actor"})
     """The losses that torch can compile."""
 
-    def __init__(self, observations: int, actions: int, settings: TD7Settings, actor: nn.Module | None = None) -> None:
-        self.settings = settings
+    def __init__(
+        self,
+        observations: int,
+        actions: int,
+        settings: TD7Settings,
+        actor: nn.Module | None = None,
+        *,
+        grad_norm: float = 0.0,
+    ) -> None:
+        self.settings, self.grad_norm = settings, grad_norm
         widths = settings.hidden, settings.embedding
         self.encoder = Encoder(observations, actions, *widths)
         self.critic = Critic(observations, actions, *widths)
-        self.actor = Actor(observations, actions, *widths) if actor is None else actor
+        self.actor = TD7Actor(observations, actions, *widths) if actor is None else actor
         self.sizes = observations, actions
         self.dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
         # "Fixed": the encoder that actor and critic see, a copy; its target is the fixed one before it.
@@ -171,7 +141,7 @@ class TD7:
         settings = self.settings
         encoder_loss_of, targets_of, critic_loss_of, actor_loss_of = self._losses
         self.updates += 1
-        batch, index = replay.sample(settings.batch)
+        batch, index = replay.sample(settings.minibatch)
         encoder_loss = encoder_loss_of(batch)
         self._step("encoder", encoder_loss)
         noise = settings.target_noise * torch.randn_like(batch.actions)
@@ -179,7 +149,7 @@ class TD7:
         self.seen = min(self.seen[0], target.min().item()), max(self.seen[1], target.max().item())
         critic_loss, errors, values, zs = critic_loss_of(batch, target)
         self._step("critic", critic_loss)
-        priorities = errors.clamp(min=settings.least_priority) ** settings.priority_exponent
+        priorities = errors.clamp(min=LEAST_PRIORITY) ** settings.priority_exponent
         replay.set_priorities(index, priorities.numpy())
         if self.updates % settings.policy_every == 0 and not hold_actor:
             self._step("actor", actor_loss_of(batch, zs))
@@ -195,7 +165,7 @@ class TD7:
             Exception: whatever torch raises where it cannot compile.
         """
         observations, actions = self.sizes
-        rows = self.settings.batch
+        rows = self.settings.minibatch
         sizes = row_sizes(observations, actions, later=self.settings.n_step > 1)
         # Views of one array, as the replay gives.
         batch = batch_of(torch.split(torch.zeros(rows, sum(sizes)), sizes, dim=1))
@@ -211,8 +181,8 @@ class TD7:
         parameters = list(self._learnt()[name].parameters())
         self.optimizers[name].zero_grad()
         loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
-        if name == "actor" and self.settings.grad_norm:
-            nn.utils.clip_grad_norm_(parameters, self.settings.grad_norm)
+        if name == "actor" and self.grad_norm:
+            nn.utils.clip_grad_norm_(parameters, self.grad_norm)
         self.optimizers[name].step()
 
     def _encoder_loss(self, batch: Batch) -> Tensor:
@@ -245,7 +215,7 @@ class TD7:
                 zsa = self.fixed.state_action(zs, batch.actions)
             values = self.critic(batch.observations, batch.actions, zsa, zs)
             errors = (values - target).abs()
-            loss = lap_huber(errors, self.settings.least_priority)
+            loss = lap_huber(errors, LEAST_PRIORITY)
         return loss, errors.detach().amax(1), values.detach(), zs
 
     def _actor_loss(self, batch: Batch, zs: Tensor) -> Tensor:
@@ -273,7 +243,7 @@ class TD7:
                 parameters["lr"] = rate
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a training goes on from, but for the replay and torch's generator."""
+        """Everything that a training continues from, but for the replay and torch's generator."""
         modules = {**self._learnt(), **self._frozen_modules()}
         return {
             "modules": {name: module.state_dict() for name, module in modules.items()},

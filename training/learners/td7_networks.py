@@ -59,7 +59,7 @@ class Encoder(nn.Module):
         return out
 
 
-class Actor(nn.Module):
+class TD7Actor(nn.Module):
     """Actions between -1 and 1, (B, actions), of observations (B, observations) and their embedding."""
 
     def __init__(self, observations: int, actions: int, hidden: int, embedding: int) -> None:
@@ -115,14 +115,14 @@ class TD7Policy(nn.Module):
 
     Args:
         observations, actions: sizes of an observation and of an action.
-        hidden, embedding: widths, as in `TD7Settings`.
+        hidden, embedding: widths, as in `nervecord.training.algorithms.td7`.
     """
 
     def __init__(self, observations: int, actions: int, hidden: int = 256, embedding: int = 256) -> None:
         super().__init__()
         self.sizes = {"observations": observations, "actions": actions, "hidden": hidden, "embedding": embedding}
         self.encoder = StateEncoder(observations, hidden, embedding)
-        self.actor = Actor(observations, actions, hidden, embedding)
+        self.actor = TD7Actor(observations, actions, hidden, embedding)
 
     def forward(self, observations: Tensor) -> Tensor:
         out: Tensor = self.actor(observations, self.encoder(observations))

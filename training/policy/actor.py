@@ -1,4 +1,4 @@
-"""Policies that act with chance: a network, and a distribution around what it gives.
+"""Stochastic policies: a network, and a distribution about its outputs.
 
 Actions are values with Gaussian noise of state-independent size, or a choice drawn by softmax of the network's outputs,
 the logits; then an action is one number, the index of the action, (B, 1). Without noise the first of the largest is
@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from nervecord.errors import NervecordError
-from nervecord.training.config import OnPolicy, TrainConfig
+from nervecord.training.algorithms.on_policy import OnPolicy
 from nervecord.training.policy.mirror import mirror_of
 from nervecord.training.policy.network import AnnPolicy, SpikingPolicy, make_policy
+from nervecord.training.settings.config import TrainConfig
 
 LOG_TWO_PI = math.log(2 * math.pi)
 
@@ -54,11 +55,11 @@ class Actor(nn.Module):
         raise NotImplementedError
 
     def best(self, outputs: Tensor) -> Tensor:
-        """Actions (B, actions) without chance."""
+        """Actions (B, actions) without noise."""
         raise NotImplementedError
 
     def mode(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Actions without chance, and the next state."""
+        """Actions without noise, and the next state."""
         outputs, after = self.net(x, state)
         return self.best(outputs), after
 

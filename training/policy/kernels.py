@@ -2,7 +2,7 @@
 
 A row (one sample) is walked through all T steps while its few kilobytes stay in the first-level cache; the loops over
 neurons are plain elementwise code that the compiler vectorises. No fast-math: multiplication and addition stay apart
-and in order, so that spikes equal those of the torch operators to the bit.
+and in order, so that spikes equal those of the torch operators bit for bit.
 
 Shapes: B samples, N neurons, T steps; `current` is (1, B, N) for a current that is constant over the T steps, else
 (T, B, N). Scalars come in `constants`, in the arrays' dtype (a Python float would promote float32 to float64):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from nervecord.errors import NervecordError
-from nervecord.training.tasks import ANT_V4
+from nervecord.training.settings.tasks import ANT_V4
 
 
 @dataclass(frozen=True, slots=True)

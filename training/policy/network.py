@@ -27,10 +27,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nervecord.training.config import NetworkConfig, OnPolicy, TrainConfig
+from nervecord.training.algorithms.on_policy import OnPolicy
 from nervecord.training.policy.coding import CountReadout, PopulationEncoder
 from nervecord.training.policy.mirror import Mirror, Reflection, mirror_of, tie
 from nervecord.training.policy.spiking import LayerSettings, LayerState, spike_layer
+from nervecord.training.settings.config import TrainConfig
+from nervecord.training.settings.parts import NetworkConfig
 
 READOUT_GAIN = 0.1
 """Orthogonal gain of the last layer: first actions near zero, so that the noise explores."""
@@ -128,7 +130,7 @@ class SpikingPolicy(nn.Module):
         self.carried = network.state == "carried"
         self.delays = network.delays
         self.counts = network.decoder == "count"
-        self.literal = config.run.engine == "snntorch"
+        self.literal = config.run.operator == "snntorch"
         self.settings = LayerSettings(self.steps, self.synaptic, network.slope, network.detach_reset)
         coded = network.encoder == "population"
         self.encoder = PopulationEncoder(observations, network.population) if coded else None

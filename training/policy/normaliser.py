@@ -1,6 +1,6 @@
 """Running statistics of observations and of discounted returns, in float64 on the learner's device.
 
-Both stand still from the first step of a rollout to the end of its update, so that the first probability ratios are 1,
+Both are frozen from the first step of a rollout to the end of its update, so that the first probability ratios are 1,
 and then take in the rollout (`absorb`), with those of other processes.
 """
 
@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nervecord.training.distributed import SOLO, Group
+from nervecord.training.processes.distributed import SOLO, Group
 
 EPSILON = 1e-8
-"""Added to a standard deviation before it divides."""
+"""Added to an observation's standard deviation before it divides, and, as in Gymnasium, to the variance of returns."""
 
 
 class RunningMoments:
@@ -89,8 +89,9 @@ class ObservationNormaliser:
 
 
 class RewardNormaliser:
-    """Divides rewards by the running standard deviation of the discounted return, as Gymnasium's NormalizeReward does;
-    the mean stays. It works on whole rollouts: their returns are taken in, then all their rewards are divided.
+    """Divides rewards by the square root of the discounted return's running variance plus EPSILON, as Gymnasium's
+    NormalizeReward does; the mean stays. It works on whole rollouts: their returns are taken in, then all their rewards
+    are divided.
 
     Args:
         num_envs: environments of this process.

@@ -211,7 +211,7 @@ def _given(
     settings: LayerSettings,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, bool, bool, bool]:
     """What both kernels take first: the current, where v and i start, the constants, the weights of the steps, and
-    whether there is a synapse, a weighted sum, a state that goes on."""
+    whether there is a synapse, a weighted sum, a state that continues."""
     array = _array(current)
     return (
         array,

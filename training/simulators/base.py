@@ -10,10 +10,8 @@ tensors there, and no step waits for the host (but mjlab's, which resets by the 
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,14 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nervecord.errors import MissingDependencyError, NervecordError, install_command, unknown_name
+from nervecord.errors import MissingDependencyError, NervecordError, install_command
 from nervecord.runtime.environment import import_task, mujoco_log, simulator_missing, stated_period, unknown_task
-from nervecord.training.settings import RunConfig
 
 Array = NDArray[Any]
-
-KINDS: tuple[str, ...] = RunConfig.__dataclass_fields__["sim"].metadata["choices"]
-"""Simulators by name; "auto" is EnvPool or Gymnasium."""
 
 TRAINING, VALIDATION, TEST = 0, 1, 2
 """Purposes of a simulator: each draws its environments' seeds from a stream of its own."""
@@ -65,6 +59,8 @@ class Simulator(Protocol):
     """Steps of an episode that the time limit ends; 0 where it is not known or `cut` does nothing."""
     can_cut: bool
     """Whether `cut` does anything."""
+    control_period: float | None
+    """Seconds between two actions; None where Gymnasium's task says them."""
 
     def reset(self) -> Tensor:
         """First observations, (N, observations). To be called once."""
@@ -95,102 +91,6 @@ def environment_seeds(seed: int, purpose: int, generation: int, count: int) -> l
     """One seed for each environment; other purposes and generations share none but by chance."""
     words = np.random.SeedSequence((seed, purpose, generation)).generate_state(count, np.uint32)
     return [int(word >> 1) for word in words]  # EnvPool takes signed 32-bit seeds
-
-
-def make_simulator(
-    env: str,
-    seeds: list[int],
-    *,
-    kind: str = "auto",
-    wrappers: tuple[str, ...] = (),
-    threads: int = 1,
-    device: str = "cpu",
-) -> Simulator:
-    """A simulator with one environment for each seed.
-
-    Args:
-        env: Gymnasium id, also module:Id; for Isaac Gym the name of its task, for mjlab its id of it, also module:Id.
-        seeds: one for each environment.
-        kind: "envpool", "gymnasium", "warp" (MuJoCo Warp, Ant-v4 alone), "isaacgym", "isaaclab", "mjlab", or "auto":
-            EnvPool where it is installed and knows the task, else Gymnasium.
-        wrappers: names of Gymnasium wrappers, which need its own environments.
-        threads: threads EnvPool steps its environments with.
-        device: torch device MuJoCo Warp, Isaac Gym, Isaac Lab and mjlab run on; the others run on the CPU.
-
-    Raises:
-        MissingDependencyError: the simulator asked for is not installed.
-        NervecordError: the task is unknown to it, its spaces cannot be trained, or the device cannot be used.
-    """
-    if kind not in KINDS:
-        raise unknown_name("simulator", kind, KINDS, where="--sim")
-    if kind == "auto":
-        kind = resolve_kind(env, wrappers)
-    if wrappers and kind != "gymnasium":
-        raise NervecordError(
-            f"are around Gymnasium's environments, and --sim {kind} has none",
-            where="--wrappers",
-            hint="use --sim gymnasium",
-        )
-    if kind == "envpool":
-        from nervecord.training.simulators.envpool import EnvPoolSimulator
-
-        return EnvPoolSimulator(env, seeds, threads)
-    if kind == "warp":
-        check_warp(env)
-        from nervecord.training.simulators.warp_ant import WarpAnt
-
-        return WarpAnt(seeds, device)
-    if kind == "isaacgym":
-        from nervecord.training.simulators.isaac_gym import IsaacGymSimulator
-
-        return IsaacGymSimulator(env, seeds, device)
-    if kind == "isaaclab":
-        from nervecord.training.simulators.isaac_lab import IsaacLabSimulator
-
-        return IsaacLabSimulator(env, seeds, device)
-    if kind == "mjlab":
-        from nervecord.training.simulators.mjlab import MjlabSimulator
-
-        return MjlabSimulator(env, seeds, device)
-    from nervecord.training.simulators.gymnasium import GymnasiumSimulator
-
-    return GymnasiumSimulator(env, seeds, wrappers)
-
-
-def resolve_kind(env: str, wrappers: tuple[str, ...] = ()) -> str:
-    """The simulator "auto" stands for: "envpool" where it is installed and knows the task, else "gymnasium"."""
-    if wrappers or importlib.util.find_spec("envpool") is None:
-        return "gymnasium"
-    import envpool
-
-    return "envpool" if env in envpool.list_all_envs() else "gymnasium"
-
-
-def check_warp(env: str) -> None:
-    """Refuse what MuJoCo Warp cannot do here.
-
-    Raises:
-        NervecordError: it has no such task, or another version than MuJoCo.
-        MissingDependencyError: it is not installed.
-    """
-    if env != "Ant-v4":
-        raise NervecordError(
-            f"{env} is no task of the simulator warp, which has Ant-v4 alone", where="--env", hint="use --sim auto"
-        )
-    found: dict[str, str] = {}
-    for name in ("mujoco", "mujoco-warp", "warp-lang"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError as error:
-            raise MissingDependencyError(
-                f"{name} is not installed", where="--sim warp", hint=install_command("train,warp")
-            ) from error
-    if found["mujoco"] != found["mujoco-warp"]:
-        raise NervecordError(
-            f"MuJoCo Warp {found['mujoco-warp']} is not of the version of MuJoCo, {found['mujoco']}",
-            where="--sim warp",
-            hint=f"pip install mujoco-warp=={found['mujoco']}",
-        )
 
 
 def control_period(env: str) -> float:

@@ -49,6 +49,7 @@ class EnvPoolSimulator:
 
     device = torch.device("cpu")
     can_cut = True
+    control_period: float | None = None
 
     def __init__(self, env: str, seeds: list[int], threads: int) -> None:
         try:
@@ -116,7 +117,7 @@ class EnvPoolSimulator:
         Raises:
             NervecordError: always.
         """
-        raise NervecordError("cannot go on from a saved state", where="--sim envpool", hint="use --sim gymnasium")
+        raise NervecordError("cannot continue from a saved state", where="--sim envpool", hint="use --sim gymnasium")
 
     def close(self) -> None:
         """End the threads; EnvPool's own close does nothing, they end with the object."""

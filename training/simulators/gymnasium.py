@@ -29,8 +29,11 @@ class GymnasiumSimulator:
         NervecordError: the task or a wrapper is unknown, or the spaces cannot be trained.
     """
 
+    mode = "sync"
+    """How its vector environment steps: one after the other here, together in a subclass."""
     device = torch.device("cpu")
     can_cut = True
+    control_period: float | None = None
 
     def __init__(self, env: str, seeds: list[int], wrappers: tuple[str, ...] = ()) -> None:
         try:
@@ -50,7 +53,7 @@ class GymnasiumSimulator:
                 self._vector = gymnasium.make_vec(
                     env,
                     num_envs=len(seeds),
-                    vectorization_mode="sync",
+                    vectorization_mode=self.mode,
                     vector_kwargs={"autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP},
                     wrappers=around,
                 )

@@ -137,7 +137,7 @@ class IsaacGymSimulator:
         Raises:
             NervecordError: always.
         """
-        raise NervecordError("cannot go on from a saved state", where=WHERE)
+        raise NervecordError("cannot continue from a saved state", where=WHERE)
 
     def close(self) -> None:
         """End the worker."""

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from nervecord.errors import EngineError, MissingDependencyError, NervecordError, install_command
-from nervecord.training.quiet_skrl import import_skrl
+from nervecord.training.processes.quiet_skrl import import_skrl
 from nervecord.training.simulators.base import Step
 from nervecord.training.simulators.lab_interface import LabSimulator
 
@@ -118,8 +118,6 @@ class IsaacLabSimulator(LabSimulator):
 
     where = WHERE
     group = "policy"
-    is_shared = True
-    """A process has one simulation: who validates takes it over."""
 
     def _make(self, env: str, device: str) -> Any:
         self._held = _take(env, self.num_envs, self._seed, device)

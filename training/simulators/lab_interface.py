@@ -6,7 +6,7 @@ named groups, of which the policy takes one.
 Resets. The protocol's NEXT_STEP is made of theirs like this:
 
 - the step that ends an episode gives the episode's last observation, as far as the task has it (`_advance`);
-- the next step is the one that "only resets". No environment can stand still while the others step, so this one really
+- the next step is the one that "only resets". No environment can are frozen while the others step, so this one really
   takes a step, with action 0, which the learner does not see: reward 0, and the observation after it begins the
   episode. Should the new episode end in it, that end is reported, and the step after it resets again.
 
@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nervecord.errors import NervecordError
-from nervecord.training.learners.base import check_device
+from nervecord.training.processes.devices import check_device
 from nervecord.training.simulators.base import Step
 
 Array = NDArray[Any]
@@ -130,7 +130,7 @@ class LabSimulator:
         Raises:
             NervecordError: always.
         """
-        raise NervecordError("cannot go on from a saved state", where=self.where)
+        raise NervecordError("cannot continue from a saved state", where=self.where)
 
     @contextlib.contextmanager
     def _inside(self) -> Iterator[None]:

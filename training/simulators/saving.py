@@ -1,4 +1,4 @@
-"""The state of Gymnasium's environments in plain containers, so that a resumed training goes on in their episodes.
+"""The state of Gymnasium's environments in plain containers, so that a resumed training continues in their episodes.
 
 What can be saved: MuJoCo's tasks, Gymnasium's classic control, and any task of a user's own whose environment has
 `get_state()` (plain containers, numbers, tensors) and `set_state_from(state)`. All of an episode belongs to it: the

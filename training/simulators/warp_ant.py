@@ -42,7 +42,7 @@ class WarpAnt:
     """Ant-v4 in MuJoCo Warp, a world for each seed.
 
     Args:
-        seeds: one for each world.
+        env: Ant-v4. seeds: one for each world.
         device: torch device the worlds live on, "cpu" or a CUDA device.
 
     Raises:
@@ -53,8 +53,9 @@ class WarpAnt:
     choices = 0
     time_limit = 1000
     can_cut = True
+    control_period: float | None = None
 
-    def __init__(self, seeds: list[int], device: str = "cpu") -> None:
+    def __init__(self, env: str, seeds: list[int], device: str = "cpu") -> None:
         self.num_envs = len(seeds)
         self.low, self.high = np.full(ACTIONS, -1.0), np.ones(ACTIONS)
         self._device = _warp_device(device)

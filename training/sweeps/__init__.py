@@ -1,1 +1,1 @@
-"""Many trainings at once: a study read from a file, the engine that trains its runs, and the report with its plots."""
+"""Studies of many trainings: read from a file (`study`), trained as tasks of Ray (`ray_tasks`), reported with plots."""

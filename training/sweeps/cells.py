@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from nervecord.runtime.result import interval95
-from nervecord.training.config import TrainConfig, marked
-from nervecord.training.records import read_metrics
+from nervecord.training.folder.records import read_metrics
+from nervecord.training.settings.config import TrainConfig, marked
 from nervecord.training.sweeps.standing import Standing, State, result_of
 from nervecord.training.sweeps.study import PlannedRun, Study, differences
 

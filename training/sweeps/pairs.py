@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nervecord.runtime.result import interval95
-from nervecord.training.config import TrainConfig
+from nervecord.training.settings.config import TrainConfig
 from nervecord.training.sweeps.cells import Cell, Finished, other_fields
 from nervecord.training.sweeps.study import Series, word
 
@@ -24,7 +24,7 @@ MEASURES: tuple[Measure, ...] = (lambda run: run.test, lambda run: run.training)
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class CellGroup:
     """Cells that are taken together: those of one kind and depth over all widths, say."""
 
     cells: tuple[Cell, ...]
@@ -56,8 +56,8 @@ class Pair:
 
     name: str
     less_name: str
-    more: Group
-    less: Group
+    more: CellGroup
+    less: CellGroup
     policy: str
     alike: tuple[str, ...]
 
@@ -77,7 +77,7 @@ def depth_table(series: Series, cells: dict[str, Cell]) -> list[list[str]]:
         return []
     rows = [["policy", "layers", *varied, "widths", "seeds", "mean, 95 % interval", "while training, 95 % interval"]]
     for key, widths in pools.items():
-        group = Group(tuple(widths.values()))
+        group = CellGroup(tuple(widths.values()))
         values = [_interval(list(group.means(measure).values())) for measure in MEASURES]
         rows.append([*key, ", ".join(widths), str(len(group.seeds)), *values])
     return rows
@@ -138,7 +138,9 @@ def _pairs(cells: Sequence[Cell], field: str, varied: Sequence[str], base: Train
         ]
         alike = (*(v for n, v in zip(names, key, strict=True) if n != "policy"), *common)
         found.append(
-            Pair(called[0], called[1], Group(tuple(more)), Group(tuple(less)), key[names.index("policy")], alike)
+            Pair(
+                called[0], called[1], CellGroup(tuple(more)), CellGroup(tuple(less)), key[names.index("policy")], alike
+            )
         )
     return found
 
@@ -168,7 +170,7 @@ def _called(
     return ", ".join([f"{own['policy']} {shape}", *others, *by_rule])
 
 
-def _row(name: str, less: str, plus: Sequence[Group], minus: Sequence[Group]) -> list[str]:
+def _row(name: str, less: str, plus: Sequence[CellGroup], minus: Sequence[CellGroup]) -> list[str]:
     """The sum of some groups less that of others, over the seeds that all have."""
     values = []
     for measure in MEASURES:

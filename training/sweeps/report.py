@@ -12,7 +12,7 @@ from typing import Any
 
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.errors import NervecordError
-from nervecord.training.records import read_record
+from nervecord.training.folder.records import read_record
 from nervecord.training.sweeps.cells import Cell, other_fields, read_cells
 from nervecord.training.sweeps.pairs import depth_table, number, paired_table
 from nervecord.training.sweeps.standing import Standing, State, result_of
@@ -200,7 +200,7 @@ def _method(study: Study) -> str:
     )
     text = (
         f"The tested policy is {choice}. Its tested return is the mean of {base.run.test_episodes} deterministic "
-        "episodes on seeds that chose nothing; that is one value for each seed of a configuration. Median, quartiles "
+        "episodes on held-out test seeds; that is one value for each seed of a configuration. Median, quartiles "
         "(interpolated) and the 95 % interval of the mean (Student's t) are over the values of a row. Runs with the "
         "same seed begin in the same environments and need not be independent, so what two configurations differ by is "
         "taken seed by seed, with the interval of the differences. The return while training is the mean of the last "

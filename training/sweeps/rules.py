@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nervecord.errors import NervecordError, unknown_name
-from nervecord.training.config import TrainConfig, all_fields, marked
+from nervecord.training.settings.config import TrainConfig, all_fields, marked
 
 DEPTH = "depth"
 

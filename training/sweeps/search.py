@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nervecord.errors import NervecordError
-from nervecord.training.settings import shown
+from nervecord.training.fields import shown
 
 LARGEST = 1e100
 """Of the ends of a range: their difference is to be a number."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from nervecord.training import run_folder
-from nervecord.training.records import number_of, read_record
+from nervecord.training.folder import run_folder
+from nervecord.training.folder.records import number_of, read_record
 from nervecord.training.sweeps.study import PlannedRun, Study
 
 

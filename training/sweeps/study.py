@@ -24,9 +24,9 @@ from typing import Any
 from nervecord.compiler.files.regular import read_text
 from nervecord.compiler.schema import MOST_WHOLE, from_toml, printable, unprintable
 from nervecord.errors import FileFormatError, NervecordError, unknown_name
-from nervecord.training.config import TrainConfig, all_fields, marked
-from nervecord.training.records import read_record
-from nervecord.training.settings import MOST_ITEMS, shown
+from nervecord.training.fields import MOST_ITEMS, shown
+from nervecord.training.folder.records import read_record
+from nervecord.training.settings.config import TrainConfig, all_fields, marked
 from nervecord.training.sweeps.rules import Rules, not_here, plain
 from nervecord.training.sweeps.search import draw
 
@@ -380,7 +380,8 @@ def differences(config: TrainConfig, base: TrainConfig) -> list[str]:
     before, after = base.fields, config.fields
     if config.algorithm.name != base.algorithm.name:
         # The runs that one begins with or learns from have no default.
-        sources = {name: value for name, value in after.items() if name in ("start", "teacher")}
+        fields = {source.field for source in config.algorithm.sources}
+        sources = {name: value for name, value in after.items() if name in fields}
         other = {**base.replace(algorithm=config.algorithm.name, **sources).fields, **dict.fromkeys(sources, "")}
         before |= other | {"algorithm": base.algorithm.name}
     needs = {name: f.metadata["needs"] for name, f in all_fields().items() if "needs" in f.metadata}

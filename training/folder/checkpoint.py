@@ -61,7 +61,7 @@ def save(folder: Path, step: int, content: dict[str, Any], *, best: dict[str, fl
         raise NervecordError(
             f"the checkpoint of step {step:,} cannot be written: {error.strerror}",
             where=str(folder),
-            hint="mend that, then --resume goes on from the checkpoint before",
+            hint="fix that, then --resume continues from the checkpoint before",
         ) from error
     _prune(folder, best=best, keep=keep)
 
@@ -120,14 +120,14 @@ def load(folder: Path, step: int | None = None) -> dict[str, Any]:
 
 
 def networks_only(content: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint that other trainings begin with or learn from, and that its own cannot go on from: networks and
+    """A checkpoint that other trainings begin with or learn from, and that its own cannot continue from: networks and
     statistics alone."""
     parts = {name: part for name, part in content["learner"].items() if name in NETWORKS}
     return {**content, "learner": parts, "collector": None, "networks_only": True}
 
 
 def load_whole(folder: Path) -> dict[str, Any]:
-    """As `load` of the newest, to go on from.
+    """As `load` of the newest, to continue from.
 
     Raises:
         NervecordError: there is none, or it holds networks alone.
@@ -136,7 +136,7 @@ def load_whole(folder: Path) -> dict[str, Any]:
     content = load(folder)
     if content.get("networks_only"):
         raise NervecordError(
-            "keeps the networks of its training alone, which cannot go on from them",
+            "keeps the networks of its training alone, which cannot continue from them",
             where=str(folder.parent),
             hint=f"begin another training: --start {folder.parent}",
         )

@@ -1,4 +1,4 @@
-"""The folder of a run: what was asked, what ran, and what came of it.
+"""The folder of a run: what was asked, what ran, and its result.
 
 Its files:
 
@@ -7,11 +7,11 @@ Its files:
     git.diff          uncommitted changes of the source tree, where there are any
     metrics.jsonl     one JSON object for each update, plain text
     events.*          the same for TensorBoard
-    checkpoints/      `nervecord.training.checkpoint`
+    checkpoints/      `nervecord.training.folder.checkpoint`
     result.json       the tested return, at the end
     policy.nir        the policy, at the end
     mujoco.log        MuJoCo's warnings, where there were any
-    .lock             while a process trains
+    .lock             held while a process trains
 """
 
 from __future__ import annotations
@@ -33,29 +33,24 @@ from typing import Any
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.errors import MissingDependencyError, NervecordError, install_command
 from nervecord.runtime import environment
-from nervecord.training.config import TrainConfig
-from nervecord.training.lease import Lease
-from nervecord.training.records import number_of, read_metrics, read_record
+from nervecord.training.folder.records import number_of, read_metrics, read_record
+from nervecord.training.settings.config import TrainConfig
+from nervecord.training.simulators.kinds import KINDS
 
-PACKAGES = (
-    "nervecord",
-    "numpy",
-    "numba",
-    "torch",
-    "snntorch",
-    "skrl",
-    "gymnasium",
-    "envpool",
-    "mujoco",
-    "mujoco-warp",
-    "warp-lang",
-    "isaaclab",
-    "mjlab",
-    "nir",
+PACKAGES = tuple(
+    dict.fromkeys(
+        (
+            *("nervecord", "numpy", "numba", "torch", "snntorch", "skrl", "mujoco"),
+            *(package for kind in KINDS.values() for package in kind.packages),
+            "nir",
+        )
+    )
 )
+"""Distributions whose versions a run folder records."""
 
 LOCK = ".lock"
-"""Held by the process that trains."""
+"""Held by the process that trains; the file stays, as one that is removed while another process opens it could be held
+twice."""
 
 MUJOCO_LOG = "mujoco.log"
 """What MuJoCo warned of."""
@@ -89,7 +84,7 @@ def create(config: TrainConfig, *, sim: str, processes: int = 1, origins: Mappin
     draft = folder.with_name(f".{folder.name[:64]}.{secrets.token_hex(8)}{DRAFT}")
     try:
         draft.mkdir(parents=True)
-        with Lease(draft / LOCK, wait=False):
+        with lock(draft):
             write_atomically(draft / "config.json", config.to_json().encode())
             commit, diff = git_state(Path(__file__).resolve().parent)
             found = versions(sim, commit) | {"processes": processes}
@@ -112,8 +107,8 @@ def _remove_drafts(parent: Path) -> None:
     with contextlib.suppress(OSError, NervecordError):
         for draft in parent.glob(f".*{DRAFT}"):
             if draft.is_dir() and not draft.is_symlink():
-                with Lease(draft / LOCK, wait=False) as lease:
-                    if lease.held:
+                with lock(draft) as is_ours:
+                    if is_ours:
                         shutil.rmtree(draft, ignore_errors=True)
 
 
@@ -139,8 +134,36 @@ def _is_failed_start(folder: Path) -> bool:
     ours = {name for name in found if name in left or name.startswith("events.out.")}
     if "versions.json" not in found or found != ours or last_step(folder):
         return False
-    with Lease(folder / LOCK, wait=False, keep=False) as lease:
-        return lease.held
+    with lock(folder) as is_ours:
+        return is_ours
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[bool]:
+    """Hold the lock of a run folder; gives whether no other process holds it. It ends with the process, however that
+    ends.
+
+    Raises:
+        NervecordError: its file cannot be made, or its file system keeps no locks.
+    """
+    from filelock import FileLock, Timeout
+
+    held = FileLock(folder / LOCK, timeout=0)
+    try:
+        held.acquire()
+    except Timeout:
+        yield False
+        return
+    except (OSError, NotImplementedError) as error:
+        raise NervecordError(
+            f"cannot be locked: {getattr(error, 'strerror', None) or error}",
+            where=str(folder / LOCK),
+            hint="run folders must lie on a file system that keeps locks",
+        ) from None
+    try:
+        yield True
+    finally:
+        held.release()
 
 
 @contextlib.contextmanager
@@ -150,19 +173,12 @@ def hold(folder: Path) -> Iterator[None]:
     Raises:
         NervecordError: another process does.
     """
-    with Lease(folder / LOCK, wait=False, keep=False) as lease:
-        if not lease.held:
+    with lock(folder) as is_ours:
+        if not is_ours:
             raise NervecordError(
                 "is being trained by another process", where=str(folder), hint="wait for it, or stop it first"
             )
         yield
-
-
-def remove_lock(folder: Path) -> None:
-    """Remove what a process has left of its lock that was killed when all was done; one that is held stays."""
-    if (folder / LOCK).exists():
-        with contextlib.suppress(NervecordError), Lease(folder / LOCK, wait=False, keep=False):
-            pass
 
 
 def open_existing(folder: Path) -> TrainConfig:
@@ -178,7 +194,7 @@ def open_existing(folder: Path) -> TrainConfig:
 
 
 def reconfigure(folder: Path, config: TrainConfig) -> None:
-    """Write the configuration that a run goes on with, where it is another."""
+    """Write the configuration that a run continues with, where it is another."""
     if open_existing(folder) != config:
         write_atomically(folder / "config.json", config.to_json().encode())
 

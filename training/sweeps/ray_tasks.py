@@ -1,19 +1,17 @@
-"""Training the runs of a study, by Ray Tune: on this machine, or on a cluster by its address. The door to Ray.
+"""Training the runs of a study as tasks of Ray: on this machine, or on a cluster by its address. The door to Ray.
 
-Ray places the trials, restarts those whose process dies, and says when all are over. What is finished is decided by the
-run folders alone, since Ray writes its own state only now and then: a trial looks into its folder, gives the result
-that is there, resumes what is not finished, or begins. So a sweep that is killed at any moment, and called again, loses
-no finished run and trains none twice; and a run folder that is held by one process is refused to another.
+Ray places the tasks, retries those whose process dies, and reports their ends. What is finished is decided by the run
+folders alone: a task looks into its folder, gives the result that is there, resumes what is not finished, or begins. So
+a sweep that is killed at any moment, and called again, loses no finished run and trains none twice; and a run folder
+that is held by one process is refused to another.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import math
 import os
-import shutil
 import sys
 import tempfile
 import threading
@@ -28,8 +26,7 @@ from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.files.scratch import remove_abandoned, scratch_folder
 from nervecord.errors import EngineError, MissingDependencyError, NervecordError, escaped, install_command
 from nervecord.runtime.guard import guarded
-from nervecord.training.config import TrainConfig, marked
-from nervecord.training.run_folder import remove_lock
+from nervecord.training.settings.config import TrainConfig, marked
 from nervecord.training.sweeps.standing import Standing, State, error_file, result_of, standing_of
 from nervecord.training.sweeps.study import PlannedRun, Study
 
@@ -76,7 +73,7 @@ def run_sweep(
         cpus, gpus: what each of them takes, cores and cards; a part of a card too.
         address: of a Ray cluster, or "auto"; None starts Ray on this machine, for as long as this takes.
         retry_failed: try runs that failed once more.
-        progress: called while it goes on.
+        progress: called while it continues.
 
     Raises:
         MissingDependencyError: Ray is not installed.
@@ -92,21 +89,15 @@ def run_sweep(
         for run in study.runs:
             error_file(run).unlink(missing_ok=True)
         standing = standing_of(study)
-    for run in study.runs:
-        if standing.states[run.name] is State.DONE:
-            remove_lock(run.folder)  # of a process that was killed after its result
     if standing.is_over:
         # One that was killed when all was done has left what it would have removed.
-        shutil.rmtree(study.folder / ".ray", ignore_errors=True)
         remove_abandoned(_place_of_sessions())
         return standing
     check_tasks(study)
     _require_ray()
     missing = [run for run in study.runs if standing.states[run.name] in (State.WAITING, State.BEGUN)]
-    with _ray(workers * cpus, gpus * workers, address) as session, _watched(study, progress):
-        # On a cluster all machines must see it; here the study's disk has nothing of Ray on it.
-        own = (study.folder / ".ray").resolve() if session is None else session / "results"
-        _tune(study, missing, own, workers=workers, cpus=cpus, gpus=gpus)
+    with _ray(workers * cpus, gpus * workers, address), _watched(study, progress):
+        _train_all(study, missing, workers=workers, cpus=cpus, gpus=gpus)
     return standing_of(study)
 
 
@@ -118,36 +109,32 @@ def check_tasks(study: Study) -> None:
         NervecordError: a task is unknown.
     """
     from nervecord.training.simulators.base import control_period
+    from nervecord.training.simulators.kinds import kind_named
 
-    # Tasks of Isaac Gym, Isaac Lab and mjlab are known to their simulators alone.
-    ours = [run.config.task.env for run in study.runs if run.config.run.sim not in ("isaacgym", "isaaclab", "mjlab")]
-    for env in dict.fromkeys(ours):
+    # The tasks of the others are known to their simulators alone.
+    tasks = [run.config.task.env for run in study.runs if kind_named(run.config.run.sim).knows_gymnasium]
+    for env in dict.fromkeys(tasks):
         control_period(env)
 
 
 def _require_ray() -> None:
     try:
-        import ray.tune  # noqa: F401
+        import ray  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
-            f"Ray Tune is not installed ({error})", where="nervecord sweep", hint=install_command("sweep")
+            f"Ray is not installed ({error})", where="nervecord sweep", hint=install_command("sweep")
         ) from error
 
 
 @contextlib.contextmanager
-def _ray(cpus: int, gpus: float, address: str | None) -> Iterator[Path | None]:
-    """Ray on this machine, with as many places as are asked for, or a cluster's; the folder of a session here."""
+def _ray(cpus: int, gpus: float, address: str | None) -> Iterator[None]:
+    """Ray on this machine, with as many places as are asked for, or a cluster's."""
     import ray
 
-    # Trials keep the working directory, so that names of folders mean there what they mean here.
-    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     # Where their titles overwrite their environments, the guardian finds Ray's processes no more.
     os.environ["SPT_NOENV"] = "1"
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one is not silent where it is asked to be
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    session = None
     with contextlib.ExitStack() as held:
         try:
             if address is None:
@@ -175,7 +162,7 @@ def _ray(cpus: int, gpus: float, address: str | None) -> Iterator[Path | None]:
                 hint="on a busy machine it takes longer than it allows itself: call the same command again",
             ) from error  # fmt: skip
         held.callback(ray.shutdown)
-        yield session
+        yield
 
 
 def _place_of_sessions() -> Path:
@@ -184,55 +171,57 @@ def _place_of_sessions() -> Path:
     return named if len(os.fsencode(named)) <= LONGEST_PLACE else Path("/tmp")
 
 
-def _tune(study: Study, runs: list[PlannedRun], own: Path, *, workers: int, cpus: int, gpus: float) -> None:
-    from ray import tune
+def _train_all(study: Study, runs: list[PlannedRun], *, workers: int, cpus: int, gpus: float) -> None:
+    """Train runs as tasks of Ray, so many at once; each in a process of its own, begun again where that dies."""
+    import ray
 
-    shutil.rmtree(own, ignore_errors=True)
-    own.mkdir(parents=True)
-    # What it has to say of a trial is said below, in a sentence.
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    orders = [
-        {"config": run.config.replace(out=str(study.folder.resolve())).to_json(), "cpus": cpus, "argv": sys.argv}
-        for run in runs
-    ]
-    tuner = tune.Tuner(
-        tune.with_resources(train_one, {"cpu": cpus, "gpu": gpus}),
-        param_space={"order": tune.grid_search(orders)},
-        tune_config=tune.TuneConfig(max_concurrent_trials=workers, trial_dirname_creator=lambda trial: trial.trial_id),
-        run_config=tune.RunConfig(
-            name="sweep", storage_path=str(own), verbose=0, failure_config=tune.FailureConfig(max_failures=RETRIES)
-        ),
-    )
+    # A list of exceptions, which Ray takes and its types do not know.
+    options: Any = {"retry_exceptions": [EngineError]}
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_calls=1, max_retries=RETRIES, **options)(train_one)
+    waiting = list(reversed(runs))
+    running: dict[Any, PlannedRun] = {}
     try:
-        results = tuner.fit()
-    except Exception as error:  # of Ray's own files, as on a disk that is full
-        text = str(error).strip().splitlines() or [""]
-        raise EngineError(
-            f"Ray Tune ended: {type(error).__name__}: {text[0]}", where=str(study.folder),
-            hint="is the disk full? The same command goes on where it ended",
-        ) from error  # fmt: skip
+        while waiting or running:
+            while waiting and len(running) < workers:
+                run = waiting.pop()
+                config = run.config.replace(out=str(study.folder.resolve()))
+                running[task.remote({"config": config.to_json(), "cpus": cpus, "argv": sys.argv})] = run
+            (ended, *_), _ = ray.wait(list(running))
+            _take_result(ended, running.pop(ended), study.folder)
     finally:
-        shutil.rmtree(own, ignore_errors=True)  # it is of no use to the next sweep
-    results = list(results)  # type: ignore[call-overload]  # it iterates by index
-    for result in results:
-        if (result.metrics or {}).get("stopped"):
-            raise NervecordError(result.metrics["stopped"], hint="the same command goes on where it ended")
-    for run, result in zip(runs, results, strict=True):
-        if result.error is not None and result_of(run.folder) is None and not error_file(run).is_file():
-            died = f"its process died {RETRIES + 1} times: {str(result.error).strip().splitlines()[-1][:200]}"
-            _fail(run.config, died, study.folder)
+        for reference in running:
+            ray.cancel(reference, force=True)
 
 
-def train_one(given: dict[str, Any]) -> dict[str, Any]:
-    """A trial, in a process of Ray: train, resume, or just read the run of an order.
+def _take_result(reference: Any, run: PlannedRun, folder: Path) -> None:
+    """Look how a run ended; where its process died again and again, write that down.
+
+    Raises:
+        NervecordError: the disk takes no more.
+    """
+    import ray
+
+    try:
+        result = ray.get(reference)
+    except ray.exceptions.RayError as error:
+        if result_of(run.folder) is None and not error_file(run).is_file():
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            _fail(run.config, f"its process died {RETRIES + 1} times: {reason[:200]}", folder)
+        return
+    if result.get("stopped"):
+        raise NervecordError(result["stopped"], hint="the same command continues where it ended")
+
+
+def train_one(order: dict[str, Any]) -> dict[str, Any]:
+    """A task, in a process of Ray: train, resume, or just read the run of an order.
 
     What is wrong with the run itself is written down and not tried again; where the process dies, Ray tries again; what
     is wrong with the disk ends the sweep, and is nobody's fault that has to be written down.
     """
-    config = TrainConfig.from_json(given["order"]["config"], where="the study")
-    sys.argv = list(given["order"]["argv"])  # a run folder says what was typed, not how Ray calls its workers
+    config = TrainConfig.from_json(order["config"], where="the study")
+    sys.argv = list(order["argv"])  # a run folder says what was typed, not how Ray calls its workers
     if not config.run.threads:
-        config = config.replace(threads=int(given["order"]["cpus"]))
+        config = config.replace(threads=int(order["cpus"]))
     logs = Path(config.run.out) / "logs"
     try:
         logs.mkdir(parents=True, exist_ok=True)
@@ -251,15 +240,13 @@ def _train(config: TrainConfig) -> dict[str, Any]:
     folder = Path(config.run.out) / config.run.name
     try:
         value = result_of(folder)
-        if value is not None:
-            remove_lock(folder)
-        elif (folder / "config.json").is_file():
-            # What a run may take from the study file whatever it began with.
-            names = marked("free") & marked("resumable")
-            result = resume(folder, overrides={name: v for name, v in config.fields.items() if name in names})
-            value = result.test.mean if result.test else math.nan
-        else:
-            result = train(config)
+        if value is None:
+            if (folder / "config.json").is_file():
+                # What a run may take from the study file whatever it began with.
+                names = marked("free") & marked("resumable")
+                result = resume(folder, overrides={name: v for name, v in config.fields.items() if name in names})
+            else:
+                result = train(config)
             value = result.test.mean if result.test else math.nan
         if not math.isfinite(value):
             raise NervecordError(f"its tested return is {value}", where=config.run.name)

@@ -14,7 +14,7 @@ from nervecord.compiler.policy import Policy
 from nervecord.errors import ContractError, NervecordError
 from nervecord.runtime.environment import spaces_of
 from nervecord.targets.given import read_graph
-from nervecord.training.tasks import channels, choice_names
+from nervecord.training.settings.tasks import channels, choice_names
 
 
 def task_contract(env: str, wrappers: Sequence[str] = ()) -> Contract:

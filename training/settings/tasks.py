@@ -162,11 +162,6 @@ TASKS = {
 }
 
 
-def environment_name(env: str, sim: str) -> str:
-    """What a contract calls a task: its Gymnasium id, or a name of Isaac Gym's that is none."""
-    return f"IsaacGym/{env}" if sim == "isaacgym" else env
-
-
 def channels(env: str, observations: int, low: tuple[float, ...], high: tuple[float, ...]) -> tuple[Channels, Channels]:
     """Observation and action channels of a task; of one that is not in `TASKS` they are numbered and have no unit."""
     task = TASKS.get(env)

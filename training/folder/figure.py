@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nervecord.runtime.picture import save_figure
-from nervecord.training.records import read_metrics, read_record
+from nervecord.training.folder.records import read_metrics, read_record
 
 
 def draw_learning_curve(folder: Path, path: Path, *, title: str = "") -> None:

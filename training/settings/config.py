@@ -2,7 +2,7 @@
 
 `TrainConfig` is frozen and complete. `task` says what is learnt, `network` what acts, `algorithm` how it learns
 (`nervecord.training.algorithms`), `run` how and where it is computed and what is kept of it
-(`nervecord.training.settings`). What two runs must share is the comparison of a part.
+(`nervecord.training.settings.parts`). What two runs must share is the comparison of a part.
 
 Fields have names of their own over all parts, so that flags, study files and `TrainConfig.of` name them alone.
 `config.json` in the run folder is the exact copy, one object for each part. Importing this module loads neither torch
@@ -19,42 +19,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nervecord.compiler.schema import by_name, from_json
 from nervecord.errors import FileFormatError, NervecordError, unknown_name
-from nervecord.training import records
-from nervecord.training.algorithms import (
-    ALGORITHMS,
-    PPO,
-    SAC,
-    TD3,
-    TD7,
-    Algorithm,
-    Distill,
-    Finetune,
-    OnPolicy,
-    SkrlAlgorithm,
-)
-from nervecord.training.presets import PRESETS
-from nervecord.training.settings import NetworkConfig, Part, RunConfig, TaskConfig, flag_name, lapsed
-
-__all__ = [
-    "ALGORITHMS",
-    "PPO",
-    "SAC",
-    "TD3",
-    "TD7",
-    "Algorithm",
-    "Distill",
-    "Finetune",
-    "NetworkConfig",
-    "OnPolicy",
-    "RunConfig",
-    "SkrlAlgorithm",
-    "TaskConfig",
-    "TrainConfig",
-    "all_fields",
-    "demo_config",
-    "marked",
-]
+from nervecord.training.algorithms import ALGORITHMS, DEFAULT
+from nervecord.training.algorithms.base import Algorithm
+from nervecord.training.algorithms.ppo import PPO
+from nervecord.training.fields import Part, flag_name, lapsed
+from nervecord.training.settings.parts import NetworkConfig, RunConfig, TaskConfig
+from nervecord.training.settings.presets import PRESETS
 
 
 @dataclass(frozen=True)
@@ -107,13 +79,13 @@ class TrainConfig:
         Raises:
             NervecordError: a field is unknown or has an impossible value.
         """
-        kind = algorithm_named(changes.get("algorithm", PPO.name))
+        kind = algorithm_named(changes.get("algorithm", DEFAULT))
         own = {f.name for f in _all_fields(kind)}
-        if not issubclass(kind, OnPolicy):  # presets are of PPO, and of the policies that it trains
+        if not kind.takes_presets:
             own -= set(_names(NetworkConfig)) | set(_names(kind))
         preset = {name: value for name, value in PRESETS.get(env, {}).items() if name in own}
         values = {**preset, "env": env, **changes}
-        if issubclass(kind, OnPolicy) and "minibatch" not in changes:
+        if kind.takes_presets and "minibatch" not in changes:
             # What nobody chose is never what is wrong: a rollout that is smaller is one minibatch.
             size = {f.name: values.get(f.name, f.default) for f in dataclasses.fields(kind)}
             with contextlib.suppress(TypeError):  # what is no number is refused below, by its name
@@ -205,11 +177,11 @@ class TrainConfig:
             FileFormatError: the text is no JSON object.
             NervecordError: a field is unknown or has an impossible value.
         """
-        return cls.from_dict(records.parsed(text, where), where=where)
+        return cls.from_dict(from_json(text, by_name(Any), where), where=where)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, where: str = "config") -> TrainConfig:
-        """A configuration from what `to_dict` gave; JSON's lists become tuples.
+        """A configuration from what `to_dict` gave, also in earlier versions; JSON's lists become tuples.
 
         Raises:
             NervecordError: a part or field is unknown or has an impossible value.
@@ -217,25 +189,27 @@ class TrainConfig:
         kinds: dict[str, type[Part]] = {
             "task": TaskConfig, "network": NetworkConfig, "algorithm": PPO, "run": RunConfig,
         }  # fmt: skip
-        made: dict[str, Any] = {}
-        for part, given in values.items():
+        parts: dict[str, Any] = {}
+        for part, stored in values.items():
             if part not in kinds:
                 raise unknown_name("part", str(part), kinds, where=where)
-            if not isinstance(given, Mapping):
-                raise FileFormatError(f"{part} is {given!r}, not an object", where=where)
-            given = dict(given)
-            kind = kinds[part]
+            if not isinstance(stored, Mapping):
+                raise FileFormatError(f"{part} is {stored!r}, not an object", where=where)
+            fields, kind = dict(stored), kinds[part]
             if part == "algorithm":
-                kind = algorithm_named(str(given.pop("name", PPO.name)), where=where)
-                if kind is Distill:
-                    # Written before there were critics of students: a run that goes on stays what it was.
-                    given.setdefault("value_epochs", 0)
-            names = _names(kind)
-            for name in given:
-                if name not in names:
-                    raise unknown_name("field", str(name), names, where=where)
-            made[part] = kind(**given)
-        return cls(**made)
+                kind = algorithm_named(str(fields.pop("name", DEFAULT)), where=where)
+            parts[part] = _part(kind, fields, where)
+        return cls(**parts)
+
+
+def _part(kind: type[Part], stored: Mapping[str, Any], where: str) -> Part:
+    """A part of a configuration from a run folder, which an earlier version may have written."""
+    fields = {kind.former_names.get(name, name): value for name, value in stored.items()}
+    names = _names(kind)
+    for name in fields:
+        if name not in names:
+            raise unknown_name("field", str(name), names, where=where)
+    return kind(**{**kind.former_values, **fields})
 
 
 def algorithm_named(name: str, *, where: str = "--algorithm") -> type[Algorithm]:

@@ -7,8 +7,8 @@ would compute over all environments is here computed over all processes:
   only reset an environment are left out;
 - mean and deviation of advantages, observations and discounted returns, over the union of the steps.
 
-Sums of all processes come out of one reduction, equal to the bit everywhere, so the copies of the networks stay equal
-to the bit; `Group.check_equal` proves it at each checkpoint.
+Sums of all processes come out of one reduction, equal bit for bit everywhere, so the copies of the networks stay equal
+bit for bit; `Group.check_equal` proves it at each checkpoint.
 
 With one process nothing here calls torch.distributed.
 """
@@ -28,8 +28,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from nervecord.errors import EngineError, NervecordError
-from nervecord.training.config import OnPolicy, TrainConfig
-from nervecord.training.launch import Launch, launch
+from nervecord.training.processes.launch import Launch, launch
 
 T = TypeVar("T")
 
@@ -90,26 +89,6 @@ class Group:
             )
         torch.cuda.set_device(self.local_rank)
         return f"cuda:{self.local_rank}"
-
-    def check(self, config: TrainConfig) -> None:
-        """Refuse a configuration that this many processes cannot share.
-
-        Raises:
-            NervecordError: environments do not divide evenly, or a minibatch may leave a process without a step.
-        """
-        if config.algorithm.num_envs % self.world:
-            raise NervecordError(
-                f"is {config.algorithm.num_envs}, which {self.world} processes cannot share evenly",
-                where="--num-envs",
-                hint=f"it counts the environments of all processes: use a multiple of {self.world}",
-            )
-        # Every second step may only reset an environment, and each process needs a step in each minibatch.
-        if self.several and isinstance(config.algorithm, OnPolicy) and config.algorithm.minibatch < 2 * self.world:
-            raise NervecordError(
-                f"is {config.algorithm.minibatch}, {self.world} processes need at least {2 * self.world}",
-                where="--minibatch",
-                hint="it counts the transitions of all processes together",
-            )
 
     # ----------------------------------------------------------------------------------------------------------------
     # Collectives
@@ -256,7 +235,7 @@ def _others(group: Group) -> Iterator[None]:
             f"another process of this training died, or did not answer within {TIMEOUT}; this one "
             f"(rank {group.rank} of {group.world}) stops too: {reason[0][:200]}",
             where="torchrun",
-            hint="the process that died says why; --resume goes on from the last checkpoint",
+            hint="the process that died says why; --resume continues from the last checkpoint",
         ) from error
 
 
@@ -269,7 +248,7 @@ def _stoppable(group: Group) -> Iterator[None]:
             f"another process of this training died, or torchrun was told to stop; this one (rank {group.rank} of "
             f"{group.world}) stops too",
             where="torchrun",
-            hint="the process that died says why; --resume goes on from the last checkpoint",
+            hint="the process that died says why; --resume continues from the last checkpoint",
         )
 
     if threading.current_thread() is not threading.main_thread():

@@ -33,8 +33,7 @@ from nervecord.compiler.ops import (
 )
 from nervecord.compiler.policy import Policy
 from nervecord.errors import NervecordError
-from nervecord.training.config import TrainConfig, marked
-from nervecord.training.description import (
+from nervecord.training.policy.description import (
     CountReadout,
     MembraneReadout,
     PolicyDescription,
@@ -43,8 +42,10 @@ from nervecord.training.description import (
 )
 from nervecord.training.policy.network import SpikingPolicy
 from nervecord.training.policy.normaliser import EPSILON
+from nervecord.training.settings.config import TrainConfig, marked
+from nervecord.training.settings.tasks import channels, choice_names
 from nervecord.training.simulators.base import control_period
-from nervecord.training.tasks import channels, choice_names, environment_name
+from nervecord.training.simulators.kinds import kind_named
 
 
 def exportable(config: TrainConfig) -> str | None:
@@ -60,8 +61,8 @@ def check_exportable(config: TrainConfig) -> None:
     Raises:
         NervecordError: the task does not say it.
     """
-    # Simulators of their own know it themselves.
-    if exportable(config) is None and config.run.sim in ("envpool", "gymnasium", "warp"):
+    # Simulators with tasks of their own know it themselves.
+    if exportable(config) is None and kind_named(config.run.sim).knows_gymnasium:
         control_period(config.task.env)
 
 
@@ -164,7 +165,7 @@ def policy_graph(
     """
     size, actions = description.observations, len(description.low)
     low, high = (tuple(float(value) for value in side) for side in (description.low, description.high))
-    environment = environment_name(config.task.env, config.run.sim)
+    environment = kind_named(config.run.sim).prefix + config.task.env
     observation, action = channels(environment, size, low, high)
     if period is None:
         period = control_period(config.task.env)

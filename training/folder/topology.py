@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from nervecord.errors import FileFormatError, NervecordError
-from nervecord.training.config import TrainConfig
-from nervecord.training.records import number_of, read_record
+from nervecord.training.folder.records import number_of, read_record
+from nervecord.training.settings.config import TrainConfig
 
 
 @dataclass(frozen=True, slots=True)

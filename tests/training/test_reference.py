@@ -1,0 +1,61 @@
+"""Declarations of algorithms and simulators: what they name is there, and the reference is made of them."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+from nervecord.training.algorithms import ALGORITHMS
+from nervecord.training.algorithms.base import Asset
+from nervecord.training.fields import flag_name
+from nervecord.training.learners.teacher import Teacher
+from nervecord.training.settings.config import all_fields
+from nervecord.training.settings.parts import NetworkConfig, TaskConfig
+from nervecord.training.settings.reference import reference
+from nervecord.training.simulators.kinds import KINDS
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "training-reference.md"
+
+
+def test_the_document_is_that_of_the_declarations(request: pytest.FixtureRequest) -> None:
+    text = reference()
+    for name in (*ALGORITHMS, *KINDS):
+        assert f"| `{name}` |" in text
+    for name in all_fields():
+        assert f"| `{flag_name(name)}` |" in text
+    if request.config.getoption("--update-golden"):
+        DOCUMENT.write_text(text, encoding="utf-8")
+    assert text == DOCUMENT.read_text(encoding="utf-8"), "run with --update-golden"
+
+
+@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+def test_what_an_algorithm_declares_is_there(name: str) -> None:
+    kind = ALGORITHMS[name]
+    assert isinstance(pkgutil.resolve_name(kind.learner_class), type)
+    assert (Asset.ACTIONS in kind.assets) == bool(kind.teacher_class)
+    if kind.teacher_class:
+        assert issubclass(pkgutil.resolve_name(kind.teacher_class), Teacher)
+    fields = {f.name for f in dataclasses.fields(kind)}
+    assert {source.field for source in kind.sources} <= fields
+    known = fields | {f.name for part in (TaskConfig, NetworkConfig) for f in dataclasses.fields(part)}
+    assert {name for source in kind.sources for name in source.shared} - {"task", "network"} <= known | {"critic"}
+    assert set(kind.former_names.values()) <= fields
+    for source in kind.sources:
+        assert any(source.assets <= other.assets for other in ALGORITHMS.values()), "no run holds what it needs"
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_what_a_simulator_declares_is_there(name: str) -> None:
+    """Its library need not be."""
+    module, _, found = KINDS[name].simulator.partition(":")
+    path = Path(__file__).parents[2].joinpath(*module.split(".")[1:]).with_suffix(".py")
+    (simulator,) = [node for node in ast.parse(path.read_text()).body if getattr(node, "name", None) == found]
+    assert isinstance(simulator, ast.ClassDef)
+    if KINDS[name].check:
+        assert callable(pkgutil.resolve_name(KINDS[name].check))
+    assert set(KINDS[name].takes) <= {"wrappers", "threads", "device"}
+    assert KINDS[name].saves in ("always", "some", "never")

@@ -1,0 +1,148 @@
+"""skrl's agents: its PPO does the update of this package's, and none is given a step that only reset."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nervecord.errors import NervecordError
+from nervecord.training.folder import checkpoint
+from nervecord.training.learners import skrl_ppo
+from nervecord.training.learners.base import Rollout
+from nervecord.training.learners.ppo import PPOLearner
+from nervecord.training.learners.skrl_agents import SkrlLearner
+from nervecord.training.learners.skrl_ppo import SkrlPPOLearner, ValidMemory
+from nervecord.training.run import resume, train
+from nervecord.training.settings.config import TrainConfig
+
+STEPS, ENVS, SIZE, ACTIONS = 16, 4, 5, 2
+TOLERANCE = 1e-6
+"""In float64, of parameters after 12 steps of Adam: sums are taken in another order, and Adam divides by them."""
+
+
+class DoubleMemory(ValidMemory):
+    """skrl makes its tensors in float32."""
+
+    def create_tensor(self, *, dtype: torch.dtype | None = None, **options: Any) -> bool:
+        made: bool = super().create_tensor(dtype=torch.float64 if dtype is torch.float32 else dtype, **options)
+        return made
+
+
+def config(algorithm: str, **changes: Any) -> TrainConfig:
+    base = {
+        "algorithm": algorithm, "policy": "ann", "layers": (16,), "critic": (16,), "num_envs": ENVS, "rollout": STEPS,
+        "minibatch": STEPS * ENVS, "epochs": 12, "lr": 1e-3, "normalise_reward": False, "entropy": 0.01,
+    }  # fmt: skip
+    return TrainConfig.of(**{**base, **changes})
+
+
+def rollout_of(actor: Any) -> Rollout:
+    draw = torch.Generator().manual_seed(1)
+    # Numbers of float32, which is what simulators give.
+    observations = torch.randn(STEPS + 1, ENVS, SIZE, generator=draw).double()
+    with torch.no_grad():
+        outputs = actor.net(observations[:-1].flatten(0, 1))[0].view(STEPS, ENVS, ACTIONS)
+    actions = (outputs + torch.randn(STEPS, ENVS, ACTIONS, generator=draw)).float().double()
+    ends = torch.zeros(2, STEPS, ENVS, dtype=torch.bool)
+    ends[0, -1, 0] = ends[1, -1, 1] = True  # a fall, and a time limit; a later step would only reset
+    rewards = torch.randn(STEPS, ENVS, generator=draw).double()
+    return Rollout(observations, actions, outputs, None, rewards, ends[0], ends[1], torch.ones(STEPS, ENVS).bool())
+
+
+def test_both_do_the_same_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(skrl_ppo, "ValidMemory", DoubleMemory)
+    torch.set_default_dtype(torch.float64)
+    try:
+        torch.manual_seed(0)
+        ours = PPOLearner(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config("ppo"))
+        theirs = SkrlPPOLearner(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config("skrl-ppo"))
+        for part in ("actor", "critic"):
+            getattr(theirs, part).load_state_dict(getattr(ours, part).state_dict())
+        before = [p.detach().clone() for p in ours.parameters()]
+        assert {p.dtype for p in (*ours.parameters(), *theirs.parameters())} == {torch.float64}
+        rollout = rollout_of(ours.actor)
+        found = [learner.update(rollout) for learner in (ours, theirs)]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    moved = max((p - q).abs().max().item() for p, q in zip(ours.parameters(), before, strict=True))
+    apart = max((p - q).abs().max().item() for p, q in zip(ours.parameters(), theirs.parameters(), strict=True))
+    assert moved > 5e-3
+    assert apart < TOLERANCE
+    for name in ("policy_loss", "value_loss"):
+        scale = 0.5 if name == "value_loss" else 1.0  # skrl's is weighted
+        assert found[1][name] == pytest.approx(scale * found[0][name], abs=1e-5)
+
+
+def test_a_step_that_only_resets_is_never_drawn() -> None:
+    learner = SkrlPPOLearner(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config("skrl-ppo", minibatch=16))
+    rollout = rollout_of(learner.actor.double())
+    learner.actor.float()
+    whole = {name: getattr(rollout, name) for name in Rollout.__dataclass_fields__}
+    valid = rollout.valid.clone()
+    valid[3, 2] = valid[9, 0] = False
+    seen = whole["observations"].clone()
+    seen[3, 2] = seen[9, 0] = 777.0
+    parts = {**whole, "observations": seen, "valid": valid}
+    parts = {
+        name: x.float() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for name, x in parts.items()
+    }
+    drawn: list[torch.Tensor] = []
+    taken = learner.memory.sample
+
+    def sample(names: list[str], **options: Any) -> Any:
+        batches = taken(names, **options)
+        drawn.extend(batch[names.index("observations")] for batch in batches)
+        return batches
+
+    learner.memory.sample = sample
+    learner.update(Rollout(**parts))
+    assert sum(len(batch) for batch in drawn) == learner.settings.epochs * int(valid.sum())
+    assert max(batch.max().item() for batch in drawn) < 777.0 / 100  # normalised observations are clipped at 10
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+def test_a_transition_that_only_resets_is_never_stored(algorithm: str) -> None:
+    settings = TrainConfig.of(algorithm=algorithm, num_envs=ENVS, hidden=8, minibatch=4, capacity=50, random_steps=999)
+    learner = SkrlLearner(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), settings)
+    valid = torch.rand(STEPS, ENVS, generator=torch.Generator().manual_seed(2)) < 0.7
+    number = torch.arange(STEPS * ENVS, dtype=torch.float32).view(STEPS, ENVS)
+    seen = torch.cat([number, number[-1:]])[..., None].expand(-1, -1, SIZE)
+    no, zeros = torch.zeros(STEPS, ENVS, dtype=torch.bool), torch.zeros(STEPS, ENVS, ACTIONS)
+    learner.update(Rollout(seen, zeros, zeros, None, number.double(), no, no, valid))
+    stored = number[valid]
+    assert learner.stored == len(stored) < 50
+    for name in ("observations", "rewards"):  # all parts of a transition lie in one row
+        assert torch.equal(learner.memory.get_tensor_by_name(name)[: len(stored), 0, 0], stored)
+    assert torch.isnan(learner.memory.get_tensor_by_name("rewards")[len(stored) :]).all()
+
+
+def test_it_trains_a_spiking_policy_and_resumes(tmp_path: Path) -> None:
+    base = {
+        "algorithm": "skrl-ppo", "env": "InvertedPendulum-v4", "sim": "gymnasium", "layers": (16,), "critic": (16,),
+        "steps": 512, "num_envs": 4, "rollout": 32, "minibatch": 64, "epochs": 2, "checkpoint_every": 256,
+        "validation_episodes": 2, "test_episodes": 2, "tensorboard": False, "out": str(tmp_path), "name": "run",
+    }  # fmt: skip
+    result = train(TrainConfig.of(**base))
+    assert result.policy is not None
+    rows = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
+    assert all(row["value_loss"] > 0 for row in rows)
+    last = checkpoint.load(result.folder / "checkpoints")["learner"]
+    (result.folder / "result.json").unlink()
+    checkpoint.checkpoint_path(result.folder / "checkpoints", 512).unlink()
+    resume(result.folder)
+    again = checkpoint.load(result.folder / "checkpoints")["learner"]
+    assert all(torch.equal(value, again["actor"][name]) for name, value in last["actor"].items())
+    # What it trained is what PPO trains: another training starts from it.
+    started = train(TrainConfig.of(**{**base, "algorithm": "distill", "teacher": str(result.folder), "name": "taught"}))
+    assert started.policy is not None
+
+
+def test_a_policy_that_carries_state_is_refused() -> None:
+    with pytest.raises(NervecordError, match="--algorithm skrl-ppo: needs --state reset"):
+        SkrlPPOLearner(
+            SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config("skrl-ppo", policy="snn", state="carried")
+        )
