@@ -30,6 +30,7 @@ from nervecord.compiler.files.atomic import write_atomically
 from nervecord.errors import NervecordError, unknown_name
 from nervecord.training import checkpoint, run_folder
 from nervecord.training.config import TrainConfig, marked
+from nervecord.training.damage import require_parts, restoring
 from nervecord.training.distributed import SOLO, Group, join
 from nervecord.training.evaluate import Evaluation, evaluate
 from nervecord.training.export import check_exportable, export, exportable
@@ -148,7 +149,8 @@ def resume(
 
         config, content = group.first(reopened)
         check_device(group.device(config.run.device))
-        run = Run(config, content, group)
+        with contextlib.nullcontext() if content is None else restoring(_file_of(folder, content)):
+            run = Run(config, content, group)
         run.folder = folder
         # Only now: what cannot go on so leaves the folder as it was.
         group.first(lambda: run_folder.reconfigure(folder, config))
@@ -185,6 +187,10 @@ def _reopen(folder: Path, overrides: dict[str, Any], processes: int) -> tuple[Tr
         keep = changed.run.keep_checkpoints
         checkpoint.settle(folder / "checkpoints", best=content.get("best"), keep=keep)
     return changed, content
+
+
+def _file_of(folder: Path, content: dict[str, Any]) -> Path:
+    return checkpoint.checkpoint_path(folder / "checkpoints", content["step"])
 
 
 def _newest(folder: Path, config: TrainConfig) -> dict[str, Any] | None:
@@ -447,6 +453,7 @@ class Run:
         self.step, self.episodes, self.best = (content[name] for name in ("step", "episodes", "best"))
         self.returns.extend(content["returns"])
         self.lengths.extend(content.get("lengths", ()))
+        require_parts(content["learner"], self.learner.state_dict())
         self.learner.load_state_dict(content["learner"])
         own = content["processes"][self.group.rank] if self.group.several else content
         self._begin_episodes(own["collector"])
@@ -460,7 +467,8 @@ class Run:
         config, folder = self.config, self.folder
         step = int(self.best["step"]) if self.best else self.step
         content = checkpoint.load(folder / "checkpoints", step)
-        self.learner.load_state_dict(content["learner"])
+        with restoring(_file_of(folder, content)):
+            self.learner.load_state_dict(content["learner"])
         episodes = config.run.test_episodes
         test = evaluate(self.learner, config, episodes, purpose=TEST) if episodes else None
         validation = self.best["score"] if self.best else None

@@ -34,6 +34,7 @@ from nervecord.compiler.files.atomic import write_atomically
 from nervecord.errors import MissingDependencyError, NervecordError, install_command
 from nervecord.runtime import environment
 from nervecord.training.config import TrainConfig
+from nervecord.training.damage import whole_rows
 from nervecord.training.lease import Lease
 from nervecord.training.records import number_of, read_metrics, read_record
 
@@ -261,16 +262,7 @@ class Metrics:
     def _cut(self, step: int) -> None:
         if not self.path.exists():
             return
-        kept = []
-        for line in self.path.read_bytes().splitlines(keepends=True):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                break  # the torn last line of a killed run
-            if not line.endswith(b"\n") or row["step"] > step:
-                break
-            kept.append(line)
-        write_atomically(self.path, b"".join(kept))
+        write_atomically(self.path, b"".join(list(whole_rows(self.path, step))))
 
     def write(self, row: dict[str, float | int | None]) -> None:
         """Append one row; it holds "step".
