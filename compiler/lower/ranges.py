@@ -18,7 +18,7 @@ import numpy as np
 from nervecord.compiler.arithmetic import PRODUCT_BITS, Arithmetic
 from nervecord.compiler.blas import matmul
 from nervecord.compiler.findings import Finding
-from nervecord.compiler.ops import Array, Mantissas, Op
+from nervecord.compiler.ops import Array, Mantissas, Op, Sparse
 from nervecord.compiler.ops.reach import LONGEST_RUN, UNBOUNDED, Reach, Sent, spiking
 from nervecord.compiler.plan import Plan, Unit
 from nervecord.errors import GraphError, InfeasibleError
@@ -219,6 +219,8 @@ def through(dense: Mantissas, arithmetic: Arithmetic, interval: int, given: Sent
 
 def dense_range(dense: Mantissas, arithmetic: Arithmetic, low: Array, high: Array) -> tuple[int, Array, Array]:
     """(largest |product| before the exponent, low, high per output after it) of inputs in low..high per channel."""
+    if isinstance(dense, Sparse):
+        return _sparse_range(dense, arithmetic, low, high)
     (rows,), (width,) = dense.out_shape, dense.in_shape
     bottom, top = np.empty(rows), np.empty(rows)
     at_once = max(1, ROWS // max(width, 1))
@@ -237,6 +239,23 @@ def dense_range(dense: Mantissas, arithmetic: Arithmetic, low: Array, high: Arra
         return reach, least, most
     low_end, high_end = (arithmetic.shifted(end.astype(np.int64), dense.weight_exp) for end in (bottom, top))
     return reach, low_end, high_end
+
+
+def _sparse_range(dense: Sparse, arithmetic: Arithmetic, low: Array, high: Array) -> tuple[int, Array, Array]:
+    """`dense_range` of a sparse matrix: a zero gives nothing, and rows may be too wide to be laid out."""
+    matrix, e = dense.csr, dense.weight_exp
+
+    def added(values: Array) -> Array:
+        return matrix.with_values(values).products(np.ones((1, dense.inputs), dtype=values.dtype))[0]
+
+    # Whole numbers below 2^53, as above.
+    ends = [dense.values * end[dense.columns].astype(np.float64) for end in (low, high)]
+    bottom, top = added(np.minimum(*ends)), added(np.maximum(*ends))
+    reach = int(max(top.max(), -bottom.min()))
+    if arithmetic.accumulate == "shift-each" and e < 0:
+        shifted = [(dense.values.astype(np.int64) * end[dense.columns]) >> -e for end in (low, high)]
+        return reach, added(np.minimum(*shifted)), added(np.maximum(*shifted))
+    return reach, *(arithmetic.shifted(end.astype(np.int64), e) for end in (bottom, top))
 
 
 def _each(dense: Mantissas, start: int, at_once: int, low: Array, high: Array) -> tuple[Array, Array]:

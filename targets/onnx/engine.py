@@ -97,6 +97,14 @@ class OnnxMachine:
         self.state = np.zeros((self.batch, self.model.state_size), dtype=np.float32)
         self.last: dict[str, Array] = {}
 
+    def standing(self) -> Any:
+        """Everything that a block changes, as it is now, for `stand`: nothing writes into these."""
+        return self.state, self.last
+
+    def stand(self, before: Any) -> None:
+        """Make it what it was; may be called twice."""
+        self.state, self.last = before
+
     def __getstate__(self) -> dict[str, Any]:
         # ONNX Runtime's session cannot be copied; one of the same model takes its place.
         return {key: value for key, value in self.__dict__.items() if key != "_session"}
@@ -175,29 +183,19 @@ class OnnxSession(Driven):
     def _clear(self, rows: Array) -> None:
         self._machine.state[rows] = 0
 
-    def step(self, observation: Array, active: Array | None = None) -> Array:
-        """(batch, observations) -> (batch, actions); (observations,) -> (actions,) for one robot.
-
-        Raises:
-            ContractError: the observation's shape or type is wrong.
-            GraphError: an Input that carries spikes is given something else.
-            EngineError: ONNX Runtime failed.
-        """
-        with self._lock:
-            self._alive()
-            given, _ = checked_observation(self.contract, observation, self.batch)
-            counted = checked_active(active, self.batch)
-            with np.errstate(over="ignore"):  # what float32 does not hold is infinite there, and not trusted
-                single = given.astype(np.float32)
-            trusted = np.asarray(np.isfinite(single).all(axis=1))
-            if self.graph.level is Level.INTEGER:
-                known = np.where(trusted[:, None], single, self._neutral)
-                check_inputs(self.plan, self._before.split(known))
-            self._noted = None
-            action = np.asarray(self._machine.run({"obs": single})["actions"], dtype=np.float64)
-            self._count(counted)
-            action = self._safe(action, trusted, counted)
-            return action if np.ndim(observation) == 2 else action[0]
+    def _step(self, observation: Array, active: Array | None) -> Array:
+        given, _ = checked_observation(self.contract, observation, self.batch)
+        counted = checked_active(active, self.batch)
+        with np.errstate(over="ignore"):  # what float32 does not hold is infinite there, and not trusted
+            single = given.astype(np.float32)
+        trusted = np.asarray(np.isfinite(single).all(axis=1))
+        if self.graph.level is Level.INTEGER:
+            known = np.where(trusted[:, None], single, self._neutral)
+            check_inputs(self.plan, self._before.split(known))
+        action = np.asarray(self._machine.run({"obs": single})["actions"], dtype=np.float64)
+        self._count(counted)
+        action = self._safe(action, trusted, counted)
+        return action if np.ndim(observation) == 2 else action[0]
 
     def trace(self) -> dict[str, Array]:
         """What every core node gave in the last action: name -> (window, batch, n)."""

@@ -202,8 +202,8 @@ def watcher(folder: str, found: list[str]) -> Any:
             found.append(f"{event} {str(given)[:100]}")
             return
         elif event == "subprocess.Popen":
-            # Only the guarded reader of HDF5.
-            if "hdf5child" not in str(given[1]):
+            # Only the guarded readers.
+            if "readerchild" not in str(given[1]):
                 found.append(f"{event} {str(given)[:100]}")
             return
         else:

@@ -77,7 +77,7 @@ def test_the_watcher_sees_what_is_written_outside(tmp_path: Path) -> None:
     look = watcher(str(tmp_path), found)
     look("open", (str(tmp_path / "case"), "wb", os.O_WRONLY))
     look("open", ("/etc/passwd", "r", os.O_RDONLY))
-    look("subprocess.Popen", ("python", ["python", "-c", "import hdf5child"], None, None))
+    look("subprocess.Popen", ("python", ["python", "-c", "import readerchild"], None, None))
     assert found == []
     look("open", ("/etc/passwd", "w", os.O_WRONLY))
     look("os.mkdir", ("/tmp/elsewhere", 0o777, -1))

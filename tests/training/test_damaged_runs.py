@@ -1,4 +1,4 @@
-"""A run folder that somebody damaged: resuming it is a sentence that names the file and the way out, and never a wait."""
+"""A damaged run folder: resuming it gives a sentence that names the file and the way out, and never a wait."""
 
 from __future__ import annotations
 
@@ -44,9 +44,7 @@ def within(seconds: int) -> Iterator[None]:
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short run that was stopped: two checkpoints, and its last steps are still to come."""
     out = tmp_path_factory.mktemp("sound")
-    config = small(
-        out, "run", steps=3 * 64, checkpoint_every=64, validation_episodes=0, test_episodes=0, record=0
-    )
+    config = small(out, "run", steps=3 * 64, checkpoint_every=64, validation_episodes=0, test_episodes=0, record=0)
     folder = train(config).folder
     for name in ("policy.nir", "result.json", "learning.png"):
         (folder / name).unlink(missing_ok=True)
