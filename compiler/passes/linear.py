@@ -95,6 +95,7 @@ def _product(a: Matrix, b: Matrix) -> Matrix:
     if a.shape[0] * b.shape[1] > MOST_WEIGHTS:
         raise TooManyError
     if isinstance(a, Csr):
+        assert not isinstance(b, Csr)
         if a.shape[0] * a.inputs * b.shape[1] > MOST_PRODUCTS:
             return np.ascontiguousarray(a.products(np.ascontiguousarray(b.T)).T)
         at_once = max(1, ROWS // a.inputs)

@@ -16,8 +16,8 @@ from fuzz.kinds import KINDS, run_case, seeds
 from nervecord.errors import NervecordError
 
 CASES = {
-    "program": 740, "report": 60, "nir content": 460, "arrays": 260, "contract": 160, "target": 80, "nir bytes": 20,
-    "study": 80, "record": 80, "onnx": 40, "net": 20,
+    "program": 700, "report": 60, "nir content": 460, "arrays": 260, "contract": 160, "target": 80, "nir bytes": 20,
+    "study": 80, "record": 80, "onnx": 40, "net": 20, "layout": 40,
 }  # fmt: skip
 SLICES = 4
 
