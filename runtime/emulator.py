@@ -118,7 +118,7 @@ class Emulator:
         packed, count = self.packed, batch or self.batch
         state, memory = packed.dtypes
         try:
-            made = (
+            made: tuple[Array, Array, Array] = (
                 np.zeros((count, packed.state), dtype=state), np.zeros((count, packed.memory), dtype=memory),
                 np.zeros((count, packed.scratch)),
             )  # fmt: skip
@@ -385,7 +385,8 @@ class EmulatorSession(Traced, Driven):
         sound = np.asarray(np.isfinite(action).all(axis=1))
         self._action[:] = np.where((trusted & sound)[:, None], action, self._fail_safe)
         broken = int(np.count_nonzero(trusted & ~sound & active))
-        emulator.counters[-3:] += (np.count_nonzero(active), np.count_nonzero(~trusted & active), broken)
+        failed = int(np.count_nonzero(~trusted & active))
+        emulator.counters[-3:] += np.array([np.count_nonzero(active), failed, broken])
         return broken
 
     def _stand(self, before: Any) -> None:

@@ -255,7 +255,8 @@ def _sparse_range(dense: Sparse, arithmetic: Arithmetic, low: Array, high: Array
     if arithmetic.accumulate == "shift-each" and e < 0:
         shifted = [(dense.values.astype(np.int64) * end[dense.columns]) >> -e for end in (low, high)]
         return reach, added(np.minimum(*shifted)), added(np.maximum(*shifted))
-    return reach, *(arithmetic.shifted(end.astype(np.int64), e) for end in (bottom, top))
+    low_end, high_end = (arithmetic.shifted(end.astype(np.int64), e) for end in (bottom, top))
+    return reach, low_end, high_end
 
 
 def _each(dense: Mantissas, start: int, at_once: int, low: Array, high: Array) -> tuple[Array, Array]:

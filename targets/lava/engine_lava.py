@@ -147,7 +147,7 @@ class LavaSession(_Elsewhere, Driven):
         backend: Backend = "sim",
     ) -> None:  # fmt: skip
         super().__init__(subject, "lava")
-        self._machine = Core(self.plan, full_trace=full_trace, timeout=timeout, backend=backend)
+        self._machine: Core = Core(self.plan, full_trace=full_trace, timeout=timeout, backend=backend)
 
     @property
     def batch(self) -> int:
@@ -221,7 +221,7 @@ class LavaStream(_Elsewhere, Streaming):
         backend: Backend = "sim",
     ) -> None:  # fmt: skip
         super().__init__(subject if isinstance(subject, Plan) else plan(subject), "lava", 1)
-        self._machine = Core(self.plan, full_trace=full_trace, timeout=timeout, backend=backend)
+        self._machine: Core = Core(self.plan, full_trace=full_trace, timeout=timeout, backend=backend)
 
     @property
     def counts(self) -> Counts:

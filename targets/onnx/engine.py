@@ -170,7 +170,7 @@ class OnnxSession(Driven):
         super().__init__(subject, ENGINE, batch)
         self._before = Before(self.plan)
         self._updates = neurons(self.plan) * self.plan.schedule.steps  # the useful ones
-        self._machine = OnnxMachine(self.plan, batch)
+        self._machine: OnnxMachine = OnnxMachine(self.plan, batch)
 
     @property
     def batch(self) -> int:
@@ -224,7 +224,7 @@ class OnnxStream(Streaming):
 
     def __init__(self, subject: Graph | Plan, *, batch: int = 1) -> None:
         super().__init__(subject if isinstance(subject, Plan) else plan(subject), ENGINE, batch)
-        self._machine = OnnxMachine(self.plan, batch)
+        self._machine: OnnxMachine = OnnxMachine(self.plan, batch)
 
     @property
     def counts(self) -> Counts:

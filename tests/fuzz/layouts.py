@@ -155,7 +155,7 @@ def _linear(rng: random.Random, shape: tuple[int, ...] | None) -> Op:
             )
             return Pool(rng.choice(("sum", "average")), kernel, stride, padding, (channels, *size))
         return _conv(rng, channels, size)
-    if shape is None or len(shape) == 1:
+    if shape is None or (len(shape) == 1 and shape[0] < 1 << 31):
         return _sparse(rng, _size(rng, 24) if shape is None else shape[0])
     return Flatten(shape, 0, -1)
 
