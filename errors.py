@@ -77,6 +77,10 @@ class ContractError(NervecordError, ValueError):
     """A policy and the world it is asked to act in do not match."""
 
 
+class ArgumentError(NervecordError, TypeError):
+    """An argument of the Python API is missing, unknown, or of another type than its function takes."""
+
+
 class MissingDependencyError(NervecordError, ImportError):
     """An optional part of the installation is needed and absent."""
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
-from nervecord.errors import NervecordError
+from nervecord.errors import ArgumentError
 
 F = TypeVar("F", bound=Callable[..., Any])
 Test = Callable[[Any], bool]
@@ -41,7 +41,7 @@ def front(function: F) -> F:
     """The function, which refuses arguments of other types than its annotations say.
 
     Raises:
-        NervecordError: of the returned function: an argument is missing, unknown, or of another type.
+        ArgumentError: of the returned function: an argument is missing, unknown, or of another type.
     """
 
     @functools.wraps(function)
@@ -57,13 +57,13 @@ def _check(function: Callable[..., Any], given: tuple[Any, ...], named: Mapping[
     try:
         bound = signature.bind(*given, **named)
     except TypeError as error:
-        raise NervecordError(
+        raise ArgumentError(
             str(error), where=function.__name__, hint=f"{function.__name__}({', '.join(signature.parameters)})"
         ) from None
     for name, value in bound.arguments.items():
         test, wanted, hint = tests.get(name, (None, "", ""))
         if test is not None and not test(value):
-            raise NervecordError(f"is {_said(value)}, and {wanted} is needed", where=name, hint=hint or None)
+            raise ArgumentError(f"is {_said(value)}, and {wanted} is needed", where=name, hint=hint or None)
 
 
 def _said(value: Any) -> str:
