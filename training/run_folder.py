@@ -17,6 +17,7 @@ Its files:
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import platform
@@ -254,7 +255,8 @@ class Metrics:
                 ) from error
         self.path = folder / "metrics.jsonl"
         self._cut(step)
-        self._file = open(self.path, "ab")  # noqa: SIM115 - closed by __exit__
+        # Without a buffer, which a full disk would be told of once more when it is closed.
+        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed by __exit__
         self._events: Any = None
         if tensorboard:
             self._events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
@@ -271,8 +273,9 @@ class Metrics:
             NervecordError: it cannot be written.
         """
         try:
-            self._file.write((json.dumps(row) + "\n").encode())
-            self._file.flush()
+            line = (json.dumps(row) + "\n").encode()
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise NervecordError(f"cannot be written: {error.strerror}", where=str(self.path)) from error
         if self._events is not None:
@@ -282,7 +285,10 @@ class Metrics:
 
     def sync(self) -> None:
         """Have all rows on disk."""
-        os.fsync(self._file.fileno())
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise NervecordError(f"cannot be written: {error.strerror}", where=str(self.path)) from error
         if self._events is not None:
             self._events.flush()
 

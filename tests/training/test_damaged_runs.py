@@ -195,3 +195,12 @@ def test_a_torn_row_is_dropped(folder: Path) -> None:
         path.write_bytes(first + torn)
         with Metrics(folder, step=step, tensorboard=False):
             assert path.read_bytes() == first
+
+
+def test_a_full_disk_under_the_metrics_is_one_sentence(folder: Path) -> None:
+    """Also when the file is closed afterwards."""
+    with Metrics(folder, step=0, tensorboard=False) as rows:
+        with open("/dev/full", "ab", buffering=0) as full:
+            os.dup2(full.fileno(), rows._file.fileno())
+        with pytest.raises(NervecordError, match="No space left on device"):
+            rows.write({"step": 1})
