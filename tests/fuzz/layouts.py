@@ -71,7 +71,7 @@ def check_layout(given: Any, rng: random.Random) -> None:
 def use(program: Program, rng: random.Random) -> None:
     """Looked at, written, compiled for one target and run there, each on its own: one may refuse what another does."""
     graph = program.graph
-    assert verify(graph) == []
+    assert verify(program.subject) == []
     assert to_text(graph)
     refusals = []
     for ask in (_inspected, _simulated, _compiled):
@@ -84,7 +84,7 @@ def use(program: Program, rng: random.Random) -> None:
 
 
 def _inspected(program: Program, rng: random.Random) -> None:
-    report = nervecord.inspect(program.graph, rng.choice(("lava", "loihi1", "xylo", "spinnaker2", "speck", "c")))
+    report = nervecord.inspect(program.subject, rng.choice(("lava", "loihi1", "xylo", "spinnaker2", "speck", "c")))
     json.dumps(report.to_dict(), allow_nan=False)
 
 
