@@ -24,7 +24,7 @@ MEASURED := latency scaling returns compile_cost verbs
 PRINTED  := c_cortex fused_update train_cost sigma_delta warp_speed choices conformance c_conformance lava_conformance lava_faults
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs fuzz agreement faults test test-all test-quick test-slow test-lava test-lava-dl test-neurobench test-exporters test-warp test-mjlab check format bench clean
+.PHONY: help install demo docs fuzz agreement faults audit test test-all test-quick test-slow test-lava test-lava-dl test-neurobench test-exporters test-warp test-mjlab check format bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -96,6 +96,11 @@ agreement: $(STAMP)  ## inspect and compile on 5,000 random graphs and targets; 
 faults: $(STAMP)  ## 600 kills and full disks, an hour or more; make faults FAULTS="--kind train --kills 20"
 	$(BIN)/python tests/faults/campaign.py $(FAULTS)
 	$(BIN)/python tests/faults/full_disk.py
+
+audit: $(STAMP)  ## look the installed packages, and Lava's, up among known vulnerabilities; for the nightly run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip-audit>=2.7,<3"
+	$(BIN)/pip-audit --skip-editable
+	$(BIN)/pip-audit --require-hashes --disable-pip -r targets/lava/requirements.txt
 
 docs: $(STAMP)  ## the documentation site in build/site; a link or a name that leads nowhere ends it
 	@$(BIN)/python docs/site.py

@@ -13,11 +13,13 @@ Importing this package loads nothing else: each function imports what it needs w
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nervecord.compiler.arguments import front
 from nervecord.errors import NervecordError
 
 if TYPE_CHECKING:
@@ -126,7 +128,8 @@ def __getattr__(name: str) -> Any:
 
         return metadata.version("nervecord")
     if name in _ELSEWHERE:
-        return getattr(importlib.import_module(f"nervecord.{_ELSEWHERE[name]}"), name)
+        found = getattr(importlib.import_module(f"nervecord.{_ELSEWHERE[name]}"), name)
+        return found if isinstance(found, type) else _front(found)
     raise AttributeError(f"module 'nervecord' has no attribute {name!r}")
 
 
@@ -405,16 +408,10 @@ def run(
     from nervecord.runtime.loop import run_policy
 
     return run_policy(
-        session,
-        env,
-        episodes,
-        seed,
-        wrappers=wrappers,
-        environments=environments,
-        record=record,
+        session, env, episodes, seed, wrappers=wrappers, environments=environments, record=record,
         allow_other=allow_other_env,
         progress=progress,
-    )
+    )  # fmt: skip
 
 
 def compare(
@@ -490,3 +487,8 @@ def _target(
     from nervecord.targets.catalogue import with_limits
 
     return with_limits(given, limits)
+
+
+_front = functools.cache(front)
+for _checked in (read, compile, load, open, stream, simulate, inspect, run, compare, target):
+    globals()[_checked.__name__] = _front(_checked)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable
 from importlib import metadata
 from typing import TYPE_CHECKING, Never
 
 if TYPE_CHECKING:
     from nervecord.compiler.findings import Finding
+
+_LONG_WORD = re.compile(r"\S{301,}")
 
 
 class NervecordError(Exception):
@@ -39,8 +42,27 @@ class NervecordError(Exception):
         return tuple(dict.fromkeys(finding.code for finding in self.findings))
 
     def __str__(self) -> str:
-        text = f"{self.where}: {self.message}" if self.where else self.message
-        return escaped(f"{text} ({self.hint})" if self.hint else text)
+        message = cut(_LONG_WORD.sub(lambda word: cut(word[0], LONGEST_WORD), self.message))
+        text = f"{one_line(self.where)}: {message}" if self.where else message
+        return escaped(f"{text} ({cut(self.hint)})" if self.hint else text)
+
+
+LONGEST = 8000
+"""Characters of one part of a message: where there is more, a file put it there."""
+LONGEST_WORD = 300
+
+
+def cut(text: str, longest: int = LONGEST) -> str:
+    """A text, its middle left out where it is too long."""
+    if len(text) <= longest:
+        return text
+    half = longest // 2 - 10
+    return f"{text[:half]}... ({len(text)} characters) ...{text[-half:]}"
+
+
+def one_line(text: str) -> str:
+    """A name of a file or node, cut, its line breaks written out."""
+    return cut(text, 1000).replace("\n", "\\n")
 
 
 def escaped(text: str) -> str:
@@ -64,6 +86,10 @@ class InfeasibleError(NervecordError, ValueError):
 
 class ContractError(NervecordError, ValueError):
     """A policy and the world it is asked to act in do not match."""
+
+
+class ArgumentError(NervecordError, TypeError):
+    """An argument of the Python API is missing, unknown, or of another type than its function takes."""
 
 
 class MissingDependencyError(NervecordError, ImportError):
@@ -111,10 +137,11 @@ MANY_CHOICES = 50
 def unknown_name(kind: str, name: str, choices: Iterable[str], *, where: str | None = None) -> NervecordError:
     """The error for a name that is none of `choices`: points at the nearest and lists them, of many the nearest ten."""
     known = sorted(choices)
-    close = difflib.get_close_matches(name, known, n=1)
+    near = cut(str(name), 200)
+    close = difflib.get_close_matches(near, known, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     shown = known
     if len(known) > MANY_CHOICES:
-        shown = difflib.get_close_matches(name, known, n=10, cutoff=0.0)
+        shown = difflib.get_close_matches(near, known, n=10, cutoff=0.0)
     more = f" and {len(known) - len(shown)} more" if len(shown) < len(known) else ""
     return NervecordError(f"unknown {kind} {name!r}", where=where, hint=f"{hint}choose from: {', '.join(shown)}{more}")

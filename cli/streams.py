@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import errno
+import io
 import os
 import sys
 
@@ -18,14 +20,27 @@ HANDLER = "nervecord-plain"
 
 
 def prepare() -> None:
-    """Make both streams take every letter; a stream that was closed takes everything and keeps nothing."""
+    """Make both streams take every letter; a stderr that was closed takes everything and keeps nothing."""
     codecs.register_error(HANDLER, _plain)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:
+        if stream is None and name == "stdout":
+            sys.stdout = _Closed()  # type: ignore[assignment]
+        elif stream is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 -- open as long as the process
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=HANDLER)
+
+
+class _Closed(io.TextIOBase):
+    """A stdout that was closed: a result that cannot be given is no success, as on a disk that is full."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str, /) -> int:
+        if text:
+            raise OSError(errno.EBADF, "it is closed")
+        return 0
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:

@@ -31,6 +31,14 @@ class Before:
         """Back to the state before the first action, for so many copies."""
         self._states: dict[str, State] = {step.name: step.op.state(batch) for step in self._encoders}
 
+    def standing(self) -> dict[str, State]:
+        """What a block changes, as it is now, for `stand`."""
+        return {name: {key: value.copy() for key, value in state.items()} for name, state in self._states.items()}
+
+    def stand(self, before: Mapping[str, State]) -> None:
+        """Make it what it was; may be called twice."""
+        self._states = {name: {key: value.copy() for key, value in state.items()} for name, state in before.items()}
+
     def clear(self, rows: Array) -> None:
         """The state of some copies (indices or mask) back to that before the first action."""
         for state in self._states.values():

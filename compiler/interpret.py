@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from nervecord.compiler.budget import require_kept, require_runnable
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.host import After, Before
 from nervecord.compiler.ops import Array, Level, State
 from nervecord.compiler.plan import Plan, Tap, plan
 from nervecord.compiler.policy import Policy
 from nervecord.compiler.schedule import Schedule
-from nervecord.errors import GraphError
+from nervecord.errors import GraphError, NervecordError
 
 
 class Machine:
@@ -33,6 +34,7 @@ class Machine:
 
     def __init__(self, subject: Plan | Graph | Policy, batch: int = 1) -> None:
         self.plan = subject if isinstance(subject, Plan) else plan(subject)
+        require_runnable(self.plan)
         self.graph = self.plan.graph
         self.before = Before(self.plan)
         self.after = After(self.plan)
@@ -55,6 +57,7 @@ class Machine:
 
     def reset(self, batch: int | None = None) -> None:
         """Back to the state before the first step, with a new batch size if one is given."""
+        require_kept(self.plan, self.plan.window, batch or self.batch)
         self.batch = batch or self.batch
         self.before.reset(self.batch)
         self._begin()
@@ -69,6 +72,18 @@ class Machine:
         self.history: dict[str, Array] = {
             name: np.zeros((keeps, self.batch, *shape), dtype=self._dtype) for name, shape, keeps in kept if keeps
         }
+
+    def standing(self) -> Any:
+        """Everything that a block changes, as it is now, for `stand`."""
+        held = {name: {key: value.copy() for key, value in state.items()} for name, state in self.state.items()}
+        return self.t, held, {name: values.copy() for name, values in self.history.items()}, self.before.standing()
+
+    def stand(self, before: Any) -> None:
+        """Make it what it was; may be called twice."""
+        self.t = before[0]
+        self.state = {name: {key: value.copy() for key, value in state.items()} for name, state in before[1].items()}
+        self.history = {name: values.copy() for name, values in before[2].items()}
+        self.before.stand(before[3])
 
     def clear(self, rows: Array) -> None:
         """The state of some copies (indices or mask) back to that before the first step; time goes on."""
@@ -197,13 +212,14 @@ def simulate(subject: Graph | Policy, inputs: Array | Mapping[str, Array], sched
     made = plan(subject, schedule)
     with within_float64():
         if isinstance(subject, Policy):
-            return _act(made, np.asarray(inputs))
+            return _act(made, plain_array(inputs, "observations"))
         return _stream(made, stream_inputs(made.graph, inputs))
 
 
 def _act(made: Plan, observations: Array) -> Trace:
     assert made.contract is not None
     rows = checked(observations, (made.contract.observation.size,), "observations")
+    require_kept(made, len(rows) * made.window, rows.shape[1])
     machine = Machine(made, rows.shape[1])
     taken: list[dict[str, Array]] = []
     actions = []
@@ -213,11 +229,12 @@ def _act(made: Plan, observations: Array) -> Trace:
         taken += steps
     if not np.isfinite(actions).all():
         raise _beyond_float64("action")
-    return Trace({name: np.stack([values[name] for values in taken]) for name in taken[0]}, np.stack(actions))
+    return Trace(_stacked(taken), np.stack(actions))
 
 
 def _stream(made: Plan, arrays: dict[str, Array]) -> Trace:
     steps, batch = next(iter(arrays.values())).shape[:2]
+    require_kept(made, steps, batch)
     machine = Machine(made, batch)
     taken: list[dict[str, Array]] = []
     left: dict[str, list[Array]] = {}
@@ -230,9 +247,14 @@ def _stream(made: Plan, arrays: dict[str, Array]) -> Trace:
         for name, rows in outputs.items():
             left.setdefault(name, []).append(rows[None] if held else rows)
     return Trace(
-        outputs={name: np.stack([values[name] for values in taken]) for name in taken[0]},
+        outputs=_stacked(taken),
         left={name: np.concatenate(rows)[:steps] for name, rows in left.items()},
     )
+
+
+def _stacked(taken: list[dict[str, Array]]) -> dict[str, Array]:
+    """name -> (steps, batch, ...); what is stacked is given back at once."""
+    return {name: np.stack([values.pop(name) for values in taken]) for name in list(taken[0])}
 
 
 def _part(x: Array, start: int, count: int) -> Array:
@@ -258,10 +280,24 @@ def stream_inputs(graph: Graph, inputs: Array | Mapping[str, Array]) -> dict[str
     missing = [name for name in graph.inputs if name not in inputs]
     if missing:
         raise GraphError("no values given for this input", where=missing[0])
-    arrays = {name: checked(np.asarray(inputs[name]), graph.nodes[name].in_shape, name) for name in graph.inputs}
+    arrays = {name: checked(plain_array(inputs[name], name), graph.nodes[name].in_shape, name) for name in graph.inputs}
     if len({array.shape[:2] for array in arrays.values()}) != 1:
         raise GraphError("inputs differ in their number of steps or their batch", where="inputs")
     return arrays
+
+
+def plain_array(values: Any, where: str, error: type[NervecordError] = GraphError) -> Array:
+    """What a caller gives, as an array of numpy.
+
+    Raises:
+        error: its rows differ in length; or it is masked, and what is masked would count.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        raise error("is a masked array, whose mask says nothing here", where=where, hint="fill it: x.filled(0)")
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError) as wrong:
+        raise error(f"is no array of numbers: {' '.join(str(wrong).split())[:200]}", where=where) from None
 
 
 def checked(array: Array, shape: tuple[int, ...], name: str) -> Array:

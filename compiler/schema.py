@@ -29,9 +29,9 @@ MOST_WHOLE = 10**18
 LONGEST_TEXT = 1 << 16
 """Characters of a text."""
 LONGEST_MESSAGE = 300
-MOST_JSON = 32 << 20
-"""Bytes of one JSON text: what is made of it takes about ten times as much."""
-MOST_LISTS = 1 << 22
+MOST_JSON = 20 << 20
+"""Bytes of one JSON text: what is made of it takes up to thirty times as much."""
+MOST_LISTS = 1 << 20
 """Lists and objects in one JSON text: an empty one takes twenty times its two bytes."""
 NESTED = 64
 """JSON that is nested deeper is refused; how deep Python itself can read differs from version to version."""

@@ -5,12 +5,12 @@ Fields are checked by their declarations, whatever the op. What stands here is a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import TypeVar
 
 import numpy as np
 
+from nervecord.compiler.budget import sizes
 from nervecord.compiler.contract import Contract
 from nervecord.compiler.findings import Finding, raise_on_errors
 from nervecord.compiler.graph import Graph
@@ -33,10 +33,6 @@ MOST_NODES = 1 << 16
 """No graph has more nodes."""
 MOST_EDGES = 1 << 17
 """No graph has more edges."""
-MOST_VALUES = 1 << 24
-"""No op takes or gives more values."""
-MOST_HELD = 1 << 26
-"""Values of all ops together, of all delays, of the steps of an action: half a gigabyte each."""
 
 
 def verify(subject: Graph | Policy, level: Level | None = None) -> list[Finding]:
@@ -58,7 +54,7 @@ def verify(subject: Graph | Policy, level: Level | None = None) -> list[Finding]
             found.append(_error(code, name, message, value=value, limit=limit))
     if shapeless:
         return found  # it has no shape to connect
-    found += _sizes(graph, contract)
+    found += sizes(graph, contract)
     if any(finding.code == "size" for finding in found):
         return found  # the rest would take as long as running it
     found += _connections(graph)
@@ -87,22 +83,6 @@ def _error(code: str, node: str, message: str, fix: str = "", **measure: float |
 
 def _has_sizes(op: Op) -> bool:
     return any(declared.kind == "shape" for _, declared in declarations(type(op)))
-
-
-def _sizes(graph: Graph, contract: Contract | None) -> Iterator[Finding]:
-    """A few bytes of a file must not ask for gigabytes: shapes are numbers, and what they stand for is memory."""
-    total = waiting = held = 0
-    for name, op in graph.nodes.items():
-        values = max(math.prod(op.in_shape), op.size)
-        if values > MOST_VALUES:
-            yield _error("size", name, "has too many values", value=min(values, 1 << 62), limit=MOST_VALUES)
-        total += values
-        if type(op).ROLE in ("input", "before"):
-            held += op.size * (contract.steps if contract else 1)
-        waiting += (op.lag + op.kept) * math.prod(op.in_shape)
-    for what, count in (("values", total), ("values that wait in delays", waiting), ("values in a block", held)):
-        if count > MOST_HELD:
-            yield _error("size", "graph", f"has too many {what}", value=min(count, 1 << 62), limit=MOST_HELD)
 
 
 def _connections(graph: Graph) -> Iterator[Finding]:

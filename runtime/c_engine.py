@@ -82,6 +82,15 @@ class Compiled:
         for values in self._sent.values():
             values[:, rows] = 0
 
+    def standing(self) -> Any:
+        """Everything that a block changes, as it is now, for `stand`."""
+        return self.states.copy(), dict(self._sent), self._stepped
+
+    def stand(self, before: Any) -> None:
+        """Make it what it was; may be called twice."""
+        self.states[:] = before[0]
+        self._sent, self._stepped = dict(before[1]), before[2]
+
     def _harvest(self, rows: Any) -> None:
         """Counters of copies that are about to be cleared."""
         for name in self._counters():
@@ -211,7 +220,7 @@ class CSession(_Loaded, Traced, Driven):
     ) -> None:  # fmt: skip
         super().__init__(subject, engine, batch)
         self._machine = Compiled(self.plan, batch, flags=flags, history=trace, library=library)
-        self._step = self._machine.function("step")
+        self._function = self._machine.function("step")
         self._before = Before(self.plan)
 
     @property
@@ -233,26 +242,18 @@ class CSession(_Loaded, Traced, Driven):
     def _clear(self, rows: Array) -> None:
         self._machine.clear(rows)
 
-    def step(self, observation: Array, active: Array | None = None) -> Array:
-        """(batch, observations) -> (batch, actions); (observations,) -> (actions,) for one robot. Both as float32.
-
-        Raises:
-            ContractError: the observation's shape or type is wrong.
-            GraphError: an Input that carries spikes is given something else.
-        """
-        with self._lock:
-            self._alive()
-            given, trusted = checked_observation(self.contract, observation, self.batch)
-            counted = checked_active(active, self.batch)
-            check_inputs(self.plan, self._before.split(given[trusted]))
-            with np.errstate(over="ignore"):  # what float32 cannot hold is not finite, and gives the fail-safe action
-                obs = np.ascontiguousarray(given, dtype=np.float32)
-            act = np.zeros((self.batch, self.contract.action.size), dtype=np.float32)
-            self._noted = None
-            known = self._machine.run(self._step, obs, act, counted) != NOT_FINITE
-            self._counts.actions += int(np.count_nonzero(counted))
-            action = self._safe(act.astype(np.float64), known, counted)
-            return action if np.ndim(observation) == 2 else action[0]
+    def _step(self, observation: Array, active: Array | None) -> Array:
+        # Both as float32.
+        given, trusted = checked_observation(self.contract, observation, self.batch)
+        counted = checked_active(active, self.batch)
+        check_inputs(self.plan, self._before.split(given[trusted]))
+        with np.errstate(over="ignore"):  # what float32 cannot hold is not finite, and gives the fail-safe action
+            obs = np.ascontiguousarray(given, dtype=np.float32)
+        act = np.zeros((self.batch, self.contract.action.size), dtype=np.float32)
+        known = self._machine.run(self._function, obs, act, counted) != NOT_FINITE
+        self._counts.actions += int(np.count_nonzero(counted))
+        action = self._safe(act.astype(np.float64), known, counted)
+        return action if np.ndim(observation) == 2 else action[0]
 
 
 class CStream(_Loaded, Traced, Streaming):
@@ -273,7 +274,7 @@ class CStream(_Loaded, Traced, Streaming):
     ) -> None:
         super().__init__(subject if isinstance(subject, Plan) else plan(subject), engine, batch)
         self._machine = Compiled(self.plan, batch, flags=flags)
-        self._step = self._machine.function("step_q")
+        self._function = self._machine.function("step_q")
         self._before, self._after = Before(self.plan), After(self.plan)
 
     @property
@@ -287,7 +288,7 @@ class CStream(_Loaded, Traced, Streaming):
         entered = self._before.enter(inputs, np.int64)
         given = entering(self._machine.form, entered, self.batch)
         out = np.zeros((self.batch, self._machine.form.out_dim), dtype=np.int32)
-        self._machine.run(self._step, given, out, active)
+        self._machine.run(self._function, given, out, active)
         return self._after.leave(left(self._machine.form, out))
 
     def _restart(self, batch: int) -> None:

@@ -7,6 +7,7 @@ that was built is kept for the process.
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import hashlib
 import os
@@ -52,6 +53,10 @@ def compiler() -> tuple[str, ...]:
         f"needs a C compiler, and there is none of {', '.join(COMPILERS)}", where="engine c",
         hint="install gcc or clang, or name a compiler in the variable CC; the engine emulator needs none",
     )  # fmt: skip
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a compiler says where the folder for temporary files takes no more."""
 
 
 def load_library(source: Source, *, flags: tuple[str, ...] = FAST) -> ctypes.CDLL:
@@ -135,7 +140,7 @@ def build(
     """A shared library of these files, in a folder.
 
     Raises:
-        EngineError: the compiler failed.
+        EngineError: the compiler failed. OSError: the folder takes no more.
     """
     for name, text in files.items():
         (folder / name).write_text(text, encoding="ascii")
@@ -143,10 +148,16 @@ def build(
     words = [*command, *STRICT, *flags, "-shared", "-fPIC", "-o", str(library)]
     words += [str(folder / name) for name in files if name.endswith(".c")]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, check=False)
+        done = subprocess.run(
+            words, capture_output=True, text=True, timeout=SECONDS, check=False, env={**os.environ, "LC_ALL": "C"},
+            errors="replace",
+        )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EngineError(f"{command[0]} did not run: {error}", where="engine c") from None
     if done.returncode:
+        full = next((os.strerror(code) for code in _FULL if os.strerror(code) in done.stderr), None)
+        if full is not None:
+            raise OSError(errno.ENOSPC, full)
         said = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()
         raise EngineError(
             f"{command[0]} failed: {said[0]}", where="engine c", hint="name another compiler in the variable CC"

@@ -64,7 +64,8 @@ class Emulator:
         self.packed = pack(self.plan, **form)
         self.before = Before(self.plan)
         self.after = After(self.plan)
-        self.counters = np.zeros(len(self.packed.populations) + len(self.packed.connections), dtype=np.int64)
+        # Spikes, synaptic events; actions, and those of observations and actions that were not finite.
+        self.counters = np.zeros(len(self.packed.populations) + len(self.packed.connections) + 3, dtype=np.int64)
         self._held = [entry.name for entry in self.plan.entries if entry.entering == "held"]
         self._streamed = [entry.name for entry in self.plan.entries if entry.entering != "held"]
         self._compile()
@@ -118,9 +119,10 @@ class Emulator:
         packed, count = self.packed, batch or self.batch
         state, memory = packed.dtypes
         try:
-            self._state: Array = np.zeros((count, packed.state), dtype=state)
-            self._memory: Array = np.zeros((count, packed.memory), dtype=memory)
-            self._scratch = np.zeros((count, packed.scratch))
+            made: tuple[Array, Array, Array] = (
+                np.zeros((count, packed.state), dtype=state), np.zeros((count, packed.memory), dtype=memory),
+                np.zeros((count, packed.scratch)),
+            )  # fmt: skip
         except (MemoryError, ValueError):
             size = count * (packed.memory * np.dtype(memory).itemsize + packed.state * np.dtype(state).itemsize)
             raise InfeasibleError(
@@ -129,10 +131,25 @@ class Emulator:
             ) from None  # fmt: skip
         self.before.reset(count)
         packed.table[Header.CLOCK] = 0
-        self._arrays = (
-            packed.table, packed.reals, packed.weights, packed.columns, self._state, self._memory, self._scratch,
-            self.counters,
-        )  # fmt: skip
+        self._take(made)
+
+    def _take(self, state: tuple[Array, Array, Array]) -> None:
+        packed = self.packed
+        self._state, self._memory, self._scratch = state
+        self._arrays = (packed.table, packed.reals, packed.weights, packed.columns, *state, self.counters)
+
+    def standing(self) -> Any:
+        """Everything that a block changes, as it is now, for `stand`."""
+        state = (self._state.copy(), self._memory.copy(), self._scratch.copy())
+        return state, self.counters.copy(), int(self.packed.table[Header.CLOCK]), self.before.standing()
+
+    def stand(self, before: Any) -> None:
+        """Make it what it was; may be called twice."""
+        for now, was in zip((self._state, self._memory, self._scratch, self.counters), (*before[0], before[1]),
+                            strict=True):  # fmt: skip
+            now[:] = was
+        self.packed.table[Header.CLOCK] = before[2]
+        self.before.stand(before[3])
 
     def clear(self, rows: Array) -> None:
         """The state of some copies (indices or mask) back to that before the first step; time goes on."""
@@ -151,11 +168,11 @@ class Emulator:
                 the action was not.
 
         Returns:
-            Number of active copies whose observation was not finite, and, times 2^32, of those whose action was not;
-            their action is the fail-safe one.
+            Active copies whose action was not finite; it is the fail-safe one then. What is counted of the action is
+            in `counters` when it is.
         """
-        failed: int = self._loop.act(observation, action, *self._arrays, active, outcome)
-        return failed
+        broken: int = self._loop.act(observation, action, *self._arrays, active, outcome)
+        return broken
 
     def block(self, inputs: Mapping[str, Array], active: Array) -> dict[str, Array]:
         """One block of steps; of a policy, one action.
@@ -283,11 +300,15 @@ class EmulatorSession(Traced, Driven):
         self._restart(batch)
 
     def _restart(self, batch: int) -> None:
+        made = (
+            np.zeros((batch, self.contract.action.size)), np.zeros((batch, self.contract.observation.size)),
+            np.ones(batch, dtype=np.bool_), np.zeros(batch, dtype=np.uint8),
+        )  # fmt: skip
         self._machine.reset(batch)
-        self._action: Array = np.zeros((batch, self.contract.action.size))
-        self._observation: Array = np.zeros((batch, self.contract.observation.size))
-        self._every = np.ones(batch, dtype=np.bool_)
-        self._outcome: Array = np.zeros(batch, dtype=np.uint8)
+        self._action: Array
+        self._observation: Array
+        self._outcome: Array
+        self._action, self._observation, self._every, self._outcome = made
         self._acted = False
         size = self.contract.observation.size
         self._shapes = {(batch, size)} | ({(size,)} if batch == 1 else set())
@@ -318,6 +339,10 @@ class EmulatorSession(Traced, Driven):
         """What it did since it was opened: a copy."""
         with self._lock:
             counts = tally(self._machine, self._counts)
+            actions, distrusted, broken = self._machine.counters[-3:].tolist()
+            counts.actions += actions
+            counts.fail(NOT_FINITE, distrusted)
+            counts.fail(ACTION_NOT_FINITE, broken)
             counts.neuron_updates = float(self._updates * counts.actions)
             return counts
 
@@ -343,20 +368,16 @@ class EmulatorSession(Traced, Driven):
                 given[:] = checked_observation(self.contract, observation, self.batch)[0]
                 single = np.ndim(observation) == 1
             counted = self._every if active is None else checked_active(active, len(given))
+            # The compiled loop is not interrupted, and counts itself.
             if self._fused:
-                failed = self._machine.act(given, self._action, counted, self._outcome)
+                self._machine.act(given, self._action, counted, self._outcome)
             else:
-                failed = self._general(given, counted)
-            counts = self._counts
-            counts.actions += len(given) if active is None else int(np.count_nonzero(counted))
-            if failed:
-                counts.fail(NOT_FINITE, failed & 0xFFFFFFFF)
-                counts.fail(ACTION_NOT_FINITE, failed >> 32)
+                self._whole(lambda: self._general(given, counted))
             self._acted = True
             return self._action[0].copy() if single else self._action.copy()
 
-    def _general(self, given: Array, active: Array) -> int:
-        """One action with the host's ops in numpy; returns what `Emulator.act` does."""
+    def _general(self, given: Array, active: Array) -> None:
+        """One action with the host's ops in numpy; counts and returns what `Emulator.act` does."""
         emulator = self._machine
         trusted = np.asarray(np.isfinite(given).all(axis=1))
         seen = given if trusted.all() else np.where(trusted[:, None], given, self._neutral)
@@ -364,7 +385,13 @@ class EmulatorSession(Traced, Driven):
         sound = np.asarray(np.isfinite(action).all(axis=1))
         self._action[:] = np.where((trusted & sound)[:, None], action, self._fail_safe)
         self._outcome[:] = np.where(trusted, np.where(sound, 0, 2), 1)
-        return int(np.count_nonzero(~trusted & active)) + (int(np.count_nonzero(trusted & ~sound & active)) << 32)
+        broken = int(np.count_nonzero(trusted & ~sound & active))
+        failed = int(np.count_nonzero(~trusted & active))
+        emulator.counters[-3:] += np.array([np.count_nonzero(active), failed, broken])
+
+    def _stand(self, before: Any) -> None:
+        super()._stand(before)
+        self._acted = False
 
 
 class EmulatorStream(Traced, Streaming):

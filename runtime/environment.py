@@ -169,8 +169,15 @@ def make_environments(given: Any, count: int, wrappers: Sequence[str] = ()) -> l
             )
         return [given]
     if not callable(given):
-        raise TypeError(f"env is of type {type(given).__name__}, an id, an environment or a function is needed")
-    return [given() for _ in range(count)]
+        raise NervecordError(f"is a {type(given).__name__}, an id, an environment or a function is needed", where="env")
+    made = [given() for _ in range(count)]
+    for environment in made:
+        if not hasattr(environment, "step"):
+            raise NervecordError(
+                f"is a function that gives a {type(environment).__name__}, which is no environment", where="env",
+                hint="give one that makes an environment of Gymnasium, or an id",
+            )  # fmt: skip
+    return made
 
 
 def environment_title(given: Any) -> str:

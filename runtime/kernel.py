@@ -136,18 +136,18 @@ def _act(
         table, reals, weights, columns: of `runtime.packing`; the table's clock goes on by a block.
         state, memory, scratch: (batch, ...), one row per robot; scratch in float64, a population code's accumulators
             first.
-        counters: spikes of each population, then synaptic events of each connection; added to.
+        counters: spikes of each population, then synaptic events of each connection, and at the end of active robots
+            the actions, those whose observation was not finite, and those whose action was not; added to.
         active: (batch,) whether a robot is counted.
         outcome: (batch,), written: 0 where the policy acted, 1 where the observation was not finite, 2 the action.
 
     Returns:
-        Number of active robots whose observation was not finite, and, times 2^32, of those whose action was not. They
-        got the fail-safe action.
+        Whether an action was not finite. It, and one on an observation that was not, is the fail-safe action.
     """
     fixed = 5 + 2 * table[Header.OBSERVATIONS] + 3 * table[Header.DECODED]
     p = table[Header.POPULATION] + table[Header.READ] * Pop.SIZE
     read = table[p + Pop.VALUE] + table[Header.FIRST] * table[p + Pop.NEURONS]
-    distrusted = broken = 0
+    counted = distrusted = broken = 0
     for b in range(observation.shape[0]):
         mem, st, x, own = memory[b], state[b], observation[b], scratch[b]
         finite = sound = True
@@ -169,6 +169,8 @@ def _act(
             if not np.isfinite(action[b, i]):
                 sound = False
         outcome[b] = 0
+        if active[b]:
+            counted += 1
         if not (finite and sound):
             outcome[b] = 2 if finite else 1
             for i in range(action.shape[1]):
@@ -176,8 +178,12 @@ def _act(
             if active[b]:
                 distrusted += not finite
                 broken += finite
+    # Here, and not where Python counts, so that an interrupt finds an action whole or not begun.
+    counters[-3] += counted
+    counters[-2] += distrusted
+    counters[-1] += broken
     table[Header.CLOCK] += table[Header.WINDOW]
-    return distrusted + broken * (1 << 32)
+    return broken
 
 
 @njit(nogil=True, error_model="numpy")

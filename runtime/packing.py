@@ -104,9 +104,13 @@ def bounds(step: Step, sent: dict[str, int], arithmetic: Arithmetic) -> Bounds:
     assert isinstance(dense, Mantissas)
     x = sum(sent[tap.source] for tap in step.taps)
     (outputs,), (inputs,) = dense.out_shape, dense.in_shape
-    reach = max(1, (1 << 22) // inputs)
-    rows = [int(np.abs(dense.rows(k, k + reach).astype(np.int64)).sum(axis=1).max()) for k in range(0, outputs, reach)]
-    product = max(rows) * x
+    if isinstance(dense, Sparse):
+        sums = [dense.csr.with_values(np.abs(dense.values.astype(np.int64))).products(np.ones((1, inputs), np.int64))]
+    else:
+        reach = max(1, (1 << 22) // inputs)
+        parts = (dense.rows(k, k + reach).astype(np.int64) for k in range(0, outputs, reach))
+        sums = [np.abs(part).sum(axis=1) for part in parts]
+    product = max(int(each.max()) for each in sums) * x
     e = dense.weight_exp
     if e >= 0:
         return Bounds(product, product << e)

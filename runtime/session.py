@@ -6,9 +6,10 @@ Faster engines offer the same methods and are tested against it. For graphs that
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import threading
-from collections.abc import Mapping
+import operator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
@@ -16,14 +17,16 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 
 from nervecord.compiler.blas import matmul
+from nervecord.compiler.budget import require_runnable
 from nervecord.compiler.contract import Contract
 from nervecord.compiler.graph import Graph
-from nervecord.compiler.interpret import Machine
+from nervecord.compiler.interpret import Machine, plain_array
 from nervecord.compiler.ops import Array, Level, Normalise
 from nervecord.compiler.plan import Plan, plan
 from nervecord.compiler.policy import Policy
 from nervecord.errors import ContractError, GraphError
 from nervecord.runtime.answer import ACTION_NOT_FINITE, NOT_FINITE, Answer, answered
+from nervecord.runtime.closing import Closing
 
 
 @dataclass(slots=True)
@@ -139,10 +142,11 @@ def planned(subject: Policy | Plan) -> tuple[Plan, Contract]:
     """The plan of a policy, and its contract.
 
     Raises:
-        GraphError: it is not executable.
+        GraphError: it is not executable, or an action takes too many operations.
         ContractError: it is no policy.
     """
     made = subject if isinstance(subject, Plan) else plan(subject)
+    require_runnable(made)
     if made.contract is None:
         raise ContractError(
             "carries no contract, so it cannot act", where="graph", hint="a stream session runs any graph step by step"
@@ -156,7 +160,7 @@ def checked_observation(contract: Contract, observation: Array, batch: int) -> t
     Raises:
         ContractError: its shape or type is not the contract's.
     """
-    array = np.asarray(observation)
+    array = plain_array(observation, "observation", ContractError)
     if array.dtype.kind not in "fiu":
         raise ContractError(f"holds {array.dtype}, not numbers", where="observation")
     size = contract.observation.size
@@ -171,14 +175,39 @@ def checked_observation(contract: Contract, observation: Array, batch: int) -> t
     return array, trusted
 
 
+MOST_COPIES = 1 << 24
+"""Robots, or copies of a stream, in one session."""
+
+
 def checked_batch(batch: int | None) -> None:
-    """Refuse a number of robots below 1.
+    """Refuse what is no number of robots.
 
     Raises:
-        ContractError: it is.
+        ContractError: it is no whole number, below 1, or beyond `MOST_COPIES`.
     """
-    if batch is not None and batch < 1:
+    if batch is None:
+        return
+    try:
+        count = operator.index(batch)
+    except TypeError:
+        raise ContractError(f"is {batch!r}, a whole number is needed", where="batch") from None
+    if count < 1:
         raise ContractError(f"is {batch}, at least 1 is needed", where="batch")
+    if count > MOST_COPIES:
+        raise ContractError(f"is {batch}, and at most {MOST_COPIES} run side by side", where="batch")
+
+
+@contextlib.contextmanager
+def room_for(batch: int) -> Iterator[None]:
+    """Where the state of so many robots is made.
+
+    Raises:
+        ContractError: there is not the memory.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise ContractError(f"is {batch}, and there is not the memory for it: {error}", where="batch") from None
 
 
 def checked_rows(rows: Array, batch: int) -> Array:
@@ -187,7 +216,7 @@ def checked_rows(rows: Array, batch: int) -> Array:
     Raises:
         ContractError: they are none of this batch's.
     """
-    found = np.asarray(rows)
+    found = plain_array(rows, "rows", ContractError)
     try:
         np.zeros(batch)[found]
     except IndexError as error:
@@ -203,7 +232,7 @@ def checked_active(active: Array | None, batch: int) -> Array:
     """
     if active is None:
         return np.ones(batch, dtype=np.bool_)
-    array = np.asarray(active)
+    array = plain_array(active, "active", ContractError)
     if array.shape != (batch,) or array.dtype != np.bool_:
         raise ContractError(f"has shape {array.shape} of {array.dtype}, ({batch},) of bool is needed", where="active")
     return array
@@ -271,41 +300,14 @@ def add(total: dict[str, float], more: Mapping[str, float]) -> None:
         total[name] = total.get(name, 0.0) + value
 
 
-class Closing:
-    """A context manager that closes itself and refuses to go on afterwards, and the lock of a session's calls."""
+class Standing(Protocol):
+    """What runs a plan, whose state can be put back."""
 
-    def __init__(self) -> None:
-        self._closed = False
-        self._lock = threading.RLock()
+    def standing(self) -> Any:
+        """What a block changes, as it is now."""
 
-    def close(self) -> None:
-        """Further calls are errors."""
-        self._closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __copy__(self) -> Self:
-        # One that shared its arrays with this one would change its actions.
-        return copy.deepcopy(self)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy has a lock of its own, and nothing of a step that is half done.
-        with self._lock:
-            return {key: copy.deepcopy(value) for key, value in self.__dict__.items() if key != "_lock"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = threading.RLock()
-
-    def _alive(self) -> None:
-        if self._closed:
-            raise ContractError("is closed", where="session")
+    def stand(self, before: Any) -> None:
+        """Make it what `standing` gave; may be called twice."""
 
 
 class Acting(Closing):
@@ -357,6 +359,8 @@ class Driven(Acting):
         ContractError: it carries no contract; the batch is below 1.
     """
 
+    _machine: Standing
+
     def __init__(self, subject: Policy | Plan, engine: str, batch: int = 1) -> None:
         super().__init__()
         self.plan, self.contract = planned(subject)
@@ -381,8 +385,37 @@ class Driven(Acting):
             if rows is not None:
                 self._clear(checked_rows(rows, self.batch))
                 return
-            self._restart(batch or self.batch)
+            count = batch or self.batch
+            with room_for(count):
+                self._restart(count)
             self._noted = None
+
+    def step(self, observation: Array, active: Array | None = None) -> Array:
+        """(batch, observations) -> (batch, actions); (observations,) -> (actions,) for one robot.
+
+        A step that is refused, or interrupted, leaves state and counts as they were.
+
+        Raises:
+            ContractError: the observation's shape or type is wrong.
+            GraphError: an Input that carries spikes is given something else.
+            EngineError: the engine failed.
+        """
+        with self._lock:
+            self._alive()
+            self._noted = None
+            return self._whole(lambda: self._step(observation, active))
+
+    def _step(self, observation: Array, active: Array | None) -> Array:
+        """See `step`."""
+        raise NotImplementedError
+
+    def _standing(self) -> Any:
+        return self._counts.copy(), self._machine.standing()
+
+    def _stand(self, before: Any) -> None:
+        self._counts = before[0].copy()
+        self._machine.stand(before[1])
+        self._noted = None
 
     def _restart(self, batch: int) -> None:
         """Back to the state before the first action, with so many robots."""
@@ -393,7 +426,7 @@ class Driven(Acting):
         raise NotImplementedError
 
 
-class Seen(Protocol):
+class Seen(Standing, Protocol):
     """A machine that tells what it did: `compiler.interpret.Machine` of an engine."""
 
     def trace(self) -> dict[str, Array]:
@@ -437,7 +470,7 @@ class MachineSession(Driven):
 
     def __init__(self, subject: Policy | Plan, *, engine: str = "definition", batch: int = 1) -> None:
         super().__init__(subject, engine, batch)
-        self._machine = Machine(self.plan, batch)
+        self._machine: Machine = Machine(self.plan, batch)
         self._last: list[dict[str, Array]] = []
 
     @property
@@ -452,27 +485,25 @@ class MachineSession(Driven):
     def _clear(self, rows: Array) -> None:
         self._machine.clear(rows)
 
-    def step(self, observation: Array, active: Array | None = None) -> Array:
-        """(batch, observations) -> (batch, actions); (observations,) -> (actions,) for one robot.
+    def _step(self, observation: Array, active: Array | None) -> Array:
+        given, trusted = checked_observation(self.contract, observation, self.batch)
+        counted = checked_active(active, self.batch)
+        if not trusted.all():
+            given = np.where(trusted[:, None], given, self._neutral)
+        if self.graph.level is Level.INTEGER:
+            check_inputs(self.plan, self._machine.before.split(given))
+        with np.errstate(over="ignore", invalid="ignore"):  # an action that is not finite is not given, and counted
+            action, self._last = self._machine.window(given)
+        self._count(counted)
+        action = self._safe(action, trusted, counted)
+        return action if np.ndim(observation) == 2 else action[0]
 
-        Raises:
-            ContractError: the observation's shape or type is wrong.
-            GraphError: an Input that carries spikes is given something else.
-        """
-        with self._lock:
-            self._alive()
-            self._noted = None
-            given, trusted = checked_observation(self.contract, observation, self.batch)
-            counted = checked_active(active, self.batch)
-            if not trusted.all():
-                given = np.where(trusted[:, None], given, self._neutral)
-            if self.graph.level is Level.INTEGER:
-                check_inputs(self.plan, self._machine.before.split(given))
-            with np.errstate(over="ignore", invalid="ignore"):  # an action that is not finite is not given, and counted
-                action, self._last = self._machine.window(given)
-            self._count(counted)
-            action = self._safe(action, trusted, counted)
-            return action if np.ndim(observation) == 2 else action[0]
+    def _standing(self) -> Any:
+        return super()._standing(), self._last
+
+    def _stand(self, before: Any) -> None:
+        super()._stand(before[0])
+        self._last = before[1]
 
     def trace(self) -> dict[str, Array]:
         """What every core node gave in the last action: name -> (window, batch, ...)."""

@@ -12,15 +12,17 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
+from nervecord.compiler.budget import require_runnable
 from nervecord.compiler.graph import Graph
-from nervecord.compiler.interpret import Machine, stream_inputs
+from nervecord.compiler.interpret import Machine, plain_array, stream_inputs
 from nervecord.compiler.ops import Array, Level
 from nervecord.compiler.plan import Plan, plan
 from nervecord.errors import GraphError
+from nervecord.runtime.closing import Closing
 from nervecord.runtime.session import (
-    Closing,
     Counts,
     Running,
+    Standing,
     add,
     check_inputs,
     checked_active,
@@ -28,6 +30,7 @@ from nervecord.runtime.session import (
     checked_rows,
     count_block,
     neurons,
+    room_for,
 )
 
 Values: TypeAlias = Array | Mapping[str, Array]
@@ -66,8 +69,10 @@ class Streaming(Closing):
         batch: number of copies.
 
     Raises:
-        GraphError: it is a policy's plan.
+        GraphError: it is a policy's plan, or a block takes too many operations.
     """
+
+    _machine: Standing
 
     def __init__(self, made: Plan, engine: str, batch: int) -> None:
         super().__init__()
@@ -76,6 +81,7 @@ class Streaming(Closing):
                 "is a policy, and a stream is of a graph that is none", where="plan", hint="open a session"
             )
         checked_batch(batch)
+        require_runnable(made)
         self.plan = made
         self.graph = made.graph
         self.engine = engine
@@ -107,8 +113,10 @@ class Streaming(Closing):
             if rows is not None:
                 self._clear(checked_rows(rows, self._batch))
                 return
-            self._batch = batch or self._batch
-            self._restart(self._batch)
+            count = batch or self._batch
+            with room_for(count):
+                self._restart(count)
+            self._batch = count
 
     def step(self, inputs: Values, active: Array | None = None) -> Any:
         """One block; see `StreamSession`.
@@ -150,6 +158,16 @@ class Streaming(Closing):
             return {name: np.concatenate(rows)[:steps] for name, rows in found.items()}
 
     def _counted(self, full: dict[str, Array], active: Array) -> dict[str, Array]:
+        return self._whole(lambda: self._played(full, active))
+
+    def _standing(self) -> Any:
+        return self._counts.copy(), self._machine.standing()
+
+    def _stand(self, before: Any) -> None:
+        self._counts = before[0].copy()
+        self._machine.stand(before[1])
+
+    def _played(self, full: dict[str, Array], active: Array) -> dict[str, Array]:
         outputs = self._block(full, active)
         steps = 1 if self.plan.schedule.held else self.plan.schedule.steps
         robots = int(np.count_nonzero(active))
@@ -169,7 +187,7 @@ class Streaming(Closing):
         for name in names:
             if name not in inputs:
                 raise GraphError("no values given for this input", where=name)
-        return {name: np.asarray(inputs[name]) for name in names}
+        return {name: plain_array(inputs[name], name) for name in names}
 
     def _full(self, name: str, x: Array) -> Array:
         """Values with every axis, checked."""
@@ -218,7 +236,7 @@ class MachineStream(Streaming):
 
     def __init__(self, subject: Graph | Plan, *, engine: str = "definition", batch: int = 1) -> None:
         super().__init__(subject if isinstance(subject, Plan) else plan(subject), engine, batch)
-        self._machine = Machine(self.plan, batch)
+        self._machine: Machine = Machine(self.plan, batch)
         self._last: list[dict[str, Array]] = []
 
     @property
@@ -244,6 +262,13 @@ class MachineStream(Streaming):
         add(self._counts.spikes, spikes)
         add(self._counts.synaptic_events, events)
         return outputs
+
+    def _standing(self) -> Any:
+        return super()._standing(), self._last
+
+    def _stand(self, before: Any) -> None:
+        super()._stand(before[0])
+        self._last = before[1]
 
     def _restart(self, batch: int) -> None:
         self._machine.reset(batch)

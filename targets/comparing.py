@@ -89,7 +89,7 @@ def _streams(
     streams = list(sides)
     for k, engine in enumerate(engines):
         if not _is_session(sides[k]):
-            streams[k] = opened.enter_context(open_stream(streaming(sides[k], schedule), engine=engine))
+            streams[k] = opened.enter_context(open_stream(streaming(sides[k], None, beside=schedule), engine=engine))
     return compare_streams(streams[0], streams[1], values, mode=mode, tolerance=tolerance)
 
 

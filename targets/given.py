@@ -14,6 +14,7 @@ from nervecord.compiler.files import program
 from nervecord.compiler.files.contractfile import read_contract
 from nervecord.compiler.files.program import SUFFIX, Program
 from nervecord.compiler.graph import Graph
+from nervecord.compiler.interpret import plain_array
 from nervecord.compiler.nir.file import read_nir
 from nervecord.compiler.onnx.file import is_onnx
 from nervecord.compiler.onnx.reading import read_onnx
@@ -261,11 +262,11 @@ def prepared(
     return attach(found, read_contract(contract))
 
 
-def streaming(given: Given, steps: int | None) -> Program:
+def streaming(given: Given, steps: int | None, *, beside: Schedule | None = None) -> Program:
     """A program that is no policy; a graph as one of the target that computes in floats.
 
     Args:
-        steps: of a graph, see `given_schedule`.
+        steps: of a graph, see `given_schedule`. beside: the schedule of what a graph runs beside, in place of steps.
 
     Raises:
         NervecordError: it is a policy, or a program that says its steps itself.
@@ -277,7 +278,7 @@ def streaming(given: Given, steps: int | None) -> Program:
             where="stream" if isinstance(given, (Policy, Program)) else str(given),
             hint="open it, or simulate it",
         )
-    schedule = given_schedule(found, steps) or STREAM
+    schedule = given_schedule(found, steps) or beside or STREAM
     if isinstance(found, Program):
         return found
     graph = _in_steps(found, given)
@@ -319,10 +320,12 @@ def recorded_input(
     Raises:
         FileFormatError: the file holds no such numbers.
     """
-    if given is None or isinstance(given, np.ndarray):
-        return given
+    if given is None:
+        return None
     if isinstance(given, Mapping):
-        return dict(given)
+        return {name: plain_array(rows, str(name)) for name, rows in given.items()}
+    if not isinstance(given, (str, os.PathLike)):
+        return plain_array(given, "calibration")
     if isinstance(subject, Policy):
         return _observations(given, subject)
     return stream_values(given, subject)
@@ -370,8 +373,8 @@ def observations_for(given: Array | StrPath | None, sides: Sequence[object]) -> 
     Raises:
         NervecordError: none are given, and none are carried. FileFormatError: the file holds none.
     """
-    if isinstance(given, np.ndarray):
-        return given
+    if given is not None and not isinstance(given, (str, os.PathLike)):
+        return plain_array(given, "observations")
     if given is not None:
         contract = getattr(sides[0], "contract", None)
         if contract is None:

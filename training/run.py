@@ -31,6 +31,7 @@ from nervecord.errors import NervecordError, unknown_name
 from nervecord.training.evaluate import Evaluation, evaluate
 from nervecord.training.fields import flag_name
 from nervecord.training.folder import checkpoint, run_folder
+from nervecord.training.folder.damage import require_parts, restoring
 from nervecord.training.folder.export import check_exportable, export, exportable
 from nervecord.training.folder.figure import draw_learning_curve
 from nervecord.training.folder.records import read_record
@@ -145,7 +146,8 @@ def resume(
 
         config, content = group.first(reopened)
         check_device(group.device(config.run.device))
-        run = Run(config, content, group)
+        with contextlib.nullcontext() if content is None else restoring(_file_of(folder, content)):
+            run = Run(config, content, group)
         run.folder = folder
         # Only now: what cannot continue so leaves the folder as it was.
         group.first(lambda: run_folder.reconfigure(folder, config))
@@ -182,6 +184,10 @@ def _reopen(folder: Path, overrides: dict[str, Any], processes: int) -> tuple[Tr
         keep = changed.run.keep_checkpoints
         checkpoint.settle(folder / "checkpoints", best=content.get("best"), keep=keep)
     return changed, content
+
+
+def _file_of(folder: Path, content: dict[str, Any]) -> Path:
+    return checkpoint.checkpoint_path(folder / "checkpoints", content["step"])
 
 
 def _newest(folder: Path, config: TrainConfig) -> dict[str, Any] | None:
@@ -449,6 +455,7 @@ class Run:
         self.step, self.episodes, self.best = (content[name] for name in ("step", "episodes", "best"))
         self.returns.extend(content["returns"])
         self.lengths.extend(content.get("lengths", ()))
+        require_parts(content["learner"], self.learner.state_dict())
         self.learner.load_state_dict(content["learner"])
         own = content["processes"][self.group.rank] if self.group.several else content
         self._begin_episodes(own["collector"])
@@ -462,7 +469,8 @@ class Run:
         config, folder = self.config, self.folder
         step = int(self.best["step"]) if self.best else self.step
         content = checkpoint.load(folder / "checkpoints", step)
-        self.learner.load_state_dict(content["learner"])
+        with restoring(_file_of(folder, content)):
+            self.learner.load_state_dict(content["learner"])
         episodes = config.run.test_episodes
         test = evaluate(self.learner, config, episodes, purpose=TEST) if episodes else None
         validation = self.best["score"] if self.best else None

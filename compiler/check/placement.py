@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from nervecord.compiler.graph import Graph
-from nervecord.compiler.ops import Array, Conv, Matrix, Neuron, Op, is_host
+from nervecord.compiler.ops import Array, Conv, Matrix, Neuron, Op, Rows, is_host
 from nervecord.compiler.target import Packing, TargetSpec
 from nervecord.compiler.topology import Topology, Wire, label
 
@@ -180,26 +181,34 @@ def bias_carriers(graph: Graph, topology: Topology, spec: TargetSpec) -> dict[st
 
 def synapse_bits(weight: Array, packing: Packing, *, delayed: bool) -> int:
     """Memory of the synapses of `weight` (neurons of one core, axons), bits; see `core_bits`."""
-    counts = np.count_nonzero(weight, axis=0)[None]
-    return int(core_bits(counts, np.array([weight.shape[0]]), packing, delayed=delayed)[0])
+    counts = np.count_nonzero(weight, axis=0)
+    return int(core_bits(np.zeros_like(counts), counts, np.array([weight.shape[0]]), packing, delayed=delayed)[0])
 
 
-def core_bits(counts: Array, neurons: Array, packing: Packing, *, delayed: bool) -> Array:
+def core_bits(core: Array, counts: Array, neurons: Array, packing: Packing, *, delayed: bool) -> Array:
     """Synapse memory of each core, bits.
 
     Dense (every synapse of an axon stored, no indices) or sparse (non-zero ones with indices), whichever is smaller; an
     axon with no synapse on a core takes nothing there.
 
     Args:
-        counts: (cores, axons) non-zero synapses. neurons: (cores,).
+        core: (axons,) the core that each axon enters. counts: (axons,) its non-zero synapses there.
+        neurons: (cores,).
         delayed: synapses store a delay.
     """
     each = packing.weight_bits + (packing.delay_bits if delayed else 0)
     most = int(neurons.max(initial=1))
     index = next((bits for bits in packing.index_bits if most <= 1 << bits), packing.index_bits[-1])
-    dense = _axon_bits(np.where(counts > 0, neurons[:, None], 0), each, packing).sum(axis=1)
-    sparse = _axon_bits(counts, each + index, packing).sum(axis=1)
-    return np.minimum(dense, sparse)
+    full = _axon_bits(np.where(counts > 0, neurons[core], 0), each, packing)
+    listed = _axon_bits(counts, each + index, packing)
+    return np.minimum(*(summed(core, bits, len(neurons)) for bits in (full, listed)))
+
+
+def summed(places: Array, values: Array, size: int) -> Array:
+    """(size,) the sum of the values of each place; whole numbers stay whole."""
+    found = np.zeros(size, dtype=np.int64)
+    np.add.at(found, places, values)
+    return found
 
 
 def _axon_bits(counts: Array, each: int, packing: Packing) -> Array:
@@ -212,7 +221,40 @@ def _axon_bits(counts: Array, each: int, packing: Packing) -> Array:
     return full * words(np.array(packing.block)) + np.where(rest > 0, words(rest), 0)
 
 
-def _per_core(wire: Wire, share: int, cores: int, spec: TargetSpec) -> tuple[Array, Array | None]:
+Entering: TypeAlias = tuple[Array, Array]
+"""(column, row) of each non-zero weight of a matrix, by columns, the rows of each ascending."""
+
+
+def _by_column(node: Rows) -> Entering:
+    matrix = node.csr
+    used = np.flatnonzero(matrix.values)
+    columns = matrix.columns[used]
+    order = np.argsort(columns, kind="stable")
+    return columns[order], matrix.row_of[used][order]
+
+
+def _axons(node: Matrix, share: int, by_column: Callable[[], Entering]) -> Iterator[Entering]:
+    """(core, non-zero synapses) of each axon with so many neurons on a core, in parts of neighbouring cores."""
+    (rows,), (width,) = node.out_shape, node.in_shape
+    if isinstance(node, Rows):
+        # No row is laid out: they may be as wide as a file of a few bytes says.
+        columns, row = by_column()
+        core = row // share
+        begins = np.flatnonzero(np.append(True, (np.diff(columns) != 0) | (np.diff(core) != 0))[: len(core)])
+        yield core[begins], np.diff(np.append(begins, len(core)))
+        return
+    at_once = max(1, BATCH // max(width, 1))
+    for first in range(0, -(-rows // share), at_once):
+        part = node.rows(first * share, (first + at_once) * share) != 0
+        starts = range(0, len(part), share)
+        counts = part if share == 1 else np.stack([part[k : k + share].sum(axis=0, dtype=np.int32) for k in starts])
+        core, axon = np.nonzero(counts)
+        yield core + first, counts[core, axon].astype(np.int64)
+
+
+def _per_core(
+    wire: Wire, share: int, cores: int, spec: TargetSpec, by_column: Callable[[], Entering]
+) -> tuple[Array, Array | None]:
     """(input axons, synapse bits) a connection takes of each core; bits None where the packing is not modelled."""
     node = wire.op
     if not isinstance(node, Matrix):
@@ -223,18 +265,13 @@ def _per_core(wire: Wire, share: int, cores: int, spec: TargetSpec) -> tuple[Arr
         return reached, np.full(cores, node.weight.size * int(spec.limits.weight_bits.value or 0))
     axons, bits = np.zeros(cores, dtype=np.int64), np.zeros(cores, dtype=np.int64)
     (rows,), (width,) = node.out_shape, node.in_shape
-    at_once = max(1, BATCH // max(width, 1))
-    for first in range(0, -(-rows // share), at_once):
-        part = node.rows(first * share, (first + at_once) * share) != 0
-        starts = range(0, len(part), share)
-        counts = part if share == 1 else np.stack([part[k : k + share].sum(axis=0, dtype=np.int32) for k in starts])
-        held = np.minimum(share, len(part) - np.array(starts))
-        these = slice(first, first + len(starts))
-        axons[these] = np.count_nonzero(counts, axis=1)
+    held = np.minimum(share, rows - np.arange(0, rows, share))
+    for core, counts in _axons(node, share, by_column):
+        axons += np.bincount(core, minlength=cores)
         if spec.packing is not None:
-            bits[these] = core_bits(counts, held, spec.packing, delayed=node.delay > 1)
-        else:
-            bits[these] = held * width * int(spec.limits.weight_bits.value or 0)
+            bits[: len(held)] += core_bits(core, counts, held, spec.packing, delayed=node.delay > 1)
+    if spec.packing is None:
+        bits[: len(held)] = held * width * int(spec.limits.weight_bits.value or 0)
     known = spec.packing is not None or spec.limits.weight_bits.known
     return axons, bits if known else None
 
@@ -255,6 +292,7 @@ class _Draft:
         self.hopeless: tuple[str, ...] = ()
         """Limits that one neuron alone exceeds; splitting cannot help them."""
         self._counted: dict[int, tuple[Array, Array | None]] = {}
+        self._columns: dict[str, Entering] = {}
 
     @property
     def cores(self) -> int:
@@ -278,11 +316,17 @@ class _Draft:
         axons = np.full(cores, self.bias_inputs)
         bits: Array | None = np.full(cores, self.bias_inputs * _channel_bits(share, self.spec))
         for wire in self.incoming:
-            more_axons, more_bits = _per_core(wire, share, cores, self.spec)
+            more_axons, more_bits = _per_core(wire, share, cores, self.spec, partial(self._by_column, wire))
             axons = axons + more_axons
             bits = None if bits is None or more_bits is None else bits + more_bits
         self._counted[share] = axons, bits
         return axons, bits
+
+    def _by_column(self, wire: Wire) -> Entering:
+        if wire.name not in self._columns:
+            assert isinstance(wire.op, Rows)
+            self._columns[wire.name] = _by_column(wire.op)
+        return self._columns[wire.name]
 
     def exceeded(self, share: int) -> tuple[str, ...]:
         found = self.per_core(share)

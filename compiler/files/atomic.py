@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import secrets
+import stat
 from pathlib import Path
 
 from nervecord.errors import NervecordError, escaped
@@ -20,12 +21,18 @@ _LEFTOVER = re.compile(r"\..{0,32}\.[0-9a-f]{16}\.nervecord-tmp", re.DOTALL)
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     """Write `data` to a temporary name beside `path`, sync it, and rename it.
 
+    A link is followed, and a file that is there keeps its mode, as with cp.
+
     Raises:
-        NervecordError: the folder does not exist or cannot be written.
+        NervecordError: the folder does not exist or cannot be written, or it is something else than a file.
     """
     where = escaped(os.fspath(path))
     target = Path(path)
     try:
+        target = Path(os.path.realpath(target)) if target.is_symlink() else target
+        mode = _mode(target)
+        if mode is not None and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise NervecordError("is no regular file", where=where, hint="name a file")
         if target.is_dir():
             raise NervecordError("is a folder, a file name is needed", where=where)
         remove_leftovers(target.parent)
@@ -37,6 +44,9 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         raise NervecordError(f"cannot be written: {reason}", where=where, hint="does the folder exist?") from None
     try:
         with os.fdopen(handle, "wb") as file:
+            if mode is not None and hasattr(os, "fchmod"):
+                with contextlib.suppress(OSError):
+                    os.fchmod(file.fileno(), stat.S_IMODE(mode))
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -46,6 +56,14 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(target.parent)
+
+
+def _mode(target: Path) -> int | None:
+    """Of what is there; None where nothing is."""
+    try:
+        return os.stat(target).st_mode
+    except FileNotFoundError:
+        return None
 
 
 def _opened(target: Path) -> tuple[Path, int]:

@@ -44,6 +44,8 @@ MAXIMUM_BYTES = 1 << 30
 _HASHED = ("graph", "arithmetic", "contract", "schedule", "arrays")
 MEMBERS = ("manifest.json", "report.json", "arrays.bin")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+MOST_TEXT = 24 << 20
+"""Bytes of the two JSON texts together: what is made of them takes up to thirty times as much."""
 _DIRECTORY_BYTES = 1024
 """Of the directory of three entries; checked before anything of it is read."""
 
@@ -129,7 +131,7 @@ class Program:
         """The file's content.
 
         Raises:
-            GraphError: a number is not finite.
+            GraphError: a number is not finite, or it is larger than what is read back.
         """
         described, data = describe(self.graph, self.contract, self.schedule)
         try:
@@ -144,6 +146,11 @@ class Program:
             parts = (canonical(manifest), canonical(dict(self.report)), data)
         except ValueError as error:
             raise GraphError(f"holds a number that no file can hold: {error}", where=self.target) from None
+        if sum(map(len, parts[:2])) > MOST_TEXT:
+            raise GraphError(
+                f"its program would hold {sum(map(len, parts[:2]))} bytes of JSON, at most {MOST_TEXT} are read back",
+                where=self.target, hint="fewer nodes",
+            )  # fmt: skip
         out = io.BytesIO()
         with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
             for name, content in zip(MEMBERS, parts, strict=True):
@@ -315,6 +322,9 @@ def _members(file: BinaryIO, where: str) -> list[bytes]:
                 raise FileFormatError("has compressed or encrypted parts, which no program has", where=where)
             if sum(info.file_size for info in found) > size:
                 raise FileFormatError("declares more bytes than it has", where=where)
+            text = sum(info.file_size for info in found if info.filename != "arrays.bin")
+            if text > MOST_TEXT:
+                raise FileFormatError(f"has {text} bytes of JSON, at most {MOST_TEXT} are read", where=where)
             return [archive.read(name) for name in MEMBERS]
     except NervecordError:
         raise

@@ -21,7 +21,7 @@ from nervecord.compiler.body.expression import Body
 from nervecord.compiler.body.fold import folded
 from nervecord.compiler.body.intervals import FAR, Bounds, IntervalReading, Reached
 from nervecord.compiler.findings import Finding
-from nervecord.compiler.ops import Array, Mantissas, Op
+from nervecord.compiler.ops import Array, Mantissas, Op, Sparse
 from nervecord.compiler.ops.reach import LARGEST_SUM, LONGEST_RUN, Reach, Sent, raised, spiking
 from nervecord.compiler.plan import Plan, Unit
 from nervecord.errors import GraphError, InfeasibleError
@@ -253,6 +253,8 @@ def dense_range(dense: Mantissas, arithmetic: Arithmetic, low: Array, high: Arra
     What is beyond `LARGEST_SUM` stays there. So does all of a product that is beyond `PRODUCT_BITS`, which no
     arithmetic holds.
     """
+    if isinstance(dense, Sparse):
+        return _sparse_range(dense, arithmetic, low, high)
     (rows,), (width,) = dense.out_shape, dense.in_shape
     bottom, top = np.empty(rows), np.empty(rows)
     at_once = max(1, ROWS // max(width, 1))
@@ -265,18 +267,38 @@ def dense_range(dense: Mantissas, arithmetic: Arithmetic, low: Array, high: Arra
         these = slice(start, start + len(weight))
         top[these], bottom[these] = matmul(weight, floats[0]) + upward, matmul(weight, floats[1]) - upward
     reach = int(max(top.max(), -bottom.min()))
-    if reach >= 1 << PRODUCT_BITS:
-        bottom, top = (np.clip(end, -LARGEST_SUM, LARGEST_SUM) for end in (bottom, top))
-    elif arithmetic.shifts_each and dense.weight_exp < 0:
+    if arithmetic.shifts_each and dense.weight_exp < 0 and reach < 1 << PRODUCT_BITS:
         parts = [_each(dense, start, at_once, low, high) for start in range(0, rows, at_once)]
         least, most = (np.concatenate(end) for end in zip(*parts, strict=True))
         return reach, least, most
-    whole = bottom.astype(np.int64), top.astype(np.int64)
-    if dense.weight_exp > 0:
-        low_end, high_end = (raised(end, dense.weight_exp) for end in whole)
-    else:
-        low_end, high_end = (np.clip(end >> -dense.weight_exp, -LARGEST_SUM, LARGEST_SUM) for end in whole)
-    return reach, low_end, high_end
+    return reach, *_ends(bottom, top, reach, dense.weight_exp)
+
+
+def _ends(bottom: Array, top: Array, reach: int, exponent: int) -> tuple[Array, Array]:
+    """Sums after the exponent, as int64."""
+    if reach >= 1 << PRODUCT_BITS:
+        bottom, top = (np.clip(end, -LARGEST_SUM, LARGEST_SUM) for end in (bottom, top))
+    low, high = bottom.astype(np.int64), top.astype(np.int64)
+    if exponent > 0:
+        return raised(low, exponent), raised(high, exponent)
+    return np.clip(low >> -exponent, -LARGEST_SUM, LARGEST_SUM), np.clip(high >> -exponent, -LARGEST_SUM, LARGEST_SUM)
+
+
+def _sparse_range(dense: Sparse, arithmetic: Arithmetic, low: Array, high: Array) -> tuple[int, Array, Array]:
+    """`dense_range` of a sparse matrix: a zero gives nothing, and rows may be too wide to be laid out."""
+    matrix, e = dense.csr, dense.weight_exp
+
+    def added(values: Array) -> Array:
+        return matrix.with_values(values).products(np.ones((1, dense.inputs), dtype=values.dtype))[0]
+
+    # Whole numbers below 2^53, as above.
+    ends = [dense.values * end[dense.columns].astype(np.float64) for end in (low, high)]
+    bottom, top = added(np.minimum(*ends)), added(np.maximum(*ends))
+    reach = int(max(top.max(), -bottom.min()))
+    if arithmetic.shifts_each and e < 0 and reach < 1 << PRODUCT_BITS:
+        shifted = [(dense.values.astype(np.int64) * end[dense.columns]) >> -e for end in (low, high)]
+        return reach, added(np.minimum(*shifted)), added(np.maximum(*shifted))
+    return reach, *_ends(bottom, top, reach, e)
 
 
 def _each(dense: Mantissas, start: int, at_once: int, low: Array, high: Array) -> tuple[Array, Array]:

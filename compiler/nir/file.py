@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from nervecord.compiler.files.atomic import write_atomically
+from nervecord.compiler.files.readerguard import Limits
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.nir.form import layout
-from nervecord.compiler.nir.hdf5guard import LIMITS, Limits, read_hdf5
+from nervecord.compiler.nir.hdf5guard import LIMITS, read_hdf5
 from nervecord.compiler.nir.metadata import KEY, metadata, restore
 from nervecord.compiler.nir.reading import import_graph
 from nervecord.compiler.ops import Level, NirForm

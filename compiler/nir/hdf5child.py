@@ -1,7 +1,6 @@
 """Reads one HDF5 file into plain values; run in a process of its own by `compiler.nir.hdf5guard`.
 
-It imports the standard library, numpy and h5py only: it starts in a tenth of a second, and whatever a hostile file
-does to libhdf5 happens here, under limits, and not in the compiler.
+It imports the standard library, numpy and h5py only; see `compiler.files.readerchild`.
 
 Everything that makes HDF5 reach outside its file or ask for more than the file holds is refused before a value is read:
 links other than hard ones, external storage, virtual datasets, filters that are not HDF5's own, groups that contain
@@ -13,9 +12,7 @@ in native byte order (0-d for scalars).
 
 from __future__ import annotations
 
-import json
-import sys
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, TypeAlias
 
 import h5py  # type: ignore[import-untyped]
 import numpy as np
@@ -154,71 +151,13 @@ def load(path: str, value_bytes: int) -> Tree:
         RefusedError: see the module.
         Exception: whatever h5py says of a damaged file.
     """
+    _forget_plugins()
     with h5py.File(path, "r", locking=False) as file:
         _Walk(value_bytes).scan(file["/"], "", 0)
         return _values(file, "")
-
-
-def pack(tree: Tree, out: BinaryIO) -> None:
-    """Write a tree as one JSON line (arrays as dtype and shape) followed by the arrays' bytes in the same order."""
-    arrays: list[np.ndarray[Any, Any]] = []
-
-    def shell(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: shell(child) for name, child in value.items()}
-        if isinstance(value, np.ndarray):
-            arrays.append(value)
-            return ["array", value.dtype.str, list(value.shape)]
-        return ["text", value]
-
-    out.write(json.dumps({"tree": shell(tree)}).encode() + b"\n")
-    for array in arrays:
-        out.write(array.reshape(-1).view(np.uint8).data)
-
-
-def _limit(memory: int, seconds: int) -> None:
-    try:
-        import resource
-    except ImportError:  # Windows: the parent's time limit and the checks of sizes remain.
-        return
-    wanted = {
-        resource.RLIMIT_AS: memory,
-        resource.RLIMIT_CPU: seconds,
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_FSIZE: 0,
-    }
-    for what, value in wanted.items():
-        _, hard = resource.getrlimit(what)
-        endless = hard == resource.RLIM_INFINITY
-        value = value if endless else min(value, hard)
-        # At the first limit on processor time comes a signal that says why, at the second SIGKILL.
-        last = value + 1 if what == resource.RLIMIT_CPU and (endless or value < hard) else value
-        try:
-            resource.setrlimit(what, (value, last))
-        except (ValueError, OSError) as error:  # macOS has no limit on address space
-            print(f"limit {what} not set: {error}", file=sys.stderr)
 
 
 def _forget_plugins() -> None:
     """Empty the list of folders in which HDF5 looks for plug-ins, the one it was built with included."""
     for _ in range(h5py.h5pl.size()):
         h5py.h5pl.remove(0)
-
-
-def main(path: str, value_bytes: str, memory: str, seconds: str) -> None:
-    """Load `path` and write the reply to stdout: a packed tree, or one JSON line with "refused" or "damaged"."""
-    _limit(int(memory), int(seconds))
-    try:
-        _forget_plugins()
-        tree = load(path, int(value_bytes))
-        pack(tree, sys.stdout.buffer)
-    except RefusedError as error:
-        reply = {"refused": str(error)}
-    except MemoryError:
-        reply = {"refused": f"reading it takes more than the memory limit of {memory} bytes"}
-    except Exception as error:
-        # Not only h5py's own errors: a damaged file makes h5py and numpy raise nearly anything. The parent reports it.
-        reply = {"damaged": str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"}
-    else:
-        return
-    sys.stdout.buffer.write(json.dumps(reply).encode() + b"\n")

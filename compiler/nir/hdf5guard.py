@@ -1,72 +1,20 @@
-"""Reads HDF5 files that nobody vouches for: in another process, under limits of time, memory and size.
-
-libhdf5 can be made to hang, to ask for terabytes, to crash and to return other files of the disk. So the file is parsed
-by `compiler.nir.hdf5child` in its own process, which refuses such files; this module starts it, watches it, and turns
-every outcome into a tree of plain values or one `FileFormatError`.
-"""
+"""Reads HDF5 files that nobody vouches for, by `compiler.nir.hdf5child` in a process of its own."""
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import math
 import os
-import signal
 import stat
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from nervecord.errors import FileFormatError, MissingDependencyError
+from nervecord.compiler.files.readerguard import Limits, Reader, read_guarded
+from nervecord.errors import FileFormatError
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_MIB = 1 << 20
-_HERE = Path(__file__).parent
-# The child's own folder comes last, so that its modules shadow nothing.
-_START = (
-    "import sys; sys.path[:] = sys.argv[6:] + sys.path + [sys.argv[5]]\n"
-    "import hdf5child; hdf5child.main(*sys.argv[1:5])"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What reading one file may take.
-
-    Args:
-        seconds: of processor time until the process is killed, for a file of less than a MiB.
-        seconds_per_mib: more for each whole MiB: a graph of many small nodes takes most of them.
-        patience: how many times as long it may take by the clock, on a machine with other work. What hangs in libhdf5
-            takes processor time; this is for what waits, and for systems that cannot limit processor time.
-        file_bytes: largest file that is opened.
-        value_bytes: least that a file's values may take together, expanded; larger files may take
-            `expansion` times their size.
-        expansion: see there. Deflate reaches 1000, on constants, which the floor is there for.
-        process_bytes: address space beside the values: the interpreter, numpy and libhdf5 take about 110 MiB.
-    """
-
-    seconds: float = 8.0
-    seconds_per_mib: float = 2.0
-    patience: float = 15.0
-    file_bytes: int = 2048 * _MIB
-    value_bytes: int = 256 * _MIB
-    expansion: int = 16
-    process_bytes: int = 512 * _MIB
-
-    def values_of(self, size: int) -> int:
-        """Bytes that the values of a file of `size` bytes may take."""
-        return max(self.value_bytes, self.expansion * size)
-
-    def seconds_of(self, size: int) -> float:
-        """Seconds of processor time that reading a file of `size` bytes may take."""
-        return self.seconds + self.seconds_per_mib * (size // _MIB)
-
-
 LIMITS = Limits()
+READER = Reader(
+    Path(__file__).with_name("hdf5child.py"), ("h5py",), "", "write it with nir.write, everything in this one file"
+)
 
 
 def read_hdf5(path: str | os.PathLike[str], limits: Limits = LIMITS) -> dict[str, Any]:
@@ -79,29 +27,7 @@ def read_hdf5(path: str | os.PathLike[str], limits: Limits = LIMITS) -> dict[str
         FileFormatError: it is missing, no HDF5, damaged, refused, or too large or slow to read; one sentence.
     """
     name = os.fspath(path)
-    size = _checked_size(name, limits)
-    reply = _run(name, size, limits)
-    head, newline, body = reply.partition(b"\n")
-    if not newline:
-        raise FileFormatError("reading it gave no answer", where=name, hint="the file is damaged; write it again")
-    answer = json.loads(head)
-    if "refused" in answer:
-        raise FileFormatError(
-            one_line(answer["refused"]), where=name, hint="write it with nir.write, everything in this one file"
-        )
-    if "damaged" in answer:
-        raise FileFormatError(f"damaged: {one_line(answer['damaged'])}", where=name, hint="write or copy it again")
-    tree, used = _unpack(answer["tree"], body, 0)
-    if used != len(body):
-        raise FileFormatError("reading it ended half way", where=name, hint="the file is damaged; write it again")
-    assert isinstance(tree, dict)  # the root of an HDF5 file is a group
-    return tree
-
-
-def one_line(text: str, limit: int = 300) -> str:
-    """`text` with its whitespace made single blanks, cut at `limit` characters: for messages of foreign libraries."""
-    joined = " ".join(text.split())
-    return joined if len(joined) <= limit else joined[: limit - 3] + "..."
+    return read_guarded(READER, name, _checked_size(name, limits), limits)
 
 
 def _checked_size(name: str, limits: Limits) -> int:
@@ -128,90 +54,3 @@ def _checked_size(name: str, limits: Limits) -> int:
     if info.st_size > limits.file_bytes:
         raise FileFormatError(f"has {info.st_size} bytes, the limit is {limits.file_bytes}", where=name)
     return info.st_size
-
-
-def _search_path() -> list[str]:
-    """Folders that h5py and numpy come from, so that the child need not process this environment's .pth files."""
-    folders: list[str] = []
-    for module in ("h5py", "numpy"):
-        spec = importlib.util.find_spec(module)
-        if spec is None or spec.origin is None:
-            raise MissingDependencyError(f"{module} is not installed", hint=f"pip install {module}")
-        folder = str(Path(spec.origin).parent.parent)
-        if folder not in folders:
-            folders.append(folder)
-    return folders
-
-
-def _run(name: str, size: int, limits: Limits) -> bytes:
-    if not sys.executable:
-        raise FileFormatError(
-            "cannot be read safely: this Python does not know its own executable", where=name, hint="set sys.executable"
-        )
-    values = limits.values_of(size)
-    # Once to read, once to convert or expand.
-    memory = limits.process_bytes + 2 * values
-    seconds = limits.seconds_of(size)
-    command = [
-        sys.executable, "-I", "-S", "-c", _START,
-        os.path.abspath(name), str(values), str(memory), str(math.ceil(seconds)),
-        str(_HERE), *_search_path(),
-    ]  # fmt: skip
-    environment = {
-        # Variables that name drivers, connectors and folders of plug-ins for HDF5 are not handed on: of a file that it
-        # cannot open HDF5 asks every plug-in that it finds, whatever HDF5_PLUGIN_PRELOAD says.
-        **{name: value for name, value in os.environ.items() if not name.startswith("HDF5_")},
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "HDF5_PLUGIN_PRELOAD": "::",
-        "HDF5_PLUGIN_PATH": "",
-    }
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
-    ) as child:
-        try:
-            out, err = child.communicate(timeout=seconds * limits.patience)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.communicate()
-            raise FileFormatError(
-                f"reading it took longer than {seconds * limits.patience:g} s", where=name,
-                hint="the file is damaged or hostile, or this machine very busy",
-            ) from None  # fmt: skip
-        except BaseException:
-            child.kill()
-            raise
-    if child.returncode == -getattr(signal, "SIGXCPU", 0) != 0:
-        raise FileFormatError(
-            f"reading it took more than {math.ceil(seconds)} s of processor time", where=name,
-            hint="the file is damaged or hostile",
-        )  # fmt: skip
-    if child.returncode != 0:
-        raise FileFormatError(
-            f"reading it ended the reader: {_ending(child.returncode, err)}", where=name, hint="write or copy it again"
-        )
-    return out
-
-
-def _ending(code: int, err: bytes) -> str:
-    if code < 0:
-        return f"killed by signal {-code}"
-    lines = err.decode(errors="replace").strip().splitlines()
-    return one_line(lines[-1]) if lines else f"exit status {code}"
-
-
-def _unpack(shell: Any, body: bytes, at: int) -> tuple[Any, int]:
-    """(value, bytes of `body` used so far) of what `hdf5child.pack` wrote."""
-    if isinstance(shell, dict):
-        tree: dict[str, Any] = {}
-        for name, child in shell.items():
-            tree[name], at = _unpack(child, body, at)
-        return tree, at
-    if shell[0] == "text":
-        return shell[1], at
-    _, dtype, shape = shell
-    count = math.prod(shape)
-    if at + count * np.dtype(dtype).itemsize > len(body):
-        return np.zeros(0), len(body) + 1
-    array = np.frombuffer(body, dtype, count, at).reshape(shape)
-    return array, at + array.nbytes

@@ -40,7 +40,7 @@ from nervecord.compiler.ops.neurons import (
 )
 from nervecord.compiler.ops.op import NirForm, Op, Part, Role, State, Synapses
 from nervecord.compiler.ops.sigma_delta import Delta, Sigma, SigmaDelta
-from nervecord.compiler.ops.sparse import Convolution, Sparse, SparseAffine
+from nervecord.compiler.ops.sparse import Convolution, Rows, Sparse, SparseAffine
 
 OPS: dict[str, type[Op]] = {
     kind.__name__: kind
@@ -76,6 +76,6 @@ __all__ = [
     "Convolution", "CountArgmaxDecode", "CountDecode", "Csr", "Decode", "Decoder", "Delay", "DelayLine", "Delta",
     "Dense", "Flatten", "Input", "IntegerMembrane", "IntegerSpike", "IntegerSynapse", "Level", "Mantissas", "Matrix",
     "Membrane", "Neuron", "NirForm", "Normalise", "Op", "Output", "Part", "Pool", "PopulationEncode", "Quantise",
-    "Rescale", "Role", "Scale", "Shape", "Sigma", "SigmaDelta", "Sparse", "SparseAffine", "Spike", "State",
+    "Rescale", "Role", "Rows", "Scale", "Shape", "Sigma", "SigmaDelta", "Sparse", "SparseAffine", "Spike", "State",
     "Synapse", "Synapses", "Threshold", "is_core", "is_host",
 ]  # fmt: skip

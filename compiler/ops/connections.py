@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 LONGEST_DELAY = 1 << 16
 """Steps: every step of a delay is kept in memory."""
+WINDOWS = 1 << 24
+"""Values that a convolution lays out for one product, unless a single row of its output takes more."""
 
 
 class Matrix(Op):
@@ -60,6 +62,10 @@ class Matrix(Op):
     def synapses(self) -> Synapses:
         nonzero = self.weight != 0
         return Synapses(nonzero.sum(axis=0), int(nonzero.sum(axis=1).max(initial=0)), int(self.weight.size))
+
+    @property
+    def operations(self) -> int:
+        return int(self.stored.size)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,7 +144,19 @@ class Conv(Op):
     def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
         axes = len(self.input_size)
         padded = np.pad(x, [(0, 0), (0, 0), *((p, p) for p in self.padding)])
+        # A product lays out what each place of the kernel meets: so many rows of the output as fit, at a time.
+        row = len(x) * math.prod(self.in_shape[:1] + self.weight.shape[2:] + self.out_shape[2:])
+        at_once = max(1, WINDOWS // row)
+        rows = self.out_shape[1]
+        parts = [self._products(padded, k, min(k + at_once, rows)) for k in range(0, rows, at_once)]
+        y = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+        return y if self.bias is None else y + self.bias.reshape(-1, *(1,) * axes)
+
+    def _products(self, padded: Array, first: int, last: int) -> Array:
+        """Rows first..last - 1 of the output, without the bias."""
+        axes = len(self.input_size)
         reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.weight.shape[2:], strict=True)]
+        padded = padded[:, :, first * self.stride[0] : (last - 1) * self.stride[0] + reach[0]]
         spatial = tuple(range(2, 2 + axes))
         windows: Array = sliding_window_view(padded, reach, axis=spatial)
         places = (slice(None), slice(None), *(slice(None, None, s) for s in self.stride))
@@ -148,8 +166,15 @@ class Conv(Op):
         kernel = self.weight.reshape(self.groups, -1, *self.weight.shape[1:])
         out, taps = "yz"[:axes], "vw"[:axes]
         y = einsum(f"bgc{out}{taps},goc{taps}->bgo{out}", split, kernel)
-        y = y.reshape(batch, *self.out_shape)
-        return y if self.bias is None else y + self.bias.reshape(-1, *(1,) * axes)
+        return y.reshape(batch, self.out_shape[0], last - first, *self.out_shape[2:])
+
+    @property
+    def laid_out(self) -> int:
+        return _padded(self.in_shape, self.padding)
+
+    @property
+    def operations(self) -> int:
+        return self.size * math.prod(self.weight.shape[1:])
 
     def synapses(self) -> Synapses:
         """As if unrolled, zero weights of the kernel counted: per axis, how many outputs each input position feeds."""
@@ -159,11 +184,7 @@ class Conv(Op):
             strict=True,
         )  # fmt: skip
         for size_in, size_out, kernel, step, pad, dilation in sizes:
-            hits = np.zeros(size_in, dtype=np.int64)
-            for k in range(kernel):
-                position = np.arange(size_out) * step - pad + k * dilation
-                np.add.at(hits, position[(position >= 0) & (position < size_in)], 1)
-            reach.append(hits)
+            reach.append(_hits(size_in, size_out, kernel, step, pad, dilation))
         plane = reach[0]
         for hits in reach[1:]:
             plane = np.multiply.outer(plane, hits)
@@ -200,6 +221,25 @@ class Conv(Op):
             "padding": said(self.padding), "dilation": said(self.dilation), "groups": np.array(self.groups),
             "bias": bias,
         }  # fmt: skip
+
+
+def _padded(shape: Shape, padding: Shape) -> int:
+    """Values of (channels, *size) with so many zeros at both ends of each axis."""
+    return shape[0] * math.prod(size + 2 * pad for size, pad in zip(shape[1:], padding, strict=True))
+
+
+def _hits(size_in: int, size_out: int, kernel: int, step: int, pad: int, dilation: int) -> Array:
+    """(size_in,) how many places of the output each position feeds along one axis."""
+    # A place of the kernel meets every step-th position from its first to its last: one more there, one less behind.
+    first = np.arange(kernel, dtype=np.int64) * dilation - pad
+    skipped = np.maximum(-(first // step), 0)
+    met = np.minimum(size_out, -(-(size_in - first) // step))
+    inside = met > skipped
+    begins, every = (first + skipped * step)[inside], min(step, size_in)
+    changes = np.zeros((size_in // every + 2) * every, dtype=np.int64)
+    np.add.at(changes, begins, 1)
+    np.add.at(changes, begins + every * (met - skipped)[inside], -1)
+    return np.asarray(changes.reshape(-1, every).cumsum(axis=0).ravel()[:size_in])
 
 
 def _padding(given: Fields, axes: int, kernel: Shape, stride: Shape, dilation: Shape) -> Shape:
@@ -357,6 +397,14 @@ class Pool(Op):
                 return windows.mean(axis=over)
             case other:
                 raise no_case(other, "mode", "definition")
+
+    @property
+    def laid_out(self) -> int:
+        return _padded(self.in_shape, self.padding)
+
+    @property
+    def operations(self) -> int:
+        return self.size * math.prod(self.kernel)
 
     @classmethod
     def from_nir(cls, given: Fields, fed: Shape | None) -> Op:

@@ -15,8 +15,10 @@ from nervecord.compiler.ops.fields import Array, Shape, Violation
 
 PRODUCTS = 1 << 22
 """Products that are held at once."""
-MOST_PRODUCTS = 1 << 27
+MOST_PRODUCTS = 1 << 26
 """Products that one matrix times another may take."""
+MOST_WEIGHTS = 1 << 24
+"""Weights that are stored of one matrix: 128 MiB in float64."""
 
 
 class TooLargeError(Exception):
@@ -123,6 +125,14 @@ class Csr:
             found[first : first + at_once, filled] = np.add.reduceat(part, begins, axis=1)
         return found
 
+    def transposed(self) -> Csr:
+        """(in, out)."""
+        order = np.argsort(self.columns, kind="stable")
+        counts = np.bincount(self.columns, minlength=self.inputs)
+        return Csr(
+            self.values[order], self.row_of[order], np.concatenate([[0], np.cumsum(counts)]), self.shape[0]
+        )  # fmt: skip
+
     def scaled(self, factors: Array) -> Csr:
         """Every row times its factor."""
         return self.with_values(self.values * factors[self.row_of])
@@ -165,18 +175,39 @@ class Csr:
         """The product of two matrices.
 
         Raises:
-            TooLargeError: it takes more than `MOST_PRODUCTS` products.
+            TooLargeError: it takes more than `MOST_PRODUCTS` products, one row of it more than `MOST_WEIGHTS`, or has
+                more weights than that.
         """
         reach = np.diff(other.starts)[self.columns]
-        total = int(reach.sum())
-        if total > MOST_PRODUCTS:
+        made = np.concatenate([[0], np.cumsum(reach)])[self.starts]
+        if made[-1] > MOST_PRODUCTS or np.diff(made).max(initial=0) > MOST_WEIGHTS:
             raise TooLargeError
-        # The products of each stored value with the row of the other that it meets, one after the other.
-        each = np.repeat(np.arange(len(self.values)), reach)
-        within = np.arange(total) - np.repeat(np.cumsum(reach) - reach, reach)
-        met = other.starts[self.columns][each] + within
-        if not total:
+        if not made[-1]:
             return Csr.zeros((self.shape[0], other.inputs))
+        # Some rows at a time: the products take far more memory than what they add up to.
+        parts, weights, first = [], 0, 0
+        while first < self.shape[0]:
+            last = max(first + 1, int(np.searchsorted(made, made[first] + PRODUCTS, "right")) - 1)
+            parts.append(self._times(other, reach, first, last))
+            weights, first = weights + len(parts[-1].values), last
+            if weights > MOST_WEIGHTS:
+                raise TooLargeError
+        counts = np.concatenate([np.diff(part.starts) for part in parts])
+        return Csr(
+            np.concatenate([part.values for part in parts]), np.concatenate([part.columns for part in parts]),
+            np.concatenate([[0], np.cumsum(counts)]), other.inputs,
+        )  # fmt: skip
+
+    def _times(self, other: Csr, reach: Array, first: int, last: int) -> Csr:
+        """Rows first..last - 1 of the product; `reach`: of each stored value, the products that it takes part in."""
+        begin, end = int(self.starts[first]), int(self.starts[last])
+        reach, columns = reach[begin:end], self.columns[begin:end]
+        # The products of each stored value with the row of the other that it meets, one after the other.
+        each = np.repeat(np.arange(end - begin), reach)
+        within = np.arange(len(each)) - np.repeat(np.cumsum(reach) - reach, reach)
+        met = other.starts[columns][each] + within
+        rows = np.repeat(np.arange(last - first), np.diff(self.starts[first : last + 1]))
         return Csr.gathered(
-            self.row_of[each], other.columns[met], self.values[each] * other.values[met], (self.shape[0], other.inputs)
-        )
+            rows[each], other.columns[met], self.values[begin:end][each] * other.values[met],
+            (last - first, other.inputs),
+        )  # fmt: skip

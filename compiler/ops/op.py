@@ -223,6 +223,16 @@ class Op:
         """Of a connection; None for anything else."""
         return None
 
+    @property
+    def laid_out(self) -> int:
+        """Values that a step lays out beside what it takes and gives, in a batch of one."""
+        return 0
+
+    @property
+    def operations(self) -> int:
+        """Multiplications or like work of a step, in a batch of one."""
+        return self.size
+
     # ---------------------------------------------------------------------------------------------- NIR
 
     @classmethod

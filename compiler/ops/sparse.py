@@ -12,7 +12,7 @@ import numpy as np
 from nervecord.compiler.arithmetic import LARGEST_DELAY
 from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.connections import LONGEST_DELAY, Matrix
-from nervecord.compiler.ops.csr import Csr
+from nervecord.compiler.ops.csr import MOST_WEIGHTS, Csr
 from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.integer import Mantissas
 from nervecord.compiler.ops.level import FLOAT_LEVELS, Level
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from nervecord.compiler.arithmetic import Arithmetic
 
-MOST_DENSE = 1 << 26
-"""Weights, zeros included, that such a matrix is laid out with for an engine that has no other form: 256 MiB in 32
+MOST_DENSE = 1 << 24
+"""Weights, zeros included, that such a matrix is laid out with for an engine that has no other form: 128 MiB in 64
 bits."""
 
 
@@ -103,7 +103,9 @@ class Convolution(Part):
         rows, taps = self.features * math.prod(self.out_size), math.prod(self.kernel)
         reach = rows * (self.input_shape[0] // self.groups) * taps
         # What stands in a file must not ask for more memory than its weights take.
-        if matrix.shape != (rows, math.prod(self.input_shape)) or reach > FAR_PADDED * (len(matrix.values) + rows):
+        if matrix.shape != (rows, math.prod(self.input_shape)) or reach > min(
+            MOST_WEIGHTS, FAR_PADDED * (len(matrix.values) + rows)
+        ):
             return None
         starts, columns, weights = self.places()
         if not (np.array_equal(matrix.starts, starts) and np.array_equal(matrix.columns, columns)):
@@ -165,6 +167,11 @@ class Rows(Matrix):
         fan_out = np.bincount(self.columns[nonzero], minlength=self.inputs)
         fan_in = np.bincount(self.csr.row_of[nonzero], minlength=1)
         return Synapses(fan_out, int(fan_in.max(initial=0)), len(self.values))
+
+    @property
+    def operations(self) -> int:
+        # Each is looked up, multiplied and added by itself.
+        return 8 * len(self.values)
 
     def violations(self) -> Iterator[fields.Violation]:
         found = list(fields.violations(self))

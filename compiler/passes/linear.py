@@ -21,11 +21,9 @@ from nervecord.compiler.ops import (
     Scale,
     SparseAffine,
 )
-from nervecord.compiler.ops.csr import TooLargeError
+from nervecord.compiler.ops.csr import MOST_PRODUCTS, MOST_WEIGHTS, TooLargeError
 
 LINEAR = (Affine, SparseAffine, Conv, Pool, Scale, Flatten, DelayLine)
-MOST_WEIGHTS = 1 << 24
-"""Weights that are stored of one matrix: 128 MiB in float64."""
 SPARSE = 1 / 4
 """A matrix with a smaller part of weights that are stored is kept in compressed rows."""
 ROWS = 1 << 22
@@ -97,9 +95,14 @@ def _product(a: Matrix, b: Matrix) -> Matrix:
     if a.shape[0] * b.shape[1] > MOST_WEIGHTS:
         raise TooManyError
     if isinstance(a, Csr):
+        assert not isinstance(b, Csr)
+        if a.shape[0] * a.inputs * b.shape[1] > MOST_PRODUCTS:
+            return np.ascontiguousarray(a.products(np.ascontiguousarray(b.T)).T)
         at_once = max(1, ROWS // a.inputs)
         return np.concatenate([matmul(a.rows(k, k + at_once), b) for k in range(0, a.shape[0], at_once)])
     if isinstance(b, Csr):
+        if a.shape[0] * a.shape[1] * b.inputs > MOST_PRODUCTS:
+            return b.transposed().products(a)
         total, at_once = np.zeros((a.shape[0], b.inputs)), max(1, ROWS // b.inputs)
         for k in range(0, b.shape[0], at_once):
             total += matmul(a[:, k : k + at_once], b.rows(k, k + at_once))

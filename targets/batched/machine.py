@@ -118,6 +118,23 @@ class BatchedMachine:
             for name, shape, keeps in self._kept
         }
 
+    def standing(self) -> Any:
+        """Everything that a block changes, as it is now, for `stand`: nothing writes into these tensors."""
+        return (
+            self.t, {name: dict(values) for name, values in self.states.items()}, dict(self._seen),
+            {name: kept.copy() for name, kept in self._history.items()}, self.trace_steps, self.tally.standing(),
+            {name: code.v for name, code in self.before.encoders.items()},
+        )  # fmt: skip
+
+    def stand(self, before: Any) -> None:
+        """Make it what it was; may be called twice."""
+        self.t, states, seen, history, self.trace_steps, tally, encoders = before
+        self.states = {name: dict(values) for name, values in states.items()}
+        self._seen, self._history = dict(seen), {name: kept.copy() for name, kept in history.items()}
+        self.tally.stand(tally)
+        for name, v in encoders.items():
+            self.before.encoders[name].v = v
+
     def clear(self, rows: Tensor) -> None:
         """The state of some copies, (batch,) bool on the device, back to that before the first step; time goes on."""
         self.before.clear(rows)

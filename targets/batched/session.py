@@ -130,22 +130,22 @@ class BatchedSession(Traced, Driven):
     def _clear(self, rows: Array) -> None:
         self._machine.clear(masked(rows, self.batch, self.device))
 
-    def step(self, observation: Array, active: Array | None = None) -> Array:
-        """(batch, observations) -> (batch, actions); (observations,) -> (actions,) for one robot.
+    def _step(self, observation: Array, active: Array | None) -> Array:
+        self._trusted = None
+        given, trusted = checked_observation(self.contract, observation, self.batch)
+        counted = None if active is None else torch.from_numpy(checked_active(active, self.batch)).to(self.device)
+        if self.graph.level is Level.INTEGER:
+            self._check_spikes(given[trusted])
+        action = self._act(torch.from_numpy(given).to(self.device), counted).cpu().numpy()
+        return action if np.ndim(observation) == 2 else action[0]
 
-        Raises:
-            ContractError: the observation's shape or type is wrong.
-            GraphError: an Input that carries spikes is given something else.
-        """
-        with self._lock:
-            self._alive()
-            self._trusted = None
-            given, trusted = checked_observation(self.contract, observation, self.batch)
-            counted = None if active is None else torch.from_numpy(checked_active(active, self.batch)).to(self.device)
-            if self.graph.level is Level.INTEGER:
-                self._check_spikes(given[trusted])
-            action = self.act(torch.from_numpy(given).to(self.device), counted).cpu().numpy()
-            return action if np.ndim(observation) == 2 else action[0]
+    def _standing(self) -> Any:
+        return super()._standing(), (self._stepped, self._actions, self._failed, self._unsound)
+
+    def _stand(self, before: Any) -> None:
+        super()._stand(before[0])
+        self._stepped, self._actions, self._failed, self._unsound = before[1]
+        self._trusted = None
 
     def _check_spikes(self, rows: Array) -> None:
         if any(self.graph.nodes[name].spikes for name in self.graph.inputs):
@@ -168,19 +168,25 @@ class BatchedSession(Traced, Driven):
         """
         with self._lock:
             self._alive()
-            self._require(observation, active)
-            self._stepped = True
-            given = observation.to(DOUBLE)
-            trusted = given.isfinite().all(1)
-            seen = torch.where(trusted[:, None], given, self._mean)
-            action = self._machine.act(seen, active)
-            self._trusted, self._sound = trusted, action.isfinite().all(1)
-            fine = self._trusted & self._sound
-            counted = torch.ones_like(trusted) if active is None else active
-            self._actions += counted.sum()
-            self._failed += (counted & ~trusted).sum()
-            self._unsound += (counted & trusted & ~self._sound).sum()
-            return torch.where(fine[:, None], action, self._fail_safe)
+            self._trusted = None
+            return self._whole(lambda: self._act(observation, active))
+
+    @torch.no_grad()
+    def _act(self, observation: Tensor, active: Tensor | None) -> Tensor:
+        self._require(observation, active)
+        self._stepped = True
+        given = observation.to(DOUBLE)
+        trusted = given.isfinite().all(1)
+        seen = torch.where(trusted[:, None], given, self._mean)
+        action = self._machine.act(seen, active)
+        sound = action.isfinite().all(1)
+        counted = torch.ones_like(trusted) if active is None else active
+        # New tensors: those that were are kept until the step is done.
+        self._actions = self._actions + counted.sum()
+        self._failed = self._failed + (counted & ~trusted).sum()
+        self._unsound = self._unsound + (counted & trusted & ~sound).sum()
+        self._trusted, self._sound = trusted, sound
+        return torch.where((trusted & sound)[:, None], action, self._fail_safe)
 
     def _require(self, observation: Tensor, active: Tensor | None) -> None:
         size = self.contract.observation.size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,6 +59,17 @@ class Tally:
         self._fired = {name: self.place.zeros(batch, *self._shapes[name]) for name in self._alone}
         self._last: dict[str, tuple[Tensor, Tensor]] = {}
 
+    def standing(self) -> Any:
+        """What was counted until the last block, for `stand`; nothing writes into these tensors."""
+        return dict(self.spikes), dict(self.events)
+
+    def stand(self, before: Any) -> None:
+        """Make it what it was, at the beginning of a block; may be called twice."""
+        self.spikes, self.events = dict(before[0]), dict(before[1])
+        self._last = {}
+        for total in (*self._sent.values(), *self._fired.values()):
+            total.zero_()
+
     def step(self, entered: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
         """What was sent in a step of a block: of every entry, and of every core node."""
         for name, total in self._sent.items():
@@ -81,12 +93,12 @@ class Tally:
             per_source = _over(total, active)
             reached = per_source @ self._reach[name]
             for k, connection in enumerate(self._columns[name]):
-                self.events[connection] += reached[k]
+                self.events[connection] = self.events[connection] + reached[k]
             if name in self.spikes and name not in self._fired:
-                self.spikes[name] += per_source.sum()
+                self.spikes[name] = self.spikes[name] + per_source.sum()
             total.zero_()
         for name, total in self._fired.items():
-            self.spikes[name] += _over(total, active).sum()
+            self.spikes[name] = self.spikes[name] + _over(total, active).sum()
             total.zero_()
 
 

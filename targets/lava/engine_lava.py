@@ -42,7 +42,19 @@ class Core:
         self.timeout = timeout
         self._before, self._after = Before(made), After(made)
         self._last: dict[str, Array] = {}
+        self._begun = 0
         self.network = LavaNetwork(made, membranes="read" if full_trace else "due", backend=backend)
+
+    def standing(self) -> Any:
+        """What a block changes here, and how many Lava has begun, for `stand`."""
+        return self._before.standing(), self._last, self._begun
+
+    def stand(self, before: Any) -> None:
+        """Make it what it was. Lava's state cannot be: where it was asked for a block, it is ended."""
+        self._before.stand(before[0])
+        self._last = before[1]
+        if self._begun != before[2]:
+            self.network.worker.kill()
 
     @property
     def provenance(self) -> dict[str, str]:
@@ -54,6 +66,7 @@ class Core:
         """One block, counted: as `compiler.interpret.Machine.block` takes and gives it."""
         check_inputs(self.plan, inputs)
         entered = self._before.enter(inputs, np.int64)
+        self._begun += 1
         played = self.network.play({name: rows[:, 0] for name, rows in entered.items()}, timeout=self.timeout)
         self._last = {name: rows[:, None] for kind in ("spikes", "membranes") for name, rows in played[kind].items()}
         spikes, events = count_block(self.plan, entered, self._last, active)
@@ -134,7 +147,7 @@ class LavaSession(_Elsewhere, Driven):
         backend: Backend = "sim",
     ) -> None:  # fmt: skip
         super().__init__(subject, "lava")
-        self._core = Core(self.plan, full_trace=full_trace, timeout=timeout, backend=backend)
+        self._machine: Core = Core(self.plan, full_trace=full_trace, timeout=timeout, backend=backend)
 
     @property
     def batch(self) -> int:
@@ -144,12 +157,12 @@ class LavaSession(_Elsewhere, Driven):
     @property
     def worker(self) -> Worker:
         """Lava's interpreter."""
-        return self._core.network.worker
+        return self._machine.network.worker
 
     @property
     def provenance(self) -> dict[str, str]:
         """What runs: versions, and whether a newer Python than Lava declares needed the shim."""
-        return self._core.provenance
+        return self._machine.provenance
 
     def reset(self, batch: int | None = None, *, rows: Array | None = None) -> None:
         """Clear the state: Lava's run is ended, the next step starts another.
@@ -161,28 +174,20 @@ class LavaSession(_Elsewhere, Driven):
             self._alive()
             one_robot(batch)
             if rows is None or np.zeros(1)[rows].size:
-                self._core.rewind()
+                self._machine.rewind()
             self._noted = self._noted if rows is not None else None
 
-    def step(self, observation: Array, active: Array | None = None) -> Array:
-        """(1, observations) or (observations,) -> the action of the same form.
-
-        Raises:
-            ContractError: the observation's shape or type is wrong.
-            EngineError: Lava died or did not answer in time.
-        """
-        with self._lock:
-            self._alive()
-            self._noted = None
-            given, trusted = checked_observation(self.contract, observation, 1)
-            counted = checked_active(active, 1)
-            inputs = self._core.split(given if trusted[0] else self._neutral[None])
-            action = self._core.join(self._core.block(inputs, counted, self._counts))
-            robots = int(np.count_nonzero(counted))
-            self._counts.actions += robots
-            self._counts.neuron_updates += self._updates * robots
-            action = self._safe(action, trusted, counted)
-            return action if np.ndim(observation) == 2 else action[0]
+    def _step(self, observation: Array, active: Array | None) -> Array:
+        # (1, observations) or (observations,) -> the action of the same form.
+        given, trusted = checked_observation(self.contract, observation, 1)
+        counted = checked_active(active, 1)
+        inputs = self._machine.split(given if trusted[0] else self._neutral[None])
+        action = self._machine.join(self._machine.block(inputs, counted, self._counts))
+        robots = int(np.count_nonzero(counted))
+        self._counts.actions += robots
+        self._counts.neuron_updates += self._updates * robots
+        action = self._safe(action, trusted, counted)
+        return action if np.ndim(observation) == 2 else action[0]
 
     def trace(self) -> dict[str, Array]:
         """What every population gave in the last action: name -> (window, 1, n). Connections are not observed.
@@ -191,12 +196,12 @@ class LavaSession(_Elsewhere, Driven):
             ContractError: the session was opened without `full_trace`.
         """
         with self._lock:
-            return self._core.trace()
+            return self._machine.trace()
 
     def close(self) -> None:
         """End Lava; further calls are errors."""
         super().close()
-        self._core.network.close()
+        self._machine.network.close()
 
 
 class LavaStream(_Elsewhere, Streaming):
@@ -216,7 +221,7 @@ class LavaStream(_Elsewhere, Streaming):
         backend: Backend = "sim",
     ) -> None:  # fmt: skip
         super().__init__(subject if isinstance(subject, Plan) else plan(subject), "lava", 1)
-        self._core = Core(self.plan, full_trace=full_trace, timeout=timeout, backend=backend)
+        self._machine: Core = Core(self.plan, full_trace=full_trace, timeout=timeout, backend=backend)
 
     @property
     def counts(self) -> Counts:
@@ -226,7 +231,7 @@ class LavaStream(_Elsewhere, Streaming):
     @property
     def provenance(self) -> dict[str, str]:
         """What runs, as of `LavaSession`."""
-        return self._core.provenance
+        return self._machine.provenance
 
     def reset(self, batch: int | None = None, *, rows: Array | None = None) -> None:
         """Clear the state: Lava's run is ended, the next block starts another.
@@ -244,19 +249,19 @@ class LavaStream(_Elsewhere, Streaming):
             ContractError: the stream was opened without `full_trace`.
         """
         with self._lock:
-            return self._core.trace()
+            return self._machine.trace()
 
     def close(self) -> None:
         """End Lava; further calls are errors."""
         super().close()
-        self._core.network.close()
+        self._machine.network.close()
 
     def _block(self, inputs: dict[str, Array], active: Array) -> dict[str, Array]:
-        return self._core.block(inputs, active, self._counts)
+        return self._machine.block(inputs, active, self._counts)
 
     def _restart(self, batch: int) -> None:
-        self._core.rewind()
+        self._machine.rewind()
 
     def _clear(self, rows: Array) -> None:
         if np.zeros(1)[rows].size:
-            self._core.rewind()
+            self._machine.rewind()

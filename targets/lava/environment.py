@@ -30,18 +30,8 @@ PYTHON = (3, 10)
 """The version Lava declares."""
 SHIM_PYTHONS = ((3, 11), (3, 12))
 """Versions it was seen to run on with the shim; numpy 1.26 has no build for newer ones."""
-PINS = (
-    f"lava-nc=={LAVA_VERSION}",
-    "numpy==1.26.4",
-    "scipy==1.15.3",
-    "networkx==2.8.7",
-    "asteval==0.9.33",
-    "scikit-learn==1.7.2",
-    "cloudpickle==3.1.3",
-    "joblib==1.6.0",
-    "threadpoolctl==3.8.0",
-)
-"""Lava and what it needs, as it was tested: the conformance of this target is a statement about these."""
+REQUIREMENTS = Path(__file__).with_name("requirements.txt")
+"""Lava and all that it needs, each of one version and with the hashes of its files."""
 INSTALL_COMMAND = "nervecord targets install lava"
 MARKER = "nervecord.json"
 MARKER_FORMAT = 1
@@ -179,13 +169,21 @@ def _build(building: Path, base: Path, shim: bool, progress: Progress) -> str:
     progress(f"installing lava-nc {LAVA_VERSION} and what it needs (about 300 MB)")
     # With the shim pip must neither look at the bound Lava declares nor at those of what it needs.
     options = ["--no-deps", "--ignore-requires-python"] if shim else []
-    _run([str(interpreter), "-m", "pip", "install", "--disable-pip-version-check", *options, *PINS])
+    # Wheels of these hashes alone: what an index was made to give instead is not installed, nor is a setup.py run.
+    options += ["--require-hashes", "--only-binary", ":all:", "-r", str(REQUIREMENTS)]
+    _run([str(interpreter), "-m", "pip", "install", "--disable-pip-version-check", *options])
     progress("checking it")
     checked = [str(interpreter), "-I", "-c", (_shim_first() if shim else "") + CHECK]
     version = ".".join(map(str, json.loads(_run(checked).strip().splitlines()[-1])))
-    marker = {"format": MARKER_FORMAT, "lava": LAVA_VERSION, "python": version, "shim": shim, "pins": list(PINS)}
+    marker = {"format": MARKER_FORMAT, "lava": LAVA_VERSION, "python": version, "shim": shim, "pins": pins()}
     write_atomically(building / MARKER, (json.dumps(marker, indent=1, sort_keys=True) + "\n").encode())
     return version
+
+
+def pins() -> list[str]:
+    """Names and versions of Lava and all that it needs."""
+    lines = REQUIREMENTS.read_text(encoding="ascii").splitlines()
+    return [line.split()[0] for line in lines if line[:1].isalpha()]
 
 
 def _shim_first() -> str:

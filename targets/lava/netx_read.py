@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from nervecord.compiler.files.readerguard import Limits
 from nervecord.compiler.graph import Graph, chain
-from nervecord.compiler.nir.hdf5guard import LIMITS, Limits, read_hdf5
+from nervecord.compiler.nir.hdf5guard import LIMITS, read_hdf5
 from nervecord.compiler.ops import (
     Array,
     Dense,

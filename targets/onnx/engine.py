@@ -97,6 +97,14 @@ class OnnxMachine:
         self.state = np.zeros((self.batch, self.model.state_size), dtype=np.float32)
         self.last: dict[str, Array] = {}
 
+    def standing(self) -> Any:
+        """Everything that a block changes, as it is now, for `stand`: nothing writes into these."""
+        return self.state, self.last
+
+    def stand(self, before: Any) -> None:
+        """Make it what it was; may be called twice."""
+        self.state, self.last = before
+
     def __getstate__(self) -> dict[str, Any]:
         # ONNX Runtime's session cannot be copied; one of the same model takes its place.
         return {key: value for key, value in self.__dict__.items() if key != "_session"}
@@ -162,7 +170,7 @@ class OnnxSession(Driven):
         super().__init__(subject, ENGINE, batch)
         self._before = Before(self.plan)
         self._updates = neurons(self.plan) * self.plan.schedule.steps  # the useful ones
-        self._machine = OnnxMachine(self.plan, batch)
+        self._machine: OnnxMachine = OnnxMachine(self.plan, batch)
 
     @property
     def batch(self) -> int:
@@ -175,31 +183,22 @@ class OnnxSession(Driven):
     def _clear(self, rows: Array) -> None:
         self._machine.state[rows] = 0
 
-    def step(self, observation: Array, active: Array | None = None) -> Array:
-        """(batch, observations) -> (batch, actions); (observations,) -> (actions,) for one robot.
-
-        Raises:
-            ContractError: the observation's shape or type is wrong.
-            GraphError: an Input that carries spikes is given something else.
-            EngineError: ONNX Runtime failed.
-        """
-        with self._lock:
-            self._alive()
-            given, _ = checked_observation(self.contract, observation, self.batch)
-            counted = checked_active(active, self.batch)
-            with np.errstate(over="ignore"):  # what float32 does not hold is infinite there, and not trusted
-                single = given.astype(np.float32)
-            trusted = np.asarray(np.isfinite(single).all(axis=1))
-            if self.graph.level is Level.INTEGER:
-                known = np.where(trusted[:, None], single, self._neutral)
-                check_inputs(self.plan, self._before.split(known))
-            self._noted = None
-            values = self._machine.run({"obs": single})
-            # What is not finite the model has replaced itself: here it is told, and counted.
-            action = np.where(values[SOUND] != 0, values["actions"].astype(np.float64), np.nan)
-            self._count(counted)
-            action = self._safe(action, trusted, counted)
-            return action if np.ndim(observation) == 2 else action[0]
+    def _step(self, observation: Array, active: Array | None) -> Array:
+        given, _ = checked_observation(self.contract, observation, self.batch)
+        counted = checked_active(active, self.batch)
+        with np.errstate(over="ignore"):  # what float32 does not hold is infinite there, and not trusted
+            single = given.astype(np.float32)
+        trusted = np.asarray(np.isfinite(single).all(axis=1))
+        if self.graph.level is Level.INTEGER:
+            known = np.where(trusted[:, None], single, self._neutral)
+            check_inputs(self.plan, self._before.split(known))
+        self._noted = None
+        values = self._machine.run({"obs": single})
+        # The model has replaced what is not finite itself; the session reports and counts it.
+        action = np.where(values[SOUND] != 0, values["actions"].astype(np.float64), np.nan)
+        self._count(counted)
+        action = self._safe(action, trusted, counted)
+        return action if np.ndim(observation) == 2 else action[0]
 
     def trace(self) -> dict[str, Array]:
         """What every core node gave in the last action: name -> (window, batch, n)."""
@@ -228,7 +227,7 @@ class OnnxStream(Streaming):
 
     def __init__(self, subject: Graph | Plan, *, batch: int = 1) -> None:
         super().__init__(subject if isinstance(subject, Plan) else plan(subject), ENGINE, batch)
-        self._machine = OnnxMachine(self.plan, batch)
+        self._machine: OnnxMachine = OnnxMachine(self.plan, batch)
 
     @property
     def counts(self) -> Counts:

@@ -229,12 +229,12 @@ def test_train_takes_a_config() -> None:
 # Refusals
 
 WRONG: dict[str, tuple[Any, type[Exception], str]] = {
-    "read a number": (lambda f: nervecord.read(3), TypeError, "os.PathLike"),
-    "read nothing": (lambda f: nervecord.read(None), TypeError, "os.PathLike"),
+    "read a number": (lambda f: nervecord.read(3), TypeError, "a path"),
+    "read nothing": (lambda f: nervecord.read(None), TypeError, "a path"),
     "read a program": (lambda f: nervecord.read(f / "ant.nervecord"), FileFormatError, "is not an HDF5 file"),
     "load a policy": (lambda f: nervecord.load(f / "ant.nir"), FileFormatError, "is no program"),
-    "load a number": (lambda f: nervecord.load(3.5), TypeError, "os.PathLike"),
-    "open a number": (lambda f: nervecord.open(7), TypeError, "os.PathLike"),
+    "load a number": (lambda f: nervecord.load(3.5), TypeError, "a path"),
+    "open a number": (lambda f: nervecord.open(7), TypeError, "the path of one"),
     "open a graph of another tool": (
         lambda f: nervecord.open(nervecord.read(DATA / "nir" / "lif_norse.nir", dt=1e-4)),
         ContractError,
@@ -251,7 +251,7 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
         NervecordError,
         "inputs: the file carries a contract already",
     ),
-    "compile a number": (lambda f: nervecord.compile(7), TypeError, "os.PathLike"),
+    "compile a number": (lambda f: nervecord.compile(7), TypeError, "the path of one"),
     "compile a program": (lambda f: nervecord.compile(f / "ant.nervecord"), NervecordError, "compiled already"),
     "compile a loaded program": (
         lambda f: nervecord.compile(nervecord.load(f / "ant.nervecord")),

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 from malformed import generator, malformed
+from readers import read_here
 
-from nervecord.compiler.nir import file as nirfile
-from nervecord.compiler.nir import hdf5child, hdf5guard
+from nervecord.compiler.nir import hdf5guard
 from nervecord.compiler.nir.file import read_nir
-from nervecord.compiler.nir.hdf5guard import LIMITS, Limits
-from nervecord.errors import FileFormatError, NervecordError
+from nervecord.errors import NervecordError
 
 DATA = Path(__file__).parent.parent / "data"
 VERBS = ("inspect", "compile", "run")
@@ -207,17 +206,7 @@ NIR = sorted(generator(".nir").FILES)
 @pytest.fixture
 def parse_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """HDF5 is parsed in this process, by the code of the child: 300 processes would take a minute."""
-
-    def read(path: Any, limits: Limits = LIMITS) -> Any:
-        size = hdf5guard._checked_size(str(path), limits)
-        try:
-            return hdf5child.load(str(path), limits.values_of(size))
-        except hdf5child.RefusedError as error:
-            raise FileFormatError(str(error), where=str(path)) from None
-        except Exception as error:
-            raise FileFormatError(f"damaged: {hdf5guard.one_line(str(error))}", where=str(path)) from None
-
-    monkeypatch.setattr(nirfile, "read_hdf5", read)
+    monkeypatch.setattr(hdf5guard, "read_guarded", read_here)
 
 
 @pytest.mark.usefixtures("parse_here")

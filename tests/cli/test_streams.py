@@ -55,9 +55,13 @@ def test_a_result_file_that_is_a_device_is_refused(nervecord_cli: Any, files: Pa
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_streams_that_are_closed(closed: str, tmp_path: Path) -> None:
+    """A result that has nowhere to go is an error, as on a disk that is full."""
     done = shell(f"nervecord targets {closed}", tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == (0 if closed == "2>&-" else 2)
     assert ("reference" in done.stdout) == (closed == "2>&-")
+    assert done.stderr == ("nervecord targets: stdout: cannot be written: it is closed\n" if closed == ">&-" else "")
+    quiet = shell(f"nervecord inspect none.nir {closed}", tmp_path)
+    assert quiet.returncode == 2
 
 
 def test_a_terminal_that_has_only_ascii(files: Path, tmp_path: Path) -> None:

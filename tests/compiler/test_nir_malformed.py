@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from malformed import generator, malformed
 
+from nervecord.compiler.files import readerguard
+from nervecord.compiler.files.readerguard import Limits
 from nervecord.compiler.graph import Graph
-from nervecord.compiler.nir import hdf5guard
 from nervecord.compiler.nir.file import nir_bytes, read_nir
 from nervecord.compiler.nir.hdf5child import load
-from nervecord.compiler.nir.hdf5guard import Limits, read_hdf5
+from nervecord.compiler.nir.hdf5guard import read_hdf5
 from nervecord.compiler.nir.metadata import restore
 from nervecord.compiler.nir.reading import import_graph
 from nervecord.compiler.policy import Policy
@@ -206,11 +207,10 @@ def test_time_limit() -> None:
 
 def test_what_hangs_is_killed_by_its_processor_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine takes nothing of it, so that sound files are read there as well."""
-    assert hdf5guard._START.endswith("hdf5child.main(*sys.argv[1:5])")
-    hanging = hdf5guard._START.replace(
-        "import hdf5child; ", "import hdf5child\nhdf5child.load = lambda *given: hang()\n"
-    )
-    monkeypatch.setattr(hdf5guard, "_START", f"def hang():\n    while True: pass\n{hanging}")
+    hanging = readerguard.START.replace("import importlib, readerchild; ", "import importlib, readerchild\nhang()\n")
+    assert hanging != readerguard.START
+    limited = hanging.replace("hang()", "readerchild._limit(1 << 30, int(sys.argv[5])); hang()")
+    monkeypatch.setattr(readerguard, "START", f"def hang():\n    while True: pass\n{limited}")
     with pytest.raises(FileFormatError, match="took more than 1 s of processor time"):
         read_hdf5(malformed("nan_weights.nir"), Limits(seconds=0.5, patience=600))
     assert Limits().seconds_of(100) == 8

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from readers import read_here
 
 import nervecord
 from nervecord.compiler.contract import Channels, Contract
+from nervecord.compiler.files.readerguard import Limits, read_guarded
 from nervecord.compiler.graph import Graph
 from nervecord.compiler.interpret import Machine, simulate
 from nervecord.compiler.onnx import file as onnxfile
@@ -24,9 +28,21 @@ from nervecord.compiler.passes.act import act
 from nervecord.errors import ContractError, FileFormatError, GraphError, NervecordError
 
 onnx = pytest.importorskip("onnx")
+onnxchild = pytest.importorskip("nervecord.compiler.onnx.onnxchild")
 
 CLOSE = 1e-5
 """The libraries compute in float32, the definition in float64."""
+
+
+@pytest.fixture(autouse=True)
+def parse_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the code of the child, in this process: hundreds of processes would take minutes."""
+    monkeypatch.setattr(onnxfile, "read_guarded", read_here)
+
+
+@pytest.fixture
+def parse_in_child(monkeypatch: pytest.MonkeyPatch, parse_here: None) -> None:
+    monkeypatch.setattr(onnxfile, "read_guarded", read_guarded)
 
 
 def answers(graph: Graph, rows: Any) -> Any:
@@ -292,6 +308,21 @@ def test_functions_and_sparse_constants_are_refused(tmp_path: Path) -> None:
         read_onnx(written(made, tmp_path / "s.onnx"))
 
 
+@pytest.mark.usefixtures("parse_in_child")
+def test_a_child_reads_what_this_process_reads(tmp_path: Path) -> None:
+    made = model([gemm("h"), node("Tanh", ["h"], "actions")], {"w": W}, 3, 2)
+    onnx.helper.set_model_props(made, {"a": "b"})
+    path = written(made, tmp_path / "p.onnx")
+    size = path.stat().st_size
+    child, here = (read(onnxfile.READER, str(path), size, onnxfile.LIMITS) for read in (read_guarded, read_here))
+    assert child.keys() == here.keys()
+    np.testing.assert_equal(child, here)
+    assert [op.kind for op in read_onnx(path).nodes.values()] == ["Input", "Affine", "Tanh", "Output"]
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(FileFormatError, match=r"is no ONNX file, or a damaged one .*export or copy it again"):
+        read_onnx(path)
+
+
 def test_a_policy_of_ours_is_not_read_back(tmp_path: Path) -> None:
     made = model([gemm()], {"w": W}, 3, 2)
     onnx.helper.set_model_props(made, {"nervecord_form": "float"})
@@ -310,12 +341,78 @@ def test_limits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, limit, message in (
         ("MOST_NODES", 0, "has 1 nodes, the limit is 0"),
         ("MOST_TENSORS", 0, "has 1 constants, the limit is 0"),
-        ("MOST_BYTES", 10, "at most 10 are read"),
+        ("MOST_FIELDS", 10, "has more than 10 fields"),
+        ("MOST_DEEP", 1, "is nested more than 1 deep"),
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(onnxfile, name, limit)
-            with pytest.raises(FileFormatError, match=message):
-                read_onnx(path)
+            patch.setattr(onnxchild, name, limit)
+            with pytest.raises(onnxchild.RefusedError, match=message):
+                onnxchild.load(str(path), 1 << 20)
+    with pytest.raises(FileFormatError, match="at most 10 are read"):
+        onnxfile.load_onnx(path, Limits(file_bytes=10))
+    with pytest.raises(FileFormatError, match="its constants take more than 20 bytes"):
+        onnxfile.load_onnx(path, Limits(value_bytes=20, expansion=0))
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A message or text in a message of protobuf's."""
+    length, said = len(content), b""
+    while length > 127:
+        said, length = said + bytes([length & 127 | 128]), length >> 7
+    return bytes([number << 3 | 2]) + said + bytes([length]) + content
+
+
+NODES, ATTRIBUTES, INPUTS = field(1, b""), field(5, b""), field(1, b"")
+TINY: dict[str, bytes] = {
+    "nodes": field(7, NODES * 4_000_000),
+    "attributes of a node": field(7, field(1, ATTRIBUTES * 4_000_000)),
+    "inputs of a node": field(7, field(1, INPUTS * 4_000_000)),
+    "axes of an input": field(7, field(1, b"") + field(11, field(2, field(1, field(2, field(1, b"") * 4_000_000))))),
+    "operator sets": field(8, b"") * 4_000_000,
+    "functions": field(25, b"") * 2_000_000,
+    "training": field(20, b"") * 2_000_000,
+}
+
+
+@pytest.mark.parametrize("content", TINY.values(), ids=TINY)
+def test_empty_messages_are_counted_wherever_they_stand(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(content, tmp_path / "p.onnx")
+    monkeypatch.setattr(onnxchild, "MOST_FIELDS", 5000)
+    with pytest.raises(onnxchild.RefusedError, match="has more than 5000 fields in its messages"):
+        onnxchild.load(str(path), 1 << 20)
+
+
+@pytest.mark.usefixtures("parse_in_child")
+def test_millions_of_empty_messages_are_counted_before_they_are_made(tmp_path: Path) -> None:
+    """Of 8 MB protobuf would make objects of a gigabyte."""
+    path = written(TINY["nodes"], tmp_path / "p.onnx")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with pytest.raises(FileFormatError, match="has more than 524288 fields in its messages"):
+        read_onnx(path)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime - before.ru_utime < 5
+    assert after.ru_maxrss < max(before.ru_maxrss, 256 << 10) + 1
+
+
+@pytest.mark.usefixtures("parse_in_child")
+def test_what_hangs_or_asks_for_much_is_ended_with_its_child(tmp_path: Path) -> None:
+    path = written(model([gemm()], {"w": W}, 3, 2), tmp_path / "p.onnx")
+    with pytest.raises(FileFormatError, match=r"took longer than 0\.001 s"):
+        onnxfile.load_onnx(path, Limits(seconds=0.001, patience=1))
+    large = written(model([gemm()], {"w": np.zeros((2, 30_000_000), np.float32)}, 3, 2), tmp_path / "q.onnx")
+    with pytest.raises(FileFormatError, match=r"memory limit|ended the reader"):
+        onnxfile.load_onnx(large, Limits(process_bytes=-(1 << 28), expansion=1))
+
+
+def test_no_interpreter_is_started_for_a_file_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxfile, "read_guarded", lambda *given: pytest.fail("started"))
+    os.mkfifo(tmp_path / "pipe.onnx")
+    written(b"", tmp_path / "empty.onnx")
+    for name, message in (("pipe", "no regular file"), ("empty", "is empty"), ("none", "does not exist")):
+        with pytest.raises(FileFormatError, match=message):
+            read_onnx(tmp_path / f"{name}.onnx")
 
 
 def test_a_shape_of_terabytes_costs_nothing(tmp_path: Path) -> None:

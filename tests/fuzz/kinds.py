@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fuzz import others
+from fuzz import layouts, others
 from fuzz.mutation import mutate_array, mutate_bytes, mutate_tree, to_json, to_toml
 
 import nervecord
@@ -32,10 +32,10 @@ from nervecord.compiler.attach import attach
 from nervecord.compiler.files.arrays import ENTRY, pack, unpack
 from nervecord.compiler.files.contractfile import read_contract
 from nervecord.compiler.files.program import Program, described_hashes, load
+from nervecord.compiler.files.readerguard import Limits
 from nervecord.compiler.graph import Graph, chain
 from nervecord.compiler.nir.file import read_nir
 from nervecord.compiler.nir.hdf5child import load as load_tree
-from nervecord.compiler.nir.hdf5guard import Limits
 from nervecord.compiler.nir.metadata import KEY, restore
 from nervecord.compiler.nir.reading import import_graph
 from nervecord.compiler.ops import Affine, Input, Level, Membrane, Neuron, Op, Output, Spike
@@ -455,6 +455,7 @@ KINDS = {
     "record": Kind(".config.json", others.damage_record, others.check_record),
     "onnx": Kind(".onnx", others.damage_onnx, others.check_onnx),
     "net": Kind(".net", damage_raw, others.check_net),
+    "layout": Kind(".nervecord", layouts.draw_layout, layouts.check_layout),
 }
 
 

@@ -16,8 +16,8 @@ from fuzz.kinds import KINDS, run_case, seeds
 from nervecord.errors import NervecordError
 
 CASES = {
-    "program": 740, "report": 60, "nir content": 460, "arrays": 260, "contract": 160, "target": 80, "nir bytes": 20,
-    "study": 80, "record": 80, "onnx": 40, "net": 20,
+    "program": 700, "report": 60, "nir content": 460, "arrays": 260, "contract": 160, "target": 80, "nir bytes": 20,
+    "study": 80, "record": 80, "onnx": 40, "net": 20, "layout": 40,
 }  # fmt: skip
 SLICES = 4
 
@@ -77,7 +77,7 @@ def test_the_watcher_sees_what_is_written_outside(tmp_path: Path) -> None:
     look = watcher(str(tmp_path), found)
     look("open", (str(tmp_path / "case"), "wb", os.O_WRONLY))
     look("open", ("/etc/passwd", "r", os.O_RDONLY))
-    look("subprocess.Popen", ("python", ["python", "-c", "import hdf5child"], None, None))
+    look("subprocess.Popen", ("python", ["python", "-c", "import readerchild"], None, None))
     assert found == []
     look("open", ("/etc/passwd", "w", os.O_WRONLY))
     look("os.mkdir", ("/tmp/elsewhere", 0o777, -1))

@@ -190,8 +190,10 @@ def test_more_memory_than_there_is_is_refused() -> None:
     with pytest.raises(InfeasibleError, match=r"numbers of memory, at most"):
         EmulatorStream(plan(graph.replace(nodes=wide), Schedule(1 << 16, "carried")))
     session = EmulatorStream(graph)
-    with pytest.raises(InfeasibleError, match=r"GB for 1000000000000000 copies"):
+    with pytest.raises(ContractError, match="at most 16777216 run side by side"):
         session.reset(10**15)
+    with pytest.raises(InfeasibleError, match=r"GB for 1000000000000000 copies"):
+        session._machine.reset(10**15)
 
 
 def test_what_is_out_of_range_is_refused() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -23,7 +25,7 @@ INSTALL = """
 import sys
 from pathlib import Path
 from nervecord.targets.lava import environment
-environment.PINS = ("lava-nc==0.10.0",)
+environment.REQUIREMENTS = Path(sys.argv[1])
 environment.install(lambda line: print(line, flush=True), python=Path(sys.executable), allow_shim=True)
 """
 
@@ -41,8 +43,8 @@ def script(path: Path, text: str) -> Path:
     return path
 
 
-def wheel(folder: Path) -> None:
-    """A lava-nc that holds nothing but what the check imports."""
+def wheel(folder: Path) -> Path:
+    """A lava-nc that holds nothing but what the check imports; gives its requirement, with its hash."""
     folder.mkdir()
     info = f"lava_nc-{LAVA_VERSION}.dist-info"
     with zipfile.ZipFile(folder / f"lava_nc-{LAVA_VERSION}-py3-none-any.whl", "w") as file:
@@ -51,20 +53,48 @@ def wheel(folder: Path) -> None:
         file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: lava-nc\nVersion: {LAVA_VERSION}\n")
         file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         file.writestr(f"{info}/RECORD", "")
+    (made,) = folder.iterdir()
+    asked = folder.parent / "requirements.txt"
+    asked.write_text(f"lava-nc=={LAVA_VERSION} --hash=sha256:{hashlib.sha256(made.read_bytes()).hexdigest()}\n")
+    return asked
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # Making it
 
 
+def test_every_package_has_one_version_and_its_hashes() -> None:
+    lines = environment.REQUIREMENTS.read_text().replace("\\\n", " ").splitlines()
+    asked = [line.split() for line in lines if not line.startswith("#")]
+    assert [name for name, *_ in asked] == environment.pins()
+    assert f"lava-nc=={LAVA_VERSION}" in environment.pins()
+    assert all(re.fullmatch(r"[a-z-]+==[0-9.]+", name) for name, *_ in asked)
+    assert all(hashes and all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", h) for h in hashes) for _, *hashes in asked)
+
+
+@pytest.mark.skipif(sys.version_info[:2] not in environment.SHIM_PYTHONS, reason="Lava does not run on this Python")
+def test_a_package_of_another_hash_is_not_installed(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = wheel(tmp_path / "wheels")
+    asked.write_text(asked.read_text().replace("sha256:", "sha256:0")[:-2])
+    monkeypatch.setattr(environment, "REQUIREMENTS", asked)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+    with pytest.raises(EngineError) as said:
+        install(lambda line: None, python=Path(sys.executable), allow_shim=True)
+    assert "HASH" in "".join(said.value.__notes__).upper()
+    assert not status().installed
+
+
 @pytest.mark.skipif(sys.version_info[:2] not in environment.SHIM_PYTHONS, reason="Lava does not run on this Python")
 def test_killed_half_way_raced_and_found_again(home: Path, tmp_path: Path) -> None:
-    wheel(tmp_path / "wheels")
+    asked = wheel(tmp_path / "wheels")
     variables = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path / "wheels")}
 
     def start() -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-c", INSTALL],
+            [sys.executable, "-c", INSTALL, str(asked)],
             env=variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -158,8 +158,8 @@ def test_wrappers_that_are_missing_are_named(
 
 def test_training_says_how_a_policy_of_ones_own_task_is_run(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from nervecord.cli.training import trained
-    from nervecord.training.config import TrainConfig
     from nervecord.training.run import TrainResult
+    from nervecord.training.settings.config import TrainConfig
 
     config = TrainConfig.of(env="own_task:DictPoint-v0", wrappers=("FlattenObservation",))
     outcome = trained(TrainResult(policy.parent, config, 512, None, None, policy))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,9 @@ from typing import Any
 import torch
 
 from nervecord.compiler.files.atomic import remove_leftovers, write_atomically
+from nervecord.compiler.schema import printable
 from nervecord.errors import FileFormatError, NervecordError
+from nervecord.training.folder.damage import check_checkpoint, read_checkpoint
 
 FORMAT = 2
 """Version of what `save` writes and `load` reads."""
@@ -105,18 +106,13 @@ def load(folder: Path, step: int | None = None) -> dict[str, Any]:
             hint="the run was stopped before its first checkpoint: start it anew under another name",
         )
     path = checkpoint_path(folder, steps[-1] if step is None else step)
-    try:
-        # weights_only: tensors and plain containers, no code.
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        raise FileFormatError(
-            f"is damaged: {str(error).splitlines()[0]}", where=str(path), hint="delete it to resume from the one before"
-        ) from error
+    content = read_checkpoint(path)
     if content.get("format") != FORMAT:
         raise FileFormatError(
-            f"has format {content.get('format')}, this version reads {FORMAT}", where=str(path), hint="update nervecord"
-        )
-    return content
+            f"has format {printable(repr(content.get('format')))}, this version reads {FORMAT}", where=str(path),
+            hint="update nervecord",
+        )  # fmt: skip
+    return check_checkpoint(content, path, steps[-1] if step is None else step)
 
 
 def networks_only(content: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ Its files:
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import platform
@@ -33,6 +34,7 @@ from typing import Any
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.errors import MissingDependencyError, NervecordError, install_command
 from nervecord.runtime import environment
+from nervecord.training.folder.damage import whole_rows
 from nervecord.training.folder.records import number_of, read_metrics, read_record
 from nervecord.training.settings.config import TrainConfig
 from nervecord.training.simulators.kinds import KINDS
@@ -269,7 +271,8 @@ class Metrics:
                 ) from error
         self.path = folder / "metrics.jsonl"
         self._cut(step)
-        self._file = open(self.path, "ab")  # noqa: SIM115 - closed by __exit__
+        # Without a buffer, which a full disk would be told of once more when it is closed.
+        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed by __exit__
         self._events: Any = None
         if tensorboard:
             self._events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
@@ -277,16 +280,7 @@ class Metrics:
     def _cut(self, step: int) -> None:
         if not self.path.exists():
             return
-        kept = []
-        for line in self.path.read_bytes().splitlines(keepends=True):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                break  # the torn last line of a killed run
-            if not line.endswith(b"\n") or row["step"] > step:
-                break
-            kept.append(line)
-        write_atomically(self.path, b"".join(kept))
+        write_atomically(self.path, b"".join(list(whole_rows(self.path, step))))
 
     def write(self, row: dict[str, float | int | None]) -> None:
         """Append one row; it holds "step".
@@ -295,8 +289,9 @@ class Metrics:
             NervecordError: it cannot be written.
         """
         try:
-            self._file.write((json.dumps(row) + "\n").encode())
-            self._file.flush()
+            line = (json.dumps(row) + "\n").encode()
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise NervecordError(f"cannot be written: {error.strerror}", where=str(self.path)) from error
         if self._events is not None:
@@ -306,7 +301,10 @@ class Metrics:
 
     def sync(self) -> None:
         """Have all rows on disk."""
-        os.fsync(self._file.fileno())
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise NervecordError(f"cannot be written: {error.strerror}", where=str(self.path)) from error
         if self._events is not None:
             self._events.flush()
 
