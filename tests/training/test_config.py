@@ -183,7 +183,7 @@ def test_run_folders_of_earlier_versions_are_read(algorithm: str, former: dict[s
 
 def test_every_run_folder_of_the_zoo_is_read() -> None:
     paths = sorted((Path(__file__).resolve().parents[2] / "zoo").rglob("config.json"))
-    assert len(paths) > 20
+    assert len(paths) > 10
     for path in paths:
         config = TrainConfig.from_json(path.read_text(), where=str(path))
         assert TrainConfig.from_json(config.to_json()) == config
