@@ -26,23 +26,23 @@ if TYPE_CHECKING:
     import os
 
     from nervecord.cli.html import report
-    from nervecord.compiler.contract import Contract
     from nervecord.compiler.files.program import Program
     from nervecord.compiler.findings import Finding
-    from nervecord.compiler.graph import Graph
-    from nervecord.compiler.inspection import Report
-    from nervecord.compiler.interpret import Trace
+    from nervecord.compiler.graph.contract import Contract
+    from nervecord.compiler.graph.graph import Graph
+    from nervecord.compiler.graph.policy import Policy
+    from nervecord.compiler.inspect import Report
     from nervecord.compiler.ops import Array
-    from nervecord.compiler.policy import Policy
-    from nervecord.compiler.target import Target, TargetSpec
-    from nervecord.runtime.compare import Comparison, Mode
+    from nervecord.compiler.plan.interpret import Trace
+    from nervecord.compiler.target.protocol import Target, TargetSpec
     from nervecord.runtime.loop import Progress
-    from nervecord.runtime.picture import picture
+    from nervecord.runtime.measure.compare import Comparison, Mode
     from nervecord.runtime.realtime import RealTime
+    from nervecord.runtime.report.picture import picture
+    from nervecord.runtime.report.video import video
     from nervecord.runtime.result import Result
     from nervecord.runtime.session import Session
     from nervecord.runtime.stream import StreamSession
-    from nervecord.runtime.video import video
     from nervecord.targets.measures import certify, emit, neurobench
     from nervecord.targets.warmup import warmup
     from nervecord.training.front import contract, distill, sweep, train
@@ -93,18 +93,18 @@ __all__ = [
 ]
 
 _ELSEWHERE = {
-    "Comparison": "runtime.compare",
-    "Contract": "compiler.contract",
+    "Comparison": "runtime.measure.compare",
+    "Contract": "compiler.graph.contract",
     "Finding": "compiler.findings",
-    "Graph": "compiler.graph",
+    "Graph": "compiler.graph.graph",
     "Program": "compiler.files.program",
-    "Policy": "compiler.policy",
+    "Policy": "compiler.graph.policy",
     "RealTime": "runtime.realtime",
-    "Report": "compiler.inspection",
+    "Report": "compiler.inspect",
     "Result": "runtime.result",
     "Session": "runtime.session",
-    "Target": "compiler.target",
-    "Trace": "compiler.interpret",
+    "Target": "compiler.target.protocol",
+    "Trace": "compiler.plan.interpret",
     "TrainConfig": "training.settings.config",
     "certify": "targets.measures",
     "contract": "training.front",
@@ -112,11 +112,11 @@ _ELSEWHERE = {
     "emit": "targets.measures",
     "neurobench": "targets.measures",
     "network_policy": "training.settings.foreign_network",
-    "picture": "runtime.picture",
+    "picture": "runtime.report.picture",
     "report": "cli.html",
     "sweep": "training.front",
     "train": "training.front",
-    "video": "runtime.video",
+    "video": "runtime.report.video",
     "warmup": "targets.warmup",
 }
 """Names that are part of the interface -> the module that defines them, imported on first use."""
@@ -160,9 +160,9 @@ def read(
         >>> nervecord.read("lif.nir", dt=1e-4).level  # doctest: +SKIP
         <Level.DISCRETE: 'discrete'>
     """
+    from nervecord.compiler.graph.policy import parts
     from nervecord.compiler.ops import Level
     from nervecord.compiler.passes.discretise import discretise
-    from nervecord.compiler.policy import parts
     from nervecord.targets.given import policy_file, read_graph, said_reset
 
     found = said_reset(read_graph(policy_file(path), dt=dt, convention=convention), reset)
@@ -213,7 +213,7 @@ def compile(
         >>> program.save("ant.nervecord")  # doctest: +SKIP
     """
     from nervecord.compiler.compile import compile_graph
-    from nervecord.compiler.schedule import STREAM
+    from nervecord.compiler.graph.schedule import STREAM
     from nervecord.targets.catalogue import InspectedTarget
     from nervecord.targets.given import compilable, given_schedule, recorded_input
 
@@ -324,7 +324,7 @@ def simulate(
     Raises:
         GraphError: the graph is not executable, or the input's shape does not match.
     """
-    from nervecord.compiler.interpret import simulate as simulate_graph
+    from nervecord.compiler.plan.interpret import simulate as simulate_graph
     from nervecord.targets.given import acting, given_schedule, read_given
 
     held = read_given(given)
@@ -352,8 +352,8 @@ def inspect(
         NervecordError: one of the names is unknown; or limits cannot be replaced.
     """
     from nervecord.compiler.files.program import Program
-    from nervecord.compiler.inspection import inspect as inspect_graph
-    from nervecord.compiler.inspection import with_measured
+    from nervecord.compiler.inspect import inspect as inspect_graph
+    from nervecord.compiler.inspect import with_measured
     from nervecord.targets.catalogue import load_spec, load_specs, with_limits
     from nervecord.targets.given import given_schedule, read_given, scheduled_subject
 

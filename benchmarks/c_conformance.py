@@ -25,10 +25,10 @@ from pathlib import Path
 import numpy as np
 
 from nervecord.compiler.ops import Array, Level, Op
-from nervecord.compiler.plan import plan
+from nervecord.compiler.plan.plan import plan
 from nervecord.errors import InfeasibleError, NervecordError
-from nervecord.runtime.c_engine import CSession, CStream
-from nervecord.runtime.emulator import EmulatorStream
+from nervecord.runtime.engines.c.session import CSession, CStream
+from nervecord.runtime.engines.emulator.session import EmulatorStream
 from nervecord.runtime.session import MachineSession
 from nervecord.runtime.stream import MachineStream
 from nervecord.targets.given import load_program

@@ -19,8 +19,8 @@ import tempfile
 from pathlib import Path
 
 import nervecord
-from nervecord.compiler.c.source import c_source
-from nervecord.compiler.plan import plan
+from nervecord.compiler.plan.plan import plan
+from nervecord.runtime.engines.c.source import c_source
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from compiled_c import CORTEX_FLAGS, CORTEX_TOOLS, on_cortex

@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 
 from nervecord.compiler.ops import Array, Op, fields
-from nervecord.compiler.plan import Plan, plan
+from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import GraphError
-from nervecord.runtime.c_engine import CStream
-from nervecord.runtime.emulator import EmulatorStream
+from nervecord.runtime.engines.c.session import CStream
+from nervecord.runtime.engines.emulator.session import EmulatorStream
+from nervecord.runtime.engines.torch.session import BatchedStream
 from nervecord.runtime.stream import MachineStream
-from nervecord.targets.batched.session import BatchedStream
 from nervecord.targets.onnx.engine import OnnxStream
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))

@@ -22,9 +22,9 @@ import numpy as np
 
 import nervecord
 from nervecord.compiler.check.table import errors
-from nervecord.compiler.policy import Policy
+from nervecord.compiler.graph.policy import Policy
 from nervecord.errors import InfeasibleError
-from nervecord.runtime.emulator import Emulator
+from nervecord.runtime.engines.emulator.session import Emulator
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from graphs import Case, draw, expected

@@ -17,11 +17,11 @@ import numpy as np
 from measure import ZOO, Call
 
 import nervecord
-from nervecord.compiler.c.source import c_source
 from nervecord.compiler.files.program import Program
-from nervecord.compiler.plan import plan
-from nervecord.compiler.policy import Policy
-from nervecord.runtime.c_library import COMPILERS, FAST, build, compiler
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.plan.plan import plan
+from nervecord.runtime.engines.c.library import COMPILERS, FAST, build, compiler
+from nervecord.runtime.engines.c.source import c_source
 
 SECONDS = 300.0
 """An action of Lava's may take."""

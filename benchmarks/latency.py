@@ -27,7 +27,7 @@ import numpy as np
 from measure import FLOATS, ZOO, Call, at_rate, in_turns, keep, machine_line, parser, print_rows, quantiles, shown
 
 import nervecord
-from nervecord.compiler.policy import Policy
+from nervecord.compiler.graph.policy import Policy
 
 LIMIT = 2.0
 """Times the emulator's time, that the emitted C may take."""

@@ -28,8 +28,8 @@ import numpy as np
 from measure import ZOO, keep, machine_line, parser, print_rows
 
 import nervecord
-from nervecord.compiler.policy import Policy
-from nervecord.runtime.environment import make_environment
+from nervecord.compiler.graph.policy import Policy
+from nervecord.runtime.worker.environment import make_environment
 
 
 class Single(gymnasium.Wrapper):  # type: ignore[type-arg]

@@ -27,8 +27,8 @@ from measure import Call, in_turns, keep, machine_line, parser, print_rows, show
 
 import nervecord
 from nervecord.compiler.files.program import Program
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import Affine
-from nervecord.compiler.policy import Policy
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from policies import random_policy, with_node

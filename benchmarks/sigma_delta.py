@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.interpret import Machine
+from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.ops import Delta, Dense, Input, Level, Op, Output, Sigma, SigmaDelta
-from nervecord.compiler.plan import plan
-from nervecord.runtime.emulator import EmulatorStream
+from nervecord.compiler.plan.interpret import Machine
+from nervecord.compiler.plan.plan import plan
+from nervecord.runtime.engines.emulator.session import EmulatorStream
 from nervecord.targets.lava.arithmetic import lava_arithmetic
 
 LIMIT = 500

@@ -34,12 +34,12 @@ import numpy as np
 from measure import keep, machine_line, parser, print_rows, quantiles, shown
 
 import nervecord
-from nervecord.compiler.c.source import c_source
-from nervecord.compiler.graph import Graph, chain
+from nervecord.compiler.graph.graph import Graph, chain
 from nervecord.compiler.nir.file import write_nir
 from nervecord.compiler.ops import Affine, Input, Level, Membrane, Neuron, Output, Spike
-from nervecord.compiler.plan import plan
-from nervecord.runtime.c_library import FAST, STRICT, build, compiler
+from nervecord.compiler.plan.plan import plan
+from nervecord.runtime.engines.c.library import FAST, STRICT, build, compiler
+from nervecord.runtime.engines.c.source import c_source
 
 VERSION = "1.0.0"
 INPUTS, OUTPUTS, DT = 27, 8, 1e-3

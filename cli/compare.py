@@ -14,8 +14,8 @@ from nervecord.errors import NervecordError, unknown_name
 
 if TYPE_CHECKING:
     from nervecord.compiler.files.program import Program
-    from nervecord.compiler.graph import Graph
-    from nervecord.compiler.policy import Policy
+    from nervecord.compiler.graph.graph import Graph
+    from nervecord.compiler.graph.policy import Policy
 
 DIFFERENT = 2
 """Exit code. Not 1, which is a defect of ours: what was asked of these two files does not hold, as with `inspect`."""

@@ -28,12 +28,12 @@ from nervecord.cli.flags import (
 from nervecord.cli.show import Outcome
 from nervecord.cli.verb import Verb
 from nervecord.compiler.files.atomic import made_folder
-from nervecord.compiler.target import Emitting, Needing
+from nervecord.compiler.target.protocol import Emitting, Needing
 from nervecord.errors import InfeasibleError, NervecordError
 
 if TYPE_CHECKING:
     from nervecord.compiler.files.program import Program
-    from nervecord.runtime.robustness import Perturbation, Perturbed
+    from nervecord.runtime.measure.robustness import Perturbation, Perturbed
 
 PERTURBED_EPISODES = 50
 """Pairs under each perturbation."""
@@ -156,7 +156,7 @@ def _perturbed(args: argparse.Namespace, program: Program) -> tuple[Perturbed, .
 
 def _perturbations(words: Sequence[str]) -> list[Perturbation] | None:
     """What the words of --perturb say; None where there are none."""
-    from nervecord.runtime.robustness import Perturbation
+    from nervecord.runtime.measure.robustness import Perturbation
 
     found = []
     for word in words:
@@ -193,7 +193,7 @@ def _run(args: argparse.Namespace) -> Outcome:
     if args.perturb is not None:
         _perturbations(args.perturb)
         if args.picture is not None:
-            from nervecord.runtime.picture import require
+            from nervecord.runtime.report.picture import require
 
             writable(args.picture, where="--picture")
             require(args.picture)
@@ -269,7 +269,7 @@ def _run(args: argparse.Namespace) -> Outcome:
 
 
 def _draw(path: str, found: tuple[Perturbed, ...]) -> str:
-    from nervecord.runtime.robustness import draw_robustness
+    from nervecord.runtime.measure.robustness import draw_robustness
 
     draw_robustness(path, found, title="Float and compiled policy under perturbations")
     return f"picture: {path}"

@@ -31,9 +31,9 @@ from nervecord.training.processes.launch import alone
 if TYPE_CHECKING:
     from nervecord.compiler.check.cost import Estimate
     from nervecord.compiler.files.program import Program
-    from nervecord.compiler.inspection import Report
-    from nervecord.compiler.policy import Policy
-    from nervecord.runtime.picture import Drawn
+    from nervecord.compiler.graph.policy import Policy
+    from nervecord.compiler.inspect import Report
+    from nervecord.runtime.report.picture import Drawn
     from nervecord.runtime.result import Result
     from nervecord.runtime.session import Counts
 
@@ -69,9 +69,9 @@ def run_demo(
     Returns:
         The result, and what is filmed and written once it has been printed.
     """
-    from nervecord.runtime import picture
-    from nervecord.runtime import video as videos
-    from nervecord.runtime.frames import require_frames
+    from nervecord.runtime.report import picture
+    from nervecord.runtime.report import video as videos
+    from nervecord.runtime.report.frames import require_frames
     from nervecord.targets.given import policy_of
 
     front.training()  # what is missing is said before a folder is made
@@ -80,7 +80,7 @@ def run_demo(
         videos.require("ant.mp4")
         require_frames("Ant-v4")
     if html:
-        from nervecord.runtime.html import page
+        from nervecord.runtime.report.html import page
 
         page.require("report.html")
     if episodes < 2:
@@ -127,8 +127,8 @@ def _report(path: Path, title: str, *sides: Side) -> str:
 
 def _film(path: Path, sides: list[Side], quiet: bool) -> str:
     """Both, side by side, the whole episode."""
-    from nervecord.runtime import video
-    from nervecord.runtime.picture import Drawn
+    from nervecord.runtime.report import video
+    from nervecord.runtime.report.picture import Drawn
 
     runs = []
     for side in sides:
@@ -191,8 +191,8 @@ def _train(folder: Path, steps: int | None, seed: int, quiet: bool) -> str:
 
 def _play(label: str, policy: Policy | Program, episodes: int, quiet: bool) -> Side:
     from nervecord.compiler.check.cost import count_events, estimate
-    from nervecord.compiler.policy import Policy
-    from nervecord.runtime.picture import Drawn
+    from nervecord.compiler.graph.policy import Policy
+    from nervecord.runtime.report.picture import Drawn
     from nervecord.targets.catalogue import load_spec
 
     with nervecord.open(policy) as session, Ticker(label, unit="episodes", quiet=quiet) as ticker:

@@ -123,7 +123,7 @@ PARTS: tuple[Part, ...] = (
         "Gymnasium, MuJoCo",
         "run, the control loop",
         ("gymnasium", "mujoco"),
-        "from nervecord.runtime.environment import make_environment\n"
+        "from nervecord.runtime.worker.environment import make_environment\n"
         "env = make_environment('Ant-v4'); env.reset(seed=0); env.step(env.action_space.sample())",
         "mujoco",
     ),

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import nervecord
 from nervecord.cli.verb import Parser
-from nervecord.compiler.options import Option, options_of
 from nervecord.compiler.schema import MOST_WHOLE
+from nervecord.compiler.target.options import Option, options_of
 from nervecord.errors import NervecordError
 
 if TYPE_CHECKING:
-    from nervecord.compiler.target import Target
+    from nervecord.compiler.target.protocol import Target
     from nervecord.runtime.session import Session
 
 

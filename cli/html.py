@@ -14,11 +14,11 @@ from nervecord.errors import NervecordError
 
 if TYPE_CHECKING:
     from nervecord.compiler.files.program import Program
-    from nervecord.compiler.graph import Graph
-    from nervecord.compiler.inspection import Report
-    from nervecord.compiler.policy import Policy
-    from nervecord.runtime.compare import Comparison
-    from nervecord.runtime.html.page import Played, Subject
+    from nervecord.compiler.graph.graph import Graph
+    from nervecord.compiler.graph.policy import Policy
+    from nervecord.compiler.inspect import Report
+    from nervecord.runtime.measure.compare import Comparison
+    from nervecord.runtime.report.html.page import Played, Subject
     from nervecord.runtime.result import Result
 
 
@@ -40,7 +40,7 @@ def require(args: argparse.Namespace) -> None:
         if path is None:
             continue
         writable(path, where=f"--{flag}")
-        from nervecord.runtime.html import page
+        from nervecord.runtime.report.html import page
 
         page.require(path if flag == "html" else "drawing.html")
 
@@ -50,7 +50,7 @@ def drawings(args: argparse.Namespace, data: dict[str, Any], report: Report) -> 
 
     def draw(flag: str, path: str) -> str:
         from nervecord.compiler.files.atomic import write_atomically
-        from nervecord.runtime.html import drawing, layout
+        from nervecord.runtime.report.html import drawing, layout
 
         found = report.to_dict()
         if found["graph"] is None:
@@ -135,7 +135,7 @@ def write(
         engine: that replays the first policy.
     """
     from nervecord.compiler.files.program import Program
-    from nervecord.runtime.html import page
+    from nervecord.runtime.report.html import page
     from nervecord.targets import given
 
     page.require(path)
@@ -185,7 +185,7 @@ def _inspected(subject: Graph | Policy | Program, targets: Sequence[str] | None)
 
 def _played(name: str, subject: Graph | Policy | Program, result: Result, engine: str | None) -> Played:
     from nervecord.runtime.activity import replay_activity
-    from nervecord.runtime.html.page import Played
+    from nervecord.runtime.report.html.page import Played
 
     activity = None
     if result.recorded is not None:

@@ -18,10 +18,10 @@ from nervecord.cli.show import clean
 from nervecord.compiler.check.cost import energy_text
 
 if TYPE_CHECKING:
+    from nervecord.compiler.check.graphfacts import GraphFacts
     from nervecord.compiler.check.placement import Placement
     from nervecord.compiler.findings import Finding
-    from nervecord.compiler.graphfacts import GraphFacts
-    from nervecord.compiler.inspection import Report, TargetReport
+    from nervecord.compiler.inspect import Report, TargetReport
 
 GRAVEST_FIRST = ("error", "unknown", "warning", "info")
 STYLES = {

@@ -20,7 +20,7 @@ from nervecord.errors import NervecordError
 if TYPE_CHECKING:
     from nervecord.compiler.files.program import Program
     from nervecord.compiler.ops import Array
-    from nervecord.runtime.picture import Drawn
+    from nervecord.runtime.report.picture import Drawn
     from nervecord.runtime.result import Result
     from nervecord.runtime.session import Session
 
@@ -69,8 +69,8 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> Outcome:
-    from nervecord.runtime.environment import registered_environment
-    from nervecord.runtime.frames import require_frames
+    from nervecord.runtime.report.frames import require_frames
+    from nervecord.runtime.worker.environment import registered_environment
 
     _require(args)
     programs = [_program(path, args.env, args.wrappers) for path in (args.policy, args.beside) if path is not None]
@@ -108,7 +108,7 @@ def _program(path: str, env: str | None, wrappers: Sequence[str] | None) -> Prog
 
 def _require(args: argparse.Namespace) -> None:
     """Refuse files that could not be written, before anything else is done."""
-    from nervecord.runtime import picture, video
+    from nervecord.runtime.report import picture, video
 
     for flag in ("picture", "video", "trace"):
         writable(getattr(args, flag), where=f"--{flag}")
@@ -176,8 +176,8 @@ def _drawn(
     args: argparse.Namespace, data: dict[str, Any], programs: list[Program], labels: list[str], played: list[Result]
 ) -> list[Callable[[], str]]:
     """What is to be drawn of the first episodes, and named in `data`."""
-    from nervecord.runtime import picture, video
     from nervecord.runtime.activity import SECONDS
+    from nervecord.runtime.report import picture, video
 
     def drawn(first: int | None, seconds: float) -> list[Drawn]:
         """The runs with what their neurons did in a part of the recorded episode."""
@@ -218,8 +218,8 @@ def _drawn(
 
 def _traced(session: Session, result: Result) -> dict[str, Array]:
     """First episode: Input -> observations, (actions, 1, n); population -> useful steps, (actions x T, 1, ...)."""
-    from nervecord.compiler.host import Before
-    from nervecord.runtime.replay import useful_steps
+    from nervecord.compiler.plan.host_steps import Before
+    from nervecord.runtime.measure.replay import useful_steps
 
     assert result.recorded is not None
     session.reset(1)

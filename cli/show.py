@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from nervecord.compiler.files.program import Program
-    from nervecord.compiler.options import Option
-    from nervecord.compiler.target import TargetSpec
-    from nervecord.runtime.compare import Comparison, Difference
-    from nervecord.runtime.neurobench import NeuroBench
+    from nervecord.compiler.target.options import Option
+    from nervecord.compiler.target.protocol import TargetSpec
+    from nervecord.runtime.measure.compare import Comparison, Difference
+    from nervecord.runtime.measure.neurobench import NeuroBench
     from nervecord.runtime.result import Result
 
 LINE_WIDTH = 110

@@ -12,12 +12,12 @@ from nervecord.cli import show
 from nervecord.cli.flags import subject_of, time_step_flags, whole_number, writable
 from nervecord.cli.show import Outcome
 from nervecord.cli.verb import Verb
-from nervecord.compiler.interpret import checked, stream_inputs
+from nervecord.compiler.plan.interpret import checked, stream_inputs
 from nervecord.errors import GraphError, NervecordError
 
 if TYPE_CHECKING:
     from nervecord.compiler.files.program import Program
-    from nervecord.compiler.graph import Graph
+    from nervecord.compiler.graph.graph import Graph
     from nervecord.compiler.ops import Array
 
 DEFINITION = "definition"

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from nervecord.cli import show
 from nervecord.cli.show import Outcome
 from nervecord.cli.verb import Verb
-from nervecord.compiler.options import Option, options_of
+from nervecord.compiler.target.options import Option, options_of
 from nervecord.errors import NervecordError, unknown_name
 from nervecord.targets import catalogue
 
 if TYPE_CHECKING:
-    from nervecord.compiler.target import Installable, Installation, Target, TargetSpec
+    from nervecord.compiler.target.protocol import Installable, Installation, Target, TargetSpec
     from nervecord.runtime.session import Session
 
 
@@ -59,7 +59,7 @@ def _compiles(target: Target[Session]) -> bool:
 
 
 def _installable(target: Target[Session]) -> Installable | None:
-    from nervecord.compiler.target import Installable
+    from nervecord.compiler.target.protocol import Installable
 
     return target if isinstance(target, Installable) else None
 

@@ -158,10 +158,10 @@ def _is_instance(value: Any, name: str, scope: Mapping[str, Any]) -> bool:
 
 
 OURS = {
-    "Graph": "compiler.graph", "Policy": "compiler.policy", "Program": "compiler.files.program",
+    "Graph": "compiler.graph.graph", "Policy": "compiler.graph.policy", "Program": "compiler.files.program",
     "Result": "runtime.result", "RealTime": "runtime.realtime", "TrainConfig": "training.config",
-    "Contract": "compiler.contract", "TargetSpec": "compiler.target", "Study": "training.sweeps.study",
-    "Path": "", "Schedule": "compiler.schedule",
+    "Contract": "compiler.graph.contract", "TargetSpec": "compiler.target.protocol", "Study": "training.sweeps.study",
+    "Path": "", "Schedule": "compiler.graph.schedule",
 }  # fmt: skip
 """Classes that annotations name and the front does not import -> their modules."""
 

@@ -15,9 +15,9 @@ from nervecord.compiler.findings import Finding
 from nervecord.errors import GraphError
 
 if TYPE_CHECKING:
-    from nervecord.compiler.contract import Contract
-    from nervecord.compiler.graph import Graph
-    from nervecord.compiler.plan import Plan
+    from nervecord.compiler.graph.contract import Contract
+    from nervecord.compiler.graph.graph import Graph
+    from nervecord.compiler.plan.plan import Plan
 
 MOST_VALUES = 1 << 24
 """No op takes or gives more values."""

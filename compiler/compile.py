@@ -12,28 +12,28 @@ from typing import Any
 
 import numpy as np
 
-from nervecord.compiler.calibrate import Calibration, StreamCalibration, calibrate, calibrate_stream
 from nervecord.compiler.check.placement import place
 from nervecord.compiler.check.table import errors, findings_of
 from nervecord.compiler.files.atomic import made_folder, write_atomically
 from nervecord.compiler.files.program import Program
 from nervecord.compiler.findings import Finding, raise_on_errors
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy, parts
+from nervecord.compiler.graph.schedule import STREAM, Schedule
+from nervecord.compiler.graph.text import explain as explain_change
+from nervecord.compiler.graph.text import to_text
+from nervecord.compiler.graph.verify import require
 from nervecord.compiler.lower.clustered import clustering_error
 from nervecord.compiler.lower.lower import OPTIONS
 from nervecord.compiler.lower.prepare import prepared, prepares
-from nervecord.compiler.measured import measured_spikes, silent_layers
 from nervecord.compiler.ops import Array, Level
-from nervecord.compiler.options import options_of
 from nervecord.compiler.passes.cluster import Clustered
 from nervecord.compiler.passes.discretise import discretise
-from nervecord.compiler.plan import plan
-from nervecord.compiler.policy import Policy, parts
-from nervecord.compiler.schedule import STREAM, Schedule
-from nervecord.compiler.target import Adopting, Lowered, Target, TargetSpec
-from nervecord.compiler.textform import explain as explain_change
-from nervecord.compiler.textform import to_text
-from nervecord.compiler.verify import require
+from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration, calibrate, calibrate_stream
+from nervecord.compiler.plan.measured import measured_spikes, silent_layers
+from nervecord.compiler.plan.plan import plan
+from nervecord.compiler.target.options import options_of
+from nervecord.compiler.target.protocol import Adopting, Lowered, Target, TargetSpec
 from nervecord.errors import InfeasibleError, NervecordError
 
 VERSIONED = ("nervecord", "numpy", "nir")

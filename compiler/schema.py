@@ -35,6 +35,9 @@ MOST_LISTS = 1 << 20
 """Lists and objects in one JSON text: an empty one takes twenty times its two bytes."""
 NESTED = 64
 """JSON that is nested deeper is refused; how deep Python itself can read differs from version to version."""
+TARGET_NAME = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,62}[a-z0-9])?", re.ASCII)
+"""Of a target, in its spec and in the programs that were compiled for it."""
+TARGET_NAME_RULE = "at most 64 of a to z, 0 to 9, '.', '-' and '_'"
 _TEXT = re.compile(rb'"(?:[^"\\]++|\\.?)*+(?:"|\Z)', re.DOTALL)
 """A text, to its end or the file's. Nothing is tried twice: else a text of 20 MB would take 2 GB."""
 _ONE_KIND = bytes.maketrans(b"{}", b"[]")

@@ -18,7 +18,9 @@ import numpy as np
 from nervecord.compiler.ops import Array
 from nervecord.errors import EngineError, NervecordError
 from nervecord.runtime.answer import ACTION_NOT_FINITE, DEAD, LATE
-from nervecord.runtime.environment import (
+from nervecord.runtime.result import Episode, Result
+from nervecord.runtime.session import Session
+from nervecord.runtime.worker.environment import (
     check_environment,
     check_name,
     environment_title,
@@ -29,8 +31,6 @@ from nervecord.runtime.environment import (
     registered_environment,
     required_wrappers,
 )
-from nervecord.runtime.result import Episode, Result
-from nervecord.runtime.session import Session
 
 MOST_EPISODES = 10_000_000
 """Of one call: each leaves a return, a length and a seed in memory."""

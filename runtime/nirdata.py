@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nervecord.compiler.files.atomic import write_atomically
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.nir.file import recording_bytes
 from nervecord.compiler.nir.hdf5guard import SIGNATURE, read_hdf5
 from nervecord.compiler.ops import Array

@@ -1,6 +1,6 @@
 """A session: a policy that is running. Observation in, action out, state kept.
 
-`MachineSession` runs a policy by its definition (`compiler.interpret`), float or integer, one robot or many at once.
+`MachineSession` runs a policy by its definition (`compiler.plan.interpret`), float or integer, one robot or a batch.
 Faster engines offer the same methods and are tested against it. For graphs that are no policies see `runtime.stream`.
 """
 
@@ -18,12 +18,12 @@ import numpy as np
 
 from nervecord.compiler.blas import matmul
 from nervecord.compiler.budget import require_runnable
-from nervecord.compiler.contract import Contract
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.interpret import Machine, plain_array
+from nervecord.compiler.graph.contract import Contract
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import Array, Level, Normalise
-from nervecord.compiler.plan import Plan, plan
-from nervecord.compiler.policy import Policy
+from nervecord.compiler.plan.interpret import Machine, plain_array
+from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import ContractError, GraphError
 from nervecord.runtime.answer import ACTION_NOT_FINITE, NOT_FINITE, Answer, answered
 from nervecord.runtime.closing import Closing
@@ -427,7 +427,7 @@ class Driven(Acting):
 
 
 class Seen(Standing, Protocol):
-    """A machine that tells what it did: `compiler.interpret.Machine` of an engine."""
+    """A machine that tells what it did: `compiler.plan.interpret.Machine` of an engine."""
 
     def trace(self) -> dict[str, Array]:
         """What every core node gave in the last block."""
@@ -447,7 +447,7 @@ class Traced(Closing):
             return self._machine.trace()
 
     def state(self) -> dict[str, dict[str, Array]]:
-        """State of every core node, as `compiler.interpret.Machine` names it: a copy."""
+        """State of every core node, as `compiler.plan.interpret.Machine` names it: a copy."""
         with self._lock:
             return self._machine.state()
 
@@ -511,7 +511,7 @@ class MachineSession(Driven):
             return {name: np.stack([values[name] for values in self._last]) for name in (self._last or [{}])[0]}
 
     def state(self) -> dict[str, dict[str, Array]]:
-        """State of every core node, as `compiler.interpret.Machine` names it: a copy."""
+        """State of every core node, as `compiler.plan.interpret.Machine` names it: a copy."""
         with self._lock:
             return copy.deepcopy(self._machine.state)
 

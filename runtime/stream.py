@@ -1,7 +1,8 @@
 """Streams: sessions of graphs that are no policies. Spikes or values in, spikes or values out, state kept.
 
 A stream works in the blocks of its schedule: a step at a time where state is carried, T steps at a time where it is
-cleared before each block. `MachineStream` runs a graph by its definition; `runtime.emulator` has the compiled one.
+cleared before each block. `MachineStream` runs a graph by its definition; `runtime.engines.emulator` has the compiled
+one.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 
 from nervecord.compiler.budget import require_runnable
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.interpret import Machine, plain_array, stream_inputs
+from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.ops import Array, Level
-from nervecord.compiler.plan import Plan, plan
+from nervecord.compiler.plan.interpret import Machine, plain_array, stream_inputs
+from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import GraphError
 from nervecord.runtime.closing import Closing
 from nervecord.runtime.session import (
@@ -250,7 +251,7 @@ class MachineStream(Streaming):
             return {name: np.stack([values[name] for values in self._last]) for name in (self._last or [{}])[0]}
 
     def state(self) -> dict[str, dict[str, Array]]:
-        """State of every core node, as `compiler.interpret.Machine` names it: a copy."""
+        """State of every core node, as `compiler.plan.interpret.Machine` names it: a copy."""
         with self._lock:
             return copy.deepcopy(self._machine.state)
 

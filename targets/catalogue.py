@@ -15,14 +15,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, cast
 
-from nervecord.compiler.calibrate import Calibration, StreamCalibration
 from nervecord.compiler.files.program import Program
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.options import check_options
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.schedule import Schedule
-from nervecord.compiler.specfile import read_spec
-from nervecord.compiler.target import Emitted, Lowered, Readable, Target, TargetSpec
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.schedule import Schedule
+from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration
+from nervecord.compiler.target.options import check_options
+from nervecord.compiler.target.protocol import Emitted, Lowered, Readable, Target, TargetSpec
+from nervecord.compiler.target.specfile import read_spec
 from nervecord.errors import FileFormatError, NervecordError, unknown_name
 from nervecord.runtime.session import Session
 from nervecord.runtime.stream import StreamSession

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nervecord.compiler.files.program import Program
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.schedule import STREAM, Schedule
 from nervecord.compiler.ops import Array
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.schedule import STREAM, Schedule
 from nervecord.errors import ContractError, NervecordError
-from nervecord.runtime.compare import Comparison, Mode
-from nervecord.runtime.compare import compare as compare_sessions
-from nervecord.runtime.compare_streams import compare_streams
+from nervecord.runtime.measure.compare import Comparison, Mode
+from nervecord.runtime.measure.compare import compare as compare_sessions
+from nervecord.runtime.measure.compare_streams import compare_streams
 from nervecord.runtime.session import Session
 from nervecord.runtime.stream import StreamSession
 from nervecord.targets.given import (

@@ -9,12 +9,13 @@ from typing import TypeAlias
 
 import numpy as np
 
-from nervecord.compiler.attach import attach
 from nervecord.compiler.files import program
+from nervecord.compiler.files.attach import attach
 from nervecord.compiler.files.contractfile import read_contract
 from nervecord.compiler.files.program import SUFFIX, Program
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.interpret import plain_array
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy, parts
+from nervecord.compiler.graph.schedule import STREAM, Schedule
 from nervecord.compiler.nir.file import read_nir
 from nervecord.compiler.onnx.file import is_onnx
 from nervecord.compiler.onnx.reading import read_onnx
@@ -22,8 +23,7 @@ from nervecord.compiler.ops import Array, Level
 from nervecord.compiler.passes.declare import declare
 from nervecord.compiler.passes.discretise import discretise
 from nervecord.compiler.passes.resets import with_reset
-from nervecord.compiler.policy import Policy, parts
-from nervecord.compiler.schedule import STREAM, Schedule
+from nervecord.compiler.plan.interpret import plain_array
 from nervecord.errors import ContractError, FileFormatError, GraphError, NervecordError
 from nervecord.runtime.arrayfile import only_array, read_arrays, read_rows
 from nervecord.runtime.nirdata import is_nirdata, read_nirdata

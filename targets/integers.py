@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from nervecord.compiler.calibrate import Calibration, StreamCalibration
 from nervecord.compiler.files.program import Program
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.implied import integers
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.lower.slices import SLICES_ABOUT
-from nervecord.compiler.options import option
-from nervecord.compiler.plan import plan
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.schedule import Schedule
-from nervecord.compiler.target import Behaviour, Emitted, Limits, Lowered, TargetSpec
+from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration
+from nervecord.compiler.plan.plan import plan
+from nervecord.compiler.target.implied import integers
+from nervecord.compiler.target.options import option
+from nervecord.compiler.target.protocol import Behaviour, Emitted, Limits, Lowered, TargetSpec
 from nervecord.errors import NervecordError, unknown_name
+from nervecord.runtime.engines.torch import door
 from nervecord.runtime.session import MachineSession, Session
 from nervecord.runtime.stream import MachineStream, StreamSession
-from nervecord.targets.batched import door
 
 ENGINES = ("emulator", "definition", "torch", "c")
 """What runs integers of any arithmetic: the compiled loop, the ops' own steps, batches on any device, and the C that
@@ -79,13 +79,13 @@ def open_integers(program: Program, engine: str, *, trace: bool = True) -> Sessi
     if engine == "definition":
         return cast(Session, MachineSession(program.policy, engine=engine))
     if engine == "c":
-        from nervecord.runtime.c_engine import CSession
+        from nervecord.runtime.engines.c.session import CSession
 
         return cast(Session, CSession(program.policy, trace=trace))
     if engine == door.NAME:
         return door.open_policy(program, trace=trace)
     # numba is imported when the first session opens, not with the catalogue.
-    from nervecord.runtime.emulator import EmulatorSession
+    from nervecord.runtime.engines.emulator.session import EmulatorSession
 
     return cast(Session, EmulatorSession(program.policy))
 
@@ -96,11 +96,11 @@ def stream_integers(program: Program, engine: str) -> StreamSession:
     if engine == "definition":
         return cast(StreamSession, MachineStream(made, engine=engine))
     if engine == "c":
-        from nervecord.runtime.c_engine import CStream
+        from nervecord.runtime.engines.c.session import CStream
 
         return cast(StreamSession, CStream(made))
     if engine == door.NAME:
         return door.open_stream(program)
-    from nervecord.runtime.emulator import EmulatorStream
+    from nervecord.runtime.engines.emulator.session import EmulatorStream
 
     return cast(StreamSession, EmulatorStream(made))

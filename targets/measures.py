@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from nervecord.compiler.files.atomic import made_folder
 from nervecord.compiler.ops import Array
-from nervecord.compiler.target import Emitted, Target
-from nervecord.runtime.certify import Certificate, Seen
-from nervecord.runtime.certify import certify as measure
-from nervecord.runtime.neurobench import NeuroBench
-from nervecord.runtime.neurobench import neurobench as count
-from nervecord.runtime.robustness import Perturbation, Perturbed
-from nervecord.runtime.robustness import robustness as measure_robustness
+from nervecord.compiler.target.protocol import Emitted, Target
+from nervecord.runtime.measure.certify import Certificate, Seen
+from nervecord.runtime.measure.certify import certify as measure
+from nervecord.runtime.measure.neurobench import NeuroBench
+from nervecord.runtime.measure.neurobench import neurobench as count
+from nervecord.runtime.measure.robustness import Perturbation, Perturbed
+from nervecord.runtime.measure.robustness import robustness as measure_robustness
 from nervecord.runtime.session import Session
 from nervecord.targets.catalogue import find_target, runner
 from nervecord.targets.given import acting, observations_for, read_given
@@ -86,7 +86,7 @@ def robustness(
     seed: int = 0,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> tuple[Perturbed, ...]:
-    """Returns of the float policy and the compiled one under perturbations; see `runtime.robustness.robustness`."""
+    """Returns of the float policy and the compiled one under perturbations; see `runtime.measure.robustness`."""
     rows = observations_for(observations, (read_given(policy),))
     with _opened(policy) as floating, _opened(program) as compiled:
         return measure_robustness(

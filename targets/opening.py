@@ -8,9 +8,9 @@ from typing import Any, cast
 
 from nervecord.compiler.files.program import Program
 from nervecord.errors import NervecordError, unknown_name
+from nervecord.runtime.engines.torch import door
 from nervecord.runtime.session import Session
 from nervecord.runtime.stream import StreamSession
-from nervecord.targets.batched import door
 from nervecord.targets.catalogue import AnyTarget, runner
 from nervecord.targets.integers import ENGINES, IntegerTarget
 
@@ -48,7 +48,7 @@ def open_session(
 def _open_library(program: Program, engine: str | None, trace: bool, library: str | os.PathLike[str]) -> Session:
     if engine not in (None, C):
         raise NervecordError(f"is of the engine {C}, and engine {engine!r} takes none", where="library")
-    from nervecord.runtime.c_engine import CSession
+    from nervecord.runtime.engines.c.session import CSession
 
     return cast(Session, CSession(program.policy, trace=trace, library=library))
 
@@ -60,9 +60,9 @@ def build_library(program: Program, path: str | os.PathLike[str]) -> None:
         ContractError: it is no policy. InfeasibleError: an op has no form in C.
         MissingDependencyError: there is no C compiler. EngineError: it failed.
     """
-    from nervecord.compiler.c.source import c_source
-    from nervecord.compiler.plan import plan
-    from nervecord.runtime.c_library import build_shared
+    from nervecord.compiler.plan.plan import plan
+    from nervecord.runtime.engines.c.library import build_shared
+    from nervecord.runtime.engines.c.source import c_source
 
     build_shared(c_source(plan(program.policy), observed=True), Path(path))
 

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from nervecord.compiler.compile import compile_graph
-from nervecord.compiler.contract import Channels, Contract
-from nervecord.compiler.graph import chain
+from nervecord.compiler.graph.contract import Channels, Contract
+from nervecord.compiler.graph.graph import chain
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import Affine, Decode, Input, Level, Membrane, Neuron, Normalise, Output, Spike
-from nervecord.compiler.plan import plan
-from nervecord.compiler.policy import Policy
+from nervecord.compiler.plan.plan import plan
 from nervecord.errors import NervecordError
-from nervecord.runtime.emulator import Emulator
+from nervecord.runtime.engines.emulator.session import Emulator
 from nervecord.targets.catalogue import find_target
 
 FORMS = tuple((fuse, wide) for fuse in (True, False) for wide in (False, True))
@@ -59,7 +59,7 @@ def warmup(progress: Callable[[int, int], object] = lambda done, total: None) ->
     for done, (fuse, wide) in enumerate(FORMS, start=1):
         Emulator(made, fuse=fuse, wide=wide)
         progress(done, len(FORMS))
-    from nervecord.runtime import jit, kernel
+    from nervecord.runtime.engines.emulator import jit, kernel
 
     if not (jit.serves() and jit.keeps()):
         raise NervecordError(
@@ -74,7 +74,7 @@ def warmup(progress: Callable[[int, int], object] = lambda done, total: None) ->
 def _asked() -> tuple[int, int]:
     """How often this process has compiled a function of the loop, and found one in the cache."""
     try:
-        from nervecord.runtime import kernel
+        from nervecord.runtime.engines.emulator import kernel
     except ImportError:
         return 0, 0  # without numba the emulator says what is wrong
     loop: Any = kernel.loop()

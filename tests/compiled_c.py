@@ -17,14 +17,14 @@ import numpy as np
 from emulated import assert_same_state
 from graphs import Case
 
-from nervecord.compiler.c.source import Source, c_source
-from nervecord.compiler.c.tables import Member, ordered
-from nervecord.compiler.interpret import Machine
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import Array
-from nervecord.compiler.plan import plan
-from nervecord.compiler.policy import Policy
-from nervecord.runtime.c_engine import Compiled, CSession, entering, left
-from nervecord.runtime.c_library import load_library
+from nervecord.compiler.plan.interpret import Machine
+from nervecord.compiler.plan.plan import plan
+from nervecord.runtime.engines.c.constants import Member, ordered
+from nervecord.runtime.engines.c.library import load_library
+from nervecord.runtime.engines.c.session import Compiled, CSession, entering, left
+from nervecord.runtime.engines.c.source import Source, c_source
 from nervecord.runtime.session import MachineSession
 from nervecord.targets.c.vectors import record
 
@@ -192,7 +192,7 @@ def guarded(flags: tuple[str, ...]) -> Iterator[None]:
         return found
 
     if flags is SANITIZED:
-        with mock.patch("nervecord.compiler.c.source.ordered", with_guards):
+        with mock.patch("nervecord.runtime.engines.c.source.ordered", with_guards):
             yield
     else:
         yield

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from policies import random_policy
 
-from nervecord.compiler.policy import Policy
+from nervecord.compiler.graph.policy import Policy
 from nervecord.targets.lava import environment
 
 # A shell ignores interrupts for what it starts in the background, and processes inherit that: the tests that interrupt

@@ -9,9 +9,9 @@ import numpy as np
 from graphs import Case
 
 from nervecord.compiler.arithmetic import Arithmetic
-from nervecord.compiler.contract import Channels, Contract
-from nervecord.compiler.graph import Edge
-from nervecord.compiler.interpret import Machine
+from nervecord.compiler.graph.contract import Channels, Contract
+from nervecord.compiler.graph.graph import Edge
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.ops import (
     ArgmaxDecode,
@@ -28,9 +28,9 @@ from nervecord.compiler.ops import (
     PopulationEncode,
     Quantise,
 )
-from nervecord.compiler.plan import Plan, plan
-from nervecord.compiler.policy import Policy
-from nervecord.runtime.emulator import Emulator
+from nervecord.compiler.plan.interpret import Machine
+from nervecord.compiler.plan.plan import Plan, plan
+from nervecord.runtime.engines.emulator.session import Emulator
 
 
 def random_arithmetic(seed: int) -> Arithmetic:

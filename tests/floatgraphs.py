@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nervecord.compiler.graph import Edge, Graph
+from nervecord.compiler.graph.graph import Edge, Graph
+from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.ops import (
     Affine,
     Array,
@@ -29,8 +30,7 @@ from nervecord.compiler.ops import (
     Threshold,
 )
 from nervecord.compiler.ops.neurons import RESETS
-from nervecord.compiler.plan import Plan, plan
-from nervecord.compiler.schedule import Schedule
+from nervecord.compiler.plan.plan import Plan, plan
 
 Shape = tuple[int, ...]
 

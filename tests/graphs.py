@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from nervecord.compiler.arithmetic import Arithmetic
-from nervecord.compiler.graph import Edge, Graph, chain
-from nervecord.compiler.interpret import Machine
+from nervecord.compiler.graph.graph import Edge, Graph, chain
+from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.ops import (
     Array,
@@ -28,8 +28,8 @@ from nervecord.compiler.ops import (
     Op,
     Output,
 )
-from nervecord.compiler.plan import Plan, plan
-from nervecord.compiler.schedule import Schedule
+from nervecord.compiler.plan.interpret import Machine
+from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import GraphError
 
 LAVA = Arithmetic(

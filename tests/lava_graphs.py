@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from graphs import LAVA, Case, chained, draw, expected
 
-from nervecord.compiler.host import Before
 from nervecord.compiler.ops import Array, BiasChannel, Dense, Neuron
-from nervecord.runtime.worker import Worker
+from nervecord.compiler.plan.host_steps import Before
+from nervecord.runtime.worker.parent import Worker
 from nervecord.targets.lava.network import LavaNetwork
 
 Recorded = dict[str, Array]

@@ -12,7 +12,8 @@ import nir
 import numpy as np
 import policies
 
-from nervecord.compiler.graph import Graph, chain
+from nervecord.compiler.graph.graph import Graph, chain
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import (
     Affine,
     ContinuousMembrane,
@@ -29,8 +30,7 @@ from nervecord.compiler.ops import (
     Quantise,
     Spike,
 )
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.target import Fact, TargetSpec
+from nervecord.compiler.target.protocol import Fact, TargetSpec
 from nervecord.targets.catalogue import load_spec
 
 ARITHMETIC = graphs.LAVA

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nervecord.compiler.graph import Graph, chain
-from nervecord.compiler.interpret import simulate
+from nervecord.compiler.graph.graph import Graph, chain
 from nervecord.compiler.ops import (
     Affine,
     Conv,
@@ -30,6 +29,7 @@ from nervecord.compiler.ops import (
     Spike,
     Synapse,
 )
+from nervecord.compiler.plan.interpret import simulate
 
 
 def dyadic(rng: np.random.Generator, *shape: int) -> Any:

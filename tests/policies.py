@@ -7,9 +7,9 @@ import itertools
 
 import numpy as np
 
-from nervecord.compiler.calibrate import calibrate
-from nervecord.compiler.contract import Channels, Contract
-from nervecord.compiler.graph import Edge, Graph, chain
+from nervecord.compiler.graph.contract import Channels, Contract
+from nervecord.compiler.graph.graph import Edge, Graph, chain
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import (
     Affine,
     ArgmaxDecode,
@@ -27,7 +27,7 @@ from nervecord.compiler.ops import (
     Spike,
     Synapse,
 )
-from nervecord.compiler.policy import Policy
+from nervecord.compiler.plan.calibrate import calibrate
 
 
 def lif(size: int, decay: float = 0.84, *, threshold: float = 1.0, current: float | None = None) -> Neuron:

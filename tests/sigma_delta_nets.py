@@ -7,7 +7,8 @@ import itertools
 import numpy as np
 from graphs import LAVA, Case
 
-from nervecord.compiler.graph import Edge, Graph
+from nervecord.compiler.graph.graph import Edge, Graph
+from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.ops import (
     Array,
@@ -23,8 +24,7 @@ from nervecord.compiler.ops import (
     Sigma,
     SigmaDelta,
 )
-from nervecord.compiler.plan import plan
-from nervecord.compiler.schedule import Schedule
+from nervecord.compiler.plan.plan import plan
 
 
 def draw(seed: int, *, carried: bool | None = None) -> Case:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nervecord.compiler.arithmetic import Arithmetic
-from nervecord.compiler.graph import Graph, chain
+from nervecord.compiler.graph.graph import Graph, chain
 from nervecord.compiler.ops import (
     Csr,
     Input,

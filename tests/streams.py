@@ -13,7 +13,9 @@ from graphs import LAVA, Case, draw
 from policies import li, lif
 
 from nervecord.compiler.arithmetic import Arithmetic
-from nervecord.compiler.graph import Edge, Graph
+from nervecord.compiler.graph.graph import Edge, Graph
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.ops import (
@@ -32,9 +34,7 @@ from nervecord.compiler.ops import (
     Quantise,
     Sparse,
 )
-from nervecord.compiler.plan import Plan, plan
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.schedule import Schedule
+from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import GraphError, InfeasibleError
 
 

@@ -177,9 +177,9 @@ def test_the_wheel_holds_what_it_needs_and_nothing_else(wheel: Path) -> None:
         "targets/lava/lava_worker/handler.py",
         "training/simulators/isaac_worker/handler.py",
         "compiler/nir/hdf5child.py",
-        "runtime/html/report.html.jinja",
-        "runtime/html/report.css",
-        "runtime/html/report.js",
+        "runtime/report/html/report.html.jinja",
+        "runtime/report/html/report.css",
+        "runtime/report/html/report.js",
     ):
         assert f"nervecord/{name}" in names
     assert not [name for name in names if "/tests/" in name or "/benchmarks/" in name]

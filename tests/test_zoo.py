@@ -15,8 +15,8 @@ import torch
 
 import nervecord
 from nervecord.errors import NervecordError
-from nervecord.runtime.environment import episode_seeds, make_environment
 from nervecord.runtime.result import interval95
+from nervecord.runtime.worker.environment import episode_seeds, make_environment
 from nervecord.training.algorithms import ALGORITHMS
 from nervecord.training.evaluate import evaluate
 from nervecord.training.fields import flag_name

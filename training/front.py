@@ -120,7 +120,7 @@ def contract(env: str, path: StrPath | None = None, *, wrappers: Sequence[str] =
     """
     from nervecord.compiler.files.atomic import write_atomically
     from nervecord.compiler.files.contracttemplate import Surroundings, contract_template
-    from nervecord.runtime.environment import spaces_of
+    from nervecord.runtime.worker.environment import spaces_of
     from nervecord.training.settings.tasks import channels, choice_names
 
     spaces = spaces_of(env, wrappers)

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from nervecord.compiler.check.rules import GRAPH, Case, Hit, Look, above, breaking, cited, decays, threshold, whole
-from nervecord.compiler.implied import computes, integers
 from nervecord.compiler.lower.entries import coarsest
 from nervecord.compiler.ops import Array, IntegerSpike, Level, Mantissas, Neuron
-from nervecord.compiler.target import Adopting, Limits
+from nervecord.compiler.target.implied import computes, integers
+from nervecord.compiler.target.protocol import Adopting, Limits
 from nervecord.errors import InfeasibleError
 
 LOST_WEIGHTS = 0.25

@@ -10,10 +10,10 @@ import math
 from collections.abc import Iterator
 
 from nervecord.compiler.check.rules import Case, Hit, above, breaking, cited
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.ops import Affine, Conv, Flatten, Pool, Shape, SparseAffine
-from nervecord.compiler.target import Convolution, Fact
-from nervecord.compiler.topology import Wire, passes_on
+from nervecord.compiler.plan.topology import Wire, passes_on
+from nervecord.compiler.target.protocol import Convolution, Fact
 
 
 def convolution(case: Case) -> Iterator[Hit]:

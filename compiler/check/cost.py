@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from nervecord.compiler.blas import matmul
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy, parts
+from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.ops import Array
-from nervecord.compiler.policy import Policy, parts
-from nervecord.compiler.schedule import Schedule
-from nervecord.compiler.target import TargetSpec
-from nervecord.compiler.timing import steps_per_block
-from nervecord.compiler.topology import Topology, Wire
+from nervecord.compiler.plan.timing import steps_per_block
+from nervecord.compiler.plan.topology import Topology, Wire
+from nervecord.compiler.target.protocol import TargetSpec
 from nervecord.errors import NervecordError
 
 PICO = 1e-12

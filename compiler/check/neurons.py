@@ -22,8 +22,8 @@ from nervecord.compiler.check.rules import (
 from nervecord.compiler.findings import Severity
 from nervecord.compiler.lower.prepare import MOST_GROUPS, prepares
 from nervecord.compiler.ops import OPS, Array, Input, Level, Neuron, Op, is_core
-from nervecord.compiler.target import DECIDING
-from nervecord.compiler.topology import Wire
+from nervecord.compiler.plan.topology import Wire
+from nervecord.compiler.target.protocol import DECIDING
 
 KIND_FIXES = {
     "Conv1d": "unroll it into an Affine where it is small, or use a target that convolves (speck)",

@@ -17,10 +17,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.ops import Array, Conv, Matrix, Neuron, Op, Rows, is_host
-from nervecord.compiler.target import Packing, TargetSpec
-from nervecord.compiler.topology import Topology, Wire, label
+from nervecord.compiler.plan.topology import Topology, Wire, label
+from nervecord.compiler.target.protocol import Packing, TargetSpec
 
 CORE_LIMITS = ("neurons_per_core", "axons_in_per_core", "axons_out_per_core", "synapse_bits_per_core")
 """Limits of a core that decide how a population is split."""

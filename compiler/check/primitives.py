@@ -8,7 +8,7 @@ import numpy as np
 
 from nervecord.compiler.check.rules import Case
 from nervecord.compiler.check.table import case_findings, verdict
-from nervecord.compiler.graph import Graph, chain
+from nervecord.compiler.graph.graph import Graph, chain
 from nervecord.compiler.ops import (
     NIR_READERS,
     Affine,
@@ -28,7 +28,7 @@ from nervecord.compiler.ops import (
     Threshold,
 )
 from nervecord.compiler.passes.discretise import discretise
-from nervecord.compiler.target import TargetSpec
+from nervecord.compiler.target.protocol import TargetSpec
 
 DT = 1e-3
 ENDS = ("Input", "Output")

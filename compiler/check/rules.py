@@ -16,10 +16,11 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from nervecord.compiler.check.placement import Placement, place
-from nervecord.compiler.contract import Contract
 from nervecord.compiler.findings import Finding, Severity
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.implied import integers
+from nervecord.compiler.graph.contract import Contract
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy, parts
+from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.lower.lower import trial
 from nervecord.compiler.lower.prepare import prepared, prepares
 from nervecord.compiler.lower.ranges import overflows, prove
@@ -35,14 +36,13 @@ from nervecord.compiler.ops import (
     Synapse,
     Threshold,
 )
-from nervecord.compiler.options import options_of
 from nervecord.compiler.passes.discretise import discretise
-from nervecord.compiler.plan import plan
-from nervecord.compiler.policy import Policy, parts
-from nervecord.compiler.schedule import Schedule
-from nervecord.compiler.target import Fact, Target, TargetSpec
-from nervecord.compiler.timing import Lateness, lateness_of, schedule_of
-from nervecord.compiler.topology import Topology, label
+from nervecord.compiler.plan.plan import plan
+from nervecord.compiler.plan.timing import Lateness, lateness_of, schedule_of
+from nervecord.compiler.plan.topology import Topology, label
+from nervecord.compiler.target.implied import integers
+from nervecord.compiler.target.options import options_of
+from nervecord.compiler.target.protocol import Fact, Target, TargetSpec
 from nervecord.errors import GraphError, InfeasibleError
 
 EVERY_LEVEL: tuple[Level, ...] = tuple(Level)

@@ -19,13 +19,13 @@ from typing import Literal, TypeAlias
 from nervecord.compiler.check import capacity, convolving, neurons, wiring
 from nervecord.compiler.check.rules import EVERY_LEVEL, FLOAT_LEVELS, INTEGER_LEVEL, Case, Rule
 from nervecord.compiler.findings import Finding
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.measured import CODES
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.ops import Level
 from nervecord.compiler.passes.resets import NOTES
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.schedule import Schedule
-from nervecord.compiler.target import TargetSpec
+from nervecord.compiler.plan.measured import CODES
+from nervecord.compiler.target.protocol import TargetSpec
 
 Verdict: TypeAlias = Literal["feasible", "infeasible", "unknown"]
 
@@ -340,7 +340,7 @@ def findings_of(subject: Graph | Policy, spec: TargetSpec, schedule: Schedule | 
     """Everything that speaks against, or is worth knowing about, this graph or policy on this target.
 
     Args:
-        subject: at any level; arrays must have their ops' shapes (see `compiler.verify`).
+        subject: at any level; arrays must have their ops' shapes (see `compiler.graph.verify`).
         spec: the target.
         schedule: of a graph that is no policy; by default a stream.
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from nervecord.compiler.check.rules import GRAPH, Case, Hit, breaking, cited
 from nervecord.compiler.ops import Decoder, Level, Rescale, is_core
-from nervecord.compiler.target import UNLIMITED
-from nervecord.compiler.timing import Wait, read_by
+from nervecord.compiler.plan.timing import Wait, read_by
+from nervecord.compiler.target.protocol import UNLIMITED
 
 
 def free_wiring(case: Case) -> Iterator[Hit]:

@@ -21,8 +21,9 @@ from typing import Any, get_args
 import numpy as np
 
 from nervecord.compiler import schema
-from nervecord.compiler.contract import LONGEST_PERIOD, MOST_CHANNELS, MOST_WRAPPERS, Channels, Contract
 from nervecord.compiler.files.regular import open_regular
+from nervecord.compiler.graph.contract import LONGEST_PERIOD, MOST_CHANNELS, MOST_WRAPPERS, Channels, Contract
+from nervecord.compiler.graph.schedule import LONGEST_BLOCK, StateRule
 from nervecord.compiler.ops import Array, Decoder, Op
 from nervecord.compiler.ops.host import (
     LARGEST_VALUE,
@@ -33,7 +34,6 @@ from nervecord.compiler.ops.host import (
     Normalise,
     PopulationEncode,
 )
-from nervecord.compiler.schedule import LONGEST_BLOCK, StateRule
 from nervecord.compiler.schema import kind_of
 from nervecord.errors import ContractError, FileFormatError
 

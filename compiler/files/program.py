@@ -20,20 +20,19 @@ from typing import Any, BinaryIO, get_args
 
 from nervecord.compiler import schema
 from nervecord.compiler.arithmetic import arithmetic_from
-from nervecord.compiler.contract import Contract
 from nervecord.compiler.files.archive import ending
 from nervecord.compiler.files.arrays import ENTRY, MOST_ARRAYS, pack, unpack
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.files.regular import open_regular
 from nervecord.compiler.files.report import check_report
 from nervecord.compiler.files.serialise import graph_from_data, graph_to_data
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.notebook import table
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.schedule import LONGEST_BLOCK, STREAM, Schedule, StateRule
+from nervecord.compiler.graph.contract import Contract
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.notebook import table
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.schedule import LONGEST_BLOCK, STREAM, Schedule, StateRule
+from nervecord.compiler.graph.verify import require
 from nervecord.compiler.schema import canonical
-from nervecord.compiler.target import NAME, NAMED
-from nervecord.compiler.verify import require
 from nervecord.errors import ContractError, FileFormatError, GraphError, NervecordError
 
 FORMAT = 2
@@ -237,9 +236,11 @@ def _read(file: BinaryIO, where: str) -> Program:
         if text is not None:
             raise FileFormatError(f"the text {schema.printable(repr(text))} cannot be printed", where=where)
     check_report(report, f"{where}: report.json")
-    if not NAME.fullmatch(manifest.target):
+    if not schema.TARGET_NAME.fullmatch(manifest.target):
         raise FileFormatError(
-            f"target: {schema.printable(repr(manifest.target))} is no name of a target", where=at, hint=NAMED
+            f"target: {schema.printable(repr(manifest.target))} is no name of a target",
+            where=at,
+            hint=schema.TARGET_NAME_RULE,
         )
     try:
         actual = described_hashes(plain, data)

@@ -66,7 +66,7 @@ REPORT = schema.record("report", [
     ("certificate", _CERTIFICATE, None),
 ], closed=False)  # fmt: skip
 """`Program.report`, as far as it is shown: `compiler.lower.quantise.PopulationReport`, the error that
-`compiler.lower.choose` measures, `runtime.certify.Certificate.to_dict`."""
+`compiler.lower.choose` measures, `runtime.measure.certify.Certificate.to_dict`."""
 
 
 def check_report(report: Mapping[str, Any], where: str) -> None:

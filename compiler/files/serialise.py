@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from nervecord.compiler import schema
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.verify import MOST_EDGES, MOST_NODES
 from nervecord.compiler.ops import EXECUTABLE, OPS, Array, Level, Op, Part
 from nervecord.compiler.ops.fields import KEY, Declared, declarations
 from nervecord.compiler.schema import Field, checked
-from nervecord.compiler.verify import MOST_EDGES, MOST_NODES
 from nervecord.errors import FileFormatError, GraphError
 
 NAME = schema.text(4096, least=1)

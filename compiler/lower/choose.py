@@ -7,14 +7,14 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from nervecord.compiler.calibrate import Calibration, StreamCalibration, affordable, batches, spread
 from nervecord.compiler.findings import Finding
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.interpret import Machine, simulate
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.ops import Array
-from nervecord.compiler.plan import Plan
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.schedule import Schedule
+from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration, affordable, batches, spread
+from nervecord.compiler.plan.interpret import Machine, simulate
+from nervecord.compiler.plan.plan import Plan
 
 SEARCH_OBSERVATIONS = 256
 """Recorded observations that choose the encoder's scale."""

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from nervecord.compiler.calibrate import Calibration, StreamCalibration
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration
 
 
 def clustering_error(

@@ -11,7 +11,7 @@ import numpy as np
 
 from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.ops import BiasChannel, Input, Normalise, Op, PopulationEncode, Quantise
-from nervecord.compiler.plan import Plan
+from nervecord.compiler.plan.plan import Plan
 from nervecord.errors import InfeasibleError
 
 INPUT_EXPONENTS = range(1, 11)

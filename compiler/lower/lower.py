@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from nervecord.compiler.arithmetic import Arithmetic
-from nervecord.compiler.calibrate import Calibration, StreamCalibration
 from nervecord.compiler.findings import Finding
-from nervecord.compiler.graph import Edge, Graph
+from nervecord.compiler.graph.graph import Edge, Graph
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.lower.choose import choose, report_error, sparest
 from nervecord.compiler.lower.entries import Entering, always_on, code_of, encoder_scales, entering_of, with_channel
 from nervecord.compiler.lower.normal import Link, Population, populations
@@ -43,9 +44,8 @@ from nervecord.compiler.ops import (
     Quantise,
     Rescale,
 )
-from nervecord.compiler.plan import Plan, plan
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.schedule import Schedule
+from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration
+from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import InfeasibleError
 
 OPTIONS = ("weight_bits", "weight_slices")

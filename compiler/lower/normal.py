@@ -26,7 +26,7 @@ from nervecord.compiler.ops import (
     Synapse,
 )
 from nervecord.compiler.passes.linear import Matrix, matrix_of, through
-from nervecord.compiler.plan import Plan, Step, Unit
+from nervecord.compiler.plan.plan import Plan, Step, Unit
 from nervecord.errors import InfeasibleError
 
 

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from nervecord.compiler.arithmetic import Arithmetic
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.verify import verify
 from nervecord.compiler.passes.cluster import Clustered, cluster_decays
 from nervecord.compiler.passes.compose import compose
 from nervecord.compiler.passes.prune import prune
 from nervecord.compiler.passes.split import MOST_GROUPS, split_decays
 from nervecord.compiler.passes.thresholds import fold_thresholds
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.target import TargetSpec
-from nervecord.compiler.verify import verify
+from nervecord.compiler.target.protocol import TargetSpec
 
 __all__ = ["MOST_GROUPS", "prepared", "prepares"]
 

@@ -23,7 +23,7 @@ from nervecord.compiler.body.intervals import FAR, Bounds, IntervalReading, Reac
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.ops import Array, Mantissas, Op, Sparse
 from nervecord.compiler.ops.reach import LARGEST_SUM, LONGEST_RUN, Reach, Sent, raised, spiking
-from nervecord.compiler.plan import Plan, Unit
+from nervecord.compiler.plan.plan import Plan, Unit
 from nervecord.errors import GraphError, InfeasibleError
 
 ROWS = 1 << 20

@@ -1,6 +1,6 @@
 """When every population works on a chip whose connections cost steps, so that what met in training still meets.
 
-Each population gets a phase: the steps by which it is later than in training (`compiler.timing`, which the rules
+Each population gets a phase: the steps by which it is later than in training (`compiler.plan.timing`, which the rules
 use too). A connection then waits delay + phase(destination) - phase(source) steps. Around a loop the phases cancel, so
 that its delay must pay for all its connections.
 """
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nervecord.compiler.lower.normal import Population
-from nervecord.compiler.plan import Plan
-from nervecord.compiler.timing import Lateness
-from nervecord.compiler.topology import Topology
+from nervecord.compiler.plan.plan import Plan
+from nervecord.compiler.plan.timing import Lateness
+from nervecord.compiler.plan.topology import Topology
 from nervecord.errors import InfeasibleError
 
 

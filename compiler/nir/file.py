@@ -16,15 +16,15 @@ import numpy as np
 
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.files.readerguard import Limits
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy, parts
+from nervecord.compiler.graph.verify import require, unprintable
 from nervecord.compiler.nir.form import layout
 from nervecord.compiler.nir.hdf5guard import LIMITS, read_hdf5
 from nervecord.compiler.nir.metadata import KEY, metadata, restore
 from nervecord.compiler.nir.reading import import_graph
 from nervecord.compiler.ops import Level, NirForm
 from nervecord.compiler.passes.discretise import check_convention
-from nervecord.compiler.policy import Policy, parts
-from nervecord.compiler.verify import require, unprintable
 from nervecord.errors import FileFormatError, GraphError, NervecordError
 
 

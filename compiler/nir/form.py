@@ -21,9 +21,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nervecord.compiler.graph import Edge, Graph
+from nervecord.compiler.graph.edges import dissolve
+from nervecord.compiler.graph.graph import Edge, Graph
 from nervecord.compiler.ops import Affine, Input, NirForm, Op, Output, SparseAffine, is_host
-from nervecord.compiler.wiring import dissolve
 from nervecord.errors import GraphError
 
 

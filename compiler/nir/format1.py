@@ -12,8 +12,8 @@ from typing import Any
 from nervecord.compiler import schema
 from nervecord.compiler.files.arrays import MOST_ARRAYS
 from nervecord.compiler.files.serialise import NAME
+from nervecord.compiler.graph.verify import MOST_EDGES, MOST_NODES
 from nervecord.compiler.nir.form import nir_name
-from nervecord.compiler.verify import MOST_EDGES, MOST_NODES
 from nervecord.errors import FileFormatError, GraphError
 
 _MEMBRANE = {"decay": "membrane.decay", "gain": "membrane.gain", "leak": "membrane.leak"}

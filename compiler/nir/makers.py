@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from nervecord.compiler.findings import Finding
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.ops import Array, ContinuousMembrane, ContinuousSynapse, Neuron, Spike
 from nervecord.compiler.passes.resets import UNSAID
 

@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 
 from nervecord.compiler import schema
-from nervecord.compiler.contract import Contract
 from nervecord.compiler.files.arrays import MOST_ARRAYS
 from nervecord.compiler.files.serialise import graph_from_data, graph_to_data
-from nervecord.compiler.graph import Edge, Graph
+from nervecord.compiler.graph.contract import Contract
+from nervecord.compiler.graph.graph import Edge, Graph
+from nervecord.compiler.graph.policy import Policy, parts
+from nervecord.compiler.graph.verify import require
 from nervecord.compiler.nir import format1
 from nervecord.compiler.nir.fields import Fields
 from nervecord.compiler.nir.form import layout, nir_name
 from nervecord.compiler.nir.reading import pairs
 from nervecord.compiler.ops import Array, Level, NirForm
-from nervecord.compiler.policy import Policy, parts
-from nervecord.compiler.verify import require
 from nervecord.errors import ContractError, FileFormatError, GraphError
 
 FORMAT = 2

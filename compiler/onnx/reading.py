@@ -20,13 +20,13 @@ from typing import cast
 import numpy as np
 
 from nervecord.compiler.blas import matmul
-from nervecord.compiler.graph import Edge, Graph
+from nervecord.compiler.graph.graph import Edge, Graph
+from nervecord.compiler.graph.verify import require, unprintable
 from nervecord.compiler.onnx.file import OnnxFile, OnnxNode, is_onnx, load_onnx
 from nervecord.compiler.onnx.folding import ELEMENTWISE, fold, target_shape
 from nervecord.compiler.ops import Activation, Affine, ArgmaxDecode, Array, Decode, Input, Level, Normalise, Op, Output
 from nervecord.compiler.ops.activations import Function
 from nervecord.compiler.ops.host import LARGEST_VALUE
-from nervecord.compiler.verify import require, unprintable
 from nervecord.errors import FileFormatError
 
 ACTIONS = "actions"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from nervecord.compiler.contract import Contract
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.graph.contract import Contract
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.verify import require
 from nervecord.compiler.ops import ArgmaxDecode, Decode, Op, Output
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.verify import require
 from nervecord.errors import ContractError
 
 LARGEST = float(np.finfo(np.float32).max)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.graph.policy import parts, with_graph
+from nervecord.compiler.graph.verify import Subject
 from nervecord.compiler.ops import Array, Level, Membrane, Neuron, Synapse
 from nervecord.compiler.passes.split import MOST_GROUPS, decay_groups
-from nervecord.compiler.policy import parts, with_graph
-from nervecord.compiler.verify import Subject
 
 ROUNDS = 64
 """Of moving centres; they settle in fewer."""

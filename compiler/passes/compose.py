@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nervecord.compiler.graph import Edge, Graph
+from nervecord.compiler.graph.graph import Edge, Graph
+from nervecord.compiler.graph.policy import parts, with_graph
+from nervecord.compiler.graph.verify import Subject, verify
 from nervecord.compiler.ops import (
     Affine,
     Array,
@@ -34,8 +36,6 @@ from nervecord.compiler.passes.linear import (
     only,
     through,
 )
-from nervecord.compiler.policy import parts, with_graph
-from nervecord.compiler.verify import Subject, verify
 
 MOST_DELAYS = 64
 """Connections that a delay line may become, one for each length."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.ops import Input
 from nervecord.errors import GraphError, NervecordError
 

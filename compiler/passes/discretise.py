@@ -10,7 +10,10 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 
 from nervecord.compiler.findings import Finding, raise_on_errors
-from nervecord.compiler.graph import Edge, Graph
+from nervecord.compiler.graph.edges import components, dissolve
+from nervecord.compiler.graph.graph import Edge, Graph
+from nervecord.compiler.graph.policy import parts, with_graph
+from nervecord.compiler.graph.verify import Subject, require
 from nervecord.compiler.ops import (
     Affine,
     Array,
@@ -27,9 +30,6 @@ from nervecord.compiler.ops import (
 )
 from nervecord.compiler.ops.connections import LONGEST_DELAY
 from nervecord.compiler.ops.neurons import ROUNDING
-from nervecord.compiler.policy import parts, with_graph
-from nervecord.compiler.verify import Subject, require
-from nervecord.compiler.wiring import components, dissolve
 from nervecord.errors import GraphError, unknown_name
 
 Convention: TypeAlias = Literal["euler", "exact"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.ops import Neuron, Spike
 from nervecord.compiler.ops.neurons import Reset
 from nervecord.errors import GraphError, unknown_name

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import numpy as np
 
 from nervecord.compiler.arithmetic import Arithmetic
-from nervecord.compiler.graph import Edge, Graph
+from nervecord.compiler.graph.graph import Edge, Graph
+from nervecord.compiler.graph.policy import parts, with_graph
+from nervecord.compiler.graph.verify import Subject
 from nervecord.compiler.ops import Affine, Array, Level, Membrane, Neuron, Op, SparseAffine, Synapse
 from nervecord.compiler.passes.linear import matrix_of, only, with_matrix
-from nervecord.compiler.policy import parts, with_graph
-from nervecord.compiler.verify import Subject
 
 MOST_GROUPS = 16
 """Populations that one may become."""

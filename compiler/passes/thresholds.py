@@ -6,11 +6,11 @@ import dataclasses
 
 import numpy as np
 
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import parts, with_graph
+from nervecord.compiler.graph.verify import Subject
 from nervecord.compiler.ops import ContinuousMembrane, Membrane, Neuron, Op, Spike
 from nervecord.compiler.ops.level import FLOAT_LEVELS
-from nervecord.compiler.policy import parts, with_graph
-from nervecord.compiler.verify import Subject
 
 SAME = 1e-9
 """Thresholds that differ by less than this part are one: rounding."""

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nervecord.compiler.c.names import quoted
-from nervecord.compiler.contract import Contract
+from nervecord.compiler.graph.contract import Contract
+from nervecord.runtime.engines.c.names import quoted
 
 STATUS = {
     "OK": "the action is the policy's",

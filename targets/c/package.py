@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 
-from nervecord.compiler.c.form import Link, limits
-from nervecord.compiler.c.names import quoted
-from nervecord.compiler.c.source import Source, c_source
-from nervecord.compiler.contract import Contract
 from nervecord.compiler.files.program import Program, describe, described_hashes
+from nervecord.compiler.graph.contract import Contract
 from nervecord.compiler.ops import PopulationEncode, Quantise, Rescale
-from nervecord.compiler.plan import plan
+from nervecord.compiler.plan.plan import plan
+from nervecord.runtime.engines.c.layout import Link, limits
+from nervecord.runtime.engines.c.names import quoted
+from nervecord.runtime.engines.c.source import Source, c_source
 from nervecord.targets.c.interface import STATUS, number, with_contract
 from nervecord.targets.c.vectors import record, selftest_text, vectors_text
 

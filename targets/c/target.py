@@ -6,20 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from nervecord.compiler.c.names import checked_prefix
-from nervecord.compiler.calibrate import Calibration, StreamCalibration
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.files.program import Program
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.implied import integers
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.lower.slices import SLICES_ABOUT
-from nervecord.compiler.options import option
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.schedule import Schedule
-from nervecord.compiler.specfile import read_spec
-from nervecord.compiler.target import Emitted, Lowered, TargetSpec
+from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration
+from nervecord.compiler.target.implied import integers
+from nervecord.compiler.target.options import option
+from nervecord.compiler.target.protocol import Emitted, Lowered, TargetSpec
+from nervecord.compiler.target.specfile import read_spec
 from nervecord.errors import unknown_name
+from nervecord.runtime.engines.c.names import checked_prefix
 from nervecord.runtime.session import Session
 from nervecord.runtime.stream import StreamSession
 from nervecord.targets.integers import open_integers, stream_integers

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nervecord.compiler.c.form import bias_source, limits, taken
-from nervecord.compiler.c.names import quoted
-from nervecord.compiler.c.source import CODES, Source
-from nervecord.compiler.c.tables import rows
-from nervecord.compiler.interpret import Machine
 from nervecord.compiler.ops import Array, Normalise
-from nervecord.compiler.plan import Plan
+from nervecord.compiler.plan.interpret import Machine
+from nervecord.compiler.plan.plan import Plan
+from nervecord.runtime.engines.c.constants import rows
+from nervecord.runtime.engines.c.layout import bias_source, limits, taken
+from nervecord.runtime.engines.c.names import quoted
+from nervecord.runtime.engines.c.source import CODES, Source
 from nervecord.runtime.session import MachineSession
 
 SEED = 0

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from nervecord.compiler.arithmetic import Arithmetic
-from nervecord.compiler.specfile import read_spec
+from nervecord.compiler.target.specfile import read_spec
 
 
 @cache

@@ -7,11 +7,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.host import After, Before
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import Array
-from nervecord.compiler.plan import Plan, plan
-from nervecord.compiler.policy import Policy
+from nervecord.compiler.plan.host_steps import After, Before
+from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import ContractError
 from nervecord.runtime.session import (
     Counts,
@@ -23,7 +23,7 @@ from nervecord.runtime.session import (
     count_block,
 )
 from nervecord.runtime.stream import Streaming
-from nervecord.runtime.worker import Worker
+from nervecord.runtime.worker.parent import Worker
 from nervecord.targets.lava.network import STEP_TIMEOUT, Backend, LavaNetwork
 
 
@@ -63,7 +63,7 @@ class Core:
         return {"python": worker.versions.python, **{k: str(v) for k, v in worker.info.items()}}
 
     def block(self, inputs: Mapping[str, Array], active: Array, counts: Counts) -> dict[str, Array]:
-        """One block, counted: as `compiler.interpret.Machine.block` takes and gives it."""
+        """One block, counted: as `compiler.plan.interpret.Machine.block` takes and gives it."""
         check_inputs(self.plan, inputs)
         entered = self._before.enter(inputs, np.int64)
         self._begun += 1
@@ -75,11 +75,11 @@ class Core:
         return self._after.leave(self._last)
 
     def split(self, observation: Array) -> dict[str, Array]:
-        """See `compiler.host.Before.split`."""
+        """See `compiler.plan.host_steps.Before.split`."""
         return self._before.split(observation)
 
     def join(self, outputs: Mapping[str, Array]) -> Array:
-        """See `compiler.host.After.join`."""
+        """See `compiler.plan.host_steps.After.join`."""
         return self._after.join(outputs)
 
     def rewind(self) -> None:

@@ -21,9 +21,9 @@ from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.findings import raise_on_errors
 from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.ops import Array, Level, Mantissas
-from nervecord.compiler.plan import Plan, Unit
+from nervecord.compiler.plan.plan import Plan, Unit
 from nervecord.errors import EngineError, InfeasibleError
-from nervecord.runtime.worker import Worker
+from nervecord.runtime.worker.parent import Worker
 from nervecord.targets.lava import environment
 from nervecord.targets.lava.arithmetic import lava_arithmetic
 from nervecord.targets.lava.processes import connection_of, process_of

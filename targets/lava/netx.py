@@ -24,10 +24,10 @@ import h5py  # type: ignore[import-untyped]
 import numpy as np
 
 from nervecord.compiler.files.atomic import write_atomically
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import Array, Mantissas, Neuron
 from nervecord.compiler.ops.sparse import MOST_DENSE
-from nervecord.compiler.plan import Plan, Step, Unit, plan
-from nervecord.compiler.policy import Policy
+from nervecord.compiler.plan.plan import Plan, Step, Unit, plan
 from nervecord.errors import InfeasibleError
 from nervecord.targets.lava.network import runnable
 from nervecord.targets.lava.processes import LavaLIF

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from nervecord.compiler.files.readerguard import Limits
-from nervecord.compiler.graph import Graph, chain
+from nervecord.compiler.graph.graph import Graph, chain
+from nervecord.compiler.graph.verify import require
 from nervecord.compiler.nir.hdf5guard import LIMITS, read_hdf5
 from nervecord.compiler.ops import (
     Array,
@@ -32,7 +33,6 @@ from nervecord.compiler.ops import (
     Op,
     Output,
 )
-from nervecord.compiler.verify import require
 from nervecord.errors import FileFormatError, InfeasibleError, NervecordError
 from nervecord.targets.lava.arithmetic import lava_arithmetic
 from nervecord.targets.lava.netx import BIAS_EXP, BIAS_LIMIT, as_netx_loads

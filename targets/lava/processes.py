@@ -31,7 +31,7 @@ from nervecord.compiler.ops import (
     SigmaDelta,
     Sparse,
 )
-from nervecord.compiler.plan import Step
+from nervecord.compiler.plan.plan import Step
 from nervecord.errors import GraphError, InfeasibleError
 from nervecord.targets.lava.arithmetic import lava_arithmetic
 

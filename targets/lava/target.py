@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from nervecord.compiler.calibrate import Calibration, StreamCalibration
 from nervecord.compiler.files.program import Program
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.implied import integers
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.lower.slices import SLICES_ABOUT
-from nervecord.compiler.options import option
-from nervecord.compiler.plan import plan
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.schedule import Schedule
-from nervecord.compiler.specfile import read_spec
-from nervecord.compiler.target import Emitted, Installation, Lowered, TargetSpec
+from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration
+from nervecord.compiler.plan.plan import plan
+from nervecord.compiler.target.implied import integers
+from nervecord.compiler.target.options import option
+from nervecord.compiler.target.protocol import Emitted, Installation, Lowered, TargetSpec
+from nervecord.compiler.target.specfile import read_spec
 from nervecord.errors import InfeasibleError, NervecordError, unknown_name
 from nervecord.runtime.session import Session
 from nervecord.runtime.stream import StreamSession

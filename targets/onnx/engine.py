@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.host import Before
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import Array, Level, is_core
-from nervecord.compiler.plan import Plan, plan
-from nervecord.compiler.policy import Policy
+from nervecord.compiler.plan.host_steps import Before
+from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import EngineError, GraphError, MissingDependencyError, install_command
 from nervecord.runtime.session import (
     Counts,

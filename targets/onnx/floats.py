@@ -9,7 +9,7 @@ import numpy as np
 
 from nervecord.compiler.body.expression import Body
 from nervecord.compiler.ops import Affine, Conv, Flatten, Op, Pool, SparseAffine
-from nervecord.compiler.plan import Step
+from nervecord.compiler.plan.plan import Step
 from nervecord.errors import no_case
 from nervecord.targets.onnx.builder import Builder
 from nervecord.targets.onnx.equations import Equations, Slots, Value

@@ -14,7 +14,7 @@ import numpy as np
 from nervecord.compiler.findings import raise_on_errors
 from nervecord.compiler.lower.ranges import Proved, entering, overflows, prove_bodies
 from nervecord.compiler.ops import Array, Mantissas, Op
-from nervecord.compiler.plan import Plan, Step
+from nervecord.compiler.plan.plan import Plan, Step
 from nervecord.errors import InfeasibleError
 from nervecord.targets.onnx.builder import Builder
 from nervecord.targets.onnx.equations import Equations, Slots, Value

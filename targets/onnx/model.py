@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from nervecord.compiler.contract import Contract
+from nervecord.compiler.graph.contract import Contract
 from nervecord.compiler.ops import Input, Level, Op, PopulationEncode
-from nervecord.compiler.plan import Plan, Step, Tap
+from nervecord.compiler.plan.plan import Plan, Step, Tap
 from nervecord.errors import InfeasibleError
 from nervecord.runtime.session import neutral
 from nervecord.targets.onnx.builder import MOST_BYTES, Builder, onnx_library

@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from nervecord.compiler.arithmetic import Arithmetic
-from nervecord.compiler.calibrate import Calibration, StreamCalibration
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.files.program import Program
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.implied import integers, with_arithmetic
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy, parts
+from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.lower.lower import OPTIONS, lower
 from nervecord.compiler.lower.slices import SLICES_ABOUT
 from nervecord.compiler.ops import Level
-from nervecord.compiler.options import option
-from nervecord.compiler.plan import plan
-from nervecord.compiler.policy import Policy, parts
-from nervecord.compiler.schedule import Schedule
-from nervecord.compiler.specfile import read_spec
-from nervecord.compiler.target import Emitted, Lowered, TargetSpec
+from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration
+from nervecord.compiler.plan.plan import plan
+from nervecord.compiler.target.implied import integers, with_arithmetic
+from nervecord.compiler.target.options import option
+from nervecord.compiler.target.protocol import Emitted, Lowered, TargetSpec
+from nervecord.compiler.target.specfile import read_spec
 from nervecord.errors import NervecordError, unknown_name
 from nervecord.runtime.session import MachineSession, Session
 from nervecord.runtime.stream import MachineStream, StreamSession

@@ -6,18 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from nervecord.compiler.calibrate import Calibration, StreamCalibration
 from nervecord.compiler.files.program import Program
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.plan import plan
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.schedule import Schedule
-from nervecord.compiler.specfile import read_spec
-from nervecord.compiler.target import Emitted, Lowered, TargetSpec
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.schedule import Schedule
+from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration
+from nervecord.compiler.plan.plan import plan
+from nervecord.compiler.target.protocol import Emitted, Lowered, TargetSpec
+from nervecord.compiler.target.specfile import read_spec
 from nervecord.errors import NervecordError, unknown_name
+from nervecord.runtime.engines.torch import door
 from nervecord.runtime.session import MachineSession, Session
 from nervecord.runtime.stream import MachineStream, StreamSession
-from nervecord.targets.batched import door
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from agreement.draws import Case, draw, values
 import nervecord
 from nervecord.compiler.check.table import UNANSWERED
 from nervecord.compiler.files.program import Program
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import Array
-from nervecord.compiler.policy import Policy
 from nervecord.errors import NervecordError
 
 STEPS = 30

@@ -20,7 +20,8 @@ from policies import random_dag, random_policy
 
 import nervecord
 from nervecord.compiler.arithmetic import BOUNDS, Arithmetic
-from nervecord.compiler.graph import Edge, Graph
+from nervecord.compiler.graph.graph import Edge, Graph
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import (
     Affine,
     Array,
@@ -42,9 +43,8 @@ from nervecord.compiler.ops import (
     Synapse,
     Threshold,
 )
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.specfile import spec_from_dict
-from nervecord.compiler.target import TargetSpec
+from nervecord.compiler.target.protocol import TargetSpec
+from nervecord.compiler.target.specfile import spec_from_dict
 from nervecord.errors import FileFormatError
 from nervecord.targets.integers import IntegerTarget
 

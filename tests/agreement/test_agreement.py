@@ -15,11 +15,11 @@ from nets import affine, continuous_if, current_lif, entry, lif, net, readout, s
 from policies import random_policy
 
 import nervecord
-from nervecord.compiler.graph import Graph, chain
+from nervecord.compiler.graph.graph import Graph, chain
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import Affine, Conv, Input, Level, Neuron, Op, Output, Scale, Synapse
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.specfile import spec_from_dict
-from nervecord.compiler.target import TargetSpec
+from nervecord.compiler.target.protocol import TargetSpec
+from nervecord.compiler.target.specfile import spec_from_dict
 from nervecord.errors import FileFormatError
 from nervecord.targets.integers import IntegerTarget
 

@@ -15,9 +15,9 @@ from policies import random_policy
 
 from nervecord.cli.command import main
 from nervecord.compiler.compile import compile_graph
-from nervecord.compiler.contract import Channels
+from nervecord.compiler.graph.contract import Channels
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.nir.file import write_nir
-from nervecord.compiler.policy import Policy
 from nervecord.targets.lava.target import LavaTarget
 
 

@@ -14,7 +14,7 @@ import pytest
 import nervecord
 from nervecord.compiler.files.program import Program
 from nervecord.compiler.findings import Finding
-from nervecord.compiler.graph import Graph, Level
+from nervecord.compiler.graph.graph import Graph, Level
 from nervecord.errors import ContractError, FileFormatError, GraphError, NervecordError
 from nervecord.runtime.session import Session
 

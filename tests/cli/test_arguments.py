@@ -14,7 +14,7 @@ from policies import random_policy
 
 import nervecord
 from nervecord.compiler.arguments import front
-from nervecord.compiler.policy import Policy
+from nervecord.compiler.graph.policy import Policy
 from nervecord.errors import NervecordError
 
 FUNCTIONS = sorted(

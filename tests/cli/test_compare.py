@@ -14,7 +14,7 @@ from nets import write_integrators
 
 import nervecord
 from nervecord.cli.command import main
-from nervecord.runtime.compare import Comparison, LayerComparison
+from nervecord.runtime.measure.compare import Comparison, LayerComparison
 
 
 @pytest.mark.parametrize("mode", ["free", "layers"])

@@ -24,7 +24,7 @@ import pytest
 from malformed import malformed
 
 import nervecord
-from nervecord.compiler.graph import chain
+from nervecord.compiler.graph.graph import chain
 from nervecord.compiler.nir import file as nirfile
 from nervecord.compiler.nir import hdf5child
 from nervecord.compiler.nir.file import write_nir

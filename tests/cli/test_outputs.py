@@ -11,7 +11,7 @@ import pytest
 
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.errors import EngineError, NervecordError
-from nervecord.runtime.c_library import build
+from nervecord.runtime.engines.c.library import build
 
 
 def recurrent(count: int) -> dict[str, object]:
@@ -25,7 +25,7 @@ def recurrent(count: int) -> dict[str, object]:
 
 def test_loops_are_cut_where_they_return_and_in_linear_time() -> None:
     pytest.importorskip("networkx")
-    from nervecord.runtime.html.layout import lay_out
+    from nervecord.runtime.report.html.layout import lay_out
 
     small = lay_out(recurrent(3))
     assert small.back == {(f"r{k}", f"n{k}") for k in range(3)}
@@ -80,7 +80,7 @@ def test_a_files_own_words_do_not_fill_the_screen() -> None:
 
 @pytest.mark.parametrize("reason", ["No space left on device", "Disk quota exceeded", "File too large"])
 def test_a_compiler_that_finds_the_disk_full(reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nervecord.runtime import c_library
+    from nervecord.runtime.engines.c import library as c_library
 
     compiler = tmp_path / "cc"
     compiler.write_text(f"#!/bin/sh\necho 'Assembler messages:' >&2\necho 'cc: error: {reason}' >&2\nexit 1\n")

@@ -10,8 +10,8 @@ import pytest
 from policies import random_policy
 
 from nervecord.errors import NervecordError
-from nervecord.runtime.environment import make_environment
-from nervecord.runtime.robustness import Perturbation, _World
+from nervecord.runtime.measure.robustness import Perturbation, _World
+from nervecord.runtime.worker.environment import make_environment
 
 pytest.importorskip("gymnasium")
 CERTIFIED = ("--env", "Pendulum-v1", "--certify", "90%", "--certify-episodes", 50)

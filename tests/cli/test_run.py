@@ -15,7 +15,7 @@ import pytest
 from nervecord.compiler.compile import compile_graph
 from nervecord.compiler.nir.file import read_nir, write_nir
 from nervecord.errors import EngineError
-from nervecord.runtime.emulator import EmulatorSession
+from nervecord.runtime.engines.emulator.session import EmulatorSession
 from nervecord.targets.lava.target import LavaTarget
 
 RUN = {

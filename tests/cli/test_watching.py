@@ -17,7 +17,7 @@ from malformed import malformed
 from policies import random_policy
 
 from nervecord.compiler.compile import compile_graph
-from nervecord.compiler.contract import Channels
+from nervecord.compiler.graph.contract import Channels
 from nervecord.compiler.nir.file import write_nir
 from nervecord.targets.lava.target import LavaTarget
 

@@ -15,12 +15,12 @@ import pytest
 from policies import random_policy
 
 from nervecord.compiler.files.program import Program, load
-from nervecord.compiler.graph import Graph, chain
+from nervecord.compiler.graph.graph import Graph, chain
+from nervecord.compiler.graph.verify import require, verify
 from nervecord.compiler.nir.reading import import_graph
 from nervecord.compiler.ops import Affine, Conv, Input, Level, Membrane, Neuron, Op, Output, Spike
-from nervecord.compiler.plan import plan
+from nervecord.compiler.plan.plan import plan
 from nervecord.compiler.schema import MOST_JSON, MOST_LISTS, brackets, from_json, nesting
-from nervecord.compiler.verify import require, verify
 from nervecord.errors import FileFormatError, GraphError, NervecordError
 
 Tree = dict[str, Any]

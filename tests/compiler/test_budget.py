@@ -21,8 +21,8 @@ import nervecord
 from nervecord.compiler import budget
 from nervecord.compiler.check.placement import place
 from nervecord.compiler.files.program import Program
-from nervecord.compiler.graph import Graph, chain
-from nervecord.compiler.interpret import Machine
+from nervecord.compiler.graph.graph import Graph, chain
+from nervecord.compiler.graph.verify import verify
 from nervecord.compiler.lower.ranges import dense_range
 from nervecord.compiler.ops import (
     Affine,
@@ -43,7 +43,7 @@ from nervecord.compiler.ops import (
     csr,
 )
 from nervecord.compiler.passes import linear
-from nervecord.compiler.verify import verify
+from nervecord.compiler.plan.interpret import Machine
 from nervecord.errors import GraphError, NervecordError
 from nervecord.targets.catalogue import load_specs
 

@@ -40,7 +40,8 @@ from nets import (
 from nervecord.compiler.check.placement import place
 from nervecord.compiler.check.table import RULES, errors, findings_doc, findings_of, not_checked, verdict
 from nervecord.compiler.findings import Finding
-from nervecord.compiler.graph import Graph, chain
+from nervecord.compiler.graph.graph import Graph, chain
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import (
     Affine,
     ContinuousMembrane,
@@ -61,8 +62,7 @@ from nervecord.compiler.ops import (
     Spike,
     Threshold,
 )
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.target import Convolution, Fact, TargetSpec
+from nervecord.compiler.target.protocol import Convolution, Fact, TargetSpec
 from nervecord.targets.catalogue import load_specs
 
 REPOSITORY = Path(__file__).parents[2]

@@ -11,15 +11,15 @@ import pytest
 from policies import random_policy, with_node
 
 from nervecord.compiler import ops as n
-from nervecord.compiler.calibrate import calibrate
 from nervecord.compiler.compile import compile_graph
-from nervecord.compiler.contract import Channels, Contract
 from nervecord.compiler.files.program import load
-from nervecord.compiler.interpret import Machine, simulate
+from nervecord.compiler.graph.contract import Channels, Contract
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.verify import verify
 from nervecord.compiler.nir.file import read_nir, write_nir
 from nervecord.compiler.ops.host import first_largest
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.verify import verify
+from nervecord.compiler.plan.calibrate import calibrate
+from nervecord.compiler.plan.interpret import Machine, simulate
 from nervecord.errors import ContractError, FileFormatError
 from nervecord.targets.lava.target import LavaTarget
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pass_graphs import conv, dyadic, holds, lif, network, plain_lif, raster, same_spikes
 
 from nervecord.compiler.check.table import findings_of
-from nervecord.compiler.graph import Graph, chain
-from nervecord.compiler.interpret import simulate
+from nervecord.compiler.graph.graph import Graph, chain
+from nervecord.compiler.graph.text import to_text
 from nervecord.compiler.ops import (
     Affine,
     Conv,
@@ -29,7 +29,7 @@ from nervecord.compiler.ops import (
 )
 from nervecord.compiler.passes import linear
 from nervecord.compiler.passes.compose import compose
-from nervecord.compiler.textform import to_text
+from nervecord.compiler.plan.interpret import simulate
 from nervecord.targets.catalogue import load_spec
 
 LAVA = load_spec("lava")

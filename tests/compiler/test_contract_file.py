@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nervecord.compiler.attach import attach
+from nervecord.compiler.files.attach import attach
 from nervecord.compiler.files.contractfile import ContractFile, contract_from_toml, read_contract
 from nervecord.compiler.files.contracttemplate import Surroundings, contract_template
-from nervecord.compiler.graph import Graph, chain
-from nervecord.compiler.interpret import Machine
+from nervecord.compiler.graph.graph import Graph, chain
+from nervecord.compiler.graph.verify import verify
 from nervecord.compiler.ops import (
     Affine,
     ArgmaxDecode,
@@ -29,7 +29,7 @@ from nervecord.compiler.ops import (
     PopulationEncode,
     Spike,
 )
-from nervecord.compiler.verify import verify
+from nervecord.compiler.plan.interpret import Machine
 from nervecord.errors import ContractError, FileFormatError, GraphError, NervecordError
 
 TOML = """

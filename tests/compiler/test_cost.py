@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from policies import li, lif, random_dag, random_policy
 
-from nervecord.compiler.calibrate import calibrate
 from nervecord.compiler.check.cost import (
     FP32,
     INT8,
@@ -23,11 +22,12 @@ from nervecord.compiler.check.cost import (
     estimate,
     ratio,
 )
-from nervecord.compiler.graph import chain
-from nervecord.compiler.interpret import simulate
+from nervecord.compiler.graph.graph import chain
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.ops import Affine, Input, Level, Output
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.schedule import Schedule
+from nervecord.compiler.plan.calibrate import calibrate
+from nervecord.compiler.plan.interpret import simulate
 from nervecord.errors import NervecordError
 from nervecord.targets.catalogue import load_spec
 

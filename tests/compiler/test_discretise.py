@@ -13,13 +13,13 @@ from policies import random_policy
 import nervecord
 from nervecord.compiler import ops as n
 from nervecord.compiler.files.serialise import graph_to_data
-from nervecord.compiler.graph import Graph, chain
-from nervecord.compiler.interpret import Machine, simulate
+from nervecord.compiler.graph.graph import Graph, chain
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.verify import verify
 from nervecord.compiler.nir.file import read_nir
 from nervecord.compiler.ops import Level, Op
 from nervecord.compiler.passes.discretise import discretise
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.verify import verify
+from nervecord.compiler.plan.interpret import Machine, simulate
 from nervecord.errors import GraphError, NervecordError
 
 DATA = Path(__file__).parent.parent / "data" / "nir"

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from nervecord.compiler import ops as n
-from nervecord.compiler.graph import Graph, chain
-from nervecord.compiler.interpret import simulate
+from nervecord.compiler.graph.graph import Graph, chain
 from nervecord.compiler.ops import Level, Op
 from nervecord.compiler.passes.discretise import discretise
+from nervecord.compiler.plan.interpret import simulate
 from nervecord.errors import GraphError
 
 DATA = Path(__file__).parent.parent / "data" / "nir"

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from pass_graphs import dyadic, holds, lif, plain_lif, raster, same_spikes
 
 from nervecord.compiler.check.table import findings_of, verdict
-from nervecord.compiler.graph import Graph, chain
-from nervecord.compiler.interpret import simulate
+from nervecord.compiler.graph.graph import Graph, chain
+from nervecord.compiler.graph.text import to_text
 from nervecord.compiler.ops import Affine, ContinuousMembrane, Input, Level, Neuron, Op, Output, Spike
 from nervecord.compiler.ops.neurons import RESETS
 from nervecord.compiler.passes.discretise import discretise
 from nervecord.compiler.passes.thresholds import fold_thresholds
-from nervecord.compiler.textform import to_text
+from nervecord.compiler.plan.interpret import simulate
 from nervecord.targets.catalogue import load_spec
 
 LAVA = load_spec("lava")

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from policies import lif, random_dag
 
-from nervecord.compiler.graph import chain
-from nervecord.compiler.inspection import Report, inspect
+from nervecord.compiler.graph.graph import chain
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.schedule import Schedule
+from nervecord.compiler.inspect import Report, inspect
 from nervecord.compiler.nir.file import read_nir
 from nervecord.compiler.ops import Affine, Input, Level, Output
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.schedule import Schedule
 from nervecord.targets.catalogue import load_spec, load_specs, target_names
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "nir"

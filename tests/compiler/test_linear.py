@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from nervecord.compiler.files.program import Program, load
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.nir.reading import import_graph
 from nervecord.compiler.ops import Affine, Input, Level, Membrane, Neuron, Op, Output, Spike
-from nervecord.compiler.plan import plan
+from nervecord.compiler.plan.plan import plan
 
 ONE = np.ones(1)
 FEW, TIMES = 500, 8

@@ -13,9 +13,9 @@ from policies import li, lif, random_dag, random_policy, with_node
 
 import nervecord
 from nervecord.compiler.arithmetic import Arithmetic
-from nervecord.compiler.calibrate import calibrate, calibrate_stream
-from nervecord.compiler.graph import Graph, chain
-from nervecord.compiler.interpret import Machine, simulate
+from nervecord.compiler.graph.graph import Graph, chain
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.ops import (
@@ -33,11 +33,11 @@ from nervecord.compiler.ops import (
     PopulationEncode,
     Quantise,
 )
-from nervecord.compiler.plan import plan
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.schedule import Schedule
+from nervecord.compiler.plan.calibrate import calibrate, calibrate_stream
+from nervecord.compiler.plan.interpret import Machine, simulate
+from nervecord.compiler.plan.plan import plan
 from nervecord.errors import ContractError, InfeasibleError
-from nervecord.runtime.compare import compare
+from nervecord.runtime.measure.compare import compare
 from nervecord.runtime.session import MachineSession
 
 FREE = dataclasses.replace(LAVA, connection_delay=0)

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.interpret import simulate
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.verify import require, verify
 from nervecord.compiler.nir.hdf5child import load
 from nervecord.compiler.nir.reading import import_graph
 from nervecord.compiler.ops import Affine, Output
 from nervecord.compiler.passes.discretise import discretise
 from nervecord.compiler.passes.resets import UNSAID, with_reset
-from nervecord.compiler.verify import require, verify
+from nervecord.compiler.plan.interpret import simulate
 from nervecord.errors import GraphError
 
 DATA = Path(__file__).parent.parent / "data" / "makers"

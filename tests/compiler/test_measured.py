@@ -11,13 +11,13 @@ import pytest
 from policies import random_policy
 
 import nervecord
-from nervecord.compiler.calibrate import affordable, batches
 from nervecord.compiler.findings import Finding
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.lower.choose import SEARCH_STEPS
-from nervecord.compiler.measured import silent_layers
 from nervecord.compiler.ops import Affine, Normalise
-from nervecord.compiler.plan import Plan, plan
-from nervecord.compiler.policy import Policy
+from nervecord.compiler.plan.calibrate import affordable, batches
+from nervecord.compiler.plan.measured import silent_layers
+from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import ContractError, FileFormatError
 
 

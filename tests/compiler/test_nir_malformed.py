@@ -17,14 +17,14 @@ from malformed import generator, malformed
 
 from nervecord.compiler.files import readerguard
 from nervecord.compiler.files.readerguard import Limits
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.verify import require, verify
 from nervecord.compiler.nir.file import nir_bytes, read_nir
 from nervecord.compiler.nir.hdf5child import load
 from nervecord.compiler.nir.hdf5guard import read_hdf5
 from nervecord.compiler.nir.metadata import restore
 from nervecord.compiler.nir.reading import import_graph
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.verify import require, verify
 from nervecord.errors import FileFormatError, NervecordError
 
 SOURCE = generator(".nir")

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from nervecord.compiler import ops as n
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.graph.edges import reading_order
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.verify import require, verify
 from nervecord.compiler.nir.file import read_nir
 from nervecord.compiler.nir.hdf5child import load
 from nervecord.compiler.nir.reading import import_graph
 from nervecord.compiler.ops import Level
-from nervecord.compiler.verify import require, verify
-from nervecord.compiler.wiring import reading_order
 from nervecord.errors import FileFormatError, GraphError, NervecordError
 
 DATA = Path(__file__).parent.parent / "data" / "nir"

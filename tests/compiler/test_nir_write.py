@@ -19,9 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nervecord.compiler import ops as n
-from nervecord.compiler.contract import Channels, Contract
 from nervecord.compiler.files.serialise import graph_to_data
-from nervecord.compiler.graph import Graph, chain
+from nervecord.compiler.graph.contract import Channels, Contract
+from nervecord.compiler.graph.graph import Graph, chain
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.verify import require
 from nervecord.compiler.nir.file import nir_bytes, read_nir, write_nir
 from nervecord.compiler.nir.form import nir_name
 from nervecord.compiler.nir.hdf5child import load
@@ -29,8 +31,6 @@ from nervecord.compiler.nir.metadata import restore
 from nervecord.compiler.nir.reading import import_graph
 from nervecord.compiler.ops import Level, Op
 from nervecord.compiler.passes.discretise import discretise
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.verify import require
 from nervecord.errors import ContractError, FileFormatError, GraphError, NervecordError
 
 ZOO = Path(__file__).parents[2] / "zoo"

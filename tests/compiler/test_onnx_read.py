@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from readers import read_here
 
 import nervecord
-from nervecord.compiler.contract import Channels, Contract
 from nervecord.compiler.files.readerguard import Limits, read_guarded
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.interpret import Machine, simulate
+from nervecord.compiler.graph.contract import Channels, Contract
+from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.onnx import file as onnxfile
 from nervecord.compiler.onnx.reading import read_onnx
 from nervecord.compiler.ops import Activation, Affine, ArgmaxDecode, Decode, Level, Normalise
 from nervecord.compiler.passes.act import act
+from nervecord.compiler.plan.interpret import Machine, simulate
 from nervecord.errors import ContractError, FileFormatError, GraphError, NervecordError
 
 onnx = pytest.importorskip("onnx")

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from policies import lif
 
 from nervecord.compiler.check.placement import CORE_LIMITS, place, synapse_bits
-from nervecord.compiler.graph import Graph, chain
+from nervecord.compiler.graph.graph import Graph, chain
 from nervecord.compiler.ops import Affine, Conv, Input, Level, Op, Output
-from nervecord.compiler.target import Fact, Packing
-from nervecord.compiler.topology import Topology
+from nervecord.compiler.plan.topology import Topology
+from nervecord.compiler.target.protocol import Fact, Packing
 from nervecord.targets.catalogue import load_spec
 
 LAVA, LOIHI1, REFERENCE = (load_spec(name) for name in ("lava", "loihi1", "reference"))

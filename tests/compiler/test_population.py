@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from policies import li, population_code, random_policy
 
 from nervecord.compiler import ops as n
-from nervecord.compiler.calibrate import calibrate
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.host import Before
-from nervecord.compiler.interpret import Machine
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.verify import verify
 from nervecord.compiler.ops.population import ONE, activation, pulses
-from nervecord.compiler.plan import plan
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.verify import verify
+from nervecord.compiler.plan.calibrate import calibrate
+from nervecord.compiler.plan.host_steps import Before
+from nervecord.compiler.plan.interpret import Machine
+from nervecord.compiler.plan.plan import plan
 
 FINITE = st.floats(-1e6, 1e6)
 

@@ -10,9 +10,9 @@ from pass_graphs import convolutional, raster
 
 import nervecord
 from nervecord.compiler.check.table import findings_of, verdict
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.interpret import simulate
+from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.lower.prepare import prepared
+from nervecord.compiler.plan.interpret import simulate
 from nervecord.targets.catalogue import load_spec
 
 LAVA = load_spec("lava")

@@ -19,14 +19,14 @@ import pytest
 import nervecord
 from nervecord.compiler.check import primitives
 from nervecord.compiler.check.primitives import primitives_doc
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.interpret import simulate
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.verify import require
 from nervecord.compiler.nir.file import read_nir, write_nir
 from nervecord.compiler.nir.hdf5child import load
 from nervecord.compiler.nir.reading import import_graph
 from nervecord.compiler.ops import NIR_READERS
 from nervecord.compiler.passes.discretise import discretise
-from nervecord.compiler.verify import require
+from nervecord.compiler.plan.interpret import simulate
 from nervecord.errors import InfeasibleError
 from nervecord.targets.catalogue import load_spec, load_specs
 

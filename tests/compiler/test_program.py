@@ -20,16 +20,16 @@ from hypothesis import strategies as st
 from policies import random_policy
 
 from nervecord.compiler.compile import compile_graph
-from nervecord.compiler.contract import Contract
 from nervecord.compiler.files import program as files_program
 from nervecord.compiler.files.arrays import ENTRY, pack, unpack
 from nervecord.compiler.files.program import Program, load
-from nervecord.compiler.graph import Graph, chain
+from nervecord.compiler.graph.contract import Contract
+from nervecord.compiler.graph.graph import Graph, chain
+from nervecord.compiler.graph.schedule import STREAM, Schedule
+from nervecord.compiler.graph.verify import verify
 from nervecord.compiler.ops import Affine, Input, IntegerMembrane, Level, Membrane, Neuron, Op, Output, Spike
-from nervecord.compiler.plan import plan
-from nervecord.compiler.schedule import STREAM, Schedule
+from nervecord.compiler.plan.plan import plan
 from nervecord.compiler.schema import brackets, checked, nesting, row
-from nervecord.compiler.verify import verify
 from nervecord.errors import ContractError, FileFormatError, GraphError, InfeasibleError, NervecordError
 from nervecord.targets.lava.target import LavaTarget
 from nervecord.targets.reference.target import ReferenceTarget

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from pass_graphs import conv, dyadic, holds, layered, lif, plain_lif, raster, same_spikes
 
 from nervecord.compiler.arithmetic import Arithmetic
-from nervecord.compiler.graph import Graph, chain
-from nervecord.compiler.interpret import simulate
+from nervecord.compiler.graph.graph import Graph, chain
+from nervecord.compiler.graph.text import to_text
 from nervecord.compiler.ops import Affine, Flatten, Input, Level, Membrane, Op, Output, SparseAffine
 from nervecord.compiler.passes.compose import compose
 from nervecord.compiler.passes.prune import prune
 from nervecord.compiler.passes.split import split_decays
-from nervecord.compiler.textform import to_text
+from nervecord.compiler.plan.interpret import simulate
 from nervecord.targets.catalogue import load_spec
 
 LAVA = load_spec("lava")

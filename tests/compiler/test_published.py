@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 import nervecord
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.interpret import simulate
+from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.passes.discretise import discretise
+from nervecord.compiler.plan.interpret import simulate
 
 DATA = Path(__file__).parent.parent / "data" / "nir"
 DT = 1e-4

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nervecord.compiler.arithmetic import Arithmetic
-from nervecord.compiler.graph import Graph, chain
-from nervecord.compiler.interpret import Machine
+from nervecord.compiler.graph.graph import Graph, chain
+from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.lower.ranges import UnitRange, op_range, overflows, prove
 from nervecord.compiler.ops import (
     Affine,
@@ -32,8 +32,8 @@ from nervecord.compiler.ops import (
     Quantise,
 )
 from nervecord.compiler.ops.reach import LARGEST_SUM
-from nervecord.compiler.plan import plan
-from nervecord.compiler.schedule import Schedule
+from nervecord.compiler.plan.interpret import Machine
+from nervecord.compiler.plan.plan import plan
 from nervecord.errors import GraphError
 
 

@@ -12,10 +12,10 @@ import pytest
 
 import nervecord
 from nervecord.compiler import ops as n
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.interpret import simulate
+from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.nir.file import read_nir, write_nir
 from nervecord.compiler.passes.resets import UNSAID, with_reset
+from nervecord.compiler.plan.interpret import simulate
 from nervecord.errors import GraphError, NervecordError
 
 torch = pytest.importorskip("torch")

@@ -9,11 +9,11 @@ import pytest
 from graphs import LAVA
 from nets import affine, current_lif, lif, net
 
-from nervecord.compiler.interpret import Machine, simulate
+from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.ops import Affine
-from nervecord.compiler.plan import plan
-from nervecord.compiler.schedule import Schedule
+from nervecord.compiler.plan.interpret import Machine, simulate
+from nervecord.compiler.plan.plan import plan
 from nervecord.errors import InfeasibleError
 
 

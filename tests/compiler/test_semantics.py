@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from policies import li, lif, random_dag, random_policy
 
 from nervecord.compiler.arithmetic import BOUNDS, Arithmetic
-from nervecord.compiler.graph import Graph, chain
-from nervecord.compiler.interpret import Machine, simulate
+from nervecord.compiler.graph.graph import Graph, chain
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.ops import (
     Affine,
     Conv,
@@ -33,9 +34,8 @@ from nervecord.compiler.ops import (
     Quantise,
     Spike,
 )
-from nervecord.compiler.plan import plan
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.schedule import Schedule
+from nervecord.compiler.plan.interpret import Machine, simulate
+from nervecord.compiler.plan.plan import plan
 from nervecord.errors import GraphError
 
 LAVA = graphs.LAVA

@@ -10,13 +10,13 @@ from graphs import LAVA, expected
 from sigma_delta_nets import chain_of, draw, rectified, walk
 
 from nervecord.compiler.check.table import findings_of
-from nervecord.compiler.graph import Graph, chain
-from nervecord.compiler.interpret import simulate
+from nervecord.compiler.graph.graph import Graph, chain
+from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.ops import Array, Delta, Dense, Input, Level, Op, Output, Sigma, SigmaDelta
-from nervecord.compiler.plan import plan
-from nervecord.compiler.schedule import Schedule
-from nervecord.compiler.specfile import read_spec
+from nervecord.compiler.plan.interpret import simulate
+from nervecord.compiler.plan.plan import plan
+from nervecord.compiler.target.specfile import read_spec
 from nervecord.errors import GraphError, InfeasibleError
 
 TARGETS = Path(__file__).parents[2] / "targets"

@@ -12,15 +12,15 @@ from policies import random_policy
 
 import nervecord
 from nervecord.compiler.arithmetic import Arithmetic
-from nervecord.compiler.calibrate import calibrate
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.lower import choose
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.lower.slices import rest_exponent
 from nervecord.compiler.ops import Affine, IntegerMembrane, Mantissas, Neuron, Sparse
-from nervecord.compiler.plan import plan
-from nervecord.compiler.policy import Policy
+from nervecord.compiler.plan.calibrate import calibrate
+from nervecord.compiler.plan.plan import plan
 from nervecord.errors import InfeasibleError, NervecordError
 
 TWOS_COMPLEMENT = dataclasses.replace(LAVA, weight_signs="twos-complement")

@@ -13,7 +13,7 @@ import pytest
 from nervecord.compiler.check.convolving import layer_memory
 from nervecord.compiler.check.rules import Case
 from nervecord.compiler.check.table import case_findings, verdict
-from nervecord.compiler.graph import Graph, chain
+from nervecord.compiler.graph.graph import Graph, chain
 from nervecord.compiler.ops import (
     Affine,
     ContinuousMembrane,

@@ -14,13 +14,13 @@ import nervecord
 from nervecord.cli.show import program_text
 from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.check.table import findings_of, verdict
-from nervecord.compiler.graph import Graph, chain
-from nervecord.compiler.interpret import simulate
+from nervecord.compiler.graph.graph import Graph, chain
+from nervecord.compiler.graph.text import to_text
 from nervecord.compiler.ops import Affine, Input, Level, Membrane, Neuron, Op, Output, SparseAffine, Synapse
 from nervecord.compiler.passes.cluster import cluster_decays
 from nervecord.compiler.passes.compose import compose
 from nervecord.compiler.passes.split import MOST_GROUPS, decay_groups, split_decays
-from nervecord.compiler.textform import to_text
+from nervecord.compiler.plan.interpret import simulate
 from nervecord.errors import InfeasibleError
 from nervecord.targets.catalogue import load_spec
 

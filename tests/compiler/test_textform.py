@@ -9,9 +9,10 @@ import graphs
 import numpy as np
 from policies import random_policy, with_node
 
-from nervecord.compiler.calibrate import calibrate
-from nervecord.compiler.contract import Channels, Contract
-from nervecord.compiler.graph import Graph, chain
+from nervecord.compiler.graph.contract import Channels, Contract
+from nervecord.compiler.graph.graph import Graph, chain
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.text import explain, to_text
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.ops import (
     Affine,
@@ -28,8 +29,7 @@ from nervecord.compiler.ops import (
     Spike,
 )
 from nervecord.compiler.passes.discretise import discretise
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.textform import explain, to_text
+from nervecord.compiler.plan.calibrate import calibrate
 
 ONES = np.ones(2)
 CONTRACT = Contract(

@@ -29,19 +29,19 @@ from nets import (
     two_readouts,
 )
 
-from nervecord.compiler.calibrate import calibrate
 from nervecord.compiler.check.placement import place
 from nervecord.compiler.check.table import errors, findings_of, verdict
-from nervecord.compiler.graph import Edge, Graph
-from nervecord.compiler.interpret import simulate
+from nervecord.compiler.graph.graph import Edge, Graph
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.schedule import Schedule
+from nervecord.compiler.graph.verify import verify
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.ops import Affine, Decode, Input, Level, Op, Output
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.schedule import Schedule
-from nervecord.compiler.target import TargetSpec
-from nervecord.compiler.timing import Lateness
-from nervecord.compiler.topology import Topology
-from nervecord.compiler.verify import verify
+from nervecord.compiler.plan.calibrate import calibrate
+from nervecord.compiler.plan.interpret import simulate
+from nervecord.compiler.plan.timing import Lateness
+from nervecord.compiler.plan.topology import Topology
+from nervecord.compiler.target.protocol import TargetSpec
 from nervecord.errors import InfeasibleError
 
 

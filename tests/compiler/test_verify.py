@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from policies import li, lif, population_code, random_policy, with_node
 
-from nervecord.compiler.calibrate import calibrate
-from nervecord.compiler.contract import Channels, Contract
-from nervecord.compiler.graph import Graph, chain
-from nervecord.compiler.interpret import Machine
+from nervecord.compiler.graph.contract import Channels, Contract
+from nervecord.compiler.graph.graph import Graph, chain
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.verify import require, verify
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.ops import (
     Affine,
@@ -45,9 +45,9 @@ from nervecord.compiler.ops import (
     Spike,
     Threshold,
 )
-from nervecord.compiler.plan import plan
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.verify import require, verify
+from nervecord.compiler.plan.calibrate import calibrate
+from nervecord.compiler.plan.interpret import Machine
+from nervecord.compiler.plan.plan import plan
 from nervecord.errors import ContractError, GraphError
 
 POLICY = random_policy(sizes=(5, 4, 2))

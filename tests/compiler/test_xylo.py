@@ -11,7 +11,7 @@ import numpy as np
 
 from nervecord.compiler.check.rules import Case
 from nervecord.compiler.check.table import case_findings, verdict
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.ops import Affine, Input, Level, Membrane, Neuron, Op, Output, Spike, Synapse
 from nervecord.targets.catalogue import load_spec
 

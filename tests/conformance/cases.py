@@ -15,7 +15,9 @@ import numpy as np
 from graphs import LAVA
 from policies import li, lif, random_dag, random_policy, with_node
 
-from nervecord.compiler.graph import Edge, Graph, chain
+from nervecord.compiler.graph.graph import Edge, Graph, chain
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.schedule import STREAM, Schedule
 from nervecord.compiler.ops import (
     OPS,
     PART_TYPES,
@@ -43,8 +45,6 @@ from nervecord.compiler.ops import (
 from nervecord.compiler.ops.level import EXECUTABLE
 from nervecord.compiler.ops.neurons import RESETS
 from nervecord.compiler.ops.sparse import Convolution
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.schedule import STREAM, Schedule
 
 SIZES = (6, 12, 4)
 HIDDEN = SIZES[1]

@@ -22,11 +22,11 @@ from nervecord.compiler.compile import compile_graph
 from nervecord.compiler.files.program import Program
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.ops import Array, Level
-from nervecord.compiler.plan import Plan
-from nervecord.compiler.specfile import spec_from_dict
-from nervecord.compiler.target import Installable
+from nervecord.compiler.plan.plan import Plan
+from nervecord.compiler.target.protocol import Installable
+from nervecord.compiler.target.specfile import spec_from_dict
 from nervecord.errors import ContractError, MissingDependencyError, NervecordError
-from nervecord.runtime.replay import Replay, threshold_of, useful_steps
+from nervecord.runtime.measure.replay import Replay, threshold_of, useful_steps
 from nervecord.runtime.session import MachineSession, Session
 from nervecord.runtime.stream import MachineStream
 from nervecord.targets.catalogue import AnyTarget, compiling_names, find_target

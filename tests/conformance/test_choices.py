@@ -17,7 +17,7 @@ import pytest
 from graphs import LAVA
 
 from nervecord.compiler.arithmetic import Arithmetic
-from nervecord.compiler.graph import chain
+from nervecord.compiler.graph.graph import chain
 from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.ops import (
     OPS,
@@ -41,10 +41,10 @@ from nervecord.compiler.ops import (
     Spike,
     fields,
 )
-from nervecord.compiler.plan import Plan, plan
+from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import InfeasibleError, MissingDependencyError, NervecordError
-from nervecord.runtime.c_engine import CStream
-from nervecord.runtime.emulator import EmulatorStream
+from nervecord.runtime.engines.c.session import CStream
+from nervecord.runtime.engines.emulator.session import EmulatorStream
 from nervecord.runtime.stream import MachineStream
 from nervecord.targets.onnx.engine import OnnxStream
 
@@ -53,7 +53,7 @@ OTHER = "unheard of"
 
 def batched_stream(made: Plan) -> Any:
     pytest.importorskip("torch")
-    from nervecord.targets.batched.session import BatchedStream
+    from nervecord.runtime.engines.torch.session import BatchedStream
 
     return BatchedStream(made)
 

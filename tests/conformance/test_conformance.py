@@ -29,7 +29,9 @@ from policies import random_policy
 
 from nervecord.compiler.compile import compile_graph
 from nervecord.compiler.files.program import Program
-from nervecord.compiler.graph import Graph, chain
+from nervecord.compiler.graph.graph import Graph, chain
+from nervecord.compiler.graph.policy import Policy, parts
+from nervecord.compiler.graph.schedule import STREAM, Schedule
 from nervecord.compiler.ops import (
     OPS,
     Dense,
@@ -43,8 +45,6 @@ from nervecord.compiler.ops import (
     SigmaDelta,
     fields,
 )
-from nervecord.compiler.policy import Policy, parts
-from nervecord.compiler.schedule import STREAM, Schedule
 from nervecord.errors import InfeasibleError, NervecordError
 from nervecord.runtime.answer import ACTION_NOT_FINITE
 from nervecord.runtime.session import MachineSession

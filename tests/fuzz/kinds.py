@@ -28,27 +28,27 @@ from fuzz.mutation import mutate_array, mutate_bytes, mutate_tree, to_json, to_t
 
 import nervecord
 from nervecord.cli.show import certificate_rows
-from nervecord.compiler.attach import attach
 from nervecord.compiler.files.arrays import ENTRY, pack, unpack
+from nervecord.compiler.files.attach import attach
 from nervecord.compiler.files.contractfile import read_contract
 from nervecord.compiler.files.program import Program, described_hashes, load
 from nervecord.compiler.files.readerguard import Limits
-from nervecord.compiler.graph import Graph, chain
+from nervecord.compiler.graph.graph import Graph, chain
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.text import to_text
+from nervecord.compiler.graph.verify import require, verify
 from nervecord.compiler.nir.file import read_nir
 from nervecord.compiler.nir.hdf5child import load as load_tree
 from nervecord.compiler.nir.metadata import KEY, restore
 from nervecord.compiler.nir.reading import import_graph
 from nervecord.compiler.ops import Affine, Input, Level, Membrane, Neuron, Op, Output, Spike
 from nervecord.compiler.passes.discretise import discretise
-from nervecord.compiler.plan import plan
-from nervecord.compiler.policy import Policy
+from nervecord.compiler.plan.plan import plan
 from nervecord.compiler.schema import checked, row
-from nervecord.compiler.specfile import read_spec
-from nervecord.compiler.textform import to_text
-from nervecord.compiler.verify import require, verify
+from nervecord.compiler.target.specfile import read_spec
 from nervecord.errors import FileFormatError, NervecordError
 from nervecord.runtime.arrayfile import read_arrays
-from nervecord.runtime.html import page
+from nervecord.runtime.report.html import page
 from nervecord.runtime.session import MachineSession
 from nervecord.targets.given import load_program
 
@@ -204,7 +204,7 @@ def run_program(program: Program, rng: random.Random) -> None:
         return
     sessions: list[Any] = [MachineSession(made)]
     if program.graph.level is Level.INTEGER:
-        from nervecord.runtime.emulator import EmulatorSession
+        from nervecord.runtime.engines.emulator.session import EmulatorSession
 
         sessions.append(EmulatorSession(made))
     contract = program.contract
@@ -228,7 +228,7 @@ def run_program(program: Program, rng: random.Random) -> None:
 
 def run_stream(program: Program, made: Any, rng: random.Random) -> None:
     """The same of a graph that is no policy."""
-    from nervecord.compiler.interpret import simulate
+    from nervecord.compiler.plan.interpret import simulate
 
     draw = np.random.default_rng(rng.getrandbits(32))
     steps = program.schedule.steps * 2 if program.schedule.steps < 50 else program.schedule.steps
@@ -471,7 +471,7 @@ def warm_up(kind: str, folder: Path) -> None:
                 copied.write_bytes(path.read_bytes())
                 KINDS[kind].check(copied, rng)
                 copied.unlink()
-    from nervecord.runtime.emulator import EmulatorSession, EmulatorStream
+    from nervecord.runtime.engines.emulator.session import EmulatorSession, EmulatorStream
 
     for wide in (False, True):
         EmulatorSession(load(CORPUS / "policy.nervecord").policy, wide=wide)

@@ -18,7 +18,10 @@ import numpy as np
 import nervecord
 from nervecord.compiler.budget import operations
 from nervecord.compiler.files.program import Program
-from nervecord.compiler.graph import Graph, chain
+from nervecord.compiler.graph.graph import Graph, chain
+from nervecord.compiler.graph.schedule import Schedule
+from nervecord.compiler.graph.text import to_text
+from nervecord.compiler.graph.verify import require, verify
 from nervecord.compiler.nir.reading import import_graph
 from nervecord.compiler.ops import (
     Affine,
@@ -37,10 +40,7 @@ from nervecord.compiler.ops import (
     Spike,
 )
 from nervecord.compiler.passes.discretise import discretise
-from nervecord.compiler.plan import plan
-from nervecord.compiler.schedule import Schedule
-from nervecord.compiler.textform import to_text
-from nervecord.compiler.verify import require, verify
+from nervecord.compiler.plan.plan import plan
 from nervecord.errors import NervecordError
 from nervecord.targets.given import load_program
 

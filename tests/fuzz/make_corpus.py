@@ -30,10 +30,10 @@ def main() -> None:
 
     from nervecord.compiler.compile import compile_graph
     from nervecord.compiler.files.program import Program
+    from nervecord.compiler.graph.schedule import Schedule
     from nervecord.compiler.nir.file import nir_bytes
-    from nervecord.compiler.schedule import Schedule
     from nervecord.compiler.schema import canonical
-    from nervecord.runtime.certify import Certificate
+    from nervecord.runtime.measure.certify import Certificate
     from nervecord.targets.lava.target import LavaTarget
     from nervecord.targets.reference.target import ReferenceTarget
     from nervecord.training.settings.config import TrainConfig

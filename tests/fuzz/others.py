@@ -11,9 +11,9 @@ from fuzz.mutation import mutate_bytes, mutate_tree, to_json
 from readers import read_here
 
 import nervecord
+from nervecord.compiler.graph.verify import verify
 from nervecord.compiler.onnx import file as onnxfile
 from nervecord.compiler.onnx.reading import read_onnx
-from nervecord.compiler.verify import verify
 from nervecord.training.folder.records import read_record
 from nervecord.training.settings.config import TrainConfig
 from nervecord.training.sweeps.study import MOST_RUNS, read_study

@@ -9,7 +9,7 @@ import pytest
 
 import nervecord
 from nervecord.errors import NervecordError
-from nervecord.runtime.certify import LEAST, Certificate
+from nervecord.runtime.measure.certify import LEAST, Certificate
 from nervecord.runtime.result import interval95
 
 pytest.importorskip("gymnasium")

@@ -7,16 +7,16 @@ import pytest
 from graphs import LAVA
 from policies import random_policy
 
-from nervecord.compiler.calibrate import calibrate
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.lower.choose import choice_report
 from nervecord.compiler.lower.lower import lower
-from nervecord.compiler.policy import Policy
+from nervecord.compiler.plan.calibrate import calibrate
 from nervecord.errors import ContractError
-from nervecord.runtime.compare import compare
-from nervecord.runtime.emulator import EmulatorSession
-from nervecord.runtime.environment import choices_of, stated_period
+from nervecord.runtime.engines.emulator.session import EmulatorSession
 from nervecord.runtime.loop import run_policy
+from nervecord.runtime.measure.compare import compare
 from nervecord.runtime.session import MachineSession
+from nervecord.runtime.worker.environment import choices_of, stated_period
 
 gymnasium = pytest.importorskip("gymnasium")
 

@@ -10,15 +10,15 @@ import pytest
 from graphs import LAVA
 from policies import random_dag, random_policy, with_node
 
-from nervecord.compiler.calibrate import calibrate
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.ops import Affine, Dense, IntegerMembrane, Neuron, Spike
-from nervecord.compiler.plan import plan
-from nervecord.compiler.policy import Policy
+from nervecord.compiler.plan.calibrate import calibrate
+from nervecord.compiler.plan.plan import plan
 from nervecord.errors import ContractError
-from nervecord.runtime.compare import bias_source, compare
-from nervecord.runtime.emulator import EmulatorSession
+from nervecord.runtime.engines.emulator.session import EmulatorSession
+from nervecord.runtime.measure.compare import bias_source, compare
 from nervecord.runtime.session import MachineSession
 
 

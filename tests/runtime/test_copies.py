@@ -16,8 +16,8 @@ from policies import random_policy
 import nervecord
 from nervecord.compiler.compile import compile_graph
 from nervecord.compiler.files.program import Program
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.plan import Plan, plan
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.targets.lava.target import LavaTarget
 from nervecord.targets.reference.target import ReferenceTarget
 

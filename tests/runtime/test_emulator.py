@@ -20,8 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from policies import random_policy, with_node
 
-from nervecord.compiler.calibrate import calibrate
-from nervecord.compiler.graph import Graph, chain
+from nervecord.compiler.graph.graph import Graph, chain
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.ops import (
     Dense,
@@ -34,11 +35,10 @@ from nervecord.compiler.ops import (
     Output,
     PopulationEncode,
 )
-from nervecord.compiler.plan import plan
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.schedule import Schedule
+from nervecord.compiler.plan.calibrate import calibrate
+from nervecord.compiler.plan.plan import plan
 from nervecord.errors import ContractError, GraphError, InfeasibleError
-from nervecord.runtime.emulator import Emulator, EmulatorSession, EmulatorStream
+from nervecord.runtime.engines.emulator.session import Emulator, EmulatorSession, EmulatorStream
 from nervecord.runtime.session import MachineSession
 from nervecord.runtime.stream import MachineStream
 
@@ -293,7 +293,7 @@ def test_nothing_is_read_or_written_out_of_bounds(tmp_path: Path) -> None:
         "    assert_same_blocks(case, 1 + seed % 2, sparse=2.0 * (seed % 3 == 0), wide=seed % 4 == 3)\n"
         "    policy = policy_of(case)\n"
         "    if policy is not None:\n"
-        "        from nervecord.runtime.emulator import EmulatorSession\n"
+        "        from nervecord.runtime.engines.emulator.session import EmulatorSession\n"
         "        for fuse in (True, False):\n"
         "            session = EmulatorSession(policy, 2, fuse=fuse)\n"
         "            for rows in observations_of(policy, seed, 4, 2): session.step(rows)\n"

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from nervecord.runtime.guard import MARK, guarded
-from nervecord.runtime.worker_child import runs
+from nervecord.runtime.worker.child import runs
+from nervecord.runtime.worker.guard import MARK, guarded
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc")
 STARTS = """
 import subprocess, sys
 from pathlib import Path
-from nervecord.runtime.guard import guarded
+from nervecord.runtime.worker.guard import guarded
 with guarded([Path(sys.argv[1])]):
     # A daemon: of another session, and its parent has gone.
     subprocess.run(["sh", "-c", "setsid sleep 60 & echo $!"], stdin=subprocess.DEVNULL)

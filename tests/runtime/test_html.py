@@ -26,12 +26,12 @@ for needed in ("plotly", "jinja2", "networkx", "matplotlib"):
 from policies import random_policy
 
 import nervecord
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.nir.file import read_nir
-from nervecord.compiler.policy import Policy
-from nervecord.runtime.html import charts, layout, page
-from nervecord.runtime.html.drawing import cores_of, draw_svg
-from nervecord.runtime.html.layout import lay_out, to_dot
+from nervecord.runtime.report.html import charts, layout, page
+from nervecord.runtime.report.html.drawing import cores_of, draw_svg
+from nervecord.runtime.report.html.layout import lay_out, to_dot
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "nir"
 HOSTILE = "</script><script>window.hacked = 1</script><img src='https://example.org/x' onerror='window.hacked = 2'>"

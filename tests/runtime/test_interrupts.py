@@ -17,12 +17,12 @@ from policies import random_policy
 
 import nervecord
 from nervecord.compiler.files.program import Program
-from nervecord.compiler.interpret import simulate
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.schedule import Schedule
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.schedule import Schedule
+from nervecord.compiler.plan.interpret import simulate
 from nervecord.errors import ContractError, GraphError, NervecordError
 from nervecord.runtime.closing import PATIENCE
-from nervecord.runtime.emulator import EmulatorSession, EmulatorStream
+from nervecord.runtime.engines.emulator.session import EmulatorSession, EmulatorStream
 from nervecord.runtime.session import MachineSession
 from nervecord.runtime.stream import MachineStream
 
@@ -51,7 +51,7 @@ def classes(engine: str) -> tuple[Any, Any, dict[str, Any]]:
         return EmulatorSession, EmulatorStream, {"fuse": False}
     if engine == "torch":
         pytest.importorskip("torch")
-        from nervecord.targets.batched.session import BatchedSession, BatchedStream
+        from nervecord.runtime.engines.torch.session import BatchedSession, BatchedStream
 
         return BatchedSession, BatchedStream, {}
     if engine == "onnxruntime":
@@ -62,7 +62,7 @@ def classes(engine: str) -> tuple[Any, Any, dict[str, Any]]:
     if engine == "c":
         if not any(map(shutil.which, ("cc", "gcc", "clang"))):
             pytest.skip("no C compiler")
-        from nervecord.runtime.c_engine import CSession, CStream
+        from nervecord.runtime.engines.c.session import CSession, CStream
 
         return CSession, CStream, {"flags": ("-O1",)}
     return MachineSession, MachineStream, {}
@@ -180,7 +180,7 @@ def test_a_stream_stays_right(engine: str) -> None:
 
 def stream_graph(graph: Any) -> Any:
     """The policy's connections and neurons without its host."""
-    from nervecord.compiler.graph import chain
+    from nervecord.compiler.graph.graph import chain
     from nervecord.compiler.ops import Input, Level, Output
 
     nodes = {name: op for name, op in graph.nodes.items() if name in graph.core}

@@ -22,7 +22,7 @@ with warnings.catch_warnings(record=True) as said:
 print(results, [str(w.message).split(":")[0] for w in said])
 """
 FUNCTIONS = """
-from nervecord.runtime.jit import Guarded
+from nervecord.runtime.engines.emulator.jit import Guarded
 
 @Guarded
 def double(x):

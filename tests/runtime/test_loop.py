@@ -15,10 +15,10 @@ import pytest
 from policies import random_policy
 
 from nervecord.compiler.compile import compile_graph
-from nervecord.compiler.contract import Channels
-from nervecord.compiler.policy import Policy
+from nervecord.compiler.graph.contract import Channels
+from nervecord.compiler.graph.policy import Policy
 from nervecord.errors import ContractError, EngineError, NervecordError
-from nervecord.runtime.emulator import EmulatorSession
+from nervecord.runtime.engines.emulator.session import EmulatorSession
 from nervecord.runtime.loop import run_policy
 from nervecord.runtime.result import interval95
 from nervecord.runtime.session import MachineSession, Session

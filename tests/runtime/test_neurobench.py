@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import nervecord
-from nervecord.compiler.policy import Policy
+from nervecord.compiler.graph.policy import Policy
 from nervecord.errors import ContractError
-from nervecord.runtime.neurobench import neurobench
+from nervecord.runtime.measure.neurobench import neurobench
 from tests.policies import random_policy, with_node
 
 T = 5

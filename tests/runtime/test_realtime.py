@@ -13,12 +13,12 @@ from graphs import LAVA
 from policies import random_policy
 
 import nervecord
-from nervecord.compiler.calibrate import calibrate
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.lower.lower import lower
-from nervecord.compiler.policy import Policy
+from nervecord.compiler.plan.calibrate import calibrate
 from nervecord.errors import ContractError, EngineError
 from nervecord.runtime.answer import ACTION_NOT_FINITE, DEAD, LATE, NOT_FINITE, OTHER_RATE
-from nervecord.runtime.emulator import EmulatorSession
+from nervecord.runtime.engines.emulator.session import EmulatorSession
 from nervecord.runtime.realtime import INTERVALS, RealTime, RealTimeSession
 from nervecord.runtime.session import MachineSession, Session
 

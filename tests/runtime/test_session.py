@@ -9,14 +9,14 @@ import pytest
 from graphs import LAVA
 from policies import random_policy, with_node
 
-from nervecord.compiler.calibrate import calibrate
-from nervecord.compiler.interpret import simulate
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.ops import Affine, Normalise
-from nervecord.compiler.plan import plan
-from nervecord.compiler.policy import Policy
+from nervecord.compiler.plan.calibrate import calibrate
+from nervecord.compiler.plan.interpret import simulate
+from nervecord.compiler.plan.plan import plan
 from nervecord.errors import ContractError
-from nervecord.runtime.emulator import EmulatorSession
+from nervecord.runtime.engines.emulator.session import EmulatorSession
 from nervecord.runtime.session import Counts, MachineSession, Session
 
 

@@ -13,16 +13,16 @@ from lava_graphs import differences
 from sigma_delta_nets import chain_of, draw
 
 import nervecord
-from nervecord.compiler.contract import Channels, Contract
 from nervecord.compiler.files.program import Program
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.interpret import simulate
+from nervecord.compiler.graph.contract import Channels, Contract
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.ops import Decode, Input, Normalise, Quantise, Sigma, SigmaDelta
-from nervecord.compiler.plan import plan
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.schedule import Schedule
+from nervecord.compiler.plan.interpret import simulate
+from nervecord.compiler.plan.plan import plan
 from nervecord.errors import InfeasibleError
-from nervecord.runtime.emulator import EmulatorSession
+from nervecord.runtime.engines.emulator.session import EmulatorSession
 from nervecord.runtime.session import MachineSession
 from nervecord.targets.lava.network import runnable, start_worker
 from nervecord.targets.lava.netx import export_netx

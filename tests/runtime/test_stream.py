@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from policies import lif, random_policy
 
-from nervecord.compiler.graph import Graph, chain
-from nervecord.compiler.interpret import simulate
+from nervecord.compiler.graph.graph import Graph, chain
+from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.ops import Affine, Dense, Input, IntegerMembrane, IntegerSpike, Level, Neuron, Output
-from nervecord.compiler.plan import plan
-from nervecord.compiler.schedule import Schedule
+from nervecord.compiler.plan.interpret import simulate
+from nervecord.compiler.plan.plan import plan
 from nervecord.errors import ContractError, GraphError
-from nervecord.runtime.emulator import EmulatorSession, EmulatorStream
+from nervecord.runtime.engines.emulator.session import EmulatorSession, EmulatorStream
 from nervecord.runtime.stream import MachineStream, StreamSession
 
 ENGINES = [MachineStream, EmulatorStream]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nervecord.errors import EngineError
-from nervecord.runtime import video
+from nervecord.runtime.report import video
 
 pytest.importorskip("PIL")
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
@@ -20,7 +20,7 @@ FULL = """
 import resource, sys
 import numpy as np
 from nervecord.errors import NervecordError
-from nervecord.runtime.video import encode
+from nervecord.runtime.report.video import encode
 draw = np.random.default_rng(0)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:

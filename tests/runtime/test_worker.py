@@ -19,14 +19,14 @@ import numpy as np
 import pytest
 
 from nervecord.errors import EngineError
-from nervecord.runtime import worker_child
-from nervecord.runtime.worker import STDERR_KEPT, Worker
+from nervecord.runtime.worker import child as worker_child
+from nervecord.runtime.worker.parent import STDERR_KEPT, Worker
 
 HANDLER = Path(__file__).with_name("worker_handler.py")
 SHM = Path("/dev/shm")
 PARENT = f"""
 import signal, sys, threading, time
-from nervecord.runtime.worker import Worker
+from nervecord.runtime.worker.parent import Worker
 worker = Worker(sys.executable, {str(HANDLER)!r})
 reply = worker.call("litter")
 print(worker.shared_memory_prefix, *worker.process_ids, *reply.values["pids"], flush=True)
@@ -183,7 +183,7 @@ def test_kill_9_of_guardian_or_worker(worker: Worker, victim: str) -> None:
 
 
 def test_a_stopped_guardian_is_ended(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nervecord.runtime.worker.GRACE", 0.2)
+    monkeypatch.setattr("nervecord.runtime.worker.parent.GRACE", 0.2)
     monkeypatch.setattr(worker_child, "SWEEP_LIMIT", 0.2)
     pids = list(worker.process_ids)
     os.kill(pids[0], signal.SIGSTOP)

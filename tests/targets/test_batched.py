@@ -25,22 +25,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nervecord.compiler.body.expression import CONVERSIONS, OPERATIONS, SOURCES
-from nervecord.compiler.calibrate import calibrate
-from nervecord.compiler.graph import chain
+from nervecord.compiler.graph.graph import chain
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.ops import Affine, Input, Level, Membrane, Neuron, Op, Output, Scale, Spike, Synapse
 from nervecord.compiler.ops.neurons import RESETS
-from nervecord.compiler.plan import Plan, plan
-from nervecord.compiler.policy import Policy
+from nervecord.compiler.plan.calibrate import calibrate
+from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import ContractError, GraphError, NervecordError
 from nervecord.runtime.answer import NOT_FINITE
-from nervecord.runtime.emulator import EmulatorSession
+from nervecord.runtime.engines.emulator.session import EmulatorSession
+from nervecord.runtime.engines.torch import equations, kernels
+from nervecord.runtime.engines.torch.agreement import agreement
+from nervecord.runtime.engines.torch.machine import BatchedMachine
+from nervecord.runtime.engines.torch.session import BatchedSession, BatchedStream
 from nervecord.runtime.session import MachineSession, Session
 from nervecord.runtime.stream import MachineStream, StreamSession
-from nervecord.targets.batched import equations, kernels
-from nervecord.targets.batched.agreement import agreement
-from nervecord.targets.batched.machine import BatchedMachine
-from nervecord.targets.batched.session import BatchedSession, BatchedStream
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 """Where there is a card, everything is tested on it as well."""
@@ -246,7 +246,7 @@ def test_a_kernel_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_rounding_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """A decay that rounds down where it should round to zero."""
-    monkeypatch.setattr("nervecord.targets.batched.equations.torch.trunc", torch.floor)
+    monkeypatch.setattr("nervecord.runtime.engines.torch.equations.torch.trunc", torch.floor)
     wrong = [seed for seed in range(20) if not same_stream(draw(seed))]
     assert len(wrong) > 5
 

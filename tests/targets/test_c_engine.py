@@ -20,9 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from policies import random_dag, random_policy
 
-from nervecord.compiler.c.source import c_source
-from nervecord.compiler.calibrate import calibrate
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.ops import (
     Dense,
@@ -39,12 +38,13 @@ from nervecord.compiler.ops import (
     Quantise,
 )
 from nervecord.compiler.ops.population import activation
-from nervecord.compiler.plan import plan
-from nervecord.compiler.policy import Policy
+from nervecord.compiler.plan.calibrate import calibrate
+from nervecord.compiler.plan.plan import plan
 from nervecord.errors import ContractError, InfeasibleError, MissingDependencyError, NervecordError
-from nervecord.runtime.c_engine import CSession, CStream
-from nervecord.runtime.c_library import load_library
-from nervecord.runtime.emulator import EmulatorSession
+from nervecord.runtime.engines.c.library import load_library
+from nervecord.runtime.engines.c.session import CSession, CStream
+from nervecord.runtime.engines.c.source import c_source
+from nervecord.runtime.engines.emulator.session import EmulatorSession
 from nervecord.runtime.session import MachineSession
 from nervecord.runtime.stream import MachineStream
 
@@ -183,8 +183,8 @@ def test_it_needs_no_numba() -> None:
 
     text = (
         "import sys; sys.modules['numba'] = None\n"
-        "import nervecord.runtime.c_engine, nervecord.compiler.c.source, nervecord.targets.integers\n"
-        "assert 'nervecord.runtime.kernel' not in sys.modules"
+        "import nervecord.runtime.engines.c.session, nervecord.runtime.engines.c.source, nervecord.targets.integers\n"
+        "assert 'nervecord.runtime.engines.emulator.kernel' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", text], check=True)
 

@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from streams import draw_policy, draw_stream, lowered_stream
 
-from nervecord.compiler.contract import Channels, Contract
-from nervecord.compiler.graph import Edge, Graph
+from nervecord.compiler.graph.contract import Channels, Contract
+from nervecord.compiler.graph.graph import Edge, Graph
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.schedule import STREAM, Schedule
 from nervecord.compiler.ops import (
     BiasChannel,
     Decode,
@@ -30,11 +32,9 @@ from nervecord.compiler.ops import (
     Output,
     Quantise,
 )
-from nervecord.compiler.plan import plan
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.schedule import STREAM, Schedule
-from nervecord.runtime.c_engine import CStream
-from nervecord.runtime.emulator import EmulatorStream
+from nervecord.compiler.plan.plan import plan
+from nervecord.runtime.engines.c.session import CStream
+from nervecord.runtime.engines.emulator.session import EmulatorStream
 
 pytestmark = pytest.mark.skipif(
     not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler: apt-get install gcc"
@@ -162,7 +162,9 @@ def test_sanitizers_report_what_leaves_an_array_or_the_language(planted: str) ->
 import dataclasses, sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from compiled_c import SANITIZED, assert_same_blocks
-from nervecord.compiler.c import block, core, form
+from nervecord.runtime.engines.c import block
+from nervecord.runtime.engines.c import core
+from nervecord.runtime.engines.c import layout as form
 from streams import draw_stream
 {PLANTED[planted]}
 assert_same_blocks(draw_stream(7), SANITIZED)

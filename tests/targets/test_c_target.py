@@ -18,11 +18,10 @@ from graphs import LAVA, draw
 from policies import lif, random_dag, random_policy
 
 import nervecord
-from nervecord.compiler.c.names import identifiers
-from nervecord.compiler.c.source import c_source
-from nervecord.compiler.contract import Channels
 from nervecord.compiler.files.program import Program
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.graph.contract import Channels
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import (
     Affine,
     BiasChannel,
@@ -39,9 +38,10 @@ from nervecord.compiler.ops import (
     Sparse,
     Threshold,
 )
-from nervecord.compiler.plan import plan
-from nervecord.compiler.policy import Policy
+from nervecord.compiler.plan.plan import plan
 from nervecord.errors import InfeasibleError, NervecordError
+from nervecord.runtime.engines.c.names import identifiers
+from nervecord.runtime.engines.c.source import c_source
 from nervecord.targets.c.package import STACK, package, updates, works
 from nervecord.targets.c.target import CTarget
 from nervecord.targets.catalogue import load_spec

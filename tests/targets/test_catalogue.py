@@ -20,11 +20,11 @@ from policies import random_policy
 import nervecord
 from nervecord.cli.command import main
 from nervecord.compiler.files.program import Program
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.nir.file import write_nir
-from nervecord.compiler.options import Option, check_options, option, options_of
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.target import UNLIMITED, Target, TargetSpec
+from nervecord.compiler.target.options import Option, check_options, option, options_of
+from nervecord.compiler.target.protocol import UNLIMITED, Target, TargetSpec
 from nervecord.errors import FileFormatError, InfeasibleError, NervecordError
 from nervecord.targets import catalogue
 from nervecord.targets.lava.target import LavaTarget
@@ -385,6 +385,6 @@ def test_every_target_keeps_the_protocol(name: str) -> None:
 
 
 def tomllib_spec(name: str) -> TargetSpec:
-    from nervecord.compiler.specfile import spec_from_dict
+    from nervecord.compiler.target.specfile import spec_from_dict
 
     return spec_from_dict(tomllib.loads((ROOT / "targets" / name / "spec.toml").read_text(encoding="utf-8")))

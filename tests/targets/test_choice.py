@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from policies import random_policy
 
-from nervecord.compiler.calibrate import calibrate
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.ops import ArgmaxDecode
-from nervecord.compiler.policy import Policy
-from nervecord.runtime.emulator import EmulatorSession
+from nervecord.compiler.plan.calibrate import calibrate
+from nervecord.runtime.engines.emulator.session import EmulatorSession
 from nervecord.runtime.session import MachineSession
 from nervecord.targets.lava.arithmetic import lava_arithmetic
 from nervecord.targets.lava.engine_lava import LavaSession

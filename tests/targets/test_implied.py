@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from policies import random_policy, with_node
 
-from nervecord.compiler import implied
 from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.check.table import errors, findings_of, verdict
 from nervecord.compiler.compile import compile_graph
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import Neuron
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.specfile import spec_from_dict
-from nervecord.compiler.target import TargetSpec
+from nervecord.compiler.target import implied
+from nervecord.compiler.target.protocol import TargetSpec
+from nervecord.compiler.target.specfile import spec_from_dict
 from nervecord.errors import FileFormatError, InfeasibleError
 from nervecord.targets.catalogue import load_specs
 from nervecord.targets.integers import IntegerTarget

@@ -15,11 +15,11 @@ import pytest
 from graphs import LAVA
 from policies import random_policy
 
-from nervecord.compiler.calibrate import calibrate
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.lower.lower import lower
-from nervecord.compiler.policy import Policy
+from nervecord.compiler.plan.calibrate import calibrate
 from nervecord.errors import EngineError
-from nervecord.runtime.worker_child import marked
+from nervecord.runtime.worker.child import marked
 from nervecord.targets.lava import environment
 from nervecord.targets.lava.engine_lava import LavaSession
 

@@ -20,11 +20,11 @@ from lava_graphs import Case, chained, entered, expected
 from policies import random_policy
 
 import nervecord
-from nervecord.compiler.interpret import Machine
 from nervecord.compiler.ops import Array
-from nervecord.compiler.plan import Plan, plan
+from nervecord.compiler.plan.interpret import Machine
+from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import InfeasibleError
-from nervecord.runtime.worker import Worker
+from nervecord.runtime.worker.parent import Worker
 from nervecord.targets.lava import environment
 from nervecord.targets.lava.netx import export_netx
 

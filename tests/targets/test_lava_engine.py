@@ -12,9 +12,10 @@ import pytest
 from lava_graphs import LAVA, Case, differences, draw, entered, expected, traits
 from policies import random_dag, random_policy
 
-from nervecord.compiler.calibrate import calibrate
-from nervecord.compiler.contract import Channels, Contract
-from nervecord.compiler.graph import Graph, chain
+from nervecord.compiler.graph.contract import Channels, Contract
+from nervecord.compiler.graph.graph import Graph, chain
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.schedule import Schedule, StateRule
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.ops import (
     Array,
@@ -33,15 +34,14 @@ from nervecord.compiler.ops import (
     PopulationEncode,
     Quantise,
 )
-from nervecord.compiler.plan import plan
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.schedule import Schedule, StateRule
+from nervecord.compiler.plan.calibrate import calibrate
+from nervecord.compiler.plan.plan import plan
 from nervecord.errors import ContractError, GraphError, InfeasibleError, MissingDependencyError
-from nervecord.runtime.compare import compare
-from nervecord.runtime.emulator import EmulatorSession
+from nervecord.runtime.engines.emulator.session import EmulatorSession
+from nervecord.runtime.measure.compare import compare
 from nervecord.runtime.session import MachineSession, Session
 from nervecord.runtime.stream import MachineStream, StreamSession
-from nervecord.runtime.worker import Worker
+from nervecord.runtime.worker.parent import Worker
 from nervecord.targets.lava import environment
 from nervecord.targets.lava.engine_lava import LavaSession, LavaStream
 from nervecord.targets.lava.network import LavaNetwork, start_worker

@@ -17,8 +17,8 @@ from pass_graphs import plain_lif
 from policies import lif
 
 import nervecord
-from nervecord.compiler.graph import Graph, chain
-from nervecord.compiler.interpret import Machine
+from nervecord.compiler.graph.graph import Graph, chain
+from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.ops import (
     Affine,
     Array,
@@ -37,8 +37,8 @@ from nervecord.compiler.ops import (
     Pool,
     Sparse,
 )
-from nervecord.compiler.plan import Plan, plan
-from nervecord.compiler.schedule import Schedule
+from nervecord.compiler.plan.interpret import Machine
+from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import InfeasibleError
 from nervecord.targets.lava.netx import as_netx_loads, export_netx
 

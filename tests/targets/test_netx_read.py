@@ -15,10 +15,10 @@ from lava_graphs import chained
 from policies import random_policy
 
 import nervecord
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.ops import Array, Dense, IntegerMembrane, IntegerSpike, IntegerSynapse, Level, Neuron
 from nervecord.compiler.passes.declare import declare
-from nervecord.compiler.plan import plan
+from nervecord.compiler.plan.plan import plan
 from nervecord.errors import FileFormatError, InfeasibleError, NervecordError
 from nervecord.runtime.stream import MachineStream
 from nervecord.targets.lava.netx import export_netx

@@ -18,9 +18,11 @@ from singles import EPSILON, single
 import nervecord
 from nervecord.compiler.body.trace import Tracer, Value
 from nervecord.compiler.compile import compile_graph
-from nervecord.compiler.contract import Contract
 from nervecord.compiler.files.program import Program
-from nervecord.compiler.graph import chain
+from nervecord.compiler.graph.contract import Contract
+from nervecord.compiler.graph.graph import chain
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.schedule import STREAM, Schedule
 from nervecord.compiler.ops import (
     Affine,
     Conv,
@@ -38,11 +40,9 @@ from nervecord.compiler.ops import (
     Scale,
     Spike,
 )
-from nervecord.compiler.plan import plan
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.schedule import STREAM, Schedule
+from nervecord.compiler.plan.plan import plan
 from nervecord.errors import ContractError, GraphError, InfeasibleError, NervecordError
-from nervecord.runtime.emulator import EmulatorSession
+from nervecord.runtime.engines.emulator.session import EmulatorSession
 from nervecord.runtime.session import MachineSession, Session
 from nervecord.runtime.stream import MachineStream
 from nervecord.targets.onnx.engine import OnnxSession, OnnxStream, inference_session

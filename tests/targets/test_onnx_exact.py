@@ -18,18 +18,18 @@ from policies import random_dag, random_policy
 from singles import single
 
 import nervecord
-from nervecord.compiler.calibrate import calibrate
 from nervecord.compiler.compile import compile_graph
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.schedule import STREAM
 from nervecord.compiler.ops import Dense, Input, IntegerMembrane, Level, Neuron, Op, Output
-from nervecord.compiler.plan import plan
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.schedule import STREAM
+from nervecord.compiler.plan.calibrate import calibrate
+from nervecord.compiler.plan.plan import plan
 from nervecord.errors import GraphError
-from nervecord.runtime.emulator import EmulatorSession
-from nervecord.runtime.environment import given_action, make_environment
+from nervecord.runtime.engines.emulator.session import EmulatorSession
 from nervecord.runtime.session import MachineSession, Session
 from nervecord.runtime.stream import MachineStream
+from nervecord.runtime.worker.environment import given_action, make_environment
 from nervecord.targets.catalogue import load_spec
 from nervecord.targets.onnx.engine import OnnxSession, OnnxStream, inference_session
 from nervecord.targets.onnx.target import OnnxTarget

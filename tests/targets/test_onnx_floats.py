@@ -14,8 +14,8 @@ import pytest
 from policies import random_dag, random_policy, with_node
 from singles import EPSILON, single
 
-from nervecord.compiler.graph import chain
-from nervecord.compiler.interpret import Machine
+from nervecord.compiler.graph.graph import chain
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import (
     Affine,
     Flatten,
@@ -27,10 +27,10 @@ from nervecord.compiler.ops import (
     Threshold,
 )
 from nervecord.compiler.ops.neurons import RESETS
-from nervecord.compiler.plan import plan
-from nervecord.compiler.policy import Policy
+from nervecord.compiler.plan.interpret import Machine
+from nervecord.compiler.plan.plan import plan
 from nervecord.errors import GraphError
-from nervecord.runtime.replay import before_spike
+from nervecord.runtime.measure.replay import before_spike
 from nervecord.targets.onnx.engine import OnnxSession
 
 onnx = pytest.importorskip("onnx")

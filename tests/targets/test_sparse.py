@@ -16,13 +16,13 @@ from sparse_graphs import convolution, mantissas, sparse_stream
 import nervecord
 from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.files.program import Program
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.interpret import simulate
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.verify import verify
 from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.ops import Conv, Csr, Dense, Op, Sparse
-from nervecord.compiler.plan import plan
-from nervecord.compiler.verify import verify
-from nervecord.runtime.emulator import EmulatorStream
+from nervecord.compiler.plan.interpret import simulate
+from nervecord.compiler.plan.plan import plan
+from nervecord.runtime.engines.emulator.session import EmulatorStream
 from nervecord.targets.integers import stream_integers
 from nervecord.targets.lava.engine_lava import LavaStream
 from nervecord.targets.lava.processes import connection_of

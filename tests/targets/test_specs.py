@@ -16,10 +16,10 @@ from policies import li, lif, random_dag, random_policy, with_node
 
 from nervecord.compiler.check.table import findings_of, verdict
 from nervecord.compiler.compile import compile_graph
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import OPS, Affine, CountDecode, Level, Op, Scale, Threshold, is_core
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.specfile import read_spec, spec_from_dict, spec_table, targets_doc
-from nervecord.compiler.target import UNLIMITED, Energy, Fact, TargetSpec
+from nervecord.compiler.target.protocol import UNLIMITED, Energy, Fact, TargetSpec
+from nervecord.compiler.target.specfile import read_spec, spec_from_dict, spec_table, targets_doc
 from nervecord.errors import FileFormatError, InfeasibleError, NervecordError
 from nervecord.targets.catalogue import load_spec, load_specs, target_names
 from nervecord.targets.lava.target import LavaTarget

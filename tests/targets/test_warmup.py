@@ -17,8 +17,8 @@ OPENED = """
 import nervecord
 from emulated import observations_of, policy_of
 from graphs import draw
-from nervecord.runtime import kernel
-from nervecord.runtime.emulator import Emulator, EmulatorSession
+from nervecord.runtime.engines.emulator import kernel
+from nervecord.runtime.engines.emulator.session import Emulator, EmulatorSession
 
 with nervecord.open({ant!r}) as session:
     session.step([0.0] * 27)
@@ -40,7 +40,7 @@ def test_every_form_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, int]] = []
     found = warmup(lambda done, total: seen.append((done, total)))
     assert seen == [(k + 1, len(FORMS)) for k in range(len(FORMS))]
-    from nervecord.runtime import jit, kernel
+    from nervecord.runtime.engines.emulator import jit, kernel
 
     loop = kernel.loop()
     assert [len(function.signatures) for function in (loop.act, loop.run)] == [2, 2]  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nervecord.targets.batched.session import BatchedSession
+from nervecord.runtime.engines.torch.session import BatchedSession
 from nervecord.training.folder.export import policy_graph
 from nervecord.training.policy.description import describe
 from nervecord.training.policy.network import SpikingPolicy

@@ -12,8 +12,8 @@ import torch
 
 import nervecord
 from nervecord.compiler import ops as n
-from nervecord.compiler.interpret import simulate
 from nervecord.compiler.nir.file import read_nir
+from nervecord.compiler.plan.interpret import simulate
 from nervecord.errors import NervecordError
 from nervecord.training.folder import checkpoint
 from nervecord.training.folder.export import describe_checkpoint, policy_from_checkpoint

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from nervecord.compiler.interpret import simulate
+from nervecord.compiler.graph.verify import verify
 from nervecord.compiler.nir.file import read_nir
 from nervecord.compiler.ops import Affine
-from nervecord.compiler.verify import verify
+from nervecord.compiler.plan.interpret import simulate
 from nervecord.errors import NervecordError
 from nervecord.training.folder import checkpoint
 from nervecord.training.folder.export import describe_checkpoint, exportable, policy_from_checkpoint

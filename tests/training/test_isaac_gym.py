@@ -22,7 +22,7 @@ import nervecord
 from nervecord.cli.command import main
 from nervecord.compiler.nir.file import read_nir
 from nervecord.errors import ContractError, EngineError, MissingDependencyError, NervecordError
-from nervecord.runtime import worker_child
+from nervecord.runtime.worker import child as worker_child
 from nervecord.targets.lava.environment import python_version
 from nervecord.training import run
 from nervecord.training.settings.config import TrainConfig

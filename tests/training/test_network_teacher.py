@@ -12,8 +12,8 @@ import pytest
 import torch
 from policies import random_policy
 
-from nervecord.compiler.interpret import simulate
 from nervecord.compiler.onnx.reading import read_onnx
+from nervecord.compiler.plan.interpret import simulate
 from nervecord.errors import NervecordError
 from nervecord.training.folder import checkpoint
 from nervecord.training.front import distill

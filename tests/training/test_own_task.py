@@ -18,8 +18,8 @@ import pytest
 import nervecord
 from nervecord.cli.command import main
 from nervecord.compiler.files.contractfile import read_contract
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.nir.file import write_nir
-from nervecord.compiler.policy import Policy
 from nervecord.errors import MissingDependencyError, NervecordError
 from nervecord.training.simulators.make import make_simulator
 

@@ -18,7 +18,7 @@ from training.test_resume import rows
 
 from nervecord.cli.command import main
 from nervecord.errors import EngineError, NervecordError
-from nervecord.runtime.worker_child import marked
+from nervecord.runtime.worker.child import marked
 from nervecord.training import run as training
 from nervecord.training.run import TrainResult, train
 from nervecord.training.settings.config import TrainConfig

@@ -12,7 +12,7 @@ from simulating import make_simulator
 
 import nervecord
 from nervecord.errors import MissingDependencyError, NervecordError
-from nervecord.runtime.environment import make_environment
+from nervecord.runtime.worker.environment import make_environment
 from nervecord.training.run import train
 from nervecord.training.settings.config import TrainConfig
 from nervecord.training.settings.presets import PRESETS

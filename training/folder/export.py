@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from nervecord.compiler.contract import Contract
-from nervecord.compiler.graph import Edge, Graph
+from nervecord.compiler.graph.contract import Contract
+from nervecord.compiler.graph.graph import Edge, Graph
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.nir.file import write_nir
 from nervecord.compiler.ops import (
     Affine,
@@ -31,7 +32,6 @@ from nervecord.compiler.ops import (
     Spike,
     Synapse,
 )
-from nervecord.compiler.policy import Policy
 from nervecord.errors import NervecordError
 from nervecord.training.policy.description import (
     CountReadout,

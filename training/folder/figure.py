@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nervecord.runtime.picture import save_figure
+from nervecord.runtime.report.picture import save_figure
 from nervecord.training.folder.records import read_metrics, read_record
 
 

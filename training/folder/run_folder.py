@@ -33,7 +33,7 @@ from typing import Any
 
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.errors import MissingDependencyError, NervecordError, install_command
-from nervecord.runtime import environment
+from nervecord.runtime.worker import environment
 from nervecord.training.folder.damage import whole_rows
 from nervecord.training.folder.records import number_of, read_metrics, read_record
 from nervecord.training.settings.config import TrainConfig

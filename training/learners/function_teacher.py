@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nervecord.errors import NervecordError
-from nervecord.runtime.environment import import_task
+from nervecord.runtime.worker.environment import import_task
 from nervecord.training.settings.config import TrainConfig
 
 Function: TypeAlias = Callable[[NDArray[np.float32]], Any]

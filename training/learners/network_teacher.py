@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nervecord.compiler.files.serialise import graph_from_data, graph_to_data
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.verify import require
 from nervecord.compiler.ops import Activation, Affine, ArgmaxDecode, Decode, Input, Level, Normalise, Op, Output
-from nervecord.compiler.verify import require
 from nervecord.errors import NervecordError
 from nervecord.targets.given import read_graph
 from nervecord.training.settings.config import TrainConfig

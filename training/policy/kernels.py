@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nervecord.runtime.jit import Guarded
+from nervecord.runtime.engines.emulator.jit import Guarded
 
 Array = NDArray[Any]
 

@@ -7,12 +7,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from nervecord.compiler.contract import Channels, Contract
-from nervecord.compiler.graph import Graph
+from nervecord.compiler.graph.contract import Channels, Contract
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.passes.act import act
-from nervecord.compiler.policy import Policy
 from nervecord.errors import ContractError, NervecordError
-from nervecord.runtime.environment import spaces_of
+from nervecord.runtime.worker.environment import spaces_of
 from nervecord.targets.given import read_graph
 from nervecord.training.settings.tasks import channels, choice_names
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nervecord.compiler.contract import Channels
+from nervecord.compiler.graph.contract import Channels
 
 
 @dataclass(frozen=True, slots=True)

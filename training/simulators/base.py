@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nervecord.errors import MissingDependencyError, NervecordError, install_command
-from nervecord.runtime.environment import import_task, mujoco_log, simulator_missing, stated_period, unknown_task
+from nervecord.runtime.worker.environment import import_task, mujoco_log, simulator_missing, stated_period, unknown_task
 
 Array = NDArray[Any]
 

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from nervecord.errors import MissingDependencyError, NervecordError, unknown_name
-from nervecord.runtime.worker import Worker
+from nervecord.runtime.worker.parent import Worker
 from nervecord.training.simulators.base import Step
 
 HANDLER = Path(__file__).parent / "isaac_worker" / "handler.py"

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from nervecord.errors import MissingDependencyError, NervecordError, install_command, unknown_name
-from nervecord.runtime.environment import import_task
+from nervecord.runtime.worker.environment import import_task
 from nervecord.training.simulators.lab_interface import LabSimulator
 
 

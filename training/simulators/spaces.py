@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nervecord.errors import NervecordError
-from nervecord.runtime.environment import choices_of
+from nervecord.runtime.worker.environment import choices_of
 
 Array = NDArray[Any]
 

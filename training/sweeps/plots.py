@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nervecord.errors import MissingDependencyError, install_command
-from nervecord.runtime.picture import COLOURS, save_figure
+from nervecord.runtime.report.picture import COLOURS, save_figure
 from nervecord.training.sweeps.study import Series, Study, word
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""A network of stock Lava processes that runs in closed loop. Runs in Lava's interpreter, under `runtime.worker_child`.
+"""A network of stock Lava processes that runs in closed loop. Runs in Lava's interpreter, under `runtime.worker.child`.
 
     open(entries, connections, populations, reads)  with the arrays of connections and bias_K: describe the network
     play(x: (block, n) integers)  one block: spikes of every population at each step, membranes as `reads` says

@@ -15,10 +15,10 @@ import h5py
 import numpy as np
 
 from nervecord.compiler import ops as n
-from nervecord.compiler.contract import Channels, Contract
-from nervecord.compiler.graph import chain
+from nervecord.compiler.graph.contract import Channels, Contract
+from nervecord.compiler.graph.graph import chain
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.nir.file import nir_bytes
-from nervecord.compiler.policy import Policy
 
 EDGES = [("input", "fc"), ("fc", "lif"), ("lif", "output")]
 MORE_EDGES = [("input", "fc%delay"), ("fc%delay", "fc"), ("fc", "lif"), ("lif", "output"), ("input", "output")]

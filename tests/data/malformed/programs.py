@@ -19,13 +19,13 @@ import numpy as np
 
 from nervecord.compiler import ops as n
 from nervecord.compiler.compile import compile_graph
-from nervecord.compiler.contract import Channels, Contract
 from nervecord.compiler.files.arrays import ENTRY, pack, unpack
 from nervecord.compiler.files.program import Program, described_hashes
-from nervecord.compiler.graph import chain
-from nervecord.compiler.policy import Policy
+from nervecord.compiler.graph.contract import Channels, Contract
+from nervecord.compiler.graph.graph import chain
+from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.schema import canonical, checked, row
-from nervecord.compiler.target import Target
+from nervecord.compiler.target.protocol import Target
 from nervecord.targets.lava.target import LavaTarget
 from nervecord.targets.reference.target import ReferenceTarget
 

@@ -1,6 +1,6 @@
 """Isaac Gym's side of `training.isaac_gym`: runs in Isaac Gym's own interpreter (Python 3.8), one task for its life.
 
-A handler file of `runtime.worker_child`; nothing of nervecord is imported here.
+A handler file of `runtime.worker.child`; nothing of nervecord is imported here.
 
 Written against isaacgym preview 4 and IsaacGymEnvs 1.5: `isaacgymenvs.make`, `VecTask.reset`, `VecTask.step`.
 """

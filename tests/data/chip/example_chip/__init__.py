@@ -7,14 +7,14 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nervecord.compiler.calibrate import Calibration, StreamCalibration
 from nervecord.compiler.files.program import Program
-from nervecord.compiler.graph import Graph
-from nervecord.compiler.options import option
-from nervecord.compiler.plan import plan
-from nervecord.compiler.policy import Policy
-from nervecord.compiler.schedule import Schedule
-from nervecord.compiler.target import Emitted, Fact, Limits, Lowered, TargetSpec
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.schedule import Schedule
+from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration
+from nervecord.compiler.plan.plan import plan
+from nervecord.compiler.target.options import option
+from nervecord.compiler.target.protocol import Emitted, Fact, Limits, Lowered, TargetSpec
 from nervecord.errors import unknown_name
 from nervecord.runtime.session import MachineSession, Session
 from nervecord.runtime.stream import MachineStream, StreamSession

@@ -1,0 +1,1 @@
+"""What a target is to the compiler: its protocol, its specification as data, its options."""

@@ -1,0 +1,476 @@
+"""What a target is: its limits as cited data, and a small protocol.
+
+A `TargetSpec` is read from a `spec.toml` (`compiler.target.specfile`). Each statement about hardware is a `Fact`: a
+value, where it comes from, and how far it can be trusted. A value that nobody published is None, confidence "unknown"; it is
+reported as such and never passes for a limit that was kept. Feasibility (`compiler.check`), placement, energy,
+documentation and the conformance tests all read the same data.
+"""
+
+# ruff: noqa: RUF009 -- `_describe` is dataclasses.field with a description
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+
+from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.schedule import Schedule
+from nervecord.compiler.ops import Level
+from nervecord.errors import NervecordError, unknown_name
+
+if TYPE_CHECKING:
+    from nervecord.compiler.files.program import Program
+    from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration
+
+Confidence: TypeAlias = Literal["exact", "second-hand", "conflicting", "given", "unknown"]
+"""exact: read in the source named; second-hand: repeated by others, the source itself not read or not public;
+conflicting: sources disagree; given: the user's own value (`TargetSpec.override`); unknown: no value."""
+
+DECIDING: tuple[Confidence, ...] = ("exact", "given")
+"""Confidences with which a limit that is exceeded is an error; with the others it is unknown."""
+
+UNLIMITED = math.inf
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Fact(Generic[T]):
+    """One statement about a target. value None: not known. `math.inf`: there is no such limit."""
+
+    value: T | None = None
+    source: str = "not published"
+    confidence: Confidence = "unknown"
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a value."""
+        return self.value is not None
+
+    @property
+    def decides(self) -> bool:
+        """Whether breaking it is an error (it is unknown otherwise)."""
+        return self.confidence in DECIDING
+
+    def __str__(self) -> str:
+        return _show(self.value)
+
+
+Number: TypeAlias = Fact[float]
+Amount: TypeAlias = Fact[float]
+"""What is computed with and bounds nothing, so that it cannot be unlimited."""
+_UNKNOWN: Any = Fact()
+
+
+def _describe(text: str) -> Any:
+    return field(default=_UNKNOWN, metadata={"about": text})
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """What the target's neurons and connections can do."""
+
+    resets: Fact[tuple[str, ...]] = _describe(
+        'what a spike does: "value", "subtract", "subtract-late", "subtract-early" (reset), "none", "refractory" '
+        "(silent steps)"
+    )
+    nonzero_reset: Fact[bool] = _describe("reset to a value other than zero")
+    leak: Fact[str] = _describe('a constant leak term: "native", "bias" (through the neuron\'s bias) or "no"')
+    bias: Fact[bool] = _describe("a bias of connections into neurons without synaptic current")
+    current_bias: Fact[str] = _describe(
+        'a bias that enters the synaptic current: "native", "channel" (one more input that is always on), "settled" '
+        '(the membrane gets at once what the current would settle at) or "no"'
+    )
+    per_neuron: Fact[tuple[str, ...]] = _describe("parameters that may differ within a population")
+    graded_input: Fact[bool] = _describe("real-valued input, as graded spikes or floats")
+    readout: Fact[bool] = _describe("membranes of neurons that do not spike can be read")
+    recurrence: Fact[bool] = _describe("recurrent connections")
+    recurrent_readout: Fact[bool] = _describe("loops through neurons that are read")
+    free_wiring: Fact[bool] = _describe("values may pass without neurons, and spikes without weights")
+    shared_kernels: Fact[bool] = _describe(
+        "a core stores the kernel of a convolution once, whatever part of it it holds"
+    )
+    clears_buffers: Fact[bool] = _describe("what travels on a connection is cleared between two actions")
+    decays: Fact[str] = _describe('"any", "shift" (1 - 2^-k only) or "none" (1 only)')
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Numbers. Of a whole chip unless they say otherwise."""
+
+    inputs: Number = _describe("input channels")
+    outputs: Number = _describe("outputs that can be read")
+    neurons: Number = _describe("neurons, outputs and bias sources included")
+    hidden: Number = _describe("neurons that are no outputs")
+    synapses: Number = _describe("synapses")
+    layers: Number = _describe("layers of neurons")
+    layers_min: Number = _describe("layers of neurons that there must be")
+    fan_in: Number = _describe("synapses into one neuron")
+    fan_out: Number = _describe("neurons one neuron or input reaches")
+    input_fan_out: Number = _describe("neurons one input reaches, where that is another limit than fan_out")
+    cores: Number = _describe("cores")
+    neurons_per_core: Number = _describe("neurons of a core")
+    axons_in_per_core: Number = _describe("input axons of a core: neurons and inputs that reach it")
+    axons_out_per_core: Number = _describe("output axons of a core: (neuron, core it reaches) pairs")
+    synapse_bits_per_core: Number = _describe("synapse memory of a core, bits")
+    decays_per_core: Number = _describe("different pairs of decays on a core")
+    thresholds_per_core: Number = _describe("different thresholds on a core")
+    weight_bits: Amount = _describe("bits of a weight")
+    weight_min: Number = _describe("smallest weight mantissa")
+    weight_max: Number = _describe("largest weight mantissa")
+    state_bits: Number = _describe("bits of membrane and current")
+    decay_bits: Number = _describe("bits of a decay factor")
+    threshold_max: Number = _describe("largest threshold mantissa")
+    bias_bits: Number = _describe("bits of a bias mantissa")
+    message_bits: Number = _describe("bits of a graded spike, sign included")
+    connection_delay: Amount = _describe("steps every weighted connection costs")
+    delay_max: Number = _describe("longest delay of a connection, steps")
+
+
+@dataclass(frozen=True, slots=True)
+class Convolution:
+    """Limits of a chip that convolves. Memories are per layer, in values, sizes rounded up to powers of two."""
+
+    kernel_max: Number = _describe("largest kernel edge")
+    strides: Fact[tuple[int, ...]] = _describe("strides")
+    pools: Fact[tuple[int, ...]] = _describe("pooling kernels")
+    square: Fact[bool] = _describe("kernels and pooling windows must be square, the windows side by side")
+    plain: Fact[bool] = _describe("convolutions may have dilation and groups")
+    features_max: Number = _describe("largest number of output features")
+    kernel_memory: Fact[tuple[int, ...]] = _describe("kernel values of each layer")
+    neuron_memory: Fact[tuple[int, ...]] = _describe("neurons of each layer")
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How synapses fill a core's memory: per axon, blocks of at most `block` synapses.
+
+    A block is `header_bits` + count * (`weight_bits` + delay bits where delays are used + index bits unless every
+    neuron is a target), rounded up to `word_bits`.
+    """
+
+    weight_bits: int
+    delay_bits: int
+    header_bits: int
+    block: int
+    word_bits: int
+    index_bits: tuple[int, ...]
+    source: str
+    confidence: Confidence
+
+
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """Energy per operation, pJ, for estimates only.
+
+    `measured_on` names the chip the constants were published for, which may be another than the target.
+    """
+
+    measured_on: str
+    process_nm: int
+    source: str
+    confidence: Confidence
+    synaptic_event_pj: float
+    update_active_pj: float
+    update_inactive_pj: float
+
+    def constants(self) -> list[tuple[str, float]]:
+        """(operation, pJ)."""
+        return [
+            ("synaptic event", self.synaptic_event_pj),
+            ("active neuron update", self.update_active_pj),
+            ("inactive neuron update", self.update_inactive_pj),
+        ]
+
+    @property
+    def citation(self) -> str:
+        """Where the constants are from, as every estimate prints it."""
+        return f"{self.measured_on}, {self.process_nm} nm, {self.source} ({self.confidence})"
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSpec:
+    """A target as data.
+
+    Args:
+        name: as typed on the command line. title, summary: for people.
+        engines: what runs its programs; empty for a target that is only inspected.
+        arithmetic: of the core, in words. integers: the same as data, where the target computes in integers here.
+        nodes: level -> kinds of core nodes the target can realise starting from that level; with a `nodes_confidence`
+            that is not exact, other kinds are unknown, not refused.
+        behaviour, limits, convolution, packing, energy: see their classes; None where the section has no meaning here.
+        not_checked: what nothing public allows to check; listed in every report.
+    """
+
+    name: str
+    title: str
+    summary: str
+    engines: tuple[str, ...]
+    arithmetic: str
+    nodes: Mapping[Level, tuple[str, ...]]
+    nodes_source: str
+    nodes_confidence: Confidence
+    behaviour: Behaviour
+    limits: Limits
+    convolution: Convolution | None = None
+    packing: Packing | None = None
+    energy: Energy | None = None
+    integers: Arithmetic | None = None
+    not_checked: tuple[str, ...] = ()
+
+    SECTIONS: ClassVar[tuple[str, ...]] = ("behaviour", "limits", "convolution")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nodes", MappingProxyType(dict(self.nodes)))
+
+    def __hash__(self) -> int:
+        # A mapping has no hash; specs that differ in their nodes alone are still told apart by `==`.
+        return hash((self.name, self.behaviour, self.limits))
+
+    def kinds(self, level: Level) -> tuple[str, ...]:
+        """Kinds of core nodes that can be realised from `level`; empty where none can."""
+        return self.nodes.get(level, ())
+
+    def facts(self) -> list[tuple[str, str, Fact[Any]]]:
+        """(name, meaning, fact) of everything the spec states or leaves open, in a fixed order."""
+        found = []
+        for section in self.SECTIONS:
+            holder = getattr(self, section)
+            if holder is not None:
+                found += [(f.name, f.metadata["about"], getattr(holder, f.name)) for f in dataclasses.fields(holder)]
+        return found
+
+    def override(self, **values: float) -> TargetSpec:
+        """A copy with limits replaced by the user's own, for chips whose limits are not public.
+
+        Args:
+            values: limit name -> whole number, or `UNLIMITED`, e.g. `neurons_per_core=4096`. Their confidence becomes
+                "given".
+
+        Raises:
+            NervecordError: no such limit, its value is exact and so not open to opinion, or the number is none.
+        """
+        changes: dict[str, Any] = {}
+        for name, value in values.items():
+            if name not in {f.name for f in dataclasses.fields(Limits)}:
+                raise unknown_name("limit", name, (f.name for f in dataclasses.fields(Limits)), where=self.name)
+            old: Number = getattr(self.limits, name)
+            if old.confidence == "exact":
+                raise NervecordError(
+                    f"{old} is exact for {self.name} ({old.source}) and cannot be overridden", where=name
+                )
+            if value < 0 or not (value == UNLIMITED or float(value).is_integer()):
+                raise NervecordError(f"{value} is no limit, a whole number of zero or more is needed", where=name)
+            if value == UNLIMITED and next(f.type for f in dataclasses.fields(Limits) if f.name == name) == "Amount":
+                raise NervecordError("cannot be unlimited, a whole number is needed", where=name)
+            whole = UNLIMITED if value == UNLIMITED else int(value)
+            before = f"in place of {old} ({old.confidence})" if old.known else "where nothing is published"
+            changes[name] = Fact(whole, f"given by the user, {before}", "given")
+        return dataclasses.replace(self, limits=dataclasses.replace(self.limits, **changes))
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """A sentence for each limit that is the user's own; programs and reports keep them."""
+        return tuple(f"{name} = {fact}: {fact.source}" for name, _, fact in self.facts() if fact.confidence == "given")
+
+
+def _show(value: object) -> str:
+    if value is None:
+        return "unknown"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float) and math.isinf(value):
+        return "unlimited"
+    if isinstance(value, (tuple, list)):
+        return ", ".join(str(item) for item in value) or "none"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """A graph or policy in a target's arithmetic.
+
+    Args:
+        subject: INTEGER (or DISCRETE where the target computes in floats).
+        report: ranges, steps and errors per layer; plain JSON types.
+        allowances: explicit permissions it was made with (`--allow-...`), kept in the program's manifest.
+    """
+
+    subject: Graph | Policy
+    report: Mapping[str, object]
+    allowances: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """A file that a target wrote for another tool.
+
+    Args:
+        path: the file.
+        use: how that tool takes it, in one line.
+        arguments: what it must be told beside the file's name; plain JSON types.
+    """
+
+    path: Path
+    use: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+SessionT = TypeVar("SessionT", covariant=True)
+"""A session of the runtime; the compiler does not look at it."""
+
+
+@runtime_checkable
+class Target(Protocol[SessionT]):
+    """A target: a frozen dataclass with its `spec` as one field and its options (`compiler.target.options`) beside it.
+
+    A copy with another spec, which holds limits of the user's own, must do. One that is only inspected refuses the
+    three methods.
+    """
+
+    @property
+    def spec(self) -> TargetSpec:
+        """Its limits."""
+        ...
+
+    def lower(
+        self,
+        subject: Graph | Policy,
+        calibration: Calibration | StreamCalibration | None,
+        schedule: Schedule,
+    ) -> Lowered:
+        """A DISCRETE graph or policy in the target's arithmetic.
+
+        Args:
+            calibration: what it does on recorded input; None where there is no input: of a graph that is no policy, and
+                of a policy where the spec has no `integers`.
+            schedule: of a graph that is no policy.
+
+        Raises:
+            InfeasibleError: it cannot be held or expressed.
+        """
+        ...
+
+    def open(self, program: Program, *, engine: str | None = None, trace: bool = True) -> SessionT:
+        """A session that steps the program, on the first engine of the spec or the one named.
+
+        trace: its `trace` will be asked for. An engine in another process takes time to hand it over.
+
+        Raises:
+            NervecordError: there is no engine of that name.
+        """
+        ...
+
+    def stream(self, program: Program, *, engine: str | None = None) -> object:
+        """A session that steps a program which is no policy, on the first engine of the spec or the one named.
+
+        Raises:
+            NervecordError: there is no engine of that name.
+        """
+        ...
+
+    def emit(self, program: Program, folder: Path) -> tuple[Emitted, ...]:
+        """Write the program in the forms that other tools take, into a folder that exists.
+
+        Raises:
+            NervecordError: there is no such form, or it cannot say what the program says.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """Whether an engine can run that needs an interpreter of its own.
+
+    Args:
+        engine: its name.
+        about: what is installed and where; or what is missing, and how to get it.
+        details: the same for machines; plain JSON types.
+    """
+
+    engine: str
+    installed: bool
+    about: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Emitting(Protocol):
+    """What a target has beside `Target` if what it writes for other tools is its purpose."""
+
+    @property
+    def emits(self) -> str:
+        """What that is, in a word or two."""
+        ...
+
+
+@runtime_checkable
+class Needing(Protocol):
+    """What a target has beside `Target` if what a program takes there is no matter of cores."""
+
+    def needs(self, program: Any) -> tuple[Mapping[str, int], tuple[tuple[str, str], ...]]:
+        """(numbers by name, what and how much in words) of a program of this target."""
+        ...
+
+
+@runtime_checkable
+class Installable(Protocol):
+    """What a target has beside `Target` if one of its engines must be installed by `nervecord targets install`."""
+
+    def installation(self) -> Installation:
+        """What is there; starts nothing."""
+        ...
+
+    def install(self, progress: Callable[[str], None], *, python: Path | None, allow_shim: bool) -> Installation:
+        """Make the engine's environment, unless it is there.
+
+        Args:
+            progress: receives one line at a time, for people.
+            python: the interpreter to build on; None looks for one.
+            allow_shim: where there is no interpreter of the version that the engine declares, use a newer one with
+                changes of ours.
+        """
+        ...
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """What a target has beside `Target` if it reads files of its vendor's tools, told by the ends of their names."""
+
+    suffixes: ClassVar[tuple[str, ...]]
+    """Such as ".net"."""
+
+    @classmethod
+    def read(cls, path: Path, *, dt: float | None) -> Graph:
+        """The graph of a file; dt: seconds per step, where the caller says.
+
+        Raises:
+            FileFormatError: the file is missing, damaged, or of another kind.
+            InfeasibleError: it says something that has no form here.
+        """
+        ...
+
+
+@runtime_checkable
+class Adopting(Protocol):
+    """What a target has beside `Target` if it takes graphs of integers as they are, in whatever arithmetic."""
+
+    def adopting(self, arithmetic: Arithmetic) -> Target[Any]:
+        """The same target with this arithmetic as its spec's. Its `lower` gives such a graph back, with a report.
+
+        Raises:
+            NervecordError: an option that was given is of another arithmetic.
+        """
+        ...
+
+    def lower(
+        self, subject: Graph | Policy, calibration: Calibration | StreamCalibration | None, schedule: Schedule
+    ) -> Lowered:
+        """As of `Target`."""
+        ...

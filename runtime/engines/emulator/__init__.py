@@ -1,0 +1,1 @@
+"""The compiled emulator: tables of a plan, and the loop that walks them."""

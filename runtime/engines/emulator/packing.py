@@ -1,0 +1,471 @@
+"""A plan as the tables of the emulator's compiled loop, with the ranges that say which form of it is exact."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.lower.ranges import entering, prove
+from nervecord.compiler.ops import (
+    ArgmaxDecode,
+    Array,
+    CountArgmaxDecode,
+    CountDecode,
+    Decode,
+    Input,
+    Mantissas,
+    Normalise,
+    PopulationEncode,
+    Quantise,
+    Sparse,
+)
+from nervecord.compiler.ops.sparse import MOST_DENSE
+from nervecord.compiler.plan.plan import Entry, Plan, Step
+from nervecord.errors import InfeasibleError
+from nervecord.runtime.engines.emulator.populations import NARROW_KINDS, Given, formed, wraps_once
+from nervecord.runtime.engines.emulator.tables import Con, Fan, Header, Hold, Kind, Pop, Ring
+
+NARROW = 1 << 31
+"""Sums below it are exact in int32."""
+FLOAT32 = 1 << 24
+"""Whole numbers up to it are exact in float32."""
+MOST_MEMORY = NARROW - 1
+"""Places in a robot's memory are kept in that memory."""
+SPARSE = 1 / 16
+"""A matrix with a smaller part of weights that are not zero is stored by its rows. Measured, with a tenth of the
+sources spiking: rows win below 7 % in matrices of 256 x 256 and 1024 x 1024, below 12 % in one of 4096 x 4096."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Largest magnitudes of a connection: of any partial sum of its products, and of what it gives."""
+
+    product: int
+    sum: int
+
+
+@dataclass(slots=True)
+class Packed:
+    """What the kernel takes.
+
+    Args:
+        table, reals, weights, columns: of the graph.
+        state, memory: numbers of one robot; `dtypes` are theirs.
+        scratch: numbers of one robot in float64, the accumulators of the host's population code among them.
+        fused: whether the kernel does the host's part too.
+        populations, connections: names, in the order of the counters.
+        rings: entry or population -> its ring. held: entry -> place of its row in the table.
+    """
+
+    table: Array
+    reals: Array
+    weights: Array
+    columns: Array
+    state: int
+    memory: int
+    scratch: int
+    fused: bool
+    narrow: bool
+    populations: tuple[str, ...]
+    connections: tuple[str, ...]
+    rings: dict[str, int]
+    held: dict[str, int]
+
+    @property
+    def dtypes(self) -> tuple[type, type]:
+        """Of state and memory."""
+        return (np.float32, np.int32) if self.narrow else (np.int64, np.int64)
+
+
+def largest(plan: Plan) -> dict[str, int]:
+    """Entry or population -> largest magnitude of one value that it sends.
+
+    Raises:
+        GraphError: an entry has no limit.
+    """
+    arithmetic = plan.graph.arithmetic
+    assert arithmetic is not None
+    found = {}
+    for name, (low, high) in entering(plan).items():
+        found[name] = int(max(high.max(), -low.min()))
+    several = arithmetic.spikes_per_step if arithmetic.subtracts else 1
+    found |= {unit.step.name: several for unit in plan.units}
+    if any(unit.step.op.messages for unit in plan.units):
+        found |= {proved.name: proved.message for proved in prove(plan)}
+    return found
+
+
+def bounds(step: Step, sent: dict[str, int], arithmetic: Arithmetic) -> Bounds:
+    """Of a connection; `sent` as `largest` gives it."""
+    dense = step.op
+    assert isinstance(dense, Mantissas)
+    x = sum(sent[tap.source] for tap in step.taps)
+    (outputs,), (inputs,) = dense.out_shape, dense.in_shape
+    if isinstance(dense, Sparse):
+        sums = [dense.csr.with_values(np.abs(dense.values.astype(np.int64))).products(np.ones((1, inputs), np.int64))]
+    else:
+        reach = max(1, (1 << 22) // inputs)
+        parts = (dense.rows(k, k + reach).astype(np.int64) for k in range(0, outputs, reach))
+        sums = [np.abs(part).sum(axis=1) for part in parts]
+    product = max(int(each.max()) for each in sums) * x
+    e = dense.weight_exp
+    if e >= 0:
+        return Bounds(product, product << e)
+    # Rounding down: one unit below, of each product where each is rounded.
+    return Bounds(product, (product >> -e) + (inputs if arithmetic.shifts_each else 1))
+
+
+def _by_source(dense: Mantissas) -> tuple[Array, Array, Array]:
+    """(number of weights that are not zero of each source, the output of each, the weights), source by source."""
+    if isinstance(dense, Sparse):
+        used = np.flatnonzero(dense.values)
+        source, columns = dense.columns[used], dense.csr.row_of[used]
+        order = np.argsort(source, kind="stable")
+        counts = np.bincount(source, minlength=dense.inputs)
+        return counts, columns[order], dense.values[used][order]
+    rows = dense.weight.T
+    source, columns = np.nonzero(rows)
+    return np.count_nonzero(rows, axis=1), columns, rows[source, columns]
+
+
+def fusable(plan: Plan) -> bool:
+    """Whether the kernel does the host's part as well: one normaliser, one encoder, one decoder, in a chain.
+
+    And an Input that gives what it gets: the kernel neither clips values to a limit nor looks whether spikes are any.
+    """
+    given = plan.before[0].op
+    if not isinstance(given, Input) or given.spikes or given.limit is not None:
+        return False
+    kinds = [type(step.op) for step in plan.before[1:]]
+    if plan.contract is None or kinds not in ([Normalise, Quantise], [Normalise, PopulationEncode]):
+        return False
+    chained = all(
+        [tap.source for tap in step.taps] == [before.name]
+        for before, step in zip(plan.before, plan.before[1:], strict=False)
+    )
+    if not chained or [entry.name for entry in plan.entries] != [plan.before[-1].name]:
+        return False
+    if len(plan.after) != 2 or len(plan.after[0].taps) != 1 or len(plan.reads) != 1:
+        return False
+    decode = plan.after[0].op
+    population = plan.step(plan.reads[0].source).op
+    counts = isinstance(decode, (CountDecode, CountArgmaxDecode))
+    return isinstance(decode, (Decode, CountDecode, ArgmaxDecode, CountArgmaxDecode)) and population.sending == counts
+
+
+def pack(plan: Plan, *, fuse: bool = True, wide: bool = False, sparse: float = SPARSE) -> Packed:
+    """The tables of a plan of integers.
+
+    Args:
+        fuse: give the kernel the host's part where it can do it. wide: take the wide form whatever the ranges.
+        sparse: see `SPARSE`.
+
+    Raises:
+        GraphError: an entry has no limit.
+        InfeasibleError: it needs more memory than can be addressed.
+    """
+    return _Packer(plan, fuse and fusable(plan), wide, sparse).packed()
+
+
+class _Packer:
+    """Writes the tables of one plan."""
+
+    def __init__(self, plan: Plan, fused: bool, wide: bool, sparse: float) -> None:
+        arithmetic = plan.graph.arithmetic
+        assert arithmetic is not None
+        self.plan, self.fused, self.sparse, self.arithmetic = plan, fused, sparse, arithmetic
+        self.sent = largest(plan)
+        self.bounds = {step.name: bounds(step, self.sent, arithmetic) for step in plan.connections}
+        self.units = {unit.step.name: unit for unit in plan.units}
+        self.entering = {
+            name: sum(self.bounds[step.name].sum for step in unit.incoming) << arithmetic.input_shift
+            for name, unit in self.units.items()
+        }
+        self.narrow = not wide and self._is_narrow()
+        self.connections = {step.name: k for k, step in enumerate(plan.connections)}
+        self.populations = {name: k for k, name in enumerate(self.units)}
+        self.table: list[Array] = [np.zeros(Header.SIZE, dtype=np.int64)]
+        self.header = self.table[0]
+        self.size = int(Header.SIZE)
+        self.reals: list[Array] = []
+        self.real = 0
+        self.weights: list[Array] = []
+        self.columns: list[Array] = []
+        self.weight = 0
+        self.memory = 0
+        self.state = 0
+        self.held = [entry for entry in plan.entries if entry.entering == "held"]
+        self.rings = self._rings()
+
+    # ------------------------------------------------------------------------------------------------ ranges
+
+    def _is_narrow(self) -> bool:
+        """Whether weights of 16 bits, sums of 32 and a state in float32 are exact."""
+        a = self.arithmetic
+        if not all(isinstance(unit.step.op, NARROW_KINDS) for unit in self.plan.units):
+            return False
+        for step in self.plan.connections:
+            assert isinstance(step.op, Mantissas)
+            if step.op.stored.min() < -(1 << 15) or step.op.stored.max() >= 1 << 15:
+                return False
+            if self.bounds[step.name].sum >= NARROW or self.bounds[step.name].product >= 1 << 53:
+                return False
+        if a.membrane_overflow == "wrap-once":
+            return False  # nothing says that once is enough
+        if max(*a.membrane_range, -a.membrane_range[0], *a.current_range, -a.current_range[0]) > FLOAT32:
+            return False
+        if max(*self.entering.values(), *self.sent.values()) >= NARROW:
+            return False
+        return a.current_overflow != "wrap-once" or all(wraps_once(x, a) for x in self.entering.values())
+
+    # ------------------------------------------------------------------------------------------------ places
+
+    def put_rows(self, rows: list[Any]) -> int:
+        """Numbers into the table; returns where they begin."""
+        found: Array = np.array(rows, dtype=np.int64).ravel()
+        self.table.append(found)
+        self.size += found.size
+        return self.size - found.size
+
+    def _reserve(self, count: int) -> int:
+        """So many numbers of a robot's memory."""
+        self.memory += count
+        return self.memory - count
+
+    def put_real(self, values: Array) -> int:
+        """Numbers among the reals; returns where they begin."""
+        found = np.asarray(values, dtype=np.float64).ravel()
+        self.reals.append(found)
+        self.real += found.size
+        return self.real - found.size
+
+    # ------------------------------------------------------------------------------------------------ rings
+
+    def _ringed(self) -> list[tuple[str, int, int, bool]]:
+        """(name, width, keeps, valued) of what needs a ring: all that sends, but held entries of which products do."""
+        hoisted = {step.name for step in self.plan.connections if self._hoisted(step)}
+        found = []
+        for entry in self.plan.entries:
+            readers = [s for s in self.plan.connections if any(t.source == entry.name for t in s.taps)]
+            if entry.entering != "held" or any(step.name not in hoisted for step in readers):
+                found.append((entry.name, entry.op.size, entry.keeps, entry.graded))
+        for name, unit in self.units.items():
+            op = unit.step.op
+            if op.sending:
+                found.append((name, op.size, unit.step.keeps, self.sent[name] > 1 or op.messages))
+        return found
+
+    def _hoisted(self, step: Step) -> bool:
+        """Whether a connection's product is taken once per block."""
+        return len(step.taps) == 1 and any(step.taps[0].source == entry.name for entry in self.held)
+
+    def _rings(self) -> dict[str, int]:
+        return {name: k for k, (name, *_) in enumerate(self._ringed())}
+
+    def _ring_rows(self) -> list[list[int]]:
+        found = []
+        for name, width, keeps, valued in self._ringed():
+            steps = keeps + self.plan.window
+            count, place = self._reserve(steps), self._reserve(steps * width)
+            value = self._reserve(steps * width) if valued else -1
+            found.append([width, steps, count, place, value, *self._fans(name)])
+        return found
+
+    def _fans(self, source: str) -> tuple[int, int]:
+        """Where the fan-outs of what `source` feeds stand, and how many they are."""
+        rows = []
+        for step in self.plan.connections:
+            if not any(tap.source == source for tap in step.taps):
+                continue
+            synapses = step.op.synapses()
+            assert synapses is not None
+            reach = np.asarray(synapses.fan_out, dtype=np.int64).ravel()
+            uniform = bool((reach == reach[0]).all())
+            counter = len(self.units) + self.connections[step.name]
+            rows.append([counter, -1 if uniform else self.put_rows([reach]), int(reach[0])])
+        assert all(len(row) == Fan.SIZE for row in rows)
+        return (self.put_rows(rows) if rows else 0), len(rows)
+
+    # ------------------------------------------------------------------------------------------------ steps
+
+    def _connection(self, step: Step) -> list[int]:
+        dense = step.op
+        assert isinstance(dense, Mantissas)
+        (outputs,), (inputs,) = dense.out_shape, dense.in_shape
+        hoisted = self._hoisted(step)
+        blocks = self._blocks(dense.delay) if hoisted else 1
+        span, weight, column = self._store(dense)
+        taps = [0] if hoisted else [self.rings[tap.source] for tap in step.taps]
+        each = self.arithmetic.shifts_each and dense.weight_exp < 0
+        real = self.narrow and self.bounds[step.name].product >= NARROW
+        return [
+            inputs, outputs, weight, span, dense.weight_exp, each, real, self._reserve(outputs * blocks), dense.delay,
+            blocks, self.put_rows(taps), len(taps), column,
+        ]  # fmt: skip
+
+    def _blocks(self, delay: int) -> int:
+        return -(-delay // self.plan.window) + 1
+
+    def _store(self, dense: Mantissas) -> tuple[int, int, int]:
+        """A matrix by source: where in the table its rows begin (-1: dense), where its weights, and how far from a
+        weight's place its column is."""
+        place, span, column = self.weight, -1, 0
+        places = dense.out_shape[0] * dense.in_shape[0]
+        # What is too large to be laid out with its zeros stays as it is stored, however full.
+        if places > MOST_DENSE or np.count_nonzero(dense.stored) < self.sparse * places:
+            counts, columns, rows = _by_source(dense)
+            span = self.put_rows([place + np.concatenate([[0], np.cumsum(counts)])])
+            column = sum(map(len, self.columns)) - place
+            self.columns.append(columns.astype(np.int32))
+        else:
+            rows = dense.weight.T
+        self.weights.append(rows.astype(np.int16 if self.narrow else np.int32).ravel())
+        self.weight += rows.size
+        return span, place, column
+
+    def _kind(self, step: Step, row: list[int]) -> Kind:
+        if self._hoisted(step):
+            return Kind.HELD
+        several = len(step.taps) > 1 or row[Con.REAL]
+        return Kind.VALUES if several or self._valued(step.taps[0].source) else Kind.ROWS
+
+    def _valued(self, source: str) -> bool:
+        return next(valued for name, _, _, valued in self._ringed() if name == source)
+
+    def _population(self, step: Step) -> list[int]:
+        op, n = step.op, step.op.size
+        taps = [self.connections[tap.source] for tap in step.taps]
+        state = self.state
+        self.state += len(op.STATE) * n
+        value = -1
+        if not op.sending:
+            value = self.state
+            self.state += n * self.plan.window
+        given = Given(self.arithmetic, self.entering[step.name], self.sent[step.name])
+        own = formed(op, step.name, given, self)
+        return [
+            n, state, len(op.STATE), op.STATE.index(op.SHOWN), self.put_rows(taps), len(taps),
+            self._reserve(n) if len(taps) > 1 else 0, step.phase % self.plan.window, self.rings.get(step.name, -1),
+            value, own.form, own.current, own.integer, own.real, own.bias,
+        ]  # fmt: skip
+
+    def _hold_row(self, entry: Entry, start: int) -> list[int]:
+        width, blocks = entry.op.size, self._blocks(entry.keeps)
+        fan, fans = self._fans(entry.name)
+        hoisted = [step for step in self.plan.connections if self._hoisted(step)]
+        products = [self.connections[step.name] for step in hoisted if step.taps[0].source == entry.name]
+        return [
+            width, self._reserve(width * blocks), blocks, self.rings.get(entry.name, -1), fan, fans,
+            self.put_rows(products) if products else 0, len(products), start,
+        ]  # fmt: skip
+
+    # ------------------------------------------------------------------------------------------------ the whole
+
+    def packed(self) -> Packed:
+        """All tables."""
+        plan, h = self.plan, self.header
+        scratch = self._host() if self.fused else 0
+        h[Header.STEPS], h[Header.WINDOW], h[Header.RESETS] = plan.schedule.steps, plan.window, plan.schedule.resets
+        h[Header.REALS] = self.real
+        connections = [self._connection(step) for step in plan.connections]
+        populations = [self._population(unit.step) for unit in plan.units]
+        order: list[tuple[int, int]] = []
+        for step in plan.core:
+            if step.name in self.connections:
+                k = self.connections[step.name]
+                order.append((self._kind(step, connections[k]), k))
+            else:
+                order.append((Kind.NEURONS, self.populations[step.name]))
+        widest = max(max(row[Con.INPUTS], row[Con.OUTPUTS]) for row in connections)
+        starts = np.cumsum([0, *(entry.op.size for entry in self.held)])
+        held = [self._hold_row(entry, int(start)) for entry, start in zip(self.held, starts, strict=False)]
+        streamed = [self.rings[entry.name] for entry in plan.entries if entry.entering != "held"]
+        rings = self._ring_rows()
+        assert all(len(row) == size for rows, size in (
+            (connections, Con.SIZE), (populations, Pop.SIZE), (held, Hold.SIZE), (rings, Ring.SIZE)
+        ) for row in rows)  # fmt: skip
+        h[Header.ORDER], h[Header.ORDERS] = self.put_rows(order), len(order)
+        h[Header.CONNECTION], h[Header.CONNECTIONS] = self.put_rows(connections), len(connections)
+        h[Header.POPULATION], h[Header.POPULATIONS] = self.put_rows(populations), len(populations)
+        h[Header.RING] = self.put_rows(rings)
+        h[Header.HELD], h[Header.HELDS] = self.put_rows(held), len(held)
+        h[Header.STREAMED], h[Header.STREAMEDS] = self.put_rows(streamed), len(streamed)
+        h[Header.ZERO], h[Header.WIDEST] = self._reserve(widest), widest
+        h[Header.AT], h[Header.GATHERED], h[Header.TOTAL] = self._reserve(len(order)), self._reserve(widest), scratch
+        if self.memory > MOST_MEMORY:
+            raise InfeasibleError(
+                f"one copy needs {self.memory} numbers of memory, at most {MOST_MEMORY} can be addressed",
+                where="emulator", hint="shorter delays or shorter blocks",
+            )  # fmt: skip
+        places = {entry.name: int(h[Header.HELD]) + k * Hold.SIZE for k, entry in enumerate(self.held)}
+        return Packed(
+            table=np.concatenate(self.table),
+            reals=np.concatenate(self.reals),
+            weights=np.concatenate(self.weights),
+            columns=np.concatenate([*self.columns, np.zeros(1, np.int32)]),
+            state=self.state,
+            memory=self.memory,
+            scratch=scratch + widest,
+            fused=self.fused,
+            narrow=self.narrow,
+            populations=tuple(self.populations),
+            connections=tuple(self.connections),
+            rings=self.rings,
+            held=places,
+        )
+
+    def _host(self) -> int:
+        """The host's ops among the reals: clip, scale, limit, constant, sigma; the normaliser's mean and divisor; the
+        decoder's offset, low, high, fail-safe, and weights by neuron; the population code's means.
+
+        Returns:
+            How many numbers in float64 it needs.
+        """
+        plan, h = self.plan, self.header
+        normalise, encoder, decode = plan.before[1].op, plan.before[2].op, plan.after[0].op
+        assert isinstance(normalise, Normalise)
+        assert plan.contract is not None
+        pulsed = isinstance(encoder, PopulationEncode)
+        graded = (encoder.scale, encoder.limit, encoder.constant) if isinstance(encoder, Quantise) else (0, 0, 0)
+        sigma = encoder.sigma if isinstance(encoder, PopulationEncode) else 1.0
+        self.put_real(np.array([normalise.clip, *graded, sigma]))
+        self.put_real(normalise.mean)
+        self.put_real(normalise.divisor)
+        weight, fixed = _decoder(decode, plan.contract.fail_safe)
+        self.put_real(fixed)
+        self.put_real(weight.T)
+        if isinstance(encoder, PopulationEncode):
+            self.put_real(encoder.mean)
+            h[Header.ALWAYS], h[Header.CHANNEL] = encoder.always, encoder.mean.shape[1]
+        h[Header.PULSED], h[Header.CARRIED] = pulsed, not plan.schedule.resets
+        h[Header.OBSERVATIONS] = normalise.mean.size
+        h[Header.COUNTED] = isinstance(decode, (CountDecode, CountArgmaxDecode))
+        h[Header.CHOOSES] = isinstance(decode, (ArgmaxDecode, CountArgmaxDecode))
+        (read,) = plan.reads
+        h[Header.READ], h[Header.FIRST], h[Header.LAST] = self.populations[read.source], read.first, read.last
+        h[Header.DECODED], h[Header.EACH] = weight.shape
+        accumulators = encoder.mean.size if isinstance(encoder, PopulationEncode) else 0
+        h[Header.UNITS], h[Header.COUNTS] = accumulators, 2 * accumulators
+        h[Header.PULSE] = self._reserve(accumulators + 1) if pulsed else 0
+        return int(2 * accumulators + (weight.size if h[Header.COUNTED] else 0))
+
+
+def _decoder(decode: Any, fail_safe: tuple[float, ...]) -> tuple[Array, Array]:
+    """(actions, neurons) weights; (4, actions) offset, low, high, fail-safe.
+
+    A choice has an entry for each action to choose from, no limits, and its fail-safe in the first.
+    """
+    if isinstance(decode, Decode):
+        return decode.scale[:, None], np.array([decode.offset, decode.low, decode.high, fail_safe])
+    if isinstance(decode, CountDecode):
+        return decode.weight, np.array([decode.offset, decode.low, decode.high, fail_safe])
+    fixed = np.zeros((4, decode.choices))
+    fixed[3, 0] = fail_safe[0]
+    if isinstance(decode, CountArgmaxDecode):
+        fixed[0] = decode.offset
+        return decode.weight, fixed
+    # The integers themselves are compared.
+    return np.ones((decode.choices, 1)), fixed

@@ -1,0 +1,1 @@
+"""Pictures, videos and HTML pages of what was run."""
