@@ -1,8 +1,8 @@
 """What a target is: its limits as cited data, and a small protocol.
 
 A `TargetSpec` is read from a `spec.toml` (`compiler.target.specfile`). Each statement about hardware is a `Fact`: a
-value, where it comes from, and how far it can be trusted. A value that nobody published is None, confidence "unknown"; it is
-reported as such and never passes for a limit that was kept. Feasibility (`compiler.check`), placement, energy,
+value, where it comes from, and how far it can be trusted. A value that nobody published is None, confidence "unknown";
+it is reported as such and never passes for a limit that was kept. Feasibility (`compiler.check`), placement, energy,
 documentation and the conformance tests all read the same data.
 """
 
