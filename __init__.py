@@ -334,7 +334,7 @@ def simulate(
 
 def inspect(
     given: Given,
-    targets: Sequence[str | Target[Session]] | str | Target[Session] | None = None,
+    targets: Sequence[str | Target[Session] | TargetSpec] | str | Target[Session] | TargetSpec | None = None,
     *,
     limits: Mapping[str, float] | None = None,
     inputs: str | float | Mapping[str, str | float] | None = None,
@@ -344,7 +344,7 @@ def inspect(
 
     Args:
         given: any graph, policy or program, or the file of one.
-        targets: names or what `target` gave, one or several; by default all of `list_targets()`.
+        targets: names, specs, or what `target` gave, one or several; by default all of `list_targets()`.
         limits: limit -> your own number, in place of one that is not exact; for one target.
         inputs, steps: of a graph that is no policy; see `compile`.
 
@@ -354,17 +354,19 @@ def inspect(
     from nervecord.compiler.files.program import Program
     from nervecord.compiler.inspect import inspect as inspect_graph
     from nervecord.compiler.inspect import with_measured
+    from nervecord.compiler.target.protocol import TargetSpec as Spec
     from nervecord.targets.catalogue import load_spec, load_specs, with_limits
     from nervecord.targets.given import given_schedule, read_given, scheduled_subject
 
     if targets is None:
-        chosen: Sequence[str | Target[Session]] | None = None
+        chosen: Sequence[str | Target[Session] | TargetSpec] | None = None
     else:
         chosen = [targets] if isinstance(targets, str) or not isinstance(targets, Sequence) else targets
     if limits:
         if chosen is None or len(chosen) != 1:
             raise NervecordError("are those of one target", where="limits", hint="name it, and no other")
-        chosen = [with_limits(target(it) if isinstance(it, str) else it, limits) for it in chosen]
+        named = [target(it) if isinstance(it, str) else it for it in chosen]
+        chosen = [it.override(**limits) if isinstance(it, Spec) else with_limits(it, limits) for it in named]
     looked_at: Sequence[TargetSpec | Target[Session]] = load_specs()
     if chosen is not None:
         looked_at = [load_spec(it) if isinstance(it, str) else it for it in chosen]
