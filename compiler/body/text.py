@@ -48,7 +48,8 @@ class _Printer:
         for name, place in body.kept.items():
             if self.names.get(place) != f"{name}'":
                 found.append(f"{name}' = {self._text(place)}")
-        return [*found, f"y = {self._text(body.result)}"]
+        result = body.result
+        return [*found, f"y = {self.names[result] if result in self.names else self._expression(result, top=True)}"]
 
     def _text(self, place: int) -> str:
         return self.names[place] if place in self.names else self._expression(place)
@@ -65,7 +66,8 @@ class _Printer:
             case "negated":
                 return f"not {self._text(node.arguments[0])}"
             case "as_integer" | "as_float":
-                return self._text(node.arguments[0])
+                inner = node.arguments[0]
+                return self._expression(inner, top=top) if inner not in self.names else self.names[inner]
             case "where":
                 condition, a, b = (self._text(k) for k in node.arguments)
                 text = f"{a} if {condition} else {b}"

@@ -6,13 +6,35 @@ import dataclasses
 import inspect
 import math
 from collections.abc import Iterator
+from typing import get_args
 
 import numpy as np
 
-from nervecord.compiler.ops import OPS, PART_TYPES
+from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.body.text import equations
+from nervecord.compiler.ops import (
+    OPS,
+    PART_TYPES,
+    Activation,
+    Delta,
+    IntegerMembrane,
+    IntegerSpike,
+    IntegerSynapse,
+    Membrane,
+    Neuron,
+    Scale,
+    Sigma,
+    SigmaDelta,
+    Spike,
+    Synapse,
+    Threshold,
+)
+from nervecord.compiler.ops.activations import Function
 from nervecord.compiler.ops.fields import LARGEST_AXIS, Declared, declarations
 from nervecord.compiler.ops.level import Level
+from nervecord.compiler.ops.neurons import RESETS
 from nervecord.compiler.ops.op import Op, Part
+from nervecord.compiler.ops.sigma_delta import Rectifier
 
 ROLES = {
     "input": "an end: where values enter",
@@ -32,6 +54,10 @@ Written from the declarations in `compiler/ops/` (`compiler/ops/document.py`); a
 A graph is named ops and edges; several edges into one op add up. Arrays have the batch first, shapes here leave it out.
 Sizes are written in symbols: the same symbol in two fields of an op is the same size, "..." is a whole shape.
 [semantics.md](semantics.md) says how graphs are executed.
+
+The *traced body* of an elementwise op is what the definition, the proof of ranges and the engines torch, ONNX and C
+read (`compiler/body/`): x is what enters, y what it gives, v a state before the step and v' after it; `before_spike`,
+`current`, `membrane`, `act` and `delta` are values that others look at.
 
 Levels: *imported* is what a NIR file said, in continuous time; *discrete* has steps of dt and is executed in float64;
 *integer* is a target's arithmetic, executed in int64. The *kind* is the name that findings, targets and dumps print.
@@ -66,7 +92,51 @@ def _op(op: type[Op]) -> Iterator[str]:
     yield "; ".join(facts) + "."
     yield ""
     yield from _text(op)
+    yield from _equations(op)
     yield from _table(op)
+
+
+ONE = np.ones(1)
+EXAMPLE = Arithmetic(
+    weight_bits=8, weight_signs="twos-complement", weight_exponent_low=-8, weight_exponent_high=7,
+    accumulate="sum-then-shift", product_bits=32, input_shift=6, current_bits=24, current_overflow="saturate",
+    membrane_bits=24, membrane_overflow="saturate", decay="factor", decay_bits=12, decay_rounding="zero",
+    current_decay_low=0, order="current-first", threshold_bits=17, threshold_shift=6, compare=">", reset="zero",
+    spikes_per_step=1, bias_bits=13, bias_exponent_high=7, bias_enters="membrane", readout="membrane", graded_bits=16,
+    connection_delay=1, delay_max=63,
+)  # fmt: skip
+"""Of the equations in integers that are printed."""
+EXAMPLES: dict[type[Op], dict[str, Op]] = {
+    Scale: {"": Scale(ONE)},
+    Threshold: {"": Threshold(ONE)},
+    Activation: {name: Activation(name, (1,)) for name in get_args(Function)},
+    Neuron: {
+        "a leaky integrator": Neuron(Membrane(ONE, ONE, ONE)),
+        **{
+            f"with a current and a spike, reset {rule!r}": Neuron(
+                Membrane(ONE, ONE, ONE), Synapse(ONE, ONE), Spike(ONE, ONE, rule)
+            )
+            for rule in RESETS
+        },
+        "silent for some steps after a spike": Neuron(Membrane(ONE, ONE, ONE), None, Spike(ONE, ONE, "value", 2)),
+        "in integers, by an arithmetic whose decays are factors rounded to zero, which saturates and resets to zero":
+            Neuron(IntegerMembrane(1, ONE), IntegerSynapse(1), IntegerSpike(1)),
+    },
+    Delta: {"": Delta(1, 1)},
+    SigmaDelta: {name: SigmaDelta(ONE, 1, name) for name in get_args(Rectifier)},
+    Sigma: {"": Sigma(1)},
+}  # fmt: skip
+"""Elementwise op -> what is printed of it: title -> one of its choices."""
+
+
+def _equations(op: type[Op]) -> Iterator[str]:
+    """The traced body of each example; v' is a state after the step."""
+    for title, example in EXAMPLES.get(op, {}).items():
+        yield f"Traced body{f', {title}' if title else ''}:"
+        yield ""
+        integers = example.levels == {Level.INTEGER}
+        yield from (f"    {line}" for line in equations(example.traced(EXAMPLE if integers else None)))
+        yield ""
 
 
 def _text(kind: type[Op] | type[Part]) -> Iterator[str]:
