@@ -98,7 +98,7 @@ def test_an_error_of_the_call_is_no_damage(home: Path) -> None:
     assert said(home) == WHOLE
     before = [path.stat().st_mtime_ns for path in files(home, "nbi")]
     wrong = (
-        "import warnings; from functions import double; from nervecord.runtime import jit\n"
+        "import warnings; from functions import double; from nervecord.runtime.engines.emulator import jit\n"
         "warnings.simplefilter('error')\n"
         "for given in ((1, 2), (None,)):\n"
         "    try:\n        double(*given)\n    except Exception as error:\n        print(type(error).__name__)\n"
