@@ -172,7 +172,9 @@ class Neuron(Op):
 
     @property
     def kind(self) -> str:
-        integrates = isinstance(self.membrane, ContinuousMembrane) and self.membrane.tau is None
+        held = self.membrane
+        # NIR has no integrator behind a current: it is a leaky one whose time constant has no end.
+        integrates = isinstance(held, ContinuousMembrane) and held.tau is None and self.synapse is None
         name = ("I" if integrates else "LI") + ("F" if self.spike is not None else "")
         return ("Cuba" if self.synapse is not None else "") + name
 
