@@ -20,8 +20,9 @@ import numpy as np
 from nervecord.compiler.ops import Array
 from nervecord.errors import ContractError, EngineError
 from nervecord.runtime.answer import ACTION_NOT_FINITE, DEAD, LATE, OTHER_RATE, Answer
+from nervecord.runtime.checks import checked_active, checked_observation
 from nervecord.runtime.histogram import Histogram
-from nervecord.runtime.session import Acting, Counts, Session, checked_active, checked_observation
+from nervecord.runtime.session import Acting, Counts, Session
 
 INTERVALS = 8
 """Between so many calls and one more the rate is first judged."""

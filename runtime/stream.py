@@ -19,20 +19,9 @@ from nervecord.compiler.ops import Array, Level
 from nervecord.compiler.plan.interpret import Machine, plain_array, stream_inputs
 from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import GraphError
+from nervecord.runtime.checks import check_inputs, checked_active, checked_batch, checked_rows, room_for
 from nervecord.runtime.closing import Closing
-from nervecord.runtime.session import (
-    Counts,
-    Running,
-    Standing,
-    add,
-    check_inputs,
-    checked_active,
-    checked_batch,
-    checked_rows,
-    count_block,
-    neurons,
-    room_for,
-)
+from nervecord.runtime.session import Counts, Running, Standing, add, count_block, neurons
 
 Values: TypeAlias = Array | Mapping[str, Array]
 """By name of the end, or the one array of a graph that has one end of the kind."""

@@ -301,7 +301,9 @@ def test_fine_tuning_begins_with_the_teachers_that_are_kept(name: str) -> None:
     paths = {"start": str(ZOO / "ant" / "stages" / "1-distilled"), "critic_run": str(ZOO / name)}
     config = config.replace(**paths, capacity=1000, torch_compile=False)
     sizes = FakeSizes(27, -np.ones(8, np.float32), np.ones(8, np.float32))
-    learner = make_learner(sizes, config, SOLO, sources=read_sources(config), content=None)
+    learner = make_learner(
+        sizes, config, SOLO, sources={origin.field: origin.content for origin in read_sources(config)}, content=None
+    )
     assert [policy["sizes"] for policy in learner.taught["policies"]] == [learner.taught["policies"][0]["sizes"]] * 3
     critic = checkpoint.load(ZOO / name / "checkpoints")["learner"]["td7"]["compact"]["critic"]
     torch.testing.assert_close(learner.agent.critic.state_dict(), {k: v.float() for k, v in critic.items()})

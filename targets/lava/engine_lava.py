@@ -13,15 +13,8 @@ from nervecord.compiler.ops import Array
 from nervecord.compiler.plan.host_steps import After, Before
 from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import ContractError
-from nervecord.runtime.session import (
-    Counts,
-    Driven,
-    add,
-    check_inputs,
-    checked_active,
-    checked_observation,
-    count_block,
-)
+from nervecord.runtime.checks import check_inputs, checked_active, checked_observation
+from nervecord.runtime.session import Counts, Driven, add, count_block
 from nervecord.runtime.stream import Streaming
 from nervecord.runtime.worker.parent import Worker
 from nervecord.targets.lava.network import STEP_TIMEOUT, Backend, LavaNetwork

@@ -17,16 +17,8 @@ from nervecord.compiler.ops import Array, Level, is_core
 from nervecord.compiler.plan.host_steps import Before
 from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import EngineError, GraphError, MissingDependencyError, install_command
-from nervecord.runtime.session import (
-    Counts,
-    Driven,
-    add,
-    check_inputs,
-    checked_active,
-    checked_observation,
-    count_block,
-    neurons,
-)
+from nervecord.runtime.checks import check_inputs, checked_active, checked_observation
+from nervecord.runtime.session import Counts, Driven, add, count_block, neurons
 from nervecord.runtime.stream import Streaming
 from nervecord.targets.onnx.model import SOUND, TRACE, Model, make_model
 

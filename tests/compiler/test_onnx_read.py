@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import resource
 from collections.abc import Callable
@@ -12,20 +11,17 @@ from typing import Any
 import exporters
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from onnx_models import W, gemm, model, node, perceptron, written
 from readers import read_here
 
 import nervecord
 from nervecord.compiler.files.readerguard import Limits, read_guarded
-from nervecord.compiler.graph.contract import Channels, Contract
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.onnx import file as onnxfile
 from nervecord.compiler.onnx.reading import read_onnx
-from nervecord.compiler.ops import Activation, Affine, ArgmaxDecode, Decode, Level, Normalise
-from nervecord.compiler.passes.act import act
-from nervecord.compiler.plan.interpret import Machine, simulate
-from nervecord.errors import ContractError, FileFormatError, GraphError, NervecordError
+from nervecord.compiler.ops import Activation, Affine
+from nervecord.compiler.plan.interpret import simulate
+from nervecord.errors import FileFormatError, GraphError
 
 onnx = pytest.importorskip("onnx")
 onnxchild = pytest.importorskip("nervecord.compiler.onnx.onnxchild")
@@ -101,90 +97,6 @@ def test_what_other_libraries_export(name: str, dynamo: bool, tmp_path: Path) ->
 # Random perceptrons, against ONNX's own reference
 
 
-def model(nodes: list[Any], constants: dict[str, Any], size: int, outputs: int, **how: Any) -> Any:
-    helper = onnx.helper
-    graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("obs", onnx.TensorProto.FLOAT, how.pop("shape", ["batch", size]))],
-        [helper.make_tensor_value_info(how.pop("out", "actions"), onnx.TensorProto.FLOAT, ["batch", outputs])],
-        [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
-    )  # fmt: skip
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", how.pop("opset", 18))], ir_version=8, **how)
-
-
-def node(kind: str, inputs: list[str], output: str, **attributes: Any) -> Any:
-    return onnx.helper.make_node(kind, inputs, [output], name=f"the {output}", **attributes)
-
-
-def perceptron(seed: int) -> tuple[Any, int]:
-    """A random file in the ways that exporters write them, and its input's size."""
-    rng = np.random.default_rng(seed)
-    sizes = [int(k) for k in rng.integers(1, 9, size=int(rng.integers(2, 5)))]
-    nodes: list[Any] = []
-    constants: dict[str, Any] = {}
-    at, count = "obs", itertools.count()
-
-    def then(kind: str, *others: Any, first: bool = True, **attributes: Any) -> None:
-        nonlocal at
-        names = []
-        for value in others:
-            names.append(f"c{next(count)}")
-            constants[names[-1]] = np.asarray(value)
-        output = f"v{next(count)}"
-        nodes.append(node(kind, [at, *names] if first else [*names, at], output, **attributes))
-        at = output
-
-    def vector(n: int) -> Any:
-        return rng.normal(size=(n,) if rng.random() < 0.5 else (1, n)).astype(np.float32)
-
-    n = sizes[0]
-    if rng.random() < 0.6:
-        then("Sub", vector(n))
-        then("Div", np.abs(vector(n)) + np.float32(0.3))
-        if rng.random() < 0.5:
-            then("Clip", np.float32(-2), np.float32(2))
-    for k, (a, b) in enumerate(itertools.pairwise(sizes)):
-        last = k == len(sizes) - 2
-        weight = rng.normal(size=(b, a)).astype(np.float32)
-        match int(rng.integers(3)):
-            case 0:
-                then("Gemm", weight, vector(b).ravel(), transB=1, alpha=float(rng.choice([1, 0.5])))
-            case 1:
-                then("Gemm", weight.T, vector(b).ravel(), beta=2.0)
-            case _:
-                then("MatMul", weight.T)
-                if rng.random() < 0.8:
-                    then("Add", vector(b), first=bool(rng.random() < 0.5))
-        for _ in range(int(rng.integers(0, 3))):
-            kind = str(rng.choice(["Add", "Sub", "Mul", "Div", "Identity", "Reshape", "Flatten", "Unsqueeze"]))
-            match kind:
-                case "Reshape":
-                    then(kind, np.array([int(rng.choice([-1, 1])), b] if rng.random() < 0.5 else [-1, b], np.int64))
-                case "Unsqueeze":
-                    then(kind, np.array([0], np.int64))
-                    then("Squeeze", np.array([0], np.int64))
-                case "Flatten" | "Identity":
-                    then(kind)
-                case "Div":
-                    then(kind, np.abs(vector(b)) + np.float32(0.5))
-                case _:
-                    then(kind, vector(b), first=kind != "Sub" or bool(rng.random() < 0.5))
-        if not last or rng.random() < 0.3:
-            kind = str(rng.choice(["Tanh", "Relu", "Elu"]))
-            then(kind, **({"alpha": float(rng.uniform(0.5, 2))} if kind == "Elu" else {}))
-            if rng.random() < 0.3:
-                then("Mul", vector(b))
-    match int(rng.integers(4)):
-        case 0:
-            then("Clip", np.float32(-0.7), np.float32(0.4))
-        case 1:
-            then("Max", np.float32(-0.7))
-            then("Min", vector(sizes[-1]).ravel() + np.float32(5))
-        case 2:
-            nodes.append(node("Exp", [at], "unused"))
-    nodes.append(node("Identity", [at], "actions"))
-    return model(nodes, constants, sizes[0], sizes[-1]), sizes[0]
-
-
 @pytest.mark.parametrize("seed", range(60))
 def test_random_perceptrons_against_the_reference_of_onnx(seed: int, tmp_path: Path) -> None:
     from onnx.reference import ReferenceEvaluator
@@ -213,17 +125,6 @@ def test_activations_are_those_of_onnx() -> None:
 
 # --------------------------------------------------------------------------------------------------------------------
 # Refused
-
-W = np.ones((2, 3), dtype=np.float32)
-
-
-def written(made: Any, path: Path) -> Path:
-    path.write_bytes(made if isinstance(made, bytes) else made.SerializeToString())
-    return path
-
-
-def gemm(output: str = "actions", source: str = "obs") -> Any:
-    return node("Gemm", [source, "w"], output, transB=1)
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
@@ -393,7 +294,9 @@ def test_millions_of_empty_messages_are_counted_before_they_are_made(tmp_path: P
         read_onnx(path)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime - before.ru_utime < 5
-    assert after.ru_maxrss < max(before.ru_maxrss, 256 << 10) + 1
+    # A child begins with the size of the process that forked it.
+    ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert after.ru_maxrss < max(before.ru_maxrss, ours, 256 << 10) + (64 << 10)
 
 
 @pytest.mark.usefixtures("parse_in_child")
@@ -471,119 +374,3 @@ def test_weights_that_are_a_link_or_no_file_are_refused(tmp_path: Path) -> None:
     for said in ({"offset": "1"}, {"length": "1"}, {"offset": "x"}, {"offset": "-4"}):
         with pytest.raises(FileFormatError, match="is damaged"):
             read_onnx(external("real", tmp_path / "p.onnx", **said))
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Damaged bytes
-
-
-CHANGES = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6)
-
-
-def refusal(path: Path) -> str | None:
-    """What is said of a file; None where it is read, and then it runs."""
-    try:
-        graph = read_onnx(path)
-    except NervecordError as error:
-        return str(error)
-    # Bytes of weights or names may change and leave a network.
-    with np.errstate(all="ignore"):
-        Machine(graph).block({"observation": np.zeros((1, 1, graph.nodes["observation"].size))})
-    return None
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(seed=st.integers(0, 30), changes=CHANGES, cut=st.floats(0.3, 1))
-def test_damaged_bytes_are_refused_in_a_sentence(
-    seed: int, changes: list[tuple[float, int]], cut: float, tmp_path: Path
-) -> None:
-    content = bytearray(perceptron(seed)[0].SerializeToString())
-    for place, value in changes:
-        content[int(place * (len(content) - 1))] = value
-    path = written(bytes(content[: int(len(content) * cut)]), tmp_path / "p.onnx")
-    said = refusal(path)
-    assert said is None or (said.startswith(str(path)) and len(said) < 4000)
-
-
-def test_names_that_are_no_text_and_numbers_that_are_none(tmp_path: Path) -> None:
-    content = model([gemm()], {"w": W}, 3, 2).SerializeToString()
-    named = read_onnx(written(content.replace(b"the actions", b"the \xffctions"), tmp_path / "p.onnx"))
-    assert named.nodes["fc1"].origin == ("the \\xffctions",)
-    signalling = np.full(2, 0x7FA00000, dtype=np.uint32).tobytes()
-    path = written(content.replace(W.tobytes()[:8], signalling), tmp_path / "q.onnx")
-    with pytest.raises(GraphError, match="6 values that are NaN or infinite"):
-        read_onnx(path)
-    hidden = written(content.replace(b"the actions", b"the \x1bctions"), tmp_path / "r.onnx")
-    with pytest.raises(FileFormatError, match="cannot be printed"):
-        read_onnx(hidden)
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# As a policy
-
-
-def contract(observations: int, actions: int, choices: int = 0) -> Contract:
-    channels = Channels(tuple(f"a{k}" for k in range(actions)), ("",) * actions, (-0.5,) * actions, (0.25,) * actions)
-    if choices:
-        channels = Channels(("action",), ("1",), (0.0,), (choices - 1.0,))
-    return Contract(
-        environment="Ant-v4", observation=Channels(tuple(f"o{k}" for k in range(observations)), ("",) * observations),
-        action=channels, steps=1, state="reset", control_period=0.05, fail_safe=(0.0,) * channels.size,
-        choices=tuple(f"c{k}" for k in range(choices)),
-    )  # fmt: skip
-
-
-def network(*last: Any, **constants: Any) -> Callable[[Path], Graph]:
-    nodes = [gemm("h" if last else "actions"), *last]
-    return lambda path: read_onnx(written(model(nodes, {"w": W, **constants}, 3, 2), path))
-
-
-def test_a_network_acts_within_the_contracts_limits(tmp_path: Path) -> None:
-    policy = act(network()(tmp_path / "p.onnx"), contract(3, 2))
-    assert policy.graph.dt == 0.05
-    with nervecord.open(policy) as session:
-        assert session.step(np.array([9.0, 0.0, 0.0])).tolist() == [0.25, 0.25]
-        assert session.step(np.array([-9.0, 0.0, 0.0])).tolist() == [-0.5, -0.5]
-        assert session.step(np.array([0.0625, 0.0, 0.0])).tolist() == [0.0625, 0.0625]
-
-
-def test_limits_of_its_own_are_kept_within_them(tmp_path: Path) -> None:
-    clip = node("Clip", ["h", "a", "b"], "actions")
-    made = network(clip, a=np.float32(-0.125), b=np.float32(7))(tmp_path / "p.onnx")
-    decode = act(made, contract(3, 2)).graph.nodes["decode1"]
-    assert isinstance(decode, Decode)
-    assert (decode.low.tolist(), decode.high.tolist()) == ([-0.125] * 2, [0.25] * 2)
-
-
-def test_a_choice(tmp_path: Path) -> None:
-    for last in ([], [node("ArgMax", ["h"], "actions", axis=1)]):
-        policy = act(network(*last)(tmp_path / "p.onnx"), contract(3, 1, choices=2))
-        assert any(isinstance(op, ArgmaxDecode) for op in policy.graph.nodes.values())
-        with nervecord.open(policy) as session:
-            assert session.step(np.array([1.0, 0.0, 0.0])).tolist() == [0.0]
-
-
-@pytest.mark.parametrize(
-    ("wanted", "last", "message"),
-    [
-        (contract(4, 2), [], "takes 3 observations, and Ant-v4 gives 4"),
-        (contract(3, 5), [], "gives 2, and Ant-v4 takes 5 values"),
-        (contract(3, 1, choices=3), [], "gives 2, and Ant-v4 lets choose among 3"),
-        (contract(3, 2), [("ArgMax", {"axis": 1})], "chooses among 2, and Ant-v4 takes 2 values"),
-    ],
-)
-def test_sizes_that_do_not_fit(wanted: Contract, last: list[Any], message: str, tmp_path: Path) -> None:
-    made = network(*(node(kind, ["h"], "actions", **how) for kind, how in last))(tmp_path / "p.onnx")
-    with pytest.raises(ContractError, match=message):
-        act(made, wanted)
-
-
-def test_a_normaliser_keeps_its_numbers(tmp_path: Path) -> None:
-    mean, divisor = (np.random.default_rng(k).uniform(0.1, 3, size=3).astype(np.float32) for k in range(2))
-    nodes = [node("Sub", ["obs", "m"], "a"), node("Div", ["a", "d"], "b"), gemm(source="b")]
-    graph = read_onnx(written(model(nodes, {"w": W, "m": mean, "d": divisor}, 3, 2), tmp_path / "p.onnx"))
-    op = graph.nodes["normalise1"]
-    assert isinstance(op, Normalise)
-    np.testing.assert_array_equal(op.mean, mean)
-    np.testing.assert_array_equal(op.divisor, divisor.astype(np.float64))
-    assert graph.level is Level.DISCRETE

@@ -15,7 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import floatgraphs
-import sigma_delta_nets
+from batched import assert_same_stream
 from emulated import assert_same_state, observations_of, policy_of, random_arithmetic
 from graphs import LAVA, Case, draw
 from hypothesis import given, settings
@@ -24,18 +24,16 @@ from policies import random_dag, random_policy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nervecord.compiler.body.expression import CONVERSIONS, OPERATIONS, SOURCES
 from nervecord.compiler.graph.graph import chain
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.lower.lower import lower
-from nervecord.compiler.ops import Affine, Input, Level, Membrane, Neuron, Op, Output, Scale, Spike, Synapse
-from nervecord.compiler.ops.neurons import RESETS
+from nervecord.compiler.ops import Affine, Input, Level, Membrane, Neuron, Output, Spike
 from nervecord.compiler.plan.calibrate import calibrate
 from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import ContractError, GraphError, NervecordError
 from nervecord.runtime.answer import NOT_FINITE
 from nervecord.runtime.engines.emulator.session import EmulatorSession
-from nervecord.runtime.engines.torch import equations, kernels
+from nervecord.runtime.engines.torch import kernels
 from nervecord.runtime.engines.torch.agreement import agreement
 from nervecord.runtime.engines.torch.machine import BatchedMachine
 from nervecord.runtime.engines.torch.session import BatchedSession, BatchedStream
@@ -55,29 +53,6 @@ def integer(policy: Policy) -> Policy:
 
 # --------------------------------------------------------------------------------------------------------------------
 # Integers, to the bit
-
-
-def assert_same_stream(case: Case, batch: int, device: str) -> None:
-    """What leaves, every value of every step, state and counts, with some rows counted and one cleared on the way."""
-    plain, engine = MachineStream(case.plan, batch=batch), BatchedStream(case.plan, batch, device=device)
-    steps = case.plan.schedule.steps
-    inputs = {n: np.stack([np.roll(x, 3 * b, axis=0) for b in range(batch)], axis=1) for n, x in case.inputs.items()}
-    rng = np.random.default_rng(case.seed)
-    for start in range(0, len(next(iter(inputs.values()))), steps):
-        block, active = {n: x[start : start + steps] for n, x in inputs.items()}, rng.random(batch) < 0.7
-        wanted, found = plain.step(block, active), engine.step(block, active)
-        for name, rows in wanted.items():
-            assert rows.dtype == found[name].dtype
-            np.testing.assert_array_equal(found[name], rows, err_msg=f"seed {case.seed}, {start}: {name}")
-        ours, theirs = plain.trace(), engine.trace()
-        assert list(theirs) == list(ours)
-        for name, rows in ours.items():
-            np.testing.assert_array_equal(theirs[name], rows, err_msg=f"seed {case.seed}, {start}: {name}")
-        assert_same_state(plain.state(), engine.state())
-        assert engine.counts == plain.counts
-        if batch > 1 and start == 5 * steps:
-            for session in (plain, engine):
-                session.reset(rows=np.array([1]))
 
 
 @on_every_device
@@ -452,40 +427,6 @@ def test_an_op_without_a_kernel_is_refused_by_its_name(monkeypatch: pytest.Monke
     nodes = [("in", Input((2,))), ("fc", Affine(np.ones((2, 2)))), ("out", Output((2,)))]
     with pytest.raises(GraphError, match="Affine is not among what engine torch runs"):
         BatchedMachine(chain(Level.DISCRETE, nodes, dt=1e-3))
-
-
-def test_an_operation_without_a_reading_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(equations.SHARED, "multiply")
-    nodes = [("in", Input((2,))), ("scaled", Scale(np.array([2.0, 3.0]))), ("out", Output((2,)))]
-    with pytest.raises(GraphError, match="no reading of the operation 'multiply'"):
-        BatchedMachine(chain(Level.DISCRETE, nodes, dt=1e-3))
-
-
-def test_every_operation_has_a_reading_but_those_of_the_host() -> None:
-    read = {*equations.SHARED, *SOURCES, *CONVERSIONS}
-    assert set(OPERATIONS) - read == {"power_of_two"}
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_networks_of_changes_are_the_definition_to_the_bit(seed: int) -> None:
-    assert_same_stream(sigma_delta_nets.draw(seed), 3, "cpu")
-
-
-@pytest.mark.parametrize("rule", RESETS)
-@pytest.mark.parametrize("refractory", [0, 2])
-def test_every_reset_rule_is_the_definition(rule: str, refractory: int) -> None:
-    rng, one = np.random.default_rng(3), np.ones(6)
-    lif = Neuron(Membrane(0.8 * one, one, 0.1 * one), Synapse(0.5 * one, one),
-                 Spike(0.9 * one, 0.25 * one, rule, refractory))  # fmt: skip
-    nodes: list[tuple[str, Op]] = [
-        ("in", Input((4,))), ("fc", Affine(rng.normal(size=(6, 4)))), ("lif", lif), ("out", Output((6,)))
-    ]  # fmt: skip
-    made = plan(chain(Level.DISCRETE, nodes, dt=1e-3))
-    x = {"in": rng.normal(size=(40, 1, 4))}
-    plain, engine = MachineStream(made), BatchedStream(made)
-    for t in range(40):
-        block = {"in": x["in"][t : t + 1]}
-        np.testing.assert_array_equal(engine.step(block)["out"], plain.step(block)["out"])
 
 
 def test_coarse_products_are_refused_in_float32() -> None:

@@ -20,10 +20,11 @@ from nervecord.compiler.ops import Array, PopulationEncode
 from nervecord.compiler.plan.host_steps import After, Before
 from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import ContractError, EngineError
+from nervecord.runtime.checks import check_inputs, checked_active, checked_observation
 from nervecord.runtime.engines.c.layout import Form
 from nervecord.runtime.engines.c.library import FAST, load_library, open_shared
 from nervecord.runtime.engines.c.source import CODES, Source, c_source
-from nervecord.runtime.session import Counts, Driven, Traced, check_inputs, checked_active, checked_observation
+from nervecord.runtime.session import Counts, Driven, Traced
 from nervecord.runtime.stream import Streaming
 
 NOT_FINITE = CODES.index("NOT_FINITE")

@@ -19,9 +19,10 @@ from nervecord.compiler.plan.host_steps import After, Before
 from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import GraphError, InfeasibleError, NervecordError
 from nervecord.runtime.answer import ACTION_NOT_FINITE, NOT_FINITE, Answer, answered
+from nervecord.runtime.checks import check_inputs, checked_active, checked_observation
 from nervecord.runtime.engines.emulator.packing import pack
 from nervecord.runtime.engines.emulator.tables import Header, Hold, Pop
-from nervecord.runtime.session import Counts, Driven, Traced, check_inputs, checked_active, checked_observation
+from nervecord.runtime.session import Counts, Driven, Traced
 from nervecord.runtime.stream import Streaming
 
 _FLOAT64 = np.dtype(np.float64)

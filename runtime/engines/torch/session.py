@@ -20,18 +20,11 @@ from nervecord.compiler.plan.interpret import checked
 from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import ContractError
 from nervecord.runtime.answer import ACTION_NOT_FINITE, NOT_FINITE, Answer, answered
+from nervecord.runtime.checks import check_inputs, checked_active, checked_batch, checked_observation
 from nervecord.runtime.engines.torch.agreement import Agreement, agreement
 from nervecord.runtime.engines.torch.host_steps import DOUBLE
 from nervecord.runtime.engines.torch.machine import BatchedMachine
-from nervecord.runtime.session import (
-    Counts,
-    Driven,
-    Traced,
-    check_inputs,
-    checked_active,
-    checked_batch,
-    checked_observation,
-)
+from nervecord.runtime.session import Counts, Driven, Traced
 from nervecord.runtime.stream import Streaming
 
 ENGINE = "torch"
