@@ -71,7 +71,7 @@ def test_environments_made_in_python(policy: Path) -> None:
         assert by_function.environment == "make"
         with pytest.raises(NervecordError, match="is one environment, and 2 run side by side"):
             nervecord.run(session, make(), 3, environments=2)
-        with pytest.raises(TypeError, match="env is of type int"):
+        with pytest.raises(NervecordError, match="env: is a int"):
             nervecord.run(session, 3, 3)
         with pytest.raises(NervecordError, match=r"observations have shape \(4,\), the policy takes 2"):
             nervecord.run(session, lambda: gymnasium.make("CartPole-v1"), 1)

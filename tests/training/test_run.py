@@ -113,7 +113,7 @@ def test_the_hint_of_a_divergence_names_flags_that_the_algorithm_has(name: str) 
     named = re.findall(r"--([\w-]+) ", Run._calmer(SimpleNamespace(config=config)))  # type: ignore[arg-type]
     assert "lr" in named
     assert {flag.replace("-", "_") for flag in named} <= config.fields.keys()
-    assert ("clip" in named) == (name == "ppo")
+    assert ("clip" in named) == (name in ("ppo", "skrl-ppo"))
 
 
 def test_unknown_task_leaves_no_folder(tmp_path: Path) -> None:
