@@ -1,7 +1,7 @@
-"""Interval arithmetic of populations in integers: what their state can reach, whatever enters.
+"""What the proof of ranges passes from op to op: what one sends, and what a population can reach.
 
-With the definition's own rounding, over the steps between two clearings of the state, or to the limit that cannot be
-passed where it is carried. Nothing measured enters, so a bound that holds here holds for every input.
+A population's body is read with bounds (`compiler.body.intervals`), over the steps between two clearings of the state,
+or to bounds that one step does not leave where it is carried. Nothing measured enters, so a bound holds for every input.
 """
 
 from __future__ import annotations

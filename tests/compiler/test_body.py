@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.body.evaluate import Evaluator, zero_state
+from nervecord.compiler.body.expression import Body
 from nervecord.compiler.body.fold import folded
 from nervecord.compiler.body.intervals import FAR, HELD, UNBOUNDED, ZERO, Bounds, IntervalReading, over_steps
 from nervecord.compiler.body.text import equations
@@ -28,6 +29,7 @@ from nervecord.compiler.ops import (
     Spike,
     Synapse,
 )
+from nervecord.compiler.ops.reach import Sent
 
 OVERFLOWS = ("saturate", "saturate-symmetric", "wrap", "wrap-once")
 
@@ -77,7 +79,7 @@ def test_bounds_hold_and_folding_changes_no_bit(a: Arithmetic, op: Neuron, inter
     low, high = np.minimum(low, 0), np.maximum(high, 0)
     reached = over_steps(body, Bounds.of(low, high), interval)
     # Also with what the op proposes of carried state, which is taken only where it holds.
-    proposed = op.reach(a, interval, _sent(low, high))
+    proposed = op.reach(a, interval, Sent(low, high))
     simple, proved = folded(body), folded(body, reached.values)
     assert len(proved.nodes) <= len(simple.nodes) <= len(body.nodes)
     plain, without_idle, without_clips = (Evaluator(b) for b in (body, simple, proved))
@@ -99,12 +101,6 @@ def test_bounds_hold_and_folding_changes_no_bit(a: Arithmetic, op: Neuron, inter
             assert np.array_equal(given_[0], other)
             for name, value in states[0].items():
                 assert np.array_equal(value, np.broadcast_to(state[name], value.shape))
-
-
-def _sent(low: Any, high: Any) -> Any:
-    from nervecord.compiler.ops.reach import Sent
-
-    return Sent(low, high)
 
 
 @pytest.mark.parametrize("overflow", OVERFLOWS)
@@ -190,8 +186,16 @@ def test_bounds_beyond_int64_are_pythons_integers_and_come_back() -> None:
     far = Bounds.of(-UNBOUNDED, UNBOUNDED)
     assert far.ends.dtype == object
     assert far.meet(Bounds.of(-5, 5)).ends.dtype == np.int64
-    assert Bounds.of(0, HELD).ends.dtype == object or Bounds.of(0, HELD).highest == HELD
+    below = IntervalReading(sum_of_two()).step(Bounds.of(0, HELD // 2 - 1), {})
+    beyond = IntervalReading(sum_of_two()).step(Bounds.of(0, HELD), {})
+    assert {bounds.ends.dtype for bounds in below.values()} == {np.dtype(np.int64)}
+    assert max(bounds.highest for bounds in beyond.values()) == 2 * HELD
     assert ZERO.hull(far).same(far)
+
+
+def sum_of_two() -> Body:
+    do = Tracer("integer")
+    return do.body(do.x + do.x)
 
 
 def test_a_traced_value_is_no_truth_value_and_kinds_do_not_mix() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
 import sigma_delta_nets
 from batched import assert_same_stream
 
 from nervecord.compiler.body.expression import CONVERSIONS, OPERATIONS, SOURCES
+from nervecord.compiler.body.trace import Tracer
 from nervecord.compiler.graph.graph import chain
 from nervecord.compiler.ops import Affine, Input, Level, Membrane, Neuron, Op, Output, Scale, Spike, Synapse
 from nervecord.compiler.ops.neurons import RESETS
@@ -18,6 +19,7 @@ from nervecord.compiler.plan.plan import plan
 from nervecord.errors import GraphError
 from nervecord.runtime.engines.torch import equations
 from nervecord.runtime.engines.torch.machine import BatchedMachine
+from nervecord.runtime.engines.torch.place import Place
 from nervecord.runtime.engines.torch.session import BatchedStream
 from nervecord.runtime.stream import MachineStream
 
@@ -27,6 +29,13 @@ def test_an_operation_without_a_reading_is_refused_by_its_name(monkeypatch: pyte
     nodes = [("in", Input((2,))), ("scaled", Scale(np.array([2.0, 3.0]))), ("out", Output((2,)))]
     with pytest.raises(GraphError, match="no reading of the operation 'multiply'"):
         BatchedMachine(chain(Level.DISCRETE, nodes, dt=1e-3))
+
+
+def test_a_number_may_stand_before_the_value_that_it_is_compared_with() -> None:
+    do = Tracer("float")
+    body = do.body(do.minimum(do.constant("most", 2.0), do.maximum(do.constant("least", -1.0), do.x)))
+    step = equations.equations(body, Place(torch.device("cpu"), torch.float64), "node")
+    assert step({}, torch.tensor([[-3.0, 0.5, 7.0]], dtype=torch.float64)).tolist() == [[-1.0, 0.5, 2.0]]
 
 
 def test_every_operation_has_a_reading_but_those_of_the_host() -> None:

@@ -378,7 +378,7 @@ class EmulatorSession(Traced, Driven):
             return self._action[0].copy() if single else self._action.copy()
 
     def _general(self, given: Array, active: Array) -> None:
-        """One action with the host's ops in numpy; counts and returns what `Emulator.act` does."""
+        """One action with the host's ops in numpy; writes and counts what `Emulator.act` does."""
         emulator = self._machine
         trusted = np.asarray(np.isfinite(given).all(axis=1))
         seen = given if trusted.all() else np.where(trusted[:, None], given, self._neutral)

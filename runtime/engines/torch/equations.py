@@ -53,11 +53,15 @@ def _wrap_once(x: Tensor, low: float, high: float) -> Tensor:
     return torch.where(x > high, x - span, torch.where(x < low, x + span, x))
 
 
-def _minimum(a: Tensor, b: Number) -> Tensor:
+def _minimum(a: Number, b: Number) -> Tensor:
+    a, b = (a, b) if isinstance(a, Tensor) else (b, a)
+    assert isinstance(a, Tensor)  # two numbers are folded
     return torch.minimum(a, b) if isinstance(b, Tensor) else a.clamp(max=b)
 
 
-def _maximum(a: Tensor, b: Number) -> Tensor:
+def _maximum(a: Number, b: Number) -> Tensor:
+    a, b = (a, b) if isinstance(a, Tensor) else (b, a)
+    assert isinstance(a, Tensor)
     return torch.maximum(a, b) if isinstance(b, Tensor) else a.clamp(min=b)
 
 
