@@ -1,7 +1,7 @@
 """What the proof of ranges passes from op to op: what one sends, and what a population can reach.
 
 A population's body is read with bounds (`compiler.body.intervals`), over the steps between two clearings of the state,
-or to bounds that one step does not leave where it is carried. Nothing measured enters, so a bound holds for every input.
+or to bounds that one step does not leave where it is carried. Nothing measured enters: a bound holds for every input.
 """
 
 from __future__ import annotations
