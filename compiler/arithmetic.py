@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nervecord.compiler import schema
+from nervecord.compiler.body.bounds import UNBOUNDED, Bounds, End
+from nervecord.compiler.body.evaluate import sign
 from nervecord.compiler.body.expression import Rounding
-from nervecord.compiler.body.intervals import UNBOUNDED, Bounds
 from nervecord.compiler.body.trace import Value
 from nervecord.errors import FileFormatError, no_case
 
@@ -267,13 +268,18 @@ class Arithmetic:
         Args:
             entering: of c, zero among it. room: what rounding down may take of negative values at each step.
         """
-        ends = np.array([entering.low - room, entering.high], dtype=object)
+        return Bounds.of(self._settled(entering.low - room, code), self._settled(entering.high, code))
+
+    def _settled(self, end: End, code: int) -> End:
+        exact: Any = end if isinstance(end, int) else end.astype(object)
         if self.decays_by_shift:
             # What is lost is at least x / 2^code - 1, so x stays within (|c| + 1) * 2^code.
-            return Bounds.made(np.where(ends == 0, 0, np.sign(ends) * ((np.abs(ends) + 1) << min(code, 63))))
-        if code == 0:
-            return Bounds.made(np.sign(ends) * UNBOUNDED)
-        return Bounds.made(np.sign(ends) * -(-np.abs(ends) * self.decay_codes // code))
+            found: End = sign(exact) * ((abs(exact) + 1) << min(code, 63))
+        elif code == 0:
+            found = sign(exact) * UNBOUNDED
+        else:
+            found = sign(exact) * -(-abs(exact) * self.decay_codes // code)
+        return found
 
     def current(self, x: Value) -> Value:
         """x as a synaptic current holds it."""

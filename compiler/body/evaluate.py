@@ -13,19 +13,33 @@ State: TypeAlias = dict[str, Array]
 Function: TypeAlias = Callable[..., Any]
 
 
+def sign(x: Any) -> Any:
+    """-1, 0 or 1, of an array or of one of Python's integers."""
+    return (x > 0) - (x < 0) if isinstance(x, int) else np.sign(x)
+
+
+def select(condition: Any, a: Any, b: Any) -> Any:
+    """a where the condition holds, else b; of one truth value the one or the other as it is."""
+    return (a if condition else b) if isinstance(condition, bool) else np.where(condition, a, b)
+
+
 def _scaled(x: Any, factor: Any, bits: Any, rounding: str) -> Any:
     if rounding == "floor":
         return (x * factor) >> bits
-    return np.sign(x) * ((np.abs(x) * factor) >> bits)
+    return sign(x) * ((abs(x) * factor) >> bits)
 
 
 def _lose(x: Any, shift: Any, at_least_one: bool) -> Any:
     lost = x >> shift
-    return x - (np.where(lost == 0, np.sign(x), lost) if at_least_one else lost)
+    return x - (select(lost == 0, sign(x), lost) if at_least_one else lost)
 
 
 def _count_levels(v: Any, level: Any, most: Any, reached: bool) -> Any:
-    return np.clip(v // level if reached else -(-v // level) - 1, 0, most)
+    return _clip(v // level if reached else -(-v // level) - 1, 0, most)
+
+
+def _clip(x: Any, low: Any, high: Any) -> Any:
+    return min(max(x, low), high) if isinstance(x, int) else np.minimum(np.maximum(x, low), high)
 
 
 def _left_of_levels(v: Any, level: Any, most: Any, reached: bool) -> Any:
@@ -77,7 +91,7 @@ FUNCTIONS: dict[str, Function] = {
     "either": np.logical_or,
     "negated": np.logical_not,
     "where": np.where,
-    "clip": lambda x, low, high: np.minimum(np.maximum(x, low), high),
+    "clip": _clip,
     "as_integer": lambda x: x.astype(np.int64),
     "as_float": lambda x: x.astype(np.float64),
 }

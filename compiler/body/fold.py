@@ -9,9 +9,9 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from nervecord.compiler.body.bounds import Bounds
 from nervecord.compiler.body.evaluate import constant_value
 from nervecord.compiler.body.expression import Array, Body, Node, dtype_of
-from nervecord.compiler.body.intervals import Bounds
 
 
 def folded(
@@ -83,7 +83,7 @@ class _Folding:
         old = self.old.nodes[place].arguments
         if node.operation == "clip":
             x, low_end, high_end = (self.proved[k] for k in old)
-            if (x.low >= low_end.high).all() and (x.high <= high_end.low).all():
+            if x.within(Bounds(low_end.high, high_end.low, x.reach)):
                 return node.arguments[0]
         if node.operation in ("count_levels", "left_of_levels"):
             v, level = self.proved[old[0]], self.proved[old[1]]

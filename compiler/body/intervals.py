@@ -1,295 +1,33 @@
 """Reads a body with bounds: what every value can reach, whatever enters. Nothing measured goes in.
 
-A bound is an integer: int64 where nothing can pass it, and Python's own integers beyond, so that no sum or product
-wraps. What has no bound is `UNBOUNDED`. Operations are monotone in each argument, or are one operation where their
-arguments belong together, so that the ends of a range give the ends of the result. `where` knows in each branch what
-its condition says of the values that it compares.
+`where` knows in each branch what its condition says of the values that it compares.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from nervecord.compiler.body.evaluate import FUNCTIONS
-from nervecord.compiler.body.expression import Array, Body, Node
+from nervecord.compiler.body.bounds import (
+    READINGS,
+    UNBOUNDED,
+    ZERO,
+    Bounds,
+    add,
+    chosen,
+    joined,
+    least,
+    most,
+    subtract,
+)
+from nervecord.compiler.body.expression import Body, Node
 
-UNBOUNDED = 1 << 256
-"""Stands for a bound that does not exist."""
-FAR = 1 << 192
-"""A bound of this magnitude is none: no operation brings `UNBOUNDED` below it."""
-HELD = 1 << 61
-"""Bounds below it are computed in int64."""
 WIDENED_AFTER = 64
 """Steps after which a range of carried state that still grows has no bound."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """A range for each element, the ends included.
-
-    Args:
-        ends: (2, n) or (2, 1), lowest and highest; where the lowest is above the highest nothing is possible.
-        reach: no end is larger in magnitude.
-    """
-
-    ends: Array
-    reach: int
-
-    @classmethod
-    def of(cls, low: Any, high: Any) -> Bounds:
-        """From two ends, each one number or one for each element."""
-        low, high = np.atleast_1d(np.asarray(low)), np.atleast_1d(np.asarray(high))
-        return cls.made(np.array(np.broadcast_arrays(low.ravel(), high.ravel())))
-
-    @classmethod
-    def made(cls, ends: Array) -> Bounds:
-        """From (2, n) ends, held as narrow as they are."""
-        if ends.dtype == np.bool_:
-            ends = ends.astype(np.int64)
-        reach = int(np.abs(ends).max()) if ends.size else 0
-        if ends.dtype == object and reach < HELD:
-            ends = ends.astype(np.int64)
-        return cls(ends, reach)
-
-    @property
-    def low(self) -> Array:
-        """Lowest values, (n,) or (1,)."""
-        return self.ends[0]
-
-    @property
-    def high(self) -> Array:
-        """Highest values, (n,) or (1,)."""
-        return self.ends[1]
-
-    @property
-    def lowest(self) -> int:
-        """The lowest value of any element."""
-        return int(self.ends[0].min())
-
-    @property
-    def highest(self) -> int:
-        """The highest value of any element."""
-        return int(self.ends[1].max())
-
-    @property
-    def largest(self) -> int:
-        """The largest magnitude of any element."""
-        return max(self.highest, -self.lowest)
-
-    def hull(self, other: Bounds) -> Bounds:
-        """What either can be."""
-        return _joined(np.minimum(self.low, other.low), np.maximum(self.high, other.high), self, other)
-
-    def meet(self, other: Bounds) -> Bounds:
-        """What both can be."""
-        return _joined(np.maximum(self.low, other.low), np.minimum(self.high, other.high), self, other)
-
-    def within(self, other: Bounds) -> bool:
-        """Whether nothing of it lies outside the other."""
-        return bool((self.low >= other.low).all() and (self.high <= other.high).all())
-
-    def same(self, other: Bounds) -> bool:
-        """Whether both are the same range."""
-        return self.ends.shape == other.ends.shape and bool((self.ends == other.ends).all())
-
-
-ANYTHING = Bounds.of(-UNBOUNDED, UNBOUNDED)
-ZERO = Bounds.of(0, 0)
-EITHER = Bounds.of(0, 1)
-
-
-def _joined(low: Array, high: Array, *of: Bounds) -> Bounds:
-    reach = max(b.reach for b in of)
-    ends = np.array([low, high] if low.shape == high.shape else np.broadcast_arrays(low, high))
-    return Bounds(ends, reach) if reach < HELD else Bounds.made(ends)
-
-
-def _exact(of: Bounds, *, wide: bool) -> Array:
-    return of.ends.astype(object) if wide and of.ends.dtype != object else of.ends
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Operations
-
-
-def _limit(reach: int, *of: Bounds) -> tuple[bool, list[Array]]:
-    """Whether Python's integers are needed for what reaches so far, and the ends of the arguments so."""
-    wide = reach >= HELD or any(b.ends.dtype == object for b in of)
-    return wide, [_exact(b, wide=wide) for b in of]
-
-
-def _found(ends: Array, reach: int, wide: bool) -> Bounds:
-    return Bounds.made(ends) if wide else Bounds(ends, reach)
-
-
-def _add(a: Bounds, b: Bounds) -> Bounds:
-    reach = a.reach + b.reach
-    wide, (x, y) = _limit(reach, a, b)
-    return _found(x + y, reach, wide)
-
-
-def _subtract(a: Bounds, b: Bounds) -> Bounds:
-    reach = a.reach + b.reach
-    wide, (x, y) = _limit(reach, a, b)
-    return _found(x - y[::-1], reach, wide)
-
-
-def _multiply(a: Bounds, b: Bounds) -> Bounds:
-    reach = a.reach * b.reach
-    wide, (x, y) = _limit(reach, a, b)
-    corners = [x[i] * y[j] for i in (0, 1) for j in (0, 1)]
-    return _found(np.array([np.minimum.reduce(corners), np.maximum.reduce(corners)]), reach, wide)
-
-
-def _negate(a: Bounds) -> Bounds:
-    return Bounds(-a.ends[::-1], a.reach)
-
-
-def _absolute(a: Bounds) -> Bounds:
-    low = np.maximum(np.maximum(a.low, -a.high), 0)
-    return Bounds(np.array([low, np.maximum(np.abs(a.low), np.abs(a.high))]), a.reach)
-
-
-def _minimum(a: Bounds, b: Bounds) -> Bounds:
-    return _joined(np.minimum(a.low, b.low), np.minimum(a.high, b.high), a, b)
-
-
-def _maximum(a: Bounds, b: Bounds) -> Bounds:
-    return _joined(np.maximum(a.low, b.low), np.maximum(a.high, b.high), a, b)
-
-
-def _clip(x: Bounds, low: Bounds, high: Bounds) -> Bounds:
-    return _narrow(_minimum(_maximum(x, low), high))
-
-
-def _narrow(x: Bounds) -> Bounds:
-    """The same with a reach as small as it is."""
-    return Bounds.made(x.ends)
-
-
-def _single(value: Bounds) -> int:
-    """A constant that is one number."""
-    if value.ends.size != 2:
-        raise TypeError("a width, a shift or a number of levels is one constant for all elements")
-    return int(value.ends[0, 0])
-
-
-def _shift_left(x: Bounds, bits: Bounds) -> Bounds:
-    k = _single(bits)
-    reach = x.reach << k
-    wide, (ends,) = _limit(reach, x)
-    return _found(ends << k, reach, wide)
-
-
-def _shift_right(x: Bounds, bits: Bounds) -> Bounds:
-    return Bounds(x.ends >> _single(bits), x.reach)
-
-
-def _scaled(x: Bounds, factor: Bounds, bits: Bounds, rounding: str) -> Bounds:
-    """Monotone in x, as factors are not negative."""
-    f, k = _single(factor), _single(bits)
-    reach = x.reach * f
-    wide, (ends,) = _limit(reach, x)
-    return _found(FUNCTIONS["scaled"](ends, f, k, rounding), max(x.reach, reach >> k), wide)
-
-
-def _lose(x: Bounds, shift: Bounds, at_least_one: bool) -> Bounds:
-    """Monotone in x."""
-    return _found(FUNCTIONS["lose"](x.ends, _single(shift), at_least_one), x.reach, x.ends.dtype == object)
-
-
-def _count_levels(v: Bounds, level: Bounds, most: Bounds, reached: bool) -> Bounds:
-    m = _single(most)
-    return _found(FUNCTIONS["count_levels"](v.ends, level.ends[:1], m, reached), m, v.ends.dtype == object)
-
-
-def _left_of_levels(v: Bounds, level: Bounds, most: Bounds, reached: bool) -> Bounds:
-    """Of v above 0 a rest within one level stays, as long as no more than `most` levels lie below v."""
-    m, first = _single(most), level.low
-    reach = max(v.reach, level.reach)
-    wide, (ends, levels) = _limit(v.reach + level.reach * m, v, level)
-    rest = np.where(ends[1] < first, ends[1], levels[1] - (1 if reached else 0))
-    high = np.maximum(np.minimum(ends[1], rest), ends[1] - levels[0] * m)
-    low = np.minimum(ends[0], 0 if reached else 1)
-    return _found(np.array([low, high]), reach, wide)
-
-
-def _wrap(x: Bounds, bits: Bounds) -> Bounds:
-    half = 1 << (_single(bits) - 1)
-    held = (x.low >= -half) & (x.high < half)
-    return Bounds.made(np.array([np.where(held, x.low, -half), np.where(held, x.high, half - 1)]))
-
-
-def _wrap_once(x: Bounds, low: Bounds, high: Bounds) -> Bounds:
-    least, most = _single(low), _single(high)
-    span = most - least + 1
-    wide, (ends,) = _limit(x.reach + span, x)
-    bottom, top = ends
-    # What lies below, within and above the range, each with its correction; a part without values has its ends crossed.
-    parts = [
-        (bottom + span, np.minimum(top, least - 1) + span),
-        (np.maximum(bottom, least), np.minimum(top, most)),
-        (np.maximum(bottom, most + 1) - span, top - span),
-    ]
-    lows = [np.where(a <= b, a, x.reach + span) for a, b in parts]
-    highs = [np.where(a <= b, b, -x.reach - span) for a, b in parts]
-    return _found(np.array([np.minimum.reduce(lows), np.maximum.reduce(highs)]), x.reach + span, wide)
-
-
-def _compared(holds: Callable[[Any, Any], Any], never: Callable[[Any, Any], Any]) -> Callable[[Bounds, Bounds], Bounds]:
-    """A comparison from the ends: `holds` of (low of a, high of b, ...) where it always does, `never` the same."""
-
-    def run(a: Bounds, b: Bounds) -> Bounds:
-        always, impossible = holds(a, b), never(a, b)
-        return Bounds(np.array(np.broadcast_arrays(always, ~impossible)).astype(np.int64), 1)
-
-    return run
-
-
-def _logic(function: Callable[[Any, Any], Any]) -> Callable[[Bounds, Bounds], Bounds]:
-    return lambda a, b: Bounds(np.array([function(a.low, b.low), function(a.high, b.high)]), 1)
-
-
-READINGS: dict[str, Callable[..., Bounds]] = {
-    "add": _add,
-    "subtract": _subtract,
-    "multiply": _multiply,
-    "minimum": _minimum,
-    "maximum": _maximum,
-    "negate": _negate,
-    "absolute": _absolute,
-    "shift_left": _shift_left,
-    "shift_right": _shift_right,
-    "scaled": _scaled,
-    "lose": _lose,
-    "count_levels": _count_levels,
-    "left_of_levels": _left_of_levels,
-    "wrap": _wrap,
-    "wrap_once": _wrap_once,
-    "clip": _clip,
-    "greater": _compared(lambda a, b: a.low > b.high, lambda a, b: a.high <= b.low),
-    "greater_equal": _compared(lambda a, b: a.low >= b.high, lambda a, b: a.high < b.low),
-    "less": _compared(lambda a, b: a.high < b.low, lambda a, b: a.low >= b.high),
-    "less_equal": _compared(lambda a, b: a.high <= b.low, lambda a, b: a.low > b.high),
-    "equal": _compared(
-        lambda a, b: (a.low == a.high) & (b.low == b.high) & (a.low == b.low),
-        lambda a, b: (a.low > b.high) | (b.low > a.high),
-    ),
-    "both": _logic(np.minimum),
-    "either": _logic(np.maximum),
-    "negated": lambda a: Bounds(1 - a.ends[::-1], 1),
-    "as_integer": lambda a: a,
-}
-"""Operation of integers -> its ends from the ends of its arguments. (`where` is read by `Proof`, which refines.)"""
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Bodies
 
 
 class IntervalReading:
@@ -381,20 +119,20 @@ class _Step:
         left, never_b = self._branch(condition, False, b)
         if never_a is None and never_b is None:
             return taken.hull(left)
-        no_a: Any = np.False_ if never_a is None else never_a
-        no_b: Any = np.False_ if never_b is None else never_b
-        low = np.where(no_a, left.low, np.where(no_b, taken.low, np.minimum(taken.low, left.low)))
-        high = np.where(no_a, left.high, np.where(no_b, taken.high, np.maximum(taken.high, left.high)))
-        return Bounds.made(np.array(np.broadcast_arrays(low, high)))
+        no_a: Any = False if never_a is None else never_a
+        no_b: Any = False if never_b is None else never_b
+        low = chosen(no_a, left.low, chosen(no_b, taken.low, least(taken.low, left.low)))
+        high = chosen(no_a, left.high, chosen(no_b, taken.high, most(taken.high, left.high)))
+        return Bounds.of(low, high)
 
-    def _branch(self, condition: int, holds: bool, place: int) -> tuple[Bounds, Array | None]:
+    def _branch(self, condition: int, holds: bool, place: int) -> tuple[Bounds, Any]:
         """A branch's bounds, and for which elements it is impossible; None where for none of them."""
         implied = self._implied(condition, holds)
         if not implied:
             return self.of(place), None
-        never = functools.reduce(np.logical_or, [bounds.low > bounds.high for bounds in implied.values()])
+        never = functools.reduce(lambda a, b: a | b, [bounds.empty for bounds in implied.values()])
         value = _Step(self.reading, self.x, self.state, self, implied).of(place)
-        return value, never if never.any() else None
+        return value, never if np.any(never) else None
 
     def _implied(self, condition: int, holds: bool) -> dict[int, Bounds]:
         """What a condition says of the values that it compares: place -> narrower bounds."""
@@ -417,11 +155,11 @@ class _Step:
                 continue
             value, apart = self.of(place), Bounds.of(sides[1], sides[1])
             if above:
-                limit = _add(self.of(other), apart)
-                found[place] = _joined(np.maximum(value.low, limit.low), value.high, value, limit)
+                limit = add(self.of(other), apart)
+                found[place] = joined(most(value.low, limit.low), value.high, value, limit)
             else:
-                limit = _subtract(self.of(other), apart)
-                found[place] = _joined(value.low, np.minimum(value.high, limit.high), value, limit)
+                limit = subtract(self.of(other), apart)
+                found[place] = joined(value.low, least(value.high, limit.high), value, limit)
         return found
 
 
@@ -481,7 +219,7 @@ def over_steps(
     for k in range(steps or WIDENED_AFTER + len(body.kept) + 1):
         # The state only grows from step to step, so the last step's values are those of all steps.
         values = reading.step(x, state)
-        after = {name: _narrow(state[name].hull(values[place])) for name, place in body.kept.items()}
+        after = {name: state[name].hull(values[place]).narrow() for name, place in body.kept.items()}
         if all(after[name].same(state[name]) for name in after):
             break
         if not steps and k >= WIDENED_AFTER:
@@ -494,6 +232,5 @@ def over_steps(
 
 def _widened(before: Bounds, after: Bounds) -> Bounds:
     """Without a bound where it still grows."""
-    low = np.where(after.low < before.low, -UNBOUNDED, after.low.astype(object))
-    high = np.where(after.high > before.high, UNBOUNDED, after.high.astype(object))
-    return Bounds.made(np.array(np.broadcast_arrays(low, high)))
+    low = chosen(after.low < before.low, -UNBOUNDED, after.low)
+    return Bounds.of(low, chosen(after.high > before.high, UNBOUNDED, after.high))

@@ -120,9 +120,9 @@ class Tracer:
     def constant(self, name: str, value: int | float | Array, kind: Kind | None = None) -> Value:
         """A number, or one for each element, with the name under which it is printed and recognised."""
         kind = kind or self.x.kind
+        node = Node("constant", kind, name=name)
         held: Array = np.array(value, dtype=dtype_of(kind))
         held.setflags(write=False)
-        node = Node("constant", kind, name=name)
         key = (node, held.shape, held.tobytes())
         if key not in self._places:
             self._places[key] = len(self.nodes)

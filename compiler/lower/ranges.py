@@ -17,9 +17,10 @@ import numpy as np
 
 from nervecord.compiler.arithmetic import PRODUCT_BITS, Arithmetic
 from nervecord.compiler.blas import matmul
+from nervecord.compiler.body.bounds import FAR, Bounds
 from nervecord.compiler.body.expression import Body
 from nervecord.compiler.body.fold import folded
-from nervecord.compiler.body.intervals import FAR, Bounds, IntervalReading, Reached
+from nervecord.compiler.body.intervals import IntervalReading, Reached
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.ops import Array, Mantissas, Op, Sparse
 from nervecord.compiler.ops.reach import LARGEST_SUM, LONGEST_RUN, Reach, Sent, raised, spiking

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from nervecord.compiler.body.intervals import UNBOUNDED, ZERO, Bounds, over_steps
+from nervecord.compiler.body.bounds import READINGS, UNBOUNDED, ZERO, Bounds, add
+from nervecord.compiler.body.intervals import over_steps
 from nervecord.compiler.body.trace import Tracer, Value
 from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.fields import Array, Shape
@@ -252,19 +253,19 @@ class Neuron(Op):
         """
         held, a = self.membrane, arithmetic
         assert isinstance(held, IntegerMembrane)
-        bias = held.bias.astype(object) << held.bias_exp
-        entering = Bounds.made(x.hull(ZERO).ends.astype(object) << a.input_shift)
+        bias = held.bias.astype(np.int64) << held.bias_exp
+        biased = Bounds.of(bias, bias)
+        entering = READINGS["shift_left"](x.hull(ZERO), Bounds.of(a.input_shift, a.input_shift))
         for room in (0, 1):
             current, found = entering, {}
             if a.bias_in_current:
-                current = Bounds.of(current.low + bias, current.high + bias).hull(ZERO)
+                current = add(current, biased).hull(ZERO)
             if isinstance(self.synapse, IntegerSynapse):
                 current = a.settled(current, self.synapse.decay, room)
                 if a.current_overflow.startswith("saturate"):
                     current = current.meet(Bounds.of(*a.current_range))
                 found["u"] = current
-            added = 0 if a.bias_in_current else bias
-            v = a.settled(Bounds.of(current.low + added, current.high + added).hull(ZERO), held.decay, room)
+            v = a.settled((current if a.bias_in_current else add(current, biased)).hull(ZERO), held.decay, room)
             if a.membrane_overflow.startswith("saturate"):
                 v = v.meet(Bounds.of(*a.membrane_range))
             if isinstance(self.spike, IntegerSpike) and not a.subtracts:

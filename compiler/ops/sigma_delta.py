@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from nervecord.compiler.body.bounds import UNBOUNDED, ZERO, Bounds
+from nervecord.compiler.body.evaluate import sign
 from nervecord.compiler.body.expression import Body
-from nervecord.compiler.body.intervals import UNBOUNDED, ZERO, Bounds, Reached, over_steps
+from nervecord.compiler.body.intervals import Reached, over_steps
 from nervecord.compiler.body.trace import Tracer, Value
 from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.fields import Array, Shape
@@ -134,7 +136,8 @@ class Sending(Summing):
         kept = max(self.level - 1, 0)
         lost = (interval or LONGEST_RUN) if self.state_exp else 0
         total = ((act.low - kept) >> self.state_exp) - lost, (act.high + kept) >> self.state_exp
-        return Sent(messages.low, messages.high, total)
+        low, high, least, most = (np.broadcast_to(end, self.size) for end in (messages.low, messages.high, *total))
+        return Sent(low, high, (least, most))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -229,9 +232,10 @@ class Sigma(Summing):
 def _sums(entering: Sent, interval: int) -> Bounds:
     """What the sum of what enters can reach since it was cleared."""
     x = Bounds.of(entering.low, entering.high).hull(ZERO)
-    found = Bounds.made(np.sign(x.ends).astype(object) * UNBOUNDED)  # nothing bounds it but that nothing ever enters
+    ends = [end if isinstance(end, int) else end.astype(object) for end in (x.low, x.high)]
+    found = Bounds.of(*(sign(end) * UNBOUNDED for end in ends))  # nothing bounds it but that nothing ever enters
     if entering.total is not None:
         found = found.meet(Bounds.of(*entering.total).hull(ZERO))
     if interval:
-        found = found.meet(Bounds.made(x.ends.astype(object) * interval))
+        found = found.meet(Bounds.of(*(end * interval for end in ends)))
     return found

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.body.bounds import FAR, HELD, UNBOUNDED, ZERO, Bounds
 from nervecord.compiler.body.evaluate import Evaluator, zero_state
 from nervecord.compiler.body.expression import Body
 from nervecord.compiler.body.fold import folded
-from nervecord.compiler.body.intervals import FAR, HELD, UNBOUNDED, ZERO, Bounds, IntervalReading, over_steps
+from nervecord.compiler.body.intervals import IntervalReading, over_steps
 from nervecord.compiler.body.text import equations
 from nervecord.compiler.body.trace import Tracer
 from nervecord.compiler.ops import (

@@ -15,7 +15,8 @@ pytest.importorskip("onnxruntime")
 from graphs import LAVA
 
 from nervecord.compiler.arithmetic import Arithmetic
-from nervecord.compiler.body.intervals import Bounds, over_steps
+from nervecord.compiler.body.bounds import Bounds
+from nervecord.compiler.body.intervals import over_steps
 from nervecord.compiler.body.trace import Tracer, Value
 from nervecord.compiler.graph.graph import chain
 from nervecord.compiler.graph.schedule import Schedule

@@ -6,8 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Callable
 
+from nervecord.compiler.body.bounds import Bounds
 from nervecord.compiler.body.expression import Body, Node
-from nervecord.compiler.body.intervals import Bounds
 from nervecord.compiler.lower.ranges import Proved
 from nervecord.errors import InfeasibleError
 from nervecord.runtime.engines.c.constants import INT32, Table, literal, signed
