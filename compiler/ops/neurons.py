@@ -162,7 +162,6 @@ class Neuron(Op):
 
     ROLE: ClassVar[Role] = "population"
     LEVELS: ClassVar[frozenset[Level]] = EVERY_LEVEL
-    STATE: ClassVar[tuple[str, ...]] = ("u", "v")
     SHOWN: ClassVar[str] = "v"
     NIR: ClassVar[tuple[str, ...]] = ("I", "IF", "LI", "LIF", "CubaLI", "CubaLIF")
 

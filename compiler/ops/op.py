@@ -61,10 +61,8 @@ class Op:
     ROLE: ClassVar[Role]
     LEVELS: ClassVar[frozenset[Level]]
     """Levels at which the op is legal."""
-    STATE: ClassVar[tuple[str, ...]] = ()
-    """Every name that its state may have in integers, in the order in which engines keep it."""
     SHOWN: ClassVar[str] = ""
-    """The one of these that is read where it is looked at or sends nothing."""
+    """The state that is read where a population is looked at or sends nothing."""
     NIR: ClassVar[tuple[str, ...]] = ()
     """NIR types that `from_nir` reads."""
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
 import numpy as np
 
 from nervecord.compiler.body.bounds import UNBOUNDED, ZERO, Bounds
-from nervecord.compiler.body.evaluate import sign
+from nervecord.compiler.body.evaluate import sign, zero_state
 from nervecord.compiler.body.expression import Body
 from nervecord.compiler.body.intervals import Reached, over_steps
 from nervecord.compiler.body.trace import Tracer, Value
@@ -52,7 +52,7 @@ class Summing(Op):
         return self.in_shape
 
     def state(self, batch: int) -> State:
-        return {name: np.zeros((batch, *self.in_shape), dtype=np.int64) for name in type(self).STATE}
+        return zero_state(self.traced(None), (batch, *self.in_shape))
 
     def reach(self, arithmetic: Arithmetic, interval: int, entering: Sent) -> Reach:
         body, known = self.traced(arithmetic), {}
@@ -154,7 +154,6 @@ class Delta(Sending):
     spike_exp: int = fields.integer("messages are 2^spike_exp to a unit of x", 0, LARGEST_SHIFT, 0)
     state_exp: int = fields.integer("bits of the state below a message's unit", 0, LARGEST_SHIFT, 0)
 
-    STATE: ClassVar[tuple[str, ...]] = ("act", "residue")
     SHOWN: ClassVar[str] = "act"
 
     @property
@@ -182,7 +181,6 @@ class SigmaDelta(Sending):
     spike_exp: int = fields.integer("messages are 2^spike_exp to a unit", 0, LARGEST_SHIFT, 0)
     state_exp: int = fields.integer("bits of the state below a message's unit", 0, LARGEST_SHIFT, 0)
 
-    STATE: ClassVar[tuple[str, ...]] = ("sigma", "act", "residue")
     SHOWN: ClassVar[str] = "sigma"
 
     @property
@@ -215,7 +213,6 @@ class Sigma(Summing):
 
     width: int = fields.integer("number of values", 1, fields.LARGEST_AXIS)
 
-    STATE: ClassVar[tuple[str, ...]] = ("sigma",)
     SHOWN: ClassVar[str] = "sigma"
 
     @property

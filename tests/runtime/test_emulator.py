@@ -42,8 +42,8 @@ from nervecord.runtime.engines.emulator.session import Emulator, EmulatorSession
 from nervecord.runtime.session import MachineSession
 from nervecord.runtime.stream import MachineStream
 
-FORMS = [{}, {"wide": True}, {"sparse": 2.0}, {"sparse": 2.0, "wide": True}]
-"""As the ranges say; all in 64 bits; all matrices by their rows."""
+FORMS = [{}, {"wide": True}, {"sparse": 2.0}, {"sparse": 2.0, "wide": True}, {"fast": False}]
+"""As the ranges say; all in 64 bits; all matrices by their rows; all neurons by their instructions."""
 
 
 def compiled(**options: object) -> Policy:

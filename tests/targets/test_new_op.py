@@ -24,7 +24,6 @@ from nervecord.compiler.lower.ranges import prove
 from nervecord.compiler.ops import Array, Dense, Input, Level, Op, Output, Role, Shape, State, fields
 from nervecord.compiler.ops.reach import Reach, Sent, spiking
 from nervecord.compiler.plan.plan import Plan, plan
-from nervecord.errors import InfeasibleError
 from nervecord.runtime.engines.c.session import CStream
 from nervecord.runtime.engines.emulator.session import EmulatorStream
 from nervecord.runtime.engines.torch.session import BatchedStream
@@ -43,7 +42,6 @@ class Adaptive(Op):
 
     ROLE: ClassVar[Role] = "population"
     LEVELS: ClassVar[frozenset[Level]] = frozenset({Level.INTEGER})
-    STATE: ClassVar[tuple[str, ...]] = ("v", "raised")
     SHOWN: ClassVar[str] = "v"
 
     @property
@@ -55,7 +53,7 @@ class Adaptive(Op):
         return True
 
     def state(self, batch: int) -> State:
-        return {name: np.zeros((batch, self.size), dtype=np.int64) for name in self.STATE}
+        return {name: np.zeros((batch, self.size), dtype=np.int64) for name in ("v", "raised")}
 
     def body(self, do: Tracer, arithmetic: Arithmetic | None) -> Value:
         assert arithmetic is not None
@@ -96,6 +94,7 @@ def network(seed: int, schedule: Schedule) -> Plan:
 
 
 ENGINES: list[Any] = [
+    EmulatorStream,
     BatchedStream,
     OnnxStream,
     pytest.param(CStream, marks=pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")),
@@ -122,8 +121,3 @@ def test_its_equations_run_everywhere(engine: Any, schedule: Schedule) -> None:
                     assert low <= v.min()
                     assert v.max() <= high
         assert 0 < spikes < 8 * schedule.steps * 6
-
-
-def test_an_engine_that_reads_no_bodies_refuses_it_by_name() -> None:
-    with pytest.raises(InfeasibleError, match="is a Adaptive, which the emulator does not run"):
-        EmulatorStream(network(0, Schedule()))

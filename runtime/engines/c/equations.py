@@ -118,6 +118,8 @@ class _Lines:
             "lose": self._lose,
             "count_levels": lambda node, a: self._levels(node, a, left=False),
             "left_of_levels": lambda node, a: self._levels(node, a, left=True),
+            "wrap": self._wrap,
+            "wrap_once": self._wrap_once,
         }
 
     def printed(self, result: bool, before_spike: bool) -> tuple[list[str], str]:
@@ -225,24 +227,40 @@ class _Lines:
         return f"{self.helpers.clamp(wide=self._wide(node))}({', '.join(self._bare(a) for a in arguments)})"
 
     def _scaled(self, node: Node, arguments: list[str]) -> str:
-        bits = self._number(node, 2)
-        towards = str(node.settings[0])
-        return f"{self.helpers.keep(bits, towards)}({self._bare(arguments[0])}, {self._number(node, 1)}u)"
+        factor, bits, towards = self._number(node, 1), self._number(node, 2), str(node.settings[0])
+        if self._wide(node) or factor > 1 << bits or bits > 16:
+            return f"{self.helpers.scaled(towards)}({self._bare(arguments[0])}, {literal(factor)}, {bits}u)"
+        return f"{self.helpers.keep(bits, towards)}({self._bare(arguments[0])}, {factor}u)"
 
     def _lose(self, node: Node, arguments: list[str]) -> str:
+        self._require_narrow(node)
         shift = min(self._number(node, 1), 31)
         return f"{self.helpers.lose(at_least_one=bool(node.settings[0]))}({self._bare(arguments[0])}, {shift}u)"
 
     def _levels(self, node: Node, arguments: list[str], *, left: bool) -> str:
+        self._require_narrow(node)
         helper = self.helpers.levels(reached=bool(node.settings[0]), left=left)
         return f"{helper}({', '.join(self._bare(a) for a in arguments)})"
+
+    def _wrap(self, node: Node, arguments: list[str]) -> str:
+        return f"{self.helpers.wrap()}({self._bare(arguments[0])}, {self._number(node, 1)}u)"
+
+    def _wrap_once(self, node: Node, arguments: list[str]) -> str:
+        return f"{self.helpers.wrap_once()}({', '.join(self._bare(a) for a in arguments)})"
+
+    def _require_narrow(self, node: Node) -> None:
+        if self._wide(node):
+            raise InfeasibleError(
+                f"the operation {node.operation!r} takes more than 32 bits, and C has a form of 32", where=self.of.name,
+                hint="scale the weights down",
+            )  # fmt: skip
 
 
 _GROWING = ("add", "subtract", "multiply", "shift_left", "negate")
 """Operations whose result may need more bits than their arguments."""
-_EXACT = ("scaled", "lose", "count_levels", "left_of_levels", "as_integer")
-"""Operations on 32 bits alone, as what they take is a state's."""
-_CALLS = ("clip", "scaled", "lose", "count_levels", "left_of_levels", "shift_right")
+_EXACT = ("scaled", "lose", "count_levels", "left_of_levels", "wrap", "wrap_once", "as_integer")
+"""Operations that give 32 bits whatever they take."""
+_CALLS = ("clip", "scaled", "lose", "count_levels", "left_of_levels", "wrap", "wrap_once", "shift_right")
 """Operations that are calls of functions."""
 
 

@@ -10,8 +10,13 @@ class Helpers:
         self.text: dict[str, str] = {}
 
     def _add(self, name: str, text: str) -> str:
-        self.text.setdefault(name, text)
-        return name
+        """The name of a function, another one where this one means something else already."""
+        free, k = name, 1
+        while self.text.get(free, own := text.replace(f" {name}(", f" {free}(", 1)) != own:
+            k += 1
+            free = f"{name}_{k}"
+        self.text[free] = own
+        return free
 
     def clear(self, *, wide: bool = False) -> str:
         """Zeros; GCC warns of a bare memset of few elements."""
@@ -84,10 +89,45 @@ static inline int32_t levels(int32_t x, int32_t level, int32_t most)
 """)  # fmt: skip
         if not left:
             return count
-        return self._add("left_of_levels", """\
+        return self._add("left_of_levels", f"""\
 static inline int32_t left_of_levels(int32_t x, int32_t level, int32_t most)
+{{
+    return x - level * {count}(x, level, most);
+}}
+""")  # fmt: skip
+
+    def scaled(self, towards: str) -> str:
+        """x * factor / 2^bits, rounded towards "zero" or "floor", where 32 bits do not hold the products."""
+        down = "x < 0 ? ~(~(x * factor) >> bits) : (x * factor) >> bits"
+        zero = "x < 0 ? -((-x * factor) >> bits) : (x * factor) >> bits"
+        return self._add("scaled", f"""\
+/* x * factor / 2^bits, rounded {'towards zero' if towards == 'zero' else 'down'}. */
+static inline int32_t scaled(int64_t x, int64_t factor, unsigned bits)
+{{
+    return (int32_t)({zero if towards == 'zero' else down});
+}}
+""")  # fmt: skip
+
+    def wrap(self) -> str:
+        """x modulo 2^bits, into the signed range."""
+        return self._add("wrap", """\
+/* x modulo 2^bits, from -2^(bits - 1) on. */
+static inline int32_t wrap(int64_t x, unsigned bits)
 {
-    return x - level * levels(x, level, most);
+    const uint32_t half = 1u << (bits - 1u);
+    const uint32_t above = ((uint32_t)x + half) & (half + (half - 1u));
+    return (int32_t)((int64_t)above - (int64_t)half);
+}
+""")  # fmt: skip
+
+    def wrap_once(self) -> str:
+        """x with one correction by the length of a range."""
+        return self._add("wrap_once", """\
+/* x, corrected once by the length of low..high where it lies beyond. */
+static inline int32_t wrap_once(int64_t x, int64_t low, int64_t high)
+{
+    const int64_t length = high - low + 1;
+    return (int32_t)(x > high ? x - length : (x < low ? x + length : x));
 }
 """)  # fmt: skip
 

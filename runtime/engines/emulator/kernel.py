@@ -22,7 +22,7 @@ import numpy as np
 from numba import njit
 
 from nervecord.compiler.ops import population
-from nervecord.runtime.engines.emulator import jit, kernel_sigma_delta, kernel_steps, tables
+from nervecord.runtime.engines.emulator import jit, kernel_bodies, kernel_steps, opcodes, tables
 from nervecord.runtime.engines.emulator.kernel_steps import clear, hold, one_block, send, silence
 from nervecord.runtime.engines.emulator.tables import Header, Hold, Pop, Ring
 
@@ -124,16 +124,17 @@ def _decode(table: Any, reals: Any, values: Any, start: int, action: Any) -> Non
         action[0] = chosen
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy", inline="always")
 def _act(
-    observation: Any, action: Any, table: Any, reals: Any, weights: Any, columns: Any, state: Any, memory: Any,
-    scratch: Any, counters: Any, active: Any, outcome: Any,
+    observation: Any, action: Any, table: Any, reals: Any, weights: Any, columns: Any, registers: Any, state: Any,
+    memory: Any, scratch: Any, counters: Any, active: Any, outcome: Any,
 ) -> int:  # fmt: skip
     """One action of every robot of a batch, observation to action.
 
     Args:
         observation: (batch, observations) float64. action: (batch, actions), written.
-        table, reals, weights, columns: of `runtime.engines.emulator.packing`; the table's clock goes on by a block.
+        table, reals, weights, columns, registers: of `runtime.engines.emulator.packing`; the table's clock goes on by a
+            block.
         state, memory, scratch: (batch, ...), one row per robot; scratch in float64, a population code's accumulators
             first.
         counters: spikes of each population, then synaptic events of each connection, and at the end of active robots
@@ -159,7 +160,7 @@ def _act(
         else:
             _quantise(table, reals, x, mem, finite)
             hold(table, weights, columns, mem, counters, table[Header.HELD], active[b], own)
-        one_block(table, reals, weights, columns, mem, st, counters, active[b], own)
+        one_block(table, reals, weights, columns, registers, mem, st, counters, active[b], own)
         if table[Header.COUNTED]:
             _count_spikes(table, mem, own)
             _decode(table, reals, own, table[Header.COUNTS], action[b])
@@ -186,16 +187,16 @@ def _act(
     return broken
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy", inline="always")
 def _run(
-    held: Any, streamed: Any, table: Any, reals: Any, weights: Any, columns: Any, state: Any, memory: Any, scratch: Any,
-    counters: Any, active: Any,
+    held: Any, streamed: Any, table: Any, reals: Any, weights: Any, columns: Any, registers: Any, state: Any,
+    memory: Any, scratch: Any, counters: Any, active: Any,
 ) -> None:  # fmt: skip
     """One block of every robot, for what enters the core.
 
     Args:
         held: (batch, n) of all held entries, side by side. streamed: (T, batch, n) of all others.
-        table, reals, weights, columns, state, memory, scratch, counters, active: as for `act`.
+        table, reals, weights, columns, registers, state, memory, scratch, counters, active: as for `act`.
     """
     block = table[Header.CLOCK] // table[Header.WINDOW]
     for b in range(memory.shape[0]):
@@ -214,11 +215,11 @@ def _run(
                 send(table, counters, mem, ring, k, streamed[k, b], first, active[b])
             silence(table, mem, ring)
             first += table[table[Header.RING] + ring * Ring.SIZE + Ring.WIDTH]
-        one_block(table, reals, weights, columns, mem, st, counters, active[b], own)
+        one_block(table, reals, weights, columns, registers, mem, st, counters, active[b], own)
     table[Header.CLOCK] += table[Header.WINDOW]
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy", inline="always")
 def _look_back(table: Any, memory: Any, ring: int, first: int, values: Any) -> None:
     """What a ring held, into values (steps, batch, n): of the steps from `first` on, counted from the last reset."""
     r = table[Header.RING] + ring * Ring.SIZE
@@ -251,21 +252,33 @@ def _loop(stamp: int, cache: bool) -> Loop:
     """
 
     def act(
-        observation: Any, action: Any, table: Any, reals: Any, weights: Any, columns: Any, state: Any, memory: Any,
-        scratch: Any, counters: Any, active: Any, outcome: Any,
+        observation: Any, action: Any, table: Any, reals: Any, weights: Any, columns: Any, registers: Any, state: Any,
+        memory: Any, scratch: Any, counters: Any, active: Any, outcome: Any,
     ) -> int:  # fmt: skip
         if stamp < 0:
             return 0
         return _act(  # type: ignore[no-any-return]
-            observation, action, table, reals, weights, columns, state, memory, scratch, counters, active, outcome
+            observation,
+            action,
+            table,
+            reals,
+            weights,
+            columns,
+            registers,
+            state,
+            memory,
+            scratch,
+            counters,
+            active,
+            outcome,
         )
 
     def run(
-        held: Any, streamed: Any, table: Any, reals: Any, weights: Any, columns: Any, state: Any, memory: Any,
-        scratch: Any, counters: Any, active: Any,
+        held: Any, streamed: Any, table: Any, reals: Any, weights: Any, columns: Any, registers: Any, state: Any,
+        memory: Any, scratch: Any, counters: Any, active: Any,
     ) -> None:  # fmt: skip
         if stamp >= 0:
-            _run(held, streamed, table, reals, weights, columns, state, memory, scratch, counters, active)
+            _run(held, streamed, table, reals, weights, columns, registers, state, memory, scratch, counters, active)
 
     def look_back(table: Any, memory: Any, ring: int, first: int, values: Any) -> None:
         if stamp >= 0:
@@ -277,8 +290,8 @@ def _loop(stamp: int, cache: bool) -> Loop:
 def _stamp() -> int:
     """Of the files that the compiled loop is made of."""
     found = 0
-    files = (__file__, kernel_steps.__file__, kernel_sigma_delta.__file__, tables.__file__, population.__file__)
-    for path in files:
+    modules = (kernel_steps, kernel_bodies, opcodes, tables, population)
+    for path in (__file__, *(str(module.__file__) for module in modules)):
         found = zlib.crc32(Path(path).read_bytes(), found)
     return found
 

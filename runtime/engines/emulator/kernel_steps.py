@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from nervecord.runtime.engines.emulator.kernel_sigma_delta import sigma_delta
-from nervecord.runtime.engines.emulator.tables import Code, Con, Fan, Form, Header, Hold, Kind, Pop, Real, Ring
+from nervecord.runtime.engines.emulator.kernel_bodies import calculate
+from nervecord.runtime.engines.emulator.tables import Con, Fan, Header, Hold, Kind, Pop, Real, Ring
 
 _U = np.uint64
 
@@ -47,7 +47,7 @@ def _shift(mem: Any, place: int, count: int, exponent: int) -> None:
             mem[at + o] >>= by
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy", inline="always")
 def _sum_rows(table: Any, weights: Any, columns: Any, c: int, mem: Any, listed: int, count: int, sums: int) -> None:
     """What connection c gives of binary spikes; `count` places of theirs stand at `listed`, the sums go to `sums`."""
     outputs, exponent, span = table[c + Con.OUTPUTS], table[c + Con.EXPONENT], table[c + Con.SPAN]
@@ -113,7 +113,7 @@ def _product(table: Any, weights: Any, columns: Any, c: int, mem: Any, start: in
         _shift(mem, sums, outputs, exponent)
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy", inline="always")
 def _product_each(table: Any, weights: Any, columns: Any, c: int, mem: Any, start: int, sums: int) -> None:
     """`_product` of a sparse matrix, or where products are shifted before they are added; without wide registers."""
     outputs, place, exponent = table[c + Con.OUTPUTS], table[c + Con.WEIGHT], table[c + Con.EXPONENT]
@@ -205,13 +205,13 @@ def hold(table: Any, weights: Any, columns: Any, mem: Any, counters: Any, h: int
 # Populations
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy", inline="always")
 def _leak(
     mem: Any, entering: int, st: Any, state: int, count: int, reals: Any, bias: int, real: int, current: bool
 ) -> None:
     """u and v after receiving what enters, before any spike; the fast form. Arguments beside arrays are places."""
     a, n, r = _U(entering), _U(count), _U(real)
-    u, v, b = _U(state), _U(state + count), _U(bias)
+    u, v, b = _U(state), _U(state + count if current else state), _U(bias)
     keep_v, lift = reals[r + _U(Real.KEEP_V)], reals[r + _U(Real.LIFT)]
     low, high = reals[r + _U(Real.V_LOW)], reals[r + _U(Real.V_HIGH)]
     if not current:
@@ -230,7 +230,7 @@ def _leak(
         st[v + i] = min(max(np.trunc(st[v + i] * keep_v) + x + reals[b + i], low), high)
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy", inline="always")
 def _fire(st: Any, membranes: int, count: int, level: float, mem: Any, listed: int) -> int:
     """The places of the spikes, and the reset to zero; returns how many they are."""
     v, place, n = _U(membranes), _U(listed), _U(count)
@@ -246,87 +246,7 @@ def _fire(st: Any, membranes: int, count: int, level: float, mem: Any, listed: i
     return spiked
 
 
-@njit(nogil=True, error_model="numpy")
-def _decayed(x: int, code: int, table: Any, own: int) -> int:
-    if table[own + Code.SHIFTS]:
-        lost = x >> min(code, 63)
-        if table[own + Code.ROUNDING] == 2 and lost == 0:
-            lost = 1 if x > 0 else 0
-        return x - lost
-    bits = table[own + Code.DECAY_BITS]
-    keep = (1 << bits) - code
-    if table[own + Code.ROUNDING] == 0:
-        return (x * keep) >> bits
-    kept = (abs(x) * keep) >> bits
-    return -kept if x < 0 else kept
-
-
-@njit(nogil=True, error_model="numpy")
-def _overflown(x: int, bits: int, overflow: int) -> int:
-    half = 1 << (bits - 1)
-    if overflow == 0:
-        return min(max(x, -half), half - 1)
-    if overflow == 1:
-        return min(max(x, 1 - half), half - 1)
-    if overflow == 2:
-        return ((x + half) & (2 * half - 1)) - half
-    if x > half:
-        return x - 2 * half
-    return x + 2 * half if x < 1 - half else x
-
-
-@njit(nogil=True, error_model="numpy")
-def _fires(v: int, table: Any, own: int) -> int:
-    """Spikes of a membrane."""
-    level, most, at_level = table[own + Code.LEVEL], table[own + Code.MOST], table[own + Code.AT_LEVEL]
-    if not (v >= level if at_level else v > level):
-        return 0
-    if most == 1 or not table[own + Code.SUBTRACTS] or level <= 0:
-        return 1
-    return min(v // level if at_level else -(-v // level) - 1, most)
-
-
-@njit(nogil=True, error_model="numpy")
-def _update(
-    mem: Any, entering: int, st: Any, state: int, n: int, reals: Any, bias: int, table: Any, own: int, current: bool,
-    listed: int, values: int,
-) -> int:  # fmt: skip
-    """One step of a population in any arithmetic; returns how many neurons spiked.
-
-    Args:
-        entering, state, bias, own: places. current: it has a synaptic current.
-        listed: where the places of spikes go; -1: nothing spikes. values: where their numbers go; -1: each is one.
-    """
-    count = 0
-    for i in range(n):
-        a: Any = np.int64(mem[entering + i]) << table[own + Code.LIFT]
-        added: Any = np.int64(reals[bias + i])
-        late: Any = np.int64(st[state + i])
-        v: Any = np.int64(st[state + n + i])
-        if current:
-            a += _decayed(late, table[own + Code.U_DECAY], table, own)
-        if table[own + Code.BIAS_IN_CURRENT]:
-            a += added
-            added = 0
-        a = _overflown(a, table[own + Code.U_BITS], table[own + Code.U_OVERFLOW])
-        if current:
-            st[state + i] = a
-        received = late if current and table[own + Code.LATE] else a
-        v = _decayed(v, table[own + Code.V_DECAY], table, own) + received + added
-        v = _overflown(v, table[own + Code.V_BITS], table[own + Code.V_OVERFLOW])
-        if listed >= 0:
-            spikes = _fires(v, table, own)
-            if spikes:
-                v = v - spikes * table[own + Code.LEVEL] if table[own + Code.SUBTRACTS] else 0
-                mem[listed + count] = i
-                if values >= 0:
-                    mem[values + count] = spikes
-                count += 1
-        st[state + n + i] = v
-    return count
-
-
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy", inline="always")
 def _gather(table: Any, mem: Any, p: int) -> int:
     """Where in memory what enters a population stands: the sum of what its connections give."""
     n, tap, taps = table[p + Pop.NEURONS], table[p + Pop.TAP], table[p + Pop.TAPS]
@@ -341,15 +261,16 @@ def _gather(table: Any, mem: Any, p: int) -> int:
     return table[p + Pop.SUM]
 
 
-@njit(nogil=True, error_model="numpy")
-def _populate(table: Any, reals: Any, mem: Any, st: Any, counters: Any, index: int, k: int, counted: bool) -> None:
-    """One step of a population: what enters it, its membranes, its spikes."""
+@njit(nogil=True, error_model="numpy", inline="always")
+def _populate(
+    table: Any, reals: Any, registers: Any, mem: Any, st: Any, counters: Any, index: int, k: int, counted: bool
+) -> None:
+    """One step of a population: what enters it, its state, what it sends."""
     p = table[Header.POPULATION] + index * Pop.SIZE
-    n, state, bias, ring = table[p + Pop.NEURONS], table[p + Pop.STATE], table[p + Pop.BIAS], table[p + Pop.RING]
+    n, state, states, ring = table[p + Pop.NEURONS], table[p + Pop.STATE], table[p + Pop.STATES], table[p + Pop.RING]
     entering = _gather(table, mem, p)
-    current = table[p + Pop.CURRENT] != 0
     if table[Header.RESETS] and k == table[p + Pop.PHASE]:
-        clear(st, state, table[p + Pop.STATES] * n)
+        clear(st, state, states * n)
     r, slot, listed, values = 0, 0, -1, -1
     if ring >= 0:
         r = table[Header.RING] + ring * Ring.SIZE
@@ -357,22 +278,21 @@ def _populate(table: Any, reals: Any, mem: Any, st: Any, counters: Any, index: i
         listed = table[r + Ring.PLACE] + slot * n
         if table[r + Ring.VALUE] >= 0:
             values = table[r + Ring.VALUE] + slot * n
-    count, form = 0, table[p + Pop.FORM]
-    if form == Form.LEAKY:
-        own = table[p + Pop.REAL]
-        _leak(mem, entering, st, state, n, reals, bias, own, current)
+    count, read = 0, table[p + Pop.VALUE] + k * n
+    if table[p + Pop.LEAKY]:
+        own, last = table[p + Pop.REAL], state + (states - 1) * n
+        _leak(mem, entering, st, state, n, reals, table[p + Pop.BIAS], own, states > 1)
         if ring >= 0:
-            count = _fire(st, state + n, n, reals[own + Real.LEVEL], mem, listed)
-    elif form == Form.SIGMA_DELTA:
-        own = table[p + Pop.INTEGER]
-        count = sigma_delta(mem, entering, st, state, n, reals, bias, table, own, listed, values)
+            count = _fire(st, last, n, reals[own + Real.LEVEL], mem, listed)
+        else:
+            shown, at = _U(last), _U(read)
+            for i in range(_U(n)):
+                st[at + i] = st[shown + i]
     else:
-        own = table[p + Pop.INTEGER]
-        count = _update(mem, entering, st, state, n, reals, bias, table, own, current, listed, values)
+        count = calculate(
+            mem, entering, st, state, states, n, table, table[p + Pop.EQUATIONS], registers, listed, values, read
+        )
     if ring < 0:
-        read, shown = _U(table[p + Pop.VALUE] + k * n), _U(state + table[p + Pop.SHOWN] * n)
-        for i in range(_U(n)):
-            st[read + i] = st[shown + i]
         return
     mem[table[r + Ring.COUNT] + slot] = count
     if counted:
@@ -385,7 +305,7 @@ def _populate(table: Any, reals: Any, mem: Any, st: Any, counters: Any, index: i
         _count_events(table, counters, table[r + Ring.FAN], table[r + Ring.FANS], mem, listed, count)
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy", inline="always")
 def _connect(table: Any, weights: Any, columns: Any, mem: Any, kind: int, index: int, k: int,
              scratch: Any) -> int:  # fmt: skip
     """One step of a connection; returns where in memory what it gives stands."""
@@ -421,14 +341,15 @@ def _connect(table: Any, weights: Any, columns: Any, mem: Any, kind: int, index:
 
 @njit(nogil=True, error_model="numpy")
 def one_block(
-    table: Any, reals: Any, weights: Any, columns: Any, mem: Any, st: Any, counters: Any, counted: bool, scratch: Any
-) -> None:
+    table: Any, reals: Any, weights: Any, columns: Any, registers: Any, mem: Any, st: Any, counters: Any, counted: bool,
+    scratch: Any,
+) -> None:  # fmt: skip
     """The steps of one block of one robot."""
     order, at = table[Header.ORDER], table[Header.AT]
     for k in range(table[Header.WINDOW]):
         for s in range(order, order + 2 * table[Header.ORDERS], 2):
             kind, index = table[s], table[s + 1]
             if kind == Kind.NEURONS:
-                _populate(table, reals, mem, st, counters, index, k, counted)
+                _populate(table, reals, registers, mem, st, counters, index, k, counted)
             else:
                 mem[at + index] = _connect(table, weights, columns, mem, kind, index, k, scratch)

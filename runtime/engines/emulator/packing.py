@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from nervecord.compiler.arithmetic import Arithmetic
-from nervecord.compiler.lower.ranges import entering, prove
+from nervecord.compiler.body.expression import Body
+from nervecord.compiler.lower.ranges import Proved, entering, prove_bodies
 from nervecord.compiler.ops import (
     ArgmaxDecode,
     Array,
@@ -25,7 +26,8 @@ from nervecord.compiler.ops import (
 from nervecord.compiler.ops.sparse import MOST_DENSE
 from nervecord.compiler.plan.plan import Entry, Plan, Step
 from nervecord.errors import InfeasibleError
-from nervecord.runtime.engines.emulator.populations import NARROW_KINDS, Given, formed, wraps_once
+from nervecord.runtime.engines.emulator.leaky import leaky
+from nervecord.runtime.engines.emulator.opcodes import CHUNK, Eq, Ins, Instructions, Kept, instructions
 from nervecord.runtime.engines.emulator.tables import Con, Fan, Header, Hold, Kind, Pop, Ring
 
 NARROW = 1 << 31
@@ -52,11 +54,12 @@ class Packed:
     """What the kernel takes.
 
     Args:
-        table, reals, weights, columns: of the graph.
+        table, reals, weights, columns: of the graph. registers: of populations' equations, constants among them.
         state, memory: numbers of one robot; `dtypes` are theirs.
         scratch: numbers of one robot in float64, the accumulators of the host's population code among them.
         fused: whether the kernel does the host's part too.
-        populations, connections: names, in the order of the counters.
+        populations: name -> what it keeps, in the order of its rows of state; in the order of the counters.
+        connections: names, in that order.
         rings: entry or population -> its ring. held: entry -> place of its row in the table.
     """
 
@@ -64,12 +67,13 @@ class Packed:
     reals: Array
     weights: Array
     columns: Array
+    registers: Array
     state: int
     memory: int
     scratch: int
     fused: bool
     narrow: bool
-    populations: tuple[str, ...]
+    populations: dict[str, tuple[str, ...]]
     connections: tuple[str, ...]
     rings: dict[str, int]
     held: dict[str, int]
@@ -80,22 +84,14 @@ class Packed:
         return (np.float32, np.int32) if self.narrow else (np.int64, np.int64)
 
 
-def largest(plan: Plan) -> dict[str, int]:
+def largest(plan: Plan, proofs: dict[str, Proved]) -> dict[str, int]:
     """Entry or population -> largest magnitude of one value that it sends.
 
     Raises:
         GraphError: an entry has no limit.
     """
-    arithmetic = plan.graph.arithmetic
-    assert arithmetic is not None
-    found = {}
-    for name, (low, high) in entering(plan).items():
-        found[name] = int(max(high.max(), -low.min()))
-    several = arithmetic.spikes_per_step if arithmetic.subtracts else 1
-    found |= {unit.step.name: several for unit in plan.units}
-    if any(unit.step.op.messages for unit in plan.units):
-        found |= {proved.name: proved.message for proved in prove(plan)}
-    return found
+    found = {name: int(max(high.max(), -low.min())) for name, (low, high) in entering(plan).items()}
+    return found | {name: proved.range.message for name, proved in proofs.items()}
 
 
 def bounds(step: Step, sent: dict[str, int], arithmetic: Arithmetic) -> Bounds:
@@ -156,28 +152,48 @@ def fusable(plan: Plan) -> bool:
     return isinstance(decode, (Decode, CountDecode, ArgmaxDecode, CountArgmaxDecode)) and population.sending == counts
 
 
-def pack(plan: Plan, *, fuse: bool = True, wide: bool = False, sparse: float = SPARSE) -> Packed:
+def pack(plan: Plan, *, fuse: bool = True, wide: bool = False, fast: bool = True, sparse: float = SPARSE) -> Packed:
     """The tables of a plan of integers.
 
     Args:
         fuse: give the kernel the host's part where it can do it. wide: take the wide form whatever the ranges.
+        fast: give equations that have a fast form that one; else all run by their instructions.
         sparse: see `SPARSE`.
 
     Raises:
         GraphError: an entry has no limit.
         InfeasibleError: it needs more memory than can be addressed.
     """
-    return _Packer(plan, fuse and fusable(plan), wide, sparse).packed()
+    return _Packer(plan, fuse and fusable(plan), wide, fast, sparse).packed()
+
+
+@dataclass(frozen=True, slots=True)
+class Equations:
+    """Instructions of a population, whose constants have no place among the registers yet.
+
+    Args:
+        made: of it. table, rows: its numbers of `opcodes.Eq` and `Kept`, and of `Ins`, as they stand in the table.
+    """
+
+    made: Instructions
+    table: Array
+    rows: Array
+
+
+def _behind(places: Array, start: int) -> None:
+    """Gives places of constants, which are -1 - place, their own: from `start` on."""
+    places[places < 0] = start - 1 - places[places < 0]
 
 
 class _Packer:
     """Writes the tables of one plan."""
 
-    def __init__(self, plan: Plan, fused: bool, wide: bool, sparse: float) -> None:
+    def __init__(self, plan: Plan, fused: bool, wide: bool, fast: bool, sparse: float) -> None:
         arithmetic = plan.graph.arithmetic
         assert arithmetic is not None
-        self.plan, self.fused, self.sparse, self.arithmetic = plan, fused, sparse, arithmetic
-        self.sent = largest(plan)
+        self.plan, self.fused, self.fast, self.sparse, self.arithmetic = plan, fused, fast, sparse, arithmetic
+        self.proofs = {proved.range.name: proved for proved in prove_bodies(plan)}
+        self.sent = largest(plan, self.proofs)
         self.bounds = {step.name: bounds(step, self.sent, arithmetic) for step in plan.connections}
         self.units = {unit.step.name: unit for unit in plan.units}
         self.entering = {
@@ -190,13 +206,14 @@ class _Packer:
         self.table: list[Array] = [np.zeros(Header.SIZE, dtype=np.int64)]
         self.header = self.table[0]
         self.size = int(Header.SIZE)
-        self.reals: list[Array] = []
+        self.reals: list[Array] = [np.zeros(0)]
         self.real = 0
         self.weights: list[Array] = []
         self.columns: list[Array] = []
         self.weight = 0
         self.memory = 0
         self.state = 0
+        self.equations: list[Equations] = []
         self.held = [entry for entry in plan.entries if entry.entering == "held"]
         self.rings = self._rings()
 
@@ -204,31 +221,29 @@ class _Packer:
 
     def _is_narrow(self) -> bool:
         """Whether weights of 16 bits, sums of 32 and a state in float32 are exact."""
-        a = self.arithmetic
-        if not all(isinstance(unit.step.op, NARROW_KINDS) for unit in self.plan.units):
-            return False
+        for proved in self.proofs.values():
+            body, values = proved.reached.body, proved.reached.values
+            if any(values[place].largest > FLOAT32 for place in (body.result, *body.kept.values())):
+                return False
         for step in self.plan.connections:
             assert isinstance(step.op, Mantissas)
             if step.op.stored.min() < -(1 << 15) or step.op.stored.max() >= 1 << 15:
                 return False
             if self.bounds[step.name].sum >= NARROW or self.bounds[step.name].product >= 1 << 53:
                 return False
-        if a.membrane_overflow == "wrap-once":
-            return False  # nothing says that once is enough
-        if max(*a.membrane_range, -a.membrane_range[0], *a.current_range, -a.current_range[0]) > FLOAT32:
-            return False
-        if max(*self.entering.values(), *self.sent.values()) >= NARROW:
-            return False
-        return a.current_overflow != "wrap-once" or all(wraps_once(x, a) for x in self.entering.values())
+        return max(*self.entering.values(), *self.sent.values()) < NARROW
 
     # ------------------------------------------------------------------------------------------------ places
 
     def put_rows(self, rows: list[Any]) -> int:
         """Numbers into the table; returns where they begin."""
-        found: Array = np.array(rows, dtype=np.int64).ravel()
-        self.table.append(found)
-        self.size += found.size
-        return self.size - found.size
+        return self.put_table(np.array(rows, dtype=np.int64).ravel())
+
+    def put_table(self, numbers: Array) -> int:
+        """Numbers into the table, which may still be changed; returns where they begin."""
+        self.table.append(numbers)
+        self.size += numbers.size
+        return self.size - numbers.size
 
     def _reserve(self, count: int) -> int:
         """So many numbers of a robot's memory."""
@@ -337,20 +352,49 @@ class _Packer:
 
     def _population(self, step: Step) -> list[int]:
         op, n = step.op, step.op.size
+        proved = self.proofs[step.name]
+        body = proved.folded
         taps = [self.connections[tap.source] for tap in step.taps]
         state = self.state
-        self.state += len(op.STATE) * n
+        self.state += len(body.kept) * n
         value = -1
         if not op.sending:
             value = self.state
             self.state += n * self.plan.window
-        given = Given(self.arithmetic, self.entering[step.name], self.sent[step.name])
-        own = formed(op, step.name, given, self)
         return [
-            n, state, len(op.STATE), op.STATE.index(op.SHOWN), self.put_rows(taps), len(taps),
-            self._reserve(n) if len(taps) > 1 else 0, step.phase % self.plan.window, self.rings.get(step.name, -1),
-            value, own.form, own.current, own.integer, own.real, own.bias,
+            n, state, len(body.kept), self.put_rows(taps), len(taps), self._reserve(n) if len(taps) > 1 else 0,
+            step.phase % self.plan.window, self.rings.get(step.name, -1), value, *self._form(proved, body, step),
         ]  # fmt: skip
+
+    def _form(self, proved: Proved, body: Body, step: Step) -> tuple[int, int, int, int]:
+        """The last columns of `Pop`: the fast form where the equations are those of one, else instructions."""
+        ranges, n = proved.bounds(body), step.op.size
+        found = leaky(body, ranges) if self.fast and self.sent[step.name] <= 1 else None
+        if found is not None:
+            return 1, 0, self.put_real(found.numbers), self.put_real(np.broadcast_to(found.bias, n))
+        made = instructions(body, ranges, n, step.op.label)
+        states = [number for state in made.states for number in state]
+        own = [0, len(made.rows), made.x, *made.result, *states]
+        assert len(own) == Eq.SIZE + Kept.SIZE * len(made.states)
+        table: Array = np.array(own, dtype=np.int64)
+        place = self.put_table(table)
+        rows: Array = np.array(made.rows, dtype=np.int64).reshape(-1, Ins.SIZE)
+        table[Eq.FIRST] = self.put_table(rows.reshape(-1))
+        self.equations.append(Equations(made, table, rows))
+        return 0, place, 0, 0
+
+    def _registers(self) -> Array:
+        """All registers: those that are written, which populations share, and the constants of each behind them."""
+        found = [np.zeros(max((each.made.registers for each in self.equations), default=0) * CHUNK, np.int64)]
+        start = len(found[0])
+        for each in self.equations:
+            for column in (Ins.A, Ins.B, Ins.C):
+                _behind(each.rows[:, column], start)
+            _behind(each.table[Eq.RESULT : Eq.RESULT + 1], start)
+            _behind(each.table[Eq.SIZE + Kept.AFTER :: Kept.SIZE], start)
+            found.append(each.made.constants)
+            start += each.made.constants.size
+        return np.concatenate(found)
 
     def _hold_row(self, entry: Entry, start: int) -> list[int]:
         width, blocks = entry.op.size, self._blocks(entry.keeps)
@@ -400,18 +444,20 @@ class _Packer:
                 f"one copy needs {self.memory} numbers of memory, at most {MOST_MEMORY} can be addressed",
                 where="emulator", hint="shorter delays or shorter blocks",
             )  # fmt: skip
+        registers = self._registers()
         places = {entry.name: int(h[Header.HELD]) + k * Hold.SIZE for k, entry in enumerate(self.held)}
         return Packed(
             table=np.concatenate(self.table),
             reals=np.concatenate(self.reals),
             weights=np.concatenate(self.weights),
             columns=np.concatenate([*self.columns, np.zeros(1, np.int32)]),
+            registers=registers,
             state=self.state,
             memory=self.memory,
             scratch=scratch + widest,
             fused=self.fused,
             narrow=self.narrow,
-            populations=tuple(self.populations),
+            populations={name: tuple(self.proofs[name].reached.body.kept) for name in self.populations},
             connections=tuple(self.connections),
             rings=self.rings,
             held=places,

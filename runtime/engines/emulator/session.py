@@ -45,7 +45,7 @@ class Emulator:
     Args:
         subject: what to run, or a graph or policy, planned here.
         batch: number of copies.
-        fuse, wide, sparse: of `runtime.engines.emulator.packing.pack`.
+        fuse, wide, fast, sparse: of `runtime.engines.emulator.packing.pack`.
 
     Raises:
         GraphError: the graph is not at the integer level, or not executable.
@@ -137,7 +137,9 @@ class Emulator:
     def _take(self, state: tuple[Array, Array, Array]) -> None:
         packed = self.packed
         self._state, self._memory, self._scratch = state
-        self._arrays = (packed.table, packed.reals, packed.weights, packed.columns, *state, self.counters)
+        self._arrays = (
+            packed.table, packed.reals, packed.weights, packed.columns, packed.registers, *state, self.counters
+        )  # fmt: skip
 
     def standing(self) -> Any:
         """Everything that a block changes, as it is now, for `stand`."""
@@ -226,15 +228,15 @@ class Emulator:
             if step.name in self.packed.connections:
                 continue
             n, place = self._row(step.name, Pop.NEURONS), self._row(step.name, Pop.STATE)
-            for key in step.op.state(1):
-                start = place + n * step.op.STATE.index(key)
+            for k, key in enumerate(self.packed.populations[step.name]):
+                start = place + n * k
                 found[step.name][key] = self._state[:, start : start + n].astype(np.int64)
         return found
 
     def _row(self, name: str, column: Pop) -> int:
         """A number of a population's row."""
         table = self.packed.table
-        index = self.packed.populations.index(name)
+        index = list(self.packed.populations).index(name)
         return int(table[table[Header.POPULATION] + index * Pop.SIZE + column])
 
     def _gave(self, name: str) -> Array:

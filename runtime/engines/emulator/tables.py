@@ -85,27 +85,17 @@ class Pop(enum.IntEnum):
     NEURONS = 0
     STATE = 1  # place of its rows of state, one number per neuron each
     STATES = 2  # how many rows these are
-    SHOWN = 3  # which of them is read
-    TAP = 4  # connections that feed it, in the table
-    TAPS = 5
-    SUM = 6  # place in memory where several connections are added
-    PHASE = 7
-    RING = 8  # -1: it is read
-    VALUE = 9  # place in the state of the values that are read, of each step of the block
-    FORM = 10
-    CURRENT = 11  # it has a synaptic current
-    INTEGER = 12  # its whole numbers, in the table
-    REAL = 13  # decays and limits, among the reals
-    BIAS = 14  # among the reals
-    SIZE = 15
-
-
-class Form(enum.IntEnum):
-    """Which steps of the loop run a population."""
-
-    ANY = 0  # neurons in any arithmetic
-    LEAKY = 1  # neurons whose arithmetic the fast form has
-    SIGMA_DELTA = 2
+    TAP = 3  # connections that feed it, in the table
+    TAPS = 4
+    SUM = 5  # place in memory where several connections are added
+    PHASE = 6
+    RING = 7  # -1: it is read
+    VALUE = 8  # place in the state of the values that are read, of each step of the block
+    LEAKY = 9  # whether it has the fast form of leaky neurons
+    EQUATIONS = 10  # else: its equations, in the table (`opcodes.Eq`)
+    REAL = 11  # of the fast form: decays and limits, among the reals
+    BIAS = 12  # among the reals
+    SIZE = 13
 
 
 class Ring(enum.IntEnum):
@@ -145,28 +135,6 @@ class Fan(enum.IntEnum):
     SIZE = 3
 
 
-class Code(enum.IntEnum):
-    """Numbers of the arithmetic of neurons that are not computed in the fast form."""
-
-    SHIFTS = 0  # decay by a shift, else by a factor
-    DECAY_BITS = 1
-    ROUNDING = 2  # 0 floor, 1 zero, 2 at least one
-    U_DECAY = 3
-    V_DECAY = 4
-    LATE = 5
-    LIFT = 6
-    BIAS_IN_CURRENT = 7
-    U_BITS = 8
-    U_OVERFLOW = 9  # 0 saturate, 1 saturate-symmetric, 2 wrap, 3 wrap-once
-    V_BITS = 10
-    V_OVERFLOW = 11
-    LEVEL = 12
-    AT_LEVEL = 13  # a spike at the threshold, too
-    SUBTRACTS = 14
-    MOST = 15
-    SIZE = 16
-
-
 class Real(enum.IntEnum):
     """Numbers of neurons in the fast form."""
 
@@ -180,14 +148,3 @@ class Real(enum.IntEnum):
     V_HIGH = 7
     LEVEL = 8
     SIZE = 9
-
-
-class Sdn(enum.IntEnum):
-    """Numbers of a population of `compiler.ops.sigma_delta`."""
-
-    SUMS = 0  # what enters is a change, and is summed up
-    LIFT = 1  # what enters is shifted up by so many bits
-    RELU = 2
-    LEVEL = 3  # smallest change that is sent, in the state's unit
-    SHIFT = 4  # bits of the state below a message's unit
-    SIZE = 5
