@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from nervecord.compiler import schema
 from nervecord.compiler.body.bounds import UNBOUNDED, Bounds, End
 from nervecord.compiler.body.evaluate import sign
-from nervecord.compiler.body.expression import Rounding
 from nervecord.compiler.body.trace import Value
 from nervecord.errors import FileFormatError, no_case
 
@@ -51,8 +50,8 @@ class Arithmetic:
         membrane_bits, membrane_overflow: of the membrane.
         decay: "factor": x keeps (2^decay_bits - code) / 2^decay_bits of itself; "shift": x loses x >> code.
         decay_bits: of the factor; of the shift, the number of bits of the code.
-        decay_rounding: of what is kept (factor): "zero" or "floor"; of what is lost (shift): "floor", or
-            "at-least-one", which always takes one off what is not zero.
+        decay_rounding: of what is kept (factor): "zero", "floor" or "half-up", to the nearest one and halves up; of what
+            is lost (shift): "floor", or "at-least-one", which always takes one off what is not zero.
         current_decay_low: smallest code of a current's decay (Lava's always loses something).
         order: "current-first": the membrane receives this step's current; "membrane-first": the one of the step before.
         threshold_bits, threshold_shift: of the threshold's mantissa, and its shift up to the membrane's unit.
@@ -80,7 +79,7 @@ class Arithmetic:
     membrane_overflow: Overflow
     decay: Literal["factor", "shift"]
     decay_bits: int
-    decay_rounding: Literal["zero", "floor", "at-least-one"]
+    decay_rounding: Literal["zero", "floor", "half-up", "at-least-one"]
     current_decay_low: int
     order: Literal["current-first", "membrane-first"]
     threshold_bits: int
@@ -129,11 +128,6 @@ class Arithmetic:
     def decays_by_shift(self) -> bool:
         """Whether decays are shifts, and not factors."""
         return self._is("decay", "shift", "factor")
-
-    @property
-    def rounds_down(self) -> bool:
-        """Whether what a factor keeps is rounded down, and not towards zero."""
-        return self._is("decay_rounding", "floor", "zero")
 
     @property
     def loses_at_least_one(self) -> bool:
@@ -258,17 +252,23 @@ class Arithmetic:
             # No value has more than 63 bits.
             shift = do.constant(f"{name}_decay", min(code, 63))
             return do.lose(x, shift, at_least_one=self.loses_at_least_one)
-        kept = do.constant(f"{name}_kept", self.decay_codes - code)
-        rounding: Rounding = "floor" if self.rounds_down else "zero"
-        return do.scaled(x, kept, do.constant("decay_bits", self.decay_bits), rounding)
+        kept, bits = do.constant(f"{name}_kept", self.decay_codes - code), do.constant("decay_bits", self.decay_bits)
+        match self.decay_rounding:
+            case "zero" | "floor" as rounding:
+                return do.scaled(x, kept, bits, rounding)
+            case "half-up":
+                return (x * kept + do.constant("half", self.decay_codes // 2)) >> bits
+            case other:
+                raise no_case(other, "decay_rounding", "arithmetic")
 
     def settled(self, entering: Bounds, code: int, room: int) -> Bounds:
         """What x = decayed(x) + c cannot pass, rounded away from zero; no bound where nothing decays.
 
         Args:
-            entering: of c, zero among it. room: what rounding down may take of negative values at each step.
+            entering: of c, zero among it. room: what rounding may add to their magnitude at each step.
         """
-        return Bounds.of(self._settled(entering.low - room, code), self._settled(entering.high, code))
+        up = room if self.decay_rounding == "half-up" else 0  # else nothing is rounded up
+        return Bounds.of(self._settled(entering.low - room, code), self._settled(entering.high + up, code))
 
     def _settled(self, end: End, code: int) -> End:
         exact: Any = end if isinstance(end, int) else end.astype(object)
@@ -371,7 +371,10 @@ def arithmetic_from(data: Any, where: str) -> Arithmetic:
     made = Arithmetic(**{f.name: getattr(said, f.name) for f in dataclasses.fields(Arithmetic)})
     for wrong, message in (
         (made.decay_rounding == "at-least-one" and made.decay == "factor", "at-least-one rounds shifts, no factors"),
-        (made.decay_rounding == "zero" and made.decay == "shift", "a decay that shifts rounds down, or at-least-one"),
+        (
+            made.decay_rounding in ("zero", "half-up") and made.decay == "shift",
+            "a decay that shifts rounds down, or at-least-one",
+        ),
         (made.decay == "shift" and made.decay_bits > 5, "a decay that shifts has at most 5 bits: no shift is longer"),
         (
             made.current_decay_low > made.decay_codes - (made.decay == "shift"),

@@ -53,7 +53,7 @@ def random_arithmetic(seed: int) -> Arithmetic:
         current_bits=current_bits, current_overflow=one("saturate", "saturate-symmetric", "wrap", "wrap-once"),
         membrane_bits=membrane_bits, membrane_overflow=one("saturate", "saturate-symmetric", "wrap", "wrap-once"),
         decay=decay, decay_bits=int(rng.integers(2, 6)) if decay == "shift" else int(rng.integers(4, 17)),
-        decay_rounding=one("floor", "at-least-one") if decay == "shift" else one("zero", "floor"),
+        decay_rounding=one("floor", "at-least-one") if decay == "shift" else one("zero", "floor", "half-up"),
         current_decay_low=one(0, 1), order=one("current-first", "membrane-first"),
         threshold_bits=max(1, min(membrane_bits - 1 - threshold_shift, 20)), threshold_shift=threshold_shift,
         compare=one(">", ">="), reset=reset, spikes_per_step=one(1, 3, 255) if reset == "subtract" else 1,

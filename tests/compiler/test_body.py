@@ -49,7 +49,9 @@ def arithmetics(draw: Any) -> Arithmetic:
         membrane_overflow=draw(st.sampled_from(OVERFLOWS)),
         decay=decay,
         decay_bits=4,
-        decay_rounding=draw(st.sampled_from(["zero", "floor"] if decay == "factor" else ["floor", "at-least-one"])),
+        decay_rounding=draw(
+            st.sampled_from(["zero", "floor", "half-up"] if decay == "factor" else ["floor", "at-least-one"])
+        ),
         order=draw(st.sampled_from(["current-first", "membrane-first"])),
         threshold_shift=draw(st.integers(0, 3)),
         compare=draw(st.sampled_from([">", ">="])),

@@ -197,6 +197,9 @@ def changed(**changes: Any) -> Arithmetic:
     [
         ({}, 1, -4095, -4094),  # towards zero
         ({"decay_rounding": "floor"}, 1, -4095, -4095),
+        ({"decay_rounding": "half-up", "decay_bits": 1}, 1, 3, 2),
+        ({"decay_rounding": "half-up", "decay_bits": 1}, 1, -3, -1),
+        ({"decay_rounding": "half-up", "decay_bits": 2}, 1, 3, 2),
         ({"decay": "shift", "decay_rounding": "floor", "decay_bits": 4}, 2, 7, 6),
         ({"decay": "shift", "decay_rounding": "floor", "decay_bits": 4}, 2, -7, -5),
         ({"decay": "shift", "decay_rounding": "floor", "decay_bits": 4}, 4, 7, 7),
