@@ -136,7 +136,7 @@ def _program(
             **activity,
         },
         versions={**{name: metadata.version(name) for name in VERSIONED}, "python": platform.python_version()},
-        allowances=(*target.spec.given, *lowered.allowances),
+        allowances=(*target.spec.own_limits, *lowered.allowances),
     )
 
 

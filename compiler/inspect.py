@@ -136,7 +136,7 @@ def inspect(
     violations = tuple(verify(subject)) or undiscretisable(subject)
     if violations and (_damaged(subject) or any(finding.code in ("size", "shape") for finding in violations)):
         empty = tuple(
-            TargetReport(spec.name, spec.title, "infeasible", (), None, None, None, not_checked(spec), spec.given)
+            TargetReport(spec.name, spec.title, "infeasible", (), None, None, None, not_checked(spec), spec.own_limits)
             for spec in map(spec_of, targets)
         )
         return Report(None, violations, empty)
@@ -180,7 +180,7 @@ def _target(
         events=events,
         energy=estimate(events, spec) if topology.populations else None,
         not_checked=not_checked(spec),
-        limits_given=spec.given,
+        limits_given=spec.own_limits,
         limits=_limits(spec),
     )
 
