@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from nervecord.runtime.result import Result
     from nervecord.runtime.session import Session
     from nervecord.runtime.stream import StreamSession
+    from nervecord.targets.base import spec_beside
+    from nervecord.targets.integers import IntegerTarget
     from nervecord.targets.measures import certify, emit, neurobench
     from nervecord.targets.warmup import warmup
     from nervecord.training.front import contract, distill, sweep, train
@@ -57,6 +59,7 @@ __all__ = [
     "Contract",
     "Finding",
     "Graph",
+    "IntegerTarget",
     "NervecordError",
     "Policy",
     "Program",
@@ -65,6 +68,7 @@ __all__ = [
     "Result",
     "Session",
     "Target",
+    "TargetSpec",
     "Trace",
     "TrainConfig",
     "certify",
@@ -84,6 +88,7 @@ __all__ = [
     "report",
     "run",
     "simulate",
+    "spec_beside",
     "stream",
     "sweep",
     "target",
@@ -97,6 +102,7 @@ _ELSEWHERE = {
     "Contract": "compiler.graph.contract",
     "Finding": "compiler.findings",
     "Graph": "compiler.graph.graph",
+    "IntegerTarget": "targets.integers",
     "Program": "compiler.files.program",
     "Policy": "compiler.graph.policy",
     "RealTime": "runtime.realtime",
@@ -104,6 +110,7 @@ _ELSEWHERE = {
     "Result": "runtime.result",
     "Session": "runtime.session",
     "Target": "compiler.target.protocol",
+    "TargetSpec": "compiler.target.protocol",
     "Trace": "compiler.plan.interpret",
     "TrainConfig": "training.settings.config",
     "certify": "targets.measures",
@@ -114,6 +121,7 @@ _ELSEWHERE = {
     "network_policy": "training.settings.foreign_network",
     "picture": "runtime.report.picture",
     "report": "cli.html",
+    "spec_beside": "targets.base",
     "sweep": "training.front",
     "train": "training.front",
     "video": "runtime.report.video",
@@ -344,7 +352,8 @@ def inspect(
 
     Args:
         given: any graph, policy or program, or the file of one.
-        targets: names, specs, or what `target` gave, one or several; by default all of `list_targets()`.
+        targets: names, specs, or what `target` gave, one or several; by default all of `list_targets()`, and what a
+            program was compiled for.
         limits: limit -> your own number, in place of one that is not exact; for one target.
         inputs, steps: of a graph that is no policy; see `compile`.
 
@@ -355,7 +364,7 @@ def inspect(
     from nervecord.compiler.inspect import inspect as inspect_graph
     from nervecord.compiler.inspect import with_measured
     from nervecord.compiler.target.protocol import TargetSpec as Spec
-    from nervecord.targets.catalogue import load_spec, load_specs, with_limits
+    from nervecord.targets.catalogue import inspected_targets, runner, with_limits
     from nervecord.targets.given import given_schedule, read_given, scheduled_subject
 
     if targets is None:
@@ -367,11 +376,10 @@ def inspect(
             raise NervecordError("are those of one target", where="limits", hint="name it, and no other")
         named = [target(it) if isinstance(it, str) else it for it in chosen]
         chosen = [it.override(**limits) if isinstance(it, Spec) else with_limits(it, limits) for it in named]
-    looked_at: Sequence[TargetSpec | Target[Session]] = load_specs()
-    if chosen is not None:
-        looked_at = [load_spec(it) if isinstance(it, str) else it for it in chosen]
     held = read_given(given)
     subject, schedule = scheduled_subject(held, inputs)
+    own = runner(held) if isinstance(held, Program) else None
+    looked_at = inspected_targets(chosen, subject, own)
     report = inspect_graph(subject, looked_at, given_schedule(held, steps) or schedule)
     return with_measured(report, held) if isinstance(held, Program) else report
 
@@ -461,7 +469,7 @@ def target(
 
     Args:
         name: of `list_targets()`; by default Loihi 2's fixed point.
-        file: instead of a name, a file in the form of the package's spec.toml.
+        file: instead of a name, a file that describes a chip of your own (docs/own-chip.md).
         limits: limit -> your own number, in place of one that is not exact.
         options: of the target, such as `weight_bits=4`; `nervecord targets NAME` lists them.
 
@@ -473,9 +481,9 @@ def target(
 
     if file is None:
         return catalogue.find_target(catalogue.DEFAULT if name is None else name, limits=limits, options=options)
-    if name is not None or options:
-        raise NervecordError("is a target of its own", where=str(file), hint="give no name and no options beside it")
-    return catalogue.target_from_file(Path(file), limits=limits)
+    if name is not None:
+        raise NervecordError("is a target of its own", where=str(file), hint="give no name beside it")
+    return catalogue.target_from_file(Path(file), limits=limits, options=options)
 
 
 def _target(

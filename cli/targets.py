@@ -47,7 +47,7 @@ def _run(args: argparse.Namespace) -> Outcome:
     installations = [_installation(target) for target in targets]
     data = {"targets": [_data(*pair) for pair in zip(targets, installations, strict=True)]}
     if args.words or args.target_file is not None:
-        text = show.target_text(targets[0].spec, options_of(type(targets[0])))
+        text = show.target_text(targets[0].spec, options_of(targets[0]))
     else:
         text = show.targets_text([(target.spec, _compiles(target)) for target in targets])
     told = [f"engine {found.engine}: {found.about}" for found in installations if found is not None]
@@ -71,7 +71,7 @@ def _installation(target: Target[Session]) -> Installation | None:
 
 def _data(target: Target[Session], installation: Installation | None) -> dict[str, Any]:
     spec: TargetSpec = target.spec
-    options: tuple[Option, ...] = options_of(type(target))
+    options: tuple[Option, ...] = options_of(target)
     facts = {
         name: {"value": fact.value, "confidence": fact.confidence, "source": fact.source, "about": about}
         for name, about, fact in spec.facts()

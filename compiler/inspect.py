@@ -28,7 +28,8 @@ from nervecord.compiler.graph.verify import verify
 from nervecord.compiler.passes.discretise import undiscretisable
 from nervecord.compiler.plan.measured import CODES
 from nervecord.compiler.plan.topology import Topology
-from nervecord.compiler.target.protocol import Target, TargetSpec
+from nervecord.compiler.target.implied import computes
+from nervecord.compiler.target.protocol import Adopting, Target, TargetSpec
 from nervecord.errors import FileFormatError
 
 FORMAT = 2
@@ -166,6 +167,9 @@ def _target(
     *,
     legal: bool,
 ) -> TargetReport:
+    graph, _ = parts(subject)
+    if isinstance(target, Adopting) and graph.arithmetic is not None and not computes(target.spec, graph):
+        target = target.adopting(graph.arithmetic)
     spec = spec_of(target)
     case = Case.of(subject, spec, schedule, topology, None if isinstance(target, TargetSpec) else target)
     findings = tuple(case_findings(case))

@@ -260,7 +260,7 @@ def threshold_range(case: Case) -> Iterator[Hit]:
 
 
 def foreign_integers(case: Case) -> Iterator[Hit]:
-    if case.spec.integers is None or isinstance(case.target, Adopting) or computes(case.spec, case.graph):
+    if not case.compiles or computes(case.spec, case.graph):
         return
     yield Hit(
         GRAPH, "is in integers already, of an arithmetic that is not this target's", None, None,

@@ -117,9 +117,9 @@ OVERRIDES = {"delay_max": "delay_max", "message_bits": "graded_bits"}
 
 def computes(spec: TargetSpec, graph: Graph) -> bool:
     """Whether a graph of integers is in this spec's arithmetic, or one that differs in limits which the graph keeps."""
-    own = integers(spec)
-    if graph.arithmetic is None:
+    if graph.arithmetic is None or spec.integers is None:
         return False
+    own = integers(spec)
     same = dataclasses.replace(graph.arithmetic, **{name: getattr(own, name) for name in OVERRIDES.values()}) == own
     return same and not any(True for op in graph.nodes.values() for _ in op.misfits(own))
 

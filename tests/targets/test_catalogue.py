@@ -237,7 +237,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     ):
         with pytest.raises(FileFormatError, match=words):
             nervecord.target(file=path)
-    with pytest.raises(NervecordError, match="give no name and no options beside it"):
+    with pytest.raises(NervecordError, match="give no name beside it"):
         nervecord.target("lava", file=tmp_path / "none")
 
 
