@@ -135,7 +135,8 @@ def wrapper_flag(parser: argparse.ArgumentParser, which: str) -> None:
 def limit_flags(parser: argparse.ArgumentParser) -> None:
     """--target-file and --set."""
     parser.add_argument(
-        "--target-file", metavar="FILE",
+        "--target-file",
+        metavar="FILE",
         help="a chip of your own, as a file describes it (docs/own-chip.md); nervecord targets template writes one",
     )
     parser.add_argument(

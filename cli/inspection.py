@@ -22,6 +22,7 @@ from nervecord.cli.inspect_text import inspect_text
 from nervecord.cli.show import Outcome
 from nervecord.cli.verb import Parser, Verb
 from nervecord.errors import NervecordError
+from nervecord.targets import catalogue
 
 INFEASIBLE = 2
 """Exit code."""
@@ -71,7 +72,8 @@ def _option_flags(parser: Parser, argv: Sequence[str]) -> None:
     named, _ = early.parse_known_args(list(argv))
     words = [f"--target={name}" for name in named.target]
     words += [f"--target-file={named.target_file}"] * (named.target_file is not None)
-    if len(words) == 1:
+    # A program's own target may be no installed one.
+    if len(words) == 1 and set(named.target) <= set(catalogue.target_names()):
         option_flags(parser, words)
 
 

@@ -73,9 +73,7 @@ class Arithmetic:
         '"factor": x keeps (2^decay_bits - code) / 2^decay_bits of itself in each step; "shift": x loses x >> code',
         default="factor",
     )
-    decay_bits: int = key(
-        "bits of the factor; of the shift, bits of its code, 5 at most", low=1, high=16
-    )
+    decay_bits: int = key("bits of the factor; of the shift, bits of its code, 5 at most", low=1, high=16)
     decay_rounding: Literal["zero", "floor", "at-least-one"] = key(
         'of what a factor keeps: "zero" or "floor"; of what a shift takes: "floor", or "at-least-one", which takes one '
         "at least off what is not zero",

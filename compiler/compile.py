@@ -32,7 +32,7 @@ from nervecord.compiler.passes.discretise import discretise
 from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration, calibrate, calibrate_stream
 from nervecord.compiler.plan.measured import measured_spikes, silent_layers
 from nervecord.compiler.plan.plan import plan
-from nervecord.compiler.target.implied import computes
+from nervecord.compiler.target.implied import adopted
 from nervecord.compiler.target.options import chosen_options
 from nervecord.compiler.target.protocol import Adopting, Lowered, Target, TargetSpec
 from nervecord.compiler.target.specfile import spec_to_dict
@@ -158,9 +158,7 @@ def _as_it_is(subject: Graph | Policy, target: Target[Any], schedule: Schedule) 
                 f"is {value}, and the weights are integers already", where=name,
                 hint="leave it out, or start from the floats",
             )  # fmt: skip
-    chosen = target
-    if isinstance(target, Adopting) and not computes(target.spec, graph):
-        chosen = target.adopting(graph.arithmetic)
+    chosen = adopted(target, graph)
     if chosen.spec.integers is None:
         raise InfeasibleError(
             "is in integers already, of an arithmetic that is not this target's", where=target.spec.name,

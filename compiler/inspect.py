@@ -28,8 +28,9 @@ from nervecord.compiler.graph.verify import verify
 from nervecord.compiler.passes.discretise import undiscretisable
 from nervecord.compiler.plan.measured import CODES
 from nervecord.compiler.plan.topology import Topology
-from nervecord.compiler.target.implied import computes
-from nervecord.compiler.target.protocol import Adopting, Target, TargetSpec
+from nervecord.compiler.target.implied import adopted
+from nervecord.compiler.target.protocol import Target, TargetSpec
+from nervecord.compiler.target.specfile import trust
 from nervecord.errors import FileFormatError
 
 FORMAT = 2
@@ -45,8 +46,9 @@ _WIDTH = 116
 class TargetReport:
     """A graph on one target. placement, events None where the graph itself is too damaged to look at.
 
+    file: of the user's that describes the target; "" where it is installed.
     limits_given: a sentence for each limit that is the user's own, in place of the target's.
-    limits: name -> value, about, source, confidence, of the limits that somebody published.
+    limits: name -> value, about, source, confidence, of the limits that are known.
     """
 
     target: str
@@ -59,6 +61,7 @@ class TargetReport:
     not_checked: tuple[str, ...]
     limits_given: tuple[str, ...] = ()
     limits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    file: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -73,6 +76,7 @@ class TargetReport:
             "not_checked": list(self.not_checked),
             "limits_given": list(self.limits_given),
             "limits": self.limits,
+            "file": self.file,
         }
 
 
@@ -167,9 +171,8 @@ def _target(
     *,
     legal: bool,
 ) -> TargetReport:
-    graph, _ = parts(subject)
-    if isinstance(target, Adopting) and graph.arithmetic is not None and not computes(target.spec, graph):
-        target = target.adopting(graph.arithmetic)
+    if not isinstance(target, TargetSpec):
+        target = adopted(target, parts(subject)[0])
     spec = spec_of(target)
     case = Case.of(subject, spec, schedule, topology, None if isinstance(target, TargetSpec) else target)
     findings = tuple(case_findings(case))
@@ -186,6 +189,7 @@ def _target(
         not_checked=not_checked(spec),
         limits_given=spec.own_limits,
         limits=_limits(spec),
+        file=spec.file,
     )
 
 
@@ -315,7 +319,7 @@ def _placement_text(placement: Placement) -> list[str]:
         if placement.memory_bits is not None:
             text += f", {placement.memory_bits / 8192:,.1f} KiB synapse memory"
         if placement.confidence != "exact":
-            text += f" [by limits that are {placement.confidence}]"
+            text += f" [by limits that are {trust(placement.confidence)}]"
     lines = [text]
     if placement.cores is not None:
         for layer in placement.layers:

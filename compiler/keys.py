@@ -71,11 +71,10 @@ class Key:
         """What is wrong with a value of a file; None where nothing is."""
         if self.unlimited and value == UNLIMITED_WORD:
             return None
-        wrong = schema.problem(value, self.type)
-        if wrong is None:
-            unprintable = schema.unprintable(value)
-            return None if unprintable is None else "the text has characters that cannot be printed"
-        return f"{wrong}; {self.allowed} is needed"
+        if not schema.fits(value, self.type):
+            return f"is {schema.printable(repr(value))}, {self.allowed} is needed"
+        unprintable = schema.unprintable(value)
+        return None if unprintable is None else "the text has characters that cannot be printed"
 
     @property
     def allowed(self) -> str:
@@ -117,7 +116,7 @@ def key(about: str, **how: Any) -> Any:
 
 
 @functools.cache
-def keys_of(kind: type) -> Mapping[str, Key]:
+def keys_of(kind: Any) -> Mapping[str, Key]:
     """Name -> key, of the fields that declare one. Of a field that holds a fact it is the fact's value."""
     hints = typing.get_type_hints(kind)
     found = {}

@@ -121,15 +121,13 @@ def checked(data: Any, kind: Any, where: str, error: type[NervecordError] = File
         raise error("is nested too deeply", where=where) from None
 
 
-def problem(value: Any, kind: Any) -> str | None:
-    """What is wrong with a value, without its place; None where it fits `kind`."""
+def fits(value: Any, kind: Any) -> bool:
+    """Whether plain data (of JSON, TOML) is a value of `kind`."""
     try:
         msgspec.convert(value, kind, strict=True)
-    except msgspec.ValidationError as wrong:
-        return sentence(wrong, value)
-    except RecursionError:
-        return "is nested too deeply"
-    return None
+    except (msgspec.ValidationError, RecursionError):
+        return False
+    return True
 
 
 def from_json(content: bytes | str, kind: Any, where: str) -> Any:

@@ -405,7 +405,8 @@ def verdict(findings: Sequence[Finding]) -> Verdict:
 def not_checked(spec: TargetSpec) -> tuple[str, ...]:
     """What no verdict on this target covers: what the spec says so, and the limits without a value."""
     unknown = [name.replace("_", " ") for name, _, fact in spec.facts() if fact.value is None]
-    return (*spec.not_checked, *(["not published: " + ", ".join(unknown)] if unknown else []))
+    why = f"not stated in {spec.file}" if spec.file else "not published"
+    return (*spec.not_checked, *([f"{why}: {', '.join(unknown)}"] if unknown else []))
 
 
 def findings_doc() -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from nervecord.compiler.arithmetic import BOUNDS, Arithmetic
 from nervecord.compiler.graph.graph import Graph
-from nervecord.compiler.target.protocol import Confidence, Fact, TargetSpec
+from nervecord.compiler.target.protocol import Adopting, Confidence, Fact, Target, TargetSpec
 from nervecord.errors import FileFormatError
 
 ABILITIES = ("bias", "graded_input", "readout", "recurrence")
@@ -122,6 +122,13 @@ def computes(spec: TargetSpec, graph: Graph) -> bool:
     own = integers(spec)
     same = dataclasses.replace(graph.arithmetic, **{name: getattr(own, name) for name in OVERRIDES.values()}) == own
     return same and not any(True for op in graph.nodes.values() for _ in op.misfits(own))
+
+
+def adopted(target: Target[Any], graph: Graph) -> Target[Any]:
+    """The target with a graph's arithmetic as its own, where it takes integers of any; else as it is."""
+    if isinstance(target, Adopting) and graph.arithmetic is not None and not computes(target.spec, graph):
+        return target.adopting(graph.arithmetic)
+    return target
 
 
 def integers(spec: TargetSpec) -> Arithmetic:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Confidence: TypeAlias = Literal["exact", "second-hand", "conflicting", "given", "unknown"]
 """exact: read in the source named; second-hand: repeated by others, the source itself not read or not public;
-conflicting: sources disagree; given: the user's own value, of her file or of `TargetSpec.override`; unknown: no value."""
+conflicting: sources disagree; given: the user's own, of a file or of `TargetSpec.override`; unknown: no value."""
 
 DECIDING: tuple[Confidence, ...] = ("exact", "given")
 """Confidences with which a limit that is exceeded is an error; with the others it is unknown."""
@@ -100,9 +100,7 @@ class Behaviour:
     recurrence: Fact[bool] = _fact("recurrent connections")
     recurrent_readout: Fact[bool] = _fact("loops through neurons that are read")
     free_wiring: Fact[bool] = _fact("values may pass without neurons, and spikes without weights")
-    shared_kernels: Fact[bool] = _fact(
-        "a core stores the kernel of a convolution once, whatever part of it it holds"
-    )
+    shared_kernels: Fact[bool] = _fact("a core stores the kernel of a convolution once, whatever part of it it holds")
     clears_buffers: Fact[bool] = _fact("what travels on a connection is cleared between two actions")
     decays: Fact[str] = _fact(
         'decays: "any", "shift" (1 - 2^-k only) or "none" (1 only)', choices=("any", "shift", "none")
@@ -295,10 +293,8 @@ class TargetSpec:
 
     @property
     def own_limits(self) -> tuple[str, ...]:
-        """A sentence for each limit that is the user's own, in place of the target's; programs and reports keep them."""
-        return tuple(
-            f"{name} = {fact}: {fact.source}" for name, _, fact in self.facts() if name in self.overridden
-        )
+        """A sentence for each limit that is the user's own in place of the target's; programs and reports keep them."""
+        return tuple(f"{name} = {fact}: {fact.source}" for name, _, fact in self.facts() if name in self.overridden)
 
 
 def _show(value: object) -> str:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 from nervecord.compiler import schema
 from nervecord.compiler.arithmetic import KEYS, Arithmetic, value_problems, with_defaults
 from nervecord.compiler.files.regular import read_text
-from nervecord.compiler.keys import LARGEST, UNLIMITED, UNLIMITED_WORD, Key, keys_of, plain, table_problems
+from nervecord.compiler.keys import UNLIMITED, UNLIMITED_WORD, Key, keys_of, plain, table_problems
 from nervecord.compiler.ops import OPS, Level
 from nervecord.compiler.target import implied
 from nervecord.compiler.target.protocol import (
@@ -30,18 +30,16 @@ from nervecord.compiler.target.protocol import (
 )
 from nervecord.errors import FileFormatError
 
-R = TypeVar("R")
-
 MAXIMUM_BYTES = 1 << 20
 """A larger file is refused."""
 FACTS = ("value", "source", "confidence")
 SOURCED: tuple[Confidence, ...] = ("exact", "second-hand", "conflicting")
 """Confidences of what somebody published, which need a source."""
 TEXTS = {
-    "name": Key("name", str, f"of the target, as typed after --target: {schema.TARGET_NAME_RULE}"),
-    "title": Key("title", str, "its name for people", like="name"),
-    "summary": Key("summary", str, "what it is, in a sentence", default="A chip that a file describes."),
-    "not_checked": Key("not_checked", tuple[str, ...], "what no verdict on it covers, each a sentence", default=()),
+    "name": Key("name", str, f"the target's name, as programs and reports show it: {schema.TARGET_NAME_RULE}"),
+    "title": Key("title", str, "the name for people", like="name"),
+    "summary": Key("summary", str, "what the chip is, in a sentence", default="A chip that a file describes."),
+    "not_checked": Key("not_checked", tuple[str, ...], "what no verdict covers, each a sentence", default=()),
 }
 """Keys that stand before the sections."""
 WORDS = {
@@ -75,12 +73,19 @@ def spec_from_dict(data: Mapping[str, Any], *, where: str = "spec", file: str = 
     if spec is not None:
         spec, wrong = implied.with_implied(spec)
         reading.wrong += wrong
-    if reading.wrong or spec is None:
-        text = reading.wrong[0] if len(reading.wrong) == 1 else "\n  ".join(
-            [f"{len(reading.wrong)} things are wrong:", *reading.wrong]
-        )  # fmt: skip
-        raise FileFormatError(text, where=where)
+    if len(reading.wrong) == 1:
+        raise FileFormatError(reading.wrong[0], where=where)
+    if spec is None or reading.wrong:
+        error = FileFormatError(f"{len(reading.wrong)} things are wrong", where=where)
+        for problem in reading.wrong:
+            error.add_note(problem)
+        raise error
     return spec
+
+
+def trust(confidence: str) -> str:
+    """A confidence in words, as people read it."""
+    return "the user's own" if confidence == "given" else confidence
 
 
 def spec_to_dict(spec: TargetSpec) -> dict[str, Any]:
@@ -125,7 +130,7 @@ class _Reading:
             self.wrong.append(f"name: {schema.printable(repr(texts['name']))} is no name ({schema.TARGET_NAME_RULE})")
         texts["title"] = texts.get("title") or texts.get("name")
         summary, integers, source, confidence = self.arithmetic(data.get("arithmetic", "not stated"))
-        held = {name: self.section(name, kind, data.get(name, {})) for name, kind in
+        held: dict[str, Any] = {name: self.section(name, kind, data.get(name, {})) for name, kind in
                 (("behaviour", Behaviour), ("limits", Limits))}  # fmt: skip
         for name, kind in (("convolution", Convolution), ("packing", Packing), ("energy", Energy)):
             held[name] = None
@@ -208,7 +213,7 @@ class _Reading:
             ]  # fmt: skip
         return {level: found[level.value] or () for level in Level}
 
-    def section(self, section: str, kind: type[R], data: Any, like: Mapping[str, Any] | None = None) -> R:
+    def section(self, section: str, kind: Any, data: Any, like: Mapping[str, Any] | None = None) -> Any:
         """A dataclass of facts; those that the file leaves out stay unknown."""
         keys = keys_of(kind)
         self.wrong += table_problems(section, data, tuple(keys))
@@ -237,7 +242,7 @@ class _Reading:
         value = UNLIMITED if data["value"] == UNLIMITED_WORD and key.unlimited else _value(data["value"])
         return Fact(value, said["source"] or self.source, said["confidence"] or "given")
 
-    def record(self, section: str, kind: type[R], data: Any, like: Mapping[str, Any]) -> R | None:
+    def record(self, section: str, kind: Any, data: Any, like: Mapping[str, Any]) -> Any:
         """A dataclass of plain values. like: what values are that another key's is the default of."""
         keys = keys_of(kind)
         self.wrong += table_problems(section, data, tuple(keys), [name for name, key in keys.items() if key.needed])
