@@ -33,7 +33,7 @@ class Key:
         low, high: bounds of a number, both included. choices: of a text; empty where any is allowed.
         default: what a file means that leaves it out; None: nothing is known then, or it must not be left out.
         like: the key whose value is the default.
-        unlimited: whether it may be "unlimited".
+        unlimited: whether it may be "unlimited". least: of the values of a list, their number.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Key:
     default: bool | float | str | tuple[int, ...] | None = None
     like: str = ""
     unlimited: bool = False
+    least: int = 0
 
     @property
     def needed(self) -> bool:
@@ -58,7 +59,7 @@ class Key:
 
     def _type(self, kind: Any) -> Any:
         if typing.get_origin(kind) is tuple:
-            return schema.row(self._type(typing.get_args(kind)[0]), 1000)
+            return schema.row(self._type(typing.get_args(kind)[0]), 1000, self.least)
         if kind is int:
             return schema.whole(math.ceil(self.low), math.floor(self.high))
         if kind is float:
@@ -91,7 +92,7 @@ class Key:
 def _words(kind: Any, key: Key) -> str:
     if typing.get_origin(kind) is tuple:
         inner = dataclasses.replace(key, kind=typing.get_args(kind)[0], unlimited=False)
-        return f"a list, each {inner.allowed}"
+        return f"a list, {f'{key.least} or more, ' * (key.least > 0)}each {inner.allowed}"
     choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else key.choices
     if choices:
         return "one of " + ", ".join(json.dumps(choice) for choice in choices)
@@ -124,7 +125,7 @@ def keys_of(kind: Any) -> Mapping[str, Key]:
         if "about" in field.metadata:
             hint = hints[field.name]
             value = typing.get_args(hint)[0] if typing.get_origin(hint) not in (None, tuple, Literal) else hint
-            found[field.name] = Key(field.name, value, **field.metadata)
+            found[field.name] = Key(**{"name": field.name, "kind": value, **field.metadata})
     return found
 
 

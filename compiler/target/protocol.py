@@ -69,8 +69,8 @@ def _fact(about: str, **how: Any) -> Any:
 
 
 def _number(about: str, low: float = 0, *, unlimited: bool = True) -> Any:
-    """Of what is computed with and bounds nothing, nothing is unlimited."""
-    return _fact(about, low=low, unlimited=unlimited)
+    """A whole number. Of what is computed with and bounds nothing, nothing is unlimited."""
+    return _fact(about, kind=int, low=low, unlimited=unlimited)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ class Packing:
     block: int = key("most synapses of a block", low=1, high=1 << 20, default=64)
     word_bits: int = key("what a block is rounded up to", low=1, high=1 << 16, default=1)
     index_bits: tuple[int, ...] = key(
-        "widths that there are of the index of a synapse's neuron, rising", low=1, high=32, default=(16,)
+        "widths that there are of the index of a synapse's neuron, rising", low=1, high=32, least=1, default=(16,)
     )
     source: str = key("where the numbers are from", default="")
     confidence: Confidence = key("how far they are to be trusted", default="given")

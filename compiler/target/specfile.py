@@ -92,7 +92,8 @@ def spec_to_dict(spec: TargetSpec) -> dict[str, Any]:
     """What `spec_from_dict` makes the spec of, for a program that carries it; plain JSON types."""
     arithmetic: Any = spec.arithmetic
     if spec.integers is not None:
-        arithmetic = {"summary": spec.arithmetic, **spec.integers.to_dict()}
+        words = {"source": spec.arithmetic_source, "confidence": spec.arithmetic_confidence}
+        arithmetic = {"summary": spec.arithmetic, **words, **spec.integers.to_dict()}
     sections = {
         section: {
             f.name: {name: plain(getattr(fact, name)) for name in FACTS}
@@ -191,7 +192,7 @@ class _Reading:
 
     def published(self, section: str, words: Mapping[str, Any]) -> None:
         """Refuse what somebody published where nothing says who."""
-        if words["confidence"] in SOURCED and not words["source"]:
+        if words["confidence"] in SOURCED and words["source"] == "":
             self.wrong.append(f"{section}.source: is missing, and confidence = {words['confidence']!r} needs one")
         elif words["confidence"] == "unknown":
             self.wrong.append(f"{section}.confidence: 'unknown' is of what has no value")
@@ -269,32 +270,11 @@ def targets_doc(specs: Sequence[TargetSpec]) -> str:
         "limit whose confidence is not *exact* gives way to your own number: `--set neurons_per_core=4096` with",
         "`inspect` and `compile`, `limits={...}` in Python. Programs and reports keep what was given.",
         "",
-        "## A target of your own",
+        "A chip of your own is described by a file, which every verb takes: `--target-file`; its keys are those of",
+        "`targets/*/spec.toml`, and [own-chip.md](own-chip.md) has all of them. A target that needs code is a class in a",
+        'package of yours; see there, and CONTRIBUTING.md, "A target".',
         "",
-        "`nervecord inspect any.nir --target-file my_chip.toml` inspects for a target that a file describes, in the",
-        "form of `targets/*/spec.toml`. The keys `name` (a to z, 0 to 9, `.`, `-`, `_`), `title`, `summary` and",
-        "`arithmetic` (in words) are texts, `engines` is `[]`. `[nodes]` lists the kinds of nodes that it realises,",
-        "for each level that a graph can have (`imported`, `discrete`, `integer`), with a `source` and a",
-        "`confidence`. In `[behaviour]`, `[limits]` and `[convolution]` every statement has the form",
-        "",
-        '    neurons = { value = 1008, source = "where you read it", confidence = "exact" }',
-        "",
-        f"with a confidence of {', '.join(get_args(Confidence))}. What is left out is unknown. A number may be",
-        '`"unlimited"`. `targets/xylo/spec.toml` is an example to start from.',
-        "",
-        "A chip whose way of computing can be said as data compiles and runs from its file alone: `arithmetic` is",
-        "then a table, `[arithmetic]`, with a `summary`, a `source` and a `confidence` beside its widths and rules,",
-        "which `compiler/arithmetic.py` explains; `targets/lava/spec.toml` is an example. Behaviour and limits that",
-        "follow from it need not be said again, and what contradicts it is refused. The program carries the",
-        "arithmetic, and the emulator runs it: exact to the description, which may be less than exact to the chip.",
-        "",
-        'A target that needs code to compile or run is a class in a package of yours; see CONTRIBUTING.md, "A target".',
-        "",
-        "| section | key | what |",
-        "|---|---|---|",
     ]
-    for section, kind in (("behaviour", Behaviour), ("limits", Limits), ("convolution", Convolution)):
-        lines += [f"| `{section}` | `{f.name}` | {f.metadata['about']} |" for f in dataclasses.fields(kind)]
     return "\n".join([*lines, "", *map(spec_table, specs)])
 
 

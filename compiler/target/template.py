@@ -57,9 +57,14 @@ def template() -> str:
     return "\n".join(lines) + "\n"
 
 
+def template_arithmetic() -> Arithmetic:
+    """What the template states under [arithmetic]."""
+    return Arithmetic(**with_defaults({name: value for name, value in STATED.items() if name in KEYS}))
+
+
 def later_sections() -> dict[str, dict[str, Key]]:
     """Section -> what a file with an arithmetic may say in it beside what follows from that."""
-    arithmetic = Arithmetic(**with_defaults({name: value for name, value in STATED.items() if name in KEYS}))
+    arithmetic = template_arithmetic()
     follows = {*implied.behaviour(arithmetic), *implied.limits(arithmetic)} - {*implied.ABILITIES, *implied.FREE}
     facts = {
         section: {name: key for name, key in keys_of(kind).items() if name not in follows}

@@ -207,11 +207,11 @@ REFUSED: dict[str, tuple[dict[str, str], str]] = {
     "a name to be printed": ({'"my-chip"': '"a\\u001b[2J"'}, "name: the text has characters"),
     "engines": ({"engines = []": 'engines = ["emulator"]'}, "engines: emulator cannot come with a file"),
     "a control character": ({'title = "XyloAudio 2"': 'title = "\\u001b[2J"'}, "title: the text has characters"),
-    "no number": ({"inputs = { value = 16": "inputs = { value = nan"}, "limits.inputs: is .*, a number"),
-    "no end": ({"inputs = { value = 16": "inputs = { value = inf"}, "limits.inputs: is .*, a number"),
+    "no number": ({"inputs = { value = 16": "inputs = { value = nan"}, "limits.inputs: is .*, a whole number"),
+    "no end": ({"inputs = { value = 16": "inputs = { value = inf"}, "limits.inputs: is .*, a whole number"),
     "a huge number": (
         {"inputs = { value = 16": "inputs = { value = 1" + "0" * 400},
-        "limits.inputs: is .*, a number",
+        "limits.inputs: is .*, a whole number",
     ),
     "an endless number": (
         {"inputs = { value = 16": "inputs = { value = 1" + "0" * 5000},

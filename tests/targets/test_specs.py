@@ -141,10 +141,10 @@ def changed(**changes: Any) -> dict[str, Any]:
         ({"limits__cores__value": None}, "limits.cores: a value is needed, or"),
         (
             {"limits__cores__value": "many"},
-            "limits.cores: is 'many', a number of at least 0 or \"unlimited\" is needed",
+            "limits.cores: is 'many', a whole number of at least 0 or \"unlimited\" is needed",
         ),
-        ({"limits__cores__value": True}, "limits.cores: is True, a number"),
-        ({"limits__cores__value": -1}, "limits.cores: is -1, a number of at least 0"),
+        ({"limits__cores__value": True}, "limits.cores: is True, a whole number"),
+        ({"limits__cores__value": -1}, "limits.cores: is -1, a whole number of at least 0"),
         ({"behaviour__leak__value": "naitive"}, "behaviour.leak: is 'naitive', one of \"native\""),
         ({"packing__word_bits": 0}, "packing.word_bits: is 0, a whole number from 1 to"),
         ({"behaviour__graded_input__value": 1}, "behaviour.graded_input: is 1, true or false is needed"),
@@ -318,7 +318,7 @@ def test_an_amount_cannot_be_unlimited(name: str, tmp_path: Path) -> None:
     entry = f'{name} = {{ value = "unlimited", source = "x", confidence = "exact" }}'
     path = tmp_path / "chip.toml"
     path.write_text(text.replace(found[0], entry) if found else text.replace("[limits]", f"[limits]\n{entry}"))
-    with pytest.raises(FileFormatError, match=rf"limits.{name}: is 'unlimited', a number"):
+    with pytest.raises(FileFormatError, match=rf"limits.{name}: is 'unlimited', a whole number"):
         read_spec(path)
     with pytest.raises(NervecordError, match=rf"{name}: (cannot be unlimited|.* is exact)"):
         load_spec("xylo").override(**{name: UNLIMITED})
