@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from nervecord.training.settings.foreign_network import network_policy
 
     StrPath = str | os.PathLike[str]
-    Given = Graph | Policy | Program | StrPath
+    Source = Graph | Policy | Program | StrPath
 
 __all__ = [
     "Comparison",
@@ -171,16 +171,16 @@ def read(
     from nervecord.compiler.graph.policy import parts
     from nervecord.compiler.ops import Level
     from nervecord.compiler.passes.discretise import discretise
-    from nervecord.targets.given import policy_file, read_graph, said_reset
+    from nervecord.targets.source import policy_file, read_graph, with_reset_rule
 
-    found = said_reset(read_graph(policy_file(path), dt=dt, convention=convention), reset)
+    found = with_reset_rule(read_graph(policy_file(path), dt=dt, convention=convention), reset)
     if dt is None or parts(found)[0].level is Level.INTEGER:
         return found
     return discretise(found, dt=dt, convention=convention)
 
 
 def compile(
-    network: Given,
+    network: Source,
     target: str | Target[Session] | None = None,
     *,
     contract: StrPath | None = None,
@@ -223,7 +223,9 @@ def compile(
     from nervecord.compiler.compile import compile_graph
     from nervecord.compiler.graph.schedule import STREAM
     from nervecord.targets.catalogue import InspectedTarget
-    from nervecord.targets.given import compilable, given_schedule, recorded_input
+    from nervecord.targets.network import compilable
+    from nervecord.targets.recordings import recorded_input
+    from nervecord.targets.source import block_schedule
 
     chosen = _target(target, limits, options)
     if isinstance(chosen, InspectedTarget):
@@ -233,7 +235,7 @@ def compile(
         reset=reset, steps=steps, calibration=calibration, allow_clustered_decays=allow_clustered_decays,
     )  # fmt: skip
     return compile_graph(
-        subject, chosen, dt=dt, schedule=given_schedule(subject, steps) or schedule,
+        subject, chosen, dt=dt, schedule=block_schedule(subject, steps) or schedule,
         calibration=recorded_input(calibration, subject), dump=dump, explain=explain,
         allow_clustered_decays=allow_clustered_decays,
     )  # fmt: skip
@@ -245,13 +247,13 @@ def load(path: StrPath) -> Program:
     Raises:
         FileFormatError: it is missing, damaged, no program, newer than this version, or for a target it does not have.
     """
-    from nervecord.targets.given import load_program
+    from nervecord.targets.source import load_program
 
     return load_program(path)
 
 
 def open(
-    given: Given,
+    given: Source,
     *,
     engine: str | None = None,
     trace: bool = True,
@@ -279,11 +281,11 @@ def open(
         >>> with nervecord.open("ant.nervecord") as session:  # doctest: +SKIP
         ...     action = session.step(np.zeros(27))
     """
-    from nervecord.targets.given import acting
     from nervecord.targets.opening import open_session
+    from nervecord.targets.source import acting_program
 
     how: dict[str, Any] = {"device": device, "precision": precision, "library": library}
-    session = open_session(acting(given), engine=engine, trace=trace, **how)
+    session = open_session(acting_program(given), engine=engine, trace=trace, **how)
     if realtime is False:
         return session
     from nervecord.runtime.realtime import RealTimeSession
@@ -292,7 +294,7 @@ def open(
 
 
 def stream(
-    given: Given,
+    given: Source,
     *,
     engine: str | None = None,
     steps: int | None = None,
@@ -310,14 +312,14 @@ def stream(
     Raises:
         NervecordError: the target has no engine of that name; it is a policy.
     """
-    from nervecord.targets.given import streaming
     from nervecord.targets.opening import open_stream
+    from nervecord.targets.source import stream_program
 
-    return open_stream(streaming(given, steps), engine=engine, device=device, precision=precision)
+    return open_stream(stream_program(given, steps), engine=engine, device=device, precision=precision)
 
 
 def simulate(
-    given: Given,
+    given: Source,
     inputs: Array | Mapping[str, Array],
     *,
     steps: int | None = None,
@@ -333,15 +335,15 @@ def simulate(
         GraphError: the graph is not executable, or the input's shape does not match.
     """
     from nervecord.compiler.plan.interpret import simulate as simulate_graph
-    from nervecord.targets.given import acting, given_schedule, read_given
+    from nervecord.targets.source import acting_program, block_schedule, load_source
 
-    held = read_given(given)
-    program = acting(held)
-    return simulate_graph(program.subject, inputs, given_schedule(held, steps) or program.schedule)
+    held = load_source(given)
+    program = acting_program(held)
+    return simulate_graph(program.subject, inputs, block_schedule(held, steps) or program.schedule)
 
 
 def inspect(
-    given: Given,
+    given: Source,
     targets: Sequence[str | Target[Session] | TargetSpec] | str | Target[Session] | TargetSpec | None = None,
     *,
     limits: Mapping[str, float] | None = None,
@@ -365,7 +367,7 @@ def inspect(
     from nervecord.compiler.inspect import with_measured
     from nervecord.compiler.target.protocol import TargetSpec as Spec
     from nervecord.targets.catalogue import inspected_targets, runner, with_limits
-    from nervecord.targets.given import given_schedule, read_given, scheduled_subject
+    from nervecord.targets.source import block_schedule, load_source, scheduled_subject
 
     if targets is None:
         chosen: Sequence[str | Target[Session] | TargetSpec] | None = None
@@ -376,11 +378,11 @@ def inspect(
             raise NervecordError("are those of one target", where="limits", hint="name it, and no other")
         named = [target(it) if isinstance(it, str) else it for it in chosen]
         chosen = [it.override(**limits) if isinstance(it, Spec) else with_limits(it, limits) for it in named]
-    held = read_given(given)
+    held = load_source(given)
     subject, schedule = scheduled_subject(held, inputs)
     own = runner(held) if isinstance(held, Program) else None
     looked_at = inspected_targets(chosen, subject, own)
-    report = inspect_graph(subject, looked_at, given_schedule(held, steps) or schedule)
+    report = inspect_graph(subject, looked_at, block_schedule(held, steps) or schedule)
     return with_measured(report, held) if isinstance(held, Program) else report
 
 
@@ -425,8 +427,8 @@ def run(
 
 
 def compare(
-    a: Session | StreamSession | Given,
-    b: Session | StreamSession | Given,
+    a: Session | StreamSession | Source,
+    b: Session | StreamSession | Source,
     observations: Array | StrPath | None = None,
     *,
     inputs: Array | Mapping[str, Array] | StrPath | None = None,

@@ -80,7 +80,7 @@ def time_step_flags(parser: argparse.ArgumentParser) -> None:
 
 def subject_of(path: str, dt: float | None, convention: str, reset: str | None) -> Any:
     """The program or graph of a file; dt, convention and reset are for graphs."""
-    from nervecord.targets.given import is_program, policy_file
+    from nervecord.targets.source import is_program, policy_file
 
     path = str(policy_file(path))
     if is_program(Path(path)):

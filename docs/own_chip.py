@@ -98,8 +98,11 @@ class:
 | method | says |
 |---|---|
 | `lower(subject, calibration, schedule)` | how a float graph becomes integers |
-| `session(program, engine, trace=...)`, `stream_session(program, engine)` | an engine of your own; name it in the spec's `engines`, and call `super()` for the others |
+| `session(program, engine, trace=...)`, `stream_session(program, engine)` | how an engine of your own is opened |
 | `emit(program, folder)` | files for other tools, in place of the C |
+
+An engine of your own is named in the spec's `engines`, with those of the others that the chip keeps; the methods that
+open it call `super()` for these.
 
 An option of your own is a field, `clock_mhz: int = option(100, "clock of the cores, MHz", low=1, high=400)`, of
 `nervecord.compiler.target.options`; the command line makes `--clock-mhz` of it.
@@ -124,15 +127,16 @@ def own_chip_doc() -> str:
         ),
         _section(
             "[limits]",
-            "What the chip and its cores hold. Placement keeps to the limits of a core, so there is no section for it:\n"
-            "each population gets cores of its own, as few as let an equal share of it keep to them.",
+            "What the chip and its cores hold. Placement keeps to the limits of a core, so there is no section for\n"
+            "it: each population gets cores of its own, as few as let an equal share of it keep to them.",
             keys_of(Limits), follows,
         ),
         _section(
             "[packing]",
             "How synapses fill a core's memory: per axon and core, blocks of `header_bits` + count x (`weight_bits` +\n"
             "`delay_bits` + index bits), rounded up to `word_bits`; with every neuron of the core as a target, which\n"
-            "needs no index, where that is smaller. Without this section every entry of a matrix takes the weight's bits.",
+            "needs no index, where that is smaller. Without this section every entry of a matrix takes a weight's\n"
+            "bits.",
             keys_of(Packing),
         ),
         _section(
@@ -146,7 +150,7 @@ def own_chip_doc() -> str:
             keys_of(Convolution), known="not known",
         ),
         "\n## [nodes]\n\nKinds of nodes that the chip realises, for each level that a graph can have (`imported`,\n"
-        "`discrete`, `integer`), with a `source` and a `confidence`. With an `[arithmetic]` it follows and is left out.\n",
+        "`discrete`, `integer`), with a `source` and a `confidence`. With an `[arithmetic]` it follows.\n",
         PACKAGE,
     ]  # fmt: skip
     return "".join(parts)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from nervecord.compiler import schema
 from nervecord.compiler.arithmetic import KEYS, Arithmetic, value_problems, with_defaults
@@ -270,9 +270,9 @@ def targets_doc(specs: Sequence[TargetSpec]) -> str:
         "limit whose confidence is not *exact* gives way to your own number: `--set neurons_per_core=4096` with",
         "`inspect` and `compile`, `limits={...}` in Python. Programs and reports keep what was given.",
         "",
-        "A chip of your own is described by a file, which every verb takes: `--target-file`; its keys are those of",
-        "`targets/*/spec.toml`, and [own-chip.md](own-chip.md) has all of them. A target that needs code is a class in a",
-        'package of yours; see there, and CONTRIBUTING.md, "A target".',
+        "A file describes a chip of your own: `--target-file`. Its keys are those of `targets/*/spec.toml`;",
+        "[own-chip.md](own-chip.md) explains all of them. A target that needs code is a class in a package of yours:",
+        'see there, and CONTRIBUTING.md, "A target".',
         "",
     ]
     return "\n".join([*lines, "", *map(spec_table, specs)])
