@@ -273,6 +273,7 @@ class TargetSpec:
             NervecordError: no such limit, its value is exact and so not open to opinion, or the number is none.
         """
         changes: dict[str, Any] = {}
+        nobody = "stated" if self.file else "published"
         for name, value in values.items():
             if name not in {f.name for f in dataclasses.fields(Limits)}:
                 raise unknown_name("limit", name, (f.name for f in dataclasses.fields(Limits)), where=self.name)
@@ -286,7 +287,7 @@ class TargetSpec:
             if value == UNLIMITED and not keys_of(Limits)[name].unlimited:
                 raise NervecordError("cannot be unlimited, a whole number is needed", where=name)
             whole = UNLIMITED if value == UNLIMITED else int(value)
-            before = f"in place of {old} ({old.confidence})" if old.known else "where nothing is published"
+            before = f"in place of {old} ({old.confidence})" if old.known else f"where nothing is {nobody}"
             changes[name] = Fact(whole, f"given by the user, {before}", "given")
         names = tuple(dict.fromkeys((*self.overridden, *changes)))
         return dataclasses.replace(self, limits=dataclasses.replace(self.limits, **changes), overridden=names)

@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from policies import random_policy
+from policies import lif, random_policy
 
 import nervecord
+from nervecord.compiler.graph.graph import chain
 from nervecord.compiler.nir.file import write_nir
+from nervecord.compiler.ops import Affine, Input, Level, Output
 from nervecord.compiler.target.specfile import read_spec, spec_from_dict, spec_to_dict
 from nervecord.errors import FileFormatError
 
@@ -228,6 +230,23 @@ def test_a_second_slice_that_a_chip_has_no_room_for_is_found_before_lowering(cal
         (shown,) = answer.json["targets"]
         assert (shown["verdict"], answer.code) == (verdict, code)
         assert call("compile p.nir --target-file mini.toml --weight-slices 2").code == code
+
+
+def test_of_a_network_without_a_recording_it_is_an_estimate(call: Callable[[str], Any]) -> None:
+    """What enters chooses how many weights have a second slice; inspect knows how many may have one."""
+    weight = np.random.default_rng(0).uniform(0.5, 1.0, size=(12, 6))
+    nodes = [("in", Input((6,))), ("fc", Affine(weight)), ("lif", lif(12, 0.5)), ("out", Output((12,)))]
+    write_nir(chain(Level.DISCRETE, nodes, dt=1e-3), "g.nir")
+    line = "g.nir --dt 1e-3 --inputs spikes --target-file mini.toml --weight-slices 2"
+    sliced = call(f"compile {line} --json").json["report"]["placement"]["synapses"]
+    assert sliced > 72
+    Path("mini.toml").write_text(f"{MINI}[limits]\nneurons = 100\nsynapses = {sliced - 1}\n")
+    (shown,) = call(f"inspect {line} --json").json["targets"]
+    (finding,) = [finding for finding in shown["findings"] if finding["code"] == "synapses"]
+    assert (shown["verdict"], finding["severity"]) == ("unknown", "unknown")
+    assert finding["message"].startswith("with a second slice of all weights that have room for one it")
+    assert "--calibration" in finding["fix"]
+    assert (finding["value"], finding["limit"]) == (sliced, sliced - 1)
 
 
 # --------------------------------------------------------------------------------------------------------------------
