@@ -32,6 +32,8 @@ from nervecord.errors import FileFormatError
 
 MAXIMUM_BYTES = 1 << 20
 """A larger file is refused."""
+MOST_TOLD = 50
+"""Things that are wrong with a file are told one by one, of more the first ones."""
 FACTS = ("value", "source", "confidence")
 SOURCED: tuple[Confidence, ...] = ("exact", "second-hand", "conflicting")
 """Confidences of what somebody published, which need a source."""
@@ -63,7 +65,9 @@ def read_spec(path: Path, *, own: bool = False) -> TargetSpec:
     """
     where = schema.printable(str(path))
     content = read_text(path, where, MAXIMUM_BYTES, "target's file")
-    return spec_from_dict(schema.from_toml(content, where), where=where, file=path.name if own else "")
+    return spec_from_dict(
+        schema.from_toml(content, where), where=where, file=schema.printable(path.name) if own else ""
+    )
 
 
 def spec_from_dict(data: Mapping[str, Any], *, where: str = "spec", file: str = "") -> TargetSpec:
@@ -77,8 +81,10 @@ def spec_from_dict(data: Mapping[str, Any], *, where: str = "spec", file: str = 
         raise FileFormatError(reading.wrong[0], where=where)
     if spec is None or reading.wrong:
         error = FileFormatError(f"{len(reading.wrong)} things are wrong", where=where)
-        for problem in reading.wrong:
+        for problem in reading.wrong[:MOST_TOLD]:
             error.add_note(problem)
+        if len(reading.wrong) > MOST_TOLD:
+            error.add_note(f"and {len(reading.wrong) - MOST_TOLD} more")
         raise error
     return spec
 
