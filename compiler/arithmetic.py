@@ -375,7 +375,7 @@ def with_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that a target's file states, and the defaults of those that it leaves out; needed ones stay away."""
     full = {name: data.get(name, one.default) for name, one in KEYS.items()}
     full |= {name: full[one.like] for name, one in KEYS.items() if one.like and name not in data}
-    return {name: value for name, value in full.items() if value is not None}
+    return {name: value for name, value in full.items() if value is not None or name in data}
 
 
 def _contradictions(made: Arithmetic) -> tuple[tuple[bool, str], ...]:

@@ -149,7 +149,7 @@ class _Reading:
             nodes = implied.nodes(integers, source, confidence)
         elif nodes is None and not self.computes(data):
             self.wrong.append("nodes: is missing, and follows from an [arithmetic] alone")
-        kinds = self.nodes(nodes if nodes is not None else {"source": source, "confidence": confidence})
+        kinds = {} if nodes is None else self.nodes(nodes)
         engines = Key("engines", tuple[str, ...], "", default=())
         named = self.values("", {"engines": engines}, data)["engines"]
         if self.wrong:

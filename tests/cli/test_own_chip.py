@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import importlib.util
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,7 @@ from nervecord.compiler.graph.graph import chain
 from nervecord.compiler.nir.file import write_nir
 from nervecord.compiler.ops import Affine, Input, Level, Output
 from nervecord.compiler.target.specfile import read_spec, spec_from_dict, spec_to_dict
+from nervecord.compiler.target.template import template
 from nervecord.errors import FileFormatError
 
 ROOT = Path(__file__).parents[2]
@@ -173,6 +178,24 @@ def test_everything_that_is_wrong_is_told_at_once(call: Callable[[str], Any]) ->
         "2 things are wrong", "behaviour.resets: says value, and from [arithmetic] follows subtract",
         "limits.delay_max: says 4, and from [arithmetic] follows 3", notes=2,
     )  # fmt: skip
+
+
+JUNK = (None, 3, -1, 1e300, True, "", "x", [], {}, [1, "a"], {"value": "unlimited"}, {"value": [1], "source": 3})
+
+
+def test_whatever_stands_under_a_key_is_read_or_refused() -> None:
+    """Nothing but a refusal comes of values of other types, in a file or in what a program carries."""
+    rng = random.Random(0)
+    stated = tomllib.loads(re.sub(r"^#(?=\w|\[)", "", template(), flags=re.MULTILINE))
+    read = 0
+    for _ in range(400):
+        data = copy.deepcopy(stated)
+        table = data if rng.random() < 0.3 else data[rng.choice([k for k in data if isinstance(data[k], dict)])]
+        table[rng.choice([*table, "odd"])] = copy.deepcopy(rng.choice(JUNK))
+        with contextlib.suppress(FileFormatError):
+            spec_from_dict(data, file="chip.toml")
+            read += 1
+    assert 20 < read < 200
 
 
 # --------------------------------------------------------------------------------------------------------------------
