@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from nervecord.runtime.result import Result
     from nervecord.runtime.session import Session
     from nervecord.runtime.stream import StreamSession
+    from nervecord.targets.base import spec_beside
+    from nervecord.targets.integers import IntegerTarget
     from nervecord.targets.measures import certify, emit, neurobench
     from nervecord.targets.warmup import warmup
     from nervecord.training.front import contract, distill, sweep, train
@@ -50,13 +52,14 @@ if TYPE_CHECKING:
     from nervecord.training.settings.foreign_network import network_policy
 
     StrPath = str | os.PathLike[str]
-    Given = Graph | Policy | Program | StrPath
+    Source = Graph | Policy | Program | StrPath
 
 __all__ = [
     "Comparison",
     "Contract",
     "Finding",
     "Graph",
+    "IntegerTarget",
     "NervecordError",
     "Policy",
     "Program",
@@ -65,6 +68,7 @@ __all__ = [
     "Result",
     "Session",
     "Target",
+    "TargetSpec",
     "Trace",
     "TrainConfig",
     "certify",
@@ -84,6 +88,7 @@ __all__ = [
     "report",
     "run",
     "simulate",
+    "spec_beside",
     "stream",
     "sweep",
     "target",
@@ -97,6 +102,7 @@ _ELSEWHERE = {
     "Contract": "compiler.graph.contract",
     "Finding": "compiler.findings",
     "Graph": "compiler.graph.graph",
+    "IntegerTarget": "targets.integers",
     "Program": "compiler.files.program",
     "Policy": "compiler.graph.policy",
     "RealTime": "runtime.realtime",
@@ -104,6 +110,7 @@ _ELSEWHERE = {
     "Result": "runtime.result",
     "Session": "runtime.session",
     "Target": "compiler.target.protocol",
+    "TargetSpec": "compiler.target.protocol",
     "Trace": "compiler.plan.interpret",
     "TrainConfig": "training.settings.config",
     "certify": "targets.measures",
@@ -114,6 +121,7 @@ _ELSEWHERE = {
     "network_policy": "training.settings.foreign_network",
     "picture": "runtime.report.picture",
     "report": "cli.html",
+    "spec_beside": "targets.base",
     "sweep": "training.front",
     "train": "training.front",
     "video": "runtime.report.video",
@@ -163,16 +171,16 @@ def read(
     from nervecord.compiler.graph.policy import parts
     from nervecord.compiler.ops import Level
     from nervecord.compiler.passes.discretise import discretise
-    from nervecord.targets.given import policy_file, read_graph, said_reset
+    from nervecord.targets.source import policy_file, read_graph, with_reset_rule
 
-    found = said_reset(read_graph(policy_file(path), dt=dt, convention=convention), reset)
+    found = with_reset_rule(read_graph(policy_file(path), dt=dt, convention=convention), reset)
     if dt is None or parts(found)[0].level is Level.INTEGER:
         return found
     return discretise(found, dt=dt, convention=convention)
 
 
 def compile(
-    network: Given,
+    network: Source,
     target: str | Target[Session] | None = None,
     *,
     contract: StrPath | None = None,
@@ -215,7 +223,9 @@ def compile(
     from nervecord.compiler.compile import compile_graph
     from nervecord.compiler.graph.schedule import STREAM
     from nervecord.targets.catalogue import InspectedTarget
-    from nervecord.targets.given import compilable, given_schedule, recorded_input
+    from nervecord.targets.network import compilable
+    from nervecord.targets.recordings import recorded_input
+    from nervecord.targets.source import block_schedule
 
     chosen = _target(target, limits, options)
     if isinstance(chosen, InspectedTarget):
@@ -225,7 +235,7 @@ def compile(
         reset=reset, steps=steps, calibration=calibration, allow_clustered_decays=allow_clustered_decays,
     )  # fmt: skip
     return compile_graph(
-        subject, chosen, dt=dt, schedule=given_schedule(subject, steps) or schedule,
+        subject, chosen, dt=dt, schedule=block_schedule(subject, steps) or schedule,
         calibration=recorded_input(calibration, subject), dump=dump, explain=explain,
         allow_clustered_decays=allow_clustered_decays,
     )  # fmt: skip
@@ -237,13 +247,13 @@ def load(path: StrPath) -> Program:
     Raises:
         FileFormatError: it is missing, damaged, no program, newer than this version, or for a target it does not have.
     """
-    from nervecord.targets.given import load_program
+    from nervecord.targets.source import load_program
 
     return load_program(path)
 
 
 def open(
-    given: Given,
+    given: Source,
     *,
     engine: str | None = None,
     trace: bool = True,
@@ -271,11 +281,11 @@ def open(
         >>> with nervecord.open("ant.nervecord") as session:  # doctest: +SKIP
         ...     action = session.step(np.zeros(27))
     """
-    from nervecord.targets.given import acting
     from nervecord.targets.opening import open_session
+    from nervecord.targets.source import acting_program
 
     how: dict[str, Any] = {"device": device, "precision": precision, "library": library}
-    session = open_session(acting(given), engine=engine, trace=trace, **how)
+    session = open_session(acting_program(given), engine=engine, trace=trace, **how)
     if realtime is False:
         return session
     from nervecord.runtime.realtime import RealTimeSession
@@ -284,7 +294,7 @@ def open(
 
 
 def stream(
-    given: Given,
+    given: Source,
     *,
     engine: str | None = None,
     steps: int | None = None,
@@ -302,14 +312,14 @@ def stream(
     Raises:
         NervecordError: the target has no engine of that name; it is a policy.
     """
-    from nervecord.targets.given import streaming
     from nervecord.targets.opening import open_stream
+    from nervecord.targets.source import stream_program
 
-    return open_stream(streaming(given, steps), engine=engine, device=device, precision=precision)
+    return open_stream(stream_program(given, steps), engine=engine, device=device, precision=precision)
 
 
 def simulate(
-    given: Given,
+    given: Source,
     inputs: Array | Mapping[str, Array],
     *,
     steps: int | None = None,
@@ -325,15 +335,15 @@ def simulate(
         GraphError: the graph is not executable, or the input's shape does not match.
     """
     from nervecord.compiler.plan.interpret import simulate as simulate_graph
-    from nervecord.targets.given import acting, given_schedule, read_given
+    from nervecord.targets.source import acting_program, block_schedule, load_source
 
-    held = read_given(given)
-    program = acting(held)
-    return simulate_graph(program.subject, inputs, given_schedule(held, steps) or program.schedule)
+    held = load_source(given)
+    program = acting_program(held)
+    return simulate_graph(program.subject, inputs, block_schedule(held, steps) or program.schedule)
 
 
 def inspect(
-    given: Given,
+    given: Source,
     targets: Sequence[str | Target[Session] | TargetSpec] | str | Target[Session] | TargetSpec | None = None,
     *,
     limits: Mapping[str, float] | None = None,
@@ -344,7 +354,8 @@ def inspect(
 
     Args:
         given: any graph, policy or program, or the file of one.
-        targets: names, specs, or what `target` gave, one or several; by default all of `list_targets()`.
+        targets: names, specs, or what `target` gave, one or several; by default all of `list_targets()`, and what a
+            program was compiled for.
         limits: limit -> your own number, in place of one that is not exact; for one target.
         inputs, steps: of a graph that is no policy; see `compile`.
 
@@ -355,8 +366,8 @@ def inspect(
     from nervecord.compiler.inspect import inspect as inspect_graph
     from nervecord.compiler.inspect import with_measured
     from nervecord.compiler.target.protocol import TargetSpec as Spec
-    from nervecord.targets.catalogue import load_spec, load_specs, with_limits
-    from nervecord.targets.given import given_schedule, read_given, scheduled_subject
+    from nervecord.targets.catalogue import inspected_targets, runner, with_limits
+    from nervecord.targets.source import block_schedule, load_source, scheduled_subject
 
     if targets is None:
         chosen: Sequence[str | Target[Session] | TargetSpec] | None = None
@@ -367,12 +378,11 @@ def inspect(
             raise NervecordError("are those of one target", where="limits", hint="name it, and no other")
         named = [target(it) if isinstance(it, str) else it for it in chosen]
         chosen = [it.override(**limits) if isinstance(it, Spec) else with_limits(it, limits) for it in named]
-    looked_at: Sequence[TargetSpec | Target[Session]] = load_specs()
-    if chosen is not None:
-        looked_at = [load_spec(it) if isinstance(it, str) else it for it in chosen]
-    held = read_given(given)
+    held = load_source(given)
     subject, schedule = scheduled_subject(held, inputs)
-    report = inspect_graph(subject, looked_at, given_schedule(held, steps) or schedule)
+    own = runner(held) if isinstance(held, Program) else None
+    looked_at = inspected_targets(chosen, subject, own)
+    report = inspect_graph(subject, looked_at, block_schedule(held, steps) or schedule)
     return with_measured(report, held) if isinstance(held, Program) else report
 
 
@@ -417,8 +427,8 @@ def run(
 
 
 def compare(
-    a: Session | StreamSession | Given,
-    b: Session | StreamSession | Given,
+    a: Session | StreamSession | Source,
+    b: Session | StreamSession | Source,
     observations: Array | StrPath | None = None,
     *,
     inputs: Array | Mapping[str, Array] | StrPath | None = None,
@@ -461,7 +471,7 @@ def target(
 
     Args:
         name: of `list_targets()`; by default Loihi 2's fixed point.
-        file: instead of a name, a file in the form of the package's spec.toml.
+        file: instead of a name, a file that describes a chip of your own (docs/own-chip.md).
         limits: limit -> your own number, in place of one that is not exact.
         options: of the target, such as `weight_bits=4`; `nervecord targets NAME` lists them.
 
@@ -473,9 +483,9 @@ def target(
 
     if file is None:
         return catalogue.find_target(catalogue.DEFAULT if name is None else name, limits=limits, options=options)
-    if name is not None or options:
-        raise NervecordError("is a target of its own", where=str(file), hint="give no name and no options beside it")
-    return catalogue.target_from_file(Path(file), limits=limits)
+    if name is not None:
+        raise NervecordError("is a target of its own", where=str(file), hint="give no name beside it")
+    return catalogue.target_from_file(Path(file), limits=limits, options=options)
 
 
 def _target(

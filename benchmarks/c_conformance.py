@@ -31,7 +31,7 @@ from nervecord.runtime.engines.c.session import CSession, CStream
 from nervecord.runtime.engines.emulator.session import EmulatorStream
 from nervecord.runtime.session import MachineSession
 from nervecord.runtime.stream import MachineStream
-from nervecord.targets.given import load_program
+from nervecord.targets.source import load_program
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from compiled_c import (

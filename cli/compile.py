@@ -120,9 +120,9 @@ def _part(text: str) -> float:
 
 def _certified(args: argparse.Namespace, program: Program) -> Program:
     """The program with its certificate in its report."""
-    from nervecord.targets.given import prepared
+    from nervecord.targets.network import network_to_compile
 
-    policy = prepared(
+    policy = network_to_compile(
         args.policy, contract=args.contract, inputs=inputs_of(args.inputs), dt=args.dt, convention=args.convention
     )
     with show.Ticker("certify", unit="pairs", quiet=args.quiet) as ticker:
@@ -140,10 +140,10 @@ def _certified(args: argparse.Namespace, program: Program) -> Program:
 
 def _perturbed(args: argparse.Namespace, program: Program) -> tuple[Perturbed, ...]:
     """Returns of both policies under the perturbations of --perturb."""
-    from nervecord.targets.given import prepared
     from nervecord.targets.measures import robustness
+    from nervecord.targets.network import network_to_compile
 
-    policy = prepared(
+    policy = network_to_compile(
         args.policy, contract=args.contract, inputs=inputs_of(args.inputs), dt=args.dt, convention=args.convention
     )
     with show.Ticker("perturb", unit="worlds", quiet=args.quiet) as ticker:

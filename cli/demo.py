@@ -72,7 +72,7 @@ def run_demo(
     from nervecord.runtime.report import picture
     from nervecord.runtime.report import video as videos
     from nervecord.runtime.report.frames import require_frames
-    from nervecord.targets.given import policy_of
+    from nervecord.targets.source import policy_of
 
     front.training()  # what is missing is said before a folder is made
     picture.require("ant.png")

@@ -80,7 +80,7 @@ def time_step_flags(parser: argparse.ArgumentParser) -> None:
 
 def subject_of(path: str, dt: float | None, convention: str, reset: str | None) -> Any:
     """The program or graph of a file; dt, convention and reset are for graphs."""
-    from nervecord.targets.given import is_program, policy_file
+    from nervecord.targets.source import is_program, policy_file
 
     path = str(policy_file(path))
     if is_program(Path(path)):
@@ -134,7 +134,11 @@ def wrapper_flag(parser: argparse.ArgumentParser, which: str) -> None:
 
 def limit_flags(parser: argparse.ArgumentParser) -> None:
     """--target-file and --set."""
-    parser.add_argument("--target-file", metavar="FILE", help="a target of your own, described as docs/targets.md says")
+    parser.add_argument(
+        "--target-file",
+        metavar="FILE",
+        help="a chip of your own, as a file describes it (docs/own-chip.md); nervecord targets template writes one",
+    )
     parser.add_argument(
         "--set",
         dest="limits",
@@ -171,17 +175,18 @@ def target_of(args: argparse.Namespace, **options: Any) -> Target[Session]:
 
 
 def option_flags(parser: Parser, argv: Sequence[str]) -> None:
-    """A flag for each option that the target declares which these words name."""
-    from nervecord.targets.catalogue import DEFAULT, target_class
-
+    """A flag for each option of the target which these words name, or of the file that describes it."""
     early = Parser(prog=parser.prog, add_help=False, allow_abbrev=False)
-    early.add_argument("--target")
-    early.add_argument("--target-file")
+    early.add_argument("--target", nargs="?")
+    early.add_argument("--target-file", nargs="?")
     named, _ = early.parse_known_args(list(argv))
-    if named.target_file is not None:
-        return
-    name = DEFAULT if named.target is None else named.target
-    options = options_of(target_class(name))
+    if named.target is not None and named.target_file is not None:
+        return  # the verb says that one of them is too many
+    if named.target_file is None:
+        target = nervecord.target(named.target)
+        options, name = options_of(target), target.spec.name
+    else:
+        options, name = _options_of_file(named.target_file)
     if not options:
         return
     taken = {flag for action in parser._actions for flag in action.option_strings}
@@ -192,6 +197,17 @@ def option_flags(parser: Parser, argv: Sequence[str]) -> None:
                 f"its option {option.name!r} has the name of the flag {option.flag}", where=f"target {name!r}"
             )
         _option_flag(group, option)
+
+
+def _options_of_file(path: str) -> tuple[tuple[Option, ...], str]:
+    """The options of the target that a file describes, and its name; what is wrong with the file, the verb says."""
+    from nervecord.targets.integers import IntegerTarget
+
+    try:
+        target = nervecord.target(file=path)
+    except NervecordError:
+        return options_of(IntegerTarget), path
+    return options_of(target), target.spec.name
 
 
 def _option_flag(group: Any, option: Option) -> None:

@@ -136,11 +136,11 @@ def write(
     """
     from nervecord.compiler.files.program import Program
     from nervecord.runtime.report.html import page
-    from nervecord.targets import given
+    from nervecord.targets.source import load_source
 
     page.require(path)
     named = [labels[k] if k < len(labels) else _label(policy) for k, policy in enumerate(policies)]
-    held = [given.read_given(policy) for policy in policies]
+    held = [load_source(policy) for policy in policies]
     reports = [report] if report is not None else [_inspected(subject, targets) for subject in held]
     subjects = [
         page.Subject(name, found.to_dict(), subject.to_dict() if isinstance(subject, Program) else None)

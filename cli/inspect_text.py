@@ -16,6 +16,7 @@ from rich.text import Text
 
 from nervecord.cli.show import clean
 from nervecord.compiler.check.cost import energy_text
+from nervecord.compiler.target.specfile import trust
 
 if TYPE_CHECKING:
     from nervecord.compiler.check.graphfacts import GraphFacts
@@ -185,10 +186,10 @@ def _measure(finding: Finding) -> str:
 
 
 def _placement(placement: Placement) -> Iterator[RenderableType]:
-    trust = "" if placement.confidence == "exact" else f"; cores by limits that are {placement.confidence}"
+    limits = "" if placement.confidence == "exact" else f"; cores by limits that are {trust(placement.confidence)}"
     yield _indented(
         f"uses: {_count(placement.inputs, 'input')}, {_count(placement.neurons, 'neuron')} "
-        f"({_count(placement.outputs, 'output')}), {_count(placement.synapses, 'synapse')}{trust}"
+        f"({_count(placement.outputs, 'output')}), {_count(placement.synapses, 'synapse')}{limits}"
     )
     if placement.cores is None:
         return

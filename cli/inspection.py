@@ -22,6 +22,7 @@ from nervecord.cli.inspect_text import inspect_text
 from nervecord.cli.show import Outcome
 from nervecord.cli.verb import Parser, Verb
 from nervecord.errors import NervecordError
+from nervecord.targets import catalogue
 
 INFEASIBLE = 2
 """Exit code."""
@@ -48,10 +49,10 @@ def _run(args: argparse.Namespace) -> Outcome:
     limits = limits_of(args.limits)
     targets: list[Any] = list(args.target or ())
     options = options_given(args)
-    if options:
-        targets = [nervecord.target(targets[0], **options)]
     if args.target_file is not None:
-        targets.append(nervecord.target(file=args.target_file))
+        targets.append(nervecord.target(file=args.target_file, **options))
+    elif options:
+        targets = [nervecord.target(targets[0], **options)]
     if limits and len(targets) != 1:
         raise NervecordError("sets a limit of one target", where="--set", hint="name it, and no other: --target NAME")
     subject = subject_of(args.graph, args.dt, args.convention, args.reset)
@@ -66,10 +67,14 @@ def _run(args: argparse.Namespace) -> Outcome:
 def _option_flags(parser: Parser, argv: Sequence[str]) -> None:
     """The options of the one target that is named; of several, what each does by default is looked at."""
     early = Parser(prog=parser.prog, add_help=False, allow_abbrev=False)
-    early.add_argument("--target", nargs="+", default=())
+    early.add_argument("--target", nargs="+", default=[])
+    early.add_argument("--target-file", nargs="?")
     named, _ = early.parse_known_args(list(argv))
-    if len(named.target) == 1 and not any(word.startswith("--target-file") for word in argv):
-        option_flags(parser, ["--target", named.target[0]])
+    words = [f"--target={name}" for name in named.target]
+    words += [f"--target-file={named.target_file}"] * (named.target_file is not None)
+    # A program's own target may be no installed one.
+    if len(words) == 1 and set(named.target) <= set(catalogue.target_names()):
+        option_flags(parser, words)
 
 
 VERBS = {

@@ -97,13 +97,13 @@ def _run(args: argparse.Namespace) -> Outcome:
 def _program(path: str, env: str | None, wrappers: Sequence[str] | None) -> Program:
     """What runs of a file. An ONNX file says nothing of where it acts: the environment makes a policy of it."""
     from nervecord.compiler.onnx.file import is_onnx
-    from nervecord.targets.given import acting
+    from nervecord.targets.source import acting_program
 
     if not is_onnx(path):
-        return acting(path)
+        return acting_program(path)
     if env is None:
         raise NervecordError("does not say in which environment it acts", where=path, hint="name it: --env Ant-v4")
-    return acting(nervecord.network_policy(path, env, wrappers=wrappers or ()))
+    return acting_program(nervecord.network_policy(path, env, wrappers=wrappers or ()))
 
 
 def _require(args: argparse.Namespace) -> None:

@@ -123,7 +123,7 @@ def program_text(program: Program, path: str | None, needed: Sequence[tuple[str,
     """What compiling did. needed: what the program takes on its target, in place of cores and memory."""
     report = program.report
     placement, lowering = report["placement"], report["lowering"]
-    cores = placement["cores"]
+    cores, sources = placement["cores"], _sources(placement["confidence"])
     bits = placement["memory_bits"]
     saturating, found = _saturating((*lowering.get("findings", ()), *report["findings"]))
     warnings = sum(finding["severity"] == "warning" for finding in found) + bool(saturating)
@@ -133,7 +133,10 @@ def program_text(program: Program, path: str | None, needed: Sequence[tuple[str,
         *(
             [list(row) for row in needed]
             or [
-                ["cores", "-" if cores is None else f"{cores} (what a core holds: {placement['confidence']} sources)"],
+                [
+                    "cores",
+                    "-" if cores is None else f"{cores} (what a core holds: {sources})",
+                ],
                 ["memory", "-" if bits is None else f"{bits / 8192:,.1f} KiB of synapses"],
             ]
         ),
@@ -175,6 +178,10 @@ def program_text(program: Program, path: str | None, needed: Sequence[tuple[str,
             fix = f" ({finding['fix']})" if finding["fix"] else ""
             text += f"\n{finding['severity']}: {finding['node']}: {finding['message']}{fix}"
     return text
+
+
+def _sources(confidence: str) -> str:
+    return "the user's own numbers" if confidence == "given" else f"{confidence} sources"
 
 
 def _saturating(findings: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[Mapping[str, Any]]]:
@@ -341,14 +348,17 @@ def targets_text(targets: Sequence[tuple[TargetSpec, bool]]) -> str:
 
 def target_text(spec: TargetSpec, options: Sequence[Option]) -> str:
     """One target with its options, and every fact with its source."""
-    lines = [f"{spec.name}: {spec.title}", spec.summary, f"arithmetic: {spec.arithmetic}", ""]
+    engines = ", ".join(spec.engines) or "none, inspect only"
+    lines = [f"{spec.name}: {spec.title}", spec.summary, f"engines: {engines}", f"arithmetic: {spec.arithmetic}", ""]
     if options:
         rows = [["option", "takes", "default", "what it is"]]
         rows += [[option.flag, option.allowed, str(option.default).lower(), option.about] for option in options]
         lines += [columns(rows, indent=0), ""]
+    from nervecord.compiler.target.specfile import trust
+
     rows = [["fact", "value", "trust", "source"]]
     for name, _, fact in spec.facts():
-        rows.append([name, str(fact), fact.confidence, fact.source])
+        rows.append([name, str(fact), trust(fact.confidence), fact.source])
     return "\n".join(lines) + "\n" + columns(rows, indent=0)
 
 

@@ -50,10 +50,11 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> Outcome:
-    from nervecord.targets.given import acting, recorded_input
+    from nervecord.targets.recordings import recorded_input
+    from nervecord.targets.source import acting_program
 
     writable(args.output, where="--output")
-    program = acting(subject_of(args.graph, args.dt, args.convention, args.reset))
+    program = acting_program(subject_of(args.graph, args.dt, args.convention, args.reset))
     values = recorded_input(args.input, program.subject)
     try:
         found = _simulate(program, values, args.engine, args.steps)

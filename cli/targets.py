@@ -11,6 +11,7 @@ from nervecord.cli import show
 from nervecord.cli.show import Outcome
 from nervecord.cli.verb import Verb
 from nervecord.compiler.target.options import Option, options_of
+from nervecord.compiler.target.template import template
 from nervecord.errors import NervecordError, unknown_name
 from nervecord.targets import catalogue
 
@@ -18,9 +19,12 @@ if TYPE_CHECKING:
     from nervecord.compiler.target.protocol import Installable, Installation, Target, TargetSpec
     from nervecord.runtime.session import Session
 
+TEMPLATE = "template"
+"""The word that writes a file to start from."""
+
 
 def _flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("words", nargs="*", metavar="NAME", help="a target to show, or: install NAME")
+    parser.add_argument("words", nargs="*", metavar="NAME", help=f"a target to show; or: install NAME; or: {TEMPLATE}")
     parser.add_argument("--target-file", metavar="FILE", help="show what a file describes")
     parser.add_argument("--python", metavar="PATH", help="install: the interpreter to build on")
     parser.add_argument(
@@ -33,8 +37,13 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> Outcome:
     if args.words[:1] == ["install"]:
         return _install(args)
+    if args.words == [TEMPLATE] and args.target_file is None:
+        text = template()
+        return Outcome({"template": text}, text.rstrip("\n"))
     if len(args.words) > 1:
-        raise NervecordError(f"{args.words[1]!r} is one word too many", hint="one target, or: install NAME")
+        raise NervecordError(
+            f"{args.words[1]!r} is one word too many", hint=f"one target, or: {TEMPLATE}, or: install NAME"
+        )
     if args.target_file is not None:
         if args.words:
             raise NervecordError("a target is named beside it", where="--target-file", hint=f"drop {args.words[0]}")
@@ -42,12 +51,12 @@ def _run(args: argparse.Namespace) -> Outcome:
     else:
         names = catalogue.target_names()
         if args.words and args.words[0] not in names:
-            raise unknown_name("target", args.words[0], [*names, "install"])
+            raise unknown_name("target", args.words[0], [*names, "install", TEMPLATE])
         targets = [catalogue.find_target(name) for name in args.words or names]
     installations = [_installation(target) for target in targets]
     data = {"targets": [_data(*pair) for pair in zip(targets, installations, strict=True)]}
     if args.words or args.target_file is not None:
-        text = show.target_text(targets[0].spec, options_of(type(targets[0])))
+        text = show.target_text(targets[0].spec, options_of(targets[0]))
     else:
         text = show.targets_text([(target.spec, _compiles(target)) for target in targets])
     told = [f"engine {found.engine}: {found.about}" for found in installations if found is not None]
@@ -71,7 +80,7 @@ def _installation(target: Target[Session]) -> Installation | None:
 
 def _data(target: Target[Session], installation: Installation | None) -> dict[str, Any]:
     spec: TargetSpec = target.spec
-    options: tuple[Option, ...] = options_of(type(target))
+    options: tuple[Option, ...] = options_of(target)
     facts = {
         name: {"value": fact.value, "confidence": fact.confidence, "source": fact.source, "about": about}
         for name, about, fact in spec.facts()
@@ -119,11 +128,12 @@ def _install(args: argparse.Namespace) -> Outcome:
 
 VERBS = {
     "targets": Verb(
-        "List the targets, show one with its options and all its limits and their sources, or install what an engine "
-        "needs.",
+        "List the targets, show one with its options and all its limits and their sources, write a file that describes "
+        "a chip of your own (docs/own-chip.md), or install what an engine needs.",
         (
             "nervecord targets",
             "nervecord targets loihi1",
+            "nervecord targets template > my_chip.toml",
             "nervecord targets --target-file my_chip.toml",
             "nervecord targets install lava",
         ),

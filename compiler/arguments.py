@@ -19,7 +19,7 @@ Test = Callable[[Any], bool]
 
 HINTS = {
     "Session": "nervecord.open(program) gives a session",
-    "Given": "nervecord.read(path) or nervecord.load(path) gives one; the path itself will do as well",
+    "Source": "nervecord.read(path) or nervecord.load(path) gives one; the path itself will do as well",
     "Graph": "nervecord.read(path) gives one; the path itself will do as well",
     "Policy": "nervecord.read(path) gives one; the path itself will do as well",
     "Program": "nervecord.compile(policy) gives one; the path itself will do as well",
@@ -28,7 +28,7 @@ HINTS = {
     "Result": "nervecord.run(session, record=True) gives one",
 }
 """Name of a type -> where one comes from."""
-WORDS = {"Given": "a graph, policy or program or the path of one", "StrPath": "a path", "Array": "an array"}
+WORDS = {"Source": "a graph, policy or program or the path of one", "StrPath": "a path", "Array": "an array"}
 """Names of this package's own that a message says in words."""
 _BY_ATTRIBUTE = {
     "Session": "step", "StreamSession": "step", "Target": "spec", "Array": "__array__", "NDArray": "__array__",
@@ -134,7 +134,7 @@ def _named(name: str, scope: Mapping[str, Any]) -> Test:
             return lambda value: isinstance(value, str)
         case "StrPath":
             return lambda value: isinstance(value, str) or hasattr(value, "__fspath__")
-        case "Given":
+        case "Source":
             tests = [_named(each, scope) for each in ("Graph", "Policy", "Program", "StrPath")]
             return lambda value: any(test(value) for test in tests)
         case "Array" | "NDArray" | "ndarray":

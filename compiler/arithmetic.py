@@ -7,21 +7,21 @@ Values are whole numbers. A connection sums weights, scaled by 2^exponent; the s
 `input_shift`, as the threshold is by `threshold_shift`. What neurons compute is traced (`compiler.body`).
 """
 
+# ruff: noqa: RUF009 -- `key` is dataclasses.field with a declaration
 from __future__ import annotations
 
 import dataclasses
-import functools
-import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nervecord.compiler import schema
 from nervecord.compiler.body.bounds import UNBOUNDED, Bounds, End
 from nervecord.compiler.body.evaluate import sign
 from nervecord.compiler.body.trace import Value
+from nervecord.compiler.keys import Key, key, keys_of, table_problems
 from nervecord.errors import FileFormatError, no_case
 
 Array: TypeAlias = NDArray[Any]
@@ -33,67 +33,81 @@ PRODUCT_BITS = 53
 """Sums of products below 2^53 are exact in float64, in any order; no arithmetic here has larger ones."""
 
 
+LARGEST_DELAY = 4096
+"""Steps of the longest delay that any arithmetic may state."""
+
+
 @dataclass(frozen=True, slots=True)
 class Arithmetic:
-    """One chip's arithmetic.
+    """One chip's arithmetic; what each field means, its bounds and its default in a target's file is declared here.
 
-    Args:
-        weight_bits: of the widest weight.
-        weight_signs: "twos-complement"; or "mode": a matrix of one sign has its magnitude in all bits, one of mixed
-            signs spends a bit on them, so that its mantissas are even.
-        weight_exponent_low, weight_exponent_high: sums are shifted left by a positive exponent, right (rounding down)
-            by a negative one.
-        accumulate: "sum-then-shift", or "shift-each": every product is shifted before it is added.
-        product_bits: width of the sum before the shift; proved, never exceeded.
-        input_shift: bits by which a sum is shifted up as it enters the neuron.
-        current_bits, current_overflow: of the synaptic current.
-        membrane_bits, membrane_overflow: of the membrane.
-        decay: "factor": x keeps (2^decay_bits - code) / 2^decay_bits of itself; "shift": x loses x >> code.
-        decay_bits: of the factor; of the shift, the number of bits of the code.
-        decay_rounding: of what is kept (factor): "zero", "floor" or "half-up", to the nearest one and halves up; of what
-            is lost (shift): "floor", or "at-least-one", which always takes one off what is not zero.
-        current_decay_low: smallest code of a current's decay (Lava's always loses something).
-        order: "current-first": the membrane receives this step's current; "membrane-first": the one of the step before.
-        threshold_bits, threshold_shift: of the threshold's mantissa, and its shift up to the membrane's unit.
-        compare: a spike where v > threshold, or v >= threshold.
-        reset: of the membrane after a spike: to "zero", or "subtract" the threshold.
-        spikes_per_step: most spikes of a neuron in one step; more than one need reset by subtraction.
-        bias_bits: signed, of the mantissa; 0: there is no bias. bias_exponent_high: largest exponent, from 0.
-        bias_enters: "membrane" or "current".
-        readout: how a membrane is read: "membrane"; "largest-threshold": of a neuron with the largest threshold there
-            is, which must not reach it; "none": it cannot be.
-        graded_bits: signed, of values that a host may send; 0: binary spikes only.
-        connection_delay: steps a weighted connection costs. delay_max: longest delay, that included.
+    Within the bounds int64 holds every intermediate value.
     """
 
-    weight_bits: int
-    weight_signs: Literal["twos-complement", "mode"]
-    weight_exponent_low: int
-    weight_exponent_high: int
-    accumulate: Literal["sum-then-shift", "shift-each"]
-    product_bits: int
-    input_shift: int
-    current_bits: int
-    current_overflow: Overflow
-    membrane_bits: int
-    membrane_overflow: Overflow
-    decay: Literal["factor", "shift"]
-    decay_bits: int
-    decay_rounding: Literal["zero", "floor", "half-up", "at-least-one"]
-    current_decay_low: int
-    order: Literal["current-first", "membrane-first"]
-    threshold_bits: int
-    threshold_shift: int
-    compare: Literal[">", ">="]
-    reset: Literal["zero", "subtract"]
-    spikes_per_step: int
-    bias_bits: int
-    bias_exponent_high: int
-    bias_enters: Literal["membrane", "current"]
-    readout: Literal["membrane", "largest-threshold", "none"]
-    graded_bits: int
-    connection_delay: int
-    delay_max: int
+    weight_bits: int = key("bits of the widest weight", low=1, high=16)
+    weight_signs: Literal["twos-complement", "mode"] = key(
+        '"mode": a matrix of one sign has its magnitude in all bits, one of mixed signs spends a bit on them, so that '
+        "its mantissas are even",
+        default="twos-complement",
+    )
+    weight_exponent_low: int = key(
+        "smallest exponent of a connection: a negative one shifts sums right, rounding down", low=-24, high=0, default=0
+    )
+    weight_exponent_high: int = key("largest exponent: it shifts sums left", low=0, high=24, default=0)
+    accumulate: Literal["sum-then-shift", "shift-each"] = key(
+        "whether the exponent shifts the sum of products, or every product before it is added", default="sum-then-shift"
+    )
+    product_bits: int = key("bits of the sum before the shift; proved, never exceeded", low=8, high=53, default=32)
+    input_shift: int = key("bits by which a sum is shifted up as it enters the neuron", low=0, high=16, default=0)
+    current_bits: int = key("bits of the synaptic current", low=8, high=32, like="membrane_bits")
+    current_overflow: Overflow = key(
+        "what a synaptic current does beyond its bits, as `membrane_overflow`", like="membrane_overflow"
+    )
+    membrane_bits: int = key("bits of the membrane", low=8, high=32)
+    membrane_overflow: Overflow = key(
+        "what a membrane does beyond its b bits: saturate at -2^(b-1) and 2^(b-1) - 1; saturate-symmetric at "
+        "+-(2^(b-1) - 1); wrap modulo 2^b; wrap-once: one correction by 2^b, as Lava does",
+        default="saturate",
+    )
+    decay: Literal["factor", "shift"] = key(
+        '"factor": x keeps (2^decay_bits - code) / 2^decay_bits of itself in each step; "shift": x loses x >> code',
+        default="factor",
+    )
+    decay_bits: int = key("bits of the factor; of the shift, bits of its code, 5 at most", low=1, high=16)
+    decay_rounding: Literal["zero", "floor", "half-up", "at-least-one"] = key(
+        'of what a factor keeps: "zero", "floor" or "half-up", to the nearest one and halves up; of what a shift takes: '
+        '"floor", or "at-least-one", which takes one at least off what is not zero',
+        default="floor",
+    )
+    current_decay_low: int = key("smallest code of a synaptic current's decay", low=0, high=1 << 16, default=0)
+    order: Literal["current-first", "membrane-first"] = key(
+        "whether the membrane receives this step's synaptic current, or that of the step before",
+        default="current-first",
+    )
+    threshold_bits: int = key("bits of a threshold's mantissa", low=1, high=32)
+    threshold_shift: int = key("bits by which it is shifted up to the membrane's unit", low=0, high=16, default=0)
+    compare: Literal[">", ">="] = key("a spike where v > threshold, or where v >= threshold", default=">")
+    reset: Literal["zero", "subtract"] = key(
+        "of the membrane after a spike: to zero, or by subtraction of the threshold", default="zero"
+    )
+    spikes_per_step: int = key(
+        "most spikes of a neuron in one step; more than one need reset by subtraction", low=1, high=255, default=1
+    )
+    bias_bits: int = key("bits of a bias' mantissa, sign included; 0: there is no bias", low=0, high=24, default=0)
+    bias_exponent_high: int = key("largest exponent of a bias, from 0", low=0, high=16, default=0)
+    bias_enters: Literal["membrane", "current"] = key("what a bias is added to", default="membrane")
+    readout: Literal["membrane", "largest-threshold", "none"] = key(
+        'how a membrane is read: "membrane": as it is; "largest-threshold": of a neuron with the largest threshold '
+        'there is, which it must not reach; "none": it cannot be',
+        default="membrane",
+    )
+    graded_bits: int = key(
+        "bits of values that the host sends, sign included; 0: binary spikes only", low=0, high=24, default=0
+    )
+    connection_delay: int = key("steps that a weighted connection costs", low=0, high=LARGEST_DELAY, default=0)
+    delay_max: int = key(
+        "longest delay of a connection in steps, that included", low=0, high=LARGEST_DELAY, like="connection_delay"
+    )
 
     # ------------------------------------------------------------------------------------------------ choices
     #
@@ -333,69 +347,53 @@ def _overflown(x: Value, bits: int, overflow: Overflow, name: str) -> Value:
             raise no_case(other, "overflow", "arithmetic")
 
 
-LARGEST_DELAY = 4096
-"""Steps of the longest delay that any arithmetic may state."""
-
-BOUNDS: dict[str, tuple[int, int]] = {
-    "weight_bits": (1, 16),
-    "weight_exponent_low": (-24, 0),
-    "weight_exponent_high": (0, 24),
-    "product_bits": (8, 53),
-    "input_shift": (0, 16),
-    "current_bits": (8, 32),
-    "membrane_bits": (8, 32),
-    "decay_bits": (1, 16),
-    "current_decay_low": (0, 1 << 16),
-    "threshold_bits": (1, 32),
-    "threshold_shift": (0, 16),
-    "spikes_per_step": (1, 255),
-    "bias_bits": (0, 24),
-    "bias_exponent_high": (0, 16),
-    "graded_bits": (0, 24),
-    "connection_delay": (0, LARGEST_DELAY),
-    "delay_max": (0, LARGEST_DELAY),
-}
-"""What the numbers of an arithmetic may be: within these, int64 holds every intermediate value."""
+KEYS: Mapping[str, Key] = keys_of(Arithmetic)
+BOUNDS = {name: (int(one.low), int(one.high)) for name, one in KEYS.items() if one.kind is int}
 
 
 def arithmetic_from(data: Any, where: str) -> Arithmetic:
-    """The arithmetic that a file states: a program's, or the table [arithmetic] of a target's spec.
+    """The arithmetic that a program states, every field of it.
 
     Args:
-        data: field -> value, as JSON or TOML give them. where: file and place, for messages.
+        data: field -> value, as JSON gives them. where: file and place, for messages.
 
     Raises:
-        FileFormatError: a field is missing, unknown, of another type, out of `BOUNDS`, or contradicts another one.
+        FileFormatError: a field is missing, unknown, of another type, out of its bounds, or contradicts another one.
     """
-    said = schema.checked(data, _form(), where)
-    made = Arithmetic(**{f.name: getattr(said, f.name) for f in dataclasses.fields(Arithmetic)})
-    for wrong, message in (
-        (made.decay_rounding == "at-least-one" and made.decay == "factor", "at-least-one rounds shifts, no factors"),
-        (
-            made.decay_rounding in ("zero", "half-up") and made.decay == "shift",
-            "a decay that shifts rounds down, or at-least-one",
-        ),
-        (made.decay == "shift" and made.decay_bits > 5, "a decay that shifts has at most 5 bits: no shift is longer"),
-        (
-            made.current_decay_low > made.decay_codes - (made.decay == "shift"),
-            "current_decay_low is no code of decay_bits",
-        ),
+    wrong = table_problems("", data, tuple(KEYS), tuple(KEYS)) or value_problems(data)
+    if wrong:
+        raise FileFormatError("; ".join(wrong), where=where)
+    return Arithmetic(**data)
+
+
+def value_problems(data: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the values of an arithmetic; and of one with all its fields, where two contradict another."""
+    wrong = [
+        f"{name}: {problem}"
+        for name, one in KEYS.items() if name in data and (problem := one.problem(data[name])) is not None
+    ]  # fmt: skip
+    if wrong or len(data) < len(KEYS):
+        return wrong
+    return [message for contradicts, message in _contradictions(Arithmetic(**data)) if contradicts]
+
+
+def with_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that a target's file states, and the defaults of those that it leaves out; needed ones stay away."""
+    full = {name: data.get(name, one.default) for name, one in KEYS.items()}
+    full |= {name: full[one.like] for name, one in KEYS.items() if one.like and name not in data}
+    return {name: value for name, value in full.items() if value is not None or name in data}
+
+
+def _contradictions(made: Arithmetic) -> tuple[tuple[bool, str], ...]:
+    shifts = made.decay == "shift"
+    return (
+        (made.decay_rounding == "at-least-one" and not shifts, "at-least-one rounds shifts, no factors"),
+        (made.decay_rounding in ("zero", "half-up") and shifts, "a decay that shifts rounds down, or at-least-one"),
+        (shifts and made.decay_bits > 5, "a decay that shifts has at most 5 bits: no shift is longer"),
+        (made.current_decay_low > made.decay_codes - shifts, "current_decay_low is no code of decay_bits"),
         (made.input_shift >= made.current_bits, "input_shift leaves no bit of current_bits"),
         (made.input_shift >= made.membrane_bits, "input_shift leaves no bit of membrane_bits"),
         (made.graded_bits == 1, "graded_bits of 1 hold a sign and no value; 0 says that there are none"),
         (made.spikes_per_step > 1 and made.reset != "subtract", "several spikes in a step need reset by subtraction"),
         (made.connection_delay > made.delay_max, "connection_delay is longer than delay_max"),
-    ):
-        if wrong:
-            raise FileFormatError(message, where=where)
-    return made
-
-
-@functools.cache
-def _form() -> Any:
-    """An arithmetic as a file holds it."""
-    hints = typing.get_type_hints(Arithmetic)
-    return schema.record("arithmetic", [
-        (f.name, schema.whole(*BOUNDS[f.name]) if f.name in BOUNDS else hints[f.name])
-        for f in dataclasses.fields(Arithmetic)
-    ])  # fmt: skip
+    )

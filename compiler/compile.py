@@ -32,8 +32,10 @@ from nervecord.compiler.passes.discretise import discretise
 from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration, calibrate, calibrate_stream
 from nervecord.compiler.plan.measured import measured_spikes, silent_layers
 from nervecord.compiler.plan.plan import plan
-from nervecord.compiler.target.options import options_of
+from nervecord.compiler.target.implied import adopted
+from nervecord.compiler.target.options import chosen_options
 from nervecord.compiler.target.protocol import Adopting, Lowered, Target, TargetSpec
+from nervecord.compiler.target.specfile import spec_to_dict
 from nervecord.errors import InfeasibleError, NervecordError
 
 VERSIONED = ("nervecord", "numpy", "nir")
@@ -134,9 +136,10 @@ def _program(
             "placement": place(graph, target.spec).to_dict(),
             "findings": [finding.to_dict() for finding in (*notes, *found)],
             **activity,
+            **({"target": {"file": target.spec.file, "spec": spec_to_dict(target.spec)}} if target.spec.file else {}),
         },
         versions={**{name: metadata.version(name) for name in VERSIONED}, "python": platform.python_version()},
-        allowances=(*target.spec.given, *lowered.allowances),
+        allowances=(*target.spec.own_limits, *lowered.allowances),
     )
 
 
@@ -149,14 +152,13 @@ def _as_it_is(subject: Graph | Policy, target: Target[Any], schedule: Schedule) 
     """
     graph, _ = parts(subject)
     assert graph.arithmetic is not None
-    for option in options_of(type(target)):
-        given = getattr(target, option.name)
-        if option.name in OPTIONS and given != option.default:
+    for name, value in chosen_options(target).items():
+        if name in OPTIONS:
             raise NervecordError(
-                f"is {given}, and the weights are integers already", where=option.name,
+                f"is {value}, and the weights are integers already", where=name,
                 hint="leave it out, or start from the floats",
             )  # fmt: skip
-    chosen = target.adopting(graph.arithmetic) if isinstance(target, Adopting) else target
+    chosen = adopted(target, graph)
     if chosen.spec.integers is None:
         raise InfeasibleError(
             "is in integers already, of an arithmetic that is not this target's", where=target.spec.name,

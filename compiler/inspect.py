@@ -28,7 +28,9 @@ from nervecord.compiler.graph.verify import verify
 from nervecord.compiler.passes.discretise import undiscretisable
 from nervecord.compiler.plan.measured import CODES
 from nervecord.compiler.plan.topology import Topology
+from nervecord.compiler.target.implied import adopted
 from nervecord.compiler.target.protocol import Target, TargetSpec
+from nervecord.compiler.target.specfile import trust
 from nervecord.errors import FileFormatError
 
 FORMAT = 2
@@ -44,8 +46,9 @@ _WIDTH = 116
 class TargetReport:
     """A graph on one target. placement, events None where the graph itself is too damaged to look at.
 
+    file: of the user's that describes the target; "" where it is installed.
     limits_given: a sentence for each limit that is the user's own, in place of the target's.
-    limits: name -> value, about, source, confidence, of the limits that somebody published.
+    limits: name -> value, about, source, confidence, of the limits that are known.
     """
 
     target: str
@@ -58,6 +61,7 @@ class TargetReport:
     not_checked: tuple[str, ...]
     limits_given: tuple[str, ...] = ()
     limits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    file: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -72,6 +76,7 @@ class TargetReport:
             "not_checked": list(self.not_checked),
             "limits_given": list(self.limits_given),
             "limits": self.limits,
+            "file": self.file,
         }
 
 
@@ -136,7 +141,7 @@ def inspect(
     violations = tuple(verify(subject)) or undiscretisable(subject)
     if violations and (_damaged(subject) or any(finding.code in ("size", "shape") for finding in violations)):
         empty = tuple(
-            TargetReport(spec.name, spec.title, "infeasible", (), None, None, None, not_checked(spec), spec.given)
+            TargetReport(spec.name, spec.title, "infeasible", (), None, None, None, not_checked(spec), spec.own_limits)
             for spec in map(spec_of, targets)
         )
         return Report(None, violations, empty)
@@ -166,6 +171,8 @@ def _target(
     *,
     legal: bool,
 ) -> TargetReport:
+    if not isinstance(target, TargetSpec):
+        target = adopted(target, parts(subject)[0])
     spec = spec_of(target)
     case = Case.of(subject, spec, schedule, topology, None if isinstance(target, TargetSpec) else target)
     findings = tuple(case_findings(case))
@@ -180,8 +187,9 @@ def _target(
         events=events,
         energy=estimate(events, spec) if topology.populations else None,
         not_checked=not_checked(spec),
-        limits_given=spec.given,
+        limits_given=spec.own_limits,
         limits=_limits(spec),
+        file=spec.file,
     )
 
 
@@ -311,7 +319,7 @@ def _placement_text(placement: Placement) -> list[str]:
         if placement.memory_bits is not None:
             text += f", {placement.memory_bits / 8192:,.1f} KiB synapse memory"
         if placement.confidence != "exact":
-            text += f" [by limits that are {placement.confidence}]"
+            text += f" [by limits that are {trust(placement.confidence)}]"
     lines = [text]
     if placement.cores is not None:
         for layer in placement.layers:

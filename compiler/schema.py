@@ -121,6 +121,15 @@ def checked(data: Any, kind: Any, where: str, error: type[NervecordError] = File
         raise error("is nested too deeply", where=where) from None
 
 
+def fits(value: Any, kind: Any) -> bool:
+    """Whether plain data (of JSON, TOML) is a value of `kind`."""
+    try:
+        msgspec.convert(value, kind, strict=True)
+    except (msgspec.ValidationError, RecursionError):
+        return False
+    return True
+
+
 def from_json(content: bytes | str, kind: Any, where: str) -> Any:
     """JSON as a value of `kind`.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,8 +17,9 @@ from typing import Any, NoReturn, TypeAlias, cast
 
 from nervecord.compiler.files.program import Program
 from nervecord.compiler.graph.graph import Graph
-from nervecord.compiler.graph.policy import Policy
+from nervecord.compiler.graph.policy import Policy, parts
 from nervecord.compiler.graph.schedule import Schedule
+from nervecord.compiler.ops import Level
 from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration
 from nervecord.compiler.target.options import check_options
 from nervecord.compiler.target.protocol import Emitted, Lowered, Readable, Target, TargetSpec
@@ -127,12 +128,19 @@ def find_target(
         NervecordError: see `target_class`, `check_options` and `TargetSpec.override`.
     """
     kind: Any = target_class(name)
-    check_options(kind, options or {}, of=f"target {name!r}")
-    if kind is InspectedTarget:
-        made: AnyTarget = InspectedTarget(read_spec(_HERE / name / SPEC_FILE))
-    else:
-        made = kind(**(options or {}))
-    return with_limits(made, limits)
+    made: AnyTarget = InspectedTarget(read_spec(_HERE / name / SPEC_FILE)) if kind is InspectedTarget else kind()
+    return with_limits(_with_options(made, options), limits)
+
+
+def _with_options(target: AnyTarget, options: Mapping[str, object] | None) -> AnyTarget:
+    """The target with options of the user's own."""
+    check_options(target, options or {}, of=f"target {target.spec.name!r}")
+    if not options:
+        return target
+    known: Any = target
+    # Made anew, not copied: what a class makes of its options, such as another spec, it makes of these.
+    changed: AnyTarget = dataclasses.replace(known, **options)
+    return changed
 
 
 def with_limits(target: AnyTarget, limits: Mapping[str, float] | None) -> AnyTarget:
@@ -165,6 +173,22 @@ def load_specs(names: tuple[str, ...] | None = None) -> tuple[TargetSpec, ...]:
     return tuple(load_spec(name) for name in (target_names() if names is None else names))
 
 
+def inspected_targets(
+    named: Sequence[str | AnyTarget | TargetSpec] | None, subject: Graph | Policy, own: AnyTarget | None
+) -> list[AnyTarget | TargetSpec]:
+    """What a graph is inspected for.
+
+    Args:
+        named: names, targets and specs; None: all targets that are installed, and `own`.
+        own: what runs the program that is inspected; it is known by its name too.
+    """
+    mine = {} if own is None or own.spec.name in target_names() else {own.spec.name: own}
+    # A graph of integers may be one that a target adopts, which its spec alone does not say.
+    find: Any = find_target if parts(subject)[0].level is Level.INTEGER else load_spec
+    chosen = (*target_names(), *mine) if named is None else named
+    return [mine.get(it) or find(it) if isinstance(it, str) else it for it in chosen]
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # By file
 
@@ -186,30 +210,35 @@ def target_of_arithmetic(graph: Graph) -> str:
     return min(found, key=lambda name: (name != DEFAULT, name), default=FLOAT)
 
 
-def target_from_file(path: Path, *, limits: Mapping[str, float] | None = None) -> AnyTarget:
-    """A target that a file describes, in the form of this package's spec.toml.
+def target_from_file(
+    path: Path, *, limits: Mapping[str, float] | None = None, options: Mapping[str, object] | None = None
+) -> AnyTarget:
+    """A target that a file describes; docs/own-chip.md lists its keys.
 
-    With a section [arithmetic] it compiles and runs, in our emulator; without one it is inspected.
+    With a section [arithmetic] it compiles, and runs on the engines of `IntegerTarget`; without one it is inspected.
+
+    Args:
+        limits, options: see `find_target`.
 
     Raises:
         FileFormatError: see `read_spec`; it takes the name of an installed target, or names engines.
-        NervecordError: see `TargetSpec.override`.
+        NervecordError: see `check_options` and `TargetSpec.override`.
     """
-    spec = read_spec(path)
+    spec = read_spec(path, own=True)
     if spec.name in target_names():
         raise FileFormatError(
             f"calls itself {spec.name!r}, which is an installed target", where=str(path), hint="give it another name"
         )
     if spec.engines:
         raise FileFormatError(
-            f"engines: {', '.join(spec.engines)} cannot come with a file", where=str(path), hint="write engines = []"
+            f"engines: {', '.join(spec.engines)} cannot come with a file", where=str(path), hint="leave engines out"
         )
     made: AnyTarget = InspectedTarget(spec) if spec.integers is None else IntegerTarget(spec)
-    return with_limits(made, limits)
+    return with_limits(_with_options(made, options), limits)
 
 
 def runner(program: Program) -> AnyTarget:
-    """What runs a program: its target, or where that is not here, the arithmetic that the program carries.
+    """What runs a program: its target, or where that is not installed, what the program itself says of it.
 
     Raises:
         NervecordError: neither is there.

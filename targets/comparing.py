@@ -17,22 +17,15 @@ from nervecord.runtime.measure.compare import compare as compare_sessions
 from nervecord.runtime.measure.compare_streams import compare_streams
 from nervecord.runtime.session import Session
 from nervecord.runtime.stream import StreamSession
-from nervecord.targets.given import (
-    Given,
-    StrPath,
-    acting,
-    observations_for,
-    prepared,
-    read_given,
-    recorded_input,
-    streaming,
-)
+from nervecord.targets.network import network_to_compile
 from nervecord.targets.opening import open_session, open_stream
+from nervecord.targets.recordings import observations_for, recorded_input
+from nervecord.targets.source import Source, StrPath, acting_program, load_source, stream_program
 
 
 def compare(
-    a: Session | StreamSession | Given,
-    b: Session | StreamSession | Given,
+    a: Session | StreamSession | Source,
+    b: Session | StreamSession | Source,
     observations: Array | StrPath | None = None,
     *,
     inputs: Array | Mapping[str, Array] | StrPath | None = None,
@@ -51,7 +44,7 @@ def compare(
         NervecordError: there is nothing to drive them with.
     """
     named: list[Any] = [a, b]
-    sides: list[Any] = [it if _is_session(it) else read_given(it) for it in named]
+    sides: list[Any] = [it if _is_session(it) else load_source(it) for it in named]
     acts = [_contract(side) is not None for side in sides]
     if acts[0] is not acts[1]:
         which = "first" if acts[0] else "second"
@@ -69,7 +62,7 @@ def compare(
         rows = observations_for(observations, sides)
         for k, engine in enumerate(engines):
             if not _is_session(sides[k]):
-                sides[k] = opened.enter_context(open_session(acting(sides[k]), engine=engine, trace=True))
+                sides[k] = opened.enter_context(open_session(acting_program(sides[k]), engine=engine, trace=True))
         return compare_sessions(sides[0], sides[1], rows, mode=mode, tolerance=tolerance)
 
 
@@ -89,7 +82,8 @@ def _streams(
     streams = list(sides)
     for k, engine in enumerate(engines):
         if not _is_session(sides[k]):
-            streams[k] = opened.enter_context(open_stream(streaming(sides[k], None, beside=schedule), engine=engine))
+            program = stream_program(sides[k], None, beside=schedule)
+            streams[k] = opened.enter_context(open_stream(program, engine=engine))
     return compare_streams(streams[0], streams[1], values, mode=mode, tolerance=tolerance)
 
 
@@ -111,10 +105,10 @@ def compared(
     path: StrPath, *, dt: float | None, convention: str, reset: str | None, contract: StrPath | None
 ) -> tuple[Graph | Policy | Program, bool]:
     """A side of a comparison, and whether it is a network; programs and policies say it all themselves."""
-    found = read_given(path)
+    found = load_source(path)
     if not isinstance(found, Graph):
         return found, False
-    return prepared(path, contract=contract, inputs=None, dt=dt, convention=convention, reset=reset), True
+    return network_to_compile(path, contract=contract, inputs=None, dt=dt, convention=convention, reset=reset), True
 
 
 def _is_session(side: Any) -> bool:

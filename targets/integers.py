@@ -1,26 +1,19 @@
-"""What targets that compute in integers share: lowering and engines by the arithmetic that their spec states."""
+"""A chip that its arithmetic describes: from a user's file, from a package, or known from a program alone."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 from nervecord.compiler.files.program import Program
-from nervecord.compiler.graph.graph import Graph
-from nervecord.compiler.graph.policy import Policy
-from nervecord.compiler.graph.schedule import Schedule
-from nervecord.compiler.lower.lower import lower
-from nervecord.compiler.lower.slices import SLICES_ABOUT
-from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration
-from nervecord.compiler.plan.plan import plan
-from nervecord.compiler.target.implied import integers
-from nervecord.compiler.target.options import option
-from nervecord.compiler.target.protocol import Behaviour, Emitted, Limits, Lowered, TargetSpec
-from nervecord.errors import NervecordError, unknown_name
-from nervecord.runtime.engines.torch import door
-from nervecord.runtime.session import MachineSession, Session
-from nervecord.runtime.stream import MachineStream, StreamSession
+from nervecord.compiler.target.protocol import Emitted
+from nervecord.compiler.target.specfile import spec_from_dict
+from nervecord.errors import FileFormatError
+from nervecord.targets.base import ArithmeticTarget
+from nervecord.targets.c.target import CTarget
 
 ENGINES = ("emulator", "definition", "torch", "c")
 """What runs integers of any arithmetic: the compiled loop, the ops' own steps, batches on any device, and the C that
@@ -28,79 +21,58 @@ the target c emits."""
 
 
 @dataclass(frozen=True)
-class IntegerTarget:
-    """A chip that a file describes, arithmetic included."""
+class IntegerTarget(ArithmeticTarget):
+    """A chip that computes in integers, its arithmetic as data: all that a file describes, and base of such targets.
 
-    spec: TargetSpec
-    weight_bits: int = option(0, "bits of a weight's mantissa; 0: all that the arithmetic has", low=0, high=16)
-    weight_slices: int = option(1, SLICES_ABOUT, low=1, high=2)
+    A package that adds one declares a subclass with a spec of its own:
+
+        @dataclass(frozen=True)
+        class MyChip(nervecord.IntegerTarget):
+            spec: nervecord.TargetSpec = nervecord.spec_beside(__file__)
+
+    Args:
+        spec: with an arithmetic; where it names no engines, all that run any arithmetic are its.
+        weight_bits: bits of a weight's mantissa; 0: all that the arithmetic has.
+        weight_slices: mantissas that make up a weight, 1 or 2.
+
+    Raises:
+        FileFormatError: the spec states no arithmetic.
+    """
+
+    def __post_init__(self) -> None:
+        if self.spec.integers is None:
+            raise FileFormatError("states no [arithmetic], so nothing can be computed", where=self.spec.name)
+        if not self.spec.engines:
+            object.__setattr__(self, "spec", dataclasses.replace(self.spec, engines=ENGINES))
 
     @classmethod
     def of(cls, program: Program) -> IntegerTarget:
-        """What runs a program whose target is not here: its arithmetic, and no limits."""
-        spec = TargetSpec(
-            name=program.target, title=program.target, summary="known from a program alone", engines=(),
-            arithmetic="as the program carries it", integers=program.graph.arithmetic, nodes={}, nodes_source="program",
-            nodes_confidence="unknown", behaviour=Behaviour(), limits=Limits(),
-        )  # fmt: skip
+        """What runs a program whose target is not installed: as the file that it was compiled with describes it, or its
+        arithmetic alone.
+
+        Raises:
+            FileFormatError: what the program says of its target is malformed.
+        """
+        assert program.graph.arithmetic is not None
+        carried: Any = program.report.get("target", {"file": "", "spec": None})
+        where = f"the target that the program of {program.target} describes"
+        if not isinstance(carried, Mapping) or not isinstance(carried.get("file"), str):
+            raise FileFormatError("is malformed", where=where)
+        described, file = carried.get("spec"), carried["file"]
+        if described is None:
+            words = {"summary": "as the program carries it", "source": "the program"}
+            described = {"name": program.target, "arithmetic": {**program.graph.arithmetic.to_dict(), **words}}
+        elif not isinstance(described, Mapping):
+            raise FileFormatError("is malformed", where=where)
+        spec = spec_from_dict(described, where=where, file=file or "the program")
+        if spec.integers != program.graph.arithmetic or spec.name != program.target:
+            raise FileFormatError("is another one than that of its integers", where=where)
         return cls(spec)
 
-    def lower(
-        self, subject: Graph | Policy, calibration: Calibration | StreamCalibration | None, schedule: Schedule
-    ) -> Lowered:
-        """A DISCRETE graph or policy in the spec's arithmetic; see `compiler.lower`."""
-        lowered, report = lower(
-            subject, integers(self.spec), calibration, schedule=schedule, weight_bits=self.weight_bits or None,
-            weight_slices=self.weight_slices,
-        )  # fmt: skip
-        return Lowered(subject=lowered, report=report)
-
-    def open(self, program: Program, *, engine: str | None = None, trace: bool = True) -> Session:
-        """A session on one of `ENGINES`, by default the emulator; `trace` matters to torch and c alone."""
-        name = engine or ENGINES[0]
-        if name not in ENGINES:
-            raise unknown_name("engine", name, ENGINES, where=self.spec.name)
-        return open_integers(program, name, trace=trace)
-
-    def stream(self, program: Program, *, engine: str | None = None) -> StreamSession:
-        """A session of a program that is no policy; see `open`."""
-        name = engine or ENGINES[0]
-        if name not in ENGINES:
-            raise unknown_name("engine", name, ENGINES, where=self.spec.name)
-        return stream_integers(program, name)
-
     def emit(self, program: Program, folder: Path) -> tuple[Emitted, ...]:
-        """Nothing: no other tool knows this chip."""
-        raise NervecordError("writes no files for other tools", where=f"target {self.spec.name!r}")
+        """The C of its integers, which any controller computes as the chip does; see `targets.c.package`.
 
-
-def open_integers(program: Program, engine: str, *, trace: bool = True) -> Session:
-    """A session of a program of integers on one of `ENGINES`."""
-    if engine == "definition":
-        return cast(Session, MachineSession(program.policy, engine=engine))
-    if engine == "c":
-        from nervecord.runtime.engines.c.session import CSession
-
-        return cast(Session, CSession(program.policy, trace=trace))
-    if engine == door.NAME:
-        return door.open_policy(program, trace=trace)
-    # numba is imported when the first session opens, not with the catalogue.
-    from nervecord.runtime.engines.emulator.session import EmulatorSession
-
-    return cast(Session, EmulatorSession(program.policy))
-
-
-def stream_integers(program: Program, engine: str) -> StreamSession:
-    """The same for a program that is no policy."""
-    made = plan(program.graph, program.schedule)
-    if engine == "definition":
-        return cast(StreamSession, MachineStream(made, engine=engine))
-    if engine == "c":
-        from nervecord.runtime.engines.c.session import CStream
-
-        return cast(StreamSession, CStream(made))
-    if engine == door.NAME:
-        return door.open_stream(program)
-    from nervecord.runtime.engines.emulator.session import EmulatorStream
-
-    return cast(StreamSession, EmulatorStream(made))
+        Raises:
+            InfeasibleError: an op has no form in C.
+        """
+        return CTarget().emit(program, folder)

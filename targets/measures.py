@@ -18,14 +18,15 @@ from nervecord.runtime.measure.robustness import Perturbation, Perturbed
 from nervecord.runtime.measure.robustness import robustness as measure_robustness
 from nervecord.runtime.session import Session
 from nervecord.targets.catalogue import find_target, runner
-from nervecord.targets.given import acting, observations_for, read_given
+from nervecord.targets.recordings import observations_for
+from nervecord.targets.source import acting_program, load_source
 
 if TYPE_CHECKING:
     from nervecord.compiler.files.program import Program
-    from nervecord.targets.given import Given, StrPath
+    from nervecord.targets.source import Source, StrPath
 
 
-def neurobench(given: Given, observations: Array | StrPath | None = None) -> NeuroBench:
+def neurobench(given: Source, observations: Array | StrPath | None = None) -> NeuroBench:
     """NeuroBench's metrics of a policy or a program over an episode: footprint, sparsities, synaptic operations.
 
     Args:
@@ -36,12 +37,12 @@ def neurobench(given: Given, observations: Array | StrPath | None = None) -> Neu
     Raises:
         ContractError: it is no policy, or there are no observations.
     """
-    return count(acting(given).policy, observations_for(observations, (read_given(given),)))
+    return count(acting_program(given).policy, observations_for(observations, (load_source(given),)))
 
 
 def certify(
     program: Program | StrPath,
-    policy: Given,
+    policy: Source,
     env: Any = None,
     tolerance: float = 0.01,
     *,
@@ -66,7 +67,7 @@ def certify(
         NervecordError: a value is out of range, or policy and environment do not match.
         EngineError: an engine died.
     """
-    rows = observations_for(observations, (read_given(policy),))
+    rows = observations_for(observations, (load_source(policy),))
     with _opened(policy) as floating, _opened(program) as compiled:
         return measure(
             floating, compiled, rows, env, tolerance, wrappers=wrappers, most=most, seed=seed,
@@ -76,7 +77,7 @@ def certify(
 
 def robustness(
     program: Program | StrPath,
-    policy: Given,
+    policy: Source,
     env: str | None = None,
     perturbations: Sequence[Perturbation] | None = None,
     *,
@@ -87,7 +88,7 @@ def robustness(
     progress: Callable[[int, int, str], None] | None = None,
 ) -> tuple[Perturbed, ...]:
     """Returns of the float policy and the compiled one under perturbations; see `runtime.measure.robustness`."""
-    rows = observations_for(observations, (read_given(policy),))
+    rows = observations_for(observations, (load_source(policy),))
     with _opened(policy) as floating, _opened(program) as compiled:
         return measure_robustness(
             floating, compiled, rows, env, perturbations, wrappers=wrappers, episodes=episodes, seed=seed,
@@ -111,14 +112,14 @@ def emit(
     Raises:
         NervecordError: the target makes no such files, or they cannot say what the program says.
     """
-    given = acting(program)
+    given = acting_program(program)
     chosen: Any = find_target(target) if isinstance(target, str) else target
     found: tuple[Emitted, ...] = (chosen or runner(given)).emit(given, made_folder(folder))
     return found
 
 
 @contextlib.contextmanager
-def _opened(given: Given) -> Iterator[Session]:
-    program = acting(given)
+def _opened(given: Source) -> Iterator[Session]:
+    program = acting_program(given)
     with runner(program).open(program, engine=None, trace=False) as session:
         yield session

@@ -11,16 +11,10 @@ from nervecord.errors import NervecordError, unknown_name
 from nervecord.runtime.engines.torch import door
 from nervecord.runtime.session import Session
 from nervecord.runtime.stream import StreamSession
-from nervecord.targets.catalogue import AnyTarget, runner
-from nervecord.targets.integers import ENGINES, IntegerTarget
+from nervecord.targets.catalogue import runner
 
 C = "c"
 """The engine whose library can be built ahead of time."""
-
-
-def engines_of(target: AnyTarget) -> tuple[str, ...]:
-    """Names of the engines that run a target's programs; the first is the default."""
-    return ENGINES if isinstance(target, IntegerTarget) else target.spec.engines
 
 
 def open_session(
@@ -82,7 +76,7 @@ def _settings(program: Program, engine: str | None, device: str | None, precisio
     if not given:
         return {}
     target = runner(program)
-    engines = engines_of(target)
+    engines = target.spec.engines
     if engine is not None and engine not in engines:
         raise unknown_name("engine", engine, engines, where=target.spec.name)
     chosen = engine or engines[0]

@@ -12,7 +12,7 @@ from nervecord.compiler.check.rules import GRAPH, Case, Hit, Look, above, breaki
 from nervecord.compiler.lower.entries import coarsest
 from nervecord.compiler.ops import Array, IntegerSpike, Level, Mantissas, Neuron
 from nervecord.compiler.target.implied import computes, integers
-from nervecord.compiler.target.protocol import Adopting, Limits
+from nervecord.compiler.target.protocol import Limits
 from nervecord.errors import InfeasibleError
 
 LOST_WEIGHTS = 0.25
@@ -103,9 +103,12 @@ def capacity_unknown(case: Case) -> Iterator[Hit]:
     per_chip = limits.neurons.known or limits.hidden.value not in (None, math.inf)
     if per_chip or (limits.cores.known and limits.neurons_per_core.known) or case.spec.convolution is not None:
         return
+    message, fix = "nothing public says how many neurons the chip holds", "ask the vendor, then give what you know: "
+    if case.spec.file:
+        message = f"{case.spec.file} does not say how many neurons the chip holds"
+        fix = "state neurons in its section [limits], or give "
     yield Hit(
-        GRAPH, "nothing public says how many neurons the chip holds", case.placement.neurons,
-        fix="ask the vendor, then give what you know: --set neurons=N", source=limits.neurons.source,
+        GRAPH, message, case.placement.neurons, fix=f"{fix}--set neurons=N", source=limits.neurons.source,
     )  # fmt: skip
 
 
@@ -260,7 +263,7 @@ def threshold_range(case: Case) -> Iterator[Hit]:
 
 
 def foreign_integers(case: Case) -> Iterator[Hit]:
-    if case.spec.integers is None or isinstance(case.target, Adopting) or computes(case.spec, case.graph):
+    if not case.compiles or computes(case.spec, case.graph):
         return
     yield Hit(
         GRAPH, "is in integers already, of an arithmetic that is not this target's", None, None,

@@ -24,6 +24,7 @@ from nervecord.compiler.ops import Array
 from nervecord.compiler.plan.timing import steps_per_block
 from nervecord.compiler.plan.topology import Topology, Wire
 from nervecord.compiler.target.protocol import TargetSpec
+from nervecord.compiler.target.specfile import trust
 from nervecord.errors import NervecordError
 
 PICO = 1e-12
@@ -94,7 +95,8 @@ class Estimate:
         elif self.low != self.high:
             amount = f"{energy_text(self.low)} to {amount}"
         chip = f"as if on {self.measured_on}" if self.stands_in else f"constants of {self.measured_on}"
-        return f"estimate, {amount} ({chip}, {self.process_nm} nm; {self.source} [{self.confidence}]; not measured)"
+        source = f"{self.source} [{trust(self.confidence)}]"
+        return f"estimate, {amount} ({chip}, {self.process_nm} nm; {source}; not measured)"
 
 
 def count_events(

@@ -37,11 +37,12 @@ from nervecord.compiler.ops import (
     Threshold,
 )
 from nervecord.compiler.passes.discretise import discretise
+from nervecord.compiler.plan.calibrate import Calibration, calibrate
 from nervecord.compiler.plan.plan import plan
 from nervecord.compiler.plan.timing import Lateness, lateness_of, schedule_of
 from nervecord.compiler.plan.topology import Topology, label
 from nervecord.compiler.target.implied import integers
-from nervecord.compiler.target.options import options_of
+from nervecord.compiler.target.options import chosen_options
 from nervecord.compiler.target.protocol import Fact, Target, TargetSpec
 from nervecord.errors import GraphError, InfeasibleError
 
@@ -171,16 +172,26 @@ class Case:
             return (Finding("accumulator-overflow", "error", where, error.message, fix=error.hint or ""),)
 
     @cached_property
+    def calibration(self) -> Calibration | None:
+        """What compiling chooses second slices of weights by: the observations that a policy carries."""
+        if not self.slices or not isinstance(self.subject, Policy) or self.subject.recorded is None:
+            return None
+        return calibrate(self.subject)
+
+    @property
+    def slices(self) -> bool:
+        """Whether the target's options ask for second slices of weights."""
+        return self.target is not None and chosen_options(self.target).get("weight_slices", 1) != 1
+
+    @cached_property
     def lowered(self) -> Graph | Policy | InfeasibleError | None:
         """A float graph that the other rules allow in the target's integers, of scales that need not be the best; or
         why there are no scales. None where nothing is lowered."""
         if self.spec.integers is None:
             return None
         try:
-            if self.target is not None and any(
-                getattr(self.target, option.name) != option.default for option in options_of(type(self.target))
-            ):
-                return self.target.lower(self.subject, None, self.schedule).subject
+            if self.target is not None and chosen_options(self.target):
+                return self.target.lower(self.subject, self.calibration, self.schedule).subject
             return trial(self.subject, integers(self.spec), schedule=self.schedule)
         except InfeasibleError as error:
             return error

@@ -372,9 +372,14 @@ def _grown(case: Case, found: Sequence[Finding]) -> list[Finding]:
         return []
     codes = {finding.code for finding in found if finding.severity == "unknown"}
     more = [f for f in case_findings(inner) if f.severity in ("error", "unknown") and f.code not in codes]
-    if getattr(case.target, "weight_slices", 1) > 1:
-        # Recorded input, which compiling has, says how many weights are to have a second slice.
-        more = [dataclasses.replace(finding, severity="unknown") for finding in more]
+    if case.slices and case.calibration is None:
+        # Recorded input, which compiling may be given, says how many weights are to have a second slice.
+        words = "with a second slice of all weights that have room for one it "
+        fix = "give compile recorded input (--calibration): with it fewer weights have a second slice"
+        more = [
+            dataclasses.replace(finding, severity="unknown", message=words + finding.message, fix=fix)
+            for finding in more
+        ]  # fmt: skip
     return more
 
 
@@ -400,7 +405,8 @@ def verdict(findings: Sequence[Finding]) -> Verdict:
 def not_checked(spec: TargetSpec) -> tuple[str, ...]:
     """What no verdict on this target covers: what the spec says so, and the limits without a value."""
     unknown = [name.replace("_", " ") for name, _, fact in spec.facts() if fact.value is None]
-    return (*spec.not_checked, *(["not published: " + ", ".join(unknown)] if unknown else []))
+    why = f"not stated in {spec.file}" if spec.file else "not published"
+    return (*spec.not_checked, *([f"{why}: {', '.join(unknown)}"] if unknown else []))
 
 
 def findings_doc() -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nervecord.compiler.check.rules import GRAPH, Case, Hit, breaking, cited
+from nervecord.compiler.keys import UNLIMITED
 from nervecord.compiler.ops import Decoder, Level, Rescale, is_core
 from nervecord.compiler.plan.timing import Wait, read_by
-from nervecord.compiler.target.protocol import UNLIMITED
 
 
 def free_wiring(case: Case) -> Iterator[Hit]:

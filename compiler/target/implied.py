@@ -12,7 +12,7 @@ from typing import Any
 
 from nervecord.compiler.arithmetic import BOUNDS, Arithmetic
 from nervecord.compiler.graph.graph import Graph
-from nervecord.compiler.target.protocol import Confidence, Fact, TargetSpec
+from nervecord.compiler.target.protocol import Adopting, Confidence, Fact, Target, TargetSpec
 from nervecord.errors import FileFormatError
 
 ABILITIES = ("bias", "graded_input", "readout", "recurrence")
@@ -57,20 +57,28 @@ def limits(a: Arithmetic) -> dict[str, int]:
     return {**found, "decay_bits": a.decay_bits} if not a.decays_by_shift else found
 
 
-def with_implied(spec: TargetSpec, source: str, confidence: Confidence, *, where: str) -> TargetSpec:
-    """The spec with what follows from its arithmetic, where it was left open.
+def nodes(a: Arithmetic, source: str, confidence: Confidence) -> dict[str, Any]:
+    """The table [nodes] that follows: what lowering makes the arithmetic's neurons and weights of."""
+    neurons = ["LI", "LIF", "CubaLI", "CubaLIF"]
+    return {
+        "imported": ["Affine", "Delay", "I", "IF", *neurons], "discrete": ["Affine", *neurons],
+        "integer": ["Dense", *neurons], "source": f"[arithmetic]: {source}", "confidence": _certain(confidence),
+    }  # fmt: skip
 
-    Args:
-        source, confidence: of the arithmetic.
 
-    Raises:
-        FileFormatError: a fact says something else than the arithmetic.
-    """
+def _certain(confidence: Confidence) -> Confidence:
+    """That it is computed so is certain, however well the chip is known."""
+    return "exact" if confidence == "unknown" else confidence
+
+
+def with_implied(spec: TargetSpec) -> tuple[TargetSpec, list[str]]:
+    """The spec with what follows from its arithmetic, where it was left open; and each fact that says something else
+    than the arithmetic."""
     if spec.integers is None:
-        return spec
-    # That it is computed so is certain, however well the chip is known.
-    trust: Confidence = "exact" if confidence == "unknown" else confidence
+        return spec, []
+    source, trust = spec.arithmetic_source, _certain(spec.arithmetic_confidence)
     changes: dict[str, Any] = {}
+    wrong = []
     for section, follows in (("behaviour", behaviour(spec.integers)), ("limits", limits(spec.integers))):
         held = getattr(spec, section)
         filled = {}
@@ -79,12 +87,12 @@ def with_implied(spec: TargetSpec, source: str, confidence: Confidence, *, where
             if fact.value is None:
                 filled[name] = Fact(value, f"[arithmetic]: {source}", trust)
             elif fact.value != value and name not in FREE and not (name in ABILITIES and fact.value is False):
-                raise FileFormatError(
-                    f"{section}.{name}: says {fact}, and from [arithmetic] follows {Fact(value)}", where=where,
-                    hint="leave the fact out, or mend the arithmetic",
-                )  # fmt: skip
+                wrong.append(
+                    f"{section}.{name}: says {fact}, and from [arithmetic] follows {Fact(value)} (leave the fact out, "
+                    "or change the arithmetic)"
+                )
         changes[section] = dataclasses.replace(held, **filled)
-    return dataclasses.replace(spec, **changes)
+    return dataclasses.replace(spec, **changes), wrong
 
 
 def with_arithmetic(spec: TargetSpec, arithmetic: Arithmetic) -> TargetSpec:
@@ -94,29 +102,41 @@ def with_arithmetic(spec: TargetSpec, arithmetic: Arithmetic) -> TargetSpec:
         before = {} if spec.integers is None else follows(spec.integers)
         names = {**before, **follows(arithmetic)}
         opened[section] = dataclasses.replace(getattr(spec, section), **dict.fromkeys(names, Fact()))
-    source = "the arithmetic that the program carries"
-    return with_implied(dataclasses.replace(spec, integers=arithmetic, **opened), source, "exact", where=spec.name)
+    made, wrong = with_implied(dataclasses.replace(
+        spec, integers=arithmetic, arithmetic_source="the arithmetic that the program carries",
+        arithmetic_confidence="exact", **opened,
+    ))  # fmt: skip
+    if wrong:
+        raise FileFormatError("; ".join(wrong), where=spec.name)
+    return made
 
 
-GIVEN = {"delay_max": "delay_max", "message_bits": "graded_bits"}
-"""Limits that a user may give -> what of the arithmetic they are."""
+OVERRIDES = {"delay_max": "delay_max", "message_bits": "graded_bits"}
+"""Limits that a user may set -> what of the arithmetic they are."""
 
 
 def computes(spec: TargetSpec, graph: Graph) -> bool:
     """Whether a graph of integers is in this spec's arithmetic, or one that differs in limits which the graph keeps."""
-    own = integers(spec)
-    if graph.arithmetic is None:
+    if graph.arithmetic is None or spec.integers is None:
         return False
-    same = dataclasses.replace(graph.arithmetic, **{name: getattr(own, name) for name in GIVEN.values()}) == own
+    own = integers(spec)
+    same = dataclasses.replace(graph.arithmetic, **{name: getattr(own, name) for name in OVERRIDES.values()}) == own
     return same and not any(True for op in graph.nodes.values() for _ in op.misfits(own))
+
+
+def adopted(target: Target[Any], graph: Graph) -> Target[Any]:
+    """The target with a graph's arithmetic as its own, where it takes integers of any; else as it is."""
+    if isinstance(target, Adopting) and graph.arithmetic is not None and not computes(target.spec, graph):
+        return target.adopting(graph.arithmetic)
+    return target
 
 
 def integers(spec: TargetSpec) -> Arithmetic:
     """The arithmetic of a spec, with the limits that the user gave in place of those that are not exact."""
     assert spec.integers is not None
     changes: dict[str, Any] = {}
-    for limit, name in GIVEN.items():
+    for limit, name in OVERRIDES.items():
         fact = getattr(spec.limits, limit)
-        if fact.confidence == "given" and fact.value is not None:
+        if limit in spec.overridden:
             changes[name] = int(min(fact.value, BOUNDS[name][1]))
     return dataclasses.replace(spec.integers, **changes)

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.target.protocol import Target
 from nervecord.errors import NervecordError, unknown_name
 
 Value: TypeAlias = bool | int | float | str
@@ -31,6 +33,7 @@ class Option:
         about: what it is, for help.
         low, high: bounds of a number, both included; None where there is none.
         choices: of a text; empty where any text is allowed.
+        of: the field of the target's arithmetic that is its default, and its largest value; "" where there is none.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Option:
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
+    of: str = ""
 
     @property
     def flag(self) -> str:
@@ -72,25 +76,51 @@ class Option:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
-        return {**dataclasses.asdict(self), "type": type(self.default).__name__, "choices": list(self.choices)}
+        data = {**dataclasses.asdict(self), "type": type(self.default).__name__, "choices": list(self.choices)}
+        del data["of"]
+        return data
+
+    def of_arithmetic(self, arithmetic: Arithmetic | None) -> Option:
+        """The option of a target that computes so: its bounds and default are the arithmetic's."""
+        if not self.of or arithmetic is None:
+            return self
+        most = getattr(arithmetic, self.of)
+        return dataclasses.replace(self, default=most, low=min(LEAST, most), high=most)
+
+
+LEAST = 2
+"""Of a number of bits that may be chosen: a sign and a value."""
 
 
 def option(
-    default: Value, about: str, *, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()
-) -> Any:
+    default: Value, about: str, *, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = (),
+    of: str = "",
+) -> Any:  # fmt: skip
     """A dataclass field that users may choose; see `Option`."""
-    declared = {"default": default, "about": about, "low": low, "high": high, "choices": choices}
+    declared = {"default": default, "about": about, "low": low, "high": high, "choices": choices, "of": of}
     return dataclasses.field(default=default, kw_only=True, metadata={_KEY: declared})
 
 
-def options_of(kind: type) -> tuple[Option, ...]:
-    """What may be chosen of a dataclass, in the order of its fields; nothing of another class."""
+def options_of(kind: type | Target[Any]) -> tuple[Option, ...]:
+    """What may be chosen of a target, in the order of its fields; nothing of a class that is no dataclass.
+
+    Args:
+        kind: a target, whose arithmetic then bounds what is of it; or its class.
+    """
     if not dataclasses.is_dataclass(kind):
         return ()
-    return tuple(Option(f.name, **f.metadata[_KEY]) for f in dataclasses.fields(kind) if _KEY in f.metadata)
+    arithmetic = None if isinstance(kind, type) else kind.spec.integers
+    declared = (Option(f.name, **f.metadata[_KEY]) for f in dataclasses.fields(kind) if _KEY in f.metadata)
+    return tuple(option.of_arithmetic(arithmetic) for option in declared)
 
 
-def check_options(kind: type, values: Mapping[str, object], *, of: str) -> None:
+def chosen_options(target: Target[Any]) -> dict[str, Value]:
+    """The options of a target that are not as its class leaves them."""
+    values = {option: getattr(target, option.name) for option in options_of(type(target))}
+    return {option.name: value for option, value in values.items() if value != option.default}
+
+
+def check_options(kind: type | Target[Any], values: Mapping[str, object], *, of: str) -> None:
     """Refuse values that `kind` does not declare or does not allow.
 
     Args:

@@ -6,7 +6,7 @@ it is reported as such and never passes for a limit that was kept. Feasibility (
 documentation and the conformance tests all read the same data.
 """
 
-# ruff: noqa: RUF009 -- `_describe` is dataclasses.field with a description
+# ruff: noqa: RUF009 -- `_fact` and `key` are dataclasses.field with a declaration
 from __future__ import annotations
 
 import dataclasses
@@ -21,6 +21,7 @@ from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.graph.schedule import Schedule
+from nervecord.compiler.keys import LARGEST, UNLIMITED, declared, key, keys_of
 from nervecord.compiler.ops import Level
 from nervecord.errors import NervecordError, unknown_name
 
@@ -30,12 +31,10 @@ if TYPE_CHECKING:
 
 Confidence: TypeAlias = Literal["exact", "second-hand", "conflicting", "given", "unknown"]
 """exact: read in the source named; second-hand: repeated by others, the source itself not read or not public;
-conflicting: sources disagree; given: the user's own value (`TargetSpec.override`); unknown: no value."""
+conflicting: sources disagree; given: the user's own, of a file or of `TargetSpec.override`; unknown: no value."""
 
 DECIDING: tuple[Confidence, ...] = ("exact", "given")
 """Confidences with which a limit that is exceeded is an error; with the others it is unknown."""
-
-UNLIMITED = math.inf
 
 T = TypeVar("T")
 
@@ -62,89 +61,97 @@ class Fact(Generic[T]):
         return _show(self.value)
 
 
-Number: TypeAlias = Fact[float]
-Amount: TypeAlias = Fact[float]
-"""What is computed with and bounds nothing, so that it cannot be unlimited."""
 _UNKNOWN: Any = Fact()
 
 
-def _describe(text: str) -> Any:
-    return field(default=_UNKNOWN, metadata={"about": text})
+def _fact(about: str, **how: Any) -> Any:
+    return field(default=_UNKNOWN, metadata=declared(about, **how))
+
+
+def _number(about: str, low: float = 0, *, unlimited: bool = True) -> Any:
+    """A whole number. Of what is computed with and bounds nothing, nothing is unlimited."""
+    return _fact(about, kind=int, low=low, unlimited=unlimited)
 
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
     """What the target's neurons and connections can do."""
 
-    resets: Fact[tuple[str, ...]] = _describe(
+    resets: Fact[tuple[str, ...]] = _fact(
         'what a spike does: "value", "subtract", "subtract-late", "subtract-early" (reset), "none", "refractory" '
-        "(silent steps)"
+        "(silent steps)",
+        choices=("value", "subtract", "subtract-late", "subtract-early", "none", "refractory"),
     )
-    nonzero_reset: Fact[bool] = _describe("reset to a value other than zero")
-    leak: Fact[str] = _describe('a constant leak term: "native", "bias" (through the neuron\'s bias) or "no"')
-    bias: Fact[bool] = _describe("a bias of connections into neurons without synaptic current")
-    current_bias: Fact[str] = _describe(
+    nonzero_reset: Fact[bool] = _fact("reset to a value other than zero")
+    leak: Fact[str] = _fact(
+        'a constant leak term: "native", "bias" (through the neuron\'s bias) or "no"', choices=("native", "bias", "no")
+    )
+    bias: Fact[bool] = _fact("a bias of connections into neurons without synaptic current")
+    current_bias: Fact[str] = _fact(
         'a bias that enters the synaptic current: "native", "channel" (one more input that is always on), "settled" '
-        '(the membrane gets at once what the current would settle at) or "no"'
+        '(the membrane gets at once what the current would settle at) or "no"',
+        choices=("native", "channel", "settled", "no"),
     )
-    per_neuron: Fact[tuple[str, ...]] = _describe("parameters that may differ within a population")
-    graded_input: Fact[bool] = _describe("real-valued input, as graded spikes or floats")
-    readout: Fact[bool] = _describe("membranes of neurons that do not spike can be read")
-    recurrence: Fact[bool] = _describe("recurrent connections")
-    recurrent_readout: Fact[bool] = _describe("loops through neurons that are read")
-    free_wiring: Fact[bool] = _describe("values may pass without neurons, and spikes without weights")
-    shared_kernels: Fact[bool] = _describe(
-        "a core stores the kernel of a convolution once, whatever part of it it holds"
+    per_neuron: Fact[tuple[str, ...]] = _fact(
+        "parameters that may differ within a population", choices=("decay", "current decay", "threshold")
     )
-    clears_buffers: Fact[bool] = _describe("what travels on a connection is cleared between two actions")
-    decays: Fact[str] = _describe('"any", "shift" (1 - 2^-k only) or "none" (1 only)')
+    graded_input: Fact[bool] = _fact("real-valued input, as graded spikes or floats")
+    readout: Fact[bool] = _fact("membranes of neurons that do not spike can be read")
+    recurrence: Fact[bool] = _fact("recurrent connections")
+    recurrent_readout: Fact[bool] = _fact("loops through neurons that are read")
+    free_wiring: Fact[bool] = _fact("values may pass without neurons, and spikes without weights")
+    shared_kernels: Fact[bool] = _fact("a core stores the kernel of a convolution once, whatever part of it it holds")
+    clears_buffers: Fact[bool] = _fact("what travels on a connection is cleared between two actions")
+    decays: Fact[str] = _fact(
+        'decays: "any", "shift" (1 - 2^-k only) or "none" (1 only)', choices=("any", "shift", "none")
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Numbers. Of a whole chip unless they say otherwise."""
 
-    inputs: Number = _describe("input channels")
-    outputs: Number = _describe("outputs that can be read")
-    neurons: Number = _describe("neurons, outputs and bias sources included")
-    hidden: Number = _describe("neurons that are no outputs")
-    synapses: Number = _describe("synapses")
-    layers: Number = _describe("layers of neurons")
-    layers_min: Number = _describe("layers of neurons that there must be")
-    fan_in: Number = _describe("synapses into one neuron")
-    fan_out: Number = _describe("neurons one neuron or input reaches")
-    input_fan_out: Number = _describe("neurons one input reaches, where that is another limit than fan_out")
-    cores: Number = _describe("cores")
-    neurons_per_core: Number = _describe("neurons of a core")
-    axons_in_per_core: Number = _describe("input axons of a core: neurons and inputs that reach it")
-    axons_out_per_core: Number = _describe("output axons of a core: (neuron, core it reaches) pairs")
-    synapse_bits_per_core: Number = _describe("synapse memory of a core, bits")
-    decays_per_core: Number = _describe("different pairs of decays on a core")
-    thresholds_per_core: Number = _describe("different thresholds on a core")
-    weight_bits: Amount = _describe("bits of a weight")
-    weight_min: Number = _describe("smallest weight mantissa")
-    weight_max: Number = _describe("largest weight mantissa")
-    state_bits: Number = _describe("bits of membrane and current")
-    decay_bits: Number = _describe("bits of a decay factor")
-    threshold_max: Number = _describe("largest threshold mantissa")
-    bias_bits: Number = _describe("bits of a bias mantissa")
-    message_bits: Number = _describe("bits of a graded spike, sign included")
-    connection_delay: Amount = _describe("steps every weighted connection costs")
-    delay_max: Number = _describe("longest delay of a connection, steps")
+    inputs: Fact[float] = _number("input channels")
+    outputs: Fact[float] = _number("outputs that can be read")
+    neurons: Fact[float] = _number("neurons, outputs and bias sources included")
+    hidden: Fact[float] = _number("neurons that are no outputs")
+    synapses: Fact[float] = _number("synapses")
+    layers: Fact[float] = _number("layers of neurons")
+    layers_min: Fact[float] = _number("layers of neurons that there must be")
+    fan_in: Fact[float] = _number("synapses into one neuron")
+    fan_out: Fact[float] = _number("neurons one neuron or input reaches")
+    input_fan_out: Fact[float] = _number("neurons one input reaches, where that is another limit than fan_out")
+    cores: Fact[float] = _number("cores")
+    neurons_per_core: Fact[float] = _number("neurons of a core")
+    axons_in_per_core: Fact[float] = _number("input axons of a core: neurons and inputs that reach it")
+    axons_out_per_core: Fact[float] = _number("output axons of a core: (neuron, core it reaches) pairs")
+    synapse_bits_per_core: Fact[float] = _number("synapse memory of a core, bits")
+    decays_per_core: Fact[float] = _number("different pairs of decays on a core")
+    thresholds_per_core: Fact[float] = _number("different thresholds on a core")
+    weight_bits: Fact[float] = _number("bits of a weight", unlimited=False)
+    weight_min: Fact[float] = _number("smallest weight mantissa", -LARGEST)
+    weight_max: Fact[float] = _number("largest weight mantissa")
+    state_bits: Fact[float] = _number("bits of membrane and current")
+    decay_bits: Fact[float] = _number("bits of a decay factor")
+    threshold_max: Fact[float] = _number("largest threshold mantissa")
+    bias_bits: Fact[float] = _number("bits of a bias mantissa")
+    message_bits: Fact[float] = _number("bits of a graded spike, sign included")
+    connection_delay: Fact[float] = _number("steps every weighted connection costs", unlimited=False)
+    delay_max: Fact[float] = _number("longest delay of a connection, steps")
 
 
 @dataclass(frozen=True, slots=True)
 class Convolution:
     """Limits of a chip that convolves. Memories are per layer, in values, sizes rounded up to powers of two."""
 
-    kernel_max: Number = _describe("largest kernel edge")
-    strides: Fact[tuple[int, ...]] = _describe("strides")
-    pools: Fact[tuple[int, ...]] = _describe("pooling kernels")
-    square: Fact[bool] = _describe("kernels and pooling windows must be square, the windows side by side")
-    plain: Fact[bool] = _describe("convolutions may have dilation and groups")
-    features_max: Number = _describe("largest number of output features")
-    kernel_memory: Fact[tuple[int, ...]] = _describe("kernel values of each layer")
-    neuron_memory: Fact[tuple[int, ...]] = _describe("neurons of each layer")
+    kernel_max: Fact[float] = _number("largest kernel edge")
+    strides: Fact[tuple[int, ...]] = _fact("strides", low=1)
+    pools: Fact[tuple[int, ...]] = _fact("pooling kernels", low=1)
+    square: Fact[bool] = _fact("kernels and pooling windows must be square, the windows side by side")
+    plain: Fact[bool] = _fact("convolutions may have dilation and groups")
+    features_max: Fact[float] = _number("largest number of output features")
+    kernel_memory: Fact[tuple[int, ...]] = _fact("kernel values of each layer", low=0)
+    neuron_memory: Fact[tuple[int, ...]] = _fact("neurons of each layer", low=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +162,16 @@ class Packing:
     neuron is a target), rounded up to `word_bits`.
     """
 
-    weight_bits: int
-    delay_bits: int
-    header_bits: int
-    block: int
-    word_bits: int
-    index_bits: tuple[int, ...]
-    source: str
-    confidence: Confidence
+    weight_bits: int = key("bits of a weight", low=1, high=64)
+    delay_bits: int = key("more bits of a synapse, in a connection with delays", low=0, high=64, default=0)
+    header_bits: int = key("bits of a block beside its synapses", low=0, high=1 << 16, default=0)
+    block: int = key("most synapses of a block", low=1, high=1 << 20, default=64)
+    word_bits: int = key("what a block is rounded up to", low=1, high=1 << 16, default=1)
+    index_bits: tuple[int, ...] = key(
+        "widths that there are of the index of a synapse's neuron, rising", low=1, high=32, least=1, default=(16,)
+    )
+    source: str = key("where the numbers are from", default="")
+    confidence: Confidence = key("how far they are to be trusted", default="given")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,13 +181,13 @@ class Energy:
     `measured_on` names the chip the constants were published for, which may be another than the target.
     """
 
-    measured_on: str
-    process_nm: int
-    source: str
-    confidence: Confidence
-    synaptic_event_pj: float
-    update_active_pj: float
-    update_inactive_pj: float
+    measured_on: str = key("the chip that they were measured on", like="title")
+    process_nm: int = key("its process node, nm", low=1, high=100_000)
+    source: str = key("where the numbers are from", default="")
+    confidence: Confidence = key("how far they are to be trusted", default="given")
+    synaptic_event_pj: float = key("pJ of a spike or value at one synapse", low=0, high=1e15)
+    update_active_pj: float = key("pJ of a neuron that spikes, per step", low=0, high=1e15)
+    update_inactive_pj: float = key("pJ of a neuron that does not, per step", low=0, high=1e15)
 
     def constants(self) -> list[tuple[str, float]]:
         """(operation, pJ)."""
@@ -202,6 +211,9 @@ class TargetSpec:
         name: as typed on the command line. title, summary: for people.
         engines: what runs its programs; empty for a target that is only inspected.
         arithmetic: of the core, in words. integers: the same as data, where the target computes in integers here.
+        arithmetic_source, arithmetic_confidence: of the arithmetic.
+        file: of the user's that describes it; "" for a target that is installed.
+        overridden: limits that are the user's own, in place of the target's (`override`).
         nodes: level -> kinds of core nodes the target can realise starting from that level; with a `nodes_confidence`
             that is not exact, other kinds are unknown, not refused.
         behaviour, limits, convolution, packing, energy: see their classes; None where the section has no meaning here.
@@ -223,6 +235,10 @@ class TargetSpec:
     energy: Energy | None = None
     integers: Arithmetic | None = None
     not_checked: tuple[str, ...] = ()
+    arithmetic_source: str = ""
+    arithmetic_confidence: Confidence = "given"
+    file: str = ""
+    overridden: tuple[str, ...] = ()
 
     SECTIONS: ClassVar[tuple[str, ...]] = ("behaviour", "limits", "convolution")
 
@@ -257,27 +273,29 @@ class TargetSpec:
             NervecordError: no such limit, its value is exact and so not open to opinion, or the number is none.
         """
         changes: dict[str, Any] = {}
+        nobody = "stated" if self.file else "published"
         for name, value in values.items():
             if name not in {f.name for f in dataclasses.fields(Limits)}:
                 raise unknown_name("limit", name, (f.name for f in dataclasses.fields(Limits)), where=self.name)
-            old: Number = getattr(self.limits, name)
+            old: Fact[float] = getattr(self.limits, name)
             if old.confidence == "exact":
                 raise NervecordError(
                     f"{old} is exact for {self.name} ({old.source}) and cannot be overridden", where=name
                 )
             if value < 0 or not (value == UNLIMITED or float(value).is_integer()):
                 raise NervecordError(f"{value} is no limit, a whole number of zero or more is needed", where=name)
-            if value == UNLIMITED and next(f.type for f in dataclasses.fields(Limits) if f.name == name) == "Amount":
+            if value == UNLIMITED and not keys_of(Limits)[name].unlimited:
                 raise NervecordError("cannot be unlimited, a whole number is needed", where=name)
             whole = UNLIMITED if value == UNLIMITED else int(value)
-            before = f"in place of {old} ({old.confidence})" if old.known else "where nothing is published"
+            before = f"in place of {old} ({old.confidence})" if old.known else f"where nothing is {nobody}"
             changes[name] = Fact(whole, f"given by the user, {before}", "given")
-        return dataclasses.replace(self, limits=dataclasses.replace(self.limits, **changes))
+        names = tuple(dict.fromkeys((*self.overridden, *changes)))
+        return dataclasses.replace(self, limits=dataclasses.replace(self.limits, **changes), overridden=names)
 
     @property
-    def given(self) -> tuple[str, ...]:
-        """A sentence for each limit that is the user's own; programs and reports keep them."""
-        return tuple(f"{name} = {fact}: {fact.source}" for name, _, fact in self.facts() if fact.confidence == "given")
+    def own_limits(self) -> tuple[str, ...]:
+        """A sentence for each limit that is the user's own in place of the target's; programs and reports keep them."""
+        return tuple(f"{name} = {fact}: {fact.source}" for name, _, fact in self.facts() if name in self.overridden)
 
 
 def _show(value: object) -> str:

@@ -1,7 +1,8 @@
 """Reads a target's spec.toml, strictly, and writes it as documentation.
 
-Every hardware statement in the file is a table {value, source, confidence}; a key that is not known, a number without a
-source, or a value without a confidence is refused with its name.
+A statement about hardware is a table {value, source, confidence}. A number that stands alone is the user's own, and
+says so wherever it is shown. Everything that is wrong with a file is said at once, each with its key; what follows from
+[arithmetic] need not be said again (`compiler.target.implied`).
 """
 
 from __future__ import annotations
@@ -9,15 +10,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from typing import Any
 
 from nervecord.compiler import schema
-from nervecord.compiler.arithmetic import Arithmetic, arithmetic_from
+from nervecord.compiler.arithmetic import KEYS, Arithmetic, value_problems, with_defaults
 from nervecord.compiler.files.regular import read_text
+from nervecord.compiler.keys import UNLIMITED, UNLIMITED_WORD, Key, keys_of, plain, table_problems
 from nervecord.compiler.ops import OPS, Level
-from nervecord.compiler.target.implied import with_implied
+from nervecord.compiler.target import implied
 from nervecord.compiler.target.protocol import (
-    UNLIMITED,
     Behaviour,
     Confidence,
     Convolution,
@@ -29,190 +30,239 @@ from nervecord.compiler.target.protocol import (
 )
 from nervecord.errors import FileFormatError
 
-R = TypeVar("R")
-
 MAXIMUM_BYTES = 1 << 20
 """A larger file is refused."""
-LARGEST = 2**53
-"""No number of a spec lies beyond: all are exact as floats."""
+MOST_TOLD = 50
+"""Things that are wrong with a file are told one by one, of more the first ones."""
+FACTS = ("value", "source", "confidence")
+SOURCED: tuple[Confidence, ...] = ("exact", "second-hand", "conflicting")
+"""Confidences of what somebody published, which need a source."""
+TEXTS = {
+    "name": Key("name", str, f"the target's name, as programs and reports show it: {schema.TARGET_NAME_RULE}"),
+    "title": Key("title", str, "the name for people", like="name"),
+    "summary": Key("summary", str, "what the chip is, in a sentence", default="A chip that a file describes."),
+    "not_checked": Key("not_checked", tuple[str, ...], "what no verdict covers, each a sentence", default=()),
+}
+"""Keys that stand before the sections."""
+WORDS = {
+    "summary": Key("summary", str, "the arithmetic in words", default="as its file states it"),
+    "source": Key("source", str, "where it is from", default=""),
+    "confidence": Key("confidence", Confidence, "how far it is to be trusted", default="given"),
+}
+"""Keys of [arithmetic] beside the numbers and choices of `compiler.arithmetic`."""
+SECTIONS = ("engines", "arithmetic", "nodes", "behaviour", "limits", "convolution", "packing", "energy")
 
-_SOURCED = ("source", "confidence")
-_NEEDED = ("name", "title", "summary", "engines", "arithmetic", "nodes", "behaviour", "limits")
-_ALLOWED = ("convolution", "packing", "energy", "not_checked")
 
-
-def read_spec(path: Path) -> TargetSpec:
+def read_spec(path: Path, *, own: bool = False) -> TargetSpec:
     """Read a spec.toml.
 
+    Args:
+        own: it is a user's file, and no installed target's.
+
     Raises:
-        FileFormatError: it cannot be read, a key is unknown or missing, a value of the wrong type or beyond all bounds,
-            or a number stands without a source.
+        FileFormatError: it cannot be read, a key is unknown or missing, a value of another type or out of bounds, a
+            published number stands without a source, or something contradicts the arithmetic; all of it at once.
     """
     where = schema.printable(str(path))
     content = read_text(path, where, MAXIMUM_BYTES, "target's file")
-    return spec_from_dict(schema.from_toml(content, where), where=where)
-
-
-def spec_from_dict(data: Mapping[str, Any], *, where: str = "spec") -> TargetSpec:
-    """A spec from the dictionary of its TOML; see `read_spec`."""
-    reader = _Reader(where)
-    reader.keys("", data, needed=_NEEDED, allowed=_ALLOWED)
-    arithmetic = reader.arithmetic(data["arithmetic"])
-    spec = TargetSpec(
-        name=reader.name("name", data["name"]),
-        title=reader.text("title", data["title"]),
-        summary=reader.text("summary", data["summary"]),
-        engines=reader.texts("engines", data["engines"]),
-        arithmetic=reader.text("arithmetic", arithmetic["summary"]),
-        integers=reader.integers("arithmetic", arithmetic),
-        nodes=reader.nodes(data["nodes"]),
-        nodes_source=reader.text("nodes.source", data["nodes"].get("source")),
-        nodes_confidence=reader.confidence("nodes.confidence", data["nodes"].get("confidence")),
-        behaviour=reader.section("behaviour", Behaviour, data["behaviour"]),
-        limits=reader.section("limits", Limits, data["limits"]),
-        convolution=reader.section("convolution", Convolution, data["convolution"]) if "convolution" in data else None,
-        packing=reader.record("packing", Packing, data["packing"]) if "packing" in data else None,
-        energy=reader.record("energy", Energy, data["energy"]) if "energy" in data else None,
-        not_checked=reader.texts("not_checked", data.get("not_checked", [])),
+    return spec_from_dict(
+        schema.from_toml(content, where), where=where, file=schema.printable(path.name) if own else ""
     )
-    return with_implied(spec, arithmetic.get("source", ""), arithmetic.get("confidence", "exact"), where=where)
 
 
-class _Reader:
-    """Checks every value of a spec.toml and names the key that is wrong."""
+def spec_from_dict(data: Mapping[str, Any], *, where: str = "spec", file: str = "") -> TargetSpec:
+    """A spec from the dictionary of its TOML; see `read_spec`. file: the user's that it is of."""
+    reading = _Reading(file)
+    spec = reading.spec(data)
+    if spec is not None:
+        spec, wrong = implied.with_implied(spec)
+        reading.wrong += wrong
+    if len(reading.wrong) == 1:
+        raise FileFormatError(reading.wrong[0], where=where)
+    if spec is None or reading.wrong:
+        error = FileFormatError(f"{len(reading.wrong)} things are wrong", where=where)
+        for problem in reading.wrong[:MOST_TOLD]:
+            error.add_note(problem)
+        if len(reading.wrong) > MOST_TOLD:
+            error.add_note(f"and {len(reading.wrong) - MOST_TOLD} more")
+        raise error
+    return spec
 
-    def __init__(self, where: str) -> None:
-        self.where = where
 
-    def wrong(self, key: str, message: str, hint: str | None = None) -> FileFormatError:
-        return FileFormatError(f"{key}: {message}", where=self.where, hint=hint)
+def trust(confidence: str) -> str:
+    """A confidence in words, as people read it."""
+    return "the user's own" if confidence == "given" else confidence
 
-    def keys(self, section: str, data: Any, *, needed: Sequence[str], allowed: Sequence[str]) -> None:
-        if not isinstance(data, Mapping):
-            raise self.wrong(section, "a table is needed")
-        prefix = f"{section}." if section else ""
-        for key in data:
-            if key not in needed and key not in allowed:
-                choices = ", ".join(sorted((*needed, *allowed)))
-                raise self.wrong(f"{prefix}{key}", "unknown key", f"choose from: {choices}")
-        for key in needed:
-            if key not in data:
-                raise self.wrong(f"{prefix}{key}", "is missing")
 
-    def name(self, key: str, value: Any) -> str:
-        if not isinstance(value, str) or not schema.TARGET_NAME.fullmatch(value):
-            raise self.wrong(key, f"{value!r} is no name", schema.TARGET_NAME_RULE)
-        return value
+def spec_to_dict(spec: TargetSpec) -> dict[str, Any]:
+    """What `spec_from_dict` makes the spec of, for a program that carries it; plain JSON types."""
+    arithmetic: Any = spec.arithmetic
+    if spec.integers is not None:
+        words = {"source": spec.arithmetic_source, "confidence": spec.arithmetic_confidence}
+        arithmetic = {"summary": spec.arithmetic, **words, **spec.integers.to_dict()}
+    sections = {
+        section: {
+            f.name: {name: plain(getattr(fact, name)) for name in FACTS}
+            for f in dataclasses.fields(holder)
+            if (fact := getattr(holder, f.name)).known
+        }
+        for section in TargetSpec.SECTIONS
+        if (holder := getattr(spec, section)) is not None
+    }
+    tables = {
+        name: {key: plain(value) for key, value in dataclasses.asdict(table).items()}
+        for name in ("packing", "energy")
+        if (table := getattr(spec, name)) is not None
+    }
+    nodes = {level.value: list(spec.kinds(level)) for level in Level}
+    return {
+        **{name: plain(getattr(spec, name)) for name in TEXTS}, "arithmetic": arithmetic,
+        "nodes": {**nodes, "source": spec.nodes_source, "confidence": spec.nodes_confidence}, **sections, **tables,
+    }  # fmt: skip
 
-    def text(self, key: str, value: Any) -> str:
-        if not isinstance(value, str) or not value:
-            raise self.wrong(key, "a text is needed")
-        if not value.isprintable():
-            raise self.wrong(key, "the text has characters that cannot be printed, such as line breaks")
-        return value
 
-    def number(self, key: str, value: Any, kind: str) -> float:
-        """A finite number; kind: "int" or "float"."""
-        if isinstance(value, bool) or not isinstance(value, int if kind == "int" else (int, float)):
-            raise self.wrong(key, f"a number ({kind}) is needed")
-        if not -LARGEST <= value <= LARGEST:  # also where it is NaN
-            raise self.wrong(key, f"a number between -{LARGEST} and {LARGEST} is needed")
-        return value
+class _Reading:
+    """A spec.toml that is being read, and what is wrong with it. What is wrong is None until all of it is told."""
 
-    def texts(self, key: str, value: Any) -> tuple[str, ...]:
-        if not isinstance(value, list):
-            raise self.wrong(key, "a list of texts is needed")
-        return tuple(self.text(key, item) for item in value)
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.source = f"the user's file {file}" if file else "the target's file"
+        """Of what the file says without a source."""
+        self.wrong: list[str] = []
 
-    def nodes(self, data: Any) -> dict[Level, tuple[str, ...]]:
-        self.keys("nodes", data, needed=("source", "confidence"), allowed=tuple(level.value for level in Level))
-        found = {}
-        for level in Level:
-            kinds = self.texts(f"nodes.{level.value}", data.get(level.value, []))
-            legal = [kind for op in OPS.values() for kind in op.kinds(level)]
-            for kind in kinds:
-                if kind not in legal:
-                    raise self.wrong(
-                        f"nodes.{level.value}", f"{kind!r} is no kind of node", f"choose from: {', '.join(legal)}"
-                    )
-            found[level] = kinds
+    def spec(self, data: Mapping[str, Any]) -> TargetSpec | None:
+        self.wrong += table_problems("", data, (*TEXTS, *SECTIONS), ("name",))
+        texts = self.values("", TEXTS, data)
+        if isinstance(texts.get("name"), str) and not schema.TARGET_NAME.fullmatch(texts["name"]):
+            self.wrong.append(f"name: {schema.printable(repr(texts['name']))} is no name ({schema.TARGET_NAME_RULE})")
+        texts["title"] = texts.get("title") or texts.get("name")
+        summary, integers, source, confidence = self.arithmetic(data.get("arithmetic", "not stated"))
+        held: dict[str, Any] = {name: self.section(name, kind, data.get(name, {})) for name, kind in
+                (("behaviour", Behaviour), ("limits", Limits))}  # fmt: skip
+        for name, kind in (("convolution", Convolution), ("packing", Packing), ("energy", Energy)):
+            held[name] = None
+            if name in data:
+                read = self.section if kind is Convolution else self.record
+                held[name] = read(name, kind, data[name], like=texts)
+        nodes: Any = data.get("nodes")
+        if nodes is None and integers is not None:
+            nodes = implied.nodes(integers, source, confidence)
+        elif nodes is None and not self.computes(data):
+            self.wrong.append("nodes: is missing, and follows from an [arithmetic] alone")
+        kinds = {} if nodes is None else self.nodes(nodes)
+        engines = Key("engines", tuple[str, ...], "", default=())
+        named = self.values("", {"engines": engines}, data)["engines"]
+        if self.wrong:
+            return None
+        return TargetSpec(
+            **texts, engines=named, arithmetic=summary, integers=integers, nodes=kinds,
+            nodes_source=nodes["source"], nodes_confidence=nodes["confidence"], file=self.file,
+            arithmetic_source=source, arithmetic_confidence=confidence, **held,
+        )  # fmt: skip
+
+    @staticmethod
+    def computes(data: Mapping[str, Any]) -> bool:
+        return isinstance(data.get("arithmetic"), Mapping)
+
+    def values(self, section: str, keys: Mapping[str, Key], data: Mapping[str, Any]) -> dict[str, Any]:
+        """Key -> value, or its default; of a wrong one None."""
+        found: dict[str, Any] = {}
+        for name, key in keys.items():
+            if name not in data:
+                found[name] = key.default
+                continue
+            problem = key.problem(data[name])
+            if problem is not None:
+                self.wrong.append(f"{section}.{name}: {problem}" if section else f"{name}: {problem}")
+            found[name] = None if problem is not None else _value(data[name])
         return found
 
-    def confidence(self, key: str, value: Any) -> Confidence:
-        if value not in get_args(Confidence):
-            raise self.wrong(key, f"confidence {value!r} is none of {', '.join(get_args(Confidence))}")
-        return cast(Confidence, value)
-
-    def arithmetic(self, data: Any) -> Mapping[str, Any]:
-        """Its table; of a target that computes elsewhere a text that stands for the summary."""
+    def arithmetic(self, data: Any) -> tuple[str, Arithmetic | None, str, Confidence]:
+        """(summary, as data, source, confidence); of a target that computes elsewhere there is a text alone."""
         if isinstance(data, str):
-            return {"summary": data}
+            self.values("", {"arithmetic": WORDS["summary"]}, {"arithmetic": data})
+            return data, None, "", "unknown"
+        needed = [name for name, key in KEYS.items() if key.needed]
+        wrong = table_problems("arithmetic", data, (*WORDS, *KEYS), needed)
+        self.wrong += wrong
         if not isinstance(data, Mapping):
-            raise self.wrong("arithmetic", "a table is needed")
-        for key in ("summary", *_SOURCED):
-            if key not in data:
-                raise self.wrong(f"arithmetic.{key}", "is missing")
-        self.text("arithmetic.source", data["source"])
-        self.confidence("arithmetic.confidence", data["confidence"])
-        return cast(Mapping[str, Any], data)
+            return "", None, "", "unknown"
+        words = self.values("arithmetic", WORDS, data)
+        self.published("arithmetic", words)
+        full = with_defaults(data)
+        problems = [f"arithmetic.{problem}" if ": " in problem else f"arithmetic: {problem}"
+                    for problem in value_problems(full)]  # fmt: skip
+        self.wrong += problems
+        made = None if wrong or problems else Arithmetic(**full)
+        return words["summary"] or "", made, words["source"] or self.source, words["confidence"] or "given"
 
-    def integers(self, section: str, data: Mapping[str, Any]) -> Arithmetic | None:
-        """The arithmetic of its table; None where there is a text alone."""
-        if "source" not in data:
+    def published(self, section: str, words: Mapping[str, Any]) -> None:
+        """Refuse what somebody published where nothing says who."""
+        if words["confidence"] in SOURCED and words["source"] == "":
+            self.wrong.append(f"{section}.source: is missing, and confidence = {words['confidence']!r} needs one")
+        elif words["confidence"] == "unknown":
+            self.wrong.append(f"{section}.confidence: 'unknown' is of what has no value")
+
+    def nodes(self, data: Any) -> dict[Level, tuple[str, ...]]:
+        levels = {level.value: Key(level.value, tuple[str, ...], "", default=()) for level in Level}
+        stated = Key("source", str, ""), Key("confidence", Confidence, "")
+        problems = table_problems("nodes", data, (*levels, "source", "confidence"), ("source", "confidence"))
+        self.wrong += problems
+        if not isinstance(data, Mapping):
+            return {}
+        self.values("nodes", {key.name: key for key in stated if key.name in data}, data)
+        found = self.values("nodes", levels, data)
+        for level in Level:
+            legal = [kind for op in OPS.values() for kind in op.kinds(level)]
+            self.wrong += [
+                f"nodes.{level.value}: {kind!r} is no kind of node (choose from: {', '.join(legal)})"
+                for kind in found[level.value] or () if kind not in legal
+            ]  # fmt: skip
+        return {level: found[level.value] or () for level in Level}
+
+    def section(self, section: str, kind: Any, data: Any, like: Mapping[str, Any] | None = None) -> Any:
+        """A dataclass of facts; those that the file leaves out stay unknown."""
+        keys = keys_of(kind)
+        self.wrong += table_problems(section, data, tuple(keys))
+        stated = data if isinstance(data, Mapping) else {}
+        unknown: Fact[Any] = Fact(source=f"not stated in {self.file}") if self.file else Fact()
+        return kind(**{
+            name: self.fact(f"{section}.{name}", key, stated[name]) if name in stated else unknown
+            for name, key in keys.items()
+        })  # fmt: skip
+
+    def fact(self, name: str, key: Key, data: Any) -> Fact[Any]:
+        if not isinstance(data, Mapping):
+            data = {"value": data}
+        self.wrong += table_problems(name, data, FACTS)
+        words = {word: WORDS[word] for word in ("source", "confidence")}
+        said = self.values(name, words, data)
+        problem = key.problem(data["value"]) if "value" in data else None
+        if problem is not None:
+            self.wrong.append(f"{name}: {problem}")
+        if (said["confidence"] == "unknown") == ("value" in data):
+            self.wrong.append(f'{name}: a value is needed, or confidence = "unknown" without one')
+            return Fact()
+        if "value" not in data:
+            return Fact(None, said["source"] or Fact().source, "unknown")
+        self.published(name, said)
+        value = UNLIMITED if data["value"] == UNLIMITED_WORD and key.unlimited else _value(data["value"])
+        return Fact(value, said["source"] or self.source, said["confidence"] or "given")
+
+    def record(self, section: str, kind: Any, data: Any, like: Mapping[str, Any]) -> Any:
+        """A dataclass of plain values. like: what values are that another key's is the default of."""
+        keys = keys_of(kind)
+        self.wrong += table_problems(section, data, tuple(keys), [name for name, key in keys.items() if key.needed])
+        if not isinstance(data, Mapping):
             return None
-        numbers = {key: value for key, value in data.items() if key not in ("summary", *_SOURCED)}
-        return arithmetic_from(numbers, f"{self.where}: {section}")
+        found = self.values(section, keys, data)
+        found |= {name: like[key.like] for name, key in keys.items() if key.like and name not in data}
+        self.published(section, found)
+        return kind(**{**found, "source": found["source"] or self.source})
 
-    def section(self, section: str, kind: type[R], data: Any) -> R:
-        """A dataclass of facts; those the file leaves out stay unknown."""
-        fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-        self.keys(section, data, needed=(), allowed=tuple(fields))
-        return kind(**{name: self.fact(f"{section}.{name}", str(fields[name].type), data[name]) for name in data})
 
-    def fact(self, key: str, kind: str, data: Any) -> Fact[Any]:
-        self.keys(key, data, needed=("source", "confidence"), allowed=("value",))
-        confidence = self.confidence(f"{key}.confidence", data["confidence"])
-        source = self.text(f"{key}.source", data["source"])
-        if (confidence == "unknown") == ("value" in data):
-            raise self.wrong(key, 'a value is needed, or confidence = "unknown" without one')
-        return Fact(self.value(key, kind, data["value"]) if "value" in data else None, source, confidence)
-
-    def value(self, key: str, kind: str, value: Any) -> object:
-        """A value of the field type written as `kind`."""
-        if kind in ("Number", "Amount"):
-            if value == "unlimited" and kind == "Amount":
-                raise self.wrong(key, "cannot be unlimited, a number is needed")
-            if value == "unlimited":
-                return UNLIMITED
-            if isinstance(value, str):
-                raise self.wrong(key, 'a number or "unlimited" is needed')
-            return self.number(key, value, "float")
-        if kind == "Fact[bool]":
-            if not isinstance(value, bool):
-                raise self.wrong(key, "true or false is needed")
-            return value
-        if kind == "Fact[str]":
-            return self.text(key, value)
-        item = int if "int" in kind else str
-        if not isinstance(value, list) or not all(type(element) is item for element in value):
-            raise self.wrong(key, f"a list of {item.__name__} is needed")
-        return tuple(self.number(key, element, "int") if item is int else self.text(key, element) for element in value)
-
-    def record(self, section: str, kind: type[R], data: Any) -> R:
-        """A dataclass of plain values."""
-        fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-        needed = tuple(f.name for f in fields.values() if f.default is dataclasses.MISSING)
-        self.keys(section, data, needed=needed, allowed=tuple(name for name in fields if name not in needed))
-        return kind(**{name: self.plain(f"{section}.{name}", str(fields[name].type), data[name]) for name in data})
-
-    def plain(self, key: str, kind: str, value: Any) -> object:
-        if kind == "str":
-            return self.text(key, value)
-        if kind == "Confidence":
-            return self.confidence(key, value)
-        if kind.startswith("tuple"):
-            return self.value(key, kind, value)
-        return self.number(key, value, kind)
+def _value(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def targets_doc(specs: Sequence[TargetSpec]) -> str:
@@ -226,32 +276,11 @@ def targets_doc(specs: Sequence[TargetSpec]) -> str:
         "limit whose confidence is not *exact* gives way to your own number: `--set neurons_per_core=4096` with",
         "`inspect` and `compile`, `limits={...}` in Python. Programs and reports keep what was given.",
         "",
-        "## A target of your own",
+        "A file describes a chip of your own: `--target-file`. Its keys are those of `targets/*/spec.toml`;",
+        "[own-chip.md](own-chip.md) explains all of them. A target that needs code is a class in a package of yours:",
+        'see there, and CONTRIBUTING.md, "A target".',
         "",
-        "`nervecord inspect any.nir --target-file my_chip.toml` inspects for a target that a file describes, in the",
-        "form of `targets/*/spec.toml`. The keys `name` (a to z, 0 to 9, `.`, `-`, `_`), `title`, `summary` and",
-        "`arithmetic` (in words) are texts, `engines` is `[]`. `[nodes]` lists the kinds of nodes that it realises,",
-        "for each level that a graph can have (`imported`, `discrete`, `integer`), with a `source` and a",
-        "`confidence`. In `[behaviour]`, `[limits]` and `[convolution]` every statement has the form",
-        "",
-        '    neurons = { value = 1008, source = "where you read it", confidence = "exact" }',
-        "",
-        f"with a confidence of {', '.join(get_args(Confidence))}. What is left out is unknown. A number may be",
-        '`"unlimited"`. `targets/xylo/spec.toml` is an example to start from.',
-        "",
-        "A chip whose way of computing can be said as data compiles and runs from its file alone: `arithmetic` is",
-        "then a table, `[arithmetic]`, with a `summary`, a `source` and a `confidence` beside its widths and rules,",
-        "which `compiler/arithmetic.py` explains; `targets/lava/spec.toml` is an example. Behaviour and limits that",
-        "follow from it need not be said again, and what contradicts it is refused. The program carries the",
-        "arithmetic, and the emulator runs it: exact to the description, which may be less than exact to the chip.",
-        "",
-        'A target that needs code to compile or run is a class in a package of yours; see CONTRIBUTING.md, "A target".',
-        "",
-        "| section | key | what |",
-        "|---|---|---|",
     ]
-    for section, kind in (("behaviour", Behaviour), ("limits", Limits), ("convolution", Convolution)):
-        lines += [f"| `{section}` | `{f.name}` | {f.metadata['about']} |" for f in dataclasses.fields(kind)]
     return "\n".join([*lines, "", *map(spec_table, specs)])
 
 

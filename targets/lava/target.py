@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,30 +11,24 @@ from nervecord.compiler.files.program import Program
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.graph.schedule import Schedule
-from nervecord.compiler.lower.lower import lower
-from nervecord.compiler.lower.slices import SLICES_ABOUT
 from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration
 from nervecord.compiler.plan.plan import plan
-from nervecord.compiler.target.implied import integers
 from nervecord.compiler.target.options import option
 from nervecord.compiler.target.protocol import Emitted, Installation, Lowered, TargetSpec
-from nervecord.compiler.target.specfile import read_spec
-from nervecord.errors import InfeasibleError, NervecordError, unknown_name
+from nervecord.errors import InfeasibleError, NervecordError
 from nervecord.runtime.session import Session
 from nervecord.runtime.stream import StreamSession
-from nervecord.targets.integers import open_integers, stream_integers
+from nervecord.targets.base import ArithmeticTarget, spec_beside
 from nervecord.targets.lava import environment
 
 NETX_FILE = "policy.net"
 
 
 @dataclass(frozen=True)
-class LavaTarget:
+class LavaTarget(ArithmeticTarget):
     """Loihi 2 fixed point."""
 
-    spec: TargetSpec = field(default_factory=lambda: read_spec(Path(__file__).with_name("spec.toml")))
-    weight_bits: int = option(8, "bits of a weight's mantissa", low=2, high=8)
-    weight_slices: int = option(1, SLICES_ABOUT, low=1, high=2)
+    spec: TargetSpec = spec_beside(__file__)
     suffixes: ClassVar[tuple[str, ...]] = (".net",)
     netx: bool = option(False, "use no more of the arithmetic than lava-dl's netx can say, so that --emit can write it")
 
@@ -47,38 +41,24 @@ class LavaTarget:
                 f"is {self.weight_slices}, and netx has one connection between two layers", where="weight_slices",
                 hint="leave out netx or weight_slices",
             )  # fmt: skip
-        lowered, report = lower(
-            subject, integers(self.spec), calibration, schedule=schedule, weight_bits=self.weight_bits,
-            weight_slices=self.weight_slices, whole=self.netx,
-        )  # fmt: skip
-        return Lowered(subject=lowered, report=report)
+        return self.lowered(subject, calibration, schedule, whole=self.netx)
 
-    def open(self, program: Program, *, engine: str | None = None, trace: bool = True) -> Session:
-        """A session on the default engine or the one named.
-
-        "emulator": compiled and exact; "definition": the same by the ops' own steps, slow; "torch": the same for many
-        robots side by side; "c": what the target c emits, compiled here; "lava": the stock processes of lava-nc in
-        their own interpreter, which records the readout at every step only where `trace`.
-        """
-        name = engine or self.spec.engines[0]
-        if name not in self.spec.engines:
-            raise unknown_name("engine", name, self.spec.engines, where=self.spec.name)
-        if name == "lava":
+    def session(self, program: Program, engine: str, *, trace: bool) -> Session:
+        """On "lava": the stock processes of lava-nc in their own interpreter, which records the readout at every step
+        only where `trace`."""
+        if engine == "lava":
             from nervecord.targets.lava.engine_lava import LavaSession
 
             return LavaSession(program.policy, full_trace=trace)
-        return open_integers(program, name, trace=trace)
+        return super().session(program, engine, trace=trace)
 
-    def stream(self, program: Program, *, engine: str | None = None) -> StreamSession:
-        """A session of a program that is no policy, on the default engine or the one named."""
-        name = engine or self.spec.engines[0]
-        if name not in self.spec.engines:
-            raise unknown_name("engine", name, self.spec.engines, where=self.spec.name)
-        if name == "lava":
+    def stream_session(self, program: Program, engine: str) -> StreamSession:
+        """The same for a program that is no policy."""
+        if engine == "lava":
             from nervecord.targets.lava.engine_lava import LavaStream
 
             return LavaStream(plan(program.graph, program.schedule))
-        return stream_integers(program, name)
+        return super().stream_session(program, engine)
 
     def emit(self, program: Program, folder: Path) -> tuple[Emitted, ...]:
         """The HDF5 file that lava-dl's netx loads; see `targets.lava.netx`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -14,19 +14,19 @@ from nervecord.compiler.files.program import Program
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy, parts
 from nervecord.compiler.graph.schedule import Schedule
-from nervecord.compiler.lower.lower import OPTIONS, lower
+from nervecord.compiler.lower.lower import OPTIONS
 from nervecord.compiler.lower.slices import SLICES_ABOUT
 from nervecord.compiler.ops import Level
 from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration
 from nervecord.compiler.plan.plan import plan
-from nervecord.compiler.target.implied import integers, with_arithmetic
+from nervecord.compiler.target.implied import with_arithmetic
 from nervecord.compiler.target.options import option
 from nervecord.compiler.target.protocol import Emitted, Lowered, TargetSpec
 from nervecord.compiler.target.specfile import read_spec
-from nervecord.errors import NervecordError, unknown_name
-from nervecord.runtime.session import MachineSession, Session
-from nervecord.runtime.stream import MachineStream, StreamSession
-from nervecord.targets.integers import open_integers, stream_integers
+from nervecord.errors import NervecordError
+from nervecord.runtime.session import Session
+from nervecord.runtime.stream import StreamSession
+from nervecord.targets.base import ArithmeticTarget, spec_beside
 from nervecord.targets.onnx.builder import onnx_library
 from nervecord.targets.onnx.model import NEWEST_OPSET, OLDEST_OPSET, OPSET, Model, check_ops, make_model
 
@@ -41,10 +41,10 @@ def _spec(form: str) -> TargetSpec:
 
 
 @dataclass(frozen=True)
-class OnnxTarget:
+class OnnxTarget(ArithmeticTarget):
     """ONNX Runtime, and the robot stacks that use it."""
 
-    spec: TargetSpec = field(default_factory=lambda: _spec("float"))
+    spec: TargetSpec = spec_beside(__file__)
     emits: ClassVar[str] = "policy.onnx"
     form: str = option("float", "float32, or Loihi 2's integers exactly", choices=tuple(_FORMS))
     weight_bits: int = option(8, "with the form integer: bits of a weight's mantissa", low=2, high=8)
@@ -69,10 +69,8 @@ class OnnxTarget:
         report: dict[str, object] = {}
         lowered: Graph | Policy = subject
         if self.form == "integer" and parts(subject)[0].level is not Level.INTEGER:
-            lowered, report = lower(
-                subject, integers(self.spec), calibration, schedule=schedule, weight_bits=self.weight_bits,
-                weight_slices=self.weight_slices,
-            )  # fmt: skip
+            made = self.lowered(subject, calibration, schedule)
+            lowered, report = made.subject, dict(made.report)
         check_ops(plan(lowered, schedule))
         return Lowered(subject=lowered, report={**report, "onnx": {"form": self.form, "opset": self.opset}})
 
@@ -80,43 +78,32 @@ class OnnxTarget:
         """The form integer with another arithmetic than Lava's, for what is in those integers already."""
         return dataclasses.replace(self, form="integer", spec=with_arithmetic(_spec("integer"), arithmetic))
 
-    def open(self, program: Program, *, engine: str | None = None, trace: bool = True) -> Session:
-        """A session on the default engine or the one named; it always traces.
-
-        "onnxruntime": ONNX Runtime on the CPU; "definition": the same policy by the ops' own steps; "emulator": the
-        compiled loop, for the form integer.
-        """
-        name = self._engine(program, engine)
-        if name == "onnxruntime":
+    def session(self, program: Program, engine: str, *, trace: bool) -> Session:
+        """On "onnxruntime": ONNX Runtime on the CPU, which always traces."""
+        if engine == "onnxruntime":
             # onnx and onnxruntime are imported when a session opens, not with the catalogue.
             from nervecord.targets.onnx.engine import OnnxSession
 
             return cast(Session, OnnxSession(program.policy))
-        if program.graph.level is Level.INTEGER:
-            return open_integers(program, name)
-        return cast(Session, MachineSession(program.policy, engine=name))
+        return super().session(program, engine, trace=trace)
 
-    def stream(self, program: Program, *, engine: str | None = None) -> StreamSession:
-        """A session of a program that is no policy, on the default engine or the one named; see `open`."""
-        name = self._engine(program, engine)
-        if name == "onnxruntime":
+    def stream_session(self, program: Program, engine: str) -> StreamSession:
+        """The same for a program that is no policy."""
+        if engine == "onnxruntime":
             from nervecord.targets.onnx.engine import OnnxStream
 
             return cast(StreamSession, OnnxStream(plan(program.graph, program.schedule)))
-        if program.graph.level is Level.INTEGER:
-            return stream_integers(program, name)
-        return cast(StreamSession, MachineStream(plan(program.graph, program.schedule), engine=name))
+        return super().stream_session(program, engine)
 
-    def _engine(self, program: Program, engine: str | None) -> str:
-        name = engine or self.spec.engines[0]
-        if name not in self.spec.engines:
-            raise unknown_name("engine", name, self.spec.engines, where=self.spec.name)
-        if name == "emulator" and program.graph.level is not Level.INTEGER:
+    def engine(self, program: Program, name: str | None) -> str:
+        """The engine that a name means; the emulator runs the form integer."""
+        chosen = super().engine(program, name)
+        if chosen == "emulator" and program.graph.level is not Level.INTEGER:
             raise NervecordError(
                 "runs integers, and this program is in floats", where="engine 'emulator'",
                 hint="compile it with --form integer, or use the engine definition",
             )  # fmt: skip
-        return name
+        return chosen
 
     def emit(self, program: Program, folder: Path) -> tuple[Emitted, ...]:
         """policy.onnx; of a program that is no policy network.onnx.

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import cast
+import dataclasses
+from dataclasses import dataclass
 
-from nervecord.compiler.files.program import Program
+from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration
-from nervecord.compiler.plan.plan import plan
-from nervecord.compiler.target.protocol import Emitted, Lowered, TargetSpec
-from nervecord.compiler.target.specfile import read_spec
-from nervecord.errors import NervecordError, unknown_name
-from nervecord.runtime.engines.torch import door
-from nervecord.runtime.session import MachineSession, Session
-from nervecord.runtime.stream import MachineStream, StreamSession
+from nervecord.compiler.target.implied import with_arithmetic
+from nervecord.compiler.target.protocol import Lowered, TargetSpec
+from nervecord.targets.base import EngineTarget, spec_beside
 
 
 @dataclass(frozen=True)
-class ReferenceTarget:
+class ReferenceTarget(EngineTarget):
     """Float64 on the host: what every other target is compared with. It has no limits and no options."""
 
-    spec: TargetSpec = field(default_factory=lambda: read_spec(Path(__file__).with_name("spec.toml")))
+    spec: TargetSpec = spec_beside(__file__)
 
     def lower(
         self, subject: Graph | Policy, calibration: Calibration | StreamCalibration | None, schedule: Schedule
@@ -32,27 +27,9 @@ class ReferenceTarget:
         """The subject itself."""
         return Lowered(subject=subject, report={})
 
-    def open(self, program: Program, *, engine: str | None = None, trace: bool = True) -> Session:
-        """A session on the default engine or the one named; `trace` matters to torch alone."""
-        name = engine or self.spec.engines[0]
-        if name not in self.spec.engines:
-            raise unknown_name("engine", name, self.spec.engines, where=self.spec.name)
-        if name == door.NAME:
-            return door.open_policy(program, trace=trace)
-        return MachineSession(program.policy, engine=name)
-
-    def stream(self, program: Program, *, engine: str | None = None) -> StreamSession:
-        """A session of a graph that is no policy."""
-        name = engine or self.spec.engines[0]
-        if name not in self.spec.engines:
-            raise unknown_name("engine", name, self.spec.engines, where=self.spec.name)
-        if name == door.NAME:
-            return door.open_stream(program)
-        return cast(StreamSession, MachineStream(plan(program.graph, program.schedule), engine=name))
-
-    def emit(self, program: Program, folder: Path) -> tuple[Emitted, ...]:
-        """Nothing: the policy's NIR file is what other tools take."""
-        raise NervecordError("writes no files for other tools", where=f"target {self.spec.name!r}")
+    def adopting(self, arithmetic: Arithmetic) -> ReferenceTarget:
+        """The same for a graph of integers, which it computes by their definition."""
+        return dataclasses.replace(self, spec=with_arithmetic(self.spec, arithmetic))
 
 
 TARGET = ReferenceTarget

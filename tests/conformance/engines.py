@@ -31,7 +31,6 @@ from nervecord.runtime.session import MachineSession, Session
 from nervecord.runtime.stream import MachineStream
 from nervecord.targets.catalogue import AnyTarget, compiling_names, find_target
 from nervecord.targets.integers import IntegerTarget
-from nervecord.targets.opening import engines_of
 
 LACKS: dict[tuple[str, str], str] = {}
 """(engine, case) -> words of its refusal, of what its target compiles."""
@@ -81,7 +80,7 @@ def targets() -> tuple[str, ...]:
 
 def engines(name: str) -> tuple[str, ...]:
     """Of a target that compiles to floats, those that run floats."""
-    found = engines_of(target(name))
+    found = target(name).spec.engines
     return found if target(name).spec.integers is not None else tuple(e for e in found if e != "emulator")
 
 

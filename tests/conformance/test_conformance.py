@@ -45,11 +45,11 @@ from nervecord.compiler.ops import (
     SigmaDelta,
     fields,
 )
+from nervecord.compiler.target.implied import integers
 from nervecord.errors import InfeasibleError
 from nervecord.runtime.answer import ACTION_NOT_FINITE
 from nervecord.runtime.session import MachineSession
 from nervecord.runtime.stream import MachineStream
-from nervecord.targets.integers import integers
 
 REPOSITORY = Path(__file__).parents[2]
 PAIRS = [(name, engine) for name in targets() for engine in engines(name) if engine not in DEFINITIONS]

@@ -50,7 +50,7 @@ from nervecord.errors import FileFormatError, NervecordError
 from nervecord.runtime.arrayfile import read_arrays
 from nervecord.runtime.report.html import page
 from nervecord.runtime.session import MachineSession
-from nervecord.targets.given import load_program
+from nervecord.targets.source import load_program
 
 CORPUS = Path(__file__).parent / "corpus"
 DRAWS = all(importlib.util.find_spec(name) for name in ("jinja2", "matplotlib", "networkx", "plotly"))

@@ -42,7 +42,7 @@ from nervecord.compiler.ops import (
 from nervecord.compiler.passes.discretise import discretise
 from nervecord.compiler.plan.plan import plan
 from nervecord.errors import NervecordError
-from nervecord.targets.given import load_program
+from nervecord.targets.source import load_program
 
 MOST_RUN = 1 << 32
 """Operations of a block that is run here: more takes what it asks for."""

@@ -19,6 +19,7 @@ from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.ops import Array, Dense, IntegerMembrane, IntegerSpike, IntegerSynapse, Level, Neuron
 from nervecord.compiler.passes.declare import declare
 from nervecord.compiler.plan.plan import plan
+from nervecord.compiler.target.specfile import spec_from_dict
 from nervecord.errors import FileFormatError, InfeasibleError, NervecordError
 from nervecord.runtime.stream import MachineStream
 from nervecord.targets.lava.netx import export_netx
@@ -180,10 +181,16 @@ def test_a_policys_core_comes_back(tmp_path: Path) -> None:
     assert [op.size for op in graph.nodes.values()][-1] == 8
 
 
-def test_other_targets_refuse_its_integers(tmp_path: Path) -> None:
+def test_the_reference_keeps_its_integers_and_a_chip_of_another_arithmetic_refuses_them(tmp_path: Path) -> None:
     path = slayer(tmp_path / "net.net", [dense()])
+    kept = nervecord.compile(path, "reference")
+    assert kept.graph == nervecord.compile(path, "lava").graph
+    assert nervecord.inspect(path, "reference").feasible
+    four = {"weight_bits": 8, "membrane_bits": 24, "decay_bits": 12, "threshold_bits": 17}
+    other = nervecord.IntegerTarget(spec_from_dict({"name": "mine", "arithmetic": four}))
     with pytest.raises(InfeasibleError, match="is in integers already, of an arithmetic that is not this target's"):
-        nervecord.compile(path, "reference")
+        nervecord.compile(path, other)
+    assert "foreign-integers" in [finding.code for finding in nervecord.inspect(path, other).targets[0].findings]
 
 
 # --------------------------------------------------------------------------------------------------------------------

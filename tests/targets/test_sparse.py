@@ -23,9 +23,9 @@ from nervecord.compiler.ops import Conv, Csr, Dense, Op, Sparse
 from nervecord.compiler.plan.interpret import simulate
 from nervecord.compiler.plan.plan import plan
 from nervecord.runtime.engines.emulator.session import EmulatorStream
-from nervecord.targets.integers import stream_integers
 from nervecord.targets.lava.engine_lava import LavaStream
 from nervecord.targets.lava.processes import connection_of
+from nervecord.targets.lava.target import LavaTarget
 
 EACH = dataclasses.replace(LAVA, accumulate="shift-each")
 
@@ -73,7 +73,7 @@ def test_engines_equal_the_definition(engine: str, seed: int) -> None:
     graph, x = sparse_stream(seed, LAVA)
     made = Program("lava", graph, schedule=plan(graph).schedule)
     wanted = simulate(graph, x).left["output"][:, 0]
-    with stream_integers(made, engine) as session:
+    with LavaTarget().stream(made, engine=engine) as session:
         np.testing.assert_array_equal(np.asarray(session.run(x)["output"]).reshape(wanted.shape), wanted)
         assert isinstance(session, EmulatorStream) == (engine == "emulator")
 

@@ -135,19 +135,25 @@ def changed(**changes: Any) -> dict[str, Any]:
         ({"limits__cores__unit": "1"}, "limits.cores.unit: unknown key"),
         ({"name": None}, "name: is missing"),
         ({"limits__cores__source": None}, "limits.cores.source: is missing"),
-        ({"limits__cores__source": ""}, "limits.cores.source: a text is needed"),
-        ({"limits__cores__confidence": "sure"}, "limits.cores.confidence: confidence 'sure' is none of"),
+        ({"limits__cores__source": ""}, "limits.cores.source: is '', a text is needed"),
+        ({"limits__cores__confidence": "sure"}, "limits.cores.confidence: is 'sure', one of \"exact\""),
         ({"limits__cores__confidence": "unknown"}, "limits.cores: a value is needed, or"),
         ({"limits__cores__value": None}, "limits.cores: a value is needed, or"),
-        ({"limits__cores__value": "many"}, 'limits.cores: a number or "unlimited" is needed'),
-        ({"limits__cores__value": True}, "limits.cores: a number"),
-        ({"behaviour__graded_input__value": 1}, "behaviour.graded_input: true or false is needed"),
-        ({"behaviour__resets__value": "value"}, "behaviour.resets: a list of str is needed"),
+        (
+            {"limits__cores__value": "many"},
+            "limits.cores: is 'many', a whole number of at least 0 or \"unlimited\" is needed",
+        ),
+        ({"limits__cores__value": True}, "limits.cores: is True, a whole number"),
+        ({"limits__cores__value": -1}, "limits.cores: is -1, a whole number of at least 0"),
+        ({"behaviour__leak__value": "naitive"}, "behaviour.leak: is 'naitive', one of \"native\""),
+        ({"packing__word_bits": 0}, "packing.word_bits: is 0, a whole number from 1 to"),
+        ({"behaviour__graded_input__value": 1}, "behaviour.graded_input: is 1, true or false is needed"),
+        ({"behaviour__resets__value": "value"}, "behaviour.resets: is 'value', a list"),
         ({"nodes__discrete": ["Afine"]}, "nodes.discrete: 'Afine' is no kind of node"),
         ({"nodes__discrete": ["Graph"]}, "nodes.discrete: 'Graph' is no kind of node"),
-        ({"engines": "lava"}, "engines: a list of texts is needed"),
-        ({"energy__process_nm": 14.5}, "energy.process_nm: a number"),
-        ({"energy__source": None}, "energy.source: is missing"),
+        ({"engines": "lava"}, "engines: is 'lava', a list"),
+        ({"energy__process_nm": 14.5}, "energy.process_nm: is 14.5, a whole number"),
+        ({"energy__source": None}, "energy.source: is missing, and confidence = 'second-hand' needs one"),
         ({"limits": 3}, "limits: a table is needed"),
     ],
 )
@@ -312,7 +318,7 @@ def test_an_amount_cannot_be_unlimited(name: str, tmp_path: Path) -> None:
     entry = f'{name} = {{ value = "unlimited", source = "x", confidence = "exact" }}'
     path = tmp_path / "chip.toml"
     path.write_text(text.replace(found[0], entry) if found else text.replace("[limits]", f"[limits]\n{entry}"))
-    with pytest.raises(FileFormatError, match=rf"limits.{name}: cannot be unlimited"):
+    with pytest.raises(FileFormatError, match=rf"limits.{name}: is 'unlimited', a whole number"):
         read_spec(path)
     with pytest.raises(NervecordError, match=rf"{name}: (cannot be unlimited|.* is exact)"):
         load_spec("xylo").override(**{name: UNLIMITED})

@@ -20,7 +20,7 @@ from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.verify import require
 from nervecord.compiler.ops import Activation, Affine, ArgmaxDecode, Decode, Input, Level, Normalise, Op, Output
 from nervecord.errors import NervecordError
-from nervecord.targets.given import read_graph
+from nervecord.targets.source import read_graph
 from nervecord.training.settings.config import TrainConfig
 
 PART = "network"

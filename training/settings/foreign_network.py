@@ -13,7 +13,7 @@ from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.passes.act import act
 from nervecord.errors import ContractError, NervecordError
 from nervecord.runtime.worker.environment import spaces_of
-from nervecord.targets.given import read_graph
+from nervecord.targets.source import read_graph
 from nervecord.training.settings.tasks import channels, choice_names
 
 

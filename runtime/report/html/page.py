@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nervecord.compiler.lower.reports import bound_text
+from nervecord.compiler.target.specfile import trust
 from nervecord.errors import MissingDependencyError, NervecordError, install_command
 
 SUFFIXES = (".html", ".htm")
@@ -122,6 +123,7 @@ def render(contents: Contents) -> str:
         "energy": _energy,
         "json": _json_text,
         "bound": bound_text,
+        "trust": trust,
     }
     board = _Board()
     page = {
