@@ -155,7 +155,7 @@ def program_text(program: Program, path: str | None, needed: Sequence[tuple[str,
     if "clustered" in lowering:
         rows.append(["clustered decays", _clustered(lowering["clustered"])])
     if program.contract is None and lowering.get("latency"):
-        rows.append(["latency", f"{lowering['latency']} steps from input to output"])
+        rows.append(["latency", f"{_count(lowering['latency'], 'step')} from input to output"])
     if "certificate" in report:
         rows += certificate_rows(report["certificate"])
     text = columns(rows, indent=0)
@@ -196,6 +196,10 @@ def _clustered(said: Mapping[str, Any]) -> str:
     return f"{text}; float outputs differ by {error}{changed}"
 
 
+def _count(count: int, of: str) -> str:
+    return f"{count:,} {of}" if count == 1 else f"{count:,} {of}s"
+
+
 def _warnings(count: int) -> str:
     return "a warning" if count == 1 else f"{count} warnings"
 
@@ -227,7 +231,8 @@ def result_text(result: Result, target: str) -> str:
     latency, budget = result.latency_us, result.deadline_us
     rows = [
         ["policy", f"{target}, engine {result.engine}"],
-        ["environment", f"{result.environment}, {len(result.returns)} episodes, seed {result.seed}"],
+        ["environment", f"{result.environment}, {_count(len(result.returns), 'episode')}, seed {result.seed}"],
+        *([["wrappers", ", ".join(result.wrappers)]] if result.wrappers else []),
         ["return", f"{interval(result.mean, result.ci95)} ({_of(len(result.returns))})"],
         ["episode length", f"{number(float(result.lengths.mean()))} steps"],
         ["latency", f"median {latency['median']:,.0f} us, p99 {latency['p99']:,.0f} us, of {budget:,.0f} us"],

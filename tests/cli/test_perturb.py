@@ -34,10 +34,14 @@ def test_a_table_and_a_picture(nervecord_cli: Any, files: Path, tmp_path: Path) 
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_cannot_be_perturbed(nervecord_cli: Any, files: Path) -> None:
+def test_what_cannot_be_perturbed(nervecord_cli: Any, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("compile", files / "pendulum.nir")
     nervecord_cli(*words, "--perturb", "noise=1").refused("--perturb: is for certifying (add --certify 1%)")
     nervecord_cli(*words, "--picture", "x.png").refused("--picture: is of perturbations (add --perturb)")
+    few = (*words, "--env", "Pendulum-v1", "--certify", "1%", "--certify-episodes", 10)
+    nervecord_cli(*few).refused("--certify-episodes: is 10, at least 50 pairs are needed")
+    # Before anything is compiled, which may take minutes.
+    monkeypatch.setattr("nervecord.compile", lambda *_, **__: pytest.fail("it was compiled"))
     certified = (*words, *CERTIFIED, "--perturb")
     nervecord_cli(*certified, "wind=1").refused("unknown perturbation 'wind'")
     nervecord_cli(*certified, "noise").refused("'noise' is not KIND=NUMBER")
