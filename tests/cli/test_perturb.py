@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
+import nir
 import numpy as np
 import pytest
 from policies import random_policy
@@ -74,3 +76,29 @@ def test_the_world_is_what_was_asked_for() -> None:
         np.testing.assert_array_equal(late.step(given)[0], direct.step(due)[0])
     with pytest.raises(NervecordError, match="noise is -1"):
         Perturbation("noise", -1.0)
+
+
+def test_the_trained_policy_resets_as_was_said(nervecord_cli: Any, tmp_path: Path) -> None:
+    """--reset is of both sides: compiled to floats, nothing is lost."""
+    rng = np.random.default_rng(3)
+    one = np.ones(12)
+    nodes = {
+        "in": nir.Input({"input": np.array([3])}),
+        "fc": nir.Affine(rng.normal(size=(12, 3)), one),
+        "lif": nir.LIF(0.004 * one, one, 0 * one, one, 0 * one),
+        "fc2": nir.Affine(rng.normal(size=(1, 12)), np.zeros(1)),
+        "li": nir.LI(np.full(1, 0.004), np.ones(1), np.zeros(1)),
+        "out": nir.Output({"output": np.array([1])}),
+    }
+    nir.write(tmp_path / "net.nir", nir.NIRGraph(nodes, list(itertools.pairwise(nodes))))
+    assert nervecord_cli("contract", "--env", "Pendulum-v1", "-o", tmp_path / "contract.toml").code == 0
+    np.savez(tmp_path / "rows.npz", observations=rng.normal(size=(20, 3)))
+    words = (
+        "compile", tmp_path / "net.nir", "--dt", "1e-3", "--contract", tmp_path / "contract.toml", "--reset", "subtract",
+        "--target", "reference", "--calibration", tmp_path / "rows.npz", *CERTIFIED, "--json",
+    )  # fmt: skip
+    answer = nervecord_cli(*words)
+    assert answer.code == 0, answer.err
+    certificate = answer.json["report"]["certificate"]
+    assert certificate["action_error"]["max"] == 0
+    assert certificate["return_float"] == certificate["return_compiled"]
