@@ -208,7 +208,7 @@ def _drawn(
 
     def trace() -> str:
         with _opened(args, programs[0], beside=False, trace=True) as session:
-            write_trace(args.trace, _traced(session, played[0]), programs[0].graph)
+            write_trace(args.trace, _traced(session, played[0]), programs[0])
         return f"trace: {args.trace}"
 
     asked: list[Callable[[], str]] = []

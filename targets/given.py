@@ -13,6 +13,7 @@ from nervecord.compiler.files import program
 from nervecord.compiler.files.attach import attach
 from nervecord.compiler.files.contractfile import read_contract
 from nervecord.compiler.files.program import SUFFIX, Program
+from nervecord.compiler.graph.contract import Contract
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy, parts
 from nervecord.compiler.graph.schedule import STREAM, Schedule
@@ -346,13 +347,14 @@ def stream_values(path: StrPath, graph: Graph) -> Array | dict[str, Array]:
 
 
 def _observations(given: StrPath, policy: Policy) -> Array:
-    return _rows(given, policy.contract.observation.size, policy.graph)
+    return _rows(given, policy.contract, policy.graph)
 
 
-def _rows(given: StrPath, size: int, graph: Graph | None = None) -> Array:
-    where = str(given)
+def _rows(given: StrPath, contract: Contract, graph: Graph | None = None) -> Array:
+    where, size = str(given), contract.observation.size
     if graph is not None and is_nirdata(given):
-        found = read_nirdata(given, {name: graph.nodes[name].size for name in graph.inputs}, None)
+        sizes = {name: graph.nodes[name].size for name in graph.inputs}
+        found = read_nirdata(given, sizes, contract.control_period)
         rows = np.concatenate(list(found.values()), axis=2)
         rows = rows.reshape(-1, size) if rows.shape[1] == 1 else rows
     else:
@@ -379,7 +381,7 @@ def observations_for(given: Array | StrPath | None, sides: Sequence[object]) -> 
         contract = getattr(sides[0], "contract", None)
         if contract is None:
             raise ContractError("carries no contract, so it is no policy", where="compare")
-        return _rows(given, contract.observation.size, getattr(sides[0], "graph", None))
+        return _rows(given, contract, getattr(sides[0], "graph", None))
     for side in sides:
         if isinstance(side, Policy) and side.recorded is not None:
             return side.recorded

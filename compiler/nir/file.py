@@ -123,15 +123,15 @@ def nir_bytes(subject: Graph | Policy) -> bytes:
     return image.getvalue()
 
 
-def recording_bytes(nodes: Mapping[str, tuple[str, np.ndarray]], dt: float) -> bytes:
+def recording_bytes(nodes: Mapping[str, tuple[str, np.ndarray, float]]) -> bytes:
     """The content of a NIRData file.
 
     Args:
-        nodes: node -> (name of the observable, (samples, steps, neurons)). dt: seconds per step.
+        nodes: node -> (name of the observable, (samples, steps, neurons), seconds per step).
     """
     import nir
 
-    held = {name: nir.NIRNodeData({kind: nir.TimeGriddedData(grid, dt)}) for name, (kind, grid) in nodes.items()}
+    held = {name: nir.NIRNodeData({kind: nir.TimeGriddedData(grid, dt)}) for name, (kind, grid, dt) in nodes.items()}
     image = io.BytesIO()
     nir.write_data(image, nir.NIRGraphData(held))
     return image.getvalue()
