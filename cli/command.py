@@ -201,7 +201,8 @@ def _report(verb: str, error: BaseException, *, machine: bool) -> int:
     if isinstance(error, KeyboardInterrupt):
         code, text = INTERRUPTED, str(error) or "interrupted"
     elif isinstance(error, NervecordError):
-        code, text = OURS if isinstance(error, EngineError) else THEIRS, str(error)
+        # Which call of the interface in Python it was in, the verb says already.
+        code, text = OURS if isinstance(error, EngineError) else THEIRS, str(error).removeprefix(f"{verb}: ")
         details |= {"message": error.message, "where": error.where, "hint": error.hint}
     elif isinstance(error, OSError) and error.filename is not None:
         code, text = THEIRS, f"{error.filename}: {error.strerror}"

@@ -13,13 +13,17 @@ SECONDS = 1.5
 
 
 @contextlib.contextmanager
-def announced(*, quiet: bool, seconds: float = SECONDS) -> Iterator[None]:
-    """Says once on stderr that numba compiles, if it is seen to do so twice running; `quiet` never."""
+def announced(*, quiet: bool, seconds: float | None = None) -> Iterator[None]:
+    """Says once on stderr that numba compiles, if it is seen to do so twice running; `quiet` never.
+
+    Args:
+        seconds: between two looks, in place of `SECONDS`.
+    """
     if quiet:
         yield
         return
     done = threading.Event()
-    thread = threading.Thread(target=_watch, args=(done, seconds), daemon=True)
+    thread = threading.Thread(target=_watch, args=(done, SECONDS if seconds is None else seconds), daemon=True)
     thread.start()
     try:
         yield

@@ -124,6 +124,14 @@ def test_wrappers_travel_with_the_policy(
         assert main(["run", file, *WRAPPED, *short]) == 0
         assert json.loads(capsys.readouterr().out)["wrappers"] == list(contract.wrappers)
     assert main(["compare", policy, program, "--tolerance", "10"]) == 0
+    capsys.readouterr()
+    assert main(["compare", program, program, *WRAPPED, "--json"]) == 0  # programs carry no observations
+    played = json.loads(capsys.readouterr().out)
+    assert (played["observations"], played["identical"]) == (50, True)
+    assert main(["compare", program, program, *WRAPPED[:2]]) == 2
+    assert "--wrappers FlattenObservation own_task:Limited" in capsys.readouterr().err
+    assert main(["compare", policy, program, *WRAPPED[2:]]) == 2
+    assert "--wrappers: are around an environment (add --env ID)" in capsys.readouterr().err
     assert main(["run", program, *WRAPPED, "--episodes", "1", "--video", str(tmp_path / "film.mp4")]) == 0
     assert (tmp_path / "film.mp4").stat().st_size > 1000
     capsys.readouterr()
