@@ -65,7 +65,8 @@ def test_what_is_said_of_several_targets_is_said_once() -> None:
 def test_channels_are_listed(nervecord_cli: Any) -> None:
     zoo = Path(__file__).parents[2] / "zoo" / "ant-small" / "ant-small.nervecord"
     lines = [line.split() for line in nervecord_cli("inspect", zoo, "--target", "lava", "--verbose").out.splitlines()]
-    contract = nervecord.read(zoo).contract
+    contract = nervecord.load(zoo).contract
+    assert contract is not None
     for channels in (contract.observation, contract.action):
         for k, (name, unit) in enumerate(zip(channels.names, channels.units, strict=True)):
             assert any(line[:3] == [str(k), name, unit] for line in lines)
