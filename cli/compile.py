@@ -141,6 +141,11 @@ def _certifiable(args: argparse.Namespace) -> Policy:
             "is a network without a contract, which acts in no environment", where=args.policy,
             hint="give it one: --contract FILE (nervecord contract)",
         )  # fmt: skip
+    if policy.recorded is None and args.calibration is None:
+        raise NervecordError(
+            "carries no recorded observations, on which actions are compared", where=args.policy,
+            hint="give it some: --calibration FILE",
+        )  # fmt: skip
     _, name, around = chosen_environment(policy.contract, args.env, args.wrappers, allow_other=False)
     if args.perturb is not None:
         possible(_perturbations(args.perturb), name, around)

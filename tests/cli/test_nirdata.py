@@ -126,3 +126,8 @@ def attribute(name: str, value: Any) -> None:
 def test_recordings_that_are_none(write: Any, words: str, network: Path, nervecord_cli: Any) -> None:
     write()
     nervecord_cli("simulate", network, *ZERO, "--input", "x.nir").refused(words)
+
+
+def test_a_recording_is_no_graph(network: Path, nervecord_cli: Any) -> None:
+    nir.write_data("x.nir", nir.NIRGraphData({}))
+    nervecord_cli("compare", network, "x.nir", *ZERO).refused("x.nir: is HDF5 and no NIR", "NIRData: --input takes it")

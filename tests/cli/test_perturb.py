@@ -99,6 +99,7 @@ def test_the_trained_policy_resets_as_was_said(nervecord_cli: Any, tmp_path: Pat
     )  # fmt: skip
     answer = nervecord_cli(*words)
     assert answer.code == 0, answer.err
+    nervecord_cli(*words[:10], *CERTIFIED).refused("carries no recorded observations", "--calibration FILE")
     certificate = answer.json["report"]["certificate"]
     assert certificate["action_error"]["max"] == 0
     assert certificate["return_float"] == certificate["return_compiled"]
