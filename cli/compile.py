@@ -88,8 +88,9 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--env", metavar="ID", help="to certify in; by default the one the policy was trained in")
     wrapper_flag(parser, "around that environment: those that the policy was trained with")
     parser.add_argument(
-        "--certify-episodes", type=whole_number, default=1000, metavar="N", help="at most so many, 50 or more (default 1000)"
-    )
+        "--certify-episodes", type=whole_number, default=1000, metavar="N",
+        help="at most so many, 50 or more (default 1000)",
+    )  # fmt: skip
     parser.add_argument("--certify-seed", type=whole_number, default=0, metavar="N", help="of the episodes (default 0)")
     parser.add_argument(
         "--perturb", nargs="*", metavar="KIND=X",

@@ -7,7 +7,7 @@ import operator
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import numpy.ma  # noqa: F401 -- numpy would import it in the first step, for longer than a control period may last
+import numpy.ma  # numpy would import it in the first step, for longer than a control period may last
 
 from nervecord.compiler.graph.contract import Contract
 from nervecord.compiler.ops import Array

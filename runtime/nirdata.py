@@ -1,7 +1,7 @@
 """NIRData files: recordings of a graph's nodes as HDF5, written by nir's own objects and read without trusting them.
 
-A node holds observables, each a grid of time steps (samples, steps, neurons) with its step, or a list of events with its
-end. A grid's step must be that of the graph; events are sorted into the graph's steps.
+A node holds observables, each a grid of time steps (samples, steps, neurons) with its step, or a list of events with
+its end. A grid's step must be that of the graph; events are sorted into the graph's steps.
 """
 
 from __future__ import annotations
@@ -116,10 +116,8 @@ def _sorted(observable: dict[str, Any], size: int, dt: float, where: str) -> Arr
     end = _number(observable, "t_max")
     count = np.ceil(end / dt - 1e-6) if end is not None else np.append(steps, -1).max() + 1
     if not 1 <= count <= MOST_STEPS:
-        raise FileFormatError(
-            "holds no event that is in time" if end is None else f"ends after {end:g} s, no 1 to {MOST_STEPS:,} steps of {dt:g} s",
-            where=where,
-        )  # fmt: skip
+        ends = "holds no event that is in time" if end is None else f"ends after {end:g} s"
+        raise FileFormatError(f"{ends}, 1 to {MOST_STEPS:,} steps of {dt:g} s are needed", where=where)
     if not (np.isfinite(steps).all() and (steps >= 0).all() and (steps < count).all() and (neuron < size).all()):
         raise FileFormatError(f"has events outside {size} neurons and {count * dt:g} s", where=where)
     rows: Array = np.zeros((int(count), len(idx), size))

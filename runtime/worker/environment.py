@@ -91,8 +91,8 @@ def make_environment(name: str, wrappers: Sequence[str] = (), **options: Any) ->
 
 
 def _wrapped(environment: Any, text: str, name: str) -> Any:
-    """An environment within a wrapper. Gymnasium's refuse one in any way; an error in a user's own is the user's to see,
-    unless calling it was wrong already."""
+    """An environment within a wrapper. Gymnasium's refuse one in any way; an error in a user's own is the user's to
+    see, unless calling it was wrong already."""
     make = wrapper(text)
     try:
         return make(environment)

@@ -113,7 +113,7 @@ def attribute(name: str, value: Any) -> None:
         (lambda: events(99, 0.0, 1.0), "has events outside 6 neurons and 1 s"),
         (lambda: events(0, 0.3, 0.2), "has events outside 6 neurons and 0.2 s"),
         (lambda: events(0, 0.3, float("inf")), "ends after inf s"),
-        (lambda: events(0, 0.3, 1e9), "ends after 1e+09 s, no 1 to 16,777,216 steps"),
+        (lambda: events(0, 0.3, 1e9), "ends after 1e+09 s, 1 to 16,777,216 steps"),
         (
             lambda: nir.write_data("x.nir", nir.NIRGraphData({"input": nir.NIRNodeData({
                 "input": nir.TimeGriddedData(np.zeros((1, 4, 6)), 1e-4)})})),

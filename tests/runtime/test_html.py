@@ -374,7 +374,7 @@ def test_a_browser_draws_it_and_asks_for_nothing(kind: str, browser: Any, tmp_pa
         assert drawn
         assert opened.locator(".drawing svg").count() >= 1
     # A toolbar lies above what is plotted.
-    below = """[...document.querySelectorAll('.chart')].filter(chart => chart.querySelector('.modebar-group')).map(chart =>
+    below = """[...document.querySelectorAll('.chart:has(.modebar-group)')].map(chart =>
         [chart.querySelector('.modebar').getBoundingClientRect().bottom,
          chart.querySelector('.plotbg, .cartesianlayer').getBoundingClientRect().top])"""
     bars = opened.evaluate(below)

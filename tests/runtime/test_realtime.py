@@ -343,7 +343,6 @@ with nervecord.open(sys.argv[1], engine=sys.argv[2], trace=False, realtime=True)
 def test_the_first_step_imports_nothing(engine: str) -> None:
     """On a robot it would miss its deadline. In a process of its own, where nothing else has imported it."""
     program = Path(__file__).parents[2] / "zoo" / "ant-small" / "ant-small.nervecord"
-    done = subprocess.run(
-        [sys.executable, "-c", FIRST_STEP, str(program), engine], capture_output=True, text=True, timeout=300, check=True
-    )
+    words = [sys.executable, "-c", FIRST_STEP, str(program), engine]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=True)
     assert done.stdout == "[]\n"
