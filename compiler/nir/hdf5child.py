@@ -4,9 +4,8 @@ It imports the standard library, numpy and h5py only; see `compiler.files.reader
 
 Everything that makes HDF5 reach outside its file or ask for more than the file holds is refused before a value is read:
 links other than hard ones, external storage, virtual datasets, filters that are not HDF5's own, groups that contain
-themselves, and declared sizes beyond the limit. Attributes are not read, but for numbers of a
-recording (NIRData), its time step and its end (`ATTRIBUTES`): they come back as "/dt" and so on, names that no group can
-have.
+themselves, and declared sizes beyond the limit. Attributes are not read, but for the time step and the end of a
+recording (NIRData, `ATTRIBUTES`): they come back as "/dt" and so on, names that no group can have.
 
 What comes back: groups are dicts, strings are str, arrays of strings are nested lists of str, numbers are numpy arrays
 in native byte order (0-d for scalars).
