@@ -292,7 +292,8 @@ def _run(args: argparse.Namespace) -> Outcome:
         lines.append(show.robustness_text(data["robustness"]))
         if args.picture is not None:
             drawn.append(functools.partial(_draw, args.picture, perturbed))
-    report = html.after(args, data, [program], labels=[args.output or args.policy])
+    labels = [args.output or args.policy]
+    report = html.after(args, data, [program], labels=labels, robustness=data.get("robustness", ()))
     return Outcome(data, "\n".join(lines), after=[*drawn, *report])
 
 

@@ -306,6 +306,19 @@ def robustness_text(found: Sequence[Mapping[str, Any]]) -> str:
     return f"\n{columns(rows, indent=0, right=(1, 2, 3))}\n{note}"
 
 
+def robustness_rows(found: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """The same as lines of a certificate: (what, value)."""
+    return [
+        (
+            f"return, {row['perturbation']}",
+            f"float {interval(row['return_float'], row['return_float_ci95'])}, "
+            f"compiled {interval(row['return_compiled'], row['return_compiled_ci95'])}, "
+            f"loss {row['loss']:+.1%} ± {row['loss_ci95']:.1%}, {row['episodes']} paired episodes",
+        )
+        for row in found
+    ]
+
+
 def comparison_text(comparison: Comparison, a: str, b: str) -> str:
     """Where two policies or two streams part."""
     c = comparison

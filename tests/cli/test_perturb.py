@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from policies import random_policy
 
+from nervecord.cli import html as page
 from nervecord.errors import NervecordError
-from nervecord.runtime.measure.robustness import Perturbation, _World
+from nervecord.runtime.measure.robustness import Perturbation, Perturbed, _World
 from nervecord.runtime.worker.environment import make_environment
 
 pytest.importorskip("gymnasium")
@@ -34,6 +35,17 @@ def test_a_table_and_a_picture(nervecord_cli: Any, files: Path, tmp_path: Path) 
         assert row["episodes"] == 50
         assert row["return_float"] != trained["return_float"]
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_page_shows_them(files: Path, tmp_path: Path) -> None:
+    for needed in ("plotly", "jinja2", "networkx"):
+        pytest.importorskip(needed)
+    floating, compiled = np.array([10.0, 12.0]), np.array([8.0, 9.0])
+    found = [Perturbed(case, floating, compiled).to_dict() for case in (None, Perturbation("noise", 2.0))]
+    page.write(tmp_path / "a.html", [files / "pendulum.nervecord"], robustness=found)
+    text = (tmp_path / "a.html").read_text()
+    for words in ("return, as trained", "return, noise 2", "loss +22.7% ±", "2 paired episodes"):
+        assert words in text
 
 
 def test_what_cannot_be_perturbed(nervecord_cli: Any, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
