@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from nervecord.cli.compiling import announced
 from nervecord.cli.show import clean, laid_out, to_json
 from nervecord.cli.streams import discard_stdout, prepare, say
 from nervecord.cli.verb import Verb
@@ -41,6 +42,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "train, compile, run and inspect a spiking ant, in minutes"),
 }
 """Verb -> (module of this folder whose `VERBS` holds it, one line for --help). Only the one called is imported."""
+
+EMULATING = ("run", "compile", "compare", "simulate")
+"""Verbs that may open the emulator, whose first start compiles it."""
 
 HELP = """usage: nervecord VERB ...
 
@@ -142,7 +146,10 @@ def _run(name: str, rest: list[str]) -> int:
     verb = find_verb(name)
     args = verb.parser(name).read(rest)
     # What libraries print is log; the result is ours alone.
-    with contextlib.redirect_stdout(sys.stderr):
+    with (
+        contextlib.redirect_stdout(sys.stderr),
+        announced(quiet=args.quiet) if name in EMULATING else contextlib.nullcontext(),
+    ):
         outcome = verb.run(args)
     if not outcome.silent:
         say(to_json(outcome.data) if args.json else laid_out(outcome.text))
@@ -194,7 +201,8 @@ def _report(verb: str, error: BaseException, *, machine: bool) -> int:
     if isinstance(error, KeyboardInterrupt):
         code, text = INTERRUPTED, str(error) or "interrupted"
     elif isinstance(error, NervecordError):
-        code, text = OURS if isinstance(error, EngineError) else THEIRS, str(error)
+        # Which call of the interface in Python it was in, the verb says already.
+        code, text = OURS if isinstance(error, EngineError) else THEIRS, str(error).removeprefix(f"{verb}: ")
         details |= {"message": error.message, "where": error.where, "hint": error.hint}
     elif isinstance(error, OSError) and error.filename is not None:
         code, text = THEIRS, f"{error.filename}: {error.strerror}"

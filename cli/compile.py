@@ -33,6 +33,7 @@ from nervecord.errors import InfeasibleError, NervecordError
 
 if TYPE_CHECKING:
     from nervecord.compiler.files.program import Program
+    from nervecord.compiler.graph.policy import Policy
     from nervecord.runtime.measure.robustness import Perturbation, Perturbed
 
 PERTURBED_EPISODES = 50
@@ -87,8 +88,9 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--env", metavar="ID", help="to certify in; by default the one the policy was trained in")
     wrapper_flag(parser, "around that environment: those that the policy was trained with")
     parser.add_argument(
-        "--certify-episodes", type=whole_number, default=1000, metavar="N", help="at most so many (default 1000)"
-    )
+        "--certify-episodes", type=whole_number, default=1000, metavar="N",
+        help="at most so many, 50 or more (default 1000)",
+    )  # fmt: skip
     parser.add_argument("--certify-seed", type=whole_number, default=0, metavar="N", help="of the episodes (default 0)")
     parser.add_argument(
         "--perturb", nargs="*", metavar="KIND=X",
@@ -118,13 +120,41 @@ def _part(text: str) -> float:
     return value
 
 
-def _certified(args: argparse.Namespace, program: Program) -> Program:
-    """The program with its certificate in its report."""
+def _certifiable(args: argparse.Namespace) -> Policy:
+    """What is to be certified, as it was trained. Refuses what certifying would, before anything is compiled."""
+    from nervecord.compiler.graph.policy import Policy
+    from nervecord.runtime.measure.certify import LEAST
+    from nervecord.runtime.measure.robustness import possible
+    from nervecord.runtime.worker.environment import chosen_environment
     from nervecord.targets.network import network_to_compile
 
+    if args.certify_episodes < LEAST:
+        raise NervecordError(
+            f"is {args.certify_episodes}, at least {LEAST} pairs are needed", where="--certify-episodes",
+            hint="fewer say nothing of a mean's interval",
+        )  # fmt: skip
     policy = network_to_compile(
-        args.policy, contract=args.contract, inputs=inputs_of(args.inputs), dt=args.dt, convention=args.convention
-    )
+        args.policy, contract=args.contract, inputs=inputs_of(args.inputs), dt=args.dt, convention=args.convention,
+        reset=args.reset,
+    )  # fmt: skip
+    if not isinstance(policy, Policy):
+        raise NervecordError(
+            "is a network without a contract, which acts in no environment", where=args.policy,
+            hint="give it one: --contract FILE (nervecord contract)",
+        )  # fmt: skip
+    if policy.recorded is None and args.calibration is None:
+        raise NervecordError(
+            "carries no recorded observations, on which actions are compared", where=args.policy,
+            hint="give it some: --calibration FILE",
+        )  # fmt: skip
+    _, name, around = chosen_environment(policy.contract, args.env, args.wrappers, allow_other=False)
+    if args.perturb is not None:
+        possible(_perturbations(args.perturb), name, around)
+    return policy
+
+
+def _certified(args: argparse.Namespace, program: Program, policy: Policy) -> Program:
+    """The program with its certificate in its report."""
     with show.Ticker("certify", unit="pairs", quiet=args.quiet) as ticker:
 
         def progress(done: int, most: int, half: float) -> None:
@@ -138,18 +168,14 @@ def _certified(args: argparse.Namespace, program: Program) -> Program:
     return dataclasses.replace(program, report={**program.report, "certificate": found.to_dict()})
 
 
-def _perturbed(args: argparse.Namespace, program: Program) -> tuple[Perturbed, ...]:
+def _perturbed(args: argparse.Namespace, program: Program, policy: Policy) -> tuple[Perturbed, ...]:
     """Returns of both policies under the perturbations of --perturb."""
     from nervecord.targets.measures import robustness
-    from nervecord.targets.network import network_to_compile
 
-    policy = network_to_compile(
-        args.policy, contract=args.contract, inputs=inputs_of(args.inputs), dt=args.dt, convention=args.convention
-    )
     with show.Ticker("perturb", unit="worlds", quiet=args.quiet) as ticker:
         return robustness(
             program, policy, args.env, _perturbations(args.perturb), observations=args.calibration,
-            wrappers=args.wrappers, episodes=min(args.certify_episodes, PERTURBED_EPISODES), seed=args.certify_seed,
+            wrappers=args.wrappers, episodes=PERTURBED_EPISODES, seed=args.certify_seed,
             progress=lambda done, total, name: ticker.show(done, total, note=name),
         )  # fmt: skip
 
@@ -200,6 +226,7 @@ def _run(args: argparse.Namespace) -> Outcome:
     if args.emit is not None and Path(args.emit).exists() and not Path(args.emit).is_dir():
         raise NervecordError(f"{args.emit} is a file, a folder is needed", where="--emit")
     target = target_of(args, **options_given(args))
+    trained = None if args.certify is None else _certifiable(args)
 
     def explain(line: str) -> None:
         print(line, file=sys.stderr)
@@ -218,10 +245,11 @@ def _run(args: argparse.Namespace) -> Outcome:
         dump=args.dump,
         explain=explain if args.explain else None,
     )
-    # First, since it refuses what a task cannot be perturbed by before hours of certifying.
-    perturbed = None if args.perturb is None else _perturbed(args, program)
-    if args.certify is not None:
-        program = _certified(args, program)
+    perturbed = None
+    if trained is not None:
+        if args.perturb is not None:
+            perturbed = _perturbed(args, program, trained)
+        program = _certified(args, program, trained)
     # First, since it may refuse.
     emitted = target.emit(program, made_folder(args.emit)) if args.emit is not None else ()
     if folder is not None:
@@ -264,7 +292,8 @@ def _run(args: argparse.Namespace) -> Outcome:
         lines.append(show.robustness_text(data["robustness"]))
         if args.picture is not None:
             drawn.append(functools.partial(_draw, args.picture, perturbed))
-    report = html.after(args, data, [program], labels=[args.output or args.policy])
+    labels = [args.output or args.policy]
+    report = html.after(args, data, [program], labels=labels, robustness=data.get("robustness", ()))
     return Outcome(data, "\n".join(lines), after=[*drawn, *report])
 
 

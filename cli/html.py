@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import nervecord
@@ -122,6 +122,7 @@ def write(
     title: str | None = None,
     labels: Sequence[str] = (),
     engine: str | None = None,
+    robustness: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write a report about policies and what they did.
 
@@ -132,8 +133,9 @@ def write(
         results: of `run`, one for each of the first policies; a recorded episode is replayed for its spikes.
         comparison: of the first two policies.
         title: of the page. labels: of the policies, by default their files' names or targets.
-        engine: that replays the first policy.
+        engine: that replays the first policy. robustness: returns under perturbations, of `Perturbed.to_dict`.
     """
+    from nervecord.cli.show import robustness_rows
     from nervecord.compiler.files.program import Program
     from nervecord.runtime.report.html import page
     from nervecord.targets.source import load_source
@@ -151,7 +153,7 @@ def write(
         for k, (name, subject, result) in enumerate(zip(named, held, results, strict=False))
     ]
     contents = page.Contents(
-        certificates=_certificates(held),
+        certificates=(*_certificates(held), *robustness_rows(robustness)),
         title=title or " and ".join(named),
         subtitle=_subtitle(subjects),
         subjects=tuple(subjects),

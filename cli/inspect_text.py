@@ -5,7 +5,7 @@ Laid out by rich to the terminal's width, with colour where there is one (NO_COL
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,13 +45,16 @@ def inspect_text(report: Report, name: str, *, verbose: bool) -> RenderableType:
     if report.facts is not None:
         parts += [Text(clean(line)) for line in _facts(report.facts)]
         if verbose:
-            parts += ["", _nodes(report.facts)]
+            parts += ["", _nodes(report.facts), *_channels(report.facts)]
     if report.findings:
         parts += ["", Text("the graph itself", style="bold"), *_findings(report.findings, verbose=True)]
     if report.targets:
         parts += ["", _verdicts(report)]
+    common = {} if verbose else _common(report.targets)
+    for names, findings in _by_targets(common).items():
+        parts += ["", Text(", ".join(names), style="bold"), *_findings(findings, verbose=verbose)]
     for target in report.targets:
-        shown = list(_target(target, verbose=verbose))
+        shown = list(_target(target, verbose=verbose, without=common))
         if shown:
             head = Text(target.target, style="bold")
             head.append(f" ({target.title}): ", style="not bold")
@@ -95,6 +98,21 @@ def _nodes(facts: GraphFacts) -> Table:
     return table
 
 
+def _channels(facts: GraphFacts) -> Iterator[RenderableType]:
+    """Of a policy: what its observation and its action hold, in order."""
+    if facts.policy is None:
+        return
+    for what in ("observation", "action"):
+        if what == "action" and facts.policy["choices"]:
+            return
+        table = _table(("place", "right"), what, "unit", "limits")
+        for k, channel in enumerate(facts.policy[what]):
+            low, high = channel["low"], channel["high"]
+            limits = "" if low is None and high is None else f"{_number(low)} to {_number(high)}"
+            table.add_row(str(k), Text(clean(channel["name"])), Text(clean(channel["unit"])), limits)
+        yield from ("", table)
+
+
 def _verdicts(report: Report) -> Table:
     """One line for each target: what decides it stands in the last column."""
     per = "energy per action" if report.facts is not None and report.facts.policy is not None else "energy per step"
@@ -122,10 +140,38 @@ def _because(target: TargetReport) -> Text:
     return Text(", ").join(Text(code, style=STYLES[severity]) for code, severity in codes.items())
 
 
-def _target(target: TargetReport, *, verbose: bool) -> Iterator[RenderableType]:
+def _key(finding: Finding) -> tuple[str, ...]:
+    """All that is printed of a finding without --verbose."""
+    return (finding.severity, finding.code, finding.node, _measure(finding), finding.message, finding.fix)
+
+
+def _common(targets: Sequence[TargetReport]) -> dict[tuple[str, ...], tuple[Finding, tuple[str, ...]]]:
+    """Findings that several targets share, with their names."""
+    found: dict[tuple[str, ...], dict[str, Finding]] = {}
+    for target in targets:
+        for finding in target.findings:
+            if finding.severity != "info":
+                found.setdefault(_key(finding), {})[target.target] = finding
+    return {key: (next(iter(by.values())), tuple(by)) for key, by in found.items() if len(by) > 1}
+
+
+def _by_targets(
+    common: dict[tuple[str, ...], tuple[Finding, tuple[str, ...]]],
+) -> dict[tuple[str, ...], list[Finding]]:
+    """Names of targets -> what is said of all of them."""
+    found: dict[tuple[str, ...], list[Finding]] = {}
+    for finding, names in common.values():
+        found.setdefault(names, []).append(finding)
+    return found
+
+
+def _target(
+    target: TargetReport, *, verbose: bool, without: Container[tuple[str, ...]] = ()
+) -> Iterator[RenderableType]:
+    """What is of one target. without: findings that were printed with those of others."""
     for sentence in target.limits_given:
         yield _indented(f"limit given: {sentence}")
-    yield from _findings(target.findings, verbose=verbose)
+    yield from _findings([it for it in target.findings if _key(it) not in without], verbose=verbose)
     if not verbose:
         return
     if target.placement is not None:

@@ -70,12 +70,17 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> Outcome:
     from nervecord.runtime.report.frames import require_frames
-    from nervecord.runtime.worker.environment import registered_environment
+    from nervecord.runtime.worker.environment import chosen_environment
 
     _require(args)
     programs = [_program(path, args.env, args.wrappers) for path in (args.policy, args.beside) if path is not None]
+    # Before an engine is opened, which may have to be compiled first.
+    chosen = [
+        chosen_environment(program.policy.contract, args.env, args.wrappers, allow_other=args.allow_other_env)
+        for program in programs
+    ]
     if args.video is not None:
-        require_frames(args.env or registered_environment(programs[0].policy.contract))
+        require_frames(chosen[0][0])
     labels = _labels(args, programs)
     played = [
         _play(args, program, label, beside=bool(k))
@@ -203,7 +208,7 @@ def _drawn(
 
     def trace() -> str:
         with _opened(args, programs[0], beside=False, trace=True) as session:
-            write_trace(args.trace, _traced(session, played[0]), programs[0].graph)
+            write_trace(args.trace, _traced(session, played[0]), programs[0])
         return f"trace: {args.trace}"
 
     asked: list[Callable[[], str]] = []

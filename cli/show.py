@@ -158,7 +158,7 @@ def program_text(program: Program, path: str | None, needed: Sequence[tuple[str,
     if "clustered" in lowering:
         rows.append(["clustered decays", _clustered(lowering["clustered"])])
     if program.contract is None and lowering.get("latency"):
-        rows.append(["latency", f"{lowering['latency']} steps from input to output"])
+        rows.append(["latency", f"{_count(lowering['latency'], 'step')} from input to output"])
     if "certificate" in report:
         rows += certificate_rows(report["certificate"])
     text = columns(rows, indent=0)
@@ -203,6 +203,10 @@ def _clustered(said: Mapping[str, Any]) -> str:
     return f"{text}; float outputs differ by {error}{changed}"
 
 
+def _count(count: int, of: str) -> str:
+    return f"{count:,} {of}" if count == 1 else f"{count:,} {of}s"
+
+
 def _warnings(count: int) -> str:
     return "a warning" if count == 1 else f"{count} warnings"
 
@@ -234,7 +238,8 @@ def result_text(result: Result, target: str) -> str:
     latency, budget = result.latency_us, result.deadline_us
     rows = [
         ["policy", f"{target}, engine {result.engine}"],
-        ["environment", f"{result.environment}, {len(result.returns)} episodes, seed {result.seed}"],
+        ["environment", f"{result.environment}, {_count(len(result.returns), 'episode')}, seed {result.seed}"],
+        *([["wrappers", ", ".join(result.wrappers)]] if result.wrappers else []),
         ["return", f"{interval(result.mean, result.ci95)} ({_of(len(result.returns))})"],
         ["episode length", f"{number(float(result.lengths.mean()))} steps"],
         ["latency", f"median {latency['median']:,.0f} us, p99 {latency['p99']:,.0f} us, of {budget:,.0f} us"],
@@ -306,6 +311,19 @@ def robustness_text(found: Sequence[Mapping[str, Any]]) -> str:
     ]
     note = f"{found[0]['episodes']} paired episodes each, means with 95 % intervals"
     return f"\n{columns(rows, indent=0, right=(1, 2, 3))}\n{note}"
+
+
+def robustness_rows(found: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """The same as lines of a certificate: (what, value)."""
+    return [
+        (
+            f"return, {row['perturbation']}",
+            f"float {interval(row['return_float'], row['return_float_ci95'])}, "
+            f"compiled {interval(row['return_compiled'], row['return_compiled_ci95'])}, "
+            f"loss {row['loss']:+.1%} ± {row['loss_ci95']:.1%}, {row['episodes']} paired episodes",
+        )
+        for row in found
+    ]
 
 
 def comparison_text(comparison: Comparison, a: str, b: str) -> str:

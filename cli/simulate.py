@@ -17,7 +17,6 @@ from nervecord.errors import GraphError, NervecordError
 
 if TYPE_CHECKING:
     from nervecord.compiler.files.program import Program
-    from nervecord.compiler.graph.graph import Graph
     from nervecord.compiler.ops import Array
 
 DEFINITION = "definition"
@@ -72,7 +71,7 @@ def _run(args: argparse.Namespace) -> Outcome:
         "spikes": spikes,
     }
     if args.output is not None:
-        write_trace(args.output, {**entered_rows(program, values), **found}, program.graph)
+        write_trace(args.output, {**entered_rows(program, values), **found}, program)
     table = [["node", "shape", "spikes"]]
     for name, rows in found.items():
         table.append([name, " x ".join(map(str, rows.shape)), f"{spikes[name]:,.0f}" if name in spikes else "-"])
@@ -93,15 +92,16 @@ def entered_rows(program: Program, values: Any) -> dict[str, Array]:
     return found
 
 
-def write_trace(path: str, arrays: dict[str, Array], graph: Graph) -> None:
+def write_trace(path: str, arrays: dict[str, Array], program: Program) -> None:
     """NIRData where the file's name ends so, with what entered; else an .npz of what nodes gave."""
     from nervecord.runtime.arrayfile import write_arrays
     from nervecord.runtime.nirdata import ENDINGS, write_recording
 
     if path.endswith(ENDINGS):
-        write_recording(path, arrays, graph)
+        period = None if program.contract is None else program.contract.control_period
+        write_recording(path, arrays, program.graph, period)
     else:
-        write_arrays(path, {name: rows for name, rows in arrays.items() if name not in graph.inputs})
+        write_arrays(path, {name: rows for name, rows in arrays.items() if name not in program.graph.inputs})
 
 
 def _spikes(graph: Any, name: str, spiking: set[str]) -> bool:

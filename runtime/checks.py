@@ -7,6 +7,7 @@ import operator
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+import numpy.ma  # numpy would import it in the first step, for longer than a control period may last
 
 from nervecord.compiler.graph.contract import Contract
 from nervecord.compiler.ops import Array
@@ -29,7 +30,7 @@ def checked_observation(contract: Contract, observation: Array, batch: int) -> t
         raise ContractError(
             f"has shape {array.shape}, and the policy takes ({batch}, {size})",
             where="observation",
-            hint="the contract lists the channels in order: nervecord inspect",
+            hint="the contract lists the channels in order: nervecord inspect --verbose",
         )
     array = array.astype(np.float64).reshape(batch, size)
     trusted = np.asarray(np.isfinite(array).all(axis=1))

@@ -22,14 +22,11 @@ from nervecord.runtime.result import Episode, Result
 from nervecord.runtime.session import Session
 from nervecord.runtime.worker.environment import (
     check_environment,
-    check_name,
-    environment_title,
+    chosen_environment,
     episode_seeds,
     given_action,
     make_environments,
     mujoco_log,
-    registered_environment,
-    required_wrappers,
 )
 
 MOST_EPISODES = 10_000_000
@@ -83,13 +80,8 @@ def run_policy(
         raise NervecordError(f"is {episodes}, at most {MOST_EPISODES:,} can be played", where="episodes")
     if environments < 1:
         raise NervecordError(f"is {environments}, at least 1 is needed", where="environments")
-    if environment is None:
-        environment = registered_environment(session.contract)
-    name = environment_title(environment)
+    environment, name, around = chosen_environment(session.contract, environment, wrappers, allow_other=allow_other)
     allow_other |= not isinstance(environment, str)
-    if not allow_other:
-        check_name(session.contract, name)
-    around = required_wrappers(session.contract, environment, name, wrappers, allow_other=allow_other)
     width = min(environments, episodes)
     with mujoco_log():
         made = make_environments(environment, width, around)

@@ -1,7 +1,7 @@
 """NIRData files: recordings of a graph's nodes as HDF5, written by nir's own objects and read without trusting them.
 
-A node holds observables, each a grid of time steps (samples, steps, neurons) or a list of events. Attributes of a file
-are not read (`compiler.nir.hdf5guard`): a row of a grid is a step of the graph, and events are sorted into its steps.
+A node holds observables, each a grid of time steps (samples, steps, neurons) with its step, or a list of events with
+its end. A grid's step must be that of the graph; events are sorted into the graph's steps.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ ENDINGS = (".nir", ".h5", ".hdf5")
 """Of files that are written as NIRData; any other is an .npz."""
 INPUT, SPIKES, VALUES = "input", "spikes", "v"
 """Observables that are written: what enters, spikes, and membranes or other values."""
+ACTIONS = "actions"
+"""What a policy gave, beside its nodes."""
 MOST_STEPS = 1 << 24
 """Steps that a list of events may be sorted into."""
 
@@ -44,10 +46,12 @@ def read_nirdata(path: str | os.PathLike[str], sizes: Mapping[str, int], dt: flo
     """Node -> (steps, samples, n), of the nodes that are asked for.
 
     Args:
-        sizes: node -> neurons. dt: seconds per step of the graph, which events are sorted by.
+        sizes: node -> neurons. dt: seconds between two rows: the graph's step, or a policy's control period; None
+            where nobody knows.
 
     Raises:
-        FileFormatError: it is damaged, holds no such node, or several observables of which none is meant.
+        FileFormatError: it is damaged, of another step, holds no such node, or several observables of which none is
+            meant.
     """
     where, tree = os.fspath(path), read_hdf5(path)
     if "node" in tree:
@@ -87,31 +91,59 @@ def _rows(observable: dict[str, Any], size: int, dt: float | None, where: str) -
     if isinstance(data, np.ndarray):
         if data.ndim != 3 or data.shape[2] != size:
             raise FileFormatError(f"has shape {data.shape}, (samples, steps, {size}) is needed", where=where)
+        recorded = _number(observable, "dt")
+        if None not in (recorded, dt) and not math.isclose(recorded, dt, rel_tol=1e-6):  # type: ignore[arg-type]
+            raise FileFormatError(
+                f"is recorded in steps of {recorded:g} s, and a step is {dt:g} s here", where=where,
+                hint="record it in these steps; of a network of another tool --dt says the step",
+            )  # fmt: skip
         return np.ascontiguousarray(data.swapaxes(0, 1), dtype=np.float64)
+    if dt is None:
+        raise FileFormatError("holds events, and there is no time step to sort them into", where=where)
+    return _sorted(observable, size, dt, where)
+
+
+def _sorted(observable: dict[str, Any], size: int, dt: float, where: str) -> Array:
+    """Events as a grid, which ends where the recording does; a time within 1e-9 steps below a step belongs to it."""
     idx, time, value = (observable.get(key) for key in ("idx", "time", "value"))
     if not (isinstance(idx, np.ndarray) and isinstance(time, np.ndarray) and idx.shape == time.shape and idx.ndim == 2):
         raise FileFormatError("is neither a grid of steps nor a list of events", where=where)
-    if dt is None:
-        raise FileFormatError("holds events, and the graph has no time step to sort them into", where=where)
+    neurons = _number(observable, "n_neurons")
+    if neurons not in (None, size):
+        raise FileFormatError(f"is of {neurons:g} neurons, {size} are needed", where=where)
     sample, event = np.nonzero(idx >= 0)
     neuron, steps = idx[sample, event].astype(np.int64), np.floor(time[sample, event] / dt + 1e-9)
-    if not len(steps):
-        raise FileFormatError("holds no event", where=where)
-    if not (np.isfinite(steps).all() and steps.min() >= 0 and steps.max() < MOST_STEPS and neuron.max() < size):
-        raise FileFormatError(f"has events outside {size} neurons and {MOST_STEPS} steps of {dt:g} s", where=where)
-    rows: Array = np.zeros((int(steps.max()) + 1, len(idx), size))
+    end = _number(observable, "t_max")
+    count = np.ceil(end / dt - 1e-6) if end is not None else np.append(steps, -1).max() + 1
+    if not 1 <= count <= MOST_STEPS:
+        ends = "holds no event that is in time" if end is None else f"ends after {end:g} s"
+        raise FileFormatError(f"{ends}, 1 to {MOST_STEPS:,} steps of {dt:g} s are needed", where=where)
+    if not (np.isfinite(steps).all() and (steps >= 0).all() and (steps < count).all() and (neuron < size).all()):
+        raise FileFormatError(f"has events outside {size} neurons and {count * dt:g} s", where=where)
+    rows: Array = np.zeros((int(count), len(idx), size))
     values = np.asarray(value)[sample, event] if isinstance(value, np.ndarray) and value.shape == idx.shape else 1.0
     rows[steps.astype(np.int64), sample, neuron] = values
     return rows
 
 
-def write_recording(path: str | os.PathLike[str], arrays: Mapping[str, Array], graph: Graph) -> None:
+def _number(observable: dict[str, Any], name: str) -> float | None:
+    """An attribute of a recording; None where the file leaves it out."""
+    held = observable.get(f"/{name}")
+    return None if held is None else float(held)
+
+
+def write_recording(
+    path: str | os.PathLike[str], arrays: Mapping[str, Array], graph: Graph, period: float | None = None
+) -> None:
     """Write node -> (steps, samples, ...) as NIRData; axes of a node are flattened.
+
+    Args:
+        period: of a policy, the seconds between two of its observations and actions.
 
     Raises:
         NervecordError: it cannot be written.
     """
-    nodes: dict[str, tuple[str, Array]] = {}
+    nodes: dict[str, tuple[str, Array, float]] = {}
     for name, values in arrays.items():
         if not name or "/" in name or name.startswith("."):
             raise NervecordError(f"{name!r} cannot be the name of a node in a file", where=os.fspath(path))
@@ -119,5 +151,6 @@ def write_recording(path: str | os.PathLike[str], arrays: Mapping[str, Array], g
         binary = bool(np.isin(grid, (0, 1)).all())
         op = graph.nodes.get(name)
         kind = INPUT if name in graph.inputs else SPIKES if binary and op is not None and op.spikes else VALUES
-        nodes[name] = kind, grid.astype(bool) if kind == SPIKES else grid
-    write_atomically(path, recording_bytes(nodes, graph.dt or 1.0))
+        dt = period if name in (*graph.inputs, ACTIONS) else None
+        nodes[name] = kind, grid.astype(bool) if kind == SPIKES else grid, dt or graph.dt or 1.0
+    write_atomically(path, recording_bytes(nodes))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from nervecord.compiler.graph.contract import Contract
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import Array
@@ -51,13 +52,14 @@ def stream_values(path: StrPath, graph: Graph) -> Array | dict[str, Array]:
 
 
 def _observations(recording: StrPath, policy: Policy) -> Array:
-    return _rows(recording, policy.contract.observation.size, policy.graph)
+    return _rows(recording, policy.contract, policy.graph)
 
 
-def _rows(recording: StrPath, size: int, graph: Graph | None = None) -> Array:
-    where = str(recording)
+def _rows(recording: StrPath, contract: Contract, graph: Graph | None = None) -> Array:
+    where, size = str(recording), contract.observation.size
     if graph is not None and is_nirdata(recording):
-        values = read_nirdata(recording, {name: graph.nodes[name].size for name in graph.inputs}, None)
+        sizes = {name: graph.nodes[name].size for name in graph.inputs}
+        values = read_nirdata(recording, sizes, contract.control_period)
         rows = np.concatenate(list(values.values()), axis=2)
         rows = rows.reshape(-1, size) if rows.shape[1] == 1 else rows
     else:
@@ -84,7 +86,7 @@ def observations_for(recording: Array | StrPath | None, sides: Sequence[object])
         contract = getattr(sides[0], "contract", None)
         if contract is None:
             raise ContractError("carries no contract, so it is no policy", where="compare")
-        return _rows(recording, contract.observation.size, getattr(sides[0], "graph", None))
+        return _rows(recording, contract, getattr(sides[0], "graph", None))
     for side in sides:
         if isinstance(side, Policy) and side.recorded is not None:
             return side.recorded

@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 from policies import random_policy
 
+from nervecord.cli import compiling
 from nervecord.compiler.graph.policy import Policy
 from nervecord.targets.lava import environment
 
 # A shell ignores interrupts for what it starts in the background, and processes inherit that: the tests that interrupt
 # a process would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# What stands on stderr must not depend on what numba's cache holds.
+compiling.SECONDS = 1e6
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -76,7 +76,10 @@ def _root(tree: dict[str, Any], where: str) -> dict[str, Any]:
     root = tree.get("node")
     kind = root.get("type") if isinstance(root, dict) else None
     if not isinstance(root, dict) or not isinstance(kind, str):
-        raise FileFormatError("is HDF5 and no NIR: it has no group 'node' with a type", where=where)
+        raise FileFormatError(
+            "is HDF5 and no NIR: it has no group 'node' with a type", where=where,
+            hint="it holds a recording, NIRData: --input takes it" if "nodes" in tree else None,
+        )  # fmt: skip
     if kind != "NIRGraph":
         raise FileFormatError(
             f"its root is a single {kind}, no graph", where=where, hint="write nir.NIRGraph.from_list(node)"
@@ -123,15 +126,15 @@ def nir_bytes(subject: Graph | Policy) -> bytes:
     return image.getvalue()
 
 
-def recording_bytes(nodes: Mapping[str, tuple[str, np.ndarray]], dt: float) -> bytes:
+def recording_bytes(nodes: Mapping[str, tuple[str, np.ndarray, float]]) -> bytes:
     """The content of a NIRData file.
 
     Args:
-        nodes: node -> (name of the observable, (samples, steps, neurons)). dt: seconds per step.
+        nodes: node -> (name of the observable, (samples, steps, neurons), seconds per step).
     """
     import nir
 
-    held = {name: nir.NIRNodeData({kind: nir.TimeGriddedData(grid, dt)}) for name, (kind, grid) in nodes.items()}
+    held = {name: nir.NIRNodeData({kind: nir.TimeGriddedData(grid, dt)}) for name, (kind, grid, dt) in nodes.items()}
     image = io.BytesIO()
     nir.write_data(image, nir.NIRGraphData(held))
     return image.getvalue()

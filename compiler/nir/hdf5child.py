@@ -4,7 +4,8 @@ It imports the standard library, numpy and h5py only; see `compiler.files.reader
 
 Everything that makes HDF5 reach outside its file or ask for more than the file holds is refused before a value is read:
 links other than hard ones, external storage, virtual datasets, filters that are not HDF5's own, groups that contain
-themselves, and declared sizes beyond the limit. Attributes are never read.
+themselves, and declared sizes beyond the limit. Attributes are not read, but for the time step and the end of a
+recording (NIRData, `ATTRIBUTES`): they come back as "/dt" and so on, names that no group can have.
 
 What comes back: groups are dicts, strings are str, arrays of strings are nested lists of str, numbers are numpy arrays
 in native byte order (0-d for scalars).
@@ -12,6 +13,7 @@ in native byte order (0-d for scalars).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import h5py  # type: ignore[import-untyped]
@@ -28,6 +30,10 @@ TEXT_BYTES = 64
 """What one string of variable length is counted as; its real length is known only when it has been read."""
 # HDF5's own: deflate, shuffle, fletcher32, szip, nbit, scale-offset, and h5py's lzf. Others would load plug-ins.
 FILTERS = frozenset({1, 2, 3, 4, 5, 6, 32000})
+
+
+ATTRIBUTES = ("dt", "t_max", "n_neurons")
+"""Of a recording's groups."""
 
 
 class RefusedError(Exception):
@@ -120,13 +126,23 @@ def _printable(name: str, path: str) -> str:
     return name
 
 
-def _values(group: Any, path: str) -> Tree:
+def _values(group: Any, path: str, attributes: Sequence[str] = ()) -> Tree:
     tree: Tree = {}
     for name in group:
         item = group[name]
         where = f"{path}/{name}"
-        tree[name] = _values(item, where) if isinstance(item, h5py.Group) else _value(item, where)
+        tree[name] = _values(item, where, attributes) if isinstance(item, h5py.Group) else _value(item, where)
+    for name in attributes:
+        if name in group.attrs:
+            tree[f"/{name}"] = _attribute(group, name, path)
     return tree
+
+
+def _attribute(group: Any, name: str, path: str) -> Any:
+    held = h5py.h5a.open(group.id, name.encode())
+    if held.shape != () or held.dtype.kind not in "iuf" or held.dtype.itemsize > 8:
+        raise RefusedError(f"{path}: its attribute {name} is no single number")
+    return np.asarray(group.attrs[name], dtype=held.dtype.newbyteorder("="))
 
 
 def _value(item: Any, path: str) -> Any:
@@ -154,7 +170,7 @@ def load(path: str, value_bytes: int) -> Tree:
     _forget_plugins()
     with h5py.File(path, "r", locking=False) as file:
         _Walk(value_bytes).scan(file["/"], "", 0)
-        return _values(file, "")
+        return _values(file, "", ATTRIBUTES if "nodes" in file and "node" not in file else ())
 
 
 def _forget_plugins() -> None:

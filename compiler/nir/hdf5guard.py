@@ -21,7 +21,7 @@ def read_hdf5(path: str | os.PathLike[str], limits: Limits = LIMITS) -> dict[str
     """The content of an HDF5 file as a tree.
 
     Groups are dicts by name, strings str, arrays of strings nested lists of str, numbers read-only arrays (0-d for
-    scalars). Attributes are left out.
+    scalars). Attributes are left out, but for a recording's numbers "/dt", "/t_max", "/n_neurons" in its groups.
 
     Raises:
         FileFormatError: it is missing, no HDF5, damaged, refused, or too large or slow to read; one sentence.

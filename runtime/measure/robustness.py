@@ -19,7 +19,7 @@ from nervecord.errors import EngineError, NervecordError, unknown_name
 from nervecord.runtime.loop import run_policy
 from nervecord.runtime.result import interval95
 from nervecord.runtime.session import Session
-from nervecord.runtime.worker.environment import make_environment, registered_environment, required_wrappers
+from nervecord.runtime.worker.environment import chosen_environment, make_environment
 
 KINDS = {
     "noise": "Gaussian noise on each observation, in standard deviations of its channel in recorded observations",
@@ -118,17 +118,8 @@ def robustness(
         EngineError: an engine died.
     """
     contract = floating.contract
-    name = registered_environment(contract) if environment is None else environment
-    around = required_wrappers(contract, name, name, wrappers, allow_other=False)
-    probe = make_environment(name, around)
-    has_model = getattr(probe.unwrapped, "model", None) is not None
-    probe.close()
-    if perturbations is None:
-        standard = [Perturbation(kind, value) for kind, value in STANDARD]
-        perturbations = [it for it in standard if has_model or not it.changes_model]
-    for it in perturbations:
-        if it.changes_model and not has_model:
-            raise NervecordError(f"{it.kind} is of MuJoCo's models, and {name} has none", where="--perturb")
+    _, name, around = chosen_environment(contract, environment, wrappers, allow_other=False)
+    perturbations = possible(perturbations, name, around)
     spread = np.asarray(observations, dtype=np.float64).std(axis=0)
     found = []
     cases: list[Perturbation | None] = [None, *perturbations]
@@ -147,6 +138,29 @@ def robustness(
             returns.append(result.returns)
         found.append(Perturbed(case, *returns))
     return tuple(found)
+
+
+def possible(
+    perturbations: Sequence[Perturbation] | None, environment: str, wrappers: Sequence[str] = ()
+) -> Sequence[Perturbation]:
+    """What an environment can be perturbed by: what was asked for, or of `STANDARD` what it can.
+
+    Raises:
+        NervecordError: one needs a MuJoCo model and the task has none.
+    """
+    probe = make_environment(environment, wrappers)
+    has_model = getattr(probe.unwrapped, "model", None) is not None
+    probe.close()
+    if perturbations is None:
+        standard = [Perturbation(kind, value) for kind, value in STANDARD]
+        return [it for it in standard if has_model or not it.changes_model]
+    for it in perturbations:
+        if it.changes_model and not has_model:
+            raise NervecordError(
+                f"{it.kind} is of MuJoCo's models, and {environment} has none", where="--perturb",
+                hint="noise and latency are for any environment",
+            )  # fmt: skip
+    return perturbations
 
 
 class _World:
@@ -211,6 +225,6 @@ def draw_robustness(path: str, found: Sequence[Perturbed], *, title: str) -> Non
     axes.set_xticks(places, [it.label for it in found], rotation=25, ha="right")
     axes.set_ylabel("return, mean with 95 % interval")
     axes.set_title(title, loc="left")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0))
     figure.tight_layout()
     save_figure(figure, path)

@@ -9,6 +9,7 @@ import math
 import os
 import shlex
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ def make_environment(name: str, wrappers: Sequence[str] = (), **options: Any) ->
         try:
             found = gymnasium.make(name, **options)
             for text in wrappers:
-                found = wrapper(text)(found)
+                found = _wrapped(found, text, name)
             return found
         except gymnasium.error.DependencyNotInstalled as error:
             raise simulator_missing(name, error) from None
@@ -84,7 +85,28 @@ def make_environment(name: str, wrappers: Sequence[str] = (), **options: Any) ->
                 raise
             raise NervecordError(str(error), where=name, hint="set MUJOCO_GL to egl or osmesa, or unset it") from None
         except gymnasium.error.Error as error:
-            raise NervecordError(f"no such environment ({error})", where=name, hint=unknown_task(name).hint) from None
+            # Gymnasium's own guess is left out: the hint knows a module's tasks too.
+            reason = str(error).partition(" Did you mean")[0].rstrip(".")
+            raise NervecordError(f"no such environment ({reason})", where=name, hint=unknown_task(name).hint) from None
+
+
+def _wrapped(environment: Any, text: str, name: str) -> Any:
+    """An environment within a wrapper. Gymnasium's refuse one in any way; an error in a user's own is the user's to
+    see, unless calling it was wrong already."""
+    make = wrapper(text)
+    try:
+        return make(environment)
+    except (_gymnasium(name).error.Error, ImportError):
+        raise
+    except Exception as error:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if _names_module(text) and frame.f_code.co_filename != __file__:
+            raise
+        raise NervecordError(
+            f"this wrapper cannot be put around {name} ({type(error).__name__}: {error})", where=f"--wrappers {text}",
+            hint="numbers that it needs stand behind a colon, as in ResizeObservation:16,16; for any others write a "
+            "class that takes the environment alone, MODULE:CLASS",
+        ) from error  # fmt: skip
 
 
 def wrapper(text: str) -> Callable[[Any], Any]:
@@ -96,12 +118,15 @@ def wrapper(text: str) -> Callable[[Any], Any]:
         NervecordError: there is no such wrapper or module, or the arguments are no numbers.
     """
     name, _, rest = text.partition(":")
-    if rest and not rest[0].isdigit() and rest[0] != "-":
+    if _names_module(text):
         kind, _, rest = rest.partition(":")
         import_task(text)
-        found = getattr(importlib.import_module(name), kind, None)
+        module = importlib.import_module(name)
+        found = getattr(module, kind, None)
         if found is None:
-            raise NervecordError(f"module {name} has no {kind}", where=f"--wrappers {text}")
+            base = _gymnasium(name).Wrapper
+            own = [each for each, it in vars(module).items() if isinstance(it, type) and issubclass(it, base)]
+            raise unknown_name(f"wrapper of module {name}", kind, own, where=f"--wrappers {text}")
     else:
         wrappers = _gymnasium(name).wrappers
         known = [each for each in dir(wrappers) if each[0].isupper()]
@@ -116,6 +141,12 @@ def wrapper(text: str) -> Callable[[Any], Any]:
         raise NervecordError(f"{rest!r} is no list of numbers", where=f"--wrappers {text}") from None
     value: Any = numbers[0] if len(numbers) == 1 else tuple(numbers)
     return functools.partial(_with_argument, found, value)
+
+
+def _names_module(text: str) -> bool:
+    """Whether a wrapper's name is MODULE:CLASS; behind the colon of Gymnasium's own stand numbers."""
+    rest = text.partition(":")[2]
+    return bool(rest) and not rest[0].isdigit() and rest[0] != "-"
 
 
 def _with_argument(kind: Any, value: Any, env: Any) -> Any:
@@ -234,7 +265,8 @@ def registered_environment(contract: Contract) -> str:
     if name in _gymnasium(name).registry and ":" not in name:
         return name
     if ":" in name:
-        hint = f"if you trust that module, name it yourself: --env {name}"
+        around = f" --wrappers {shlex.join(contract.wrappers)}" if contract.wrappers else ""
+        hint = f"if you trust that module, name it yourself: --env {name}{around}"
     else:
         hint = "name one that is: --env ID, or --env MODULE:ID for a module that registers it"
     raise NervecordError(
@@ -259,6 +291,8 @@ def _same_name(contract: Contract, name: str) -> None:
     alike = "--allow-other-env if the two are really alike"
     if contract.environment in _gymnasium(name).registry:
         hint = f"run it there: --env {contract.environment}; {alike}"
+    elif ":" in contract.environment:  # of a module that nobody has named
+        hint = f"run it there, if you trust that module: --env {contract.environment}; {alike}"
     else:  # of another simulator
         shape = f"nervecord train --topology-from RUN --env {name}"
         hint = f"which is no task of Gymnasium; its shape can be trained here: {shape}; {alike}"
@@ -293,6 +327,27 @@ def required_wrappers(
         f"the policy was trained with wrappers around it ({', '.join(trained)}), and runs {seen}", where=name,
         hint=f"what a file names is never imported; name them: --wrappers {shlex.join(trained)}",
     )  # fmt: skip
+
+
+def chosen_environment(
+    contract: Contract, environment: Any, wrappers: Sequence[str] | None, *, allow_other: bool
+) -> tuple[Any, str, tuple[str, ...]]:
+    """Where a policy is to run: the environment, what to call it, and the wrappers around it. Makes nothing, so it is
+    soon done.
+
+    Args:
+        environment: as of `make_environments`; None is the contract's. wrappers, allow_other: of `required_wrappers`.
+
+    Raises:
+        NervecordError: it is not registered.
+        ContractError: it is not the policy's, or the wrappers are not.
+    """
+    if environment is None:
+        environment = registered_environment(contract)
+    name = environment_title(environment)
+    if not allow_other and isinstance(environment, str):
+        check_name(contract, name)
+    return environment, name, required_wrappers(contract, environment, name, wrappers, allow_other=allow_other)
 
 
 def check_environment(contract: Contract, environment: Any, name: str, *, allow_other: bool = False) -> None:
@@ -384,8 +439,9 @@ def spaces_of(name: str, wrappers: Sequence[str] = ()) -> Spaces:
     try:
         observed = getattr(environment.observation_space, "shape", None)
         if observed is None or len(observed) != 1:
+            seen = f"are {environment.observation_space}" if observed is None else f"have shape {observed}"
             raise ContractError(
-                f"observations have shape {observed}, and a policy takes one row of values", where=name,
+                f"observations {seen}, and a policy takes one row of values", where=name,
                 hint="--wrappers FlattenObservation makes one row of them",
             )  # fmt: skip
         actions, period = environment.action_space, stated_period(environment)

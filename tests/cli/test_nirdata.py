@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import h5py
 import nir
 import numpy as np
 import pytest
@@ -39,14 +40,22 @@ def test_simulate_writes_what_nir_reads_and_takes_it_again(network: Path, nervec
 
 def test_events_are_sorted_into_steps(network: Path, nervecord_cli: Any) -> None:
     spikes = np.load("spikes.npz")["input"]
-    spikes[-1, 0] = 1.0  # the last step is known by its event
+    spikes[-7:] = 0  # the recording ends later than its last event
     np.savez("spikes.npz", input=spikes)
     step, neuron = np.nonzero(spikes)
     events = nir.EventData(neuron[None], step[None] * 1e-3 + 4e-4, 6, 0.06)
     nir.write_data("events.nir", nir.NIRGraphData({"input": nir.NIRNodeData({"input": events})}))
     for name in ("spikes.npz", "events.nir"):
         assert nervecord_cli("simulate", network, *ZERO, "--input", name, "-o", f"{name}.npz").code == 0
+    assert len(np.load("events.nir.npz")["two"]) == 60
     np.testing.assert_array_equal(np.load("events.nir.npz")["two"], np.load("spikes.npz.npz")["two"])
+    # nir's own conversion gives the same steps, and its times the same ones, rounded as they are.
+    grid = nir.TimeGriddedData(spikes[None].astype(bool), 1e-3)
+    nir.write_data("events.nir", nir.NIRGraphData({"input": nir.NIRNodeData({"input": grid.to_event(400)})}))
+    assert nervecord_cli("simulate", network, *ZERO, "--input", "events.nir", "-o", "again.npz").code == 0
+    np.testing.assert_array_equal(np.load("again.npz")["two"], np.load("spikes.npz.npz")["two"])
+    words = ("compare", network, network, *ZERO, "--tolerance", 0, "--json", "--input", "events.nir")
+    assert nervecord_cli(*words).json["observations"] == 60
 
 
 def test_a_run_leaves_a_trace(files: Path, nervecord_cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,6 +67,8 @@ def test_a_run_leaves_a_trace(files: Path, nervecord_cli: Any, tmp_path: Path, m
     steps = int(answer.json["length_mean"])
     assert data.nodes["observation"].observables["input"].data.shape == (1, steps, 3)
     assert data.nodes["lif1"].observables["spikes"].data.shape[1] % steps == 0
+    assert data.nodes["observation"].observables["input"].dt == 0.05  # an observation comes once an action
+    assert data.nodes["lif1"].observables["spikes"].dt == 1e-3
     # The observations drive the policy again, in simulate and in compare.
     words = ("compare", files / "pendulum.nir", program, "--observations", "episode.nir", "--json")
     assert nervecord_cli(*words).json["observations"] == steps
@@ -69,6 +80,18 @@ def test_a_run_leaves_a_trace(files: Path, nervecord_cli: Any, tmp_path: Path, m
         (useful[:, k : k + per].reshape(steps * per, -1) == data.nodes["lif1"].observables["spikes"].data[0]).all()
         for k in range(window - per + 1)
     )
+
+
+def events(neuron: int, time: float, end: float) -> None:
+    data = nir.EventData(np.array([[neuron]]), np.array([[time]]), 6, end)
+    nir.write_data("x.nir", nir.NIRGraphData({"input": nir.NIRNodeData({"input": data})}))
+
+
+def attribute(name: str, value: Any) -> None:
+    grid = nir.TimeGriddedData(np.zeros((1, 4, 6)), 1e-3)
+    nir.write_data("x.nir", nir.NIRGraphData({"input": nir.NIRNodeData({"input": grid})}))
+    with h5py.File("x.nir", "a") as file:
+        file["nodes/input/observables/input"].attrs[name] = value
 
 
 @pytest.mark.parametrize(
@@ -85,10 +108,26 @@ def test_a_run_leaves_a_trace(files: Path, nervecord_cli: Any, tmp_path: Path, m
         (
             lambda: nir.write_data("x.nir", nir.NIRGraphData({"input": nir.NIRNodeData({
                 "input": nir.EventData(np.array([[99]]), np.array([[0.0]]), 100, 1.0)})})),
-            "has events outside 6 neurons",
+            "is of 100 neurons, 6 are needed",
         ),
+        (lambda: events(99, 0.0, 1.0), "has events outside 6 neurons and 1 s"),
+        (lambda: events(0, 0.3, 0.2), "has events outside 6 neurons and 0.2 s"),
+        (lambda: events(0, 0.3, float("inf")), "ends after inf s"),
+        (lambda: events(0, 0.3, 1e9), "ends after 1e+09 s, 1 to 16,777,216 steps"),
+        (
+            lambda: nir.write_data("x.nir", nir.NIRGraphData({"input": nir.NIRNodeData({
+                "input": nir.TimeGriddedData(np.zeros((1, 4, 6)), 1e-4)})})),
+            "is recorded in steps of 0.0001 s, and a step is 0.001 s here",
+        ),
+        (lambda: attribute("dt", "soon"), "its attribute dt is no single number"),
+        (lambda: attribute("dt", np.ones(3)), "its attribute dt is no single number"),
     ],
 )  # fmt: skip
 def test_recordings_that_are_none(write: Any, words: str, network: Path, nervecord_cli: Any) -> None:
     write()
     nervecord_cli("simulate", network, *ZERO, "--input", "x.nir").refused(words)
+
+
+def test_a_recording_is_no_graph(network: Path, nervecord_cli: Any) -> None:
+    nir.write_data("x.nir", nir.NIRGraphData({}))
+    nervecord_cli("compare", network, "x.nir", *ZERO).refused("x.nir: is HDF5 and no NIR", "NIRData: --input takes it")

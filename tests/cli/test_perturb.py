@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
+import nir
 import numpy as np
 import pytest
 from policies import random_policy
 
+from nervecord.cli import html as page
 from nervecord.errors import NervecordError
-from nervecord.runtime.measure.robustness import Perturbation, _World
+from nervecord.runtime.measure.robustness import Perturbation, Perturbed, _World
 from nervecord.runtime.worker.environment import make_environment
 
 pytest.importorskip("gymnasium")
@@ -34,10 +37,25 @@ def test_a_table_and_a_picture(nervecord_cli: Any, files: Path, tmp_path: Path) 
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_cannot_be_perturbed(nervecord_cli: Any, files: Path) -> None:
+def test_a_page_shows_them(files: Path, tmp_path: Path) -> None:
+    for needed in ("plotly", "jinja2", "networkx"):
+        pytest.importorskip(needed)
+    floating, compiled = np.array([10.0, 12.0]), np.array([8.0, 9.0])
+    found = [Perturbed(case, floating, compiled).to_dict() for case in (None, Perturbation("noise", 2.0))]
+    page.write(tmp_path / "a.html", [files / "pendulum.nervecord"], robustness=found)
+    text = (tmp_path / "a.html").read_text()
+    for words in ("return, as trained", "return, noise 2", "loss +22.7% ±", "2 paired episodes"):
+        assert words in text
+
+
+def test_what_cannot_be_perturbed(nervecord_cli: Any, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("compile", files / "pendulum.nir")
     nervecord_cli(*words, "--perturb", "noise=1").refused("--perturb: is for certifying (add --certify 1%)")
     nervecord_cli(*words, "--picture", "x.png").refused("--picture: is of perturbations (add --perturb)")
+    few = (*words, "--env", "Pendulum-v1", "--certify", "1%", "--certify-episodes", 10)
+    nervecord_cli(*few).refused("--certify-episodes: is 10, at least 50 pairs are needed")
+    # Before anything is compiled, which may take minutes.
+    monkeypatch.setattr("nervecord.compile", lambda *_, **__: pytest.fail("it was compiled"))
     certified = (*words, *CERTIFIED, "--perturb")
     nervecord_cli(*certified, "wind=1").refused("unknown perturbation 'wind'")
     nervecord_cli(*certified, "noise").refused("'noise' is not KIND=NUMBER")
@@ -70,3 +88,30 @@ def test_the_world_is_what_was_asked_for() -> None:
         np.testing.assert_array_equal(late.step(given)[0], direct.step(due)[0])
     with pytest.raises(NervecordError, match="noise is -1"):
         Perturbation("noise", -1.0)
+
+
+def test_the_trained_policy_resets_as_was_said(nervecord_cli: Any, tmp_path: Path) -> None:
+    """--reset is of both sides: compiled to floats, nothing is lost."""
+    rng = np.random.default_rng(3)
+    one = np.ones(12)
+    nodes = {
+        "in": nir.Input({"input": np.array([3])}),
+        "fc": nir.Affine(rng.normal(size=(12, 3)), one),
+        "lif": nir.LIF(0.004 * one, one, 0 * one, one, 0 * one),
+        "fc2": nir.Affine(rng.normal(size=(1, 12)), np.zeros(1)),
+        "li": nir.LI(np.full(1, 0.004), np.ones(1), np.zeros(1)),
+        "out": nir.Output({"output": np.array([1])}),
+    }
+    nir.write(tmp_path / "net.nir", nir.NIRGraph(nodes, list(itertools.pairwise(nodes))))
+    assert nervecord_cli("contract", "--env", "Pendulum-v1", "-o", tmp_path / "contract.toml").code == 0
+    np.savez(tmp_path / "rows.npz", observations=rng.normal(size=(20, 3)))
+    words = (
+        "compile", tmp_path / "net.nir", "--dt", "1e-3", "--contract", tmp_path / "contract.toml",
+        "--reset", "subtract", "--target", "reference", "--calibration", tmp_path / "rows.npz", *CERTIFIED, "--json",
+    )  # fmt: skip
+    answer = nervecord_cli(*words)
+    assert answer.code == 0, answer.err
+    nervecord_cli(*words[:10], *CERTIFIED).refused("carries no recorded observations", "--calibration FILE")
+    certificate = answer.json["report"]["certificate"]
+    assert certificate["action_error"]["max"] == 0
+    assert certificate["return_float"] == certificate["return_compiled"]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from nervecord.cli.compiling import announced
 from nervecord.compiler.compile import compile_graph
 from nervecord.compiler.nir.file import read_nir, write_nir
 from nervecord.errors import EngineError
@@ -235,3 +238,41 @@ def test_certificates_that_make_no_sense(words: tuple[str, ...], message: str, n
     answer = nervecord_cli("compile", files / "pendulum.nir", *words)
     assert answer.code == 2
     assert message in answer.err
+
+
+def test_where_a_policy_cannot_run_is_said_before_an_engine_is_opened(
+    nervecord_cli: Any, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gymnasium")
+    monkeypatch.setattr("nervecord.open", lambda *_, **__: pytest.fail("an engine was opened"))
+    policy = read_nir(files / "pendulum.nir")
+    contract = dataclasses.replace(policy.contract, environment="my_tasks:Reach-v0", wrappers=("my_tasks:Offset",))
+    write_nir(policy.replace(contract=contract), tmp_path / "own.nir")
+    # All that is missing at once: a policy's file has nothing imported.
+    nervecord_cli("run", tmp_path / "own.nir").refused("--env my_tasks:Reach-v0 --wrappers my_tasks:Offset")
+    answer = nervecord_cli("run", tmp_path / "own.nir", "--env", "CartPole-v1")
+    assert "topology" not in answer.refused("run it there", "--env my_tasks:Reach-v0")
+    words = ("compile", tmp_path / "own.nir", "--certify", "1%")
+    nervecord_cli(*words).refused("--env my_tasks:Reach-v0 --wrappers my_tasks:Offset")
+
+
+def test_a_wrapper_that_cannot_be_put_around(nervecord_cli: Any, files: Path) -> None:
+    pytest.importorskip("gymnasium")
+    words = ("run", files / "pendulum.nir", "--episodes", 1, "--env", "Pendulum-v1", "--wrappers")
+    nervecord_cli(*words, "TimeLimit").refused("--wrappers TimeLimit: this wrapper cannot be put around", "max_episode")
+    short = nervecord_cli(*words, "TimeLimit:7", "--json").json
+    assert (short["length_mean"], short["wrappers"]) == (7, ["TimeLimit:7"])
+    assert "wrappers         TimeLimit:7" in nervecord_cli(*words, "TimeLimit:7").out
+
+
+def test_a_compilation_is_announced(capfd: pytest.CaptureFixture[str]) -> None:
+    lock = pytest.importorskip("numba.core.compiler_lock").global_compiler_lock
+
+    def said(*, compiles: bool, quiet: bool = False) -> str:
+        with announced(quiet=quiet, seconds=0.02), lock if compiles else contextlib.nullcontext():
+            time.sleep(0.3)
+        return capfd.readouterr().err
+
+    assert said(compiles=True).count("compiling the emulator") == 1
+    assert said(compiles=False) == ""
+    assert said(compiles=True, quiet=True) == ""

@@ -33,6 +33,8 @@ from nervecord.runtime.report.html import charts, layout, page
 from nervecord.runtime.report.html.drawing import cores_of, draw_svg
 from nervecord.runtime.report.html.layout import lay_out, to_dot
 
+TOOLBAR = 30
+"""Pixels that Plotly's toolbar is high, at most."""
 PUBLISHED = Path(__file__).parents[1] / "data" / "nir"
 HOSTILE = "</script><script>window.hacked = 1</script><img src='https://example.org/x' onerror='window.hacked = 2'>"
 
@@ -154,6 +156,17 @@ def test_a_page_needs_nothing_else(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_contents_give_the_same_page(kind: str) -> None:
     assert page.render(contents(kind)) == page.render(contents(kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_toolbars_appear_on_hover_above_the_plot(kind: str) -> None:
+    """A browser's test looks where there is one."""
+    text = page.render(contents(kind))
+    assert 'displayModeBar: "hover"' in text
+    (found,) = re.findall(r'<script type="application/json" id="figures">(.*?)</script>', text, re.DOTALL)
+    for figure in json.loads(found).values():
+        assert figure["layout"]["margin"]["t"] >= TOOLBAR
+        assert figure["layout"]["modebar"]["orientation"] == "h"
 
 
 def test_what_a_report_of_a_program_says() -> None:
@@ -360,6 +373,13 @@ def test_a_browser_draws_it_and_asks_for_nothing(kind: str, browser: Any, tmp_pa
     if kind != "damaged":
         assert drawn
         assert opened.locator(".drawing svg").count() >= 1
+    # A toolbar lies above what is plotted.
+    below = """[...document.querySelectorAll('.chart:has(.modebar-group)')].map(chart =>
+        [chart.querySelector('.modebar').getBoundingClientRect().bottom,
+         chart.querySelector('.plotbg, .cartesianlayer').getBoundingClientRect().top])"""
+    bars = opened.evaluate(below)
+    assert len(bars) == len(drawn)
+    assert all(bottom <= top + 1 for bottom, top in bars)
     # Nothing is wider than the window, so that nobody has to scroll sideways.
     assert opened.evaluate("document.documentElement.scrollWidth") <= 1280
     opened.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -325,3 +327,22 @@ def test_the_front_opens_it() -> None:
     with nervecord.open(made, realtime=nervecord.RealTime(deadline=0.5, rate=None)) as session:
         assert isinstance(session, RealTimeSession)
         assert (session.deadline, session.settings.rate) == (0.5, None)
+
+
+FIRST_STEP = """
+import sys, numpy as np, nervecord
+with nervecord.open(sys.argv[1], engine=sys.argv[2], trace=False, realtime=True) as session:
+    session.reset(1)
+    before = set(sys.modules)
+    session.step(np.zeros(session.contract.observation.size))
+    print(sorted(set(sys.modules) - before))
+"""
+
+
+@pytest.mark.parametrize("engine", ["definition", "emulator"])
+def test_the_first_step_imports_nothing(engine: str) -> None:
+    """On a robot it would miss its deadline. In a process of its own, where nothing else has imported it."""
+    program = Path(__file__).parents[2] / "zoo" / "ant-small" / "ant-small.nervecord"
+    words = [sys.executable, "-c", FIRST_STEP, str(program), engine]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout == "[]\n"

@@ -37,6 +37,15 @@ def test_json_round_trip() -> None:
     assert TrainConfig.from_json(student.to_json()) == student
 
 
+def test_a_student_has_another_folder_than_what_ppo_trains() -> None:
+    def name(**fields: Any) -> str:
+        return TrainConfig.of(env="reach:Reach-v0", **fields).run_name
+
+    assert name() == "Reach-v0-snn-256-seed0"
+    assert name(algorithm="distill", teacher="mlp.onnx") == "Reach-v0-distill-snn-256-seed0"
+    assert name(algorithm="td7") == "Reach-v0-td7-seed0"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

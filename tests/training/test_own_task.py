@@ -124,6 +124,14 @@ def test_wrappers_travel_with_the_policy(
         assert main(["run", file, *WRAPPED, *short]) == 0
         assert json.loads(capsys.readouterr().out)["wrappers"] == list(contract.wrappers)
     assert main(["compare", policy, program, "--tolerance", "10"]) == 0
+    capsys.readouterr()
+    assert main(["compare", program, program, *WRAPPED, "--json"]) == 0  # programs carry no observations
+    played = json.loads(capsys.readouterr().out)
+    assert (played["observations"], played["identical"]) == (50, True)
+    assert main(["compare", program, program, *WRAPPED[:2]]) == 2
+    assert "--wrappers FlattenObservation own_task:Limited" in capsys.readouterr().err
+    assert main(["compare", policy, program, *WRAPPED[2:]]) == 2
+    assert "--wrappers: are around an environment (add --env ID)" in capsys.readouterr().err
     assert main(["run", program, *WRAPPED, "--episodes", "1", "--video", str(tmp_path / "film.mp4")]) == 0
     assert (tmp_path / "film.mp4").stat().st_size > 1000
     capsys.readouterr()
@@ -170,8 +178,10 @@ def test_training_says_how_a_policy_of_ones_own_task_is_run(policy: Path, capsys
     assert "nervecord run" not in str(plain.text)
 
 
-def test_a_contract_of_a_wrapped_task(tmp_path: Path) -> None:
+def test_a_contract_of_a_wrapped_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "contract.toml"
+    assert main(["contract", *WRAPPED[:2]]) == 2
+    assert "observations are Dict('place'" in capsys.readouterr().err
     assert main(["contract", *WRAPPED, "-o", str(path)]) == 0
     assert read_contract(path).contract.wrappers == ("FlattenObservation", "own_task:Limited")
 
@@ -231,7 +241,9 @@ def test_names_that_are_not_there() -> None:
         make_simulator("own_task:Pint-v0", [0])
     with pytest.raises(NervecordError, match=r"unknown wrapper 'FlatenObservation'.*did you mean 'FlattenObservation'"):
         make_simulator("own_task:Point-v0", [0], wrappers=("FlatenObservation",))
-    with pytest.raises(NervecordError, match="module own_task has no Wrap"):
+    with pytest.raises(NervecordError, match=r"unknown wrapper of module own_task 'Limitet'.*did you mean 'Limited'"):
+        make_simulator("own_task:Point-v0", [0], wrappers=("own_task:Limitet",))
+    with pytest.raises(NervecordError, match="unknown wrapper of module own_task 'Wrap'"):
         make_simulator("own_task:Point-v0", [0], wrappers=("own_task:Wrap",))
     with pytest.raises(NervecordError, match="around Gymnasium's environments, and --sim envpool has none"):
         make_simulator("Ant-v4", [0], kind="envpool", wrappers=("FlattenObservation",))

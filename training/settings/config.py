@@ -139,6 +139,8 @@ class TrainConfig:
             return self.run.name
         widths = "x".join(map(str, self.network.layers))
         acts = self.algorithm.name if self.algorithm.own_networks else f"{self.network.policy}-{widths}"
+        if not self.algorithm.own_networks and self.algorithm.name != PPO.name:
+            acts = f"{self.algorithm.name}-{acts}"  # a student beside the policy that PPO trains
         task = self.task.env.rpartition(":")[2].replace("/", "-")
         return f"{task}-{acts}-seed{self.run.seed}"
 
