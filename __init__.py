@@ -367,8 +367,10 @@ def inspect(
             raise NervecordError("are those of one target", where="limits", hint="name it, and no other")
         named = [target(it) if isinstance(it, str) else it for it in chosen]
         chosen = [it.override(**limits) if isinstance(it, Spec) else with_limits(it, limits) for it in named]
-    looked_at: Sequence[TargetSpec | Target[Session]] = load_specs()
-    if chosen is not None:
+    looked_at: Sequence[TargetSpec | Target[Session]]
+    if chosen is None:
+        looked_at = load_specs()
+    else:
         looked_at = [load_spec(it) if isinstance(it, str) else it for it in chosen]
     held = read_given(given)
     subject, schedule = scheduled_subject(held, inputs)

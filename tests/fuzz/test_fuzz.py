@@ -112,10 +112,12 @@ def test_a_campaign_counts_what_fails(tmp_path: Path) -> None:
         "elif FIRST == 2:\n    print('{}', flush=True)\n    import time; time.sleep(60)\n"
     )
     watched = Broken("program", 0, 4, bounds=False)
-    watched.hangs = 2.0
+    watched.hangs, watched.log = 2.0, tmp_path / "log"
     watched.run(float("inf"))
     assert watched.counts == {"read": 1, "crashed": 2, "hung": 1}
     assert watched.outside == {"program 0: open /x"}
-    assert watched.memory == MOST_MEMORY
+    assert watched.memory == (MOST_MEMORY, 0)
+    assert watched.slowest == (0.1, 0)
+    assert json.loads(watched.log.read_text())["kind"] == "program"
     assert watched.stalls == 1
     assert any("hung" in line for line in watched.failures)
