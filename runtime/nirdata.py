@@ -27,6 +27,8 @@ INPUT, SPIKES, VALUES = "input", "spikes", "v"
 """Observables that are written: what enters, spikes, and membranes or other values."""
 MOST_STEPS = 1 << 24
 """Steps that a list of events may be sorted into."""
+MOST_VALUES = 1 << 26
+"""Values that a recording may be laid out as: half a gigabyte."""
 
 
 def is_nirdata(path: str | os.PathLike[str]) -> bool:
@@ -93,15 +95,23 @@ def _rows(observable: dict[str, Any], size: int, dt: float | None, where: str) -
         raise FileFormatError("is neither a grid of steps nor a list of events", where=where)
     if dt is None:
         raise FileFormatError("holds events, and the graph has no time step to sort them into", where=where)
+    if idx.dtype.kind not in "iu" or time.dtype.kind not in "iuf":
+        raise FileFormatError("has events whose neurons are no whole numbers, or whose times are none", where=where)
     sample, event = np.nonzero(idx >= 0)
-    neuron, steps = idx[sample, event].astype(np.int64), np.floor(time[sample, event] / dt + 1e-9)
+    neuron, steps = idx[sample, event], np.floor(time[sample, event] / dt + 1e-9)
     if not len(steps):
         raise FileFormatError("holds no event", where=where)
     if not (np.isfinite(steps).all() and steps.min() >= 0 and steps.max() < MOST_STEPS and neuron.max() < size):
         raise FileFormatError(f"has events outside {size} neurons and {MOST_STEPS} steps of {dt:g} s", where=where)
-    rows: Array = np.zeros((int(steps.max()) + 1, len(idx), size))
+    count = int(steps.max()) + 1
+    if count * len(idx) * size > MOST_VALUES:
+        raise FileFormatError(
+            f"has {len(idx)} samples of {count} steps of {size} neurons, {MOST_VALUES} values at most are laid out",
+            where=where, hint="fewer samples, or a larger time step",
+        )  # fmt: skip
+    rows: Array = np.zeros((count, len(idx), size))
     values = np.asarray(value)[sample, event] if isinstance(value, np.ndarray) and value.shape == idx.shape else 1.0
-    rows[steps.astype(np.int64), sample, neuron] = values
+    rows[steps.astype(np.int64), sample, neuron.astype(np.int64)] = values
     return rows
 
 

@@ -37,6 +37,11 @@ LARGEST = 2**53
 """No number of a spec lies beyond: all are exact as floats."""
 
 _SOURCED = ("source", "confidence")
+_MAY_BE_EMPTY = "behaviour.per_neuron"
+"""The one list of a statement that may say nothing."""
+MOST_BITS = 1 << 16
+"""Bits, and synapses of a block, that packing is counted in; a field that indexes neurons has at most 62."""
+_LEAST_BITS = {"weight_bits": 1, "delay_bits": 0, "header_bits": 0, "block": 1, "word_bits": 1, "index_bits": 0}
 _NEEDED = ("name", "title", "summary", "engines", "arithmetic", "nodes", "behaviour", "limits")
 _ALLOWED = ("convolution", "packing", "energy", "not_checked")
 
@@ -70,8 +75,8 @@ def spec_from_dict(data: Mapping[str, Any], *, where: str = "spec") -> TargetSpe
         nodes_confidence=reader.confidence("nodes.confidence", data["nodes"].get("confidence")),
         behaviour=reader.section("behaviour", Behaviour, data["behaviour"]),
         limits=reader.section("limits", Limits, data["limits"]),
-        convolution=reader.section("convolution", Convolution, data["convolution"]) if "convolution" in data else None,
-        packing=reader.record("packing", Packing, data["packing"]) if "packing" in data else None,
+        convolution=reader.convolution(data["convolution"]) if "convolution" in data else None,
+        packing=reader.packing(data["packing"]) if "packing" in data else None,
         energy=reader.record("energy", Energy, data["energy"]) if "energy" in data else None,
         not_checked=reader.texts("not_checked", data.get("not_checked", [])),
     )
@@ -169,6 +174,26 @@ class _Reader:
         self.keys(section, data, needed=(), allowed=tuple(fields))
         return kind(**{name: self.fact(f"{section}.{name}", str(fields[name].type), data[name]) for name in data})
 
+    def convolution(self, data: Any) -> Convolution:
+        """Its section; memories of layers come in pairs."""
+        found = self.section("convolution", Convolution, data)
+        kernels, neurons = found.kernel_memory.value, found.neuron_memory.value
+        if kernels is not None and neurons is not None and len(kernels) != len(neurons):
+            raise self.wrong(
+                "convolution.kernel_memory", f"has {len(kernels)} layers, and neuron_memory has {len(neurons)}"
+            )
+        return found
+
+    def packing(self, data: Any) -> Packing:
+        """Its section; every count in it can be divided by and shifted by."""
+        found = self.record("packing", Packing, data)
+        for name, least in _LEAST_BITS.items():
+            value = getattr(found, name)
+            most = 62 if name == "index_bits" else MOST_BITS
+            if not all(least <= bits <= most for bits in (value if isinstance(value, tuple) else (value,))):
+                raise self.wrong(f"packing.{name}", f"is {value}, {least} to {most} is needed")
+        return found
+
     def fact(self, key: str, kind: str, data: Any) -> Fact[Any]:
         self.keys(key, data, needed=("source", "confidence"), allowed=("value",))
         confidence = self.confidence(f"{key}.confidence", data["confidence"])
@@ -196,6 +221,8 @@ class _Reader:
         item = int if "int" in kind else str
         if not isinstance(value, list) or not all(type(element) is item for element in value):
             raise self.wrong(key, f"a list of {item.__name__} is needed")
+        if not value and key != _MAY_BE_EMPTY:
+            raise self.wrong(key, "is empty, one item at least is needed")
         return tuple(self.number(key, element, "int") if item is int else self.text(key, element) for element in value)
 
     def record(self, section: str, kind: type[R], data: Any) -> R:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import h5py
 import nir
 import numpy as np
 import pytest
@@ -71,6 +72,17 @@ def test_a_run_leaves_a_trace(files: Path, nervecord_cli: Any, tmp_path: Path, m
     )
 
 
+def events(**fields: Any) -> None:
+    """A list of two events, some of whose fields are others."""
+    written = nir.EventData(np.array([[0, 1]]), np.array([[0.0, 0.001]]), 6, 1.0)
+    nir.write_data("x.nir", nir.NIRGraphData({"input": nir.NIRNodeData({"input": written})}))
+    with h5py.File("x.nir", "a") as file:
+        group = file["nodes/input/observables/input"]
+        for name, values in fields.items():
+            del group[name]
+            group[name] = np.array(values)
+
+
 @pytest.mark.parametrize(
     ("write", "words"),
     [
@@ -87,6 +99,10 @@ def test_a_run_leaves_a_trace(files: Path, nervecord_cli: Any, tmp_path: Path, m
                 "input": nir.EventData(np.array([[99]]), np.array([[0.0]]), 100, 1.0)})})),
             "has events outside 6 neurons",
         ),
+        (lambda: events(idx=[[np.nan, 1e300]]), "whose neurons are no whole numbers"),
+        (lambda: events(idx=np.array([[2**64 - 1, 0]], dtype=np.uint64)), "has events outside 6 neurons"),
+        (lambda: events(idx=[[True, False]]), "whose neurons are no whole numbers"),
+        (lambda: events(time=[[0.0, 16000.0]]), "has 1 samples of 16000001 steps of 6 neurons"),
     ],
 )  # fmt: skip
 def test_recordings_that_are_none(write: Any, words: str, network: Path, nervecord_cli: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from pathlib import Path
 
@@ -33,7 +34,9 @@ from nervecord.compiler.ops import (
     Quantise,
 )
 from nervecord.compiler.plan.plan import plan
+from nervecord.runtime.engines.c.core import Core
 from nervecord.runtime.engines.c.session import CStream
+from nervecord.runtime.engines.c.source import c_source
 from nervecord.runtime.engines.emulator.session import EmulatorStream
 
 pytestmark = pytest.mark.skipif(
@@ -151,6 +154,22 @@ core.Core.members = lambda self: [
     "a sum that overflows": 'equations.literal = lambda value: "2000000000" if value == 64 else str(value)',
 }
 """What a campaign with sanitizers must find, as changes of what prints the C."""
+
+
+def test_members_are_listed_a_few_times_however_many_rings_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A delay of 65,536 steps is a chain of a thousand rings, and the list of members as long."""
+    calls = []
+    members = Core.members
+    monkeypatch.setattr(Core, "members", lambda core: calls.append(core) or members(core))
+    size, count = 2, 40
+    nodes: dict[str, Op] = {"in": Input((size,), "spikes")}
+    for k in range(count):
+        nodes |= {f"dense{k}": Dense(np.eye(size, dtype=np.int64) * 64, 0, 7, 3), f"neurons{k}": current_neurons(size)}
+    nodes["out"] = Output((size,))
+    graph = Graph(Level.INTEGER, nodes, tuple(itertools.pairwise(nodes)), 1e-3, LAVA)
+    source = c_source(plan(graph, STREAM))
+    assert len(source.form.rings) >= count
+    assert len(calls) < 5
 
 
 @pytest.mark.parametrize("planted", PLANTED)
