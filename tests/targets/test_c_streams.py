@@ -34,6 +34,8 @@ from nervecord.compiler.ops import (
     Quantise,
 )
 from nervecord.compiler.plan.plan import plan
+from nervecord.errors import InfeasibleError
+from nervecord.runtime.engines.c import library
 from nervecord.runtime.engines.c.core import Core
 from nervecord.runtime.engines.c.session import CStream
 from nervecord.runtime.engines.c.source import c_source
@@ -188,6 +190,13 @@ def test_what_was_sent_is_kept_as_long_as_its_own_connections_read_it() -> None:
             for name, rows in definition.trace().items():
                 np.testing.assert_array_equal(stream.trace()[name], rows, err_msg=name)
         assert {name: len(kept) for name, kept in stream._machine._sent.items()} == {"in": 2, "one": 41, "two": 1}
+
+
+@pytest.mark.parametrize("limit", ["MOST_FUNCTIONS", "MOST_TABLES"])
+def test_what_would_keep_a_compiler_for_minutes_is_refused(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, limit, 10)
+    with pytest.raises(InfeasibleError, match="at most 10 are compiled"):
+        CStream(beside_bias_sources(1))
 
 
 @pytest.mark.parametrize("planted", PLANTED)
