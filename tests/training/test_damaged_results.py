@@ -13,7 +13,7 @@ from nervecord.errors import FileFormatError
 from nervecord.training.folder import records
 from nervecord.training.folder.figure import draw_learning_curve
 from nervecord.training.folder.records import last_row, read_columns, read_record
-from nervecord.training.sweeps.cells import read_cells
+from nervecord.training.sweeps.cells import MOST_POINTS, read_cells
 from nervecord.training.sweeps.report import markdown
 from nervecord.training.sweeps.standing import error_file, standing_of
 from nervecord.training.sweeps.study import Study
@@ -53,6 +53,15 @@ def test_rows_without_returns_make_no_curve(study: Study) -> None:
     path.write_text('{"step": 64, "train_return": "much"}\n')
     with pytest.raises(FileFormatError, match="line 1: says no number as its train_return"):
         read_cells(study)
+
+
+def test_curves_of_millions_of_rows_are_thinned(study: Study) -> None:
+    count = 3 * MOST_POINTS
+    rows = (f'{{"step": {k}, "train_return": {k}}}\n' for k in range(count))
+    (study.runs[0].folder / "metrics.jsonl").write_text("".join(rows))
+    (finished,) = next(iter(read_cells(study).values())).finished
+    assert [step for step, _ in finished.curve] == list(range(0, count, 3))
+    assert finished.training == count - 1, "the last row stands beside it"
 
 
 def test_a_reason_that_is_no_file_is_refused(study: Study) -> None:
