@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.budget import MOST_RELAYS
 from nervecord.compiler.lower.normal import Link, Population
 from nervecord.compiler.lower.retime import Timing, hops
 from nervecord.compiler.ops import Csr
@@ -15,8 +16,6 @@ from nervecord.errors import InfeasibleError
 
 WIDE = 256
 """Relays of so many neurons and more get weights in compressed rows."""
-MOST_RELAYS = 1 << 10
-"""Populations that relay; compiling so many takes some ten seconds."""
 
 
 def relays(
