@@ -5,6 +5,7 @@ A run folder may have been copied from elsewhere. What is in it is read as data,
 
 from __future__ import annotations
 
+import collections
 import itertools
 import json
 from collections.abc import Iterator
@@ -114,10 +115,8 @@ def last_row(path: Path) -> dict[str, Any] | None:
     Raises:
         FileFormatError: see `metric_lines`; or it is none.
     """
-    last = None
-    for last in metric_lines(path) if path.exists() else ():
-        pass
-    return None if last is None else row_of(last[1], last[0])
+    last = collections.deque(metric_lines(path), maxlen=1) if path.exists() else None
+    return row_of(last[0][1], last[0][0]) if last else None
 
 
 def number_of(record: dict[str, Any], *names: str, where: str) -> float:

@@ -13,7 +13,6 @@ from nervecord.training.settings.config import TrainConfig, marked
 from nervecord.training.sweeps.standing import Standing, State, result_of
 from nervecord.training.sweeps.study import PlannedRun, Study, differences
 
-
 MOST_POINTS = 1 << 14
 """Rows that a curve is drawn through; of more every second, or third."""
 
