@@ -28,6 +28,8 @@ MOST_OPERATIONS = 1 << 36
 """Operations of one block, a policy's action or a block of a stream: half a minute of a processor's matrix products."""
 MOST_KEPT = 1 << 27
 """Values that all ops give in all steps of what is run and kept: a gigabyte."""
+MOST_RELAYS = 1 << 10
+"""Populations that pass spikes on, where a chip's delays are too short; compiling so many takes some ten seconds."""
 LARGEST = 1 << 62
 """A larger number is said as this one."""
 

@@ -66,7 +66,8 @@ class Finding:
         measure = (
             "" if self.value is None else f" ({self.value} against {self.limit})" if self.limit is not None else ""
         )
-        return f"{self.node}: {self.message}{measure}" + (f"; {self.fix}" if self.fix else "")
+        text = f"{self.node}: {self.message}{measure}" + (f"; {self.fix}" if self.fix else "")
+        return text.replace("\n", "\\n")  # of a name that a file says
 
 
 def raise_on_errors(

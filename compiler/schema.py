@@ -117,6 +117,8 @@ def checked(data: Any, kind: Any, where: str, error: type[NervecordError] = File
         return msgspec.convert(data, kind, strict=True)
     except msgspec.ValidationError as wrong:
         raise error(sentence(wrong, data), where=where) from None
+    except UnicodeEncodeError:  # half of a surrogate pair, of which JSON makes a text
+        raise error("holds a text that is none", where=where) from None
     except RecursionError:
         raise error("is nested too deeply", where=where) from None
 

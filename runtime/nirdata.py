@@ -29,6 +29,8 @@ ACTIONS = "actions"
 """What a policy gave, beside its nodes."""
 MOST_STEPS = 1 << 24
 """Steps that a list of events may be sorted into."""
+MOST_VALUES = 1 << 26
+"""Values that a recording may be laid out as: half a gigabyte."""
 
 
 def is_nirdata(path: str | os.PathLike[str]) -> bool:
@@ -108,11 +110,13 @@ def _sorted(observable: dict[str, Any], size: int, dt: float, where: str) -> Arr
     idx, time, value = (observable.get(key) for key in ("idx", "time", "value"))
     if not (isinstance(idx, np.ndarray) and isinstance(time, np.ndarray) and idx.shape == time.shape and idx.ndim == 2):
         raise FileFormatError("is neither a grid of steps nor a list of events", where=where)
+    if idx.dtype.kind not in "iu" or time.dtype.kind not in "iuf":
+        raise FileFormatError("has events whose neurons are no whole numbers, or whose times are none", where=where)
     neurons = _number(observable, "n_neurons")
     if neurons not in (None, size):
         raise FileFormatError(f"is of {neurons:g} neurons, {size} are needed", where=where)
     sample, event = np.nonzero(idx >= 0)
-    neuron, steps = idx[sample, event].astype(np.int64), np.floor(time[sample, event] / dt + 1e-9)
+    neuron, steps = idx[sample, event], np.floor(time[sample, event] / dt + 1e-9)
     end = _number(observable, "t_max")
     count = np.ceil(end / dt - 1e-6) if end is not None else np.append(steps, -1).max() + 1
     if not 1 <= count <= MOST_STEPS:
@@ -120,9 +124,14 @@ def _sorted(observable: dict[str, Any], size: int, dt: float, where: str) -> Arr
         raise FileFormatError(f"{ends}, 1 to {MOST_STEPS:,} steps of {dt:g} s are needed", where=where)
     if not (np.isfinite(steps).all() and (steps >= 0).all() and (steps < count).all() and (neuron < size).all()):
         raise FileFormatError(f"has events outside {size} neurons and {count * dt:g} s", where=where)
+    if count * len(idx) * size > MOST_VALUES:
+        raise FileFormatError(
+            f"has {len(idx)} samples of {count:.0f} steps of {size} neurons, {MOST_VALUES} values at most are laid out",
+            where=where, hint="fewer samples, or a larger time step",
+        )  # fmt: skip
     rows: Array = np.zeros((int(count), len(idx), size))
     values = np.asarray(value)[sample, event] if isinstance(value, np.ndarray) and value.shape == idx.shape else 1.0
-    rows[steps.astype(np.int64), sample, neuron] = values
+    rows[steps.astype(np.int64), sample, neuron.astype(np.int64)] = values
     return rows
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from nervecord.compiler.budget import MOST_RELAYS
 from nervecord.compiler.check.rules import GRAPH, Case, Hit, breaking, cited
 from nervecord.compiler.keys import UNLIMITED
 from nervecord.compiler.ops import Decoder, Level, Rescale, is_core
@@ -203,6 +204,7 @@ def delay_range(case: Case) -> Iterator[Hit]:
     longest = fact.value
     if longest is None or longest == UNLIMITED:
         return
+    total = 0
     for wait in _waiting(case):
         if wait.delay <= longest:
             continue
@@ -210,8 +212,10 @@ def delay_range(case: Case) -> Iterator[Hit]:
         values = [name for name in wire.sources if not case.graph.nodes[name].spikes]
         hops = -(-wait.delay // max(most, 1))
         relays = hops - 1
+        total += relays
         # A relay is a neuron that forgets: it takes a reset to zero, and each of its connections costs steps.
-        if not values and most and _relays(case) and wait.delay // hops >= case.connection_delay:
+        relayed = not values and most and _relays(case) and wait.delay // hops >= case.connection_delay
+        if relayed and total <= MOST_RELAYS:
             yield Hit(
                 case.named(wire.name), "its delay is longer than the chip's longest: its spikes pass "
                 + ("a further population" if relays == 1 else f"{relays} further populations"),
@@ -219,6 +223,8 @@ def delay_range(case: Case) -> Iterator[Hit]:
             )  # fmt: skip
         else:
             why = f", and {case.named(values[0])} sends values, which no neuron passes on" if values else ""
+            if relayed:
+                why = f", and at most {MOST_RELAYS} populations pass spikes on"
             yield Hit(
                 case.named(wire.name), f"its delay is longer than the chip's longest{why}", wait.delay, most,
                 f"train with delays of at most {most}, or paths that differ by less", cited(fact), breaking(fact),

@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,9 @@ class Limits:
     Args:
         seconds: of processor time until the process is killed, for a file of less than a MiB.
         seconds_per_mib: more for each whole MiB: a graph of many small nodes takes most of them.
-        patience: how many times as long it may take by the clock, on a machine with other work. What hangs in libhdf5
-            takes processor time; this is for what waits, and for systems that cannot limit processor time.
+        patience: how many times as long it may take by the clock, on a machine with other work, beside the time that it
+            waits for a processor. What hangs in libhdf5 takes processor time; this is for what waits, and for systems
+            that cannot limit processor time.
         file_bytes: largest file that is opened.
         value_bytes: least that a file's values may take together, expanded; larger files may take
             `expansion` times their size.
@@ -159,7 +161,7 @@ def _run(reader: Reader, name: str, size: int, limits: Limits) -> bytes:
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
     ) as child:
         try:
-            out, err = child.communicate(timeout=seconds * limits.patience)
+            out, err = _outcome(child, seconds * limits.patience)
         except subprocess.TimeoutExpired:
             child.kill()
             child.communicate()
@@ -180,6 +182,30 @@ def _run(reader: Reader, name: str, size: int, limits: Limits) -> bytes:
             f"reading it ended the reader: {_ending(child.returncode, err)}", where=name, hint="write or copy it again"
         )
     return out
+
+
+def _outcome(child: subprocess.Popen[bytes], seconds: float) -> tuple[bytes, bytes]:
+    """What a child wrote, within so many seconds by the clock beside those that it had to wait for a processor.
+
+    Raises:
+        TimeoutExpired: it took longer.
+    """
+    begun = time.monotonic()
+    while True:
+        left = seconds + _queued(child.pid) - (time.monotonic() - begun)
+        try:
+            return child.communicate(timeout=max(left, 0.01))
+        except subprocess.TimeoutExpired:
+            if time.monotonic() - begun >= seconds + _queued(child.pid):
+                raise
+
+
+def _queued(pid: int) -> float:
+    """Seconds that a process was ready to run and no processor was free, as far as the system tells."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
 
 
 def _ending(code: int, err: bytes) -> str:

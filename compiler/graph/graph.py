@@ -18,7 +18,7 @@ from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph.notebook import table
 from nervecord.compiler.ops import Level, Op, is_core
-from nervecord.errors import GraphError
+from nervecord.errors import GraphError, one_line
 
 Edge = tuple[str, str]
 T = TypeVar("T", bound=Op)
@@ -50,7 +50,8 @@ class Graph:
         for edge in self.edges:
             for end in edge:
                 if end not in self.nodes:
-                    raise GraphError(f"edge {edge[0]} -> {edge[1]} names a node that does not exist", where=end)
+                    text = one_line(f"edge {edge[0]} -> {edge[1]} names a node that does not exist")
+                    raise GraphError(text, where=end)
         if len(set(self.edges)) != len(self.edges):
             raise GraphError("the same edge appears twice", where="edges", hint="merge its weights into one node")
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.budget import MOST_RELAYS
 from nervecord.compiler.lower.normal import Link, Population
 from nervecord.compiler.lower.retime import Timing, hops
 from nervecord.compiler.ops import Csr
@@ -32,6 +33,7 @@ def relays(
     """
     phase, wait = dict(timing.phase), dict(timing.wait)
     found: list[Population] = []
+    count = 0
     sizes: dict[str, int] = {p.name: p.size for p in populations}
     for p in populations:
         links = list(p.links)
@@ -49,6 +51,13 @@ def relays(
                 raise InfeasibleError(
                     f"must wait {wait[link.name]} steps, the chip's longest delay is {arithmetic.delay_max}, and its "
                     "neurons cannot relay spikes", where=link.origin[0], hint="make the paths equally long",
+                )  # fmt: skip
+            count += len(waits) - 1
+            if count > MOST_RELAYS:
+                raise InfeasibleError(
+                    f"must wait {wait[link.name]} steps, which with all others takes {count} relays of at most "
+                    f"{arithmetic.delay_max} steps, {MOST_RELAYS} are possible", where=link.origin[0],
+                    hint="a larger time step, or shorter delays",
                 )  # fmt: skip
             source, at = link.source, phase.get(link.source, 0)
             width = sizes.get(source, int(link.weight.shape[1]))

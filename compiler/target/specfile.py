@@ -144,6 +144,8 @@ class _Reading:
             if name in data:
                 read = self.section if kind is Convolution else self.record
                 held[name] = read(name, kind, data[name], like=texts)
+        if held["convolution"] is not None and not self.wrong:
+            self.paired(held["convolution"])
         nodes: Any = data.get("nodes")
         if nodes is None and integers is not None:
             nodes = implied.nodes(integers, source, confidence)
@@ -159,6 +161,14 @@ class _Reading:
             nodes_source=nodes["source"], nodes_confidence=nodes["confidence"], file=self.file,
             arithmetic_source=source, arithmetic_confidence=confidence, **held,
         )  # fmt: skip
+
+    def paired(self, convolution: Convolution) -> None:
+        """Memories of layers come in pairs."""
+        kernels, neurons = convolution.kernel_memory.value, convolution.neuron_memory.value
+        if kernels is not None and neurons is not None and len(kernels) != len(neurons):
+            self.wrong.append(
+                f"convolution.kernel_memory: has {len(kernels)} layers, and neuron_memory has {len(neurons)}"
+            )
 
     @staticmethod
     def computes(data: Mapping[str, Any]) -> bool:

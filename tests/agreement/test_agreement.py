@@ -216,6 +216,13 @@ def test_relays_count_as_neurons() -> None:
     assert outcome(waiting, described({"neurons": 3}, delay_max=5)) == "neurons"
 
 
+def test_a_thousand_relays_are_the_most() -> None:
+    """A file of a few bytes can say delays that take hundreds of thousands."""
+    spikes = (affine(delay=200), lif(), affine(), lif())
+    assert outcome(net(*spikes, spiking=True), described({}, delay_max=1)) == "feasible"
+    assert outcome(net(affine(delay=3000), *spikes[1:], spiking=True), described({}, delay_max=1)) == "delay-range"
+
+
 def test_products_beyond_float64_are_refused() -> None:
     one = np.ones(2)
     huge = current_lif().replace(synapse=Synapse(0.5 * one, 1e200 * one))

@@ -31,7 +31,7 @@ from nervecord.compiler.nir.file import write_nir
 from nervecord.compiler.ops import Affine, Input, Level, Membrane, Neuron, Output
 from nervecord.errors import FileFormatError, NervecordError
 from nervecord.runtime.arrayfile import read_arrays
-from nervecord.training.folder.records import read_metrics, read_record
+from nervecord.training.folder.records import last_row, read_columns, read_record
 
 
 def npy(header: str, values: bytes = b"", version: bytes = b"\1\0") -> bytes:
@@ -368,14 +368,14 @@ def test_records_of_runs(content: bytes, words: str, nervecord_cli: Any, tmp_pat
 
 def test_rows_of_metrics(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    assert read_metrics(path) == []
+    assert read_columns(path) == []
     path.write_bytes(b'{"step": 1}\n{"step": 2}\n{"st')  # the last one of a process that was killed
-    assert read_metrics(path) == [{"step": 1}, {"step": 2}]
-    assert read_metrics(path, last=True) == [{"step": 2}]
+    assert read_columns(path, "return") == [(1, None), (2, None)]
+    assert last_row(path) == {"step": 2}
     for row in (b"{}\n", b'{"step": "1"}\n', b"nonsense\n"):
         path.write_bytes(row)
         with pytest.raises(FileFormatError, match="line 1"):
-            read_metrics(path)
+            read_columns(path)
 
 
 # --------------------------------------------------------------------------------------------------------------------

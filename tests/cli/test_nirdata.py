@@ -82,7 +82,7 @@ def test_a_run_leaves_a_trace(files: Path, nervecord_cli: Any, tmp_path: Path, m
     )
 
 
-def events(neuron: int, time: float, end: float) -> None:
+def single_event(neuron: int, time: float, end: float) -> None:
     data = nir.EventData(np.array([[neuron]]), np.array([[time]]), 6, end)
     nir.write_data("x.nir", nir.NIRGraphData({"input": nir.NIRNodeData({"input": data})}))
 
@@ -92,6 +92,17 @@ def attribute(name: str, value: Any) -> None:
     nir.write_data("x.nir", nir.NIRGraphData({"input": nir.NIRNodeData({"input": grid})}))
     with h5py.File("x.nir", "a") as file:
         file["nodes/input/observables/input"].attrs[name] = value
+
+
+def events(**fields: Any) -> None:
+    """A list of two events, some of whose fields are others."""
+    written = nir.EventData(np.array([[0, 1]]), np.array([[0.0, 0.001]]), 6, 1.0)
+    nir.write_data("x.nir", nir.NIRGraphData({"input": nir.NIRNodeData({"input": written})}))
+    with h5py.File("x.nir", "a") as file:
+        group = file["nodes/input/observables/input"]
+        for name, values in fields.items():
+            del group[name]
+            group[name] = np.array(values)
 
 
 @pytest.mark.parametrize(
@@ -110,10 +121,10 @@ def attribute(name: str, value: Any) -> None:
                 "input": nir.EventData(np.array([[99]]), np.array([[0.0]]), 100, 1.0)})})),
             "is of 100 neurons, 6 are needed",
         ),
-        (lambda: events(99, 0.0, 1.0), "has events outside 6 neurons and 1 s"),
-        (lambda: events(0, 0.3, 0.2), "has events outside 6 neurons and 0.2 s"),
-        (lambda: events(0, 0.3, float("inf")), "ends after inf s"),
-        (lambda: events(0, 0.3, 1e9), "ends after 1e+09 s, 1 to 16,777,216 steps"),
+        (lambda: single_event(99, 0.0, 1.0), "has events outside 6 neurons and 1 s"),
+        (lambda: single_event(0, 0.3, 0.2), "has events outside 6 neurons and 0.2 s"),
+        (lambda: single_event(0, 0.3, float("inf")), "ends after inf s"),
+        (lambda: single_event(0, 0.3, 1e9), "ends after 1e+09 s, 1 to 16,777,216 steps"),
         (
             lambda: nir.write_data("x.nir", nir.NIRGraphData({"input": nir.NIRNodeData({
                 "input": nir.TimeGriddedData(np.zeros((1, 4, 6)), 1e-4)})})),
@@ -121,6 +132,10 @@ def attribute(name: str, value: Any) -> None:
         ),
         (lambda: attribute("dt", "soon"), "its attribute dt is no single number"),
         (lambda: attribute("dt", np.ones(3)), "its attribute dt is no single number"),
+        (lambda: events(idx=[[np.nan, 1e300]]), "whose neurons are no whole numbers"),
+        (lambda: events(idx=np.array([[2**64 - 1, 0]], dtype=np.uint64)), "has events outside 6 neurons"),
+        (lambda: events(idx=[[True, False]]), "whose neurons are no whole numbers"),
+        (lambda: events(time=[[0.0, 16000.0]]), "has 1 samples of 16000001 steps of 6 neurons"),
     ],
 )  # fmt: skip
 def test_recordings_that_are_none(write: Any, words: str, network: Path, nervecord_cli: Any) -> None:

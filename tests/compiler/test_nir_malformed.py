@@ -205,6 +205,14 @@ def test_time_limit() -> None:
     assert time.monotonic() - start < 5
 
 
+def test_time_that_it_waits_for_a_processor_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 readers at once on two processors each wait for minutes."""
+    assert readerguard._queued(os.getpid()) >= 0.0
+    assert readerguard._queued(1 << 30) == 0.0
+    monkeypatch.setattr(readerguard, "_queued", lambda pid: 60.0)
+    assert "node" in read_hdf5(malformed("nan_weights.nir"), Limits(seconds=0.001, patience=1))
+
+
 def test_what_hangs_is_killed_by_its_processor_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine takes nothing of it, so that sound files are read there as well."""
     hanging = readerguard.START.replace("import importlib, readerchild; ", "import importlib, readerchild\nhang()\n")

@@ -1,15 +1,18 @@
 """Fuzzing at length: `python tests/fuzz/campaign.py --cases 50000`, from the repository's root; `make fuzz`.
 
 The cases run in a process of their own, which a watcher looks at: one that ends by itself has crashed, one that says
-nothing for 10 seconds, twice, hangs, and both are counted and gone on from. In it every file that is opened for
-writing, every folder made, process started and connection opened outside the case's own folder is counted as well.
+nothing for 10 seconds of processor time, twice, hangs, and both are counted and gone on from. In it every file that is
+opened for writing, every folder made, process started and connection opened outside the case's own folder is counted.
 
     --kind NAME         one kind of file; by default all, in shares
     --first N           number of the first case: the same number is the same file
     --seconds N         stop then, wherever it is
+    --log FILE          a line of JSON for each case, as it ends
     --bounds            all with numba's checks of array bounds, which find what the loop writes beyond its memory
 
-Of the programs a part is run with those checks in any case; its cases follow those of the others.
+Of the programs a part is run with those checks in any case; its cases follow those of the others. Time is processor
+time, and memory the most that one process held, those that a case started included; of the slowest case, and of the one
+in which memory last grew, the numbers stand below.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import select
 import subprocess
 import sys
@@ -33,9 +37,11 @@ SHARES = {
 }  # fmt: skip
 """Per cent of the cases. Of NIR's bytes and of networks of lava-dl each takes a process."""
 HANGS = 10.0
-"""Seconds a case may take."""
+"""Seconds of processor time a case may take."""
 LAYOUTS_HANG = 30.0
 """Seconds of one that asks for a large layout."""
+PATIENCE = 15
+"""How many times as long by the clock, on a machine with other work; for what waits."""
 MOST_MEMORY = 2 << 30
 """Bytes of memory a process may come to hold."""
 WIDTH = 26
@@ -50,6 +56,7 @@ def main() -> int:
     parser.add_argument("--kind", choices=SHARES)
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--bounds", action="store_true")
+    parser.add_argument("--log", type=Path)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -58,21 +65,23 @@ def main() -> int:
     shares = {args.kind: 100} if args.kind else SHARES
     stop = time.monotonic() + args.seconds
     failed = 0
-    heads = ("cases", "read", "refused", "raised", "crashed", "hung", "stalled", "outside", "slowest", "memory")
+    heads = ("cases", "read", "refused", "raised", "crashed", "hung", "stalled", "outside", "all", "slowest", "memory")
     print("kind".ljust(WIDTH) + "".join(head.rjust(10) for head in heads), flush=True)
     for name, share in shares.items():
         kind = name.removesuffix(CHECKED)
         first = args.first if kind == name else args.first + args.cases
         watched = Watched(kind, first, args.cases * share // 100, bounds=args.bounds or kind != name)
+        watched.log = args.log
         watched.run(stop)
         n = watched.counts
         row = [str(n.total()), *(str(n[how]) for how in ("read", "refused", "raised", "crashed", "hung"))]
         row += [str(watched.stalls), str(len(watched.outside))]
-        row += [f"{watched.slowest:.1f} s", f"{watched.memory >> 20} MB"]
+        row += [f"{watched.total:.0f} s", f"{watched.slowest[0]:.1f} s", f"{watched.memory[0] >> 20} MB"]
         print(name.ljust(WIDTH) + "".join(text.rjust(10) for text in row), flush=True)
+        print(f"    slowest {watched.slowest[1]}, most memory {watched.memory[1]}", flush=True)
         for line in [*watched.failures[:20], *sorted(watched.outside)[:20]]:
             print(f"    {line}", flush=True)
-        failed += len(watched.failures) + len(watched.outside) + (watched.memory > MOST_MEMORY)
+        failed += len(watched.failures) + len(watched.outside) + (watched.memory[0] > MOST_MEMORY)
     return int(failed > 0)
 
 
@@ -84,9 +93,11 @@ class Watched:
         self.counts: Counter[str] = Counter()
         self.failures: list[str] = []
         self.outside: set[str] = set()
-        self.slowest, self.memory = 0.0, 0
+        self.slowest, self.memory = (0.0, first), (0, first)
+        self.total = 0.0
+        self.log: Path | None = None
         self.again, self.stalls = -1, 0
-        self.hangs = LAYOUTS_HANG if kind == "layout" else HANGS
+        self.hangs, self.patience = LAYOUTS_HANG if kind == "layout" else HANGS, PATIENCE
         self.environment = {**os.environ, "PYTHONFAULTHANDLER": "1", "OMP_NUM_THREADS": "1"}
         self.bounds = bounds
 
@@ -98,6 +109,7 @@ class Watched:
     def run(self, stop: float) -> None:
         """All cases, or those until `stop` on the monotonic clock."""
         with tempfile.TemporaryDirectory(prefix="nervecord-fuzz-") as folder:
+            self.environment["TMPDIR"] = folder  # what the engine c builds is the case's own
             if self.bounds:
                 # In a cache of its own: numba's does not tell code with checks from code without.
                 self.environment |= {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(Path(folder) / "numba")}
@@ -117,10 +129,15 @@ class Watched:
     def _watch(self, process: Any, stop: float) -> None:
         ready = False
         buffer = b""
+        spent, since = 0.0, time.monotonic()
         while time.monotonic() < stop:
-            # Importing everything, and compiling the loop with other checks, is not a case.
-            if not select.select([process.stdout], [], [], self.hangs if ready else 300.0)[0]:
-                return self._over("hung")
+            if not select.select([process.stdout], [], [], 0.5)[0]:
+                # Importing everything, and compiling the loop with other checks, is not a case.
+                limit = self.hangs if ready else 300.0
+                late = time.monotonic() - since > self.patience * limit
+                if late or processor_time(process.pid) - spent > limit:
+                    return self._over("hung")
+                continue
             piece = os.read(process.stdout.fileno(), 1 << 16)
             if not piece:
                 return None if self.next >= self.end else self._over("crashed")
@@ -130,6 +147,7 @@ class Watched:
                 ready = True
                 if "case" in said:
                     self._note(said)
+            spent, since = processor_time(process.pid), time.monotonic()
         return None
 
     def _over(self, how: str) -> None:
@@ -144,7 +162,13 @@ class Watched:
     def _note(self, said: dict[str, Any]) -> None:
         self.counts[said["outcome"]] += 1
         self.outside |= {f"{self.kind} {said['case']}: {what}" for what in said["outside"]}
-        self.slowest, self.memory = max(self.slowest, said["seconds"]), max(self.memory, said["memory"])
+        # The first of several cases that are equal: memory is the most so far, and never falls.
+        self.slowest = max(self.slowest, (said["seconds"], said["case"]), key=lambda pair: pair[0])
+        self.memory = max(self.memory, (said["memory"], said["case"]), key=lambda pair: pair[0])
+        self.total += said["seconds"]
+        if self.log:
+            with open(self.log, "a") as out:
+                print(json.dumps({"kind": self.kind, **said}), file=out)
         if said["outcome"] == "raised":
             self.failures.append(f"{self.kind} {said['case']}: {said['error']}")
         self.next = said["case"] + 1
@@ -156,7 +180,6 @@ class Watched:
 
 def child(kind: str, first: int, count: int, folder: Path) -> None:
     """Run cases, and say what each came to in a line of JSON."""
-    import resource
     import traceback
 
     sys.path[:0] = [str(HERE.parent)]
@@ -165,15 +188,14 @@ def child(kind: str, first: int, count: int, folder: Path) -> None:
     from fuzz.kinds import run_case, warm_up
 
     warm_up(kind, folder)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Address space, of which libraries take more than memory.
-    limit = (4 << 30) + before * 1024
+    limit = (4 << 30) + used()[1]
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     outside: list[str] = []
     sys.addaudithook(watcher(str(folder), outside))
     print(json.dumps({"ready": True}), file=out)
     for number in range(first, first + count):
-        began = time.monotonic()
+        began = used()[0]
         said: dict[str, Any] = {"case": number}
         try:
             said["outcome"] = run_case(kind, number, folder)
@@ -181,11 +203,24 @@ def child(kind: str, first: int, count: int, folder: Path) -> None:
             at = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{Path(at.filename).name}:{at.lineno}"
             said |= {"outcome": "raised", "error": f"{type(error).__name__}: {str(error)[:300]!a} at {place}"}
-        said["seconds"] = time.monotonic() - began
-        said["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        seconds, said["memory"] = used()
+        said["seconds"] = seconds - began
         said["outside"] = list(outside)
         outside.clear()
         print(json.dumps(said), file=out)
+
+
+def used() -> tuple[float, int]:
+    """(seconds of processor time, most bytes of memory so far) of this process and of those that it started."""
+    own, started = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = own.ru_utime + own.ru_stime + started.ru_utime + started.ru_stime
+    return seconds, max(own.ru_maxrss, started.ru_maxrss) * 1024
+
+
+def processor_time(pid: int) -> float:
+    """Seconds that a process and those that it waited for have used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def watcher(folder: str, found: list[str]) -> Any:
@@ -200,12 +235,14 @@ def watcher(folder: str, found: list[str]) -> Any:
                 return
         elif event in ("os.mkdir", "os.remove", "os.rmdir", "os.rename", "os.link", "os.symlink", "os.truncate"):
             path = given[0]
+        elif event == "ctypes.dlopen" and str(given[0]).startswith(folder):
+            return  # of the engine c, built there
         elif event in ("socket.connect", "os.system", "os.exec", "os.posix_spawn", "ctypes.dlopen"):
             found.append(f"{event} {str(given)[:100]}")
             return
         elif event == "subprocess.Popen":
-            # Only the guarded readers.
-            if "readerchild" not in str(given[1]):
+            # Only the guarded readers, and the compiler of the engine c.
+            if "readerchild" not in str(given[1]) and not (given[1][0] == "cc" and folder in str(given[1])):
                 found.append(f"{event} {str(given)[:100]}")
             return
         else:

@@ -51,12 +51,23 @@ MOST_STEPS = 1 << 12
 MOST_ENTERING = 1 << 24
 """Values that enter in it, which the caller has to bring."""
 MOST_FILE = 1 << 16
-"""Bytes."""
+"""Bytes; a larger one is drawn again."""
 
 
 def draw_layout(sound: Path, rng: random.Random) -> Any:
     """A tiny file: the tree of a NIR file, or a program."""
-    return _nir(rng) if rng.random() < 0.5 else _program(rng)
+    draw = _nir if rng.random() < 0.5 else _program
+    while _length(drawn := draw(rng)) > MOST_FILE:
+        pass
+    return drawn
+
+
+def _length(drawn: bytes | dict[str, Any]) -> int:
+    """Bytes of a program, or of the arrays in a tree."""
+    if isinstance(drawn, bytes):
+        return len(drawn)
+    fields = (field for node in drawn["node"]["nodes"].values() for field in node.values())
+    return sum(field.nbytes for field in fields if isinstance(field, np.ndarray))
 
 
 def check_layout(given: Any, rng: random.Random) -> None:
@@ -225,9 +236,7 @@ def _named(rng: random.Random) -> list[tuple[str, Op]]:
 def _program(rng: random.Random) -> bytes:
     graph: Graph = chain(Level.DISCRETE, _named(rng), dt=1e-3)
     steps = rng.choice((1, 1, 4, 1 << 12, 1 << 16))
-    data = Program("reference", graph, None, Schedule(steps, rng.choice(("reset", "carried")))).to_bytes()
-    assert len(data) <= MOST_FILE
-    return data
+    return Program("reference", graph, None, Schedule(steps, rng.choice(("reset", "carried")))).to_bytes()
 
 
 def _nir(rng: random.Random) -> dict[str, Any]:

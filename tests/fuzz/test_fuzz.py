@@ -44,10 +44,16 @@ def test_damaged_files_are_read_within_their_promises_or_refused(kind: str, part
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("number", [2000724, 2005242, 2007978])
-def test_names_that_are_no_line_and_no_text(number: int, tmp_path: Path) -> None:
-    """An edge to a name with a line break in it; metadata with half of a surrogate pair."""
-    assert run_case("nir content", number, tmp_path) == "refused"
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [
+        ("nir content", 2000724), ("nir content", 2005242), ("nir content", 2007978), ("nir content", 6004919),
+        ("record", 6000633), ("target", 6002745),
+    ],
+)  # fmt: skip
+def test_what_was_once_raised_is_refused(kind: str, number: int, tmp_path: Path) -> None:
+    """An edge to or from a name with a line break in it; half of a surrogate pair; no field that indexes neurons."""
+    assert run_case(kind, number, tmp_path) == "refused"
 
 
 @pytest.mark.parametrize("kind", CASES)
@@ -112,10 +118,12 @@ def test_a_campaign_counts_what_fails(tmp_path: Path) -> None:
         "elif FIRST == 2:\n    print('{}', flush=True)\n    import time; time.sleep(60)\n"
     )
     watched = Broken("program", 0, 4, bounds=False)
-    watched.hangs = 2.0
+    watched.hangs, watched.patience, watched.log = 2.0, 1, tmp_path / "log"
     watched.run(float("inf"))
     assert watched.counts == {"read": 1, "crashed": 2, "hung": 1}
     assert watched.outside == {"program 0: open /x"}
-    assert watched.memory == MOST_MEMORY
+    assert watched.memory == (MOST_MEMORY, 0)
+    assert watched.slowest == (0.1, 0)
+    assert json.loads(watched.log.read_text())["kind"] == "program"
     assert watched.stalls == 1
     assert any("hung" in line for line in watched.failures)

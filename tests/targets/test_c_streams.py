@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from pathlib import Path
 
@@ -33,8 +34,13 @@ from nervecord.compiler.ops import (
     Quantise,
 )
 from nervecord.compiler.plan.plan import plan
+from nervecord.errors import InfeasibleError
+from nervecord.runtime.engines.c import library
+from nervecord.runtime.engines.c.core import Core
 from nervecord.runtime.engines.c.session import CStream
+from nervecord.runtime.engines.c.source import c_source
 from nervecord.runtime.engines.emulator.session import EmulatorStream
+from nervecord.runtime.stream import MachineStream
 
 pytestmark = pytest.mark.skipif(
     not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler: apt-get install gcc"
@@ -151,6 +157,46 @@ core.Core.members = lambda self: [
     "a sum that overflows": 'equations.literal = lambda value: "2000000000" if value == 64 else str(value)',
 }
 """What a campaign with sanitizers must find, as changes of what prints the C."""
+
+
+def test_members_are_listed_a_few_times_however_many_rings_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A delay of 65,536 steps is a chain of a thousand rings, and the list of members as long."""
+    calls = []
+    members = Core.members
+    monkeypatch.setattr(Core, "members", lambda core: calls.append(core) or members(core))
+    size, count = 2, 40
+    nodes: dict[str, Op] = {"in": Input((size,), "spikes")}
+    for k in range(count):
+        nodes |= {f"dense{k}": Dense(np.eye(size, dtype=np.int64) * 64, 0, 7, 3), f"neurons{k}": current_neurons(size)}
+    nodes["out"] = Output((size,))
+    graph = Graph(Level.INTEGER, nodes, tuple(itertools.pairwise(nodes)), 1e-3, LAVA)
+    source = c_source(plan(graph, STREAM))
+    assert len(source.form.rings) >= count
+    assert len(calls) < 5
+
+
+def test_what_was_sent_is_kept_as_long_as_its_own_connections_read_it() -> None:
+    """A delay behind it does not keep a wide input for as many steps."""
+    nodes: dict[str, Op] = {
+        "in": Input((50,), "spikes"), "dense": Dense(np.ones((1, 50), dtype=np.int64) * 64, 0, 7, 1),
+        "one": current_neurons(1), "late": Dense(np.eye(1, dtype=np.int64) * 64, 0, 7, 40),
+        "two": current_neurons(1), "out": Output((1,)),
+    }  # fmt: skip
+    graph = Graph(Level.INTEGER, nodes, tuple(itertools.pairwise(nodes)), 1e-3, LAVA)
+    blocks = (np.random.default_rng(3).random((60, 1, 50)) < 0.2).astype(np.float64)
+    with CStream(plan(graph, STREAM)) as stream, MachineStream(plan(graph, STREAM)) as definition:
+        for block in blocks:
+            np.testing.assert_array_equal(stream.step(block), definition.step(block))
+            for name, rows in definition.trace().items():
+                np.testing.assert_array_equal(stream.trace()[name], rows, err_msg=name)
+        assert {name: len(kept) for name, kept in stream._machine._sent.items()} == {"in": 2, "one": 41, "two": 1}
+
+
+@pytest.mark.parametrize("limit", ["MOST_FUNCTIONS", "MOST_TABLES"])
+def test_what_would_keep_a_compiler_for_minutes_is_refused(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, limit, 10)
+    with pytest.raises(InfeasibleError, match="at most 10 are compiled"):
+        CStream(beside_bias_sources(1))
 
 
 @pytest.mark.parametrize("planted", PLANTED)

@@ -127,6 +127,12 @@ def changed(**changes: Any) -> dict[str, Any]:
     return data
 
 
+MEMORIES = {
+    name: {"value": sizes, "source": "x", "confidence": "given"}
+    for name, sizes in (("kernel_memory", [64, 64]), ("neuron_memory", [64]))
+}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -155,6 +161,12 @@ def changed(**changes: Any) -> dict[str, Any]:
         ({"energy__process_nm": 14.5}, "energy.process_nm: is 14.5, a whole number"),
         ({"energy__source": None}, "energy.source: is missing, and confidence = 'second-hand' needs one"),
         ({"limits": 3}, "limits: a table is needed"),
+        ({"behaviour__resets__value": []}, "behaviour.resets: is empty"),
+        ({"packing__index_bits": []}, "packing.index_bits: is empty"),
+        ({"packing__index_bits": [6, -1]}, "packing.index_bits: is (6, -1), 0 to 62 is needed"),
+        ({"packing__block": 0}, "packing.block: is 0, 1 to 65536 is needed"),
+        ({"packing__word_bits": 1 << 50}, "packing.word_bits: is 1125899906842624, 1 to 65536"),
+        ({"convolution": MEMORIES}, "convolution.kernel_memory: has 2 layers, and neuron_memory has 1"),
     ],
 )
 def test_a_wrong_spec_is_refused_by_key(change: dict[str, Any], words: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from nervecord.compiler.files.regular import open_regular
 from nervecord.compiler.schema import checked, printable, real, record, whole
 from nervecord.errors import FileFormatError, NervecordError
-from nervecord.training.folder.records import MOST_METRICS, number_of, parsed
+from nervecord.training.folder.records import metric_lines, row_of
 
 MOST_BYTES = 64 << 30
 """Of a checkpoint; one with a replay of millions of observations takes some gigabytes."""
@@ -113,26 +113,17 @@ def require_parts(state: dict[str, Any], wanted: dict[str, Any]) -> None:
 
 
 def whole_rows(path: Path, step: int) -> Iterator[bytes]:
-    """The lines of metrics.jsonl up to a step, as they stand; what follows the last line break is the torn row of a
-    process that was killed.
+    """The lines of metrics.jsonl up to a step, as they stand.
 
     Raises:
-        FileFormatError: it is no regular file; or a line is no row.
+        FileFormatError: see `metric_lines`; or a line is no row.
     """
-    where = printable(str(path))
-    with open_regular(path, where, MOST_METRICS, "file") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                return
-            at = f"{where}: line {number}"
-            try:
-                row = parsed(line.decode(), at)
-                reached = number_of(row, "step", where=at)
-            except UnicodeDecodeError:
-                raise FileFormatError("is no text", where=at, hint="delete the line to resume") from None
-            except FileFormatError as error:
-                error.hint = error.hint or "delete the line to resume"
-                raise
-            if reached > step:
-                return
-            yield line
+    for at, line in metric_lines(path):
+        try:
+            row = row_of(line, at)
+        except FileFormatError as error:
+            error.hint = error.hint or "delete the line to resume"
+            raise
+        if row["step"] > step:
+            return
+        yield line

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nervecord.runtime.report.picture import save_figure
-from nervecord.training.folder.records import read_metrics, read_record
+from nervecord.training.folder.records import number_of, read_columns, read_record
 
 
 def draw_learning_curve(folder: Path, path: Path, *, title: str = "") -> None:
@@ -23,14 +23,14 @@ def draw_learning_curve(folder: Path, path: Path, *, title: str = "") -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows = read_metrics(folder / "metrics.jsonl")
+    rows = read_columns(folder / "metrics.jsonl", "train_return", "validation_return")
     figure = Figure(figsize=(8, 4.2), dpi=130, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    trained = [(row["step"] / 1e6, row["train_return"]) for row in rows if row["train_return"] is not None]
+    trained = [(step / 1e6, value) for step, value, _ in rows if value is not None]
     if trained:
         axes.plot(*zip(*trained, strict=True), color="#2c6fbb", linewidth=1.3, label="training, with action noise")
-    validated = [(row["step"] / 1e6, row["validation_return"]) for row in rows if row["validation_return"] is not None]
+    validated = [(step / 1e6, value) for step, _, value in rows if value is not None]
     if validated:
         axes.plot(*zip(*validated, strict=True), "o", color="#d1495b", markersize=4, label="validation, deterministic")
     _draw_result(axes, folder / "result.json")
@@ -46,14 +46,17 @@ def draw_learning_curve(folder: Path, path: Path, *, title: str = "") -> None:
 
 def _draw_result(axes: Any, path: Path) -> None:
     result = read_record(path) if path.exists() else {}
-    test = result.get("test")
-    if test is None:
+    if result.get("test") is None:
         return
-    mean = test["mean_return"]
-    # One episode has no interval.
-    low, high = test["interval95"] or (mean, mean)
+    where = str(path)
+    step, mean, episodes = (
+        number_of(result, *names, where=where) for names in (("step",), ("test", "mean_return"), ("test", "episodes"))
+    )
+    interval = result["test"].get("interval95")
+    interval = interval if isinstance(interval, list) and len(interval) == 2 else None  # one episode has none
+    low, high = (number_of({"interval95": end}, "interval95", where=where) for end in interval or (mean, mean))
     axes.errorbar(
-        [result["step"] / 1e6], [mean], [[mean - low], [high - mean]],
+        [step / 1e6], [mean], [[mean - low], [high - mean]],
         fmt="D", color="#1b1b1e", markersize=5, capsize=3,
-        label=f"test, {test['episodes']} other episodes" + (", 95 % interval" if test["interval95"] else ""),
+        label=f"test, {episodes} other episodes" + (", 95 % interval" if interval else ""),
     )  # fmt: skip

@@ -5,20 +5,27 @@ A run folder may have been copied from elsewhere. What is in it is read as data,
 
 from __future__ import annotations
 
+import collections
+import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nervecord.compiler.files.regular import read_text
+from nervecord.compiler.files.regular import open_regular, read_text
 from nervecord.compiler.schema import printable
 from nervecord.errors import FileFormatError
 
-MAXIMUM_BYTES = 64 << 20
-"""Of config.json, versions.json, result.json."""
+MAXIMUM_BYTES = 8 << 20
+"""Of config.json, versions.json, result.json: what is made of one takes up to thirty times as much."""
 LARGEST = 1e300
 """Of a number: no infinity, and no whole number that has no float."""
-MOST_METRICS = 1 << 30
+MOST_METRICS = 1 << 29
 """Bytes of metrics.jsonl."""
+MOST_ROWS = 1 << 21
+"""Rows of it."""
+LONGEST_ROW = 1 << 20
+"""Bytes of a row."""
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -46,23 +53,70 @@ def parsed(text: str, where: str) -> dict[str, Any]:
     return found
 
 
-def read_metrics(path: Path, *, last: bool = False) -> list[dict[str, Any]]:
-    """The whole rows of metrics.jsonl, or the `last` of them alone; none where there is no file. Each has a "step".
+def metric_lines(path: Path) -> Iterator[tuple[str, bytes]]:
+    """(place, line) of each whole line of metrics.jsonl, unread; what follows the last line break is the torn row of a
+    process that was killed.
 
     Raises:
-        FileFormatError: a row is none.
+        FileFormatError: it is no regular file, or a line, or their number, is beyond all that trainings write.
+    """
+    where = printable(str(path))
+    with open_regular(path, where, MOST_METRICS, "file") as file:
+        for number in itertools.count(1):
+            try:
+                line = file.readline(LONGEST_ROW + 1)
+            except OSError as error:
+                raise FileFormatError(f"cannot be read: {error.strerror or error}", where=where) from None
+            if len(line) > LONGEST_ROW:
+                raise FileFormatError(
+                    f"has more than {LONGEST_ROW} bytes", where=f"{where}: line {number}", hint="delete the line"
+                )
+            if not line.endswith(b"\n"):
+                return
+            if number > MOST_ROWS:
+                raise FileFormatError(f"has more than {MOST_ROWS} rows", where=where)
+            yield f"{where}: line {number}", line
+
+
+def row_of(line: bytes, at: str) -> dict[str, Any]:
+    """The row in a line of metrics.jsonl, which has a "step".
+
+    Raises:
+        FileFormatError: there is none.
+    """
+    try:
+        row = parsed(line.decode(), at)
+    except UnicodeDecodeError:
+        raise FileFormatError("is no text", where=at) from None
+    number_of(row, "step", where=at)
+    return row
+
+
+def read_columns(path: Path, *names: str) -> list[tuple[Any, ...]]:
+    """The step and the value under each name in the rows of metrics.jsonl, None where a row has none; no row where
+    there is no file.
+
+    Raises:
+        FileFormatError: see `metric_lines`; or a row is none, or holds something else than a number there.
     """
     if not path.exists():
         return []
-    where = printable(str(path))
-    lines = read_text(path, where, MOST_METRICS, "file").split("\n")
-    # What follows the last line break is the torn row of a process that was killed.
-    rows = []
-    for k in range(max(0, len(lines) - 2) if last else 0, len(lines) - 1):
-        at = f"{where}: line {k + 1}"
-        rows.append(parsed(lines[k], at))
-        number_of(rows[-1], "step", where=at)
-    return rows
+    found = []
+    for at, line in metric_lines(path):
+        row = row_of(line, at)
+        values = (None if row.get(name) is None else number_of(row, name, where=at) for name in names)
+        found.append((row["step"], *values))
+    return found
+
+
+def last_row(path: Path) -> dict[str, Any] | None:
+    """The last row of metrics.jsonl; the others are not looked at.
+
+    Raises:
+        FileFormatError: see `metric_lines`; or it is none.
+    """
+    last = collections.deque(metric_lines(path), maxlen=1) if path.exists() else None
+    return row_of(last[0][1], last[0][0]) if last else None
 
 
 def number_of(record: dict[str, Any], *names: str, where: str) -> float:

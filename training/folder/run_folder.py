@@ -35,7 +35,7 @@ from nervecord.compiler.files.atomic import write_atomically
 from nervecord.errors import MissingDependencyError, NervecordError, install_command
 from nervecord.runtime.worker import environment
 from nervecord.training.folder.damage import whole_rows
-from nervecord.training.folder.records import number_of, read_metrics, read_record
+from nervecord.training.folder.records import last_row, number_of, read_record
 from nervecord.training.settings.config import TrainConfig
 from nervecord.training.simulators.kinds import KINDS
 
@@ -210,9 +210,8 @@ def processes(folder: Path) -> int:
 
 def last_step(folder: Path) -> int:
     """Step of the last whole row of metrics.jsonl; 0 where there is none."""
-    path = folder / "metrics.jsonl"
-    rows = read_metrics(path, last=True)
-    return int(rows[-1]["step"]) if rows else 0
+    row = last_row(folder / "metrics.jsonl")
+    return 0 if row is None else int(row["step"])
 
 
 def versions(sim: str, commit: str | None) -> dict[str, Any]:
@@ -280,7 +279,7 @@ class Metrics:
     def _cut(self, step: int) -> None:
         if not self.path.exists():
             return
-        write_atomically(self.path, b"".join(list(whole_rows(self.path, step))))
+        write_atomically(self.path, b"".join(whole_rows(self.path, step)))
 
     def write(self, row: dict[str, float | int | None]) -> None:
         """Append one row; it holds "step".

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 
 from nervecord.runtime.result import interval95
-from nervecord.training.folder.records import read_metrics
+from nervecord.training.folder.records import read_columns
 from nervecord.training.settings.config import TrainConfig, marked
 from nervecord.training.sweeps.standing import Standing, State, result_of
 from nervecord.training.sweeps.study import PlannedRun, Study, differences
+
+MOST_POINTS = 1 << 14
+"""Rows that a curve is drawn through; of more every second, or third."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,6 @@ def _finished(run: PlannedRun) -> Finished | None:
     test = result_of(run.folder)
     if test is None:
         return None
-    path = run.folder / "metrics.jsonl"
-    rows = read_metrics(path)
-    curve = tuple((row["step"], row["train_return"]) for row in rows if row["train_return"] is not None)
-    return Finished(run.config.run.seed, test, rows[-1]["train_return"] if rows else None, curve)
+    rows = read_columns(run.folder / "metrics.jsonl", "train_return")
+    curve = tuple((step, value) for step, value in rows[:: -(-len(rows) // MOST_POINTS) or 1] if value is not None)
+    return Finished(run.config.run.seed, test, rows[-1][1] if rows else None, curve)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nervecord.compiler.files.atomic import write_atomically
+from nervecord.compiler.schema import printable
 from nervecord.errors import NervecordError
 from nervecord.training.folder.records import read_record
 from nervecord.training.sweeps.cells import Cell, other_fields, read_cells
@@ -217,11 +218,13 @@ def _versions(folder: Path) -> str:
     path = folder / "versions.json"
     if result_of(folder) is None or not path.is_file():
         return ""
-    versions = read_record(path)
+    record = read_record(path)
+    versions = {name: printable(str(value)) for name, value in record.items()}
+    found = record.get("packages")
+    known = {name: printable(str(value)) for name, value in found.items() if value} if isinstance(found, dict) else {}
     names = ("nervecord", "torch", "snntorch", "skrl", "envpool", "mujoco")
-    packages = ", ".join(f"{name} {versions['packages'][name]}" for name in names if versions["packages"].get(name))
-    commit = f", commit {versions['git_commit'][:12]}" if versions.get("git_commit") else ""
+    packages = ", ".join(f"{name} {known[name]}" for name in names if name in known)
+    commit = f", commit {versions['git_commit'][:12]}" if record.get("git_commit") else ""
     changed = ", with uncommitted changes" if (folder / "git.diff").is_file() else ""
-    return (
-        f"{packages}; Python {versions['python']} on {versions['machine']}, {versions['cores']} cores{commit}{changed}"
-    )
+    python, machine, cores = (versions.get(name, "unknown") for name in ("python", "machine", "cores"))
+    return f"{packages}; Python {python} on {machine}, {cores} cores{commit}{changed}"

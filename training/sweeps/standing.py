@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from nervecord.compiler.files.regular import read_text
+from nervecord.compiler.schema import printable
 from nervecord.training.folder import run_folder
-from nervecord.training.folder.records import number_of, read_record
+from nervecord.training.folder.records import MAXIMUM_BYTES, number_of, read_record
 from nervecord.training.sweeps.study import PlannedRun, Study
 
 
@@ -61,8 +63,13 @@ def standing_of(study: Study) -> Standing:
         steps[run.name] = run_folder.last_step(run.folder)
         states[run.name] = State.BEGUN if run.folder.exists() else State.WAITING
         if failed.is_file():
-            states[run.name], errors[run.name] = State.FAILED, failed.read_text(encoding="utf-8").strip()
+            states[run.name], errors[run.name] = State.FAILED, _reason(failed)
     return Standing(states, steps, errors)
+
+
+def _reason(path: Path) -> str:
+    """Why a run failed, as its file says it."""
+    return read_text(path, printable(str(path)), MAXIMUM_BYTES, "file").strip()
 
 
 def error_file(run: PlannedRun) -> Path:

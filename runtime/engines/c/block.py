@@ -5,7 +5,7 @@ from __future__ import annotations
 from nervecord.compiler.ops import PopulationEncode
 from nervecord.compiler.ops.population import ONE
 from nervecord.compiler.plan.plan import Entry, Read
-from nervecord.runtime.engines.c.constants import literal
+from nervecord.runtime.engines.c.constants import literal, unsigned
 from nervecord.runtime.engines.c.core import Core
 from nervecord.runtime.engines.c.layout import Cell, Link, bias_source, limits, taken
 from nervecord.runtime.engines.c.names import quoted
@@ -225,8 +225,7 @@ def _step(core: Core, cells: dict[str, str]) -> str:
             at += size
     for ring in form.rings.values():
         if ring.slots > 1:
-            kind = next(m.kind for m in core.members() if m.name == f"{ring.name}_at")
-            loop.append(f"s->{ring.name}_at = ({kind})((s->{ring.name}_at + 1u) % {ring.slots}u);")
+            loop.append(f"s->{ring.name}_at = ({unsigned(ring.slots)})((s->{ring.name}_at + 1u) % {ring.slots}u);")
     lines = [*_check(core), f"{core.helpers.clear()}(out, {form.out_dim});", *_held(core)]
     if plan.window > 1:
         lines += [f"for (unsigned k = 0; k < {macro}_WINDOW; k++) {{", *(f"    {line}" for line in loop), "}"]

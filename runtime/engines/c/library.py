@@ -19,7 +19,7 @@ from pathlib import Path
 
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.files.scratch import scratch_folder
-from nervecord.errors import EngineError, FileFormatError, MissingDependencyError
+from nervecord.errors import EngineError, FileFormatError, InfeasibleError, MissingDependencyError
 from nervecord.runtime.engines.c.source import Source
 
 COMPILERS = ("cc", "gcc", "clang")
@@ -59,6 +59,12 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a compiler says where the folder for temporary files takes no more."""
 
 
+MOST_FUNCTIONS = 1 << 20
+"""Characters of functions that are compiled when an engine opens: twenty seconds of a compiler."""
+MOST_TABLES = 1 << 24
+"""Characters of constants: as long."""
+
+
 def load_library(source: Source, *, flags: tuple[str, ...] = FAST) -> ctypes.CDLL:
     """The compiled functions of a source.
 
@@ -66,9 +72,20 @@ def load_library(source: Source, *, flags: tuple[str, ...] = FAST) -> ctypes.CDL
         flags: beside `STRICT`.
 
     Raises:
+        InfeasibleError: a compiler would take minutes or more.
         MissingDependencyError: there is no compiler.
         EngineError: it failed.
     """
+    for what, text, most in (
+        ("functions", source.source, MOST_FUNCTIONS),
+        ("constants", source.weights, MOST_TABLES),
+    ):
+        if len(text) > most:
+            raise InfeasibleError(
+                f"its C has {len(text)} characters of {what}, at most {most} are compiled when an engine opens",
+                where="engine c",
+                hint="the engine emulator compiles nothing; compile --target c --shared FILE compiles it once",
+            )
     return _loaded(tuple(sorted(source.files().items())), source.prefix, compiler(), flags)
 
 

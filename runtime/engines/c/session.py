@@ -52,7 +52,10 @@ class Compiled:
         self.history = history
         self._dtype = self.source.dtype
         self._library = load_library(self.source, flags=flags) if library is None else open_shared(self.source, library)
-        self._keeps = max((tap.lag for step in made.core for tap in step.taps), default=0)
+        self._keeps: dict[str, int] = {}
+        """Steps before the last block that connections still read, of each source."""
+        for tap in (tap for step in made.core for tap in step.taps):
+            self._keeps[tap.source] = max(tap.lag, self._keeps.get(tap.source, 0))
         self._past: dict[str, float] = {}
         self.reset(batch)
 
@@ -136,7 +139,9 @@ class Compiled:
         window = self.plan.window
         for name in self._sources():
             given = self.given(name)
-            before = self._sent.get(name, np.zeros((self._keeps + window, *given.shape[1:]), dtype=np.int64))
+            before = self._sent.get(name)
+            if before is None:
+                before = np.zeros((self._keeps.get(name, 0) + window, *given.shape[1:]), dtype=np.int64)
             self._sent[name] = np.concatenate([before[window:], given])
 
     def _sources(self) -> list[str]:
@@ -160,8 +165,8 @@ class Compiled:
             if step.name not in self.form.links:
                 found[step.name] = self.given(step.name)
             elif self.history:
-                start = self._keeps - step.taps[0].lag
-                x = sum(self._sent[tap.source][start : start + window] for tap in step.taps)
+                starts = [(tap.source, self._keeps[tap.source] - tap.lag) for tap in step.taps]
+                x = sum(self._sent[source][start : start + window] for source, start in starts)
                 assert isinstance(x, np.ndarray)
                 y = step.op.step({}, x.reshape(-1, *step.op.in_shape), arithmetic)
                 found[step.name] = y.reshape(*x.shape[:2], *step.op.out_shape)

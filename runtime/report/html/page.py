@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import math
@@ -109,22 +110,9 @@ def write_report(path: str | os.PathLike[str], contents: Contents) -> None:
 
 def render(contents: Contents) -> str:
     """The page as text. The same contents and versions give the same text."""
-    import jinja2
     from plotly.offline import get_plotlyjs
 
     folder = Path(__file__).parent
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {
-        "number": number,
-        "percent": percent,
-        "energy": _energy,
-        "json": _json_text,
-        "bound": bound_text,
-        "trust": trust,
-    }
     board = _Board()
     page = {
         "title": contents.title,
@@ -140,7 +128,7 @@ def render(contents: Contents) -> str:
         "plotly": metadata.version("plotly"),
     }
     library, ours = get_plotlyjs(), (folder / "report.js").read_text(encoding="utf-8")
-    return environment.get_template("report.html.jinja").render(
+    return _template().render(
         page=page,
         style=_trusted((folder / "report.css").read_text(encoding="utf-8")),
         library=_trusted(library),
@@ -148,6 +136,26 @@ def render(contents: Contents) -> str:
         script_hashes=_trusted(" ".join(_hash(text) for text in (library, ours))),
         charts=_trusted(_script_json(board.figures)),
     )
+
+
+@functools.cache
+def _template() -> Any:
+    """The page's template, compiled once for all pages."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "number": number,
+        "percent": percent,
+        "energy": _energy,
+        "json": _json_text,
+        "bound": bound_text,
+        "trust": trust,
+    }
+    return environment.get_template("report.html.jinja")
 
 
 def _trusted(text: str) -> Any:
