@@ -59,8 +59,8 @@ test-quick: $(STAMP)  ## the tests of all that needs no torch: EXTRAS=mujoco,plo
 	$(BIN)/python -m pytest -c tests/pytest.ini -m "not slow and not lava and not lava_dl" \
 	tests/cli tests/compiler tests/runtime tests/targets tests/test_repository.py $(PYTEST)
 
-test-slow: $(STAMP)  ## the slow tests alone
-	$(BIN)/python -m pytest -c tests/pytest.ini -m "slow and not lava" tests $(PYTEST)
+test-slow: $(STAMP)  ## the slow tests, and all examples of what the suite tries on a part
+	$(BIN)/python -m pytest -c tests/pytest.ini -m "(slow or hypothesis) and not lava and not lava_dl" --all-examples tests $(PYTEST)
 
 test-lava: $(STAMP)  ## install Lava, then conformance with it to the bit: 250 random graphs
 	$(BIN)/nervecord targets install lava

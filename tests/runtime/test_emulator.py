@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from emulated import assert_same_blocks, assert_same_state, observations_of, policy_of, random_arithmetic
+from examples import examples
 from graphs import LAVA, draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,19 +55,19 @@ def compiled(**options: object) -> Policy:
     return made.replace(recorded=policy.recorded)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(seed=st.integers(0, 10**6), batch=st.sampled_from([1, 3]), form=st.sampled_from(FORMS))
 def test_graphs_of_every_shape(seed: int, batch: int, form: dict[str, bool]) -> None:
     assert_same_blocks(draw(seed), batch, **form)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(seed=st.integers(0, 10**6), batch=st.sampled_from([1, 3]), form=st.sampled_from(FORMS))
 def test_any_arithmetic(seed: int, batch: int, form: dict[str, bool]) -> None:
     assert_same_blocks(draw(seed, random_arithmetic(seed)), batch, **form)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(seed=st.integers(0, 10**6), batch=st.sampled_from([1, 3]), choices=st.booleans())
 def test_policies_of_every_shape(seed: int, batch: int, choices: bool) -> None:
     """The host's part in the loop or in numpy: the same actions, states, traces and counts."""

@@ -15,6 +15,7 @@ import pytest
 import sigma_delta_nets
 from compiled_c import QUICK, Emitted, assert_same_actions, assert_same_blocks, single
 from emulated import observations_of, policy_of, random_arithmetic
+from examples import examples
 from graphs import LAVA, Case, draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,19 +54,19 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_graphs_of_every_shape(seed: int) -> None:
     assert_same_blocks(draw(seed))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_any_arithmetic(seed: int) -> None:
     assert_same_blocks(draw(seed, random_arithmetic(seed)))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(seed=st.integers(0, 10**6), choices=st.booleans())
 def test_policies_of_every_shape(seed: int, choices: bool) -> None:
     policy = policy_of(draw(seed), choices=choices)
@@ -73,7 +74,7 @@ def test_policies_of_every_shape(seed: int, choices: bool) -> None:
         assert_same_actions(policy, observations_of(policy, seed, 8, 2))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_policies_in_any_arithmetic(seed: int) -> None:
     policy = policy_of(draw(seed, random_arithmetic(seed)))

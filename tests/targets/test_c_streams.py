@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from compiled_c import QUICK, assert_same_actions, assert_same_blocks, sanitized, sanitizer
 from emulated import observations_of, random_arithmetic
+from examples import examples
 from graphs import LAVA, Case
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -98,13 +99,13 @@ def test_held_values_with_bias_sources_through_one_connection(inputs: int, state
     assert len(np.unique(actions)) > 4
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=examples(4), deadline=None)
 @given(seed=st.integers(0, 10**6), other=st.booleans())
 def test_streams_of_every_shape(seed: int, other: bool) -> None:
     assert_same_blocks(draw_stream(seed, random_arithmetic(seed) if other else LAVA))
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=examples(4), deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_lowered_streams(seed: int) -> None:
     """Biases into currents, channels that carry them, second slices, skips, delays."""
@@ -113,7 +114,7 @@ def test_lowered_streams(seed: int) -> None:
         assert_same_blocks(case)
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=examples(4), deadline=None)
 @given(seed=st.integers(0, 10**6), other=st.booleans())
 def test_policies_with_bias_sources_and_branches(seed: int, other: bool) -> None:
     policy = draw_policy(seed, random_arithmetic(seed) if other else LAVA, choices=seed % 3 == 0)

@@ -53,6 +53,7 @@ def declare(folder: Path, *lines: str) -> None:
     """Replace what the package declares."""
     path = folder / "example_chip-1.0.dist-info" / "entry_points.txt"
     path.write_text("\n".join(["[nervecord.targets]", *lines]) + "\n")
+    os.utime(folder)  # as an installation changes it
 
 
 # --------------------------------------------------------------------------------------------------------------------
