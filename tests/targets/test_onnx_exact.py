@@ -182,7 +182,7 @@ def play(env: str, seed: int, act: Any) -> tuple[list[Any], float, int]:
 @pytest.mark.parametrize(("name", "carried"), [("ant-small", False), ("cartpole-recurrent", True)])
 def test_the_file_and_the_emulator_play_the_same_episode(name: str, carried: bool, tmp_path: Path) -> None:
     pytest.importorskip("mujoco")
-    program = nervecord.compile(REPOSITORY / "zoo" / name / "policy.nir", "onnx", form="integer")
+    program = nervecord.compile(REPOSITORY / "zoo" / name / f"{name}.nervecord", "onnx", form="integer")
     contract = program.policy.contract
     (emitted,) = nervecord.emit(program, tmp_path)
     session = inference_session(emitted.path.read_bytes())

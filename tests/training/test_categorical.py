@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import runs
 import torch
 
 import nervecord
@@ -32,13 +34,10 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def small(out: Path, **changes: Any) -> TrainConfig:
-    base: dict[str, Any] = {
-        "layers": (12,), "critic": (8,), "steps": 8 * 64, "num_envs": 4, "rollout": 16, "minibatch": 32, "epochs": 2,
-        "steps_per_action": 4, "lr": 3e-3, "checkpoint_every": 256, "validation_episodes": 2, "test_episodes": 2,
-        "tensorboard": False, "out": str(out), "name": "run",
-    }  # fmt: skip
-    return TrainConfig.of(**{"env": "CartPole-v1", **base}).replace(**changes)
+small = partial(
+    runs.small, env="CartPole-v1", layers=(12,), steps=8 * 64, steps_per_action=4, lr=3e-3, checkpoint_every=256,
+    test_episodes=2, record=256,
+)  # fmt: skip
 
 
 def actor(choices: int = 3) -> CategoricalActor:

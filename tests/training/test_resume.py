@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import runs
 
 from nervecord.errors import NervecordError
 from nervecord.training.folder import checkpoint
@@ -28,28 +30,10 @@ train(TrainConfig.from_json(sys.stdin.read()))
 """
 
 
-def small(out: Path, name: str, **changes: Any) -> TrainConfig:
-    base: dict[str, Any] = {
-        "env": "InvertedPendulum-v4",
-        "layers": (16,),
-        "critic": (8,),
-        "steps": 24 * 64,
-        "num_envs": 4,
-        "rollout": 16,
-        "minibatch": 32,
-        "epochs": 2,
-        "steps_per_action": 3,
-        "checkpoint_every": 5 * 64,
-        "validate_from": 0.4,
-        "validation_episodes": 2,
-        "test_episodes": 2,
-        "record": 64,
-        "tensorboard": False,
-        "exact_resume": True,
-        "out": str(out),
-        "name": name,
-    }
-    return TrainConfig.of(**{**base, **changes})
+small = partial(
+    runs.small, steps=24 * 64, checkpoint_every=5 * 64, validate_from=0.4, test_episodes=2, record=64, exact_resume=True
+)
+"""24 updates, 5 from one checkpoint to the next."""
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -152,13 +136,29 @@ def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
     assert before == {path: path.read_bytes() for path in done.folder.rglob("*") if path.is_file()}
 
 
-def test_a_simulator_that_saves_its_state_goes_on_in_its_episodes(tmp_path: Path) -> None:
+class KilledError(BaseException):
+    """Nobody answers it."""
+
+
+def test_a_simulator_that_saves_its_state_goes_on_in_its_episodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Gymnasium's, without exact_resume: no checkpoint ends an episode, and the resumed run is the same to the bit."""
     changes: dict[str, Any] = {"sim": "gymnasium", "exact_resume": False}
     whole = train(small(tmp_path, "whole", **changes))
     folder = tmp_path / "killed"
-    code = kill_while_training(small(tmp_path, "killed", **changes), folder, 12)
-    assert code == -signal.SIGKILL, "the child ended before it could be killed"
+    write, number = Metrics.write, iter(range(100))
+
+    def write_until_killed(metrics: Metrics, row: dict[str, Any]) -> None:
+        write(metrics, row)
+        if next(number) == 11:
+            raise KilledError
+
+    # In this process, without a last checkpoint: what SIGKILL leaves behind is held above.
+    monkeypatch.setattr(Metrics, "write", write_until_killed)
+    with pytest.raises(KilledError):
+        train(small(tmp_path, "killed", **changes))
+    monkeypatch.undo()
     assert whole.config.total_steps not in checkpoint.steps_in(folder / "checkpoints")
     assert resume(folder).test == whole.test
     assert rows(folder) == rows(tmp_path / "whole")
@@ -305,6 +305,7 @@ def test_a_lock_that_cannot_be_made_is_refused(place: str, tmp_path: Path) -> No
 
 KILLED_WHILE_IT_IS_MADE = """
 import os, signal, sys
+from functools import partial
 from pathlib import Path
 from nervecord.training.folder import run_folder
 from nervecord.training.settings.config import TrainConfig

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import runs
 import torch
 from torch import Tensor
 
@@ -23,21 +26,14 @@ from nervecord.training.learners.distill import Student
 from nervecord.training.learners.off_policy import TD7Learner
 from nervecord.training.learners.td7 import TD7Agent
 from nervecord.training.learners.td7_networks import TD7Policy, unpack
-from nervecord.training.run import Run, resolved, resume, train
+from nervecord.training.run import Run, TrainResult, resolved, resume, train
 from nervecord.training.settings.config import TrainConfig
 
-
-def small(out: Path, **changes: Any) -> TrainConfig:
-    base: dict[str, Any] = {
-        "env": "Pendulum-v1", "algorithm": "td7", "steps": 1024, "num_envs": 4, "random_steps": 256, "minibatch": 16,
-        "steps_per_update": 16.0, "hidden": 16, "embedding": 16, "capacity": 2048, "validation_episodes": 2,
-        "test_episodes": 2, "checkpoint_every": 512, "tensorboard": False, "out": str(out), "name": "td7",
-    }  # fmt: skip
-    return TrainConfig.of(**{**base, **changes})
+small = partial(runs.small, name="td7", algorithm="td7")
 
 
-def test_it_learns_from_its_replay_and_refills_it_when_it_goes_on(tmp_path: Path) -> None:
-    result = train(small(tmp_path))
+def test_it_learns_from_its_replay_and_refills_it_when_it_goes_on(td7_run: TrainResult, tmp_path: Path) -> None:
+    result = td7_run
     assert result.policy is None
     assert result.test is not None
     rows = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
@@ -50,7 +46,7 @@ def test_it_learns_from_its_replay_and_refills_it_when_it_goes_on(tmp_path: Path
     assert run.learner.stored <= len(run.learner.replay) <= run.learner.stored + 128
     assert run.step == 1024
     run.simulator.close()
-    again = resume(result.folder, overrides={"steps": 1152})
+    again = resume(shutil.copytree(result.folder, tmp_path / "td7"), overrides={"steps": 1152})
     assert again.config.total_steps == 1152
 
 
@@ -257,10 +253,9 @@ def test_what_it_cannot_learn_is_refused(tmp_path: Path) -> None:
         small(tmp_path, layers=(8,))
 
 
-def test_a_spiking_student_comes_to_act_as_td7_does(tmp_path: Path) -> None:
-    teacher = train(small(tmp_path))
+def test_a_spiking_student_comes_to_act_as_td7_does(td7_run: TrainResult, tmp_path: Path) -> None:
     student: dict[str, Any] = {
-        "algorithm": "distill", "teacher": str(teacher.folder), "env": "Pendulum-v1", "layers": (32,), "critic": (8,),
+        "algorithm": "distill", "teacher": str(td7_run.folder), "env": "Pendulum-v1", "layers": (32,), "critic": (8,),
         "steps": 2048, "num_envs": 4, "rollout": 32, "minibatch": 64, "epochs": 8, "lr": 3e-3, "teacher_steps": 512,
         "handover_steps": 512, "fall_weight": 2.0, "validation_episodes": 0, "test_episodes": 2,
         "checkpoint_every": 1024, "record": 128, "tensorboard": False, "out": str(tmp_path), "name": "student",
@@ -283,17 +278,17 @@ def test_a_spiking_student_comes_to_act_as_td7_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])
 def test_skrls_agents_learn_and_go_on(tmp_path: Path, algorithm: str) -> None:
     base = {name: value for name, value in small(tmp_path).fields.items() if name in SHARED}
-    config = TrainConfig.of(**{**base, "algorithm": algorithm})
+    config = TrainConfig.of(**{**base, "algorithm": algorithm, "steps": 512, "checkpoint_every": 256})
     result = train(config)
     assert result.policy is None
     rows = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
     assert "value_loss" not in rows[1]  # random actions, no updates
     assert rows[-1]["value_loss"] > 0
-    first, last = (checkpoint.load(result.folder / "checkpoints", step)["learner"] for step in (512, 1024))
+    first, last = (checkpoint.load(result.folder / "checkpoints", step)["learner"] for step in (256, 512))
     weight = "net.0.weight"
     assert not torch.equal(first["agent"]["policy"][weight], last["agent"]["policy"][weight])
-    again = resume(result.folder, overrides={"steps": 1152})
-    assert again.config.total_steps == 1152
+    again = resume(result.folder, overrides={"steps": 640})
+    assert again.config.total_steps == 640
     with pytest.raises(NervecordError, match=f"was trained with {algorithm}, and holds no policy that can be imitated"):
         train(TrainConfig.of(algorithm="distill", teacher=str(result.folder), env="Pendulum-v1", out=str(tmp_path)))
 
