@@ -51,7 +51,7 @@ demo: $(DEMO_STAMP)  ## train a spiking ant, compile it for Loihi 2, run it besi
 	$(BIN)/nervecord demo --html $(DEMO)
 
 test: $(STAMP)  ## the test suite, in minutes, on all cores
-	$(BIN)/python -m pytest -c tests/pytest.ini -m "not slow and not lava_dl" tests $(or $(PYTEST),-n auto --maxprocesses 8)
+	$(BIN)/python -m pytest -c tests/pytest.ini -m "not slow and not lava_dl" tests $(or $(PYTEST),-n auto --maxprocesses 8 --dist loadfile)
 
 test-all: test test-slow  ## the test suite and what takes minutes: fresh environments, long trainings, benchmarks
 

@@ -59,14 +59,18 @@ COMPILED = [name for name in targets() if target(name).spec.integers is not None
 
 
 LARGE = ("branches 7", "branches carried 5", "recurrence 5", "recurrence 6", "decays")
-"""Cases that take seconds to lower or to run in Lava."""
+"""Cases that take seconds to lower."""
+IN_LAVA = (
+    "carried", "skip", "code and counts", "choice", "synaptic current carried", "delay line", "stream in blocks",
+    "stream of membranes", "limit alone",
+)  # fmt: skip
+"""Cases that Lava, whose start takes a second, runs in `make test`; `make test-lava` has all, and 250 random graphs."""
 
 
 def cases_of(name: str, engine: str = "") -> list[Any]:
-    """Each case; the large ones are slow where others hold the same: a chip of one's own is lowered as Lava is, and
-    Lava runs 250 random graphs in `make test-lava`."""
-    is_slow = name == "own-chip" or engine == "lava"
-    return [pytest.param(case, marks=[pytest.mark.slow] if is_slow and case in LARGE else []) for case in CASES]
+    """Each case; the large ones are slow for a chip of one's own, which is lowered as Lava is."""
+    slow = set(CASES) - set(IN_LAVA) if engine == "lava" else set(LARGE) if name == "own-chip" else set()
+    return [pytest.param(case, marks=[pytest.mark.slow] if case in slow else []) for case in CASES]
 
 
 def marked(name: str, engine: str) -> Any:
