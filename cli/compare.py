@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nervecord.compiler.graph.policy import Policy
 
 DIFFERENT = 2
-"""Exit code. Not 1, which is a defect of ours: what was asked of these two files does not hold, as with `inspect`."""
+"""Exit code. Not 1, an internal error: what was asked of these two files does not hold, as with `inspect`."""
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""`nervecord doctor`: what is installed, what of it works here, and the command that mends what does not.
+"""`nervecord doctor`: what is installed, what of it works here, and the command that fixes what does not.
 
 Every part is tried, not only looked up: a package can be there and fail to load, and a graphics driver can take its
 process with it. So each trial runs in a process of its own, with a limit of time, several at once.
@@ -25,7 +25,7 @@ from nervecord.errors import install_command
 from nervecord.training.simulators.kinds import KINDS, SimulatorKind
 
 DESCRIPTION = (
-    "What is installed, what of it works on this machine, and the command that mends what does not. Each part is tried "
+    "What is installed, what of it works on this machine, and the command that fixes what does not. Each part is tried "
     "in a process of its own. Exit code 1 where a part that everything needs does not work."
 )
 EXAMPLES = ("nervecord doctor", "nervecord doctor --json")
@@ -45,7 +45,7 @@ class Part:
         packages: distributions whose versions are said; all must be installed.
         trial: Python code for a process of its own; what it prints last is a note. Empty: nothing to try.
         extra: of the installation that brings it; "" for the core.
-        mend: the command that mends it, where it is not the installation of `extra`.
+        mend: the command that fixes it, where it is not the installation of `extra`.
         packages_extra: the extra that brings the packages, where it is not `extra`.
         environment: variables of the trial.
     """
