@@ -19,6 +19,7 @@ from nervecord.compiler.plan.interpret import simulate
 from nervecord.errors import NervecordError
 from nervecord.training.folder import checkpoint
 from nervecord.training.folder.export import describe_checkpoint, policy_from_checkpoint
+from nervecord.training.learners.base import Setup
 from nervecord.training.learners.ppo import PPOLearner
 from nervecord.training.policy.actor import CategoricalActor, first_largest
 from nervecord.training.run import resume, train
@@ -36,7 +37,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 small = partial(
     runs.small, env="CartPole-v1", layers=(12,), steps=8 * 64, steps_per_action=4, lr=3e-3, checkpoint_every=256,
-    test_episodes=2, record=256,
+    test_episodes=2, record=2048,
 )  # fmt: skip
 
 
@@ -85,7 +86,9 @@ def test_without_noise_the_first_of_the_largest() -> None:
 
 def test_noise_that_falls_is_refused() -> None:
     with pytest.raises(NervecordError, match=r"--noise: is 'linear', and CartPole-v1 lets choose among 2 actions"):
-        PPOLearner(4, torch.zeros(1), torch.ones(1), TrainConfig.of(env="CartPole-v1", noise="linear"), choices=2)
+        PPOLearner(
+            Setup(4, torch.zeros(1), torch.ones(1), TrainConfig.of(env="CartPole-v1", noise="linear"), choices=2)
+        )
 
 
 @pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS.keys())

@@ -13,7 +13,7 @@ from training.test_td7_learner import small
 from nervecord.errors import NervecordError
 from nervecord.training.algorithms.td7 import TD7Settings
 from nervecord.training.folder import checkpoint
-from nervecord.training.learners.base import Rollout
+from nervecord.training.learners.base import Rollout, Setup
 from nervecord.training.learners.n_step import windows
 from nervecord.training.learners.off_policy import TD7Learner
 from nervecord.training.learners.replay import Replay
@@ -73,7 +73,7 @@ def test_a_target_sums_the_window_and_goes_on_from_where_it_led(tmp_path: Path) 
     torch.manual_seed(0)
     of, limit = rollout(), torch.ones(1)
     config = small(tmp_path, n_step=3, gamma=0.8, minibatch=400)
-    learner = TD7Learner(2, -limit, limit, config, Group())
+    learner = TD7Learner(Setup(2, -limit, limit, config, Group()))
     assert learner._store(of) == len(learner.replay) == int(of.valid.sum())
     batch, _ = learner.replay.sample(400)
     window = windows(of, 0.8, 3)

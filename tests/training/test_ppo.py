@@ -15,7 +15,7 @@ from runs import small
 
 from nervecord.errors import NervecordError
 from nervecord.training.learners.advantages import explained_variance, generalised_advantages
-from nervecord.training.learners.base import Rollout
+from nervecord.training.learners.base import Rollout, Setup
 from nervecord.training.learners.ppo import PPOLearner
 from nervecord.training.policy.normaliser import EPSILON, ObservationNormaliser
 from nervecord.training.processes.devices import check_device
@@ -31,7 +31,7 @@ def learner(**changes: Any) -> PPOLearner:
         "steps_per_action": 3, "gamma": 0.9, "lam": 0.8, "normalise_reward": False,
     }  # fmt: skip
     torch.manual_seed(3)
-    return PPOLearner(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), TrainConfig.of(**{**base, **changes}))
+    return PPOLearner(Setup(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), TrainConfig.of(**{**base, **changes})))
 
 
 def rollout(subject: PPOLearner, garbage: int = 0) -> Rollout:

@@ -21,7 +21,7 @@ from nervecord.errors import NervecordError
 from nervecord.training.folder import checkpoint
 from nervecord.training.folder.start import digest
 from nervecord.training.learners import off_policy
-from nervecord.training.learners.base import Rollout
+from nervecord.training.learners.base import Rollout, Setup
 from nervecord.training.learners.distill import Student
 from nervecord.training.learners.off_policy import TD7Learner
 from nervecord.training.learners.td7 import TD7Agent
@@ -30,6 +30,11 @@ from nervecord.training.run import Run, TrainResult, resolved, resume, train
 from nervecord.training.settings.config import TrainConfig
 
 small = partial(runs.small, name="td7", algorithm="td7")
+
+
+def learner_of(config: TrainConfig) -> TD7Learner:
+    """Of Pendulum-v1."""
+    return TD7Learner(Setup(3, torch.tensor([-2.0]), torch.tensor([2.0]), config, group_of_one()))
 
 
 def test_it_learns_from_its_replay_and_refills_it_when_it_goes_on(td7_run: TrainResult, tmp_path: Path) -> None:
@@ -104,7 +109,7 @@ def test_it_learns_pendulum_also_when_it_is_cut_off_and_kept_compact(tmp_path: P
 
 def test_a_refilled_replay_has_more_noise_and_the_actor_then_stands_still(tmp_path: Path) -> None:
     config = small(tmp_path, random_steps=1)
-    learner = TD7Learner(3, torch.tensor([-2.0]), torch.tensor([2.0]), config, group_of_one())
+    learner = learner_of(config)
     learner.stored, learner.agent.updates = 300, 50
     x = torch.zeros(2000, 3)
     spreads: list[Tensor] = []
@@ -135,7 +140,7 @@ def test_past_policies_are_kept_thinner_and_thinner_and_refill_the_replay(
 ) -> None:
     monkeypatch.setattr(off_policy, "PAST_EVERY", 10)
     config = small(tmp_path, random_steps=1, steps_per_update=1.0, exploration=0.0)
-    learner = TD7Learner(3, torch.tensor([-2.0]), torch.tensor([2.0]), config, group_of_one())
+    learner = learner_of(config)
     kept = []
     for _ in range(30):
         learner.update(rollout_of(8))
@@ -145,7 +150,7 @@ def test_past_policies_are_kept_thinner_and_thinner_and_refill_the_replay(
     gaps = np.diff(kept[-1])
     assert gaps.max() <= 2 * 16 + 8
     assert learner.past[-1]["updates"] > 240 - 40
-    other = TD7Learner(3, torch.tensor([-2.0]), torch.tensor([2.0]), config, group_of_one())
+    other = learner_of(config)
     buffer = io.BytesIO()
     torch.save(learner.state_dict(), buffer)
     buffer.seek(0)
@@ -178,7 +183,7 @@ def rollout_of(count: int) -> Rollout:
 
 def test_a_kept_replay_comes_back_as_it_was_and_nothing_is_filled_again(tmp_path: Path) -> None:
     config = small(tmp_path, random_steps=1, keep_replay=True, capacity=200)
-    first, second = (TD7Learner(3, torch.tensor([-2.0]), torch.tensor([2.0]), config, group_of_one()) for _ in range(2))
+    first, second = (learner_of(config) for _ in range(2))
     for _ in range(3):
         first.update(rollout_of(160))
     buffer = io.BytesIO()
@@ -193,13 +198,13 @@ def test_a_kept_replay_comes_back_as_it_was_and_nothing_is_filled_again(tmp_path
         losses.append(learner.update(rollout_of(160)))
     assert losses[0] == losses[1]
     assert np.array_equal(first.replay.rows, second.replay.rows)
-    plain = TD7Learner(3, torch.tensor([-2.0]), torch.tensor([2.0]), config.replace(keep_replay=False), group_of_one())
+    plain = learner_of(config.replace(keep_replay=False))
     assert plain.state_dict()["replay"] is None
 
 
 def test_the_rate_falls_to_zero_in_the_cooldown_also_of_a_training_that_goes_on(tmp_path: Path) -> None:
     config = small(tmp_path, random_steps=1, cooldown=0.25)
-    first, second = (TD7Learner(3, torch.tensor([-2.0]), torch.tensor([2.0]), config, group_of_one()) for _ in range(2))
+    first, second = (learner_of(config) for _ in range(2))
     first.update(rollout_of(160))  # stored alone, as the random steps end with it
     rates = []
     for step in (0, 749, 750, 875, 1000):
@@ -215,7 +220,7 @@ def test_the_rate_falls_to_zero_in_the_cooldown_also_of_a_training_that_goes_on(
 
 def test_a_teacher_is_named_by_a_hash_of_its_networks(tmp_path: Path) -> None:
     config = small(tmp_path, random_steps=1, keep_replay=True)
-    learner = TD7Learner(3, torch.tensor([-2.0]), torch.tensor([2.0]), config, group_of_one())
+    learner = learner_of(config)
     before = digest(learner.state_dict())
     learner.replay.add(*(np.ones(shape) for shape in ((1, 3), (1, 1), (1, 3), 1, 1)))
     assert digest(learner.state_dict()) == before
@@ -226,7 +231,7 @@ def test_a_teacher_is_named_by_a_hash_of_its_networks(tmp_path: Path) -> None:
 
 def test_its_actions_are_within_the_limits_and_noise_is_added() -> None:
     config = small(Path("."), random_steps=1)
-    learner = TD7Learner(3, torch.tensor([-2.0]), torch.tensor([2.0]), config, group_of_one())
+    learner = learner_of(config)
     x = torch.randn(200, 3)
     uniform = learner.act(x, None).actions
     assert uniform.abs().max() > 1.5

@@ -17,7 +17,7 @@ from training.test_resume import flat
 import nervecord
 from nervecord.errors import NervecordError
 from nervecord.training.folder import checkpoint
-from nervecord.training.learners.base import Rollout
+from nervecord.training.learners.base import Rollout, Setup
 from nervecord.training.learners.distill import Student
 from nervecord.training.learners.function_teacher import name_of
 from nervecord.training.learners.ppo import PPOLearner
@@ -129,7 +129,7 @@ def test_mirror_images_are_learnt_too(tmp_path: Path) -> None:
         num_envs=3, minibatch=2, epochs=1, layers=(8,), out=str(tmp_path),
     )  # fmt: skip
     one = torch.ones(8)
-    student = Student(27, -one, one, config, sources={"teacher": read_sources(config)[0].content})
+    student = Student(Setup(27, -one, one, config, sources={"teacher": read_sources(config)[0].content}))
     no = torch.zeros(2, 3, dtype=torch.bool)
     rollout = Rollout(
         torch.randn(3, 3, 27), torch.zeros(2, 3, 8), torch.zeros(2, 3, 8), None, torch.zeros(2, 3), no, no, ~no
@@ -217,7 +217,7 @@ def test_what_came_before_a_fall_is_drawn_more_often_across_rollouts(tmp_path: P
 
 
 def student_of(config: TrainConfig, one: torch.Tensor) -> Student:
-    return Student(27, -one, one, config, sources={"teacher": read_sources(config)[0].content})
+    return Student(Setup(27, -one, one, config, sources={"teacher": read_sources(config)[0].content}))
 
 
 def test_the_teachers_critic_moves_the_student(td7_run: TrainResult, ann_run: TrainResult, tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_ppo_takes_its_teacher_from_the_checkpoint(ann_run: TrainResult, tmp_pat
 
 def test_divergence() -> None:
     config = TrainConfig.of(layers=(4,))
-    actor = PPOLearner(3, *limits(1.0), config).actor
+    actor = PPOLearner(Setup(3, *limits(1.0), config)).actor
     means, wanted = torch.tensor([[0.5], [2.0]]), torch.tensor([[0.1], [3.0]])
     sigma = float(np.exp(config.fields["log_std"]))
     expected = torch.distributions.kl_divergence(

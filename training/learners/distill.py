@@ -12,7 +12,7 @@ else they are its own. So PPO can start from it (`nervecord.training.folder.star
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,14 +24,12 @@ from nervecord.errors import NervecordError
 from nervecord.training.algorithms.distill import Distill
 from nervecord.training.folder.start import statistics
 from nervecord.training.learners.advantages import explained_variance
-from nervecord.training.learners.base import Rollout
+from nervecord.training.learners.base import Rollout, Setup
 from nervecord.training.learners.on_policy import OnPolicyLearner
 from nervecord.training.learners.replay import WeightedRows
 from nervecord.training.learners.teacher import Teacher, action_error
 from nervecord.training.policy.actor import Act, GaussianActor, first_largest
 from nervecord.training.policy.mirror import mirror_of
-from nervecord.training.processes.distributed import SOLO, Group
-from nervecord.training.settings.config import TrainConfig
 
 
 def distance(outputs: Tensor, labels: Tensor, limits: tuple[Tensor, Tensor] | None, margin: float = 0.0) -> Tensor:
@@ -54,28 +52,15 @@ class Student(OnPolicyLearner):
     """A learner that imitates.
 
     The critic is the teacher's where that has one; where not, it is fitted to what the rollouts return.
-
-    Args:
-        As of `OnPolicyLearner`, with a teacher.
     """
 
     settings: Distill
     teacher: Teacher
     _guides = False
 
-    def __init__(
-        self,
-        observations: int,
-        low: Tensor,
-        high: Tensor,
-        config: TrainConfig,
-        group: Group = SOLO,
-        *,
-        choices: int = 0,
-        sources: Mapping[str, dict[str, Any]] | None = None,
-        content: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(observations, low, high, config, group, choices=choices, sources=sources, content=content)
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        config, group = setup.config, setup.group
         settings = self.settings
         if settings.mirror_states and config.network.mirror:
             raise NervecordError(
@@ -92,7 +77,7 @@ class Student(OnPolicyLearner):
         self.image = mirror_of(config.task.env, where="--mirror-states") if settings.mirror_states else None
         self.kept: WeightedRows | None = None
         if settings.kept_states:
-            sizes = (observations, choices or len(low), self.state_size)
+            sizes = (setup.observations, setup.choices or len(setup.low), self.state_size)
             self.kept = WeightedRows(sizes, settings.kept_states, config.run.seed + group.rank)
         self.seen = 0
         self.ages = torch.zeros(group.share(settings.num_envs), dtype=torch.int64)
@@ -103,8 +88,8 @@ class Student(OnPolicyLearner):
         """Numbers of each environment's last states, (at most fall_steps - 1, N); -1 where a step only reset it."""
         self.guided = torch.zeros(group.share(settings.num_envs), dtype=torch.bool, device=self.device)
         """Where the teacher acts; drawn anew before each rollout."""
-        if content is None and sources:
-            self.take_over(sources["teacher"])
+        if setup.content is None and setup.sources:
+            self.take_over(setup.sources["teacher"])
 
     def schedule(self, step: int, total: int) -> None:
         """Set learning rate and noise, and draw where the teacher acts."""

@@ -12,7 +12,7 @@ its past policies, as a critic that sees the newest policy alone overrates what 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from nervecord.training.algorithms.finetune import Finetune
 from nervecord.training.algorithms.td7 import TD7Settings
-from nervecord.training.learners.base import Rollout
+from nervecord.training.learners.base import Rollout, Setup
 from nervecord.training.learners.off_policy import TD7Learner, td7_agent
 from nervecord.training.learners.on_policy import firing
 from nervecord.training.learners.replay import Batch
@@ -30,7 +30,6 @@ from nervecord.training.learners.teacher import action_error
 from nervecord.training.policy.limits import ActionLimits
 from nervecord.training.policy.network import AnnPolicy, SpikingPolicy, make_policy
 from nervecord.training.policy.normaliser import ObservationNormaliser
-from nervecord.training.processes.distributed import SOLO, Group
 from nervecord.training.settings.config import TrainConfig
 
 
@@ -119,44 +118,27 @@ class StudentTD7(TD7Agent):
 
 
 class FinetuneLearner(TD7Learner):
-    """The fine-tuning of a student's network.
-
-    Args:
-        observations, low, high, config, group, choices: as of `TD7Learner`.
-        sources: checkpoints that a new training starts from, "start" and "critic_run".
-        content: the checkpoint that the training resumes from, which keeps its teacher.
-    """
+    """The fine-tuning of a student's network, from its sources "start" and "critic_run"."""
 
     settings: Finetune
     agent: StudentTD7
 
-    def __init__(
-        self,
-        observations: int,
-        low: Tensor,
-        high: Tensor,
-        config: TrainConfig,
-        group: Group = SOLO,
-        *,
-        choices: int = 0,
-        sources: Mapping[str, dict[str, Any]] | None = None,
-        content: dict[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, setup: Setup) -> None:
+        config = setup.config
         assert isinstance(config.algorithm, Finetune)
-        sources = sources or {}
-        if content is None:
-            self._before = td7_agent(sources["critic_run"], observations, len(low))
-            self.taught: dict[str, Any] = _taught(sources["critic_run"], self._before)
+        if setup.content is None:
+            self._before = td7_agent(setup.sources["critic_run"], setup.observations, len(setup.low))
+            self.taught: dict[str, Any] = _taught(setup.sources["critic_run"], self._before)
         else:
-            self.taught = content["learner"]["teacher"]
-        super().__init__(observations, low, high, config, group, choices=choices)
+            self.taught = setup.content["learner"]["teacher"]
+        super().__init__(setup)
         self.restart_steps = config.algorithm.restart_steps
         self.agent.distances.clear()  # of the trial with which torch compiles
         self.past = self.taught["policies"]
         # The teacher first: it acts also where there are few environments.
         self.actors = [unpack(TD7Policy, past) for past in reversed(self.past)]
-        if content is None:
-            learnt = sources["start"]["learner"]
+        if setup.content is None:
+            learnt = setup.sources["start"]["learner"]
             self.agent.actor.load_state_dict({k: v for k, v in learnt["actor"].items() if k.startswith("net.")})
             self.agent.actor.obs_rms.load_state_dict(learnt["obs_rms"])
             self.agent.go_on_from(self._before)

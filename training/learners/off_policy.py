@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 from nervecord.errors import NervecordError
 from nervecord.training.algorithms.td7 import TD7Settings, TD7Updates
 from nervecord.training.fields import flag_name
-from nervecord.training.learners.base import Rollout
+from nervecord.training.learners.base import Rollout, Setup
 from nervecord.training.learners.n_step import windows
 from nervecord.training.learners.replay import Replay
 from nervecord.training.learners.td7 import TD7Agent
@@ -28,7 +28,6 @@ from nervecord.training.learners.td7_networks import TD7Policy, pack, unpack
 from nervecord.training.policy.actor import Act
 from nervecord.training.policy.limits import ActionLimits
 from nervecord.training.processes.devices import check_device
-from nervecord.training.processes.distributed import SOLO, Group
 from nervecord.training.settings.config import TrainConfig
 
 REFILL = 400_000
@@ -72,38 +71,18 @@ def _compile(agent: TD7Agent) -> None:
 
 
 class TD7Learner:
-    """TD7 in raw observations; actions are values between limits.
-
-    Args:
-        observations: size of an observation.
-        low, high: limits of an action, (actions,).
-        config: of the run.
-        group: of one process.
-        choices: 0; TD7 has no choices.
-        sources: checkpoints that a new training starts from, by the field that names each.
-        content: the checkpoint that the training resumes from.
-    """
+    """TD7 in raw observations, in one process; actions are values between limits."""
 
     state_size = 0
     restart_steps = 0
 
-    def __init__(
-        self,
-        observations: int,
-        low: Tensor,
-        high: Tensor,
-        config: TrainConfig,
-        group: Group = SOLO,
-        *,
-        choices: int = 0,
-        sources: Mapping[str, dict[str, Any]] | None = None,
-        content: dict[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, setup: Setup) -> None:
+        config, low, high = setup.config, setup.low, setup.high
         assert isinstance(config.algorithm, TD7Updates)
         self.device = check_device(config.run.device)
         self.settings = config.algorithm
         self.limits, self.actions = ActionLimits(low.float(), high.float()), len(low)
-        self.agent = self._make_agent(observations, config)
+        self.agent = self._make_agent(setup.observations, config)
         if self.settings.torch_compile:
             _compile(self.agent)
         self.replay = self._new_replay(config.run.seed)

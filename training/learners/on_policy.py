@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -10,15 +10,13 @@ from torch import Tensor, nn
 
 from nervecord.training.algorithms.on_policy import OnPolicy
 from nervecord.training.learners.advantages import Estimate, generalised_advantages
-from nervecord.training.learners.base import Rollout
+from nervecord.training.learners.base import Rollout, Setup
 from nervecord.training.learners.teacher import Teacher, make_teacher
 from nervecord.training.policy.actor import Act, GaussianActor, make_actor
 from nervecord.training.policy.mirror import mirror_of
 from nervecord.training.policy.network import SpikingPolicy, critic_network
 from nervecord.training.policy.normaliser import ObservationNormaliser, RewardNormaliser
 from nervecord.training.processes.devices import check_device
-from nervecord.training.processes.distributed import SOLO, Group
-from nervecord.training.settings.config import TrainConfig
 
 WATCHED = 256
 """States of a rollout in which spikes are counted for the metrics."""
@@ -39,18 +37,7 @@ def firing(net: nn.Module, obs_rms: ObservationNormaliser, rollout: Rollout) -> 
 
 
 class OnPolicyLearner:
-    """An actor and a critic that learn from the newest rollout. Of several processes each has one, over its share of
-    the environments.
-
-    Args:
-        observations: size of an observation.
-        low, high: limits of an action, each (actions,).
-        config: of the run.
-        group: the processes that learn together.
-        choices: number of actions to choose from, an action being the number of one; 0 where actions are values.
-        sources: checkpoints that a new training starts from, by the field that names each.
-        content: the checkpoint that the training resumes from, which keeps its teacher.
-    """
+    """An actor and a critic that learn from the newest rollout; a checkpoint keeps the teacher."""
 
     settings: OnPolicy
     restart_steps = 0
@@ -59,25 +46,16 @@ class OnPolicyLearner:
     teacher: Teacher | None
     """What it imitates, or stays near to."""
 
-    def __init__(
-        self,
-        observations: int,
-        low: Tensor,
-        high: Tensor,
-        config: TrainConfig,
-        group: Group = SOLO,
-        *,
-        choices: int = 0,
-        sources: Mapping[str, dict[str, Any]] | None = None,
-        content: dict[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, setup: Setup) -> None:
+        observations, low, high, config, group = setup.observations, setup.low, setup.high, setup.config, setup.group
         assert isinstance(config.algorithm, OnPolicy)
         self.config, self.settings, self.group = config, config.algorithm, group
         settings = self.settings
         self.device = check_device(group.device(config.run.device))
-        self.limits = None if choices else (low.to(self.device, torch.float32), high.to(self.device, torch.float32))
+        limits = (low.to(self.device, torch.float32), high.to(self.device, torch.float32))
+        self.limits = None if setup.choices else limits
         """Of an action's values; None where an action is a choice."""
-        self.actor = make_actor(observations, len(low), choices, config).to(self.device)
+        self.actor = make_actor(observations, len(low), setup.choices, config).to(self.device)
         self.critic = critic_network(observations, config).to(self.device)
         # One call for all parameters; the loop over them costs more than the arithmetic.
         self.optimizer = torch.optim.Adam(self.parameters(), lr=settings.lr, fused=True)
@@ -87,9 +65,10 @@ class OnPolicyLearner:
         )
         self.mirror = mirror_of(config.task.env) if config.network.mirror else None
         self.state_size = self.actor.net.state_size
-        teacher = (sources or {}).get(self.teacher_field) if content is None else content["learner"].get("teacher")
-        made = None if teacher is None else make_teacher(teacher, observations, low, high, choices, self.device)
-        self.teacher = made
+        content = setup.content
+        teacher = setup.sources.get(self.teacher_field) if content is None else content["learner"].get("teacher")
+        asked = None if teacher is None else make_teacher(teacher, observations, low, high, setup.choices, self.device)
+        self.teacher = asked
         for module in (self.actor, self.critic):
             group.broadcast(module)
 

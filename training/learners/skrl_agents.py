@@ -6,20 +6,18 @@ fills it again by acting.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nervecord.training.algorithms.skrl import SkrlAlgorithm
-from nervecord.training.learners.base import Rollout
+from nervecord.training.learners.base import Rollout, Setup
 from nervecord.training.policy.actor import Act
 from nervecord.training.policy.limits import ActionLimits
 from nervecord.training.processes.devices import check_device
-from nervecord.training.processes.distributed import SOLO, Group
 from nervecord.training.processes.quiet_skrl import import_skrl
-from nervecord.training.settings.config import TrainConfig
 
 import_skrl()
 
@@ -87,38 +85,19 @@ class _Critic(DeterministicMixin, Model):  # type: ignore[misc]
 
 
 class SkrlLearner:
-    """One of skrl's off-policy agents.
-
-    Args:
-        observations: size of an observation.
-        low, high: limits of an action, (actions,).
-        config: of the run.
-        group: of one process.
-        choices: 0; these have no choices.
-        sources, content: as of other learners; these start from nothing.
-    """
+    """One of skrl's off-policy agents, in one process; actions are values, and it starts from nothing."""
 
     state_size = 0
     restart_steps = 0
 
-    def __init__(
-        self,
-        observations: int,
-        low: Tensor,
-        high: Tensor,
-        config: TrainConfig,
-        group: Group = SOLO,
-        *,
-        choices: int = 0,
-        sources: Mapping[str, dict[str, Any]] | None = None,
-        content: dict[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, setup: Setup) -> None:
+        config, low, high = setup.config, setup.low, setup.high
         assert isinstance(config.algorithm, SkrlAlgorithm)
         settings = self.settings = config.algorithm
         self.device = check_device(config.run.device)
         self.limits = ActionLimits(low.to(self.device, torch.float32), high.to(self.device, torch.float32))
         spaces: dict[str, Any] = {
-            "observation_space": Box(-float("inf"), float("inf"), (observations,)),
+            "observation_space": Box(-float("inf"), float("inf"), (setup.observations,)),
             "action_space": Box(-1.0, 1.0, (len(low),)), "device": self.device,
         }  # fmt: skip
         policy = _Stochastic if settings.name == "sac" else _Certain

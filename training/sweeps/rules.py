@@ -95,7 +95,8 @@ def _read(table: Mapping[str, Any], place: str) -> Rule:
         raise NervecordError("names no value, so it holds everywhere", where=place, hint="[base] is for that")
     check_names(condition, place, "algorithm", DEPTH)
     check_names(changes, place, without=("layers",))
-    return Rule(*({key: plain(key, value) for key, value in part.items()} for part in (condition, changes)), place)
+    condition, changes = ({key: plain(key, value) for key, value in part.items()} for part in (condition, changes))
+    return Rule(condition, changes, place)
 
 
 def check_names(names: Iterable[str], place: str, *more: str, without: Collection[str] = ()) -> None:
