@@ -52,8 +52,8 @@ Train spiking control policies, compile them for neuromorphic fixed point, run t
   nervecord --version [--json]
 
 Every verb takes --json (the result for machines, on stdout), --quiet (no progress) and --debug (tracebacks).
-Exit codes: 0 done, 1 an internal error or a dead engine, 2 something is wrong with the input (infeasible included, and what
-differs beyond a tolerance).
+Exit codes: 0 done, 1 an internal error or a dead engine, 2 something is wrong with the input (infeasible included,
+and what differs beyond a tolerance).
 
   nervecord train --steps 1e6                          a spiking policy for Ant-v4 in runs/
   nervecord compile policy.nir --target lava -o ant.nervecord
@@ -134,8 +134,8 @@ def _version(rest: list[str]) -> int:
 def find_verb(name: str) -> Verb:
     """A verb of `VERBS`."""
     module, _ = VERBS[name]
-    found: dict[str, Verb] = importlib.import_module(f"nervecord.cli.{module}").VERBS
-    return found[name]
+    verbs: dict[str, Verb] = importlib.import_module(f"nervecord.cli.{module}").VERBS
+    return verbs[name]
 
 
 def _run(name: str, rest: list[str]) -> int:
@@ -210,8 +210,8 @@ def _report(verb: str, error: BaseException, *, machine: bool) -> int:
     if code in (THEIRS, INTERRUPTED) and not alone and os.environ.get("LOCAL_RANK", "0") != "0":
         return code  # torchrun started this with others, and the first one says the same
     notes = [clean(note) for note in getattr(error, "__notes__", ())]
-    said = f"nervecord {verb}: {text}" if verb else f"nervecord: {text}"
-    print("\n".join([said, *notes]), file=sys.stderr, flush=True)
+    line = f"nervecord {verb}: {text}" if verb else f"nervecord: {text}"
+    print("\n".join([line, *notes]), file=sys.stderr, flush=True)
     if machine:
         # A stdout that takes nothing is what the line above is about.
         with contextlib.suppress(NervecordError):

@@ -78,18 +78,18 @@ def _sides(args: argparse.Namespace) -> list[Graph | Policy | Program]:
     """The two that are compared. What the flags say of networks must be said of one of them at least."""
     from nervecord.targets.comparing import compared
 
-    found = [
+    sides = [
         compared(path, dt=args.dt, convention=args.convention, reset=args.reset, contract=args.contract)
         for path in (args.a, args.b)
     ]
-    if not any(is_network for _, is_network in found):
+    if not any(is_network for _, is_network in sides):
         for flag in ("dt", "reset", "contract"):
             if getattr(args, flag) is not None:
                 raise NervecordError(
                     "is for networks of other tools, and these two files say it themselves", where=f"--{flag}",
                     hint="leave it out",
                 )  # fmt: skip
-    return [side for side, _ in found]
+    return [side for side, _ in sides]
 
 
 VERBS = {

@@ -173,12 +173,12 @@ def diagnose(
     parts: Sequence[Part] = PARTS, *, progress: Callable[[int, int], object] = lambda done, total: None
 ) -> list[Check]:
     """Try every part, several at once; and look for Lava's environment and a C compiler."""
-    found = []
+    checks = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for check in pool.map(try_part, parts):
-            found.append(check)
-            progress(len(found), len(parts))
-    return [*found, _lava(), _compiler()]
+            checks.append(check)
+            progress(len(checks), len(parts))
+    return [*checks, _lava(), _compiler()]
 
 
 def try_part(part: Part) -> Check:
@@ -212,13 +212,13 @@ def _try(part: Part) -> tuple[str | None, str]:
         )
     except subprocess.TimeoutExpired:
         return f"did not answer within {SECONDS:g} s", ""
-    said = [line for line in done.stdout.splitlines() if line.strip()]
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
     if done.returncode == 0:
-        return None, said[-1].strip() if said else ""
+        return None, lines[-1].strip() if lines else ""
     if done.returncode < 0:
         return f"its process was ended by signal {-done.returncode}", ""
-    if done.returncode == 3 and said:
-        return said[-1].strip(), ""
+    if done.returncode == 3 and lines:
+        return lines[-1].strip(), ""
     errors = [line for line in done.stderr.splitlines() if line and not line.startswith((" ", "Exception ignored"))]
     errors = [line for line in errors if "Error" in line] or errors
     return (errors[0].strip() if errors else f"its process ended with {done.returncode}"), ""
@@ -237,7 +237,7 @@ def _lava() -> Check:
 
 def _compiler() -> Check:
     part = Part("C compiler", "building emitted C", mend="apt-get install gcc")
-    path = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
+    path = next((candidate for name in ("cc", "gcc", "clang") if (candidate := shutil.which(name))), None)
     if path is None:
         return Check(part, "missing", "none of cc, gcc, clang was found", part.mend)
     try:

@@ -50,12 +50,12 @@ def inspect_text(report: Report, name: str, *, verbose: bool) -> RenderableType:
     if report.targets:
         parts += ["", _verdicts(report)]
     for target in report.targets:
-        shown = list(_target(target, verbose=verbose))
-        if shown:
+        blocks = list(_target(target, verbose=verbose))
+        if blocks:
             head = Text(target.target, style="bold")
             head.append(f" ({target.title}): ", style="not bold")
             head.append(target.verdict, style=STYLES[target.verdict])
-            parts += ["", head, *shown]
+            parts += ["", head, *blocks]
     if not verbose:
         parts += ["", Text(_more(report), style="dim")]
     return Group(*parts)

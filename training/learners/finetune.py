@@ -95,9 +95,9 @@ class StudentTD7(TD7Agent):
         with self._products():
             values = self.critic(batch.observations, actions, self.fixed.state_action(zs, actions), zs)
         with torch.no_grad():
-            wanted = self.teacher(batch.observations)
+            teacher_actions = self.teacher(batch.observations)
         ends = torch.tensor(-1.0), torch.tensor(1.0)
-        distance = action_error(means, wanted, ends).square().sum(1).mean()
+        distance = action_error(means, teacher_actions, ends).square().sum(1).mean()
         self.distances.append(distance.detach())
         # A mean beyond a limit has no gradient of its value: this brings it back to where it has.
         beyond = (means - actions).square().sum(1).mean()
@@ -136,7 +136,7 @@ class FinetuneLearner(TD7Learner):
         self.agent.distances.clear()  # of the trial with which torch compiles
         self.past = self.taught["policies"]
         # The teacher first: it acts also where there are few environments.
-        self.actors = [unpack(TD7Policy, past) for past in reversed(self.past)]
+        self.actors = [unpack(TD7Policy, policy) for policy in reversed(self.past)]
         if setup.content is None:
             learnt = setup.sources["start"]["learner"]
             self.agent.actor.load_state_dict({k: v for k, v in learnt["actor"].items() if k.startswith("net.")})
@@ -182,20 +182,20 @@ class FinetuneLearner(TD7Learner):
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """As of `TD7Learner`; the squared distance from the teacher's action; firing rates."""
-        found = super().update(rollout)
+        metrics = super().update(rollout)
         rates = firing(self.agent.actor.net, self.agent.actor.obs_rms, rollout)
-        found |= {name: float(value) for name, value in rates.items()}
+        metrics |= {name: float(value) for name, value in rates.items()}
         if self.agent.distances:
-            found["teacher_distance"] = float(torch.stack(self.agent.distances).mean())
+            metrics["teacher_distance"] = float(torch.stack(self.agent.distances).mean())
             self.agent.distances.clear()
-        return found
+        return metrics
 
     def state_dict(self) -> dict[str, Any]:
         """As of `TD7Learner`; the student's network and statistics as other learners have them; and the teacher."""
         net = {name: value for name, value in self.agent.actor.state_dict().items() if name.startswith("net.")}
         statistics = self.agent.actor.obs_rms.moments.state_dict()
-        found = {name: value for name, value in super().state_dict().items() if name != "past"}
-        return {"actor": net, "obs_rms": statistics, **found, "teacher": self.taught}
+        state = {name: value for name, value in super().state_dict().items() if name != "past"}
+        return {"actor": net, "obs_rms": statistics, **state, "teacher": self.taught}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
@@ -210,8 +210,8 @@ def _taught(content: dict[str, Any], agent: TD7Agent) -> dict[str, Any]:
     """What is kept of the teacher: its policies, the newest last, and its networks' widths."""
 
     def policies() -> Iterator[dict[str, Any]]:
-        for past in content["learner"].get("past", []):
-            yield {name: past[name] for name in ("sizes", "weights")}
+        for policy in content["learner"].get("past", []):
+            yield {name: policy[name] for name in ("sizes", "weights")}
         yield pack(agent.policy())
 
     settings = agent.settings

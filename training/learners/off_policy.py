@@ -110,8 +110,8 @@ class TD7Learner:
 
     def schedule(self, step: int, total: int) -> None:
         """Set the learning rate, which falls in the last part of the training, where that has a cooldown."""
-        settings, left = self.settings, 1 - step / total
-        self.rate = settings.lr * (left / settings.cooldown if left < settings.cooldown else 1.0)
+        settings, remaining = self.settings, 1 - step / total
+        self.rate = settings.lr * (remaining / settings.cooldown if remaining < settings.cooldown else 1.0)
         self.agent.set_rate(self.rate)
 
     def act(self, observations: Tensor, state: Tensor | None) -> Act:
@@ -142,9 +142,9 @@ class TD7Learner:
     def _act_as(self, actors: list[TD7Policy], turn: Tensor, observations: Tensor, actions: Tensor) -> None:
         """Put in the place of `actions` (N, actions) what the policy of each number in `turn` (N,) does, with noise."""
         for k, actor in enumerate(actors):
-            taken = actor(observations[turn == k])
-            noise = self.settings.exploration * torch.randn_like(taken)
-            actions[turn == k] = (taken + noise).clamp(-1, 1)
+            chosen = actor(observations[turn == k])
+            noise = self.settings.exploration * torch.randn_like(chosen)
+            actions[turn == k] = (chosen + noise).clamp(-1, 1)
 
     def _keep_policy(self) -> None:
         """Keep the policy of now among the past ones, when its time has come."""
@@ -202,12 +202,12 @@ class TD7Learner:
 
     def prepare(self, collect: Callable[[], Rollout]) -> None:
         """Fill the replay of a resumed run again, unless its checkpoint brought it."""
-        wanted = min(self.stored, self.settings.capacity, REFILL)
-        if len(self.replay) >= wanted:
+        target = min(self.stored, self.settings.capacity, REFILL)
+        if len(self.replay) >= target:
             return
         self.refilling = True
-        self.actors = [unpack(TD7Policy, past) for past in self.past]
-        while len(self.replay) < wanted:
+        self.actors = [unpack(TD7Policy, policy) for policy in self.past]
+        while len(self.replay) < target:
             self._store(collect())
         self.refilling = False
         if self.agent.updates:
@@ -227,11 +227,11 @@ class TD7Learner:
         }
 
     def _kept_replay(self) -> dict[str, Any]:
-        held = self.replay.held()
+        rows = self.replay.held()
         return {
-            "rows": torch.from_numpy(held["rows"]),
-            "weights": torch.from_numpy(held["weights"]),
-            "next": int(held["next"]),
+            "rows": torch.from_numpy(rows["rows"]),
+            "weights": torch.from_numpy(rows["weights"]),
+            "next": int(rows["next"]),
             "draws": json.dumps(self.replay.generator.bit_generator.state),
             **{name: getattr(self.settings, name) for name in DRAWN_BY},
         }
@@ -241,19 +241,19 @@ class TD7Learner:
         self.agent.load_state_dict(state["td7"])
         self.stored, self.owed = state["stored"], state["owed"]
         # The first checkpoints came before there were these.
-        self.hold_until, self.past, kept = state.get("hold_until", 0), state.get("past", []), state.get("replay")
-        if kept is not None:
-            self._check_kept(kept)
+        self.hold_until, self.past, replay = state.get("hold_until", 0), state.get("past", []), state.get("replay")
+        if replay is not None:
+            self._check_kept(replay)
             self.replay = self._new_replay(0)
-            self.replay.restore(kept["rows"].numpy(), kept["weights"].numpy(), kept["next"])
-            self.replay.generator.bit_generator.state = json.loads(kept["draws"])
+            self.replay.restore(replay["rows"].numpy(), replay["weights"].numpy(), replay["next"])
+            self.replay.generator.bit_generator.state = json.loads(replay["draws"])
         if state.get("priority_exponent", DRAWN_BY["priority_exponent"]) == self.settings.priority_exponent:
             self.replay.max_priority = state.get("max_priority", 1.0)
 
-    def _check_kept(self, kept: dict[str, Any]) -> None:
+    def _check_kept(self, replay: dict[str, Any]) -> None:
         """Refuse a replay whose rows and weights mean something else than the settings say."""
         for name, first in DRAWN_BY.items():
-            was, now, flag = kept.get(name, first), getattr(self.settings, name), flag_name(name)
+            was, now, flag = replay.get(name, first), getattr(self.settings, name), flag_name(name)
             if was != now:
                 raise NervecordError(
                     f"is {now}, and the replay in the checkpoint was made with {was}", where=flag,

@@ -25,15 +25,15 @@ WATCHED = 256
 def firing(net: nn.Module, obs_rms: ObservationNormaliser, rollout: Rollout) -> dict[str, Tensor]:
     """Firing rates and share of silent neurons of each layer of a spiking policy, in some states of a rollout; of
     others nothing."""
-    found: dict[str, Tensor] = {}
+    metrics: dict[str, Tensor] = {}
     if isinstance(net, SpikingPolicy):
         stride = max(1, rollout.valid.numel() // WATCHED)
-        seen = obs_rms(rollout.flat(rollout.observations)[::stride])
+        inputs = obs_rms(rollout.flat(rollout.observations)[::stride])
         state = None if rollout.states is None else rollout.flat(rollout.states)[::stride]
-        for number, rates in enumerate(net.rates(seen, state), 1):
-            found[f"rate_{number}"] = rates.mean()
-            found[f"silent_{number}"] = (rates == 0).float().mean()
-    return found
+        for number, rates in enumerate(net.rates(inputs, state), 1):
+            metrics[f"rate_{number}"] = rates.mean()
+            metrics[f"silent_{number}"] = (rates == 0).float().mean()
+    return metrics
 
 
 class OnPolicyLearner:
@@ -67,8 +67,9 @@ class OnPolicyLearner:
         self.state_size = self.actor.net.state_size
         content = setup.content
         teacher = setup.sources.get(self.teacher_field) if content is None else content["learner"].get("teacher")
-        asked = None if teacher is None else make_teacher(teacher, observations, low, high, setup.choices, self.device)
-        self.teacher = asked
+        sizes = (observations, low, high, setup.choices)
+        network = None if teacher is None else make_teacher(teacher, *sizes, self.device)
+        self.teacher = network
         for module in (self.actor, self.critic):
             group.broadcast(module)
 
@@ -149,10 +150,10 @@ class OnPolicyLearner:
         self.optimizer.step()
         return norm
 
-    def read(self, found: dict[str, Tensor]) -> dict[str, float]:
+    def read(self, metrics: dict[str, Tensor]) -> dict[str, float]:
         """Numbers for the metrics, taken from the device at once, and the learning rate."""
-        values = torch.stack([value.float() for value in found.values()]).tolist()
-        return dict(zip(found, values, strict=True)) | {"learning_rate": self.optimizer.param_groups[0]["lr"]}
+        values = torch.stack([value.float() for value in metrics.values()]).tolist()
+        return dict(zip(metrics, values, strict=True)) | {"learning_rate": self.optimizer.param_groups[0]["lr"]}
 
     def measure(self, rollout: Rollout) -> dict[str, Tensor]:
         """What says how the policy is doing: noise, learning rate, firing rates and silent neurons of each layer."""
@@ -161,8 +162,8 @@ class OnPolicyLearner:
     def state_dict(self) -> dict[str, Any]:
         """Networks, statistics, optimiser; and the teacher: a training that continues does not need the teacher's
         folder."""
-        found: dict[str, Any] = {name: part.state_dict() for name, part in self._parts().items()}
-        return found if self.teacher is None else {**found, "teacher": self.teacher.state}
+        state: dict[str, Any] = {name: part.state_dict() for name, part in self._parts().items()}
+        return state if self.teacher is None else {**state, "teacher": self.teacher.state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave, or a part of it; the teacher is there from the beginning."""

@@ -141,9 +141,9 @@ class SkrlLearner:
             self.agent.post_interaction(timestep=self.step + t, timesteps=self.total)
         names = {"Loss / Policy loss": "policy_loss", "Loss / Critic loss": "value_loss"}
         tracked = self.agent.tracking_data
-        found = {short: float(tracked[tag][-1]) for tag, short in names.items() if tracked.get(tag)}
+        metrics = {short: float(tracked[tag][-1]) for tag, short in names.items() if tracked.get(tag)}
         tracked.clear()
-        return found
+        return metrics
 
     def _record(self, rollout: Rollout, t: int) -> int:
         """Store the valid transitions of a step, one at a time, as skrl's memory keeps rows of one environment."""
@@ -166,10 +166,10 @@ class SkrlLearner:
 
     def prepare(self, collect: Callable[[], Rollout]) -> None:
         """Fill the memory of a resumed run again."""
-        wanted, held = min(self.stored, self.settings.capacity, REFILL), 0
-        while held < wanted:
+        target, count = min(self.stored, self.settings.capacity, REFILL), 0
+        while count < target:
             rollout = collect()
-            held += sum(self._record(rollout, t) for t in range(len(rollout.valid)))
+            count += sum(self._record(rollout, t) for t in range(len(rollout.valid)))
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, optimisers and entropy of the agent."""

@@ -136,6 +136,6 @@ class SkrlPPOLearner(OnPolicyLearner):
         self.agent.enable_models_training_mode(True)
         self.agent.update(timestep=0, timesteps=settings.rollout)
         self.agent.enable_models_training_mode(False)
-        found = {short: float(self.agent.tracking_data[name][-1]) for name, short in LOSSES.items()}
+        metrics = {short: float(self.agent.tracking_data[name][-1]) for name, short in LOSSES.items()}
         self.agent.tracking_data.clear()
-        return self.read(self.measure(rollout)) | found
+        return self.read(self.measure(rollout)) | metrics

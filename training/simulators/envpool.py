@@ -91,8 +91,8 @@ class EnvPoolSimulator(Unsaved):
 
     def step(self, actions: Tensor) -> Step:
         """Apply actions (N, actions) within the limits."""
-        given = actions[:, 0].to(torch.int32) if self.choices else actions.double()
-        observations, rewards, terminated, truncated, _ = self._pool.step(given.numpy())
+        values = actions[:, 0].to(torch.int32) if self.choices else actions.double()
+        observations, rewards, terminated, truncated, _ = self._pool.step(values.numpy())
         if len(self._cut):
             # What these environments did with the action is nobody's; now they begin anew.
             first, _ = self._pool.reset(self._cut)

@@ -110,9 +110,9 @@ class Study:
         """
         wrong = [text for run in self.runs if (text := _mismatch(run))]
         if wrong:
-            shown = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+            listed = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
             raise NervecordError(
-                f"holds other runs than {self.path} asks for: {shown}",
+                f"holds other runs than {self.path} asks for: {listed}",
                 where=str(self.folder),
                 hint="give the study another name, or move the folder away",
             )
@@ -274,13 +274,13 @@ def _values(key: str, value: Any, place: str) -> tuple[Any, ...]:
         raise NervecordError(f"{key} is an empty list", where=place)
     if len(values) > MOST_RUNS:
         raise NervecordError(f"{key} has {len(values):,} values, at most {MOST_RUNS:,} can be", where=place)
-    seen = set()
+    earlier = set()
     for item in values:
         # A table is refused where its field is checked.
         each = item if isinstance(item, (bool, int, float, str)) else repr(item)
-        if each in seen:
+        if each in earlier:
             raise NervecordError(f"{key} holds {shown(item)} twice", where=place)
-        seen.add(each)
+        earlier.add(each)
     return values
 
 
@@ -368,14 +368,14 @@ def _mismatch(run: PlannedRun) -> str | None:
     if not path.is_file():
         return f"{run.name} is no run folder"
     there = TrainConfig.from_dict(read_record(path), where=str(path))
-    found, planned = there.fields, run.config.fields
+    actual, planned = there.fields, run.config.fields
     other = [name for name in differences(there, run.config) if name not in marked("free")]
-    if found["sim"] != planned["sim"] and planned["sim"] != "auto":
+    if actual["sim"] != planned["sim"] and planned["sim"] != "auto":
         other.append("sim")
     if not other:
         return None
     first = other[0]
-    return f"{run.name} has {first} {word(found[first])}, not {word(planned.get(first, 'that'))}"
+    return f"{run.name} has {first} {word(actual[first])}, not {word(planned.get(first, 'that'))}"
 
 
 def _whole(key: str, values: tuple[Any, ...], least: int, place: str) -> tuple[int, ...]:
