@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
 PART = 4
 """In `make test` one example of so many is drawn."""
 LEAST = 5
@@ -13,3 +18,8 @@ ALL = False
 def examples(full: int) -> int:
     """Of a property that `full` examples are drawn for, those of this run."""
     return full if ALL else min(full, max(LEAST, full // PART))
+
+
+def some(values: Iterable[Any], quick: int) -> list[Any]:
+    """Parameters of a test, of which `make test` takes the first `quick` and `make test-slow` the others."""
+    return [value if k < quick else pytest.param(value, marks=pytest.mark.slow) for k, value in enumerate(values)]

@@ -117,9 +117,7 @@ def test_it_fits_and_says_where_it_is_from(name: str) -> None:
     assert policy.contract.provenance["test_return"] == f"{result['test']['mean_return']:.1f}"
 
 
-FLOATS = [
-    pytest.param(name, "policy.nir", marks=[] if name in ("ant", "cartpole") else [pytest.mark.slow]) for name in NAMES
-]
+FLOATS = [pytest.param(name, "policy.nir", marks=[] if name == "cartpole" else [pytest.mark.slow]) for name in NAMES]
 
 
 @pytest.mark.parametrize(("name", "suffix"), [*FLOATS, *((name, "program") for name in NAMES)])

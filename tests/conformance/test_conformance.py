@@ -26,6 +26,7 @@ from conformance.engines import (
     target,
     targets,
 )
+from examples import some
 from graphs import draw
 from policies import random_policy
 
@@ -64,12 +65,15 @@ IN_LAVA = (
     "carried", "skip", "code and counts", "choice", "synaptic current carried", "delay line", "stream in blocks",
     "stream of membranes", "limit alone",
 )  # fmt: skip
-"""Cases that Lava, whose start takes a second, runs in `make test`; `make test-lava` has all, and 250 random graphs."""
+"""Cases that engines of a slow start run in `make test`: Lava, of which `make test-lava` runs all, and 250 graphs."""
 
 
 def cases_of(name: str, engine: str = "") -> list[Any]:
-    """Each case; the large ones are slow for a chip of one's own, which is lowered as Lava is."""
-    slow = set(CASES) - set(IN_LAVA) if engine == "lava" else set(LARGE) if name == "own-chip" else set()
+    """Each case; the large ones are slow for a chip of one's own, which is lowered as Lava is, and most for its C, of
+    which the target c runs them all."""
+    is_chip = name == "own-chip"
+    few = engine == "lava" or (is_chip and engine == "c")
+    slow = set(CASES) - set(IN_LAVA) if few else set(LARGE) if is_chip else set()
     return [pytest.param(case, marks=[pytest.mark.slow] if case in slow else []) for case in CASES]
 
 
@@ -254,7 +258,7 @@ SCHEDULES = (STREAM, Schedule(4, "carried", held=True), Schedule(4, "reset", hel
 
 
 @on_every_engine
-@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("limit", some(["fractional", "whole"], 1))
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
 def test_an_inputs_limit_in_integers(name: str, engine: str, schedule: Schedule, limit: str) -> None:
     """Values beyond it, some of them fractions, straight into a connection: clipped, then rounded towards zero."""
