@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from examples import examples
+from examples import examples, some
 from graphs import LAVA
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -280,8 +280,8 @@ def test_several_connections_share_one_unit() -> None:
 
 
 @pytest.mark.parametrize("state", ["reset", "carried"])
-@pytest.mark.parametrize("sizes", [(27, 64, 8), (27, 32, 32, 8)])
-@pytest.mark.parametrize("current", [False, True])
+@pytest.mark.parametrize("sizes", some([(27, 32, 32, 8), (27, 64, 8)], 1))
+@pytest.mark.parametrize("current", some([True, False], 1))
 def test_eight_bits_stay_close_to_float(state: str, sizes: tuple[int, ...], current: bool) -> None:
     policy = random_policy(3, sizes=sizes, state=state, current=current, bias=0.0 if current else 0.1, recorded=128)
     calibration = calibrate(policy)
@@ -295,7 +295,7 @@ def test_eight_bits_stay_close_to_float(state: str, sizes: tuple[int, ...], curr
 
 @pytest.mark.parametrize("state", ["reset", "carried"])
 @pytest.mark.parametrize("current", [False, True])
-@pytest.mark.parametrize(("population", "output_population"), [(8, 0), (0, 6), (8, 6)])
+@pytest.mark.parametrize(("population", "output_population"), some([(8, 6), (8, 0), (0, 6)], 1))
 def test_spikes_in_and_counts_out_stay_close_to_float(
     state: str, current: bool, population: int, output_population: int
 ) -> None:

@@ -80,6 +80,7 @@ def test_engines_equal_the_definition(engine: str, seed: int) -> None:
 
 
 @pytest.mark.lava
+@pytest.mark.slow
 def test_stock_lava_equals_the_definition() -> None:
     """Conv where exponent and delay allow it, else Sparse and DelaySparse; never Dense."""
     used: Counter[str] = Counter()

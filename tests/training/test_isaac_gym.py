@@ -273,6 +273,7 @@ def test_its_returns_count_whole_episodes(trained: run.TrainResult) -> None:
     assert min(whole) < rows[-1]["train_return"] < max(whole)
 
 
+@pytest.mark.slow  # tests/training/test_resume.py resumes; the worker is the one of every test here
 def test_the_run_goes_on_where_it_stood(trained: run.TrainResult, installed: Path) -> None:
     again = run.resume(trained.folder, overrides={"steps": 480})
     assert again.config.algorithm.steps == 480

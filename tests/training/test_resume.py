@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 import runs
+from examples import some
 
 from nervecord.errors import NervecordError
 from nervecord.training.folder import checkpoint
 from nervecord.training.folder.run_folder import DRAFT, LOCK, WALL_CLOCK, Metrics, create, hold, lock, mujoco_log
-from nervecord.training.run import resume, train
+from nervecord.training.run import Progress, resume, train
 from nervecord.training.settings.config import TrainConfig
 
 CHILD = """
@@ -182,7 +183,22 @@ def test_exact_resume_that_sees_no_whole_episode_says_so(tmp_path: Path, caplog:
     assert "here every 80 steps of an environment, and an episode has up to 1000" in caplog.text
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_an_interrupt_keeps_what_there_is(tmp_path: Path) -> None:
+    config = small(tmp_path, "told", steps=200 * 64, exact_resume=False, checkpoint_every=10**6)
+
+    def look(progress: Progress) -> None:
+        if progress.step >= 3 * 64:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match="interrupted at step .*; nervecord train --resume") as caught:
+        train(config, progress=look)
+    (step,) = checkpoint.steps_in(tmp_path / "told" / "checkpoints")
+    assert rows(tmp_path / "told")[-1]["step"] == step < config.total_steps
+    assert f"continues from step {step:,}" in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_keeps_what_there_is_and_says_the_step(tmp_path: Path, number: int) -> None:
     config = small(tmp_path, "told", steps=200 * 64, exact_resume=False, checkpoint_every=10**6)
     child = subprocess.Popen(
@@ -359,7 +375,7 @@ def test_mujocos_log_goes_to_the_run_folder(tmp_path: Path, monkeypatch: pytest.
     assert Path("MUJOCO_LOG.TXT").read_text() == "the user's"
 
 
-@pytest.mark.parametrize("sim", ["gymnasium", "envpool"])
+@pytest.mark.parametrize("sim", some(["envpool", "gymnasium"], 1))
 def test_what_mujoco_says_when_it_loads_a_model_litters_no_folder(
     sim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
