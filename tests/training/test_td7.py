@@ -263,7 +263,7 @@ def test_smoothness_makes_actions_change_less_from_step_to_step() -> None:
         agent, replay = TD7Agent(3, 2, dataclasses.replace(SMALL, smoothness=smoothness, lr=3e-3)), filled()
         # The best action depends on the state, and states follow each other at random.
         replay.rows[:200, -2] = (replay.rows[:200, 3:5] * np.sign(replay.rows[:200, :2])).sum(1)
-        for _ in range(150):
+        for _ in range(300):
             agent.update(replay)
         rows = torch.from_numpy(replay.rows[:200])
         change = agent.act(rows[:, 5:8], 0.0) - agent.act(rows[:, :3], 0.0)
