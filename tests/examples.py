@@ -20,6 +20,11 @@ def examples(full: int) -> int:
     return full if ALL else min(full, max(LEAST, full // PART))
 
 
-def some(values: Iterable[Any], quick: int) -> list[Any]:
-    """Parameters of a test, of which `make test` takes the first `quick` and `make test-slow` the others."""
-    return [value if k < quick else pytest.param(value, marks=pytest.mark.slow) for k, value in enumerate(values)]
+def some(values: Iterable[Any], quick: int, *, several: bool = False) -> list[Any]:
+    """Parameters of a test, of which `make test` takes the first `quick` and `make test-slow` the others; `several`:
+    each value is a tuple of arguments."""
+    marks = [pytest.mark.slow]
+    return [
+        value if k < quick else pytest.param(*(value if several else (value,)), marks=marks)
+        for k, value in enumerate(values)
+    ]

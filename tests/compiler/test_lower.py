@@ -295,7 +295,7 @@ def test_eight_bits_stay_close_to_float(state: str, sizes: tuple[int, ...], curr
 
 @pytest.mark.parametrize("state", ["reset", "carried"])
 @pytest.mark.parametrize("current", [False, True])
-@pytest.mark.parametrize(("population", "output_population"), some([(8, 6), (8, 0), (0, 6)], 1))
+@pytest.mark.parametrize(("population", "output_population"), some([(8, 6), (8, 0), (0, 6)], 1, several=True))
 def test_spikes_in_and_counts_out_stay_close_to_float(
     state: str, current: bool, population: int, output_population: int
 ) -> None:
