@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from examples import some
 
 import nervecord
 from nervecord.errors import NervecordError
@@ -289,7 +290,7 @@ def test_three_episodes_in_lava_action_by_action(name: str) -> None:
     assert compared > 1000
 
 
-@pytest.mark.parametrize("name", ["ant-teacher", "ant-teacher-3"])
+@pytest.mark.parametrize("name", some(["ant-teacher", "ant-teacher-3"], 1))
 def test_the_teachers_that_are_kept_teach_and_go_on(name: str) -> None:
     folder = ZOO / name
     files = [path for path in folder.rglob("*") if path.is_file()]

@@ -124,14 +124,17 @@ def flat(made: Graph) -> Graph:
     return chain(Level.DISCRETE, [(n, made.nodes[n]) for n in names[:-2]] + [("out", Output(a.out_shape))], dt=1e-3)
 
 
-QUICK = (("compile", "rows of 2^24"), ("compile", "a dilation of 4000"), ("simulate", "a padding of 2^14"))
-"""Beside `inspect`, which lays out what the others do."""
+QUICK = (
+    ("inspect", "rows of 2^24"), ("inspect", "a kernel along 2^24"), ("inspect", "a pooling of 2^11"),
+    ("compile", "a dilation of 4000"), ("simulate", "a padding of 2^14"),
+)  # fmt: skip
+"""Each in a process of its own; the slow suite has all."""
 
 
 @pytest.mark.parametrize(
     ("verb", "name"),
     [
-        pytest.param(verb, name, marks=[] if verb == "inspect" or (verb, name) in QUICK else [pytest.mark.slow])
+        pytest.param(verb, name, marks=[] if (verb, name) in QUICK else [pytest.mark.slow])
         for verb in ("inspect", "compile", "simulate")
         for name in FILES
     ],

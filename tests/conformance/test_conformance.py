@@ -61,19 +61,20 @@ COMPILED = [name for name in targets() if target(name).spec.integers is not None
 
 LARGE = ("branches 7", "branches carried 5", "recurrence 5", "recurrence 6", "decays")
 """Cases that take seconds to lower."""
-IN_LAVA = (
+SAME = (("c", "emulator"), ("lava", "c"), ("onnx, integers", "emulator"))
+"""Pairs whose engine and integers are those of another pair, which runs every case."""
+FEW = (
     "carried", "skip", "code and counts", "choice", "synaptic current carried", "delay line", "stream in blocks",
     "stream of membranes", "limit alone",
 )  # fmt: skip
-"""Cases that engines of a slow start run in `make test`: Lava, of which `make test-lava` runs all, and 250 graphs."""
+"""Cases of what `make test` runs a part of: Lava, whose start takes a second (`make test-lava` runs all, and 250
+graphs), a chip of one's own, which is lowered as Lava is, and `SAME`."""
 
 
 def cases_of(name: str, engine: str = "") -> list[Any]:
-    """Each case; the large ones are slow for a chip of one's own, which is lowered as Lava is, and most for its C, of
-    which the target c runs them all."""
-    is_chip = name == "own-chip"
-    few = engine == "lava" or (is_chip and engine == "c")
-    slow = set(CASES) - set(IN_LAVA) if few else set(LARGE) if is_chip else set()
+    """Each case, of which some are slow."""
+    is_part = engine == "lava" or (name == "own-chip" and engine) or (name, engine) in SAME
+    slow = set(CASES) - set(FEW) if is_part else set(LARGE) if name == "own-chip" else set()
     return [pytest.param(case, marks=[pytest.mark.slow] if case in slow else []) for case in CASES]
 
 

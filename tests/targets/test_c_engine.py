@@ -90,7 +90,7 @@ def compiled(policy: Policy) -> Policy:
 
 @pytest.mark.parametrize(("state", "current"), [("reset", False), ("carried", True)])
 @pytest.mark.parametrize(("population", "output_population"), [(0, 0), (6, 0), (0, 4), (6, 4)])
-@pytest.mark.parametrize("choices", [False, True])
+@pytest.mark.parametrize("choices", some([False, True], 1))  # tests/conformance has choices
 def test_compiled_policies(state: str, current: bool, population: int, output_population: int, choices: bool) -> None:
     policy = compiled(random_policy(
         5, sizes=(9, 20, 12, 3), state=state, current=current, population=population,
