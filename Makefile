@@ -51,7 +51,7 @@ demo: $(DEMO_STAMP)  ## train a spiking ant, compile it for Loihi 2, run it besi
 	$(BIN)/nervecord demo --html $(DEMO)
 
 test: $(STAMP)  ## the test suite, in minutes, on all cores
-	$(BIN)/python -m pytest -c tests/pytest.ini -m "not slow and not lava_dl" tests $(or $(PYTEST),-n auto --maxprocesses 8)
+	$(BIN)/python -m pytest -c tests/pytest.ini -m "not slow and not lava_dl" tests $(or $(PYTEST),-n auto --maxprocesses 8 --dist loadfile)
 
 test-all: test test-slow  ## the test suite and what takes minutes: fresh environments, long trainings, benchmarks
 
@@ -59,8 +59,8 @@ test-quick: $(STAMP)  ## the tests of all that needs no torch: EXTRAS=mujoco,plo
 	$(BIN)/python -m pytest -c tests/pytest.ini -m "not slow and not lava and not lava_dl" \
 	tests/cli tests/compiler tests/runtime tests/targets tests/test_repository.py $(PYTEST)
 
-test-slow: $(STAMP)  ## the slow tests alone
-	$(BIN)/python -m pytest -c tests/pytest.ini -m "slow and not lava" tests $(PYTEST)
+test-slow: $(STAMP)  ## the slow tests, and all examples of what the suite tries on a part
+	$(BIN)/python -m pytest -c tests/pytest.ini -m "(slow or hypothesis) and not lava and not lava_dl" --all-examples tests $(PYTEST)
 
 test-lava: $(STAMP)  ## install Lava, then conformance with it to the bit: 250 random graphs
 	$(BIN)/nervecord targets install lava

@@ -1,6 +1,6 @@
 """The command `nervecord`: finds the verb, runs it, and turns errors into a sentence and an exit code.
 
-stdout is the result, stderr progress and log. Exit codes: 0 done; 1 a defect of ours, or an engine that died; 2 the
+stdout is the result, stderr progress and log. Exit codes: 0 done; 1 an internal error, or an engine that died; 2 the
 input's fault, infeasible and beyond a tolerance included; 130 interrupted; 141 the reader of stdout went away. Each
 verb has a module of its own; this one imports little, so that `--help` is quick.
 """
@@ -27,7 +27,7 @@ from nervecord.errors import EngineError, NervecordError, escaped, unknown_name
 DONE, OURS, THEIRS, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 
 VERBS: dict[str, tuple[str, str]] = {
-    "train": ("training", "train a policy with PPO and write policy.nir"),
+    "train": ("training", "train a policy and write policy.nir"),
     "distill": ("training", "train a policy to act as another one does"),
     "sweep": ("sweep", "train all runs of a study, and compare them"),
     "compile": ("compile", "compile a policy for a target"),
@@ -38,7 +38,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "simulate": ("simulate", "run any graph on recorded input"),
     "targets": ("targets", "list targets, show one, install an engine"),
     "warmup": ("warmup", "compile the emulator's loop once, for a quick start"),
-    "doctor": ("doctor", "what is installed, what works here, and what mends the rest"),
+    "doctor": ("doctor", "what is installed, what works here, and what fixes the rest"),
     "demo": ("demo", "train, compile, run and inspect a spiking ant, in minutes"),
 }
 """Verb -> (module of this folder whose `VERBS` holds it, one line for --help). Only the one called is imported."""
@@ -56,8 +56,8 @@ Train spiking control policies, compile them for neuromorphic fixed point, run t
   nervecord --version [--json]
 
 Every verb takes --json (the result for machines, on stdout), --quiet (no progress) and --debug (tracebacks).
-Exit codes: 0 done, 1 a defect or a dead engine, 2 something is wrong with the input (infeasible included, and what
-differs beyond a tolerance).
+Exit codes: 0 done, 1 an internal error or a dead engine, 2 something is wrong with the input (infeasible included,
+and what differs beyond a tolerance).
 
   nervecord train --steps 1e6                          a spiking policy for Ant-v4 in runs/
   nervecord compile policy.nir --target lava -o ant.nervecord
@@ -138,8 +138,8 @@ def _version(rest: list[str]) -> int:
 def find_verb(name: str) -> Verb:
     """A verb of `VERBS`."""
     module, _ = VERBS[name]
-    found: dict[str, Verb] = importlib.import_module(f"nervecord.cli.{module}").VERBS
-    return found[name]
+    verbs: dict[str, Verb] = importlib.import_module(f"nervecord.cli.{module}").VERBS
+    return verbs[name]
 
 
 def _run(name: str, rest: list[str]) -> int:
@@ -218,8 +218,8 @@ def _report(verb: str, error: BaseException, *, machine: bool) -> int:
     if code in (THEIRS, INTERRUPTED) and not alone and os.environ.get("LOCAL_RANK", "0") != "0":
         return code  # torchrun started this with others, and the first one says the same
     notes = [clean(note) for note in getattr(error, "__notes__", ())]
-    said = f"nervecord {verb}: {text}" if verb else f"nervecord: {text}"
-    print("\n".join([said, *notes]), file=sys.stderr, flush=True)
+    line = f"nervecord {verb}: {text}" if verb else f"nervecord: {text}"
+    print("\n".join([line, *notes]), file=sys.stderr, flush=True)
     if machine:
         # A stdout that takes nothing is what the line above is about.
         with contextlib.suppress(NervecordError):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nervecord.compiler.ops import Array
 
 DIFFERENT = 2
-"""Exit code. Not 1, which is a defect of ours: what was asked of these two files does not hold, as with `inspect`."""
+"""Exit code. Not 1, an internal error: what was asked of these two files does not hold, as with `inspect`."""
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
@@ -90,15 +90,15 @@ def _run(args: argparse.Namespace) -> Outcome:
 
 def _sides(args: argparse.Namespace) -> list[Graph | Policy | Program]:
     """The two that are compared. What the flags say of networks must be said of one of them at least."""
-    found = [_side(args, path) for path in (args.a, args.b)]
-    if not any(is_network for _, is_network in found):
+    sides = [_side(args, path) for path in (args.a, args.b)]
+    if not any(is_network for _, is_network in sides):
         for flag in ("dt", "reset", "contract"):
             if getattr(args, flag) is not None:
                 raise NervecordError(
                     "is for networks of other tools, and these two files say it themselves", where=f"--{flag}",
                     hint="leave it out",
                 )  # fmt: skip
-    return [side for side, _ in found]
+    return [side for side, _ in sides]
 
 
 def _side(args: argparse.Namespace, path: str) -> tuple[Graph | Policy | Program, bool]:

@@ -160,12 +160,12 @@ def _certified(args: argparse.Namespace, program: Program, policy: Policy) -> Pr
         def progress(done: int, most: int, half: float) -> None:
             ticker.show(done, most, note=f"the loss is known to {half:.2%}")
 
-        found = nervecord.certify(
+        certificate = nervecord.certify(
             program, policy, args.env, args.certify, wrappers=args.wrappers, observations=args.calibration,
             most=args.certify_episodes,
             seed=args.certify_seed, progress=progress,
         )  # fmt: skip
-    return dataclasses.replace(program, report={**program.report, "certificate": found.to_dict()})
+    return dataclasses.replace(program, report={**program.report, "certificate": certificate.to_dict()})
 
 
 def _perturbed(args: argparse.Namespace, program: Program, policy: Policy) -> tuple[Perturbed, ...]:
@@ -184,14 +184,14 @@ def _perturbations(words: Sequence[str]) -> list[Perturbation] | None:
     """What the words of --perturb say; None where there are none."""
     from nervecord.runtime.measure.robustness import Perturbation
 
-    found = []
+    perturbations = []
     for word in words:
         kind, _, value = word.partition("=")
         try:
-            found.append(Perturbation(kind, float(value)))
+            perturbations.append(Perturbation(kind, float(value)))
         except ValueError:
             raise NervecordError(f"{word!r} is not KIND=NUMBER", where="--perturb", hint="such as noise=0.1") from None
-    return found or None
+    return perturbations or None
 
 
 def _into_folder(args: argparse.Namespace) -> str | None:
@@ -297,10 +297,10 @@ def _run(args: argparse.Namespace) -> Outcome:
     return Outcome(data, "\n".join(lines), after=[*drawn, *report])
 
 
-def _draw(path: str, found: tuple[Perturbed, ...]) -> str:
+def _draw(path: str, results: tuple[Perturbed, ...]) -> str:
     from nervecord.runtime.measure.robustness import draw_robustness
 
-    draw_robustness(path, found, title="Float and compiled policy under perturbations")
+    draw_robustness(path, results, title="Float and compiled policy under perturbations")
     return f"picture: {path}"
 
 

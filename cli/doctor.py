@@ -1,4 +1,4 @@
-"""`nervecord doctor`: what is installed, what of it works here, and the command that mends what does not.
+"""`nervecord doctor`: what is installed, what of it works here, and the command that fixes what does not.
 
 Every part is tried, not only looked up: a package can be there and fail to load, and a graphics driver can take its
 process with it. So each trial runs in a process of its own, with a limit of time, several at once.
@@ -25,7 +25,7 @@ from nervecord.errors import install_command
 from nervecord.training.simulators.kinds import KINDS, SimulatorKind
 
 DESCRIPTION = (
-    "What is installed, what of it works on this machine, and the command that mends what does not. Each part is tried "
+    "What is installed, what of it works on this machine, and the command that fixes what does not. Each part is tried "
     "in a process of its own. Exit code 1 where a part that everything needs does not work."
 )
 EXAMPLES = ("nervecord doctor", "nervecord doctor --json")
@@ -45,7 +45,7 @@ class Part:
         packages: distributions whose versions are said; all must be installed.
         trial: Python code for a process of its own; what it prints last is a note. Empty: nothing to try.
         extra: of the installation that brings it; "" for the core.
-        mend: the command that mends it, where it is not the installation of `extra`.
+        mend: the command that fixes it, where it is not the installation of `extra`.
         packages_extra: the extra that brings the packages, where it is not `extra`.
         environment: variables of the trial.
     """
@@ -173,12 +173,12 @@ def diagnose(
     parts: Sequence[Part] = PARTS, *, progress: Callable[[int, int], object] = lambda done, total: None
 ) -> list[Check]:
     """Try every part, several at once; and look for Lava's environment and a C compiler."""
-    found = []
+    checks = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for check in pool.map(try_part, parts):
-            found.append(check)
-            progress(len(found), len(parts))
-    return [*found, _lava(), _compiler()]
+            checks.append(check)
+            progress(len(checks), len(parts))
+    return [*checks, _lava(), _compiler()]
 
 
 def try_part(part: Part) -> Check:
@@ -212,13 +212,13 @@ def _try(part: Part) -> tuple[str | None, str]:
         )
     except subprocess.TimeoutExpired:
         return f"did not answer within {SECONDS:g} s", ""
-    said = [line for line in done.stdout.splitlines() if line.strip()]
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
     if done.returncode == 0:
-        return None, said[-1].strip() if said else ""
+        return None, lines[-1].strip() if lines else ""
     if done.returncode < 0:
         return f"its process was ended by signal {-done.returncode}", ""
-    if done.returncode == 3 and said:
-        return said[-1].strip(), ""
+    if done.returncode == 3 and lines:
+        return lines[-1].strip(), ""
     errors = [line for line in done.stderr.splitlines() if line and not line.startswith((" ", "Exception ignored"))]
     errors = [line for line in errors if "Error" in line] or errors
     return (errors[0].strip() if errors else f"its process ended with {done.returncode}"), ""
@@ -237,7 +237,7 @@ def _lava() -> Check:
 
 def _compiler() -> Check:
     part = Part("C compiler", "building emitted C", mend="apt-get install gcc")
-    path = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
+    path = next((candidate for name in ("cc", "gcc", "clang") if (candidate := shutil.which(name))), None)
     if path is None:
         return Check(part, "missing", "none of cc, gcc, clang was found", part.mend)
     try:

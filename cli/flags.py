@@ -27,15 +27,15 @@ _OPTION = "option of the target: "
 def whole_number(text: str) -> int:
     """A whole number, also as 1e6 or 1_000_000."""
     try:
-        found = int(text)
+        number = int(text)
     except ValueError:
         value = float(text)
         if not math.isfinite(value) or value != int(value):
             raise ValueError(text) from None
-        found = int(value)
-    if abs(found) > MOST_WHOLE:
+        number = int(value)
+    if abs(number) > MOST_WHOLE:
         raise argparse.ArgumentTypeError(f"is beyond {MOST_WHOLE:.0e}, which no whole number of a flag may be")
-    return found
+    return number
 
 
 whole_number.__name__ = "whole number"  # argparse's messages use it
@@ -98,13 +98,13 @@ def inputs_of(text: str | None) -> str | float | dict[str, str | float] | None:
         return None
     if "=" not in text:
         return _carried(text)
-    found: dict[str, str | float] = {}
+    inputs: dict[str, str | float] = {}
     for word in text.split(","):
         name, equals, kind = word.rpartition("=")
         if not equals or not name:
             raise NervecordError(f"{word!r} is not NAME=KIND", where="--inputs", hint="NAME=spikes or NAME=4.0")
-        found[name] = _carried(kind)
-    return found
+        inputs[name] = _carried(kind)
+    return inputs
 
 
 def _carried(text: str) -> str | float:
@@ -150,18 +150,18 @@ def limit_flags(parser: argparse.ArgumentParser) -> None:
 
 def limits_of(words: Sequence[str] | None) -> dict[str, float]:
     """The limits that --set gives."""
-    found: dict[str, float] = {}
+    limits: dict[str, float] = {}
     for word in words or ():
         name, equals, text = word.partition("=")
         if not equals or not name:
             raise NervecordError(f"{word!r} is not LIMIT=N", where="--set", hint="such as --set neurons_per_core=4096")
-        if name in found:
+        if name in limits:
             raise NervecordError(f"{name} is given twice", where="--set")
         try:
-            found[name] = math.inf if text == "unlimited" else whole_number(text)
+            limits[name] = math.inf if text == "unlimited" else whole_number(text)
         except (ValueError, OverflowError, argparse.ArgumentTypeError):
             raise NervecordError(f"{text[:40]!r} is no whole number of a limit", where=f"--set {name}") from None
-    return found
+    return limits
 
 
 def target_of(args: argparse.Namespace, **options: Any) -> Target[Session]:
@@ -189,10 +189,10 @@ def option_flags(parser: Parser, argv: Sequence[str]) -> None:
         options, name = _options_of_file(named.target_file)
     if not options:
         return
-    taken = {flag for action in parser._actions for flag in action.option_strings}
+    flags = {flag for action in parser._actions for flag in action.option_strings}
     group = parser.add_argument_group(f"options of target {name}")
     for option in options:
-        if option.flag in taken:
+        if option.flag in flags:
             raise NervecordError(
                 f"its option {option.name!r} has the name of the flag {option.flag}", where=f"target {name!r}"
             )

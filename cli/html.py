@@ -52,21 +52,21 @@ def drawings(args: argparse.Namespace, data: dict[str, Any], report: Report) -> 
         from nervecord.compiler.files.atomic import write_atomically
         from nervecord.runtime.report.html import drawing, layout
 
-        found = report.to_dict()
-        if found["graph"] is None:
+        report_data = report.to_dict()
+        if report_data["graph"] is None:
             raise NervecordError("the graph is too damaged to be drawn", where=args.graph)
         if flag == "dot":
-            text = layout.to_dot(found["graph"])
+            text = layout.to_dot(report_data["graph"])
         else:
-            placed = next((t for t in found["targets"] if (t["resources"] or {}).get("cores") is not None), None)
+            placed = next((t for t in report_data["targets"] if (t["resources"] or {}).get("cores") is not None), None)
             resources, title = (None, "") if placed is None else (placed["resources"], placed["title"])
-            text = drawing.draw_svg(found["graph"], resources, title=title)
+            text = drawing.draw_svg(report_data["graph"], resources, title=title)
         write_atomically(path, text.encode())
         return f"wrote {path}"
 
-    asked = {flag: path for flag in ("svg", "dot") if (path := getattr(args, flag)) is not None}
-    data |= asked
-    return [functools.partial(draw, flag, path) for flag, path in asked.items()]
+    targets = {flag: path for flag in ("svg", "dot") if (path := getattr(args, flag)) is not None}
+    data |= targets
+    return [functools.partial(draw, flag, path) for flag, path in targets.items()]
 
 
 def after(
@@ -142,18 +142,18 @@ def write(
 
     page.require(path)
     named = [labels[k] if k < len(labels) else _label(policy) for k, policy in enumerate(policies)]
-    held = [load_source(policy) for policy in policies]
-    reports = [report] if report is not None else [_inspected(subject, targets) for subject in held]
+    loaded = [load_source(policy) for policy in policies]
+    reports = [report] if report is not None else [_inspected(subject, targets) for subject in loaded]
     subjects = [
-        page.Subject(name, found.to_dict(), subject.to_dict() if isinstance(subject, Program) else None)
-        for name, subject, found in zip(named, held, reports, strict=True)
+        page.Subject(name, report_data.to_dict(), subject.to_dict() if isinstance(subject, Program) else None)
+        for name, subject, report_data in zip(named, loaded, reports, strict=True)
     ]
     played = [
         _played(name, subject, result, engine if k == 0 else None)
-        for k, (name, subject, result) in enumerate(zip(named, held, results, strict=False))
+        for k, (name, subject, result) in enumerate(zip(named, loaded, results, strict=False))
     ]
     contents = page.Contents(
-        certificates=(*_certificates(held), *robustness_rows(robustness)),
+        certificates=(*_certificates(loaded), *robustness_rows(robustness)),
         title=title or " and ".join(named),
         subtitle=_subtitle(subjects),
         subjects=tuple(subjects),
@@ -163,13 +163,13 @@ def write(
     page.write_report(path, contents)
 
 
-def _certificates(held: Sequence[Graph | Policy | Program]) -> tuple[tuple[str, str], ...]:
+def _certificates(loaded: Sequence[Graph | Policy | Program]) -> tuple[tuple[str, str], ...]:
     """What the programs' certificates say."""
     from nervecord.cli.show import certificate_rows
     from nervecord.compiler.files.program import Program
 
-    found = [it.report["certificate"] for it in held if isinstance(it, Program) and "certificate" in it.report]
-    return tuple((what, value) for one in found for what, value in certificate_rows(one))
+    certificates = [it.report["certificate"] for it in loaded if isinstance(it, Program) and "certificate" in it.report]
+    return tuple((what, value) for one in certificates for what, value in certificate_rows(one))
 
 
 def _label(policy: Graph | Policy | Program | str | os.PathLike[str]) -> str:

@@ -54,12 +54,12 @@ def inspect_text(report: Report, name: str, *, verbose: bool) -> RenderableType:
     for names, findings in _by_targets(common).items():
         parts += ["", Text(", ".join(names), style="bold"), *_findings(findings, verbose=verbose)]
     for target in report.targets:
-        shown = list(_target(target, verbose=verbose, without=common))
-        if shown:
+        blocks = list(_target(target, verbose=verbose, without=common))
+        if blocks:
             head = Text(target.target, style="bold")
             head.append(f" ({target.title}): ", style="not bold")
             head.append(target.verdict, style=STYLES[target.verdict])
-            parts += ["", head, *shown]
+            parts += ["", head, *blocks]
     if not verbose:
         parts += ["", Text(_more(report), style="dim")]
     return Group(*parts)

@@ -173,8 +173,8 @@ def _play(args: argparse.Namespace, program: Program, label: str, *, beside: boo
 def _neurobench(program: Program, result: Result) -> tuple[dict[str, Any], str]:
     """NeuroBench's metrics of the first episode, for --json and for people."""
     assert result.recorded is not None
-    found = nervecord.neurobench(program, result.recorded.observations)
-    return found.to_dict(), show.neurobench_text(found)
+    metrics = nervecord.neurobench(program, result.recorded.observations)
+    return metrics.to_dict(), show.neurobench_text(metrics)
 
 
 def _drawn(
@@ -228,12 +228,12 @@ def _traced(session: Session, result: Result) -> dict[str, Array]:
 
     assert result.recorded is not None
     session.reset(1)
-    found: dict[str, list[Array]] = {}
+    traces: dict[str, list[Array]] = {}
     for row in result.recorded.observations:
         session.step(row)
         for name, values in useful_steps(session.plan, session.trace()).items():
-            found.setdefault(name, []).append(values)
-    rows = {name: np.concatenate(values)[:, None] for name, values in found.items()}
+            traces.setdefault(name, []).append(values)
+    rows = {name: np.concatenate(values)[:, None] for name, values in traces.items()}
     return {**Before(session.plan).split(result.recorded.observations[:, None]), **rows}
 
 

@@ -125,8 +125,8 @@ def program_text(program: Program, path: str | None, needed: Sequence[tuple[str,
     placement, lowering = report["placement"], report["lowering"]
     cores, sources = placement["cores"], _sources(placement["confidence"])
     bits = placement["memory_bits"]
-    saturating, found = _saturating((*lowering.get("findings", ()), *report["findings"]))
-    warnings = sum(finding["severity"] == "warning" for finding in found) + bool(saturating)
+    saturating, others = _saturating((*lowering.get("findings", ()), *report["findings"]))
+    warnings = sum(finding["severity"] == "warning" for finding in others) + bool(saturating)
     rows = [
         ["target", program.target],
         ["verdict", f"feasible, with {_warnings(warnings)}" if warnings else "feasible"],
@@ -190,16 +190,18 @@ def _saturating(findings: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[
     return list(names), [f for f in findings if f["code"] != SATURATES or f["severity"] != "warning"]
 
 
-def _clustered(said: Mapping[str, Any]) -> str:
+def _clustered(clustered: Mapping[str, Any]) -> str:
     """What clustering of decays changed of the float network."""
-    moved = max(it["moved"] for it in said["populations"])
+    moved = max(it["moved"] for it in clustered["populations"])
     text = f"moved by at most {moved:.3g}"
-    if "action_error_rms" in said:
-        return f"{text}; float actions differ by rms {said['action_error_rms']:.4g}, max {said['action_error_max']:.4g}"
-    if "output_error_rms" not in said:
+    if "action_error_rms" in clustered:
+        error = f"rms {clustered['action_error_rms']:.4g}, max {clustered['action_error_max']:.4g}"
+        return f"{text}; float actions differ by {error}"
+    if "output_error_rms" not in clustered:
         return f"{text}; without --calibration nothing says what that changes"
-    changed = f", {said['spikes_different']:,} spikes differ beside {said['spikes']:,}" * bool(said["spikes"])
-    error = f"rms {said['output_error_rms']:.4g}, max {said['output_error_max']:.4g}"
+    spikes = f", {clustered['spikes_different']:,} spikes differ beside {clustered['spikes']:,}"
+    changed = spikes if clustered["spikes"] else ""
+    error = f"rms {clustered['output_error_rms']:.4g}, max {clustered['output_error_max']:.4g}"
     return f"{text}; float outputs differ by {error}{changed}"
 
 
@@ -258,46 +260,47 @@ def _of(episodes: int) -> str:
     return "mean with 95 % interval" if episodes > 1 else "one episode, so no interval"
 
 
-def neurobench_text(found: NeuroBench) -> str:
+def neurobench_text(metrics: NeuroBench) -> str:
     """NeuroBench's metrics, per action and per episode."""
     rows = [
-        ["Footprint", f"{found.footprint:,} bytes"],
-        ["ParameterCount", f"{found.parameter_count:,}"],
-        ["ConnectionSparsity", f"{found.connection_sparsity:.4f}"],
-        ["ActivationSparsity", f"{found.activation_sparsity:.4f}"],
-        ["ModelExecutionRate", f"{found.execution_rate:g} Hz"],
+        ["Footprint", f"{metrics.footprint:,} bytes"],
+        ["ParameterCount", f"{metrics.parameter_count:,}"],
+        ["ConnectionSparsity", f"{metrics.connection_sparsity:.4f}"],
+        ["ActivationSparsity", f"{metrics.activation_sparsity:.4f}"],
+        ["ModelExecutionRate", f"{metrics.execution_rate:g} Hz"],
     ]
     counts = [
-        ("SynapticOperations, Dense", found.dense),
-        ("SynapticOperations, Effective_MACs", found.effective_macs),
-        ("SynapticOperations, Effective_ACs", found.effective_acs),
-        ("MembraneUpdates", found.membrane_updates),
+        ("SynapticOperations, Dense", metrics.dense),
+        ("SynapticOperations, Effective_MACs", metrics.effective_macs),
+        ("SynapticOperations, Effective_ACs", metrics.effective_acs),
+        ("MembraneUpdates", metrics.membrane_updates),
     ]
-    table = [["NeuroBench", "per action", f"per episode ({found.actions:,} actions)"]]
-    table += [[name, number(n), number(n * found.actions, 0)] for name, n in counts]
+    table = [["NeuroBench", "per action", f"per episode ({metrics.actions:,} actions)"]]
+    table += [[name, number(n), number(n * metrics.actions, 0)] for name, n in counts]
     return f"{columns(rows, indent=0)}\n{columns(table, indent=0, right=(1, 2))}"
 
 
-def certificate_rows(found: Mapping[str, Any]) -> list[list[str]]:
+def certificate_rows(certificate: Mapping[str, Any]) -> list[list[str]]:
     """What a certificate says, of `Certificate.to_dict`: (what, value)."""
     words = {
-        "holds": f"holds: the loss is at most {found['tolerance']:.2%}",
-        "fails": f"fails: the loss is above {found['tolerance']:.2%}",
-        "open": f"open: {found['tolerance']:.2%} lies within the interval of the loss",
+        "holds": f"holds: the loss is at most {certificate['tolerance']:.2%}",
+        "fails": f"fails: the loss is above {certificate['tolerance']:.2%}",
+        "open": f"open: {certificate['tolerance']:.2%} lies within the interval of the loss",
     }
-    error = found["action_error"]
+    error = certificate["action_error"]
     apart = ", ".join(f"{name} {value:.4g}" for name, value in error.items())
+    loss = f"{certificate['loss']:+.2%} ± {certificate['loss_ci95']:.2%}"
     return [
-        ["certificate", words[found["verdict"]]],
-        ["loss of return", f"{found['loss']:+.2%} ± {found['loss_ci95']:.2%} (95 %, {found['pairs']} paired episodes)"],
-        ["return, float", interval(found["return_float"], found["return_float_ci95"])],
-        ["return, compiled", interval(found["return_compiled"], found["return_compiled_ci95"])],
-        ["error of actions", f"{apart} on {found['observations']:,} recorded observations"],
-        ["episodes", f"{found['environment']}, from seed {found['seed']} on"],
+        ["certificate", words[certificate["verdict"]]],
+        ["loss of return", f"{loss} (95 %, {certificate['pairs']} paired episodes)"],
+        ["return, float", interval(certificate["return_float"], certificate["return_float_ci95"])],
+        ["return, compiled", interval(certificate["return_compiled"], certificate["return_compiled_ci95"])],
+        ["error of actions", f"{apart} on {certificate['observations']:,} recorded observations"],
+        ["episodes", f"{certificate['environment']}, from seed {certificate['seed']} on"],
     ]
 
 
-def robustness_text(found: Sequence[Mapping[str, Any]]) -> str:
+def robustness_text(results: Sequence[Mapping[str, Any]]) -> str:
     """Returns of both policies under perturbations, of `Perturbed.to_dict`."""
     rows = [["perturbation", "return, float", "compiled", "loss from compiling"]]
     rows += [
@@ -307,9 +310,9 @@ def robustness_text(found: Sequence[Mapping[str, Any]]) -> str:
             interval(row["return_compiled"], row["return_compiled_ci95"]),
             f"{row['loss']:+.1%} ± {row['loss_ci95']:.1%}",
         ]
-        for row in found
+        for row in results
     ]
-    note = f"{found[0]['episodes']} paired episodes each, means with 95 % intervals"
+    note = f"{results[0]['episodes']} paired episodes each, means with 95 % intervals"
     return f"\n{columns(rows, indent=0, right=(1, 2, 3))}\n{note}"
 
 
@@ -412,18 +415,18 @@ class Ticker:
         """`done` of `total`; `note` is what has been measured so far."""
         if self.quiet:
             return
-        left = "" if seconds_left is None else f"{_clock(seconds_left)} left"
+        remaining = "" if seconds_left is None else f"{_clock(seconds_left)} left"
         if sys.stderr.isatty():
-            self._draw(done, total, note, left)
+            self._draw(done, total, note, remaining)
             return
         now = time.monotonic()
         if done < total and now - self._last < LINE_SECONDS:
             return
         self._last = now
-        parts = [f"{done:,} of {total:,} {self.unit}", left, note]
+        parts = [f"{done:,} of {total:,} {self.unit}", remaining, note]
         print(f"{self.label}: {', '.join(part for part in parts if part)}", file=sys.stderr, flush=True)
 
-    def _draw(self, done: int, total: int, note: str, left: str) -> None:
+    def _draw(self, done: int, total: int, note: str, remaining: str) -> None:
         if self._bar is None:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn
@@ -435,8 +438,8 @@ class Ticker:
                 console=Console(stderr=True),
             )
             self._bar.start()
-            self._task = self._bar.add_task(self.label, total=total, left=left, note=note)
-        self._bar.update(self._task, completed=done, total=total, left=left, note=note)
+            self._task = self._bar.add_task(self.label, total=total, left=remaining, note=note)
+        self._bar.update(self._task, completed=done, total=total, left=remaining, note=note)
 
 
 def _clock(seconds: float) -> str:

@@ -56,24 +56,24 @@ def _run(args: argparse.Namespace) -> Outcome:
     program = acting_program(subject_of(args.graph, args.dt, args.convention, args.reset))
     values = recorded_input(args.input, program.subject)
     try:
-        found = _simulate(program, values, args.engine, args.steps)
+        results = _simulate(program, values, args.engine, args.steps)
     except GraphError as error:
         if error.where in (*program.graph.inputs, "inputs"):
             error.add_note(f"its values are those of {args.input}")
         raise
     spiking = {name for name, op in program.graph.nodes.items() if op.spikes}
-    spikes = {name: float(rows.sum()) for name, rows in found.items() if _spikes(program.graph, name, spiking)}
+    spikes = {name: float(rows.sum()) for name, rows in results.items() if _spikes(program.graph, name, spiking)}
     data = {
         "output": args.output,
         "engine": args.engine or DEFINITION,
-        "steps": len(next(iter(found.values()), ())),
-        "nodes": {name: list(rows.shape) for name, rows in found.items()},
+        "steps": len(next(iter(results.values()), ())),
+        "nodes": {name: list(rows.shape) for name, rows in results.items()},
         "spikes": spikes,
     }
     if args.output is not None:
-        write_trace(args.output, {**entered_rows(program, values), **found}, program)
+        write_trace(args.output, {**entered_rows(program, values), **results}, program)
     table = [["node", "shape", "spikes"]]
-    for name, rows in found.items():
+    for name, rows in results.items():
         table.append([name, " x ".join(map(str, rows.shape)), f"{spikes[name]:,.0f}" if name in spikes else "-"])
     text = show.columns(table, indent=0, right=(2,))
     text += f"\nwritten: {args.output}" if args.output else "\nnothing was written: -o FILE keeps the trace"
@@ -85,11 +85,11 @@ def entered_rows(program: Program, values: Any) -> dict[str, Array]:
     if program.contract is None:
         return stream_inputs(program.graph, values)
     rows = checked(np.asarray(values, dtype=np.float64), (program.contract.observation.size,), "observations")
-    found, start = {}, 0
+    series, start = {}, 0
     for name in program.graph.inputs:
         size = program.graph.nodes[name].size
-        found[name], start = rows[..., start : start + size], start + size
-    return found
+        series[name], start = rows[..., start : start + size], start + size
+    return series
 
 
 def write_trace(path: str, arrays: dict[str, Array], program: Program) -> None:

@@ -120,10 +120,10 @@ def _is_finished(folder: Any) -> bool:
 def _budget(study: Study) -> str:
     """What the whole study costs, and what of it is done."""
     done = [run for run in study.runs if _is_finished(run.folder)]
-    left = study.total_steps - sum(run.config.total_steps for run in done)
+    remaining = study.total_steps - sum(run.config.total_steps for run in done)
     return (
         f"{study.name}: {len(study.cells)} configurations, {len(study.runs)} runs, {study.total_steps:,} environment "
-        f"steps; finished: {len(done)} runs, left: {left:,} steps; in {study.folder}"
+        f"steps; finished: {len(done)} runs, left: {remaining:,} steps; in {study.folder}"
     )
 
 

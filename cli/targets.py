@@ -59,8 +59,8 @@ def _run(args: argparse.Namespace) -> Outcome:
         text = show.target_text(targets[0].spec, options_of(targets[0]))
     else:
         text = show.targets_text([(target.spec, _compiles(target)) for target in targets])
-    told = [f"engine {found.engine}: {found.about}" for found in installations if found is not None]
-    return Outcome(data, "\n\n".join([text, *told]))
+    lines = [f"engine {found.engine}: {found.about}" for found in installations if found is not None]
+    return Outcome(data, "\n\n".join([text, *lines]))
 
 
 def _compiles(target: Target[Session]) -> bool:
@@ -99,8 +99,8 @@ def _data(target: Target[Session], installation: Installation | None) -> dict[st
     }
 
 
-def _installation_data(found: Installation) -> dict[str, Any]:
-    return {"engine": found.engine, "installed": found.installed, **found.details}
+def _installation_data(installation: Installation) -> dict[str, Any]:
+    return {"engine": installation.engine, "installed": installation.installed, **installation.details}
 
 
 def _install(args: argparse.Namespace) -> Outcome:
@@ -122,8 +122,8 @@ def _install(args: argparse.Namespace) -> Outcome:
             print(line, file=sys.stderr, flush=True)
 
     python = None if args.python is None else Path(args.python)
-    made = installable[names[0]].install(progress, python=python, allow_shim=args.allow_shim)
-    return Outcome(_installation_data(made), made.about)
+    installation = installable[names[0]].install(progress, python=python, allow_shim=args.allow_shim)
+    return Outcome(_installation_data(installation), installation.about)
 
 
 VERBS = {

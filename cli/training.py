@@ -187,7 +187,7 @@ def _of_verb(verb: str) -> list[type[Algorithm]]:
 
 def _with_sources(args: argparse.Namespace, chosen: dict[str, Any]) -> dict[str, Any]:
     """The given fields, those of the runs that the training starts from, and those of the topology asked for."""
-    taken: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
     for source in algorithm_named(chosen.get("algorithm", DEFAULT)).sources:
         if not chosen.get(source.field):
             continue
@@ -197,13 +197,13 @@ def _with_sources(args: argparse.Namespace, chosen: dict[str, Any]) -> dict[str,
                 where=flag_name(source.field),
                 hint="drop --topology-from",
             )
-        taken |= shared_with(chosen[source.field], source)
+        changes |= shared_with(chosen[source.field], source)
     if args.topology_from is None:
-        return {**taken, **chosen}
+        return {**changes, **chosen}
     topology = read_topology(args.topology_from, policy=chosen.get("policy", "snn"))
     if not args.quiet and launch().rank == 0:
         print(f"topology: {topology}", file=sys.stderr, flush=True)
-    return {**taken, **topology.fields, **chosen}
+    return {**changes, **topology.fields, **chosen}
 
 
 def train_verb(args: argparse.Namespace) -> Outcome:

@@ -27,12 +27,12 @@ def _run(args: argparse.Namespace) -> Outcome:
             raise NervecordError("numba has its cache already", where="--to", hint=f"NUMBA_CACHE_DIR={args.to}")
         os.environ["NUMBA_CACHE_DIR"] = str(made_folder(args.to).resolve())  # read when numba is imported
     with show.Ticker("compiling the emulator's loop", unit="forms", quiet=args.quiet) as ticker:
-        found = nervecord.warmup(ticker.show)
+        result = nervecord.warmup(ticker.show)
     data = {
-        "folder": str(found.folder), "compiled": found.compiled, "found": found.found, "seconds": found.seconds
+        "folder": str(result.folder), "compiled": result.compiled, "found": result.found, "seconds": result.seconds
     }  # fmt: skip
-    what = "everything was there" if not found.compiled else f"{found.compiled} functions compiled"
-    text = f"{what}, in {found.seconds:.1f} s; the cache: {found.folder}"
+    what = "everything was there" if not result.compiled else f"{result.compiled} functions compiled"
+    text = f"{what}, in {result.seconds:.1f} s; the cache: {result.folder}"
     if args.to is not None:
         data["variable"] = "NUMBA_CACHE_DIR"
         text += f"\nuse it: NUMBA_CACHE_DIR={os.environ['NUMBA_CACHE_DIR']}, beside the same files of nervecord"

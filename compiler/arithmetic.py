@@ -75,8 +75,8 @@ class Arithmetic:
     )
     decay_bits: int = key("bits of the factor; of the shift, bits of its code, 5 at most", low=1, high=16)
     decay_rounding: Literal["zero", "floor", "half-up", "at-least-one"] = key(
-        'of what a factor keeps: "zero", "floor" or "half-up", to the nearest one and halves up; of what a shift takes: '
-        '"floor", or "at-least-one", which takes one at least off what is not zero',
+        'of what a factor keeps: "zero", "floor" or "half-up", to the nearest one and halves up; of what a shift '
+        'takes: "floor", or "at-least-one", which takes one at least off what is not zero',
         default="floor",
     )
     current_decay_low: int = key("smallest code of a synaptic current's decay", low=0, high=1 << 16, default=0)

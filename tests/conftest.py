@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import examples
 import pytest
+import readers
 from policies import random_policy
 
 from nervecord.cli import compiling
@@ -24,9 +26,10 @@ compiling.SECONDS = 1e6
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what needs Lava's own environment where there is none, before a fixture asks for it."""
+    """Skip what needs Lava's own environment where there is none, and choose where files are read, before a fixture."""
     if item.get_closest_marker("lava") is not None and not environment.status().installed:
         pytest.skip(f"no Lava environment; run {environment.INSTALL_COMMAND}")
+    readers.use_child(item.get_closest_marker("reader_process") is not None)
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +50,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """`--update-golden` rewrites the stored texts that tests compare with; look at the diff before committing it."""
     parser.addoption("--update-golden", action="store_true", help="rewrite tests/goldens from what is computed now")
     parser.addoption("--all-installed", action="store_true", help="fail where a test is skipped for want of a package")
+    parser.addoption("--all-examples", action="store_true", help="try properties on all examples, not on a part")
     parser.addoption("--processor-time", type=int, metavar="N", help="print that of all tests, and of the N longest")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any test is imported, whose decorators ask for it."""
+    examples.ALL = config.getoption("--all-examples")
 
 
 def _processor_time() -> float:

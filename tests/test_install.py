@@ -164,6 +164,7 @@ def installed(folder: Path, wheel: Path, extra: str = "") -> Path:
     return folder / "bin"
 
 
+@pytest.mark.slow  # tests/test_repository.py compares the lists of packages and of data with the sources
 def test_the_wheel_holds_what_it_needs_and_nothing_else(wheel: Path) -> None:
     import zipfile
 
@@ -185,6 +186,7 @@ def test_the_wheel_holds_what_it_needs_and_nothing_else(wheel: Path) -> None:
     assert not [name for name in names if "/tests/" in name or "/benchmarks/" in name]
 
 
+@pytest.mark.slow
 def test_an_index_would_take_them(distributions: Path) -> None:
     pytest.importorskip("twine")
     done = _called([sys.executable, "-m", "twine", "check", "--strict", *map(str, distributions.iterdir())])

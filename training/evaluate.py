@@ -83,8 +83,8 @@ def _play(learner: Learner, config: TrainConfig, seeds: list[int]) -> Evaluation
         # On a card the look at what still runs waits for it, so it is taken now and then; what ended is not counted on.
         every = 1 if device.type == "cpu" else 25
         while steps % every or running.any():
-            taken, state = learner.mode(observations, state)
-            result = simulator.step(taken.clamp(low, high).to(simulator.device))
+            actions, state = learner.mode(observations, state)
+            result = simulator.step(actions.clamp(low, high).to(simulator.device))
             returns += result.rewards.to(returns).where(running, 0.0)
             lengths += running
             running &= ~(result.terminated | result.truncated).to(device)

@@ -78,22 +78,22 @@ def _check_needed(part: Part, f: dataclasses.Field[Any]) -> None:
     if "needs" not in f.metadata or getattr(part, f.name) == f.default:
         return
     name, value = f.metadata["needs"]
-    found = getattr(part, name)
-    if found != value:
-        there, wanted = _as_flag(name, found), _as_flag(name, value)
-        raise NervecordError(f"has no meaning with {there}", where=flag_name(f.name), hint=f"drop it, or use {wanted}")
+    actual = getattr(part, name)
+    if actual != value:
+        hint = f"drop it, or use {_as_flag(name, value)}"
+        raise NervecordError(f"has no meaning with {_as_flag(name, actual)}", where=flag_name(f.name), hint=hint)
 
 
 def lapsed(kind: type[Part], values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Defaults of the fields of `values` that have no meaning any more after `changes`, which do not name them."""
     after = {**values, **changes}
-    found: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
     for f in dataclasses.fields(kind):  # type: ignore[arg-type]  # a Part is always a dataclass
         name, value = f.metadata.get("needs", ("", None))
         if name in after and after[name] != value and f.name in values and f.name not in changes:
             # What needs this one comes after it.
-            after[f.name] = found[f.name] = f.default
-    return found
+            after[f.name] = defaults[f.name] = f.default
+    return defaults
 
 
 def shown(value: Any) -> str:

@@ -100,8 +100,8 @@ def sweep(study: StrPath, *, workers: int = 1, out: StrPath | None = None, retry
     from nervecord.training.sweeps.ray_tasks import run_sweep
     from nervecord.training.sweeps.study import read_study
 
-    found = read_study(Path(study), out=None if out is None else str(out))
-    return run_sweep(found, workers=workers, retry_failed=retry_failed)
+    parsed = read_study(Path(study), out=None if out is None else str(out))
+    return run_sweep(parsed, workers=workers, retry_failed=retry_failed)
 
 
 def contract(env: str, path: StrPath | None = None, *, wrappers: Sequence[str] = ()) -> str:

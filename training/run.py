@@ -100,7 +100,7 @@ def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> T
         EngineError: another process died or hangs.
         KeyboardInterrupt: interrupted; the text says the step and how to continue.
     """
-    with contextlib.ExitStack() as held, run_folder.mujoco_log() as logged, join() as group:
+    with contextlib.ExitStack() as stack, run_folder.mujoco_log() as logged, join() as group:
         config.algorithm.check_processes(group.world)
         check_device(group.device(config.run.device))
         config = resolved(config)
@@ -109,7 +109,7 @@ def train(config: TrainConfig, *, progress: ProgressCallback | None = None) -> T
 
         def created() -> Path:
             folder = run_folder.create(config, sim=config.run.sim, processes=group.world, origins=run.origins)
-            held.enter_context(run_folder.hold(folder))
+            stack.enter_context(run_folder.hold(folder))
             logged.append(folder)
             return folder
 
@@ -135,12 +135,12 @@ def resume(
         KeyboardInterrupt: as of `train`.
     """
     folder = Path(run_dir)
-    with contextlib.ExitStack() as held, run_folder.mujoco_log() as logged, join() as group:
+    with contextlib.ExitStack() as stack, run_folder.mujoco_log() as logged, join() as group:
 
         def reopened() -> tuple[TrainConfig, dict[str, Any] | None]:
             run_folder.open_existing(folder)
             # Before the checkpoint is read: the process that holds the run may write a newer one meanwhile.
-            held.enter_context(run_folder.hold(folder))
+            stack.enter_context(run_folder.hold(folder))
             logged.append(folder)
             return _reopen(folder, overrides or {}, group.world)
 
@@ -227,8 +227,8 @@ class Run:
         """What is not this run's own work, by the field that asked for it: folder, step and a hash of the networks."""
         sources = group.first(lambda: read_sources(config)) if content is None else []
         self.simulator = self._open_simulator()
-        begun = {source.field: source.content for source in sources}
-        self.learner: Learner = make_learner(self.simulator, config, group, sources=begun, content=content)
+        contents = {source.field: source.content for source in sources}
+        self.learner: Learner = make_learner(self.simulator, config, group, sources=contents, content=content)
         if not group.is_first:
             # All began with the same weights; noise and minibatches are each process's own.
             words = np.random.SeedSequence((config.run.seed, 3, group.rank)).generate_state(1)
@@ -340,8 +340,8 @@ class Run:
 
     def _stopped(self) -> str:
         steps = checkpoint.steps_in(self.folder / "checkpoints")
-        kept = f"from step {steps[-1]:,}" if steps else "from its beginning, as no checkpoint was due yet"
-        return f"interrupted at step {self.step:,}; nervecord train --resume {self.folder} continues {kept}"
+        continuation = f"from step {steps[-1]:,}" if steps else "from its beginning, as no checkpoint was due yet"
+        return f"interrupted at step {self.step:,}; nervecord train --resume {self.folder} continues {continuation}"
 
     def _check_finite(self, losses: dict[str, float]) -> None:
         for name, value in losses.items():

@@ -295,21 +295,28 @@ def targets_doc(specs: Sequence[TargetSpec]) -> str:
 
 
 def spec_table(spec: TargetSpec) -> str:
-    """The spec as a markdown section, for docs/targets.md: every fact with value, confidence and source."""
+    """The spec as a markdown section, for docs/targets.md: every fact with value, confidence and source, each source
+    once."""
     engines = ", ".join(spec.engines) or "none, inspect only"
     lines = [f"## {spec.name}: {spec.title}", "", spec.summary, "", f"Engines: {engines}.", ""]
     lines += [f"Arithmetic: {spec.arithmetic}.", ""]
     lines += [f"- nodes, {level.value}: {', '.join(spec.kinds(level)) or 'none'}" for level in Level]
+    sources: dict[str, int] = {}
+    rows = []
+    for name, _, fact in spec.facts():
+        if fact.value != UNLIMITED:
+            number = sources.setdefault(fact.source, len(sources) + 1)
+            rows.append(f"| `{name}` | {fact} | {fact.confidence} | {number} |")
     lines += [
-        f"- source: {spec.nodes_source} ({spec.nodes_confidence})",
+        f"- source of the nodes: {spec.nodes_source} ({spec.nodes_confidence})",
         "",
-        "| what | value | confidence | source |",
+        "| key | value | confidence | source |",
         "|---|---|---|---|",
-    ]
-    lines += [
-        f"| `{name}`: {about} | {fact} | {fact.confidence} | {fact.source} |"
-        for name, about, fact in spec.facts()
-        if fact.value != UNLIMITED
+        *rows,
+        "",
+        "Sources:",
+        "",
+        *(f"{number}. {source}" for source, number in sources.items()),
     ]
     unlimited = [name for name, _, fact in spec.facts() if fact.value == UNLIMITED]
     if unlimited:

@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from malformed import generator, malformed
-from readers import read_here
 
-from nervecord.compiler.nir import hdf5guard
 from nervecord.compiler.nir.file import read_nir
 from nervecord.errors import NervecordError
 
@@ -203,13 +201,6 @@ def test_a_program_is_not_compiled_again(files: Path, nervecord_cli: Any) -> Non
 NIR = sorted(generator(".nir").FILES)
 
 
-@pytest.fixture
-def parse_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """HDF5 is parsed in this process, by the code of the child: 300 processes would take a minute."""
-    monkeypatch.setattr(hdf5guard, "read_guarded", read_here)
-
-
-@pytest.mark.usefixtures("parse_here")
 @pytest.mark.parametrize("name", NIR)
 def test_malformed_nir(name: str, nervecord_cli: Any) -> None:
     path = malformed(f"{name}.nir")
@@ -220,6 +211,7 @@ def test_malformed_nir(name: str, nervecord_cli: Any) -> None:
         assert nervecord_cli(verb, path).refused() == f"nervecord {verb}: {caught.value}\n"
 
 
+@pytest.mark.reader_process
 @pytest.mark.parametrize("name", ["truncated", "external_link", "metadata_nan"])
 def test_malformed_nir_to_the_end(name: str, nervecord_cli: Any) -> None:
     path = malformed(f"{name}.nir")

@@ -155,17 +155,20 @@ def test_many_entries_and_names_for_terminals(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("descr", "words"),
+    ("descr", "count", "words"),
     [
-        ("|i1", "its values take 2139094872 bytes as float64, at most 268435456 are read"),
-        ("<f8", "unpacks to 2139095000 bytes, at most 268435456 are read"),
+        ("|i1", 255 << 20, "its values take 2139094872 bytes as float64, at most 268435456 are read"),
+        ("<f8", 34 << 20, "unpacks to 285212792 bytes, at most 268435456 are read"),
     ],
 )
-def test_arrays_that_unpack_to_far_more_than_their_file(descr: str, words: str, tmp_path: Path) -> None:
+def test_arrays_that_unpack_to_far_more_than_their_file(descr: str, count: int, words: str, tmp_path: Path) -> None:
     """Deflated zeros: what they take as float64 is counted, and refused before they are unpacked."""
-    path, rows = tmp_path / "rows.npz", (255 << 20) // 27
+    path, rows = tmp_path / "rows.npz", count // 27
     header = npy(described(repr(descr), f"({rows}, 27)").ljust(117))
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("rows.npy", "w") as entry:
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("rows.npy", "w") as entry,
+    ):
         entry.write(header)
         for _ in range(np.dtype(descr).itemsize):
             entry.write(bytes(rows * 27))
@@ -400,7 +403,7 @@ def test_no_plugin_is_loaded_whatever_the_environment_says(tmp_path: Path) -> No
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
     assert touched.exists()  # it would be seen
     touched.unlink()
-    for name in ("damaged_superblock", "signature_only", "truncated", "plugin_filter"):
+    for name in ("damaged_superblock", "plugin_filter"):
         done = subprocess.run(
             [sys.executable, "-m", "nervecord", "inspect", str(malformed(f"{name}.nir"))],
             env=environment, capture_output=True, text=True, timeout=120,

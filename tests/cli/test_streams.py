@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples import some
 
 from nervecord.cli.streams import HANDLER, prepare
 
@@ -25,7 +26,7 @@ def shell(line: str, cwd: Path, **environment: str) -> subprocess.CompletedProce
 
 
 @needs_full
-@pytest.mark.parametrize("words", ["targets", "targets --json", "--help", "train --help", "--version --json"])
+@pytest.mark.parametrize("words", some(["targets", "--help", "targets --json", "train --help", "--version --json"], 2))
 def test_a_disk_that_is_full(words: str, tmp_path: Path) -> None:
     done = shell(f"nervecord {words} > /dev/full", tmp_path)
     assert done.returncode == 2
@@ -53,7 +54,7 @@ def test_a_result_file_that_is_a_device_is_refused(nervecord_cli: Any, files: Pa
     nervecord_cli("compile", files / "ant.nir", "-o", FULL).refused("--output: /dev/full is no ordinary file")
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+@pytest.mark.parametrize("closed", some([">&- 2>&-", ">&-", "2>&-"], 1))
 def test_streams_that_are_closed(closed: str, tmp_path: Path) -> None:
     """A result that has nowhere to go is an error, as on a disk that is full."""
     done = shell(f"nervecord targets {closed}", tmp_path)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from examples import some
 from malformed import malformed
 from policies import random_policy
 
@@ -92,7 +93,7 @@ def frames(path: Path, width: int = 640) -> list[np.ndarray]:
 # Videos
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".webm", ".mkv"])
+@pytest.mark.parametrize("suffix", some([".mp4", ".webm", ".mkv"], 1))
 def test_a_video_of_an_environment_of_ones_own(suffix: str, nervecord_cli: Any, own: Path, tmp_path: Path) -> None:
     path = tmp_path / f"lamp{suffix}"
     answer = nervecord_cli("run", own / "Lamp.nervecord", "--episodes", 2, "--video", path, "--json")

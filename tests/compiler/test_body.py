@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bodies import computed
+from examples import examples
 from graphs import LAVA
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -73,7 +74,7 @@ def neurons(draw: Any) -> Neuron:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(arithmetics(), neurons(), st.integers(0, 6), st.integers(0, 2**32 - 1))
 def test_bounds_hold_and_folding_changes_no_bit(a: Arithmetic, op: Neuron, interval: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

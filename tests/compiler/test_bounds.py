@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from examples import some
 from policies import random_policy
 
 from nervecord.compiler.files.program import Program, load
@@ -69,7 +70,9 @@ def many_ends() -> Graph:
     return Graph(Level.DISCRETE, nodes, tuple(edges), 1e-3)
 
 
-@pytest.mark.parametrize("make", [lambda: long_chain(10_000), many_edges, many_ends], ids=["chain", "edges", "ends"])
+@pytest.mark.parametrize(
+    "make", some([lambda: long_chain(10_000), many_edges, many_ends], 2), ids=["chain", "edges", "ends"]
+)
 def test_large_programs_take_time_that_follows_their_size(make: Callable[[], Graph], tmp_path: Path) -> None:
     graph = make()
     with within(10):  # about 2 s

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from examples import examples
 
 import nervecord
 from nervecord.compiler import budget
@@ -123,9 +124,22 @@ def flat(made: Graph) -> Graph:
     return chain(Level.DISCRETE, [(n, made.nodes[n]) for n in names[:-2]] + [("out", Output(a.out_shape))], dt=1e-3)
 
 
-@pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("verb", ["inspect", "compile", "simulate"])
-def test_a_tiny_file_takes_little_in_every_verb(name: str, verb: str, tmp_path: Path) -> None:
+QUICK = (
+    ("inspect", "rows of 2^24"), ("inspect", "a kernel along 2^24"), ("inspect", "a pooling of 2^11"),
+    ("compile", "a dilation of 4000"), ("simulate", "a padding of 2^14"),
+)  # fmt: skip
+"""Each in a process of its own; the slow suite has all."""
+
+
+@pytest.mark.parametrize(
+    ("verb", "name"),
+    [
+        pytest.param(verb, name, marks=[] if (verb, name) in QUICK else [pytest.mark.slow])
+        for verb in ("inspect", "compile", "simulate")
+        for name in FILES
+    ],
+)
+def test_a_tiny_file_takes_little_in_every_verb(verb: str, name: str, tmp_path: Path) -> None:
     path = tmp_path / "a.nervecord"
     path.write_bytes(Program("reference", flat(FILES[name])).to_bytes())
     assert path.stat().st_size < 20_000
@@ -191,9 +205,10 @@ def test_rows_of_a_convolution_are_made_in_parts(monkeypatch: pytest.MonkeyPatch
     np.testing.assert_allclose(op.step({}, x), whole, rtol=1e-13)
 
 
+@pytest.mark.hypothesis
 def test_placement_of_a_sparse_matrix_is_that_of_its_dense_one() -> None:
     draw = np.random.default_rng(0)
-    for _ in range(30):
+    for _ in range(examples(30)):
         rows, width = draw.integers(1, 80, 2)
         matrix = draw.normal(size=(rows, width)) * (draw.random((rows, width)) < draw.choice([0.02, 0.2, 0.7]))
         sparse, dense = (graph(op, lif(int(rows))) for op in (SparseAffine.of(Csr.of(matrix)), Affine(matrix)))

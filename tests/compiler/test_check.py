@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import policies
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nets import (
@@ -331,7 +332,7 @@ SOUP: list[Callable[[np.random.Generator], Op]] = [
 ]  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 9))
 def test_no_graph_makes_a_rule_fail(seed: int, count: int) -> None:
     """Cycles, islands, several ends, anything fed by anything: findings, never an exception."""

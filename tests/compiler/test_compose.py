@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pass_graphs import conv, dyadic, holds, lif, network, plain_lif, raster, same_spikes
@@ -72,7 +73,7 @@ def passing(rng: np.random.Generator, shape: tuple[int, ...], *, waits: bool) ->
     return Affine(dyadic(rng, rows, shape[0]), dyadic(rng, rows))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(seed=st.integers(0, 10**6), length=st.integers(1, 4))
 def test_any_chain_is_the_same_to_the_bit(seed: int, length: int) -> None:
     """With weights that round nothing the composed network spikes as the other does, whatever lies in the chain."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from policies import random_policy
@@ -210,7 +211,7 @@ def test_euler_formulas(name: str) -> None:
         assert arrays[field].tolist() == value.tolist(), field
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(tau=positive, r=positive, leak=st.floats(-5, 5), x=st.floats(-5, 5), dt=positive)
 def test_exact_step_is_the_solution(tau: float, r: float, leak: float, x: float, dt: float) -> None:
     """From any v, one step lands where v(t) = v_inf + (v - v_inf) exp(-t / tau) is; two halves, where the whole is."""
@@ -227,7 +228,7 @@ def test_exact_step_is_the_solution(tau: float, r: float, leak: float, x: float,
     assert update(half, update(half, v)) == pytest.approx(solution, rel=1e-12, abs=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(tau=positive, x=st.floats(-5, 5), part=st.floats(0.001, 1))
 def test_euler_error_is_what_the_docstring_says(tau: float, x: float, part: float) -> None:
     """(dt/tau)^2 / 2 of the distance to equilibrium, at most."""
@@ -238,7 +239,7 @@ def test_euler_error_is_what_the_docstring_says(tau: float, x: float, part: floa
     assert error <= part**2 / 2 * abs(v - x) * (1 + 1e-9) + 1e-12
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(tau=st.floats(0.5, 5), tau_syn=st.floats(0.5, 5), x=st.floats(-2, 2), dt=st.floats(0.05, 1))
 def test_exact_current_is_held_within_its_bound(tau: float, tau_syn: float, x: float, dt: float) -> None:
     values = {"tau_syn": tau_syn, "tau": tau, "r": 1.0, "leak": 0.0, "w_in": 1.0}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pass_graphs import dyadic, holds, lif, plain_lif, raster, same_spikes
@@ -42,7 +43,7 @@ def test_meaning_is_kept(reset: str) -> None:
     same_spikes(graph, made)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(seed=st.integers(0, 10**6), reset=st.sampled_from(RESETS), current=st.booleans())
 def test_thresholds_of_powers_of_two_fold_to_the_bit(seed: int, reset: str, current: bool) -> None:
     rng = np.random.default_rng(seed)

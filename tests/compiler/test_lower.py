@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from examples import examples, some
 from graphs import LAVA
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -64,7 +65,7 @@ def useful(policy: Policy, observation: Array) -> dict[str, Array]:
     return {name: np.stack([values[name][0] for values in taken])[machine.plan.useful(name)] for name in units}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     hidden=st.lists(st.integers(3, 12), min_size=1, max_size=3),
@@ -86,7 +87,7 @@ def test_staggered_resets_give_the_delay_free_network_to_the_bit(
         assert all(np.array_equal(late[name], free[name]) for name in free)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_balanced_paths_give_the_delay_free_network_to_the_bit(seed: int) -> None:
     """Skips, fan-in, several ends: on every way, whatever its length, step k means the same."""
@@ -110,7 +111,7 @@ def test_balanced_paths_give_the_delay_free_network_to_the_bit(seed: int) -> Non
         assert np.array_equal(action, Machine(delay_free(made)).window(row[None])[0])
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 @given(seed=st.integers(0, 10**6), recurrent=st.booleans())
 def test_carried_branches_keep_the_delays_of_the_training(seed: int, recurrent: bool) -> None:
     policy = random_dag(seed, carried=True, recurrent=recurrent)
@@ -279,8 +280,8 @@ def test_several_connections_share_one_unit() -> None:
 
 
 @pytest.mark.parametrize("state", ["reset", "carried"])
-@pytest.mark.parametrize("sizes", [(27, 64, 8), (27, 32, 32, 8)])
-@pytest.mark.parametrize("current", [False, True])
+@pytest.mark.parametrize("sizes", some([(27, 32, 32, 8), (27, 64, 8)], 1))
+@pytest.mark.parametrize("current", some([True, False], 1))
 def test_eight_bits_stay_close_to_float(state: str, sizes: tuple[int, ...], current: bool) -> None:
     policy = random_policy(3, sizes=sizes, state=state, current=current, bias=0.0 if current else 0.1, recorded=128)
     calibration = calibrate(policy)
@@ -294,7 +295,7 @@ def test_eight_bits_stay_close_to_float(state: str, sizes: tuple[int, ...], curr
 
 @pytest.mark.parametrize("state", ["reset", "carried"])
 @pytest.mark.parametrize("current", [False, True])
-@pytest.mark.parametrize(("population", "output_population"), [(8, 0), (0, 6), (8, 6)])
+@pytest.mark.parametrize(("population", "output_population"), some([(8, 6), (8, 0), (0, 6)], 1, several=True))
 def test_spikes_in_and_counts_out_stay_close_to_float(
     state: str, current: bool, population: int, output_population: int
 ) -> None:

@@ -139,10 +139,7 @@ def outcome(path: Path, limits: Limits | None = None) -> Graph | Policy | Except
 
 @pytest.fixture(scope="module")
 def outcomes() -> dict[str, Graph | Policy | Exception]:
-    """All files read, two at a time: each takes a process."""
-    paths = [malformed(f"{name}.nir") for name in SOURCE.FILES]
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip([path.stem for path in paths], pool.map(outcome, paths), strict=True))
+    return {name: outcome(malformed(f"{name}.nir")) for name in SOURCE.FILES}
 
 
 def test_every_file_has_a_cause(outcomes: dict[str, Any]) -> None:
@@ -157,6 +154,16 @@ def test_malformed(name: str, outcomes: dict[str, Any]) -> None:
     assert text.startswith(str(malformed(f"{name}.nir")))
     assert CAUSES[name] in text
     assert "\n" not in text
+
+
+@pytest.mark.slow
+@pytest.mark.reader_process
+def test_a_child_refuses_with_the_same_sentences(outcomes: dict[str, Any]) -> None:
+    """The outcomes above are of this process."""
+    paths = [malformed(f"{name}.nir") for name in SOURCE.FILES]
+    with ThreadPoolExecutor(2) as pool:
+        found = dict(zip([path.stem for path in paths], map(str, pool.map(outcome, paths)), strict=True))
+    assert found == {name: str(error) for name, error in outcomes.items()}
 
 
 def test_a_file_of_format_1_reads_as_what_it_was_written_from() -> None:
@@ -198,6 +205,7 @@ def test_a_large_file_is_not_opened() -> None:
         read_hdf5(malformed("nan_weights.nir"), Limits(file_bytes=1000))
 
 
+@pytest.mark.reader_process
 def test_time_limit() -> None:
     start = time.monotonic()
     with pytest.raises(FileFormatError, match=r"took longer than 0\.001 s"):
@@ -213,6 +221,7 @@ def test_time_that_it_waits_for_a_processor_does_not_count(monkeypatch: pytest.M
     assert "node" in read_hdf5(malformed("nan_weights.nir"), Limits(seconds=0.001, patience=1))
 
 
+@pytest.mark.reader_process
 def test_what_hangs_is_killed_by_its_processor_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine takes nothing of it, so that sound files are read there as well."""
     hanging = readerguard.START.replace("import importlib, readerchild; ", "import importlib, readerchild\nhang()\n")
@@ -225,6 +234,7 @@ def test_what_hangs_is_killed_by_its_processor_time(monkeypatch: pytest.MonkeyPa
     assert Limits().seconds_of(64 << 20) == 136
 
 
+@pytest.mark.reader_process
 def test_memory_limit(tmp_path: Path) -> None:
     pytest.importorskip("resource", reason="no memory limits on this system")
     # 240 MB of zeros in a small file pass the check of sizes, and do not fit into the address space left.
@@ -278,13 +288,15 @@ def fuzz(seeds: range, folder: Path) -> None:
                 assert "\n" not in str(result), f"seed {seed}"
 
 
+@pytest.mark.reader_process
 def test_mutated_bytes(tmp_path: Path) -> None:
-    fuzz(range(30), tmp_path)
+    fuzz(range(6), tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.reader_process
 def test_more_mutated_bytes(tmp_path: Path) -> None:
-    fuzz(range(1000, 3000), tmp_path)
+    fuzz(range(6, 2006), tmp_path)
 
 
 JUNK: tuple[Any, ...] = (

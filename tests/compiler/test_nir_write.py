@@ -15,6 +15,7 @@ import h5py
 import nir
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -154,7 +155,7 @@ def back_from(data: bytes) -> Graph | Policy:
         return restore(load(path, 1 << 26)["node"], where="a.nir")
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(graphs())
 def test_round_trip_is_exact(graph: Graph | Policy) -> None:
     require(graph)
@@ -164,7 +165,7 @@ def test_round_trip_is_exact(graph: Graph | Policy) -> None:
     assert nir_bytes(again) == data
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(graphs())
 def test_stock_nir_reads_it_and_metadata_survives(graph: Graph | Policy) -> None:
     with tempfile.TemporaryDirectory() as folder:

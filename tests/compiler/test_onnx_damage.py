@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx_models import W, gemm, model, node, perceptron, written
-from readers import read_here
 
 import nervecord
 from nervecord.compiler.graph.contract import Channels, Contract
 from nervecord.compiler.graph.graph import Graph
-from nervecord.compiler.onnx import file as onnxfile
 from nervecord.compiler.onnx.reading import read_onnx
 from nervecord.compiler.ops import ArgmaxDecode, Decode, Level, Normalise
 from nervecord.compiler.passes.act import act
@@ -24,12 +23,6 @@ from nervecord.compiler.plan.interpret import Machine
 from nervecord.errors import ContractError, FileFormatError, GraphError, NervecordError
 
 onnx = pytest.importorskip("onnx")
-
-
-@pytest.fixture(autouse=True)
-def parse_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the code of the child, in this process: hundreds of processes would take minutes."""
-    monkeypatch.setattr(onnxfile, "read_guarded", read_here)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -51,7 +44,7 @@ def refusal(path: Path) -> str | None:
     return None
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 30), changes=CHANGES, cut=st.floats(0.3, 1))
 def test_damaged_bytes_are_refused_in_a_sentence(
     seed: int, changes: list[tuple[float, int]], cut: float, tmp_path: Path

@@ -30,17 +30,6 @@ CLOSE = 1e-5
 """The libraries compute in float32, the definition in float64."""
 
 
-@pytest.fixture(autouse=True)
-def parse_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the code of the child, in this process: hundreds of processes would take minutes."""
-    monkeypatch.setattr(onnxfile, "read_guarded", read_here)
-
-
-@pytest.fixture
-def parse_in_child(monkeypatch: pytest.MonkeyPatch, parse_here: None) -> None:
-    monkeypatch.setattr(onnxfile, "read_guarded", read_guarded)
-
-
 def answers(graph: Graph, rows: Any) -> Any:
     return simulate(graph, np.asarray(rows, dtype=np.float64)).left["action"][:, 0]
 
@@ -209,7 +198,7 @@ def test_functions_and_sparse_constants_are_refused(tmp_path: Path) -> None:
         read_onnx(written(made, tmp_path / "s.onnx"))
 
 
-@pytest.mark.usefixtures("parse_in_child")
+@pytest.mark.reader_process
 def test_a_child_reads_what_this_process_reads(tmp_path: Path) -> None:
     made = model([gemm("h"), node("Tanh", ["h"], "actions")], {"w": W}, 3, 2)
     onnx.helper.set_model_props(made, {"a": "b"})
@@ -285,7 +274,7 @@ def test_empty_messages_are_counted_wherever_they_stand(
         onnxchild.load(str(path), 1 << 20)
 
 
-@pytest.mark.usefixtures("parse_in_child")
+@pytest.mark.reader_process
 def test_millions_of_empty_messages_are_counted_before_they_are_made(tmp_path: Path) -> None:
     """Of 8 MB protobuf would make objects of a gigabyte."""
     path = written(TINY["nodes"], tmp_path / "p.onnx")
@@ -299,7 +288,7 @@ def test_millions_of_empty_messages_are_counted_before_they_are_made(tmp_path: P
     assert after.ru_maxrss < max(before.ru_maxrss, ours, 256 << 10) + (64 << 10)
 
 
-@pytest.mark.usefixtures("parse_in_child")
+@pytest.mark.reader_process
 def test_what_hangs_or_asks_for_much_is_ended_with_its_child(tmp_path: Path) -> None:
     path = written(model([gemm()], {"w": W}, 3, 2), tmp_path / "p.onnx")
     with pytest.raises(FileFormatError, match=r"took longer than 0\.001 s"):

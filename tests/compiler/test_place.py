@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from policies import lif
@@ -58,7 +59,7 @@ def test_a_sparse_axon_stores_indices_of_its_synapses_only() -> None:
     assert synapse_bits(np.zeros((256, 3)), PACKING, delayed=False) == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     neurons=st.integers(1, 300), axons=st.integers(1, 4), share=st.floats(0, 1), delayed=st.booleans(),
     seed=st.integers(0, 99),
@@ -167,7 +168,7 @@ def test_confidence_is_that_of_the_least_trusted_limit() -> None:
     assert place(graph, LAVA).open_limits == ("axons_in_per_core", "axons_out_per_core")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(sizes=st.lists(st.integers(1, 60), min_size=2, max_size=4), caps=st.tuples(*[st.integers(20, 200)] * 4))
 def test_no_core_exceeds_a_limit_unless_reported(sizes: list[int], caps: tuple[int, ...]) -> None:
     rng = np.random.default_rng(len(sizes))

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from policies import li, population_code, random_policy
@@ -43,7 +44,7 @@ def test_an_accumulator_that_reaches_one_spikes() -> None:
     assert not v.any()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(x=FINITE, low=st.floats(-5, 5), gap=st.floats(1e-3, 3), sigma=st.floats(1e-3, 50), count=st.integers(2, 12))
 def test_activations_are_the_exponential_to_a_unit(x: float, low: float, gap: float, sigma: float, count: int) -> None:
     mean = low + gap * np.arange(count)[None]
@@ -55,7 +56,7 @@ def test_activations_are_the_exponential_to_a_unit(x: float, low: float, gap: fl
     assert np.abs(units - expected).max() <= 0.5 + 1e-6
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(units=st.lists(st.integers(0, ONE), min_size=1, max_size=5), start=st.integers(0, ONE - 1), t=st.integers(1, 40))
 def test_spikes_are_the_whole_part_of_the_sum(units: list[int], start: int, t: int) -> None:
     """Closed form of the accumulators: after k steps there were (start + k a) >> 20 spikes."""

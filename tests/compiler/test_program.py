@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from policies import random_policy
@@ -187,7 +188,7 @@ def unpacked(index: list[dict[str, object]], data: bytes) -> dict[str, np.ndarra
     return unpack(checked(index, row(ENTRY, 100), "index"), data, where="file")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1))
 def test_matrices_without_their_zeros_come_back_to_the_bit(seed: int, density: float) -> None:
     rng = np.random.default_rng(seed)
@@ -240,7 +241,7 @@ def test_other_files_are_refused(content: bytes, tmp_path) -> None:
         load(tmp_path)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(data=st.data())
 def test_damaged_bytes_never_do_anything_but_refuse(program, tmp_path_factory, data) -> None:
     content = bytearray(program.to_bytes())

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pass_graphs import conv, dyadic, holds, layered, lif, plain_lif, raster, same_spikes
@@ -61,7 +62,7 @@ def test_what_splitting_left_silent_goes(seed: int) -> None:
     assert {op.size for name, op in made.nodes.items() if name.startswith("last")} == {5}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(seed=st.integers(0, 10**6), silent=st.sets(st.integers(0, 6), max_size=7), biased=st.booleans())
 def test_what_rounds_nothing_is_pruned_to_the_bit(seed: int, silent: set[int], biased: bool) -> None:
     rng = np.random.default_rng(seed)

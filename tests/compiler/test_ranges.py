@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 from bodies import computed
+from examples import examples
 from graphs import LAVA, draw, expected
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,7 +66,7 @@ def held(graph: Graph, steps: int) -> tuple[UnitRange, Machine]:
     return proved, Machine(made, 16)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(seed=st.integers(0, 10**6), readout=st.booleans(), steps=st.sampled_from([3, 8]))
 def test_nothing_ever_leaves_its_proved_range(seed: int, readout: bool, steps: int) -> None:
     rng = np.random.default_rng(seed)

@@ -9,6 +9,7 @@ from typing import Any
 import nir
 import numpy as np
 import pytest
+from examples import some
 
 import nervecord
 from nervecord.compiler import ops as n
@@ -59,7 +60,7 @@ RULES = {("zero", True): "zero", ("zero", False): "zero", ("subtract", True): "s
 
 
 @pytest.mark.parametrize(("mechanism", "delay"), RULES)
-@pytest.mark.parametrize("beta", [0.9, 0.5, 0.0])
+@pytest.mark.parametrize("beta", some([0.9, 0.5, 0.0], 1))
 def test_snntorch_spike_for_spike(mechanism: str, delay: bool, beta: float, tmp_path: Path) -> None:
     """The three reset rules and a decay of 0, whose time constant is dt up to float32."""
     net = leaky(beta, mechanism, delay)

@@ -9,6 +9,7 @@ import graphs
 import numpy as np
 import pytest
 from bodies import computed
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from policies import li, lif, random_dag, random_policy
@@ -84,7 +85,7 @@ PARAMETERS: dict[str, Any] = {
 }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     **PARAMETERS,
     window=st.sampled_from([(0, 0), (7, 0), (7, 6), (3, 1)]),
@@ -110,7 +111,7 @@ def test_integer_neurons_equal_lavas_scalar_code(du, dv, bias, bias_exp, thresho
         assert du == 4095 or [u[k] for u in us if u is not None] == wanted[1]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     **PARAMETERS,
     delay=st.integers(1, 4),

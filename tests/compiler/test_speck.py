@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from examples import examples
 
 from nervecord.compiler.check.convolving import layer_memory
 from nervecord.compiler.check.rules import Case
@@ -62,15 +63,17 @@ def built(shape: list[int], layers: list[list[Any]]) -> Graph:
     return chain(Level.IMPORTED, nodes)
 
 
+@pytest.mark.hypothesis
 def test_verdicts_agree_with_sinabs() -> None:
     found: Counter[tuple[str, bool]] = Counter()
-    for shape, layers, why in RECORDED["nets"]:
+    nets = RECORDED["nets"]
+    assert len(nets) == 1000
+    for shape, layers, why in nets[: examples(1000)]:
         said = verdict(case_findings(Case.of(built(shape, layers), SPECK)))
         found[said, not why] += 1
         assert said == ("infeasible" if why else "feasible"), (shape, layers, why)
-    assert sum(found.values()) == 1000
     # Neither answer is the answer to everything.
-    assert min(found.values()) > 200
+    assert min(found.values()) > sum(found.values()) // 5
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pass_graphs import conv, dyadic, holds, layered, lif, plain_lif, raster, same_spikes
@@ -47,7 +48,7 @@ def test_meaning_is_kept(seed: int) -> None:
     same_spikes(graph, holds(split, graph))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(seed=st.integers(0, 10**6), kinds=st.integers(2, 4), current=st.booleans())
 def test_what_rounds_nothing_is_split_to_the_bit(seed: int, kinds: int, current: bool) -> None:
     rng = np.random.default_rng(seed)
@@ -134,7 +135,7 @@ def test_clustering_gives_as_many_as_can_be_split_by(current: bool) -> None:
         assert said.moved < spread / MOST_GROUPS
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(decays=st.lists(st.floats(0, 1), min_size=1, max_size=60), most=st.integers(1, 20))
 def test_clusters_lie_among_the_decays(decays: list[float], most: int) -> None:
     values = np.array(decays)

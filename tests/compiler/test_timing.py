@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import policies
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nets import (
@@ -165,7 +166,7 @@ def test_what_outputs_add_up_may_have_any_scales() -> None:
         assert np.mean(error > 0.02 * np.abs(wanted).max()) < 0.05
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 5), cost=st.integers(0, 3))
 def test_timing_equals_brute_force(seed: int, count: int, cost: int) -> None:
     """Longest paths and loops that are too short, by trying all walks."""

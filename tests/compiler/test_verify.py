@@ -11,6 +11,7 @@ from typing import Any
 import graphs
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from policies import li, lif, population_code, random_policy, with_node
@@ -385,7 +386,7 @@ def tangle(draw: np.random.Generator, level: Level) -> Graph:
     return Graph(level, {name: nodes[name] for name in names}, shuffled, 1e-3, arithmetic)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(seed=st.integers(0, 1_000_000), level=st.sampled_from([Level.DISCRETE, Level.INTEGER]))
 def test_any_wiring_of_any_ops_is_refused_by_name_or_runs(seed: int, level: Level) -> None:
     """As a graph and as a policy, in windows and carried: verified, planned and run, or a GraphError that says why.
@@ -434,7 +435,7 @@ def test_malformed_contracts_are_refused(change: dict[str, object], words: str) 
 PRINTABLE = st.text(st.characters(codec="utf-8")).filter(str.isprintable)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(
     names=st.lists(PRINTABLE.filter(bool), min_size=1, max_size=4, unique=True),
     steps=st.integers(1, 99),

@@ -93,11 +93,31 @@ def against(name: str, case: str) -> tuple[Finding, ...]:
 
 @functools.cache
 def program(name: str, case: str) -> Program:
-    """A case compiled for a target, on inputs of its own kind."""
+    """A case compiled for a target, on inputs of its own kind.
+
+    What has Lava's arithmetic takes the integers that were lowered for Lava, so that each case is lowered once;
+    `test_one_arithmetic_is_lowered_alike` holds the targets to that.
+    """
+    if lowers_as_lava(name) and not against("lava", case):
+        lowered = program("lava", case)
+        subject = lowered.graph if lowered.contract is None else lowered.policy
+        return compile_graph(subject, target(name), schedule=CASES[case].schedule)
+    return lowered_alone(name, case)
+
+
+def lowered_alone(name: str, case: str) -> Program:
+    """The same, from floats, whatever was lowered for another target."""
     made = CASES[case]
     subject = made.make()
     recorded = None if hasattr(subject, "contract") else stream_of(case, np.random.default_rng(1), 200)
     return compile_graph(subject, target(name), schedule=made.schedule, calibration=recorded)
+
+
+def lowers_as_lava(name: str) -> bool:
+    """Whether a target other than Lava has its arithmetic and its options."""
+    other, lava = target(name), target("lava")
+    same = other.spec.integers is not None and other.spec.integers == lava.spec.integers
+    return same and name != "lava" and getattr(other, "weight_slices", 1) == getattr(lava, "weight_slices", 1)
 
 
 def stream_of(case: str, rng: np.random.Generator, steps: int) -> Array:

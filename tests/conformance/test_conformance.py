@@ -18,12 +18,15 @@ from conformance.engines import (
     assert_same_populations,
     check,
     engines,
+    lowered_alone,
+    lowers_as_lava,
     opened,
     program,
     require_engine,
     target,
     targets,
 )
+from examples import some
 from graphs import draw
 from policies import random_policy
 
@@ -56,6 +59,25 @@ PAIRS = [(name, engine) for name in targets() for engine in engines(name) if eng
 COMPILED = [name for name in targets() if target(name).spec.integers is not None]
 
 
+LARGE = ("branches 7", "branches carried 5", "recurrence 5", "recurrence 6", "decays")
+"""Cases that take seconds to lower."""
+SAME = (("c", "emulator"), ("lava", "c"), ("onnx, integers", "emulator"))
+"""Pairs whose engine and integers are those of another pair, which runs every case."""
+FEW = (
+    "carried", "skip", "code and counts", "choice", "synaptic current carried", "delay line", "stream in blocks",
+    "stream of membranes", "limit alone",
+)  # fmt: skip
+"""Cases of what `make test` runs a part of: Lava, whose start takes a second (`make test-lava` runs all, and 250
+graphs), a chip of one's own, which is lowered as Lava is, and `SAME`."""
+
+
+def cases_of(name: str, engine: str = "") -> list[Any]:
+    """Each case, of which some are slow."""
+    is_part = engine == "lava" or (name == "own-chip" and engine) or (name, engine) in SAME
+    slow = set(CASES) - set(FEW) if is_part else set(LARGE) if name == "own-chip" else set()
+    return [pytest.param(case, marks=[pytest.mark.slow] if case in slow else []) for case in CASES]
+
+
 def marked(name: str, engine: str) -> Any:
     """Engines that must be installed apart are run by `make test-lava`."""
     marks = [pytest.mark.lava] if engine == "lava" else []
@@ -68,16 +90,29 @@ def marked(name: str, engine: str) -> Any:
 on_every_engine = pytest.mark.parametrize(("name", "engine"), [marked(*pair) for pair in PAIRS])
 
 
-@on_every_engine
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("name", "engine", "case"),
+    [
+        pytest.param(*pair.values, *case.values, marks=[*pair.marks, *case.marks], id=f"{case.values[0]}-{pair.id}")
+        for pair in (marked(*pair) for pair in PAIRS)
+        for case in cases_of(*pair.values)
+    ],
+)
 def test_declared_support_equals_the_definition(name: str, engine: str, case: str) -> None:
     if against(name, case):
         pytest.skip("the target does not declare it; see test_declared_lack_is_refused")
     check(name, engine, case)
 
 
-@pytest.mark.parametrize("name", targets())
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        # In two slices what is refused is what lava refuses, and what is not takes twice as long to lower.
+        pytest.param(name, *case.values, marks=[*case.marks, *([pytest.mark.slow] if "slices" in name else [])])
+        for name in targets()
+        for case in cases_of(name)
+    ],
+)
 def test_declared_lack_is_refused(name: str, case: str) -> None:
     """By the code that `inspect` shows, and by nothing else; what is not refused compiles."""
     found = against(name, case)
@@ -87,6 +122,16 @@ def test_declared_lack_is_refused(name: str, case: str) -> None:
     with pytest.raises(InfeasibleError) as caught:
         compile_graph(CASES[case].make(), target(name), schedule=CASES[case].schedule)
     assert all(finding.message in str(caught.value) for finding in found)
+
+
+@pytest.mark.parametrize("name", [name for name in COMPILED if lowers_as_lava(name)])
+@pytest.mark.parametrize(
+    "case", ["chain", "carried", "stream in blocks", *(pytest.param(k, marks=pytest.mark.slow) for k in CASES)]
+)
+def test_one_arithmetic_is_lowered_alike(name: str, case: str) -> None:
+    if against("lava", case) or against(name, case):
+        pytest.skip("the target does not declare it; see test_declared_lack_is_refused")
+    assert lowered_alone(name, case).graph == program("lava", case).graph
 
 
 @on_every_engine
@@ -214,7 +259,7 @@ SCHEDULES = (STREAM, Schedule(4, "carried", held=True), Schedule(4, "reset", hel
 
 
 @on_every_engine
-@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("limit", some(["fractional", "whole"], 1))
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
 def test_an_inputs_limit_in_integers(name: str, engine: str, schedule: Schedule, limit: str) -> None:
     """Values beyond it, some of them fractions, straight into a connection: clipped, then rounded towards zero."""

@@ -21,6 +21,8 @@ CASES = {
 }  # fmt: skip
 SLICES = 4
 
+pytestmark = pytest.mark.reader_process
+
 
 def test_there_are_two_thousand() -> None:
     assert sum(CASES.values()) == 2000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 
+import examples
 import numpy as np
 import pytest
 from graphs import LAVA
@@ -60,12 +61,13 @@ def test_a_policy_equals_itself_and_its_emulator_the_definition(
         assert found.tolerance == 0
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("mode", ["free", "layers"])
 @pytest.mark.parametrize(("carried", "recurrent"), [(False, False), (True, False), (True, True)])
 def test_policies_that_branch_equal_themselves(mode, carried: bool, recurrent: bool) -> None:
     """Skips, fan-in, delays above one step, loops: replayed alone, each population does what it did in its place."""
     seen = 0
-    for seed in range(5):
+    for seed in range(5 if examples.ALL else 2):
         policy, integer = branched(seed, carried, recurrent)
         rows = recorded(policy, 5)
         found = compare(MachineSession(policy), MachineSession(policy), rows, mode=mode)
@@ -79,7 +81,7 @@ def test_policies_that_branch_equal_themselves(mode, carried: bool, recurrent: b
 @pytest.mark.parametrize(("carried", "recurrent"), [(False, False), (True, False), (True, True)])
 def test_float_and_integer_branches_are_aligned_step_by_step(carried: bool, recurrent: bool) -> None:
     compared = different = 0
-    for seed in range(5):
+    for seed in range(5 if examples.ALL else 2):
         policy, integer = branched(seed, carried, recurrent)
         found = compare(MachineSession(policy), MachineSession(integer), recorded(policy, 16), mode="layers")
         assert found.tolerance == 0.01

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from examples import examples
 from policies import random_policy
 
 import nervecord
@@ -34,6 +36,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
+@functools.cache
 def program(kind: str, *, integer: bool) -> Program:
     policy = random_policy(1, **KINDS[kind])
     return nervecord.compile(policy, "lava" if integer else "reference")
@@ -103,6 +106,7 @@ def plain(counts: Any) -> tuple[Any, ...]:
     return counts.actions, counts.spikes, counts.synaptic_events, counts.neuron_updates, counts.fail_safe
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize(("engine", "kind", "integer"), CASES)
 def test_an_interrupt_at_any_line(engine: str, kind: str, integer: bool) -> None:
     rows = np.random.default_rng(0).normal(size=(5, 3))
@@ -115,7 +119,7 @@ def test_an_interrupt_at_any_line(engine: str, kind: str, integer: bool) -> None
         session.reset()
         counted = session.counts.actions
         happened = set()
-        for at in np.unique(np.linspace(1, whole.lines, 40).astype(int)).tolist():
+        for at in np.unique(np.linspace(1, whole.lines, examples(40)).astype(int)).tolist():
             session.reset()
             first = session.counts.actions
             got = [session.step(row) for row in rows[:2]]

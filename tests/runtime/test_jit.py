@@ -86,6 +86,7 @@ def test_no_folder_can_be_written(home: Path) -> None:
     assert not (home / "cache").exists()
 
 
+@pytest.mark.slow  # a file that cannot be replaced is the same to it
 def test_a_full_disk(home: Path) -> None:
     assert said(home, "0") == NONE  # not even an index
     assert said(home, "1000") == NONE  # that, and nothing else

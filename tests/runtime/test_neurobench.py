@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from policies import random_policy, with_node
 
 import nervecord
 from nervecord.compiler.graph.policy import Policy
 from nervecord.errors import ContractError
 from nervecord.runtime.measure.neurobench import neurobench
-from tests.policies import random_policy, with_node
 
 T = 5
 

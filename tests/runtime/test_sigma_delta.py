@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from emulated import assert_same_blocks
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lava_graphs import differences
@@ -28,7 +29,7 @@ from nervecord.targets.lava.network import runnable, start_worker
 from nervecord.targets.lava.netx import export_netx
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(seed=st.integers(0, 10**6), batch=st.sampled_from([1, 3]))
 def test_the_emulator_gives_what_the_definition_gives(seed: int, batch: int) -> None:
     emulator = assert_same_blocks(draw(seed), batch)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from examples import examples
 from graphs import LAVA, draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,7 +55,7 @@ def test_a_stream_by_hand(engine: Callable[..., Any]) -> None:
         session.step({"a": one, "b": one})
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_runs_equal_simulate(seed: int) -> None:
     """A recording whose length is no multiple of the block's, of one copy and of several."""

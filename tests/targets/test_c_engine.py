@@ -15,6 +15,7 @@ import pytest
 import sigma_delta_nets
 from compiled_c import QUICK, Emitted, assert_same_actions, assert_same_blocks, single
 from emulated import observations_of, policy_of, random_arithmetic
+from examples import examples, some
 from graphs import LAVA, Case, draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,19 +54,19 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_graphs_of_every_shape(seed: int) -> None:
     assert_same_blocks(draw(seed))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_any_arithmetic(seed: int) -> None:
     assert_same_blocks(draw(seed, random_arithmetic(seed)))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(seed=st.integers(0, 10**6), choices=st.booleans())
 def test_policies_of_every_shape(seed: int, choices: bool) -> None:
     policy = policy_of(draw(seed), choices=choices)
@@ -73,7 +74,7 @@ def test_policies_of_every_shape(seed: int, choices: bool) -> None:
         assert_same_actions(policy, observations_of(policy, seed, 8, 2))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_policies_in_any_arithmetic(seed: int) -> None:
     policy = policy_of(draw(seed, random_arithmetic(seed)))
@@ -89,7 +90,7 @@ def compiled(policy: Policy) -> Policy:
 
 @pytest.mark.parametrize(("state", "current"), [("reset", False), ("carried", True)])
 @pytest.mark.parametrize(("population", "output_population"), [(0, 0), (6, 0), (0, 4), (6, 4)])
-@pytest.mark.parametrize("choices", [False, True])
+@pytest.mark.parametrize("choices", some([False, True], 1))  # tests/conformance has choices
 def test_compiled_policies(state: str, current: bool, population: int, output_population: int, choices: bool) -> None:
     policy = compiled(random_policy(
         5, sizes=(9, 20, 12, 3), state=state, current=current, population=population,
@@ -101,7 +102,7 @@ def test_compiled_policies(state: str, current: bool, population: int, output_po
 
 
 @pytest.mark.parametrize(("carried", "recurrent"), [(False, False), (True, False), (True, True)])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", some(range(4), 1))  # tests/conformance has seven others
 def test_policies_that_branch(seed: int, carried: bool, recurrent: bool) -> None:
     policy = compiled(random_dag(seed, carried=carried, recurrent=recurrent))
     assert policy.recorded is not None

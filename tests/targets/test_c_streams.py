@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from compiled_c import QUICK, assert_same_actions, assert_same_blocks, sanitized, sanitizer
 from emulated import observations_of, random_arithmetic
+from examples import examples, some
 from graphs import LAVA, Case
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -104,13 +105,13 @@ def test_held_values_with_bias_sources_through_one_connection(inputs: int, state
     assert len(np.unique(actions)) > 4
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=examples(4), deadline=None)
 @given(seed=st.integers(0, 10**6), other=st.booleans())
 def test_streams_of_every_shape(seed: int, other: bool) -> None:
     assert_same_blocks(draw_stream(seed, random_arithmetic(seed) if other else LAVA))
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=examples(4), deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_lowered_streams(seed: int) -> None:
     """Biases into currents, channels that carry them, second slices, skips, delays."""
@@ -119,7 +120,7 @@ def test_lowered_streams(seed: int) -> None:
         assert_same_blocks(case)
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=examples(4), deadline=None)
 @given(seed=st.integers(0, 10**6), other=st.booleans())
 def test_policies_with_bias_sources_and_branches(seed: int, other: bool) -> None:
     policy = draw_policy(seed, random_arithmetic(seed) if other else LAVA, choices=seed % 3 == 0)
@@ -132,8 +133,8 @@ def test_what_is_drawn_has_what_this_is_about() -> None:
     cases = [draw_stream(seed) for seed in range(24)]
     lowered = [case for seed in range(12) if (case := lowered_stream(seed)) is not None]
     assert len(lowered) > 8
-    for some in (cases, lowered):
-        ops = [list(case.plan.graph.nodes.values()) for case in some]
+    for drawn in (cases, lowered):
+        ops = [list(case.plan.graph.nodes.values()) for case in drawn]
         for count in (
             sum(any(isinstance(op, Quantise) and op.constant for op in each) for each in ops),
             sum(any(isinstance(op, BiasChannel) for op in each) for each in ops),
@@ -199,7 +200,7 @@ def test_what_would_keep_a_compiler_for_minutes_is_refused(limit: str, monkeypat
         CStream(beside_bias_sources(1))
 
 
-@pytest.mark.parametrize("planted", PLANTED)
+@pytest.mark.parametrize("planted", some(PLANTED, 1))
 def test_sanitizers_report_what_leaves_an_array_or_the_language(planted: str) -> None:
     library = sanitizer()
     if library is None:

@@ -14,6 +14,7 @@ import pytest
 from compiled_c import CORTEX_TOOLS, on_cortex
 from emitted_c import COMPILERS, STRICT, call, emitted, selftest
 from emulated import policy_of, random_arithmetic
+from examples import some
 from graphs import LAVA, draw
 from policies import lif, random_dag, random_policy
 
@@ -112,15 +113,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Program
     return found
 
 
+@pytest.mark.parametrize("flags", some([("-O3",), SANITIZED, ("-O0",)], 2), ids=["-O3", "sanitized", "-O0"])
 @pytest.mark.parametrize("name", programs())
 @pytest.mark.parametrize("compiler", COMPILERS)
 def test_it_compiles_without_a_warning_and_passes_its_test(
-    name: str, compiler: str, folders: dict[str, tuple[Program, Path]]
+    name: str, compiler: str, flags: tuple[str, ...], folders: dict[str, tuple[Program, Path]]
 ) -> None:
-    folder = folders[name][1]
-    for level in ("-O0", "-O3"):
-        selftest(folder, compiler, level)
-    selftest(folder, compiler, *SANITIZED)
+    selftest(folders[name][1], compiler, *flags)
 
 
 def test_the_streams_carry_their_biases(folders: dict[str, tuple[Program, Path]]) -> None:

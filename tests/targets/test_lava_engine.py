@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from examples import some
 from lava_graphs import LAVA, Case, differences, draw, entered, expected, traits
 from policies import random_dag, random_policy
 
@@ -185,7 +186,7 @@ def delayed(mode: str, delay: int, exponent: int, bits: int, graded: bool, seed:
 
 
 @needs_lava
-@pytest.mark.parametrize("mode", ["mixed", "excitatory", "inhibitory"])
+@pytest.mark.parametrize("mode", some(["mixed", "excitatory", "inhibitory"], 1))
 @pytest.mark.parametrize("graded", [False, True])
 def test_a_connection_of_any_delay_rounds_as_the_definition_does(worker: Worker, mode: str, graded: bool) -> None:
     """Lava's DelayDense is a model of its own: its truncation, its shifts and its buffer are not those of Dense."""
@@ -226,7 +227,7 @@ def test_a_connection_with_several_sources_and_several_destinations(worker: Work
 
 
 @needs_lava
-@pytest.mark.parametrize("state", ["reset", "carried"])
+@pytest.mark.parametrize("state", some(["carried", "reset"], 1))
 @pytest.mark.parametrize("made", [policy, two_ends])
 def test_a_policy_acts_as_the_definition_does(worker: Worker, state: StateRule, made) -> None:
     rng = np.random.default_rng(1)

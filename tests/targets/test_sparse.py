@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from examples import examples
 from graphs import LAVA
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -79,6 +80,7 @@ def test_engines_equal_the_definition(engine: str, seed: int) -> None:
 
 
 @pytest.mark.lava
+@pytest.mark.slow
 def test_stock_lava_equals_the_definition() -> None:
     """Conv where exponent and delay allow it, else Sparse and DelaySparse; never Dense."""
     used: Counter[str] = Counter()
@@ -109,7 +111,7 @@ def test_a_program_keeps_them(tmp_path: Path) -> None:
 # The convolution that a matrix unrolls
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=examples(80))
 @given(seed=st.integers(0, 10**6), axes=st.integers(1, 2))
 def test_a_convolution_is_unrolled_and_found_again(seed: int, axes: int) -> None:
     rng = np.random.default_rng(seed)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import runs
 import torch
+from examples import some
 
 import nervecord
 from nervecord.compiler import ops as n
@@ -17,6 +20,7 @@ from nervecord.compiler.plan.interpret import simulate
 from nervecord.errors import NervecordError
 from nervecord.training.folder import checkpoint
 from nervecord.training.folder.export import describe_checkpoint, policy_from_checkpoint
+from nervecord.training.learners.base import Setup
 from nervecord.training.learners.ppo import PPOLearner
 from nervecord.training.policy.actor import CategoricalActor, first_largest
 from nervecord.training.run import resume, train
@@ -32,13 +36,10 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def small(out: Path, **changes: Any) -> TrainConfig:
-    base: dict[str, Any] = {
-        "layers": (12,), "critic": (8,), "steps": 8 * 64, "num_envs": 4, "rollout": 16, "minibatch": 32, "epochs": 2,
-        "steps_per_action": 4, "lr": 3e-3, "checkpoint_every": 256, "validation_episodes": 2, "test_episodes": 2,
-        "tensorboard": False, "out": str(out), "name": "run",
-    }  # fmt: skip
-    return TrainConfig.of(**{"env": "CartPole-v1", **base}).replace(**changes)
+small = partial(
+    runs.small, env="CartPole-v1", layers=(12,), steps=8 * 64, steps_per_action=4, lr=3e-3, checkpoint_every=256,
+    test_episodes=2, record=2048,
+)  # fmt: skip
 
 
 def actor(choices: int = 3) -> CategoricalActor:
@@ -86,10 +87,12 @@ def test_without_noise_the_first_of_the_largest() -> None:
 
 def test_noise_that_falls_is_refused() -> None:
     with pytest.raises(NervecordError, match=r"--noise: is 'linear', and CartPole-v1 lets choose among 2 actions"):
-        PPOLearner(4, torch.zeros(1), torch.ones(1), TrainConfig.of(env="CartPole-v1", noise="linear"), choices=2)
+        PPOLearner(
+            Setup(4, torch.zeros(1), torch.ones(1), TrainConfig.of(env="CartPole-v1", noise="linear"), choices=2)
+        )
 
 
-@pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS.keys())
+@pytest.mark.parametrize("changes", some(KINDS.values(), 3), ids=KINDS.keys())
 def test_the_file_chooses_as_what_was_trained(tmp_path: Path, changes: dict[str, Any]) -> None:
     result = train(small(tmp_path, **changes))
     assert result.policy is not None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nervecord.errors import NervecordError
+from nervecord.training.learners.base import Setup
 from nervecord.training.learners.collect import Collector
 from nervecord.training.learners.ppo import PPOLearner
 from nervecord.training.policy.actor import Act
@@ -207,7 +208,7 @@ def test_a_saved_simulator_goes_on_the_same(env: str) -> None:
 def test_a_collector_goes_on_where_it_was_saved() -> None:
     config = TrainConfig.of(layers=(8,), critic=(8,), state="carried", num_envs=3, rollout=12, minibatch=12)
     torch.manual_seed(0)
-    learner = PPOLearner(4, -torch.ones(1), torch.ones(1), config)
+    learner = PPOLearner(Setup(4, -torch.ones(1), torch.ones(1), config))
 
     def collector(seeds: list[int], **how: Any) -> Collector:
         simulator = make_simulator("InvertedPendulum-v4", seeds, kind="gymnasium")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from nervecord.training.folder import checkpoint
 from nervecord.training.learners.distill import Student, distance
 from nervecord.training.learners.sources import read_sources
 from nervecord.training.learners.teacher import make_teacher
-from nervecord.training.run import Run, resolved, resume, train
+from nervecord.training.run import Run, TrainResult, resolved, resume, train
 from nervecord.training.settings.config import TrainConfig
 
 
@@ -26,8 +27,8 @@ def learning(out: Path, teacher: Path, /, name: str = "student", **changes: Any)
 
 
 def test_a_student_comes_to_act_as_its_teacher_does(tmp_path: Path) -> None:
-    teacher = train(small(tmp_path, "teacher", policy="ann", lr=3e-3, steps=2048))
-    config = learning(tmp_path, teacher.folder)
+    teacher = train(small(tmp_path, "teacher", policy="ann", lr=3e-3, steps=1024))
+    config = learning(tmp_path, teacher.folder, steps=2048)
     content = checkpoint.load(teacher.folder / "checkpoints", teacher.step)
     result = train(config)
     assert result.policy is not None  # the teacher's own kind is not written as NIR
@@ -56,10 +57,12 @@ def run_of(content: dict[str, Any] | None, folder: Path) -> Any:
     return run.learner
 
 
-def test_a_distillation_that_goes_on_is_the_same_without_its_teachers_folder(tmp_path: Path) -> None:
-    teacher = train(small(tmp_path, "teacher", policy="ann"))
+def test_a_distillation_that_goes_on_is_the_same_without_its_teachers_folder(
+    ann_run: TrainResult, tmp_path: Path
+) -> None:
+    shutil.copytree(ann_run.folder, tmp_path / "teacher")
     changes = {"steps": 512, "checkpoint_every": 128, "kept_states": 0, "exact_resume": True}
-    whole = train(learning(tmp_path, teacher.folder, "whole", **changes))
+    whole = train(learning(tmp_path, tmp_path / "teacher", "whole", **changes))
     # As if killed half way: the newer checkpoints are gone.
     folder = whole.folder
     last = flat(checkpoint.load(folder / "checkpoints")["learner"])
@@ -74,9 +77,12 @@ def test_a_distillation_that_goes_on_is_the_same_without_its_teachers_folder(tmp
         train(whole.config.replace(name="new"))
 
 
-def test_ppo_begins_with_a_student(tmp_path: Path) -> None:
-    teacher = train(small(tmp_path, "teacher", policy="ann"))
-    student = train(learning(tmp_path, teacher.folder, steps=256))
+@pytest.fixture(scope="module")
+def student(ann_run: TrainResult, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    return train(learning(tmp_path_factory.mktemp("student"), ann_run.folder, steps=256))
+
+
+def test_ppo_begins_with_a_student(student: TrainResult, tmp_path: Path) -> None:
     run = Run(resolved(small(tmp_path, "more", layers=(32,), start=str(student.folder))), None)
     run.simulator.close()
     wanted = networks(checkpoint.load(student.folder / "checkpoints", student.step))
@@ -85,10 +91,8 @@ def test_ppo_begins_with_a_student(tmp_path: Path) -> None:
     )
 
 
-def test_a_student_can_teach(tmp_path: Path) -> None:
+def test_a_student_can_teach(student: TrainResult, tmp_path: Path) -> None:
     """It is asked itself, not the teacher that its checkpoints hold."""
-    teacher = train(small(tmp_path, "teacher", policy="ann"))
-    student = train(learning(tmp_path, teacher.folder, steps=256))
     content = checkpoint.load(student.folder / "checkpoints", student.step)
     second = run_of(None, train(learning(tmp_path, student.folder, "second", steps=64)).folder)
     observations = content["recorded"]
@@ -122,7 +126,7 @@ def test_distance_beyond_a_limit_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("teacher", "student", "message"),
+    ("teacher", "changes", "message"),
     [
         ({}, {"critic": (8, 8)}, r"trained with critic \(8,\), not \(8, 8\)"),
         ({}, {"env": "InvertedDoublePendulum-v4"}, "trained with env InvertedPendulum-v4"),
@@ -131,10 +135,10 @@ def test_distance_beyond_a_limit_is_none() -> None:
     ],
 )
 def test_what_cannot_teach_is_refused(
-    tmp_path: Path, teacher: dict[str, Any], student: dict[str, Any], message: str
+    ann_run: TrainResult, tmp_path: Path, teacher: dict[str, Any], changes: dict[str, Any], message: str
 ) -> None:
-    folder = train(small(tmp_path, "teacher", **{"policy": "ann", **teacher}, steps=64)).folder
-    config = learning(tmp_path, folder, **student)
+    folder = train(small(tmp_path, "teacher", **teacher, steps=64)).folder if teacher else ann_run.folder
+    config = learning(tmp_path, folder, **changes)
     with pytest.raises(NervecordError, match=message):
         read_sources(config)
     with pytest.raises(NervecordError, match=message):

@@ -26,7 +26,7 @@ from training.test_resume import flat, rows, small
 
 from nervecord.errors import NervecordError
 from nervecord.training.folder import checkpoint
-from nervecord.training.learners.base import Rollout
+from nervecord.training.learners.base import Rollout, Setup
 from nervecord.training.learners.ppo import PPOLearner
 from nervecord.training.processes import launch
 from nervecord.training.processes.distributed import SOLO, Group
@@ -98,7 +98,7 @@ def learn(policy: str, group: Group, blocks: int) -> dict[str, Any]:
         entropy=0.01,
     ).replace(policy=policy)  # fmt: skip
     torch.manual_seed(3)
-    subject = PPOLearner(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config, group)
+    subject = PPOLearner(Setup(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config, group))
     subject.minibatches = lambda rollout: in_order(subject, rollout, blocks)  # type: ignore[method-assign]
     count = group.share(ENVS)
     own = slice(group.rank * count, (group.rank + 1) * count)
@@ -179,7 +179,7 @@ def test_two_processes_learn_as_one(tmp_path: Path) -> None:
 def learn_nothing(policy: str) -> list[torch.Tensor]:
     config = TrainConfig.of(policy=policy, layers=(10,), critic=(8,), num_envs=2, rollout=4, minibatch=8)
     torch.manual_seed(3)
-    return [p.detach() for p in PPOLearner(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config).parameters()]
+    return [p.detach() for p in PPOLearner(Setup(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config)).parameters()]
 
 
 # --------------------------------------------------------------------------------------------------------------------

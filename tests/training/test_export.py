@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import runs
 import torch
+from examples import some
 
 from nervecord.compiler.graph.verify import verify
 from nervecord.compiler.nir.file import read_nir
@@ -17,7 +20,6 @@ from nervecord.errors import NervecordError
 from nervecord.training.folder import checkpoint
 from nervecord.training.folder.export import describe_checkpoint, exportable, policy_from_checkpoint
 from nervecord.training.run import train
-from nervecord.training.settings.config import TrainConfig
 from nervecord.training.settings.tasks import channels
 from nervecord.training.simulators.base import control_period
 
@@ -36,29 +38,13 @@ KINDS = {
 }
 
 
-def small(out: Path, **changes: Any) -> TrainConfig:
-    base: dict[str, Any] = {
-        "env": "InvertedDoublePendulum-v4",
-        "layers": (12,),
-        "critic": (8,),
-        "steps": 8 * 64,
-        "num_envs": 4,
-        "rollout": 16,
-        "minibatch": 32,
-        "epochs": 2,
-        "steps_per_action": 4,
-        "lr": 3e-3,
-        "checkpoint_every": 256,
-        "validation_episodes": 2,
-        "test_episodes": 2,
-        "tensorboard": False,
-        "out": str(out),
-        "name": "run",
-    }
-    return TrainConfig.of(**base).replace(**changes)
+small = partial(
+    runs.small, env="InvertedDoublePendulum-v4", layers=(12,), steps=8 * 64, steps_per_action=4, lr=3e-3,
+    checkpoint_every=256, test_episodes=2, record=2048,
+)  # fmt: skip
 
 
-@pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS.keys())
+@pytest.mark.parametrize("changes", some(KINDS.values(), 5), ids=KINDS.keys())
 def test_the_file_computes_what_was_trained(tmp_path: Path, changes: dict[str, Any]) -> None:
     result = train(small(tmp_path, **changes))
     assert result.policy is not None

@@ -17,6 +17,7 @@ from nervecord.errors import NervecordError
 from nervecord.training.algorithms.finetune import Finetune
 from nervecord.training.folder import checkpoint
 from nervecord.training.folder.start import digest, shared_with
+from nervecord.training.learners.base import Setup
 from nervecord.training.learners.finetune import FinetuneLearner
 from nervecord.training.learners.replay import Batch
 from nervecord.training.learners.td7_networks import TD7Policy, pack, unpack
@@ -156,7 +157,7 @@ def test_the_teacher_acts_first_where_there_are_few_environments(runs: Path, tmp
         "start": checkpoint.load(runs / "student" / "checkpoints", best_of(runs / "student")),
     }
     limit = torch.tensor([2.0])
-    learner = FinetuneLearner(3, -limit, limit, run.config, SOLO, sources=begun)
+    learner = FinetuneLearner(Setup(3, -limit, limit, run.config, SOLO, sources=begun))
     seen = torch.randn(6, 3)
     acted, own = learner.act(seen, None).actions, learner.mode(seen, None)[0]
     torch.testing.assert_close(acted[::2], own[::2])

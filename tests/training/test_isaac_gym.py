@@ -1,6 +1,6 @@
 """Isaac Gym up to its seam: the real worker in another process, with scripted tasks in place of Isaac Gym's.
 
-`isaac_fakes` stands for isaacgym, isaacgymenvs and hydra. NERVECORD_TEST_ISAACGYM_PYTHON may name a Python 3.8 with
+`isaac_fakes` stands for isaacgym and isaacgymenvs. NERVECORD_TEST_ISAACGYM_PYTHON may name a Python 3.8 with
 numpy and torch, in which the worker then runs; without it the worker runs in this Python.
 """
 
@@ -11,11 +11,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from simulating import InArrays, make_simulator
 
 import nervecord
@@ -28,6 +28,7 @@ from nervecord.training import run
 from nervecord.training.settings.config import TrainConfig
 from nervecord.training.settings.tasks import ISAAC_GYM_ANT
 from nervecord.training.simulators import isaac_gym
+from nervecord.training.simulators.base import shared_seed
 from nervecord.training.simulators.isaac_gym import HANDLER, VARIABLE, IsaacGymSimulator
 
 FAKES = Path(__file__).parent / "isaac_fakes"
@@ -35,33 +36,23 @@ LENGTHS = (4, 9, 11)
 """Steps of an episode of environment i % 3; the third is cut by the time limit."""
 
 
-def environment(folder: Path, python: Path, *, fakes: bool) -> Path:
-    """An environment as Isaac Gym's: its Python, its torch, and, where wanted, the fakes."""
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment as Isaac Gym's: its Python, its torch, and the fakes."""
+    python = Path(os.environ.get("NERVECORD_TEST_ISAACGYM_PYTHON", sys.executable))
+    folder = tmp_path_factory.mktemp("isaac") / "env"
     subprocess.run([str(python), "-m", "venv", "--without-pip", str(folder)], check=True)
     script = "import sysconfig; print(sysconfig.get_path('purelib'))"
     found = subprocess.run([str(python), "-c", script], capture_output=True, text=True, check=True).stdout.strip()
     own = next((folder / "lib").glob("python3.*")) / "site-packages"
-    (own / "beside.pth").write_text("\n".join([found, *([str(FAKES)] if fakes else [])]) + "\n")
+    (own / "beside.pth").write_text(f"{found}\n{FAKES}\n")
     return folder / "bin" / "python"
-
-
-@pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    base = Path(os.environ.get("NERVECORD_TEST_ISAACGYM_PYTHON", sys.executable))
-    return environment(tmp_path_factory.mktemp("isaac") / "env", base, fakes=True)
 
 
 @pytest.fixture
 def installed(python: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(VARIABLE, str(python))
     return python
-
-
-@pytest.fixture
-def ant(installed: Path) -> Iterator[InArrays]:
-    simulator = InArrays(IsaacGymSimulator("Ant", [1, 2, 3, 4, 5], "cpu"))
-    yield simulator
-    simulator.close()
 
 
 def walk(simulator: InArrays, steps: int) -> None:
@@ -73,26 +64,19 @@ def walk(simulator: InArrays, steps: int) -> None:
 # The protocol
 
 
-def test_sizes_limits_and_period_are_the_tasks(ant: InArrays) -> None:
+def test_episodes_end_and_begin_as_the_protocol_says(installed: Path) -> None:
+    ant = InArrays(IsaacGymSimulator("Ant", [1, 2, 3, 4, 5], "cpu"))
     assert (ant.num_envs, ant.observation_size) == (5, 60)
-    assert ant.low.tolist() == [-1.0] * 8
-    assert ant.high.tolist() == [1.0] * 8
+    assert (ant.low.tolist(), ant.high.tolist()) == ([-1.0] * 8, [1.0] * 8)
     assert ant.control_period == pytest.approx(0.0166)
-
-
-def test_the_first_observations_are_those_of_a_begun_episode(ant: InArrays) -> None:
-    """`VecTask.reset` itself gives zeros."""
+    # The first observations are those of a begun episode; `VecTask.reset` itself gives zeros.
     first = ant.reset()
-    assert first.shape == (5, 60)
-    assert first.dtype == np.float64
-    assert first[:, 0].tolist() == [0, 1, 2, 3, 4]
-    assert first[:, 1].tolist() == [1] * 5
-    assert first[:, 2].tolist() == [0] * 5
-    assert (first[:, 4] > 0).all()
-
-
-def test_episodes_end_and_begin_as_the_protocol_says(ant: InArrays) -> None:
-    ant.reset()
+    assert (first.shape, first.dtype) == ((5, 60), np.float64)
+    assert first[:, :3].tolist() == [[k, 1, 0] for k in range(5)]
+    # What is drawn follows the seeds.
+    generator = torch.Generator().manual_seed(shared_seed([1, 2, 3, 4, 5]))
+    assert first[:, 4].tolist() == torch.rand(5, generator=generator).double().tolist()
+    assert shared_seed([1, 2, 3]) != shared_seed([1, 2, 4])
     episode, progress, resets = np.ones(5), np.zeros(5), np.zeros(5, bool)
     lengths = np.array([LENGTHS[i % 3] for i in range(5)])
     drawn = np.random.default_rng(0)
@@ -112,19 +96,8 @@ def test_episodes_end_and_begin_as_the_protocol_says(ant: InArrays) -> None:
         assert result.truncated.tolist() == (ended & (lengths == 11)).tolist()
         assert not (result.terminated & result.truncated).any()
         resets = ended
+    ant.close()
     assert episode.tolist() == [13, 7, 6, 13, 7]
-
-
-def test_the_seeds_decide_the_first_states(installed: Path) -> None:
-    def drawn(seeds: list[int]) -> list[float]:
-        simulator = make_simulator("Ant", seeds, kind="isaacgym")
-        first = simulator.reset()[:, 4]
-        simulator.close()
-        return first.tolist()
-
-    one, again, other = drawn([1, 2, 3]), drawn([1, 2, 3]), drawn([1, 2, 4])
-    assert one == again
-    assert len({*one, *other}) == 6
 
 
 def test_an_episode_that_ends_as_it_begins_is_reported(installed: Path) -> None:
@@ -211,9 +184,8 @@ def test_a_program_that_is_no_python(monkeypatch: pytest.MonkeyPatch) -> None:
         make_simulator("Ant", [0], kind="isaacgym")
 
 
-def test_a_python_that_is_too_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    new = environment(tmp_path / "env", Path(sys.executable), fakes=False)
-    monkeypatch.setenv(VARIABLE, str(new))
+def test_a_python_that_is_too_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, sys.executable)
     version = ".".join(map(str, sys.version_info[:2]))
     with pytest.raises(NervecordError, match=rf"is Python {version}, Isaac Gym preview 4 runs on 3.8 at most"):
         make_simulator("Ant", [0], kind="isaacgym")
@@ -261,7 +233,7 @@ def test_a_real_python_3_8_without_isaac_gym(monkeypatch: pytest.MonkeyPatch) ->
 def trained(python: Path, tmp_path_factory: pytest.TempPathFactory) -> run.TrainResult:
     config = TrainConfig.of(
         env="Ant", sim="isaacgym", layers=(16,), critic=(8,), steps=384, num_envs=6, rollout=16, minibatch=48, epochs=2,
-        steps_per_action=3, checkpoint_every=384, validation_episodes=3, test_episodes=4, record=2048,
+        steps_per_action=3, checkpoint_every=384, validation_episodes=0, test_episodes=4, record=2048,
         tensorboard=False, out=str(tmp_path_factory.mktemp("runs")), name="isaac-ant",
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
@@ -301,6 +273,7 @@ def test_its_returns_count_whole_episodes(trained: run.TrainResult) -> None:
     assert min(whole) < rows[-1]["train_return"] < max(whole)
 
 
+@pytest.mark.slow  # tests/training/test_resume.py resumes; the worker is the one of every test here
 def test_the_run_goes_on_where_it_stood(trained: run.TrainResult, installed: Path) -> None:
     again = run.resume(trained.folder, overrides={"steps": 480})
     assert again.config.algorithm.steps == 480

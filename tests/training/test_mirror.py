@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nervecord.errors import NervecordError
-from nervecord.training.learners.base import Rollout
+from nervecord.training.learners.base import Rollout, Setup
 from nervecord.training.learners.ppo import PPOLearner
 from nervecord.training.policy.mirror import mirror_of
 from nervecord.training.settings.config import TrainConfig
@@ -74,7 +74,7 @@ POLICIES: list[dict[str, object]] = [
 def _learner(**changes: object) -> PPOLearner:
     torch.manual_seed(0)
     values: dict[str, object] = {"layers": (16,), "num_envs": 4, "rollout": 8, "minibatch": 8, "mirror": True}
-    return PPOLearner(27, -torch.ones(8), torch.ones(8), TrainConfig.of(**{**values, **changes}))  # type: ignore[arg-type]
+    return PPOLearner(Setup(27, -torch.ones(8), torch.ones(8), TrainConfig.of(**{**values, **changes})))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("changes", POLICIES, ids=str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,13 @@ from training.test_td7_learner import small
 from nervecord.errors import NervecordError
 from nervecord.training.algorithms.td7 import TD7Settings
 from nervecord.training.folder import checkpoint
-from nervecord.training.learners.base import Rollout
+from nervecord.training.learners.base import Rollout, Setup
 from nervecord.training.learners.n_step import windows
 from nervecord.training.learners.off_policy import TD7Learner
 from nervecord.training.learners.replay import Replay
 from nervecord.training.learners.td7 import TD7Agent
 from nervecord.training.processes.distributed import Group
-from nervecord.training.run import Run, resume, train
+from nervecord.training.run import Run, TrainResult, resume, train
 
 
 def rollout(steps: int = 12, environments: int = 40, seed: int = 0) -> Rollout:
@@ -72,7 +73,7 @@ def test_a_target_sums_the_window_and_goes_on_from_where_it_led(tmp_path: Path) 
     torch.manual_seed(0)
     of, limit = rollout(), torch.ones(1)
     config = small(tmp_path, n_step=3, gamma=0.8, minibatch=400)
-    learner = TD7Learner(2, -limit, limit, config, Group())
+    learner = TD7Learner(Setup(2, -limit, limit, config, Group()))
     assert learner._store(of) == len(learner.replay) == int(of.valid.sum())
     batch, _ = learner.replay.sample(400)
     window = windows(of, 0.8, 3)
@@ -96,7 +97,9 @@ def test_a_target_sums_the_window_and_goes_on_from_where_it_led(tmp_path: Path) 
     assert torch.allclose(target[:, 0].double(), wanted, atol=1e-5)
 
 
-def test_a_replay_of_other_steps_is_refused_and_refilled_where_none_was_kept(tmp_path: Path) -> None:
+def test_a_replay_of_other_steps_is_refused_and_refilled_where_none_was_kept(
+    td7_run: TrainResult, tmp_path: Path
+) -> None:
     kept = train(small(tmp_path, n_step=3, keep_replay=True))
     before = (kept.folder / "config.json").read_bytes()
     with pytest.raises(NervecordError, match=r"--n-step: is 1, and the replay in the checkpoint was made with 3"):
@@ -105,13 +108,12 @@ def test_a_replay_of_other_steps_is_refused_and_refilled_where_none_was_kept(tmp
         resume(kept.folder, overrides={"steps": 2048, "priority_exponent": 0.0})
     assert (kept.folder / "config.json").read_bytes() == before
     resume(kept.folder, overrides={"steps": 1152})
-    plain = train(small(tmp_path, name="plain"))
-    again = resume(plain.folder, overrides={"steps": 1152, "n_step": 3})
+    again = resume(shutil.copytree(td7_run.folder, tmp_path / "plain"), overrides={"steps": 1152, "n_step": 3})
     assert again.config.algorithm.n_step == 3  # type: ignore[attr-defined]
 
 
-def test_greatest_priorities_of_another_exponent_are_forgotten(tmp_path: Path) -> None:
-    result = train(small(tmp_path))
+def test_greatest_priorities_of_another_exponent_are_forgotten(td7_run: TrainResult) -> None:
+    result = td7_run
     content = checkpoint.load(result.folder / "checkpoints")
     content["learner"]["max_priority"] = 3.0
     for exponent, weight in ((0.4, 3.0), (0.0, 1.0)):

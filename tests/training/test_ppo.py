@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from runs import small
 
 from nervecord.errors import NervecordError
 from nervecord.training.learners.advantages import explained_variance, generalised_advantages
-from nervecord.training.learners.base import Rollout
+from nervecord.training.learners.base import Rollout, Setup
 from nervecord.training.learners.ppo import PPOLearner
 from nervecord.training.policy.normaliser import EPSILON, ObservationNormaliser
 from nervecord.training.processes.devices import check_device
+from nervecord.training.run import train
 from nervecord.training.settings.config import TrainConfig
 
 ENVS, STEPS, SIZE, ACTIONS = 5, 12, 4, 2
@@ -29,7 +31,7 @@ def learner(**changes: Any) -> PPOLearner:
         "steps_per_action": 3, "gamma": 0.9, "lam": 0.8, "normalise_reward": False,
     }  # fmt: skip
     torch.manual_seed(3)
-    return PPOLearner(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), TrainConfig.of(**{**base, **changes}))
+    return PPOLearner(Setup(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), TrainConfig.of(**{**base, **changes})))
 
 
 def rollout(subject: PPOLearner, garbage: int = 0) -> Rollout:
@@ -227,7 +229,14 @@ def test_several_processes_without_torchrun_are_refused() -> None:
     assert b"WORLD_SIZE is 2" in done.stderr
 
 
-def test_training_prints_nothing(tmp_path: Any) -> None:
+def test_training_prints_nothing(tmp_path: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    train(small(tmp_path, steps=128))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_a_process_that_trains_prints_nothing(tmp_path: Any) -> None:
+    """Not while it imports either."""
     done = run_python(
         "from nervecord.training.settings.config import TrainConfig\n"
         "from nervecord.training.run import train\n"

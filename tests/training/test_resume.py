@@ -9,15 +9,18 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import runs
+from examples import some
 
 from nervecord.errors import NervecordError
 from nervecord.training.folder import checkpoint
 from nervecord.training.folder.run_folder import DRAFT, LOCK, WALL_CLOCK, Metrics, create, hold, lock, mujoco_log
-from nervecord.training.run import resume, train
+from nervecord.training.run import Progress, resume, train
 from nervecord.training.settings.config import TrainConfig
 
 CHILD = """
@@ -28,28 +31,10 @@ train(TrainConfig.from_json(sys.stdin.read()))
 """
 
 
-def small(out: Path, name: str, **changes: Any) -> TrainConfig:
-    base: dict[str, Any] = {
-        "env": "InvertedPendulum-v4",
-        "layers": (16,),
-        "critic": (8,),
-        "steps": 24 * 64,
-        "num_envs": 4,
-        "rollout": 16,
-        "minibatch": 32,
-        "epochs": 2,
-        "steps_per_action": 3,
-        "checkpoint_every": 5 * 64,
-        "validate_from": 0.4,
-        "validation_episodes": 2,
-        "test_episodes": 2,
-        "record": 64,
-        "tensorboard": False,
-        "exact_resume": True,
-        "out": str(out),
-        "name": name,
-    }
-    return TrainConfig.of(**{**base, **changes})
+small = partial(
+    runs.small, steps=24 * 64, checkpoint_every=5 * 64, validate_from=0.4, test_episodes=2, record=64, exact_resume=True
+)
+"""24 updates, 5 from one checkpoint to the next."""
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -152,13 +137,29 @@ def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
     assert before == {path: path.read_bytes() for path in done.folder.rglob("*") if path.is_file()}
 
 
-def test_a_simulator_that_saves_its_state_goes_on_in_its_episodes(tmp_path: Path) -> None:
+class KilledError(BaseException):
+    """Nobody answers it."""
+
+
+def test_a_simulator_that_saves_its_state_goes_on_in_its_episodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Gymnasium's, without exact_resume: no checkpoint ends an episode, and the resumed run is the same to the bit."""
     changes: dict[str, Any] = {"sim": "gymnasium", "exact_resume": False}
     whole = train(small(tmp_path, "whole", **changes))
     folder = tmp_path / "killed"
-    code = kill_while_training(small(tmp_path, "killed", **changes), folder, 12)
-    assert code == -signal.SIGKILL, "the child ended before it could be killed"
+    write, number = Metrics.write, iter(range(100))
+
+    def write_until_killed(metrics: Metrics, row: dict[str, Any]) -> None:
+        write(metrics, row)
+        if next(number) == 11:
+            raise KilledError
+
+    # In this process, without a last checkpoint: what SIGKILL leaves behind is held above.
+    monkeypatch.setattr(Metrics, "write", write_until_killed)
+    with pytest.raises(KilledError):
+        train(small(tmp_path, "killed", **changes))
+    monkeypatch.undo()
     assert whole.config.total_steps not in checkpoint.steps_in(folder / "checkpoints")
     assert resume(folder).test == whole.test
     assert rows(folder) == rows(tmp_path / "whole")
@@ -182,7 +183,22 @@ def test_exact_resume_that_sees_no_whole_episode_says_so(tmp_path: Path, caplog:
     assert "here every 80 steps of an environment, and an episode has up to 1000" in caplog.text
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_an_interrupt_keeps_what_there_is(tmp_path: Path) -> None:
+    config = small(tmp_path, "told", steps=200 * 64, exact_resume=False, checkpoint_every=10**6)
+
+    def look(progress: Progress) -> None:
+        if progress.step == 3 * 64:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match=r"interrupted at step .*; nervecord train --resume") as caught:
+        train(config, progress=look)
+    (step,) = checkpoint.steps_in(tmp_path / "told" / "checkpoints")
+    assert rows(tmp_path / "told")[-1]["step"] == step < config.total_steps
+    assert f"continues from step {step:,}" in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_keeps_what_there_is_and_says_the_step(tmp_path: Path, number: int) -> None:
     config = small(tmp_path, "told", steps=200 * 64, exact_resume=False, checkpoint_every=10**6)
     child = subprocess.Popen(
@@ -305,6 +321,7 @@ def test_a_lock_that_cannot_be_made_is_refused(place: str, tmp_path: Path) -> No
 
 KILLED_WHILE_IT_IS_MADE = """
 import os, signal, sys
+from functools import partial
 from pathlib import Path
 from nervecord.training.folder import run_folder
 from nervecord.training.settings.config import TrainConfig
@@ -358,7 +375,7 @@ def test_mujocos_log_goes_to_the_run_folder(tmp_path: Path, monkeypatch: pytest.
     assert Path("MUJOCO_LOG.TXT").read_text() == "the user's"
 
 
-@pytest.mark.parametrize("sim", ["gymnasium", "envpool"])
+@pytest.mark.parametrize("sim", some(["envpool", "gymnasium"], 1))
 def test_what_mujoco_says_when_it_loads_a_model_litters_no_folder(
     sim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,12 +6,14 @@ import json
 import re
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import runs
 import torch
 
 from nervecord.errors import MissingDependencyError, NervecordError
@@ -23,15 +25,7 @@ from nervecord.training.policy.normaliser import RewardNormaliser
 from nervecord.training.run import Progress, Run, train
 from nervecord.training.settings.config import TrainConfig
 
-
-def small(out: Path, **changes: Any) -> TrainConfig:
-    base: dict[str, Any] = {
-        "env": "InvertedPendulum-v4", "layers": (16,), "critic": (8,), "steps": 512, "num_envs": 4, "rollout": 16,
-        "minibatch": 32, "epochs": 2, "steps_per_action": 3, "checkpoint_every": 128, "validate_from": 0.5,
-        "validation_episodes": 2, "test_episodes": 3, "record": 48, "tensorboard": False, "out": str(out),
-        "name": "run",
-    }  # fmt: skip
-    return TrainConfig.of(**{**base, **changes})
+small = partial(runs.small, steps=512, checkpoint_every=128)
 
 
 def test_folder_holds_what_it_promises(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from nervecord.errors import NervecordError
 from nervecord.training.folder import checkpoint
 from nervecord.training.learners import skrl_ppo
-from nervecord.training.learners.base import Rollout
+from nervecord.training.learners.base import Rollout, Setup
 from nervecord.training.learners.ppo import PPOLearner
 from nervecord.training.learners.skrl_agents import SkrlLearner
 from nervecord.training.learners.skrl_ppo import SkrlPPOLearner, ValidMemory
@@ -58,8 +58,8 @@ def test_both_do_the_same_update(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_default_dtype(torch.float64)
     try:
         torch.manual_seed(0)
-        ours = PPOLearner(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config("ppo"))
-        theirs = SkrlPPOLearner(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config("skrl-ppo"))
+        ours = PPOLearner(Setup(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config("ppo")))
+        theirs = SkrlPPOLearner(Setup(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config("skrl-ppo")))
         for part in ("actor", "critic"):
             getattr(theirs, part).load_state_dict(getattr(ours, part).state_dict())
         before = [p.detach().clone() for p in ours.parameters()]
@@ -78,7 +78,7 @@ def test_both_do_the_same_update(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_step_that_only_resets_is_never_drawn() -> None:
-    learner = SkrlPPOLearner(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config("skrl-ppo", minibatch=16))
+    learner = SkrlPPOLearner(Setup(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config("skrl-ppo", minibatch=16)))
     rollout = rollout_of(learner.actor.double())
     learner.actor.float()
     whole = {name: getattr(rollout, name) for name in Rollout.__dataclass_fields__}
@@ -107,7 +107,7 @@ def test_a_step_that_only_resets_is_never_drawn() -> None:
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])
 def test_a_transition_that_only_resets_is_never_stored(algorithm: str) -> None:
     settings = TrainConfig.of(algorithm=algorithm, num_envs=ENVS, hidden=8, minibatch=4, capacity=50, random_steps=999)
-    learner = SkrlLearner(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), settings)
+    learner = SkrlLearner(Setup(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), settings))
     valid = torch.rand(STEPS, ENVS, generator=torch.Generator().manual_seed(2)) < 0.7
     number = torch.arange(STEPS * ENVS, dtype=torch.float32).view(STEPS, ENVS)
     seen = torch.cat([number, number[-1:]])[..., None].expand(-1, -1, SIZE)
@@ -144,5 +144,5 @@ def test_it_trains_a_spiking_policy_and_resumes(tmp_path: Path) -> None:
 def test_a_policy_that_carries_state_is_refused() -> None:
     with pytest.raises(NervecordError, match="--algorithm skrl-ppo: needs --state reset"):
         SkrlPPOLearner(
-            SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config("skrl-ppo", policy="snn", state="carried")
+            Setup(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config("skrl-ppo", policy="snn", state="carried"))
         )

@@ -8,26 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from runs import small
 
 from nervecord.errors import NervecordError
 from nervecord.training.algorithms.ppo import PPO
 from nervecord.training.folder import checkpoint
 from nervecord.training.folder.start import shared_with
 from nervecord.training.learners.sources import read_sources
-from nervecord.training.run import Run, resolved, resume, train
-from nervecord.training.settings.config import TrainConfig
-
-
-def small(out: Path, name: str, **changes: Any) -> TrainConfig:
-    base: dict[str, Any] = {
-        "env": "InvertedPendulum-v4", "layers": (16,), "critic": (8,), "steps": 256, "num_envs": 4, "rollout": 16,
-        "minibatch": 32, "epochs": 2, "steps_per_action": 3, "checkpoint_every": 64, "validate_from": 0.5,
-        "validation_episodes": 2, "test_episodes": 3, "record": 48, "tensorboard": False, "out": str(out),
-        "name": name, "sim": "envpool",
-    }  # fmt: skip
-    if changes.get("policy") == "ann":
-        del base["steps_per_action"]
-    return TrainConfig.of(**{**base, **changes})
+from nervecord.training.run import Run, TrainResult, resolved, resume, train
 
 
 def networks(content: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -35,8 +23,12 @@ def networks(content: dict[str, Any]) -> dict[str, torch.Tensor]:
     return {f"{part}.{name}": value for part in parts for name, value in content["learner"][part].items()}
 
 
-def test_begins_with_the_best_checkpoint_and_a_new_schedule(tmp_path: Path) -> None:
-    first = train(small(tmp_path, "first"))
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    return train(small(tmp_path_factory.mktemp("first"), "first"))
+
+
+def test_begins_with_the_best_checkpoint_and_a_new_schedule(first: TrainResult, tmp_path: Path) -> None:
     config = small(tmp_path, "second", start=str(first.folder), num_envs=8, lr=1e-5)
     wanted = checkpoint.load(first.folder / "checkpoints", first.step)
     run = Run(resolved(config), None)
@@ -57,8 +49,7 @@ def test_begins_with_the_best_checkpoint_and_a_new_schedule(tmp_path: Path) -> N
     assert any(not torch.equal(value, moved[name]) for name, value in networks(wanted).items())
 
 
-def test_killed_before_its_first_checkpoint_it_begins_so_again(tmp_path: Path) -> None:
-    first = train(small(tmp_path, "first"))
+def test_killed_before_its_first_checkpoint_it_begins_so_again(first: TrainResult, tmp_path: Path) -> None:
     config = small(tmp_path, "second", start=str(first.folder))
     whole = train(config)
     for name in ("checkpoints", "result.json", "policy.nir", "metrics.jsonl"):
@@ -72,8 +63,7 @@ def test_killed_before_its_first_checkpoint_it_begins_so_again(tmp_path: Path) -
     assert all(torch.equal(value, now[name]) for name, value in kept.items())
 
 
-def test_a_fixed_noise_schedule_counts_more_than_the_noise_that_was_learnt(tmp_path: Path) -> None:
-    first = train(small(tmp_path, "first"))
+def test_a_fixed_noise_schedule_counts_more_than_the_noise_that_was_learnt(first: TrainResult, tmp_path: Path) -> None:
     run = Run(resolved(small(tmp_path, "second", start=str(first.folder), noise="linear", log_std=-1.0)), None)
     run.simulator.close()
     run.learner.schedule(0, 1)
@@ -89,8 +79,9 @@ def test_a_fixed_noise_schedule_counts_more_than_the_noise_that_was_learnt(tmp_p
         ({"start": "nowhere"}, "is no run folder"),
     ],
 )
-def test_what_does_not_fit_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    first = train(small(tmp_path, "first"))
+def test_what_does_not_fit_is_refused(
+    first: TrainResult, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     assert shared_with(first.folder, PPO.sources[1])["layers"] == (16,)
     config = small(tmp_path, "second", **{"start": str(first.folder), **changes})
     with pytest.raises(NervecordError, match=message):

@@ -97,8 +97,8 @@ def test_a_search_draws_the_same_whenever_it_is_read_and_more_keep_the_first(tmp
         ("[grid]\nseeds = [-1]", "seeds holds -1"),
         ("[grid]\nlr = []", "lr is an empty list"),
         ("[grid]\ntest_episodes = [0]", "test_episodes is 0"),
-        ("[also]\nlr = [1]", r"write \[\[also\]\]"),
-        ("also = [1]", "is no TOML|name is ''|unknown field"),
+        ("[also]\nlr = [1]", r"\[also\]: expected array, got object"),
+        ("also = [1]", "is no TOML|name is ''|unknown field|expected object"),
         ("[grid]\nlr = [1\n", "is no TOML"),
         ("[[search]]\nlr = [1]", "samples holds 0, whole numbers from 1"),
         ("[[search]]\nsamples = 2", "names no field"),
@@ -124,16 +124,16 @@ def test_an_impossible_combination_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[base]\nlr = 1", "name is None"),
+        ("[base]\nlr = 1", "field 'name' is missing"),
         ("[study]\nname = 'a/b'", "name is 'a/b'"),
-        ("[study]\nname = 'x'\nouts = 'y'", "unknown key 'outs'.*did you mean 'out'"),
-        ("[study]\nname = 'x'\nout = 3", "out is 3"),
-        ("[study]\nname = 'x'\nnotes = 3", "notes is 3"),
+        ("[study]\nname = 'x'\nouts = 'y'", "unknown field 'outs'"),
+        ("[study]\nname = 'x'\nout = 3", "out: expected str, got int"),
+        ("[study]\nname = 'x'\nnotes = 3", "notes: expected str, got int"),
         ("[study]\nname = 'x'\n[base]\nstep = 3", "unknown field 'step'.*did you mean 'steps'"),
         ("[study]\nname = 'x'\n[base]\nseed = 3", "seed cannot be set here"),
         ("[study]\nname = 'x'\n[base]\ntest_episodes = 0", "test_episodes is 0"),
         ("[study]\nname = 'x'\n[base]\nlayers = [[32]]", r"layers is \[\[32\]\].*write \[32\]"),
-        ("study = 1", "is no table"),
+        ("study = 1", "expected object, got int"),
     ],
 )
 def test_refusals_of_study_and_base(tmp_path: Path, text: str, message: str) -> None:
@@ -241,7 +241,7 @@ def test_a_rule_sees_what_those_before_it_have_set_and_the_fields_of_the_algorit
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ("[where]\ndepth = 2", "where is one table"),
+        ("[where]\ndepth = 2", r"\[where\]: expected array, got object"),
         ("[[where]]\ndepth = 2", "sets nothing"),
         ("[[where]]\nset = { lr = 1e-4 }", "holds everywhere"),
         ("[[where]]\ndeth = 2\nset = { lr = 1e-4 }", "unknown field 'deth'.*depth"),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import runs
 import torch
 from torch import Tensor
 
@@ -18,26 +21,24 @@ from nervecord.errors import NervecordError
 from nervecord.training.folder import checkpoint
 from nervecord.training.folder.start import digest
 from nervecord.training.learners import off_policy
-from nervecord.training.learners.base import Rollout
+from nervecord.training.learners.base import Rollout, Setup
 from nervecord.training.learners.distill import Student
 from nervecord.training.learners.off_policy import TD7Learner
 from nervecord.training.learners.td7 import TD7Agent
 from nervecord.training.learners.td7_networks import TD7Policy, unpack
-from nervecord.training.run import Run, resolved, resume, train
+from nervecord.training.run import Run, TrainResult, resolved, resume, train
 from nervecord.training.settings.config import TrainConfig
 
-
-def small(out: Path, **changes: Any) -> TrainConfig:
-    base: dict[str, Any] = {
-        "env": "Pendulum-v1", "algorithm": "td7", "steps": 1024, "num_envs": 4, "random_steps": 256, "minibatch": 16,
-        "steps_per_update": 16.0, "hidden": 16, "embedding": 16, "capacity": 2048, "validation_episodes": 2,
-        "test_episodes": 2, "checkpoint_every": 512, "tensorboard": False, "out": str(out), "name": "td7",
-    }  # fmt: skip
-    return TrainConfig.of(**{**base, **changes})
+small = partial(runs.small, name="td7", algorithm="td7")
 
 
-def test_it_learns_from_its_replay_and_refills_it_when_it_goes_on(tmp_path: Path) -> None:
-    result = train(small(tmp_path))
+def learner_of(config: TrainConfig) -> TD7Learner:
+    """Of Pendulum-v1."""
+    return TD7Learner(Setup(3, torch.tensor([-2.0]), torch.tensor([2.0]), config, group_of_one()))
+
+
+def test_it_learns_from_its_replay_and_refills_it_when_it_goes_on(td7_run: TrainResult, tmp_path: Path) -> None:
+    result = td7_run
     assert result.policy is None
     assert result.test is not None
     rows = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
@@ -50,7 +51,7 @@ def test_it_learns_from_its_replay_and_refills_it_when_it_goes_on(tmp_path: Path
     assert run.learner.stored <= len(run.learner.replay) <= run.learner.stored + 128
     assert run.step == 1024
     run.simulator.close()
-    again = resume(result.folder, overrides={"steps": 1152})
+    again = resume(shutil.copytree(result.folder, tmp_path / "td7"), overrides={"steps": 1152})
     assert again.config.total_steps == 1152
 
 
@@ -108,7 +109,7 @@ def test_it_learns_pendulum_also_when_it_is_cut_off_and_kept_compact(tmp_path: P
 
 def test_a_refilled_replay_has_more_noise_and_the_actor_then_stands_still(tmp_path: Path) -> None:
     config = small(tmp_path, random_steps=1)
-    learner = TD7Learner(3, torch.tensor([-2.0]), torch.tensor([2.0]), config, group_of_one())
+    learner = learner_of(config)
     learner.stored, learner.agent.updates = 300, 50
     x = torch.zeros(2000, 3)
     spreads: list[Tensor] = []
@@ -139,7 +140,7 @@ def test_past_policies_are_kept_thinner_and_thinner_and_refill_the_replay(
 ) -> None:
     monkeypatch.setattr(off_policy, "PAST_EVERY", 10)
     config = small(tmp_path, random_steps=1, steps_per_update=1.0, exploration=0.0)
-    learner = TD7Learner(3, torch.tensor([-2.0]), torch.tensor([2.0]), config, group_of_one())
+    learner = learner_of(config)
     kept = []
     for _ in range(30):
         learner.update(rollout_of(8))
@@ -149,7 +150,7 @@ def test_past_policies_are_kept_thinner_and_thinner_and_refill_the_replay(
     gaps = np.diff(kept[-1])
     assert gaps.max() <= 2 * 16 + 8
     assert learner.past[-1]["updates"] > 240 - 40
-    other = TD7Learner(3, torch.tensor([-2.0]), torch.tensor([2.0]), config, group_of_one())
+    other = learner_of(config)
     buffer = io.BytesIO()
     torch.save(learner.state_dict(), buffer)
     buffer.seek(0)
@@ -182,7 +183,7 @@ def rollout_of(count: int) -> Rollout:
 
 def test_a_kept_replay_comes_back_as_it_was_and_nothing_is_filled_again(tmp_path: Path) -> None:
     config = small(tmp_path, random_steps=1, keep_replay=True, capacity=200)
-    first, second = (TD7Learner(3, torch.tensor([-2.0]), torch.tensor([2.0]), config, group_of_one()) for _ in range(2))
+    first, second = (learner_of(config) for _ in range(2))
     for _ in range(3):
         first.update(rollout_of(160))
     buffer = io.BytesIO()
@@ -197,13 +198,13 @@ def test_a_kept_replay_comes_back_as_it_was_and_nothing_is_filled_again(tmp_path
         losses.append(learner.update(rollout_of(160)))
     assert losses[0] == losses[1]
     assert np.array_equal(first.replay.rows, second.replay.rows)
-    plain = TD7Learner(3, torch.tensor([-2.0]), torch.tensor([2.0]), config.replace(keep_replay=False), group_of_one())
+    plain = learner_of(config.replace(keep_replay=False))
     assert plain.state_dict()["replay"] is None
 
 
 def test_the_rate_falls_to_zero_in_the_cooldown_also_of_a_training_that_goes_on(tmp_path: Path) -> None:
     config = small(tmp_path, random_steps=1, cooldown=0.25)
-    first, second = (TD7Learner(3, torch.tensor([-2.0]), torch.tensor([2.0]), config, group_of_one()) for _ in range(2))
+    first, second = (learner_of(config) for _ in range(2))
     first.update(rollout_of(160))  # stored alone, as the random steps end with it
     rates = []
     for step in (0, 749, 750, 875, 1000):
@@ -219,7 +220,7 @@ def test_the_rate_falls_to_zero_in_the_cooldown_also_of_a_training_that_goes_on(
 
 def test_a_teacher_is_named_by_a_hash_of_its_networks(tmp_path: Path) -> None:
     config = small(tmp_path, random_steps=1, keep_replay=True)
-    learner = TD7Learner(3, torch.tensor([-2.0]), torch.tensor([2.0]), config, group_of_one())
+    learner = learner_of(config)
     before = digest(learner.state_dict())
     learner.replay.add(*(np.ones(shape) for shape in ((1, 3), (1, 1), (1, 3), 1, 1)))
     assert digest(learner.state_dict()) == before
@@ -230,7 +231,7 @@ def test_a_teacher_is_named_by_a_hash_of_its_networks(tmp_path: Path) -> None:
 
 def test_its_actions_are_within_the_limits_and_noise_is_added() -> None:
     config = small(Path("."), random_steps=1)
-    learner = TD7Learner(3, torch.tensor([-2.0]), torch.tensor([2.0]), config, group_of_one())
+    learner = learner_of(config)
     x = torch.randn(200, 3)
     uniform = learner.act(x, None).actions
     assert uniform.abs().max() > 1.5
@@ -257,10 +258,9 @@ def test_what_it_cannot_learn_is_refused(tmp_path: Path) -> None:
         small(tmp_path, layers=(8,))
 
 
-def test_a_spiking_student_comes_to_act_as_td7_does(tmp_path: Path) -> None:
-    teacher = train(small(tmp_path))
+def test_a_spiking_student_comes_to_act_as_td7_does(td7_run: TrainResult, tmp_path: Path) -> None:
     student: dict[str, Any] = {
-        "algorithm": "distill", "teacher": str(teacher.folder), "env": "Pendulum-v1", "layers": (32,), "critic": (8,),
+        "algorithm": "distill", "teacher": str(td7_run.folder), "env": "Pendulum-v1", "layers": (32,), "critic": (8,),
         "steps": 2048, "num_envs": 4, "rollout": 32, "minibatch": 64, "epochs": 8, "lr": 3e-3, "teacher_steps": 512,
         "handover_steps": 512, "fall_weight": 2.0, "validation_episodes": 0, "test_episodes": 2,
         "checkpoint_every": 1024, "record": 128, "tensorboard": False, "out": str(tmp_path), "name": "student",
@@ -283,17 +283,17 @@ def test_a_spiking_student_comes_to_act_as_td7_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])
 def test_skrls_agents_learn_and_go_on(tmp_path: Path, algorithm: str) -> None:
     base = {name: value for name, value in small(tmp_path).fields.items() if name in SHARED}
-    config = TrainConfig.of(**{**base, "algorithm": algorithm})
+    config = TrainConfig.of(**{**base, "algorithm": algorithm, "steps": 512, "checkpoint_every": 256})
     result = train(config)
     assert result.policy is None
     rows = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
     assert "value_loss" not in rows[1]  # random actions, no updates
     assert rows[-1]["value_loss"] > 0
-    first, last = (checkpoint.load(result.folder / "checkpoints", step)["learner"] for step in (512, 1024))
+    first, last = (checkpoint.load(result.folder / "checkpoints", step)["learner"] for step in (256, 512))
     weight = "net.0.weight"
     assert not torch.equal(first["agent"]["policy"][weight], last["agent"]["policy"][weight])
-    again = resume(result.folder, overrides={"steps": 1152})
-    assert again.config.total_steps == 1152
+    again = resume(result.folder, overrides={"steps": 640})
+    assert again.config.total_steps == 640
     with pytest.raises(NervecordError, match=f"was trained with {algorithm}, and holds no policy that can be imitated"):
         train(TrainConfig.of(algorithm="distill", teacher=str(result.folder), env="Pendulum-v1", out=str(tmp_path)))
 

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from runs import small
 from training.test_distill import learning
 from training.test_resume import flat
-from training.test_start import small
-from training.test_td7_learner import small as td7
 
 import nervecord
 from nervecord.errors import NervecordError
 from nervecord.training.folder import checkpoint
-from nervecord.training.learners.base import Rollout
+from nervecord.training.learners.base import Rollout, Setup
 from nervecord.training.learners.distill import Student
 from nervecord.training.learners.function_teacher import name_of
 from nervecord.training.learners.ppo import PPOLearner
 from nervecord.training.learners.sources import read_sources
 from nervecord.training.learners.teacher import divergence, make_teacher
 from nervecord.training.policy.mirror import mirror_of
-from nervecord.training.run import Run, resolved, resume, train
+from nervecord.training.run import Run, TrainResult, resolved, resume, train
 from nervecord.training.settings.config import TrainConfig
 
 HERE = f"{__name__}:balance"
@@ -129,7 +129,7 @@ def test_mirror_images_are_learnt_too(tmp_path: Path) -> None:
         num_envs=3, minibatch=2, epochs=1, layers=(8,), out=str(tmp_path),
     )  # fmt: skip
     one = torch.ones(8)
-    student = Student(27, -one, one, config, sources={"teacher": read_sources(config)[0].content})
+    student = Student(Setup(27, -one, one, config, sources={"teacher": read_sources(config)[0].content}))
     no = torch.zeros(2, 3, dtype=torch.bool)
     rollout = Rollout(
         torch.randn(3, 3, 27), torch.zeros(2, 3, 8), torch.zeros(2, 3, 8), None, torch.zeros(2, 3), no, no, ~no
@@ -217,16 +217,15 @@ def test_what_came_before_a_fall_is_drawn_more_often_across_rollouts(tmp_path: P
 
 
 def student_of(config: TrainConfig, one: torch.Tensor) -> Student:
-    return Student(27, -one, one, config, sources={"teacher": read_sources(config)[0].content})
+    return Student(Setup(27, -one, one, config, sources={"teacher": read_sources(config)[0].content}))
 
 
-def test_the_teachers_critic_moves_the_student(tmp_path: Path) -> None:
-    teacher = train(td7(tmp_path))
-    asked = make_teacher(checkpoint.load(teacher.folder / "checkpoints"), 3, *limits(2.0), 0, torch.device("cpu"))
+def test_the_teachers_critic_moves_the_student(td7_run: TrainResult, ann_run: TrainResult, tmp_path: Path) -> None:
+    asked = make_teacher(checkpoint.load(td7_run.folder / "checkpoints"), 3, *limits(2.0), 0, torch.device("cpu"))
     ends = {}
     for weight in (0.0, 100.0):
-        changes = {"env": "Pendulum-v1", "critic_weight": weight, "steps": 2048, "sim": "gymnasium"}
-        result = train(learning(tmp_path, teacher.folder, f"weight{weight:g}", **changes))
+        changes = {"env": "Pendulum-v1", "critic_weight": weight, "steps": 1024, "sim": "gymnasium"}
+        result = train(learning(tmp_path, td7_run.folder, f"weight{weight:g}", **changes))
         content = checkpoint.load(result.folder / "checkpoints")
         student = learner_at(result.folder, content)
         seen = content["recorded"]
@@ -235,9 +234,8 @@ def test_the_teachers_critic_moves_the_student(tmp_path: Path) -> None:
         assert "critic" in content["learner"]["teacher"]["learner"]
     assert ends[100.0][0] > ends[0.0][0]
     assert ends[100.0][1] > ends[0.0][1]
-    ppo = train(small(tmp_path, "ppo", policy="ann", steps=64))
     with pytest.raises(NervecordError, match="was trained with ppo, and has no critic of actions"):
-        train(learning(tmp_path, ppo.folder, "refused", critic_weight=1.0))
+        train(learning(tmp_path, ann_run.folder, "refused", critic_weight=1.0))
     with pytest.raises(NervecordError, match="is a file or a function, and has no critic of actions"):
         train(learning(tmp_path, HERE, "refused", critic_weight=1.0))  # type: ignore[arg-type]
     assert not (tmp_path / "refused").exists()
@@ -247,12 +245,11 @@ def limits(size: float) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor([-size]), torch.tensor([size])
 
 
-def test_value_is_that_of_td7(tmp_path: Path) -> None:
+def test_value_is_that_of_td7(td7_run: TrainResult) -> None:
     """The critic as a teacher has it, against the agent's own networks."""
-    result = train(td7(tmp_path))
-    content = checkpoint.load(result.folder / "checkpoints")
+    content = checkpoint.load(td7_run.folder / "checkpoints")
     asked = make_teacher(content, 3, *limits(2.0), 0, torch.device("cpu"))
-    agent = learner_at(result.folder, content).agent
+    agent = learner_at(td7_run.folder, content).agent
     seen, actions = torch.randn(20, 3), torch.rand(20, 1) * 4 - 2
     with torch.no_grad():
         zs = agent.fixed.state(seen)
@@ -282,9 +279,9 @@ def test_ppo_stays_near_its_teacher(tmp_path: Path) -> None:
         small(tmp_path, "none", reference_weight=2.0)
 
 
-def test_ppo_takes_its_teacher_from_the_checkpoint(tmp_path: Path) -> None:
-    teacher = train(small(tmp_path, "teacher", policy="ann"))
-    result = train(small(tmp_path, "pupil", reference=str(teacher.folder)))
+def test_ppo_takes_its_teacher_from_the_checkpoint(ann_run: TrainResult, tmp_path: Path) -> None:
+    shutil.copytree(ann_run.folder, tmp_path / "teacher")
+    result = train(small(tmp_path, "pupil", reference=str(tmp_path / "teacher")))
     (tmp_path / "teacher").rename(tmp_path / "elsewhere")
     resume(result.folder, overrides={"steps": 320})
     assert rows(result.folder)[-1]["step"] == 320
@@ -293,7 +290,7 @@ def test_ppo_takes_its_teacher_from_the_checkpoint(tmp_path: Path) -> None:
 
 def test_divergence() -> None:
     config = TrainConfig.of(layers=(4,))
-    actor = PPOLearner(3, *limits(1.0), config).actor
+    actor = PPOLearner(Setup(3, *limits(1.0), config)).actor
     means, wanted = torch.tensor([[0.5], [2.0]]), torch.tensor([[0.1], [3.0]])
     sigma = float(np.exp(config.fields["log_std"]))
     expected = torch.distributions.kl_divergence(

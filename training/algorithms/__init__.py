@@ -13,12 +13,12 @@ DEFAULT = "ppo"
 
 def _declared() -> dict[str, type[Algorithm]]:
     """The algorithms that the files of this folder declare: classes with a name of their own."""
-    found: dict[str, type[Algorithm]] = {}
+    algorithms: dict[str, type[Algorithm]] = {}
     for module in pkgutil.iter_modules(__path__):
         for value in vars(importlib.import_module(f"{__name__}.{module.name}")).values():
             if isinstance(value, type) and issubclass(value, Algorithm) and "name" in vars(value):
-                found[value.name] = value
-    return dict(sorted(found.items(), key=lambda item: (item[0] != DEFAULT, item[0])))
+                algorithms[value.name] = value
+    return dict(sorted(algorithms.items(), key=lambda item: (item[0] != DEFAULT, item[0])))
 
 
 ALGORITHMS = _declared()

@@ -77,10 +77,10 @@ def settle(folder: Path, *, best: dict[str, float] | None, keep: int) -> None:
         NervecordError: it cannot be written.
     """
     remove_leftovers(folder)
-    told = (json.dumps(best) + "\n").encode()
+    record = (json.dumps(best) + "\n").encode()
     path = folder / "best.json"
-    if best is not None and not (path.is_file() and path.read_bytes() == told):
-        write_atomically(path, told)
+    if best is not None and not (path.is_file() and path.read_bytes() == record):
+        write_atomically(path, record)
     _prune(folder, best=best, keep=keep)
 
 

@@ -69,11 +69,11 @@ def check_checkpoint(content: dict[str, Any], path: Path, step: int) -> dict[str
     """
     where = printable(str(path))
     try:
-        found = checked(content, _CHECKPOINT, where)
+        parts = checked(content, _CHECKPOINT, where)
     except FileFormatError as error:
         raise FileFormatError(f"is damaged: {error.message}", where=where, hint=WAY_OUT) from None
-    if found.step != step:
-        raise FileFormatError(f"is of step {found.step}, and its name says {step}", where=where, hint=WAY_OUT)
+    if parts.step != step:
+        raise FileFormatError(f"is of step {parts.step}, and its name says {step}", where=where, hint=WAY_OUT)
     return content
 
 
@@ -101,13 +101,13 @@ def restoring(what: str | Path) -> Iterator[None]:
         ) from error  # fmt: skip
 
 
-def require_parts(state: dict[str, Any], wanted: dict[str, Any]) -> None:
+def require_parts(state: dict[str, Any], parts: dict[str, Any]) -> None:
     """Refuse a learner's state that lacks networks, statistics or an optimiser: what is not there would begin anew.
 
     Raises:
         KeyError: it does.
     """
-    for name, part in wanted.items():
+    for name, part in parts.items():
         if isinstance(part, dict) and part and not isinstance(state.get(name), dict):
             raise KeyError(name)
 

@@ -208,21 +208,21 @@ def provenance(
     """Where a policy comes from, as strings: versions, commit, hash of the configuration, step, tested return."""
     learnt = {name: value for name, value in config.fields.items() if name not in marked("free")}
     text = repr(sorted(learnt.items()))
-    found = {
+    entries = {
         "configuration_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "git_commit": versions.get("git_commit") or "unknown",
         "python": versions["python"],
         "simulator": versions["simulator"],
         "training_steps": str(step),
     }
-    found |= {f"{name}_version": version for name, version in versions["packages"].items() if version}
+    entries |= {f"{name}_version": version for name, version in versions["packages"].items() if version}
     test = result.get("test")
     if test:
-        found["test_return"] = f"{test['mean_return']:.1f}"
+        entries["test_return"] = f"{test['mean_return']:.1f}"
         if test["standard_error"] is not None:
-            found["test_standard_error"] = f"{test['standard_error']:.1f}"
-        found["test_episodes"] = str(test["episodes"])
-    return found
+            entries["test_standard_error"] = f"{test['standard_error']:.1f}"
+        entries["test_episodes"] = str(test["episodes"])
+    return entries
 
 
 def export(

@@ -45,12 +45,12 @@ def parsed(text: str, where: str) -> dict[str, Any]:
         FileFormatError: it is none.
     """
     try:
-        found = json.loads(text)
+        data = json.loads(text)
     except (ValueError, RecursionError) as error:  # also a number of more digits than Python reads
         raise FileFormatError(f"not JSON: {printable(str(error))}", where=where) from None
-    if not isinstance(found, dict):
-        raise FileFormatError(f"holds {type(found).__name__}, not a JSON object", where=where)
-    return found
+    if not isinstance(data, dict):
+        raise FileFormatError(f"holds {type(data).__name__}, not a JSON object", where=where)
+    return data
 
 
 def metric_lines(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -125,9 +125,9 @@ def number_of(record: dict[str, Any], *names: str, where: str) -> float:
     Raises:
         FileFormatError: it does not.
     """
-    found: Any = record
+    value: Any = record
     for name in names:
-        found = found.get(name) if isinstance(found, dict) else None
-    if isinstance(found, bool) or not isinstance(found, (int, float)) or not -LARGEST <= found <= LARGEST:
+        value = value.get(name) if isinstance(value, dict) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -LARGEST <= value <= LARGEST:
         raise FileFormatError(f"says no number as its {'.'.join(names)}", where=where)
-    return found
+    return value

@@ -73,12 +73,12 @@ def create(config: TrainConfig, *, sim: str, processes: int = 1, origins: Mappin
         NervecordError: the folder exists; nothing in it is touched.
     """
     folder = Path(config.run.out) / config.run_name
-    taken = NervecordError(
+    refusal = NervecordError(
         "exists already", where=str(folder), hint="continue it with --resume, or choose another --name"
     )
     if folder.exists():
         if not _is_failed_start(folder):
-            raise taken
+            raise refusal
         shutil.rmtree(folder)
     _remove_drafts(folder.parent)
     # Filled under another name: a process killed here leaves no run that lacks its configuration. The name is held, so
@@ -89,15 +89,15 @@ def create(config: TrainConfig, *, sim: str, processes: int = 1, origins: Mappin
         with lock(draft):
             write_atomically(draft / "config.json", config.to_json().encode())
             commit, diff = git_state(Path(__file__).resolve().parent)
-            found = versions(sim, commit) | {"processes": processes}
-            found |= origins or {}
-            write_atomically(draft / "versions.json", (json.dumps(found, indent=2) + "\n").encode())
+            record = versions(sim, commit) | {"processes": processes}
+            record |= origins or {}
+            write_atomically(draft / "versions.json", (json.dumps(record, indent=2) + "\n").encode())
             if diff:
                 write_atomically(draft / "git.diff", diff)
             draft.rename(folder)
     except OSError as error:
         if folder.exists():
-            raise taken from error
+            raise refusal from error
         raise NervecordError(f"cannot be made: {error.strerror}", where=str(folder)) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)  # where it came to be the folder, there is none
@@ -131,10 +131,10 @@ def mujoco_log() -> Iterator[list[Path]]:
 
 def _is_failed_start(folder: Path) -> bool:
     """Whether a folder holds nothing but the beginning of a run that no process is at."""
-    left = {"config.json", "versions.json", "git.diff", "metrics.jsonl", MUJOCO_LOG, LOCK}
-    found = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
-    ours = {name for name in found if name in left or name.startswith("events.out.")}
-    if "versions.json" not in found or found != ours or last_step(folder):
+    leftovers = {"config.json", "versions.json", "git.diff", "metrics.jsonl", MUJOCO_LOG, LOCK}
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
+    ours = {name for name in names if name in leftovers or name.startswith("events.out.")}
+    if "versions.json" not in names or names != ours or last_step(folder):
         return False
     with lock(folder) as is_ours:
         return is_ours
@@ -150,9 +150,9 @@ def lock(folder: Path) -> Iterator[bool]:
     """
     from filelock import FileLock, Timeout
 
-    held = FileLock(folder / LOCK, timeout=0)
+    file_lock = FileLock(folder / LOCK, timeout=0)
     try:
-        held.acquire()
+        file_lock.acquire()
     except Timeout:
         yield False
         return
@@ -165,7 +165,7 @@ def lock(folder: Path) -> Iterator[bool]:
     try:
         yield True
     finally:
-        held.release()
+        file_lock.release()
 
 
 @contextlib.contextmanager
@@ -216,12 +216,12 @@ def last_step(folder: Path) -> int:
 
 def versions(sim: str, commit: str | None) -> dict[str, Any]:
     """Versions of what takes part in a training; None for what is not installed."""
-    found: dict[str, str | None] = {}
+    packages: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            packages[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = None
+            packages[name] = None
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -230,7 +230,7 @@ def versions(sim: str, commit: str | None) -> dict[str, Any]:
         "argv": sys.argv,
         "simulator": sim,
         "git_commit": commit,
-        "packages": found,
+        "packages": packages,
     }
 
 

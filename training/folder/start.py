@@ -111,10 +111,10 @@ def digest(learner: dict[str, Any]) -> str:
     tensors but the replay's. Of several processes it is the same in all."""
     import torch
 
-    found = hashlib.sha256()
+    checksum = hashlib.sha256()
     parts = [learner[part] for part in LEARNT if part in learner]
     for tensor in _tensors(parts or [part for name, part in learner.items() if name != "replay"]):
-        found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        checksum.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     if "reward_rms" in learner:
-        found.update(repr(tuple(float(value) for value in statistics(learner["reward_rms"]).values())).encode())
-    return found.hexdigest()[:16]
+        checksum.update(repr(tuple(float(value) for value in statistics(learner["reward_rms"]).values())).encode())
+    return checksum.hexdigest()[:16]

@@ -52,14 +52,14 @@ def read_topology(folder: str | Path, *, policy: str = "snn") -> Topology:
     if (place / "config.json").is_file():
         value = _tested(place)
         return _topology(place, [] if value is None else [value])
-    found: dict[str, list[tuple[Path, float]]] = {}
+    candidates: dict[str, list[tuple[Path, float]]] = {}
     envs = set()
     for path in sorted(place.glob("*/config.json")):
         config, value = _config(path.parent), _tested(path.parent)
         if config.network.policy == policy and value is not None:
-            found.setdefault(json.dumps(_fields(config)), []).append((path.parent, value))
+            candidates.setdefault(json.dumps(_fields(config)), []).append((path.parent, value))
             envs.add(config.task.env)
-    if not found:
+    if not candidates:
         raise NervecordError(
             f"holds neither a run nor a study with finished runs of policy {policy}",
             where=str(place),
@@ -71,7 +71,7 @@ def read_topology(folder: str | Path, *, policy: str = "snn") -> Topology:
             where=str(place),
             hint="name one run folder",
         )
-    best = max(found.values(), key=lambda runs: sum(value for _, value in runs) / len(runs))
+    best = max(candidates.values(), key=lambda runs: sum(value for _, value in runs) / len(runs))
     return _topology(best[0][0], [value for _, value in best])
 
 

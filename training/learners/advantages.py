@@ -37,10 +37,10 @@ def generalised_advantages(
     """
     advantages = torch.empty_like(rewards)
     deltas = rewards + gamma * values[1:].masked_fill(terminated, 0.0) - values[:-1]
-    kept = gamma * lam * (~(terminated | truncated)).to(rewards)
+    decay = gamma * lam * (~(terminated | truncated)).to(rewards)
     running = torch.zeros_like(rewards[0])
     for t in reversed(range(len(rewards))):
-        running = deltas[t] + kept[t] * running
+        running = deltas[t] + decay[t] * running
         advantages[t] = running
     return advantages
 

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from nervecord.training.policy.actor import Act
+from nervecord.training.processes.distributed import SOLO, Group
+from nervecord.training.settings.config import TrainConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a learner is made from. Of several processes each has one, over its share of the environments."""
+
+    observations: int
+    """Size of an observation."""
+    low: Tensor
+    """Least action, (actions,)."""
+    high: Tensor
+    """Greatest action, (actions,)."""
+    config: TrainConfig
+    group: Group = SOLO
+    """The processes that learn together."""
+    choices: int = 0
+    """Number of actions to choose from, an action being the number of one; 0 where actions are values."""
+    sources: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    """Checkpoints that a new training starts from, by the field that names each."""
+    content: dict[str, Any] | None = None
+    """The checkpoint that the training resumes from, which holds what it needs of its sources."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,12 +125,10 @@ class Collector:
         lengths = rollout.valid.cumsum(0)
         done = rollout.done
         left_out = cut | ~rollout.valid | self.restarted
-        found = zip(
-            done.nonzero().tolist(), *(part[done].tolist() for part in (values, lengths, left_out)), strict=True
-        )
+        rows = zip(done.nonzero().tolist(), *(part[done].tolist() for part in (values, lengths, left_out)), strict=True)
         before, passed = (-self.value).tolist(), (-self.length).tolist()
         episodes = []
-        for (t, env), value, length, is_left_out in found:
+        for (t, env), value, length, is_left_out in rows:
             if not is_left_out:
                 episodes.append(Episode(t, env, value - before[env], length - passed[env]))
             before[env], passed[env] = value, length

@@ -12,7 +12,7 @@ else they are its own. So PPO can start from it (`nervecord.training.folder.star
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,14 +24,12 @@ from nervecord.errors import NervecordError
 from nervecord.training.algorithms.distill import Distill
 from nervecord.training.folder.start import statistics
 from nervecord.training.learners.advantages import explained_variance
-from nervecord.training.learners.base import Rollout
+from nervecord.training.learners.base import Rollout, Setup
 from nervecord.training.learners.on_policy import OnPolicyLearner
 from nervecord.training.learners.replay import WeightedRows
 from nervecord.training.learners.teacher import Teacher, action_error
 from nervecord.training.policy.actor import Act, GaussianActor, first_largest
 from nervecord.training.policy.mirror import mirror_of
-from nervecord.training.processes.distributed import SOLO, Group
-from nervecord.training.settings.config import TrainConfig
 
 
 def distance(outputs: Tensor, labels: Tensor, limits: tuple[Tensor, Tensor] | None, margin: float = 0.0) -> Tensor:
@@ -54,28 +52,15 @@ class Student(OnPolicyLearner):
     """A learner that imitates.
 
     The critic is the teacher's where that has one; where not, it is fitted to what the rollouts return.
-
-    Args:
-        As of `OnPolicyLearner`, with a teacher.
     """
 
     settings: Distill
     teacher: Teacher
     _guides = False
 
-    def __init__(
-        self,
-        observations: int,
-        low: Tensor,
-        high: Tensor,
-        config: TrainConfig,
-        group: Group = SOLO,
-        *,
-        choices: int = 0,
-        sources: Mapping[str, dict[str, Any]] | None = None,
-        content: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(observations, low, high, config, group, choices=choices, sources=sources, content=content)
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        config, group = setup.config, setup.group
         settings = self.settings
         if settings.mirror_states and config.network.mirror:
             raise NervecordError(
@@ -92,7 +77,7 @@ class Student(OnPolicyLearner):
         self.image = mirror_of(config.task.env, where="--mirror-states") if settings.mirror_states else None
         self.kept: WeightedRows | None = None
         if settings.kept_states:
-            sizes = (observations, choices or len(low), self.state_size)
+            sizes = (setup.observations, setup.choices or len(setup.low), self.state_size)
             self.kept = WeightedRows(sizes, settings.kept_states, config.run.seed + group.rank)
         self.seen = 0
         self.ages = torch.zeros(group.share(settings.num_envs), dtype=torch.int64)
@@ -103,8 +88,8 @@ class Student(OnPolicyLearner):
         """Numbers of each environment's last states, (at most fall_steps - 1, N); -1 where a step only reset it."""
         self.guided = torch.zeros(group.share(settings.num_envs), dtype=torch.bool, device=self.device)
         """Where the teacher acts; drawn anew before each rollout."""
-        if content is None and sources:
-            self.take_over(sources["teacher"])
+        if setup.content is None and setup.sources:
+            self.take_over(setup.sources["teacher"])
 
     def schedule(self, step: int, total: int) -> None:
         """Set learning rate and noise, and draw where the teacher acts."""
@@ -134,14 +119,14 @@ class Student(OnPolicyLearner):
         """Move the policy towards the teacher, in as many steps as passes over the rollout have; fit the critic."""
         parameters = [p for p in self.actor.net.parameters() if p.requires_grad]
         metrics = []
-        for seen, labels, states in self._batches(rollout):
-            outputs, _ = self.actor.net(self.obs_rms(seen), states)
+        for inputs, labels, states in self._batches(rollout):
+            outputs, _ = self.actor.net(self.obs_rms(inputs), states)
             loss = policy_loss = distance(outputs, labels, self.limits, self.settings.margin)
             if self.settings.critic_weight:
                 # Of mirror images the critic, which is not symmetric, knows nothing.
-                real = len(seen) if self.image is None else len(seen) // 2
-                loss = loss - self.settings.critic_weight * self._judged(seen[:real], outputs[:real])
-            norm = self.descend(loss, parameters, len(seen))
+                real = len(inputs) if self.image is None else len(inputs) // 2
+                loss = loss - self.settings.critic_weight * self._judged(inputs[:real], outputs[:real])
+            norm = self.descend(loss, parameters, len(inputs))
             metrics.append(torch.stack([policy_loss.detach(), norm]))
         means = dict(zip(("policy_loss", "gradient_norm"), torch.stack(metrics).mean(0), strict=True))
         if not self.teacher.gives_statistics and self.settings.value_epochs:
@@ -172,39 +157,39 @@ class Student(OnPolicyLearner):
     def _batches(self, rollout: Rollout) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Observations, the teacher's action in them, and the states carried there; with their mirror images where
         these are learnt too."""
-        for seen, labels, states in self._drawn(rollout):
+        for inputs, labels, states in self._drawn(rollout):
             if self.image is None:
-                yield seen, labels, states
+                yield inputs, labels, states
             else:
-                images = self.image.observations(seen), self.image.actions(labels)
-                yield torch.cat([seen, images[0]]), torch.cat([labels, images[1]]), None
+                images = self.image.observations(inputs), self.image.actions(labels)
+                yield torch.cat([inputs, images[0]]), torch.cat([labels, images[1]]), None
 
     def _drawn(self, rollout: Rollout) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         if self.kept is None:
-            seen = rollout.flat(rollout.observations)
-            labels, states = self.teacher(seen), None if rollout.states is None else rollout.flat(rollout.states)
+            inputs = rollout.flat(rollout.observations)
+            labels, states = self.teacher(inputs), None if rollout.states is None else rollout.flat(rollout.states)
             for part in self.minibatches(rollout):
-                yield seen[part], labels[part], None if states is None else states[part]
+                yield inputs[part], labels[part], None if states is None else states[part]
             return
         self._keep(self.kept, rollout)
         settings = self.settings
         for _ in range(settings.epochs * max(1, round(settings.batch / settings.minibatch))):
             rows = self.kept.draw(self.group.share(settings.minibatch))[0]
-            seen, labels, carried = (part.to(self.device) for part in rows)
-            yield seen, labels, carried if self.state_size else None
+            inputs, labels, carried = (part.to(self.device) for part in rows)
+            yield inputs, labels, carried if self.state_size else None
 
-    def _keep(self, kept: WeightedRows, rollout: Rollout) -> None:
+    def _keep(self, store: WeightedRows, rollout: Rollout) -> None:
         valid = rollout.valid
-        seen = rollout.observations[:-1][valid]
-        states = seen.new_zeros(len(seen), 0) if rollout.states is None else rollout.states[valid]
+        inputs = rollout.observations[:-1][valid]
+        states = inputs.new_zeros(len(inputs), 0) if rollout.states is None else rollout.states[valid]
         ages = self._ages(rollout)
         weights = torch.where(ages < self.settings.initial_steps, self.settings.initial_weight, 1.0)[valid.cpu()]
-        kept.append([part.cpu().numpy() for part in (seen, self.teacher(seen), states)], weights.numpy())
-        self.seen += len(seen)
+        store.append([part.cpu().numpy() for part in (inputs, self.teacher(inputs), states)], weights.numpy())
+        self.seen += len(inputs)
         if self.settings.fall_weight > 1:
-            self._weight_falls(kept, rollout, ages)
+            self._weight_falls(store, rollout, ages)
 
-    def _weight_falls(self, kept: WeightedRows, rollout: Rollout, ages: Tensor) -> None:
+    def _weight_falls(self, store: WeightedRows, rollout: Rollout, ages: Tensor) -> None:
         """Draw the states before each failure of a rollout more often, those of the rollouts before it too."""
         valid, reach = rollout.valid.cpu(), self.settings.fall_steps
         numbers = torch.full(valid.shape, -1)
@@ -218,8 +203,8 @@ class Student(OnPolicyLearner):
         self.before = numbers[max(0, len(numbers) - reach + 1) :]
         if falls:
             rows = np.unique(torch.cat(falls).numpy())
-            there = rows[rows >= max(0, self.numbered - kept.capacity)]
-            kept.raise_weights(there % kept.capacity, self.settings.fall_weight)
+            there = rows[rows >= max(0, self.numbered - store.capacity)]
+            store.raise_weights(there % store.capacity, self.settings.fall_weight)
 
     def restart_episodes(self) -> None:
         """Begin the returns of new episodes, and their ages."""
@@ -243,11 +228,11 @@ class Student(OnPolicyLearner):
         """Collect as many states again as had been kept."""
         if self.kept is None:
             return
-        needed, seen = min(self.seen, self.settings.kept_states), self.seen
+        needed, count = min(self.seen, self.settings.kept_states), self.seen
         self._guides = False
         while len(self.kept) < needed:
             self._keep(self.kept, collect())
-        self.seen = seen
+        self.seen = count
         # The running returns were those of other episodes.
         self.reward_rms.restart()
 

@@ -12,7 +12,7 @@ its past policies, as a critic that sees the newest policy alone overrates what 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from nervecord.training.algorithms.finetune import Finetune
 from nervecord.training.algorithms.td7 import TD7Settings
-from nervecord.training.learners.base import Rollout
+from nervecord.training.learners.base import Rollout, Setup
 from nervecord.training.learners.off_policy import TD7Learner, td7_agent
 from nervecord.training.learners.on_policy import firing
 from nervecord.training.learners.replay import Batch
@@ -30,7 +30,6 @@ from nervecord.training.learners.teacher import action_error
 from nervecord.training.policy.limits import ActionLimits
 from nervecord.training.policy.network import AnnPolicy, SpikingPolicy, make_policy
 from nervecord.training.policy.normaliser import ObservationNormaliser
-from nervecord.training.processes.distributed import SOLO, Group
 from nervecord.training.settings.config import TrainConfig
 
 
@@ -96,9 +95,9 @@ class StudentTD7(TD7Agent):
         with self._products():
             values = self.critic(batch.observations, actions, self.fixed.state_action(zs, actions), zs)
         with torch.no_grad():
-            wanted = self.teacher(batch.observations)
+            teacher_actions = self.teacher(batch.observations)
         ends = torch.tensor(-1.0), torch.tensor(1.0)
-        distance = action_error(means, wanted, ends).square().sum(1).mean()
+        distance = action_error(means, teacher_actions, ends).square().sum(1).mean()
         self.distances.append(distance.detach())
         # A mean beyond a limit has no gradient of its value: this brings it back to where it has.
         beyond = (means - actions).square().sum(1).mean()
@@ -119,44 +118,27 @@ class StudentTD7(TD7Agent):
 
 
 class FinetuneLearner(TD7Learner):
-    """The fine-tuning of a student's network.
-
-    Args:
-        observations, low, high, config, group, choices: as of `TD7Learner`.
-        sources: checkpoints that a new training starts from, "start" and "critic_run".
-        content: the checkpoint that the training resumes from, which keeps its teacher.
-    """
+    """The fine-tuning of a student's network, from its sources "start" and "critic_run"."""
 
     settings: Finetune
     agent: StudentTD7
 
-    def __init__(
-        self,
-        observations: int,
-        low: Tensor,
-        high: Tensor,
-        config: TrainConfig,
-        group: Group = SOLO,
-        *,
-        choices: int = 0,
-        sources: Mapping[str, dict[str, Any]] | None = None,
-        content: dict[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, setup: Setup) -> None:
+        config = setup.config
         assert isinstance(config.algorithm, Finetune)
-        sources = sources or {}
-        if content is None:
-            self._before = td7_agent(sources["critic_run"], observations, len(low))
-            self.taught: dict[str, Any] = _taught(sources["critic_run"], self._before)
+        if setup.content is None:
+            self._before = td7_agent(setup.sources["critic_run"], setup.observations, len(setup.low))
+            self.taught: dict[str, Any] = _taught(setup.sources["critic_run"], self._before)
         else:
-            self.taught = content["learner"]["teacher"]
-        super().__init__(observations, low, high, config, group, choices=choices)
+            self.taught = setup.content["learner"]["teacher"]
+        super().__init__(setup)
         self.restart_steps = config.algorithm.restart_steps
         self.agent.distances.clear()  # of the trial with which torch compiles
         self.past = self.taught["policies"]
         # The teacher first: it acts also where there are few environments.
-        self.actors = [unpack(TD7Policy, past) for past in reversed(self.past)]
-        if content is None:
-            learnt = sources["start"]["learner"]
+        self.actors = [unpack(TD7Policy, policy) for policy in reversed(self.past)]
+        if setup.content is None:
+            learnt = setup.sources["start"]["learner"]
             self.agent.actor.load_state_dict({k: v for k, v in learnt["actor"].items() if k.startswith("net.")})
             self.agent.actor.obs_rms.load_state_dict(learnt["obs_rms"])
             self.agent.go_on_from(self._before)
@@ -200,20 +182,20 @@ class FinetuneLearner(TD7Learner):
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """As of `TD7Learner`; the squared distance from the teacher's action; firing rates."""
-        found = super().update(rollout)
+        metrics = super().update(rollout)
         rates = firing(self.agent.actor.net, self.agent.actor.obs_rms, rollout)
-        found |= {name: float(value) for name, value in rates.items()}
+        metrics |= {name: float(value) for name, value in rates.items()}
         if self.agent.distances:
-            found["teacher_distance"] = float(torch.stack(self.agent.distances).mean())
+            metrics["teacher_distance"] = float(torch.stack(self.agent.distances).mean())
             self.agent.distances.clear()
-        return found
+        return metrics
 
     def state_dict(self) -> dict[str, Any]:
         """As of `TD7Learner`; the student's network and statistics as other learners have them; and the teacher."""
         net = {name: value for name, value in self.agent.actor.state_dict().items() if name.startswith("net.")}
         statistics = self.agent.actor.obs_rms.moments.state_dict()
-        found = {name: value for name, value in super().state_dict().items() if name != "past"}
-        return {"actor": net, "obs_rms": statistics, **found, "teacher": self.taught}
+        state = {name: value for name, value in super().state_dict().items() if name != "past"}
+        return {"actor": net, "obs_rms": statistics, **state, "teacher": self.taught}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
@@ -228,8 +210,8 @@ def _taught(content: dict[str, Any], agent: TD7Agent) -> dict[str, Any]:
     """What is kept of the teacher: its policies, the newest last, and its networks' widths."""
 
     def policies() -> Iterator[dict[str, Any]]:
-        for past in content["learner"].get("past", []):
-            yield {name: past[name] for name in ("sizes", "weights")}
+        for policy in content["learner"].get("past", []):
+            yield {name: policy[name] for name in ("sizes", "weights")}
         yield pack(agent.policy())
 
     settings = agent.settings

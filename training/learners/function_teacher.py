@@ -40,10 +40,10 @@ class TeacherError(NervecordError):
 def _found(name: str) -> Any:
     """What a module that is imported has under a name, None where it has nothing."""
     module, _, path = name.partition(":")
-    found: Any = sys.modules.get(module)
+    resolved: Any = sys.modules.get(module)
     for part in path.split("."):
-        found = getattr(found, part, None)
-    return found
+        resolved = getattr(resolved, part, None)
+    return resolved
 
 
 def name_of(function: Function) -> str:
@@ -116,17 +116,17 @@ class FunctionTeacher(nn.Module):
         Raises:
             TeacherError: the function's answer is no array, has another shape, or is not finite.
         """
-        given = self.function(observations.cpu().numpy().copy())
+        outputs = self.function(observations.cpu().numpy().copy())
         try:
-            answer = np.array(given, dtype=np.float32)
+            answer = np.array(outputs, dtype=np.float32)
         except (TypeError, ValueError) as error:
             raise TeacherError(
-                f"gave a {type(given).__name__}, and an array of numbers is needed: {error}", where=self.name
+                f"gave a {type(outputs).__name__}, and an array of numbers is needed: {error}", where=self.name
             ) from error
-        wanted = (len(observations), self.outputs)
-        if answer.shape != wanted:
+        shape = (len(observations), self.outputs)
+        if answer.shape != shape:
             raise TeacherError(
-                f"gave an array of shape {answer.shape} for {len(observations)} observations, {wanted} is needed",
+                f"gave an array of shape {answer.shape} for {len(observations)} observations, {shape} is needed",
                 where=self.name,
                 hint="an action has as many values as the task takes; where it is a choice, a preference for each",
             )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from nervecord.errors import NervecordError
-from nervecord.training.learners.base import Learner
+from nervecord.training.learners.base import Learner, Setup
 from nervecord.training.processes.distributed import Group
 from nervecord.training.settings.config import TrainConfig
 from nervecord.training.simulators.base import Simulator
@@ -42,8 +42,6 @@ def make_learner(
         )
     if algorithm.devices and device.type not in algorithm.devices:
         raise NervecordError(f"learns on {' and '.join(algorithm.devices)}, --device is {device}", where=where)
-    learner: Learner = pkgutil.resolve_name(algorithm.learner_class)(
-        simulator.observation_size, low, high, config, group, choices=simulator.choices, sources=sources,
-        content=content,
-    )  # fmt: skip
+    setup = Setup(simulator.observation_size, low, high, config, group, simulator.choices, sources, content)
+    learner: Learner = pkgutil.resolve_name(algorithm.learner_class)(setup)
     return learner

@@ -39,9 +39,9 @@ def read_network_teacher(path: Path, config: TrainConfig) -> dict[str, Any]:
     graph = read_graph(path)
     assert isinstance(graph, Graph)
     structure, arrays = graph_to_data(graph)
-    kept = {name: torch.from_numpy(np.array(values)) for name, values in arrays.items()}
+    tensors = {name: torch.from_numpy(np.array(values)) for name, values in arrays.items()}
     return {
-        "config": config.to_dict(), "step": 0, "learner": {PART: {"graph": json.dumps(structure), "arrays": kept}}
+        "config": config.to_dict(), "step": 0, "learner": {PART: {"graph": json.dumps(structure), "arrays": tensors}}
     }  # fmt: skip
 
 
@@ -58,8 +58,8 @@ class NetworkTeacher(nn.Module):
         graph = require(graph_from_data(json.loads(part["graph"]), arrays, where="teacher"), Level.DISCRETE)
         (entrance,), (self._end,) = graph.inputs, graph.outputs
         (last,) = graph.sources(self._end)
-        given = graph.nodes[last]
-        self.sizes = graph.nodes[entrance].size, given.choices if isinstance(given, ArgmaxDecode) else given.size
+        last_op = graph.nodes[last]
+        self.sizes = graph.nodes[entrance].size, last_op.choices if isinstance(last_op, ArgmaxDecode) else last_op.size
         self._steps: list[tuple[str, tuple[str, ...], Callable[[Tensor], Tensor]]] = []
         for name in graph.order()[0]:
             self._steps.append((name, graph.sources(name), self._made(name, graph.nodes[name])))
@@ -70,12 +70,12 @@ class NetworkTeacher(nn.Module):
         Raises:
             NervecordError: it is one.
         """
-        for does, has, other, wanted in zip(
+        for does, has, other, needed in zip(
             ("takes", "gives"), self.sizes, ("gives", "takes"), (observations, outputs), strict=True
         ):
-            if has != wanted:
+            if has != needed:
                 raise NervecordError(
-                    f"{does} {has} values, and the task {other} {wanted}", where="teacher",
+                    f"{does} {has} values, and the task {other} {needed}", where="teacher",
                     hint="name the task that it was trained in: --env ID",
                 )  # fmt: skip
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 from nervecord.errors import NervecordError
 from nervecord.training.algorithms.td7 import TD7Settings, TD7Updates
 from nervecord.training.fields import flag_name
-from nervecord.training.learners.base import Rollout
+from nervecord.training.learners.base import Rollout, Setup
 from nervecord.training.learners.n_step import windows
 from nervecord.training.learners.replay import Replay
 from nervecord.training.learners.td7 import TD7Agent
@@ -28,7 +28,6 @@ from nervecord.training.learners.td7_networks import TD7Policy, pack, unpack
 from nervecord.training.policy.actor import Act
 from nervecord.training.policy.limits import ActionLimits
 from nervecord.training.processes.devices import check_device
-from nervecord.training.processes.distributed import SOLO, Group
 from nervecord.training.settings.config import TrainConfig
 
 REFILL = 400_000
@@ -72,38 +71,18 @@ def _compile(agent: TD7Agent) -> None:
 
 
 class TD7Learner:
-    """TD7 in raw observations; actions are values between limits.
-
-    Args:
-        observations: size of an observation.
-        low, high: limits of an action, (actions,).
-        config: of the run.
-        group: of one process.
-        choices: 0; TD7 has no choices.
-        sources: checkpoints that a new training starts from, by the field that names each.
-        content: the checkpoint that the training resumes from.
-    """
+    """TD7 in raw observations, in one process; actions are values between limits."""
 
     state_size = 0
     restart_steps = 0
 
-    def __init__(
-        self,
-        observations: int,
-        low: Tensor,
-        high: Tensor,
-        config: TrainConfig,
-        group: Group = SOLO,
-        *,
-        choices: int = 0,
-        sources: Mapping[str, dict[str, Any]] | None = None,
-        content: dict[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, setup: Setup) -> None:
+        config, low, high = setup.config, setup.low, setup.high
         assert isinstance(config.algorithm, TD7Updates)
         self.device = check_device(config.run.device)
         self.settings = config.algorithm
         self.limits, self.actions = ActionLimits(low.float(), high.float()), len(low)
-        self.agent = self._make_agent(observations, config)
+        self.agent = self._make_agent(setup.observations, config)
         if self.settings.torch_compile:
             _compile(self.agent)
         self.replay = self._new_replay(config.run.seed)
@@ -131,8 +110,8 @@ class TD7Learner:
 
     def schedule(self, step: int, total: int) -> None:
         """Set the learning rate, which falls in the last part of the training, where that has a cooldown."""
-        settings, left = self.settings, 1 - step / total
-        self.rate = settings.lr * (left / settings.cooldown if left < settings.cooldown else 1.0)
+        settings, remaining = self.settings, 1 - step / total
+        self.rate = settings.lr * (remaining / settings.cooldown if remaining < settings.cooldown else 1.0)
         self.agent.set_rate(self.rate)
 
     def act(self, observations: Tensor, state: Tensor | None) -> Act:
@@ -163,9 +142,9 @@ class TD7Learner:
     def _act_as(self, actors: list[TD7Policy], turn: Tensor, observations: Tensor, actions: Tensor) -> None:
         """Put in the place of `actions` (N, actions) what the policy of each number in `turn` (N,) does, with noise."""
         for k, actor in enumerate(actors):
-            taken = actor(observations[turn == k])
-            noise = self.settings.exploration * torch.randn_like(taken)
-            actions[turn == k] = (taken + noise).clamp(-1, 1)
+            chosen = actor(observations[turn == k])
+            noise = self.settings.exploration * torch.randn_like(chosen)
+            actions[turn == k] = (chosen + noise).clamp(-1, 1)
 
     def _keep_policy(self) -> None:
         """Keep the policy of now among the past ones, when its time has come."""
@@ -223,12 +202,12 @@ class TD7Learner:
 
     def prepare(self, collect: Callable[[], Rollout]) -> None:
         """Fill the replay of a resumed run again, unless its checkpoint brought it."""
-        wanted = min(self.stored, self.settings.capacity, REFILL)
-        if len(self.replay) >= wanted:
+        target = min(self.stored, self.settings.capacity, REFILL)
+        if len(self.replay) >= target:
             return
         self.refilling = True
-        self.actors = [unpack(TD7Policy, past) for past in self.past]
-        while len(self.replay) < wanted:
+        self.actors = [unpack(TD7Policy, policy) for policy in self.past]
+        while len(self.replay) < target:
             self._store(collect())
         self.refilling = False
         if self.agent.updates:
@@ -248,11 +227,11 @@ class TD7Learner:
         }
 
     def _kept_replay(self) -> dict[str, Any]:
-        held = self.replay.held()
+        rows = self.replay.held()
         return {
-            "rows": torch.from_numpy(held["rows"]),
-            "weights": torch.from_numpy(held["weights"]),
-            "next": int(held["next"]),
+            "rows": torch.from_numpy(rows["rows"]),
+            "weights": torch.from_numpy(rows["weights"]),
+            "next": int(rows["next"]),
             "draws": json.dumps(self.replay.generator.bit_generator.state),
             **{name: getattr(self.settings, name) for name in DRAWN_BY},
         }
@@ -262,19 +241,19 @@ class TD7Learner:
         self.agent.load_state_dict(state["td7"])
         self.stored, self.owed = state["stored"], state["owed"]
         # The first checkpoints came before there were these.
-        self.hold_until, self.past, kept = state.get("hold_until", 0), state.get("past", []), state.get("replay")
-        if kept is not None:
-            self._check_kept(kept)
+        self.hold_until, self.past, replay = state.get("hold_until", 0), state.get("past", []), state.get("replay")
+        if replay is not None:
+            self._check_kept(replay)
             self.replay = self._new_replay(0)
-            self.replay.restore(kept["rows"].numpy(), kept["weights"].numpy(), kept["next"])
-            self.replay.generator.bit_generator.state = json.loads(kept["draws"])
+            self.replay.restore(replay["rows"].numpy(), replay["weights"].numpy(), replay["next"])
+            self.replay.generator.bit_generator.state = json.loads(replay["draws"])
         if state.get("priority_exponent", DRAWN_BY["priority_exponent"]) == self.settings.priority_exponent:
             self.replay.max_priority = state.get("max_priority", 1.0)
 
-    def _check_kept(self, kept: dict[str, Any]) -> None:
+    def _check_kept(self, replay: dict[str, Any]) -> None:
         """Refuse a replay whose rows and weights mean something else than the settings say."""
         for name, first in DRAWN_BY.items():
-            was, now, flag = kept.get(name, first), getattr(self.settings, name), flag_name(name)
+            was, now, flag = replay.get(name, first), getattr(self.settings, name), flag_name(name)
             if was != now:
                 raise NervecordError(
                     f"is {now}, and the replay in the checkpoint was made with {was}", where=flag,

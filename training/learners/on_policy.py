@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -10,15 +10,13 @@ from torch import Tensor, nn
 
 from nervecord.training.algorithms.on_policy import OnPolicy
 from nervecord.training.learners.advantages import Estimate, generalised_advantages
-from nervecord.training.learners.base import Rollout
+from nervecord.training.learners.base import Rollout, Setup
 from nervecord.training.learners.teacher import Teacher, make_teacher
 from nervecord.training.policy.actor import Act, GaussianActor, make_actor
 from nervecord.training.policy.mirror import mirror_of
 from nervecord.training.policy.network import SpikingPolicy, critic_network
 from nervecord.training.policy.normaliser import ObservationNormaliser, RewardNormaliser
 from nervecord.training.processes.devices import check_device
-from nervecord.training.processes.distributed import SOLO, Group
-from nervecord.training.settings.config import TrainConfig
 
 WATCHED = 256
 """States of a rollout in which spikes are counted for the metrics."""
@@ -27,30 +25,19 @@ WATCHED = 256
 def firing(net: nn.Module, obs_rms: ObservationNormaliser, rollout: Rollout) -> dict[str, Tensor]:
     """Firing rates and share of silent neurons of each layer of a spiking policy, in some states of a rollout; of
     others nothing."""
-    found: dict[str, Tensor] = {}
+    metrics: dict[str, Tensor] = {}
     if isinstance(net, SpikingPolicy):
         stride = max(1, rollout.valid.numel() // WATCHED)
-        seen = obs_rms(rollout.flat(rollout.observations)[::stride])
+        inputs = obs_rms(rollout.flat(rollout.observations)[::stride])
         state = None if rollout.states is None else rollout.flat(rollout.states)[::stride]
-        for number, rates in enumerate(net.rates(seen, state), 1):
-            found[f"rate_{number}"] = rates.mean()
-            found[f"silent_{number}"] = (rates == 0).float().mean()
-    return found
+        for number, rates in enumerate(net.rates(inputs, state), 1):
+            metrics[f"rate_{number}"] = rates.mean()
+            metrics[f"silent_{number}"] = (rates == 0).float().mean()
+    return metrics
 
 
 class OnPolicyLearner:
-    """An actor and a critic that learn from the newest rollout. Of several processes each has one, over its share of
-    the environments.
-
-    Args:
-        observations: size of an observation.
-        low, high: limits of an action, each (actions,).
-        config: of the run.
-        group: the processes that learn together.
-        choices: number of actions to choose from, an action being the number of one; 0 where actions are values.
-        sources: checkpoints that a new training starts from, by the field that names each.
-        content: the checkpoint that the training resumes from, which keeps its teacher.
-    """
+    """An actor and a critic that learn from the newest rollout; a checkpoint keeps the teacher."""
 
     settings: OnPolicy
     restart_steps = 0
@@ -59,25 +46,16 @@ class OnPolicyLearner:
     teacher: Teacher | None
     """What it imitates, or stays near to."""
 
-    def __init__(
-        self,
-        observations: int,
-        low: Tensor,
-        high: Tensor,
-        config: TrainConfig,
-        group: Group = SOLO,
-        *,
-        choices: int = 0,
-        sources: Mapping[str, dict[str, Any]] | None = None,
-        content: dict[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, setup: Setup) -> None:
+        observations, low, high, config, group = setup.observations, setup.low, setup.high, setup.config, setup.group
         assert isinstance(config.algorithm, OnPolicy)
         self.config, self.settings, self.group = config, config.algorithm, group
         settings = self.settings
         self.device = check_device(group.device(config.run.device))
-        self.limits = None if choices else (low.to(self.device, torch.float32), high.to(self.device, torch.float32))
+        limits = (low.to(self.device, torch.float32), high.to(self.device, torch.float32))
+        self.limits = None if setup.choices else limits
         """Of an action's values; None where an action is a choice."""
-        self.actor = make_actor(observations, len(low), choices, config).to(self.device)
+        self.actor = make_actor(observations, len(low), setup.choices, config).to(self.device)
         self.critic = critic_network(observations, config).to(self.device)
         # One call for all parameters; the loop over them costs more than the arithmetic.
         self.optimizer = torch.optim.Adam(self.parameters(), lr=settings.lr, fused=True)
@@ -87,9 +65,11 @@ class OnPolicyLearner:
         )
         self.mirror = mirror_of(config.task.env) if config.network.mirror else None
         self.state_size = self.actor.net.state_size
-        teacher = (sources or {}).get(self.teacher_field) if content is None else content["learner"].get("teacher")
-        made = None if teacher is None else make_teacher(teacher, observations, low, high, choices, self.device)
-        self.teacher = made
+        content = setup.content
+        teacher = setup.sources.get(self.teacher_field) if content is None else content["learner"].get("teacher")
+        sizes = (observations, low, high, setup.choices)
+        network = None if teacher is None else make_teacher(teacher, *sizes, self.device)
+        self.teacher = network
         for module in (self.actor, self.critic):
             group.broadcast(module)
 
@@ -170,10 +150,10 @@ class OnPolicyLearner:
         self.optimizer.step()
         return norm
 
-    def read(self, found: dict[str, Tensor]) -> dict[str, float]:
+    def read(self, metrics: dict[str, Tensor]) -> dict[str, float]:
         """Numbers for the metrics, taken from the device at once, and the learning rate."""
-        values = torch.stack([value.float() for value in found.values()]).tolist()
-        return dict(zip(found, values, strict=True)) | {"learning_rate": self.optimizer.param_groups[0]["lr"]}
+        values = torch.stack([value.float() for value in metrics.values()]).tolist()
+        return dict(zip(metrics, values, strict=True)) | {"learning_rate": self.optimizer.param_groups[0]["lr"]}
 
     def measure(self, rollout: Rollout) -> dict[str, Tensor]:
         """What says how the policy is doing: noise, learning rate, firing rates and silent neurons of each layer."""
@@ -182,8 +162,8 @@ class OnPolicyLearner:
     def state_dict(self) -> dict[str, Any]:
         """Networks, statistics, optimiser; and the teacher: a training that continues does not need the teacher's
         folder."""
-        found: dict[str, Any] = {name: part.state_dict() for name, part in self._parts().items()}
-        return found if self.teacher is None else {**found, "teacher": self.teacher.state}
+        state: dict[str, Any] = {name: part.state_dict() for name, part in self._parts().items()}
+        return state if self.teacher is None else {**state, "teacher": self.teacher.state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave, or a part of it; the teacher is there from the beginning."""

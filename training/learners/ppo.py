@@ -6,15 +6,13 @@ steps, takes no carried state, keeps advantages per process and reads its losses
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch.nn import functional
 
 from nervecord.training.algorithms.ppo import PPO
 from nervecord.training.folder.start import LEARNT, statistics
 from nervecord.training.learners.advantages import explained_variance
-from nervecord.training.learners.base import Rollout
+from nervecord.training.learners.base import Rollout, Setup
 from nervecord.training.learners.on_policy import OnPolicyLearner
 from nervecord.training.learners.teacher import divergence
 
@@ -26,10 +24,10 @@ class PPOLearner(OnPolicyLearner):
     settings: PPO
     teacher_field = "reference"
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        if "start" in (options.get("sources") or {}):
-            learnt = options["sources"]["start"]["learner"]
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        if "start" in setup.sources:
+            learnt = setup.sources["start"]["learner"]
             self.load_state_dict({name: learnt[name] for name in LEARNT})
             self.reward_rms.load_state_dict(statistics(learnt["reward_rms"]))
 

@@ -6,20 +6,18 @@ fills it again by acting.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nervecord.training.algorithms.skrl import SkrlAlgorithm
-from nervecord.training.learners.base import Rollout
+from nervecord.training.learners.base import Rollout, Setup
 from nervecord.training.policy.actor import Act
 from nervecord.training.policy.limits import ActionLimits
 from nervecord.training.processes.devices import check_device
-from nervecord.training.processes.distributed import SOLO, Group
 from nervecord.training.processes.quiet_skrl import import_skrl
-from nervecord.training.settings.config import TrainConfig
 
 import_skrl()
 
@@ -87,38 +85,19 @@ class _Critic(DeterministicMixin, Model):  # type: ignore[misc]
 
 
 class SkrlLearner:
-    """One of skrl's off-policy agents.
-
-    Args:
-        observations: size of an observation.
-        low, high: limits of an action, (actions,).
-        config: of the run.
-        group: of one process.
-        choices: 0; these have no choices.
-        sources, content: as of other learners; these start from nothing.
-    """
+    """One of skrl's off-policy agents, in one process; actions are values, and it starts from nothing."""
 
     state_size = 0
     restart_steps = 0
 
-    def __init__(
-        self,
-        observations: int,
-        low: Tensor,
-        high: Tensor,
-        config: TrainConfig,
-        group: Group = SOLO,
-        *,
-        choices: int = 0,
-        sources: Mapping[str, dict[str, Any]] | None = None,
-        content: dict[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, setup: Setup) -> None:
+        config, low, high = setup.config, setup.low, setup.high
         assert isinstance(config.algorithm, SkrlAlgorithm)
         settings = self.settings = config.algorithm
         self.device = check_device(config.run.device)
         self.limits = ActionLimits(low.to(self.device, torch.float32), high.to(self.device, torch.float32))
         spaces: dict[str, Any] = {
-            "observation_space": Box(-float("inf"), float("inf"), (observations,)),
+            "observation_space": Box(-float("inf"), float("inf"), (setup.observations,)),
             "action_space": Box(-1.0, 1.0, (len(low),)), "device": self.device,
         }  # fmt: skip
         policy = _Stochastic if settings.name == "sac" else _Certain
@@ -162,9 +141,9 @@ class SkrlLearner:
             self.agent.post_interaction(timestep=self.step + t, timesteps=self.total)
         names = {"Loss / Policy loss": "policy_loss", "Loss / Critic loss": "value_loss"}
         tracked = self.agent.tracking_data
-        found = {short: float(tracked[tag][-1]) for tag, short in names.items() if tracked.get(tag)}
+        metrics = {short: float(tracked[tag][-1]) for tag, short in names.items() if tracked.get(tag)}
         tracked.clear()
-        return found
+        return metrics
 
     def _record(self, rollout: Rollout, t: int) -> int:
         """Store the valid transitions of a step, one at a time, as skrl's memory keeps rows of one environment."""
@@ -187,10 +166,10 @@ class SkrlLearner:
 
     def prepare(self, collect: Callable[[], Rollout]) -> None:
         """Fill the memory of a resumed run again."""
-        wanted, held = min(self.stored, self.settings.capacity, REFILL), 0
-        while held < wanted:
+        target, count = min(self.stored, self.settings.capacity, REFILL), 0
+        while count < target:
             rollout = collect()
-            held += sum(self._record(rollout, t) for t in range(len(rollout.valid)))
+            count += sum(self._record(rollout, t) for t in range(len(rollout.valid)))
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, optimisers and entropy of the agent."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nervecord.errors import NervecordError
 from nervecord.training.algorithms.skrl_ppo import SkrlPPO
-from nervecord.training.learners.base import Rollout
+from nervecord.training.learners.base import Rollout, Setup
 from nervecord.training.learners.on_policy import OnPolicyLearner
 from nervecord.training.policy.actor import Actor, GaussianActor
 from nervecord.training.processes.quiet_skrl import import_skrl
@@ -72,17 +72,14 @@ class ValidMemory(RandomMemory):  # type: ignore[misc]
 class SkrlPPOLearner(OnPolicyLearner):
     """Actor and critic of this package, updated by skrl's PPO.
 
-    Args:
-        As of `OnPolicyLearner`.
-
     Raises:
         NervecordError: the policy carries state from action to action.
     """
 
     settings: SkrlPPO
 
-    def __init__(self, observations: int, *arguments: Any, **options: Any) -> None:
-        super().__init__(observations, *arguments, **options)
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
         settings = self.settings
         if self.state_size:
             raise NervecordError(
@@ -90,7 +87,7 @@ class SkrlPPOLearner(OnPolicyLearner):
             )
         assert isinstance(self.actor, GaussianActor)
         spaces: dict[str, Any] = {
-            "observation_space": Box(-float("inf"), float("inf"), (observations,)),
+            "observation_space": Box(-float("inf"), float("inf"), (setup.observations,)),
             "action_space": Box(-float("inf"), float("inf"), tuple(self.actor.log_std.shape)), "device": self.device,
         }  # fmt: skip
         models = {"policy": ActorModel(self.actor, spaces), "value": CriticModel(self.critic, spaces)}
@@ -139,6 +136,6 @@ class SkrlPPOLearner(OnPolicyLearner):
         self.agent.enable_models_training_mode(True)
         self.agent.update(timestep=0, timesteps=settings.rollout)
         self.agent.enable_models_training_mode(False)
-        found = {short: float(self.agent.tracking_data[name][-1]) for name, short in LOSSES.items()}
+        metrics = {short: float(self.agent.tracking_data[name][-1]) for name, short in LOSSES.items()}
         self.agent.tracking_data.clear()
-        return self.read(self.measure(rollout)) | found
+        return self.read(self.measure(rollout)) | metrics

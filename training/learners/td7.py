@@ -188,9 +188,9 @@ class TD7Agent:
     def _encoder_loss(self, batch: Batch) -> Tensor:
         with self._products():
             with torch.no_grad():
-                wanted = self.encoder.state(batch.next_observations)
+                target = self.encoder.state(batch.next_observations)
             predicted = self.encoder.state_action(self.encoder.state(batch.observations), batch.actions)
-            return functional.mse_loss(predicted.float(), wanted)
+            return functional.mse_loss(predicted.float(), target)
 
     @torch.no_grad()
     def _targets(self, batch: Batch, noise: Tensor, least: Tensor, greatest: Tensor) -> Tensor:

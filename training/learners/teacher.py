@@ -141,32 +141,35 @@ def make_teacher(
     return kind(content, observations, low, high, choices or len(low))
 
 
-def divergence(actor: Actor, outputs: Tensor, wanted: Tensor, limits: tuple[Tensor, Tensor] | None) -> Tensor:
+def divergence(actor: Actor, outputs: Tensor, teacher_outputs: Tensor, limits: tuple[Tensor, Tensor] | None) -> Tensor:
     """KL divergence of the actor's action from the teacher's, a mean over the batch.
 
     Args:
         actor: whose noise both have.
         outputs: action means, or preferences of choices, (B, outputs).
-        wanted: the same of the teacher.
+        teacher_outputs: the same of the teacher.
         limits: of an action's values, each (actions,), None for choices; as of `action_error`.
     """
     if limits is None:
-        target = wanted.log_softmax(-1)
+        target = teacher_outputs.log_softmax(-1)
         return functional.kl_div(outputs.log_softmax(-1), target, reduction="batchmean", log_target=True)
     assert isinstance(actor, GaussianActor)
-    return 0.5 * (action_error(outputs, wanted, limits) / actor.spread().detach().exp()).square().sum(-1).mean()
+    error = action_error(outputs, teacher_outputs, limits)
+    return 0.5 * (error / actor.spread().detach().exp()).square().sum(-1).mean()
 
 
-def action_error(outputs: Tensor, wanted: Tensor, limits: tuple[Tensor, Tensor], margin: float = 0.0) -> Tensor:
-    """Action means minus those that are wanted, (B, actions); 0 where both lie beyond the same limit.
+def action_error(
+    outputs: Tensor, teacher_outputs: Tensor, limits: tuple[Tensor, Tensor], margin: float = 0.0
+) -> Tensor:
+    """Action means minus the teacher's, (B, actions); 0 where both lie beyond the same limit.
 
     Args:
-        outputs, wanted: means of the learner and of the teacher.
+        outputs, teacher_outputs: means of the learner and of the teacher.
         limits: each (actions,): beyond one of them every mean is the same action.
-        margin: a wanted action nearer to a limit than this, in halves of the range, counts as the limit.
+        margin: a teacher's action nearer to a limit than this, in halves of the range, counts as the limit.
     """
     low, high = limits
     near = margin * (high - low) / 2
-    error = outputs - wanted.clamp(low, high)
-    error = torch.where(wanted >= high - near, error.clamp(max=0), error)
-    return torch.where(wanted <= low + near, error.clamp(min=0), error)
+    error = outputs - teacher_outputs.clamp(low, high)
+    error = torch.where(teacher_outputs >= high - near, error.clamp(max=0), error)
+    return torch.where(teacher_outputs <= low + near, error.clamp(min=0), error)

@@ -34,8 +34,8 @@ class PopulationEncoder(nn.Module):
 
     def units(self, x: Tensor) -> Tensor:
         """What each neuron's accumulator gains per step, in whole units of 2^-20: (B, channels) -> (B, size)."""
-        held = x.detach().clamp(self.mean[0], self.mean[-1])
-        z = (held[..., None] - self.mean) / self.sigma
+        clamped = x.detach().clamp(self.mean[0], self.mean[-1])
+        z = (clamped[..., None] - self.mean) / self.sigma
         return torch.round(torch.exp(-0.5 * z * z) * ONE).flatten(1)
 
     def forward(self, x: Tensor, steps: int, phase: Tensor | None = None) -> tuple[Tensor, Tensor]:

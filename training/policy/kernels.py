@@ -156,8 +156,8 @@ def backward(
             for n in range(size):
                 root = one + slope * abs(x[n] - threshold)
                 spike_grad = weight * out[n] - share * grad_membrane[n] * x[n]
-                kept = zero if x[n] > threshold else grad_membrane[n]
-                grad_membrane[n] = spike_grad / (root * root) + kept
+                carried = zero if x[n] > threshold else grad_membrane[n]
+                grad_membrane[n] = spike_grad / (root * root) + carried
             for n in range(size):
                 sum_beta[n] += grad_membrane[n] * start[n]
             if synaptic:

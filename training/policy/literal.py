@@ -59,11 +59,11 @@ class _LiteralLayer:
 
     def step(self, current: Tensor) -> Tensor:
         """Spikes (B, N) of one step with the input current (B, N)."""
-        heard = (self.spikes,) if self.hears_itself else ()
+        feedback = (self.spikes,) if self.hears_itself else ()
         if self.synaptic:
-            self.spikes, self.i, self.v = self.neuron(current, *heard, self.i, self.v)
+            self.spikes, self.i, self.v = self.neuron(current, *feedback, self.i, self.v)
         else:
-            self.spikes, self.v = self.neuron(current, *heard, self.v)
+            self.spikes, self.v = self.neuron(current, *feedback, self.v)
         if self.resets_here:
             self.v = self.v * (1 - (self.spikes.detach() if self.detached else self.spikes))
         return self.spikes
@@ -74,7 +74,7 @@ def literal_forward(policy: SpikingPolicy, x: Tensor, state: Tensor | None) -> t
     before = policy.unpack(x, state)
     layers = [_LiteralLayer(policy, index, part) for index, part in enumerate(before.layers)]
     out, phase, spikes = before.readout, before.phase, torch.zeros(())
-    given = [before.entered, *(part.last for part in before.layers)]
+    values = [before.entered, *(part.last for part in before.layers)]
     for _ in range(policy.steps):
         now = [x]
         if policy.encoder is not None and phase is not None:
@@ -82,15 +82,15 @@ def literal_forward(policy: SpikingPolicy, x: Tensor, state: Tensor | None) -> t
             now = [(phase >= ONE).to(x.dtype)]
             phase = phase - ONE * now[0]
         for index, layer in enumerate(layers):
-            signal = given[index] if policy.delays else now[index]
+            signal = values[index] if policy.delays else now[index]
             now.append(layer.step(policy.hidden[index](signal)))
         if policy.counts:
             spikes = spikes + now[-1]
         else:
-            signal = given[-1] if policy.delays else now[-1]
+            signal = values[-1] if policy.delays else now[-1]
             out = policy.readout_decay * out + functional.linear(signal, policy.readout.weight, policy.readout.bias)
-        given = now
+        values = now
     if policy.counts:
         out = policy.readout(spikes / policy.steps)
     states = [LayerState(layer.v, layer.i, layer.spikes) for layer in layers]
-    return out, policy.pack(states, given[0], phase, out)
+    return out, policy.pack(states, values[0], phase, out)

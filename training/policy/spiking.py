@@ -337,9 +337,9 @@ def _backward_torch(
     for t in reversed(range(settings.steps)):
         x, fired = chargeds[t], spikes[t]
         out = grad_out[t] if weights is None else weights[t] * grad_out
-        kept = grad_v * (1 - fired)
+        carried = grad_v * (1 - fired)
         through = out if settings.detached else out - grad_v * x
-        grad_x = through / (1 + settings.slope * (x - settings.threshold).abs()) ** 2 + kept
+        grad_x = through / (1 + settings.slope * (x - settings.threshold).abs()) ** 2 + carried
         grad_beta = grad_beta + (grad_x * befores[t]).sum()
         if settings.synaptic:
             grad_i = grad_x + alpha * grad_i

@@ -133,26 +133,26 @@ class Group:
         """The values of all processes by rank, on all of them."""
         if not self.several:
             return [value]
-        found: list[Any] = [None] * self.world
+        values: list[Any] = [None] * self.world
         with _others(self):
-            dist.all_gather_object(found, value)
-        return found
+            dist.all_gather_object(values, value)
+        return values
 
     def first(self, make: Callable[[], T]) -> T:
         """What `make` gives in the first process, in all of them; its refusal is raised in all of them too."""
         if not self.several:
             return make()
-        said: list[Any] = [None, None]
+        answer: list[Any] = [None, None]
         if self.is_first:
             try:
-                said[0] = make()
+                answer[0] = make()
             except NervecordError as error:
-                said[1] = error
+                answer[1] = error
         with _others(self):
-            dist.broadcast_object_list(said, 0)
-        if said[1] is not None:
-            raise said[1]
-        result: T = said[0]
+            dist.broadcast_object_list(answer, 0)
+        if answer[1] is not None:
+            raise answer[1]
+        result: T = answer[0]
         return result
 
     def check_equal(self, what: str, digest: str) -> None:
@@ -161,10 +161,10 @@ class Group:
         Raises:
             EngineError: it is not; training on would train several networks at once.
         """
-        found = self.gather(digest)
-        if len(dict.fromkeys(found)) > 1:
+        digests = self.gather(digest)
+        if len(dict.fromkeys(digests)) > 1:
             raise EngineError(
-                f"{what} differ between the processes ({', '.join(found)})",
+                f"{what} differ between the processes ({', '.join(digests)})",
                 where="torchrun",
                 hint="all machines need the same versions of nervecord and torch, and the same kind of processor",
             )

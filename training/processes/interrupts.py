@@ -15,23 +15,23 @@ def told_to_stop() -> Iterator[threading.Event]:
 
     A signal that somebody else answers or ignores is left alone, and all are outside the main thread.
     """
-    told = threading.Event()
+    stop = threading.Event()
     usual: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-    taken = [number for number, handler in usual.items() if signal.getsignal(number) is handler]
+    answered = [number for number, handler in usual.items() if signal.getsignal(number) is handler]
     if threading.current_thread() is not threading.main_thread():
-        taken = []
+        answered = []
 
     def give_back() -> None:
-        for number in taken:
+        for number in answered:
             signal.signal(number, usual[number])
 
     def tell(number: int, frame: Any) -> None:
-        told.set()
+        stop.set()
         give_back()
 
-    for number in taken:
+    for number in answered:
         signal.signal(number, tell)
     try:
-        yield told
+        yield stop
     finally:
         give_back()

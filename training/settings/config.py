@@ -127,10 +127,10 @@ class TrainConfig:
     @property
     def fields(self) -> dict[str, Any]:
         """All fields by their names alone, and "algorithm": the name of one. `of(**fields)` is equal to this."""
-        found: dict[str, Any] = {"algorithm": self.algorithm.name}
+        values: dict[str, Any] = {"algorithm": self.algorithm.name}
         for part in (self.task, self.network, self.algorithm, self.run):
-            found |= {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
-        return found
+            values |= {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
+        return values
 
     @property
     def run_name(self) -> str:
@@ -236,11 +236,11 @@ def _all_fields(algorithm: type[Algorithm]) -> Iterator[dataclasses.Field[Any]]:
 
 def all_fields(*algorithms: type[Algorithm]) -> dict[str, dataclasses.Field[Any]]:
     """Fields by name, in the order of the parts; of several algorithms the first that has a field says it."""
-    found: dict[str, dataclasses.Field[Any]] = {}
+    fields: dict[str, dataclasses.Field[Any]] = {}
     for algorithm in algorithms or tuple(ALGORITHMS.values()):
         for f in _all_fields(algorithm):
-            found.setdefault(f.name, f)
-    return found
+            fields.setdefault(f.name, f)
+    return fields
 
 
 def marked(mark: str) -> frozenset[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -85,6 +85,42 @@ class Simulator(Protocol):
     def close(self) -> None:
         """Free what it holds."""
         ...
+
+
+class Unsaved:
+    """The part of a `Simulator` whose state cannot be saved."""
+
+    where: ClassVar[str]
+    """The flag that errors name."""
+    elsewhere: ClassVar[str | None] = "use --sim gymnasium"
+
+    def state_dict(self) -> None:
+        """None: it cannot be saved."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Refuse.
+
+        Raises:
+            NervecordError: always.
+        """
+        raise NervecordError("cannot continue from a saved state", where=self.where, hint=self.elsewhere)
+
+
+class Uncut(Unsaved):
+    """The part of a `Simulator` that neither saves its state nor ends a single episode, and takes no choices."""
+
+    elsewhere = None
+    choices = 0
+    time_limit = 0
+    can_cut = False
+
+    def cut(self, where: Tensor) -> None:
+        """Nothing: single environments cannot be reset."""
+
+
+def shared_seed(seeds: list[int]) -> int:
+    """The seed of a simulator that has one for all its environments."""
+    return int(np.random.SeedSequence(seeds).generate_state(1, np.uint32)[0] >> 1)
 
 
 def environment_seeds(seed: int, purpose: int, generation: int, count: int) -> list[int]:

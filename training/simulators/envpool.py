@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nervecord.errors import MissingDependencyError, NervecordError, unknown_name
-from nervecord.training.simulators.base import Step
+from nervecord.errors import MissingDependencyError, unknown_name
+from nervecord.training.simulators.base import Step, Unsaved
 from nervecord.training.simulators.spaces import limits
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -34,7 +34,7 @@ def first_core(threads: int) -> int:
     return 0 if 1 < threads == cores and is_everywhere else -1
 
 
-class EnvPoolSimulator:
+class EnvPoolSimulator(Unsaved):
     """EnvPool's environments.
 
     Args:
@@ -47,6 +47,7 @@ class EnvPoolSimulator:
         NervecordError: it has no such task, or its spaces cannot be trained.
     """
 
+    where = "--sim envpool"
     device = torch.device("cpu")
     can_cut = True
     control_period: float | None = None
@@ -90,8 +91,8 @@ class EnvPoolSimulator:
 
     def step(self, actions: Tensor) -> Step:
         """Apply actions (N, actions) within the limits."""
-        given = actions[:, 0].to(torch.int32) if self.choices else actions.double()
-        observations, rewards, terminated, truncated, _ = self._pool.step(given.numpy())
+        values = actions[:, 0].to(torch.int32) if self.choices else actions.double()
+        observations, rewards, terminated, truncated, _ = self._pool.step(values.numpy())
         if len(self._cut):
             # What these environments did with the action is nobody's; now they begin anew.
             first, _ = self._pool.reset(self._cut)
@@ -106,18 +107,6 @@ class EnvPoolSimulator:
     def cut(self, where: Tensor) -> None:
         """End episodes, (N,) bool: the next step only resets these environments."""
         self._cut = np.flatnonzero(where.numpy()).astype(np.int32)
-
-    def state_dict(self) -> dict[str, Any] | None:
-        """None: EnvPool cannot save its environments."""
-        return None
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Refuse.
-
-        Raises:
-            NervecordError: always.
-        """
-        raise NervecordError("cannot continue from a saved state", where="--sim envpool", hint="use --sim gymnasium")
 
     def close(self) -> None:
         """End the threads; EnvPool's own close does nothing, they end with the object."""

@@ -75,8 +75,8 @@ class GymnasiumSimulator:
 
     def step(self, actions: Tensor) -> Step:
         """Apply actions (N, actions) within the limits."""
-        given = actions[:, 0].long().numpy() if self.choices else actions.double().numpy()
-        observations, rewards, terminated, truncated, _ = self._vector.step(given)
+        values = actions[:, 0].long().numpy() if self.choices else actions.double().numpy()
+        observations, rewards, terminated, truncated, _ = self._vector.step(values)
         if self._cut is not None:
             # What these environments did with the action is nobody's; now they begin anew.
             observations, _ = self._vector.reset(options={"reset_mask": self._cut})
@@ -91,9 +91,9 @@ class GymnasiumSimulator:
 
     def state_dict(self) -> dict[str, Any] | None:
         """The state of all environments; None where one of them cannot be saved (`saving`)."""
-        found = saving.save(self._vector)
+        state = saving.save(self._vector)
         cut = None if self._cut is None else torch.from_numpy(self._cut)
-        return None if found is None else {"environments": found, "cut": cut}
+        return None if state is None else {"environments": state, "cut": cut}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave, in place of `reset`."""

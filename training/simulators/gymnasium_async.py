@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from nervecord.errors import NervecordError
+from nervecord.training.simulators.base import Unsaved
 from nervecord.training.simulators.gymnasium import GymnasiumSimulator
 
 
-class AsyncGymnasiumSimulator(GymnasiumSimulator):
-    """Gymnasium's environments, together.
+class AsyncGymnasiumSimulator(Unsaved, GymnasiumSimulator):
+    """Gymnasium's environments, together; their state is in other processes.
 
     Args:
         As of `GymnasiumSimulator`.
     """
 
+    where = "--sim gymnasium-async"
     mode = "async"
-
-    def state_dict(self) -> None:
-        """None: the environments are in other processes."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Refuse.
-
-        Raises:
-            NervecordError: always.
-        """
-        raise NervecordError(
-            "cannot continue from a saved state", where="--sim gymnasium-async", hint="use --sim gymnasium"
-        )

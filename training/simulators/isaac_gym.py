@@ -1,23 +1,16 @@
-"""Isaac Gym (preview 4) as a simulator: its tasks run in Isaac Gym's own Python 3.8, in a worker process.
+"""Isaac Gym (preview 4) as a simulator: a task of IsaacGymEnvs in Isaac Gym's own Python 3.8, in a worker process.
 
-The worker (`isaac_worker/handler.py`, through `runtime.worker`) steps a task of IsaacGymEnvs on its device. Actions,
-observations, rewards and ends go through its pipe.
+Never run with the real Isaac Gym. The worker (`isaac_worker/handler.py`, through `runtime.worker`) steps the task on
+its GPU; actions, observations, rewards and ends cross a pipe.
 
-Resets. A task of IsaacGymEnvs marks an environment whose episode has ended (`reset_buf`) and gives the last observation
-of that episode. Its next step resets what is marked, whatever the action, and gives the first observation of the next
-episode. That is the protocol's NEXT_STEP; two things differ and are changed here:
+Resets. A task marks an environment whose episode has ended (`reset_buf`) and returns the last observation of that
+episode; its next step resets what is marked, whatever the action. That is the protocol's NEXT_STEP, with two
+differences: the step that resets has a reward, which belongs to no action and becomes 0, and a task may end an episode
+in the step that resets, which is reported, so that the step after it is known to reset again. Tasks that reset in the
+very step that ends an episode (AnymalTerrain) lose its last observation, and are refused when they first do so.
 
-- the step that resets has a reward, which belongs to no action: it becomes 0;
-- a task may end an episode in the step that resets, before any action: that end is reported, so that the step after it
-  is known to reset again.
-
-Tasks that reset in the very step that ends an episode (AnymalTerrain) lose its last observation and are refused when
-they first do so.
-
-Ends. `extras["time_outs"]` marks those by the time limit: truncated. Every other end is terminated. IsaacGymEnvs cannot
-tell a fall in the very last step of an episode from the time limit.
-
-Seeds. Isaac Gym has one seed for all environments of a task; it is derived from the list of them.
+`extras["time_outs"]` marks the ends by the time limit: truncated. Every other end is terminated; IsaacGymEnvs cannot
+tell a fall in the last step of an episode from its time limit. Isaac Gym has one seed for all environments.
 """
 
 from __future__ import annotations
@@ -32,7 +25,7 @@ from torch import Tensor
 
 from nervecord.errors import MissingDependencyError, NervecordError, unknown_name
 from nervecord.runtime.worker.parent import Worker
-from nervecord.training.simulators.base import Step
+from nervecord.training.simulators.base import Step, Uncut, shared_seed
 
 HANDLER = Path(__file__).parent / "isaac_worker" / "handler.py"
 VARIABLE = "NERVECORD_ISAACGYM_PYTHON"
@@ -67,13 +60,13 @@ def interpreter() -> Path:
     return path
 
 
-class IsaacGymSimulator:
+class IsaacGymSimulator(Uncut):
     """A task of IsaacGymEnvs in a worker process.
 
     Args:
         env: the task's name in IsaacGymEnvs, for example Ant.
         seeds: one for each environment.
-        device: torch device physics and task run on, "cuda", "cuda:1" or "cpu".
+        device: torch device of the learner; physics runs on it where it is a GPU, else on the first GPU.
 
     Raises:
         MissingDependencyError: there is no interpreter for it, or Isaac Gym is not installed there.
@@ -81,27 +74,17 @@ class IsaacGymSimulator:
         EngineError: Isaac Gym failed.
     """
 
-    choices = 0
-    time_limit = 0
-    can_cut = False
+    where = WHERE
     device = torch.device("cpu")
 
     def __init__(self, env: str, seeds: list[int], device: str) -> None:
         python = interpreter()
         self.num_envs = len(seeds)
-        seed = int(np.random.SeedSequence(seeds).generate_state(1, np.uint32)[0] >> 1)
+        gpu = device if device.startswith("cuda:") else "cuda:0"
+        task = {"task": env, "num_envs": len(seeds), "seed": shared_seed(seeds), "device": gpu}
         self._worker = Worker(python, HANDLER, name="Isaac Gym worker", call_timeout=STEP_TIMEOUT)
         try:
-            opened = self._worker.call(
-                "open",
-                {
-                    "task": env,
-                    "num_envs": len(seeds),
-                    "seed": seed,
-                    "device": "cuda:0" if device == "cuda" else device,
-                },
-                timeout=OPEN_TIMEOUT,
-            ).values
+            opened = self._worker.call("open", task, timeout=OPEN_TIMEOUT).values
             _check_opened(opened, env, python)
         except BaseException:
             self._worker.kill()
@@ -114,30 +97,19 @@ class IsaacGymSimulator:
 
     def reset(self) -> Tensor:
         """First observations, (N, observations)."""
-        return torch.from_numpy(self._worker.call("reset").arrays["observations"])
+        return self._step("reset", {}).observations
 
     def step(self, actions: Tensor) -> Step:
         """Apply actions (N, actions) within the limits."""
-        found = self._worker.call("step", arrays={"actions": actions.float().numpy()}).arrays
-        ended, timed_out = found["ended"], found["timed_out"]
-        rewards = np.where(self._resets, np.float32(0.0), found["rewards"])
+        return self._step("step", {"actions": actions.float().numpy()})
+
+    def _step(self, call: str, arrays: dict[str, Any]) -> Step:
+        results = self._worker.call(call, arrays=arrays).arrays
+        ended, timed_out = results["ended"], results["timed_out"]
+        rewards = np.where(self._resets, np.float32(0.0), results["rewards"])
         self._resets = ended
-        results = (found["observations"], rewards, ended & ~timed_out, ended & timed_out)
-        return Step(*(torch.from_numpy(array) for array in results))
-
-    def cut(self, where: Tensor) -> None:
-        """Nothing: Isaac Gym draws the lengths of first episodes itself where a task asks for it."""
-
-    def state_dict(self) -> None:
-        """None: PhysX cannot be saved."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Refuse.
-
-        Raises:
-            NervecordError: always.
-        """
-        raise NervecordError("cannot continue from a saved state", where=WHERE)
+        parts = (results["observations"], rewards, ended & ~timed_out, ended & timed_out)
+        return Step(*(torch.from_numpy(array) for array in parts))
 
     def close(self) -> None:
         """End the worker."""

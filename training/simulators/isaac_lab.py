@@ -87,19 +87,19 @@ def _take(env: str, num_envs: int, seed: int, device: str) -> _Simulation:
     if _simulation is None:
         _simulation = _Simulation(env, device, load(env, num_envs, seed, device))
         atexit.register(_simulation.inner.close)
-    held = _simulation
-    if (held.env, held.device) != (env, device):
+    current = _simulation
+    if (current.env, current.device) != (env, device):
         raise NervecordError(
-            f"this process simulates {held.env} on {held.device} already, and Isaac Lab cannot begin a second time",
+            f"this process simulates {current.env} on {current.device}, and Isaac Lab cannot begin a second time",
             where=WHERE,
             hint=f"train {env} on {device} in a process of its own",
         )
-    there = int(held.inner.unwrapped.num_envs)
+    there = int(current.inner.unwrapped.num_envs)
     if num_envs > there:
         raise NervecordError(
             f"{num_envs} environments are needed, and Isaac Lab was begun with {there} in this process", where=WHERE
         )
-    return held
+    return current
 
 
 class IsaacLabSimulator(LabSimulator):

@@ -24,7 +24,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
-from typing import Any, ClassVar, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from torch import Tensor
 
 from nervecord.errors import NervecordError
 from nervecord.training.processes.devices import check_device
-from nervecord.training.simulators.base import Step
+from nervecord.training.simulators.base import Step, Uncut, shared_seed
 
 Array = NDArray[Any]
 
@@ -41,7 +41,7 @@ UNIT = 1.0
 """Limit of the actions of a task that has none."""
 
 
-class LabSimulator:
+class LabSimulator(Uncut):
     """A task with Isaac Lab's interface, in tensors on its device.
 
     Args:
@@ -54,13 +54,8 @@ class LabSimulator:
         NervecordError: the task is unknown, its spaces are not flat, or torch cannot use the device.
     """
 
-    where: ClassVar[str]
-    """The flag that errors name."""
     group: str
     """The group of observations that the policy takes; `_make` may set it."""
-    choices = 0
-    time_limit = 0
-    can_cut = False
     _out: TextIO | None = None
     """Where what is printed goes; None for stderr."""
 
@@ -69,7 +64,7 @@ class LabSimulator:
         self._cuda = ["cuda:0" if device == "cuda" else device] if device.startswith("cuda") else []
         self._random: list[Tensor] = []
         self.num_envs = len(seeds)
-        self._seed = int(np.random.SeedSequence(seeds).generate_state(1, np.uint32)[0] >> 1)
+        self._seed = shared_seed(seeds)
         with self._inside():
             self._inner = self._make(env, *self._cuda or [device])
         task = self._inner.unwrapped
@@ -117,20 +112,6 @@ class LabSimulator:
             terminated[:count].clone(),
             truncated[:count].clone(),
         )
-
-    def cut(self, where: Tensor) -> None:
-        """Nothing: single environments cannot be reset."""
-
-    def state_dict(self) -> None:
-        """None: the simulation cannot be saved."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Refuse.
-
-        Raises:
-            NervecordError: always.
-        """
-        raise NervecordError("cannot continue from a saved state", where=self.where)
 
     @contextlib.contextmanager
     def _inside(self) -> Iterator[None]:

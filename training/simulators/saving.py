@@ -20,13 +20,13 @@ KEPT = ("xpos", "xipos", "cinert", "cvel", "qfrc_actuator", "cfrc_ext")
 
 def save(vector: Any) -> list[dict[str, Any]] | None:
     """The state of a synchronous vector environment, an entry for each environment; None where one has no state."""
-    found = []
+    states = []
     for env, resets in zip(vector.envs, vector._autoreset_envs, strict=True):
         task = env.unwrapped
         physics = _save_task(task)
         if physics is None:
             return None
-        found.append(
+        states.append(
             {
                 "task": physics,
                 "random": _plain(task.np_random.bit_generator.state),
@@ -34,7 +34,7 @@ def save(vector: Any) -> list[dict[str, Any]] | None:
                 "resets": bool(resets),
             }
         )
-    return found
+    return states
 
 
 def load(vector: Any, states: list[dict[str, Any]]) -> None:
@@ -51,11 +51,11 @@ def load(vector: Any, states: list[dict[str, Any]]) -> None:
 
 def _layers(env: Any) -> list[Any]:
     """The wrappers of an environment, outermost first, without the task itself."""
-    found = []
+    layers = []
     while env is not env.unwrapped:
-        found.append(env)
+        layers.append(env)
         env = env.env
-    return found
+    return layers
 
 
 def _save_task(task: Any) -> dict[str, Any] | None:
@@ -67,8 +67,8 @@ def _save_task(task: Any) -> dict[str, Any] | None:
         kind = mujoco.mjtState.mjSTATE_INTEGRATION
         numbers = np.zeros(mujoco.mj_stateSize(task.model, kind))
         mujoco.mj_getState(task.model, task.data, numbers, kind)
-        kept = {name: torch.from_numpy(np.array(getattr(task.data, name))) for name in KEPT}
-        return {"mujoco": torch.from_numpy(numbers), "kept": kept}
+        arrays = {name: torch.from_numpy(np.array(getattr(task.data, name))) for name in KEPT}
+        return {"mujoco": torch.from_numpy(numbers), "kept": arrays}
     if type(task).__module__.startswith("gymnasium.envs.classic_control"):
         return {"classic": {name: _to_tensor(getattr(task, name)) for name in CLASSIC if hasattr(task, name)}}
     return None

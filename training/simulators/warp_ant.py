@@ -76,12 +76,12 @@ class WarpAnt:
             self._graph = self._capture() if self._device.is_cuda else None
         views = (self._actions, self._observations, self._rewards, self._terminated, self._truncated)
         self._action_view, *self._views = (wp.to_torch(array) for array in views)
-        kept = {
+        options = {
             "qpos": self._data.qpos, "qvel": self._data.qvel, "qacc_warmstart": self._data.qacc_warmstart,
             "done": self._done, "episodes": self._episodes, "elapsed": self._elapsed, "diverged": self._diverged,
             "lead": self._lead,
         }  # fmt: skip
-        self._saved = {name: wp.to_torch(array) for name, array in kept.items()}
+        self._saved = {name: wp.to_torch(array) for name, array in options.items()}
         self.device = self._action_view.device
 
     def reset(self) -> Tensor:
@@ -187,10 +187,10 @@ class WarpAnt:
 
 def model_file() -> Path:
     """The ant.xml of the installed Gymnasium."""
-    found = importlib.util.find_spec("gymnasium")
-    assert found is not None, "a dependency of the extra that brings MuJoCo"
-    assert found.origin is not None
-    return Path(found.origin).parent / "envs" / "mujoco" / "assets" / "ant.xml"
+    package = importlib.util.find_spec("gymnasium")
+    assert package is not None, "a dependency of the extra that brings MuJoCo"
+    assert package.origin is not None
+    return Path(package.origin).parent / "envs" / "mujoco" / "assets" / "ant.xml"
 
 
 def _warp_device(name: str) -> Any:

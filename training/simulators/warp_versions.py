@@ -14,17 +14,17 @@ def check() -> None:
         NervecordError: it is of another version than MuJoCo.
         MissingDependencyError: it is not installed.
     """
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for name in ("mujoco", "mujoco-warp", "warp-lang"):
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError as error:
             raise MissingDependencyError(
                 f"{name} is not installed", where="--sim warp", hint=install_command("train,warp")
             ) from error
-    if found["mujoco"] != found["mujoco-warp"]:
+    if versions["mujoco"] != versions["mujoco-warp"]:
         raise NervecordError(
-            f"MuJoCo Warp {found['mujoco-warp']} is not of the version of MuJoCo, {found['mujoco']}",
+            f"MuJoCo Warp {versions['mujoco-warp']} is not of the version of MuJoCo, {versions['mujoco']}",
             where="--sim warp",
-            hint=f"pip install mujoco-warp=={found['mujoco']}",
+            hint=f"pip install mujoco-warp=={versions['mujoco']}",
         )

@@ -32,18 +32,18 @@ class CellGroup:
     @property
     def seeds(self) -> list[int]:
         """Seeds that every cell has finished."""
-        held = [{run.seed for run in cell.finished} for cell in self.cells]
-        return sorted(set.intersection(*held))
+        seeds = [{run.seed for run in cell.finished} for cell in self.cells]
+        return sorted(set.intersection(*seeds))
 
     def means(self, measure: Measure) -> dict[int, float]:
         """Seed -> mean over the cells, where all have a value."""
-        found = {}
+        means = {}
         for seed in self.seeds:
             values = [measure(run) for cell in self.cells for run in cell.finished if run.seed == seed]
             known = [value for value in values if value is not None]
             if len(known) == len(values):
-                found[seed] = float(np.mean(known))
-        return found
+                means[seed] = float(np.mean(known))
+        return means
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def _pairs(cells: Sequence[Cell], field: str, varied: Sequence[str], base: Train
     names = [name for name in factors[0] if name != pooled]
     at = names.index(field)
     first = next(iter(groups))[at]
-    found = []
+    pairs = []
     for key, members in groups.items():
         other_key = (*key[:at], first, *key[at + 1 :])
         common = [name for name in members if name in groups.get(other_key, {})]
@@ -137,22 +137,22 @@ def _pairs(cells: Sequence[Cell], field: str, varied: Sequence[str], base: Train
             for k, of in ((key, more), (other_key, less))
         ]
         alike = (*(v for n, v in zip(names, key, strict=True) if n != "policy"), *common)
-        found.append(
+        pairs.append(
             Pair(
                 called[0], called[1], CellGroup(tuple(more)), CellGroup(tuple(less)), key[names.index("policy")], alike
             )
         )
-    return found
+    return pairs
 
 
 def _ruled(more: Sequence[Cell], less: Sequence[Cell], base: TrainConfig, varied: Sequence[str]) -> list[str]:
     """Fields that a rule sets and in which the two sides differ."""
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     for one, other in zip(more, less, strict=True):
         for name in [*other_fields(one.config, base), *other_fields(other.config, base)]:
             if name not in varied and one.config.fields[name] != other.config.fields[name]:
-                found[name] = None
-    return list(found)
+                names[name] = None
+    return list(names)
 
 
 def _called(
@@ -175,9 +175,9 @@ def _row(name: str, less: str, plus: Sequence[CellGroup], minus: Sequence[CellGr
     values = []
     for measure in MEASURES:
         added = [group.means(measure) for group in plus]
-        taken = [group.means(measure) for group in minus]
-        seeds = sorted(set.intersection(*(set(held) for held in (*added, *taken))))
-        values.append([sum(held[seed] for held in added) - sum(held[seed] for held in taken) for seed in seeds])
+        subtracted = [group.means(measure) for group in minus]
+        seeds = sorted(set.intersection(*(set(held) for held in (*added, *subtracted))))
+        values.append([sum(held[seed] for held in added) - sum(held[seed] for held in subtracted) for seed in seeds])
     return [name, less, str(len(values[0])), *map(_interval, values)]
 
 

@@ -111,12 +111,12 @@ def _against_field(series: Series, field: str, cells: dict[str, Cell]) -> Panel:
 
 def _against_drawn(series: Series, field: str, cells: dict[str, Cell]) -> Panel:
     """A dot for each configuration that was drawn: the median of its seeds against one of its fields."""
-    found = [cells[name] for name in series.cells if cells[name].finished]
-    values = [cell.config.fields[field] for cell in found]
+    finished = [cells[name] for name in series.cells if cells[name].finished]
+    values = [cell.config.fields[field] for cell in finished]
     numbers = [value for value in values if type(value) in (int, float)]
 
     def draw(axes: Any) -> None:
-        medians = [float(np.median(cell.tests)) for cell in found]
+        medians = [float(np.median(cell.tests)) for cell in finished]
         axes.scatter(values if len(numbers) == len(values) else [word(v) for v in values], medians, s=16, c=COLOURS[0])
         if numbers and min(numbers) > 0 and max(numbers) > 30 * min(numbers):
             axes.set_xscale("log")

@@ -135,13 +135,13 @@ def _ray(cpus: int, gpus: float, address: str | None) -> Iterator[None]:
     os.environ["SPT_NOENV"] = "1"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         try:
             if address is None:
                 # Ray never removes what it writes of a session.
-                session = held.enter_context(scratch_folder(_place_of_sessions()))
+                session = stack.enter_context(scratch_folder(_place_of_sessions()))
                 # Its agents may outlive a driver that is killed by a minute and more.
-                held.enter_context(guarded([session]))
+                stack.enter_context(guarded([session]))
                 ray.init(
                     num_cpus=cpus, num_gpus=math.ceil(gpus), include_dashboard=False, _temp_dir=str(session), **quiet
                 )
@@ -161,7 +161,7 @@ def _ray(cpus: int, gpus: float, address: str | None) -> Iterator[None]:
                 f"Ray did not start: {text[0]}", where="nervecord sweep",
                 hint="on a busy machine it takes longer than it allows itself: call the same command again",
             ) from error  # fmt: skip
-        held.callback(ray.shutdown)
+        stack.callback(ray.shutdown)
         yield
 
 
@@ -293,9 +293,11 @@ def _watched(study: Study, progress: ProgressCallback | None) -> Iterator[None]:
         standing = standing_of(study)
         steps, total = sum(standing.steps.values()), study.total_steps
         failed = {name for name, state in standing.states.items() if state is State.FAILED}
-        left = sum(run.config.total_steps - standing.steps[run.name] for run in study.runs if run.name not in failed)
+        remaining = sum(
+            run.config.total_steps - standing.steps[run.name] for run in study.runs if run.name not in failed
+        )
         gained = steps - first
-        seconds = left * (time.monotonic() - began) / gained if gained > 0 else None
+        seconds = remaining * (time.monotonic() - began) / gained if gained > 0 else None
         progress(SweepProgress(standing, steps, total, seconds))
 
     def watch() -> None:

@@ -42,10 +42,12 @@ def report_data(study: Study, cells: dict[str, Cell], standing: Standing | None 
 
 def table(study: Study, series: Series, cells: dict[str, Cell]) -> list[list[str]]:
     """The rows of a series, headings first."""
-    shown = list(dict.fromkeys(name for cell in series.cells for name in other_fields(cells[cell].config, study.base)))
+    columns = list(
+        dict.fromkeys(name for cell in series.cells for name in other_fields(cells[cell].config, study.base))
+    )
     varied = [name for name in series.varied if name not in ("policy", "layers")]
-    shown = [*varied, *(name for name in shown if name not in varied)]
-    head = ["policy", "layers", *shown, "seeds", "median", "quartiles", "mean, 95 % interval", "while training"]
+    columns = [*varied, *(name for name in columns if name not in varied)]
+    head = ["policy", "layers", *columns, "seeds", "median", "quartiles", "mean, 95 % interval", "while training"]
     rows = [head]
     for name in series.cells:
         cell = cells[name]
@@ -57,7 +59,7 @@ def table(study: Study, series: Series, cells: dict[str, Cell]) -> list[list[str
             [
                 cell.config.network.policy.upper(),
                 word(cell.config.network.layers),
-                *(word(cell.config.fields[field]) for field in shown),
+                *(word(cell.config.fields[field]) for field in columns),
                 _seeds(cell),
                 number(test["median"]),
                 quartiles,
@@ -186,8 +188,8 @@ def _completeness(study: Study, cells: dict[str, Cell], standing: Standing | Non
 
 def _pipes(rows: Sequence[Sequence[str]]) -> str:
     head, *body = rows
-    left = {"policy", "layers", "widths", "this", "less this"}
-    rule = [":--" if name in left else "--:" for name in head]
+    aligned = {"policy", "layers", "widths", "this", "less this"}
+    rule = [":--" if name in aligned else "--:" for name in head]
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *body))
 
 
@@ -207,10 +209,10 @@ def _method(study: Study) -> str:
         "taken seed by seed, with the interval of the differences. The return while training is the mean of the last "
         "100 training episodes, with action noise, at the end; the median over the seeds, where no mean is named."
     )
-    made = sorted({line for run in study.runs if (line := _versions(run.folder))})
-    if not made:
+    lines = sorted({line for run in study.runs if (line := _versions(run.folder))})
+    if not lines:
         return text
-    return text + "\n\nTrained with:\n\n" + "\n".join(f"- {line}" for line in made)
+    return text + "\n\nTrained with:\n\n" + "\n".join(f"- {line}" for line in lines)
 
 
 def _versions(folder: Path) -> str:

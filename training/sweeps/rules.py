@@ -11,7 +11,7 @@ order, and each sees what those before it have set. What a series names itself n
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ DEPTH = "depth"
 class Rule:
     """Fields that are set where others have these values."""
 
-    given: Mapping[str, Any]
+    condition: Mapping[str, Any]
     changes: Mapping[str, Any]
     place: str
 
@@ -34,7 +34,7 @@ class Rule:
         fields = {**config.fields, DEPTH: len(config.network.layers)}
         return all(
             name in fields and fields[name] == value and isinstance(fields[name], bool) == isinstance(value, bool)
-            for name, value in self.given.items()
+            for name, value in self.condition.items()
         )
 
 
@@ -49,9 +49,7 @@ class Rules:
         NervecordError: a table or a field of one is none.
     """
 
-    def __init__(self, tables: Any, where: str) -> None:
-        if not isinstance(tables, list):
-            raise NervecordError("where is one table, rules are a list of tables", where=where, hint="write [[where]]")
+    def __init__(self, tables: Sequence[Mapping[str, Any]], where: str) -> None:
         self.rules = [_read(table, f"{where}, [[where]] number {k}") for k, table in enumerate(tables, 1)]
         self._used: set[str] = set()
 
@@ -89,34 +87,36 @@ class Rules:
                 )
 
 
-def _read(table: Any, place: str) -> Rule:
-    changes = table.get("set") if isinstance(table, dict) else None
+def _read(table: Mapping[str, Any], place: str) -> Rule:
+    condition, changes = {key: value for key, value in table.items() if key != "set"}, table.get("set")
     if not isinstance(changes, dict) or not changes:
         raise NervecordError("sets nothing", where=place, hint="for example set = { lr = 3e-4 }")
-    given = {key: value for key, value in table.items() if key != "set"}
-    if not given:
+    if not condition:
         raise NervecordError("names no value, so it holds everywhere", where=place, hint="[base] is for that")
-    fields = [name for name in all_fields() if name not in marked("naming")]
-    free = [name for name in fields if name != "layers"]
-    for names, known in ((given, [DEPTH, "algorithm", *fields]), (changes, free)):
-        for key in names:
-            if key in marked("naming"):
-                raise not_here(key, place)
-            if key not in known:
-                raise unknown_name("field", key, known, where=place)
-    wanted, found = ({key: plain(key, value) for key, value in part.items()} for part in (given, changes))
-    return Rule(wanted, found, place)
+    check_names(condition, place, "algorithm", DEPTH)
+    check_names(changes, place, without=("layers",))
+    condition, changes = ({key: plain(key, value) for key, value in part.items()} for part in (condition, changes))
+    return Rule(condition, changes, place)
+
+
+def check_names(names: Iterable[str], place: str, *more: str, without: Collection[str] = ()) -> None:
+    """Refuse what is no field, and fields that a study gives each run itself; `more` are known beside the fields.
+
+    Raises:
+        NervecordError: one is none (the nearest is named), or cannot be set here.
+    """
+    known = [*more, *(name for name in all_fields() if name not in marked("naming") and name not in without)]
+    for name in names:
+        if name in marked("naming"):
+            hint = "a series has seeds = [0, 1, 2]" if name == "seed" else "[study] has name and out"
+            raise NervecordError(f"{name} cannot be set here", where=place, hint=hint)
+        if name not in known:
+            raise unknown_name("field", name, known, where=place)
 
 
 def plain(key: str, value: Any) -> Any:
-    """A value as its field wants it: 1e6 may be a whole number, a list of widths is a tuple."""
+    """A value as its field takes it: 1e6 may be an integer, a list of widths is a tuple."""
     field = all_fields().get(key)
     if (field is None or type(field.default) is int) and isinstance(value, float) and value.is_integer():
         return int(value)
     return tuple(value) if isinstance(value, list) else value
-
-
-def not_here(key: str, place: str) -> NervecordError:
-    """The error of a field that a study gives each run itself."""
-    hint = "a series has seeds = [0, 1, 2]" if key == "seed" else "[study] has name and out; runs are named by it"
-    return NervecordError(f"{key} cannot be set here", where=place, hint=hint)

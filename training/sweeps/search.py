@@ -31,40 +31,35 @@ def draw(
     Raises:
         NervecordError: a range is none.
     """
-    for name, given in ranges.items():
-        _check(name, given, place)
-    found = []
-    for number in range(samples):
-        chosen = {}
-        for name, given in ranges.items():
-            source = random.Random(f"{key}/{name}/{number}")
-            chosen[name] = _value(given, source, is_whole=name in whole)
-        found.append(chosen)
-    return found
+    for name, values in ranges.items():
+        _check(name, values, place)
+    return [
+        {
+            name: _value(values, random.Random(f"{key}/{name}/{number}"), is_whole=name in whole)
+            for name, values in ranges.items()
+        }
+        for number in range(samples)
+    ]
 
 
-def _value(given: Any, source: random.Random, *, is_whole: bool) -> Any:
-    if isinstance(given, list):
-        return source.choice(given)
-    ((kind, (low, high)),) = given.items()
+def _value(values: Any, source: random.Random, *, is_whole: bool) -> Any:
+    if isinstance(values, list):
+        return source.choice(values)
+    ((kind, (low, high)),) = values.items()
     value = source.uniform(low, high) if kind == "uniform" else math.exp(source.uniform(math.log(low), math.log(high)))
     return round(value) if is_whole else float(f"{value:.{DIGITS}g}")
 
 
-def _check(name: str, given: Any, place: str) -> None:
-    if isinstance(given, list) and given:
-        return
-    if isinstance(given, dict) and len(given) == 1:
-        ((kind, ends),) = given.items()
-        is_pair = (
-            isinstance(ends, list)
-            and len(ends) == 2
-            and all(type(end) in (int, float) and abs(end) <= LARGEST for end in ends)
-        )
-        if kind in ("uniform", "log") and is_pair and ends[0] < ends[1] and (kind == "uniform" or ends[0] > 0):
+def _check(name: str, values: Any, place: str) -> None:
+    match values:
+        case [_, *_]:
             return
+        case {"uniform": [low, high]} | {"log": [low, high]} if len(values) == 1:
+            are_numbers = all(type(end) in (int, float) and abs(end) <= LARGEST for end in (low, high))
+            if are_numbers and low < high and ("uniform" in values or low > 0):
+                return
     raise NervecordError(
-        f"{name} is {shown(given)}, no range",
+        f"{name} is {shown(values)}, no range",
         where=place,
         hint="write a list of values, { uniform = [low, high] } or { log = [low, high] } with 0 < low < high",
     )

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from nervecord.compiler.files.regular import read_text
-from nervecord.compiler.schema import MOST_WHOLE, from_toml, printable, unprintable
+from nervecord.compiler.schema import MOST_WHOLE, by_name, checked, from_toml, printable, record, row, text, unprintable
 from nervecord.errors import FileFormatError, NervecordError, unknown_name
 from nervecord.training.fields import MOST_ITEMS, shown
 from nervecord.training.folder.records import read_record
 from nervecord.training.settings.config import TrainConfig, all_fields, marked
-from nervecord.training.sweeps.rules import Rules, not_here, plain
+from nervecord.training.sweeps.rules import Rules, check_names, plain
 from nervecord.training.sweeps.search import draw
 
 MAXIMUM_BYTES = 4 << 20
@@ -38,8 +38,11 @@ SEEDS: tuple[int, ...] = (0, 1, 2)
 """Where the grid names none."""
 
 _FIELDS = {name: f.default for name, f in all_fields().items()}
-_TABLES = ("study", "base", "grid", "also", "search", "where")
-_HEAD = ("name", "out", "notes")
+_TABLE = by_name(Any)
+_TABLES = {
+    "study": record("study", [("name", text(least=1)), ("out", text(least=1), "runs"), ("notes", text(), "")]),
+    "base": _TABLE, "grid": _TABLE, **dict.fromkeys(("also", "search", "where"), row(_TABLE, MOST_RUNS)),
+}  # fmt: skip
 _NOT_VARIED = marked("naming")
 
 
@@ -107,9 +110,9 @@ class Study:
         """
         wrong = [text for run in self.runs if (text := _mismatch(run))]
         if wrong:
-            shown = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+            listed = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
             raise NervecordError(
-                f"holds other runs than {self.path} asks for: {shown}",
+                f"holds other runs than {self.path} asks for: {listed}",
                 where=str(self.folder),
                 hint="give the study another name, or move the folder away",
             )
@@ -130,21 +133,18 @@ def read_study(path: str | Path, *, out: str | None = None) -> Study:
     path = Path(path)
     tables = _load(path)
     where = str(path)
-    for name in tables:
-        if name not in _TABLES:
-            raise unknown_name("table", name, _TABLES, where=where)
-    head = tables.get("study")
-    # The notes are Markdown and have lines; everything else is a name.
-    lines = head["notes"].splitlines() if isinstance(head, dict) and isinstance(head.get("notes"), str) else []
-    names = {**tables, "study": {**head, "notes": lines}} if isinstance(head, dict) else tables
-    if (text := unprintable(names)) is not None:
-        raise FileFormatError(f"holds a text that cannot be printed: {printable(text)[:80]}", where=where)
-    name, own_out, notes = _head(tables.get("study", {}), where)
+    for table, content in tables.items():
+        if table not in _TABLES:
+            raise unknown_name("table", table, _TABLES, where=where)
+        if table != "study":
+            checked(content, _TABLES[table], f"{where}, [{table}]", NervecordError)
+    head = _head(tables, where)
+    name, notes = head.name, head.notes.strip()
     base = _base(tables.get("base", {}), where)
     blocks, rules = _blocks(tables, where), Rules(tables.get("where", []), where)
     if out == "":
         raise NervecordError("is empty, a folder is needed", where="--out")
-    folder = Path(own_out if out is None else out) / name
+    folder = Path(head.out if out is None else out) / name
     runs: dict[str, PlannedRun] = {}
     series = []
     shared = SEEDS
@@ -161,9 +161,9 @@ def read_study(path: str | Path, *, out: str | None = None) -> Study:
         seeds = own or shared
         if title == "grid" and block is tables.get("grid"):
             shared = seeds  # further series have the grid's, unless they name their own
-        made = _expand(base, drawn, rules, seeds, folder, place)
-        series.append(Series(title, varied, tuple(dict.fromkeys(run.cell for run in made)), is_search))
-        for run in made:
+        planned = _expand(base, drawn, rules, seeds, folder, place)
+        series.append(Series(title, varied, tuple(dict.fromkeys(run.cell for run in planned)), is_search))
+        for run in planned:
             runs.setdefault(run.name, run)
     rules.check_used()
     rank = {run: k for k, run in enumerate(runs)}
@@ -176,34 +176,24 @@ def _load(path: Path) -> dict[str, Any]:
     return from_toml(read_text(path, where, MAXIMUM_BYTES, "study"), where)
 
 
-def _head(table: Any, where: str) -> tuple[str, str, str]:
+def _head(tables: Mapping[str, Any], where: str) -> Any:
+    """The table [study], whose notes are Markdown and have lines; every other text of the file is a name."""
     place = f"{where}, [study]"
-    if not isinstance(table, dict):
-        raise NervecordError("is no table", where=place)
-    for key in table:
-        if key not in _HEAD:
-            raise unknown_name("key", key, _HEAD, where=place)
-    name, out, notes = table.get("name"), table.get("out", "runs"), table.get("notes", "")
-    if not isinstance(name, str) or not re.fullmatch(r"[\w+-][\w.+-]*", name):
+    head = checked(tables.get("study", {}), _TABLES["study"], place, NervecordError)
+    names = {**tables, "study": (head.name, head.out, head.notes.splitlines())}
+    if (odd := unprintable(names)) is not None:
+        raise FileFormatError(f"holds a text that cannot be printed: {printable(odd)[:80]}", where=where)
+    if not re.fullmatch(r"[\w+-][\w.+-]*", head.name):
         raise NervecordError(
-            f"name is {name!r}, a name of letters, digits and . _ + - is needed",
-            where=place,
+            f"name is {head.name!r}, a name of letters, digits and . _ + - is needed", where=place,
             hint="it names the study's folder",
-        )
-    if not isinstance(out, str) or not out:
-        raise NervecordError(f"out is {out!r}, a folder is needed", where=place)
-    if not isinstance(notes, str):
-        raise NervecordError(f"notes is {notes!r}, a text is needed", where=place)
-    return name, out, notes.strip()
+        )  # fmt: skip
+    return head
 
 
 def _base(table: Any, where: str) -> TrainConfig:
     place = f"{where}, [base]"
-    if not isinstance(table, dict):
-        raise NervecordError("is no table", where=place)
-    for key in table:
-        if key in _NOT_VARIED:
-            raise not_here(key, place)
+    check_names(table, place, "algorithm")
     for key, value in table.items():
         nested = isinstance(value, list) and len(value) == 1 and isinstance(value[0], list)
         if isinstance(_FIELDS.get(key), tuple) and nested:
@@ -223,27 +213,17 @@ def _base(table: Any, where: str) -> TrainConfig:
 
 def _blocks(tables: Mapping[str, Any], where: str) -> list[tuple[str, dict[str, Any], str]]:
     """Title, table and place of each series."""
-    blocks = []
-    if "grid" in tables:
-        blocks.append(("grid", tables["grid"], f"{where}, [grid]"))
+    blocks = [("grid", tables["grid"], f"{where}, [grid]")] if "grid" in tables else []
     for kind, other in (("also", "series"), ("search", "search")):
-        also = tables.get(kind, [])
-        if not isinstance(also, list):
-            raise NervecordError(
-                f"{kind} is one table, further series are a list of tables", where=where, hint=f"write [[{kind}]]"
-            )
-        for number, table in enumerate(also, 1):
-            title = table.get("name", f"{other} {number}") if isinstance(table, dict) else ""
+        for number, table in enumerate(tables.get(kind, ()), 1):
+            title = table.get("name", f"{other} {number}")
             if not isinstance(title, str) or not title:
-                raise NervecordError(
-                    f"name is {title!r}, a text is needed", where=f"{where}, [[{kind}]] number {number}"
-                )
+                place = f"{where}, [[{kind}]] number {number}"
+                raise NervecordError(f"name is {title!r}, a text is needed", where=place)
             block = {key: value for key, value in table.items() if key != "name"}
             blocks.append((title, block, f"{where}, [[{kind}]] {title!r}"))
     if not blocks:
         raise NervecordError("has neither [grid], [[also]] nor [[search]], so nothing varies", where=where)
-    if not isinstance(blocks[0][1], dict):
-        raise NervecordError("is no table", where=blocks[0][2])
     return blocks
 
 
@@ -251,12 +231,8 @@ def _options(block: Mapping[str, Any], place: str) -> tuple[dict[str, tuple[Any,
     """Values of each field of a series, and its seeds where it names them."""
     options: dict[str, tuple[Any, ...]] = {}
     seeds: tuple[int, ...] | None = None
+    check_names(block, place, "algorithm", "depth", "neurons", "seeds")
     for key, value in block.items():
-        if key in _NOT_VARIED:
-            raise not_here(key, place)
-        if key not in ("algorithm", *_FIELDS, "depth", "neurons", "seeds"):
-            choices = [name for name in ("algorithm", *_FIELDS) if name not in _NOT_VARIED]
-            raise unknown_name("field", key, [*choices, "depth", "neurons", "seeds"], where=place)
         values = _values(key, value, place)
         if key == "seeds":
             seeds = _whole(key, values, 0, place)
@@ -271,12 +247,7 @@ def _drawn(block: Mapping[str, Any], key: str, place: str) -> tuple[list[dict[st
     (samples,) = _whole("samples", (block.get("samples", 0),), 1, place)
     seeds = _whole("seeds", _values("seeds", block["seeds"], place), 0, place) if "seeds" in block else None
     _check_count(samples * len(seeds or SEEDS), place)
-    for name in fields:
-        if name in _NOT_VARIED:
-            raise not_here(name, place)
-        if name not in ("algorithm", *_FIELDS):
-            choices = [known for known in ("algorithm", *_FIELDS) if known not in _NOT_VARIED]
-            raise unknown_name("field", name, [*choices, "samples", "seeds"], where=place)
+    check_names(fields, place, "algorithm")
     if not fields:
         raise NervecordError("names no field, so nothing varies", where=place)
     whole = frozenset(name for name, default in _FIELDS.items() if type(default) is int)
@@ -303,13 +274,13 @@ def _values(key: str, value: Any, place: str) -> tuple[Any, ...]:
         raise NervecordError(f"{key} is an empty list", where=place)
     if len(values) > MOST_RUNS:
         raise NervecordError(f"{key} has {len(values):,} values, at most {MOST_RUNS:,} can be", where=place)
-    seen = set()
+    earlier = set()
     for item in values:
         # A table is refused where its field is checked.
         each = item if isinstance(item, (bool, int, float, str)) else repr(item)
-        if each in seen:
+        if each in earlier:
             raise NervecordError(f"{key} holds {shown(item)} twice", where=place)
-        seen.add(each)
+        earlier.add(each)
     return values
 
 
@@ -328,10 +299,10 @@ def _with_layers(options: dict[str, tuple[Any, ...]], place: str) -> dict[str, t
         raise NervecordError(f"depth holds {max(depths):.3g}, at most {MOST_ITEMS} layers can be", where=place)
     neurons = _whole("neurons", options["neurons"], 1, place)
     layers = tuple((n,) * d for n in neurons for d in depths)
-    made: dict[str, tuple[Any, ...]] = {}
+    laid_out: dict[str, tuple[Any, ...]] = {}
     for key, values in options.items():
-        made |= {"layers": layers} if key in shape else {key: values}
-    return made
+        laid_out |= {"layers": layers} if key in shape else {key: values}
+    return laid_out
 
 
 def _expand(
@@ -397,14 +368,14 @@ def _mismatch(run: PlannedRun) -> str | None:
     if not path.is_file():
         return f"{run.name} is no run folder"
     there = TrainConfig.from_dict(read_record(path), where=str(path))
-    found, planned = there.fields, run.config.fields
+    actual, planned = there.fields, run.config.fields
     other = [name for name in differences(there, run.config) if name not in marked("free")]
-    if found["sim"] != planned["sim"] and planned["sim"] != "auto":
+    if actual["sim"] != planned["sim"] and planned["sim"] != "auto":
         other.append("sim")
     if not other:
         return None
     first = other[0]
-    return f"{run.name} has {first} {word(found[first])}, not {word(planned.get(first, 'that'))}"
+    return f"{run.name} has {first} {word(actual[first])}, not {word(planned.get(first, 'that'))}"
 
 
 def _whole(key: str, values: tuple[Any, ...], least: int, place: str) -> tuple[int, ...]:

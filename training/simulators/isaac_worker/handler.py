@@ -1,27 +1,20 @@
 """Isaac Gym's side of `training.isaac_gym`: runs in Isaac Gym's own interpreter (Python 3.8), one task for its life.
 
-A handler file of `runtime.worker.child`; nothing of nervecord is imported here.
-
-Written against isaacgym preview 4 and IsaacGymEnvs 1.5: `isaacgymenvs.make`, `VecTask.reset`, `VecTask.step`.
+A handler file of `runtime.worker.child`; nothing of nervecord is imported here. Written against the documents of
+isaacgym preview 4 and IsaacGymEnvs 1.5: `isaacgymenvs.make`, `VecTask.reset`, `VecTask.step`.
 """
 
 from __future__ import annotations
 
-import os
 import random
 import sys
 from typing import Any
 
-FIRST_STEPS = 10
-"""Steps in which the first episodes must have begun."""
 
+class LostObservationError(Exception):
+    """A task resets an environment in the step that ends its episode."""
 
-class Refusal(Exception):
-    """What this task or installation cannot do; `hint` says what would."""
-
-    def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.hint = hint
+    hint = "train a task that resets in the step after, for example Ant, Humanoid or Cartpole"
 
 
 class Handler:
@@ -46,22 +39,25 @@ class Handler:
             name = getattr(error, "name", None) or "isaacgym"
             reason = f"{type(error).__name__}: {error}"
             return {"missing": name, "reason": reason, "python": list(sys.version_info[:2])}, {}
-        task, count = values["task"], values["num_envs"]
-        if task not in isaacgym_task_map:
+        import numpy
+        import torch
+
+        if values["task"] not in isaacgym_task_map:
             return {"tasks": sorted(isaacgym_task_map)}, {}
-        _seed_everything(values["seed"])
-        self._env = isaacgymenvs.make(
+        # Tasks draw their first states from these generators; `make` hands its seed to nothing that draws.
+        random.seed(values["seed"])
+        numpy.random.seed(values["seed"])  # noqa: NPY002
+        torch.manual_seed(values["seed"])
+        env = self._env = isaacgymenvs.make(
             seed=values["seed"],
-            task=task,
-            num_envs=count,
+            task=values["task"],
+            num_envs=values["num_envs"],
             sim_device=values["device"],
             rl_device=values["device"],
             graphics_device_id=-1,
             headless=True,
             force_render=False,
-            cfg=_cpu_configuration(isaacgymenvs, task, count) if values["device"] == "cpu" else None,
         )
-        env = self._env
         return {
             "observations": int(env.num_obs),
             "low": [float(x) for x in env.action_space.low],
@@ -70,37 +66,24 @@ class Handler:
         }, {}
 
     def reset(self, values: dict[str, Any], arrays: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Begin the first episodes.
-
-        `VecTask.reset` computes no observations. All environments are marked to be reset by the next step, so steps
-        without action are taken until each stands at the beginning of an episode.
-        """
+        """Begin the first episodes: `VecTask.reset` computes no observations, and the next step resets all."""
         import numpy
 
         self._env.reset()
         self._pending = self._env.reset_buf.cpu().numpy() != 0
-        no_action = numpy.zeros((self._env.num_envs, self._env.num_acts), numpy.float32)
-        for _ in range(FIRST_STEPS):
-            found = self.step({}, {"actions": no_action})
-            if not self._pending.any():
-                return found
-        raise Refusal(
-            f"{int(self._pending.sum())} environments had not begun an episode after {FIRST_STEPS} steps",
-            "it is no task this adapter can train",
-        )
+        return self.step({}, {"actions": numpy.zeros((self._env.num_envs, self._env.num_acts), numpy.float32)})
 
     def step(self, values: dict[str, Any], arrays: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Apply the actions; gives observations, rewards, where episodes ended, and where by the time limit."""
+        """Apply the actions; returns observations, rewards, where episodes ended, and where by the time limit."""
         import torch
 
         env = self._env
         observations, rewards, resets, extras = env.step(torch.from_numpy(arrays["actions"]).to(env.rl_device))
         ended = resets.cpu().numpy() != 0
         if (ended & ~self._pending & (env.progress_buf.cpu().numpy() == 0)).any():
-            raise Refusal(
+            raise LostObservationError(
                 f"{type(env).__name__} resets an environment in the very step that ends its episode, whose last "
-                "observation is lost",
-                "train a task that resets in the step after, for example Ant, Humanoid or Cartpole",
+                "observation is lost"
             )
         self._pending = ended
         return {}, {
@@ -112,32 +95,3 @@ class Handler:
 
     def close(self) -> None:
         """Nothing: the process ends next, and takes the simulator along."""
-
-
-def _seed_everything(seed: int) -> None:
-    """Tasks draw their first states from torch's generators; `make` hands its seed to nothing that draws."""
-    import numpy
-    import torch
-
-    random.seed(seed)
-    numpy.random.seed(seed)  # noqa: NPY002 - it is the global generator that tasks draw from
-    torch.manual_seed(seed)
-
-
-def _cpu_configuration(isaacgymenvs: Any, task: str, count: int) -> Any:
-    """The task's configuration for physics on the CPU: `make` alone leaves PhysX on the GPU, whatever its device."""
-    import hydra
-
-    folder = os.path.join(os.path.dirname(os.path.abspath(isaacgymenvs.__file__)), "cfg")
-    with hydra.initialize_config_dir(config_dir=folder):
-        return hydra.compose(
-            config_name="config",
-            overrides=[
-                f"task={task}",
-                f"num_envs={count}",
-                "sim_device=cpu",
-                "rl_device=cpu",
-                "pipeline=cpu",
-                "headless=True",
-            ],
-        )
