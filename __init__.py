@@ -354,25 +354,20 @@ def inspect(
 
     Args:
         given: any graph, policy or program, or the file of one.
-        targets: names, specs, or what `target` gave, one or several; by default all of `list_targets()`, and what a
-            program was compiled for.
-        limits: limit -> your own number, in place of one that is not exact; for one target.
-        inputs, steps: of a graph that is no policy; see `compile`.
+        targets: names, specs, or what `target` gave, one or several; by default all, and a program's own.
+        limits: limit -> your own number, as of `compile`; for one target. inputs, steps: see `compile`.
 
     Raises:
         NervecordError: one of the names is unknown; or limits cannot be replaced.
     """
+    from nervecord.compiler import inspect as inspection
     from nervecord.compiler.files.program import Program
-    from nervecord.compiler.inspect import inspect as inspect_graph
-    from nervecord.compiler.inspect import with_measured
     from nervecord.compiler.target.protocol import TargetSpec as Spec
     from nervecord.targets.catalogue import inspected_targets, runner, with_limits
     from nervecord.targets.source import block_schedule, load_source, scheduled_subject
 
-    if targets is None:
-        chosen: Sequence[str | Target[Session] | TargetSpec] | None = None
-    else:
-        chosen = [targets] if isinstance(targets, str) or not isinstance(targets, Sequence) else targets
+    several = targets is None or (isinstance(targets, Sequence) and not isinstance(targets, str))
+    chosen: Any = targets if several else [targets]
     if limits:
         if chosen is None or len(chosen) != 1:
             raise NervecordError("are those of one target", where="limits", hint="name it, and no other")
@@ -380,10 +375,9 @@ def inspect(
         chosen = [it.override(**limits) if isinstance(it, Spec) else with_limits(it, limits) for it in named]
     held = load_source(given)
     subject, schedule = scheduled_subject(held, inputs)
-    own = runner(held) if isinstance(held, Program) else None
-    looked_at = inspected_targets(chosen, subject, own)
-    report = inspect_graph(subject, looked_at, block_schedule(held, steps) or schedule)
-    return with_measured(report, held) if isinstance(held, Program) else report
+    looked_at = inspected_targets(chosen, subject, runner(held) if isinstance(held, Program) else None)
+    report = inspection.inspect(subject, looked_at, block_schedule(held, steps) or schedule)
+    return inspection.with_measured(report, held) if isinstance(held, Program) else report
 
 
 def run(
@@ -421,8 +415,7 @@ def run(
 
     return run_policy(
         session, env, episodes, seed, wrappers=wrappers, environments=environments, record=record,
-        allow_other=allow_other_env,
-        progress=progress,
+        allow_other=allow_other_env, progress=progress,
     )  # fmt: skip
 
 

@@ -15,8 +15,6 @@ from nervecord.compiler.ops import (
     Array,
     CountArgmaxDecode,
     CountDecode,
-    Decode,
-    Input,
     Mantissas,
     Normalise,
     PopulationEncode,
@@ -26,6 +24,7 @@ from nervecord.compiler.ops import (
 from nervecord.compiler.ops.sparse import MOST_DENSE
 from nervecord.compiler.plan.plan import Entry, Plan, Step
 from nervecord.errors import InfeasibleError
+from nervecord.runtime.engines.emulator.fused import decoder_numbers, fusable
 from nervecord.runtime.engines.emulator.leaky import leaky
 from nervecord.runtime.engines.emulator.opcodes import CHUNK, Eq, Ins, Instructions, Kept, instructions
 from nervecord.runtime.engines.emulator.tables import Con, Fan, Header, Hold, Kind, Pop, Ring
@@ -125,31 +124,6 @@ def _by_source(dense: Mantissas) -> tuple[Array, Array, Array]:
     rows = dense.weight.T
     source, columns = np.nonzero(rows)
     return np.count_nonzero(rows, axis=1), columns, rows[source, columns]
-
-
-def fusable(plan: Plan) -> bool:
-    """Whether the kernel does the host's part as well: one normaliser, one encoder, one decoder, in a chain.
-
-    And an Input that gives what it gets: the kernel neither clips values to a limit nor looks whether spikes are any.
-    """
-    given = plan.before[0].op
-    if not isinstance(given, Input) or given.spikes or given.limit is not None:
-        return False
-    kinds = [type(step.op) for step in plan.before[1:]]
-    if plan.contract is None or kinds not in ([Normalise, Quantise], [Normalise, PopulationEncode]):
-        return False
-    chained = all(
-        [tap.source for tap in step.taps] == [before.name]
-        for before, step in zip(plan.before, plan.before[1:], strict=False)
-    )
-    if not chained or [entry.name for entry in plan.entries] != [plan.before[-1].name]:
-        return False
-    if len(plan.after) != 2 or len(plan.after[0].taps) != 1 or len(plan.reads) != 1:
-        return False
-    decode = plan.after[0].op
-    population = plan.step(plan.reads[0].source).op
-    counts = isinstance(decode, (CountDecode, CountArgmaxDecode))
-    return isinstance(decode, (Decode, CountDecode, ArgmaxDecode, CountArgmaxDecode)) and population.sending == counts
 
 
 def pack(plan: Plan, *, fuse: bool = True, wide: bool = False, fast: bool = True, sparse: float = SPARSE) -> Packed:
@@ -480,7 +454,7 @@ class _Packer:
         self.put_real(np.array([normalise.clip, *graded, sigma]))
         self.put_real(normalise.mean)
         self.put_real(normalise.divisor)
-        weight, fixed = _decoder(decode, plan.contract.fail_safe)
+        weight, fixed = decoder_numbers(decode, plan.contract.fail_safe)
         self.put_real(fixed)
         self.put_real(weight.T)
         if isinstance(encoder, PopulationEncode):
@@ -497,21 +471,3 @@ class _Packer:
         h[Header.UNITS], h[Header.COUNTS] = accumulators, 2 * accumulators
         h[Header.PULSE] = self._reserve(accumulators + 1) if pulsed else 0
         return int(2 * accumulators + (weight.size if h[Header.COUNTED] else 0))
-
-
-def _decoder(decode: Any, fail_safe: tuple[float, ...]) -> tuple[Array, Array]:
-    """(actions, neurons) weights; (4, actions) offset, low, high, fail-safe.
-
-    A choice has an entry for each action to choose from, no limits, and its fail-safe in the first.
-    """
-    if isinstance(decode, Decode):
-        return decode.scale[:, None], np.array([decode.offset, decode.low, decode.high, fail_safe])
-    if isinstance(decode, CountDecode):
-        return decode.weight, np.array([decode.offset, decode.low, decode.high, fail_safe])
-    fixed = np.zeros((4, decode.choices))
-    fixed[3, 0] = fail_safe[0]
-    if isinstance(decode, CountArgmaxDecode):
-        fixed[0] = decode.offset
-        return decode.weight, fixed
-    # The integers themselves are compared.
-    return np.ones((decode.choices, 1)), fixed
