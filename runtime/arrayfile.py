@@ -54,7 +54,10 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
         try:
             start = file.read(len(_MAGIC))
             if start == _MAGIC:
-                content = start + file.read()
+                # Without a buffer, which would hold it a second time.
+                with open(file.fileno(), "rb", buffering=0, closefd=False) as raw:
+                    raw.seek(0)
+                    content = raw.readall()
                 budget.look("", content, len(content))
                 return {"": _array(content, "", where)}
         except OSError as error:

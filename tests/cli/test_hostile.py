@@ -181,6 +181,18 @@ def test_arrays_that_unpack_to_far_more_than_their_file(descr: str, count: int, 
     assert most < 16 << 20
 
 
+def test_an_npy_is_held_once(tmp_path: Path) -> None:
+    """One of a gigabyte would take two."""
+    size = 1 << 25
+    np.save(tmp_path / "x.npy", np.zeros(size // 8))
+    tracemalloc.start()
+    try:
+        read_arrays(tmp_path / "x.npy")
+        assert tracemalloc.get_traced_memory()[1] < 1.5 * size
+    finally:
+        tracemalloc.stop()
+
+
 def test_what_numpy_writes_is_read_as_numpy_reads_it(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     arrays = {

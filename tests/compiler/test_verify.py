@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from policies import li, lif, population_code, random_policy, with_node
 
+from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph.contract import Channels, Contract
 from nervecord.compiler.graph.graph import Graph, chain
 from nervecord.compiler.graph.policy import Policy
@@ -454,3 +455,7 @@ def test_contracts_survive_their_json(names, steps, period, provenance) -> None:
     del missing["steps"]
     with pytest.raises(ContractError, match="steps"):
         Contract.from_dict(missing)
+
+
+def test_a_finding_is_one_line_whatever_names_a_file_says() -> None:
+    assert str(Finding("shape", "error", "a\nb", "takes what c\nd gives")) == r"a\nb: takes what c\nd gives"
