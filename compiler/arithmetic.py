@@ -22,7 +22,7 @@ from nervecord.compiler.body.bounds import UNBOUNDED, Bounds, End
 from nervecord.compiler.body.evaluate import sign
 from nervecord.compiler.body.trace import Value
 from nervecord.compiler.keys import Key, key, keys_of, table_problems
-from nervecord.errors import FileFormatError, no_case
+from nervecord.errors import FileFormatError, GraphError, no_case
 
 Array: TypeAlias = NDArray[Any]
 Overflow: TypeAlias = Literal["saturate", "saturate-symmetric", "wrap", "wrap-once"]
@@ -272,6 +272,8 @@ class Arithmetic:
                 return do.scaled(x, kept, bits, rounding)
             case "half-up":
                 return (x * kept + do.constant("half", self.decay_codes // 2)) >> bits
+            case "at-least-one":
+                raise GraphError("at-least-one rounds shifts, no factors", where="decay_rounding")
             case other:
                 raise no_case(other, "decay_rounding", "arithmetic")
 

@@ -7,12 +7,14 @@ says so once in a process.
 
 from __future__ import annotations
 
+import os
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from numba import njit
+from numba.core import caching
 
 from nervecord.errors import NervecordError
 
@@ -43,11 +45,40 @@ def compiled(function: Callable[..., Any], *, cache: bool = True) -> Any:
         cache: keep it for the next process; where there is no folder to keep it in, it is not.
     """
     if cache:
+        found = _from_read_only(function)
+        if found is not None:
+            return found
         try:
             return njit(cache=True, nogil=True, error_model="numpy")(function)
         except RuntimeError as error:  # no folder can be written
             _tell_unkept(error)
     return njit(nogil=True, error_model="numpy")(function)
+
+
+def _from_read_only(function: Callable[..., Any]) -> Any:
+    """`function` with the cache that NUMBA_CACHE_DIR names, as it was shipped: numba takes a folder only where it can
+    write, and else another one without a word. None where there is no such folder, or it can be written."""
+    # Its name has an underscore in older versions of numba.
+    base: Any = getattr(caching, "UserProvidedCacheLocator", None) or caching._UserProvidedCacheLocator
+
+    class Locator(base):  # type: ignore[misc]
+        def ensure_cache_path(self) -> None:
+            path = self.get_cache_path()
+            if not os.path.isdir(path) or os.access(path, os.W_OK):
+                raise OSError(f"{path} is no folder that is read-only")
+
+    class Contents(caching.CompileResultCacheImpl):  # type: ignore[misc]
+        _locator_classes = (Locator,)
+
+    class Cache(caching.FunctionCache):  # type: ignore[misc]
+        _impl_class = Contents
+
+    found = njit(nogil=True, error_model="numpy")(function)
+    try:
+        found._cache = Cache(function)
+    except RuntimeError:  # there is no such folder
+        return None
+    return found
 
 
 def mended(call: Callable[[], Value], functions: Sequence[Any], without: Callable[[], Value]) -> Value:

@@ -54,7 +54,7 @@ def _frequent(opcode: int, r: Any, to: Any, a: Any, b: Any, c: Any, n: Any) -> b
 
 
 @njit(nogil=True, error_model="numpy")
-def _result(opcode: int, x: int, y: int, z: int) -> int:
+def _result(opcode: int, x: Any, y: Any, z: Any) -> Any:
     """Of any other operation, for one neuron: the loop is compiled into several functions, and wide registers for rare
     operations would double that time."""
     if opcode == Opcode.multiply:
