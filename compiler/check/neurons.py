@@ -26,8 +26,8 @@ from nervecord.compiler.plan.topology import Wire
 from nervecord.compiler.target.protocol import DECIDING
 
 KIND_FIXES = {
-    "Conv1d": "unroll it into an Affine where it is small, or use a target that convolves (speck)",
-    "Conv2d": "unroll it into an Affine where it is small, or use a target that convolves (speck)",
+    "Conv1d": "unroll it into an Affine where it is small, or use a target that convolves",
+    "Conv2d": "unroll it into an Affine where it is small, or use a target that convolves",
     "SumPool2d": "fold it into the next layer's weights, or use strides in place of pooling",
     "AvgPool2d": "fold it into the next layer's weights, or use strides in place of pooling",
     "Delay": "delay a whole connection by steps (Affine.delay) instead",
@@ -278,7 +278,7 @@ def graded_input(case: Case) -> Iterator[Hit]:
                 "sends real values, and the chip takes binary spikes only" if fact.known
                 else "sends real values, and nothing public says whether the chip takes them",
                 None, None,
-                code + " (each value as spikes of several neurons); or choose a target with graded spikes (lava)",
+                code + " (each value as spikes of several neurons); or choose a target that takes graded spikes",
                 cited(fact), "unknown" if fact.value is None else breaking(fact),
             )  # fmt: skip
         else:

@@ -11,7 +11,9 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -81,14 +83,14 @@ class UnitRange:
         return dataclasses.asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Proved:
     """A population's range, with its equations and what each of their values reaches."""
 
     range: UnitRange
     reached: Reached
 
-    @property
+    @cached_property
     def folded(self) -> Body:
         """The equations without what never acts."""
         return folded(self.reached.body, self.reached.values)
@@ -110,7 +112,16 @@ def prove(plan: Plan) -> list[UnitRange]:
 
 
 def prove_bodies(plan: Plan) -> list[Proved]:
-    """The same with the populations' equations."""
+    """The same with the populations' equations; of one plan they are proved once."""
+    if plan not in _PROVED:
+        _PROVED[plan] = _proofs(plan)
+    return _PROVED[plan]
+
+
+_PROVED: WeakKeyDictionary[Plan, list[Proved]] = WeakKeyDictionary()
+
+
+def _proofs(plan: Plan) -> list[Proved]:
     arithmetic = plan.graph.arithmetic
     assert arithmetic is not None
     interval = plan.window if plan.schedule.resets else 0

@@ -24,10 +24,10 @@ from nervecord.compiler.graph.graph import Edge, Graph
 from nervecord.compiler.graph.policy import Policy, parts
 from nervecord.compiler.graph.verify import require
 from nervecord.compiler.nir import format1
-from nervecord.compiler.nir.fields import Fields
 from nervecord.compiler.nir.form import layout, nir_name
 from nervecord.compiler.nir.reading import pairs
 from nervecord.compiler.ops import Array, Level, NirForm
+from nervecord.compiler.ops.nirnode import Fields
 from nervecord.errors import ContractError, FileFormatError, GraphError
 
 FORMAT = 2

@@ -18,9 +18,9 @@ import numpy as np
 from nervecord.compiler.graph.edges import cycles, dissolve, reading_order
 from nervecord.compiler.graph.graph import Edge, Graph
 from nervecord.compiler.graph.verify import MOST_EDGES, MOST_NODES
-from nervecord.compiler.nir.fields import Fields, Repeats
 from nervecord.compiler.nir.makers import notes
 from nervecord.compiler.ops import NIR_READERS, Level, Op
+from nervecord.compiler.ops.nirnode import Fields, Repeats
 from nervecord.errors import FileFormatError, GraphError
 
 Raw: TypeAlias = dict[str, Mapping[str, Any]]

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
+from typing import ClassVar, Literal, TypeAlias, get_args
 
+from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.body.trace import Tracer, Value
 from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.fields import Shape
 from nervecord.compiler.ops.level import Level
 from nervecord.compiler.ops.op import Op, Role
 from nervecord.errors import no_case
-
-if TYPE_CHECKING:
-    from nervecord.compiler.arithmetic import Arithmetic
-
 
 Function: TypeAlias = Literal["tanh", "relu", "elu"]
 

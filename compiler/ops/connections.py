@@ -5,22 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.blas import einsum, matmul
 from nervecord.compiler.body.trace import Tracer, Value
 from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.level import FLOAT_LEVELS, Level
+from nervecord.compiler.ops.nirnode import Fields
 from nervecord.compiler.ops.op import NirForm, Op, Role, State, Synapses
 from nervecord.errors import GraphError, no_case
-
-if TYPE_CHECKING:
-    from nervecord.compiler.arithmetic import Arithmetic
-    from nervecord.compiler.nir.fields import Fields
 
 LONGEST_DELAY = 1 << 16
 """Steps: every step of a delay is kept in memory."""

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
+from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.connections import LONGEST_DELAY
 from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.level import Level
 from nervecord.compiler.ops.op import NirForm, Op, Role, State
-
-if TYPE_CHECKING:
-    from nervecord.compiler.arithmetic import Arithmetic
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.level import EVERY_LEVEL, Level
+from nervecord.compiler.ops.nirnode import Fields
 from nervecord.compiler.ops.op import NirForm, Op, Role, State
 from nervecord.errors import no_case
-
-if TYPE_CHECKING:
-    from nervecord.compiler.arithmetic import Arithmetic
-    from nervecord.compiler.nir.fields import Fields
-
 
 Carried: TypeAlias = Literal["unknown", "spikes", "values"]
 

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
+from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.ops import fields, population
 from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.level import EXECUTABLE, Level
 from nervecord.compiler.ops.op import Op, Role, State
-
-if TYPE_CHECKING:
-    from nervecord.compiler.arithmetic import Arithmetic
 
 LARGEST_VALUE = 1 << 24
 """Graded integers stay below it: no arithmetic takes more, and float32 holds them."""

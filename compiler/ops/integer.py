@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from nervecord.compiler.arithmetic import LARGEST_DELAY
+from nervecord.compiler.arithmetic import LARGEST_DELAY, Arithmetic
 from nervecord.compiler.blas import matmul
 from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.connections import Matrix
 from nervecord.compiler.ops.fields import Array
 from nervecord.compiler.ops.level import Level
 from nervecord.compiler.ops.op import State
-
-if TYPE_CHECKING:
-    from nervecord.compiler.arithmetic import Arithmetic
-
 
 SINGLE = 1 << 24
 """Whole numbers below it are exact in float32."""

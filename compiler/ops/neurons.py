@@ -12,23 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.body.bounds import READINGS, UNBOUNDED, ZERO, Bounds, add
 from nervecord.compiler.body.intervals import over_steps
 from nervecord.compiler.body.trace import Tracer, Value
 from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.level import EVERY_LEVEL, FLOAT_LEVELS, Level
+from nervecord.compiler.ops.nirnode import Fields
 from nervecord.compiler.ops.op import NirForm, Op, Part, Role, State
 from nervecord.compiler.ops.reach import Reach, Sent, spiking
 from nervecord.errors import GraphError, no_case
-
-if TYPE_CHECKING:
-    from nervecord.compiler.arithmetic import Arithmetic
-    from nervecord.compiler.nir.fields import Fields
 
 Reset: TypeAlias = Literal["value", "subtract", "none", "subtract-late", "subtract-early"]
 RESETS: tuple[Reset, ...] = get_args(Reset)

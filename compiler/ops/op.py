@@ -11,22 +11,20 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 
+from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.body.evaluate import Evaluator
 from nervecord.compiler.body.expression import Body
 from nervecord.compiler.body.trace import Tracer, Value
 from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.fields import Array, Shape
 from nervecord.compiler.ops.level import EXECUTABLE, Level
+from nervecord.compiler.ops.nirnode import Fields
+from nervecord.compiler.ops.reach import Reach, Sent
 from nervecord.errors import GraphError
-
-if TYPE_CHECKING:
-    from nervecord.compiler.arithmetic import Arithmetic
-    from nervecord.compiler.nir.fields import Fields
-    from nervecord.compiler.ops.reach import Reach, Sent
 
 State: TypeAlias = dict[str, Array]
 """An op's state: name -> (batch, ...) array."""

@@ -7,15 +7,12 @@ or to bounds that one step does not leave where it is carried. Nothing measured 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.body.intervals import Reached
 from nervecord.compiler.ops.fields import Array
-
-if TYPE_CHECKING:
-    from nervecord.compiler.arithmetic import Arithmetic
 
 LARGEST_SUM = 1 << 46
 """No accumulator holds as much. Sums of a connection that go beyond stay there, so that int64 holds them."""

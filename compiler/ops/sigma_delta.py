@@ -11,10 +11,11 @@ message down, and sums never forget: they drift, by up to one unit at a step.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.body.bounds import UNBOUNDED, ZERO, Bounds
 from nervecord.compiler.body.evaluate import sign, zero_state
 from nervecord.compiler.body.expression import Body
@@ -26,9 +27,6 @@ from nervecord.compiler.ops.level import Level
 from nervecord.compiler.ops.op import Op, Role, State
 from nervecord.compiler.ops.reach import LONGEST_RUN, Reach, Sent
 from nervecord.errors import no_case
-
-if TYPE_CHECKING:
-    from nervecord.compiler.arithmetic import Arithmetic
 
 STATE_BITS = 32
 """Width of sums, activations, residues and messages. Lava declares 24 bits for them, and computes in 32."""

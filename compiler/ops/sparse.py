@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from nervecord.compiler.arithmetic import LARGEST_DELAY
+from nervecord.compiler.arithmetic import LARGEST_DELAY, Arithmetic
 from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.connections import LONGEST_DELAY, Matrix
 from nervecord.compiler.ops.csr import MOST_WEIGHTS, Csr
@@ -22,7 +22,6 @@ from nervecord.errors import GraphError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nervecord.compiler.arithmetic import Arithmetic
 
 MOST_DENSE = 1 << 24
 """Weights, zeros included, that such a matrix is laid out with for an engine that has no other form: 128 MiB in 64

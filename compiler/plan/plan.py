@@ -86,9 +86,9 @@ class Read:
     last: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
-    """See the module.
+    """See the module. Two plans are the same only if they are one, so that what follows from it is kept beside it.
 
     Args:
         graph, schedule, contract: what it was made of; contract None for a graph that is no policy.

@@ -15,19 +15,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.files.program import Program
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.keys import LARGEST, UNLIMITED, declared, key, keys_of
 from nervecord.compiler.ops import Level
+from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration
 from nervecord.errors import NervecordError, unknown_name
-
-if TYPE_CHECKING:
-    from nervecord.compiler.files.program import Program
-    from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration
 
 Confidence: TypeAlias = Literal["exact", "second-hand", "conflicting", "given", "unknown"]
 """exact: read in the source named; second-hand: repeated by others, the source itself not read or not public;
