@@ -139,8 +139,8 @@ def test_what_is_drawn_has_what_this_is_about() -> None:
             sum(any(isinstance(op, Quantise) and op.constant for op in each) for each in ops),
             sum(any(isinstance(op, BiasChannel) for op in each) for each in ops),
             sum(any(isinstance(op, Neuron) and op.synapse is not None for op in each) for each in ops),
-            sum(len(case.plan.graph.inputs) > 1 for case in some),
-            sum(case.plan.schedule.resets for case in some),
+            sum(len(case.plan.graph.inputs) > 1 for case in drawn),
+            sum(case.plan.schedule.resets for case in drawn),
         ):
             assert count >= 2
     assert any(len(step.taps) > 1 for case in cases for step in case.plan.connections)
