@@ -23,7 +23,6 @@ from nervecord.compiler.graph.contract import Contract
 from nervecord.compiler.graph.graph import Edge, Graph
 from nervecord.compiler.graph.policy import Policy, parts
 from nervecord.compiler.graph.verify import require
-from nervecord.compiler.nir import format1
 from nervecord.compiler.nir.form import layout, nir_name
 from nervecord.compiler.nir.reading import pairs
 from nervecord.compiler.ops import Array, Level, NirForm
@@ -96,7 +95,7 @@ def restore(root: Mapping[str, Any], *, where: str) -> Graph | Policy:
 
 def _restored(root: Mapping[str, Any], where: str) -> Graph | Policy:
     nir_nodes = _nir_nodes(root, where)
-    said = _parse(root["metadata"][KEY], nir_nodes, where)
+    said = _parse(root["metadata"][KEY], where)
     beside = root["metadata"].get(ARRAYS, {})
     if not isinstance(beside, dict):
         raise FileFormatError("the arrays of Nervecord's metadata are no group", where=where)
@@ -114,7 +113,7 @@ def _restored(root: Mapping[str, Any], where: str) -> Graph | Policy:
     return subject
 
 
-def _parse(text: Any, nir_nodes: Mapping[str, Mapping[str, Any]], where: str) -> Any:
+def _parse(text: Any, where: str) -> Any:
     if not isinstance(text, str):
         raise FileFormatError("Nervecord's metadata is no text", where=where)
     at = f"{where}: Nervecord's metadata"
@@ -127,8 +126,11 @@ def _parse(text: Any, nir_nodes: Mapping[str, Mapping[str, Any]], where: str) ->
             f"has the newer format {schema.printable(repr(version))}, this version reads up to {FORMAT}", where=at,
             hint="upgrade nervecord",
         )  # fmt: skip
-    if version == 1:
-        plain = format1.translated(plain, nir_nodes, at)
+    if version < FORMAT:
+        raise FileFormatError(
+            f"has the old format {version}, this version reads {FORMAT}", where=at,
+            hint="export it again from its training: nervecord train --resume RUN",
+        )  # fmt: skip
     return schema.checked(plain, _METADATA, at)
 
 

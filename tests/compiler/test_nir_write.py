@@ -254,7 +254,6 @@ def test_same_bytes_in_every_process() -> None:
 
 @pytest.mark.parametrize("path", sorted(ZOO.glob("*/policy.nir")), ids=lambda path: path.parent.name)
 def test_the_zoos_policies_are_written_as_they_were_read(path: Path, tmp_path: Path) -> None:
-    """Files of format 1, written anew."""
     policy = read_nir(path)
     assert isinstance(policy, Policy)
     assert policy.recorded is not None

@@ -66,7 +66,6 @@ def main() -> None:
     generate.write(CORPUS / "foreign.nir", generate.sound())
     (CORPUS / "ours.nir").write_bytes(nir_bytes(small))
     (CORPUS / "population.nir").write_bytes(nir_bytes(policies["population"]))
-    shutil.copy(TESTS / "data" / "format1.nir", CORPUS)
     shutil.copy(TESTS / "data" / "nir" / "lif_norse.nir", CORPUS)
     rows = np.random.default_rng(0).normal(size=(4, 3))
     for name, write in (("stored", np.savez), ("packed", np.savez_compressed)):

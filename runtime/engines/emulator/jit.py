@@ -59,7 +59,8 @@ def _from_read_only(function: Callable[..., Any]) -> Any:
     """`function` with the cache that NUMBA_CACHE_DIR names, as it was shipped: numba takes a folder only where it can
     write, and else another one without a word. None where there is no such folder, or it can be written."""
     # Its name has an underscore in older versions of numba.
-    base: Any = getattr(caching, "UserProvidedCacheLocator", None) or caching._UserProvidedCacheLocator
+    numbas: Any = caching
+    base: Any = getattr(numbas, "UserProvidedCacheLocator", None) or numbas._UserProvidedCacheLocator
 
     class Locator(base):  # type: ignore[misc]
         def ensure_cache_path(self) -> None:
@@ -67,13 +68,13 @@ def _from_read_only(function: Callable[..., Any]) -> Any:
             if not os.path.isdir(path) or os.access(path, os.W_OK):
                 raise OSError(f"{path} is no folder that is read-only")
 
-    class Contents(caching.CompileResultCacheImpl):  # type: ignore[misc]
+    class Contents(numbas.CompileResultCacheImpl):  # type: ignore[misc]
         _locator_classes = (Locator,)
 
-    class Cache(caching.FunctionCache):  # type: ignore[misc]
+    class Cache(numbas.FunctionCache):  # type: ignore[misc]
         _impl_class = Contents
 
-    found = njit(nogil=True, error_model="numpy")(function)
+    found: Any = njit(nogil=True, error_model="numpy")(function)
     try:
         found._cache = Cache(function)
     except RuntimeError:  # there is no such folder

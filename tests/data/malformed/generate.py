@@ -312,6 +312,7 @@ FILES: dict[str, Callable[[Path], object]] = {
     "plugin_filter": edited(_plugin),
     "unprintable_name": edited(lambda file: file["node/nodes"].move("lif", "li\nf")),
     "newer_format": meta(lambda data: data.update(format=3)),
+    "old_format": meta(lambda data: data.update(format=1)),
     "no_format": meta(lambda data: data.pop("format")),
     "metadata_no_json": meta(lambda data: "{format: 1}"),
     "metadata_no_text": ours(replaced("node/metadata/nervecord", np.ones(3))),
