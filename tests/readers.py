@@ -41,7 +41,8 @@ def read_here(reader: readerguard.Reader, name: str, size: int, limits: readergu
         hint = error.args[1] if len(error.args) > 1 else None
         raise FileFormatError(readerguard.one_line(error.args[0]), where=name, hint=hint or reader.hint) from None
     except Exception as error:
-        raise FileFormatError(f"damaged: {readerguard.one_line(str(error))}", where=name) from None
+        damage = readerguard.one_line(str(error))
+        raise FileFormatError(f"damaged: {damage}", where=name, hint="write or copy it again") from None
     head, _, body = out.getvalue().partition(b"\n")
     tree, used = readerguard._unpack(json.loads(head)["tree"], body, 0)
     assert used == len(body)
