@@ -79,6 +79,7 @@ class Behaviour:
         'what a spike does: "value", "subtract", "subtract-late", "subtract-early" (reset), "none", "refractory" '
         "(silent steps)",
         choices=("value", "subtract", "subtract-late", "subtract-early", "none", "refractory"),
+        least=1,
     )
     nonzero_reset: Fact[bool] = _fact("reset to a value other than zero")
     leak: Fact[str] = _fact(
