@@ -280,7 +280,7 @@ def test_whole_episodes_in_the_simulator(carried: bool) -> None:
     assert taken > (10 if carried else 500)
 
 
-@pytest.mark.parametrize("target", ["c", "lava", "a chip of mine"])
+@pytest.mark.parametrize("target", ["c", "lava", "a-chip-of-mine"])
 def test_every_program_of_integers_opens_in_c(target: str) -> None:
     """By name of the engine; the target c by default. Beside the emulator nothing parts but the float32 of actions."""
     import nervecord
