@@ -260,7 +260,7 @@ def _scaled(x: Bounds, factor: Bounds, bits: Bounds, rounding: str) -> Bounds:
     f, k = _single(factor), _single(bits)
     reach = x.reach * f
     low, high = (FUNCTIONS["scaled"](end, f, k, rounding) for end in _exact(reach, x))
-    return Bounds.of(low, high) if reach >= HELD else Bounds(low, high, max(x.reach, reach >> k))
+    return Bounds.of(low, high) if reach >= HELD else Bounds(low, high, max(x.reach, (reach >> k) + 1))
 
 
 def _lose(x: Bounds, shift: Bounds, at_least_one: bool) -> Bounds:

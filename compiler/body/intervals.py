@@ -216,7 +216,8 @@ def over_steps(
             return Reached(body, x, state, values)
     state = dict.fromkeys(body.kept, ZERO)
     values = {}
-    for k in range(steps or WIDENED_AFTER + len(body.kept) + 1):
+    # Each end of each state is widened at most once.
+    for k in range(steps or WIDENED_AFTER + 2 * len(body.kept) + 2):
         # The state only grows from step to step, so the last step's values are those of all steps.
         values = reading.step(x, state)
         after = {name: state[name].hull(values[place]).narrow() for name, place in body.kept.items()}

@@ -211,6 +211,11 @@ class _Lines:
             text = self._functions[node.operation](node, arguments)
         else:
             raise InfeasibleError(f"the operation {node.operation!r} has no form in C", where=self.of.name)
+        if node.operation in _EXACT and not self.of.narrow(place):
+            raise InfeasibleError(
+                f"the operation {node.operation!r} may give more than 32 bits, and C has a form of 32",
+                where=self.of.name, hint="scale the weights down",
+            )  # fmt: skip
         if wide and node.kind == "integer" and self.of.narrow(place) and node.operation not in ("clip", *_EXACT):
             return f"(int32_t)({text})"
         return text
@@ -228,6 +233,8 @@ class _Lines:
 
     def _scaled(self, node: Node, arguments: list[str]) -> str:
         factor, bits, towards = self._number(node, 1), self._number(node, 2), str(node.settings[0])
+        if self.of.bounds[node.arguments[0]].largest * factor >= 1 << 63:
+            raise InfeasibleError("a product of 'scaled' may need more than 64 bits", where=self.of.name)
         if self._wide(node) or factor > 1 << bits or bits > 16:
             return f"{self.helpers.scaled(towards)}({self._bare(arguments[0])}, {literal(factor)}, {bits}u)"
         return f"{self.helpers.keep(bits, towards)}({self._bare(arguments[0])}, {factor}u)"
@@ -243,13 +250,15 @@ class _Lines:
         return f"{helper}({', '.join(self._bare(a) for a in arguments)})"
 
     def _wrap(self, node: Node, arguments: list[str]) -> str:
+        if self._number(node, 1) > 32:
+            raise InfeasibleError("wraps at more than 32 bits, and C has a form of 32", where=self.of.name)
         return f"{self.helpers.wrap()}({self._bare(arguments[0])}, {self._number(node, 1)}u)"
 
     def _wrap_once(self, node: Node, arguments: list[str]) -> str:
         return f"{self.helpers.wrap_once()}({', '.join(self._bare(a) for a in arguments)})"
 
     def _require_narrow(self, node: Node) -> None:
-        if self._wide(node):
+        if any(not self.of.narrow(k) for k in node.arguments):
             raise InfeasibleError(
                 f"the operation {node.operation!r} takes more than 32 bits, and C has a form of 32", where=self.of.name,
                 hint="scale the weights down",

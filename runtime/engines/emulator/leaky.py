@@ -28,10 +28,12 @@ class Leaky:
 
     Args:
         current: it has a synaptic current, which is the first state, and the membrane the second.
+        fires: what it gives is spikes, not the membrane.
         numbers: of `tables.Real`. bias: one number for each neuron, or one.
     """
 
     current: bool
+    fires: bool
     numbers: Array
     bias: Array
 
@@ -67,7 +69,8 @@ class _Recognition:
             self._membrane(membrane, names[-1], names[0] if len(names) == 2 else None)
         except _Mismatch:
             return None
-        return Leaky(len(names) == 2, self.numbers, self.bias)
+        fires = body.result != body.kept[names[-1]]
+        return Leaky(len(names) == 2, fires, self.numbers, self.bias)
 
     # ------------------------------------------------------------------------------------------------ the parts
 

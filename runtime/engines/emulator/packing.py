@@ -32,7 +32,8 @@ from nervecord.runtime.engines.emulator.tables import Con, Fan, Header, Hold, Ki
 NARROW = 1 << 31
 """Sums below it are exact in int32."""
 FLOAT32 = 1 << 24
-"""Whole numbers up to it are exact in float32."""
+"""Whole numbers below it are exact in float32, and what is beyond stays beyond when it is rounded: a membrane passes a
+threshold below it rounded or not."""
 MOST_MEMORY = NARROW - 1
 """Places in a robot's memory are kept in that memory."""
 SPARSE = 1 / 16
@@ -197,7 +198,7 @@ class _Packer:
         """Whether weights of 16 bits, sums of 32 and a state in float32 are exact."""
         for proved in self.proofs.values():
             body, values = proved.reached.body, proved.reached.values
-            if any(values[place].largest > FLOAT32 for place in (body.result, *body.kept.values())):
+            if any(values[place].largest >= FLOAT32 for place in (body.result, *body.kept.values())):
                 return False
         for step in self.plan.connections:
             assert isinstance(step.op, Mantissas)
@@ -343,9 +344,16 @@ class _Packer:
     def _form(self, proved: Proved, body: Body, step: Step) -> tuple[int, int, int, int]:
         """The last columns of `Pop`: the fast form where the equations are those of one, else instructions."""
         ranges, n = proved.bounds(body), step.op.size
-        found = leaky(body, ranges) if self.fast and self.sent[step.name] <= 1 else None
-        if found is not None:
+        valued = step.op.sending and self._valued(step.name)
+        found = leaky(body, ranges) if self.fast and not valued else None
+        if found is not None and found.fires == step.op.sending:
             return 1, 0, self.put_real(found.numbers), self.put_real(np.broadcast_to(found.bias, n))
+        result = ranges[body.result]
+        if step.op.sending and not valued and not 0 <= result.lowest <= result.highest <= 1:
+            raise InfeasibleError(
+                f"gives {result.lowest} to {result.highest}, and says that it sends spikes of 0 and 1",
+                where=step.op.label,
+            )
         made = instructions(body, ranges, n, step.op.label)
         states = [number for state in made.states for number in state]
         own = [0, len(made.rows), made.x, *made.result, *states]
