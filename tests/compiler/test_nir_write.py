@@ -239,13 +239,13 @@ def test_reset_rules_come_back(tmp_path: Path) -> None:
 
 def test_same_bytes_in_every_process() -> None:
     code = (
-        "import sys, hashlib; sys.path.insert(0, sys.argv[1]); import test_nir_write as t;"
+        "import sys, hashlib; sys.path[:0] = sys.argv[1:]; import test_nir_write as t;"
         "from nervecord.compiler.nir.file import nir_bytes; print(hashlib.sha256(nir_bytes(t.example())).hexdigest())"
     )
     digests = {hashlib.sha256(nir_bytes(example())).hexdigest()}
     for seed in ("1", "2"):
         done = subprocess.run(
-            [sys.executable, "-c", code, str(Path(__file__).parent)],
+            [sys.executable, "-c", code, str(Path(__file__).parent), str(Path(__file__).parents[1])],
             capture_output=True, text=True, check=True, env={**os.environ, "PYTHONHASHSEED": seed},
         )  # fmt: skip
         digests.add(done.stdout.strip())

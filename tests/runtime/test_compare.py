@@ -67,7 +67,8 @@ def test_a_policy_equals_itself_and_its_emulator_the_definition(
 def test_policies_that_branch_equal_themselves(mode, carried: bool, recurrent: bool) -> None:
     """Skips, fan-in, delays above one step, loops: replayed alone, each population does what it did in its place."""
     seen = 0
-    for seed in range(5 if examples.ALL else 2):
+    seeds = range(5 if examples.ALL else 2)
+    for seed in seeds:
         policy, integer = branched(seed, carried, recurrent)
         rows = recorded(policy, 5)
         found = compare(MachineSession(policy), MachineSession(policy), rows, mode=mode)
@@ -81,7 +82,8 @@ def test_policies_that_branch_equal_themselves(mode, carried: bool, recurrent: b
 @pytest.mark.parametrize(("carried", "recurrent"), [(False, False), (True, False), (True, True)])
 def test_float_and_integer_branches_are_aligned_step_by_step(carried: bool, recurrent: bool) -> None:
     compared = different = 0
-    for seed in range(5 if examples.ALL else 2):
+    seeds = range(5 if examples.ALL else 2)
+    for seed in seeds:
         policy, integer = branched(seed, carried, recurrent)
         found = compare(MachineSession(policy), MachineSession(integer), recorded(policy, 16), mode="layers")
         assert found.tolerance == 0.01
@@ -92,7 +94,7 @@ def test_float_and_integer_branches_are_aligned_step_by_step(carried: bool, recu
             else:
                 assert layer.largest < 0.3, (seed, layer)
     # Quantising flips few spikes; a misaligned step would differ in a large share of them.
-    assert compared > 2500
+    assert compared > 500 * len(seeds)
     assert different < 0.03 * compared
 
 
