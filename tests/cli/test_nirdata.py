@@ -96,7 +96,7 @@ def attribute(name: str, value: Any) -> None:
 
 def events(**fields: Any) -> None:
     """A list of two events, some of whose fields are others."""
-    written = nir.EventData(np.array([[0, 1]]), np.array([[0.0, 0.001]]), 6, 1.0)
+    written = nir.EventData(np.array([[0, 1]]), np.array([[0.0, 0.001]]), 6, 16001.0)
     nir.write_data("x.nir", nir.NIRGraphData({"input": nir.NIRNodeData({"input": written})}))
     with h5py.File("x.nir", "a") as file:
         group = file["nodes/input/observables/input"]
@@ -135,7 +135,7 @@ def events(**fields: Any) -> None:
         (lambda: events(idx=[[np.nan, 1e300]]), "whose neurons are no whole numbers"),
         (lambda: events(idx=np.array([[2**64 - 1, 0]], dtype=np.uint64)), "has events outside 6 neurons"),
         (lambda: events(idx=[[True, False]]), "whose neurons are no whole numbers"),
-        (lambda: events(time=[[0.0, 16000.0]]), "has 1 samples of 16000001 steps of 6 neurons"),
+        (lambda: events(time=[[0.0, 16000.0]]), "has 1 samples of 16001000 steps of 6 neurons"),
     ],
 )  # fmt: skip
 def test_recordings_that_are_none(write: Any, words: str, network: Path, nervecord_cli: Any) -> None:

@@ -41,7 +41,7 @@ def test_keys_are_stable(make_policy: Callable[..., Policy]) -> None:
     lava = next(target for target in data["targets"] if target["target"] == "lava")
     assert list(lava) == [
         "target", "title", "verdict", "findings", "resources", "events", "energy", "not_checked", "limits_given",
-        "limits",
+        "limits", "file",
     ]  # fmt: skip
     assert list(lava["limits"]["cores"]) == ["value", "source", "confidence", "about"]
     assert lava["energy"]["constants"]["synaptic event"] == 23.6
