@@ -113,6 +113,8 @@ def test_the_template_compiles_as_it_is_and_with_every_key_stated(call: Callable
 
 
 def test_every_verb_takes_it_with_a_report_and_its_program_needs_no_file(call: Callable[[str], Any]) -> None:
+    pytest.importorskip("jinja2", reason="pages need the extra report")
+    pytest.importorskip("plotly", reason="pages need the extra report")
     done(call("compile pendulum.nir --target-file mini.toml -o mini.nervecord --html compile.html"))
     Path("mini.toml").unlink()
     done(call("run mini.nervecord --episodes 1 --html run.html"))
@@ -144,6 +146,8 @@ def test_engines_are_shown_and_all_run_the_same_integers(call: Callable[[str], A
 
 
 def test_numbers_of_the_file_are_called_the_users(call: Callable[[str], Any]) -> None:
+    pytest.importorskip("jinja2", reason="pages need the extra report")
+    pytest.importorskip("plotly", reason="pages need the extra report")
     limits = "[limits]\nneurons = 500\ncores = 4\nneurons_per_core = 8\n[energy]\nprocess_nm = 28\n"
     energy = "synaptic_event_pj = 1.0\nupdate_active_pj = 2.0\nupdate_inactive_pj = 1.0\n"
     Path("mini.toml").write_text(MINI + limits + energy)
