@@ -52,11 +52,6 @@ class Bounds:
         return np.array(np.broadcast_arrays(*(np.atleast_1d(_array(end)) for end in (self.low, self.high))))
 
     @property
-    def single(self) -> bool:
-        """Whether it is one range for all elements."""
-        return isinstance(self.low, int) and isinstance(self.high, int)
-
-    @property
     def lowest(self) -> int:
         """The lowest value of any element."""
         return self.low if isinstance(self.low, int) else int(self.low.min())
@@ -171,7 +166,6 @@ def joined(low: End, high: End, *of: Bounds) -> Bounds:
     return Bounds(low, high, reach) if reach < HELD else Bounds.of(low, high)
 
 
-ANYTHING = Bounds.of(-UNBOUNDED, UNBOUNDED)
 ZERO = Bounds.of(0, 0)
 
 

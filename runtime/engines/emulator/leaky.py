@@ -18,8 +18,8 @@ from nervecord.compiler.body.bounds import Bounds
 from nervecord.compiler.body.expression import Array, Body
 from nervecord.runtime.engines.emulator.tables import Real
 
-EXACT = 1 << 53
-"""Whole numbers below it are exact in float64."""
+EXACT = 1 << 51
+"""Values stay below it, so that their sums of up to four, in any order, are exact in float64."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,10 @@ VARIANTS: dict[str, dict[str | bool, str]] = {
 }
 
 
+SHIFTS = ("shift_left", "shift_right", "scaled", "lose")
+"""Operations whose last argument is a number of bits."""
+
+
 class Ins(enum.IntEnum):
     """Columns of an instruction. Beside the place of an argument stands 1 where it has one number for each neuron."""
 
@@ -193,6 +197,10 @@ class _Assembler:
             largest = max(largest, self.bounds[node.arguments[0]].largest * self.bounds[node.arguments[1]].largest)
         if node.operation == "left_of_levels":
             largest += self.bounds[node.arguments[1]].largest * self.bounds[node.arguments[2]].largest
+        if node.operation in SHIFTS:
+            by = self.bounds[node.arguments[-1]]
+            if not 0 <= by.lowest <= by.highest < 64:
+                raise InfeasibleError(f"shifts by {by.lowest} to {by.highest}, 0 to 63 is needed", where=self.label)
         if largest >= LARGEST:
             raise InfeasibleError(
                 f"a value of it may need more than 63 bits, in {node.operation}", where=self.label,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,10 +148,10 @@ class Equations:
     """Instructions of a population, whose constants have no place among the registers yet.
 
     Args:
-        made: of it. table, rows: its numbers of `opcodes.Eq` and `Kept`, and of `Ins`, as they stand in the table.
+        instructions: of it. table, rows: its numbers of `opcodes.Eq` and `Kept`, and of `Ins`, as in the table.
     """
 
-    made: Instructions
+    instructions: Instructions
     table: Array
     rows: Array
 
@@ -234,6 +235,7 @@ class _Packer:
 
     # ------------------------------------------------------------------------------------------------ rings
 
+    @functools.cached_property
     def _ringed(self) -> list[tuple[str, int, int, bool]]:
         """(name, width, keeps, valued) of what needs a ring: all that sends, but held entries of which products do."""
         hoisted = {step.name for step in self.plan.connections if self._hoisted(step)}
@@ -253,11 +255,11 @@ class _Packer:
         return len(step.taps) == 1 and any(step.taps[0].source == entry.name for entry in self.held)
 
     def _rings(self) -> dict[str, int]:
-        return {name: k for k, (name, *_) in enumerate(self._ringed())}
+        return {name: k for k, (name, *_) in enumerate(self._ringed)}
 
     def _ring_rows(self) -> list[list[int]]:
         found = []
-        for name, width, keeps, valued in self._ringed():
+        for name, width, keeps, valued in self._ringed:
             steps = keeps + self.plan.window
             count, place = self._reserve(steps), self._reserve(steps * width)
             value = self._reserve(steps * width) if valued else -1
@@ -320,10 +322,12 @@ class _Packer:
         if self._hoisted(step):
             return Kind.HELD
         several = len(step.taps) > 1 or row[Con.REAL]
-        return Kind.VALUES if several or self._valued(step.taps[0].source) else Kind.ROWS
+        return Kind.VALUES if several or self._valued[step.taps[0].source] else Kind.ROWS
 
-    def _valued(self, source: str) -> bool:
-        return next(valued for name, _, _, valued in self._ringed() if name == source)
+    @functools.cached_property
+    def _valued(self) -> dict[str, bool]:
+        """What needs a ring -> whether it sends other values than 0 and 1."""
+        return {name: valued for name, _, _, valued in self._ringed}
 
     def _population(self, step: Step) -> list[int]:
         op, n = step.op, step.op.size
@@ -344,7 +348,7 @@ class _Packer:
     def _form(self, proved: Proved, body: Body, step: Step) -> tuple[int, int, int, int]:
         """The last columns of `Pop`: the fast form where the equations are those of one, else instructions."""
         ranges, n = proved.bounds(body), step.op.size
-        valued = step.op.sending and self._valued(step.name)
+        valued = step.op.sending and self._valued[step.name]
         found = leaky(body, ranges) if self.fast and not valued else None
         if found is not None and found.fires == step.op.sending:
             return 1, 0, self.put_real(found.numbers), self.put_real(np.broadcast_to(found.bias, n))
@@ -354,28 +358,28 @@ class _Packer:
                 f"gives {result.lowest} to {result.highest}, and says that it sends spikes of 0 and 1",
                 where=step.op.label,
             )
-        made = instructions(body, ranges, n, step.op.label)
-        states = [number for state in made.states for number in state]
-        own = [0, len(made.rows), made.x, *made.result, *states]
-        assert len(own) == Eq.SIZE + Kept.SIZE * len(made.states)
+        code = instructions(body, ranges, n, step.op.label)
+        states = [number for state in code.states for number in state]
+        own = [0, len(code.rows), code.x, *code.result, *states]
+        assert len(own) == Eq.SIZE + Kept.SIZE * len(code.states)
         table: Array = np.array(own, dtype=np.int64)
         place = self.put_table(table)
-        rows: Array = np.array(made.rows, dtype=np.int64).reshape(-1, Ins.SIZE)
+        rows: Array = np.array(code.rows, dtype=np.int64).reshape(-1, Ins.SIZE)
         table[Eq.FIRST] = self.put_table(rows.reshape(-1))
-        self.equations.append(Equations(made, table, rows))
+        self.equations.append(Equations(code, table, rows))
         return 0, place, 0, 0
 
     def _registers(self) -> Array:
         """All registers: those that are written, which populations share, and the constants of each behind them."""
-        found = [np.zeros(max((each.made.registers for each in self.equations), default=0) * CHUNK, np.int64)]
+        found = [np.zeros(max((each.instructions.registers for each in self.equations), default=0) * CHUNK, np.int64)]
         start = len(found[0])
         for each in self.equations:
             for column in (Ins.A, Ins.B, Ins.C):
                 _behind(each.rows[:, column], start)
             _behind(each.table[Eq.RESULT : Eq.RESULT + 1], start)
             _behind(each.table[Eq.SIZE + Kept.AFTER :: Kept.SIZE], start)
-            found.append(each.made.constants)
-            start += each.made.constants.size
+            found.append(each.instructions.constants)
+            start += each.instructions.constants.size
         return np.concatenate(found)
 
     def _hold_row(self, entry: Entry, start: int) -> list[int]:
