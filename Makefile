@@ -47,7 +47,7 @@ $(STAMP): pyproject.toml
 $(VENV)/.installed-demo: pyproject.toml
 	$(call environment,$(DEMO_EXTRAS))
 
-demo: $(DEMO_STAMP)  ## train a spiking ant, compile it for Loihi 2, run it beside the float policy: 4 to 8 minutes
+demo: $(DEMO_STAMP)  ## train a spiking ant, compile it for Loihi 2, run it beside the float policy: 4 to 12 minutes
 	$(BIN)/nervecord demo --html $(DEMO)
 
 test: $(STAMP)  ## the test suite, in minutes, on all cores

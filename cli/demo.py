@@ -309,7 +309,7 @@ def demo_verb(args: argparse.Namespace) -> Outcome:
 VERBS = {
     "demo": Verb(
         "Train a spiking ant, compile it for Loihi 2's fixed point, run it beside the float policy, inspect it, draw "
-        "it. Takes 4 to 8 minutes on two cores; every time a new folder. Needs the extra 'train'.",
+        "it. Takes 4 to 12 minutes on two cores; every time a new folder. Needs the extra 'train'.",
         ("nervecord demo", "nervecord demo --steps 300_000 --out demos", "nervecord demo --video"),
         demo_flags,
         demo_verb,
