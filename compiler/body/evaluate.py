@@ -118,6 +118,9 @@ class Evaluator:
             elif node.operation != "constant":
                 self._steps.append((place, FUNCTIONS[node.operation], node.arguments, node.settings))
 
+    def __reduce__(self) -> tuple[type[Evaluator], tuple[Body]]:
+        return Evaluator, (self.body,)  # its functions cannot all be pickled, and follow from the body
+
     def values(self, state: State, x: Array) -> list[Any]:
         """The value of every node in one step; the state stays as it is."""
         found: list[Any] = [None] * len(self.body.nodes)

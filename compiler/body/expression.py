@@ -31,6 +31,8 @@ LOGIC = ("both", "either", "negated")
 """On truth values."""
 SELECTIONS = ("where", "clip")
 CONVERSIONS = ("as_integer", "as_float")
+MOST_POWER = 32
+"""`power_of_two` takes 0 to this."""
 OPERATIONS = (
     *SOURCES, *NUMERIC, *INTEGER, *FLOAT, *COMPARISONS, *LOGIC, *SELECTIONS, *CONVERSIONS
 )  # fmt: skip
@@ -48,7 +50,7 @@ OPERATIONS = (
     where c a b: a where c, else b
     floor, rint (half to even), tanh, expm1, power_of_two k: 2^-k of a float k that is an integer from 0 to 32
     greater, greater_equal, less, less_equal, equal; both, either, negated: of truth values
-    as_integer, as_float: of a truth value or a number
+    as_integer, as_float: of a truth value or a whole number
 """
 
 

@@ -24,6 +24,7 @@ from nervecord.compiler.ops.host import (
     Quantise,
     Rescale,
 )
+from nervecord.compiler.ops.hostop import HostOp, HostStep
 from nervecord.compiler.ops.integer import Dense, Mantissas
 from nervecord.compiler.ops.level import EVERY_LEVEL, EXECUTABLE, FLOAT_LEVELS, Level
 from nervecord.compiler.ops.neurons import (
@@ -74,8 +75,8 @@ __all__ = [
     "CORE_ROLES", "EVERY_LEVEL", "EXECUTABLE", "FLOAT_LEVELS", "HOST_ROLES", "NIR_READERS", "OPS", "PART_TYPES",
     "Activation", "Affine", "ArgmaxDecode", "Array", "BiasChannel", "ContinuousMembrane", "ContinuousSynapse", "Conv",
     "Convolution", "CountArgmaxDecode", "CountDecode", "Csr", "Decode", "Decoder", "Delay", "DelayLine", "Delta",
-    "Dense", "Flatten", "Input", "IntegerMembrane", "IntegerSpike", "IntegerSynapse", "Level", "Mantissas", "Matrix",
-    "Membrane", "Neuron", "NirForm", "Normalise", "Op", "Output", "Part", "Pool", "PopulationEncode", "Quantise",
-    "Rescale", "Role", "Rows", "Scale", "Shape", "Sigma", "SigmaDelta", "Sparse", "SparseAffine", "Spike", "State",
-    "Synapse", "Synapses", "Threshold", "is_core", "is_host",
+    "Dense", "Flatten", "HostOp", "HostStep", "Input", "IntegerMembrane", "IntegerSpike", "IntegerSynapse", "Level",
+    "Mantissas", "Matrix", "Membrane", "Neuron", "NirForm", "Normalise", "Op", "Output", "Part", "Pool",
+    "PopulationEncode", "Quantise", "Rescale", "Role", "Rows", "Scale", "Shape", "Sigma", "SigmaDelta", "Sparse",
+    "SparseAffine", "Spike", "State", "Synapse", "Synapses", "Threshold", "is_core", "is_host",
 ]  # fmt: skip

@@ -16,12 +16,21 @@ from nervecord.compiler.ops import (
     OPS,
     PART_TYPES,
     Activation,
+    CountArgmaxDecode,
+    CountDecode,
+    Decode,
     Delta,
+    HostOp,
+    Input,
     IntegerMembrane,
     IntegerSpike,
     IntegerSynapse,
     Membrane,
     Neuron,
+    Normalise,
+    PopulationEncode,
+    Quantise,
+    Rescale,
     Scale,
     Sigma,
     SigmaDelta,
@@ -55,9 +64,9 @@ A graph is named ops and edges; several edges into one op add up. Arrays have th
 Sizes are written in symbols: the same symbol in two fields of an op is the same size, "..." is a whole shape.
 [semantics.md](semantics.md) says how graphs are executed.
 
-The *traced body* of an elementwise op is what the definition, the proof of ranges and the engines torch, ONNX and C
-read (`compiler/body/`): x is what enters, y what it gives, v a state before the step and v' after it; `before_spike`,
-`current`, `membrane`, `act` and `delta` are values that others look at.
+The *traced body* of an op is what the definition, the proof of ranges and all engines read (`compiler/body/`): x is
+what enters, y what it gives, v a state before the step and v' after it; `before_spike`, `current`, `membrane`, `act`
+and `delta` are values that others look at.
 
 Levels: *imported* is what a NIR file said, in continuous time; *discrete* has steps of dt and is executed in float64;
 *integer* is a target's arithmetic, executed in int64. The *kind* is the name that findings, targets and dumps print.
@@ -122,21 +131,37 @@ EXAMPLES: dict[type[Op], dict[str, Op]] = {
         "in integers, by an arithmetic whose decays are factors rounded to zero, which saturates and resets to zero":
             Neuron(IntegerMembrane(1, ONE), IntegerSynapse(1), IntegerSpike(1)),
     },
+    Input: {"with a limit": Input((1,), "values", 1.0)},
+    Normalise: {"": Normalise(ONE, ONE, 0.0, 1.0)},
+    Quantise: {"": Quantise(1, 1.0, 1)},
+    PopulationEncode: {"": PopulationEncode(np.array([[0.0, 1.0]]), 1.0)},
+    Decode: {"": Decode(ONE, ONE, ONE, ONE)},
+    Rescale: {"": Rescale(ONE)},
+    CountDecode: {"of the sums": CountDecode(ONE[:, None], ONE, ONE, ONE)},
+    CountArgmaxDecode: {"of the sums": CountArgmaxDecode(ONE[:, None], ONE)},
     Delta: {"": Delta(1, 1)},
     SigmaDelta: {name: SigmaDelta(ONE, 1, name) for name in get_args(Rectifier)},
     Sigma: {"": Sigma(1)},
 }  # fmt: skip
-"""Elementwise op -> what is printed of it: title -> one of its choices."""
+"""Op with a body -> what is printed of it: title -> one of its choices."""
+MOST_NODES = 40
+"""Of a body that is printed."""
 
 
 def _equations(op: type[Op]) -> Iterator[str]:
     """The traced body of each example; v' is a state after the step."""
     for title, example in EXAMPLES.get(op, {}).items():
-        yield f"Traced body{f', {title}' if title else ''}:"
-        yield ""
         integers = example.levels == {Level.INTEGER}
-        yield from (f"    {line}" for line in equations(example.traced(EXAMPLE if integers else None)))
-        yield ""
+        bodies = {"Traced body": example.traced(EXAMPLE if integers else None)}
+        if isinstance(example, HostOp) and example.PULSES:
+            bodies["Traced body of each step"] = example.pulse_body
+        for about, body in bodies.items():
+            if len(body.nodes) > MOST_NODES:
+                continue  # the text above says it better
+            yield f"{about}{f', {title}' if title else ''}:"
+            yield ""
+            yield from (f"    {line}" for line in equations(body))
+            yield ""
 
 
 def _text(kind: type[Op] | type[Part]) -> Iterator[str]:

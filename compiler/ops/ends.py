@@ -8,18 +8,20 @@ from typing import ClassVar, Literal, TypeAlias, get_args
 import numpy as np
 
 from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.body.trace import Tracer, Value
 from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.fields import Array, Shape
+from nervecord.compiler.ops.hostop import HostOp
 from nervecord.compiler.ops.level import EVERY_LEVEL, Level
 from nervecord.compiler.ops.nirnode import Fields
-from nervecord.compiler.ops.op import NirForm, Op, Role, State
+from nervecord.compiler.ops.op import NirForm, Op, Role
 from nervecord.errors import no_case
 
 Carried: TypeAlias = Literal["unknown", "spikes", "values"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Input(Op):
+class Input(HostOp):
     """Where values enter: y = x, clipped to -limit..limit where there is a limit.
 
     What enters is not known from the network alone, and integers need to know it: `carries` says "spikes" (0 or 1) or
@@ -60,10 +62,10 @@ class Input(Op):
         high = np.full(self.size, int(most), dtype=np.int64)
         return (np.zeros_like(high) if self.spikes else -high), high
 
-    def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
+    def body(self, do: Tracer, arithmetic: Arithmetic | None) -> Value:
         if self.limit is None or self.spikes:
-            return x
-        return np.clip(x, -self.limit, self.limit)
+            return do.x
+        return do.clip(do.x, do.constant("low", -self.limit), do.constant("high", self.limit))
 
     @classmethod
     def from_nir(cls, given: Fields, fed: Shape | None) -> Op:
@@ -74,7 +76,7 @@ class Input(Op):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Output(Op):
+class Output(HostOp):
     """Where values leave: y = x."""
 
     shape: Shape = fields.shape("shape of what leaves, without the batch")
@@ -86,9 +88,6 @@ class Output(Op):
     @property
     def in_shape(self) -> Shape:
         return self.shape
-
-    def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
-        return x
 
     @classmethod
     def from_nir(cls, given: Fields, fed: Shape | None) -> Op:

@@ -2,6 +2,7 @@
 
 They are computed in float64, each operation rounded on its own and none fused with another, so that every engine and
 language gives the same bits. They step once per action; an encoder of spikes makes the T steps of an action at once.
+`compiler.ops.hostop` says of which stages an op consists.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from nervecord.compiler.arithmetic import Arithmetic
-from nervecord.compiler.ops import fields, population
+from nervecord.compiler.body.trace import Tracer, Value
+from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.fields import Array, Shape
+from nervecord.compiler.ops.hostop import HostOp, HostStep
 from nervecord.compiler.ops.level import EXECUTABLE, Level
-from nervecord.compiler.ops.op import Op, Role, State
+from nervecord.compiler.ops.op import Role
+from nervecord.compiler.ops.population import ONE, activation, pulse
 
 LARGEST_VALUE = 1 << 24
 """Graded integers stay below it: no arithmetic takes more, and float32 holds them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Normalise(Op):
+class Normalise(HostOp):
     """y = clip((x - mean) / sqrt(variance + epsilon), -clip, clip), each operation rounded on its own.
 
     With `epsilon_outside` (skrl's scaler) the divisor is sqrt(variance) + epsilon.
@@ -59,13 +63,13 @@ class Normalise(Op):
         if not found and self.epsilon == 0 and (self.variance == 0).any():
             yield "epsilon", "the divisor can be zero", self.epsilon, 0
 
-    def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
-        with np.errstate(over="ignore"):  # the clip takes it
-            return np.clip((x - self.mean) / self.divisor, -self.clip, self.clip)
+    def body(self, do: Tracer, arithmetic: Arithmetic | None) -> Value:
+        y = (do.x - do.constant("mean", self.mean)) / do.constant("divisor", self.divisor)
+        return do.clip(y, do.constant("low", -self.clip), do.constant("high", self.clip))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Quantise(Op):
+class Quantise(HostOp):
     """y = int(clip(round_half_even(x * scale), -limit, limit)): floats become the chip's graded integers.
 
     `constant` appends that integer as one more channel, on whenever the input is: a bias source. 0 appends nothing.
@@ -99,16 +103,18 @@ class Quantise(Op):
             low, high = np.append(low, 0), np.append(high, self.constant)
         return low, high
 
-    def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
-        with np.errstate(over="ignore"):  # the limit takes it
-            y = np.clip(np.rint(x * self.scale), -self.limit, self.limit).astype(np.int64)
-        if not self.constant:
-            return y
-        return np.concatenate([y, np.full((y.shape[0], 1), self.constant, dtype=np.int64)], axis=1)
+    @property
+    def appended(self) -> int:
+        return self.constant
+
+    def body(self, do: Tracer, arithmetic: Arithmetic | None) -> Value:
+        whole = do.rint(do.x * do.constant("scale", self.scale))
+        limited = do.clip(whole, do.constant("low", -float(self.limit)), do.constant("high", float(self.limit)))
+        return do.as_kind(limited, "integer")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class BiasChannel(Op):
+class BiasChannel(HostOp):
     """y = x and one more channel that spikes in each of the T steps: a bias source for neurons that spikes feed."""
 
     width: int = fields.integer("number of values of x", 1, fields.LARGEST_AXIS)
@@ -128,12 +134,13 @@ class BiasChannel(Op):
     def spikes(self) -> bool:
         return True
 
-    def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
-        return np.concatenate([x, np.ones((x.shape[0], 1), dtype=x.dtype)], axis=1)
+    @property
+    def appended(self) -> int:
+        return 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PopulationEncode(Op):
+class PopulationEncode(HostOp):
     """Each channel as the spikes of a population of neurons with Gaussian receptive fields. Binary, step by step.
 
         a = exp(-(x - mean)^2 / (2 sigma^2)), as a whole number of 2^-20; x first clipped to its outermost means
@@ -148,6 +155,7 @@ class PopulationEncode(Op):
     sigma: float = fields.number("width of all fields, in units of x", above=0)
     always: bool = fields.flag("one more channel that spikes in each of the T steps: a bias source")
 
+    PULSES: ClassVar[bool] = True
     ROLE: ClassVar[Role] = "before"
     LEVELS: ClassVar[frozenset[Level]] = EXECUTABLE
 
@@ -173,14 +181,23 @@ class PopulationEncode(Op):
         elif not (np.diff(self.mean, axis=1) > 0).all():
             yield "means", "the means of a channel do not ascend", None, None
 
-    def state(self, batch: int) -> State:
-        return {"v": np.zeros((batch, self.mean.size))}
+    @property
+    def spread(self) -> int:
+        return int(self.mean.shape[1])
 
-    def train(self, state: State, x: Array, steps: int) -> Array:
-        """An action's spikes, (steps, batch, *out_shape)."""
-        units = population.activation(self.mean, self.sigma, x)
-        sent, state["v"] = population.pulses(units, state["v"], steps, always=self.always)
-        return sent
+    @property
+    def appended(self) -> int:
+        return int(self.always)
+
+    @property
+    def drive(self) -> tuple[int, int]:
+        return 0, ONE
+
+    def body(self, do: Tracer, arithmetic: Arithmetic | None) -> Value:
+        return activation(do, self.mean, self.sigma)
+
+    def pulse(self, do: Tracer) -> Value:
+        return pulse(do)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -188,7 +205,7 @@ class PopulationEncode(Op):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Decoder(Op):
+class Decoder(HostOp):
     """What decoders share. `READS`: the membrane in the population's last useful step, or the spikes of all T."""
 
     ROLE: ClassVar[Role] = "after"
@@ -237,9 +254,9 @@ class Decode(Decoder):
     def limits(self) -> tuple[Array, Array] | None:
         return self.low, self.high
 
-    def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
-        with np.errstate(over="ignore"):  # the limits take it, or sessions, as no action
-            return np.clip(x * self.scale + self.offset, self.low, self.high)
+    def body(self, do: Tracer, arithmetic: Arithmetic | None) -> Value:
+        y = do.x * do.constant("scale", self.scale) + do.constant("offset", self.offset)
+        return do.clip(y, do.constant("low", self.low), do.constant("high", self.high))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -254,8 +271,8 @@ class Rescale(Decoder):
     def in_shape(self) -> Shape:
         return tuple(self.scale.shape)
 
-    def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
-        return x * self.scale
+    def body(self, do: Tracer, arithmetic: Arithmetic | None) -> Value:
+        return do.x * do.constant("scale", self.scale)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -287,8 +304,13 @@ class CountDecode(Decoder):
     def limits(self) -> tuple[Array, Array] | None:
         return self.low, self.high
 
-    def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
-        return np.clip(weigh(self.weight, self.offset, x), self.low, self.high)
+    @property
+    def weights(self) -> Array | None:
+        return self.weight
+
+    def body(self, do: Tracer, arithmetic: Arithmetic | None) -> Value:
+        y = do.x + do.constant("offset", self.offset)
+        return do.clip(y, do.constant("low", self.low), do.constant("high", self.high))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -302,6 +324,7 @@ class ArgmaxDecode(Decoder):
     width: int = fields.integer("number of actions", 1, fields.LARGEST_AXIS)
     scale: float = fields.number("preference (a logit) per unit of x", 1.0, above=0)
 
+    CHOOSES: ClassVar[bool] = True
     READS: ClassVar[Literal["last", "sum"]] = "last"
 
     @property
@@ -316,9 +339,6 @@ class ArgmaxDecode(Decoder):
     def choices(self) -> int:
         return self.width
 
-    def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
-        return first_largest(x)
-
     def preferences(self, x: Array) -> Array:
         return x * self.scale
 
@@ -330,6 +350,7 @@ class CountArgmaxDecode(Decoder):
     weight: Array = fields.array("preference per spike", "actions", "neurons")
     offset: Array = fields.array("of the preference", "actions")
 
+    CHOOSES: ClassVar[bool] = True
     READS: ClassVar[Literal["last", "sum"]] = "sum"
 
     @property
@@ -344,24 +365,12 @@ class CountArgmaxDecode(Decoder):
     def choices(self) -> int:
         return int(self.weight.shape[0])
 
-    def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
-        return first_largest(self.preferences(x))
+    @property
+    def weights(self) -> Array | None:
+        return self.weight
+
+    def body(self, do: Tracer, arithmetic: Arithmetic | None) -> Value:
+        return do.x + do.constant("offset", self.offset)
 
     def preferences(self, x: Array) -> Array:
-        return weigh(self.weight, self.offset, x)
-
-
-def weigh(weight: Array, offset: Array, counts: Array) -> Array:
-    """What spike counts (batch, actions * neurons) say of each action: (batch, actions), before any limit or choice."""
-    c = counts.reshape(len(counts), *weight.shape).astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is no action: see `Decode.step`
-        y = weight[:, 0] * c[..., 0]
-        for k in range(1, weight.shape[1]):
-            y = y + weight[:, k] * c[..., k]
-        return y + offset
-
-
-def first_largest(x: Array) -> Array:
-    """The choice (batch, 1) among x (batch, actions): index of the first largest; NaN where not all are finite."""
-    chosen = np.argmax(x, axis=-1).astype(np.float64)
-    return np.where(np.isfinite(x).all(axis=-1), chosen, np.nan)[..., None]
+        return HostStep(self).values(x)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from nervecord.compiler.body.trace import Tracer, Value
 from nervecord.compiler.ops.fields import Array
 
 ONE = 1 << 20
@@ -34,49 +35,32 @@ COEFFICIENTS = _coefficients()
 """The error of the polynomial on 0 <= f <= 1 is below 1e-14, a unit of the result is 1e-6."""
 
 
-def activation(mean: Array, sigma: float, x: Array) -> Array:
-    """Units of 2^-20 that each neuron's accumulator gains per step: whole numbers 0..2^20 in float64.
+def activation(do: Tracer, mean: Array, sigma: float) -> Value:
+    """Units of 2^-20 that each neuron's accumulator gains per step: whole numbers 0..2^20.
 
         x = min(max(x, first mean), last mean);  z = (x - mean) / sigma;  e = min((z * z) * HALF_LOG2_E, 32)
         k = floor(e);  f = e - k;  p = (((c_14 * f + c_13) * f + c_12) ... ) * f + c_0
         a = round_half_even((p * 2^-k) * 2^20)
 
     Args:
+        do: its x is the normalised observation, each channel once for each of its neurons.
         mean: (channels, neurons) centres. sigma: width of the fields.
-        x: (..., channels) normalised observations.
-
-    Returns:
-        (..., channels * neurons), the bias source left out.
     """
-    held = np.minimum(np.maximum(x, mean[:, 0]), mean[:, -1])
-    with np.errstate(over="ignore"):  # far away from a narrow field; the limit takes it
-        z = (held[..., None] - mean) / sigma
-        e = np.minimum((z * z) * HALF_LOG2_E, LARGEST_EXPONENT)
-    k = np.floor(e)
+    first, last = (np.repeat(mean[:, end], mean.shape[1]) for end in (0, -1))
+    held = do.clip(do.x, do.constant("first", first), do.constant("last", last))
+    z = (held - do.constant("mean", mean.ravel())) / do.constant("sigma", sigma)
+    e = do.minimum((z * z) * HALF_LOG2_E, LARGEST_EXPONENT)
+    k = do.floor(e)
     f = e - k
-    p = np.full_like(f, COEFFICIENTS[DEGREE])
+    p = do.constant("", COEFFICIENTS[DEGREE])
     for c in COEFFICIENTS[DEGREE - 1 :: -1]:
-        p = p * f + c
-    units: Array = np.rint((p * POWERS[k.astype(np.int64)]) * float(ONE))
-    return units.reshape(*x.shape[:-1], mean.size)
+        p = p * f + float(c)
+    return do.as_kind(do.rint((p * do.power_of_two(k)) * float(ONE)), "integer")
 
 
-def pulses(units: Array, v: Array, steps: int, *, always: bool) -> tuple[Array, Array]:
-    """T steps of the accumulators.
-
-    Args:
-        units: (..., n) of `activation`.
-        v: (..., n) accumulators before the first step, whole numbers 0..2^20 - 1.
-        steps: T. always: a last channel that spikes in every step.
-
-    Returns:
-        Spikes (steps, ..., out) int64, the bias source last; and v after the last step.
-    """
-    train = np.zeros((steps, *units.shape), dtype=np.int64)
-    for t in range(steps):
-        v = v + units
-        train[t] = v >= ONE
-        v = v - float(ONE) * train[t]
-    if always:
-        train = np.concatenate([train, np.ones((*train.shape[:-1], 1), dtype=np.int64)], axis=-1)
-    return train, v
+def pulse(do: Tracer) -> Value:
+    """One step of the accumulators, each a whole number 0..2^20 - 1 before and after it: a spike where it gets full."""
+    v = do.state("v") + do.x
+    full = v >= ONE
+    do.keep("v", do.where(full, v - ONE, v))
+    return do.as_kind(full, "integer")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from nervecord.compiler.ops import Array, Decoder, PopulationEncode, State
+from nervecord.compiler.ops import Array, Decoder, HostStep, State
 from nervecord.compiler.plan.plan import Plan
 from nervecord.errors import ContractError
 
@@ -24,12 +24,12 @@ class Before:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self._encoders = [step for step in plan.before if isinstance(step.op, PopulationEncode)]
+        self._steps = {step.name: HostStep(step.op) for step in plan.before}
         self.reset(1)
 
     def reset(self, batch: int) -> None:
         """Back to the state before the first action, for so many copies."""
-        self._states: dict[str, State] = {step.name: step.op.state(batch) for step in self._encoders}
+        self._states: dict[str, State] = {step.name: step.op.state(batch) for step in self.plan.before}
 
     def standing(self) -> dict[str, State]:
         """What a block changes, as it is now, for `stand`."""
@@ -76,14 +76,15 @@ class Before:
                 given = values[step.taps[0].source]
                 for tap in step.taps[1:]:
                     given = given + values[tap.source]
-            if isinstance(step.op, PopulationEncode):
+            host = self._steps[step.name]
+            if host.op.PULSES:
                 if self.plan.schedule.resets:
                     self._states[step.name] = step.op.state(len(given))
-                values[step.name] = step.op.train(self._states[step.name], given, steps)
+                values[step.name] = host.train(self._states[step.name], given, steps)
             elif held:
-                values[step.name] = step.op.step({}, given)
+                values[step.name] = host.step(given)
             else:
-                rows = step.op.step({}, given.reshape(-1, *given.shape[2:]))
+                rows = host.step(given.reshape(-1, *given.shape[2:]))
                 values[step.name] = rows.reshape(*given.shape[:2], *rows.shape[1:])
         found = {}
         for entry in self.plan.entries:
@@ -104,6 +105,7 @@ class After:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        self._steps = {step.name: HostStep(step.op) for step in plan.after}
 
     def leave(self, left: Mapping[str, Array]) -> dict[str, Array]:
         """What goes out.
@@ -123,7 +125,7 @@ class After:
             x = values[step.taps[0].source]
             for tap in step.taps[1:]:
                 x = x + values[tap.source]
-            values[step.name] = step.op.step({}, np.asarray(x, dtype=np.float64) if isinstance(step.op, Decoder) else x)
+            values[step.name] = self._steps[step.name].step(x)
         return {name: values[name] for name in self.plan.graph.outputs}
 
     def join(self, outputs: Mapping[str, Array]) -> Array:

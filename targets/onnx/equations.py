@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from nervecord.compiler.body.expression import Body, Node
+from nervecord.compiler.body.expression import CONVERSIONS, MOST_POWER, Body, Node
 from nervecord.compiler.body.fold import folded
 from nervecord.errors import InfeasibleError
 from nervecord.targets.onnx.builder import Builder
@@ -39,8 +39,7 @@ class Equations:
             "less_equal": lambda a, b: self._op("Not", self._op("Greater", a, b)),
             "clip": lambda x, low, high: self._op("Min", self._op("Max", x, low), high),
             "expm1": lambda x: self._op("Sub", self._op("Exp", x), self._number(1)),
-            "as_integer": self._converted,
-            "as_float": self._converted,
+            "power_of_two": self._power_of_two,
         }
         self._scalars: dict[str, Callable[..., str]] = {
             "shift_left": lambda x, bits: self._times(x, 2.0**bits),
@@ -56,7 +55,7 @@ class Equations:
 
     def takes(self, body: Body) -> bool:
         """Whether every operation of a body has a form."""
-        known = {"input", "state", "constant", *self._functions, *self._scalars}
+        known = {"input", "state", "constant", *CONVERSIONS, *self._functions, *self._scalars}
         return all(node.operation in known for node in body.nodes)
 
     def step(self, body: Body, size: int, state: Slots, x: Value) -> Value:
@@ -93,6 +92,9 @@ class Equations:
                 held = body.values[place]
                 return self.builder.row(held.ravel(), np.bool_ if node.kind == "bool" else self.dtype)
         arguments: list[Any] = [values[k] for k in node.arguments]
+        if node.operation in CONVERSIONS:
+            truth = body.nodes[node.arguments[0]].kind == "bool"
+            return self.builder.cast(arguments[0], self.dtype) if truth else arguments[0]
         if node.operation in self._scalars:
             # Widths, shifts and levels are constants.
             numbers = [float(body.values[k].flat[0]) for k in node.arguments[1:]]
@@ -115,8 +117,9 @@ class Equations:
     def _times(self, x: str, factor: float) -> str:
         return x if factor == 1 else self._op("Mul", x, self._number(factor))
 
-    def _converted(self, x: str) -> str:
-        return self.builder.cast(x, self.dtype)
+    def _power_of_two(self, k: str) -> str:
+        powers = 2.0 ** -np.arange(MOST_POWER + 1)
+        return self._op("Gather", self.builder.constant(powers.astype(self.dtype)), self.builder.cast(k, np.int64))
 
     def _scaled(self, x: str, factor: float, bits: float, rounding: str) -> str:
         # The product has less than 53 bits, and the power of two moves none of them.

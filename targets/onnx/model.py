@@ -15,21 +15,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from nervecord.compiler.graph.contract import Contract
-from nervecord.compiler.ops import Input, Level, Op, PopulationEncode
+from nervecord.compiler.ops import Input, Level, is_core, is_host
 from nervecord.compiler.plan.plan import Plan, Step, Tap
 from nervecord.errors import InfeasibleError
 from nervecord.runtime.session import neutral
 from nervecord.targets.onnx.builder import MOST_BYTES, Builder, onnx_library
 from nervecord.targets.onnx.equations import Slots, Value
 from nervecord.targets.onnx.floats import Floats
-from nervecord.targets.onnx.host import AFTER, BEFORE, all_true, decoded, entered, finite, train
+from nervecord.targets.onnx.host import Host, all_true, finite
 from nervecord.targets.onnx.integers import DOUBLE, Integers
 
 OPSET = 18
@@ -121,14 +120,9 @@ def check_ops(plan: Plan) -> None:
         InfeasibleError: an op has none, or there is too much of it.
     """
     kernels = Floats(Builder()) if plan.graph.level is Level.DISCRETE else Integers(Builder(), plan)
+    host = Host(Builder())
     for step in (*plan.before, *plan.core, *plan.after):
-        role = type(step.op).ROLE
-        known: Callable[[Op], bool] = kernels.takes
-        if role in ("input", "before"):
-            known = lambda op: type(op) in BEFORE  # noqa: E731
-        elif role in ("after", "output"):
-            known = lambda op: type(op) in AFTER or type(op).ROLE == "output"  # noqa: E731
-        if not known(step.op):
+        if not (kernels if is_core(step.op) else host).takes(step.op):
             raise InfeasibleError(f"{step.op.kind} has no form in ONNX here", where=step.name)
     if plan.contract is None:
         if plan.schedule.held:
@@ -153,6 +147,7 @@ class _Printer:
         self.kernels: Floats | Integers = (
             Floats(builder) if plan.graph.level is Level.DISCRETE else Integers(builder, plan)
         )
+        self.host = Host(builder)
         self.carried = not plan.schedule.resets
         self.steps = plan.schedule.steps
         self.order, self.taps = _useful(plan)
@@ -190,10 +185,11 @@ class _Printer:
             names = list(step.op.state(1))
             self.state[step.name] = dict.fromkeys(names)
             self.slots += [Slot(step.name, name, step.op.size, self.kernels.wide(step, name)) for name in names]
-        encoders = [step for step in plan.before if isinstance(step.op, PopulationEncode)]
-        for step in encoders:
-            self.state[step.name] = {"v": None}
-            self.slots.append(Slot(step.name, "v", int(step.op.mean.size)))  # type: ignore[attr-defined]
+        for step in plan.before:
+            kept = step.op.state(1)
+            if kept:
+                self.state[step.name] = dict.fromkeys(kept)
+                self.slots += [Slot(step.name, name, values.size) for name, values in kept.items()]
         if not self.carried:
             self.slots = []
             return
@@ -224,9 +220,9 @@ class _Printer:
         return builder.op("Add", high, part(at + slot.size))
 
     def _dtype_of(self, slot: Slot) -> type:
-        """Of its value inside; an encoder's accumulators are the host's."""
-        encoder = isinstance(self.plan.graph.nodes[slot.node], PopulationEncode)
-        return DOUBLE if encoder and slot.name == "v" else self.kernels.dtype
+        """Of its value inside; an encoder's state is the host's."""
+        on_host = slot.name != "history" and is_host(self.plan.graph.nodes[slot.node])
+        return DOUBLE if on_host else self.kernels.dtype
 
     def _carry(self) -> None:
         """h_out, of the same slots."""
@@ -277,11 +273,10 @@ class _Printer:
             else:
                 terms = [[values[tap.source][k] for tap in step.taps] for k in range(self.steps)]
                 rows = [builder.total(each) or "" for each in terms]
-            if isinstance(op, PopulationEncode):
-                sent = train(builder, op, self.state[step.name]["v"], rows[0], self.steps)
-                values[step.name], self.state[step.name]["v"] = sent
+            if step.name in self.state:
+                values[step.name] = self.host.train(op, self.state[step.name], rows[0], self.steps)
             else:
-                values[step.name] = [entered(builder, op, row) for row in rows]
+                values[step.name] = [self.host.step(op, row) for row in rows]
         for entry in plan.entries:
             builder, rows = self.builder.within(entry.name), values[entry.name]
             if isinstance(entry.op, Input) and plan.graph.level is Level.INTEGER:
@@ -366,7 +361,7 @@ class _Printer:
             builder = self.builder.within(step.name)
             x = builder.total([found[tap.source] for tap in step.taps])
             assert x is not None
-            found[step.name] = x if type(step.op).ROLE == "output" else decoded(builder, step.op, x)
+            found[step.name] = self.host.step(step.op, x)
         return found
 
     def _trace(self) -> dict[str, tuple[type, int]]:

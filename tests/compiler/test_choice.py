@@ -17,7 +17,7 @@ from nervecord.compiler.graph.contract import Channels, Contract
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.graph.verify import verify
 from nervecord.compiler.nir.file import read_nir, write_nir
-from nervecord.compiler.ops.host import first_largest
+from nervecord.compiler.ops.hostop import first_largest
 from nervecord.compiler.plan.calibrate import calibrate
 from nervecord.compiler.plan.interpret import Machine, simulate
 from nervecord.errors import ContractError, FileFormatError

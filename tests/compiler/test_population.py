@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from policies import li, population_code, random_policy
 
 from nervecord.compiler import ops as n
+from nervecord.compiler.body.evaluate import Evaluator
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.graph.verify import verify
-from nervecord.compiler.ops.population import ONE, activation, pulses
+from nervecord.compiler.ops.population import ONE
 from nervecord.compiler.plan.calibrate import calibrate
 from nervecord.compiler.plan.host_steps import Before
 from nervecord.compiler.plan.interpret import Machine
@@ -25,12 +26,23 @@ from nervecord.compiler.plan.plan import plan
 FINITE = st.floats(-1e6, 1e6)
 
 
+def activation(mean: np.ndarray, sigma: float, x: np.ndarray) -> np.ndarray:
+    """What each accumulator gains per step, of x (batch, channels)."""
+    return n.HostStep(n.PopulationEncode(mean, sigma)).values(x)
+
+
+def pulses(units: np.ndarray, v: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Spikes of accumulators that gain so much, step by step, and what is left in them."""
+    pulse, state = Evaluator(n.PopulationEncode(np.array([[0.0, 1.0]]), 1.0).pulse_body), {"v": v}
+    return np.stack([pulse.step(state, units) for _ in range(steps)]), state["v"]
+
+
 def test_a_worked_example() -> None:
     # Fields at -1, 0, 1; sigma 1. At x = 1: distances 2, 1, 0, so a = e^-2, e^-1/2, 1 = 0.1353, 0.6065, 1.
     mean = np.array([[-1.0, 0.0, 1.0]])
     units = activation(mean, 1.0, np.array([[1.0]]))
     assert units.tolist() == [[round(ONE * math.exp(-2)), round(ONE * math.exp(-0.5)), ONE]]
-    train, v = pulses(units, np.zeros((1, 3)), 5, always=False)
+    train, v = pulses(units, np.zeros((1, 3), np.int64), 5)
     # 0.6065, 1.213 -> spike, 0.2131; 0.8196, 1.4261 -> spike, 0.4261; 1.0327 -> spike.
     assert train[:, 0].T.tolist() == [[0, 0, 0, 0, 0], [0, 1, 0, 1, 1], [1, 1, 1, 1, 1]]
     assert v.tolist() == [[5 * units[0, 0], 5 * units[0, 1] - 3 * ONE, 0]]
@@ -39,7 +51,7 @@ def test_a_worked_example() -> None:
 
 
 def test_an_accumulator_that_reaches_one_spikes() -> None:
-    train, v = pulses(np.array([[ONE / 2, ONE]]), np.zeros((1, 2)), 4, always=False)
+    train, v = pulses(np.array([[ONE // 2, ONE]]), np.zeros((1, 2), np.int64), 4)
     assert train[:, 0].T.tolist() == [[0, 1, 0, 1], [1, 1, 1, 1]]
     assert not v.any()
 
@@ -48,7 +60,7 @@ def test_an_accumulator_that_reaches_one_spikes() -> None:
 @given(x=FINITE, low=st.floats(-5, 5), gap=st.floats(1e-3, 3), sigma=st.floats(1e-3, 50), count=st.integers(2, 12))
 def test_activations_are_the_exponential_to_a_unit(x: float, low: float, gap: float, sigma: float, count: int) -> None:
     mean = low + gap * np.arange(count)[None]
-    units = activation(mean, sigma, np.array([x]))
+    units = activation(mean, sigma, np.array([[x]]))[0]
     held = np.clip(x, mean[0, 0], mean[0, -1])
     expected = np.exp(-((held - mean[0]) ** 2) / (2 * sigma**2)) * ONE
     assert units.shape == (count,)
@@ -60,7 +72,7 @@ def test_activations_are_the_exponential_to_a_unit(x: float, low: float, gap: fl
 @given(units=st.lists(st.integers(0, ONE), min_size=1, max_size=5), start=st.integers(0, ONE - 1), t=st.integers(1, 40))
 def test_spikes_are_the_whole_part_of_the_sum(units: list[int], start: int, t: int) -> None:
     """Closed form of the accumulators: after k steps there were (start + k a) >> 20 spikes."""
-    train, v = pulses(np.array(units, dtype=float), np.full(len(units), float(start)), t, always=False)
+    train, v = pulses(np.array(units), np.full(len(units), start), t)
     total = start + np.arange(1, t + 1)[:, None] * np.array(units)
     assert np.array_equal(train.cumsum(axis=0), total >> 20)
     assert np.array_equal(v, total[-1] % ONE)
@@ -73,7 +85,7 @@ def test_a_field_narrower_than_floats_can_square() -> None:
 def test_the_bias_source_spikes_in_each_useful_step() -> None:
     node = n.PopulationEncode(np.zeros((2, 3)) + [0, 1, 2], 1.0, always=True)
     assert node.out_shape == (7,)
-    train = node.train(node.state(4), np.zeros((4, 2)), 3)
+    train = n.HostStep(node).train(node.state(4), np.zeros((4, 2)), 3)
     assert train.shape == (3, 4, 7)
     assert (train[..., -1] == 1).all()
 

@@ -20,6 +20,7 @@ from nervecord.compiler.ops import (
     Affine,
     Decode,
     Dense,
+    HostStep,
     Input,
     IntegerMembrane,
     IntegerSpike,
@@ -188,7 +189,7 @@ def test_what_enters_stays_within_the_range_that_proofs_take(op: Op) -> None:
     assert low.shape == high.shape == (op.size,)
     rng = np.random.default_rng(0)
     x = rng.integers(0, 2, size=(200, 3)) if op.spikes else rng.choice([-1e6, -3.0, 0.0, 2.5, 1e6], size=(200, 3))
-    sent = op.train(op.state(200), x, 5) if isinstance(op, PopulationEncode) else op.step(op.state(200), x)
+    sent = HostStep(op).train(op.state(200), x, 5) if isinstance(op, PopulationEncode) else op.step(op.state(200), x)
     sent = sent.astype(np.int64).reshape(-1, op.size)
     assert (sent >= low).all()
     assert (sent <= high).all()

@@ -38,9 +38,15 @@ def test_a_number_may_stand_before_the_value_that_it_is_compared_with() -> None:
     assert step({}, torch.tensor([[-3.0, 0.5, 7.0]], dtype=torch.float64)).tolist() == [[-1.0, 0.5, 2.0]]
 
 
-def test_every_operation_has_a_reading_but_those_of_the_host() -> None:
-    read = {*equations.SHARED, *SOURCES, *CONVERSIONS}
-    assert set(OPERATIONS) - read == {"power_of_two"}
+def test_every_operation_has_a_reading() -> None:
+    assert set(OPERATIONS) == {*equations.SHARED, *SOURCES, *CONVERSIONS}
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+def test_powers_of_two_are_exact(precision: torch.dtype) -> None:
+    do = Tracer("float")
+    step = equations.equations(do.body(do.power_of_two(do.x)), Place(torch.device("cpu"), precision), "node")
+    assert step({}, torch.arange(33, dtype=precision)).tolist() == [2.0**-k for k in range(33)]
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from nervecord.compiler.ops import PopulationEncode
-from nervecord.compiler.ops.population import ONE
 from nervecord.compiler.plan.plan import Entry, Read
 from nervecord.runtime.engines.c.constants import literal, unsigned
 from nervecord.runtime.engines.c.core import Core
@@ -31,20 +29,20 @@ def _enter(core: Core, entry: Entry) -> str:
     """The function that puts one step of an entry into its ring; empty where it has none."""
     if entry.name not in core.form.rings:
         return ""
-    ring, name, op = core.form.rings[entry.name], core.form.names[entry.name], entry.op
+    ring, name = core.form.rings[entry.name], core.form.names[entry.name]
     slot = f"s->{name}_at" if ring.slots > 1 else "0"
     start = f"    {ring.place} *const list = s->{name}_list + {ring.width} * (size_t){slot};"
     lines = [start, "    size_t count = 0;"]
     n, constant = taken(entry), bias_source(entry)
     value = f"s->{name}_value[{ring.width} * (size_t){slot} + count] = ({ring.value})%s;"
-    if isinstance(op, PopulationEncode):
+    if entry.name in core.form.pulses:
+        equations = core.form.pulses[entry.name]
+        inner, spike = equations.lines("x[i]", core.prefix, core.helpers, result=True, before_spike=False)
         lines += [
             f"    for (size_t i = 0; i < {n}; i++) {{",
-            f"        const int32_t units = s->{name}_units[i] + x[i];",
-            f"        const int32_t spike = units >= {ONE};",
-            f"        s->{name}_units[i] = units - {ONE} * spike;",
+            *(f"        {line}" for line in inner),
             f"        list[count] = ({ring.place})i;",
-            "        count += (size_t)spike;",
+            f"        count += (size_t)({spike});",
             "    }",
         ]
     else:
@@ -60,7 +58,7 @@ def _enter(core: Core, entry: Entry) -> str:
     if constant:
         lines += [f"    list[count] = {n};", *([f"    {value % constant}"] if ring.valued else []), "    count++;"]
     if core.observed:
-        given = "1" if isinstance(op, PopulationEncode) or not ring.valued else (
+        given = "1" if not ring.valued else (
             f"s->{name}_value[{ring.width} * (size_t){slot} + j]"
         )  # fmt: skip
         lines += [
@@ -114,8 +112,9 @@ def _held(core: Core) -> list[str]:
             x = f"s->{name}_sent"
         for link in links:
             lines += _product(core, link, x)
-        if isinstance(entry.op, PopulationEncode) and core.plan.schedule.resets:
-            lines.append(f"memset(s->{name}_units, 0, sizeof s->{name}_units);")
+        if entry.name in core.form.pulses and core.plan.schedule.resets:
+            states = core.form.pulses[entry.name].states
+            lines += [f"memset(s->{name}_{state}, 0, sizeof s->{name}_{state});" for state in states]
         if core.observed and entry.entering == "held" and entry.name not in core.form.rings:
             steps = core.plan.schedule.steps
             lines += [

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from nervecord.compiler.ops import PopulationEncode
 from nervecord.runtime.engines.c.constants import Member, literal, unsigned
-from nervecord.runtime.engines.c.layout import Cell, Form, Link, Ring, bias_source
+from nervecord.runtime.engines.c.layout import Cell, Form, Link, Ring, bias_source, taken
 from nervecord.runtime.engines.c.names import quoted
 from nervecord.runtime.engines.c.products import Products
 
@@ -32,10 +31,9 @@ class Core:
         held = {link.held for link in self.form.links.values() if link.held is not None}
         for entry in self.form.entries:
             name, op = self.form.names[entry.name], entry.op
-            if isinstance(op, PopulationEncode):
-                found.append(
-                    Member(f"{name}_units", "int32_t", int(op.mean.size), "accumulators of the population code")
-                )
+            if entry.name in self.form.pulses:
+                found += [Member(f"{name}_{state}", "int32_t", taken(entry), "state of an encoder of spikes")
+                          for state in self.form.pulses[entry.name].states]  # fmt: skip
             elif entry.name in held and bias_source(entry):
                 found.append(Member(f"{name}_sent", "int32_t", op.size, "what is held, and the bias source"))
         for link in self.form.links.values():

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable
 
 from nervecord.compiler.body.bounds import Bounds
 from nervecord.compiler.body.expression import Body, Node
-from nervecord.compiler.lower.ranges import Proved
 from nervecord.errors import InfeasibleError
 from nervecord.runtime.engines.c.constants import INT32, Table, literal, signed
+from nervecord.runtime.engines.c.names import bare
 from nervecord.runtime.engines.c.routines import Helpers
 
 SIGNS = {
@@ -24,16 +23,14 @@ class Equations:
     """The equations of one population, and the tables of their constants.
 
     Args:
-        name: identifier of the population. proved: its body and ranges. label: of the op, for messages.
+        name: identifier of the population. body: folded. bounds: of each of its values. label: for messages.
 
     Raises:
         InfeasibleError: a state needs more than 32 bits.
     """
 
-    def __init__(self, name: str, proved: Proved, label: str) -> None:
-        self.name = name
-        self.body: Body = proved.folded
-        self.bounds: list[Bounds] = proved.bounds(self.body)
+    def __init__(self, name: str, body: Body, bounds: list[Bounds], label: str) -> None:
+        self.name, self.body, self.bounds = name, body, bounds
         for state, place in self.body.kept.items():
             if not self.narrow(place):
                 raise InfeasibleError(
@@ -146,16 +143,16 @@ class _Lines:
                 kind = "int32_t" if self.of.narrow(place) else "int64_t"
                 wanted = "given" if place == body.result else names.get(place, node.name or "value")
                 name = self._name(f"old_{wanted}" if node.operation == "state" else wanted)
-                lines.append(f"const {kind} {name} = {self._bare(text)};")
+                lines.append(f"const {kind} {name} = {bare(text)};")
                 self.text[place] = name
             else:
                 atom = not node.arguments or node.operation == "as_integer" or node.operation in _CALLS
                 self.text[place] = text if atom else f"({text})"
         for state, place in ends.items():
-            text = self._bare(self.text[place])
+            text = bare(self.text[place])
             if text != f"s->{self.of.name}_{state}[i]":
                 lines.append(f"s->{self.of.name}_{state}[i] = {text};")
-        return lines, "" if not result else self._bare(self.text[body.result])
+        return lines, "" if not result else bare(self.text[body.result])
 
     def _needed(self, ends: list[int]) -> set[int]:
         needed: set[int] = set()
@@ -174,18 +171,6 @@ class _Lines:
             name = f"{wanted}{k}"
         self.taken.add(name)
         return name
-
-    @staticmethod
-    def _bare(text: str) -> str:
-        """Without parentheses around the whole."""
-        if not (text.startswith("(") and text.endswith(")")) or re.match(r"\(int(32|64)_t\)", text):
-            return text
-        depth = 0
-        for k, sign in enumerate(text):
-            depth += (sign == "(") - (sign == ")")
-            if depth == 0 and k < len(text) - 1:
-                return text
-        return text[1:-1]
 
     def _number(self, node: Node, k: int) -> int:
         return int(self.body.values[node.arguments[k]].flat[0])
@@ -229,33 +214,33 @@ class _Lines:
         return f"{self.helpers.shift(wide=self._wide(node))}({arguments[0]}, {self._number(node, 1)}u)"
 
     def _clip(self, node: Node, arguments: list[str]) -> str:
-        return f"{self.helpers.clamp(wide=self._wide(node))}({', '.join(self._bare(a) for a in arguments)})"
+        return f"{self.helpers.clamp(wide=self._wide(node))}({', '.join(bare(a) for a in arguments)})"
 
     def _scaled(self, node: Node, arguments: list[str]) -> str:
         factor, bits, towards = self._number(node, 1), self._number(node, 2), str(node.settings[0])
         if self.of.bounds[node.arguments[0]].largest * factor >= 1 << 63:
             raise InfeasibleError("a product of 'scaled' may need more than 64 bits", where=self.of.name)
         if self._wide(node) or factor > 1 << bits or bits > 16:
-            return f"{self.helpers.scaled(towards)}({self._bare(arguments[0])}, {literal(factor)}, {bits}u)"
-        return f"{self.helpers.keep(bits, towards)}({self._bare(arguments[0])}, {factor}u)"
+            return f"{self.helpers.scaled(towards)}({bare(arguments[0])}, {literal(factor)}, {bits}u)"
+        return f"{self.helpers.keep(bits, towards)}({bare(arguments[0])}, {factor}u)"
 
     def _lose(self, node: Node, arguments: list[str]) -> str:
         self._require_narrow(node)
         shift = min(self._number(node, 1), 31)
-        return f"{self.helpers.lose(at_least_one=bool(node.settings[0]))}({self._bare(arguments[0])}, {shift}u)"
+        return f"{self.helpers.lose(at_least_one=bool(node.settings[0]))}({bare(arguments[0])}, {shift}u)"
 
     def _levels(self, node: Node, arguments: list[str], *, left: bool) -> str:
         self._require_narrow(node)
         helper = self.helpers.levels(reached=bool(node.settings[0]), left=left)
-        return f"{helper}({', '.join(self._bare(a) for a in arguments)})"
+        return f"{helper}({', '.join(bare(a) for a in arguments)})"
 
     def _wrap(self, node: Node, arguments: list[str]) -> str:
         if self._number(node, 1) > 32:
             raise InfeasibleError("wraps at more than 32 bits, and C has a form of 32", where=self.of.name)
-        return f"{self.helpers.wrap()}({self._bare(arguments[0])}, {self._number(node, 1)}u)"
+        return f"{self.helpers.wrap()}({bare(arguments[0])}, {self._number(node, 1)}u)"
 
     def _wrap_once(self, node: Node, arguments: list[str]) -> str:
-        return f"{self.helpers.wrap_once()}({', '.join(self._bare(a) for a in arguments)})"
+        return f"{self.helpers.wrap_once()}({', '.join(bare(a) for a in arguments)})"
 
     def _require_narrow(self, node: Node) -> None:
         if any(not self.of.narrow(k) for k in node.arguments):

@@ -15,18 +15,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.body.bounds import Bounds
+from nervecord.compiler.body.fold import folded
+from nervecord.compiler.body.intervals import IntervalReading, over_steps
 from nervecord.compiler.findings import raise_on_errors
-from nervecord.compiler.lower.ranges import overflows, prove_bodies
-from nervecord.compiler.ops import (
-    Array,
-    BiasChannel,
-    Input,
-    Level,
-    Mantissas,
-    Op,
-    PopulationEncode,
-    Quantise,
-)
+from nervecord.compiler.lower.ranges import op_range, overflows, prove_bodies
+from nervecord.compiler.ops import Array, HostOp, Level, Mantissas, Op
 from nervecord.compiler.plan.plan import Entry, Plan, Step, Unit
 from nervecord.errors import GraphError, InfeasibleError
 from nervecord.runtime.engines.c.constants import INT32, Table, signed, unsigned
@@ -154,6 +148,7 @@ class Form:
 
     Args:
         entries: in the order of what `step_q` takes. rings: by name of the source.
+        pulses: entry that makes spikes itself -> the equations of one of its steps.
     """
 
     plan: Plan
@@ -162,6 +157,7 @@ class Form:
     rings: dict[str, Ring]
     links: dict[str, Link]
     cells: tuple[Cell, ...]
+    pulses: dict[str, Equations]
     tables: list[Table] = field(default_factory=list)
 
     @property
@@ -198,43 +194,32 @@ class Form:
 
 def taken(entry: Entry) -> int:
     """Numbers of an entry that its user gives."""
-    op = entry.op
-    if isinstance(op, PopulationEncode):
-        return int(op.mean.size)
-    return op.width if isinstance(op, (Quantise, BiasChannel)) else op.size
+    return entry.op.size - bool(_host(entry).appended)
 
 
 def bias_source(entry: Entry) -> int:
     """What a bias source behind the numbers that its user gives sends in each step; 0 where there is none."""
-    if isinstance(entry.op, BiasChannel):
-        return 1
-    if isinstance(entry.op, PopulationEncode):
-        return int(entry.op.always)
-    return entry.op.constant if isinstance(entry.op, Quantise) else 0
+    return _host(entry).appended
 
 
 def limits(entry: Entry) -> tuple[int, int]:
     """Smallest and largest number that its user may give."""
-    op = entry.op
-    if isinstance(op, PopulationEncode):
-        return 0, 1 << 20
-    if isinstance(op, Quantise):
-        return -op.limit, op.limit
-    if isinstance(op, BiasChannel):
-        return 0, 1
-    assert isinstance(op, Input)
-    bound = op.bound
-    if bound is None:
-        raise GraphError("what it sends into integers has no limit", where=entry.name)
-    return (0, 1) if op.spikes else (-int(bound), int(bound))
+    op = _host(entry)
+    if op.PULSES:
+        return op.drive
+    low, high = (end.ravel()[: taken(entry)] for end in op_range(op, entry.name))
+    return int(low.min()), int(high.max())
 
 
 def largest(entry: Entry) -> int:
     """Largest magnitude that it sends, a bias source included."""
-    if isinstance(entry.op, PopulationEncode):
-        return 1
-    bound = entry.op.bound
-    return max(limits(entry)[1], int(bound) if isinstance(entry.op, Quantise) and bound is not None else 0)
+    low, high = op_range(entry.op, entry.name)
+    return int(max(high.max(), -low.min()))
+
+
+def _host(entry: Entry) -> HostOp:
+    assert isinstance(entry.op, HostOp)  # what enters a core comes from the host
+    return entry.op
 
 
 def form(plan: Plan, *, whole: bool = False) -> Form:
@@ -278,9 +263,6 @@ class _Former:
             integer = step.op.has_body and Level.INTEGER in step.op.levels
             if not (isinstance(step.op, Mantissas) or integer):
                 raise InfeasibleError(f"{step.op.kind} has no form in C", where=step.name)
-        for entry in self.plan.entries:
-            if not isinstance(entry.op, (Quantise, BiasChannel, PopulationEncode, Input)):
-                raise InfeasibleError(f"{entry.op.kind} has no form in C", where=entry.name)
 
     def made(self) -> Form:
         """The whole form."""
@@ -288,7 +270,15 @@ class _Former:
         rings = self._rings()
         links = {step.name: self._link(step, rings) for step in plan.connections}
         cells = tuple(self._cell(unit, links, rings) for unit in self.units)
-        return Form(plan, self.names, plan.entries, rings, links, cells, self.tables)
+        pulses = {entry.name: self._pulses(entry) for entry in plan.entries if _host(entry).PULSES}
+        return Form(plan, self.names, plan.entries, rings, links, cells, pulses, self.tables)
+
+    def _pulses(self, entry: Entry) -> Equations:
+        op = _host(entry)
+        reached = over_steps(op.pulse_body, Bounds.of(*op.drive), 0)
+        body = folded(reached.body, reached.values)
+        bounds = IntervalReading(body).every(reached.x, reached.state)
+        return Equations(self.names[entry.name], body, bounds, entry.name)
 
     # ------------------------------------------------------------------------------------------------ rings
 
@@ -384,7 +374,8 @@ class _Former:
 
     def _cell(self, unit: Unit, links: dict[str, Link], rings: dict[str, Ring]) -> Cell:
         step = unit.step
-        equations = Equations(self.names[step.name], self.proved[step.name], step.name)
+        proved = self.proved[step.name]
+        equations = Equations(self.names[step.name], proved.folded, proved.bounds(proved.folded), step.name)
         self.tables += equations.tables.values()
         return Cell(
             name=self.names[step.name], unit=unit, links=tuple(links[s.name] for s in unit.incoming),

@@ -21,8 +21,8 @@ _KEYWORDS = frozenset({
 })
 """Of C99 and, since the header serves both, of C++."""
 _OURS = frozenset({
-    "activation", "cell", "clamp", "clear", "decode", "enter", "fail", "keep", "limited", "product", "rounded", "rows",
-    "shift",
+    "cell", "clamp", "clear", "decode", "enter", "fail", "floored", "keep", "larger", "levels", "left", "limited",
+    "lose", "nearest", "product", "rows", "scaled", "shift", "smaller", "wrap",
 })
 """First words of the functions' names in the source."""
 # fmt: on
@@ -66,3 +66,15 @@ def quoted(text: str, more: str = "") -> str:
         more: signs that are kept too; a comment in C must not have a slash.
     """
     return re.sub(rf"[^A-Za-z0-9 ._+:@{re.escape(more)}-]", "?", text)[:80]
+
+
+def bare(text: str) -> str:
+    """An expression without parentheses around the whole; a cast stays."""
+    if not (text.startswith("(") and text.endswith(")")) or re.match(r"\((int(32|64)_t|double)\)", text):
+        return text
+    depth = 0
+    for k, sign in enumerate(text):
+        depth += (sign == "(") - (sign == ")")
+        if depth == 0 and k < len(text) - 1:
+            return text
+    return text[1:-1]

@@ -16,7 +16,7 @@ import numpy as np
 from nervecord.compiler.blas import matmul
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy
-from nervecord.compiler.ops import Array, PopulationEncode
+from nervecord.compiler.ops import Array
 from nervecord.compiler.plan.host_steps import After, Before
 from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import ContractError, EngineError
@@ -311,7 +311,7 @@ def entering(form: Form, entered: dict[str, Array], batch: int) -> Array:
     """
     rows = []
     for entry, size in zip(form.entries, form.in_sizes, strict=True):
-        assert not isinstance(entry.op, PopulationEncode)
+        assert entry.name not in form.pulses
         values = entered[entry.name][: form.in_rows].reshape(form.in_rows, batch, -1)
         rows.append(values[..., :size])
     together = np.concatenate(rows, axis=2).swapaxes(0, 1)

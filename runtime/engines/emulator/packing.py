@@ -11,21 +11,11 @@ import numpy as np
 from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.body.expression import Body
 from nervecord.compiler.lower.ranges import Proved, entering, prove_bodies
-from nervecord.compiler.ops import (
-    ArgmaxDecode,
-    Array,
-    CountArgmaxDecode,
-    CountDecode,
-    Mantissas,
-    Normalise,
-    PopulationEncode,
-    Quantise,
-    Sparse,
-)
+from nervecord.compiler.ops import Array, Mantissas, Sparse
 from nervecord.compiler.ops.sparse import MOST_DENSE
 from nervecord.compiler.plan.plan import Entry, Plan, Step
 from nervecord.errors import InfeasibleError
-from nervecord.runtime.engines.emulator.fused import decoder_numbers, fusable
+from nervecord.runtime.engines.emulator.fused import HostChain, host_chain
 from nervecord.runtime.engines.emulator.leaky import leaky
 from nervecord.runtime.engines.emulator.opcodes import CHUNK, Eq, Ins, Instructions, Kept, instructions
 from nervecord.runtime.engines.emulator.tables import Con, Fan, Header, Hold, Kind, Pop, Ring
@@ -140,7 +130,7 @@ def pack(plan: Plan, *, fuse: bool = True, wide: bool = False, fast: bool = True
         GraphError: an entry has no limit.
         InfeasibleError: it needs more memory than can be addressed.
     """
-    return _Packer(plan, fuse and fusable(plan), wide, fast, sparse).packed()
+    return _Packer(plan, host_chain(plan) if fuse else None, wide, fast, sparse).packed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +154,10 @@ def _behind(places: Array, start: int) -> None:
 class _Packer:
     """Writes the tables of one plan."""
 
-    def __init__(self, plan: Plan, fused: bool, wide: bool, fast: bool, sparse: float) -> None:
+    def __init__(self, plan: Plan, chain: HostChain | None, wide: bool, fast: bool, sparse: float) -> None:
         arithmetic = plan.graph.arithmetic
         assert arithmetic is not None
-        self.plan, self.fused, self.fast, self.sparse, self.arithmetic = plan, fused, fast, sparse, arithmetic
+        self.plan, self.chain, self.fast, self.sparse, self.arithmetic = plan, chain, fast, sparse, arithmetic
         self.proofs = {proved.range.name: proved for proved in prove_bodies(plan)}
         self.sent = largest(plan, self.proofs)
         self.bounds = {step.name: bounds(step, self.sent, arithmetic) for step in plan.connections}
@@ -397,7 +387,7 @@ class _Packer:
     def packed(self) -> Packed:
         """All tables."""
         plan, h = self.plan, self.header
-        scratch = self._host() if self.fused else 0
+        scratch = self._host(self.chain) if self.chain is not None else 0
         h[Header.STEPS], h[Header.WINDOW], h[Header.RESETS] = plan.schedule.steps, plan.window, plan.schedule.resets
         h[Header.REALS] = self.real
         connections = [self._connection(step) for step in plan.connections]
@@ -441,7 +431,7 @@ class _Packer:
             state=self.state,
             memory=self.memory,
             scratch=scratch + widest,
-            fused=self.fused,
+            fused=self.chain is not None,
             narrow=self.narrow,
             populations={name: tuple(self.proofs[name].reached.body.kept) for name in self.populations},
             connections=tuple(self.connections),
@@ -449,37 +439,30 @@ class _Packer:
             held=places,
         )
 
-    def _host(self) -> int:
-        """The host's ops among the reals: clip, scale, limit, constant, sigma; the normaliser's mean and divisor; the
+    def _host(self, chain: HostChain) -> int:
+        """The host's ops among the reals: clip, scale, limit, appended, sigma; the normaliser's mean and divisor; the
         decoder's offset, low, high, fail-safe, and weights by neuron; the population code's means.
 
         Returns:
             How many numbers in float64 it needs.
         """
-        plan, h = self.plan, self.header
-        normalise, encoder, decode = plan.before[1].op, plan.before[2].op, plan.after[0].op
-        assert isinstance(normalise, Normalise)
-        assert plan.contract is not None
-        pulsed = isinstance(encoder, PopulationEncode)
-        graded = (encoder.scale, encoder.limit, encoder.constant) if isinstance(encoder, Quantise) else (0, 0, 0)
-        sigma = encoder.sigma if isinstance(encoder, PopulationEncode) else 1.0
-        self.put_real(np.array([normalise.clip, *graded, sigma]))
-        self.put_real(normalise.mean)
-        self.put_real(normalise.divisor)
-        weight, fixed = decoder_numbers(decode, plan.contract.fail_safe)
-        self.put_real(fixed)
-        self.put_real(weight.T)
-        if isinstance(encoder, PopulationEncode):
-            self.put_real(encoder.mean)
-            h[Header.ALWAYS], h[Header.CHANNEL] = encoder.always, encoder.mean.shape[1]
+        plan, h, pulsed = self.plan, self.header, chain.centres is not None
+        self.put_real(np.array([chain.clip, chain.scale, chain.limit, 0 if pulsed else chain.appended, chain.sigma]))
+        self.put_real(chain.mean)
+        self.put_real(chain.divisor)
+        self.put_real(chain.numbers)
+        self.put_real(chain.weights.T)
+        accumulators = 0
+        if chain.centres is not None:
+            self.put_real(chain.centres)
+            accumulators = chain.centres.size
+            h[Header.ALWAYS], h[Header.CHANNEL] = chain.appended, chain.centres.shape[1]
         h[Header.PULSED], h[Header.CARRIED] = pulsed, not plan.schedule.resets
-        h[Header.OBSERVATIONS] = normalise.mean.size
-        h[Header.COUNTED] = isinstance(decode, (CountDecode, CountArgmaxDecode))
-        h[Header.CHOOSES] = isinstance(decode, (ArgmaxDecode, CountArgmaxDecode))
+        h[Header.OBSERVATIONS] = chain.mean.size
+        h[Header.COUNTED], h[Header.CHOOSES] = chain.counted, chain.chooses
         (read,) = plan.reads
         h[Header.READ], h[Header.FIRST], h[Header.LAST] = self.populations[read.source], read.first, read.last
-        h[Header.DECODED], h[Header.EACH] = weight.shape
-        accumulators = encoder.mean.size if isinstance(encoder, PopulationEncode) else 0
+        h[Header.DECODED], h[Header.EACH] = chain.weights.shape
         h[Header.UNITS], h[Header.COUNTS] = accumulators, 2 * accumulators
         h[Header.PULSE] = self._reserve(accumulators + 1) if pulsed else 0
-        return int(2 * accumulators + (weight.size if h[Header.COUNTED] else 0))
+        return int(2 * accumulators + (chain.weights.size if chain.counted else 0))

@@ -65,6 +65,13 @@ def _maximum(a: Number, b: Number) -> Tensor:
     return torch.maximum(a, b) if isinstance(b, Tensor) else a.clamp(min=b)
 
 
+def _power_of_two(k: Tensor) -> Tensor:
+    # Its bits, as torch.pow need not be exact.
+    if k.dtype is torch.float32:
+        return ((127 - k.int()) << 23).view(torch.float32)
+    return ((1023 - k.long()) << 52).view(torch.float64)
+
+
 SHARED: dict[str, Function] = {
     "add": lambda a, b: a + b,
     "subtract": lambda a, b: a - b,
@@ -96,6 +103,7 @@ SHARED: dict[str, Function] = {
     "rint": torch.round,
     "tanh": torch.tanh,
     "expm1": torch.expm1,
+    "power_of_two": _power_of_two,
 }
 """Operation -> what computes it. Conversions depend on the type, and are made by `equations`."""
 

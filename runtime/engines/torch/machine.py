@@ -79,17 +79,16 @@ class BatchedMachine:
         }
         self.before, self.after = Before(self.plan, self.place), After(self.plan, self.place)
 
-    # Kernels are functions and cannot be copied; the encoders' accumulators, which stand beside them, can.
+    # Kernels are functions and cannot be copied; the state of the host's encoders, which stands beside them, can.
     def __getstate__(self) -> dict[str, Any]:
-        held = {key: value for key, value in self.__dict__.items() if key not in ("kernels", "before", "after")}
-        return {**held, "_encoders": {name: code.v for name, code in self.before.encoders.items()}}
+        rest = {key: value for key, value in self.__dict__.items() if key not in ("kernels", "before", "after")}
+        return {**rest, "_encoders": self.before.states}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         encoders = state.pop("_encoders")
         self.__dict__.update(state)
         self._make_kernels()
-        for name, v in encoders.items():
-            self.before.encoders[name].v = v
+        self.before.states = encoders
 
     # ------------------------------------------------------------------------------------------------ state
 
@@ -123,7 +122,7 @@ class BatchedMachine:
         return (
             self.t, {name: dict(values) for name, values in self.states.items()}, dict(self._seen),
             {name: kept.copy() for name, kept in self._history.items()}, self.trace_steps, self.tally.standing(),
-            {name: code.v for name, code in self.before.encoders.items()},
+            self.before.standing(),
         )  # fmt: skip
 
     def stand(self, before: Any) -> None:
@@ -132,8 +131,7 @@ class BatchedMachine:
         self.states = {name: dict(values) for name, values in states.items()}
         self._seen, self._history = dict(seen), {name: kept.copy() for name, kept in history.items()}
         self.tally.stand(tally)
-        for name, v in encoders.items():
-            self.before.encoders[name].v = v
+        self.before.stand(encoders)
 
     def clear(self, rows: Tensor) -> None:
         """The state of some copies, (batch,) bool on the device, back to that before the first step; time goes on."""
