@@ -234,9 +234,24 @@ def _unit(unit: Unit, arithmetic: Arithmetic, interval: int, sent: dict[str, Sen
         product, entering = max(product, reach), entering + passed
     reached = op.reach(arithmetic, interval, entering)
     if reached.sends is not None:
+        _require_sent(unit.step.op, reached.reached, reached.sends)
         sent[unit.step.name] = reached.sends
     proved = UnitRange.of(unit.step.name, [c.name for c in unit.incoming], product, entering, reached)
     return Proved(proved, reached.reached)
+
+
+def _require_sent(op: Op, reached: Reached, sends: Sent) -> None:
+    """Refuse an op that says of what it sends less than its equations give.
+
+    Raises:
+        InfeasibleError: it does.
+    """
+    result = reached.values[reached.body.result]
+    if not result.within(Bounds.of(sends.low, sends.high)):
+        raise InfeasibleError(
+            f"gives {result.lowest} to {result.highest}, and says that it sends {sends.low.min()} to "
+            f"{sends.high.max()}", where=op.label, hint="let its `reach` say what its body gives",
+        )  # fmt: skip
 
 
 def through(dense: Mantissas, arithmetic: Arithmetic, interval: int, given: Sent) -> tuple[int, Sent]:

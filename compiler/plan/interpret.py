@@ -66,11 +66,11 @@ class Machine:
     def _begin(self) -> None:
         """The core's state before the first step."""
         self.state: dict[str, State] = {step.name: step.op.state(self.batch) for step in self.plan.core}
-        kept = [(e.name, e.op.out_shape, e.keeps) for e in self.plan.entries]
-        kept += [(s.name, s.op.out_shape, s.keeps) for s in self.plan.core]
         # What was given `lag` steps ago stands at [-lag].
         self.history: dict[str, Array] = {
-            name: np.zeros((keeps, self.batch, *shape), dtype=self._dtype) for name, shape, keeps in kept if keeps
+            name: np.zeros((source.keeps, self.batch, *source.op.out_shape), dtype=self._dtype)
+            for name, source in self.plan.sources.items()
+            if source.keeps
         }
 
     def standing(self) -> Any:

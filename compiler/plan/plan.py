@@ -14,7 +14,7 @@ cleared before the block. What a plan does not refuse, every engine runs, and eq
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, TypeAlias
 
@@ -132,6 +132,49 @@ class Plan:
         """The T steps of a block in which a core step works on it."""
         phase = self._step[name].phase
         return slice(phase, phase + self.schedule.steps)
+
+    @cached_property
+    def sources(self) -> dict[str, Entry | Step]:
+        """Name -> what gives values to the core: its entries, then its steps in execution order."""
+        found: tuple[Entry | Step, ...] = (*self.entries, *self.core)
+        return {source.name: source for source in found}
+
+    @cached_property
+    def hoisted(self) -> dict[str, str]:
+        """Connection -> the entry whose value it multiplies, where that is one for all T steps of an action: its
+        product is taken once."""
+        held = {entry.name for entry in self.entries if entry.entering == "held"}
+        return {s.name: s.taps[0].source for s in self.connections if len(s.taps) == 1 and s.taps[0].source in held}
+
+    @cached_property
+    def stepwise(self) -> tuple[str, ...]:
+        """What sends other values to connections at each step: for these an engine keeps what was sent."""
+        taken = {tap.source for step in self.connections if step.name not in self.hoisted for tap in step.taps}
+        sending = [unit.step.name for unit in self.units if unit.step.op.sending]
+        return (*(entry.name for entry in self.entries if entry.name in taken), *sending)
+
+    @cached_property
+    def useful_steps(self) -> tuple[Step, ...]:
+        """The core steps in an order to execute the k-th useful step of each in, one k after the other.
+
+        Their lags are what the phases do not make up for: in a window that is cleared none is left.
+        """
+        if not any(step.phase for step in self.core):
+            return self.core
+        phase = {entry.name: 0 for entry in self.entries} | {step.name: step.phase for step in self.core}
+        waiting = [
+            replace(step, taps=tuple(Tap(t.source, t.lag + phase[t.source] - step.phase) for t in step.taps))
+            for step in self.core
+        ]
+        order: list[Step] = []
+        done = {entry.name for entry in self.entries}
+        while waiting:
+            ready = [step for step in waiting if all(tap.lag > 0 or tap.source in done for tap in step.taps)]
+            assert ready  # a plan has no loop without a delay
+            order += ready
+            done |= {step.name for step in ready}
+            waiting = [step for step in waiting if step.name not in done]
+        return tuple(order)
 
     @cached_property
     def units(self) -> tuple[Unit, ...]:

@@ -49,8 +49,7 @@ class Replay:
         self._dtype = np.float64 if plan.graph.level is Level.DISCRETE else np.int64
         self._before = Before(plan)
         self._populations = {unit.step.name for unit in plan.units}
-        self._phases = {entry.name: 0 for entry in plan.entries} | {step.name: step.phase for step in plan.core}
-        self._keeps = {entry.name: entry.keeps for entry in plan.entries} | {s.name: s.keeps for s in plan.core}
+        self._keeps = {name: source.keeps for name, source in plan.sources.items()}
         self.reset()
 
     def reset(self) -> None:
@@ -87,7 +86,7 @@ class Replay:
         rows = {name: self._behind(name, values) for name, values in heard.items()}
         found: dict[str, list[Array]] = {name: [] for name in self._populations}
         membranes: dict[str, list[Array]] = {name: [] for name in self._populations}
-        order = self._order(heard)
+        order = self.plan.useful_steps
         for step in order:
             if step.name not in heard:
                 rows[step.name] = self._behind(step.name, np.zeros((self._steps, *step.op.out_shape), self._dtype))
@@ -118,29 +117,10 @@ class Replay:
         """What enters at useful step k, (1, ...)."""
         total: Array | None = None
         for tap in step.taps:
-            part = rows[tap.source][self._keeps[tap.source] + k - self._lag(step, tap.source, tap.lag)]
+            part = rows[tap.source][self._keeps[tap.source] + k - tap.lag]
             total = part if total is None else total + part
         assert total is not None
         return total[None]
-
-    def _lag(self, step: Step, source: str, lag: int) -> int:
-        """In useful steps: what the phases do not make up for already."""
-        return lag - (self._phases[step.name] - self._phases[source])
-
-    def _order(self, heard: Mapping[str, Array]) -> list[Step]:
-        """The core so that what a step needs of its own time stands before it."""
-        done = set(heard)
-        waiting, order = list(self.plan.core), []
-        while waiting:
-            ready = [
-                s for s in waiting
-                if all(tap.source in done or self._lag(s, tap.source, tap.lag) > 0 for tap in s.taps)
-            ]  # fmt: skip
-            order += ready
-            done |= {step.name for step in ready}
-            chosen = {step.name for step in ready}
-            waiting = [step for step in waiting if step.name not in chosen]
-        return order
 
 
 def before_spike(op: Op, state: State, x: Array) -> Array | None:

@@ -22,7 +22,7 @@ import numpy as np
 
 from nervecord.compiler.graph.contract import Contract
 from nervecord.compiler.ops import Input, Level, is_core, is_host
-from nervecord.compiler.plan.plan import Plan, Step, Tap
+from nervecord.compiler.plan.plan import Plan, Step
 from nervecord.errors import InfeasibleError
 from nervecord.runtime.session import neutral
 from nervecord.targets.onnx.builder import MOST_BYTES, Builder, onnx_library
@@ -150,7 +150,7 @@ class _Printer:
         self.host = Host(builder)
         self.carried = not plan.schedule.resets
         self.steps = plan.schedule.steps
-        self.order, self.taps = _useful(plan)
+        self.order = plan.useful_steps
         self.slots: list[Slot] = []
         self.history: dict[str, str] = {}
         self.given: dict[str, list[Value]] = {}
@@ -193,10 +193,8 @@ class _Printer:
         if not self.carried:
             self.slots = []
             return
-        keeping = [(entry.name, entry.op.size, entry.keeps) for entry in plan.entries]
-        keeping += [(step.name, step.op.size, step.keeps) for step in plan.core]
-        self.keeps = {name: keeps for name, _, keeps in keeping}
-        self.slots += [Slot(name, "history", size * keeps) for name, size, keeps in keeping if keeps]
+        self.slots += [Slot(name, "history", source.op.size * source.keeps)
+                       for name, source in plan.sources.items() if source.keeps]  # fmt: skip
         at = 0
         for slot in self.slots:
             value = self._unpacked(slot, at)
@@ -243,8 +241,8 @@ class _Printer:
 
     def _kept(self, slot: Slot) -> str:
         """What a node gave in the last steps, once this action is over."""
-        builder, rows = self.builder, self.given[slot.node][-self.keeps[slot.node] :]
-        size = slot.size // self.keeps[slot.node]
+        size = self.plan.graph.nodes[slot.node].size
+        builder, rows = self.builder, self.given[slot.node][-(slot.size // size) :]
         new = [builder.full(np.zeros(size), self.kernels.dtype) if row is None else row for row in rows]
         left = slot.size - size * len(new)
         old = [builder.columns(self.history[slot.node], slot.size - left, slot.size)] if left else []
@@ -257,7 +255,7 @@ class _Printer:
         if node not in self.history:
             return None
         size = self.plan.graph.nodes[node].size
-        at = (self.keeps[node] + k) * size
+        at = (self.plan.sources[node].keeps + k) * size
         return self.builder.columns(self.history[node], at, at + size)
 
     # ------------------------------------------------------------------------------------------ the graph
@@ -315,7 +313,7 @@ class _Printer:
 
     def _step(self, step: Step, k: int) -> None:
         builder = self.builder.within(step.name)
-        values = [self._was(tap.source, k - tap.lag) for tap in self.taps[step.name]]
+        values = [self._was(tap.source, k - tap.lag) for tap in step.taps]
         x = builder.total(values)
         self.given.setdefault(step.name, []).append(self.kernels.step(step, self.state[step.name], x))
 
@@ -368,7 +366,7 @@ class _Printer:
         """Outputs for a session: name -> (type, values). Of entries those that change from step to step."""
         found: dict[str, tuple[type, int]] = {}
         dtype = self.kernels.dtype
-        for name in (*(e.name for e in self.plan.entries), *(s.name for s in self.plan.core)):
+        for name in self.plan.sources:
             builder, op = self.builder.within(TRACE + name), self.plan.graph.nodes[name]
             rows = [builder.full(np.zeros(op.size), dtype) if v is None else v for v in self.given[name]]
             layers = [builder.reshaped(row, 1, builder.batch, op.size) for row in rows]
@@ -412,21 +410,3 @@ class _Printer:
                 hint="use fewer neurons",
             )  # fmt: skip
         return model
-
-
-def _useful(plan: Plan) -> tuple[list[Step], dict[str, tuple[Tap, ...]]]:
-    """Core steps in an order to execute useful step k in, and their inputs with the lags that are left."""
-    staggered = plan.graph.level is Level.INTEGER and plan.schedule.resets
-    if not staggered:
-        return list(plan.core), {step.name: step.taps for step in plan.core}
-    taps = {step.name: tuple(Tap(tap.source, 0) for tap in step.taps) for step in plan.core}
-    done = {entry.name for entry in plan.entries}
-    order: list[Step] = []
-    waiting = list(plan.core)
-    while waiting:
-        ready = [step for step in waiting if all(tap.source in done for tap in step.taps)]
-        assert ready  # a plan has no loop in a window that is cleared
-        order += ready
-        done |= {step.name for step in ready}
-        waiting = [step for step in waiting if step.name not in done]
-    return order, taps

@@ -26,6 +26,7 @@ from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.ops import (
     Dense,
+    HostStep,
     Input,
     IntegerMembrane,
     IntegerSpike,
@@ -38,7 +39,6 @@ from nervecord.compiler.ops import (
     PopulationEncode,
     Quantise,
 )
-from nervecord.compiler.ops.population import activation
 from nervecord.compiler.plan.calibrate import calibrate
 from nervecord.compiler.plan.plan import plan
 from nervecord.errors import ContractError, InfeasibleError, MissingDependencyError, NervecordError
@@ -239,7 +239,7 @@ def test_receptive_fields_are_those_of_the_definition_to_the_unit() -> None:
     for _ in range(300):
         row = single(normalise.mean + normalise.divisor * rng.normal(size=9) * rng.choice([0.1, 1, 3]))
         emitted.step(row)
-        wanted = activation(encode.mean, encode.sigma, normalise.step({}, row[None]))[0]
+        wanted = HostStep(encode).values(normalise.step({}, row[None]))[0]
         np.testing.assert_array_equal(emitted.state["in"][0], wanted)
         seen |= set(wanted.tolist())
     assert len(seen) > 1000

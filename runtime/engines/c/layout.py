@@ -19,6 +19,7 @@ from nervecord.compiler.body.bounds import Bounds
 from nervecord.compiler.body.fold import folded
 from nervecord.compiler.body.intervals import IntervalReading, over_steps
 from nervecord.compiler.findings import raise_on_errors
+from nervecord.compiler.lower.linear import largest_sent, senders
 from nervecord.compiler.lower.ranges import op_range, overflows, prove_bodies
 from nervecord.compiler.ops import Array, HostOp, Level, Mantissas, Op
 from nervecord.compiler.plan.plan import Entry, Plan, Step, Unit
@@ -211,12 +212,6 @@ def limits(entry: Entry) -> tuple[int, int]:
     return int(low.min()), int(high.max())
 
 
-def largest(entry: Entry) -> int:
-    """Largest magnitude that it sends, a bias source included."""
-    low, high = op_range(entry.op, entry.name)
-    return int(max(high.max(), -low.min()))
-
-
 def _host(entry: Entry) -> HostOp:
     assert isinstance(entry.op, HostOp)  # what enters a core comes from the host
     return entry.op
@@ -250,6 +245,7 @@ class _Former:
         proofs = prove_bodies(plan)
         raise_on_errors(overflows([proof.range for proof in proofs], self.arithmetic), InfeasibleError, where="c")
         self.proved = {proof.range.name: proof for proof in proofs}
+        self.sent = largest_sent(plan)
         self.names = identifiers(plan.graph.nodes)
         self.tables: list[Table] = []
         # Where every connection has a delay, readers come before what they read: a ring then needs one step less.
@@ -282,34 +278,21 @@ class _Former:
 
     # ------------------------------------------------------------------------------------------------ rings
 
-    def _hoisted(self, step: Step) -> bool:
-        """Whether its product is taken once per block."""
-        held = {entry.name for entry in self.plan.entries if entry.entering == "held"}
-        return len(step.taps) == 1 and step.taps[0].source in held
-
     def _rings(self) -> dict[str, Ring]:
-        found = {}
-        sources: list[tuple[str, int, bool, int]] = [
-            (entry.name, entry.op.size, entry.graded, largest(entry)) for entry in self.plan.entries
-        ]
-        for unit in self.plan.units:
-            if unit.step.op.sending:
-                proved = self.proved[unit.step.name]
-                most = max(proved.reached.values[proved.reached.body.result].largest, 1)
-                sources.append((unit.step.name, unit.step.op.size, most > 1, most))
-        for name, width, valued, most in sources:
-            slots = self._slots(name)
-            if slots or name in self.order:
-                found[name] = Ring(self.names[name], width, max(slots, 1), valued, most)
-        return found
+        return {
+            name: Ring(
+                self.names[name], sender.source.op.size, self._slots(name), sender.graded, max(sender.largest, 1)
+            )
+            for name, sender in senders(self.plan).items()
+        }
 
     def _slots(self, source: str) -> int:
-        """Steps of what it sent that its readers need; 0 where nothing reads it from a ring."""
-        slots = 0
+        """Steps of what it sent that its readers need; 1 where nothing reads it."""
+        slots = 1
         for unit in self.plan.units:
             for step in unit.incoming:
                 for tap in step.taps:
-                    if tap.source == source and not self._hoisted(step):
+                    if tap.source == source and step.name not in self.plan.hoisted:
                         # A reader that comes first in a step, or is the source itself, reads before it is written.
                         first = source in self.order and self.order[unit.step.name] <= self.order[source]
                         slots = max(slots, tap.lag + (0 if first else 1))
@@ -322,9 +305,9 @@ class _Former:
         assert isinstance(dense, Mantissas)
         each = self.arithmetic.shifts_each and dense.weight_exp < 0
         weight, exponent = _common(dense.weight.T.astype(np.int64), dense.weight_exp)
-        hoisted = self._hoisted(step)
+        hoisted = step.name in self.plan.hoisted
         taps = () if hoisted else tuple(rings[tap.source] for tap in step.taps)
-        reach = largest(self.plan.entry(step.taps[0].source)) if hoisted else sum(ring.most for ring in taps)
+        reach = self.sent[step.taps[0].source] if hoisted else sum(ring.most for ring in taps)
         if each and not hoisted and len(taps) == 1 and not taps[0].valued:
             # Of binary spikes the products are the weights: they are shifted here.
             weight = weight << exponent if exponent > 0 else weight >> -exponent

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.body.expression import Body
-from nervecord.compiler.lower.ranges import Proved, entering, prove_bodies
+from nervecord.compiler.lower.linear import largest_sent, senders, sums
+from nervecord.compiler.lower.ranges import Proved, prove_bodies
 from nervecord.compiler.ops import Array, Mantissas, Sparse
 from nervecord.compiler.ops.sparse import MOST_DENSE
 from nervecord.compiler.plan.plan import Entry, Plan, Step
@@ -30,14 +29,6 @@ MOST_MEMORY = NARROW - 1
 SPARSE = 1 / 16
 """A matrix with a smaller part of weights that are not zero is stored by its rows. Measured, with a tenth of the
 sources spiking: rows win below 7 % in matrices of 256 x 256 and 1024 x 1024, below 12 % in one of 4096 x 4096."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """Largest magnitudes of a connection: of any partial sum of its products, and of what it gives."""
-
-    product: int
-    sum: int
 
 
 @dataclass(slots=True)
@@ -73,36 +64,6 @@ class Packed:
     def dtypes(self) -> tuple[type, type]:
         """Of state and memory."""
         return (np.float32, np.int32) if self.narrow else (np.int64, np.int64)
-
-
-def largest(plan: Plan, proofs: dict[str, Proved]) -> dict[str, int]:
-    """Entry or population -> largest magnitude of one value that it sends.
-
-    Raises:
-        GraphError: an entry has no limit.
-    """
-    found = {name: int(max(high.max(), -low.min())) for name, (low, high) in entering(plan).items()}
-    return found | {name: proved.range.message for name, proved in proofs.items()}
-
-
-def bounds(step: Step, sent: dict[str, int], arithmetic: Arithmetic) -> Bounds:
-    """Of a connection; `sent` as `largest` gives it."""
-    dense = step.op
-    assert isinstance(dense, Mantissas)
-    x = sum(sent[tap.source] for tap in step.taps)
-    (outputs,), (inputs,) = dense.out_shape, dense.in_shape
-    if isinstance(dense, Sparse):
-        sums = [dense.csr.with_values(np.abs(dense.values.astype(np.int64))).products(np.ones((1, inputs), np.int64))]
-    else:
-        reach = max(1, (1 << 22) // inputs)
-        parts = (dense.rows(k, k + reach).astype(np.int64) for k in range(0, outputs, reach))
-        sums = [np.abs(part).sum(axis=1) for part in parts]
-    product = max(int(each.max()) for each in sums) * x
-    e = dense.weight_exp
-    if e >= 0:
-        return Bounds(product, product << e)
-    # Rounding down: one unit below, of each product where each is rounded.
-    return Bounds(product, (product >> -e) + (inputs if arithmetic.shifts_each else 1))
 
 
 def _by_source(dense: Mantissas) -> tuple[Array, Array, Array]:
@@ -159,11 +120,12 @@ class _Packer:
         assert arithmetic is not None
         self.plan, self.chain, self.fast, self.sparse, self.arithmetic = plan, chain, fast, sparse, arithmetic
         self.proofs = {proved.range.name: proved for proved in prove_bodies(plan)}
-        self.sent = largest(plan, self.proofs)
-        self.bounds = {step.name: bounds(step, self.sent, arithmetic) for step in plan.connections}
+        self.sent = largest_sent(plan)
+        self.senders = senders(plan)
+        self.sums = {step.name: sums(step, self.sent, arithmetic) for step in plan.connections}
         self.units = {unit.step.name: unit for unit in plan.units}
         self.entering = {
-            name: sum(self.bounds[step.name].sum for step in unit.incoming) << arithmetic.input_shift
+            name: sum(self.sums[step.name].given for step in unit.incoming) << arithmetic.input_shift
             for name, unit in self.units.items()
         }
         self.narrow = not wide and self._is_narrow()
@@ -181,7 +143,7 @@ class _Packer:
         self.state = 0
         self.equations: list[Equations] = []
         self.held = [entry for entry in plan.entries if entry.entering == "held"]
-        self.rings = self._rings()
+        self.rings = {name: k for k, name in enumerate(self.senders)}
 
     # ------------------------------------------------------------------------------------------------ ranges
 
@@ -195,7 +157,7 @@ class _Packer:
             assert isinstance(step.op, Mantissas)
             if step.op.stored.min() < -(1 << 15) or step.op.stored.max() >= 1 << 15:
                 return False
-            if self.bounds[step.name].sum >= NARROW or self.bounds[step.name].product >= 1 << 53:
+            if self.sums[step.name].given >= NARROW or self.sums[step.name].product >= 1 << 53:
                 return False
         return max(*self.entering.values(), *self.sent.values()) < NARROW
 
@@ -225,34 +187,12 @@ class _Packer:
 
     # ------------------------------------------------------------------------------------------------ rings
 
-    @functools.cached_property
-    def _ringed(self) -> list[tuple[str, int, int, bool]]:
-        """(name, width, keeps, valued) of what needs a ring: all that sends, but held entries of which products do."""
-        hoisted = {step.name for step in self.plan.connections if self._hoisted(step)}
-        found = []
-        for entry in self.plan.entries:
-            readers = [s for s in self.plan.connections if any(t.source == entry.name for t in s.taps)]
-            if entry.entering != "held" or any(step.name not in hoisted for step in readers):
-                found.append((entry.name, entry.op.size, entry.keeps, entry.graded))
-        for name, unit in self.units.items():
-            op = unit.step.op
-            if op.sending:
-                found.append((name, op.size, unit.step.keeps, self.sent[name] > 1 or op.messages))
-        return found
-
-    def _hoisted(self, step: Step) -> bool:
-        """Whether a connection's product is taken once per block."""
-        return len(step.taps) == 1 and any(step.taps[0].source == entry.name for entry in self.held)
-
-    def _rings(self) -> dict[str, int]:
-        return {name: k for k, (name, *_) in enumerate(self._ringed)}
-
     def _ring_rows(self) -> list[list[int]]:
         found = []
-        for name, width, keeps, valued in self._ringed:
-            steps = keeps + self.plan.window
+        for name, sender in self.senders.items():
+            width, steps = sender.source.op.size, sender.source.keeps + self.plan.window
             count, place = self._reserve(steps), self._reserve(steps * width)
-            value = self._reserve(steps * width) if valued else -1
+            value = self._reserve(steps * width) if sender.graded else -1
             found.append([width, steps, count, place, value, *self._fans(name)])
         return found
 
@@ -277,12 +217,12 @@ class _Packer:
         dense = step.op
         assert isinstance(dense, Mantissas)
         (outputs,), (inputs,) = dense.out_shape, dense.in_shape
-        hoisted = self._hoisted(step)
+        hoisted = step.name in self.plan.hoisted
         blocks = self._blocks(dense.delay) if hoisted else 1
         span, weight, column = self._store(dense)
         taps = [0] if hoisted else [self.rings[tap.source] for tap in step.taps]
         each = self.arithmetic.shifts_each and dense.weight_exp < 0
-        real = self.narrow and self.bounds[step.name].product >= NARROW
+        real = self.narrow and self.sums[step.name].product >= NARROW
         return [
             inputs, outputs, weight, span, dense.weight_exp, each, real, self._reserve(outputs * blocks), dense.delay,
             blocks, self.put_rows(taps), len(taps), column,
@@ -309,15 +249,10 @@ class _Packer:
         return span, place, column
 
     def _kind(self, step: Step, row: list[int]) -> Kind:
-        if self._hoisted(step):
+        if step.name in self.plan.hoisted:
             return Kind.HELD
         several = len(step.taps) > 1 or row[Con.REAL]
-        return Kind.VALUES if several or self._valued[step.taps[0].source] else Kind.ROWS
-
-    @functools.cached_property
-    def _valued(self) -> dict[str, bool]:
-        """What needs a ring -> whether it sends other values than 0 and 1."""
-        return {name: valued for name, _, _, valued in self._ringed}
+        return Kind.VALUES if several or self.senders[step.taps[0].source].graded else Kind.ROWS
 
     def _population(self, step: Step) -> list[int]:
         op, n = step.op, step.op.size
@@ -338,16 +273,10 @@ class _Packer:
     def _form(self, proved: Proved, body: Body, step: Step) -> tuple[int, int, int, int]:
         """The last columns of `Pop`: the fast form where the equations are those of one, else instructions."""
         ranges, n = proved.bounds(body), step.op.size
-        valued = step.op.sending and self._valued[step.name]
+        valued = step.op.sending and self.senders[step.name].graded
         found = leaky(body, ranges) if self.fast and not valued else None
         if found is not None and found.fires == step.op.sending:
             return 1, 0, self.put_real(found.numbers), self.put_real(np.broadcast_to(found.bias, n))
-        result = ranges[body.result]
-        if step.op.sending and not valued and not 0 <= result.lowest <= result.highest <= 1:
-            raise InfeasibleError(
-                f"gives {result.lowest} to {result.highest}, and says that it sends spikes of 0 and 1",
-                where=step.op.label,
-            )
         code = instructions(body, ranges, n, step.op.label)
         states = [number for state in code.states for number in state]
         own = [0, len(code.rows), code.x, *code.result, *states]
@@ -375,8 +304,7 @@ class _Packer:
     def _hold_row(self, entry: Entry, start: int) -> list[int]:
         width, blocks = entry.op.size, self._blocks(entry.keeps)
         fan, fans = self._fans(entry.name)
-        hoisted = [step for step in self.plan.connections if self._hoisted(step)]
-        products = [self.connections[step.name] for step in hoisted if step.taps[0].source == entry.name]
+        products = [self.connections[name] for name, source in self.plan.hoisted.items() if source == entry.name]
         return [
             width, self._reserve(width * blocks), blocks, self.rings.get(entry.name, -1), fan, fans,
             self.put_rows(products) if products else 0, len(products), start,

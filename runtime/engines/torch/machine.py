@@ -61,9 +61,6 @@ class BatchedMachine:
         self._clears_all = arithmetic is None and self.plan.schedule.resets
         self._clears = arithmetic is not None and self.plan.schedule.resets
         self._states = {s.name: {k: v.shape[1:] for k, v in s.op.state(1).items()} for s in self.plan.core}
-        kept = [(e.name, e.op.out_shape, e.keeps) for e in self.plan.entries]
-        kept += [(s.name, s.op.out_shape, s.keeps) for s in self.plan.core]
-        self._kept = [(name, shape, keeps) for name, shape, keeps in kept if keeps]
         self._reads = {read.source: read for read in self.plan.reads}
         self.keeps_trace = True
         self.batch = batch
@@ -113,8 +110,9 @@ class BatchedMachine:
         self._seen: dict[str, tuple[tuple[Tensor, ...], Tensor]] = {}
         # What was given `lag` steps ago stands at [-lag].
         self._history: dict[str, deque[Tensor]] = {
-            name: deque([self.place.zeros(self.batch, *shape)] * keeps, maxlen=keeps)
-            for name, shape, keeps in self._kept
+            name: deque([self.place.zeros(self.batch, *source.op.out_shape)] * source.keeps, maxlen=source.keeps)
+            for name, source in self.plan.sources.items()
+            if source.keeps
         }
 
     def standing(self) -> Any:
