@@ -20,6 +20,7 @@ from nervecord.compiler.graph.contract import Contract
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import Array, Level, Normalise
+from nervecord.compiler.plan.host_steps import After, Before
 from nervecord.compiler.plan.interpret import Machine
 from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import ContractError
@@ -201,20 +202,125 @@ def count_block(plan: Plan, entered: Mapping[str, Array], trace: Mapping[str, Ar
     return spikes, events
 
 
-def add(total: dict[str, float], more: Mapping[str, float]) -> None:
-    """Sums by name, in place."""
-    for name, value in more.items():
-        total[name] = total.get(name, 0.0) + value
+class BlockMachine(Protocol):
+    """What an engine is to its sessions: a plan with its state, for a batch of copies, run block by block."""
 
+    @property
+    def batch(self) -> int:
+        """Number of copies."""
+        ...
 
-class Standing(Protocol):
-    """What runs a plan, whose state can be put back."""
+    def reset(self, batch: int) -> None:
+        """Back to the state before the first block, with so many copies."""
+
+    def clear(self, rows: Array) -> None:
+        """The same for some copies, indices or a mask."""
+
+    def block(self, inputs: Mapping[str, Array], active: Array) -> dict[str, Array]:
+        """One block.
+
+        Args:
+            inputs: Input -> (batch, ...) where it is held, (T, batch, ...) of a stream.
+            active: (batch,) bool, whose spikes and synaptic events are counted.
+
+        Returns:
+            Output -> the same form.
+        """
+
+    def tally(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Spikes by node, synaptic events by connection, since it was made."""
+
+    def trace(self) -> dict[str, Array]:
+        """What every core node gave in the last block: name -> (window, batch, ...); {} before the first."""
 
     def standing(self) -> Any:
         """What a block changes, as it is now."""
 
     def stand(self, before: Any) -> None:
         """Make it what `standing` gave; may be called twice."""
+
+
+class Tally:
+    """What is counted of blocks that can be looked at: spikes and synaptic events, summed.
+
+    Args:
+        plan: of the blocks.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.sums: tuple[dict[str, float], dict[str, float]] = {}, {}
+
+    def add(self, entered: Mapping[str, Array], trace: Mapping[str, Array], active: Array) -> None:
+        """One more block; see `count_block`. New sums take the place of those that were."""
+        more = count_block(self.plan, entered, trace, active)
+        spikes, events = ({**old, **{n: old.get(n, 0.0) + x for n, x in new.items()}}
+                          for old, new in zip(self.sums, more, strict=True))  # fmt: skip
+        self.sums = spikes, events
+
+
+class Stepped(Closing):
+    """What the engines' sessions share, of policies and of other graphs: a machine, and what was counted of it.
+
+    Args:
+        plan: what it runs. engine: what to call it in results.
+    """
+
+    _machine: BlockMachine
+
+    def __init__(self, plan: Plan, engine: str) -> None:
+        super().__init__()
+        self.plan, self.graph, self.engine = plan, plan.graph, engine
+        self._counts = Counts()
+        self._updates = neurons(plan) * plan.window
+
+    @property
+    def batch(self) -> int:
+        """Number of copies, of robots."""
+        return self._machine.batch
+
+    @property
+    def counts(self) -> Counts:
+        """What it did since it was opened: a copy."""
+        with self._lock:
+            counts = self._counts.copy()
+            spikes, events = self._machine.tally()
+            counts.spikes, counts.synaptic_events = dict(spikes), dict(events)
+            return counts
+
+    def reset(self, batch: int | None = None, *, rows: Array | None = None) -> None:
+        """Clear the state of all copies (setting their number), or of some rows."""
+        with self._lock:
+            self._alive()
+            checked_batch(batch)
+            if rows is not None:
+                self._machine.clear(checked_rows(rows, self.batch))
+                return
+            count = batch or self.batch
+            with room_for(count):
+                self._machine.reset(count)
+                self._restarted()
+
+    def _restarted(self) -> None:
+        """What a reset of all copies changes beside the machine."""
+
+    def trace(self) -> dict[str, Array]:
+        """What every core node gave in the last block (a policy's action): name -> (window, batch, ...)."""
+        with self._lock:
+            return self._machine.trace()
+
+    def _count(self, active: Array, steps: int = 1) -> None:
+        """Count a block of so many steps."""
+        robots = int(np.count_nonzero(active))
+        self._counts.actions += steps * robots
+        self._counts.neuron_updates += self._updates * robots
+
+    def _standing(self) -> Any:
+        return self._counts.copy(), self._machine.standing()
+
+    def _stand(self, before: Any) -> None:
+        self._counts = before[0].copy()
+        self._machine.stand(before[1])
 
 
 class Acting(Closing):
@@ -244,58 +350,35 @@ class Acting(Closing):
         return safe
 
     @property
-    def batch(self) -> int:
-        """Number of robots."""
-        raise NotImplementedError
-
-    @property
     def last(self) -> Answer | None:
         """What the last action is; None before the first, and after a reset of all robots."""
         with self._lock:
             return None if self._noted is None else answered(*self._noted)
 
 
-class Driven(Acting):
-    """What the engines' sessions of a policy share: its plan, its counts, and what a reset is.
+class Driven(Stepped, Acting):
+    """What the engines' sessions of a policy share: what a step is. An engine says how it acts.
 
     Args:
         subject: a policy or its plan. engine: what to call it in results. batch: number of robots.
+
+    An observation with a NaN or an infinity gives that robot the contract's fail-safe action, counted; its core sees
+    the normaliser's mean meanwhile, so that nothing it holds is spoilt.
 
     Raises:
         GraphError: the graph is not executable.
         ContractError: it carries no contract; the batch is below 1.
     """
 
-    _machine: Standing
-
     def __init__(self, subject: Policy | Plan, engine: str, batch: int = 1) -> None:
-        super().__init__()
-        self.plan, self.contract = planned(subject)
-        self.graph = self.plan.graph
-        self.engine = engine
+        plan, self.contract = planned(subject)
+        super().__init__(plan, engine)
         checked_batch(batch)
-        self._counts = Counts()
-        self._neutral = neutral(self.plan)
-        self._updates = neurons(self.plan) * self.plan.window
+        self._neutral = neutral(plan)
+        self._before, self._after = Before(plan), After(plan)
 
-    @property
-    def counts(self) -> Counts:
-        """What it did since it was opened: a copy."""
-        with self._lock:
-            return self._counts.copy()
-
-    def reset(self, batch: int | None = None, *, rows: Array | None = None) -> None:
-        """Clear the state of all robots (setting their number), or of some rows."""
-        with self._lock:
-            self._alive()
-            checked_batch(batch)
-            if rows is not None:
-                self._clear(checked_rows(rows, self.batch))
-                return
-            count = batch or self.batch
-            with room_for(count):
-                self._restart(count)
-            self._noted = None
+    def _restarted(self) -> None:
+        self._noted = None
 
     def step(self, observation: Array, active: Array | None = None) -> Array:
         """(batch, observations) -> (batch, actions); (observations,) -> (actions,) for one robot.
@@ -313,62 +396,105 @@ class Driven(Acting):
             return self._whole(lambda: self._step(observation, active))
 
     def _step(self, observation: Array, active: Array | None) -> Array:
-        """See `step`."""
-        raise NotImplementedError
+        rows, trusted = checked_observation(self.contract, observation, self.batch)
+        counted = checked_active(active, self.batch)
+        action, trusted = self._act(rows, trusted, counted)
+        self._count(counted)
+        action = self._safe(action, trusted, counted)
+        return action if np.ndim(observation) == 2 else action[0]
 
-    def _standing(self) -> Any:
-        return self._counts.copy(), self._machine.standing()
+    def _act(self, rows: Array, trusted: Array, counted: Array) -> tuple[Array, Array]:
+        """One action of every robot: (batch, actions), and (batch,) bool whose observation was finite.
+
+        Args:
+            rows: (batch, observations). trusted: (batch,) bool, which of them are finite.
+            counted: (batch,) bool, which robots are counted.
+        """
+        seen = rows if trusted.all() else np.where(trusted[:, None], rows, self._neutral)
+        with np.errstate(over="ignore", invalid="ignore"):  # an action that is not finite is not given, and counted
+            return self._after.join(self._machine.block(self._before.split(seen), counted)), trusted
 
     def _stand(self, before: Any) -> None:
-        self._counts = before[0].copy()
-        self._machine.stand(before[1])
+        super()._stand(before)
         self._noted = None
-
-    def _restart(self, batch: int) -> None:
-        """Back to the state before the first action, with so many robots."""
-        raise NotImplementedError
-
-    def _clear(self, rows: Array) -> None:
-        """The same for some robots."""
-        raise NotImplementedError
-
-
-class Seen(Standing, Protocol):
-    """A machine that tells what it did: `compiler.plan.interpret.Machine` of an engine."""
-
-    def trace(self) -> dict[str, Array]:
-        """What every core node gave in the last block."""
-
-    def state(self) -> dict[str, dict[str, Array]]:
-        """State of every core node."""
 
 
 class Traced(Closing):
-    """A session of such a machine, which can be looked at between two calls."""
+    """A session of a machine that tells its state, between two calls."""
 
-    _machine: Seen
-
-    def trace(self) -> dict[str, Array]:
-        """What every core node gave in the last block (a policy's action): name -> (window, batch, ...)."""
-        with self._lock:
-            return self._machine.trace()
+    _machine: Any
 
     def state(self) -> dict[str, dict[str, Array]]:
         """State of every core node, as `compiler.plan.interpret.Machine` names it: a copy."""
         with self._lock:
-            return self._machine.state()
+            found: dict[str, dict[str, Array]] = self._machine.state()
+            return found
 
 
-class MachineSession(Driven):
+class Definition:
+    """The machine of the definition: `compiler.plan.interpret.Machine`, looked at and counted.
+
+    Args:
+        plan: what to run. batch: number of copies.
+    """
+
+    def __init__(self, plan: Plan, batch: int) -> None:
+        self.plan = plan
+        self._machine = Machine(plan, batch)
+        self._last: list[dict[str, Array]] = []
+        self._tally = Tally(plan)
+
+    @property
+    def batch(self) -> int:
+        """Number of copies."""
+        return self._machine.batch
+
+    def reset(self, batch: int) -> None:
+        """See `BlockMachine`."""
+        self._machine.reset(batch)
+        self._last = []
+
+    def clear(self, rows: Array) -> None:
+        """See `BlockMachine`."""
+        self._machine.clear(rows)
+
+    def block(self, inputs: Mapping[str, Array], active: Array) -> dict[str, Array]:
+        """See `BlockMachine`."""
+        if self.plan.graph.level is Level.INTEGER:
+            check_inputs(self.plan, inputs)
+        outputs, self._last = self._machine.block(inputs)
+        self._tally.add(self._machine.entered, self.trace(), active)
+        return outputs
+
+    def tally(self) -> tuple[dict[str, float], dict[str, float]]:
+        """See `BlockMachine`."""
+        return self._tally.sums
+
+    def trace(self) -> dict[str, Array]:
+        """See `BlockMachine`."""
+        return {name: np.stack([values[name] for values in self._last]) for name in (self._last or [{}])[0]}
+
+    def state(self) -> dict[str, dict[str, Array]]:
+        """State of every core node: a copy."""
+        return copy.deepcopy(self._machine.state)
+
+    def standing(self) -> Any:
+        """See `BlockMachine`."""
+        return self._machine.standing(), self._last, self._tally.sums
+
+    def stand(self, before: Any) -> None:
+        """See `BlockMachine`."""
+        self._machine.stand(before[0])
+        self._last, self._tally.sums = before[1:]
+
+
+class MachineSession(Traced, Driven):
     """A policy run by the definition of its ops.
 
     Args:
         subject: DISCRETE or INTEGER, a policy or its plan.
         engine: what to call it in results.
         batch: number of robots.
-
-    An observation with a NaN or an infinity gives that robot the contract's fail-safe action, counted; its core sees
-    the normaliser's mean meanwhile, so that nothing it holds is spoilt.
 
     Raises:
         GraphError: the graph is not executable.
@@ -377,55 +503,4 @@ class MachineSession(Driven):
 
     def __init__(self, subject: Policy | Plan, *, engine: str = "definition", batch: int = 1) -> None:
         super().__init__(subject, engine, batch)
-        self._machine: Machine = Machine(self.plan, batch)
-        self._last: list[dict[str, Array]] = []
-
-    @property
-    def batch(self) -> int:
-        """Number of robots."""
-        return self._machine.batch
-
-    def _restart(self, batch: int) -> None:
-        self._machine.reset(batch)
-        self._last = []
-
-    def _clear(self, rows: Array) -> None:
-        self._machine.clear(rows)
-
-    def _step(self, observation: Array, active: Array | None) -> Array:
-        given, trusted = checked_observation(self.contract, observation, self.batch)
-        counted = checked_active(active, self.batch)
-        if not trusted.all():
-            given = np.where(trusted[:, None], given, self._neutral)
-        if self.graph.level is Level.INTEGER:
-            check_inputs(self.plan, self._machine.before.split(given))
-        with np.errstate(over="ignore", invalid="ignore"):  # an action that is not finite is not given, and counted
-            action, self._last = self._machine.window(given)
-        self._count(counted)
-        action = self._safe(action, trusted, counted)
-        return action if np.ndim(observation) == 2 else action[0]
-
-    def _standing(self) -> Any:
-        return super()._standing(), self._last
-
-    def _stand(self, before: Any) -> None:
-        super()._stand(before[0])
-        self._last = before[1]
-
-    def trace(self) -> dict[str, Array]:
-        """What every core node gave in the last action: name -> (window, batch, ...)."""
-        with self._lock:
-            return {name: np.stack([values[name] for values in self._last]) for name in (self._last or [{}])[0]}
-
-    def state(self) -> dict[str, dict[str, Array]]:
-        """State of every core node, as `compiler.plan.interpret.Machine` names it: a copy."""
-        with self._lock:
-            return copy.deepcopy(self._machine.state)
-
-    def _count(self, active: Array) -> None:
-        counts, robots = self._counts, int(np.count_nonzero(active))
-        counts.actions += robots
-        counts.neuron_updates += self._updates * robots
-        spikes, events = count_block(self.plan, self._machine.entered, self.trace(), active)
-        add(counts.spikes, spikes)
-        add(counts.synaptic_events, events)
+        self._machine = Definition(self.plan, batch)

@@ -7,7 +7,6 @@ one.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -15,13 +14,12 @@ import numpy as np
 
 from nervecord.compiler.budget import require_runnable
 from nervecord.compiler.graph.graph import Graph
-from nervecord.compiler.ops import Array, Level
-from nervecord.compiler.plan.interpret import Machine, plain_array, stream_inputs
+from nervecord.compiler.ops import Array
+from nervecord.compiler.plan.interpret import plain_array, stream_inputs
 from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import GraphError
-from nervecord.runtime.checks import check_inputs, checked_active, checked_batch, checked_rows, room_for
-from nervecord.runtime.closing import Closing
-from nervecord.runtime.session import Counts, Running, Standing, add, count_block, neurons
+from nervecord.runtime.checks import checked_active, checked_batch
+from nervecord.runtime.session import Definition, Running, Stepped, Traced
 
 Values: TypeAlias = Array | Mapping[str, Array]
 """By name of the end, or the one array of a graph that has one end of the kind."""
@@ -50,63 +48,27 @@ class StreamSession(Running, Protocol):
         """
 
 
-class Streaming(Closing):
-    """What streams share: the shapes of what comes and goes, and the counts. An engine says what a block does.
+class Streaming(Stepped):
+    """What streams share: the shapes of what comes and goes, and the counts. An engine's machine does the blocks.
 
     Args:
-        made: the plan of a graph that is no policy.
+        subject: a graph that is no policy, run step by step with its state carried, or a plan of one.
         engine: what to call it in results.
         batch: number of copies.
 
     Raises:
-        GraphError: it is a policy's plan, or a block takes too many operations.
+        GraphError: it is not executable, it is a policy's plan, or a block takes too many operations.
     """
 
-    _machine: Standing
-
-    def __init__(self, made: Plan, engine: str, batch: int) -> None:
-        super().__init__()
+    def __init__(self, subject: Graph | Plan, engine: str, batch: int) -> None:
+        made = subject if isinstance(subject, Plan) else plan(subject)
         if made.contract is not None:
             raise GraphError(
                 "is a policy, and a stream is of a graph that is none", where="plan", hint="open a session"
             )
         checked_batch(batch)
         require_runnable(made)
-        self.plan = made
-        self.graph = made.graph
-        self.engine = engine
-        self._counts = Counts()
-        self._batch = batch
-
-    @property
-    def batch(self) -> int:
-        """Number of copies."""
-        return self._batch
-
-    def _block(self, inputs: dict[str, Array], active: Array) -> dict[str, Array]:
-        """One block: Input -> (T, batch, ...), or (batch, ...) where inputs are held; Outputs in the same form."""
-        raise NotImplementedError
-
-    def _restart(self, batch: int) -> None:
-        """Back to the state before the first step, with so many copies."""
-        raise NotImplementedError
-
-    def _clear(self, rows: Array) -> None:
-        """The same for some copies."""
-        raise NotImplementedError
-
-    def reset(self, batch: int | None = None, *, rows: Array | None = None) -> None:
-        """Clear the state of all copies (setting their number), or of some rows."""
-        with self._lock:
-            self._alive()
-            checked_batch(batch)
-            if rows is not None:
-                self._clear(checked_rows(rows, self._batch))
-                return
-            count = batch or self._batch
-            with room_for(count):
-                self._restart(count)
-            self._batch = count
+        super().__init__(made, engine)
 
     def step(self, inputs: Values, active: Array | None = None) -> Any:
         """One block; see `StreamSession`.
@@ -121,7 +83,7 @@ class Streaming(Closing):
             if len(set(axes.values())) != 1:
                 raise GraphError("inputs differ in their number of steps or their batch", where="inputs")
             full = {name: self._full(name, x) for name, x in named.items()}
-            outputs = self._counted(full, checked_active(active, self._batch))
+            outputs = self._counted(full, checked_active(active, self.batch))
             shown = {name: self._as_given(name, x, next(iter(axes.values()))) for name, x in outputs.items()}
             return shown if isinstance(inputs, Mapping) or len(shown) > 1 else next(iter(shown.values()))
 
@@ -150,19 +112,9 @@ class Streaming(Closing):
     def _counted(self, full: dict[str, Array], active: Array) -> dict[str, Array]:
         return self._whole(lambda: self._played(full, active))
 
-    def _standing(self) -> Any:
-        return self._counts.copy(), self._machine.standing()
-
-    def _stand(self, before: Any) -> None:
-        self._counts = before[0].copy()
-        self._machine.stand(before[1])
-
     def _played(self, full: dict[str, Array], active: Array) -> dict[str, Array]:
-        outputs = self._block(full, active)
-        steps = 1 if self.plan.schedule.held else self.plan.schedule.steps
-        robots = int(np.count_nonzero(active))
-        self._counts.actions += steps * robots
-        self._counts.neuron_updates += neurons(self.plan) * self.plan.window * robots
+        outputs = self._machine.block(full, active)
+        self._count(active, 1 if self.plan.schedule.held else self.plan.schedule.steps)
         return outputs
 
     def _named(self, inputs: Values) -> dict[str, Array]:
@@ -183,11 +135,11 @@ class Streaming(Closing):
         """Values with every axis, checked."""
         shape = self.graph.nodes[name].in_shape
         steps = () if self.plan.schedule.held else (self.plan.schedule.steps,)
-        wanted = (*steps, self._batch, *shape)
+        wanted = (*steps, self.batch, *shape)
         short = {wanted}
         if steps == (1,):
             short.add(wanted[1:])
-        if self._batch == 1:
+        if self.batch == 1:
             short |= {(*form[: len(form) - len(shape) - 1], *shape) for form in list(short)}
         if x.dtype.kind not in "fiub" or not np.isfinite(x).all():
             raise GraphError("the values are not all finite numbers", where=name)
@@ -212,7 +164,7 @@ def _filled(x: Array, count: int) -> Array:
     return x if len(x) == count else np.concatenate([x, np.zeros((count - len(x), *x.shape[1:]), dtype=x.dtype)])
 
 
-class MachineStream(Streaming):
+class MachineStream(Traced, Streaming):
     """A stream by the definition of its ops.
 
     Args:
@@ -225,44 +177,5 @@ class MachineStream(Streaming):
     """
 
     def __init__(self, subject: Graph | Plan, *, engine: str = "definition", batch: int = 1) -> None:
-        super().__init__(subject if isinstance(subject, Plan) else plan(subject), engine, batch)
-        self._machine: Machine = Machine(self.plan, batch)
-        self._last: list[dict[str, Array]] = []
-
-    @property
-    def counts(self) -> Counts:
-        """What it did since it was opened: a copy."""
-        return self._counts.copy()
-
-    def trace(self) -> dict[str, Array]:
-        """What every core node gave in the last block: name -> (window, batch, ...)."""
-        with self._lock:
-            return {name: np.stack([values[name] for values in self._last]) for name in (self._last or [{}])[0]}
-
-    def state(self) -> dict[str, dict[str, Array]]:
-        """State of every core node, as `compiler.plan.interpret.Machine` names it: a copy."""
-        with self._lock:
-            return copy.deepcopy(self._machine.state)
-
-    def _block(self, inputs: dict[str, Array], active: Array) -> dict[str, Array]:
-        if self.graph.level is Level.INTEGER:
-            check_inputs(self.plan, inputs)
-        outputs, self._last = self._machine.block(inputs)
-        spikes, events = count_block(self.plan, self._machine.entered, self.trace(), active)
-        add(self._counts.spikes, spikes)
-        add(self._counts.synaptic_events, events)
-        return outputs
-
-    def _standing(self) -> Any:
-        return super()._standing(), self._last
-
-    def _stand(self, before: Any) -> None:
-        super()._stand(before[0])
-        self._last = before[1]
-
-    def _restart(self, batch: int) -> None:
-        self._machine.reset(batch)
-        self._last = []
-
-    def _clear(self, rows: Array) -> None:
-        self._machine.clear(rows)
+        super().__init__(subject, engine, batch)
+        self._machine = Definition(self.plan, batch)

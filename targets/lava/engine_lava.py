@@ -11,10 +11,10 @@ from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import Array
 from nervecord.compiler.plan.host_steps import After, Before
-from nervecord.compiler.plan.plan import Plan, plan
+from nervecord.compiler.plan.plan import Plan
 from nervecord.errors import ContractError
-from nervecord.runtime.checks import check_inputs, checked_active, checked_observation
-from nervecord.runtime.session import Counts, Driven, add, count_block
+from nervecord.runtime.checks import check_inputs
+from nervecord.runtime.session import Driven, Stepped, Tally
 from nervecord.runtime.stream import Streaming
 from nervecord.runtime.worker.parent import Worker
 from nervecord.targets.lava.network import STEP_TIMEOUT, Backend, LavaNetwork
@@ -36,16 +36,17 @@ class Core:
         self._before, self._after = Before(made), After(made)
         self._last: dict[str, Array] = {}
         self._begun = 0
+        self._tally = Tally(made)
         self.network = LavaNetwork(made, membranes="read" if full_trace else "due", backend=backend)
 
     def standing(self) -> Any:
         """What a block changes here, and how many Lava has begun, for `stand`."""
-        return self._before.standing(), self._last, self._begun
+        return self._before.standing(), self._last, self._begun, self._tally.sums
 
     def stand(self, before: Any) -> None:
         """Make it what it was. Lava's state cannot be: where it was asked for a block, it is ended."""
         self._before.stand(before[0])
-        self._last = before[1]
+        self._last, self._tally.sums = before[1], before[3]
         if self._begun != before[2]:
             self.network.worker.kill()
 
@@ -55,31 +56,40 @@ class Core:
         worker = self.network.worker
         return {"python": worker.versions.python, **{k: str(v) for k, v in worker.info.items()}}
 
-    def block(self, inputs: Mapping[str, Array], active: Array, counts: Counts) -> dict[str, Array]:
+    @property
+    def batch(self) -> int:
+        """One: Lava runs one network."""
+        return 1
+
+    def block(self, inputs: Mapping[str, Array], active: Array) -> dict[str, Array]:
         """One block, counted: as `compiler.plan.interpret.Machine.block` takes and gives it."""
         check_inputs(self.plan, inputs)
         entered = self._before.enter(inputs, np.int64)
         self._begun += 1
         played = self.network.play({name: rows[:, 0] for name, rows in entered.items()}, timeout=self.timeout)
         self._last = {name: rows[:, None] for kind in ("spikes", "membranes") for name, rows in played[kind].items()}
-        spikes, events = count_block(self.plan, entered, self._last, active)
-        add(counts.spikes, spikes)
-        add(counts.synaptic_events, events)
+        self._tally.add(entered, self._last, active)
         return self._after.leave(self._last)
 
-    def split(self, observation: Array) -> dict[str, Array]:
-        """See `compiler.plan.host_steps.Before.split`."""
-        return self._before.split(observation)
+    def reset(self, batch: int) -> None:
+        """Back to the state before the first step: Lava's run is ended, the next block starts another.
 
-    def join(self, outputs: Mapping[str, Array]) -> Array:
-        """See `compiler.plan.host_steps.After.join`."""
-        return self._after.join(outputs)
-
-    def rewind(self) -> None:
-        """Back to the state before the first step: Lava's run is ended, the next block starts another."""
+        Raises:
+            ContractError: more than one copy is asked for.
+        """
+        one_robot(batch)
         self.network.rewind()
         self._before.reset(1)
         self._last = {}
+
+    def clear(self, rows: Array) -> None:
+        """The same where the one copy is among the rows."""
+        if np.zeros(1)[rows].size:
+            self.reset(1)
+
+    def tally(self) -> tuple[dict[str, float], dict[str, float]]:
+        """See `runtime.session.BlockMachine`."""
+        return self._tally.sums
 
     def trace(self) -> dict[str, Array]:
         """What every population gave in the last block: name -> (window, 1, n). Connections are not observed.
@@ -106,14 +116,31 @@ def one_robot(batch: int | None) -> None:
         )
 
 
-class _Elsewhere:
+class _Elsewhere(Stepped):
     """What runs in another process, and so in one place alone."""
+
+    _machine: Core
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise ContractError(
             "runs in Lava's own process, and can be neither copied nor pickled", where="session",
             hint="pickle the program, and open it once more",
         )  # fmt: skip
+
+    @property
+    def worker(self) -> Worker:
+        """Lava's interpreter."""
+        return self._machine.network.worker
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What runs: versions, and whether a newer Python than Lava declares needed the shim."""
+        return self._machine.provenance
+
+    def close(self) -> None:
+        """End Lava; further calls are errors."""
+        super().close()
+        self._machine.network.close()
 
 
 class LavaSession(_Elsewhere, Driven):
@@ -140,61 +167,7 @@ class LavaSession(_Elsewhere, Driven):
         backend: Backend = "sim",
     ) -> None:  # fmt: skip
         super().__init__(subject, "lava")
-        self._machine: Core = Core(self.plan, full_trace=full_trace, timeout=timeout, backend=backend)
-
-    @property
-    def batch(self) -> int:
-        """One: Lava runs one network."""
-        return 1
-
-    @property
-    def worker(self) -> Worker:
-        """Lava's interpreter."""
-        return self._machine.network.worker
-
-    @property
-    def provenance(self) -> dict[str, str]:
-        """What runs: versions, and whether a newer Python than Lava declares needed the shim."""
-        return self._machine.provenance
-
-    def reset(self, batch: int | None = None, *, rows: Array | None = None) -> None:
-        """Clear the state: Lava's run is ended, the next step starts another.
-
-        Raises:
-            ContractError: more than one robot is asked for.
-        """
-        with self._lock:
-            self._alive()
-            one_robot(batch)
-            if rows is None or np.zeros(1)[rows].size:
-                self._machine.rewind()
-            self._noted = self._noted if rows is not None else None
-
-    def _step(self, observation: Array, active: Array | None) -> Array:
-        # (1, observations) or (observations,) -> the action of the same form.
-        given, trusted = checked_observation(self.contract, observation, 1)
-        counted = checked_active(active, 1)
-        inputs = self._machine.split(given if trusted[0] else self._neutral[None])
-        action = self._machine.join(self._machine.block(inputs, counted, self._counts))
-        robots = int(np.count_nonzero(counted))
-        self._counts.actions += robots
-        self._counts.neuron_updates += self._updates * robots
-        action = self._safe(action, trusted, counted)
-        return action if np.ndim(observation) == 2 else action[0]
-
-    def trace(self) -> dict[str, Array]:
-        """What every population gave in the last action: name -> (window, 1, n). Connections are not observed.
-
-        Raises:
-            ContractError: the session was opened without `full_trace`.
-        """
-        with self._lock:
-            return self._machine.trace()
-
-    def close(self) -> None:
-        """End Lava; further calls are errors."""
-        super().close()
-        self._machine.network.close()
+        self._machine = Core(self.plan, full_trace=full_trace, timeout=timeout, backend=backend)
 
 
 class LavaStream(_Elsewhere, Streaming):
@@ -213,48 +186,5 @@ class LavaStream(_Elsewhere, Streaming):
         self, subject: Graph | Plan, *, full_trace: bool = True, timeout: float = STEP_TIMEOUT,
         backend: Backend = "sim",
     ) -> None:  # fmt: skip
-        super().__init__(subject if isinstance(subject, Plan) else plan(subject), "lava", 1)
-        self._machine: Core = Core(self.plan, full_trace=full_trace, timeout=timeout, backend=backend)
-
-    @property
-    def counts(self) -> Counts:
-        """What it did since it was opened: a copy."""
-        return self._counts.copy()
-
-    @property
-    def provenance(self) -> dict[str, str]:
-        """What runs, as of `LavaSession`."""
-        return self._machine.provenance
-
-    def reset(self, batch: int | None = None, *, rows: Array | None = None) -> None:
-        """Clear the state: Lava's run is ended, the next block starts another.
-
-        Raises:
-            ContractError: more than one copy is asked for.
-        """
-        one_robot(batch)
-        super().reset(batch, rows=rows)
-
-    def trace(self) -> dict[str, Array]:
-        """What every population gave in the last block: name -> (window, 1, n). Connections are not observed.
-
-        Raises:
-            ContractError: the stream was opened without `full_trace`.
-        """
-        with self._lock:
-            return self._machine.trace()
-
-    def close(self) -> None:
-        """End Lava; further calls are errors."""
-        super().close()
-        self._machine.network.close()
-
-    def _block(self, inputs: dict[str, Array], active: Array) -> dict[str, Array]:
-        return self._machine.block(inputs, active, self._counts)
-
-    def _restart(self, batch: int) -> None:
-        self._machine.rewind()
-
-    def _clear(self, rows: Array) -> None:
-        if np.zeros(1)[rows].size:
-            self._machine.rewind()
+        super().__init__(subject, "lava", 1)
+        self._machine = Core(self.plan, full_trace=full_trace, timeout=timeout, backend=backend)

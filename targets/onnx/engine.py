@@ -7,6 +7,7 @@ file that a robot runs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,10 @@ import numpy as np
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import Array, Level, is_core
-from nervecord.compiler.plan.host_steps import Before
-from nervecord.compiler.plan.plan import Plan, plan
+from nervecord.compiler.plan.plan import Plan
 from nervecord.errors import EngineError, GraphError, MissingDependencyError, install_command
-from nervecord.runtime.checks import check_inputs, checked_active, checked_observation
-from nervecord.runtime.session import Counts, Driven, add, count_block, neurons
+from nervecord.runtime.checks import check_inputs
+from nervecord.runtime.session import Driven, Tally, neurons
 from nervecord.runtime.stream import Streaming
 from nervecord.targets.onnx.model import SOUND, TRACE, Model, make_model
 
@@ -64,6 +64,7 @@ class OnnxMachine:
         self._core = {step.name for step in plan.core}
         self._nodes = (*(entry.name for entry in plan.entries), *(step.name for step in plan.core))
         self._integer = plan.graph.level is Level.INTEGER
+        self._tally = Tally(plan)
         self.open(batch)
 
     def open(self, batch: int) -> None:
@@ -71,31 +72,34 @@ class OnnxMachine:
         self.batch = batch
         self.model: Model = make_model(self.plan, batch=batch, trace=True)
         self._start()
-        self.clear()
+        self._blank()
 
     def _start(self) -> None:
         self._session = inference_session(self.model.proto.SerializeToString())
         self._names = [output.name for output in self._session.get_outputs()]
 
-    def reset(self, batch: int | None) -> None:
-        """Back to that state, with a new number of copies if one is given."""
-        if batch is not None and batch != self.batch:
+    def reset(self, batch: int) -> None:
+        """Back to that state, with so many copies."""
+        if batch != self.batch:
             self.open(batch)
         else:
-            self.clear()
+            self._blank()
 
-    def clear(self) -> None:
-        """Back to that state."""
+    def _blank(self) -> None:
         self.state = np.zeros((self.batch, self.model.state_size), dtype=np.float32)
         self.last: dict[str, Array] = {}
 
+    def clear(self, rows: Array) -> None:
+        """Some copies back to that state."""
+        self.state[rows] = 0
+
     def standing(self) -> Any:
         """Everything that a block changes, as it is now, for `stand`: nothing writes into these."""
-        return self.state, self.last
+        return self.state, self.last, self._tally.sums
 
     def stand(self, before: Any) -> None:
         """Make it what it was; may be called twice."""
-        self.state, self.last = before
+        self.state, self.last, self._tally.sums = before
 
     def __getstate__(self) -> dict[str, Any]:
         # ONNX Runtime's session cannot be copied; one of the same model takes its place.
@@ -105,8 +109,31 @@ class OnnxMachine:
         self.__dict__.update(state)
         self._start()
 
-    def run(self, feeds: dict[str, Array]) -> dict[str, Array]:
-        """One block: inputs by name, float32, to outputs by name; `last` holds what every node gave.
+    def block(self, inputs: Mapping[str, Array], active: Array) -> dict[str, Array]:
+        """One block of a graph that is no policy, rounded to float32 where it enters; see `BlockMachine`.
+
+        Raises:
+            GraphError: an input is beyond what float32 holds.
+        """
+        graph, lead = self.plan.graph, (self.plan.schedule.steps, self.batch)
+        if self._integer:
+            check_inputs(self.plan, inputs)
+        with np.errstate(over="ignore"):
+            feeds = {name: x.reshape(*lead, -1).astype(np.float32) for name, x in inputs.items()}
+        for name, x in feeds.items():
+            if not np.isfinite(x).all():
+                raise GraphError("holds values that float32 does not", where=name)
+        values = self.run(feeds, active)
+        found = {}
+        for name in graph.outputs:
+            # Integers leave where nothing decodes them.
+            whole = self._integer and all(is_core(graph.nodes[source]) for source in graph.sources(name))
+            rows = values[name].reshape(*lead, *graph.nodes[name].out_shape)
+            found[name] = rows.astype(np.int64 if whole else np.float64)
+        return found
+
+    def run(self, feeds: dict[str, Array], active: Array) -> dict[str, Array]:
+        """One block, counted: inputs by name, float32, to outputs by name; `last` holds what every node gave.
 
         Raises:
             EngineError: ONNX Runtime failed.
@@ -119,10 +146,11 @@ class OnnxMachine:
             raise EngineError(f"failed: {' '.join(str(error).split())[:300]}", where=ENGINE) from error
         if self.model.state_size:
             self.state = values["h_out"]
-        self.last = {name: self._block(name, values[TRACE + name]) for name in self._nodes}
+        self.last = {name: self._whole_block(name, values[TRACE + name]) for name in self._nodes}
+        self._tally.add({entry.name: self.last[entry.name] for entry in self.plan.entries}, self.last, active)
         return values
 
-    def _block(self, name: str, rows: Array) -> Array:
+    def _whole_block(self, name: str, rows: Array) -> Array:
         """Useful steps in their places of a block: (window, batch, ...)."""
         shape = self.plan.graph.nodes[name].out_shape
         block = np.zeros((self.plan.window, self.batch, *shape), dtype=np.int64 if self._integer else np.float64)
@@ -134,12 +162,9 @@ class OnnxMachine:
         """What every core node gave in the last block: name -> (window, batch, ...)."""
         return {step.name: self.last[step.name].copy() for step in self.plan.core if step.name in self.last}
 
-    def count(self, counts: Counts, active: Array) -> None:
-        """Add the last block's spikes and synaptic events."""
-        sent = {entry.name: self.last[entry.name] for entry in self.plan.entries}
-        spikes, events = count_block(self.plan, sent, self.last, active)
-        add(counts.spikes, spikes)
-        add(counts.synaptic_events, events)
+    def tally(self) -> tuple[dict[str, float], dict[str, float]]:
+        """See `runtime.session.BlockMachine`."""
+        return self._tally.sums
 
 
 class OnnxSession(Driven):
@@ -160,48 +185,19 @@ class OnnxSession(Driven):
 
     def __init__(self, subject: Policy | Plan, *, batch: int = 1) -> None:
         super().__init__(subject, ENGINE, batch)
-        self._before = Before(self.plan)
         self._updates = neurons(self.plan) * self.plan.schedule.steps  # the useful ones
         self._machine: OnnxMachine = OnnxMachine(self.plan, batch)
 
-    @property
-    def batch(self) -> int:
-        """Number of robots."""
-        return self._machine.batch
-
-    def _restart(self, batch: int) -> None:
-        self._machine.reset(batch)
-
-    def _clear(self, rows: Array) -> None:
-        self._machine.state[rows] = 0
-
-    def _step(self, observation: Array, active: Array | None) -> Array:
-        given, _ = checked_observation(self.contract, observation, self.batch)
-        counted = checked_active(active, self.batch)
+    def _act(self, rows: Array, trusted: Array, counted: Array) -> tuple[Array, Array]:
         with np.errstate(over="ignore"):  # what float32 does not hold is infinite there, and not trusted
-            single = given.astype(np.float32)
+            single = rows.astype(np.float32)
         trusted = np.asarray(np.isfinite(single).all(axis=1))
         if self.graph.level is Level.INTEGER:
             known = np.where(trusted[:, None], single, self._neutral)
             check_inputs(self.plan, self._before.split(known))
-        self._noted = None
-        values = self._machine.run({"obs": single})
+        values = self._machine.run({"obs": single}, counted)
         # The model has replaced what is not finite itself; the session reports and counts it.
-        action = np.where(values[SOUND] != 0, values["actions"].astype(np.float64), np.nan)
-        self._count(counted)
-        action = self._safe(action, trusted, counted)
-        return action if np.ndim(observation) == 2 else action[0]
-
-    def trace(self) -> dict[str, Array]:
-        """What every core node gave in the last action: name -> (window, batch, n)."""
-        with self._lock:
-            return self._machine.trace()
-
-    def _count(self, active: Array) -> None:
-        robots = int(np.count_nonzero(active))
-        self._counts.actions += robots
-        self._counts.neuron_updates += self._updates * robots
-        self._machine.count(self._counts, active)
+        return np.where(values[SOUND] != 0, values["actions"].astype(np.float64), np.nan), trusted
 
 
 class OnnxStream(Streaming):
@@ -218,41 +214,5 @@ class OnnxStream(Streaming):
     """
 
     def __init__(self, subject: Graph | Plan, *, batch: int = 1) -> None:
-        super().__init__(subject if isinstance(subject, Plan) else plan(subject), ENGINE, batch)
-        self._machine: OnnxMachine = OnnxMachine(self.plan, batch)
-
-    @property
-    def counts(self) -> Counts:
-        """What it did since it was opened: a copy."""
-        return self._counts.copy()
-
-    def trace(self) -> dict[str, Array]:
-        """What every core node gave in the last block: name -> (window, batch, ...); zero where it is not useful."""
-        with self._lock:
-            return self._machine.trace()
-
-    def _block(self, inputs: dict[str, Array], active: Array) -> dict[str, Array]:
-        if self.graph.level is Level.INTEGER:
-            check_inputs(self.plan, inputs)
-        lead = (self.plan.schedule.steps, self._batch)
-        with np.errstate(over="ignore"):
-            feeds = {name: x.reshape(*lead, -1).astype(np.float32) for name, x in inputs.items()}
-        for name, x in feeds.items():
-            if not np.isfinite(x).all():
-                raise GraphError("holds values that float32 does not", where=name)
-        values = self._machine.run(feeds)
-        self._machine.count(self._counts, active)
-        shapes = {name: self.graph.nodes[name].out_shape for name in self.graph.outputs}
-        found = {name: values[name].reshape(*lead, *shape).astype(np.float64) for name, shape in shapes.items()}
-        whole = self.graph.level is Level.INTEGER
-        return {name: x.astype(np.int64) if whole and self._is_whole(name) else x for name, x in found.items()}
-
-    def _is_whole(self, name: str) -> bool:
-        """Whether integers leave there, which nothing decodes."""
-        return all(is_core(self.graph.nodes[source]) for source in self.graph.sources(name))
-
-    def _restart(self, batch: int) -> None:
-        self._machine.reset(batch)
-
-    def _clear(self, rows: Array) -> None:
-        self._machine.state[rows] = 0
+        super().__init__(subject, ENGINE, batch)
+        self._machine = OnnxMachine(self.plan, batch)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -18,13 +19,13 @@ from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import Array
 from nervecord.compiler.plan.host_steps import After, Before
-from nervecord.compiler.plan.plan import Plan, plan
+from nervecord.compiler.plan.plan import Plan
 from nervecord.errors import ContractError, EngineError
-from nervecord.runtime.checks import check_inputs, checked_active, checked_observation
+from nervecord.runtime.checks import check_inputs
 from nervecord.runtime.engines.c.layout import Form
 from nervecord.runtime.engines.c.library import FAST, load_library, open_shared
 from nervecord.runtime.engines.c.source import CODES, Source, c_source
-from nervecord.runtime.session import Counts, Driven, Traced
+from nervecord.runtime.session import Driven, Traced
 from nervecord.runtime.stream import Streaming
 
 NOT_FINITE = CODES.index("NOT_FINITE")
@@ -57,6 +58,7 @@ class Compiled:
         for tap in (tap for step in made.core for tap in step.taps):
             self._keeps[tap.source] = max(tap.lag, self._keeps.get(tap.source, 0))
         self._past: dict[str, float] = {}
+        self._before, self._after = Before(made), After(made)
         self.reset(batch)
 
     @property
@@ -180,18 +182,25 @@ class Compiled:
             found[step.name] = {k: self.states[f"{self.form.names[step.name]}_{k}"].astype(np.int64) for k in keys}
         return found
 
-    def tally(self, counts: Counts) -> Counts:
-        """A copy of `counts` with spikes and events."""
-        found = counts.copy()
-        for cell in self.form.cells:
-            if cell.ring is not None:
-                found.spikes[cell.unit.step.name] = float(self._counted(f"{cell.name}_spikes"))
+    def block(self, inputs: Mapping[str, Array], active: Array) -> dict[str, Array]:
+        """One block, the host's part in numpy; see `runtime.session.BlockMachine`."""
+        check_inputs(self.plan, inputs)
+        taken = entering(self.form, self._before.enter(inputs, np.int64), self.batch)
+        out = np.zeros((self.batch, self.form.out_dim), dtype=np.int32)
+        self.run(self.function("step_q"), taken, out, active)
+        return self._after.leave(left(self.form, out))
+
+    def tally(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Spikes of what spikes and events of every connection, since it was made."""
+        sending = [cell for cell in self.form.cells if cell.ring is not None]
+        spikes = {cell.unit.step.name: float(self._counted(f"{cell.name}_spikes")) for cell in sending}
+        events = {}
         for name, link in self.form.links.items():
             synapses = link.dense.synapses()
             assert synapses is not None
             times = [self._counted(f"{self.form.names[tap.source]}_times") for tap in link.step.taps]
-            found.synaptic_events[name] = float(sum(matmul(each, synapses.fan_out) for each in times))
-        return found
+            events[name] = float(sum(matmul(each, synapses.fan_out) for each in times))
+        return spikes, events
 
 
 class _Loaded:
@@ -227,39 +236,15 @@ class CSession(_Loaded, Traced, Driven):
         super().__init__(subject, engine, batch)
         self._machine = Compiled(self.plan, batch, flags=flags, history=trace, library=library)
         self._function = self._machine.function("step")
-        self._before = Before(self.plan)
 
-    @property
-    def batch(self) -> int:
-        """Number of robots."""
-        return self._machine.batch
-
-    @property
-    def counts(self) -> Counts:
-        """What it did since it was opened: a copy."""
-        with self._lock:
-            counts = self._machine.tally(self._counts)
-            counts.neuron_updates = float(self._updates * counts.actions)
-            return counts
-
-    def _restart(self, batch: int) -> None:
-        self._machine.reset(batch)
-
-    def _clear(self, rows: Array) -> None:
-        self._machine.clear(rows)
-
-    def _step(self, observation: Array, active: Array | None) -> Array:
+    def _act(self, rows: Array, trusted: Array, counted: Array) -> tuple[Array, Array]:
         # Both as float32.
-        given, trusted = checked_observation(self.contract, observation, self.batch)
-        counted = checked_active(active, self.batch)
-        check_inputs(self.plan, self._before.split(given[trusted]))
+        check_inputs(self.plan, self._before.split(rows[trusted]))
         with np.errstate(over="ignore"):  # what float32 cannot hold is not finite, and gives the fail-safe action
-            obs = np.ascontiguousarray(given, dtype=np.float32)
+            obs = np.ascontiguousarray(rows, dtype=np.float32)
         act = np.zeros((self.batch, self.contract.action.size), dtype=np.float32)
         known = self._machine.run(self._function, obs, act, counted) != NOT_FINITE
-        self._counts.actions += int(np.count_nonzero(counted))
-        action = self._safe(act.astype(np.float64), known, counted)
-        return action if np.ndim(observation) == 2 else action[0]
+        return act.astype(np.float64), known
 
 
 class CStream(_Loaded, Traced, Streaming):
@@ -278,30 +263,8 @@ class CStream(_Loaded, Traced, Streaming):
     def __init__(
         self, subject: Graph | Plan, batch: int = 1, engine: str = "c", *, flags: tuple[str, ...] = FAST
     ) -> None:
-        super().__init__(subject if isinstance(subject, Plan) else plan(subject), engine, batch)
+        super().__init__(subject, engine, batch)
         self._machine = Compiled(self.plan, batch, flags=flags)
-        self._function = self._machine.function("step_q")
-        self._before, self._after = Before(self.plan), After(self.plan)
-
-    @property
-    def counts(self) -> Counts:
-        """What it did since it was opened: a copy."""
-        with self._lock:
-            return self._machine.tally(self._counts)
-
-    def _block(self, inputs: dict[str, Array], active: Array) -> dict[str, Array]:
-        check_inputs(self.plan, inputs)
-        entered = self._before.enter(inputs, np.int64)
-        given = entering(self._machine.form, entered, self.batch)
-        out = np.zeros((self.batch, self._machine.form.out_dim), dtype=np.int32)
-        self._machine.run(self._function, given, out, active)
-        return self._after.leave(left(self._machine.form, out))
-
-    def _restart(self, batch: int) -> None:
-        self._machine.reset(batch)
-
-    def _clear(self, rows: Array) -> None:
-        self._machine.clear(rows)
 
 
 def entering(form: Form, entered: dict[str, Array], batch: int) -> Array:

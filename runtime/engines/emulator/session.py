@@ -204,6 +204,14 @@ class Emulator:
 
     # ------------------------------------------------------------------------------------------------ looking at it
 
+    def tally(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Spikes of what spikes and events of every connection, since it was made."""
+        packed = self.packed
+        counted = dict(zip((*packed.populations, *packed.connections), self.counters.astype(float).tolist(),
+                           strict=False))  # fmt: skip
+        spiking = [name for name in packed.populations if self.plan.step(name).op.spikes]
+        return {name: counted[name] for name in spiking}, {name: counted[name] for name in packed.connections}
+
     def trace(self) -> dict[str, Array]:
         """What every core node gave in the last block: name -> (window, batch, ...); {} before the first."""
         if self.packed.table[Header.CLOCK] == 0:
@@ -268,17 +276,6 @@ class Emulator:
         return values
 
 
-def tally(emulator: Emulator, counts: Counts) -> Counts:
-    """A copy of `counts` with the emulator's spikes and events in it."""
-    found = counts.copy()
-    packed = emulator.packed
-    spiking = [name for name in packed.populations if emulator.plan.step(name).op.spikes]
-    at = {name: k for k, name in enumerate((*packed.populations, *packed.connections))}
-    found.spikes = {name: float(emulator.counters[at[name]]) for name in spiking}
-    found.synaptic_events = {name: float(emulator.counters[at[name]]) for name in packed.connections}
-    return found
-
-
 class EmulatorSession(Traced, Driven):
     """A policy of integers, run by the compiled loop.
 
@@ -300,14 +297,15 @@ class EmulatorSession(Traced, Driven):
         self._machine = Emulator(self.plan, 1, **form)
         self._fused = self._machine.fused
         self._fail_safe = np.array(self.contract.fail_safe)
-        self._restart(batch)
+        self._machine.reset(batch)
+        self._restarted()
 
-    def _restart(self, batch: int) -> None:
+    def _restarted(self) -> None:
+        batch = self._machine.batch
         made = (
             np.zeros((batch, self.contract.action.size)), np.zeros((batch, self.contract.observation.size)),
             np.ones(batch, dtype=np.bool_), np.zeros(batch, dtype=np.uint8),
         )  # fmt: skip
-        self._machine.reset(batch)
         self._action: Array
         self._observation: Array
         self._outcome: Array
@@ -320,11 +318,6 @@ class EmulatorSession(Traced, Driven):
     def fused(self) -> bool:
         """Whether the host's part is in the compiled loop."""
         return self._fused
-
-    @property
-    def batch(self) -> int:
-        """Number of robots."""
-        return self._action.shape[0]
 
     @property
     def last(self) -> Answer | None:
@@ -341,16 +334,13 @@ class EmulatorSession(Traced, Driven):
     def counts(self) -> Counts:
         """What it did since it was opened: a copy."""
         with self._lock:
-            counts = tally(self._machine, self._counts)
+            counts = super().counts
             actions, distrusted, broken = self._machine.counters[-3:].tolist()
             counts.actions += actions
             counts.fail(NOT_FINITE, distrusted)
             counts.fail(ACTION_NOT_FINITE, broken)
             counts.neuron_updates = float(self._updates * counts.actions)
             return counts
-
-    def _clear(self, rows: Array) -> None:
-        self._machine.clear(rows)
 
     def step(self, observation: Array, active: Array | None = None) -> Array:
         """(batch, observations) -> (batch, actions); (observations,) -> (actions,) for one robot.
@@ -384,7 +374,7 @@ class EmulatorSession(Traced, Driven):
         emulator = self._machine
         trusted = np.asarray(np.isfinite(given).all(axis=1))
         seen = given if trusted.all() else np.where(trusted[:, None], given, self._neutral)
-        action = emulator.after.join(emulator.block(emulator.before.split(seen), active))
+        action = self._after.join(emulator.block(self._before.split(seen), active))
         sound = np.asarray(np.isfinite(action).all(axis=1))
         self._action[:] = np.where((trusted & sound)[:, None], action, self._fail_safe)
         self._outcome[:] = np.where(trusted, np.where(sound, 0, 2), 1)
@@ -414,20 +404,5 @@ class EmulatorStream(Traced, Streaming):
     _machine: Emulator
 
     def __init__(self, subject: Graph | Plan, batch: int = 1, engine: str = "emulator", **form: Any) -> None:
-        super().__init__(subject if isinstance(subject, Plan) else plan(subject), engine, batch)
+        super().__init__(subject, engine, batch)
         self._machine = Emulator(self.plan, batch, **form)
-
-    @property
-    def counts(self) -> Counts:
-        """What it did since it was opened: a copy."""
-        with self._lock:
-            return tally(self._machine, self._counts)
-
-    def _block(self, inputs: dict[str, Array], active: Array) -> dict[str, Array]:
-        return self._machine.block(inputs, active)
-
-    def _restart(self, batch: int) -> None:
-        self._machine.reset(batch)
-
-    def _clear(self, rows: Array) -> None:
-        self._machine.clear(rows)

@@ -6,6 +6,7 @@ for loops that live there: nothing of it goes through the host, and nothing wait
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,8 @@ from torch import Tensor
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import Array, Level
-from nervecord.compiler.plan.host_steps import Before as HostBefore
 from nervecord.compiler.plan.interpret import checked
-from nervecord.compiler.plan.plan import Plan, plan
+from nervecord.compiler.plan.plan import Plan
 from nervecord.errors import ContractError
 from nervecord.runtime.answer import ACTION_NOT_FINITE, NOT_FINITE, Answer, answered
 from nervecord.runtime.checks import check_inputs, checked_active, checked_batch, checked_observation
@@ -28,6 +28,81 @@ from nervecord.runtime.session import Counts, Driven, Traced
 from nervecord.runtime.stream import Streaming
 
 ENGINE = "torch"
+
+
+class Batched:
+    """A machine on a device, with numpy's arrays at its ends; see `runtime.session.BlockMachine`.
+
+    Args:
+        plan: what to run. batch: number of copies. device, precision: of `BatchedMachine`.
+    """
+
+    def __init__(self, plan: Plan, batch: int, device: str | torch.device, precision: str) -> None:
+        self.plan = plan
+        self.core = BatchedMachine(plan, batch, device=device, precision=precision)
+        self.device = self.core.place.device
+        self.stepped = False
+        whole = plan.graph.level is Level.INTEGER
+        names = {step.name for step in plan.core}
+        self._types: dict[str, Any] = {
+            name: np.int64 if whole and set(plan.graph.sources(name)) <= names else np.float64
+            for name in plan.graph.outputs
+        }
+
+    @property
+    def batch(self) -> int:
+        """Number of copies."""
+        return self.core.batch
+
+    def reset(self, batch: int) -> None:
+        """Back to the state before the first block, with so many copies."""
+        self.core.reset(batch)
+
+    def clear(self, rows: Array) -> None:
+        """The same for some copies."""
+        mask = np.zeros(self.batch, dtype=np.bool_)
+        mask[rows] = True
+        self.core.clear(torch.from_numpy(mask).to(self.device))
+
+    def block(self, inputs: Mapping[str, Array], active: Array) -> dict[str, Array]:
+        """One block."""
+        if self.plan.graph.level is Level.INTEGER:
+            check_inputs(self.plan, inputs)
+        self.stepped = True
+        tensors = {n: torch.from_numpy(np.array(x, dtype=np.float64)).to(self.device) for n, x in inputs.items()}
+        outputs = self.core.block(tensors, torch.from_numpy(active).to(self.device))
+        return {name: x.cpu().numpy().astype(self._types[name]) for name, x in outputs.items()}
+
+    def tally(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Spikes and synaptic events; waits for the device."""
+        if not self.stepped:
+            return {}, {}
+        sums = self.core.tally.spikes, self.core.tally.events
+        spikes, events = ({name: value.item() for name, value in each.items()} for each in sums)
+        return spikes, events
+
+    def trace(self) -> dict[str, Array]:
+        """What every core node gave in the last block: name -> (window, batch, ...).
+
+        Raises:
+            ContractError: it was opened without `trace`.
+        """
+        if not self.core.keeps_trace:
+            raise ContractError("keeps no trace", where="session", hint="open it with trace=True")
+        return self.core.trace()
+
+    def state(self) -> dict[str, dict[str, Array]]:
+        """State of every core node."""
+        return self.core.state()
+
+    def standing(self) -> Any:
+        """What a block changes, as it is now."""
+        return self.core.standing(), self.stepped
+
+    def stand(self, before: Any) -> None:
+        """Make it what it was; may be called twice."""
+        self.core.stand(before[0])
+        self.stepped = before[1]
 
 
 class BatchedSession(Traced, Driven):
@@ -50,23 +125,22 @@ class BatchedSession(Traced, Driven):
         NervecordError: there is no such device or precision.
     """
 
-    _machine: BatchedMachine
+    _machine: Batched
 
     def __init__(
         self, subject: Policy | Plan, batch: int = 1, *, device: str | torch.device = "cpu", precision: str = "float64",
         trace: bool = True,
     ) -> None:  # fmt: skip
         super().__init__(subject, ENGINE, batch)
-        self._machine = BatchedMachine(self.plan, batch, device=device, precision=precision)
-        self._machine.keeps_trace = trace
-        place = self._machine.place
+        self._machine = Batched(self.plan, batch, device, precision)
+        self._machine.core.keeps_trace = trace
+        place = self._machine.core.place
         self.device, self.precision = place.device, precision
         self._mean = place.tensor(self._neutral, DOUBLE)
         self._fail_safe = place.tensor(np.array(self.contract.fail_safe), DOUBLE)
         self._actions = torch.zeros((), dtype=DOUBLE, device=place.device)
         self._failed = torch.zeros((), dtype=DOUBLE, device=place.device)
         self._unsound = torch.zeros((), dtype=DOUBLE, device=place.device)
-        self._stepped = False
         self._trusted: Tensor | None = None
 
     @property
@@ -76,26 +150,15 @@ class BatchedSession(Traced, Driven):
             return None if self._trusted is None else answered(self._trusted.cpu().numpy(), self._sound.cpu().numpy())
 
     @property
-    def batch(self) -> int:
-        """Number of robots."""
-        return self._machine.batch
-
-    @property
     def counts(self) -> Counts:
         """What it did since it was opened; waits for the device."""
         with self._lock:
-            tally, actions = self._machine.tally, int(self._actions.item())
-            found = Counts(
-                actions,
-                {name: value.item() for name, value in tally.spikes.items()} if self._stepped else {},
-                {name: value.item() for name, value in tally.events.items()} if self._stepped else {},
-                float(self._updates * actions),
-            )
-            if failed := int(self._failed.item()):
-                found.fail(NOT_FINITE, failed)
-            if failed := int(self._unsound.item()):
-                found.fail(ACTION_NOT_FINITE, failed)
-            return found
+            counts = super().counts
+            counts.actions = int(self._actions.item())
+            counts.neuron_updates = float(self._updates * counts.actions)
+            counts.fail(NOT_FINITE, int(self._failed.item()))
+            counts.fail(ACTION_NOT_FINITE, int(self._unsound.item()))
+            return counts
 
     def reset(self, batch: int | None = None, *, rows: Array | Tensor | None = None) -> None:
         """Clear the state of all robots (setting their number), or of some rows.
@@ -114,14 +177,10 @@ class BatchedSession(Traced, Driven):
                     f"has shape {tuple(rows.shape)} of {rows.dtype}, ({self.batch},) of torch.bool is needed",
                     where="rows",
                 )
-            self._machine.clear(rows)
+            self._machine.core.clear(rows)
 
-    def _restart(self, batch: int) -> None:
-        self._machine.reset(batch)
+    def _restarted(self) -> None:
         self._trusted = None
-
-    def _clear(self, rows: Array) -> None:
-        self._machine.clear(masked(rows, self.batch, self.device))
 
     def _step(self, observation: Array, active: Array | None) -> Array:
         self._trusted = None
@@ -129,20 +188,20 @@ class BatchedSession(Traced, Driven):
         counted = None if active is None else torch.from_numpy(checked_active(active, self.batch)).to(self.device)
         if self.graph.level is Level.INTEGER:
             self._check_spikes(given[trusted])
-        action = self._act(torch.from_numpy(given).to(self.device), counted).cpu().numpy()
+        action = self._on_device(torch.from_numpy(given).to(self.device), counted).cpu().numpy()
         return action if np.ndim(observation) == 2 else action[0]
 
     def _standing(self) -> Any:
-        return super()._standing(), (self._stepped, self._actions, self._failed, self._unsound)
+        return super()._standing(), (self._actions, self._failed, self._unsound)
 
     def _stand(self, before: Any) -> None:
         super()._stand(before[0])
-        self._stepped, self._actions, self._failed, self._unsound = before[1]
+        self._actions, self._failed, self._unsound = before[1]
         self._trusted = None
 
     def _check_spikes(self, rows: Array) -> None:
         if any(self.graph.nodes[name].spikes for name in self.graph.inputs):
-            check_inputs(self.plan, HostBefore(self.plan).split(rows))
+            check_inputs(self.plan, self._before.split(rows))
 
     @torch.no_grad()
     def act(self, observation: Tensor, active: Tensor | None = None) -> Tensor:
@@ -162,16 +221,16 @@ class BatchedSession(Traced, Driven):
         with self._lock:
             self._alive()
             self._trusted = None
-            return self._whole(lambda: self._act(observation, active))
+            return self._whole(lambda: self._on_device(observation, active))
 
     @torch.no_grad()
-    def _act(self, observation: Tensor, active: Tensor | None) -> Tensor:
+    def _on_device(self, observation: Tensor, active: Tensor | None) -> Tensor:
         self._require(observation, active)
-        self._stepped = True
+        self._machine.stepped = True
         given = observation.to(DOUBLE)
         trusted = given.isfinite().all(1)
         seen = torch.where(trusted[:, None], given, self._mean)
-        action = self._machine.act(seen, active)
+        action = self._machine.core.act(seen, active)
         sound = action.isfinite().all(1)
         counted = torch.ones_like(trusted) if active is None else active
         # New tensors: those that were are kept until the step is done.
@@ -208,26 +267,8 @@ class BatchedSession(Traced, Driven):
             GraphError: they are of another shape.
         """
         rows = checked(np.asarray(observations), (self.contract.observation.size,), "observations")
-        before = HostBefore(self.plan)
-        return agreement(self.plan, [before.split(row) for row in rows], device=self.device, precision=self.precision)
-
-    def trace(self) -> dict[str, Array]:
-        """What every core node gave in the last action: name -> (window, batch, ...).
-
-        Raises:
-            ContractError: it was opened without `trace`.
-        """
-        with self._lock:
-            if not self._machine.keeps_trace:
-                raise ContractError("keeps no trace", where="session", hint="open it with trace=True")
-            return super().trace()
-
-
-def masked(rows: Array, batch: int, device: torch.device) -> Tensor:
-    """Rows of robots, indices or a mask, as a mask on the device: (batch,) bool."""
-    mask = np.zeros(batch, dtype=np.bool_)
-    mask[rows] = True
-    return torch.from_numpy(mask).to(device)
+        inputs = [self._before.split(row) for row in rows]
+        return agreement(self.plan, inputs, device=self.device, precision=self.precision)
 
 
 class BatchedStream(Traced, Streaming):
@@ -242,43 +283,11 @@ class BatchedStream(Traced, Streaming):
         GraphError, InfeasibleError, NervecordError: as of `BatchedSession`; or it is a policy's plan.
     """
 
-    _machine: BatchedMachine
+    _machine: Batched
 
     def __init__(
         self, subject: Graph | Plan, batch: int = 1, *, device: str | torch.device = "cpu", precision: str = "float64"
     ) -> None:
-        super().__init__(subject if isinstance(subject, Plan) else plan(subject), ENGINE, batch)
-        self._machine = BatchedMachine(self.plan, batch, device=device, precision=precision)
-        self.device, self.precision = self._machine.place.device, precision
-        self._stepped = False
-        whole = self.graph.level is Level.INTEGER
-        core = {step.name for step in self.plan.core}
-        self._types: dict[str, Any] = {
-            name: np.int64 if whole and set(self.graph.sources(name)) <= core else np.float64
-            for name in self.graph.outputs
-        }
-
-    @property
-    def counts(self) -> Counts:
-        """What it did since it was opened: a copy; waits for the device."""
-        with self._lock:
-            found = self._counts.copy()
-            if self._stepped:
-                tally = self._machine.tally
-                found.spikes = {name: value.item() for name, value in tally.spikes.items()}
-                found.synaptic_events = {name: value.item() for name, value in tally.events.items()}
-            return found
-
-    def _block(self, inputs: dict[str, Array], active: Array) -> dict[str, Array]:
-        if self.graph.level is Level.INTEGER:
-            check_inputs(self.plan, inputs)
-        self._stepped = True
-        given = {n: torch.from_numpy(np.array(x, dtype=np.float64)).to(self.device) for n, x in inputs.items()}
-        outputs = self._machine.block(given, torch.from_numpy(active).to(self.device))
-        return {name: x.cpu().numpy().astype(self._types[name]) for name, x in outputs.items()}
-
-    def _restart(self, batch: int) -> None:
-        self._machine.reset(batch)
-
-    def _clear(self, rows: Array) -> None:
-        self._machine.clear(masked(rows, self.batch, self.device))
+        super().__init__(subject, ENGINE, batch)
+        self._machine = Batched(self.plan, batch, device, precision)
+        self.device, self.precision = self._machine.device, precision
