@@ -19,7 +19,8 @@ from nervecord.compiler.plan.interpret import plain_array, stream_inputs
 from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import GraphError
 from nervecord.runtime.checks import checked_active, checked_batch
-from nervecord.runtime.session import Definition, Running, Stepped, Traced
+from nervecord.runtime.machines import Definition
+from nervecord.runtime.session import BlockSession, Running, Traced
 
 Values: TypeAlias = Array | Mapping[str, Array]
 """By name of the end, or the one array of a graph that has one end of the kind."""
@@ -48,7 +49,7 @@ class StreamSession(Running, Protocol):
         """
 
 
-class Streaming(Stepped):
+class GraphStream(BlockSession):
     """What streams share: the shapes of what comes and goes, and the counts. An engine's machine does the blocks.
 
     Args:
@@ -164,7 +165,7 @@ def _filled(x: Array, count: int) -> Array:
     return x if len(x) == count else np.concatenate([x, np.zeros((count - len(x), *x.shape[1:]), dtype=x.dtype)])
 
 
-class MachineStream(Traced, Streaming):
+class MachineStream(Traced, GraphStream):
     """A stream by the definition of its ops.
 
     Args:

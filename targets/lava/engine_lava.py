@@ -14,8 +14,9 @@ from nervecord.compiler.plan.host_steps import After, Before
 from nervecord.compiler.plan.plan import Plan
 from nervecord.errors import ContractError
 from nervecord.runtime.checks import check_inputs
-from nervecord.runtime.session import Driven, Stepped, Tally
-from nervecord.runtime.stream import Streaming
+from nervecord.runtime.machines import Tally
+from nervecord.runtime.session import BlockSession, PolicySession
+from nervecord.runtime.stream import GraphStream
 from nervecord.runtime.worker.parent import Worker
 from nervecord.targets.lava.network import STEP_TIMEOUT, Backend, LavaNetwork
 
@@ -88,7 +89,7 @@ class Core:
             self.reset(1)
 
     def tally(self) -> tuple[dict[str, float], dict[str, float]]:
-        """See `runtime.session.BlockMachine`."""
+        """See `runtime.machines.BlockMachine`."""
         return self._tally.sums
 
     def trace(self) -> dict[str, Array]:
@@ -116,7 +117,7 @@ def one_robot(batch: int | None) -> None:
         )
 
 
-class _Elsewhere(Stepped):
+class _Elsewhere(BlockSession):
     """What runs in another process, and so in one place alone."""
 
     _machine: Core
@@ -143,7 +144,7 @@ class _Elsewhere(Stepped):
         self._machine.network.close()
 
 
-class LavaSession(_Elsewhere, Driven):
+class LavaSession(_Elsewhere, PolicySession):
     """A policy run by Lava, one robot.
 
     Args:
@@ -170,7 +171,7 @@ class LavaSession(_Elsewhere, Driven):
         self._machine = Core(self.plan, full_trace=full_trace, timeout=timeout, backend=backend)
 
 
-class LavaStream(_Elsewhere, Streaming):
+class LavaStream(_Elsewhere, GraphStream):
     """A graph that is no policy, run by Lava, one copy.
 
     Args:

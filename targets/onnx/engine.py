@@ -18,8 +18,9 @@ from nervecord.compiler.ops import Array, Level, is_core
 from nervecord.compiler.plan.plan import Plan
 from nervecord.errors import EngineError, GraphError, MissingDependencyError, install_command
 from nervecord.runtime.checks import check_inputs
-from nervecord.runtime.session import Driven, Tally, neurons
-from nervecord.runtime.stream import Streaming
+from nervecord.runtime.machines import Tally
+from nervecord.runtime.session import PolicySession, neurons
+from nervecord.runtime.stream import GraphStream
 from nervecord.targets.onnx.model import SOUND, TRACE, Model, make_model
 
 ENGINE = "onnxruntime"
@@ -163,11 +164,11 @@ class OnnxMachine:
         return {step.name: self.last[step.name].copy() for step in self.plan.core if step.name in self.last}
 
     def tally(self) -> tuple[dict[str, float], dict[str, float]]:
-        """See `runtime.session.BlockMachine`."""
+        """See `runtime.machines.BlockMachine`."""
         return self._tally.sums
 
 
-class OnnxSession(Driven):
+class OnnxSession(PolicySession):
     """A policy in ONNX Runtime.
 
     Args:
@@ -200,7 +201,7 @@ class OnnxSession(Driven):
         return np.where(values[SOUND] != 0, values["actions"].astype(np.float64), np.nan), trusted
 
 
-class OnnxStream(Streaming):
+class OnnxStream(GraphStream):
     """A graph that is no policy in ONNX Runtime. What enters is rounded to float32.
 
     Args:

@@ -25,8 +25,8 @@ from nervecord.runtime.checks import check_inputs
 from nervecord.runtime.engines.c.layout import Form
 from nervecord.runtime.engines.c.library import FAST, load_library, open_shared
 from nervecord.runtime.engines.c.source import CODES, Source, c_source
-from nervecord.runtime.session import Driven, Traced
-from nervecord.runtime.stream import Streaming
+from nervecord.runtime.session import PolicySession, Traced
+from nervecord.runtime.stream import GraphStream
 
 NOT_FINITE = CODES.index("NOT_FINITE")
 
@@ -183,7 +183,7 @@ class Compiled:
         return found
 
     def block(self, inputs: Mapping[str, Array], active: Array) -> dict[str, Array]:
-        """One block, the host's part in numpy; see `runtime.session.BlockMachine`."""
+        """One block, the host's part in numpy; see `runtime.machines.BlockMachine`."""
         check_inputs(self.plan, inputs)
         taken = entering(self.form, self._before.enter(inputs, np.int64), self.batch)
         out = np.zeros((self.batch, self.form.out_dim), dtype=np.int32)
@@ -213,7 +213,7 @@ class _Loaded:
         )  # fmt: skip
 
 
-class CSession(_Loaded, Traced, Driven):
+class CSession(_Loaded, Traced, PolicySession):
     """A policy of integers in C, by the same text that the target c emits.
 
     Args:
@@ -247,7 +247,7 @@ class CSession(_Loaded, Traced, Driven):
         return act.astype(np.float64), known
 
 
-class CStream(_Loaded, Traced, Streaming):
+class CStream(_Loaded, Traced, GraphStream):
     """A graph of integers that is no policy, its core in C; the host's part in numpy.
 
     Args:

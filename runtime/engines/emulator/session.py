@@ -22,8 +22,8 @@ from nervecord.runtime.answer import ACTION_NOT_FINITE, NOT_FINITE, Answer, answ
 from nervecord.runtime.checks import check_inputs, checked_active, checked_observation
 from nervecord.runtime.engines.emulator.packing import pack
 from nervecord.runtime.engines.emulator.tables import Header, Hold, Pop
-from nervecord.runtime.session import Counts, Driven, Traced
-from nervecord.runtime.stream import Streaming
+from nervecord.runtime.session import Counts, PolicySession, Traced
+from nervecord.runtime.stream import GraphStream
 
 _FLOAT64 = np.dtype(np.float64)
 
@@ -276,7 +276,7 @@ class Emulator:
         return values
 
 
-class EmulatorSession(Traced, Driven):
+class EmulatorSession(Traced, PolicySession):
     """A policy of integers, run by the compiled loop.
 
     Args:
@@ -387,7 +387,7 @@ class EmulatorSession(Traced, Driven):
         self._acted = False
 
 
-class EmulatorStream(Traced, Streaming):
+class EmulatorStream(Traced, GraphStream):
     """A graph of integers that is no policy, run by the compiled loop.
 
     Args:

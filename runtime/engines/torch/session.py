@@ -24,14 +24,14 @@ from nervecord.runtime.checks import check_inputs, checked_active, checked_batch
 from nervecord.runtime.engines.torch.agreement import Agreement, agreement
 from nervecord.runtime.engines.torch.host_steps import DOUBLE
 from nervecord.runtime.engines.torch.machine import BatchedMachine
-from nervecord.runtime.session import Counts, Driven, Traced
-from nervecord.runtime.stream import Streaming
+from nervecord.runtime.session import Counts, PolicySession, Traced
+from nervecord.runtime.stream import GraphStream
 
 ENGINE = "torch"
 
 
 class Batched:
-    """A machine on a device, with numpy's arrays at its ends; see `runtime.session.BlockMachine`.
+    """A machine on a device, with numpy's arrays at its ends; see `runtime.machines.BlockMachine`.
 
     Args:
         plan: what to run. batch: number of copies. device, precision: of `BatchedMachine`.
@@ -105,7 +105,7 @@ class Batched:
         self.stepped = before[1]
 
 
-class BatchedSession(Traced, Driven):
+class BatchedSession(Traced, PolicySession):
     """A policy, floats or integers, for a batch of robots on a device.
 
     Args:
@@ -271,7 +271,7 @@ class BatchedSession(Traced, Driven):
         return agreement(self.plan, inputs, device=self.device, precision=self.precision)
 
 
-class BatchedStream(Traced, Streaming):
+class BatchedStream(Traced, GraphStream):
     """A graph that is no policy, for a batch of copies on a device.
 
     Args:

@@ -15,7 +15,7 @@ from nervecord.runtime.engines.torch.place import Place
 
 
 class Tally:
-    """What a machine's copies did since it was made, as `runtime.session.count_block` counts it.
+    """What a machine's copies did since it was made, as `runtime.machines.count_block` counts it.
 
     Of every source the number of values other than zero is added up, of spiking populations the spikes; both are
     multiplied with the synapses that each reaches once per block.
