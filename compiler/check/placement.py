@@ -24,7 +24,7 @@ from nervecord.compiler.target.protocol import Packing, TargetSpec
 
 CORE_LIMITS = ("neurons_per_core", "axons_in_per_core", "axons_out_per_core", "synapse_bits_per_core")
 """Limits of a core that decide how a population is split."""
-BATCH = 1 << 20
+BATCH = 1 << 17
 """Synapses looked at at once, to bound the memory it takes."""
 
 
@@ -205,10 +205,8 @@ def core_bits(core: Array, counts: Array, neurons: Array, packing: Packing, *, d
 
 
 def summed(places: Array, values: Array, size: int) -> Array:
-    """(size,) the sum of the values of each place; whole numbers stay whole."""
-    found = np.zeros(size, dtype=np.int64)
-    np.add.at(found, places, values)
-    return found
+    """(size,) the sum of the values of each place; whole numbers whose sums are below 2^53 stay whole."""
+    return np.bincount(places, weights=values, minlength=size).astype(np.int64)
 
 
 def _axon_bits(counts: Array, each: int, packing: Packing) -> Array:

@@ -92,7 +92,8 @@ def link_reports(links: Sequence[Link], made: Mapping[str, Mantissas], scales: S
 def _report(link: Link, made: Mantissas, scale: float, error: Array) -> LinkReport:
     largest = max(float(np.abs(link.stored).max()), SMALLEST)
     rows, width = link.weight.shape
-    unit = largest if largest > LARGE else 1.0  # squares of such errors are beyond float64
+    # Squares of such errors are beyond float64; of others no copy is made.
+    unit, scaled = (largest, error / largest) if largest > LARGE else (1.0, error)
     return LinkReport(
         connection=link.name,
         weight_scale=scale,
@@ -100,7 +101,7 @@ def _report(link: Link, made: Mantissas, scale: float, error: Array) -> LinkRepo
         weight_bits=made.weight_bits,
         delay=made.delay,
         weight_error_max=float(np.abs(error).max()) / largest,
-        weight_error_rms=float(np.sqrt(np.sum(np.square(error / unit)) / (rows * width))) / (largest / unit),
+        weight_error_rms=float(np.sqrt(np.sum(np.square(scaled)) / (rows * width))) / (largest / unit),
     )
 
 
