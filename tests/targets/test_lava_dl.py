@@ -40,7 +40,7 @@ def make(folder: Path) -> None:
     try:
         subprocess.run([sys.executable, "-m", "venv", str(building)], check=True)
         bare = ["--no-deps", "--ignore-requires-python"]
-        subprocess.run([*pip, *bare, *environment.PINS, "lava-dl==0.6.0"], check=True)
+        subprocess.run([*pip, *bare, *environment.pins(), "lava-dl==0.6.0"], check=True)
         libraries = ["torch", "torchvision", "h5py", "opencv-python-headless<4.11", "matplotlib<3.10", "numpy==1.26.4"]
         subprocess.run([*pip, *libraries], check=True)
         building.rename(folder)
