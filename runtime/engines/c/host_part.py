@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from nervecord.compiler.body.evaluate import Evaluator
+from nervecord.compiler.body.expression import uniform
 from nervecord.compiler.ops import Array, Decoder, HostOp, Input
 from nervecord.compiler.plan.plan import Step
 from nervecord.errors import InfeasibleError
@@ -122,7 +123,7 @@ class Host:
     def _neutral(self, at: int, size: int) -> str:
         """What the core sees of channel i, counted from `at`, where an observation cannot be trusted."""
         instead = neutral(self.plan)[at : at + size]
-        if (instead == instead[0]).all():
+        if uniform(instead):
             return real(instead[0])
         return f"{self.doubles.table(f'neutral{at or str()}', instead, 'instead of what cannot be trusted')}[i]"
 
