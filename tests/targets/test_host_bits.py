@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+from compiled_c import QUICK, Emitted, single
 from graphs import LAVA
 from policies import random_policy, with_node
 
@@ -19,8 +20,11 @@ from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.ops import Decode, Dense, IntegerMembrane, Neuron
 from nervecord.compiler.plan.calibrate import calibrate
+from nervecord.compiler.plan.plan import plan
 from nervecord.runtime.engines.c.doubles import Doubles
+from nervecord.runtime.engines.c.library import load_library
 from nervecord.runtime.engines.c.session import CSession
+from nervecord.runtime.engines.c.source import c_source
 from nervecord.runtime.engines.emulator.session import EmulatorSession
 from nervecord.runtime.engines.torch.session import BatchedSession
 from nervecord.runtime.session import MachineSession
@@ -54,6 +58,27 @@ def test_a_zero_has_the_sign_that_its_channel_s_offset_gives(engine: Any) -> Non
     np.testing.assert_array_equal(wanted, np.zeros(3))
     assert np.signbit(wanted).tolist() == [True, False, True]
     assert np.signbit(found).tolist() == np.signbit(wanted).tolist()
+
+
+@needs_compiler
+@pytest.mark.parametrize("prefix", ["policy", "norm"])
+def test_names_in_c_do_not_meet(prefix: str) -> None:
+    """Of what one op gives and of what another computes on the way, and of a table: each is a name of its own."""
+    trained = random_policy(3, sizes=(4, 12, 2), population=4)
+    policy, _ = lower(trained, LAVA, calibrate(trained))
+    assert isinstance(policy, Policy)
+    for names in (("x_y", "y_1"), ("norm", "norm_mean"), ("norm_mean", "mean"), ("t_1", "t")):
+        new = dict(zip(("encode", "normalise"), names, strict=True))
+        graph = policy.graph
+        nodes = {new.get(name, name): op for name, op in graph.nodes.items()}
+        edges = tuple((new.get(a, a), new.get(b, b)) for a, b in graph.edges)
+        renamed = policy.replace(graph=graph.replace(nodes=nodes, edges=edges))
+        load_library(c_source(plan(renamed), prefix=prefix), flags=(*QUICK, "-Wshadow"))
+        if prefix == "policy":
+            emitted = Emitted(renamed)
+            with MachineSession(policy) as definition:
+                for row in single(np.random.default_rng(0).normal(size=(5, 4))):
+                    np.testing.assert_array_equal(emitted.step(row)[1], single(definition.step(row)))
 
 
 def test_integers_of_each_channel_are_a_table_in_c() -> None:

@@ -148,7 +148,7 @@ class _Lines:
             text = self._expression(place, node)
             if node.arguments and place != self.body.result and (uses[place] > 1 or len(text) > LONGEST):
                 named += 1
-                name = f"{self.name}_{named}"
+                name = f"{self.name}_t{named}"
                 lines.append(f"const {_KINDS[node.kind]} {name} = {text};")
                 text = name
             atom = not node.arguments or node.operation in self.functions or text.isidentifier()

@@ -98,7 +98,7 @@ class Host:
         if op.spread > 1 or op.appended or op.PULSES:
             raise InfeasibleError(f"{op.kind} before another op has no form in C", where=step.name)
         lines, y = self._lines(step)
-        return [*lines, f"const double x_{self.form.names[step.name]} = {y};"]
+        return [*lines, f"const double {self.form.names[step.name]}_y = {y};"]
 
     def _lines(self, step: Step, *, spread: int = 1) -> tuple[list[str], str]:
         """The lines of channel i of a step, and the expression of what it gives."""
@@ -108,9 +108,9 @@ class Host:
         if isinstance(op, Input):
             at = self._offset(step.name)
             x = f"trusted ? (double)obs[{f'{at} + ' if at else ''}i] : {self._neutral(at, op.size)}"
-            lines, y = self.doubles.lines(op.traced(), name, f"seen_{name}", step.name)
-            return ([], x) if y == f"seen_{name}" else ([f"const double seen_{name} = {x};", *lines], y)
-        terms = [f"x_{self.form.names[tap.source]}" for tap in step.taps]
+            lines, y = self.doubles.lines(op.traced(), name, f"{name}_x", step.name)
+            return ([], x) if y == f"{name}_x" else ([f"const double {name}_x = {x};", *lines], y)
+        terms = [f"{self.form.names[tap.source]}_y" for tap in step.taps]
         x = terms[0] if len(terms) == 1 else f"({' + '.join(terms)})"
         return self.doubles.lines(op.traced(), name, x, step.name, spread=spread)
 
