@@ -87,5 +87,5 @@ def test_integers_of_each_channel_are_a_table_in_c() -> None:
     doubles = Doubles("policy")
     lines, y = doubles.lines(do.body(do.as_kind(do.x, "integer") + steps), "op", "x", "op")
     assert not lines
-    assert y == "((int32_t)x) + ((int32_t)policy_op_steps[i])"
+    assert y == "((int32_t)x) + (int32_t)policy_op_steps[i]"
     assert [table.values.tolist() for table in doubles.tables] == [[1, 2, 3]]
