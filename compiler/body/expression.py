@@ -112,6 +112,12 @@ class Body:
         raise KeyError(name)
 
 
+def uniform(values: Array) -> bool:
+    """Whether all numbers are one, bit for bit: 0 and -0 are two."""
+    flat = values.ravel()
+    return flat.tobytes() == flat[:1].tobytes() * flat.size
+
+
 def dtype_of(kind: Kind) -> type:
     """The numpy type in which the definition holds a kind of value."""
     return {"bool": np.bool_, "integer": np.int64, "float": np.float64}[kind]

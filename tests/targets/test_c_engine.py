@@ -42,6 +42,7 @@ from nervecord.compiler.ops import (
 from nervecord.compiler.plan.calibrate import calibrate
 from nervecord.compiler.plan.plan import plan
 from nervecord.errors import ContractError, InfeasibleError, MissingDependencyError, NervecordError
+from nervecord.runtime.checks import MOST_COPIES
 from nervecord.runtime.engines.c.library import load_library
 from nervecord.runtime.engines.c.session import CSession, CStream
 from nervecord.runtime.engines.c.source import c_source
@@ -159,6 +160,18 @@ def test_integers_out_of_range_change_nothing() -> None:
     assert step(state.ctypes.data, x.ctypes.data, out.ctypes.data) == 2
     assert not state.view(np.uint8).any()
     assert (out == 77).all()
+
+
+def test_a_reset_for_more_robots_than_there_is_memory_for_counts_nothing_twice() -> None:
+    policy = compiled(random_policy(6, sizes=(4, 3000, 2), recorded=16))
+    with CSession(policy, trace=False, flags=("-O0",)) as session:
+        wanted = session.step(np.ones(4))
+        counts = session.counts
+        assert sum(counts.spikes.values()) > 0
+        with pytest.raises(ContractError, match="there is not the memory"):
+            session.reset(MOST_COPIES)
+        assert session.counts == counts
+        np.testing.assert_array_equal(session.step(np.ones(4)), wanted)
 
 
 def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

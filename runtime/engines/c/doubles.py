@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nervecord.compiler.body.expression import MOST_POWER, Body, Node
+from nervecord.compiler.body.expression import MOST_POWER, Body, Node, uniform
 from nervecord.compiler.body.fold import folded
 from nervecord.compiler.ops import Array
 from nervecord.errors import InfeasibleError
@@ -148,7 +148,7 @@ class _Lines:
             text = self._expression(place, node)
             if node.arguments and place != self.body.result and (uses[place] > 1 or len(text) > LONGEST):
                 named += 1
-                name = f"{self.name}_{named}"
+                name = f"{self.name}_t{named}"
                 lines.append(f"const {_KINDS[node.kind]} {name} = {text};")
                 text = name
             atom = not node.arguments or node.operation in self.functions or text.isidentifier()
@@ -181,17 +181,16 @@ class _Lines:
 
     def _constant(self, place: int, node: Node) -> str:
         value = self.body.values[place]
-        if node.kind != "float":
-            return str(int(value.flat[0]))
-        if (value == value.flat[0]).all():
-            return real(value.flat[0])
+        if uniform(value):
+            return real(value.flat[0]) if node.kind == "float" else str(int(value.flat[0]))
         rows, index = value.reshape(-1, self.spread), "i"
         if self.spread > 1 and not (rows == rows[:, :1]).all():
             index = f"{self.spread} * i + j"
         elif self.spread > 1:
             value = rows[:, 0]
         about = node.name or f"constant{place}"
-        return f"{self.of.table(f'{self.name}_{about}', value, about)}[{index}]"
+        text = f"{self.of.table(f'{self.name}_{about}', value, about)}[{index}]"
+        return text if node.kind == "float" else f"(int32_t){text}"
 
 
 _KINDS = {"bool": "int", "integer": "int32_t", "float": "double"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from nervecord.compiler.body.evaluate import Evaluator
+from nervecord.compiler.body.expression import uniform
 from nervecord.compiler.ops import Array, Decoder, HostOp, Input
 from nervecord.compiler.plan.plan import Step
 from nervecord.errors import InfeasibleError
@@ -97,7 +98,7 @@ class Host:
         if op.spread > 1 or op.appended or op.PULSES:
             raise InfeasibleError(f"{op.kind} before another op has no form in C", where=step.name)
         lines, y = self._lines(step)
-        return [*lines, f"const double x_{self.form.names[step.name]} = {y};"]
+        return [*lines, f"const double {self.form.names[step.name]}_y = {y};"]
 
     def _lines(self, step: Step, *, spread: int = 1) -> tuple[list[str], str]:
         """The lines of channel i of a step, and the expression of what it gives."""
@@ -107,9 +108,9 @@ class Host:
         if isinstance(op, Input):
             at = self._offset(step.name)
             x = f"trusted ? (double)obs[{f'{at} + ' if at else ''}i] : {self._neutral(at, op.size)}"
-            lines, y = self.doubles.lines(op.traced(), name, f"seen_{name}", step.name)
-            return ([], x) if y == f"seen_{name}" else ([f"const double seen_{name} = {x};", *lines], y)
-        terms = [f"x_{self.form.names[tap.source]}" for tap in step.taps]
+            lines, y = self.doubles.lines(op.traced(), name, f"{name}_x", step.name)
+            return ([], x) if y == f"{name}_x" else ([f"const double {name}_x = {x};", *lines], y)
+        terms = [f"{self.form.names[tap.source]}_y" for tap in step.taps]
         x = terms[0] if len(terms) == 1 else f"({' + '.join(terms)})"
         return self.doubles.lines(op.traced(), name, x, step.name, spread=spread)
 
@@ -122,7 +123,7 @@ class Host:
     def _neutral(self, at: int, size: int) -> str:
         """What the core sees of channel i, counted from `at`, where an observation cannot be trusted."""
         instead = neutral(self.plan)[at : at + size]
-        if (instead == instead[0]).all():
+        if uniform(instead):
             return real(instead[0])
         return f"{self.doubles.table(f'neutral{at or str()}', instead, 'instead of what cannot be trusted')}[i]"
 

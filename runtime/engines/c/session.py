@@ -75,9 +75,10 @@ class Compiled:
 
     def reset(self, batch: int) -> None:
         """Back to the state before the first step, with so many copies."""
+        states: Array = np.zeros(batch, dtype=self._dtype)  # where there is not the memory, nothing has happened
         if hasattr(self, "states"):
             self._harvest(slice(None))
-        self.states: Array = np.zeros(batch, dtype=self._dtype)
+        self.states = states
         self._sent: dict[str, Array] = {}
         self._stepped = False
 

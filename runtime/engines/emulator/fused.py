@@ -23,7 +23,9 @@ from nervecord.compiler.ops import (
     PopulationEncode,
     Quantise,
 )
+from nervecord.compiler.ops.host import LARGEST_VALUE
 from nervecord.compiler.plan.plan import Plan
+from nervecord.runtime.session import neutral
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,8 @@ class HostChain:
 def host_chain(plan: Plan) -> HostChain | None:
     """What the kernel takes of the host's part of a plan; None where it has no fast form.
 
-    The Input gives what it gets: the kernel neither clips values to a limit nor looks whether spikes are any.
+    The Input gives what it gets: the kernel neither clips values to a limit nor looks whether spikes are any. Where an
+    observation is not finite the kernel takes the normaliser's mean.
     """
     if plan.contract is None or len(plan.before) != 3 or len(plan.after) != 2 or len(plan.reads) != 1:
         return None
@@ -76,15 +79,15 @@ def host_chain(plan: Plan) -> HostChain | None:
         return None
     body, code = normalise.traced(None), encode.traced(None)
     clip = float(body.constant("high").item())
-    if body.constant("low").item() != -clip:
+    if body.constant("low").item() != -clip or not np.array_equal(neutral(plan), body.constant("mean")):
         return None
     scale = limit = 0.0
     centres, sigma = None, 1.0
-    if _is(encode, _QUANTISE):
+    if _is(encode, _QUANTISE, LARGEST_VALUE):
         scale, limit = float(code.constant("scale").item()), float(code.constant("high").item())
         if code.constant("low").item() != -limit:
             return None
-    elif _is(encode, _ENCODE):
+    elif _is(encode, _ENCODE, 1):
         assert isinstance(encode, HostOp)
         centres, sigma = code.constant("mean").reshape(-1, encode.spread), float(code.constant("sigma").item())
         ends = ((code.constant(name), centres[:, k]) for name, k in (("first", 0), ("last", -1)))
@@ -118,16 +121,20 @@ def _decoder(decode: HostOp, fail_safe: Sequence[float]) -> tuple[Array, Array]:
     return weights, numbers
 
 
-def _is(op: Op, known: HostOp) -> bool:
-    """Whether an op has the same stages and equations, whatever its named numbers are."""
-    return isinstance(op, HostOp) and _form(op) == _form(known)
+def _is(op: Op, known: HostOp, most: int = 0) -> bool:
+    """Whether an op has the same stages and equations, whatever its named numbers are; it appends at most `most`."""
+    return isinstance(op, HostOp) and 0 <= op.appended <= most and _form(op) == _form(known)
 
 
 def _form(op: HostOp) -> tuple[object, ...]:
     bodies = [op.traced(), *([op.pulse_body] if op.PULSES else [])]
+    held = [(value, body.nodes[place].name) for body in bodies for place, value in body.values.items()]
     # Numbers without a name, a polynomial's among them, are in the kernel itself.
-    numbers = [value.tobytes() for body in bodies for place, value in body.values.items() if not body.nodes[place].name]
-    return [body.structure for body in bodies], numbers, op.CHOOSES, op.weights is None, op.spread > 1
+    numbers = [value.tobytes() for value, name in held if not name]
+    # Of the others the kernel takes some once and some for each value, as the op that it knows has them.
+    each = op.in_shape[0] * op.spread if op.weights is None else len(op.weights)
+    shapes = ["each" if value.shape == (each,) else value.shape for value, name in held if name]
+    return [body.structure for body in bodies], numbers, shapes, op.CHOOSES, op.weights is None, op.spread > 1
 
 
 _ONE = np.ones(1)
