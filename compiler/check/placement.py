@@ -226,11 +226,9 @@ Entering: TypeAlias = tuple[Array, Array]
 
 
 def _by_column(node: Rows) -> Entering:
-    matrix = node.csr
-    used = np.flatnonzero(matrix.values)
-    columns = matrix.columns[used]
-    order = np.argsort(columns, kind="stable")
-    return columns[order], matrix.row_of[used][order]
+    matrix = node.csr.nonzero().transposed()
+    stored = matrix.values != 0
+    return matrix.row_of[stored], matrix.columns[stored]
 
 
 def _axons(node: Matrix, share: int, by_column: Callable[[], Entering]) -> Iterator[Entering]:

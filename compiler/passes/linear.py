@@ -121,11 +121,7 @@ def only(matrix: Matrix, rows: Array) -> Matrix:
     """The matrix with nothing but some of its rows (mask) left; the others are empty."""
     if not isinstance(matrix, Csr):
         return np.where(rows[:, None], matrix, 0.0)
-    kept = rows[matrix.row_of]
-    counts = np.where(rows, np.diff(matrix.starts), 0)
-    if not kept.any():
-        return Csr.zeros((len(rows), matrix.inputs))
-    return Csr(matrix.values[kept], matrix.columns[kept], np.concatenate([[0], np.cumsum(counts)]), matrix.inputs)
+    return matrix.only(rows[matrix.row_of])
 
 
 def connection(
