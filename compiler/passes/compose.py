@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nervecord.compiler.graph.graph import Edge, Graph
+from nervecord.compiler.graph.names import unused
 from nervecord.compiler.graph.policy import parts, with_graph
 from nervecord.compiler.graph.verify import Subject, verify
 from nervecord.compiler.ops import (
@@ -157,8 +158,8 @@ def _affines(
     bias = found.bias
     for source, delay in found.matrices:
         made = base if len(found.matrices) == 1 else f"{name}.{source}" + (f".{delay}" if delay else "")
-        while made in taken and not (made == base and made in weighted):
-            made += "'"
+        if made not in weighted or made != base:  # it may keep the name of the connection whose place it takes
+            made = unused(made, taken)
         taken.add(made)
         yield made, source, connection(found.matrices[source, delay], bias, delay, origin or (name,), form)
         bias = None

@@ -12,6 +12,7 @@ import numpy as np
 from nervecord.compiler.findings import Finding, raise_on_errors
 from nervecord.compiler.graph.edges import components, dissolve
 from nervecord.compiler.graph.graph import Edge, Graph
+from nervecord.compiler.graph.names import unused
 from nervecord.compiler.graph.policy import parts, with_graph
 from nervecord.compiler.graph.verify import Subject, require
 from nervecord.compiler.ops import (
@@ -215,9 +216,7 @@ def _passing(nodes: dict[str, Op], edges: Sequence[Edge]) -> list[Edge]:
     found: list[Edge] = []
     for a, b in edges:
         if isinstance(nodes[a], Input) and isinstance(nodes[b], Output):
-            name = f"{b}.{a}"
-            while name in nodes:
-                name += "'"
+            name = unused(f"{b}.{a}", nodes)
             nodes[name] = Scale(np.ones(nodes[a].out_shape), origin=(b,))
             found += [(a, name), (name, b)]
         else:

@@ -7,12 +7,12 @@ import dataclasses
 import numpy as np
 
 from nervecord.compiler.graph.graph import Edge, Graph
+from nervecord.compiler.graph.names import fresh
 from nervecord.compiler.graph.policy import parts, with_graph
 from nervecord.compiler.graph.verify import Subject
 from nervecord.compiler.ops import Affine, Array, Level, Membrane, Neuron, Op, SparseAffine, Spike
 from nervecord.compiler.ops.fields import declarations
 from nervecord.compiler.passes.linear import cut, empty_rows, matrix_of, with_matrix
-from nervecord.compiler.passes.split import fresh
 
 
 def prune(subject: Subject) -> Subject:

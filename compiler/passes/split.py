@@ -9,6 +9,7 @@ import numpy as np
 
 from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.graph.graph import Edge, Graph
+from nervecord.compiler.graph.names import fresh
 from nervecord.compiler.graph.policy import parts, with_graph
 from nervecord.compiler.graph.verify import Subject
 from nervecord.compiler.ops import Affine, Array, Level, Membrane, Neuron, Op, SparseAffine, Synapse
@@ -105,11 +106,3 @@ def _alone(op: Neuron, mask: Array) -> Neuron:
     if isinstance(synapse, Synapse):
         synapse = dataclasses.replace(synapse, decay=np.where(mask, synapse.decay, synapse.decay[first]))
     return op.replace(membrane=made, synapse=synapse)
-
-
-def fresh(name: str, taken: set[str]) -> str:
-    """A name that no node has, taken now."""
-    while name in taken:
-        name += "'"
-    taken.add(name)
-    return name
