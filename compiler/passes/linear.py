@@ -86,12 +86,12 @@ def _unrolled(op: Conv | Pool) -> Csr:
 def _product(a: Matrix, b: Matrix) -> Matrix:
     if isinstance(a, Csr) and isinstance(b, Csr):
         try:
-            found = a @ b
+            product = a @ b
         except TooLargeError:
             raise TooManyError from None
-        if len(found.values) > MOST_WEIGHTS:
+        if len(product.values) > MOST_WEIGHTS:
             raise TooManyError
-        return found
+        return product
     if a.shape[0] * b.shape[1] > MOST_WEIGHTS:
         raise TooManyError
     if isinstance(a, Csr):
@@ -132,10 +132,10 @@ def connection(
         return Affine(matrix, bias, delay, origin=origin)
     if matrix.density >= SPARSE and matrix.shape[0] * matrix.inputs <= MOST_WEIGHTS:
         return Affine(matrix.dense(), bias, delay, origin=origin)
-    made = SparseAffine.of(matrix, bias, delay, origin=origin)
-    if convolution is not None and convolution.kernel_of(made.csr) is not None:
-        return dataclasses.replace(made, convolution=convolution)
-    return made
+    sparse = SparseAffine.of(matrix, bias, delay, origin=origin)
+    if convolution is not None and convolution.kernel_of(sparse.csr) is not None:
+        return dataclasses.replace(sparse, convolution=convolution)
+    return sparse
 
 
 def matrix_of(op: Affine | SparseAffine) -> Matrix:
