@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from nervecord.compiler.check.rules import GRAPH, Case, Hit, Look, above, breaking, cited, decays, threshold, whole
-from nervecord.compiler.lower.entries import coarsest
+from nervecord.compiler.lower.entries import TOO_LARGE, coarsest
 from nervecord.compiler.ops import Array, IntegerSpike, Level, Mantissas, Neuron
 from nervecord.compiler.target.implied import computes, integers
 from nervecord.compiler.target.protocol import Limits
@@ -312,7 +312,7 @@ def _coarsest(case: Case, name: str, bound: float) -> Iterator[Hit]:
     if case.spec.integers is not None and bound * scale >= limit + 1:
         most = limit / scale
         yield Hit(
-            case.named(name), "its values are too large for the chip's integers", whole(bound), whole(most),
+            case.named(name), TOO_LARGE, whole(bound), whole(most),
             f"a clip or limit of at most {most:g}", case.spec.arithmetic,
         )  # fmt: skip
 

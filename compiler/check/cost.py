@@ -3,8 +3,7 @@
 Events are counted: a synaptic event is one value arriving at one synapse with a weight that is not zero; a neuron
 update is one neuron at one step. Without measured activity every neuron is taken to spike at every step: a bound.
 Energy is counts times published constants of a chip: an estimate, never a measurement, always with source and process
-node. Hops between cores, host work and static power are not modelled. Figures of different process nodes are never put
-into one ratio.
+node. Hops between cores, host work and static power are not modelled.
 """
 
 from __future__ import annotations
@@ -184,57 +183,6 @@ def estimate(events: Events, spec: TargetSpec) -> Estimate | None:
         parts={"synaptic events": synaptic, "neuron updates": active},
         constants=dict(energy.constants()),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class BareArithmetic:
-    """Energy of bare arithmetic, pJ: what a spiking network and its ANN twin are compared by, memory left out."""
-
-    name: str
-    mac_pj: float
-    add_pj: float
-    process_nm: int
-    source: str
-
-
-FP32 = BareArithmetic("float32 arithmetic", 4.6, 0.9, 45, "Horowitz, ISSCC 2014")
-INT8 = BareArithmetic("int8 arithmetic", 0.23, 0.03, 45, "Horowitz, ISSCC 2014")
-
-
-def arithmetic_estimate(events: Events, arithmetic: BareArithmetic = FP32) -> Estimate:
-    """Energy of the arithmetic alone: a multiply-add per event of a real value, an add per event of a spike.
-
-    An ANN's layers are `Events(1, macs, 0, 0, False)`: every synapse multiplies.
-    """
-    multiply = events.input_events * arithmetic.mac_pj * PICO
-    add = events.spike_events * arithmetic.add_pj * PICO
-    return Estimate(
-        low=multiply + add,
-        high=multiply + add,
-        measured_on=arithmetic.name,
-        process_nm=arithmetic.process_nm,
-        source=arithmetic.source,
-        confidence="second-hand",
-        stands_in=True,
-        bound=events.bound,
-        parts={"multiply-adds": multiply, "adds": add},
-        constants={"multiply-add": arithmetic.mac_pj, "add": arithmetic.add_pj},
-    )
-
-
-def ratio(a: Estimate, b: Estimate) -> float:
-    """How many times a's high estimate is b's.
-
-    Raises:
-        NervecordError: they are of different process nodes, or one is a bound and the other not.
-    """
-    if a.process_nm != b.process_nm:
-        raise NervecordError(f"{a.process_nm} nm and {b.process_nm} nm figures make no ratio", where="energy")
-    if a.bound != b.bound:
-        raise NervecordError("a bound and a count from measured activity make no ratio", where="energy")
-    if not b.high > 0:
-        raise NervecordError("the second estimate is zero", where="energy")
-    return a.high / b.high
 
 
 def energy_text(joules: float) -> str:

@@ -218,9 +218,9 @@ def _parameters(value: object) -> int:
     """Numbers in the arrays of an op and its parts."""
     total = 0
     for name, declared in fields.declarations(type(value)):
-        held = getattr(value, name)
-        if held is not None and declared.kind in ("array", "part"):
-            total += _parameters(held) if declared.kind == "part" else int(np.size(held))
+        part = getattr(value, name)
+        if part is not None and declared.kind in ("array", "part"):
+            total += _parameters(part) if declared.kind == "part" else int(np.size(part))
     return total
 
 

@@ -169,14 +169,14 @@ def bias_carriers(graph: Graph, topology: Topology, spec: TargetSpec) -> dict[st
     inputs = set(topology.entries) - encoders
     once = spec.integers is None or spec.integers.spikes_per_step == 1
     spiking = {name for name, op in topology.populations.items() if once and op.spikes and name not in read}
-    found: dict[str, str | None] = {}
+    carriers: dict[str, str | None] = {}
     for name, op in topology.populations.items():
         incoming = topology.into(name)
         if has_current(op) and any(wire.biased for wire in incoming):
             sources = [source for wire in incoming for source in wire.sources]
             fitting = (source for group in (encoders, spiking, inputs) for source in sources if source in group)
-            found[name] = next(fitting, None)
-    return found
+            carriers[name] = next(fitting, None)
+    return carriers
 
 
 def synapse_bits(weight: Array, packing: Packing, *, delayed: bool) -> int:
@@ -224,11 +224,9 @@ Entering: TypeAlias = tuple[Array, Array]
 
 
 def _by_column(node: Rows) -> Entering:
-    matrix = node.csr
-    used = np.flatnonzero(matrix.values)
-    columns = matrix.columns[used]
-    order = np.argsort(columns, kind="stable")
-    return columns[order], matrix.row_of[used][order]
+    matrix = node.csr.nonzero().transposed()
+    stored = matrix.values != 0
+    return matrix.row_of[stored], matrix.columns[stored]
 
 
 def _axons(node: Matrix, share: int, by_column: Callable[[], Entering]) -> Iterator[Entering]:
@@ -263,13 +261,13 @@ def _per_core(
         return reached, np.full(cores, node.weight.size * int(spec.limits.weight_bits.value or 0))
     axons, bits = np.zeros(cores, dtype=np.int64), np.zeros(cores, dtype=np.int64)
     (rows,), (width,) = node.out_shape, node.in_shape
-    held = np.minimum(share, rows - np.arange(0, rows, share))
+    neurons = np.minimum(share, rows - np.arange(0, rows, share))
     for core, counts in _axons(node, share, by_column):
         axons += np.bincount(core, minlength=cores)
         if spec.packing is not None:
-            bits[: len(held)] += core_bits(core, counts, held, spec.packing, delayed=node.delay > 1)
+            bits[: len(neurons)] += core_bits(core, counts, neurons, spec.packing, delayed=node.delay > 1)
     if spec.packing is None:
-        bits[: len(held)] = held * width * int(spec.limits.weight_bits.value or 0)
+        bits[: len(neurons)] = neurons * width * int(spec.limits.weight_bits.value or 0)
     known = spec.packing is not None or spec.limits.weight_bits.known
     return axons, bits if known else None
 
@@ -327,8 +325,8 @@ class _Draft:
         return self._columns[wire.name]
 
     def exceeded(self, share: int) -> tuple[str, ...]:
-        found = self.per_core(share)
-        return tuple(name for name in CORE_LIMITS if (found[name] or 0) > _cap(self.spec, name))
+        use = self.per_core(share)
+        return tuple(name for name in CORE_LIMITS if (use[name] or 0) > _cap(self.spec, name))
 
     def shrink(self) -> bool:
         """Take the largest share that fits, by bisection; whether it changed.
@@ -415,5 +413,5 @@ def _most(values: Any) -> int | None:
 
 def _confidence(spec: TargetSpec) -> str:
     order = ("exact", "given", "second-hand", "conflicting")
-    found = [getattr(spec.limits, name).confidence for name in (*CORE_LIMITS, "cores")]
-    return max((c for c in found if c in order), key=order.index, default="exact")
+    confidences = [getattr(spec.limits, name).confidence for name in (*CORE_LIMITS, "cores")]
+    return max((c for c in confidences if c in order), key=order.index, default="exact")

@@ -85,13 +85,13 @@ def _smallest() -> dict[str, Graph]:
         "AvgPool2d": (image, [Pool("average", (2, 2), (2, 2), (0, 0), image)]),
         "Delay": (flat, [Delay(np.full(6, 2 * DT)), _affine(False)]),
     }
-    found = {}
+    graphs = {}
     for name, (shape, ops) in middles.items():
-        found[name] = _graph(shape, [*ops, _neuron("IF", ops[-1].out_shape)], name)
+        graphs[name] = _graph(shape, [*ops, _neuron("IF", ops[-1].out_shape)], name)
     for name in ("I", "IF", "LI", "LIF", "CubaLI", "CubaLIF"):
-        found[name] = _graph(flat, [_affine(False), _neuron(name, flat)], name)
-    found["Threshold"] = _graph(flat, [_affine(False), Threshold(np.full(6, 0.5))], "Threshold")
-    return found
+        graphs[name] = _graph(flat, [_affine(False), _neuron(name, flat)], name)
+    graphs["Threshold"] = _graph(flat, [_affine(False), Threshold(np.full(6, 0.5))], "Threshold")
+    return graphs
 
 
 def _affine(bias: bool) -> Affine:
@@ -113,6 +113,6 @@ def _graph(shape: tuple[int, ...], ops: Sequence[Op], primitive: str) -> Graph:
         name = primitive if own else f"node{k}"
         nodes.append((name, op.replace(origin=(name,))))
     nodes.append(("output", Output(ops[-1].out_shape)))
-    made = discretise(chain(Level.IMPORTED, nodes, dt=DT))
-    assert isinstance(made, Graph)
-    return made
+    result = discretise(chain(Level.IMPORTED, nodes, dt=DT))
+    assert isinstance(result, Graph)
+    return result

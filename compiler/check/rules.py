@@ -161,14 +161,14 @@ class Case:
     def overflows(self) -> tuple[Finding, ...]:
         """What the ranges of a graph of integers are proved to exceed; nothing of a graph that is not legal."""
         try:
-            made = plan(self.subject) if isinstance(self.subject, Policy) else plan(self.graph, self.schedule)
+            integer_plan = plan(self.subject) if isinstance(self.subject, Policy) else plan(self.graph, self.schedule)
         except GraphError:
             return ()
         assert self.graph.arithmetic is not None
         try:
-            return tuple(overflows(prove(made), self.graph.arithmetic))
+            return tuple(overflows(prove(integer_plan), self.graph.arithmetic))
         except InfeasibleError as error:  # there is something that nothing bounds
-            where = error.where or made.units[0].step.name
+            where = error.where or integer_plan.units[0].step.name
             return (Finding("accumulator-overflow", "error", where, error.message, fix=error.hint or ""),)
 
     @cached_property
@@ -272,22 +272,22 @@ def decays(op: Neuron, dt: float | None) -> dict[str, Array]:
 
     In continuous time the factor is taken as 1 - dt / tau, as forward Euler does.
     """
-    found: dict[str, Array] = {}
+    factors: dict[str, Array] = {}
     for name, part in (("decay", op.membrane), ("current decay", op.synapse)):
         if isinstance(part, (Membrane, Synapse)):
-            found[name] = part.decay
+            factors[name] = part.decay
         elif isinstance(part, (ContinuousMembrane, ContinuousSynapse)) and part.tau is not None and dt is not None:
-            found[name] = np.clip(1 - dt / part.tau, 0, 1)
-    return found
+            factors[name] = np.clip(1 - dt / part.tau, 0, 1)
+    return factors
 
 
 def time_constants(op: Neuron) -> dict[str, Array]:
     """Time constants by the names of `decays`, s; empty where time is in steps."""
-    found: dict[str, Array] = {}
+    constants: dict[str, Array] = {}
     for name, part in (("decay", op.membrane), ("current decay", op.synapse)):
         if isinstance(part, (ContinuousMembrane, ContinuousSynapse)) and part.tau is not None:
-            found[name] = part.tau
-    return found
+            constants[name] = part.tau
+    return constants
 
 
 def leak(op: Neuron) -> Array | None:

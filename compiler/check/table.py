@@ -352,17 +352,17 @@ def findings_of(subject: Graph | Policy, spec: TargetSpec, schedule: Schedule | 
 
 def case_findings(case: Case) -> list[Finding]:
     """The same of what is analysed already."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for rule in sorted(RULES, key=lambda rule: rule.last):
-        if not (rule.last and any(finding.severity == "error" or finding.code in UNANSWERED for finding in found)):
-            found += rule(case)
-    return found + _grown(case, found)
+        if not (rule.last and any(finding.severity == "error" or finding.code in UNANSWERED for finding in findings)):
+            findings += rule(case)
+    return findings + _grown(case, findings)
 
 
-def _grown(case: Case, found: Sequence[Finding]) -> list[Finding]:
+def _grown(case: Case, findings: Sequence[Finding]) -> list[Finding]:
     """What speaks against the integers of a float graph that is allowed, where they take more than the floats: relays
     of waits beyond the longest delay, and second slices of weights."""
-    if case.graph.level is not Level.DISCRETE or any(f.severity == "error" or f.code in UNANSWERED for f in found):
+    if case.graph.level is not Level.DISCRETE or any(f.severity == "error" or f.code in UNANSWERED for f in findings):
         return []
     lowered = case.lowered
     if not isinstance(lowered, (Graph, Policy)):
@@ -370,7 +370,7 @@ def _grown(case: Case, found: Sequence[Finding]) -> list[Finding]:
     inner = Case.of(lowered, case.spec, case.schedule)
     if len(inner.topology.wires) <= len(case.topology.wires):
         return []
-    codes = {finding.code for finding in found if finding.severity == "unknown"}
+    codes = {finding.code for finding in findings if finding.severity == "unknown"}
     more = [f for f in case_findings(inner) if f.severity in ("error", "unknown") and f.code not in codes]
     if case.slices and case.calibration is None:
         # Recorded input, which compiling may be given, says how many weights are to have a second slice.
@@ -386,10 +386,10 @@ def _grown(case: Case, found: Sequence[Finding]) -> list[Finding]:
 def errors(subject: Graph | Policy, spec: TargetSpec, schedule: Schedule | None = None) -> list[Finding]:
     """What of `findings_of` forbids lowering, which then finds out by itself whether there are scales."""
     case = Case.of(subject, spec, schedule)
-    found = [finding for rule in RULES if not rule.last for finding in rule(case)]
+    findings = [finding for rule in RULES if not rule.last for finding in rule(case)]
     return [
         dataclasses.replace(finding, severity="error")
-        for finding in found
+        for finding in findings
         if finding.severity == "error" or finding.code in UNANSWERED
     ]
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from nervecord.compiler.budget import MOST_RELAYS
 from nervecord.compiler.check.rules import GRAPH, Case, Hit, breaking, cited
 from nervecord.compiler.keys import UNLIMITED
+from nervecord.compiler.lower.relay import TOO_LONG
 from nervecord.compiler.ops import Decoder, Level, Rescale, is_core
 from nervecord.compiler.plan.timing import Wait, read_by
 
@@ -116,14 +117,8 @@ def recurrent_readout(case: Case) -> Iterator[Hit]:
 def loop_delay(case: Case) -> Iterator[Hit]:
     fact = case.spec.limits.connection_delay
     for loop in case.lateness.loops:
-        names = ", ".join(case.named(name) for name in loop.wires)
-        connections = "its connection costs" if len(loop.wires) == 1 else f"its {len(loop.wires)} connections cost"
-        yield Hit(
-            case.named(loop.wires[0]),
-            f"the loop through {names} has fewer steps of delay than {connections} on the chip",
-            loop.delay, loop.least, f"train with delays of {loop.least} steps or more in all on this loop",
-            cited(fact), breaking(fact),
-        )  # fmt: skip
+        names = [case.named(name) for name in loop.wires]
+        yield Hit(names[0], loop.message(names), loop.delay, loop.least, loop.fix, cited(fact), breaking(fact))
 
 
 def reset_with_delays(case: Case) -> Iterator[Hit]:
@@ -217,7 +212,7 @@ def delay_range(case: Case) -> Iterator[Hit]:
         relayed = not values and most and _relays(case) and wait.delay // hops >= case.connection_delay
         if relayed and total <= MOST_RELAYS:
             yield Hit(
-                case.named(wire.name), "its delay is longer than the chip's longest: its spikes pass "
+                case.named(wire.name), f"{TOO_LONG}: its spikes pass "
                 + ("a further population" if relays == 1 else f"{relays} further populations"),
                 wait.delay, most, "nothing to do; shorter delays cost no neurons", cited(fact), "info",
             )  # fmt: skip
@@ -226,7 +221,7 @@ def delay_range(case: Case) -> Iterator[Hit]:
             if relayed:
                 why = f", and at most {MOST_RELAYS} populations pass spikes on"
             yield Hit(
-                case.named(wire.name), f"its delay is longer than the chip's longest{why}", wait.delay, most,
+                case.named(wire.name), f"{TOO_LONG}{why}", wait.delay, most,
                 f"train with delays of at most {most}, or paths that differ by less", cited(fact), breaking(fact),
             )  # fmt: skip
 

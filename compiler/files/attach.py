@@ -8,6 +8,7 @@ import numpy as np
 
 from nervecord.compiler.files.contractfile import ContractFile
 from nervecord.compiler.graph.graph import Edge, Graph
+from nervecord.compiler.graph.names import Names
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.graph.verify import require
 from nervecord.compiler.ops import (
@@ -53,7 +54,7 @@ def attach(graph: Graph, said: ContractFile, recorded: Array | None = None) -> P
         raise GraphError(f"is a policy already: it has {', '.join(hosts[:5])}", where="graph",
                          hint="leave --contract out")  # fmt: skip
     require(graph)
-    names = _Names(graph)
+    names = Names(graph.nodes)
     nodes: dict[str, Op] = {}
     entrances, exits = _inputs(graph, said, names), _outputs(graph, said, names)
     for name, op in graph.nodes.items():
@@ -87,25 +88,6 @@ def _at_an_end(graph: Graph, name: str) -> bool:
     return False
 
 
-class _Names:
-    """Names that no node has yet."""
-
-    def __init__(self, graph: Graph) -> None:
-        self._taken = set(graph.nodes)
-        self._next: dict[str, int] = {}
-
-    def fresh(self, wanted: str) -> str:
-        name = wanted
-        # From where the last search for it ended: else many of one name would take quadratic time.
-        number = self._next.get(wanted, 2)
-        while name in self._taken:
-            name = f"{wanted}{number}"
-            number += 1
-        self._next[wanted] = number
-        self._taken.add(name)
-        return name
-
-
 def _pairs(chained: dict[str, Op]) -> list[Edge]:
     names = list(chained)
     return list(itertools.pairwise(names))
@@ -118,7 +100,7 @@ def _row(op: Op, name: str, said: ContractFile) -> int:
     return op.size
 
 
-def _inputs(graph: Graph, said: ContractFile, names: _Names) -> dict[str, dict[str, Op]]:
+def _inputs(graph: Graph, said: ContractFile, names: Names) -> dict[str, dict[str, Op]]:
     """Input -> itself and what comes behind it."""
     per, total = said.neurons_per_channel, 0
     found: dict[str, dict[str, Op]] = {}
@@ -144,7 +126,7 @@ def _inputs(graph: Graph, said: ContractFile, names: _Names) -> dict[str, dict[s
     return found
 
 
-def _outputs(graph: Graph, said: ContractFile, names: _Names) -> dict[str, dict[str, Op]]:
+def _outputs(graph: Graph, said: ContractFile, names: Names) -> dict[str, dict[str, Op]]:
     """Output -> what comes before it and itself."""
     if said.contract.choices and len(graph.outputs) > 1:
         raise said.wrong(f"is a choice, and the network has {len(graph.outputs)} Outputs", "action")

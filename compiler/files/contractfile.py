@@ -166,16 +166,12 @@ def contract_from_toml(content: str, where: str) -> ContractFile:
     text = schema.unprintable(data)
     if text is not None:
         raise ContractError(f"the text {text!r} cannot be printed", where=where)
-    try:
-        return _made(said, where)
-    except ContractError as error:
-        if not str(error).startswith(where):
-            error.where = where
-        raise
+    return _made(said, where)
 
 
 def _made(said: Any, where: str) -> ContractFile:
-    observation = Channels(said.observation.names, said.observation.units, said.observation.low, said.observation.high)
+    observed = said.observation
+    observation = Channels(observed.names, observed.units, observed.low, observed.high, where=where)
     choices = said.action.choices
     if bool(choices) != (kind_of(said.decoder) == "choice"):
         raise ContractError(
@@ -189,7 +185,7 @@ def _made(said: Any, where: str) -> ContractFile:
             raise ContractError(
                 f"fail_safe is {said.action.fail_safe!r}, none of the choices", where=f"{where}: [action]"
             )
-        action = Channels(("action",), ("1",), (0.0,), (len(choices) - 1.0,))
+        action = Channels(("action",), ("1",), (0.0,), (len(choices) - 1.0,), where=where)
         fail_safe: tuple[float, ...] = (float(choices.index(said.action.fail_safe)),)
     else:
         missing = [key for key in ("names", "units", "low", "high") if getattr(said.action, key) is None]
@@ -197,12 +193,12 @@ def _made(said: Any, where: str) -> ContractFile:
             raise ContractError(f"field {missing[0]!r} is missing", where=f"{where}: [action]")
         if not isinstance(said.action.fail_safe, tuple):
             raise ContractError("fail_safe is a word, numbers are needed", where=f"{where}: [action]")
-        action = Channels(said.action.names, said.action.units, said.action.low, said.action.high)
+        action = Channels(said.action.names, said.action.units, said.action.low, said.action.high, where=where)
         fail_safe = said.action.fail_safe
     contract = Contract(
         environment=said.environment, observation=observation, action=action, steps=said.steps, state=said.state,
         control_period=said.control_period, fail_safe=fail_safe, provenance=said.provenance, choices=choices,
-        wrappers=said.wrappers,
+        wrappers=said.wrappers, where=where,
     )  # fmt: skip
     if said.normaliser is not None:
         _check_normaliser(said, observation.size, where)

@@ -215,10 +215,6 @@ def load(path: str | os.PathLike[str]) -> Program:
     with open_regular(path, where, MAXIMUM_BYTES, "program") as file:
         try:
             return _read(file, where)
-        except NervecordError as error:
-            if not str(error).startswith(where):  # the contract and the rules of graphs know no file
-                error.where = f"{where}: {error.where}" if error.where else where
-            raise
         except OSError as error:
             raise FileFormatError(f"cannot be read: {error.strerror or error}", where=where) from None
 

@@ -26,29 +26,34 @@ LONGEST_PERIOD = 1e6
 
 @dataclass(frozen=True, slots=True)
 class Channels:
-    """A vector that crosses the boundary: names and units in order, limits where they are known (else None)."""
+    """A vector that crosses the boundary: names and units in order, limits where they are known (else None).
+
+    Args:
+        where: what errors name.
+    """
 
     names: tuple[str, ...]
     units: tuple[str, ...]
     low: tuple[float, ...] | None = None
     high: tuple[float, ...] | None = None
+    where: dataclasses.InitVar[str] = "contract"
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, where: str) -> None:
         for label, values in (("units", self.units), ("low", self.low), ("high", self.high)):
             if values is not None and len(values) != len(self.names):
-                raise ContractError(f"{len(values)} {label} for {len(self.names)} names", where="contract")
+                raise ContractError(f"{len(values)} {label} for {len(self.names)} names", where=where)
         for label in ("low", "high"):
             limits = getattr(self, label)
             if limits is not None:
                 object.__setattr__(self, label, tuple(float(x) for x in limits))
                 if not all(math.isfinite(x) for x in getattr(self, label)):
                     raise ContractError(
-                        f"{label} has values that are not finite", where="contract", hint="None stands for no limits"
+                        f"{label} has values that are not finite", where=where, hint="None stands for no limits"
                     )
         if self.low is not None and self.high is not None:
             for name, low, high in zip(self.names, self.low, self.high, strict=True):
                 if low > high:
-                    raise ContractError(f"the limits of {name} are {low:g}..{high:g}", where="contract")
+                    raise ContractError(f"the limits of {name} are {low:g}..{high:g}", where=where)
 
     @property
     def size(self) -> int:
@@ -74,6 +79,7 @@ class Contract:
         fail_safe: the action taken when no trustworthy one can be computed; for a choice the number of one.
         seed: of the training run.
         provenance: tool versions, commit, configuration hash; strings.
+        where: what errors name.
     """
 
     environment: str
@@ -87,59 +93,54 @@ class Contract:
     provenance: Mapping[str, str] = field(default_factory=dict)
     choices: tuple[str, ...] = ()
     wrappers: tuple[str, ...] = ()
+    where: dataclasses.InitVar[str] = "contract"
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, where: str) -> None:
         object.__setattr__(self, "fail_safe", tuple(float(x) for x in self.fail_safe))
         object.__setattr__(self, "control_period", float(self.control_period))
         if not 1 <= self.steps <= LONGEST_BLOCK:
-            raise ContractError(
-                f"steps per action is {self.steps}, 1 to {LONGEST_BLOCK} are possible", where="contract"
-            )
+            raise ContractError(f"steps per action is {self.steps}, 1 to {LONGEST_BLOCK} are possible", where=where)
         if self.state not in get_args(StateRule):
-            raise ContractError(f"state is {self.state!r}, neither 'reset' nor 'carried'", where="contract")
+            raise ContractError(f"state is {self.state!r}, neither 'reset' nor 'carried'", where=where)
         if not 0 < self.control_period <= LONGEST_PERIOD:
             raise ContractError(
                 f"control period is {self.control_period} s, it must be positive, and at most {LONGEST_PERIOD:g} s",
-                where="contract",
+                where=where,
             )
-        self._check_fail_safe()
+        self._check_fail_safe(where)
         if self.choices:
-            self._check_choices()
+            self._check_choices(where)
 
-    def _check_fail_safe(self) -> None:
+    def _check_fail_safe(self, where: str) -> None:
         """It is taken when all else has failed: one that cannot be taken is refused here."""
         size = self.action.size
         if len(self.fail_safe) != size:
-            raise ContractError(
-                f"fail-safe action has {len(self.fail_safe)} values, the action {size}", where="contract"
-            )
+            raise ContractError(f"fail-safe action has {len(self.fail_safe)} values, the action {size}", where=where)
         low = self.action.low or (-math.inf,) * size
         high = self.action.high or (math.inf,) * size
         for name, value, least, most in zip(self.action.names, self.fail_safe, low, high, strict=True):
             if not math.isfinite(value):
                 raise ContractError(f"the fail-safe value of {name} is {value}, a finite one is needed",
-                                    where="contract")  # fmt: skip
+                                    where=where)  # fmt: skip
             if not least <= value <= most:
                 raise ContractError(
                     f"the fail-safe value of {name} is {value:g}, and its limits are {least:g}..{most:g}",
-                    where="contract",
+                    where=where,
                 )
 
-    def _check_choices(self) -> None:
+    def _check_choices(self, where: str) -> None:
         last = len(self.choices) - 1
         if len(set(self.choices)) <= last:
-            raise ContractError("two of the actions to choose from have the same name", where="contract")
+            raise ContractError("two of the actions to choose from have the same name", where=where)
         if self.action.size != 1:
-            raise ContractError(
-                f"the action is a choice, one number, and has {self.action.size} channels", where="contract"
-            )
+            raise ContractError(f"the action is a choice, one number, and has {self.action.size} channels", where=where)
         if (self.action.low, self.action.high) != ((0.0,), (float(last),)):
             raise ContractError(
                 f"the action is a choice of {last + 1}, and its limits are {self.action.low}..{self.action.high}",
-                where="contract",
+                where=where,
             )
         if self.fail_safe[0] not in range(last + 1):
-            raise ContractError(f"fail-safe action {self.fail_safe[0]:g} is none of 0..{last}", where="contract")
+            raise ContractError(f"fail-safe action {self.fail_safe[0]:g} is none of 0..{last}", where=where)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -167,16 +168,10 @@ class Contract:
         if text is not None:
             raise ContractError(f"the text {text!r} cannot be printed", where=where)
         values = {f.name: getattr(said, f.name) for f in dataclasses.fields(cls)}
-        try:
-            values["observation"], values["action"] = (_channels(values[k]) for k in ("observation", "action"))
-            return cls(**values)
-        except ContractError as error:
-            error.where = where
-            raise
-
-
-def _channels(said: Any) -> Channels:
-    return Channels(said.names, said.units, said.low, said.high)
+        for name in ("observation", "action"):
+            channels = values[name]
+            values[name] = Channels(channels.names, channels.units, channels.low, channels.high, where=where)
+        return cls(**values, where=where)
 
 
 @functools.cache

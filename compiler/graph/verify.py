@@ -16,6 +16,7 @@ from nervecord.compiler.graph.contract import Contract
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy, parts
 from nervecord.compiler.ops import (
+    BiasChannel,
     Decoder,
     Input,
     Level,
@@ -193,6 +194,8 @@ def _integers(graph: Graph) -> Iterator[Finding]:
                 yield _error("wiring", name, "neurons are fed by connections only")
         elif type(op).ROLE in ("after", "output") and any(type(a).ROLE == "connection" for a in sources):
             yield _error("wiring", name, "is fed by a connection, with no neurons between")
+        elif isinstance(op, BiasChannel) and not all(a.spikes for a in sources):
+            yield _error("wiring", name, "sends spikes, and is fed values", "let its Input carry spikes")
         elif isinstance(op, Quantise) and op.limit > max(arithmetic.graded_limit, 1):
             yield _error("limit", name, "sends larger values than the arithmetic takes",
                          value=op.limit, limit=arithmetic.graded_limit)  # fmt: skip

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.graph.names import unused
 from nervecord.compiler.ops import BiasChannel, Input, Normalise, Op, PopulationEncode, Quantise
 from nervecord.compiler.plan.plan import Plan
 from nervecord.errors import InfeasibleError
 
+TOO_LARGE = "its values are too large for the chip's integers"
+"""Of what enters, here and in the rule `graded-range`."""
 INPUT_EXPONENTS = range(1, 11)
 """Encoder scales tried, as powers of two: integers per unit of what enters; more where its limit is below a half."""
 
@@ -60,10 +63,7 @@ def with_channel(made: Plan, entry: Entering) -> Entering:
 
 def _code_name(made: Plan, entry: str, kind: str) -> str:
     """A name that no node has, of what sends an entry's values."""
-    code = kind if len(made.entries) == 1 else f"{kind}.{entry}"
-    while code in made.graph.nodes:
-        code += "'"
-    return code
+    return unused(kind if len(made.entries) == 1 else f"{kind}.{entry}", made.graph.nodes)
 
 
 def coarsest(limit: float) -> float:
@@ -86,7 +86,7 @@ def encoder_scales(entries: Sequence[Entering], arithmetic: Arithmetic) -> list[
                 scale /= 2  # this one's values would be too large: it stays at the finest scale it can have
             if limit * scale >= arithmetic.graded_limit + 1:
                 raise InfeasibleError(
-                    "its values are too large for the chip's messages", where=name,
+                    TOO_LARGE, where=name,
                     hint=f"a clip or limit below {(arithmetic.graded_limit + 1) / 2:g}",
                 )  # fmt: skip
             scales[name] = scale

@@ -23,6 +23,7 @@ import numpy as np
 from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph.graph import Edge, Graph
+from nervecord.compiler.graph.names import unused
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.lower.choose import choose, report_error, sparest
@@ -411,9 +412,7 @@ def _rescaled(
 ) -> str:
     """The name of what gives a population's membranes as the values they stand for, and its spikes as they are."""
     scale = 1.0 if made.step(source).op.spikes else 1 / layers[source].scale
-    name = f"{source}.rescale"
-    while name in made.graph.nodes:
-        name += "'"
+    name = unused(f"{source}.rescale", made.graph.nodes)
     if name not in nodes:
         nodes[name] = Rescale(np.full(op.in_shape, scale))
         edges.append((source, name))

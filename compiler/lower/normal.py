@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nervecord.compiler.blas import matmul
+from nervecord.compiler.graph.names import fresh
 from nervecord.compiler.ops import (
     Affine,
     Array,
@@ -164,8 +165,4 @@ def _link_name(step: Step, source: str, destination: str | None, taken: set[str]
     parts = [step.name, *([source] if len(step.taps) > 1 else []), *([destination] if destination else [])]
     if len(parts) == 1:
         return step.name
-    name = ".".join(parts)
-    while name in taken:
-        name += "'"
-    taken.add(name)
-    return name
+    return fresh(".".join(parts), taken)

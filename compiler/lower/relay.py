@@ -14,6 +14,8 @@ from nervecord.compiler.lower.retime import Timing, hops
 from nervecord.compiler.ops import Csr
 from nervecord.errors import InfeasibleError
 
+TOO_LONG = "its delay is longer than the chip's longest"
+"""Of a connection, here and in the rule `delay-range`."""
 WIDE = 256
 """Relays of so many neurons and more get weights in compressed rows."""
 
@@ -42,21 +44,21 @@ def relays(
                 continue
             if link.source in graded:
                 raise InfeasibleError(
-                    f"must wait {wait[link.name]} steps, the chip's longest delay is {arithmetic.delay_max}, and "
-                    "values cannot be relayed by neurons", where=link.origin[0],
+                    f"{TOO_LONG}, and {link.source} sends values, which no neuron passes on "
+                    f"({wait[link.name]} against {arithmetic.delay_max})", where=link.origin[0],
                     hint="put spiking neurons into this path, or make the other paths shorter",
                 )  # fmt: skip
             waits = hops(wait[link.name], max(arithmetic.delay_max, 1))
             if arithmetic.subtracts or not arithmetic.delay_max or min(waits) < arithmetic.connection_delay:
                 raise InfeasibleError(
-                    f"must wait {wait[link.name]} steps, the chip's longest delay is {arithmetic.delay_max}, and its "
-                    "neurons cannot relay spikes", where=link.origin[0], hint="make the paths equally long",
+                    f"{TOO_LONG}, and its neurons cannot relay spikes ({wait[link.name]} against "
+                    f"{arithmetic.delay_max})", where=link.origin[0], hint="make the paths equally long",
                 )  # fmt: skip
             count += len(waits) - 1
             if count > MOST_RELAYS:
                 raise InfeasibleError(
-                    f"must wait {wait[link.name]} steps, which with all others takes {count} relays of at most "
-                    f"{arithmetic.delay_max} steps, {MOST_RELAYS} are possible", where=link.origin[0],
+                    f"{TOO_LONG}, and at most {MOST_RELAYS} populations pass spikes on ({wait[link.name]} against "
+                    f"{arithmetic.delay_max})", where=link.origin[0],
                     hint="a larger time step, or shorter delays",
                 )  # fmt: skip
             source, at = link.source, phase.get(link.source, 0)

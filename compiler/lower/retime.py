@@ -29,15 +29,13 @@ def retime(made: Plan, populations: Sequence[Population], cost: int) -> Timing:
     """The timing of a DISCRETE plan on a chip whose connections cost `cost` steps.
 
     Raises:
-        InfeasibleError: a loop does not pay for its connections; names both numbers.
+        InfeasibleError: a loop does not pay for its connections, as the rule `loop-delay` says it.
     """
     late = Lateness.of(made.graph, Topology.of(made.graph), cost, aligned=not made.schedule.resets)
     for loop in late.loops:
         raise InfeasibleError(
-            f"the loop of {', '.join(loop.wires)} has a delay of {loop.delay} steps, and its connections cost "
-            f"{loop.least} on the chip",
-            where=loop.wires[0], hint="train with a delay on every connection of the loop",
-        )  # fmt: skip
+            f"{loop.message(loop.wires)} ({loop.delay} against {loop.least})", where=loop.wires[0], hint=loop.fix
+        )
     for end in late.apart:
         raise InfeasibleError(
             "adds populations of which one leads to the other, so that it is later on the chip", where=end,

@@ -13,6 +13,7 @@ import math
 from collections.abc import Collection, Sequence
 
 from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.graph.names import fresh
 from nervecord.compiler.lower.normal import Population
 from nervecord.compiler.lower.retime import Timing
 
@@ -36,10 +37,7 @@ def sliced(
             links.append(link)
             if p.name not in split:
                 continue
-            name = f"{link.name}.rest"
-            while name in taken:
-                name += "'"
-            taken.add(name)
+            name = fresh(f"{link.name}.rest", taken)
             wait[name] = wait[link.name]
             origin = (f"{' + '.join(link.origin)} (rest)",)
             links.append(dataclasses.replace(link, name=name, origin=origin, rest_of=link.name))

@@ -56,13 +56,7 @@ def read_nir(
     described = root.get("metadata")
     if not isinstance(described, dict) or KEY not in described:
         return require(import_graph(root, where=where, dt=dt), Level.IMPORTED, where=where)
-    try:
-        subject = restore(root, where=where)
-    except NervecordError as error:
-        # The graph, the contract and the serialiser know no file; a message that names none is of little use.
-        if not str(error).startswith(where):
-            error.where = f"{where}: {error.where}" if error.where else where
-        raise
+    subject = restore(root, where=where)
     name = unprintable(parts(subject)[0])
     if name is not None:
         raise FileFormatError(f"the name {name!r} cannot be printed", where=where)

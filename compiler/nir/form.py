@@ -23,6 +23,7 @@ import numpy as np
 
 from nervecord.compiler.graph.edges import dissolve
 from nervecord.compiler.graph.graph import Edge, Graph
+from nervecord.compiler.graph.names import fresh
 from nervecord.compiler.ops import Affine, Input, NirForm, Op, Output, SparseAffine, is_host
 from nervecord.errors import GraphError
 
@@ -61,10 +62,7 @@ def layout(graph: Graph) -> Layout:
     for name, nir in names.items():
         op = _end_of_core(graph, name)
         if isinstance(op, (Affine, SparseAffine)) and op.delay:
-            before = f"{nir}%delay"
-            while before in taken:
-                before += "%"
-            taken.add(before)
+            before = fresh(f"{nir}%delay", taken, "%")
             entrances[name] = before
             forms[before] = ("Delay", {"delay": np.full(op.in_shape, op.delay * graph.dt)})
         forms[nir] = op.to_nir(graph.dt, name)

@@ -189,7 +189,11 @@ def _from_nir(
 
 def _check_agreement(graph: Graph, nodes: Mapping[str, Mapping[str, Any]], edges: list[Edge], where: str) -> None:
     """Refuse a file whose NIR nodes are not those its metadata describes."""
-    said = layout(graph)
+    try:
+        said = layout(graph)
+    except GraphError as error:  # it names the node
+        error.add_note(f"in {where}")
+        raise
     for name in [*(k for k in said.nodes if k not in nodes), *(k for k in sorted(nodes) if k not in said.nodes)]:
         missing, place = ("NIR nodes", "metadata") if name in said.nodes else ("metadata", "NIR nodes")
         raise FileFormatError(f"stands in the {place} and not in the {missing}", where=f"{where}: node {name!r}")

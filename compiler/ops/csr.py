@@ -55,7 +55,8 @@ class Csr:
         rows, columns = np.nonzero(matrix)
         if not rows.size:
             return cls.zeros((len(matrix), matrix.shape[1]))
-        return cls.gathered(rows, columns, matrix[rows, columns], (len(matrix), matrix.shape[1]))
+        starts = np.concatenate([[0], np.cumsum(np.count_nonzero(matrix, axis=1))])
+        return cls(matrix[rows, columns], columns, starts, matrix.shape[1])
 
     @classmethod
     def gathered(cls, rows: Array, columns: Array, values: Array, shape: Shape) -> Csr:
@@ -133,21 +134,31 @@ class Csr:
             self.values[order], self.row_of[order], np.concatenate([[0], np.cumsum(counts)]), self.shape[0]
         )  # fmt: skip
 
+    def nonzero(self) -> Csr:
+        """Without the zeros that are stored; of a matrix of zeros one stays."""
+        return self.only(self.values != 0)
+
+    def only(self, kept: Array) -> Csr:
+        """With some of its values (mask) in their places, and zeros in the others."""
+        if not kept.any():
+            return Csr.zeros(self.shape)
+        starts = np.concatenate([[0], np.cumsum(kept)])[self.starts]
+        return Csr(self.values[kept], self.columns[kept], starts, self.inputs)
+
     def scaled(self, factors: Array) -> Csr:
         """Every row times its factor."""
         return self.with_values(self.values * factors[self.row_of])
 
     def cut(self, rows: Array, columns: Array) -> Csr:
         """The part of it in some rows and columns (masks)."""
-        row_of = self.row_of
-        kept = rows[row_of] & columns[self.columns]
+        kept = rows[self.row_of] & columns[self.columns]
+        size = int(columns.sum())
         if not kept.any():
-            return Csr.zeros((int(rows.sum()), int(columns.sum())))
-        counts = np.bincount(row_of[kept], minlength=len(rows))[rows]
-        place = np.cumsum(columns) - 1
-        return Csr(
-            self.values[kept], place[self.columns[kept]], np.concatenate([[0], np.cumsum(counts)]), int(columns.sum())
-        )
+            return Csr.zeros((int(rows.sum()), size))
+        part = self.only(kept)
+        # A row that is cut off has no values, so that the next one begins where it does.
+        starts = np.append(part.starts[:-1][rows], part.starts[-1])
+        return Csr(part.values, (np.cumsum(columns) - 1)[part.columns], starts, size)
 
     def with_column(self, column: Array) -> Csr:
         """One more column, its zeros left out."""

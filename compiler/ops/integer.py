@@ -12,6 +12,7 @@ from nervecord.compiler.arithmetic import LARGEST_DELAY, Arithmetic
 from nervecord.compiler.blas import matmul
 from nervecord.compiler.ops import fields
 from nervecord.compiler.ops.connections import Matrix
+from nervecord.compiler.ops.csr import Csr
 from nervecord.compiler.ops.fields import Array
 from nervecord.compiler.ops.level import Level
 from nervecord.compiler.ops.op import State
@@ -42,6 +43,10 @@ class Mantissas(Matrix):
         step = a.weight_step(min(self.weight_bits, a.weight_bits), mixed=mixed)
         if int(np.bitwise_or.reduce(self.stored, axis=None)) & (step - 1):  # a step is a power of two
             yield "weight-grid", f"weights are no multiples of {step}, as {self.weight_bits} bits need", None, None
+
+    def by_source(self) -> Csr:
+        """(in, out) of what is not zero; one zero of a matrix of zeros."""
+        return Csr.of(self.weight.T)
 
     def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
         return self.stepper(arithmetic)(state, x)

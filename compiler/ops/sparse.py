@@ -256,6 +256,9 @@ class Sparse(Rows, Mantissas):
     def kind(self) -> str:
         return "Dense"
 
+    def by_source(self) -> Csr:
+        return self.csr.nonzero().transposed()
+
     def stepper(self, arithmetic: Arithmetic | None) -> Callable[[State, Array], Array]:
         assert arithmetic is not None
         matrix = self.csr.with_values(self.values.astype(np.int64))

@@ -15,7 +15,7 @@ LARGEST = float(np.finfo(np.float32).max)
 """Stands for a limit that an action does not have."""
 
 
-def act(graph: Graph, contract: Contract) -> Policy:
+def act(graph: Graph, contract: Contract, *, where: str = "graph") -> Policy:
     """The policy of a network without time.
 
     Before:  observation -> normalise -> fc1 -> tanh1 -> fc2 -> action
@@ -27,6 +27,7 @@ def act(graph: Graph, contract: Contract) -> Policy:
     Args:
         graph: DISCRETE, of one Input and one Output, without state.
         contract: with one step per action. Its control period becomes dt.
+        where: what errors name.
 
     Raises:
         ContractError: sizes of network and contract do not match; the message names both.
@@ -34,42 +35,42 @@ def act(graph: Graph, contract: Contract) -> Policy:
     """
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         raise ContractError(
-            f"has {len(graph.inputs)} Inputs and {len(graph.outputs)} Outputs, one of each is needed", where="graph"
+            f"has {len(graph.inputs)} Inputs and {len(graph.outputs)} Outputs, one of each is needed", where=where
         )
     (entrance,), (end,) = graph.inputs, graph.outputs
     (source,) = graph.sources(end)
-    given, size = graph.nodes[source], graph.nodes[entrance].size
+    last, size = graph.nodes[source], graph.nodes[entrance].size
     if size != contract.observation.size:
         raise ContractError(
-            f"takes {size} observations, and {contract.environment} gives {contract.observation.size}", where="graph"
+            f"takes {size} observations, and {contract.environment} gives {contract.observation.size}", where=where
         )
     wanted = len(contract.choices) or contract.action.size
-    outputs = given.choices if isinstance(given, ArgmaxDecode) else given.size
-    if outputs != wanted or (isinstance(given, ArgmaxDecode) and not contract.choices):
-        kind = "chooses among" if isinstance(given, ArgmaxDecode) else "gives"
+    outputs = last.choices if isinstance(last, ArgmaxDecode) else last.size
+    if outputs != wanted or (isinstance(last, ArgmaxDecode) and not contract.choices):
+        kind = "chooses among" if isinstance(last, ArgmaxDecode) else "gives"
         takes = f"lets choose among {wanted}" if contract.choices else f"takes {wanted} values"
-        raise ContractError(f"{kind} {outputs}, and {contract.environment} {takes}", where="graph")
+        raise ContractError(f"{kind} {outputs}, and {contract.environment} {takes}", where=where)
     nodes, edges = dict(graph.nodes), list(graph.edges)
-    if not isinstance(given, ArgmaxDecode):
-        decode, kept = _decoder(given, contract)
+    if not isinstance(last, ArgmaxDecode):
+        decode, kept = _decoder(last, contract, where)
         name = source if kept else "decode"
         nodes = {key: op for key, op in nodes.items() if key != end} | {name: decode, end: Output(decode.out_shape)}
         if not kept:
             edges = [edge for edge in edges if edge != (source, end)] + [(source, name), (name, end)]
-    made = graph.replace(nodes=nodes, edges=tuple(edges), dt=contract.control_period)
-    return require(Policy(made, contract))
+    network = graph.replace(nodes=nodes, edges=tuple(edges), dt=contract.control_period)
+    return require(Policy(network, contract))
 
 
-def _decoder(given: Op, contract: Contract) -> tuple[Op, bool]:
+def _decoder(last: Op, contract: Contract, where: str) -> tuple[Op, bool]:
     """The decoder of a network's last node, and whether it takes that node's place."""
-    kept = isinstance(given, Decode)
+    kept = isinstance(last, Decode)
     if contract.choices:
         if kept:
-            raise ContractError("limits its outputs, which are to be chosen by", where="graph")
-        return ArgmaxDecode(given.size), False
+            raise ContractError("limits its outputs, which are to be chosen by", where=where)
+        return ArgmaxDecode(last.size), False
     size = contract.action.size
     low = np.array(contract.action.low or (-LARGEST,) * size)
     high = np.array(contract.action.high or (LARGEST,) * size)
-    if isinstance(given, Decode):
-        return given.replace(low=np.clip(given.low, low, high), high=np.clip(given.high, low, high)), True
+    if isinstance(last, Decode):
+        return last.replace(low=np.clip(last.low, low, high), high=np.clip(last.high, low, high)), True
     return Decode(np.ones(size), np.zeros(size), low, high), False

@@ -59,16 +59,20 @@ def cluster_decays(
     graph, _ = parts(subject)
     if graph.level is not Level.DISCRETE:
         return subject, []
-    nodes, said = dict(graph.nodes), []
+    nodes, changes = dict(graph.nodes), []
     for name, op in graph.nodes.items():
         codes = len(decay_groups(op, arithmetic))
         if codes <= most:
             continue
         assert isinstance(op, Neuron)
-        made, moved = _clustered(op, most)
-        nodes[name] = made
-        said.append(Clustered(op.origin[0] if op.origin else name, codes, len(decay_groups(made, arithmetic)), moved))
-    return (with_graph(subject, graph.replace(nodes=nodes)), said) if said else (subject, [])  # type: ignore[return-value]
+        neuron, moved = _clustered(op, most)
+        nodes[name] = neuron
+        changes.append(
+            Clustered(op.origin[0] if op.origin else name, codes, len(decay_groups(neuron, arithmetic)), moved)
+        )
+    if not changes:
+        return subject, []
+    return with_graph(subject, graph.replace(nodes=nodes)), changes  # type: ignore[return-value]
 
 
 def _clustered(op: Neuron, most: int) -> tuple[Neuron, float]:
@@ -78,12 +82,12 @@ def _clustered(op: Neuron, most: int) -> tuple[Neuron, float]:
     points = [membrane.decay]
     if isinstance(synapse, Synapse):
         points.append(synapse.decay)
-    given = np.stack(points, axis=1)
-    found = _centres(given, most)
-    membrane = dataclasses.replace(membrane, decay=found[:, 0])
+    decays = np.stack(points, axis=1)
+    centres = _centres(decays, most)
+    membrane = dataclasses.replace(membrane, decay=centres[:, 0])
     if isinstance(synapse, Synapse):
-        synapse = dataclasses.replace(synapse, decay=found[:, 1])
-    return op.replace(membrane=membrane, synapse=synapse), float(np.abs(found - given).max())
+        synapse = dataclasses.replace(synapse, decay=centres[:, 1])
+    return op.replace(membrane=membrane, synapse=synapse), float(np.abs(centres - decays).max())
 
 
 def _centres(points: Array, most: int) -> Array:

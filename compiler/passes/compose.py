@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nervecord.compiler.graph.graph import Edge, Graph
+from nervecord.compiler.graph.names import unused
 from nervecord.compiler.graph.policy import parts, with_graph
 from nervecord.compiler.graph.verify import Subject, verify
 from nervecord.compiler.ops import (
@@ -125,9 +126,9 @@ def _composed(graph: Graph) -> Graph:
                 edges.append((a, name))
             nodes[name] = _flat(op)
         else:
-            for made, source, affine in _affines(graph, name, sums, taken):
-                nodes[made] = affine
-                edges += [(source, made), (made, name)]
+            for label, source, affine in _affines(graph, name, sums, taken):
+                nodes[label] = affine
+                edges += [(source, label), (label, name)]
             nodes[name] = _flat(op)
     return graph.replace(nodes=nodes, edges=tuple(edges))
 
@@ -148,19 +149,19 @@ def _affines(
     graph: Graph, name: str, sums: dict[str, _Sum], taken: set[str]
 ) -> Iterator[tuple[str, str, Affine | SparseAffine]]:
     """(name, source, connection) of everything that enters a population."""
-    found = _entering(graph, name, sums, set())
-    origin = tuple(word for a in found.through for word in (graph.nodes[a].origin or (a,)))
-    weighted = [a for a in found.through if isinstance(graph.nodes[a], (Affine, SparseAffine, Conv))]
-    base = weighted[-1] if weighted and len(found.matrices) == 1 else f"{name}.in"
+    total = _entering(graph, name, sums, set())
+    origin = tuple(word for a in total.through for word in (graph.nodes[a].origin or (a,)))
+    weighted = [a for a in total.through if isinstance(graph.nodes[a], (Affine, SparseAffine, Conv))]
+    base = weighted[-1] if weighted and len(total.matrices) == 1 else f"{name}.in"
     convolutions = [op for a in weighted if isinstance(op := graph.nodes[a], Conv)]
     form = convolution_of(convolutions[0]) if len(convolutions) == len(weighted) == 1 else None
-    bias = found.bias
-    for source, delay in found.matrices:
-        made = base if len(found.matrices) == 1 else f"{name}.{source}" + (f".{delay}" if delay else "")
-        while made in taken and not (made == base and made in weighted):
-            made += "'"
-        taken.add(made)
-        yield made, source, connection(found.matrices[source, delay], bias, delay, origin or (name,), form)
+    bias = total.bias
+    for source, delay in total.matrices:
+        label = base if len(total.matrices) == 1 else f"{name}.{source}" + (f".{delay}" if delay else "")
+        if label not in weighted or label != base:  # it may keep the name of the connection whose place it takes
+            label = unused(label, taken)
+        taken.add(label)
+        yield label, source, connection(total.matrices[source, delay], bias, delay, origin or (name,), form)
         bias = None
 
 
@@ -227,8 +228,8 @@ def _through(name: str, op: Op, before: _Sum) -> _Sum:
 
 def _applied(op: Op, rows: Array) -> Array:
     """A linear op on flat rows."""
-    given = op.step({}, rows.reshape(len(rows), *op.in_shape))
-    return np.ascontiguousarray(given.reshape(len(rows), -1))
+    result = op.step({}, rows.reshape(len(rows), *op.in_shape))
+    return np.ascontiguousarray(result.reshape(len(rows), -1))
 
 
 def _flat(op: Op) -> Op:
@@ -240,11 +241,11 @@ def _flat(op: Op) -> Op:
     if not isinstance(op, Neuron):
         # Its arrays are of its shape: a stateless spike.
         return op.replace(**{n: getattr(op, n).ravel() for n, d in declarations(type(op)) if d.kind == "array"})
-    found = {}
+    pieces = {}
     for name in ("membrane", "synapse", "spike"):
         part = getattr(op, name)
         if part is not None:
             arrays = {n: getattr(part, n) for n, d in declarations(type(part)) if d.kind == "array"}
             flat = {n: a.ravel() for n, a in arrays.items() if a is not None}
-            found[name] = dataclasses.replace(part, **flat)
-    return op.replace(**found)
+            pieces[name] = dataclasses.replace(part, **flat)
+    return op.replace(**pieces)

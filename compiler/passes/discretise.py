@@ -12,6 +12,7 @@ import numpy as np
 from nervecord.compiler.findings import Finding, raise_on_errors
 from nervecord.compiler.graph.edges import components, dissolve
 from nervecord.compiler.graph.graph import Edge, Graph
+from nervecord.compiler.graph.names import unused
 from nervecord.compiler.graph.policy import parts, with_graph
 from nervecord.compiler.graph.verify import Subject, require
 from nervecord.compiler.ops import (
@@ -87,14 +88,14 @@ def discretise(subject: Subject, *, dt: float | None = None, convention: str = "
         raise GraphError("is integer already", where="graph")
     if graph.level is Level.DISCRETE:
         return subject
-    found = [finding for name, op in graph.nodes.items() for finding in _check(name, op, step, convention)]
-    raise_on_errors(found, GraphError)
+    findings = [finding for name, op in graph.nodes.items() for finding in _check(name, op, step, convention)]
+    raise_on_errors(findings, GraphError)
     with np.errstate(all="ignore"):  # what overflows is not finite, and `require` says so by name
         nodes = {name: op.discrete(step, convention) for name, op in graph.nodes.items()}
     edges = _passing(nodes, _fold_delays(nodes, graph.edges, step))
     _close_cycles(nodes, edges)
-    made = with_graph(subject, Graph(Level.DISCRETE, nodes, tuple(edges), step, notes=graph.notes))
-    return require(made)  # type: ignore[return-value]
+    result = with_graph(subject, Graph(Level.DISCRETE, nodes, tuple(edges), step, notes=graph.notes))
+    return require(result)  # type: ignore[return-value]
 
 
 def check_convention(convention: str) -> None:
@@ -187,11 +188,11 @@ def _holder(
     """
     for near, back in ((before, behind), (behind, before)):
         if len(near[name]) == 1:
-            (found,) = near[name]
-            alone = near[name][found] == 1 and back[found].total() == 1
-            affine = nodes[found]
+            (neighbour,) = near[name]
+            alone = near[name][neighbour] == 1 and back[neighbour].total() == 1
+            affine = nodes[neighbour]
             if alone and isinstance(affine, Affine) and not (near is before and _biased(affine)):
-                return found
+                return neighbour
     return None
 
 
@@ -212,17 +213,15 @@ def _take_out(name: str, before: dict[str, Counter[str]], behind: dict[str, Coun
 
 def _passing(nodes: dict[str, Op], edges: Sequence[Edge]) -> list[Edge]:
     """A Scale of ones in each edge from an Input to an Output; in place, and the edges."""
-    found: list[Edge] = []
+    links: list[Edge] = []
     for a, b in edges:
         if isinstance(nodes[a], Input) and isinstance(nodes[b], Output):
-            name = f"{b}.{a}"
-            while name in nodes:
-                name += "'"
+            name = unused(f"{b}.{a}", nodes)
             nodes[name] = Scale(np.ones(nodes[a].out_shape), origin=(b,))
-            found += [(a, name), (name, b)]
+            links += [(a, name), (name, b)]
         else:
-            found.append((a, b))
-    return found
+            links.append((a, b))
+    return links
 
 
 def _close_cycles(nodes: dict[str, Op], edges: Sequence[Edge]) -> None:
@@ -284,11 +283,11 @@ def _on_cycles(graph: Graph, waiting: Collection[str]) -> list[str]:
     def following(name: str) -> list[str]:
         return [b for b in graph.destinations(name) if b not in waiting]
 
-    found = set()
+    members = set()
     for group in components(graph.nodes, following):
         if len(group) > 1 or group[0] in following(group[0]):
-            found.update(group)
-    return [name for name in graph.nodes if name in found]
+            members.update(group)
+    return [name for name in graph.nodes if name in members]
 
 
 def _distances(graph: Graph) -> dict[str, int]:
@@ -315,7 +314,7 @@ def _leading_back(graph: Graph) -> set[str]:
 
     # The farthest first population on any way from a node; nodes in a circle share it.
     farthest: dict[str, float] = {}
-    found = set()
+    names = set()
     for group in components(graph.nodes, following):
         reached = -math.inf
         for name in group:
@@ -329,5 +328,5 @@ def _leading_back(graph: Graph) -> set[str]:
         for name in group:
             farthest[name] = reached
             if reached < distance.get(name, 0):
-                found.add(name)
-    return found
+                names.add(name)
+    return names

@@ -86,12 +86,12 @@ def _unrolled(op: Conv | Pool) -> Csr:
 def _product(a: Matrix, b: Matrix) -> Matrix:
     if isinstance(a, Csr) and isinstance(b, Csr):
         try:
-            found = a @ b
+            product = a @ b
         except TooLargeError:
             raise TooManyError from None
-        if len(found.values) > MOST_WEIGHTS:
+        if len(product.values) > MOST_WEIGHTS:
             raise TooManyError
-        return found
+        return product
     if a.shape[0] * b.shape[1] > MOST_WEIGHTS:
         raise TooManyError
     if isinstance(a, Csr):
@@ -121,11 +121,7 @@ def only(matrix: Matrix, rows: Array) -> Matrix:
     """The matrix with nothing but some of its rows (mask) left; the others are empty."""
     if not isinstance(matrix, Csr):
         return np.where(rows[:, None], matrix, 0.0)
-    kept = rows[matrix.row_of]
-    counts = np.where(rows, np.diff(matrix.starts), 0)
-    if not kept.any():
-        return Csr.zeros((len(rows), matrix.inputs))
-    return Csr(matrix.values[kept], matrix.columns[kept], np.concatenate([[0], np.cumsum(counts)]), matrix.inputs)
+    return matrix.only(rows[matrix.row_of])
 
 
 def connection(
@@ -136,10 +132,10 @@ def connection(
         return Affine(matrix, bias, delay, origin=origin)
     if matrix.density >= SPARSE and matrix.shape[0] * matrix.inputs <= MOST_WEIGHTS:
         return Affine(matrix.dense(), bias, delay, origin=origin)
-    made = SparseAffine.of(matrix, bias, delay, origin=origin)
-    if convolution is not None and convolution.kernel_of(made.csr) is not None:
-        return dataclasses.replace(made, convolution=convolution)
-    return made
+    sparse = SparseAffine.of(matrix, bias, delay, origin=origin)
+    if convolution is not None and convolution.kernel_of(sparse.csr) is not None:
+        return dataclasses.replace(sparse, convolution=convolution)
+    return sparse
 
 
 def matrix_of(op: Affine | SparseAffine) -> Matrix:

@@ -7,12 +7,12 @@ import dataclasses
 import numpy as np
 
 from nervecord.compiler.graph.graph import Edge, Graph
+from nervecord.compiler.graph.names import fresh
 from nervecord.compiler.graph.policy import parts, with_graph
 from nervecord.compiler.graph.verify import Subject
 from nervecord.compiler.ops import Affine, Array, Level, Membrane, Neuron, Op, SparseAffine, Spike
 from nervecord.compiler.ops.fields import declarations
 from nervecord.compiler.passes.linear import cut, empty_rows, matrix_of, with_matrix
-from nervecord.compiler.passes.split import fresh
 
 
 def prune(subject: Subject) -> Subject:
@@ -31,12 +31,12 @@ def prune(subject: Subject) -> Subject:
     graph, _ = parts(subject)
     if graph.level is not Level.DISCRETE:
         return subject
-    made = graph
+    smaller = graph
     for name in graph.nodes:
-        silent = _silent(made, name)
+        silent = _silent(smaller, name)
         if silent is not None and silent.any() and not silent.all():
-            made = _without(made, name, ~silent)
-    return subject if made is graph else with_graph(subject, made)  # type: ignore[return-value]
+            smaller = _without(smaller, name, ~silent)
+    return subject if smaller is graph else with_graph(subject, smaller)  # type: ignore[return-value]
 
 
 def _silent(graph: Graph, name: str) -> Array | None:
@@ -73,20 +73,20 @@ def _without(graph: Graph, name: str, kept: Array) -> Graph:
         nodes[own] = smaller
         edges.remove((a, name))
         edges += [*((b, own) for b in graph.sources(a)), (own, name)]
-    made = graph.replace(nodes=nodes, edges=tuple(edges))
-    nodes, edges = dict(made.nodes), list(made.edges)
-    for b in made.destinations(name):
+    between = graph.replace(nodes=nodes, edges=tuple(edges))
+    nodes, edges = dict(between.nodes), list(between.edges)
+    for b in between.destinations(name):
         whole = _affine(nodes[b])
         smaller = with_matrix(whole, cut(matrix_of(whole), np.ones(whole.out_shape, dtype=bool), kept), whole.bias)
-        if made.sources(b) == (name,):
+        if between.sources(b) == (name,):
             nodes[b] = smaller
             continue
         # The bias stays with those that are still heard through it.
         own = fresh(f"{b}.{name}", taken)
         nodes[own] = smaller.replace(bias=None)
         edges.remove((name, b))
-        edges += [(name, own), *((own, c) for c in made.destinations(b))]
-    return made.replace(nodes=nodes, edges=tuple(edges))
+        edges += [(name, own), *((own, c) for c in between.destinations(b))]
+    return between.replace(nodes=nodes, edges=tuple(edges))
 
 
 def _affine(op: Op) -> Affine | SparseAffine:
@@ -95,10 +95,10 @@ def _affine(op: Op) -> Affine | SparseAffine:
 
 
 def _neurons(op: Neuron, kept: Array) -> Neuron:
-    found = {}
+    pieces = {}
     for name in ("membrane", "synapse", "spike"):
         part = getattr(op, name)
         if part is not None:
             arrays = {n: getattr(part, n)[kept] for n, d in declarations(type(part)) if d.kind == "array"}
-            found[name] = dataclasses.replace(part, **arrays)
-    return op.replace(**found)
+            pieces[name] = dataclasses.replace(part, **arrays)
+    return op.replace(**pieces)

@@ -9,6 +9,7 @@ import numpy as np
 
 from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.graph.graph import Edge, Graph
+from nervecord.compiler.graph.names import fresh
 from nervecord.compiler.graph.policy import parts, with_graph
 from nervecord.compiler.graph.verify import Subject
 from nervecord.compiler.ops import Affine, Array, Level, Membrane, Neuron, Op, SparseAffine, Synapse
@@ -38,13 +39,13 @@ def split_decays(subject: Subject, arithmetic: Arithmetic) -> Subject:
     graph, _ = parts(subject)
     if graph.level is not Level.DISCRETE:
         return subject
-    made = graph
+    result = graph
     for name, op in graph.nodes.items():
         groups = decay_groups(op, arithmetic)
         fed = all(isinstance(graph.nodes[a], (Affine, SparseAffine)) for a in graph.sources(name))
         if isinstance(op, Neuron) and 1 < len(groups) <= MOST_GROUPS and fed:
-            made = _split(made, name, op, groups)
-    return subject if made is graph else with_graph(subject, made)  # type: ignore[return-value]
+            result = _split(result, name, op, groups)
+    return subject if result is graph else with_graph(subject, result)  # type: ignore[return-value]
 
 
 def decay_groups(op: Op, arithmetic: Arithmetic) -> list[Array]:
@@ -83,8 +84,8 @@ def _split(graph: Graph, name: str, op: Neuron, groups: list[Array]) -> Graph:
             nodes[other] = node
     # The copies take the place of what is split, also where it feeds itself.
     edges += [(a, b) for a, b in graph.edges if b in nodes]
-    found = [(part, b) for a, b in edges for part in (copies if a == name else [a]) if part in nodes and b != name]
-    return graph.replace(nodes=nodes, edges=tuple(dict.fromkeys(found)))
+    links = [(part, b) for a, b in edges for part in (copies if a == name else [a]) if part in nodes and b != name]
+    return graph.replace(nodes=nodes, edges=tuple(dict.fromkeys(links)))
 
 
 def _rows(op: Op, mask: Array) -> Affine | SparseAffine:
@@ -98,18 +99,10 @@ def _alone(op: Neuron, mask: Array) -> Neuron:
     """The neurons with the decays of those in the mask, and no leak for the others."""
     membrane, first = op.membrane, int(np.flatnonzero(mask)[0])
     assert isinstance(membrane, Membrane)
-    made = dataclasses.replace(
+    alike = dataclasses.replace(
         membrane, decay=np.where(mask, membrane.decay, membrane.decay[first]), leak=np.where(mask, membrane.leak, 0.0)
     )
     synapse = op.synapse
     if isinstance(synapse, Synapse):
         synapse = dataclasses.replace(synapse, decay=np.where(mask, synapse.decay, synapse.decay[first]))
-    return op.replace(membrane=made, synapse=synapse)
-
-
-def fresh(name: str, taken: set[str]) -> str:
-    """A name that no node has, taken now."""
-    while name in taken:
-        name += "'"
-    taken.add(name)
-    return name
+    return op.replace(membrane=alike, synapse=synapse)

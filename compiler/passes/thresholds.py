@@ -35,8 +35,8 @@ def fold_thresholds(subject: Subject) -> Subject:
     nodes = {name: _folded(op) for name, op in graph.nodes.items()}
     if all(nodes[name] is op for name, op in graph.nodes.items()):
         return subject
-    made: Graph = graph.replace(nodes=nodes)
-    return with_graph(subject, made)  # type: ignore[return-value]
+    result: Graph = graph.replace(nodes=nodes)
+    return with_graph(subject, result)  # type: ignore[return-value]
 
 
 def _folded(op: Op) -> Op:

@@ -34,6 +34,16 @@ class Loop:
     delay: int
     least: int
 
+    def message(self, names: Sequence[str]) -> str:
+        """What is wrong with it, with these names for its connections."""
+        connections = "its connection costs" if len(self.wires) == 1 else f"its {len(self.wires)} connections cost"
+        return f"the loop through {', '.join(names)} has fewer steps of delay than {connections} on the chip"
+
+    @property
+    def fix(self) -> str:
+        """What to do about it."""
+        return f"train with delays of {self.least} steps or more in all on this loop"
+
 
 @dataclass(frozen=True, slots=True)
 class Wait:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from nervecord.compiler.graph.names import Names
 from nervecord.compiler.ops import Array
 from nervecord.errors import MissingDependencyError, install_command
 
@@ -46,8 +47,7 @@ class Builder:
     _constants: dict[tuple[str, tuple[int, ...], bytes], str] = field(default_factory=dict)
     _made: dict[tuple[Any, ...], str] = field(default_factory=dict)
     _scope: str = ""
-    _taken: set[str] = field(default_factory=set)
-    _numbers: dict[str, int] = field(default_factory=dict)
+    _names: Names = field(default_factory=lambda: Names(sign="."))
 
     def within(self, scope: str) -> Builder:
         """This builder, whose nodes are called after a node of the policy from now on."""
@@ -56,7 +56,7 @@ class Builder:
 
     def reserve(self, name: str) -> str:
         """A name for a value that is made elsewhere: an input or output of the graph."""
-        self._taken.add(name)
+        self._names.take(name)
         return name
 
     def op(self, kind: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
@@ -124,10 +124,4 @@ class Builder:
         return values[0] if len(values) == 1 else self.op("Concat", *values, axis=axis)
 
     def _fresh(self, kind: str) -> str:
-        base = f"{self._scope}.{kind}" if self._scope else kind
-        while True:
-            k = self._numbers[base] = self._numbers.get(base, 0) + 1
-            name = base if k == 1 else f"{base}.{k}"
-            if name not in self._taken:
-                self._taken.add(name)
-                return name
+        return self._names.fresh(f"{self._scope}.{kind}" if self._scope else kind)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable
 from fractions import Fraction
@@ -13,14 +12,10 @@ import pytest
 from policies import li, lif, random_dag, random_policy
 
 from nervecord.compiler.check.cost import (
-    FP32,
-    INT8,
     Events,
-    arithmetic_estimate,
     count_events,
     energy_text,
     estimate,
-    ratio,
 )
 from nervecord.compiler.graph.graph import chain
 from nervecord.compiler.graph.policy import Policy
@@ -187,28 +182,3 @@ def test_every_estimate_says_what_it_is() -> None:
     assert "as if on Loihi 1" in str(lava)
     assert "as if" not in str(loihi1)
     assert estimate(events, REFERENCE) is None
-
-
-def test_arithmetic_of_an_ann_and_a_spiking_twin() -> None:
-    # 100 MACs against 20 MACs and 50 adds: 460 pJ and 92 + 45 pJ.
-    ann = arithmetic_estimate(Events(1, 100, 0, 0, False))
-    snn = arithmetic_estimate(Events(5, 20, 50, 0, False))
-    assert (ann.high, snn.high) == (pytest.approx(460e-12), pytest.approx(137e-12))
-    assert ratio(ann, snn) == pytest.approx(460 / 137)
-    assert arithmetic_estimate(Events(1, 100, 0, 0, False), INT8).high == pytest.approx(23e-12)
-    assert FP32.process_nm == INT8.process_nm == 45
-
-
-def test_process_nodes_are_never_mixed() -> None:
-    chip = estimate(Events(1, 10, 10, 10, False), LOIHI1)
-    assert chip is not None
-    with pytest.raises(NervecordError, match="14 nm and 45 nm"):
-        ratio(chip, arithmetic_estimate(Events(1, 10, 10, 10, False)))
-
-
-def test_a_bound_and_a_measured_count_make_no_ratio() -> None:
-    measured = arithmetic_estimate(Events(1, 1, 1, 1, False))
-    with pytest.raises(NervecordError, match="bound"):
-        ratio(measured, dataclasses.replace(measured, bound=True))
-    with pytest.raises(NervecordError, match="zero"):
-        ratio(measured, dataclasses.replace(measured, high=0.0))

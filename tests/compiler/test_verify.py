@@ -25,6 +25,7 @@ from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.ops import (
     Affine,
     ArgmaxDecode,
+    BiasChannel,
     ContinuousMembrane,
     Conv,
     CountDecode,
@@ -136,6 +137,19 @@ def test_each_violation_is_found_where_it_is(code: str) -> None:
     assert (code, node) in {(finding.code, finding.node) for finding in verify(subject)}
     with pytest.raises(GraphError, match=node):
         require(subject, where="file.nir")
+
+
+@pytest.mark.parametrize("carries", ["values", "unknown"])
+def test_a_bias_channel_stands_beside_spikes_alone(carries: Any) -> None:
+    """Of values engines would take it at its word, that what it sends are spikes."""
+    nodes: list[tuple[str, Op]] = [
+        ("in", Input((3,), carries, 1.0)), ("always", BiasChannel(3)), ("fc", Dense(np.ones((2, 4)), 0, 8, 1)),
+        ("lif", Neuron(IntegerMembrane(5, np.zeros(2)), None, IntegerSpike(3))), ("out", Output((2,))),
+    ]  # fmt: skip
+    graph = chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=graphs.LAVA)
+    assert [(finding.code, finding.node) for finding in verify(graph)] == [("wiring", "always")]
+    spiking = graph.replace(nodes={**graph.nodes, "in": Input((3,), "spikes")})
+    assert verify(spiking) == []
 
 
 def test_every_violation_is_listed_at_once() -> None:

@@ -186,3 +186,19 @@ def test_cut_and_grown_matrices() -> None:
         np.testing.assert_array_equal(made.with_row().dense()[-1], 0)
         np.testing.assert_array_equal(made.with_column(dense[:, 1]).dense()[:, -1], dense[:, 1])
         np.testing.assert_array_equal(made.rows(1, 3), dense[1:3])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+def test_both_storages_give_one_matrix_by_source(share: float) -> None:
+    """Without the zeros that are stored; of a matrix of zeros one stays, as no engine takes an array of nothing."""
+    rng = np.random.default_rng(1)
+    dense = (rng.integers(1, 9, size=(5, 7)) * (rng.random((5, 7)) < share)).astype(np.int32)
+    every = Sparse(dense.ravel(), np.tile(np.arange(7), 5), 7 * np.arange(6), 7)
+    stored = every.by_source()
+    np.testing.assert_array_equal(stored.dense(), dense.T)
+    assert len(stored.values) == max(np.count_nonzero(dense), 1)
+    assert list(stored.violations()) == []
+    plain = Dense(dense).by_source()
+    for name in ("values", "columns", "starts", "inputs"):
+        np.testing.assert_array_equal(getattr(plain, name), getattr(stored, name))
+    np.testing.assert_array_equal(every.csr.nonzero().dense(), dense)

@@ -62,9 +62,4 @@ def network_policy(network: Graph | str | os.PathLike[str], env: str, *, wrapper
     graph = network if isinstance(network, Graph) else read_graph(Path(network))
     if not isinstance(graph, Graph):
         raise NervecordError("is a policy already, and says where it acts", where=str(network))
-    try:
-        return act(graph, task_contract(env, wrappers))
-    except ContractError as error:
-        if error.where == "graph" and not isinstance(network, Graph):
-            error.where = os.fspath(network)
-        raise
+    return act(graph, task_contract(env, wrappers), where="graph" if isinstance(network, Graph) else os.fspath(network))

@@ -21,10 +21,6 @@ def block_text(core: Core) -> str:
 # What enters
 
 
-def _ring_of(core: Core, entry: Entry) -> str:
-    return core.form.names[entry.name] if entry.name in core.form.rings else ""
-
-
 def _enter(core: Core, entry: Entry) -> str:
     """The function that puts one step of an entry into its ring; empty where it has none."""
     if entry.name not in core.form.rings:

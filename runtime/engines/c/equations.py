@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from nervecord.compiler.body.bounds import Bounds
 from nervecord.compiler.body.expression import Body, Node
+from nervecord.compiler.graph.names import Names
 from nervecord.errors import InfeasibleError
 from nervecord.runtime.engines.c.constants import INT32, Table, literal, signed
 from nervecord.runtime.engines.c.names import bare
@@ -99,7 +100,7 @@ class _Lines:
     def __init__(self, equations: Equations, x: str, prefix: str, helpers: Helpers) -> None:
         self.of, self.body, self.x, self.prefix, self.helpers = equations, equations.body, x, prefix, helpers
         self.text: dict[int, str] = {}
-        self.taken: set[str] = set()
+        self.names = Names()
         self._functions: dict[str, Callable[[Node, list[str]], str]] = {
             "shift_left": lambda node, a: f"{a[0]} * {literal(1 << self._number(node, 1))}",
             "shift_right": self._shift_right,
@@ -142,7 +143,7 @@ class _Lines:
             if named:
                 kind = "int32_t" if self.of.narrow(place) else "int64_t"
                 wanted = "given" if place == body.result else names.get(place, node.name or "value")
-                name = self._name(f"old_{wanted}" if node.operation == "state" else wanted)
+                name = self.names.fresh(f"old_{wanted}" if node.operation == "state" else wanted)
                 lines.append(f"const {kind} {name} = {bare(text)};")
                 self.text[place] = name
             else:
@@ -163,14 +164,6 @@ class _Lines:
                 needed.add(place)
                 waiting += self.body.nodes[place].arguments
         return needed
-
-    def _name(self, wanted: str) -> str:
-        name, k = wanted, 1
-        while name in self.taken:
-            k += 1
-            name = f"{wanted}{k}"
-        self.taken.add(name)
-        return name
 
     def _number(self, node: Node, k: int) -> int:
         return int(self.body.values[node.arguments[k]].flat[0])

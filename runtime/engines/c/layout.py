@@ -21,7 +21,7 @@ from nervecord.compiler.body.intervals import IntervalReading, over_steps
 from nervecord.compiler.findings import raise_on_errors
 from nervecord.compiler.lower.linear import largest_sent, senders
 from nervecord.compiler.lower.ranges import op_range, overflows, prove_bodies
-from nervecord.compiler.ops import Array, HostOp, Level, Mantissas, Op
+from nervecord.compiler.ops import Array, Csr, HostOp, Level, Mantissas, Op
 from nervecord.compiler.plan.plan import Entry, Plan, Step, Unit
 from nervecord.errors import GraphError, InfeasibleError
 from nervecord.runtime.engines.c.constants import INT32, Table, signed, unsigned
@@ -340,15 +340,11 @@ class _Former:
             table = Table(f"{name}_weight", kind, weight, f"by source, {weight.shape[0]} x {weight.shape[1]}")
             self.tables.append(table)
             return table, None, None
-        source, columns = np.nonzero(weight)
-        starts = np.concatenate([[0], np.cumsum(np.count_nonzero(weight, axis=1))])
-        # An array of no numbers is no array in C.
-        values = weight[source, columns] if source.size else np.zeros(1, np.int64)
-        places = columns if source.size else np.zeros(1, np.int64)
+        rows, about = Csr.of(weight), f"those of {weight.shape[0]} x {weight.shape[1]} that are not zero"
         found = (
-            Table(f"{name}_weight", kind, values, f"those of {weight.shape[0]} x {weight.shape[1]} that are not zero"),
-            Table(f"{name}_column", unsigned(weight.shape[1] - 1), places, "the column of each"),
-            Table(f"{name}_start", unsigned(int(starts[-1])), starts, "where the row of each source begins"),
+            Table(f"{name}_weight", kind, rows.values, about),
+            Table(f"{name}_column", unsigned(weight.shape[1] - 1), rows.columns, "the column of each"),
+            Table(f"{name}_start", unsigned(int(rows.starts[-1])), rows.starts, "where the row of each source begins"),
         )
         self.tables += found
         return found

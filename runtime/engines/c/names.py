@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from nervecord.compiler.graph.names import Names
 from nervecord.errors import NervecordError
 
 LONGEST = 24
@@ -46,16 +47,12 @@ def checked_prefix(prefix: str) -> str:
 def identifiers(names: Iterable[str]) -> dict[str, str]:
     """Name -> identifier, each another one; what C does not take becomes _."""
     found: dict[str, str] = {}
-    taken: set[str] = set()
+    fresh = Names(sign="_").fresh
     for name in names:
         start = re.sub(r"[^A-Za-z0-9]+", "_", name)[:LONGEST].strip("_").lower() or "node"
         if not start[0].isalpha():
             start = f"n{start}"
-        made, k = start, 2
-        while made in taken:
-            made, k = f"{start}_{k}", k + 1
-        taken.add(made)
-        found[name] = made
+        found[name] = fresh(start)
     return found
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from nervecord.compiler.body.expression import Body
 from nervecord.compiler.lower.linear import largest_sent, senders, sums
 from nervecord.compiler.lower.ranges import Proved, prove_bodies
-from nervecord.compiler.ops import Array, Mantissas, Sparse
+from nervecord.compiler.ops import Array, Mantissas
 from nervecord.compiler.ops.sparse import MOST_DENSE
 from nervecord.compiler.plan.plan import Entry, Plan, Step
 from nervecord.errors import InfeasibleError
@@ -64,19 +64,6 @@ class Packed:
     def dtypes(self) -> tuple[type, type]:
         """Of state and memory."""
         return (np.float32, np.int32) if self.narrow else (np.int64, np.int64)
-
-
-def _by_source(dense: Mantissas) -> tuple[Array, Array, Array]:
-    """(number of weights that are not zero of each source, the output of each, the weights), source by source."""
-    if isinstance(dense, Sparse):
-        used = np.flatnonzero(dense.values)
-        source, columns = dense.columns[used], dense.csr.row_of[used]
-        order = np.argsort(source, kind="stable")
-        counts = np.bincount(source, minlength=dense.inputs)
-        return counts, columns[order], dense.values[used][order]
-    rows = dense.weight.T
-    source, columns = np.nonzero(rows)
-    return np.count_nonzero(rows, axis=1), columns, rows[source, columns]
 
 
 def pack(plan: Plan, *, fuse: bool = True, wide: bool = False, fast: bool = True, sparse: float = SPARSE) -> Packed:
@@ -238,10 +225,11 @@ class _Packer:
         places = dense.out_shape[0] * dense.in_shape[0]
         # What is too large to be laid out with its zeros stays as it is stored, however full.
         if places > MOST_DENSE or np.count_nonzero(dense.stored) < self.sparse * places:
-            counts, columns, rows = _by_source(dense)
-            span = self.put_rows([place + np.concatenate([[0], np.cumsum(counts)])])
+            stored = dense.by_source()
+            rows = stored.values
+            span = self.put_rows([place + stored.starts])
             column = sum(map(len, self.columns)) - place
-            self.columns.append(columns.astype(np.int32))
+            self.columns.append(stored.columns.astype(np.int32))
         else:
             rows = dense.weight.T
         self.weights.append(rows.astype(np.int16 if self.narrow else np.int32).ravel())
