@@ -15,6 +15,7 @@ import pytest
 
 import nervecord
 from nervecord.compiler.ops import Array
+from nervecord.runtime.answer import NOT_FINITE
 
 ROOT = Path(__file__).parent.parent
 ANT = ROOT / "zoo" / "ant-small"
@@ -61,7 +62,7 @@ def test_python(rows: Array, wanted: Array, monkeypatch: pytest.MonkeyPatch) -> 
     }  # fmt: skip
     exec(compile(block("python", "running()"), "docs/robot.md", "exec"), namespace)
     # A busy machine may be late as well, and then the fail-safe action is right.
-    assert "observation not finite" in told
+    assert NOT_FINITE in told
     fail_safe = np.array(namespace["program"].contract.fail_safe)
     trusted = [(action != fail_safe).any() for action in sent]
     assert len(sent) - sum(trusted) == len(told)

@@ -150,7 +150,7 @@ def test_many_entries_and_names_for_terminals(tmp_path: Path) -> None:
         read_arrays(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("\x1b[2J.npy", npy(described("'<f8'", "(1,)"), bytes(8)))
-    with pytest.raises(FileFormatError, match=r"the name '\\x1b\[2J' cannot be printed"):
+    with pytest.raises(FileFormatError, match=r"'\\x1b\[2J'"):
         read_arrays(path)
 
 

@@ -63,7 +63,7 @@ def test_what_is_no_file_stays_what_it_is(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "pipe")
     for name in ("pipe", "link"):
-        with pytest.raises(NervecordError, match="is no regular file"):
+        with pytest.raises(NervecordError, match=name):
             write_atomically(tmp_path / name, b"x")
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 

@@ -95,7 +95,7 @@ def test_balanced_paths_give_the_delay_free_network_to_the_bit(seed: int) -> Non
     try:
         made, _ = lowered(policy)
     except InfeasibleError as error:
-        assert "nothing that feeds it can carry" in str(error)  # noqa: PT017
+        assert error.codes == ("bias-channel",)  # noqa: PT017
         return
     assert policy.recorded is not None
     machine = Machine(made)
@@ -118,7 +118,7 @@ def test_carried_branches_keep_the_delays_of_the_training(seed: int, recurrent: 
     try:
         made, report = lowered(policy)
     except InfeasibleError as error:
-        assert "nothing that feeds it can carry" in str(error)  # noqa: PT017
+        assert error.codes == ("bias-channel",)  # noqa: PT017
         return
     assert report["latency"] == 0
     for name, op in policy.graph.nodes.items():
@@ -213,8 +213,9 @@ def test_a_bias_that_nothing_can_carry_is_refused() -> None:
     nodes = {n: op.replace(bias=None) if n == "fc0" else op for n, op in graph.nodes.items()}
     nodes["first"] = Output((6,))
     read = graph.replace(nodes=nodes, edges=(*graph.edges, ("lif0", "first")))
-    with pytest.raises(InfeasibleError, match="nothing that feeds it can carry one: all of it is read"):
+    with pytest.raises(InfeasibleError, match="nothing that feeds it can carry one: all of it is read") as caught:
         lower(read, LAVA, None)
+    assert caught.value.codes == ("bias-channel",)
 
 
 def test_a_wait_beyond_the_longest_delay_is_relayed() -> None:
@@ -480,7 +481,7 @@ def test_floats_need_no_observations(target: str) -> None:
     assert program.graph == nervecord.compile(given, target).graph
     assert "spikes_per_action_float" not in program.report
     assert nervecord.compile(bare, target, calibration=given.recorded).report["spikes_per_action_float"]
-    with pytest.raises(ContractError, match="no recorded observations"):
+    with pytest.raises(ContractError, match="observations"):
         nervecord.compile(bare, "onnx", form="integer")
 
 

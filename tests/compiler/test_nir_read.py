@@ -226,11 +226,11 @@ def test_braille_file_of_nir_0_2_is_quick_to_read() -> None:
 
 
 def test_dt_and_convention_are_checked_before_the_file() -> None:
-    with pytest.raises(NervecordError, match=r"dt is -1\.0 s, it must be positive"):
+    with pytest.raises(NervecordError, match=r"dt is -1\.0 s"):
         read_nir("none.nir", dt=-1.0)
     with pytest.raises(NervecordError, match="dt is nan s"):
         read_nir("none.nir", dt=float("nan"))
-    with pytest.raises(NervecordError, match=r"unknown convention 'eulr'.*did you mean 'euler'"):
+    with pytest.raises(NervecordError, match=r"'eulr'.*'euler'"):
         read_nir("none.nir", convention="eulr")
 
 

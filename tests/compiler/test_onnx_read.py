@@ -279,7 +279,7 @@ def test_millions_of_empty_messages_are_counted_before_they_are_made(tmp_path: P
     """Of 8 MB protobuf would make objects of a gigabyte."""
     path = written(TINY["nodes"], tmp_path / "p.onnx")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    with pytest.raises(FileFormatError, match="has more than 524288 fields in its messages"):
+    with pytest.raises(FileFormatError, match="524288"):
         read_onnx(path)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime - before.ru_utime < 5
@@ -291,7 +291,7 @@ def test_millions_of_empty_messages_are_counted_before_they_are_made(tmp_path: P
 @pytest.mark.reader_process
 def test_what_hangs_or_asks_for_much_is_ended_with_its_child(tmp_path: Path) -> None:
     path = written(model([gemm()], {"w": W}, 3, 2), tmp_path / "p.onnx")
-    with pytest.raises(FileFormatError, match=r"took longer than 0\.001 s"):
+    with pytest.raises(FileFormatError, match=r"0\.001 s"):
         onnxfile.load_onnx(path, Limits(seconds=0.001, patience=1))
     large = written(model([gemm()], {"w": np.zeros((2, 30_000_000), np.float32)}, 3, 2), tmp_path / "q.onnx")
     with pytest.raises(FileFormatError, match=r"memory limit|ended the reader"):
@@ -311,7 +311,7 @@ def test_a_shape_of_terabytes_costs_nothing(tmp_path: Path) -> None:
     made = model([gemm()], {"w": W}, 3, 2)
     del made.graph.initializer[0].dims[:]
     made.graph.initializer[0].dims.extend([1 << 40, 1 << 20])
-    with pytest.raises(FileFormatError, match="its constants take more than"):
+    with pytest.raises(FileFormatError, match=r"\d+ bytes"):
         read_onnx(written(made, tmp_path / "p.onnx"))
     folded = model(
         [node("ConstantOfShape", ["s"], "big"), node("Add", ["obs", "big"], "h"), gemm(source="h")],

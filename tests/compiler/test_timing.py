@@ -132,8 +132,9 @@ def test_a_bias_into_a_current_needs_something_that_can_carry_it() -> None:
     # A population that is read has no neuron to spare: its spikes are the output.
     read = deeper.replace(nodes={**deeper.nodes, "output2": Output((2,))}, edges=(*deeper.edges, ("lif1", "output2")))
     assert codes(read)["bias-channel"] == "error"
-    with pytest.raises(InfeasibleError, match="nothing that feeds it can carry one: all of it is read"):
+    with pytest.raises(InfeasibleError, match="lif1") as caught:
         lower(read, ARITHMETIC, None)
+    assert caught.value.codes == ("bias-channel",)
 
 
 def test_a_decoder_of_membranes_does_not_read_spikes() -> None:
@@ -263,8 +264,9 @@ def test_a_layer_without_scales_is_found_by_inspecting() -> None:
     (found,) = [finding for finding in findings_of(far, LAVA) if finding.severity == "error"]
     assert found.code == "no-scale"
     assert "no weight exponent" in found.message
-    with pytest.raises(InfeasibleError, match="no weight exponent"):
+    with pytest.raises(InfeasibleError, match="lif0") as caught:
         lower(far, ARITHMETIC, None)
+    assert caught.value.codes == ("no-scale",)
     assert "no-scale" not in codes(net(affine(), lif()))
     # Where another rule refuses it, nothing is tried.
     assert "no-scale" not in codes(net(affine(), lif(threshold=np.full(2, 1e-9), reset="none")))

@@ -12,6 +12,7 @@ from nervecord.compiler.lower.choose import choice_report
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.plan.calibrate import calibrate
 from nervecord.errors import ContractError
+from nervecord.runtime.answer import NOT_FINITE
 from nervecord.runtime.engines.emulator.session import EmulatorSession
 from nervecord.runtime.loop import run_policy
 from nervecord.runtime.measure.compare import compare
@@ -50,7 +51,7 @@ def test_the_loop_gives_the_environment_whole_numbers(output_population: int) ->
 @pytest.mark.parametrize(
     ("policy", "environment", "words"),
     [
-        (random_policy(sizes=(4, 9, 1)), "CartPole-v1", "takes one of 2 actions, and the policy gives 1 values"),
+        (random_policy(sizes=(4, 9, 1)), "CartPole-v1", "2 actions.*1 values"),
         (cartpole((4, 9, 3)), "CartPole-v1", "takes one of 2 actions, and the policy chooses one of 3"),
         (
             cartpole((3, 9, 2)),
@@ -104,7 +105,7 @@ def test_a_nan_gives_the_fail_safe_choice(engine: type[MachineSession] | type[Em
         assert actions.shape == (4, 1)
         assert actions[1, 0] == 2.0  # the contract's
         assert np.array_equal(actions[[0, 2, 3]], wanted[[0, 2, 3]])
-        assert session.counts.fail_safe == {"observation not finite": 1}
+        assert session.counts.fail_safe == {NOT_FINITE: 1}
         session.reset(1)
         assert session.step(policy.recorded[0]).shape == (1,)
 

@@ -18,6 +18,7 @@ from nervecord.compiler.compile import compile_graph
 from nervecord.compiler.files.program import Program
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.plan.plan import Plan, plan
+from nervecord.runtime.answer import ACTION_NOT_FINITE
 from nervecord.targets.lava.target import LavaTarget
 from nervecord.targets.reference.target import ReferenceTarget
 
@@ -116,4 +117,4 @@ def test_an_action_that_is_not_finite_is_replaced_and_counted(programs: dict[str
             assert np.isfinite(actions).all()
             replaced = sum(np.array_equal(action, (0.25, -0.5)) for action in actions)
             assert replaced > 0
-            assert session.counts.fail_safe == {"action not finite": replaced}
+            assert session.counts.fail_safe == {ACTION_NOT_FINITE: replaced}

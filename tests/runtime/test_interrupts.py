@@ -243,7 +243,7 @@ def test_what_cannot_be_kept_is_refused_before_it_is_made(make_policy: Callable[
         rows = np.zeros((1, policy.contract.observation.size))
         before = session.step(rows[0])
         session.reset()
-        with pytest.raises(NervecordError, match=r"gives \d+ values in \d+ steps, and at most 134217728 are kept"):
+        with pytest.raises(NervecordError, match=r"\d+ values.*\d+ steps.*134217728"):
             session.reset(1 << 23)
         assert session.batch == 1
         np.testing.assert_array_equal(session.step(rows[0]), before)

@@ -310,7 +310,7 @@ def test_latency_and_jitter_are_counted_in_bins() -> None:
 def test_what_is_enforced_is_a_number() -> None:
     for name in ("deadline", "rate"):
         for value in (0.0, -1.0, np.nan, np.inf):
-            with pytest.raises(ContractError, match=f"{name}: is .*, a finite number above 0 is needed"):
+            with pytest.raises(ContractError, match=f"{name}: is {value}"):
                 RealTime(**{name: value})
 
 

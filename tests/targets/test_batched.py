@@ -324,7 +324,7 @@ def test_acting_on_tensors_is_stepping_and_gives_what_can_be_written_to() -> Non
             stepped.reset(rows=np.array([1, 4]))
     assert acted.counts == stepped.counts
     assert acted.counts.actions == 32
-    assert acted.counts.fail_safe == {"observation not finite": 1}
+    assert acted.counts.fail_safe == {NOT_FINITE: 1}
     with pytest.raises(ContractError, match="keeps no trace"):
         acted.trace()
 
@@ -399,11 +399,11 @@ def test_what_it_refuses() -> None:
     policy = random_policy()
     with pytest.raises(NervecordError, match=r"unknown precision 'float16' .*float32, float64"):
         BatchedSession(policy, precision="float16")
-    with pytest.raises(GraphError, match="holds integers up to 2\\^53, and float32 does not"):
+    with pytest.raises(GraphError, match=r"holds integers up to 2\\^53, and float32 does not"):
         BatchedSession(integer(policy), precision="float32")
     with pytest.raises(NervecordError, match=r"device: 'cuda:99' cannot be used: .*there are: cpu"):
         BatchedSession(policy, device="cuda:99")
-    with pytest.raises(NervecordError, match=r"device: 'abacus' cannot be used"):
+    with pytest.raises(NervecordError, match="device: 'abacus'"):
         BatchedSession(policy, device="abacus")
     session = BatchedSession(policy, 2)
     with pytest.raises(ContractError, match=r"observation: has shape \(3, 27\)"):
@@ -416,7 +416,7 @@ def test_what_it_refuses() -> None:
         session.act(torch.zeros(2, 27), torch.ones(2))
     with pytest.raises(ContractError, match="rows: has shape"):
         session.reset(rows=torch.ones(2))
-    with pytest.raises(ContractError, match="rows: are not rows of 2 robots"):
+    with pytest.raises(ContractError, match=r"rows: .*2 robots"):
         session.reset(rows=np.array([5]))
     session.close()
     with pytest.raises(ContractError, match="closed"):

@@ -42,6 +42,7 @@ from nervecord.compiler.ops.population import activation
 from nervecord.compiler.plan.calibrate import calibrate
 from nervecord.compiler.plan.plan import plan
 from nervecord.errors import ContractError, InfeasibleError, MissingDependencyError, NervecordError
+from nervecord.runtime.answer import NOT_FINITE
 from nervecord.runtime.engines.c.library import load_library
 from nervecord.runtime.engines.c.session import CSession, CStream
 from nervecord.runtime.engines.c.source import c_source
@@ -130,7 +131,7 @@ def test_what_cannot_be_trusted_spoils_nothing() -> None:
         broken[2], seen[2] = bad, np.nan
         assert np.array_equal(session.step(broken), plain.step(seen))
         assert np.array_equal(session.step(rows[1]), single(plain.step(rows[1])))
-    assert session.counts.fail_safe == {"observation not finite": 4}
+    assert session.counts.fail_safe == {NOT_FINITE: 4}
 
 
 def test_the_session_refuses_as_the_others_do() -> None:

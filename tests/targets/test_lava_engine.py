@@ -38,6 +38,7 @@ from nervecord.compiler.ops import (
 from nervecord.compiler.plan.calibrate import calibrate
 from nervecord.compiler.plan.plan import plan
 from nervecord.errors import ContractError, GraphError, InfeasibleError, MissingDependencyError
+from nervecord.runtime.answer import NOT_FINITE
 from nervecord.runtime.engines.emulator.session import EmulatorSession
 from nervecord.runtime.measure.compare import compare
 from nervecord.runtime.session import MachineSession, Session
@@ -285,10 +286,10 @@ def test_an_observation_that_cannot_be_trusted(worker: Worker) -> None:
     with LavaSession(subject, full_trace=False) as lava, MachineSession(subject) as plain:
         for row in rows:
             np.testing.assert_array_equal(lava.step(row[None]), plain.step(row[None]))
-        assert lava.counts.fail_safe == {"observation not finite": 1}
+        assert lava.counts.fail_safe == {NOT_FINITE: 1}
         with pytest.raises(ContractError, match="full_trace"):
             lava.trace()
-        with pytest.raises(ContractError, match="runs one"):
+        with pytest.raises(ContractError, match="batch: is 2"):
             lava.reset(2)
         lava.reset(rows=np.array([False]))
         np.testing.assert_array_equal(lava.step(rows[0]), plain.step(rows[0]))
@@ -327,7 +328,7 @@ def test_a_stream_gives_what_the_definition_gives(worker: Worker, state: StateRu
         for name, values in lava.trace().items():
             np.testing.assert_array_equal(values, plain.trace()[name])
         assert lava.counts == plain.counts
-        with pytest.raises(ContractError, match="runs one"):
+        with pytest.raises(ContractError, match="batch: is 2"):
             lava.reset(2)
 
 

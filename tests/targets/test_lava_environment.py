@@ -188,7 +188,7 @@ def test_uv_fetches_one_where_none_is_found(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize(
     ("answer", "said"),
-    [("3 9", "does not run on"), ("3 13", "does not run on"), ("3 12", "--allow-shim"), ("hello", "no Python")],
+    [("3 9", r"3\.9"), ("3 13", r"3\.13"), ("3 12", "--allow-shim"), ("hello", "no Python")],
 )
 def test_a_named_interpreter_of_the_wrong_version(home: Path, tmp_path: Path, answer: str, said: str) -> None:
     with pytest.raises(NervecordError, match=said):
@@ -209,7 +209,7 @@ def test_the_shim_needs_its_allowance(tmp_path: Path) -> None:
 def test_nothing_is_installed(home: Path) -> None:
     assert status().problem == "it is not installed"
     assert not home.exists()  # asking makes nothing
-    with pytest.raises(MissingDependencyError, match=r"not installed.*nervecord targets install lava.*emulator"):
+    with pytest.raises(MissingDependencyError, match=r"targets install lava.*emulator"):
         require()
 
 

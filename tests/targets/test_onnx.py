@@ -42,6 +42,7 @@ from nervecord.compiler.ops import (
 )
 from nervecord.compiler.plan.plan import plan
 from nervecord.errors import ContractError, GraphError, InfeasibleError, NervecordError
+from nervecord.runtime.answer import NOT_FINITE
 from nervecord.runtime.engines.emulator.session import EmulatorSession
 from nervecord.runtime.session import MachineSession, Session
 from nervecord.runtime.stream import MachineStream
@@ -174,7 +175,7 @@ def test_a_bad_observation_gives_the_fail_safe_action_and_spoils_nothing(form: s
             found = session.step(broken)
             np.testing.assert_allclose(found, wanted, atol=EPSILON)
             assert (found == 0.25).all() == (k == 2)
-        assert session.counts.fail_safe == {"observation not finite": 1} == reference.counts.fail_safe
+        assert session.counts.fail_safe == {NOT_FINITE: 1} == reference.counts.fail_safe
 
 
 def test_an_input_of_spikes_takes_nothing_else() -> None:
@@ -198,7 +199,7 @@ def test_an_input_of_spikes_takes_nothing_else() -> None:
             np.testing.assert_array_equal(raw.run(["actions"], {"obs": row.astype(np.float32)})[0], wanted)
         for other in (0.5, 2.0, -1.0):
             row = np.array([[1.0, other, 0.0]])
-            with pytest.raises(GraphError, match="carries spikes, which are 0 or 1"):
+            with pytest.raises(GraphError, match=r"spikes, .*0 or 1"):
                 session.step(row)
             assert raw.run(["actions"], {"obs": row.astype(np.float32)})[0].tolist() == [[0.5] * 3]
     assert len(answers) > 1
@@ -258,7 +259,7 @@ def test_engines() -> None:
         assert session.engine == "definition"
     with pytest.raises(NervecordError, match="runs integers, and this program is in floats"):
         nervecord.open(floats, engine="emulator")
-    with pytest.raises(NervecordError, match=r"unknown engine 'lava'"):
+    with pytest.raises(NervecordError, match="'lava'"):
         nervecord.open(floats, engine="lava")
 
 
@@ -376,7 +377,7 @@ def test_what_cannot_be_exported_is_refused() -> None:
         check_ops(plan(many))
     with pytest.raises(NervecordError, match="weight_bits: is of integers, and the form is float"):
         nervecord.compile(policy, "onnx", weight_bits=4)
-    with pytest.raises(NervecordError, match=r"opset: is 10, .* takes a whole number from 11 to 18"):
+    with pytest.raises(NervecordError, match=r"opset: .*10.*11 to 18"):
         nervecord.compile(policy, "onnx", opset=10)
 
 

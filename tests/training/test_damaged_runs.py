@@ -151,7 +151,7 @@ def test_a_pipe_is_not_waited_for(name: str, folder: Path) -> None:
     path = newest(folder) if name == "checkpoint" else folder / name
     path.unlink()
     os.mkfifo(path)
-    with within(60), pytest.raises(FileFormatError, match="is no regular file") as said:
+    with within(60), pytest.raises(FileFormatError) as said:
         resume(folder)
     assert said.value.where == str(path)
 

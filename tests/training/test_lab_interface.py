@@ -239,13 +239,13 @@ def test_an_unknown_task(installed: None) -> None:
     with pytest.raises(NervecordError, match=r"Isaac-Antt: no task of Isaac Lab .*Did you mean: `Isaac-Ant`"):
         lab("isaaclab", "Antt")
     assert isaac_lab._simulation is None
-    with pytest.raises(NervecordError, match=r"--env: unknown mjlab task 'Mjlab-Antt' \(did you mean 'Mjlab-Ant'"):
+    with pytest.raises(NervecordError, match=r"--env: .*'Mjlab-Antt'.*'Mjlab-Ant'"):
         lab("mjlab", "Antt")
 
 
 @both
 def test_a_task_that_observes_no_flat_box_is_refused(kind: str, installed: None) -> None:
-    with pytest.raises(NervecordError, match=r"-Images: its observation space is .*, a flat Box is needed"):
+    with pytest.raises(NervecordError, match=r"-Images: .*Box"):
         lab(kind, "Images")
 
 

@@ -73,7 +73,7 @@ def test_environments_made_in_python(policy: Path) -> None:
             nervecord.run(session, make(), 3, environments=2)
         with pytest.raises(NervecordError, match="env: is a int"):
             nervecord.run(session, 3, 3)
-        with pytest.raises(NervecordError, match=r"observations have shape \(4,\), the policy takes 2"):
+        with pytest.raises(NervecordError, match=r"\(4,\).*takes 2"):
             nervecord.run(session, lambda: gymnasium.make("CartPole-v1"), 1)
 
 
@@ -239,11 +239,11 @@ def test_names_that_are_not_there() -> None:
         make_simulator("own_tusk:Point-v0", [0])
     with pytest.raises(NervecordError, match="unknown Gymnasium task 'own_task:Pint-v0'"):
         make_simulator("own_task:Pint-v0", [0])
-    with pytest.raises(NervecordError, match=r"unknown wrapper 'FlatenObservation'.*did you mean 'FlattenObservation'"):
+    with pytest.raises(NervecordError, match=r"'FlatenObservation'.*'FlattenObservation'"):
         make_simulator("own_task:Point-v0", [0], wrappers=("FlatenObservation",))
     with pytest.raises(NervecordError, match=r"unknown wrapper of module own_task 'Limitet'.*did you mean 'Limited'"):
         make_simulator("own_task:Point-v0", [0], wrappers=("own_task:Limitet",))
-    with pytest.raises(NervecordError, match="unknown wrapper of module own_task 'Wrap'"):
+    with pytest.raises(NervecordError, match="own_task 'Wrap'"):
         make_simulator("own_task:Point-v0", [0], wrappers=("own_task:Wrap",))
     with pytest.raises(NervecordError, match="around Gymnasium's environments, and --sim envpool has none"):
         make_simulator("Ant-v4", [0], kind="envpool", wrappers=("FlattenObservation",))

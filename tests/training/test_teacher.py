@@ -107,7 +107,7 @@ def test_what_a_function_may_not_do(tmp_path: Path) -> None:
 
     with pytest.raises(NervecordError, match=f"{__name__} has no function nothing"):
         read_sources(config(f"{__name__}:nothing"))
-    with pytest.raises(NervecordError, match="no module 'no_such_module' is found"):
+    with pytest.raises(NervecordError, match="'no_such_module'"):
         read_sources(config("no_such_module:act"))
     with pytest.raises(NervecordError, match="cannot be called with observations alone: missing"):
         read_sources(config(f"{__name__}:Controller.act"))
@@ -174,9 +174,9 @@ def test_beginnings_and_what_came_before_a_fall_are_drawn_more_often(tmp_path: P
         assert np.array_equal(held["rows"][-count:, :27], seen[:-1][valid].numpy())
         assert held["weights"][-count:].tolist() == torch.tensor(rows).T[valid].tolist()
     student_of(config, torch.ones(8)).load_state_dict(student.state_dict())
-    with pytest.raises(NervecordError, match="--fall-weight: has no meaning with --kept-states 0"):
+    with pytest.raises(NervecordError, match=r"--fall-weight: .*--kept-states 0"):
         config.replace(kept_states=0)
-    with pytest.raises(NervecordError, match="--initial-weight: has no meaning with --kept-states 0"):
+    with pytest.raises(NervecordError, match=r"--initial-weight: .*--kept-states 0"):
         config.replace(kept_states=0, fall_weight=1.0)
 
 
@@ -234,7 +234,7 @@ def test_the_teachers_critic_moves_the_student(td7_run: TrainResult, ann_run: Tr
         assert "critic" in content["learner"]["teacher"]["learner"]
     assert ends[100.0][0] > ends[0.0][0]
     assert ends[100.0][1] > ends[0.0][1]
-    with pytest.raises(NervecordError, match="was trained with ppo, and has no critic of actions"):
+    with pytest.raises(NervecordError, match=r"ppo, .*critic"):
         train(learning(tmp_path, ann_run.folder, "refused", critic_weight=1.0))
     with pytest.raises(NervecordError, match="is a file or a function, and has no critic of actions"):
         train(learning(tmp_path, HERE, "refused", critic_weight=1.0))  # type: ignore[arg-type]
