@@ -44,8 +44,8 @@ def read(graph: nir.NIRGraph, path: Path, without: str | None = None) -> Graph:
 def middle(node: Any, before: tuple[int, ...], after: tuple[int, ...], path: Path, without: str | None = None) -> Any:
     """What one NIR node between an Input and an Output is read as."""
     nodes = {"input": nir.Input(shape(*before)), "x": node, "output": output(*after)}
-    made = nir.NIRGraph(nodes, [("input", "x"), ("x", "output")], type_check=False)
-    return read(made, path, without).nodes["x"]
+    graph = nir.NIRGraph(nodes, [("input", "x"), ("x", "output")], type_check=False)
+    return read(graph, path, without).nodes["x"]
 
 
 def random(*sizes: int) -> np.ndarray:

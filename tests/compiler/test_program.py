@@ -165,8 +165,8 @@ def test_graphs_without_a_contract_keep_their_schedule(tmp_path) -> None:
 
 def test_a_policys_schedule_is_its_contracts(program) -> None:
     assert isinstance(program.contract, Contract)
-    made = Program("lava", program.graph, program.contract, schedule=STREAM)
-    assert made.schedule == Schedule(program.contract.steps, program.contract.state, held=True)
+    stream = Program("lava", program.graph, program.contract, schedule=STREAM)
+    assert stream.schedule == Schedule(program.contract.steps, program.contract.state, held=True)
 
 
 def test_every_field_of_every_op_comes_back(tmp_path, program) -> None:

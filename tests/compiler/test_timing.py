@@ -46,8 +46,8 @@ from nervecord.compiler.target.protocol import TargetSpec
 from nervecord.errors import InfeasibleError
 
 
-def codes(subject: Graph | Policy, spec: TargetSpec = LAVA, **given: Any) -> dict[str, str]:
-    return {finding.code: finding.severity for finding in findings_of(subject, spec, **given)}
+def codes(subject: Graph | Policy, spec: TargetSpec = LAVA, **arguments: Any) -> dict[str, str]:
+    return {finding.code: finding.severity for finding in findings_of(subject, spec, **arguments)}
 
 
 def test_what_enters_is_declared_where_it_must_be() -> None:

@@ -183,8 +183,8 @@ def test_a_bias_source_that_lowering_appended_is_left_out(mode) -> None:
     policy = with_current_bias()
     integer = lowered(policy)
     assert integer.graph.nodes["lif1"].size == policy.graph.nodes["lif1"].size + 1
-    made = plan(integer)
-    assert [bias_source(made, unit) for unit in made.units] == [True, True, False]
+    network_plan = plan(integer)
+    assert [bias_source(network_plan, unit) for unit in network_plan.units] == [True, True, False]
     sessions = MachineSession(policy), MachineSession(integer)
     for a, b in (sessions, sessions[::-1]):
         found = compare(a, b, recorded(policy, 16), mode=mode)

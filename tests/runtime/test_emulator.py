@@ -51,9 +51,9 @@ FORMS = [{}, {"wide": True}, {"sparse": 2.0}, {"sparse": 2.0, "wide": True}, {"f
 def compiled(**options: object) -> Policy:
     """A chain that our own training could have made, in Lava's integers."""
     policy = random_policy(5, **options)  # type: ignore[arg-type]
-    made, _ = lower(policy, LAVA, calibrate(policy))
-    assert isinstance(made, Policy)
-    return made.replace(recorded=policy.recorded)
+    integers, _ = lower(policy, LAVA, calibrate(policy))
+    assert isinstance(integers, Policy)
+    return integers.replace(recorded=policy.recorded)
 
 
 @settings(max_examples=examples(80), deadline=None)
@@ -136,8 +136,8 @@ def delayed(delay: int, schedule: Schedule, limit: float | None, *, fan_in: int 
 @pytest.mark.parametrize("limit", [None, 40.0])
 def test_delays_reach_back_over_blocks(delay: int, schedule: Schedule, limit: float | None) -> None:
     """A held product of an action long ago, and rings, as the definition keeps them; of several copies."""
-    made = plan(delayed(delay, schedule, limit), schedule)
-    plain, fast = MachineStream(made, batch=2), EmulatorStream(made, batch=2)
+    network_plan = plan(delayed(delay, schedule, limit), schedule)
+    plain, fast = MachineStream(network_plan, batch=2), EmulatorStream(network_plan, batch=2)
     rng = np.random.default_rng(delay)
     shape = (2, 3) if schedule.held else (schedule.steps, 2, 3)
     for _ in range(2 * delay // schedule.steps + 12):
@@ -155,8 +155,8 @@ def test_the_longest_delay_and_wide_products() -> None:
     graph = delayed(4096, Schedule(), float((1 << 23) - 1), fan_in=40)
     nodes = dict(graph.nodes)
     nodes["dense"] = nodes["dense"].replace(weight_exp=-18)
-    made = plan(graph.replace(nodes=nodes, arithmetic=arithmetic), Schedule(512, "carried"))
-    plain, fast = MachineStream(made), EmulatorStream(made)
+    network_plan = plan(graph.replace(nodes=nodes, arithmetic=arithmetic), Schedule(512, "carried"))
+    plain, fast = MachineStream(network_plan), EmulatorStream(network_plan)
     rng = np.random.default_rng(0)
     seen = 0.0
     for _ in range(10):
@@ -174,8 +174,8 @@ def test_a_sparse_matrix_takes_a_place_for_each_of_its_weights() -> None:
         ("in", Input((500,), "spikes")), ("dense", Dense(weight, 0, 8, 1)),
         ("lif", Neuron(IntegerMembrane(4000, np.zeros(300)), None, IntegerSpike(100))), ("out", Output((300,))),
     ]  # fmt: skip
-    made = plan(chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA))
-    rows, full = EmulatorStream(made), EmulatorStream(made, sparse=0.0)
+    network_plan = plan(chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA))
+    rows, full = EmulatorStream(network_plan), EmulatorStream(network_plan, sparse=0.0)
     count = int(np.count_nonzero(weight))
     assert rows._machine.packed.weights.size == count
     assert rows._machine.packed.columns.size == count + 1

@@ -29,14 +29,14 @@ PERIOD = 0.05
 
 def policy() -> Policy:
     """In Lava's integers, with a fail-safe action that no policy takes by chance; 20 Hz."""
-    made = random_policy(state="carried", control_period=PERIOD)
-    lowered, _ = lower(made, LAVA, calibrate(made))
+    policy = random_policy(state="carried", control_period=PERIOD)
+    lowered, _ = lower(policy, LAVA, calibrate(policy))
     assert isinstance(lowered, Policy)
     contract = lowered.contract
     changed = nervecord.Contract(**{
         **{name: getattr(contract, name) for name in contract.__slots__}, "fail_safe": (0.125,) * 8
     })  # fmt: skip
-    return Policy(lowered.graph, changed, made.recorded)
+    return Policy(lowered.graph, changed, policy.recorded)
 
 
 POLICY = policy()
@@ -80,11 +80,11 @@ def driven(*, batch: int = 1, **settings: Any) -> tuple[RealTimeSession, Slow, C
 
 
 def sessions() -> list[Callable[[], Session]]:
-    made: list[Callable[[], Session]] = [
+    makers: list[Callable[[], Session]] = [
         lambda: MachineSession(POLICY), lambda: EmulatorSession(POLICY), lambda: EmulatorSession(POLICY, fuse=False),
         lambda: RealTimeSession(EmulatorSession(POLICY), RealTime(deadline=60.0, rate=None)),
     ]  # fmt: skip
-    return made
+    return makers
 
 
 @pytest.mark.parametrize("make", sessions(), ids=["definition", "emulator", "emulator-general", "real-time"])
@@ -315,8 +315,8 @@ def test_what_is_enforced_is_a_number() -> None:
 
 
 def test_the_front_opens_it() -> None:
-    made = random_policy(control_period=PERIOD)
-    with nervecord.open(nervecord.compile(made), realtime=True) as session:
+    policy = random_policy(control_period=PERIOD)
+    with nervecord.open(nervecord.compile(policy), realtime=True) as session:
         assert isinstance(session, RealTimeSession)
         assert session.deadline == PERIOD
         session.step(ROWS[0])
@@ -324,7 +324,7 @@ def test_the_front_opens_it() -> None:
         session.step(ROWS[0])
     with pytest.raises(ContractError, match="closed"):
         session.session.step(ROWS[0])
-    with nervecord.open(made, realtime=nervecord.RealTime(deadline=0.5, rate=None)) as session:
+    with nervecord.open(policy, realtime=nervecord.RealTime(deadline=0.5, rate=None)) as session:
         assert isinstance(session, RealTimeSession)
         assert (session.deadline, session.settings.rate) == (0.5, None)
 

@@ -36,9 +36,9 @@ def test_a_session_answers_what_simulate_does_and_is_a_session() -> None:
 
 def integer(policy: Policy) -> Policy:
     """The policy in Lava's integers."""
-    made, _ = lower(policy, LAVA, calibrate(policy))
-    assert isinstance(made, Policy)
-    return made
+    integers, _ = lower(policy, LAVA, calibrate(policy))
+    assert isinstance(integers, Policy)
+    return integers
 
 
 def test_counts_are_spikes_times_the_synapses_they_reach() -> None:

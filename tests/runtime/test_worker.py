@@ -162,12 +162,12 @@ def test_a_child_that_does_not_read_is_a_hang_too(worker: Worker) -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "message"),
     [("suicide", "killed by SIGSEGV"), ("leave", "exit code 1"), ("half_a_frame", "exit code 3")],
 )
-def test_a_death_is_an_error_that_says_how(worker: Worker, call: str, said: str) -> None:
+def test_a_death_is_an_error_that_says_how(worker: Worker, call: str, message: str) -> None:
     pids = littered(worker)
-    with pytest.raises(EngineError, match=f"died during '{call}' .{said}"):
+    with pytest.raises(EngineError, match=f"died during '{call}' .{message}"):
         worker.call(call, {"code": 7})
     assert_nothing_left(worker.shared_memory_prefix, pids, within=0.5)
 

@@ -84,9 +84,9 @@ def test_policies_in_any_arithmetic(seed: int) -> None:
 
 
 def compiled(policy: Policy) -> Policy:
-    made, _ = lower(policy, LAVA, calibrate(policy))
-    assert isinstance(made, Policy)
-    return made.replace(recorded=policy.recorded)
+    integers, _ = lower(policy, LAVA, calibrate(policy))
+    assert isinstance(integers, Policy)
+    return integers.replace(recorded=policy.recorded)
 
 
 @pytest.mark.parametrize(("state", "current"), [("reset", False), ("carried", True)])
@@ -325,8 +325,8 @@ def test_thresholds_at_the_ends_of_what_can_be_said(threshold: int, compare: str
         name: op.replace(spike=IntegerSpike(threshold)) if isinstance(op, Neuron) and op.spikes else op
         for name, op in graph.nodes.items()
     }
-    made = plan(graph.replace(nodes=nodes, arithmetic=arithmetic), case.plan.schedule)
-    assert_same_blocks(Case(12, made, case.inputs))
+    network_plan = plan(graph.replace(nodes=nodes, arithmetic=arithmetic), case.plan.schedule)
+    assert_same_blocks(Case(12, network_plan, case.inputs))
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -343,8 +343,8 @@ def test_a_membrane_behind_a_current_that_saturates(sign: int, spike: IntegerSpi
         "neurons": Neuron(IntegerMembrane(31, np.zeros(1, dtype=np.int32)), IntegerSynapse(30), spike),
     }  # fmt: skip
     edges = (("in", "dense"), ("dense", "neurons"), ("neurons", "out"))
-    made = plan(Graph(Level.INTEGER, nodes, edges, 1e-3, arithmetic))
-    assert_same_blocks(Case(0, made, {"in": np.ones((500, 1), dtype=np.int64)}))
+    network_plan = plan(Graph(Level.INTEGER, nodes, edges, 1e-3, arithmetic))
+    assert_same_blocks(Case(0, network_plan, {"in": np.ones((500, 1), dtype=np.int64)}))
 
 
 @pytest.mark.parametrize("way", [pickle.dumps, copy.copy, copy.deepcopy])
@@ -352,6 +352,6 @@ def test_what_holds_a_library_says_that_it_cannot_be_copied(way: Callable[[Any],
     policy = random_policy(sizes=(3, 4, 2))
     integers, _ = lower(policy, LAVA, calibrate(policy))
     assert isinstance(integers, Policy)
-    for held in (CSession(integers), CStream(integers.graph)):
-        with held, pytest.raises(ContractError, match="neither copied nor pickled"):
-            way(held)
+    for session in (CSession(integers), CStream(integers.graph)):
+        with session, pytest.raises(ContractError, match="neither copied nor pickled"):
+            way(session)

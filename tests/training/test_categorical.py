@@ -44,10 +44,10 @@ small = partial(
 
 def actor(choices: int = 3) -> CategoricalActor:
     torch.manual_seed(4)
-    made = CategoricalActor(5, choices, TrainConfig.of(layers=(16,)))
+    actor = CategoricalActor(5, choices, TrainConfig.of(layers=(16,)))
     with torch.no_grad():
-        made.net.readout.weight.mul_(20)  # type: ignore[operator,union-attr]  # a policy with opinions
-    return made
+        actor.net.readout.weight.mul_(20)  # type: ignore[operator,union-attr]  # a policy with opinions
+    return actor
 
 
 @pytest.mark.parametrize("choices", [2, 3, 7])

@@ -91,8 +91,8 @@ def test_a_student_becomes_better_and_is_exported(good_runs: Path, tmp_path: Pat
     student = finetuning(good_runs, tmp_path).replace(
         algorithm="distill", teacher=str(result.folder), steps=64, rollout=16, minibatch=16, num_envs=4, name="taught",
     )  # fmt: skip
-    taught = train(student)
-    assert json.loads((taught.folder / "versions.json").read_text())["teacher"]["folder"] == str(result.folder)
+    student_result = train(student)
+    assert json.loads((student_result.folder / "versions.json").read_text())["teacher"]["folder"] == str(result.folder)
     with pytest.raises(NervecordError, match="finetune, "):
         train(student.replace(algorithm="ppo", start=str(result.folder), name="ppo"))
 
@@ -241,7 +241,7 @@ def test_what_the_zoo_keeps_of_a_student_is_begun_with_and_not_gone_on_with(runs
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"start": ""}, "--start:"),
         ({"critic_run": ""}, "--critic-run: is empty"),
@@ -256,8 +256,8 @@ def test_what_the_zoo_keeps_of_a_student_is_begun_with_and_not_gone_on_with(runs
         ({"obs_clip": 5.0}, "trained with obs clip 10.0, not 5.0"),
     ],
 )
-def test_what_it_cannot_begin_with_is_said(changes: dict[str, Any], said: str, runs: Path, tmp_path: Path) -> None:
+def test_what_it_cannot_begin_with_is_said(changes: dict[str, Any], message: str, runs: Path, tmp_path: Path) -> None:
     filled = {name: v.format(runs=runs) if isinstance(v, str) else v for name, v in changes.items()}
-    with pytest.raises(NervecordError, match=said):
+    with pytest.raises(NervecordError, match=message):
         train(finetuning(runs, tmp_path, **filled))
     assert not (tmp_path / "finer").exists()

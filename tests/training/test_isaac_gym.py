@@ -166,8 +166,8 @@ def test_the_command_line_says_so_too(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
-    said = refused(capfd, "train", "--sim", "isaacgym", "--env", "Ant", "--out", tmp_path)
-    assert "Isaac Gym needs a Python 3.8 of its own" in said
+    message = refused(capfd, "train", "--sim", "isaacgym", "--env", "Ant", "--out", tmp_path)
+    assert "Isaac Gym needs a Python 3.8 of its own" in message
     assert list(tmp_path.iterdir()) == []
 
 
@@ -289,7 +289,7 @@ def test_the_policy_is_refused_by_ant_v4(trained: run.TrainResult, capfd: pytest
             nervecord.run(session, "Ant-v4", 1)
         with pytest.raises(ContractError, match=r"Ant-v4: .*\(27,\).*60"):
             nervecord.run(session, "Ant-v4", 1, allow_other_env=True)
-    said = refused(capfd, "run", trained.policy, "--env", "Ant-v4")
-    assert "Ant-v4: the policy was trained in IsaacGym/Ant, of which it takes 60 observations" in said
-    assert "its shape can be trained here: nervecord train --topology-from RUN --env Ant-v4" in said
+    message = refused(capfd, "run", trained.policy, "--env", "Ant-v4")
+    assert "Ant-v4: the policy was trained in IsaacGym/Ant, of which it takes 60 observations" in message
+    assert "its shape can be trained here: nervecord train --topology-from RUN --env Ant-v4" in message
     assert "IsaacGym/Ant: no such environment" in refused(capfd, "run", trained.policy)

@@ -55,8 +55,8 @@ def test_a_task_without_a_period_is_refused_before_it_is_trained(
     assert not list(tmp_path.iterdir())
     # A network that no NIR file holds needs none; and what goes wrong in the task is not said to be ours.
     assert main([*words, "--policy", "ann"]) == 2
-    said = capsys.readouterr().err
-    assert re.search(r"TypeError: unsupported operand .* \(in .*own_task.py, line \d+; --debug", said), said
+    log = capsys.readouterr().err
+    assert re.search(r"TypeError: unsupported operand .* \(in .*own_task.py, line \d+; --debug", log), log
 
 
 def test_environments_made_in_python(policy: Path) -> None:
@@ -159,9 +159,9 @@ def test_wrappers_that_are_missing_are_named(
     assert "--wrappers eager_wrappers:Any" in capsys.readouterr().err
     # A policy of an earlier version says nothing of wrappers; what its task gives says that one is missing.
     assert main(["run", str(policy), "--env", "own_task:DictPoint-v0", "--allow-other-env"]) == 2
-    said = capsys.readouterr().err
-    assert "observations are Dict(" in said
-    assert "--wrappers FlattenObservation" in said
+    log = capsys.readouterr().err
+    assert "observations are Dict(" in log
+    assert "--wrappers FlattenObservation" in log
 
 
 def test_training_says_how_a_policy_of_ones_own_task_is_run(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:

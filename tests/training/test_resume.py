@@ -213,11 +213,11 @@ def test_an_interrupt_keeps_what_there_is_and_says_the_step(tmp_path: Path, numb
     while time.monotonic() < deadline and not (metrics.exists() and metrics.read_bytes().count(b"\n") >= 3):
         time.sleep(0.002)
     child.send_signal(number)
-    _, said = child.communicate(timeout=120)
+    _, log = child.communicate(timeout=120)
     (step,) = checkpoint.steps_in(tmp_path / "told" / "checkpoints")
     assert rows(tmp_path / "told")[-1]["step"] == step < config.total_steps
-    assert f"interrupted at step {step:,}; nervecord train --resume".encode() in said
-    assert f"continues from step {step:,}".encode() in said
+    assert f"interrupted at step {step:,}; nervecord train --resume".encode() in log
+    assert f"continues from step {step:,}".encode() in log
 
 
 def test_a_run_killed_between_its_first_row_and_its_first_checkpoint_begins_again(tmp_path: Path) -> None:
@@ -337,11 +337,11 @@ def test_a_folder_whose_maker_was_killed_goes_when_the_next_is_made(tmp_path: Pa
     assert done.returncode == -signal.SIGKILL
     (left,) = os.listdir(tmp_path)
     assert left.endswith(DRAFT)
-    held = tmp_path / f".other.{'0' * 16}{DRAFT}"
-    held.mkdir()
-    with lock(held):
+    draft = tmp_path / f".other.{'0' * 16}{DRAFT}"
+    draft.mkdir()
+    with lock(draft):
         create(config, sim="envpool")
-        assert sorted(os.listdir(tmp_path)) == [held.name, "run"]
+        assert sorted(os.listdir(tmp_path)) == [draft.name, "run"]
     create(config.replace(name="next"), sim="envpool")
     assert sorted(os.listdir(tmp_path)) == ["next", "run"]
 

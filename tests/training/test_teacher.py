@@ -48,8 +48,8 @@ def learner_at(folder: Path, content: dict[str, Any] | None) -> Any:
 @pytest.mark.slow
 def test_a_function_teaches_and_a_critic_is_fitted_meanwhile(tmp_path: Path) -> None:
     fields = learning(tmp_path, Path("."), steps=4096).fields
-    given = {name: value for name, value in fields.items() if name not in ("teacher", "algorithm")}
-    result = nervecord.distill(balance, **given)
+    options = {name: value for name, value in fields.items() if name not in ("teacher", "algorithm")}
+    result = nervecord.distill(balance, **options)
     assert result.config.fields["teacher"] == HERE
     assert json.loads((result.folder / "versions.json").read_text())["teacher"] == {"function": HERE}
     content = checkpoint.load(result.folder / "checkpoints")
@@ -169,10 +169,10 @@ def test_beginnings_and_what_came_before_a_fall_are_drawn_more_often(tmp_path: P
         rollout = Rollout(seen, draw, draw, None, draw[:, :, 0].double(), first[0], first[1], ~first[2])
         valid = rollout.valid
         student._keep(student.kept, rollout)
-        held = student.kept.held()
+        content = student.kept.held()
         count = int(valid.sum())
-        assert np.array_equal(held["rows"][-count:, :27], seen[:-1][valid].numpy())
-        assert held["weights"][-count:].tolist() == torch.tensor(rows).T[valid].tolist()
+        assert np.array_equal(content["rows"][-count:, :27], seen[:-1][valid].numpy())
+        assert content["weights"][-count:].tolist() == torch.tensor(rows).T[valid].tolist()
     student_of(config, torch.ones(8)).load_state_dict(student.state_dict())
     with pytest.raises(NervecordError, match=r"--fall-weight: .*--kept-states 0"):
         config.replace(kept_states=0)
@@ -201,8 +201,8 @@ def test_what_came_before_a_fall_is_drawn_more_often_across_rollouts(tmp_path: P
         seen[:, :, 0] = (8 * k + 2 * torch.arange(5))[:, None] + torch.arange(2)  # a number for each state
         student._keep(student.kept, Rollout(seen, draw, draw, None, draw[:, :, 0].double(), ends[0], ~ends[0] & False,
                                             ~ends[1]))  # fmt: skip
-        held = student.kept.held()
-        weights = dict(zip(held["rows"][:, 0].tolist(), held["weights"].tolist(), strict=True))
+        content = student.kept.held()
+        weights = dict(zip(content["rows"][:, 0].tolist(), content["weights"].tolist(), strict=True))
     falls = {*range(8, 19, 2), *range(7, 18, 2), 22, 24}
     assert len(weights) == min(kept_states, 30)
     assert weights == {row: 5.0 if row in falls else 1.0 for row in weights}
