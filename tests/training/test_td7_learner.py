@@ -272,8 +272,8 @@ def test_a_spiking_student_comes_to_act_as_td7_does(td7_run: TrainResult, tmp_pa
     run.simulator.close()
     learner = run.learner
     assert isinstance(learner, Student)
-    assert learner.kept is not None
-    assert len(learner.kept) >= min(learner.seen, 2000)
+    assert learner.states is not None
+    assert len(learner.states) >= min(learner.seen, 2000)
     seen = content["recorded"]
     wanted, own = learner.teacher(seen), learner.mode(seen, None)[0].clamp(-2, 2)
     assert wanted.abs().max() <= 2

@@ -168,8 +168,8 @@ def test_beginnings_and_what_came_before_a_fall_are_drawn_more_often(tmp_path: P
         seen = torch.randn(9, 2, 27)
         rollout = Rollout(seen, draw, draw, None, draw[:, :, 0].double(), first[0], first[1], ~first[2])
         valid = rollout.valid
-        student._keep(student.kept, rollout)
-        content = student.kept.held()
+        student._keep(student.states, rollout)
+        content = student.states.content()
         count = int(valid.sum())
         assert np.array_equal(content["rows"][-count:, :27], seen[:-1][valid].numpy())
         assert content["weights"][-count:].tolist() == torch.tensor(rows).T[valid].tolist()
@@ -199,9 +199,9 @@ def test_what_came_before_a_fall_is_drawn_more_often_across_rollouts(tmp_path: P
             ends[0, 0, 0] = True  # the second step of the next episode
         seen = torch.zeros(5, 2, 27)
         seen[:, :, 0] = (8 * k + 2 * torch.arange(5))[:, None] + torch.arange(2)  # a number for each state
-        student._keep(student.kept, Rollout(seen, draw, draw, None, draw[:, :, 0].double(), ends[0], ~ends[0] & False,
+        student._keep(student.states, Rollout(seen, draw, draw, None, draw[:, :, 0].double(), ends[0], ~ends[0] & False,
                                             ~ends[1]))  # fmt: skip
-        content = student.kept.held()
+        content = student.states.content()
         weights = dict(zip(content["rows"][:, 0].tolist(), content["weights"].tolist(), strict=True))
     falls = {*range(8, 19, 2), *range(7, 18, 2), 22, 24}
     assert len(weights) == min(kept_states, 30)
@@ -211,8 +211,9 @@ def test_what_came_before_a_fall_is_drawn_more_often_across_rollouts(tmp_path: P
     ends = torch.zeros(2, 4, 2, dtype=torch.bool)
     ends[0, 0] = True  # the first step of an episode that has no states before it
     seen = torch.full((5, 2, 27), 1000.0)
-    student._keep(student.kept, Rollout(seen, draw, draw, None, draw[:, :, 0].double(), ends[0], ends[1], ~ends[1]))
-    after = dict(zip(student.kept.held()["rows"][:, 0].tolist(), student.kept.held()["weights"].tolist(), strict=True))
+    student._keep(student.states, Rollout(seen, draw, draw, None, draw[:, :, 0].double(), ends[0], ends[1], ~ends[1]))
+    content = student.states.content()
+    after = dict(zip(content["rows"][:, 0].tolist(), content["weights"].tolist(), strict=True))
     assert {row: after[row] for row in weights if row in after} == {r: w for r, w in weights.items() if r in after}
 
 
