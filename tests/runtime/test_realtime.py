@@ -27,9 +27,9 @@ from nervecord.runtime.session import MachineSession, Session
 PERIOD = 0.05
 
 
-def policy() -> Policy:
+def policy(**size: Any) -> Policy:
     """In Lava's integers, with a fail-safe action that no policy takes by chance; 20 Hz."""
-    policy = random_policy(state="carried", control_period=PERIOD)
+    policy = random_policy(state="carried", control_period=PERIOD, **size)
     lowered, _ = lower(policy, LAVA, calibrate(policy))
     assert isinstance(lowered, Policy)
     contract = lowered.contract
@@ -40,6 +40,8 @@ def policy() -> Policy:
 
 
 POLICY = policy()
+QUICK = policy(sizes=(27, 4, 8), steps=1)
+"""For thousands of steps of which only the time counts."""
 ROWS = np.random.default_rng(0).normal(size=(400, 27))
 
 
@@ -69,8 +71,8 @@ class Slow(MachineSession):
         return action if self.wrong is None else np.full_like(action, self.wrong)
 
 
-def driven(*, batch: int = 1, **settings: Any) -> tuple[RealTimeSession, Slow, Clock]:
-    inner = Slow(POLICY, batch=batch)
+def driven(*, batch: int = 1, subject: Policy = POLICY, **settings: Any) -> tuple[RealTimeSession, Slow, Clock]:
+    inner = Slow(subject, batch=batch)
     inner.clock = clock = Clock()
     return RealTimeSession(inner, RealTime(**settings), clock=clock), inner, clock
 
@@ -255,7 +257,7 @@ RECORDED = np.loadtxt(Path(__file__).parent.parent / "data" / "jitter.csv")
 
 
 def with_intervals(intervals: np.ndarray) -> tuple[list[str | None], RealTimeSession]:
-    session, _, clock = driven()
+    session, _, clock = driven(subject=QUICK)
     reasons: list[str | None] = []
     for k, interval in enumerate(intervals):
         session.step(ROWS[k % len(ROWS)])
