@@ -20,11 +20,12 @@ from nervecord.cli.command import main
 from nervecord.errors import EngineError, NervecordError
 from nervecord.runtime.worker.child import marked
 from nervecord.training import run as training
+from nervecord.training.folder.records import result_of
 from nervecord.training.run import TrainResult, train
 from nervecord.training.settings.config import TrainConfig
 from nervecord.training.sweeps import ray_tasks
 from nervecord.training.sweeps.ray_tasks import run_sweep, train_one
-from nervecord.training.sweeps.standing import State, result_of, standing_of
+from nervecord.training.sweeps.standing import State, standing_of
 from nervecord.training.sweeps.study import Study, read_study
 
 SWEEP = """
