@@ -176,8 +176,8 @@ def assert_same_blocks(case: Case, batch: int, **form: Any) -> Emulator:
         trace = emulator.trace()
         assert list(trace) == list(values[0])
         for name, rows in trace.items():
-            inputs = np.stack([step[name] for step in values])
-            np.testing.assert_array_equal(rows, inputs, err_msg=f"seed {case.seed}, {start}: {name}")
+            expected = np.stack([step[name] for step in values])
+            np.testing.assert_array_equal(rows, expected, err_msg=f"seed {case.seed}, {start}: {name}")
         assert_same_state(machine.state, emulator.state())
         if batch > 1 and start == 5 * steps:
             machine.clear(np.array([1]))

@@ -259,9 +259,9 @@ def test_the_teacher_of_the_population_policy_is_kept() -> None:
 def test_its_checkpoint_is_the_policy(name: str) -> None:
     config = TrainConfig.from_json((ZOO / name / "config.json").read_text())
     graph = nervecord.read(ZOO / name / "policy.nir").graph
-    graph = policy_graph(describe_checkpoint(config, checkpoint.load(ZOO / name / "checkpoints")), config).graph
-    assert graph.nodes.keys() == graph.nodes.keys()
-    assert {key for key, node in graph.nodes.items() if node != graph.nodes[key]} == set()
+    trained = policy_graph(describe_checkpoint(config, checkpoint.load(ZOO / name / "checkpoints")), config).graph
+    assert graph.nodes.keys() == trained.nodes.keys()
+    assert {key for key, node in graph.nodes.items() if node != trained.nodes[key]} == set()
 
 
 @pytest.mark.lava

@@ -371,6 +371,6 @@ def test_what_the_environment_does_not_say_is_asked_for() -> None:
                           ("high", "high = [1, 1]")):  # fmt: skip
         with pytest.raises(ContractError, match=f"field '{missing}' is missing"):
             contract_from_toml(text, "t.toml")
-        (asked,) = [line for line in text.splitlines() if line.startswith(f"# {missing} = #")]
+        (asked,) = [row for row in text.splitlines() if row.startswith(f"# {missing} = #")]
         text = text.replace(asked, line)
     assert contract_from_toml(text, "t.toml").contract.observation.size == 300

@@ -128,9 +128,9 @@ def test_inspect_warns_and_lava_refuses_what_it_has_not(tmp_path: Path) -> None:
     assert "--reset subtract-late" in report.findings[0].fix
     assert report.feasible
     assert [note.code for note in nervecord.inspect(path, "reference").findings] == [UNSAID]
-    report = nervecord.inspect(nervecord.read(path, dt=DT, reset="subtract-late"), "lava", inputs=4.0)
-    assert report.findings == ()
-    assert [f.code for f in report.targets[0].findings if f.severity == "error"] == ["reset-rule"]
+    late = nervecord.inspect(nervecord.read(path, dt=DT, reset="subtract-late"), "lava", inputs=4.0)
+    assert late.findings == ()
+    assert [f.code for f in late.targets[0].findings if f.severity == "error"] == ["reset-rule"]
     zero = nervecord.inspect(nervecord.read(path, dt=DT, reset="zero"), "lava", inputs=4.0)
     assert zero.feasible
     assert zero.findings == ()

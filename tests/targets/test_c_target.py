@@ -206,9 +206,9 @@ def test_a_prefix_that_is_none_is_refused(prefix: str) -> None:
 def test_names_of_nodes_can_say_anything() -> None:
     """A program may come from anywhere: what it calls its nodes does not become code."""
     evil = ['*/ int main(void) { system("rm"); } /*', "a\\", "//", "int", "é", "??/", "lif 1", "lif-1", "LIF 1"]
-    names = identifiers(evil)
-    assert len(set(names.values())) == len(evil)
-    assert all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in names.values())
+    safe = identifiers(evil)
+    assert len(set(safe.values())) == len(evil)
+    assert all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in safe.values())
     policy = nervecord.compile(random_policy(5, sizes=(4, 5, 2)), "c").policy
     graph = policy.graph
     names = dict(zip(graph.nodes, [*evil, *map(str, range(99))], strict=False))

@@ -157,12 +157,12 @@ def test_every_reset_rule(changes: dict[str, Any], state: str) -> None:
 def test_what_passes_values_on() -> None:
     """Scale, Flatten and Threshold beside connections."""
     base = random_policy(5, sizes=(4, 6, 2), population=0)
-    nodes = dict(base.graph.nodes)
+    ops = base.graph.nodes
     nodes = [
-        ("observation", nodes["observation"]), ("normalise", nodes["normalise"]),
-        ("scale", Scale(np.linspace(0.5, 2, 4))), ("flat", Flatten((4,), 0, -1)), ("fc1", nodes["fc1"]),
-        ("over", Threshold(np.full(6, 0.1))), ("fc2", nodes["fc2"]), ("readout", nodes["readout"]),
-        ("decode", nodes["decode"]), ("action", nodes["action"]),
+        ("observation", ops["observation"]), ("normalise", ops["normalise"]),
+        ("scale", Scale(np.linspace(0.5, 2, 4))), ("flat", Flatten((4,), 0, -1)), ("fc1", ops["fc1"]),
+        ("over", Threshold(np.full(6, 0.1))), ("fc2", ops["fc2"]), ("readout", ops["readout"]),
+        ("decode", ops["decode"]), ("action", ops["action"]),
     ]  # fmt: skip
     policy = base.replace(graph=chain(Level.DISCRETE, nodes, dt=1e-3))
     machine = Machine(policy)
