@@ -49,7 +49,7 @@ def kill_while_training(config: TrainConfig, folder: Path, after_rows: int) -> i
     child.stdin.write(config.to_json().encode())
     child.stdin.close()
     metrics = folder / "metrics.jsonl"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300  # a busy machine takes a minute to import torch
     try:
         while time.monotonic() < deadline and child.poll() is None:
             if metrics.exists() and metrics.read_bytes().count(b"\n") >= after_rows:
