@@ -95,7 +95,7 @@ def test_balanced_paths_give_the_delay_free_network_to_the_bit(seed: int) -> Non
     try:
         integers, _ = lowered(policy)
     except InfeasibleError as error:
-        assert error.codes == ("bias-channel",)  # noqa: PT017
+        assert "can carry" in str(error)  # noqa: PT017
         return
     assert policy.recorded is not None
     machine = Machine(integers)
@@ -118,7 +118,7 @@ def test_carried_branches_keep_the_delays_of_the_training(seed: int, recurrent: 
     try:
         integers, report = lowered(policy)
     except InfeasibleError as error:
-        assert error.codes == ("bias-channel",)  # noqa: PT017
+        assert "can carry" in str(error)  # noqa: PT017
         return
     assert report["latency"] == 0
     for name, op in policy.graph.nodes.items():
@@ -213,9 +213,8 @@ def test_a_bias_that_nothing_can_carry_is_refused() -> None:
     nodes = {n: op.replace(bias=None) if n == "fc0" else op for n, op in graph.nodes.items()}
     nodes["first"] = Output((6,))
     read = graph.replace(nodes=nodes, edges=(*graph.edges, ("lif0", "first")))
-    with pytest.raises(InfeasibleError, match="nothing that feeds it can carry one: all of it is read") as caught:
+    with pytest.raises(InfeasibleError, match="nothing that feeds it can carry one: all of it is read"):
         lower(read, LAVA, None)
-    assert caught.value.codes == ("bias-channel",)
 
 
 def test_a_wait_beyond_the_longest_delay_is_relayed() -> None:

@@ -132,9 +132,8 @@ def test_a_bias_into_a_current_needs_something_that_can_carry_it() -> None:
     # A population that is read has no neuron to spare: its spikes are the output.
     read = deeper.replace(nodes={**deeper.nodes, "output2": Output((2,))}, edges=(*deeper.edges, ("lif1", "output2")))
     assert codes(read)["bias-channel"] == "error"
-    with pytest.raises(InfeasibleError, match="lif1") as caught:
+    with pytest.raises(InfeasibleError, match=r"cubalif3: .*can carry"):
         lower(read, ARITHMETIC, None)
-    assert caught.value.codes == ("bias-channel",)
 
 
 def test_a_decoder_of_membranes_does_not_read_spikes() -> None:
@@ -264,7 +263,7 @@ def test_a_layer_without_scales_is_found_by_inspecting() -> None:
     (found,) = [finding for finding in findings_of(far, LAVA) if finding.severity == "error"]
     assert found.code == "no-scale"
     assert "no weight exponent" in found.message
-    with pytest.raises(InfeasibleError, match="lif0") as caught:
+    with pytest.raises(InfeasibleError, match="lif1: ") as caught:
         lower(far, ARITHMETIC, None)
     assert caught.value.codes == ("no-scale",)
     assert "no-scale" not in codes(net(affine(), lif()))

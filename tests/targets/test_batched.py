@@ -399,7 +399,7 @@ def test_what_it_refuses() -> None:
     policy = random_policy()
     with pytest.raises(NervecordError, match=r"unknown precision 'float16' .*float32, float64"):
         BatchedSession(policy, precision="float16")
-    with pytest.raises(GraphError, match=r"holds integers up to 2\\^53, and float32 does not"):
+    with pytest.raises(GraphError, match=r"holds integers up to 2\^53, and float32 does not"):
         BatchedSession(integer(policy), precision="float32")
     with pytest.raises(NervecordError, match=r"device: 'cuda:99' cannot be used: .*there are: cpu"):
         BatchedSession(policy, device="cuda:99")
