@@ -1,7 +1,7 @@
 """The one exception family of Nervecord.
 
 Every refusal a user can meet is a `NervecordError`: what is wrong, where, and what to do about it. The command line
-prints it as one sentence and exits with 2; a traceback means a defect of ours (exit 1).
+prints it as one sentence and exits with 2; a traceback means an internal error (exit 1).
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def _plan(study: Study) -> Outcome:
 
 
 def _is_finished(folder: Any) -> bool:
-    from nervecord.training.sweeps.standing import result_of
+    from nervecord.training.folder.records import result_of
 
     return result_of(folder) is not None
 

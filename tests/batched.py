@@ -22,10 +22,10 @@ def assert_same_stream(case: Case, batch: int, device: str) -> None:
         for name, rows in wanted.items():
             assert rows.dtype == found[name].dtype
             np.testing.assert_array_equal(found[name], rows, err_msg=f"seed {case.seed}, {start}: {name}")
-        ours, theirs = plain.trace(), engine.trace()
-        assert list(theirs) == list(ours)
-        for name, rows in ours.items():
-            np.testing.assert_array_equal(theirs[name], rows, err_msg=f"seed {case.seed}, {start}: {name}")
+        expected, actual = plain.trace(), engine.trace()
+        assert list(actual) == list(expected)
+        for name, rows in expected.items():
+            np.testing.assert_array_equal(actual[name], rows, err_msg=f"seed {case.seed}, {start}: {name}")
         assert_same_state(plain.state(), engine.state())
         assert engine.counts == plain.counts
         if batch > 1 and start == 5 * steps:

@@ -54,11 +54,11 @@ def assert_same_blocks(case: Case, flags: tuple[str, ...] = QUICK) -> None:
         block = {name: x[start : start + steps, None] for name, x in case.inputs.items()}
         wanted, values = machine.block(block)
         x = np.append(entering(form, machine.entered, 1), np.full(beyond, BEYOND, dtype=np.int32))
-        given, left_over = (np.full(form.out_dim + beyond, BEYOND, dtype=np.int32) for _ in range(2))
-        assert step(compiled.states.ctypes.data, x.ctypes.data, given.ctypes.data) == 0
+        outputs, left_over = (np.full(form.out_dim + beyond, BEYOND, dtype=np.int32) for _ in range(2))
+        assert step(compiled.states.ctypes.data, x.ctypes.data, outputs.ctypes.data) == 0
         assert emitted(state.ctypes.data, x.ctypes.data, left_over.ctypes.data) == 0
-        assert (given[form.out_dim :] == BEYOND).all()
-        out, again = given[None, : form.out_dim], left_over[None, : form.out_dim]
+        assert (outputs[form.out_dim :] == BEYOND).all()
+        out, again = outputs[None, : form.out_dim], left_over[None, : form.out_dim]
         compiled.after_block()
         found = machine.after.leave(left(form, out))
         for name, rows in wanted.items():
@@ -67,8 +67,8 @@ def assert_same_blocks(case: Case, flags: tuple[str, ...] = QUICK) -> None:
         trace = compiled.trace()
         assert list(trace) == list(values[0])
         for name, rows in trace.items():
-            told = np.stack([each[name] for each in values])
-            np.testing.assert_array_equal(rows, told, err_msg=f"seed {case.seed}, {start}: {name}")
+            traced = np.stack([each[name] for each in values])
+            np.testing.assert_array_equal(rows, traced, err_msg=f"seed {case.seed}, {start}: {name}")
         assert_same_state(machine.state, compiled.state())
     assert_recorded(case, plain, emitted)
 
@@ -124,10 +124,10 @@ def assert_same_actions(policy: Policy, observations: Array, flags: tuple[str, .
         code, first = emitted.step(rows[0])
         assert code == int(k == 3)
         np.testing.assert_array_equal(first, action[0])
-        trace, told = plain.trace(), session.trace()
-        assert list(trace) == list(told)
+        trace, traced = plain.trace(), session.trace()
+        assert list(trace) == list(traced)
         for name, values in trace.items():
-            np.testing.assert_array_equal(told[name], values, err_msg=f"{k}: {name}")
+            np.testing.assert_array_equal(traced[name], values, err_msg=f"{k}: {name}")
         assert_same_state(plain.state(), session.state())
         if k == 5 and batch > 1:
             plain.reset(rows=np.array([1]))
@@ -234,6 +234,6 @@ def on_cortex(folder: Path, level: str) -> tuple[int, int, int, int]:
     subprocess.run([*words, "policy_weights.c"], cwd=folder, check=True)
     done = subprocess.run([*QEMU, "-kernel", "arm.elf"], cwd=folder, capture_output=True, text=True, check=False)
     # Semihosting writes to stderr.
-    said = done.stdout + done.stderr
-    failed, mean, most, stack = map(int, said.split())
+    log = done.stdout + done.stderr
+    failed, mean, most, stack = map(int, log.split())
     return failed, mean, most, stack

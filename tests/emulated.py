@@ -161,9 +161,9 @@ def observations_of(policy: Policy, seed: int, count: int, batch: int) -> Array:
 
 def assert_same_blocks(case: Case, batch: int, **form: Any) -> Emulator:
     """Definition and emulator on a case: what leaves, every value of every step, and the state after every block."""
-    made: Plan = case.plan
-    machine, emulator = Machine(made, batch), Emulator(made, batch, **form)
-    steps = made.schedule.steps
+    network_plan: Plan = case.plan
+    machine, emulator = Machine(network_plan, batch), Emulator(network_plan, batch, **form)
+    steps = network_plan.schedule.steps
     inputs = {
         name: np.stack([np.roll(x, 3 * b, axis=0) for b in range(batch)], axis=1) for name, x in case.inputs.items()
     }
@@ -176,8 +176,8 @@ def assert_same_blocks(case: Case, batch: int, **form: Any) -> Emulator:
         trace = emulator.trace()
         assert list(trace) == list(values[0])
         for name, rows in trace.items():
-            given = np.stack([step[name] for step in values])
-            np.testing.assert_array_equal(rows, given, err_msg=f"seed {case.seed}, {start}: {name}")
+            expected = np.stack([step[name] for step in values])
+            np.testing.assert_array_equal(rows, expected, err_msg=f"seed {case.seed}, {start}: {name}")
         assert_same_state(machine.state, emulator.state())
         if batch > 1 and start == 5 * steps:
             machine.clear(np.array([1]))

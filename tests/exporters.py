@@ -129,7 +129,7 @@ def skrl(path: Path, *, observations: int = 27, actions: int = 8, **how: Any) ->
             return self.policy.act({"observations": self.scaler(x)}, role="policy")[0]
 
     torch.manual_seed(0)
-    made = Exported()
-    for parameter in made.parameters():
+    exported = Exported()
+    for parameter in exported.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    return export(made, observations, path, **how)
+    return export(exported, observations, path, **how)

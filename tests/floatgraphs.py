@@ -135,13 +135,13 @@ class _Maker:
                   for size, kern in zip(shape[1:], kernel, strict=True)), groups, shape[1:],
         )  # fmt: skip
         at = self.add(f"conv{k}", conv, source)
-        made = conv.out_shape
-        if axes == 2 and rng.random() < 0.5 and min(made[1:]) >= 2:
+        shape = conv.out_shape
+        if axes == 2 and rng.random() < 0.5 and min(shape[1:]) >= 2:
             mode = str(rng.choice(["sum", "average"]))
-            pool = Pool(mode, (2, 2), (int(rng.integers(1, 3)), 2), (0, 1), made)
-            at, made = self.add(f"pool{k}", pool, at), pool.out_shape
+            pool = Pool(mode, (2, 2), (int(rng.integers(1, 3)), 2), (0, 1), shape)
+            at, shape = self.add(f"pool{k}", pool, at), pool.out_shape
         self.edges.append((at, to))
-        return made
+        return shape
 
     def neurons(self, shape: Shape) -> Op:
         rng = self.rng

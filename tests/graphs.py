@@ -72,9 +72,9 @@ def draw(seed: int, arithmetic: Arithmetic = LAVA) -> Case:
         if found is None:
             continue
         graph, schedule, inputs = found
-        made = plan(graph, schedule)
-        if not any(f.severity == "error" for f in overflows(prove(made), arithmetic)):
-            return Case(seed, made, inputs)
+        network_plan = plan(graph, schedule)
+        if not any(f.severity == "error" for f in overflows(prove(network_plan), arithmetic)):
+            return Case(seed, network_plan, inputs)
     raise NoneDrawnError(f"no legal graph was drawn for seed {seed}")
 
 
@@ -248,11 +248,11 @@ def chained(seed: int) -> Case:
         nodes.append(("output", Output((sizes[-1],))))
         steps = int(rng.integers(1, 12))
         schedule = Schedule(steps, "reset" if rng.random() < 0.6 else "carried")
-        made = plan(chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA), schedule)
-        if any(f.severity == "error" for f in overflows(prove(made), LAVA)):
+        network_plan = plan(chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA), schedule)
+        if any(f.severity == "error" for f in overflows(prove(network_plan), LAVA)):
             continue
         x = rng.integers(-9 if graded else 0, 9 if graded else 1, endpoint=True, size=(steps * (30 // steps), sizes[0]))
-        return Case(seed, made, {"input": x})
+        return Case(seed, network_plan, {"input": x})
     raise AssertionError(f"no chain was drawn for seed {seed}")
 
 

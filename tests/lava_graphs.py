@@ -41,28 +41,28 @@ def differences(case: Case, worker: Worker) -> tuple[list[str], Recorded]:
 
 def traits(case: Case) -> dict[str, bool]:
     """What of all that there is this case has."""
-    made = case.plan
-    dense = [(step.name, step.op) for step in made.connections]
-    neurons = [unit.step.op for unit in made.units]
-    senders = [entry.name for entry in made.entries] + [unit.step.name for unit in made.units]
+    network_plan = case.plan
+    dense = [(step.name, step.op) for step in network_plan.connections]
+    neurons = [unit.step.op for unit in network_plan.units]
+    senders = [entry.name for entry in network_plan.entries] + [unit.step.name for unit in network_plan.units]
     return {
         "delays above 1": any(isinstance(op, Dense) and op.delay > 1 for _, op in dense),
         "the longest delay": any(isinstance(op, Dense) and op.delay == LAVA.delay_max for _, op in dense),
-        "graded input": any(made.graded.values()),
+        "graded input": any(network_plan.graded.values()),
         "graded input into a delay": any(
-            made.graded[name] and isinstance(op, Dense) and op.delay > 1 for name, op in dense
+            network_plan.graded[name] and isinstance(op, Dense) and op.delay > 1 for name, op in dense
         ),
-        "bias channel": any(isinstance(entry.op, BiasChannel) for entry in made.entries),
-        "fan-in": any(len(unit.incoming) > 1 for unit in made.units),
+        "bias channel": any(isinstance(entry.op, BiasChannel) for entry in network_plan.entries),
+        "fan-in": any(len(unit.incoming) > 1 for unit in network_plan.units),
         "fan-out": any(
-            sum(tap.source == name for step in made.connections for tap in step.taps) > 1
+            sum(tap.source == name for step in network_plan.connections for tap in step.taps) > 1
             for name in senders
         ),
-        "several inputs": len(made.entries) > 1,
-        "several ends": len(made.reads) > 1,
+        "several inputs": len(network_plan.entries) > 1,
+        "several ends": len(network_plan.reads) > 1,
         "recurrence": any(name in _reached(case, name) for name in senders),
-        "carried state": not made.schedule.resets,
-        "reset windows": made.schedule.resets,
+        "carried state": not network_plan.schedule.resets,
+        "reset windows": network_plan.schedule.resets,
         "readouts": any(not op.spikes for op in neurons),
         "synaptic current": any(isinstance(op, Neuron) and op.synapse is not None for op in neurons),
         "negative exponents": any(isinstance(op, Dense) and op.weight_exp < 0 for _, op in dense),

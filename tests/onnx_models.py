@@ -99,8 +99,8 @@ def perceptron(seed: int) -> tuple[Any, int]:
 W = np.ones((2, 3), dtype=np.float32)
 
 
-def written(made: Any, path: Path) -> Path:
-    path.write_bytes(made if isinstance(made, bytes) else made.SerializeToString())
+def written(network: Any, path: Path) -> Path:
+    path.write_bytes(network if isinstance(network, bytes) else network.SerializeToString())
     return path
 
 

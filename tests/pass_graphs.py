@@ -101,12 +101,12 @@ def same_spikes(before: Graph, after: Graph, steps: int = 60) -> None:
 def holds(run: Callable[[Graph], Graph], graph: Graph) -> Graph:
     """The pass's result: pure, deterministic, idempotent, and the same object where nothing changes."""
     kept = pickle.dumps(graph)
-    made = run(graph)
+    result = run(graph)
     assert pickle.dumps(graph) == kept
-    assert made is not graph
-    assert run(graph) == made
-    assert run(made) is made
-    return made
+    assert result is not graph
+    assert run(graph) == result
+    assert run(result) is result
+    return result
 
 
 def layered(seed: int, decays: int) -> Graph:

@@ -129,10 +129,10 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     def resolve_task_config(task: str, agent: None, overrides: list[str]) -> tuple[SimpleNamespace, None]:
         gymnasium.spec(task)  # refuses an unknown one
         cfg = configuration(task.removeprefix("Isaac-"), "policy")
-        given = dict(override.split("=") for override in overrides)
-        assert given.pop("env.compute_final_obs") == "true"
-        cfg.compute_final_obs, cfg.sim.device = True, given.pop("env.sim.device")
-        assert not given
+        settings = dict(override.split("=") for override in overrides)
+        assert settings.pop("env.compute_final_obs") == "true"
+        cfg.compute_final_obs, cfg.sim.device = True, settings.pop("env.sim.device")
+        assert not settings
         return cfg, None
 
     @contextlib.contextmanager

@@ -37,11 +37,11 @@ def draw(seed: int, *, carried: bool | None = None) -> Case:
         keeps = bool(rng.random() < 0.6) if carried is None else carried
         graph, limit = _graph(rng, carried=keeps)
         schedule = Schedule() if keeps else Schedule(int(rng.integers(2, 9)), "reset")
-        made = plan(graph, schedule)
-        if any(finding.severity == "error" for finding in overflows(prove(made), LAVA)):
+        network_plan = plan(graph, schedule)
+        if any(finding.severity == "error" for finding in overflows(prove(network_plan), LAVA)):
             continue
         steps = 6 * schedule.steps if schedule.resets else 60
-        return Case(seed, made, {"input": walk(rng, steps, graph.nodes["input"].size, limit)})
+        return Case(seed, network_plan, {"input": walk(rng, steps, graph.nodes["input"].size, limit)})
     raise AssertionError(f"no network was drawn for seed {seed}")
 
 

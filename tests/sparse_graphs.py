@@ -27,7 +27,7 @@ def convolution(rng: np.random.Generator, axes: int) -> Convolution:
     """Settings that fit: strides, paddings, dilations and groups differ by axis."""
     while True:
         groups = int(rng.integers(1, 3))
-        made = Convolution(
+        convolution = Convolution(
             features=groups * int(rng.integers(1, 4)),
             input_shape=(groups * int(rng.integers(1, 3)), *(int(k) for k in rng.integers(3, 8, axes))),
             groups=groups,
@@ -38,8 +38,8 @@ def convolution(rng: np.random.Generator, axes: int) -> Convolution:
                 )
             },
         )  # fmt: skip
-        if not list(made.violations()):
-            return made
+        if not list(convolution.violations()):
+            return convolution
 
 
 def mantissas(rng: np.random.Generator, count: int, arithmetic: Arithmetic) -> Any:

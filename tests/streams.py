@@ -47,13 +47,13 @@ def draw_stream(seed: int, arithmetic: Arithmetic = LAVA) -> Case:
         op = graph.nodes[name]
         assert isinstance(op, Input)
         if not op.spikes and rng.random() < 0.8:
-            made, scale = quantised(graph, name, rng)
-            if proved(made, case.plan.schedule) is not None:
-                graph, inputs[name] = made, reals(inputs[name], scale, rng)
+            weights, scale = quantised(graph, name, rng)
+            if proved(weights, case.plan.schedule) is not None:
+                graph, inputs[name] = weights, reals(inputs[name], scale, rng)
     for change in (widened, branched, branched, compressed):
-        made = change(graph, rng)
-        if made is not graph and proved(made, case.plan.schedule) is not None:
-            graph = made
+        weights = change(graph, rng)
+        if weights is not graph and proved(weights, case.plan.schedule) is not None:
+            graph = weights
     found = proved(graph, case.plan.schedule)
     assert found is not None
     return Case(seed, found, inputs)
@@ -66,9 +66,9 @@ def draw_policy(seed: int, arithmetic: Arithmetic = LAVA, *, choices: bool = Fal
         return None
     rng = np.random.default_rng([seed, 2])
     for change in (widened, branched, branched, compressed):
-        made = policy.replace(graph=change(policy.graph, rng))
-        if proved(made) is not None:
-            policy = made
+        changed = policy.replace(graph=change(policy.graph, rng))
+        if proved(changed) is not None:
+            policy = changed
     return policy
 
 
@@ -77,11 +77,11 @@ def proved(subject: Graph | Policy, schedule: Schedule | None = None) -> Plan | 
     arithmetic = (subject.graph if isinstance(subject, Policy) else subject).arithmetic
     assert arithmetic is not None
     try:
-        made = plan(subject, schedule)
+        network_plan = plan(subject, schedule)
     except GraphError:
         return None
-    wrong = any(finding.severity == "error" for finding in overflows(prove(made), arithmetic))
-    return None if wrong else made
+    wrong = any(finding.severity == "error" for finding in overflows(prove(network_plan), arithmetic))
+    return None if wrong else network_plan
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -232,8 +232,8 @@ def lowered_stream(seed: int, arithmetic: Arithmetic = LAVA) -> Case | None:
     graph, schedule, inputs = float_stream(seed)
     slices = 2 if seed % 3 == 0 else 1
     try:
-        made, _ = lower(graph, arithmetic, None, schedule=schedule, weight_slices=slices)
+        integers, _ = lower(graph, arithmetic, None, schedule=schedule, weight_slices=slices)
     except InfeasibleError:
         return None
-    assert isinstance(made, Graph)
-    return Case(seed, plan(made, schedule), inputs)
+    assert isinstance(integers, Graph)
+    return Case(seed, plan(integers, schedule), inputs)

@@ -41,7 +41,7 @@ def test_each_has_a_test() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words", "said"),
+    ("name", "words", "text"),
     [
         (
             "c_conformance",
@@ -61,14 +61,14 @@ def test_each_has_a_test() -> None:
         slow("verbs", ["--runs", 1, "--only", "inspect", "compare"], "zoo/ant-small/policy.nir --target lava"),
     ],
 )
-def test_prints(name: str, words: list[object], said: str) -> None:
+def test_prints(name: str, words: list[object], text: str) -> None:
     if name in ("choices", "c_conformance", "c_cortex", "snn_mlir"):
         compilers()
     if name == "choices":
         pytest.importorskip("torch")
         pytest.importorskip("onnxruntime")
     out = run(name, *words)
-    assert said in out
+    assert text in out
     if name == "c_cortex" and "left out" not in out:
         assert "cartpole" in out
         assert "DIFFERS" not in out
@@ -96,8 +96,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "compile_cost": ["--synapses", 5e3, 1e4],
         "cold_start": ["--starts", 1],
     }
-    for name, given in words.items():
-        run(name, *given, "--json", folder / f"{name}.json")
+    for name, value in words.items():
+        run(name, *value, "--json", folder / f"{name}.json")
     return folder
 
 

@@ -155,8 +155,8 @@ def _called(words: list[str], **how: object) -> subprocess.CompletedProcess[str]
 
 def installed(folder: Path, wheel: Path, extra: str = "") -> Path:
     """A fresh environment with the wheel; returns its bin folder."""
-    made = _called([sys.executable, "-m", "venv", str(folder)])
-    assert made.returncode == 0, made.stderr
+    process = _called([sys.executable, "-m", "venv", str(folder)])
+    assert process.returncode == 0, process.stderr
     done = _called(
         [str(folder / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", f"{wheel}{extra}"]
     )

@@ -15,6 +15,7 @@ import pytest
 
 import nervecord
 from nervecord.compiler.ops import Array
+from nervecord.runtime.answer import NOT_FINITE
 
 ROOT = Path(__file__).parent.parent
 ANT = ROOT / "zoo" / "ant-small"
@@ -52,19 +53,19 @@ def wanted(rows: Array) -> Array:
 
 def test_python(rows: Array, wanted: Array, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    told: list[str] = []
+    reports: list[str] = []
     sent: list[Array] = []
-    given = iter(rows)
+    observations = iter(rows)
     namespace: dict[str, Any] = {
-        "running": lambda: len(sent) < COUNT, "read_sensors": lambda: next(given), "drive": sent.append,
-        "report": told.append,
+        "running": lambda: len(sent) < COUNT, "read_sensors": lambda: next(observations), "drive": sent.append,
+        "report": reports.append,
     }  # fmt: skip
     exec(compile(block("python", "running()"), "docs/robot.md", "exec"), namespace)
     # A busy machine may be late as well, and then the fail-safe action is right.
-    assert "observation not finite" in told
+    assert NOT_FINITE in reports
     fail_safe = np.array(namespace["program"].contract.fail_safe)
     trusted = [(action != fail_safe).any() for action in sent]
-    assert len(sent) - sum(trusted) == len(told)
+    assert len(sent) - sum(trusted) == len(reports)
     assert not trusted[BROKEN]
     assert any(trusted), "late at every tick: nothing was compared"
     for action, same, sure in zip(sent, wanted, trusted, strict=True):
@@ -212,7 +213,7 @@ for engine in ("definition", {'"c"' if shutil.which("gcc") or shutil.which("clan
 
 def rclpy_stubs(monkeypatch: pytest.MonkeyPatch, parameters: dict[str, Any]) -> dict[str, Any]:
     """What the node of the document uses of rclpy and std_msgs, by the signatures of ROS 2's documentation."""
-    said: dict[str, Any] = {"published": [], "log": [], "now": 10.0, "timers": [], "subscriptions": {}}
+    node_log: dict[str, Any] = {"published": [], "log": [], "now": 10.0, "timers": [], "subscriptions": {}}
 
     class Message:
         def __init__(self, *, data: Any = ()) -> None:
@@ -222,7 +223,7 @@ def rclpy_stubs(monkeypatch: pytest.MonkeyPatch, parameters: dict[str, Any]) -> 
     class Publisher:
         def publish(self, message: Message) -> None:
             assert isinstance(message, Message)
-            said["published"].append(message.data)
+            node_log["published"].append(message.data)
 
     class Node:
         def __init__(self, name: str) -> None:
@@ -235,57 +236,57 @@ def rclpy_stubs(monkeypatch: pytest.MonkeyPatch, parameters: dict[str, Any]) -> 
             return Publisher()
 
         def create_subscription(self, kind: type, topic: str, callback: Any, depth: int) -> None:
-            said["subscriptions"][topic] = callback
+            node_log["subscriptions"][topic] = callback
 
         def create_timer(self, period: float, callback: Any) -> None:
-            said["timers"].append((period, callback))
+            node_log["timers"].append((period, callback))
 
         def get_clock(self) -> Any:
-            return types.SimpleNamespace(now=lambda: types.SimpleNamespace(nanoseconds=int(said["now"] * 1e9)))
+            return types.SimpleNamespace(now=lambda: types.SimpleNamespace(nanoseconds=int(node_log["now"] * 1e9)))
 
         def get_logger(self) -> Any:
             return types.SimpleNamespace(**{
-                level: lambda text, level=level: said["log"].append((level, text))
+                level: lambda text, level=level: node_log["log"].append((level, text))
                 for level in ("info", "warning", "error")
             })  # fmt: skip
 
         def destroy_node(self) -> None:
-            said["destroyed"] = True
+            node_log["destroyed"] = True
 
     rclpy, node, std, msg = (types.ModuleType(name) for name in ("rclpy", "rclpy.node", "std_msgs", "std_msgs.msg"))
     node.Node, msg.Float64MultiArray = Node, Message  # type: ignore[attr-defined]
     rclpy.init = rclpy.try_shutdown = lambda: None  # type: ignore[attr-defined]
     for module in (rclpy, node, std, msg):
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    said.update(rclpy=rclpy, message=Message)
-    return said
+    node_log.update(rclpy=rclpy, message=Message)
+    return node_log
 
 
 def test_ros(rows: Array, wanted: Array, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = rclpy_stubs(monkeypatch, {"program": str(ANT / "ant-small.nervecord")})
+    node_log = rclpy_stubs(monkeypatch, {"program": str(ANT / "ant-small.nervecord")})
     fail_safe = list(nervecord.load(ANT / "ant-small.nervecord").contract.fail_safe)  # type: ignore[union-attr]
 
     def spin(node: Any) -> None:
-        ((period, act),) = said["timers"]
+        ((period, act),) = node_log["timers"]
         assert period == node.contract.control_period
         # At the rate of the contract, whatever this machine is busy with.
-        node.session._clock = lambda: said["now"]
+        node.session._clock = lambda: node_log["now"]
         act()
         for row in rows:
-            said["now"] += period
-            said["subscriptions"]["observation"](said["message"](data=[float(x) for x in row]))
+            node_log["now"] += period
+            node_log["subscriptions"]["observation"](node_log["message"](data=[float(x) for x in row]))
             act()
-        said["now"] += 1.0  # the sensor is gone
+        node_log["now"] += 1.0  # the sensor is gone
         act()
-        said["subscriptions"]["observation"](said["message"](data=[0.0]))
+        node_log["subscriptions"]["observation"](node_log["message"](data=[0.0]))
         raise KeyboardInterrupt
 
-    said["rclpy"].spin = spin
+    node_log["rclpy"].spin = spin
     exec(compile(block("python", "PolicyNode"), "docs/robot.md", "exec"), {"__name__": "__main__"})
-    first, *acted, last = said["published"]
+    first, *acted, last = node_log["published"]
     assert first == last == fail_safe
     for k, (action, same) in enumerate(zip(acted, wanted, strict=True)):
         assert action == (fail_safe if k == BROKEN else same.tolist())
-    levels = [level for level, _ in said["log"]]
+    levels = [level for level, _ in node_log["log"]]
     assert levels == ["warning", "error", "info"]
-    assert said["destroyed"]
+    assert node_log["destroyed"]

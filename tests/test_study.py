@@ -77,8 +77,8 @@ def test_each_learning_rate_is_the_best_of_its_search(kept: Path) -> None:
     assert len(rates) == 6
     for (policy, layers), of in rates.items():
         best = max(of, key=of.__getitem__)
-        told = [f"**{of[lr]:,.0f}**" if lr == best else f"{of[lr]:,.0f}" for lr in sorted(of)]
-        assert f"| {policy}, {layers} | {' | '.join(told)} |" in readme
+        cells = [f"**{of[lr]:,.0f}**" if lr == best else f"{of[lr]:,.0f}" for lr in sorted(of)]
+        assert f"| {policy}, {layers} | {' | '.join(cells)} |" in readme
         chosen = {
             run.config.algorithm.lr
             for run in read_study(DOCS / "study.toml").runs

@@ -100,11 +100,11 @@ def test_every_folder_is_tested() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_program_is_the_policy_compiled(name: str) -> None:
     """Versions and the last bit of a report may differ between machines; what runs must not."""
-    made = nervecord.compile(ZOO / name / "policy.nir", "lava", **OPTIONS.get(name, {}))
+    program = nervecord.compile(ZOO / name / "policy.nir", "lava", **OPTIONS.get(name, {}))
     kept = nervecord.load(ZOO / name / f"{name}.nervecord")
-    assert made.target == kept.target == "lava"
-    assert made.graph == kept.graph
-    assert made.report["lowering"]["populations"] == kept.report["lowering"]["populations"]
+    assert program.target == kept.target == "lava"
+    assert program.graph == kept.graph
+    assert program.report["lowering"]["populations"] == kept.report["lowering"]["populations"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -214,7 +214,7 @@ def test_its_files_are_complete_and_tell_nothing_of_the_machine(name: str) -> No
 @pytest.mark.parametrize("name", [name for name in NAMES if len(chains(name)[0]) > 1])
 def test_each_stage_begins_where_the_one_before_it_ended(name: str) -> None:
     for before, after in itertools.chain(*(itertools.pairwise(chain) for chain in chains(name))):
-        said = TrainConfig.from_json((before / "config.json").read_text())
+        settings = TrainConfig.from_json((before / "config.json").read_text())
         steps = [json.loads(line)["step"] for line in (before / "metrics.jsonl").read_text().splitlines()]
         origins = json.loads((after / "versions.json").read_text())
         learns = TrainConfig.from_json((after / "config.json").read_text()).algorithm.name
@@ -222,7 +222,7 @@ def test_each_stage_begins_where_the_one_before_it_ended(name: str) -> None:
         # Fine-tuning has both: the network is what goes on.
         assert len(found) == (2 if learns == "finetune" else 1)
         origin = origins[found[0]]
-        assert Path(origin["folder"]).name == said.run.name
+        assert Path(origin["folder"]).name == settings.run.name
         assert origin["step"] in steps
         if (before / "checkpoints").exists():
             assert digest(checkpoint.load(before / "checkpoints")["learner"]) == origin["networks"]
@@ -259,9 +259,9 @@ def test_the_teacher_of_the_population_policy_is_kept() -> None:
 def test_its_checkpoint_is_the_policy(name: str) -> None:
     config = TrainConfig.from_json((ZOO / name / "config.json").read_text())
     graph = nervecord.read(ZOO / name / "policy.nir").graph
-    made = policy_graph(describe_checkpoint(config, checkpoint.load(ZOO / name / "checkpoints")), config).graph
-    assert graph.nodes.keys() == made.nodes.keys()
-    assert {key for key, node in graph.nodes.items() if node != made.nodes[key]} == set()
+    trained = policy_graph(describe_checkpoint(config, checkpoint.load(ZOO / name / "checkpoints")), config).graph
+    assert graph.nodes.keys() == trained.nodes.keys()
+    assert {key for key, node in graph.nodes.items() if node != trained.nodes[key]} == set()
 
 
 @pytest.mark.lava
@@ -281,8 +281,8 @@ def test_three_episodes_in_lava_action_by_action(name: str) -> None:
                 observation = np.asarray(observation, np.float64)
                 action = emulator.step(observation)
                 np.testing.assert_array_equal(lava.step(observation), action)
-                given = int(action[0]) if program.contract.choices else action
-                observation, _, terminated, truncated, _ = world.step(given)
+                taken = int(action[0]) if program.contract.choices else action
+                observation, _, terminated, truncated, _ = world.step(taken)
                 ended = terminated or truncated
                 compared += 1
         world.close()
@@ -347,9 +347,9 @@ def test_every_drawn_attempt_is_in_the_tables() -> None:
     text = (folder / "README.md").read_text()
     for one in json.loads((folder / "attempts" / "students.json").read_text()):
         (row,) = [line for line in text.splitlines() if line.startswith(f"| {one['name']} |")]
-        told = [float(value.replace(",", "")) for value in re.findall(r"\d,\d{3}", row.split("|")[-2])]
+        figures = [float(value.replace(",", "")) for value in re.findall(r"\d,\d{3}", row.split("|")[-2])]
         # Where a row gives several validations the picture has their mean.
-        assert f"{one['return']:,}" in row or one["return"] == round(float(np.mean(told))), row
+        assert f"{one['return']:,}" in row or one["return"] == round(float(np.mean(figures))), row
 
 
 @pytest.mark.parametrize(("name", "chain"), [("ant-teacher-3", 0), ("ant-teacher", 1)])
@@ -366,16 +366,16 @@ def test_the_rows_of_both_seeds_are_of_their_episodes(label: str, folder: str, s
     assert [side["target"] for side in sides] == ["reference", "lava"]
     text = (ZOO / "ant" / "README.md").read_text()
     (row,) = [line for line in text.splitlines() if line.startswith(f"| {label} |")]
-    told = []
+    figures = []
     for side in sides:
         returns = np.array(side["return_each"])
         assert (side["seed"], side["episodes"]) == (seed, len(returns))
-        told.append(f"{returns.mean():,.0f} ± {interval95(returns):,.0f}")
+        figures.append(f"{returns.mean():,.0f} ± {interval95(returns):,.0f}")
     fixed = np.array(sides[1]["return_each"])
-    told += [f"{np.median(fixed):,.0f}", f"{100 * np.mean(fixed < 6000):.1f} %"]
+    figures += [f"{np.median(fixed):,.0f}", f"{100 * np.mean(fixed < 6000):.1f} %"]
     loss, half = paired_loss(*(side["return_each"] for side in sides))
-    told.append(f"{100 * loss:.1f} % ± {100 * half:.1f} %")
-    assert row.endswith(f"| {' | '.join(told)} |")
+    figures.append(f"{100 * loss:.1f} % ± {100 * half:.1f} %")
+    assert row.endswith(f"| {' | '.join(figures)} |")
 
 
 def test_the_loss_over_all_episodes_is_that_of_every_evaluation() -> None:
@@ -394,10 +394,10 @@ def test_the_loss_over_all_episodes_is_that_of_every_evaluation() -> None:
     rows.append(("all", [np.concatenate([one["return_each"] for one in side]) for side in both]))
     for label, sides in rows:
         means, halves = [side.mean() for side in sides], [interval95(side) for side in sides]
-        told = [f"{len(sides[0]):,}", *(f"{mean:,.0f} ± {half:,.0f}" for mean, half in zip(means, halves, strict=True))]
+        row = [f"{len(sides[0]):,}", *(f"{mean:,.0f} ± {half:,.0f}" for mean, half in zip(means, halves, strict=True))]
         loss, half = paired_loss(*sides)
         assert len(sides[0]) == len(sides[1])
-        assert f"| {label} | {' | '.join(told)} | {100 * loss:z.1f} % ± {100 * half:.1f} % |" in text
+        assert f"| {label} | {' | '.join(row)} | {100 * loss:z.1f} % ± {100 * half:.1f} % |" in text
 
 
 def test_the_table_of_validations_is_of_both_seeds() -> None:
@@ -409,8 +409,8 @@ def test_the_table_of_validations_is_of_both_seeds() -> None:
     assert len(both[0]) == len(both[1]) > 5
     for this, other in zip(*both, strict=True):
         assert this["step"] == other["step"]
-        told = f"| {this['step']:,} | {this['validation_return']:,.0f} | {other['validation_return']:,.0f} |"
-        assert told in text
+        row = f"| {this['step']:,} | {this['validation_return']:,.0f} | {other['validation_return']:,.0f} |"
+        assert row in text
 
 
 def test_both_seeds_learnt_with_the_same_settings() -> None:

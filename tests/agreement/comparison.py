@@ -33,9 +33,9 @@ def outcome_of(case: Case) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         report = nervecord.inspect(case.subject, target, steps=case.steps)
-        (held,) = report.targets
+        (answer,) = report.targets
         illegal = tuple(f for f in report.findings if f.severity == "error")
-        found = illegal or (*report.findings, *held.findings)
+        found = illegal or (*report.findings, *answer.findings)
         expected = {f.code for f in found if f.severity == "error" or f.code in UNANSWERED}
         refusal, program = None, None
         try:

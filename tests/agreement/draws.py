@@ -163,27 +163,27 @@ def random_arithmetic(rng: np.random.Generator) -> dict[str, Any]:
     changed = names
     if rng.random() < 0.85:
         changed = list(rng.choice(names, size=int(rng.integers(0, rng.choice([4, 10]))), replace=False))
-    made = dict(PLAIN)
+    choices = dict(PLAIN)
     for name in changed:
         if name in kinds:
-            made[name] = str(rng.choice(kinds[name]))
+            choices[name] = str(rng.choice(kinds[name]))
             continue
         low, high = BOUNDS[name]
         ends = [low, high, min(low + 1, high)]
-        made[name] = int(rng.choice(ends)) if rng.random() < 0.25 else int(rng.integers(low, high, endpoint=True))
-    if made["decay"] == "shift":
-        made["decay_bits"] = min(made["decay_bits"], 5)
-        made["decay_rounding"] = str(rng.choice(["floor", "at-least-one"]))
-    elif made["decay_rounding"] == "at-least-one":
-        made["decay_rounding"] = "floor"
-    made["current_decay_low"] = min(made["current_decay_low"], 1 << made["decay_bits"])
-    if made["spikes_per_step"] > 1 and made["reset"] != "subtract":
-        made["spikes_per_step"] = 1
+        choices[name] = int(rng.choice(ends)) if rng.random() < 0.25 else int(rng.integers(low, high, endpoint=True))
+    if choices["decay"] == "shift":
+        choices["decay_bits"] = min(choices["decay_bits"], 5)
+        choices["decay_rounding"] = str(rng.choice(["floor", "at-least-one"]))
+    elif choices["decay_rounding"] == "at-least-one":
+        choices["decay_rounding"] = "floor"
+    choices["current_decay_low"] = min(choices["current_decay_low"], 1 << choices["decay_bits"])
+    if choices["spikes_per_step"] > 1 and choices["reset"] != "subtract":
+        choices["spikes_per_step"] = 1
     if rng.random() < 0.8:
-        made["connection_delay"] = int(rng.choice([0, 1, 1, 2]))
-        made["delay_max"] = int(rng.choice([1, 2, 3, 63, 4096]))
-    made["delay_max"] = max(made["delay_max"], made["connection_delay"])
-    return made
+        choices["connection_delay"] = int(rng.choice([0, 1, 1, 2]))
+        choices["delay_max"] = int(rng.choice([1, 2, 3, 63, 4096]))
+    choices["delay_max"] = max(choices["delay_max"], choices["connection_delay"])
+    return choices
 
 
 def _choices() -> dict[str, tuple[str, ...]]:
@@ -386,12 +386,12 @@ class _Maker:
             weight, bias, tuple(int(rng.integers(1, 5)) for _ in range(axes)),
             tuple(int(rng.integers(0, 3)) for _ in range(axes)), (1,) * axes, 1, shape[1:],
         )  # fmt: skip
-        at, made = self.add(name, conv, source), conv.out_shape
-        if axes == 2 and rng.random() < 0.3 and min(made[1:]) >= 2:
-            pool = Pool(str(rng.choice(["sum", "average"])), (2, 2), (2, 2), (0, 0), made)
-            at, made = self.add(f"{name}.pool", pool, at), pool.out_shape
+        at, shape = self.add(name, conv, source), conv.out_shape
+        if axes == 2 and rng.random() < 0.3 and min(shape[1:]) >= 2:
+            pool = Pool(str(rng.choice(["sum", "average"])), (2, 2), (2, 2), (0, 0), shape)
+            at, shape = self.add(f"{name}.pool", pool, at), pool.out_shape
         self.edges.append((at, to))
-        return made
+        return shape
 
     def neurons(self, shape: tuple[int, ...], *, spiking: bool) -> Op:
         rng = self.rng

@@ -221,7 +221,7 @@ def test_simulate_any_graph() -> None:
 def test_train_takes_a_config() -> None:
     config = nervecord.TrainConfig.of(steps=1000, layers=(16, 16), seed=3)
     assert config.network.layers == (16, 16)
-    with pytest.raises(NervecordError, match="did you mean 'leaky'"):
+    with pytest.raises(NervecordError, match="'leaky'"):
         nervecord.TrainConfig.of(neuron="leeky")
 
 
@@ -309,7 +309,7 @@ def test_wrong_arguments_are_refused(name: str, files: Path) -> None:
 
 
 def test_errors_are_of_one_family_and_of_the_standard_librarys() -> None:
-    with pytest.raises(ValueError, match="no such file") as caught:
+    with pytest.raises(ValueError, match=r"none\.nir") as caught:
         nervecord.read("none.nir")
     assert isinstance(caught.value, nervecord.NervecordError)
     assert caught.value.where == "none.nir"
@@ -325,7 +325,7 @@ def test_a_time_step_of_integers_is_the_files_or_the_callers() -> None:
     graph = nervecord.read(network)
     assert isinstance(graph, Graph)
     assert nervecord.compile(graph, dt=1e-3).graph.dt == 1e-3
-    with pytest.raises(GraphError, match=r"dt is 0\.0005 s, and the graph has 0\.001 s"):
+    with pytest.raises(GraphError, match=r"0\.0005.*0\.001"):
         nervecord.compile(graph, dt=5e-4)
 
 

@@ -41,9 +41,9 @@ def test_junk_for_a_first_argument(name: str) -> None:
     if not names:
         pytest.skip("asks for nothing")
     for junk in JUNK:
-        with pytest.raises(NervecordError) as said:
+        with pytest.raises(NervecordError) as caught:
             function(*(junk for _ in names))
-        assert str(said.value).isprintable()
+        assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize(
@@ -89,10 +89,10 @@ MISUSES: dict[str, tuple[Callable[[], Any], str, str]] = {
 @pytest.mark.parametrize("name", MISUSES)
 def test_a_misuse_names_the_argument_and_what_gives_one(name: str) -> None:
     ask, where, hint = MISUSES[name]
-    with pytest.raises(NervecordError) as said:
+    with pytest.raises(NervecordError) as caught:
         ask()
-    assert said.value.where == where
-    assert hint in (said.value.hint or "")
+    assert caught.value.where == where
+    assert hint in (caught.value.hint or "")
 
 
 def test_a_list_of_observations_calibrates(policy: Policy) -> None:

@@ -150,7 +150,7 @@ def test_many_entries_and_names_for_terminals(tmp_path: Path) -> None:
         read_arrays(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("\x1b[2J.npy", npy(described("'<f8'", "(1,)"), bytes(8)))
-    with pytest.raises(FileFormatError, match=r"the name '\\x1b\[2J' cannot be printed"):
+    with pytest.raises(FileFormatError, match=r"'\\x1b\[2J'"):
         read_arrays(path)
 
 
@@ -273,8 +273,8 @@ def test_what_a_clip_takes_is_no_matter(nervecord_cli: Any, files: Path, tmp_pat
 def test_actions_whose_squares_go_beyond_float64(nervecord_cli: Any, tmp_path: Path) -> None:
     np.savez(tmp_path / "rows.npz", np.full((20, 3), 3.0))
     contract = tmp_path / "contract.toml"
-    said = TOY.read_text().replace("scale = [1.0, 2.0]", "scale = 1e308")
-    contract.write_text(said.replace("[-1.0, -2.0]", "[-1e300, -2.0]").replace("[1.0, 2.0]", "[1e300, 2.0]"))
+    content = TOY.read_text().replace("scale = [1.0, 2.0]", "scale = 1e308")
+    contract.write_text(content.replace("[-1.0, -2.0]", "[-1e300, -2.0]").replace("[1.0, 2.0]", "[1e300, 2.0]"))
     path = network(np.ones((2, 3)), tmp_path / "a.nir")
     nervecord_cli("compile", path, "--contract", contract, "--calibration", tmp_path / "rows.npz").refused(
         "calibration: the float policy's actions go up to 1e+300, at most 1e+150 can be compared"
@@ -440,16 +440,16 @@ def test_numbers_that_no_flag_takes(words: str, message: str, nervecord_cli: Any
     pytest.importorskip("torch")
     if "--video " in words:
         pytest.importorskip("imageio_ffmpeg")
-    given = [str(files / word) if word.endswith((".nervecord", ".nir")) else word for word in words.split()]
-    nervecord_cli(*given).refused(message)
+    arguments = [str(files / word) if word.endswith((".nervecord", ".nir")) else word for word in words.split()]
+    nervecord_cli(*arguments).refused(message)
 
 
 def test_names_of_files_reach_a_terminal_only_escaped(nervecord_cli: Any, files: Path, tmp_path: Path) -> None:
     odd = tmp_path / "\x1b[31mX.nir"
     odd.write_bytes((files / "ant.nir").read_bytes())
-    made = tmp_path / "\x1b[32mY.nervecord"
+    path = tmp_path / "\x1b[32mY.nervecord"
     rows = files / "rows.npz"
-    for words in (("inspect", odd), ("compile", odd, "-o", made), ("compare", odd, made, "--observations", rows)):
+    for words in (("inspect", odd), ("compile", odd, "-o", path), ("compare", odd, path, "--observations", rows)):
         done = nervecord_cli(*words)
         assert done.code == 0, done.err
         assert "\x1b" not in done.out + done.err

@@ -62,16 +62,16 @@ def test_a_folder_for_a_robot(form: str, files: Path, nervecord_cli: Any, tmp_pa
 @pytest.mark.parametrize("target", ["lava", "reference"])
 def test_a_program_goes_to_a_robot_as_it_is(target: str, files: Path, nervecord_cli: Any, tmp_path: Path) -> None:
     """What was compiled before: the same integers, or the same floats, in another form."""
-    made, out = tmp_path / "made.nervecord", f"{tmp_path}/out/"
-    assert nervecord_cli("compile", files / "pendulum.nir", "--target", target, "-o", made).code == 0
-    answer = nervecord_cli("compile", made, "--target", "onnx", "--opset", 17, "-o", out, "--json")
+    path, out = tmp_path / "made.nervecord", f"{tmp_path}/out/"
+    assert nervecord_cli("compile", files / "pendulum.nir", "--target", target, "-o", path).code == 0
+    answer = nervecord_cli("compile", path, "--target", "onnx", "--opset", 17, "-o", out, "--json")
     assert answer.code == 0, answer.err
     written = onnx.load(f"{out}policy.onnx")
-    said = {entry.key: entry.value for entry in written.metadata_props}
-    assert said["nervecord_form"] == ("integer" if target == "lava" else "float")
+    metadata = {entry.key: entry.value for entry in written.metadata_props}
+    assert metadata["nervecord_form"] == ("integer" if target == "lava" else "float")
     assert [entry.version for entry in written.opset_import] == [17]
-    assert nervecord.load(f"{out}policy.nervecord").graph == nervecord.load(made).graph
-    nervecord.emit(made, tmp_path / "emitted", target="onnx")
+    assert nervecord.load(f"{out}policy.nervecord").graph == nervecord.load(path).graph
+    nervecord.emit(path, tmp_path / "emitted", target="onnx")
     again = onnx.load(tmp_path / "emitted" / "policy.onnx")
     assert again.graph.initializer == written.graph.initializer
     played = nervecord_cli("run", f"{out}policy.nervecord", "--episodes", "1", "--json")
@@ -79,35 +79,35 @@ def test_a_program_goes_to_a_robot_as_it_is(target: str, files: Path, nervecord_
 
 
 def test_what_a_program_says_is_not_said_again(files: Path, nervecord_cli: Any, tmp_path: Path) -> None:
-    made = tmp_path / "made.nervecord"
-    assert nervecord_cli("compile", files / "pendulum.nir", "-o", made).code == 0
+    path = tmp_path / "made.nervecord"
+    assert nervecord_cli("compile", files / "pendulum.nir", "-o", path).code == 0
     for flag, value in (("dt", "0.1"), ("steps", 3), ("inputs", "spikes"), ("reset", "zero"), ("calibration", "x.npz")):
-        nervecord_cli("compile", made, "--target", "onnx", f"--{flag}", value).refused(
-            f"{flag}: is given, and {made} is compiled already"
+        nervecord_cli("compile", path, "--target", "onnx", f"--{flag}", value).refused(
+            f"{flag}: is given, and {path} is compiled already"
         )
-    nervecord_cli("compile", made, "--target", "onnx", "--form", "integer", "--weight-bits", 4).refused(
+    nervecord_cli("compile", path, "--target", "onnx", "--form", "integer", "--weight-bits", 4).refused(
         "weight_bits: is 4, and the weights are integers already"
     )
     # The definition runs integers as they are.
-    assert nervecord_cli("compile", made, "--target", "reference").code == 0
+    assert nervecord_cli("compile", path, "--target", "reference").code == 0
 
 
 def test_a_program_of_floats_may_still_be_quantised(files: Path, nervecord_cli: Any, tmp_path: Path) -> None:
     """So what chooses its scales may be said, and is heard."""
-    made = tmp_path / "made.nervecord"
-    assert nervecord_cli("compile", files / "pendulum.nir", "--target", "reference", "-o", made).code == 0
-    nervecord_cli("compile", made, "--target", "lava").refused("no recorded observations")
-    size = nervecord.load(made).graph.nodes["observation"].size
+    path = tmp_path / "made.nervecord"
+    assert nervecord_cli("compile", files / "pendulum.nir", "--target", "reference", "-o", path).code == 0
+    nervecord_cli("compile", path, "--target", "lava").refused("no recorded observations")
+    size = nervecord.load(path).graph.nodes["observation"].size
     found = []
     for number, (scale, more) in enumerate(((0.01, []), (1.0, []), (0.01, ["--allow-clustered-decays"]))):
         rows, out = tmp_path / f"rows{number}.npz", tmp_path / f"lava{number}.nervecord"
         np.savez(rows, observations=scale * np.linspace(-1, 1, 40 * size).reshape(40, size))
-        answer = nervecord_cli("compile", made, "--target", "lava", "--calibration", rows, *more, "-o", out)
+        answer = nervecord_cli("compile", path, "--target", "lava", "--calibration", rows, *more, "-o", out)
         assert answer.code == 0, answer.err
         found.append(nervecord.load(out).graph)
     assert found[0] == found[2]
     assert found[0] != found[1]
-    nervecord_cli("compile", made, "--target", "lava", "--convention", "exact").refused("convention: is given")
+    nervecord_cli("compile", path, "--target", "lava", "--convention", "exact").refused("convention: is given")
     for target in ("onnx", "reference"):
         nervecord_cli("compile", files / "pendulum.nir", "--target", target, "--allow-clustered-decays").refused(
             "allow_clustered_decays: has no meaning here"

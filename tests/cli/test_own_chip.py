@@ -167,14 +167,14 @@ def test_everything_that_is_wrong_is_told_at_once(call: Callable[[str], Any]) ->
     described("bad.toml", take="decay_bits", weight_bits=99, reset="zeroo", input_shift=-1)
     with Path("bad.toml").open("a") as file:
         file.write('[limits]\nnuerons = 3\ncores = 1.5\nneurons = { value = 3, confidence = "exact" }\n')
-    told = call("compile ant.nir --target-file bad.toml").refused("bad.toml: 7 things are wrong", notes=7)
+    refusal = call("compile ant.nir --target-file bad.toml").refused("bad.toml: 7 things are wrong", notes=7)
     for words in (
         "arithmetic.decay_bits: is missing", "arithmetic.weight_bits: is 99, a whole number from 1 to 16 is needed",
         'arithmetic.reset: is \'zeroo\', one of "zero", "subtract" is needed', "arithmetic.input_shift: is -1",
         "limits.nuerons: unknown key", "limits.cores: is 1.5, a whole number of at least 0",
         "limits.neurons.source: is missing",
     ):  # fmt: skip
-        assert words in told
+        assert words in refusal
     described("bad.toml", reset="subtract", spikes_per_step=1, delay_max=3)
     with Path("bad.toml").open("a") as file:
         file.write('[limits]\ndelay_max = 4\n[behaviour]\nresets = ["value"]\n')
@@ -288,8 +288,8 @@ def test_c_is_emitted_of_it_and_passes_its_own_test(call: Callable[[str], Any]) 
     done(call("compile ant.nir --target-file wraps.toml -o mini.nervecord --emit own"))
     done(call("compile mini.nervecord --target c --prefix mini -o other/"))
     for folder in ("own", "other"):
-        made = subprocess.run(["make", "-C", folder, "selftest"], capture_output=True, text=True, check=False)
-        assert made.returncode == 0, made.stderr
+        process = subprocess.run(["make", "-C", folder, "selftest"], capture_output=True, text=True, check=False)
+        assert process.returncode == 0, process.stderr
     arithmetics = [nervecord.load(path).graph.arithmetic for path in ("mini.nervecord", "other/policy.nervecord")]
     assert arithmetics[0] == arithmetics[1]
     done(call("inspect other/policy.nervecord --target c"))
@@ -369,9 +369,9 @@ def test_a_package_adds_one_by_an_entry_point(call: Callable[[str], Any], tmp_pa
 
     def other(line: str) -> str:
         words = [sys.executable, "-m", "nervecord", *line.split()]
-        made = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
-        assert made.returncode == 0, made.stderr
-        return made.stdout
+        process = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        assert process.returncode == 0, process.stderr
+        return process.stdout
 
     (listed,) = [it for it in json.loads(other("targets --json"))["targets"] if it["name"] == "my-chip"]
     assert listed["engines"] == ["emulator", "definition", "torch", "c"]

@@ -74,8 +74,8 @@ def test_a_cache_is_made_to_be_shipped(tmp_path: Path) -> None:
     """In a folder that is read-only where it is used, beside a home that is none."""
     folder = tmp_path / "cache"
     words = [sys.executable, "-m", "nervecord", "warmup", "--to", str(folder), "--json"]
-    made = subprocess.run(words, capture_output=True, text=True, timeout=600, check=True)
-    found = json.loads(made.stdout)
+    process = subprocess.run(words, capture_output=True, text=True, timeout=600, check=True)
+    found = json.loads(process.stdout)
     assert found["compiled"] > 0
     assert Path(found["folder"]).is_relative_to(folder)
     code = "from nervecord.targets.warmup import warmup; found = warmup(); print(found.compiled, found.found)"

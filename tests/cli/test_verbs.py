@@ -119,8 +119,8 @@ def test_a_target_that_is_there_to_emit_says_where_nothing_was_emitted(
         pytest.importorskip("onnx")
     path = tmp_path / "ant_out"
     words = ("compile", files / "ant.nir", "--target", target, "-o", path)
-    said = f"no {what} was written: -o {path}/ or --emit DIR writes it"
-    assert (said in nervecord_cli(*words).out) == (what is not None)
+    sentence = f"no {what} was written: -o {path}/ or --emit DIR writes it"
+    assert (sentence in nervecord_cli(*words).out) == (what is not None)
     assert "was written:" not in nervecord_cli(*words[:-1], f"{tmp_path}/folder/").out
 
 

@@ -94,9 +94,9 @@ def tried(*words: object) -> tuple[int, float, int, str]:
     """A verb in a process of its own: (exit code, seconds of processor time, MB, what it said)."""
     script = TRIED.format(tests=str(HERE.parent), words=[str(word) for word in words])
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600)
-    *said, last = done.stderr.splitlines()
+    *messages, last = done.stderr.splitlines()
     code, seconds, memory = last.split()
-    return int(code), float(seconds), int(memory), done.stdout + "\n".join(said)
+    return int(code), float(seconds), int(memory), done.stdout + "\n".join(messages)
 
 
 FILES: dict[str, Graph] = {
@@ -115,13 +115,13 @@ FILES: dict[str, Graph] = {
 }  # fmt: skip
 
 
-def flat(made: Graph) -> Graph:
+def flat(graph: Graph) -> Graph:
     """Its last connection behind a map is taken out, where their shapes do not meet."""
-    names = list(made.nodes)
-    (a, b) = made.nodes[names[-3]], made.nodes[names[-2]]
+    names = list(graph.nodes)
+    (a, b) = graph.nodes[names[-3]], graph.nodes[names[-2]]
     if a.out_shape == b.in_shape:
-        return made
-    return chain(Level.DISCRETE, [(n, made.nodes[n]) for n in names[:-2]] + [("out", Output(a.out_shape))], dt=1e-3)
+        return graph
+    return chain(Level.DISCRETE, [(n, graph.nodes[n]) for n in names[:-2]] + [("out", Output(a.out_shape))], dt=1e-3)
 
 
 QUICK = (
@@ -152,9 +152,9 @@ def test_a_tiny_file_takes_little_in_every_verb(verb: str, name: str, tmp_path: 
             pytest.skip("its input is as large as its layout")
         np.savez(tmp_path / "x.npz", inputs=np.ones((1, *flat(FILES[name]).nodes["in"].in_shape)))
         words = (*words, "--input", tmp_path / "x.npz")
-    code, seconds, memory, said = tried(*words)
-    assert code in (0, 2), said
-    assert "defect" not in said
+    code, seconds, memory, log = tried(*words)
+    assert code in (0, 2), log
+    assert "defect" not in log
     assert (seconds < 30, memory < 2048) == (True, True), (seconds, memory)
 
 
@@ -215,12 +215,12 @@ def test_placement_of_a_sparse_matrix_is_that_of_its_dense_one() -> None:
         for spec in load_specs():
             limit = dataclasses.replace(spec.limits.axons_in_per_core, value=float(draw.integers(2, 60)))
             tight = dataclasses.replace(spec, limits=dataclasses.replace(spec.limits, axons_in_per_core=limit))
-            ours, theirs = place(sparse, tight).to_dict(), place(dense, tight).to_dict()
-            for found in (ours, theirs):
+            of_sparse, of_dense = place(sparse, tight).to_dict(), place(dense, tight).to_dict()
+            for found in (of_sparse, of_dense):
                 found.pop("stored")
                 for layer in found["layers"]:
                     layer.pop("stored")
-            assert ours == theirs
+            assert of_sparse == of_dense
 
 
 @pytest.mark.parametrize("accumulate", ["sum-then-shift", "shift-each"])
@@ -235,10 +235,10 @@ def test_ranges_of_a_sparse_matrix_are_those_of_its_dense_one(accumulate: str) -
         kept, exponent = Csr.of(matrix.astype(np.int32)), int(draw.integers(-6, 3))
         sparse = Sparse(kept.values.astype(np.int32), kept.columns, kept.starts, kept.inputs, weight_exp=exponent)
         low, high = -draw.integers(0, 2000, width), draw.integers(0, 2000, width)
-        ours = dense_range(sparse, arithmetic, low, high)
-        theirs = dense_range(Dense(matrix.astype(np.int32), weight_exp=exponent), arithmetic, low, high)
-        assert ours[0] == theirs[0]
-        for a, b in zip(ours[1:], theirs[1:], strict=True):
+        of_sparse = dense_range(sparse, arithmetic, low, high)
+        of_dense = dense_range(Dense(matrix.astype(np.int32), weight_exp=exponent), arithmetic, low, high)
+        assert of_sparse[0] == of_dense[0]
+        for a, b in zip(of_sparse[1:], of_dense[1:], strict=True):
             np.testing.assert_array_equal(a, b)
 
 
@@ -270,6 +270,6 @@ def test_a_sparse_product_with_a_dense_matrix_lays_out_no_row(monkeypatch: pytes
 
 
 def test_what_a_recording_would_keep_is_counted() -> None:
-    made: Any = graph(Conv(np.ones((64, 1, 3)), None, (1,), (1,), (1,), 1, (1 << 10,)))
+    large: Any = graph(Conv(np.ones((64, 1, 3)), None, (1,), (1,), (1,), 1, (1 << 10,)))
     with within(5), pytest.raises(GraphError, match=r"graph: gives \d+ values in 4096 steps, and at most 134217728"):
-        nervecord.simulate(made, np.zeros((4096, 1, 1 << 10)))
+        nervecord.simulate(large, np.zeros((4096, 1, 1 << 10)))

@@ -43,12 +43,12 @@ def chained(*nodes: tuple[str, Op]) -> Graph:
 @pytest.mark.parametrize("seed", range(6))
 def test_meaning_is_kept(seed: int) -> None:
     graph = network(seed)
-    made = holds(compose, graph)
-    assert {op.kind for op in made.nodes.values()} <= {"Input", "Output", "Affine", "LIF", "CubaLIF"}
-    assert all(len(op.out_shape) == 1 for op in made.nodes.values())
+    result = holds(compose, graph)
+    assert {op.kind for op in result.nodes.values()} <= {"Input", "Output", "Affine", "LIF", "CubaLIF"}
+    assert all(len(op.out_shape) == 1 for op in result.nodes.values())
     # One connection for each length of the delay line, one for all others.
-    assert sorted(op.lag for op in made.nodes.values() if isinstance(op, Matrix)) == [0, 0, 1, 1, 2, 2, 3]
-    same_spikes(graph, made)
+    assert sorted(op.lag for op in result.nodes.values() if isinstance(op, Matrix)) == [0, 0, 1, 1, 2, 2, 3]
+    same_spikes(graph, result)
 
 
 def passing(rng: np.random.Generator, shape: tuple[int, ...], *, waits: bool) -> Op:
@@ -88,13 +88,13 @@ def test_any_chain_is_the_same_to_the_bit(seed: int, length: int) -> None:
         nodes.append((f"op{k}", op))
     shape = nodes[-1][1].out_shape
     graph = chained(*nodes, ("lif", plain_lif(np.full(shape, 0.5), 0.75)))
-    made = compose(graph)
-    if made is not graph:
-        assert compose(made) is made
-    assert all(isinstance(op, Matrix) or op.kind in ("Input", "LIF", "Output") for op in made.nodes.values())
+    result = compose(graph)
+    if result is not graph:
+        assert compose(result) is result
+    assert all(isinstance(op, Matrix) or op.kind in ("Input", "LIF", "Output") for op in result.nodes.values())
     x = raster(seed, 12, 2, 4, 4)
     wanted = simulate(graph, x).left["output"].reshape(12, -1)
-    found = simulate(made, x.reshape(12, 1, *made.nodes["input"].in_shape)).left["output"].reshape(12, -1)
+    found = simulate(result, x.reshape(12, 1, *result.nodes["input"].in_shape)).left["output"].reshape(12, -1)
     np.testing.assert_array_equal(found, wanted)
 
 
@@ -113,8 +113,8 @@ def test_golden(golden: Callable[[str, str], None]) -> None:
 def test_names_of_the_maker_are_kept() -> None:
     graph = network(0)
     named = {name: op.replace(origin=(f"model.{name}",)) for name, op in graph.nodes.items()}
-    made = compose(graph.replace(nodes=named))
-    assert made.nodes["c2"].origin == ("model.pool", "model.c2", "model.scale")
+    result = compose(graph.replace(nodes=named))
+    assert result.nodes["c2"].origin == ("model.pool", "model.c2", "model.scale")
 
 
 def test_what_is_plain_already_stays_as_it_is() -> None:
@@ -127,10 +127,10 @@ def test_a_convolution_is_kept_where_nothing_else_lies_on_the_way() -> None:
     rng = np.random.default_rng(0)
     alone, pooled = conv(rng, (2, 6, 6), 3), conv(rng, (2, 3, 3), 3)
     ends = ("flat", Flatten((3, 6, 6), 0, -1)), ("lif", lif(rng, 108))
-    made = compose(chained(("input", Input((2, 6, 6), "spikes")), ("c", alone), *ends)).nodes["c"]
-    assert isinstance(made, SparseAffine)
-    assert made.convolution is not None
-    kernel = made.convolution.kernel_of(made.csr)
+    result = compose(chained(("input", Input((2, 6, 6), "spikes")), ("c", alone), *ends)).nodes["c"]
+    assert isinstance(result, SparseAffine)
+    assert result.convolution is not None
+    kernel = result.convolution.kernel_of(result.csr)
     assert kernel is not None
     np.testing.assert_array_equal(kernel, alone.weight)
     pool = Pool("sum", (2, 2), (2, 2), (0, 0), (2, 6, 6))
@@ -147,12 +147,13 @@ def test_what_no_dense_matrix_could_hold_is_composed() -> None:
     """A convolution of 2^24 weights and more, zeros included, of which few are stored."""
     rng = np.random.default_rng(0)
     op = Conv(dyadic(rng, 4, 2, 5, 5), None, (1, 1), (2, 2), (1, 1), 1, (64, 64))
-    made = compose(chained(("input", Input((2, 64, 64), "spikes")), ("c", op), ("lif", lif(rng, 4, 64, 64)))).nodes["c"]
-    assert isinstance(made, SparseAffine)
-    assert made.in_shape[0] * made.out_shape[0] > linear.MOST_WEIGHTS
-    assert len(made.values) < 4 * 64 * 64 * 50
+    graph = chained(("input", Input((2, 64, 64), "spikes")), ("c", op), ("lif", lif(rng, 4, 64, 64)))
+    composed = compose(graph).nodes["c"]
+    assert isinstance(composed, SparseAffine)
+    assert composed.in_shape[0] * composed.out_shape[0] > linear.MOST_WEIGHTS
+    assert len(composed.values) < 4 * 64 * 64 * 50
     x = raster(0, 2, 2, 64, 64)[:, 0]
-    np.testing.assert_array_equal(made.step({}, x.reshape(2, -1)), op.step({}, x).reshape(2, -1))
+    np.testing.assert_array_equal(composed.step({}, x.reshape(2, -1)), op.step({}, x).reshape(2, -1))
 
 
 @pytest.mark.parametrize("kind", ["bias waits", "linear end", "too large"])

@@ -121,7 +121,7 @@ def test_a_graph_without_a_contract_counts_per_step_or_per_block() -> None:
     ("spikes", "words"),
     [
         ({}, "no activity"),
-        ({"lif0": 1, "nobody": 1}, "does not exist"),
+        ({"lif0": 1, "nobody": 1}, "nobody"),
         ({"lif0": np.ones(3)}, "3 counts are given for 4"),
         ({"lif0": 21}, "0..20"),
         ({"lif0": np.full(4, 6)}, "0..5"),

@@ -112,10 +112,10 @@ def test_impossible_delays(seconds: tuple[float, ...], cause: str) -> None:
 
 def test_channels_that_differ_in_delay() -> None:
     graph = imported(("d", delay(0.001, 0.002)), ("fc", FC), size=2, out=1)
-    made = discretise(graph, dt=1e-3)
-    assert made.nodes["d"] == n.DelayLine(np.array([1, 2]), origin=("d",))
+    result = discretise(graph, dt=1e-3)
+    assert result.nodes["d"] == n.DelayLine(np.array([1, 2]), origin=("d",))
     x = np.array([[1.0, 10.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
-    assert simulate(made, x).left["out"].ravel().tolist() == [3, 3 + 1, 3 + 20, 3]
+    assert simulate(result, x).left["out"].ravel().tolist() == [3, 3 + 1, 3 + 20, 3]
 
 
 def test_delays_saved_as_float32() -> None:
@@ -201,9 +201,9 @@ def test_a_cycle_without_an_affine_for_the_delay() -> None:
 
 def quickly(graph: Graph) -> Graph:
     start = time.process_time()
-    made = discretise(graph, dt=1e-3)
+    result = discretise(graph, dt=1e-3)
     assert time.process_time() - start < 10  # a second or so; anything quadratic takes minutes
-    return made
+    return result
 
 
 def test_a_long_chain_of_delays() -> None:

@@ -38,9 +38,9 @@ def test_meaning_is_kept(reset: str) -> None:
     neuron = lif(rng, 12, thresholds=True, reset=reset)
     neuron = neuron.replace(spike=Spike(neuron.spike.threshold, rng.uniform(-0.2, 0, size=12), reset))  # type: ignore[union-attr]
     graph = layer(neuron, rng.normal(size=(12, 8)) * 0.5)
-    made = holds(fold_thresholds, graph)
-    assert (made.nodes["lif"].spike.threshold == 1).all()  # type: ignore[attr-defined]
-    same_spikes(graph, made)
+    result = holds(fold_thresholds, graph)
+    assert (result.nodes["lif"].spike.threshold == 1).all()  # type: ignore[attr-defined]
+    same_spikes(graph, result)
 
 
 @settings(deadline=None, max_examples=examples(60))
@@ -52,11 +52,11 @@ def test_thresholds_of_powers_of_two_fold_to_the_bit(seed: int, reset: str, curr
     neuron = plain_lif(np.full(5, 0.5), level, 0.5 if current else None)
     neuron = neuron.replace(spike=Spike(level, dyadic(rng, 5) if reset == "value" else 0 * level, reset))
     graph = layer(neuron, dyadic(rng, 5, 4))
-    made = fold_thresholds(graph)
-    assert made is not graph
-    assert fold_thresholds(made) is made
+    result = fold_thresholds(graph)
+    assert result is not graph
+    assert fold_thresholds(result) is result
     x = raster(seed, 15, 4)
-    np.testing.assert_array_equal(simulate(made, x).left["output"], simulate(graph, x).left["output"])
+    np.testing.assert_array_equal(simulate(result, x).left["output"], simulate(graph, x).left["output"])
 
 
 def test_golden(golden: Callable[[str, str], None]) -> None:

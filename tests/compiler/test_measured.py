@@ -50,8 +50,8 @@ def test_coarse_weights_are_a_warning_and_fine_ones_none() -> None:
     (found,) = [it for it in program.report["lowering"]["findings"] if it["code"] == "action-error"]
     assert found["value"] > found["limit"]
     assert found["value"] == pytest.approx(program.report["lowering"]["action_error_rms"], rel=1e-5)
-    (said,) = [it for it in program.report["lowering"]["warnings"] if "far from the float policy's" in it]
-    assert f"({found['value']} against {found['limit']})" in said
+    (warning,) = [it for it in program.report["lowering"]["warnings"] if "far from the float policy's" in it]
+    assert f"({found['value']} against {found['limit']})" in warning
     assert len(str(found["value"])) < 10
     assert "action-error" not in codes(nervecord.compile(graph, weight_bits=8))
 

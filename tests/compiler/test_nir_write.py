@@ -410,5 +410,5 @@ def test_foreign_reading_of_our_file_when_the_metadata_is_gone(tmp_path: Path) -
     graph = read_nir(path, dt=1e-3)
     assert isinstance(graph, Graph)
     assert graph.level is Level.IMPORTED
-    with pytest.raises(FileFormatError, match="no such file"):
+    with pytest.raises(FileFormatError, match=r"b\.nir"):
         read_nir(tmp_path / "b.nir")

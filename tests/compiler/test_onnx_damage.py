@@ -53,8 +53,8 @@ def test_damaged_bytes_are_refused_in_a_sentence(
     for place, value in changes:
         content[int(place * (len(content) - 1))] = value
     path = written(bytes(content[: int(len(content) * cut)]), tmp_path / "p.onnx")
-    said = refusal(path)
-    assert said is None or (said.startswith(str(path)) and len(said) < 4000)
+    message = refusal(path)
+    assert message is None or (message.startswith(str(path)) and len(message) < 4000)
 
 
 def test_names_that_are_no_text_and_numbers_that_are_none(tmp_path: Path) -> None:
@@ -101,8 +101,8 @@ def test_a_network_acts_within_the_contracts_limits(tmp_path: Path) -> None:
 
 def test_limits_of_its_own_are_kept_within_them(tmp_path: Path) -> None:
     clip = node("Clip", ["h", "a", "b"], "actions")
-    made = network(clip, a=np.float32(-0.125), b=np.float32(7))(tmp_path / "p.onnx")
-    decode = act(made, contract(3, 2)).graph.nodes["decode1"]
+    path = network(clip, a=np.float32(-0.125), b=np.float32(7))(tmp_path / "p.onnx")
+    decode = act(path, contract(3, 2)).graph.nodes["decode1"]
     assert isinstance(decode, Decode)
     assert (decode.low.tolist(), decode.high.tolist()) == ([-0.125] * 2, [0.25] * 2)
 
@@ -125,9 +125,9 @@ def test_a_choice(tmp_path: Path) -> None:
     ],
 )
 def test_sizes_that_do_not_fit(wanted: Contract, last: list[Any], message: str, tmp_path: Path) -> None:
-    made = network(*(node(kind, ["h"], "actions", **how) for kind, how in last))(tmp_path / "p.onnx")
+    path = network(*(node(kind, ["h"], "actions", **how) for kind, how in last))(tmp_path / "p.onnx")
     with pytest.raises(ContractError, match=message):
-        act(made, wanted)
+        act(path, wanted)
 
 
 def test_a_normaliser_keeps_its_numbers(tmp_path: Path) -> None:

@@ -61,8 +61,8 @@ def test_an_accumulator_that_reaches_one_spikes() -> None:
 def test_activations_are_the_exponential_to_a_unit(x: float, low: float, gap: float, sigma: float, count: int) -> None:
     mean = low + gap * np.arange(count)[None]
     units = activation(mean, sigma, np.array([[x]]))[0]
-    held = np.clip(x, mean[0, 0], mean[0, -1])
-    expected = np.exp(-((held - mean[0]) ** 2) / (2 * sigma**2)) * ONE
+    clipped = np.clip(x, mean[0, 0], mean[0, -1])
+    expected = np.exp(-((clipped - mean[0]) ** 2) / (2 * sigma**2)) * ONE
     assert units.shape == (count,)
     assert ((units >= 0) & (units <= ONE) & (units == np.rint(units))).all()
     assert np.abs(units - expected).max() <= 0.5 + 1e-6
@@ -118,8 +118,8 @@ def by_hand(policy: Policy, rows: np.ndarray) -> np.ndarray:
             s = (phase >= ONE).astype(float)
             phase = phase - ONE * s
             for k, (affine, neuron) in enumerate(pairs):
-                given, late[k] = (late[k], s) if affine.delay else (s, s)  # type: ignore[attr-defined]
-                v[k] = neuron.membrane.decay * v[k] + affine.weight @ given + affine.bias  # type: ignore[attr-defined]
+                arrived, late[k] = (late[k], s) if affine.delay else (s, s)  # type: ignore[attr-defined]
+                v[k] = neuron.membrane.decay * v[k] + affine.weight @ arrived + affine.bias  # type: ignore[attr-defined]
                 s = (v[k] > neuron.spike.threshold).astype(float)  # type: ignore[attr-defined]
                 v[k] = np.where(s > 0, 0, v[k])
             counts += s

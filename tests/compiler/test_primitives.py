@@ -55,12 +55,12 @@ def written(nodes: dict[str, Any], edges: list[tuple[str, str]], path: Path, con
     """The discrete graph of a file with these nodes, as the maker of the file would write them."""
     nir.write(path, nir.NIRGraph(nodes, edges, type_check=False), compression=None)
     graph = require(import_graph(load(str(path), 1 << 24)["node"], where=path.name, dt=None))
-    made = discretise(graph, dt=DT, convention=convention)
-    assert isinstance(made, Graph)
+    discrete = discretise(graph, dt=DT, convention=convention)
+    assert isinstance(discrete, Graph)
     # What was written comes back from a file of our own, to the bit.
-    write_nir(made, path)
-    assert read_nir(path) == made
-    return made
+    write_nir(discrete, path)
+    assert read_nir(path) == discrete
+    return discrete
 
 
 def chained(path: Path, shape: tuple[int, ...], *middle: Any, out: tuple[int, ...], convention: str = "euler") -> Graph:
@@ -220,7 +220,7 @@ def test_a_delay_closes_a_loop_without_any_affine(tmp_path: Path) -> None:
 def scalar_neuron(kind: str, p: dict[str, float], x: np.ndarray, convention: str) -> tuple[list[float], list[float]]:
     """(what it gives, v before any reset) of one neuron, by its equations in plain Python."""
     v = i = 0.0
-    given, membranes = [], []
+    inputs, membranes = [], []
     for value in x.tolist():
         drive = value
         if "tau_syn" in p:
@@ -240,11 +240,11 @@ def scalar_neuron(kind: str, p: dict[str, float], x: np.ndarray, convention: str
         membranes.append(v)
         if "v_threshold" in p:
             spiked = v > p["v_threshold"]
-            given.append(float(spiked))
+            inputs.append(float(spiked))
             v = p["v_reset"] if spiked else v
         else:
-            given.append(v)
-    return given, membranes
+            inputs.append(v)
+    return inputs, membranes
 
 
 FIELDS = {
@@ -266,9 +266,9 @@ def test_neurons(kind: str, convention: str, shape: tuple[int, ...], tmp_path: P
     values = {name: rng.uniform(*RANGES[name], size=shape) for name in names}
     if kind.removesuffix("F") == "I":
         values["r"] = values["r"] * 60
-    said = {("tau_mem" if kind.startswith("Cuba") and k == "tau" else k): v for k, v in values.items()}
+    parameters = {("tau_mem" if kind.startswith("Cuba") and k == "tau" else k): v for k, v in values.items()}
     x = rng.normal(0.4, 1.0, size=(80, *shape))
-    got = ran(chained(tmp_path / "a.nir", shape, getattr(nir, kind)(**said), out=shape, convention=convention), x)
+    got = ran(chained(tmp_path / "a.nir", shape, getattr(nir, kind)(**parameters), out=shape, convention=convention), x)
     spikes = 0.0
     for place in np.ndindex(*shape):
         p = {name: float(value[place]) for name, value in values.items()}
@@ -348,13 +348,13 @@ def test_nested_recurrent_graphs_against_torch(tmp_path: Path) -> None:
     weights = [(torch.from_numpy(w_in), torch.from_numpy(rec[0])), (torch.from_numpy(w_out), torch.from_numpy(rec[1]))]
     wanted = []
     for row in torch.from_numpy(x):
-        given = row
+        inputs = row
         for k, (forward, back) in enumerate(weights):
-            v[k] = beta * v[k] + forward @ given + back @ s[k]
+            v[k] = beta * v[k] + forward @ inputs + back @ s[k]
             s[k] = (v[k] > 1).double()
             v[k] = v[k] * (1 - s[k])
-            given = s[k]
-        wanted.append(given.numpy())
+            inputs = s[k]
+        wanted.append(inputs.numpy())
     got = ran(graph, x)
     assert got.sum() > 10
     assert np.array_equal(got, np.array(wanted))

@@ -45,21 +45,21 @@ def test_silent_neurons_go() -> None:
         ("fc2", Affine(rng.normal(size=(3, 6)))), ("last", lif(rng, 3)), ("output", Output((3,))),
     ]  # fmt: skip
     graph = chain(Level.DISCRETE, nodes, dt=1e-3)
-    made = holds(prune, graph)
-    assert made.nodes["lif"].size == 4
-    same_spikes(graph, made)
+    result = holds(prune, graph)
+    assert result.nodes["lif"].size == 4
+    same_spikes(graph, result)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_what_splitting_left_silent_goes(seed: int) -> None:
     graph = layered(seed, 3)
-    made = holds(prune, split_decays(graph, ARITHMETIC))
-    same_spikes(graph, made)
-    hidden = [op for name, op in made.nodes.items() if name.startswith("hidden.")]
+    result = holds(prune, split_decays(graph, ARITHMETIC))
+    same_spikes(graph, result)
+    hidden = [op for name, op in result.nodes.items() if name.startswith("hidden.")]
     # Each hidden neuron is in one population; what is read is there whole in each.
     assert sum(op.size for op in hidden) == 12
     assert len(hidden) > 1
-    assert {op.size for name, op in made.nodes.items() if name.startswith("last")} == {5}
+    assert {op.size for name, op in result.nodes.items() if name.startswith("last")} == {5}
 
 
 @settings(deadline=None, max_examples=examples(60))
@@ -70,14 +70,14 @@ def test_what_rounds_nothing_is_pruned_to_the_bit(seed: int, silent: set[int], b
     weight[:, 0] = np.where(weight.any(axis=1), weight[:, 0], 1.0)
     weight[sorted(silent)], bias[sorted(silent)] = 0.0, 0.0
     graph = two_layers(Affine(weight, bias if biased else None), Affine(dyadic(rng, 3, 7), dyadic(rng, 3)))
-    made = prune(graph)
+    result = prune(graph)
     if 0 < len(silent) < 7:
-        assert made.nodes["lif"].size == 7 - len(silent)
-        assert prune(made) is made
+        assert result.nodes["lif"].size == 7 - len(silent)
+        assert prune(result) is result
     else:
-        assert made is graph
+        assert result is graph
     x = raster(seed, 12, 4)
-    np.testing.assert_array_equal(simulate(made, x).left["output"], simulate(graph, x).left["output"])
+    np.testing.assert_array_equal(simulate(result, x).left["output"], simulate(graph, x).left["output"])
 
 
 def test_golden(golden: Callable[[str, str], None]) -> None:
@@ -99,10 +99,10 @@ def test_what_is_heard_in_compressed_rows_is_pruned_too() -> None:
         ("input", Input((8,), "spikes")), ("fc", Affine(weight)), ("lif", spiking), ("rows", rows),
         ("last", plain_lif(np.full(rows.out_shape, 0.5), 0.3)), ("output", Output(rows.out_shape)),
     ], dt=1e-3)  # fmt: skip
-    made = holds(prune, graph)
-    assert isinstance(made.nodes["rows"], SparseAffine)
-    assert made.nodes["rows"].in_shape == (33,)
-    same_spikes(graph, made)
+    result = holds(prune, graph)
+    assert isinstance(result.nodes["rows"], SparseAffine)
+    assert result.nodes["rows"].in_shape == (33,)
+    same_spikes(graph, result)
 
 
 def _convolved(rng: np.random.Generator) -> Graph:

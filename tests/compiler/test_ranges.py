@@ -62,9 +62,9 @@ def random_layer(rng: np.random.Generator, *, readout: bool) -> Graph:
 
 
 def held(graph: Graph, steps: int) -> tuple[UnitRange, Machine]:
-    made = plan(graph, Schedule(steps, "reset"))
-    (proved,) = prove(made)
-    return proved, Machine(made, 16)
+    network_plan = plan(graph, Schedule(steps, "reset"))
+    (proved,) = prove(network_plan)
+    return proved, Machine(network_plan, 16)
 
 
 @settings(max_examples=examples(80), deadline=None)

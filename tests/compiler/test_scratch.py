@@ -27,7 +27,7 @@ def test_a_folder_goes_with_its_block(tmp_path: Path) -> None:
         assert folder.stat().st_mode & 0o777 == 0o700
         (folder / "inner").mkdir()
     assert os.listdir(tmp_path) == []
-    with pytest.raises(OSError, match="No such file"), scratch_folder(tmp_path / "none"):
+    with pytest.raises(FileNotFoundError), scratch_folder(tmp_path / "none"):
         pass
 
 
@@ -43,8 +43,8 @@ def test_what_a_killed_process_left_goes_with_the_next_and_nothing_else(tmp_path
     (tmp_path / "nvc-20250131" / "thesis.txt").touch()
     kept.append("nvc-20250131")
     (tmp_path / "nvc-01234567").symlink_to("mine")
-    with scratch_folder(tmp_path) as held, scratch_folder(tmp_path) as other:
-        assert held.exists()
+    with scratch_folder(tmp_path) as folder, scratch_folder(tmp_path) as other:
+        assert folder.exists()
         assert left not in os.listdir(tmp_path)
         assert (tmp_path / "nvc-20250131" / "thesis.txt").exists()
-        assert sorted(os.listdir(tmp_path)) == sorted([*kept, "nvc-01234567", held.name, other.name])
+        assert sorted(os.listdir(tmp_path)) == sorted([*kept, "nvc-01234567", folder.name, other.name])

@@ -132,12 +132,12 @@ def test_a_planned_layer_equals_lavas_scalar_code(
         ("out", Output((3,))),
     ]
     graph = chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA)
-    made = plan(graph, Schedule(steps, "reset" if resets else "carried"))
+    network_plan = plan(graph, Schedule(steps, "reset" if resets else "carried"))
     # Cleared `delay` steps after the inputs begin, every T + delay steps.
     window = (steps + delay, delay) if resets else (0, 0)
-    assert made.window == steps + (delay if resets else 0)
-    machine = Machine(made)
-    x = rng.integers(0, 2, size=(4 * made.window, 1, 2))
+    assert network_plan.window == steps + (delay if resets else 0)
+    machine = Machine(network_plan)
+    x = rng.integers(0, 2, size=(4 * network_plan.window, 1, 2))
     taken = [machine.step({"in": row}) for row in x]
     exponent = graph.nodes["fc"].weight_exp  # type: ignore[attr-defined]
     for k in range(3):

@@ -147,8 +147,8 @@ def test_what_nothing_bounds_is_refused_by_name() -> None:
     with pytest.raises(InfeasibleError, match="layer: is part of a loop of messages, or behind one"):
         prove(plan(loop()))
     found = findings_of(loop(), read_spec(TARGETS / "lava" / "spec.toml"))
-    (said,) = [finding for finding in found if finding.severity == "error"]
-    assert (said.code, said.node) == ("accumulator-overflow", "layer")
+    (error,) = [finding for finding in found if finding.severity == "error"]
+    assert (error.code, error.node) == ("accumulator-overflow", "layer")
     # Values, not changes, into a sum that is never cleared; in windows it has its limit.
     values = chain(
         Level.INTEGER,

@@ -69,9 +69,9 @@ def test_verdicts_agree_with_sinabs() -> None:
     nets = RECORDED["nets"]
     assert len(nets) == 1000
     for shape, layers, why in nets[: examples(1000)]:
-        said = verdict(case_findings(Case.of(built(shape, layers), SPECK)))
-        found[said, not why] += 1
-        assert said == ("infeasible" if why else "feasible"), (shape, layers, why)
+        answer = verdict(case_findings(Case.of(built(shape, layers), SPECK)))
+        found[answer, not why] += 1
+        assert answer == ("infeasible" if why else "feasible"), (shape, layers, why)
     # Neither answer is the answer to everything.
     assert min(found.values()) > sum(found.values()) // 5
 
@@ -98,8 +98,8 @@ def codes(*nodes: Op, shape: tuple[int, ...] = (2, 8, 8)) -> list[tuple[str, str
 
 
 def conv(**changes: Any) -> Conv:
-    given: dict[str, Any] = {"weight": np.ones((2, 2, 3, 3)), "input_size": (8, 8)}
-    return Conv(**{**given, **changes})
+    fields: dict[str, Any] = {"weight": np.ones((2, 2, 3, 3)), "input_size": (8, 8)}
+    return Conv(**{**fields, **changes})
 
 
 @pytest.mark.parametrize(

@@ -55,13 +55,13 @@ def test_what_rounds_nothing_is_split_to_the_bit(seed: int, kinds: int, current:
     size = int(rng.integers(kinds, 9))
     decay = np.array([0.5, 0.25, 0.75, 0.0])[np.concatenate([np.arange(kinds), rng.integers(0, kinds, size - kinds)])]
     graph = layer(plain_lif(decay, 0.75, 0.5 if current else None), dyadic(rng, size, 4), dyadic(rng, size))
-    made = split(graph)
-    assert made is not graph
-    assert split(made) is made
-    copies = [op for name, op in made.nodes.items() if name.startswith("lif.")]
+    result = split(graph)
+    assert result is not graph
+    assert split(result) is result
+    copies = [op for name, op in result.nodes.items() if name.startswith("lif.")]
     assert len(copies) == kinds
     x = raster(seed, 12, 4)
-    np.testing.assert_array_equal(simulate(made, x).left["output"], simulate(graph, x).left["output"])
+    np.testing.assert_array_equal(simulate(result, x).left["output"], simulate(graph, x).left["output"])
 
 
 def test_golden(golden: Callable[[str, str], None]) -> None:
@@ -84,12 +84,12 @@ def test_behind_a_convolution_the_storage_stays() -> None:
         ("output", Output((3, 6, 6))),
     ]  # fmt: skip
     graph = chain(Level.DISCRETE, nodes, dt=1e-3)
-    made = holds(split, compose(graph))
-    parts = [op for op in made.nodes.values() if isinstance(op, SparseAffine)]
+    result = holds(split, compose(graph))
+    parts = [op for op in result.nodes.values() if isinstance(op, SparseAffine)]
     assert len(parts) == 3
     # Each weight is in one of them.
     assert sum(int(np.count_nonzero(op.values)) for op in parts) == int(op.synapses().fan_out.sum())
-    same_spikes(graph, made)
+    same_spikes(graph, result)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -116,23 +116,23 @@ def test_too_many_decays_stay_and_are_named() -> None:
 @pytest.mark.parametrize("current", [False, True])
 def test_clustering_gives_as_many_as_can_be_split_by(current: bool) -> None:
     graph = many(current)
-    made = holds(lambda it: cluster_decays(it, ARITHMETIC)[0], graph)
-    before, after = graph.nodes["lif"], made.nodes["lif"]
+    result = holds(lambda it: cluster_decays(it, ARITHMETIC)[0], graph)
+    before, after = graph.nodes["lif"], result.nodes["lif"]
     assert isinstance(before, Neuron)
     assert isinstance(after, Neuron)
     assert 1 < len(decay_groups(after, ARITHMETIC)) <= MOST_GROUPS
-    _, (said,) = cluster_decays(graph, ARITHMETIC)
+    _, (change,) = cluster_decays(graph, ARITHMETIC)
     moved = np.abs(after.membrane.decay - before.membrane.decay).max()  # type: ignore[union-attr]
     if current:
         moved = max(moved, np.abs(after.synapse.decay - before.synapse.decay).max())  # type: ignore[union-attr]
-    assert said.moved == moved > 0
-    assert said.codes == len(decay_groups(before, ARITHMETIC))
+    assert change.moved == moved > 0
+    assert change.codes == len(decay_groups(before, ARITHMETIC))
     # Nothing but the decays changes.
     kept = after.replace(membrane=before.membrane, synapse=before.synapse)
     assert kept == before
     spread = float(np.ptp(before.membrane.decay))  # type: ignore[union-attr]
     if not current:
-        assert said.moved < spread / MOST_GROUPS
+        assert change.moved < spread / MOST_GROUPS
 
 
 @settings(deadline=None, max_examples=examples(40))
@@ -142,29 +142,29 @@ def test_clusters_lie_among_the_decays(decays: list[float], most: int) -> None:
     ones = np.ones(len(values))
     neuron = Neuron(Membrane(values, ones, 0 * ones), None, plain_lif(values).spike)
     graph = layer(neuron, np.ones((len(values), 1)))
-    made, said = cluster_decays(graph, ARITHMETIC, most)
-    after = made.nodes["lif"].membrane.decay  # type: ignore[union-attr]
+    result, changes = cluster_decays(graph, ARITHMETIC, most)
+    after = result.nodes["lif"].membrane.decay  # type: ignore[union-attr]
     assert after.min() >= values.min()
     assert after.max() <= values.max()
-    assert len(np.unique(after)) <= most or not said
-    assert cluster_decays(made, ARITHMETIC, most)[0] is made
+    assert len(np.unique(after)) <= most or not changes
+    assert cluster_decays(result, ARITHMETIC, most)[0] is result
 
 
 def test_clustering_is_allowed_and_its_error_reported() -> None:
     graph = many()
     x = (np.random.default_rng(1).random((300, 3)) < 0.3).astype(float)
-    with pytest.raises(InfeasibleError, match="or compile with --allow-clustered-decays"):
+    with pytest.raises(InfeasibleError, match="--allow-clustered-decays"):
         nervecord.compile(graph, "lava", calibration=x)
     program = nervecord.compile(graph, "lava", calibration=x, allow_clustered_decays=True)
-    said = program.report["lowering"]["clustered"]
-    made, (what,) = cluster_decays(graph, ARITHMETIC)
+    clustered = program.report["lowering"]["clustered"]
+    result, (what,) = cluster_decays(graph, ARITHMETIC)
     assert program.allowances == (str(what),)
-    wanted, found = (simulate(it, x).left["output"] for it in (graph, made))
-    assert said["spikes"] == wanted.sum() > 100
-    assert said["spikes_different"] == np.count_nonzero(wanted != found) > 0
-    assert said["populations"][0]["moved"] == what.moved
+    wanted, found = (simulate(it, x).left["output"] for it in (graph, result))
+    assert clustered["spikes"] == wanted.sum() > 100
+    assert clustered["spikes_different"] == np.count_nonzero(wanted != found) > 0
+    assert clustered["populations"][0]["moved"] == what.moved
     text = program_text(program, None)
-    assert f"{said['spikes_different']} spikes differ beside {said['spikes']:,}" in text.replace("\n", " ")
+    assert f"{clustered['spikes_different']} spikes differ beside {clustered['spikes']:,}" in text.replace("\n", " ")
     assert f"allowed: {what}" in text
     # Without need the permission changes nothing.
     plain = nervecord.compile(layered(0, 2), "lava", allow_clustered_decays=True)

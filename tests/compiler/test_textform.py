@@ -107,11 +107,11 @@ def test_integers_name_their_arithmetic() -> None:
     text = to_text(lowered)
     assert "graph integer dt=0.001\narithmetic weight_bits=8 weight_signs=mode" in text
     assert "membrane.decay=" in text
-    said = explain(floats, lowered)
-    assert said[0] == "the graph went from discrete to integer"
-    assert "fc1: Affine became Dense with weight [" in " ".join(said)
-    assert any(line.startswith("lif1: LIF became LIF (integer) with membrane.bias [") for line in said)
-    assert "the recorded observations changed" in said
+    changes = explain(floats, lowered)
+    assert changes[0] == "the graph went from discrete to integer"
+    assert "fc1: Affine became Dense with weight [" in " ".join(changes)
+    assert any(line.startswith("lif1: LIF became LIF (integer) with membrane.bias [") for line in changes)
+    assert "the recorded observations changed" in changes
 
 
 def test_a_name_never_breaks_a_line() -> None:

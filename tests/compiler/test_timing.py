@@ -46,8 +46,8 @@ from nervecord.compiler.target.protocol import TargetSpec
 from nervecord.errors import InfeasibleError
 
 
-def codes(subject: Graph | Policy, spec: TargetSpec = LAVA, **given: Any) -> dict[str, str]:
-    return {finding.code: finding.severity for finding in findings_of(subject, spec, **given)}
+def codes(subject: Graph | Policy, spec: TargetSpec = LAVA, **arguments: Any) -> dict[str, str]:
+    return {finding.code: finding.severity for finding in findings_of(subject, spec, **arguments)}
 
 
 def test_what_enters_is_declared_where_it_must_be() -> None:
@@ -132,7 +132,7 @@ def test_a_bias_into_a_current_needs_something_that_can_carry_it() -> None:
     # A population that is read has no neuron to spare: its spikes are the output.
     read = deeper.replace(nodes={**deeper.nodes, "output2": Output((2,))}, edges=(*deeper.edges, ("lif1", "output2")))
     assert codes(read)["bias-channel"] == "error"
-    with pytest.raises(InfeasibleError, match="nothing that feeds it can carry one: all of it is read"):
+    with pytest.raises(InfeasibleError, match=r"cubalif3: .*can carry"):
         lower(read, ARITHMETIC, None)
 
 
@@ -263,8 +263,9 @@ def test_a_layer_without_scales_is_found_by_inspecting() -> None:
     (found,) = [finding for finding in findings_of(far, LAVA) if finding.severity == "error"]
     assert found.code == "no-scale"
     assert "no weight exponent" in found.message
-    with pytest.raises(InfeasibleError, match="no weight exponent"):
+    with pytest.raises(InfeasibleError, match="lif1: ") as caught:
         lower(far, ARITHMETIC, None)
+    assert caught.value.codes == ("no-scale",)
     assert "no-scale" not in codes(net(affine(), lif()))
     # Where another rule refuses it, nothing is tried.
     assert "no-scale" not in codes(net(affine(), lif(threshold=np.full(2, 1e-9), reset="none")))

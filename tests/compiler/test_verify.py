@@ -66,8 +66,8 @@ def put(subject: Policy, name: str, op: Op | None = None, **changes: Any) -> Pol
 
 def part(subject: Policy, name: str, which: str, **changes: Any) -> Policy:
     """The same for fields of a part."""
-    held = getattr(subject.graph.nodes[name], which)
-    return put(subject, name, **{which: dataclasses.replace(held, **changes)})
+    array = getattr(subject.graph.nodes[name], which)
+    return put(subject, name, **{which: dataclasses.replace(array, **changes)})
 
 
 def wired(
@@ -193,7 +193,7 @@ def test_graphs_and_ops_are_values() -> None:
         op.delay = 3  # type: ignore[attr-defined,misc]
     with pytest.raises(TypeError):
         POLICY.graph.nodes["x"] = op  # type: ignore[index]
-    with pytest.raises(GraphError, match="does not exist"):
+    with pytest.raises(GraphError, match="nowhere"):
         POLICY.graph.replace(edges=(("observation", "nowhere"),))
     with pytest.raises(GraphError, match="twice"):
         POLICY.graph.replace(edges=EDGES + EDGES[:1])
@@ -332,8 +332,8 @@ def outcome(subject: Graph | Policy, rng: np.random.Generator) -> set[str]:
             assert np.isfinite(action).all()
             continue
         x = {name: rng.integers(0, 2, size=(steps, 2, *graph.nodes[name].in_shape)) for name in graph.inputs}
-        given = x if not machine.plan.schedule.held else {name: rows[0] for name, rows in x.items()}
-        for name, left in machine.block(given)[0].items():
+        inputs = x if not machine.plan.schedule.held else {name: rows[0] for name, rows in x.items()}
+        for name, left in machine.block(inputs)[0].items():
             assert left.shape[-len(graph.nodes[name].in_shape) :] == graph.nodes[name].in_shape
     return set()
 

@@ -45,9 +45,9 @@ def test_what_others_write_or_have_named_stays(tmp_path: Path) -> None:
     code += "print(_opened(Path('held'))[0].name, flush=True)\ntime.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
-        held = writer.stdout.readline().strip()
+        line = writer.stdout.readline().strip()
         remove_leftovers(tmp_path)
-        assert held in os.listdir(tmp_path)
+        assert line in os.listdir(tmp_path)
         assert set(kept) < set(os.listdir(tmp_path))
         assert ".dead.0123456789abcdef.nervecord-tmp" not in os.listdir(tmp_path)
         assert ".folder.0123456789abcdef.nervecord-tmp" in os.listdir(tmp_path)
@@ -55,7 +55,7 @@ def test_what_others_write_or_have_named_stays(tmp_path: Path) -> None:
         writer.kill()
         writer.wait()
     remove_leftovers(tmp_path)
-    assert held not in os.listdir(tmp_path)
+    assert line not in os.listdir(tmp_path)
 
 
 def test_writers_of_one_file_do_not_take_each_others_drafts(tmp_path: Path) -> None:

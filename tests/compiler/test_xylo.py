@@ -48,10 +48,10 @@ def test_verdicts_agree_with_rockpools_mapper() -> None:
     found: Counter[tuple[str, bool]] = Counter()
     for net, why in RECORDED["nets"]:
         findings = case_findings(Case.of(built(net), XYLO))
-        said = verdict(findings)
-        found[said, not why] += 1
-        assert (said == "infeasible") == bool(why), (net, why, [f.code for f in findings if f.severity == "error"])
-        if said == "unknown":
+        answer = verdict(findings)
+        found[answer, not why] += 1
+        assert (answer == "infeasible") == bool(why), (net, why, [f.code for f in findings if f.severity == "error"])
+        if answer == "unknown":
             assert {f.code for f in findings if f.severity == "unknown"} == {"fan-out"}
     assert sum(found.values()) == 300
     assert found["infeasible", False] > 100

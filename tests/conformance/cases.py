@@ -73,15 +73,15 @@ def policy(seed: int = 0, sizes: tuple[int, ...] = SIZES, **options: Any) -> Pol
 
 def part(which: str, **changes: Any) -> Policy:
     """A policy with fields of a part of its hidden layer changed."""
-    made = policy()
-    op = made.graph.nodes["lif1"]
-    return with_node(made, "lif1", op.replace(**{which: dataclasses.replace(getattr(op, which), **changes)}))
+    base = policy()
+    op = base.graph.nodes["lif1"]
+    return with_node(base, "lif1", op.replace(**{which: dataclasses.replace(getattr(op, which), **changes)}))
 
 
-def wired(made: Policy, cut: tuple[str, str], *edges: Edge, **nodes: Op) -> Policy:
-    graph = made.graph
+def wired(policy: Policy, cut: tuple[str, str], *edges: Edge, **nodes: Op) -> Policy:
+    graph = policy.graph
     kept = tuple(edge for edge in graph.edges if edge != cut)
-    return made.replace(graph=graph.replace(nodes={**graph.nodes, **nodes}, edges=(*kept, *edges)))
+    return policy.replace(graph=graph.replace(nodes={**graph.nodes, **nodes}, edges=(*kept, *edges)))
 
 
 def full(value: float) -> Any:
@@ -195,17 +195,17 @@ def sigma_delta(activation: Any) -> Graph:
     return chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA)
 
 
-def limited(made: Policy, limit: float = 0.4) -> Policy:
+def limited(policy: Policy, limit: float = 0.4) -> Policy:
     """What a policy gets is clipped before all else."""
-    return with_node(made, "observation", Input((SIZES[0],), "values", limit))
+    return with_node(policy, "observation", Input((SIZES[0],), "values", limit))
 
 
 def bare() -> Policy:
     """Observations that no normaliser passes."""
-    made = limited(policy(), 1.5)
-    edges = [e for e in made.graph.edges if "normalise" not in e]
-    nodes = {name: op for name, op in made.graph.nodes.items() if name != "normalise"}
-    return made.replace(graph=made.graph.replace(nodes=nodes, edges=(*edges, ("observation", "fc1"))))
+    base = limited(policy(), 1.5)
+    edges = [e for e in base.graph.edges if "normalise" not in e]
+    nodes = {name: op for name, op in base.graph.nodes.items() if name != "normalise"}
+    return base.replace(graph=base.graph.replace(nodes=nodes, edges=(*edges, ("observation", "fc1"))))
 
 
 MAKERS: dict[tuple[str, str], Callable[[str], Policy | Graph]] = {

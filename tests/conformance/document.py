@@ -31,8 +31,8 @@ def conformance_doc() -> str:
     lines += [f"| {name} | {', '.join(engines(name))} | {_about(name)} |" for name in names]
     lines += ["", "| case | what is in it | " + " | ".join(names) + " |", "|---|---|" + "---|" * len(names)]
     lines += [
-        f"| {case} | {made.about} | " + " | ".join(cell(name, case).text for name in names) + " |"
-        for case, made in CASES.items()
+        f"| {case} | {content.about} | " + " | ".join(cell(name, case).text for name in names) + " |"
+        for case, content in CASES.items()
     ]
     if LACKS:
         lines += [

@@ -51,11 +51,11 @@ from nervecord.targets.onnx.engine import OnnxStream
 OTHER = "unheard of"
 
 
-def batched_stream(made: Plan) -> Any:
+def batched_stream(network_plan: Plan) -> Any:
     pytest.importorskip("torch")
     from nervecord.runtime.engines.torch.session import BatchedStream
 
-    return BatchedStream(made)
+    return BatchedStream(network_plan)
 
 
 ENGINES: dict[str, Callable[[Plan], Any]] = {
@@ -71,14 +71,14 @@ def changed(value: Any, name: str) -> None:
     object.__setattr__(value, name, OTHER)
 
 
-def run(engine: str, made: Plan) -> None:
+def run(engine: str, network_plan: Plan) -> None:
     try:
-        opened = ENGINES[engine](made)
+        opened = ENGINES[engine](network_plan)
     except MissingDependencyError as error:
         pytest.skip(str(error))
     with opened as session:
-        name = made.graph.inputs[0]
-        session.run(np.ones((3, *made.graph.nodes[name].in_shape)))
+        name = network_plan.graph.inputs[0]
+        session.run(np.ones((3, *network_plan.graph.nodes[name].in_shape)))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -100,16 +100,16 @@ def integers(arithmetic: Arithmetic) -> Plan:
 @pytest.mark.parametrize("name", Literals)
 def test_an_arithmetic_with_an_unknown_choice_is_refused_by_its_name(name: str, engine: str) -> None:
     arithmetic = dataclasses.replace(LAVA)
-    made = integers(arithmetic)
-    run(engine, made)
+    network_plan = integers(arithmetic)
+    run(engine, network_plan)
     changed(arithmetic, name)
-    made = dataclasses.replace(made)  # what was proved of the plan before is kept for that one
-    said = "overflow" if name.endswith("overflow") else name
+    network_plan = dataclasses.replace(network_plan)  # what was proved of the plan before is kept for that one
+    choice = "overflow" if name.endswith("overflow") else name
     # Of the signs of weights only what weights may be depends on them, and verification asks for that.
-    reading: Any = partial(run, engine, made)
+    reading: Any = partial(run, engine, network_plan)
     if name == "weight_signs":
-        reading = partial(list, made.step("fc").op.misfits(arithmetic))
-    with pytest.raises(InfeasibleError, match=f"no case for {said} '{OTHER}'"):
+        reading = partial(list, network_plan.step("fc").op.misfits(arithmetic))
+    with pytest.raises(InfeasibleError, match=f"no case for {choice} '{OTHER}'"):
         reading()
 
 
@@ -117,10 +117,10 @@ def test_an_arithmetic_with_an_unknown_choice_is_refused_by_its_name(name: str, 
 def test_proofs_refuse_it_too(name: str) -> None:
     """(A bound holds whenever a current arrives, and whether the threshold itself spikes.)"""
     arithmetic = dataclasses.replace(LAVA)
-    made = integers(arithmetic)
+    network_plan = integers(arithmetic)
     changed(arithmetic, name)
     with pytest.raises(InfeasibleError, match=OTHER):
-        overflows(prove(made), arithmetic)
+        overflows(prove(network_plan), arithmetic)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -150,17 +150,17 @@ def changes() -> Plan:
 
 
 PLANS: dict[tuple[str, str], tuple[Callable[[], Plan], Callable[[Plan], Any], tuple[str, ...]]] = {
-    ("Spike", "reset"): (spiking, lambda made: made.step("op").op.spike, ("definition", "torch", "onnx")),
+    ("Spike", "reset"): (spiking, lambda case: case.step("op").op.spike, ("definition", "torch", "onnx")),
     ("Pool", "mode"): (
         lambda: floats(("op", Pool("sum", (2, 2), (2, 2), (0, 0), (1, 4, 4))), ("flat", Flatten((1, 2, 2), 0, -1))),
-        lambda made: made.step("op").op, ("definition", "torch", "onnx"),
+        lambda case: case.step("op").op, ("definition", "torch", "onnx"),
     ),
     ("Activation", "function"): (
-        lambda: floats(("op", Activation("tanh", (2,)))), lambda made: made.step("op").op,
+        lambda: floats(("op", Activation("tanh", (2,)))), lambda case: case.step("op").op,
         ("definition", "torch", "onnx"),
     ),
-    ("SigmaDelta", "activation"): (changes, lambda made: made.step("op").op, ("definition", "emulator")),
-    ("Input", "carries"): (spiking, lambda made: made.graph.nodes["in"], ("definition", "torch", "onnx")),
+    ("SigmaDelta", "activation"): (changes, lambda case: case.step("op").op, ("definition", "emulator")),
+    ("Input", "carries"): (spiking, lambda case: case.graph.nodes["in"], ("definition", "torch", "onnx")),
 }  # fmt: skip
 """(op or part, its choice) -> a plan, what to change in it, and the engines that run it."""
 
@@ -179,9 +179,9 @@ def test_every_declared_choice_is_here() -> None:
 @pytest.mark.parametrize(("case", "engine"), [(case, engine) for case in PLANS for engine in PLANS[case][2]])
 def test_an_op_with_an_unknown_choice_is_refused_by_its_name(case: tuple[str, str], engine: str) -> None:
     make, part, _ = PLANS[case]
-    made = make()
-    run(engine, made)
-    changed(part(made), case[1])
-    made = dataclasses.replace(made)
+    network_plan = make()
+    run(engine, network_plan)
+    changed(part(network_plan), case[1])
+    network_plan = dataclasses.replace(network_plan)
     with pytest.raises(NervecordError, match=f"{case[1]} '{OTHER}'"):
-        run(engine, made)
+        run(engine, network_plan)

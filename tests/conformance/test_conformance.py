@@ -146,14 +146,14 @@ def test_whoever_gets_the_fail_safe_action_is_known(name: str, engine: str) -> N
     decode = program.graph.nodes["decode"]
     wild = decode.replace(weight=np.tile([1.7e308, -1.7e308], (2, 1)), offset=np.zeros(2))
     graph = program.graph.replace(nodes={**program.graph.nodes, "decode": wild})
-    made = Program(program.target, graph, program.contract, report=program.report)
+    changed = Program(program.target, graph, program.contract, report=program.report)
     if engine == "c":
         with pytest.raises(InfeasibleError, match="weights"):
-            opened(name, engine, made)
+            opened(name, engine, changed)
         return
     batch = 1 if engine == "lava" else 6
     rng, replaced, acted = np.random.default_rng(5), 0, 0
-    with opened(name, engine, made) as session, MachineSession(made.policy, batch=batch) as plain:
+    with opened(name, engine, changed) as session, MachineSession(changed.policy, batch=batch) as plain:
         session.reset(batch)
         for _ in range(4 if engine == "lava" else 8):
             rows = rng.normal(size=(batch, 3)).astype(np.float32).astype(np.float64)
@@ -184,8 +184,8 @@ def test_random_graphs_of_integers(name: str, engine: str, seed: int) -> None:
         pytest.skip("computes in floats")
     require_engine(name, engine)
     case = draw(4000 + seed, integers(spec))
-    made = Program(spec.name, case.plan.graph, schedule=case.plan.schedule)
-    with opened(name, engine, made) as session:
+    program = Program(spec.name, case.plan.graph, schedule=case.plan.schedule)
+    with opened(name, engine, program) as session:
         wanted, found = MachineStream(session.plan), session
         steps = case.plan.schedule.steps
         for start in range(0, len(next(iter(case.inputs.values()))), steps):
@@ -250,8 +250,8 @@ def test_choices_of_integers(name: str, engine: str, choice: Choice) -> None:
     if spec.integers is None:
         pytest.skip("computes in floats")
     require_engine(name, engine)
-    made = Program(spec.name, INTEGERS[choice].replace(arithmetic=integers(spec)), schedule=STREAM)
-    assert_same_rows(name, engine, made, np.random.default_rng(0).integers(-30, 31, size=(40, 3)))
+    program = Program(spec.name, INTEGERS[choice].replace(arithmetic=integers(spec)), schedule=STREAM)
+    assert_same_rows(name, engine, program, np.random.default_rng(0).integers(-30, 31, size=(40, 3)))
 
 
 LIMITS = {"whole": 3.0, "fractional": 1.5}
@@ -273,16 +273,16 @@ def test_an_inputs_limit_in_integers(name: str, engine: str, schedule: Schedule,
         ("lif", Neuron(IntegerMembrane(40, np.zeros(4)), None, IntegerSpike(90))), ("out", Output((4,))),
     ]  # fmt: skip
     graph = chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=integers(spec))
-    made = Program(spec.name, graph, schedule=schedule)
+    program = Program(spec.name, graph, schedule=schedule)
     if engine == "onnxruntime" and schedule.held:
         with pytest.raises(InfeasibleError, match="holds its input"):
-            opened(name, engine, made)
+            opened(name, engine, program)
         return
-    assert_same_rows(name, engine, made, np.random.default_rng(2).normal(size=(40, 3)).astype(np.float32) * 4)
+    assert_same_rows(name, engine, program, np.random.default_rng(2).normal(size=(40, 3)).astype(np.float32) * 4)
 
 
-def assert_same_rows(name: str, engine: str, made: Program, x: np.ndarray) -> None:
-    with opened(name, engine, made) as session:
+def assert_same_rows(name: str, engine: str, program: Program, x: np.ndarray) -> None:
+    with opened(name, engine, program) as session:
         wanted, found = MachineStream(session.plan).run(x), session.run(x)
         for key, rows in wanted.items():
             np.testing.assert_array_equal(found[key], rows, err_msg=key)

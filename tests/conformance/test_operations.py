@@ -118,8 +118,8 @@ def network(case: str) -> Plan:
 
 
 def test_every_operation_of_integers_has_a_case() -> None:
-    told = {case.split()[0] for case in CASES}
-    assert told == {*NUMERIC, *INTEGER, *COMPARISONS, *LOGIC, *SELECTIONS, *CONVERSIONS} - {"as_float", *FLOAT}
+    operations = {case.split()[0] for case in CASES}
+    assert operations == {*NUMERIC, *INTEGER, *COMPARISONS, *LOGIC, *SELECTIONS, *CONVERSIONS} - {"as_float", *FLOAT}
 
 
 ENGINES: list[Any] = [
@@ -133,9 +133,9 @@ ENGINES: list[Any] = [
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("case", CASES)
 def test_it_gives_what_the_definition_gives(engine: Any, case: str) -> None:
-    made = network(case)
-    plain = MachineStream(made)
-    with engine(made) as other:
+    network_plan = network(case)
+    plain = MachineStream(network_plan)
+    with engine(network_plan) as other:
         # Every pair of what enters and what entered before, for each neuron.
         for shift in range(EACH.size):
             for x in (EACH, np.roll(EACH, shift), EACH[::-1]):

@@ -47,6 +47,7 @@ from nervecord.compiler.plan.plan import plan
 from nervecord.compiler.schema import checked, row
 from nervecord.compiler.target.specfile import read_spec
 from nervecord.errors import FileFormatError, NervecordError
+from nervecord.runtime.answer import NOT_FINITE
 from nervecord.runtime.arrayfile import read_arrays
 from nervecord.runtime.report.html import page
 from nervecord.runtime.session import MachineSession
@@ -223,7 +224,7 @@ def run_program(program: Program, rng: random.Random) -> None:
         assert all(np.array_equal(actions[0], action) for action in actions), f"engines differ: {actions}"
         if k == 3:
             assert np.array_equal(actions[0], contract.fail_safe)
-            assert all(session.counts.fail_safe["observation not finite"] == 1 for session in sessions)
+            assert all(session.counts.fail_safe[NOT_FINITE] == 1 for session in sessions)
 
 
 def run_stream(program: Program, made: Any, rng: random.Random) -> None:

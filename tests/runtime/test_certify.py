@@ -42,8 +42,9 @@ def test_its_verdict_has_three_values() -> None:
 def test_it_plays_until_the_interval_is_narrow() -> None:
     seen: list[tuple[int, int, float]] = []
     found = nervecord.certify(
-        ZOO / "cartpole.nervecord", ZOO / "policy.nir", progress=lambda *row: seen.append(row), most=100
-    )
+        ZOO / "cartpole.nervecord", ZOO / "policy.nir", progress=lambda *row: seen.append(row), most=100,
+        wrappers=("TimeLimit:100",),
+    )  # fmt: skip
     assert found.verdict == "holds"
     assert (found.environment, len(found.floating), found.observations) == ("CartPole-v1", LEAST, 2048)
     assert seen == [(LEAST, 100, found.half)]

@@ -18,6 +18,7 @@ from nervecord.compiler.compile import compile_graph
 from nervecord.compiler.files.program import Program
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.plan.plan import Plan, plan
+from nervecord.runtime.answer import ACTION_NOT_FINITE
 from nervecord.targets.lava.target import LavaTarget
 from nervecord.targets.reference.target import ReferenceTarget
 
@@ -44,17 +45,17 @@ def opened(programs: dict[str, Program], engine: str) -> Any:
 def test_a_copied_session_goes_on_alone_from_where_the_first_one_stood(
     programs: dict[str, Program], engine: str, way: str
 ) -> None:
-    given = np.random.default_rng(0).normal(size=(30, 3))
+    rows = np.random.default_rng(0).normal(size=(30, 3))
     first = opened(programs, engine)
-    for observation in given[:5]:
+    for observation in rows[:5]:
         first.step(observation)
     second = WAYS[way](first)
-    theirs = [second.step(observation) for observation in given[5:15]]  # carried state: it must be its own
-    ours = [first.step(observation) for observation in given[5:15]]
-    assert np.array_equal(ours, theirs)
+    copied = [second.step(observation) for observation in rows[5:15]]  # carried state: it must be its own
+    original = [first.step(observation) for observation in rows[5:15]]
+    assert np.array_equal(original, copied)
     assert (first.counts.actions, second.counts.actions) == (15, 15)
     first.close()
-    second.step(given[0])
+    second.step(rows[0])
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -68,25 +69,25 @@ def test_programs_graphs_and_plans_are_the_same_after_it(programs: dict[str, Pro
         assert graph == program.graph
         assert WAYS[way](program.policy) == program.policy
         assert WAYS[way](program.contract) == program.contract
-        made = WAYS[way](plan(program.policy))
-        assert isinstance(made, Plan)
-        assert made.window == plan(program.policy).window
+        session = WAYS[way](plan(program.policy))
+        assert isinstance(session, Plan)
+        assert session.window == plan(program.policy).window
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_session_in_two_threads_gives_every_thread_its_own_actions(programs: dict[str, Program], engine: str) -> None:
     """Without carried state an action depends on its observation alone, whoever asked before."""
     policy = random_policy(sizes=(3, 8, 2), steps=3, state="reset")
-    made = compile_graph(policy, ReferenceTarget() if engine == "floats" else LavaTarget())
-    session = nervecord.open(made, engine=None if engine == "floats" else engine)
-    given = np.random.default_rng(0).normal(size=(2, 50, 3))
-    wanted = [[session.step(observation) for observation in rows] for rows in given]
+    program = compile_graph(policy, ReferenceTarget() if engine == "floats" else LavaTarget())
+    session = nervecord.open(program, engine=None if engine == "floats" else engine)
+    observations = np.random.default_rng(0).normal(size=(2, 50, 3))
+    wanted = [[session.step(observation) for observation in rows] for rows in observations]
     wrong: list[int] = []
     times = 40 if engine == "emulator" else 3
 
     def ask(k: int) -> None:
         for _ in range(times):
-            for observation, action in zip(given[k], wanted[k], strict=True):
+            for observation, action in zip(observations[k], wanted[k], strict=True):
                 if not np.array_equal(session.step(observation), action):
                     wrong.append(k)
 
@@ -116,4 +117,4 @@ def test_an_action_that_is_not_finite_is_replaced_and_counted(programs: dict[str
             assert np.isfinite(actions).all()
             replaced = sum(np.array_equal(action, (0.25, -0.5)) for action in actions)
             assert replaced > 0
-            assert session.counts.fail_safe == {"action not finite": replaced}
+            assert session.counts.fail_safe == {ACTION_NOT_FINITE: replaced}

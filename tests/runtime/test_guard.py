@@ -48,19 +48,19 @@ def test_what_was_started_ends_with_us(number: int | None, tmp_path: Path) -> No
     folder = tmp_path / "session"
     folder.mkdir()
     (folder / "log").touch()
-    ours = subprocess.Popen(
+    own = subprocess.Popen(
         [sys.executable, "-c", STARTS, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, start_new_session=True,
     )  # fmt: skip
-    with ours:
-        assert ours.stdout is not None
-        daemon = int(ours.stdout.readline())
+    with own:
+        assert own.stdout is not None
+        daemon = int(own.stdout.readline())
         assert runs(daemon)
         if number is None:
-            ours.communicate("end\n")
+            own.communicate("end\n")
         else:
-            os.killpg(ours.pid, number)
-            ours.wait()
+            os.killpg(own.pid, number)
+            own.wait()
     assert awaited_end(daemon)
     deadline = time.monotonic() + 10
     while folder.exists() and time.monotonic() < deadline:

@@ -348,23 +348,23 @@ def browser() -> Iterator[Any]:
 
 def shown(browser: Any, path: Path) -> tuple[Any, list[str], list[str]]:
     """(the page once its charts are drawn, what the console said, what was asked for)."""
-    said: list[str] = []
+    console: list[str] = []
     asked: list[str] = []
     opened = browser.new_page(viewport={"width": 1280, "height": 900})
-    opened.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
-    opened.on("pageerror", lambda error: said.append(str(error)))
+    opened.on("console", lambda message: console.append(f"{message.type}: {message.text}"))
+    opened.on("pageerror", lambda error: console.append(str(error)))
     opened.on("request", lambda request: asked.append(request.url))
     opened.goto(path.as_uri())
     opened.wait_for_selector("body[data-drawn]", timeout=60_000)
-    return opened, said, asked
+    return opened, console, asked
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_browser_draws_it_and_asks_for_nothing(kind: str, browser: Any, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     page.write_report(path, contents(kind))
-    opened, said, asked = shown(browser, path)
-    assert said == []
+    opened, console, asked = shown(browser, path)
+    assert console == []
     assert asked == [path.as_uri()]
     assert opened.evaluate("window.hacked") is None
     drawn = opened.evaluate("[...document.querySelectorAll('.chart')].map(e => e.querySelectorAll('svg').length)")
@@ -390,7 +390,7 @@ def test_a_script_that_got_in_all_the_same_would_not_run(browser: Any, tmp_path:
     text = page.render(contents("inspect"))
     path = tmp_path / "report.html"
     path.write_text(text.replace("<h1>", "<script>window.hacked = 1</script><h1>"), encoding="utf-8")
-    opened, said, _ = shown(browser, path)
+    opened, console, _ = shown(browser, path)
     assert opened.evaluate("window.hacked") is None
-    assert any("Content Security Policy" in line for line in said)
+    assert any("Content Security Policy" in line for line in console)
     opened.close()

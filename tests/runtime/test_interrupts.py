@@ -91,7 +91,7 @@ class Stop:
     def __exit__(self, *given: object) -> None:
         sys.settrace(self.before)
 
-    def look(self, frame: Any, event: str, given: Any) -> Any:
+    def look(self, frame: Any, event: str, argument: Any) -> Any:
         if not frame.f_code.co_filename.startswith(ROOM):
             return None
         if event == "line":
@@ -148,8 +148,8 @@ def test_an_interrupt_at_any_line(engine: str, kind: str, integer: bool) -> None
 
 def test_counts_of_interrupted_steps_are_those_of_whole_ones() -> None:
     rows = np.random.default_rng(0).normal(size=(30, 3))
-    made = program("reset", integer=True).policy
-    with MachineSession(made) as undisturbed, MachineSession(made) as session:
+    policy = program("reset", integer=True).policy
+    with MachineSession(policy) as undisturbed, MachineSession(policy) as session:
         for k, row in enumerate(rows):
             undisturbed.step(row)
             with pytest.raises(KeyboardInterrupt), Stop(40 + 9 * k):
@@ -232,9 +232,9 @@ def test_what_no_session_takes_is_said_and_changes_nothing(engine: str, name: st
 
 def test_recordings_that_are_none() -> None:
     policy = random_policy(1, **KINDS["reset"])
-    for given in ([[1.0], [1.0, 2.0]], np.ma.masked_less(np.zeros((4, 3)), 1.0)):
+    for rows in ([[1.0], [1.0, 2.0]], np.ma.masked_less(np.zeros((4, 3)), 1.0)):
         with pytest.raises(GraphError, match="observations: is"):
-            simulate(policy, given)  # type: ignore[arg-type]
+            simulate(policy, rows)  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_kept_is_refused_before_it_is_made(make_policy: Callable[..., Policy]) -> None:
@@ -243,7 +243,7 @@ def test_what_cannot_be_kept_is_refused_before_it_is_made(make_policy: Callable[
         rows = np.zeros((1, policy.contract.observation.size))
         before = session.step(rows[0])
         session.reset()
-        with pytest.raises(NervecordError, match=r"gives \d+ values in \d+ steps, and at most 134217728 are kept"):
+        with pytest.raises(NervecordError, match=r"\d+ values.*\d+ steps.*134217728"):
             session.reset(1 << 23)
         assert session.batch == 1
         np.testing.assert_array_equal(session.step(rows[0]), before)
@@ -303,16 +303,16 @@ def test_a_session_that_does_not_come_to_rest_is_the_parents_alone(monkeypatch: 
     monkeypatch.setattr("nervecord.runtime.closing.PATIENCE", 0.05)
     assert PATIENCE > 1
     with opened("definition", "reset", integer=False) as session:
-        held, release = threading.Event(), threading.Event()
+        locked, release = threading.Event(), threading.Event()
 
         def hold() -> None:
             with session._lock:
-                held.set()
+                locked.set()
                 release.wait()
 
         thread = threading.Thread(target=hold)
         thread.start()
-        held.wait()
+        locked.wait()
         child = os.fork()
         if not child:
             code = 3

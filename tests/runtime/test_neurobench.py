@@ -50,9 +50,9 @@ def test_it_counts_as_the_package_does(seed: int) -> None:
 
     def linear(name: str) -> Any:
         op = nodes[name]
-        made = torch.nn.Linear(*op.weight.T.shape)
-        made.weight.data, made.bias.data = torch.tensor(op.weight).float(), torch.tensor(op.bias).float()
-        return made
+        layer = torch.nn.Linear(*op.weight.T.shape)
+        layer.weight.data, layer.bias.data = torch.tensor(op.weight).float(), torch.tensor(op.bias).float()
+        return layer
 
     def leaky(name: str) -> Any:
         beta = float(nodes[name].membrane.decay[0])
@@ -97,11 +97,11 @@ def test_it_counts_as_the_package_does(seed: int) -> None:
     assert round(found.connection_sparsity, 4) == ConnectionSparsity()(model)
     assert found.parameter_count == ParameterCount()(model)
     # snnTorch keeps scalars beside what a neuron needs, and one decay and threshold for a layer; no weight differs.
-    theirs = Footprint()(model)
+    reference = Footprint()(model)
     neurons = 12 + 6
-    ours = 4 * (found.parameter_count + neurons * 6)
-    assert found.footprint == ours
-    assert theirs >= 4 * (found.parameter_count + neurons)
+    own = 4 * (found.parameter_count + neurons * 6)
+    assert found.footprint == own
+    assert reference >= 4 * (found.parameter_count + neurons)
 
 
 def test_per_episode_is_per_action_times_actions() -> None:

@@ -27,19 +27,21 @@ from nervecord.runtime.session import MachineSession, Session
 PERIOD = 0.05
 
 
-def policy() -> Policy:
+def policy(**size: Any) -> Policy:
     """In Lava's integers, with a fail-safe action that no policy takes by chance; 20 Hz."""
-    made = random_policy(state="carried", control_period=PERIOD)
-    lowered, _ = lower(made, LAVA, calibrate(made))
+    policy = random_policy(state="carried", control_period=PERIOD, **size)
+    lowered, _ = lower(policy, LAVA, calibrate(policy))
     assert isinstance(lowered, Policy)
     contract = lowered.contract
     changed = nervecord.Contract(**{
         **{name: getattr(contract, name) for name in contract.__slots__}, "fail_safe": (0.125,) * 8
     })  # fmt: skip
-    return Policy(lowered.graph, changed, made.recorded)
+    return Policy(lowered.graph, changed, policy.recorded)
 
 
 POLICY = policy()
+QUICK = policy(sizes=(27, 4, 8), steps=1)
+"""For thousands of steps of which only the time counts."""
 ROWS = np.random.default_rng(0).normal(size=(400, 27))
 
 
@@ -69,8 +71,8 @@ class Slow(MachineSession):
         return action if self.wrong is None else np.full_like(action, self.wrong)
 
 
-def driven(*, batch: int = 1, **settings: Any) -> tuple[RealTimeSession, Slow, Clock]:
-    inner = Slow(POLICY, batch=batch)
+def driven(*, batch: int = 1, subject: Policy = POLICY, **settings: Any) -> tuple[RealTimeSession, Slow, Clock]:
+    inner = Slow(subject, batch=batch)
     inner.clock = clock = Clock()
     return RealTimeSession(inner, RealTime(**settings), clock=clock), inner, clock
 
@@ -80,11 +82,11 @@ def driven(*, batch: int = 1, **settings: Any) -> tuple[RealTimeSession, Slow, C
 
 
 def sessions() -> list[Callable[[], Session]]:
-    made: list[Callable[[], Session]] = [
+    makers: list[Callable[[], Session]] = [
         lambda: MachineSession(POLICY), lambda: EmulatorSession(POLICY), lambda: EmulatorSession(POLICY, fuse=False),
         lambda: RealTimeSession(EmulatorSession(POLICY), RealTime(deadline=60.0, rate=None)),
     ]  # fmt: skip
-    return made
+    return makers
 
 
 @pytest.mark.parametrize("make", sessions(), ids=["definition", "emulator", "emulator-general", "real-time"])
@@ -255,7 +257,7 @@ RECORDED = np.loadtxt(Path(__file__).parent.parent / "data" / "jitter.csv")
 
 
 def with_intervals(intervals: np.ndarray) -> tuple[list[str | None], RealTimeSession]:
-    session, _, clock = driven()
+    session, _, clock = driven(subject=QUICK)
     reasons: list[str | None] = []
     for k, interval in enumerate(intervals):
         session.step(ROWS[k % len(ROWS)])
@@ -310,13 +312,13 @@ def test_latency_and_jitter_are_counted_in_bins() -> None:
 def test_what_is_enforced_is_a_number() -> None:
     for name in ("deadline", "rate"):
         for value in (0.0, -1.0, np.nan, np.inf):
-            with pytest.raises(ContractError, match=f"{name}: is .*, a finite number above 0 is needed"):
+            with pytest.raises(ContractError, match=f"{name}: is {value}"):
                 RealTime(**{name: value})
 
 
 def test_the_front_opens_it() -> None:
-    made = random_policy(control_period=PERIOD)
-    with nervecord.open(nervecord.compile(made), realtime=True) as session:
+    policy = random_policy(control_period=PERIOD)
+    with nervecord.open(nervecord.compile(policy), realtime=True) as session:
         assert isinstance(session, RealTimeSession)
         assert session.deadline == PERIOD
         session.step(ROWS[0])
@@ -324,7 +326,7 @@ def test_the_front_opens_it() -> None:
         session.step(ROWS[0])
     with pytest.raises(ContractError, match="closed"):
         session.session.step(ROWS[0])
-    with nervecord.open(made, realtime=nervecord.RealTime(deadline=0.5, rate=None)) as session:
+    with nervecord.open(policy, realtime=nervecord.RealTime(deadline=0.5, rate=None)) as session:
         assert isinstance(session, RealTimeSession)
         assert (session.deadline, session.settings.rate) == (0.5, None)
 

@@ -98,8 +98,8 @@ def network(mode: str) -> Plan:
 
 @pytest.mark.parametrize("mode", ["ternary", "read spikes"])
 def test_what_it_sends_belongs_to_the_fast_form(mode: str) -> None:
-    made = network(mode)
-    with EmulatorStream(made) as fast, MachineStream(made) as definition:
+    network_plan = network(mode)
+    with EmulatorStream(network_plan) as fast, MachineStream(network_plan) as definition:
         for x in [[-5, 0, 5], [60, 60, 60], [60, 300, -300], [60, 60, 60]] * 2:
             block = np.array(x, dtype=np.float64).reshape(1, 1, 3)
             np.testing.assert_array_equal(fast.step(block), definition.step(block))
@@ -131,9 +131,9 @@ def test_a_threshold_at_the_last_number_of_float32() -> None:
         ("neurons", Neuron(IntegerMembrane(4095, bias), None, IntegerSpike(1 << 24))), ("behind", dense(2)),
         ("read", readout(2)), ("out", Output((2,))),
     ]  # fmt: skip
-    made = plan(chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=arithmetic), Schedule())
+    network_plan = plan(chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=arithmetic), Schedule())
     spikes = 0
-    with EmulatorStream(made) as fast, MachineStream(made) as definition:
+    with EmulatorStream(network_plan) as fast, MachineStream(network_plan) as definition:
         for x in [1 << 14, 0, 0, 0, 0]:
             block = np.full((1, 1, 2), float(x))
             np.testing.assert_array_equal(fast.step(block), definition.step(block))

@@ -16,6 +16,7 @@ from nervecord.compiler.plan.calibrate import calibrate
 from nervecord.compiler.plan.interpret import simulate
 from nervecord.compiler.plan.plan import plan
 from nervecord.errors import ContractError
+from nervecord.runtime.answer import NOT_FINITE
 from nervecord.runtime.engines.emulator.session import EmulatorSession
 from nervecord.runtime.session import Counts, MachineSession, Session
 
@@ -35,9 +36,9 @@ def test_a_session_answers_what_simulate_does_and_is_a_session() -> None:
 
 def integer(policy: Policy) -> Policy:
     """The policy in Lava's integers."""
-    made, _ = lower(policy, LAVA, calibrate(policy))
-    assert isinstance(made, Policy)
-    return made
+    integers, _ = lower(policy, LAVA, calibrate(policy))
+    assert isinstance(integers, Policy)
+    return integers
 
 
 def test_counts_are_spikes_times_the_synapses_they_reach() -> None:
@@ -93,7 +94,7 @@ def test_a_difference_of_counts_names_the_failures_of_its_own() -> None:
     session.step(np.zeros(27))
     assert session.counts.since(before).fail_safe == {}
     session.step(np.full(27, np.inf))
-    assert session.counts.since(before).fail_safe == {"observation not finite": 1}
+    assert session.counts.since(before).fail_safe == {NOT_FINITE: 1}
 
 
 def test_a_bad_row_gets_the_fail_safe_action_alone() -> None:
@@ -105,7 +106,7 @@ def test_a_bad_row_gets_the_fail_safe_action_alone() -> None:
     action = session.step(rows)
     assert np.array_equal(action[0], clean.step(policy.recorded[:2])[0])
     assert np.array_equal(action[1], np.zeros(8))
-    assert session.counts.fail_safe == {"observation not finite": 1}
+    assert session.counts.fail_safe == {NOT_FINITE: 1}
     assert np.isfinite(session.step(policy.recorded[:2])).all()
 
 
@@ -115,7 +116,7 @@ def test_a_bad_row_gets_the_fail_safe_action_alone() -> None:
         (np.zeros(26), r"shape \(26,\)"),
         (np.zeros((2, 27)), r"takes \(1, 27\)"),
         (np.array([None] * 27), "object, not numbers"),
-        (np.zeros(27, dtype=bool), "bool, not numbers"),
+        (np.zeros(27, dtype=bool), "bool"),
     ],
 )
 def test_wrong_observations_are_refused(observation: np.ndarray, words: str) -> None:
@@ -129,7 +130,7 @@ def test_closed_and_contractless_sessions_are_refused() -> None:
         session.step(np.zeros(27))
     with pytest.raises(ContractError, match="closed"):
         session.step(np.zeros(27))
-    with pytest.raises(ContractError, match="no contract"):
+    with pytest.raises(ContractError, match="contract"):
         MachineSession(plan(policy.graph))
     with pytest.raises(ContractError, match="batch: is 0"):
         MachineSession(policy).reset(0)

@@ -87,16 +87,16 @@ def test_a_policy_acts_alike_in_both_and_counts_its_events() -> None:
     events = emulator.counts.synaptic_events
     # A value that is held enters in each of 6 steps, and is one change when it comes, one when it goes.
     assert emulator.counts.spikes == {}
-    held = events["copy"] / 6
-    assert 300 < held <= 4 * 100
-    assert 7 * held <= events["dense0"] <= 2 * 7 * held
+    events_per_step = events["copy"] / 6
+    assert 300 < events_per_step <= 4 * 100
+    assert 7 * events_per_step <= events["dense0"] <= 2 * 7 * events_per_step
 
 
 def test_a_program_keeps_it_and_runs_it(tmp_path: Path) -> None:
     case = draw(5, carried=True)
-    made = Program(target="lava", graph=case.plan.graph, contract=None, schedule=case.plan.schedule, report={})
+    program = Program(target="lava", graph=case.plan.graph, contract=None, schedule=case.plan.schedule, report={})
     path = tmp_path / "changes.nervecord"
-    made.save(path)
+    program.save(path)
     read = nervecord.load(path)
     assert read.graph == case.plan.graph
     wanted = simulate(case.plan.graph, case.inputs["input"]).left

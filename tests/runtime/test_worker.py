@@ -146,7 +146,7 @@ def test_calls_from_several_threads_do_not_mix(worker: Worker) -> None:
 def test_a_hang_is_an_error_within_its_timeout(worker: Worker, method: str) -> None:
     pids = littered(worker)
     begun = time.monotonic()
-    with pytest.raises(EngineError, match=r"did not answer within 0.3 s during 'hang.*ended") as caught:
+    with pytest.raises(EngineError, match=r"0.3 s .*'hang") as caught:
         worker.call(method, timeout=0.3)
     assert time.monotonic() - begun < 1.5
     assert caught.value.hint
@@ -157,17 +157,17 @@ def test_a_hang_is_an_error_within_its_timeout(worker: Worker, method: str) -> N
 
 def test_a_child_that_does_not_read_is_a_hang_too(worker: Worker) -> None:
     os.kill(worker.process_ids[1], signal.SIGSTOP)
-    with pytest.raises(EngineError, match="did not answer within"):
+    with pytest.raises(EngineError, match=r"0\.2 s"):
         worker.call("echo", arrays={"x": np.zeros(1 << 20)}, timeout=0.2)
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "message"),
     [("suicide", "killed by SIGSEGV"), ("leave", "exit code 1"), ("half_a_frame", "exit code 3")],
 )
-def test_a_death_is_an_error_that_says_how(worker: Worker, call: str, said: str) -> None:
+def test_a_death_is_an_error_that_says_how(worker: Worker, call: str, message: str) -> None:
     pids = littered(worker)
-    with pytest.raises(EngineError, match=f"died during '{call}' .{said}"):
+    with pytest.raises(EngineError, match=f"died during '{call}' .{message}"):
         worker.call(call, {"code": 7})
     assert_nothing_left(worker.shared_memory_prefix, pids, within=0.5)
 
@@ -248,7 +248,7 @@ def test_interpreters_that_are_none(tmp_path: Path) -> None:
     assert "cat" in "".join(caught.value.__notes__)
     (tmp_path / "sleeper").write_text("#!/bin/sh\nsleep 1000\n")
     (tmp_path / "sleeper").chmod(0o755)
-    with pytest.raises(EngineError, match=r"did not answer within 0.3 s while starting"):
+    with pytest.raises(EngineError, match=r"0\.3 s "):
         Worker(tmp_path / "sleeper", HANDLER, start_timeout=0.3)
 
 
@@ -257,7 +257,7 @@ def test_handlers_that_do_not_load(tmp_path: Path) -> None:
         Worker(sys.executable, HANDLER, options={"refuse": True})
     with pytest.raises(EngineError, match="FileNotFoundError"):
         Worker(sys.executable, tmp_path / "none.py")
-    with pytest.raises(EngineError, match=r"did not answer within 0.5 s while starting"):
+    with pytest.raises(EngineError, match=r"0\.5 s "):
         Worker(sys.executable, HANDLER, options={"hang": True}, start_timeout=0.5)
 
 
@@ -378,6 +378,6 @@ def test_the_child_runs_on_python_3_8() -> None:
             np.testing.assert_array_equal(worker.call("double", arrays={"x": np.ones(2)}).arrays["x"], [2, 2])
     with Worker(path, HANDLER) as worker:
         pids = littered(worker)
-        with pytest.raises(EngineError, match="did not answer"):
+        with pytest.raises(EngineError, match=r"0\.2 s"):
             worker.call("hang_holding_the_lock", timeout=0.2)
         assert_nothing_left(worker.shared_memory_prefix, pids, within=0.5)

@@ -47,9 +47,9 @@ on_every_device = pytest.mark.parametrize("device", DEVICES)
 
 
 def integer(policy: Policy) -> Policy:
-    made, _ = lower(policy, LAVA, calibrate(policy))
-    assert isinstance(made, Policy)
-    return made.replace(recorded=policy.recorded)
+    integers, _ = lower(policy, LAVA, calibrate(policy))
+    assert isinstance(integers, Policy)
+    return integers.replace(recorded=policy.recorded)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -144,9 +144,9 @@ def test_float_streams_of_every_shape(seed: int) -> None:
         for name, rows in wanted.items():
             assert rows.shape == found[name].shape
             np.testing.assert_allclose(found[name], rows, rtol=1e-9, atol=1e-9, err_msg=name)
-        ours = plain.state()
+        expected = plain.state()
         for name, state in engine.state().items():
-            assert {key: value.dtype for key, value in state.items()} == {k: v.dtype for k, v in ours[name].items()}
+            assert {key: value.dtype for key, value in state.items()} == {k: v.dtype for k, v in expected[name].items()}
         assert engine.counts == plain.counts
 
 
@@ -194,11 +194,11 @@ def on_the_edge() -> tuple[Plan, list[dict[str, np.ndarray]]]:
 
 
 def test_flipped_spikes_are_counted_and_within_epsilon() -> None:
-    made, blocks = on_the_edge()
-    found = agreement(made, blocks, precision="float32")
+    policy, blocks = on_the_edge()
+    found = agreement(policy, blocks, precision="float32")
     assert found.agrees
     assert found.flipped > 350
-    assert agreement(made, blocks).flipped == 0
+    assert agreement(policy, blocks).flipped == 0
     assert found.to_dict()["flipped"] == found.flipped
     (lif,) = (op for op in found.ops if op.name == "lif")
     assert lif.flipped == found.flipped
@@ -207,7 +207,7 @@ def test_flipped_spikes_are_counted_and_within_epsilon() -> None:
 
 def test_a_kernel_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """By one part in a million, in float64; and a comparison that is not strict."""
-    made, blocks = on_the_edge()
+    policy, blocks = on_the_edge()
     right = kernels.KERNELS[Affine]
 
     def wrong(op: Any, ground: Any) -> Any:
@@ -215,7 +215,7 @@ def test_a_kernel_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
         return lambda state, x: run(state, x) * (1 + 1e-6)
 
     monkeypatch.setitem(kernels.KERNELS, Affine, wrong)
-    found = agreement(made, blocks)
+    found = agreement(policy, blocks)
     assert [op.name for op in found.ops if op.beyond] == ["fc"]
     monkeypatch.setitem(kernels.KERNELS, Affine, right)
 
@@ -267,11 +267,11 @@ class _Watch(TorchDispatchMode):
         self.ran: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves((args, kwargs, given)):
+        output = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves((args, kwargs, output)):
             assert not isinstance(leaf, torch.Tensor) or leaf.device.type == "meta", func.name()
         self.ran.append(func.name())
-        return given
+        return output
 
 
 @pytest.mark.parametrize("kind", ["float", "integer"])
@@ -314,28 +314,28 @@ def test_acting_on_tensors_is_stepping_and_gives_what_can_be_written_to() -> Non
     for k in range(8):
         rows = rng.normal(size=(5, 27))
         rows[k % 5, 0] = np.nan if k == 4 else 0.5
-        given = torch.from_numpy(rows.copy())
-        action = acted.act(given, torch.tensor([True, True, False, True, True]))
+        tensor = torch.from_numpy(rows.copy())
+        action = acted.act(tensor, torch.tensor([True, True, False, True, True]))
         assert np.array_equal(action.numpy(), stepped.step(rows, np.array([True, True, False, True, True])))
-        given.fill_(3.0)
+        tensor.fill_(3.0)
         action.fill_(7.0)
         if k == 5:
             acted.reset(rows=torch.tensor([False, True, False, False, True]))
             stepped.reset(rows=np.array([1, 4]))
     assert acted.counts == stepped.counts
     assert acted.counts.actions == 32
-    assert acted.counts.fail_safe == {"observation not finite": 1}
+    assert acted.counts.fail_safe == {NOT_FINITE: 1}
     with pytest.raises(ContractError, match="keeps no trace"):
         acted.trace()
 
 
 def test_what_is_held_is_multiplied_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of T steps one product of the observation, and one of the zeros that follow it."""
-    made = kernels.KERNELS[kernels.Dense]
+    kernel = kernels.KERNELS[kernels.Dense]
     calls: list[str] = []
 
     def counted(op: Any, ground: Any) -> Any:
-        run = made(op, ground)
+        run = kernel(op, ground)
 
         def wrapped(state: Any, x: Any) -> Any:
             calls.append(op.label)
@@ -399,11 +399,11 @@ def test_what_it_refuses() -> None:
     policy = random_policy()
     with pytest.raises(NervecordError, match=r"unknown precision 'float16' .*float32, float64"):
         BatchedSession(policy, precision="float16")
-    with pytest.raises(GraphError, match="holds integers up to 2\\^53, and float32 does not"):
+    with pytest.raises(GraphError, match=r"holds integers up to 2\^53, and float32 does not"):
         BatchedSession(integer(policy), precision="float32")
     with pytest.raises(NervecordError, match=r"device: 'cuda:99' cannot be used: .*there are: cpu"):
         BatchedSession(policy, device="cuda:99")
-    with pytest.raises(NervecordError, match=r"device: 'abacus' cannot be used"):
+    with pytest.raises(NervecordError, match="device: 'abacus'"):
         BatchedSession(policy, device="abacus")
     session = BatchedSession(policy, 2)
     with pytest.raises(ContractError, match=r"observation: has shape \(3, 27\)"):
@@ -416,7 +416,7 @@ def test_what_it_refuses() -> None:
         session.act(torch.zeros(2, 27), torch.ones(2))
     with pytest.raises(ContractError, match="rows: has shape"):
         session.reset(rows=torch.ones(2))
-    with pytest.raises(ContractError, match="rows: are not rows of 2 robots"):
+    with pytest.raises(ContractError, match=r"rows: .*2 robots"):
         session.reset(rows=np.array([5]))
     session.close()
     with pytest.raises(ContractError, match="closed"):

@@ -63,9 +63,9 @@ def test_every_reset_rule_is_the_definition(rule: str, refractory: int) -> None:
     nodes: list[tuple[str, Op]] = [
         ("in", Input((4,))), ("fc", Affine(rng.normal(size=(6, 4)))), ("lif", lif), ("out", Output((6,)))
     ]  # fmt: skip
-    made = plan(chain(Level.DISCRETE, nodes, dt=1e-3))
+    network_plan = plan(chain(Level.DISCRETE, nodes, dt=1e-3))
     x = {"in": rng.normal(size=(40, 1, 4))}
-    plain, engine = MachineStream(made), BatchedStream(made)
+    plain, engine = MachineStream(network_plan), BatchedStream(network_plan)
     for t in range(40):
         block = {"in": x["in"][t : t + 1]}
         np.testing.assert_array_equal(engine.step(block)["out"], plain.step(block)["out"])

@@ -42,6 +42,7 @@ from nervecord.compiler.ops import (
 from nervecord.compiler.plan.calibrate import calibrate
 from nervecord.compiler.plan.plan import plan
 from nervecord.errors import ContractError, InfeasibleError, MissingDependencyError, NervecordError
+from nervecord.runtime.answer import NOT_FINITE
 from nervecord.runtime.checks import MOST_COPIES
 from nervecord.runtime.engines.c.library import load_library
 from nervecord.runtime.engines.c.session import CSession, CStream
@@ -84,9 +85,9 @@ def test_policies_in_any_arithmetic(seed: int) -> None:
 
 
 def compiled(policy: Policy) -> Policy:
-    made, _ = lower(policy, LAVA, calibrate(policy))
-    assert isinstance(made, Policy)
-    return made.replace(recorded=policy.recorded)
+    integers, _ = lower(policy, LAVA, calibrate(policy))
+    assert isinstance(integers, Policy)
+    return integers.replace(recorded=policy.recorded)
 
 
 @pytest.mark.parametrize(("state", "current"), [("reset", False), ("carried", True)])
@@ -131,7 +132,7 @@ def test_what_cannot_be_trusted_spoils_nothing() -> None:
         broken[2], seen[2] = bad, np.nan
         assert np.array_equal(session.step(broken), plain.step(seen))
         assert np.array_equal(session.step(rows[1]), single(plain.step(rows[1])))
-    assert session.counts.fail_safe == {"observation not finite": 4}
+    assert session.counts.fail_safe == {NOT_FINITE: 4}
 
 
 def test_the_session_refuses_as_the_others_do() -> None:
@@ -337,8 +338,8 @@ def test_thresholds_at_the_ends_of_what_can_be_said(threshold: int, compare: str
         name: op.replace(spike=IntegerSpike(threshold)) if isinstance(op, Neuron) and op.spikes else op
         for name, op in graph.nodes.items()
     }
-    made = plan(graph.replace(nodes=nodes, arithmetic=arithmetic), case.plan.schedule)
-    assert_same_blocks(Case(12, made, case.inputs))
+    network_plan = plan(graph.replace(nodes=nodes, arithmetic=arithmetic), case.plan.schedule)
+    assert_same_blocks(Case(12, network_plan, case.inputs))
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -355,8 +356,8 @@ def test_a_membrane_behind_a_current_that_saturates(sign: int, spike: IntegerSpi
         "neurons": Neuron(IntegerMembrane(31, np.zeros(1, dtype=np.int32)), IntegerSynapse(30), spike),
     }  # fmt: skip
     edges = (("in", "dense"), ("dense", "neurons"), ("neurons", "out"))
-    made = plan(Graph(Level.INTEGER, nodes, edges, 1e-3, arithmetic))
-    assert_same_blocks(Case(0, made, {"in": np.ones((500, 1), dtype=np.int64)}))
+    network_plan = plan(Graph(Level.INTEGER, nodes, edges, 1e-3, arithmetic))
+    assert_same_blocks(Case(0, network_plan, {"in": np.ones((500, 1), dtype=np.int64)}))
 
 
 @pytest.mark.parametrize("way", [pickle.dumps, copy.copy, copy.deepcopy])
@@ -364,6 +365,6 @@ def test_what_holds_a_library_says_that_it_cannot_be_copied(way: Callable[[Any],
     policy = random_policy(sizes=(3, 4, 2))
     integers, _ = lower(policy, LAVA, calibrate(policy))
     assert isinstance(integers, Policy)
-    for held in (CSession(integers), CStream(integers.graph)):
-        with held, pytest.raises(ContractError, match="neither copied nor pickled"):
-            way(held)
+    for session in (CSession(integers), CStream(integers.graph)):
+        with session, pytest.raises(ContractError, match="neither copied nor pickled"):
+            way(session)

@@ -74,9 +74,9 @@ def test_a_bias_source_beside_the_values_of_a_stream(inputs: int, together: bool
     graph = beside_bias_sources(inputs, together=together)
     rng = np.random.default_rng(0)
     values = {name: rng.normal(size=(24, 3)) * 4 for name in graph.inputs}
-    made = plan(graph, schedule)
-    assert_same_blocks(Case(0, made, values))
-    with CStream(made, flags=QUICK) as session, EmulatorStream(made) as fast:
+    network_plan = plan(graph, schedule)
+    assert_same_blocks(Case(0, network_plan, values))
+    with CStream(network_plan, flags=QUICK) as session, EmulatorStream(network_plan) as fast:
         runs = [session.run(values)["out"] for _ in range(2)]
         wanted = fast.run(values)["out"]
     np.testing.assert_array_equal(runs[0], wanted)

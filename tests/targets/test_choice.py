@@ -19,9 +19,9 @@ from nervecord.targets.lava.target import LavaTarget
 
 
 def lowered(policy: Policy, **options: object) -> tuple[Policy, dict[str, object]]:
-    made, report = lower(policy, lava_arithmetic(), calibrate(policy), **options)  # type: ignore[arg-type]
-    assert isinstance(made, Policy)
-    return made, report
+    integers, report = lower(policy, lava_arithmetic(), calibrate(policy), **options)  # type: ignore[arg-type]
+    assert isinstance(integers, Policy)
+    return integers, report
 
 
 CASES = [(0, 0), (5, 0), (0, 4), (5, 4)]
@@ -33,9 +33,9 @@ def test_definition_and_emulator(state: str, population: int, output_population:
     policy = random_policy(
         5, sizes=(6, 20, 4), state=state, population=population, output_population=output_population, choices=True
     )
-    made, report = lowered(policy)
+    integers, report = lowered(policy)
     assert policy.recorded is not None
-    plain, fast = MachineSession(made), EmulatorSession(made)
+    plain, fast = MachineSession(integers), EmulatorSession(integers)
     actions = []
     for row in policy.recorded:
         actions.append(plain.step(row))
@@ -45,7 +45,7 @@ def test_definition_and_emulator(state: str, population: int, output_population:
     assert len(np.unique(actions)) > 1
     assert report["choices_different"] <= (0.1 if state == "reset" else 0.3) * len(policy.recorded)
     if state == "reset" and not output_population:
-        assert isinstance(made.graph.nodes["decode"], ArgmaxDecode)
+        assert isinstance(integers.graph.nodes["decode"], ArgmaxDecode)
 
 
 def test_coarse_weights_change_choices_and_say_so() -> None:
@@ -59,9 +59,9 @@ def test_coarse_weights_change_choices_and_say_so() -> None:
 
 def test_netx_takes_the_core_of_a_policy_that_chooses(tmp_path: object) -> None:
     policy = random_policy(5, sizes=(6, 20, 4), choices=True)
-    made, _ = lowered(policy, whole=True)
+    integers, _ = lowered(policy, whole=True)
     path = f"{tmp_path}/choice.net"
-    assert export_netx(made, path).layers == 2
+    assert export_netx(integers, path).layers == 2
     assert LavaTarget().spec.engines[0] == "emulator"
 
 
@@ -71,9 +71,9 @@ def test_lava_itself(population: int, output_population: int) -> None:
     policy = random_policy(
         4, sizes=(5, 12, 3), population=population, output_population=output_population, choices=True
     )
-    made, _ = lowered(policy)
+    integers, _ = lowered(policy)
     assert policy.recorded is not None
-    with LavaSession(made, full_trace=False) as lava, EmulatorSession(made) as fast:
+    with LavaSession(integers, full_trace=False) as lava, EmulatorSession(integers) as fast:
         taken = [lava.step(row) for row in policy.recorded[:12]]
         np.testing.assert_array_equal(taken, [fast.step(row) for row in policy.recorded[:12]])
         assert len(np.unique(taken)) > 1

@@ -43,10 +43,10 @@ def bare(**arithmetic: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("spec", [spec for spec in load_specs() if spec.integers is not None], ids=lambda s: s.name)
 def test_what_a_spec_says_is_what_its_arithmetic_says(spec: TargetSpec) -> None:
     assert isinstance(spec.integers, Arithmetic)
-    said = {**implied.behaviour(spec.integers), **implied.limits(spec.integers)}
+    implied_facts = {**implied.behaviour(spec.integers), **implied.limits(spec.integers)}
     facts = {name: fact.value for name, _, fact in spec.facts()}
-    assert {name: facts[name] for name in said if name not in implied.FREE} == {
-        name: value for name, value in said.items() if name not in implied.FREE
+    assert {name: facts[name] for name in implied_facts if name not in implied.FREE} == {
+        name: value for name, value in implied_facts.items() if name not in implied.FREE
     }
     # Less than a message could carry is used, so that sums stay small.
     assert spec.integers.graded_bits <= facts["message_bits"]

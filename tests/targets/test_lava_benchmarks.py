@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.mark.lava
 @pytest.mark.parametrize(
-    ("name", "arguments", "said"),
+    ("name", "arguments", "message"),
     [
         ("lava_conformance.py", ["--graphs", "2", "--first", "7"], "equal to the bit: 2 graphs"),
         (
@@ -26,10 +26,10 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
         ("lava_faults.py", ["--runs", "1"], "left: 0 processes, 0 segments; deaths not reported: 0"),
     ],
 )
-def test_a_benchmark_runs(name: str, arguments: list[str], said: str) -> None:
+def test_a_benchmark_runs(name: str, arguments: list[str], message: str) -> None:
     done = subprocess.run(
         [sys.executable, str(FOLDER / name), *arguments], capture_output=True, text=True, timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert said in done.stdout
+    assert message in done.stdout

@@ -61,11 +61,11 @@ def worker() -> Iterator[Worker]:
         yield running
 
 
-def assert_equal(worker: Worker, made: Plan, x: Array, wanted: dict[str, Array], path: Path) -> None:
+def assert_equal(worker: Worker, network_plan: Plan, x: Array, wanted: dict[str, Array], path: Path) -> None:
     """Membranes of all layers at every step, by lava-dl and by definition."""
-    exported = export_netx(made, path)
+    exported = export_netx(network_plan, path)
     reply = worker.call("play", {"file": str(path), "arguments": exported.arguments}, {"x": x}, timeout=120)
-    for k, unit in enumerate(made.units):
+    for k, unit in enumerate(network_plan.units):
         name = unit.step.name
         np.testing.assert_array_equal(reply.arrays[f"v_{k}"], wanted[name], err_msg=name)
 
@@ -94,16 +94,17 @@ def test_a_compiled_policy(worker: Worker, tmp_path: Path) -> None:
     policy = random_policy(sizes=(27, 64, 8))
     program = nervecord.compile(policy, "lava", netx=True)
     assert policy.recorded is not None
-    made = plan(program.policy)
-    machine = Machine(made)
-    wanted: dict[str, list[Array]] = {unit.step.name: [] for unit in made.units}
+    network_plan = plan(program.policy)
+    machine = Machine(network_plan)
+    wanted: dict[str, list[Array]] = {unit.step.name: [] for unit in network_plan.units}
     x = []
     for row in policy.recorded[:2]:
         entering = machine.before.enter(machine.before.split(row[None]), np.int64)
         (rows,) = entering.values()
-        for t in range(made.window):
+        for t in range(network_plan.window):
             machine.step({name: values[t] for name, values in entering.items()})
             for name, found in wanted.items():
                 found.append(machine.state[name]["v"][0])
         x.append(rows[:, 0])
-    assert_equal(worker, made, np.concatenate(x), {n: np.stack(v) for n, v in wanted.items()}, tmp_path / "policy.net")
+    expected_membranes = {name: np.stack(values) for name, values in wanted.items()}
+    assert_equal(worker, network_plan, np.concatenate(x), expected_membranes, tmp_path / "policy.net")

@@ -38,6 +38,7 @@ from nervecord.compiler.ops import (
 from nervecord.compiler.plan.calibrate import calibrate
 from nervecord.compiler.plan.plan import plan
 from nervecord.errors import ContractError, GraphError, InfeasibleError, MissingDependencyError
+from nervecord.runtime.answer import NOT_FINITE
 from nervecord.runtime.engines.emulator.session import EmulatorSession
 from nervecord.runtime.measure.compare import compare
 from nervecord.runtime.session import MachineSession, Session
@@ -176,13 +177,13 @@ def delayed(mode: str, delay: int, exponent: int, bits: int, graded: bool, seed:
     weight[0, 0], weight[0, 1] = low // step * step if mixed else -(-low // step) * step, high // step * step
     entering = Input((3,), "values", 100.0) if graded else Input((3,), "spikes")
     shown = Neuron(IntegerMembrane(4095, np.zeros(4), 0), None, None)
-    made = chain(
+    graph = chain(
         Level.INTEGER,
         [("in", entering), ("dense", Dense(weight, exponent, bits, delay)), ("shown", shown), ("out", Output((4,)))],
         dt=1e-3, arithmetic=LAVA,
     )  # fmt: skip
     x = rng.integers(-100 if graded else 0, 100 if graded else 1, endpoint=True, size=(delay + 12, 3))
-    return Case(seed, plan(made), {"in": x})
+    return Case(seed, plan(graph), {"in": x})
 
 
 @needs_lava
@@ -216,9 +217,9 @@ def test_a_connection_with_several_sources_and_several_destinations(worker: Work
         ("one", "joined"), ("also", "joined"), ("two", "joined"),
         ("joined", "left"), ("joined", "right"), ("left", "out"), ("right", "other"),
     )  # fmt: skip
-    made = plan(Graph(Level.INTEGER, nodes, edges, 1e-3, LAVA))
+    network_plan = plan(Graph(Level.INTEGER, nodes, edges, 1e-3, LAVA))
     x = {"in": rng.integers(-9, 10, size=(40, 4)), "also": rng.integers(0, 2, size=(40, 4))}
-    case = Case(0, made, x)
+    case = Case(0, network_plan, x)
     outputs, _ = expected(case) or ({}, {})
     assert (outputs["one"] + outputs["two"] + x["also"]).max() > 1
     wrong, spikes = differences(case, worker)
@@ -228,10 +229,10 @@ def test_a_connection_with_several_sources_and_several_destinations(worker: Work
 
 @needs_lava
 @pytest.mark.parametrize("state", some(["carried", "reset"], 1))
-@pytest.mark.parametrize("made", [policy, two_ends])
-def test_a_policy_acts_as_the_definition_does(worker: Worker, state: StateRule, made) -> None:
+@pytest.mark.parametrize("make", [policy, two_ends])
+def test_a_policy_acts_as_the_definition_does(worker: Worker, state: StateRule, make) -> None:
     rng = np.random.default_rng(1)
-    subject = made(state)
+    subject = make(state)
     with (
         LavaSession(subject) as lava,
         LavaSession(subject, full_trace=False) as quick,
@@ -258,7 +259,7 @@ def test_a_policy_acts_as_the_definition_does(worker: Worker, state: StateRule, 
 
 @needs_lava
 @pytest.mark.parametrize(
-    "made",
+    "make",
     [
         lambda: random_policy(4, sizes=(5, 12, 3), state="carried", current=True, population=4),
         lambda: random_policy(4, sizes=(5, 12, 3), current=True, output_population=3),
@@ -267,9 +268,9 @@ def test_a_policy_acts_as_the_definition_does(worker: Worker, state: StateRule, 
     ],
     ids=["population code, carried", "spike counts", "branches", "loops"],
 )
-def test_compiled_policies_act_as_the_emulator_does(worker: Worker, made) -> None:
+def test_compiled_policies_act_as_the_emulator_does(worker: Worker, make) -> None:
     """With counts Lava reads no membrane at all. The bias of a synaptic current is a channel, or a neuron more."""
-    policy = made()
+    policy = make()
     integer, _ = lower(policy, LAVA, calibrate(policy))
     with LavaSession(integer) as lava, EmulatorSession(integer) as fast:
         assert compare(lava, fast, policy.recorded[:5]).identical
@@ -285,10 +286,10 @@ def test_an_observation_that_cannot_be_trusted(worker: Worker) -> None:
     with LavaSession(subject, full_trace=False) as lava, MachineSession(subject) as plain:
         for row in rows:
             np.testing.assert_array_equal(lava.step(row[None]), plain.step(row[None]))
-        assert lava.counts.fail_safe == {"observation not finite": 1}
+        assert lava.counts.fail_safe == {NOT_FINITE: 1}
         with pytest.raises(ContractError, match="full_trace"):
             lava.trace()
-        with pytest.raises(ContractError, match="runs one"):
+        with pytest.raises(ContractError, match="batch: is 2"):
             lava.reset(2)
         lava.reset(rows=np.array([False]))
         np.testing.assert_array_equal(lava.step(rows[0]), plain.step(rows[0]))
@@ -327,7 +328,7 @@ def test_a_stream_gives_what_the_definition_gives(worker: Worker, state: StateRu
         for name, values in lava.trace().items():
             np.testing.assert_array_equal(values, plain.trace()[name])
         assert lava.counts == plain.counts
-        with pytest.raises(ContractError, match="runs one"):
+        with pytest.raises(ContractError, match="batch: is 2"):
             lava.reset(2)
 
 
@@ -361,20 +362,20 @@ def test_without_an_environment_it_says_what_to_run(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"current_bits": 16}, "arithmetic: is not Lava's: current_bits is 16 where Lava has 24"),
         ({"compare": ">=", "reset": "subtract"}, "compare is >= where Lava has >; reset is subtract"),
         ({"readout": "membrane"}, "readout is membrane"),
     ],
 )
-def test_another_arithmetic_is_refused_by_name(changes: dict[str, object], said: str) -> None:
+def test_another_arithmetic_is_refused_by_name(changes: dict[str, object], message: str) -> None:
     case = draw(0)
     other = dataclasses.replace(LAVA, **changes)  # type: ignore[arg-type]
-    made = plan(case.plan.graph.replace(arithmetic=other), case.plan.schedule)
+    network_plan = plan(case.plan.graph.replace(arithmetic=other), case.plan.schedule)
     with pytest.raises(InfeasibleError) as caught:
-        LavaNetwork(made)
-    assert said in str(caught.value)
+        LavaNetwork(network_plan)
+    assert message in str(caught.value)
 
 
 def test_what_cannot_be_proved_is_refused_by_name() -> None:

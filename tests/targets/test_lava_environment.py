@@ -53,9 +53,9 @@ def wheel(folder: Path) -> Path:
         file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: lava-nc\nVersion: {LAVA_VERSION}\n")
         file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         file.writestr(f"{info}/RECORD", "")
-    (made,) = folder.iterdir()
+    (environment,) = folder.iterdir()
     asked = folder.parent / "requirements.txt"
-    asked.write_text(f"lava-nc=={LAVA_VERSION} --hash=sha256:{hashlib.sha256(made.read_bytes()).hexdigest()}\n")
+    asked.write_text(f"lava-nc=={LAVA_VERSION} --hash=sha256:{hashlib.sha256(environment.read_bytes()).hexdigest()}\n")
     return asked
 
 
@@ -81,9 +81,9 @@ def test_a_package_of_another_hash_is_not_installed(
     monkeypatch.setattr(environment, "REQUIREMENTS", asked)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
-    with pytest.raises(EngineError) as said:
+    with pytest.raises(EngineError) as caught:
         install(lambda line: None, python=Path(sys.executable), allow_shim=True)
-    assert "HASH" in "".join(said.value.__notes__).upper()
+    assert "HASH" in "".join(caught.value.__notes__).upper()
     assert not status().installed
 
 
@@ -115,11 +115,11 @@ def test_killed_half_way_raced_and_found_again(home: Path, tmp_path: Path) -> No
             assert "another installation is running" in third.stdout.readline()
             assert not status().installed
             os.killpg(first.pid, signal.SIGKILL)
-            said = [second.stdout.read(), third.stdout.read()]
-        assert (second.returncode, third.returncode) == (0, 0), said
-    said.sort(key=len)
-    assert said[0].startswith(f"lava-nc {LAVA_VERSION} on Python")  # the one that came last made nothing
-    assert "left by an installation that was interrupted" in said[1]
+            outputs = [second.stdout.read(), third.stdout.read()]
+        assert (second.returncode, third.returncode) == (0, 0), outputs
+    outputs.sort(key=len)
+    assert outputs[0].startswith(f"lava-nc {LAVA_VERSION} on Python")  # the one that came last made nothing
+    assert "left by an installation that was interrupted" in outputs[1]
     assert sorted(path.name for path in home.iterdir()) == ["lava", "lava.lock"]
 
     found = require()
@@ -187,11 +187,11 @@ def test_uv_fetches_one_where_none_is_found(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
-    [("3 9", "does not run on"), ("3 13", "does not run on"), ("3 12", "--allow-shim"), ("hello", "no Python")],
+    ("answer", "message"),
+    [("3 9", r"3\.9"), ("3 13", r"3\.13"), ("3 12", "--allow-shim"), ("hello", "no Python")],
 )
-def test_a_named_interpreter_of_the_wrong_version(home: Path, tmp_path: Path, answer: str, said: str) -> None:
-    with pytest.raises(NervecordError, match=said):
+def test_a_named_interpreter_of_the_wrong_version(home: Path, tmp_path: Path, answer: str, message: str) -> None:
+    with pytest.raises(NervecordError, match=message):
         install([].append, python=script(tmp_path / "python", f"echo {answer}"))
     assert not status().installed
 
@@ -209,7 +209,7 @@ def test_the_shim_needs_its_allowance(tmp_path: Path) -> None:
 def test_nothing_is_installed(home: Path) -> None:
     assert status().problem == "it is not installed"
     assert not home.exists()  # asking makes nothing
-    with pytest.raises(MissingDependencyError, match=r"not installed.*nervecord targets install lava.*emulator"):
+    with pytest.raises(MissingDependencyError, match=r"targets install lava.*emulator"):
         require()
 
 

@@ -39,11 +39,11 @@ def slayer(path: Path, layers: list[dict[str, Any]]) -> Path:
                 if name == "type":
                     group.create_dataset("type", (1,), "S10", [value])
                 elif name == "neuron":
-                    for key, said in value.items():
+                    for key, field in value.items():
                         if key == "type":
-                            group.create_dataset("neuron/type", (1,), f"S{len(said)}", [said])
+                            group.create_dataset("neuron/type", (1,), f"S{len(field)}", [field])
                         else:
-                            group.create_dataset(f"neuron/{key}", data=said)
+                            group.create_dataset(f"neuron/{key}", data=field)
                 else:
                     group.create_dataset(name, data=value)
     return path

@@ -105,10 +105,10 @@ ENGINES: list[Any] = [
 @pytest.mark.parametrize("engine", ENGINES)
 def test_its_equations_run_everywhere(engine: Any, schedule: Schedule) -> None:
     for seed in range(3):
-        made = network(seed, schedule)
+        network_plan = network(seed, schedule)
         rng = np.random.default_rng(seed)
-        plain, other = MachineStream(made), engine(made)
-        ranges = {proved.name: proved.membrane for proved in prove(made)}
+        plain, other = MachineStream(network_plan), engine(network_plan)
+        ranges = {proved.name: proved.membrane for proved in prove(network_plan)}
         spikes = 0
         with other:
             for _ in range(8):

@@ -42,6 +42,7 @@ from nervecord.compiler.ops import (
 )
 from nervecord.compiler.plan.plan import plan
 from nervecord.errors import ContractError, GraphError, InfeasibleError, NervecordError
+from nervecord.runtime.answer import NOT_FINITE
 from nervecord.runtime.engines.emulator.session import EmulatorSession
 from nervecord.runtime.session import MachineSession, Session
 from nervecord.runtime.stream import MachineStream
@@ -70,7 +71,7 @@ def test_what_robots_expect_of_the_file(form: str, opset: int, state: str, tmp_p
     assert emitted.path.name == "policy.onnx"
     model = onnx.load(emitted.path)
     onnx.checker.check_model(model, full_check=True)
-    assert [(said.domain, said.version) for said in model.opset_import] == [("", opset)]
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", opset)]
     sizes = {
         value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim]
         for value in (*model.graph.input, *model.graph.output)
@@ -96,24 +97,24 @@ def test_what_robots_expect_of_the_file(form: str, opset: int, state: str, tmp_p
 
 def test_metadata_holds_the_contract_exactly() -> None:
     program = compiled(random_policy(1), form="integer")
-    said = {entry.key: entry.value for entry in export(program).proto.metadata_props}
-    assert Contract.from_dict(json.loads(said["nervecord_contract"])) == program.policy.contract
-    assert said["nervecord_form"] == "integer"
-    assert json.loads(said["nervecord_arithmetic"])["weight_bits"] == 8
-    assert said["joint_names"].split(",") == list(program.policy.contract.action.names)
-    assert said["observation_names"].split(",") == list(program.policy.contract.observation.names)
-    assert said["action_scale"].split(",") == ["1.000"] * 8
-    assert said["run_path"]
+    metadata = {entry.key: entry.value for entry in export(program).proto.metadata_props}
+    assert Contract.from_dict(json.loads(metadata["nervecord_contract"])) == program.policy.contract
+    assert metadata["nervecord_form"] == "integer"
+    assert json.loads(metadata["nervecord_arithmetic"])["weight_bits"] == 8
+    assert metadata["joint_names"].split(",") == list(program.policy.contract.action.names)
+    assert metadata["observation_names"].split(",") == list(program.policy.contract.observation.names)
+    assert metadata["action_scale"].split(",") == ["1.000"] * 8
+    assert metadata["run_path"]
 
 
 def test_a_name_with_a_comma_stays_out_of_lists_joined_by_commas() -> None:
     policy = random_policy(1, sizes=(3, 4, 2))
     names = dataclasses.replace(policy.contract.action, names=("a", "b,c"))
     policy = policy.replace(contract=dataclasses.replace(policy.contract, action=names))
-    said = {entry.key: entry.value for entry in export(compiled(policy)).proto.metadata_props}
-    assert "joint_names" not in said
-    assert "observation_names" in said
-    assert json.loads(said["nervecord_contract"])["action"]["names"] == ["a", "b,c"]
+    metadata = {entry.key: entry.value for entry in export(compiled(policy)).proto.metadata_props}
+    assert "joint_names" not in metadata
+    assert "observation_names" in metadata
+    assert json.loads(metadata["nervecord_contract"])["action"]["names"] == ["a", "b,c"]
 
 
 def test_the_same_program_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -163,9 +164,9 @@ def test_carried_state_wider_than_float32_travels_in_two_columns(seed: int) -> N
 def test_a_bad_observation_gives_the_fail_safe_action_and_spoils_nothing(form: str, state: str, bad: float) -> None:
     policy = random_policy(1, state=state)
     policy = policy.replace(contract=dataclasses.replace(policy.contract, fail_safe=(0.25,) * 8))
-    made = compiled(policy, form=form).policy
+    integer_policy = compiled(policy, form=form).policy
     rows = np.random.default_rng(0).normal(size=(6, 1, 27))
-    with MachineSession(made) as reference, OnnxSession(made) as session:
+    with MachineSession(integer_policy) as reference, OnnxSession(integer_policy) as session:
         for k, row in enumerate(rows):
             broken = row.copy()
             if k == 2:
@@ -174,7 +175,7 @@ def test_a_bad_observation_gives_the_fail_safe_action_and_spoils_nothing(form: s
             found = session.step(broken)
             np.testing.assert_allclose(found, wanted, atol=EPSILON)
             assert (found == 0.25).all() == (k == 2)
-        assert session.counts.fail_safe == {"observation not finite": 1} == reference.counts.fail_safe
+        assert session.counts.fail_safe == {NOT_FINITE: 1} == reference.counts.fail_safe
 
 
 def test_an_input_of_spikes_takes_nothing_else() -> None:
@@ -198,7 +199,7 @@ def test_an_input_of_spikes_takes_nothing_else() -> None:
             np.testing.assert_array_equal(raw.run(["actions"], {"obs": row.astype(np.float32)})[0], wanted)
         for other in (0.5, 2.0, -1.0):
             row = np.array([[1.0, other, 0.0]])
-            with pytest.raises(GraphError, match="carries spikes, which are 0 or 1"):
+            with pytest.raises(GraphError, match=r"spikes, .*0 or 1"):
                 session.step(row)
             assert raw.run(["actions"], {"obs": row.astype(np.float32)})[0].tolist() == [[0.5] * 3]
     assert len(answers) > 1
@@ -258,7 +259,7 @@ def test_engines() -> None:
         assert session.engine == "definition"
     with pytest.raises(NervecordError, match="runs integers, and this program is in floats"):
         nervecord.open(floats, engine="emulator")
-    with pytest.raises(NervecordError, match=r"unknown engine 'lava'"):
+    with pytest.raises(NervecordError, match="'lava'"):
         nervecord.open(floats, engine="lava")
 
 
@@ -274,8 +275,8 @@ def test_streams_of_integers_are_exact(seed: int) -> None:
         pytest.skip("no legal graph in this arithmetic")
     if expected(case) is None:
         pytest.skip("a membrane that is read spikes, which the definition refuses")
-    made, steps = case.plan, case.plan.schedule.steps
-    with MachineStream(made, batch=2) as reference, OnnxStream(made, batch=2) as stream:
+    network_plan, steps = case.plan, case.plan.schedule.steps
+    with MachineStream(network_plan, batch=2) as reference, OnnxStream(network_plan, batch=2) as stream:
         for start in range(0, min(len(next(iter(case.inputs.values()))), 12 * steps), steps):
             block = {
                 name: np.stack([x[start : start + steps], np.roll(x, 1, axis=0)[start : start + steps]], axis=1)
@@ -287,11 +288,11 @@ def test_streams_of_integers_are_exact(seed: int) -> None:
                 pytest.skip("a membrane that is read spikes, which the definition refuses")
             found = stream.step(block)
             for name, rows in wanted.items() if isinstance(wanted, dict) else [("", wanted)]:
-                given = found[name] if isinstance(found, dict) else found
-                assert given.dtype == rows.dtype
-                np.testing.assert_array_equal(given, rows, err_msg=name)
+                actual = found[name] if isinstance(found, dict) else found
+                assert actual.dtype == rows.dtype
+                np.testing.assert_array_equal(actual, rows, err_msg=name)
             for name, rows in reference.trace().items():
-                useful = made.useful(name)
+                useful = network_plan.useful(name)
                 np.testing.assert_array_equal(stream.trace()[name][useful], rows[useful], err_msg=name)
 
 
@@ -366,22 +367,22 @@ def test_an_op_without_a_form_is_refused_by_name() -> None:
 def test_what_cannot_be_exported_is_refused() -> None:
     policy = random_policy(1, sizes=(3, 4, 2))
     nodes = [("x", Input((4,))), ("scale", Scale(np.ones(4))), ("h_in", Output((4,)))]
-    held = plan(chain(Level.DISCRETE, nodes, dt=1e-3), Schedule(2, held=True))
+    held_plan = plan(chain(Level.DISCRETE, nodes, dt=1e-3), Schedule(2, held=True))
     with pytest.raises(InfeasibleError, match="holds its input over several steps"):
-        check_ops(held)
+        check_ops(held_plan)
     with pytest.raises(InfeasibleError, match="h_in: has the name of the state"):
-        check_ops(plan(held.graph))
+        check_ops(plan(held_plan.graph))
     many = policy.replace(contract=dataclasses.replace(policy.contract, steps=MOST_STEPS))
     with pytest.raises(InfeasibleError, match=f"4 core nodes in {MOST_STEPS} steps per action are .* to unroll"):
         check_ops(plan(many))
     with pytest.raises(NervecordError, match="weight_bits: is of integers, and the form is float"):
         nervecord.compile(policy, "onnx", weight_bits=4)
-    with pytest.raises(NervecordError, match=r"opset: is 10, .* takes a whole number from 11 to 18"):
+    with pytest.raises(NervecordError, match=r"opset: .*10.*11 to 18"):
         nervecord.compile(policy, "onnx", opset=10)
 
 
 def test_a_report_that_lies_about_its_opset_is_not_believed() -> None:
     program = compiled(random_policy(1, sizes=(3, 4, 2)))
     for lie in ("x", 99, None, True):
-        told = dataclasses.replace(program, report={"lowering": {"onnx": {"opset": lie}}})
-        assert export(told).proto.opset_import[0].version == 18
+        forged = dataclasses.replace(program, report={"lowering": {"onnx": {"opset": lie}}})
+        assert export(forged).proto.opset_import[0].version == 18

@@ -42,10 +42,10 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def lowered(policy: Policy, **options: Any) -> Policy:
-    made = OnnxTarget(form="integer", **options).lower(policy, calibrate(policy), policy.schedule).subject
-    assert isinstance(made, Policy)
-    assert made.graph.level is Level.INTEGER
-    return made
+    integers = OnnxTarget(form="integer", **options).lower(policy, calibrate(policy), policy.schedule).subject
+    assert isinstance(integers, Policy)
+    assert integers.graph.level is Level.INTEGER
+    return integers
 
 
 def assert_same(policy: Policy, reference: Session, observations: Any, *, batch: int = 1) -> None:
@@ -55,10 +55,10 @@ def assert_same(policy: Policy, reference: Session, observations: Any, *, batch:
         for k, row in enumerate(observations):
             wanted, found = reference.step(single(row)), session.step(single(row))
             np.testing.assert_array_equal(found, single(wanted), err_msg=f"action {k}")
-            given = session.trace()
+            traced = session.trace()
             for name, values in reference.trace().items():
                 useful = session.plan.useful(name)
-                np.testing.assert_array_equal(given[name][useful], values[useful], err_msg=f"action {k}: {name}")
+                np.testing.assert_array_equal(traced[name][useful], values[useful], err_msg=f"action {k}: {name}")
             if k == 5 and batch > 1:
                 reference.reset(rows=np.array([1]))
                 session.reset(rows=np.array([1]))
@@ -96,10 +96,10 @@ def test_two_nodes_may_share_an_op(names: tuple[str, str]) -> None:
         }  # fmt: skip
     edges = [pair for n in names
              for pair in ((n, f"{n} dense"), (f"{n} dense", f"{n} neurons"), (f"{n} neurons", f"{n} out"))]  # fmt: skip
-    made = plan(Graph(Level.INTEGER, nodes, tuple(edges), 1e-3, wide), STREAM)
+    network_plan = plan(Graph(Level.INTEGER, nodes, tuple(edges), 1e-3, wide), STREAM)
     rng = np.random.default_rng(0)
     inputs = {n: rng.integers(-limits[n], limits[n], endpoint=True, size=(400, 4)) for n in names}
-    wanted, found = MachineStream(made).run(inputs), OnnxStream(made).run(inputs)
+    wanted, found = MachineStream(network_plan).run(inputs), OnnxStream(network_plan).run(inputs)
     for name, rows in wanted.items():
         np.testing.assert_array_equal(found[name], rows, err_msg=name)
 

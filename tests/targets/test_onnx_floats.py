@@ -64,14 +64,14 @@ def agree(machine: Watched, steps: list[dict[str, Any]], found: dict[str, Any]) 
     """Whether an action's trace is the same but for EPSILON; else that its first difference is at a threshold."""
     for k, values in enumerate(steps):
         for step in machine.plan.core:
-            wanted, given = values[step.name], found[step.name][k]
+            wanted, actual = values[step.name], found[step.name][k]
             if not step.op.spikes:
-                np.testing.assert_allclose(given, wanted, rtol=0, atol=EPSILON, err_msg=f"step {k}: {step.name}")
-            elif (wanted != given).any():
+                np.testing.assert_allclose(actual, wanted, rtol=0, atol=EPSILON, err_msg=f"step {k}: {step.name}")
+            elif (wanted != actual).any():
                 assert isinstance(step.op, Neuron)
                 assert isinstance(step.op.spike, Spike)
                 distance = np.abs(machine.membranes[step.name][k] - step.op.spike.threshold)
-                assert distance[wanted != given].max() <= EPSILON, f"step {k}: {step.name}"
+                assert distance[wanted != actual].max() <= EPSILON, f"step {k}: {step.name}"
                 return False
     return True
 
@@ -157,12 +157,12 @@ def test_every_reset_rule(changes: dict[str, Any], state: str) -> None:
 def test_what_passes_values_on() -> None:
     """Scale, Flatten and Threshold beside connections."""
     base = random_policy(5, sizes=(4, 6, 2), population=0)
-    given = dict(base.graph.nodes)
+    ops = base.graph.nodes
     nodes = [
-        ("observation", given["observation"]), ("normalise", given["normalise"]),
-        ("scale", Scale(np.linspace(0.5, 2, 4))), ("flat", Flatten((4,), 0, -1)), ("fc1", given["fc1"]),
-        ("over", Threshold(np.full(6, 0.1))), ("fc2", given["fc2"]), ("readout", given["readout"]),
-        ("decode", given["decode"]), ("action", given["action"]),
+        ("observation", ops["observation"]), ("normalise", ops["normalise"]),
+        ("scale", Scale(np.linspace(0.5, 2, 4))), ("flat", Flatten((4,), 0, -1)), ("fc1", ops["fc1"]),
+        ("over", Threshold(np.full(6, 0.1))), ("fc2", ops["fc2"]), ("readout", ops["readout"]),
+        ("decode", ops["decode"]), ("action", ops["action"]),
     ]  # fmt: skip
     policy = base.replace(graph=chain(Level.DISCRETE, nodes, dt=1e-3))
     machine = Machine(policy)

@@ -56,11 +56,11 @@ def test_they_are_what_the_dense_matrix_is(seed: int, arithmetic: Arithmetic) ->
     assert ranges == prove(plan(dense))
     assert not any(f.severity == "error" for f in overflows(ranges, arithmetic))
     for name in ("conv", "rows"):
-        ours, theirs = graph.nodes[name].synapses(), dense.nodes[name].synapses()
-        assert ours is not None
-        assert theirs is not None
-        np.testing.assert_array_equal(ours.fan_out, theirs.fan_out)
-        assert ours.fan_in == theirs.fan_in
+        of_sparse, of_dense = graph.nodes[name].synapses(), dense.nodes[name].synapses()
+        assert of_sparse is not None
+        assert of_dense is not None
+        np.testing.assert_array_equal(of_sparse.fan_out, of_dense.fan_out)
+        assert of_sparse.fan_in == of_dense.fan_in
 
 
 def test_networks_of_the_test_spike() -> None:
@@ -72,9 +72,9 @@ def test_networks_of_the_test_spike() -> None:
 @pytest.mark.parametrize(("engine", "seed"), [*(("emulator", k) for k in range(12)), *(("c", k) for k in range(2))])
 def test_engines_equal_the_definition(engine: str, seed: int) -> None:
     graph, x = sparse_stream(seed, LAVA)
-    made = Program("lava", graph, schedule=plan(graph).schedule)
+    program = Program("lava", graph, schedule=plan(graph).schedule)
     wanted = simulate(graph, x).left["output"][:, 0]
-    with LavaTarget().stream(made, engine=engine) as session:
+    with LavaTarget().stream(program, engine=engine) as session:
         np.testing.assert_array_equal(np.asarray(session.run(x)["output"]).reshape(wanted.shape), wanted)
         assert isinstance(session, EmulatorStream) == (engine == "emulator")
 
@@ -86,11 +86,11 @@ def test_stock_lava_equals_the_definition() -> None:
     used: Counter[str] = Counter()
     for seed in range(6):
         graph, x = sparse_stream(seed, LAVA)
-        made = plan(graph)
-        for step in made.connections:
-            said = connection_of(step).process
-            used[said if step.op.lag == 1 else f"{said}, delayed"] += 1
-        with LavaStream(made) as session:
+        network_plan = plan(graph)
+        for step in network_plan.connections:
+            process = connection_of(step).process
+            used[process if step.op.lag == 1 else f"{process}, delayed"] += 1
+        with LavaStream(network_plan) as session:
             np.testing.assert_array_equal(
                 np.asarray(session.run(x)["output"]).reshape(30, -1), simulate(graph, x).left["output"][:, 0], str(seed)
             )
@@ -100,11 +100,11 @@ def test_stock_lava_equals_the_definition() -> None:
 def test_a_program_keeps_them(tmp_path: Path) -> None:
     for seed in range(4):
         graph, _ = sparse_stream(seed, LAVA)
-        made = Program("lava", graph, schedule=plan(graph).schedule)
-        made.save(tmp_path / "a.nervecord")
+        program = Program("lava", graph, schedule=plan(graph).schedule)
+        program.save(tmp_path / "a.nervecord")
         back = nervecord.load(tmp_path / "a.nervecord")
         assert back.graph == graph
-        assert back.schedule == made.schedule
+        assert back.schedule == program.schedule
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -156,20 +156,20 @@ def test_a_matrix_that_is_no_convolution_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "code"),
     [
-        ({"starts": [0, 1]}, "its rows do not begin where its values do"),
-        ({"starts": [0, 2, 1, 3]}, "its rows do not begin where its values do"),
-        ({"starts": [0, 2**31 - 1, -(2**31), -1, 3]}, "its rows do not begin where its values do"),
-        ({"columns": [0, 9, 1]}, "a column lies outside 0..4"),
-        ({"columns": [0, -1, 1]}, "a column lies outside 0..4"),
-        ({"columns": [0, 3, 3]}, "the columns of a row are out of order"),
+        ({"starts": [0, 1]}, "rows"),
+        ({"starts": [0, 2, 1, 3]}, "rows"),
+        ({"starts": [0, 2**31 - 1, -(2**31), -1, 3]}, "rows"),
+        ({"columns": [0, 9, 1]}, "columns"),
+        ({"columns": [0, -1, 1]}, "columns"),
+        ({"columns": [0, 3, 3]}, "columns"),
     ],
 )
-def test_rows_that_are_none_are_refused(changes: dict[str, list[int]], words: str) -> None:
+def test_rows_that_are_none_are_refused(changes: dict[str, list[int]], code: str) -> None:
     fields = {"values": [2, 4, 6], "columns": [0, 1, 3], "starts": [0, 1, 3, 3], "inputs": 5, **changes}
     op = Sparse(**{k: np.array(v) if isinstance(v, list) else v for k, v in fields.items()})  # type: ignore[arg-type]
-    assert [message for _, message, *_ in op.violations()] == [words]
+    assert [violation[0] for violation in op.violations()] == [code]
 
 
 def test_cut_and_grown_matrices() -> None:
@@ -178,14 +178,14 @@ def test_cut_and_grown_matrices() -> None:
         dense = rng.integers(-3, 4, size=(5, 6)) * (rng.random((5, 6)) < 0.4)
         rows, columns = rng.random(5) < 0.6, rng.random(6) < 0.6
         rows[0] = columns[0] = True
-        made, other = Csr.of(dense), rng.integers(-3, 4, size=(6, 4)) * (rng.random((6, 4)) < 0.4)
-        np.testing.assert_array_equal(made.dense(), dense)
-        np.testing.assert_array_equal(made.cut(rows, columns).dense(), dense[rows][:, columns])
-        np.testing.assert_array_equal((made @ Csr.of(other)).dense(), dense @ other)
-        np.testing.assert_array_equal((made + Csr.of(dense)).dense(), 2 * dense)
-        np.testing.assert_array_equal(made.with_row().dense()[-1], 0)
-        np.testing.assert_array_equal(made.with_column(dense[:, 1]).dense()[:, -1], dense[:, 1])
-        np.testing.assert_array_equal(made.rows(1, 3), dense[1:3])
+        sparse, other = Csr.of(dense), rng.integers(-3, 4, size=(6, 4)) * (rng.random((6, 4)) < 0.4)
+        np.testing.assert_array_equal(sparse.dense(), dense)
+        np.testing.assert_array_equal(sparse.cut(rows, columns).dense(), dense[rows][:, columns])
+        np.testing.assert_array_equal((sparse @ Csr.of(other)).dense(), dense @ other)
+        np.testing.assert_array_equal((sparse + Csr.of(dense)).dense(), 2 * dense)
+        np.testing.assert_array_equal(sparse.with_row().dense()[-1], 0)
+        np.testing.assert_array_equal(sparse.with_column(dense[:, 1]).dense()[:, -1], dense[:, 1])
+        np.testing.assert_array_equal(sparse.rows(1, 3), dense[1:3])
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 1.0])

@@ -44,10 +44,10 @@ small = partial(
 
 def actor(choices: int = 3) -> CategoricalActor:
     torch.manual_seed(4)
-    made = CategoricalActor(5, choices, TrainConfig.of(layers=(16,)))
+    actor = CategoricalActor(5, choices, TrainConfig.of(layers=(16,)))
     with torch.no_grad():
-        made.net.readout.weight.mul_(20)  # type: ignore[operator,union-attr]  # a policy with opinions
-    return made
+        actor.net.readout.weight.mul_(20)  # type: ignore[operator,union-attr]  # a policy with opinions
+    return actor
 
 
 @pytest.mark.parametrize("choices", [2, 3, 7])
@@ -86,7 +86,7 @@ def test_without_noise_the_first_of_the_largest() -> None:
 
 
 def test_noise_that_falls_is_refused() -> None:
-    with pytest.raises(NervecordError, match=r"--noise: is 'linear', and CartPole-v1 lets choose among 2 actions"):
+    with pytest.raises(NervecordError, match=r"--noise: .*'linear'.*CartPole-v1.*2 actions"):
         PPOLearner(
             Setup(4, torch.zeros(1), torch.ones(1), TrainConfig.of(env="CartPole-v1", noise="linear"), choices=2)
         )

@@ -69,16 +69,16 @@ def test_a_reason_that_is_no_file_is_refused(study: Study) -> None:
     failed = error_file(study.runs[0])
     failed.parent.mkdir(parents=True, exist_ok=True)
     failed.write_bytes(b"\xff")
-    with pytest.raises(FileFormatError, match="is no text"):
+    with pytest.raises(FileFormatError, match=failed.name):
         standing_of(study)
 
 
 @pytest.mark.parametrize(
     ("test", "words"),
     [
-        ({**TEST, "mean_return": "much"}, r"no number as its test\.mean_return"),
-        ([1], r"no number as its test\.mean_return"),
-        ({**TEST, "interval95": [None, 1]}, "no number as its interval95"),
+        ({**TEST, "mean_return": "much"}, r"test\.mean_return"),
+        ([1], r"test\.mean_return"),
+        ({**TEST, "interval95": [None, 1]}, "interval95"),
     ],
 )
 def test_a_picture_of_a_result_that_is_none(test: Any, words: str, study: Study, tmp_path: Path) -> None:
@@ -96,10 +96,10 @@ def test_rows_and_their_number_are_bounded(tmp_path: Path, monkeypatch: pytest.M
     path.write_text("".join(f'{{"step": {k}}}\n' for k in range(5)))
     monkeypatch.setattr(records, "MOST_ROWS", 4)
     for read in (read_columns, last_row):
-        with pytest.raises(FileFormatError, match="has more than 4 rows"):
+        with pytest.raises(FileFormatError, match="4 rows"):
             read(path)
     monkeypatch.setattr(records, "LONGEST_ROW", 8)
-    with pytest.raises(FileFormatError, match="line 1: has more than 8 bytes"):
+    with pytest.raises(FileFormatError, match=r"line 1: .*8 bytes"):
         last_row(path)
 
 

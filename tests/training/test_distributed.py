@@ -105,14 +105,14 @@ def learn(policy: str, group: Group, blocks: int) -> dict[str, Any]:
     drawn = torch.randn_like
     losses = []
     for update in range(UPDATES):
-        given = {name: tensor[:, own] for name, tensor in made_up(update).items()}
+        share = {name: tensor[:, own] for name, tensor in made_up(update).items()}
         acts = []
         for t in range(STEPS):
-            torch.randn_like = lambda mean, t=t, given=given: given["noise"][t]  # type: ignore[assignment]
-            acts.append(subject.act(given["observations"][t], None))
+            torch.randn_like = lambda mean, t=t, share=share: share["noise"][t]  # type: ignore[assignment]
+            acts.append(subject.act(share["observations"][t], None))
         rollout = Rollout(
-            given["observations"], torch.stack([a.actions for a in acts]), torch.stack([a.outputs for a in acts]),
-            None, given["rewards"], given["terminated"], given["truncated"], given["valid"],
+            share["observations"], torch.stack([a.actions for a in acts]), torch.stack([a.outputs for a in acts]),
+            None, share["rewards"], share["terminated"], share["truncated"], share["valid"],
         )  # fmt: skip
         losses.append(subject.update(rollout)["value_loss"])
         subject.absorb(rollout)
@@ -226,19 +226,19 @@ def test_killed_and_resumed_with_two_processes_is_bit_identical(tmp_path: Path) 
 
     folder = tmp_path / "killed"
     first, second = start_two("-m", "nervecord", "train", "--quiet", *flags(small(tmp_path, "killed")))
-    metrics, deadline = folder / "metrics.jsonl", time.monotonic() + 60
+    metrics, deadline = folder / "metrics.jsonl", time.monotonic() + 300
     try:
         while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= 12):
             assert time.monotonic() < deadline
             assert first.poll() is None, first.communicate()
             time.sleep(0.002)
         second.send_signal(signal.SIGKILL)
-        said, complaint = first.communicate(timeout=60)
+        output, complaint = first.communicate(timeout=60)
     finally:
         for process in (first, second):
             process.kill()
             process.communicate()
-    assert (first.returncode, said) == (1, ""), complaint
+    assert (first.returncode, output) == (1, ""), complaint
     assert "another process of this training died" in complaint
     assert "Traceback" not in complaint
     assert config.total_steps not in checkpoint.steps_in(folder / "checkpoints")

@@ -25,17 +25,17 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("foreign")
+    folder = tmp_path_factory.mktemp("foreign")
     (code, inputs), (contract,) = blocks("python"), blocks("toml")
-    (made / "train.py").write_text(code + inputs, encoding="utf-8")
-    (made / "contract.toml").write_text(contract, encoding="utf-8")
+    (folder / "train.py").write_text(code + inputs, encoding="utf-8")
+    (folder / "contract.toml").write_text(contract, encoding="utf-8")
     # In a process of its own: it is its owner's script, and its libraries warn as they like.
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "train.py"], cwd=made, capture_output=True, text=True, check=False,
+        [sys.executable, "-W", "ignore", "train.py"], cwd=folder, capture_output=True, text=True, check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return made
+    return folder
 
 
 def test_it_balances_in_fixed_point(folder: Path) -> None:

@@ -40,25 +40,25 @@ def test_a_second_signal_ends_it_at_once(number: signal.Signals) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_answered_before_answers_again(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with told_to_stop() as told:
+    with told_to_stop() as stop:
         assert signal.getsignal(number) is not before
         signal.raise_signal(number)
-        assert told.is_set()
+        assert stop.is_set()
     assert signal.getsignal(number) is before
 
 
 def test_a_signal_that_others_answer_is_left_alone() -> None:
-    heard: list[int] = []
+    signals: list[int] = []
 
     def theirs(number: int, frame: object) -> None:
-        heard.append(number)
+        signals.append(number)
 
     before = signal.signal(signal.SIGTERM, theirs)
     try:
-        with told_to_stop() as told:
+        with told_to_stop() as stop:
             signal.raise_signal(signal.SIGTERM)
-            assert not told.is_set()
-        assert heard == [signal.SIGTERM]
+            assert not stop.is_set()
+        assert signals == [signal.SIGTERM]
         assert signal.getsignal(signal.SIGTERM) is theirs
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -69,8 +69,8 @@ def test_outside_the_main_thread_it_answers_none() -> None:
 
     def inside() -> None:
         before = signal.getsignal(signal.SIGTERM)
-        with told_to_stop() as told:
-            seen.append(signal.getsignal(signal.SIGTERM) is before and not told.is_set())
+        with told_to_stop() as stop:
+            seen.append(signal.getsignal(signal.SIGTERM) is before and not stop.is_set())
 
     thread = threading.Thread(target=inside)
     thread.start()

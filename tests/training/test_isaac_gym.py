@@ -132,7 +132,7 @@ def test_a_simulation_that_hangs_is_an_error_in_time(installed: Path, monkeypatc
     monkeypatch.setattr(isaac_gym, "STEP_TIMEOUT", 1.0)
     simulator = InArrays(IsaacGymSimulator("Hanging", [1], "cpu"))
     simulator.reset()
-    with pytest.raises(EngineError, match="did not answer within 1 s during 'step'"):
+    with pytest.raises(EngineError, match=r"1 s .*'step'"):
         walk(simulator, 4)
 
 
@@ -166,8 +166,8 @@ def test_the_command_line_says_so_too(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
-    said = refused(capfd, "train", "--sim", "isaacgym", "--env", "Ant", "--out", tmp_path)
-    assert "Isaac Gym needs a Python 3.8 of its own" in said
+    message = refused(capfd, "train", "--sim", "isaacgym", "--env", "Ant", "--out", tmp_path)
+    assert "Isaac Gym needs a Python 3.8 of its own" in message
     assert list(tmp_path.iterdir()) == []
 
 
@@ -285,11 +285,11 @@ def test_the_policy_is_refused_by_ant_v4(trained: run.TrainResult, capfd: pytest
     """Its weights belong to 60 observations; the sentence names both tasks."""
     assert trained.policy is not None
     with nervecord.open(nervecord.compile(trained.policy, "reference")) as session:
-        with pytest.raises(ContractError, match=r"Ant-v4: .* trained in IsaacGym/Ant, .* takes 60 observations"):
+        with pytest.raises(ContractError, match=r"Ant-v4: .*IsaacGym/Ant.*60"):
             nervecord.run(session, "Ant-v4", 1)
-        with pytest.raises(ContractError, match=r"Ant-v4: observations have shape \(27,\), the policy takes 60"):
+        with pytest.raises(ContractError, match=r"Ant-v4: .*\(27,\).*60"):
             nervecord.run(session, "Ant-v4", 1, allow_other_env=True)
-    said = refused(capfd, "run", trained.policy, "--env", "Ant-v4")
-    assert "Ant-v4: the policy was trained in IsaacGym/Ant, of which it takes 60 observations" in said
-    assert "its shape can be trained here: nervecord train --topology-from RUN --env Ant-v4" in said
+    message = refused(capfd, "run", trained.policy, "--env", "Ant-v4")
+    assert "Ant-v4: the policy was trained in IsaacGym/Ant, of which it takes 60 observations" in message
+    assert "its shape can be trained here: nervecord train --topology-from RUN --env Ant-v4" in message
     assert "IsaacGym/Ant: no such environment" in refused(capfd, "run", trained.policy)

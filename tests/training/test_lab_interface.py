@@ -112,8 +112,8 @@ def test_a_later_step_does_not_change_what_an_earlier_one_gave(kind: str, instal
         step = simulator.step(torch.full((5, 8), 0.1 * k))
         results += [(name, getattr(step, name)) for name in FIELDS]
         kept += [getattr(step, name).clone() for name in FIELDS]
-    for (name, given), copy in zip(results, kept, strict=True):
-        assert torch.equal(given, copy), name
+    for (name, tensor), copy in zip(results, kept, strict=True):
+        assert torch.equal(tensor, copy), name
 
 
 @both
@@ -210,8 +210,8 @@ def test_a_second_simulation_leaves_the_first_alone_and_says_nothing(
     inner = validation._inner
     validation.close()
     assert inner.closed
-    said = capsys.readouterr()
-    assert said.out + said.err == ""
+    printed = capsys.readouterr()
+    assert printed.out + printed.err == ""
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -222,30 +222,30 @@ def test_a_second_simulation_leaves_the_first_alone_and_says_nothing(
 def test_loaders_see_no_command_line_of_ours_and_stdout_stays_clean(
     kind: str, installed: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ours = ["nervecord", "train", "--num-envs", "7", "--seed", "5", "--device", "cuda:3"]
-    monkeypatch.setattr(sys, "argv", list(ours))
+    own = ["nervecord", "train", "--num-envs", "7", "--seed", "5", "--device", "cuda:3"]
+    monkeypatch.setattr(sys, "argv", list(own))
     task = lab(kind)._inner.unwrapped
-    assert sys.argv == ours
+    assert sys.argv == own
     assert (task.num_envs, task.device) == (5, torch.device("cpu"))
     assert task.cfg.seed not in (None, 5)
     # Isaac Lab is asked to keep last observations, mjlab to leave resets to us.
     assert task.cfg.compute_final_obs == task.cfg.auto_reset == (kind == "isaaclab")
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "made, on the standard output" in said.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "made, on the standard output" in printed.err
 
 
 def test_an_unknown_task(installed: None) -> None:
     with pytest.raises(NervecordError, match=r"Isaac-Antt: no task of Isaac Lab .*Did you mean: `Isaac-Ant`"):
         lab("isaaclab", "Antt")
     assert isaac_lab._simulation is None
-    with pytest.raises(NervecordError, match=r"--env: unknown mjlab task 'Mjlab-Antt' \(did you mean 'Mjlab-Ant'"):
+    with pytest.raises(NervecordError, match=r"--env: .*'Mjlab-Antt'.*'Mjlab-Ant'"):
         lab("mjlab", "Antt")
 
 
 @both
 def test_a_task_that_observes_no_flat_box_is_refused(kind: str, installed: None) -> None:
-    with pytest.raises(NervecordError, match=r"-Images: its observation space is .*, a flat Box is needed"):
+    with pytest.raises(NervecordError, match=r"-Images: .*Box"):
         lab(kind, "Images")
 
 

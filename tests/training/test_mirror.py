@@ -119,5 +119,5 @@ def test_the_normaliser_becomes_symmetric() -> None:
 
 
 def test_unknown_symmetry() -> None:
-    with pytest.raises(NervecordError, match=r"no symmetry of Hopper-v4 is known"):
+    with pytest.raises(NervecordError, match="Hopper-v4"):
         mirror_of("Hopper-v4")

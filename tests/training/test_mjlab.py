@@ -90,9 +90,9 @@ def test_the_seeds_decide_what_happens(cartpole: str) -> None:
 
 
 def test_tasks_that_cannot_be_trained_are_refused() -> None:
-    with pytest.raises(NervecordError, match=r"unknown mjlab task 'Mjlab-Cartpole-Balanse' \(did you mean"):
+    with pytest.raises(NervecordError, match="'Mjlab-Cartpole-Balanse'"):
         make("Mjlab-Cartpole-Balanse", [0])
-    with pytest.raises(NervecordError, match=r"Yam-Rgb: its policy observes 2 groups \(actor, camera\)"):
+    with pytest.raises(NervecordError, match=r"Yam-Rgb: .*2 groups.*actor, camera"):
         make("Mjlab-Lift-Cube-Yam-Rgb", [0])
 
 

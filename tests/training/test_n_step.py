@@ -104,7 +104,7 @@ def test_a_replay_of_other_steps_is_refused_and_refilled_where_none_was_kept(
     before = (kept.folder / "config.json").read_bytes()
     with pytest.raises(NervecordError, match=r"--n-step: is 1, and the replay in the checkpoint was made with 3"):
         resume(kept.folder, overrides={"steps": 2048, "n_step": 1})
-    with pytest.raises(NervecordError, match=r"--priority-exponent: is 0.*, and the replay .* was made with 0.4"):
+    with pytest.raises(NervecordError, match=r"--priority-exponent: .*0.*0.4"):
         resume(kept.folder, overrides={"steps": 2048, "priority_exponent": 0.0})
     assert (kept.folder / "config.json").read_bytes() == before
     resume(kept.folder, overrides={"steps": 1152})
@@ -124,7 +124,7 @@ def test_greatest_priorities_of_another_exponent_are_forgotten(td7_run: TrainRes
 
 
 def test_smoothness_is_of_one_step(tmp_path: Path) -> None:
-    with pytest.raises(NervecordError, match="--smoothness: has no meaning with --n-step 3"):
+    with pytest.raises(NervecordError, match=r"--smoothness: .*--n-step 3"):
         small(tmp_path, n_step=3, smoothness=0.1)
 
 

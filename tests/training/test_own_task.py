@@ -55,8 +55,8 @@ def test_a_task_without_a_period_is_refused_before_it_is_trained(
     assert not list(tmp_path.iterdir())
     # A network that no NIR file holds needs none; and what goes wrong in the task is not said to be ours.
     assert main([*words, "--policy", "ann"]) == 2
-    said = capsys.readouterr().err
-    assert re.search(r"TypeError: unsupported operand .* \(in .*own_task.py, line \d+; --debug", said), said
+    log = capsys.readouterr().err
+    assert re.search(r"TypeError: unsupported operand .* \(in .*own_task.py, line \d+; --debug", log), log
 
 
 def test_environments_made_in_python(policy: Path) -> None:
@@ -73,7 +73,7 @@ def test_environments_made_in_python(policy: Path) -> None:
             nervecord.run(session, make(), 3, environments=2)
         with pytest.raises(NervecordError, match="env: is a int"):
             nervecord.run(session, 3, 3)
-        with pytest.raises(NervecordError, match=r"observations have shape \(4,\), the policy takes 2"):
+        with pytest.raises(NervecordError, match=r"\(4,\).*takes 2"):
             nervecord.run(session, lambda: gymnasium.make("CartPole-v1"), 1)
 
 
@@ -159,9 +159,9 @@ def test_wrappers_that_are_missing_are_named(
     assert "--wrappers eager_wrappers:Any" in capsys.readouterr().err
     # A policy of an earlier version says nothing of wrappers; what its task gives says that one is missing.
     assert main(["run", str(policy), "--env", "own_task:DictPoint-v0", "--allow-other-env"]) == 2
-    said = capsys.readouterr().err
-    assert "observations are Dict(" in said
-    assert "--wrappers FlattenObservation" in said
+    log = capsys.readouterr().err
+    assert "observations are Dict(" in log
+    assert "--wrappers FlattenObservation" in log
 
 
 def test_training_says_how_a_policy_of_ones_own_task_is_run(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -239,11 +239,11 @@ def test_names_that_are_not_there() -> None:
         make_simulator("own_tusk:Point-v0", [0])
     with pytest.raises(NervecordError, match="unknown Gymnasium task 'own_task:Pint-v0'"):
         make_simulator("own_task:Pint-v0", [0])
-    with pytest.raises(NervecordError, match=r"unknown wrapper 'FlatenObservation'.*did you mean 'FlattenObservation'"):
+    with pytest.raises(NervecordError, match=r"'FlatenObservation'.*'FlattenObservation'"):
         make_simulator("own_task:Point-v0", [0], wrappers=("FlatenObservation",))
     with pytest.raises(NervecordError, match=r"unknown wrapper of module own_task 'Limitet'.*did you mean 'Limited'"):
         make_simulator("own_task:Point-v0", [0], wrappers=("own_task:Limitet",))
-    with pytest.raises(NervecordError, match="unknown wrapper of module own_task 'Wrap'"):
+    with pytest.raises(NervecordError, match="own_task 'Wrap'"):
         make_simulator("own_task:Point-v0", [0], wrappers=("own_task:Wrap",))
     with pytest.raises(NervecordError, match="around Gymnasium's environments, and --sim envpool has none"):
         make_simulator("Ant-v4", [0], kind="envpool", wrappers=("FlattenObservation",))

@@ -93,7 +93,7 @@ def test_ant_is_the_same_task_in_both() -> None:
 
 @pytest.mark.parametrize("kind", [*KINDS, "auto"])
 def test_unknown_and_unfit_tasks_are_refused(kind: str) -> None:
-    with pytest.raises(NervecordError, match=r"unknown .*'Ant-v44'.*did you mean 'Ant-v4'"):
+    with pytest.raises(NervecordError, match=r"'Ant-v44'.*'Ant-v4'"):
         make_simulator("Ant-v44", [0], kind=kind)
     with pytest.raises(NervecordError, match=r"FrozenLake-v1: its observation space is .*a flat Box is needed"):
         make_simulator("FrozenLake-v1", [0], kind=kind)
@@ -119,11 +119,11 @@ def test_spaces_that_cannot_be_trained() -> None:
 
     flat = Box(-1, 1, (3,))
     assert limits("Toy-v0", flat, Discrete(4))[3] == 4
-    with pytest.raises(NervecordError, match="numbers its actions from 1, 0 is needed"):
+    with pytest.raises(NervecordError, match="from 1, 0 "):
         limits("Toy-v0", flat, Discrete(4, start=1))
     with pytest.raises(NervecordError, match=r"its action space is MultiDiscrete.* a flat Box or Discrete is needed"):
         limits("Toy-v0", flat, MultiDiscrete([2, 3]))
-    with pytest.raises(NervecordError, match="have no limits"):
+    with pytest.raises(NervecordError, match="--wrappers"):
         limits("Toy-v0", flat, Box(-np.inf, np.inf, (2,)))
 
 

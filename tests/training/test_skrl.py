@@ -28,8 +28,8 @@ class DoubleMemory(ValidMemory):
     """skrl makes its tensors in float32."""
 
     def create_tensor(self, *, dtype: torch.dtype | None = None, **options: Any) -> bool:
-        made: bool = super().create_tensor(dtype=torch.float64 if dtype is torch.float32 else dtype, **options)
-        return made
+        created: bool = super().create_tensor(dtype=torch.float64 if dtype is torch.float32 else dtype, **options)
+        return created
 
 
 def config(algorithm: str, **changes: Any) -> TrainConfig:
@@ -58,18 +58,18 @@ def test_both_do_the_same_update(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_default_dtype(torch.float64)
     try:
         torch.manual_seed(0)
-        ours = PPOLearner(Setup(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config("ppo")))
-        theirs = SkrlPPOLearner(Setup(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config("skrl-ppo")))
+        own = PPOLearner(Setup(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config("ppo")))
+        reference = SkrlPPOLearner(Setup(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config("skrl-ppo")))
         for part in ("actor", "critic"):
-            getattr(theirs, part).load_state_dict(getattr(ours, part).state_dict())
-        before = [p.detach().clone() for p in ours.parameters()]
-        assert {p.dtype for p in (*ours.parameters(), *theirs.parameters())} == {torch.float64}
-        rollout = rollout_of(ours.actor)
-        found = [learner.update(rollout) for learner in (ours, theirs)]
+            getattr(reference, part).load_state_dict(getattr(own, part).state_dict())
+        before = [p.detach().clone() for p in own.parameters()]
+        assert {p.dtype for p in (*own.parameters(), *reference.parameters())} == {torch.float64}
+        rollout = rollout_of(own.actor)
+        found = [learner.update(rollout) for learner in (own, reference)]
     finally:
         torch.set_default_dtype(torch.float32)
-    moved = max((p - q).abs().max().item() for p, q in zip(ours.parameters(), before, strict=True))
-    apart = max((p - q).abs().max().item() for p, q in zip(ours.parameters(), theirs.parameters(), strict=True))
+    moved = max((p - q).abs().max().item() for p, q in zip(own.parameters(), before, strict=True))
+    apart = max((p - q).abs().max().item() for p, q in zip(own.parameters(), reference.parameters(), strict=True))
     assert moved > 5e-3
     assert apart < TOLERANCE
     for name in ("policy_loss", "value_loss"):

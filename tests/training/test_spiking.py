@@ -145,17 +145,17 @@ def test_kernel_equals_torch_operators(
     weights = torch.rand(6, dtype=dtype) if summed else None
     v0, i0 = 0.3 * torch.randn(70, 33, dtype=dtype), torch.randn(70, 33, dtype=dtype)
     inputs = (current, alpha, beta, weights, *((v0, i0) if stateful else (None, None)))
-    ours = spiking._forward_numba(*inputs, settings)
-    theirs = spiking._forward_torch(*inputs, settings)
-    for a, b in zip(ours, theirs, strict=True):
+    compiled = spiking._forward_numba(*inputs, settings)
+    reference = spiking._forward_torch(*inputs, settings)
+    for a, b in zip(compiled, reference, strict=True):
         if a is None or b is None:
             assert a is b is None
             assert not stateful
-        elif summed and a is ours[0]:
+        elif summed and a is compiled[0]:
             torch.testing.assert_close(a, b)
         else:
             assert a.equal(b)
-    grad = torch.randn_like(ours[0])
+    grad = torch.randn_like(compiled[0])
     for a, b in zip(
         spiking._backward_numba(grad, *inputs, settings), spiking._backward_torch(grad, *inputs, settings), strict=True
     ):
@@ -181,11 +181,11 @@ def test_compiled_operators_equal_those_one_by_one() -> None:
         warnings.simplefilter("ignore")  # torch's own, of what it imports
         warnings.filterwarnings("error", message="torch.compile fails here")
         forward, backward = spiking.compiled(spiking._forward_torch), spiking.compiled(spiking._backward_torch)
-        (ours, *_), (theirs, *_) = forward(*inputs, settings), spiking._forward_torch(*inputs, settings)
+        (compiled, *_), (reference, *_) = forward(*inputs, settings), spiking._forward_torch(*inputs, settings)
         # Sums of the weights of the steps with a spike: a spike more or less would be seen.
-        assert len(theirs.unique()) == 8
-        torch.testing.assert_close(ours, theirs)
-        grad = torch.randn_like(theirs)
+        assert len(reference.unique()) == 8
+        torch.testing.assert_close(compiled, reference)
+        grad = torch.randn_like(reference)
         for a, b in zip(
             backward(grad, *inputs, settings), spiking._backward_torch(grad, *inputs, settings), strict=True
         ):

@@ -73,10 +73,10 @@ def test_a_fixed_noise_schedule_counts_more_than_the_noise_that_was_learnt(first
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"layers": (17,)}, r"trained with layers \(16,\), not \(17,\)"),
-        ({"critic": (8, 8)}, r"trained with critic \(8,\), not \(8, 8\)"),
-        ({"env": "InvertedDoublePendulum-v4"}, "trained with env InvertedPendulum-v4"),
-        ({"start": "nowhere"}, "is no run folder"),
+        ({"layers": (17,)}, r"layers \(16,\).*\(17,\)"),
+        ({"critic": (8, 8)}, r"critic \(8,\).*\(8, 8\)"),
+        ({"env": "InvertedDoublePendulum-v4"}, "env InvertedPendulum-v4"),
+        ({"start": "nowhere"}, "nowhere"),
     ],
 )
 def test_what_does_not_fit_is_refused(

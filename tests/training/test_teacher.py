@@ -48,8 +48,8 @@ def learner_at(folder: Path, content: dict[str, Any] | None) -> Any:
 @pytest.mark.slow
 def test_a_function_teaches_and_a_critic_is_fitted_meanwhile(tmp_path: Path) -> None:
     fields = learning(tmp_path, Path("."), steps=4096).fields
-    given = {name: value for name, value in fields.items() if name not in ("teacher", "algorithm")}
-    result = nervecord.distill(balance, **given)
+    options = {name: value for name, value in fields.items() if name not in ("teacher", "algorithm")}
+    result = nervecord.distill(balance, **options)
     assert result.config.fields["teacher"] == HERE
     assert json.loads((result.folder / "versions.json").read_text())["teacher"] == {"function": HERE}
     content = checkpoint.load(result.folder / "checkpoints")
@@ -107,7 +107,7 @@ def test_what_a_function_may_not_do(tmp_path: Path) -> None:
 
     with pytest.raises(NervecordError, match=f"{__name__} has no function nothing"):
         read_sources(config(f"{__name__}:nothing"))
-    with pytest.raises(NervecordError, match="no module 'no_such_module' is found"):
+    with pytest.raises(NervecordError, match="'no_such_module'"):
         read_sources(config("no_such_module:act"))
     with pytest.raises(NervecordError, match="cannot be called with observations alone: missing"):
         read_sources(config(f"{__name__}:Controller.act"))
@@ -168,15 +168,15 @@ def test_beginnings_and_what_came_before_a_fall_are_drawn_more_often(tmp_path: P
         seen = torch.randn(9, 2, 27)
         rollout = Rollout(seen, draw, draw, None, draw[:, :, 0].double(), first[0], first[1], ~first[2])
         valid = rollout.valid
-        student._keep(student.kept, rollout)
-        held = student.kept.held()
+        student._keep(student.states, rollout)
+        content = student.states.content()
         count = int(valid.sum())
-        assert np.array_equal(held["rows"][-count:, :27], seen[:-1][valid].numpy())
-        assert held["weights"][-count:].tolist() == torch.tensor(rows).T[valid].tolist()
+        assert np.array_equal(content["rows"][-count:, :27], seen[:-1][valid].numpy())
+        assert content["weights"][-count:].tolist() == torch.tensor(rows).T[valid].tolist()
     student_of(config, torch.ones(8)).load_state_dict(student.state_dict())
-    with pytest.raises(NervecordError, match="--fall-weight: has no meaning with --kept-states 0"):
+    with pytest.raises(NervecordError, match=r"--fall-weight: .*--kept-states 0"):
         config.replace(kept_states=0)
-    with pytest.raises(NervecordError, match="--initial-weight: has no meaning with --kept-states 0"):
+    with pytest.raises(NervecordError, match=r"--initial-weight: .*--kept-states 0"):
         config.replace(kept_states=0, fall_weight=1.0)
 
 
@@ -199,10 +199,10 @@ def test_what_came_before_a_fall_is_drawn_more_often_across_rollouts(tmp_path: P
             ends[0, 0, 0] = True  # the second step of the next episode
         seen = torch.zeros(5, 2, 27)
         seen[:, :, 0] = (8 * k + 2 * torch.arange(5))[:, None] + torch.arange(2)  # a number for each state
-        student._keep(student.kept, Rollout(seen, draw, draw, None, draw[:, :, 0].double(), ends[0], ~ends[0] & False,
+        student._keep(student.states, Rollout(seen, draw, draw, None, draw[:, :, 0].double(), ends[0], ~ends[0] & False,
                                             ~ends[1]))  # fmt: skip
-        held = student.kept.held()
-        weights = dict(zip(held["rows"][:, 0].tolist(), held["weights"].tolist(), strict=True))
+        content = student.states.content()
+        weights = dict(zip(content["rows"][:, 0].tolist(), content["weights"].tolist(), strict=True))
     falls = {*range(8, 19, 2), *range(7, 18, 2), 22, 24}
     assert len(weights) == min(kept_states, 30)
     assert weights == {row: 5.0 if row in falls else 1.0 for row in weights}
@@ -211,8 +211,9 @@ def test_what_came_before_a_fall_is_drawn_more_often_across_rollouts(tmp_path: P
     ends = torch.zeros(2, 4, 2, dtype=torch.bool)
     ends[0, 0] = True  # the first step of an episode that has no states before it
     seen = torch.full((5, 2, 27), 1000.0)
-    student._keep(student.kept, Rollout(seen, draw, draw, None, draw[:, :, 0].double(), ends[0], ends[1], ~ends[1]))
-    after = dict(zip(student.kept.held()["rows"][:, 0].tolist(), student.kept.held()["weights"].tolist(), strict=True))
+    student._keep(student.states, Rollout(seen, draw, draw, None, draw[:, :, 0].double(), ends[0], ends[1], ~ends[1]))
+    content = student.states.content()
+    after = dict(zip(content["rows"][:, 0].tolist(), content["weights"].tolist(), strict=True))
     assert {row: after[row] for row in weights if row in after} == {r: w for r, w in weights.items() if r in after}
 
 
@@ -234,7 +235,7 @@ def test_the_teachers_critic_moves_the_student(td7_run: TrainResult, ann_run: Tr
         assert "critic" in content["learner"]["teacher"]["learner"]
     assert ends[100.0][0] > ends[0.0][0]
     assert ends[100.0][1] > ends[0.0][1]
-    with pytest.raises(NervecordError, match="was trained with ppo, and has no critic of actions"):
+    with pytest.raises(NervecordError, match=r"ppo, .*critic"):
         train(learning(tmp_path, ann_run.folder, "refused", critic_weight=1.0))
     with pytest.raises(NervecordError, match="is a file or a function, and has no critic of actions"):
         train(learning(tmp_path, HERE, "refused", critic_weight=1.0))  # type: ignore[arg-type]

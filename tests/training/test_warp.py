@@ -224,8 +224,8 @@ def test_a_later_step_does_not_change_what_an_earlier_one_gave() -> None:
     kept = [first.clone(), *(getattr(step, name).clone() for name in FIELDS)]
     for _ in range(3):
         simulator.step(torch.rand(2, 8))
-    for given, copy in zip([first, *(getattr(step, name) for name in FIELDS)], kept, strict=True):
-        assert torch.equal(given, copy)
+    for tensor, copy in zip([first, *(getattr(step, name) for name in FIELDS)], kept, strict=True):
+        assert torch.equal(tensor, copy)
 
 
 @needs_warp

@@ -96,7 +96,7 @@ def restoring(what: str | Path) -> Iterator[None]:
             raise
         reason = (str(error).splitlines() or [""])[0]
         raise FileFormatError(
-            f"does not hold what this training goes on from: {type(error).__name__}: {printable(reason)}",
+            f"does not hold what this training resumes from: {type(error).__name__}: {printable(reason)}",
             where=printable(str(what)), hint=WAY_OUT,
         ) from error  # fmt: skip
 

@@ -131,3 +131,14 @@ def number_of(record: dict[str, Any], *names: str, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not -LARGEST <= value <= LARGEST:
         raise FileFormatError(f"says no number as its {'.'.join(names)}", where=where)
     return value
+
+
+def result_of(folder: Path) -> float | None:
+    """Tested return of a finished run; None for one that is not finished. A training writes its result last."""
+    path = folder / "result.json"
+    if not path.is_file():
+        return None
+    record = read_record(path)
+    if "test" in record and record["test"] is None:
+        return None
+    return number_of(record, "test", "mean_return", where=str(path))

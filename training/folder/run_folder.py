@@ -109,8 +109,8 @@ def _remove_drafts(parent: Path) -> None:
     with contextlib.suppress(OSError, NervecordError):
         for draft in parent.glob(f".*{DRAFT}"):
             if draft.is_dir() and not draft.is_symlink():
-                with lock(draft) as is_ours:
-                    if is_ours:
+                with lock(draft) as is_locked:
+                    if is_locked:
                         shutil.rmtree(draft, ignore_errors=True)
 
 
@@ -133,11 +133,11 @@ def _is_failed_start(folder: Path) -> bool:
     """Whether a folder holds nothing but the beginning of a run that no process is at."""
     leftovers = {"config.json", "versions.json", "git.diff", "metrics.jsonl", MUJOCO_LOG, LOCK}
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
-    ours = {name for name in names if name in leftovers or name.startswith("events.out.")}
-    if "versions.json" not in names or names != ours or last_step(folder):
+    own = {name for name in names if name in leftovers or name.startswith("events.out.")}
+    if "versions.json" not in names or names != own or last_step(folder):
         return False
-    with lock(folder) as is_ours:
-        return is_ours
+    with lock(folder) as is_locked:
+        return is_locked
 
 
 @contextlib.contextmanager
@@ -175,8 +175,8 @@ def hold(folder: Path) -> Iterator[None]:
     Raises:
         NervecordError: another process does.
     """
-    with lock(folder) as is_ours:
-        if not is_ours:
+    with lock(folder) as is_locked:
+        if not is_locked:
             raise NervecordError(
                 "is being trained by another process", where=str(folder), hint="wait for it, or stop it first"
             )

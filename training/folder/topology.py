@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nervecord.errors import FileFormatError, NervecordError
-from nervecord.training.folder.records import number_of, read_record
+from nervecord.errors import NervecordError
+from nervecord.training.folder.records import read_record, result_of
 from nervecord.training.settings.config import TrainConfig
 
 
@@ -50,12 +50,12 @@ def read_topology(folder: str | Path, *, policy: str = "snn") -> Topology:
     """
     place = Path(folder)
     if (place / "config.json").is_file():
-        value = _tested(place)
+        value = result_of(place)
         return _topology(place, [] if value is None else [value])
     candidates: dict[str, list[tuple[Path, float]]] = {}
     envs = set()
     for path in sorted(place.glob("*/config.json")):
-        config, value = _config(path.parent), _tested(path.parent)
+        config, value = _config(path.parent), result_of(path.parent)
         if config.network.policy == policy and value is not None:
             candidates.setdefault(json.dumps(_fields(config)), []).append((path.parent, value))
             envs.add(config.task.env)
@@ -88,20 +88,6 @@ def _fields(config: TrainConfig) -> dict[str, Any]:
 def _config(run: Path) -> TrainConfig:
     path = run / "config.json"
     return TrainConfig.from_dict(read_record(path), where=str(path))
-
-
-def _tested(run: Path) -> float | None:
-    """Tested return of a run; None for one that has none yet."""
-    path = run / "result.json"
-    if not path.is_file():
-        return None
-    record = read_record(path)
-    if "test" in record and record["test"] is None:
-        return None
-    try:
-        return number_of(record, "test", "mean_return", where=str(path))
-    except FileFormatError as error:
-        raise FileFormatError(f"is no result of a training: {error.message}", where=str(path)) from None
 
 
 def _word(value: Any) -> str:

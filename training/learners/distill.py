@@ -75,10 +75,10 @@ class Student(OnPolicyLearner):
                 hint="drop it, or --state carried",
             )
         self.image = mirror_of(config.task.env, where="--mirror-states") if settings.mirror_states else None
-        self.kept: WeightedRows | None = None
+        self.states: WeightedRows | None = None
         if settings.kept_states:
             sizes = (setup.observations, setup.choices or len(setup.low), self.state_size)
-            self.kept = WeightedRows(sizes, settings.kept_states, config.run.seed + group.rank)
+            self.states = WeightedRows(sizes, settings.kept_states, config.run.seed + group.rank)
         self.seen = 0
         self.ages = torch.zeros(group.share(settings.num_envs), dtype=torch.int64)
         """Steps that the episode of each environment has lasted, since this process began."""
@@ -165,16 +165,16 @@ class Student(OnPolicyLearner):
                 yield torch.cat([inputs, images[0]]), torch.cat([labels, images[1]]), None
 
     def _drawn(self, rollout: Rollout) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        if self.kept is None:
+        if self.states is None:
             inputs = rollout.flat(rollout.observations)
             labels, states = self.teacher(inputs), None if rollout.states is None else rollout.flat(rollout.states)
             for part in self.minibatches(rollout):
                 yield inputs[part], labels[part], None if states is None else states[part]
             return
-        self._keep(self.kept, rollout)
+        self._keep(self.states, rollout)
         settings = self.settings
         for _ in range(settings.epochs * max(1, round(settings.batch / settings.minibatch))):
-            rows = self.kept.draw(self.group.share(settings.minibatch))[0]
+            rows = self.states.draw(self.group.share(settings.minibatch))[0]
             inputs, labels, carried = (part.to(self.device) for part in rows)
             yield inputs, labels, carried if self.state_size else None
 
@@ -226,12 +226,12 @@ class Student(OnPolicyLearner):
 
     def prepare(self, collect: Callable[[], Rollout]) -> None:
         """Collect as many states again as had been kept."""
-        if self.kept is None:
+        if self.states is None:
             return
         needed, count = min(self.seen, self.settings.kept_states), self.seen
         self._guides = False
-        while len(self.kept) < needed:
-            self._keep(self.kept, collect())
+        while len(self.states) < needed:
+            self._keep(self.states, collect())
         self.seen = count
         # The running returns were those of other episodes.
         self.reward_rms.restart()

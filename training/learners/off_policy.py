@@ -227,7 +227,7 @@ class TD7Learner:
         }
 
     def _kept_replay(self) -> dict[str, Any]:
-        rows = self.replay.held()
+        rows = self.replay.content()
         return {
             "rows": torch.from_numpy(rows["rows"]),
             "weights": torch.from_numpy(rows["weights"]),

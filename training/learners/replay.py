@@ -104,12 +104,12 @@ class WeightedRows:
         index = self.tree.find(self.generator.random(count) * self.tree.total)
         return torch.split(torch.from_numpy(self.rows[index]), self.sizes, dim=1), index
 
-    def held(self) -> dict[str, Array]:
+    def content(self) -> dict[str, Array]:
         """What it holds, for `restore`: rows, weights, and where the next row goes."""
         return {"rows": self.rows[: self.size], "weights": self.tree.get(self.size), "next": np.array(self.next)}
 
     def restore(self, rows: Array, weights: Array, following: int) -> None:
-        """Take back what `held` gave, while nothing is held, with the same capacity."""
+        """Take back what `content` gave, while nothing is held, with the same capacity."""
         self.size, self.next = len(rows), following
         self.rows[: self.size] = rows
         self.tree.set(np.arange(self.size), weights)

@@ -32,7 +32,7 @@ class Teacher(nn.Module):
         outputs: numbers of an answer: actions, or preferences of choices.
     """
 
-    kept: dict[str, Any]
+    parts: dict[str, Any]
     """What a checkpoint keeps of its learner."""
     gives_statistics = False
     """Whether its training has a critic and statistics that a student can take over."""
@@ -44,7 +44,7 @@ class Teacher(nn.Module):
     @property
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""
-        return {"config": self._config, "learner": self.kept}
+        return {"config": self._config, "learner": self.parts}
 
     def forward(self, observations: Tensor) -> Tensor:
         """Action means, or preferences of choices, (B, outputs), for raw observations (B, observations)."""
@@ -62,7 +62,7 @@ class PolicyTeacher(Teacher):
     def __init__(self, content: dict[str, Any], observations: int, low: Tensor, high: Tensor, outputs: int) -> None:
         super().__init__(content, observations, low, high, outputs)
         parts, config = content["learner"], TrainConfig.from_dict(content["config"])
-        self.kept = {name: parts[name] for name in ("actor", "obs_rms")}
+        self.parts = {name: parts[name] for name in ("actor", "obs_rms")}
         weights = {k.removeprefix("net."): v for k, v in parts["actor"].items() if k.startswith("net.")}
         self.net = make_policy(observations, outputs, config).to(low.device)
         self.net.load_state_dict(weights)
@@ -83,12 +83,12 @@ class TD7Teacher(Teacher):
         super().__init__(content, observations, low, high, outputs)
         parts = content["learner"]
         if "policy" in parts:
-            self.kept = {name: parts[name] for name in ("policy", "critic") if name in parts}
+            self.parts = {name: parts[name] for name in ("policy", "critic") if name in parts}
         else:
             agent = td7_agent(content, observations, outputs)
-            self.kept = {"policy": pack(agent.policy()), "critic": pack(agent.judge())}
-        self.policy = unpack(TD7Policy, self.kept["policy"]).to(low.device)
-        self.critic = unpack(TD7Critic, self.kept["critic"]).to(low.device) if "critic" in self.kept else None
+            self.parts = {"policy": pack(agent.policy()), "critic": pack(agent.judge())}
+        self.policy = unpack(TD7Policy, self.parts["policy"]).to(low.device)
+        self.critic = unpack(TD7Critic, self.parts["critic"]).to(low.device) if "critic" in self.parts else None
 
     @torch.no_grad()
     def forward(self, observations: Tensor) -> Tensor:
@@ -107,12 +107,12 @@ class ForeignTeacher(Teacher):
 
     def __init__(self, content: dict[str, Any], observations: int, low: Tensor, high: Tensor, outputs: int) -> None:
         super().__init__(content, observations, low, high, outputs)
-        self.kept = content["learner"]
+        self.parts = content["learner"]
         self.policy: NetworkTeacher | FunctionTeacher
-        if function_teacher.PART in self.kept:
-            self.policy = FunctionTeacher(self.kept[function_teacher.PART], outputs)
+        if function_teacher.PART in self.parts:
+            self.policy = FunctionTeacher(self.parts[function_teacher.PART], outputs)
         else:
-            self.policy = NetworkTeacher(self.kept[network_teacher.PART]).to(low.device)
+            self.policy = NetworkTeacher(self.parts[network_teacher.PART]).to(low.device)
             self.policy.require_sizes(observations, outputs)
 
     def forward(self, observations: Tensor) -> Tensor:

@@ -61,12 +61,12 @@ def load(env: str, num_envs: int, seed: int, device: str) -> Any:
 @contextlib.contextmanager
 def _arguments() -> Iterator[None]:
     """The loader reads the command line, where it would find ours, and adds to it."""
-    ours = sys.argv
-    sys.argv = ours[:1]
+    arguments = sys.argv
+    sys.argv = arguments[:1]
     try:
         yield
     finally:
-        sys.argv = ours
+        sys.argv = arguments
 
 
 @dataclass(slots=True)

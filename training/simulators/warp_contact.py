@@ -59,7 +59,7 @@ def use_mujoco_frame() -> None:
         return
     if FALLBACK not in inspect.getsource(present.func):
         raise NervecordError(
-            "MuJoCo Warp's contact between plane and capsule is not the one of version 3.17.0, which is mended here",
+            "MuJoCo Warp's contact between plane and capsule is not the one of version 3.17.0, which is corrected here",
             where="mujoco_warp",
             hint="pip install 'mujoco-warp==3.17.0'",
         )

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from nervecord.runtime.result import interval95
-from nervecord.training.folder.records import read_columns
+from nervecord.training.folder.records import read_columns, result_of
 from nervecord.training.settings.config import TrainConfig, marked
-from nervecord.training.sweeps.standing import Standing, State, result_of
+from nervecord.training.sweeps.standing import Standing, State
 from nervecord.training.sweeps.study import PlannedRun, Study, differences
 
 MOST_POINTS = 1 << 14

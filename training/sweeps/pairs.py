@@ -176,8 +176,8 @@ def _row(name: str, less: str, plus: Sequence[CellGroup], minus: Sequence[CellGr
     for measure in MEASURES:
         added = [group.means(measure) for group in plus]
         subtracted = [group.means(measure) for group in minus]
-        seeds = sorted(set.intersection(*(set(held) for held in (*added, *subtracted))))
-        values.append([sum(held[seed] for held in added) - sum(held[seed] for held in subtracted) for seed in seeds])
+        seeds = sorted(set.intersection(*(set(of) for of in (*added, *subtracted))))
+        values.append([sum(of[seed] for of in added) - sum(of[seed] for of in subtracted) for seed in seeds])
     return [name, less, str(len(values[0])), *map(_interval, values)]
 
 

@@ -26,8 +26,9 @@ from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.files.scratch import remove_abandoned, scratch_folder
 from nervecord.errors import EngineError, MissingDependencyError, NervecordError, escaped, install_command
 from nervecord.runtime.worker.guard import guarded
+from nervecord.training.folder.records import result_of
 from nervecord.training.settings.config import TrainConfig, marked
-from nervecord.training.sweeps.standing import Standing, State, error_file, result_of, standing_of
+from nervecord.training.sweeps.standing import Standing, State, error_file, standing_of
 from nervecord.training.sweeps.study import PlannedRun, Study
 
 POLL = 1.0

@@ -13,10 +13,10 @@ from typing import Any
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.schema import printable
 from nervecord.errors import NervecordError
-from nervecord.training.folder.records import read_record
+from nervecord.training.folder.records import read_record, result_of
 from nervecord.training.sweeps.cells import Cell, other_fields, read_cells
 from nervecord.training.sweeps.pairs import depth_table, number, paired_table
-from nervecord.training.sweeps.standing import Standing, State, result_of
+from nervecord.training.sweeps.standing import Standing, State
 from nervecord.training.sweeps.study import Series, Study, word
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from nervecord.compiler.files.regular import read_text
 from nervecord.compiler.schema import printable
 from nervecord.training.folder import run_folder
-from nervecord.training.folder.records import MAXIMUM_BYTES, number_of, read_record
+from nervecord.training.folder.records import MAXIMUM_BYTES, result_of
 from nervecord.training.sweeps.study import PlannedRun, Study
 
 
@@ -39,17 +39,6 @@ class Standing:
     def is_over(self) -> bool:
         """Whether nothing is left to train."""
         return self.count(State.DONE) + self.count(State.FAILED) == len(self.states)
-
-
-def result_of(folder: Path) -> float | None:
-    """Tested return of a finished run; None for one that is not finished. A training writes its result last."""
-    path = folder / "result.json"
-    if not path.is_file():
-        return None
-    record = read_record(path)
-    if "test" in record and record["test"] is None:
-        return None
-    return number_of(record, "test", "mean_return", where=str(path))
 
 
 def standing_of(study: Study) -> Standing:

@@ -99,9 +99,9 @@ def members(change: Callable[[Members], object], **how: int) -> Callable[[], byt
     """A file with other members."""
 
     def make() -> bytes:
-        held = opened()
-        change(held)
-        return packed(list(held.items()), **how)
+        contents = opened()
+        change(contents)
+        return packed(list(contents.items()), **how)
 
     return make
 
@@ -115,11 +115,11 @@ def manifest(change: Callable[[Manifest], object], target: Target[object] | None
     """A file with another manifest, its hashes as they were."""
 
     def make() -> bytes:
-        held = opened(target)
-        data = json.loads(held["manifest.json"])
+        contents = opened(target)
+        data = json.loads(contents["manifest.json"])
         change(data)
-        held["manifest.json"] = json.dumps(data).encode()
-        return packed(list(held.items()))
+        contents["manifest.json"] = json.dumps(data).encode()
+        return packed(list(contents.items()))
 
     return make
 
@@ -128,31 +128,31 @@ def rehashed(change: Callable[[Manifest, Arrays], object], target: Target[Any] |
     """A file with another graph or other arrays, under hashes that are right."""
 
     def make() -> bytes:
-        held = opened(target)
-        data = json.loads(held["manifest.json"])
-        arrays = unpack(checked(data["arrays"], row(ENTRY, 1000), "index"), held["arrays.bin"], where="sound")
+        contents = opened(target)
+        data = json.loads(contents["manifest.json"])
+        arrays = unpack(checked(data["arrays"], row(ENTRY, 1000), "index"), contents["arrays.bin"], where="sound")
         change(data, arrays)
-        data["arrays"], held["arrays.bin"] = pack(arrays)
-        return resealed(held, data)
+        data["arrays"], contents["arrays.bin"] = pack(arrays)
+        return resealed(contents, data)
 
     return make
 
 
-def resealed(held: Members, data: Manifest) -> bytes:
+def resealed(contents: Members, data: Manifest) -> bytes:
     """A file of this manifest under the right hashes."""
-    data["hashes"] = described_hashes(data, held["arrays.bin"])
-    held["manifest.json"] = canonical(data)
-    return packed(list(held.items()))
+    data["hashes"] = described_hashes(data, contents["arrays.bin"])
+    contents["manifest.json"] = canonical(data)
+    return packed(list(contents.items()))
 
 
 def sealed(change: Callable[[Manifest], object]) -> Callable[[], bytes]:
     """A file with another manifest, under hashes that are right."""
 
     def make() -> bytes:
-        held = opened()
-        data = json.loads(held["manifest.json"])
+        contents = opened()
+        data = json.loads(contents["manifest.json"])
         change(data)
-        return resealed(held, data)
+        return resealed(contents, data)
 
     return make
 
@@ -207,10 +207,10 @@ def array(name: str, change: Callable[[Any], Any], target: Target[Any] | None = 
 # What is wrong
 
 
-def flipped(held: Members) -> None:
-    data = bytearray(held["arrays.bin"])
+def flipped(contents: Members) -> None:
+    data = bytearray(contents["arrays.bin"])
     data[-1] ^= 1
-    held["arrays.bin"] = bytes(data)
+    contents["arrays.bin"] = bytes(data)
 
 
 def encrypted(data: bytes) -> bytes:
@@ -223,8 +223,8 @@ def sparse(**values: Any) -> Callable[[], bytes]:
     """A file with a matrix of 64 x 64 in compressed rows, whose index or bytes are changed by name."""
 
     def make() -> bytes:
-        held = opened()
-        data = json.loads(held["manifest.json"])
+        contents = opened()
+        data = json.loads(contents["manifest.json"])
         weight = np.zeros((64, 64), dtype="<i4")
         weight[3, [2, 5]] = 1, 2
         index, content = pack({"fc1/weight": weight})
@@ -237,8 +237,8 @@ def sparse(**values: Any) -> Callable[[], bytes]:
                 numbers[first : first + len(value)] = value
                 content = numbers.tobytes()
         data["arrays"] = index
-        held["arrays.bin"] = content
-        return resealed(held, data)
+        contents["arrays.bin"] = content
+        return resealed(contents, data)
 
     return make
 
@@ -276,9 +276,9 @@ FILES: dict[str, Callable[[], bytes]] = {
     "truncated": content(lambda data: data[: len(data) // 2]),
     "cut_directory": content(lambda data: data[:-30]),
     "damaged_member": content(lambda data: data.replace(b'"Ant-v4"', b'"Bee-v4"')),
-    "compressed": members(lambda held: None, compression=zipfile.ZIP_DEFLATED),
+    "compressed": members(lambda files: None, compression=zipfile.ZIP_DEFLATED),
     "compressed_bomb": members(
-        lambda held: held.update({"report.json": b" " * 3_000_000 + b"{}"}), compression=zipfile.ZIP_LZMA
+        lambda files: files.update({"report.json": b" " * 3_000_000 + b"{}"}), compression=zipfile.ZIP_LZMA
     ),
     "declares_gigabytes": content(declared(0xFFFF_0000)),
     "overlapping_entries": overlapping,
@@ -286,19 +286,19 @@ FILES: dict[str, Callable[[], bytes]] = {
     "absolute_name": added(("/tmp/escaped", b"x")),
     "surplus_member": added(("arrays/readme.txt", b"hello")),
     "duplicate_manifest": added(("manifest.json", b"{}")),
-    "missing_member": members(lambda held: held.pop("arrays.bin")),
+    "missing_member": members(lambda files: files.pop("arrays.bin")),
     "encrypted": content(encrypted),
     "zip64": content(lambda data: data[:-22] + b"PK\6\7" + bytes(16) + data[-22:]),
     "comment": content(lambda data: data[:-2] + b"\5\0hello"),
     # The manifest.
-    "no_manifest": members(lambda held: held.update({"manifest.txt": held.pop("manifest.json")})),
-    "manifest_no_json": members(lambda held: held.update({"manifest.json": b"{'format': 1}"})),
-    "manifest_no_text": members(lambda held: held.update({"manifest.json": b"\xff\xfe\xfd"})),
-    "manifest_a_list": members(lambda held: held.update({"manifest.json": b"[]"})),
-    "manifest_nested": members(lambda held: held.update({"manifest.json": NESTED[:4000] + NESTED[-4000:]})),
-    "manifest_huge_number": members(lambda held: held.update({"manifest.json": b'{"format": ' + b"9" * 5000 + b"}"})),
+    "no_manifest": members(lambda files: files.update({"manifest.txt": files.pop("manifest.json")})),
+    "manifest_no_json": members(lambda files: files.update({"manifest.json": b"{'format': 1}"})),
+    "manifest_no_text": members(lambda files: files.update({"manifest.json": b"\xff\xfe\xfd"})),
+    "manifest_a_list": members(lambda files: files.update({"manifest.json": b"[]"})),
+    "manifest_nested": members(lambda files: files.update({"manifest.json": NESTED[:4000] + NESTED[-4000:]})),
+    "manifest_huge_number": members(lambda files: files.update({"manifest.json": b'{"format": ' + b"9" * 5000 + b"}"})),
     "manifest_nan": manifest(lambda data: data["graph"].update(dt=float("nan"))),
-    "manifest_surrogate": members(lambda held: held.update({"manifest.json": b'{"format":2,"target":"\\ud800"}'})),
+    "manifest_surrogate": members(lambda files: files.update({"manifest.json": b'{"format":2,"target":"\\ud800"}'})),
     "old_format": manifest(lambda data: data.update(format=1)),
     "newer_format": manifest(lambda data: data.update(format=3)),
     "no_format": manifest(lambda data: data.pop("format")),
@@ -315,15 +315,17 @@ FILES: dict[str, Callable[[], bytes]] = {
     "arrays_are_a_number": manifest(lambda data: data.update(arrays=3)),
     "versions_are_a_list": manifest(lambda data: data.update(versions=["0.1.0"])),
     "allowances_are_a_number": manifest(lambda data: data.update(allowances=1)),
-    "report_a_list": members(lambda held: held.update({"report.json": b"[]"})),
-    "report_escape": members(lambda held: held.update({"report.json": b'{"lowering":"\\u001b[2J"}'})),
-    "report_lowering_a_number": members(lambda held: held.update({"report.json": b'{"lowering":5}'})),
-    "report_lowering_nothing": members(lambda held: held.update({"report.json": b'{"lowering":null}'})),
-    "report_population_empty": members(lambda held: held.update({"report.json": b'{"lowering":{"populations":[{}]}}'})),
-    "report_error_alone": members(lambda held: held.update({"report.json": b'{"lowering":{"action_error_rms":1}}'})),
-    "report_certificate_a_list": members(lambda held: held.update({"report.json": b'{"certificate":[]}'})),
-    "report_certificate_empty": members(lambda held: held.update({"report.json": b'{"certificate":{}}'})),
-    "report_nested": members(lambda held: held.update({"report.json": b'{"a":' + NESTED + b"}"})),
+    "report_a_list": members(lambda files: files.update({"report.json": b"[]"})),
+    "report_escape": members(lambda files: files.update({"report.json": b'{"lowering":"\\u001b[2J"}'})),
+    "report_lowering_a_number": members(lambda files: files.update({"report.json": b'{"lowering":5}'})),
+    "report_lowering_nothing": members(lambda files: files.update({"report.json": b'{"lowering":null}'})),
+    "report_population_empty": members(
+        lambda files: files.update({"report.json": b'{"lowering":{"populations":[{}]}}'})
+    ),
+    "report_error_alone": members(lambda files: files.update({"report.json": b'{"lowering":{"action_error_rms":1}}'})),
+    "report_certificate_a_list": members(lambda files: files.update({"report.json": b'{"certificate":[]}'})),
+    "report_certificate_empty": members(lambda files: files.update({"report.json": b'{"certificate":{}}'})),
+    "report_nested": members(lambda files: files.update({"report.json": b'{"a":' + NESTED + b"}"})),
     # Hashes.
     "structure_hash": manifest(lambda data: data["graph"].update(dt=0.5)),
     "arrays_hash": members(flipped),
@@ -338,7 +340,7 @@ FILES: dict[str, Callable[[], bytes]] = {
     "array_records": entry("fc1/weight", dtype="[('a', '<i4')]"),
     "array_complex": entry("fc1/weight", dtype="<c16"),
     "array_float": array("fc1/weight", lambda weight: weight.astype(np.float64)),
-    "array_short": members(lambda held: held.update({"arrays.bin": held["arrays.bin"][:-8]})),
+    "array_short": members(lambda files: files.update({"arrays.bin": files["arrays.bin"][:-8]})),
     "array_left_over": rehashed(lambda data, arrays: arrays.pop("fc1/weight")),
     "array_shape": array("fc1/weight", lambda weight: weight[:, :2].copy()),
     "array_scalar": array("fc1/weight", lambda weight: weight[0, 0]),

@@ -102,27 +102,27 @@ def draw(rng: np.random.Generator) -> tuple[list[int], list[list[Any]]] | None:
 
 
 def module(shape: list[int], layers: list[list[Any]]) -> nn.Sequential:
-    made: list[nn.Module] = []
+    modules: list[nn.Module] = []
     c, h, w = shape
     flat = False
     for layer in layers:
         match layer:
             case ["conv", out, kernel, stride, padding, bias]:
-                made += [nn.Conv2d(c, out, tuple(kernel), tuple(stride), tuple(padding), bias=bias)]
-                made += [sl.IAFSqueeze(batch_size=1)]
+                modules += [nn.Conv2d(c, out, tuple(kernel), tuple(stride), tuple(padding), bias=bias)]
+                modules += [sl.IAFSqueeze(batch_size=1)]
                 c = out
                 h, w = ((n + 2 * p - k) // s + 1 for n, p, k, s in
                         zip((h, w), padding, kernel, stride, strict=True))  # fmt: skip
             case ["pool", mode, kernel, stride]:
                 kind = sl.SumPool2d if mode == "sum" else nn.AvgPool2d
-                made.append(kind(tuple(kernel), tuple(stride)))
+                modules.append(kind(tuple(kernel), tuple(stride)))
                 h, w = ((n - k) // s + 1 for n, k, s in zip((h, w), kernel, stride, strict=True))
             case ["linear", out, bias]:
                 if not flat:
-                    made.append(nn.Flatten())
-                made += [nn.Linear(c * h * w, out, bias=bias), sl.IAFSqueeze(batch_size=1)]
+                    modules.append(nn.Flatten())
+                modules += [nn.Linear(c * h * w, out, bias=bias), sl.IAFSqueeze(batch_size=1)]
                 c, h, w, flat = out, 1, 1, True
-    return nn.Sequential(*made)
+    return nn.Sequential(*modules)
 
 
 def verdict(shape: list[int], layers: list[list[Any]]) -> str:

@@ -67,17 +67,17 @@ def draw(rng: np.random.Generator) -> list[list[Any]]:
 
 
 def verdict(net: list[list[Any]]) -> str:
-    width, made = net[0][0], []
+    width, populations = net[0][0], []
     for size, recurrent, count in net[1:]:
         for _ in range(count):
-            made.append(LinearTorch((width, size), has_bias=False))
+            populations.append(LinearTorch((width, size), has_bias=False))
             width = size
-        made.append(LIFTorch((size, size), dt=1e-3, has_rec=recurrent))
+        populations.append(LIFTorch((size, size), dt=1e-3, has_rec=recurrent))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", DRCWarning)
         try:
-            mapper(Sequential(*made).as_graph(), weight_dtype="float")
+            mapper(Sequential(*populations).as_graph(), weight_dtype="float")
         except (DRCError, DRCWarning) as error:
             return re.sub(r"_\d{6,}", "", str(error).splitlines()[-1])[:100] or type(error).__name__
     return ""
