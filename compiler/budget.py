@@ -17,6 +17,7 @@ from nervecord.errors import GraphError
 if TYPE_CHECKING:
     from nervecord.compiler.graph.contract import Contract
     from nervecord.compiler.graph.graph import Graph
+    from nervecord.compiler.ops import Op
     from nervecord.compiler.plan.plan import Plan
 
 MOST_VALUES = 1 << 24
@@ -26,6 +27,8 @@ MOST_HELD = 1 << 26
 each."""
 MOST_OPERATIONS = 1 << 36
 """Operations of one block, a policy's action or a block of a stream: half a minute of a processor's matrix products."""
+LAYING = 8
+"""Operations that laying a value out takes as long as: it is written and read where nothing is near."""
 MOST_KEPT = 1 << 27
 """Values that all ops give in all steps of what is run and kept: a gigabyte."""
 MOST_RELAYS = 1 << 10
@@ -57,8 +60,12 @@ def _too_many(node: str, what: str, count: int, most: int) -> Finding:
 
 
 def operations(plan: Plan) -> int:
-    """Of one block."""
-    return plan.window * sum(step.op.operations for step in plan.core)
+    """Of one block; each value that an op lays out around its input takes as long as some operations."""
+    return plan.window * sum(_work(step.op) for step in plan.core)
+
+
+def _work(op: Op) -> int:
+    return op.operations + LAYING * op.laid_out
 
 
 def require_runnable(plan: Plan) -> None:
@@ -69,9 +76,9 @@ def require_runnable(plan: Plan) -> None:
     """
     count = operations(plan)
     if count > MOST_OPERATIONS:
-        largest = max(plan.core, key=lambda step: step.op.operations)
+        largest = max(plan.core, key=lambda step: _work(step.op))
         raise GraphError(
-            f"takes {largest.op.operations} operations in each of {plan.window} steps, and with all others {count} in "
+            f"takes {_work(largest.op)} operations in each of {plan.window} steps, and with all others {count} in "
             f"a block, at most {MOST_OPERATIONS} are run",
             where=largest.name, hint="fewer steps for an action, or smaller layers; inspect runs none",
         )  # fmt: skip

@@ -27,6 +27,7 @@ from nervecord.compiler.onnx.folding import ELEMENTWISE, fold, target_shape
 from nervecord.compiler.ops import Activation, Affine, ArgmaxDecode, Array, Decode, Input, Level, Normalise, Op, Output
 from nervecord.compiler.ops.activations import Function
 from nervecord.compiler.ops.host import LARGEST_VALUE
+from nervecord.compiler.schema import printable
 from nervecord.errors import FileFormatError
 
 ACTIONS = "actions"
@@ -122,7 +123,8 @@ class _Reader:
 
     def wrong(self, message: str, node: OnnxNode | None = None, hint: str | None = None) -> FileFormatError:
         at = f"{self.where}: node {node.name[:80]!r}" if node is not None else self.where
-        return FileFormatError(message, where=at, hint=hint)
+        # The file chooses the names of operators and inputs.
+        return FileFormatError(printable(message), where=at, hint=hint)
 
     def graph(self, dt: float) -> Graph:
         wanted = self._wanted()

@@ -22,6 +22,8 @@ WORK = 1_500_000_000
 """Multiplications that running recorded input may cost: of a large network fewer observations are taken."""
 STEPS = 1 << 18
 """Steps of the core that may be run one after another: where an action takes many, fewer observations are taken."""
+NODES = 16
+"""Nodes of a core up to which `STEPS` count; those of a longer one count as if they were steps."""
 MEMORY = 1 << 25
 """Values of float64 that a batch of windows may keep at once."""
 LARGEST_WINDOW = 1 << 27
@@ -125,7 +127,8 @@ def affordable(made: Plan, count: int, work: int = WORK, steps: int = STEPS) -> 
         )  # fmt: skip
     weights = sum(s.stored for s in (step.op.synapses() for step in made.connections) if s is not None)
     at_once = _at_once(made) if made.schedule.resets else 1
-    return min(count, max(MINIMUM_OBSERVATIONS, work // max(weights * made.window, 1)), steps // made.window * at_once)
+    blocks = max(1, steps * NODES // (max(NODES, len(made.core)) * made.window))
+    return min(count, max(MINIMUM_OBSERVATIONS, work // max(weights * made.window, 1)), blocks * at_once)
 
 
 def spread(available: int, wanted: int, *, carried: bool) -> Array:

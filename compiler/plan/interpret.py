@@ -66,7 +66,7 @@ class Machine:
     def _begin(self) -> None:
         """The core's state before the first step."""
         self.state: dict[str, State] = {step.name: step.op.state(self.batch) for step in self.plan.core}
-        # What was given `lag` steps ago stands at [-lag].
+        # In a circle, as moving all of a long delay takes the most of a step: what is given at t stands at [t % keeps].
         self.history: dict[str, Array] = {
             name: np.zeros((source.keeps, self.batch, *source.op.out_shape), dtype=self._dtype)
             for name, source in self.plan.sources.items()
@@ -107,8 +107,7 @@ class Machine:
                 self.state[step.name] = step.op.state(self.batch)
             values[step.name] = self._advance(step.name, x)
         for name, kept in self.history.items():
-            kept[:-1] = kept[1:]
-            kept[-1] = values[name]
+            kept[self.t % len(kept)] = values[name]
         self.t += 1
         return {step.name: values[step.name] for step in self.plan.core}
 
@@ -120,7 +119,10 @@ class Machine:
             raise _beyond_float64(f"{name}, step {self.t}") from None
 
     def _tap(self, tap: Tap, values: Mapping[str, Array]) -> Array:
-        return self.history[tap.source][-tap.lag] if tap.lag else values[tap.source]
+        if not tap.lag:
+            return values[tap.source]
+        kept = self.history[tap.source]
+        return kept[(self.t - tap.lag) % len(kept)]
 
     def block(self, inputs: Mapping[str, Array]) -> tuple[dict[str, Array], list[dict[str, Array]]]:
         """One block of steps; of a policy, one action.

@@ -14,8 +14,8 @@ from nervecord.compiler.plan.interpret import simulate
 
 ROWS = 256
 """Observations on which spikes are counted."""
-STEPS = 1 << 16
-"""Of the contract, one after another: where an action takes many, spikes are counted on fewer observations."""
+STEPS = 1 << 17
+"""Of all nodes, one after another: where an action takes many steps, spikes are counted on fewer observations."""
 
 CODES: dict[str, tuple[str, str]] = {
     "action-error": (
@@ -61,6 +61,6 @@ def measured_spikes(policy: Policy, observations: Array) -> dict[str, float]:
 
     They are given one after another, as in life, so that a state that is carried is carried.
     """
-    rows = observations[: max(1, min(ROWS, STEPS // policy.schedule.steps))]
+    rows = observations[: max(1, min(ROWS, STEPS // (policy.schedule.steps * len(policy.graph.nodes))))]
     spikes = simulate(policy, rows).spikes(policy.graph)
     return {name: float(values.sum()) / len(rows) for name, values in spikes.items()}

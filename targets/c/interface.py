@@ -80,7 +80,8 @@ def _define(name: str, values: Sequence[str]) -> str:
 
 
 def _texts(texts: Sequence[str], more: str = "") -> list[str]:
-    return [f'"{quoted(text, more)}"' for text in texts]
+    # "??/" is a backslash in C99, and would take the quotation mark that follows.
+    return [f'"{quoted(text, more)}"'.replace("?", r"\?") for text in texts]
 
 
 def _numbers(values: Sequence[float]) -> list[str]:

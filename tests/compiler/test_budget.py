@@ -23,6 +23,7 @@ from nervecord.compiler import budget
 from nervecord.compiler.check.placement import place
 from nervecord.compiler.files.program import Program
 from nervecord.compiler.graph.graph import Graph, chain
+from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.graph.verify import verify
 from nervecord.compiler.lower.ranges import dense_range
 from nervecord.compiler.ops import (
@@ -45,6 +46,7 @@ from nervecord.compiler.ops import (
 )
 from nervecord.compiler.passes import linear
 from nervecord.compiler.plan.interpret import Machine
+from nervecord.compiler.plan.plan import plan
 from nervecord.errors import GraphError, NervecordError
 from nervecord.targets.catalogue import load_specs
 
@@ -169,15 +171,38 @@ def test_what_is_too_large_is_named_with_number_and_limit() -> None:
 def test_operations_are_counted_before_anything_runs() -> None:
     large = graph(Pool("sum", (2048,) * 2, (1, 1), (0, 0), (1, 4096, 4096)))
     assert verify(large) == []
+    count = 2049**2 * 2048**2 + budget.LAYING * large.nodes["op0"].laid_out
     with (
         within(5),
-        pytest.raises(GraphError, match=rf"^op0: takes {2049**2 * 2048**2} operations in each of 1 steps"),
+        pytest.raises(GraphError, match=rf"^op0: takes {count} operations in each of 1 steps"),
     ):
         Machine(large)
     small = graph(Affine(np.ones((2, 3))))
     assert budget.operations(Machine(small).plan) == 6
     with pytest.raises(NervecordError, match="at most"):
         nervecord.stream(large)
+
+
+def test_zeros_that_every_step_lays_out_are_operations() -> None:
+    """A few numbers in, and 190 MB of zeros around them in each of 4096 steps."""
+    conv = Conv(np.ones((1, 3, 31)), None, (1,), (3_932_145,), (262_143,), 1, (8,))
+    assert (conv.out_shape, conv.operations) == ((1, 8), 744)
+    made = graph(conv)
+    assert verify(made) == []
+    Machine(made)
+    with within(5), pytest.raises(GraphError, match=r"^op0: takes 188743896 operations in each of 4096 steps"):
+        Machine(plan(made, Schedule(4096, "carried")))
+
+
+def test_a_long_delay_costs_a_step_nothing() -> None:
+    one = np.ones(64)
+    waits = SparseAffine.of(Csr.of(np.eye(64)))
+    made = graph(dataclasses.replace(waits, delay=1 << 16), Neuron(Membrane(0 * one, one, 0 * one), None, None))
+    machine = Machine(made)
+    with within(2):
+        for _ in range(400):
+            machine.step({"in": np.ones((1, 64))})
+    assert machine.history["in"].shape == (1 << 16, 1, 64)
 
 
 @pytest.mark.parametrize("axes", [1, 2])

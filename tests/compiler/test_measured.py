@@ -15,8 +15,9 @@ from nervecord.compiler.findings import Finding
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.lower.choose import SEARCH_STEPS
 from nervecord.compiler.ops import Affine, Normalise
+from nervecord.compiler.plan import measured
 from nervecord.compiler.plan.calibrate import affordable, batches
-from nervecord.compiler.plan.measured import silent_layers
+from nervecord.compiler.plan.measured import measured_spikes, silent_layers
 from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import ContractError, FileFormatError
 
@@ -123,3 +124,17 @@ def test_actions_of_many_steps_are_calibrated_on_few_observations_or_refused() -
         affordable(made((1 << 15) + 1, "carried"), 64, steps=SEARCH_STEPS)
     with pytest.raises(ContractError, match=r"one observation makes \d+ values .* at most 134217728 are kept"):
         affordable(plan(random_policy(sizes=(3, 3000, 2), steps=1 << 16)), 64)
+    deep = plan(random_policy(sizes=(3, *[2] * 40, 2), steps=1 << 10, state="carried"))
+    assert affordable(deep, 4096) == (1 << 18) * 16 // (deep.window * len(deep.core)) < 64
+
+
+def test_spikes_are_counted_on_few_observations_where_an_action_takes_many_steps(monkeypatch: Any) -> None:
+    """Steps of all nodes together are bounded: a file of a few numbers may ask for any."""
+    policy = nervecord.compile(random_policy(sizes=(3, 6, 2), steps=50), "lava").policy
+    rows = np.random.default_rng(0).normal(size=(30, 3))
+    whole = measured_spikes(policy, rows)
+    monkeypatch.setattr(measured, "STEPS", 4 * 50 * len(policy.graph.nodes))
+    first = measured_spikes(policy, rows)
+    assert first == measured_spikes(policy, rows[:4]) != whole
+    monkeypatch.setattr(measured, "STEPS", 1)
+    assert measured_spikes(policy, rows) == measured_spikes(policy, rows[:1])

@@ -221,6 +221,20 @@ def test_a_sparse_matrix_takes_little(tmp_path) -> None:
     assert load(tmp_path / "p").graph == program.graph
 
 
+def test_json_texts_are_bounded_together(program, tmp_path, monkeypatch) -> None:
+    """Before one of them is read: of 57 MB a parser makes objects of gigabytes."""
+
+    def change(manifest: dict[str, Any], files: dict[str, bytes]) -> None:
+        files["report.json"] = b"{" + b" " * files_program.MOST_TEXT + b"}"
+
+    path = rewritten(program.to_bytes(), tmp_path, change)
+    with pytest.raises(FileFormatError, match=r"has \d+ bytes of JSON, at most 25165824 are read"):
+        load(path)
+    monkeypatch.setattr(files_program, "MOST_TEXT", 1000)
+    with pytest.raises(GraphError, match=r"would hold \d+ bytes of JSON, at most 1000 are read back"):
+        program.to_bytes()
+
+
 def test_compressed_members_are_refused(program, tmp_path) -> None:
     path = tmp_path / "bomb"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from studies import small_study, write_study
@@ -271,6 +272,10 @@ HUNDRED = [k / 1000 for k in range(1, 101)]
     [
         (HEAD + "[grid]\ndepth = [1000000000]\nneurons = [8]", "depth holds 1e[+]09, at most 1000 layers"),
         (HEAD + f"[grid]\ndepth = [{'9' * 400}]\nneurons = [8]", "depth .*9999"),
+        (
+            HEAD + f"[grid]\ndepth = {list(range(1, 1001))}\nneurons = {list(range(1, 9001))}",
+            "asks for 9,000,000 runs, at most 10,000",
+        ),
         (HEAD + f"[grid]\nlr = [{MANY}]", "lr .*39,999.*10,000"),
         (
             HEAD + "[grid]\n" + "".join(f"{name} = {HUNDRED}\n" for name in ("gamma", "lr", "clip", "entropy")),
@@ -297,3 +302,18 @@ def test_studies_are_bounded(tmp_path: Path, text: str, message: str | None) -> 
     with pytest.raises(NervecordError, match=message) as caught:
         read_study(path)
     assert len(str(caught.value)) < 400
+
+
+def test_series_are_counted_together_and_rules_with_combinations(tmp_path: Path, monkeypatch: Any) -> None:
+    path = tmp_path / "s.toml"
+    rules = "[[where]]\nlr = 1e-3\nset = { gamma = 0.9 }\n[[where]]\nlr = 2e-3\nset = { gamma = 0.8 }\n"
+    path.write_text(HEAD + "[grid]\nlr = [1e-3, 2e-3]\nseeds = [1, 2]\n[[also]]\nepochs = [3, 4]\n" + rules)
+    assert len(read_study(path).runs) == 8
+    for name, most, message in (
+        ("MOST_RUNS", 7, r"\[\[also\]\] 'series 1': asks for 8 runs, at most 7"),
+        ("MOST_RULED", 7, "has 2 rules for 4 combinations, their product is at most 7"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"nervecord.training.sweeps.study.{name}", most)
+            with pytest.raises(NervecordError, match=message):
+                read_study(path)

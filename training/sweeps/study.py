@@ -33,7 +33,9 @@ from nervecord.training.sweeps.search import draw
 MAXIMUM_BYTES = 4 << 20
 """A larger study file is refused unread."""
 MOST_RUNS = 10_000
-"""Of a series; a study is to be looked at, and each run has a folder."""
+"""Of all series together; a study is to be looked at, and each run has a folder."""
+MOST_RULED = 50_000
+"""Combinations times rules: each rule may make a combination anew."""
 SEEDS: tuple[int, ...] = (0, 1, 2)
 """Where the grid names none."""
 
@@ -148,6 +150,7 @@ def read_study(path: str | Path, *, out: str | None = None) -> Study:
     runs: dict[str, PlannedRun] = {}
     series = []
     shared = SEEDS
+    asked = combinations = 0
     for title, block, place in blocks:
         is_search = "[[search]]" in place
         if is_search:
@@ -161,6 +164,13 @@ def read_study(path: str | Path, *, out: str | None = None) -> Study:
         seeds = own or shared
         if title == "grid" and block is tables.get("grid"):
             shared = seeds  # further series have the grid's, unless they name their own
+        asked, combinations = asked + len(drawn) * len(seeds), combinations + len(drawn)
+        _check_count(asked, place)
+        if combinations * len(rules.rules) > MOST_RULED:
+            raise NervecordError(
+                f"has {len(rules.rules):,} rules for {combinations:,} combinations, their product is at most "
+                f"{MOST_RULED:,}", where=where, hint="fewer [[where]] tables, or several studies",
+            )  # fmt: skip
         planned = _expand(base, drawn, rules, seeds, folder, place)
         series.append(Series(title, varied, tuple(dict.fromkeys(run.cell for run in planned)), is_search))
         for run in planned:
@@ -298,6 +308,7 @@ def _with_layers(options: dict[str, tuple[Any, ...]], place: str) -> dict[str, t
     if max(depths) > MOST_ITEMS:
         raise NervecordError(f"depth holds {max(depths):.3g}, at most {MOST_ITEMS} layers can be", where=place)
     neurons = _whole("neurons", options["neurons"], 1, place)
+    _check_count(len(neurons) * len(depths), place)  # before any is laid out
     layers = tuple((n,) * d for n in neurons for d in depths)
     laid_out: dict[str, tuple[Any, ...]] = {}
     for key, values in options.items():

@@ -53,6 +53,7 @@ def draw_svg(graph: Mapping[str, Any], placement: Mapping[str, Any] | None = Non
     axes.axis("off")
     cores = cores_of(graph, placement)
     nodes = {node["id"]: node for node in graph["nodes"]}
+    # `add_artist`, as `add_patch` measures each shape for limits of the axes, which are set above.
     _region(axes, layout, nodes, title)
     for a, b in graph["edges"]:
         _edge(axes, layout, a, b)
@@ -109,7 +110,7 @@ def _region(axes: Any, layout: Layout, nodes: Mapping[str, Mapping[str, Any]], t
     left, right = (GAP[0] + column * (BOX[0] + GAP[0]) for column in (min(columns), max(columns)))
     margin = GAP[0] * 0.42
     low = 0.55 + layout.rows * (BOX[1] + GAP[1]) - GAP[1] + margin
-    axes.add_patch(
+    axes.add_artist(
         FancyBboxPatch(
             (left - margin, 0.55 - margin), right - left + BOX[0] + 2 * margin, low - 0.55 + margin,
             boxstyle="round,pad=0,rounding_size=0.12", fc="#f2f6fa", ec="#c5d3e0", lw=1, zorder=0,
@@ -128,14 +129,14 @@ def _box(axes: Any, corner: tuple[float, float], node: Mapping[str, Any], cores:
     host = node["side"] == "host"
     colour = LINE if host else cores.colour if cores else "#3d6b9c"
     holds = cores is not None and cores.first is not None
-    axes.add_patch(
+    axes.add_artist(
         FancyBboxPatch(
             (x, y), *BOX, boxstyle="round,pad=0,rounding_size=0.07", lw=1.2 if host else 1.6,
             fc="#f7f8f8" if host else "white", ec=colour, ls=(0, (4, 2)) if host else "-", zorder=3,
         )
     )  # fmt: skip
     if holds:
-        axes.add_patch(
+        axes.add_artist(
             FancyBboxPatch((x, y), BOX[0], 0.06, boxstyle="round,pad=0,rounding_size=0.03", fc=colour, ec=colour,
                            lw=1.6, zorder=4)
         )  # fmt: skip
@@ -172,7 +173,7 @@ def _edge(axes: Any, layout: Layout, a: str, b: str) -> None:
     else:
         start, end = (xa + BOX[0], ya + middle), (xb, yb + middle)
         bend = 0.0 if span <= 1 else -0.22
-    axes.add_patch(
+    axes.add_artist(
         FancyArrowPatch(
             start, end, arrowstyle="-|>", mutation_scale=10, lw=1.3, color="#c8502a" if back or a == b else GREY,
             connectionstyle=f"arc3,rad={bend}", shrinkA=0, shrinkB=1, zorder=2 if not back else 4,
