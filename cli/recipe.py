@@ -55,7 +55,7 @@ def recipe_verb(args: argparse.Namespace, chosen: dict[str, Any], progress: Show
     for name in ("resume", "topology_from"):
         if getattr(args, name) is not None:
             flag = "--" + name.replace("_", "-")
-            raise NervecordError("has no meaning with a recipe", where=flag, hint="drop it: a recipe continues by itself")
+            raise NervecordError("has no meaning with a recipe", where=flag, hint="drop it")
     alone("nervecord train --recipe")
     planned = plan(read_recipe(args.recipe), **{"env": "Ant-v4", **chosen})
     if args.dry_run:
@@ -99,19 +99,19 @@ def _shown(planned: Plan) -> Outcome:
         texts = [f"{step:,}: {'-' if least is None else f'{least:,.0f}'}" for step, least in gates]
         now = "finished" if is_finished(stage) else "begun" if stage.folder.exists() else "-"
         total = stage.config.total_steps
-        rows.append([stage.stage.name, stage.config.algorithm.name, f"{total:,}", ", ".join(texts) or "-", now])
-        reached = [value.to_dict() for value in gate_values(planned, stage)]
-        stages.append({"name": stage.stage.name, "folder": str(stage.folder), "steps": total, "gates": reached, "now": now})
+        name, reached = stage.stage.name, [value.to_dict() for value in gate_values(planned, stage)]
+        rows.append([name, stage.config.algorithm.name, f"{total:,}", ", ".join(texts) or "-", now])
+        stages.append({"name": name, "folder": str(stage.folder), "steps": total, "gates": reached, "now": now})
     lines = [(name, shlex.join(words)) for name, words in commands(planned)]
     settings = planned.recipe.evaluation
-    aim = "no aim, so no gates: the recipe names none for this task" if planned.aim is None else f"aim {planned.aim:,.0f}"
+    aim = "no aim is named for it, so no gates" if planned.aim is None else f"aim {planned.aim:,.0f}"
     text = "\n\n".join(
         [
             f"{planned.recipe.name}: {planned.recipe.about}\n{planned.env}, {aim}; in {planned.folder}",
             show.columns(rows, indent=0, right=(2,)),
             "The same by single commands:\n" + "\n".join(f"  {line}" for _, line in lines),
-            f"Both policies play {settings.episodes:,} episodes; seeds {settings.seed + 1} and following add blocks of as "
-            f"many, up to {settings.most:,}, where an episode spreads by more than {settings.spread:.0%}.",
+            f"Both policies play {settings.episodes:,} episodes; where an episode spreads by more than "
+            f"{settings.spread:.0%} of the mean, seeds {settings.seed + 1} and following make it {settings.most:,}.",
         ]
     )
     data = {

@@ -85,8 +85,8 @@ class ChainResult:
 
     @property
     def loss(self) -> tuple[float, float]:
-        """What compiling loses, in parts of the float policy's mean return, and its 95 % interval's half width, over pairs
-        of episodes."""
+        """What compiling loses, in parts of the float policy's mean return, over pairs of episodes; half the width of
+        its 95 % interval."""
         size = max(abs(float(np.mean(self.returns["float"]))), 1e-12)
         lost = self.returns["float"] - self.returns["fixed"]
         return float(lost.mean()) / size, interval95(lost) / size
@@ -192,11 +192,10 @@ def check_gates(plan: Plan, stage: PlannedStage) -> None:
     for value in gate_values(plan, stage):
         if not value.is_passed:
             raise NervecordError(
-                f"the mean of the last {value.gate.over} validations at step {value.step:,} is {value.value:,.1f}, the "
-                f"gate asks for {value.limit:,.1f} ({value.gate.least:g} of the aim {plan.aim:,.0f}): this seed is given "
-                "up",
+                f"the mean of the last {value.gate.over} validations at step {value.step:,} is {value.value:,.1f}, "
+                f"the gate asks for {value.limit:,.1f}, {value.gate.least:g} of the aim {plan.aim:,.0f}",
                 where=str(stage.folder),
-                hint="take another --seed and --name, or continue below the gate with --ignore-gates",
+                hint="this seed is given up: take another --seed and --name, or continue with --ignore-gates",
             )
 
 

@@ -4,7 +4,7 @@
     [[stage]]                     name; set: fields of `TrainConfig`; gates: list of {step, least, over}
     [compile]                     target, options: of the program
     [evaluation]                  seed, episodes, most, spread, num_envs
-    [tasks.ID]                    aim: the return that gates are fractions of; set.STAGE: fields of a stage for this task
+    [tasks.ID]                    aim: the return that gates are fractions of; set.STAGE: a stage's fields for this task
 
 A stage that starts from another one names it, `teacher = "stage:NAME"`. The same settings hold for every task but what
 [tasks] says. Recipes of the package lie beside this module. Importing it loads neither torch nor a simulator.
@@ -94,7 +94,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Which held-out episodes both policies play: blocks of `episodes`, block k with the seed `seed` + k. One block, and
+    """Which held-out episodes both policies play: blocks of `episodes`, block k with the seed `seed` + k. One block, or
     blocks up to `most` episodes where an episode's standard deviation is more than `spread` of the mean."""
 
     seed: int
