@@ -14,6 +14,7 @@ from nervecord.cli.show import Outcome, Ticker
 from nervecord.errors import NervecordError
 from nervecord.training.processes.launch import alone
 from nervecord.training.recipes.recipe import Plan, PlannedStage, built_in, plan, read_recipe
+from nervecord.training.recipes.watcher import Side, Watcher
 from nervecord.training.settings.config import marked
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def recipe_verb(args: argparse.Namespace, chosen: dict[str, Any], progress: Show
     return _outcome(run_chain(planned, watcher=watcher, ignore_gates=args.ignore_gates, **free))
 
 
-class _Watcher:
+class _Watcher(Watcher):
     """Shows on stderr how a chain proceeds."""
 
     def __init__(self, *, quiet: bool, progress: ShownProgress) -> None:
@@ -79,7 +80,7 @@ class _Watcher:
             yield self.progress(ticker, stage.config.run.test_episodes)
 
     @contextlib.contextmanager
-    def episodes(self, side: str) -> Iterator[Callable[[int, int, float], None]]:
+    def episodes(self, side: Side) -> Iterator[Callable[[int, int, float], None]]:
         with Ticker(f"run {side}", unit="episodes", quiet=self.quiet) as ticker:
             yield lambda done, total, mean: ticker.show(done, total, note=f"mean return {mean:,.0f}")
 

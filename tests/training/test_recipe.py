@@ -20,8 +20,9 @@ from nervecord.cli.command import find_verb, main
 from nervecord.cli.training import _with_sources, given
 from nervecord.errors import NervecordError
 from nervecord.training.recipes import chain
-from nervecord.training.recipes.chain import SIDES, Watcher, block_file, commands, gate_values, run_chain
+from nervecord.training.recipes.chain import block_file, commands, gate_values, run_chain
 from nervecord.training.recipes.recipe import Plan, PlannedStage, built_in, plan, read_recipe
+from nervecord.training.recipes.watcher import SIDES, Watcher
 from nervecord.training.settings.config import TrainConfig
 from nervecord.training.sweeps.study import differences
 

@@ -14,11 +14,9 @@ from __future__ import annotations
 import gc
 import json
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +24,6 @@ import nervecord
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.files.program import Program
 from nervecord.errors import EngineError, NervecordError
-from nervecord.runtime.loop import Progress as Episodes
 from nervecord.runtime.result import interval95
 from nervecord.targets.source import acting_program
 from nervecord.training import front
@@ -34,11 +31,9 @@ from nervecord.training.fields import flag_name
 from nervecord.training.folder import run_folder
 from nervecord.training.folder.records import number_of, read_columns, read_record
 from nervecord.training.recipes.recipe import Gate, Plan, PlannedStage
+from nervecord.training.recipes.watcher import SIDES, Side, Watcher
 from nervecord.training.settings.config import marked
 from nervecord.training.sweeps.study import mismatch
-
-Side: TypeAlias = Literal["float", "fixed"]
-SIDES: tuple[Side, ...] = ("float", "fixed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +89,7 @@ class ChainResult:
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
         loss, half = self.loss
-        sides = {
+        sides: dict[str, Any] = {
             side: {"mean": float(values.mean()), "ci95": interval95(values), "std": float(values.std(ddof=1))}
             for side, values in self.returns.items()
         }
@@ -105,21 +100,6 @@ class ChainResult:
             "episodes": len(self.returns["fixed"]), **sides, "loss": loss, "loss_ci95": half,
             **self.per_action, "cores": self.cores, "gates": [value.to_dict() for value in self.gates],
         }  # fmt: skip
-
-
-class Watcher:
-    """Is told how a chain proceeds; this one says nothing."""
-
-    def training(self, stage: PlannedStage) -> AbstractContextManager[Callable[[Any], None] | None]:
-        """Progress of a stage, for the time of it."""
-        return nullcontext()
-
-    def episodes(self, side: Side) -> AbstractContextManager[Episodes | None]:
-        """Progress of an evaluation."""
-        return nullcontext()
-
-    def note(self, text: str) -> None:
-        """A line."""
 
 
 def run_chain(plan: Plan, *, watcher: Watcher | None = None, ignore_gates: bool = False, **free: Any) -> ChainResult:
