@@ -243,7 +243,9 @@ def test_a_gate_gives_a_seed_up_before_its_stage_is_over(
     tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = tmp_path / "hopeless.toml"
-    recipe.write_text(Path(tiny).read_text().replace("aim = 1.0", "aim = 100_000.0"))
+    recipe.write_text(
+        Path(tiny).read_text().replace("aim = 1.0", "aim = 100_000.0").replace("spread = 0.0", "spread = 9.0")
+    )
     words = ["train", "--recipe", str(recipe), "--env", ENV, "--out", str(tmp_path), "--name", "chain", "--quiet"]
     for _ in range(2):  # the second time without a training
         assert main(words) == 2
@@ -255,7 +257,8 @@ def test_a_gate_gives_a_seed_up_before_its_stage_is_over(
     assert rows(stage)[-1]["step"] == 256
     assert not (stage.folder / "result.json").exists()
     assert main([*words, "--ignore-gates", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["reached"] is False
+    result = json.loads(capsys.readouterr().out)
+    assert (result["reached"], result["episodes"]) == (False, 6)  # one block, as nothing spreads so much
 
 
 def test_gates_look_at_the_validations_before_them(whole: chain.ChainResult) -> None:
@@ -332,6 +335,8 @@ def test_another_seed_needs_another_name(tiny: str, whole: chain.ChainResult) ->
         ("set.student]", "set.pupil]", "unknown stage"),
         ("validation_episodes = 2", "validation_episodes = 0", "validates nothing"),
         ("steps_per_action = 3", "steps_per_action = 0", "steps"),
+        ("step = 512, least = 0.6", "step = 513, least = 0.6", "a gate at step 513"),
+        ("validate_from = 0.0", "validate_from = 0.6", "a gate at step 256"),
     ],
 )
 def test_a_wrong_recipe_is_refused(tiny: str, tmp_path: Path, before: str, after: str, text: str) -> None:

@@ -12,6 +12,7 @@ A stage that starts from another one names it, `teacher = "stage:NAME"`. The sam
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -293,6 +294,18 @@ def _planned(stage: Stage, values: dict[str, Any], folder: Path, before: Mapping
     except NervecordError as error:
         error.add_note(f"in {place} of the recipe")
         raise
+    _check_gates(stage, config, place)
+    return PlannedStage(stage, command, config)
+
+
+def _check_gates(stage: Stage, config: TrainConfig, place: str) -> None:
+    """Refuse gates that no validation comes to."""
     if stage.gates and not config.run.validation_episodes:
         raise NervecordError("has gates and validates nothing", where=place, hint="set validation_episodes")
-    return PlannedStage(stage, command, config)
+    first, last = math.ceil(config.run.validate_from * config.total_steps), config.total_steps
+    for gate in stage.gates:
+        if not first <= gate.step <= last:
+            raise NervecordError(
+                f"has a gate at step {gate.step:,}, and is validated from {first:,} to {last:,}", where=place,
+                hint="move the gate, or change validate_from or steps",
+            )  # fmt: skip
