@@ -13,15 +13,19 @@ import pytest
 ZOO = Path(__file__).parents[1] / "zoo"
 
 
-@pytest.fixture(scope="module")
-def results() -> ModuleType:
-    """zoo/results.py, which is no package's."""
-    spec = importlib.util.spec_from_file_location("zoo_results", ZOO / "results.py")
+def script(name: str) -> ModuleType:
+    """A module of zoo/, which is no package's."""
+    spec = importlib.util.spec_from_file_location(f"zoo_{name}", ZOO / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def results() -> ModuleType:
+    return script("results")
 
 
 def test_the_page_is_that_of_the_evaluations(results: ModuleType, request: pytest.FixtureRequest) -> None:
@@ -41,3 +45,21 @@ def test_both_sides_of_a_row_are_the_same_episodes(results: ModuleType) -> None:
         for plain, fixed in zip(*row.sides, strict=True):
             assert (plain["seed"], plain["episodes"], plain["env"]) == (fixed["seed"], fixed["episodes"], row.task)
             assert plain["target"] == "reference"
+
+
+def test_the_ants_episodes_end_where_the_record_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two that end first, played again: above the greatest height, and so once more from a state before."""
+    falls = script("falls")
+    monkeypatch.setattr(falls, "LANES", 2)
+    record = json.loads((falls.TARGET / "falls.json").read_text())
+    assert len(record["ends"]) == 87
+    assert all(end["height"] > 1.0 for end in record["ends"])
+    first = sorted(record["ends"], key=lambda end: end["step"])[:2]
+    played = list(falls.replay(record["seed"], record["episodes"], [end["episode"] for end in first]))
+    for episode, end in zip(sorted(played, key=lambda each: len(each.states)), first, strict=True):
+        assert (episode.number, len(episode.states), episode.ended) == (end["episode"], end["step"], True)
+        assert episode.last[2] == pytest.approx(end["height"], abs=1e-3)
+    environments = falls.make_environments("Ant-v4", 2, ())
+    with falls.nervecord.open(falls.ANT / "ant.nervecord", trace=False) as session:
+        session.reset(2)
+        assert falls.branch(environments, session.step, played, 3, None) == 1.0

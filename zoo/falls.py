@@ -1,8 +1,8 @@
 """When and why the episodes of zoo/ant end early: `python zoo/falls.py`, half an hour of one core.
 
-The episodes of `zoo/ant/evaluation-fixed.json` that returned little are played again, as `nervecord run` plays them. Of the
-states before each end it asks what the teacher's critic says, and whether the policy, and its teacher, come to an end again
-from there. Writes `zoo/ant/evaluations/falls.json` and `falls.png` beside it.
+The episodes of `zoo/ant/evaluation-fixed.json` that returned little are played again, as `nervecord run` plays them.
+Of the states before each end it asks what the teacher's critic says, and whether the policy, and its teacher, come to
+an end again from there. Writes `zoo/ant/evaluations/falls.json` and `falls.png` beside it.
 """
 
 from __future__ import annotations

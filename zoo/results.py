@@ -123,7 +123,11 @@ def document() -> str:
             short.append(task)
         if value is not None and spiking and value < spiking["value"]:
             below.append(task)
-    lines += ["", *_verdicts(below, missing, short), "\nSources; second-hand where another work's table gives the number:\n"]
+    lines += [
+        "",
+        *_verdicts(below, missing, short),
+        "\nSources; second-hand where another work's table gives the number:\n",
+    ]
     lines += [f"- `{key}`: {text}" for key, text in published["sources"].items()]
     return "\n".join(lines) + "\n"
 
