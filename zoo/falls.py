@@ -172,7 +172,7 @@ def study(episodes: list[Episode]) -> dict[str, Any]:
     limit = float(np.quantile(values, 0.01))
     return {
         "seed": evaluation()["seed"], "episodes": len(returns),
-        "ends": [{"episode": e.number, "step": len(e.states), "height": round(float(e.last[2]), 3)} for e in ends],
+        "ends": [{"episode": e.number, "step": len(e.states), "height": round(float(e.last[2]), 4)} for e in ends],
         "normal": {
             "height": float(np.median(states[:, 2])), "height99": float(np.quantile(states[:, 2], 0.99)),
             "rising": float(np.median(states[:, 17])), "speed": float(np.median(states[:, 15])),
