@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import random
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fuzz.kinds import damage_toml
 
 import nervecord
 from nervecord.cli.command import find_verb, main
@@ -21,7 +24,7 @@ from nervecord.cli.training import _with_sources, given
 from nervecord.errors import NervecordError
 from nervecord.training.recipes import chain
 from nervecord.training.recipes.chain import block_file, commands, gate_values, run_chain
-from nervecord.training.recipes.recipe import Plan, PlannedStage, built_in, plan, read_recipe
+from nervecord.training.recipes.recipe import FOLDER, Plan, PlannedStage, built_in, plan, read_recipe
 from nervecord.training.recipes.watcher import SIDES, Watcher
 from nervecord.training.settings.config import TrainConfig
 from nervecord.training.sweeps.study import differences
@@ -346,6 +349,20 @@ def test_a_wrong_recipe_is_refused(tiny: str, tmp_path: Path, before: str, after
     with pytest.raises(NervecordError) as error:
         planned(str(path), tmp_path)
     assert text in str(error.value)
+
+
+def test_a_damaged_recipe_is_read_or_refused(tmp_path: Path) -> None:
+    path, sound, outcomes = tmp_path / "damaged.toml", FOLDER / "zoo.toml", Counter[str]()
+    for number in range(40):
+        rng = random.Random(number)
+        content = damage_toml(sound, rng)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        try:
+            assert commands(plan(read_recipe(str(path)), "Ant-v4"))
+            outcomes["read"] += 1
+        except NervecordError:
+            outcomes["refused"] += 1
+    assert min(outcomes["read"], outcomes["refused"]) > 0
 
 
 @pytest.mark.parametrize(
