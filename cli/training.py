@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nervecord.cli import show
 from nervecord.cli.flags import whole_number
+from nervecord.cli.recipe import recipe_flags, recipe_verb, require_recipe
 from nervecord.cli.show import Outcome, Ticker
 from nervecord.cli.verb import Verb
 from nervecord.errors import NervecordError
@@ -46,6 +47,7 @@ TRAIN_EXAMPLES = (
     "nervecord train --start runs/deep --lr 1e-4 --name deeper",
     "nervecord train --start runs/student --reference runs/teacher --lr 2e-5 --name finished",
     "nervecord train --algorithm finetune --start runs/student --critic-run runs/td7 --name finer",
+    "nervecord train --recipe zoo --env Walker2d-v4 --seed 1 --name walker2d",
 )
 DISTILL = (
     "Train a policy, spiking by default, to act as a teacher does: it acts, and learns the teacher's action in every "
@@ -170,6 +172,7 @@ def train_flags(parser: argparse.ArgumentParser) -> None:
         help="take the policy's shape (layers, neuron, steps per action, state, encoder, decoder), never weights, from "
         "another run folder, or from a study's folder the best shape; flags that are given count more",
     )
+    recipe_flags(parser)
     kinds = _of_verb("train")
     parser.add_argument(
         "--algorithm",
@@ -208,6 +211,9 @@ def _with_sources(args: argparse.Namespace, chosen: dict[str, Any]) -> dict[str,
 
 def train_verb(args: argparse.Namespace) -> Outcome:
     chosen = given(args)
+    if args.recipe is not None:
+        return recipe_verb(args, chosen, TrainProgress)
+    require_recipe(args)
     if args.resume is not None and args.topology_from is not None:
         raise NervecordError("a run that continues keeps its topology", where="--topology-from", hint="drop --resume")
     if args.resume is None:

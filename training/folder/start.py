@@ -47,7 +47,11 @@ def shared_with(folder: str | Path, source: Source) -> dict[str, Any]:
     """
     if is_onnx(folder) or is_function(folder):
         return {}
-    before = run_folder.open_existing(Path(folder))
+    return shared_fields(run_folder.open_existing(Path(folder)), source)
+
+
+def shared_fields(before: TrainConfig, source: Source) -> dict[str, Any]:
+    """As `shared_with`, of a run with the configuration `before`."""
     return {name: before.fields[name] for name in _shared(before, source)}
 
 

@@ -110,7 +110,7 @@ class Study:
         Raises:
             NervecordError: one does; all are listed.
         """
-        wrong = [text for run in self.runs if (text := _mismatch(run))]
+        wrong = [text for run in self.runs if (text := mismatch(run.folder, run.config))]
         if wrong:
             listed = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
             raise NervecordError(
@@ -371,22 +371,22 @@ def differences(config: TrainConfig, base: TrainConfig) -> list[str]:
     return [name for name, value in after.items() if value != before[name] and name not in idle]
 
 
-def _mismatch(run: PlannedRun) -> str | None:
-    """What in an existing run folder is not what is planned; None where it fits or is not there yet."""
-    if not run.folder.exists():
+def mismatch(folder: Path, config: TrainConfig) -> str | None:
+    """What in a run folder is not what is planned; None where it fits or is not there yet."""
+    if not folder.exists():
         return None
-    path = run.folder / "config.json"
+    path = folder / "config.json"
     if not path.is_file():
-        return f"{run.name} is no run folder"
+        return f"{folder.name} is no run folder"
     there = TrainConfig.from_dict(read_record(path), where=str(path))
-    actual, planned = there.fields, run.config.fields
-    other = [name for name in differences(there, run.config) if name not in marked("free")]
+    actual, planned = there.fields, config.fields
+    other = [name for name in differences(there, config) if name not in marked("free")]
     if actual["sim"] != planned["sim"] and planned["sim"] != "auto":
         other.append("sim")
     if not other:
         return None
     first = other[0]
-    return f"{run.name} has {first} {word(actual[first])}, not {word(planned.get(first, 'that'))}"
+    return f"{folder.name} has {first} {word(actual[first])}, not {word(planned.get(first, 'that'))}"
 
 
 def _whole(key: str, values: tuple[Any, ...], least: int, place: str) -> tuple[int, ...]:

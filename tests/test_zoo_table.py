@@ -1,0 +1,65 @@
+"""docs/zoo.md says what the zoo's evaluations say."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ZOO = Path(__file__).parents[1] / "zoo"
+
+
+def script(name: str) -> ModuleType:
+    """A module of zoo/, which is no package's."""
+    spec = importlib.util.spec_from_file_location(f"zoo_{name}", ZOO / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def results() -> ModuleType:
+    return script("results")
+
+
+def test_the_page_is_that_of_the_evaluations(results: ModuleType, request: pytest.FixtureRequest) -> None:
+    text = results.document()
+    if request.config.getoption("--update-golden"):
+        results.DOCUMENT.write_text(text, encoding="utf-8")
+    assert results.DOCUMENT.read_text(encoding="utf-8") == text, "run with --update-golden"
+    ant = json.loads((ZOO / "ant" / "other-seed" / "evaluation-fixed.json").read_text())
+    assert f"| {ant['return_mean']:,.0f} ± {ant['return_ci95']:,.0f} |" in text
+    assert "- Without a policy: Walker2d-v4, Humanoid-v4." in text
+
+
+def test_both_sides_of_a_row_are_the_same_episodes(results: ModuleType) -> None:
+    rows = list(results.rows())
+    assert {(row.name, row.seed) for row in rows} >= {("ant", 3), ("ant", 2), ("halfcheetah", 0), ("hopper", 0)}
+    for row in rows:
+        for plain, fixed in zip(*row.sides, strict=True):
+            assert (plain["seed"], plain["episodes"], plain["env"]) == (fixed["seed"], fixed["episodes"], row.task)
+            assert plain["target"] == "reference"
+
+
+def test_the_ants_episodes_end_where_the_record_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two that end first, played again: above the greatest height, and so once more from a state before."""
+    falls = script("falls")
+    monkeypatch.setattr(falls, "LANES", 2)
+    record = json.loads((falls.TARGET / "falls.json").read_text())
+    assert len(record["ends"]) == 87
+    assert all(end["height"] > 1.0 for end in record["ends"])
+    first = sorted(record["ends"], key=lambda end: end["step"])[:2]
+    played = list(falls.replay(record["seed"], record["episodes"], [end["episode"] for end in first]))
+    for episode, end in zip(sorted(played, key=lambda each: len(each.states)), first, strict=True):
+        assert (episode.number, len(episode.states), episode.ended) == (end["episode"], end["step"], True)
+        assert episode.last[2] == pytest.approx(end["height"], abs=1e-3)
+    environments = falls.make_environments("Ant-v4", 2, ())
+    with falls.nervecord.open(falls.ANT / "ant.nervecord", trace=False) as session:
+        session.reset(2)
+        assert falls.branch(environments, session.step, played, 3, None) == 1.0
