@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Array, Cat, Const, Elaboratable, Instance, Module, Mux, Signal, Value, signed, unsigned
+from amaranth import Array, Cat, Const, Elaboratable, Instance, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib.memory import Memory
 
 from nervecord.targets.fpga.datapath import Datapath, Field, constant_words, pack, packed, units, unpack
@@ -21,6 +21,11 @@ from nervecord.targets.fpga.microcode import ROWS, Extent, Microcode
 def address_bits(depth: int) -> int:
     """Of a memory's address."""
     return max((depth - 1).bit_length(), 1)
+
+
+def _address(depth: int) -> Shape:
+    """What addresses of a memory need."""
+    return unsigned(address_bits(max(depth, 2)))
 
 
 class Core(Elaboratable):
@@ -44,15 +49,23 @@ class Core(Elaboratable):
         self.held_field, self.out_field = Field.holding(-held, held), Field.holding(-out, out)
         self.weight = Field.holding(int(code.words.min(initial=-1)), int(code.words.max(initial=0)))
         self.sum = Field.holding(-max(code.sum.most, 1), max(code.sum.most, 1))
-        self.clear, self.start, self.busy = Signal(), Signal(), Signal()
-        self.write, self.write_data = Signal(), Signal(signed(self.held_field.bits))
-        self.write_address = Signal(address_bits(max(code.held.depth, 2)))
-        self.read_address = Signal(address_bits(max(code.out.depth, 2)))
-        self.read_data = Signal(signed(self.out_field.bits))
-        self.seen, self.seen_cell = Signal(), Signal(address_bits(max(len(code.cells), 2)))
-        self.seen_place = Signal(address_bits(max(max((c.size for c in code.cells), default=2), 2)))
-        self.seen_value = Signal(signed(max(self._result_bits(), 2)))
-        self.step = Signal(address_bits(code.window + 1))
+        places = max((cell.size for cell in code.cells), default=2)
+        shapes = {
+            "clear": 1, "start": 1, "busy": 1, "write": 1, "write_address": _address(code.held.depth),
+            "write_data": self.held_field.shape, "read_address": _address(code.out.depth),
+            "read_data": self.out_field.shape, "seen": 1, "seen_cell": _address(len(code.cells)),
+            "seen_place": _address(places), "seen_value": signed(max(self._result_bits(), 2)),
+            "step": _address(code.window + 1),
+        }  # fmt: skip
+        self.ports = {name: Signal(shape, name=name) for name, shape in shapes.items()}
+        self.clear, self.start, self.busy = (self.ports[name] for name in ("clear", "start", "busy"))
+        self.write, self.write_address, self.write_data = (
+            self.ports[name] for name in ("write", "write_address", "write_data")
+        )
+        self.read_address, self.read_data = self.ports["read_address"], self.ports["read_data"]
+        self.seen, self.seen_cell, self.seen_place, self.seen_value, self.step = (
+            self.ports[name] for name in ("seen", "seen_cell", "seen_place", "seen_value", "step")
+        )
 
     def _result_bits(self) -> int:
         return max((unit.field(unit.body.result).bits + 1 for unit in self.units), default=2)
@@ -191,7 +204,7 @@ class _Builder:
         for name, (bits, words) in core.contents().items():
             address = Signal(address_bits(max(len(words), 2)), name=f"{name}_address")
             data, enable = Signal(bits, name=f"{name}_data"), Signal(name=f"{name}_enable")
-            m.submodules[name] = Instance(
+            m.submodules[f"rom_{name}"] = Instance(
                 "nervecord_rom", p_WIDTH=bits, p_DEPTH=len(words), p_BITS=len(address), p_FILE=f"{name}.hex",
                 i_clk=self.m_clock(), i_enable=enable, i_address=address, o_data=data,
             )  # fmt: skip

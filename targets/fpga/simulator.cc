@@ -15,10 +15,11 @@ struct Simulator {
         core.debug_info(&items, nullptr, "");
     }
 
+    // The second half gives what is combinational its value after the clock's edge.
     void cycle() {
-        core.p_clk.set<bool>(false);
-        core.step();
         core.p_clk.set<bool>(true);
+        core.step();
+        core.p_clk.set<bool>(false);
         core.step();
     }
 
