@@ -522,7 +522,7 @@ class _Builder:
         if self.values is not None:
             values_write = self.values[1]
             m.d.comb += [values_write.addr.eq(self.list_at + count), values_write.data.eq(value),
-                         values_write.en.eq(sends)]  # fmt: skip
+                         values_write.en.eq(sends & self.field("valued"))]  # fmt: skip
         with m.If(self.vector_go):
             m.d.sync += count.eq(0)
         with m.Elif(sends):

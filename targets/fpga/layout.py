@@ -2,7 +2,7 @@
 
     Source       what an entry or a population sent in the last steps: a ring of lists of spikes
     Connection   weights by source; what feeds them, and how products are scaled
-    Entrance     what enters the core under a name, as a population whose input the host writes
+    Entrance     what enters the core under a name, as the host writes it: of a population code its spikes
     Population   its body, with the proved bounds of every value, and when it works
     Exit         what the host reads, and in which steps
 """
@@ -13,11 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nervecord.compiler.body.bounds import Bounds
 from nervecord.compiler.body.expression import Body
 from nervecord.compiler.body.trace import Tracer
 from nervecord.compiler.ops import Array, BiasChannel, Input, Level, Mantissas, PopulationEncode, Quantise
-from nervecord.compiler.ops.population import ONE
 from nervecord.compiler.plan.plan import Entry, Plan
 from nervecord.errors import GraphError, InfeasibleError
 from nervecord.runtime.engines.c.layout import Cell, Link, Ring, bias_source, form, limits
@@ -94,7 +92,7 @@ class Entrance:
     Args:
         low, high: of the numbers that the host writes. fixed: those after them that are always the same.
         held: it is listed once per block, for products alone; else in every step.
-        rows: the host writes numbers for each step of a block.
+        rows: of numbers that the host writes: one, or one for each of the first steps of a block.
         source: its list.
     """
 
@@ -107,7 +105,6 @@ class Entrance:
     held: bool
     rows: int
     source: Source
-    clears: int | None
 
     @property
     def given(self) -> int:
@@ -232,18 +229,19 @@ def _entrances(plan: Plan, entry: Entry, ring: Ring | None, held: bool) -> list[
     low, high = limits(entry)
     constant = bias_source(entry)
     pulses = isinstance(entry.op, PopulationEncode)
-    fixed = (ONE if pulses else constant,) if constant else ()
+    if pulses:
+        low, high = 0, 1
+    fixed = (constant,) if constant else ()
     most = max(abs(low), abs(high), *(abs(x) for x in fixed), 1)
-    rows = 1 if plan.schedule.held else plan.schedule.steps
-    equations = _accumulators() if pulses else _identity(min(low, 0, *fixed), max(high, 0, *fixed))
-    clears = 0 if pulses and plan.schedule.resets else None
+    rows = plan.schedule.steps if pulses or not plan.schedule.held else 1
+    equations = _identity(min(low, 0, *fixed), max(high, 0, *fixed))
     found = []
     if held:
         source = Source(held_list(entry.name), entry.op.size, 1, most > 1, most)
-        found.append(Entrance(entry.name, entry.op.size, low, high, fixed, equations, True, rows, source, clears))
+        found.append(Entrance(entry.name, entry.op.size, low, high, fixed, equations, True, rows, source))
     if ring is not None:
         found.append(Entrance(
-            entry.name, entry.op.size, low, high, fixed, equations, False, rows, _source(entry.name, ring), clears
+            entry.name, entry.op.size, low, high, fixed, equations, False, rows, _source(entry.name, ring)
         ))  # fmt: skip
     return found
 
@@ -257,22 +255,3 @@ def _identity(low: int, high: int) -> Equations:
 def identity(bound: int) -> Equations:
     """The equations of what passes on what enters, of a magnitude up to `bound`."""
     return _identity(-bound, bound)
-
-
-def _accumulators() -> Equations:
-    """A population code's accumulators: each gains its units per step, and spikes where it reaches `ONE`."""
-    do = Tracer("integer")
-    total = do.state("units") + do.x
-    fired = total >= ONE
-    do.keep("units", do.where(fired, total - ONE, total))
-    body = do.body(do.as_kind(fired, "integer"))
-    ranges = {
-        "input": (0, ONE), "state": (0, ONE - 1), "add": (0, 2 * ONE - 1), "constant": (ONE, ONE),
-        "greater_equal": (0, 1), "subtract": (-ONE, ONE - 1), "where": (0, ONE - 1), "as_integer": (0, 1),
-    }  # fmt: skip
-    return Equations(body, tuple(ranges[node.operation] for node in body.nodes))
-
-
-def bounds_of(equations: Equations, place: int) -> Bounds:
-    """The bounds of a node."""
-    return Bounds.of(*equations.ranges[place])

@@ -8,7 +8,7 @@ step from `first` to `last`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -62,10 +62,11 @@ class Ring:
         """Fields for the list of so many steps ago."""
         size, slots = self.source.size, self.source.slots
         off = (slots - back) % slots
-        if not self.pointer:
-            return Place(self.base).fields("list") | Place(self.count).fields("count")
-        at = Place(self.base, self.pointer, off * size, slots * size)
-        return at.fields("list") | Place(self.count, self.count_pointer, off, slots).fields("count")
+        at, count = Place(self.base), Place(self.count)
+        if self.pointer:
+            at = Place(self.base, self.pointer, off * size, slots * size)
+            count = Place(self.count, self.count_pointer, off, slots)
+        return {"valued": int(self.source.valued), **at.fields("list"), **count.fields("count")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,7 @@ class Microcode:
         lanes: weights of a word. words: of weights, (depth, lanes). columns: of sparse words, the accumulators' row.
         table: (first word, words) of each sparse source.
         inputs, outputs: numbers that the host writes, from address 0 of the held values on, and reads.
+        rows: of what it writes. places: entry -> (first number in a row, how many, rows).
         shifts, sums: the shifts of products and of sums that there are, by their number.
     """
 
@@ -131,6 +133,8 @@ class Microcode:
     sums: list[int] = field(default_factory=list)
     inputs: int = 0
     outputs: int = 0
+    rows: int = 1
+    places: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     lists: Extent = field(default_factory=Extent)
     values: Extent = field(default_factory=Extent)
     counts: Extent = field(default_factory=Extent)
@@ -145,6 +149,30 @@ class Microcode:
     def window(self) -> int:
         """Steps of a block."""
         return self.layout.window
+
+    def entering(self, entered: Mapping[str, Array], copy: int) -> Array:
+        """The numbers that the host writes.
+
+        Args:
+            entered: entry -> (window, batch, ...), what enters the core in a block. copy: of the batch.
+        """
+        found = np.zeros((self.rows, max(self.inputs // self.rows, 0)), dtype=np.int64)
+        for name, (at, size, rows) in self.places.items():
+            found[:rows, at : at + size] = entered[name][:rows, copy].reshape(rows, size)
+        return found.ravel()
+
+    def leaving(self, numbers: Array) -> dict[str, Array]:
+        """What the host reads, as `After.leave` takes it: core step -> (window, 1, ...), of every read."""
+        found, at = {}, 0
+        plan = self.layout.plan
+        for end in self.layout.exits:
+            rows = np.zeros((plan.window, 1, end.size), dtype=np.int64)
+            # A sum stands in the first of its steps: what takes it adds up all of them.
+            count = self.rows if end.rows else 1
+            rows[end.first : end.first + count, 0] = numbers[at : at + count * end.size].reshape(count, end.size)
+            found[end.population] = rows.reshape(plan.window, 1, *plan.step(end.population).op.out_shape)
+            at += count * end.size
+        return found
 
 
 def microcode(layout: Layout, lanes: int = 1) -> Microcode:
@@ -197,11 +225,12 @@ class _Writer:
         for entrance in self.layout.entrances:
             if entrance.name not in self.input_at:
                 self.input_at[entrance.name] = row
+                self.code.places[entrance.name] = row, entrance.size, entrance.rows
                 row += entrance.size
                 most = max(entrance.source.most, abs(entrance.low), abs(entrance.high), *map(abs, entrance.fixed))
                 self.code.held.most = max(self.code.held.most, most)
         self.row = row
-        self.code.inputs = row * self.rows
+        self.code.inputs, self.code.rows = row * self.rows, self.rows
         self.code.held.depth = self.code.inputs
 
     def _ring(self, source: Source) -> Ring:
@@ -274,7 +303,7 @@ class _Writer:
         for name, back in c.taps:
             ring = self.rings[name]
             self._put(
-                ROWS, *steps, **ring.places(back), valued=int(ring.source.valued), sparse=int(weights.table >= 0),
+                ROWS, *steps, **ring.places(back), sparse=int(weights.table >= 0),
                 length=weights.length, weights=weights.base, table=max(weights.table, 0),
                 shift=self._numbered(self.code.shifts, shift),
             )  # fmt: skip
@@ -327,14 +356,13 @@ class _Writer:
         """An instruction that lists what enters."""
         steps = (0, 0) if entrance.held else (0, self.layout.plan.schedule.steps - 1)
         place = Place(self.input_at[entrance.name])
-        if self.rows > 1:
+        if entrance.rows > 1:
             pointer = self._pointer(Pointer(self.row * self.rows, self.row, "row"))
             place = Place(place.base, pointer, 0, self.row * self.rows)
         cell = self._cell(entrance.name, entrance.equations, entrance.size, entrance=True)
         self._vector(
             steps, entrance.size, shift=None, held=place, cell=cell, sends=1,
-            clears=self.layout.window if entrance.clears is None else entrance.clears,
-            **self.rings[entrance.source.name].places(0),
+            clears=self.layout.window, **self.rings[entrance.source.name].places(0),
         )  # fmt: skip
 
     def _held_products(self, population: Population) -> list[tuple[Connection, Place, int]]:

@@ -26,7 +26,7 @@ from nervecord.targets.fpga.verilog import convert, require, run_tool
 
 COMPILERS = ("c++", "g++", "clang++")
 """Where the variable CXX names none."""
-FLAGS = ("-O1", "-std=c++17", "-shared", "-fPIC", "-w", "-DNDEBUG")
+FLAGS = ("-std=c++17", "-shared", "-fPIC", "-w", "-DNDEBUG")
 SECONDS = 900.0
 """A compiler that takes longer hangs."""
 LIMIT = 1 << 34
@@ -74,18 +74,18 @@ class Simulation:
     """A core that is simulated: what a board does, block by block.
 
     Args:
-        code: what it executes.
+        code: what it executes. optimise: a flag of the compiler.
 
     Raises:
         MissingDependencyError: amaranth, yosys or a C++ compiler is missing. EngineError: one of them failed.
     """
 
-    def __init__(self, code: Microcode) -> None:
+    def __init__(self, code: Microcode, *, optimise: str = "-O2") -> None:
         require()
         self.code = code
         self.core = Core(code)
         text = _text(self.core)
-        self._library = _library(text, self.core.held_field.bits)
+        self._library = _library(text, self.core.held_field.bits, optimise)
         self._library.simulator_open.restype = ctypes.c_void_p
         self._library.simulator_size.restype = ctypes.c_uint64
         for name in ("clear", "block"):
@@ -177,14 +177,14 @@ def _text(core: Core) -> str:
 
 
 @functools.lru_cache(maxsize=32)
-def _library(text: str, write_bits: int) -> Any:
+def _library(text: str, write_bits: int, optimise: str) -> Any:
     """The library of a core; loaded, it needs its folder no more."""
     with scratch_folder() as folder:
-        path = build(text, folder, write_bits)
+        path = build(text, folder, write_bits, optimise)
         return ctypes.CDLL(str(path))
 
 
-def build(text: str, folder: Path, write_bits: int) -> Path:
+def build(text: str, folder: Path, write_bits: int, optimise: str) -> Path:
     """Make the library of a core's Verilog in a folder.
 
     Raises:
@@ -195,7 +195,7 @@ def build(text: str, folder: Path, write_bits: int) -> Path:
     run_tool("yosys", ["-q", "-p", script], folder)
     library = folder / "core.so"
     words = [
-        compiler(), *FLAGS, f"-DNERVECORD_WRITE_BITS={write_bits}", f"-I{headers()}", f"-I{folder}", "-o", str(library),
+        compiler(), optimise, *FLAGS, f"-DNERVECORD_WRITE_BITS={write_bits}", f"-I{headers()}", f"-I{folder}", "-o", str(library),
         str(_HERE / "simulator.cc"),
     ]  # fmt: skip
     try:
