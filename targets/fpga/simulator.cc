@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <string>
 #include <vector>
 
 namespace {
@@ -61,17 +62,21 @@ void simulator_close(void *handle) {
     delete (Simulator *)handle;
 }
 
-// Fills a memory; words are of as many 32 bit parts as they need. Returns 0, or 1 where there is no such memory.
+// Fills the memory whose path ends so; words are of as many 32 bit parts as they need. Returns 0, or 1 where there is no such memory.
 int simulator_load(void *handle, const char *name, const uint32_t *words, uint64_t parts) {
-    Simulator *s = (Simulator *)handle;
-    if (s->items.table.count(name) == 0)
-        return 1;
-    auto &item = s->items.table.at(name).at(0);
-    const size_t chunks = (item.width + 31) / 32;
-    if (item.type != cxxrtl::debug_item::MEMORY || chunks * item.depth != parts)
-        return 1;
-    std::memcpy(item.curr, words, parts * sizeof(uint32_t));
-    return 0;
+    const std::string end(name);
+    for (auto &entry : ((Simulator *)handle)->items.table) {
+        const std::string &path = entry.first;
+        if (path.size() < end.size() || path.compare(path.size() - end.size(), end.size(), end) != 0)
+            continue;
+        auto &item = entry.second.at(0);
+        const size_t chunks = (item.width + 31) / 32;
+        if (item.type != cxxrtl::debug_item::MEMORY || chunks * item.depth != parts)
+            continue;
+        std::memcpy(item.curr, words, parts * sizeof(uint32_t));
+        return 0;
+    }
+    return 1;
 }
 
 // Back to the state before the first block. Returns the cycles it took, or -1.
