@@ -117,6 +117,7 @@ class Microcode:
         table: (first word, words) of each sparse source.
         inputs, outputs: numbers that the host writes, from address 0 of the held values on, and reads.
         rows: of what it writes. places: entry -> (first number in a row, how many, rows).
+        list_sizes: first place of a ring -> places of one of its lists.
         shifts, sums: the shifts of products and of sums that there are, by their number.
     """
 
@@ -134,6 +135,7 @@ class Microcode:
     inputs: int = 0
     outputs: int = 0
     rows: int = 1
+    list_sizes: dict[int, int] = field(default_factory=dict)
     places: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     lists: Extent = field(default_factory=Extent)
     values: Extent = field(default_factory=Extent)
@@ -142,8 +144,6 @@ class Microcode:
     sum: Extent = field(default_factory=Extent)
     out: Extent = field(default_factory=Extent)
     state: Extent = field(default_factory=Extent)
-    work: int = 0
-    """Cycles that no design of this kind goes below, per block, without the spikes: see `bound`."""
 
     @property
     def window(self) -> int:
@@ -236,6 +236,7 @@ class _Writer:
     def _ring(self, source: Source) -> Ring:
         code = self.code
         base = code.lists.take(source.size * source.slots, source.size)
+        code.list_sizes[base] = source.size
         if source.valued:
             code.values.depth = base + source.size * source.slots
             code.values.most = max(code.values.most, source.most)

@@ -22,7 +22,10 @@ module nervecord_rom #(
 );
     reg [WIDTH - 1:0] words [0:DEPTH - 1];
 `ifndef NERVECORD_LOADED
-    initial $readmemh(FILE, words);
+    generate
+        if (FILE != "")
+            initial $readmemh(FILE, words);
+    endgenerate
 `endif
     always @(posedge clk)
         if (enable)
