@@ -260,6 +260,7 @@ def open(
     device: str | None = None,
     precision: str | None = None,
     library: StrPath | None = None,
+    port: StrPath | None = None,
     realtime: bool | RealTime = False,
 ) -> Session:
     """A session: observation in, action out, state kept. Use it as a context manager.
@@ -270,6 +271,7 @@ def open(
         trace: `Session.trace` will be asked for; without it an engine in another process is faster.
         device: of the engine torch: "cpu", "cuda", "cuda:1". precision: of its floats, "float64" or "float32".
         library: of the engine c, built ahead of time (`nervecord compile --shared`); its code is executed.
+        port: of the engine fpga: the serial port of a board that was loaded with the program, "/dev/ttyUSB1".
         realtime: the session drives a robot: what is late, driven at another rate than the contract's, not finite or
             of a dead engine is the fail-safe action; `RealTime` says how late and how other.
 
@@ -284,7 +286,7 @@ def open(
     from nervecord.targets.opening import open_session
     from nervecord.targets.source import acting_program
 
-    how: dict[str, Any] = {"device": device, "precision": precision, "library": library}
+    how: dict[str, Any] = {"device": device, "precision": precision, "library": library, "port": port}
     session = open_session(acting_program(given), engine=engine, trace=trace, **how)
     if realtime is False:
         return session

@@ -11,7 +11,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +99,9 @@ class Simulation:
         self.start_cycles = self.clear()
 
     def _load(self, name: str, bits: int, words: list[int]) -> None:
-        parts = -(-bits // 32)
-        mask = (1 << 32) - 1
-        values = np.array([(w >> (32 * k)) & mask for w in words for k in range(parts)], dtype=np.uint32)
+        values = parts_of(bits, words)
         path = f"rom_{name} words".encode()
-        if self._library.simulator_load(self._handle, path, values.ctypes.data_as(ctypes.c_void_p),
-                                        ctypes.c_uint64(values.size)):  # fmt: skip
+        if self._library.simulator_load(self._handle, path, _pointer(values), ctypes.c_uint64(values.size)):
             raise EngineError(f"has no memory {name!r} of {len(words)} words", where="engine fpga-sim")
 
     def _places(self) -> tuple[Array, dict[str, tuple[int, int]], int]:
@@ -167,6 +164,12 @@ class Simulation:
             self.close()
 
 
+def parts_of(bits: int, words: list[int]) -> Array:
+    """A memory's words, each of as many parts of 32 bits as it needs."""
+    parts, mask = -(-bits // 32), (1 << 32) - 1
+    return np.array([(w >> (32 * k)) & mask for w in words for k in range(parts)], dtype=np.uint32)
+
+
 def _pointer(values: Array) -> ctypes.c_void_p:
     return values.ctypes.data_as(ctypes.c_void_p)
 
@@ -180,24 +183,22 @@ def _text(core: Core) -> str:
 def _library(text: str, write_bits: int, optimise: str) -> Any:
     """The library of a core; loaded, it needs its folder no more."""
     with scratch_folder() as folder:
-        path = build(text, folder, write_bits, optimise)
+        source = _HERE / "simulator.cc"
+        path = build(text, "core", source, folder, (optimise, f"-DNERVECORD_WRITE_BITS={write_bits}"))
         return ctypes.CDLL(str(path))
 
 
-def build(text: str, folder: Path, write_bits: int, optimise: str) -> Path:
-    """Make the library of a core's Verilog in a folder.
+def build(text: str, top: str, source: Path, folder: Path, options: Sequence[str]) -> Path:
+    """Make a library, in a folder, of a module's Verilog and of the C++ that steps it and includes it as core.h.
 
     Raises:
-        EngineError: yosys or the compiler failed.
+        MissingDependencyError: yosys or a compiler is missing. EngineError: it failed.
     """
     (folder / "core.v").write_text(text, encoding="utf-8")
-    script = "read_verilog -DNERVECORD_LOADED core.v; hierarchy -top core; write_cxxrtl core.h"
+    script = f"read_verilog -DNERVECORD_LOADED core.v; hierarchy -top {top}; write_cxxrtl core.h"
     run_tool("yosys", ["-q", "-p", script], folder)
     library = folder / "core.so"
-    words = [
-        compiler(), optimise, *FLAGS, f"-DNERVECORD_WRITE_BITS={write_bits}", f"-I{headers()}", f"-I{folder}", "-o", str(library),
-        str(_HERE / "simulator.cc"),
-    ]  # fmt: skip
+    words = [compiler(), *options, *FLAGS, f"-I{headers()}", f"-I{folder}", "-o", str(library), str(source)]
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, check=False, errors="replace")
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -206,9 +207,3 @@ def build(text: str, folder: Path, write_bits: int, optimise: str) -> Path:
         lines = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()
         raise EngineError(f"{words[0]} failed: {lines[0]}", where="engine fpga-sim")
     return library
-
-
-def cycles_of(simulations: list[Simulation]) -> Mapping[str, float]:
-    """Mean and largest number of cycles per block."""
-    every = [cycles for simulation in simulations for cycles in simulation.cycles]
-    return {"mean": float(np.mean(every)), "largest": float(max(every))} if every else {}

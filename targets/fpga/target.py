@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, cast
@@ -26,6 +27,15 @@ from nervecord.targets.fpga.board import boards
 
 LANES = (1, 2, 4, 8, 16)
 SIMULATED, BOARD = "fpga-sim", "fpga"
+REPORTED = "fpga"
+"""Where a program's report says for which board it was compiled, and with how many lanes."""
+
+
+def lanes_of(program: Program) -> int:
+    """The lanes that a program was compiled with; 1 where it was compiled for another target."""
+    chosen = program.report.get(REPORTED)
+    lanes = chosen.get("lanes") if isinstance(chosen, Mapping) else 1
+    return lanes if type(lanes) is int and lanes in LANES else 1
 
 
 @dataclass(frozen=True)
@@ -47,9 +57,11 @@ class FpgaTarget(ArithmeticTarget):
         self, subject: Graph | Policy, calibration: Calibration | StreamCalibration | None, schedule: Schedule
     ) -> Lowered:
         """A DISCRETE graph or policy in integers; see `compiler.lower`. What is in integers already stays as it is."""
+        chosen = {REPORTED: {"board": self.board, "lanes": self.lanes}}
         if parts(subject)[0].level is Level.INTEGER:
-            return Lowered(subject, {})
-        return super().lower(subject, calibration, schedule)
+            return Lowered(subject, chosen)
+        made = super().lower(subject, calibration, schedule)
+        return Lowered(made.subject, {**made.report, **chosen}, made.allowances)
 
     def adopting(self, arithmetic: Arithmetic) -> FpgaTarget:
         """The same with another arithmetic, for what is in those integers already."""
@@ -60,7 +72,7 @@ class FpgaTarget(ArithmeticTarget):
         if engine == SIMULATED:
             from nervecord.targets.fpga.session import open_program
 
-            return cast(Session, open_program(program, lanes=self.lanes))
+            return cast(Session, open_program(program, lanes=lanes_of(program)))
         if engine == BOARD:
             raise NervecordError(
                 "needs the serial port of a board", where=f"engine {engine!r}",
@@ -74,7 +86,7 @@ class FpgaTarget(ArithmeticTarget):
             from nervecord.targets.fpga.session import SimulatedStream
 
             made = plan(program.graph, program.schedule)
-            return cast(StreamSession, SimulatedStream(made, lanes=self.lanes))
+            return cast(StreamSession, SimulatedStream(made, lanes=lanes_of(program)))
         if engine == BOARD:
             raise NervecordError("steps policies only", where=f"engine {engine!r}")
         return super().stream_session(program, engine)
