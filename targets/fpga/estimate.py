@@ -7,13 +7,11 @@ from dataclasses import dataclass
 
 from nervecord.errors import InfeasibleError
 from nervecord.targets.fpga.board import Board, boards
-from nervecord.targets.fpga.core import Core, address_bits
+from nervecord.targets.fpga.core import Core
 from nervecord.targets.fpga.datapath import FIXED, Unit
-from nervecord.targets.fpga.microcode import VECTOR, Microcode
+from nervecord.targets.fpga.instructions import VECTOR, Microcode
+from nervecord.targets.fpga.parts import SMALL, address_bits
 from nervecord.targets.fpga.serial import Protocol
-
-SMALL = 32
-"""Memories of so few words are made of logic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +62,8 @@ def estimate(core: Core, board: Board, protocol: Protocol) -> Estimate:
     for name, (depth, bits) in memories(core).items():
         if name == "state" and core.banked:
             continue
-        if board.family == "ecp5" and depth <= SMALL:
-            cells += 2 * bits * -(-depth // 16)
+        if depth * bits <= SMALL:
+            cells += 3 * depth * bits // 2
         else:
             ram += board.blocks(depth, bits)
     datapath = sum(_cells(unit) for unit in core.units)

@@ -1,10 +1,10 @@
 """What of a plan becomes hardware: the one place where this target reads plans.
 
-    Source       what an entry or a population sent in the last steps: a ring of lists of spikes
-    Connection   weights by source; what feeds them, and how products are scaled
-    Entrance     what enters the core under a name, as the host writes it: of a population code its spikes
-    Population   its body, with the proved bounds of every value, and when it works
-    Exit         what the host reads, and in which steps
+Source       what an entry or a population sent in the last steps: a ring of lists of spikes
+Connection   weights by source; what feeds them, and how products are scaled
+Entrance     what enters the core under a name, as the host writes it: of a population code its spikes
+Population   its body, with the proved bounds of every value, and when it works
+Exit         what the host reads, and in which steps
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def layout(plan: Plan) -> Layout:
     printed = form(plan)
     names = {identifier: name for name, identifier in printed.names.items()}
     populations = tuple(_population(plan, cell, names) for cell in printed.cells)
-    rings = {name: ring for name, ring in printed.rings.items()}
+    rings = dict(printed.rings)
     held = {link.held for link in printed.links.values() if link.held is not None}
     entrances = [
         entrance
@@ -157,9 +157,7 @@ def layout(plan: Plan) -> Layout:
         for entrance in _entrances(plan, entry, rings.get(entry.name), entry.name in held)
     ]
     rows = not plan.schedule.held
-    exits = tuple(
-        Exit(read.source, plan.step(read.source).op.size, read.first, read.last, rows) for read in plan.reads
-    )
+    exits = tuple(Exit(read.source, plan.step(read.source).op.size, read.first, read.last, rows) for read in plan.reads)
     return Layout(plan, tuple(entrances), populations, exits)
 
 

@@ -117,11 +117,11 @@ USES = {
 }  # fmt: skip
 BENCH = f"""
 bench: {NAME}_bench.v {NAME}.v
-\tverilator --binary --timing -Wno-fatal -O1 --top-module {NAME}_bench {NAME}_bench.v {NAME}.v -o {NAME}_bench
+\tverilator --binary --timing -DNERVECORD_SIMULATED -Wno-fatal -O1 --top-module {NAME}_bench {NAME}_bench.v {NAME}.v -o {NAME}_bench
 \t./obj_dir/{NAME}_bench
 
 bench-iverilog: {NAME}_bench.v {NAME}.v
-\tiverilog -g2005 -o {NAME}_bench.vvp -s {NAME}_bench {NAME}_bench.v {NAME}.v
+\tiverilog -g2005 -DNERVECORD_SIMULATED -o {NAME}_bench.vvp -s {NAME}_bench {NAME}_bench.v {NAME}.v
 \tvvp {NAME}_bench.vvp
 
 .PHONY: bench bench-iverilog

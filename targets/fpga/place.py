@@ -45,7 +45,9 @@ def constraints(board: Board, ports: Mapping[str, str]) -> tuple[str, str]:
     if board.family == "ice40":
         lines = [f"set_io {name} {pin}" for name, pin in ports.items()]
         return "board.pcf", "\n".join([*lines, f"set_frequency clk {board.mhz:g}", ""])
-    lines = [f'LOCATE COMP "{name}" SITE "{pin}";\nIOBUF PORT "{name}" IO_TYPE=LVCMOS33;' for name, pin in ports.items()]
+    lines = [
+        f'LOCATE COMP "{name}" SITE "{pin}";\nIOBUF PORT "{name}" IO_TYPE=LVCMOS33;' for name, pin in ports.items()
+    ]
     return "board.lpf", "\n".join([*lines, f'FREQUENCY PORT "clk" {board.mhz:g} MHZ;', ""])
 
 
@@ -124,7 +126,9 @@ def place_and_route(folder: Path, board: Board, name: str) -> Placed:
     run_tool(tool, arguments, folder)
     done = time.monotonic()
     report = json.loads((folder / f"{name}_report.json").read_text(encoding="utf-8"))
-    used = {what: int(report["utilization"].get(cell, {"used": 0})["used"]) for what, cell in USED[board.family].items()}
+    used = {
+        what: int(report["utilization"].get(cell, {"used": 0})["used"]) for what, cell in USED[board.family].items()
+    }
     mhz = min(float(clock["achieved"]) for clock in report["fmax"].values())
     if mhz < board.mhz:
         raise InfeasibleError(
@@ -136,7 +140,5 @@ def place_and_route(folder: Path, board: Board, name: str) -> Placed:
 
 def floor_plan(text: str) -> list[tuple[int, int, str]]:
     """(x, y, kind) of each cell that a netlist of nextpnr's --write names; for the picture in the documents."""
-    found = []
-    for match in re.finditer(r'"NEXTPNR_BEL": "X(\d+)/Y(\d+)/([A-Za-z0-9_]+)"', text):
-        found.append((int(match[1]), int(match[2]), match[3]))
-    return found
+    named = re.finditer(r'"NEXTPNR_BEL": "X(\d+)/Y(\d+)/([A-Za-z0-9_]+)"', text)
+    return [(int(match[1]), int(match[2]), match[3]) for match in named]

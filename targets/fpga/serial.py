@@ -102,9 +102,8 @@ class Line(Elaboratable):
                 m.d.sync += bits.eq(Cat(bits[1:], line))
         pause, waiting, word = Signal(range(self.divider)), Signal(range(11)), Signal(10, init=1)
         m.d.comb += [self.ready.eq(waiting == 0), self.tx.eq(word[0])]
-        with m.If(self.ready):
-            with m.If(self.send):
-                m.d.sync += [word.eq(Cat(Const(0, 1), self.out, Const(1, 1))), waiting.eq(10), pause.eq(last)]
+        with m.If(self.ready), m.If(self.send):
+            m.d.sync += [word.eq(Cat(Const(0, 1), self.out, Const(1, 1))), waiting.eq(10), pause.eq(last)]
         with m.Elif(pause != 0):
             m.d.sync += pause.eq(pause - 1)
         with m.Else():
@@ -199,24 +198,21 @@ class Device(Elaboratable):
                 with m.Elif(silence == (self.divider << PATIENCE_BITS) - 1):
                     m.d.sync += [error.eq(TOO_SLOW), after.eq(2)]
                     say(ord("e"))
-            with m.State("RUN"):
-                with m.If(~core.busy):
-                    say(ord("s"))
-            with m.State("CLEAR"):
-                with m.If(~core.busy):
-                    say(ord("z"))
+            with m.State("RUN"), m.If(~core.busy):
+                say(ord("s"))
+            with m.State("CLEAR"), m.If(~core.busy):
+                say(ord("z"))
             with m.State("ANSWER"):
                 m.d.comb += [line.out.eq(answer), line.send.eq(line.ready)]
-                with m.If(line.ready):
-                    with m.Switch(after):
-                        with m.Case(1):
-                            m.d.sync += [number.eq(0), part.eq(0), total.eq(0)]
-                            m.next = "READ" if protocol.outputs else "LAST"
-                        with m.Case(2):
-                            m.d.sync += after.eq(0)
-                            say(error)
-                        with m.Default():
-                            m.next = "ORDER"
+                with m.If(line.ready), m.Switch(after):
+                    with m.Case(1):
+                        m.d.sync += [number.eq(0), part.eq(0), total.eq(0)]
+                        m.next = "READ" if protocol.outputs else "LAST"
+                    with m.Case(2):
+                        m.d.sync += after.eq(0)
+                        say(error)
+                    with m.Default():
+                        m.next = "ORDER"
             with m.State("READ"):
                 m.next = "FETCHED"
             with m.State("FETCHED"):

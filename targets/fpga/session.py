@@ -87,9 +87,7 @@ class Simulated:
     def block(self, inputs: dict[str, Array]) -> dict[str, Array]:
         """What leaves the core in a block of every copy: core step -> (window, batch, ...), of every read."""
         self.entered = self.before.enter(inputs, np.int64)
-        left = [
-            self.code.leaving(core.block(self.code.entering(self.entered, k))) for k, core in enumerate(self.cores)
-        ]
+        left = [self.code.leaving(core.block(self.code.entering(self.entered, k))) for k, core in enumerate(self.cores)]
         return {name: np.concatenate([each[name] for each in left], axis=1) for name in left[0]}
 
     def trace(self) -> dict[str, Array]:

@@ -21,7 +21,7 @@ from nervecord.compiler.files.scratch import scratch_folder
 from nervecord.compiler.ops import Array
 from nervecord.errors import EngineError, MissingDependencyError
 from nervecord.targets.fpga.core import Core
-from nervecord.targets.fpga.microcode import Microcode
+from nervecord.targets.fpga.instructions import Microcode
 from nervecord.targets.fpga.verilog import convert, require, run_tool
 
 COMPILERS = ("c++", "g++", "clang++")
@@ -74,16 +74,16 @@ class Simulation:
     """A core that is simulated: what a board does, block by block.
 
     Args:
-        code: what it executes. optimise: a flag of the compiler.
+        code: what it executes. optimise: a flag of the compiler. banked: see `Core`.
 
     Raises:
         MissingDependencyError: amaranth, yosys or a C++ compiler is missing. EngineError: one of them failed.
     """
 
-    def __init__(self, code: Microcode, *, optimise: str = "-O2") -> None:
+    def __init__(self, code: Microcode, *, optimise: str = "-O2", banked: bool = False) -> None:
         require()
         self.code = code
-        self.core = Core(code)
+        self.core = Core(code, banked=banked)
         text = _text(self.core)
         self._library = _library(text, self.core.held_field.bits, optimise)
         self._library.simulator_open.restype = ctypes.c_void_p
@@ -195,7 +195,7 @@ def build(text: str, top: str, source: Path, folder: Path, options: Sequence[str
         MissingDependencyError: yosys or a compiler is missing. EngineError: it failed.
     """
     (folder / "core.v").write_text(text, encoding="utf-8")
-    script = f"read_verilog -DNERVECORD_LOADED core.v; hierarchy -top {top}; write_cxxrtl core.h"
+    script = f"read_verilog -DNERVECORD_LOADED -DNERVECORD_SIMULATED core.v; hierarchy -top {top}; write_cxxrtl core.h"
     run_tool("yosys", ["-q", "-p", script], folder)
     library = folder / "core.so"
     words = [compiler(), *options, *FLAGS, f"-I{headers()}", f"-I{folder}", "-o", str(library), str(source)]

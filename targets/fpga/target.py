@@ -107,8 +107,9 @@ class FpgaTarget(ArithmeticTarget):
         from nervecord.targets.fpga.package import write
 
         return write(
-            program, folder, board_name=self.board, lanes=self.lanes, vectors=self.vectors, measured=self.place_and_route
-        )
+            program, folder, board_name=self.board, lanes=self.lanes, vectors=self.vectors,
+            measured=self.place_and_route,
+        )  # fmt: skip
 
 
 TARGET = FpgaTarget
