@@ -10,7 +10,6 @@ from amaranth.lib.memory import Memory
 from nervecord.targets.fpga.datapath import Field, constant_words, packed, units
 from nervecord.targets.fpga.instructions import Extent, Microcode
 
-
 SMALL = 256
 """Bits of a memory that is made of logic."""
 

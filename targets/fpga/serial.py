@@ -88,13 +88,12 @@ class Line(Elaboratable):
         timer, left, bits = Signal(range(2 * self.divider)), Signal(range(11)), Signal(8)
         with m.If(self.taken):
             m.d.sync += self.fresh.eq(0)
-        with m.If(left == 0):
+        with m.If((left == 0) & ~line):
             # The middle of the first bit is one and a half bits after the start bit's edge.
-            with m.If(~line):
-                m.d.sync += [left.eq(9), timer.eq(self.divider + self.divider // 2 - 2)]
-        with m.Elif(timer != 0):
+            m.d.sync += [left.eq(9), timer.eq(self.divider + self.divider // 2 - 2)]
+        with m.Elif((left != 0) & (timer != 0)):
             m.d.sync += timer.eq(timer - 1)
-        with m.Else():
+        with m.Elif(left != 0):
             m.d.sync += [left.eq(left - 1), timer.eq(last)]
             with m.If(left == 1):
                 m.d.sync += [self.data.eq(bits), self.fresh.eq(line)]

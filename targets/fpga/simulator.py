@@ -19,7 +19,7 @@ import numpy as np
 
 from nervecord.compiler.files.scratch import scratch_folder
 from nervecord.compiler.ops import Array
-from nervecord.errors import EngineError, MissingDependencyError
+from nervecord.errors import EngineError, MissingDependencyError, install_command
 from nervecord.targets.fpga.core import Core
 from nervecord.targets.fpga.instructions import Microcode
 from nervecord.targets.fpga.verilog import convert, require, run_tool
@@ -67,7 +67,9 @@ def headers() -> Path:
         path = share / "include" / "backends" / "cxxrtl" / "runtime"
         if path.is_dir():
             return path
-    raise MissingDependencyError("there are no headers of CXXRTL", where="engine fpga-sim")
+    raise MissingDependencyError(
+        "there are no headers of CXXRTL", where="engine fpga-sim", hint=install_command("fpga")
+    )
 
 
 class Simulation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nervecord.errors import EngineError, MissingDependencyError
+from nervecord.errors import EngineError, MissingDependencyError, install_command
 
 ROM = """\
 /* A memory that is only read; its contents come from a file. What is read is there a cycle later. */
@@ -67,7 +68,9 @@ def require() -> None:
     try:
         importlib.import_module("amaranth")
     except ImportError as error:
-        raise MissingDependencyError(f"hardware needs amaranth: {error}", extra="fpga") from None
+        raise MissingDependencyError(
+            f"hardware needs amaranth: {error}", where="fpga", hint=install_command("fpga")
+        ) from None
 
 
 def convert(design: Any, ports: Sequence[Any], name: str, folder: Path) -> str:
@@ -138,7 +141,7 @@ def tool(name: str, *, missing: bool = True) -> list[str]:
         return [sys.executable, "-c", f"import {module}; {module}.{entry}()"]
     if not missing:
         return []
-    raise MissingDependencyError(f"there is no {name}", extra="fpga")
+    raise MissingDependencyError(f"there is no {name}", where="fpga", hint=install_command("fpga"))
 
 
 def run_tool(name: str, arguments: Sequence[str], folder: Path, *, timeout: float = 3600.0) -> str:

@@ -73,7 +73,9 @@ def simulated(equations: Equations, xs: list[int], start: dict[str, int]) -> lis
     (unit,), _ = units([equations])
     m = Module()
     x = Signal(unit.field(0).shape)
-    state = {name: Const(value, field.shape) for (name, field), value in zip(unit.state.items(), start.values())}
+    state = {
+        name: Const(value, field.shape) for (name, field), value in zip(unit.state.items(), start.values(), strict=True)
+    }
     path = Datapath(m, unit, "unit", x, state, {}, Const(0))
     result, kept = path.ends(path.depth)
     found: list[tuple[int, dict[str, int]]] = []
