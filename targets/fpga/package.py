@@ -117,7 +117,8 @@ USES = {
 }  # fmt: skip
 BENCH = f"""
 bench: {NAME}_bench.v {NAME}.v
-\tverilator --binary --timing -DNERVECORD_SIMULATED -Wno-fatal -O1 --top-module {NAME}_bench {NAME}_bench.v {NAME}.v -o {NAME}_bench
+\tverilator --binary --timing -DNERVECORD_SIMULATED -Wno-fatal -O1 --top-module {NAME}_bench \\
+		{NAME}_bench.v {NAME}.v -o {NAME}_bench
 \t./obj_dir/{NAME}_bench
 
 bench-iverilog: {NAME}_bench.v {NAME}.v

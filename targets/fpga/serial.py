@@ -101,11 +101,11 @@ class Line(Elaboratable):
                 m.d.sync += bits.eq(Cat(bits[1:], line))
         pause, waiting, word = Signal(range(self.divider)), Signal(range(11)), Signal(10, init=1)
         m.d.comb += [self.ready.eq(waiting == 0), self.tx.eq(word[0])]
-        with m.If(self.ready), m.If(self.send):
+        with m.If(self.ready & self.send):
             m.d.sync += [word.eq(Cat(Const(0, 1), self.out, Const(1, 1))), waiting.eq(10), pause.eq(last)]
-        with m.Elif(pause != 0):
+        with m.Elif(~self.ready & (pause != 0)):
             m.d.sync += pause.eq(pause - 1)
-        with m.Else():
+        with m.Elif(~self.ready):
             m.d.sync += [pause.eq(last), waiting.eq(waiting - 1), word.eq(Cat(word[1:], Const(1, 1)))]
         return m
 
