@@ -13,6 +13,7 @@ from typing import Any
 
 from nervecord.compiler.files.program import Program
 from nervecord.targets.fpga.board import board
+from nervecord.targets.fpga.core import Core
 from nervecord.targets.fpga.package import design
 from nervecord.targets.fpga.serial import Device
 from nervecord.targets.fpga.simulator import build, parts_of
@@ -26,7 +27,7 @@ class SerialBoard:
 
     def __init__(self, program: Program, folder: Path, lanes: int = 1) -> None:
         core, protocol, _ = design(program, board("ulx3s-85f"), lanes)
-        device = Device(core, protocol, DIVIDER)
+        device = Device(Core(core.code), protocol, DIVIDER)
         text = convert(device, [device.rx, device.tx], "policy", folder)
         source = Path(__file__).with_name("serial_board.cc")
         library = build(text, "policy", source, folder, ("-O1", f"-DNERVECORD_DIVIDER={DIVIDER}"))

@@ -6,13 +6,13 @@ import numpy as np
 
 from nervecord.compiler.ops import Array
 from nervecord.compiler.plan.interpret import Machine
-from nervecord.targets.fpga.core import Core
+from nervecord.targets.fpga.parts import Interface
 from nervecord.targets.fpga.serial import Protocol
 
 SEED = 0
 
 
-def recorded(core: Core, protocol: Protocol, blocks: int) -> tuple[list[bytes], list[bytes]]:
+def recorded(core: Interface, protocol: Protocol, blocks: int) -> tuple[list[bytes], list[bytes]]:
     """Orders, and the answer to each, of so many blocks by the definition, whose input is drawn from a fixed seed."""
     rng = np.random.default_rng(SEED)
     machine = Machine(core.code.layout.plan)
@@ -32,7 +32,7 @@ def _packed(numbers: Array, size: int) -> bytes:
     return b"".join(int(x).to_bytes(size, "little", signed=True) for x in numbers)
 
 
-def _drawn(core: Core, rng: np.random.Generator) -> dict[str, Array]:
+def _drawn(core: Interface, rng: np.random.Generator) -> dict[str, Array]:
     """What enters in a block: entry -> (window, 1, n), within what each may be."""
     found: dict[str, Array] = {}
     layout = core.code.layout
@@ -50,7 +50,7 @@ def _drawn(core: Core, rng: np.random.Generator) -> dict[str, Array]:
     return found
 
 
-def _left(core: Core, steps: list[dict[str, Array]]) -> Array:
+def _left(core: Interface, steps: list[dict[str, Array]]) -> Array:
     """The numbers that leave the core."""
     parts = []
     for end in core.code.layout.exits:

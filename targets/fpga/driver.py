@@ -17,9 +17,9 @@ from nervecord.compiler.plan.host_steps import After, Before
 from nervecord.errors import ContractError, EngineError
 from nervecord.runtime.checks import check_inputs, checked_active, checked_observation
 from nervecord.runtime.session import Driven
-from nervecord.targets.fpga.core import Core
 from nervecord.targets.fpga.layout import layout
 from nervecord.targets.fpga.microcode import microcode
+from nervecord.targets.fpga.parts import Interface
 from nervecord.targets.fpga.serial import ERRORS, VERSION, Protocol
 from nervecord.targets.fpga.verilog import require
 
@@ -176,7 +176,7 @@ class BoardSession(Driven):
         self._code = microcode(layout(self.plan), lanes)
         self._before, self._after = Before(self.plan), After(self.plan)
         self._port = Port(port, patience)
-        self._host = Host(self._port, Protocol.of(Core(self._code), identity(program, lanes)))
+        self._host = Host(self._port, Protocol.of(Interface(self._code), identity(program, lanes)))
 
     @property
     def batch(self) -> int:

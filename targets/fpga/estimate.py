@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from nervecord.errors import InfeasibleError
 from nervecord.targets.fpga.board import Board, boards
-from nervecord.targets.fpga.core import Core
 from nervecord.targets.fpga.datapath import FIXED, Unit
 from nervecord.targets.fpga.instructions import VECTOR, Microcode
-from nervecord.targets.fpga.parts import SMALL, address_bits
+from nervecord.targets.fpga.parts import SMALL, Interface, address_bits
 from nervecord.targets.fpga.serial import Protocol
 
 
@@ -38,7 +37,7 @@ class Estimate:
         return cycles / (self.board.mhz * 1e3)
 
 
-def memories(core: Core) -> dict[str, tuple[int, int]]:
+def memories(core: Interface) -> dict[str, tuple[int, int]]:
     """Name -> (words, bits of one)."""
     code = core.code
     found = {name: (len(words), bits) for name, (bits, words) in core.contents().items()}
@@ -55,7 +54,7 @@ def memories(core: Core) -> dict[str, tuple[int, int]]:
     return {name: shape for name, shape in found.items() if shape[0] * shape[1]}
 
 
-def estimate(core: Core, board: Board, protocol: Protocol) -> Estimate:
+def estimate(core: Interface, board: Board, protocol: Protocol) -> Estimate:
     """What a core takes of a board."""
     code = core.code
     ram, cells = 0, 0
@@ -137,7 +136,7 @@ def bound(code: Microcode, events: float) -> float:
     return events / code.lanes + neurons
 
 
-def require_room(found: Estimate, core: Core, protocol: Protocol) -> None:
+def require_room(found: Estimate, core: Interface, protocol: Protocol) -> None:
     """See that a board holds a core.
 
     Raises:

@@ -17,6 +17,7 @@ from nervecord.targets.fpga.driver import identity
 from nervecord.targets.fpga.estimate import Estimate, estimate, memories, require_room
 from nervecord.targets.fpga.layout import layout
 from nervecord.targets.fpga.microcode import microcode
+from nervecord.targets.fpga.parts import Interface
 from nervecord.targets.fpga.place import Placed, constraints, makefile, pins, place_and_route
 from nervecord.targets.fpga.serial import Device, Protocol
 from nervecord.targets.fpga.verilog import convert, hexadecimal, require
@@ -25,7 +26,7 @@ NAME = "policy"
 """Of the top module and of files."""
 
 
-def design(program: Program, on: Board, lanes: int) -> tuple[Core, Protocol, Estimate]:
+def design(program: Program, on: Board, lanes: int) -> tuple[Interface, Protocol, Estimate]:
     """The core for a board, its protocol, and what it takes.
 
     State goes into single-port RAM where the board has it and block RAM alone does not suffice.
@@ -36,11 +37,11 @@ def design(program: Program, on: Board, lanes: int) -> tuple[Core, Protocol, Est
     require()
     made = plan(program.subject, program.schedule)
     code = microcode(layout(made), lanes)
-    core = Core(code)
+    core = Interface(code)
     protocol = Protocol.of(core, identity(program, lanes))
     found = estimate(core, on, protocol)
     if "ram" in found.lacking and on.spram >= 2 * -(-core.state_bits // 16) > 0:
-        core = Core(code, banked=True)
+        core = Interface(code, banked=True)
         found = estimate(core, on, protocol)
     return core, protocol, found
 
@@ -86,7 +87,7 @@ def write(
     on = board(board_name)
     core, protocol, found = design(program, on, lanes)
     require_room(found, core, protocol)
-    device = Device(core, protocol, on.divider)
+    device = Device(Core(core.code, banked=core.banked), protocol, on.divider)
     files = {f"{NAME}.v": convert(device, [device.rx, device.tx], NAME, folder)}
     files |= {f"{name}.hex": hexadecimal(bits, words) for name, (bits, words) in core.contents().items()}
     name, text = constraints(on, pins(on))
@@ -129,7 +130,7 @@ bench-iverilog: {NAME}_bench.v {NAME}.v
 """
 
 
-def _readme(program: Program, core: Core, protocol: Protocol, found: Estimate, placed: Placed | None) -> str:
+def _readme(program: Program, core: Interface, protocol: Protocol, found: Estimate, placed: Placed | None) -> str:
     on = found.board
     lines = [
         f"# {program.target}: hardware for {on.title}",

@@ -20,6 +20,7 @@ from typing import Any
 from amaranth import Array, Cat, Const, Elaboratable, Module, Mux, Signal
 
 from nervecord.targets.fpga.core import Core
+from nervecord.targets.fpga.parts import Interface
 
 VERSION = 1
 UNKNOWN_ORDER, WRONG_SUM, TOO_SLOW, OUT_OF_RANGE = 1, 2, 3, 4
@@ -46,7 +47,7 @@ class Protocol:
     out_bytes: int
 
     @classmethod
-    def of(cls, core: Core, identity: bytes) -> Protocol:
+    def of(cls, core: Interface, identity: bytes) -> Protocol:
         """Of a core."""
         return cls(
             identity, core.code.inputs, core.code.outputs, -(-core.held_field.bits // 8), -(-core.out_field.bits // 8)
