@@ -144,7 +144,8 @@ def require_room(found: Estimate, core: Interface, protocol: Protocol) -> None:
     """
     if not found.lacking:
         return
-    fitting = [b.name for b in boards().values() if not estimate(core, b, protocol).lacking]
+    plain = Interface(core.code)
+    fitting = [b.name for b in boards().values() if not estimate(core if b.spram else plain, b, protocol).lacking]
     what = found.lacking[0]
     names = {"ram": "block RAMs", "cells": "logic cells", "dsp": "multipliers", "spram": "single-port RAMs"}
     raise InfeasibleError(

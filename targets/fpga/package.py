@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from importlib import metadata
 from pathlib import Path
 
 from nervecord.compiler.files.atomic import write_atomically
 from nervecord.compiler.files.program import Program
+from nervecord.compiler.files.scratch import scratch_folder
 from nervecord.compiler.plan.plan import plan
 from nervecord.compiler.target.protocol import Emitted
 from nervecord.targets.fpga.bench import bench_files, recorded
@@ -46,28 +48,59 @@ def design(program: Program, on: Board, lanes: int) -> tuple[Interface, Protocol
     return core, protocol, found
 
 
-def needed(program: Program, board_name: str, lanes: int) -> tuple[dict[str, int], tuple[tuple[str, str], ...]]:
-    """What a program takes of a board, by estimate: numbers, and the same in words.
+def needed(
+    program: Program, board_name: str, lanes: int, *, measured: bool
+) -> tuple[dict[str, int], tuple[tuple[str, str], ...]]:
+    """What a program takes of a board: numbers, and the same in words.
+
+    Args:
+        measured: by place and route, not by estimate.
 
     Raises:
-        InfeasibleError: an op has no hardware.
+        InfeasibleError: an op has no hardware, the board holds too little, or its clock is not reached.
     """
     on = board(board_name)
-    _, _, found = design(program, on, lanes)
+    core, protocol, found = design(program, on, lanes)
+    require_room(found, core, protocol)
+    rows = _rows(found, program)
+    if measured:
+        with scratch_folder() as folder:
+            placed = _placed(core, protocol, on, folder)
+        found = dataclasses.replace(found, used=placed.used)
+        rows = [("place and route", f"{placed.mhz:.1f} MHz"), *_rows(found, program, about="")]
     numbers = {**found.used, "cycles_least": found.cycles["least"], "cycles_most": found.cycles["most"]}
-    return numbers, tuple(_rows(found, program))
+    return numbers, tuple(rows)
 
 
-def _rows(found: Estimate, program: Program) -> list[tuple[str, str]]:
+def _placed(core: Interface, protocol: Protocol, on: Board, folder: Path) -> Placed:
+    """What place and route measure; files stay in the folder."""
+    for file, content in _hardware(core, protocol, on, folder).items():
+        write_atomically(folder / file, content.encode("ascii"))
+    return place_and_route(folder, on, NAME)
+
+
+def _hardware(core: Interface, protocol: Protocol, on: Board, folder: Path) -> dict[str, str]:
+    """Verilog, memory contents, constraints and what builds them, by file."""
+    device = Device(Core(core.code, banked=core.banked), protocol, on.divider)
+    files = {f"{NAME}.v": convert(device, [device.rx, device.tx], NAME, folder)}
+    files |= {f"{name}.hex": hexadecimal(bits, words) for name, (bits, words) in core.contents().items()}
+    name, text = constraints(on, pins(on))
+    return {**files, name: text, "Makefile": makefile(on, NAME) + BENCH}
+
+
+def _rows(found: Estimate, program: Program, about: str = "about ") -> list[tuple[str, str]]:
     on = found.board
     names = {"cells": "logic cells", "ram": "block RAMs", "dsp": "multipliers", "spram": "single-port RAMs"}
-    rows = [(f"{on.name}, {names[what]}", f"about {used:,} of {getattr(on, what):,}" if what != "ram"
-             else f"{used} of {on.ram}") for what, used in found.used.items() if getattr(on, what)]  # fmt: skip
+    rows = [
+        (f"{on.name}, {names[what]}", f"{about if what != 'ram' else ''}{used:,} of {getattr(on, what):,}")
+        for what, used in found.used.items()
+        if getattr(on, what)
+    ]
     most = found.milliseconds(found.cycles["most"])
     rows.append(("worst case", f"{found.cycles['most']:,} cycles, {most:.2f} ms at {on.mhz:g} MHz"))
     rows.append(("serial line", f"{found.serial * 1e3:.2f} ms at {on.baud:,} baud"))
     if program.contract is not None:
-        period = program.contract.dt * 1e3
+        period = program.contract.control_period * 1e3
         rows.append(("control period", f"{100 * (most + found.serial * 1e3) / period:.1f} % of {period:g} ms, at most"))
     return rows
 
@@ -87,12 +120,7 @@ def write(
     on = board(board_name)
     core, protocol, found = design(program, on, lanes)
     require_room(found, core, protocol)
-    device = Device(Core(core.code, banked=core.banked), protocol, on.divider)
-    files = {f"{NAME}.v": convert(device, [device.rx, device.tx], NAME, folder)}
-    files |= {f"{name}.hex": hexadecimal(bits, words) for name, (bits, words) in core.contents().items()}
-    name, text = constraints(on, pins(on))
-    files[name] = text
-    files["Makefile"] = makefile(on, NAME) + BENCH
+    files = _hardware(core, protocol, on, folder)
     files |= bench_files(NAME, on.divider, *recorded(core, protocol, vectors))
     for file, content in files.items():
         write_atomically(folder / file, content.encode("ascii"))

@@ -92,10 +92,14 @@ class FpgaTarget(ArithmeticTarget):
         return super().stream_session(program, engine)
 
     def needs(self, program: Program) -> tuple[dict[str, int], tuple[tuple[str, str], ...]]:
-        """What a program takes of the board, by estimate; see `Needing`."""
+        """What a program takes of the board, by estimate, or measured by place and route; see `Needing`.
+
+        Raises:
+            InfeasibleError: an op has no hardware, the board holds too little, or its clock is not reached.
+        """
         from nervecord.targets.fpga.package import needed
 
-        return needed(program, self.board, self.lanes)
+        return needed(program, self.board, self.lanes, measured=self.place_and_route)
 
     def emit(self, program: Program, folder: Path) -> tuple[Emitted, ...]:
         """Verilog, memory contents, constraints, what builds them, a self-test; see `targets.fpga.package`.
