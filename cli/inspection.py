@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from rich.console import Group
+
 import nervecord
 from nervecord.cli import html
 from nervecord.cli.flags import (
@@ -60,10 +62,10 @@ def _run(args: argparse.Namespace) -> Outcome:
     report = nervecord.inspect(subject, targets or None, limits=limits, inputs=inputs_of(args.inputs), steps=args.steps)
     infeasible = [target.target for target in report.targets if target.verdict == "infeasible"]
     data = {"file": args.graph, **report.to_dict()}
-    text = inspect_text(report, args.graph, verbose=args.verbose)
+    text: Any = inspect_text(report, args.graph, verbose=args.verbose)
     for name, (numbers, rows) in _needs(subject, targets).items():
-        data.setdefault("needs", {})[name] = numbers
-        text += "\n" + "\n".join(f"{name}: {what}: {how}" for what, how in rows)
+        text = Group(text, *(f"{name}: {what}: {how}" for what, how in rows))
+        data["needs"] = {**data.get("needs", {}), name: numbers}
     after = [*html.drawings(args, data, report), *html.after(args, data, [subject], report=report, labels=[args.graph])]
     return Outcome(data, text, INFEASIBLE if targets and infeasible else 0, after=after)
 

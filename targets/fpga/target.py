@@ -28,12 +28,13 @@ from nervecord.targets.fpga.board import boards
 LANES = (1, 2, 4, 8, 16)
 SIMULATED, BOARD = "fpga-sim", "fpga"
 REPORTED = "fpga"
-"""Where a program's report says for which board it was compiled, and with how many lanes."""
+"""Where a program's report of its lowering says for which board it was compiled, and with how many lanes."""
 
 
 def lanes_of(program: Program) -> int:
     """The lanes that a program was compiled with; 1 where it was compiled for another target."""
-    chosen = program.report.get(REPORTED)
+    lowering = program.report.get("lowering")
+    chosen = lowering.get(REPORTED) if isinstance(lowering, Mapping) else None
     lanes = chosen.get("lanes") if isinstance(chosen, Mapping) else 1
     return lanes if type(lanes) is int and lanes in LANES else 1
 
