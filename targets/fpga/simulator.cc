@@ -16,11 +16,11 @@ struct Simulator {
         core.debug_info(&items, nullptr, "");
     }
 
-    // The second half gives what is combinational its value after the clock's edge.
+    // A rising edge, and no falling one, on which nothing depends: half the work. What is combinational then has the
+    // value that it had at the edge.
     void cycle() {
+        core.prev_p_clk.set<bool>(false);
         core.p_clk.set<bool>(true);
-        core.step();
-        core.p_clk.set<bool>(false);
         core.step();
     }
 
@@ -85,20 +85,20 @@ int64_t simulator_clear(void *handle, int64_t limit) {
     s->core.p_clear.set<bool>(true);
     s->core.p_start.set<bool>(false);
     s->core.p_write.set<bool>(false);
-    int64_t cycles = 0;
     // After power-up it clears by itself, and takes the order when that is done.
-    while (s->core.p_busy.get<bool>() || cycles == 0) {
+    int64_t cycles = 0;
+    do {
         s->cycle();
         if (++cycles > limit)
             return -1;
-    }
-    s->cycle();
+    } while (s->core.p_busy.get<bool>());
     s->core.p_clear.set<bool>(false);
-    while (s->core.p_busy.get<bool>()) {
+    cycles = 0;
+    do {
         s->cycle();
         if (++cycles > limit)
             return -1;
-    }
+    } while (s->core.p_busy.get<bool>());
     return cycles;
 }
 
@@ -125,6 +125,7 @@ int64_t simulator_block(void *handle, const int64_t *in, int64_t inputs, int64_t
     core.p_start.set<bool>(true);
     s->cycle();
     core.p_start.set<bool>(false);
+    s->cycle();
     int64_t cycles = 1;
     while (core.p_busy.get<bool>()) {
         if (trace != nullptr && core.p_seen.get<bool>()) {
@@ -139,6 +140,7 @@ int64_t simulator_block(void *handle, const int64_t *in, int64_t inputs, int64_t
     }
     for (int64_t i = 0; i < outputs; i++) {
         core.p_read__address.set<uint32_t>((uint32_t)i);
+        s->cycle();
         s->cycle();
         out[i] = extended(core.p_read__data);
     }
