@@ -72,7 +72,7 @@ def estimate(core: Interface, board: Board, protocol: Protocol) -> Estimate:
     dsp = code.lanes * int(code.values.depth > 0) + sum(_multiplies(unit) for unit in core.units) + 1
     lanes = code.lanes * 3 * core.sum.bits
     pointers = sum(3 * address_bits(max(p.limit, 2)) for p in code.pointers)
-    cells += 420 + datapath + 2 * control + lanes + 4 * core.held_field.bits + pointers
+    cells += 720 + datapath + 2 * control + lanes + 4 * core.held_field.bits + pointers
     if not board.dsp:
         cells += dsp * 250
     spram = 2 * -(-core.state_bits // 16) if core.banked else 0

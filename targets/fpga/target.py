@@ -68,17 +68,21 @@ class FpgaTarget(ArithmeticTarget):
         """The same with another arithmetic, for what is in those integers already."""
         return dataclasses.replace(self, spec=with_arithmetic(self.spec, arithmetic))
 
+    def engine(self, program: Program, name: str | None) -> str:
+        """The engine that a name means; see `EngineTarget.engine`."""
+        if name == BOARD:
+            raise NervecordError(
+                "needs the serial port of a board, and a policy", where=f"engine {name!r}",
+                hint='nervecord.open(program, engine="fpga", port="/dev/ttyUSB1")',
+            )  # fmt: skip
+        return super().engine(program, name)
+
     def session(self, program: Program, engine: str, *, trace: bool) -> Session:
         """A session on simulated hardware, or on one of the other engines."""
         if engine == SIMULATED:
             from nervecord.targets.fpga.session import open_program
 
             return cast(Session, open_program(program, lanes=lanes_of(program)))
-        if engine == BOARD:
-            raise NervecordError(
-                "needs the serial port of a board", where=f"engine {engine!r}",
-                hint='nervecord.open(program, engine="fpga", port="/dev/ttyUSB1")',
-            )  # fmt: skip
         return super().session(program, engine, trace=trace)
 
     def stream_session(self, program: Program, engine: str) -> StreamSession:
@@ -88,8 +92,6 @@ class FpgaTarget(ArithmeticTarget):
 
             made = plan(program.graph, program.schedule)
             return cast(StreamSession, SimulatedStream(made, lanes=lanes_of(program)))
-        if engine == BOARD:
-            raise NervecordError("steps policies only", where=f"engine {engine!r}")
         return super().stream_session(program, engine)
 
     def needs(self, program: Program) -> tuple[dict[str, int], tuple[tuple[str, str], ...]]:
