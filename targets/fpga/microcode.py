@@ -104,7 +104,7 @@ class _Writer:
         chosen = []
         for c in [*connections, *(self._unit(size, ()) for size in self._unit_sizes())]:
             blocks = self._blocks(c.weight)
-            used = blocks.any(axis=2)
+            used: Array = np.any(blocks, axis=2)
             bits = _bits(int(np.abs(c.weight).max(initial=0))) * self.lanes
             index = max(blocks.shape[1] - 1, 1).bit_length()
             sparse = np.count_nonzero(used) * (bits + index) + len(blocks) * 24 < used.size * bits
@@ -127,8 +127,8 @@ class _Writer:
 
     # ------------------------------------------------------------------------------------------------ instructions
 
-    def _put(self, kind: int, first: int, last: int, **fields: int) -> None:
-        self.code.instructions.append({"kind": kind, "first": first, "last": last, **fields})
+    def _put(self, kind: int, steps: tuple[int, int], fields: dict[str, int]) -> None:
+        self.code.instructions.append({"kind": kind, "first": steps[0], "last": steps[1], **fields})
 
     def _numbered(self, found: list[int], value: int) -> int:
         if value not in found:
@@ -140,11 +140,11 @@ class _Writer:
         weights, most = self.weights[c.name], 0
         for name, back in c.taps:
             ring = self.rings[name]
-            self._put(
-                ROWS, *steps, **ring.places(back), sparse=int(weights.table >= 0),
-                length=weights.length, weights=weights.base, table=max(weights.table, 0),
-                shift=self._numbered(self.code.shifts, shift),
-            )  # fmt: skip
+            self._put(ROWS, steps, {
+                **ring.places(back), "sparse": int(weights.table >= 0), "length": weights.length,
+                "weights": weights.base, "table": max(weights.table, 0),
+                "shift": self._numbered(self.code.shifts, shift),
+            })  # fmt: skip
             product = np.abs(c.weight) * ring.source.most
             product = product << shift if shift >= 0 else np.where(product > 0, (product >> -shift) + 1, 0)
             most += int(product.sum(axis=0).max(initial=0))
@@ -172,8 +172,8 @@ class _Writer:
                 **fields: int) -> None:  # fmt: skip
         place = (held or Place(0)).fields("held")
         sums = 0 if shift is None else self._numbered(self.code.sums, shift)
-        self._put(VECTOR, *steps, size=size, summed=int(shift is not None), sum_shift=sums,
-                  takes=int(held is not None), **place, **fields)  # fmt: skip
+        own = {"size": size, "summed": int(shift is not None), "sum_shift": sums, "takes": int(held is not None)}
+        self._put(VECTOR, steps, {**own, **place, **fields})
 
     def _keep(self, steps: tuple[int, int], size: int, *, shift: int | None, held: Place | None, to: Place,
               most: int) -> None:  # fmt: skip
@@ -267,14 +267,14 @@ class _Writer:
             else:
                 self._keep(steps, size, shift=shift, held=total, to=self._total_place(), most=most)
             total = self._total_place()
-        shift = self._accumulated(groups[-1], steps)[0] if groups else None
+        last_shift = self._accumulated(groups[-1], steps)[0] if groups else None
         cell = self._cell(population.name, population.equations, size)
         fields = self._ends(population, end)
         if total is not None or not held:
-            self._vector(steps, size, shift=shift, held=total, cell=cell, **fields)
+            self._vector(steps, size, shift=last_shift, held=total, cell=cell, **fields)
             return
         for first, last, at in self._first_held(population, held):
-            self._vector((first, last), size, shift=shift, held=at, cell=cell, **fields)
+            self._vector((first, last), size, shift=last_shift, held=at, cell=cell, **fields)
 
     def _first_held(
         self, population: Population, held: list[tuple[Connection, Place, int]]
