@@ -253,15 +253,10 @@ def load(path: StrPath) -> Program:
 
 
 def open(
-    given: Source,
-    *,
-    engine: str | None = None,
-    trace: bool = True,
-    device: str | None = None,
-    precision: str | None = None,
-    library: StrPath | None = None,
+    given: Source, *, engine: str | None = None, trace: bool = True, device: str | None = None,
+    precision: str | None = None, library: StrPath | None = None, port: StrPath | None = None,
     realtime: bool | RealTime = False,
-) -> Session:
+) -> Session:  # fmt: skip
     """A session: observation in, action out, state kept. Use it as a context manager.
 
     Args:
@@ -270,6 +265,7 @@ def open(
         trace: `Session.trace` will be asked for; without it an engine in another process is faster.
         device: of the engine torch: "cpu", "cuda", "cuda:1". precision: of its floats, "float64" or "float32".
         library: of the engine c, built ahead of time (`nervecord compile --shared`); its code is executed.
+        port: of the engine fpga: where a board is that holds the program, such as "/dev/ttyUSB1".
         realtime: the session drives a robot: what is late, driven at another rate than the contract's, not finite or
             of a dead engine is the fail-safe action; `RealTime` says how late and how other.
 
@@ -284,8 +280,8 @@ def open(
     from nervecord.targets.opening import open_session
     from nervecord.targets.source import acting_program
 
-    how: dict[str, Any] = {"device": device, "precision": precision, "library": library}
-    session = open_session(acting_program(given), engine=engine, trace=trace, **how)
+    how: Any = {"engine": engine, "device": device, "precision": precision, "library": library, "port": port}
+    session = open_session(acting_program(given), trace=trace, **how)
     if realtime is False:
         return session
     from nervecord.runtime.realtime import RealTimeSession

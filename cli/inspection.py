@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from rich.console import Group
+
 import nervecord
 from nervecord.cli import html
 from nervecord.cli.flags import (
@@ -21,6 +23,7 @@ from nervecord.cli.flags import (
 from nervecord.cli.inspect_text import inspect_text
 from nervecord.cli.show import Outcome
 from nervecord.cli.verb import Parser, Verb
+from nervecord.compiler.target.protocol import Needing
 from nervecord.errors import NervecordError
 from nervecord.targets import catalogue
 
@@ -59,9 +62,28 @@ def _run(args: argparse.Namespace) -> Outcome:
     report = nervecord.inspect(subject, targets or None, limits=limits, inputs=inputs_of(args.inputs), steps=args.steps)
     infeasible = [target.target for target in report.targets if target.verdict == "infeasible"]
     data = {"file": args.graph, **report.to_dict()}
+    text: Any = inspect_text(report, args.graph, verbose=args.verbose)
+    for name, (numbers, rows) in _needs(subject, targets).items():
+        text = Group(text, *(f"{name}: {what}: {how}" for what, how in rows))
+        data["needs"] = {**data.get("needs", {}), name: numbers}
     after = [*html.drawings(args, data, report), *html.after(args, data, [subject], report=report, labels=[args.graph])]
-    text = inspect_text(report, args.graph, verbose=args.verbose)
     return Outcome(data, text, INFEASIBLE if targets and infeasible else 0, after=after)
+
+
+def _needs(subject: Any, targets: Sequence[Any]) -> dict[str, tuple[Any, Any]]:
+    """What a program takes of the named targets that say so.
+
+    Raises:
+        InfeasibleError: it is more than there is.
+    """
+    if not isinstance(subject, nervecord.Program) or subject.graph.arithmetic is None:
+        return {}
+    found = {}
+    for it in targets:
+        named: Any = nervecord.target(it) if isinstance(it, str) and it in catalogue.compiling_names() else it
+        if isinstance(named, Needing):
+            found[named.spec.name] = named.needs(subject)  # type: ignore[attr-defined]
+    return found
 
 
 def _option_flags(parser: Parser, argv: Sequence[str]) -> None:
@@ -87,6 +109,7 @@ VERBS = {
             "nervecord inspect any.nir --target lava --set neurons_per_core=4096 --set cores=120",
             "nervecord inspect any.nir --target-file my_chip.toml",
             "nervecord inspect policy.nir --target lava --weight-slices 2",
+            "nervecord inspect ant.nervecord --target fpga --board icebreaker",
             "nervecord inspect lif.nir --dt 1e-4 --convention exact",
             "nervecord inspect lif.nir --dt 1e-4 --inputs spikes --target lava",
             "nervecord inspect policy.nir --html policy.html --svg policy.svg",

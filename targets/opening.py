@@ -11,15 +11,17 @@ from nervecord.errors import NervecordError, unknown_name
 from nervecord.runtime.engines.torch import door
 from nervecord.runtime.session import Session
 from nervecord.runtime.stream import StreamSession
-from nervecord.targets.catalogue import runner
+from nervecord.targets.catalogue import find_target, runner
 
 C = "c"
 """The engine whose library can be built ahead of time."""
+FPGA, FPGA_SIM = "fpga", "fpga-sim"
+"""The engines of the target fpga, which take programs of integers of any target: on a board, and simulated."""
 
 
 def open_session(
     program: Program, *, engine: str | None, trace: bool, device: str | None = None, precision: str | None = None,
-    library: str | os.PathLike[str] | None = None,
+    library: str | os.PathLike[str] | None = None, port: str | os.PathLike[str] | None = None,
 ) -> Session:  # fmt: skip
     """A session of a policy's program.
 
@@ -27,16 +29,19 @@ def open_session(
         engine: of its target; None: the first. trace: see `Target.open`.
         device, precision: of the engine torch; None: the processor, float64.
         library: of the engine c, built ahead of time (`build_library`).
+        port: of the engine fpga, where the board is.
 
     Raises:
-        NervecordError: the target has no such engine, or the engine no choice of device, precision or library.
+        NervecordError: the target has no such engine, or the engine no choice of device, precision, library or port.
     """
+    if port is not None:
+        return _open_board(program, engine, port)
     if library is not None:
         return _open_library(program, engine, trace, library)
     settings = _settings(program, engine, device, precision)
     if settings:
         return door.open_policy(program, trace=trace, **settings)
-    return runner(program).open(program, engine=engine, trace=trace)
+    return (_simulated(program, engine) or runner(program)).open(program, engine=engine, trace=trace)
 
 
 def _open_library(program: Program, engine: str | None, trace: bool, library: str | os.PathLike[str]) -> Session:
@@ -45,6 +50,22 @@ def _open_library(program: Program, engine: str | None, trace: bool, library: st
     from nervecord.runtime.engines.c.session import CSession
 
     return cast(Session, CSession(program.policy, trace=trace, library=library))
+
+
+def _open_board(program: Program, engine: str | None, port: str | os.PathLike[str]) -> Session:
+    if engine not in (None, FPGA):
+        raise NervecordError(f"is of the engine {FPGA}, and engine {engine!r} takes none", where="port")
+    from nervecord.targets.fpga.driver import BoardSession
+    from nervecord.targets.fpga.target import lanes_of
+
+    return cast(Session, BoardSession(program, port, lanes=lanes_of(program)))
+
+
+def _simulated(program: Program, engine: str | None) -> Any:
+    """The target fpga for a program of any target, where its engine is asked for."""
+    if engine not in (FPGA, FPGA_SIM) or program.target == FPGA or program.graph.arithmetic is None:
+        return None
+    return find_target(FPGA)
 
 
 def build_library(program: Program, path: str | os.PathLike[str]) -> None:
@@ -68,7 +89,7 @@ def open_stream(
     settings = _settings(program, engine, device, precision)
     if settings:
         return door.open_stream(program, **settings)
-    return cast(StreamSession, runner(program).stream(program, engine=engine))
+    return cast(StreamSession, (_simulated(program, engine) or runner(program)).stream(program, engine=engine))
 
 
 def _settings(program: Program, engine: str | None, device: str | None, precision: str | None) -> dict[str, Any]:

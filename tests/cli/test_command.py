@@ -312,7 +312,7 @@ def test_interrupting_a_run(files: Path, tmp_path: Path) -> None:
 def test_as_a_module_from_anywhere(tmp_path: Path) -> None:
     done = started(["targets", "--json"], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert [target["name"] for target in json.loads(done.stdout)["targets"]][:3] == ["reference", "c", "lava"]
+    assert [target["name"] for target in json.loads(done.stdout)["targets"]][:4] == ["reference", "c", "fpga", "lava"]
     done = started(["inspect", "none.nir"], tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "nervecord inspect: none.nir: no such file\n")
     assert os.listdir(tmp_path) == []

@@ -317,7 +317,7 @@ def test_targets(nervecord_cli: Any) -> None:
         assert f"\n{name} " in answer.out
     data = nervecord_cli("targets", "--json").json["targets"]
     assert [target["name"] for target in data] == list(target_names())
-    assert {target["name"] for target in data if target["compiles"]} == {"reference", "c", "lava", "onnx"}
+    assert {target["name"] for target in data if target["compiles"]} == {"reference", "c", "fpga", "lava", "onnx"}
     lava = {target["name"]: target for target in data}["lava"]
     assert lava["engines"][0] == "emulator"
     assert [(option["name"], option["type"], option["default"]) for option in lava["options"]] == [

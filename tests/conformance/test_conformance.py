@@ -61,7 +61,7 @@ COMPILED = [name for name in targets() if target(name).spec.integers is not None
 
 LARGE = ("branches 7", "branches carried 5", "recurrence 5", "recurrence 6", "decays")
 """Cases that take seconds to lower."""
-SAME = (("c", "emulator"), ("lava", "c"), ("onnx, integers", "emulator"))
+SAME = (("c", "emulator"), ("lava", "c"), ("onnx, integers", "emulator"), ("fpga", "emulator"), ("fpga", "fpga-sim"))
 """Pairs whose engine and integers are those of another pair, which runs every case."""
 FEW = (
     "carried", "skip", "code and counts", "choice", "synaptic current carried", "delay line", "stream in blocks",

@@ -122,7 +122,7 @@ def test_by_the_command_line_in_a_process_of_its_own(
     done = call("inspect p")
     assert done.returncode == 2
     assert "p: is for target 'example-chip'" in done.stderr
-    assert "(programs are for: reference, c, lava, onnx;" in done.stderr
+    assert "(programs are for: reference, c, fpga, lava, onnx;" in done.stderr
 
 
 BROKEN: dict[str, tuple[tuple[str, ...], str, str]] = {
@@ -154,7 +154,7 @@ def test_a_program_makes_nothing_be_imported(installed: Path, policy: Policy, tm
         Program(name, good.graph, good.contract, report=good.report).save(tmp_path / "p.nervecord")
         for call in (nervecord.open, nervecord.load, nervecord.inspect):
             with pytest.raises(
-                FileFormatError, match=r"nothing here runs that \(programs are for: reference, c, lava|is no name of"
+                FileFormatError, match=r"nothing here runs that \(programs are for: reference, c, fpga|is no name of"
             ):
                 call(tmp_path / "p.nervecord")
     assert not (tmp_path / "sprung").exists()

@@ -37,7 +37,7 @@ def raw(name: str) -> dict[str, Any]:
 
 
 def test_names_and_order() -> None:
-    assert target_names() == ("reference", "c", "lava", "onnx", "loihi1", "speck", "spinnaker2", "xylo")
+    assert target_names() == ("reference", "c", "fpga", "lava", "onnx", "loihi1", "speck", "spinnaker2", "xylo")
     assert tuple(spec.name for spec in ALL) == target_names()
 
 

