@@ -7,6 +7,7 @@ import os
 import select
 import termios
 import time
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -14,9 +15,11 @@ import numpy as np
 from nervecord.compiler.files.program import Program, describe, described_hashes
 from nervecord.compiler.ops import Array
 from nervecord.compiler.plan.host_steps import After, Before
+from nervecord.compiler.plan.plan import Plan
 from nervecord.errors import ContractError, EngineError
-from nervecord.runtime.checks import check_inputs, checked_active, checked_observation
-from nervecord.runtime.session import Driven
+from nervecord.runtime.checks import check_inputs
+from nervecord.runtime.session import PolicySession
+from nervecord.targets.fpga.instructions import Microcode
 from nervecord.targets.fpga.layout import layout
 from nervecord.targets.fpga.microcode import microcode
 from nervecord.targets.fpga.parts import Interface
@@ -145,17 +148,62 @@ class Host:
             raise EngineError(f"the board answers {found!r}, not {answer!r}", where=self.port.path)
 
 
-class _Silent:
-    """What a session puts back where a step is refused: nothing, as the board's state stays on the board."""
+class Board:
+    """The machine of a board, with the host's part in numpy; see `runtime.machines.BlockMachine`.
+
+    Args:
+        plan: of the program. port: of the board. code: of the plan. identity: of the program.
+
+    Raises:
+        EngineError: there is no board, or it holds another program.
+    """
+
+    batch = 1
+    """One board is one robot."""
+
+    def __init__(self, plan: Plan, port: Port, code: Microcode, identity: bytes) -> None:
+        self.plan, self.port, self._code = plan, port, code
+        self._before, self._after = Before(plan), After(plan)
+        self._host = Host(port, Protocol.of(Interface(code), identity))
+
+    def reset(self, batch: int) -> None:
+        """Back to the state before the first block.
+
+        Raises:
+            ContractError: more than one copy is asked for.
+        """
+        if batch != 1:
+            raise ContractError(f"one board is one robot, {batch} are asked for", where="batch")
+        self._before.reset(1)
+        self._host.clear()
+
+    def clear(self, rows: Array) -> None:
+        """The same where the one copy is among the rows."""
+        if np.arange(1)[rows].size:
+            self.reset(1)
+
+    def block(self, inputs: Mapping[str, Array], active: Array) -> dict[str, Array]:
+        """One block; what it counts stays on the board."""
+        check_inputs(self.plan, inputs)
+        entered = self._before.enter(inputs, np.int64)
+        return self._after.leave(self._code.leaving(self._host.block(self._code.entering(entered, 0))))
+
+    def tally(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Nothing: a board does not tell what it counts."""
+        return {}, {}
+
+    def trace(self) -> dict[str, Array]:
+        """Refused: a board keeps what its populations gave to itself."""
+        raise ContractError("a board has no trace", where="engine fpga", hint="the engine fpga-sim has")
 
     def standing(self) -> None:
-        """Nothing."""
+        """Nothing is put back where a step is refused: the board's state stays on the board."""
 
     def stand(self, before: Any) -> None:
         """Nothing."""
 
 
-class BoardSession(Driven):
+class BoardSession(PolicySession):
     """A policy on a board.
 
     Args:
@@ -166,58 +214,20 @@ class BoardSession(Driven):
         ContractError: it is no policy.
     """
 
-    _machine: _Silent
+    _machine: Board
 
     def __init__(self, program: Program, port: str | os.PathLike[str], *, lanes: int = 1, patience: float = SECONDS,
                  ) -> None:  # fmt: skip
         super().__init__(program.policy, NAME, 1)
         require()
-        self._machine = _Silent()
-        self._code = microcode(layout(self.plan), lanes)
-        self._before, self._after = Before(self.plan), After(self.plan)
-        self._port = Port(port, patience)
-        self._host = Host(self._port, Protocol.of(Interface(self._code), identity(program, lanes)))
-
-    @property
-    def batch(self) -> int:
-        """One board is one robot."""
-        return 1
+        code = microcode(layout(self.plan), lanes)
+        self._machine = Board(self.plan, Port(port, patience), code, identity(program, lanes))
 
     def close(self) -> None:
         """Give the port back."""
         if not self._closed:
-            self._port.close()
+            self._machine.port.close()
         super().close()
-
-    def trace(self) -> dict[str, Array]:
-        """Refused: a board keeps what its populations gave to itself."""
-        raise ContractError("a board has no trace", where="engine fpga", hint="the engine fpga-sim has")
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise ContractError("holds a serial port, and can be neither copied nor pickled", where="session")
-
-    def _restart(self, batch: int) -> None:
-        if batch != 1:
-            raise ContractError(f"one board is one robot, {batch} are asked for", where="batch")
-        self._before.reset(1)
-        self._host.clear()
-
-    def _clear(self, rows: Array) -> None:
-        if np.arange(1)[rows].size:
-            self._restart(1)
-
-    def _step(self, observation: Array, active: Array | None) -> Array:
-        given, trusted = checked_observation(self.contract, observation, 1)
-        counted = checked_active(active, 1)
-        if not trusted.all():
-            given = np.where(trusted[:, None], given, self._neutral)
-        inputs = self._before.split(given)
-        check_inputs(self.plan, inputs)
-        entered = self._before.enter(inputs, np.int64)
-        left = self._code.leaving(self._host.block(self._code.entering(entered, 0)))
-        with np.errstate(over="ignore", invalid="ignore"):  # an action that is not finite is not given, and counted
-            action = self._after.join(self._after.leave(left))
-        self._counts.actions += int(np.count_nonzero(counted))
-        self._counts.neuron_updates += self._updates * int(np.count_nonzero(counted))
-        action = self._safe(action, trusted, counted)
-        return action if np.ndim(observation) == 2 else action[0]

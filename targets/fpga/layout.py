@@ -15,7 +15,7 @@ import numpy as np
 
 from nervecord.compiler.body.expression import Body
 from nervecord.compiler.body.trace import Tracer
-from nervecord.compiler.ops import Array, BiasChannel, Input, Level, Mantissas, PopulationEncode, Quantise
+from nervecord.compiler.ops import Array, HostOp, Level, Mantissas
 from nervecord.compiler.plan.plan import Entry, Plan
 from nervecord.errors import GraphError, InfeasibleError
 from nervecord.runtime.engines.c.layout import Cell, Link, Ring, bias_source, form, limits
@@ -176,9 +176,6 @@ def _refuse(plan: Plan) -> None:
     for step in plan.core:
         if not (isinstance(step.op, Mantissas) or (step.op.has_body and Level.INTEGER in step.op.levels)):
             raise InfeasibleError(f"{step.op.kind} has no hardware", where=step.name)
-    for entry in plan.entries:
-        if not isinstance(entry.op, (Quantise, BiasChannel, PopulationEncode, Input)):
-            raise InfeasibleError(f"{entry.op.kind} has no hardware", where=entry.name)
 
 
 def _source(name: str, ring: Ring) -> Source:
@@ -226,7 +223,7 @@ def _entrances(plan: Plan, entry: Entry, ring: Ring | None, held: bool) -> list[
     """An entry's list for products that are taken once, and its ring, where there are such."""
     low, high = limits(entry)
     constant = bias_source(entry)
-    pulses = isinstance(entry.op, PopulationEncode)
+    pulses = isinstance(entry.op, HostOp) and entry.op.PULSES
     if pulses:
         low, high = 0, 1
     fixed = (constant,) if constant else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,12 @@ from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import Array
 from nervecord.compiler.plan.host_steps import After, Before
-from nervecord.compiler.plan.plan import Plan, plan
+from nervecord.compiler.plan.plan import Plan
 from nervecord.errors import ContractError
-from nervecord.runtime.checks import check_inputs, checked_active, checked_observation
-from nervecord.runtime.session import Counts, Driven, add, count_block
-from nervecord.runtime.stream import Streaming
+from nervecord.runtime.checks import check_inputs
+from nervecord.runtime.machines import Tally
+from nervecord.runtime.session import PolicySession
+from nervecord.runtime.stream import GraphStream
 from nervecord.targets.fpga.layout import layout
 from nervecord.targets.fpga.microcode import microcode
 from nervecord.targets.fpga.simulator import Simulation
@@ -38,6 +40,7 @@ class Simulated:
         self.before, self.after = Before(made), After(made)
         self.cores: list[Simulation] = []
         self.past: list[int] = []
+        self._tally = Tally(made)
         self.reset(batch)
 
     @property
@@ -76,19 +79,26 @@ class Simulated:
 
     def standing(self) -> Any:
         """Everything that a block changes, as it is now, for `stand`."""
-        return [core.standing() for core in self.cores], self.before.standing()
+        return [core.standing() for core in self.cores], self.before.standing(), self._tally.sums
 
     def stand(self, before: Any) -> None:
         """Make it what it was; may be called twice."""
         for core, state in zip(self.cores, before[0], strict=True):
             core.stand(state)
         self.before.stand(before[1])
+        self._tally.sums = before[2]
 
-    def block(self, inputs: dict[str, Array]) -> dict[str, Array]:
-        """What leaves the core in a block of every copy: core step -> (window, batch, ...), of every read."""
+    def block(self, inputs: Mapping[str, Array], active: Array) -> dict[str, Array]:
+        """One block of every copy; see `runtime.machines.BlockMachine`."""
+        check_inputs(self.plan, inputs)
         self.entered = self.before.enter(inputs, np.int64)
         left = [self.code.leaving(core.block(self.code.entering(self.entered, k))) for k, core in enumerate(self.cores)]
-        return {name: np.concatenate([each[name] for each in left], axis=1) for name in left[0]}
+        self._tally.add(self.entered, self.trace(), active)
+        return self.after.leave({name: np.concatenate([each[name] for each in left], axis=1) for name in left[0]})
+
+    def tally(self) -> tuple[dict[str, float], dict[str, float]]:
+        """See `runtime.machines.BlockMachine`."""
+        return self._tally.sums
 
     def trace(self) -> dict[str, Array]:
         """What every population gave in the last block: name -> (window, batch, ...); {} before the first.
@@ -104,14 +114,8 @@ class Simulated:
             found[step.name] = rows.reshape(self.plan.window, self.batch, *step.op.out_shape)
         return found
 
-    def count(self, counts: Counts, active: Array) -> None:
-        """Add what was sent in the last block."""
-        spikes, events = count_block(self.plan, self.entered, self.trace(), active)
-        add(counts.spikes, spikes)
-        add(counts.synaptic_events, events)
 
-
-class SimulatedSession(Driven):
+class SimulatedSession(PolicySession):
     """A policy on simulated hardware.
 
     Args:
@@ -129,45 +133,12 @@ class SimulatedSession(Driven):
         self._machine = Simulated(self.plan, batch, lanes=lanes)
 
     @property
-    def batch(self) -> int:
-        """Number of robots."""
-        return self._machine.batch
-
-    @property
     def cycles(self) -> list[int]:
         """Clock cycles of every action so far."""
         return self._machine.cycles
 
-    def trace(self) -> dict[str, Array]:
-        """What every population gave in the last action; see `Simulated.trace`."""
-        with self._lock:
-            return self._machine.trace()
 
-    def _restart(self, batch: int) -> None:
-        self._machine.reset(batch)
-
-    def _clear(self, rows: Array) -> None:
-        self._machine.clear(rows)
-
-    def _step(self, observation: Array, active: Array | None) -> Array:
-        given, trusted = checked_observation(self.contract, observation, self.batch)
-        counted = checked_active(active, self.batch)
-        if not trusted.all():
-            given = np.where(trusted[:, None], given, self._neutral)
-        machine = self._machine
-        inputs = machine.before.split(given)
-        check_inputs(self.plan, inputs)
-        left = machine.block(inputs)
-        with np.errstate(over="ignore", invalid="ignore"):  # an action that is not finite is not given, and counted
-            action = machine.after.join(machine.after.leave(left))
-        machine.count(self._counts, counted)
-        self._counts.actions += int(np.count_nonzero(counted))
-        self._counts.neuron_updates += self._updates * int(np.count_nonzero(counted))
-        action = self._safe(action, trusted, counted)
-        return action if np.ndim(observation) == 2 else action[0]
-
-
-class SimulatedStream(Streaming):
+class SimulatedStream(GraphStream):
     """A graph of integers that is no policy, on simulated hardware.
 
     Args:
@@ -180,30 +151,8 @@ class SimulatedStream(Streaming):
     _machine: Simulated
 
     def __init__(self, subject: Graph | Plan, batch: int = 1, *, lanes: int = 1, engine: str = NAME) -> None:
-        super().__init__(subject if isinstance(subject, Plan) else plan(subject), engine, batch)
+        super().__init__(subject, engine, batch)
         self._machine = Simulated(self.plan, batch, lanes=lanes)
-
-    @property
-    def counts(self) -> Counts:
-        """What it did since it was opened: a copy."""
-        return self._counts.copy()
-
-    def trace(self) -> dict[str, Array]:
-        """What every population gave in the last block; see `Simulated.trace`."""
-        with self._lock:
-            return self._machine.trace()
-
-    def _block(self, inputs: dict[str, Array], active: Array) -> dict[str, Array]:
-        check_inputs(self.plan, inputs)
-        outputs = self._machine.after.leave(self._machine.block(inputs))
-        self._machine.count(self._counts, active)
-        return outputs
-
-    def _restart(self, batch: int) -> None:
-        self._machine.reset(batch)
-
-    def _clear(self, rows: Array) -> None:
-        self._machine.clear(rows)
 
 
 def open_program(program: Any, *, lanes: int = 1) -> SimulatedSession:
