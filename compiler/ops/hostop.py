@@ -92,6 +92,11 @@ class HostStep:
         self._body = Evaluator(op.traced())
         self._pulse = Evaluator(op.pulse_body) if op.PULSES else None
 
+    def state(self, batch: int) -> State:
+        """As the op's, without tracing it."""
+        size = self.op.size - bool(self.op.appended)
+        return {} if self._pulse is None else zero_state(self._pulse.body, (batch, size))
+
     def values(self, x: Array) -> Array:
         """What the body gives for x, (batch, ...)."""
         op = self.op

@@ -29,7 +29,7 @@ class Before:
 
     def reset(self, batch: int) -> None:
         """Back to the state before the first action, for so many copies."""
-        self._states: dict[str, State] = {step.name: step.op.state(batch) for step in self.plan.before}
+        self._states: dict[str, State] = {name: step.state(batch) for name, step in self._steps.items()}
 
     def standing(self) -> dict[str, State]:
         """What a block changes, as it is now, for `stand`."""
@@ -79,7 +79,7 @@ class Before:
             host = self._steps[step.name]
             if host.op.PULSES:
                 if self.plan.schedule.resets:
-                    self._states[step.name] = step.op.state(len(given))
+                    self._states[step.name] = host.state(len(given))
                 values[step.name] = host.train(self._states[step.name], given, steps)
             elif held:
                 values[step.name] = host.step(given)

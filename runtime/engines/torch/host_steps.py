@@ -144,11 +144,12 @@ class HostKernel:
         self.place = Place(place.device, DOUBLE)
         self._body = equations(op.traced(), self.place, op.label)
         self._pulse = equations(op.pulse_body, self.place, op.label) if op.PULSES else None
+        self._states = {name: value.shape[1:] for name, value in op.state(1).items()}
         self._weights = None if op.weights is None else self.place.tensor(op.weights)
 
     def state(self, batch: int) -> State:
         """Before the first step."""
-        return {name: self.place.zeros(*value.shape) for name, value in self.op.state(batch).items()}
+        return {name: self.place.zeros(batch, *shape) for name, shape in self._states.items()}
 
     def step(self, x: Tensor) -> Tensor:
         """y of an op without `pulse`."""
