@@ -45,9 +45,8 @@ int main(void)
 @pytest.mark.parametrize("compiler", COMPILERS)
 def test_the_header_says_what_the_contract_says(compiler: str, tmp_path: Path) -> None:
     policy = random_policy(5, sizes=(9, 20, 3))
-    action = Channels(
-        ("a", "b", "c"), ("N m", "rad/s", "\N{DEGREE SIGN}\N{DEGREE SIGN}/"), (-1.0, -1.5, -1.0), (1.0, 1e9, 2.0)
-    )
+    units = ("N m", "rad/s", "\N{DEGREE SIGN}\N{DEGREE SIGN}/")
+    action = Channels(("a", "b", "c"), units, (-1.0, -1.5, -1.0), (1.0, 1e9, 2.0))
     contract = dataclasses.replace(policy.contract, action=action, fail_safe=(0.1, -0.1, 0.25))
     program = nervecord.compile(policy.replace(contract=contract), "c")
     folder = emitted(program, tmp_path)

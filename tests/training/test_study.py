@@ -281,6 +281,7 @@ HUNDRED = [k / 1000 for k in range(1, 101)]
             HEAD + "[grid]\n" + "".join(f"{name} = {HUNDRED}\n" for name in ("gamma", "lr", "clip", "entropy")),
             "asks for 300,000,000 runs, at most 10,000",
         ),
+        (HEAD + "[grid]\nlr = [1e-3]\n" + "[[where]]\nlr = 1e-3\nset = { clip = 0.1 }\n" * 501, "length <= 500"),
         (HEAD + '[[search]]\nname = "x"\nsamples = 1000000000\nlr = { log = [1e-4, 1e-2] }', "3,000,000,000 runs"),
         (HEAD + f'[[search]]\nname = "x"\nsamples = 2\nlr = {{ uniform = [0, {"9" * 400}] }}', "no range"),
         (HEAD + '[[search]]\nname = "x"\nsamples = 2\nepochs = { uniform = [1, 1e99] }', "--epochs: expected int <= 1"),

@@ -34,6 +34,8 @@ MAXIMUM_BYTES = 4 << 20
 """A larger study file is refused unread."""
 MOST_RUNS = 10_000
 """Of all series together; a study is to be looked at, and each run has a folder."""
+MOST_TABLES = 500
+"""Series, and as many rules: each takes some milliseconds to read."""
 MOST_RULED = 50_000
 """Combinations times rules: each rule may make a combination anew."""
 SEEDS: tuple[int, ...] = (0, 1, 2)
@@ -43,7 +45,7 @@ _FIELDS = {name: f.default for name, f in all_fields().items()}
 _TABLE = by_name(Any)
 _TABLES = {
     "study": record("study", [("name", text(least=1)), ("out", text(least=1), "runs"), ("notes", text(), "")]),
-    "base": _TABLE, "grid": _TABLE, **dict.fromkeys(("also", "search", "where"), row(_TABLE, MOST_RUNS)),
+    "base": _TABLE, "grid": _TABLE, **dict.fromkeys(("also", "search", "where"), row(_TABLE, MOST_TABLES)),
 }  # fmt: skip
 _NOT_VARIED = marked("naming")
 
