@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nervecord.errors import InfeasibleError
+from nervecord.errors import EngineError, InfeasibleError
 from nervecord.targets.fpga.board import Board
 from nervecord.targets.fpga.verilog import run_tool
 
@@ -121,7 +121,16 @@ def place_and_route(folder: Path, board: Board, name: str) -> Placed:
     run_tool("yosys", ["-q", "-p", synthesis(board, name)], folder)
     made = time.monotonic()
     tool, arguments = placing(board, name)
-    run_tool(tool, [*arguments, "--timing-allow-fail", "-q"], folder)
+    try:
+        run_tool(tool, [*arguments, "--timing-allow-fail", "-q"], folder)
+    except EngineError as error:
+        if "no BELs remaining" not in str(error):
+            raise
+        kind = str(error).partition("cell type ")[2].partition(" ")[0] or "a cell"
+        raise InfeasibleError(
+            f"place and route finds no room for {kind}", where=f"board {board.name}",
+            hint="a larger board, or fewer lanes",
+        ) from None  # fmt: skip
     tool, arguments, file = packing(board, name)
     run_tool(tool, arguments, folder)
     done = time.monotonic()

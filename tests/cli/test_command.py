@@ -109,7 +109,7 @@ REFUSED = {
     "a file gone": ("compile", "the following arguments are required: FILE (nervecord compile --help"),
     "a target": (
         "compile {ant} --target lavaa",
-        "unknown target 'lavaa' (did you mean 'lava'? choose from: c, lava",
+        "unknown target 'lavaa' (did you mean 'lava'? choose from: c, fpga, lava",
     ),
     "a target to inspect": ("inspect {ant} --target loihi", "unknown target 'loihi' (did you mean 'loihi1'?"),
     "the second of two": ("inspect {ant} --target lava xilo", "unknown target 'xilo' (did you mean 'xylo'?"),

