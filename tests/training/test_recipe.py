@@ -221,11 +221,11 @@ def test_sigterm_ends_it_well_and_the_same_command_continues(tiny: str, tmp_path
     command = [sys.executable, "-m", "nervecord", *words]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     checkpoints = tmp_path / "chain" / "teacher" / "checkpoints"
-    deadline = time.monotonic() + 120
-    while not list(checkpoints.glob("*.pt")) and time.monotonic() < deadline:
+    # On a busy machine it takes minutes until it trains; before that a signal ends it at once.
+    while not list(checkpoints.glob("*.pt")) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=600)
     assert process.returncode == 130
     assert "stage teacher" in error
     before = int(json.loads((tmp_path / "chain" / "teacher" / "metrics.jsonl").read_text().splitlines()[-1])["step"])
@@ -235,7 +235,7 @@ def test_sigterm_ends_it_well_and_the_same_command_continues(tiny: str, tmp_path
     recipe.write_text(Path(tiny).read_text().replace("steps = 512", f"steps = {before + 256}", 1))
     config = tmp_path / "chain" / "teacher" / "config.json"
     config.write_text(config.read_text().replace("65536", str(before + 256)))
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
     assert "aim" in done.stdout
     steps = [json.loads(line)["step"] for line in (config.parent / "metrics.jsonl").read_text().splitlines()]
