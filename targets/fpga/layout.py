@@ -232,7 +232,7 @@ def _entrances(plan: Plan, entry: Entry, ring: Ring | None, held: bool) -> list[
     equations = _identity(min(low, 0, *fixed), max(high, 0, *fixed))
     found = []
     if held:
-        source = Source(held_list(entry.name), entry.op.size, 1, most > 1, most)
+        source = Source(held_list(entry.name), entry.op.size, 1, entry.graded, most)
         found.append(Entrance(entry.name, entry.op.size, low, high, fixed, equations, True, rows, source))
     if ring is not None:
         found.append(Entrance(
