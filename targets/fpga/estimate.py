@@ -12,7 +12,6 @@ from nervecord.targets.fpga.instructions import VECTOR, Microcode
 from nervecord.targets.fpga.parts import SMALL, Interface, address_bits
 from nervecord.targets.fpga.serial import Protocol
 
-
 BASE, MULTIPLIER = 985, 120
 """Logic cells of what every design has, and of a multiplier where the device has none; as place and route found on four
 networks."""
