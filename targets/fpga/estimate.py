@@ -12,6 +12,10 @@ from nervecord.targets.fpga.instructions import VECTOR, Microcode
 from nervecord.targets.fpga.parts import SMALL, Interface, address_bits
 from nervecord.targets.fpga.serial import Protocol
 
+BASE, MULTIPLIER = 985, 120
+"""Logic cells of what every design has, and of a multiplier where the device has none; as place and route found on four
+networks."""
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -62,7 +66,7 @@ def estimate(core: Interface, board: Board, protocol: Protocol) -> Estimate:
         if name == "state" and core.banked:
             continue
         if depth * bits <= SMALL:
-            cells += 3 * depth * bits // 2
+            cells += 2 * depth * bits // 3
         else:
             ram += board.blocks(depth, bits)
     datapath = sum(_cells(unit) for unit in core.units)
@@ -72,9 +76,9 @@ def estimate(core: Interface, board: Board, protocol: Protocol) -> Estimate:
     dsp = code.lanes * int(code.values.depth > 0) + sum(_multiplies(unit) for unit in core.units) + 1
     lanes = code.lanes * 3 * core.sum.bits
     pointers = sum(3 * address_bits(max(p.limit, 2)) for p in code.pointers)
-    cells += 720 + datapath + 2 * control + lanes + 4 * core.held_field.bits + pointers
+    cells += BASE + datapath + 2 * control + lanes + 4 * core.held_field.bits + pointers
     if not board.dsp:
-        cells += dsp * 250
+        cells += dsp * MULTIPLIER
     spram = 2 * -(-core.state_bits // 16) if core.banked else 0
     used = {"cells": cells, "ram": ram, "dsp": dsp if board.dsp else 0, "spram": spram}
     return Estimate(board, used, cycles(code), protocol.bits / board.baud)
