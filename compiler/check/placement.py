@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from nervecord.compiler.graph.graph import Graph
+from nervecord.compiler.lower.entries import bias_carrier
 from nervecord.compiler.ops import Array, Conv, Matrix, Neuron, Op, Rows, is_host
 from nervecord.compiler.plan.topology import Topology, Wire, label
 from nervecord.compiler.target.protocol import Packing, TargetSpec
@@ -158,8 +159,7 @@ def has_current(op: Op) -> bool:
 def bias_carriers(graph: Graph, topology: Topology, spec: TargetSpec) -> dict[str, str | None]:
     """Population -> what carries its bias, where that enters a synaptic current and takes a channel on this target.
 
-    An encoder of the host that feeds it, else spiking neurons that do and that nothing outside the core reads, else an
-    Input of spikes: it gets one channel more, which is always on. None where there is none of them.
+    See `compiler.lower.entries.bias_carrier`.
     """
     if spec.behaviour.current_bias.value != "channel":
         return {}
@@ -174,8 +174,7 @@ def bias_carriers(graph: Graph, topology: Topology, spec: TargetSpec) -> dict[st
         incoming = topology.into(name)
         if has_current(op) and any(wire.biased for wire in incoming):
             sources = [source for wire in incoming for source in wire.sources]
-            fitting = (source for group in (encoders, spiking, inputs) for source in sources if source in group)
-            carriers[name] = next(fitting, None)
+            carriers[name] = bias_carrier(sources, encoders, spiking, inputs)
     return carriers
 
 

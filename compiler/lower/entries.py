@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,3 +108,19 @@ def code_of(entry: Entering, scale: float | None, constant: int, arithmetic: Ari
 def always_on(sent: Op) -> bool:
     """Whether what sends spikes has a channel that spikes in each of the T steps."""
     return isinstance(sent, BiasChannel) or (isinstance(sent, PopulationEncode) and sent.always)
+
+
+def bias_carrier(
+    sources: Iterable[str], encoders: Collection[str], spiking: Collection[str], inputs: Collection[str]
+) -> str | None:
+    """Which of a population's sources carries its bias, where that takes a channel that is always on.
+
+    Args:
+        sources: what feeds it, in order. encoders: of the host. inputs: Inputs of spikes.
+        spiking: neurons that spike at most once in a step and that nothing outside the core reads.
+
+    Returns:
+        An encoder, else such neurons, else an Input, beside which the host sends one more; None where there is none.
+    """
+    sources = tuple(sources)
+    return next((name for group in (encoders, spiking, inputs) for name in sources if name in group), None)

@@ -27,7 +27,15 @@ from nervecord.compiler.graph.names import unused
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.lower.choose import choose, report_error, sparest
-from nervecord.compiler.lower.entries import Entering, always_on, code_of, encoder_scales, entering_of, with_channel
+from nervecord.compiler.lower.entries import (
+    Entering,
+    always_on,
+    bias_carrier,
+    code_of,
+    encoder_scales,
+    entering_of,
+    with_channel,
+)
 from nervecord.compiler.lower.normal import Link, Population, populations
 from nervecord.compiler.lower.quantise import COARSE_THRESHOLD, Incoming, Quantised, Settings, quantise
 from nervecord.compiler.lower.ranges import op_range
@@ -253,8 +261,7 @@ def _require_timing(made: Plan, found: Sequence[Population], timing: Timing) -> 
 def _carriers(
     made: Plan, found: Sequence[Population], arithmetic: Arithmetic, entries: Sequence[Entering]
 ) -> dict[str, Link]:
-    """Which link carries a population's current bias: one from an encoder, else from neurons whose spikes nothing
-    reads, else from an Input of spikes, beside which the host sends one more."""
+    """Which link carries a population's current bias; see `bias_carrier`."""
     if arithmetic.bias_in_current:
         late = next((p for p in found if p.needs_channel and (p.bias != 0).any()), None)
         if late is not None:
@@ -270,13 +277,13 @@ def _carriers(
     for p in found:
         if not p.needs_channel:
             continue
-        fitting = [link for group in (encoders, spiking, inputs) for link in p.links if link.source in group]
-        if not fitting:
+        source = bias_carrier((link.source for link in p.links), encoders, spiking, inputs)
+        if source is None:
             raise InfeasibleError(
                 "its bias enters a synaptic current, and nothing that feeds it can carry one: all of it is read",
                 where=p.label, hint="train it with bias=False, or without a synaptic current; or read other neurons",
             )  # fmt: skip
-        carriers[p.name] = fitting[0]
+        carriers[p.name] = next(link for link in p.links if link.source == source)
     return carriers
 
 
