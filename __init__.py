@@ -222,12 +222,12 @@ def compile(
     """
     from nervecord.compiler.compile import compile_graph
     from nervecord.compiler.graph.schedule import STREAM
-    from nervecord.targets.catalogue import InspectedTarget
+    from nervecord.targets.catalogue import InspectedTarget, chosen_target
     from nervecord.targets.network import compilable
     from nervecord.targets.recordings import recorded_input
     from nervecord.targets.source import block_schedule
 
-    chosen = _target(target, limits, options)
+    chosen = chosen_target(target, limits, options)
     if isinstance(chosen, InspectedTarget):
         chosen.refuse()
     subject, schedule = compilable(
@@ -475,19 +475,6 @@ def target(
     if name is not None:
         raise NervecordError("is a target of its own", where=str(file), hint="give no name beside it")
     return catalogue.target_from_file(Path(file), limits=limits, options=options)
-
-
-def _target(
-    given: str | Target[Session] | None, limits: Mapping[str, float] | None, options: Mapping[str, Any]
-) -> Target[Session]:
-    """The target that a caller named or brought."""
-    if given is None or isinstance(given, str):
-        return target(given, limits=limits, **options)
-    if options:
-        raise NervecordError("the target has its options already", where=next(iter(options)))
-    from nervecord.targets.catalogue import with_limits
-
-    return with_limits(given, limits)
 
 
 _front = functools.cache(front)

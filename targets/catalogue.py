@@ -307,3 +307,18 @@ def _load(entry: metadata.EntryPoint) -> type[AnyTarget]:
     if made.spec.name != entry.name:
         raise NervecordError(f"its spec calls it {made.spec.name!r}", where=where, hint="the two must agree")
     return cast(type[AnyTarget], kind)
+
+
+def chosen_target(
+    choice: str | Target[Any] | None, limits: Mapping[str, float] | None, options: Mapping[str, Any]
+) -> Target[Any]:
+    """The target that a caller named or brought; None: the default one.
+
+    Raises:
+        NervecordError: there is no such target, option or limit, or a target has options already.
+    """
+    if choice is None or isinstance(choice, str):
+        return find_target(DEFAULT if choice is None else choice, limits=limits, options=options)
+    if options:
+        raise NervecordError("the target has its options already", where=next(iter(options)))
+    return with_limits(choice, limits)

@@ -128,7 +128,7 @@ EXAMPLES: dict[type[Op], dict[str, Op]] = {
             for rule in RESETS
         },
         "silent for some steps after a spike": Neuron(Membrane(ONE, ONE, ONE), None, Spike(ONE, ONE, "value", 2)),
-        "in integers, by an arithmetic whose decays are factors rounded to zero, which saturates and resets to zero":
+        "in integers, where decays are factors rounded to zero, and it saturates and resets to zero":
             Neuron(IntegerMembrane(1, ONE), IntegerSynapse(1), IntegerSpike(1)),
     },
     Input: {"with a limit": Input((1,), "values", 1.0)},

@@ -329,8 +329,8 @@ def _phases(graph: Graph, order: tuple[str, ...], core: set[str], *, staggered: 
     if left:
         found.append(Finding(
             "recurrent-window", "error", left[0],
-            "is part of a loop, and state is cleared before each block: what the loop still holds would leak into the "
-            "next one", fix="carry the state, or take the loop out",
+            "is part of a loop, and state is cleared before each block: what the loop still holds would leak "
+            "into the next one", fix="carry the state, or take the loop out",
         ))  # fmt: skip
     raise_on_errors(found, GraphError)
     return phases

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from policies import li, lif, population_code, random_policy, with_node
 
-from nervecord.compiler.findings import Finding
-from nervecord.compiler.graph.contract import Channels, Contract
+from nervecord.compiler.graph.contract import Channels
 from nervecord.compiler.graph.graph import Graph, chain
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.graph.verify import require, verify
@@ -51,7 +49,7 @@ from nervecord.compiler.ops import (
 from nervecord.compiler.plan.calibrate import calibrate
 from nervecord.compiler.plan.interpret import Machine
 from nervecord.compiler.plan.plan import plan
-from nervecord.errors import ContractError, GraphError
+from nervecord.errors import GraphError
 
 POLICY = random_policy(sizes=(5, 4, 2))
 LOWERED = lower(POLICY, graphs.LAVA, calibrate(POLICY))[0]
@@ -420,56 +418,3 @@ def test_any_wiring_of_any_ops_is_refused_by_name_or_runs(seed: int, level: Leve
     edges = tuple((a, "decode" if b == "output" else b) for a, b in graph.edges)
     decoded = graph.replace(nodes={**graph.nodes, "decode": decode}, edges=(*edges, ("decode", "output")))
     outcome(Policy(decoded, contract), draw)
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Contracts
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"steps": 0}, "steps"),
-        ({"steps": 2.0}, "steps"),
-        ({"steps": True}, "steps"),
-        ({"latency": -1}, "latency"),
-        ({"state": "kept"}, "state"),
-        ({"control_period": 0.0}, "period"),
-        ({"fail_safe": [0.0]}, "fail-safe"),
-        ({"fail_safe": "ab"}, "fail_safe"),
-        ({"surprise": 1}, "surprise"),
-        ({"observation": {"names": ["a"], "units": []}}, "0 units for 1 names"),
-        ({"action": None}, "action"),
-    ],
-)
-def test_malformed_contracts_are_refused(change: dict[str, object], words: str) -> None:
-    with pytest.raises(ContractError, match=words):
-        Contract.from_dict({**POLICY.contract.to_dict(), **change})
-
-
-PRINTABLE = st.text(st.characters(codec="utf-8")).filter(str.isprintable)
-
-
-@settings(max_examples=examples(50), deadline=None)
-@given(
-    names=st.lists(PRINTABLE.filter(bool), min_size=1, max_size=4, unique=True),
-    steps=st.integers(1, 99),
-    period=st.floats(1e-6, 10, allow_nan=False),
-    provenance=st.dictionaries(PRINTABLE, PRINTABLE, max_size=3),
-)
-def test_contracts_survive_their_json(names, steps, period, provenance) -> None:
-    count = len(names)
-    observed = Channels(tuple(names), ("m",) * count)
-    acted = Channels(tuple(names), ("N",) * count, (-1.0,) * count, (1.0,) * count)
-    contract = Contract("E", observed, acted, steps, "carried", period, (0.5,) * count, 7, provenance)
-    again = Contract.from_dict(json.loads(contract.to_json()))
-    assert again == contract
-    assert again.to_json() == contract.to_json()
-    missing = contract.to_dict()
-    del missing["steps"]
-    with pytest.raises(ContractError, match="steps"):
-        Contract.from_dict(missing)
-
-
-def test_a_finding_is_one_line_whatever_names_a_file_says() -> None:
-    assert str(Finding("shape", "error", "a\nb", "takes what c\nd gives")) == r"a\nb: takes what c\nd gives"
