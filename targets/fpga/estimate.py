@@ -12,6 +12,8 @@ from nervecord.targets.fpga.instructions import VECTOR, Microcode
 from nervecord.targets.fpga.parts import SMALL, Interface, address_bits
 from nervecord.targets.fpga.serial import Protocol
 
+DISTRIBUTED = 4096
+"""Bits of a memory that an ECP5 holds in logic, 64 of them in three cells."""
 BASE, MULTIPLIER = 985, 120
 """Logic cells of what every design has, and of a multiplier where the device has none; as place and route found on four
 networks."""
@@ -61,12 +63,14 @@ def memories(core: Interface) -> dict[str, tuple[int, int]]:
 def estimate(core: Interface, board: Board, protocol: Protocol) -> Estimate:
     """What a core takes of a board."""
     code = core.code
-    ram, cells = 0, 0
+    ram, cells, only_read = 0, 0, core.contents()
     for name, (depth, bits) in memories(core).items():
         if name == "state" and core.banked:
             continue
         if depth * bits <= SMALL:
             cells += 2 * depth * bits // 3
+        elif board.family == "ecp5" and depth * bits <= DISTRIBUTED and name not in only_read:
+            cells += 3 * depth * bits // 64
         else:
             ram += board.blocks(depth, bits)
     datapath = sum(_cells(unit) for unit in core.units)
