@@ -231,14 +231,28 @@ def compile(
     if isinstance(chosen, InspectedTarget):
         chosen.refuse()
     subject, schedule = compilable(
-        network, chosen.spec.name, STREAM, contract=contract, inputs=inputs, dt=dt, convention=convention,
-        reset=reset, steps=steps, calibration=calibration, allow_clustered_decays=allow_clustered_decays,
-    )  # fmt: skip
-    return compile_graph(
-        subject, chosen, dt=dt, schedule=block_schedule(subject, steps) or schedule,
-        calibration=recorded_input(calibration, subject), dump=dump, explain=explain,
+        network,
+        chosen.spec.name,
+        STREAM,
+        contract=contract,
+        inputs=inputs,
+        dt=dt,
+        convention=convention,
+        reset=reset,
+        steps=steps,
+        calibration=calibration,
         allow_clustered_decays=allow_clustered_decays,
-    )  # fmt: skip
+    )
+    return compile_graph(
+        subject,
+        chosen,
+        dt=dt,
+        schedule=block_schedule(subject, steps) or schedule,
+        calibration=recorded_input(calibration, subject),
+        dump=dump,
+        explain=explain,
+        allow_clustered_decays=allow_clustered_decays,
+    )
 
 
 def load(path: StrPath) -> Program:
@@ -253,10 +267,16 @@ def load(path: StrPath) -> Program:
 
 
 def open(
-    given: Source, *, engine: str | None = None, trace: bool = True, device: str | None = None,
-    precision: str | None = None, library: StrPath | None = None, port: StrPath | None = None,
+    given: Source,
+    *,
+    engine: str | None = None,
+    trace: bool = True,
+    device: str | None = None,
+    precision: str | None = None,
+    library: StrPath | None = None,
+    port: StrPath | None = None,
     realtime: bool | RealTime = False,
-) -> Session:  # fmt: skip
+) -> Session:
     """A session: observation in, action out, state kept. Use it as a context manager.
 
     Args:
@@ -314,12 +334,7 @@ def stream(
     return open_stream(stream_program(given, steps), engine=engine, device=device, precision=precision)
 
 
-def simulate(
-    given: Source,
-    inputs: Array | Mapping[str, Array],
-    *,
-    steps: int | None = None,
-) -> Trace:
+def simulate(given: Source, inputs: Array | Mapping[str, Array], *, steps: int | None = None) -> Trace:
     """Run any executable graph on recorded input, by definition, and return everything it did.
 
     Args:
@@ -410,9 +425,16 @@ def run(
     from nervecord.runtime.loop import run_policy
 
     return run_policy(
-        session, env, episodes, seed, wrappers=wrappers, environments=environments, record=record,
-        allow_other=allow_other_env, progress=progress,
-    )  # fmt: skip
+        session,
+        env,
+        episodes,
+        seed,
+        wrappers=wrappers,
+        environments=environments,
+        record=record,
+        allow_other=allow_other_env,
+        progress=progress,
+    )
 
 
 def compare(
@@ -450,11 +472,7 @@ def list_targets() -> tuple[TargetSpec, ...]:
 
 
 def target(
-    name: str | None = None,
-    *,
-    file: StrPath | None = None,
-    limits: Mapping[str, float] | None = None,
-    **options: Any,
+    name: str | None = None, *, file: StrPath | None = None, limits: Mapping[str, float] | None = None, **options: Any
 ) -> Target[Session]:
     """A target, by name or as a file describes it.
 

@@ -81,8 +81,11 @@ def compare_policy(seed: int, flags: tuple[str, ...]) -> bool:
     """Definition, engine and emitted text; False where none is drawn."""
     arithmetic, choices = ARITHMETICS[seed % 3](seed), seed % 5 == 0
     try:
-        policy = (draw_policy(seed, arithmetic, choices=choices) if seed % 2
-                  else policy_of(draw(seed, arithmetic), choices=choices))  # fmt: skip
+        policy = (
+            draw_policy(seed, arithmetic, choices=choices)
+            if seed % 2
+            else policy_of(draw(seed, arithmetic), choices=choices)
+        )
     except NoneDrawnError:
         return False
     if policy is not None:

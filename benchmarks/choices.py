@@ -152,8 +152,9 @@ def main() -> None:
     arguments = parser.parse_args()
     whole: dict[str, Any] = {"emulator": EmulatorStream, "torch": BatchedStream, "onnx": OnnxStream, "c": CStream}
     real: dict[str, Any] = {
-        "torch": lambda made: BatchedStream(made, 2), "onnx": lambda made: OnnxStream(made, batch=2)
-    }  # fmt: skip
+        "torch": lambda made: BatchedStream(made, 2),
+        "onnx": lambda made: OnnxStream(made, batch=2),
+    }
     compare("integers", of_integers, whole, arguments.first, arguments.integers, arguments.c_every)
     compare("floats", of_floats, real, arguments.first, arguments.floats, 1)
 

@@ -46,15 +46,22 @@ def started(program: Path, engine: str, environment: dict[str, str] | None = Non
     """Seconds of one start: import, open, first action, their sum, and of the whole process; and whether numba came."""
     began = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", START, str(program), engine], stdout=subprocess.PIPE, text=True, check=True,
+        [sys.executable, "-c", START, str(program), engine],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
         env={**os.environ, **(environment or {})},
-    )  # fmt: skip
+    )
     whole = time.perf_counter() - began
     imported, opened, acted, numba = map(float, done.stdout.split())
     return {
-        "import": imported, "open": opened, "act": acted, "sum": imported + opened + acted, "process": whole,
+        "import": imported,
+        "open": opened,
+        "act": acted,
+        "sum": imported + opened + acted,
+        "process": whole,
         "numba": numba,
-    }  # fmt: skip
+    }
 
 
 def weighed(folder: Path) -> dict[str, int]:
@@ -121,9 +128,15 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             found[name] = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
     print_rows(
         ["seconds", "import", "open", "first action", "sum", "process", "numba"],
-        [[name, *(f"{row[key]:.3f}" for key in ("import", "open", "act", "sum", "process")),
-          "yes" if row["numba"] else "no"] for name, row in found.items()],
-    )  # fmt: skip
+        [
+            [
+                name,
+                *(f"{row[key]:.3f}" for key in ("import", "open", "act", "sum", "process")),
+                "yes" if row["numba"] else "no",
+            ]
+            for name, row in found.items()
+        ],
+    )
     size = None
     if chosen.size:
         size = installed_size()

@@ -54,9 +54,11 @@ def one(synapses: float) -> dict[str, float]:
     before, began = resident(), time.perf_counter()
     program = nervecord.compile(policy, "lava")
     found: dict[str, float] = {
-        "synapses": 27 * width + width * width + 8 * width, "compile_s": time.perf_counter() - began,
-        "before_mb": before, "memory_mb": resident(),
-    }  # fmt: skip
+        "synapses": 27 * width + width * width + 8 * width,
+        "compile_s": time.perf_counter() - began,
+        "before_mb": before,
+        "memory_mb": resident(),
+    }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "policy.nervecord"
         began = time.perf_counter()
@@ -107,13 +109,18 @@ def main(arguments: list[str] | None = None) -> list[dict[str, float]]:
         ["synapses", "compile", "memory", "before it", "program", "open, act once", "C", "ONNX"],
         [
             [
-                f"{row['synapses']:,.0f}", f"{row['compile_s']:.2f} s", f"{row['memory_mb']:,.0f} MB",
-                f"{row['before_mb']:,.0f} MB", size(row, "program_bytes"), f"{row['open_s']:.2f} s",
-                size(row, "c_bytes"), size(row, "onnx_bytes"),
+                f"{row['synapses']:,.0f}",
+                f"{row['compile_s']:.2f} s",
+                f"{row['memory_mb']:,.0f} MB",
+                f"{row['before_mb']:,.0f} MB",
+                size(row, "program_bytes"),
+                f"{row['open_s']:.2f} s",
+                size(row, "c_bytes"),
+                size(row, "onnx_bytes"),
             ]
             for row in found
         ],
-    )  # fmt: skip
+    )
     keep(chosen.json, {"rows": found})
     return found
 

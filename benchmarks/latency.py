@@ -101,8 +101,10 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     report(found, differences, chosen)
     exact = all(value == 0 for name, value in differences.items() if not name.startswith(FLOATS))
     print(f"\ninteger engines equal to the bit: {exact}")
-    keep(chosen.json, {"policy": policy.contract.environment, "hertz": chosen.hertz, "rows": found,
-                       "differences": differences})  # fmt: skip
+    keep(
+        chosen.json,
+        {"policy": policy.contract.environment, "hertz": chosen.hertz, "rows": found, "differences": differences},
+    )
     slow = {name: row["full"]["median"] for name, row in found.items()}
     if not exact or slow.get("policy.c, from Python", 0.0) > LIMIT * slow["emulator"]:
         sys.exit(1)
@@ -117,10 +119,17 @@ def report(found: dict[str, Any], differences: dict[str, float], chosen: Any) ->
     for name, row in sorted(found.items(), key=lambda pair: (pair[0].startswith(FLOATS), pair[1]["full"]["median"])):
         full, paced = row["full"], row["paced"] or {}
         apart = f"{differences[name]:.1g}" if name in differences else ""
-        rows.append([
-            name, shown(full["median"]), shown(full["p99"]), f"{full['median'] / base:.2f}",
-            shown(paced.get("median")), shown(paced.get("p99")), apart,
-        ])  # fmt: skip
+        rows.append(
+            [
+                name,
+                shown(full["median"]),
+                shown(full["p99"]),
+                f"{full['median'] / base:.2f}",
+                shown(paced.get("median")),
+                shown(paced.get("p99")),
+                apart,
+            ]
+        )
     print_rows(head, rows)
 
 

@@ -45,8 +45,10 @@ def main() -> None:
                 having[what] += has
             if (k + 1) % 100 == 0:
                 print(f"{k + 1:5d} equal, {time.monotonic() - begun:.0f} s", flush=True)
-    print(f"equal to the bit: {arguments.graphs:,} graphs in {time.monotonic() - begun:.0f} s; "
-          + ", ".join(f"{count:,} {what}" for what, count in sizes.items()))  # fmt: skip
+    print(
+        f"equal to the bit: {arguments.graphs:,} graphs in {time.monotonic() - begun:.0f} s; "
+        + ", ".join(f"{count:,} {what}" for what, count in sizes.items())
+    )
     print("of the graphs: " + ", ".join(f"{count:,} with {what}" for what, count in having.items()))
 
 

@@ -40,9 +40,13 @@ def machine() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     return {
-        "processor": name, "cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(), "load": round(os.getloadavg()[0], 1), "versions": versions,
-    }  # fmt: skip
+        "processor": name,
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "load": round(os.getloadavg()[0], 1),
+        "versions": versions,
+    }
 
 
 def machine_line() -> str:
@@ -114,8 +118,12 @@ def print_rows(head: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     lines = [list(head), *map(list, rows)]
     widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
     for line in lines:
-        print("  ".join(word.rjust(width) if k else word.ljust(width) for k, (word, width) in
-                        enumerate(zip(line, widths, strict=True))).rstrip())  # fmt: skip
+        print(
+            "  ".join(
+                word.rjust(width) if k else word.ljust(width)
+                for k, (word, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+        )
 
 
 def shown(value: float | None) -> str:

@@ -21,16 +21,25 @@ from matplotlib.figure import Figure
 from measure import FLOATS, shown
 
 STYLES = {
-    "emulator": ("C0", "-"), "c": ("C1", "-"), "onnxruntime": ("C2", "-"), "torch": ("C3", "-"),
-    "definition": ("C4", "-"), "float: torch": ("C3", "--"), "float: torch, float32": ("C3", ":"),
-    "float: definition": ("C4", "--"), "ANN": ("0.5", "-"), "lava": ("C5", "-"),
-}  # fmt: skip
+    "emulator": ("C0", "-"),
+    "c": ("C1", "-"),
+    "onnxruntime": ("C2", "-"),
+    "torch": ("C3", "-"),
+    "definition": ("C4", "-"),
+    "float: torch": ("C3", "--"),
+    "float: torch, float32": ("C3", ":"),
+    "float: definition": ("C4", "--"),
+    "ANN": ("0.5", "-"),
+    "lava": ("C5", "-"),
+}
 """Colour and line of an engine in every picture."""
 AXES = {
-    "batch": ("robots side by side", True), "neurons": ("neurons in one layer", True),
-    "layers": ("layers of 256 neurons", False), "steps": ("steps per action, T", False),
+    "batch": ("robots side by side", True),
+    "neurons": ("neurons in one layer", True),
+    "layers": ("layers of 256 neurons", False),
+    "steps": ("steps per action, T", False),
     "zeros": ("share of weights that are zero, 512-512", False),
-}  # fmt: skip
+}
 
 
 def us(value: float | None) -> str:
@@ -52,10 +61,16 @@ def latency(data: dict[str, Any], out: Path) -> str:
     body = []
     for name in order:
         full, paced = rows[name]["full"], rows[name]["paced"] or {}
-        body.append([
-            name, us(full["median"]), us(full["p99"]), f"{full['median'] / base:.2f}", us(paced.get("median")),
-            us(paced.get("p99")),
-        ])  # fmt: skip
+        body.append(
+            [
+                name,
+                us(full["median"]),
+                us(full["p99"]),
+                f"{full['median'] / base:.2f}",
+                us(paced.get("median")),
+                us(paced.get("p99")),
+            ]
+        )
     integers = [name for name in data["differences"] if not name.startswith(FLOATS)]
     exact = all(data["differences"][name] == 0 for name in integers)
     gave = "gave the same actions to the bit in this run" if exact else "DID NOT give the same actions in this run"
@@ -144,11 +159,14 @@ def returns(data: dict[str, Any], out: Path) -> str:
     """Every engine on the same episodes."""
     rows = [
         [
-            name, str(row["episodes"]), f"{row['mean']:,.1f}" + (f" ± {row['half']:,.1f}" if row["half"] else ""),
-            f"{sum(row['lengths']):,}", {True: "the same bits", False: "DIFFER", None: ""}[row["same"]],
+            name,
+            str(row["episodes"]),
+            f"{row['mean']:,.1f}" + (f" ± {row['half']:,.1f}" if row["half"] else ""),
+            f"{sum(row['lengths']):,}",
+            {True: "the same bits", False: "DIFFER", None: ""}[row["same"]],
         ]
         for name, row in data["engines"].items()
-    ]  # fmt: skip
+    ]
     same = all(row["same"] in (True, None) for row in data["engines"].values())
     gave = "gave every action of every episode to the bit" if same else "DID NOT give the same actions"
     return f"""## Returns
@@ -168,11 +186,16 @@ def compile_cost(data: dict[str, Any], out: Path) -> str:
 
     rows = [
         [
-            f"{row['synapses']:,.0f}", f"{row['compile_s']:.2f} s", f"{row['memory_mb']:,.0f} MB",
-            size(row, "program_bytes"), f"{row['open_s']:.2f} s", size(row, "c_bytes"), size(row, "onnx_bytes"),
+            f"{row['synapses']:,.0f}",
+            f"{row['compile_s']:.2f} s",
+            f"{row['memory_mb']:,.0f} MB",
+            size(row, "program_bytes"),
+            f"{row['open_s']:.2f} s",
+            size(row, "c_bytes"),
+            size(row, "onnx_bytes"),
         ]
         for row in data["rows"]
-    ]  # fmt: skip
+    ]
     head = ["synapses", "compile", "memory", "program", "open and act once", "C as text", "policy.onnx"]
     before = min(row["before_mb"] for row in data["rows"])
     figure = Figure(figsize=(9, 3.2), layout="constrained")
@@ -203,10 +226,13 @@ Memory is the process's largest resident size, {before:,.0f} MB of it Python and
 def cold_start(data: dict[str, Any], out: Path) -> str:
     """Starts and sizes."""
     rows = [
-        [name, *(f"{row[key]:.2f}" for key in ("import", "open", "act", "sum", "process")),
-         "yes" if row["numba"] else "no"]
+        [
+            name,
+            *(f"{row[key]:.2f}" for key in ("import", "open", "act", "sum", "process")),
+            "yes" if row["numba"] else "no",
+        ]
         for name, row in data["engines"].items()
-    ]  # fmt: skip
+    ]
     text = f"""## Cold start
 
 From `import nervecord` to the first action of zoo/ant-small, median of several starts, each a process, by
@@ -230,10 +256,14 @@ llvmlite, which the emulator alone needs, it is {(data["size"]["all"] - numba) /
 def verbs(data: dict[str, Any], out: Path) -> str:
     """The command line."""
     rows = [
-        [f"`nervecord {verb.partition(',')[0]} {data['arguments'][verb]}`".replace(" `", "`"), f"{row['wall']:.2f}",
-         f"{row['processor']:.2f}", f"{row['memory']:,.0f}"]
+        [
+            f"`nervecord {verb.partition(',')[0]} {data['arguments'][verb]}`".replace(" `", "`"),
+            f"{row['wall']:.2f}",
+            f"{row['processor']:.2f}",
+            f"{row['memory']:,.0f}",
+        ]
         for verb, row in data["verbs"].items()
-    ]  # fmt: skip
+    ]
     missing = [verb for verb in data["arguments"] if verb not in data["verbs"]]
     left_out = f" Left out: {', '.join(missing)}." if missing else ""
     return f"""## The command line
@@ -247,21 +277,33 @@ def snn_mlir(data: dict[str, Any], out: Path) -> str:
     """Beside snn-mlir."""
     text = f"## Beside snn-mlir\n\n{data['about']}"
     if data["rows"]:
-        rows = [[row["name"], *(us(row[key]) if row.get(key) is not None else "" for key in ("median", "p99")),
-                 f"{row['code_bytes']:,}" if row.get("code_bytes") else "",
-                 row.get("note", "")] for row in data["rows"]]  # fmt: skip
+        rows = [
+            [
+                row["name"],
+                *(us(row[key]) if row.get(key) is not None else "" for key in ("median", "p99")),
+                f"{row['code_bytes']:,}" if row.get("code_bytes") else "",
+                row.get("note", ""),
+            ]
+            for row in data["rows"]
+        ]
         text += "\n\n" + table(["", "us a step, median", "p99", "bytes of code and constants", ""], rows)
     return text
 
 
 SECTIONS: dict[str, Callable[[dict[str, Any], Path], str]] = {
-    "latency": latency, "scaling": scaling, "returns": returns, "compile_cost": compile_cost, "cold_start": cold_start,
-    "snn_mlir": snn_mlir, "verbs": verbs,
-}  # fmt: skip
+    "latency": latency,
+    "scaling": scaling,
+    "returns": returns,
+    "compile_cost": compile_cost,
+    "cold_start": cold_start,
+    "snn_mlir": snn_mlir,
+    "verbs": verbs,
+}
 TEXTS = {
-    "c_cortex": "On a Cortex-M4 in QEMU", "fused_update": "The fused update in training",
+    "c_cortex": "On a Cortex-M4 in QEMU",
+    "fused_update": "The fused update in training",
     "train_cost": "What training costs",
-}  # fmt: skip
+}
 
 
 def page(folder: Path, out: Path) -> str:

@@ -92,18 +92,24 @@ def played(name: str, opens: Callable[[], Any], env: str, episodes: int, seed: i
         # One at a time in Lava, whose network is of one robot.
         beside = 1 if name == "lava" else min(10, episodes)
         result = nervecord.run(
-            session, lambda: Single(make_environment(env), digests), episodes, seed, environments=beside,
+            session,
+            lambda: Single(make_environment(env), digests),
+            episodes,
+            seed,
+            environments=beside,
             allow_other_env=True,
-        )  # fmt: skip
+        )
     if result.engine_error is not None:
         sys.exit(f"{name}: {result.engine_error}")
     return {
-        "episodes": episodes, "mean": result.mean,
+        "episodes": episodes,
+        "mean": result.mean,
         "half": result.ci95 if episodes > 1 else None,
-        "lengths": [int(length) for length in result.lengths], "returns": [float(x) for x in result.returns],
+        "lengths": [int(length) for length in result.lengths],
+        "returns": [float(x) for x in result.returns],
         "digests": {str(key): value.hexdigest() for key, value in sorted(digests.items())},
         "seconds": time.perf_counter() - began,
-    }  # fmt: skip
+    }
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
@@ -134,12 +140,14 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     head = [f"{env}, seeds from {chosen.seed}", "episodes", "return", "actions", "as the emulator"]
     rows = [
         [
-            name, f"{row['episodes']}", f"{row['mean']:,.1f}" + (f" ± {row['half']:,.1f}" if row["half"] else ""),
+            name,
+            f"{row['episodes']}",
+            f"{row['mean']:,.1f}" + (f" ± {row['half']:,.1f}" if row["half"] else ""),
             f"{sum(row['lengths']):,}",
             {True: "to the bit", False: "DIFFER", None: ""}[row["same"]],
         ]
         for name, row in found.items()
-    ]  # fmt: skip
+    ]
     print_rows(head, rows)
     keep(chosen.json, {"environment": env, "seed": chosen.seed, "engines": found})
     if not all(row["same"] in (True, None) for row in found.values()):

@@ -89,9 +89,10 @@ def calls_of(policy: Policy, batch: int, device: str) -> Iterator[dict[str, Call
             calls["onnxruntime"] = engines.onnx_file(exact) if batch == 1 else session(exact, engine="onnxruntime").step
         if engines.has("torch"):
             for name, given, how in (
-                ("torch", program, {}), ("float: torch", policy, {}),
+                ("torch", program, {}),
+                ("float: torch", policy, {}),
                 ("float: torch, float32", policy, {"precision": "float32"}),
-            ):  # fmt: skip
+            ):
                 calls[name] = on_device(session(given, engine="torch", device=device, **how), device)
         if batch * sum(op.neurons for op in policy.graph.nodes.values()) < SLOWEST:
             calls["definition"] = session(program, engine="definition").step

@@ -34,9 +34,12 @@ from nervecord.targets.lava.arithmetic import lava_arithmetic
 LIMIT = 500
 """Of the observation's integers."""
 WAYS = (
-    ("every change, exponent 0", 0, 0), ("every change", -6, 0), ("every change, exponent -8", -8, 0),
-    ("changes of 4 or more", -6, 4), ("changes of 16 or more", -6, 16),
-)  # fmt: skip
+    ("every change, exponent 0", 0, 0),
+    ("every change", -6, 0),
+    ("every change, exponent -8", -8, 0),
+    ("changes of 4 or more", -6, 4),
+    ("changes of 16 or more", -6, 16),
+)
 """(what it is, exponent, threshold)"""
 
 
@@ -44,9 +47,10 @@ def network(weights: list[Any], biases: list[Any], exponent: int, threshold: int
     """values -> Delta -> (Dense, SigmaDelta) ... -> Dense -> Sigma."""
     width = weights[0].shape[1]
     nodes: dict[str, Op] = {
-        "input": Input((width,), "values", float(LIMIT)), "copy": Dense(np.eye(width), 0, 8, 1),
+        "input": Input((width,), "values", float(LIMIT)),
+        "copy": Dense(np.eye(width), 0, 8, 1),
         "delta": Delta(width, threshold),
-    }  # fmt: skip
+    }
     for k, weight in enumerate(weights):
         nodes[f"dense{k}"] = Dense(weight, exponent, 8, 1)
         last = k == len(weights) - 1

@@ -97,8 +97,9 @@ def network(hidden: list[int]) -> Graph:
         one, zero = np.ones(b), np.zeros(b)
         weight = rng.normal(size=(b, a)) * (1.5 if k == 1 else 2.5) / np.sqrt(a)
         nodes += [
-            (f"fc{k}", Affine(weight)), (f"lif{k}", Neuron(Membrane(0.8 * one, one, zero), None, Spike(one, zero))),
-        ]  # fmt: skip
+            (f"fc{k}", Affine(weight)),
+            (f"lif{k}", Neuron(Membrane(0.8 * one, one, zero), None, Spike(one, zero))),
+        ]
     return chain(Level.DISCRETE, [*nodes, ("output", Output((OUTPUTS,)))], dt=DT)
 
 
@@ -147,7 +148,7 @@ def _generic(maps: list[str], kinds: list[str], ins: str, outs: str, body: str) 
     return (
         f"linalg.generic {{indexing_maps = [{shapes}], iterator_types = [{loops}]}} ins({ins}) outs({outs}) {{\n"
         f"{body}\n}}"
-    )  # fmt: skip
+    )
 
 
 def _linear(line: str) -> str:
@@ -158,21 +159,27 @@ def _linear(line: str) -> str:
     x, weight, bias, bias_type, out, x_type, weight_type, out_type = found.groups()
     zero = f"%zero_{out[1:]}"
     parts = [
-        f"{zero} = arith.constant 0 : i32", f"linalg.fill ins({zero} : i32) outs({out} : {out_type})",
+        f"{zero} = arith.constant 0 : i32",
+        f"linalg.fill ins({zero} : i32) outs({out} : {out_type})",
         _generic(
-            ["(i, j) -> (i, j)", "(i, j) -> (j)", "(i, j) -> (i)"], ["parallel", "reduction"],
-            f"{weight}, {x} : {weight_type}, {x_type}", f"{out} : {out_type}",
+            ["(i, j) -> (i, j)", "(i, j) -> (j)", "(i, j) -> (i)"],
+            ["parallel", "reduction"],
+            f"{weight}, {x} : {weight_type}, {x_type}",
+            f"{out} : {out_type}",
             "^bb0(%w: i8, %x: i8, %sum: i32):\n%a = arith.extsi %w : i8 to i32\n%b = arith.extsi %x : i8 to i32\n"
             "%c = arith.muli %a, %b : i32\n%d = arith.addi %sum, %c : i32\nlinalg.yield %d : i32",
         ),
-    ]  # fmt: skip
+    ]
     if bias is not None:
         parts.append(
             _generic(
-                ["(i) -> (i)"] * 2, ["parallel"], f"{bias} : {bias_type}", f"{out} : {out_type}",
+                ["(i) -> (i)"] * 2,
+                ["parallel"],
+                f"{bias} : {bias_type}",
+                f"{out} : {out_type}",
                 "^bb0(%x: i32, %sum: i32):\n%d = arith.addi %sum, %x : i32\nlinalg.yield %d : i32",
             )
-        )  # fmt: skip
+        )
     return "\n".join(parts)
 
 
@@ -185,9 +192,12 @@ def _rescale(line: str) -> str:
     by = int(d_scale) - int(w_scale)
     shift = f"%y = arith.{'shli' if by >= 0 else 'shrsi'} %x, %by : i32"
     return _generic(
-        ["(i) -> (i)"] * 2, ["parallel"], f"{x} : {x_type}", f"{out} : {out_type}",
+        ["(i) -> (i)"] * 2,
+        ["parallel"],
+        f"{x} : {x_type}",
+        f"{out} : {out_type}",
         f"^bb0(%x: i32, %old: i32):\n%by = arith.constant {abs(by)} : i32\n{shift}\nlinalg.yield %y : i32",
-    )  # fmt: skip
+    )
 
 
 def _lif(line: str) -> str:
@@ -200,13 +210,16 @@ def _lif(line: str) -> str:
         for name, key in (("by", "d_scale"), ("decay", "decay_int"), ("th", "threshold_int"), ("reset", "v_reset_int"))
     )
     return _generic(
-        ["(i) -> (i)"] * 3, ["parallel"], f"{x} : {x_type}", f"{v}, {out} : {v_type}, {out_type}",
+        ["(i) -> (i)"] * 3,
+        ["parallel"],
+        f"{x} : {x_type}",
+        f"{v}, {out} : {v_type}, {out_type}",
         f"^bb0(%x: i32, %v: i32, %old: i8):\n{constants}\n%a = arith.muli %decay, %v : i32\n"
         "%b = arith.shrsi %a, %by : i32\n%c = arith.addi %b, %x : i32\n%fires = arith.cmpi sgt, %c, %th : i32\n"
         "%one = arith.constant 1 : i8\n%none = arith.constant 0 : i8\n"
         "%spike = arith.select %fires, %one, %none : i8\n%next = arith.select %fires, %reset, %c : i32\n"
         "linalg.yield %next, %spike : i32, i8",
-    )  # fmt: skip
+    )
 
 
 LOWERED = {"linear": _linear, "rescale": _rescale, "lif": _lif}
@@ -282,12 +295,15 @@ def measured(graph: Graph, chosen: Any, folder: Path) -> list[dict[str, Any]]:
     neurons = [op.size for op in graph.nodes.values() if op.neurons]
     names = [f"v{k}" for k in range(len(neurons))]
     loop = THEIR_LOOP.format(
-        words=", ".join(f"words *{name}" for name in names), given=", ".join(f"&{name}" for name in names),
+        words=", ".join(f"words *{name}" for name in names),
+        given=", ".join(f"&{name}" for name in names),
         states="\n    ".join(
             f"int32_t s{name}[{n}] = {{0}}; words {name} = {{s{name}, s{name}, 0, {{{n}}}, {{1}}}};"
             for name, n in zip(names, neurons, strict=True)
-        ), inputs=INPUTS, outputs=OUTPUTS,
-    )  # fmt: skip
+        ),
+        inputs=INPUTS,
+        outputs=OUTPUTS,
+    )
     for name, flags in THEIRS:
         place = Path(tempfile.mkdtemp(dir=folder))
         made = shutil.move(their_object(folder, passes, flags), place / "network.o")
@@ -306,9 +322,10 @@ def measured(graph: Graph, chosen: Any, folder: Path) -> list[dict[str, Any]]:
             times[name] += times_of(lambda f=function, p=places: f(*p, chosen.steps), chosen.steps, 1)  # type: ignore[misc]
     for name, (_library, _function, _arrays, out) in calls.items():
         rows[name] |= quantiles(times[name]) | {
-            "note": f"{apart(out, wanted):.2%} of output spikes differ from the floats'", "p99": None,
+            "note": f"{apart(out, wanted):.2%} of output spikes differ from the floats'",
+            "p99": None,
             "apart": apart(out, wanted),
-        }  # fmt: skip
+        }
     return list(rows.values())
 
 

@@ -60,11 +60,18 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     args = parser.parse_args(argv)
     config = resolved(
         TrainConfig.of(
-            env=args.env, policy=args.policy, layers=(args.neurons,), steps_per_action=args.steps,
-            num_envs=args.num_envs, rollout=64, minibatch=args.minibatch, epochs=8, threads=1,
+            env=args.env,
+            policy=args.policy,
+            layers=(args.neurons,),
+            steps_per_action=args.steps,
+            num_envs=args.num_envs,
+            rollout=64,
+            minibatch=args.minibatch,
+            epochs=8,
+            threads=1,
             out=tempfile.gettempdir(),
         )
-    )  # fmt: skip
+    )
     run = Run(config, None)
     run.rollout()  # compiles, and warms up
     timed = Timed(run.simulator)

@@ -99,9 +99,11 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     }
     print_rows(
         ["verb", "wall s", "processor s", "MB", "arguments"],
-        [[verb, f"{row['wall']:.2f}", f"{row['processor']:.2f}", f"{row['memory']:.0f}", VERBS[verb]]
-         for verb, row in medians.items()],
-    )  # fmt: skip
+        [
+            [verb, f"{row['wall']:.2f}", f"{row['processor']:.2f}", f"{row['memory']:.0f}", VERBS[verb]]
+            for verb, row in medians.items()
+        ],
+    )
     keep(chosen.json, {"verbs": medians, "arguments": VERBS, "runs": chosen.runs})
     return medians
 

@@ -27,26 +27,31 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", help="policy, network or program")
     parser.add_argument("b", help="policy, network or program")
     parser.add_argument(
-        "--observations", metavar="FILE",
+        "--observations",
+        metavar="FILE",
         help=".npz or .npy of observations, of policies; by default those that a policy.nir carries",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--env", metavar="ID",
+        "--env",
+        metavar="ID",
         help="take the observations of one episode that a plays there: a Gymnasium id, or MODULE:ID, which imports the "
         "module; a network in an ONNX file becomes a policy of it",
-    )  # fmt: skip
+    )
     wrapper_flag(parser, "around that environment: those that the policies were trained with")
     parser.add_argument(
-        "--input", metavar="FILE",
+        "--input",
+        metavar="FILE",
         help="of networks without a contract: .npz, .npy, (steps, n), or an array for each input by name; or NIRData",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--contract", metavar="FILE", help="makes a policy of a network of any tool; see nervecord contract"
     )
     parser.add_argument(
-        "--steps", type=whole_number, metavar="N",
+        "--steps",
+        type=whole_number,
+        metavar="N",
         help="clear the state of networks before each block of N steps; a program says it itself",
-    )  # fmt: skip
+    )
     time_step_flags(parser)
     parser.add_argument("--mode", default="free", help="free: each on its own (default); layers: layer by layer")
     parser.add_argument(
@@ -77,9 +82,15 @@ def _run(args: argparse.Namespace) -> Outcome:
     sides = _sides(args)
     observations = args.observations if args.env is None else _played(args, sides)
     comparison = compare(
-        sides[0], sides[1], observations, inputs=args.input, steps=args.steps,
-        engines=(args.engine_a, args.engine_b), mode=args.mode, tolerance=args.tolerance,
-    )  # fmt: skip
+        sides[0],
+        sides[1],
+        observations,
+        inputs=args.input,
+        steps=args.steps,
+        engines=(args.engine_a, args.engine_b),
+        mode=args.mode,
+        tolerance=args.tolerance,
+    )
     data, text = comparison.to_dict(), show.comparison_text(comparison, args.a, args.b)
     after = html.after(args, data, sides, comparison=comparison, targets=("reference",), labels=[args.a, args.b])
     if args.tolerance is None:
@@ -95,9 +106,10 @@ def _sides(args: argparse.Namespace) -> list[Graph | Policy | Program]:
         for flag in ("dt", "reset", "contract"):
             if getattr(args, flag) is not None:
                 raise NervecordError(
-                    "is for networks of other tools, and these two files say it themselves", where=f"--{flag}",
+                    "is for networks of other tools, and these two files say it themselves",
+                    where=f"--{flag}",
                     hint="leave it out",
-                )  # fmt: skip
+                )
     return [side for side, _ in sides]
 
 

@@ -53,17 +53,20 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     )
     limit_flags(parser)
     parser.add_argument(
-        "-o", "--output", metavar="FILE",
+        "-o",
+        "--output",
+        metavar="FILE",
         help=f"the program; replaced if it exists. FOLDER/ takes it as {PROGRAM}, and what --emit writes",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--emit", metavar="DIR", help="also write what the target makes for other tools into this folder"
     )
     parser.add_argument(
-        "--shared", metavar="FILE",
+        "--shared",
+        metavar="FILE",
         help="also compile the policy's C into a shared library (.so), which run --library opens without a compiler; "
         "the variable CC names the compiler, of another kind of processor too",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--contract", metavar="FILE", help="makes a policy of a network of any tool; see nervecord contract"
     )
@@ -73,36 +76,47 @@ def _flags(parser: argparse.ArgumentParser) -> None:
         help="what enters a network that is no policy: spikes, or the limit of values; or NAME=KIND,NAME=KIND",
     )
     parser.add_argument(
-        "--steps", type=whole_number, metavar="N",
+        "--steps",
+        type=whole_number,
+        metavar="N",
         help="clear such a network's state before each block of N steps; by default it is carried",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--calibration", metavar="FILE",
+        "--calibration",
+        metavar="FILE",
         help=".npz of recorded input that chooses the scales; by default a policy's own observations",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--certify", type=_part, metavar="P%",
+        "--certify",
+        type=_part,
+        metavar="P%",
         help="play the same episodes with both policies until the loss of return is known to this, such as 1%%; the "
         "certificate is kept in the program",
-    )  # fmt: skip
+    )
     parser.add_argument("--env", metavar="ID", help="to certify in; by default the one the policy was trained in")
     wrapper_flag(parser, "around that environment: those that the policy was trained with")
     parser.add_argument(
-        "--certify-episodes", type=whole_number, default=1000, metavar="N",
+        "--certify-episodes",
+        type=whole_number,
+        default=1000,
+        metavar="N",
         help="at most so many, 50 or more (default 1000)",
-    )  # fmt: skip
+    )
     parser.add_argument("--certify-seed", type=whole_number, default=0, metavar="N", help="of the episodes (default 0)")
     parser.add_argument(
-        "--perturb", nargs="*", metavar="KIND=X",
+        "--perturb",
+        nargs="*",
+        metavar="KIND=X",
         help="also play with both policies under perturbations, side by side: noise=0.1, latency=1, friction=0.7, "
         "mass=1.2 (docs/watching.md); without any, a standard set",
-    )  # fmt: skip
+    )
     parser.add_argument("--picture", metavar="FILE", help="picture of what --perturb found (.png, .svg, .pdf)")
     parser.add_argument(
-        "--allow-clustered-decays", action="store_true",
+        "--allow-clustered-decays",
+        action="store_true",
         help="bring the decays of a population together where it has more than it can be split by; the report says "
         "what that changed",
-    )  # fmt: skip
+    )
     parser.add_argument("--dump", metavar="DIR", help="write the graph as text after each step")
     parser.add_argument("--explain", action="store_true", help="say what each step changed")
     time_step_flags(parser)
@@ -130,23 +144,30 @@ def _certifiable(args: argparse.Namespace) -> Policy:
 
     if args.certify_episodes < LEAST:
         raise NervecordError(
-            f"is {args.certify_episodes}, at least {LEAST} pairs are needed", where="--certify-episodes",
+            f"is {args.certify_episodes}, at least {LEAST} pairs are needed",
+            where="--certify-episodes",
             hint="fewer say nothing of a mean's interval",
-        )  # fmt: skip
+        )
     policy = network_to_compile(
-        args.policy, contract=args.contract, inputs=inputs_of(args.inputs), dt=args.dt, convention=args.convention,
+        args.policy,
+        contract=args.contract,
+        inputs=inputs_of(args.inputs),
+        dt=args.dt,
+        convention=args.convention,
         reset=args.reset,
-    )  # fmt: skip
+    )
     if not isinstance(policy, Policy):
         raise NervecordError(
-            "is a network without a contract, which acts in no environment", where=args.policy,
+            "is a network without a contract, which acts in no environment",
+            where=args.policy,
             hint="give it one: --contract FILE (nervecord contract)",
-        )  # fmt: skip
+        )
     if policy.recorded is None and args.calibration is None:
         raise NervecordError(
-            "carries no recorded observations, on which actions are compared", where=args.policy,
+            "carries no recorded observations, on which actions are compared",
+            where=args.policy,
             hint="give it some: --calibration FILE",
-        )  # fmt: skip
+        )
     _, name, around = chosen_environment(policy.contract, args.env, args.wrappers, allow_other=False)
     if args.perturb is not None:
         possible(_perturbations(args.perturb), name, around)
@@ -161,10 +182,16 @@ def _certified(args: argparse.Namespace, program: Program, policy: Policy) -> Pr
             ticker.show(done, most, note=f"the loss is known to {half:.2%}")
 
         certificate = nervecord.certify(
-            program, policy, args.env, args.certify, wrappers=args.wrappers, observations=args.calibration,
+            program,
+            policy,
+            args.env,
+            args.certify,
+            wrappers=args.wrappers,
+            observations=args.calibration,
             most=args.certify_episodes,
-            seed=args.certify_seed, progress=progress,
-        )  # fmt: skip
+            seed=args.certify_seed,
+            progress=progress,
+        )
     return dataclasses.replace(program, report={**program.report, "certificate": certificate.to_dict()})
 
 
@@ -174,10 +201,16 @@ def _perturbed(args: argparse.Namespace, program: Program, policy: Policy) -> tu
 
     with show.Ticker("perturb", unit="worlds", quiet=args.quiet) as ticker:
         return robustness(
-            program, policy, args.env, _perturbations(args.perturb), observations=args.calibration,
-            wrappers=args.wrappers, episodes=PERTURBED_EPISODES, seed=args.certify_seed,
+            program,
+            policy,
+            args.env,
+            _perturbations(args.perturb),
+            observations=args.calibration,
+            wrappers=args.wrappers,
+            episodes=PERTURBED_EPISODES,
+            seed=args.certify_seed,
             progress=lambda done, total, name: ticker.show(done, total, note=name),
-        )  # fmt: skip
+        )
 
 
 def _perturbations(words: Sequence[str]) -> list[Perturbation] | None:

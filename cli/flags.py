@@ -71,11 +71,12 @@ def time_step_flags(parser: argparse.ArgumentParser) -> None:
         "--convention", default="euler", help="how continuous time becomes steps: euler (default) or exact"
     )
     parser.add_argument(
-        "--reset", metavar="RULE",
+        "--reset",
+        metavar="RULE",
         help="what a spike did in training, which NIR cannot say: zero, subtract (the threshold, in the step of the "
         "spike), subtract-late (in the next, snnTorch's default), subtract-early (snnTorch's reset_delay=False) or "
         "zero-late",
-    )  # fmt: skip
+    )
 
 
 def subject_of(path: str, dt: float | None, convention: str, reset: str | None) -> Any:
@@ -123,9 +124,11 @@ def _carried(text: str) -> str | float:
 def wrapper_flag(parser: argparse.ArgumentParser, which: str) -> None:
     """--wrappers."""
     parser.add_argument(
-        "--wrappers", nargs="+", metavar="NAME",
+        "--wrappers",
+        nargs="+",
+        metavar="NAME",
         help=f"wrappers {which}, innermost first: names of gymnasium.wrappers, or MODULE:CLASS, which imports it",
-    )  # fmt: skip
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -26,13 +26,19 @@ if TYPE_CHECKING:
 
 GRAVEST_FIRST = ("error", "unknown", "warning", "info")
 STYLES = {
-    "feasible": "bold green", "infeasible": "bold red", "unknown": "bold yellow", "error": "bold red",
-    "warning": "yellow", "info": "cyan",
-}  # fmt: skip
+    "feasible": "bold green",
+    "infeasible": "bold red",
+    "unknown": "bold yellow",
+    "error": "bold red",
+    "warning": "yellow",
+    "info": "cyan",
+}
 PER_CORE = {
-    "neurons_per_core": "neurons", "axons_in_per_core": "axons in", "axons_out_per_core": "axons out",
+    "neurons_per_core": "neurons",
+    "axons_in_per_core": "axons in",
+    "axons_out_per_core": "axons out",
     "synapse_bits_per_core": "synapse bits",
-}  # fmt: skip
+}
 
 
 def inspect_text(report: Report, name: str, *, verbose: bool) -> RenderableType:
@@ -155,9 +161,7 @@ def _common(targets: Sequence[TargetReport]) -> dict[tuple[str, ...], tuple[Find
     return {key: (next(iter(by.values())), tuple(by)) for key, by in found.items() if len(by) > 1}
 
 
-def _by_targets(
-    common: dict[tuple[str, ...], tuple[Finding, tuple[str, ...]]],
-) -> dict[tuple[str, ...], list[Finding]]:
+def _by_targets(common: dict[tuple[str, ...], tuple[Finding, tuple[str, ...]]]) -> dict[tuple[str, ...], list[Finding]]:
     """Names of targets -> what is said of all of them."""
     found: dict[tuple[str, ...], list[Finding]] = {}
     for finding, names in common.values():

@@ -29,10 +29,11 @@ def recipe_flags(parser: argparse.ArgumentParser) -> None:
         "recipe", "a chain of trainings up to the compiled policy and its evaluation (docs/teacher.md)"
     )
     group.add_argument(
-        "--recipe", metavar="NAME",
+        "--recipe",
+        metavar="NAME",
         help=f"train by this chain: {', '.join(built_in())}, or a TOML file; the same command continues it wherever it "
         "stopped. Takes --env, --seed, --name, --out, --wrappers, and flags that do not decide what is learnt",
-    )  # fmt: skip
+    )
     group.add_argument("--dry-run", action="store_true", help="show the stages and the commands that do the same")
     group.add_argument(
         "--ignore-gates", action="store_true", help="continue also where a stage is below what the recipe asks for"
@@ -116,9 +117,13 @@ def _shown(planned: Plan) -> Outcome:
         ]
     )
     data = {
-        "recipe": planned.recipe.name, "env": planned.env, "folder": str(planned.folder), "aim": planned.aim,
-        "stages": stages, "commands": dict(lines),
-    }  # fmt: skip
+        "recipe": planned.recipe.name,
+        "env": planned.env,
+        "folder": str(planned.folder),
+        "aim": planned.aim,
+        "stages": stages,
+        "commands": dict(lines),
+    }
     return Outcome(data, text)
 
 

@@ -56,9 +56,10 @@ def _flags(parser: argparse.ArgumentParser) -> None:
         "--video-seconds", type=float, metavar="S", help="film so much of the episode (by default all of it)"
     )
     parser.add_argument(
-        "--trace", metavar="FILE",
+        "--trace",
+        metavar="FILE",
         help="what every neuron gave in the first episode: .npz, or .nir, .h5: NIRData with the observations",
-    )  # fmt: skip
+    )
     html.add_flag(parser)
     parser.add_argument(
         "--neurobench", action="store_true", help="count the first episode in the names and definitions of NeuroBench"
@@ -126,9 +127,10 @@ def _require(args: argparse.Namespace) -> None:
         raise NervecordError("nothing is filmed", where="--video-seconds", hint="add --video")
     if args.video_seconds is not None and not 0 < args.video_seconds < math.inf:
         raise NervecordError(
-            f"is {args.video_seconds}, a finite number above 0 is needed", where="--video-seconds",
+            f"is {args.video_seconds}, a finite number above 0 is needed",
+            where="--video-seconds",
             hint="without it the whole episode is filmed",
-        )  # fmt: skip
+        )
 
 
 def _labels(args: argparse.Namespace, programs: list[Program]) -> list[str]:
@@ -142,9 +144,8 @@ def _opened(args: argparse.Namespace, program: Program, *, beside: bool, trace: 
     if beside:
         return nervecord.open(program, trace=trace)
     return nervecord.open(
-        program, engine=args.engine, trace=trace, device=args.device, precision=args.precision,
-        library=args.library,
-    )  # fmt: skip
+        program, engine=args.engine, trace=trace, device=args.device, precision=args.precision, library=args.library
+    )
 
 
 def _play(args: argparse.Namespace, program: Program, label: str, *, beside: bool) -> Result:

@@ -70,9 +70,15 @@ def laid_out(text: str | RenderableType) -> str:
     width = real.width if sys.stdout.isatty() or os.environ.get("COLUMNS") else LINE_WIDTH
     page = io.StringIO()
     console = Console(
-        file=page, width=width, force_terminal=real.is_terminal, no_color=real.no_color,
-        color_system=real.color_system, highlight=False, markup=False, emoji=False,
-    )  # fmt: skip
+        file=page,
+        width=width,
+        force_terminal=real.is_terminal,
+        no_color=real.no_color,
+        color_system=real.color_system,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
     console.print(text)
     # Columns are filled up with blanks, which nobody wants in a file.
     return "\n".join(line.rstrip() for line in page.getvalue().splitlines())
@@ -133,10 +139,7 @@ def program_text(program: Program, path: str | None, needed: Sequence[tuple[str,
         *(
             [list(row) for row in needed]
             or [
-                [
-                    "cores",
-                    "-" if cores is None else f"{cores} (what a core holds: {sources})",
-                ],
+                ["cores", "-" if cores is None else f"{cores} (what a core holds: {sources})"],
                 ["memory", "-" if bits is None else f"{bits / 8192:,.1f} KiB of synapses"],
             ]
         ),

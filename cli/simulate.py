@@ -32,13 +32,16 @@ def _flags(parser: argparse.ArgumentParser) -> None:
         help=".npz, .npy: (steps, n), or an array for each input by name; or NIRData",
     )
     parser.add_argument(
-        "--engine", metavar="NAME",
+        "--engine",
+        metavar="NAME",
         help="what runs it; by default the definition, which shows what every node gave; others show what leaves",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--steps", type=whole_number, metavar="N",
+        "--steps",
+        type=whole_number,
+        metavar="N",
         help="clear the state of a network that is no policy before each block of N steps; a program says it itself",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "-o",
         "--output",

@@ -16,9 +16,10 @@ from nervecord.errors import NervecordError
 
 def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--to", metavar="DIR",
+        "--to",
+        metavar="DIR",
         help="make the cache in this folder, to be shipped; where it is used, NUMBA_CACHE_DIR names it",
-    )  # fmt: skip
+    )
 
 
 def _run(args: argparse.Namespace) -> Outcome:
@@ -28,9 +29,7 @@ def _run(args: argparse.Namespace) -> Outcome:
         os.environ["NUMBA_CACHE_DIR"] = str(made_folder(args.to).resolve())  # read when numba is imported
     with show.Ticker("compiling the emulator's loop", unit="forms", quiet=args.quiet) as ticker:
         result = nervecord.warmup(ticker.show)
-    data = {
-        "folder": str(result.folder), "compiled": result.compiled, "found": result.found, "seconds": result.seconds
-    }  # fmt: skip
+    data = {"folder": str(result.folder), "compiled": result.compiled, "found": result.found, "seconds": result.seconds}
     what = "everything was there" if not result.compiled else f"{result.compiled} functions compiled"
     text = f"{what}, in {result.seconds:.1f} s; the cache: {result.folder}"
     if args.to is not None:

@@ -31,9 +31,15 @@ HINTS = {
 WORDS = {"Source": "a graph, policy or program or the path of one", "StrPath": "a path", "Array": "an array"}
 """Names of this package's own that a message says in words."""
 _BY_ATTRIBUTE = {
-    "Session": "step", "StreamSession": "step", "Target": "spec", "Array": "__array__", "NDArray": "__array__",
-    "ndarray": "__array__", "Callable": "__call__", "PathLike": "__fspath__",
-}  # fmt: skip
+    "Session": "step",
+    "StreamSession": "step",
+    "Target": "spec",
+    "Array": "__array__",
+    "NDArray": "__array__",
+    "ndarray": "__array__",
+    "Callable": "__call__",
+    "PathLike": "__fspath__",
+}
 """Protocols, and what is known by one attribute."""
 
 
@@ -158,11 +164,18 @@ def _is_instance(value: Any, name: str, scope: Mapping[str, Any]) -> bool:
 
 
 OURS = {
-    "Graph": "compiler.graph.graph", "Policy": "compiler.graph.policy", "Program": "compiler.files.program",
-    "Result": "runtime.result", "RealTime": "runtime.realtime", "TrainConfig": "training.config",
-    "Contract": "compiler.graph.contract", "TargetSpec": "compiler.target.protocol", "Study": "training.sweeps.study",
-    "Path": "", "Schedule": "compiler.graph.schedule",
-}  # fmt: skip
+    "Graph": "compiler.graph.graph",
+    "Policy": "compiler.graph.policy",
+    "Program": "compiler.files.program",
+    "Result": "runtime.result",
+    "RealTime": "runtime.realtime",
+    "TrainConfig": "training.config",
+    "Contract": "compiler.graph.contract",
+    "TargetSpec": "compiler.target.protocol",
+    "Study": "training.sweeps.study",
+    "Path": "",
+    "Schedule": "compiler.graph.schedule",
+}
 """Classes that annotations name and the front does not import -> their modules."""
 
 

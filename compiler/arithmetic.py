@@ -372,8 +372,9 @@ def value_problems(data: Mapping[str, Any]) -> list[str]:
     """What is wrong with the values of an arithmetic; and of one with all its fields, where two contradict another."""
     wrong = [
         f"{name}: {problem}"
-        for name, one in KEYS.items() if name in data and (problem := one.problem(data[name])) is not None
-    ]  # fmt: skip
+        for name, one in KEYS.items()
+        if name in data and (problem := one.problem(data[name])) is not None
+    ]
     if wrong or len(data) < len(KEYS):
         return wrong
     return [message for contradicts, message in _contradictions(Arithmetic(**data)) if contradicts]

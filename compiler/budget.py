@@ -80,8 +80,9 @@ def require_runnable(plan: Plan) -> None:
         raise GraphError(
             f"takes {_work(largest.op)} operations in each of {plan.window} steps, and with all others {count} in "
             f"a block, at most {MOST_OPERATIONS} are run",
-            where=largest.name, hint="fewer steps for an action, or smaller layers; inspect runs none",
-        )  # fmt: skip
+            where=largest.name,
+            hint="fewer steps for an action, or smaller layers; inspect runs none",
+        )
 
 
 def require_kept(plan: Plan, steps: int, batch: int = 1) -> None:
@@ -93,6 +94,7 @@ def require_kept(plan: Plan, steps: int, batch: int = 1) -> None:
     count = steps * batch * sum(step.op.size for step in plan.core)
     if count > MOST_KEPT:
         raise GraphError(
-            f"gives {count} values in {steps} steps, and at most {MOST_KEPT} are kept", where="graph",
+            f"gives {count} values in {steps} steps, and at most {MOST_KEPT} are kept",
+            where="graph",
             hint="fewer steps at once, or fewer copies",
-        )  # fmt: skip
+        )

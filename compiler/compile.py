@@ -79,9 +79,10 @@ def compile_graph(
     steps.done("read", require(subject))
     if allow_clustered_decays and (parts(subject)[0].level is Level.INTEGER or not prepares(target.spec)):
         raise NervecordError(
-            f"has no meaning here: nothing is quantised for {target.spec.name}", where="allow_clustered_decays",
+            f"has no meaning here: nothing is quantised for {target.spec.name}",
+            where="allow_clustered_decays",
             hint="leave it out",
-        )  # fmt: skip
+        )
     if parts(subject)[0].level is Level.INTEGER:
         return _as_it_is(subject, target, schedule)
     discrete = steps.done("discrete", require(discretise(subject, dt=dt), Level.DISCRETE))
@@ -155,15 +156,17 @@ def _as_it_is(subject: Graph | Policy, target: Target[Any], schedule: Schedule) 
     for name, value in chosen_options(target).items():
         if name in OPTIONS:
             raise NervecordError(
-                f"is {value}, and the weights are integers already", where=name,
+                f"is {value}, and the weights are integers already",
+                where=name,
                 hint="leave it out, or start from the floats",
-            )  # fmt: skip
+            )
     chosen = adopted(target, graph)
     if chosen.spec.integers is None:
         raise InfeasibleError(
-            "is in integers already, of an arithmetic that is not this target's", where=target.spec.name,
+            "is in integers already, of an arithmetic that is not this target's",
+            where=target.spec.name,
             hint="compile it for the target whose integers they are",
-        )  # fmt: skip
+        )
     raise_on_errors(findings_of(subject, chosen.spec, schedule), InfeasibleError, where=target.spec.name)
     kept: Mapping[str, object] = {"kept": "in the target's integers already"}
     if isinstance(chosen, Adopting):
@@ -175,11 +178,7 @@ def _measured(program: Program, calibrated: Calibration) -> Program:
     """The program with what it does on the observations that calibrated it in its report."""
     spikes = measured_spikes(program.policy, calibrated.observations)
     found = [finding.to_dict() for finding in silent_layers(calibrated.spikes_per_action, spikes)]
-    report = {
-        **program.report,
-        "spikes_per_action": spikes,
-        "findings": [*program.report["findings"], *found],
-    }
+    report = {**program.report, "spikes_per_action": spikes, "findings": [*program.report["findings"], *found]}
     return dataclasses.replace(program, report=report)
 
 

@@ -278,9 +278,13 @@ def _channels_text(what: str, channels: list[dict[str, Any]]) -> list[str]:
             limits = f" {channel['low']:g}..{channel['high']:g}"
         texts.append(channel["name"] + limits + (f" {channel['unit']}" if channel["unit"] else ""))
     return textwrap.wrap(
-        f"{what}: {', '.join(texts)}", _WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False,
+        f"{what}: {', '.join(texts)}",
+        _WIDTH,
+        initial_indent="  ",
+        subsequent_indent="    ",
+        break_long_words=False,
         break_on_hyphens=False,
-    )  # fmt: skip
+    )
 
 
 def _target_text(report: TargetReport) -> list[str]:

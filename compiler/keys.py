@@ -150,6 +150,7 @@ def table_problems(section: str, data: Any, allowed: Sequence[str], needed: Sequ
     prefix = f"{section}." if section else ""
     wrong = [
         f"{prefix}{schema.printable(name)}: unknown key (choose from: {', '.join(sorted(allowed))})"
-        for name in data if name not in allowed
-    ]  # fmt: skip
+        for name in data
+        if name not in allowed
+    ]
     return wrong + [f"{prefix}{name}: is missing" for name in needed if name not in data]

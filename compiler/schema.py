@@ -96,9 +96,14 @@ def record(name: str, fields: Iterable[Field], *, kind: str | None = None, close
     `kind` is what its field "kind" says, in a union of records.
     """
     return msgspec.defstruct(
-        name, list(fields), kw_only=True, forbid_unknown_fields=closed, frozen=True, tag=kind,
+        name,
+        list(fields),
+        kw_only=True,
+        forbid_unknown_fields=closed,
+        frozen=True,
+        tag=kind,
         tag_field=None if kind is None else "kind",
-    )  # fmt: skip
+    )
 
 
 def kind_of(value: Any) -> str:

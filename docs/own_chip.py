@@ -123,13 +123,15 @@ def own_chip_doc() -> str:
             "What the chip's neurons and connections can do. With an `[arithmetic]` most of it follows, and stating\n"
             "another value is refused; "
             f"{', '.join(f'`{name}`' for name in implied.ABILITIES)} may be `false` where the chip can do less.",
-            keys_of(Behaviour), follows,
+            keys_of(Behaviour),
+            follows,
         ),
         _section(
             "[limits]",
             "What the chip and its cores hold. Placement keeps to the limits of a core, so there is no section for\n"
             "it: each population gets cores of its own, as few as let an equal share of it keep to them.",
-            keys_of(Limits), follows,
+            keys_of(Limits),
+            follows,
         ),
         _section(
             "[packing]",
@@ -147,12 +149,13 @@ def own_chip_doc() -> str:
         _section(
             "[convolution]",
             "Of a chip that convolves, for inspecting. Lowering unrolls convolutions to synapses.",
-            keys_of(Convolution), known="not known",
+            keys_of(Convolution),
+            known="not known",
         ),
         "\n## [nodes]\n\nKinds of nodes that the chip realises, for each level that a graph can have (`imported`,\n"
         "`discrete`, `integer`), with a `source` and a `confidence`. With an `[arithmetic]` it follows.\n",
         PACKAGE,
-    ]  # fmt: skip
+    ]
     return "".join(parts)
 
 

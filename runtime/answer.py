@@ -49,7 +49,9 @@ def answered(trusted: Array, sound: Array | None = None) -> Answer:
         trusted: (batch,) bool, whose observation was finite. sound: (batch,) bool, whose action was; None: all.
     """
     fine = np.ones_like(trusted) if sound is None else sound
-    return Answer(tuple(
-        None if seen and acted else ACTION_NOT_FINITE if seen else NOT_FINITE
-        for seen, acted in zip(trusted, fine, strict=True)
-    ))  # fmt: skip
+    return Answer(
+        tuple(
+            None if seen and acted else ACTION_NOT_FINITE if seen else NOT_FINITE
+            for seen, acted in zip(trusted, fine, strict=True)
+        )
+    )

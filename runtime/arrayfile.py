@@ -96,8 +96,9 @@ class _Budget:
         if self.taken > self.allowed:
             raise FileFormatError(
                 f"its values take {self.taken} bytes as float64, at most {self.allowed} are read of a file of its size",
-                where=self.where, hint="give fewer rows, or store them without compression",
-            )  # fmt: skip
+                where=self.where,
+                hint="give fewer rows, or store them without compression",
+            )
 
 
 @dataclass(frozen=True, slots=True)

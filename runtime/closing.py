@@ -59,9 +59,10 @@ class Closing:
             raise ContractError("is closed", where="session")
         if self._torn:
             raise ContractError(
-                "was in the middle of a step when the process forked", where="session",
+                "was in the middle of a step when the process forked",
+                where="session",
                 hint="open another one in the child, or fork between steps",
-            )  # fmt: skip
+            )
 
     # ------------------------------------------------------------------------------------------------ whole or not
 

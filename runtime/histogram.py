@@ -44,6 +44,9 @@ class Histogram:
         edges = (*EDGES, math.inf)
         bins = [[edge if math.isfinite(edge) else None, count] for edge, count in zip(edges, self.counts, strict=True)]
         return {
-            "total": self.total, "median": self.quantile(0.5), "p99": self.quantile(0.99), "largest": self.largest,
+            "total": self.total,
+            "median": self.quantile(0.5),
+            "p99": self.quantile(0.99),
+            "largest": self.largest,
             "bins": [row for row in bins if row[1]],
-        }  # fmt: skip
+        }

@@ -100,14 +100,7 @@ def run_policy(
 class _Loop:
     """State of one `run_policy`: environments, their episodes, and the clocks."""
 
-    def __init__(
-        self,
-        session: Session,
-        name: str,
-        environments: list[Any],
-        seeds: list[int],
-        seed: int,
-    ) -> None:
+    def __init__(self, session: Session, name: str, environments: list[Any], seeds: list[int], seed: int) -> None:
         self.session, self.name, self.envs, self.seeds, self.seed = session, name, environments, seeds, seed
         self.contract = session.contract
         self.progress: Progress | None = None

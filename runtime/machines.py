@@ -67,14 +67,16 @@ class Tally:
     def add(self, entered: Mapping[str, Array], trace: Mapping[str, Array], active: Array) -> None:
         """One more block; see `count_block`. New sums take the place of those that were."""
         more = count_block(self.plan, entered, trace, active)
-        spikes, events = ({**old, **{n: old.get(n, 0.0) + x for n, x in new.items()}}
-                          for old, new in zip(self.sums, more, strict=True))  # fmt: skip
+        spikes, events = (
+            {**old, **{n: old.get(n, 0.0) + x for n, x in new.items()}}
+            for old, new in zip(self.sums, more, strict=True)
+        )
         self.sums = spikes, events
 
 
-def count_block(plan: Plan, entered: Mapping[str, Array], trace: Mapping[str, Array], active: Array) -> tuple[
-    dict[str, float], dict[str, float]
-]:  # fmt: skip
+def count_block(
+    plan: Plan, entered: Mapping[str, Array], trace: Mapping[str, Array], active: Array
+) -> tuple[dict[str, float], dict[str, float]]:
     """(spikes, synaptic events) of one block, counted when they are sent.
 
     Args:
@@ -82,8 +84,9 @@ def count_block(plan: Plan, entered: Mapping[str, Array], trace: Mapping[str, Ar
     """
     spikes = {
         step.name: float(trace[step.name][:, active].sum())
-        for step in plan.core if type(step.op).ROLE == "population" and step.op.spikes
-    }  # fmt: skip
+        for step in plan.core
+        if type(step.op).ROLE == "population" and step.op.spikes
+    }
     events: dict[str, float] = {}
     for step in plan.connections:
         synapses = step.op.synapses()

@@ -82,9 +82,10 @@ def _observable(node: dict[str, Any], where: str) -> dict[str, Any]:
             return dict(named[name])
     if len(named) != 1:
         raise FileFormatError(
-            f"holds {', '.join(sorted(named)) or 'no observables'}, and which is meant is not clear", where=where,
+            f"holds {', '.join(sorted(named)) or 'no observables'}, and which is meant is not clear",
+            where=where,
             hint=f"call it {INPUT!r}",
-        )  # fmt: skip
+        )
     return dict(next(iter(named.values())))
 
 
@@ -96,9 +97,10 @@ def _rows(observable: dict[str, Any], size: int, dt: float | None, where: str) -
         recorded = _number(observable, "dt")
         if None not in (recorded, dt) and not math.isclose(recorded, dt, rel_tol=1e-6):  # type: ignore[arg-type]
             raise FileFormatError(
-                f"is recorded in steps of {recorded:g} s, and a step is {dt:g} s here", where=where,
+                f"is recorded in steps of {recorded:g} s, and a step is {dt:g} s here",
+                where=where,
                 hint="record it in these steps; of a network of another tool --dt says the step",
-            )  # fmt: skip
+            )
         return np.ascontiguousarray(data.swapaxes(0, 1), dtype=np.float64)
     if dt is None:
         raise FileFormatError("holds events, and there is no time step to sort them into", where=where)
@@ -127,8 +129,9 @@ def _sorted(observable: dict[str, Any], size: int, dt: float, where: str) -> Arr
     if count * len(idx) * size > MOST_VALUES:
         raise FileFormatError(
             f"has {len(idx)} samples of {count:.0f} steps of {size} neurons, {MOST_VALUES} values at most are laid out",
-            where=where, hint="fewer samples, or a larger time step",
-        )  # fmt: skip
+            where=where,
+            hint="fewer samples, or a larger time step",
+        )
     rows: Array = np.zeros((int(count), len(idx), size))
     values = np.asarray(value)[sample, event] if isinstance(value, np.ndarray) and value.shape == idx.shape else 1.0
     rows[steps.astype(np.int64), sample, neuron.astype(np.int64)] = values

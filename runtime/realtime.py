@@ -70,8 +70,10 @@ class Stats:
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
         return {
-            "latency": self.latency.to_dict(), "interval": self.interval.to_dict(), "rate_changes": self.rate_changes
-        }  # fmt: skip
+            "latency": self.latency.to_dict(),
+            "interval": self.interval.to_dict(),
+            "rate_changes": self.rate_changes,
+        }
 
 
 class RealTimeSession(Acting):

@@ -22,13 +22,7 @@ from nervecord.compiler.plan.host_steps import After, Before
 from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import ContractError
 from nervecord.runtime.answer import ACTION_NOT_FINITE, NOT_FINITE, Answer, answered
-from nervecord.runtime.checks import (
-    checked_active,
-    checked_batch,
-    checked_observation,
-    checked_rows,
-    room_for,
-)
+from nervecord.runtime.checks import checked_active, checked_batch, checked_observation, checked_rows, room_for
 from nervecord.runtime.closing import Closing
 from nervecord.runtime.machines import BlockMachine, Definition
 

@@ -109,12 +109,21 @@ class ArithmeticTarget(EngineTarget):
         return self.lowered(subject, calibration, schedule)
 
     def lowered(
-        self, subject: Graph | Policy, calibration: Calibration | StreamCalibration | None, schedule: Schedule, *,
+        self,
+        subject: Graph | Policy,
+        calibration: Calibration | StreamCalibration | None,
+        schedule: Schedule,
+        *,
         whole: bool = False,
-    ) -> Lowered:  # fmt: skip
+    ) -> Lowered:
         """The same; whole: with no exponent that cuts bits off."""
         made, report = lower(
-            subject, integers(self.spec), calibration, schedule=schedule, weight_bits=self.weight_bits or None,
-            weight_slices=self.weight_slices, whole=whole,
-        )  # fmt: skip
+            subject,
+            integers(self.spec),
+            calibration,
+            schedule=schedule,
+            weight_bits=self.weight_bits or None,
+            weight_slices=self.weight_slices,
+            whole=whole,
+        )
         return Lowered(subject=made, report=report)

@@ -49,9 +49,10 @@ def compare(
     if acts[0] is not acts[1]:
         which = "first" if acts[0] else "second"
         raise ContractError(
-            f"the {which} is a policy, and the other is a network without a contract", where="compare",
+            f"the {which} is a policy, and the other is a network without a contract",
+            where="compare",
             hint="--contract FILE makes a policy of the network; or compare two networks",
-        )  # fmt: skip
+        )
     with contextlib.ExitStack() as opened:
         if not acts[0]:
             return _streams(opened, sides, observations if inputs is None else inputs, steps, engines, mode, tolerance)
@@ -67,14 +68,20 @@ def compare(
 
 
 def _streams(
-    opened: contextlib.ExitStack, sides: list[Any], inputs: Array | Mapping[str, Array] | StrPath | None,
-    steps: int | None, engines: tuple[str | None, str | None], mode: Mode, tolerance: float | None,
-) -> Comparison:  # fmt: skip
+    opened: contextlib.ExitStack,
+    sides: list[Any],
+    inputs: Array | Mapping[str, Array] | StrPath | None,
+    steps: int | None,
+    engines: tuple[str | None, str | None],
+    mode: Mode,
+    tolerance: float | None,
+) -> Comparison:
     if inputs is None:
         raise NervecordError(
-            "these networks need a recording to be driven with", where="compare",
+            "these networks need a recording to be driven with",
+            where="compare",
             hint="--input FILE: an .npz or .npy of (steps, values)",
-        )  # fmt: skip
+        )
     schedule = _schedule(sides, steps)
     graph = sides[0].graph if isinstance(sides[0], Program) or _is_session(sides[0]) else sides[0]
     values = recorded_input(inputs, graph)
@@ -96,7 +103,7 @@ def _schedule(sides: Sequence[Any], steps: int | None) -> Schedule:
     if steps is not None:
         raise NervecordError(
             "one of the two is a program, which says it itself", where="steps", hint="leave --steps out"
-        )  # fmt: skip
+        )
     found: Schedule = said[0]
     return found
 

@@ -70,9 +70,17 @@ def certify(
     rows = observations_for(observations, (load_source(policy),))
     with _opened(policy) as floating, _opened(program) as compiled:
         return measure(
-            floating, compiled, rows, env, tolerance, wrappers=wrappers, most=most, seed=seed,
-            environments=environments, progress=progress,
-        )  # fmt: skip
+            floating,
+            compiled,
+            rows,
+            env,
+            tolerance,
+            wrappers=wrappers,
+            most=most,
+            seed=seed,
+            environments=environments,
+            progress=progress,
+        )
 
 
 def robustness(
@@ -91,9 +99,16 @@ def robustness(
     rows = observations_for(observations, (load_source(policy),))
     with _opened(policy) as floating, _opened(program) as compiled:
         return measure_robustness(
-            floating, compiled, rows, env, perturbations, wrappers=wrappers, episodes=episodes, seed=seed,
+            floating,
+            compiled,
+            rows,
+            env,
+            perturbations,
+            wrappers=wrappers,
+            episodes=episodes,
+            seed=seed,
             progress=progress,
-        )  # fmt: skip
+        )
 
 
 def emit(

@@ -49,9 +49,15 @@ def compilable(
         NervecordError: a program is given, and with it what it says itself; or as of `network_to_compile`.
     """
     program = foreign_program(
-        source, target, contract=contract, inputs=inputs, dt=dt, reset=reset,
-        convention=None if convention == "euler" else convention, **options,
-    )  # fmt: skip
+        source,
+        target,
+        contract=contract,
+        inputs=inputs,
+        dt=dt,
+        reset=reset,
+        convention=None if convention == "euler" else convention,
+        **options,
+    )
     if program is not None:
         return program.subject, program.schedule
     network = network_to_compile(source, contract=contract, inputs=inputs, dt=dt, convention=convention, reset=reset)
@@ -81,16 +87,18 @@ def foreign_program(source: Source, target: str, **options: object) -> Program |
         return None
     if program.target == target:
         raise NervecordError(
-            f"is a program, compiled already for {target!r}", where=where,
+            f"is a program, compiled already for {target!r}",
+            where=where,
             hint="name another target, or give the NIR file it was made of",
-        )  # fmt: skip
+        )
     is_open = program.graph.level is not Level.INTEGER
     for name, value in options.items():
         if value is not None and value is not False and not (is_open and name in CHOOSES):
             raise NervecordError(
-                f"is given, and {where} is compiled already: it stays as it is", where=name,
+                f"is given, and {where} is compiled already: it stays as it is",
+                where=name,
                 hint="leave it out, or compile the NIR file anew",
-            )  # fmt: skip
+            )
     return program
 
 

@@ -20,9 +20,15 @@ FPGA, FPGA_SIM = "fpga", "fpga-sim"
 
 
 def open_session(
-    program: Program, *, engine: str | None, trace: bool, device: str | None = None, precision: str | None = None,
-    library: str | os.PathLike[str] | None = None, port: str | os.PathLike[str] | None = None,
-) -> Session:  # fmt: skip
+    program: Program,
+    *,
+    engine: str | None,
+    trace: bool,
+    device: str | None = None,
+    precision: str | None = None,
+    library: str | os.PathLike[str] | None = None,
+    port: str | os.PathLike[str] | None = None,
+) -> Session:
     """A session of a policy's program.
 
     Args:
@@ -104,7 +110,8 @@ def _settings(program: Program, engine: str | None, device: str | None, precisio
     if chosen != door.NAME:
         name, value = next(iter(given.items()))
         raise NervecordError(
-            f"{value!r} is given, and engine {chosen!r} lets nobody choose it", where=name,
+            f"{value!r} is given, and engine {chosen!r} lets nobody choose it",
+            where=name,
             hint=f"engine {door.NAME!r} does",
-        )  # fmt: skip
+        )
     return given

@@ -91,6 +91,7 @@ def observations_for(recording: Array | StrPath | None, sides: Sequence[object])
         if isinstance(side, Policy) and side.recorded is not None:
             return side.recorded
     raise NervecordError(
-        "none of these policies carries recorded ones", where="observations",
+        "none of these policies carries recorded ones",
+        where="observations",
         hint="give an .npz or .npy of them, as in --observations FILE; a policy.nir of a training carries some",
-    )  # fmt: skip
+    )

@@ -127,9 +127,10 @@ def block_schedule(subject: Graph | Policy | Program, steps: int | None) -> Sche
         return None
     if not isinstance(subject, Graph):
         raise NervecordError(
-            f"is {steps}, and a {type(subject).__name__.lower()} says its steps itself", where="steps",
+            f"is {steps}, and a {type(subject).__name__.lower()} says its steps itself",
+            where="steps",
             hint="leave it out: it is for a graph that is no policy",
-        )  # fmt: skip
+        )
     return Schedule(steps, "reset")
 
 

@@ -63,9 +63,10 @@ def warmup(progress: Callable[[int, int], object] = lambda done, total: None) ->
 
     if not (jit.serves() and jit.keeps()):
         raise NervecordError(
-            "cannot be used: each process compiles anew", where="numba's cache",
+            "cannot be used: each process compiles anew",
+            where="numba's cache",
             hint="name a folder that can be written in the variable NUMBA_CACHE_DIR",
-        )  # fmt: skip
+        )
     compiled, found = (now - then for now, then in zip(_asked(), before, strict=True))
     loop: Any = kernel.loop()  # of numba's dispatchers
     return Warmth(Path(loop.act.stats.cache_path), compiled, found, time.perf_counter() - began)

@@ -141,8 +141,11 @@ def assert_same_actions(policy: Policy, observations: Array, flags: tuple[str, .
 # Sanitizers
 
 SANITIZED = (
-    "-O0", "-g", "-fsanitize=address,undefined,float-cast-overflow,float-divide-by-zero", "-fno-sanitize-recover=all",
-)  # fmt: skip
+    "-O0",
+    "-g",
+    "-fsanitize=address,undefined,float-cast-overflow,float-divide-by-zero",
+    "-fno-sanitize-recover=all",
+)
 """For processes that `sanitized` starts: what leaves an array, or does what the language does not define, ends them."""
 GUARD = 256
 """Bytes behind each member of a state that nothing may touch."""
@@ -162,10 +165,13 @@ def sanitizer() -> str | None:
 def sanitized(words: Sequence[object], library: str) -> subprocess.CompletedProcess[str]:
     """A Python with the sanitizer's library, and with GCC as its C compiler, on these words."""
     variables = {
-        **os.environ, "LD_PRELOAD": library, "CC": "gcc",
+        **os.environ,
+        "LD_PRELOAD": library,
+        "CC": "gcc",
         # The interpreter itself leaks, and its memory is not what this is about.
-        "ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1",
-    }  # fmt: skip
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+    }
     return subprocess.run(
         [sys.executable, *map(str, words)], capture_output=True, text=True, env=variables, check=False
     )
@@ -218,13 +224,35 @@ def poison(states: Array) -> None:
 CORTEX_TOOLS = ("arm-none-eabi-gcc", "qemu-system-arm")
 CORTEX = Path(__file__).parent / "data" / "cortex_m4"
 CORTEX_FLAGS = (
-    "-std=gnu99", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=soft",
-    "-ffunction-sections", "-Wl,--gc-sections", "-nostartfiles", "--specs=nosys.specs",
-)  # fmt: skip
+    "-std=gnu99",
+    "-ffp-contract=off",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-mcpu=cortex-m4",
+    "-mthumb",
+    "-mfloat-abi=soft",
+    "-ffunction-sections",
+    "-Wl,--gc-sections",
+    "-nostartfiles",
+    "--specs=nosys.specs",
+)
 QEMU = (
-    "timeout", "120", "qemu-system-arm", "-M", "mps2-an386", "-nographic", "-monitor", "none", "-serial", "none",
-    "-semihosting-config", "enable=on,target=native", "-icount", "shift=0",
-)  # fmt: skip
+    "timeout",
+    "120",
+    "qemu-system-arm",
+    "-M",
+    "mps2-an386",
+    "-nographic",
+    "-monitor",
+    "none",
+    "-serial",
+    "none",
+    "-semihosting-config",
+    "enable=on,target=native",
+    "-icount",
+    "shift=0",
+)
 
 
 def on_cortex(folder: Path, level: str) -> tuple[int, int, int, int]:

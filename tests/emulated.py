@@ -47,20 +47,35 @@ def random_arithmetic(seed: int) -> Arithmetic:
     threshold_shift = int(rng.integers(0, 7))
     delay = one(0, 1, 1)
     return Arithmetic(
-        weight_bits=int(rng.integers(4, 17)), weight_signs=one("twos-complement", "mode"),
-        weight_exponent_low=-int(rng.integers(0, 13)), weight_exponent_high=int(rng.integers(0, 8)),
-        accumulate=one("sum-then-shift", "shift-each"), product_bits=int(rng.integers(32, 54)), input_shift=input_shift,
-        current_bits=current_bits, current_overflow=one("saturate", "saturate-symmetric", "wrap", "wrap-once"),
-        membrane_bits=membrane_bits, membrane_overflow=one("saturate", "saturate-symmetric", "wrap", "wrap-once"),
-        decay=decay, decay_bits=int(rng.integers(2, 6)) if decay == "shift" else int(rng.integers(4, 17)),
+        weight_bits=int(rng.integers(4, 17)),
+        weight_signs=one("twos-complement", "mode"),
+        weight_exponent_low=-int(rng.integers(0, 13)),
+        weight_exponent_high=int(rng.integers(0, 8)),
+        accumulate=one("sum-then-shift", "shift-each"),
+        product_bits=int(rng.integers(32, 54)),
+        input_shift=input_shift,
+        current_bits=current_bits,
+        current_overflow=one("saturate", "saturate-symmetric", "wrap", "wrap-once"),
+        membrane_bits=membrane_bits,
+        membrane_overflow=one("saturate", "saturate-symmetric", "wrap", "wrap-once"),
+        decay=decay,
+        decay_bits=int(rng.integers(2, 6)) if decay == "shift" else int(rng.integers(4, 17)),
         decay_rounding=one("floor", "at-least-one") if decay == "shift" else one("zero", "floor", "half-up"),
-        current_decay_low=one(0, 1), order=one("current-first", "membrane-first"),
-        threshold_bits=max(1, min(membrane_bits - 1 - threshold_shift, 20)), threshold_shift=threshold_shift,
-        compare=one(">", ">="), reset=reset, spikes_per_step=one(1, 3, 255) if reset == "subtract" else 1,
-        bias_bits=one(0, 8, 13), bias_exponent_high=int(rng.integers(0, 5)), bias_enters=one("membrane", "current"),
-        readout=one("membrane", "membrane", "largest-threshold"), graded_bits=one(0, 8, 16, 24), connection_delay=delay,
+        current_decay_low=one(0, 1),
+        order=one("current-first", "membrane-first"),
+        threshold_bits=max(1, min(membrane_bits - 1 - threshold_shift, 20)),
+        threshold_shift=threshold_shift,
+        compare=one(">", ">="),
+        reset=reset,
+        spikes_per_step=one(1, 3, 255) if reset == "subtract" else 1,
+        bias_bits=one(0, 8, 13),
+        bias_exponent_high=int(rng.integers(0, 5)),
+        bias_enters=one("membrane", "current"),
+        readout=one("membrane", "membrane", "largest-threshold"),
+        graded_bits=one(0, 8, 16, 24),
+        connection_delay=delay,
         delay_max=one(max(delay, 1), 63, 4096),
-    )  # fmt: skip
+    )
 
 
 def widest_arithmetic(seed: int) -> Arithmetic:
@@ -77,14 +92,23 @@ def widest_arithmetic(seed: int) -> Arithmetic:
     current_bits, membrane_bits = width(), width()
     saturates = rng.random() < 0.5  # as what wraps is refused where it might
     return dataclasses.replace(
-        found, weight_bits=number(1, 16), weight_exponent_low=-number(0, 24), weight_exponent_high=number(0, 24),
-        product_bits=number(20, 53), input_shift=min(number(0, 16), min(current_bits, membrane_bits) - 2),
-        current_bits=current_bits, current_overflow="saturate" if saturates else found.current_overflow,
-        membrane_bits=membrane_bits, membrane_overflow="saturate" if saturates else found.membrane_overflow,
-        decay_bits=number(1, 5) if found.decay == "shift" else number(1, 16), threshold_bits=number(1, 31),
-        threshold_shift=number(0, 16), bias_bits=number(0, 24), bias_exponent_high=number(0, 16),
+        found,
+        weight_bits=number(1, 16),
+        weight_exponent_low=-number(0, 24),
+        weight_exponent_high=number(0, 24),
+        product_bits=number(20, 53),
+        input_shift=min(number(0, 16), min(current_bits, membrane_bits) - 2),
+        current_bits=current_bits,
+        current_overflow="saturate" if saturates else found.current_overflow,
+        membrane_bits=membrane_bits,
+        membrane_overflow="saturate" if saturates else found.membrane_overflow,
+        decay_bits=number(1, 5) if found.decay == "shift" else number(1, 16),
+        threshold_bits=number(1, 31),
+        threshold_shift=number(0, 16),
+        bias_bits=number(0, 24),
+        bias_exponent_high=number(0, 16),
         graded_bits=int(rng.choice([0, 2, 24, rng.integers(2, 25)])),
-    )  # fmt: skip
+    )
 
 
 def policy_of(case: Case, *, choices: bool = False) -> Policy | None:
@@ -126,11 +150,15 @@ def policy_of(case: Case, *, choices: bool = False) -> Policy | None:
     chosen = next((op.choices for op in nodes.values() if isinstance(op, (ArgmaxDecode, CountArgmaxDecode))), 0)
     limits = ((0.0,), (chosen - 1.0,)) if chosen else ((-9.0,) * actions, (9.0,) * actions)
     contract = Contract(
-        environment="none", steps=case.plan.schedule.steps, state=case.plan.schedule.state, control_period=0.05,
+        environment="none",
+        steps=case.plan.schedule.steps,
+        state=case.plan.schedule.state,
+        control_period=0.05,
         observation=Channels(tuple(f"o{k}" for k in range(observations)), ("",) * observations),
         action=Channels(tuple(f"a{k}" for k in range(actions)), ("",) * actions, *limits),
-        fail_safe=limits[1], choices=tuple(f"choice {k}" for k in range(chosen)),
-    )  # fmt: skip
+        fail_safe=limits[1],
+        choices=tuple(f"choice {k}" for k in range(chosen)),
+    )
     policy = Policy(graph.replace(nodes=nodes, edges=tuple(edges)), contract)
     assert graph.arithmetic is not None
     ranges = overflows(prove(plan(policy)), graph.arithmetic)

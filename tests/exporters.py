@@ -80,10 +80,15 @@ def rsl_rl(path: Path, *, observations: int = 27, actions: int = 8, normalised: 
         torch.manual_seed(0)
         seen = TensorDict({"policy": torch.randn(64, observations) * 3 + 1}, batch_size=[64])
         model = MLPModel(
-            seen, {"actor": ["policy"]}, "actor", actions, hidden_dims=(32, 16), activation="elu",
+            seen,
+            {"actor": ["policy"]},
+            "actor",
+            actions,
+            hidden_dims=(32, 16),
+            activation="elu",
             obs_normalization=normalised,
             distribution_cfg={"class_name": "GaussianDistribution", "init_std": 1.0, "std_type": "scalar"},
-        )  # fmt: skip
+        )
         model.update_normalization(seen)
         exported = model.as_onnx(verbose=False)
     names = {"input_names": exported.input_names, "output_names": exported.output_names}

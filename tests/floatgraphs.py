@@ -129,11 +129,17 @@ class _Maker:
         kernel = tuple(int(rng.integers(1, min(4, size + 1))) for size in shape[1:])
         weight = rng.normal(size=(out, channels // groups, *kernel))
         conv = Conv(
-            weight, rng.normal(size=out) * 0.3 if rng.random() < 0.5 else None,
-            tuple(int(rng.integers(1, 3)) for _ in range(axes)), tuple(int(rng.integers(0, 3)) for _ in range(axes)),
-            tuple(int(rng.choice([1, 1, 2])) if size > 2 * (kern - 1) else 1
-                  for size, kern in zip(shape[1:], kernel, strict=True)), groups, shape[1:],
-        )  # fmt: skip
+            weight,
+            rng.normal(size=out) * 0.3 if rng.random() < 0.5 else None,
+            tuple(int(rng.integers(1, 3)) for _ in range(axes)),
+            tuple(int(rng.integers(0, 3)) for _ in range(axes)),
+            tuple(
+                int(rng.choice([1, 1, 2])) if size > 2 * (kern - 1) else 1
+                for size, kern in zip(shape[1:], kernel, strict=True)
+            ),
+            groups,
+            shape[1:],
+        )
         at = self.add(f"conv{k}", conv, source)
         shape = conv.out_shape
         if axes == 2 and rng.random() < 0.5 and min(shape[1:]) >= 2:

@@ -33,13 +33,35 @@ from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import GraphError
 
 LAVA = Arithmetic(
-    weight_bits=8, weight_signs="mode", weight_exponent_low=-8, weight_exponent_high=7, accumulate="sum-then-shift",
-    product_bits=32, input_shift=6, current_bits=24, current_overflow="wrap-once", membrane_bits=24,
-    membrane_overflow="saturate-symmetric", decay="factor", decay_bits=12, decay_rounding="zero", current_decay_low=1,
-    order="current-first", threshold_bits=17, threshold_shift=6, compare=">", reset="zero", spikes_per_step=1,
-    bias_bits=13, bias_exponent_high=7, bias_enters="membrane", readout="largest-threshold", graded_bits=16,
-    connection_delay=1, delay_max=63,
-)  # fmt: skip
+    weight_bits=8,
+    weight_signs="mode",
+    weight_exponent_low=-8,
+    weight_exponent_high=7,
+    accumulate="sum-then-shift",
+    product_bits=32,
+    input_shift=6,
+    current_bits=24,
+    current_overflow="wrap-once",
+    membrane_bits=24,
+    membrane_overflow="saturate-symmetric",
+    decay="factor",
+    decay_bits=12,
+    decay_rounding="zero",
+    current_decay_low=1,
+    order="current-first",
+    threshold_bits=17,
+    threshold_shift=6,
+    compare=">",
+    reset="zero",
+    spikes_per_step=1,
+    bias_bits=13,
+    bias_exponent_high=7,
+    bias_enters="membrane",
+    readout="largest-threshold",
+    graded_bits=16,
+    connection_delay=1,
+    delay_max=63,
+)
 """Lava's fixed point, as targets/lava/spec.toml states it."""
 
 
@@ -140,9 +162,12 @@ def _attempt(rng: np.random.Generator, arithmetic: Arithmetic) -> tuple[Graph, S
             nodes[name] = _readout(rng, arithmetic, nodes[name])
     names = [str(name) for name in rng.permutation(list(nodes))]
     graph = Graph(
-        Level.INTEGER, {name: nodes[name] for name in names}, tuple(edges[int(i)] for i in rng.permutation(len(edges))),
-        1e-3, arithmetic,
-    )  # fmt: skip
+        Level.INTEGER,
+        {name: nodes[name] for name in names},
+        tuple(edges[int(i)] for i in rng.permutation(len(edges))),
+        1e-3,
+        arithmetic,
+    )
     schedule = Schedule(steps, "carried" if carried else "reset")
     return graph, schedule, _inputs(rng, graph, limits, steps)
 
@@ -161,9 +186,13 @@ def _inputs(rng: np.random.Generator, graph: Graph, limits: dict[str, int], step
 
 
 def _recurrence(
-    rng: np.random.Generator, arithmetic: Arithmetic, nodes: dict[str, Op], edges: list[Edge],
-    populations: list[str], sizes: dict[str, int],
-) -> None:  # fmt: skip
+    rng: np.random.Generator,
+    arithmetic: Arithmetic,
+    nodes: dict[str, Op],
+    edges: list[Edge],
+    populations: list[str],
+    sizes: dict[str, int],
+) -> None:
     for k in range(int(rng.integers(0, 3))):
         a, b = (str(name) for name in rng.choice(populations, size=2))
         delay = min(max(int(rng.choice([arithmetic.connection_delay, 1, 3])), 1), arithmetic.delay_max)
@@ -193,9 +222,10 @@ def _dense(
         weight[weight < arithmetic.weight_range(mixed=False, positive=False)[0]] += step
     room = arithmetic.accumulator_limit // beside - 1
     exponents = [
-        e for e in range(arithmetic.weight_exponent_low, arithmetic.weight_exponent_high + 1)
+        e
+        for e in range(arithmetic.weight_exponent_low, arithmetic.weight_exponent_high + 1)
         if (product << e if e > 0 else product >> -e) < room
-    ]  # fmt: skip
+    ]
     if not exponents:
         return Dense(np.zeros_like(weight), 0, bits, delay)
     # Often the largest exponent whose sum the accumulator still holds.

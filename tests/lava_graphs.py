@@ -55,8 +55,7 @@ def traits(case: Case) -> dict[str, bool]:
         "bias channel": any(isinstance(entry.op, BiasChannel) for entry in network_plan.entries),
         "fan-in": any(len(unit.incoming) > 1 for unit in network_plan.units),
         "fan-out": any(
-            sum(tap.source == name for step in network_plan.connections for tap in step.taps) > 1
-            for name in senders
+            sum(tap.source == name for step in network_plan.connections for tap in step.taps) > 1 for name in senders
         ),
         "several inputs": len(network_plan.entries) > 1,
         "several ends": len(network_plan.reads) > 1,
@@ -66,7 +65,7 @@ def traits(case: Case) -> dict[str, bool]:
         "readouts": any(not op.spikes for op in neurons),
         "synaptic current": any(isinstance(op, Neuron) and op.synapse is not None for op in neurons),
         "negative exponents": any(isinstance(op, Dense) and op.weight_exp < 0 for _, op in dense),
-    }  # fmt: skip
+    }
 
 
 def _reached(case: Case, name: str) -> set[str]:

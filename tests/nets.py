@@ -107,13 +107,23 @@ def recurrent(delay: int = 1, **nodes: Op) -> Graph:
 def skip() -> Graph:
     """Two ways of different length into the last layer."""
     nodes: dict[str, Op] = {
-        "input": entry(), "fc1": affine(), "lif1": lif(), "fc2": affine(), "around": affine(), "lif2": lif(),
+        "input": entry(),
+        "fc1": affine(),
+        "lif1": lif(),
+        "fc2": affine(),
+        "around": affine(),
+        "lif2": lif(),
         "output": Output((2,)),
-    }  # fmt: skip
+    }
     edges = (
-        ("input", "fc1"), ("fc1", "lif1"), ("lif1", "fc2"), ("fc2", "lif2"),
-        ("input", "around"), ("around", "lif2"), ("lif2", "output"),
-    )  # fmt: skip
+        ("input", "fc1"),
+        ("fc1", "lif1"),
+        ("lif1", "fc2"),
+        ("fc2", "lif2"),
+        ("input", "around"),
+        ("around", "lif2"),
+        ("lif2", "output"),
+    )
     return Graph(Level.DISCRETE, nodes, edges, dt=1e-3)
 
 
@@ -132,8 +142,11 @@ def convolution(features: int = 2, kernel: int = 3) -> Graph:
     node = Conv(np.ones((features, 1, kernel, kernel)), None, input_size=(20, 20))
     shape = node.out_shape
     nodes: list[tuple[str, Op]] = [
-        ("input", Input((1, 20, 20))), ("conv", node), ("if", continuous_if(shape)), ("output", Output(shape)),
-    ]  # fmt: skip
+        ("input", Input((1, 20, 20))),
+        ("conv", node),
+        ("if", continuous_if(shape)),
+        ("output", Output(shape)),
+    ]
     return chain(Level.IMPORTED, nodes, dt=1e-3)
 
 
@@ -144,8 +157,13 @@ def with_contract(subject: Policy, **changes: Any) -> Policy:
 def two_readouts(**nodes: Op) -> Graph:
     """input -> fc1 -> lif1 -> fc2 -> deep -> output."""
     named: dict[str, Op] = {
-        "input": entry(), "fc1": affine(), "lif1": lif(), "fc2": affine(), "deep": lif(), "output": Output((2,)),
-    }  # fmt: skip
+        "input": entry(),
+        "fc1": affine(),
+        "lif1": lif(),
+        "fc2": affine(),
+        "deep": lif(),
+        "output": Output((2,)),
+    }
     named |= nodes
     edges = (("input", "fc1"), ("fc1", "lif1"), ("lif1", "fc2"), ("fc2", "deep"), ("deep", "output"))
     return Graph(Level.DISCRETE, named, edges, dt=1e-3)
@@ -168,8 +186,12 @@ def write_integrators(path: Path, *, names: tuple[str, str] = ("one", "two"), ch
         return nir.IF(r=np.full(size, 1e3), v_threshold=np.ones(size), v_reset=np.zeros(size))
 
     nodes = {
-        "input": nir.Input({"input": np.array([6])}), "fc1": nir.Linear(first), one: neurons(5),
-        "fc2": nir.Linear(second), two: neurons(3), "output": nir.Output({"output": np.array([3])}),
-    }  # fmt: skip
+        "input": nir.Input({"input": np.array([6])}),
+        "fc1": nir.Linear(first),
+        one: neurons(5),
+        "fc2": nir.Linear(second),
+        two: neurons(3),
+        "output": nir.Output({"output": np.array([3])}),
+    }
     order = list(nodes)
     nir.write(path, nir.NIRGraph(nodes, list(itertools.pairwise(order)), type_check=False))

@@ -15,10 +15,12 @@ onnx = pytest.importorskip("onnx")
 def model(nodes: list[Any], constants: dict[str, Any], size: int, outputs: int, **how: Any) -> Any:
     helper = onnx.helper
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("obs", onnx.TensorProto.FLOAT, how.pop("shape", ["batch", size]))],
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("obs", onnx.TensorProto.FLOAT, how.pop("shape", ["batch", size]))],
         [helper.make_tensor_value_info(how.pop("out", "actions"), onnx.TensorProto.FLOAT, ["batch", outputs])],
         [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
-    )  # fmt: skip
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", how.pop("opset", 18))], ir_version=8, **how)
 
 

@@ -73,8 +73,10 @@ class Timeless(Point):
 
 
 for name, arguments in {
-    "Point-v0": {}, "DictPoint-v0": {"observes": "dict"}, "ImagePoint-v0": {"observes": "image"},
+    "Point-v0": {},
+    "DictPoint-v0": {"observes": "dict"},
+    "ImagePoint-v0": {"observes": "image"},
     "FreePoint-v0": {"unlimited": True},
-}.items():  # fmt: skip
+}.items():
     gymnasium.register(name, f"{__name__}:Point", max_episode_steps=50, kwargs=arguments)
 gymnasium.register("Timeless-v0", f"{__name__}:Timeless", max_episode_steps=50)

@@ -81,10 +81,7 @@ def random_policy(
         contract = dataclasses.replace(contract, action=one_channel, fail_safe=(actions - 1.0,), choices=named)
     nodes: list[tuple[str, Op]] = [
         ("observation", Input((observations,))),
-        (
-            "normalise",
-            Normalise(rng.normal(size=observations), rng.uniform(0.1, 2, size=observations), 1e-8, 10.0),
-        ),
+        ("normalise", Normalise(rng.normal(size=observations), rng.uniform(0.1, 2, size=observations), 1e-8, 10.0)),
     ]
     if population:
         nodes.append(("encode", population_code(observations, population)))

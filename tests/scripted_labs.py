@@ -118,9 +118,15 @@ class Dict(gymnasium.Space):
 def configuration(task: str, group: str) -> SimpleNamespace:
     """Of a task, as both hand it out before it is made."""
     return SimpleNamespace(
-        task=task, group=group, scene=SimpleNamespace(num_envs=4096), sim=SimpleNamespace(device="cuda:0"), seed=None,
-        compute_final_obs=False, auto_reset=True, is_finite_horizon=task == "Finite",
-    )  # fmt: skip
+        task=task,
+        group=group,
+        scene=SimpleNamespace(num_envs=4096),
+        sim=SimpleNamespace(device="cuda:0"),
+        seed=None,
+        compute_final_obs=False,
+        auto_reset=True,
+        is_finite_horizon=task == "Finite",
+    )
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,9 +38,11 @@ class SerialBoard:
         for name, (bits, words) in core.contents().items():
             values = parts_of(bits, words)
             assert not self._library.board_load(
-                self._handle, f"rom_{name} words".encode(), values.ctypes.data_as(ctypes.c_void_p),
+                self._handle,
+                f"rom_{name} words".encode(),
+                values.ctypes.data_as(ctypes.c_void_p),
                 ctypes.c_uint64(values.size),
-            )  # fmt: skip
+            )
         self.noise = 0
         self._done = threading.Event()
 

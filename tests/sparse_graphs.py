@@ -33,11 +33,9 @@ def convolution(rng: np.random.Generator, axes: int) -> Convolution:
             groups=groups,
             **{
                 name: tuple(int(k) for k in rng.integers(low, high, axes))
-                for name, low, high in (
-                    ("kernel", 1, 4), ("stride", 1, 3), ("padding", 0, 3), ("dilation", 1, 3)
-                )
+                for name, low, high in (("kernel", 1, 4), ("stride", 1, 3), ("padding", 0, 3), ("dilation", 1, 3))
             },
-        )  # fmt: skip
+        )
         if not list(convolution.violations()):
             return convolution
 
@@ -72,24 +70,41 @@ def sparse_stream(seed: int, arithmetic: Arithmetic) -> tuple[Graph, Any]:
     """(graph, spikes or values of 30 steps): a convolution, then a matrix; exponents and delays of all kinds."""
     rng = np.random.default_rng(seed)
     form = convolution(rng, int(rng.integers(1, 3)))
-    kernel = mantissas(rng, int(form.features * np.prod(form.input_shape[0] // form.groups) * np.prod(form.kernel)),
-                       arithmetic)  # fmt: skip
+    kernel = mantissas(
+        rng, int(form.features * np.prod(form.input_shape[0] // form.groups) * np.prod(form.kernel)), arithmetic
+    )
     rows = form.unrolled(kernel)
     plain, late = rng.random() < 0.5, rng.random() < 0.3
     first = Sparse(
-        rows.values, rows.columns, rows.starts, rows.inputs, 0 if plain else int(rng.integers(-4, 2)), 8,
-        int(rng.integers(2, 6)) if late else 1, form,
-    )  # fmt: skip
+        rows.values,
+        rows.columns,
+        rows.starts,
+        rows.inputs,
+        0 if plain else int(rng.integers(-4, 2)),
+        8,
+        int(rng.integers(2, 6)) if late else 1,
+        form,
+    )
     second = matrix(rng, int(rng.integers(2, 9)), first.size, arithmetic)
     values = bool(rng.random() < 0.4)
     nodes: list[tuple[str, Op]] = [
         ("input", Input((rows.inputs,), "values" if values else "spikes", 9.0 if values else None)),
         ("conv", first),
         ("neurons", neurons(rng, first.size)),
-        ("rows", Sparse(second.values, second.columns, second.starts, second.inputs, int(rng.integers(-3, 1)), 8,
-                        int(rng.choice([1, 1, 3])))),
+        (
+            "rows",
+            Sparse(
+                second.values,
+                second.columns,
+                second.starts,
+                second.inputs,
+                int(rng.integers(-3, 1)),
+                8,
+                int(rng.choice([1, 1, 3])),
+            ),
+        ),
         ("last", neurons(rng, second.shape[0])),
         ("output", Output((second.shape[0],))),
-    ]  # fmt: skip
+    ]
     x = rng.integers(-9, 9, size=(30, rows.inputs)) if values else (rng.random((30, rows.inputs)) < 0.4)
     return chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=arithmetic), x.astype(np.float64)

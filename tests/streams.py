@@ -96,9 +96,10 @@ def quantised(graph: Graph, name: str, rng: np.random.Generator) -> tuple[Graph,
     scale = float(rng.choice([0.3, 1.0, 2.5, 900.0]))
     code = f"quantise {name}"
     nodes: dict[str, Op] = {
-        **graph.nodes, name: op.replace(limit=None if rng.random() < 0.5 else (op.limit + 0.7) / scale),
+        **graph.nodes,
+        name: op.replace(limit=None if rng.random() < 0.5 else (op.limit + 0.7) / scale),
         code: Quantise(op.size, scale, int(op.limit)),
-    }  # fmt: skip
+    }
     edges = [(code, b) if a == name else (a, b) for a, b in graph.edges]
     return graph.replace(nodes=nodes, edges=(*edges, (name, code))), scale
 
@@ -137,19 +138,25 @@ def branched(graph: Graph, rng: np.random.Generator) -> Graph:
     arithmetic = graph.arithmetic
     assert arithmetic is not None
     senders = [
-        n for n, op in graph.nodes.items()
-        if isinstance(op, (Quantise, BiasChannel, PopulationEncode)) or (isinstance(op, Neuron) and op.spikes)
+        n
+        for n, op in graph.nodes.items()
+        if isinstance(op, (Quantise, BiasChannel, PopulationEncode))
+        or (isinstance(op, Neuron) and op.spikes)
         or (isinstance(op, Input) and all(isinstance(graph.nodes[b], Mantissas) for b in graph.destinations(n)))
-    ]  # fmt: skip
+    ]
     connections = [name for name, op in graph.nodes.items() if isinstance(op, Mantissas)]
     more: list[Edge] = [
-        (a, b) for b in connections for a in senders
+        (a, b)
+        for b in connections
+        for a in senders
         if graph.nodes[a].out_shape == graph.nodes[b].in_shape and (a, b) not in graph.edges
-    ]  # fmt: skip
+    ]
     more += [
-        (a, b) for a in connections for b, op in graph.nodes.items()
+        (a, b)
+        for a in connections
+        for b, op in graph.nodes.items()
         if isinstance(op, Neuron) and op.in_shape == graph.nodes[a].out_shape and (a, b) not in graph.edges
-    ]  # fmt: skip
+    ]
     if not more:
         return graph
     edges = [*graph.edges, more[int(rng.integers(len(more)))]]
@@ -163,9 +170,14 @@ def compressed(graph: Graph, rng: np.random.Generator) -> Graph:
         if isinstance(op, Dense) and rng.random() < 0.2:
             rows = Csr.of(op.weight)
             nodes[name] = Sparse(
-                rows.values.astype(np.int32), rows.columns.astype(np.int32), rows.starts.astype(np.int32), rows.inputs,
-                op.weight_exp, op.weight_bits, op.delay,
-            )  # fmt: skip
+                rows.values.astype(np.int32),
+                rows.columns.astype(np.int32),
+                rows.starts.astype(np.int32),
+                rows.inputs,
+                op.weight_exp,
+                op.weight_bits,
+                op.delay,
+            )
     return graph.replace(nodes=nodes)
 
 
@@ -202,8 +214,9 @@ def float_stream(seed: int) -> tuple[Graph, Schedule, dict[str, Array]]:
             bias = 0.3 * rng.normal(size=size) if rng.random() < 0.6 else None
             nodes[f"fc{k}.{j}"] = Affine(weight, bias, delay + (int(rng.choice([0, 0, 1, 4])) if carried else 0))
             edges += [(source, f"fc{k}.{j}"), (f"fc{k}.{j}", name)]
-        nodes[name] = lif(size, float(rng.uniform(0.3, 0.98)), current=float(rng.uniform(0.2, 0.95))
-                          if rng.random() < 0.5 else None)  # fmt: skip
+        nodes[name] = lif(
+            size, float(rng.uniform(0.3, 0.98)), current=float(rng.uniform(0.2, 0.95)) if rng.random() < 0.5 else None
+        )
         sources[name] = size
     if carried and rng.random() < 0.4:
         name = str(rng.choice([source for source in sources if source.startswith("lif")]))

@@ -20,9 +20,13 @@ SHARED = {"measure", "engines", "report"}
 def run(name: str, *words: object) -> str:
     """Its output; it must exit with 0."""
     done = subprocess.run(
-        [sys.executable, str(FOLDER / f"{name}.py"), *map(str, words)], capture_output=True, text=True, timeout=600,
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
-    )  # fmt: skip
+        [sys.executable, str(FOLDER / f"{name}.py"), *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     return done.stdout
 

@@ -21,9 +21,21 @@ from nervecord.compiler.nir.file import write_nir
 
 ROOT = Path(__file__).parent.parent
 OPTIONAL = (
-    "torch", "snntorch", "skrl", "tensorboard", "mujoco", "gymnasium", "envpool", "matplotlib", "PIL",
-    "imageio_ffmpeg", "plotly", "jinja2", "networkx", "pytest",
-)  # fmt: skip
+    "torch",
+    "snntorch",
+    "skrl",
+    "tensorboard",
+    "mujoco",
+    "gymnasium",
+    "envpool",
+    "matplotlib",
+    "PIL",
+    "imageio_ffmpeg",
+    "plotly",
+    "jinja2",
+    "networkx",
+    "pytest",
+)
 
 HIDE = f"""
 import importlib.abc, sys
@@ -135,9 +147,11 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the sdist of this checkout and the wheel made from it; of a copy, so that it stays as it is."""
     source, out = tmp_path_factory.mktemp("source") / "nervecord", tmp_path_factory.mktemp("dist")
     shutil.copytree(
-        ROOT, source, symlinks=True,
+        ROOT,
+        source,
+        symlinks=True,
         ignore=shutil.ignore_patterns(".*", "tests", "benchmarks", "runs", "demo", "shared", "build", "*.egg-info"),
-    )  # fmt: skip
+    )
     done = _called([sys.executable, "-m", "build", "--outdir", str(out), str(source)])
     assert done.returncode == 0, done.stderr
     return out
@@ -248,10 +262,7 @@ def test_core_installation(wheel: Path, policy: Path, tmp_path: Path) -> None:
     ):
         done = _called([command, *words], cwd=home)
         assert (done.returncode, done.stderr) == (0, ""), words
-    for words, hint in (
-        (["run", program], "[mujoco]'"),
-        (["train", "--steps", "1000"], "[train]'"),
-    ):
+    for words, hint in ((["run", program], "[mujoco]'"), (["train", "--steps", "1000"], "[train]'")):
         done = _called([command, *words], cwd=home)
         assert (done.returncode, done.stdout) == (2, "")
         assert hint in done.stderr

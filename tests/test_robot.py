@@ -57,9 +57,11 @@ def test_python(rows: Array, wanted: Array, monkeypatch: pytest.MonkeyPatch) -> 
     sent: list[Array] = []
     observations = iter(rows)
     namespace: dict[str, Any] = {
-        "running": lambda: len(sent) < COUNT, "read_sensors": lambda: next(observations), "drive": sent.append,
+        "running": lambda: len(sent) < COUNT,
+        "read_sensors": lambda: next(observations),
+        "drive": sent.append,
         "report": reports.append,
-    }  # fmt: skip
+    }
     exec(compile(block("python", "running()"), "docs/robot.md", "exec"), namespace)
     # A busy machine may be late as well, and then the fail-safe action is right.
     assert NOT_FINITE in reports
@@ -245,10 +247,12 @@ def rclpy_stubs(monkeypatch: pytest.MonkeyPatch, parameters: dict[str, Any]) -> 
             return types.SimpleNamespace(now=lambda: types.SimpleNamespace(nanoseconds=int(node_log["now"] * 1e9)))
 
         def get_logger(self) -> Any:
-            return types.SimpleNamespace(**{
-                level: lambda text, level=level: node_log["log"].append((level, text))
-                for level in ("info", "warning", "error")
-            })  # fmt: skip
+            return types.SimpleNamespace(
+                **{
+                    level: lambda text, level=level: node_log["log"].append((level, text))
+                    for level in ("info", "warning", "error")
+                }
+            )
 
         def destroy_node(self) -> None:
             node_log["destroyed"] = True

@@ -53,9 +53,16 @@ SEEDS = {"ant": 20261202}
 OPTIONS = {"ant": {"weight_slices": 2}}
 """What its program was compiled with."""
 FILES = {
-    "README.md", "policy.nir", "config.json", "versions.json", "metrics.jsonl", "result.json", "learning.png",
-    "evaluation-float.json", "evaluation-fixed.json",
-}  # fmt: skip
+    "README.md",
+    "policy.nir",
+    "config.json",
+    "versions.json",
+    "metrics.jsonl",
+    "result.json",
+    "learning.png",
+    "evaluation-float.json",
+    "evaluation-fixed.json",
+}
 
 
 def paired_loss(plain: Any, fixed: Any) -> tuple[float, float]:

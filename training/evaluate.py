@@ -69,9 +69,13 @@ def evaluate(learner: Learner, config: TrainConfig, episodes: int, *, purpose: i
 
 def _play(learner: Learner, config: TrainConfig, seeds: list[int]) -> Evaluation:
     simulator = make_simulator(
-        config.task.env, seeds, kind=config.run.sim, wrappers=config.task.wrappers, threads=config.run.threads,
+        config.task.env,
+        seeds,
+        kind=config.run.sim,
+        wrappers=config.task.wrappers,
+        threads=config.run.threads,
         device=config.run.device,
-    )  # fmt: skip
+    )
     device = learner.device
     low, high = (torch.as_tensor(side, dtype=torch.float32, device=device) for side in (simulator.low, simulator.high))
     try:

@@ -128,11 +128,18 @@ def contract(env: str, path: StrPath | None = None, *, wrappers: Sequence[str] =
     observation, action = channels(env, spaces.observations, low or (0.0,), high or (0.0,))
     text = contract_template(
         Surroundings(
-            env, observation.names, observation.units, () if spaces.choices else action.names,
-            () if spaces.choices else action.units, low, high, choice_names(env, spaces.choices), spaces.period,
+            env,
+            observation.names,
+            observation.units,
+            () if spaces.choices else action.names,
+            () if spaces.choices else action.units,
+            low,
+            high,
+            choice_names(env, spaces.choices),
+            spaces.period,
             wrappers,
         )
-    )  # fmt: skip
+    )
     if path is not None:
         write_atomically(path, text.encode())
     return text

@@ -244,9 +244,13 @@ class Run:
         config = self.config
         seeds = environment_seeds(config.run.seed, TRAINING, self.generation, config.algorithm.num_envs)
         return make_simulator(
-            config.task.env, self.group.own(seeds), kind=config.run.sim, wrappers=config.task.wrappers,
-            threads=config.run.threads, device=self.group.device(config.run.device),
-        )  # fmt: skip
+            config.task.env,
+            self.group.own(seeds),
+            kind=config.run.sim,
+            wrappers=config.task.wrappers,
+            threads=config.run.threads,
+            device=self.group.device(config.run.device),
+        )
 
     def _begin_episodes(self, saved: dict[str, Any] | None = None) -> None:
         """Take up the running episodes that were saved, or begin new ones everywhere."""
@@ -255,9 +259,13 @@ class Run:
         words = np.random.SeedSequence((config.run.seed, 5, self.generation, self.group.rank)).generate_state(1)
         stagger = None if config.run.exact_resume else int(words[0])
         self.collector = Collector(
-            self.simulator, self.learner, rollout, stagger=stagger, begin=saved is None,
+            self.simulator,
+            self.learner,
+            rollout,
+            stagger=stagger,
+            begin=saved is None,
             restart=self.learner.restart_steps,
-        )  # fmt: skip
+        )
         if saved is not None:
             self.collector.load_state_dict(saved)
         else:

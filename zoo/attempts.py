@@ -38,20 +38,24 @@ def draw_teachers(axes: Any) -> None:
     """Validated return against updates, a line for each attempt."""
     first = lines(TEACHER / "attempts" / "seed1.jsonl")
     axes.plot(
-        [row["updates"] / 1e6 for row in first], [row["return"] for row in first], color="#8d99ae", lw=1.3,
+        [row["updates"] / 1e6 for row in first],
+        [row["return"] for row in first],
+        color="#8d99ae",
+        lw=1.3,
         label="seed 1, given up",
-    )  # fmt: skip
-    for folder, colour, label in (
-        (TEACHER, "#1b1b1e", "seed 2"), (SECOND, "#2a9d8f", "seed 3")
-    ):  # fmt: skip
+    )
+    for folder, colour, label in ((TEACHER, "#1b1b1e", "seed 2"), (SECOND, "#2a9d8f", "seed 3")):
         kept = validated(folder)
         updates = [row.get("updates", 0) / 1e6 for row in kept]
         axes.plot(updates, [row["validation_return"] for row in kept], color=colour, lw=1.3, label=label)
     calm = lines(TEACHER / "attempts" / "calm.jsonl")
     axes.plot(
-        [row["updates"] / 1e6 for row in calm], [row["return"] for row in calm], color="#9b5de5", lw=1.3,
+        [row["updates"] / 1e6 for row in calm],
+        [row["return"] for row in calm],
+        color="#9b5de5",
+        lw=1.3,
         label="seed 2, with less noise",
-    )  # fmt: skip
+    )
     axes.set_xlabel("updates of TD7, millions")
     axes.set_ylabel("mean return without noise", fontsize=8)
 
@@ -61,24 +65,36 @@ def draw_students(axes: Any) -> None:
     for seed, style, first, then in CHAINS:
         distilled = validated(first)
         axes.plot(
-            [row["step"] / 1e6 for row in distilled], [row["validation_return"] for row in distilled], style, lw=1.0,
-            color=COLOURS["distilled"], label=f"{seed}, as validated",
-        )  # fmt: skip
+            [row["step"] / 1e6 for row in distilled],
+            [row["validation_return"] for row in distilled],
+            style,
+            lw=1.0,
+            color=COLOURS["distilled"],
+            label=f"{seed}, as validated",
+        )
         tuned, end = validated(then), distilled[-1]["step"] / 1e6
         fill = tuned[0]["step"]
         axes.plot(
-            [end + (row["step"] - fill) / 1e6 for row in tuned], [row["validation_return"] for row in tuned], style,
-            lw=1.0, color=COLOURS["fine-tuned"],
-        )  # fmt: skip
+            [end + (row["step"] - fill) / 1e6 for row in tuned],
+            [row["validation_return"] for row in tuned],
+            style,
+            lw=1.0,
+            color=COLOURS["fine-tuned"],
+        )
     named: set[str] = set()
     for one in json.loads((TEACHER / "attempts" / "students.json").read_text(encoding="utf-8")):
         how = one["how"]
         label = None if how in named else how
         named.add(how)
         axes.plot(
-            [one["millions"]], [one["return"]], MARKERS[how], color=COLOURS[how], markersize=5, label=label,
+            [one["millions"]],
+            [one["return"]],
+            MARKERS[how],
+            color=COLOURS[how],
+            markersize=5,
+            label=label,
             fillstyle="none" if one.get("bound") else "full",
-        )  # fmt: skip
+        )
         name = f"{one['name']}, below {one['return']:,}" if one.get("bound") else one["name"]
         at, shift = (one["millions"], one["return"]), one.get("label", (4, -9))
         axes.annotate(name, at, xytext=shift, textcoords="offset points", fontsize=7)

@@ -171,16 +171,21 @@ def study(episodes: list[Episode]) -> dict[str, Any]:
     states = np.concatenate([episode.states[30:] for episode in whole])
     limit = float(np.quantile(values, 0.01))
     return {
-        "seed": evaluation()["seed"], "episodes": len(returns),
+        "seed": evaluation()["seed"],
+        "episodes": len(returns),
         "ends": [{"episode": e.number, "step": len(e.states), "height": round(float(e.last[2]), 4)} for e in ends],
         "normal": {
-            "height": float(np.median(states[:, 2])), "height99": float(np.quantile(states[:, 2], 0.99)),
-            "rising": float(np.median(states[:, 17])), "speed": float(np.median(states[:, 15])),
-            "value": float(np.median(values)), "value1": limit, "teacher_distance": float(np.median(distances)),
+            "height": float(np.median(states[:, 2])),
+            "height99": float(np.quantile(states[:, 2], 0.99)),
+            "rising": float(np.median(states[:, 17])),
+            "speed": float(np.median(states[:, 15])),
+            "value": float(np.median(values)),
+            "value1": limit,
+            "teacher_distance": float(np.median(distances)),
         },
         "before": [before_the_end(teacher, ends, steps, limit) for steps in BEFORE],
         "branches": branches(teacher, ends),
-    }  # fmt: skip
+    }
 
 
 def before_the_end(teacher: Teacher, ends: list[Episode], steps: int, limit: float) -> dict[str, float]:
@@ -190,10 +195,14 @@ def before_the_end(teacher: Teacher, ends: list[Episode], steps: int, limit: flo
     parts = [critic(teacher, end, slice(len(end.states) - steps, len(end.states) - steps + 1)) for end in some]
     values, distances = (np.concatenate([part[k] for part in parts]) for k in (0, 1))
     return {
-        "before": steps, "height": float(np.median(at[:, 2])), "rising": float(np.median(at[:, 17])),
-        "speed": float(np.median(at[:, 15])), "value": float(np.median(values)),
-        "low_value": float((values < limit).mean()), "teacher_distance": float(np.median(distances)),
-    }  # fmt: skip
+        "before": steps,
+        "height": float(np.median(at[:, 2])),
+        "rising": float(np.median(at[:, 17])),
+        "speed": float(np.median(at[:, 15])),
+        "value": float(np.median(values)),
+        "low_value": float((values < limit).mean()),
+        "teacher_distance": float(np.median(distances)),
+    }
 
 
 def draw(found: dict[str, Any], path: Path) -> None:

@@ -74,11 +74,13 @@ def rows() -> Iterator[Row]:
             config = json.loads((trained / "config.json").read_text(encoding="utf-8"))
             program = nervecord.load(folder / f"{folder.name}.nervecord")
             row = Row(
-                folder.name, config["task"]["env"], config["run"]["seed"],
+                folder.name,
+                config["task"]["env"],
+                config["run"]["seed"],
                 (_blocks(place, "float"), _blocks(place, "fixed")),
                 # The same network takes the same cores, whatever its seed.
                 program.report["placement"]["cores"],
-            )  # fmt: skip
+            )
             if row.task in TASKS:
                 found.append(row)
     yield from sorted(found, key=lambda row: (TASKS.index(row.task), -row.returns(1).mean()))
@@ -102,10 +104,17 @@ def document() -> str:
     lines.append(f"|{'---|' * 10}")
     for row in kept:
         cells = [
-            row.task, f"[zoo/{row.name}](../zoo/{row.name}/README.md)", row.seed, row.mean(0), row.mean(1), row.loss,
-            f"{len(row.returns(1)):,}", row.count("spikes_per_action"), row.count("synaptic_events_per_action"),
+            row.task,
+            f"[zoo/{row.name}](../zoo/{row.name}/README.md)",
+            row.seed,
+            row.mean(0),
+            row.mean(1),
+            row.loss,
+            f"{len(row.returns(1)):,}",
+            row.count("spikes_per_action"),
+            row.count("synaptic_events_per_action"),
             "-" if row.cores is None else row.cores,
-        ]  # fmt: skip
+        ]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     lines += ["\n## Beside published returns\n"]
     lines.append("| task | best here, fixed point | best spiking policy found | best without spikes found | aim |")

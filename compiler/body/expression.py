@@ -33,9 +33,7 @@ SELECTIONS = ("where", "clip")
 CONVERSIONS = ("as_integer", "as_float")
 MOST_POWER = 32
 """`power_of_two` takes 0 to this."""
-OPERATIONS = (
-    *SOURCES, *NUMERIC, *INTEGER, *FLOAT, *COMPARISONS, *LOGIC, *SELECTIONS, *CONVERSIONS
-)  # fmt: skip
+OPERATIONS = (*SOURCES, *NUMERIC, *INTEGER, *FLOAT, *COMPARISONS, *LOGIC, *SELECTIONS, *CONVERSIONS)
 """Every operation that a reading may meet:
 
     add a b, subtract a b, multiply a b, minimum a b, maximum a b, negate a, absolute a, divide a b

@@ -173,7 +173,17 @@ class _Folding:
 
 
 _DECIDED = frozenset(
-    {"clip", "wrap", "wrap_once", "count_levels", "left_of_levels", "greater", "greater_equal", "less", "less_equal",
-     "equal"}
-)  # fmt: skip
+    {
+        "clip",
+        "wrap",
+        "wrap_once",
+        "count_levels",
+        "left_of_levels",
+        "greater",
+        "greater_equal",
+        "less",
+        "less_equal",
+        "equal",
+    }
+)
 """Operations that a range may show to do nothing, or to give one thing only."""

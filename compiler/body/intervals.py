@@ -12,18 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nervecord.compiler.body.bounds import (
-    READINGS,
-    UNBOUNDED,
-    ZERO,
-    Bounds,
-    add,
-    chosen,
-    joined,
-    least,
-    most,
-    subtract,
-)
+from nervecord.compiler.body.bounds import READINGS, UNBOUNDED, ZERO, Bounds, add, chosen, joined, least, most, subtract
 from nervecord.compiler.body.expression import Body, Node
 
 WIDENED_AFTER = 64
@@ -80,9 +69,13 @@ class _Step:
     """One step of a reading; `implied` are values that a condition narrows."""
 
     def __init__(
-        self, reading: IntervalReading, x: Bounds, state: Mapping[str, Bounds], outer: _Step | None = None,
+        self,
+        reading: IntervalReading,
+        x: Bounds,
+        state: Mapping[str, Bounds],
+        outer: _Step | None = None,
         implied: Mapping[int, Bounds] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.reading, self.x, self.state, self.outer = reading, x, state, outer
         self.found: dict[int, Bounds] = dict(implied or {})
         self._narrower = set[int]().union(*(reading.behind(place) for place in self.found))
@@ -196,9 +189,13 @@ class Reached:
 
 
 def over_steps(
-    body: Body, x: Bounds, steps: int, *, known: Mapping[int, Bounds] | None = None,
+    body: Body,
+    x: Bounds,
+    steps: int,
+    *,
+    known: Mapping[int, Bounds] | None = None,
     proposals: Iterable[Mapping[str, Bounds]] = (),
-) -> Reached:  # fmt: skip
+) -> Reached:
     """What a body reaches, from a state of zeros on.
 
     Args:

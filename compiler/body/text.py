@@ -7,10 +7,20 @@ from collections import Counter
 from nervecord.compiler.body.expression import Body, Node
 
 SIGNS = {
-    "add": "+", "subtract": "-", "multiply": "*", "divide": "/", "shift_left": "<<", "shift_right": ">>",
-    "greater": ">", "greater_equal": ">=", "less": "<", "less_equal": "<=", "equal": "=", "both": "and",
+    "add": "+",
+    "subtract": "-",
+    "multiply": "*",
+    "divide": "/",
+    "shift_left": "<<",
+    "shift_right": ">>",
+    "greater": ">",
+    "greater_equal": ">=",
+    "less": "<",
+    "less_equal": "<=",
+    "equal": "=",
+    "both": "and",
     "either": "or",
-}  # fmt: skip
+}
 """Operation -> the sign between its arguments."""
 FUNCTIONS = {"minimum": "min", "maximum": "max", "absolute": "abs", "left_of_levels": "left_of_levels"}
 
@@ -31,9 +41,10 @@ class _Printer:
         for name, place in body.kept.items():
             self.names.setdefault(place, f"{name}'")
         shared = [
-            place for place, node in enumerate(body.nodes)
+            place
+            for place, node in enumerate(body.nodes)
             if uses[place] > 1 and node.arguments and place not in self.names and place != body.result
-        ]  # fmt: skip
+        ]
         for k, place in enumerate(shared):
             self.names[place] = f"t{k + 1}" if len(shared) > 1 else "t"
 

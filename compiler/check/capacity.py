@@ -24,62 +24,88 @@ DECAY_ERROR = 0.1
 def inputs(case: Case) -> Iterator[Hit]:
     where = case.named(case.topology.entries[0]) if case.topology.entries else GRAPH
     yield from above(
-        case.spec.limits.inputs, case.placement.inputs, where, "has more input channels than the chip",
+        case.spec.limits.inputs,
+        case.placement.inputs,
+        where,
+        "has more input channels than the chip",
         "drop or combine observations, or choose a target with more inputs",
-    )  # fmt: skip
+    )
 
 
 def outputs(case: Case) -> Iterator[Hit]:
     where = case.named(case.topology.readouts[0]) if case.topology.readouts else GRAPH
     yield from above(
-        case.spec.limits.outputs, case.placement.outputs, where, "has more outputs than the chip",
+        case.spec.limits.outputs,
+        case.placement.outputs,
+        where,
+        "has more outputs than the chip",
         "read fewer neurons, or decode several values from one population on the host",
-    )  # fmt: skip
+    )
 
 
 def neurons(case: Case) -> Iterator[Hit]:
     yield from above(
-        case.spec.limits.neurons, case.placement.neurons, GRAPH, "has more neurons than the chip",
+        case.spec.limits.neurons,
+        case.placement.neurons,
+        GRAPH,
+        "has more neurons than the chip",
         "train narrower layers",
-    )  # fmt: skip
+    )
 
 
 def hidden_neurons(case: Case) -> Iterator[Hit]:
     yield from above(
-        case.spec.limits.hidden, case.placement.hidden, GRAPH, "has more hidden neurons than the chip",
+        case.spec.limits.hidden,
+        case.placement.hidden,
+        GRAPH,
+        "has more hidden neurons than the chip",
         "train narrower layers",
-    )  # fmt: skip
+    )
 
 
 def synapses(case: Case) -> Iterator[Hit]:
     yield from above(
-        case.spec.limits.synapses, case.placement.synapses, GRAPH, "has more synapses than the chip",
+        case.spec.limits.synapses,
+        case.placement.synapses,
+        GRAPH,
+        "has more synapses than the chip",
         "prune weights or train narrower layers",
-    )  # fmt: skip
+    )
 
 
 def layers(case: Case) -> Iterator[Hit]:
     yield from above(
-        case.spec.limits.layers, len(case.placement.layers), GRAPH, "has more layers than the chip",
+        case.spec.limits.layers,
+        len(case.placement.layers),
+        GRAPH,
+        "has more layers than the chip",
         "train fewer layers",
-    )  # fmt: skip
+    )
 
 
 def layers_min(case: Case) -> Iterator[Hit]:
     fact, count = case.spec.limits.layers_min, len(case.placement.layers)
     if fact.value is not None and count < fact.value:
         yield Hit(
-            GRAPH, "has fewer layers of neurons than the chip needs", count, whole(fact.value),
-            "train one more layer", cited(fact), breaking(fact),
-        )  # fmt: skip
+            GRAPH,
+            "has fewer layers of neurons than the chip needs",
+            count,
+            whole(fact.value),
+            "train one more layer",
+            cited(fact),
+            breaking(fact),
+        )
 
 
 def fan_in(case: Case) -> Iterator[Hit]:
     for layer in case.placement.layers:
         yield from above(
-            case.spec.limits.fan_in, layer.fan_in, layer.label, "a neuron has more synapses than may enter one",
+            case.spec.limits.fan_in,
+            layer.fan_in,
+            layer.label,
+            "a neuron has more synapses than may enter one",
             "prune its inputs, or insert a layer that sums parts of them",
-        )  # fmt: skip
+        )
 
 
 def fan_out(case: Case) -> Iterator[Hit]:
@@ -92,10 +118,12 @@ def fan_out(case: Case) -> Iterator[Hit]:
     for name, counts in sources.items():
         entry = name not in case.topology.populations and limits.input_fan_out.value is not None
         yield from above(
-            limits.input_fan_out if entry else limits.fan_out, int(counts.max(initial=0)), case.named(name),
+            limits.input_fan_out if entry else limits.fan_out,
+            int(counts.max(initial=0)),
+            case.named(name),
             "a neuron or input reaches more neurons than the chip allows",
             "prune its outputs, or repeat the neuron and share its targets",
-        )  # fmt: skip
+        )
 
 
 def capacity_unknown(case: Case) -> Iterator[Hit]:
@@ -107,9 +135,7 @@ def capacity_unknown(case: Case) -> Iterator[Hit]:
     if case.spec.file:
         message = f"{case.spec.file} does not say how many neurons the chip holds"
         fix = "state neurons in its section [limits], or give "
-    yield Hit(
-        GRAPH, message, case.placement.neurons, fix=f"{fix}--set neurons=N", source=limits.neurons.source,
-    )  # fmt: skip
+    yield Hit(GRAPH, message, case.placement.neurons, fix=f"{fix}--set neurons=N", source=limits.neurons.source)
 
 
 _CORE_FIXES = {
@@ -131,9 +157,12 @@ def core_limit(case: Case) -> Iterator[Hit]:
 def cores(case: Case) -> Iterator[Hit]:
     if case.placement.cores is not None:
         yield from above(
-            case.spec.limits.cores, case.placement.cores, GRAPH, "needs more cores than the chip has",
+            case.spec.limits.cores,
+            case.placement.cores,
+            GRAPH,
+            "needs more cores than the chip has",
             "train narrower layers or prune weights; several chips are not modelled",
-        )  # fmt: skip
+        )
 
 
 def layer_split(case: Case) -> Iterator[Hit]:
@@ -146,9 +175,13 @@ def layer_split(case: Case) -> Iterator[Hit]:
             default="neurons_per_core",
         )
         yield Hit(
-            layer.label, f"is split over {layer.cores} cores, {tight.replace('_', ' ')} being the tightest limit",
-            layer.cores, 1, "nothing to do", cited(getattr(case.spec.limits, tight)),
-        )  # fmt: skip
+            layer.label,
+            f"is split over {layer.cores} cores, {tight.replace('_', ' ')} being the tightest limit",
+            layer.cores,
+            1,
+            "nothing to do",
+            cited(getattr(case.spec.limits, tight)),
+        )
 
 
 def _share(case: Case, name: str, used: int | None) -> float | None:
@@ -163,9 +196,13 @@ def memory_unknown(case: Case) -> Iterator[Hit]:
     for layer in case.placement.layers:
         if layer.cores is not None and layer.memory_bits is None:
             yield Hit(
-                layer.label, "how its synapses share a core's memory is not modelled", None, whole(fact.value or 0),
-                "unroll the convolution into an Affine to count it without sharing", cited(fact),
-            )  # fmt: skip
+                layer.label,
+                "how its synapses share a core's memory is not modelled",
+                None,
+                whole(fact.value or 0),
+                "unroll the convolution into an Affine to count it without sharing",
+                cited(fact),
+            )
 
 
 def configurations(case: Case) -> Iterator[Hit]:
@@ -177,16 +214,21 @@ def configurations(case: Case) -> Iterator[Hit]:
         if known:
             pairs = np.stack([_on_grid(case, values.ravel()) for values in known.values()], axis=1)
             yield from above(
-                limits.decays_per_core, len(np.unique(pairs, axis=0)), case.named(name),
-                "has more different decays than a core's table", "train fewer time constants per layer",
-            )  # fmt: skip
+                limits.decays_per_core,
+                len(np.unique(pairs, axis=0)),
+                case.named(name),
+                "has more different decays than a core's table",
+                "train fewer time constants per layer",
+            )
         values_of = threshold(op)
         if values_of is not None:
             yield from above(
-                limits.thresholds_per_core, len(np.unique(values_of)), case.named(name),
+                limits.thresholds_per_core,
+                len(np.unique(values_of)),
+                case.named(name),
                 "has more different thresholds than a core's table",
                 "divide each neuron's incoming weights by its threshold, and set all thresholds to 1",
-            )  # fmt: skip
+            )
 
 
 def _on_grid(case: Case, values: Array) -> Array:
@@ -216,8 +258,11 @@ def weight_resolution(case: Case) -> Iterator[Hit]:
                 case.named(wire.name),
                 f"{lost:.0%} of its weights become zero in {int(fact.value)} bits, as the largest is "
                 f"{used.max() / np.median(used):.0f} times the median",
-                round(lost, 4), LOST_WEIGHTS, "train with weight decay or clip the largest weights", cited(fact),
-            )  # fmt: skip
+                round(lost, 4),
+                LOST_WEIGHTS,
+                "train with weight decay or clip the largest weights",
+                cited(fact),
+            )
 
 
 def decay_resolution(case: Case) -> Iterator[Hit]:
@@ -241,9 +286,11 @@ def decay_resolution(case: Case) -> Iterator[Hit]:
                 yield Hit(
                     case.named(name),
                     f"{parameter} {1 - lost[worst]:.6g} becomes {1 - nearest[worst]:.6g} in {form}",
-                    round(float(error[worst]), 4), DECAY_ERROR,
-                    "train with the nearest value the chip has, or with another time step", cited(fact),
-                )  # fmt: skip
+                    round(float(error[worst]), 4),
+                    DECAY_ERROR,
+                    "train with the nearest value the chip has, or with another time step",
+                    cited(fact),
+                )
 
 
 def threshold_range(case: Case) -> Iterator[Hit]:
@@ -257,18 +304,27 @@ def threshold_range(case: Case) -> Iterator[Hit]:
             yield from above(fact, largest, case.named(name), "its threshold exceeds the chip's", "lower scales")
         elif values is not None and (values <= 0).any():
             yield Hit(
-                case.named(name), "has a threshold that is not positive", float(values.min()), 0,
-                "train with positive thresholds: it spikes without input", cited(fact), breaking(fact),
-            )  # fmt: skip
+                case.named(name),
+                "has a threshold that is not positive",
+                float(values.min()),
+                0,
+                "train with positive thresholds: it spikes without input",
+                cited(fact),
+                breaking(fact),
+            )
 
 
 def foreign_integers(case: Case) -> Iterator[Hit]:
     if not case.compiles or computes(case.spec, case.graph):
         return
     yield Hit(
-        GRAPH, "is in integers already, of an arithmetic that is not this target's", None, None,
-        "compile it for the target whose integers they are, or start from the floats", case.spec.arithmetic,
-    )  # fmt: skip
+        GRAPH,
+        "is in integers already, of an arithmetic that is not this target's",
+        None,
+        None,
+        "compile it for the target whose integers they are, or start from the floats",
+        case.spec.arithmetic,
+    )
 
 
 def weight_range(case: Case) -> Iterator[Hit]:
@@ -282,9 +338,14 @@ def weight_range(case: Case) -> Iterator[Hit]:
         low = limits.weight_min
         if low.value not in (None, math.inf) and weight.min() < (low.value or 0):
             yield Hit(
-                name, "a weight lies below the chip's smallest", int(weight.min()), whole(low.value or 0), fix,
-                cited(low), breaking(low),
-            )  # fmt: skip
+                name,
+                "a weight lies below the chip's smallest",
+                int(weight.min()),
+                whole(low.value or 0),
+                fix,
+                cited(low),
+                breaking(low),
+            )
         yield from above(limits.weight_bits, wire.op.weight_bits, name, "weights have more bits", fix)
 
 
@@ -312,9 +373,13 @@ def _coarsest(case: Case, name: str, bound: float) -> Iterator[Hit]:
     if case.spec.integers is not None and bound * scale >= limit + 1:
         most = limit / scale
         yield Hit(
-            case.named(name), TOO_LARGE, whole(bound), whole(most),
-            f"a clip or limit of at most {most:g}", case.spec.arithmetic,
-        )  # fmt: skip
+            case.named(name),
+            TOO_LARGE,
+            whole(bound),
+            whole(most),
+            f"a clip or limit of at most {most:g}",
+            case.spec.arithmetic,
+        )
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -326,9 +391,14 @@ def _proved(code: str) -> Look:
         for finding in case.overflows:
             if finding.code == code:
                 yield Hit(
-                    finding.node, finding.message, finding.value, finding.limit, finding.fix, case.spec.arithmetic,
+                    finding.node,
+                    finding.message,
+                    finding.value,
+                    finding.limit,
+                    finding.fix,
+                    case.spec.arithmetic,
                     finding.severity,
-                )  # fmt: skip
+                )
 
     return look
 
@@ -344,9 +414,13 @@ def no_scale(case: Case) -> Iterator[Hit]:
     refusal = case.lowered
     if isinstance(refusal, InfeasibleError):
         yield Hit(
-            refusal.where or GRAPH, refusal.message, None, None,
-            refusal.hint or "train with a smaller range of weights, or with weight decay", case.spec.arithmetic,
-        )  # fmt: skip
+            refusal.where or GRAPH,
+            refusal.message,
+            None,
+            None,
+            refusal.hint or "train with a smaller range of weights, or with weight decay",
+            case.spec.arithmetic,
+        )
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -362,7 +436,8 @@ def second_hand_limits(case: Case) -> Iterator[Hit]:
             parts.append(f"{name} {part} of {fact}")
     if parts:
         yield Hit(
-            GRAPH, "keeps to limits that are not official: " + "; ".join(parts),
+            GRAPH,
+            "keeps to limits that are not official: " + "; ".join(parts),
             fix="if you have better numbers, give them: --set LIMIT=N",
             source="see each limit's source in the target's table",
-        )  # fmt: skip
+        )

@@ -16,21 +16,9 @@ CHIP_RULES: tuple[Rule, ...] = (
         "Drop or combine observations.",
         capacity.inputs,
     ),
+    Rule("outputs", "error", EVERY_LEVEL, "More outputs than the chip has.", "Read fewer neurons.", capacity.outputs),
     Rule(
-        "outputs",
-        "error",
-        EVERY_LEVEL,
-        "More outputs than the chip has.",
-        "Read fewer neurons.",
-        capacity.outputs,
-    ),
-    Rule(
-        "neurons",
-        "error",
-        EVERY_LEVEL,
-        "More neurons than the chip has.",
-        "Train narrower layers.",
-        capacity.neurons,
+        "neurons", "error", EVERY_LEVEL, "More neurons than the chip has.", "Train narrower layers.", capacity.neurons
     ),
     Rule(
         "hidden-neurons",
@@ -48,14 +36,7 @@ CHIP_RULES: tuple[Rule, ...] = (
         "Prune weights or train narrower layers.",
         capacity.synapses,
     ),
-    Rule(
-        "layers",
-        "error",
-        EVERY_LEVEL,
-        "More layers than the chip has.",
-        "Train fewer layers.",
-        capacity.layers,
-    ),
+    Rule("layers", "error", EVERY_LEVEL, "More layers than the chip has.", "Train fewer layers.", capacity.layers),
     Rule(
         "layers-min",
         "error",

@@ -42,9 +42,14 @@ def _settings(where: str, op: Conv, limits: Convolution) -> Iterator[Hit]:
     for what, value in (("dilation", max(op.dilation)), ("groups", op.groups)):
         if value > 1 and not fact.value:
             yield Hit(
-                where, f"its {what} is not 1, and the chip's convolutions have none", value, 1,
-                f"train with {what} = 1", cited(fact), "unknown" if fact.value is None else breaking(fact),
-            )  # fmt: skip
+                where,
+                f"its {what} is not 1, and the chip's convolutions have none",
+                value,
+                1,
+                f"train with {what} = 1",
+                cited(fact),
+                "unknown" if fact.value is None else breaking(fact),
+            )
 
 
 def _pools(case: Case, limits: Convolution) -> Iterator[Hit]:
@@ -60,20 +65,27 @@ def _pools(case: Case, limits: Convolution) -> Iterator[Hit]:
         fact = limits.square
         if fact.value is not False and (pool.stride != pool.kernel or any(pool.padding)):
             yield Hit(
-                where, "its windows overlap, leave gaps or are padded, and the chip's lie side by side",
-                "x".join(map(str, pool.stride)), "x".join(map(str, pool.kernel)),
-                "pool with a stride of the window's size and no padding", cited(fact),
+                where,
+                "its windows overlap, leave gaps or are padded, and the chip's lie side by side",
+                "x".join(map(str, pool.stride)),
+                "x".join(map(str, pool.kernel)),
+                "pool with a stride of the window's size and no padding",
+                cited(fact),
                 "unknown" if fact.value is None else breaking(fact),
-            )  # fmt: skip
+            )
 
 
 def _square(where: str, what: str, sizes: Shape, fact: Fact[bool]) -> Iterator[Hit]:
     if fact.value is not False and len(set(sizes)) > 1:
         yield Hit(
-            where, f"its {what} is not square ({'x'.join(map(str, sizes))})", max(sizes), min(sizes),
-            f"train with a square {what}; a matrix behind a map has that map for its kernel", cited(fact),
+            where,
+            f"its {what} is not square ({'x'.join(map(str, sizes))})",
+            max(sizes),
+            min(sizes),
+            f"train with a square {what}; a matrix behind a map has that map for its kernel",
+            cited(fact),
             "unknown" if fact.value is None else breaking(fact),
-        )  # fmt: skip
+        )
 
 
 def _among(node: str, message: str, value: int, fact: Fact[tuple[int, ...]]) -> Iterator[Hit]:
@@ -97,9 +109,12 @@ def convolution_memory(case: Case) -> Iterator[Hit]:
                 case.named(wire.name),
                 f"takes memory for {kernel} weights and {cells} neurons, sizes rounded up to powers of two, and no "
                 "layer of the chip that has it is left",
-                kernel, max(slots)[0], "train fewer features, smaller kernels, or pool earlier",
-                cited(limits.kernel_memory), breaking(limits.kernel_memory),
-            )  # fmt: skip
+                kernel,
+                max(slots)[0],
+                "train fewer features, smaller kernels, or pool earlier",
+                cited(limits.kernel_memory),
+                breaking(limits.kernel_memory),
+            )
 
 
 def layer_memory(case: Case, wire: Wire) -> tuple[int, int]:

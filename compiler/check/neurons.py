@@ -77,17 +77,24 @@ def reset_rule(case: Case) -> Iterator[Hit]:
         rule = spike.reset
         if fact.value is None:
             yield Hit(
-                case.named(name), f"resets by {rule!r}, and what the chip does is not known", rule,
-                source=fact.source, severity="unknown",
-            )  # fmt: skip
+                case.named(name),
+                f"resets by {rule!r}, and what the chip does is not known",
+                rule,
+                source=fact.source,
+                severity="unknown",
+            )
         elif rule not in fact.value:
             yield Hit(
-                case.named(name), f"resets by {rule!r}, which the chip does not do", rule, ", ".join(fact.value),
+                case.named(name),
+                f"resets by {rule!r}, which the chip does not do",
+                rule,
+                ", ".join(fact.value),
                 "train with reset to zero: no conversion keeps the spikes"
                 if "value" in fact.value
                 else f"train with reset by {fact.value[0]!r}: no conversion keeps the spikes",
-                cited(fact), breaking(fact),
-            )  # fmt: skip
+                cited(fact),
+                breaking(fact),
+            )
 
 
 def reset_value(case: Case) -> Iterator[Hit]:
@@ -97,10 +104,14 @@ def reset_value(case: Case) -> Iterator[Hit]:
         if spike is None or spike.reset != "value" or not (spike.reset_value != 0).any() or fact.value:
             continue
         yield Hit(
-            case.named(name), "resets to a value other than zero", _extreme(spike.reset_value), 0,
+            case.named(name),
+            "resets to a value other than zero",
+            _extreme(spike.reset_value),
+            0,
             "train with a reset value of 0, or shift v, threshold and leak by it (v then starts at minus that)",
-            cited(fact), "unknown" if fact.value is None else breaking(fact),
-        )  # fmt: skip
+            cited(fact),
+            "unknown" if fact.value is None else breaking(fact),
+        )
 
 
 def refractory(case: Case) -> Iterator[Hit]:
@@ -111,9 +122,14 @@ def refractory(case: Case) -> Iterator[Hit]:
             continue
         known = "and the chip's neurons do not" if fact.known else "and whether the chip's do is not known"
         yield Hit(
-            case.named(name), f"rests for some steps after a spike, {known}", spike.refractory, 0,
-            "train without a refractory period", cited(fact), "unknown" if fact.value is None else breaking(fact),
-        )  # fmt: skip
+            case.named(name),
+            f"rests for some steps after a spike, {known}",
+            spike.refractory,
+            0,
+            "train without a refractory period",
+            cited(fact),
+            "unknown" if fact.value is None else breaking(fact),
+        )
 
 
 def leak_term(case: Case) -> Iterator[Hit]:
@@ -124,21 +140,33 @@ def leak_term(case: Case) -> Iterator[Hit]:
             continue
         if fact.value == "bias" and has_current(op) and case.spec.behaviour.current_bias.value == "native":
             yield Hit(
-                case.named(name), "has a leak beside a synaptic current, and the chip's bias enters the current",
-                _extreme(value), 0, "train without a leak term", cited(case.spec.behaviour.current_bias),
-            )  # fmt: skip
+                case.named(name),
+                "has a leak beside a synaptic current, and the chip's bias enters the current",
+                _extreme(value),
+                0,
+                "train without a leak term",
+                cited(case.spec.behaviour.current_bias),
+            )
             continue
         if fact.value == "bias":
             yield Hit(
-                case.named(name), "its leak term becomes the neuron's bias", _extreme(value),
-                fix="nothing to do: the two are the same", source=cited(fact), severity="info",
-            )  # fmt: skip
+                case.named(name),
+                "its leak term becomes the neuron's bias",
+                _extreme(value),
+                fix="nothing to do: the two are the same",
+                source=cited(fact),
+                severity="info",
+            )
             continue
         yield Hit(
-            case.named(name), "has a leak towards a value other than zero", _extreme(value), 0,
-            "set v_leak to 0 and shift the threshold, or train without it", cited(fact),
+            case.named(name),
+            "has a leak towards a value other than zero",
+            _extreme(value),
+            0,
+            "set v_leak to 0 and shift the threshold, or train without it",
+            cited(fact),
             "unknown" if fact.value is None else breaking(fact),
-        )  # fmt: skip
+        )
 
 
 def no_decay(case: Case) -> Iterator[Hit]:
@@ -149,9 +177,14 @@ def no_decay(case: Case) -> Iterator[Hit]:
         for parameter, values in decays(op, case.graph.dt).items():
             if (values < 1).any():
                 yield Hit(
-                    case.named(name), f"its {parameter} is not 1, and the chip's neurons only integrate",
-                    float(values.min()), 1, "train integrate-and-fire neurons (decay 1)", cited(fact), breaking(fact),
-                )  # fmt: skip
+                    case.named(name),
+                    f"its {parameter} is not 1, and the chip's neurons only integrate",
+                    float(values.min()),
+                    1,
+                    "train integrate-and-fire neurons (decay 1)",
+                    cited(fact),
+                    breaking(fact),
+                )
 
 
 def population_parameters(case: Case) -> Iterator[Hit]:
@@ -168,9 +201,14 @@ def population_parameters(case: Case) -> Iterator[Hit]:
             if parameter != "threshold" and case.splits and distinct <= MOST_GROUPS:
                 # In steps of time it would be split already: `compiler.lower.prepare`.
                 yield Hit(
-                    case.named(name), f"{parameter} differs from neuron to neuron, and compiling splits the population",
-                    distinct, MOST_GROUPS, "nothing to do; one per layer costs no populations", cited(fact), "info",
-                )  # fmt: skip
+                    case.named(name),
+                    f"{parameter} differs from neuron to neuron, and compiling splits the population",
+                    distinct,
+                    MOST_GROUPS,
+                    "nothing to do; one per layer costs no populations",
+                    cited(fact),
+                    "info",
+                )
                 continue
             if parameter != "threshold" and case.compiles and prepares(case.spec) and distinct > MOST_GROUPS:
                 fix += ", or compile with --allow-clustered-decays"
@@ -182,8 +220,12 @@ def population_parameters(case: Case) -> Iterator[Hit]:
             yield Hit(
                 case.named(name),
                 f"{parameter} differs from neuron to neuron ({values.min():.6g} to {values.max():.6g})",
-                distinct, 1, fix, cited(fact), breaking(fact),
-            )  # fmt: skip
+                distinct,
+                1,
+                fix,
+                cited(fact),
+                breaking(fact),
+            )
 
 
 def _parameters(case: Case, op: Op) -> Iterator[tuple[str, Array, float]]:
@@ -233,9 +275,7 @@ def bias_channel(case: Case) -> Iterator[Hit]:
         supported = case.spec.kinds(case.graph.level)
         for wire in case.topology.wires:
             if wire.biased and any(op.kind in supported for op in _with_current(case, wire)):
-                yield Hit(
-                    case.named(wire.name), message, None, None, "train with bias=False", cited(fact), severity,
-                )  # fmt: skip
+                yield Hit(case.named(wire.name), message, None, None, "train with bias=False", cited(fact), severity)
         return
     for name, source in bias_carriers(case.graph, case.topology, case.spec).items():
         biased = next(wire for wire in case.topology.into(name) if wire.biased)
@@ -244,15 +284,22 @@ def bias_channel(case: Case) -> Iterator[Hit]:
                 case.named(biased.name),
                 f"its bias enters the synaptic current of {case.named(name)}, and nothing that feeds that can carry a "
                 "bias: only Inputs, encoders of the host, and spiking neurons that are not read can",
-                None, None, "train it with bias=False, or without a synaptic current; or read other neurons",
-                cited(fact), "error",
-            )  # fmt: skip
+                None,
+                None,
+                "train it with bias=False, or without a synaptic current; or read other neurons",
+                cited(fact),
+                "error",
+            )
             continue
         what = "input that is always on" if source in case.topology.entries else "neuron that spikes in every step"
         yield Hit(
-            case.named(biased.name), f"its bias enters a synaptic current, and takes one more {what}",
-            1, None, "nothing to do; train with bias=False to save it", cited(fact),
-        )  # fmt: skip
+            case.named(biased.name),
+            f"its bias enters a synaptic current, and takes one more {what}",
+            1,
+            None,
+            "nothing to do; train with bias=False to save it",
+            cited(fact),
+        )
 
 
 def _with_current(case: Case, wire: Wire) -> list[Op]:
@@ -275,17 +322,23 @@ def graded_input(case: Case) -> Iterator[Hit]:
         if case.contract is not None or not _undeclared(op) or case.graph.level is Level.INTEGER:
             yield Hit(
                 case.named(name),
-                "sends real values, and the chip takes binary spikes only" if fact.known
+                "sends real values, and the chip takes binary spikes only"
+                if fact.known
                 else "sends real values, and nothing public says whether the chip takes them",
-                None, None,
+                None,
+                None,
                 code + " (each value as spikes of several neurons); or choose a target that takes graded spikes",
-                cited(fact), "unknown" if fact.value is None else breaking(fact),
-            )  # fmt: skip
+                cited(fact),
+                "unknown" if fact.value is None else breaking(fact),
+            )
         else:
             yield Hit(
-                case.named(name), "must carry spikes: the chip takes no real values",
-                fix="nothing to do if the input is spikes; if not, " + code, source=cited(fact), severity="info",
-            )  # fmt: skip
+                case.named(name),
+                "must carry spikes: the chip takes no real values",
+                fix="nothing to do if the input is spikes; if not, " + code,
+                source=cited(fact),
+                severity="info",
+            )
 
 
 def undeclared_input(case: Case) -> Iterator[Hit]:
@@ -296,10 +349,14 @@ def undeclared_input(case: Case) -> Iterator[Hit]:
     for name, op in _entries(case):
         if _undeclared(op):
             yield Hit(
-                case.named(name), f"nothing says whether spikes or values enter here, and {why}", None, None,
+                case.named(name),
+                f"nothing says whether spikes or values enter here, and {why}",
+                None,
+                None,
                 "say it: --inputs spikes, or --inputs 4.0, the limit of values; or give it a contract",
-                cited(fact), "unknown",
-            )  # fmt: skip
+                cited(fact),
+                "unknown",
+            )
 
 
 def unlimited_input(case: Case) -> Iterator[Hit]:
@@ -309,10 +366,13 @@ def unlimited_input(case: Case) -> Iterator[Hit]:
     for name, op in _entries(case):
         if op.bound is None and not _undeclared(op):
             yield Hit(
-                case.named(name), "values enter without a limit, and the chip's integers have one", None, None,
+                case.named(name),
+                "values enter without a limit, and the chip's integers have one",
+                None,
+                None,
                 "give the Input a limit, at which values are clipped, or put a Normalise before the core",
                 cited(fact),
-            )  # fmt: skip
+            )
 
 
 def _entries(case: Case) -> Iterator[tuple[str, Op]]:

@@ -164,8 +164,9 @@ def bias_carriers(graph: Graph, topology: Topology, spec: TargetSpec) -> dict[st
     if spec.behaviour.current_bias.value != "channel":
         return {}
     read = set(topology.readouts)
-    encoders = {name for name in topology.entries if not (type(graph.nodes[name]).ROLE == "input" and
-                                                          graph.nodes[name].spikes)}  # fmt: skip
+    encoders = {
+        name for name in topology.entries if not (type(graph.nodes[name]).ROLE == "input" and graph.nodes[name].spikes)
+    }
     inputs = set(topology.entries) - encoders
     once = spec.integers is None or spec.integers.spikes_per_step == 1
     spiking = {name for name, op in topology.populations.items() if once and op.spikes and name not in read}

@@ -47,8 +47,11 @@ nothing public says; `nervecord inspect` says of a whole network whether it fits
 def primitives_doc(specs: Sequence[TargetSpec]) -> str:
     """docs/primitives.md."""
     graphs = _smallest()
-    lines = [HEAD, "| primitive | read as | " + " | ".join(spec.name for spec in specs) + " |",
-             "|---|---|" + "---|" * len(specs)]  # fmt: skip
+    lines = [
+        HEAD,
+        "| primitive | read as | " + " | ".join(spec.name for spec in specs) + " |",
+        "|---|---|" + "---|" * len(specs),
+    ]
     for name, reader in NIR_READERS.items():
         if name not in ENDS:
             cells = " | ".join(_cell(graphs[name], name, spec) for spec in specs)

@@ -81,7 +81,7 @@ def _grown(case: Case, findings: Sequence[Finding]) -> list[Finding]:
         more = [
             dataclasses.replace(finding, severity="unknown", message=words + finding.message, fix=fix)
             for finding in more
-        ]  # fmt: skip
+        ]
     return more
 
 

@@ -25,17 +25,27 @@ def free_wiring(case: Case) -> Iterator[Hit]:
                 if weighted:
                     fix = "multiply the two matrices into one, or put spiking neurons between them"
                 yield Hit(
-                    case.named(wire.name), f"feeds {case.named(name)} with no neurons between", None, None, fix,
-                    cited(fact), breaking(fact),
-                )  # fmt: skip
+                    case.named(wire.name),
+                    f"feeds {case.named(name)} with no neurons between",
+                    None,
+                    None,
+                    fix,
+                    cited(fact),
+                    breaking(fact),
+                )
     senders = {*case.topology.entries, *case.topology.populations}
     for name in case.topology.populations:
         for source in case.graph.sources(name):
             if source in senders:
                 yield Hit(
-                    case.named(name), f"is fed by {case.named(source)} with no weights between", None, None,
-                    "put an Affine with an identity matrix between them", cited(fact), breaking(fact),
-                )  # fmt: skip
+                    case.named(name),
+                    f"is fed by {case.named(source)} with no weights between",
+                    None,
+                    None,
+                    "put an Affine with an identity matrix between them",
+                    cited(fact),
+                    breaking(fact),
+                )
 
 
 def analogue_layer(case: Case) -> Iterator[Hit]:
@@ -45,10 +55,13 @@ def analogue_layer(case: Case) -> Iterator[Hit]:
         following = case.topology.out_of(name)
         if following and not op.sending:
             yield Hit(
-                case.named(name), f"sends its membrane, not spikes, to {case.named(following[0].name)}", None, None,
+                case.named(name),
+                f"sends its membrane, not spikes, to {case.named(following[0].name)}",
+                None,
+                None,
                 "use a spiking neuron inside the network; non-spiking ones are for the readout",
                 cited(case.spec.behaviour.free_wiring),
-            )  # fmt: skip
+            )
 
 
 def spiking_readout(case: Case) -> Iterator[Hit]:
@@ -61,9 +74,13 @@ def spiking_readout(case: Case) -> Iterator[Hit]:
         reads = isinstance(op, Decoder) and type(op).READS == "last" and not isinstance(op, Rescale)
         if spiking and reads:
             yield Hit(
-                case.named(spiking[0]), f"spikes, and {case.named(end)} ({op.kind}) reads a membrane", None, None,
-                "end the network with neurons that do not spike (LI), or train with --decoder count", cited(fact),
-            )  # fmt: skip
+                case.named(spiking[0]),
+                f"spikes, and {case.named(end)} ({op.kind}) reads a membrane",
+                None,
+                None,
+                "end the network with neurons that do not spike (LI), or train with --decoder count",
+                cited(fact),
+            )
 
 
 def membrane_readout(case: Case) -> Iterator[Hit]:
@@ -75,10 +92,14 @@ def membrane_readout(case: Case) -> Iterator[Hit]:
         if not op.spikes and op.kind in case.spec.kinds(case.graph.level):
             known = "the chip gives out spikes only" if fact.known else "nothing public says whether that can be read"
             yield Hit(
-                case.named(name), f"its membrane is an output, and {known}", None, None,
-                "end with spiking neurons and decode their counts on the host: train with --decoder count", cited(fact),
+                case.named(name),
+                f"its membrane is an output, and {known}",
+                None,
+                None,
+                "end with spiking neurons and decode their counts on the host: train with --decoder count",
+                cited(fact),
                 "unknown" if fact.value is None else breaking(fact),
-            )  # fmt: skip
+            )
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -96,10 +117,14 @@ def recurrence(case: Case) -> Iterator[Hit]:
         yield Hit(node, message, source=cited(fact), severity="info")
     else:
         yield Hit(
-            node, message + (", and the chip takes no loops" if fact.known else ", and nothing says that it can be"),
-            None, None, "train a feed-forward network, or choose a target that takes recurrence",
-            cited(fact), "unknown" if fact.value is None else breaking(fact),
-        )  # fmt: skip
+            node,
+            message + (", and the chip takes no loops" if fact.known else ", and nothing says that it can be"),
+            None,
+            None,
+            "train a feed-forward network, or choose a target that takes recurrence",
+            cited(fact),
+            "unknown" if fact.value is None else breaking(fact),
+        )
 
 
 def recurrent_readout(case: Case) -> Iterator[Hit]:
@@ -109,9 +134,14 @@ def recurrent_readout(case: Case) -> Iterator[Hit]:
     for name in case.topology.readouts:
         if case.topology.component[name] in case.topology.cyclic:
             yield Hit(
-                case.named(name), "is read and lies on a loop, and the chip's outputs hear no neurons of theirs",
-                None, None, "put a layer behind it that is read", cited(fact), breaking(fact),
-            )  # fmt: skip
+                case.named(name),
+                "is read and lies on a loop, and the chip's outputs hear no neurons of theirs",
+                None,
+                None,
+                "put a layer behind it that is read",
+                cited(fact),
+                breaking(fact),
+            )
 
 
 def loop_delay(case: Case) -> Iterator[Hit]:
@@ -132,11 +162,14 @@ def reset_with_delays(case: Case) -> Iterator[Hit]:
                 case.named(wire.name),
                 f"state is cleared before each block of steps, and this connection {what}: what it still holds would "
                 "leak in",
-                max(wire.delay, 1), 0,
-                "train with --state carried --delays" if wire.recurrent
+                max(wire.delay, 1),
+                0,
+                "train with --state carried --delays"
+                if wire.recurrent
                 else "train without --delays: shifted windows absorb the chip's delay exactly",
-                cited(fact), "unknown" if fact.value is None else breaking(fact),
-            )  # fmt: skip
+                cited(fact),
+                "unknown" if fact.value is None else breaking(fact),
+            )
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -154,10 +187,12 @@ def carried_without_delays(case: Case) -> Iterator[Hit]:
             yield Hit(
                 case.named(wire.name),
                 "state is carried between actions, and the chip delivers later than the network was trained",
-                own, case.connection_delay,
+                own,
+                case.connection_delay,
                 "train with --state carried --delays, or with --state reset, where shifted windows absorb the delay",
-                cited(fact), breaking(fact),
-            )  # fmt: skip
+                cited(fact),
+                breaking(fact),
+            )
 
 
 def _waiting(case: Case) -> Iterator[Wait]:
@@ -171,9 +206,12 @@ def unbalanced_paths(case: Case) -> Iterator[Hit]:
         if wait.waits > 0:
             yield Hit(
                 case.named(wait.wire.name),
-                "leads past a longer way, and what it carries is delayed until that has arrived", wait.waits, None,
-                "nothing to do: the same things meet as in training; equally long paths cost no delays", cited(fact),
-            )  # fmt: skip
+                "leads past a longer way, and what it carries is delayed until that has arrived",
+                wait.waits,
+                None,
+                "nothing to do: the same things meet as in training; equally long paths cost no delays",
+                cited(fact),
+            )
 
 
 def ends_apart(case: Case) -> Iterator[Hit]:
@@ -183,10 +221,13 @@ def ends_apart(case: Case) -> Iterator[Hit]:
         early, latest = min(read, key=read.__getitem__), max(read, key=read.__getitem__)
         yield Hit(
             case.named(end),
-            f"adds {case.named(early)} and {case.named(latest)}, and on the chip the latter is later", read[latest],
-            read[early], "give each an Output of its own, or a delay to every connection between them", cited(fact),
+            f"adds {case.named(early)} and {case.named(latest)}, and on the chip the latter is later",
+            read[latest],
+            read[early],
+            "give each an Output of its own, or a delay to every connection between them",
+            cited(fact),
             breaking(fact),
-        )  # fmt: skip
+        )
 
 
 def _relays(case: Case) -> bool:
@@ -212,18 +253,28 @@ def delay_range(case: Case) -> Iterator[Hit]:
         relayed = not values and most and _relays(case) and wait.delay // hops >= case.connection_delay
         if relayed and total <= MOST_RELAYS:
             yield Hit(
-                case.named(wire.name), f"{TOO_LONG}: its spikes pass "
+                case.named(wire.name),
+                f"{TOO_LONG}: its spikes pass "
                 + ("a further population" if relays == 1 else f"{relays} further populations"),
-                wait.delay, most, "nothing to do; shorter delays cost no neurons", cited(fact), "info",
-            )  # fmt: skip
+                wait.delay,
+                most,
+                "nothing to do; shorter delays cost no neurons",
+                cited(fact),
+                "info",
+            )
         else:
             why = f", and {case.named(values[0])} sends values, which no neuron passes on" if values else ""
             if relayed:
                 why = f", and at most {MOST_RELAYS} populations pass spikes on"
             yield Hit(
-                case.named(wire.name), f"{TOO_LONG}{why}", wait.delay, most,
-                f"train with delays of at most {most}, or paths that differ by less", cited(fact), breaking(fact),
-            )  # fmt: skip
+                case.named(wire.name),
+                f"{TOO_LONG}{why}",
+                wait.delay,
+                most,
+                f"train with delays of at most {most}, or paths that differ by less",
+                cited(fact),
+                breaking(fact),
+            )
 
 
 def latency(case: Case) -> Iterator[Hit]:
@@ -238,8 +289,9 @@ def latency(case: Case) -> Iterator[Hit]:
             GRAPH,
             f"takes {steps + late} chip steps per {unit}: T = {steps}, and {late} until the last layer has seen all of "
             "them",
-            steps + late, source=cited(fact),
-        )  # fmt: skip
+            steps + late,
+            source=cited(fact),
+        )
     elif case.contract is not None:
         yield Hit(GRAPH, f"takes {steps} chip steps per action", steps, source=cited(fact))
     elif late:
@@ -250,15 +302,21 @@ def latency(case: Case) -> Iterator[Hit]:
 def time_step(case: Case) -> Iterator[Hit]:
     if case.graph.dt is None and case.graph.level is Level.IMPORTED and case.spec.limits.decay_bits.value != UNLIMITED:
         yield Hit(
-            GRAPH, "the file does not say its time step, so decays per step cannot be checked", None, None,
+            GRAPH,
+            "the file does not say its time step, so decays per step cannot be checked",
+            None,
+            None,
             "give --dt with the step its maker simulated with (1e-4 and 1e-3 s are common)",
-        )  # fmt: skip
+        )
 
 
 def no_contract(case: Case) -> Iterator[Hit]:
     if case.contract is None and case.compiles:
         yield Hit(
-            GRAPH, "is no policy: it compiles as a stream, which takes and gives values or spikes step by step", None,
-            None, "to make it act in an environment, give it a contract: --contract contract.toml "
+            GRAPH,
+            "is no policy: it compiles as a stream, which takes and gives values or spikes step by step",
+            None,
+            None,
+            "to make it act in an environment, give it a contract: --contract contract.toml "
             "(`nervecord contract --env ENV` writes one to start from)",
-        )  # fmt: skip
+        )

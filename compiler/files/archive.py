@@ -66,8 +66,9 @@ def unpacked(
     if entries > most_entries or directory > most_entries * 512:
         raise FileFormatError(
             f"holds {entries} entries in a directory of {directory} bytes, at most {most_entries} are read",
-            where=where, hint=hint,
-        )  # fmt: skip
+            where=where,
+            hint=hint,
+        )
     try:
         with zipfile.ZipFile(file) as archive:
             found = archive.infolist()
@@ -86,8 +87,15 @@ def unpacked(
     except NervecordError:
         raise
     except (
-        zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError, OverflowError
-    ) as error:  # fmt: skip
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        EOFError,
+        OSError,
+        RuntimeError,
+        ValueError,
+        OverflowError,
+    ) as error:
         raise FileFormatError(
             f"is no {kind}, or a damaged one ({schema.printable(str(error))})", where=where, hint=hint
         ) from None

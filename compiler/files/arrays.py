@@ -23,12 +23,15 @@ EXPANSION = 16
 INDEX = np.dtype("<u4")
 MOST_ARRAYS = 1 << 20
 
-ENTRY = schema.record("array", [
-    ("name", schema.text(1 << 13, least=1)),
-    ("dtype", schema.one_of(("<f8", "<i4"))),
-    ("shape", schema.row(schema.whole(0, LARGEST_AXIS), 8)),
-    ("nonzero", schema.whole(0, (1 << 32) - 1) | None, None),
-])  # fmt: skip
+ENTRY = schema.record(
+    "array",
+    [
+        ("name", schema.text(1 << 13, least=1)),
+        ("dtype", schema.one_of(("<f8", "<i4"))),
+        ("shape", schema.row(schema.whole(0, LARGEST_AXIS), 8)),
+        ("nonzero", schema.whole(0, (1 << 32) - 1) | None, None),
+    ],
+)
 """An array in the index; `nonzero` is how many values are kept of a matrix in compressed rows."""
 
 
@@ -105,8 +108,9 @@ def unpack(index: Any, data: bytes, *, where: str) -> dict[str, Array]:
         if len(entry.shape) != 2 or allowed < 0:
             raise FileFormatError(
                 f"the array {name!r} in compressed rows has shape {tuple(entry.shape)}: a matrix is needed, and "
-                f"at most {most_expanded(len(data))} bytes for all of them", where=where,
-            )  # fmt: skip
+                f"at most {most_expanded(len(data))} bytes for all of them",
+                where=where,
+            )
         values = take(dtype, entry.nonzero, name)
         columns = take(INDEX, entry.nonzero, name)
         starts = take(INDEX, entry.shape[0] + 1, name)

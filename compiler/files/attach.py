@@ -11,18 +11,7 @@ from nervecord.compiler.graph.graph import Edge, Graph
 from nervecord.compiler.graph.names import Names
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.graph.verify import require
-from nervecord.compiler.ops import (
-    ArgmaxDecode,
-    Array,
-    Decode,
-    Decoder,
-    Input,
-    Level,
-    Normalise,
-    Op,
-    Output,
-    is_host,
-)
+from nervecord.compiler.ops import ArgmaxDecode, Array, Decode, Decoder, Input, Level, Normalise, Op, Output, is_host
 from nervecord.errors import ContractError, GraphError
 
 
@@ -46,13 +35,15 @@ def attach(graph: Graph, said: ContractFile, recorded: Array | None = None) -> P
     """
     if graph.level is not Level.DISCRETE:
         raise GraphError(
-            f"is {graph.level.value}, a contract needs a discrete graph", where="graph",
+            f"is {graph.level.value}, a contract needs a discrete graph",
+            where="graph",
             hint="give its time step: --dt 1e-4" if graph.level is Level.IMPORTED else None,
-        )  # fmt: skip
+        )
     hosts = [name for name, op in graph.nodes.items() if is_host(op) and not _at_an_end(graph, name)]
     if hosts:
-        raise GraphError(f"is a policy already: it has {', '.join(hosts[:5])}", where="graph",
-                         hint="leave --contract out")  # fmt: skip
+        raise GraphError(
+            f"is a policy already: it has {', '.join(hosts[:5])}", where="graph", hint="leave --contract out"
+        )
     require(graph)
     names = Names(graph.nodes)
     nodes: dict[str, Op] = {}
@@ -95,8 +86,10 @@ def _pairs(chained: dict[str, Op]) -> list[Edge]:
 
 def _row(op: Op, name: str, said: ContractFile) -> int:
     if len(op.in_shape) != 1:
-        raise said.wrong(f"the network's {name} has shape {op.in_shape}, and a policy's values are one row",
-                         "observation" if isinstance(op, Input) else "action")  # fmt: skip
+        raise said.wrong(
+            f"the network's {name} has shape {op.in_shape}, and a policy's values are one row",
+            "observation" if isinstance(op, Input) else "action",
+        )
     return op.size
 
 
@@ -121,8 +114,9 @@ def _inputs(graph: Graph, said: ContractFile, names: Names) -> dict[str, dict[st
     if total != said.contract.observation.size:
         raise said.wrong(
             f"names {said.contract.observation.size} channels, and the network takes {total}"
-            + (f" ({total * per} values, {per} of a channel)" if per > 1 else ""), "observation",
-        )  # fmt: skip
+            + (f" ({total * per} values, {per} of a channel)" if per > 1 else ""),
+            "observation",
+        )
     return found
 
 
@@ -139,8 +133,9 @@ def _outputs(graph: Graph, said: ContractFile, names: Names) -> dict[str, dict[s
         if limiting and (more or len(graph.destinations(limiting[0])) > 1):
             raise said.wrong(
                 f"the network limits values in {limiting[0]}, and that and the Output {name} do not belong to each "
-                "other alone", "decoder",
-            )  # fmt: skip
+                "other alone",
+                "decoder",
+            )
         spiking = {graph.nodes[a].spikes for a in (source, *more)}
         if len(spiking) > 1:
             raise said.wrong(f"the Output {name} takes spikes and values at once", "decoder")
@@ -175,6 +170,4 @@ def _narrowed(own: Decode | ArgmaxDecode, wanted: Decoder, said: ContractFile) -
         raise said.wrong("is a choice, and the network limits values", "action")
     if (wanted.scale != 1).any() or (wanted.offset != 0).any():
         raise said.wrong("scales what the network limits already", "decoder", "leave scale and offset out")
-    return own.replace(
-        low=np.clip(own.low, wanted.low, wanted.high), high=np.clip(own.high, wanted.low, wanted.high)
-    )  # fmt: skip
+    return own.replace(low=np.clip(own.low, wanted.low, wanted.high), high=np.clip(own.high, wanted.low, wanted.high))

@@ -78,10 +78,12 @@ class ContractFile:
         normaliser, encoder = self._said.normaliser, self._said.encoder
         if normaliser is not None:
             mean, variance = np.array(normaliser.mean)[part], np.array(normaliser.variance)[part]
-            found.append((
-                "normalise",
-                Normalise(mean, variance, normaliser.epsilon, normaliser.clip, normaliser.epsilon_outside),
-            ))  # fmt: skip
+            found.append(
+                (
+                    "normalise",
+                    Normalise(mean, variance, normaliser.epsilon, normaliser.clip, normaliser.epsilon_outside),
+                )
+            )
         if kind_of(encoder) == "population":
             means = np.linspace(encoder.low, encoder.high, encoder.neurons)
             found.append(("encode", PopulationEncode(np.tile(means, (part.stop - part.start, 1)), encoder.sigma)))
@@ -101,9 +103,10 @@ class ContractFile:
         decoder = self._said.decoder
         if kind_of(decoder) == "membrane" and spikes:
             raise self.wrong(
-                f"reads membranes, and spikes enter the Output {name}", "decoder",
+                f"reads membranes, and spikes enter the Output {name}",
+                "decoder",
                 'kind = "count", or a last population that does not spike',
-            )  # fmt: skip
+            )
         if kind_of(decoder) == "count" and not spikes:
             raise self.wrong(f"counts spikes, and values enter the Output {name}", "decoder", 'kind = "membrane"')
         if self.contract.choices:
@@ -196,10 +199,18 @@ def _made(said: Any, where: str) -> ContractFile:
         action = Channels(said.action.names, said.action.units, said.action.low, said.action.high, where=where)
         fail_safe = said.action.fail_safe
     contract = Contract(
-        environment=said.environment, observation=observation, action=action, steps=said.steps, state=said.state,
-        control_period=said.control_period, fail_safe=fail_safe, provenance=said.provenance, choices=choices,
-        wrappers=said.wrappers, where=where,
-    )  # fmt: skip
+        environment=said.environment,
+        observation=observation,
+        action=action,
+        steps=said.steps,
+        state=said.state,
+        control_period=said.control_period,
+        fail_safe=fail_safe,
+        provenance=said.provenance,
+        choices=choices,
+        wrappers=said.wrappers,
+        where=where,
+    )
     if said.normaliser is not None:
         _check_normaliser(said, observation.size, where)
     if kind_of(said.encoder) == "population" and said.encoder.low >= said.encoder.high:
@@ -227,44 +238,65 @@ def _form() -> Any:
     names, numbers = schema.row(name, MOST_CHANNELS, least=1), schema.row(schema.real(), MOST_CHANNELS, least=1)
     number_or_row = schema.any_of((schema.real(), numbers))
     clip = schema.real(above=0, high=float(LARGEST_VALUE))
-    observation = schema.record("observation", [
-        ("names", names), ("units", names), ("low", numbers | None, None), ("high", numbers | None, None),
-    ])  # fmt: skip
-    action = schema.record("action", [
-        *((field, names | None, None) for field in ("names", "units")),
-        *((field, numbers | None, None) for field in ("low", "high")),
-        ("choices", schema.row(name, MOST_CHANNELS), ()),
-        ("fail_safe", schema.any_of((name, numbers))),
-    ])  # fmt: skip
-    normaliser = schema.record("normaliser", [
-        ("mean", numbers), ("variance", schema.row(schema.real(low=0), MOST_CHANNELS, least=1)),
-        ("epsilon", schema.real(low=0)), ("clip", clip), ("epsilon_outside", bool, False),
-    ])  # fmt: skip
+    observation = schema.record(
+        "observation",
+        [("names", names), ("units", names), ("low", numbers | None, None), ("high", numbers | None, None)],
+    )
+    action = schema.record(
+        "action",
+        [
+            *((field, names | None, None) for field in ("names", "units")),
+            *((field, numbers | None, None) for field in ("low", "high")),
+            ("choices", schema.row(name, MOST_CHANNELS), ()),
+            ("fail_safe", schema.any_of((name, numbers))),
+        ],
+    )
+    normaliser = schema.record(
+        "normaliser",
+        [
+            ("mean", numbers),
+            ("variance", schema.row(schema.real(low=0), MOST_CHANNELS, least=1)),
+            ("epsilon", schema.real(low=0)),
+            ("clip", clip),
+            ("epsilon_outside", bool, False),
+        ],
+    )
     encoders = (
         schema.record("current", [("clip", clip | None, None)], kind="current"),
-        schema.record("population", [
-            ("neurons", schema.whole(2, MOST_NEURONS)), ("low", schema.real()), ("high", schema.real()),
-            ("sigma", schema.real(above=0)),
-        ], kind="population"),
+        schema.record(
+            "population",
+            [
+                ("neurons", schema.whole(2, MOST_NEURONS)),
+                ("low", schema.real()),
+                ("high", schema.real()),
+                ("sigma", schema.real(above=0)),
+            ],
+            kind="population",
+        ),
         schema.record("spikes", [], kind="spikes"),
-    )  # fmt: skip
+    )
     decoders = (
         schema.record("membrane", [("scale", number_or_row, 1.0), ("offset", number_or_row, 0.0)], kind="membrane"),
-        schema.record("count", [
-            ("neurons", schema.whole(1, MOST_CHANNELS), 1), ("weight", number_or_row), ("offset", number_or_row, 0.0),
-        ], kind="count"),
+        schema.record(
+            "count",
+            [("neurons", schema.whole(1, MOST_CHANNELS), 1), ("weight", number_or_row), ("offset", number_or_row, 0.0)],
+            kind="count",
+        ),
         schema.record("choice", [], kind="choice"),
-    )  # fmt: skip
-    return schema.record("contract", [
-        ("environment", name),
-        ("steps", schema.whole(1, LONGEST_BLOCK)),
-        ("state", schema.one_of(get_args(StateRule))),
-        ("control_period", schema.real(above=0, high=LONGEST_PERIOD)),
-        ("observation", observation),
-        ("action", action),
-        ("normaliser", normaliser | None, None),
-        ("encoder", schema.any_of(encoders)),
-        ("decoder", schema.any_of(decoders)),
-        ("provenance", dict[str, str], {}),
-        ("wrappers", schema.row(name, MOST_WRAPPERS), ()),
-    ])  # fmt: skip
+    )
+    return schema.record(
+        "contract",
+        [
+            ("environment", name),
+            ("steps", schema.whole(1, LONGEST_BLOCK)),
+            ("state", schema.one_of(get_args(StateRule))),
+            ("control_period", schema.real(above=0, high=LONGEST_PERIOD)),
+            ("observation", observation),
+            ("action", action),
+            ("normaliser", normaliser | None, None),
+            ("encoder", schema.any_of(encoders)),
+            ("decoder", schema.any_of(decoders)),
+            ("provenance", dict[str, str], {}),
+            ("wrappers", schema.row(name, MOST_WRAPPERS), ()),
+        ],
+    )

@@ -37,17 +37,25 @@ class Surroundings:
 def contract_template(known: Surroundings) -> str:
     """The text of a contract.toml. What is unknown stands in it as a comment, for the reader to fill in."""
     names = _names(known.observations, "observation_{}")
-    period = "control_period = # seconds: the environment does not say it" if known.period is None else (
-        f"control_period = {float(known.period)!r}"
-    )  # fmt: skip
+    period = (
+        "control_period = # seconds: the environment does not say it"
+        if known.period is None
+        else (f"control_period = {float(known.period)!r}")
+    )
     if known.period is None:
         period = f"# {period}"
     return _HEAD.format(
-        environment=_text(known.environment), wrappers=_row(list(known.wrappers) or ["FlattenObservation"]),
-        wrapped="" if known.wrappers else "# ", period=period, names=_row(names),
-        units=_row(known.units or ["1"] * len(names)), action=_action(known), zeros=_row([0.0] * len(names)),
-        ones=_row([1.0] * len(names)), decoder=_CHOICE if known.choices else _VALUES,
-    )  # fmt: skip
+        environment=_text(known.environment),
+        wrappers=_row(list(known.wrappers) or ["FlattenObservation"]),
+        wrapped="" if known.wrappers else "# ",
+        period=period,
+        names=_row(names),
+        units=_row(known.units or ["1"] * len(names)),
+        action=_action(known),
+        zeros=_row([0.0] * len(names)),
+        ones=_row([1.0] * len(names)),
+        decoder=_CHOICE if known.choices else _VALUES,
+    )
 
 
 def _names(given: Sequence[str] | int, pattern: str) -> list[str]:
@@ -69,9 +77,11 @@ def _action(known: Surroundings) -> str:
         else:
             lines.append(f"# {side} = # the environment states no limits: state those of your actuators")
     lines.append("# The action that is taken when none can be computed. Within the limits.")
-    rest = [
-        min(max(0.0, float(low)), float(high)) for low, high in zip(known.low, known.high, strict=True)
-    ] if len(known.low) == len(known.high) == len(names) else [0.0] * len(names)  # fmt: skip
+    rest = (
+        [min(max(0.0, float(low)), float(high)) for low, high in zip(known.low, known.high, strict=True)]
+        if len(known.low) == len(known.high) == len(names)
+        else [0.0] * len(names)
+    )
     lines.append(f"fail_safe = {_row(rest)}")
     return "\n".join(lines)
 

@@ -148,8 +148,9 @@ class Program:
         if sum(map(len, parts[:2])) > MOST_TEXT:
             raise GraphError(
                 f"its program would hold {sum(map(len, parts[:2]))} bytes of JSON, at most {MOST_TEXT} are read back",
-                where=self.target, hint="fewer nodes",
-            )  # fmt: skip
+                where=self.target,
+                hint="fewer nodes",
+            )
         out = io.BytesIO()
         with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
             for name, content in zip(MEMBERS, parts, strict=True):
@@ -186,23 +187,25 @@ def described_hashes(manifest: Mapping[str, Any], data: bytes) -> dict[str, str]
 # --------------------------------------------------------------------------------------------------------------------
 # Reading
 
-_SCHEDULE = schema.record("schedule", [
-    ("steps", schema.whole(1, LONGEST_BLOCK)),
-    ("state", schema.one_of(get_args(StateRule))),
-    ("held", bool),
-])  # fmt: skip
-_MANIFEST = schema.record("manifest", [
-    ("format", int),
-    ("target", schema.text(256, least=1)),
-    ("graph", dict[str, Any]),
-    ("arithmetic", dict[str, Any] | None),
-    ("schedule", _SCHEDULE | None),
-    ("contract", dict[str, Any] | None),
-    ("arrays", schema.row(dict[str, Any], MOST_ARRAYS)),
-    ("hashes", schema.record("hashes", [("structure", schema.text(64)), ("arrays", schema.text(64))])),
-    ("versions", dict[str, str]),
-    ("allowances", schema.row(schema.text(), 1000)),
-])  # fmt: skip
+_SCHEDULE = schema.record(
+    "schedule",
+    [("steps", schema.whole(1, LONGEST_BLOCK)), ("state", schema.one_of(get_args(StateRule))), ("held", bool)],
+)
+_MANIFEST = schema.record(
+    "manifest",
+    [
+        ("format", int),
+        ("target", schema.text(256, least=1)),
+        ("graph", dict[str, Any]),
+        ("arithmetic", dict[str, Any] | None),
+        ("schedule", _SCHEDULE | None),
+        ("contract", dict[str, Any] | None),
+        ("arrays", schema.row(dict[str, Any], MOST_ARRAYS)),
+        ("hashes", schema.record("hashes", [("structure", schema.text(64)), ("arrays", schema.text(64))])),
+        ("versions", dict[str, str]),
+        ("allowances", schema.row(schema.text(), 1000)),
+    ],
+)
 
 
 def load(path: str | os.PathLike[str]) -> Program:
@@ -280,14 +283,16 @@ def _check_format(found: Any, where: str) -> None:
         raise FileFormatError(f"says format {schema.printable(repr(found))}, which is no version", where=where)
     if found > FORMAT:
         raise FileFormatError(
-            f"has format {schema.printable(repr(found))}, this version reads {FORMAT}", where=where,
+            f"has format {schema.printable(repr(found))}, this version reads {FORMAT}",
+            where=where,
             hint="upgrade nervecord",
-        )  # fmt: skip
+        )
     if found < FORMAT:
         raise FileFormatError(
-            f"has the old format {found}, this version reads {FORMAT}", where=where,
+            f"has the old format {found}, this version reads {FORMAT}",
+            where=where,
             hint="compile its policy again: nervecord compile policy.nir",
-        )  # fmt: skip
+        )
 
 
 def _members(file: BinaryIO, where: str) -> list[bytes]:

@@ -144,10 +144,20 @@ def _run(reader: Reader, name: str, size: int, limits: Limits) -> bytes:
     memory = limits.process_bytes + 2 * values
     seconds = limits.seconds_of(size)
     command = [
-        sys.executable, "-I", "-S", "-c", START, reader.path.stem,
-        os.path.abspath(name), str(values), str(memory), str(math.ceil(seconds)),
-        str(_HERE), str(reader.path.parent), *_search_path(reader, name),
-    ]  # fmt: skip
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        START,
+        reader.path.stem,
+        os.path.abspath(name),
+        str(values),
+        str(memory),
+        str(math.ceil(seconds)),
+        str(_HERE),
+        str(reader.path.parent),
+        *_search_path(reader, name),
+    ]
     environment = {
         # Variables that name drivers, connectors and folders of plug-ins for HDF5 are not handed on: of a file that it
         # cannot open HDF5 asks every plug-in that it finds, whatever HDF5_PLUGIN_PRELOAD says.
@@ -166,17 +176,19 @@ def _run(reader: Reader, name: str, size: int, limits: Limits) -> bytes:
             child.kill()
             child.communicate()
             raise FileFormatError(
-                f"reading it took longer than {seconds * limits.patience:g} s", where=name,
+                f"reading it took longer than {seconds * limits.patience:g} s",
+                where=name,
                 hint="the file is damaged or hostile, or this machine very busy",
-            ) from None  # fmt: skip
+            ) from None
         except BaseException:
             child.kill()
             raise
     if child.returncode == -getattr(signal, "SIGXCPU", 0) != 0:
         raise FileFormatError(
-            f"reading it took more than {math.ceil(seconds)} s of processor time", where=name,
+            f"reading it took more than {math.ceil(seconds)} s of processor time",
+            where=name,
             hint="the file is damaged or hostile",
-        )  # fmt: skip
+        )
     if child.returncode != 0:
         raise FileFormatError(
             f"reading it ended the reader: {_ending(child.returncode, err)}", where=name, hint="write or copy it again"

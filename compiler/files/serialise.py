@@ -136,12 +136,15 @@ def _array(name: str, declared: Declared, left: dict[str, Array], where: str) ->
 def _frame() -> Any:
     """A graph whose nodes are not looked at."""
     levels = tuple(level.value for level in Level if level in EXECUTABLE)
-    return schema.record("graph", [
-        ("level", schema.one_of(levels)),
-        ("dt", schema.real(above=0)),
-        ("nodes", schema.row(dict[str, Any], MOST_NODES, least=1)),
-        ("edges", schema.row(schema.pair(NAME), MOST_EDGES)),
-    ])  # fmt: skip
+    return schema.record(
+        "graph",
+        [
+            ("level", schema.one_of(levels)),
+            ("dt", schema.real(above=0)),
+            ("nodes", schema.row(dict[str, Any], MOST_NODES, least=1)),
+            ("edges", schema.row(schema.pair(NAME), MOST_EDGES)),
+        ],
+    )
 
 
 @functools.cache

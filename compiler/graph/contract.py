@@ -120,12 +120,10 @@ class Contract:
         high = self.action.high or (math.inf,) * size
         for name, value, least, most in zip(self.action.names, self.fail_safe, low, high, strict=True):
             if not math.isfinite(value):
-                raise ContractError(f"the fail-safe value of {name} is {value}, a finite one is needed",
-                                    where=where)  # fmt: skip
+                raise ContractError(f"the fail-safe value of {name} is {value}, a finite one is needed", where=where)
             if not least <= value <= most:
                 raise ContractError(
-                    f"the fail-safe value of {name} is {value:g}, and its limits are {least:g}..{most:g}",
-                    where=where,
+                    f"the fail-safe value of {name} is {value:g}, and its limits are {least:g}..{most:g}", where=where
                 )
 
     def _check_choices(self, where: str) -> None:
@@ -179,22 +177,28 @@ def _form() -> Any:
     """The contract as a file holds it."""
     name = schema.text(4096)
     limits = schema.row(schema.real(), MOST_CHANNELS) | None
-    channels = schema.record("channels", [
-        ("names", schema.row(name, MOST_CHANNELS)),
-        ("units", schema.row(name, MOST_CHANNELS)),
-        ("low", limits, None),
-        ("high", limits, None),
-    ])  # fmt: skip
-    return schema.record("contract", [
-        ("environment", name),
-        ("observation", channels),
-        ("action", channels),
-        ("steps", schema.whole(1, LONGEST_BLOCK)),
-        ("state", Literal[get_args(StateRule)]),
-        ("control_period", schema.real(above=0)),
-        ("fail_safe", schema.row(schema.real(), MOST_CHANNELS)),
-        ("seed", schema.whole(-(1 << 63), (1 << 63) - 1) | None, None),
-        ("provenance", dict[str, str], {}),
-        ("choices", schema.row(name, MOST_CHANNELS), ()),
-        ("wrappers", schema.row(name, MOST_WRAPPERS), ()),
-    ])  # fmt: skip
+    channels = schema.record(
+        "channels",
+        [
+            ("names", schema.row(name, MOST_CHANNELS)),
+            ("units", schema.row(name, MOST_CHANNELS)),
+            ("low", limits, None),
+            ("high", limits, None),
+        ],
+    )
+    return schema.record(
+        "contract",
+        [
+            ("environment", name),
+            ("observation", channels),
+            ("action", channels),
+            ("steps", schema.whole(1, LONGEST_BLOCK)),
+            ("state", Literal[get_args(StateRule)]),
+            ("control_period", schema.real(above=0)),
+            ("fail_safe", schema.row(schema.real(), MOST_CHANNELS)),
+            ("seed", schema.whole(-(1 << 63), (1 << 63) - 1) | None, None),
+            ("provenance", dict[str, str], {}),
+            ("choices", schema.row(name, MOST_CHANNELS), ()),
+            ("wrappers", schema.row(name, MOST_WRAPPERS), ()),
+        ],
+    )

@@ -47,8 +47,9 @@ def _bounded(names: Iterable[str], reached: Mapping[str, list[str]], where: str)
 
 
 def _too_many(where: str) -> GraphError:
-    return GraphError(f"it has more than {MOST_EDGES} edges when nodes that only pass values on are taken out",
-                      where=where)  # fmt: skip
+    return GraphError(
+        f"it has more than {MOST_EDGES} edges when nodes that only pass values on are taken out", where=where
+    )
 
 
 def components(names: Iterable[str], following: Callable[[str], Iterable[str]]) -> list[list[str]]:

@@ -147,8 +147,9 @@ class Graph:
         return Graph, (self.level, dict(self.nodes), self.edges, self.dt, self.arithmetic, self.notes)
 
 
-def chain(level: Level, nodes: Iterable[tuple[str, Op]], *, dt: float | None = None,
-          arithmetic: Arithmetic | None = None) -> Graph:  # fmt: skip
+def chain(
+    level: Level, nodes: Iterable[tuple[str, Op]], *, dt: float | None = None, arithmetic: Arithmetic | None = None
+) -> Graph:
     """A graph whose nodes feed one another in order."""
     named = dict(nodes)
     return Graph(level, named, tuple(itertools.pairwise(named)), dt, arithmetic)

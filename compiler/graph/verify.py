@@ -15,17 +15,7 @@ from nervecord.compiler.findings import Finding, raise_on_errors
 from nervecord.compiler.graph.contract import Contract
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy, parts
-from nervecord.compiler.ops import (
-    BiasChannel,
-    Decoder,
-    Input,
-    Level,
-    Neuron,
-    Op,
-    PopulationEncode,
-    Quantise,
-    is_core,
-)
+from nervecord.compiler.ops import BiasChannel, Decoder, Input, Level, Neuron, Op, PopulationEncode, Quantise, is_core
 from nervecord.compiler.ops.fields import declarations
 from nervecord.errors import GraphError
 
@@ -126,9 +116,11 @@ def _executable(graph: Graph, contract: Contract | None) -> Iterator[Finding]:
     _, stuck = graph.order()
     if stuck:
         yield _error(
-            "cycle", stuck[0], "a cycle passes through no delay: " + " -> ".join(stuck[:20]),
+            "cycle",
+            stuck[0],
+            "a cycle passes through no delay: " + " -> ".join(stuck[:20]),
             "a recurrent connection needs a delay of at least one step",
-        )  # fmt: skip
+        )
     yield from _host_places(graph, contract)
 
 
@@ -159,11 +151,15 @@ def _host_places(graph: Graph, contract: Contract | None) -> Iterator[Finding]:
             misplaced = "has one Output"
         if misplaced:
             yield _error("misplaced", name, f"{op.kind} {misplaced}")
-        read = {"counted" if isinstance(b, Decoder) and type(b).READS == "sum" else "read" for b in destinations
-                if not is_core(b)}  # fmt: skip
+        read = {
+            "counted" if isinstance(b, Decoder) and type(b).READS == "sum" else "read"
+            for b in destinations
+            if not is_core(b)
+        }
         if is_core(op) and len(read) > 1:
-            yield _error("read-twice", name, "is read at the end and counted over all steps at once",
-                         "read it in one way")  # fmt: skip
+            yield _error(
+                "read-twice", name, "is read at the end and counted over all steps at once", "read it in one way"
+            )
         if role == "output" and len(sources) > 1 and any(isinstance(a, Decoder) and a.choices for a in sources):
             yield _error("misplaced", name, "takes a choice, to which nothing can be added")
         if role == "output" and not (all(map(is_core, sources)) or all(type(a).ROLE == "after" for a in sources)):
@@ -187,8 +183,9 @@ def _integers(graph: Graph) -> Iterator[Finding]:
                 elif type(source).ROLE == "population" and not source.sending:
                     yield _error("analogue-layer", a, f"sends its membrane, not spikes, to {name}")
                 elif type(source).ROLE == "before" and source.sends is None:
-                    yield _error("wiring", name, f"is fed real numbers by {a}, and takes integers",
-                                 "put a Quantise between them")  # fmt: skip
+                    yield _error(
+                        "wiring", name, f"is fed real numbers by {a}, and takes integers", "put a Quantise between them"
+                    )
         elif type(op).ROLE == "population":
             if not all(type(a).ROLE == "connection" for a in sources):
                 yield _error("wiring", name, "neurons are fed by connections only")
@@ -197,16 +194,26 @@ def _integers(graph: Graph) -> Iterator[Finding]:
         elif isinstance(op, BiasChannel) and not all(a.spikes for a in sources):
             yield _error("wiring", name, "sends spikes, and is fed values", "let its Input carry spikes")
         elif isinstance(op, Quantise) and op.limit > max(arithmetic.graded_limit, 1):
-            yield _error("limit", name, "sends larger values than the arithmetic takes",
-                         value=op.limit, limit=arithmetic.graded_limit)  # fmt: skip
+            yield _error(
+                "limit",
+                name,
+                "sends larger values than the arithmetic takes",
+                value=op.limit,
+                limit=arithmetic.graded_limit,
+            )
         elif (
             isinstance(op, Input)
             and op.carries != "spikes"
             and any(is_core(graph.nodes[b]) for b in graph.destinations(name))
             and (op.limit is None or op.limit > arithmetic.graded_limit)
         ):
-            yield _error("limit", name, "what it carries into integers has no limit that they can hold",
-                         value=op.limit, limit=arithmetic.graded_limit)  # fmt: skip
+            yield _error(
+                "limit",
+                name,
+                "what it carries into integers has no limit that they can hold",
+                value=op.limit,
+                limit=arithmetic.graded_limit,
+            )
 
 
 def _policy(graph: Graph, contract: Contract) -> Iterator[Finding]:
@@ -224,8 +231,9 @@ def _policy(graph: Graph, contract: Contract) -> Iterator[Finding]:
             yield _error("contract", names, f"has {total} values, and the contract's {label} has {wanted}")
     for name in graph.outputs:
         if any(is_core(graph.nodes[a]) for a in graph.sources(name)):
-            yield _error("decoder", name, "nothing decodes an action from what the core gives",
-                         "put a decoder before it")  # fmt: skip
+            yield _error(
+                "decoder", name, "nothing decodes an action from what the core gives", "put a decoder before it"
+            )
     yield from _choices(graph, contract.choices)
     yield from _limits(graph, contract)
 
@@ -254,9 +262,12 @@ def _limits(graph: Graph, contract: Contract) -> Iterator[Finding]:
             if np.any(beyond):
                 k = int(np.flatnonzero(beyond)[0])
                 yield _error(
-                    "limits", name, f"can go beyond the contract's limit ({side}) of {contract.action.names[part][k]}",
-                    value=float(np.broadcast_to(total, wanted.shape)[k]), limit=float(wanted[k]),
-                )  # fmt: skip
+                    "limits",
+                    name,
+                    f"can go beyond the contract's limit ({side}) of {contract.action.names[part][k]}",
+                    value=float(np.broadcast_to(total, wanted.shape)[k]),
+                    limit=float(wanted[k]),
+                )
 
 
 def _choices(graph: Graph, choices: tuple[str, ...]) -> Iterator[Finding]:
@@ -267,8 +278,7 @@ def _choices(graph: Graph, choices: tuple[str, ...]) -> Iterator[Finding]:
     for name, op in deciding:
         assert isinstance(op, Decoder)
         if op.choices != len(choices):
-            yield _error("contract", name,
-                         f"chooses among {op.choices} actions, and the contract has {len(choices)}")  # fmt: skip
+            yield _error("contract", name, f"chooses among {op.choices} actions, and the contract has {len(choices)}")
 
 
 def unprintable(graph: Graph) -> str | None:

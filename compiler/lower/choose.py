@@ -120,8 +120,12 @@ def report_error(
     if isinstance(calibration, StreamCalibration):
         rms, largest, different = _stream_error(best, made, calibration)
         count = len(next(iter(calibration.inputs.values())))
-        return {"output_error_rms": rms, "output_error_max": largest, "spikes_different": different,
-                "observations": count}, []  # fmt: skip
+        return {
+            "output_error_rms": rms,
+            "output_error_max": largest,
+            "spikes_different": different,
+            "observations": count,
+        }, []
     actions, preferences = answers(made, calibration.observations)
     base = {"observations": len(calibration.observations), "observations_clipped": calibration.saturated}
     found: list[Finding] = []
@@ -129,19 +133,29 @@ def report_error(
         rms, largest = _errors(actions - calibration.actions)
         size = float(np.sqrt(np.mean(calibration.actions**2)))
         if rms > LARGE_ERROR * size:
-            found.append(Finding(
-                "action-error", "warning", "graph", "the integers' actions are far from the float policy's (rms)",
-                _rounded(rms), _rounded(LARGE_ERROR * size),
-                "more weight bits or slices, or a network trained with a smaller range of weights",
-            ))  # fmt: skip
+            found.append(
+                Finding(
+                    "action-error",
+                    "warning",
+                    "graph",
+                    "the integers' actions are far from the float policy's (rms)",
+                    _rounded(rms),
+                    _rounded(LARGE_ERROR * size),
+                    "more weight bits or slices, or a network trained with a smaller range of weights",
+                )
+            )
         return {"action_error_rms": rms, "action_error_max": largest, **base}, found
     error = choice_report(calibration.preferences, actions, preferences)
     changed = error["choices_different"]
     if changed > MANY_CHOICES * len(calibration.observations):
-        found.append(Finding(
-            "choice-error", "warning", "graph",
-            f"on {changed} of {len(calibration.observations)} observations another action is chosen",
-        ))  # fmt: skip
+        found.append(
+            Finding(
+                "choice-error",
+                "warning",
+                "graph",
+                f"on {changed} of {len(calibration.observations)} observations another action is chosen",
+            )
+        )
     return {**error, **base}, found
 
 

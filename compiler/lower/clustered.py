@@ -28,8 +28,10 @@ def clustering_error(
     if not isinstance(before, StreamCalibration) or not isinstance(after, StreamCalibration):
         return {}
     # Composing made what leaves flat.
-    pairs = {name: (before.left[name].reshape(len(rows), -1), rows.reshape(len(rows), -1))
-             for name, rows in after.left.items()}  # fmt: skip
+    pairs = {
+        name: (before.left[name].reshape(len(rows), -1), rows.reshape(len(rows), -1))
+        for name, rows in after.left.items()
+    }
     spiking = [name for name in pairs if all(graph.nodes[a].spikes for a in graph.sources(name))]
     error = np.concatenate([(b - a).ravel() for a, b in pairs.values()])
     return {

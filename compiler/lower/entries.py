@@ -48,9 +48,10 @@ def entering_of(made: Plan, name: str, op: Op) -> Entering:
     limit = op.clip if isinstance(op, Normalise) else op.limit if isinstance(op, Input) else None
     if limit is None:
         raise InfeasibleError(
-            "sends values without a limit, and integers need one", where=op.label if op.origin else name,
+            "sends values without a limit, and integers need one",
+            where=op.label if op.origin else name,
             hint="normalise with a clip, or declare the input's limit",
-        )  # fmt: skip
+        )
     return Entering(name, op, limit, _code_name(made, name, "quantise"))
 
 
@@ -86,9 +87,8 @@ def encoder_scales(entries: Sequence[Entering], arithmetic: Arithmetic) -> list[
                 scale /= 2  # this one's values would be too large: it stays at the finest scale it can have
             if limit * scale >= arithmetic.graded_limit + 1:
                 raise InfeasibleError(
-                    TOO_LARGE, where=name,
-                    hint=f"a clip or limit below {(arithmetic.graded_limit + 1) / 2:g}",
-                )  # fmt: skip
+                    TOO_LARGE, where=name, hint=f"a clip or limit below {(arithmetic.graded_limit + 1) / 2:g}"
+                )
             scales[name] = scale
         if not found or found[-1] != scales:
             found.append(scales)

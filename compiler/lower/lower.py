@@ -43,16 +43,7 @@ from nervecord.compiler.lower.relay import relays
 from nervecord.compiler.lower.reports import SMALLEST
 from nervecord.compiler.lower.retime import Timing, retime
 from nervecord.compiler.lower.slices import sliced
-from nervecord.compiler.ops import (
-    ArgmaxDecode,
-    Decode,
-    Input,
-    Level,
-    Op,
-    Output,
-    Quantise,
-    Rescale,
-)
+from nervecord.compiler.ops import ArgmaxDecode, Decode, Input, Level, Op, Output, Quantise, Rescale
 from nervecord.compiler.plan.calibrate import Calibration, StreamCalibration
 from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import InfeasibleError
@@ -214,9 +205,13 @@ def trial(subject: Graph | Policy, arithmetic: Arithmetic, *, schedule: Schedule
 
 
 def _draft(
-    subject: Graph | Policy, arithmetic: Arithmetic, schedule: Schedule | None, weight_bits: int, weight_slices: int,
+    subject: Graph | Policy,
+    arithmetic: Arithmetic,
+    schedule: Schedule | None,
+    weight_bits: int,
+    weight_slices: int,
     whole: bool,
-) -> Draft:  # fmt: skip
+) -> Draft:
     if not 2 <= weight_bits <= arithmetic.weight_bits:
         raise InfeasibleError(f"{weight_bits} weight bits lie outside 2..{arithmetic.weight_bits}", where="weight_bits")
     if weight_slices not in (1, 2):
@@ -246,16 +241,19 @@ def _require_timing(made: Plan, found: Sequence[Population], timing: Timing) -> 
         for link in p.links:
             if made.schedule.resets and link.delay:
                 raise InfeasibleError(
-                    "state is cleared before each action and this connection has a delay", where=link.origin[0],
+                    "state is cleared before each action and this connection has a delay",
+                    where=link.origin[0],
                     hint="train without delays: windows shifted by layer absorb the chip's delay exactly",
-                )  # fmt: skip
+                )
     if made.contract is not None and not made.schedule.resets:
         late = next((p for p in found if timing.phase[p.name]), None)
         if late is not None:
             raise InfeasibleError(
                 f"state is carried between actions, and on the chip this is {timing.phase[late.name]} steps later than "
-                "it was trained", where=late.label, hint="train with --state carried --delays, or with --state reset",
-            )  # fmt: skip
+                "it was trained",
+                where=late.label,
+                hint="train with --state carried --delays, or with --state reset",
+            )
 
 
 def _carriers(
@@ -281,8 +279,9 @@ def _carriers(
         if source is None:
             raise InfeasibleError(
                 "its bias enters a synaptic current, and nothing that feeds it can carry one: all of it is read",
-                where=p.label, hint="train it with bias=False, or without a synaptic current; or read other neurons",
-            )  # fmt: skip
+                where=p.label,
+                hint="train it with bias=False, or without a synaptic current; or read other neurons",
+            )
         carriers[p.name] = next(link for link in p.links if link.source == source)
     return carriers
 
@@ -300,11 +299,15 @@ def _candidate(draft: Draft, subject: Graph | Policy, scale: Mapping[str, float]
     made = draft.plan
     constants = {
         entry.name: max(
-            (_constant(p, scale.get(entry.name, 1.0), draft.arithmetic) for p in draft.populations
-             if p.name in draft.carriers and draft.carriers[p.name].source == entry.name), default=0,
+            (
+                _constant(p, scale.get(entry.name, 1.0), draft.arithmetic)
+                for p in draft.populations
+                if p.name in draft.carriers and draft.carriers[p.name].source == entry.name
+            ),
+            default=0,
         )
         for entry in draft.entries
-    }  # fmt: skip
+    }
     codes = {
         entry.name: code_of(entry, scale.get(entry.name), constants[entry.name], draft.arithmetic)
         for entry in draft.entries
@@ -451,12 +454,14 @@ def _report(
         code = made.graph.nodes[entry.code]
         quantiser = code if isinstance(code, Quantise) else None
         channel = quantiser.constant if quantiser else int(always_on(code))
-        entries.append({
-            "name": entry.name,
-            "scale": quantiser.scale if quantiser else None,
-            "limit": quantiser.limit if quantiser else None,
-            "bias_channel": channel,
-        })  # fmt: skip
+        entries.append(
+            {
+                "name": entry.name,
+                "scale": quantiser.scale if quantiser else None,
+                "limit": quantiser.limit if quantiser else None,
+                "bias_channel": channel,
+            }
+        )
         if channel and not made.schedule.resets:
             warnings.append("the bias channel starts one step late at an episode's first step")
     return {

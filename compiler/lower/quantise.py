@@ -317,9 +317,7 @@ def _with_scales(
         return None
     grid = 1 / a.decay_codes if not a.decays_by_shift else 1e-9
     membrane = IntegerMembrane(
-        a.decay_code(common(population.decay, "decay", population, grid)),
-        held.astype(np.int32),
-        bias_exp,
+        a.decay_code(common(population.decay, "decay", population, grid)), held.astype(np.int32), bias_exp
     )
     synapse = None
     if population.current_decay is not None:
@@ -337,9 +335,16 @@ def _bias_mantissas(bias: Array, exponent: int, drives: bool) -> Array:
 
 
 def _mantissas(
-    population: Population, link: Link, source: Incoming, wait: int, scales: _Scales, k: int, settings: Settings,
-    drives: bool, coarse: Dense | Sparse | None,
-) -> Dense | Sparse:  # fmt: skip
+    population: Population,
+    link: Link,
+    source: Incoming,
+    wait: int,
+    scales: _Scales,
+    k: int,
+    settings: Settings,
+    drives: bool,
+    coarse: Dense | Sparse | None,
+) -> Dense | Sparse:
     """A link in mantissas: the channel of a bias is one more column, the neuron that drives one more row.
 
     Args:
@@ -371,8 +376,11 @@ def _mantissas(
     weight *= step
     np.clip(weight, least // step * step, most // step * step, out=weight)
     shared = {
-        "weight_exp": scales.weight_exp[k], "weight_bits": settings.weight_bits, "delay": wait, "origin": link.origin
-    }  # fmt: skip
+        "weight_exp": scales.weight_exp[k],
+        "weight_bits": settings.weight_bits,
+        "delay": wait,
+        "origin": link.origin,
+    }
     if not isinstance(matrix, Csr):
         if drives:
             weight = np.concatenate([weight, np.zeros((1, weight.shape[1]))])
@@ -450,4 +458,4 @@ def _report(
         membrane_low=proved.membrane[0] / one,
         membrane_high=proved.membrane[1] / one,
         membrane_limit=a.membrane_range[1] // one,
-    )  # fmt: skip
+    )

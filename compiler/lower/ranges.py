@@ -160,7 +160,7 @@ def _senders_first(plan: Plan) -> Iterator[Unit]:
             "is part of a loop of messages, or behind one, and nothing bounds how large they get",
             where=next(unit.step.name for unit in plan.units if waits[unit.step.name] and unit.step.name in senders),
             hint="take the loop out, or let spiking neurons close it",
-        )  # fmt: skip
+        )
 
 
 def overflows(ranges: Sequence[UnitRange], arithmetic: Arithmetic) -> list[Finding]:
@@ -176,10 +176,16 @@ def overflows(ranges: Sequence[UnitRange], arithmetic: Arithmetic) -> list[Findi
                 )
         saturates = arithmetic.current_overflow.startswith("saturate")
         if r.current > arithmetic.current_limit:
-            found.append(_overflow(
-                "current-overflow", "warning" if saturates else "error", r.name, "its current may overflow",
-                r.current, arithmetic.current_limit,
-            ))  # fmt: skip
+            found.append(
+                _overflow(
+                    "current-overflow",
+                    "warning" if saturates else "error",
+                    r.name,
+                    "its current may overflow",
+                    r.current,
+                    arithmetic.current_limit,
+                )
+            )
         found += _membrane(r, arithmetic)
     return found
 
@@ -188,8 +194,9 @@ def _membrane(r: UnitRange, arithmetic: Arithmetic) -> list[Finding]:
     low, high = r.membrane
     least, most = r.membrane_limits
     if r.readout and high > arithmetic.readout_limit and arithmetic.reads_through_threshold:
-        return [_overflow("readout-saturates", "error", r.name, "may spike, and it is read", high,
-                          arithmetic.readout_limit)]  # fmt: skip
+        return [
+            _overflow("readout-saturates", "error", r.name, "may spike, and it is read", high, arithmetic.readout_limit)
+        ]
     if low >= least and high <= most:
         return []
     value, limit = (low, least) if low < least else (high, most)
@@ -216,9 +223,10 @@ def op_range(op: Op, name: str = "") -> tuple[Array, Array]:
     found = op.sends
     if found is None:
         raise GraphError(
-            f"{op.kind} sends values of which no range in integers is known", where=name or op.label,
+            f"{op.kind} sends values of which no range in integers is known",
+            where=name or op.label,
             hint="put a Quantise between it and the integers, or give the Input a limit",
-        )  # fmt: skip
+        )
     return found
 
 
@@ -250,8 +258,10 @@ def _require_sent(op: Op, reached: Reached, sends: Sent) -> None:
     if not result.within(Bounds.of(sends.low, sends.high)):
         raise InfeasibleError(
             f"gives {result.lowest} to {result.highest}, and says that it sends {sends.low.min()} to "
-            f"{sends.high.max()}", where=op.label, hint="let its `reach` say what its body gives",
-        )  # fmt: skip
+            f"{sends.high.max()}",
+            where=op.label,
+            hint="let its `reach` say what its body gives",
+        )
 
 
 def through(dense: Mantissas, arithmetic: Arithmetic, interval: int, given: Sent) -> tuple[int, Sent]:

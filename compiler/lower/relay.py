@@ -45,22 +45,26 @@ def relays(
             if link.source in graded:
                 raise InfeasibleError(
                     f"{TOO_LONG}, and {link.source} sends values, which no neuron passes on "
-                    f"({wait[link.name]} against {arithmetic.delay_max})", where=link.origin[0],
+                    f"({wait[link.name]} against {arithmetic.delay_max})",
+                    where=link.origin[0],
                     hint="put spiking neurons into this path, or make the other paths shorter",
-                )  # fmt: skip
+                )
             waits = hops(wait[link.name], max(arithmetic.delay_max, 1))
             if arithmetic.subtracts or not arithmetic.delay_max or min(waits) < arithmetic.connection_delay:
                 raise InfeasibleError(
                     f"{TOO_LONG}, and its neurons cannot relay spikes ({wait[link.name]} against "
-                    f"{arithmetic.delay_max})", where=link.origin[0], hint="make the paths equally long",
-                )  # fmt: skip
+                    f"{arithmetic.delay_max})",
+                    where=link.origin[0],
+                    hint="make the paths equally long",
+                )
             count += len(waits) - 1
             if count > MOST_RELAYS:
                 raise InfeasibleError(
                     f"{TOO_LONG}, and at most {MOST_RELAYS} populations pass spikes on ({wait[link.name]} against "
-                    f"{arithmetic.delay_max})", where=link.origin[0],
+                    f"{arithmetic.delay_max})",
+                    where=link.origin[0],
                     hint="a larger time step, or shorter delays",
-                )  # fmt: skip
+                )
             source, at = link.source, phase.get(link.source, 0)
             width = sizes.get(source, int(link.weight.shape[1]))
             for hop, steps in enumerate(waits[:-1]):
@@ -81,6 +85,12 @@ def _relay(name: str, source: str, link: Link, width: int) -> Population:
     weight = np.eye(width) if width < WIDE else Csr.identity(width)
     identity = Link(f"{name}.in", source, link.origin, weight, 0)
     return Population(
-        name=name, origin=link.origin, links=(identity,), current_bias=zero, bias=zero, decay=zero,
-        threshold=np.full(width, 0.5), current_decay=None,
-    )  # fmt: skip
+        name=name,
+        origin=link.origin,
+        links=(identity,),
+        current_bias=zero,
+        bias=zero,
+        decay=zero,
+        threshold=np.full(width, 0.5),
+        current_decay=None,
+    )

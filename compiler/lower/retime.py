@@ -38,9 +38,10 @@ def retime(made: Plan, populations: Sequence[Population], cost: int) -> Timing:
         )
     for end in late.apart:
         raise InfeasibleError(
-            "adds populations of which one leads to the other, so that it is later on the chip", where=end,
+            "adds populations of which one leads to the other, so that it is later on the chip",
+            where=end,
             hint="give each an Output of its own",
-        )  # fmt: skip
+        )
     phase = {p.name: late.late[p.name] for p in populations}
     wait = {link.name: link.delay + phase[p.name] - phase.get(link.source, 0) for p in populations for link in p.links}
     return Timing(phase, wait)

@@ -71,9 +71,10 @@ def _root(tree: dict[str, Any], where: str) -> dict[str, Any]:
     kind = root.get("type") if isinstance(root, dict) else None
     if not isinstance(root, dict) or not isinstance(kind, str):
         raise FileFormatError(
-            "is HDF5 and no NIR: it has no group 'node' with a type", where=where,
+            "is HDF5 and no NIR: it has no group 'node' with a type",
+            where=where,
             hint="it holds a recording, NIRData: --input takes it" if "nodes" in tree else None,
-        )  # fmt: skip
+        )
     if kind != "NIRGraph":
         raise FileFormatError(
             f"its root is a single {kind}, no graph", where=where, hint="write nir.NIRGraph.from_list(node)"

@@ -52,9 +52,8 @@ def layout(graph: Graph) -> Layout:
     edges = dissolve(graph.edges, hosts, where="edges")
     if len(set(edges)) != len(edges):
         raise GraphError(
-            "without its host ops an edge appears twice", where="edges",
-            hint="a host op must be the only way past it",
-        )  # fmt: skip
+            "without its host ops an edge appears twice", where="edges", hint="a host op must be the only way past it"
+        )
     names = {name: nir_name(name) for name, op in graph.nodes.items() if not is_host(op)}
     taken = set(names.values())
     forms: dict[str, NirForm] = {}

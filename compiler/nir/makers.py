@@ -22,12 +22,14 @@ def notes(graph: Graph) -> Iterator[Finding]:
     alike = [op.label for _, op in graph.of_type(Neuron) if _as_snntorch_writes(op)]
     if alike:
         yield Finding(
-            UNSAID, "warning", alike[0],
+            UNSAID,
+            "warning",
+            alike[0],
             "is written as snnTorch's export writes every neuron, with reset to zero, and snnTorch's default is to "
             "subtract the threshold" + (f"; so are {', '.join(alike[1:8])}" if alike[1:] else ""),
             fix="say how it was trained: --reset subtract-late (snnTorch's default), --reset subtract-early (with "
             "reset_delay=False), --reset zero (with reset_mechanism='zero'), or --reset zero-late (the same of RLeaky)",
-        )  # fmt: skip
+        )
 
 
 def _as_snntorch_writes(op: Neuron) -> bool:

@@ -36,13 +36,16 @@ _AGREE = 8
 """Time constants may differ by this many units of rounding of the file's type: a tool may have saved float32."""
 _FRESH = f"export it again, or delete the metadata {KEY!r} to read it as plain NIR"
 _NAME = schema.text(1 << 13, least=1)
-_METADATA = schema.record("metadata", [
-    ("format", int),
-    ("graph", dict[str, Any]),
-    ("contract", dict[str, Any] | None, None),
-    ("arrays", schema.row(_NAME, MOST_ARRAYS)),
-    ("nir", dict[str, str]),
-])  # fmt: skip
+_METADATA = schema.record(
+    "metadata",
+    [
+        ("format", int),
+        ("graph", dict[str, Any]),
+        ("contract", dict[str, Any] | None, None),
+        ("arrays", schema.row(_NAME, MOST_ARRAYS)),
+        ("nir", dict[str, str]),
+    ],
+)
 
 
 def metadata(subject: Graph | Policy) -> dict[str, Any]:
@@ -123,14 +126,16 @@ def _parse(text: Any, where: str) -> Any:
         raise FileFormatError("names no format", where=at)
     if version > FORMAT:
         raise FileFormatError(
-            f"has the newer format {schema.printable(repr(version))}, this version reads up to {FORMAT}", where=at,
+            f"has the newer format {schema.printable(repr(version))}, this version reads up to {FORMAT}",
+            where=at,
             hint="upgrade nervecord",
-        )  # fmt: skip
+        )
     if version < FORMAT:
         raise FileFormatError(
-            f"has the old format {version}, this version reads {FORMAT}", where=at,
+            f"has the old format {version}, this version reads {FORMAT}",
+            where=at,
             hint="export it again from its training: nervecord train --resume RUN",
-        )  # fmt: skip
+        )
     return schema.checked(plain, _METADATA, at)
 
 
@@ -220,6 +225,6 @@ def _check_form(form: NirForm, fields: Fields, dt: float | None) -> None:
             first = int(np.flatnonzero(apart)[0])
             raise fields.error(
                 f"{field} and the metadata disagree: {found.flat[first]:.9g} against {value.flat[first]:.9g}"
-                f" at dt = {dt} s (element {first}); one of them was edited",
-            )  # fmt: skip
+                f" at dt = {dt} s (element {first}); one of them was edited"
+            )
     fields.done()

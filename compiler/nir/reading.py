@@ -61,9 +61,10 @@ def import_graph(root: Mapping[str, Any], *, where: str, dt: float | None) -> Gr
                 raise GraphError(f"an edge names {end[:80]!r}, which cannot be printed", where=where)
             if end not in raw:
                 raise GraphError(
-                    f"edge {edge[0]} -> {edge[1]} names {end!r}, and no node has that name", where=where,
+                    f"edge {edge[0]} -> {edge[1]} names {end!r}, and no node has that name",
+                    where=where,
                     hint=f"the nodes are: {', '.join(sorted(raw)[:20])}",
-                )  # fmt: skip
+                )
     doubled = min((edge for edge, count in Counter(edges).items() if count > 1), default=None)
     if doubled is not None:
         raise GraphError(f"edge {doubled[0]} -> {doubled[1]} appears twice", where=where)
@@ -139,8 +140,9 @@ def _only(nodes: Mapping[str, Any], kind: str, name: str, where: str) -> str:
     if len(found) != 1:
         raise FileFormatError(
             f"the subgraph has {len(found)} {kind} nodes, so that edges to it do not say which",
-            where=f"{where}: node {name!r}", hint=f"give it one {kind}, or write the graph flat",
-        )  # fmt: skip
+            where=f"{where}: node {name!r}",
+            hint=f"give it one {kind}, or write the graph flat",
+        )
     return found[0]
 
 
@@ -164,5 +166,6 @@ def _check_cycles(raw: Raw, edges: list[Edge], where: str) -> None:
     if left:
         raise GraphError(
             f"a cycle without delay: {', '.join(sorted(left)[:20])} feed one another and none of them keeps state",
-            where=where, hint="put a Delay or a neuron into the cycle",
-        )  # fmt: skip
+            where=where,
+            hint="put a Delay or a neuron into the cycle",
+        )

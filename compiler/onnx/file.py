@@ -23,9 +23,11 @@ from nervecord.errors import FileFormatError
 SUFFIX = ".onnx"
 LIMITS = Limits(file_bytes=256 << 20, value_bytes=256 << 20, expansion=1)
 READER = Reader(
-    Path(__file__).with_name("onnxchild.py"), ("onnx", "google.protobuf", "ml_dtypes", "typing_extensions"), "onnx",
+    Path(__file__).with_name("onnxchild.py"),
+    ("onnx", "google.protobuf", "ml_dtypes", "typing_extensions"),
+    "onnx",
     "export it again, in float32 and as one file",
-)  # fmt: skip
+)
 
 Attribute: TypeAlias = int | float | str | tuple[int, ...] | tuple[float, ...] | Array | None
 """None: of a kind that no operator here has."""
@@ -88,10 +90,16 @@ def load_onnx(path: str | os.PathLike[str], limits: Limits = LIMITS) -> OnnxFile
         raise FileFormatError("is empty, an ONNX file is needed", where=where)
     tree = read_guarded(READER, where, size, limits)
     beside = _Beside(where, limits.file_bytes)
-    nodes = (OnnxNode(
-        kind=node["kind"], name=node["name"], inputs=tuple(node["inputs"]), outputs=tuple(node["outputs"]),
-        attributes={name: beside.value(said, node["name"]) for name, said in node["attributes"].items()},
-    ) for node in tree["nodes"].values())  # fmt: skip
+    nodes = (
+        OnnxNode(
+            kind=node["kind"],
+            name=node["name"],
+            inputs=tuple(node["inputs"]),
+            outputs=tuple(node["outputs"]),
+            attributes={name: beside.value(said, node["name"]) for name, said in node["attributes"].items()},
+        )
+        for node in tree["nodes"].values()
+    )
     return OnnxFile(
         inputs={name: tuple(shape) for name, shape in tree["inputs"].items()},
         outputs=tuple(tree["outputs"]),
@@ -133,13 +141,16 @@ class _Beside:
         location = said.get("location", "")
         plain = location not in ("", ".", "..") and location.isprintable() and not set(location) & {"/", "\\", ":"}
         if not plain:
-            raise self.wrong(f"{label} lies in {_shown(location)}, which is no plain name of a file beside it",
-                             "save the model as one file")  # fmt: skip
+            raise self.wrong(
+                f"{label} lies in {_shown(location)}, which is no plain name of a file beside it",
+                "save the model as one file",
+            )
         if location not in self._content:
             path = Path(self.where).parent / location
             if path.is_symlink():
-                raise self.wrong(f"{label} lies in {_shown(location)}, a link to another file",
-                                 "save the model as one file")  # fmt: skip
+                raise self.wrong(
+                    f"{label} lies in {_shown(location)}, a link to another file", "save the model as one file"
+                )
             with open_regular(path, f"{self.where}: {_shown(location)}", self.most, "file of weights") as file:
                 self._content[location] = file.read()
         try:

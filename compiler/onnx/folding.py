@@ -16,10 +16,22 @@ TYPES: dict[int, type] = {1: np.float32, 6: np.int32, 7: np.int64, 9: np.bool_, 
 """ONNX's number of a type -> the type."""
 
 _ELEMENTWISE: dict[str, Callable[..., Array]] = {
-    "Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide, "Sqrt": np.sqrt, "Exp": np.exp,
-    "Neg": np.negative, "Reciprocal": np.reciprocal, "Pow": np.power, "Max": np.maximum, "Min": np.minimum,
-    "Equal": np.equal, "Where": np.where, "Log": np.log, "Abs": np.abs,
-}  # fmt: skip
+    "Add": np.add,
+    "Sub": np.subtract,
+    "Mul": np.multiply,
+    "Div": np.divide,
+    "Sqrt": np.sqrt,
+    "Exp": np.exp,
+    "Neg": np.negative,
+    "Reciprocal": np.reciprocal,
+    "Pow": np.power,
+    "Max": np.maximum,
+    "Min": np.minimum,
+    "Equal": np.equal,
+    "Where": np.where,
+    "Log": np.log,
+    "Abs": np.abs,
+}
 ELEMENTWISE = frozenset((*_ELEMENTWISE, "Clip", "Cast", "Identity", "Sigmoid", "Softplus", "Tanh", "Relu", "Elu"))
 """Operators whose result has the shape that their inputs have together."""
 

@@ -58,9 +58,10 @@ def read_onnx(path: str | os.PathLike[str], *, dt: float | None = None) -> Graph
     found = load_onnx(path)
     if OURS in found.metadata:
         raise FileFormatError(
-            "was written by nervecord, of a program, and says less than that", where=where,
+            "was written by nervecord, of a program, and says less than that",
+            where=where,
             hint="give the program instead: nervecord run policy.nervecord --engine onnxruntime",
-        )  # fmt: skip
+        )
     with np.errstate(all="ignore"):  # what is not finite is refused by name below
         graph = _Reader(found, where).graph(SECONDS if dt is None else dt)
     name = unprintable(graph)
@@ -104,9 +105,13 @@ class _Signal:
     @property
     def plain(self) -> bool:
         """Whether it is what its source gives."""
-        return self.weight is None and self.scale is None and self.shift is None and self.clip is None and (
-            self.normal is None
-        )  # fmt: skip
+        return (
+            self.weight is None
+            and self.scale is None
+            and self.shift is None
+            and self.clip is None
+            and (self.normal is None)
+        )
 
 
 class _Reader:
@@ -157,7 +162,7 @@ class _Reader:
             raise self.wrong(
                 f"its input {name[:80]!r} has the shape {['?' if k is None else k for k in shape]}, a row [1, n] of "
                 "known length is needed"
-            )  # fmt: skip
+            )
         self.nodes["observation"] = Input((shape[-1],), origin=(name,))
         self.signals[name] = _Signal("observation", tuple(1 if axis is None else axis for axis in shape))
 
@@ -241,10 +246,11 @@ class _Reader:
 
     def _unknown(self, node: OnnxNode) -> FileFormatError:
         return self.wrong(
-            f"the operator {node.kind[:80]} cannot be read", node,
+            f"the operator {node.kind[:80]} cannot be read",
+            node,
             hint="multilayer perceptrons are: Gemm, MatMul, Add, Sub, Mul, Div, Tanh, Relu, Elu, Clip, and what "
             "shapes a row",
-        )  # fmt: skip
+        )
 
     def _made(self, node: OnnxNode, names: list[str]) -> _Signal | None:
         """What an operator makes of a signal; None where that is not known here."""

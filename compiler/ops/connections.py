@@ -178,9 +178,14 @@ class Conv(Op):
         """As if unrolled, zero weights of the kernel counted: per axis, how many outputs each input position feeds."""
         reach = []
         sizes = zip(
-            self.input_size, self.out_shape[1:], self.weight.shape[2:], self.stride, self.padding, self.dilation,
+            self.input_size,
+            self.out_shape[1:],
+            self.weight.shape[2:],
+            self.stride,
+            self.padding,
+            self.dilation,
             strict=True,
-        )  # fmt: skip
+        )
         for size_in, size_out, kernel, step, pad, dilation in sizes:
             reach.append(_hits(size_in, size_out, kernel, step, pad, dilation))
         plane = reach[0]
@@ -215,10 +220,14 @@ class Conv(Op):
 
         bias = np.zeros(self.weight.shape[0]) if self.bias is None else self.bias  # NIR's always have one
         return self.kind, {
-            "input_shape": said(self.input_size), "weight": self.weight, "stride": said(self.stride),
-            "padding": said(self.padding), "dilation": said(self.dilation), "groups": np.array(self.groups),
+            "input_shape": said(self.input_size),
+            "weight": self.weight,
+            "stride": said(self.stride),
+            "padding": said(self.padding),
+            "dilation": said(self.dilation),
+            "groups": np.array(self.groups),
             "bias": bias,
-        }  # fmt: skip
+        }
 
 
 def _padded(shape: Shape, padding: Shape) -> int:
@@ -331,8 +340,10 @@ class Flatten(Op):
         # The released nir computes shapes right for -1 and for non-negative axes only.
         end = -1 if end == axes - 1 else end
         return "Flatten", {
-            "input_type": np.array(self.input_shape), "start_dim": np.array(start), "end_dim": np.array(end)
-        }  # fmt: skip
+            "input_type": np.array(self.input_shape),
+            "start_dim": np.array(start),
+            "end_dim": np.array(end),
+        }
 
 
 def _are_axes(start: int, end: int, axes: int) -> bool:

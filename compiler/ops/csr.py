@@ -130,9 +130,7 @@ class Csr:
         """(in, out)."""
         order = np.argsort(self.columns, kind="stable")
         counts = np.bincount(self.columns, minlength=self.inputs)
-        return Csr(
-            self.values[order], self.row_of[order], np.concatenate([[0], np.cumsum(counts)]), self.shape[0]
-        )  # fmt: skip
+        return Csr(self.values[order], self.row_of[order], np.concatenate([[0], np.cumsum(counts)]), self.shape[0])
 
     def nonzero(self) -> Csr:
         """Without the zeros that are stored; of a matrix of zeros one stays."""
@@ -205,9 +203,11 @@ class Csr:
                 raise TooLargeError
         counts = np.concatenate([np.diff(part.starts) for part in parts])
         return Csr(
-            np.concatenate([part.values for part in parts]), np.concatenate([part.columns for part in parts]),
-            np.concatenate([[0], np.cumsum(counts)]), other.inputs,
-        )  # fmt: skip
+            np.concatenate([part.values for part in parts]),
+            np.concatenate([part.columns for part in parts]),
+            np.concatenate([[0], np.cumsum(counts)]),
+            other.inputs,
+        )
 
     def _times(self, other: Csr, reach: Array, first: int, last: int) -> Csr:
         """Rows first..last - 1 of the product; `reach`: of each stored value, the products that it takes part in."""
@@ -219,6 +219,8 @@ class Csr:
         met = other.starts[columns][each] + within
         rows = np.repeat(np.arange(last - first), np.diff(self.starts[first : last + 1]))
         return Csr.gathered(
-            rows[each], other.columns[met], self.values[begin:end][each] * other.values[met],
+            rows[each],
+            other.columns[met],
+            self.values[begin:end][each] * other.values[met],
             (last - first, other.inputs),
-        )  # fmt: skip
+        )

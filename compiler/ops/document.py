@@ -107,13 +107,35 @@ def _op(op: type[Op]) -> Iterator[str]:
 
 ONE = np.ones(1)
 EXAMPLE = Arithmetic(
-    weight_bits=8, weight_signs="twos-complement", weight_exponent_low=-8, weight_exponent_high=7,
-    accumulate="sum-then-shift", product_bits=32, input_shift=6, current_bits=24, current_overflow="saturate",
-    membrane_bits=24, membrane_overflow="saturate", decay="factor", decay_bits=12, decay_rounding="zero",
-    current_decay_low=0, order="current-first", threshold_bits=17, threshold_shift=6, compare=">", reset="zero",
-    spikes_per_step=1, bias_bits=13, bias_exponent_high=7, bias_enters="membrane", readout="membrane", graded_bits=16,
-    connection_delay=1, delay_max=63,
-)  # fmt: skip
+    weight_bits=8,
+    weight_signs="twos-complement",
+    weight_exponent_low=-8,
+    weight_exponent_high=7,
+    accumulate="sum-then-shift",
+    product_bits=32,
+    input_shift=6,
+    current_bits=24,
+    current_overflow="saturate",
+    membrane_bits=24,
+    membrane_overflow="saturate",
+    decay="factor",
+    decay_bits=12,
+    decay_rounding="zero",
+    current_decay_low=0,
+    order="current-first",
+    threshold_bits=17,
+    threshold_shift=6,
+    compare=">",
+    reset="zero",
+    spikes_per_step=1,
+    bias_bits=13,
+    bias_exponent_high=7,
+    bias_enters="membrane",
+    readout="membrane",
+    graded_bits=16,
+    connection_delay=1,
+    delay_max=63,
+)
 """Of the equations in integers that are printed."""
 EXAMPLES: dict[type[Op], dict[str, Op]] = {
     Scale: {"": Scale(ONE)},
@@ -128,8 +150,9 @@ EXAMPLES: dict[type[Op], dict[str, Op]] = {
             for rule in RESETS
         },
         "silent for some steps after a spike": Neuron(Membrane(ONE, ONE, ONE), None, Spike(ONE, ONE, "value", 2)),
-        "in integers, where decays are factors rounded to zero, and it saturates and resets to zero":
-            Neuron(IntegerMembrane(1, ONE), IntegerSynapse(1), IntegerSpike(1)),
+        "in integers, where decays are factors rounded to zero, and it saturates and resets to zero": Neuron(
+            IntegerMembrane(1, ONE), IntegerSynapse(1), IntegerSpike(1)
+        ),
     },
     Input: {"with a limit": Input((1,), "values", 1.0)},
     Normalise: {"": Normalise(ONE, ONE, 0.0, 1.0)},
@@ -142,7 +165,7 @@ EXAMPLES: dict[type[Op], dict[str, Op]] = {
     Delta: {"": Delta(1, 1)},
     SigmaDelta: {name: SigmaDelta(ONE, 1, name) for name in get_args(Rectifier)},
     Sigma: {"": Sigma(1)},
-}  # fmt: skip
+}
 """Op with a body -> what is printed of it: title -> one of its choices."""
 MOST_NODES = 40
 """Of a body that is printed."""

@@ -145,8 +145,15 @@ AnySynapse: TypeAlias = ContinuousSynapse | Synapse | IntegerSynapse
 AnyMembrane: TypeAlias = ContinuousMembrane | Membrane | IntegerMembrane
 AnySpike: TypeAlias = Spike | IntegerSpike
 PARTS: tuple[type[Part], ...] = (
-    ContinuousSynapse, ContinuousMembrane, Synapse, Membrane, Spike, IntegerSynapse, IntegerMembrane, IntegerSpike,
-)  # fmt: skip
+    ContinuousSynapse,
+    ContinuousMembrane,
+    Synapse,
+    Membrane,
+    Spike,
+    IntegerSynapse,
+    IntegerMembrane,
+    IntegerSpike,
+)
 """Every kind of part."""
 
 
@@ -183,8 +190,13 @@ class Neuron(Op):
     @property
     def in_shape(self) -> Shape:
         held = self.membrane
-        shape: Shape = (held.bias if isinstance(held, IntegerMembrane) else held.r
-                        if isinstance(held, ContinuousMembrane) else held.decay).shape  # fmt: skip
+        shape: Shape = (
+            held.bias
+            if isinstance(held, IntegerMembrane)
+            else held.r
+            if isinstance(held, ContinuousMembrane)
+            else held.decay
+        ).shape
         return shape
 
     @property
@@ -319,8 +331,10 @@ class Neuron(Op):
             above = above & ~resting
             owed = do.where(resting, do.state("owed"), 0.0) if late else owed
             v = do.where(resting, do.state("v"), v)
-            do.keep("rest", do.where(spiked, do.constant("refractory", spike.refractory, "integer"),
-                                     do.maximum(rest - 1, 0)))  # fmt: skip
+            do.keep(
+                "rest",
+                do.where(spiked, do.constant("refractory", spike.refractory, "integer"), do.maximum(rest - 1, 0)),
+            )
         do.keep("v", self._reset(do, spike, v, threshold, spiked, above))
         if late:
             do.keep("owed", do.where(spiked, threshold, owed))
@@ -420,9 +434,10 @@ class Neuron(Op):
             if integrates:
                 if held.leak.any():
                     raise GraphError(
-                        "decay is 1 and leak is not 0: NIR's I and IF have no leak", where=name,
+                        "decay is 1 and leak is not 0: NIR's I and IF have no leak",
+                        where=name,
                         hint="add the leak as a bias to what feeds it",
-                    )  # fmt: skip
+                    )
                 found["r"] = held.gain / dt
             else:
                 tau = _time_constant(held.decay, dt, "decay", name)
@@ -456,6 +471,7 @@ def _time_constant(decay: Array, dt: float, field: str, name: str) -> Array:
     if ones:
         raise GraphError(
             f"{field} is 1 for {ones} of {decay.size} neurons, and NIR has no such neuron beside leaky ones",
-            where=name, hint="split the population, or make it less than 1",
-        )  # fmt: skip
+            where=name,
+            hint="split the population, or make it less than 1",
+        )
     return dt / (1 - decay)

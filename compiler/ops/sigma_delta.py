@@ -64,12 +64,13 @@ class Summing(Op):
             current=0,
             state=(low, high),
             sends=self.sent(reached.named("act").hull(ZERO), reached.values[body.result], interval)
-            if isinstance(self, Sending) else None,
+            if isinstance(self, Sending)
+            else None,
             accumulator_limit=half,
             state_limits=(1 - half, half - 1),
             exact=False,
             reached=reached,
-        )  # fmt: skip
+        )
 
     def _over_steps(self, body: Body, entering: Sent, interval: int, known: dict[int, Bounds]) -> Reached:
         return over_steps(body, Bounds.of(entering.low, entering.high), interval, known=known)

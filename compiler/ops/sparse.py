@@ -141,9 +141,10 @@ class Rows(Matrix):
         places = self.in_shape[0] * self.out_shape[0]
         if places > MOST_DENSE:
             raise GraphError(
-                f"has {places} weights with its zeros, and at most {MOST_DENSE} can be laid out", where=self.label,
+                f"has {places} weights with its zeros, and at most {MOST_DENSE} can be laid out",
+                where=self.label,
                 hint="the engines emulator and definition run it as it is stored",
-            )  # fmt: skip
+            )
         return self.csr.dense()
 
     @property

@@ -103,7 +103,7 @@ def _centres(points: Array, most: int) -> Array:
         if np.array_equal(before, nearest):
             break
         # A centre that nothing is nearest to stays where it is.
-        centres = np.stack([
-            points[nearest == k].mean(axis=0) if (nearest == k).any() else centre for k, centre in enumerate(centres)
-        ])  # fmt: skip
+        centres = np.stack(
+            [points[nearest == k].mean(axis=0) if (nearest == k).any() else centre for k, centre in enumerate(centres)]
+        )
     return np.asarray(centres[nearest])

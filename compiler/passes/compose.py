@@ -12,19 +12,7 @@ from nervecord.compiler.graph.graph import Edge, Graph
 from nervecord.compiler.graph.names import unused
 from nervecord.compiler.graph.policy import parts, with_graph
 from nervecord.compiler.graph.verify import Subject, verify
-from nervecord.compiler.ops import (
-    Affine,
-    Array,
-    Conv,
-    Csr,
-    DelayLine,
-    Flatten,
-    Input,
-    Neuron,
-    Op,
-    Output,
-    SparseAffine,
-)
+from nervecord.compiler.ops import Affine, Array, Conv, Csr, DelayLine, Flatten, Input, Neuron, Op, Output, SparseAffine
 from nervecord.compiler.ops.fields import declarations
 from nervecord.compiler.ops.level import FLOAT_LEVELS
 from nervecord.compiler.passes.linear import (

@@ -45,9 +45,10 @@ def _declared(op: Input, kind: str | float, name: str) -> Input:
         return op if op.carries == SPIKES else op.replace(carries=SPIKES, limit=None)
     if isinstance(kind, (str, bool)) or not (math.isfinite(kind) and kind > 0):
         raise NervecordError(
-            f"is {kind!r}: an input carries spikes, or values up to a positive limit", where=f"input {name}",
+            f"is {kind!r}: an input carries spikes, or values up to a positive limit",
+            where=f"input {name}",
             hint="--inputs spikes, --inputs 4.0, or --inputs NAME=spikes,OTHER=4.0",
-        )  # fmt: skip
+        )
     if op.carries == "values" and op.limit == float(kind):
         return op
     return op.replace(carries="values", limit=float(kind))

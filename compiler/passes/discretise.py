@@ -110,9 +110,10 @@ def _step(graph: Graph, dt: float | None) -> float:
     step = graph.dt if dt is None else dt
     if step is None:
         raise GraphError(
-            "NIR does not say its time step, and it is not guessed", where="graph",
+            "NIR does not say its time step, and it is not guessed",
+            where="graph",
             hint="give --dt, in seconds: snnTorch's files are made for 1e-4, Norse's usually for 1e-3",
-        )  # fmt: skip
+        )
     if not (math.isfinite(step) and step > 0):
         raise GraphError(f"dt is {step} s, it must be positive", where="graph", hint="--dt 1e-3 is a millisecond")
     return step
@@ -124,10 +125,14 @@ def _check(name: str, op: Op, dt: float, convention: str) -> Iterable[Finding]:
             tau = part.tau if isinstance(part, (ContinuousMembrane, ContinuousSynapse)) else None
             if tau is not None and float(tau.min()) < dt * (1 - ROUNDING):
                 yield Finding(
-                    "time-step", "error", name, f"{field} is shorter than the step, so that Euler's decay is negative",
-                    value=float(tau.min()), limit=dt,
+                    "time-step",
+                    "error",
+                    name,
+                    f"{field} is shorter than the step, so that Euler's decay is negative",
+                    value=float(tau.min()),
+                    limit=dt,
                     fix="a smaller --dt: the step of its maker is no longer than that",
-                )  # fmt: skip
+                )
     if isinstance(op, Delay):
         yield from _check_delay(name, op.delay, dt)
 
@@ -139,18 +144,28 @@ def _check_delay(name: str, delay: Array, dt: float) -> Iterable[Finding]:
         return
     if high > LONGEST_DELAY * dt:
         yield Finding(
-            "delay", "error", name, f"delay is longer than {LONGEST_DELAY} steps", value=high, limit=LONGEST_DELAY * dt,
+            "delay",
+            "error",
+            name,
+            f"delay is longer than {LONGEST_DELAY} steps",
+            value=high,
+            limit=LONGEST_DELAY * dt,
             fix="a larger --dt; every step of it is kept in memory",
-        )  # fmt: skip
+        )
         return
     steps = np.rint(delay / dt)
     apart = np.abs(delay / dt - steps) / np.maximum(steps, 1)
     worst = int(np.argmax(apart))
     if apart.flat[worst] > GRID:
         yield Finding(
-            "delay-grid", "error", name, "delay is no whole number of steps", value=float(delay.flat[worst]), limit=dt,
+            "delay-grid",
+            "error",
+            name,
+            "delay is no whole number of steps",
+            value=float(delay.flat[worst]),
+            limit=dt,
             fix="choose dt so that it divides every delay",
-        )  # fmt: skip
+        )
 
 
 def _fold_delays(nodes: dict[str, Op], edges: Sequence[Edge], dt: float) -> list[Edge]:
@@ -242,19 +257,24 @@ def closing(graph: Graph, waiting: Collection[str]) -> tuple[list[str], list[str
     cyclic = _on_cycles(graph, waiting)
     back = _leading_back(graph) if cyclic else set()
     closed = [
-        name for name in cyclic
-        if name in back and isinstance(graph.nodes[name], Affine)
+        name
+        for name in cyclic
+        if name in back
+        and isinstance(graph.nodes[name], Affine)
         and all(isinstance(graph.nodes[a], Neuron) for a in graph.sources(name))
-    ]  # fmt: skip
+    ]
     return closed, _on_cycles(graph, {*waiting, *closed}) if cyclic else []
 
 
 def _unbroken(names: Sequence[str]) -> Iterator[Finding]:
     if names:
         yield Finding(
-            "cycle", "error", names[0], f"a cycle has no Affine that could carry its delay: {', '.join(names[:20])}",
+            "cycle",
+            "error",
+            names[0],
+            f"a cycle has no Affine that could carry its delay: {', '.join(names[:20])}",
             fix="put an Affine (an identity will do) or a Delay into the way back",
-        )  # fmt: skip
+        )
 
 
 def waiting_nodes(graph: Graph) -> set[str]:

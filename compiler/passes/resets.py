@@ -10,9 +10,12 @@ from nervecord.compiler.ops.neurons import Reset
 from nervecord.errors import GraphError, unknown_name
 
 RULES: dict[str, tuple[Reset, int]] = {
-    "zero": ("value", 0), "zero-late": ("value", 1), "subtract": ("subtract", 0),
-    "subtract-late": ("subtract-late", 0), "subtract-early": ("subtract-early", 0),
-}  # fmt: skip
+    "zero": ("value", 0),
+    "zero-late": ("value", 1),
+    "subtract": ("subtract", 0),
+    "subtract-late": ("subtract-late", 0),
+    "subtract-early": ("subtract-early", 0),
+}
 """Rule -> reset and silent steps. What a spike does to the membrane: back to zero, or the threshold less; in the same
 step or (late) the next, or (early) before the next comparison where it is above the threshold still."""
 UNSAID = "reset-unsaid"
@@ -54,14 +57,16 @@ def with_reset(graph: Graph, rule: str) -> Graph:
             continue
         if op.spike.reset == "value" and op.spike.reset_value.any():
             raise GraphError(
-                "resets to a value that is not zero, so that its file does say the rule", where=op.label,
+                "resets to a value that is not zero, so that its file does say the rule",
+                where=op.label,
                 hint="leave --reset out",
-            )  # fmt: skip
+            )
         if silent and op.synapse is not None:
             raise GraphError(
                 "a late reset to zero clears the synaptic current too (snnTorch), and no neuron here does that",
-                where=op.label, hint="train with reset_delay=False, and give --reset zero",
-            )  # fmt: skip
+                where=op.label,
+                hint="train with reset_delay=False, and give --reset zero",
+            )
         if (op.spike.reset, op.spike.refractory) != (wanted, silent):
             nodes[name] = op.replace(spike=dataclasses.replace(op.spike, reset=wanted, refractory=silent))
     notes = tuple(note for note in graph.notes if note.code != UNSAID)

@@ -123,8 +123,9 @@ def affordable(made: Plan, count: int, work: int = WORK, steps: int = STEPS) -> 
     if made.window > steps:
         raise ContractError(
             f"one observation takes {made.window} steps of the core, at most {steps} are run to choose scales",
-            where="calibration", hint="fewer steps for an action; the target reference needs no scales",
-        )  # fmt: skip
+            where="calibration",
+            hint="fewer steps for an action; the target reference needs no scales",
+        )
     weights = sum(s.stored for s in (step.op.synapses() for step in made.connections) if s is not None)
     at_once = _at_once(made) if made.schedule.resets else 1
     blocks = max(1, steps * NODES // (max(NODES, len(made.core)) * made.window))
@@ -153,8 +154,9 @@ def _run(made: Plan, observations: Array) -> Calibration:
         if not largest <= LARGEST_ACTION:
             raise ContractError(
                 f"the float policy's actions go up to {largest:.3g}, at most {LARGEST_ACTION:.3g} can be compared",
-                where="calibration", hint="a smaller scale of the decoder, or limits of the action",
-            )  # fmt: skip
+                where="calibration",
+                hint="a smaller scale of the decoder, or limits of the action",
+            )
         actions.append(action)
         if chooses:
             preferences.append(machine.preferences())
@@ -193,8 +195,9 @@ def _at_once(made: Plan) -> int:
     if values > LARGEST_WINDOW:
         raise ContractError(
             f"one observation makes {values} values in {made.window} steps, at most {LARGEST_WINDOW} are kept",
-            where="calibration", hint="fewer steps for an action",
-        )  # fmt: skip
+            where="calibration",
+            hint="fewer steps for an action",
+        )
     return max(1, MEMORY // max(values, 1))
 
 

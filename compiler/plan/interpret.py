@@ -174,9 +174,10 @@ def within_float64() -> Iterator[None]:
 
 def _beyond_float64(where: str) -> GraphError:
     return GraphError(
-        f"on this input a value goes beyond what float64 holds, {np.finfo(np.float64).max:.2e}", where=where,
+        f"on this input a value goes beyond what float64 holds, {np.finfo(np.float64).max:.2e}",
+        where=where,
         hint="smaller weights, or smaller values",
-    )  # fmt: skip
+    )
 
 
 @dataclass(slots=True)
@@ -248,10 +249,7 @@ def _stream(made: Plan, arrays: dict[str, Array]) -> Trace:
         taken += values
         for name, rows in outputs.items():
             left.setdefault(name, []).append(rows[None] if held else rows)
-    return Trace(
-        outputs=_stacked(taken),
-        left={name: np.concatenate(rows)[:steps] for name, rows in left.items()},
-    )
+    return Trace(outputs=_stacked(taken), left={name: np.concatenate(rows)[:steps] for name, rows in left.items()})
 
 
 def _stacked(taken: list[dict[str, Array]]) -> dict[str, Array]:

@@ -227,9 +227,10 @@ def plan(subject: Graph | Policy, schedule: Schedule | None = None) -> Plan:
     graph, contract = parts(require(subject))
     if graph.level is Level.IMPORTED:
         raise GraphError(
-            "a graph in continuous time cannot be executed", where="graph",
+            "a graph in continuous time cannot be executed",
+            where="graph",
             hint="give its time step: --dt 1e-4, or read(path, dt=1e-4)",
-        )  # fmt: skip
+        )
     if isinstance(subject, Policy):
         schedule = subject.schedule
     schedule = schedule or STREAM
@@ -314,11 +315,17 @@ def _phases(graph: Graph, order: tuple[str, ...], core: set[str], *, staggered: 
         lag = graph.nodes[name].lag
         arriving = {phases.get(a, 0) + lag for a in graph.sources(name)}
         if len(arriving) > 1:
-            found.append(Finding(
-                "unbalanced-paths", "error", graph.nodes[name].label if graph.nodes[name].origin else name,
-                "is reached over paths of different length in a window that is cleared", max(arriving), min(arriving),
-                "delay the shorter path",
-            ))  # fmt: skip
+            found.append(
+                Finding(
+                    "unbalanced-paths",
+                    "error",
+                    graph.nodes[name].label if graph.nodes[name].origin else name,
+                    "is reached over paths of different length in a window that is cleared",
+                    max(arriving),
+                    min(arriving),
+                    "delay the shorter path",
+                )
+            )
         phases[name] = max(arriving, default=0)
         for b in graph.destinations(name):
             if b in core:
@@ -327,11 +334,16 @@ def _phases(graph: Graph, order: tuple[str, ...], core: set[str], *, staggered: 
                     ready.append(b)
     left = [name for name in order if name in core and name not in phases]
     if left:
-        found.append(Finding(
-            "recurrent-window", "error", left[0],
-            "is part of a loop, and state is cleared before each block: what the loop still holds would leak "
-            "into the next one", fix="carry the state, or take the loop out",
-        ))  # fmt: skip
+        found.append(
+            Finding(
+                "recurrent-window",
+                "error",
+                left[0],
+                "is part of a loop, and state is cleared before each block: what the loop still holds would leak "
+                "into the next one",
+                fix="carry the state, or take the loop out",
+            )
+        )
     raise_on_errors(found, GraphError)
     return phases
 
@@ -353,8 +365,7 @@ def _reads(
             read = Read(tap.source, first, last)
             if found.setdefault(tap.source, read) != read:
                 raise GraphError(
-                    "is read as a membrane and counted as spikes at once", where=tap.source,
-                    hint="read it in one way",
-                )  # fmt: skip
+                    "is read as a membrane and counted as spikes at once", where=tap.source, hint="read it in one way"
+                )
     latency = max((read.last + 1 - schedule.steps for read in found.values()), default=0)
     return tuple(found.values()), latency

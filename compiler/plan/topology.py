@@ -183,9 +183,10 @@ def _reach(graph: Graph, name: str, step: Callable[[str], tuple[str, ...]], most
         seen.add(at)
         if len(seen) > most:
             raise GraphError(
-                f"ops that only pass values on join more than {MOST_PAIRS} connections and their ends", where=name,
+                f"ops that only pass values on join more than {MOST_PAIRS} connections and their ends",
+                where=name,
                 hint="fold them into the weights",
-            )  # fmt: skip
+            )
         if passes_on(graph.nodes[at]):
             waiting += step(at)
         else:

@@ -61,9 +61,12 @@ def nodes(a: Arithmetic, source: str, confidence: Confidence) -> dict[str, Any]:
     """The table [nodes] that follows: what lowering makes the arithmetic's neurons and weights of."""
     neurons = ["LI", "LIF", "CubaLI", "CubaLIF"]
     return {
-        "imported": ["Affine", "Delay", "I", "IF", *neurons], "discrete": ["Affine", *neurons],
-        "integer": ["Dense", *neurons], "source": f"[arithmetic]: {source}", "confidence": _certain(confidence),
-    }  # fmt: skip
+        "imported": ["Affine", "Delay", "I", "IF", *neurons],
+        "discrete": ["Affine", *neurons],
+        "integer": ["Dense", *neurons],
+        "source": f"[arithmetic]: {source}",
+        "confidence": _certain(confidence),
+    }
 
 
 def _certain(confidence: Confidence) -> Confidence:
@@ -102,10 +105,15 @@ def with_arithmetic(spec: TargetSpec, arithmetic: Arithmetic) -> TargetSpec:
         before = {} if spec.integers is None else follows(spec.integers)
         names = {**before, **follows(arithmetic)}
         opened[section] = dataclasses.replace(getattr(spec, section), **dict.fromkeys(names, Fact()))
-    made, wrong = with_implied(dataclasses.replace(
-        spec, integers=arithmetic, arithmetic_source="the arithmetic that the program carries",
-        arithmetic_confidence="exact", **opened,
-    ))  # fmt: skip
+    made, wrong = with_implied(
+        dataclasses.replace(
+            spec,
+            integers=arithmetic,
+            arithmetic_source="the arithmetic that the program carries",
+            arithmetic_confidence="exact",
+            **opened,
+        )
+    )
     if wrong:
         raise FileFormatError("; ".join(wrong), where=spec.name)
     return made

@@ -93,9 +93,14 @@ LEAST = 2
 
 
 def option(
-    default: Value, about: str, *, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = (),
+    default: Value,
+    about: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
     of: str = "",
-) -> Any:  # fmt: skip
+) -> Any:
     """A dataclass field that users may choose; see `Option`."""
     declared = {"default": default, "about": about, "low": low, "high": high, "choices": choices, "of": of}
     return dataclasses.field(default=default, kw_only=True, metadata={_KEY: declared})

@@ -357,10 +357,7 @@ class Target(Protocol[SessionT]):
         ...
 
     def lower(
-        self,
-        subject: Graph | Policy,
-        calibration: Calibration | StreamCalibration | None,
-        schedule: Schedule,
+        self, subject: Graph | Policy, calibration: Calibration | StreamCalibration | None, schedule: Schedule
     ) -> Lowered:
         """A DISCRETE graph or policy in the target's arithmetic.
 

@@ -116,9 +116,12 @@ def spec_to_dict(spec: TargetSpec) -> dict[str, Any]:
     }
     nodes = {level.value: list(spec.kinds(level)) for level in Level}
     return {
-        **{name: plain(getattr(spec, name)) for name in TEXTS}, "arithmetic": arithmetic,
-        "nodes": {**nodes, "source": spec.nodes_source, "confidence": spec.nodes_confidence}, **sections, **tables,
-    }  # fmt: skip
+        **{name: plain(getattr(spec, name)) for name in TEXTS},
+        "arithmetic": arithmetic,
+        "nodes": {**nodes, "source": spec.nodes_source, "confidence": spec.nodes_confidence},
+        **sections,
+        **tables,
+    }
 
 
 class _Reading:
@@ -137,8 +140,10 @@ class _Reading:
             self.wrong.append(f"name: {schema.printable(repr(texts['name']))} is no name ({schema.TARGET_NAME_RULE})")
         texts["title"] = texts.get("title") or texts.get("name")
         summary, integers, source, confidence = self.arithmetic(data.get("arithmetic", "not stated"))
-        held: dict[str, Any] = {name: self.section(name, kind, data.get(name, {})) for name, kind in
-                (("behaviour", Behaviour), ("limits", Limits))}  # fmt: skip
+        held: dict[str, Any] = {
+            name: self.section(name, kind, data.get(name, {}))
+            for name, kind in (("behaviour", Behaviour), ("limits", Limits))
+        }
         for name, kind in (("convolution", Convolution), ("packing", Packing), ("energy", Energy)):
             held[name] = None
             if name in data:
@@ -157,10 +162,18 @@ class _Reading:
         if self.wrong:
             return None
         return TargetSpec(
-            **texts, engines=named, arithmetic=summary, integers=integers, nodes=kinds,
-            nodes_source=nodes["source"], nodes_confidence=nodes["confidence"], file=self.file,
-            arithmetic_source=source, arithmetic_confidence=confidence, **held,
-        )  # fmt: skip
+            **texts,
+            engines=named,
+            arithmetic=summary,
+            integers=integers,
+            nodes=kinds,
+            nodes_source=nodes["source"],
+            nodes_confidence=nodes["confidence"],
+            file=self.file,
+            arithmetic_source=source,
+            arithmetic_confidence=confidence,
+            **held,
+        )
 
     def paired(self, convolution: Convolution) -> None:
         """Memories of layers come in pairs."""
@@ -200,8 +213,9 @@ class _Reading:
         words = self.values("arithmetic", WORDS, data)
         self.published("arithmetic", words)
         full = with_defaults(data)
-        problems = [f"arithmetic.{problem}" if ": " in problem else f"arithmetic: {problem}"
-                    for problem in value_problems(full)]  # fmt: skip
+        problems = [
+            f"arithmetic.{problem}" if ": " in problem else f"arithmetic: {problem}" for problem in value_problems(full)
+        ]
         self.wrong += problems
         made = None if wrong or problems else Arithmetic(**full)
         return words["summary"] or "", made, words["source"] or self.source, words["confidence"] or "given"
@@ -226,8 +240,9 @@ class _Reading:
             legal = [kind for op in OPS.values() for kind in op.kinds(level)]
             self.wrong += [
                 f"nodes.{level.value}: {kind!r} is no kind of node (choose from: {', '.join(legal)})"
-                for kind in found[level.value] or () if kind not in legal
-            ]  # fmt: skip
+                for kind in found[level.value] or ()
+                if kind not in legal
+            ]
         return {level: found[level.value] or () for level in Level}
 
     def section(self, section: str, kind: Any, data: Any, like: Mapping[str, Any] | None = None) -> Any:
@@ -236,10 +251,12 @@ class _Reading:
         self.wrong += table_problems(section, data, tuple(keys))
         stated = data if isinstance(data, Mapping) else {}
         unknown: Fact[Any] = Fact(source=f"not stated in {self.file}") if self.file else Fact()
-        return kind(**{
-            name: self.fact(f"{section}.{name}", key, stated[name]) if name in stated else unknown
-            for name, key in keys.items()
-        })  # fmt: skip
+        return kind(
+            **{
+                name: self.fact(f"{section}.{name}", key, stated[name]) if name in stated else unknown
+                for name, key in keys.items()
+            }
+        )
 
     def fact(self, name: str, key: Key, data: Any) -> Fact[Any]:
         if not isinstance(data, Mapping):

@@ -13,20 +13,56 @@ from nervecord.compiler.target.specfile import TEXTS, WORDS
 
 NAME = "my-chip"
 STATED: Mapping[str, object] = {
-    "name": NAME, "title": "My chip", "summary": "A chip that a file describes.", "not_checked": (),
-    "weight_bits": 8, "weight_exponent_low": -8, "input_shift": 6, "membrane_bits": 24, "decay_bits": 12,
-    "threshold_bits": 17, "threshold_shift": 6, "bias_bits": 13, "bias_exponent_high": 7, "graded_bits": 16,
-    "connection_delay": 1, "delay_max": 63, "neurons": 100_000,
-}  # fmt: skip
+    "name": NAME,
+    "title": "My chip",
+    "summary": "A chip that a file describes.",
+    "not_checked": (),
+    "weight_bits": 8,
+    "weight_exponent_low": -8,
+    "input_shift": 6,
+    "membrane_bits": 24,
+    "decay_bits": 12,
+    "threshold_bits": 17,
+    "threshold_shift": 6,
+    "bias_bits": 13,
+    "bias_exponent_high": 7,
+    "graded_bits": 16,
+    "connection_delay": 1,
+    "delay_max": 63,
+    "neurons": 100_000,
+}
 """What the template states where it is not the default."""
 EXAMPLES: Mapping[str, object] = {
-    "inputs": 64, "outputs": 16, "hidden": 99_984, "synapses": 10_000_000, "layers": 16, "layers_min": 1,
-    "fan_in": 4096, "fan_out": 4096, "input_fan_out": 4096, "cores": 128, "neurons_per_core": 1024,
-    "axons_in_per_core": 4096, "axons_out_per_core": 4096, "synapse_bits_per_core": 1_048_576, "decays_per_core": 32,
-    "thresholds_per_core": 8, "recurrence": True, "recurrent_readout": True, "shared_kernels": False, "bias": True,
-    "graded_input": True, "readout": True, "message_bits": 16, "weight_bits": 8, "process_nm": 28,
-    "source": "measured by its makers", "synaptic_event_pj": 20.0, "update_active_pj": 80.0, "update_inactive_pj": 50.0,
-}  # fmt: skip
+    "inputs": 64,
+    "outputs": 16,
+    "hidden": 99_984,
+    "synapses": 10_000_000,
+    "layers": 16,
+    "layers_min": 1,
+    "fan_in": 4096,
+    "fan_out": 4096,
+    "input_fan_out": 4096,
+    "cores": 128,
+    "neurons_per_core": 1024,
+    "axons_in_per_core": 4096,
+    "axons_out_per_core": 4096,
+    "synapse_bits_per_core": 1_048_576,
+    "decays_per_core": 32,
+    "thresholds_per_core": 8,
+    "recurrence": True,
+    "recurrent_readout": True,
+    "shared_kernels": False,
+    "bias": True,
+    "graded_input": True,
+    "readout": True,
+    "message_bits": 16,
+    "weight_bits": 8,
+    "process_nm": 28,
+    "source": "measured by its makers",
+    "synaptic_event_pj": 20.0,
+    "update_active_pj": 80.0,
+    "update_inactive_pj": 50.0,
+}
 """Values of keys that stand in the template as comments."""
 
 HEAD = """\
@@ -91,6 +127,10 @@ def _example(key: Key, keys: Mapping[str, Key], *, stated: bool) -> object:
 
 def _comment(text: str) -> list[str]:
     return textwrap.wrap(
-        text[:1].upper() + text[1:], 110, initial_indent="# ", subsequent_indent="#   ", break_long_words=False,
+        text[:1].upper() + text[1:],
+        110,
+        initial_indent="# ",
+        subsequent_indent="#   ",
+        break_long_words=False,
         break_on_hyphens=False,
-    )  # fmt: skip
+    )

@@ -133,9 +133,8 @@ def certify(
         played = []
         for session in (floating, compiled):
             result = run_policy(
-                session, environment, count, seed + len(pairs), wrappers=wrappers,
-                environments=min(environments, count),
-            )  # fmt: skip
+                session, environment, count, seed + len(pairs), wrappers=wrappers, environments=min(environments, count)
+            )
             if result.engine_error is not None:
                 raise EngineError(f"died: {result.engine_error}", where=session.engine)
             played.append(result.returns)
@@ -164,6 +163,4 @@ def action_error(floating: Session, compiled: Session, observations: Array) -> d
     if floating.contract.choices:
         return {"different": float((actions[0] != actions[1]).mean())}
     apart = np.abs(actions[0] - actions[1])
-    return {
-        "median": float(np.median(apart)), "p99": float(np.quantile(apart, 0.99)), "max": float(apart.max())
-    }  # fmt: skip
+    return {"median": float(np.median(apart)), "p99": float(np.quantile(apart, 0.99)), "max": float(apart.max())}

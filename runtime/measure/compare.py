@@ -274,8 +274,9 @@ def _pair(left: Plan, right: Plan, unit: Unit, other: Unit) -> Pair:
         return Pair(name, other.step.name, left, right, min(sizes), extra=extra == 1)
     raise ContractError(
         f"has shape {shapes[0]} on one side and {shapes[1]} on the other, and the surplus is no bias source",
-        where=name, hint="compare a network with what it was compiled to",
-    )  # fmt: skip
+        where=name,
+        hint="compare a network with what it was compiled to",
+    )
 
 
 def bias_source(plan: Plan, unit: Unit) -> bool:

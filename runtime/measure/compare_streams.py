@@ -46,9 +46,10 @@ def compare_streams(
     left, right = a.plan, b.plan
     if left.schedule != right.schedule:
         raise ContractError(
-            f"one clears its state {_rule(left)}, the other {_rule(right)}", where="compare",
+            f"one clears its state {_rule(left)}, the other {_rule(right)}",
+            where="compare",
             hint="--steps N says it of a network, a program says it itself",
-        )  # fmt: skip
+        )
     pairs = paired(left, right)
     if tolerance is None:
         tolerance = 0.0 if left.graph.level is right.graph.level else 0.01
@@ -152,9 +153,7 @@ def _traced(
     """
     session.reset(1)
     found, outputs = _Rows(), _Rows()
-    binary = {
-        name for name, op in session.graph.nodes.items() if op.spikes and session.graph.level is Level.DISCRETE
-    }  # fmt: skip
+    binary = {name for name, op in session.graph.nodes.items() if op.spikes and session.graph.level is Level.DISCRETE}
     for first, block in _blocks(recording, session.plan.schedule.steps):
         left: dict[str, Array] = session.step(block)
         outputs.add({name: rows[:, 0] for name, rows in left.items()})

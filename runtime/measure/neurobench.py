@@ -181,9 +181,11 @@ def _weights(made: Plan) -> tuple[int, int]:
     zeros = places = 0
     for step in made.connections:
         op = step.op
-        stored = op.stored if isinstance(op, Matrix) else np.concatenate(
-            [array.ravel() for name, array in _arrays(op) if name in WEIGHTS]
-        )  # fmt: skip
+        stored = (
+            op.stored
+            if isinstance(op, Matrix)
+            else np.concatenate([array.ravel() for name, array in _arrays(op) if name in WEIGHTS])
+        )
         # What is stored without its zeros has them none the less.
         count = op.in_shape[0] * op.out_shape[0] if isinstance(op, Matrix) else stored.size
         places += count

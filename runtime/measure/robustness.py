@@ -28,9 +28,14 @@ KINDS = {
     "mass": "factor of all masses and inertias (MuJoCo)",
 }
 STANDARD = (
-    ("noise", 0.05), ("noise", 0.2), ("latency", 1.0), ("friction", 0.7), ("friction", 1.3), ("mass", 0.8),
+    ("noise", 0.05),
+    ("noise", 0.2),
+    ("latency", 1.0),
+    ("friction", 0.7),
+    ("friction", 1.3),
+    ("mass", 0.8),
     ("mass", 1.2),
-)  # fmt: skip
+)
 """What is tried where nobody chooses; of tasks without MuJoCo only what does not change the model."""
 LATEST = 100
 """Steps of latency, at most."""
@@ -157,9 +162,10 @@ def possible(
     for it in perturbations:
         if it.changes_model and not has_model:
             raise NervecordError(
-                f"{it.kind} is of MuJoCo's models, and {environment} has none", where="--perturb",
+                f"{it.kind} is of MuJoCo's models, and {environment} has none",
+                where="--perturb",
                 hint="noise and latency are for any environment",
-            )  # fmt: skip
+            )
     return perturbations
 
 
@@ -219,9 +225,14 @@ def draw_robustness(path: str, found: Sequence[Perturbed], *, title: str) -> Non
         rows = [(it.floating, it.compiled)[k] for it in found]
         error = [interval95(row) if len(row) > 1 else 0.0 for row in rows]
         axes.bar(
-            places + (k - 0.5) * 0.38, [row.mean() for row in rows], 0.36, yerr=error, label=name, color=COLOURS[k],
+            places + (k - 0.5) * 0.38,
+            [row.mean() for row in rows],
+            0.36,
+            yerr=error,
+            label=name,
+            color=COLOURS[k],
             error_kw={"lw": 1, "ecolor": "#22262a"},
-        )  # fmt: skip
+        )
     axes.set_xticks(places, [it.label for it in found], rotation=25, ha="right")
     axes.set_ylabel("return, mean with 95 % interval")
     axes.set_title(title, loc="left")

@@ -190,9 +190,15 @@ def _stand(figure: Any, robot: Robot, episode: Episode, period: float) -> bool:
         ends = camera.project(np.array([end for c in capsules for end in (c.a, c.b)]))[0]
         middle = camera.project(np.array([centre + [(k - (SNAPSHOTS - 1) / 2) * step, 0, 0]]))[0][0, 0]
         axes.text(
-            middle, float(ends[:, 1].min()) - 0.02, f"{moment * period:.2f} s", ha="center", va="top", fontsize=8.5,
-            color="#5b6268", zorder=9,
-        )  # fmt: skip
+            middle,
+            float(ends[:, 1].min()) - 0.02,
+            f"{moment * period:.2f} s",
+            ha="center",
+            va="top",
+            fontsize=8.5,
+            color="#5b6268",
+            zorder=9,
+        )
     return True
 
 

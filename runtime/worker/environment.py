@@ -103,10 +103,11 @@ def _wrapped(environment: Any, text: str, name: str) -> Any:
         if _names_module(text) and frame.f_code.co_filename != __file__:
             raise
         raise NervecordError(
-            f"this wrapper cannot be put around {name} ({type(error).__name__}: {error})", where=f"--wrappers {text}",
+            f"this wrapper cannot be put around {name} ({type(error).__name__}: {error})",
+            where=f"--wrappers {text}",
             hint="numbers that it needs stand behind a colon, as in ResizeObservation:16,16; for any others write a "
             "class that takes the environment alone, MODULE:CLASS",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def wrapper(text: str) -> Callable[[Any], Any]:
@@ -205,9 +206,10 @@ def make_environments(given: Any, count: int, wrappers: Sequence[str] = ()) -> l
     for environment in made:
         if not hasattr(environment, "step"):
             raise NervecordError(
-                f"is a function that gives a {type(environment).__name__}, which is no environment", where="env",
+                f"is a function that gives a {type(environment).__name__}, which is no environment",
+                where="env",
                 hint="give one that makes an environment of Gymnasium, or an id",
-            )  # fmt: skip
+            )
     return made
 
 
@@ -324,9 +326,10 @@ def required_wrappers(
         return named
     seen = f"with {', '.join(named)}" if named else "without any"
     raise ContractError(
-        f"the policy was trained with wrappers around it ({', '.join(trained)}), and runs {seen}", where=name,
+        f"the policy was trained with wrappers around it ({', '.join(trained)}), and runs {seen}",
+        where=name,
         hint=f"what a file names is never imported; name them: --wrappers {shlex.join(trained)}",
-    )  # fmt: skip
+    )
 
 
 def chosen_environment(
@@ -363,8 +366,10 @@ def check_environment(contract: Contract, environment: Any, name: str, *, allow_
         seen = environment.observation_space if observed is None else f"have shape {observed}"
         raise ContractError(
             f"observations {'are ' if observed is None else ''}{seen}, the policy takes {contract.observation.size} "
-            "values", where=name, hint="if it was trained with wrappers, name them: --wrappers FlattenObservation",
-        )  # fmt: skip
+            "values",
+            where=name,
+            hint="if it was trained with wrappers, name them: --wrappers FlattenObservation",
+        )
     _check_actions(contract, environment.action_space, name)
     period = stated_period(environment)
     if period is not None and not math.isclose(period, contract.control_period, rel_tol=1e-6):
@@ -441,9 +446,10 @@ def spaces_of(name: str, wrappers: Sequence[str] = ()) -> Spaces:
         if observed is None or len(observed) != 1:
             seen = f"are {environment.observation_space}" if observed is None else f"have shape {observed}"
             raise ContractError(
-                f"observations {seen}, and a policy takes one row of values", where=name,
+                f"observations {seen}, and a policy takes one row of values",
+                where=name,
                 hint="--wrappers FlattenObservation makes one row of them",
-            )  # fmt: skip
+            )
         actions, period = environment.action_space, stated_period(environment)
         if (count := getattr(actions, "n", None)) is not None:
             return Spaces(observed[0], (), (), int(count), period)

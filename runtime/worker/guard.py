@@ -46,9 +46,12 @@ def guarded(folders: Sequence[Path] = ()) -> Iterator[None]:
         # A session of its own: what ends our process group, as Ctrl-C does, must leave it.
         guardian = subprocess.Popen(
             [*command, *(str(folder.absolute()) for folder in folders)],
-            pass_fds=(life_child,), stdin=subprocess.DEVNULL, start_new_session=True, cwd="/",
+            pass_fds=(life_child,),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        )  # fmt: skip
+        )
     except BaseException:
         os.close(life)
         raise

@@ -214,9 +214,12 @@ def sizes(program: Program, prefix: str) -> dict[str, int]:
     """
     source = c_source(plan(program.subject, program.schedule), prefix=prefix, version="", model="")
     return {
-        "flash_constants": source.flash_bytes, "ram": source.state_bytes, "stack": STACK,
-        "synaptic_operations": sum(work.operations for work in works(source)), "neuron_updates": updates(source),
-    }  # fmt: skip
+        "flash_constants": source.flash_bytes,
+        "ram": source.state_bytes,
+        "stack": STACK,
+        "synaptic_operations": sum(work.operations for work in works(source)),
+        "neuron_updates": updates(source),
+    }
 
 
 def _cost(source: Source) -> list[str]:
@@ -270,16 +273,31 @@ def _use(source: Source) -> list[str]:
     p, macro = source.prefix, source.prefix.upper()
     if source.form.plan.contract is None:
         return [
-            "```c", f'#include "{p}.h"', "", f"static {p}_state_t state;",
-            f"static int32_t in[{macro}_IN_DIM], out[{macro}_OUT_DIM];", "",
-            f"{p}_init(&state);", f"/* every {macro}_DT_US microseconds */", f"{p}_step_q(&state, in, out);", "```",
-        ]  # fmt: skip
+            "```c",
+            f'#include "{p}.h"',
+            "",
+            f"static {p}_state_t state;",
+            f"static int32_t in[{macro}_IN_DIM], out[{macro}_OUT_DIM];",
+            "",
+            f"{p}_init(&state);",
+            f"/* every {macro}_DT_US microseconds */",
+            f"{p}_step_q(&state, in, out);",
+            "```",
+        ]
     return [
-        "```c", f'#include "{p}.h"', "", f"static {p}_state_t state;",
-        f"static float obs[{macro}_OBS_DIM], act[{macro}_ACT_DIM];", "",
-        f"{p}_init(&state);", f"/* every {macro}_DT_US microseconds */",
-        f"if ({p}_step(&state, obs, act) != {macro}_OK) {{", "    /* act is the fail-safe action */", "}", "```",
-    ]  # fmt: skip
+        "```c",
+        f'#include "{p}.h"',
+        "",
+        f"static {p}_state_t state;",
+        f"static float obs[{macro}_OBS_DIM], act[{macro}_ACT_DIM];",
+        "",
+        f"{p}_init(&state);",
+        f"/* every {macro}_DT_US microseconds */",
+        f"if ({p}_step(&state, obs, act) != {macro}_OK) {{",
+        "    /* act is the fail-safe action */",
+        "}",
+        "```",
+    ]
 
 
 def _ends(source: Source) -> list[str]:

@@ -55,9 +55,12 @@ class CTarget(ArithmeticTarget):
             ("flash", f"{made['flash_constants']:,} bytes of constants; the code comes on top"),
             ("RAM", f"{made['ram']:,} bytes of state"),
             ("stack", f"less than {made['stack']:,} bytes"),
-            ("worst case", f"{made['synaptic_operations']:,} synaptic operations and {made['neuron_updates']:,} neuron "
-             "updates per call"),
-        )  # fmt: skip
+            (
+                "worst case",
+                f"{made['synaptic_operations']:,} synaptic operations and {made['neuron_updates']:,} neuron "
+                "updates per call",
+            ),
+        )
         return made, rows
 
     def emit(self, program: Program, folder: Path) -> tuple[Emitted, ...]:

@@ -93,9 +93,11 @@ def _blocks(plan: Plan, source: Source, count: int, rng: np.random.Generator) ->
             machine.reset()
         wanted[k] = _block(plan, source, machine, given[k])
     return Vectors(
-        given.reshape(count, -1).view(np.uint32), wanted.reshape(count, -1).view(np.uint32),
-        np.zeros(count, dtype=np.int64), reset,
-    )  # fmt: skip
+        given.reshape(count, -1).view(np.uint32),
+        wanted.reshape(count, -1).view(np.uint32),
+        np.zeros(count, dtype=np.int64),
+        reset,
+    )
 
 
 def _block(plan: Plan, source: Source, machine: Machine, rows: Array) -> Array:

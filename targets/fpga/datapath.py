@@ -23,8 +23,16 @@ BUDGET = 2
 """Additions, or one multiplication, between two registers."""
 LEVELS = 64
 """Most levels that are counted at once."""
-FIXED = {"shift_left": (1,), "shift_right": (1,), "scaled": (1, 2), "lose": (1,), "wrap": (1,), "wrap_once": (1, 2),
-         "count_levels": (2,), "left_of_levels": (2,)}  # fmt: skip
+FIXED = {
+    "shift_left": (1,),
+    "shift_right": (1,),
+    "scaled": (1, 2),
+    "lose": (1,),
+    "wrap": (1,),
+    "wrap_once": (1, 2),
+    "count_levels": (2,),
+    "left_of_levels": (2,),
+}
 """Operation -> arguments that must be one number when the hardware is made."""
 
 
@@ -132,9 +140,15 @@ class Datapath:
     """
 
     def __init__(
-        self, m: Module, unit: Unit, name: str, x: Value, state: Mapping[str, Value], constants: Mapping[int, Value],
+        self,
+        m: Module,
+        unit: Unit,
+        name: str,
+        x: Value,
+        state: Mapping[str, Value],
+        constants: Mapping[int, Value],
         member: Value,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.m, self.unit, self.name = m, unit, name
         self.x, self.state, self.constants, self.member = x, state, constants, member
         self._at: dict[tuple[int, int], Value] = {}
@@ -278,8 +292,22 @@ READINGS: dict[str, Callable[[list[Value], Mapping[int, int], Node], Any]] = {
     "as_integer": lambda a, k, node: a[0],
 }
 """Operation -> the signal of its value, as wide as it can be."""
-COSTS = {"multiply": 2, "scaled": 2, "left_of_levels": 2, "count_levels": 2, "clip": 2, "wrap_once": 2, "as_integer": 0,
-         "shift_left": 0, "shift_right": 0, "wrap": 0, "negated": 0, "both": 0, "either": 0, "where": 0}  # fmt: skip
+COSTS = {
+    "multiply": 2,
+    "scaled": 2,
+    "left_of_levels": 2,
+    "count_levels": 2,
+    "clip": 2,
+    "wrap_once": 2,
+    "as_integer": 0,
+    "shift_left": 0,
+    "shift_right": 0,
+    "wrap": 0,
+    "negated": 0,
+    "both": 0,
+    "either": 0,
+    "where": 0,
+}
 """Operation -> additions that take as long; 1 of those that are not here."""
 
 

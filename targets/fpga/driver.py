@@ -78,9 +78,10 @@ class Port:
             left = until - time.monotonic()
             if left <= 0 or not select.select([self._file], [], [], left)[0]:
                 raise EngineError(
-                    f"the board sent {len(found)} of {count} bytes within {self.patience:g} s", where=self.path,
+                    f"the board sent {len(found)} of {count} bytes within {self.patience:g} s",
+                    where=self.path,
                     hint="is the bitstream of this program loaded?",
-                )  # fmt: skip
+                )
             more = os.read(self._file, count - len(found))
             if more:
                 found, until = found + more, time.monotonic() + self.patience
@@ -114,9 +115,10 @@ class Host:
             raise EngineError(f"speaks version {found[1]} of the protocol, not {VERSION}", where=port.path)
         if found != wanted:
             raise EngineError(
-                f"holds the program {found[2:10].hex()}, not {wanted[2:10].hex()}", where=port.path,
+                f"holds the program {found[2:10].hex()}, not {wanted[2:10].hex()}",
+                where=port.path,
                 hint="load the bitstream of this program",
-            )  # fmt: skip
+            )
         self.clear()
 
     def clear(self) -> None:
@@ -216,8 +218,9 @@ class BoardSession(PolicySession):
 
     _machine: Board
 
-    def __init__(self, program: Program, port: str | os.PathLike[str], *, lanes: int = 1, patience: float = SECONDS,
-                 ) -> None:  # fmt: skip
+    def __init__(
+        self, program: Program, port: str | os.PathLike[str], *, lanes: int = 1, patience: float = SECONDS
+    ) -> None:
         super().__init__(program.policy, NAME, 1)
         require()
         code = microcode(layout(self.plan), lanes)

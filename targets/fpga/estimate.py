@@ -56,7 +56,7 @@ def memories(core: Interface) -> dict[str, tuple[int, int]]:
         "sums": (code.sum.depth, core.sum.bits * code.lanes),
         "out": (code.out.depth, core.out_field.bits),
         "state": (code.state.depth, core.state_bits),
-    }  # fmt: skip
+    }
     return {name: shape for name, shape in found.items() if shape[0] * shape[1]}
 
 

@@ -43,9 +43,11 @@ class Place:
     def fields(self, name: str) -> dict[str, int]:
         """As fields of an instruction."""
         return {
-            f"{name}_base": self.base, f"{name}_pointer": self.pointer, f"{name}_offset": self.offset,
+            f"{name}_base": self.base,
+            f"{name}_pointer": self.pointer,
+            f"{name}_offset": self.offset,
             f"{name}_limit": self.limit,
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True, slots=True)

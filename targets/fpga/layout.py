@@ -170,9 +170,10 @@ def _refuse(plan: Plan) -> None:
     """What there is no hardware for, by its name."""
     if plan.graph.level is not Level.INTEGER or plan.graph.arithmetic is None:
         raise GraphError(
-            f"is at level {plan.graph.level.value}, and hardware is made of integers", where="graph",
+            f"is at level {plan.graph.level.value}, and hardware is made of integers",
+            where="graph",
             hint="compile it for a target",
-        )  # fmt: skip
+        )
     for step in plan.core:
         if not (isinstance(step.op, Mantissas) or (step.op.has_body and Level.INTEGER in step.op.levels)):
             raise InfeasibleError(f"{step.op.kind} has no hardware", where=step.name)
@@ -202,9 +203,15 @@ def _connection(link: Link, names: dict[str, str]) -> Connection:
     else:
         taps = tuple((names[ring.name], link.delay) for ring in link.taps)
     return Connection(
-        name=link.step.name, weight=_dense(link), exponent=link.exponent, each=link.each, taps=taps,
-        held=link.held is not None, slots=link.slots, when=link.when,
-    )  # fmt: skip
+        name=link.step.name,
+        weight=_dense(link),
+        exponent=link.exponent,
+        each=link.each,
+        taps=taps,
+        held=link.held is not None,
+        slots=link.slots,
+        when=link.when,
+    )
 
 
 def _dense(link: Link) -> Array:
@@ -235,9 +242,9 @@ def _entrances(plan: Plan, entry: Entry, ring: Ring | None, held: bool) -> list[
         source = Source(held_list(entry.name), entry.op.size, 1, entry.graded, most)
         found.append(Entrance(entry.name, entry.op.size, low, high, fixed, equations, True, rows, source))
     if ring is not None:
-        found.append(Entrance(
-            entry.name, entry.op.size, low, high, fixed, equations, False, rows, _source(entry.name, ring)
-        ))  # fmt: skip
+        found.append(
+            Entrance(entry.name, entry.op.size, low, high, fixed, equations, False, rows, _source(entry.name, ring))
+        )
     return found
 
 

@@ -47,8 +47,10 @@ class _Writer:
         for entrance in layout.entrances:
             if not entrance.held:
                 self._enter(entrance)
-        exits = {e.population: (e, code.out.take(e.size * (self.rows if e.rows else 1), self._largest(e)))
-                 for e in layout.exits}  # fmt: skip
+        exits = {
+            e.population: (e, code.out.take(e.size * (self.rows if e.rows else 1), self._largest(e)))
+            for e in layout.exits
+        }
         code.outputs = code.out.depth
         for population in layout.populations:
             self._population(population, held[population.name], exits.get(population.name))
@@ -81,9 +83,12 @@ class _Writer:
         if source.slots == 1:
             return Ring(source, base, count, 0, 0)
         return Ring(
-            source, base, count, self._pointer(Pointer(source.slots * source.size, source.size, "step")),
+            source,
+            base,
+            count,
+            self._pointer(Pointer(source.slots * source.size, source.size, "step")),
             self._pointer(Pointer(source.slots, 1, "step")),
-        )  # fmt: skip
+        )
 
     def _pointer(self, pointer: Pointer) -> int:
         if pointer in self.code.pointers:
@@ -140,11 +145,18 @@ class _Writer:
         weights, most = self.weights[c.name], 0
         for name, back in c.taps:
             ring = self.rings[name]
-            self._put(ROWS, steps, {
-                **ring.places(back), "sparse": int(weights.table >= 0), "length": weights.length,
-                "weights": weights.base, "table": max(weights.table, 0),
-                "shift": self._numbered(self.code.shifts, shift),
-            })  # fmt: skip
+            self._put(
+                ROWS,
+                steps,
+                {
+                    **ring.places(back),
+                    "sparse": int(weights.table >= 0),
+                    "length": weights.length,
+                    "weights": weights.base,
+                    "table": max(weights.table, 0),
+                    "shift": self._numbered(self.code.shifts, shift),
+                },
+            )
             product = np.abs(c.weight) * ring.source.most
             product = product << shift if shift >= 0 else np.where(product > 0, (product >> -shift) + 1, 0)
             most += int(product.sum(axis=0).max(initial=0))
@@ -168,15 +180,17 @@ class _Writer:
         together = [c for c in connections if c.exponent >= 0 or c.each]
         return [*alone, *([together] if together else [])]
 
-    def _vector(self, steps: tuple[int, int], size: int, *, shift: int | None, held: Place | None,
-                **fields: int) -> None:  # fmt: skip
+    def _vector(
+        self, steps: tuple[int, int], size: int, *, shift: int | None, held: Place | None, **fields: int
+    ) -> None:
         place = (held or Place(0)).fields("held")
         sums = 0 if shift is None else self._numbered(self.code.sums, shift)
         own = {"size": size, "summed": int(shift is not None), "sum_shift": sums, "takes": int(held is not None)}
         self._put(VECTOR, steps, {**own, **place, **fields})
 
-    def _keep(self, steps: tuple[int, int], size: int, *, shift: int | None, held: Place | None, to: Place,
-              most: int) -> None:  # fmt: skip
+    def _keep(
+        self, steps: tuple[int, int], size: int, *, shift: int | None, held: Place | None, to: Place, most: int
+    ) -> None:
         """An instruction that holds a sum."""
         self._vector(steps, size, shift=shift, held=held, keeps=1, **to.fields("kept"))
         self.code.held.most = max(self.code.held.most, most)
@@ -199,9 +213,15 @@ class _Writer:
             place = Place(place.base, pointer, 0, self.row * self.rows)
         cell = self._cell(entrance.name, entrance.equations, entrance.size, entrance=True)
         self._vector(
-            steps, entrance.size, shift=None, held=place, cell=cell, sends=1,
-            clears=self.layout.window, **self.rings[entrance.source.name].places(0),
-        )  # fmt: skip
+            steps,
+            entrance.size,
+            shift=None,
+            held=place,
+            cell=cell,
+            sends=1,
+            clears=self.layout.window,
+            **self.rings[entrance.source.name].places(0),
+        )
 
     def _held_products(self, population: Population) -> list[tuple[Connection, Place, int]]:
         """Instructions that take the products of what is held; (connection, where they stand, largest magnitude)."""
@@ -280,8 +300,10 @@ class _Writer:
         self, population: Population, held: list[tuple[Connection, Place, int]]
     ) -> list[tuple[int, int, Place | None]]:
         c, place, _ = held[0]
-        return [(first, last, self._ago(population.size, place, c.slots, back))
-                for first, last, back in self._stretches(population, c.when)]  # fmt: skip
+        return [
+            (first, last, self._ago(population.size, place, c.slots, back))
+            for first, last, back in self._stretches(population, c.when)
+        ]
 
     @staticmethod
     def _ago(size: int, place: Place, slots: int, back: int | None) -> Place | None:
@@ -337,14 +359,23 @@ class _Writer:
             self._listed(name, population.size, most, (first, last), shift=None, held=at)
         return self._unit(population.size, ((name, 0),))
 
-    def _listed(self, name: str, size: int, most: int, steps: tuple[int, int], *, shift: int | None,
-                held: Place | None) -> str:  # fmt: skip
+    def _listed(
+        self, name: str, size: int, most: int, steps: tuple[int, int], *, shift: int | None, held: Place | None
+    ) -> str:
         """An instruction that lists what is accumulated or held, as it is."""
         if name not in self.rings:
             self.rings[name] = self._ring(Source(name, size, 1, True, most))
         cell = self._cell(name, identity(most), size)
-        self._vector(steps, size, shift=shift, held=held, cell=cell, sends=1, clears=self.layout.window,
-                     **self.rings[name].places(0))  # fmt: skip
+        self._vector(
+            steps,
+            size,
+            shift=shift,
+            held=held,
+            cell=cell,
+            sends=1,
+            clears=self.layout.window,
+            **self.rings[name].places(0),
+        )
         return name
 
     def _unit(self, size: int, taps: tuple[tuple[str, int], ...]) -> Connection:

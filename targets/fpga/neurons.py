@@ -42,13 +42,16 @@ class Neurons(Rows):
         valid2, index2 = Signal(), Signal(len(index))
         m.d.sync += [valid2.eq(valid1), index2.eq(index1)]
         m.d.comb += [
-            held_write.addr.eq(self.kept_at + index2), held_write.data.eq(x),
+            held_write.addr.eq(self.kept_at + index2),
+            held_write.data.eq(x),
             held_write.en.eq(valid2 & self.field("keeps")),
-        ]  # fmt: skip
+        ]
         with m.If(core.write):
             m.d.comb += [
-                held_write.addr.eq(core.write_address), held_write.data.eq(core.write_data), held_write.en.eq(1)
-            ]  # fmt: skip
+                held_write.addr.eq(core.write_address),
+                held_write.data.eq(core.write_data),
+                held_write.en.eq(1),
+            ]
         with m.If(self.clearing):
             m.d.comb += [
                 held_write.addr.eq(self.clear_at),
@@ -64,9 +67,10 @@ class Neurons(Rows):
         m.d.comb += read.addr.eq(index >> lane_bits)
         whole = index1[:lane_bits] == code.lanes - 1 if lane_bits else Const(1)
         m.d.comb += [
-            write.addr.eq(index1 >> lane_bits), write.data.eq(0),
+            write.addr.eq(index1 >> lane_bits),
+            write.data.eq(0),
             write.en.eq(valid1 & self.field("summed") & (whole | last1)),
-        ]  # fmt: skip
+        ]
         if self.rows_sums is not None:
             d_valid, row, e_valid, e_row, products = self.rows_sums
             bits = self.core.sum.bits
@@ -180,10 +184,18 @@ class Neurons(Rows):
                 word = Signal(16, name=f"bank{bank}_{part}_written")
                 m.d.comb += word.eq(data[16 * part : 16 * part + 16])
                 m.submodules[f"bank{bank}_{part}"] = Instance(
-                    "SB_SPRAM256KA", i_ADDRESS=self._address14(address), i_DATAIN=word, i_MASKWREN=Const(15, 4),
-                    i_WREN=mine, i_CHIPSELECT=Const(1, 1), i_CLOCK=self.m_clock(), i_STANDBY=Const(0, 1),
-                    i_SLEEP=Const(0, 1), i_POWEROFF=Const(1, 1), o_DATAOUT=out,
-                )  # fmt: skip
+                    "SB_SPRAM256KA",
+                    i_ADDRESS=self._address14(address),
+                    i_DATAIN=word,
+                    i_MASKWREN=Const(15, 4),
+                    i_WREN=mine,
+                    i_CHIPSELECT=Const(1, 1),
+                    i_CLOCK=self.m_clock(),
+                    i_STANDBY=Const(0, 1),
+                    i_SLEEP=Const(0, 1),
+                    i_POWEROFF=Const(1, 1),
+                    o_DATAOUT=out,
+                )
                 parts.append(out)
             given.append(Cat(*parts)[:bits])
         return Mux(odd, given[1], given[0])
@@ -202,12 +214,17 @@ class Neurons(Rows):
         sends = Signal()
         m.d.comb += [
             sends.eq(valid & self.field("sends") & (value != 0)),
-            write.addr.eq(self.list_at + count), write.data.eq(place), write.en.eq(sends),
-        ]  # fmt: skip
+            write.addr.eq(self.list_at + count),
+            write.data.eq(place),
+            write.en.eq(sends),
+        ]
         if self.values is not None:
             values_write = self.values[1]
-            m.d.comb += [values_write.addr.eq(self.list_at + count), values_write.data.eq(value),
-                         values_write.en.eq(sends & self.field("valued"))]  # fmt: skip
+            m.d.comb += [
+                values_write.addr.eq(self.list_at + count),
+                values_write.data.eq(value),
+                values_write.en.eq(sends & self.field("valued")),
+            ]
         with m.If(self.vector_go):
             m.d.sync += count.eq(0)
         with m.Elif(sends):
@@ -216,8 +233,11 @@ class Neurons(Rows):
         m.d.comb += finished.eq(self.finish & self.field("sends"))
         m.d.comb += [count_write.addr.eq(self.count_at), count_write.data.eq(count), count_write.en.eq(finished)]
         with m.If(self.clearing):
-            m.d.comb += [count_write.addr.eq(self.clear_at), count_write.data.eq(0),
-                         count_write.en.eq(self._within(code.counts.depth))]  # fmt: skip
+            m.d.comb += [
+                count_write.addr.eq(self.clear_at),
+                count_write.data.eq(0),
+                count_write.en.eq(self._within(code.counts.depth)),
+            ]
 
     def _read(self, depth: int, index2: Value, valid: Value, value: Value) -> None:
         """What the host reads: set in the first of its steps, and added up in the others where it is a sum."""
@@ -234,5 +254,9 @@ class Neurons(Rows):
             with m.If(~self.idle):
                 m.d.comb += read.addr.eq(self.out_at + early)
             total = value + Mux(self.field("adds") & (self.step != read_first), read.data, 0)
-        m.d.comb += [write.addr.eq(self.out_at + before), write.data.eq(total), write.en.eq(reads),
-                     core.read_data.eq(read.data)]  # fmt: skip
+        m.d.comb += [
+            write.addr.eq(self.out_at + before),
+            write.data.eq(total),
+            write.en.eq(reads),
+            core.read_data.eq(read.data),
+        ]

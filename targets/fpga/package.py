@@ -132,18 +132,25 @@ def write(
     if placed is not None:
         report = json.dumps({**placed.to_dict(), "estimate": dict(found.used)}, indent=2) + "\n"
         write_atomically(folder / "report.json", report.encode("ascii"))
-        emitted.append(Emitted(placed.bitstream, f"make prog loads it; {placed.mhz:.1f} MHz after place and route",
-                               placed.to_dict()))  # fmt: skip
+        emitted.append(
+            Emitted(
+                placed.bitstream, f"make prog loads it; {placed.mhz:.1f} MHz after place and route", placed.to_dict()
+            )
+        )
     return tuple(emitted)
 
 
 USES = {
     f"{NAME}.v": "the hardware; its memories are filled from the .hex files beside it",
-    "weights.hex": "weights, a word for each cycle", "columns.hex": "the accumulators of sparse weights",
-    "table.hex": "where the rows of sparse weights begin", "constants.hex": "what differs between neurons",
-    "board.pcf": "pins and clock of the board", "board.lpf": "pins and clock of the board",
-    "Makefile": "make, make prog, make bench", f"{NAME}_bench.v": "a self-test: make bench",
-}  # fmt: skip
+    "weights.hex": "weights, a word for each cycle",
+    "columns.hex": "the accumulators of sparse weights",
+    "table.hex": "where the rows of sparse weights begin",
+    "constants.hex": "what differs between neurons",
+    "board.pcf": "pins and clock of the board",
+    "board.lpf": "pins and clock of the board",
+    "Makefile": "make, make prog, make bench",
+    f"{NAME}_bench.v": "a self-test: make bench",
+}
 BENCH = f"""
 bench: {NAME}_bench.v {NAME}.v
 \tverilator --binary --timing -DNERVECORD_SIMULATED -Wno-fatal -O1 --top-module {NAME}_bench \\
@@ -178,20 +185,32 @@ def _readme(program: Program, core: Interface, protocol: Protocol, found: Estima
     for name, cycles in found.cycles.items():
         lines.append(f"| {name}: {cycles} | {found.milliseconds(cycles):.3f} ms |")
     lines += [
-        f"| serial line | {found.serial * 1e3:.3f} ms |", "",
-        "| memory | words | bits |", "|---|---|---|",
+        f"| serial line | {found.serial * 1e3:.3f} ms |",
+        "",
+        "| memory | words | bits |",
+        "|---|---|---|",
         *(f"| {name} | {depth} | {bits} |" for name, (depth, bits) in memories(core).items()),
-        "", "## The serial line", "",
+        "",
+        "## The serial line",
+        "",
         f"{on.baud} baud, 8 bits, no parity. An order is a byte; numbers are little-endian and signed: "
         f"{protocol.inputs} of {protocol.in_bytes} bytes enter, {protocol.outputs} of {protocol.out_bytes} leave. The "
-        "sum is that of all bytes of the numbers, modulo 256.", "",
-        "| order | answer |", "|---|---|",
+        "sum is that of all bytes of the numbers, modulo 256.",
+        "",
+        "| order | answer |",
+        "|---|---|",
         f"| `V` | `v`, version, {protocol.identity.hex()}, numbers that enter and that leave (2 bytes each) |",
-        "| `W`, numbers, sum | `w` |", "| `S` | `s` when the block is done |", "| `R` | `r`, numbers, sum |",
+        "| `W`, numbers, sum | `w` |",
+        "| `S` | `s` when the block is done |",
+        "| `R` | `r`, numbers, sum |",
         "| `Z` | `z`: the state is that before the first block |",
-        "| anything else | `e` and a code: 1 unknown order, 2 wrong sum, 3 numbers ended early, 4 out of range |", "",
-        "Numbers that enter, in this order:", "", "| entry | numbers | range | always |", "|---|---|---|---|",
-    ]  # fmt: skip
+        "| anything else | `e` and a code: 1 unknown order, 2 wrong sum, 3 numbers ended early, 4 out of range |",
+        "",
+        "Numbers that enter, in this order:",
+        "",
+        "| entry | numbers | range | always |",
+        "|---|---|---|---|",
+    ]
     names = set()
     for e in core.code.layout.entrances:
         if e.name not in names:

@@ -47,12 +47,20 @@ class Interface:
         self.sum = Field.holding(-max(code.sum.most, 1), max(code.sum.most, 1))
         places = max((cell.size for cell in code.cells), default=2)
         shapes = {
-            "clear": 1, "start": 1, "busy": 1, "write": 1, "write_address": _address(code.held.depth),
-            "write_data": self.held_field.shape, "read_address": _address(code.out.depth),
-            "read_data": self.out_field.shape, "seen": 1, "seen_cell": _address(len(code.cells)),
-            "seen_place": _address(places), "seen_value": signed(max(self._result_bits(), 2)),
+            "clear": 1,
+            "start": 1,
+            "busy": 1,
+            "write": 1,
+            "write_address": _address(code.held.depth),
+            "write_data": self.held_field.shape,
+            "read_address": _address(code.out.depth),
+            "read_data": self.out_field.shape,
+            "seen": 1,
+            "seen_cell": _address(len(code.cells)),
+            "seen_place": _address(places),
+            "seen_value": signed(max(self._result_bits(), 2)),
             "step": _address(code.window + 1),
-        }  # fmt: skip
+        }
         self.ports = {name: Signal(shape, name=name) for name, shape in shapes.items()}
         self.clear, self.start, self.busy = (self.ports[name] for name in ("clear", "start", "busy"))
         self.write, self.write_address, self.write_data = (
@@ -115,8 +123,9 @@ class Parts:
         self.rows_done, self.vector_done = Signal(), Signal()
         self.finish, self.idle = Signal(), Signal()
         self.step = core.step
-        self.pointers = [Signal(address_bits(max(p.limit, 2)), name=f"pointer{k}")
-                         for k, p in enumerate(self.code.pointers)]  # fmt: skip
+        self.pointers = [
+            Signal(address_bits(max(p.limit, 2)), name=f"pointer{k}") for k, p in enumerate(self.code.pointers)
+        ]
         self.list_at = self._place("list", self.code.lists)
         self.count_at = self._place("count", self.code.counts)
         self.held_at = self._place("held", self.code.held)
@@ -173,10 +182,7 @@ class Parts:
                 with m.Case(k):
                     m.d.comb += now.eq(self.pointers[k - 1])
         limit = self.field(f"{name}_limit")
-        m.d.comb += [
-            moved.eq(now + self.field(f"{name}_offset")),
-            turned.eq(Mux(moved >= limit, moved - limit, moved)),
-        ]
+        m.d.comb += [moved.eq(now + self.field(f"{name}_offset")), turned.eq(Mux(moved >= limit, moved - limit, moved))]
         m.d.sync += found.eq(base + Mux(pointer == 0, 0, turned))
         return found
 
@@ -189,9 +195,16 @@ class Parts:
             address = Signal(address_bits(max(len(words), 2)), name=f"{name}_address")
             data, enable = Signal(bits, name=f"{name}_data"), Signal(name=f"{name}_enable")
             m.submodules[f"rom_{name}"] = Instance(
-                "nervecord_rom", p_WIDTH=bits, p_DEPTH=len(words), p_BITS=len(address), p_FILE=f"{name}.hex",
-                i_clk=self.m_clock(), i_enable=enable, i_address=address, o_data=data,
-            )  # fmt: skip
+                "nervecord_rom",
+                p_WIDTH=bits,
+                p_DEPTH=len(words),
+                p_BITS=len(address),
+                p_FILE=f"{name}.hex",
+                i_clk=self.m_clock(),
+                i_enable=enable,
+                i_address=address,
+                o_data=data,
+            )
             self.roms[name] = (address, enable, data)
         self.lists = self._memory("lists", unsigned(address_bits(max(code.lists.most, 2))), code.lists.depth)
         value = Field.holding(-max(code.values.most, 1), max(code.values.most, 1))
@@ -238,6 +251,24 @@ class Parts:
         return self.clear_at < max(depth, 2)
 
 
-ALWAYS = frozenset({"kind", "first", "last", "keeps", "takes", "summed", "sends", "reads", "adds", "valued", "sparse",
-                    "list_pointer", "count_pointer", "held_pointer", "kept_pointer", "out_pointer"})  # fmt: skip
+ALWAYS = frozenset(
+    {
+        "kind",
+        "first",
+        "last",
+        "keeps",
+        "takes",
+        "summed",
+        "sends",
+        "reads",
+        "adds",
+        "valued",
+        "sparse",
+        "list_pointer",
+        "count_pointer",
+        "held_pointer",
+        "kept_pointer",
+        "out_pointer",
+    }
+)
 """Fields that are 0 where an instruction does not name them; others may keep what they were."""

@@ -16,7 +16,7 @@ from nervecord.targets.fpga.verilog import run_tool
 USED = {
     "ice40": {"cells": "ICESTORM_LC", "ram": "ICESTORM_RAM", "dsp": "ICESTORM_DSP", "spram": "ICESTORM_SPRAM"},
     "ecp5": {"cells": "TRELLIS_COMB", "ram": "DP16KD", "dsp": "MULT18X18D"},
-}  # fmt: skip
+}
 """Family -> what a board has -> its name in nextpnr's report."""
 
 
@@ -67,8 +67,19 @@ def synthesis(board: Board, name: str) -> str:
 def placing(board: Board, name: str) -> tuple[str, list[str]]:
     """(tool, arguments) that place and route NAME.json."""
     file, _ = constraints(board, {})
-    common = [f"--{board.device}", "--package", board.package, "--json", f"{name}.json", "--freq", f"{board.mhz:g}",
-              "--report", f"{name}_report.json", "--seed", "1"]  # fmt: skip
+    common = [
+        f"--{board.device}",
+        "--package",
+        board.package,
+        "--json",
+        f"{name}.json",
+        "--freq",
+        f"{board.mhz:g}",
+        "--report",
+        f"{name}_report.json",
+        "--seed",
+        "1",
+    ]
     if board.family == "ice40":
         return "nextpnr-ice40", [*common, "--pcf", file, "--asc", f"{name}.asc"]
     return "nextpnr-ecp5", [*common, "--lpf", file, "--textcfg", f"{name}.config", "--speed", "6"]
@@ -128,9 +139,10 @@ def place_and_route(folder: Path, board: Board, name: str) -> Placed:
             raise
         kind = str(error).partition("cell type ")[2].partition(" ")[0] or "a cell"
         raise InfeasibleError(
-            f"place and route finds no room for {kind}", where=f"board {board.name}",
+            f"place and route finds no room for {kind}",
+            where=f"board {board.name}",
             hint="a larger board, or fewer lanes",
-        ) from None  # fmt: skip
+        ) from None
     tool, arguments, file = packing(board, name)
     run_tool(tool, arguments, folder)
     done = time.monotonic()
@@ -142,8 +154,9 @@ def place_and_route(folder: Path, board: Board, name: str) -> Placed:
     if mhz < board.mhz:
         raise InfeasibleError(
             f"reaches {mhz:.1f} MHz after place and route, the board's clock is {board.mhz:g} MHz",
-            where=f"board {board.name}", hint="fewer lanes, or a board with a faster device",
-        )  # fmt: skip
+            where=f"board {board.name}",
+            hint="fewer lanes, or a board with a faster device",
+        )
     return Placed(board, used, mhz, {"synthesis": made - start, "place_and_route": done - made}, folder / file)
 
 

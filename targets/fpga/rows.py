@@ -35,8 +35,10 @@ class Rows(Parts):
         c_left = Signal(max(table_count_bits, self._bits("length")))
         c_ready, b_ready, a_ready = Signal(), Signal(), Signal()
         m.d.comb += [
-            c_ready.eq(~c_valid | (c_left == 1)), b_ready.eq(~b_valid | c_ready), a_ready.eq(~a_valid | b_ready),
-        ]  # fmt: skip
+            c_ready.eq(~c_valid | (c_left == 1)),
+            b_ready.eq(~b_valid | c_ready),
+            a_ready.eq(~a_valid | b_ready),
+        ]
         # The list, and values beside it.
         issue = Signal()
         m.d.comb += [issue.eq((left != 0) & a_ready), lists_read.addr.eq(at), lists_read.en.eq(issue)]
@@ -68,9 +70,12 @@ class Rows(Parts):
         c_row, c_value, c_at = Signal(len(sums_read.addr)), Signal(value_shape), Signal(len(weights_at))
         with m.If(c_ready):
             m.d.sync += [
-                c_valid.eq(b_valid & (b_length != 0)), c_left.eq(b_length), c_at.eq(base), c_value.eq(b_value),
+                c_valid.eq(b_valid & (b_length != 0)),
+                c_left.eq(b_length),
+                c_at.eq(base),
+                c_value.eq(b_value),
                 c_row.eq(0),
-            ]  # fmt: skip
+            ]
         with m.Else():
             m.d.sync += [c_left.eq(c_left - 1), c_at.eq(c_at + 1), c_row.eq(c_row + 1)]
         m.d.comb += [weights_at.eq(c_at), weights_enable.eq(1)]

@@ -25,9 +25,11 @@ from nervecord.targets.fpga.parts import Interface
 VERSION = 1
 UNKNOWN_ORDER, WRONG_SUM, TOO_SLOW, OUT_OF_RANGE = 1, 2, 3, 4
 ERRORS = {
-    UNKNOWN_ORDER: "an order that it does not know", WRONG_SUM: "the sum of what was written is wrong",
-    TOO_SLOW: "the numbers ended early", OUT_OF_RANGE: "a number is beyond what the core holds",
-}  # fmt: skip
+    UNKNOWN_ORDER: "an order that it does not know",
+    WRONG_SUM: "the sum of what was written is wrong",
+    TOO_SLOW: "the numbers ended early",
+    OUT_OF_RANGE: "a number is beyond what the core holds",
+}
 PATIENCE_BITS = 12
 """A pause of 2^12 bits of the serial line within numbers ends them."""
 
@@ -171,8 +173,12 @@ class Device(Elaboratable):
                 m.d.sync += silence.eq(silence + 1)
                 with m.If(line.fresh):
                     m.d.comb += line.taken.eq(1)
-                    m.d.sync += [word.eq(Cat(word[8:], line.data)), total.eq(total + line.data), part.eq(part + 1),
-                                 silence.eq(0)]  # fmt: skip
+                    m.d.sync += [
+                        word.eq(Cat(word[8:], line.data)),
+                        total.eq(total + line.data),
+                        part.eq(part + 1),
+                        silence.eq(0),
+                    ]
                     with m.If(part == protocol.in_bytes - 1):
                         m.d.sync += part.eq(0)
                         m.next = "WRITE"

@@ -45,9 +45,10 @@ def compiler() -> str:
         if shutil.which(name) is not None:
             return name
     raise MissingDependencyError(
-        f"needs a C++ compiler, and there is none of {', '.join(names)}", where="engine fpga-sim",
+        f"needs a C++ compiler, and there is none of {', '.join(names)}",
+        where="engine fpga-sim",
         hint="install g++ or clang, or name a compiler in the variable CXX",
-    )  # fmt: skip
+    )
 
 
 def headers() -> Path:
@@ -135,10 +136,18 @@ class Simulation:
         given = np.ascontiguousarray(numbers, dtype=np.int64)
         out = np.zeros(max(self.code.outputs, 1), dtype=np.int64)
         self.trace[:] = 0
-        cycles = int(self._library.simulator_block(
-            self._handle, _pointer(given), ctypes.c_int64(given.size), _pointer(out), ctypes.c_int64(self.code.outputs),
-            _pointer(self._seen), _pointer(self.trace), ctypes.c_int64(LIMIT),
-        ))  # fmt: skip
+        cycles = int(
+            self._library.simulator_block(
+                self._handle,
+                _pointer(given),
+                ctypes.c_int64(given.size),
+                _pointer(out),
+                ctypes.c_int64(self.code.outputs),
+                _pointer(self._seen),
+                _pointer(self.trace),
+                ctypes.c_int64(LIMIT),
+            )
+        )
         if cycles < 0:
             raise EngineError("a block did not end", where="engine fpga-sim")
         self.cycles.append(cycles)

@@ -72,9 +72,10 @@ class FpgaTarget(ArithmeticTarget):
         """The engine that a name means; see `EngineTarget.engine`."""
         if name == BOARD:
             raise NervecordError(
-                "needs the serial port of a board, and a policy", where=f"engine {name!r}",
+                "needs the serial port of a board, and a policy",
+                where=f"engine {name!r}",
                 hint='nervecord.open(program, engine="fpga", port="/dev/ttyUSB1")',
-            )  # fmt: skip
+            )
         return super().engine(program, name)
 
     def session(self, program: Program, engine: str, *, trace: bool) -> Session:
@@ -114,9 +115,13 @@ class FpgaTarget(ArithmeticTarget):
         from nervecord.targets.fpga.package import write
 
         return write(
-            program, folder, board_name=self.board, lanes=self.lanes, vectors=self.vectors,
+            program,
+            folder,
+            board_name=self.board,
+            lanes=self.lanes,
+            vectors=self.vectors,
             measured=self.place_and_route,
-        )  # fmt: skip
+        )
 
 
 TARGET = FpgaTarget

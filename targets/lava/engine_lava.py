@@ -124,9 +124,10 @@ class _Elsewhere(BlockSession):
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise ContractError(
-            "runs in Lava's own process, and can be neither copied nor pickled", where="session",
+            "runs in Lava's own process, and can be neither copied nor pickled",
+            where="session",
             hint="pickle the program, and open it once more",
-        )  # fmt: skip
+        )
 
     @property
     def worker(self) -> Worker:
@@ -164,9 +165,13 @@ class LavaSession(_Elsewhere, PolicySession):
     """
 
     def __init__(
-        self, subject: Policy | Plan, *, full_trace: bool = True, timeout: float = STEP_TIMEOUT,
+        self,
+        subject: Policy | Plan,
+        *,
+        full_trace: bool = True,
+        timeout: float = STEP_TIMEOUT,
         backend: Backend = "sim",
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(subject, "lava")
         self._machine = Core(self.plan, full_trace=full_trace, timeout=timeout, backend=backend)
 
@@ -184,8 +189,7 @@ class LavaStream(_Elsewhere, GraphStream):
     """
 
     def __init__(
-        self, subject: Graph | Plan, *, full_trace: bool = True, timeout: float = STEP_TIMEOUT,
-        backend: Backend = "sim",
-    ) -> None:  # fmt: skip
+        self, subject: Graph | Plan, *, full_trace: bool = True, timeout: float = STEP_TIMEOUT, backend: Backend = "sim"
+    ) -> None:
         super().__init__(subject, "lava", 1)
         self._machine = Core(self.plan, full_trace=full_trace, timeout=timeout, backend=backend)

@@ -221,12 +221,7 @@ def _run(command: Sequence[str]) -> str:
     said = " ".join(command[:6])
     try:
         done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=STEP_TIMEOUT,
-            check=False,
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=STEP_TIMEOUT, check=False
         )
     except subprocess.TimeoutExpired:
         raise EngineError(f"did not end within {STEP_TIMEOUT:g} s: {said}", where="install lava") from None

@@ -61,9 +61,10 @@ def require_arithmetic(arithmetic: Arithmetic | None) -> None:
     ]
     if differing:
         raise InfeasibleError(
-            "is not Lava's: " + "; ".join(differing), where="arithmetic",
+            "is not Lava's: " + "; ".join(differing),
+            where="arithmetic",
             hint="the emulator runs any arithmetic: --engine emulator",
-        )  # fmt: skip
+        )
 
 
 def runnable(plan: Plan) -> Plan:
@@ -81,9 +82,10 @@ def runnable(plan: Plan) -> Plan:
     for unit in plan.units:
         if plan.schedule.resets and not process_of(unit.step).resets:
             raise InfeasibleError(
-                f"is a {unit.step.op.kind}, which Lava cannot clear before each block", where=unit.step.name,
+                f"is a {unit.step.op.kind}, which Lava cannot clear before each block",
+                where=unit.step.name,
                 hint="carry its state, or use the engine emulator",
-            )  # fmt: skip
+            )
     return plan
 
 
@@ -224,30 +226,34 @@ def _describe(plan: Plan, reads: list[list[int]]) -> tuple[dict[str, Any], dict[
     for k, unit in enumerate(plan.units):
         made = process_of(unit.step)
         arrays[f"bias_{k}"] = made.bias
-        populations.append({
-            "incoming": [order[step.name] for step in unit.incoming],
-            "process": made.process,
-            "size": unit.step.op.size,
-            "sends": unit.step.op.sending,
-            "shown": unit.step.op.SHOWN,
-            "reset_interval": plan.window if plan.schedule.resets else 0,
-            "reset_offset": unit.step.phase % plan.window,
-            **made.values,
-        })  # fmt: skip
+        populations.append(
+            {
+                "incoming": [order[step.name] for step in unit.incoming],
+                "process": made.process,
+                "size": unit.step.op.size,
+                "sends": unit.step.op.sending,
+                "shown": unit.step.op.SHOWN,
+                "reset_interval": plan.window if plan.schedule.resets else 0,
+                "reset_offset": unit.step.phase % plan.window,
+                **made.values,
+            }
+        )
     connections = []
     for step, found in zip(plan.connections, made_of, strict=True):
         op = step.op
         assert isinstance(op, Mantissas)
-        connections.append({
-            "process": found.process,
-            "sources": [numbers[tap.source] for tap in step.taps],
-            "outputs": op.size,
-            "weight_exp": op.weight_exp,
-            "weight_bits": op.weight_bits,
-            "delay": op.delay,
-            "graded": plan.graded[step.name],
-            **found.values,
-        })  # fmt: skip
+        connections.append(
+            {
+                "process": found.process,
+                "sources": [numbers[tap.source] for tap in step.taps],
+                "outputs": op.size,
+                "weight_exp": op.weight_exp,
+                "weight_bits": op.weight_bits,
+                "delay": op.delay,
+                "graded": plan.graded[step.name],
+                **found.values,
+            }
+        )
     description = {
         "entries": [entry.op.size for entry in plan.entries],
         "connections": connections,

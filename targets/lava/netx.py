@@ -126,8 +126,9 @@ def _layer(made: Plan, connection: Step, units: dict[str, Unit]) -> Layer:
     if dense.in_shape[0] * dense.size > MOST_DENSE:
         raise InfeasibleError(
             f"has {dense.in_shape[0] * dense.size} weights with its zeros, at most {MOST_DENSE} are written",
-            where=connection.name, hint="use engine 'lava', which needs no netx",
-        )  # fmt: skip
+            where=connection.name,
+            hint="use engine 'lava', which needs no netx",
+        )
     if dense.delay != 1:
         raise InfeasibleError(f"has a delay of {dense.delay} steps, and netx's layers have one", where=connection.name)
     following = made.graph.destinations(connection.name)
@@ -245,7 +246,6 @@ def _reset_arguments(made: Plan, layers: tuple[Layer, ...]) -> dict[str, int]:
     for k, layer in enumerate(layers):
         if layer.population.phase != first + k:
             raise InfeasibleError(
-                "netx clears all layers at one interval, each a step after the one before",
-                where=layer.population.name,
+                "netx clears all layers at one interval, each a step after the one before", where=layer.population.name
             )
     return {"reset_interval": made.window, "reset_offset": first}

@@ -111,20 +111,23 @@ def _dense(layer: dict[str, Any], width: int | None, place: str, *, last: bool) 
     if loaded is None or not np.array_equal(loaded.weight, weight << -loaded.weight_exp):
         raise InfeasibleError(
             f"netx would not keep its weights ({weight.min()}..{weight.max()}): it rounds them, or fails on them",
-            where=place, hint="8 bits hold -256..254 where even, -128..127 else; zeros alone hold nothing",
-        )  # fmt: skip
+            where=place,
+            hint="8 bits hold -256..254 where even, -128..127 else; zeros alone hold nothing",
+        )
     delay = _whole(layer, "delay", place) if "delay" in layer else np.zeros(1, np.int64)
     if delay.any():
         raise InfeasibleError(
-            f"its neurons have delays up to {int(delay.max())} steps, which netx drops", where=place,
+            f"its neurons have delays up to {int(delay.max())} steps, which netx drops",
+            where=place,
             hint="train it with delay=False",
-        )  # fmt: skip
+        )
     bias = _whole(layer, "bias", place).ravel() if "bias" in layer else np.zeros(size, np.int64)
     if bias.shape != (size,) or np.abs(bias).max(initial=0) > BIAS_LIMIT:
         raise FileFormatError(
             f"its bias has shape {bias.shape} and values up to {np.abs(bias).max(initial=0)}, ({size},) up to "
-            f"{BIAS_LIMIT} is needed", where=place,
-        )  # fmt: skip
+            f"{BIAS_LIMIT} is needed",
+            where=place,
+        )
     neurons = _neurons(layer.get("neuron"), bias, f"{place}, neuron", last=last)
     return Dense(loaded.weight, loaded.weight_exp, loaded.weight_bits, 1), neurons
 

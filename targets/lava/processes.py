@@ -100,10 +100,12 @@ def connection_of(connection: Step) -> LavaConnection:
     long = len(form.kernel) == 1
     values = {
         "input_shape": [form.input_shape[0], *([1] if long else []), *form.input_shape[1:]],
-        **{name: [*([other] if long else []), *getattr(form, name)]
-           for name, other in (("stride", 1), ("padding", 0), ("dilation", 1))},
+        **{
+            name: [*([other] if long else []), *getattr(form, name)]
+            for name, other in (("stride", 1), ("padding", 0), ("dilation", 1))
+        },
         "groups": form.groups,
-    }  # fmt: skip
+    }
     return LavaConnection("conv", values, {"kernel": kernel[:, :, None] if long else kernel})
 
 
@@ -141,9 +143,10 @@ def process_of(population: Step) -> LavaProcess:
     op = population.op
     if type(op) not in PROCESSES:
         raise InfeasibleError(
-            f"is a {op.kind}, and Lava has no process for it here", where=population.name,
+            f"is a {op.kind}, and Lava has no process for it here",
+            where=population.name,
             hint="the emulator runs it: --engine emulator",
-        )  # fmt: skip
+        )
     return PROCESSES[type(op)](op)
 
 
@@ -161,6 +164,9 @@ def _sigma_delta(op: Any) -> LavaProcess:
 
 
 PROCESSES: dict[type[Op], Callable[[Any], LavaProcess]] = {
-    Neuron: _lif, Delta: _sigma_delta, SigmaDelta: _sigma_delta, Sigma: _sigma_delta
-}  # fmt: skip
+    Neuron: _lif,
+    Delta: _sigma_delta,
+    SigmaDelta: _sigma_delta,
+    Sigma: _sigma_delta,
+}
 """Kind of population -> its process."""

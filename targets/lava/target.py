@@ -38,9 +38,10 @@ class LavaTarget(ArithmeticTarget):
         """A DISCRETE graph or policy in Lava's integers; see `compiler.lower`."""
         if self.netx and self.weight_slices > 1:
             raise NervecordError(
-                f"is {self.weight_slices}, and netx has one connection between two layers", where="weight_slices",
+                f"is {self.weight_slices}, and netx has one connection between two layers",
+                where="weight_slices",
                 hint="leave out netx or weight_slices",
-            )  # fmt: skip
+            )
         return self.lowered(subject, calibration, schedule, whole=self.netx)
 
     def session(self, program: Program, engine: str, *, trace: bool) -> Session:

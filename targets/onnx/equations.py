@@ -157,8 +157,21 @@ class Equations:
 
 
 _PLAIN = {
-    "add": "Add", "subtract": "Sub", "multiply": "Mul", "divide": "Div", "negate": "Neg", "absolute": "Abs",
-    "floor": "Floor", "rint": "Round", "tanh": "Tanh", "greater": "Greater", "less": "Less", "equal": "Equal",
-    "both": "And", "either": "Or", "negated": "Not", "where": "Where",
-}  # fmt: skip
+    "add": "Add",
+    "subtract": "Sub",
+    "multiply": "Mul",
+    "divide": "Div",
+    "negate": "Neg",
+    "absolute": "Abs",
+    "floor": "Floor",
+    "rint": "Round",
+    "tanh": "Tanh",
+    "greater": "Greater",
+    "less": "Less",
+    "equal": "Equal",
+    "both": "And",
+    "either": "Or",
+    "negated": "Not",
+    "where": "Where",
+}
 """Operation -> the operator that is the same."""

@@ -75,18 +75,27 @@ class Floats:
         shaped = builder.reshaped(self._standing(x, math.prod(op.in_shape)), builder.batch, *op.in_shape)
         held = [builder.constant(values.astype(SINGLE)) for values in (op.weight, op.bias) if values is not None]
         made = builder.op(
-            "Conv", shaped, *held, strides=list(op.stride), pads=[*op.padding, *op.padding],
-            dilations=list(op.dilation), group=op.groups,
-        )  # fmt: skip
+            "Conv",
+            shaped,
+            *held,
+            strides=list(op.stride),
+            pads=[*op.padding, *op.padding],
+            dilations=list(op.dilation),
+            group=op.groups,
+        )
         return builder.reshaped(made, builder.batch, op.size)
 
     def _pool(self, op: Pool, x: Value) -> Value:
         builder = self.builder
         shaped = builder.reshaped(self._standing(x, math.prod(op.in_shape)), builder.batch, *op.in_shape)
         made = builder.op(
-            "AveragePool", shaped, kernel_shape=list(op.kernel), strides=list(op.stride),
-            pads=[*op.padding, *op.padding], count_include_pad=1,
-        )  # fmt: skip
+            "AveragePool",
+            shaped,
+            kernel_shape=list(op.kernel),
+            strides=list(op.stride),
+            pads=[*op.padding, *op.padding],
+            count_include_pad=1,
+        )
         match op.mode:
             case "sum":
                 made = builder.op("Mul", made, builder.constant(np.array(math.prod(op.kernel), dtype=SINGLE)))

@@ -57,8 +57,10 @@ class Host:
         body = self._traced(op)[1]
         assert body is not None
         size, drive = op.size - bool(op.appended), self._values(op, x)
-        return [self._appended(op, self._standing(self._equations.step(body, size, state, drive), size))
-                for _ in range(steps)]  # fmt: skip
+        return [
+            self._appended(op, self._standing(self._equations.step(body, size, state, drive), size))
+            for _ in range(steps)
+        ]
 
     def _traced(self, op: HostOp) -> tuple[Body, Body | None]:
         if id(op) not in self._bodies:

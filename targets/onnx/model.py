@@ -90,12 +90,7 @@ class Model:
 
 
 def make_model(
-    plan: Plan,
-    *,
-    batch: int = 1,
-    trace: bool = False,
-    opset: int = OPSET,
-    metadata: dict[str, str] | None = None,
+    plan: Plan, *, batch: int = 1, trace: bool = False, opset: int = OPSET, metadata: dict[str, str] | None = None
 ) -> Model:
     """The model of a plan.
 
@@ -134,8 +129,10 @@ def check_ops(plan: Plan) -> None:
     if unrolled > MOST_STEPS:
         raise InfeasibleError(
             f"{len(plan.core)} core nodes in {plan.schedule.steps} steps per action are {unrolled} to unroll, the "
-            f"limit is {MOST_STEPS}", where="onnx", hint="train with fewer steps per action",
-        )  # fmt: skip
+            f"limit is {MOST_STEPS}",
+            where="onnx",
+            hint="train with fewer steps per action",
+        )
 
 
 class _Printer:
@@ -193,8 +190,11 @@ class _Printer:
         if not self.carried:
             self.slots = []
             return
-        self.slots += [Slot(name, "history", source.op.size * source.keeps)
-                       for name, source in plan.sources.items() if source.keeps]  # fmt: skip
+        self.slots += [
+            Slot(name, "history", source.op.size * source.keeps)
+            for name, source in plan.sources.items()
+            if source.keeps
+        ]
         at = 0
         for slot in self.slots:
             value = self._unpacked(slot, at)
@@ -299,8 +299,9 @@ class _Printer:
         given = builder.cast("obs", DOUBLE)
         good = finite(builder, given)
         if plan.graph.level is Level.INTEGER:
-            spiking = np.concatenate([np.full(plan.graph.nodes[n].size, plan.graph.nodes[n].spikes)
-                                      for n in plan.graph.inputs])  # fmt: skip
+            spiking = np.concatenate(
+                [np.full(plan.graph.nodes[n].size, plan.graph.nodes[n].spikes) for n in plan.graph.inputs]
+            )
             if spiking.any():
                 zero, one = (builder.row(np.array([value]), DOUBLE) for value in (0.0, 1.0))
                 binary = builder.op("Or", builder.op("Equal", given, zero), builder.op("Equal", given, one))
@@ -399,14 +400,17 @@ class _Printer:
             outs.append(value(SOUND, np.float32, [batch, 1]))
         made = helper.make_graph(self.builder.nodes, "policy", ins, outs, self.builder.tensors)
         model = helper.make_model(
-            made, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 if opset > 14 else 6,
+            made,
+            opset_imports=[helper.make_opsetid("", opset)],
+            ir_version=8 if opset > 14 else 6,
             producer_name="nervecord",
-        )  # fmt: skip
+        )
         layout = json.dumps([slot.to_dict() for slot in self.slots])
         helper.set_model_props(model, {**metadata, "nervecord_state_layout": layout})
         if model.ByteSize() > MOST_BYTES:
             raise InfeasibleError(
-                f"takes {model.ByteSize()} bytes as ONNX, the limit is {MOST_BYTES}", where="onnx",
+                f"takes {model.ByteSize()} bytes as ONNX, the limit is {MOST_BYTES}",
+                where="onnx",
                 hint="use fewer neurons",
-            )  # fmt: skip
+            )
         return model

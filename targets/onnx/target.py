@@ -100,9 +100,10 @@ class OnnxTarget(ArithmeticTarget):
         chosen = super().engine(program, name)
         if chosen == "emulator" and program.graph.level is not Level.INTEGER:
             raise NervecordError(
-                "runs integers, and this program is in floats", where="engine 'emulator'",
+                "runs integers, and this program is in floats",
+                where="engine 'emulator'",
                 hint="compile it with --form integer, or use the engine definition",
-            )  # fmt: skip
+            )
         return chosen
 
     def emit(self, program: Program, folder: Path) -> tuple[Emitted, ...]:

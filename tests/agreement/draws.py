@@ -50,9 +50,14 @@ from nervecord.targets.integers import IntegerTarget
 
 DT = 1e-3
 SHIPPED: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("lava", {}), ("lava", {"weight_slices": 2}), ("lava", {"netx": True}), ("lava", {"weight_bits": 4}), ("c", {}),
-    ("onnx", {"form": "integer"}), ("reference", {}),
-)  # fmt: skip
+    ("lava", {}),
+    ("lava", {"weight_slices": 2}),
+    ("lava", {"netx": True}),
+    ("lava", {"weight_bits": 4}),
+    ("c", {}),
+    ("onnx", {"form": "integer"}),
+    ("reference", {}),
+)
 """Targets of the package, with options, that a part of the cases is for."""
 LAVA = tomllib.loads((Path(__file__).parents[2] / "targets" / "lava" / "spec.toml").read_text(encoding="utf-8"))
 PLAIN = {name: LAVA["arithmetic"][name] for name in (f.name for f in dataclasses.fields(Arithmetic))}
@@ -137,9 +142,18 @@ def _described(rng: np.random.Generator, arithmetic: dict[str, Any]) -> dict[str
     limits: dict[str, Any] = {}
     if rng.random() < 0.7:
         limits["neurons"] = int(rng.choice([4, 12, 30, 10_000], p=[0.03, 0.07, 0.1, 0.8]))
-    for name, low, high in (("synapses", 20, 400), ("fan_in", 3, 40), ("fan_out", 3, 40), ("inputs", 2, 12),
-                            ("cores", 1, 6), ("neurons_per_core", 1, 12), ("layers", 1, 4),
-                            ("axons_in_per_core", 3, 30), ("hidden", 1, 30), ("outputs", 1, 9)):  # fmt: skip
+    for name, low, high in (
+        ("synapses", 20, 400),
+        ("fan_in", 3, 40),
+        ("fan_out", 3, 40),
+        ("inputs", 2, 12),
+        ("cores", 1, 6),
+        ("neurons_per_core", 1, 12),
+        ("layers", 1, 4),
+        ("axons_in_per_core", 3, 30),
+        ("hidden", 1, 30),
+        ("outputs", 1, 9),
+    ):
         if rng.random() < 0.06:
             limits[name] = int(rng.integers(low, high))
     behaviour = {}
@@ -152,8 +166,14 @@ def _described(rng: np.random.Generator, arithmetic: dict[str, Any]) -> dict[str
 
     kept = {name: LAVA[name] for name in ("title", "summary", "nodes")}
     words = {name: LAVA["arithmetic"][name] for name in ("summary", "source", "confidence")}
-    return {**kept, "name": "mine", "engines": [], "arithmetic": {**words, **arithmetic},
-            "behaviour": stated(behaviour), "limits": stated(limits)}  # fmt: skip
+    return {
+        **kept,
+        "name": "mine",
+        "engines": [],
+        "arithmetic": {**words, **arithmetic},
+        "behaviour": stated(behaviour),
+        "limits": stated(limits),
+    }
 
 
 def random_arithmetic(rng: np.random.Generator) -> dict[str, Any]:
@@ -206,11 +226,17 @@ def _policy(rng: np.random.Generator, arithmetic: Arithmetic) -> Policy:
         coded = bool(rng.random() < 0.35) or not arithmetic.graded_bits
         counted = bool(rng.random() < 0.35) or arithmetic.readout == "none"
         policy = random_policy(
-            seed, sizes=sizes, steps=int(rng.integers(1, 7)), state="carried" if carried else "reset",
-            current=bool(rng.random() < 0.3), bias=float(rng.choice([0.0, 0.1, 0.1, 1e-9, 1e4])), recorded=20,
-            population=2 if coded else 0, output_population=2 if counted and depth else 0,
+            seed,
+            sizes=sizes,
+            steps=int(rng.integers(1, 7)),
+            state="carried" if carried else "reset",
+            current=bool(rng.random() < 0.3),
+            bias=float(rng.choice([0.0, 0.1, 0.1, 1e-9, 1e4])),
+            recorded=20,
+            population=2 if coded else 0,
+            output_population=2 if counted and depth else 0,
             choices=bool(rng.random() < 0.2) and sizes[-1] > 1,
-        )  # fmt: skip
+        )
     nodes = {name: _changed(rng, arithmetic, op) for name, op in policy.graph.nodes.items()}
     return policy.replace(graph=policy.graph.replace(nodes=nodes))
 
@@ -383,9 +409,14 @@ class _Maker:
             weight[..., kernel[-1] // 2] = 0  # what is left may fall on the padding
         bias = rng.normal(size=len(weight)) * 0.3 if rng.random() < 0.4 else None
         conv = Conv(
-            weight, bias, tuple(int(rng.integers(1, 5)) for _ in range(axes)),
-            tuple(int(rng.integers(0, 3)) for _ in range(axes)), (1,) * axes, 1, shape[1:],
-        )  # fmt: skip
+            weight,
+            bias,
+            tuple(int(rng.integers(1, 5)) for _ in range(axes)),
+            tuple(int(rng.integers(0, 3)) for _ in range(axes)),
+            (1,) * axes,
+            1,
+            shape[1:],
+        )
         at, shape = self.add(name, conv, source), conv.out_shape
         if axes == 2 and rng.random() < 0.3 and min(shape[1:]) >= 2:
             pool = Pool(str(rng.choice(["sum", "average"])), (2, 2), (2, 2), (0, 0), shape)

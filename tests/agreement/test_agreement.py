@@ -44,11 +44,16 @@ def test_inspect_and_compile_agree_on_many(part: int) -> None:
 def described(limits: dict[str, int] | None = None, **arithmetic: Any) -> TargetSpec:
     """A chip of a file's: Lava's arithmetic with these changes, and no limits but these."""
     stated = {"value": 0, "source": "made up", "confidence": "exact"}
-    return spec_from_dict({
-        **{name: SPEC[name] for name in ("title", "summary", "nodes")}, "name": "mine", "engines": [],
-        "arithmetic": {**SPEC["arithmetic"], **arithmetic}, "behaviour": {},
-        "limits": {name: {**stated, "value": value} for name, value in (limits or {"neurons": 1000}).items()},
-    })  # fmt: skip
+    return spec_from_dict(
+        {
+            **{name: SPEC[name] for name in ("title", "summary", "nodes")},
+            "name": "mine",
+            "engines": [],
+            "arithmetic": {**SPEC["arithmetic"], **arithmetic},
+            "behaviour": {},
+            "limits": {name: {**stated, "value": value} for name, value in (limits or {"neurons": 1000}).items()},
+        }
+    )
 
 
 def outcome(subject: Graph | Policy, spec: TargetSpec | None = None, steps: int | None = None, **options: Any) -> str:
@@ -63,8 +68,13 @@ def outcome(subject: Graph | Policy, spec: TargetSpec | None = None, steps: int 
 def looped(*between: tuple[str, Op], dt: float | None = 1e-3) -> Graph:
     """input -> fc -> if -> output in continuous time, and from the neurons through these nodes back to them."""
     names = ["if", *(name for name, _ in between), "if"]
-    nodes: dict[str, Op] = {"input": Input((2,), "spikes"), "fc": affine(), "if": continuous_if((2,)), **dict(between),
-                            "output": Output((2,))}  # fmt: skip
+    nodes: dict[str, Op] = {
+        "input": Input((2,), "spikes"),
+        "fc": affine(),
+        "if": continuous_if((2,)),
+        **dict(between),
+        "output": Output((2,)),
+    }
     edges = (("input", "fc"), ("fc", "if"), ("if", "output"), *itertools.pairwise(names))
     return Graph(Level.IMPORTED, nodes, edges, dt)
 
@@ -193,14 +203,24 @@ def test_a_convolution_that_reaches_padding_alone() -> None:
     weight[..., 1] = 0
     conv = Conv(weight, None, (1, 3), (1, 1), (1, 1), 1, (4, 1))
     neurons = lif(conv.size)
-    shaped = {name: dataclasses.replace(part, **{
-        field.name: getattr(part, field.name).reshape(conv.out_shape) for field in dataclasses.fields(part)
-        if isinstance(getattr(part, field.name), np.ndarray)
-    }) for name, part in (("membrane", neurons.membrane), ("spike", neurons.spike)) if part is not None}  # fmt: skip
+    shaped = {
+        name: dataclasses.replace(
+            part,
+            **{
+                field.name: getattr(part, field.name).reshape(conv.out_shape)
+                for field in dataclasses.fields(part)
+                if isinstance(getattr(part, field.name), np.ndarray)
+            },
+        )
+        for name, part in (("membrane", neurons.membrane), ("spike", neurons.spike))
+        if part is not None
+    }
     nodes: list[tuple[str, Op]] = [
-        ("input", Input((1, 4, 1), "spikes")), ("conv", conv), ("lif", Neuron(**shaped)),
+        ("input", Input((1, 4, 1), "spikes")),
+        ("conv", conv),
+        ("lif", Neuron(**shaped)),
         ("output", Output(conv.out_shape)),
-    ]  # fmt: skip
+    ]
     assert outcome(chain(Level.DISCRETE, nodes, dt=1e-3)) == "feasible"
 
 
@@ -212,8 +232,13 @@ def test_weights_that_differ_by_one_rounding_are_described() -> None:
 
 def test_an_output_may_add_spikes_to_membranes() -> None:
     nodes: dict[str, Op] = {
-        "input": entry(), "fc": affine(), "lif": lif(), "fc2": affine(), "li": readout(), "output": Output((2,)),
-    }  # fmt: skip
+        "input": entry(),
+        "fc": affine(),
+        "lif": lif(),
+        "fc2": affine(),
+        "li": readout(),
+        "output": Output((2,)),
+    }
     edges = (("input", "fc"), ("fc", "lif"), ("lif", "output"), ("input", "fc2"), ("fc2", "li"), ("li", "output"))
     assert outcome(Graph(Level.DISCRETE, nodes, edges, 1e-3)) == "feasible"
 

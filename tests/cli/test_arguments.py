@@ -18,9 +18,10 @@ from nervecord.compiler.graph.policy import Policy
 from nervecord.errors import NervecordError
 
 FUNCTIONS = sorted(
-    name for name in nervecord.__all__
+    name
+    for name in nervecord.__all__
     if inspect.isfunction(getattr(nervecord, name)) and name not in ("train", "distill", "sweep", "warmup")
-)  # fmt: skip
+)
 JUNK: tuple[Any, ...] = (object(), 3.5, [], [1, [2, 3]], {}, b"x", 5, True, None, lambda: None, np.zeros(3), int)
 
 
@@ -30,8 +31,11 @@ def policy() -> Policy:
 
 
 def required(function: Callable[..., Any]) -> list[str]:
-    return [n for n, p in inspect.signature(function).parameters.items() if p.default is p.empty and p.kind < 3
-            and p.kind != p.VAR_POSITIONAL]  # fmt: skip
+    return [
+        n
+        for n, p in inspect.signature(function).parameters.items()
+        if p.default is p.empty and p.kind < 3 and p.kind != p.VAR_POSITIONAL
+    ]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -55,10 +59,18 @@ def test_junk_for_any_argument(name: str, policy: Policy, tmp_path: Path) -> Non
     path.write_bytes(nir(policy))
     with nervecord.open(policy) as session:
         sound: dict[str, Any] = {
-            "path": path, "network": policy, "given": policy, "session": session, "a": policy, "b": policy,
-            "inputs": np.zeros((2, 3)), "target": "reference" if name == "compile" else None, "episodes": 1,
-            "env": "no such task", "targets": ["lava"],
-        }  # fmt: skip
+            "path": path,
+            "network": policy,
+            "given": policy,
+            "session": session,
+            "a": policy,
+            "b": policy,
+            "inputs": np.zeros((2, 3)),
+            "target": "reference" if name == "compile" else None,
+            "episodes": 1,
+            "env": "no such task",
+            "targets": ["lava"],
+        }
         parameters = inspect.signature(function).parameters
         for argument, parameter in parameters.items():
             if parameter.kind == parameter.VAR_KEYWORD:

@@ -152,10 +152,7 @@ REFUSED = {
     "a target's file gone": ("inspect {ant} --target-file none.toml", "none.toml: does not exist"),
     "a tolerance": ("compare {ant} {program} --tolerance -1", "--tolerance: is -1.0, zero or more is needed"),
     "no tolerance": ("compare {ant} {program} --tolerance nan", "--tolerance: is nan, zero or more is needed"),
-    "bits of floats": (
-        "compile {ant} --target reference --weight-bits 4",
-        "unknown flag '--weight-bits'",
-    ),
+    "bits of floats": ("compile {ant} --target reference --weight-bits 4", "unknown flag '--weight-bits'"),
     "a time step": ("inspect {ant} --dt -1", "dt is -1.0 s, it must be positive"),
     "a time step of a program": ("inspect {program} --dt 1e-3", "--dt: a program has its time step already"),
     "training a neuron": ("train --neuron leeky", "unknown neuron 'leeky' (did you mean 'leaky'?"),
@@ -238,9 +235,7 @@ def test_notes_are_lines_of_their_own_and_a_files_words_are_not(nervecord_cli: A
     error = NervecordError("holds 'a\nTraceback\x1b[2J'")
     error.add_note("seen in step 3")
     verb(raising(error))
-    assert nervecord_cli("targets").err == (
-        "nervecord targets: holds 'a\\nTraceback\\x1b[2J'\nseen in step 3\n"
-    )  # fmt: skip
+    assert nervecord_cli("targets").err == ("nervecord targets: holds 'a\\nTraceback\\x1b[2J'\nseen in step 3\n")
 
 
 def test_a_verb_chooses_its_exit_code(nervecord_cli: Any, files: Path) -> None:

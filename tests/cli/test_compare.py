@@ -63,14 +63,27 @@ def test_compare_asks_for_everything_with_a_tolerance_of_zero(nervecord_cli: Any
 
 def compared(**changes: Any) -> Comparison:
     """A comparison of a policy with one layer of spikes and a readout; equal but for the changes."""
-    return Comparison(**{
-        "a": "x", "b": "y", "mode": "free", "observations": 5, "epsilon": 0.0, "tolerance": 0.5, "alone": (),
-        "layers": (
-            LayerComparison("lif", True, 10, changes.pop("spikes", 0), None, 1.0, None),
-            LayerComparison("readout", False, 10, changes.pop("membranes", 0), None, 0.4, None),
-        ),
-        "action_rms": 0.1, "action_max": 0.4, "actions_different": 3, "actions_beyond": 0, "first": None, **changes,
-    })  # fmt: skip
+    return Comparison(
+        **{
+            "a": "x",
+            "b": "y",
+            "mode": "free",
+            "observations": 5,
+            "epsilon": 0.0,
+            "tolerance": 0.5,
+            "alone": (),
+            "layers": (
+                LayerComparison("lif", True, 10, changes.pop("spikes", 0), None, 1.0, None),
+                LayerComparison("readout", False, 10, changes.pop("membranes", 0), None, 0.4, None),
+            ),
+            "action_rms": 0.1,
+            "action_max": 0.4,
+            "actions_different": 3,
+            "actions_beyond": 0,
+            "first": None,
+            **changes,
+        }
+    )
 
 
 @pytest.mark.parametrize(
@@ -203,12 +216,14 @@ def test_compare_hints_name_its_own_flags(
     monkeypatch.chdir(networks)
     help_text = nervecord_cli("compare", "--help").out
     for words in (
-        ("net.nir", "net.nir"), ("net.nir", "net.nir", "--dt", "1e-3"),
-        ("net.nir", files / "ant.nir", "--dt", "1e-3"), (files / "ant.nervecord", files / "ant.nervecord"),
+        ("net.nir", "net.nir"),
+        ("net.nir", "net.nir", "--dt", "1e-3"),
+        ("net.nir", files / "ant.nir", "--dt", "1e-3"),
+        (files / "ant.nervecord", files / "ant.nervecord"),
         ("net.nervecord", "net.nervecord", "--input", "spikes.npz", "--dt", "1e-3"),
         (files / "ant.nir", files / "ant.nir", "--input", "spikes.npz"),
         ("net.nervecord", "net.nir", *ZERO, "--steps", 3),
-    ):  # fmt: skip
+    ):
         answer = nervecord_cli("compare", *words)
         assert answer.code == 2
         flags = set(re.findall(r"--[a-z-]+", answer.err))

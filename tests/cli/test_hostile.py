@@ -73,7 +73,7 @@ HEADERS: dict[str, tuple[bytes, str]] = {
     "an unknown version": (npy(described(), version=b"\7\0"), "is no .npz or .npy file of numbers"),
     "too few values": (npy(described(), bytes(100)), "declares 4320 bytes of values in shape (20, 27)"),
     "too many values": (npy(described(), bytes(4328)), "and 4328 are there"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["npy", "npz"])
@@ -196,11 +196,17 @@ def test_an_npy_is_held_once(tmp_path: Path) -> None:
 def test_what_numpy_writes_is_read_as_numpy_reads_it(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     arrays = {
-        "f8": draw.normal(size=(4, 3)), "f4": draw.normal(size=5).astype("f4"), "fortran": np.asfortranarray(
-            draw.normal(size=(4, 3))), "big": draw.normal(size=(2, 2)).astype(">f8"), "i": np.arange(6).reshape(2, 3),
-        "u1": np.arange(4, dtype="u1"), "flag": np.array([True, False]), "scalar": np.array(1.5),
-        "none": np.zeros((0, 3)), "half": np.arange(3, dtype="f2"),
-    }  # fmt: skip
+        "f8": draw.normal(size=(4, 3)),
+        "f4": draw.normal(size=5).astype("f4"),
+        "fortran": np.asfortranarray(draw.normal(size=(4, 3))),
+        "big": draw.normal(size=(2, 2)).astype(">f8"),
+        "i": np.arange(6).reshape(2, 3),
+        "u1": np.arange(4, dtype="u1"),
+        "flag": np.array([True, False]),
+        "scalar": np.array(1.5),
+        "none": np.zeros((0, 3)),
+        "half": np.arange(3, dtype="f2"),
+    }
     for write in (np.savez, np.savez_compressed):
         write(tmp_path / "a.npz", **arrays)
         found = read_arrays(tmp_path / "a.npz")
@@ -224,9 +230,11 @@ def network(weight: np.ndarray, path: Path) -> Path:
     """A file of a network of 3 inputs and 2 membranes."""
     one, zero = np.ones(2), np.zeros(2)
     nodes = [
-        ("in", Input((3,))), ("fc", Affine(weight)), ("neurons", Neuron(Membrane(0.5 * one, one, zero))),
+        ("in", Input((3,))),
+        ("fc", Affine(weight)),
+        ("neurons", Neuron(Membrane(0.5 * one, one, zero))),
         ("out", Output((2,))),
-    ]  # fmt: skip
+    ]
     write_nir(chain(Level.DISCRETE, nodes, dt=1e-3), path)
     return path
 
@@ -304,12 +312,18 @@ def odd(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 READERS: dict[str, tuple[str, ...]] = {
-    "inspect": ("inspect", "{}"), "compile": ("compile", "{}"), "run": ("run", "{}"),
-    "simulate": ("simulate", "{ant}", "--input", "{}"), "calibration": ("compile", "{ant}", "--calibration", "{}"),
-    "contract": ("compile", "{ant}", "--contract", "{}"), "target": ("inspect", "{ant}", "--target-file", "{}"),
+    "inspect": ("inspect", "{}"),
+    "compile": ("compile", "{}"),
+    "run": ("run", "{}"),
+    "simulate": ("simulate", "{ant}", "--input", "{}"),
+    "calibration": ("compile", "{ant}", "--calibration", "{}"),
+    "contract": ("compile", "{ant}", "--contract", "{}"),
+    "target": ("inspect", "{ant}", "--target-file", "{}"),
     "observations": ("compare", "{ant}", "{ant}", "--observations", "{}"),
-    "study": ("sweep", "{}"), "run folder": ("train", "--resume", "{}"), "teacher": ("distill", "{}"),
-}  # fmt: skip
+    "study": ("sweep", "{}"),
+    "run folder": ("train", "--resume", "{}"),
+    "teacher": ("distill", "{}"),
+}
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -418,8 +432,11 @@ def test_no_plugin_is_loaded_whatever_the_environment_says(tmp_path: Path) -> No
     for name in ("damaged_superblock", "plugin_filter"):
         done = subprocess.run(
             [sys.executable, "-m", "nervecord", "inspect", str(malformed(f"{name}.nir"))],
-            env=environment, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
         assert done.returncode == 2, done.stderr
         assert not touched.exists(), name
 

@@ -112,13 +112,19 @@ def events(**fields: Any) -> None:
         (lambda: Path("x.nir").write_bytes(Path("net.nir").read_bytes()), "is a graph, not a recording"),
         (lambda: Path("x.nir").write_bytes(Path("net.nir").read_bytes()[:900]), "damaged"),
         (
-            lambda: nir.write_data("x.nir", nir.NIRGraphData({"input": nir.NIRNodeData({
-                "input": nir.TimeGriddedData(np.zeros((1, 4, 5)), 1e-3)})})),
+            lambda: nir.write_data(
+                "x.nir",
+                nir.NIRGraphData({"input": nir.NIRNodeData({"input": nir.TimeGriddedData(np.zeros((1, 4, 5)), 1e-3)})}),
+            ),
             "has shape (1, 4, 5), (samples, steps, 6) is needed",
         ),
         (
-            lambda: nir.write_data("x.nir", nir.NIRGraphData({"input": nir.NIRNodeData({
-                "input": nir.EventData(np.array([[99]]), np.array([[0.0]]), 100, 1.0)})})),
+            lambda: nir.write_data(
+                "x.nir",
+                nir.NIRGraphData(
+                    {"input": nir.NIRNodeData({"input": nir.EventData(np.array([[99]]), np.array([[0.0]]), 100, 1.0)})}
+                ),
+            ),
             "is of 100 neurons, 6 are needed",
         ),
         (lambda: single_event(99, 0.0, 1.0), "has events outside 6 neurons and 1 s"),
@@ -126,8 +132,10 @@ def events(**fields: Any) -> None:
         (lambda: single_event(0, 0.3, float("inf")), "inf s"),
         (lambda: single_event(0, 0.3, 1e9), "ends after 1e+09 s, 1 to 16,777,216 steps"),
         (
-            lambda: nir.write_data("x.nir", nir.NIRGraphData({"input": nir.NIRNodeData({
-                "input": nir.TimeGriddedData(np.zeros((1, 4, 6)), 1e-4)})})),
+            lambda: nir.write_data(
+                "x.nir",
+                nir.NIRGraphData({"input": nir.NIRNodeData({"input": nir.TimeGriddedData(np.zeros((1, 4, 6)), 1e-4)})}),
+            ),
             "is recorded in steps of 0.0001 s, and a step is 0.001 s here",
         ),
         (lambda: attribute("dt", "soon"), "its attribute dt is no single number"),
@@ -137,7 +145,7 @@ def events(**fields: Any) -> None:
         (lambda: events(idx=[[True, False]]), "whose neurons are no whole numbers"),
         (lambda: events(time=[[0.0, 16000.0]]), "has 1 samples of 16001000 steps of 6 neurons"),
     ],
-)  # fmt: skip
+)
 def test_recordings_that_are_none(write: Any, words: str, network: Path, nervecord_cli: Any) -> None:
     write()
     nervecord_cli("simulate", network, *ZERO, "--input", "x.nir").refused(words)

@@ -18,8 +18,10 @@ def network(path: Path, observations: int = 3, actions: int = 1, *, last: str = 
     """A small perceptron of Pendulum-v1."""
     helper, rng = onnx.helper, np.random.default_rng(0)
     constants = {
-        "w1": rng.normal(size=(8, observations)), "b1": rng.normal(size=8), "w2": rng.normal(size=(actions, 8)),
-    }  # fmt: skip
+        "w1": rng.normal(size=(8, observations)),
+        "b1": rng.normal(size=8),
+        "w2": rng.normal(size=(actions, 8)),
+    }
     nodes = [
         helper.make_node("Gemm", ["obs", "w1", "b1"], ["h1"], transB=1, name="first"),
         helper.make_node("Relu", ["h1"], ["h2"], name="relu"),
@@ -28,10 +30,12 @@ def network(path: Path, observations: int = 3, actions: int = 1, *, last: str = 
     ]
     floats = onnx.TensorProto.FLOAT
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("obs", floats, [1, observations])],
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("obs", floats, [1, observations])],
         [helper.make_tensor_value_info("actions", floats, [1, actions])],
         [onnx.numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()],
-    )  # fmt: skip
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     path.write_bytes(model.SerializeToString())
     return path
@@ -41,9 +45,7 @@ def network(path: Path, observations: int = 3, actions: int = 1, *, last: str = 
 def test_a_folder_for_a_robot(form: str, files: Path, nervecord_cli: Any, tmp_path: Path) -> None:
     out = f"{tmp_path}/made/out/"
     (tmp_path / "made").mkdir()
-    answer = nervecord_cli(
-        "compile", files / "pendulum.nir", "--target", "onnx", "--form", form, "-o", out, "--json"
-    )  # fmt: skip
+    answer = nervecord_cli("compile", files / "pendulum.nir", "--target", "onnx", "--form", form, "-o", out, "--json")
     assert answer.code == 0, answer.err
     assert sorted(path.name for path in Path(out).iterdir()) == ["policy.nervecord", "policy.onnx"]
     (emitted,) = answer.json["emitted"]

@@ -169,19 +169,24 @@ def test_everything_that_is_wrong_is_told_at_once(call: Callable[[str], Any]) ->
         file.write('[limits]\nnuerons = 3\ncores = 1.5\nneurons = { value = 3, confidence = "exact" }\n')
     refusal = call("compile ant.nir --target-file bad.toml").refused("bad.toml: 7 things are wrong", notes=7)
     for words in (
-        "arithmetic.decay_bits: is missing", "arithmetic.weight_bits: is 99, a whole number from 1 to 16 is needed",
-        'arithmetic.reset: is \'zeroo\', one of "zero", "subtract" is needed', "arithmetic.input_shift: is -1",
-        "limits.nuerons: unknown key", "limits.cores: is 1.5, a whole number of at least 0",
+        "arithmetic.decay_bits: is missing",
+        "arithmetic.weight_bits: is 99, a whole number from 1 to 16 is needed",
+        'arithmetic.reset: is \'zeroo\', one of "zero", "subtract" is needed',
+        "arithmetic.input_shift: is -1",
+        "limits.nuerons: unknown key",
+        "limits.cores: is 1.5, a whole number of at least 0",
         "limits.neurons.source: is missing",
-    ):  # fmt: skip
+    ):
         assert words in refusal
     described("bad.toml", reset="subtract", spikes_per_step=1, delay_max=3)
     with Path("bad.toml").open("a") as file:
         file.write('[limits]\ndelay_max = 4\n[behaviour]\nresets = ["value"]\n')
     call("inspect ant.nir --target-file bad.toml").refused(
-        "2 things are wrong", "behaviour.resets: says value, and from [arithmetic] follows subtract",
-        "limits.delay_max: says 4, and from [arithmetic] follows 3", notes=2,
-    )  # fmt: skip
+        "2 things are wrong",
+        "behaviour.resets: says value, and from [arithmetic] follows subtract",
+        "limits.delay_max: says 4, and from [arithmetic] follows 3",
+        notes=2,
+    )
 
 
 JUNK = (None, 3, -1, 1e300, True, "", "x", [], {}, [1, "a"], {"value": "unlimited"}, {"value": [1], "source": 3})
@@ -283,8 +288,14 @@ def test_of_a_network_without_a_recording_it_is_an_estimate(call: Callable[[str]
 def test_c_is_emitted_of_it_and_passes_its_own_test(call: Callable[[str], Any]) -> None:
     if shutil.which("cc") is None or shutil.which("make") is None:
         pytest.skip("no C compiler")
-    described("wraps.toml", membrane_overflow="wrap", weight_signs="twos-complement", compare=">=", delay_max=7,
-              connection_delay=1)  # fmt: skip
+    described(
+        "wraps.toml",
+        membrane_overflow="wrap",
+        weight_signs="twos-complement",
+        compare=">=",
+        delay_max=7,
+        connection_delay=1,
+    )
     done(call("compile ant.nir --target-file wraps.toml -o mini.nervecord --emit own"))
     done(call("compile mini.nervecord --target c --prefix mini -o other/"))
     for folder in ("own", "other"):
@@ -315,9 +326,9 @@ def test_a_description_comes_back_as_it_was(call: Callable[[str], Any]) -> None:
     assert spec_from_dict(json.loads(json.dumps(spec_to_dict(spec))), file="chip.toml") == spec
 
 
-@pytest.mark.parametrize("change", [
-    {"spec": 3}, {"file": 3}, {"spec": {"name": "other"}}, {"spec": {"name": "mini", "arithmetic": {}}},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change", [{"spec": 3}, {"file": 3}, {"spec": {"name": "other"}}, {"spec": {"name": "mini", "arithmetic": {}}}]
+)
 def test_a_damaged_description_is_refused(change: dict[str, Any], call: Callable[[str], Any]) -> None:
     done(call("compile ant.nir --target-file mini.toml -o mini.nervecord"))
     program = nervecord.load("mini.nervecord")

@@ -107,9 +107,21 @@ def test_the_trained_policy_resets_as_was_said(nervecord_cli: Any, tmp_path: Pat
     assert nervecord_cli("contract", "--env", "Pendulum-v1", "-o", tmp_path / "contract.toml").code == 0
     np.savez(tmp_path / "rows.npz", observations=rng.normal(size=(20, 3)))
     words = (
-        "compile", tmp_path / "net.nir", "--dt", "1e-3", "--contract", tmp_path / "contract.toml",
-        "--reset", "subtract", "--target", "reference", "--calibration", tmp_path / "rows.npz", *CERTIFIED, "--json",
-    )  # fmt: skip
+        "compile",
+        tmp_path / "net.nir",
+        "--dt",
+        "1e-3",
+        "--contract",
+        tmp_path / "contract.toml",
+        "--reset",
+        "subtract",
+        "--target",
+        "reference",
+        "--calibration",
+        tmp_path / "rows.npz",
+        *CERTIFIED,
+        "--json",
+    )
     answer = nervecord_cli(*words)
     assert answer.code == 0, answer.err
     nervecord_cli(*words[:10], *CERTIFIED).refused("carries no recorded observations", "--calibration FILE")

@@ -22,9 +22,21 @@ from nervecord.runtime.engines.emulator.session import EmulatorSession
 from nervecord.targets.lava.target import LavaTarget
 
 RUN = {
-    "target", "engine", "env", "episodes", "seed", "return_mean", "return_ci95", "return_each", "length_mean",
-    "latency_us", "spikes_per_action", "synaptic_events_per_action", "fail_safe", "deadline_missed",
-}  # fmt: skip
+    "target",
+    "engine",
+    "env",
+    "episodes",
+    "seed",
+    "return_mean",
+    "return_ci95",
+    "return_each",
+    "length_mean",
+    "latency_us",
+    "spikes_per_action",
+    "synaptic_events_per_action",
+    "fail_safe",
+    "deadline_missed",
+}
 
 
 @pytest.mark.parametrize(

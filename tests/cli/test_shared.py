@@ -41,9 +41,12 @@ def test_a_library_is_opened_without_a_compiler_and_without_numba(
         wanted = np.array([session.step(row) for row in rows])
     (tmp_path / "empty").mkdir()
     done = subprocess.run(
-        [sys.executable, "-c", ROBOT, json.dumps(rows.tolist())], capture_output=True, text=True, timeout=120,
+        [sys.executable, "-c", ROBOT, json.dumps(rows.tolist())],
+        capture_output=True,
+        text=True,
+        timeout=120,
         env={**os.environ, "PATH": str(tmp_path / "empty")},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     engine, actions, _ = json.loads(done.stdout)
     assert engine == "c"

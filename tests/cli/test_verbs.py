@@ -274,9 +274,18 @@ def test_simulate_the_published_neuron(nervecord_cli: Any, tmp_path: Path) -> No
     out.write_bytes(b"old")
     for convention in ("euler", "exact"):
         answer = nervecord_cli(
-            "simulate", DATA / "nir" / "lif_norse.nir", "--dt", "1e-4", "--convention", convention,
-            "--input", tmp_path / "in.npz", "-o", out, "--json",
-        )  # fmt: skip
+            "simulate",
+            DATA / "nir" / "lif_norse.nir",
+            "--dt",
+            "1e-4",
+            "--convention",
+            convention,
+            "--input",
+            tmp_path / "in.npz",
+            "-o",
+            out,
+            "--json",
+        )
         assert (answer.code, answer.err) == (0, "")
         with np.load(out) as trace:
             spikes = trace["1"][:, 0, 0]
@@ -353,9 +362,17 @@ def test_compile_into_a_folder(nervecord_cli: Any, files: Path, tmp_path: Path) 
     assert answer.code == 0, answer.err
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        "policy.nervecord", "leg.h", "leg.c", "leg_weights.h", "leg_weights.c", "leg_selftest.c", "leg_vectors.h",
-        "Makefile", "CMakeLists.txt", "README.md",
-    }  # fmt: skip
+        "policy.nervecord",
+        "leg.h",
+        "leg.c",
+        "leg_weights.h",
+        "leg_weights.c",
+        "leg_selftest.c",
+        "leg_vectors.h",
+        "Makefile",
+        "CMakeLists.txt",
+        "README.md",
+    }
     assert f"emitted: {folder}/leg.h" in answer.out
     assert "#define LEG_VECTORS 3 " in (folder / "leg_vectors.h").read_text()
     assert nervecord_cli("inspect", folder / "policy.nervecord", "--target", "c").code == 0

@@ -119,15 +119,23 @@ def test_subgraphs_that_multiply_their_edges() -> None:
 
 
 def one_node(node: Tree, before: tuple[int, ...], after: tuple[int, ...]) -> Tree:
-    nodes = {"in": {"type": "Input", "shape": np.array(before)}, "x": node,
-             "out": {"type": "Output", "shape": np.array(after)}}  # fmt: skip
+    nodes = {
+        "in": {"type": "Input", "shape": np.array(before)},
+        "x": node,
+        "out": {"type": "Output", "shape": np.array(after)},
+    }
     return {"type": "NIRGraph", "nodes": nodes, "edges": [["in", "x"], ["x", "out"]]}
 
 
 CONV = {
-    "type": "Conv2d", "weight": np.ones((1, 1, 3, 3)), "bias": np.zeros(1), "stride": np.array(1),
-    "padding": np.array(0), "dilation": np.array(1), "groups": np.array(1),
-}  # fmt: skip
+    "type": "Conv2d",
+    "weight": np.ones((1, 1, 3, 3)),
+    "bias": np.zeros(1),
+    "stride": np.array(1),
+    "padding": np.array(0),
+    "dilation": np.array(1),
+    "groups": np.array(1),
+}
 LIF = {"type": "LIF"} | {name: np.array(1.0) for name in ("tau", "r", "v_leak", "v_threshold", "v_reset")}
 FLATTEN = {"type": "Flatten", "start_dim": np.array(0), "end_dim": np.array(-1)}
 
@@ -160,8 +168,10 @@ def test_an_action_of_many_steps_of_many_values() -> None:
 
 def test_delays_are_memory() -> None:
     nodes: list[tuple[str, Op]] = [
-        ("in", Input((5_000,))), ("fc", Affine(np.ones((1, 5_000)), None, 1 << 16)), ("out", Output((1,)))
-    ]  # fmt: skip
+        ("in", Input((5_000,))),
+        ("fc", Affine(np.ones((1, 5_000)), None, 1 << 16)),
+        ("out", Output((1,))),
+    ]
     with pytest.raises(GraphError, match="graph: has too many values that wait in delays"):
         require(chain(Level.DISCRETE, nodes, dt=1e-3))
 

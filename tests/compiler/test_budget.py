@@ -60,9 +60,7 @@ def lif(size: int) -> Neuron:
 
 def graph(*ops: Op) -> Graph:
     named = [(f"op{k}", op) for k, op in enumerate(ops)]
-    return chain(
-        Level.DISCRETE, [("in", Input(ops[0].in_shape)), *named, ("out", Output(ops[-1].out_shape))], dt=1e-3
-    )  # fmt: skip
+    return chain(Level.DISCRETE, [("in", Input(ops[0].in_shape)), *named, ("out", Output(ops[-1].out_shape))], dt=1e-3)
 
 
 def wide(rows: int, inputs: int, *, each: int = 1) -> SparseAffine:
@@ -114,7 +112,7 @@ FILES: dict[str, Graph] = {
     "a kernel along 2^24": graph(
         Conv(np.ones((1, 1, 1024)), None, (1,), (512,), (1,), 1, ((1 << 24) - 1,)), wide(2, 1 << 24)
     ),
-}  # fmt: skip
+}
 
 
 def flat(graph: Graph) -> Graph:
@@ -127,9 +125,12 @@ def flat(graph: Graph) -> Graph:
 
 
 QUICK = (
-    ("inspect", "rows of 2^24"), ("inspect", "a kernel along 2^24"), ("inspect", "a pooling of 2^11"),
-    ("compile", "a dilation of 4000"), ("simulate", "a padding of 2^14"),
-)  # fmt: skip
+    ("inspect", "rows of 2^24"),
+    ("inspect", "a kernel along 2^24"),
+    ("inspect", "a pooling of 2^11"),
+    ("compile", "a dilation of 4000"),
+    ("simulate", "a padding of 2^14"),
+)
 """Each in a process of its own; the slow suite has all."""
 
 
@@ -172,10 +173,7 @@ def test_operations_are_counted_before_anything_runs() -> None:
     large = graph(Pool("sum", (2048,) * 2, (1, 1), (0, 0), (1, 4096, 4096)))
     assert verify(large) == []
     count = 2049**2 * 2048**2 + budget.LAYING * large.nodes["op0"].laid_out
-    with (
-        within(5),
-        pytest.raises(GraphError, match=rf"^op0: takes {count} operations in each of 1 steps"),
-    ):
+    with within(5), pytest.raises(GraphError, match=rf"^op0: takes {count} operations in each of 1 steps"):
         Machine(large)
     small = graph(Affine(np.ones((2, 3))))
     assert budget.operations(Machine(small).plan) == 6

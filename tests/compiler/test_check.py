@@ -142,7 +142,8 @@ def cases(make_policy: Callable[..., Policy]) -> dict[str, Case]:
         "layer-split": (net(affine(2, 9), lif(9), outputs=9), chip(neurons_per_core=4)),
         "memory-unknown": (convolution(), LOIHI1),
         "configurations": (
-            net(affine(2, 20), lif(20, threshold=1.0 + np.arange(20)), outputs=20, spiking=True), LOIHI1,
+            net(affine(2, 20), lif(20, threshold=1.0 + np.arange(20)), outputs=20, spiking=True),
+            LOIHI1,
         ),
         "capacity-unknown": (net(*two), chip(neurons=Fact(), hidden=Fact(), cores=Fact())),
         "weight-resolution": (net(Affine(np.array([[1.0, 0.001], [0.001, 0.002]])), lif()), LAVA),
@@ -159,10 +160,11 @@ def cases(make_policy: Callable[..., Policy]) -> dict[str, Case]:
         "readout-saturates": (proving(spiking=False, decay=0), OPEN_CHIP),
         "convolution": (convolution(kernel=17), convolving(kernel_max=16)),
         "convolution-memory": (
-            convolution(features=100), convolving(kernel_memory=(800, 850), neuron_memory=(9000, 99999)),
+            convolution(features=100),
+            convolving(kernel_memory=(800, 850), neuron_memory=(9000, 99999)),
         ),
         "second-hand-limits": (net(affine(), lif()), LAVA),
-    }  # fmt: skip
+    }
 
 
 OPEN_CHIP = chip(neurons=100)
@@ -183,9 +185,15 @@ XYLO_FOR_ZERO_RESET = dataclasses.replace(
 """Xylo, but for its reset, so that a case can be about something else."""
 
 ASIDE = (
-    "no-contract", "second-hand-limits", "latency", "bias-channel", "layer-split", "graded-input", "recurrence",
+    "no-contract",
+    "second-hand-limits",
+    "latency",
+    "bias-channel",
+    "layer-split",
+    "graded-input",
+    "recurrence",
     "unbalanced-paths",
-)  # fmt: skip
+)
 """Codes that may come along with another one, as infos."""
 
 
@@ -212,9 +220,11 @@ def test_golden(code: str, cases: dict[str, Case], golden: Callable[[str, str], 
     graph, spec = cases[code]
     found = findings_of(graph, spec)
     own = [finding for finding in found if finding.code == code]
-    others = [f for f in found if f.code not in (code, *ALONG.get(code, ())) and not (
-        f.code in ASIDE and f.severity == "info"
-    )]  # fmt: skip
+    others = [
+        f
+        for f in found
+        if f.code not in (code, *ALONG.get(code, ())) and not (f.code in ASIDE and f.severity == "info")
+    ]
     assert own
     assert not others
     golden(f"findings/{code}.txt", as_text(own))
@@ -287,9 +297,16 @@ def test_ant_policy(make_policy: Any, synaptic: bool, state: str) -> None:
     graph = make_policy((27, 24, 8), synaptic=synaptic, state=state)
     verdicts = {spec.name: verdict(findings_of(graph, spec)) for spec in load_specs()}
     assert verdicts == {
-        "reference": "feasible", "c": "feasible", "fpga": "feasible", "lava": "feasible", "onnx": "feasible",
-        "loihi1": "infeasible", "speck": "infeasible", "spinnaker2": "infeasible", "xylo": "infeasible",
-    }  # fmt: skip
+        "reference": "feasible",
+        "c": "feasible",
+        "fpga": "feasible",
+        "lava": "feasible",
+        "onnx": "feasible",
+        "loihi1": "infeasible",
+        "speck": "infeasible",
+        "spinnaker2": "infeasible",
+        "xylo": "infeasible",
+    }
 
 
 @pytest.mark.parametrize("state", ["reset", "carried"])
@@ -329,7 +346,7 @@ SOUP: list[Callable[[np.random.Generator], Op]] = [
     lambda draw: Scale(draw.normal(size=4)),
     lambda draw: Flatten((4,), 0, 0),
     lambda draw: Threshold(draw.normal(size=4)),
-]  # fmt: skip
+]
 
 
 @settings(max_examples=examples(60), deadline=None)
@@ -363,8 +380,9 @@ def test_equally_long_paths_are_balanced() -> None:
     graph = skip()
     nodes = {name: op.replace(delay=1) if isinstance(op, Affine) else op for name, op in graph.nodes.items()}
     assert [f.node for f in findings_of(graph, chip(connection_delay=1)) if f.code == "unbalanced-paths"] == ["around"]
-    assert not [f for f in findings_of(graph.replace(nodes=nodes), chip(connection_delay=1))
-                if f.code == "unbalanced-paths"]  # fmt: skip
+    assert not [
+        f for f in findings_of(graph.replace(nodes=nodes), chip(connection_delay=1)) if f.code == "unbalanced-paths"
+    ]
 
 
 def test_an_inputs_fan_out_may_be_another_limit() -> None:

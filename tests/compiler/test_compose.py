@@ -102,11 +102,15 @@ def test_golden(golden: Callable[[str, str], None]) -> None:
     rng = np.random.default_rng(1)
     kernel = Conv(dyadic(rng, 3, 2, 3, 3), dyadic(rng, 3), (1, 1), (1, 1), (1, 1), 1, (6, 6))
     graph = chained(
-        ("input", Input((2, 6, 6), "spikes")), ("conv", kernel), ("first", plain_lif(np.full((3, 6, 6), 0.5))),
-        ("pool", Pool("sum", (2, 2), (2, 2), (0, 0), (3, 6, 6))), ("flat", Flatten((3, 3, 3), 0, -1)),
-        ("fc", Affine(dyadic(rng, 4, 27), dyadic(rng, 4))), ("scale", Scale(dyadic(rng, 4))),
+        ("input", Input((2, 6, 6), "spikes")),
+        ("conv", kernel),
+        ("first", plain_lif(np.full((3, 6, 6), 0.5))),
+        ("pool", Pool("sum", (2, 2), (2, 2), (0, 0), (3, 6, 6))),
+        ("flat", Flatten((3, 3, 3), 0, -1)),
+        ("fc", Affine(dyadic(rng, 4, 27), dyadic(rng, 4))),
+        ("scale", Scale(dyadic(rng, 4))),
         ("last", plain_lif(np.full(4, 0.5))),
-    )  # fmt: skip
+    )
     golden("passes/compose.txt", to_text(graph) + "\ncomposed\n\n" + to_text(compose(graph)))
 
 

@@ -151,14 +151,30 @@ def several() -> Graph:
     """Inputs of 2 and 1, outputs of 1 and 1; a name that a host op would like is taken."""
     rng = np.random.default_rng(0)
     nodes: dict[str, Op] = {
-        "far": Input((2,)), "near": Input((1,)), "a": Affine(rng.normal(size=(3, 2))),
-        "b": Affine(rng.normal(size=(3, 1))), "normalise": neurons(3, spikes=True),
-        "c": Affine(rng.normal(size=(1, 3))), "u": neurons(1, spikes=False),
-        "d": Affine(rng.normal(size=(1, 3))), "w": neurons(1, spikes=False),
-        "left": Output((1,)), "right": Output((1,)),
-    }  # fmt: skip
-    edges = (("far", "a"), ("near", "b"), ("a", "normalise"), ("b", "normalise"), ("normalise", "c"), ("c", "u"),
-             ("u", "left"), ("normalise", "d"), ("d", "w"), ("w", "right"))  # fmt: skip
+        "far": Input((2,)),
+        "near": Input((1,)),
+        "a": Affine(rng.normal(size=(3, 2))),
+        "b": Affine(rng.normal(size=(3, 1))),
+        "normalise": neurons(3, spikes=True),
+        "c": Affine(rng.normal(size=(1, 3))),
+        "u": neurons(1, spikes=False),
+        "d": Affine(rng.normal(size=(1, 3))),
+        "w": neurons(1, spikes=False),
+        "left": Output((1,)),
+        "right": Output((1,)),
+    }
+    edges = (
+        ("far", "a"),
+        ("near", "b"),
+        ("a", "normalise"),
+        ("b", "normalise"),
+        ("normalise", "c"),
+        ("c", "u"),
+        ("u", "left"),
+        ("normalise", "d"),
+        ("d", "w"),
+        ("w", "right"),
+    )
     return Graph(Level.DISCRETE, nodes, edges, 1e-3)
 
 
@@ -181,18 +197,33 @@ def test_several_inputs_and_outputs_share_the_channels() -> None:
         (network(3, 5), TOML, r"\[action\]: names 2 values, and the network gives 5"),
         (network(spikes=True), TOML, r"\[decoder\]: reads membranes, and spikes enter the Output out .*count"),
         (network(), changed(decoder=COUNT.format(1)), r"\[decoder\]: counts spikes, and values enter the Output out"),
-        (network(3, 5, spikes=True), changed(decoder=COUNT.format(2)),
-         r"\[decoder\]: decodes each action from 2 neurons, and the Output out has 5"),
-        (network(3, 3), changed(action=CHOICE, decoder='[decoder]\nkind = "choice"\n'),
-         r"\[action\]: names 2 choices, and the Output out has 3 values"),
-        (several(), changed(action=CHOICE, decoder='[decoder]\nkind = "choice"\n'),
-         r"\[action\]: is a choice, and the network has 2 Outputs"),
-        (network(10), changed(encoder='[encoder]\nkind="population"\nneurons=4\nlow=0\nhigh=1\nsigma=1\n'),
-         r"\[encoder\]: makes 4 values of a channel, and the network's in takes 10"),
-        (network(), changed(decoder='[decoder]\nkind = "membrane"\nscale = [1.0, 2.0, 3.0]\n'),
-         r"\[decoder\]: scale has 3 values, the action 2"),
+        (
+            network(3, 5, spikes=True),
+            changed(decoder=COUNT.format(2)),
+            r"\[decoder\]: decodes each action from 2 neurons, and the Output out has 5",
+        ),
+        (
+            network(3, 3),
+            changed(action=CHOICE, decoder='[decoder]\nkind = "choice"\n'),
+            r"\[action\]: names 2 choices, and the Output out has 3 values",
+        ),
+        (
+            several(),
+            changed(action=CHOICE, decoder='[decoder]\nkind = "choice"\n'),
+            r"\[action\]: is a choice, and the network has 2 Outputs",
+        ),
+        (
+            network(10),
+            changed(encoder='[encoder]\nkind="population"\nneurons=4\nlow=0\nhigh=1\nsigma=1\n'),
+            r"\[encoder\]: makes 4 values of a channel, and the network's in takes 10",
+        ),
+        (
+            network(),
+            changed(decoder='[decoder]\nkind = "membrane"\nscale = [1.0, 2.0, 3.0]\n'),
+            r"\[decoder\]: scale has 3 values, the action 2",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_is_refused_with_both_numbers(graph: Graph, text: str, cause: str) -> None:
     with pytest.raises(ContractError, match=rf"^contract\.toml: {cause}"):
         attach(graph, said(text))
@@ -249,12 +280,10 @@ def test_a_network_that_normalises_and_limits_itself() -> None:
     ("end", "text", "message"),
     [
         (None, TOML, r"\[normaliser\]: the network normalises its in itself \(leave the table out"),
+        (None, changed(NOTHING, encoder='[encoder]\nkind = "current"\nclip = 3.0\n'), r"\[encoder\]: .* in "),
         (
-            None, changed(NOTHING, encoder='[encoder]\nkind = "current"\nclip = 3.0\n'),
-            r"\[encoder\]: .* in ",
-        ),
-        (
-            Decode(np.ones(2), np.zeros(2), -np.ones(2), np.ones(2)), changed(normaliser=""),
+            Decode(np.ones(2), np.zeros(2), -np.ones(2), np.ones(2)),
+            changed(normaliser=""),
             r"\[decoder\]: scales what the network limits already",
         ),
         (
@@ -264,7 +293,7 @@ def test_a_network_that_normalises_and_limits_itself() -> None:
         ),
         (ArgmaxDecode(2), NOTHING, r"\[action\]: is values, and the network chooses"),
     ],
-)  # fmt: skip
+)
 def test_what_such_a_network_does_is_not_done_again(end: Op | None, text: str, message: str) -> None:
     with pytest.raises(ContractError, match=message):
         attach(perceptron(end), said(text))
@@ -367,8 +396,11 @@ def test_a_template_of_choices() -> None:
 def test_what_the_environment_does_not_say_is_asked_for() -> None:
     inf = float("inf")
     text = contract_template(Surroundings("Toy-v0", 300, actions=2, low=[-inf, -1], high=[inf, 1]))
-    for missing, line in (("control_period", "control_period = 0.1"), ("low", "low = [-1, -1]"),
-                          ("high", "high = [1, 1]")):  # fmt: skip
+    for missing, line in (
+        ("control_period", "control_period = 0.1"),
+        ("low", "low = [-1, -1]"),
+        ("high", "high = [1, 1]"),
+    ):
         with pytest.raises(ContractError, match=f"field '{missing}' is missing"):
             contract_from_toml(text, "t.toml")
         (asked,) = [row for row in text.splitlines() if row.startswith(f"# {missing} = #")]

@@ -11,12 +11,7 @@ import numpy as np
 import pytest
 from policies import li, lif, random_dag, random_policy
 
-from nervecord.compiler.check.cost import (
-    Events,
-    count_events,
-    energy_text,
-    estimate,
-)
+from nervecord.compiler.check.cost import Events, count_events, energy_text, estimate
 from nervecord.compiler.graph.graph import chain
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.graph.schedule import Schedule
@@ -42,11 +37,15 @@ def test_measured_activity_by_hand() -> None:
     graph = chain(
         Level.DISCRETE,
         [
-            ("input", Input((3,))), ("a", Affine(np.eye(3))), ("x", lif(3)), ("b", Affine(weight)), ("y", li(2)),
+            ("input", Input((3,))),
+            ("a", Affine(np.eye(3))),
+            ("x", lif(3)),
+            ("b", Affine(weight)),
+            ("y", li(2)),
             ("output", Output((2,))),
         ],
         dt=1e-3,
-    )  # fmt: skip
+    )
     # Fan-outs through weights that are not zero: 2, 1, 0.
     assert count_events(graph, spikes={"x": np.array([1.0, 0.0, 1.0])}).spike_events == 2
     assert count_events(graph, spikes={"x": 3}).spike_events == 3
@@ -99,8 +98,9 @@ def test_measured_events_of_a_branched_graph_equal_a_recount(seed: int) -> None:
     assert found.spike_events * 3 == pytest.approx(recount)
     entering = sum(
         np.count_nonzero(graph.nodes[b].weight)  # type: ignore[attr-defined]
-        for name in graph.of_role("before") for b in graph.destinations(name)
-    )  # fmt: skip
+        for name in graph.of_role("before")
+        for b in graph.destinations(name)
+    )
     assert found.input_events == policy.contract.steps * entering
 
 
@@ -165,10 +165,18 @@ def test_energy_against_exact_arithmetic_in_integers() -> None:
 @pytest.mark.parametrize(
     ("joules", "text"),
     [
-        (0.0, "0 pJ"), (5e-13, "0.5 pJ"), (4.6e-12, "4.6 pJ"), (999e-12, "999 pJ"), (1e-9, "1 nJ"), (1.2e-8, "12 nJ"),
-        (11.98e-6, "12 uJ"), (1e-6, "1 uJ"), (2.5e-3, "2.5 mJ"), (3.0, "3 J"),
+        (0.0, "0 pJ"),
+        (5e-13, "0.5 pJ"),
+        (4.6e-12, "4.6 pJ"),
+        (999e-12, "999 pJ"),
+        (1e-9, "1 nJ"),
+        (1.2e-8, "12 nJ"),
+        (11.98e-6, "12 uJ"),
+        (1e-6, "1 uJ"),
+        (2.5e-3, "2.5 mJ"),
+        (3.0, "3 J"),
     ],
-)  # fmt: skip
+)
 def test_energy_text(joules: float, text: str) -> None:
     assert energy_text(joules) == text
 

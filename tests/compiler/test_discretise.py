@@ -183,8 +183,12 @@ def membrane_of(graph: Graph, name: str) -> n.Membrane:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_euler_formulas(name: str) -> None:
-    fields = ["r", *(["tau", "leak"] if "L" in name else []), *(["tau_syn", "w_in"] if "Cuba" in name else []),
-              *(["threshold", "reset_value"] if name.endswith("F") else [])]  # fmt: skip
+    fields = [
+        "r",
+        *(["tau", "leak"] if "L" in name else []),
+        *(["tau_syn", "w_in"] if "Cuba" in name else []),
+        *(["threshold", "reset_value"] if name.endswith("F") else []),
+    ]
     given_ = {field: np.array([0.5 + 0.25 * k]) for k, field in enumerate(fields)}
     graph = discretise(imported(("x", continuous(name, given_, ("maker",)))), dt=0.1)
     node = graph.nodes["x"]

@@ -26,9 +26,11 @@ LAVA = load_spec("lava")
 
 def layer(neuron: Neuron, weight: np.ndarray, level: Level = Level.DISCRETE, dt: float | None = 1e-3) -> Graph:
     nodes: list[tuple[str, Op]] = [
-        ("input", Input((weight.shape[1],), "spikes")), ("fc", Affine(weight)), ("lif", neuron),
+        ("input", Input((weight.shape[1],), "spikes")),
+        ("fc", Affine(weight)),
+        ("lif", neuron),
         ("output", Output((len(weight),))),
-    ]  # fmt: skip
+    ]
     return chain(level, nodes, dt=dt)
 
 

@@ -32,22 +32,56 @@ def test_keys_are_stable(make_policy: Callable[..., Policy]) -> None:
     assert list(data) == ["format", "graph", "findings", "targets"]
     assert data["format"] == 2
     assert list(data["graph"]) == [
-        "level", "dt", "nodes", "edges", "neurons", "synapses", "parameters", "depth", "recurrent", "policy",
-        "contract", "hashes",
-    ]  # fmt: skip
+        "level",
+        "dt",
+        "nodes",
+        "edges",
+        "neurons",
+        "synapses",
+        "parameters",
+        "depth",
+        "recurrent",
+        "policy",
+        "contract",
+        "hashes",
+    ]
     assert list(data["graph"]["nodes"][0]) == [
-        "id", "name", "kind", "shape", "parameters", "side", "recurrent", "weights",
-    ]  # fmt: skip
+        "id",
+        "name",
+        "kind",
+        "shape",
+        "parameters",
+        "side",
+        "recurrent",
+        "weights",
+    ]
     lava = next(target for target in data["targets"] if target["target"] == "lava")
     assert list(lava) == [
-        "target", "title", "verdict", "findings", "resources", "events", "energy", "not_checked", "limits_given",
-        "limits", "file",
-    ]  # fmt: skip
+        "target",
+        "title",
+        "verdict",
+        "findings",
+        "resources",
+        "events",
+        "energy",
+        "not_checked",
+        "limits_given",
+        "limits",
+        "file",
+    ]
     assert list(lava["limits"]["cores"]) == ["value", "source", "confidence", "about"]
     assert lava["energy"]["constants"]["synaptic event"] == 23.6
     assert list(lava["findings"][0]) == [
-        "code", "severity", "node", "message", "value", "limit", "fix", "target", "source",
-    ]  # fmt: skip
+        "code",
+        "severity",
+        "node",
+        "message",
+        "value",
+        "limit",
+        "fix",
+        "target",
+        "source",
+    ]
     assert {"neurons", "synapses", "cores", "memory_bits", "inputs", "outputs", "layers", "utilisation"} <= set(
         lava["resources"]
     )
@@ -78,8 +112,10 @@ def test_the_contracts_channels_come_in_order(make_policy: Callable[..., Policy]
     assert report.facts is not None
     assert report.facts.policy is not None
     assert [(c["name"], c["unit"], c["low"]) for c in report.facts.policy["observation"]] == [
-        ("z", "m", None), ("roll", "rad", None), ("speed", "m/s", None)
-    ]  # fmt: skip
+        ("z", "m", None),
+        ("roll", "rad", None),
+        ("speed", "m/s", None),
+    ]
     assert report.facts.policy["action"][1] == {"name": "a1", "unit": "", "low": -1.0, "high": 1.0}
     text = report.to_text()
     assert "  observation: z m, roll rad, speed m/s\n" in text
@@ -95,8 +131,12 @@ def test_a_branched_policy_is_inspected() -> None:
 
 
 def test_a_window_of_a_graph_is_looked_at(make_policy: Callable[..., Policy]) -> None:
-    nodes = [("input", Input((2,), "spikes")), ("fc", Affine(np.ones((2, 2)))), ("lif", lif(2)),
-             ("output", Output((2,)))]  # fmt: skip
+    nodes = [
+        ("input", Input((2,), "spikes")),
+        ("fc", Affine(np.ones((2, 2)))),
+        ("lif", lif(2)),
+        ("output", Output((2,))),
+    ]
     graph = chain(Level.DISCRETE, nodes, dt=1e-3)
     (stream,) = inspect(graph, load_specs(("lava",))).targets
     (window,) = inspect(graph, load_specs(("lava",)), Schedule(6, "reset")).targets
@@ -164,9 +204,15 @@ def test_norse_graph(dt: float | None, golden: Callable[[str, str], None]) -> No
     report = inspect(read_nir(PUBLISHED / "lif_norse.nir", dt=dt), load_specs())
     verdicts = {target.target: target.verdict for target in report.targets}
     assert verdicts == {
-        "reference": "feasible", "c": "unknown", "lava": "unknown", "onnx": "feasible", "loihi1": "unknown",
-        "speck": "infeasible", "spinnaker2": "unknown", "xylo": "infeasible",
-    }  # fmt: skip
+        "reference": "feasible",
+        "c": "unknown",
+        "lava": "unknown",
+        "onnx": "feasible",
+        "loihi1": "unknown",
+        "speck": "infeasible",
+        "spinnaker2": "unknown",
+        "xylo": "infeasible",
+    }
     lava = next(target for target in report.targets if target.target == "lava")
     assert [f.code for f in lava.findings if f.severity == "unknown"] == ["undeclared-input"]
     golden(f"inspect/lif_norse-{'undated' if dt is None else 'dated'}.txt", report.to_text())
@@ -176,9 +222,15 @@ def test_braille_graph(golden: Callable[[str, str], None]) -> None:
     report = inspect(read_nir(PUBLISHED / "braille_noDelay_bias_zero.nir", dt=1e-4), load_specs())
     targets = {target.target: target for target in report.targets}
     assert {name: target.verdict for name, target in targets.items()} == {
-        "reference": "feasible", "c": "unknown", "lava": "unknown", "onnx": "feasible", "loihi1": "unknown",
-        "speck": "infeasible", "spinnaker2": "unknown", "xylo": "infeasible",
-    }  # fmt: skip
+        "reference": "feasible",
+        "c": "unknown",
+        "lava": "unknown",
+        "onnx": "feasible",
+        "loihi1": "unknown",
+        "speck": "infeasible",
+        "spinnaker2": "unknown",
+        "xylo": "infeasible",
+    }
     assert [f.code for f in targets["lava"].findings if f.severity == "unknown"] == ["undeclared-input"]
     assert report.facts is not None
     # 12 x 38, 38 x 38 and 38 x 7.

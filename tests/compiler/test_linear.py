@@ -92,12 +92,14 @@ def test_programs(make: Callable[[int], Graph], tmp_path: Path) -> None:
 def nested(count: int) -> dict[str, Any]:
     """The tree of a NIR file of so many subgraphs, one after the other."""
     inner = {
-        "type": "NIRGraph", "edges": [["in", "fc"], ["fc", "out"]],
+        "type": "NIRGraph",
+        "edges": [["in", "fc"], ["fc", "out"]],
         "nodes": {
-            "in": {"type": "Input", "shape": np.array([1])}, "fc": {"type": "Linear", "weight": np.ones((1, 1))},
+            "in": {"type": "Input", "shape": np.array([1])},
+            "fc": {"type": "Linear", "weight": np.ones((1, 1))},
             "out": {"type": "Output", "shape": np.array([1])},
         },
-    }  # fmt: skip
+    }
     names = ["in", *(f"g{k:05}" for k in range(count)), "out"]
     nodes = dict.fromkeys(names, inner) | {name: inner["nodes"][name] for name in ("in", "out")}
     return {"type": "NIRGraph", "nodes": nodes, "edges": [list(pair) for pair in itertools.pairwise(names)]}

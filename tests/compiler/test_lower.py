@@ -249,9 +249,14 @@ def test_a_loop_must_pay_for_its_connections() -> None:
         "output": Output((4,)),
     }
     edges = (
-        ("input", "fc1"), ("fc1", "lif1"), ("lif1", "fc2"), ("fc2", "lif2"), ("lif2", "back"), ("back", "lif1"),
+        ("input", "fc1"),
+        ("fc1", "lif1"),
+        ("lif1", "fc2"),
+        ("fc2", "lif2"),
+        ("lif2", "back"),
+        ("back", "lif1"),
         ("lif2", "output"),
-    )  # fmt: skip
+    )
     graph = Graph(Level.DISCRETE, nodes, edges, 1e-3)
     with pytest.raises(InfeasibleError, match=r"fewer steps of delay than its 2 connections cost .*\(1 against 2\)"):
         lower(graph, LAVA, None)
@@ -298,9 +303,14 @@ def test_spikes_in_and_counts_out_stay_close_to_float(
     state: str, current: bool, population: int, output_population: int
 ) -> None:
     policy = random_policy(
-        3, sizes=(27, 64, 8), state=state, current=current, recorded=128,
-        population=population, output_population=output_population,
-    )  # fmt: skip
+        3,
+        sizes=(27, 64, 8),
+        state=state,
+        current=current,
+        recorded=128,
+        population=population,
+        output_population=output_population,
+    )
     calibration = calibrate(policy)
     integers, report = lowered(policy)
     # One spike more or less moves a count by one, and with carried state also what follows.

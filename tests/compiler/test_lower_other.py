@@ -10,15 +10,7 @@ import nervecord
 from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.graph.graph import Graph, chain
 from nervecord.compiler.lower.lower import lower
-from nervecord.compiler.ops import (
-    Affine,
-    Dense,
-    Input,
-    IntegerMembrane,
-    Level,
-    Neuron,
-    Output,
-)
+from nervecord.compiler.ops import Affine, Dense, Input, IntegerMembrane, Level, Neuron, Output
 from nervecord.compiler.plan.calibrate import calibrate, calibrate_stream
 from nervecord.compiler.plan.plan import plan
 from nervecord.errors import ContractError
@@ -27,13 +19,35 @@ from nervecord.errors import ContractError
 def test_other_arithmetic_lowers_by_the_same_code() -> None:
     """Narrow two's complement weights, decay by shift, reset by subtraction, several spikes a step: Xylo's manner."""
     narrow = Arithmetic(
-        weight_bits=8, weight_signs="twos-complement", weight_exponent_low=0, weight_exponent_high=0,
-        accumulate="sum-then-shift", product_bits=32, input_shift=0, current_bits=16, current_overflow="saturate",
-        membrane_bits=16, membrane_overflow="saturate", decay="shift", decay_bits=4, decay_rounding="at-least-one",
-        current_decay_low=0, order="current-first", threshold_bits=15, threshold_shift=0, compare=">=", reset="zero",
-        spikes_per_step=1, bias_bits=16, bias_exponent_high=0, bias_enters="membrane", readout="membrane",
-        graded_bits=0, connection_delay=1, delay_max=1,
-    )  # fmt: skip
+        weight_bits=8,
+        weight_signs="twos-complement",
+        weight_exponent_low=0,
+        weight_exponent_high=0,
+        accumulate="sum-then-shift",
+        product_bits=32,
+        input_shift=0,
+        current_bits=16,
+        current_overflow="saturate",
+        membrane_bits=16,
+        membrane_overflow="saturate",
+        decay="shift",
+        decay_bits=4,
+        decay_rounding="at-least-one",
+        current_decay_low=0,
+        order="current-first",
+        threshold_bits=15,
+        threshold_shift=0,
+        compare=">=",
+        reset="zero",
+        spikes_per_step=1,
+        bias_bits=16,
+        bias_exponent_high=0,
+        bias_enters="membrane",
+        readout="membrane",
+        graded_bits=0,
+        connection_delay=1,
+        delay_max=1,
+    )
     rng = np.random.default_rng(4)
     graph = chain(
         Level.DISCRETE,

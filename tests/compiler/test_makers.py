@@ -104,8 +104,11 @@ def test_a_late_reset_of_a_current_is_refused() -> None:
 def test_what_rockpool_computed_is_not_in_its_files() -> None:
     """Its own equations, with what its export leaves out, give its spikes: so what is lost is lost there."""
     for name, most, bias, back in (
-        ("one-spike", 1, 0.0, 0.0), ("default", None, 0.0, 0.0), ("bias", None, 0.05, 0.0), ("recurrent", 1, 0.0, 0.1)
-    ):  # fmt: skip
+        ("one-spike", 1, 0.0, 0.0),
+        ("default", None, 0.0, 0.0),
+        ("bias", None, 0.05, 0.0),
+        ("recurrent", 1, 0.0, 0.1),
+    ):
         recorded = np.load(DATA / f"rockpool-lif-{name}.npz")
         graph = imported(f"rockpool-lif-{name}")
         (weight,) = [op.weight for op in graph.nodes.values() if isinstance(op, Affine)]

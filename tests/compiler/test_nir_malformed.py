@@ -293,11 +293,33 @@ def test_more_mutated_bytes(tmp_path: Path) -> None:
 
 
 JUNK: tuple[Any, ...] = (
-    None, True, -1, 0, 10**15, 1.5, 1e308, "", "x",
-    "lif", "DiscreteLIF", "Neuron", "subtract", [], [1], ["a", "b"], [[]], {},
-    {"name": "x"}, np.zeros(0), np.zeros(2), np.full(2, np.nan), np.ones((2, 3)),
-    np.array(1.0), np.array(-1), np.array(True),
-)  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    10**15,
+    1.5,
+    1e308,
+    "",
+    "x",
+    "lif",
+    "DiscreteLIF",
+    "Neuron",
+    "subtract",
+    [],
+    [1],
+    ["a", "b"],
+    [[]],
+    {},
+    {"name": "x"},
+    np.zeros(0),
+    np.zeros(2),
+    np.full(2, np.nan),
+    np.ones((2, 3)),
+    np.array(1.0),
+    np.array(-1),
+    np.array(True),
+)
 
 
 def mutate_tree(tree: Any, rng: random.Random) -> None:

@@ -155,12 +155,17 @@ def test_subgraphs_become_dotted_names(tmp_path: Path) -> None:
         [("in", "lif"), ("lif", "rec"), ("rec", "lif"), ("lif", "out")],
     )
     outer = nir.NIRGraph(
-        {"a": nir.Input(shape(2)), "deep": nir.NIRGraph(
-            {"i": nir.Input(shape(2)), "sub": inner, "o": output(2)}, [("i", "sub"), ("sub", "o")]
-        ), "fc": nir.Linear(np.ones((1, 2))), "z": output(1)},
+        {
+            "a": nir.Input(shape(2)),
+            "deep": nir.NIRGraph(
+                {"i": nir.Input(shape(2)), "sub": inner, "o": output(2)}, [("i", "sub"), ("sub", "o")]
+            ),
+            "fc": nir.Linear(np.ones((1, 2))),
+            "z": output(1),
+        },
         [("a", "deep"), ("deep", "fc"), ("fc", "z")],
         type_check=False,
-    )  # fmt: skip
+    )
     graph = read(outer, tmp_path / "a.nir")
     assert list(graph.nodes) == ["a", "deep.sub.lif", "deep.sub.rec", "fc", "z"]
     assert sorted(graph.edges) == [

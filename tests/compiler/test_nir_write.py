@@ -211,9 +211,20 @@ def test_equations_are_ours_without_the_metadata(tmp_path: Path) -> None:
     write_nir(graph, path)
     types = {name: type(node).__name__ for name, node in nir.read(path).nodes.items()}
     assert types == {
-        "in": "Input", "fc": "Affine", "fc%delay": "Delay", "lif": "LIF", "rec": "Linear", "rec%delay": "Delay",
-        "fc2": "Linear", "cuba": "CubaLIF", "if": "IF", "cubali": "CubaLI", "i": "I", "li": "LI", "out": "Output",
-    }  # fmt: skip
+        "in": "Input",
+        "fc": "Affine",
+        "fc%delay": "Delay",
+        "lif": "LIF",
+        "rec": "Linear",
+        "rec%delay": "Delay",
+        "fc2": "Linear",
+        "cuba": "CubaLIF",
+        "if": "IF",
+        "cubali": "CubaLI",
+        "i": "I",
+        "li": "LI",
+        "out": "Output",
+    }
     root = load(str(path), 1 << 20)["node"]
     del root["metadata"]
     foreign = discretise(require(import_graph(root, where="a.nir", dt=1e-3)))
@@ -246,8 +257,11 @@ def test_same_bytes_in_every_process() -> None:
     for seed in ("1", "2"):
         done = subprocess.run(
             [sys.executable, "-c", code, str(Path(__file__).parent), str(Path(__file__).parents[1])],
-            capture_output=True, text=True, check=True, env={**os.environ, "PYTHONHASHSEED": seed},
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        )
         digests.add(done.stdout.strip())
     assert len(digests) == 1
 
@@ -337,8 +351,11 @@ def test_no_contract_holds_what_is_not_finite() -> None:
 
 
 def test_recorded_observations_are_finite() -> None:
-    graph = chain(Level.DISCRETE, [("i", n.Input((1,))), ("fc", n.Affine([[1.0]])), ("d", n.Decode(*np.ones((4, 1)))),
-                                   ("o", n.Output((1,)))], dt=0.1)  # type: ignore[arg-type]  # fmt: skip
+    graph = chain(
+        Level.DISCRETE,
+        [("i", n.Input((1,))), ("fc", n.Affine([[1.0]])), ("d", n.Decode(*np.ones((4, 1)))), ("o", n.Output((1,)))],
+        dt=0.1,
+    )  # type: ignore[arg-type]
     policy = Policy(graph, contract(1, 1), np.full((1, 1), np.nan))
     with pytest.raises(GraphError, match="graph: the recorded observations have shape"):
         nir_bytes(policy)
@@ -376,9 +393,15 @@ def test_convolutions_and_pools_come_back(tmp_path: Path) -> None:
     assert read_nir(tmp_path / "a.nir") == graph
     stock = nir.read(tmp_path / "a.nir", type_check=False)  # its check knows no groups
     assert {name: type(node).__name__ for name, node in stock.nodes.items()} == {
-        "in": "Input", "conv": "Conv2d", "lif": "LIF", "sum": "SumPool2d", "average": "AvgPool2d", "flat": "Flatten",
-        "conv1": "Conv1d", "out": "Output",
-    }  # fmt: skip
+        "in": "Input",
+        "conv": "Conv2d",
+        "lif": "LIF",
+        "sum": "SumPool2d",
+        "average": "AvgPool2d",
+        "flat": "Flatten",
+        "conv1": "Conv1d",
+        "out": "Output",
+    }
     root = load(str(tmp_path / "a.nir"), 1 << 20)["node"]
     del root["metadata"]
     foreign = discretise(require(import_graph(root, where="a.nir", dt=0.1)))
@@ -392,9 +415,11 @@ def test_names(tmp_path: Path) -> None:
     assert nir_name("\n\u00a0é") == "%0A%C2%A0é"
     # A name that a Delay would get.
     nodes: list[tuple[str, Op]] = [
-        ("in", n.Input((1,))), ("a", n.Affine([[2.0]], delay=1)), ("a%delay", n.Scale([3.0])),
+        ("in", n.Input((1,))),
+        ("a", n.Affine([[2.0]], delay=1)),
+        ("a%delay", n.Scale([3.0])),
         ("metadata", n.Output((1,))),  # type: ignore[arg-type]
-    ]  # fmt: skip
+    ]
     graph = chain(Level.DISCRETE, nodes, dt=0.1)
     write_nir(graph, tmp_path / "a.nir")
     with h5py.File(tmp_path / "a.nir") as file:

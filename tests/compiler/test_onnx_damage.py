@@ -79,10 +79,15 @@ def contract(observations: int, actions: int, choices: int = 0) -> Contract:
     if choices:
         channels = Channels(("action",), ("1",), (0.0,), (choices - 1.0,))
     return Contract(
-        environment="Ant-v4", observation=Channels(tuple(f"o{k}" for k in range(observations)), ("",) * observations),
-        action=channels, steps=1, state="reset", control_period=0.05, fail_safe=(0.0,) * channels.size,
+        environment="Ant-v4",
+        observation=Channels(tuple(f"o{k}" for k in range(observations)), ("",) * observations),
+        action=channels,
+        steps=1,
+        state="reset",
+        control_period=0.05,
+        fail_safe=(0.0,) * channels.size,
         choices=tuple(f"c{k}" for k in range(choices)),
-    )  # fmt: skip
+    )
 
 
 def network(*last: Any, **constants: Any) -> Callable[[Path], Graph]:

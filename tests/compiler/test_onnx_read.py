@@ -39,30 +39,32 @@ def answers(graph: Graph, rows: Any) -> Any:
 
 CASES: dict[str, tuple[Callable[..., exporters.Answer], int, list[str]]] = {
     "sb3-ppo": (
-        lambda path, **how: exporters.stable_baselines3("PPO", "Ant-v4", path, **how), 27,
+        lambda path, **how: exporters.stable_baselines3("PPO", "Ant-v4", path, **how),
+        27,
         ["Input", "Affine", "Tanh", "Affine", "Tanh", "Affine", "Output"],
     ),
     "sb3-sac": (
-        lambda path, **how: exporters.stable_baselines3("SAC", "Pendulum-v1", path, **how), 3,
+        lambda path, **how: exporters.stable_baselines3("SAC", "Pendulum-v1", path, **how),
+        3,
         ["Input", "Affine", "Relu", "Affine", "Relu", "Affine", "Tanh", "Output"],
     ),
     "sb3-choice": (
-        lambda path, **how: exporters.stable_baselines3("PPO", "CartPole-v1", path, **how), 4,
+        lambda path, **how: exporters.stable_baselines3("PPO", "CartPole-v1", path, **how),
+        4,
         ["Input", "Affine", "Tanh", "Affine", "Tanh", "Affine", "ArgmaxDecode", "Output"],
     ),
-    "rsl_rl": (
-        exporters.rsl_rl, 27,
-        ["Input", "Normalise", "Affine", "Elu", "Affine", "Elu", "Affine", "Output"],
-    ),
+    "rsl_rl": (exporters.rsl_rl, 27, ["Input", "Normalise", "Affine", "Elu", "Affine", "Elu", "Affine", "Output"]),
     "rsl_rl-plain": (
-        lambda path, **how: exporters.rsl_rl(path, normalised=False, **how), 27,
+        lambda path, **how: exporters.rsl_rl(path, normalised=False, **how),
+        27,
         ["Input", "Affine", "Elu", "Affine", "Elu", "Affine", "Output"],
     ),
     "skrl": (
-        exporters.skrl, 27,
+        exporters.skrl,
+        27,
         ["Input", "Normalise", "Affine", "Relu", "Affine", "Relu", "Affine", "Decode", "Output"],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -136,14 +138,14 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a clip inside": (
         lambda: model(
             [gemm("h"), node("Clip", ["h", "a", "b"], "k"), node("Tanh", ["k"], "actions")],
-            {"w": W, "a": np.float32(-1), "b": np.float32(1)}, 3, 2,
+            {"w": W, "a": np.float32(-1), "b": np.float32(1)},
+            3,
+            2,
         ),
         "limits a value inside the network",
     ),
     "no network": (lambda: model([node("Identity", ["obs"], "actions")], {}, 3, 3), "holds no network"),
-    "a constant": (
-        lambda: model([node("Identity", ["w"], "actions")], {"w": W}, 3, 2), "does not depend on its input"
-    ),
+    "a constant": (lambda: model([node("Identity", ["w"], "actions")], {"w": W}, 3, 2), "does not depend on its input"),
     "a picture": (lambda: model([gemm()], {"w": W}, 3, 2, shape=[1, 3, 8, 8]), r"a row \[1, n\] of known length"),
     "an open size": (lambda: model([gemm()], {"w": W}, 3, 2, shape=["batch", "n"]), r"a row \[1, n\] of known length"),
     "another size": (lambda: model([gemm()], {"w": W}, 4, 2), "takes .* values of a row of 4"),
@@ -166,7 +168,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "nothing": (lambda: b"", "is empty"),
     "something else": (lambda: b"\x89HDF\r\n\x1a\n" * 20, "is no ONNX file"),
     "no graph": (lambda: onnx.ModelProto(ir_version=8), "is no ONNX file, or one without a graph"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", list(REFUSED))
@@ -315,8 +317,10 @@ def test_a_shape_of_terabytes_costs_nothing(tmp_path: Path) -> None:
         read_onnx(written(network, tmp_path / "p.onnx"))
     folded = model(
         [node("ConstantOfShape", ["s"], "big"), node("Add", ["obs", "big"], "h"), gemm(source="h")],
-        {"w": W, "s": np.array([1 << 40], np.int64)}, 3, 2,
-    )  # fmt: skip
+        {"w": W, "s": np.array([1 << 40], np.int64)},
+        3,
+        2,
+    )
     with pytest.raises(FileFormatError, match="the operator ConstantOfShape cannot be read"):
         read_onnx(written(folded, tmp_path / "q.onnx"))
 

@@ -61,9 +61,12 @@ def test_a_sparse_axon_stores_indices_of_its_synapses_only() -> None:
 
 @settings(max_examples=examples(60), deadline=None)
 @given(
-    neurons=st.integers(1, 300), axons=st.integers(1, 4), share=st.floats(0, 1), delayed=st.booleans(),
+    neurons=st.integers(1, 300),
+    axons=st.integers(1, 4),
+    share=st.floats(0, 1),
+    delayed=st.booleans(),
     seed=st.integers(0, 99),
-)  # fmt: skip
+)
 def test_synapse_bits_equal_the_formula(neurons: int, axons: int, share: float, delayed: bool, seed: int) -> None:
     weight = np.random.default_rng(seed).random((neurons, axons)) < share
     counts = [int(column.sum()) for column in weight.T]
@@ -144,9 +147,13 @@ def test_a_neuron_that_fits_no_core_is_reported_and_placing_ends() -> None:
 def test_a_bias_into_a_current_takes_a_channel() -> None:
     one, neuron = np.ones(2), lif(2, current=0.5)
     nodes: list[tuple[str, Op]] = [
-        ("input", Input((3,))), ("a", Affine(np.ones((2, 3)), one)), ("x", neuron),
-        ("b", Affine(np.ones((2, 2)), one)), ("y", neuron), ("output", Output((2,))),
-    ]  # fmt: skip
+        ("input", Input((3,))),
+        ("a", Affine(np.ones((2, 3)), one)),
+        ("x", neuron),
+        ("b", Affine(np.ones((2, 2)), one)),
+        ("y", neuron),
+        ("output", Output((2,))),
+    ]
     graph = chain(Level.DISCRETE, nodes, dt=1e-3)
     placement = place(graph, LAVA)
     assert (placement.inputs, placement.bias_inputs) == (4, 1)

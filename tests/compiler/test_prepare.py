@@ -49,8 +49,13 @@ def test_steps_are_dumped_by_name(tmp_path: Any) -> None:
     nervecord.compile(graph, "lava", dump=tmp_path)
     names = [path.name for path in sorted(tmp_path.iterdir())]
     assert names == [
-        "00-read.txt", "01-discrete.txt", "02-composed.txt", "03-thresholds.txt", "04-split.txt", "05-lowered.txt",
-    ]  # fmt: skip
+        "00-read.txt",
+        "01-discrete.txt",
+        "02-composed.txt",
+        "03-thresholds.txt",
+        "04-split.txt",
+        "05-lowered.txt",
+    ]
 
 
 @pytest.mark.lava

@@ -34,9 +34,25 @@ torch = pytest.importorskip("torch")
 DT = 1e-3
 EXACT = 1e-12
 PRIMITIVES = {
-    "Input", "Output", "Affine", "Linear", "Scale", "Conv1d", "Conv2d", "AvgPool2d", "SumPool2d", "Flatten", "Delay",
-    "Threshold", "I", "IF", "LI", "LIF", "CubaLI", "CubaLIF",
-}  # fmt: skip
+    "Input",
+    "Output",
+    "Affine",
+    "Linear",
+    "Scale",
+    "Conv1d",
+    "Conv2d",
+    "AvgPool2d",
+    "SumPool2d",
+    "Flatten",
+    "Delay",
+    "Threshold",
+    "I",
+    "IF",
+    "LI",
+    "LIF",
+    "CubaLI",
+    "CubaLIF",
+}
 
 
 def test_the_primitives_of_nir_are_these() -> None:
@@ -199,9 +215,12 @@ def test_a_delay_of_an_image_and_batches_apart(tmp_path: Path) -> None:
 def test_a_delay_closes_a_loop_without_any_affine(tmp_path: Path) -> None:
     """v' = r (x + v(t - 2 dt)): a neuron heard by itself through a Scale and a Delay of two steps."""
     nodes = {
-        "in": nir.Input({"input": sized(1)}), "i": nir.I(np.array([1.0 / DT])), "d": nir.Delay(np.array([2 * DT])),
-        "s": nir.Scale(np.array([0.5])), "out": nir.Output({"output": sized(1)}),
-    }  # fmt: skip
+        "in": nir.Input({"input": sized(1)}),
+        "i": nir.I(np.array([1.0 / DT])),
+        "d": nir.Delay(np.array([2 * DT])),
+        "s": nir.Scale(np.array([0.5])),
+        "out": nir.Output({"output": sized(1)}),
+    }
     edges = [("in", "i"), ("i", "s"), ("s", "d"), ("d", "i"), ("i", "out")]
     graph = written(nodes, edges, tmp_path / "a.nir")
     x = RNG.normal(size=(20, 1))
@@ -247,13 +266,16 @@ def scalar_neuron(kind: str, p: dict[str, float], x: np.ndarray, convention: str
     return inputs, membranes
 
 
-FIELDS = {
-    "I": ("r",), "LI": ("tau", "r", "v_leak"), "CubaLI": ("tau_syn", "tau", "r", "v_leak", "w_in"),
-}  # fmt: skip
+FIELDS = {"I": ("r",), "LI": ("tau", "r", "v_leak"), "CubaLI": ("tau_syn", "tau", "r", "v_leak", "w_in")}
 RANGES = {
-    "r": (0.5, 3), "tau": (0.003, 0.05), "tau_syn": (0.002, 0.02), "v_leak": (-0.2, 0.2), "w_in": (0.5, 3),
-    "v_threshold": (0.1, 0.6), "v_reset": (-0.3, 0.05),
-}  # fmt: skip
+    "r": (0.5, 3),
+    "tau": (0.003, 0.05),
+    "tau_syn": (0.002, 0.02),
+    "v_leak": (-0.2, 0.2),
+    "w_in": (0.5, 3),
+    "v_threshold": (0.1, 0.6),
+    "v_reset": (-0.3, 0.05),
+}
 
 
 @pytest.mark.parametrize("convention", ["euler", "exact"])
@@ -299,10 +321,14 @@ def test_the_exact_convention_is_the_solution_of_the_equation(tmp_path: Path) ->
 def test_several_inputs_and_outputs_and_fan_in(tmp_path: Path) -> None:
     a, b = RNG.normal(size=(4, 3)), RNG.normal(size=(4, 2))
     nodes = {
-        "x": nir.Input({"input": sized(3)}), "y": nir.Input({"input": sized(2)}), "fa": nir.Linear(a),
-        "fb": nir.Linear(b), "sum": nir.LI(tau=np.full(4, 0.01), r=np.ones(4), v_leak=np.zeros(4)),
-        "whole": nir.Output({"output": sized(4)}), "raw": nir.Output({"output": sized(4)}),
-    }  # fmt: skip
+        "x": nir.Input({"input": sized(3)}),
+        "y": nir.Input({"input": sized(2)}),
+        "fa": nir.Linear(a),
+        "fb": nir.Linear(b),
+        "sum": nir.LI(tau=np.full(4, 0.01), r=np.ones(4), v_leak=np.zeros(4)),
+        "whole": nir.Output({"output": sized(4)}),
+        "raw": nir.Output({"output": sized(4)}),
+    }
     edges = [("x", "fa"), ("y", "fb"), ("fa", "sum"), ("fb", "sum"), ("sum", "whole"), ("fa", "raw")]
     graph = written(nodes, edges, tmp_path / "a.nir")
     x, y = RNG.normal(size=(15, 1, 3)), RNG.normal(size=(15, 1, 2))
@@ -325,20 +351,31 @@ def test_nested_recurrent_graphs_against_torch(tmp_path: Path) -> None:
     def layer(weight: np.ndarray) -> nir.NIRGraph:
         lif = nir.LIF(tau=tau, r=tau / dt, v_leak=np.zeros(n), v_threshold=np.ones(n), v_reset=np.zeros(n))
         return nir.NIRGraph(
-            {"input": nir.Input({"input": sized(n)}), "lif": lif, "w_rec": nir.Linear(weight),
-             "output": nir.Output({"output": sized(n)})},
+            {
+                "input": nir.Input({"input": sized(n)}),
+                "lif": lif,
+                "w_rec": nir.Linear(weight),
+                "output": nir.Output({"output": sized(n)}),
+            },
             [("input", "lif"), ("lif", "w_rec"), ("w_rec", "lif"), ("lif", "output")],
-        )  # fmt: skip
+        )
 
     deep = nir.NIRGraph(
-        {"i": nir.Input({"input": sized(n)}), "fc": nir.Linear(w_out), "layer": layer(rec[1]),
-         "o": nir.Output({"output": sized(n)})},
+        {
+            "i": nir.Input({"input": sized(n)}),
+            "fc": nir.Linear(w_out),
+            "layer": layer(rec[1]),
+            "o": nir.Output({"output": sized(n)}),
+        },
         [("i", "fc"), ("fc", "layer"), ("layer", "o")],
-    )  # fmt: skip
+    )
     nodes = {
-        "in": nir.Input({"input": sized(3)}), "fc": nir.Linear(w_in), "first": layer(rec[0]), "second": deep,
+        "in": nir.Input({"input": sized(3)}),
+        "fc": nir.Linear(w_in),
+        "first": layer(rec[0]),
+        "second": deep,
         "out": nir.Output({"output": sized(n)}),
-    }  # fmt: skip
+    }
     edges = [("in", "fc"), ("fc", "first"), ("first", "second"), ("second", "out")]
     graph = written(nodes, edges, tmp_path / "a.nir")
     x = RNG.normal(size=(60, 3))
@@ -371,13 +408,23 @@ def test_a_spiking_convolutional_network_against_torch(tmp_path: Path) -> None:
 
     two = np.array([2, 2])
     graph = chained(
-        tmp_path / "a.nir", (2, 8, 8), nir.Conv2d((8, 8), w1, 1, 1, 1, 1, b1), fire(3, 8, 8),
-        nir.SumPool2d(two, two, np.zeros(2, dtype=int)), nir.Conv2d((4, 4), w2, 1, 1, 1, 1, b2), fire(4, 4, 4),
-        nir.Flatten({"input": sized(4, 4, 4)}, 0, -1), nir.Affine(w3, b3), fire(6), out=(6,),
-    )  # fmt: skip
+        tmp_path / "a.nir",
+        (2, 8, 8),
+        nir.Conv2d((8, 8), w1, 1, 1, 1, 1, b1),
+        fire(3, 8, 8),
+        nir.SumPool2d(two, two, np.zeros(2, dtype=int)),
+        nir.Conv2d((4, 4), w2, 1, 1, 1, 1, b2),
+        fire(4, 4, 4),
+        nir.Flatten({"input": sized(4, 4, 4)}, 0, -1),
+        nir.Affine(w3, b3),
+        fire(6),
+        out=(6,),
+    )
     x = (RNG.random(size=(40, 2, 8, 8)) < 0.3).astype(float)
-    t = {name: torch.from_numpy(value) for name, value in
-         {"w1": w1, "b1": b1, "w2": w2, "b2": b2, "w3": w3, "b3": b3, "x": x}.items()}  # fmt: skip
+    t = {
+        name: torch.from_numpy(value)
+        for name, value in {"w1": w1, "b1": b1, "w2": w2, "b2": b2, "w3": w3, "b3": b3, "x": x}.items()
+    }
     v: dict[int, Any] = {}
 
     def spike(k: int, current: Any) -> Any:

@@ -212,9 +212,11 @@ def test_a_sparse_matrix_takes_little(tmp_path) -> None:
     weight[np.arange(2000), np.arange(2000)[::-1]] = np.random.default_rng(0).normal(size=2000)
     one = np.ones(2000)
     nodes: list[tuple[str, Op]] = [
-        ("in", Input((2000,))), ("fc", Affine(weight)), ("lif", Neuron(Membrane(one, one, one), None, Spike(one, one))),
+        ("in", Input((2000,))),
+        ("fc", Affine(weight)),
+        ("lif", Neuron(Membrane(one, one, one), None, Spike(one, one))),
         ("out", Output((2000,))),
-    ]  # fmt: skip
+    ]
     program = Program("reference", chain(Level.DISCRETE, nodes, dt=1e-3))
     program.save(tmp_path / "p")
     assert (tmp_path / "p").stat().st_size < 130_000  # 32 MB dense
@@ -358,9 +360,30 @@ def test_what_looks_like_texts_is_read_in_one_go() -> None:
 # Mutated content under hashes that are right: the reader has to look further than them. Seeded.
 
 JUNK: tuple[Any, ...] = (
-    None, True, -1, 0, 1 << 31, 1 << 60, 1.5, -1e308, "", "x", "\x1b[2J", "lif1", "Neuron", "Dense", "reset",
-    [], [1], ["a", "b"], [[]], [None], {}, {"kind": "Spike"}, {"name": "x", "kind": "Input", "shape": [1]},
-)  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    1 << 31,
+    1 << 60,
+    1.5,
+    -1e308,
+    "",
+    "x",
+    "\x1b[2J",
+    "lif1",
+    "Neuron",
+    "Dense",
+    "reset",
+    [],
+    [1],
+    ["a", "b"],
+    [[]],
+    [None],
+    {},
+    {"kind": "Spike"},
+    {"name": "x", "kind": "Input", "shape": [1]},
+)
 
 
 def mutate(tree: Any, rng: random.Random) -> None:

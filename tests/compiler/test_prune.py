@@ -28,9 +28,13 @@ ARITHMETIC: Arithmetic = LAVA.integers
 
 def two_layers(first: Affine, second: Affine) -> Graph:
     nodes: list[tuple[str, Op]] = [
-        ("input", Input(first.in_shape, "spikes")), ("fc", first), ("lif", plain_lif(np.full(first.out_shape, 0.5))),
-        ("fc2", second), ("last", plain_lif(np.full(second.out_shape, 0.5))), ("output", Output(second.out_shape)),
-    ]  # fmt: skip
+        ("input", Input(first.in_shape, "spikes")),
+        ("fc", first),
+        ("lif", plain_lif(np.full(first.out_shape, 0.5))),
+        ("fc2", second),
+        ("last", plain_lif(np.full(second.out_shape, 0.5))),
+        ("output", Output(second.out_shape)),
+    ]
     return chain(Level.DISCRETE, nodes, dt=1e-3)
 
 
@@ -41,9 +45,13 @@ def test_silent_neurons_go() -> None:
     neuron = lif(rng, 6)
     neuron = neuron.replace(membrane=Membrane(neuron.membrane.decay, np.ones(6), np.zeros(6)))  # type: ignore[union-attr]
     nodes: list[tuple[str, Op]] = [
-        ("input", Input((4,), "spikes")), ("fc", Affine(weight)), ("lif", neuron),
-        ("fc2", Affine(rng.normal(size=(3, 6)))), ("last", lif(rng, 3)), ("output", Output((3,))),
-    ]  # fmt: skip
+        ("input", Input((4,), "spikes")),
+        ("fc", Affine(weight)),
+        ("lif", neuron),
+        ("fc2", Affine(rng.normal(size=(3, 6)))),
+        ("last", lif(rng, 3)),
+        ("output", Output((3,))),
+    ]
     graph = chain(Level.DISCRETE, nodes, dt=1e-3)
     result = holds(prune, graph)
     assert result.nodes["lif"].size == 4
@@ -95,10 +103,18 @@ def test_what_is_heard_in_compressed_rows_is_pruned_too() -> None:
     spiking = plain_lif(np.full(36, 0.5), 0.8)
     rows = compose(_convolved(rng)).nodes["c"]
     assert isinstance(rows, SparseAffine)
-    graph = chain(Level.DISCRETE, [
-        ("input", Input((8,), "spikes")), ("fc", Affine(weight)), ("lif", spiking), ("rows", rows),
-        ("last", plain_lif(np.full(rows.out_shape, 0.5), 0.3)), ("output", Output(rows.out_shape)),
-    ], dt=1e-3)  # fmt: skip
+    graph = chain(
+        Level.DISCRETE,
+        [
+            ("input", Input((8,), "spikes")),
+            ("fc", Affine(weight)),
+            ("lif", spiking),
+            ("rows", rows),
+            ("last", plain_lif(np.full(rows.out_shape, 0.5), 0.3)),
+            ("output", Output(rows.out_shape)),
+        ],
+        dt=1e-3,
+    )
     result = holds(prune, graph)
     assert isinstance(result.nodes["rows"], SparseAffine)
     assert result.nodes["rows"].in_shape == (33,)
@@ -108,7 +124,10 @@ def test_what_is_heard_in_compressed_rows_is_pruned_too() -> None:
 def _convolved(rng: np.random.Generator) -> Graph:
     op = conv(rng, (1, 6, 6), 2, bias=False)
     nodes: list[tuple[str, Op]] = [
-        ("input", Input((1, 6, 6), "spikes")), ("c", op), ("flat", Flatten(op.out_shape, 0, -1)), ("lif", lif(rng, 72)),
+        ("input", Input((1, 6, 6), "spikes")),
+        ("c", op),
+        ("flat", Flatten(op.out_shape, 0, -1)),
+        ("lif", lif(rng, 72)),
         ("output", Output((72,))),
-    ]  # fmt: skip
+    ]
     return chain(Level.DISCRETE, nodes, dt=1e-3)

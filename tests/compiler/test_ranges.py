@@ -234,20 +234,33 @@ def test_sums_of_wide_arithmetics_are_proved_in_integers_without_end(seed: int) 
     rng = np.random.default_rng(seed)
     bits = int(rng.integers(2, 25))
     arithmetic = dataclasses.replace(
-        LAVA, weight_bits=16, weight_signs="twos-complement", weight_exponent_low=-24, weight_exponent_high=24,
-        accumulate=str(rng.choice(["sum-then-shift", "shift-each"])), product_bits=53, graded_bits=24,
-        input_shift=int(rng.integers(0, 17)), current_bits=32, membrane_bits=32,
-    )  # fmt: skip
+        LAVA,
+        weight_bits=16,
+        weight_signs="twos-complement",
+        weight_exponent_low=-24,
+        weight_exponent_high=24,
+        accumulate=str(rng.choice(["sum-then-shift", "shift-each"])),
+        product_bits=53,
+        graded_bits=24,
+        input_shift=int(rng.integers(0, 17)),
+        current_bits=32,
+        membrane_bits=32,
+    )
     limit = (1 << (bits - 1)) - 1
     size = int(rng.integers(1, 60))
     weight = rng.integers(-(1 << 15), 1 << 15, size=(3, size)) // int(rng.choice([1, 1 << 12]))
     dense = Dense(weight, int(rng.integers(-24, 25)), 16, 1)
     graph = chain(
         Level.INTEGER,
-        [("in", Input((size,), "values", float(limit))), ("fc", dense),
-         ("neurons", Neuron(IntegerMembrane(100, np.zeros(3)), None, IntegerSpike(10))), ("out", Output((3,)))],
-        dt=1e-3, arithmetic=arithmetic,
-    )  # fmt: skip
+        [
+            ("in", Input((size,), "values", float(limit))),
+            ("fc", dense),
+            ("neurons", Neuron(IntegerMembrane(100, np.zeros(3)), None, IntegerSpike(10))),
+            ("out", Output((3,))),
+        ],
+        dt=1e-3,
+        arithmetic=arithmetic,
+    )
     for schedule in (Schedule(), Schedule(3, "reset")):
         (proved,) = prove(plan(graph, schedule))
         largest = exact(dense, arithmetic, limit)
@@ -263,19 +276,36 @@ def test_state_stays_within_its_proved_range_whatever_the_widths(seed: int) -> N
     rng = np.random.default_rng(seed)
     decay = str(rng.choice(["factor", "shift"]))
     arithmetic = dataclasses.replace(
-        LAVA, weight_bits=16, weight_signs="twos-complement", weight_exponent_high=24, product_bits=53, graded_bits=24,
-        input_shift=int(rng.integers(0, 4)), current_bits=32, membrane_bits=32, current_overflow="saturate",
-        membrane_overflow="saturate", decay=decay, decay_bits=5 if decay == "shift" else 16,
-        decay_rounding="floor", threshold_bits=31, threshold_shift=0, readout="membrane",
-    )  # fmt: skip
+        LAVA,
+        weight_bits=16,
+        weight_signs="twos-complement",
+        weight_exponent_high=24,
+        product_bits=53,
+        graded_bits=24,
+        input_shift=int(rng.integers(0, 4)),
+        current_bits=32,
+        membrane_bits=32,
+        current_overflow="saturate",
+        membrane_overflow="saturate",
+        decay=decay,
+        decay_bits=5 if decay == "shift" else 16,
+        decay_rounding="floor",
+        threshold_bits=31,
+        threshold_shift=0,
+        readout="membrane",
+    )
     sign = int(rng.choice([-1, 1]))
     graph = chain(
         Level.INTEGER,
-        [("in", Input((1,), "values", float((1 << 14) - 1))), ("fc", Dense([[sign * 32767]], 2, 16, 1)),
-         ("neurons", Neuron(IntegerMembrane(int(rng.integers(0, arithmetic.decay_codes)), [0]), None, None)),
-         ("out", Output((1,)))],
-        dt=1e-3, arithmetic=arithmetic,
-    )  # fmt: skip
+        [
+            ("in", Input((1,), "values", float((1 << 14) - 1))),
+            ("fc", Dense([[sign * 32767]], 2, 16, 1)),
+            ("neurons", Neuron(IntegerMembrane(int(rng.integers(0, arithmetic.decay_codes)), [0]), None, None)),
+            ("out", Output((1,))),
+        ],
+        dt=1e-3,
+        arithmetic=arithmetic,
+    )
     for schedule in (Schedule(), Schedule(4, "reset")):
         (proved,) = prove(plan(graph, schedule))
         found = overflows([proved], arithmetic)

@@ -55,8 +55,12 @@ def forward(net: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([spikes for spikes, _ in both]), np.stack([mem for _, mem in both])
 
 
-RULES = {("zero", True): "zero", ("zero", False): "zero", ("subtract", True): "subtract-late",
-         ("subtract", False): "subtract-early"}  # fmt: skip
+RULES = {
+    ("zero", True): "zero",
+    ("zero", False): "zero",
+    ("subtract", True): "subtract-late",
+    ("subtract", False): "subtract-early",
+}
 
 
 @pytest.mark.parametrize(("mechanism", "delay"), RULES)
@@ -87,9 +91,10 @@ def test_snntorch_spike_for_spike(mechanism: str, delay: bool, beta: float, tmp_
 def test_the_late_rule_is_the_published_equation() -> None:
     """v(t) = decay v(t - 1) + x(t) - threshold s(t - 1), in plain Python."""
     op = n.Neuron(
-        n.Membrane(np.array([0.8]), np.ones(1), np.array([0.05])), None,
+        n.Membrane(np.array([0.8]), np.ones(1), np.array([0.05])),
+        None,
         n.Spike(np.array([0.6]), np.zeros(1), "subtract-late"),
-    )  # fmt: skip
+    )
     state, v, s = op.state(1), 0.0, 0.0
     for x in np.random.default_rng(0).normal(0.3, 0.5, size=200).tolist():
         inputs = op.step(state, np.array([[x]]))
@@ -145,8 +150,10 @@ def test_a_program_keeps_the_warning(tmp_path: Path) -> None:
 
 
 def test_who_is_taken_for_snntorchs() -> None:
-    notes = {name: [note.code for note in read_nir(DATA / name).notes] for name in  # type: ignore[union-attr]
-             ("lif_norse.nir", "braille_noDelay_bias_zero.nir")}  # fmt: skip
+    notes = {
+        name: [note.code for note in read_nir(DATA / name).notes]
+        for name in ("lif_norse.nir", "braille_noDelay_bias_zero.nir")  # type: ignore[union-attr]
+    }
     assert notes == {"lif_norse.nir": [], "braille_noDelay_bias_zero.nir": [UNSAID]}
 
 
@@ -163,9 +170,10 @@ def test_rules_that_cannot_be_given(tmp_path: Path) -> None:
 def test_a_batch_axis_is_named(tmp_path: Path) -> None:
     """snnTorch's export of a batched sample writes an Input with the batch in its shape."""
     nodes = {
-        "input": nir.Input({"input": np.array([1, 4])}), "fc": nir.Linear(np.ones((5, 4))),
+        "input": nir.Input({"input": np.array([1, 4])}),
+        "fc": nir.Linear(np.ones((5, 4))),
         "output": nir.Output({"output": np.array([5])}),
-    }  # fmt: skip
+    }
     nir.write(tmp_path / "a.nir", nir.NIRGraph(nodes, [("input", "fc"), ("fc", "output")], type_check=False))
     with pytest.raises(
         GraphError, match=r"fc: takes shape \(4,\), and input gives \(1, 4\).*batch axis of 1: export it"
@@ -178,13 +186,19 @@ def test_an_inner_end_of_another_shape_is_named(end: str, tmp_path: Path) -> Non
     ones = np.ones(3)
     sizes = {"in": 3, "out": 3, end: 2}
     inner = nir.NIRGraph(
-        {"in": nir.Input({"input": np.array([sizes["in"]])}), "li": nir.LI(ones / 100, ones, 0 * ones),
-         "out": nir.Output({"output": np.array([sizes["out"]])})},
-        [("in", "li"), ("li", "out")], type_check=False,
-    )  # fmt: skip
+        {
+            "in": nir.Input({"input": np.array([sizes["in"]])}),
+            "li": nir.LI(ones / 100, ones, 0 * ones),
+            "out": nir.Output({"output": np.array([sizes["out"]])}),
+        },
+        [("in", "li"), ("li", "out")],
+        type_check=False,
+    )
     nodes = {
-        "input": nir.Input({"input": np.array([3])}), "sub": inner, "output": nir.Output({"output": np.array([3])})
-    }  # fmt: skip
+        "input": nir.Input({"input": np.array([3])}),
+        "sub": inner,
+        "output": nir.Output({"output": np.array([3])}),
+    }
     nir.write(tmp_path / "a.nir", nir.NIRGraph(nodes, [("input", "sub"), ("sub", "output")], type_check=False))
     with pytest.raises(NervecordError, match=rf"node 'sub\.{end}': .*says shape \(2,\), and .* feeds it shape \(3,\)"):
         nervecord.read(tmp_path / "a.nir")

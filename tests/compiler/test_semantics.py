@@ -112,13 +112,7 @@ def test_integer_neurons_equal_lavas_scalar_code(du, dv, bias, bias_exp, thresho
 
 
 @settings(max_examples=examples(60), deadline=None)
-@given(
-    **PARAMETERS,
-    delay=st.integers(1, 4),
-    steps=st.integers(1, 6),
-    resets=st.booleans(),
-    seed=st.integers(0, 99),
-)
+@given(**PARAMETERS, delay=st.integers(1, 4), steps=st.integers(1, 6), resets=st.booleans(), seed=st.integers(0, 99))
 def test_a_planned_layer_equals_lavas_scalar_code(
     du, dv, bias, bias_exp, threshold, delay, steps, resets, seed
 ) -> None:
@@ -275,8 +269,10 @@ def test_the_bounds_of_an_arithmetic_name_its_fields() -> None:
 
 def test_delayed_affine_delays_products_not_bias() -> None:
     nodes: list[tuple[str, Op]] = [
-        ("in", Input((1,))), ("fc", Affine([[2.0]], [1.0], delay=2)), ("out", Output((1,))),  # type: ignore[arg-type]
-    ]  # fmt: skip
+        ("in", Input((1,))),
+        ("fc", Affine([[2.0]], [1.0], delay=2)),
+        ("out", Output((1,))),  # type: ignore[arg-type]
+    ]
     graph = chain(Level.DISCRETE, nodes, dt=1e-3)
     assert simulate(graph, np.array([[1.0], [2.0], [3.0], [4.0]])).outputs["fc"][:, 0, 0].tolist() == [1, 1, 3, 5]
 
@@ -377,8 +373,9 @@ def test_reset_state_makes_actions_independent_of_history() -> None:
     assert not np.array_equal(carried.window(rows[:1])[0], first)
 
 
-@pytest.mark.parametrize("policy", [random_policy(state="carried"), random_dag(1, carried=True, recurrent=True)],
-                         ids=["chain", "branched"])  # fmt: skip
+@pytest.mark.parametrize(
+    "policy", [random_policy(state="carried"), random_dag(1, carried=True, recurrent=True)], ids=["chain", "branched"]
+)
 def test_batch_rows_do_not_touch_each_other_and_clear_alone(policy: Policy) -> None:
     rows = policy.recorded
     assert rows is not None
@@ -413,8 +410,12 @@ def test_the_order_of_nodes_and_edges_means_nothing(seed: int) -> None:
 
 def test_several_edges_into_an_op_add_up() -> None:
     nodes: dict[str, Op] = {
-        "a": Input((2,)), "b": Input((2,)), "fc": Affine(np.eye(2)), "li": li(2, 0.0), "out": Output((2,)),
-    }  # fmt: skip
+        "a": Input((2,)),
+        "b": Input((2,)),
+        "fc": Affine(np.eye(2)),
+        "li": li(2, 0.0),
+        "out": Output((2,)),
+    }
     edges = (("a", "fc"), ("b", "fc"), ("fc", "li"), ("a", "li"), ("li", "out"))
     graph = Graph(Level.DISCRETE, nodes, edges, 1e-3)
     left = simulate(graph, {"a": np.array([[1.0, 2.0]]), "b": np.array([[10.0, 20.0]])}).left["out"]

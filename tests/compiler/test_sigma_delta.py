@@ -132,10 +132,15 @@ def test_an_exponent_that_rounds_lets_sums_drift_within_what_is_proved() -> None
 
 def loop() -> Graph:
     nodes = [
-        ("input", Input((2,), "values", 4.0)), ("copy", Dense(np.eye(2), 0, 8, 1)), ("delta", Delta(2, 0)),
-        ("dense", Dense(2 * np.eye(2), 0, 8, 1)), ("layer", SigmaDelta(np.zeros(2), 0)),
-        ("out", Dense(2 * np.eye(2), 0, 8, 1)), ("end", Sigma(2)), ("output", Output((2,))),
-    ]  # fmt: skip
+        ("input", Input((2,), "values", 4.0)),
+        ("copy", Dense(np.eye(2), 0, 8, 1)),
+        ("delta", Delta(2, 0)),
+        ("dense", Dense(2 * np.eye(2), 0, 8, 1)),
+        ("layer", SigmaDelta(np.zeros(2), 0)),
+        ("out", Dense(2 * np.eye(2), 0, 8, 1)),
+        ("end", Sigma(2)),
+        ("output", Output((2,))),
+    ]
     graph = chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA)
     back = Dense(2 * np.eye(2), -2, 8, 1)
     return graph.replace(
@@ -152,10 +157,15 @@ def test_what_nothing_bounds_is_refused_by_name() -> None:
     # Values, not changes, into a sum that is never cleared; in windows it has its limit.
     values = chain(
         Level.INTEGER,
-        [("input", Input((2,), "values", 4.0)), ("dense", Dense(2 * np.eye(2), 0, 8, 1)), ("end", Sigma(2)),
-         ("output", Output((2,)))],
-        dt=1e-3, arithmetic=LAVA,
-    )  # fmt: skip
+        [
+            ("input", Input((2,), "values", 4.0)),
+            ("dense", Dense(2 * np.eye(2), 0, 8, 1)),
+            ("end", Sigma(2)),
+            ("output", Output((2,))),
+        ],
+        dt=1e-3,
+        arithmetic=LAVA,
+    )
     (saturates,) = overflows(prove(plan(values)), LAVA)
     assert (saturates.code, saturates.severity, saturates.value) == ("membrane-saturates", "error", "none")
     assert not overflows(prove(plan(values, Schedule(5, "reset"))), LAVA)

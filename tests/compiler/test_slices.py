@@ -227,9 +227,7 @@ def test_an_arithmetic_without_exponents_has_no_rests() -> None:
 def test_a_name_that_is_taken_gets_a_mark() -> None:
     policy = random_policy(5, sizes=(6, 12, 4), recorded=48)
     nodes = {("fc1.rest" if name == "lif1" else name): op for name, op in policy.graph.nodes.items()}
-    edges = tuple(
-        tuple("fc1.rest" if end == "lif1" else end for end in edge) for edge in policy.graph.edges
-    )  # fmt: skip
+    edges = tuple(tuple("fc1.rest" if end == "lif1" else end for end in edge) for edge in policy.graph.edges)
     renamed = policy.replace(graph=policy.graph.replace(nodes=nodes, edges=edges))
     integers, report = lowered(renamed, weight_slices=2)
     assert "fc1.rest'" in links(report)

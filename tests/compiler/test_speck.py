@@ -47,9 +47,14 @@ def built(shape: list[int], layers: list[list[Any]]) -> Graph:
         match layer:
             case ["conv", out, kernel, stride, padding, bias]:
                 op = Conv(
-                    np.full((out, at[0], *kernel), 0.1), np.full(out, 0.1) if bias else None, tuple(stride),
-                    tuple(padding), (1, 1), 1, at[1:],
-                )  # fmt: skip
+                    np.full((out, at[0], *kernel), 0.1),
+                    np.full(out, 0.1) if bias else None,
+                    tuple(stride),
+                    tuple(padding),
+                    (1, 1),
+                    1,
+                    at[1:],
+                )
                 nodes += [(f"conv{k}", op), (f"if{k}", fire(*op.out_shape))]
             case ["pool", mode, kernel, stride]:
                 nodes.append((f"pool{k}", Pool(mode, tuple(kernel), tuple(stride), (0, 0), at)))
@@ -85,7 +90,7 @@ def test_verdicts_agree_with_sinabs() -> None:
         # A matrix behind a map of 3 x 16 x 32: 3 * 2^(9 + 4).
         ([["linear", 10, False]], 3 * 512 * 16, 10),
     ],
-)  # fmt: skip
+)
 def test_memory_is_counted_in_powers_of_two(layers: list[list[Any]], weights: int, neurons: int) -> None:
     case = Case.of(built([3, 16, 32], layers), SPECK)
     assert layer_memory(case, case.topology.wires[0]) == (weights, neurons)
@@ -105,10 +110,13 @@ def conv(**changes: Any) -> Conv:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"stride": (3, 1)}, {"stride": (1, 3)}, {"weight": np.ones((2, 2, 3, 2))}, {"dilation": (1, 2)},
+        {"stride": (3, 1)},
+        {"stride": (1, 3)},
+        {"weight": np.ones((2, 2, 3, 2))},
+        {"dilation": (1, 2)},
         {"weight": np.ones((2, 1, 3, 3)), "groups": 2},
     ],
-)  # fmt: skip
+)
 def test_each_axis_and_setting_is_looked_at(changes: dict[str, Any]) -> None:
     fine = conv()
     assert codes(fine, fire(*fine.out_shape)) == []

@@ -36,9 +36,11 @@ def split(graph: Graph) -> Graph:
 
 def layer(neuron: Neuron, weight: np.ndarray, bias: np.ndarray | None = None) -> Graph:
     nodes: list[tuple[str, Op]] = [
-        ("input", Input((weight.shape[1],), "spikes")), ("fc", Affine(weight, bias)), ("lif", neuron),
+        ("input", Input((weight.shape[1],), "spikes")),
+        ("fc", Affine(weight, bias)),
+        ("lif", neuron),
         ("output", Output((len(weight),))),
-    ]  # fmt: skip
+    ]
     return chain(Level.DISCRETE, nodes, dt=1e-3)
 
 
@@ -80,9 +82,11 @@ def test_behind_a_convolution_the_storage_stays() -> None:
     rng = np.random.default_rng(0)
     op = conv(rng, (2, 6, 6), 3)
     nodes: list[tuple[str, Op]] = [
-        ("input", Input((2, 6, 6), "spikes")), ("c", op), ("lif", lif(rng, 3, 6, 6, decays=3)),
+        ("input", Input((2, 6, 6), "spikes")),
+        ("c", op),
+        ("lif", lif(rng, 3, 6, 6, decays=3)),
         ("output", Output((3, 6, 6))),
-    ]  # fmt: skip
+    ]
     graph = chain(Level.DISCRETE, nodes, dt=1e-3)
     result = holds(split, compose(graph))
     parts = [op for op in result.nodes.values() if isinstance(op, SparseAffine)]

@@ -151,6 +151,8 @@ def test_explain_order_and_new_nodes() -> None:
     assert explain(graph, turned) == ["the order of the nodes changed", "the order of the edges changed"]
     more = graph.replace(nodes={**graph.nodes, "more": Scale(ONES)})
     assert explain(subject, more) == [
-        "more (Scale) is new", "the contract changed", "the recorded observations changed"
-    ]  # fmt: skip
+        "more (Scale) is new",
+        "the contract changed",
+        "the recorded observations changed",
+    ]
     assert explain(more, subject)[0] == "more (Scale) is gone"

@@ -95,9 +95,9 @@ def test_the_shorter_path_waits_and_says_how_long(make_policy: Callable[..., Pol
     assert (found.severity, found.node, found.value) == ("info", "around", 1)
     policy = make_policy((3, 4, 5, 2))
     edges = (*policy.graph.edges, ("normalise", "around"), ("around", "readout"))
-    branched = policy.replace(graph=policy.graph.replace(
-        nodes={**policy.graph.nodes, "around": affine(3, 2)}, edges=edges
-    ))  # fmt: skip
+    branched = policy.replace(
+        graph=policy.graph.replace(nodes={**policy.graph.nodes, "around": affine(3, 2)}, edges=edges)
+    )
     assert verify(branched) == []
     found, late = [f for f in findings_of(branched, LAVA) if f.code in ("unbalanced-paths", "latency")]
     assert (found.node, found.value) == ("around", 2)
@@ -201,8 +201,9 @@ def large(kind: str, count: int = 5000) -> Graph:
     draw = np.random.default_rng(0)
     nodes: dict[str, Op] = {"input": entry(1)}
     nodes |= {f"lif{k}": lif(1) for k in range(count)}
-    nodes |= {f"fc{k}": affine(1, 1, delay=2 if kind == "ring" and k % 2 else int(kind == "random"))
-              for k in range(count)}  # fmt: skip
+    nodes |= {
+        f"fc{k}": affine(1, 1, delay=2 if kind == "ring" and k % 2 else int(kind == "random")) for k in range(count)
+    }
     edges = {("input", "fc0"): None, (f"lif{count - 1}", "output"): None}
     nodes["output"] = Output((1,))
     if kind == "random":

@@ -141,9 +141,12 @@ def test_each_violation_is_found_where_it_is(code: str) -> None:
 def test_a_bias_channel_stands_beside_spikes_alone(carries: Any) -> None:
     """Of values engines would take it at its word, that what it sends are spikes."""
     nodes: list[tuple[str, Op]] = [
-        ("in", Input((3,), carries, 1.0)), ("always", BiasChannel(3)), ("fc", Dense(np.ones((2, 4)), 0, 8, 1)),
-        ("lif", Neuron(IntegerMembrane(5, np.zeros(2)), None, IntegerSpike(3))), ("out", Output((2,))),
-    ]  # fmt: skip
+        ("in", Input((3,), carries, 1.0)),
+        ("always", BiasChannel(3)),
+        ("fc", Dense(np.ones((2, 4)), 0, 8, 1)),
+        ("lif", Neuron(IntegerMembrane(5, np.zeros(2)), None, IntegerSpike(3))),
+        ("out", Output((2,))),
+    ]
     graph = chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=graphs.LAVA)
     assert [(finding.code, finding.node) for finding in verify(graph)] == [("wiring", "always")]
     spiking = graph.replace(nodes={**graph.nodes, "in": Input((3,), "spikes")})
@@ -210,7 +213,8 @@ ILL_FORMED: dict[str, tuple[Policy, str | None]] = {
     "nodes in another order": (on_graph(INTEGER, nodes=dict(reversed(INTEGER.graph.nodes.items()))), None),
     "skip": (wired(POLICY, ("normalise", "around"), ("around", "readout"), around=SKIP), None),
     "skip, integers": (
-        wired(INTEGER, ("quantise", "around"), ("around", "readout"), around=Dense(np.full((2, 5), 2), delay=2)), None,
+        wired(INTEGER, ("quantise", "around"), ("around", "readout"), around=Dense(np.full((2, 5), 2), delay=2)),
+        None,
     ),
     "skip, integers, not delayed": (
         wired(INTEGER, ("quantise", "around"), ("around", "readout"), around=Dense(np.full((2, 5), 2))),
@@ -219,10 +223,12 @@ ILL_FORMED: dict[str, tuple[Policy, str | None]] = {
     "feedback edge": (wired(POLICY, ("readout", "lif1")), "shape"),
     "feedback connection": (wired(POLICY, ("lif1", "back"), ("back", "lif1"), back=Affine(np.eye(4), None, 1)), None),
     "feedback connection without a delay": (
-        wired(POLICY, ("lif1", "back"), ("back", "lif1"), back=Affine(np.eye(4))), "cycle",
+        wired(POLICY, ("lif1", "back"), ("back", "lif1"), back=Affine(np.eye(4))),
+        "cycle",
     ),
     "feedback in a window of integers": (
-        wired(INTEGER, ("lif1", "back"), ("back", "lif1"), back=Dense(np.full((4, 4), 2))), "recurrent-window",
+        wired(INTEGER, ("lif1", "back"), ("back", "lif1"), back=Dense(np.full((4, 4), 2))),
+        "recurrent-window",
     ),
     "feedback edge in integers": (wired(INTEGER, ("lif1", "fc1")), "shape"),
     "two populations into one connection": (
@@ -230,8 +236,14 @@ ILL_FORMED: dict[str, tuple[Policy, str | None]] = {
         None,
     ),
     "two populations into one connection, integers": (
-        wired(INTEGER, ("quantise", "fc3"), ("fc3", "lif3"), ("lif3", "fc2"), fc3=Dense(np.full((4, 5), 2)),
-              lif3=INTEGER.graph.nodes["lif1"]),
+        wired(
+            INTEGER,
+            ("quantise", "fc3"),
+            ("fc3", "lif3"),
+            ("lif3", "fc2"),
+            fc3=Dense(np.full((4, 5), 2)),
+            lif3=INTEGER.graph.nodes["lif1"],
+        ),
         None,
     ),
     "two readouts into one decoder": (
@@ -239,15 +251,23 @@ ILL_FORMED: dict[str, tuple[Policy, str | None]] = {
         None,
     ),
     "two readouts into one decoder, integers": (
-        wired(INTEGER, ("lif1", "fc3"), ("fc3", "more"), ("more", "decode"), fc3=Dense(np.full((2, 4), 2)),
-              more=INTEGER.graph.nodes["readout"]),
+        wired(
+            INTEGER,
+            ("lif1", "fc3"),
+            ("fc3", "more"),
+            ("more", "decode"),
+            fc3=Dense(np.full((2, 4), 2)),
+            more=INTEGER.graph.nodes["readout"],
+        ),
         None,
     ),
     "an unconnected connection and its neurons": (
-        wired(POLICY, ("fc9", "lif9"), fc9=Affine(np.ones((4, 5))), lif9=lif(4)), "disconnected",
+        wired(POLICY, ("fc9", "lif9"), fc9=Affine(np.ones((4, 5))), lif9=lif(4)),
+        "disconnected",
     ),
     "an island that is a loop": (
-        wired(POLICY, ("fc9", "lif9"), ("lif9", "fc9"), fc9=Affine(np.eye(4), None, 1), lif9=lif(4)), None,
+        wired(POLICY, ("fc9", "lif9"), ("lif9", "fc9"), fc9=Affine(np.eye(4), None, 1), lif9=lif(4)),
+        None,
     ),
     "a readout in mid-chain": (put(POLICY, "lif1", spike=None), None),
     "a readout in mid-chain, integers": (put(INTEGER, "lif1", spike=None), "analogue-layer"),
@@ -258,45 +278,71 @@ ILL_FORMED: dict[str, tuple[Policy, str | None]] = {
         None,
     ),
     "two Normalise side by side": (
-        wired(POLICY, ("observation", "again"), ("again", "fc1"), again=NODES["normalise"]), None,
+        wired(POLICY, ("observation", "again"), ("again", "fc1"), again=NODES["normalise"]),
+        None,
     ),
     "two encoders": (
-        wired(INTEGER, ("normalise", "coarse"), ("coarse", "fc3"), ("fc3", "lif1"), coarse=Quantise(5, 2.0, 20),
-              fc3=Dense(np.full((4, 5), 2))),
+        wired(
+            INTEGER,
+            ("normalise", "coarse"),
+            ("coarse", "fc3"),
+            ("fc3", "lif1"),
+            coarse=Quantise(5, 2.0, 20),
+            fc3=Dense(np.full((4, 5), 2)),
+        ),
         None,
     ),
     "two encoders into one connection": (
-        wired(INTEGER, ("normalise", "coarse"), ("coarse", "fc1"), coarse=Quantise(5, 2.0, 20)), "shape"
-        if INTEGER.graph.nodes["quantise"].out_shape != (5,) else None,
+        wired(INTEGER, ("normalise", "coarse"), ("coarse", "fc1"), coarse=Quantise(5, 2.0, 20)),
+        "shape" if INTEGER.graph.nodes["quantise"].out_shape != (5,) else None,
     ),
     "a decoder fed twice by one population": (
-        wired(POLICY, ("readout", "decode2"), ("decode2", "action"), decode2=Decode(*np.zeros((4, 2)))), None,
+        wired(POLICY, ("readout", "decode2"), ("decode2", "action"), decode2=Decode(*np.zeros((4, 2)))),
+        None,
     ),
     "a decoder behind a decoder": (
-        wired(POLICY, ("decode", "decode2"), ("decode2", "action"), decode2=NODES["decode"]), "misplaced",
+        wired(POLICY, ("decode", "decode2"), ("decode2", "action"), decode2=NODES["decode"]),
+        "misplaced",
     ),
     "normalise -> fc1, in integers": (wired(INTEGER, ("normalise", "fc1"), without=("quantise",)), "wiring"),
     "an encoder of integers into a connection that has binary spikes": (
-        wired(INTEGER, ("quantise", "fc3"), ("fc3", "readout"), fc3=Dense(np.full((2, 5), 2), delay=2)), None,
+        wired(INTEGER, ("quantise", "fc3"), ("fc3", "readout"), fc3=Dense(np.full((2, 5), 2), delay=2)),
+        None,
     ),
     "Input -> Output": (wired(POLICY, ("observation", "action2"), action2=Output((5,))), "misplaced"),
     "a population that is read and counted": (
-        wired(POLICY, ("lif1", "count"), ("lif1", "last"), ("count", "action2"), ("last", "action2"),
-              count=CountDecode(np.ones((4, 1)), *np.zeros((3, 4))), last=Decode(*np.zeros((4, 4))),
-              action2=Output((4,))),
+        wired(
+            POLICY,
+            ("lif1", "count"),
+            ("lif1", "last"),
+            ("count", "action2"),
+            ("last", "action2"),
+            count=CountDecode(np.ones((4, 1)), *np.zeros((3, 4))),
+            last=Decode(*np.zeros((4, 4))),
+            action2=Output((4,)),
+        ),
         "read-twice",
     ),
     "an encoder of spikes behind the core": (
-        wired(POLICY, ("readout", "encode"), ("encode", "fc9"), ("fc9", "readout"), encode=population_code(2, 4),
-              fc9=Affine(np.ones((2, 8)))),
+        wired(
+            POLICY,
+            ("readout", "encode"),
+            ("encode", "fc9"),
+            ("fc9", "readout"),
+            encode=population_code(2, 4),
+            fc9=Affine(np.ones((2, 8))),
+        ),
         "misplaced",
     ),
     "neurons into neurons": (
-        wired(POLICY, ("lif1", "again"), ("again", "fc2"), cut=("lif1", "fc2"), again=lif(4)), None,
+        wired(POLICY, ("lif1", "again"), ("again", "fc2"), cut=("lif1", "fc2"), again=lif(4)),
+        None,
     ),
-    "neurons into neurons, integers": (wired(INTEGER, ("lif1", "again"), ("again", "fc2"), again=INTEGER.graph.nodes[
-        "lif1"]), "wiring"),
-}  # fmt: skip
+    "neurons into neurons, integers": (
+        wired(INTEGER, ("lif1", "again"), ("again", "fc2"), again=INTEGER.graph.nodes["lif1"]),
+        "wiring",
+    ),
+}
 
 
 def two_choices() -> Policy:
@@ -353,13 +399,14 @@ CORE: list[Maker] = [
     lambda draw: Threshold(draw.normal(size=4)),
 ]
 DENSE: list[Maker] = [
-    lambda draw: Dense(2 * draw.integers(-9, 9, size=(4, 4)), int(draw.integers(-2, 2)), 8, int(draw.integers(1, 4))),
+    lambda draw: Dense(2 * draw.integers(-9, 9, size=(4, 4)), int(draw.integers(-2, 2)), 8, int(draw.integers(1, 4)))
 ]
 NEURONS: list[Maker] = [
-    lambda draw: Neuron(IntegerMembrane(int(draw.integers(4096)), draw.integers(9, size=4)), None,
-                        IntegerSpike(int(draw.integers(200)))),
+    lambda draw: Neuron(
+        IntegerMembrane(int(draw.integers(4096)), draw.integers(9, size=4)), None, IntegerSpike(int(draw.integers(200)))
+    ),
     lambda draw: Neuron(IntegerMembrane(400, np.zeros(4)), IntegerSynapse(100), IntegerSpike(9)),
-]  # fmt: skip
+]
 ODD: list[Maker] = [
     lambda draw: Normalise(np.zeros(4), np.ones(4), 1e-8, 3.0),
     lambda draw: Decode(np.ones(4), np.zeros(4), -np.ones(4), np.ones(4)),
@@ -410,9 +457,12 @@ def test_any_wiring_of_any_ops_is_refused_by_name_or_runs(seed: int, level: Leve
     graph = tangle(draw, level)
     one = ("",) * 4
     contract = dataclasses.replace(
-        POLICY.contract, observation=Channels(tuple("abcd"), one), action=Channels(tuple("abcd"), one),
-        fail_safe=(0.0,) * 4, state=draw.choice(["reset", "carried"]).item(),
-    )  # fmt: skip
+        POLICY.contract,
+        observation=Channels(tuple("abcd"), one),
+        action=Channels(tuple("abcd"), one),
+        fail_safe=(0.0,) * 4,
+        state=draw.choice(["reset", "carried"]).item(),
+    )
     outcome(graph, draw)
     decode = Decode(np.ones(4), np.zeros(4), -np.ones(4), np.ones(4))
     edges = tuple((a, "decode" if b == "output" else b) for a, b in graph.edges)

@@ -97,19 +97,28 @@ def population(shape: tuple[int, ...]) -> Neuron:
     """Spiking neurons in the shape of a picture."""
     flat = lif(int(np.prod(shape)), 0.8, threshold=0.7)
     parts = {
-        name: dataclasses.replace(piece, **{
-            f.name: getattr(piece, f.name).reshape(shape) for f in dataclasses.fields(piece)
-            if isinstance(getattr(piece, f.name), np.ndarray)
-        })
-        for name in ("membrane", "spike") if (piece := getattr(flat, name)) is not None
-    }  # fmt: skip
+        name: dataclasses.replace(
+            piece,
+            **{
+                f.name: getattr(piece, f.name).reshape(shape)
+                for f in dataclasses.fields(piece)
+                if isinstance(getattr(piece, f.name), np.ndarray)
+            },
+        )
+        for name in ("membrane", "spike")
+        if (piece := getattr(flat, name)) is not None
+    }
     return flat.replace(**parts)
 
 
 def stream(
-    *nodes: tuple[str, Op], shape: tuple[int, ...] = (5,), carries: str = "spikes", delay: int = 0, read: bool = False,
+    *nodes: tuple[str, Op],
+    shape: tuple[int, ...] = (5,),
+    carries: str = "spikes",
+    delay: int = 0,
+    read: bool = False,
     limit: float = 4.0,
-) -> Graph:  # fmt: skip
+) -> Graph:
     """An Input, these nodes, one more layer of neurons, which spikes or is read, an Output."""
     values: Any = carries
     named: list[tuple[str, Op]] = [("in", Input(shape, values, limit if carries == "values" else None)), *nodes]
@@ -161,8 +170,12 @@ def choices() -> Iterator[tuple[Choice, bool]]:
 
 def choices_of(graph: Graph) -> Iterator[Choice]:
     """Those that a graph has."""
-    parts = [(op, getattr(op, name)) for op in graph.nodes.values() for name, declared in
-             fields.declarations(type(op)) if declared.kind == "part"]  # fmt: skip
+    parts = [
+        (op, getattr(op, name))
+        for op in graph.nodes.values()
+        for name, declared in fields.declarations(type(op))
+        if declared.kind == "part"
+    ]
     for piece in (*graph.nodes.values(), *(part for _, part in parts if part is not None)):
         for name, declared in fields.declarations(type(piece)):
             value = getattr(piece, name)
@@ -187,11 +200,15 @@ def sigma_delta(activation: Any) -> Graph:
     """A network of changes, in integers from the start."""
     rng = np.random.default_rng(3)
     nodes: list[tuple[str, Op]] = [
-        ("in", Input((3,), "values", 30.0)), ("copy", Dense(2 * np.eye(3), -1, 8, 1)), ("delta", Delta(3, 2)),
+        ("in", Input((3,), "values", 30.0)),
+        ("copy", Dense(2 * np.eye(3), -1, 8, 1)),
+        ("delta", Delta(3, 2)),
         ("fc", Dense(2 * rng.integers(-9, 9, size=(5, 3)), -3, 8, 1)),
         ("layer", SigmaDelta(rng.integers(-9, 9, size=5), 1, activation)),
-        ("last", Dense(2 * rng.integers(-9, 9, size=(2, 5)), -3, 8, 1)), ("sum", Sigma(2)), ("out", Output((2,))),
-    ]  # fmt: skip
+        ("last", Dense(2 * rng.integers(-9, 9, size=(2, 5)), -3, 8, 1)),
+        ("sum", Sigma(2)),
+        ("out", Output((2,))),
+    ]
     return chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA)
 
 
@@ -212,8 +229,11 @@ MAKERS: dict[tuple[str, str], Callable[[str], Policy | Graph]] = {
     ("Spike", "reset"): lambda value: part("spike", reset=value),
     ("Pool", "mode"): lambda value: pictures(Pool(value, (2, 2), (2, 1), (1, 0), (2, 4, 4))),  # type: ignore[arg-type]
     ("Activation", "function"): lambda value: stream(
-        ("fc", Affine(weights(7, 5))), ("act", Activation(value, (7,))), ("fc2", Affine(weights(6, 7))),  # type: ignore[arg-type]
-        ("lif", lif(6)), carries="values",
+        ("fc", Affine(weights(7, 5))),
+        ("act", Activation(value, (7,))),
+        ("fc2", Affine(weights(6, 7))),  # type: ignore[arg-type]
+        ("lif", lif(6)),
+        carries="values",
     ),
     ("Input", "limit"): lambda _: limited(policy()),
     ("SparseAffine", "bias"): lambda _: rows(bias=True),
@@ -221,7 +241,7 @@ MAKERS: dict[tuple[str, str], Callable[[str], Policy | Graph]] = {
     ("Normalise", "epsilon_outside"): lambda value: with_node(
         policy(), "normalise", policy().graph.nodes["normalise"].replace(epsilon=0.3, epsilon_outside=value == "True")
     ),
-}  # fmt: skip
+}
 """Op or part, and its choice -> a case of a value of that."""
 
 
@@ -229,16 +249,18 @@ def chosen() -> dict[str, Case]:
     """A case of each value that is not the default, of each choice that `MAKERS` can make; others are below."""
     abouts = {
         (kind.__name__, name): declared.about
-        for kind in (*OPS.values(), *PART_TYPES.values()) for name, declared in fields.declarations(kind)
-    }  # fmt: skip
+        for kind in (*OPS.values(), *PART_TYPES.values())
+        for name, declared in fields.declarations(kind)
+    }
     return {
         choice.name: Case(
             lambda choice=choice: MAKERS[choice.of, choice.field](choice.value),  # type: ignore[misc]
             abouts[choice.of, choice.field],
             values="values" if choice.of == "Activation" else "spikes",
         )
-        for choice, default in choices() if not default and (choice.of, choice.field) in MAKERS
-    }  # fmt: skip
+        for choice, default in choices()
+        if not default and (choice.of, choice.field) in MAKERS
+    }
 
 
 SKIP = Affine(weights(4, 6) / 10)
@@ -251,12 +273,20 @@ CASES: dict[str, Case] = {
         lambda: wired(policy(), ("", ""), ("normalise", "around"), ("around", "readout"), around=SKIP),
         "the observation reaches the readout by a longer and a shorter path",
     ),
-    **{f"branches {k}": Case(lambda k=k: random_dag(k), "skips, fan-in, fan-out, one or two Inputs and Outputs")  # type: ignore[misc]
-       for k in (3, 4, 7)},
-    **{f"branches carried {k}": Case(lambda k=k: random_dag(k, carried=True), "the same with delays, state carried")  # type: ignore[misc]
-       for k in (2, 5)},
-    **{f"recurrence {k}": Case(lambda k=k: random_dag(k, carried=True, recurrent=True), "and a layer that hears itself")  # type: ignore[misc]
-       for k in (5, 6)},
+    **{
+        f"branches {k}": Case(lambda k=k: random_dag(k), "skips, fan-in, fan-out, one or two Inputs and Outputs")  # type: ignore[misc]
+        for k in (3, 4, 7)
+    },
+    **{
+        f"branches carried {k}": Case(lambda k=k: random_dag(k, carried=True), "the same with delays, state carried")  # type: ignore[misc]
+        for k in (2, 5)
+    },
+    **{
+        f"recurrence {k}": Case(
+            lambda k=k: random_dag(k, carried=True, recurrent=True), "and a layer that hears itself"
+        )  # type: ignore[misc]
+        for k in (5, 6)
+    },
     # Ends
     "population code": Case(lambda: policy(3, population=5), "the observation enters as spikes of populations"),
     "spike counts": Case(lambda: policy(4, output_population=3), "actions are read from counts of spikes"),
@@ -278,9 +308,14 @@ CASES: dict[str, Case] = {
     "thresholds": Case(lambda: part("spike", threshold=np.linspace(0.8, 1.5, HIDDEN)), "thresholds that differ"),
     "reset to a value": Case(lambda: part("spike", reset_value=full(0.1)), "a spike sets the membrane to 0.1"),
     "refractory": Case(lambda: part("spike", refractory=1), "a silent step after each spike"),
-    **{f"refractory, {rule}": Case(
-        lambda rule=rule: part("spike", refractory=2, reset=rule), "and another reset"  # type: ignore[misc]
-    ) for rule in RESETS if rule != "value"},
+    **{
+        f"refractory, {rule}": Case(
+            lambda rule=rule: part("spike", refractory=2, reset=rule),
+            "and another reset",  # type: ignore[misc]
+        )
+        for rule in RESETS
+        if rule != "value"
+    },
     "analogue layer": Case(lambda: with_node(policy(), "lif1", li(HIDDEN, 0.5)), "a hidden layer that gives membranes"),
     "stateless spike": Case(lambda: with_node(policy(), "lif1", Threshold(full(1.0))), "a threshold without memory"),
     # What passes values on, convolutions, streams
@@ -304,19 +339,26 @@ CASES: dict[str, Case] = {
     ),
     "stream of values": Case(
         lambda: stream(("fc", Affine(weights(7, 5), None, 1)), ("lif", lif(7)), carries="values", delay=1),
-        "no policy: values step by step", values="values",
+        "no policy: values step by step",
+        values="values",
     ),
     "stream of membranes": Case(
         lambda: stream(("fc", Affine(weights(7, 5), None, 1)), ("lif", lif(7)), delay=1, read=True),
         "no policy: membranes leave step by step",
     ),
     "stream in blocks": Case(
-        lambda: stream(("fc", Affine(weights(7, 5))), ("lif", lif(7))), "state cleared before each block of 5 steps",
+        lambda: stream(("fc", Affine(weights(7, 5))), ("lif", lif(7))),
+        "state cleared before each block of 5 steps",
         Schedule(5, "reset"),
     ),
     "flattened": Case(
-        lambda: stream(("flat", Flatten((2, 3, 2), 0, -1)), ("fc", Affine(weights(7, 12), None, 1)), ("lif", lif(7)),
-                       shape=(2, 3, 2), delay=1),
+        lambda: stream(
+            ("flat", Flatten((2, 3, 2), 0, -1)),
+            ("fc", Affine(weights(7, 12), None, 1)),
+            ("lif", lif(7)),
+            shape=(2, 3, 2),
+            delay=1,
+        ),
         "a picture as a vector",
     ),
     "convolution in 1-D": Case(
@@ -333,9 +375,10 @@ CASES: dict[str, Case] = {
     "limit alone": Case(bare, "observations are clipped, and not normalised"),
     "limit of a stream": Case(
         lambda: stream(("fc", Affine(weights(7, 5), None, 1)), ("lif", lif(7)), carries="values", delay=1, limit=1.5),
-        "values are clipped step by step", values="values",
+        "values are clipped step by step",
+        values="values",
     ),
     # Each value of each choice that the ops declare
     **chosen(),
-}  # fmt: skip
+}
 """Name -> case; the document has this order."""

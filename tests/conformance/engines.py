@@ -53,16 +53,23 @@ def own_chip() -> AnyTarget:
     path = Path(__file__).parents[2] / "targets" / "lava" / "spec.toml"
     lava = tomllib.loads(path.read_text(encoding="utf-8"))
     arithmetic = {
-        **lava["arithmetic"], "weight_signs": "twos-complement", "current_overflow": "saturate",
-        "membrane_overflow": "saturate", "decay_bits": 8, "decay_rounding": "floor", "compare": ">=",
+        **lava["arithmetic"],
+        "weight_signs": "twos-complement",
+        "current_overflow": "saturate",
+        "membrane_overflow": "saturate",
+        "decay_bits": 8,
+        "decay_rounding": "floor",
+        "compare": ">=",
         "readout": "membrane",
-    }  # fmt: skip
+    }
     free = {"value": "unlimited", "source": "made up", "confidence": "exact"}
     kept = {name: lava[name] for name in ("title", "summary", "nodes")}
     limits = dict.fromkeys(("cores", "neurons"), free)
-    return IntegerTarget(spec_from_dict(
-        {**kept, "name": "own-chip", "engines": [], "arithmetic": arithmetic, "behaviour": {}, "limits": limits}
-    ))  # fmt: skip
+    return IntegerTarget(
+        spec_from_dict(
+            {**kept, "name": "own-chip", "engines": [], "arithmetic": arithmetic, "behaviour": {}, "limits": limits}
+        )
+    )
 
 
 @functools.cache

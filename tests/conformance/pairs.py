@@ -52,8 +52,10 @@ def covering(
             draw.leave_out(*value)
     wanted = dict.fromkeys(
         frozenset({(a, x), (b, y)})
-        for a, b in itertools.combinations(draw.factors, 2) for x in draw.factors[a] for y in draw.factors[b]
-    )  # fmt: skip
+        for a, b in itertools.combinations(draw.factors, 2)
+        for x in draw.factors[a]
+        for y in draw.factors[b]
+    )
     while wanted:
         pair = next(iter(wanted))
         candidates = draw.legal(dict(pair), CANDIDATES)
@@ -72,9 +74,12 @@ class _Draw:
     """Rows around what is fixed of them; `first` is a legal one."""
 
     def __init__(
-        self, factors: Factors, problems: Callable[[Row], set[str]], shown: Callable[[Row], Row],
+        self,
+        factors: Factors,
+        problems: Callable[[Row], set[str]],
+        shown: Callable[[Row], Row],
         rng: np.random.Generator,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.factors, self.problems, self.shown, self.rng = dict(factors), problems, shown, rng
         self.first = self.legal({}, 1)[0]
 

@@ -67,19 +67,53 @@ from nervecord.compiler.plan.plan import plan
 GIVEN = "given"
 """The value of a field that may be left out, where it is not: as the template has it."""
 BASE = Arithmetic(
-    weight_bits=8, weight_signs="twos-complement", weight_exponent_low=-8, weight_exponent_high=7,
-    accumulate="sum-then-shift", product_bits=32, input_shift=2, current_bits=12, current_overflow="saturate",
-    membrane_bits=13, membrane_overflow="saturate", decay="factor", decay_bits=8, decay_rounding="floor",
-    current_decay_low=0, order="current-first", threshold_bits=10, threshold_shift=2, compare=">", reset="zero",
-    spikes_per_step=1, bias_bits=8, bias_exponent_high=4, bias_enters="membrane", readout="membrane", graded_bits=9,
-    connection_delay=0, delay_max=16,
-)  # fmt: skip
+    weight_bits=8,
+    weight_signs="twos-complement",
+    weight_exponent_low=-8,
+    weight_exponent_high=7,
+    accumulate="sum-then-shift",
+    product_bits=32,
+    input_shift=2,
+    current_bits=12,
+    current_overflow="saturate",
+    membrane_bits=13,
+    membrane_overflow="saturate",
+    decay="factor",
+    decay_bits=8,
+    decay_rounding="floor",
+    current_decay_low=0,
+    order="current-first",
+    threshold_bits=10,
+    threshold_shift=2,
+    compare=">",
+    reset="zero",
+    spikes_per_step=1,
+    bias_bits=8,
+    bias_exponent_high=4,
+    bias_enters="membrane",
+    readout="membrane",
+    graded_bits=9,
+    connection_delay=0,
+    delay_max=16,
+)
 """So narrow that currents and membranes do saturate."""
 WIDEST = dataclasses.replace(
-    BASE, weight_bits=16, weight_exponent_low=-24, weight_exponent_high=24, product_bits=53, input_shift=0,
-    current_bits=32, membrane_bits=32, decay_bits=16, threshold_bits=31, threshold_shift=0, bias_bits=24,
-    bias_exponent_high=16, graded_bits=24, delay_max=4096,
-)  # fmt: skip
+    BASE,
+    weight_bits=16,
+    weight_exponent_low=-24,
+    weight_exponent_high=24,
+    product_bits=53,
+    input_shift=0,
+    current_bits=32,
+    membrane_bits=32,
+    decay_bits=16,
+    threshold_bits=31,
+    threshold_shift=0,
+    bias_bits=24,
+    bias_exponent_high=16,
+    graded_bits=24,
+    delay_max=4096,
+)
 """Takes the ends of what ops declare."""
 SCHEDULES = {"carried": STREAM, "reset": Schedule(5, "reset")}
 
@@ -87,9 +121,10 @@ SCHEDULES = {"carried": STREAM, "reset": Schedule(5, "reset")}
 def arithmetic_factors() -> dict[str, tuple[Any, ...]]:
     """Every choice that an arithmetic declares; several spikes are one as well, of which a rule speaks."""
     found = {
-        f"arithmetic.{name}": typing.get_args(key.kind) for name, key in KEYS.items()
+        f"arithmetic.{name}": typing.get_args(key.kind)
+        for name, key in KEYS.items()
         if typing.get_origin(key.kind) is typing.Literal
-    }  # fmt: skip
+    }
     return {**found, "arithmetic.spikes_per_step": (1, 3)}
 
 
@@ -106,9 +141,10 @@ def choices_of(nodes: dict[str, Op]) -> dict[str, tuple[Any, ...]]:
     """The factors of a template's nodes."""
     return {
         path: (None, GIVEN) if declared.optional else declared.options or (False, True)
-        for name, op in nodes.items() for path, declared, _ in declared_of(op, name)
+        for name, op in nodes.items()
+        for path, declared, _ in declared_of(op, name)
         if declared.optional or declared.kind in ("choice", "flag")
-    }  # fmt: skip
+    }
 
 
 def declared_of(piece: Any, path: str) -> Iterator[tuple[str, fields.Declared, Any]]:
@@ -188,22 +224,33 @@ def integer_nodes(a: Arithmetic) -> dict[str, Op]:
         bias = np.clip(np.rint(normal(size) * 20), *a.bias_range).astype(np.int32)
         return Neuron(
             IntegerMembrane(a.decay_code(keeps), bias, min(1, a.bias_exponent_high)),
-            IntegerSynapse(a.decay_code(0.6, current=True)), IntegerSpike(min(threshold, a.threshold_largest)),
-        )  # fmt: skip
+            IntegerSynapse(a.decay_code(0.6, current=True)),
+            IntegerSpike(min(threshold, a.threshold_largest)),
+        )
 
     shape = Convolution(2, (1, 5), (2,), (2,), (1,), (1,), 1)
     rows = shape.unrolled(weights(2, 1, 2))
     limit = float(min(30, a.graded_limit)) or None
     return {
-        "values": Input((4,), "values" if limit else "spikes", limit or 1.0), "spikes": Input((3,), "spikes", 1.0),
-        "always": BiasChannel(3), "fc": dense(5, 4, -2), "fc2": dense(5, 4, 2, turned=True),
-        "neurons": neuron(5, 0.8, 60), "back": dense(5, 5, 1),
+        "values": Input((4,), "values" if limit else "spikes", limit or 1.0),
+        "spikes": Input((3,), "spikes", 1.0),
+        "always": BiasChannel(3),
+        "fc": dense(5, 4, -2),
+        "fc2": dense(5, 4, 2, turned=True),
+        "neurons": neuron(5, 0.8, 60),
+        "back": dense(5, 5, 1),
         "rows": Sparse(rows.values, rows.columns, rows.starts, 5, exponent(2), a.weight_bits, delay, shape),
-        "read": neuron(6, 0.9, 20), "rescale": Rescale(normal(6)), "out": Output((6,)),
-        "copy": diagonal(4), "delta": Delta(4, 2, 1, 1), "fc3": dense(3, 4, -4),
-        "layer": SigmaDelta(np.array([5, -6, 0]), 3, "relu", 1, 2), "fc4": dense(2, 3, -4), "sum": Sigma(2),
+        "read": neuron(6, 0.9, 20),
+        "rescale": Rescale(normal(6)),
+        "out": Output((6,)),
+        "copy": diagonal(4),
+        "delta": Delta(4, 2, 1, 1),
+        "fc3": dense(3, 4, -4),
+        "layer": SigmaDelta(np.array([5, -6, 0]), 3, "relu", 1, 2),
+        "fc4": dense(2, 3, -4),
+        "sum": Sigma(2),
         "sums": Output((2,)),
-    }  # fmt: skip
+    }
 
 
 INTEGER_EDGES = linked("""values fc neurons
@@ -280,26 +327,34 @@ def on_grid(weights: Array, op: Mantissas, a: Arithmetic) -> Array:
 # Floats
 
 FLOAT_NODES: dict[str, Op] = {
-    "in": Input((2, 4, 4), "values", 2.0), "pool": Pool("sum", (2, 2), (1, 2), (1, 0), (2, 4, 4)),
+    "in": Input((2, 4, 4), "values", 2.0),
+    "pool": Pool("sum", (2, 2), (1, 2), (1, 0), (2, 4, 4)),
     "conv": Conv(normal(3, 2, 2, 2), normal(3), (1, 1), (0, 0), (1, 1), 1, (5, 2)),
     "flat": Flatten((3, 4, 1), 0, -1),
     "rows": SparseAffine.of(
-        Convolution(2, (3, 4), (2,), (1,), (0,), (1,), 1).unrolled(normal(2, 3, 2) / 2), normal(6), 1,
+        Convolution(2, (3, 4), (2,), (1,), (0,), (1,), 1).unrolled(normal(2, 3, 2) / 2),
+        normal(6),
+        1,
         convolution=Convolution(2, (3, 4), (2,), (1,), (0,), (1,), 1),
     ),
-    "act": Activation("tanh", (6,), 0.5), "fc": Affine(normal(5, 6), normal(5), 1), "scale": Scale(normal(5)),
+    "act": Activation("tanh", (6,), 0.5),
+    "fc": Affine(normal(5, 6), normal(5), 1),
+    "scale": Scale(normal(5)),
     "neurons": Neuron(
-        Membrane(np.full(5, 0.9), np.ones(5), np.full(5, 0.1)), Synapse(np.full(5, 0.5), np.ones(5)),
+        Membrane(np.full(5, 0.9), np.ones(5), np.full(5, 0.1)),
+        Synapse(np.full(5, 0.5), np.ones(5)),
         Spike(np.full(5, 0.5), np.full(5, -0.2), "value", 1),
     ),
     "fc2": Affine(normal(4, 5), normal(4)),
-    "steps": Threshold(np.full(4, 0.2)), "fc3": Affine(normal(3, 4) * 2, normal(3) / 4),
+    "steps": Threshold(np.full(4, 0.2)),
+    "fc3": Affine(normal(3, 4) * 2, normal(3) / 4),
     "last": Neuron(
-        Membrane(np.full(3, 0.7), np.ones(3), np.zeros(3)), Synapse(np.full(3, 0.3), np.ones(3)),
+        Membrane(np.full(3, 0.7), np.ones(3), np.zeros(3)),
+        Synapse(np.full(3, 0.3), np.ones(3)),
         Spike(np.full(3, 0.8), np.full(3, 0.1), "subtract", 0),
     ),
     "out": Output((3,)),
-}  # fmt: skip
+}
 """Every op of floats, one behind the other."""
 FLOAT_EDGES = linked(" ".join(FLOAT_NODES))
 
@@ -331,7 +386,8 @@ HOST_NODES: dict[str, Op] = {
     "values": Input((4,), "values", 5.5),
     "normalise": Normalise([0.0, 0.0, 1.5, -0.25], [1.0, 0.0, 4.0, 1e-12], 1.0, CLIP),
     "quantise": Quantise(4, SCALE, 13, 5),
-    "coded": Input((2,), "values", 5.5), "normalise coded": Normalise([0.0, 0.5], [1.0, 3.0], 0.25, 2.0),
+    "coded": Input((2,), "values", 5.5),
+    "normalise coded": Normalise([0.0, 0.5], [1.0, 3.0], 0.25, 2.0),
     "encode": PopulationEncode([[-1.0, 0.0, 1.0], [-2.0, 0.0, 0.5]], 0.5),
     "fc": Dense(mantissas(6, 5), -1, 8, 0),
     "fc coded": Dense(mantissas(6, 7), 0, 8, 0),
@@ -340,9 +396,11 @@ HOST_NODES: dict[str, Op] = {
     "read": Neuron(IntegerMembrane(100, np.array([1, -1, 0, 2]))),
     "decode": Decode([0.25, -0.5, 0.0, 1e-3], [0.0, 0.0, 0.0, 0.5], [-9.0, 0.0, -1.0, -9.0], [9.0, 9.0, 1.0, 0.5]),
     "count": CountDecode(normal(3, 2), [0.0, -1.0, 0.5], [-1.0, -0.5, 0.0], [1.0, 9.0, 0.0]),
-    "choose": ArgmaxDecode(4, 0.5), "choose counts": CountArgmaxDecode(np.abs(normal(3, 2)), [0.0, 0.0, 0.25]),
-    "action": Output((4,)), "counts": Output((3,)),
-}  # fmt: skip
+    "choose": ArgmaxDecode(4, 0.5),
+    "choose counts": CountArgmaxDecode(np.abs(normal(3, 2)), [0.0, 0.0, 0.25]),
+    "action": Output((4,)),
+    "counts": Output((3,)),
+}
 """Every op of the host, some of which are alternatives."""
 ENTERS = {
     "values": linked("values normalise quantise fc neurons"),
@@ -364,9 +422,12 @@ def host_factors() -> Factors:
     # What enters a policy is values, and what "carries" says of them is the target's affair.
     own = {path: values for path, values in choices_of(nodes).items() if not path.endswith(".carries")}
     return {
-        **own, "quantise.constant": (0, 5), "enters": tuple(ENTERS), "leaves": tuple(LEAVES),
+        **own,
+        "quantise.constant": (0, 5),
+        "enters": tuple(ENTERS),
+        "leaves": tuple(LEAVES),
         "schedule": tuple(SCHEDULES),
-    }  # fmt: skip
+    }
 
 
 def _host_edges(row: Row) -> tuple[Edge, ...]:
@@ -395,18 +456,23 @@ def host_policy(row: Row) -> Policy:
     choices = max(getattr(op, "choices", 0) for op in decoders)
     decoded: list[Any] = [outputs[name] for name in nodes if name in outputs]
     low, high = (
-        ((0.0,), (choices - 1.0,)) if choices
+        ((0.0,), (choices - 1.0,))
+        if choices
         else (tuple(v for op in decoded for v in op.limits[end]) for end in (0, 1))
-    )  # fmt: skip
+    )
     actions = len(low)
     observations = sum(op.size for op in nodes.values() if isinstance(op, Input))
     schedule = SCHEDULES[row["schedule"]]
     contract = Contract(
-        environment="none", steps=5, state=schedule.state, control_period=0.05,
+        environment="none",
+        steps=5,
+        state=schedule.state,
+        control_period=0.05,
         observation=Channels(tuple(f"o{k}" for k in range(observations)), ("",) * observations),
         action=Channels(tuple(f"a{k}" for k in range(actions)), ("",) * actions, low, high),
-        fail_safe=high, choices=tuple(f"choice {k}" for k in range(choices)),
-    )  # fmt: skip
+        fail_safe=high,
+        choices=tuple(f"choice {k}" for k in range(choices)),
+    )
     arithmetic = dataclasses.replace(BASE, membrane_bits=24, current_bits=24)
     return Policy(Graph(Level.INTEGER, nodes, edges, 1e-3, arithmetic), contract)
 

@@ -59,8 +59,12 @@ def batched_stream(network_plan: Plan) -> Any:
 
 
 ENGINES: dict[str, Callable[[Plan], Any]] = {
-    "definition": MachineStream, "emulator": EmulatorStream, "torch": batched_stream, "onnx": OnnxStream, "c": CStream,
-}  # fmt: skip
+    "definition": MachineStream,
+    "emulator": EmulatorStream,
+    "torch": batched_stream,
+    "onnx": OnnxStream,
+    "c": CStream,
+}
 Literals = {
     name: typing.get_args(hint) for name, hint in typing.get_type_hints(Arithmetic).items() if typing.get_args(hint)
 }
@@ -89,10 +93,13 @@ def integers(arithmetic: Arithmetic) -> Plan:
     """What every field of an arithmetic matters to: currents, biases, decays, rounded sums, spikes, a readout."""
     neuron = Neuron(IntegerMembrane(2048, np.array([3, -2]), 1), IntegerSynapse(2048), IntegerSpike(20))
     nodes: list[tuple[str, Op]] = [
-        ("in", Input((3,), "values", 60.0)), ("fc", Dense(np.array([[2, -4, 6], [8, 2, -2]]), -2, 8, 1)),
-        ("lif", neuron), ("fc2", Dense(np.array([[2, 4]]), -1, 8, 1)),
-        ("li", Neuron(IntegerMembrane(2048, np.array([0])), IntegerSynapse(2048))), ("out", Output((1,))),
-    ]  # fmt: skip
+        ("in", Input((3,), "values", 60.0)),
+        ("fc", Dense(np.array([[2, -4, 6], [8, 2, -2]]), -2, 8, 1)),
+        ("lif", neuron),
+        ("fc2", Dense(np.array([[2, 4]]), -1, 8, 1)),
+        ("li", Neuron(IntegerMembrane(2048, np.array([0])), IntegerSynapse(2048))),
+        ("out", Output((1,))),
+    ]
     return plan(chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=arithmetic))
 
 
@@ -141,11 +148,15 @@ def spiking() -> Plan:
 
 def changes() -> Plan:
     nodes: list[tuple[str, Op]] = [
-        ("in", Input((2,), "values", 30.0)), ("copy", Dense(2 * np.eye(2), -1, 8, 1)), ("delta", Delta(2, 1)),
-        ("fc", Dense(2 * np.eye(2), -1, 8, 1)), ("op", SigmaDelta(np.array([1, -1]), 1)),
-        ("fc2", Dense(2 * np.ones((1, 2)), -1, 8, 1)), ("li", Neuron(IntegerMembrane(5, np.array([0])))),
+        ("in", Input((2,), "values", 30.0)),
+        ("copy", Dense(2 * np.eye(2), -1, 8, 1)),
+        ("delta", Delta(2, 1)),
+        ("fc", Dense(2 * np.eye(2), -1, 8, 1)),
+        ("op", SigmaDelta(np.array([1, -1]), 1)),
+        ("fc2", Dense(2 * np.ones((1, 2)), -1, 8, 1)),
+        ("li", Neuron(IntegerMembrane(5, np.array([0])))),
         ("out", Output((1,))),
-    ]  # fmt: skip
+    ]
     return plan(chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA))
 
 
@@ -153,15 +164,17 @@ PLANS: dict[tuple[str, str], tuple[Callable[[], Plan], Callable[[Plan], Any], tu
     ("Spike", "reset"): (spiking, lambda case: case.step("op").op.spike, ("definition", "torch", "onnx")),
     ("Pool", "mode"): (
         lambda: floats(("op", Pool("sum", (2, 2), (2, 2), (0, 0), (1, 4, 4))), ("flat", Flatten((1, 2, 2), 0, -1))),
-        lambda case: case.step("op").op, ("definition", "torch", "onnx"),
+        lambda case: case.step("op").op,
+        ("definition", "torch", "onnx"),
     ),
     ("Activation", "function"): (
-        lambda: floats(("op", Activation("tanh", (2,)))), lambda case: case.step("op").op,
+        lambda: floats(("op", Activation("tanh", (2,)))),
+        lambda case: case.step("op").op,
         ("definition", "torch", "onnx"),
     ),
     ("SigmaDelta", "activation"): (changes, lambda case: case.step("op").op, ("definition", "emulator")),
     ("Input", "carries"): (spiking, lambda case: case.graph.nodes["in"], ("definition", "torch", "onnx")),
-}  # fmt: skip
+}
 """(op or part, its choice) -> a plan, what to change in it, and the engines that run it."""
 
 

@@ -64,9 +64,16 @@ LARGE = ("branches 7", "branches carried 5", "recurrence 5", "recurrence 6", "de
 SAME = (("c", "emulator"), ("lava", "c"), ("onnx, integers", "emulator"), ("fpga", "emulator"), ("fpga", "fpga-sim"))
 """Pairs whose engine and integers are those of another pair, which runs every case."""
 FEW = (
-    "carried", "skip", "code and counts", "choice", "synaptic current carried", "delay line", "stream in blocks",
-    "stream of membranes", "limit alone",
-)  # fmt: skip
+    "carried",
+    "skip",
+    "code and counts",
+    "choice",
+    "synaptic current carried",
+    "delay line",
+    "stream in blocks",
+    "stream of membranes",
+    "limit alone",
+)
 """Cases of what `make test` runs a part of: Lava, whose start takes a second (`make test-lava` runs all, and 250
 graphs), a chip of one's own, which is lowered as Lava is, and `SAME`."""
 
@@ -269,9 +276,11 @@ def test_an_inputs_limit_in_integers(name: str, engine: str, schedule: Schedule,
     require_engine(name, engine)
     weight = 2 * np.random.default_rng(1).integers(-60, 60, size=(4, 3))
     nodes: list[tuple[str, Op]] = [
-        ("in", Input((3,), "values", LIMITS[limit])), ("fc", Dense(weight, 0, 8, 1)),
-        ("lif", Neuron(IntegerMembrane(40, np.zeros(4)), None, IntegerSpike(90))), ("out", Output((4,))),
-    ]  # fmt: skip
+        ("in", Input((3,), "values", LIMITS[limit])),
+        ("fc", Dense(weight, 0, 8, 1)),
+        ("lif", Neuron(IntegerMembrane(40, np.zeros(4)), None, IntegerSpike(90))),
+        ("out", Output((4,))),
+    ]
     graph = chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=integers(spec))
     program = Program(spec.name, graph, schedule=schedule)
     if engine == "onnxruntime" and schedule.held:

@@ -103,17 +103,23 @@ class Calculation(Op):
         reached = over_steps(self.traced(arithmetic), Bounds.of(entering.low, entering.high), interval)
         value = reached.named("value")
         return Reach(
-            current=0, state=(value.lowest, value.highest), sends=None, accumulator_limit=1 << 20,
-            state_limits=arithmetic.membrane_range, exact=False, reached=reached,
-        )  # fmt: skip
+            current=0,
+            state=(value.lowest, value.highest),
+            sends=None,
+            accumulator_limit=1 << 20,
+            state_limits=arithmetic.membrane_range,
+            exact=False,
+            reached=reached,
+        )
 
 
 def network(case: str) -> Plan:
     nodes: list[tuple[str, Op]] = [
         ("in", Input(EACH.shape, "values", float(LIMIT))),
-        ("same", Dense(2 * np.eye(EACH.size), -1, 8, 1)), ("calculation", Calculation(case)),
+        ("same", Dense(2 * np.eye(EACH.size), -1, 8, 1)),
+        ("calculation", Calculation(case)),
         ("out", Output(EACH.shape)),
-    ]  # fmt: skip
+    ]
     return plan(chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA), Schedule())
 
 

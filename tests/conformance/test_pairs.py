@@ -71,16 +71,21 @@ def torch_session(policy: Policy, batch: int) -> Any:
 
 Streams = Mapping[str, Callable[[Plan], Any]]
 INTEGERS: Streams = {
-    "emulator": EmulatorStream, "emulator, wide": lambda made: EmulatorStream(made, wide=True),
-    "emulator, instructions": lambda made: EmulatorStream(made, fast=False), "torch": torch_stream,
-    "onnx": OnnxStream, "c": lambda made: CStream(made, flags=QUICK),
-}  # fmt: skip
+    "emulator": EmulatorStream,
+    "emulator, wide": lambda made: EmulatorStream(made, wide=True),
+    "emulator, instructions": lambda made: EmulatorStream(made, fast=False),
+    "torch": torch_stream,
+    "onnx": OnnxStream,
+    "c": lambda made: CStream(made, flags=QUICK),
+}
 FLOATS: Streams = {"torch": torch_stream, "onnx": OnnxStream}
 POLICIES: Mapping[str, Callable[[Policy, int], Any]] = {
-    "emulator": EmulatorSession, "emulator, host apart": lambda made, batch: EmulatorSession(made, batch, fuse=False),
-    "torch": torch_session, "onnx": lambda made, batch: OnnxSession(made, batch=batch),
+    "emulator": EmulatorSession,
+    "emulator, host apart": lambda made, batch: EmulatorSession(made, batch, fuse=False),
+    "torch": torch_session,
+    "onnx": lambda made, batch: OnnxSession(made, batch=batch),
     "c": lambda made, batch: CSession(made, batch, flags=QUICK),
-}  # fmt: skip
+}
 
 
 def opened(make: Callable[..., Any], *arguments: Any) -> Any:
@@ -184,10 +189,13 @@ def test_every_declared_choice_is_a_factor() -> None:
     """A new op, or a new field of one, stands in a template; what may be left out is there in it."""
     templates = (FLOAT_NODES, HOST_NODES, integer_nodes(BASE))
     there = {
-        (type(piece).__name__, name) for nodes in templates for op in nodes.values() for piece in pieces(op)
+        (type(piece).__name__, name)
+        for nodes in templates
+        for op in nodes.values()
+        for piece in pieces(op)
         for name, declared in fields.declarations(type(piece))
         if getattr(piece, name) is not None and is_chosen(declared)
-    }  # fmt: skip
+    }
     needed = {
         (kind.__name__, name)
         for kind in (*OPS.values(), *PART_TYPES.values())
@@ -266,8 +274,9 @@ def test_the_networks_of_integers_reach_what_their_choices_are_about() -> None:
         most = max(most, *(int(trace["neurons"].max()) for trace in run.traces))
         for state in (each[name] for each in run.states for name in ("neurons", "read")):
             for key, rule, (low, high) in (
-                ("u", a.current_overflow, a.current_range), ("v", a.membrane_overflow, a.membrane_range)
-            ):  # fmt: skip
+                ("u", a.current_overflow, a.current_range),
+                ("v", a.membrane_overflow, a.membrane_range),
+            ):
                 values = state.get(key)
                 if values is not None:
                     ends |= {(key, rule, end) for end, at in (("low", low), ("high", high)) if (values == at).any()}
@@ -392,9 +401,30 @@ TIES = [sign * (k + 0.5) / SCALE for k in range(4) for sign in (1, -1)]
 """Observations that the channel whose divisor is 1 makes the middle between two integers."""
 LARGEST = float(np.finfo(np.float32).max)
 BOUNDARIES = [
-    0.0, -0.0, *TIES, 0.5, -0.5, 1.5, -1.5, 2.0, -2.0, 5.5, -5.5, 6.5, -6.5, CLIP, -CLIP, 100.0, LARGEST, -LARGEST,
-    1e-45, -1e-45, float(np.nextafter(np.float32(5.5), np.float32(6))), np.nan, np.inf,
-]  # fmt: skip
+    0.0,
+    -0.0,
+    *TIES,
+    0.5,
+    -0.5,
+    1.5,
+    -1.5,
+    2.0,
+    -2.0,
+    5.5,
+    -5.5,
+    6.5,
+    -6.5,
+    CLIP,
+    -CLIP,
+    100.0,
+    LARGEST,
+    -LARGEST,
+    1e-45,
+    -1e-45,
+    float(np.nextafter(np.float32(5.5), np.float32(6))),
+    np.nan,
+    np.inf,
+]
 
 
 @functools.cache

@@ -131,8 +131,14 @@ class Campaign:
             self._case(number)
             number += 1
         killed = ", ".join(f"{n} {what}" for what, n in sorted(self.seen.items()) if what not in ("kills", "gone on"))
-        row = (self.scene.name, self.moments, self.seen["kills"], self.seen["gone on"], len(self.wrong),
-               f"{time.monotonic() - began:.0f}")  # fmt: skip
+        row = (
+            self.scene.name,
+            self.moments,
+            self.seen["kills"],
+            self.seen["gone on"],
+            len(self.wrong),
+            f"{time.monotonic() - began:.0f}",
+        )
         print("".join(str(each).rjust(10) for each in row) + f"   {killed}", flush=True)
         return len(self.wrong)
 

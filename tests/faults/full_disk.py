@@ -27,9 +27,7 @@ POLICY, PROGRAM = str(CARTPOLE / "policy.nir"), str(CARTPOLE / "cartpole.nerveco
 MOST_LIMITS = 5
 """Of a verb."""
 VERBS: dict[str, list[str]] = {
-    "compile": [
-        "compile", POLICY, "-o", "OUT/p.nervecord", "--dump", "OUT/passes", "--netx", "--emit", "OUT/netx",
-    ],
+    "compile": ["compile", POLICY, "-o", "OUT/p.nervecord", "--dump", "OUT/passes", "--netx", "--emit", "OUT/netx"],
     "compile for c": ["compile", POLICY, "--target", "c", "-o", "OUT/c/"],
     "compile for onnx": ["compile", POLICY, "--target", "onnx", "-o", "OUT/onnx/"],
     "contract": ["contract", "--env", "CartPole-v1", "-o", "OUT/c.toml"],
@@ -42,14 +40,22 @@ VERBS: dict[str, list[str]] = {
     "train": ["train", "TRAINING", "--out", "OUT", "--name", "run"],
     "distill": ["distill", "teacher_of_poles:push", "TRAINING", "--out", "OUT", "--name", "run"],
     "demo": ["demo", "--steps", "4096", "--episodes", "2", "--out", "OUT"],
-}  # fmt: skip
+}
 BEGUN = {"train", "distill", "demo"}
 """Verbs that begin a folder of their own, and leave of it what can be gone on with."""
 SAME = {"compile", "compile for c", "compile for onnx", "contract", "simulate", "report"}
 """Verbs that write the same bytes each time: of these a file is whole only if it is as the first call wrote it."""
-NEEDS = {"compile for onnx": "onnx", "inspect": "plotly", "compare": "plotly", "run": "plotly",
-         "run and film": "imageio_ffmpeg", "report": "matplotlib", "train": "torch",
-         "distill": "torch", "demo": "torch"}  # fmt: skip
+NEEDS = {
+    "compile for onnx": "onnx",
+    "inspect": "plotly",
+    "compare": "plotly",
+    "run": "plotly",
+    "run and film": "imageio_ffmpeg",
+    "report": "matplotlib",
+    "train": "torch",
+    "distill": "torch",
+    "demo": "torch",
+}
 
 
 def words_of(verb: str, folder: Path) -> list[str]:

@@ -116,7 +116,13 @@ def whole(name: str, data: bytes) -> str:
             case _:
                 assert data, "empty"
     except (
-        AssertionError, ValueError, OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile
-    ) as error:  # fmt: skip
+        AssertionError,
+        ValueError,
+        OSError,
+        RuntimeError,
+        EOFError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+    ) as error:
         return f"half: {name}: {error}"
     return ""

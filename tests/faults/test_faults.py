@@ -19,9 +19,13 @@ HERE = Path(__file__).parent
 def run(script: str, *words: str) -> str:
     """What a script prints; it must find nothing wrong."""
     done = subprocess.run(
-        [sys.executable, str(HERE / script), *words], capture_output=True, text=True, timeout=1800, check=False,
+        [sys.executable, str(HERE / script), *words],
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     return done.stdout
 
@@ -143,7 +147,13 @@ def test_what_is_whole() -> None:
     picture = b"\x89PNG" + bytes(9) + b"IEND\xaeB`\x82"
     assert whole("a.png", picture) == whole("a.json", b"{}") == whole("a.jsonl", b'{}\n{"half') == ""
     for name, data in (
-        ("a.png", b""), ("a.png", picture[:-4]), ("a.json", b"{"), ("a.jsonl", b"{\n"), ("a.txt", b""), ("a.pt", b"x"),
-        ("a.nervecord", b"PK"), ("a.nir", b"\x89HDF"),
-    ):  # fmt: skip
+        ("a.png", b""),
+        ("a.png", picture[:-4]),
+        ("a.json", b"{"),
+        ("a.jsonl", b"{\n"),
+        ("a.txt", b""),
+        ("a.pt", b"x"),
+        ("a.nervecord", b"PK"),
+        ("a.nir", b"\x89HDF"),
+    ):
         assert whole(name, data).startswith(f"half: {name}"), name

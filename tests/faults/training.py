@@ -15,10 +15,24 @@ from nervecord.training.folder.checkpoint import steps_in
 from nervecord.training.folder.run_folder import WALL_CLOCK
 
 SETTINGS: dict[str, Any] = {
-    "env": "CartPole-v1", "layers": (8,), "critic": (8,), "steps": 512, "num_envs": 4, "rollout": 8, "minibatch": 16,
-    "epochs": 1, "steps_per_action": 2, "checkpoint_every": 128, "validate_from": 0.4, "validation_episodes": 1,
-    "test_episodes": 1, "record": 64, "tensorboard": False, "exact_resume": True, "threads": 1,
-}  # fmt: skip
+    "env": "CartPole-v1",
+    "layers": (8,),
+    "critic": (8,),
+    "steps": 512,
+    "num_envs": 4,
+    "rollout": 8,
+    "minibatch": 16,
+    "epochs": 1,
+    "steps_per_action": 2,
+    "checkpoint_every": 128,
+    "validate_from": 0.4,
+    "validation_episodes": 1,
+    "test_episodes": 1,
+    "record": 64,
+    "tensorboard": False,
+    "exact_resume": True,
+    "threads": 1,
+}
 """A training of a second or two: 16 updates, of which every fourth brings a checkpoint."""
 NAME = "run"
 TORCHS = {f"torchinductor_{getpass.getuser()}/"}

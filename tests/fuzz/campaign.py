@@ -32,9 +32,20 @@ from typing import Any
 
 CHECKED = ", bounds checked"
 SHARES = {
-    "program": 33, f"program{CHECKED}": 5, "report": 2, "nir content": 19, "arrays": 13, "contract": 8, "target": 6,
-    "nir bytes": 1, "study": 4, "record": 4, "onnx": 3, "net": 1, "layout": 1,
-}  # fmt: skip
+    "program": 33,
+    f"program{CHECKED}": 5,
+    "report": 2,
+    "nir content": 19,
+    "arrays": 13,
+    "contract": 8,
+    "target": 6,
+    "nir bytes": 1,
+    "study": 4,
+    "record": 4,
+    "onnx": 3,
+    "net": 1,
+    "layout": 1,
+}
 """Per cent of the cases. Of NIR's bytes and of networks of lava-dl each takes a process."""
 HANGS = 10.0
 """Seconds of processor time a case may take."""
@@ -116,9 +127,10 @@ class Watched:
             while self.next < self.end and time.monotonic() < stop:
                 with (
                     open(Path(folder) / "stderr", "w+") as errors,
-                    subprocess.Popen(self.command(), cwd=folder, stdout=subprocess.PIPE, stderr=errors,
-                                     env=self.environment) as process,
-                ):  # fmt: skip
+                    subprocess.Popen(
+                        self.command(), cwd=folder, stdout=subprocess.PIPE, stderr=errors, env=self.environment
+                    ) as process,
+                ):
                     self._watch(process, stop)
                     process.kill()
                     process.wait()

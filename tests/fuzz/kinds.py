@@ -327,9 +327,7 @@ def check_nir(path: Path, rng: random.Random) -> None:
 # Arrays, contracts, targets
 
 
-SHAPES = (
-    (4, 3), (1, 3), (0, 3), (3,), (), (2, 2, 3), (-1, 3), (1 << 40, 3), (1 << 62, 1 << 62), (True, 3), (10**400,)
-)  # fmt: skip
+SHAPES = ((4, 3), (1, 3), (0, 3), (3,), (), (2, 2, 3), (-1, 3), (1 << 40, 3), (1 << 62, 1 << 62), (True, 3), (10**400,))
 TYPES = (
     "<f8",
     ">f8",
@@ -427,8 +425,11 @@ def _network(*, spiking: bool) -> Graph:
     weight = np.random.default_rng(0).normal(size=(2, 3))
     neuron = Neuron(Membrane(0.5 * one, one, zero), None, Spike(one, zero) if spiking else None)
     nodes: list[tuple[str, Op]] = [
-        ("in", Input((3,))), ("fc", Affine(weight)), ("neurons", neuron), ("out", Output((2,)))
-    ]  # fmt: skip
+        ("in", Input((3,))),
+        ("fc", Affine(weight)),
+        ("neurons", neuron),
+        ("out", Output((2,))),
+    ]
     return chain(Level.DISCRETE, nodes, dt=1e-3)
 
 

@@ -121,9 +121,12 @@ def _compiled(program: Program, rng: random.Random) -> None:
     target = rng.choice(("lava", "lava", "c", "onnx", "reference"))
     dense = rng.random() < 0.5
     made = nervecord.compile(
-        program.graph, target, inputs="spikes", steps=rng.choice((None, 4)),
+        program.graph,
+        target,
+        inputs="spikes",
+        steps=rng.choice((None, 4)),
         **({"weight_bits": 4} if dense and target == "lava" else {}),
-    )  # fmt: skip
+    )
     assert made.to_bytes()
     if _affordable(made) and target != "onnx":
         with nervecord.stream(made) as session:

@@ -129,9 +129,10 @@ def small_network() -> Any:
     arrays = {"w1": (4, 3), "b1": (4,), "w2": (2, 4), "b2": (2,)}
     weights = [onnx.numpy_helper.from_array(draw.normal(size=s).astype(np.float32), n) for n, s in arrays.items()]
     nodes = [
-        helper.make_node("Gemm", ["obs", "w1", "b1"], ["h"], transB=1), helper.make_node("Tanh", ["h"], ["t"]),
+        helper.make_node("Gemm", ["obs", "w1", "b1"], ["h"], transB=1),
+        helper.make_node("Tanh", ["h"], ["t"]),
         helper.make_node("Gemm", ["t", "w2", "b2"], ["actions"], transB=1),
-    ]  # fmt: skip
+    ]
     ends = [[helper.make_tensor_value_info(name, kind, [1, size])] for name, size in (("obs", 3), ("actions", 2))]
     return helper.make_model(helper.make_graph(nodes, "network", *ends, weights))
 

@@ -16,9 +16,19 @@ from fuzz.kinds import KINDS, run_case, seeds
 from nervecord.errors import NervecordError
 
 CASES = {
-    "program": 700, "report": 60, "nir content": 460, "arrays": 260, "contract": 160, "target": 80, "nir bytes": 20,
-    "study": 80, "record": 80, "onnx": 40, "net": 20, "layout": 40,
-}  # fmt: skip
+    "program": 700,
+    "report": 60,
+    "nir content": 460,
+    "arrays": 260,
+    "contract": 160,
+    "target": 80,
+    "nir bytes": 20,
+    "study": 80,
+    "record": 80,
+    "onnx": 40,
+    "net": 20,
+    "layout": 40,
+}
 SLICES = 4
 
 pytestmark = pytest.mark.reader_process
@@ -50,10 +60,16 @@ def test_damaged_files_are_read_within_their_promises_or_refused(kind: str, part
 @pytest.mark.parametrize(
     ("kind", "number"),
     [
-        ("nir content", 2000724), ("nir content", 2005242), ("nir content", 2007978), ("nir content", 6004919),
-        ("record", 6000633), ("target", 6002745), ("onnx", 7000720), ("onnx", 7001118),
+        ("nir content", 2000724),
+        ("nir content", 2005242),
+        ("nir content", 2007978),
+        ("nir content", 6004919),
+        ("record", 6000633),
+        ("target", 6002745),
+        ("onnx", 7000720),
+        ("onnx", 7001118),
     ],
-)  # fmt: skip
+)
 def test_what_was_once_raised_is_refused(kind: str, number: int, tmp_path: Path) -> None:
     """An edge to or from a name with a line break in it; half of a surrogate pair; no field that indexes neurons; an
     operator with a line break in its name."""
@@ -103,8 +119,11 @@ def test_the_compiled_loop_stays_within_its_memory(tmp_path: Path) -> None:
     """With numba's checks of bounds, which cost a compilation of a minute."""
     done = subprocess.run(
         [sys.executable, str(HERE / "campaign.py"), "--bounds", "--kind", "program", "--cases", "300"],
-        capture_output=True, text=True, timeout=900, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "program" in done.stdout
 

@@ -42,9 +42,12 @@ def test_its_verdict_has_three_values() -> None:
 def test_it_plays_until_the_interval_is_narrow() -> None:
     seen: list[tuple[int, int, float]] = []
     found = nervecord.certify(
-        ZOO / "cartpole.nervecord", ZOO / "policy.nir", progress=lambda *row: seen.append(row), most=100,
+        ZOO / "cartpole.nervecord",
+        ZOO / "policy.nir",
+        progress=lambda *row: seen.append(row),
+        most=100,
         wrappers=("TimeLimit:100",),
-    )  # fmt: skip
+    )
     assert found.verdict == "holds"
     assert (found.environment, len(found.floating), found.observations) == ("CartPole-v1", LEAST, 2048)
     assert seen == [(LEAST, 100, found.half)]
@@ -55,9 +58,8 @@ def test_it_plays_more_where_the_returns_spread(tmp_path: Path) -> None:
     weak = nervecord.compile(ZOO / "policy.nir", "lava", weight_bits=2)
     seen: list[tuple[int, int, float]] = []
     found = nervecord.certify(
-        weak, ZOO / "policy.nir", tolerance=0.002, most=100, environments=50,
-        progress=lambda *row: seen.append(row),
-    )  # fmt: skip
+        weak, ZOO / "policy.nir", tolerance=0.002, most=100, environments=50, progress=lambda *row: seen.append(row)
+    )
     played = len(found.floating)
     assert played == 100 or (played < 100 and found.half <= 0.002)
     assert [row[0] for row in seen] == list(range(50, played + 1, 50))

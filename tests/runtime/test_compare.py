@@ -51,10 +51,7 @@ def test_a_policy_equals_itself_and_its_emulator_the_definition(
     policy = random_policy(state=state, population=population, output_population=output_population)
     integer = lowered(policy)
     rows = recorded(policy, 12)
-    for a, b in (
-        (MachineSession(policy), MachineSession(policy)),
-        (MachineSession(integer), EmulatorSession(integer)),
-    ):
+    for a, b in ((MachineSession(policy), MachineSession(policy)), (MachineSession(integer), EmulatorSession(integer))):
         found = compare(a, b, rows, mode=mode)
         assert found.identical
         assert found.agrees

@@ -23,8 +23,10 @@ from nervecord.targets.lava.target import LavaTarget
 from nervecord.targets.reference.target import ReferenceTarget
 
 WAYS: dict[str, Callable[[Any], Any]] = {
-    "pickle": lambda value: pickle.loads(pickle.dumps(value)), "deepcopy": copy.deepcopy, "copy": copy.copy
-}  # fmt: skip
+    "pickle": lambda value: pickle.loads(pickle.dumps(value)),
+    "deepcopy": copy.deepcopy,
+    "copy": copy.copy,
+}
 ENGINES = ("emulator", "definition", "floats")
 
 

@@ -125,14 +125,24 @@ def delayed(delay: int, schedule: Schedule, limit: float | None, *, fan_in: int 
     neuron = Neuron(IntegerMembrane(4000, np.zeros(4)), IntegerSynapse(3000))
     nodes = [
         ("in", Input((fan_in,), "spikes" if limit is None else "values", limit)),
-        ("dense", Dense(weight, -3, 8, delay)), ("read", neuron), ("out", Output((4,))),
-    ]  # fmt: skip
+        ("dense", Dense(weight, -3, 8, delay)),
+        ("read", neuron),
+        ("out", Output((4,))),
+    ]
     return chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA)
 
 
 @pytest.mark.parametrize("delay", [1, 2, 7, 63])
-@pytest.mark.parametrize("schedule", [Schedule(), Schedule(3, "carried"), Schedule(3, "carried", held=True),
-                                      Schedule(3, "reset", held=True), Schedule(3, "reset")])  # fmt: skip
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Schedule(),
+        Schedule(3, "carried"),
+        Schedule(3, "carried", held=True),
+        Schedule(3, "reset", held=True),
+        Schedule(3, "reset"),
+    ],
+)
 @pytest.mark.parametrize("limit", [None, 40.0])
 def test_delays_reach_back_over_blocks(delay: int, schedule: Schedule, limit: float | None) -> None:
     """A held product of an action long ago, and rings, as the definition keeps them; of several copies."""
@@ -171,9 +181,11 @@ def test_a_sparse_matrix_takes_a_place_for_each_of_its_weights() -> None:
     rng = np.random.default_rng(0)
     weight = 2 * rng.integers(1, 60, size=(300, 500)) * (rng.random((300, 500)) < 0.02)
     nodes = [
-        ("in", Input((500,), "spikes")), ("dense", Dense(weight, 0, 8, 1)),
-        ("lif", Neuron(IntegerMembrane(4000, np.zeros(300)), None, IntegerSpike(100))), ("out", Output((300,))),
-    ]  # fmt: skip
+        ("in", Input((500,), "spikes")),
+        ("dense", Dense(weight, 0, 8, 1)),
+        ("lif", Neuron(IntegerMembrane(4000, np.zeros(300)), None, IntegerSpike(100))),
+        ("out", Output((300,))),
+    ]
     network_plan = plan(chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA))
     rows, full = EmulatorStream(network_plan), EmulatorStream(network_plan, sparse=0.0)
     count = int(np.count_nonzero(weight))
@@ -215,8 +227,10 @@ def test_a_nan_gives_that_robot_the_fail_safe_action_and_spoils_nothing(populati
     rows = policy.recorded[:3].copy()
     rows[1, 4] = np.nan
     plain, fast, general = (
-        MachineSession(policy, batch=3), EmulatorSession(policy, 3), EmulatorSession(policy, 3, fuse=False)
-    )  # fmt: skip
+        MachineSession(policy, batch=3),
+        EmulatorSession(policy, 3),
+        EmulatorSession(policy, 3, fuse=False),
+    )
     a, b, c = (session.step(rows) for session in (plain, fast, general))
     assert np.array_equal(a, b)
     assert np.array_equal(a, c)
@@ -368,9 +382,11 @@ def test_spikes_are_zero_or_one() -> None:
 def test_an_unfit_threshold_is_no_spike() -> None:
     """A threshold of zero: only what is above it spikes, as the arithmetic's comparison says."""
     nodes = [
-        ("in", Input((1,), "spikes")), ("dense", Dense([[0]], 0, 8, 1)),
-        ("lif", Neuron(IntegerMembrane(0, [0]), None, IntegerSpike(0))), ("out", Output((1,))),
-    ]  # fmt: skip
+        ("in", Input((1,), "spikes")),
+        ("dense", Dense([[0]], 0, 8, 1)),
+        ("lif", Neuron(IntegerMembrane(0, [0]), None, IntegerSpike(0))),
+        ("out", Output((1,))),
+    ]
     graph = chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA)
     session = EmulatorStream(graph)
     assert not any(session.step(np.array([1])).any() for _ in range(3))

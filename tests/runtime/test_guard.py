@@ -49,9 +49,14 @@ def test_what_was_started_ends_with_us(number: int | None, tmp_path: Path) -> No
     folder.mkdir()
     (folder / "log").touch()
     own = subprocess.Popen(
-        [sys.executable, "-c", STARTS, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, "-c", STARTS, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        start_new_session=True,
+    )
     with own:
         assert own.stdout is not None
         daemon = int(own.stdout.readline())

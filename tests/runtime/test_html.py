@@ -260,9 +260,14 @@ def test_names_are_no_markup_in_a_chart() -> None:
 
 def test_ranges_are_shares_of_what_the_arithmetic_holds() -> None:
     layer = {
-        "layer": "lif", "accumulator": 50, "accumulator_limit": 100, "membrane_low": -75.0, "membrane_high": 25.0,
-        "membrane_limit": 100, "threshold": 10,
-    }  # fmt: skip
+        "layer": "lif",
+        "accumulator": 50,
+        "accumulator_limit": 100,
+        "membrane_low": -75.0,
+        "membrane_high": 25.0,
+        "membrane_limit": 100,
+        "threshold": 10,
+    }
     accumulator, membrane, threshold = charts.ranges([layer])["data"]
     assert (accumulator["base"], accumulator["x"]) == ([-0.5], [1.0])
     assert (membrane["base"], membrane["x"]) == ([-0.75], [1.0])

@@ -190,9 +190,7 @@ def stream_graph(graph: Any) -> Any:
     nodes = {name: op for name, op in graph.nodes.items() if name in graph.core}
     size = next(iter(nodes.values())).in_shape[0]
     last = list(nodes.values())[-1].out_shape
-    return chain(
-        Level.DISCRETE, [("input", Input((size,))), *nodes.items(), ("output", Output(last))], dt=graph.dt
-    )  # fmt: skip
+    return chain(Level.DISCRETE, [("input", Input((size,))), *nodes.items(), ("output", Output(last))], dt=graph.dt)
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -181,10 +181,14 @@ def test_figures_per_action_do_not_depend_on_how_many_run_side_by_side(state: st
     results = [
         run_policy(
             opened(graph, "definition" if engine == "float" else engine),
-            uneven, 5, seed=2, environments=width, allow_other=True,
+            uneven,
+            5,
+            seed=2,
+            environments=width,
+            allow_other=True,
         )
         for width in (1, 2, 3, 5)
-    ]  # fmt: skip
+    ]
     alone = results[0]
     assert len(set(alone.lengths)) == 5  # rows are idle for long
     assert alone.per_action["spikes"] > 0

@@ -33,9 +33,9 @@ def policy(**size: Any) -> Policy:
     lowered, _ = lower(policy, LAVA, calibrate(policy))
     assert isinstance(lowered, Policy)
     contract = lowered.contract
-    changed = nervecord.Contract(**{
-        **{name: getattr(contract, name) for name in contract.__slots__}, "fail_safe": (0.125,) * 8
-    })  # fmt: skip
+    changed = nervecord.Contract(
+        **{**{name: getattr(contract, name) for name in contract.__slots__}, "fail_safe": (0.125,) * 8}
+    )
     return Policy(lowered.graph, changed, policy.recorded)
 
 
@@ -83,9 +83,11 @@ def driven(*, batch: int = 1, subject: Policy = POLICY, **settings: Any) -> tupl
 
 def sessions() -> list[Callable[[], Session]]:
     makers: list[Callable[[], Session]] = [
-        lambda: MachineSession(POLICY), lambda: EmulatorSession(POLICY), lambda: EmulatorSession(POLICY, fuse=False),
+        lambda: MachineSession(POLICY),
+        lambda: EmulatorSession(POLICY),
+        lambda: EmulatorSession(POLICY, fuse=False),
         lambda: RealTimeSession(EmulatorSession(POLICY), RealTime(deadline=60.0, rate=None)),
-    ]  # fmt: skip
+    ]
     return makers
 
 

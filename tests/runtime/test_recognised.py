@@ -122,15 +122,27 @@ def test_c_refuses_what_its_forms_do_not_hold(mode: str, words: str) -> None:
 def test_a_threshold_at_the_last_number_of_float32() -> None:
     """A membrane one above it rounds to it: such states are kept in 64 bits."""
     arithmetic = dataclasses.replace(
-        LAVA, membrane_bits=32, current_bits=32, current_overflow="saturate-symmetric", product_bits=53, input_shift=0,
-        threshold_bits=26, threshold_shift=0, bias_bits=24, bias_exponent_high=16, readout="membrane",
-    )  # fmt: skip
+        LAVA,
+        membrane_bits=32,
+        current_bits=32,
+        current_overflow="saturate-symmetric",
+        product_bits=53,
+        input_shift=0,
+        threshold_bits=26,
+        threshold_shift=0,
+        bias_bits=24,
+        bias_exponent_high=16,
+        readout="membrane",
+    )
     bias = np.array([4193282, 4193283], dtype=np.int32)
     nodes: list[tuple[str, Op]] = [
-        ("in", Input((2,), "values", float(1 << 14))), ("fc", Dense(np.eye(2) * 96, 3, 8, 1)),
-        ("neurons", Neuron(IntegerMembrane(4095, bias), None, IntegerSpike(1 << 24))), ("behind", dense(2)),
-        ("read", readout(2)), ("out", Output((2,))),
-    ]  # fmt: skip
+        ("in", Input((2,), "values", float(1 << 14))),
+        ("fc", Dense(np.eye(2) * 96, 3, 8, 1)),
+        ("neurons", Neuron(IntegerMembrane(4095, bias), None, IntegerSpike(1 << 24))),
+        ("behind", dense(2)),
+        ("read", readout(2)),
+        ("out", Output((2,))),
+    ]
     network_plan = plan(chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=arithmetic), Schedule())
     spikes = 0
     with EmulatorStream(network_plan) as fast, MachineStream(network_plan) as definition:

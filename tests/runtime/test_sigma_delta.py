@@ -43,10 +43,13 @@ def test_the_networks_drawn_cover_what_they_should() -> None:
         sum(case.plan.schedule.resets for case in cases),
         sum(not case.plan.schedule.resets for case in cases),
         sum(any(len(unit.incoming) > 1 for unit in case.plan.units) for case in cases),
-        sum(op.activation == "unit" for op in layers), sum(op.threshold > 1 for op in layers),
-        sum(op.state_exp > 0 for op in layers), sum(op.spike_exp > 0 for op in layers),
-        sum(isinstance(op, Sigma) for op in ops), sum(op.spikes for op in ops if op.kind == "LIF"),
-    ):  # fmt: skip
+        sum(op.activation == "unit" for op in layers),
+        sum(op.threshold > 1 for op in layers),
+        sum(op.state_exp > 0 for op in layers),
+        sum(op.spike_exp > 0 for op in layers),
+        sum(isinstance(op, Sigma) for op in ops),
+        sum(op.spikes for op in ops if op.kind == "LIF"),
+    ):
         assert seen >= 4
 
 
@@ -63,14 +66,22 @@ def acting() -> Policy:
         "decode": Decode(np.full(2, 1 / 500), np.zeros(2), -np.ones(2), np.ones(2)),
     }
     edges = [(a, b) for a, b in graph.edges if a != "input" and b != "output"]
-    edges += [("input", "normalise"), ("normalise", "quantise"), ("quantise", "copy"), ("layer1", "decode"),
-              ("decode", "output")]  # fmt: skip
+    edges += [
+        ("input", "normalise"),
+        ("normalise", "quantise"),
+        ("quantise", "copy"),
+        ("layer1", "decode"),
+        ("decode", "output"),
+    ]
     contract = Contract(
-        environment="none", steps=6, state="reset", control_period=0.05,
+        environment="none",
+        steps=6,
+        state="reset",
+        control_period=0.05,
         observation=Channels(tuple("abcd"), ("",) * 4),
         action=Channels(tuple("xy"), ("",) * 2, (-1.0,) * 2, (1.0,) * 2),
         fail_safe=(0.0, 0.0),
-    )  # fmt: skip
+    )
     return Policy(graph.replace(nodes=nodes, edges=tuple(edges)), contract)
 
 

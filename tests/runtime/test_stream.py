@@ -28,10 +28,13 @@ ENGINES = [MachineStream, EmulatorStream]
 def counter() -> Graph:
     """Two inputs added by one neuron each, which spikes when three have come; in integers."""
     nodes = {
-        "a": Input((2,), "spikes"), "b": Input((2,), "spikes"),
-        "from_a": Dense(np.eye(2) * 64, 0, 8, 1), "from_b": Dense(np.eye(2) * 64, 0, 8, 1),
-        "lif": Neuron(IntegerMembrane(0, np.zeros(2)), None, IntegerSpike(2 * 64)), "out": Output((2,)),
-    }  # fmt: skip
+        "a": Input((2,), "spikes"),
+        "b": Input((2,), "spikes"),
+        "from_a": Dense(np.eye(2) * 64, 0, 8, 1),
+        "from_b": Dense(np.eye(2) * 64, 0, 8, 1),
+        "lif": Neuron(IntegerMembrane(0, np.zeros(2)), None, IntegerSpike(2 * 64)),
+        "out": Output((2,)),
+    }
     edges = (("a", "from_a"), ("b", "from_b"), ("from_a", "lif"), ("from_b", "lif"), ("lif", "out"))
     return Graph(Level.INTEGER, nodes, edges, 1e-3, LAVA)
 

@@ -162,8 +162,7 @@ def test_a_child_that_does_not_read_is_a_hang_too(worker: Worker) -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
-    [("suicide", "killed by SIGSEGV"), ("leave", "exit code 1"), ("half_a_frame", "exit code 3")],
+    ("call", "message"), [("suicide", "killed by SIGSEGV"), ("leave", "exit code 1"), ("half_a_frame", "exit code 3")]
 )
 def test_a_death_is_an_error_that_says_how(worker: Worker, call: str, message: str) -> None:
     pids = littered(worker)

@@ -103,10 +103,17 @@ def test_policies_of_every_shape(device: str, seed: int, batch: int, choices: bo
 @pytest.mark.parametrize("choices", some([False, True], 1))  # tests/conformance has choices
 def test_compiled_policies(device: str, state: str, population: int, output_population: int, choices: bool) -> None:
     """Against the definition, and against the emulator over a longer run."""
-    policy = integer(random_policy(
-        5, sizes=(27, 40, 8), state=state, current=True, population=population, output_population=output_population,
-        choices=choices,
-    ))  # fmt: skip
+    policy = integer(
+        random_policy(
+            5,
+            sizes=(27, 40, 8),
+            state=state,
+            current=True,
+            population=population,
+            output_population=output_population,
+            choices=choices,
+        )
+    )
     assert policy.recorded is not None
     assert_same_actions(policy, policy.recorded[:20].reshape(5, 4, -1).copy(), device)
     engine, emulator = BatchedSession(policy, 16, device=device), EmulatorSession(policy, 16)

@@ -58,11 +58,15 @@ def test_networks_of_changes_are_the_definition_to_the_bit(seed: int) -> None:
 @pytest.mark.parametrize("refractory", [0, 2])
 def test_every_reset_rule_is_the_definition(rule: str, refractory: int) -> None:
     rng, one = np.random.default_rng(3), np.ones(6)
-    lif = Neuron(Membrane(0.8 * one, one, 0.1 * one), Synapse(0.5 * one, one),
-                 Spike(0.9 * one, 0.25 * one, rule, refractory))  # fmt: skip
+    lif = Neuron(
+        Membrane(0.8 * one, one, 0.1 * one), Synapse(0.5 * one, one), Spike(0.9 * one, 0.25 * one, rule, refractory)
+    )
     nodes: list[tuple[str, Op]] = [
-        ("in", Input((4,))), ("fc", Affine(rng.normal(size=(6, 4)))), ("lif", lif), ("out", Output((6,)))
-    ]  # fmt: skip
+        ("in", Input((4,))),
+        ("fc", Affine(rng.normal(size=(6, 4)))),
+        ("lif", lif),
+        ("out", Output((6,))),
+    ]
     network_plan = plan(chain(Level.DISCRETE, nodes, dt=1e-3))
     x = {"in": rng.normal(size=(40, 1, 4))}
     plain, engine = MachineStream(network_plan), BatchedStream(network_plan)

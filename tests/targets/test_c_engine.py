@@ -94,10 +94,17 @@ def compiled(policy: Policy) -> Policy:
 @pytest.mark.parametrize(("population", "output_population"), [(0, 0), (6, 0), (0, 4), (6, 4)])
 @pytest.mark.parametrize("choices", some([False, True], 1))  # tests/conformance has choices
 def test_compiled_policies(state: str, current: bool, population: int, output_population: int, choices: bool) -> None:
-    policy = compiled(random_policy(
-        5, sizes=(9, 20, 12, 3), state=state, current=current, population=population,
-        output_population=output_population, choices=choices,
-    ))  # fmt: skip
+    policy = compiled(
+        random_policy(
+            5,
+            sizes=(9, 20, 12, 3),
+            state=state,
+            current=current,
+            population=population,
+            output_population=output_population,
+            choices=choices,
+        )
+    )
     assert policy.recorded is not None
     actions = assert_same_actions(policy, policy.recorded[:24].reshape(12, 2, -1).copy())
     assert len(np.unique(actions)) > 1
@@ -231,10 +238,28 @@ def test_ties_are_rounded_to_even_and_limits_are_kept() -> None:
     emitted = Emitted(policy.replace(graph=graph.replace(nodes=nodes)))
     halves = np.arange(-9, 9) + 0.5
     beside = np.nextafter(halves.astype(np.float32), np.float32(0)).astype(np.float64)
-    ends = np.array([
-        limit - 0.5, limit, limit + 0.5, limit + 0.75, 1e5, -limit + 0.5, -limit - 0.5, -limit - 0.75, -1e5,
-        0.0, -0.0, 0.25, -0.25, 0.75, -0.75, 1.5, -1.5, 1.0,
-    ])  # fmt: skip
+    ends = np.array(
+        [
+            limit - 0.5,
+            limit,
+            limit + 0.5,
+            limit + 0.75,
+            1e5,
+            -limit + 0.5,
+            -limit - 0.5,
+            -limit - 0.75,
+            -1e5,
+            0.0,
+            -0.0,
+            0.25,
+            -0.25,
+            0.75,
+            -0.75,
+            1.5,
+            -1.5,
+            1.0,
+        ]
+    )
     for row in np.concatenate([halves, beside, -beside, ends]).reshape(-1, 9):
         emitted.step(row)
         wanted = np.clip(np.rint(single(row)), -limit, limit)
@@ -331,9 +356,15 @@ def test_thresholds_at_the_ends_of_what_can_be_said(threshold: int, compare: str
     case = draw(12)
     graph = case.plan.graph
     arithmetic = dataclasses.replace(
-        LAVA, threshold_bits=32, compare=compare, reset=reset, spikes_per_step=most, readout="membrane",
-        membrane_bits=32, membrane_overflow="saturate",
-    )  # fmt: skip
+        LAVA,
+        threshold_bits=32,
+        compare=compare,
+        reset=reset,
+        spikes_per_step=most,
+        readout="membrane",
+        membrane_bits=32,
+        membrane_overflow="saturate",
+    )
     nodes = {
         name: op.replace(spike=IntegerSpike(threshold)) if isinstance(op, Neuron) and op.spikes else op
         for name, op in graph.nodes.items()
@@ -347,14 +378,25 @@ def test_thresholds_at_the_ends_of_what_can_be_said(threshold: int, compare: str
 def test_a_membrane_behind_a_current_that_saturates(sign: int, spike: IntegerSpike | None) -> None:
     """Almost nothing decays, so that the bounds of both are far beyond int64 before they are cut."""
     arithmetic = dataclasses.replace(
-        LAVA, decay="shift", decay_bits=5, decay_rounding="floor", current_decay_low=0, current_overflow="saturate",
-        membrane_overflow="saturate", membrane_bits=32, readout="membrane", threshold_bits=31, threshold_shift=0,
+        LAVA,
+        decay="shift",
+        decay_bits=5,
+        decay_rounding="floor",
+        current_decay_low=0,
+        current_overflow="saturate",
+        membrane_overflow="saturate",
+        membrane_bits=32,
+        readout="membrane",
+        threshold_bits=31,
+        threshold_shift=0,
         weight_signs="twos-complement",
-    )  # fmt: skip
+    )
     nodes: dict[str, Op] = {
-        "in": Input((1,), "spikes"), "dense": Dense(np.array([[100 * sign]]), 4, 8, 1), "out": Output((1,)),
+        "in": Input((1,), "spikes"),
+        "dense": Dense(np.array([[100 * sign]]), 4, 8, 1),
+        "out": Output((1,)),
         "neurons": Neuron(IntegerMembrane(31, np.zeros(1, dtype=np.int32)), IntegerSynapse(30), spike),
-    }  # fmt: skip
+    }
     edges = (("in", "dense"), ("dense", "neurons"), ("neurons", "out"))
     network_plan = plan(Graph(Level.INTEGER, nodes, edges, 1e-3, arithmetic))
     assert_same_blocks(Case(0, network_plan, {"in": np.ones((500, 1), dtype=np.int64)}))

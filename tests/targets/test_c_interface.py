@@ -78,6 +78,17 @@ def test_the_selftest_finds_a_compiler_that_contracts(tmp_path: Path) -> None:
     selftest(folder, "gcc", "-O2", "-mfma")
     fused = tuple(flag for flag in STRICT if flag != "-ffp-contract=off")
     sources = ["policy.c", "policy_weights.c", "policy_selftest.c"]
-    call("gcc", "-std=gnu99", *fused[1:], "-O2", "-mfma", "-ffp-contract=fast", "-DPOLICY_SELFTEST_MAIN", "-o", "fused",
-         *sources, cwd=folder)  # fmt: skip
+    call(
+        "gcc",
+        "-std=gnu99",
+        *fused[1:],
+        "-O2",
+        "-mfma",
+        "-ffp-contract=fast",
+        "-DPOLICY_SELFTEST_MAIN",
+        "-o",
+        "fused",
+        *sources,
+        cwd=folder,
+    )
     call("./fused", cwd=folder, code=1)

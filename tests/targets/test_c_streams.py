@@ -96,10 +96,14 @@ def test_held_values_with_bias_sources_through_one_connection(inputs: int, state
     edges = tuple((a, "decode" if b == "out" else b) for a, b in graph.edges)
     channels = tuple(f"o{k}" for k in range(3 * inputs))
     contract = Contract(
-        environment="none", steps=3, state=state, control_period=0.05,  # type: ignore[arg-type]
-        observation=Channels(channels, ("",) * len(channels)), fail_safe=(0.0,) * 4,
+        environment="none",
+        steps=3,
+        state=state,
+        control_period=0.05,  # type: ignore[arg-type]
+        observation=Channels(channels, ("",) * len(channels)),
+        fail_safe=(0.0,) * 4,
         action=Channels(tuple("abcd"), ("",) * 4, (-9.0,) * 4, (9.0,) * 4),
-    )  # fmt: skip
+    )
     policy = Policy(graph.replace(nodes=nodes, edges=(*edges, ("decode", "out"))), contract)
     actions = assert_same_actions(policy, observations_of(policy, 0, 8, 2))
     assert len(np.unique(actions)) > 4
@@ -179,10 +183,13 @@ def test_members_are_listed_a_few_times_however_many_rings_there_are(monkeypatch
 def test_what_was_sent_is_kept_as_long_as_its_own_connections_read_it() -> None:
     """A delay behind it does not keep a wide input for as many steps."""
     nodes: dict[str, Op] = {
-        "in": Input((50,), "spikes"), "dense": Dense(np.ones((1, 50), dtype=np.int64) * 64, 0, 7, 1),
-        "one": current_neurons(1), "late": Dense(np.eye(1, dtype=np.int64) * 64, 0, 7, 40),
-        "two": current_neurons(1), "out": Output((1,)),
-    }  # fmt: skip
+        "in": Input((50,), "spikes"),
+        "dense": Dense(np.ones((1, 50), dtype=np.int64) * 64, 0, 7, 1),
+        "one": current_neurons(1),
+        "late": Dense(np.eye(1, dtype=np.int64) * 64, 0, 7, 40),
+        "two": current_neurons(1),
+        "out": Output((1,)),
+    }
     graph = Graph(Level.INTEGER, nodes, tuple(itertools.pairwise(nodes)), 1e-3, LAVA)
     blocks = (np.random.default_rng(3).random((60, 1, 50)) < 0.2).astype(np.float64)
     with CStream(plan(graph, STREAM)) as stream, MachineStream(plan(graph, STREAM)) as definition:

@@ -212,10 +212,12 @@ def test_names_of_nodes_can_say_anything() -> None:
     policy = nervecord.compile(random_policy(5, sizes=(4, 5, 2)), "c").policy
     graph = policy.graph
     names = dict(zip(graph.nodes, [*evil, *map(str, range(99))], strict=False))
-    renamed = policy.replace(graph=graph.replace(
-        nodes={names[name]: op for name, op in graph.nodes.items()},
-        edges=tuple((names[a], names[b]) for a, b in graph.edges),
-    ))  # fmt: skip
+    renamed = policy.replace(
+        graph=graph.replace(
+            nodes={names[name]: op for name, op in graph.nodes.items()},
+            edges=tuple((names[a], names[b]) for a, b in graph.edges),
+        )
+    )
     files = package(Program("c", renamed.graph, renamed.contract), prefix="policy", vectors=2).files
     for text in files.values():
         assert text.isascii()
@@ -275,9 +277,11 @@ def test_a_state_that_no_memory_holds_is_refused() -> None:
     first = Sparse(one, 0 * one, np.append([0], nothing + 1).astype(np.int32), 4, 0, 8, 4000)
     second = Sparse(one, 0 * one, np.array([0, 1, 1], np.int32), size, 0, 8, 1)
     nodes = {
-        **graph.nodes, name: first, after: second,
+        **graph.nodes,
+        name: first,
+        after: second,
         lif_name: neurons.replace(membrane=dataclasses.replace(neurons.membrane, bias=nothing)),
-    }  # fmt: skip
+    }
     arithmetic = dataclasses.replace(LAVA, delay_max=4096)
     with pytest.raises(
         InfeasibleError, match=r"c: its state takes 4,\d{3},\d{3},\d{3} bytes, 536,870,912 are possible"

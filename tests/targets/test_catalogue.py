@@ -218,10 +218,7 @@ REFUSED: dict[str, tuple[dict[str, str], str]] = {
         {"inputs = { value = 16": "inputs = { value = 1" + "0" * 400},
         "limits.inputs: is .*, a whole number",
     ),
-    "an endless number": (
-        {"inputs = { value = 16": "inputs = { value = 1" + "0" * 5000},
-        "is no TOML: Exceeds",
-    ),
+    "an endless number": ({"inputs = { value = 16": "inputs = { value = 1" + "0" * 5000}, "is no TOML: Exceeds"),
     "nesting": ({"not_checked = [": "not_checked = [" + "[" * 20_000}, "nested too deeply|is no TOML"),
 }
 
@@ -282,10 +279,16 @@ def test_a_limit_that_was_given_decides(policy: Graph) -> None:
 def test_findings_that_ask_for_a_number_name_the_flag_that_takes_it(
     described: Callable[..., Path], policy: Graph
 ) -> None:
-    secret = {"neurons = { value = 1008,": "neurons = {", "hidden = { value = 1000,": "hidden = {",
-              "neurons_per_core = { value = \"unlimited\",": "neurons_per_core = {"}  # fmt: skip
-    words = {line: line.replace('confidence = "exact"', 'confidence = "unknown"') for line in SPEC.splitlines()
-             if line.startswith(("neurons ", "hidden ", "neurons_per_core "))}  # fmt: skip
+    secret = {
+        "neurons = { value = 1008,": "neurons = {",
+        "hidden = { value = 1000,": "hidden = {",
+        'neurons_per_core = { value = "unlimited",': "neurons_per_core = {",
+    }
+    words = {
+        line: line.replace('confidence = "exact"', 'confidence = "unknown"')
+        for line in SPEC.splitlines()
+        if line.startswith(("neurons ", "hidden ", "neurons_per_core "))
+    }
     path = described({line: _without(text, secret) for line, text in words.items()})
     for target, code, values in (
         ("lava", "second-hand-limits", {}),
@@ -336,14 +339,35 @@ class Chosen:
 
 
 GOOD: list[tuple[str, object]] = [
-    ("bits", 2), ("bits", 8), ("gain", 0), ("gain", 1e9), ("gain", 3), ("steps", -5), ("steps", 9), ("kind", "b"),
-    ("word", "any"), ("yes", False),
-]  # fmt: skip
+    ("bits", 2),
+    ("bits", 8),
+    ("gain", 0),
+    ("gain", 1e9),
+    ("gain", 3),
+    ("steps", -5),
+    ("steps", 9),
+    ("kind", "b"),
+    ("word", "any"),
+    ("yes", False),
+]
 BAD: list[tuple[str, object]] = [
-    ("bits", 1), ("bits", 9), ("bits", 3.0), ("bits", True), ("bits", "3"), ("bits", None), ("gain", -0.1),
-    ("gain", float("nan")), ("gain", True), ("gain", "1"), ("steps", 10), ("kind", "c"), ("kind", 1), ("word", 3),
-    ("yes", 1), ("yes", "true"),
-]  # fmt: skip
+    ("bits", 1),
+    ("bits", 9),
+    ("bits", 3.0),
+    ("bits", True),
+    ("bits", "3"),
+    ("bits", None),
+    ("gain", -0.1),
+    ("gain", float("nan")),
+    ("gain", True),
+    ("gain", "1"),
+    ("steps", 10),
+    ("kind", "c"),
+    ("kind", 1),
+    ("word", 3),
+    ("yes", 1),
+    ("yes", "true"),
+]
 
 
 def test_options_are_the_fields_that_declare_them() -> None:
@@ -351,12 +375,22 @@ def test_options_are_the_fields_that_declare_them() -> None:
     assert options_of(Chosen)[0] == Option("bits", 8, "bits", 2, 8)
     assert options_of(int) == ()
     assert [o.allowed for o in options_of(Chosen)] == [
-        "a whole number from 2 to 8", "a number of at least 0", "a whole number of at most 9", "one of a, b", "a text",
+        "a whole number from 2 to 8",
+        "a number of at least 0",
+        "a whole number of at most 9",
+        "one of a, b",
+        "a text",
         "true or false",
-    ]  # fmt: skip
+    ]
     assert options_of(Chosen)[0].to_dict() == {
-        "name": "bits", "default": 8, "about": "bits", "low": 2, "high": 8, "choices": [], "type": "int",
-    }  # fmt: skip
+        "name": "bits",
+        "default": 8,
+        "about": "bits",
+        "low": 2,
+        "high": 8,
+        "choices": [],
+        "type": "int",
+    }
 
 
 @pytest.mark.parametrize(("name", "value"), GOOD)

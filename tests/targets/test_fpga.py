@@ -160,10 +160,12 @@ def test_values_of_two_sources_add_up_before_a_product_is_rounded(accumulate: st
 
     rng = np.random.default_rng(0)
     nodes = {
-        "a": Input((3,), "values", 9.0), "b": Input((3,), "values", 9.0),
+        "a": Input((3,), "values", 9.0),
+        "b": Input((3,), "values", 9.0),
         "dense": Dense(rng.integers(-127, 127, size=(5, 3)), exponent, 8, 1),
-        "read": Neuron(IntegerMembrane(4000, np.zeros(5, np.int64), 0), None, None), "out": Output((5,)),
-    }  # fmt: skip
+        "read": Neuron(IntegerMembrane(4000, np.zeros(5, np.int64), 0), None, None),
+        "out": Output((5,)),
+    }
     edges = (("a", "dense"), ("b", "dense"), ("dense", "read"), ("read", "out"))
     arithmetic = dataclasses.replace(LAVA, accumulate=accumulate, weight_signs="twos-complement")
     made = plan(Graph(Level.INTEGER, nodes, edges, 1e-3, arithmetic), Schedule(3, "reset"))

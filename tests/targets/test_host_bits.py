@@ -30,11 +30,7 @@ from nervecord.runtime.engines.torch.session import BatchedSession
 from nervecord.runtime.session import MachineSession
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
-ENGINES: list[Any] = [
-    EmulatorSession,
-    BatchedSession,
-    pytest.param(CSession, marks=needs_compiler),
-]
+ENGINES: list[Any] = [EmulatorSession, BatchedSession, pytest.param(CSession, marks=needs_compiler)]
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -34,10 +34,18 @@ def described(**arithmetic: Any) -> TargetSpec:
 
 def bare(**arithmetic: Any) -> dict[str, Any]:
     kept = {name: LAVA[name] for name in ("title", "summary", "nodes")}
-    open_end = {"cores": {"value": "unlimited", "source": "made up", "confidence": "exact"},
-                "neurons": {"value": 10_000, "source": "made up", "confidence": "exact"}}  # fmt: skip
-    return {**kept, "name": "mine", "engines": [], "arithmetic": {**LAVA["arithmetic"], **arithmetic},
-            "behaviour": {}, "limits": open_end}  # fmt: skip
+    open_end = {
+        "cores": {"value": "unlimited", "source": "made up", "confidence": "exact"},
+        "neurons": {"value": 10_000, "source": "made up", "confidence": "exact"},
+    }
+    return {
+        **kept,
+        "name": "mine",
+        "engines": [],
+        "arithmetic": {**LAVA["arithmetic"], **arithmetic},
+        "behaviour": {},
+        "limits": open_end,
+    }
 
 
 @pytest.mark.parametrize("spec", [spec for spec in load_specs() if spec.integers is not None], ids=lambda s: s.name)
@@ -56,8 +64,10 @@ def test_what_is_left_open_follows() -> None:
     spec = described(reset="subtract", spikes_per_step=1, bias_bits=0, graded_bits=0, delay_max=7)
     assert spec.behaviour.resets.value == ("subtract",)
     assert (spec.behaviour.bias.value, spec.behaviour.graded_input.value, spec.behaviour.leak.value) == (
-        False, False, "no",
-    )  # fmt: skip
+        False,
+        False,
+        "no",
+    )
     assert (spec.limits.delay_max.value, spec.limits.message_bits.value) == (7, 1)
     assert spec.limits.delay_max.source.startswith("[arithmetic]: lava-nc")
     # Nothing follows about what no arithmetic says.
@@ -66,9 +76,15 @@ def test_what_is_left_open_follows() -> None:
 
 @pytest.mark.parametrize(
     ("section", "name", "value"),
-    [("behaviour", "resets", ["subtract"]), ("behaviour", "clears_buffers", True), ("behaviour", "decays", "shift"),
-     ("behaviour", "per_neuron", ["threshold"]), ("limits", "weight_bits", 4), ("limits", "delay_max", 62)],
-)  # fmt: skip
+    [
+        ("behaviour", "resets", ["subtract"]),
+        ("behaviour", "clears_buffers", True),
+        ("behaviour", "decays", "shift"),
+        ("behaviour", "per_neuron", ["threshold"]),
+        ("limits", "weight_bits", 4),
+        ("limits", "delay_max", 62),
+    ],
+)
 def test_a_fact_that_contradicts_is_refused_by_key(section: str, name: str, value: Any) -> None:
     data = bare()
     data[section] = {**data[section], name: {"value": value, "source": "made up", "confidence": "exact"}}
@@ -109,13 +125,17 @@ CHIPS: dict[str, tuple[dict[str, Any], Callable[[Policy], Policy], str]] = {
     "binary spikes": ({"graded_bits": 0}, lambda p: p, "graded-input"),
     "membranes that nobody reads": ({"readout": "none"}, lambda p: p, "membrane-readout"),
     "decays by shifts": (
-        {"decay": "shift", "decay_bits": 4, "decay_rounding": "floor", "current_decay_low": 0}, shifted, "",
+        {"decay": "shift", "decay_bits": 4, "decay_rounding": "floor", "current_decay_low": 0},
+        shifted,
+        "",
     ),
     "narrow membranes": ({"membrane_bits": 16, "current_bits": 16, "threshold_bits": 9}, lambda p: p, ""),
     "a bias that enters the current": (
-        {"bias_enters": "current"}, lambda p: random_policy(sizes=(5, 8, 2), current=True), "",
+        {"bias_enters": "current"},
+        lambda p: random_policy(sizes=(5, 8, 2), current=True),
+        "",
     ),
-}  # fmt: skip
+}
 """What is changed in Lava's arithmetic, what in a policy, and the code that then speaks against it."""
 
 

@@ -28,8 +28,12 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 )
 def test_a_benchmark_runs(name: str, arguments: list[str], message: str) -> None:
     done = subprocess.run(
-        [sys.executable, str(FOLDER / name), *arguments], capture_output=True, text=True, timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
-    )  # fmt: skip
+        [sys.executable, str(FOLDER / name), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert message in done.stdout

@@ -116,8 +116,12 @@ except deaths.LavaDiedError:
 def test_a_death_told_within_a_finaliser_is_told_again() -> None:
     folder = Path(environment.__file__).parent / "lava_worker"
     process = subprocess.run(
-        [sys.executable, "-c", SWALLOWED], env={**os.environ, "PYTHONPATH": str(folder)},
-        capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
+        [sys.executable, "-c", SWALLOWED],
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
     assert "Exception ignored in" in process.stderr
     assert float(process.stdout) < 10.0

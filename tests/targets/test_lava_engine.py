@@ -102,9 +102,17 @@ def policy(state: StateRule = "reset", seed: int = 0) -> Policy:
         "output": Output((ACTIONS,)),
     }
     edges = (
-        ("input", "normalise"), ("normalise", "quantise"), ("quantise", "fc1"), ("quantise", "skip"), ("fc1", "lif1"),
-        ("lif1", "fc2"), ("skip", "readout"), ("fc2", "readout"), ("readout", "decode"), ("decode", "output"),
-    )  # fmt: skip
+        ("input", "normalise"),
+        ("normalise", "quantise"),
+        ("quantise", "fc1"),
+        ("quantise", "skip"),
+        ("fc1", "lif1"),
+        ("lif1", "fc2"),
+        ("skip", "readout"),
+        ("fc2", "readout"),
+        ("readout", "decode"),
+        ("decode", "output"),
+    )
     return Policy(Graph(Level.INTEGER, nodes, edges, 0.005, LAVA), contract(state))
 
 
@@ -127,9 +135,16 @@ def two_ends(state: StateRule) -> Policy:
         "torque": Output((1,)),
     }
     edges = (
-        ("input", "encode"), ("encode", "fc1"), ("fc1", "lif1"), ("lif1", "fc2"), ("lif1", "counted"),
-        ("fc2", "readout"), ("readout", "decode"), ("counted", "forces"), ("decode", "torque"),
-    )  # fmt: skip
+        ("input", "encode"),
+        ("encode", "fc1"),
+        ("fc1", "lif1"),
+        ("lif1", "fc2"),
+        ("lif1", "counted"),
+        ("fc2", "readout"),
+        ("readout", "decode"),
+        ("counted", "forces"),
+        ("decode", "torque"),
+    )
     return Policy(Graph(Level.INTEGER, nodes, edges, 0.005, LAVA), contract(state))
 
 
@@ -180,8 +195,9 @@ def delayed(mode: str, delay: int, exponent: int, bits: int, graded: bool, seed:
     graph = chain(
         Level.INTEGER,
         [("in", entering), ("dense", Dense(weight, exponent, bits, delay)), ("shown", shown), ("out", Output((4,)))],
-        dt=1e-3, arithmetic=LAVA,
-    )  # fmt: skip
+        dt=1e-3,
+        arithmetic=LAVA,
+    )
     x = rng.integers(-100 if graded else 0, 100 if graded else 1, endpoint=True, size=(delay + 12, 3))
     return Case(seed, plan(graph), {"in": x})
 
@@ -207,16 +223,31 @@ def test_a_connection_with_several_sources_and_several_destinations(worker: Work
         return Dense(weights(rng, 4, 4), 0, 8, delay)
 
     nodes: dict[str, Op] = {
-        "in": Input((4,), "values", 9.0), "also": Input((4,), "spikes"),
-        "a": dense(), "b": dense(), "one": neurons(rng, 4, 100), "two": neurons(rng, 4, 90),
-        "joined": dense(delay), "left": neurons(rng, 4, 200), "right": neurons(rng, 4, 150, current=True),
-        "out": Output((4,)), "other": Output((4,)),
-    }  # fmt: skip
+        "in": Input((4,), "values", 9.0),
+        "also": Input((4,), "spikes"),
+        "a": dense(),
+        "b": dense(),
+        "one": neurons(rng, 4, 100),
+        "two": neurons(rng, 4, 90),
+        "joined": dense(delay),
+        "left": neurons(rng, 4, 200),
+        "right": neurons(rng, 4, 150, current=True),
+        "out": Output((4,)),
+        "other": Output((4,)),
+    }
     edges = (
-        ("in", "a"), ("also", "b"), ("a", "one"), ("b", "two"),
-        ("one", "joined"), ("also", "joined"), ("two", "joined"),
-        ("joined", "left"), ("joined", "right"), ("left", "out"), ("right", "other"),
-    )  # fmt: skip
+        ("in", "a"),
+        ("also", "b"),
+        ("a", "one"),
+        ("b", "two"),
+        ("one", "joined"),
+        ("also", "joined"),
+        ("two", "joined"),
+        ("joined", "left"),
+        ("joined", "right"),
+        ("left", "out"),
+        ("right", "other"),
+    )
     network_plan = plan(Graph(Level.INTEGER, nodes, edges, 1e-3, LAVA))
     x = {"in": rng.integers(-9, 10, size=(40, 4)), "also": rng.integers(0, 2, size=(40, 4))}
     case = Case(0, network_plan, x)
@@ -311,9 +342,10 @@ def test_an_observation_that_cannot_be_trusted(worker: Worker) -> None:
 def test_a_stream_gives_what_the_definition_gives(worker: Worker, state: StateRule) -> None:
     """Of a graph that is no policy: step by step with its state carried, or in blocks with windows of its own."""
     case = next(
-        c for c in map(draw, range(100))
+        c
+        for c in map(draw, range(100))
         if c.plan.schedule.state == state and len(c.plan.reads) > 1 and traits(c)["readouts"]
-    )  # fmt: skip
+    )
     steps = case.plan.schedule.steps
     x = {name: values[: 4 * steps] for name, values in case.inputs.items()}
     with LavaStream(case.plan) as lava, MachineStream(case.plan) as plain:

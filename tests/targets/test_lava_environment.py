@@ -187,8 +187,7 @@ def test_uv_fetches_one_where_none_is_found(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("answer", "message"),
-    [("3 9", r"3\.9"), ("3 13", r"3\.13"), ("3 12", "--allow-shim"), ("hello", "no Python")],
+    ("answer", "message"), [("3 9", r"3\.9"), ("3 13", r"3\.13"), ("3 12", "--allow-shim"), ("hello", "no Python")]
 )
 def test_a_named_interpreter_of_the_wrong_version(home: Path, tmp_path: Path, answer: str, message: str) -> None:
     with pytest.raises(NervecordError, match=message):

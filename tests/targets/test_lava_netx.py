@@ -70,11 +70,16 @@ def read(path: Path) -> tuple[Graph, dict[str, tuple[int, int]]]:
             size = int(layer["shape"][0])
             bias = layer["bias"][()] if "bias" in layer else np.zeros(size)
             threshold, decay = int(neuron["vThMant"][()]), int(neuron["iDecay"][()])
-            nodes.append((f"neurons{k}", Neuron(
-                IntegerMembrane(int(neuron["vDecay"][()]), bias, 6),
-                None if decay == 4096 else IntegerSynapse(decay),
-                None if threshold == READOUT else IntegerSpike(threshold),
-            )))  # fmt: skip
+            nodes.append(
+                (
+                    f"neurons{k}",
+                    Neuron(
+                        IntegerMembrane(int(neuron["vDecay"][()]), bias, 6),
+                        None if decay == 4096 else IntegerSynapse(decay),
+                        None if threshold == READOUT else IntegerSpike(threshold),
+                    ),
+                )
+            )
             if "reset_interval" in arguments:
                 interval = arguments["reset_interval"]
                 # netx counts steps from 1, as Lava does, and adds the number of the layer.
@@ -209,12 +214,7 @@ def test_a_compiled_graph_that_is_no_policy_is_written_too(tmp_path: Path) -> No
     rng = np.random.default_rng(0)
     network = chain(
         Level.DISCRETE,
-        [
-            ("in", Input((4,))),
-            ("fc", Affine(rng.normal(size=(6, 4)), None, 1)),
-            ("lif", lif(6)),
-            ("out", Output((6,))),
-        ],
+        [("in", Input((4,))), ("fc", Affine(rng.normal(size=(6, 4)), None, 1)), ("lif", lif(6)), ("out", Output((6,)))],
         dt=1e-3,
     )
     program = nervecord.compile(network, "lava", inputs="spikes", netx=True)
@@ -234,10 +234,15 @@ def test_a_convolutional_network_is_written_as_it_was_composed(tmp_path: Path) -
     rng = np.random.default_rng(0)
     first = Conv(rng.normal(size=(2, 1, 3, 3)), rng.normal(size=2) * 0.1, (1, 1), (1, 1), (1, 1), 1, (6, 6))
     nodes: list[tuple[str, Op]] = [
-        ("input", Input((1, 6, 6), "spikes")), ("conv", first), ("lif1", plain_lif(np.full((2, 6, 6), 0.75))),
-        ("pool", Pool("sum", (2, 2), (2, 2), (0, 0), (2, 6, 6))), ("flat", Flatten((2, 3, 3), 0, -1)),
-        ("fc", Affine(rng.normal(size=(4, 18)) * 0.5)), ("lif2", plain_lif(np.full(4, 0.5))), ("output", Output((4,))),
-    ]  # fmt: skip
+        ("input", Input((1, 6, 6), "spikes")),
+        ("conv", first),
+        ("lif1", plain_lif(np.full((2, 6, 6), 0.75))),
+        ("pool", Pool("sum", (2, 2), (2, 2), (0, 0), (2, 6, 6))),
+        ("flat", Flatten((2, 3, 3), 0, -1)),
+        ("fc", Affine(rng.normal(size=(4, 18)) * 0.5)),
+        ("lif2", plain_lif(np.full(4, 0.5))),
+        ("output", Output((4,))),
+    ]
     x = (rng.random((80, 36)) < 0.3).astype(np.float64)
     graph = chain(Level.DISCRETE, nodes, dt=1e-3)
     target = nervecord.target("lava", netx=True)
@@ -254,10 +259,11 @@ def test_a_convolutional_network_is_written_as_it_was_composed(tmp_path: Path) -
 def test_a_matrix_that_cannot_be_laid_out_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = Csr.of(np.full((2, 3), 64, dtype=np.int32))
     nodes: list[tuple[str, Op]] = [
-        ("input", Input((3,), "spikes")), ("rows", Sparse(rows.values, rows.columns, rows.starts, rows.inputs)),
+        ("input", Input((3,), "spikes")),
+        ("rows", Sparse(rows.values, rows.columns, rows.starts, rows.inputs)),
         ("neurons", Neuron(IntegerMembrane(0, np.zeros(2, np.int32), 6), None, IntegerSpike(90))),
         ("output", Output((2,))),
-    ]  # fmt: skip
+    ]
     graph = chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA)
     export_netx(plan(graph), tmp_path / "fits.net")
     monkeypatch.setattr("nervecord.targets.lava.netx.MOST_DENSE", 5)

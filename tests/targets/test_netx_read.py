@@ -52,9 +52,14 @@ def slayer(path: Path, layers: list[dict[str, Any]]) -> Path:
 def dense(size: int = 3, inputs: int = 4, **changes: Any) -> dict[str, Any]:
     weight = (np.arange(size * inputs).reshape(size, inputs) * 2 - 10).astype(np.float32)
     return {
-        "type": b"dense", "shape": np.array([size]), "inFeatures": inputs, "outFeatures": size, "weight": weight,
-        "neuron": NEURON, **changes,
-    }  # fmt: skip
+        "type": b"dense",
+        "shape": np.array([size]),
+        "inFeatures": inputs,
+        "outFeatures": size,
+        "weight": weight,
+        "neuron": NEURON,
+        **changes,
+    }
 
 
 def neuron(**changes: Any) -> dict[str, Any]:

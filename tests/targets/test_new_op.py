@@ -74,9 +74,14 @@ class Adaptive(Op):
         reached = over_steps(self.traced(arithmetic), x, interval, proposals=() if interval else proposals)
         membrane = reached.named("membrane")
         return Reach(
-            current=0, state=(membrane.lowest, membrane.highest), sends=spiking(self.size, arithmetic),
-            accumulator_limit=arithmetic.accumulator_limit, state_limits=(low, high), exact=True, reached=reached,
-        )  # fmt: skip
+            current=0,
+            state=(membrane.lowest, membrane.highest),
+            sends=spiking(self.size, arithmetic),
+            accumulator_limit=arithmetic.accumulator_limit,
+            state_limits=(low, high),
+            exact=True,
+            reached=reached,
+        )
 
 
 def network(seed: int, schedule: Schedule) -> Plan:
@@ -87,9 +92,12 @@ def network(seed: int, schedule: Schedule) -> Plan:
 
     nodes: list[tuple[str, Op]] = [
         ("in", Input((4,), "values", 30.0)),
-        ("first", Dense(2 * rng.integers(-20, 40, (6, 4)), 0, 8, 1)), ("a", neurons()),
-        ("second", Dense(2 * rng.integers(-20, 60, (6, 6)), -1, 8, 1)), ("b", neurons()), ("out", Output((6,))),
-    ]  # fmt: skip
+        ("first", Dense(2 * rng.integers(-20, 40, (6, 4)), 0, 8, 1)),
+        ("a", neurons()),
+        ("second", Dense(2 * rng.integers(-20, 60, (6, 6)), -1, 8, 1)),
+        ("b", neurons()),
+        ("out", Output((6,))),
+    ]
     return plan(chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA), schedule)
 
 

@@ -140,9 +140,14 @@ def test_a_program_of_another_target_is_exported_by_its_own_arithmetic(tmp_path:
 def test_carried_state_wider_than_float32_travels_in_two_columns(seed: int) -> None:
     """32 bit membranes: the state that leaves and comes back as float32 is the emulator's."""
     wide = dataclasses.replace(
-        random_arithmetic(seed), membrane_bits=32, current_bits=32, threshold_bits=20, threshold_shift=6, input_shift=6,
+        random_arithmetic(seed),
+        membrane_bits=32,
+        current_bits=32,
+        threshold_bits=20,
+        threshold_shift=6,
+        input_shift=6,
         readout="membrane",
-    )  # fmt: skip
+    )
     case = draw(seed, wide)
     policy = policy_of(case)
     if policy is None or policy.schedule.resets:
@@ -182,11 +187,14 @@ def test_an_input_of_spikes_takes_nothing_else() -> None:
     """As in a session: there it is an error, in the file the fail-safe action."""
     bias = np.zeros(3, dtype=np.int32)
     nodes = [
-        ("observation", Input((3,), "spikes")), ("fc1", Dense(np.eye(3) * 60, 6)),
-        ("lif1", Neuron(IntegerMembrane(400, bias), None, IntegerSpike(900))), ("fc2", Dense(np.eye(3) * 20, 0)),
-        ("readout", Neuron(IntegerMembrane(0, bias))), ("decode", Decode([1e-4] * 3, [0.1] * 3, [-1.0] * 3, [1.0] * 3)),
+        ("observation", Input((3,), "spikes")),
+        ("fc1", Dense(np.eye(3) * 60, 6)),
+        ("lif1", Neuron(IntegerMembrane(400, bias), None, IntegerSpike(900))),
+        ("fc2", Dense(np.eye(3) * 20, 0)),
+        ("readout", Neuron(IntegerMembrane(0, bias))),
+        ("decode", Decode([1e-4] * 3, [0.1] * 3, [-1.0] * 3, [1.0] * 3)),
         ("action", Output((3,))),
-    ]  # fmt: skip
+    ]
     contract = dataclasses.replace(random_policy(1, sizes=(3, 4, 3)).contract, fail_safe=(0.5,) * 3)
     policy = Policy(chain(Level.INTEGER, nodes, dt=1e-3, arithmetic=LAVA), contract)
     raw = inference_session(make_model(plan(policy)).proto.SerializeToString())
@@ -309,12 +317,17 @@ def test_a_network_that_convolves(steps: int | None, tmp_path: Path) -> None:
     nodes = [
         ("picture", Input((2, 9, 8))),
         ("conv1", Conv(rng.normal(size=(4, 1, 3, 2)) * 0.5, rng.normal(size=4), (2, 1), (1, 0), (1, 2), 2, (9, 8))),
-        ("lif1", neurons(4, 5, 6)), ("pool1", Pool("average", (2, 2), (1, 2), (1, 0), (4, 5, 6))),
+        ("lif1", neurons(4, 5, 6)),
+        ("pool1", Pool("average", (2, 2), (1, 2), (1, 0), (4, 5, 6))),
         ("conv2", Conv(rng.normal(size=(3, 4, 2, 2)), None, (1, 1), (0, 0), (1, 1), 1, (6, 3))),
-        ("scale", Scale(rng.uniform(0.5, 1, size=(3, 5, 2)))), ("lif2", neurons(3, 5, 2)),
-        ("pool2", Pool("sum", (2, 1), (2, 1), (0, 0), (3, 5, 2))), ("flat", Flatten((3, 2, 2), 0, -1)),
-        ("fc", Affine(rng.normal(size=(5, 12)) * 0.1)), ("readout", Neuron(last)), ("out", Output((5,))),
-    ]  # fmt: skip
+        ("scale", Scale(rng.uniform(0.5, 1, size=(3, 5, 2)))),
+        ("lif2", neurons(3, 5, 2)),
+        ("pool2", Pool("sum", (2, 1), (2, 1), (0, 0), (3, 5, 2))),
+        ("flat", Flatten((3, 2, 2), 0, -1)),
+        ("fc", Affine(rng.normal(size=(5, 12)) * 0.1)),
+        ("readout", Neuron(last)),
+        ("out", Output((5,))),
+    ]
     graph = chain(Level.DISCRETE, nodes, dt=1e-3)
     program = compile_graph(graph, OnnxTarget(), schedule=STREAM if steps is None else Schedule(steps, "reset"))
     rows = rng.normal(size=(12, 2, 9, 8))

@@ -91,11 +91,16 @@ def test_two_nodes_may_share_an_op(names: tuple[str, str]) -> None:
     nodes: dict[str, Op] = {}
     for name in names:
         nodes |= {
-            name: Input((4,), "values", limits[name]), f"{name} dense": dense, f"{name} neurons": neurons,
+            name: Input((4,), "values", limits[name]),
+            f"{name} dense": dense,
+            f"{name} neurons": neurons,
             f"{name} out": Output((3,)),
-        }  # fmt: skip
-    edges = [pair for n in names
-             for pair in ((n, f"{n} dense"), (f"{n} dense", f"{n} neurons"), (f"{n} neurons", f"{n} out"))]  # fmt: skip
+        }
+    edges = [
+        pair
+        for n in names
+        for pair in ((n, f"{n} dense"), (f"{n} dense", f"{n} neurons"), (f"{n} neurons", f"{n} out"))
+    ]
     network_plan = plan(Graph(Level.INTEGER, nodes, tuple(edges), 1e-3, wide), STREAM)
     rng = np.random.default_rng(0)
     inputs = {n: rng.integers(-limits[n], limits[n], endpoint=True, size=(400, 4)) for n in names}

@@ -16,16 +16,7 @@ from singles import EPSILON, single
 
 from nervecord.compiler.graph.graph import chain
 from nervecord.compiler.graph.policy import Policy
-from nervecord.compiler.ops import (
-    Affine,
-    Flatten,
-    Level,
-    Membrane,
-    Neuron,
-    Scale,
-    Spike,
-    Threshold,
-)
+from nervecord.compiler.ops import Affine, Flatten, Level, Membrane, Neuron, Scale, Spike, Threshold
 from nervecord.compiler.ops.neurons import RESETS
 from nervecord.compiler.plan.interpret import Machine
 from nervecord.compiler.plan.plan import plan
@@ -137,8 +128,9 @@ def test_a_difference_that_is_none_of_a_threshold_is_found() -> None:
 
 
 CHANGES: list[dict[str, Any]] = [
-    *({"reset": rule, "refractory": silent} for rule in RESETS for silent in (0, 2)), {"reset_value": 0.25},
-]  # fmt: skip
+    *({"reset": rule, "refractory": silent} for rule in RESETS for silent in (0, 2)),
+    {"reset_value": 0.25},
+]
 
 
 @pytest.mark.parametrize("state", ["reset", "carried"])
@@ -159,11 +151,17 @@ def test_what_passes_values_on() -> None:
     base = random_policy(5, sizes=(4, 6, 2), population=0)
     ops = base.graph.nodes
     nodes = [
-        ("observation", ops["observation"]), ("normalise", ops["normalise"]),
-        ("scale", Scale(np.linspace(0.5, 2, 4))), ("flat", Flatten((4,), 0, -1)), ("fc1", ops["fc1"]),
-        ("over", Threshold(np.full(6, 0.1))), ("fc2", ops["fc2"]), ("readout", ops["readout"]),
-        ("decode", ops["decode"]), ("action", ops["action"]),
-    ]  # fmt: skip
+        ("observation", ops["observation"]),
+        ("normalise", ops["normalise"]),
+        ("scale", Scale(np.linspace(0.5, 2, 4))),
+        ("flat", Flatten((4,), 0, -1)),
+        ("fc1", ops["fc1"]),
+        ("over", Threshold(np.full(6, 0.1))),
+        ("fc2", ops["fc2"]),
+        ("readout", ops["readout"]),
+        ("decode", ops["decode"]),
+        ("action", ops["action"]),
+    ]
     policy = base.replace(graph=chain(Level.DISCRETE, nodes, dt=1e-3))
     machine = Machine(policy)
     with OnnxSession(policy) as session:

@@ -206,10 +206,14 @@ def test_override() -> None:
 
 @pytest.mark.parametrize(
     ("values", "words"),
-    [({"weight_bits": 16}, "exact"), ({"corse": 1}, "unknown limit 'corse'"), ({"cores": -1}, "cores: -1 "),
-     ({"cores": float("nan")}, "cores: nan "),
-     ({"cores": 1.5}, "cores: 1.5 ")],
-)  # fmt: skip
+    [
+        ({"weight_bits": 16}, "exact"),
+        ({"corse": 1}, "unknown limit 'corse'"),
+        ({"cores": -1}, "cores: -1 "),
+        ({"cores": float("nan")}, "cores: nan "),
+        ({"cores": 1.5}, "cores: 1.5 "),
+    ],
+)
 def test_override_refuses(values: dict[str, float], words: str) -> None:
     with pytest.raises(NervecordError, match=words):
         load_spec("lava").override(**values)
@@ -259,7 +263,8 @@ VARIANTS: dict[str, tuple[Callable[[Policy], Policy], str]] = {
     "a delay": (lambda p: with_node(p, "fc0", p.graph.nodes["fc0"].replace(delay=1)), "reset-with-delays"),
     "carried without delays": (carried, "carried-without-delays"),
     "recurrence in a window": (
-        lambda p: wired(p, NOWHERE, ("lif0", "back"), ("back", "lif0"), back=BACK), "reset-with-delays",
+        lambda p: wired(p, NOWHERE, ("lif0", "back"), ("back", "lif0"), back=BACK),
+        "reset-with-delays",
     ),
     "recurrence where state is carried": (lambda p: random_dag(5, carried=True, recurrent=True), ""),
     "a readout that spikes": (lambda p: with_node(p, "readout", lif(8, 0.5, threshold=0.5)), "spiking-readout"),
@@ -269,21 +274,19 @@ VARIANTS: dict[str, tuple[Callable[[Policy], Policy], str]] = {
         "",
     ),
     "neurons behind neurons": (
-        lambda p: wired(p, ("lif0", "fc1"), ("lif0", "more"), ("more", "fc1"), more=lif(24)), "",
+        lambda p: wired(p, ("lif0", "fc1"), ("lif0", "more"), ("more", "fc1"), more=lif(24)),
+        "",
     ),
     "spikes that are counted": (
-        lambda p: with_node(with_node(p, "readout", lif(8, 0.5, threshold=0.5)), "decode", COUNT), "",
+        lambda p: with_node(with_node(p, "readout", lif(8, 0.5, threshold=0.5)), "decode", COUNT),
+        "",
     ),
-    "a skip": (
-        lambda p: wired(p, NOWHERE, ("normalise", "around"), ("around", "readout"), around=AROUND), "",
-    ),
+    "a skip": (lambda p: wired(p, NOWHERE, ("normalise", "around"), ("around", "readout"), around=AROUND), ""),
     "branches": (lambda p: random_dag(3), ""),
     "a population code": (lambda p: random_policy(sizes=(27, 24, 8), population=4), ""),
-    "a population code and counts": (
-        lambda p: random_policy(sizes=(27, 24, 8), population=4, output_population=3), "",
-    ),
+    "a population code and counts": (lambda p: random_policy(sizes=(27, 24, 8), population=4, output_population=3), ""),
     "a stateless spike": (lambda p: with_node(p, "lif0", Threshold(np.ones(24))), "unsupported-node"),
-}  # fmt: skip
+}
 """What is done to a policy, and the code of what then speaks against it on lava; none: it compiles."""
 
 

@@ -44,11 +44,16 @@ def test_the_policy_of_the_training_is_the_one_the_engine_runs(changes: dict[str
     limits = np.full(ACTIONS, -100.0), np.full(ACTIONS, 100.0)
     policy = policy_graph(
         describe(
-            trained, normaliser={"mean": mean, "variance": variance}, epsilon=EPSILON, clip=CLIP, low=limits[0],
+            trained,
+            normaliser={"mean": mean, "variance": variance},
+            epsilon=EPSILON,
+            clip=CLIP,
+            low=limits[0],
             high=limits[1],
         ),
-        config, period=0.008,
-    )  # fmt: skip
+        config,
+        period=0.008,
+    )
     session = BatchedSession(policy, ROBOTS)
     single = BatchedSession(policy, ROBOTS, precision="float32", trace=False)
     # In float64 every action is the same; 2e-5: its decays are float32 sigmoids, those of `double` float64 ones.

@@ -37,9 +37,16 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 small = partial(
-    runs.small, env="CartPole-v1", layers=(12,), steps=8 * 64, steps_per_action=4, lr=3e-3, checkpoint_every=256,
-    test_episodes=2, record=2048,
-)  # fmt: skip
+    runs.small,
+    env="CartPole-v1",
+    layers=(12,),
+    steps=8 * 64,
+    steps_per_action=4,
+    lr=3e-3,
+    checkpoint_every=256,
+    test_episodes=2,
+    record=2048,
+)
 
 
 def actor(choices: int = 3) -> CategoricalActor:
@@ -128,9 +135,19 @@ def test_the_file_chooses_as_what_was_trained(tmp_path: Path, changes: dict[str,
 def test_a_spiking_policy_learns_to_choose(tmp_path: Path) -> None:
     """A random one keeps the pole up for about 22 steps of 500."""
     config = small(
-        tmp_path, steps=20_000, num_envs=16, rollout=32, minibatch=128, epochs=8, layers=(24,), critic=(32,),
-        checkpoint_every=5_000, validate_from=0.5, validation_episodes=5, test_episodes=20,
-    )  # fmt: skip
+        tmp_path,
+        steps=20_000,
+        num_envs=16,
+        rollout=32,
+        minibatch=128,
+        epochs=8,
+        layers=(24,),
+        critic=(32,),
+        checkpoint_every=5_000,
+        validate_from=0.5,
+        validation_episodes=5,
+        test_episodes=20,
+    )
     result = train(config)
     assert result.test is not None
     assert result.test.mean > 120

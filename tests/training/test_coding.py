@@ -84,10 +84,23 @@ def test_wrong_values_are_refused(change: dict[str, object], words: str) -> None
 def test_learns_to_balance_with_spikes_in_and_out(tmp_path: Path) -> None:
     """Population code and spike counts, from training through NIR and Loihi's arithmetic to the environment."""
     config = TrainConfig.of(
-        env="InvertedPendulum-v4", layers=(32,), critic=(32, 32), encoder="population", decoder="count",
-        steps=20_000, num_envs=8, rollout=64, minibatch=128, lr=2e-3, checkpoint_every=5_000,
-        validation_episodes=4, test_episodes=8, tensorboard=False, out=str(tmp_path), name="run",
-    )  # fmt: skip
+        env="InvertedPendulum-v4",
+        layers=(32,),
+        critic=(32, 32),
+        encoder="population",
+        decoder="count",
+        steps=20_000,
+        num_envs=8,
+        rollout=64,
+        minibatch=128,
+        lr=2e-3,
+        checkpoint_every=5_000,
+        validation_episodes=4,
+        test_episodes=8,
+        tensorboard=False,
+        out=str(tmp_path),
+        name="run",
+    )
     result = train(config)
     assert result.test is not None
     assert result.policy is not None

@@ -87,8 +87,13 @@ def test_episodes_ends_and_states() -> None:
     rollout, episodes, collector = collected(Script([3, 4, 4], ["fall", "time", "fall and time"]), 10)
     # A step follows each end that only resets.
     assert [(e.step, e.environment, e.value, e.length) for e in episodes] == [
-        (2, 0, 6, 3), (3, 1, 10, 4), (3, 2, 10, 4), (6, 0, 6, 3), (8, 1, 10, 4), (8, 2, 10, 4),
-    ]  # fmt: skip
+        (2, 0, 6, 3),
+        (3, 1, 10, 4),
+        (3, 2, 10, 4),
+        (6, 0, 6, 3),
+        (8, 1, 10, 4),
+        (8, 2, 10, 4),
+    ]
     assert rollout.valid[:, 0].tolist() == [True, True, True, False] * 2 + [True, True]
     assert rollout.terminated[:, 1].any() == False  # noqa: E712 - a tensor
     assert (rollout.terminated & rollout.truncated)[:, 2].nonzero()[:, 0].tolist() == [3, 8]

@@ -94,9 +94,15 @@ def in_order(subject: PPOLearner, rollout: Rollout, blocks: int) -> Iterator[tor
 def learn(policy: str, group: Group, blocks: int) -> dict[str, Any]:
     """Ten updates over this process's part of the same rollouts; what they leave."""
     config = TrainConfig.of(
-        layers=(10,), critic=(8,), num_envs=ENVS, rollout=STEPS, minibatch=18, epochs=2, steps_per_action=3,
+        layers=(10,),
+        critic=(8,),
+        num_envs=ENVS,
+        rollout=STEPS,
+        minibatch=18,
+        epochs=2,
+        steps_per_action=3,
         entropy=0.01,
-    ).replace(policy=policy)  # fmt: skip
+    ).replace(policy=policy)
     torch.manual_seed(3)
     subject = PPOLearner(Setup(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), config, group))
     subject.minibatches = lambda rollout: in_order(subject, rollout, blocks)  # type: ignore[method-assign]
@@ -111,9 +117,15 @@ def learn(policy: str, group: Group, blocks: int) -> dict[str, Any]:
             torch.randn_like = lambda mean, t=t, share=share: share["noise"][t]  # type: ignore[assignment]
             acts.append(subject.act(share["observations"][t], None))
         rollout = Rollout(
-            share["observations"], torch.stack([a.actions for a in acts]), torch.stack([a.outputs for a in acts]),
-            None, share["rewards"], share["terminated"], share["truncated"], share["valid"],
-        )  # fmt: skip
+            share["observations"],
+            torch.stack([a.actions for a in acts]),
+            torch.stack([a.outputs for a in acts]),
+            None,
+            share["rewards"],
+            share["terminated"],
+            share["truncated"],
+            share["valid"],
+        )
         losses.append(subject.update(rollout)["value_loss"])
         subject.absorb(rollout)
     torch.randn_like = drawn

@@ -39,9 +39,16 @@ KINDS = {
 
 
 small = partial(
-    runs.small, env="InvertedDoublePendulum-v4", layers=(12,), steps=8 * 64, steps_per_action=4, lr=3e-3,
-    checkpoint_every=256, test_episodes=2, record=2048,
-)  # fmt: skip
+    runs.small,
+    env="InvertedDoublePendulum-v4",
+    layers=(12,),
+    steps=8 * 64,
+    steps_per_action=4,
+    lr=3e-3,
+    checkpoint_every=256,
+    test_episodes=2,
+    record=2048,
+)
 
 
 @pytest.mark.parametrize("changes", some(KINDS.values(), 5), ids=KINDS.keys())

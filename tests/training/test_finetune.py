@@ -26,9 +26,13 @@ from nervecord.training.run import Run, resume, train
 from nervecord.training.settings.config import TrainConfig
 
 COMMON: dict[str, Any] = {
-    "env": "Pendulum-v1", "num_envs": 4, "tensorboard": False, "record": 0, "validation_episodes": 10,
+    "env": "Pendulum-v1",
+    "num_envs": 4,
+    "tensorboard": False,
+    "record": 0,
+    "validation_episodes": 10,
     "test_episodes": 20,
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,23 +49,56 @@ def good_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trained(out: Path, *, steps: int) -> Path:
     """Train both; returns `out`."""
-    td7 = {"algorithm": "td7", "steps": steps, "random_steps": 1000, "steps_per_update": 1.0, "hidden": 64,
-           "embedding": 32, "capacity": 20_000, "lr": 1e-3, "validate_from": 0.5, "checkpoint_every": 1024}  # fmt: skip
+    td7 = {
+        "algorithm": "td7",
+        "steps": steps,
+        "random_steps": 1000,
+        "steps_per_update": 1.0,
+        "hidden": 64,
+        "embedding": 32,
+        "capacity": 20_000,
+        "lr": 1e-3,
+        "validate_from": 0.5,
+        "checkpoint_every": 1024,
+    }
     train(TrainConfig.of(**COMMON, **td7, out=str(out), name="teacher"))
-    distill = {"algorithm": "distill", "teacher": str(out / "teacher"), "steps": 1024, "rollout": 64, "minibatch": 64,
-               "layers": (32,), "steps_per_action": 4, "lr": 3e-3, "grad_norm": 10.0, "critic": (8,),
-               "value_epochs": 0}  # fmt: skip
+    distill = {
+        "algorithm": "distill",
+        "teacher": str(out / "teacher"),
+        "steps": 1024,
+        "rollout": 64,
+        "minibatch": 64,
+        "layers": (32,),
+        "steps_per_action": 4,
+        "lr": 3e-3,
+        "grad_norm": 10.0,
+        "critic": (8,),
+        "value_epochs": 0,
+    }
     train(TrainConfig.of(**COMMON, **distill, out=str(out), name="student"))
     return out
 
 
 def finetuning(runs: Path, out: Path, **changes: Any) -> TrainConfig:
     """2,600 updates after 1,500 steps that fill the replay."""
-    base = {"algorithm": "finetune", "critic_run": str(runs / "teacher"), "start": str(runs / "student"),
-            "steps": 4096, "fill_steps": 1500, "freeze_updates": 100, "steps_per_update": 1.0, "lr": 4e-3,
-            "critic_lr": 1e-3, "cooldown": 0.5, "restart_steps": 50,
-            "capacity": 20_000, "checkpoint_every": 1024, "validate_from": 0.6, "out": str(out),
-            "name": "finer"}  # fmt: skip
+    base = {
+        "algorithm": "finetune",
+        "critic_run": str(runs / "teacher"),
+        "start": str(runs / "student"),
+        "steps": 4096,
+        "fill_steps": 1500,
+        "freeze_updates": 100,
+        "steps_per_update": 1.0,
+        "lr": 4e-3,
+        "critic_lr": 1e-3,
+        "cooldown": 0.5,
+        "restart_steps": 50,
+        "capacity": 20_000,
+        "checkpoint_every": 1024,
+        "validate_from": 0.6,
+        "out": str(out),
+        "name": "finer",
+    }
     student = shared_with(runs / "student", Finetune.sources[0])
     return TrainConfig.of(**{**student, **COMMON, **base, **changes})
 
@@ -89,8 +126,8 @@ def test_a_student_becomes_better_and_is_exported(good_runs: Path, tmp_path: Pat
 
     # It can teach, and has no critic for PPO.
     student = finetuning(good_runs, tmp_path).replace(
-        algorithm="distill", teacher=str(result.folder), steps=64, rollout=16, minibatch=16, num_envs=4, name="taught",
-    )  # fmt: skip
+        algorithm="distill", teacher=str(result.folder), steps=64, rollout=16, minibatch=16, num_envs=4, name="taught"
+    )
     student_result = train(student)
     assert json.loads((student_result.folder / "versions.json").read_text())["teacher"]["folder"] == str(result.folder)
     with pytest.raises(NervecordError, match="finetune, "):
@@ -101,8 +138,9 @@ def test_it_begins_as_its_student_and_with_its_teachers_critic(runs: Path, tmp_p
     run = Run(finetuning(runs, tmp_path, seed=1), None)
     learner = run.learner
     assert isinstance(learner, FinetuneLearner)
-    student, teacher = (checkpoint.load(runs / name / "checkpoints", best_of(runs / name)) for name in
-                        ("student", "teacher"))  # fmt: skip
+    student, teacher = (
+        checkpoint.load(runs / name / "checkpoints", best_of(runs / name)) for name in ("student", "teacher")
+    )
     for name, value in learner.state_dict()["actor"].items():
         torch.testing.assert_close(value, student["learner"]["actor"][name], rtol=0, atol=0)
     for part in ("encoder", "critic", "fixed", "fixed_target", "critic_target"):

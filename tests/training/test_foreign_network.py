@@ -31,18 +31,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "contract.toml").write_text(contract, encoding="utf-8")
     # In a process of its own: it is its owner's script, and its libraries warn as they like.
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "train.py"], cwd=folder, capture_output=True, text=True, check=False,
+        [sys.executable, "-W", "ignore", "train.py"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     return folder
 
 
 def test_it_balances_in_fixed_point(folder: Path) -> None:
     program = nervecord.compile(
-        folder / "network.nir", "lava", dt=1e-4, contract=folder / "contract.toml",
+        folder / "network.nir",
+        "lava",
+        dt=1e-4,
+        contract=folder / "contract.toml",
         calibration=folder / "observations.npz",
-    )  # fmt: skip
+    )
     program.save(folder / "cartpole.nervecord")
     assert program.report["lowering"]["choices_different"] <= 5
     with nervecord.open(folder / "cartpole.nervecord") as session:
@@ -69,8 +76,7 @@ def test_it_runs_without_a_contract_on_every_engine(folder: Path) -> None:
 def test_the_contract_that_is_written_to_start_from_is_one(folder: Path) -> None:
     nervecord.contract("CartPole-v1", folder / "start.toml")
     program = nervecord.compile(
-        folder / "network.nir", "lava", dt=1e-4, contract=folder / "start.toml",
-        calibration=folder / "observations.npz",
-    )  # fmt: skip
+        folder / "network.nir", "lava", dt=1e-4, contract=folder / "start.toml", calibration=folder / "observations.npz"
+    )
     assert program.policy.contract.choices == ("push left", "push right")
     assert program.policy.contract.observation.names[2] == "pole.angle"

@@ -232,10 +232,24 @@ def test_a_real_python_3_8_without_isaac_gym(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture(scope="module")
 def trained(python: Path, tmp_path_factory: pytest.TempPathFactory) -> run.TrainResult:
     config = TrainConfig.of(
-        env="Ant", sim="isaacgym", layers=(16,), critic=(8,), steps=384, num_envs=6, rollout=16, minibatch=48, epochs=2,
-        steps_per_action=3, checkpoint_every=384, validation_episodes=0, test_episodes=4, record=2048,
-        tensorboard=False, out=str(tmp_path_factory.mktemp("runs")), name="isaac-ant",
-    )  # fmt: skip
+        env="Ant",
+        sim="isaacgym",
+        layers=(16,),
+        critic=(8,),
+        steps=384,
+        num_envs=6,
+        rollout=16,
+        minibatch=48,
+        epochs=2,
+        steps_per_action=3,
+        checkpoint_every=384,
+        validation_episodes=0,
+        test_episodes=4,
+        record=2048,
+        tensorboard=False,
+        out=str(tmp_path_factory.mktemp("runs")),
+        name="isaac-ant",
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, str(python))
         return run.train(config)

@@ -281,10 +281,23 @@ def test_a_training_in_tensors_exports_a_policy(kind: str, installed: None, tmp_
     """With Isaac Lab validation and test borrow the training's simulation, in as many turns as they need."""
     env = f"{KINDS[kind]}-Ant"
     config = TrainConfig.of(
-        env=env, sim=kind, layers=(16,), critic=(8,), steps=384, num_envs=6, rollout=16, minibatch=48,
-        epochs=2, steps_per_action=3, checkpoint_every=192, validation_episodes=3, test_episodes=8, tensorboard=False,
-        out=str(tmp_path), name="lab",
-    )  # fmt: skip
+        env=env,
+        sim=kind,
+        layers=(16,),
+        critic=(8,),
+        steps=384,
+        num_envs=6,
+        rollout=16,
+        minibatch=48,
+        epochs=2,
+        steps_per_action=3,
+        checkpoint_every=192,
+        validation_episodes=3,
+        test_episodes=8,
+        tensorboard=False,
+        out=str(tmp_path),
+        name="lab",
+    )
     result = run.train(config)
     assert result.test is not None
     assert result.test.lengths == (4, 9, 11, 4, 9, 11, 4, 9)

@@ -98,10 +98,25 @@ def test_tasks_that_cannot_be_trained_are_refused() -> None:
 
 def test_a_training_of_a_few_updates_exports_a_policy_and_resumes_to_the_bit(cartpole: str, tmp_path: Path) -> None:
     config = TrainConfig.of(
-        env=cartpole, sim="mjlab", layers=(16,), critic=(8,), steps=768, num_envs=16, rollout=16, minibatch=128,
-        epochs=2, steps_per_action=3, checkpoint_every=256, exact_resume=True, validation_episodes=4, test_episodes=4,
-        keep_checkpoints=9, tensorboard=False, out=str(tmp_path), name="whole",
-    )  # fmt: skip
+        env=cartpole,
+        sim="mjlab",
+        layers=(16,),
+        critic=(8,),
+        steps=768,
+        num_envs=16,
+        rollout=16,
+        minibatch=128,
+        epochs=2,
+        steps_per_action=3,
+        checkpoint_every=256,
+        exact_resume=True,
+        validation_episodes=4,
+        test_episodes=4,
+        keep_checkpoints=9,
+        tensorboard=False,
+        out=str(tmp_path),
+        name="whole",
+    )
     whole = run.train(config)
     assert whole.policy is not None
     policy = read_nir(whole.policy)

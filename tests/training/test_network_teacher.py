@@ -27,9 +27,18 @@ pytest.importorskip("onnx")
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
 
 SMALL: dict[str, Any] = {
-    "layers": (16,), "num_envs": 4, "rollout": 32, "minibatch": 64, "epochs": 2, "steps": 2048, "kept_states": 4096,
-    "test_episodes": 1, "validation_episodes": 1, "sim": "gymnasium", "steps_per_action": 2,
-}  # fmt: skip
+    "layers": (16,),
+    "num_envs": 4,
+    "rollout": 32,
+    "minibatch": 64,
+    "epochs": 2,
+    "steps": 2048,
+    "kept_states": 4096,
+    "test_episodes": 1,
+    "validation_episodes": 1,
+    "sim": "gymnasium",
+    "steps_per_action": 2,
+}
 
 
 def config(path: Path, **fields: Any) -> TrainConfig:

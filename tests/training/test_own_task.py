@@ -24,9 +24,23 @@ from nervecord.errors import MissingDependencyError, NervecordError
 from nervecord.training.simulators.make import make_simulator
 
 SHORT = [
-    "--steps", "512", "--num-envs", "4", "--rollout", "32", "--layers", "8", "--critic", "8",
-    "--validation-episodes", "1", "--test-episodes", "2", "--no-tensorboard", "--quiet",
-]  # fmt: skip
+    "--steps",
+    "512",
+    "--num-envs",
+    "4",
+    "--rollout",
+    "32",
+    "--layers",
+    "8",
+    "--critic",
+    "8",
+    "--validation-episodes",
+    "1",
+    "--test-episodes",
+    "2",
+    "--no-tensorboard",
+    "--quiet",
+]
 
 
 @pytest.fixture(scope="module")
@@ -140,9 +154,12 @@ def test_wrappers_travel_with_the_policy(
 
 
 def test_wrappers_that_are_missing_are_named(
-    wrapped_policy: Path, policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    wrapped_policy: Path,
+    policy: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     need = "--wrappers FlattenObservation own_task:Limited"
     for words in (WRAPPED[:2], [*WRAPPED[:2], "--wrappers", "FlattenObservation"]):
         assert main(["run", str(wrapped_policy), *words, "--episodes", "1"]) == 2
@@ -222,9 +239,12 @@ def test_a_module_in_the_working_directory_is_found_when_filming(policy: Path, t
 
     def nervecord_script(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-c", start, "run", "p.nir", "--episodes", "1", *words], cwd=tmp_path,
-            capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
+            [sys.executable, "-c", start, "run", "p.nir", "--episodes", "1", *words],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
 
     done = nervecord_script("--env", "reach2:Reach-v0", "--video", "film.mp4")
     assert done.returncode == 0, done.stderr

@@ -27,9 +27,17 @@ ENVS, STEPS, SIZE, ACTIONS = 5, 12, 4, 2
 
 def learner(**changes: Any) -> PPOLearner:
     base: dict[str, Any] = {
-        "layers": (10,), "critic": (8,), "num_envs": ENVS, "rollout": STEPS, "minibatch": 16, "epochs": 2,
-        "steps_per_action": 3, "gamma": 0.9, "lam": 0.8, "normalise_reward": False,
-    }  # fmt: skip
+        "layers": (10,),
+        "critic": (8,),
+        "num_envs": ENVS,
+        "rollout": STEPS,
+        "minibatch": 16,
+        "epochs": 2,
+        "steps_per_action": 3,
+        "gamma": 0.9,
+        "lam": 0.8,
+        "normalise_reward": False,
+    }
     torch.manual_seed(3)
     return PPOLearner(Setup(SIZE, -torch.ones(ACTIONS), torch.ones(ACTIONS), TrainConfig.of(**{**base, **changes})))
 
@@ -192,9 +200,11 @@ def test_a_carried_state_is_given_back_as_it_was() -> None:
     states = torch.randn(STEPS, ENVS, subject.state_size)
     acts = [subject.act(o, s) for o, s in zip(episode.observations[:-1], states, strict=True)]
     carried = replace(
-        episode, states=states, actions=torch.stack([a.actions for a in acts]),
+        episode,
+        states=states,
+        actions=torch.stack([a.actions for a in acts]),
         outputs=torch.stack([a.outputs for a in acts]),
-    )  # fmt: skip
+    )
     assert abs(subject.update(carried)["kl"]) < 1e-6
 
 
@@ -218,8 +228,13 @@ def test_importing_skrl_joins_no_processes_and_prints_nothing() -> None:
         "import_skrl()\n"
         "assert os.environ['WORLD_SIZE'] == '2'\n"
         "assert not torch.distributed.is_initialized()\n",
-        WORLD_SIZE="2", RANK="0", LOCAL_RANK="0", LOCAL_WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT="1",
-    )  # fmt: skip
+        WORLD_SIZE="2",
+        RANK="0",
+        LOCAL_RANK="0",
+        LOCAL_WORLD_SIZE="2",
+        MASTER_ADDR="localhost",
+        MASTER_PORT="1",
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 

@@ -157,8 +157,10 @@ def test_a_chain_ends_with_both_policies_evaluated(whole: chain.ChainResult) -> 
     assert result["loss"] == pytest.approx(loss)
     assert result["cores"] == nervecord.load(whole.plan.program).report["placement"]["cores"]
     assert [(gate["stage"], gate["step"]) for gate in result["gates"]] == [
-        ("teacher", 256), ("teacher", 512), ("student", 512),
-    ]  # fmt: skip
+        ("teacher", 256),
+        ("teacher", 512),
+        ("student", 512),
+    ]
     assert whole.plan.stages[1].config.algorithm.lr == 1e-3  # what the task says
     with nervecord.open(whole.plan.program) as session:
         again = nervecord.run(session, ENV, 6, 7, environments=1)

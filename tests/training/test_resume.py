@@ -168,9 +168,20 @@ def test_a_simulator_that_saves_its_state_goes_on_in_its_episodes(
 def test_checkpoints_do_not_end_episodes(tmp_path: Path) -> None:
     """HalfCheetah, which never falls: a checkpoint every 40 steps of an environment, and whole episodes of 1000."""
     config = small(
-        tmp_path, "cheetah", env="HalfCheetah-v4", steps=4 * 2048, rollout=64, minibatch=256, epochs=1, layers=(4,),
-        checkpoint_every=4 * 64, exact_resume=False, keep_checkpoints=1, validation_episodes=0, test_episodes=0,
-    )  # fmt: skip
+        tmp_path,
+        "cheetah",
+        env="HalfCheetah-v4",
+        steps=4 * 2048,
+        rollout=64,
+        minibatch=256,
+        epochs=1,
+        layers=(4,),
+        checkpoint_every=4 * 64,
+        exact_resume=False,
+        keep_checkpoints=1,
+        validation_episodes=0,
+        test_episodes=0,
+    )
     train(config)
     last = rows(tmp_path / "cheetah")[-1]
     # The first episodes are cut, the second ones are whole.

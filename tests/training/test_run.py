@@ -85,10 +85,22 @@ def test_same_seed_same_run_other_seed_other_run(tmp_path: Path) -> None:
 def test_a_spiking_policy_learns_to_balance(tmp_path: Path, changes: dict[str, Any]) -> None:
     """Untrained it falls within about 10 to 40 steps of 1000."""
     config = small(
-        tmp_path, steps=40_000, num_envs=16, rollout=32, minibatch=128, epochs=8, layers=(32,), critic=(32,), lr=2e-3,
-        steps_per_action=4, checkpoint_every=5_000, validate_from=0.4, validation_episodes=5, test_episodes=10,
+        tmp_path,
+        steps=40_000,
+        num_envs=16,
+        rollout=32,
+        minibatch=128,
+        epochs=8,
+        layers=(32,),
+        critic=(32,),
+        lr=2e-3,
+        steps_per_action=4,
+        checkpoint_every=5_000,
+        validate_from=0.4,
+        validation_episodes=5,
+        test_episodes=10,
         **changes,
-    )  # fmt: skip
+    )
     result = train(config)
     assert result.test is not None
     assert result.test.mean > 300

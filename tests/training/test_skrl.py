@@ -34,9 +34,18 @@ class DoubleMemory(ValidMemory):
 
 def config(algorithm: str, **changes: Any) -> TrainConfig:
     base = {
-        "algorithm": algorithm, "policy": "ann", "layers": (16,), "critic": (16,), "num_envs": ENVS, "rollout": STEPS,
-        "minibatch": STEPS * ENVS, "epochs": 12, "lr": 1e-3, "normalise_reward": False, "entropy": 0.01,
-    }  # fmt: skip
+        "algorithm": algorithm,
+        "policy": "ann",
+        "layers": (16,),
+        "critic": (16,),
+        "num_envs": ENVS,
+        "rollout": STEPS,
+        "minibatch": STEPS * ENVS,
+        "epochs": 12,
+        "lr": 1e-3,
+        "normalise_reward": False,
+        "entropy": 0.01,
+    }
     return TrainConfig.of(**{**base, **changes})
 
 
@@ -122,10 +131,23 @@ def test_a_transition_that_only_resets_is_never_stored(algorithm: str) -> None:
 
 def test_it_trains_a_spiking_policy_and_resumes(tmp_path: Path) -> None:
     base = {
-        "algorithm": "skrl-ppo", "env": "InvertedPendulum-v4", "sim": "gymnasium", "layers": (16,), "critic": (16,),
-        "steps": 512, "num_envs": 4, "rollout": 32, "minibatch": 64, "epochs": 2, "checkpoint_every": 256,
-        "validation_episodes": 2, "test_episodes": 2, "tensorboard": False, "out": str(tmp_path), "name": "run",
-    }  # fmt: skip
+        "algorithm": "skrl-ppo",
+        "env": "InvertedPendulum-v4",
+        "sim": "gymnasium",
+        "layers": (16,),
+        "critic": (16,),
+        "steps": 512,
+        "num_envs": 4,
+        "rollout": 32,
+        "minibatch": 64,
+        "epochs": 2,
+        "checkpoint_every": 256,
+        "validation_episodes": 2,
+        "test_episodes": 2,
+        "tensorboard": False,
+        "out": str(tmp_path),
+        "name": "run",
+    }
     result = train(TrainConfig.of(**base))
     assert result.policy is not None
     rows = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]

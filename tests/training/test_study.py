@@ -202,10 +202,14 @@ def test_fields_follow_from_others(tmp_path: Path) -> None:
     study = read_study(path)
     found = {(run.config.network.policy, run.config.network.layers, run.config.algorithm.lr): run for run in study.runs}
     assert set(found) == {
-        ("snn", (8,), 1e-3), ("ann", (8,), 1e-3), ("snn", (8, 8), 5e-4), ("ann", (8, 8), 2e-4),
+        ("snn", (8,), 1e-3),
+        ("ann", (8,), 1e-3),
+        ("snn", (8, 8), 5e-4),
+        ("ann", (8, 8), 2e-4),
         # What a series names itself no rule changes.
-        ("snn", (8, 8), 3e-4), ("snn", (8, 8), 4e-4),
-    }  # fmt: skip
+        ("snn", (8, 8), 3e-4),
+        ("snn", (8, 8), 4e-4),
+    }
     steps = {key: run.config.algorithm.steps for key, run in found.items()}
     assert all(count == (100_000 if layers == (8, 8) else 1_000_000) for (_, layers, _), count in steps.items())
     assert found["snn", (8, 8), 5e-4].cell == "snn-8x8-steps-100000-lr-0.0005"
@@ -293,7 +297,7 @@ HUNDRED = [k / 1000 for k in range(1, 101)]
         (HEAD.replace('"s"', '"s"\nout = "\\u001b[2Jruns"') + "[grid]\nlr = [1e-3]", r"\\x1b"),
         (HEAD.replace('"s"', '"s"\nnotes = "a\\nb\\u0085"') + "[grid]\nlr = [1e-3]", None),
     ],
-)  # fmt: skip
+)
 def test_studies_are_bounded(tmp_path: Path, text: str, message: str | None) -> None:
     path = tmp_path / "s.toml"
     path.write_text(text)

@@ -23,9 +23,14 @@ from nervecord.training.simulators.base import control_period
 MUJOCO = ["Hopper-v4", "HalfCheetah-v4", "Walker2d-v4", "Humanoid-v4"]
 GYMNASIUM = [env for env in TASKS if not env.startswith("IsaacGym/")]
 PERIODS = {
-    "Ant-v4": 0.05, "CartPole-v1": 0.02, "HalfCheetah-v4": 0.05, "Hopper-v4": 0.008, "Humanoid-v4": 0.015,
-    "Pendulum-v1": 0.05, "Walker2d-v4": 0.008,
-}  # fmt: skip
+    "Ant-v4": 0.05,
+    "CartPole-v1": 0.02,
+    "HalfCheetah-v4": 0.05,
+    "Hopper-v4": 0.008,
+    "Humanoid-v4": 0.015,
+    "Pendulum-v1": 0.05,
+    "Walker2d-v4": 0.008,
+}
 
 
 def named(env: str) -> tuple[list[str], list[str], list[str]]:
@@ -181,9 +186,20 @@ def test_envpool_is_gymnasium(env: str) -> None:
 @pytest.mark.parametrize("env", some(sorted(GYMNASIUM), 2))
 def test_a_task_trains_compiles_and_runs(env: str, tmp_path: Path) -> None:
     config = TrainConfig.for_task(
-        env, steps=512, num_envs=8, rollout=32, minibatch=128, epochs=1, layers=(16,), critic=(16,),
-        validation_episodes=0, test_episodes=0, tensorboard=False, out=str(tmp_path), name="run",
-    )  # fmt: skip
+        env,
+        steps=512,
+        num_envs=8,
+        rollout=32,
+        minibatch=128,
+        epochs=1,
+        layers=(16,),
+        critic=(16,),
+        validation_episodes=0,
+        test_episodes=0,
+        tensorboard=False,
+        out=str(tmp_path),
+        name="run",
+    )
     result = train(config)
     assert result.policy is not None
     policy = nervecord.read(result.policy)

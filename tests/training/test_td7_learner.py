@@ -71,11 +71,26 @@ def test_what_torch_cannot_compile_is_said_before_anything_is_trained(
 def pendulum(out: Path, **changes: Any) -> TrainConfig:
     """A training of 4,000 updates, one for each step after 1,000 random ones."""
     base: dict[str, Any] = {
-        "env": "Pendulum-v1", "algorithm": "td7", "steps": 5120, "num_envs": 4, "random_steps": 1000,
-        "steps_per_update": 1.0, "hidden": 64, "embedding": 32, "capacity": 20_000, "lr": 1e-3, "freeze_updates": 100,
-        "validation_episodes": 10, "validate_from": 0.0, "test_episodes": 20, "checkpoint_every": 512, "record": 0,
-        "tensorboard": False, "out": str(out), "name": "pendulum",
-    }  # fmt: skip
+        "env": "Pendulum-v1",
+        "algorithm": "td7",
+        "steps": 5120,
+        "num_envs": 4,
+        "random_steps": 1000,
+        "steps_per_update": 1.0,
+        "hidden": 64,
+        "embedding": 32,
+        "capacity": 20_000,
+        "lr": 1e-3,
+        "freeze_updates": 100,
+        "validation_episodes": 10,
+        "validate_from": 0.0,
+        "test_episodes": 20,
+        "checkpoint_every": 512,
+        "record": 0,
+        "tensorboard": False,
+        "out": str(out),
+        "name": "pendulum",
+    }
     return TrainConfig.of(**{**base, **changes})
 
 
@@ -260,11 +275,28 @@ def test_what_it_cannot_learn_is_refused(tmp_path: Path) -> None:
 
 def test_a_spiking_student_comes_to_act_as_td7_does(td7_run: TrainResult, tmp_path: Path) -> None:
     student: dict[str, Any] = {
-        "algorithm": "distill", "teacher": str(td7_run.folder), "env": "Pendulum-v1", "layers": (32,), "critic": (8,),
-        "steps": 2048, "num_envs": 4, "rollout": 32, "minibatch": 64, "epochs": 8, "lr": 3e-3, "teacher_steps": 512,
-        "handover_steps": 512, "fall_weight": 2.0, "validation_episodes": 0, "test_episodes": 2,
-        "checkpoint_every": 1024, "record": 128, "tensorboard": False, "out": str(tmp_path), "name": "student",
-    }  # fmt: skip
+        "algorithm": "distill",
+        "teacher": str(td7_run.folder),
+        "env": "Pendulum-v1",
+        "layers": (32,),
+        "critic": (8,),
+        "steps": 2048,
+        "num_envs": 4,
+        "rollout": 32,
+        "minibatch": 64,
+        "epochs": 8,
+        "lr": 3e-3,
+        "teacher_steps": 512,
+        "handover_steps": 512,
+        "fall_weight": 2.0,
+        "validation_episodes": 0,
+        "test_episodes": 2,
+        "checkpoint_every": 1024,
+        "record": 128,
+        "tensorboard": False,
+        "out": str(tmp_path),
+        "name": "student",
+    }
     result = train(TrainConfig.of(**student))
     assert result.policy is not None
     content = checkpoint.load(result.folder / "checkpoints")
@@ -299,6 +331,18 @@ def test_skrls_agents_learn_and_go_on(tmp_path: Path, algorithm: str) -> None:
 
 
 SHARED = {
-    "env", "steps", "num_envs", "random_steps", "minibatch", "steps_per_update", "hidden", "capacity",
-    "validation_episodes", "test_episodes", "checkpoint_every", "tensorboard", "out", "name",
-}  # fmt: skip
+    "env",
+    "steps",
+    "num_envs",
+    "random_steps",
+    "minibatch",
+    "steps_per_update",
+    "hidden",
+    "capacity",
+    "validation_episodes",
+    "test_episodes",
+    "checkpoint_every",
+    "tensorboard",
+    "out",
+    "name",
+}

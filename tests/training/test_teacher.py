@@ -125,9 +125,17 @@ def test_what_a_function_may_not_do(tmp_path: Path) -> None:
 
 def test_mirror_images_are_learnt_too(tmp_path: Path) -> None:
     config = TrainConfig.of(
-        algorithm="distill", teacher=name_of(lambda x: x[:, :8] + 0.25), mirror_states=True, kept_states=0, rollout=2,
-        num_envs=3, minibatch=2, epochs=1, layers=(8,), out=str(tmp_path),
-    )  # fmt: skip
+        algorithm="distill",
+        teacher=name_of(lambda x: x[:, :8] + 0.25),
+        mirror_states=True,
+        kept_states=0,
+        rollout=2,
+        num_envs=3,
+        minibatch=2,
+        epochs=1,
+        layers=(8,),
+        out=str(tmp_path),
+    )
     one = torch.ones(8)
     student = Student(Setup(27, -one, one, config, sources={"teacher": read_sources(config)[0].content}))
     no = torch.zeros(2, 3, dtype=torch.bool)
@@ -153,9 +161,19 @@ def test_mirror_images_are_learnt_too(tmp_path: Path) -> None:
 
 def test_beginnings_and_what_came_before_a_fall_are_drawn_more_often(tmp_path: Path) -> None:
     config = TrainConfig.of(
-        algorithm="distill", teacher=name_of(lambda x: x[:, :8]), rollout=8, num_envs=2, minibatch=16, layers=(8,),
-        kept_states=100, initial_steps=3, initial_weight=2.0, fall_steps=4, fall_weight=5.0, out=str(tmp_path),
-    )  # fmt: skip
+        algorithm="distill",
+        teacher=name_of(lambda x: x[:, :8]),
+        rollout=8,
+        num_envs=2,
+        minibatch=16,
+        layers=(8,),
+        kept_states=100,
+        initial_steps=3,
+        initial_weight=2.0,
+        fall_steps=4,
+        fall_weight=5.0,
+        out=str(tmp_path),
+    )
     student = student_of(config, torch.ones(8))
     ends = torch.zeros(3, 8, 2, dtype=torch.bool)  # terminated, truncated, not valid
     ends[0, 5, 0] = ends[2, 6, 0] = True  # a fall in its sixth step, then a step that only resets
@@ -184,9 +202,17 @@ def test_beginnings_and_what_came_before_a_fall_are_drawn_more_often(tmp_path: P
 def test_what_came_before_a_fall_is_drawn_more_often_across_rollouts(tmp_path: Path, kept_states: int) -> None:
     """A fall early in a rollout weights the states of the rollouts before it too, as far as these are still kept."""
     config = TrainConfig.of(
-        algorithm="distill", teacher=name_of(lambda x: x[:, :8]), rollout=4, num_envs=2, minibatch=8, layers=(8,),
-        kept_states=kept_states, fall_steps=6, fall_weight=5.0, out=str(tmp_path),
-    )  # fmt: skip
+        algorithm="distill",
+        teacher=name_of(lambda x: x[:, :8]),
+        rollout=4,
+        num_envs=2,
+        minibatch=8,
+        layers=(8,),
+        kept_states=kept_states,
+        fall_steps=6,
+        fall_weight=5.0,
+        out=str(tmp_path),
+    )
     student = student_of(config, torch.ones(8))
     draw = torch.zeros(4, 2, 8)
     weights: dict[float, float] = {}
@@ -199,8 +225,9 @@ def test_what_came_before_a_fall_is_drawn_more_often_across_rollouts(tmp_path: P
             ends[0, 0, 0] = True  # the second step of the next episode
         seen = torch.zeros(5, 2, 27)
         seen[:, :, 0] = (8 * k + 2 * torch.arange(5))[:, None] + torch.arange(2)  # a number for each state
-        student._keep(student.states, Rollout(seen, draw, draw, None, draw[:, :, 0].double(), ends[0], ~ends[0] & False,
-                                            ~ends[1]))  # fmt: skip
+        student._keep(
+            student.states, Rollout(seen, draw, draw, None, draw[:, :, 0].double(), ends[0], ~ends[0] & False, ~ends[1])
+        )
         content = student.states.content()
         weights = dict(zip(content["rows"][:, 0].tolist(), content["weights"].tolist(), strict=True))
     falls = {*range(8, 19, 2), *range(7, 18, 2), 22, 24}
@@ -265,9 +292,16 @@ def test_ppo_stays_near_its_teacher(tmp_path: Path) -> None:
     far: dict[str, float] = {}
     for name, weight in (("near", 100.0), ("free", 1e-6)):
         config = small(
-            tmp_path, name, layers=(32,), start=str(student.folder), reference=HERE, reference_weight=weight,
-            steps=1024, lr=3e-3, schedule="constant",
-        )  # fmt: skip
+            tmp_path,
+            name,
+            layers=(32,),
+            start=str(student.folder),
+            reference=HERE,
+            reference_weight=weight,
+            steps=1024,
+            lr=3e-3,
+            schedule="constant",
+        )
         result = train(config)
         far[name] = rows(result.folder)[-1]["reference_kl"]
         origins = json.loads((result.folder / "versions.json").read_text())

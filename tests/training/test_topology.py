@@ -19,9 +19,25 @@ from nervecord.training.sweeps.study import read_study
 
 STUDY = Path(__file__).parents[2] / "docs" / "study-isaacgym.toml"
 SHORT = (
-    "--steps", 128, "--num-envs", 4, "--rollout", 16, "--minibatch", 32, "--epochs", 1, "--validation-episodes", 0,
-    "--test-episodes", 0, "--critic", 8, "--no-tensorboard", "--quiet",
-)  # fmt: skip
+    "--steps",
+    128,
+    "--num-envs",
+    4,
+    "--rollout",
+    16,
+    "--minibatch",
+    32,
+    "--epochs",
+    1,
+    "--validation-episodes",
+    0,
+    "--test-episodes",
+    0,
+    "--critic",
+    8,
+    "--no-tensorboard",
+    "--quiet",
+)
 
 
 def write_run(folder: Path, test_return: float | None, **fields: Any) -> Path:
@@ -36,9 +52,17 @@ def write_run(folder: Path, test_return: float | None, **fields: Any) -> Path:
 
 def test_a_run_gives_its_shape_and_nothing_else(tmp_path: Path) -> None:
     shape: dict[str, Any] = {
-        "policy": "snn", "neuron": "synaptic", "layers": (96, 32), "steps_per_action": 3, "state": "carried",
-        "delays": True, "encoder": "population", "population": 7, "decoder": "count", "output_population": 5,
-    }  # fmt: skip
+        "policy": "snn",
+        "neuron": "synaptic",
+        "layers": (96, 32),
+        "steps_per_action": 3,
+        "state": "carried",
+        "delays": True,
+        "encoder": "population",
+        "population": 7,
+        "decoder": "count",
+        "output_population": 5,
+    }
     folder = write_run(tmp_path / "isaac", 12.5, lr=1e-2, num_envs=77, seed=9, **shape)
     topology = read_topology(folder)
     assert shape.items() <= topology.fields.items()

@@ -254,10 +254,22 @@ def test_training_and_resuming(tmp_path: Path) -> None:
     from nervecord.training.settings.config import TrainConfig
 
     config = TrainConfig.of(
-        sim="warp", layers=(16,), critic=(8,), steps=2048, num_envs=32, rollout=16, minibatch=64, epochs=2,
-        checkpoint_every=1024, validation_episodes=0, test_episodes=0, record=64, tensorboard=False,
-        out=str(tmp_path), name="whole",
-    )  # fmt: skip
+        sim="warp",
+        layers=(16,),
+        critic=(8,),
+        steps=2048,
+        num_envs=32,
+        rollout=16,
+        minibatch=64,
+        epochs=2,
+        checkpoint_every=1024,
+        validation_episodes=0,
+        test_episodes=0,
+        record=64,
+        tensorboard=False,
+        out=str(tmp_path),
+        name="whole",
+    )
     train(config)
     shutil.copytree(tmp_path / "whole", tmp_path / "again")
     (tmp_path / "again" / "checkpoints" / "step-000000002048.pt").unlink()

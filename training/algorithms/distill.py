@@ -27,14 +27,20 @@ class Distill(OnPolicy):
     assets: ClassVar[frozenset[Asset]] = frozenset({Asset.NETWORK, Asset.STATE_VALUES, Asset.ACTIONS})
     sources: ClassVar[tuple[Source, ...]] = (
         Source(
-            "teacher", frozenset({Asset.ACTIONS}), ("task", "critic"), takes_files=True, is_memoryless=True,
+            "teacher",
+            frozenset({Asset.ACTIONS}),
+            ("task", "critic"),
+            takes_files=True,
+            is_memoryless=True,
             required="the run, file or function to imitate is needed",
         ),
-    )  # fmt: skip
+    )
     takes_presets: ClassVar[bool] = True
     former_names: ClassVar[Mapping[str, str]] = {
-        "capacity": "kept_states", "start_steps": "initial_steps", "start_weight": "initial_weight",
-    }  # fmt: skip
+        "capacity": "kept_states",
+        "start_steps": "initial_steps",
+        "start_weight": "initial_weight",
+    }
     former_values: ClassVar[Mapping[str, Any]] = {"value_epochs": 0}
 
     teacher: str = flag("", "policy to imitate: run folder, ONNX file, or module:function of raw observations")
@@ -53,9 +59,7 @@ class Distill(OnPolicy):
     mirror_states: bool = flag(False, "learn the mirror image of each state and action too (Ant-v4)")
     critic_weight: float = critic_weight(0.0)
     value_epochs: int = flag(
-        2,
-        "passes of the critic of states over each rollout, where the teacher has none to take; 0: none",
-        least=0,
+        2, "passes of the critic of states over each rollout, where the teacher has none to take; 0: none", least=0
     )
 
     def _check_together(self) -> None:
@@ -75,11 +79,12 @@ class Distill(OnPolicy):
         named = getattr(self, source.field)
         if config.network.mirror and (before is None or not before.network.mirror):
             raise NervecordError(
-                "knows no mirror image" if before is None else "was trained without --mirror, so its statistics are "
-                "not those of a mirror image too",
+                "knows no mirror image"
+                if before is None
+                else "was trained without --mirror, so its statistics are not those of a mirror image too",
                 where=named,
                 hint="drop --mirror",
-            )  # fmt: skip
+            )
         if self.critic_weight and (before is None or Asset.ACTION_VALUES not in before.algorithm.assets):
             what = "is a file or a function" if before is None else f"was trained with {before.algorithm.name}"
             raise NervecordError(

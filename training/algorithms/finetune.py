@@ -25,15 +25,20 @@ class Finetune(TD7Updates):
     assets: ClassVar[frozenset[Asset]] = frozenset({Asset.NETWORK, Asset.ACTIONS})
     sources: ClassVar[tuple[Source, ...]] = (
         Source(
-            "start", frozenset({Asset.NETWORK}), ("task", "network"), is_memoryless=True,
+            "start",
+            frozenset({Asset.NETWORK}),
+            ("task", "network"),
+            is_memoryless=True,
             required="the run that the network comes from is needed",
         ),
         # Of the task only what TD7 learnt of: its observations are raw.
         Source(
-            "critic_run", frozenset({Asset.ACTIONS, Asset.ACTION_VALUES}), ("env", "wrappers", "gamma"),
+            "critic_run",
+            frozenset({Asset.ACTIONS, Asset.ACTION_VALUES}),
+            ("env", "wrappers", "gamma"),
             required="the run of TD7 that the critic comes from is needed",
         ),
-    )  # fmt: skip
+    )
     former_names: ClassVar[Mapping[str, str]] = {**TD7Updates.former_names, "teacher": "critic_run"}
 
     start: str = start_run()

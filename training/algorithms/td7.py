@@ -26,9 +26,8 @@ class TD7Updates(OffPolicy):
     target_every: int = flag(250, "updates between two copies of the networks into the targets", least=1)
     policy_every: int = flag(2, "updates of the critic for each of the actor", least=1)
     n_step: int = flag(
-        1, "steps whose rewards a target sums before the critic's value follows", least=1, most=32,
-        resumable=True,
-    )  # fmt: skip
+        1, "steps whose rewards a target sums before the critic's value follows", least=1, most=32, resumable=True
+    )
     priority_exponent: float = flag(
         0.4, "how much the error of a transition decides how often it is drawn; 0: not at all", least=0, resumable=True
     )
@@ -36,17 +35,21 @@ class TD7Updates(OffPolicy):
         0.0, "part of the training, at its end, in which the rate falls linearly to 0", least=0, most=1, resumable=True
     )
     keep_replay: bool = flag(
-        False, "keep the replay in each checkpoint: up to 250 MB for the ant, and a resumed run loses nothing",
-        free=True, resumable=True,
-    )  # fmt: skip
+        False,
+        "keep the replay in each checkpoint: up to 250 MB for the ant, and a resumed run loses nothing",
+        free=True,
+        resumable=True,
+    )
     freeze_updates: int = flag(
         2_000, "updates for which the actor stays frozen after the replay was filled", least=0, resumable=True
     )
     precision: str = flag("float32", "of the matrix products", choices=("float32", "bfloat16"))
     torch_compile: bool = flag(
-        False, "have torch compile its updates: a third less time, after half a minute at the start (needs g++)",
-        free=True, resumable=True,
-    )  # fmt: skip
+        False,
+        "have torch compile its updates: a third less time, after half a minute at the start (needs g++)",
+        free=True,
+        resumable=True,
+    )
 
 
 @dataclass(frozen=True)

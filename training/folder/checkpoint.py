@@ -109,9 +109,10 @@ def load(folder: Path, step: int | None = None) -> dict[str, Any]:
     content = read_checkpoint(path)
     if content.get("format") != FORMAT:
         raise FileFormatError(
-            f"has format {printable(repr(content.get('format')))}, this version reads {FORMAT}", where=str(path),
+            f"has format {printable(repr(content.get('format')))}, this version reads {FORMAT}",
+            where=str(path),
             hint="update nervecord",
-        )  # fmt: skip
+        )
     return check_checkpoint(content, path, steps[-1] if step is None else step)
 
 

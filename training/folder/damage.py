@@ -22,18 +22,29 @@ LATEST = 10**15
 """Step of a training."""
 WAY_OUT = "delete it to resume from the one before"
 _WRONG = (
-    ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError,
-)  # fmt: skip
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
-_CHECKPOINT = record("checkpoint", [
-    ("step", whole(0, LATEST)),
-    ("generation", whole(0, LATEST)),
-    ("episodes", whole(0, LATEST)),
-    ("returns", list[real()]),  # type: ignore[misc]
-    ("lengths", list[real()], ()),  # type: ignore[misc]
-    ("best", record("best", [("step", whole(0, LATEST)), ("score", real())], closed=False) | None),
-    ("learner", dict[str, Any]),
-], closed=False)  # fmt: skip
+_CHECKPOINT = record(
+    "checkpoint",
+    [
+        ("step", whole(0, LATEST)),
+        ("generation", whole(0, LATEST)),
+        ("episodes", whole(0, LATEST)),
+        ("returns", list[real()]),  # type: ignore[misc]
+        ("lengths", list[real()], ()),  # type: ignore[misc]
+        ("best", record("best", [("step", whole(0, LATEST)), ("score", real())], closed=False) | None),
+        ("learner", dict[str, Any]),
+    ],
+    closed=False,
+)
 """What every checkpoint has, and of what type; its learner's parts are the learner's to check."""
 
 
@@ -55,9 +66,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             raise FileFormatError(f"is damaged: {printable(reason)}", where=where, hint=WAY_OUT) from error
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise FileFormatError(
-            f"is damaged: it holds a {type(content).__name__}, and a checkpoint names its parts", where=where,
+            f"is damaged: it holds a {type(content).__name__}, and a checkpoint names its parts",
+            where=where,
             hint=WAY_OUT,
-        )  # fmt: skip
+        )
     return content
 
 
@@ -97,8 +109,9 @@ def restoring(what: str | Path) -> Iterator[None]:
         reason = (str(error).splitlines() or [""])[0]
         raise FileFormatError(
             f"does not hold what this training resumes from: {type(error).__name__}: {printable(reason)}",
-            where=printable(str(what)), hint=WAY_OUT,
-        ) from error  # fmt: skip
+            where=printable(str(what)),
+            hint=WAY_OUT,
+        ) from error
 
 
 def require_parts(state: dict[str, Any], parts: dict[str, Any]) -> None:

@@ -186,14 +186,16 @@ def policy_graph(
     normalise = Normalise(
         description.mean, description.variance, description.epsilon, description.clip, epsilon_outside=True
     )
-    named: dict[str, Op] = dict([
-        ("observation", Input((size,))),
-        ("normalise", normalise),
-        *_encoder(description),
-        *core_nodes(description),
-        ("decode", _decoder(description)),
-        ("action", Output((actions,))),
-    ])  # fmt: skip
+    named: dict[str, Op] = dict(
+        [
+            ("observation", Input((size,))),
+            ("normalise", normalise),
+            *_encoder(description),
+            *core_nodes(description),
+            ("decode", _decoder(description)),
+            ("action", Output((actions,))),
+        ]
+    )
     edges: list[Edge] = list(itertools.pairwise(named))
     for name, connection, neurons in _loops(description):
         named[name] = connection

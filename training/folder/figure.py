@@ -56,7 +56,12 @@ def _draw_result(axes: Any, path: Path) -> None:
     interval = interval if isinstance(interval, list) and len(interval) == 2 else None  # one episode has none
     low, high = (number_of({"interval95": end}, "interval95", where=where) for end in interval or (mean, mean))
     axes.errorbar(
-        [step / 1e6], [mean], [[mean - low], [high - mean]],
-        fmt="D", color="#1b1b1e", markersize=5, capsize=3,
+        [step / 1e6],
+        [mean],
+        [[mean - low], [high - mean]],
+        fmt="D",
+        color="#1b1b1e",
+        markersize=5,
+        capsize=3,
         label=f"test, {episodes} other episodes" + (", 95 % interval" if interval else ""),
-    )  # fmt: skip
+    )

@@ -114,9 +114,15 @@ class Collector:
                 self.state = act.state.masked_fill((done | ~self.valid[t])[:, None], 0.0)
             self.age += 1
         rollout = Rollout(
-            self.observations, torch.stack(actions), torch.stack(outputs), torch.stack(states) if states else None,
-            rewards, terminated, truncated, self.valid[:steps],
-        )  # fmt: skip
+            self.observations,
+            torch.stack(actions),
+            torch.stack(outputs),
+            torch.stack(states) if states else None,
+            rewards,
+            terminated,
+            truncated,
+            self.valid[:steps],
+        )
         return rollout, self._count(rollout, cut)
 
     def _count(self, rollout: Rollout, cut: Tensor) -> list[Episode]:
@@ -155,8 +161,11 @@ class Collector:
             "observations": self.observations[-1].cpu().clone(),
             "valid": self.valid[-1].cpu().clone(),
             "state": None if self.state is None else self.state.cpu(),
-            "value": self.value.cpu(), "length": self.length.cpu(), "limit": self.limit.cpu(), "age": self.age,
-        }  # fmt: skip
+            "value": self.value.cpu(),
+            "length": self.length.cpu(),
+            "limit": self.limit.cpu(),
+            "age": self.age,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on in the episodes that `state_dict` gave."""

@@ -41,8 +41,10 @@ def read_network_teacher(path: Path, config: TrainConfig) -> dict[str, Any]:
     structure, arrays = graph_to_data(graph)
     tensors = {name: torch.from_numpy(np.array(values)) for name, values in arrays.items()}
     return {
-        "config": config.to_dict(), "step": 0, "learner": {PART: {"graph": json.dumps(structure), "arrays": tensors}}
-    }  # fmt: skip
+        "config": config.to_dict(),
+        "step": 0,
+        "learner": {PART: {"graph": json.dumps(structure), "arrays": tensors}},
+    }
 
 
 class NetworkTeacher(nn.Module):
@@ -75,9 +77,10 @@ class NetworkTeacher(nn.Module):
         ):
             if has != needed:
                 raise NervecordError(
-                    f"{does} {has} values, and the task {other} {needed}", where="teacher",
+                    f"{does} {has} values, and the task {other} {needed}",
+                    where="teacher",
                     hint="name the task that it was trained in: --env ID",
-                )  # fmt: skip
+                )
 
     def _made(self, name: str, op: Op) -> Callable[[Tensor], Tensor]:
         def kept(label: str, values: Any) -> Callable[[], Tensor]:

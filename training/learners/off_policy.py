@@ -65,9 +65,10 @@ def _compile(agent: TD7Agent) -> None:
     except Exception as error:  # torch's compiler has no common one
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise NervecordError(
-            f"torch cannot compile here: {lines[0][:300]}", where="--torch-compile",
+            f"torch cannot compile here: {lines[0][:300]}",
+            where="--torch-compile",
             hint="install a C++ compiler (g++), or train without it",
-        ) from error  # fmt: skip
+        ) from error
 
 
 class TD7Learner:
@@ -256,6 +257,7 @@ class TD7Learner:
             was, now, flag = replay.get(name, first), getattr(self.settings, name), flag_name(name)
             if was != now:
                 raise NervecordError(
-                    f"is {now}, and the replay in the checkpoint was made with {was}", where=flag,
+                    f"is {now}, and the replay in the checkpoint was made with {was}",
+                    where=flag,
                     hint=f"resume with {flag} {was}, or from a checkpoint that was made without --keep-replay",
-                )  # fmt: skip
+                )

@@ -174,6 +174,9 @@ class OnPolicyLearner:
 
     def _parts(self) -> dict[str, Any]:
         return {
-            "actor": self.actor, "critic": self.critic, "obs_rms": self.obs_rms, "reward_rms": self.reward_rms,
+            "actor": self.actor,
+            "critic": self.critic,
+            "obs_rms": self.obs_rms,
+            "reward_rms": self.reward_rms,
             "optimizer": self.optimizer,
-        }  # fmt: skip
+        }

@@ -98,8 +98,9 @@ class SkrlLearner:
         self.limits = ActionLimits(low.to(self.device, torch.float32), high.to(self.device, torch.float32))
         spaces: dict[str, Any] = {
             "observation_space": Box(-float("inf"), float("inf"), (setup.observations,)),
-            "action_space": Box(-1.0, 1.0, (len(low),)), "device": self.device,
-        }  # fmt: skip
+            "action_space": Box(-1.0, 1.0, (len(low),)),
+            "device": self.device,
+        }
         policy = _Stochastic if settings.name == "sac" else _Certain
         models: dict[str, Any] = {"policy": policy(spaces, settings.hidden)}
         if settings.name == "td3":
@@ -151,11 +152,18 @@ class SkrlLearner:
         for k in rows:
             row = slice(k, k + 1)
             self.agent.record_transition(
-                observations=rollout.observations[t, row], states=None, actions=actions[row],
-                rewards=rollout.rewards[t, row, None].float(), next_observations=rollout.observations[t + 1, row],
-                next_states=None, terminated=rollout.terminated[t, row, None],
-                truncated=rollout.truncated[t, row, None], infos={}, timestep=self.step + t, timesteps=self.total,
-            )  # fmt: skip
+                observations=rollout.observations[t, row],
+                states=None,
+                actions=actions[row],
+                rewards=rollout.rewards[t, row, None].float(),
+                next_observations=rollout.observations[t + 1, row],
+                next_states=None,
+                terminated=rollout.terminated[t, row, None],
+                truncated=rollout.truncated[t, row, None],
+                infos={},
+                timestep=self.step + t,
+                timesteps=self.total,
+            )
         return len(rows)
 
     def absorb(self, rollout: Rollout) -> None:
@@ -194,17 +202,22 @@ class SkrlLearner:
 def _cfg(settings: SkrlAlgorithm, actions: int, device: torch.device) -> Any:
     shared: dict[str, Any] = {
         "gradient_steps": max(1, round(settings.num_envs / settings.steps_per_update)),
-        "batch_size": settings.minibatch, "discount_factor": settings.gamma, "learning_rate": settings.lr,
+        "batch_size": settings.minibatch,
+        "discount_factor": settings.gamma,
+        "learning_rate": settings.lr,
         "random_timesteps": settings.random_steps // settings.num_envs,
         "learning_starts": settings.random_steps // settings.num_envs,
         # No experiment: skrl writes neither checkpoints nor events, the run folder is ours.
         "experiment": {"write_interval": 0, "checkpoint_interval": 0},
-    }  # fmt: skip
+    }
     if settings.name == "sac":
         return SAC_CFG(**shared)
     noise = {"mean": 0.0, "device": device}
     return TD3_CFG(
-        **shared, exploration_noise=GaussianNoise, exploration_noise_kwargs={**noise, "std": 0.1},
-        smooth_regularization_noise=GaussianNoise, smooth_regularization_noise_kwargs={**noise, "std": 0.2},
+        **shared,
+        exploration_noise=GaussianNoise,
+        exploration_noise_kwargs={**noise, "std": 0.1},
+        smooth_regularization_noise=GaussianNoise,
+        smooth_regularization_noise_kwargs={**noise, "std": 0.2},
         smooth_regularization_clip=0.5,
-    )  # fmt: skip
+    )

@@ -88,8 +88,9 @@ class SkrlPPOLearner(OnPolicyLearner):
         assert isinstance(self.actor, GaussianActor)
         spaces: dict[str, Any] = {
             "observation_space": Box(-float("inf"), float("inf"), (setup.observations,)),
-            "action_space": Box(-float("inf"), float("inf"), tuple(self.actor.log_std.shape)), "device": self.device,
-        }  # fmt: skip
+            "action_space": Box(-float("inf"), float("inf"), tuple(self.actor.log_std.shape)),
+            "device": self.device,
+        }
         models = {"policy": ActorModel(self.actor, spaces), "value": CriticModel(self.critic, spaces)}
         self.memory = ValidMemory(memory_size=settings.rollout, num_envs=settings.num_envs, device=self.device)
         cfg = PPO_CFG(
@@ -127,12 +128,18 @@ class SkrlPPOLearner(OnPolicyLearner):
             # What skrl's `act` notes; the actions were drawn by the same network.
             self.agent._current_log_prob, self.agent._current_values = log_prob[t][:, None], values[t]
             self.agent.record_transition(
-                observations=observations[t], states=None, actions=rollout.actions[t],
-                rewards=rewards[t][:, None].clone(), next_observations=observations[t + 1], next_states=None,
+                observations=observations[t],
+                states=None,
+                actions=rollout.actions[t],
+                rewards=rewards[t][:, None].clone(),
+                next_observations=observations[t + 1],
+                next_states=None,
                 terminated=rollout.terminated[t][:, None],
-                truncated=(rollout.truncated[t] & ~rollout.terminated[t])[:, None], infos={}, timestep=t,
+                truncated=(rollout.truncated[t] & ~rollout.terminated[t])[:, None],
+                infos={},
+                timestep=t,
                 timesteps=settings.rollout,
-            )  # fmt: skip
+            )
         self.agent.enable_models_training_mode(True)
         self.agent.update(timestep=0, timesteps=settings.rollout)
         self.agent.enable_models_training_mode(False)

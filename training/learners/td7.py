@@ -89,9 +89,11 @@ class TD7Agent:
             for name, module in self._learnt().items()
         }
         losses: dict[str, Callable[..., Any]] = {
-            "encoder": self._encoder_loss, "targets": self._targets, "critic": self._critic_loss,
+            "encoder": self._encoder_loss,
+            "targets": self._targets,
+            "critic": self._critic_loss,
             "actor": self._actor_loss,
-        }  # fmt: skip
+        }
         if settings.torch_compile:
             # At these sizes what calls the kernels costs as much as some of them do: it is compiled as well.
             how: dict[str, Any] = {"dynamic": False, "options": {"cpp_wrapper": True}}

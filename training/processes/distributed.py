@@ -204,10 +204,7 @@ def join() -> Iterator[Group]:
         cards = torch.cuda.is_available() and dist.is_nccl_available()
         with _others(group):
             dist.init_process_group(
-                "cpu:gloo,cuda:nccl" if cards else "gloo",
-                timeout=TIMEOUT,
-                rank=place.rank,
-                world_size=place.world,
+                "cpu:gloo,cuda:nccl" if cards else "gloo", timeout=TIMEOUT, rank=place.rank, world_size=place.world
             )
         group.joined = True
         try:

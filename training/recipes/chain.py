@@ -55,9 +55,12 @@ class GateValue:
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
         return {
-            "stage": self.stage, "step": self.step, "validations": self.gate.over, "value": self.value,
+            "stage": self.stage,
+            "step": self.step,
+            "validations": self.gate.over,
+            "value": self.value,
             "limit": self.limit,
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +98,19 @@ class ChainResult:
         }
         aim = self.plan.aim
         return {
-            "recipe": self.plan.recipe.name, "env": self.plan.env, "seed": self.plan.stages[0].config.run.seed,
-            "aim": aim, "reached": None if aim is None else sides["fixed"]["mean"] >= aim,
-            "episodes": len(self.returns["fixed"]), **sides, "loss": loss, "loss_ci95": half,
-            **self.per_action, "cores": self.cores, "gates": [value.to_dict() for value in self.gates],
-        }  # fmt: skip
+            "recipe": self.plan.recipe.name,
+            "env": self.plan.env,
+            "seed": self.plan.stages[0].config.run.seed,
+            "aim": aim,
+            "reached": None if aim is None else sides["fixed"]["mean"] >= aim,
+            "episodes": len(self.returns["fixed"]),
+            **sides,
+            "loss": loss,
+            "loss_ci95": half,
+            **self.per_action,
+            "cores": self.cores,
+            "gates": [value.to_dict() for value in self.gates],
+        }
 
 
 def run_chain(plan: Plan, *, watcher: Watcher | None = None, ignore_gates: bool = False, **free: Any) -> ChainResult:
@@ -119,9 +130,10 @@ def run_chain(plan: Plan, *, watcher: Watcher | None = None, ignore_gates: bool 
     wrong = [text for stage in plan.stages if (text := mismatch(stage.folder, stage.config))]
     if wrong:
         raise NervecordError(
-            f"holds another training than the recipe asks for: {'; '.join(wrong)}", where=str(plan.folder),
+            f"holds another training than the recipe asks for: {'; '.join(wrong)}",
+            where=str(plan.folder),
             hint="choose another --name, or move the folder away",
-        )  # fmt: skip
+        )
     plan.folder.mkdir(parents=True, exist_ok=True)
     with run_folder.hold(plan.folder):
         passed: list[GateValue] = []
@@ -138,10 +150,12 @@ def run_chain(plan: Plan, *, watcher: Watcher | None = None, ignore_gates: bool 
         counts = ("spikes_per_action", "synaptic_events_per_action")
         fixed = sides["fixed"]
         result = ChainResult(
-            plan, tuple(passed), {side: _returns(blocks) for side, blocks in sides.items()},
+            plan,
+            tuple(passed),
+            {side: _returns(blocks) for side, blocks in sides.items()},
             {name: float(np.mean([number_of(block, name, where=name) for block in fixed])) for name in counts},
             program.report["placement"]["cores"],
-        )  # fmt: skip
+        )
         write_atomically(plan.folder / "result.json", (json.dumps(result.to_dict(), indent=2) + "\n").encode())
     return result
 
@@ -245,9 +259,14 @@ def _evaluated(plan: Plan, side: Side, watcher: Watcher, *, episodes: int = 0) -
             program = acting_program(plan.policy if side == "float" else plan.program)
             with nervecord.open(program, trace=False) as session, watcher.episodes(side) as shown:
                 result = nervecord.run(
-                    session, plan.env, settings.episodes, seed, wrappers=plan.wrappers,
-                    environments=min(settings.num_envs, settings.episodes), progress=shown,
-                )  # fmt: skip
+                    session,
+                    plan.env,
+                    settings.episodes,
+                    seed,
+                    wrappers=plan.wrappers,
+                    environments=min(settings.num_envs, settings.episodes),
+                    progress=shown,
+                )
             if result.engine_error is not None:
                 raise EngineError(f"died: {result.engine_error}", where=result.engine)
             text = json.dumps({"target": program.target, **result.to_dict()}, indent=2) + "\n"
@@ -268,9 +287,10 @@ def _block(plan: Plan, path: Path, seed: int) -> dict[str, Any]:
     for name, value in asked.items():
         if said.get(name) != value:
             raise NervecordError(
-                f"has {name} {said.get(name)!r}, the recipe asks for {value!r}", where=str(path),
+                f"has {name} {said.get(name)!r}, the recipe asks for {value!r}",
+                where=str(path),
                 hint="move it away, and it is played again",
-            )  # fmt: skip
+            )
     values = block.get("return_each")
     if not isinstance(values, list) or len(values) != asked["episodes"]:
         raise NervecordError("has not every episode's return", where=str(path), hint="move it away")

@@ -55,18 +55,24 @@ _COMPILE = record("compile", [("target", text(64, least=1), "lava"), ("options",
 _EVALUATION = record(
     "evaluation",
     [
-        ("seed", whole(0, MOST_WHOLE)), ("episodes", whole(2, 1_000_000)), ("most", whole(2, 1_000_000)),
-        ("spread", real(0), 0.1), ("num_envs", whole(1, 10_000), 50),
+        ("seed", whole(0, MOST_WHOLE)),
+        ("episodes", whole(2, 1_000_000)),
+        ("most", whole(2, 1_000_000)),
+        ("spread", real(0), 0.1),
+        ("num_envs", whole(1, 10_000), 50),
     ],
-)  # fmt: skip
+)
 _TASK = record("task", [("aim", real(above=0, high=LARGEST)), ("set", by_name(by_name(Any)), {})])
 _RECIPE = record(
     "recipe",
     [
-        ("recipe", record("head", [("about", text(least=1))])), ("stage", row(_STAGE, MOST_STAGES, 1)),
-        ("compile", _COMPILE), ("evaluation", _EVALUATION), ("tasks", by_name(_TASK), {}),
+        ("recipe", record("head", [("about", text(least=1))])),
+        ("stage", row(_STAGE, MOST_STAGES, 1)),
+        ("compile", _COMPILE),
+        ("evaluation", _EVALUATION),
+        ("tasks", by_name(_TASK), {}),
     ],
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,10 +209,15 @@ def read_recipe(source: str) -> Recipe:
             _check_fields(values, f"{where}, [tasks.{task}.set.{name}]")
     evaluation = data.evaluation
     return Recipe(
-        path.stem, data.recipe.about, stages, data.compile.target, data.compile.options,
+        path.stem,
+        data.recipe.about,
+        stages,
+        data.compile.target,
+        data.compile.options,
         Evaluation(evaluation.seed, evaluation.episodes, evaluation.most, evaluation.spread, evaluation.num_envs),
-        {task: each.aim for task, each in data.tasks.items()}, tasks,
-    )  # fmt: skip
+        {task: each.aim for task, each in data.tasks.items()},
+        tasks,
+    )
 
 
 def _check_stages(stages: tuple[Stage, ...], where: str) -> None:
@@ -216,8 +227,9 @@ def _check_stages(stages: tuple[Stage, ...], where: str) -> None:
         if not re.fullmatch(r"[A-Za-z][\w-]*", stage.name) or stage.name in names:
             raise NervecordError(
                 f"name is {stage.name!r}, a name of letters, digits, _ and - is needed that no other stage has",
-                where=place, hint="it names the stage's run folder",
-            )  # fmt: skip
+                where=place,
+                hint="it names the stage's run folder",
+            )
         names.add(stage.name)
         _check_fields(stage.values, place)
 
@@ -250,16 +262,20 @@ def plan(recipe: Recipe, env: str, **changes: Any) -> Plan:
     for name in changes:
         if name not in (*_OF_THE_CHAIN, *marked("free")):
             raise NervecordError(
-                "is a matter of the recipe's stages", where=flag_name(name),
+                "is a matter of the recipe's stages",
+                where=flag_name(name),
                 hint=f"copy the file {FOLDER / recipe.name}.toml, change it, and name the copy: --recipe my.toml",
-            )  # fmt: skip
+            )
     seed = changes.get("seed", 0)
     task = env.rpartition(":")[2].replace("/", "-")
     # A configuration checks them as those of any run.
     run = TrainConfig.of(
-        env=env, wrappers=changes.get("wrappers", ()), seed=seed, out=changes.get("out", "runs"),
+        env=env,
+        wrappers=changes.get("wrappers", ()),
+        seed=seed,
+        out=changes.get("out", "runs"),
         name=changes.get("name") or f"{task}-{recipe.name}-seed{seed}",
-    )  # fmt: skip
+    )
     folder = Path(run.run.out) / run.run.name
     shared = {name: value for name, value in changes.items() if name not in ("name", "out")}
     planned: dict[str, PlannedStage] = {}
@@ -306,6 +322,7 @@ def _check_gates(stage: Stage, config: TrainConfig, place: str) -> None:
     for gate in stage.gates:
         if not first <= gate.step <= last:
             raise NervecordError(
-                f"has a gate at step {gate.step:,}, and is validated from {first:,} to {last:,}", where=place,
+                f"has a gate at step {gate.step:,}, and is validated from {first:,} to {last:,}",
+                where=place,
                 hint="move the gate, or change validate_from or steps",
-            )  # fmt: skip
+            )

@@ -104,8 +104,11 @@ class TrainConfig:
             kind = algorithm_named(str(values.pop("algorithm")), where=where)
         before = self.algorithm.to_dict() if kind is type(self.algorithm) else {}
         kinds: dict[str, type[Part]] = {
-            "task": TaskConfig, "network": NetworkConfig, "algorithm": kind, "run": RunConfig,
-        }  # fmt: skip
+            "task": TaskConfig,
+            "network": NetworkConfig,
+            "algorithm": kind,
+            "run": RunConfig,
+        }
         chosen: dict[str, dict[str, Any]] = {part: {} for part in kinds}
         for name, value in values.items():
             for part, each in kinds.items():
@@ -167,9 +170,11 @@ class TrainConfig:
         """The parts with their field names and values, as JSON types."""
         algorithm = {"name": self.algorithm.name, **self.algorithm.to_dict()}
         return {
-            "task": self.task.to_dict(), "network": self.network.to_dict(), "algorithm": algorithm,
+            "task": self.task.to_dict(),
+            "network": self.network.to_dict(),
+            "algorithm": algorithm,
             "run": self.run.to_dict(),
-        }  # fmt: skip
+        }
 
     @classmethod
     def from_json(cls, text: str, *, where: str = "config.json") -> TrainConfig:
@@ -189,8 +194,11 @@ class TrainConfig:
             NervecordError: a part or field is unknown or has an impossible value.
         """
         kinds: dict[str, type[Part]] = {
-            "task": TaskConfig, "network": NetworkConfig, "algorithm": PPO, "run": RunConfig,
-        }  # fmt: skip
+            "task": TaskConfig,
+            "network": NetworkConfig,
+            "algorithm": PPO,
+            "run": RunConfig,
+        }
         parts: dict[str, Any] = {}
         for part, stored in values.items():
             if part not in kinds:

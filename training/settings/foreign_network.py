@@ -30,9 +30,10 @@ def task_contract(env: str, wrappers: Sequence[str] = ()) -> Contract:
     spaces = spaces_of(env, wrappers)
     if spaces.period is None:
         raise ContractError(
-            "does not say how many seconds lie between two actions", where=env,
+            "does not say how many seconds lie between two actions",
+            where=env,
             hint="give its task an attribute dt, as Gymnasium's MuJoCo tasks have",
-        )  # fmt: skip
+        )
     low, high = spaces.low or (0.0,), spaces.high or (0.0,)
     observation, action = channels(env, spaces.observations, low, high)
     choices = choice_names(env, spaces.choices) if spaces.choices else ()
@@ -40,13 +41,21 @@ def task_contract(env: str, wrappers: Sequence[str] = ()) -> Contract:
         action = Channels(("action",), ("1",), (0.0,), (len(choices) - 1.0,))
     elif not all(map(math.isfinite, (*low, *high))):
         action = Channels(action.names, action.units)
-    rest = tuple(
-        min(max(0.0, a), b) for a, b in zip(action.low or (), action.high or (), strict=True)
-    ) or (0.0,) * action.size  # fmt: skip
+    rest = (
+        tuple(min(max(0.0, a), b) for a, b in zip(action.low or (), action.high or (), strict=True))
+        or (0.0,) * action.size
+    )
     return Contract(
-        environment=env, observation=observation, action=action, steps=1, state="reset", control_period=spaces.period,
-        fail_safe=rest, choices=choices, wrappers=tuple(wrappers),
-    )  # fmt: skip
+        environment=env,
+        observation=observation,
+        action=action,
+        steps=1,
+        state="reset",
+        control_period=spaces.period,
+        fail_safe=rest,
+        choices=choices,
+        wrappers=tuple(wrappers),
+    )
 
 
 def network_policy(network: Graph | str | os.PathLike[str], env: str, *, wrappers: Sequence[str] = ()) -> Policy:

@@ -142,9 +142,10 @@ class RunConfig(Part):
         resumable=True,
     )
     operator: str = flag(
-        "fused", "spiking operator: fused, or snntorch (its own modules step by step, slow)",
+        "fused",
+        "spiking operator: fused, or snntorch (its own modules step by step, slow)",
         choices=("fused", "snntorch"),
-    )  # fmt: skip
+    )
     checkpoint_every: int = flag(250_000, "environment steps between two checkpoints", least=1)
     keep_checkpoints: int = flag(3, "newest checkpoints kept, besides the best", least=1, free=True, resumable=True)
     exact_resume: bool = flag(
@@ -157,9 +158,11 @@ class RunConfig(Part):
         20, "deterministic episodes that rank a checkpoint; 0 exports the last one", least=0, resumable=True
     )
     test_episodes: int = flag(
-        100, "deterministic episodes, on seeds of their own, that the result reports; 0 for none", least=0,
+        100,
+        "deterministic episodes, on seeds of their own, that the result reports; 0 for none",
+        least=0,
         resumable=True,
-    )  # fmt: skip
+    )
     record: int = flag(2048, "raw observations kept with the policy for calibration", least=0)
     tensorboard: bool = flag(True, "write TensorBoard events beside metrics.jsonl", free=True, resumable=True)
     out: str = flag("runs", "folder that holds the run folders", free=True, naming=True)

@@ -77,10 +77,15 @@ class WarpAnt:
         views = (self._actions, self._observations, self._rewards, self._terminated, self._truncated)
         self._action_view, *self._views = (wp.to_torch(array) for array in views)
         options = {
-            "qpos": self._data.qpos, "qvel": self._data.qvel, "qacc_warmstart": self._data.qacc_warmstart,
-            "done": self._done, "episodes": self._episodes, "elapsed": self._elapsed, "diverged": self._diverged,
+            "qpos": self._data.qpos,
+            "qvel": self._data.qvel,
+            "qacc_warmstart": self._data.qacc_warmstart,
+            "done": self._done,
+            "episodes": self._episodes,
+            "elapsed": self._elapsed,
+            "diverged": self._diverged,
             "lead": self._lead,
-        }  # fmt: skip
+        }
         self._saved = {name: wp.to_torch(array) for name, array in options.items()}
         self.device = self._action_view.device
 
@@ -127,8 +132,11 @@ class WarpAnt:
         place[:, :2] = 0.0
         start = np.zeros_like(qvel) if warmstart is None else warmstart
         for array, values in (
-            (self._data.qpos, place), (self._data.qvel, qvel), (self._data.qacc_warmstart, start), (self._lead, lead),
-        ):  # fmt: skip
+            (self._data.qpos, place),
+            (self._data.qvel, qvel),
+            (self._data.qacc_warmstart, start),
+            (self._lead, lead),
+        ):
             array.assign(np.asarray(values, np.float32))
         self._done.zero_()
 
@@ -164,10 +172,17 @@ class WarpAnt:
             before_physics,
             dim=self.num_envs,
             inputs=[
-                self._actions, self._done, self._seeds, self._episodes, self._qpos0,
-                data.qpos, data.qvel, data.qacc_warmstart, data.ctrl,
+                self._actions,
+                self._done,
+                self._seeds,
+                self._episodes,
+                self._qpos0,
+                data.qpos,
+                data.qvel,
+                data.qacc_warmstart,
+                data.ctrl,
             ],
-        )  # fmt: skip
+        )
         for _ in range(FRAME_SKIP):
             mujoco_warp.step(self._model, data)
         self._finish()
@@ -178,11 +193,24 @@ class WarpAnt:
             after_physics,
             dim=self.num_envs,
             inputs=[
-                self._actions, data.xpos, self._seeds, self._qpos0, self._done, self._episodes, self._elapsed,
-                self._diverged, self._lead, data.qpos, data.qvel, data.qacc_warmstart,
-                self._observations, self._rewards, self._terminated, self._truncated,
+                self._actions,
+                data.xpos,
+                self._seeds,
+                self._qpos0,
+                self._done,
+                self._episodes,
+                self._elapsed,
+                self._diverged,
+                self._lead,
+                data.qpos,
+                data.qvel,
+                data.qacc_warmstart,
+                self._observations,
+                self._rewards,
+                self._terminated,
+                self._truncated,
             ],
-        )  # fmt: skip
+        )
 
 
 def model_file() -> Path:

@@ -145,9 +145,13 @@ def _medians(lines: dict[str, list[tuple[float, Cell]]], xlabel: str, ticks: lis
                 axes.errorbar(x + offset, middle, [[middle - low], [high - middle]], color=colour, capsize=3, lw=1.3)
                 if len(tests) < len(cell.seeds):
                     axes.annotate(
-                        f"{len(tests)}/{len(cell.seeds)}", (x + offset, middle), xytext=(6, 3),
-                        textcoords="offset points", fontsize=7.5, color=colour,
-                    )  # fmt: skip
+                        f"{len(tests)}/{len(cell.seeds)}",
+                        (x + offset, middle),
+                        xytext=(6, 3),
+                        textcoords="offset points",
+                        fontsize=7.5,
+                        color=colour,
+                    )
             middles = [float(np.median(cell.tests)) for _, cell in points]
             axes.plot([x + offset for x, _ in points], middles, "o-", color=colour, ms=5, lw=1.6, label=label)
         places = sorted({x for points in lines.values() for x, _ in points})

@@ -153,15 +153,17 @@ def _ray(cpus: int, gpus: float, address: str | None) -> Iterator[None]:
             raise NervecordError(f"Ray cannot be reached: {text[0]}", where=f"--address {address}") from error
         except OSError as error:
             raise NervecordError(
-                f"Ray cannot be started: {error.strerror or error}", where=str(_place_of_sessions()),
+                f"Ray cannot be started: {error.strerror or error}",
+                where=str(_place_of_sessions()),
                 hint="the variable RAY_TMPDIR names another folder for what it writes",
-            ) from error  # fmt: skip
+            ) from error
         except Exception as error:  # Ray has no type for a node that does not come up in its time
             text = str(error).strip().splitlines() or [type(error).__name__]
             raise EngineError(
-                f"Ray did not start: {text[0]}", where="nervecord sweep",
+                f"Ray did not start: {text[0]}",
+                where="nervecord sweep",
                 hint="on a busy machine it takes longer than it allows itself: call the same command again",
-            ) from error  # fmt: skip
+            ) from error
         stack.callback(ray.shutdown)
         yield
 

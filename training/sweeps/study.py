@@ -45,8 +45,10 @@ _FIELDS = {name: f.default for name, f in all_fields().items()}
 _TABLE = by_name(Any)
 _TABLES = {
     "study": record("study", [("name", text(least=1)), ("out", text(least=1), "runs"), ("notes", text(), "")]),
-    "base": _TABLE, "grid": _TABLE, **dict.fromkeys(("also", "search", "where"), row(_TABLE, MOST_TABLES)),
-}  # fmt: skip
+    "base": _TABLE,
+    "grid": _TABLE,
+    **dict.fromkeys(("also", "search", "where"), row(_TABLE, MOST_TABLES)),
+}
 _NOT_VARIED = marked("naming")
 
 
@@ -171,8 +173,10 @@ def read_study(path: str | Path, *, out: str | None = None) -> Study:
         if combinations * len(rules.rules) > MOST_RULED:
             raise NervecordError(
                 f"has {len(rules.rules):,} rules for {combinations:,} combinations, their product is at most "
-                f"{MOST_RULED:,}", where=where, hint="fewer [[where]] tables, or several studies",
-            )  # fmt: skip
+                f"{MOST_RULED:,}",
+                where=where,
+                hint="fewer [[where]] tables, or several studies",
+            )
         planned = _expand(base, drawn, rules, seeds, folder, place)
         series.append(Series(title, varied, tuple(dict.fromkeys(run.cell for run in planned)), is_search))
         for run in planned:
@@ -197,9 +201,10 @@ def _head(tables: Mapping[str, Any], where: str) -> Any:
         raise FileFormatError(f"holds a text that cannot be printed: {printable(odd)[:80]}", where=where)
     if not re.fullmatch(r"[\w+-][\w.+-]*", head.name):
         raise NervecordError(
-            f"name is {head.name!r}, a name of letters, digits and . _ + - is needed", where=place,
+            f"name is {head.name!r}, a name of letters, digits and . _ + - is needed",
+            where=place,
             hint="it names the study's folder",
-        )  # fmt: skip
+        )
     return head
 
 
@@ -210,9 +215,10 @@ def _base(table: Any, where: str) -> TrainConfig:
         nested = isinstance(value, list) and len(value) == 1 and isinstance(value[0], list)
         if isinstance(_FIELDS.get(key), tuple) and nested:
             raise NervecordError(
-                f"{key} is {value}: here it is one value, and a list of several stands in [grid]", where=place,
+                f"{key} is {value}: here it is one value, and a list of several stands in [grid]",
+                where=place,
                 hint=f"write {value[0]}",
-            )  # fmt: skip
+            )
     try:
         config = TrainConfig().replace(**{key: plain(key, value) for key, value in table.items()}, where=place)
     except NervecordError as error:

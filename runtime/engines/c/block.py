@@ -54,9 +54,7 @@ def _enter(core: Core, entry: Entry) -> str:
     if constant:
         lines += [f"    list[count] = {n};", *([f"    {value % constant}"] if ring.valued else []), "    count++;"]
     if core.observed:
-        given = "1" if not ring.valued else (
-            f"s->{name}_value[{ring.width} * (size_t){slot} + j]"
-        )  # fmt: skip
+        given = "1" if not ring.valued else (f"s->{name}_value[{ring.width} * (size_t){slot} + j]")
         lines += [
             f"    {core.helpers.clear()}(s->{name}_given + {ring.width} * (size_t)k, {ring.width});",
             "    for (size_t j = 0; j < count; j++) {",
@@ -66,10 +64,16 @@ def _enter(core: Core, entry: Entry) -> str:
         ]
     lines.append(f"    s->{name}_count[{slot}] = ({ring.count})count;")
     k = ", unsigned k" if core.observed else ""
-    return "\n".join([
-        f"/* One step of what enters: {quoted(entry.name)}. */",
-        f"static void enter_{name}({core.type} *s, const int32_t *x{k})", "{", *lines, "}", "",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"/* One step of what enters: {quoted(entry.name)}. */",
+            f"static void enter_{name}({core.type} *s, const int32_t *x{k})",
+            "{",
+            *lines,
+            "}",
+            "",
+        ]
+    )
 
 
 def _check(core: Core) -> list[str]:
@@ -173,9 +177,11 @@ def _entries(core: Core) -> list[str]:
                 x = f"in + {row} * (size_t)k{f' + {at}' if at else ''}"
             call = f"enter_{name}(s, {x}{k});"
             slot = f"s->{name}_at" if ring.slots > 1 else "0"
-            lines += [call] if steps == window else [
-                f"if (k < {steps}) {{", f"    {call}", "} else {", f"    s->{name}_count[{slot}] = 0;", "}",
-            ]  # fmt: skip
+            lines += (
+                [call]
+                if steps == window
+                else [f"if (k < {steps}) {{", f"    {call}", "} else {", f"    s->{name}_count[{slot}] = 0;", "}"]
+            )
         at += size
     return lines
 

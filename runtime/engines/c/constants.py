@@ -121,6 +121,4 @@ def ordered(members: list[Member]) -> list[Member]:
 
 def state_dtype(members: list[Member]) -> np.dtype[np.void]:
     """The state as numpy reads it."""
-    return np.dtype([
-        (m.name, np.dtype(m.kind.removesuffix("_t")), (m.count,) if m.count else ()) for m in members
-    ])  # fmt: skip
+    return np.dtype([(m.name, np.dtype(m.kind.removesuffix("_t")), (m.count,) if m.count else ()) for m in members])

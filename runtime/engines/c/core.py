@@ -32,20 +32,25 @@ class Core:
         for entry in self.form.entries:
             name, op = self.form.names[entry.name], entry.op
             if entry.name in self.form.pulses:
-                found += [Member(f"{name}_{state}", "int32_t", taken(entry), "state of an encoder of spikes")
-                          for state in self.form.pulses[entry.name].states]  # fmt: skip
+                found += [
+                    Member(f"{name}_{state}", "int32_t", taken(entry), "state of an encoder of spikes")
+                    for state in self.form.pulses[entry.name].states
+                ]
             elif entry.name in held and bias_source(entry):
                 found.append(Member(f"{name}_sent", "int32_t", op.size, "what is held, and the bias source"))
         for link in self.form.links.values():
             if link.held is not None:
-                found.append(Member(f"{link.name}_product", "int32_t", link.slots * link.outputs,
-                                    "what a held input gives"))  # fmt: skip
+                found.append(
+                    Member(f"{link.name}_product", "int32_t", link.slots * link.outputs, "what a held input gives")
+                )
                 if link.slots > 1:
                     found.append(Member(f"{link.name}_at", unsigned(link.slots), 0, "the newest of them"))
         for cell in self.form.cells:
             n = cell.op.size
-            found += [Member(f"{cell.name}_{state}", "int32_t", n, STATES.get(state, "state"))
-                      for state in cell.equations.states]  # fmt: skip
+            found += [
+                Member(f"{cell.name}_{state}", "int32_t", n, STATES.get(state, "state"))
+                for state in cell.equations.states
+            ]
         for ring in self.form.rings.values():
             found.append(Member(f"{ring.name}_list", ring.place, ring.slots * ring.width, "places of spikes"))
             found.append(Member(f"{ring.name}_count", ring.count, ring.slots, "how many"))
@@ -157,8 +162,12 @@ class Core:
             if link.slots > 1 and back is not None:
                 slot = f"(s->{link.name}_at + {link.slots - back}u) % {link.slots}u" if back else f"s->{link.name}_at"
                 place += f" + {link.outputs} * (size_t)({slot})"
-            found.append((stretches[j + 1][0] if j + 1 < len(stretches) else None,
-                          nothing if back is None else given.replace("%s", place)))  # fmt: skip
+            found.append(
+                (
+                    stretches[j + 1][0] if j + 1 < len(stretches) else None,
+                    nothing if back is None else given.replace("%s", place),
+                )
+            )
         if len(found) == 1:
             return [line for line in found[0][1].split("\n") if line]
         lines = []
@@ -226,7 +235,9 @@ class Core:
             state, sign, level = fires
             # Without a branch: most neurons are silent, and which ones are cannot be foreseen.
             return [
-                *loop, "}", *head,
+                *loop,
+                "}",
+                *head,
                 f"for (size_t i = 0; i < {n}; i++) {{",
                 f"    list[count] = ({ring.place})i;",
                 f"    count += (size_t)(s->{cell.name}_{state}[i] {sign} {literal(level)});",
@@ -235,7 +246,7 @@ class Core:
                 f"    s->{cell.name}_{state}[list[j]] = 0;",
                 "}",
                 done,
-            ]  # fmt: skip
+            ]
         loop += [f"    if ({given} != 0) {{", f"        list[count] = ({ring.place})i;"]
         if ring.valued:
             place = f"{n} * (size_t){slot} + count" if ring.slots > 1 else "count"

@@ -18,9 +18,18 @@ from nervecord.runtime.engines.c.constants import Table
 from nervecord.runtime.engines.c.names import bare
 
 SIGNS = {
-    "add": "+", "subtract": "-", "multiply": "*", "divide": "/", "greater": ">", "greater_equal": ">=", "less": "<",
-    "less_equal": "<=", "equal": "==", "both": "&&", "either": "||",
-}  # fmt: skip
+    "add": "+",
+    "subtract": "-",
+    "multiply": "*",
+    "divide": "/",
+    "greater": ">",
+    "greater_equal": ">=",
+    "less": "<",
+    "less_equal": "<=",
+    "equal": "==",
+    "both": "&&",
+    "either": "||",
+}
 """Operation -> the sign between its arguments."""
 LONGEST = 90
 """Characters of an expression that gets no name."""
@@ -135,9 +144,13 @@ class _Lines:
         self.of, self.body, self.name, self.x, self.label, self.spread = of, body, name, x, label, spread
         self.text: list[str] = []
         self.functions: dict[str, Callable[..., str]] = {
-            "minimum": of.smaller, "maximum": of.larger, "clip": of.limited, "rint": of.nearest, "floor": of.floored,
+            "minimum": of.smaller,
+            "maximum": of.larger,
+            "clip": of.limited,
+            "rint": of.nearest,
+            "floor": of.floored,
             "power_of_two": of.power_of_two,
-        }  # fmt: skip
+        }
 
     def printed(self) -> tuple[list[str], str]:
         """See `Doubles.lines`."""

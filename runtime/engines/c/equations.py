@@ -14,9 +14,17 @@ from nervecord.runtime.engines.c.names import bare
 from nervecord.runtime.engines.c.routines import Helpers
 
 SIGNS = {
-    "add": "+", "subtract": "-", "multiply": "*", "greater": ">", "greater_equal": ">=", "less": "<",
-    "less_equal": "<=", "equal": "==", "both": "&&", "either": "||",
-}  # fmt: skip
+    "add": "+",
+    "subtract": "-",
+    "multiply": "*",
+    "greater": ">",
+    "greater_equal": ">=",
+    "less": "<",
+    "less_equal": "<=",
+    "equal": "==",
+    "both": "&&",
+    "either": "||",
+}
 """Operation -> the sign between its arguments."""
 
 
@@ -192,8 +200,9 @@ class _Lines:
         if node.operation in _EXACT and not self.of.narrow(place):
             raise InfeasibleError(
                 f"the operation {node.operation!r} may give more than 32 bits, and C has a form of 32",
-                where=self.of.name, hint="scale the weights down",
-            )  # fmt: skip
+                where=self.of.name,
+                hint="scale the weights down",
+            )
         if wide and node.kind == "integer" and self.of.narrow(place) and node.operation not in ("clip", *_EXACT):
             return f"(int32_t)({text})"
         return text
@@ -238,9 +247,10 @@ class _Lines:
     def _require_narrow(self, node: Node) -> None:
         if any(not self.of.narrow(k) for k in node.arguments):
             raise InfeasibleError(
-                f"the operation {node.operation!r} takes more than 32 bits, and C has a form of 32", where=self.of.name,
+                f"the operation {node.operation!r} takes more than 32 bits, and C has a form of 32",
+                where=self.of.name,
                 hint="scale the weights down",
-            )  # fmt: skip
+            )
 
 
 _GROWING = ("add", "subtract", "multiply", "shift_left", "negate")

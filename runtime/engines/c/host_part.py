@@ -50,9 +50,10 @@ class Host:
         for name, most in reach.items():
             if not most <= LARGEST_FLOAT:
                 raise InfeasibleError(
-                    f"may give an action of {most:.3g}, and a float of C holds {LARGEST_FLOAT:.3g}", where=name,
+                    f"may give an action of {most:.3g}, and a float of C holds {LARGEST_FLOAT:.3g}",
+                    where=name,
                     hint="give the action narrower limits, or larger units",
-                )  # fmt: skip
+                )
 
     def text(self) -> str:
         """The helpers, the decoders and `<prefix>_step`."""
@@ -68,8 +69,11 @@ class Host:
     def _entry(self, name: str) -> list[str]:
         """Lines that fill the entry's part of `s->in`."""
         form, entry = self.form, self.plan.entry(name)
-        at = sum(size for e, size in zip(form.entries, form.in_sizes, strict=True) if form.entries.index(e)
-                 < form.entries.index(entry))  # fmt: skip
+        at = sum(
+            size
+            for e, size in zip(form.entries, form.in_sizes, strict=True)
+            if form.entries.index(e) < form.entries.index(entry)
+        )
         step = self.steps[name]
         op = _host(step)
         lines = [line for each in self._chain(step) for line in self._named(each)]
@@ -153,11 +157,17 @@ class Host:
         if op.CHOOSES:
             choices = op.in_shape[0] if op.weights is None else len(op.weights)
             lines = [
-                "double largest = 0.0;", "size_t chosen = 0;", f"for (size_t i = 0; i < {choices}; i++) {{",
+                "double largest = 0.0;",
+                "size_t chosen = 0;",
+                f"for (size_t i = 0; i < {choices}; i++) {{",
                 *(f"    {line}" for line in (*lines, *inner, f"const double y = {y};")),
-                "    if (i == 0 || y > largest) {", "        largest = y;", "        chosen = i;", "    }", "}",
+                "    if (i == 0 || y > largest) {",
+                "        largest = y;",
+                "        chosen = i;",
+                "    }",
+                "}",
                 "return (double)chosen;",
-            ]  # fmt: skip
+            ]
         else:
             lines += [*inner, f"return {y};"]
         return "\n".join([head, "{", *(f"    {line}" for line in lines), "}", ""])

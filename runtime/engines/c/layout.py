@@ -237,9 +237,10 @@ class _Former:
     def __init__(self, plan: Plan, whole: bool) -> None:
         if plan.graph.level is not Level.INTEGER or plan.graph.arithmetic is None:
             raise GraphError(
-                f"is at level {plan.graph.level.value}, and C is printed of integers", where="graph",
+                f"is at level {plan.graph.level.value}, and C is printed of integers",
+                where="graph",
                 hint="compile it for a target",
-            )  # fmt: skip
+            )
         self.plan, self.whole, self.arithmetic = plan, whole, plan.graph.arithmetic
         self._refuse()
         proofs = prove_bodies(plan)
@@ -319,11 +320,20 @@ class _Former:
         when = self._when(dense.delay) if hoisted else ()
         stored, column, start = self._stored(name, weight, step.name)
         return Link(
-            name=name, step=step, weight=stored, column=column, start=start, exponent=exponent, each=each,
-            wide=max(sums << max(exponent, 0), product) >= INT32, delay=dense.delay, taps=taps,
+            name=name,
+            step=step,
+            weight=stored,
+            column=column,
+            start=start,
+            exponent=exponent,
+            each=each,
+            wide=max(sums << max(exponent, 0), product) >= INT32,
+            delay=dense.delay,
+            taps=taps,
             held=step.taps[0].source if hoisted else None,
-            slots=1 + max((back for back in when if back is not None), default=0), when=when,
-        )  # fmt: skip
+            slots=1 + max((back for back in when if back is not None), default=0),
+            when=when,
+        )
 
     def _when(self, delay: int) -> tuple[int | None, ...]:
         """For each step of a block: how many blocks ago what arrives was taken; None where nothing arrives."""
@@ -357,9 +367,13 @@ class _Former:
         equations = Equations(self.names[step.name], proved.folded, proved.bounds(proved.folded), step.name)
         self.tables += equations.tables.values()
         return Cell(
-            name=self.names[step.name], unit=unit, links=tuple(links[s.name] for s in unit.incoming),
-            ring=rings[step.name] if step.op.sending else None, equations=equations, useful=self._useful(step),
-        )  # fmt: skip
+            name=self.names[step.name],
+            unit=unit,
+            links=tuple(links[s.name] for s in unit.incoming),
+            ring=rings[step.name] if step.op.sending else None,
+            equations=equations,
+            useful=self._useful(step),
+        )
 
     def _useful(self, step: Step) -> range:
         """Where state is cleared before each block, only T steps of a population matter: nothing else is read."""

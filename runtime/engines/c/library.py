@@ -50,9 +50,10 @@ def compiler() -> tuple[str, ...]:
         if shutil.which(name) is not None:
             return (name,)
     raise MissingDependencyError(
-        f"needs a C compiler, and there is none of {', '.join(COMPILERS)}", where="engine c",
+        f"needs a C compiler, and there is none of {', '.join(COMPILERS)}",
+        where="engine c",
         hint="install gcc or clang, or name a compiler in the variable CC; the engine emulator needs none",
-    )  # fmt: skip
+    )
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -76,10 +77,7 @@ def load_library(source: Source, *, flags: tuple[str, ...] = FAST) -> ctypes.CDL
         MissingDependencyError: there is no compiler.
         EngineError: it failed.
     """
-    for what, text, most in (
-        ("functions", source.source, MOST_FUNCTIONS),
-        ("constants", source.weights, MOST_TABLES),
-    ):
+    for what, text, most in (("functions", source.source, MOST_FUNCTIONS), ("constants", source.weights, MOST_TABLES)):
         if len(text) > most:
             raise InfeasibleError(
                 f"its C has {len(text)} characters of {what}, at most {most} are compiled when an engine opens",
@@ -99,9 +97,10 @@ def _loaded(
             return ctypes.CDLL(str(library))
     except OSError as error:
         raise EngineError(
-            f"cannot build its library: {error.strerror or error}", where="engine c",
+            f"cannot build its library: {error.strerror or error}",
+            where="engine c",
             hint="the folder for temporary files must be writable, and not be full; the variable TMPDIR names another",
-        ) from None  # fmt: skip
+        ) from None
 
 
 def identity(source: Source) -> str:
@@ -118,8 +117,10 @@ def build_shared(source: Source, path: Path) -> None:
     Raises:
         MissingDependencyError: there is no compiler. EngineError: it failed. NervecordError: it cannot be written.
     """
-    files = {**source.files(), f"{IDENTITY}.c": f"extern const char {IDENTITY}[];\n"
-             f'const char {IDENTITY}[] = "{identity(source)}";\n'}  # fmt: skip
+    files = {
+        **source.files(),
+        f"{IDENTITY}.c": f'extern const char {IDENTITY}[];\nconst char {IDENTITY}[] = "{identity(source)}";\n',
+    }
     with scratch_folder() as folder:
         library = build(files, source.prefix, folder, compiler(), SHARED)
         write_atomically(path, library.read_bytes())
@@ -138,16 +139,18 @@ def open_shared(source: Source, path: str | os.PathLike[str]) -> ctypes.CDLL:
         said = (ctypes.c_char * 64).in_dll(found, IDENTITY).value.decode("ascii", "replace")
     except OSError as error:
         raise FileFormatError(
-            f"cannot be opened on this machine: {error}", where=where,
+            f"cannot be opened on this machine: {error}",
+            where=where,
             hint="build it for this kind of processor: CC=COMPILER nervecord compile ... --target c --shared FILE",
-        ) from None  # fmt: skip
+        ) from None
     except ValueError:
         said = ""
     if said != identity(source):
         raise FileFormatError(
-            "is no library of this program, of this version of nervecord", where=where,
+            "is no library of this program, of this version of nervecord",
+            where=where,
             hint="nervecord compile PROGRAM.nir --target c --shared FILE -o PROGRAM.nervecord writes both",
-        )  # fmt: skip
+        )
     return found
 
 
@@ -166,9 +169,14 @@ def build(
     words += [str(folder / name) for name in files if name.endswith(".c")]
     try:
         done = subprocess.run(
-            words, capture_output=True, text=True, timeout=SECONDS, check=False, env={**os.environ, "LC_ALL": "C"},
+            words,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+            env={**os.environ, "LC_ALL": "C"},
             errors="replace",
-        )  # fmt: skip
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EngineError(f"{command[0]} did not run: {error}", where="engine c") from None
     if done.returncode:

@@ -12,21 +12,89 @@ LONGEST = 24
 """Characters of an identifier that are taken from a node's name; C99 tells 31 apart."""
 LONGEST_PREFIX = 24
 _PREFIX = re.compile(rf"[a-z][a-z0-9_]{{0,{LONGEST_PREFIX - 1}}}", re.ASCII)
-# fmt: off
-_KEYWORDS = frozenset({
-    "auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum", "extern", "float",
-    "for", "goto", "if", "inline", "int", "long", "register", "restrict", "return", "short", "signed", "sizeof",
-    "static", "struct", "switch", "typedef", "union", "unsigned", "void", "volatile", "while", "bool", "catch", "class",
-    "delete", "false", "friend", "namespace", "new", "operator", "private", "protected", "public", "template", "this",
-    "throw", "true", "try", "using", "virtual",
-})
+_KEYWORDS = frozenset(
+    {
+        "auto",
+        "break",
+        "case",
+        "char",
+        "const",
+        "continue",
+        "default",
+        "do",
+        "double",
+        "else",
+        "enum",
+        "extern",
+        "float",
+        "for",
+        "goto",
+        "if",
+        "inline",
+        "int",
+        "long",
+        "register",
+        "restrict",
+        "return",
+        "short",
+        "signed",
+        "sizeof",
+        "static",
+        "struct",
+        "switch",
+        "typedef",
+        "union",
+        "unsigned",
+        "void",
+        "volatile",
+        "while",
+        "bool",
+        "catch",
+        "class",
+        "delete",
+        "false",
+        "friend",
+        "namespace",
+        "new",
+        "operator",
+        "private",
+        "protected",
+        "public",
+        "template",
+        "this",
+        "throw",
+        "true",
+        "try",
+        "using",
+        "virtual",
+    }
+)
 """Of C99 and, since the header serves both, of C++."""
-_OURS = frozenset({
-    "cell", "clamp", "clear", "decode", "enter", "fail", "floored", "keep", "larger", "levels", "left", "limited",
-    "lose", "nearest", "product", "rows", "scaled", "shift", "smaller", "wrap",
-})
+_OURS = frozenset(
+    {
+        "cell",
+        "clamp",
+        "clear",
+        "decode",
+        "enter",
+        "fail",
+        "floored",
+        "keep",
+        "larger",
+        "levels",
+        "left",
+        "limited",
+        "lose",
+        "nearest",
+        "product",
+        "rows",
+        "scaled",
+        "shift",
+        "smaller",
+        "wrap",
+    }
+)
 """First words of the functions' names in the source."""
-# fmt: on
 
 
 def checked_prefix(prefix: str) -> str:
@@ -37,10 +105,11 @@ def checked_prefix(prefix: str) -> str:
     """
     if not _PREFIX.fullmatch(prefix) or prefix in _KEYWORDS or prefix.split("_")[0] in _OURS or prefix[-1] == "_":
         raise NervecordError(
-            f"{prefix!r} is no prefix of names in C", where="prefix",
+            f"{prefix!r} is no prefix of names in C",
+            where="prefix",
             hint=f"at most {LONGEST_PREFIX} of a to z, 0 to 9 and _, a letter first and no _ last; no keyword, and no "
             f"first word of {', '.join(sorted(_OURS))}",
-        )  # fmt: skip
+        )
     return prefix
 
 

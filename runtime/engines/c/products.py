@@ -11,13 +11,16 @@ class Products(Helpers):
 
     def _apart(self) -> None:
         """What keeps a loop of its own: in its caller's, of constant length, GCC makes worse code of it for x86."""
-        self._add("KEPT_APART", """\
+        self._add(
+            "KEPT_APART",
+            """\
 #if defined(__GNUC__)
 #define KEPT_APART __attribute__((noinline))
 #else
 #define KEPT_APART
 #endif
-""")  # fmt: skip
+""",
+        )
 
     def rows(self, link: Link, ring: Ring) -> str:
         """The sum of the rows that binary spikes name."""

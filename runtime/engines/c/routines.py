@@ -69,48 +69,69 @@ static inline {kind} {name}({kind} x, unsigned by)
         """What a decay by a shift leaves."""
         shift = self.shift(wide=False)
         least = ["    if (lost == 0 && x > 0) {", "        lost = 1;", "    }"]
-        return self._add("keep", "\n".join([
-            "/* x - x / 2^code, what is lost rounded down" + (", and at least 1. */" if at_least_one else ". */"),
-            "static inline int32_t keep(int32_t x, unsigned code)", "{",
-            f"    {'' if at_least_one else 'const '}int32_t lost = {shift}(x, code);", *(least if at_least_one else []),
-            "    return x - lost;", "}", "",
-        ]))  # fmt: skip
+        return self._add(
+            "keep",
+            "\n".join(
+                [
+                    "/* x - x / 2^code, what is lost rounded down"
+                    + (", and at least 1. */" if at_least_one else ". */"),
+                    "static inline int32_t keep(int32_t x, unsigned code)",
+                    "{",
+                    f"    {'' if at_least_one else 'const '}int32_t lost = {shift}(x, code);",
+                    *(least if at_least_one else []),
+                    "    return x - lost;",
+                    "}",
+                    "",
+                ]
+            ),
+        )
 
     def levels(self, *, reached: bool, left: bool) -> str:
         """How often x passes (or reaches) a level above 0, and what is left then."""
         above = "x" if reached else "x - 1"
-        count = self._add("levels", f"""\
-/* How often x {'reaches' if reached else 'passes'} the level, at most `most` times. */
+        count = self._add(
+            "levels",
+            f"""\
+/* How often x {"reaches" if reached else "passes"} the level, at most `most` times. */
 static inline int32_t levels(int32_t x, int32_t level, int32_t most)
 {{
     const int32_t times = x > 0 ? ({above}) / level : 0;
     return times < most ? times : most;
 }}
-""")  # fmt: skip
+""",
+        )
         if not left:
             return count
-        return self._add("left_of_levels", f"""\
+        return self._add(
+            "left_of_levels",
+            f"""\
 static inline int32_t left_of_levels(int32_t x, int32_t level, int32_t most)
 {{
     return x - level * {count}(x, level, most);
 }}
-""")  # fmt: skip
+""",
+        )
 
     def scaled(self, towards: str) -> str:
         """x * factor / 2^bits, rounded towards "zero" or "floor", where 32 bits do not hold the products."""
         down = "x < 0 ? ~(~(x * factor) >> bits) : (x * factor) >> bits"
         zero = "x < 0 ? -((-x * factor) >> bits) : (x * factor) >> bits"
-        return self._add("scaled", f"""\
-/* x * factor / 2^bits, rounded {'towards zero' if towards == 'zero' else 'down'}. */
+        return self._add(
+            "scaled",
+            f"""\
+/* x * factor / 2^bits, rounded {"towards zero" if towards == "zero" else "down"}. */
 static inline int32_t scaled(int64_t x, int64_t factor, unsigned bits)
 {{
-    return (int32_t)({zero if towards == 'zero' else down});
+    return (int32_t)({zero if towards == "zero" else down});
 }}
-""")  # fmt: skip
+""",
+        )
 
     def wrap(self) -> str:
         """x modulo 2^bits, into the signed range."""
-        return self._add("wrap", """\
+        return self._add(
+            "wrap",
+            """\
 /* x modulo 2^bits, from -2^(bits - 1) on. */
 static inline int32_t wrap(int64_t x, unsigned bits)
 {
@@ -118,18 +139,22 @@ static inline int32_t wrap(int64_t x, unsigned bits)
     const uint32_t above = ((uint32_t)x + half) & (half + (half - 1u));
     return (int32_t)((int64_t)above - (int64_t)half);
 }
-""")  # fmt: skip
+""",
+        )
 
     def wrap_once(self) -> str:
         """x with one correction by the length of a range."""
-        return self._add("wrap_once", """\
+        return self._add(
+            "wrap_once",
+            """\
 /* x, corrected once by the length of low..high where it lies beyond. */
 static inline int32_t wrap_once(int64_t x, int64_t low, int64_t high)
 {
     const int64_t length = high - low + 1;
     return (int32_t)(x > high ? x - length : (x < low ? x + length : x));
 }
-""")  # fmt: skip
+""",
+        )
 
     def clamp(self, *, wide: bool) -> str:
         """x within limits."""

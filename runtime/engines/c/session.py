@@ -44,9 +44,14 @@ class Compiled:
     """
 
     def __init__(
-        self, made: Plan, batch: int, *, flags: tuple[str, ...] = FAST, history: bool = True,
+        self,
+        made: Plan,
+        batch: int,
+        *,
+        flags: tuple[str, ...] = FAST,
+        history: bool = True,
         library: str | os.PathLike[str] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.plan = made
         self.source: Source = c_source(made, observed=True)
         self.form: Form = self.source.form
@@ -126,9 +131,10 @@ class Compiled:
         codes = np.zeros(self.batch, dtype=np.int64)
         for b in range(self.batch):
             code = codes[b] = step(
-                states.ctypes.data + b * states.itemsize, given.ctypes.data + b * given.strides[0],
+                states.ctypes.data + b * states.itemsize,
+                given.ctypes.data + b * given.strides[0],
                 out.ctypes.data + b * out.strides[0],
-            )  # fmt: skip
+            )
             if code > NOT_FINITE:
                 raise EngineError(f"returned {CODES[code]}", where="engine c")
         self.after_block()
@@ -209,9 +215,10 @@ class _Loaded:
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise ContractError(
-            "holds a loaded library, and can be neither copied nor pickled", where="session",
+            "holds a loaded library, and can be neither copied nor pickled",
+            where="session",
             hint="pickle the program, and open it once more",
-        )  # fmt: skip
+        )
 
 
 class CSession(_Loaded, Traced, PolicySession):
@@ -231,9 +238,15 @@ class CSession(_Loaded, Traced, PolicySession):
     _machine: Compiled
 
     def __init__(
-        self, subject: Policy | Plan, batch: int = 1, engine: str = "c", *, trace: bool = True,
-        flags: tuple[str, ...] = FAST, library: str | os.PathLike[str] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        subject: Policy | Plan,
+        batch: int = 1,
+        engine: str = "c",
+        *,
+        trace: bool = True,
+        flags: tuple[str, ...] = FAST,
+        library: str | os.PathLike[str] | None = None,
+    ) -> None:
         super().__init__(subject, engine, batch)
         self._machine = Compiled(self.plan, batch, flags=flags, history=trace, library=library)
         self._function = self._machine.function("step")

@@ -60,9 +60,11 @@ class Source:
         """File name -> text."""
         p = self.prefix
         return {
-            f"{p}.h": self.header, f"{p}.c": self.source,
-            f"{p}_weights.h": self.weights_header, f"{p}_weights.c": self.weights,
-        }  # fmt: skip
+            f"{p}.h": self.header,
+            f"{p}.c": self.source,
+            f"{p}_weights.h": self.weights_header,
+            f"{p}_weights.c": self.weights,
+        }
 
 
 def c_source(plan: Plan, *, prefix: str = PREFIX, version: str = "", model: str = "", observed: bool = False) -> Source:
@@ -93,21 +95,25 @@ def c_source(plan: Plan, *, prefix: str = PREFIX, version: str = "", model: str 
     size = sum(member.bytes for member in members)
     if size > MOST_STATE:
         raise InfeasibleError(
-            f"its state takes {size:,} bytes, {MOST_STATE:,} are possible", where="c",
+            f"its state takes {size:,} bytes, {MOST_STATE:,} are possible",
+            where="c",
             hint="shorten the delays of what is held, or the populations behind them",
-        )  # fmt: skip
+        )
     tables = [*made.tables, *(host.tables if host is not None else [])]
     text = block_text(core)
     parts = [_opening(prefix, host is not None), text, _reset(prefix)]
     if host is not None:
         parts.append(host.text())
     return Source(
-        form=made, prefix=prefix,
+        form=made,
+        prefix=prefix,
         header=_header(made, prefix, members, tables, version, model),
         source="\n".join(parts),
-        weights_header=_weights_header(prefix, tables), weights=_weights(prefix, tables),
-        members=tuple(members), tables=tuple(tables),
-    )  # fmt: skip
+        weights_header=_weights_header(prefix, tables),
+        weights=_weights(prefix, tables),
+        members=tuple(members),
+        tables=tuple(tables),
+    )
 
 
 def _defines(form: Form, prefix: str, state: int, flash: int, version: str, model: str) -> list[str]:
@@ -118,8 +124,14 @@ def _defines(form: Form, prefix: str, state: int, flash: int, version: str, mode
     found = [
         ("VERSION", f'"{quoted(version)}"', "of nervecord, which wrote this"),
         ("MODEL_HASH", f'"{quoted(model)}"', "of the program"),
-        *([("OBS_DIM", plan.contract.observation.size, "values of an observation"),
-           ("ACT_DIM", plan.contract.action.size, "values of an action")] if plan.contract is not None else []),
+        *(
+            [
+                ("OBS_DIM", plan.contract.observation.size, "values of an observation"),
+                ("ACT_DIM", plan.contract.action.size, "values of an action"),
+            ]
+            if plan.contract is not None
+            else []
+        ),
         ("IN_DIM", form.in_dim, "integers that the core takes"),
         ("OUT_DIM", form.out_dim, "integers that it gives"),
         ("STEPS", plan.schedule.steps, "steps of the core whose input is new, T"),
@@ -128,7 +140,7 @@ def _defines(form: Form, prefix: str, state: int, flash: int, version: str, mode
         ("STATE_BYTES", state, f"RAM: sizeof({prefix}_state_t)"),
         ("FLASH_BYTES", flash, "constants; the code comes on top"),
         *((name, code, "returned by a step") for code, name in enumerate(CODES)),
-    ]  # fmt: skip
+    ]
     return [f"#define {macro}_{name} {value} /* {about} */" for name, value, about in found]
 
 

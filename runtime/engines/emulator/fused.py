@@ -99,10 +99,19 @@ def host_chain(plan: Plan) -> HostChain | None:
     assert isinstance(decode, HostOp)
     weights, numbers = _decoder(decode, plan.contract.fail_safe)
     return HostChain(
-        mean=body.constant("mean"), divisor=body.constant("divisor"), clip=clip, scale=scale, limit=limit,
-        centres=centres, sigma=sigma, appended=encode.appended, weights=weights, numbers=numbers,
-        counted=decode.weights is not None, chooses=decode.CHOOSES,
-    )  # fmt: skip
+        mean=body.constant("mean"),
+        divisor=body.constant("divisor"),
+        clip=clip,
+        scale=scale,
+        limit=limit,
+        centres=centres,
+        sigma=sigma,
+        appended=encode.appended,
+        weights=weights,
+        numbers=numbers,
+        counted=decode.weights is not None,
+        chooses=decode.CHOOSES,
+    )
 
 
 def _decoder(decode: HostOp, fail_safe: Sequence[float]) -> tuple[Array, Array]:
@@ -143,7 +152,9 @@ _NORMALISE = Normalise(_ONE, _ONE, 0.0, 1.0)
 _QUANTISE = Quantise(1, 1.0, 1)
 _ENCODE = PopulationEncode(np.array([[0.0, 1.0]]), 1.0)
 _DECODERS: tuple[HostOp, ...] = (
-    Decode(_ONE, _ONE, _ONE, _ONE), CountDecode(_ONE[:, None], _ONE, _ONE, _ONE), ArgmaxDecode(1),
+    Decode(_ONE, _ONE, _ONE, _ONE),
+    CountDecode(_ONE[:, None], _ONE, _ONE, _ONE),
+    ArgmaxDecode(1),
     CountArgmaxDecode(_ONE[:, None], _ONE),
-)  # fmt: skip
+)
 """One of each op that the kernel has a form of."""

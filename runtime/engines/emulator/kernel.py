@@ -56,8 +56,11 @@ def _quantise(table: Any, reals: Any, x: Any, mem: Any, finite: bool) -> None:
 def _encode(table: Any, reals: Any, x: Any, mem: Any, counters: Any, counted: bool, scratch: Any, finite: bool) -> None:
     """One action of the population code (`compiler.ops.population`): its T steps of spikes; v is carried on."""
     channels, neurons, pulse, units = (
-        table[Header.OBSERVATIONS], table[Header.CHANNEL], table[Header.PULSE], table[Header.UNITS]
-    )  # fmt: skip
+        table[Header.OBSERVATIONS],
+        table[Header.CHANNEL],
+        table[Header.PULSE],
+        table[Header.UNITS],
+    )
     sigma, means = reals[4], table[Header.REALS] - channels * neurons
     if not table[Header.CARRIED]:
         scratch[:units] = 0.0
@@ -126,9 +129,20 @@ def _decode(table: Any, reals: Any, values: Any, start: int, action: Any) -> Non
 
 @njit(nogil=True, error_model="numpy", inline="always")
 def _act(
-    observation: Any, action: Any, table: Any, reals: Any, weights: Any, columns: Any, registers: Any, state: Any,
-    memory: Any, scratch: Any, counters: Any, active: Any, outcome: Any,
-) -> int:  # fmt: skip
+    observation: Any,
+    action: Any,
+    table: Any,
+    reals: Any,
+    weights: Any,
+    columns: Any,
+    registers: Any,
+    state: Any,
+    memory: Any,
+    scratch: Any,
+    counters: Any,
+    active: Any,
+    outcome: Any,
+) -> int:
     """One action of every robot of a batch, observation to action.
 
     Args:
@@ -189,9 +203,19 @@ def _act(
 
 @njit(nogil=True, error_model="numpy", inline="always")
 def _run(
-    held: Any, streamed: Any, table: Any, reals: Any, weights: Any, columns: Any, registers: Any, state: Any,
-    memory: Any, scratch: Any, counters: Any, active: Any,
-) -> None:  # fmt: skip
+    held: Any,
+    streamed: Any,
+    table: Any,
+    reals: Any,
+    weights: Any,
+    columns: Any,
+    registers: Any,
+    state: Any,
+    memory: Any,
+    scratch: Any,
+    counters: Any,
+    active: Any,
+) -> None:
     """One block of every robot, for what enters the core.
 
     Args:
@@ -252,9 +276,20 @@ def _loop(stamp: int, cache: bool) -> Loop:
     """
 
     def act(
-        observation: Any, action: Any, table: Any, reals: Any, weights: Any, columns: Any, registers: Any, state: Any,
-        memory: Any, scratch: Any, counters: Any, active: Any, outcome: Any,
-    ) -> int:  # fmt: skip
+        observation: Any,
+        action: Any,
+        table: Any,
+        reals: Any,
+        weights: Any,
+        columns: Any,
+        registers: Any,
+        state: Any,
+        memory: Any,
+        scratch: Any,
+        counters: Any,
+        active: Any,
+        outcome: Any,
+    ) -> int:
         if stamp < 0:
             return 0
         return _act(  # type: ignore[no-any-return]
@@ -274,9 +309,19 @@ def _loop(stamp: int, cache: bool) -> Loop:
         )
 
     def run(
-        held: Any, streamed: Any, table: Any, reals: Any, weights: Any, columns: Any, registers: Any, state: Any,
-        memory: Any, scratch: Any, counters: Any, active: Any,
-    ) -> None:  # fmt: skip
+        held: Any,
+        streamed: Any,
+        table: Any,
+        reals: Any,
+        weights: Any,
+        columns: Any,
+        registers: Any,
+        state: Any,
+        memory: Any,
+        scratch: Any,
+        counters: Any,
+        active: Any,
+    ) -> None:
         if stamp >= 0:
             _run(held, streamed, table, reals, weights, columns, registers, state, memory, scratch, counters, active)
 

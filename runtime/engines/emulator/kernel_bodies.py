@@ -114,9 +114,19 @@ def _calculate(table: Any, first: int, count: int, registers: Any, start: int, c
 
 @njit(nogil=True, error_model="numpy", inline="always")
 def calculate(
-    mem: Any, entering: int, st: Any, state: int, states: int, count: int, table: Any, own: int, registers: Any,
-    listed: int, values: int, read: int,
-) -> int:  # fmt: skip
+    mem: Any,
+    entering: int,
+    st: Any,
+    state: int,
+    states: int,
+    count: int,
+    table: Any,
+    own: int,
+    registers: Any,
+    listed: int,
+    values: int,
+    read: int,
+) -> int:
     """One step of a population by its equations; returns how many neurons sent something.
 
     Args:

@@ -306,8 +306,7 @@ def _populate(
 
 
 @njit(nogil=True, error_model="numpy", inline="always")
-def _connect(table: Any, weights: Any, columns: Any, mem: Any, kind: int, index: int, k: int,
-             scratch: Any) -> int:  # fmt: skip
+def _connect(table: Any, weights: Any, columns: Any, mem: Any, kind: int, index: int, k: int, scratch: Any) -> int:
     """One step of a connection; returns where in memory what it gives stands."""
     c = table[Header.CONNECTION] + index * Con.SIZE
     sums, delay, tap = table[c + Con.SUM], table[c + Con.DELAY], table[c + Con.TAP]
@@ -341,9 +340,17 @@ def _connect(table: Any, weights: Any, columns: Any, mem: Any, kind: int, index:
 
 @njit(nogil=True, error_model="numpy")
 def one_block(
-    table: Any, reals: Any, weights: Any, columns: Any, registers: Any, mem: Any, st: Any, counters: Any, counted: bool,
+    table: Any,
+    reals: Any,
+    weights: Any,
+    columns: Any,
+    registers: Any,
+    mem: Any,
+    st: Any,
+    counters: Any,
+    counted: bool,
     scratch: Any,
-) -> None:  # fmt: skip
+) -> None:
     """The steps of one block of one robot."""
     order, at = table[Header.ORDER], table[Header.AT]
     for k in range(table[Header.WINDOW]):

@@ -180,9 +180,10 @@ class _Assembler:
             name = VARIANTS[name][node.settings[0]]
         if name not in Opcode.__members__:
             raise InfeasibleError(
-                f"needs the operation {name}, of which the emulator has no form", where=self.label,
+                f"needs the operation {name}, of which the emulator has no form",
+                where=self.label,
                 hint="use the engine definition",
-            )  # fmt: skip
+            )
         for k in {self._root(k) for k in node.arguments}:
             if self.last_use[k] == place and self.place[k][0] >= 0:
                 self.free.append(self.place[k][0])
@@ -203,9 +204,10 @@ class _Assembler:
                 raise InfeasibleError(f"shifts by {by.lowest} to {by.highest}, 0 to 63 is needed", where=self.label)
         if largest >= LARGEST:
             raise InfeasibleError(
-                f"a value of it may need more than 63 bits, in {node.operation}", where=self.label,
+                f"a value of it may need more than 63 bits, in {node.operation}",
+                where=self.label,
                 hint="scale the weights down",
-            )  # fmt: skip
+            )
 
     def _root(self, place: int) -> int:
         """The node whose register a node's value stands in."""

@@ -211,9 +211,20 @@ class _Packer:
         each = self.arithmetic.shifts_each and dense.weight_exp < 0
         real = self.narrow and self.sums[step.name].product >= NARROW
         return [
-            inputs, outputs, weight, span, dense.weight_exp, each, real, self._reserve(outputs * blocks), dense.delay,
-            blocks, self.put_rows(taps), len(taps), column,
-        ]  # fmt: skip
+            inputs,
+            outputs,
+            weight,
+            span,
+            dense.weight_exp,
+            each,
+            real,
+            self._reserve(outputs * blocks),
+            dense.delay,
+            blocks,
+            self.put_rows(taps),
+            len(taps),
+            column,
+        ]
 
     def _blocks(self, delay: int) -> int:
         return -(-delay // self.plan.window) + 1
@@ -254,9 +265,17 @@ class _Packer:
             value = self.state
             self.state += n * self.plan.window
         return [
-            n, state, len(body.kept), self.put_rows(taps), len(taps), self._reserve(n) if len(taps) > 1 else 0,
-            step.phase % self.plan.window, self.rings.get(step.name, -1), value, *self._form(proved, body, step),
-        ]  # fmt: skip
+            n,
+            state,
+            len(body.kept),
+            self.put_rows(taps),
+            len(taps),
+            self._reserve(n) if len(taps) > 1 else 0,
+            step.phase % self.plan.window,
+            self.rings.get(step.name, -1),
+            value,
+            *self._form(proved, body, step),
+        ]
 
     def _form(self, proved: Proved, body: Body, step: Step) -> tuple[int, int, int, int]:
         """The last columns of `Pop`: the fast form where the equations are those of one, else instructions."""
@@ -294,9 +313,16 @@ class _Packer:
         fan, fans = self._fans(entry.name)
         products = [self.connections[name] for name, source in self.plan.hoisted.items() if source == entry.name]
         return [
-            width, self._reserve(width * blocks), blocks, self.rings.get(entry.name, -1), fan, fans,
-            self.put_rows(products) if products else 0, len(products), start,
-        ]  # fmt: skip
+            width,
+            self._reserve(width * blocks),
+            blocks,
+            self.rings.get(entry.name, -1),
+            fan,
+            fans,
+            self.put_rows(products) if products else 0,
+            len(products),
+            start,
+        ]
 
     # ------------------------------------------------------------------------------------------------ the whole
 
@@ -320,9 +346,11 @@ class _Packer:
         held = [self._hold_row(entry, int(start)) for entry, start in zip(self.held, starts, strict=False)]
         streamed = [self.rings[entry.name] for entry in plan.entries if entry.entering != "held"]
         rings = self._ring_rows()
-        assert all(len(row) == size for rows, size in (
-            (connections, Con.SIZE), (populations, Pop.SIZE), (held, Hold.SIZE), (rings, Ring.SIZE)
-        ) for row in rows)  # fmt: skip
+        assert all(
+            len(row) == size
+            for rows, size in ((connections, Con.SIZE), (populations, Pop.SIZE), (held, Hold.SIZE), (rings, Ring.SIZE))
+            for row in rows
+        )
         h[Header.ORDER], h[Header.ORDERS] = self.put_rows(order), len(order)
         h[Header.CONNECTION], h[Header.CONNECTIONS] = self.put_rows(connections), len(connections)
         h[Header.POPULATION], h[Header.POPULATIONS] = self.put_rows(populations), len(populations)
@@ -334,8 +362,9 @@ class _Packer:
         if self.memory > MOST_MEMORY:
             raise InfeasibleError(
                 f"one copy needs {self.memory} numbers of memory, at most {MOST_MEMORY} can be addressed",
-                where="emulator", hint="shorter delays or shorter blocks",
-            )  # fmt: skip
+                where="emulator",
+                hint="shorter delays or shorter blocks",
+            )
         registers = self._registers()
         places = {entry.name: int(h[Header.HELD]) + k * Hold.SIZE for k, entry in enumerate(self.held)}
         return Packed(

@@ -57,9 +57,10 @@ class Emulator:
         self.graph = self.plan.graph
         if self.graph.level is not Level.INTEGER:
             raise GraphError(
-                f"is at level {self.graph.level.value}, and the emulator runs integers", where="graph",
+                f"is at level {self.graph.level.value}, and the emulator runs integers",
+                where="graph",
                 hint="compile it for a target",
-            )  # fmt: skip
+            )
         assert self.graph.arithmetic is not None
         raise_on_errors(overflows(prove(self.plan), self.graph.arithmetic), InfeasibleError, where="emulator")
         self.packed = pack(self.plan, **form)
@@ -121,15 +122,17 @@ class Emulator:
         state, memory = packed.dtypes
         try:
             made: tuple[Array, Array, Array] = (
-                np.zeros((count, packed.state), dtype=state), np.zeros((count, packed.memory), dtype=memory),
+                np.zeros((count, packed.state), dtype=state),
+                np.zeros((count, packed.memory), dtype=memory),
                 np.zeros((count, packed.scratch)),
-            )  # fmt: skip
+            )
         except (MemoryError, ValueError):
             size = count * (packed.memory * np.dtype(memory).itemsize + packed.state * np.dtype(state).itemsize)
             raise InfeasibleError(
-                f"needs {size / 1e9:.1f} GB for {count} copies, and there is not as much", where="emulator",
+                f"needs {size / 1e9:.1f} GB for {count} copies, and there is not as much",
+                where="emulator",
                 hint="a smaller batch, shorter delays or shorter blocks",
-            ) from None  # fmt: skip
+            ) from None
         self.before.reset(count)
         packed.table[Header.CLOCK] = 0
         self._take(made)
@@ -138,8 +141,14 @@ class Emulator:
         packed = self.packed
         self._state, self._memory, self._scratch = state
         self._arrays = (
-            packed.table, packed.reals, packed.weights, packed.columns, packed.registers, *state, self.counters
-        )  # fmt: skip
+            packed.table,
+            packed.reals,
+            packed.weights,
+            packed.columns,
+            packed.registers,
+            *state,
+            self.counters,
+        )
 
     def standing(self) -> Any:
         """Everything that a block changes, as it is now, for `stand`."""
@@ -148,8 +157,9 @@ class Emulator:
 
     def stand(self, before: Any) -> None:
         """Make it what it was; may be called twice."""
-        for now, was in zip((self._state, self._memory, self._scratch, self.counters), (*before[0], before[1]),
-                            strict=True):  # fmt: skip
+        for now, was in zip(
+            (self._state, self._memory, self._scratch, self.counters), (*before[0], before[1]), strict=True
+        ):
             now[:] = was
         self.packed.table[Header.CLOCK] = before[2]
         self.before.stand(before[3])
@@ -198,8 +208,9 @@ class Emulator:
         self._loop.run(
             np.concatenate([np.zeros((batch, 0), np.int64), *held], axis=1),
             np.concatenate([np.zeros((steps, batch, 0), np.int64), *streamed], axis=2),
-            *self._arrays, active,
-        )  # fmt: skip
+            *self._arrays,
+            active,
+        )
         return self.after.leave({read.source: self._gave(read.source) for read in self.plan.reads})
 
     # ------------------------------------------------------------------------------------------------ looking at it
@@ -207,8 +218,9 @@ class Emulator:
     def tally(self) -> tuple[dict[str, float], dict[str, float]]:
         """Spikes of what spikes and events of every connection, since it was made."""
         packed = self.packed
-        counted = dict(zip((*packed.populations, *packed.connections), self.counters.astype(float).tolist(),
-                           strict=False))  # fmt: skip
+        counted = dict(
+            zip((*packed.populations, *packed.connections), self.counters.astype(float).tolist(), strict=False)
+        )
         spiking = [name for name in packed.populations if self.plan.step(name).op.spikes]
         return {name: counted[name] for name in spiking}, {name: counted[name] for name in packed.connections}
 
@@ -303,9 +315,11 @@ class EmulatorSession(Traced, PolicySession):
     def _restarted(self) -> None:
         batch = self._machine.batch
         made = (
-            np.zeros((batch, self.contract.action.size)), np.zeros((batch, self.contract.observation.size)),
-            np.ones(batch, dtype=np.bool_), np.zeros(batch, dtype=np.uint8),
-        )  # fmt: skip
+            np.zeros((batch, self.contract.action.size)),
+            np.zeros((batch, self.contract.observation.size)),
+            np.ones(batch, dtype=np.bool_),
+            np.zeros(batch, dtype=np.uint8),
+        )
         self._action: Array
         self._observation: Array
         self._outcome: Array

@@ -89,9 +89,12 @@ class Agreement:
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
         return {
-            "device": self.device, "precision": self.precision, "agrees": self.agrees, "flipped": self.flipped,
+            "device": self.device,
+            "precision": self.precision,
+            "agrees": self.agrees,
+            "flipped": self.flipped,
             "ops": [asdict(op) for op in self.ops],
-        }  # fmt: skip
+        }
 
 
 def agreement(

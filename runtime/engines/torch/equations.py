@@ -139,9 +139,10 @@ def equations(body: Body, place: Place, label: str) -> Callable[[dict[str, Tenso
                 steps.append((k, SHARED[operation], node.arguments, node.settings))
             case operation:
                 raise GraphError(
-                    f"engine torch has no reading of the operation {operation!r}", where=label,
+                    f"engine torch has no reading of the operation {operation!r}",
+                    where=label,
                     hint="the definition runs every op",
-                )  # fmt: skip
+                )
     kept, result, count = tuple(body.kept.items()), body.result, len(body.nodes)
 
     def run(state: dict[str, Tensor], x: Tensor) -> Tensor:

@@ -21,18 +21,7 @@ from torch.nn import functional
 from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.body.fold import folded
 from nervecord.compiler.lower.ranges import Proved
-from nervecord.compiler.ops import (
-    Affine,
-    Conv,
-    DelayLine,
-    Dense,
-    Flatten,
-    Mantissas,
-    Op,
-    Pool,
-    Sparse,
-    SparseAffine,
-)
+from nervecord.compiler.ops import Affine, Conv, DelayLine, Dense, Flatten, Mantissas, Op, Pool, Sparse, SparseAffine
 from nervecord.errors import GraphError, no_case
 from nervecord.runtime.engines.torch.equations import equations
 from nervecord.runtime.engines.torch.place import Place
@@ -196,8 +185,14 @@ def _dense(op: Op, ground: Ground) -> Kernel:
 KERNELS: dict[type[Op], Callable[[Op, Ground], Kernel]] = cast(
     "dict[type[Op], Callable[[Op, Ground], Kernel]]",
     {
-        Affine: _affine, SparseAffine: _affine, Conv: _conv, Pool: _pool, Flatten: _flatten,
-        Dense: _dense, Sparse: _dense, DelayLine: _delay_line,
+        Affine: _affine,
+        SparseAffine: _affine,
+        Conv: _conv,
+        Pool: _pool,
+        Flatten: _flatten,
+        Dense: _dense,
+        Sparse: _dense,
+        DelayLine: _delay_line,
     },
-)  # fmt: skip
+)
 """What mixes elements -> what makes its kernel. What neither is here nor has a body is refused by name."""

@@ -44,9 +44,13 @@ class BatchedMachine:
     """
 
     def __init__(
-        self, subject: Plan | Graph | Policy, batch: int = 1, *, device: str | torch.device = "cpu",
+        self,
+        subject: Plan | Graph | Policy,
+        batch: int = 1,
+        *,
+        device: str | torch.device = "cpu",
         precision: str = "float64",
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.plan = subject if isinstance(subject, Plan) else plan(subject)
         self.graph = self.plan.graph
         arithmetic = self.graph.arithmetic if self.graph.level is Level.INTEGER else None
@@ -118,10 +122,14 @@ class BatchedMachine:
     def standing(self) -> Any:
         """Everything that a block changes, as it is now, for `stand`: nothing writes into these tensors."""
         return (
-            self.t, {name: dict(values) for name, values in self.states.items()}, dict(self._seen),
-            {name: kept.copy() for name, kept in self._history.items()}, self.trace_steps, self.tally.standing(),
+            self.t,
+            {name: dict(values) for name, values in self.states.items()},
+            dict(self._seen),
+            {name: kept.copy() for name, kept in self._history.items()},
+            self.trace_steps,
+            self.tally.standing(),
             self.before.standing(),
-        )  # fmt: skip
+        )
 
     def stand(self, before: Any) -> None:
         """Make it what it was; may be called twice."""

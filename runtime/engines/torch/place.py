@@ -78,5 +78,6 @@ def require_exact_products(place: Place) -> None:
     if place.dtype is torch.float32 and torch.get_float32_matmul_precision() != "highest":
         raise NervecordError(
             f"torch multiplies float32 matrices at precision {torch.get_float32_matmul_precision()!r} in this process",
-            where="engine torch", hint='torch.set_float32_matmul_precision("highest"), or the precision float64',
-        )  # fmt: skip
+            where="engine torch",
+            hint='torch.set_float32_matmul_precision("highest"), or the precision float64',
+        )

@@ -128,9 +128,14 @@ class BatchedSession(Traced, PolicySession):
     _machine: Batched
 
     def __init__(
-        self, subject: Policy | Plan, batch: int = 1, *, device: str | torch.device = "cpu", precision: str = "float64",
+        self,
+        subject: Policy | Plan,
+        batch: int = 1,
+        *,
+        device: str | torch.device = "cpu",
+        precision: str = "float64",
         trace: bool = True,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(subject, ENGINE, batch)
         self._machine = Batched(self.plan, batch, device, precision)
         self._machine.core.keeps_trace = trace
@@ -245,9 +250,10 @@ class BatchedSession(Traced, PolicySession):
         if tuple(observation.shape) != (self.batch, size) or not observation.is_floating_point():
             raise ContractError(
                 f"has shape {tuple(observation.shape)} of {observation.dtype}, and the policy takes "
-                f"({self.batch}, {size}) of floats", where="observation",
+                f"({self.batch}, {size}) of floats",
+                where="observation",
                 hint="reset(batch) sets the number of robots",
-            )  # fmt: skip
+            )
         if active is not None and (tuple(active.shape) != (self.batch,) or active.dtype is not torch.bool):
             raise ContractError(
                 f"has shape {tuple(active.shape)} of {active.dtype}, ({self.batch},) of torch.bool is needed",

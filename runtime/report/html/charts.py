@@ -51,9 +51,13 @@ def weights(node: Mapping[str, Any], colour: str) -> Figure:
     centres = [(a + b) / 2 for a, b in itertools.pairwise(edges)]
     widths = [b - a for a, b in itertools.pairwise(edges)]
     bar = {
-        "type": "bar", "x": centres, "y": counts, "width": widths, "marker": {"color": colour, "line": {"width": 0}},
+        "type": "bar",
+        "x": centres,
+        "y": counts,
+        "width": widths,
+        "marker": {"color": colour, "line": {"width": 0}},
         "hovertemplate": "%{x:.4g}: %{y:,}<extra></extra>",
-    }  # fmt: skip
+    }
     return _figure([bar], height=220, x="weight", y="number", bargap=0)
 
 
@@ -63,11 +67,16 @@ def ranges(layers: Sequence[Mapping[str, Any]]) -> Figure:
 
     def bars(low: Sequence[float], high: Sequence[float], name: str, colour: str) -> dict[str, Any]:
         return {
-            "type": "bar", "orientation": "h", "y": names, "base": list(low), "name": name, "marker": {"color": colour},
+            "type": "bar",
+            "orientation": "h",
+            "y": names,
+            "base": list(low),
+            "name": name,
+            "marker": {"color": colour},
             "x": [b - a for a, b in zip(low, high, strict=True)],
             "customdata": [[a, b] for a, b in zip(low, high, strict=True)],
             "hovertemplate": "%{y}, " + name + ": %{customdata[0]:.1%} to %{customdata[1]:.1%}<extra></extra>",
-        }  # fmt: skip
+        }
 
     def share(value: float | None, limit: float) -> float:
         part = (value or 0.0) / limit if limit else 0.0
@@ -78,37 +87,62 @@ def ranges(layers: Sequence[Mapping[str, Any]]) -> Figure:
         bars(
             [-share(layer["accumulator"], layer["accumulator_limit"]) for layer in layers],
             [share(layer["accumulator"], layer["accumulator_limit"]) for layer in layers],
-            "accumulator", PALETTE[0],
+            "accumulator",
+            PALETTE[0],
         ),
         bars(
             [share(layer["membrane_low"], layer["membrane_limit"]) for layer in layers],
             [share(layer["membrane_high"], layer["membrane_limit"]) for layer in layers],
-            "membrane", PALETTE[1],
+            "membrane",
+            PALETTE[1],
         ),
         {
-            "type": "scatter", "mode": "markers", "name": "threshold", "y": names,
-            "x": [None if layer["threshold"] is None else share(layer["threshold"], layer["membrane_limit"])
-                  for layer in layers],
+            "type": "scatter",
+            "mode": "markers",
+            "name": "threshold",
+            "y": names,
+            "x": [
+                None if layer["threshold"] is None else share(layer["threshold"], layer["membrane_limit"])
+                for layer in layers
+            ],
             "marker": {"symbol": "diamond", "size": 9, "color": INK},
             "hovertemplate": "%{y}, threshold: %{x:.2%}<extra></extra>",
         },
-    ]  # fmt: skip
+    ]
     return _figure(
-        traces, height=110 + 46 * len(layers), x="share of what the arithmetic holds", barmode="group",
-        showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom"},
-        xaxis={"range": [-1.02, 1.02], "tickformat": ".0%"}, yaxis={"autorange": "reversed"},
-        shapes=[{"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper",
-                 "line": {"color": "#c8502a", "dash": "dot", "width": 1.5}} for x in (-1, 1)],
-    )  # fmt: skip
+        traces,
+        height=110 + 46 * len(layers),
+        x="share of what the arithmetic holds",
+        barmode="group",
+        showlegend=True,
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom"},
+        xaxis={"range": [-1.02, 1.02], "tickformat": ".0%"},
+        yaxis={"autorange": "reversed"},
+        shapes=[
+            {
+                "type": "line",
+                "x0": x,
+                "x1": x,
+                "y0": 0,
+                "y1": 1,
+                "yref": "paper",
+                "line": {"color": "#c8502a", "dash": "dot", "width": 1.5},
+            }
+            for x in (-1, 1)
+        ],
+    )
 
 
 def rates(layer: Mapping[str, Any], seconds: float, colour: str) -> Figure:
     """Histogram of the neurons' firing rates, Hz of the robot's time; `layer` of `Activity.to_dict`."""
     per_second = layer["steps"] / seconds
     bar = {
-        "type": "histogram", "x": [rate * per_second for rate in layer["rates"]], "nbinsx": 40,
-        "marker": {"color": colour}, "hovertemplate": "%{x} Hz: %{y} neurons<extra></extra>",
-    }  # fmt: skip
+        "type": "histogram",
+        "x": [rate * per_second for rate in layer["rates"]],
+        "nbinsx": 40,
+        "marker": {"color": colour},
+        "hovertemplate": "%{x} Hz: %{y} neurons<extra></extra>",
+    }
     return _figure([bar], height=250, x="spikes per second", y="neurons", bargap=0.04)
 
 
@@ -127,13 +161,16 @@ def raster(layers: Sequence[Mapping[str, Any]], seconds: float) -> tuple[Figure,
         step = seconds / max(layer["steps"], 1)
         traces.append(
             {
-                "type": "scatter", "mode": "markers", "name": plain(layer["layer"]),
-                "x": [round(s * step, 6) for s, _ in kept], "y": [base + n for _, n in kept],
+                "type": "scatter",
+                "mode": "markers",
+                "name": plain(layer["layer"]),
+                "x": [round(s * step, 6) for s, _ in kept],
+                "y": [base + n for _, n in kept],
                 "marker": {"symbol": "line-ns-open", "size": 4, "color": PALETTE[number % len(PALETTE)]},
                 "hovertemplate": "%{x:.3f} s, neuron %{customdata}<extra>" + plain(layer["layer"]) + "</extra>",
                 "customdata": [n for _, n in kept],
             }
-        )  # fmt: skip
+        )
         ticks.append((base + shown / 2, plain(layer["layer"])))
         base += shown + max(1, shown // 40)
     y = {"tickvals": [at for at, _ in ticks], "ticktext": [name for _, name in ticks], "range": [-1, base]}
@@ -146,17 +183,27 @@ def actions(activity: Mapping[str, Any], names: Sequence[str], choices: Sequence
     rows = activity["actions"]
     times = [round(k * period, 6) for k in range(len(rows))]
     if choices:
-        line = {"type": "scatter", "mode": "lines", "line": {"shape": "hv", "color": PALETTE[0]}, "x": times,
-                "y": [row[0] for row in rows]}  # fmt: skip
+        line = {
+            "type": "scatter",
+            "mode": "lines",
+            "line": {"shape": "hv", "color": PALETTE[0]},
+            "x": times,
+            "y": [row[0] for row in rows],
+        }
         y = {"tickvals": list(range(len(choices))), "ticktext": [plain(name) for name in choices]}
         return _figure([line], height=260, x="time (s)", yaxis=y)
     most = max((abs(value) for row in rows for value in row), default=1.0) or 1.0
     heat = {
-        "type": "heatmap", "x": times, "y": [plain(name) for name in names],
+        "type": "heatmap",
+        "x": times,
+        "y": [plain(name) for name in names],
         "z": [list(channel) for channel in zip(*rows, strict=True)],
-        "zmin": -most, "zmax": most, "colorscale": DIVERGING, "colorbar": {"thickness": 12},
+        "zmin": -most,
+        "zmax": most,
+        "colorscale": DIVERGING,
+        "colorbar": {"thickness": 12},
         "hovertemplate": "%{x:.2f} s, %{y}: %{z:.3f}<extra></extra>",
-    }  # fmt: skip
+    }
     return _figure([heat], height=max(230, 90 + 24 * len(names)), x="time (s)", yaxis={"autorange": "reversed"})
 
 
@@ -169,20 +216,36 @@ def returns(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> Figure:
         # Spread by the golden ratio: points of the same height stay apart, the same way every time.
         x = [number - 0.18 + 0.36 * math.modf(k * 0.618033988749895)[0] for k in range(len(each))]
         traces.append(
-            {"type": "scatter", "mode": "markers", "x": x, "y": each, "name": plain(label),
-             "marker": {"color": colour, "opacity": 0.45, "size": 7},
-             "customdata": list(range(len(each))),
-             "hovertemplate": "episode %{customdata}: %{y:,.1f}<extra></extra>"}
-        )  # fmt: skip
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "x": x,
+                "y": each,
+                "name": plain(label),
+                "marker": {"color": colour, "opacity": 0.45, "size": 7},
+                "customdata": list(range(len(each))),
+                "hovertemplate": "episode %{customdata}: %{y:,.1f}<extra></extra>",
+            }
+        )
         half = result["return_ci95"]
         traces.append(
-            {"type": "scatter", "mode": "markers", "x": [number + 0.3], "y": [result["return_mean"]],
-             "marker": {"color": colour, "size": 9},
-             "error_y": {"type": "data", "array": [half or 0.0], "visible": half is not None, "color": colour},
-             "hovertemplate": "mean %{y:,.1f}<extra>" + plain(label) + "</extra>"}
-        )  # fmt: skip
-    x_axis = {"tickvals": list(range(len(runs))), "ticktext": [plain(label) for label, _ in runs],
-              "range": [-0.5, len(runs) - 0.3], "showgrid": False, "zeroline": False}  # fmt: skip
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "x": [number + 0.3],
+                "y": [result["return_mean"]],
+                "marker": {"color": colour, "size": 9},
+                "error_y": {"type": "data", "array": [half or 0.0], "visible": half is not None, "color": colour},
+                "hovertemplate": "mean %{y:,.1f}<extra>" + plain(label) + "</extra>",
+            }
+        )
+    x_axis = {
+        "tickvals": list(range(len(runs))),
+        "ticktext": [plain(label) for label, _ in runs],
+        "range": [-0.5, len(runs) - 0.3],
+        "showgrid": False,
+        "zeroline": False,
+    }
     return _figure(traces, height=320, y="return of an episode", xaxis=x_axis)
 
 
@@ -190,28 +253,41 @@ def errors(layers: Sequence[Mapping[str, Any]]) -> Figure:
     """Rounding of weights, per layer: root mean square and largest, as shares of the layer's largest weight."""
     names = [plain(layer["layer"]) for layer in layers]
     traces = [
-        {"type": "bar", "name": label, "x": names, "y": [layer.get(key) for layer in layers],
-         "marker": {"color": colour}, "hovertemplate": "%{x}: %{y:.3%}<extra>" + label + "</extra>"}
+        {
+            "type": "bar",
+            "name": label,
+            "x": names,
+            "y": [layer.get(key) for layer in layers],
+            "marker": {"color": colour},
+            "hovertemplate": "%{x}: %{y:.3%}<extra>" + label + "</extra>",
+        }
         for label, key, colour in (
-            ("root mean square", "weight_error_rms", PALETTE[0]), ("largest", "weight_error_max", PALETTE[1]),
+            ("root mean square", "weight_error_rms", PALETTE[0]),
+            ("largest", "weight_error_max", PALETTE[1]),
         )
-    ]  # fmt: skip
+    ]
     return _figure(
-        traces, height=280, y="error of a weight", barmode="group", showlegend=True, yaxis={"tickformat": ".2%"},
+        traces,
+        height=280,
+        y="error of a weight",
+        barmode="group",
+        showlegend=True,
+        yaxis={"tickformat": ".2%"},
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom"},
-    )  # fmt: skip
+    )
 
 
 def parting(comparison: Mapping[str, Any]) -> Figure:
     """Share of each layer's values that differ; `Comparison.to_dict`."""
     layers = comparison["layers"]
     bar = {
-        "type": "bar", "x": [plain(layer["layer"]) for layer in layers],
+        "type": "bar",
+        "x": [plain(layer["layer"]) for layer in layers],
         "y": [layer["different"] / max(layer["compared"], 1) for layer in layers],
         "customdata": [[layer["different"], layer["compared"]] for layer in layers],
         "marker": {"color": [PALETTE[k % len(PALETTE)] for k in range(len(layers))]},
         "hovertemplate": "%{x}: %{customdata[0]:,} of %{customdata[1]:,}<extra></extra>",
-    }  # fmt: skip
+    }
     return _figure([bar], height=280, y="values that differ", yaxis={"tickformat": ".2%", "rangemode": "tozero"})
 
 
@@ -222,12 +298,17 @@ def use(resources: Mapping[str, Any], limits: Mapping[str, Any]) -> Figure:
     over = [share > 1 for share in shares.values()]
     sure = [limits.get(name, {}).get("confidence") in ("exact", "given") for name in shares]
     bar = {
-        "type": "bar", "orientation": "h", "y": names, "x": list(shares.values()),
-        "marker": {"color": ["#c8502a" if o else PALETTE[0] for o in over],
-                   "pattern": {"shape": ["" if s else "/" for s in sure]}},
+        "type": "bar",
+        "orientation": "h",
+        "y": names,
+        "x": list(shares.values()),
+        "marker": {
+            "color": ["#c8502a" if o else PALETTE[0] for o in over],
+            "pattern": {"shape": ["" if s else "/" for s in sure]},
+        },
         "customdata": [limits.get(name, {}).get("confidence", "") for name in shares],
         "hovertemplate": "%{y}: %{x:.3%} of the limit (%{customdata})<extra></extra>",
-    }  # fmt: skip
+    }
     low = min([0.001, *shares.values()])
     high = max([1.0, *shares.values()])
     x = {
@@ -246,6 +327,10 @@ def use(resources: Mapping[str, Any], limits: Mapping[str, Any]) -> Figure:
         "line": {"color": "#c8502a", "dash": "dot"},
     }
     return _figure(
-        [bar], height=90 + 26 * len(names), x="share of the limit; hatched: the limit is not official", xaxis=x,
-        yaxis={"autorange": "reversed"}, shapes=[line],
-    )  # fmt: skip
+        [bar],
+        height=90 + 26 * len(names),
+        x="share of the limit; hatched: the limit is not official",
+        xaxis=x,
+        yaxis={"autorange": "reversed"},
+        shapes=[line],
+    )

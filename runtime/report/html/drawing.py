@@ -112,10 +112,16 @@ def _region(axes: Any, layout: Layout, nodes: Mapping[str, Mapping[str, Any]], t
     low = 0.55 + layout.rows * (BOX[1] + GAP[1]) - GAP[1] + margin
     axes.add_artist(
         FancyBboxPatch(
-            (left - margin, 0.55 - margin), right - left + BOX[0] + 2 * margin, low - 0.55 + margin,
-            boxstyle="round,pad=0,rounding_size=0.12", fc="#f2f6fa", ec="#c5d3e0", lw=1, zorder=0,
+            (left - margin, 0.55 - margin),
+            right - left + BOX[0] + 2 * margin,
+            low - 0.55 + margin,
+            boxstyle="round,pad=0,rounding_size=0.12",
+            fc="#f2f6fa",
+            ec="#c5d3e0",
+            lw=1,
+            zorder=0,
         )
-    )  # fmt: skip
+    )
     label = "core" + (f": {printable(title, 60)}" if title else "")
     axes.text(left, 0.26, label, fontsize=9, color="#3d6b9c", va="center", parse_math=False, fontweight="bold")
     if min(columns):
@@ -131,15 +137,22 @@ def _box(axes: Any, corner: tuple[float, float], node: Mapping[str, Any], cores:
     holds = cores is not None and cores.first is not None
     axes.add_artist(
         FancyBboxPatch(
-            (x, y), *BOX, boxstyle="round,pad=0,rounding_size=0.07", lw=1.2 if host else 1.6,
-            fc="#f7f8f8" if host else "white", ec=colour, ls=(0, (4, 2)) if host else "-", zorder=3,
+            (x, y),
+            *BOX,
+            boxstyle="round,pad=0,rounding_size=0.07",
+            lw=1.2 if host else 1.6,
+            fc="#f7f8f8" if host else "white",
+            ec=colour,
+            ls=(0, (4, 2)) if host else "-",
+            zorder=3,
         )
-    )  # fmt: skip
+    )
     if holds:
         axes.add_artist(
-            FancyBboxPatch((x, y), BOX[0], 0.06, boxstyle="round,pad=0,rounding_size=0.03", fc=colour, ec=colour,
-                           lw=1.6, zorder=4)
-        )  # fmt: skip
+            FancyBboxPatch(
+                (x, y), BOX[0], 0.06, boxstyle="round,pad=0,rounding_size=0.03", fc=colour, ec=colour, lw=1.6, zorder=4
+            )
+        )
     shape = "x".join(map(str, node["shape"]))
     lines: Sequence[tuple[str, float, str, str]] = (
         (printable(node["name"], NAME_LENGTH), 9.5, INK, "bold"),
@@ -149,9 +162,17 @@ def _box(axes: Any, corner: tuple[float, float], node: Mapping[str, Any], cores:
     )
     for k, (text, size, ink, weight) in enumerate(lines):
         axes.text(
-            x + BOX[0] / 2, y + 0.2 + k * 0.195, text, fontsize=size, color=ink, ha="center", va="center",
-            fontweight=weight, parse_math=False, zorder=5,
-        )  # fmt: skip
+            x + BOX[0] / 2,
+            y + 0.2 + k * 0.195,
+            text,
+            fontsize=size,
+            color=ink,
+            ha="center",
+            va="center",
+            fontweight=weight,
+            parse_math=False,
+            zorder=5,
+        )
 
 
 def _edge(axes: Any, layout: Layout, a: str, b: str) -> None:
@@ -175,7 +196,15 @@ def _edge(axes: Any, layout: Layout, a: str, b: str) -> None:
         bend = 0.0 if span <= 1 else -0.22
     axes.add_artist(
         FancyArrowPatch(
-            start, end, arrowstyle="-|>", mutation_scale=10, lw=1.3, color="#c8502a" if back or a == b else GREY,
-            connectionstyle=f"arc3,rad={bend}", shrinkA=0, shrinkB=1, zorder=2 if not back else 4,
+            start,
+            end,
+            arrowstyle="-|>",
+            mutation_scale=10,
+            lw=1.3,
+            color="#c8502a" if back or a == b else GREY,
+            connectionstyle=f"arc3,rad={bend}",
+            shrinkA=0,
+            shrinkB=1,
+            zorder=2 if not back else 4,
         )
-    )  # fmt: skip
+    )

@@ -60,31 +60,37 @@ def snntorch() -> Iterator[Case]:
         yield f"snntorch-synaptic-{mechanism}", nn.Sequential(linear(5, 6), lif), torch.zeros(5), values(5), stepped
     now: dict[str, Any] = {"threshold": torch.full((6,), 0.3), "init_hidden": True, "reset_delay": False}
     for kind, lif in (
-        ("leaky", snn.Leaky(wide, **now)), ("synaptic", snn.Synaptic(torch.full((6,), 0.6), wide, **now)),
+        ("leaky", snn.Leaky(wide, **now)),
+        ("synaptic", snn.Synaptic(torch.full((6,), 0.6), wide, **now)),
         ("rleaky", snn.RLeaky(wide, linear_features=6, **now)),
-    ):  # fmt: skip
+    ):
         yield f"snntorch-{kind}-subtract-now", nn.Sequential(linear(5, 6), lif), torch.zeros(5), values(5), stepped
     rest: dict[str, Any] = {"linear_features": 6, "threshold": torch.full((6,), 0.8), "init_hidden": True}
     for name, more in (
-        ("zero", {"reset_mechanism": "zero"}), ("zero-now", {"reset_mechanism": "zero", "reset_delay": False}),
+        ("zero", {"reset_mechanism": "zero"}),
+        ("zero-now", {"reset_mechanism": "zero", "reset_delay": False}),
         ("subtract", {}),
-    ):  # fmt: skip
+    ):
         lif = snn.RLeaky(wide, **rest, **more)
         yield f"snntorch-rleaky-{name}", nn.Sequential(linear(5, 6), lif), torch.zeros(5), values(5), stepped
         if name != "zero-now":  # its own forward fails with reset_delay=False
             lif = snn.RSynaptic(torch.full((6,), 0.6), wide, **rest, **more)
             yield f"snntorch-rsynaptic-{name}", nn.Sequential(linear(5, 6), lif), torch.zeros(5), values(5), stepped
     lif = snn.Synaptic(
-        torch.full((6,), 0.6), wide, threshold=torch.full((6,), 0.8), init_hidden=True, reset_mechanism="zero",
+        torch.full((6,), 0.6),
+        wide,
+        threshold=torch.full((6,), 0.8),
+        init_hidden=True,
+        reset_mechanism="zero",
         reset_delay=False,
-    )  # fmt: skip
+    )
     yield "snntorch-synaptic-zero-now", nn.Sequential(linear(5, 6), lif), torch.zeros(5), values(5), stepped
     torch.manual_seed(0)
     shape = torch.full((3, 6, 6), 0.8)
     conv = nn.Sequential(
-        nn.Conv2d(2, 3, 3, padding=1), snn.Leaky(shape, threshold=shape.clone(), init_hidden=True,
-                                                 reset_mechanism="zero"),
-    )  # fmt: skip
+        nn.Conv2d(2, 3, 3, padding=1),
+        snn.Leaky(shape, threshold=shape.clone(), init_hidden=True, reset_mechanism="zero"),
+    )
     yield "snntorch-conv2d-zero", conv, torch.zeros(2, 6, 6), values(2, 6, 6), stepped
 
 
@@ -200,9 +206,11 @@ def rockpool() -> Iterator[Case]:
         return found
 
     cases: tuple[tuple[str, dict[str, Any]], ...] = (
-        ("one-spike", {"max_spikes_per_dt": 1}), ("default", {}), ("bias", {"bias": 0.05 * torch.ones(6)}),
+        ("one-spike", {"max_spikes_per_dt": 1}),
+        ("default", {}),
+        ("bias", {"bias": 0.05 * torch.ones(6)}),
         ("recurrent", {"max_spikes_per_dt": 1, "has_rec": True, "w_rec": 0.1 * torch.ones(6, 6)}),
-    )  # fmt: skip
+    )
     for name, more in cases:
         torch.manual_seed(1)
         lif = LIFTorch(6, tau_mem=0.02, tau_syn=0.005, threshold=1.0, dt=1e-3, **more)

@@ -31,10 +31,16 @@ def sound() -> Nodes:
     return {
         "input": {"type": "Input", "shape": np.array([3])},
         "fc": {"type": "Affine", "weight": np.arange(6.0).reshape(2, 3), "bias": np.zeros(2)},
-        "lif": {"type": "LIF", "tau": ones / 100, "r": ones,
-                "v_leak": 0 * ones, "v_threshold": ones, "v_reset": 0 * ones},
+        "lif": {
+            "type": "LIF",
+            "tau": ones / 100,
+            "r": ones,
+            "v_leak": 0 * ones,
+            "v_threshold": ones,
+            "v_reset": 0 * ones,
+        },
         "output": {"type": "Output", "shape": np.array([2])},
-    }  # fmt: skip
+    }
 
 
 def _fill(group: h5py.Group, values: dict[str, Any]) -> None:
@@ -352,7 +358,7 @@ FILES: dict[str, Callable[[Path], object]] = {
     "contract_limits": contract(lambda data: data["action"].update(high=[1.0, 0.5])),
     "contract_infinite": contract(lambda data: data.update(control_period=10**400)),
     "contract_escape": contract(lambda data: data["action"].update(names=["u", "\x1b[2J"])),
-}  # fmt: skip
+}
 
 
 def write_file(path: Path) -> None:

@@ -15,9 +15,13 @@ import torch
 from lava.lib.dl import slayer
 
 CUBA = {
-    "threshold": 1.25, "current_decay": 0.25, "voltage_decay": 0.03, "tau_grad": 0.03, "scale_grad": 3,
+    "threshold": 1.25,
+    "current_decay": 0.25,
+    "voltage_decay": 0.03,
+    "tau_grad": 0.03,
+    "scale_grad": 3,
     "requires_grad": True,
-}  # fmt: skip
+}
 
 
 def export(blocks: Any, path: Path) -> None:

@@ -37,8 +37,14 @@ def _without_samna() -> None:
             raise AttributeError(name)
         return _Anything(name, (), {})
 
-    for name in ("samna", "samnagui", "samna.speck2e", "samna.speck2e.configuration", "samna.speck2f",
-                 "samna.speck2f.configuration"):  # fmt: skip
+    for name in (
+        "samna",
+        "samnagui",
+        "samna.speck2e",
+        "samna.speck2e.configuration",
+        "samna.speck2f",
+        "samna.speck2f.configuration",
+    ):
         module = types.ModuleType(name)
         module.__getattr__ = anything  # type: ignore[method-assign]
         sys.modules[name] = module
@@ -111,8 +117,7 @@ def module(shape: list[int], layers: list[list[Any]]) -> nn.Sequential:
                 modules += [nn.Conv2d(c, out, tuple(kernel), tuple(stride), tuple(padding), bias=bias)]
                 modules += [sl.IAFSqueeze(batch_size=1)]
                 c = out
-                h, w = ((n + 2 * p - k) // s + 1 for n, p, k, s in
-                        zip((h, w), padding, kernel, stride, strict=True))  # fmt: skip
+                h, w = ((n + 2 * p - k) // s + 1 for n, p, k, s in zip((h, w), padding, kernel, stride, strict=True))
             case ["pool", mode, kernel, stride]:
                 kind = sl.SumPool2d if mode == "sum" else nn.AvgPool2d
                 modules.append(kind(tuple(kernel), tuple(stride)))
@@ -137,9 +142,13 @@ def verdict(shape: list[int], layers: list[list[Any]]) -> str:
         for stride in conv.stride:
             try:
                 ValidateMapping(
-                    conv.in_channels, conv.out_channels, conv.kernel_size, (stride, stride), conv.padding,
+                    conv.in_channels,
+                    conv.out_channels,
+                    conv.kernel_size,
+                    (stride, stride),
+                    conv.padding,
                     layer.in_shape[1:],
-                )  # fmt: skip
+                )
             except (Exception, Warning) as error:
                 return str(error)
         for pool in layer.pool:

@@ -78,9 +78,4 @@ class Hanging(ScriptedAnt):
         return super().step(actions)
 
 
-isaacgym_task_map = {
-    "Ant": ScriptedAnt,
-    "AnymalTerrain": AnymalTerrain,
-    "Restless": Restless,
-    "Hanging": Hanging,
-}
+isaacgym_task_map = {"Ant": ScriptedAnt, "AnymalTerrain": AnymalTerrain, "Restless": Restless, "Hanging": Hanging}
