@@ -132,9 +132,7 @@ _ELSEWHERE = {
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib import metadata
-
-        return metadata.version("nervecord")
+        return importlib.import_module("importlib.metadata").version("nervecord")
     if name in _ELSEWHERE:
         found = getattr(importlib.import_module(f"nervecord.{_ELSEWHERE[name]}"), name)
         return found if isinstance(found, type) else _front(found)

@@ -61,6 +61,9 @@ def _open_library(program: Program, engine: str | None, trace: bool, library: st
 def _open_board(program: Program, engine: str | None, port: str | os.PathLike[str]) -> Session:
     if engine not in (None, FPGA):
         raise NervecordError(f"is of the engine {FPGA}, and engine {engine!r} takes none", where="port")
+    from nervecord.targets.fpga.verilog import require
+
+    require()
     from nervecord.targets.fpga.driver import BoardSession
     from nervecord.targets.fpga.target import lanes_of
 

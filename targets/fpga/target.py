@@ -24,6 +24,7 @@ from nervecord.runtime.session import Session
 from nervecord.runtime.stream import StreamSession
 from nervecord.targets.base import ArithmeticTarget, spec_beside
 from nervecord.targets.fpga.board import boards
+from nervecord.targets.fpga.verilog import require
 
 LANES = (1, 2, 4, 8, 16)
 SIMULATED, BOARD = "fpga-sim", "fpga"
@@ -81,6 +82,7 @@ class FpgaTarget(ArithmeticTarget):
     def session(self, program: Program, engine: str, *, trace: bool) -> Session:
         """A session on simulated hardware, or on one of the other engines."""
         if engine == SIMULATED:
+            require()
             from nervecord.targets.fpga.session import open_program
 
             return cast(Session, open_program(program, lanes=lanes_of(program)))
@@ -89,6 +91,7 @@ class FpgaTarget(ArithmeticTarget):
     def stream_session(self, program: Program, engine: str) -> StreamSession:
         """The same for a program that is no policy."""
         if engine == SIMULATED:
+            require()
             from nervecord.targets.fpga.session import SimulatedStream
 
             made = plan(program.graph, program.schedule)
@@ -101,6 +104,7 @@ class FpgaTarget(ArithmeticTarget):
         Raises:
             InfeasibleError: an op has no hardware, the board holds too little, or its clock is not reached.
         """
+        require()
         from nervecord.targets.fpga.package import needed
 
         return needed(program, self.board, self.lanes, measured=self.place_and_route)
@@ -112,6 +116,7 @@ class FpgaTarget(ArithmeticTarget):
             InfeasibleError: an op has no hardware, the board holds too little, or its clock is not reached.
             MissingDependencyError: amaranth or yosys is missing.
         """
+        require()
         from nervecord.targets.fpga.package import write
 
         return write(

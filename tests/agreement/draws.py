@@ -484,8 +484,7 @@ class _Maker:
         self.edges.append((at, b))
 
     def outputs(self) -> None:
-        rng = self.rng
-        fed = {a for a, _ in self.edges}
+        rng, fed = self.rng, {a for a, _ in self.edges}
         if self.wild and rng.random() < 0.1:  # what enters leaves as it is
             self.add("straight", Output(self.shapes["input0"]), "input0")
         names = [name for name in self.shapes if name.startswith("neurons")]
