@@ -206,6 +206,7 @@ def test_norse_graph(dt: float | None, golden: Callable[[str, str], None]) -> No
     assert verdicts == {
         "reference": "feasible",
         "c": "unknown",
+        "fpga": "unknown",
         "lava": "unknown",
         "onnx": "feasible",
         "loihi1": "unknown",
@@ -224,6 +225,7 @@ def test_braille_graph(golden: Callable[[str, str], None]) -> None:
     assert {name: target.verdict for name, target in targets.items()} == {
         "reference": "feasible",
         "c": "unknown",
+        "fpga": "unknown",
         "lava": "unknown",
         "onnx": "feasible",
         "loihi1": "unknown",
