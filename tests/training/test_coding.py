@@ -11,7 +11,7 @@ import torch
 import nervecord
 from nervecord.compiler import ops as n
 from nervecord.compiler.nir.file import read_nir
-from nervecord.compiler.ops.population import ONE, activation, pulses
+from nervecord.compiler.ops.population import ONE
 from nervecord.errors import NervecordError
 from nervecord.training.policy.coding import CountReadout, PopulationEncoder
 from nervecord.training.policy.network import SpikingPolicy
@@ -24,14 +24,14 @@ def test_encoder_equals_the_definition(dtype: torch.dtype) -> None:
     encoder = PopulationEncoder(5, 8).to(dtype)
     node = n.PopulationEncode(np.tile(encoder.mean.double().numpy(), (5, 1)), encoder.sigma.item(), always=False)
     x = 2 * torch.randn(40, 5, generator=torch.Generator().manual_seed(0), dtype=dtype)
-    phase, v = None, np.zeros((40, 40))
+    phase, host, state = None, n.HostStep(node), node.state(40)
     for _ in range(3):  # the accumulators go on
         spikes, phase = encoder(x, 20, phase)
-        units = activation(node.mean, node.sigma, x.double().numpy())
-        expected, v = pulses(units, v, 20, always=False)
+        units = host.values(x.double().numpy())
+        expected = host.train(state, x.double().numpy(), 20)
         if dtype is torch.float64:
             assert np.array_equal(spikes.numpy(), expected)
-            assert np.array_equal(phase.numpy(), v)
+            assert np.array_equal(phase.numpy(), state["v"])
         else:
             # An activation may round to the unit beside; a spike then moves by a step.
             assert np.abs(encoder.units(x).numpy() - units).max() <= 2
