@@ -465,3 +465,27 @@ def test_without_torch_it_says_what_to_install_and_nothing_else_needs_it() -> No
         "MissingDependencyError engine torch: needs torch, which is not installed (pip install"
     )
     assert "[torch]" in done.stdout
+
+
+def test_a_reset_for_more_robots_than_there_is_memory_for_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    zeros = torch.zeros
+
+    def narrow(*shape: Any, **options: Any) -> torch.Tensor:
+        found = zeros(*shape, **options)
+        if found.numel() > 10_000:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] not enough memory: you tried to allocate")
+        return found
+
+    policy = random_policy(2, state="carried")
+    x = np.random.default_rng(0).normal(size=(6, policy.contract.observation.size))
+    with BatchedSession(policy) as session, BatchedSession(policy) as other:
+        for row in x[:3]:
+            np.testing.assert_array_equal(session.step(row), other.step(row))
+        monkeypatch.setattr(torch, "zeros", narrow)
+        with pytest.raises(ContractError, match="5000"):
+            session.reset(5000)
+        monkeypatch.undo()
+        assert session.batch == 1
+        for row in x[3:]:
+            np.testing.assert_array_equal(session.step(row), other.step(row))
+        assert session.counts == other.counts

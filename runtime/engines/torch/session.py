@@ -55,8 +55,18 @@ class Batched:
         return self.core.batch
 
     def reset(self, batch: int) -> None:
-        """Back to the state before the first block, with so many copies."""
-        self.core.reset(batch)
+        """Back to the state before the first block, with so many copies.
+
+        Raises:
+            MemoryError: there is no room for them; nothing is changed then.
+        """
+        copies, before = self.core.batch, self.core.standing()
+        try:
+            self.core.reset(batch)
+        except RuntimeError as error:  # torch has no class of its own for it on every device
+            self.core.reset(copies)
+            self.core.stand(before)
+            raise MemoryError(str(error).splitlines()[0]) from None
 
     def clear(self, rows: Array) -> None:
         """The same for some copies."""
