@@ -88,8 +88,9 @@ class Port:
         return found
 
     def drop(self) -> None:
-        """Forget what was received."""
-        termios.tcflush(self._file, termios.TCIFLUSH)
+        """Forget what is received until the board says nothing for as long as it may think."""
+        while select.select([self._file], [], [], self.patience)[0]:
+            os.read(self._file, 4096)
 
     def close(self) -> None:
         """Give it back."""
@@ -125,6 +126,14 @@ class Host:
         """Back to the state before the first block."""
         self._order(b"Z", b"z")
 
+    def settle(self) -> None:
+        """Bring both sides together after an order that went wrong, of which any part may still be under way.
+
+        Zeros fill up what the board may wait for; beyond that they are orders that it does not know, and says so.
+        """
+        self.port.write(bytes(self.protocol.inputs * self.protocol.in_bytes + 1))
+        self.port.drop()
+
     def block(self, numbers: Array) -> Array:
         """The numbers that leave, of those that enter."""
         size = self.protocol.in_bytes
@@ -146,7 +155,6 @@ class Host:
             code = self.port.read(1)[0]
             raise EngineError(f"the board answers {ERRORS.get(code, f'error {code}')}", where=self.port.path)
         if found != answer:
-            self.port.drop()
             raise EngineError(f"the board answers {found!r}, not {answer!r}", where=self.port.path)
 
 
@@ -167,6 +175,8 @@ class Board:
         self.plan, self.port, self._code = plan, port, code
         self._before, self._after = Before(plan), After(plan)
         self._host = Host(port, Protocol.of(Interface(code), identity))
+        self._begun = 0
+        self._lost = False
 
     def reset(self, batch: int) -> None:
         """Back to the state before the first block.
@@ -177,7 +187,10 @@ class Board:
         if batch != 1:
             raise ContractError(f"one board is one robot, {batch} are asked for", where="batch")
         self._before.reset(1)
+        if self._lost:
+            self._host.settle()
         self._host.clear()
+        self._lost = False
 
     def clear(self, rows: Array) -> None:
         """The same where the one copy is among the rows."""
@@ -185,9 +198,20 @@ class Board:
             self.reset(1)
 
     def block(self, inputs: Mapping[str, Array], active: Array) -> dict[str, Array]:
-        """One block; what it counts stays on the board."""
+        """One block; what it counts stays on the board.
+
+        Raises:
+            EngineError: the board failed, or did in a block before and was not reset since.
+        """
+        if self._lost:
+            raise EngineError(
+                "the board failed in the middle of a step, and its state is not known",
+                where=self.port.path,
+                hint="reset the session",
+            )
         check_inputs(self.plan, inputs)
         entered = self._before.enter(inputs, np.int64)
+        self._begun += 1
         return self._after.leave(self._code.leaving(self._host.block(self._code.entering(entered, 0))))
 
     def tally(self) -> tuple[dict[str, float], dict[str, float]]:
@@ -198,11 +222,14 @@ class Board:
         """Refused: a board keeps what its populations gave to itself."""
         raise ContractError("a board has no trace", where="engine fpga", hint="the engine fpga-sim has")
 
-    def standing(self) -> None:
-        """Nothing is put back where a step is refused: the board's state stays on the board."""
+    def standing(self) -> Any:
+        """What a block changes on the host, and how many the board has begun, for `stand`."""
+        return self._before.standing(), self._begun
 
     def stand(self, before: Any) -> None:
-        """Nothing."""
+        """Make it what it was. The board's state cannot be: where a block was begun, it is lost until a reset."""
+        self._before.stand(before[0])
+        self._lost = self._lost or self._begun != before[1]
 
 
 class BoardSession(PolicySession):

@@ -262,6 +262,12 @@ def test_a_board_at_a_serial_port_acts_as_the_emulator(tmp_path: Path) -> None:
             board.noise = 0xFF
             with pytest.raises(NervecordError, match="does not know"):
                 session.step(row)
+            # It is not known whether the board went a step: nothing acts on it before a reset.
+            with pytest.raises(NervecordError, match="not known"):
+                session.step(row)
+            session.reset()
+            emulator.reset()
+            np.testing.assert_array_equal(session.step(row), emulator.step(row))
         with pytest.raises(NervecordError, match="holds the program"):
             nervecord.open(other, engine="fpga", port=board.port)
     with pytest.raises(NervecordError, match="cannot be opened"):
