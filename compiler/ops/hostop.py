@@ -108,7 +108,13 @@ class HostStep:
             return self._body.step({}, x)
 
     def step(self, x: Array) -> Array:
-        """y (batch, *out_shape) of an op without `pulse`."""
+        """y (batch, *out_shape) of an op without `pulse`.
+
+        Raises:
+            TypeError: the op has one, and makes the steps of an action at once: see `train`.
+        """
+        if self._pulse is not None:
+            raise TypeError(f"{self.op.kind} makes the steps of an action at once")
         y = self.values(x)
         if self.op.CHOOSES:
             return first_largest(y)

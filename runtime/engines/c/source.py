@@ -199,6 +199,9 @@ def _opening(prefix: str, floats: bool) -> str:
 #if defined(__FAST_MATH__) || (defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD == 2)
 #error "compile without -ffast-math, and on x86 with -msse2 -mfpmath=sse"
 #endif
+#if DBL_MANT_DIG != 53
+#error "a double of 64 bits is needed"
+#endif
 #if defined(__clang__)
 #pragma STDC FP_CONTRACT OFF
 #endif
