@@ -224,7 +224,7 @@ def _drawn(
 
 def _traced(session: Session, result: Result) -> dict[str, Array]:
     """First episode: Input -> observations, (actions, 1, n); population -> useful steps, (actions x T, 1, ...)."""
-    from nervecord.compiler.plan.host_steps import Before
+    from nervecord.compiler.plan.host_steps import split
     from nervecord.runtime.measure.replay import useful_steps
 
     assert result.recorded is not None
@@ -235,7 +235,7 @@ def _traced(session: Session, result: Result) -> dict[str, Array]:
         for name, values in useful_steps(session.plan, session.trace()).items():
             traces.setdefault(name, []).append(values)
     rows = {name: np.concatenate(values)[:, None] for name, values in traces.items()}
-    return {**Before(session.plan).split(result.recorded.observations[:, None]), **rows}
+    return {**split(session.plan, result.recorded.observations[:, None]), **rows}
 
 
 VERBS = {

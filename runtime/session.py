@@ -18,7 +18,7 @@ from nervecord.compiler.graph.contract import Contract
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import Array, Normalise
-from nervecord.compiler.plan.host_steps import After, Before
+from nervecord.compiler.plan.host_steps import join, split
 from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import ContractError
 from nervecord.runtime.answer import ACTION_NOT_FINITE, NOT_FINITE, Answer, answered
@@ -285,7 +285,6 @@ class PolicySession(BlockSession, Acting):
         super().__init__(plan, engine)
         checked_batch(batch)
         self._neutral = neutral(plan)
-        self._before, self._after = Before(plan), After(plan)
 
     def _restarted(self) -> None:
         self._noted = None
@@ -322,7 +321,7 @@ class PolicySession(BlockSession, Acting):
         """
         seen = rows if trusted.all() else np.where(trusted[:, None], rows, self._neutral)
         with np.errstate(over="ignore", invalid="ignore"):  # an action that is not finite is not given, and counted
-            return self._after.join(self._machine.block(self._before.split(seen), counted)), trusted
+            return join(self.plan, self._machine.block(split(self.plan, seen), counted)), trusted
 
     def _stand(self, before: Any) -> None:
         super()._stand(before)

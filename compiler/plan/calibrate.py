@@ -12,6 +12,7 @@ import numpy as np
 
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import Array, Normalise
+from nervecord.compiler.plan.host_steps import split
 from nervecord.compiler.plan.interpret import Machine, Trace, simulate, stream_inputs, within_float64
 from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import ContractError
@@ -203,7 +204,7 @@ def _at_once(made: Plan) -> int:
 
 def _saturated(machine: Machine, observations: Array) -> float:
     """Share of values at the clip of a normaliser that an Input feeds."""
-    given = machine.before.split(observations)
+    given = split(machine.plan, observations)
     fed = [
         (step.op, given[step.taps[0].source])
         for step in machine.plan.before

@@ -45,18 +45,6 @@ class Before:
             for values in state.values():
                 values[rows] = 0
 
-    def split(self, observation: Array) -> dict[str, Array]:
-        """A policy's observation, (batch, observations), as its Inputs take it."""
-        x = np.asarray(observation, dtype=np.float64)
-        graph = self.plan.graph
-        found: dict[str, Array] = {}
-        start = 0
-        for name in graph.inputs:
-            size = graph.nodes[name].size
-            found[name] = x[..., start : start + size]
-            start += size
-        return found
-
     def enter(self, inputs: Mapping[str, Array], dtype: type = np.float64) -> dict[str, Array]:
         """What enters the core in a block.
 
@@ -128,11 +116,6 @@ class After:
             values[step.name] = self._steps[step.name].step(x)
         return {name: values[name] for name in self.plan.graph.outputs}
 
-    def join(self, outputs: Mapping[str, Array]) -> Array:
-        """A policy's action, (batch, actions), of what its Outputs give."""
-        rows = [outputs[name] for name in self.plan.graph.outputs]
-        return rows[0] if len(rows) == 1 else np.concatenate(rows, axis=-1)
-
     def preferences(self, left: Mapping[str, Array]) -> Array:
         """What a policy that chooses holds of each of its actions, (batch, choices), in units of the float policy.
 
@@ -148,3 +131,22 @@ class After:
                 x = sum(left[read.source][read.first : read.last + 1].sum(axis=0) for read in reads)
                 return step.op.preferences(np.asarray(x, dtype=np.float64))
         raise ContractError("has no choice among actions", where="graph")
+
+
+def split(plan: Plan, observation: Array) -> dict[str, Array]:
+    """A policy's observation, (batch, observations), as its Inputs take it."""
+    x = np.asarray(observation, dtype=np.float64)
+    graph = plan.graph
+    inputs: dict[str, Array] = {}
+    start = 0
+    for name in graph.inputs:
+        size = graph.nodes[name].size
+        inputs[name] = x[..., start : start + size]
+        start += size
+    return inputs
+
+
+def join(plan: Plan, outputs: Mapping[str, Array]) -> Array:
+    """A policy's action, (batch, actions), of what its Outputs give."""
+    rows = [outputs[name] for name in plan.graph.outputs]
+    return rows[0] if len(rows) == 1 else np.concatenate(rows, axis=-1)

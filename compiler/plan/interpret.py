@@ -19,7 +19,7 @@ from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.graph.schedule import Schedule
 from nervecord.compiler.ops import Array, Level, State
-from nervecord.compiler.plan.host_steps import After, Before
+from nervecord.compiler.plan.host_steps import After, Before, join, split
 from nervecord.compiler.plan.plan import Plan, Tap, plan
 from nervecord.errors import GraphError, NervecordError
 
@@ -150,8 +150,8 @@ class Machine:
 
     def window(self, observation: Array) -> tuple[Array, list[dict[str, Array]]]:
         """One action of a policy: (batch, observations) -> (batch, actions), and what every core step gave."""
-        outputs, steps = self.block(self.before.split(observation))
-        return self.after.join(outputs), steps
+        outputs, steps = self.block(split(self.plan, observation))
+        return join(self.plan, outputs), steps
 
     def preferences(self) -> Array:
         """What a policy that chooses held of each of its actions in the last block, (batch, choices)."""

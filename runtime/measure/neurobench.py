@@ -27,6 +27,7 @@ import numpy as np
 from nervecord.compiler.blas import matmul
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import Array, Level, Matrix, fields
+from nervecord.compiler.plan.host_steps import split
 from nervecord.compiler.plan.interpret import Machine
 from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import ContractError
@@ -135,7 +136,7 @@ class _Count:
     def action(self, observation: Array) -> None:
         """One action."""
         machine, first = self.machine, self.machine.t
-        for k, values in enumerate(machine.steps(machine.before.split(observation[None]))):
+        for k, values in enumerate(machine.steps(split(machine.plan, observation[None]))):
             self._count_connections({**{name: rows[k] for name, rows in machine.entered.items()}, **values})
             self._count_populations(values, first + k, fresh=k == 0 and self._clears_block)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from nervecord.compiler.body.evaluate import Evaluator
 from nervecord.compiler.ops import Array, Level, Op, State
-from nervecord.compiler.plan.host_steps import Before
+from nervecord.compiler.plan.host_steps import Before, split
 from nervecord.compiler.plan.plan import Plan, Step
 
 
@@ -68,7 +68,7 @@ class Replay:
             observation: (observations,).
             given: population -> (T, n), what its readers hear of it; one that is left out is heard as it is here.
         """
-        return self.block(self._before.split(observation[None]), given)
+        return self.block(split(self.plan, observation[None]), given)
 
     def block(self, inputs: Mapping[str, Array], given: Mapping[str, Array]) -> dict[str, Replayed]:
         """What every population does in one block of a policy or a stream.

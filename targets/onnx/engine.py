@@ -15,6 +15,7 @@ import numpy as np
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import Array, Level, is_core
+from nervecord.compiler.plan.host_steps import split
 from nervecord.compiler.plan.plan import Plan
 from nervecord.errors import EngineError, GraphError, MissingDependencyError, install_command
 from nervecord.runtime.checks import check_inputs
@@ -195,7 +196,7 @@ class OnnxSession(PolicySession):
         trusted = np.asarray(np.isfinite(single).all(axis=1))
         if self.graph.level is Level.INTEGER:
             known = np.where(trusted[:, None], single, self._neutral)
-            check_inputs(self.plan, self._before.split(known))
+            check_inputs(self.plan, split(self.plan, known))
         values = self._machine.run({"obs": single}, counted)
         # The model has replaced what is not finite itself; the session reports and counts it.
         return np.where(values[SOUND] != 0, values["actions"].astype(np.float64), np.nan), trusted

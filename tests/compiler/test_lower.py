@@ -32,6 +32,7 @@ from nervecord.compiler.ops import (
     Quantise,
 )
 from nervecord.compiler.plan.calibrate import calibrate, calibrate_stream
+from nervecord.compiler.plan.host_steps import split
 from nervecord.compiler.plan.interpret import Machine, simulate
 from nervecord.compiler.plan.plan import plan
 from nervecord.errors import InfeasibleError
@@ -340,7 +341,7 @@ def test_the_code_enters_the_integer_graph_spike_for_spike() -> None:
     assert policy.recorded is not None
     real, whole = Machine(policy).before, Machine(integer_policy).before
     for row in policy.recorded[:5]:
-        floats, integers = (before.enter(before.split(row[None]))["encode"] for before in (real, whole))
+        floats, integers = (before.enter(split(before.plan, row[None]))["encode"] for before in (real, whole))
         assert floats.any()
         assert np.array_equal(floats, integers)
 

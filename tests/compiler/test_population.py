@@ -19,7 +19,7 @@ from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.graph.verify import verify
 from nervecord.compiler.ops.population import ONE
 from nervecord.compiler.plan.calibrate import calibrate
-from nervecord.compiler.plan.host_steps import Before
+from nervecord.compiler.plan.host_steps import Before, split
 from nervecord.compiler.plan.interpret import Machine
 from nervecord.compiler.plan.plan import plan
 
@@ -88,6 +88,11 @@ def test_the_bias_source_spikes_in_each_useful_step() -> None:
     train = n.HostStep(node).train(node.state(4), np.zeros((4, 2)), 3)
     assert train.shape == (3, 4, 7)
     assert (train[..., -1] == 1).all()
+
+
+def test_an_encoder_of_spikes_has_no_single_step() -> None:
+    with pytest.raises(TypeError, match="PopulationEncode"):
+        n.PopulationEncode(np.array([[0.0, 1.0]]), 1.0).step({}, np.zeros((1, 1)))
 
 
 def test_counts_are_decoded_in_order() -> None:
@@ -160,7 +165,7 @@ def test_state_of_the_accumulators() -> None:
 
 def sent(host: Before, rows: np.ndarray) -> np.ndarray:
     """What enters the core in one action."""
-    return host.enter(host.split(rows))["encode"]
+    return host.enter(split(host.plan, rows))["encode"]
 
 
 def test_calibration_knows_the_clip_behind_the_code() -> None:

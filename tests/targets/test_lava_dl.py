@@ -21,6 +21,7 @@ from policies import random_policy
 
 import nervecord
 from nervecord.compiler.ops import Array
+from nervecord.compiler.plan.host_steps import split
 from nervecord.compiler.plan.interpret import Machine
 from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import InfeasibleError
@@ -99,7 +100,7 @@ def test_a_compiled_policy(worker: Worker, tmp_path: Path) -> None:
     wanted: dict[str, list[Array]] = {unit.step.name: [] for unit in network_plan.units}
     x = []
     for row in policy.recorded[:2]:
-        entering = machine.before.enter(machine.before.split(row[None]), np.int64)
+        entering = machine.before.enter(split(machine.plan, row[None]), np.int64)
         (rows,) = entering.values()
         for t in range(network_plan.window):
             machine.step({name: values[t] for name, values in entering.items()})

@@ -18,7 +18,7 @@ from nervecord.compiler.blas import matmul
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import Array
-from nervecord.compiler.plan.host_steps import After, Before
+from nervecord.compiler.plan.host_steps import After, Before, split
 from nervecord.compiler.plan.plan import Plan
 from nervecord.errors import ContractError, EngineError
 from nervecord.runtime.checks import check_inputs
@@ -253,7 +253,7 @@ class CSession(_Loaded, Traced, PolicySession):
 
     def _act(self, rows: Array, trusted: Array, counted: Array) -> tuple[Array, Array]:
         # Both as float32.
-        check_inputs(self.plan, self._before.split(rows[trusted]))
+        check_inputs(self.plan, split(self.plan, rows[trusted]))
         with np.errstate(over="ignore"):  # what float32 cannot hold is not finite, and gives the fail-safe action
             obs = np.ascontiguousarray(rows, dtype=np.float32)
         act = np.zeros((self.batch, self.contract.action.size), dtype=np.float32)

@@ -15,7 +15,7 @@ from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.lower.ranges import overflows, prove
 from nervecord.compiler.ops import Array, Level
-from nervecord.compiler.plan.host_steps import After, Before
+from nervecord.compiler.plan.host_steps import After, Before, join, split
 from nervecord.compiler.plan.plan import Plan, plan
 from nervecord.errors import GraphError, InfeasibleError, NervecordError
 from nervecord.runtime.answer import ACTION_NOT_FINITE, NOT_FINITE, Answer, answered
@@ -388,7 +388,7 @@ class EmulatorSession(Traced, PolicySession):
         emulator = self._machine
         trusted = np.asarray(np.isfinite(given).all(axis=1))
         seen = given if trusted.all() else np.where(trusted[:, None], given, self._neutral)
-        action = self._after.join(emulator.block(self._before.split(seen), active))
+        action = join(self.plan, emulator.block(split(self.plan, seen), active))
         sound = np.asarray(np.isfinite(action).all(axis=1))
         self._action[:] = np.where((trusted & sound)[:, None], action, self._fail_safe)
         self._outcome[:] = np.where(trusted, np.where(sound, 0, 2), 1)

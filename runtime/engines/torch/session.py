@@ -16,6 +16,7 @@ from torch import Tensor
 from nervecord.compiler.graph.graph import Graph
 from nervecord.compiler.graph.policy import Policy
 from nervecord.compiler.ops import Array, Level
+from nervecord.compiler.plan.host_steps import split
 from nervecord.compiler.plan.interpret import checked
 from nervecord.compiler.plan.plan import Plan
 from nervecord.errors import ContractError
@@ -216,7 +217,7 @@ class BatchedSession(Traced, PolicySession):
 
     def _check_spikes(self, rows: Array) -> None:
         if any(self.graph.nodes[name].spikes for name in self.graph.inputs):
-            check_inputs(self.plan, self._before.split(rows))
+            check_inputs(self.plan, split(self.plan, rows))
 
     @torch.no_grad()
     def act(self, observation: Tensor, active: Tensor | None = None) -> Tensor:
@@ -283,7 +284,7 @@ class BatchedSession(Traced, PolicySession):
             GraphError: they are of another shape.
         """
         rows = checked(np.asarray(observations), (self.contract.observation.size,), "observations")
-        inputs = [self._before.split(row) for row in rows]
+        inputs = [split(self.plan, row) for row in rows]
         return agreement(self.plan, inputs, device=self.device, precision=self.precision)
 
 
