@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
+from graphs import LAVA
 from policies import lif, random_policy
 
 import nervecord
-from nervecord.compiler.arithmetic import Arithmetic
 from nervecord.compiler.graph.graph import Graph, chain
 from nervecord.compiler.lower.lower import lower
 from nervecord.compiler.ops import Affine, Dense, Input, IntegerMembrane, Level, Neuron, Output
@@ -17,14 +19,12 @@ from nervecord.errors import ContractError
 
 
 def test_other_arithmetic_lowers_by_the_same_code() -> None:
-    """Narrow two's complement weights, decay by shift, reset by subtraction, several spikes a step: Xylo's manner."""
-    narrow = Arithmetic(
-        weight_bits=8,
+    """Narrow two's complement weights and states, decay by shift, spikes where the threshold is reached."""
+    narrow = dataclasses.replace(
+        LAVA,
         weight_signs="twos-complement",
         weight_exponent_low=0,
         weight_exponent_high=0,
-        accumulate="sum-then-shift",
-        product_bits=32,
         input_shift=0,
         current_bits=16,
         current_overflow="saturate",
@@ -34,18 +34,13 @@ def test_other_arithmetic_lowers_by_the_same_code() -> None:
         decay_bits=4,
         decay_rounding="at-least-one",
         current_decay_low=0,
-        order="current-first",
         threshold_bits=15,
         threshold_shift=0,
         compare=">=",
-        reset="zero",
-        spikes_per_step=1,
         bias_bits=16,
         bias_exponent_high=0,
-        bias_enters="membrane",
         readout="membrane",
         graded_bits=0,
-        connection_delay=1,
         delay_max=1,
     )
     rng = np.random.default_rng(4)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from conformance.pairs import Factors, Row
+from graphs import LAVA
 
 from nervecord.compiler.arithmetic import KEYS, Arithmetic, value_problems
 from nervecord.compiler.graph.contract import Channels, Contract
@@ -66,31 +67,21 @@ from nervecord.compiler.plan.plan import plan
 
 GIVEN = "given"
 """The value of a field that may be left out, where it is not: as the template has it."""
-BASE = Arithmetic(
-    weight_bits=8,
+BASE = dataclasses.replace(
+    LAVA,
     weight_signs="twos-complement",
-    weight_exponent_low=-8,
-    weight_exponent_high=7,
-    accumulate="sum-then-shift",
-    product_bits=32,
     input_shift=2,
     current_bits=12,
     current_overflow="saturate",
     membrane_bits=13,
     membrane_overflow="saturate",
-    decay="factor",
     decay_bits=8,
     decay_rounding="floor",
     current_decay_low=0,
-    order="current-first",
     threshold_bits=10,
     threshold_shift=2,
-    compare=">",
-    reset="zero",
-    spikes_per_step=1,
     bias_bits=8,
     bias_exponent_high=4,
-    bias_enters="membrane",
     readout="membrane",
     graded_bits=9,
     connection_delay=0,
