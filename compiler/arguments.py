@@ -51,25 +51,25 @@ def front(function: F) -> F:
     """
 
     @functools.wraps(function)
-    def call(*given: Any, **named: Any) -> Any:
-        _check(function, given, named)
-        return function(*given, **named)
+    def call(*positional: Any, **named: Any) -> Any:
+        _check(function, positional, named)
+        return function(*positional, **named)
 
     return cast(F, call)
 
 
-def _check(function: Callable[..., Any], given: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+def _check(function: Callable[..., Any], positional: tuple[Any, ...], named: Mapping[str, Any]) -> None:
     signature, tests = _form(function)
     try:
-        bound = signature.bind(*given, **named)
+        bound = signature.bind(*positional, **named)
     except TypeError as error:
         raise ArgumentError(
             str(error), where=function.__name__, hint=f"{function.__name__}({', '.join(signature.parameters)})"
         ) from None
     for name, value in bound.arguments.items():
-        test, wanted, hint = tests.get(name, (None, "", ""))
+        test, kind, hint = tests.get(name, (None, "", ""))
         if test is not None and not test(value):
-            raise ArgumentError(f"is {_said(value)}, and {wanted} is needed", where=name, hint=hint or None)
+            raise ArgumentError(f"is {_said(value)}, and {kind} is needed", where=name, hint=hint or None)
 
 
 def _said(value: Any) -> str:
@@ -91,14 +91,14 @@ def _form(function: Callable[..., Any]) -> tuple[Any, dict[str, tuple[Test, str,
     signature = inspect.signature(function)
     tests = {}
     for name, parameter in signature.parameters.items():
-        said = parameter.annotation
-        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) or not isinstance(said, str):
+        annotation = parameter.annotation
+        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) or not isinstance(annotation, str):
             continue
-        tree = ast.parse(said, mode="eval").body
+        tree = ast.parse(annotation, mode="eval").body
         names = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
         hint = next((HINTS[name] for name in names if name in HINTS), "")
-        wanted = re.sub(r"\w+", lambda word: WORDS.get(word[0], word[0]), said)
-        tests[name] = (_test(tree, function.__globals__), wanted, hint)
+        words = re.sub(r"\w+", lambda word: WORDS.get(word[0], word[0]), annotation)
+        tests[name] = (_test(tree, function.__globals__), words, hint)
     return signature, tests
 
 

@@ -266,12 +266,12 @@ class Arithmetic:
             # No value has more than 63 bits.
             shift = do.constant(f"{name}_decay", min(code, 63))
             return do.lose(x, shift, at_least_one=self.loses_at_least_one)
-        kept, bits = do.constant(f"{name}_kept", self.decay_codes - code), do.constant("decay_bits", self.decay_bits)
+        factor, bits = do.constant(f"{name}_kept", self.decay_codes - code), do.constant("decay_bits", self.decay_bits)
         match self.decay_rounding:
             case "zero" | "floor" as rounding:
-                return do.scaled(x, kept, bits, rounding)
+                return do.scaled(x, factor, bits, rounding)
             case "half-up":
-                return (x * kept + do.constant("half", self.decay_codes // 2)) >> bits
+                return (x * factor + do.constant("half", self.decay_codes // 2)) >> bits
             case "at-least-one":
                 raise GraphError("at-least-one rounds shifts, no factors", where="decay_rounding")
             case other:
@@ -290,12 +290,12 @@ class Arithmetic:
         exact: Any = end if isinstance(end, int) else end.astype(object)
         if self.decays_by_shift:
             # What is lost is at least x / 2^code - 1, so x stays within (|c| + 1) * 2^code.
-            found: End = sign(exact) * ((abs(exact) + 1) << min(code, 63))
+            bound: End = sign(exact) * ((abs(exact) + 1) << min(code, 63))
         elif code == 0:
-            found = sign(exact) * UNBOUNDED
+            bound = sign(exact) * UNBOUNDED
         else:
-            found = sign(exact) * -(-abs(exact) * self.decay_codes // code)
-        return found
+            bound = sign(exact) * -(-abs(exact) * self.decay_codes // code)
+        return bound
 
     def current(self, x: Value) -> Value:
         """x as a synaptic current holds it."""
@@ -387,16 +387,22 @@ def with_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in full.items() if value is not None or name in data}
 
 
-def _contradictions(made: Arithmetic) -> tuple[tuple[bool, str], ...]:
-    shifts = made.decay == "shift"
+def _contradictions(arithmetic: Arithmetic) -> tuple[tuple[bool, str], ...]:
+    shifts = arithmetic.decay == "shift"
     return (
-        (made.decay_rounding == "at-least-one" and not shifts, "at-least-one rounds shifts, no factors"),
-        (made.decay_rounding in ("zero", "half-up") and shifts, "a decay that shifts rounds down, or at-least-one"),
-        (shifts and made.decay_bits > 5, "a decay that shifts has at most 5 bits: no shift is longer"),
-        (made.current_decay_low > made.decay_codes - shifts, "current_decay_low is no code of decay_bits"),
-        (made.input_shift >= made.current_bits, "input_shift leaves no bit of current_bits"),
-        (made.input_shift >= made.membrane_bits, "input_shift leaves no bit of membrane_bits"),
-        (made.graded_bits == 1, "graded_bits of 1 hold a sign and no value; 0 says that there are none"),
-        (made.spikes_per_step > 1 and made.reset != "subtract", "several spikes in a step need reset by subtraction"),
-        (made.connection_delay > made.delay_max, "connection_delay is longer than delay_max"),
+        (arithmetic.decay_rounding == "at-least-one" and not shifts, "at-least-one rounds shifts, no factors"),
+        (
+            arithmetic.decay_rounding in ("zero", "half-up") and shifts,
+            "a decay that shifts rounds down, or at-least-one",
+        ),
+        (shifts and arithmetic.decay_bits > 5, "a decay that shifts has at most 5 bits: no shift is longer"),
+        (arithmetic.current_decay_low > arithmetic.decay_codes - shifts, "current_decay_low is no code of decay_bits"),
+        (arithmetic.input_shift >= arithmetic.current_bits, "input_shift leaves no bit of current_bits"),
+        (arithmetic.input_shift >= arithmetic.membrane_bits, "input_shift leaves no bit of membrane_bits"),
+        (arithmetic.graded_bits == 1, "graded_bits of 1 hold a sign and no value; 0 says that there are none"),
+        (
+            arithmetic.spikes_per_step > 1 and arithmetic.reset != "subtract",
+            "several spikes in a step need reset by subtraction",
+        ),
+        (arithmetic.connection_delay > arithmetic.delay_max, "connection_delay is longer than delay_max"),
     )

@@ -28,5 +28,5 @@ def einsum(subscripts: str, a: Array, b: Array) -> Array:
 
 def _heard(product: Callable[[], Any]) -> Array:
     with np.errstate(all="ignore"):
-        found: Array = product()
-    return found if np.isfinite(found).all() else product()
+        result: Array = product()
+    return result if np.isfinite(result).all() else product()

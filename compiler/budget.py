@@ -39,7 +39,7 @@ LARGEST = 1 << 62
 
 def sizes(graph: Graph, contract: Contract | None) -> Iterator[Finding]:
     """What of a graph is too large to be looked at; shapes alone are read."""
-    total = waiting = held = 0
+    total = waiting = block = 0
     for name, op in graph.nodes.items():
         values = max(math.prod(op.in_shape), op.size)
         if values > MOST_VALUES:
@@ -48,9 +48,9 @@ def sizes(graph: Graph, contract: Contract | None) -> Iterator[Finding]:
             yield _too_many(name, "values with the zeros around its input", op.laid_out, MOST_HELD)
         total += values
         if type(op).ROLE in ("input", "before"):
-            held += op.size * (contract.steps if contract else 1)
+            block += op.size * (contract.steps if contract else 1)
         waiting += (op.lag + op.kept) * math.prod(op.in_shape)
-    for what, count in (("values", total), ("values that wait in delays", waiting), ("values in a block", held)):
+    for what, count in (("values", total), ("values that wait in delays", waiting), ("values in a block", block)):
         if count > MOST_HELD:
             yield _too_many("graph", what, count, MOST_HELD)
 

@@ -88,11 +88,11 @@ def compile_graph(
     discrete = steps.done("discrete", require(discretise(subject, dt=dt), Level.DISCRETE))
     clustered: list[Clustered] | None = [] if allow_clustered_decays else None
     before: Calibration | StreamCalibration | None = None
-    for name, made in prepared(discrete, target.spec, clustered):
+    for name, variant in prepared(discrete, target.spec, clustered):
         if name == "clustered":
             before = _calibrate(discrete, target.spec, schedule, calibration)
-        calibration = _flat(calibration, parts(discrete)[0], parts(made)[0])
-        discrete = steps.done(name, require(made, Level.DISCRETE))
+        calibration = _flat(calibration, parts(discrete)[0], parts(variant)[0])
+        discrete = steps.done(name, require(variant, Level.DISCRETE))
     raise_on_errors(errors(discrete, target.spec, schedule), InfeasibleError, where=target.spec.name)
     calibrated = _calibrate(discrete, target.spec, schedule, calibration)
     lowered = target.lower(discrete, calibrated, schedule)
@@ -107,10 +107,10 @@ def compile_graph(
 
 def _told(lowered: Lowered, clustered: Sequence[Clustered], error: Mapping[str, Any]) -> Lowered:
     """What was lowered, with what clustering of decays did before."""
-    said = {"populations": [dataclasses.asdict(it) for it in clustered], **error}
+    report = {"populations": [dataclasses.asdict(it) for it in clustered], **error}
     return dataclasses.replace(
         lowered,
-        report={**lowered.report, "clustered": said},
+        report={**lowered.report, "clustered": report},
         allowances=(*lowered.allowances, *(str(it) for it in clustered)),
     )
 
@@ -124,8 +124,8 @@ def _program(
     notes: tuple[Finding, ...] = (),
 ) -> Program:
     """What was lowered, checked and placed; `notes` are what was found before."""
-    found = findings_of(final, target.spec, schedule)
-    raise_on_errors(found, InfeasibleError, where=target.spec.name)
+    findings = findings_of(final, target.spec, schedule)
+    raise_on_errors(findings, InfeasibleError, where=target.spec.name)
     graph, contract = parts(final)
     return Program(
         target=target.spec.name,
@@ -135,7 +135,7 @@ def _program(
         report={
             "lowering": dict(lowered.report),
             "placement": place(graph, target.spec).to_dict(),
-            "findings": [finding.to_dict() for finding in (*notes, *found)],
+            "findings": [finding.to_dict() for finding in (*notes, *findings)],
             **activity,
             **({"target": {"file": target.spec.file, "spec": spec_to_dict(target.spec)}} if target.spec.file else {}),
         },
@@ -168,39 +168,39 @@ def _as_it_is(subject: Graph | Policy, target: Target[Any], schedule: Schedule) 
             hint="compile it for the target whose integers they are",
         )
     raise_on_errors(findings_of(subject, chosen.spec, schedule), InfeasibleError, where=target.spec.name)
-    kept: Mapping[str, object] = {"kept": "in the target's integers already"}
+    report: Mapping[str, object] = {"kept": "in the target's integers already"}
     if isinstance(chosen, Adopting):
-        kept = {**chosen.lower(subject, None, schedule).report, **kept}
-    return _program(subject, chosen, schedule, Lowered(subject, kept), {})
+        report = {**chosen.lower(subject, None, schedule).report, **report}
+    return _program(subject, chosen, schedule, Lowered(subject, report), {})
 
 
 def _measured(program: Program, calibrated: Calibration) -> Program:
     """The program with what it does on the observations that calibrated it in its report."""
     spikes = measured_spikes(program.policy, calibrated.observations)
-    found = [finding.to_dict() for finding in silent_layers(calibrated.spikes_per_action, spikes)]
-    report = {**program.report, "spikes_per_action": spikes, "findings": [*program.report["findings"], *found]}
+    silent = [finding.to_dict() for finding in silent_layers(calibrated.spikes_per_action, spikes)]
+    report = {**program.report, "spikes_per_action": spikes, "findings": [*program.report["findings"], *silent]}
     return dataclasses.replace(program, report=report)
 
 
 def _calibrate(
-    subject: Graph | Policy, spec: TargetSpec, schedule: Schedule, given: Array | Mapping[str, Array] | None
+    subject: Graph | Policy, spec: TargetSpec, schedule: Schedule, recording: Array | Mapping[str, Array] | None
 ) -> Calibration | StreamCalibration | None:
     if isinstance(subject, Policy):
-        if spec.integers is None and given is None and subject.recorded is None:
+        if spec.integers is None and recording is None and subject.recorded is None:
             return None  # floats have no scale to choose
-        return calibrate(subject, given)  # type: ignore[arg-type]  # the front tells the two apart
-    return None if given is None else calibrate_stream(plan(subject, schedule), given)
+        return calibrate(subject, recording)  # type: ignore[arg-type]  # the front tells the two apart
+    return None if recording is None else calibrate_stream(plan(subject, schedule), recording)
 
 
-def _flat(given: Array | Mapping[str, Array] | None, before: Graph, after: Graph) -> Any:
+def _flat(recording: Array | Mapping[str, Array] | None, before: Graph, after: Graph) -> Any:
     """Recorded input of a graph's Inputs, for a graph whose Inputs are flat."""
-    if before is after or given is None:
-        return given
-    if not isinstance(given, Mapping):
+    if before is after or recording is None:
+        return recording
+    if not isinstance(recording, Mapping):
         shape = before.nodes[before.inputs[0]].in_shape if len(before.inputs) == 1 else ()
-        return _rows(np.asarray(given), shape)
+        return _rows(np.asarray(recording), shape)
     shapes = {name: before.nodes[name].in_shape for name in before.inputs}
-    return {name: _rows(np.asarray(array), shapes.get(name, ())) for name, array in given.items()}
+    return {name: _rows(np.asarray(array), shapes.get(name, ())) for name, array in recording.items()}
 
 
 def _rows(array: Array, shape: tuple[int, ...]) -> Array:

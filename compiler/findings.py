@@ -49,18 +49,18 @@ class Finding:
             FileFormatError: it is none.
         """
         try:
-            made = cls(**data)  # type: ignore[arg-type]
+            finding = cls(**data)  # type: ignore[arg-type]
         except TypeError:
             raise FileFormatError("holds a finding that is none", where="report.json") from None
-        words = (made.code, made.node, made.message, made.fix, made.target or "", made.source or "")
-        measures = (made.value, made.limit)
+        words = (finding.code, finding.node, finding.message, finding.fix, finding.target or "", finding.source or "")
+        measures = (finding.value, finding.limit)
         if (
-            made.severity not in get_args(Severity)
+            finding.severity not in get_args(Severity)
             or not all(isinstance(word, str) for word in words)
             or not all(measure is None or isinstance(measure, (int, float, str)) for measure in measures)
         ):
             raise FileFormatError("holds a finding that is none", where="report.json")
-        return made
+        return finding
 
     def __str__(self) -> str:
         measure = (

@@ -148,8 +148,8 @@ def inspect(
     graph, contract = parts(subject)
     topology = Topology.of(graph)
     reports = tuple(_target(subject, target, topology, schedule, legal=not violations) for target in targets)
-    found = (*violations, *graph.notes)
-    return Report(graph_facts(graph, contract, schedule, topology), found, reports)
+    findings = (*violations, *graph.notes)
+    return Report(graph_facts(graph, contract, schedule, topology), findings, reports)
 
 
 def _damaged(subject: Graph | Policy) -> bool:
@@ -194,13 +194,13 @@ def _target(
 
 
 def _limits(spec: TargetSpec) -> dict[str, dict[str, Any]]:
-    found = {}
+    limits = {}
     for f in fields(spec.limits):
         fact = getattr(spec.limits, f.name)
         if fact.known and not math.isinf(fact.value):
             stated = {"value": fact.value, "source": fact.source, "confidence": fact.confidence}
-            found[f.name] = {**stated, "about": f.metadata["about"]}
-    return found
+            limits[f.name] = {**stated, "about": f.metadata["about"]}
+    return limits
 
 
 def with_measured(report: Report, program: Program) -> Report:
@@ -209,16 +209,18 @@ def with_measured(report: Report, program: Program) -> Report:
     Raises:
         FileFormatError: the program's own report is malformed.
     """
-    said = program.report.get("findings", [])
-    if not isinstance(said, list):
+    stored = program.report.get("findings", [])
+    if not isinstance(stored, list):
         raise FileFormatError("its report's findings are no list", where="report.json")
     lowering = program.report.get("lowering", {})
     more = lowering.get("findings", []) if isinstance(lowering, dict) else []
     if not isinstance(more, list):
         raise FileFormatError("its report's findings are no list", where="report.json")
-    found = tuple(finding for finding in map(Finding.from_dict, [*said, *more]) if finding.code in CODES)
+    findings = tuple(finding for finding in map(Finding.from_dict, [*stored, *more]) if finding.code in CODES)
     targets = tuple(
-        dataclasses.replace(target, findings=(*target.findings, *found)) if target.target == program.target else target
+        dataclasses.replace(target, findings=(*target.findings, *findings))
+        if target.target == program.target
+        else target
         for target in report.targets
     )
     return dataclasses.replace(report, targets=targets)
@@ -327,10 +329,10 @@ def _placement_text(placement: Placement) -> list[str]:
     lines = [text]
     if placement.cores is not None:
         for layer in placement.layers:
-            used = ", ".join(
+            shares = ", ".join(
                 f"{value:,} {name.removesuffix('_per_core').replace('_', ' ')}"
                 for name, value in layer.per_core.items()
                 if value
             )
-            lines.append(f"    {layer.label}: {_count(layer.cores or 0, 'core')}, the fullest with {used}")
+            lines.append(f"    {layer.label}: {_count(layer.cores or 0, 'core')}, the fullest with {shares}")
     return lines

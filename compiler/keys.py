@@ -120,13 +120,13 @@ def key(about: str, **how: Any) -> Any:
 def keys_of(kind: Any) -> Mapping[str, Key]:
     """Name -> key, of the fields that declare one. Of a field that holds a fact it is the fact's value."""
     hints = typing.get_type_hints(kind)
-    found = {}
+    keys = {}
     for field in dataclasses.fields(kind):
         if "about" in field.metadata:
             hint = hints[field.name]
             value = typing.get_args(hint)[0] if typing.get_origin(hint) not in (None, tuple, Literal) else hint
-            found[field.name] = Key(**{"name": field.name, "kind": value, **field.metadata})
-    return found
+            keys[field.name] = Key(**{"name": field.name, "kind": value, **field.metadata})
+    return keys
 
 
 def toml(value: object) -> str:

@@ -108,8 +108,8 @@ def record(name: str, fields: Iterable[Field], *, kind: str | None = None, close
 
 def kind_of(value: Any) -> str:
     """What the field "kind" of a record said."""
-    said: str = type(value).__struct_config__.tag
-    return said
+    tag: str = type(value).__struct_config__.tag
+    return tag
 
 
 def checked(data: Any, kind: Any, where: str, error: type[NervecordError] = FileFormatError) -> Any:

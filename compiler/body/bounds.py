@@ -101,13 +101,13 @@ def _array(end: End) -> Array:
 def _end(value: Any) -> End:
     if type(value) is int:
         return value
-    found = np.asarray(value)
-    if found.size == 1:
-        return int(found.reshape(-1)[0])
-    found = found.ravel()
-    if found.dtype == object and _reach(found) >= HELD:
-        return found
-    return found.astype(np.int64, copy=False)
+    array = np.asarray(value)
+    if array.size == 1:
+        return int(array.reshape(-1)[0])
+    array = array.ravel()
+    if array.dtype == object and _reach(array) >= HELD:
+        return array
+    return array.astype(np.int64, copy=False)
 
 
 def _reach(end: End) -> int:
@@ -129,16 +129,16 @@ def least(a: End, b: End) -> End:
     """The lower of two ends, element by element."""
     if isinstance(a, int) and isinstance(b, int):
         return min(a, b)
-    found: Array = np.minimum(*_aligned(a, b))
-    return found
+    result: Array = np.minimum(*_aligned(a, b))
+    return result
 
 
 def most(a: End, b: End) -> End:
     """The higher of two ends, element by element."""
     if isinstance(a, int) and isinstance(b, int):
         return max(a, b)
-    found: Array = np.maximum(*_aligned(a, b))
-    return found
+    result: Array = np.maximum(*_aligned(a, b))
+    return result
 
 
 _PYTHON: dict[str, Callable[[Any, Any], bool]] = {
@@ -156,8 +156,8 @@ def _holds(comparison: str, a: End, b: End) -> Any:
 
 def chosen(condition: Any, a: End, b: End) -> End:
     """a where the condition holds, else b."""
-    found: End = select(condition, *_aligned(*((_array(a), _array(b)) if np.ndim(condition) else (a, b))))
-    return found
+    result: End = select(condition, *_aligned(*((_array(a), _array(b)) if np.ndim(condition) else (a, b))))
+    return result
 
 
 def joined(low: End, high: End, *of: Bounds) -> Bounds:
@@ -281,8 +281,8 @@ def _left_of_levels(v: Bounds, level: Bounds, count: Bounds, reached: bool) -> B
 
 def _wrap(x: Bounds, bits: Bounds) -> Bounds:
     half = 1 << (_single(bits) - 1)
-    held = _holds("greater_equal", x.low, -half) & _holds("less", x.high, half)
-    return Bounds.of(chosen(held, x.low, -half), chosen(held, x.high, half - 1))
+    inside = _holds("greater_equal", x.low, -half) & _holds("less", x.high, half)
+    return Bounds.of(chosen(inside, x.low, -half), chosen(inside, x.high, half - 1))
 
 
 def _wrap_once(x: Bounds, low: Bounds, high: Bounds) -> Bounds:

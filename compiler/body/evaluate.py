@@ -123,16 +123,16 @@ class Evaluator:
 
     def values(self, state: State, x: Array) -> list[Any]:
         """The value of every node in one step; the state stays as it is."""
-        found: list[Any] = [None] * len(self.body.nodes)
+        values: list[Any] = [None] * len(self.body.nodes)
         for place, value in self.body.values.items():
-            found[place] = value
+            values[place] = value
         if self._input is not None:
-            found[self._input] = x
+            values[self._input] = x
         for place, name in self._states:
-            found[place] = state[name]
+            values[place] = state[name]
         for place, function, arguments, settings in self._steps:
-            found[place] = function(*(found[k] for k in arguments), *settings)
-        return found
+            values[place] = function(*(values[k] for k in arguments), *settings)
+        return values
 
     def step(self, state: State, x: Array) -> Array:
         """What the op gives for x, (batch, ...); the state goes on.
@@ -140,13 +140,13 @@ class Evaluator:
         Raises:
             ArithmeticError: a check of the body does not hold; the state stays as it was.
         """
-        found = self.values(state, x)
+        values = self.values(state, x)
         for place, message in self.body.checks:
-            if not np.all(found[place]):
+            if not np.all(values[place]):
                 raise ArithmeticError(message)
         for name, place in self.body.kept.items():
-            state[name] = self._standing(found[place], x)
-        return self._standing(found[self.body.result], x)
+            state[name] = self._standing(values[place], x)
+        return self._standing(values[self.body.result], x)
 
     def _standing(self, value: Any, x: Array) -> Array:
         """A value as an array of x's shape, which a constant alone is not."""

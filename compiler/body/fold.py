@@ -63,13 +63,13 @@ class _Folding:
         return self._places[key]
 
     def _simpler(self, place: int, node: Node) -> int:
-        held = [self.values.get(k) for k in node.arguments]
-        if node.arguments and all(value is not None for value in held):
-            return self._put(Node("constant", node.kind), constant_value(node, list(held)))
+        constants = [self.values.get(k) for k in node.arguments]
+        if node.arguments and all(value is not None for value in constants):
+            return self._put(Node("constant", node.kind), constant_value(node, list(constants)))
         fixed = self._proved(place, node)
         if fixed is not None:
             return fixed
-        return self._put(node) if (same := self._idle(node, held)) is None else same
+        return self._put(node) if (same := self._idle(node, constants)) is None else same
 
     def _proved(self, place: int, node: Node) -> int | None:
         """The place of what a node always is, as far as ranges tell."""
@@ -100,12 +100,12 @@ class _Folding:
                 return node.arguments[0]
         return None
 
-    def _idle(self, node: Node, held: list[Array | None]) -> int | None:
+    def _idle(self, node: Node, constants: list[Array | None]) -> int | None:
         """The place of an argument that the node gives as it is, or of a zero; None where it does something."""
         arguments = node.arguments
 
         def all_are(k: int, number: float) -> bool:
-            value = held[k]
+            value = constants[k]
             return value is not None and bool((value == number).all())
 
         match node.operation:
@@ -121,20 +121,20 @@ class _Folding:
             case "shift_left" | "shift_right" if all_are(1, 0):
                 return arguments[0]
             case "scaled":
-                factor, bits = held[1], held[2]
+                factor, bits = constants[1], constants[2]
                 assert factor is not None
                 assert bits is not None
                 if all_are(1, 0):
                     return self._put(Node("constant", "integer"), np.array(0))
                 return arguments[0] if bool((factor == 1 << bits).all()) else None
             case "where":
-                condition = held[0]
+                condition = constants[0]
                 if condition is not None and condition.all() == condition.any():
                     return arguments[1] if condition.all() else arguments[2]
             case "both" | "either":
                 neutral = node.operation == "both"
                 for k in (0, 1):
-                    value = held[k]
+                    value = constants[k]
                     if value is not None and value.all() == value.any():
                         return arguments[1 - k] if bool(value.all()) == neutral else arguments[k]
         return None

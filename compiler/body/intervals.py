@@ -87,8 +87,8 @@ class _Step:
             if self.outer is not None and place not in self._narrower:
                 return self.outer.of(place)
             value = self._value(self.reading.body.nodes[place], place)
-            known = self.reading.known(place)
-            value = value if known is None else value.meet(known)
+            bound = self.reading.known(place)
+            value = value if bound is None else value.meet(bound)
             self.found[place] = value if self.outer is None else value.meet(self.outer.of(place))
         return self.found[place]
 
@@ -134,26 +134,26 @@ class _Step:
             case "negated":
                 return self._implied(node.arguments[0], not holds)
             case "both" | "either" if (node.operation == "both") == holds:
-                found = self._implied(node.arguments[0], holds)
+                bounds_of = self._implied(node.arguments[0], holds)
                 for place, bounds in self._implied(node.arguments[1], holds).items():
-                    found[place] = found[place].meet(bounds) if place in found else bounds
-                return found
+                    bounds_of[place] = bounds_of[place].meet(bounds) if place in bounds_of else bounds
+                return bounds_of
         sides = _SIDES.get((node.operation, holds))
         if sides is None:
             return {}
         a, b = node.arguments
-        found = {}
+        bounds_of = {}
         for place, other, above in ((a, b, sides[0]), (b, a, not sides[0])):
             if self.reading.body.nodes[place].operation == "constant":
                 continue
             value, apart = self.of(place), Bounds.of(sides[1], sides[1])
             if above:
                 limit = add(self.of(other), apart)
-                found[place] = joined(most(value.low, limit.low), value.high, value, limit)
+                bounds_of[place] = joined(most(value.low, limit.low), value.high, value, limit)
             else:
                 limit = subtract(self.of(other), apart)
-                found[place] = joined(value.low, least(value.high, limit.high), value, limit)
-        return found
+                bounds_of[place] = joined(value.low, least(value.high, limit.high), value, limit)
+        return bounds_of
 
 
 _SIDES: dict[tuple[str, bool], tuple[bool, int]] = {

@@ -121,13 +121,13 @@ class Tracer:
         """A number, or one for each element, with the name under which it is printed and recognised."""
         kind = kind or self.x.kind
         node = Node("constant", kind, name=name)
-        held: Array = np.array(value, dtype=dtype_of(kind))
-        held.setflags(write=False)
-        key = (node, held.shape, held.tobytes())
+        array: Array = np.array(value, dtype=dtype_of(kind))
+        array.setflags(write=False)
+        key = (node, array.shape, array.tobytes())
         if key not in self._places:
             self._places[key] = len(self.nodes)
             self.nodes.append(node)
-            self.values[self._places[key]] = held
+            self.values[self._places[key]] = array
         return Value(self, self._places[key])
 
     # ------------------------------------------------------------------------------------------------ operations

@@ -210,9 +210,9 @@ def configurations(case: Case) -> Iterator[Hit]:
     if not any(fact.value is not None for fact in (limits.decays_per_core, limits.thresholds_per_core)):
         return
     for name, op in case.topology.populations.items():
-        known = decays(op, case.graph.dt) if isinstance(op, Neuron) else {}
-        if known:
-            pairs = np.stack([_on_grid(case, values.ravel()) for values in known.values()], axis=1)
+        decay_of = decays(op, case.graph.dt) if isinstance(op, Neuron) else {}
+        if decay_of:
+            pairs = np.stack([_on_grid(case, values.ravel()) for values in decay_of.values()], axis=1)
             yield from above(
                 limits.decays_per_core,
                 len(np.unique(pairs, axis=0)),
@@ -249,15 +249,15 @@ def weight_resolution(case: Case) -> Iterator[Hit]:
         if wire.weight is None:
             continue
         weight = np.abs(wire.weight)
-        used = weight[weight > 0]
-        if not used.size:
+        nonzero = weight[weight > 0]
+        if not nonzero.size:
             continue
-        lost = float(np.mean(used < used.max() / levels / 2))
+        lost = float(np.mean(nonzero < nonzero.max() / levels / 2))
         if lost > LOST_WEIGHTS:
             yield Hit(
                 case.named(wire.name),
                 f"{lost:.0%} of its weights become zero in {int(fact.value)} bits, as the largest is "
-                f"{used.max() / np.median(used):.0f} times the median",
+                f"{nonzero.max() / np.median(nonzero):.0f} times the median",
                 round(lost, 4),
                 LOST_WEIGHTS,
                 "train with weight decay or clip the largest weights",
@@ -427,10 +427,10 @@ def no_scale(case: Case) -> Iterator[Hit]:
 
 
 def second_hand_limits(case: Case) -> Iterator[Hit]:
-    known = {f.name for f in dataclasses.fields(Limits)}
+    fields = {f.name for f in dataclasses.fields(Limits)}
     parts = []
     for name, share in case.placement.utilisation.items():
-        fact = getattr(case.spec.limits, name) if name in known else None
+        fact = getattr(case.spec.limits, name) if name in fields else None
         if fact is not None and fact.confidence in ("second-hand", "conflicting") and share <= 1:
             part = f"{share:.1%}" if share >= 0.001 else "under 0.1%"
             parts.append(f"{name} {part} of {fact}")

@@ -100,10 +100,10 @@ def convolution_memory(case: Case) -> Iterator[Hit]:
     if limits is None or limits.kernel_memory.value is None or limits.neuron_memory.value is None:
         return
     slots = list(zip(limits.kernel_memory.value, limits.neuron_memory.value, strict=True))
-    wanted = [(wire, *layer_memory(case, wire)) for wire in case.topology.wires]
-    fitting = [[k for k, (a, b) in enumerate(slots) if kernel <= a and cells <= b] for _, kernel, cells in wanted]
+    layers = [(wire, *layer_memory(case, wire)) for wire in case.topology.wires]
+    fitting = [[k for k, (a, b) in enumerate(slots) if kernel <= a and cells <= b] for _, kernel, cells in layers]
     placed = _match(fitting)
-    for (wire, kernel, cells), slot in zip(wanted, placed, strict=True):
+    for (wire, kernel, cells), slot in zip(layers, placed, strict=True):
         if slot is None:
             yield Hit(
                 case.named(wire.name),
@@ -171,5 +171,5 @@ def _match(choices: list[list[int]]) -> list[int | None]:
 
     for item in range(len(choices)):
         assign(item, set())
-    taken = {item: slot for slot, item in owner.items()}
-    return [taken.get(item) for item in range(len(choices))]
+    slot_of = {item: slot for slot, item in owner.items()}
+    return [slot_of.get(item) for item in range(len(choices))]

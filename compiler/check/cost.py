@@ -119,20 +119,20 @@ def count_events(
     graph, _ = parts(subject)
     topology = topology or Topology.of(graph)
     cost = 0 if spec is None else int(spec.limits.connection_delay.value or 0)
-    steps, held = steps_per_block(subject, topology, cost, schedule)
-    sent = {name: held * graph.nodes[name].size for name in topology.entries if graph.nodes[name].spikes}
-    senders = [name for name in (*sent, *topology.populations) if topology.out_of(name)]
+    steps, constant_steps = steps_per_block(subject, topology, cost, schedule)
+    events = {name: constant_steps * graph.nodes[name].size for name in topology.entries if graph.nodes[name].spikes}
+    senders = [name for name in (*events, *topology.populations) if topology.out_of(name)]
     if spikes is not None:
         _require_activity(graph, spikes, senders, steps)
     entries = set(topology.entries)
     input_events = spike_events = 0.0
     for wire in topology.wires:
         for source in wire.sources:
-            if source in sent:
-                spike_events += _spike_events(sent[source] if spikes is None else spikes[source], wire)
+            if source in events:
+                spike_events += _spike_events(events[source] if spikes is None else spikes[source], wire)
             elif source in entries:
                 # Held for T steps; while the pipeline drains, zeros are sent, which are no events.
-                input_events += held * float(wire.synapses)
+                input_events += constant_steps * float(wire.synapses)
             elif source in topology.populations:
                 rate: float | Array = steps * topology.populations[source].size if spikes is None else spikes[source]
                 spike_events += _spike_events(rate, wire)

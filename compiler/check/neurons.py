@@ -62,7 +62,7 @@ def unsupported_node(case: Case) -> Iterator[Hit]:
 
 def _alike(op: Op, kind: str, level: Level) -> bool:
     """Whether a kind could stand in for an op: spiking for spiking, readout for readout, weights for weights."""
-    made_by = next((made for made in OPS.values() if kind in made.kinds(level)), None)
+    made_by = next((node for node in OPS.values() if kind in node.kinds(level)), None)
     if made_by is None or made_by.ROLE != type(op).ROLE:
         return False
     return op.spikes == kind.endswith("F") if made_by is Neuron else made_by.ROLE in ("connection", "population")
@@ -120,10 +120,10 @@ def refractory(case: Case) -> Iterator[Hit]:
         spike = float_spike(op)
         if spike is None or not spike.refractory or (fact.value is not None and "refractory" in fact.value):
             continue
-        known = "and the chip's neurons do not" if fact.known else "and whether the chip's do is not known"
+        reason = "and the chip's neurons do not" if fact.known else "and whether the chip's do is not known"
         yield Hit(
             case.named(name),
-            f"rests for some steps after a spike, {known}",
+            f"rests for some steps after a spike, {reason}",
             spike.refractory,
             0,
             "train without a refractory period",
@@ -233,10 +233,10 @@ def _parameters(case: Case, op: Op) -> Iterator[tuple[str, Array, float]]:
     bits = case.spec.limits.decay_bits.value
     grid = 0.0 if bits is None or math.isinf(bits) else 2.0 ** -float(bits)
     if isinstance(op, Neuron):
-        known = decays(op, case.graph.dt)
-        for name, values in known.items():
+        decay_of = decays(op, case.graph.dt)
+        for name, values in decay_of.items():
             yield name, values, grid
-        for name, times in time_constants(op).items() if not known else ():
+        for name, times in time_constants(op).items() if not decay_of else ():
             if np.isfinite(times).all():
                 yield name, times, 1e-6 * float(np.abs(times).max(initial=0))
     values_of = threshold(op)

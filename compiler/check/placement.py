@@ -163,13 +163,13 @@ def bias_carriers(graph: Graph, topology: Topology, spec: TargetSpec) -> dict[st
     """
     if spec.behaviour.current_bias.value != "channel":
         return {}
-    read = set(topology.readouts)
+    readouts = set(topology.readouts)
     encoders = {
         name for name in topology.entries if not (type(graph.nodes[name]).ROLE == "input" and graph.nodes[name].spikes)
     }
     inputs = set(topology.entries) - encoders
     once = spec.integers is None or spec.integers.spikes_per_step == 1
-    spiking = {name for name, op in topology.populations.items() if once and op.spikes and name not in read}
+    spiking = {name for name, op in topology.populations.items() if once and op.spikes and name not in readouts}
     carriers: dict[str, str | None] = {}
     for name, op in topology.populations.items():
         incoming = topology.into(name)
@@ -407,8 +407,8 @@ def _cap(spec: TargetSpec, name: str) -> float:
 
 
 def _most(values: Any) -> int | None:
-    known = [value for value in values if value is not None]
-    return max(known) if known else None
+    numbers = [value for value in values if value is not None]
+    return max(numbers) if numbers else None
 
 
 def _confidence(spec: TargetSpec) -> str:

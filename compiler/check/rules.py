@@ -106,8 +106,8 @@ class Case:
         if prepares(spec) and graph.level is Level.IMPORTED and graph.dt is not None:
             with contextlib.suppress(GraphError):  # what is no legal graph is looked at as it is
                 subject, topology = discretise(subject), None
-        for _, made in prepared(subject, spec):
-            subject, topology = made, None
+        for _, variant in prepared(subject, spec):
+            subject, topology = variant, None
         graph, contract = parts(subject)
         topology = topology or Topology.of(graph)
         when = schedule_of(subject, schedule)

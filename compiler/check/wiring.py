@@ -90,10 +90,10 @@ def membrane_readout(case: Case) -> Iterator[Hit]:
     for name in case.topology.readouts:
         op = case.topology.populations[name]
         if not op.spikes and op.kind in case.spec.kinds(case.graph.level):
-            known = "the chip gives out spikes only" if fact.known else "nothing public says whether that can be read"
+            reason = "the chip gives out spikes only" if fact.known else "nothing public says whether that can be read"
             yield Hit(
                 case.named(name),
-                f"its membrane is an output, and {known}",
+                f"its membrane is an output, and {reason}",
                 None,
                 None,
                 "end with spiking neurons and decode their counts on the host: train with --decoder count",
@@ -217,13 +217,13 @@ def unbalanced_paths(case: Case) -> Iterator[Hit]:
 def ends_apart(case: Case) -> Iterator[Hit]:
     fact = case.spec.limits.connection_delay
     for end in case.lateness.apart:
-        read = {name: case.lateness.late[name] for name in read_by(case.graph, case.topology, end)}
-        early, latest = min(read, key=read.__getitem__), max(read, key=read.__getitem__)
+        latency = {name: case.lateness.late[name] for name in read_by(case.graph, case.topology, end)}
+        early, latest = min(latency, key=latency.__getitem__), max(latency, key=latency.__getitem__)
         yield Hit(
             case.named(end),
             f"adds {case.named(early)} and {case.named(latest)}, and on the chip the latter is later",
-            read[latest],
-            read[early],
+            latency[latest],
+            latency[early],
             "give each an Output of its own, or a delay to every connection between them",
             cited(fact),
             breaking(fact),

@@ -71,15 +71,15 @@ def unpacked(
         )
     try:
         with zipfile.ZipFile(file) as archive:
-            found = archive.infolist()
-            if any(info.flag_bits & 0x61 or info.compress_type not in METHODS for info in found):
+            infos = archive.infolist()
+            if any(info.flag_bits & 0x61 or info.compress_type not in METHODS for info in infos):
                 raise FileFormatError(
                     "has entries that are encrypted, or packed by other methods than deflate", where=where, hint=hint
                 )
-            size = sum(info.file_size for info in found)
+            size = sum(info.file_size for info in infos)
             if size > most_bytes:
                 raise FileFormatError(f"unpacks to {size} bytes, at most {most_bytes} are read", where=where)
-            for info in found:
+            for info in infos:
                 with archive.open(info) as entry:
                     start = entry.read(min(_CHUNK, info.file_size))
                     look(info.filename, start, info.file_size)

@@ -81,7 +81,7 @@ def unpack(index: Any, data: bytes, *, where: str) -> dict[str, Array]:
     Raises:
         FileFormatError: index and bytes do not fit, or the arrays would be far larger than the file.
     """
-    found: dict[str, Array] = {}
+    arrays: dict[str, Array] = {}
     allowed = most_expanded(len(data))
     at = 0
 
@@ -98,11 +98,11 @@ def unpack(index: Any, data: bytes, *, where: str) -> dict[str, Array]:
 
     for entry in index:
         name, dtype = entry.name, np.dtype(entry.dtype)
-        if name in found:
+        if name in arrays:
             raise FileFormatError(f"the array {name!r} stands twice in its index", where=where)
         size = math.prod(entry.shape)
         if entry.nonzero is None:
-            found[name] = take(dtype, size, name).reshape(entry.shape)
+            arrays[name] = take(dtype, size, name).reshape(entry.shape)
             continue
         allowed -= size * dtype.itemsize
         if len(entry.shape) != 2 or allowed < 0:
@@ -114,10 +114,10 @@ def unpack(index: Any, data: bytes, *, where: str) -> dict[str, Array]:
         values = take(dtype, entry.nonzero, name)
         columns = take(INDEX, entry.nonzero, name)
         starts = take(INDEX, entry.shape[0] + 1, name)
-        found[name] = _expanded(values, columns, starts, entry.shape, f"{where}: array {name!r}")
+        arrays[name] = _expanded(values, columns, starts, entry.shape, f"{where}: array {name!r}")
     if at != len(data):
         raise FileFormatError(f"its arrays.bin has {len(data) - at} bytes that belong to no array", where=where)
-    return found
+    return arrays
 
 
 def _expanded(values: Array, columns: Array, starts: Array, shape: tuple[int, int], where: str) -> Array:
@@ -129,6 +129,6 @@ def _expanded(values: Array, columns: Array, starts: Array, shape: tuple[int, in
     places = rows * shape[1] + columns
     if (columns >= shape[1]).any() or (np.diff(places) <= 0).any():
         raise FileFormatError("its columns are out of order or out of range", where=where)
-    found = np.zeros(shape, dtype=values.dtype)
-    found.reshape(-1)[places] = values
-    return found
+    dense = np.zeros(shape, dtype=values.dtype)
+    dense.reshape(-1)[places] = values
+    return dense

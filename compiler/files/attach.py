@@ -15,7 +15,7 @@ from nervecord.compiler.ops import ArgmaxDecode, Array, Decode, Decoder, Input, 
 from nervecord.errors import ContractError, GraphError
 
 
-def attach(graph: Graph, said: ContractFile, recorded: Array | None = None) -> Policy:
+def attach(graph: Graph, file: ContractFile, recorded: Array | None = None) -> Policy:
     """The policy of a network and a contract file.
 
     Before:  input -> fc1 -> lif1 -> output
@@ -26,7 +26,7 @@ def attach(graph: Graph, said: ContractFile, recorded: Array | None = None) -> P
     graph's order, several Outputs join to the action; each gets host ops of its own.
 
     Args:
-        graph: DISCRETE, without host ops but such at its ends. said: the contract file.
+        graph: DISCRETE, without host ops but such at its ends. file: the contract file.
         recorded: (k, observations) raw observations.
 
     Raises:
@@ -47,7 +47,7 @@ def attach(graph: Graph, said: ContractFile, recorded: Array | None = None) -> P
     require(graph)
     names = Names(graph.nodes)
     nodes: dict[str, Op] = {}
-    entrances, exits = _inputs(graph, said, names), _outputs(graph, said, names)
+    entrances, exits = _inputs(graph, file, names), _outputs(graph, file, names)
     for name, op in graph.nodes.items():
         if name in entrances:
             nodes |= entrances[name]
@@ -61,12 +61,12 @@ def attach(graph: Graph, said: ContractFile, recorded: Array | None = None) -> P
     last = {name: next(reversed(chained)) for name, chained in entrances.items()}
     first = {name: next(iter(chained)) for name, chained in exits.items()}
     edges += [(last.get(a, a), first.get(b, b)) for a, b in graph.edges]
-    if recorded is not None and (recorded.ndim != 2 or recorded.shape[1] != said.contract.observation.size):
+    if recorded is not None and (recorded.ndim != 2 or recorded.shape[1] != file.contract.observation.size):
         raise ContractError(
-            f"recorded observations have shape {recorded.shape}, (k, {said.contract.observation.size}) is needed",
-            where=said.where,
+            f"recorded observations have shape {recorded.shape}, (k, {file.contract.observation.size}) is needed",
+            where=file.where,
         )
-    return require(Policy(graph.replace(nodes=nodes, edges=tuple(edges)), said.contract, recorded))
+    return require(Policy(graph.replace(nodes=nodes, edges=tuple(edges)), file.contract, recorded))
 
 
 def _at_an_end(graph: Graph, name: str) -> bool:
@@ -84,90 +84,92 @@ def _pairs(chained: dict[str, Op]) -> list[Edge]:
     return list(itertools.pairwise(names))
 
 
-def _row(op: Op, name: str, said: ContractFile) -> int:
+def _row(op: Op, name: str, file: ContractFile) -> int:
     if len(op.in_shape) != 1:
-        raise said.wrong(
+        raise file.wrong(
             f"the network's {name} has shape {op.in_shape}, and a policy's values are one row",
             "observation" if isinstance(op, Input) else "action",
         )
     return op.size
 
 
-def _inputs(graph: Graph, said: ContractFile, names: Names) -> dict[str, dict[str, Op]]:
+def _inputs(graph: Graph, file: ContractFile, names: Names) -> dict[str, dict[str, Op]]:
     """Input -> itself and what comes behind it."""
-    per, total = said.neurons_per_channel, 0
-    found: dict[str, dict[str, Op]] = {}
+    per, total = file.neurons_per_channel, 0
+    ends: dict[str, dict[str, Op]] = {}
     for name, op in graph.of_type(Input):
-        size = _row(op, name, said)
+        size = _row(op, name, file)
         if size % per:
-            raise said.wrong(f"makes {per} values of a channel, and the network's {name} takes {size}", "encoder")
+            raise file.wrong(f"makes {per} values of a channel, and the network's {name} takes {size}", "encoder")
         part = slice(total, total + size // per)
         total = part.stop
-        found[name] = {name: op.replace(shape=(size // per,), **said.input_fields)}
-        if total <= said.contract.observation.size:
-            before = said.before(part)
+        ends[name] = {name: op.replace(shape=(size // per,), **file.input_fields)}
+        if total <= file.contract.observation.size:
+            before = file.before(part)
             normalises = any(isinstance(graph.nodes[b], Normalise) for b in graph.destinations(name))
-            if normalises and (before or said.input_fields.get("limit") is not None):
+            if normalises and (before or file.input_fields.get("limit") is not None):
                 table = "normaliser" if before else "encoder"
-                raise said.wrong(f"the network normalises its {name} itself", table, "leave the table out, or its clip")
-            found[name] |= {names.fresh(label): made for label, made in before}
-    if total != said.contract.observation.size:
-        raise said.wrong(
-            f"names {said.contract.observation.size} channels, and the network takes {total}"
+                raise file.wrong(f"the network normalises its {name} itself", table, "leave the table out, or its clip")
+            ends[name] |= {names.fresh(label): step_op for label, step_op in before}
+    if total != file.contract.observation.size:
+        raise file.wrong(
+            f"names {file.contract.observation.size} channels, and the network takes {total}"
             + (f" ({total * per} values, {per} of a channel)" if per > 1 else ""),
             "observation",
         )
-    return found
+    return ends
 
 
-def _outputs(graph: Graph, said: ContractFile, names: Names) -> dict[str, dict[str, Op]]:
+def _outputs(graph: Graph, file: ContractFile, names: Names) -> dict[str, dict[str, Op]]:
     """Output -> what comes before it and itself."""
-    if said.contract.choices and len(graph.outputs) > 1:
-        raise said.wrong(f"is a choice, and the network has {len(graph.outputs)} Outputs", "action")
-    found: dict[str, dict[str, Op]] = {}
+    if file.contract.choices and len(graph.outputs) > 1:
+        raise file.wrong(f"is a choice, and the network has {len(graph.outputs)} Outputs", "action")
+    ends: dict[str, dict[str, Op]] = {}
     total = 0
     for name, op in graph.of_type(Output):
-        size = _row(op, name, said)
+        size = _row(op, name, file)
         (source, *more) = graph.sources(name)
         limiting = [a for a in (source, *more) if isinstance(graph.nodes[a], (Decode, ArgmaxDecode))]
         if limiting and (more or len(graph.destinations(limiting[0])) > 1):
-            raise said.wrong(
+            raise file.wrong(
                 f"the network limits values in {limiting[0]}, and that and the Output {name} do not belong to each "
                 "other alone",
                 "decoder",
             )
         spiking = {graph.nodes[a].spikes for a in (source, *more)}
         if len(spiking) > 1:
-            raise said.wrong(f"the Output {name} takes spikes and values at once", "decoder")
+            raise file.wrong(f"the Output {name} takes spikes and values at once", "decoder")
         (spikes,) = spiking
         limits = graph.nodes[source]
         if isinstance(limits, (Decode, ArgmaxDecode)):
             size = limits.width if isinstance(limits, ArgmaxDecode) else size
-        part = slice(total, total + said.actions_of(size, spikes=spikes, name=name))
+        part = slice(total, total + file.actions_of(size, spikes=spikes, name=name))
         total = part.stop
-        if total > said.contract.action.size:
+        if total > file.contract.action.size:
             continue  # said below, with the sum of all Outputs
-        decode = said.after(part, size, spikes=spikes)
+        decode = file.after(part, size, spikes=spikes)
         end = graph.nodes[name].replace(shape=(part.stop - part.start,))
         if isinstance(limits, (Decode, ArgmaxDecode)):
             # The network's own takes its place.
-            found[name] = {name: end}
-            found[source] = {source: _narrowed(limits, decode, said)}
+            ends[name] = {name: end}
+            ends[source] = {source: _narrowed(limits, decode, file)}
         else:
-            found[name] = {names.fresh("decode"): decode, name: end}
-    if total != said.contract.action.size:
-        raise said.wrong(f"names {said.contract.action.size} values, and the network gives {total}", "action")
-    return found
+            ends[name] = {names.fresh("decode"): decode, name: end}
+    if total != file.contract.action.size:
+        raise file.wrong(f"names {file.contract.action.size} values, and the network gives {total}", "action")
+    return ends
 
 
-def _narrowed(own: Decode | ArgmaxDecode, wanted: Decoder, said: ContractFile) -> Op:
+def _narrowed(own: Decode | ArgmaxDecode, decoder: Decoder, file: ContractFile) -> Op:
     """What a network does at its end, within the limits that the contract asks for."""
     if isinstance(own, ArgmaxDecode):
-        if not isinstance(wanted, ArgmaxDecode):
-            raise said.wrong("is values, and the network chooses", "action")
+        if not isinstance(decoder, ArgmaxDecode):
+            raise file.wrong("is values, and the network chooses", "action")
         return own
-    if not isinstance(wanted, Decode):
-        raise said.wrong("is a choice, and the network limits values", "action")
-    if (wanted.scale != 1).any() or (wanted.offset != 0).any():
-        raise said.wrong("scales what the network limits already", "decoder", "leave scale and offset out")
-    return own.replace(low=np.clip(own.low, wanted.low, wanted.high), high=np.clip(own.high, wanted.low, wanted.high))
+    if not isinstance(decoder, Decode):
+        raise file.wrong("is a choice, and the network limits values", "action")
+    if (decoder.scale != 1).any() or (decoder.offset != 0).any():
+        raise file.wrong("scales what the network limits already", "decoder", "leave scale and offset out")
+    return own.replace(
+        low=np.clip(own.low, decoder.low, decoder.high), high=np.clip(own.high, decoder.low, decoder.high)
+    )

@@ -74,11 +74,11 @@ class ContractFile:
 
     def before(self, part: slice) -> list[tuple[str, Op]]:
         """Name and op of what runs before the core, for these channels of the observation."""
-        found: list[tuple[str, Op]] = []
+        steps: list[tuple[str, Op]] = []
         normaliser, encoder = self._said.normaliser, self._said.encoder
         if normaliser is not None:
             mean, variance = np.array(normaliser.mean)[part], np.array(normaliser.variance)[part]
-            found.append(
+            steps.append(
                 (
                     "normalise",
                     Normalise(mean, variance, normaliser.epsilon, normaliser.clip, normaliser.epsilon_outside),
@@ -86,8 +86,8 @@ class ContractFile:
             )
         if kind_of(encoder) == "population":
             means = np.linspace(encoder.low, encoder.high, encoder.neurons)
-            found.append(("encode", PopulationEncode(np.tile(means, (part.stop - part.start, 1)), encoder.sigma)))
-        return found
+            steps.append(("encode", PopulationEncode(np.tile(means, (part.stop - part.start, 1)), encoder.sigma)))
+        return steps
 
     # ------------------------------------------------------------------------------------------ after the core
 
@@ -165,69 +165,69 @@ def read_contract(path: str | os.PathLike[str]) -> ContractFile:
 def contract_from_toml(content: str, where: str) -> ContractFile:
     """The contract in the text of such a file; see `read_contract`."""
     data = schema.from_toml(content, where)
-    said = schema.checked(data, _form(), where, ContractError)
+    record = schema.checked(data, _form(), where, ContractError)
     text = schema.unprintable(data)
     if text is not None:
         raise ContractError(f"the text {text!r} cannot be printed", where=where)
-    return _made(said, where)
+    return _made(record, where)
 
 
-def _made(said: Any, where: str) -> ContractFile:
-    observed = said.observation
+def _made(record: Any, where: str) -> ContractFile:
+    observed = record.observation
     observation = Channels(observed.names, observed.units, observed.low, observed.high, where=where)
-    choices = said.action.choices
-    if bool(choices) != (kind_of(said.decoder) == "choice"):
+    choices = record.action.choices
+    if bool(choices) != (kind_of(record.decoder) == "choice"):
         raise ContractError(
             "choices name the actions that the decoder chooses among: both, or neither", where=f"{where}: [decoder]"
         )
     if choices:
-        given = [key for key in ("names", "units", "low", "high") if getattr(said.action, key) is not None]
-        if given:
-            raise ContractError(f"choices need no {given[0]}", where=f"{where}: [action]")
-        if said.action.fail_safe not in choices:
+        extra = [key for key in ("names", "units", "low", "high") if getattr(record.action, key) is not None]
+        if extra:
+            raise ContractError(f"choices need no {extra[0]}", where=f"{where}: [action]")
+        if record.action.fail_safe not in choices:
             raise ContractError(
-                f"fail_safe is {said.action.fail_safe!r}, none of the choices", where=f"{where}: [action]"
+                f"fail_safe is {record.action.fail_safe!r}, none of the choices", where=f"{where}: [action]"
             )
         action = Channels(("action",), ("1",), (0.0,), (len(choices) - 1.0,), where=where)
-        fail_safe: tuple[float, ...] = (float(choices.index(said.action.fail_safe)),)
+        fail_safe: tuple[float, ...] = (float(choices.index(record.action.fail_safe)),)
     else:
-        missing = [key for key in ("names", "units", "low", "high") if getattr(said.action, key) is None]
+        missing = [key for key in ("names", "units", "low", "high") if getattr(record.action, key) is None]
         if missing:
             raise ContractError(f"field {missing[0]!r} is missing", where=f"{where}: [action]")
-        if not isinstance(said.action.fail_safe, tuple):
+        if not isinstance(record.action.fail_safe, tuple):
             raise ContractError("fail_safe is a word, numbers are needed", where=f"{where}: [action]")
-        action = Channels(said.action.names, said.action.units, said.action.low, said.action.high, where=where)
-        fail_safe = said.action.fail_safe
+        action = Channels(record.action.names, record.action.units, record.action.low, record.action.high, where=where)
+        fail_safe = record.action.fail_safe
     contract = Contract(
-        environment=said.environment,
+        environment=record.environment,
         observation=observation,
         action=action,
-        steps=said.steps,
-        state=said.state,
-        control_period=said.control_period,
+        steps=record.steps,
+        state=record.state,
+        control_period=record.control_period,
         fail_safe=fail_safe,
-        provenance=said.provenance,
+        provenance=record.provenance,
         choices=choices,
-        wrappers=said.wrappers,
+        wrappers=record.wrappers,
         where=where,
     )
-    if said.normaliser is not None:
-        _check_normaliser(said, observation.size, where)
-    if kind_of(said.encoder) == "population" and said.encoder.low >= said.encoder.high:
+    if record.normaliser is not None:
+        _check_normaliser(record, observation.size, where)
+    if kind_of(record.encoder) == "population" and record.encoder.low >= record.encoder.high:
         raise ContractError("low is not below high", where=f"{where}: [encoder]")
-    return ContractFile(contract, where, said)
+    return ContractFile(contract, where, record)
 
 
-def _check_normaliser(said: Any, size: int, where: str) -> None:
+def _check_normaliser(record: Any, size: int, where: str) -> None:
     at = f"{where}: [normaliser]"
     for field in ("mean", "variance"):
-        if len(getattr(said.normaliser, field)) != size:
+        if len(getattr(record.normaliser, field)) != size:
             raise ContractError(
-                f"{field} has {len(getattr(said.normaliser, field))} values, the observation {size}", where=at
+                f"{field} has {len(getattr(record.normaliser, field))} values, the observation {size}", where=at
             )
-    if kind_of(said.encoder) == "spikes":
+    if kind_of(record.encoder) == "spikes":
         raise ContractError("what is normalised is no spike any more: leave the table out", where=at)
-    if getattr(said.encoder, "clip", None) is not None:
+    if getattr(record.encoder, "clip", None) is not None:
         raise ContractError("clip stands in [normaliser] already", where=f"{where}: [encoder]")
 
 

@@ -34,52 +34,52 @@ class Surroundings:
     wrappers: Sequence[str] = ()
 
 
-def contract_template(known: Surroundings) -> str:
+def contract_template(environment: Surroundings) -> str:
     """The text of a contract.toml. What is unknown stands in it as a comment, for the reader to fill in."""
-    names = _names(known.observations, "observation_{}")
+    names = _names(environment.observations, "observation_{}")
     period = (
         "control_period = # seconds: the environment does not say it"
-        if known.period is None
-        else (f"control_period = {float(known.period)!r}")
+        if environment.period is None
+        else (f"control_period = {float(environment.period)!r}")
     )
-    if known.period is None:
+    if environment.period is None:
         period = f"# {period}"
     return _HEAD.format(
-        environment=_text(known.environment),
-        wrappers=_row(list(known.wrappers) or ["FlattenObservation"]),
-        wrapped="" if known.wrappers else "# ",
+        environment=_text(environment.environment),
+        wrappers=_row(list(environment.wrappers) or ["FlattenObservation"]),
+        wrapped="" if environment.wrappers else "# ",
         period=period,
         names=_row(names),
-        units=_row(known.units or ["1"] * len(names)),
-        action=_action(known),
+        units=_row(environment.units or ["1"] * len(names)),
+        action=_action(environment),
         zeros=_row([0.0] * len(names)),
         ones=_row([1.0] * len(names)),
-        decoder=_CHOICE if known.choices else _VALUES,
+        decoder=_CHOICE if environment.choices else _VALUES,
     )
 
 
-def _names(given: Sequence[str] | int, pattern: str) -> list[str]:
-    return [pattern.format(k) for k in range(given)] if isinstance(given, int) else list(given)
+def _names(names: Sequence[str] | int, pattern: str) -> list[str]:
+    return [pattern.format(k) for k in range(names)] if isinstance(names, int) else list(names)
 
 
-def _action(known: Surroundings) -> str:
-    if known.choices:
-        choices = _names(known.choices, "action {}")
+def _action(environment: Surroundings) -> str:
+    if environment.choices:
+        choices = _names(environment.choices, "action {}")
         return (
             f"# The actions to choose from, in the environment's order, and the one that is taken when none can be "
             f"computed.\nchoices = {_row(choices)}\nfail_safe = {_text(choices[0])}"
         )
-    names = _names(known.actions, "action_{}")
-    lines = [f"names = {_row(names)}", f"units = {_row(known.action_units or ['1'] * len(names))}"]
-    for side, limits in (("low", known.low), ("high", known.high)):
+    names = _names(environment.actions, "action_{}")
+    lines = [f"names = {_row(names)}", f"units = {_row(environment.action_units or ['1'] * len(names))}"]
+    for side, limits in (("low", environment.low), ("high", environment.high)):
         if len(limits) == len(names) and all(math.isfinite(x) for x in limits):
             lines.append(f"{side} = {_row([float(x) for x in limits])}")
         else:
             lines.append(f"# {side} = # the environment states no limits: state those of your actuators")
     lines.append("# The action that is taken when none can be computed. Within the limits.")
     rest = (
-        [min(max(0.0, float(low)), float(high)) for low, high in zip(known.low, known.high, strict=True)]
-        if len(known.low) == len(known.high) == len(names)
+        [min(max(0.0, float(low)), float(high)) for low, high in zip(environment.low, environment.high, strict=True)]
+        if len(environment.low) == len(environment.high) == len(names)
         else [0.0] * len(names)
     )
     lines.append(f"fail_safe = {_row(rest)}")

@@ -274,22 +274,22 @@ def _read(file: BinaryIO, where: str) -> Program:
     return program
 
 
-def _schedule(said: Any) -> Schedule:
-    return Schedule(said.steps, said.state, said.held)
+def _schedule(record: Any) -> Schedule:
+    return Schedule(record.steps, record.state, record.held)
 
 
-def _check_format(found: Any, where: str) -> None:
-    if isinstance(found, bool) or not isinstance(found, int) or found < 1:
-        raise FileFormatError(f"says format {schema.printable(repr(found))}, which is no version", where=where)
-    if found > FORMAT:
+def _check_format(version: Any, where: str) -> None:
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise FileFormatError(f"says format {schema.printable(repr(version))}, which is no version", where=where)
+    if version > FORMAT:
         raise FileFormatError(
-            f"has format {schema.printable(repr(found))}, this version reads {FORMAT}",
+            f"has format {schema.printable(repr(version))}, this version reads {FORMAT}",
             where=where,
             hint="upgrade nervecord",
         )
-    if found < FORMAT:
+    if version < FORMAT:
         raise FileFormatError(
-            f"has the old format {found}, this version reads {FORMAT}",
+            f"has the old format {version}, this version reads {FORMAT}",
             where=where,
             hint="compile its policy again: nervecord compile policy.nir",
         )
@@ -314,17 +314,17 @@ def _members(file: BinaryIO, where: str) -> list[bytes]:
         )
     try:
         with zipfile.ZipFile(file) as archive:
-            found = archive.infolist()
-            if sorted(info.filename for info in found) != sorted(MEMBERS):
-                named = ", ".join(repr(info.filename) for info in found)
+            infos = archive.infolist()
+            if sorted(info.filename for info in infos) != sorted(MEMBERS):
+                named = ", ".join(repr(info.filename) for info in infos)
                 raise FileFormatError(
                     f"holds {schema.printable(named)}, a program has {', '.join(MEMBERS)}", where=where, hint=hint
                 )
-            if any(info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 for info in found):
+            if any(info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 for info in infos):
                 raise FileFormatError("has compressed or encrypted parts, which no program has", where=where)
-            if sum(info.file_size for info in found) > size:
+            if sum(info.file_size for info in infos) > size:
                 raise FileFormatError("declares more bytes than it has", where=where)
-            text = sum(info.file_size for info in found if info.filename != "arrays.bin")
+            text = sum(info.file_size for info in infos if info.filename != "arrays.bin")
             if text > MOST_TEXT:
                 raise FileFormatError(f"has {text} bytes of JSON, at most {MOST_TEXT} are read", where=where)
             return [archive.read(name) for name in MEMBERS]

@@ -63,13 +63,13 @@ def _limit(memory: int, seconds: int) -> None:
         import resource
     except ImportError:  # Windows: the parent's time limit and the checks of sizes remain.
         return
-    wanted = {
+    limits = {
         resource.RLIMIT_AS: memory,
         resource.RLIMIT_CPU: seconds,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_FSIZE: 0,
     }
-    for what, value in wanted.items():
+    for what, value in limits.items():
         _, hard = resource.getrlimit(what)
         endless = hard == resource.RLIM_INFINITY
         value = value if endless else min(value, hard)

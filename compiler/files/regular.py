@@ -25,14 +25,14 @@ def open_regular(path: str | os.PathLike[str], where: str, most: int, kind: str)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise FileFormatError(f"cannot be read: {reason}", where=where) from None
-    found = os.fstat(descriptor)
+    status = os.fstat(descriptor)
     wrong = ""
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         wrong = f"is a folder, not a {kind}"
-    elif not stat.S_ISREG(found.st_mode):
+    elif not stat.S_ISREG(status.st_mode):
         wrong = "is no regular file"
-    elif found.st_size > most:
-        wrong = f"has {found.st_size} bytes, at most {most} are read"
+    elif status.st_size > most:
+        wrong = f"has {status.st_size} bytes, at most {most} are read"
     if wrong:
         os.close(descriptor)
         raise FileFormatError(wrong, where=where)

@@ -36,10 +36,10 @@ def graph_to_data(graph: Graph) -> tuple[dict[str, Any], dict[str, Array]]:
     arrays: dict[str, Array] = {}
     nodes = []
     for name, op in graph.nodes.items():
-        said: dict[str, Any] = {"name": name}
+        record: dict[str, Any] = {"name": name}
         if op.origin:
-            said["origin"] = list(op.origin)
-        nodes.append(said | _said(op, f"{name}/", arrays))
+            record["origin"] = list(op.origin)
+        nodes.append(record | _said(op, f"{name}/", arrays))
     structure = {
         "level": graph.level.value,
         "dt": graph.dt,
@@ -50,25 +50,25 @@ def graph_to_data(graph: Graph) -> tuple[dict[str, Any], dict[str, Array]]:
 
 
 def _said(value: Op | Part, prefix: str, arrays: dict[str, Array]) -> dict[str, Any]:
-    found: dict[str, Any] = {"kind": type(value).__name__}
+    data: dict[str, Any] = {"kind": type(value).__name__}
     for name, declared in declarations(type(value)):
-        given = getattr(value, name)
-        if given is None:
+        field_value = getattr(value, name)
+        if field_value is None:
             continue
         match declared.kind:
             case "array":
-                arrays[prefix + name] = given
+                arrays[prefix + name] = field_value
             case "part":
-                found[name] = _said(given, f"{prefix}{name}.", arrays)
+                data[name] = _said(field_value, f"{prefix}{name}.", arrays)
             case "shape":
-                found[name] = [int(k) for k in given]
+                data[name] = [int(k) for k in field_value]
             case "integer":
-                found[name] = int(given)
+                data[name] = int(field_value)
             case "number":
-                found[name] = float(given)
+                data[name] = float(field_value)
             case _:
-                found[name] = given
-    return found
+                data[name] = field_value
+    return data
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -90,11 +90,11 @@ def graph_from_data(structure: Any, arrays: Mapping[str, Array], *, where: str) 
     for item in frame.nodes:
         name = item.get("name")
         at = where if not isinstance(name, str) else f"{where}: node {name!r}"
-        said = checked(item, _node(), at)
-        if said.name in nodes:
+        record = checked(item, _node(), at)
+        if record.name in nodes:
             raise FileFormatError("two nodes have this name", where=at)
         kind = OPS[item["kind"]]
-        nodes[said.name] = kind(**_values(kind, said, f"{said.name}/", left, at), origin=tuple(said.origin))
+        nodes[record.name] = kind(**_values(kind, record, f"{record.name}/", left, at), origin=tuple(record.origin))
     if left:
         raise FileFormatError(f"the array {min(left)!r} belongs to no node", where=where)
     try:
@@ -103,33 +103,33 @@ def graph_from_data(structure: Any, arrays: Mapping[str, Array], *, where: str) 
         raise FileFormatError(error.message, where=f"{where}: {error.where}", hint=error.hint) from None
 
 
-def _values(kind: type, said: Any, prefix: str, left: dict[str, Array], where: str) -> dict[str, Any]:
+def _values(kind: type, record: Any, prefix: str, left: dict[str, Array], where: str) -> dict[str, Any]:
     """The fields of an op or a part; its arrays are taken out of `left`."""
     values: dict[str, Any] = {}
     for name, declared in declarations(kind):
         if declared.kind == "array":
             values[name] = _array(prefix + name, declared, left, where)
         elif declared.kind == "part":
-            part = getattr(said, name)
+            part = getattr(record, name)
             of = None if part is None else _parts(kind, name)[schema.kind_of(part)]
             values[name] = None if of is None else of(**_values(of, part, f"{prefix}{name}.", left, where))
         else:
-            values[name] = getattr(said, name)
+            values[name] = getattr(record, name)
     return values
 
 
 def _array(name: str, declared: Declared, left: dict[str, Array], where: str) -> Array | None:
-    found = left.pop(name, None)
-    if found is None:
+    array = left.pop(name, None)
+    if array is None:
         if declared.optional:
             return None
         raise FileFormatError(f"the array {name!r} is missing", where=where)
     # Ops convert what they are given; in a file that would turn text into numbers and NaN into integers.
-    if found.dtype != declared.dtype:
+    if array.dtype != declared.dtype:
         raise FileFormatError(
-            f"the array {name!r} holds {found.dtype}, {np.dtype(declared.dtype)} is needed", where=where
+            f"the array {name!r} holds {array.dtype}, {np.dtype(declared.dtype)} is needed", where=where
         )
-    return found
+    return array
 
 
 @functools.cache

@@ -161,11 +161,11 @@ class Contract:
         Raises:
             ContractError: a field is missing, unknown, of the wrong type, or out of bounds.
         """
-        said = schema.checked(data, _form(), where, ContractError)
+        record = schema.checked(data, _form(), where, ContractError)
         text = schema.unprintable(data)
         if text is not None:
             raise ContractError(f"the text {text!r} cannot be printed", where=where)
-        values = {f.name: getattr(said, f.name) for f in dataclasses.fields(cls)}
+        values = {f.name: getattr(record, f.name) for f in dataclasses.fields(cls)}
         for name in ("observation", "action"):
             channels = values[name]
             values[name] = Channels(channels.names, channels.units, channels.low, channels.high, where=where)

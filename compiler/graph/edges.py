@@ -26,24 +26,24 @@ def dissolve(edges: Sequence[Edge], names: Collection[str], *, where: str) -> li
         if len(group) > 1 or name in out[name]:
             raise GraphError(f"{', '.join(sorted(group)[:20])} feed one another and nothing else", where=where)
         reached[name] = _bounded(out[name], reached, where)
-    kept = [(a, b) for a, b in edges if a not in out]
-    if not any(b in out for _, b in kept):
-        return kept
-    found: list[Edge] = []
-    for a, b in kept:
-        found += [(a, c) for c in reached[b]] if b in out else [(a, b)]
-        if len(found) > MOST_EDGES:
+    inner = [(a, b) for a, b in edges if a not in out]
+    if not any(b in out for _, b in inner):
+        return inner
+    result: list[Edge] = []
+    for a, b in inner:
+        result += [(a, c) for c in reached[b]] if b in out else [(a, b)]
+        if len(result) > MOST_EDGES:
             raise _too_many(where)
-    return found
+    return result
 
 
 def _bounded(names: Iterable[str], reached: Mapping[str, list[str]], where: str) -> list[str]:
-    found: list[str] = []
+    ends: list[str] = []
     for b in names:
-        found += reached.get(b, (b,))
-        if len(found) > MOST_EDGES:
+        ends += reached.get(b, (b,))
+        if len(ends) > MOST_EDGES:
             raise _too_many(where)
-    return found
+    return ends
 
 
 def _too_many(where: str) -> GraphError:
@@ -60,22 +60,22 @@ def components(names: Iterable[str], following: Callable[[str], Iterable[str]]) 
     """
     number: dict[str, int] = {}
     low: dict[str, int] = {}
-    held: list[str] = []
+    stack: list[str] = []
     on_stack: set[str] = set()
-    found: list[list[str]] = []
+    result: list[list[str]] = []
     for start in names:
         if start in number:
             continue
         walk = [(start, iter(following(start)))]
         number[start] = low[start] = len(number)
-        held.append(start)
+        stack.append(start)
         on_stack.add(start)
         while walk:
             name, ahead = walk[-1]
             for b in ahead:
                 if b not in number:
                     number[b] = low[b] = len(number)
-                    held.append(b)
+                    stack.append(b)
                     on_stack.add(b)
                     walk.append((b, iter(following(b))))
                     break
@@ -86,12 +86,12 @@ def components(names: Iterable[str], following: Callable[[str], Iterable[str]]) 
                 if walk:
                     low[walk[-1][0]] = min(low[walk[-1][0]], low[name])
                 if low[name] == number[name]:
-                    group = [held.pop()]
+                    group = [stack.pop()]
                     while group[-1] != name:
-                        group.append(held.pop())
+                        group.append(stack.pop())
                     on_stack.difference_update(group)
-                    found.append(group[::-1])
-    return found
+                    result.append(group[::-1])
+    return result
 
 
 def reading_order(names: Iterable[str], edges: Iterable[Edge]) -> list[str]:
@@ -127,12 +127,12 @@ def reading_order(names: Iterable[str], edges: Iterable[Edge]) -> list[str]:
 
 def cycles(names: Iterable[str], edges: Iterable[Edge]) -> list[str]:
     """Names that lie on a cycle, or between two, in order."""
-    left = dict.fromkeys(names)
+    rest = dict.fromkeys(names)
     sides = []
-    inner = [(a, b) for a, b in edges if a in left and b in left]
+    inner = [(a, b) for a, b in edges if a in rest and b in rest]
     for pairs in (inner, [(b, a) for a, b in inner]):
-        count = dict.fromkeys(left, 0)
-        out: dict[str, list[str]] = {name: [] for name in left}
+        count = dict.fromkeys(rest, 0)
+        out: dict[str, list[str]] = {name: [] for name in rest}
         for a, b in pairs:
             count[b] += 1
             out[a].append(b)
@@ -143,4 +143,4 @@ def cycles(names: Iterable[str], edges: Iterable[Edge]) -> list[str]:
                 if count[b] == 0:
                     ready.append(b)
         sides.append(set(ready))
-    return [name for name in left if not any(name in side for side in sides)]
+    return [name for name in rest if not any(name in side for side in sides)]

@@ -35,14 +35,14 @@ class Names:
         """Give this name to nothing else."""
         self._taken.add(name)
 
-    def fresh(self, wanted: str) -> str:
+    def fresh(self, base: str) -> str:
         """The name, or the first of it with a number that is not taken; taken from now on."""
-        name = wanted
+        name = base
         # From where the last search for it ended: else many of one name would take quadratic time.
-        number = self._next.get(wanted, 2)
+        number = self._next.get(base, 2)
         while name in self._taken:
-            name = f"{wanted}{self._sign}{number}"
+            name = f"{base}{self._sign}{number}"
             number += 1
-        self._next[wanted] = number
+        self._next[base] = number
         self.take(name)
         return name

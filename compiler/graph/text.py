@@ -51,42 +51,42 @@ def to_text(subject: Graph | Policy) -> str:
 def explain(before: Graph | Policy, after: Graph | Policy) -> list[str]:
     """What a pass did, one sentence per change; empty where it did nothing."""
     (old, old_contract), (new, new_contract) = parts(before), parts(after)
-    said = _explain_graphs(old, new)
+    lines = _explain_graphs(old, new)
     if old_contract != new_contract:
-        said.append("the contract changed")
+        lines.append("the contract changed")
     if _recorded(before) != _recorded(after):
-        said.append("the recorded observations changed")
-    return said
+        lines.append("the recorded observations changed")
+    return lines
 
 
 def _explain_graphs(before: Graph, after: Graph) -> list[str]:
-    said: list[str] = []
+    lines: list[str] = []
     if before.level is not after.level:
-        said.append(f"the graph went from {before.level.value} to {after.level.value}")
+        lines.append(f"the graph went from {before.level.value} to {after.level.value}")
     if before.dt != after.dt:
-        said.append(f"dt: {_scalar(before.dt)} -> {_scalar(after.dt)} s")
+        lines.append(f"dt: {_scalar(before.dt)} -> {_scalar(after.dt)} s")
     if before.arithmetic != after.arithmetic and None not in (before.arithmetic, after.arithmetic):
-        said.append("the arithmetic changed")
+        lines.append("the arithmetic changed")
     heir = {origin: name for name, op in after.nodes.items() for origin in op.origin}
     for name, op in before.nodes.items():
         if name not in after.nodes:
             into = next((heir[origin] for origin in (*op.origin, name) if origin in heir), None)
-            said.append(f"{_name(name)} ({op.kind}) " + (f"went into {_name(into)}" if into else "is gone"))
+            lines.append(f"{_name(name)} ({op.kind}) " + (f"went into {_name(into)}" if into else "is gone"))
     for name, op in after.nodes.items():
         if name not in before.nodes:
-            said.append(f"{_name(name)} ({op.kind}) is new")
+            lines.append(f"{_name(name)} ({op.kind}) is new")
         elif before.nodes[name] != op:
-            said.append(_change(name, before.nodes[name], op))
+            lines.append(_change(name, before.nodes[name], op))
     for label, one, other in (("gone", before, after), ("new", after, before)):
-        kept = set(other.edges)
-        lost = [_edge(edge) for edge in one.edges if edge not in kept]
+        common = set(other.edges)
+        lost = [_edge(edge) for edge in one.edges if edge not in common]
         if lost:
-            said.append(f"edges {label}: {', '.join(lost)}")
+            lines.append(f"edges {label}: {', '.join(lost)}")
     if list(before.nodes) != list(after.nodes) and sorted(before.nodes) == sorted(after.nodes):
-        said.append("the order of the nodes changed")
+        lines.append("the order of the nodes changed")
     if before.edges != after.edges and sorted(before.edges) == sorted(after.edges):
-        said.append("the order of the edges changed")
-    return said
+        lines.append("the order of the edges changed")
+    return lines
 
 
 def _change(name: str, before: Op, after: Op) -> str:
@@ -118,11 +118,11 @@ def _fields(name: str, op: Op) -> dict[str, str]:
 def _values(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
     """(field, value) of every declared field; those of a part as part.field."""
     for field, declared in declarations(type(value)):
-        held = getattr(value, field)
-        if declared.kind == "part" and held is not None:
-            yield from _values(held, f"{prefix}{field}.")
+        part = getattr(value, field)
+        if declared.kind == "part" and part is not None:
+            yield from _values(part, f"{prefix}{field}.")
         else:
-            yield prefix + field, held
+            yield prefix + field, part
 
 
 def _policy(contract: Contract) -> str:

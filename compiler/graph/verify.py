@@ -30,32 +30,32 @@ def verify(subject: Graph | Policy, level: Level | None = None) -> list[Finding]
     """Every violation of the rules of `level` (the graph's own by default); an empty list for a legal subject."""
     graph, contract = parts(subject)
     level = level or graph.level
-    found: list[Finding] = []
+    findings: list[Finding] = []
     if graph.level is not level:
-        found.append(_error("level", "graph", f"is at level {graph.level.value}, not {level.value}"))
+        findings.append(_error("level", "graph", f"is at level {graph.level.value}, not {level.value}"))
     for what, count, most in (("nodes", len(graph.nodes), MOST_NODES), ("edges", len(graph.edges), MOST_EDGES)):
         if count > most:
-            return [*found, _error("size", "graph", f"has too many {what}", value=count, limit=most)]
+            return [*findings, _error("size", "graph", f"has too many {what}", value=count, limit=most)]
     shapeless = False
     for name, op in graph.nodes.items():
         if level not in op.levels:
-            found.append(_error("illegal-node", name, f"{op.kind} has no meaning at level {level.value}"))
+            findings.append(_error("illegal-node", name, f"{op.kind} has no meaning at level {level.value}"))
         for code, message, value, limit in op.violations():
             shapeless |= code in ("shape", "missing", "empty", "part", "type", "axes") or _has_sizes(op)
-            found.append(_error(code, name, message, value=value, limit=limit))
+            findings.append(_error(code, name, message, value=value, limit=limit))
     if shapeless:
-        return found  # it has no shape to connect
-    found += sizes(graph, contract)
-    if any(finding.code == "size" for finding in found):
-        return found  # the rest would take as long as running it
-    found += _connections(graph)
+        return findings  # it has no shape to connect
+    findings += sizes(graph, contract)
+    if any(finding.code == "size" for finding in findings):
+        return findings  # the rest would take as long as running it
+    findings += _connections(graph)
     if level is not Level.IMPORTED:
-        found += _executable(graph, contract)
+        findings += _executable(graph, contract)
     if level is Level.INTEGER:
-        found += _integers(graph)
+        findings += _integers(graph)
     if contract is not None:
-        found += _policy(graph, contract)
-    return found
+        findings += _policy(graph, contract)
+    return findings
 
 
 def require(subject: Subject, level: Level | None = None, *, where: str | None = None) -> Subject:
@@ -81,9 +81,9 @@ def _connections(graph: Graph) -> Iterator[Finding]:
         if not names:
             yield _error("no-end", "graph", f"has no {kind} node")
     for a, b in graph.edges:
-        shape, wanted = graph.nodes[a].out_shape, graph.nodes[b].in_shape
-        if shape != wanted:
-            yield _error("shape", b, f"takes shape {wanted}, and {a} gives {shape}", _more_axes(shape, wanted))
+        shape, needed = graph.nodes[a].out_shape, graph.nodes[b].in_shape
+        if shape != needed:
+            yield _error("shape", b, f"takes shape {needed}, and {a} gives {shape}", _more_axes(shape, needed))
     for name, op in graph.nodes.items():
         role = type(op).ROLE
         if not graph.sources(name) and role != "input":
@@ -96,9 +96,9 @@ def _connections(graph: Graph) -> Iterator[Finding]:
             yield _error("end", name, "an Output node feeds another node")
 
 
-def _more_axes(shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+def _more_axes(shape: tuple[int, ...], needed: tuple[int, ...]) -> str:
     """What to do where one of two shapes is the other with axes before it; else nothing."""
-    longer, shorter = (shape, wanted) if len(shape) > len(wanted) else (wanted, shape)
+    longer, shorter = (shape, needed) if len(shape) > len(needed) else (needed, shape)
     axes = longer[: len(longer) - len(shorter)]
     if not axes or longer[len(axes) :] != shorter:
         return ""
@@ -151,12 +151,12 @@ def _host_places(graph: Graph, contract: Contract | None) -> Iterator[Finding]:
             misplaced = "has one Output"
         if misplaced:
             yield _error("misplaced", name, f"{op.kind} {misplaced}")
-        read = {
+        ways = {
             "counted" if isinstance(b, Decoder) and type(b).READS == "sum" else "read"
             for b in destinations
             if not is_core(b)
         }
-        if is_core(op) and len(read) > 1:
+        if is_core(op) and len(ways) > 1:
             yield _error(
                 "read-twice", name, "is read at the end and counted over all steps at once", "read it in one way"
             )
@@ -217,7 +217,7 @@ def _integers(graph: Graph) -> Iterator[Finding]:
 
 
 def _policy(graph: Graph, contract: Contract) -> Iterator[Finding]:
-    for role, label, wanted in (
+    for role, label, size in (
         ("input", "observation", contract.observation.size),
         ("output", "action", contract.action.size),
     ):
@@ -226,9 +226,9 @@ def _policy(graph: Graph, contract: Contract) -> Iterator[Finding]:
             if len(op.in_shape) != 1:
                 yield _error("contract", name, f"has shape {op.in_shape}, and a policy's values are one row")
         total = sum(op.size for _, op in ends)
-        if ends and total != wanted:
+        if ends and total != size:
             names = " + ".join(name for name, _ in ends)
-            yield _error("contract", names, f"has {total} values, and the contract's {label} has {wanted}")
+            yield _error("contract", names, f"has {total} values, and the contract's {label} has {size}")
     for name in graph.outputs:
         if any(is_core(graph.nodes[a]) for a in graph.sources(name)):
             yield _error(
@@ -250,23 +250,23 @@ def _limits(graph: Graph, contract: Contract) -> Iterator[Finding]:
         if any(isinstance(op, Decoder) and op.choices for op in decoders):
             continue  # the contract's own check of choices covers it
         ranges = [op.limits for op in decoders if isinstance(op, Decoder)]
-        for side, given, allowed in (("low", 0, low), ("high", 1, high)):
+        for side, end, allowed in (("low", 0, low), ("high", 1, high)):
             if allowed is None or len(allowed) < first:
                 continue
             if any(limits is None for limits in ranges):
                 yield _error("limits", name, "its decoder has no limits, and the contract's action has")
                 break
-            total = sum(limits[given] for limits in ranges if limits is not None)
-            wanted = np.array(allowed[part])
-            beyond = total < wanted if given == 0 else total > wanted
+            total = sum(limits[end] for limits in ranges if limits is not None)
+            contract_limit = np.array(allowed[part])
+            beyond = total < contract_limit if end == 0 else total > contract_limit
             if np.any(beyond):
                 k = int(np.flatnonzero(beyond)[0])
                 yield _error(
                     "limits",
                     name,
                     f"can go beyond the contract's limit ({side}) of {contract.action.names[part][k]}",
-                    value=float(np.broadcast_to(total, wanted.shape)[k]),
-                    limit=float(wanted[k]),
+                    value=float(np.broadcast_to(total, contract_limit.shape)[k]),
+                    limit=float(contract_limit[k]),
                 )
 
 

@@ -75,25 +75,25 @@ def sparest(finest: C, others: Iterable[C], calibration: Calibration | StreamCal
     return next(fitting, finest)
 
 
-def _error(candidate: Planned, made: Plan, calibration: Calibration | StreamCalibration) -> float:
+def _error(candidate: Planned, floats: Plan, calibration: Calibration | StreamCalibration) -> float:
     """The rms error of the action, or of the preferences where it is a choice; of a stream of what leaves."""
     if isinstance(calibration, StreamCalibration):
-        return _stream_error(candidate, made, calibration)[0]
-    count = affordable(made, SEARCH_OBSERVATIONS, SEARCH_WORK, SEARCH_STEPS)
-    rows = spread(len(calibration.observations), count, carried=not made.schedule.resets)
-    actions, preferences = answers(made, calibration.observations[rows])
+        return _stream_error(candidate, floats, calibration)[0]
+    count = affordable(floats, SEARCH_OBSERVATIONS, SEARCH_WORK, SEARCH_STEPS)
+    rows = spread(len(calibration.observations), count, carried=not floats.schedule.resets)
+    actions, preferences = answers(floats, calibration.observations[rows])
     if calibration.preferences is None:
         return _errors(actions - calibration.actions[rows])[0]
     assert preferences is not None
     return _errors(preferences - calibration.preferences[rows])[0]
 
 
-def answers(made: Plan, observations: Array) -> tuple[Array, Array | None]:
+def answers(plan: Plan, observations: Array) -> tuple[Array, Array | None]:
     """Actions of a policy, and where they are choices (k, choices) what it held of each."""
-    machine = Machine(made)
-    chooses = made.contract is not None and bool(made.contract.choices)
+    machine = Machine(plan)
+    chooses = plan.contract is not None and bool(plan.contract.choices)
     actions, preferences = [], []
-    for row in batches(made, observations):
+    for row in batches(plan, observations):
         if len(row) != machine.batch:
             machine.reset(len(row))
         actions.append(machine.window(row)[0])
@@ -112,13 +112,13 @@ def _rounded(measure: float) -> float:
 
 
 def report_error(
-    best: Planned, calibration: Calibration | StreamCalibration | None, floats: Plan, made: Plan
+    best: Planned, calibration: Calibration | StreamCalibration | None, floats: Plan, integers: Plan
 ) -> tuple[dict[str, Any], list[Finding]]:
     """The integers' error against float on recorded input, as plain JSON types, and what is to be warned of."""
     if calibration is None:
         return {"observations": 0}, []
     if isinstance(calibration, StreamCalibration):
-        rms, largest, different = _stream_error(best, made, calibration)
+        rms, largest, different = _stream_error(best, integers, calibration)
         count = len(next(iter(calibration.inputs.values())))
         return {
             "output_error_rms": rms,
@@ -126,14 +126,14 @@ def report_error(
             "spikes_different": different,
             "observations": count,
         }, []
-    actions, preferences = answers(made, calibration.observations)
+    actions, preferences = answers(integers, calibration.observations)
     base = {"observations": len(calibration.observations), "observations_clipped": calibration.saturated}
-    found: list[Finding] = []
+    findings: list[Finding] = []
     if preferences is None or calibration.preferences is None:
         rms, largest = _errors(actions - calibration.actions)
         size = float(np.sqrt(np.mean(calibration.actions**2)))
         if rms > LARGE_ERROR * size:
-            found.append(
+            findings.append(
                 Finding(
                     "action-error",
                     "warning",
@@ -144,11 +144,11 @@ def report_error(
                     "more weight bits or slices, or a network trained with a smaller range of weights",
                 )
             )
-        return {"action_error_rms": rms, "action_error_max": largest, **base}, found
+        return {"action_error_rms": rms, "action_error_max": largest, **base}, findings
     error = choice_report(calibration.preferences, actions, preferences)
     changed = error["choices_different"]
     if changed > MANY_CHOICES * len(calibration.observations):
-        found.append(
+        findings.append(
             Finding(
                 "choice-error",
                 "warning",
@@ -156,14 +156,14 @@ def report_error(
                 f"on {changed} of {len(calibration.observations)} observations another action is chosen",
             )
         )
-    return {**error, **base}, found
+    return {**error, **base}, findings
 
 
-def choice_report(preferred: Array, chosen: Array, held: Array) -> dict[str, Any]:
+def choice_report(preferred: Array, chosen: Array, integers: Array) -> dict[str, Any]:
     """What integers did to a choice of actions, on recorded observations.
 
     Args:
-        preferred: (k, choices) preferences of the float policy. held: of the integer one, in the same units.
+        preferred: (k, choices) preferences of the float policy. integers: of the integer one, in the same units.
         chosen: (k, 1) actions of the integer policy.
 
     Returns:
@@ -172,33 +172,33 @@ def choice_report(preferred: Array, chosen: Array, held: Array) -> dict[str, Any
         several integers were the largest, so that the rule of the first decided; "preference_error_rms" and
         "preference_error_max", in the float policy's units.
     """
-    taken = np.take_along_axis(preferred, chosen.astype(np.int64), axis=1)[:, 0]
-    lead = preferred.max(axis=1) - taken
+    chosen_preference = np.take_along_axis(preferred, chosen.astype(np.int64), axis=1)[:, 0]
+    lead = preferred.max(axis=1) - chosen_preference
     different = preferred.argmax(axis=1) != chosen[:, 0]
-    rms, largest = _errors(held - preferred)
+    rms, largest = _errors(integers - preferred)
     return {
         "choices_different": int(np.count_nonzero(different)),
         "choice_margin_max": float(lead.max()),
-        "choice_ties": int(np.count_nonzero((held == held.max(axis=1, keepdims=True)).sum(axis=1) > 1)),
+        "choice_ties": int(np.count_nonzero((integers == integers.max(axis=1, keepdims=True)).sum(axis=1) > 1)),
         "preference_error_rms": rms,
         "preference_error_max": largest,
     }
 
 
-def _stream_error(candidate: Planned, made: Plan, calibration: StreamCalibration) -> tuple[float, float, int]:
+def _stream_error(candidate: Planned, integers: Plan, calibration: StreamCalibration) -> tuple[float, float, int]:
     """(rms, largest) error of what leaves, later by each output's latency, and how many spikes differ."""
-    trace = simulate(made.graph, dict(calibration.inputs), made.schedule)
+    trace = simulate(integers.graph, dict(calibration.inputs), integers.schedule)
     # In a window that is cleared the reads have their own steps already.
-    late = {} if made.schedule.resets else candidate.late
+    late = {} if integers.schedule.resets else candidate.late
     squares, count, largest, different = 0.0, 0, 0.0, 0
-    for name, wanted in calibration.left.items():
+    for name, expected in calibration.left.items():
         shift = late.get(name, 0)
         got = trace.left[name][shift:, 0]
-        error = got - wanted[: len(got)]
+        error = got - expected[: len(got)]
         if not error.size:
             continue
         squares, count = squares + float(np.sum(error**2)), count + error.size
         largest = max(largest, float(np.abs(error).max()))
-        if all(made.graph.nodes[a].spikes for a in made.graph.sources(name)):
+        if all(integers.graph.nodes[a].spikes for a in integers.graph.sources(name)):
             different += int(np.count_nonzero(error))
     return float(np.sqrt(squares / max(count, 1))), largest, different

@@ -37,7 +37,7 @@ class Entering:
     code: str
 
 
-def entering_of(made: Plan, name: str, op: Op) -> Entering:
+def entering_of(plan: Plan, name: str, op: Op) -> Entering:
     """An entry of the float graph.
 
     Raises:
@@ -52,19 +52,19 @@ def entering_of(made: Plan, name: str, op: Op) -> Entering:
             where=op.label if op.origin else name,
             hint="normalise with a clip, or declare the input's limit",
         )
-    return Entering(name, op, limit, _code_name(made, name, "quantise"))
+    return Entering(name, op, limit, _code_name(plan, name, "quantise"))
 
 
-def with_channel(made: Plan, entry: Entering) -> Entering:
+def with_channel(plan: Plan, entry: Entering) -> Entering:
     """An entry that spikes and carries a bias. A population code has room for the channel itself, an Input has not."""
     if isinstance(entry.op, PopulationEncode):
         return entry
-    return dataclasses.replace(entry, code=_code_name(made, entry.name, "bias"))
+    return dataclasses.replace(entry, code=_code_name(plan, entry.name, "bias"))
 
 
-def _code_name(made: Plan, entry: str, kind: str) -> str:
+def _code_name(plan: Plan, entry: str, kind: str) -> str:
     """A name that no node has, of what sends an entry's values."""
-    return unused(kind if len(made.entries) == 1 else f"{kind}.{entry}", made.graph.nodes)
+    return unused(kind if len(plan.entries) == 1 else f"{kind}.{entry}", plan.graph.nodes)
 
 
 def coarsest(limit: float) -> float:
@@ -77,7 +77,7 @@ def encoder_scales(entries: Sequence[Entering], arithmetic: Arithmetic) -> list[
     limits = {entry.name: entry.limit for entry in entries if entry.limit is not None}
     if not limits:
         return [{}]
-    found: list[dict[str, float]] = []
+    scales_seen: list[dict[str, float]] = []
     for step in range(len(INPUT_EXPONENTS)):
         scales = {}
         for name, limit in limits.items():
@@ -90,9 +90,9 @@ def encoder_scales(entries: Sequence[Entering], arithmetic: Arithmetic) -> list[
                     TOO_LARGE, where=name, hint=f"a clip or limit below {(arithmetic.graded_limit + 1) / 2:g}"
                 )
             scales[name] = scale
-        if not found or found[-1] != scales:
-            found.append(scales)
-    return found
+        if not scales_seen or scales_seen[-1] != scales:
+            scales_seen.append(scales)
+    return scales_seen
 
 
 def code_of(entry: Entering, scale: float | None, constant: int, arithmetic: Arithmetic) -> Op:
@@ -105,9 +105,9 @@ def code_of(entry: Entering, scale: float | None, constant: int, arithmetic: Ari
     return Quantise(entry.op.size, scale, most, constant)
 
 
-def always_on(sent: Op) -> bool:
+def always_on(op: Op) -> bool:
     """Whether what sends spikes has a channel that spikes in each of the T steps."""
-    return isinstance(sent, BiasChannel) or (isinstance(sent, PopulationEncode) and sent.always)
+    return isinstance(op, BiasChannel) or (isinstance(op, PopulationEncode) and op.always)
 
 
 def bias_carrier(

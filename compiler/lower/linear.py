@@ -43,11 +43,11 @@ def largest_sent(plan: Plan) -> dict[str, int]:
     Raises:
         GraphError: an entry has no limit.
     """
-    found = {name: int(max(high.max(), -low.min())) for name, (low, high) in entering(plan).items()}
+    most = {name: int(max(high.max(), -low.min())) for name, (low, high) in entering(plan).items()}
     for proof in prove_bodies(plan):
         result = proof.reached.values[proof.reached.body.result].largest
-        found[proof.range.name] = min(result, proof.range.message)
-    return found
+        most[proof.range.name] = min(result, proof.range.message)
+    return most
 
 
 def senders(plan: Plan) -> dict[str, Sender]:
@@ -56,19 +56,19 @@ def senders(plan: Plan) -> dict[str, Sender]:
     Raises:
         GraphError: an entry has no limit.
     """
-    largest, found = largest_sent(plan), {}
+    largest, result = largest_sent(plan), {}
     for name in plan.stepwise:
         source = plan.sources[name]
         graded = source.graded if isinstance(source, Entry) else source.op.messages or largest[name] > 1
-        found[name] = Sender(source, largest[name], graded)
-    return found
+        result[name] = Sender(source, largest[name], graded)
+    return result
 
 
-def sums(step: Step, sent: dict[str, int], arithmetic: Arithmetic) -> Sums:
-    """Of a connection; `sent` as `largest_sent` gives it."""
+def sums(step: Step, most: dict[str, int], arithmetic: Arithmetic) -> Sums:
+    """Of a connection; `most` as `largest_sent` gives it."""
     dense = step.op
     assert isinstance(dense, Mantissas)
-    x = sum(sent[tap.source] for tap in step.taps)
+    x = sum(most[tap.source] for tap in step.taps)
     (inputs,) = dense.in_shape
     product = int(_row_sums(dense).max()) * x
     e = dense.weight_exp

@@ -165,16 +165,16 @@ def _candidates(draft: Draft, subject: Graph | Policy) -> Iterator[Candidate]:
     Raises:
         InfeasibleError: none does.
     """
-    refused, found = None, 0
+    refused, count = None, 0
     for scale in encoder_scales(draft.entries, draft.arithmetic):
         try:
             candidate = _candidate(draft, subject, scale)
         except InfeasibleError as error:
             refused = refused or error  # the coarsest scale's reason is the one that no scale mends
             continue
-        found += 1
+        count += 1
         yield candidate
-    if not found:
+    if not count:
         assert refused is not None
         raise refused
 
@@ -184,13 +184,13 @@ def _thinner(draft: Draft, subject: Graph | Policy, finest: Candidate) -> Iterat
     take a synapse of both."""
     for bits in range(draft.weight_bits - 1):
         try:
-            made = _candidate(dataclasses.replace(draft, rest_bits=bits, done={}), subject, finest.scale)
+            thinner = _candidate(dataclasses.replace(draft, rest_bits=bits, done={}), subject, finest.scale)
         except InfeasibleError:
             continue
-        if made.exponents == finest.exponents:
+        if thinner.exponents == finest.exponents:
             return  # no exponent has room for more
-        if any(layer.warnings for layer in finest.layers) or not any(layer.warnings for layer in made.layers):
-            yield made
+        if any(layer.warnings for layer in finest.layers) or not any(layer.warnings for layer in thinner.layers):
+            yield thinner
 
 
 def trial(subject: Graph | Policy, arithmetic: Arithmetic, *, schedule: Schedule | None = None) -> Graph | Policy:
@@ -218,35 +218,37 @@ def _draft(
         raise InfeasibleError(f"is {weight_slices}, 1 or 2 can be", where="weight_slices")
     if weight_slices > 1 and whole:
         raise InfeasibleError("a second slice needs an exponent that cuts bits off", where="weight_slices")
-    made = plan(subject) if isinstance(subject, Policy) else plan(subject, schedule)
-    found = populations(made)
-    trained = {p.name for p in found}
-    timing = retime(made, found, arithmetic.connection_delay)
-    _require_timing(made, found, timing)
-    entries = tuple(entering_of(made, entry.name, entry.op) for entry in made.entries)
-    found, timing = relays(found, timing, arithmetic, {e.name for e in entries if e.limit is not None})
-    carriers = _carriers(made, found, arithmetic, entries)
+    float_plan = plan(subject) if isinstance(subject, Policy) else plan(subject, schedule)
+    normal_form = populations(float_plan)
+    trained = {p.name for p in normal_form}
+    timing = retime(float_plan, normal_form, arithmetic.connection_delay)
+    _require_timing(float_plan, normal_form, timing)
+    entries = tuple(entering_of(float_plan, entry.name, entry.op) for entry in float_plan.entries)
+    normal_form, timing = relays(normal_form, timing, arithmetic, {e.name for e in entries if e.limit is not None})
+    carriers = _carriers(float_plan, normal_form, arithmetic, entries)
     sources = {link.source for link in carriers.values()}
-    entries = tuple(with_channel(made, e) if e.name in sources and e.code == e.name else e for e in entries)
+    entries = tuple(with_channel(float_plan, e) if e.name in sources and e.code == e.name else e for e in entries)
     drivers = frozenset(sources) - {entry.name for entry in entries}
     if weight_slices > 1:
         codes = {entry.code for entry in entries}
-        found, timing = sliced(found, timing, trained, {*made.graph.nodes, *timing.phase, *timing.wait, *codes})
-    return Draft(made, arithmetic, weight_bits, whole, tuple(found), timing, entries, carriers, drivers)
+        normal_form, timing = sliced(
+            normal_form, timing, trained, {*float_plan.graph.nodes, *timing.phase, *timing.wait, *codes}
+        )
+    return Draft(float_plan, arithmetic, weight_bits, whole, tuple(normal_form), timing, entries, carriers, drivers)
 
 
-def _require_timing(made: Plan, found: Sequence[Population], timing: Timing) -> None:
+def _require_timing(float_plan: Plan, normal_form: Sequence[Population], timing: Timing) -> None:
     """What would be late in a way that training knew nothing of. The rules say the same, with their sources."""
-    for p in found:
+    for p in normal_form:
         for link in p.links:
-            if made.schedule.resets and link.delay:
+            if float_plan.schedule.resets and link.delay:
                 raise InfeasibleError(
                     "state is cleared before each action and this connection has a delay",
                     where=link.origin[0],
                     hint="train without delays: windows shifted by layer absorb the chip's delay exactly",
                 )
-    if made.contract is not None and not made.schedule.resets:
-        late = next((p for p in found if timing.phase[p.name]), None)
+    if float_plan.contract is not None and not float_plan.schedule.resets:
+        late = next((p for p in normal_form if timing.phase[p.name]), None)
         if late is not None:
             raise InfeasibleError(
                 f"state is carried between actions, and on the chip this is {timing.phase[late.name]} steps later than "
@@ -257,22 +259,22 @@ def _require_timing(made: Plan, found: Sequence[Population], timing: Timing) -> 
 
 
 def _carriers(
-    made: Plan, found: Sequence[Population], arithmetic: Arithmetic, entries: Sequence[Entering]
+    float_plan: Plan, normal_form: Sequence[Population], arithmetic: Arithmetic, entries: Sequence[Entering]
 ) -> dict[str, Link]:
     """Which link carries a population's current bias; see `bias_carrier`."""
     if arithmetic.bias_in_current:
-        late = next((p for p in found if p.needs_channel and (p.bias != 0).any()), None)
+        late = next((p for p in normal_form if p.needs_channel and (p.bias != 0).any()), None)
         if late is not None:
             raise InfeasibleError("has a leak beside a bias, and the chip's bias enters the current", where=late.label)
         return {}
     encoders = {e.name for e in entries if not isinstance(e.op, Input) or e.limit is not None}
     inputs = {e.name for e in entries} - encoders
-    read = {read.source for read in made.reads}
+    readouts = {readouts.source for readouts in float_plan.reads}
     # Where a neuron may spike several times in a step, none spikes just once in each.
     once = arithmetic.spikes_per_step == 1
-    spiking = {p.name for p in found if p.threshold is not None and once} - read
+    spiking = {p.name for p in normal_form if p.threshold is not None and once} - readouts
     carriers: dict[str, Link] = {}
-    for p in found:
+    for p in normal_form:
         if not p.needs_channel:
             continue
         source = bias_carrier((link.source for link in p.links), encoders, spiking, inputs)
@@ -296,7 +298,7 @@ def _constant(p: Population, scale: float, arithmetic: Arithmetic) -> int:
 
 
 def _candidate(draft: Draft, subject: Graph | Policy, scale: Mapping[str, float]) -> Candidate:
-    made = draft.plan
+    float_plan = draft.plan
     constants = {
         entry.name: max(
             (
@@ -313,8 +315,8 @@ def _candidate(draft: Draft, subject: Graph | Policy, scale: Mapping[str, float]
         for entry in draft.entries
     }
     layers = _quantise(draft, codes, scale)
-    nodes: dict[str, Op] = {step.name: step.op for step in made.before}
-    edges: list[Edge] = [(tap.source, step.name) for step in made.before for tap in step.taps]
+    nodes: dict[str, Op] = {step.name: step.op for step in float_plan.before}
+    edges: list[Edge] = [(tap.source, step.name) for step in float_plan.before for tap in step.taps]
     sender = {entry.name: entry.code for entry in draft.entries}
     for entry in draft.entries:
         if entry.code != entry.name:
@@ -326,25 +328,25 @@ def _candidate(draft: Draft, subject: Graph | Policy, scale: Mapping[str, float]
                 nodes[link.name] = layer.links[link.name]
                 edges += [(sender.get(link.source, link.source), link.name), (link.name, p.name)]
         nodes[p.name] = layer.neuron
-    _after(made, {p.name: layer for p, layer in zip(draft.populations, layers, strict=True)}, nodes, edges)
-    graph = Graph(Level.INTEGER, nodes, tuple(edges), made.graph.dt, draft.arithmetic)
-    lowered: Graph | Policy = graph if made.contract is None else Policy(graph, made.contract)
+    _after(float_plan, {p.name: layer for p, layer in zip(draft.populations, layers, strict=True)}, nodes, edges)
+    graph = Graph(Level.INTEGER, nodes, tuple(edges), float_plan.graph.dt, draft.arithmetic)
+    lowered: Graph | Policy = graph if float_plan.contract is None else Policy(graph, float_plan.contract)
     return Candidate(lowered, tuple(layers), dict(scale), _late(draft))
 
 
 def _late(draft: Draft) -> dict[str, int]:
     """Output -> the phase of what it reads, through a decoder if there is one."""
-    found: dict[str, int] = {}
+    latency: dict[str, int] = {}
     for step in draft.plan.after:
-        phases = [draft.timing.phase.get(tap.source, found.get(tap.source, 0)) for tap in step.taps]
-        found[step.name] = max(phases)
-    return {name: found[name] for name in draft.plan.graph.outputs}
+        phases = [draft.timing.phase.get(tap.source, latency.get(tap.source, 0)) for tap in step.taps]
+        latency[step.name] = max(phases)
+    return {name: latency[name] for name in draft.plan.graph.outputs}
 
 
 def _quantise(draft: Draft, codes: Mapping[str, Op], scale: Mapping[str, float]) -> list[Quantised]:
     interval = 0
     if draft.plan.schedule.resets:
-        reads = [draft.timing.phase[read.source] for read in draft.plan.reads]
+        reads = [draft.timing.phase[read_phases.source] for read_phases in draft.plan.reads]
         interval = draft.plan.schedule.steps + max(reads)
     settings = Settings(draft.arithmetic, draft.weight_bits, interval, draft.whole, draft.rest_bits)
 
@@ -353,31 +355,31 @@ def _quantise(draft: Draft, codes: Mapping[str, Op], scale: Mapping[str, float])
         waits = [draft.timing.wait[link.name] for link in p.links]
         return quantise(p, incoming, waits, settings, drives=p.name in draft.drivers, cap=cap)
 
-    found: dict[str, Quantised] = {}
+    quantised: dict[str, Quantised] = {}
     for p in draft.populations:
         graded = any(link.source in scale for link in p.links)
         if graded or p.name not in draft.done:
-            found[p.name] = one(p)
+            quantised[p.name] = one(p)
             if not graded:
-                draft.done[p.name] = found[p.name]
+                draft.done[p.name] = quantised[p.name]
         else:
-            found[p.name] = draft.done[p.name]
+            quantised[p.name] = draft.done[p.name]
     for group in _shared_reads(draft.plan):
         # Membranes that a decoder adds up mean the same: the coarsest unit of them serves all.
-        unit = min(1 / found[name].report.unit for name in group)
+        unit = min(1 / quantised[name].report.unit for name in group)
         for p in draft.populations:
-            if p.name in group and 1 / found[p.name].report.unit != unit:
-                found[p.name] = one(p, cap=unit)
-    return [found[p.name] for p in draft.populations]
+            if p.name in group and 1 / quantised[p.name].report.unit != unit:
+                quantised[p.name] = one(p, cap=unit)
+    return [quantised[p.name] for p in draft.populations]
 
 
-def _shared_reads(made: Plan) -> list[set[str]]:
+def _shared_reads(float_plan: Plan) -> list[set[str]]:
     """Populations without spikes whose integers decoders add up, those of decoders that share one together."""
-    read = {r.source for r in made.reads}
+    readouts = {r.source for r in float_plan.reads}
     groups: list[set[str]] = []
-    for step in made.after:
-        sources = {tap.source for tap in step.taps if tap.source in read}
-        if isinstance(step.op, Output) or len(sources) < 2 or any(made.step(name).op.spikes for name in sources):
+    for step in float_plan.after:
+        sources = {tap.source for tap in step.taps if tap.source in readouts}
+        if isinstance(step.op, Output) or len(sources) < 2 or any(float_plan.step(name).op.spikes for name in sources):
             continue
         for group in [group for group in groups if group & sources]:
             groups.remove(group)
@@ -399,9 +401,9 @@ def _incoming(draft: Draft, p: Population, link: Link, codes: Mapping[str, Op], 
     return Incoming(low, np.full_like(low, most), 1.0, int(always), carries)
 
 
-def _after(made: Plan, layers: Mapping[str, Quantised], nodes: dict[str, Op], edges: list[Edge]) -> None:
+def _after(float_plan: Plan, layers: Mapping[str, Quantised], nodes: dict[str, Op], edges: list[Edge]) -> None:
     """Decoders in the integers' scale, and Outputs; a stream's membranes leave as the values they stand for."""
-    for step in made.after:
+    for step in float_plan.after:
         sources = [tap.source for tap in step.taps]
         scales = {layers[s].scale for s in sources if s in layers}
         op = step.op
@@ -410,19 +412,19 @@ def _after(made: Plan, layers: Mapping[str, Quantised], nodes: dict[str, Op], ed
         elif isinstance(op, ArgmaxDecode):
             # The readout has one scale for all actions, so their order stays; what a unit is worth is for reports.
             op = op.replace(scale=float(op.scale / min(scales)))
-        elif isinstance(op, Output) and scales and not all(made.step(s).op.spikes for s in sources):
+        elif isinstance(op, Output) and scales and not all(float_plan.step(s).op.spikes for s in sources):
             # Each in its own unit: what is added are the values that integers stand for.
-            sources = [_rescaled(s, op, made, layers, nodes, edges) for s in sources]
+            sources = [_rescaled(s, op, float_plan, layers, nodes, edges) for s in sources]
         nodes[step.name] = op
         edges += [(s, step.name) for s in sources]
 
 
 def _rescaled(
-    source: str, op: Op, made: Plan, layers: Mapping[str, Quantised], nodes: dict[str, Op], edges: list[Edge]
+    source: str, op: Op, float_plan: Plan, layers: Mapping[str, Quantised], nodes: dict[str, Op], edges: list[Edge]
 ) -> str:
     """The name of what gives a population's membranes as the values they stand for, and its spikes as they are."""
-    scale = 1.0 if made.step(source).op.spikes else 1 / layers[source].scale
-    name = unused(f"{source}.rescale", made.graph.nodes)
+    scale = 1.0 if float_plan.step(source).op.spikes else 1 / layers[source].scale
+    name = unused(f"{source}.rescale", float_plan.graph.nodes)
     if name not in nodes:
         nodes[name] = Rescale(np.full(op.in_shape, scale))
         edges.append((source, name))
@@ -432,8 +434,8 @@ def _rescaled(
 def _report(
     draft: Draft, best: Candidate, finest: Candidate, calibration: Calibration | StreamCalibration | None
 ) -> dict[str, Any]:
-    made = best.plan(draft.plan.schedule)
-    error, findings = report_error(best, calibration, draft.plan, made)
+    integers = best.plan(draft.plan.schedule)
+    error, findings = report_error(best, calibration, draft.plan, integers)
     rests = [link.name for p in draft.populations for link in p.links if link.rest_of]
     finer = "" if rests or draft.whole else ": two weight slices may make it finer"
     warnings = [
@@ -447,11 +449,11 @@ def _report(
         if not finest.exponents.keys().isdisjoint(rests):
             reason = "with one the recorded input gives hardly a smaller error"
         warnings.append(f"no weight has a second slice: {reason}")
-    found: list[Finding] = [finding for layer in best.layers for finding in layer.warnings] + findings
-    warnings += [str(finding) for finding in found]
+    all_findings: list[Finding] = [finding for layer in best.layers for finding in layer.warnings] + findings
+    warnings += [str(finding) for finding in all_findings]
     entries = []
     for entry in draft.entries:
-        code = made.graph.nodes[entry.code]
+        code = integers.graph.nodes[entry.code]
         quantiser = code if isinstance(code, Quantise) else None
         channel = quantiser.constant if quantiser else int(always_on(code))
         entries.append(
@@ -462,7 +464,7 @@ def _report(
                 "bias_channel": channel,
             }
         )
-        if channel and not made.schedule.resets:
+        if channel and not integers.schedule.resets:
             warnings.append("the bias channel starts one step late at an episode's first step")
     return {
         "entries": entries,
@@ -471,5 +473,5 @@ def _report(
         "output_latency": dict(best.late),
         **error,
         "warnings": warnings,
-        "findings": [finding.to_dict() for finding in found],
+        "findings": [finding.to_dict() for finding in all_findings],
     }

@@ -113,20 +113,20 @@ def populations(plan: Plan) -> list[Population]:
     Raises:
         InfeasibleError: a weight or bias is beyond float64 once gains are folded in.
     """
-    taken = set(plan.graph.nodes)
+    names = set(plan.graph.nodes)
     with np.errstate(over="ignore", invalid="ignore"):
-        found = [_population(plan, unit, taken) for unit in plan.units]
-    for p in found:
+        result = [_population(plan, unit, names) for unit in plan.units]
+    for p in result:
         if not all(
             np.isfinite(values).all() for values in (p.bias, p.current_bias, *(link.stored for link in p.links))
         ):
             raise InfeasibleError(
                 "its gains times weights and biases go beyond float64", where=p.label, hint="smaller gains or weights"
             )
-    return found
+    return result
 
 
-def _population(plan: Plan, unit: Unit, taken: set[str]) -> Population:
+def _population(plan: Plan, unit: Unit, names: set[str]) -> Population:
     node = unit.step.op
     assert isinstance(node, Neuron)
     membrane, synapse, spike = node.membrane, node.synapse, node.spike
@@ -145,7 +145,7 @@ def _population(plan: Plan, unit: Unit, taken: set[str]) -> Population:
         form = affine.convolution if isinstance(affine, SparseAffine) else None
         several = len(plan.graph.destinations(step.name)) > 1
         for tap in step.taps:
-            name = _link_name(step, tap.source, unit.step.name if several else None, taken)
+            name = _link_name(step, tap.source, unit.step.name if several else None, names)
             links.append(Link(name, tap.source, affine.origin or (step.name,), weight, affine.delay, form))
     current = synapse is not None
     return Population(
@@ -160,9 +160,9 @@ def _population(plan: Plan, unit: Unit, taken: set[str]) -> Population:
     )
 
 
-def _link_name(step: Step, source: str, destination: str | None, taken: set[str]) -> str:
+def _link_name(step: Step, source: str, destination: str | None, names: set[str]) -> str:
     """The connection's own name where it becomes one link; else with the ends that tell the links apart."""
     parts = [step.name, *([source] if len(step.taps) > 1 else []), *([destination] if destination else [])]
     if len(parts) == 1:
         return step.name
-    return fresh(".".join(parts), taken)
+    return fresh(".".join(parts), names)

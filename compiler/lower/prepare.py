@@ -48,14 +48,14 @@ def prepared(
         passes.append(("split", lambda it: prune(split_decays(prune(it), integers))))
     for name, run in passes:
         with np.errstate(all="ignore"):
-            made = run(subject)
+            result = run(subject)
         # Products of extreme values may go beyond float64; the rules then speak of what is there without the pass.
-        if made is not subject and not verify(made):
-            subject = made
+        if result is not subject and not verify(result):
+            subject = result
             yield name, subject
 
 
-def _cluster(subject: Any, arithmetic: Arithmetic, said: list[Clustered]) -> Any:
-    made, found = cluster_decays(subject, arithmetic)
-    said += found
-    return made
+def _cluster(subject: Any, arithmetic: Arithmetic, report: list[Clustered]) -> Any:
+    clustered, changes = cluster_decays(subject, arithmetic)
+    report += changes
+    return clustered

@@ -143,10 +143,10 @@ def quantise(
             continue
         if exponent > a.weight_exponent_low and _surely_too_large(scales, reach, incoming, a):
             continue
-        made = _with_scales(population, incoming, waits, scales, settings, drives)
-        if made is None:
+        parts = _with_scales(population, incoming, waits, scales, settings, drives)
+        if parts is None:
             continue
-        links, neuron = made
+        links, neuron = parts
         proved = _prove(population, links, neuron, incoming, settings)
         if reach and not proved.accumulator:
             continue  # the exponent cuts off all that enters
@@ -229,16 +229,16 @@ def _scales(
     own, shrink = base, 1.0
     threshold = _threshold(population)
     if threshold is not None:
-        held = threshold * base * incoming[first].scale * 2.0**exponent
-        held *= 2.0 ** (a.input_shift - a.threshold_shift)
-        if held < 1:
+        threshold_units = threshold * base * incoming[first].scale * 2.0**exponent
+        threshold_units *= 2.0 ** (a.input_shift - a.threshold_shift)
+        if threshold_units < 1:
             return None
         # No membrane comes to a threshold beyond the largest that there is.
         highest = (a.membrane_range[1] - (not a.fires_at_level)) >> a.threshold_shift
         top = min(a.threshold_largest, LARGEST_INTEGER - 1, highest) - a.fires_at_level
-        passed_over |= held > top and exponent > a.weight_exponent_low
-        whole = top if held > top else math.floor(held)
-        own, shrink = base * (whole / held), whole / held
+        passed_over |= threshold_units > top and exponent > a.weight_exponent_low
+        whole = top if threshold_units > top else math.floor(threshold_units)
+        own, shrink = base * (whole / threshold_units), whole / threshold_units
     weight_scale, exponents = [own] * len(incoming), [exponent] * len(incoming)
     for k, source in enumerate(incoming):
         if k == first:
@@ -291,12 +291,12 @@ def _with_scales(
 ) -> tuple[dict[str, Dense | Sparse], Neuron] | None:
     """The integer ops of these scales; None where a bias does not fit its mantissa and exponent."""
     a = settings.arithmetic
-    made: dict[str, Dense | Sparse] = {}
+    mantissas_of: dict[str, Dense | Sparse] = {}
     for k, (link, source) in enumerate(zip(population.links, incoming, strict=True)):
-        coarse = made.get(link.rest_of or "")
+        coarse = mantissas_of.get(link.rest_of or "")
         mantissas = _mantissas(population, link, source, waits[k], scales, k, settings, drives, coarse)
         if link.rest_of is None or mantissas.stored.any():
-            made[link.name] = mantissas
+            mantissas_of[link.name] = mantissas
     threshold = _threshold(population)
     spike = None
     if threshold is not None:
@@ -304,7 +304,7 @@ def _with_scales(
         exact = int(np.rint(threshold * scales.unit * 2.0 ** (a.input_shift - a.threshold_shift)))
         spike = IntegerSpike(exact + (1 if a.fires_at_level and a.threshold_shift == 0 else 0))
     with np.errstate(over="ignore"):  # what is beyond float64 fits no mantissa
-        bias = (population.bias * scales.unit + _lost(made, settings, population.size)) * (1 << a.input_shift)
+        bias = (population.bias * scales.unit + _lost(mantissas_of, settings, population.size)) * (1 << a.input_shift)
         if a.bias_in_current and population.current_decay is not None:
             bias = population.current_bias * scales.unit * (1 << a.input_shift)
     if drives:
@@ -312,26 +312,26 @@ def _with_scales(
         bias = np.append(bias, ((spike.threshold + 1) << a.threshold_shift) + 1)
     exponents = (a.input_shift,) if settings.whole else range(a.bias_exponent_high + 1)
     fitting = ((e, _bias_mantissas(bias, e, drives)) for e in exponents)
-    bias_exp, held = next(((e, m) for e, m in fitting if np.abs(m).max() <= a.bias_range[1]), (None, bias))
+    bias_exp, bias_mantissas = next(((e, m) for e, m in fitting if np.abs(m).max() <= a.bias_range[1]), (None, bias))
     if bias_exp is None:
         return None
     grid = 1 / a.decay_codes if not a.decays_by_shift else 1e-9
     membrane = IntegerMembrane(
-        a.decay_code(common(population.decay, "decay", population, grid)), held.astype(np.int32), bias_exp
+        a.decay_code(common(population.decay, "decay", population, grid)), bias_mantissas.astype(np.int32), bias_exp
     )
     synapse = None
     if population.current_decay is not None:
         keep = common(population.current_decay, "current decay", population, grid)
         synapse = IntegerSynapse(a.decay_code(keep, current=True))
-    return made, Neuron(membrane, synapse, spike, origin=population.origin)
+    return mantissas_of, Neuron(membrane, synapse, spike, origin=population.origin)
 
 
 def _bias_mantissas(bias: Array, exponent: int, drives: bool) -> Array:
     """Rounded; that of the neuron that drives up, as below its threshold it would be silent."""
-    found = np.rint(bias / (1 << exponent))
+    mantissas = np.rint(bias / (1 << exponent))
     if drives:
-        found[-1] = np.ceil(bias[-1] / (1 << exponent))
-    return found
+        mantissas[-1] = np.ceil(bias[-1] / (1 << exponent))
+    return mantissas
 
 
 def _mantissas(
@@ -402,11 +402,15 @@ def _lost(links: Mapping[str, Mantissas], settings: Settings, size: int) -> Arra
     lost = np.zeros(size)
     if settings.whole or not settings.interval or not settings.arithmetic.bias_bits:
         return lost
-    for made in links.values():
-        if made.weight_exp < 0:
-            cut = made.stored & ((1 << -made.weight_exp) - 1)
-            rows = np.bincount(made.csr.row_of, cut, size) if isinstance(made, Sparse) else cut.sum(axis=1)
-            lost += 0.5 * (1.0 - 2.0**made.weight_exp) * (rows[:size] > 0)
+    for mantissas in links.values():
+        if mantissas.weight_exp < 0:
+            low_bits = mantissas.stored & ((1 << -mantissas.weight_exp) - 1)
+            rows = (
+                np.bincount(mantissas.csr.row_of, low_bits, size)
+                if isinstance(mantissas, Sparse)
+                else low_bits.sum(axis=1)
+            )
+            lost += 0.5 * (1.0 - 2.0**mantissas.weight_exp) * (rows[:size] > 0)
     return lost
 
 
@@ -421,8 +425,8 @@ def _prove(
     for link, source in zip(population.links, incoming, strict=True):
         if link.name not in links:
             continue
-        given = Sent(source.low, source.high)
-        reach, passed = ranges.through(links[link.name], settings.arithmetic, settings.interval, given)
+        sent = Sent(source.low, source.high)
+        reach, passed = ranges.through(links[link.name], settings.arithmetic, settings.interval, sent)
         product, entering = max(product, reach), entering + passed
     reached = neuron.reach(settings.arithmetic, settings.interval, entering)
     names = [link.origin[0] for link in population.links if link.rest_of is None]
@@ -442,9 +446,9 @@ def _report(
     membrane = neuron.membrane
     assert isinstance(membrane, IntegerMembrane)
     bias = (membrane.bias[:size].astype(np.int64) << membrane.bias_exp) / (scales.unit * one)
-    wanted = population.bias
+    exact_bias = population.bias
     if a.bias_in_current and population.current_decay is not None:
-        wanted = population.current_bias
+        exact_bias = population.current_bias
     lost = _lost(links, settings, size) / scales.unit
     return PopulationReport(
         population=population.name,
@@ -452,7 +456,7 @@ def _report(
         unit=1.0 / scales.unit,
         threshold=neuron.spike.threshold if isinstance(neuron.spike, IntegerSpike) else None,
         decay_error=float(np.abs(a.factor(membrane.decay) - population.decay).max()),
-        bias_error_max=float(np.abs(bias - lost - wanted).max()),
+        bias_error_max=float(np.abs(bias - lost - exact_bias).max()),
         accumulator=proved.accumulator,
         accumulator_limit=a.accumulator_limit - 1,
         membrane_low=proved.membrane[0] / one,

@@ -98,8 +98,8 @@ class Proved:
     def bounds(self, body: Body) -> list[Bounds]:
         """What every node of the folded equations reaches."""
         reached = self.reached
-        known = {place: reached.named(name) for name, place in body.observed.items()}
-        return IntervalReading(body, known).every(reached.x, reached.state)
+        bounds = {place: reached.named(name) for name, place in body.observed.items()}
+        return IntervalReading(body, bounds).every(reached.x, reached.state)
 
 
 def prove(plan: Plan) -> list[UnitRange]:
@@ -125,11 +125,11 @@ def _proofs(plan: Plan) -> list[Proved]:
     arithmetic = plan.graph.arithmetic
     assert arithmetic is not None
     interval = plan.window if plan.schedule.resets else 0
-    sent = {name: Sent(*found) for name, found in entering(plan).items()}
+    sent = {name: Sent(*proofs) for name, proofs in entering(plan).items()}
     # Of spikes the range is known beforehand, so that loops of them are no loops here.
     sent |= {u.step.name: spiking(u.step.op.size, arithmetic) for u in plan.units if u.step.op.spikes}
-    found = {unit.step.name: _unit(unit, arithmetic, interval, sent) for unit in _senders_first(plan)}
-    return [found[unit.step.name] for unit in plan.units]
+    proofs = {unit.step.name: _unit(unit, arithmetic, interval, sent) for unit in _senders_first(plan)}
+    return [proofs[unit.step.name] for unit in plan.units]
 
 
 def _senders_first(plan: Plan) -> Iterator[Unit]:
@@ -165,18 +165,18 @@ def _senders_first(plan: Plan) -> Iterator[Unit]:
 
 def overflows(ranges: Sequence[UnitRange], arithmetic: Arithmetic) -> list[Finding]:
     """One finding for every range that the arithmetic cannot hold; a warning where it saturates, which is exact."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for r in ranges:
         where = " + ".join(r.connections)
         for field, limit in (("product", arithmetic.product_limit), ("accumulator", r.accumulator_limit)):
             value = getattr(r, field)
             if value >= limit:
-                found.append(
+                findings.append(
                     _overflow(f"{field}-overflow", "error", where, f"its {field} may overflow", value, limit - 1)
                 )
         saturates = arithmetic.current_overflow.startswith("saturate")
         if r.current > arithmetic.current_limit:
-            found.append(
+            findings.append(
                 _overflow(
                     "current-overflow",
                     "warning" if saturates else "error",
@@ -186,8 +186,8 @@ def overflows(ranges: Sequence[UnitRange], arithmetic: Arithmetic) -> list[Findi
                     arithmetic.current_limit,
                 )
             )
-        found += _membrane(r, arithmetic)
-    return found
+        findings += _membrane(r, arithmetic)
+    return findings
 
 
 def _membrane(r: UnitRange, arithmetic: Arithmetic) -> list[Finding]:
@@ -204,9 +204,9 @@ def _membrane(r: UnitRange, arithmetic: Arithmetic) -> list[Finding]:
 
 
 def _overflow(code: str, severity: Any, node: str, message: str, value: int, limit: int) -> Finding:
-    shown: int | str = "none" if abs(value) >= FAR else value
+    value_shown: int | str = "none" if abs(value) >= FAR else value
     fix = "scale the weights down: a smaller weight exponent" if severity == "error" else "nothing to do: it is exact"
-    return Finding(code, severity, node, message, shown, limit, fix=fix)
+    return Finding(code, severity, node, message, value_shown, limit, fix=fix)
 
 
 def entering(plan: Plan) -> dict[str, tuple[Array, Array]]:
@@ -220,14 +220,14 @@ def op_range(op: Op, name: str = "") -> tuple[Array, Array]:
     Raises:
         GraphError: it sends real numbers, or integers without a limit.
     """
-    found = op.sends
-    if found is None:
+    bounds = op.sends
+    if bounds is None:
         raise GraphError(
             f"{op.kind} sends values of which no range in integers is known",
             where=name or op.label,
             hint="put a Quantise between it and the integers, or give the Input a limit",
         )
-    return found
+    return bounds
 
 
 def _unit(unit: Unit, arithmetic: Arithmetic, interval: int, sent: dict[str, Sent]) -> Proved:
@@ -235,10 +235,10 @@ def _unit(unit: Unit, arithmetic: Arithmetic, interval: int, sent: dict[str, Sen
     for connection in unit.incoming:
         dense = connection.op
         assert isinstance(dense, Mantissas)
-        given = Sent.nothing(math.prod(dense.in_shape))
+        total = Sent.nothing(math.prod(dense.in_shape))
         for tap in connection.taps:
-            given = given + sent[tap.source]
-        reach, passed = through(dense, arithmetic, interval, given)
+            total = total + sent[tap.source]
+        reach, passed = through(dense, arithmetic, interval, total)
         product, entering = max(product, reach), entering + passed
     reached = op.reach(arithmetic, interval, entering)
     if reached.sends is not None:
@@ -264,16 +264,16 @@ def _require_sent(op: Op, reached: Reached, sends: Sent) -> None:
         )
 
 
-def through(dense: Mantissas, arithmetic: Arithmetic, interval: int, given: Sent) -> tuple[int, Sent]:
+def through(dense: Mantissas, arithmetic: Arithmetic, interval: int, entering: Sent) -> tuple[int, Sent]:
     """(largest |product| before the exponent, what it gives) of a connection.
 
     Where an exponent rounds down, a sum over steps loses less than one unit in each of them.
     """
     # What feeds it may be silent, so zero belongs to every range.
-    product, low, high = dense_range(dense, arithmetic, np.minimum(given.low, 0), np.maximum(given.high, 0))
-    if given.total is None:
+    product, low, high = dense_range(dense, arithmetic, np.minimum(entering.low, 0), np.maximum(entering.high, 0))
+    if entering.total is None:
         return product, Sent(low, high)
-    reach, least, most = dense_range(dense, arithmetic, *given.total)
+    reach, least, most = dense_range(dense, arithmetic, *entering.total)
     if reach >= 1 << PRODUCT_BITS:
         return product, Sent(low, high)  # floats are not exact there, and nothing holds it
     if dense.weight_exp < 0:

@@ -34,7 +34,7 @@ def relays(
         InfeasibleError: a link from values waits too long, or the arithmetic's neurons cannot relay.
     """
     phase, wait = dict(timing.phase), dict(timing.wait)
-    found: list[Population] = []
+    result: list[Population] = []
     count = 0
     sizes: dict[str, int] = {p.name: p.size for p in populations}
     for p in populations:
@@ -70,13 +70,13 @@ def relays(
             for hop, steps in enumerate(waits[:-1]):
                 at += steps
                 relay = _relay(f"{link.name}.relay{hop}", source, link, width)
-                found.append(relay)
+                result.append(relay)
                 phase[relay.name], wait[relay.links[0].name], source = at, steps, relay.name
                 sizes[relay.name] = width
             links[k] = dataclasses.replace(link, source=source, delay=waits[-1])
             wait[link.name] = waits[-1]
-        found.append(dataclasses.replace(p, links=tuple(links)))
-    return found, Timing(phase, wait)
+        result.append(dataclasses.replace(p, links=tuple(links)))
+    return result, Timing(phase, wait)
 
 
 def _relay(name: str, source: str, link: Link, width: int) -> Population:

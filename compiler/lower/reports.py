@@ -71,25 +71,31 @@ def bound_text(value: float) -> str:
     return "unbounded" if abs(value) >= UNBOUNDED else f"{value:,.0f}"
 
 
-def link_reports(links: Sequence[Link], made: Mapping[str, Mantissas], scales: Sequence[float]) -> list[LinkReport]:
+def link_reports(
+    links: Sequence[Link], mantissas_of: Mapping[str, Mantissas], scales: Sequence[float]
+) -> list[LinkReport]:
     """Of a population's connections.
 
     Args:
-        made: link -> its mantissas; a rest that is not there is zero.
+        mantissas_of: link -> its mantissas; a rest that is not there is zero.
         scales: mantissas to a real 1, of each link.
     """
-    kept = [(link, made[link.name], scale) for link, scale in zip(links, scales, strict=True) if link.name in made]
+    present = [
+        (link, mantissas_of[link.name], scale)
+        for link, scale in zip(links, scales, strict=True)
+        if link.name in mantissas_of
+    ]
     errors: dict[str, Array] = {}
-    for link, mantissas, scale in kept:
-        held = _real(link, mantissas, scale)
+    for link, mantissas, scale in present:
+        stored = _real(link, mantissas, scale)
         if link.rest_of is None:
-            errors[link.name] = held - link.stored
+            errors[link.name] = stored - link.stored
         else:
-            errors[link.rest_of] += held
-    return [_report(link, mantissas, scale, errors[link.rest_of or link.name]) for link, mantissas, scale in kept]
+            errors[link.rest_of] += stored
+    return [_report(link, mantissas, scale, errors[link.rest_of or link.name]) for link, mantissas, scale in present]
 
 
-def _report(link: Link, made: Mantissas, scale: float, error: Array) -> LinkReport:
+def _report(link: Link, mantissas: Mantissas, scale: float, error: Array) -> LinkReport:
     largest = max(float(np.abs(link.stored).max()), SMALLEST)
     rows, width = link.weight.shape
     # Squares of such errors are beyond float64; of others no copy is made.
@@ -97,21 +103,21 @@ def _report(link: Link, made: Mantissas, scale: float, error: Array) -> LinkRepo
     return LinkReport(
         connection=link.name,
         weight_scale=scale,
-        weight_exp=made.weight_exp,
-        weight_bits=made.weight_bits,
-        delay=made.delay,
+        weight_exp=mantissas.weight_exp,
+        weight_bits=mantissas.weight_bits,
+        delay=mantissas.delay,
         weight_error_max=float(np.abs(error).max()) / largest,
         weight_error_rms=float(np.sqrt(np.sum(np.square(scaled)) / (rows * width))) / (largest / unit),
     )
 
 
-def _real(link: Link, made: Mantissas, scale: float) -> Array:
+def _real(link: Link, mantissas: Mantissas, scale: float) -> Array:
     """The weights that mantissas stand for, at the places of `link.stored`: bias channels and drivers left out."""
     rows, width = link.weight.shape
     if not isinstance(link.weight, Csr):
-        return made.weight[:rows, :width] / scale
-    assert isinstance(made, Sparse)
-    matrix = made.csr
+        return mantissas.weight[:rows, :width] / scale
+    assert isinstance(mantissas, Sparse)
+    matrix = mantissas.csr
     inside = (matrix.row_of < rows) & (matrix.columns < width)
-    found: Array = matrix.values[inside] / scale
-    return found
+    weights: Array = matrix.values[inside] / scale
+    return weights

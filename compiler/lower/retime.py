@@ -25,13 +25,13 @@ class Timing:
     wait: dict[str, int]
 
 
-def retime(made: Plan, populations: Sequence[Population], cost: int) -> Timing:
+def retime(plan: Plan, populations: Sequence[Population], cost: int) -> Timing:
     """The timing of a DISCRETE plan on a chip whose connections cost `cost` steps.
 
     Raises:
         InfeasibleError: a loop does not pay for its connections, as the rule `loop-delay` says it.
     """
-    late = Lateness.of(made.graph, Topology.of(made.graph), cost, aligned=not made.schedule.resets)
+    late = Lateness.of(plan.graph, Topology.of(plan.graph), cost, aligned=not plan.schedule.resets)
     for loop in late.loops:
         raise InfeasibleError(
             f"{loop.message(loop.wires)} ({loop.delay} against {loop.least})", where=loop.wires[0], hint=loop.fix

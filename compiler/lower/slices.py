@@ -22,27 +22,27 @@ SLICES_ABOUT = "mantissas that make up a weight: with 2, a finer one for small w
 
 
 def sliced(
-    populations: Sequence[Population], timing: Timing, split: Collection[str], taken: set[str]
+    populations: Sequence[Population], timing: Timing, split: Collection[str], names: set[str]
 ) -> tuple[list[Population], Timing]:
     """The populations with a second link after each of those named in `split`, for the rest of its weights.
 
     Args:
         split: populations whose links become two; others, such as relays, have weights that are exact.
-        taken: names that nodes have; the new links' are added.
+        names: names that nodes have; the new links' are added.
     """
-    found, wait = [], dict(timing.wait)
+    result, wait = [], dict(timing.wait)
     for p in populations:
         links = []
         for link in p.links:
             links.append(link)
             if p.name not in split:
                 continue
-            name = fresh(f"{link.name}.rest", taken)
+            name = fresh(f"{link.name}.rest", names)
             wait[name] = wait[link.name]
             origin = (f"{' + '.join(link.origin)} (rest)",)
             links.append(dataclasses.replace(link, name=name, origin=origin, rest_of=link.name))
-        found.append(dataclasses.replace(p, links=tuple(links)))
-    return found, Timing(timing.phase, wait)
+        result.append(dataclasses.replace(p, links=tuple(links)))
+    return result, Timing(timing.phase, wait)
 
 
 def rest_exponent(arithmetic: Arithmetic, exponent: int, step: int, most: int | None = None) -> int:

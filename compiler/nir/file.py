@@ -108,16 +108,16 @@ def nir_bytes(subject: Graph | Policy) -> bytes:
         hint = "discretise it first" if graph.level is Level.IMPORTED else "an integer graph is kept in a program"
         raise GraphError(f"is {graph.level.value}, only a discrete graph is written as NIR", where="graph", hint=hint)
     require(subject)
-    said = layout(graph)
-    made = nir.NIRGraph(
-        nodes={name: _node(nir, form) for name, form in said.nodes.items()},
-        edges=list(said.edges),
+    nir_layout = layout(graph)
+    nir_graph = nir.NIRGraph(
+        nodes={name: _node(nir, form) for name, form in nir_layout.nodes.items()},
+        edges=list(nir_layout.edges),
         metadata=metadata(subject),
         type_check=False,  # `require` has checked, and nir knows no groups of a convolution
     )
     image = io.BytesIO()
     # Uncompressed: no other version of zlib gives other bytes.
-    nir.write(image, made, compression=None)
+    nir.write(image, nir_graph, compression=None)
     return image.getvalue()
 
 
@@ -129,9 +129,11 @@ def recording_bytes(nodes: Mapping[str, tuple[str, np.ndarray, float]]) -> bytes
     """
     import nir
 
-    held = {name: nir.NIRNodeData({kind: nir.TimeGriddedData(grid, dt)}) for name, (kind, grid, dt) in nodes.items()}
+    recordings = {
+        name: nir.NIRNodeData({kind: nir.TimeGriddedData(grid, dt)}) for name, (kind, grid, dt) in nodes.items()
+    }
     image = io.BytesIO()
-    nir.write_data(image, nir.NIRGraphData(held))
+    nir.write_data(image, nir.NIRGraphData(recordings))
     return image.getvalue()
 
 

@@ -55,13 +55,13 @@ def layout(graph: Graph) -> Layout:
             "without its host ops an edge appears twice", where="edges", hint="a host op must be the only way past it"
         )
     names = {name: nir_name(name) for name, op in graph.nodes.items() if not is_host(op)}
-    taken = set(names.values())
+    used_names = set(names.values())
     forms: dict[str, NirForm] = {}
     entrances = dict(names)
     for name, nir in names.items():
         op = _end_of_core(graph, name)
         if isinstance(op, (Affine, SparseAffine)) and op.delay:
-            before = fresh(f"{nir}%delay", taken, "%")
+            before = fresh(f"{nir}%delay", used_names, "%")
             entrances[name] = before
             forms[before] = ("Delay", {"delay": np.full(op.in_shape, op.delay * graph.dt)})
         forms[nir] = op.to_nir(graph.dt, name)
@@ -80,8 +80,8 @@ def _end_of_core(graph: Graph, name: str) -> Op:
     shape, at = op.shape, name
     while following := step(at):
         host = graph.nodes[following[0]]
-        found = type(host).ROLE
-        if found != role:
+        own_role = type(host).ROLE
+        if own_role != role:
             break
         at = following[0]
         shape = host.out_shape if inward else host.in_shape

@@ -139,10 +139,10 @@ def _values(group: Any, path: str, attributes: Sequence[str] = ()) -> Tree:
 
 
 def _attribute(group: Any, name: str, path: str) -> Any:
-    held = h5py.h5a.open(group.id, name.encode())
-    if held.shape != () or held.dtype.kind not in "iuf" or held.dtype.itemsize > 8:
+    attribute = h5py.h5a.open(group.id, name.encode())
+    if attribute.shape != () or attribute.dtype.kind not in "iuf" or attribute.dtype.itemsize > 8:
         raise RefusedError(f"{path}: its attribute {name} is no single number")
-    return np.asarray(group.attrs[name], dtype=held.dtype.newbyteorder("="))
+    return np.asarray(group.attrs[name], dtype=attribute.dtype.newbyteorder("="))
 
 
 def _value(item: Any, path: str) -> Any:

@@ -61,18 +61,18 @@ def metadata(subject: Graph | Policy) -> dict[str, Any]:
     for key, value in arrays.items():
         _, fields = forms.get(nir_name(key.rpartition("/")[0]), ("", {}))
         unchanged.update((key, field) for field, given in fields.items() if given is value)
-    kept = sorted(set(arrays) - set(unchanged))
-    beside = {f"a{k}": arrays[key] for k, key in enumerate(kept)}
+    own_arrays = sorted(set(arrays) - set(unchanged))
+    beside = {f"a{k}": arrays[key] for k, key in enumerate(own_arrays)}
     recorded = subject.recorded if isinstance(subject, Policy) else None
     if recorded is not None:
         wrong = _wrong_recorded(recorded)
         if wrong:
             raise GraphError(wrong, where="graph")
         beside[RECORDED] = recorded
-    said = {"format": FORMAT, "graph": structure, "arrays": kept, "nir": unchanged}
+    content = {"format": FORMAT, "graph": structure, "arrays": own_arrays, "nir": unchanged}
     if contract is not None:
-        said["contract"] = contract.to_dict()
-    text = schema.canonical(said).decode()
+        content["contract"] = contract.to_dict()
+    text = schema.canonical(content).decode()
     # nir skips no empty group, and cannot read one back as anything but an empty dict; there is nothing to say then.
     return {KEY: text, ARRAYS: beside} if beside else {KEY: text}
 
@@ -98,16 +98,16 @@ def restore(root: Mapping[str, Any], *, where: str) -> Graph | Policy:
 
 def _restored(root: Mapping[str, Any], where: str) -> Graph | Policy:
     nir_nodes = _nir_nodes(root, where)
-    said = _parse(root["metadata"][KEY], where)
+    content = _parse(root["metadata"][KEY], where)
     beside = root["metadata"].get(ARRAYS, {})
     if not isinstance(beside, dict):
         raise FileFormatError("the arrays of Nervecord's metadata are no group", where=where)
-    arrays = {key: _array(beside, f"a{k}", where) for k, key in enumerate(said.arrays)}
-    arrays |= _from_nir(said.nir, arrays, nir_nodes, where)
-    graph = graph_from_data(said.graph, arrays, where=where)
+    arrays = {key: _array(beside, f"a{k}", where) for k, key in enumerate(content.arrays)}
+    arrays |= _from_nir(content.nir, arrays, nir_nodes, where)
+    graph = graph_from_data(content.graph, arrays, where=where)
     subject: Graph | Policy = graph
-    if said.contract is not None:
-        contract = Contract.from_dict(said.contract, where=f"{where}: contract")
+    if content.contract is not None:
+        contract = Contract.from_dict(content.contract, where=f"{where}: contract")
         subject = Policy(graph, contract, _recorded(beside, where))
     elif RECORDED in beside:
         raise FileFormatError("holds recorded observations and no contract", where=where)
@@ -173,10 +173,10 @@ def _nir_nodes(root: Mapping[str, Any], where: str) -> dict[str, Mapping[str, An
 
 
 def _from_nir(
-    named: Mapping[str, str], held: Mapping[str, Array], nodes: Mapping[str, Mapping[str, Any]], where: str
+    named: Mapping[str, str], stored: Mapping[str, Array], nodes: Mapping[str, Mapping[str, Any]], where: str
 ) -> dict[str, Array]:
     """The arrays that stand in the file's NIR nodes: "node/field" -> values, of "node/field" -> NIR's field."""
-    found: dict[str, Array] = {}
+    arrays: dict[str, Array] = {}
     for key, field in named.items():
         name = key.rpartition("/")[0]
         at = f"{where}: node {name!r}"
@@ -186,45 +186,48 @@ def _from_nir(
             raise FileFormatError(error.message, where=at) from None
         if nir not in nodes:
             raise FileFormatError("stands in the metadata and not among the NIR nodes", where=at)
-        if key in held:
+        if key in stored:
             raise FileFormatError(f"the array {key!r} stands in the metadata and in the NIR nodes", where=at)
-        found[key] = Fields(nodes[nir], nir, where).array(field)
-    return found
+        arrays[key] = Fields(nodes[nir], nir, where).array(field)
+    return arrays
 
 
 def _check_agreement(graph: Graph, nodes: Mapping[str, Mapping[str, Any]], edges: list[Edge], where: str) -> None:
     """Refuse a file whose NIR nodes are not those its metadata describes."""
     try:
-        said = layout(graph)
+        nir_layout = layout(graph)
     except GraphError as error:  # it names the node
         error.add_note(f"in {where}")
         raise
-    for name in [*(k for k in said.nodes if k not in nodes), *(k for k in sorted(nodes) if k not in said.nodes)]:
-        missing, place = ("NIR nodes", "metadata") if name in said.nodes else ("metadata", "NIR nodes")
+    for name in [
+        *(k for k in nir_layout.nodes if k not in nodes),
+        *(k for k in sorted(nodes) if k not in nir_layout.nodes),
+    ]:
+        missing, place = ("NIR nodes", "metadata") if name in nir_layout.nodes else ("metadata", "NIR nodes")
         raise FileFormatError(f"stands in the {place} and not in the {missing}", where=f"{where}: node {name!r}")
-    for name, form in said.nodes.items():
+    for name, form in nir_layout.nodes.items():
         _check_form(form, Fields(nodes[name], name, where), graph.dt)
-    here, there = set(said.edges), set(edges)
-    for a, b in [*(e for e in said.edges if e not in there), *(e for e in edges if e not in here)]:
+    here, there = set(nir_layout.edges), set(edges)
+    for a, b in [*(e for e in nir_layout.edges if e not in there), *(e for e in edges if e not in here)]:
         raise FileFormatError(
             f"edge {a} -> {b} stands only in the {'metadata' if (a, b) in here else 'NIR edges'}", where=where
         )
 
 
 def _check_form(form: NirForm, fields: Fields, dt: float | None) -> None:
-    kind, wanted = form
+    kind, expected = form
     if fields.type != kind:
         raise fields.error(f"the metadata describes a {kind}")
-    for field, value in wanted.items():
-        found = fields.array(field)
-        if found.shape != value.shape:
-            raise fields.error(f"{field} has shape {found.shape}, the metadata says {value.shape}")
+    for field, value in expected.items():
+        array = fields.array(field)
+        if array.shape != value.shape:
+            raise fields.error(f"{field} has shape {array.shape}, the metadata says {value.shape}")
         tolerance = _AGREE * fields.rounding(field) * np.abs(value)
-        apart = ~(np.abs(found - value) <= tolerance)
+        apart = ~(np.abs(array - value) <= tolerance)
         if apart.any():
             first = int(np.flatnonzero(apart)[0])
             raise fields.error(
-                f"{field} and the metadata disagree: {found.flat[first]:.9g} against {value.flat[first]:.9g}"
+                f"{field} and the metadata disagree: {array.flat[first]:.9g} against {value.flat[first]:.9g}"
                 f" at dt = {dt} s (element {first}); one of them was edited"
             )
     fields.done()

@@ -75,9 +75,9 @@ def import_graph(root: Mapping[str, Any], *, where: str, dt: float | None) -> Gr
     repeats = Repeats()
     nodes: dict[str, Op] = {}
     for name in reading_order(raw, edges):
-        known = next((nodes[a] for a in sources[name] if a in nodes), None)
+        source = next((nodes[a] for a in sources[name] if a in nodes), None)
         fields = Fields(raw[name], name, where, repeats)
-        nodes[name] = NIR_READERS[fields.type].from_nir(fields, None if known is None else known.out_shape)
+        nodes[name] = NIR_READERS[fields.type].from_nir(fields, None if source is None else source.out_shape)
         fields.done()
     _check_inner(inner, nodes, where)
     graph = Graph(level=Level.IMPORTED, nodes=nodes, edges=tuple(edges), dt=dt)
@@ -118,32 +118,32 @@ def _flatten(
 def _check_inner(inner: Mapping[str, tuple[Mapping[str, Any], list[str]]], nodes: Mapping[str, Op], where: str) -> None:
     """Refuse subgraphs whose Input or Output says another shape than what feeds it has."""
     for name, (values, sources) in inner.items():
-        given = Fields(values, name, where)
-        if not given.has("shape") or not given.present("shape"):
+        fields = Fields(values, name, where)
+        if not fields.has("shape") or not fields.present("shape"):
             continue
-        shape = given.shape("shape")
+        shape = fields.shape("shape")
         for source in sources:
             if source in nodes and nodes[source].out_shape != shape:
-                raise given.error(
+                raise fields.error(
                     f"says shape {shape}, and {source} feeds it shape {nodes[source].out_shape}",
                     "the shape in the file is wrong: its maker wrote that of another node; export it again, or set it",
                 )
 
 
 def _unknown(kind: str, where: str) -> FileFormatError:
-    known = ", ".join([*NIR_READERS, "NIRGraph"])
-    return FileFormatError(f"type {kind!r} is unknown", where=where, hint=f"the types that are read: {known}")
+    types = ", ".join([*NIR_READERS, "NIRGraph"])
+    return FileFormatError(f"type {kind!r} is unknown", where=where, hint=f"the types that are read: {types}")
 
 
 def _only(nodes: Mapping[str, Any], kind: str, name: str, where: str) -> str:
-    found = [key for key, node in nodes.items() if isinstance(node, dict) and node.get("type") == kind]
-    if len(found) != 1:
+    names = [key for key, node in nodes.items() if isinstance(node, dict) and node.get("type") == kind]
+    if len(names) != 1:
         raise FileFormatError(
-            f"the subgraph has {len(found)} {kind} nodes, so that edges to it do not say which",
+            f"the subgraph has {len(names)} {kind} nodes, so that edges to it do not say which",
             where=f"{where}: node {name!r}",
             hint=f"give it one {kind}, or write the graph flat",
         )
-    return found[0]
+    return names[0]
 
 
 def pairs(value: Any, where: str) -> list[Edge]:
@@ -162,10 +162,10 @@ def pairs(value: Any, where: str) -> list[Edge]:
 
 
 def _check_cycles(raw: Raw, edges: list[Edge], where: str) -> None:
-    left = cycles((name for name, fields in raw.items() if fields["type"] not in STATEFUL), edges)
-    if left:
+    unbroken = cycles((name for name, fields in raw.items() if fields["type"] not in STATEFUL), edges)
+    if unbroken:
         raise GraphError(
-            f"a cycle without delay: {', '.join(sorted(left)[:20])} feed one another and none of them keeps state",
+            f"a cycle without delay: {', '.join(sorted(unbroken)[:20])} feed one another and none of them keeps state",
             where=where,
             hint="put a Delay or a neuron into the cycle",
         )

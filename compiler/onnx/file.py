@@ -96,7 +96,7 @@ def load_onnx(path: str | os.PathLike[str], limits: Limits = LIMITS) -> OnnxFile
             name=node["name"],
             inputs=tuple(node["inputs"]),
             outputs=tuple(node["outputs"]),
-            attributes={name: beside.value(said, node["name"]) for name, said in node["attributes"].items()},
+            attributes={name: beside.value(content, node["name"]) for name, content in node["attributes"].items()},
         )
         for node in tree["nodes"].values()
     )
@@ -104,7 +104,7 @@ def load_onnx(path: str | os.PathLike[str], limits: Limits = LIMITS) -> OnnxFile
         inputs={name: tuple(shape) for name, shape in tree["inputs"].items()},
         outputs=tuple(tree["outputs"]),
         nodes=tuple(nodes),
-        constants={name: beside.value(said, name) for name, said in tree["constants"].items()},
+        constants={name: beside.value(content, name) for name, content in tree["constants"].items()},
         metadata=tree["metadata"],
     )
 
@@ -123,22 +123,22 @@ class _Beside:
     def wrong(self, message: str, hint: str | None = None) -> FileFormatError:
         return FileFormatError(message, where=self.where, hint=hint)
 
-    def value(self, said: Any, name: str) -> Any:
+    def value(self, content: Any, name: str) -> Any:
         """What a constant or attribute holds; lists are tuples, and weights of other files arrays."""
-        if isinstance(said, list):
-            return tuple(said)
-        if not isinstance(said, dict):
-            return said
-        dtype, label = np.dtype(said["dtype"]), f"the constant {_shown(name)}"
-        size = math.prod(said["shape"]) * dtype.itemsize
+        if isinstance(content, list):
+            return tuple(content)
+        if not isinstance(content, dict):
+            return content
+        dtype, label = np.dtype(content["dtype"]), f"the constant {_shown(name)}"
+        size = math.prod(content["shape"]) * dtype.itemsize
         self.bytes_left -= size
         if self.bytes_left < 0:
             raise self.wrong(f"its constants take more than {self.most} bytes")
-        raw = self._bytes(said["external"], size, label)
-        return np.frombuffer(raw, dtype.newbyteorder("<")).astype(dtype).reshape(said["shape"])
+        raw = self._bytes(content["external"], size, label)
+        return np.frombuffer(raw, dtype.newbyteorder("<")).astype(dtype).reshape(content["shape"])
 
-    def _bytes(self, said: Mapping[str, str], size: int, label: str) -> bytes:
-        location = said.get("location", "")
+    def _bytes(self, reference: Mapping[str, str], size: int, label: str) -> bytes:
+        location = reference.get("location", "")
         plain = location not in ("", ".", "..") and location.isprintable() and not set(location) & {"/", "\\", ":"}
         if not plain:
             raise self.wrong(
@@ -154,7 +154,7 @@ class _Beside:
             with open_regular(path, f"{self.where}: {_shown(location)}", self.most, "file of weights") as file:
                 self._content[location] = file.read()
         try:
-            offset, length = int(said.get("offset", "0")), int(said.get("length", str(size)))
+            offset, length = int(reference.get("offset", "0")), int(reference.get("length", str(size)))
         except ValueError:
             raise self.wrong(f"{label} is damaged: its place in {_shown(location)} is no number") from None
         content = self._content[location]

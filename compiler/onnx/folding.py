@@ -43,18 +43,18 @@ def fold(node: OnnxNode, inputs: list[Array | None]) -> Array | None:
         ValueError: the constants do not fit together.
     """
     kind, attributes = node.kind, node.attributes
-    given = [x for x in inputs if x is not None]
+    arrays = [x for x in inputs if x is not None]
     if kind == "Constant":
         return _constant(node)
-    if not given or len(given) != len([name for name in node.inputs if name]):
+    if not arrays or len(arrays) != len([name for name in node.inputs if name]):
         return None
-    x = given[0]
+    x = arrays[0]
     if kind in _ELEMENTWISE:
-        if np.broadcast(*given).size > MOST_VALUES:
+        if np.broadcast(*arrays).size > MOST_VALUES:
             return None
         with np.errstate(all="ignore"):
-            found = _ELEMENTWISE[kind](*given)
-        return found if kind in ("Equal", "Where") else found.astype(x.dtype)
+            result = _ELEMENTWISE[kind](*arrays)
+        return result if kind in ("Equal", "Where") else result.astype(x.dtype)
     axis = attributes.get("axis")
     match kind:
         case "Identity":
@@ -63,21 +63,21 @@ def fold(node: OnnxNode, inputs: list[Array | None]) -> Array | None:
             to = attributes.get("to")
             return x.astype(TYPES[to]) if isinstance(to, int) and to in TYPES else None
         case "Concat" if isinstance(axis, int):
-            return np.concatenate(given, axis=axis)
-        case "Gather" if len(given) == 2:
-            return np.take(x, given[1], axis=axis if isinstance(axis, int) else 0)
-        case "Reshape" if len(given) == 2:
-            return x.reshape(target_shape(x.shape, given[1]))
+            return np.concatenate(arrays, axis=axis)
+        case "Gather" if len(arrays) == 2:
+            return np.take(x, arrays[1], axis=axis if isinstance(axis, int) else 0)
+        case "Reshape" if len(arrays) == 2:
+            return x.reshape(target_shape(x.shape, arrays[1]))
         case "ConstantOfShape":
             shape, value = tuple(int(k) for k in x.ravel()), attributes.get("value")
             if len(shape) > 8 or min(shape, default=0) < 0 or math.prod(shape) > MOST_VALUES:
                 return None
-            held = value.ravel()[:1] if isinstance(value, np.ndarray) else np.zeros(1, dtype=np.float32)
-            return np.broadcast_to(held, (1,)).repeat(math.prod(shape)).reshape(shape)
+            fill = value.ravel()[:1] if isinstance(value, np.ndarray) else np.zeros(1, dtype=np.float32)
+            return np.broadcast_to(fill, (1,)).repeat(math.prod(shape)).reshape(shape)
         case "Transpose":
             return x.transpose(_whole(attributes.get("perm")))
         case "Unsqueeze" | "Squeeze":
-            axes = _whole(tuple(given[1].ravel()) if len(given) > 1 else attributes.get("axes"))
+            axes = _whole(tuple(arrays[1].ravel()) if len(arrays) > 1 else attributes.get("axes"))
             if kind == "Squeeze":
                 return np.squeeze(x, axes)
             return None if axes is None else np.expand_dims(x, axes)
@@ -99,19 +99,19 @@ def _constant(node: OnnxNode) -> Array | None:
     return None
 
 
-def target_shape(shape: tuple[int, ...], asked: Array) -> tuple[int, ...]:
+def target_shape(shape: tuple[int, ...], requested: Array) -> tuple[int, ...]:
     """What Reshape makes of a shape: 0 keeps an axis, -1 takes what is left.
 
     Raises:
         ValueError: it cannot be.
     """
-    wanted = [int(k) for k in asked.ravel()]
-    wanted = [shape[k] if size == 0 and k < len(shape) else size for k, size in enumerate(wanted)]
-    if len(wanted) > 8 or any(size < -1 for size in wanted) or wanted.count(-1) > 1:
-        raise ValueError(f"no shape: {wanted}")
-    total, known = int(np.prod(shape)), int(np.prod([size for size in wanted if size != -1]))
-    if -1 in wanted and known:
-        wanted[wanted.index(-1)] = total // known
-    if int(np.prod(wanted)) != total:
-        raise ValueError(f"{total} values do not have the shape {wanted}")
-    return tuple(wanted)
+    sizes = [int(k) for k in requested.ravel()]
+    sizes = [shape[k] if size == 0 and k < len(shape) else size for k, size in enumerate(sizes)]
+    if len(sizes) > 8 or any(size < -1 for size in sizes) or sizes.count(-1) > 1:
+        raise ValueError(f"no shape: {sizes}")
+    total, product = int(np.prod(shape)), int(np.prod([size for size in sizes if size != -1]))
+    if -1 in sizes and product:
+        sizes[sizes.index(-1)] = total // product
+    if int(np.prod(sizes)) != total:
+        raise ValueError(f"{total} values do not have the shape {sizes}")
+    return tuple(sizes)

@@ -77,7 +77,7 @@ class _Count:
         """Those of one message of a kind, which lies at..end."""
         if depth > MOST_DEEP:
             raise RefusedError(f"is nested more than {MOST_DEEP} deep", AGAIN)
-        known = kind.fields_by_number
+        fields = kind.fields_by_number
         while at < end:
             self.fields += 1
             if self.fields > MOST_FIELDS:
@@ -90,7 +90,7 @@ class _Count:
                 at += 8 if wire == 1 else 4
             elif wire == 2:
                 length, at = self.varint(at, end)
-                field = known.get(key >> 3)
+                field = fields.get(key >> 3)
                 if field is not None and field.message_type is not None and at + length <= end:
                     self.message(field.message_type, at, at + length, depth + 1)
                 at += length
@@ -123,15 +123,15 @@ class _Reader:
             raise RefusedError("is no ONNX file, or one without a graph", AGAIN)
         _counted("nodes", graph.node, MOST_NODES)
         _counted("constants", graph.initializer, MOST_TENSORS)
-        for what, found in (("inputs", graph.input), ("outputs", graph.output), ("metadata", model.metadata_props)):
-            _counted(what, found, MOST_ENTRIES)
+        for what, entries in (("inputs", graph.input), ("outputs", graph.output), ("metadata", model.metadata_props)):
+            _counted(what, entries, MOST_ENTRIES)
         if model.functions:
             raise RefusedError("has functions of its own", "export it without them")
         if graph.sparse_initializer:
             raise RefusedError("has sparse constants", "export dense ones")
-        for said in model.opset_import:
-            if said.domain in ("", "ai.onnx") and not 7 <= said.version <= NEWEST_OPSET:
-                raise RefusedError(f"is of opset {said.version}, 7 to {NEWEST_OPSET} are read", "export opset 18")
+        for opset in model.opset_import:
+            if opset.domain in ("", "ai.onnx") and not 7 <= opset.version <= NEWEST_OPSET:
+                raise RefusedError(f"is of opset {opset.version}, 7 to {NEWEST_OPSET} are read", "export opset 18")
         constants = {_text(tensor.name): self._tensor(tensor, _text(tensor.name)) for tensor in graph.initializer}
         inputs = {_text(value.name): value for value in graph.input}
         return {
@@ -144,33 +144,33 @@ class _Reader:
 
     def _node(self, node: Any) -> Tree:
         name = _text(node.name or next(iter(node.output), "") or node.op_type)
-        for what, found in (("inputs", node.input), ("outputs", node.output), ("attributes", node.attribute)):
-            if len(found) > MOST_ENTRIES:
-                raise RefusedError(f"the node {shown(name)} has {len(found)} {what}, the limit is {MOST_ENTRIES}")
+        for what, entries in (("inputs", node.input), ("outputs", node.output), ("attributes", node.attribute)):
+            if len(entries) > MOST_ENTRIES:
+                raise RefusedError(f"the node {shown(name)} has {len(entries)} {what}, the limit is {MOST_ENTRIES}")
         domain, kind = _text(node.domain), _text(node.op_type)
         return {
             "kind": kind if domain in ("", "ai.onnx") else f"{domain}.{kind}",
             "name": name,
             "inputs": [_text(value) for value in node.input],
             "outputs": [_text(value) for value in node.output],
-            "attributes": {_text(said.name): self._attribute(said, name) for said in node.attribute},
+            "attributes": {_text(attribute.name): self._attribute(attribute, name) for attribute in node.attribute},
         }
 
-    def _attribute(self, said: Any, node: str) -> Any:
+    def _attribute(self, attribute: Any, node: str) -> Any:
         kinds = onnx.AttributeProto
-        match said.type:
+        match attribute.type:
             case kinds.INT:
-                return int(said.i)
+                return int(attribute.i)
             case kinds.FLOAT:
-                return float(said.f)
+                return float(attribute.f)
             case kinds.STRING:
-                return bytes(said.s).decode("utf-8", "replace")
+                return bytes(attribute.s).decode("utf-8", "replace")
             case kinds.INTS:
-                return [int(k) for k in said.ints[:MOST_ENTRIES]]
+                return [int(k) for k in attribute.ints[:MOST_ENTRIES]]
             case kinds.FLOATS:
-                return [float(x) for x in said.floats[:MOST_ENTRIES]]
+                return [float(x) for x in attribute.floats[:MOST_ENTRIES]]
             case kinds.TENSOR:
-                return self._tensor(said.t, node)
+                return self._tensor(attribute.t, node)
         return None
 
     def _tensor(self, tensor: Any, name: str) -> Any:
@@ -188,20 +188,20 @@ class _Reader:
         if self.bytes_left < 0:
             raise RefusedError(f"its constants take more than {self.value_bytes} bytes")
         if tensor.data_location == kinds.EXTERNAL:
-            said = {_text(entry.key): _text(entry.value) for entry in tensor.external_data[:16]}
-            return {"external": said, "dtype": dtype.str, "shape": list(shape)}
+            reference = {_text(entry.key): _text(entry.value) for entry in tensor.external_data[:16]}
+            return {"external": reference, "dtype": dtype.str, "shape": list(shape)}
         try:
-            found = np.asarray(onnx.numpy_helper.to_array(tensor))
+            array = np.asarray(onnx.numpy_helper.to_array(tensor))
         except (ValueError, TypeError) as error:
             raise RefusedError(f"{label} is damaged: {error}", AGAIN) from None
-        if found.shape != shape:
-            raise RefusedError(f"{label} is damaged: it has {found.size} values for the shape {shape}")
-        return np.ascontiguousarray(found, dtype=found.dtype.newbyteorder("=")).reshape(shape)
+        if array.shape != shape:
+            raise RefusedError(f"{label} is damaged: it has {array.size} values for the shape {shape}")
+        return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")).reshape(shape)
 
 
-def _counted(what: str, found: Any, most: int) -> None:
-    if len(found) > most:
-        raise RefusedError(f"has {len(found)} {what}, the limit is {most}")
+def _counted(what: str, entries: Any, most: int) -> None:
+    if len(entries) > most:
+        raise RefusedError(f"has {len(entries)} {what}, the limit is {most}")
 
 
 def _shape(value: Any) -> list[int | None]:

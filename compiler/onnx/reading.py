@@ -55,15 +55,15 @@ def read_onnx(path: str | os.PathLike[str], *, dt: float | None = None) -> Graph
         MissingDependencyError: onnx is not installed.
     """
     where = os.fspath(path)
-    found = load_onnx(path)
-    if OURS in found.metadata:
+    model = load_onnx(path)
+    if OURS in model.metadata:
         raise FileFormatError(
             "was written by nervecord, of a program, and says less than that",
             where=where,
             hint="give the program instead: nervecord run policy.nervecord --engine onnxruntime",
         )
     with np.errstate(all="ignore"):  # what is not finite is refused by name below
-        graph = _Reader(found, where).graph(SECONDS if dt is None else dt)
+        graph = _Reader(model, where).graph(SECONDS if dt is None else dt)
     name = unprintable(graph)
     if name is not None:
         raise FileFormatError(f"the name {name!r} cannot be printed", where=where)
@@ -132,15 +132,15 @@ class _Reader:
         return FileFormatError(printable(message), where=at, hint=hint)
 
     def graph(self, dt: float) -> Graph:
-        wanted = self._wanted()
+        output = self._wanted()
         self._enter()
-        for node in self._needed(wanted):
+        for node in self._needed(output):
             self._read(node)
-        if wanted in self.unread:
-            raise self._unknown(self.unread[wanted][0])
-        if wanted not in self.signals:
-            raise self.wrong(f"its output {wanted[:80]!r} does not depend on its input")
-        self._leave(self.signals[wanted])
+        if output in self.unread:
+            raise self._unknown(self.unread[output][0])
+        if output not in self.signals:
+            raise self.wrong(f"its output {output[:80]!r} does not depend on its input")
+        self._leave(self.signals[output])
         return Graph(Level.DISCRETE, self.nodes, tuple(self.edges), dt)
 
     def _wanted(self) -> str:
@@ -166,7 +166,7 @@ class _Reader:
         self.nodes["observation"] = Input((shape[-1],), origin=(name,))
         self.signals[name] = _Signal("observation", tuple(1 if axis is None else axis for axis in shape))
 
-    def _needed(self, wanted: str) -> list[OnnxNode]:
+    def _needed(self, last: str) -> list[OnnxNode]:
         """The nodes that lead to a value, in the file's order, which must be one of execution."""
         makers: dict[str, int] = {}
         for k, node in enumerate(self.file.nodes):
@@ -175,7 +175,7 @@ class _Reader:
                     raise self.wrong(f"the value {output[:80]!r} is made twice", node)
                 makers[output] = k
         needed: set[int] = set()
-        waiting = [wanted]
+        waiting = [last]
         while waiting:
             k = makers.get(waiting.pop(), -1)
             if k >= 0 and k not in needed:
@@ -187,7 +187,7 @@ class _Reader:
 
     def _read(self, node: OnnxNode) -> None:
         for name in node.inputs:
-            if name and not any(name in held for held in (self.constants, self.signals, self.unread, self.sums)):
+            if name and not any(name in names for names in (self.constants, self.signals, self.unread, self.sums)):
                 raise self.wrong(f"takes {name[:80]!r}, which nothing before it gives", node)
         try:
             if not self._known(node):
@@ -201,27 +201,27 @@ class _Reader:
 
     def _known(self, node: OnnxNode) -> bool:
         """Read a node; False where nothing is known of what it gives but perhaps its shape."""
-        given = [name for name in node.inputs if name]
-        if node.kind == "Shape" and len(given) == 1:
-            shape = self._shape(given[0])
+        inputs = [name for name in node.inputs if name]
+        if node.kind == "Shape" and len(inputs) == 1:
+            shape = self._shape(inputs[0])
             if shape is not None:
                 self.constants[node.outputs[0]] = np.array(shape, dtype=np.int64)
             return shape is not None
-        if any(name in self.unread for name in given):
+        if any(name in self.unread for name in inputs):
             return False
-        signals = [name for name in given if name in self.signals]
-        if node.kind == "Sub" and len(given) == 2 and given[1] in self.sums:
-            if self.signals.get(given[0]) is self.sums[given[1]]:
-                self.signals[node.outputs[0]] = replace(self.signals[given[0]], ordered=True)
+        signals = [name for name in inputs if name in self.signals]
+        if node.kind == "Sub" and len(inputs) == 2 and inputs[1] in self.sums:
+            if self.signals.get(inputs[0]) is self.sums[inputs[1]]:
+                self.signals[node.outputs[0]] = replace(self.signals[inputs[0]], ordered=True)
                 return True
             return False
-        if any(name in self.sums for name in given):
+        if any(name in self.sums for name in inputs):
             return False
         if not signals:
-            made = fold(node, [self.constants.get(name) for name in node.inputs])
-            if made is not None:
-                self.constants[node.outputs[0]] = made
-            return made is not None
+            value = fold(node, [self.constants.get(name) for name in node.inputs])
+            if value is not None:
+                self.constants[node.outputs[0]] = value
+            return value is not None
         if node.kind == "ReduceLogSumExp":
             self.sums[node.outputs[0]] = self.signals[signals[0]]
             return True
@@ -298,8 +298,8 @@ class _Reader:
             case "Expand":
                 shape = np.broadcast_shapes(x.shape, tuple(int(k) for k in self.constants[node.inputs[1]].ravel()))
             case _:
-                asked = self.constants[node.inputs[1]] if len(node.inputs) > 1 else node.attributes.get("axes", ())
-                axes = tuple(int(k) for k in np.ravel(np.asarray(asked)))
+                requested = self.constants[node.inputs[1]] if len(node.inputs) > 1 else node.attributes.get("axes", ())
+                axes = tuple(int(k) for k in np.ravel(np.asarray(requested)))
                 shadow = np.empty(x.shape, dtype=np.int8)
                 if node.kind == "Squeeze":
                     shape = np.squeeze(shadow, axes or None).shape
@@ -381,11 +381,11 @@ class _Reader:
     def _clipped(self, node: OnnxNode, x: _Signal) -> _Signal:
         low, high = (np.full(x.size, end) for end in (-np.inf, np.inf))
         if node.kind == "Clip":
-            given = [self.constants[name] if name else None for name in node.inputs[1:3]]
-            given += [None] * (2 - len(given))
+            limits = [self.constants[name] if name else None for name in node.inputs[1:3]]
+            limits += [None] * (2 - len(limits))
             ends = [
                 value if value is not None else node.attributes.get(name)
-                for value, name in zip(given, ("min", "max"), strict=True)
+                for value, name in zip(limits, ("min", "max"), strict=True)
             ]
             low = low if ends[0] is None else np.broadcast_to(np.asarray(ends[0], np.float64).reshape(-1), (x.size,))
             high = high if ends[1] is None else np.broadcast_to(np.asarray(ends[1], np.float64).reshape(-1), (x.size,))

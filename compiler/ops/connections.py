@@ -85,9 +85,9 @@ class Affine(Matrix):
         return y if self.bias is None else y + self.bias
 
     @classmethod
-    def from_nir(cls, given: Fields, fed: Shape | None) -> Op:
-        bias = given.array("bias", axes=1) if given.type == "Affine" else None
-        return cls(given.array("weight", axes=2), bias, origin=given.origin)
+    def from_nir(cls, nir_fields: Fields, fed: Shape | None) -> Op:
+        bias = nir_fields.array("bias", axes=1) if nir_fields.type == "Affine" else None
+        return cls(nir_fields.array("weight", axes=2), bias, origin=nir_fields.origin)
 
     def to_nir(self, dt: float, name: str) -> NirForm:
         if self.bias is None:
@@ -131,12 +131,12 @@ class Conv(Op):
 
     def violations(self) -> Iterator[fields.Violation]:
         axes = self.weight.ndim - 2
-        found = [v for v in fields.violations(self) if not (v[0] == "shape" and v[1].startswith("weight has"))]
-        yield from found
+        violations = [v for v in fields.violations(self) if not (v[0] == "shape" and v[1].startswith("weight has"))]
+        yield from violations
         spatial = (self.stride, self.padding, self.dilation, self.input_size)
         if axes not in (1, 2) or any(len(values) != axes for values in spatial):
             yield "shape", f"weight has {self.weight.ndim} axes, and its settings are for other ones", None, None
-        elif not found and (self.weight.shape[0] % self.groups or min(self.out_shape) < 1):
+        elif not violations and (self.weight.shape[0] % self.groups or min(self.out_shape) < 1):
             yield "shape", f"its kernel or groups do not fit its input {self.in_shape}", None, None
 
     def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
@@ -197,34 +197,36 @@ class Conv(Op):
         return Synapses(counts, fan_in, fan_in * self.size)
 
     @classmethod
-    def from_nir(cls, given: Fields, fed: Shape | None) -> Op:
-        axes = 1 if given.type == "Conv1d" else 2
-        weight = given.array("weight", axes=2 + axes)
-        dilation, stride = (given.sizes(field, axes, least=1) for field in ("dilation", "stride"))
-        known = given.has("input_shape") and given.present("input_shape")
-        size = given.sizes("input_shape", axes, least=1) if known else given.fed(fed, axes=1 + axes)[1:]
-        padding = _padding(given, axes, weight.shape[2:], stride, dilation)
-        groups = given.integer("groups", least=1)
+    def from_nir(cls, nir_fields: Fields, fed: Shape | None) -> Op:
+        axes = 1 if nir_fields.type == "Conv1d" else 2
+        weight = nir_fields.array("weight", axes=2 + axes)
+        dilation, stride = (nir_fields.sizes(field, axes, least=1) for field in ("dilation", "stride"))
+        has_size = nir_fields.has("input_shape") and nir_fields.present("input_shape")
+        size = nir_fields.sizes("input_shape", axes, least=1) if has_size else nir_fields.fed(fed, axes=1 + axes)[1:]
+        padding = _padding(nir_fields, axes, weight.shape[2:], stride, dilation)
+        groups = nir_fields.integer("groups", least=1)
         if weight.shape[0] % groups:
-            raise given.error(f"{weight.shape[0]} output channels do not divide into {groups} groups")
-        made = cls(weight, given.array("bias", axes=1), stride, padding, dilation, groups, size, origin=given.origin)
-        if made.bias is not None and made.bias.shape != weight.shape[:1]:
-            raise given.error(f"bias has shape {made.bias.shape}, the output {weight.shape[0]} channels")
-        if min(made.out_shape) < 1:
-            raise given.error(f"its kernel does not fit its input {made.in_shape}")
-        return made
+            raise nir_fields.error(f"{weight.shape[0]} output channels do not divide into {groups} groups")
+        op = cls(
+            weight, nir_fields.array("bias", axes=1), stride, padding, dilation, groups, size, origin=nir_fields.origin
+        )
+        if op.bias is not None and op.bias.shape != weight.shape[:1]:
+            raise nir_fields.error(f"bias has shape {op.bias.shape}, the output {weight.shape[0]} channels")
+        if min(op.out_shape) < 1:
+            raise nir_fields.error(f"its kernel does not fit its input {op.in_shape}")
+        return op
 
     def to_nir(self, dt: float, name: str) -> NirForm:
-        def said(values: Shape) -> Array:
+        def as_array(values: Shape) -> Array:
             return np.array(values if len(values) > 1 else values[0])
 
         bias = np.zeros(self.weight.shape[0]) if self.bias is None else self.bias  # NIR's always have one
         return self.kind, {
-            "input_shape": said(self.input_size),
+            "input_shape": as_array(self.input_size),
             "weight": self.weight,
-            "stride": said(self.stride),
-            "padding": said(self.padding),
-            "dilation": said(self.dilation),
+            "stride": as_array(self.stride),
+            "padding": as_array(self.padding),
+            "dilation": as_array(self.dilation),
             "groups": np.array(self.groups),
             "bias": bias,
         }
@@ -249,19 +251,19 @@ def _hits(size_in: int, size_out: int, kernel: int, step: int, pad: int, dilatio
     return np.asarray(changes.reshape(-1, every).cumsum(axis=0).ravel()[:size_in])
 
 
-def _padding(given: Fields, axes: int, kernel: Shape, stride: Shape, dilation: Shape) -> Shape:
-    match given.text("padding"):
+def _padding(nir_fields: Fields, axes: int, kernel: Shape, stride: Shape, dilation: Shape) -> Shape:
+    match nir_fields.text("padding"):
         case None:
-            return given.sizes("padding", axes, least=0)
+            return nir_fields.sizes("padding", axes, least=0)
         case "valid":
             return (0,) * axes
         case "same":
             reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
             if any(s != 1 for s in stride) or any(r % 2 for r in reach):
-                raise given.error(f"padding 'same' with stride {stride} and kernel {kernel} is not symmetric")
+                raise nir_fields.error(f"padding 'same' with stride {stride} and kernel {kernel} is not symmetric")
             return tuple(r // 2 for r in reach)
         case other:
-            raise given.error(f"padding is {other!r}, neither numbers nor 'same' or 'valid'")
+            raise nir_fields.error(f"padding is {other!r}, neither numbers nor 'same' or 'valid'")
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -286,8 +288,8 @@ class Scale(Op):
         return do.constant("scale", self.scale) * do.x
 
     @classmethod
-    def from_nir(cls, given: Fields, fed: Shape | None) -> Op:
-        return cls(**given.elementwise({"scale": "scale"}, fed), origin=given.origin)
+    def from_nir(cls, nir_fields: Fields, fed: Shape | None) -> Op:
+        return cls(**nir_fields.elementwise({"scale": "scale"}, fed), origin=nir_fields.origin)
 
     def to_nir(self, dt: float, name: str) -> NirForm:
         return "Scale", {"scale": self.scale}
@@ -317,22 +319,24 @@ class Flatten(Op):
         return self.input_shape[:start] + (joined,) + self.input_shape[end + 1 :]
 
     def violations(self) -> Iterator[fields.Violation]:
-        found = list(fields.violations(self))
-        yield from found
+        violations = list(fields.violations(self))
+        yield from violations
         axes = len(self.input_shape)
-        if not found and not _are_axes(self.start, self.end, axes):
+        if not violations and not _are_axes(self.start, self.end, axes):
             yield "axes", f"axes {self.start}..{self.end} are none of {self.input_shape}, in this order", None, None
 
     def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
         return x.reshape(x.shape[0], *self.out_shape)
 
     @classmethod
-    def from_nir(cls, given: Fields, fed: Shape | None) -> Op:
-        shape = given.shape("input_type") if given.has("input_type") else given.fed(fed)
-        start, end = given.integer("start_dim"), given.integer("end_dim")
+    def from_nir(cls, nir_fields: Fields, fed: Shape | None) -> Op:
+        shape = nir_fields.shape("input_type") if nir_fields.has("input_type") else nir_fields.fed(fed)
+        start, end = nir_fields.integer("start_dim"), nir_fields.integer("end_dim")
         if not _are_axes(start, end, len(shape)):
-            raise given.error(f"start_dim {start} and end_dim {end} are no axes of the shape {shape}, in this order")
-        return cls(shape, start, end, origin=given.origin)
+            raise nir_fields.error(
+                f"start_dim {start} and end_dim {end} are no axes of the shape {shape}, in this order"
+            )
+        return cls(shape, start, end, origin=nir_fields.origin)
 
     def to_nir(self, dt: float, name: str) -> NirForm:
         axes = len(self.input_shape)
@@ -385,12 +389,12 @@ class Pool(Op):
         return (self.input_shape[0], *((size + 2 * pad - k) // step + 1 for size, pad, k, step in spans))
 
     def violations(self) -> Iterator[fields.Violation]:
-        found = list(fields.violations(self))
-        yield from found
+        violations = list(fields.violations(self))
+        yield from violations
         axes = len(self.input_shape) - 1
         if any(len(values) != axes for values in (self.kernel, self.stride, self.padding)):
             yield "shape", f"its settings are not for {axes} spatial axes", None, None
-        elif not found and min(self.out_shape) < 1:
+        elif not violations and min(self.out_shape) < 1:
             yield "shape", f"its window does not fit its input {self.input_shape}", None, None
 
     def step(self, state: State, x: Array, arithmetic: Arithmetic | None = None) -> Array:
@@ -416,14 +420,14 @@ class Pool(Op):
         return self.size * math.prod(self.kernel)
 
     @classmethod
-    def from_nir(cls, given: Fields, fed: Shape | None) -> Op:
-        mode: Pooling = "sum" if given.type == "SumPool2d" else "average"
-        kernel, stride = (given.sizes(field, 2, least=1) for field in ("kernel_size", "stride"))
-        padding = given.sizes("padding", 2, least=0)
-        made = cls(mode, kernel, stride, padding, given.fed(fed, axes=3), origin=given.origin)
-        if min(made.out_shape) < 1:
-            raise given.error(f"its kernel does not fit its input {made.in_shape}")
-        return made
+    def from_nir(cls, nir_fields: Fields, fed: Shape | None) -> Op:
+        mode: Pooling = "sum" if nir_fields.type == "SumPool2d" else "average"
+        kernel, stride = (nir_fields.sizes(field, 2, least=1) for field in ("kernel_size", "stride"))
+        padding = nir_fields.sizes("padding", 2, least=0)
+        op = cls(mode, kernel, stride, padding, nir_fields.fed(fed, axes=3), origin=nir_fields.origin)
+        if min(op.out_shape) < 1:
+            raise nir_fields.error(f"its kernel does not fit its input {op.in_shape}")
+        return op
 
     def to_nir(self, dt: float, name: str) -> NirForm:
         if len(self.kernel) != 2:
@@ -447,8 +451,8 @@ class Delay(Op):
         return tuple(self.delay.shape)
 
     @classmethod
-    def from_nir(cls, given: Fields, fed: Shape | None) -> Op:
-        return cls(**given.elementwise({"delay": "delay"}, fed), origin=given.origin)
+    def from_nir(cls, nir_fields: Fields, fed: Shape | None) -> Op:
+        return cls(**nir_fields.elementwise({"delay": "delay"}, fed), origin=nir_fields.origin)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -474,8 +478,8 @@ class Threshold(Op):
         return do.as_kind(do.x > do.constant("threshold", self.threshold), "float")
 
     @classmethod
-    def from_nir(cls, given: Fields, fed: Shape | None) -> Op:
-        return cls(**given.elementwise({"threshold": "threshold"}, fed), origin=given.origin)
+    def from_nir(cls, nir_fields: Fields, fed: Shape | None) -> Op:
+        return cls(**nir_fields.elementwise({"threshold": "threshold"}, fed), origin=nir_fields.origin)
 
     def to_nir(self, dt: float, name: str) -> NirForm:
         return "Threshold", {"threshold": self.threshold}

@@ -104,10 +104,10 @@ class Csr:
         """Rows first..last - 1 as a dense matrix."""
         last = min(last, self.shape[0])
         start, end = int(self.starts[first]), int(self.starts[last])
-        found = np.zeros((last - first, self.inputs), dtype=self.values.dtype)
+        dense = np.zeros((last - first, self.inputs), dtype=self.values.dtype)
         within = np.repeat(np.arange(last - first), np.diff(self.starts[first : last + 1]))
-        found[within, self.columns[start:end]] = self.values[start:end]
-        return found
+        dense[within, self.columns[start:end]] = self.values[start:end]
+        return dense
 
     def dense(self) -> Array:
         """All of it as a dense matrix."""
@@ -115,7 +115,7 @@ class Csr:
 
     def products(self, x: Array, shift: int = 0) -> Array:
         """(batch, out) of (batch, in): each product of whole numbers shifted right by `shift`, then added by rows."""
-        found = np.zeros((len(x), self.shape[0]), dtype=np.result_type(x, self.values))
+        result = np.zeros((len(x), self.shape[0]), dtype=np.result_type(x, self.values))
         filled = np.diff(self.starts) > 0
         begins = self.starts[:-1][filled]
         at_once = max(1, PRODUCTS // max(len(self.values), 1))
@@ -123,8 +123,8 @@ class Csr:
             part = x[first : first + at_once, self.columns] * self.values
             if shift:
                 part >>= shift
-            found[first : first + at_once, filled] = np.add.reduceat(part, begins, axis=1)
-        return found
+            result[first : first + at_once, filled] = np.add.reduceat(part, begins, axis=1)
+        return result
 
     def transposed(self) -> Csr:
         """(in, out)."""
@@ -136,12 +136,12 @@ class Csr:
         """Without the zeros that are stored; of a matrix of zeros one stays."""
         return self.only(self.values != 0)
 
-    def only(self, kept: Array) -> Csr:
+    def only(self, mask: Array) -> Csr:
         """With some of its values (mask) in their places, and zeros in the others."""
-        if not kept.any():
+        if not mask.any():
             return Csr.zeros(self.shape)
-        starts = np.concatenate([[0], np.cumsum(kept)])[self.starts]
-        return Csr(self.values[kept], self.columns[kept], starts, self.inputs)
+        starts = np.concatenate([[0], np.cumsum(mask)])[self.starts]
+        return Csr(self.values[mask], self.columns[mask], starts, self.inputs)
 
     def scaled(self, factors: Array) -> Csr:
         """Every row times its factor."""
@@ -149,11 +149,11 @@ class Csr:
 
     def cut(self, rows: Array, columns: Array) -> Csr:
         """The part of it in some rows and columns (masks)."""
-        kept = rows[self.row_of] & columns[self.columns]
+        mask = rows[self.row_of] & columns[self.columns]
         size = int(columns.sum())
-        if not kept.any():
+        if not mask.any():
             return Csr.zeros((int(rows.sum()), size))
-        part = self.only(kept)
+        part = self.only(mask)
         # A row that is cut off has no values, so that the next one begins where it does.
         starts = np.append(part.starts[:-1][rows], part.starts[-1])
         return Csr(part.values, (np.cumsum(columns) - 1)[part.columns], starts, size)
@@ -188,15 +188,15 @@ class Csr:
                 more weights than that.
         """
         reach = np.diff(other.starts)[self.columns]
-        made = np.concatenate([[0], np.cumsum(reach)])[self.starts]
-        if made[-1] > MOST_PRODUCTS or np.diff(made).max(initial=0) > MOST_WEIGHTS:
+        products = np.concatenate([[0], np.cumsum(reach)])[self.starts]
+        if products[-1] > MOST_PRODUCTS or np.diff(products).max(initial=0) > MOST_WEIGHTS:
             raise TooLargeError
-        if not made[-1]:
+        if not products[-1]:
             return Csr.zeros((self.shape[0], other.inputs))
         # Some rows at a time: the products take far more memory than what they add up to.
         parts, weights, first = [], 0, 0
         while first < self.shape[0]:
-            last = max(first + 1, int(np.searchsorted(made, made[first] + PRODUCTS, "right")) - 1)
+            last = max(first + 1, int(np.searchsorted(products, products[first] + PRODUCTS, "right")) - 1)
             parts.append(self._times(other, reach, first, last))
             weights, first = weights + len(parts[-1].values), last
             if weights > MOST_WEIGHTS:

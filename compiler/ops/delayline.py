@@ -52,8 +52,8 @@ class DelayLine(Op):
         # The newest stands last, at index `kept`.
         flat = line.reshape(len(x), self.kept + 1, -1)
         back = self.kept - (self.steps.ravel() - self.lag)
-        taken: Array = flat[:, back, np.arange(self.size)]
-        return taken.reshape(x.shape)
+        arriving: Array = flat[:, back, np.arange(self.size)]
+        return arriving.reshape(x.shape)
 
     def to_nir(self, dt: float, name: str) -> NirForm:
         return "Delay", {"delay": self.steps * dt}

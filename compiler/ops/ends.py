@@ -68,8 +68,8 @@ class Input(HostOp):
         return do.clip(do.x, do.constant("low", -self.limit), do.constant("high", self.limit))
 
     @classmethod
-    def from_nir(cls, given: Fields, fed: Shape | None) -> Op:
-        return cls(given.shape("shape"), origin=given.origin)
+    def from_nir(cls, nir_fields: Fields, fed: Shape | None) -> Op:
+        return cls(nir_fields.shape("shape"), origin=nir_fields.origin)
 
     def to_nir(self, dt: float, name: str) -> NirForm:
         return "Input", {"shape": np.array(self.shape)}
@@ -90,9 +90,9 @@ class Output(HostOp):
         return self.shape
 
     @classmethod
-    def from_nir(cls, given: Fields, fed: Shape | None) -> Op:
-        shape = given.shape("shape") if given.has("shape") else given.fed(fed)
-        return cls(shape, origin=given.origin)
+    def from_nir(cls, nir_fields: Fields, fed: Shape | None) -> Op:
+        shape = nir_fields.shape("shape") if nir_fields.has("shape") else nir_fields.fed(fed)
+        return cls(shape, origin=nir_fields.origin)
 
     def to_nir(self, dt: float, name: str) -> NirForm:
         return "Output", {"shape": np.array(self.shape)}

@@ -118,13 +118,13 @@ def _declarations(kind: Any) -> tuple[tuple[str, Declared], ...]:
 def freeze(value: object) -> None:
     """Make a frozen dataclass's arrays read-only copies of the declared type. Called by `__post_init__`."""
     for name, declared in declarations(type(value)):
-        given = getattr(value, name)
-        if declared.kind == "array" and given is not None:
-            held: Array = np.array(given, dtype=declared.dtype, order="C")
-            held.setflags(write=False)
-            object.__setattr__(value, name, held)
-        elif declared.kind == "shape" and isinstance(given, list):
-            object.__setattr__(value, name, tuple(given))
+        content = getattr(value, name)
+        if declared.kind == "array" and content is not None:
+            array: Array = np.array(content, dtype=declared.dtype, order="C")
+            array.setflags(write=False)
+            object.__setattr__(value, name, array)
+        elif declared.kind == "shape" and isinstance(content, list):
+            object.__setattr__(value, name, tuple(content))
 
 
 def same(a: object, b: object) -> bool:
@@ -143,42 +143,42 @@ def violations(value: object) -> Iterator[Violation]:
     bound: dict[str, int] = {}
     population: Shape | None = None
     for name, declared in declarations(type(value)):
-        given = getattr(value, name)
-        if given is None:
+        content = getattr(value, name)
+        if content is None:
             if not declared.optional:
                 yield "missing", f"{name} is missing", None, None
             continue
         match declared.kind:
             case "array":
-                yield from _array_values(name, declared, given)
+                yield from _array_values(name, declared, content)
                 if declared.symbols == ("...",):
-                    if population is not None and given.shape != population:
-                        yield "shape", f"{name} has shape {given.shape}, the population {population}", None, None
-                    population = population or given.shape
+                    if population is not None and content.shape != population:
+                        yield "shape", f"{name} has shape {content.shape}, the population {population}", None, None
+                    population = population or content.shape
                 else:
-                    yield from _array_shape(name, declared, given, bound)
+                    yield from _array_shape(name, declared, content, bound)
             case "integer":
-                if isinstance(given, bool) or not isinstance(given, (int, np.integer)):
-                    yield "type", f"{name} is {given!r}, a whole number is needed", None, None
+                if isinstance(content, bool) or not isinstance(content, (int, np.integer)):
+                    yield "type", f"{name} is {content!r}, a whole number is needed", None, None
                 else:
-                    yield from _between(name, int(given), declared)
+                    yield from _between(name, int(content), declared)
             case "number":
-                if isinstance(given, bool) or not isinstance(given, (int, float, np.floating, np.integer)):
-                    yield "type", f"{name} is {given!r}, a number is needed", None, None
-                elif not math.isfinite(given):
-                    yield "not-finite", f"{name} is {given}", None, None
+                if isinstance(content, bool) or not isinstance(content, (int, float, np.floating, np.integer)):
+                    yield "type", f"{name} is {content!r}, a number is needed", None, None
+                elif not math.isfinite(content):
+                    yield "not-finite", f"{name} is {content}", None, None
                 else:
-                    yield from _between(name, float(given), declared)
+                    yield from _between(name, float(content), declared)
             case "flag":
-                if not isinstance(given, bool):
-                    yield "type", f"{name} is {given!r}, true or false is needed", None, None
+                if not isinstance(content, bool):
+                    yield "type", f"{name} is {content!r}, true or false is needed", None, None
             case "choice":
-                if given not in declared.options:
-                    yield "choice", f"{name} is {given!r}, none of {', '.join(declared.options)}", None, None
+                if content not in declared.options:
+                    yield "choice", f"{name} is {content!r}, none of {', '.join(declared.options)}", None, None
             case "shape":
-                yield from _sizes(name, declared, given)
+                yield from _sizes(name, declared, content)
             case "part":
-                yield from violations(given)
+                yield from violations(content)
 
 
 def outside(name: str, value: int, low: int, high: int) -> Iterator[Violation]:
@@ -187,25 +187,25 @@ def outside(name: str, value: int, low: int, high: int) -> Iterator[Violation]:
         yield "range", f"{name} lies outside {low}..{high}", value, high if value > high else low
 
 
-def _between(name: str, given: float, declared: Declared) -> Iterator[Violation]:
-    if given < declared.low:
-        yield name.replace("_", "-"), f"{name} is too small", given, declared.low
-    elif given <= declared.above:
-        yield name.replace("_", "-"), f"{name} must be more than {declared.above:g}", given, declared.above
-    elif given > declared.high:
-        yield name.replace("_", "-"), f"{name} is too large", given, declared.high
+def _between(name: str, content: float, declared: Declared) -> Iterator[Violation]:
+    if content < declared.low:
+        yield name.replace("_", "-"), f"{name} is too small", content, declared.low
+    elif content <= declared.above:
+        yield name.replace("_", "-"), f"{name} must be more than {declared.above:g}", content, declared.above
+    elif content > declared.high:
+        yield name.replace("_", "-"), f"{name} is too large", content, declared.high
 
 
-def _array_values(name: str, declared: Declared, given: Array) -> Iterator[Violation]:
-    if given.size == 0:
+def _array_values(name: str, declared: Declared, content: Array) -> Iterator[Violation]:
+    if content.size == 0:
         yield "empty", f"{name} has no elements", None, None
         return
-    if given.dtype.kind == "f":
-        bad = np.isnan(given) if declared.infinite else ~np.isfinite(given)
+    if content.dtype.kind == "f":
+        bad = np.isnan(content) if declared.infinite else ~np.isfinite(content)
         if bad.any():
             yield "not-finite", f"{name} has {int(bad.sum())} values that are NaN or infinite", None, None
             return
-    low, high = given.min().item(), given.max().item()
+    low, high = content.min().item(), content.max().item()
     code = name.replace("_", "-")
     if low < declared.low:
         yield code, f"{name} has values that are too small", low, declared.low
@@ -215,18 +215,18 @@ def _array_values(name: str, declared: Declared, given: Array) -> Iterator[Viola
         yield code, f"{name} has values that are too large", high, declared.high
 
 
-def _array_shape(name: str, declared: Declared, given: Array, bound: dict[str, int]) -> Iterator[Violation]:
-    if given.ndim != len(declared.symbols):
-        yield "shape", f"{name} has {given.ndim} axes, not {len(declared.symbols)}", None, None
+def _array_shape(name: str, declared: Declared, content: Array, bound: dict[str, int]) -> Iterator[Violation]:
+    if content.ndim != len(declared.symbols):
+        yield "shape", f"{name} has {content.ndim} axes, not {len(declared.symbols)}", None, None
         return
-    for symbol, size in zip(declared.symbols, given.shape, strict=True):
+    for symbol, size in zip(declared.symbols, content.shape, strict=True):
         if bound.setdefault(symbol, size) != size:
             yield "shape", f"{name} has {size} for {symbol}, another field {bound[symbol]}", size, bound[symbol]
 
 
-def _sizes(name: str, declared: Declared, given: object) -> Iterator[Violation]:
-    if not isinstance(given, tuple) or not all(type(k) is int for k in given) or len(given) < declared.least:
-        yield "shape", f"{name} is {given!r}, at least {declared.least} whole numbers are needed", None, None
+def _sizes(name: str, declared: Declared, content: object) -> Iterator[Violation]:
+    if not isinstance(content, tuple) or not all(type(k) is int for k in content) or len(content) < declared.least:
+        yield "shape", f"{name} is {content!r}, at least {declared.least} whole numbers are needed", None, None
         return
-    for size in given:
+    for size in content:
         yield from _between(name, size, declared)

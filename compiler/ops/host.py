@@ -58,9 +58,9 @@ class Normalise(HostOp):
         return np.sqrt(self.variance + self.epsilon)
 
     def violations(self) -> Iterator[fields.Violation]:
-        found = list(fields.violations(self))
-        yield from found
-        if not found and self.epsilon == 0 and (self.variance == 0).any():
+        violations = list(fields.violations(self))
+        yield from violations
+        if not violations and self.epsilon == 0 and (self.variance == 0).any():
             yield "epsilon", "the divisor can be zero", self.epsilon, 0
 
     def body(self, do: Tracer, arithmetic: Arithmetic | None) -> Value:
@@ -172,9 +172,9 @@ class PopulationEncode(HostOp):
         return True
 
     def violations(self) -> Iterator[fields.Violation]:
-        found = list(fields.violations(self))
-        yield from found
-        if found:
+        violations = list(fields.violations(self))
+        yield from violations
+        if violations:
             return
         if self.mean.shape[1] < 2:
             yield "shape", "a channel has fewer than two neurons", self.mean.shape[1], 2

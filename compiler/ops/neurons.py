@@ -177,9 +177,9 @@ class Neuron(Op):
 
     @property
     def kind(self) -> str:
-        held = self.membrane
+        membrane = self.membrane
         # NIR has no integrator behind a current: it is a leaky one whose time constant has no end.
-        integrates = isinstance(held, ContinuousMembrane) and held.tau is None and self.synapse is None
+        integrates = isinstance(membrane, ContinuousMembrane) and membrane.tau is None and self.synapse is None
         name = ("I" if integrates else "LI") + ("F" if self.spike is not None else "")
         return ("Cuba" if self.synapse is not None else "") + name
 
@@ -189,13 +189,13 @@ class Neuron(Op):
 
     @property
     def in_shape(self) -> Shape:
-        held = self.membrane
+        membrane = self.membrane
         shape: Shape = (
-            held.bias
-            if isinstance(held, IntegerMembrane)
-            else held.r
-            if isinstance(held, ContinuousMembrane)
-            else held.decay
+            membrane.bias
+            if isinstance(membrane, IntegerMembrane)
+            else membrane.r
+            if isinstance(membrane, ContinuousMembrane)
+            else membrane.decay
         ).shape
         return shape
 
@@ -204,8 +204,8 @@ class Neuron(Op):
         return self.spike is not None
 
     def violations(self) -> Iterator[fields.Violation]:
-        found = list(fields.violations(self))
-        yield from found
+        violations = list(fields.violations(self))
+        yield from violations
         if not isinstance(self.membrane, AnyMembrane):
             return
         level = self.membrane.LEVEL
@@ -260,26 +260,26 @@ class Neuron(Op):
 
         The second proposal has room for what rounding down takes from negative values at each step.
         """
-        held, a = self.membrane, arithmetic
-        assert isinstance(held, IntegerMembrane)
-        bias = held.bias.astype(np.int64) << held.bias_exp
+        membrane, a = self.membrane, arithmetic
+        assert isinstance(membrane, IntegerMembrane)
+        bias = membrane.bias.astype(np.int64) << membrane.bias_exp
         biased = Bounds.of(bias, bias)
         entering = READINGS["shift_left"](x.hull(ZERO), Bounds.of(a.input_shift, a.input_shift))
         for room in (0, 1):
-            current, found = entering, {}
+            current, values = entering, {}
             if a.bias_in_current:
                 current = add(current, biased).hull(ZERO)
             if isinstance(self.synapse, IntegerSynapse):
                 current = a.settled(current, self.synapse.decay, room)
                 if a.current_overflow.startswith("saturate"):
                     current = current.meet(Bounds.of(*a.current_range))
-                found["u"] = current
-            v = a.settled((current if a.bias_in_current else add(current, biased)).hull(ZERO), held.decay, room)
+                values["u"] = current
+            v = a.settled((current if a.bias_in_current else add(current, biased)).hull(ZERO), membrane.decay, room)
             if a.membrane_overflow.startswith("saturate"):
                 v = v.meet(Bounds.of(*a.membrane_range))
             if isinstance(self.spike, IntegerSpike) and not a.subtracts:
                 v = v.meet(Bounds.of(-UNBOUNDED, max(self.spike.threshold << a.threshold_shift, 0)))
-            yield found | {"v": v}
+            yield values | {"v": v}
 
     def state(self, batch: int) -> State:
         dtype = np.int64 if isinstance(self.membrane, IntegerMembrane) else np.float64
@@ -292,20 +292,20 @@ class Neuron(Op):
         return state
 
     def body(self, do: Tracer, arithmetic: Arithmetic | None) -> Value:
-        held, x = self.membrane, do.x
-        if isinstance(held, IntegerMembrane):
+        membrane, x = self.membrane, do.x
+        if isinstance(membrane, IntegerMembrane):
             assert arithmetic is not None
-            return self._integer_body(do, held, arithmetic)
-        if not isinstance(held, Membrane):
+            return self._integer_body(do, membrane, arithmetic)
+        if not isinstance(membrane, Membrane):
             raise GraphError(
                 f"{self.kind} in continuous time has no steps", where=self.label, hint="give --dt, which makes them"
             )
         if isinstance(self.synapse, Synapse):
-            kept = do.constant("synapse_decay", self.synapse.decay) * do.state("u")
-            x = kept + do.constant("synapse_gain", self.synapse.gain) * x
+            decayed = do.constant("synapse_decay", self.synapse.decay) * do.state("u")
+            x = decayed + do.constant("synapse_gain", self.synapse.gain) * x
             do.keep("u", x)
-        v = do.constant("decay", held.decay) * do.state("v") + do.constant("gain", held.gain) * x
-        v = v + do.constant("leak", held.leak)
+        v = do.constant("decay", membrane.decay) * do.state("v") + do.constant("gain", membrane.gain) * x
+        v = v + do.constant("leak", membrane.leak)
         if self.spike is None:
             do.keep("v", v)
             return v
@@ -356,9 +356,9 @@ class Neuron(Op):
             case other:
                 raise no_case(other, "reset", "definition")
 
-    def _integer_body(self, do: Tracer, held: IntegerMembrane, arithmetic: Arithmetic) -> Value:
+    def _integer_body(self, do: Tracer, membrane: IntegerMembrane, arithmetic: Arithmetic) -> Value:
         a = arithmetic
-        bias = do.constant("bias", held.bias.astype(np.int64) << held.bias_exp)
+        bias = do.constant("bias", membrane.bias.astype(np.int64) << membrane.bias_exp)
         current = do.x << do.constant("input_shift", a.input_shift)
         if isinstance(self.synapse, IntegerSynapse):
             current = a.decayed(do.state("u"), self.synapse.decay, "synapse") + current
@@ -371,7 +371,7 @@ class Neuron(Op):
             do.keep("u", current)
             if a.current_is_late:
                 received = do.state("u")
-        v = a.decayed(do.state("v"), held.decay, "membrane") + received
+        v = a.decayed(do.state("v"), membrane.decay, "membrane") + received
         if not a.bias_in_current:
             v = v + bias
         do.observe("membrane", v)
@@ -392,15 +392,15 @@ class Neuron(Op):
     # ------------------------------------------------------------------------------------------------ time and NIR
 
     def discrete(self, dt: float, convention: str) -> Op:
-        held = self.membrane
-        if not isinstance(held, ContinuousMembrane):
+        continuous = self.membrane
+        if not isinstance(continuous, ContinuousMembrane):
             return self
-        if held.tau is None:
-            membrane = Membrane(np.ones_like(held.r), held.r * dt, np.zeros_like(held.r))
+        if continuous.tau is None:
+            membrane = Membrane(np.ones_like(continuous.r), continuous.r * dt, np.zeros_like(continuous.r))
         else:
-            decay, share = leaking(held.tau, dt, convention)
-            leak = np.zeros_like(held.r) if held.leak is None else held.leak
-            membrane = Membrane(decay, held.r * share, leak * share)
+            decay, share = leaking(continuous.tau, dt, convention)
+            leak = np.zeros_like(continuous.r) if continuous.leak is None else continuous.leak
+            membrane = Membrane(decay, continuous.r * share, leak * share)
         synapse = None
         if isinstance(self.synapse, ContinuousSynapse):
             decay, share = leaking(self.synapse.tau, dt, convention)
@@ -408,8 +408,8 @@ class Neuron(Op):
         return Neuron(membrane, synapse, self.spike, origin=self.origin)
 
     @classmethod
-    def from_nir(cls, given: Fields, fed: Shape | None) -> Op:
-        kind, cuba = given.type.removeprefix("Cuba"), given.type.startswith("Cuba")
+    def from_nir(cls, nir_fields: Fields, fed: Shape | None) -> Op:
+        kind, cuba = nir_fields.type.removeprefix("Cuba"), nir_fields.type.startswith("Cuba")
         names = {"r": "r"}
         if kind.startswith("L"):
             names |= {"tau": "tau_mem" if cuba else "tau", "leak": "v_leak"}
@@ -418,41 +418,41 @@ class Neuron(Op):
         if kind.endswith("F"):
             names |= {"threshold": "v_threshold", "reset_value": "v_reset"}
         # What files of nir 0.1 and 0.2 leave out, with the value their makers meant.
-        values = given.elementwise(names, fed, {"v_reset": 0.0, "w_in": 1.0})
+        values = nir_fields.elementwise(names, fed, {"v_reset": 0.0, "w_in": 1.0})
         synapse = ContinuousSynapse(values["tau_syn"], values["w_in"]) if cuba else None
         spike = Spike(values["threshold"], values["reset_value"]) if kind.endswith("F") else None
         membrane = ContinuousMembrane(values["r"], values.get("tau"), values.get("leak"))
-        return cls(membrane, synapse, spike, origin=given.origin)
+        return cls(membrane, synapse, spike, origin=nir_fields.origin)
 
     def to_nir(self, dt: float, name: str) -> NirForm:
         """See `compiler.nir.form` for the equations."""
-        held = self.membrane
-        assert isinstance(held, Membrane)
-        found: dict[str, Array] = {}
-        integrates = bool((held.decay == 1).all()) and self.synapse is None
+        membrane = self.membrane
+        assert isinstance(membrane, Membrane)
+        values: dict[str, Array] = {}
+        integrates = bool((membrane.decay == 1).all()) and self.synapse is None
         with np.errstate(all="ignore"):  # what overflows is refused below, by name
             if integrates:
-                if held.leak.any():
+                if membrane.leak.any():
                     raise GraphError(
                         "decay is 1 and leak is not 0: NIR's I and IF have no leak",
                         where=name,
                         hint="add the leak as a bias to what feeds it",
                     )
-                found["r"] = held.gain / dt
+                values["r"] = membrane.gain / dt
             else:
-                tau = _time_constant(held.decay, dt, "decay", name)
+                tau = _time_constant(membrane.decay, dt, "decay", name)
                 key = "tau" if self.synapse is None else "tau_mem"
-                found |= {key: tau, "r": held.gain * tau / dt, "v_leak": held.leak * tau / dt}
+                values |= {key: tau, "r": membrane.gain * tau / dt, "v_leak": membrane.leak * tau / dt}
             if isinstance(self.synapse, Synapse):
                 tau_syn = _time_constant(self.synapse.decay, dt, "the synapse's decay", name)
-                found |= {"tau_syn": tau_syn, "w_in": self.synapse.gain * tau_syn / dt}
+                values |= {"tau_syn": tau_syn, "w_in": self.synapse.gain * tau_syn / dt}
         if isinstance(self.spike, Spike):
-            found |= {"v_threshold": self.spike.threshold, "v_reset": self.spike.reset_value}
-        for field, value in found.items():
+            values |= {"v_threshold": self.spike.threshold, "v_reset": self.spike.reset_value}
+        for field, value in values.items():
             if not np.isfinite(value).all():
                 raise GraphError(f"{field} is beyond float64 in NIR's units", where=name, hint="rescale it")
         kind = ("I" if integrates else "LI") + ("F" if self.spike is not None else "")
-        return ("Cuba" if self.synapse is not None else "") + kind, found
+        return ("Cuba" if self.synapse is not None else "") + kind, values
 
 
 def leaking(tau: Array, dt: float, convention: str) -> tuple[Array, Array]:

@@ -59,9 +59,9 @@ class Fields:
 
     def done(self) -> None:
         """Refuse fields nobody took: they mean something that would be lost."""
-        left = sorted(set(self._values) - self._taken)
-        if left:
-            raise self.error(f"field {left[0]!r} is unknown", "the file is newer than NIR 1.0.8, or edited")
+        unread = sorted(set(self._values) - self._taken)
+        if unread:
+            raise self.error(f"field {unread[0]!r} is unknown", "the file is newer than NIR 1.0.8, or edited")
 
     def array(self, field: str, axes: int | None = None) -> Array:
         """Numbers as float64, of any shape or of `axes` axes."""
@@ -91,8 +91,8 @@ class Fields:
         """A whole number for each axis; a single one stands for all."""
         values = self._integers(field, least)
         if len(values) not in (1, axes):
-            wanted = "one is" if axes == 1 else f"1 or {axes} are"
-            raise self.error(f"{field} has {len(values)} values, {wanted} needed")
+            needed = "one is" if axes == 1 else f"1 or {axes} are"
+            raise self.error(f"{field} has {len(values)} values, {needed} needed")
         return tuple(values * axes if len(values) == 1 else values)
 
     def shape(self, field: str) -> Shape:
@@ -122,23 +122,23 @@ class Fields:
             fed: the shape that feeds the node, where it is known.
             defaults: the file's name -> what a field stands for that the file may leave out.
         """
-        given: dict[str, Array] = {}
+        arrays: dict[str, Array] = {}
         for ours, theirs in names.items():
             default = (defaults or {}).get(theirs)
-            given[ours] = self.array(theirs) if default is None or self.has(theirs) else np.array(default)
-        shapes = {value.shape: names[ours] for ours, value in reversed(given.items()) if value.ndim}
+            arrays[ours] = self.array(theirs) if default is None or self.has(theirs) else np.array(default)
+        shapes = {value.shape: names[ours] for ours, value in reversed(arrays.items()) if value.ndim}
         if len(shapes) > 1:
             text = ", ".join(f"{field} {shape}" for shape, field in reversed(shapes.items()))
             raise self.error(f"parameters differ in shape: {text}")
         shape = next(iter(shapes)) if shapes else self.fed(fed)
         size = math.prod(shape)
-        self._repeats.left -= size * sum(value.ndim == 0 for value in given.values())
+        self._repeats.left -= size * sum(value.ndim == 0 for value in arrays.values())
         if self._repeats.left < 0:
             raise self.error(
                 f"its scalars stand for {size} neurons, a file's may stand for {MOST_REPEATED} values together",
                 "write the parameters as arrays",
             )
-        return {ours: np.broadcast_to(value, shape) for ours, value in given.items()}
+        return {ours: np.broadcast_to(value, shape) for ours, value in arrays.items()}
 
     def _take(self, field: str) -> Any:
         if field not in self._values:

@@ -232,7 +232,7 @@ class Op:
     # ---------------------------------------------------------------------------------------------- NIR
 
     @classmethod
-    def from_nir(cls, given: Fields, fed: Shape | None) -> Op:
+    def from_nir(cls, nir_fields: Fields, fed: Shape | None) -> Op:
         """From the fields of a NIR node; `fed` is the shape that feeds it, where that is known."""
         raise NotImplementedError(cls.__name__)
 

@@ -25,10 +25,10 @@ DEGREE = 14
 
 def _coefficients() -> Array:
     """Of 2^-f = sum_i c_i f^i, i = 0..DEGREE: c_i = c_(i - 1) * -ln 2 / i, in this order of operations."""
-    found = [1.0]
+    coefficients = [1.0]
     for i in range(1, DEGREE + 1):
-        found.append(found[-1] * -0.6931471805599453 / i)
-    return np.array(found)
+        coefficients.append(coefficients[-1] * -0.6931471805599453 / i)
+    return np.array(coefficients)
 
 
 COEFFICIENTS = _coefficients()
@@ -47,8 +47,8 @@ def activation(do: Tracer, mean: Array, sigma: float) -> Value:
         mean: (channels, neurons) centres. sigma: width of the fields.
     """
     first, last = (np.repeat(mean[:, end], mean.shape[1]) for end in (0, -1))
-    held = do.clip(do.x, do.constant("first", first), do.constant("last", last))
-    z = (held - do.constant("mean", mean.ravel())) / do.constant("sigma", sigma)
+    clipped = do.clip(do.x, do.constant("first", first), do.constant("last", last))
+    z = (clipped - do.constant("mean", mean.ravel())) / do.constant("sigma", sigma)
     e = do.minimum((z * z) * HALF_LOG2_E, LARGEST_EXPONENT)
     k = do.floor(e)
     f = e - k

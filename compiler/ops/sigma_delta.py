@@ -57,8 +57,8 @@ class Summing(Op):
         if "sigma" in body.observed:
             known[body.observed["sigma"]] = _sums(entering, interval)
         reached = self._over_steps(body, entering, interval, known)
-        shown = [reached.named(name).hull(ZERO) for name in body.observed]
-        low, high = min(bounds.lowest for bounds in shown), max(bounds.highest for bounds in shown)
+        state_bounds = [reached.named(name).hull(ZERO) for name in body.observed]
+        low, high = min(bounds.lowest for bounds in state_bounds), max(bounds.highest for bounds in state_bounds)
         half = 1 << (STATE_BITS - 1)
         return Reach(
             current=0,
@@ -118,11 +118,11 @@ class Sending(Summing):
     def _over_steps(self, body: Body, entering: Sent, interval: int, known: dict[int, Bounds]) -> Reached:
         """Also from what intervals cannot tell: an activation changes by no more at once than it can."""
         reached = Summing._over_steps(self, body, entering, interval, known)
-        act, kept = reached.named("act").hull(ZERO), max(self.level - 1, 0)
+        act, residue = reached.named("act").hull(ZERO), max(self.level - 1, 0)
         change = Bounds.of(act.low - act.high, act.high - act.low)
         step = self._largest_change(entering)
         change = change if step is None else change.meet(step)
-        delta = Bounds.of(change.low - kept, change.high + kept)
+        delta = Bounds.of(change.low - residue, change.high + residue)
         return Summing._over_steps(self, body, entering, interval, known | {body.observed["delta"]: delta})
 
     def _largest_change(self, entering: Sent) -> Bounds | None:
@@ -132,9 +132,9 @@ class Sending(Summing):
     def sent(self, act: Bounds, messages: Bounds, interval: int) -> Sent:
         """What it sends."""
         # The messages sent so far add up to act - residue, but for what each of them loses to the shift.
-        kept = max(self.level - 1, 0)
+        residue = max(self.level - 1, 0)
         lost = (interval or LONGEST_RUN) if self.state_exp else 0
-        total = ((act.low - kept) >> self.state_exp) - lost, (act.high + kept) >> self.state_exp
+        total = ((act.low - residue) >> self.state_exp) - lost, (act.high + residue) >> self.state_exp
         low, high, least, most = (np.broadcast_to(end, self.size) for end in (messages.low, messages.high, *total))
         return Sent(low, high, (least, most))
 
@@ -229,9 +229,9 @@ def _sums(entering: Sent, interval: int) -> Bounds:
     """What the sum of what enters can reach since it was cleared."""
     x = Bounds.of(entering.low, entering.high).hull(ZERO)
     ends = [end if isinstance(end, int) else end.astype(object) for end in (x.low, x.high)]
-    found = Bounds.of(*(sign(end) * UNBOUNDED for end in ends))  # nothing bounds it but that nothing ever enters
+    bounds = Bounds.of(*(sign(end) * UNBOUNDED for end in ends))  # nothing bounds it but that nothing ever enters
     if entering.total is not None:
-        found = found.meet(Bounds.of(*entering.total).hull(ZERO))
+        bounds = bounds.meet(Bounds.of(*entering.total).hull(ZERO))
     if interval:
-        found = found.meet(Bounds.of(*(end * interval for end in ends)))
-    return found
+        bounds = bounds.meet(Bounds.of(*(end * interval for end in ends)))
+    return bounds

@@ -86,9 +86,9 @@ class Convolution(Part):
         channel = np.arange(each)[None, None, :, None]
         group = feature // (self.features // self.groups)
         shape = (self.features, positions, each, taps)
-        taken = np.broadcast_to(inside[None, :, None, :], shape)
-        columns = np.broadcast_to((group * each + channel) * math.prod(size) + plane[None, :, None, :], shape)[taken]
-        weights = np.broadcast_to((feature * each + channel) * taps + np.arange(taps), shape)[taken]
+        mask = np.broadcast_to(inside[None, :, None, :], shape)
+        columns = np.broadcast_to((group * each + channel) * math.prod(size) + plane[None, :, None, :], shape)[mask]
+        weights = np.broadcast_to((feature * each + channel) * taps + np.arange(taps), shape)[mask]
         counts = np.tile(inside.sum(axis=1) * each, self.features)
         return np.concatenate([[0], np.cumsum(counts)]), columns, weights
 
@@ -174,9 +174,9 @@ class Rows(Matrix):
         return 8 * len(self.values)
 
     def violations(self) -> Iterator[fields.Violation]:
-        found = list(fields.violations(self))
-        yield from found
-        if found:
+        violations = list(fields.violations(self))
+        yield from violations
+        if violations:
             return
         wrong = [*self.csr.violations(), *(self.convolution.violations() if self.convolution else ())]
         yield from wrong

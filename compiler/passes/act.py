@@ -44,18 +44,18 @@ def act(graph: Graph, contract: Contract, *, where: str = "graph") -> Policy:
         raise ContractError(
             f"takes {size} observations, and {contract.environment} gives {contract.observation.size}", where=where
         )
-    wanted = len(contract.choices) or contract.action.size
+    outputs_needed = len(contract.choices) or contract.action.size
     outputs = last.choices if isinstance(last, ArgmaxDecode) else last.size
-    if outputs != wanted or (isinstance(last, ArgmaxDecode) and not contract.choices):
+    if outputs != outputs_needed or (isinstance(last, ArgmaxDecode) and not contract.choices):
         kind = "chooses among" if isinstance(last, ArgmaxDecode) else "gives"
-        takes = f"lets choose among {wanted}" if contract.choices else f"takes {wanted} values"
+        takes = f"lets choose among {outputs_needed}" if contract.choices else f"takes {outputs_needed} values"
         raise ContractError(f"{kind} {outputs}, and {contract.environment} {takes}", where=where)
     nodes, edges = dict(graph.nodes), list(graph.edges)
     if not isinstance(last, ArgmaxDecode):
-        decode, kept = _decoder(last, contract, where)
-        name = source if kept else "decode"
+        decode, has_decoder = _decoder(last, contract, where)
+        name = source if has_decoder else "decode"
         nodes = {key: op for key, op in nodes.items() if key != end} | {name: decode, end: Output(decode.out_shape)}
-        if not kept:
+        if not has_decoder:
             edges = [edge for edge in edges if edge != (source, end)] + [(source, name), (name, end)]
     network = graph.replace(nodes=nodes, edges=tuple(edges), dt=contract.control_period)
     return require(Policy(network, contract))
@@ -63,9 +63,9 @@ def act(graph: Graph, contract: Contract, *, where: str = "graph") -> Policy:
 
 def _decoder(last: Op, contract: Contract, where: str) -> tuple[Op, bool]:
     """The decoder of a network's last node, and whether it takes that node's place."""
-    kept = isinstance(last, Decode)
+    has_decoder = isinstance(last, Decode)
     if contract.choices:
-        if kept:
+        if has_decoder:
             raise ContractError("limits its outputs, which are to be chosen by", where=where)
         return ArgmaxDecode(last.size), False
     size = contract.action.size

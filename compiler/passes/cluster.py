@@ -65,10 +65,10 @@ def cluster_decays(
         if codes <= most:
             continue
         assert isinstance(op, Neuron)
-        neuron, moved = _clustered(op, most)
+        neuron, change = _clustered(op, most)
         nodes[name] = neuron
         changes.append(
-            Clustered(op.origin[0] if op.origin else name, codes, len(decay_groups(neuron, arithmetic)), moved)
+            Clustered(op.origin[0] if op.origin else name, codes, len(decay_groups(neuron, arithmetic)), change)
         )
     if not changes:
         return subject, []

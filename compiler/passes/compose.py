@@ -97,12 +97,12 @@ def _is_plain(graph: Graph) -> bool:
 
 
 def _composed(graph: Graph) -> Graph:
-    kept = {name: op for name, op in graph.nodes.items() if not isinstance(op, LINEAR)}
+    others = {name: op for name, op in graph.nodes.items() if not isinstance(op, LINEAR)}
     sums: dict[str, _Sum] = {}
     nodes: dict[str, Op] = {}
     edges: list[Edge] = []
-    taken = set(graph.nodes)
-    for name, op in kept.items():
+    names = set(graph.nodes)
+    for name, op in others.items():
         if type(op).ROLE != "population":
             nodes[name] = _flat(op)
             edges += [(a, name) for a in _ends(graph, name)]
@@ -114,7 +114,7 @@ def _composed(graph: Graph) -> Graph:
                 edges.append((a, name))
             nodes[name] = _flat(op)
         else:
-            for label, source, affine in _affines(graph, name, sums, taken):
+            for label, source, affine in _affines(graph, name, sums, names):
                 nodes[label] = affine
                 edges += [(source, label), (label, name)]
             nodes[name] = _flat(op)
@@ -134,7 +134,7 @@ def _ends(graph: Graph, name: str) -> Iterator[str]:
 
 
 def _affines(
-    graph: Graph, name: str, sums: dict[str, _Sum], taken: set[str]
+    graph: Graph, name: str, sums: dict[str, _Sum], names: set[str]
 ) -> Iterator[tuple[str, str, Affine | SparseAffine]]:
     """(name, source, connection) of everything that enters a population."""
     total = _entering(graph, name, sums, set())
@@ -147,8 +147,8 @@ def _affines(
     for source, delay in total.matrices:
         label = base if len(total.matrices) == 1 else f"{name}.{source}" + (f".{delay}" if delay else "")
         if label not in weighted or label != base:  # it may keep the name of the connection whose place it takes
-            label = unused(label, taken)
-        taken.add(label)
+            label = unused(label, names)
+        names.add(label)
         yield label, source, connection(total.matrices[source, delay], bias, delay, origin or (name,), form)
         bias = None
 

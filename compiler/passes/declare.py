@@ -12,7 +12,7 @@ from nervecord.errors import GraphError, NervecordError
 SPIKES = "spikes"
 
 
-def declare(graph: Graph, said: str | float | Mapping[str, str | float]) -> Graph:
+def declare(graph: Graph, kinds: str | float | Mapping[str, str | float]) -> Graph:
     """Say what the Inputs carry.
 
     Before                          After `declare(graph, "spikes")`        After `declare(graph, {"input": 4.0})`
@@ -22,22 +22,22 @@ def declare(graph: Graph, said: str | float | Mapping[str, str | float]) -> Grap
     Pure, deterministic, idempotent: the same object where nothing changes.
 
     Args:
-        said: "spikes" or the limit of values, of all Inputs; or Input -> such.
+        kinds: "spikes" or the limit of values, of all Inputs; or Input -> such.
 
     Raises:
         GraphError: there is no Input of that name.
         NervecordError: a limit is no positive number.
     """
-    wanted = dict(said) if isinstance(said, Mapping) else dict.fromkeys(graph.inputs, said)
-    for name in wanted:
+    kind_of = dict(kinds) if isinstance(kinds, Mapping) else dict.fromkeys(graph.inputs, kinds)
+    for name in kind_of:
         if name not in graph.inputs:
             raise GraphError(f"is no input; the inputs are {', '.join(graph.inputs)}", where=name)
     nodes = dict(graph.nodes)
-    for name, kind in wanted.items():
+    for name, kind in kind_of.items():
         op = nodes[name]
         assert isinstance(op, Input)
         nodes[name] = _declared(op, kind, name)
-    return graph if all(nodes[name] is graph.nodes[name] for name in wanted) else graph.replace(nodes=nodes)
+    return graph if all(nodes[name] is graph.nodes[name] for name in kind_of) else graph.replace(nodes=nodes)
 
 
 def _declared(op: Input, kind: str | float, name: str) -> Input:

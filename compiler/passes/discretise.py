@@ -242,10 +242,10 @@ def _passing(nodes: dict[str, Op], edges: Sequence[Edge]) -> list[Edge]:
 def _close_cycles(nodes: dict[str, Op], edges: Sequence[Edge]) -> None:
     """Give delay 1 to the Affines that close cycles, in place."""
     graph = Graph(Level.DISCRETE, nodes, tuple(edges))
-    closed, left = closing(graph, {name for name, op in nodes.items() if op.lag})
+    closed, open_cycles = closing(graph, {name for name, op in nodes.items() if op.lag})
     for name in closed:
         nodes[name] = nodes[name].replace(delay=1)
-    raise_on_errors(tuple(_unbroken(left)), GraphError)
+    raise_on_errors(tuple(_unbroken(open_cycles)), GraphError)
 
 
 def closing(graph: Graph, waiting: Collection[str]) -> tuple[list[str], list[str]]:

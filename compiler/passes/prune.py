@@ -55,21 +55,21 @@ def _silent(graph: Graph, name: str) -> Array | None:
     return silent
 
 
-def _without(graph: Graph, name: str, kept: Array) -> Graph:
+def _without(graph: Graph, name: str, mask: Array) -> Graph:
     nodes: dict[str, Op] = dict(graph.nodes)
     edges: list[Edge] = list(graph.edges)
-    taken = set(nodes)
+    names = set(nodes)
     op = nodes[name]
     assert isinstance(op, Neuron)
-    nodes[name] = _neurons(op, kept)
+    nodes[name] = _neurons(op, mask)
     for a in graph.sources(name):
         smaller = _affine(nodes[a])
-        matrix = cut(matrix_of(smaller), kept, np.ones(smaller.in_shape, dtype=bool))
-        smaller = with_matrix(smaller, matrix, None if smaller.bias is None else smaller.bias[kept])
+        matrix = cut(matrix_of(smaller), mask, np.ones(smaller.in_shape, dtype=bool))
+        smaller = with_matrix(smaller, matrix, None if smaller.bias is None else smaller.bias[mask])
         if graph.destinations(a) == (name,):
             nodes[a] = smaller
             continue
-        own = fresh(f"{a}.{name}", taken)
+        own = fresh(f"{a}.{name}", names)
         nodes[own] = smaller
         edges.remove((a, name))
         edges += [*((b, own) for b in graph.sources(a)), (own, name)]
@@ -77,12 +77,12 @@ def _without(graph: Graph, name: str, kept: Array) -> Graph:
     nodes, edges = dict(between.nodes), list(between.edges)
     for b in between.destinations(name):
         whole = _affine(nodes[b])
-        smaller = with_matrix(whole, cut(matrix_of(whole), np.ones(whole.out_shape, dtype=bool), kept), whole.bias)
+        smaller = with_matrix(whole, cut(matrix_of(whole), np.ones(whole.out_shape, dtype=bool), mask), whole.bias)
         if between.sources(b) == (name,):
             nodes[b] = smaller
             continue
         # The bias stays with those that are still heard through it.
-        own = fresh(f"{b}.{name}", taken)
+        own = fresh(f"{b}.{name}", names)
         nodes[own] = smaller.replace(bias=None)
         edges.remove((name, b))
         edges += [(name, own), *((own, c) for c in between.destinations(b))]
@@ -94,11 +94,11 @@ def _affine(op: Op) -> Affine | SparseAffine:
     return op
 
 
-def _neurons(op: Neuron, kept: Array) -> Neuron:
+def _neurons(op: Neuron, mask: Array) -> Neuron:
     pieces = {}
     for name in ("membrane", "synapse", "spike"):
         part = getattr(op, name)
         if part is not None:
-            arrays = {n: getattr(part, n)[kept] for n, d in declarations(type(part)) if d.kind == "array"}
+            arrays = {n: getattr(part, n)[mask] for n, d in declarations(type(part)) if d.kind == "array"}
             pieces[name] = dataclasses.replace(part, **arrays)
     return op.replace(**pieces)

@@ -50,7 +50,7 @@ def with_reset(graph: Graph, rule: str) -> Graph:
     """
     if rule not in RULES:
         raise unknown_name("reset rule", rule, RULES, where="--reset")
-    wanted, silent = RULES[rule]
+    reset, silent = RULES[rule]
     nodes = dict(graph.nodes)
     for name, op in graph.nodes.items():
         if not isinstance(op, Neuron) or not isinstance(op.spike, Spike):
@@ -67,8 +67,8 @@ def with_reset(graph: Graph, rule: str) -> Graph:
                 where=op.label,
                 hint="train with reset_delay=False, and give --reset zero",
             )
-        if (op.spike.reset, op.spike.refractory) != (wanted, silent):
-            nodes[name] = op.replace(spike=dataclasses.replace(op.spike, reset=wanted, refractory=silent))
+        if (op.spike.reset, op.spike.refractory) != (reset, silent):
+            nodes[name] = op.replace(spike=dataclasses.replace(op.spike, reset=reset, refractory=silent))
     notes = tuple(note for note in graph.notes if note.code != UNSAID)
     if notes == graph.notes and all(nodes[name] is graph.nodes[name] for name in nodes):
         return graph

@@ -68,15 +68,15 @@ def _codes(decays: Array, code: Callable[[float], int]) -> Array:
 
 
 def _split(graph: Graph, name: str, op: Neuron, groups: list[Array]) -> Graph:
-    taken = set(graph.nodes)
-    copies = [fresh(f"{name}.{k}", taken) for k in range(len(groups))]
+    names = set(graph.nodes)
+    copies = [fresh(f"{name}.{k}", names) for k in range(len(groups))]
     nodes: dict[str, Op] = {}
     edges: list[Edge] = []
     for other, node in graph.nodes.items():
         if other == name:
             for copy, mask in zip(copies, groups, strict=True):
                 for a in graph.sources(name):
-                    connection = fresh(f"{a}.{copy}", taken)
+                    connection = fresh(f"{a}.{copy}", names)
                     nodes[connection] = _rows(graph.nodes[a], mask)
                     edges += [*((b, connection) for b in graph.sources(a)), (connection, copy)]
                 nodes[copy] = _alone(op, mask)

@@ -79,41 +79,46 @@ def calibrate(policy: Policy, observations: Array | None = None) -> Calibration:
             actions are too large to be compared.
         GraphError: a value goes beyond float64.
     """
-    given = policy.recorded if observations is None else np.asarray(observations, dtype=np.float64)
-    if given is None:
+    recording = policy.recorded if observations is None else np.asarray(observations, dtype=np.float64)
+    if recording is None:
         raise ContractError(
             "the policy carries no recorded observations",
             where="graph",
             hint="give some: --calibration observations.npz",
         )
     size = policy.contract.observation.size
-    if given.ndim != 2 or given.shape[1] != size:
-        raise ContractError(f"observations have shape {given.shape}, (k, {size}) is needed", where="calibration")
-    if len(given) < MINIMUM_OBSERVATIONS:
+    if recording.ndim != 2 or recording.shape[1] != size:
+        raise ContractError(f"observations have shape {recording.shape}, (k, {size}) is needed", where="calibration")
+    if len(recording) < MINIMUM_OBSERVATIONS:
         raise ContractError(
-            f"{len(given)} observations are too few, {MINIMUM_OBSERVATIONS} are needed", where="calibration"
+            f"{len(recording)} observations are too few, {MINIMUM_OBSERVATIONS} are needed", where="calibration"
         )
-    if not np.isfinite(given).all():
+    if not np.isfinite(recording).all():
         raise ContractError("observations hold NaN or infinite values", where="calibration")
-    made = plan(policy)
-    return _run(made, given[spread(len(given), affordable(made, len(given)), carried=not made.schedule.resets)])
+    policy_plan = plan(policy)
+    return _run(
+        policy_plan,
+        recording[
+            spread(len(recording), affordable(policy_plan, len(recording)), carried=not policy_plan.schedule.resets)
+        ],
+    )
 
 
-def calibrate_stream(made: Plan, inputs: Array | Mapping[str, Array]) -> StreamCalibration:
+def calibrate_stream(plan: Plan, inputs: Array | Mapping[str, Array]) -> StreamCalibration:
     """Run a float graph that is no policy on recorded input, (steps, n) of each Input.
 
     Raises:
         GraphError: an input is missing, unknown, or of another shape.
     """
-    arrays = {name: rows[:, 0] for name, rows in stream_inputs(made.graph, inputs).items()}
-    count = affordable(made, len(next(iter(arrays.values()))))
+    arrays = {name: rows[:, 0] for name, rows in stream_inputs(plan.graph, inputs).items()}
+    count = affordable(plan, len(next(iter(arrays.values()))))
     arrays = {name: rows[:count] for name, rows in arrays.items()}
-    trace: Trace = simulate(made.graph, arrays, made.schedule)
-    spikes = {name: float(rows.sum()) / len(rows) for name, rows in trace.spikes(made.graph).items()}
+    trace: Trace = simulate(plan.graph, arrays, plan.schedule)
+    spikes = {name: float(rows.sum()) / len(rows) for name, rows in trace.spikes(plan.graph).items()}
     return StreamCalibration(arrays, {name: rows[:, 0] for name, rows in trace.left.items()}, spikes)
 
 
-def affordable(made: Plan, count: int, work: int = WORK, steps: int = STEPS) -> int:
+def affordable(plan: Plan, count: int, work: int = WORK, steps: int = STEPS) -> int:
     """How many of `count` blocks can be run for `work` multiplications and `steps` steps one after another.
 
     At least `MINIMUM_OBSERVATIONS`, if so many do not take more steps.
@@ -121,32 +126,32 @@ def affordable(made: Plan, count: int, work: int = WORK, steps: int = STEPS) -> 
     Raises:
         ContractError: a single one takes more steps.
     """
-    if made.window > steps:
+    if plan.window > steps:
         raise ContractError(
-            f"one observation takes {made.window} steps of the core, at most {steps} are run to choose scales",
+            f"one observation takes {plan.window} steps of the core, at most {steps} are run to choose scales",
             where="calibration",
             hint="fewer steps for an action; the target reference needs no scales",
         )
-    weights = sum(s.stored for s in (step.op.synapses() for step in made.connections) if s is not None)
-    at_once = _at_once(made) if made.schedule.resets else 1
-    blocks = max(1, steps * NODES // (max(NODES, len(made.core)) * made.window))
-    return min(count, max(MINIMUM_OBSERVATIONS, work // max(weights * made.window, 1)), blocks * at_once)
+    weights = sum(s.stored for s in (step.op.synapses() for step in plan.connections) if s is not None)
+    at_once = _at_once(plan) if plan.schedule.resets else 1
+    blocks = max(1, steps * NODES // (max(NODES, len(plan.core)) * plan.window))
+    return min(count, max(MINIMUM_OBSERVATIONS, work // max(weights * plan.window, 1)), blocks * at_once)
 
 
-def spread(available: int, wanted: int, *, carried: bool) -> Array:
+def spread(available: int, most: int, *, carried: bool) -> Array:
     """Row numbers: spread over all, or the first ones where they must follow one another."""
-    count = min(available, wanted)
+    count = min(available, most)
     return np.arange(count) if carried else np.unique(np.linspace(0, available - 1, count).astype(np.int64))
 
 
-def _run(made: Plan, observations: Array) -> Calibration:
-    machine = Machine(made)
-    spiking = [step.name for step in made.core if step.op.spikes]
-    coded = [entry.name for entry in made.entries if entry.entering == "pulses"]
+def _run(plan: Plan, observations: Array) -> Calibration:
+    machine = Machine(plan)
+    spiking = [step.name for step in plan.core if step.op.spikes]
+    coded = [entry.name for entry in plan.entries if entry.entering == "pulses"]
     totals = dict.fromkeys((*coded, *spiking), 0.0)
-    chooses = made.contract is not None and bool(made.contract.choices)
+    chooses = plan.contract is not None and bool(plan.contract.choices)
     actions, preferences = [], []
-    for row in batches(made, observations):
+    for row in batches(plan, observations):
         if len(row) != machine.batch:
             machine.reset(len(row))
         with within_float64():
@@ -175,27 +180,27 @@ def _run(made: Plan, observations: Array) -> Calibration:
     )
 
 
-def batches(made: Plan, observations: Array) -> list[Array]:
+def batches(plan: Plan, observations: Array) -> list[Array]:
     """Observations as what a machine is given at once: one by one where state is carried, else as many as memory takes.
 
     With state "reset" every observation is its own window, so that all could be one batch.
     """
-    if not made.schedule.resets:
+    if not plan.schedule.resets:
         return list(observations[:, None, :])
-    most = _at_once(made)
+    most = _at_once(plan)
     return [observations[start : start + most] for start in range(0, len(observations), most)]
 
 
-def _at_once(made: Plan) -> int:
+def _at_once(plan: Plan) -> int:
     """Windows that memory takes at once.
 
     Raises:
         ContractError: not one.
     """
-    values = made.window * sum(step.op.size for step in made.core)
+    values = plan.window * sum(step.op.size for step in plan.core)
     if values > LARGEST_WINDOW:
         raise ContractError(
-            f"one observation makes {values} values in {made.window} steps, at most {LARGEST_WINDOW} are kept",
+            f"one observation makes {values} values in {plan.window} steps, at most {LARGEST_WINDOW} are kept",
             where="calibration",
             hint="fewer steps for an action",
         )
@@ -204,10 +209,10 @@ def _at_once(made: Plan) -> int:
 
 def _saturated(machine: Machine, observations: Array) -> float:
     """Share of values at the clip of a normaliser that an Input feeds."""
-    given = split(machine.plan, observations)
+    observed = split(machine.plan, observations)
     fed = [
-        (step.op, given[step.taps[0].source])
+        (step.op, observed[step.taps[0].source])
         for step in machine.plan.before
-        if isinstance(step.op, Normalise) and step.taps[0].source in given
+        if isinstance(step.op, Normalise) and step.taps[0].source in observed
     ]
     return max((float(np.mean(np.abs(op.step({}, x)) >= op.clip)) for op, x in fed), default=0.0)

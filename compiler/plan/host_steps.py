@@ -59,29 +59,29 @@ class Before:
         values: dict[str, Array] = {}
         for step in self.plan.before:
             if type(step.op).ROLE == "input":
-                given = np.asarray(inputs[step.name])
+                observed = np.asarray(inputs[step.name])
             else:
-                given = values[step.taps[0].source]
+                observed = values[step.taps[0].source]
                 for tap in step.taps[1:]:
-                    given = given + values[tap.source]
+                    observed = observed + values[tap.source]
             host = self._steps[step.name]
             if host.op.PULSES:
                 if self.plan.schedule.resets:
-                    self._states[step.name] = host.state(len(given))
-                values[step.name] = host.train(self._states[step.name], given, steps)
+                    self._states[step.name] = host.state(len(observed))
+                values[step.name] = host.train(self._states[step.name], observed, steps)
             elif held:
-                values[step.name] = host.step(given)
+                values[step.name] = host.step(observed)
             else:
-                rows = host.step(given.reshape(-1, *given.shape[2:]))
-                values[step.name] = rows.reshape(*given.shape[:2], *rows.shape[1:])
-        found = {}
+                rows = host.step(observed.reshape(-1, *observed.shape[2:]))
+                values[step.name] = rows.reshape(*observed.shape[:2], *rows.shape[1:])
+        entering = {}
         for entry in self.plan.entries:
             x = values[entry.name]
             sent = np.broadcast_to(x, (steps, *x.shape)) if entry.entering == "held" else x
             block = np.zeros((self.plan.window, *sent.shape[1:]), dtype=dtype)
             block[:steps] = sent
-            found[entry.name] = block
-        return found
+            entering[entry.name] = block
+        return entering
 
 
 class After:

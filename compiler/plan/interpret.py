@@ -75,8 +75,8 @@ class Machine:
 
     def standing(self) -> Any:
         """Everything that a block changes, as it is now, for `stand`."""
-        held = {name: {key: value.copy() for key, value in state.items()} for name, state in self.state.items()}
-        return self.t, held, {name: values.copy() for name, values in self.history.items()}, self.before.standing()
+        states = {name: {key: value.copy() for key, value in state.items()} for name, state in self.state.items()}
+        return self.t, states, {name: values.copy() for name, values in self.history.items()}, self.before.standing()
 
     def stand(self, before: Any) -> None:
         """Make it what it was; may be called twice."""
@@ -106,8 +106,8 @@ class Machine:
             if clears and self.state[step.name] and self.plan.clears(step, self.t):
                 self.state[step.name] = step.op.state(self.batch)
             values[step.name] = self._advance(step.name, x)
-        for name, kept in self.history.items():
-            kept[self.t % len(kept)] = values[name]
+        for name, ring in self.history.items():
+            ring[self.t % len(ring)] = values[name]
         self.t += 1
         return {step.name: values[step.name] for step in self.plan.core}
 
@@ -121,8 +121,8 @@ class Machine:
     def _tap(self, tap: Tap, values: Mapping[str, Array]) -> Array:
         if not tap.lag:
             return values[tap.source]
-        kept = self.history[tap.source]
-        return kept[(self.t - tap.lag) % len(kept)]
+        ring = self.history[tap.source]
+        return ring[(self.t - tap.lag) % len(ring)]
 
     def block(self, inputs: Mapping[str, Array]) -> tuple[dict[str, Array], list[dict[str, Array]]]:
         """One block of steps; of a policy, one action.
@@ -212,56 +212,58 @@ def simulate(subject: Graph | Policy, inputs: Array | Mapping[str, Array], sched
     Raises:
         GraphError: the graph is not executable, the input's shape does not match, or a value goes beyond float64.
     """
-    made = plan(subject, schedule)
+    block_plan = plan(subject, schedule)
     with within_float64():
         if isinstance(subject, Policy):
-            return _act(made, plain_array(inputs, "observations"))
-        return _stream(made, stream_inputs(made.graph, inputs))
+            return _act(block_plan, plain_array(inputs, "observations"))
+        return _stream(block_plan, stream_inputs(block_plan.graph, inputs))
 
 
-def _act(made: Plan, observations: Array) -> Trace:
-    assert made.contract is not None
-    rows = checked(observations, (made.contract.observation.size,), "observations")
-    require_kept(made, len(rows) * made.window, rows.shape[1])
-    machine = Machine(made, rows.shape[1])
-    taken: list[dict[str, Array]] = []
+def _act(plan: Plan, observations: Array) -> Trace:
+    assert plan.contract is not None
+    rows = checked(observations, (plan.contract.observation.size,), "observations")
+    require_kept(plan, len(rows) * plan.window, rows.shape[1])
+    machine = Machine(plan, rows.shape[1])
+    trace_steps: list[dict[str, Array]] = []
     actions = []
     for row in rows:
         action, steps = machine.window(row)
         actions.append(action)
-        taken += steps
+        trace_steps += steps
     if not np.isfinite(actions).all():
         raise _beyond_float64("action")
-    return Trace(_stacked(taken), np.stack(actions))
+    return Trace(_stacked(trace_steps), np.stack(actions))
 
 
-def _stream(made: Plan, arrays: dict[str, Array]) -> Trace:
+def _stream(plan: Plan, arrays: dict[str, Array]) -> Trace:
     steps, batch = next(iter(arrays.values())).shape[:2]
-    require_kept(made, steps, batch)
-    machine = Machine(made, batch)
-    taken: list[dict[str, Array]] = []
+    require_kept(plan, steps, batch)
+    machine = Machine(plan, batch)
+    trace_steps: list[dict[str, Array]] = []
     left: dict[str, list[Array]] = {}
-    held = made.schedule.held
-    per_block = 1 if held else made.schedule.steps
+    held = plan.schedule.held
+    per_block = 1 if held else plan.schedule.steps
     for start in range(0, steps, per_block):
         block = {name: _part(x, start, per_block) for name, x in arrays.items()}
         outputs, values = machine.block({name: x[0] for name, x in block.items()} if held else block)
-        taken += values
+        trace_steps += values
         for name, rows in outputs.items():
             left.setdefault(name, []).append(rows[None] if held else rows)
-    return Trace(outputs=_stacked(taken), left={name: np.concatenate(rows)[:steps] for name, rows in left.items()})
+    return Trace(
+        outputs=_stacked(trace_steps), left={name: np.concatenate(rows)[:steps] for name, rows in left.items()}
+    )
 
 
-def _stacked(taken: list[dict[str, Array]]) -> dict[str, Array]:
+def _stacked(steps: list[dict[str, Array]]) -> dict[str, Array]:
     """name -> (steps, batch, ...); what is stacked is given back at once."""
-    return {name: np.stack([values.pop(name) for values in taken]) for name in list(taken[0])}
+    return {name: np.stack([values.pop(name) for values in steps]) for name in list(steps[0])}
 
 
 def _part(x: Array, start: int, count: int) -> Array:
-    found = x[start : start + count]
-    if len(found) < count:
-        found = np.concatenate([found, np.zeros((count - len(found), *x.shape[1:]), dtype=x.dtype)])
-    return found
+    part = x[start : start + count]
+    if len(part) < count:
+        part = np.concatenate([part, np.zeros((count - len(part), *x.shape[1:]), dtype=x.dtype)])
+    return part
 
 
 def stream_inputs(graph: Graph, inputs: Array | Mapping[str, Array]) -> dict[str, Array]:

@@ -136,22 +136,22 @@ class Plan:
     @cached_property
     def sources(self) -> dict[str, Entry | Step]:
         """Name -> what gives values to the core: its entries, then its steps in execution order."""
-        found: tuple[Entry | Step, ...] = (*self.entries, *self.core)
-        return {source.name: source for source in found}
+        sources: tuple[Entry | Step, ...] = (*self.entries, *self.core)
+        return {source.name: source for source in sources}
 
     @cached_property
     def hoisted(self) -> dict[str, str]:
         """Connection -> the entry whose value it multiplies, where that is one for all T steps of an action: its
         product is taken once."""
-        held = {entry.name for entry in self.entries if entry.entering == "held"}
-        return {s.name: s.taps[0].source for s in self.connections if len(s.taps) == 1 and s.taps[0].source in held}
+        constant = {entry.name for entry in self.entries if entry.entering == "held"}
+        return {s.name: s.taps[0].source for s in self.connections if len(s.taps) == 1 and s.taps[0].source in constant}
 
     @cached_property
     def stepwise(self) -> tuple[str, ...]:
         """What sends other values to connections at each step: for these an engine keeps what was sent."""
-        taken = {tap.source for step in self.connections if step.name not in self.hoisted for tap in step.taps}
+        sources = {tap.source for step in self.connections if step.name not in self.hoisted for tap in step.taps}
         sending = [unit.step.name for unit in self.units if unit.step.op.sending]
-        return (*(entry.name for entry in self.entries if entry.name in taken), *sending)
+        return (*(entry.name for entry in self.entries if entry.name in sources), *sending)
 
     @cached_property
     def useful_steps(self) -> tuple[Step, ...]:
@@ -179,7 +179,7 @@ class Plan:
     @cached_property
     def units(self) -> tuple[Unit, ...]:
         """The populations in execution order, each with what feeds it."""
-        found = []
+        units = []
         for step in self.core:
             if type(step.op).ROLE != "population":
                 continue
@@ -187,8 +187,8 @@ class Plan:
             incoming = tuple(s for s in feeding if s is not None and type(s.op).ROLE == "connection")
             named = {s.name for s in incoming}
             others = tuple(tap.source for tap in step.taps if tap.source not in named)
-            found.append(Unit(step, incoming, others))
-        return tuple(found)
+            units.append(Unit(step, incoming, others))
+        return tuple(units)
 
     @cached_property
     def connections(self) -> tuple[Step, ...]:
@@ -246,24 +246,24 @@ def plan(subject: Graph | Policy, schedule: Schedule | None = None) -> Plan:
         for source in graph.sources(name):
             keeps[source] = max(keeps.get(source, 0), graph.nodes[name].lag)
 
-    def made(name: str) -> Step:
+    def step_of(name: str) -> Step:
         op = graph.nodes[name]
         sources = sorted(graph.sources(name), key=position.__getitem__)
         return Step(name, op, tuple(Tap(s, op.lag) for s in sources), phases.get(name, 0), keeps.get(name, 0))
 
-    core = tuple(made(name) for name in order if name in behind)
+    core = tuple(step_of(name) for name in order if name in behind)
     entering = [n for n in before if any(b in behind for b in graph.destinations(n))]
     entries = tuple(
         Entry(n, graph.nodes[n], _entering(graph.nodes[n], schedule), not graph.nodes[n].spikes, keeps.get(n, 0))
         for n in entering
     )
-    after_steps = _joined([made(name) for name in after], graph)
+    after_steps = _joined([step_of(name) for name in after], graph)
     reads, latency = _reads(graph, after_steps, behind, phases, schedule)
     return Plan(
         graph=graph,
         schedule=schedule,
         contract=contract,
-        before=tuple(made(name) for name in before),
+        before=tuple(step_of(name) for name in before),
         entries=entries,
         core=core,
         after=after_steps,
@@ -275,14 +275,14 @@ def plan(subject: Graph | Policy, schedule: Schedule | None = None) -> Plan:
 
 def _downstream(graph: Graph, core: set[str]) -> set[str]:
     """Nodes outside the core that depend on it."""
-    found: set[str] = set()
+    names: set[str] = set()
     waiting = [b for name in sorted(core) for b in graph.destinations(name)]
     while waiting:
         name = waiting.pop()
-        if name not in core and name not in found:
-            found.add(name)
+        if name not in core and name not in names:
+            names.add(name)
             waiting += graph.destinations(name)
-    return found
+    return names
 
 
 def _joined(steps: list[Step], graph: Graph) -> tuple[Step, ...]:
@@ -310,12 +310,12 @@ def _phases(graph: Graph, order: tuple[str, ...], core: set[str], *, staggered: 
     waiting = {name: sum(a in core for a in graph.sources(name)) for name in core}
     ready = [name for name in order if name in core and waiting[name] == 0]
     phases: dict[str, int] = {}
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for name in ready:
         lag = graph.nodes[name].lag
         arriving = {phases.get(a, 0) + lag for a in graph.sources(name)}
         if len(arriving) > 1:
-            found.append(
+            findings.append(
                 Finding(
                     "unbalanced-paths",
                     "error",
@@ -332,19 +332,19 @@ def _phases(graph: Graph, order: tuple[str, ...], core: set[str], *, staggered: 
                 waiting[b] -= 1
                 if waiting[b] == 0:
                     ready.append(b)
-    left = [name for name in order if name in core and name not in phases]
-    if left:
-        found.append(
+    unplaced = [name for name in order if name in core and name not in phases]
+    if unplaced:
+        findings.append(
             Finding(
                 "recurrent-window",
                 "error",
-                left[0],
+                unplaced[0],
                 "is part of a loop, and state is cleared before each block: what the loop still holds would leak "
                 "into the next one",
                 fix="carry the state, or take the loop out",
             )
         )
-    raise_on_errors(found, GraphError)
+    raise_on_errors(findings, GraphError)
     return phases
 
 
@@ -352,7 +352,7 @@ def _reads(
     graph: Graph, after: tuple[Step, ...], core: set[str], phases: dict[str, int], schedule: Schedule
 ) -> tuple[tuple[Read, ...], int]:
     """When what leaves the core is read, and the latency that follows."""
-    found: dict[str, Read] = {}
+    reads: dict[str, Read] = {}
     for step in after:
         for tap in step.taps:
             if tap.source not in core:
@@ -363,9 +363,9 @@ def _reads(
             if schedule.held and not summed:
                 first = last
             read = Read(tap.source, first, last)
-            if found.setdefault(tap.source, read) != read:
+            if reads.setdefault(tap.source, read) != read:
                 raise GraphError(
                     "is read as a membrane and counted as spikes at once", where=tap.source, hint="read it in one way"
                 )
-    latency = max((read.last + 1 - schedule.steps for read in found.values()), default=0)
-    return tuple(found.values()), latency
+    latency = max((read.last + 1 - schedule.steps for read in reads.values()), default=0)
+    return tuple(reads.values()), latency

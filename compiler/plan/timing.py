@@ -158,25 +158,25 @@ def _steps(op: Delay, dt: float) -> int:
 
 def read_by(graph: Graph, topology: Topology, output: str) -> tuple[str, ...]:
     """Populations whose values leave by this Output, by themselves or through decoders."""
-    read: dict[str, None] = {}
+    names: dict[str, None] = {}
     for a in graph.sources(output):
-        read |= dict.fromkeys((a,) if is_core(graph.nodes[a]) else graph.sources(a))
-    return tuple(name for name in read if name in topology.populations)
+        names |= dict.fromkeys((a,) if is_core(graph.nodes[a]) else graph.sources(a))
+    return tuple(name for name in names if name in topology.populations)
 
 
 def _align(graph: Graph, topology: Topology, late: dict[str, int]) -> tuple[str, ...]:
     """Let readouts wait for those that they are added to; the ends where one cannot wait, since others depend on it."""
-    added = {name: read for name in graph.outputs if len(read := read_by(graph, topology, name)) > 1}
+    added = {name: sources for name in graph.outputs if len(sources := read_by(graph, topology, name)) > 1}
     changed = True
     while changed:
         changed = False
-        for name, read in added.items():
-            latest = max(late[a] for a in read)
-            for a in read:
+        for name, sources in added.items():
+            latest = max(late[a] for a in sources)
+            for a in sources:
                 if late[a] < latest and not topology.out_of(a):
                     late[a], changed = latest, True
             late |= dict.fromkeys([name, *(a for a in graph.sources(name) if a not in topology.populations)], latest)
-    return tuple(name for name, read in added.items() if len({late[a] for a in read}) > 1)
+    return tuple(name for name, sources in added.items() if len({late[a] for a in sources}) > 1)
 
 
 def _latest(graph: Graph, topology: Topology, shifts: dict[str, int]) -> tuple[dict[str, int], list[list[str]]]:
@@ -241,7 +241,7 @@ def _settle(
 def _walk(graph: Graph, names: list[str], inside: set[str]) -> list[str]:
     """The component in reverse postorder, in which most edges lead forward."""
     seen: set[str] = set()
-    left: list[str] = []
+    order: list[str] = []
     walk: list[tuple[str, Iterator[str]]] = []
     for root in names:
         if root in seen:
@@ -256,9 +256,9 @@ def _walk(graph: Graph, names: list[str], inside: set[str]) -> list[str]:
                     walk.append((b, iter(graph.destinations(b))))
                     break
             else:
-                left.append(at)
+                order.append(at)
                 walk.pop()
-    return left[::-1]
+    return order[::-1]
 
 
 def _cycle(before: dict[str, str]) -> list[str]:

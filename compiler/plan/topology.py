@@ -119,8 +119,8 @@ class Topology:
             component=component,
             cyclic=cyclic,
             depth=_depth(graph, component, cyclic),
-            _into={name: tuple(found) for name, found in into.items()},
-            _out_of={name: tuple(found) for name, found in out_of.items()},
+            _into={name: tuple(joined) for name, joined in into.items()},
+            _out_of={name: tuple(joined) for name, joined in out_of.items()},
         )
 
     def into(self, population: str) -> tuple[Wire, ...]:
@@ -173,7 +173,7 @@ def _wires(graph: Graph, component: dict[str, int], cyclic: frozenset[int]) -> I
 
 def _reach(graph: Graph, name: str, step: Callable[[str], tuple[str, ...]], most: int) -> tuple[tuple[str, ...], int]:
     """Nodes reached from `name` by `step`, through ops that pass values on, in order; and how many were looked at."""
-    found: list[str] = []
+    order: list[str] = []
     seen: set[str] = set()
     waiting = deque(step(name))
     while waiting:
@@ -190,21 +190,21 @@ def _reach(graph: Graph, name: str, step: Callable[[str], tuple[str, ...]], most
         if passes_on(graph.nodes[at]):
             waiting += step(at)
         else:
-            found.append(at)
-    return tuple(found), len(seen)
+            order.append(at)
+    return tuple(order), len(seen)
 
 
 def _before_the_end(graph: Graph) -> set[str]:
     """Names from which what is outside the core is reached, through ops that pass values on."""
-    found: set[str] = set()
+    names: set[str] = set()
     waiting = [name for name, op in graph.nodes.items() if not is_core(op)]
     while waiting:
         for a in graph.sources(waiting.pop()):
-            if a not in found:
-                found.add(a)
+            if a not in names:
+                names.add(a)
                 if passes_on(graph.nodes[a]):
                     waiting.append(a)
-    return found
+    return names
 
 
 def _depth(graph: Graph, component: dict[str, int], cyclic: frozenset[int]) -> int:

@@ -42,7 +42,7 @@ def behaviour(a: Arithmetic) -> dict[str, Any]:
 
 def limits(a: Arithmetic) -> dict[str, int]:
     """Limits that follow: fact -> number."""
-    found = {
+    implied = {
         "weight_bits": a.weight_bits,
         "weight_min": a.weight_range(mixed=True)[0],
         "weight_max": max(a.weight_range(mixed=True)[1], a.weight_range(mixed=False)[1]),
@@ -54,7 +54,7 @@ def limits(a: Arithmetic) -> dict[str, int]:
         "delay_max": a.delay_max,
     }
     # A decay by shifts is no number of so many bits.
-    return {**found, "decay_bits": a.decay_bits} if not a.decays_by_shift else found
+    return {**implied, "decay_bits": a.decay_bits} if not a.decays_by_shift else implied
 
 
 def nodes(a: Arithmetic, source: str, confidence: Confidence) -> dict[str, Any]:
@@ -83,10 +83,10 @@ def with_implied(spec: TargetSpec) -> tuple[TargetSpec, list[str]]:
     changes: dict[str, Any] = {}
     wrong = []
     for section, follows in (("behaviour", behaviour(spec.integers)), ("limits", limits(spec.integers))):
-        held = getattr(spec, section)
+        record = getattr(spec, section)
         filled = {}
         for name, value in follows.items():
-            fact: Fact[Any] = getattr(held, name)
+            fact: Fact[Any] = getattr(record, name)
             if fact.value is None:
                 filled[name] = Fact(value, f"[arithmetic]: {source}", trust)
             elif fact.value != value and name not in FREE and not (name in ABILITIES and fact.value is False):
@@ -94,7 +94,7 @@ def with_implied(spec: TargetSpec) -> tuple[TargetSpec, list[str]]:
                     f"{section}.{name}: says {fact}, and from [arithmetic] follows {Fact(value)} (leave the fact out, "
                     "or change the arithmetic)"
                 )
-        changes[section] = dataclasses.replace(held, **filled)
+        changes[section] = dataclasses.replace(record, **filled)
     return dataclasses.replace(spec, **changes), wrong
 
 
@@ -105,7 +105,7 @@ def with_arithmetic(spec: TargetSpec, arithmetic: Arithmetic) -> TargetSpec:
         before = {} if spec.integers is None else follows(spec.integers)
         names = {**before, **follows(arithmetic)}
         opened[section] = dataclasses.replace(getattr(spec, section), **dict.fromkeys(names, Fact()))
-    made, wrong = with_implied(
+    complete, wrong = with_implied(
         dataclasses.replace(
             spec,
             integers=arithmetic,
@@ -116,7 +116,7 @@ def with_arithmetic(spec: TargetSpec, arithmetic: Arithmetic) -> TargetSpec:
     )
     if wrong:
         raise FileFormatError("; ".join(wrong), where=spec.name)
-    return made
+    return complete
 
 
 OVERRIDES = {"delay_max": "delay_max", "message_bits": "graded_bits"}

@@ -254,12 +254,12 @@ class TargetSpec:
 
     def facts(self) -> list[tuple[str, str, Fact[Any]]]:
         """(name, meaning, fact) of everything the spec states or leaves open, in a fixed order."""
-        found = []
+        facts = []
         for section in self.SECTIONS:
             holder = getattr(self, section)
             if holder is not None:
-                found += [(f.name, f.metadata["about"], getattr(holder, f.name)) for f in dataclasses.fields(holder)]
-        return found
+                facts += [(f.name, f.metadata["about"], getattr(holder, f.name)) for f in dataclasses.fields(holder)]
+        return facts
 
     def override(self, **values: float) -> TargetSpec:
         """A copy with limits replaced by the user's own, for chips whose limits are not public.

@@ -140,17 +140,17 @@ class _Reading:
             self.wrong.append(f"name: {schema.printable(repr(texts['name']))} is no name ({schema.TARGET_NAME_RULE})")
         texts["title"] = texts.get("title") or texts.get("name")
         summary, integers, source, confidence = self.arithmetic(data.get("arithmetic", "not stated"))
-        held: dict[str, Any] = {
+        values: dict[str, Any] = {
             name: self.section(name, kind, data.get(name, {}))
             for name, kind in (("behaviour", Behaviour), ("limits", Limits))
         }
         for name, kind in (("convolution", Convolution), ("packing", Packing), ("energy", Energy)):
-            held[name] = None
+            values[name] = None
             if name in data:
                 read = self.section if kind is Convolution else self.record
-                held[name] = read(name, kind, data[name], like=texts)
-        if held["convolution"] is not None and not self.wrong:
-            self.paired(held["convolution"])
+                values[name] = read(name, kind, data[name], like=texts)
+        if values["convolution"] is not None and not self.wrong:
+            self.paired(values["convolution"])
         nodes: Any = data.get("nodes")
         if nodes is None and integers is not None:
             nodes = implied.nodes(integers, source, confidence)
@@ -172,7 +172,7 @@ class _Reading:
             file=self.file,
             arithmetic_source=source,
             arithmetic_confidence=confidence,
-            **held,
+            **values,
         )
 
     def paired(self, convolution: Convolution) -> None:
@@ -189,16 +189,16 @@ class _Reading:
 
     def values(self, section: str, keys: Mapping[str, Key], data: Mapping[str, Any]) -> dict[str, Any]:
         """Key -> value, or its default; of a wrong one None."""
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for name, key in keys.items():
             if name not in data:
-                found[name] = key.default
+                values[name] = key.default
                 continue
             problem = key.problem(data[name])
             if problem is not None:
                 self.wrong.append(f"{section}.{name}: {problem}" if section else f"{name}: {problem}")
-            found[name] = None if problem is not None else _value(data[name])
-        return found
+            values[name] = None if problem is not None else _value(data[name])
+        return values
 
     def arithmetic(self, data: Any) -> tuple[str, Arithmetic | None, str, Confidence]:
         """(summary, as data, source, confidence); of a target that computes elsewhere there is a text alone."""
@@ -217,8 +217,8 @@ class _Reading:
             f"arithmetic.{problem}" if ": " in problem else f"arithmetic: {problem}" for problem in value_problems(full)
         ]
         self.wrong += problems
-        made = None if wrong or problems else Arithmetic(**full)
-        return words["summary"] or "", made, words["source"] or self.source, words["confidence"] or "given"
+        arithmetic = None if wrong or problems else Arithmetic(**full)
+        return words["summary"] or "", arithmetic, words["source"] or self.source, words["confidence"] or "given"
 
     def published(self, section: str, words: Mapping[str, Any]) -> None:
         """Refuse what somebody published where nothing says who."""
@@ -235,15 +235,15 @@ class _Reading:
         if not isinstance(data, Mapping):
             return {}
         self.values("nodes", {key.name: key for key in stated if key.name in data}, data)
-        found = self.values("nodes", levels, data)
+        kinds_of = self.values("nodes", levels, data)
         for level in Level:
             legal = [kind for op in OPS.values() for kind in op.kinds(level)]
             self.wrong += [
                 f"nodes.{level.value}: {kind!r} is no kind of node (choose from: {', '.join(legal)})"
-                for kind in found[level.value] or ()
+                for kind in kinds_of[level.value] or ()
                 if kind not in legal
             ]
-        return {level: found[level.value] or () for level in Level}
+        return {level: kinds_of[level.value] or () for level in Level}
 
     def section(self, section: str, kind: Any, data: Any, like: Mapping[str, Any] | None = None) -> Any:
         """A dataclass of facts; those that the file leaves out stay unknown."""
@@ -263,18 +263,18 @@ class _Reading:
             data = {"value": data}
         self.wrong += table_problems(name, data, FACTS)
         words = {word: WORDS[word] for word in ("source", "confidence")}
-        said = self.values(name, words, data)
+        values = self.values(name, words, data)
         problem = key.problem(data["value"]) if "value" in data else None
         if problem is not None:
             self.wrong.append(f"{name}: {problem}")
-        if (said["confidence"] == "unknown") == ("value" in data):
+        if (values["confidence"] == "unknown") == ("value" in data):
             self.wrong.append(f'{name}: a value is needed, or confidence = "unknown" without one')
             return Fact()
         if "value" not in data:
-            return Fact(None, said["source"] or Fact().source, "unknown")
-        self.published(name, said)
+            return Fact(None, values["source"] or Fact().source, "unknown")
+        self.published(name, values)
         value = UNLIMITED if data["value"] == UNLIMITED_WORD and key.unlimited else _value(data["value"])
-        return Fact(value, said["source"] or self.source, said["confidence"] or "given")
+        return Fact(value, values["source"] or self.source, values["confidence"] or "given")
 
     def record(self, section: str, kind: Any, data: Any, like: Mapping[str, Any]) -> Any:
         """A dataclass of plain values. like: what values are that another key's is the default of."""
@@ -282,10 +282,10 @@ class _Reading:
         self.wrong += table_problems(section, data, tuple(keys), [name for name, key in keys.items() if key.needed])
         if not isinstance(data, Mapping):
             return None
-        found = self.values(section, keys, data)
-        found |= {name: like[key.like] for name, key in keys.items() if key.like and name not in data}
-        self.published(section, found)
-        return kind(**{**found, "source": found["source"] or self.source})
+        values = self.values(section, keys, data)
+        values |= {name: like[key.like] for name, key in keys.items() if key.like and name not in data}
+        self.published(section, values)
+        return kind(**{**values, "source": values["source"] or self.source})
 
 
 def _value(value: Any) -> Any:
